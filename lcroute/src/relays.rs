@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::relay_stream::{RelayTarget, carry};
-use lcroute_webrtc::relay::{Credentials, RelayOffer, StreamCommand, StreamEvent};
+use lcroute_webrtc::relay::{RelayOffer, StreamCommand, StreamEvent, mint};
 use librecast::private_file;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,7 +32,7 @@ const MAX_SECRET: u64 = 1_024;
 #[derive(Debug)]
 pub enum Input {
     /// A signalling server relays for us.
-    Offered(String, Credentials),
+    Offered(String, RelayCredentials),
     /// What is in use.
     Configure {
         /// Signalling servers.
@@ -84,12 +85,12 @@ impl Relays {
 
 struct Task {
     inbox: Inbox,
-    offered: BTreeMap<String, Credentials>,
+    offered: BTreeMap<String, RelayCredentials>,
     servers: Vec<String>,
     socks: Option<SocketAddr>,
     config: Relay,
     /// Made of the secret, and when.
-    minted: Option<(Instant, Credentials)>,
+    minted: Option<(Instant, RelayCredentials)>,
     told: Vec<RelayOffer>,
     /// Where streams lead, by the offer's URL.
     targets: BTreeMap<String, RelayTarget>,
@@ -230,14 +231,14 @@ impl Task {
         })
     }
 
-    fn credentials(&mut self) -> anyhow::Result<Credentials> {
+    fn credentials(&mut self) -> anyhow::Result<RelayCredentials> {
         if let Some(secret) = self.config.secret_file.as_deref() {
             let fresh = self.minted.as_ref().filter(|(at, _)| at.elapsed() < USED);
             if let Some((_, credentials)) = fresh {
                 return Ok(credentials.clone());
             }
             let user = self.config.user.as_deref().unwrap_or("lcroute");
-            let minted = Credentials::mint(
+            let minted = mint(
                 read(secret)?.as_bytes(),
                 user,
                 unix_now() + MINTED.as_secs(),
@@ -246,7 +247,7 @@ impl Task {
             return Ok(minted);
         }
         match (&self.config.user, self.config.password_file.as_deref()) {
-            (Some(user), Some(password)) => Ok(Credentials {
+            (Some(user), Some(password)) => Ok(RelayCredentials {
                 user: user.clone(),
                 password: read(password)?,
             }),

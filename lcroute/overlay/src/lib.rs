@@ -21,6 +21,7 @@ mod random;
 mod record;
 mod replay;
 mod revocations;
+pub mod server;
 mod session;
 mod signal_budget;
 mod straight;

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use lcroute_overlay::server::RelayCredentials;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence, Published};
-use lcroute_webrtc::relay::Credentials;
 use librecast::id::PeerId;
 
 /// What comes from carriers.
@@ -40,7 +40,7 @@ pub enum CarrierEvent {
         bytes: Vec<u8>,
     },
     /// The server at this URL relays for us, with these credentials.
-    Relay(String, Credentials),
+    Relay(String, RelayCredentials),
 }
 
 /// What may have changed about the paths from this host.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lcroute_overlay::server::Room;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use tokio::sync::mpsc;
@@ -16,7 +17,6 @@ use crate::client::WebSocket;
 use crate::lan::Lan;
 use crate::ranking::Ranking;
 use crate::spool::Spool;
-use crate::wire::Room;
 
 /// Where others find a node.
 #[derive(Debug, Clone, PartialEq, Eq)]

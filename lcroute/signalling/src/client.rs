@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
 use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
@@ -24,7 +25,6 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::ranking::Rank;
-use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// TCP takes no longer to reach an address, one repetition included: later ones come ever more seldom, however soon the
@@ -222,12 +222,7 @@ where
             ToNode::Refused(reason) => return Err(refused(&reason)),
             _ => anyhow::bail!("no challenge: is it a signalling server?"),
         };
-        let signature = me.key.sign(PROOF_CONTEXT, &proof(&challenge, &me.room));
-        let register = ToServer::Register {
-            peer: me.key.peer_id(),
-            room: me.room,
-            signature,
-        };
+        let register = ToServer::register(&me.key, me.room, &challenge);
         socket.send(Message::binary(register.encode())).await?;
         return Ok(());
     }

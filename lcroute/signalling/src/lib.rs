@@ -1,7 +1,7 @@
 //! Carriers of signalling: live ones say who is present and deliver sealed messages; slow ones hold one presence record a
 //! node.
 //!
-//! [`server`] is met by [`client`] over WebSocket, in the words of `wire`. On a LAN ([`Lan`]) and in a folder ([`Spool`])
+//! [`server`] is met by [`client`] over WebSocket, in the words of [`lcroute_overlay::server`]. On a LAN ([`Lan`]) and in a folder ([`Spool`])
 //! nodes find each other's records without a server. [`Carriers`] holds those that a node has.
 
 mod carrier;
@@ -14,7 +14,6 @@ pub mod relay_stream;
 pub mod server;
 mod spool;
 mod tls;
-mod wire;
 
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lcroute_overlay::server::Room;
 use librecast::id::derive;
 use tokio::sync::watch;
 use tokio::time::timeout;
-
-use crate::wire::Room;
 
 /// So many servers that answer are used. Two nodes of which one does not reach the best still have two in common.
 const USED: usize = 3;

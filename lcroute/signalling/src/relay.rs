@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use lcroute_overlay::server::ToNode;
 use lcroute_webrtc::relay::{
     AllocationId, Client, Framer, IsOwn, RelayConfig, RelayOutput, RelayServer,
 };
@@ -20,8 +21,6 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, timeout};
-
-use crate::wire::ToNode;
 
 /// Longest datagram in bytes.
 const MAX_DATAGRAM: usize = 10_000;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
 use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::TokenBucket;
 use librecast::events::LogLimit;
@@ -30,7 +31,6 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 pub use crate::relay::RelaySettings;
 use crate::relay::{Relay, serve_udp};
 pub use crate::tls::{Certificate, TlsFiles};
-use crate::wire::{MAX_MESSAGE, PROOF_CONTEXT, Room, ToNode, ToServer, proof};
 
 /// Most connections at a time.
 const MAX_CLIENTS: usize = 8_192;
@@ -381,21 +381,11 @@ async fn register<S: AsyncRead + AsyncWrite + Unpin>(
         let Message::Binary(bytes) = message? else {
             continue;
         };
-        let ToServer::Register {
-            peer,
-            room,
-            signature,
-        } = ToServer::decode(&bytes)?
-        else {
-            anyhow::bail!("not registered");
-        };
-        if peer
-            .verify(PROOF_CONTEXT, &proof(&challenge, &room), &signature)
-            .is_err()
-        {
-            refuse(socket, "signature").await?;
+        let message = ToServer::decode(&bytes)?;
+        if let Some(registered) = message.registered(&challenge) {
+            return Ok(registered);
         }
-        return Ok((peer, room));
+        refuse(socket, "signature").await?;
     }
     anyhow::bail!("closed before it registered")
 }

@@ -24,6 +24,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// What a server does with connections before it reads from them.
+    ///
+    /// # Errors
+    /// The files cannot be read, or have no certificate and its key.
+    pub fn acceptor(&self) -> io::Result<tokio_rustls::TlsAcceptor> {
+        let (config, _) = server(self)?;
+        Ok(config.into())
+    }
+}
+
 /// The certificate that a server shows; it can be renewed while it runs.
 #[derive(Debug)]
 pub struct Certificate {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::server::{RelaySettings, Server};
 use lcroute_signalling::{CarrierEvent, Carriers};
-use lcroute_webrtc::relay::{Credentials, Framer};
+use lcroute_webrtc::relay::{Framer, mint};
 use librecast::id::SecretKey;
 use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
@@ -36,7 +37,7 @@ async fn start(relay: bool) -> SocketAddr {
 }
 
 /// What a node that registers is offered.
-async fn offered(server: SocketAddr) -> Option<Credentials> {
+async fn offered(server: SocketAddr) -> Option<RelayCredentials> {
     let network = SecretKey::generate().peer_id();
     let (sender, mut events) = mpsc::channel(64);
     let key = Arc::new(SecretKey::generate());
@@ -65,7 +66,7 @@ struct Node {
 }
 
 impl Node {
-    async fn new(server: SocketAddr, tcp: bool, credentials: Credentials) -> Self {
+    async fn new(server: SocketAddr, tcp: bool, credentials: RelayCredentials) -> Self {
         let leg = if tcp {
             let stream = TcpStream::connect(server).await.unwrap();
             Leg::Tcp(stream, Framer::default())
@@ -199,7 +200,7 @@ async fn registered_nodes_meet_at_the_relay_over_udp_and_tcp() {
 #[tokio::test]
 async fn who_is_not_registered_gets_nothing() {
     let server = start(true).await;
-    let forged = Credentials::mint(b"a guess", "somebody", u64::MAX);
+    let forged = mint(b"a guess", "somebody", u64::MAX);
     for tcp in [false, true] {
         let mut node = Node::new(server, tcp, forged.clone()).await;
         assert_eq!(node.allocate().await, None);

@@ -21,11 +21,11 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::turn::client::{Client, ClientConfig, Event};
 use tracing::debug;
 
-use super::credentials::Credentials;
 use super::framing::CHANNELS;
 use super::message::{error_code, parse};
 use crate::datagram::Transmit;
 use crate::fence::Fenced;
+use lcroute_overlay::server::RelayCredentials;
 
 /// How long a relay has to answer over UDP, and in a stream that is to be opened first.
 const UDP_WITHIN: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub struct RelayOffer {
     /// Whether a stream leads to it.
     pub stream: bool,
     /// What it asks for.
-    pub credentials: Credentials,
+    pub credentials: RelayCredentials,
     /// Newer credentials continue an allocation that older ones have made.
     pub renews: bool,
 }
@@ -213,7 +213,7 @@ impl Relays {
         match self.offers.iter().find(|offer| offer.url == attempt.url) {
             None => self.give_back(now),
             Some(offer) if offer.renews => {
-                let Credentials { user, password } = offer.credentials.clone();
+                let RelayCredentials { user, password } = offer.credentials.clone();
                 let _ = attempt
                     .client
                     .call(|client| client.update_credentials(user, password));

@@ -13,7 +13,7 @@ mod server;
 
 pub(crate) use client::{Change, Relays};
 pub use client::{RelayOffer, RelayStatus, StreamCommand, StreamEvent};
-pub use credentials::Credentials;
+pub use credentials::mint;
 pub use framing::{BadFrame, Framer, is_relay_stream};
 pub use message::{is_relay_answer, relay_probe};
 pub use server::{AllocationId, Client, IsOwn, RelayConfig, RelayDrop, RelayOutput, RelayServer};

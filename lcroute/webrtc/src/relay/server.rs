@@ -35,10 +35,11 @@ use rtc::stun::message::{
     Message, MessageType, Setter, TransactionId,
 };
 
-use super::credentials::{Credentials, name_of, password, pseudonym};
+use super::credentials::{mint, name_of, password, pseudonym};
 use super::framing::CHANNELS;
 use super::message::{Address, Raw, parse, peers, text, word};
 use crate::stun::{build, guarded};
+use lcroute_overlay::server::RelayCredentials;
 
 const REALM: &str = "lcroute";
 /// How long credentials are good, in seconds.
@@ -274,10 +275,10 @@ impl RelayServer {
 
     /// Credentials for whom the server knows by `known_by`, and for how many seconds they are good.
     #[must_use]
-    pub fn mint(&self, known_by: &[u8], now: Instant) -> (Credentials, u32) {
+    pub fn mint(&self, known_by: &[u8], now: Instant) -> (RelayCredentials, u32) {
         let name = pseudonym(&self.config.secret, known_by);
         let expires = self.unix(now) + CREDENTIALS;
-        let minted = Credentials::mint(&self.config.secret, &name, expires);
+        let minted = mint(&self.config.secret, &name, expires);
         (minted, CREDENTIALS as u32)
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use bytes::BytesMut;
+use lcroute_overlay::server::RelayCredentials;
 use proptest::prelude::*;
 use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
@@ -41,11 +42,11 @@ fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
 }
 
 impl World {
-    fn mint(&self, who: u8) -> Credentials {
+    fn mint(&self, who: u8) -> RelayCredentials {
         self.server.mint(&[who; 32], self.now).0
     }
 
-    fn add(&mut self, address: &str, stream: Option<u64>, credentials: Credentials) -> usize {
+    fn add(&mut self, address: &str, stream: Option<u64>, credentials: RelayCredentials) -> usize {
         let address = addr(address);
         let config = ClientConfig {
             turn_serv_addr: match address {
@@ -293,9 +294,9 @@ fn peers_that_are_no_public_hosts_are_refused() {
 fn strangers_the_late_and_the_wrong_get_nothing() {
     let mut w = world(|_| {});
     let minted = w.mint(1);
-    let stranger = Credentials::mint(b"another secret", "x", UNIX + 100);
-    let late = Credentials::mint(&[7; 32], "x", UNIX);
-    let wrong = Credentials {
+    let stranger = mint(b"another secret", "x", UNIX + 100);
+    let late = mint(&[7; 32], "x", UNIX);
+    let wrong = RelayCredentials {
         password: format!("{}x", minted.password),
         ..minted.clone()
     };

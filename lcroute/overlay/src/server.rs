@@ -10,72 +10,135 @@
 //!   | <--------- RELAY ----------- |   credentials for the relay on the same port, again before they end
 //! ```
 
-use librecast::id::{NetworkId, PeerId, derive};
+use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
-use lcroute_overlay::MAX_SIGNAL;
-use lcroute_webrtc::relay::Credentials;
+use std::fmt;
+
+use crate::MAX_SIGNAL;
 
 const VERSION: u8 = 1;
-const CONTEXT: &str = "lcroute 2026 register";
+const PROOF_CONTEXT: &str = "lcroute 2026 register";
 
 /// Longest message in bytes.
-pub(super) const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
+pub const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
 
 /// Where the nodes of a network meet. It tells the server neither the network's key nor its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Room(pub [u8; 32]);
+pub struct Room(pub [u8; 32]);
 
 impl Room {
-    pub(super) fn of(network: &NetworkId) -> Self {
+    /// The room of a network.
+    #[must_use]
+    pub fn of(network: &NetworkId) -> Self {
         Self(derive("lcroute 2026 server", &[network.public_key()]))
+    }
+}
+
+/// What a relay asks for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RelayCredentials {
+    /// The user's name.
+    pub user: String,
+    /// What proves it.
+    pub password: String,
+}
+
+impl fmt::Debug for RelayCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayCredentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
 /// From the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ToNode {
+pub enum ToNode {
+    /// To be signed: the first message.
     Challenge([u8; 32]),
+    /// Another node of the room is connected.
     Present(PeerId),
+    /// It is connected no more.
     Gone(PeerId),
+    /// A sealed message.
     Deliver {
+        /// Whose connection it came by.
         from: PeerId,
+        /// The message.
         bytes: Vec<u8>,
     },
+    /// Why the server closes this connection.
     Refused(String),
-    /// For so many seconds.
+    /// The relay on the server's port may be used.
     Relay {
+        /// For so many seconds.
         lifetime: u32,
-        credentials: Credentials,
+        /// With these.
+        credentials: RelayCredentials,
     },
 }
 
 /// To the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ToServer {
+pub enum ToServer {
+    /// Who this node is, and where it wants to meet others.
     Register {
+        /// Its key.
         peer: PeerId,
+        /// The network's room.
         room: Room,
+        /// Over challenge and room.
         signature: [u8; 64],
     },
+    /// A sealed message.
     Send {
+        /// For this node of the room.
         to: PeerId,
+        /// The message.
         bytes: Vec<u8>,
     },
 }
 
 /// What is signed to prove a PeerId.
-pub(super) fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
+fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..32].copy_from_slice(challenge);
     bytes[32..].copy_from_slice(&room.0);
     bytes
 }
 
-pub(super) const PROOF_CONTEXT: &str = CONTEXT;
+impl ToServer {
+    /// The answer to a challenge.
+    #[must_use]
+    pub fn register(key: &SecretKey, room: Room, challenge: &[u8; 32]) -> Self {
+        Self::Register {
+            peer: key.peer_id(),
+            room,
+            signature: key.sign(PROOF_CONTEXT, &proof(challenge, &room)),
+        }
+    }
+
+    /// Who has registered where; none if the signature is not one over this challenge, or it is another message.
+    #[must_use]
+    pub fn registered(&self, challenge: &[u8; 32]) -> Option<(PeerId, Room)> {
+        let Self::Register {
+            peer,
+            room,
+            signature,
+        } = self
+        else {
+            return None;
+        };
+        let proven = peer.verify(PROOF_CONTEXT, &proof(challenge, room), signature);
+        proven.is_ok().then_some((*peer, *room))
+    }
+}
 
 impl ToNode {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {
             Self::Challenge(challenge) => w.u8(1).u8(VERSION).put(challenge),
@@ -85,7 +148,7 @@ impl ToNode {
             Self::Refused(reason) => w.u8(7).put(reason.as_bytes()),
             Self::Relay {
                 lifetime,
-                credentials: Credentials { user, password },
+                credentials: RelayCredentials { user, password },
             } => {
                 let lengths = [user, password].map(|text| text.len() as u8);
                 w.u8(8).u32(*lifetime);
@@ -96,7 +159,11 @@ impl ToNode {
         w.into_vec()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// From bytes.
+    ///
+    /// # Errors
+    /// They are no message, one of another version, or too long.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         let message = match r.u8()? {
             1 => {
@@ -122,7 +189,7 @@ impl ToNode {
             }
             8 => Self::Relay {
                 lifetime: r.u32()?,
-                credentials: Credentials {
+                credentials: RelayCredentials {
                     user: r.text8()?.to_owned(),
                     password: r.text8()?.to_owned(),
                 },
@@ -135,7 +202,9 @@ impl ToNode {
 }
 
 impl ToServer {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {
             Self::Register {
@@ -153,7 +222,11 @@ impl ToServer {
         w.into_vec()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// From bytes.
+    ///
+    /// # Errors
+    /// They are no message, one of another version, or too long.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         match r.u8()? {
             2 => {
@@ -207,7 +280,7 @@ mod tests {
                 ToNode::Gone(peer),
                 ToNode::Deliver { from: peer, bytes: bytes.clone() },
                 ToNode::Refused("no".into()),
-                ToNode::Relay { lifetime: 7, credentials: Credentials::mint(&seed, "n", 9) },
+                ToNode::Relay { lifetime: 7, credentials: RelayCredentials { user: "9:n".into(), password: "p".into() } },
             ] {
                 prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m);
             }
@@ -227,8 +300,37 @@ mod tests {
     }
 
     #[test]
+    fn only_the_key_itself_registers_for_this_challenge_and_room() {
+        let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
+        let register = ToServer::register(&key, room, &[3; 32]);
+        assert_eq!(register.registered(&[3; 32]), Some((key.peer_id(), room)));
+        assert_eq!(register.registered(&[4; 32]), None);
+        let ToServer::Register {
+            peer, signature, ..
+        } = register
+        else {
+            unreachable!()
+        };
+        let moved = ToServer::Register {
+            peer,
+            room: Room([5; 32]),
+            signature,
+        };
+        assert_eq!(moved.registered(&[3; 32]), None);
+    }
+
+    #[test]
+    fn a_relays_password_is_not_shown() {
+        let credentials = RelayCredentials {
+            user: "1:a".into(),
+            password: "secret".into(),
+        };
+        assert!(!format!("{credentials:?}").contains("secret"));
+    }
+
+    #[test]
     fn credentials_look_like_this() {
-        let credentials = Credentials {
+        let credentials = RelayCredentials {
             user: "1:a".into(),
             password: "b=".into(),
         };
