@@ -98,6 +98,7 @@ pub fn main() -> ExitCode {
 fn applet(name: &str) -> Option<ExitCode> {
     Some(match name {
         "lcroute" => lcroute::main(),
+        "lcroute-web" => lcroute_web::main(),
         "lcsync" => lcsync::main(),
         "lcagent" => lcagent::main(),
         "mc-send" => programs::send(),

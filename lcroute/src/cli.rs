@@ -47,6 +47,7 @@ Examples:
   lcroute meet --with mail.txt
   lcroute meet --qr code.png";
 
+const WEB: &str = "Another program, of the package lcroute-web, does this.";
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
@@ -67,10 +68,10 @@ pub struct Cli {
 enum Command {
     /// Three nodes behind closed firewalls on this machine: watch the whole thing work
     #[command(disable_help_flag = true, after_help = LAB)]
-    Demo(OfLab),
+    Demo(OfAnother),
     /// Measure multicast on this machine: highest rate, CPU, latency
     #[command(disable_help_flag = true, after_help = LAB)]
-    Bench(OfLab),
+    Bench(OfAnother),
     /// A new identity and a new network, with this node as its first issuer
     Init {
         /// This node's name [default: the host's]
@@ -205,12 +206,15 @@ enum Command {
     },
     /// The network simulator: many nodes on virtual time, and the rules that must hold
     #[command(disable_help_flag = true, after_help = LAB)]
-    Sim(OfLab),
+    Sim(OfAnother),
+    /// Pages that show this node and its network, for browsers of this host
+    #[command(disable_help_flag = true, after_help = WEB)]
+    Web(OfAnother),
 }
 
-/// What `lcroute-lab` reads itself.
+/// What another program reads itself.
 #[derive(Debug, Args)]
-struct OfLab {
+struct OfAnother {
     /// Arguments; --help lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -327,7 +331,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         return crate::doctor::run(common);
     }
     if let Command::Demo(_) | Command::Bench(_) | Command::Sim(_) = command {
-        return commands::lab::execute();
+        return commands::another::execute("lcroute-lab");
+    }
+    if let Command::Web(_) = command {
+        return commands::another::execute("lcroute-web");
     }
     let config = common.load_config()?;
     // without systemd `up` is the daemon
@@ -433,7 +440,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Reload { exec } => commands::query::reload(&control, exec),
         // above
-        Command::Doctor | Command::Demo(_) | Command::Bench(_) | Command::Sim(_) => Ok(Exit::Ok),
+        Command::Doctor
+        | Command::Demo(_)
+        | Command::Bench(_)
+        | Command::Sim(_)
+        | Command::Web(_) => Ok(Exit::Ok),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config, control), common.json)
         }

@@ -50,6 +50,8 @@ pub struct Config {
     pub topology: Topology,
     /// How live packets travel.
     pub live: Live,
+    /// Pages that show the network.
+    pub web: Web,
     /// Who watches this node.
     pub metrics: librecast_program::metrics::Config,
 }
@@ -264,6 +266,34 @@ impl Default for Ice {
             port: 0,
             interfaces: Vec::new(),
             map_port: true,
+        }
+    }
+}
+
+/// `[web]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Web {
+    /// Where `lcroute web` serves its pages.
+    pub listen: SocketAddr,
+    /// Names by which browsers reach the pages, beside localhost and addresses.
+    pub names: Vec<String>,
+    /// Tell those who look at the network which groups this node carries.
+    pub report: bool,
+    /// Certificates of the pages' TLS, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Their key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 7180),
+            names: Vec::new(),
+            report: false,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

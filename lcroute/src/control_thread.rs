@@ -312,6 +312,7 @@ pub fn settings(config: &Config) -> Settings {
         announce: config.network.announce.clone(),
         watch: config.network.watch.clone(),
         unicast: config.network.unicast(),
+        report: config.web.report,
     }
 }
 

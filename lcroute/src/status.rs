@@ -307,6 +307,22 @@ pub struct Route {
     pub links: u16,
 }
 
+/// What `{"cmd": "watch"}` is answered with, once a second.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Look {
+    /// What the daemon is doing.
+    pub status: Status,
+    /// Its links, and those that are tried.
+    pub peers: Vec<Peer>,
+    /// Its groups.
+    pub groups: Vec<Group>,
+    /// LANs that it is a gateway of.
+    pub lans: Vec<Lan>,
+    /// The network around it.
+    #[serde(flatten)]
+    pub network: lcroute_node::Look,
+}
+
 /// The answer to a ping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pong {

@@ -8,6 +8,8 @@ use crate::id::{PeerId, derive};
 pub const LCSYNC_PORT: u16 = 14242;
 /// UDP destination port of lcagent's channels.
 pub const LCAGENT_PORT: u16 = 14243;
+/// UDP port on which nodes report what they carry to those who look at the network.
+pub const REPORT_PORT: u16 = 14245;
 /// Default UDP port of `lcroute listen` and `lcroute say`.
 pub const TALK_PORT: u16 = 14244;
 
@@ -78,16 +80,22 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
 /// The group of an lcagent channel.
 #[must_use]
 pub fn agent_group(name: &str) -> Ipv6Addr {
-    agent_address(&derive("lcagent 2026 channel", &[name.as_bytes()]))
+    transient_address(&derive("lcagent 2026 channel", &[name.as_bytes()]))
 }
 
 /// The group on which agents answer an operator; he alone joins it.
 #[must_use]
 pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
-    agent_address(&derive("lcagent 2026 answers", &[operator.public_key()]))
+    transient_address(&derive("lcagent 2026 answers", &[operator.public_key()]))
 }
 
-fn agent_address(hash: &[u8; 32]) -> Ipv6Addr {
+/// The group on which nodes report what they carry; who looks announces it, and joins.
+#[must_use]
+pub fn report_group() -> Ipv6Addr {
+    transient_address(&derive("lcroute 2026 report", &[]))
+}
+
+fn transient_address(hash: &[u8; 32]) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&TRANSIENT_GLOBAL);
     octets[2..].copy_from_slice(&hash[..14]);

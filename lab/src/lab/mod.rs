@@ -47,8 +47,9 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 11] = [
+pub const APPLETS: [&str; 12] = [
     "lcroute",
+    "lcroute-web",
     "lcsync",
     "lcagent",
     "mc-send",

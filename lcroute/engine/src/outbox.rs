@@ -7,6 +7,7 @@ use bytes::Bytes;
 use librecast::drops::Drops;
 
 use crate::drops::DropReason;
+use crate::flow_meter::FlowMeter;
 use crate::header::{DataHeader, HEADER_LEN};
 use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::output::{LanFrame, Links, Output};
@@ -20,6 +21,8 @@ pub struct Outbox {
     pub counters: Counters,
     /// Dropped packets and messages.
     pub drops: Drops<DropReason>,
+    /// While somebody looks.
+    pub meter: Option<FlowMeter>,
 }
 
 impl Outbox {
@@ -44,6 +47,9 @@ impl Outbox {
     pub fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
         self.counters.link_tx_packets += links.len() as u64;
         self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
+        if let Some(meter) = &mut self.meter {
+            meter.count(&links, &packet);
+        }
         self.push(Output::Data {
             links,
             header: header.encode(),

@@ -1,5 +1,6 @@
 //! What users ask: groups, neighbours, routes, counters, sizes of tables.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use librecast::cert::GroupPrefix;
@@ -7,6 +8,7 @@ use librecast::id::{LinkId, OriginId};
 
 use crate::adjacency::Adjacency;
 use crate::engine::Engine;
+use crate::flow_meter::{FlowMeter, LinkFlow};
 use crate::graph::Tree;
 use crate::lan::{LanSnapshot, LanStanding};
 use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
@@ -158,6 +160,53 @@ impl Engine {
         };
         let others = graph.routers().iter().filter(|x| **x != own);
         others.filter_map(route).collect()
+    }
+
+    /// All routers that can be reached, this one first, and the links between them by place in this list, each once, with
+    /// its cost.
+    #[must_use]
+    pub fn map(&self) -> (Vec<OriginId>, Vec<(u32, u32, u16)>) {
+        let (graph, own) = (self.routing.graph(), self.node.own);
+        let others = graph.reachable(own).filter(|x| *x != own);
+        let routers: Vec<_> = std::iter::once(own).chain(others).collect();
+        let places = routers.iter().zip(0u32..);
+        let places: BTreeMap<_, _> = places.map(|(origin, at)| (*origin, at)).collect();
+        let mut links = Vec::new();
+        for (origin, at) in &places {
+            let farther = graph.neighbors(*origin).filter(|(to, _)| to > origin);
+            links.extend(farther.filter_map(|(to, cost)| Some((*at, *places.get(&to)?, cost))));
+        }
+        (routers, links)
+    }
+
+    /// Groups that are joined on this host, in order.
+    #[must_use]
+    pub fn local_groups(&self) -> Vec<Ipv6Addr> {
+        self.membership.groups()
+    }
+
+    /// Whether another node announces just this group, or this node does, and others have joined it.
+    #[must_use]
+    pub fn is_announced_for_others(&self, group: Ipv6Addr) -> bool {
+        let exact = GroupPrefix::group(group);
+        let owner = self.database.owner(group);
+        let owner = owner.filter(|(prefix, _)| *prefix == exact);
+        owner.is_some_and(|(_, owner)| {
+            owner != self.node.own || !self.forwarding.trees.links(owner, group).is_empty()
+        })
+    }
+
+    /// Counts what goes over each link, by group, from now on or no more.
+    pub fn set_metering(&mut self, on: bool) {
+        if on != self.outbox.meter.is_some() {
+            self.outbox.meter = on.then(FlowMeter::default);
+        }
+    }
+
+    /// What went over each link since the last time, in order.
+    pub fn take_flows(&mut self) -> Vec<LinkFlow> {
+        let meter = self.outbox.meter.as_mut();
+        meter.map(FlowMeter::take).unwrap_or_default()
     }
 
     /// Sizes of the tables: cheap.

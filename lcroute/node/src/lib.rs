@@ -7,17 +7,21 @@
 mod announcements;
 mod drops;
 mod echo;
+mod flows;
 mod keep;
+mod look;
 mod members;
 mod membership;
 mod node;
 mod presence;
 mod records;
 mod renewal;
+pub mod report;
 pub mod revocations;
 mod services;
 #[cfg(test)]
 mod testing;
+pub mod view;
 
 pub use lcroute_engine::{
     LC0, LanFrame, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
@@ -28,6 +32,7 @@ pub use announcements::{AnnounceError, MAX_ANNOUNCED};
 pub use drops::DropReason;
 pub use echo::ECHO_LEN;
 pub use keep::Keep;
+pub use look::{Edge, Flow, Look, Router};
 pub use members::{KnownMember, Members};
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
 pub use revocations::Revocations;

@@ -14,9 +14,11 @@ use lcroute_overlay::{
     OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
+use librecast::channel::{REPORT_PORT, report_group};
 use librecast::drops::Drops;
 use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
+use librecast::ipv6::udp_packet;
 use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant, WallClock};
 use thiserror::Error;
@@ -24,13 +26,18 @@ use thiserror::Error;
 use crate::announcements::{AnnounceError, Announcements};
 use crate::drops::DropReason;
 use crate::echo::Echoes;
+use crate::flows::{self, Due, Flows};
 use crate::keep::Keep;
+use crate::look::{Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::HostServices;
+
+/// Reports reach the whole network.
+const REPORT_HOP_LIMIT: u8 = 64;
 
 /// What a node begins with.
 #[derive(Debug)]
@@ -78,6 +85,8 @@ pub struct Settings {
     pub watch: Vec<GroupPrefix>,
     /// Carry unicast.
     pub unicast: bool,
+    /// Tell those who look at the network what this node carries.
+    pub report: bool,
 }
 
 /// Something for the owner to do.
@@ -170,6 +179,7 @@ pub struct Node<C> {
     present: Present,
     records: Records,
     announcements: Announcements,
+    flows: Flows,
     /// Those of the configuration that the certificate does not permit: told once.
     not_permitted: Vec<GroupPrefix>,
     echoes: Echoes<PingId>,
@@ -228,6 +238,7 @@ impl<C: Connections> Node<C> {
             present: Present::new(config.network),
             records: Records::new(now),
             announcements: Announcements::new(&settings.announce),
+            flows: Flows::new(settings.report, now),
             not_permitted: Vec::new(),
             echoes: Echoes::new(u64::from_be_bytes(random.array())),
             next_ping: 0,
@@ -264,6 +275,7 @@ impl<C: Connections> Node<C> {
             .set_link_scope_groups(&settings.link_scope_groups, now);
         self.engine.set_watch(settings.watch, now);
         self.engine.set_unicast(settings.unicast, now);
+        self.flows.reports = settings.report;
         self.announcements.configure(&settings.announce);
         self.push_announcements();
     }
@@ -521,6 +533,27 @@ impl<C: Connections> Node<C> {
         Ok(ping)
     }
 
+    /// The network, and what this node sends over its links, for somebody who looks: once a second.
+    pub fn look(&mut self, now: Instant) -> Look {
+        self.now = now;
+        self.flows.watch(now);
+        let (routers, links) = self.engine.map();
+        let router = |origin: OriginId| {
+            let member = self.engine.member(origin);
+            Router {
+                origin: origin.0,
+                peer_id: member.map(|m| m.peer),
+                name: member.map(|m| m.name.clone()),
+                address: member.map(|m| m.addresses.address),
+            }
+        };
+        Look {
+            routers: routers.into_iter().map(router).collect(),
+            links,
+            flows: self.flows.latest().rates(),
+        }
+    }
+
     /// A program announces `prefix` until [`Self::withdraw`].
     ///
     /// # Errors
@@ -600,7 +633,8 @@ impl<C: Connections> Node<C> {
     fn next_own_timeout(&self) -> Option<Instant> {
         let renewal = Some(self.membership.next_renewal());
         let records = Some(self.records.next_timeout());
-        [renewal, records, self.echoes.next_timeout()]
+        let flows = self.flows.next_timeout();
+        [renewal, records, self.echoes.next_timeout(), flows]
             .into_iter()
             .flatten()
             .min()
@@ -622,6 +656,9 @@ impl<C: Connections> Node<C> {
         for (_, ping) in self.echoes.expired(now) {
             self.outputs.push_back(Output::Pong { ping, rtt: None });
         }
+        if self.flows.next_timeout().is_some_and(|at| at <= now) {
+            self.look_at_flows();
+        }
         let issuers = self.engine.issuers();
         match self.membership.poll_renewal(issuers, now) {
             None => {}
@@ -632,6 +669,34 @@ impl<C: Connections> Node<C> {
                 }
             }
             Some((to, request)) => self.send_routed(to, RoutedKind::Renew, request.into()),
+        }
+    }
+
+    fn look_at_flows(&mut self) {
+        let now = self.now;
+        let group = report_group();
+        let asked_for = self.flows.reports && self.engine.is_announced_for_others(group);
+        let due = self.flows.poll(asked_for, now);
+        self.engine.set_metering(due != Due::Nothing);
+        if due != Due::Take {
+            return;
+        }
+        let origin = |link| Some(self.present.origin(&self.links.get(&link)?.peer));
+        let counted: Vec<_> = self.engine.take_flows();
+        let counted = counted.into_iter().filter(|f| f.group != group);
+        let counted = counted.filter_map(|f| {
+            let edge = flows::edge(origin(f.link)?, f.packets, f.bytes);
+            Some((f.group, edge))
+        });
+        let mut local = self.engine.local_groups();
+        local.retain(|joined| *joined != group);
+        let report = self.flows.take(counted, &local, now);
+        if asked_for {
+            let source = self.membership.member.addresses.address;
+            for part in report.encode() {
+                let packet = udp_packet(source, group, (REPORT_PORT, REPORT_HOP_LIMIT), &part);
+                self.engine.handle_local_packet(packet.into(), now);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the verbs do, a file for each family.
 
-pub mod lab;
+pub mod another;
 pub mod meet;
 pub mod membership;
 pub mod ping;

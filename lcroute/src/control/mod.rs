@@ -17,6 +17,8 @@ pub enum Request {
     Groups,
     /// A list of [`crate::status::Lan`].
     Lan,
+    /// [`crate::status::Look`]: once a second as long as this connection lasts.
+    Watch,
     /// A list of [`crate::status::Route`].
     Routes,
     /// A list of [`lcroute_node::KnownMember`].
@@ -74,6 +76,10 @@ const MAX_REQUEST: usize = 64 * 1024;
 const MAX_CONNECTIONS: usize = 64;
 /// Most connections at a time that announce something.
 const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
+/// Most connections at a time that watch.
+const MAX_WATCHERS: usize = 8;
+/// How often those are answered.
+const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 /// A request is complete, and its answer taken, within this time.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Longest wait for the answer to a ping.

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use librecast::cert::GroupPrefix;
 use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, Request};
+use super::{
+    Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
+    WATCH_INTERVAL,
+};
 use crate::inbox::{End, Inbox, Message};
 
 /// The bound socket; removed when dropped.
@@ -70,6 +74,7 @@ impl ControlSocket {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let announcers = Arc::new(Semaphore::new(MAX_ANNOUNCERS));
+        let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -86,6 +91,7 @@ impl ControlSocket {
                     inbox: inbox.clone(),
                     place,
                     announcers: announcers.clone(),
+                    watchers: watchers.clone(),
                     announced: Vec::new(),
                 };
                 tokio::spawn(async move {
@@ -112,6 +118,7 @@ struct Conversation {
     /// Among the connections; with its first announcement it moves to the announcers.
     place: OwnedSemaphorePermit,
     announcers: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
     /// What holds as long as this connection.
     announced: Vec<GroupPrefix>,
 }
@@ -135,6 +142,9 @@ impl Conversation {
             }
             let too_long = line.len() > MAX_REQUEST;
             let request = serde_json::from_slice::<Request>(&line);
+            if matches!(request, Ok(Request::Watch)) {
+                return self.watch((read, write)).await;
+            }
             let exec = matches!(request, Ok(Request::Reload { exec: true }));
             let answer = match request {
                 _ if too_long => Answer::Error("request too long".into()),
@@ -152,6 +162,37 @@ impl Conversation {
             }
             written??;
             if too_long {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers once a second until the other side closes, or does not read.
+    async fn watch(
+        &mut self,
+        (mut read, mut write): (BufReader<OwnedReadHalf>, OwnedWriteHalf),
+    ) -> io::Result<()> {
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let place = self.watchers.clone().try_acquire_owned();
+        let mut rest = [0; 64];
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                // nothing more is expected but the end
+                n = read.read(&mut rest) => match n? {
+                    0 => return Ok(()),
+                    _ => continue,
+                },
+            }
+            let answer = match &place {
+                Ok(_) => self.inbox.ask(Request::Watch).await,
+                Err(_) => Answer::Error("too many programs watch".into()),
+            };
+            let mut text = serde_json::to_vec(&answer)?;
+            text.push(b'\n');
+            timeout(IDLE, write.write_all(&text)).await??;
+            if place.is_err() {
                 return Ok(());
             }
         }

@@ -16,8 +16,8 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Door, Group, Lan, LanListener, LanSource, Peer, Pong, Relay, Route, State, Status,
-    find,
+    Counters, Door, Group, Lan, LanListener, LanSource, Look, Peer, Pong, Relay, Route, State,
+    Status, find,
 };
 
 /// Names of STUN servers are found within so long.
@@ -87,6 +87,7 @@ impl PacketLoop {
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
+            Request::Watch => return reply(to, self.look(now)),
             Request::Meet => return reply(to, Ok(self.meet(now))),
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
@@ -267,6 +268,18 @@ impl PacketLoop {
             groups: p.node.engine().group_count(),
             counters: self.counters(),
         }
+    }
+
+    /// `{"cmd": "watch"}`
+    fn look(&mut self, now: Instant) -> Result<Value, String> {
+        let look = Look {
+            network: self.parts.node.look(now),
+            status: self.status(now),
+            peers: self.peers(),
+            groups: self.groups(),
+            lans: self.lan_list(),
+        };
+        serde_json::to_value(look).map_err(|e| e.to_string())
     }
 
     /// Where others find this node; a server counts while it is connected.

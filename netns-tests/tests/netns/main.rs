@@ -49,6 +49,7 @@ mod ssm;
 mod the_lab;
 mod troubleshooting;
 mod watch;
+mod web;
 
 lcroute_lab::isolate_before_main!();
 

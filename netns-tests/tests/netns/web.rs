@@ -1,0 +1,245 @@
+//! `lcroute web`: what pages get, who gets it, and what it costs when nobody looks.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Member, Process, eventually};
+use serde_json::{Value, json};
+
+use crate::world;
+
+/// Asks over HTTP, and prints the status, then the head, then lines of the body as they come.
+const CLIENT: &str = r#"
+import http.client, sys, urllib.parse
+address, path, *headers = sys.argv[1:]
+at = urllib.parse.urlsplit(address)
+to = http.client.HTTPConnection(at.hostname, at.port, timeout=20)
+to.putrequest("GET", path, skip_host=any(h.lower().startswith("host:") for h in headers))
+for header in headers:
+    to.putheader(*header.split(": ", 1))
+to.endheaders()
+answer = to.getresponse()
+print(answer.status, flush=True)
+print(dict(answer.getheaders()), flush=True)
+while line := answer.readline():
+    sys.stdout.write(line.decode())
+    sys.stdout.flush()
+"#;
+
+/// The pages of a host, and their address.
+fn serve(host: &Host) -> Result<(Process, String)> {
+    let pages = host.spawn("lcroute-web", &["web"])?;
+    let mut address = String::new();
+    eventually("the address of the pages", || {
+        address = pages.stdout().trim().to_owned();
+        ensure!(address.contains("/#"), "{address:?}");
+        Ok(())
+    })?;
+    Ok((pages, address))
+}
+
+fn get(host: &Host, address: &str, path: &str, headers: &[&str]) -> Result<(u16, String)> {
+    let args = [&["-c", CLIENT, address, path][..], headers].concat();
+    let said = host.ask("python3", &args)?.success()?.stdout;
+    let (status, rest) = said.split_once('\n').context("no status")?;
+    Ok((status.parse()?, rest.to_owned()))
+}
+
+/// What a page has got last.
+fn latest(page: &Process) -> Result<Value> {
+    let shown = page.stdout();
+    let last = shown
+        .lines()
+        .filter(|line| line.starts_with('{') && line.ends_with('}'));
+    let last = last
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .next_back();
+    last.context("nothing yet")
+}
+
+fn open(host: &Host, address: &str) -> Result<Process> {
+    let (_, key) = address.split_once('#').context("a key")?;
+    let key = format!("Authorization: Bearer {key}");
+    host.spawn("python3", &["-c", CLIENT, address, "/api/watch", &key])
+}
+
+/// The flow of a group from one node to another, as a page has it.
+fn flow(look: &Value, group: &str, from: &Member, to: &Member) -> Result<f64> {
+    let names: Vec<_> = look["nodes"]
+        .as_array()
+        .context("nodes")?
+        .iter()
+        .map(|n| &n["name"])
+        .collect();
+    let place = |member: &Member| {
+        names
+            .iter()
+            .position(|name| **name == member.host.name())
+            .context("not on the map")
+    };
+    let (from, to) = (place(from)?, place(to)?);
+    let flows = look["flows"].as_array().context("flows")?;
+    let of_node = flows
+        .iter()
+        .find(|f| f["node"] == from && f["group"] == group);
+    let edges = of_node.with_context(|| format!("no flow: {flows:?}"))?["edges"].as_array();
+    let edge = edges.context("edges")?.iter().find(|e| e["to"] == to);
+    edge.with_context(|| format!("no edge: {flows:?}"))?["packets_s"]
+        .as_f64()
+        .context("a rate")
+}
+
+#[test]
+fn a_page_shows_the_network_and_what_flows_between_other_nodes() {
+    world("web-flows", |lab| {
+        let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
+        for host in &hosts {
+            host.configure("[web]\nreport = true\n")?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.members.iter_mut().try_for_each(Member::start)?;
+        let [a, b, c] = network.nodes()?;
+        for (member, links) in [(a, 1), (b, 2), (c, 1)] {
+            member.wait_links(links)?;
+        }
+        let receiver = c.host.receive("ff1e::42", &[])?;
+        a.wait_wanted("ff1e::42", b)?;
+        let sender = a.host.send_for_ever("ff1e::42")?;
+        let (mut pages, address) = serve(&a.host)?;
+        let page = open(&a.host, &address)?;
+        eventually("the packets of both links", || {
+            let look = latest(&page)?;
+            ensure!(
+                look["status"]["name"] == "a" && look["nodes"].as_array().map(Vec::len) == Some(3),
+                "{look}"
+            );
+            ensure!(look["links"].as_array().map(Vec::len) == Some(2), "{look}");
+            // b and c say so themselves: a has no link to c
+            for (from, to) in [(a, b), (b, c)] {
+                let rate = flow(&look, "ff1e::42", from, to)?;
+                ensure!(
+                    (25.0..100.0).contains(&rate),
+                    "{rate}/s from {} in {look}",
+                    from.host.name()
+                );
+            }
+            let flows = look["flows"].as_array().context("flows")?;
+            let listens = |f: &&Value| f["group"] == "ff1e::42" && f["local"] == true;
+            ensure!(flows.iter().filter(listens).count() == 1, "{flows:?}");
+            let groups = look["groups"].as_array().context("groups")?;
+            ensure!(
+                groups.len() == 1,
+                "the group of reports is no group of programs: {groups:?}"
+            );
+            Ok(())
+        })?;
+        drop(receiver);
+        eventually("silence where nobody listens", || {
+            ensure!(flow(&latest(&page)?, "ff1e::42", b, c).is_err(), "still");
+            Ok(())
+        })?;
+        // a node that does not allow it says nothing from now on
+        c.host.configure("")?;
+        c.host.run("lcroute", &["reload"])?.success()?;
+        eventually("c reports no more", || {
+            let reports: Vec<_> = latest(&page)?["nodes"]
+                .as_array()
+                .context("nodes")?
+                .iter()
+                .filter(|n| n["reports"] == true)
+                .map(|n| n["name"].clone())
+                .collect();
+            ensure!(reports == ["a", "b"], "{reports:?}");
+            Ok(())
+        })?;
+        // without pages nobody announces the group of reports, and nobody sends to it
+        drop(page);
+        drop(sender);
+        eventually("nobody sends any more", || {
+            let sent =
+                || -> Result<Value> { Ok(b.status()?["counters"]["link_tx_packets"].clone()) };
+            let before = sent()?;
+            std::thread::sleep(Duration::from_millis(2_500));
+            let after = sent()?;
+            ensure!(before == after, "{before} and {after}");
+            Ok(())
+        })?;
+        ensure!(pages.stop()? == 0, "{}", pages.stderr());
+        ensure!(
+            !a.host.path("run/web.url").exists(),
+            "the address is still there"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
+    world("web-guard", |lab| {
+        let network = lab.closed_network(["a"])?;
+        let a = &network.members[0];
+        let (mut pages, address) = serve(&a.host)?;
+        let (_, key) = address.split_once('#').context("a key")?;
+        let key = format!("Authorization: Bearer {key}");
+        let (status, index) = get(&a.host, &address, "/", &[])?;
+        ensure!(
+            status == 200 && index.contains("default-src 'none'"),
+            "{index}"
+        );
+        for (path, headers, expected) in [
+            ("/api/watch", vec![], 401),
+            ("/api/watch", vec!["Authorization: Bearer x"], 401),
+            ("/api/doctor", vec![], 401),
+            ("/", vec!["Host: evil.example:7180"], 421),
+            ("/api/watch", vec![&key[..], "Host: evil.example:7180"], 421),
+            (
+                "/api/watch",
+                vec![&key[..], "Origin: http://evil.example"],
+                403,
+            ),
+            ("/api/watch", vec![&key[..], "Origin: null"], 403),
+            ("/api/nothing", vec![&key[..]], 404),
+            ("/../../etc/passwd", vec![], 404),
+        ] {
+            let (status, said) = get(&a.host, &address, path, &headers)?;
+            ensure!(status == expected, "{path} {headers:?}: {status} {said}");
+        }
+        let (status, said) = get(&a.host, &address, "/api/doctor", &[&key])?;
+        let checks = said
+            .lines()
+            .find_map(|line| serde_json::from_str::<Value>(line).ok());
+        ensure!(
+            status == 200 && checks.is_some_and(|c| c["checks"].is_array()),
+            "{said}"
+        );
+        let found = a.host.run("lcroute-web", &["web", "--open"])?.success()?;
+        ensure!(found.stdout.trim() == address, "{}", found.stdout);
+        // the daemon goes and comes: pages are told, and go on
+        let page = open(&a.host, &address)?;
+        let mut network = network;
+        let name = |look: &Value| look["status"]["name"] == "a";
+        eventually("the state", || {
+            ensure!(name(&latest(&page)?), "no");
+            Ok(())
+        })?;
+        network.members[0].daemon()?.kill()?;
+        eventually("the error", || {
+            ensure!(latest(&page)?["error"].is_string(), "no");
+            Ok(())
+        })?;
+        network.members[0].start()?;
+        eventually("the state again", || {
+            ensure!(name(&latest(&page)?), "no");
+            Ok(())
+        })?;
+        pages.signal(nix::sys::signal::Signal::SIGINT)?;
+        ensure!(
+            pages.wait(lcroute_lab::lab::DEADLINE)? == 0,
+            "{}",
+            pages.stderr()
+        );
+        let said = page.stdout();
+        ensure!(!said.contains(&json!(key).to_string()), "the key");
+        Ok(())
+    });
+}

@@ -1,0 +1,274 @@
+//! The command line, and how it begins and ends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use lcroute::settings::Common;
+use lcroute::system::stop_signal;
+use lcroute_signalling::server::TlsFiles;
+use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::service;
+
+use crate::feed::Feed;
+use crate::files::Files;
+use crate::guard::Guard;
+use crate::serve::{Pages, bind};
+
+/// The verbs of `lcroute` that this program has.
+pub const VERBS: [&str; 1] = ["web"];
+
+/// Where the address of the pages is found, beside the control socket: it has the key.
+const ADDRESS_FILE: &str = "web.url";
+
+/// What `lcroute web` executes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lcroute-web",
+    bin_name = "lcroute",
+    version,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Pages that show this node and its network, for browsers of this host
+    #[command(after_help = "\
+Examples:
+  lcroute web --open               the address of the pages; serves them where no service does
+  lcroute web --listen [::]:7180   for other hosts as well: [web] tls_cert and tls_key in the configuration encrypt it")]
+    Web {
+        /// Where to serve [default: [web] listen, or [::1]:7180]
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
+        /// Print the address of pages that are served already, or serve them, and show them in a browser if there is one
+        #[arg(long)]
+        open: bool,
+    },
+}
+
+/// The command line itself, for what is made from it: man pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { common, verb } = Cli::parse();
+    let Verb::Web { listen, open } = verb;
+    finish("lcroute", run(&common, listen, open))
+}
+
+fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Result<Exit> {
+    let config = common.load_config()?;
+    init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
+    let control = common.control(&config);
+    let address_file = control.with_file_name(ADDRESS_FILE);
+    if open && let Some(address) = served_already(&address_file) {
+        println!("{address}");
+        show(&address);
+        return Ok(Exit::Ok);
+    }
+    let tls = match (&config.web.tls_cert, &config.web.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
+        (None, None) => None,
+        _ => {
+            let message = "[web] tls_cert and tls_key go together";
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+    };
+    let listen = listen.unwrap_or(config.web.listen);
+    let guard = Guard::new(&config.web.names, tls.is_some())?;
+    let files = Files::find()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
+        let acceptor = acceptor.map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+        let listener = bind(listen).await.map_err(|e| {
+            let exit = match e.kind() {
+                std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                _ => Exit::Failed,
+            };
+            ExitError::new(exit, format!("{listen}: {e}"))
+        })?;
+        let bound = listener.local_addr()?;
+        let address = address(bound, &config.web.names, tls.is_some(), guard.key());
+        let _file = AddressFile::write(&address_file, &address);
+        println!("{address}");
+        if !bound.ip().is_loopback() && tls.is_none() {
+            tracing::warn!("{bound}: other hosts reach the pages, and nothing encrypts them: [web] tls_cert and tls_key");
+        }
+        if open {
+            show(&address);
+        }
+        let doctor = doctor(common, &control);
+        let pages = Pages::new(guard, files, Feed::new(&control), doctor);
+        service::ready();
+        tokio::select! {
+            () = Arc::new(pages).serve(listener, acceptor) => {}
+            () = stop => {}
+        }
+        service::stopping();
+        Ok(Exit::Ok)
+    })
+}
+
+/// What a browser is to open.
+fn address(bound: SocketAddr, names: &[String], is_tls: bool, key: &str) -> String {
+    let scheme = if is_tls { "https" } else { "http" };
+    let host = match (names.first(), bound.ip()) {
+        // a certificate has a name
+        (Some(name), _) if is_tls => name.clone(),
+        (_, ip) if ip.is_unspecified() => "localhost".into(),
+        (_, IpAddr::V4(ip)) => ip.to_string(),
+        (_, IpAddr::V6(ip)) => format!("[{ip}]"),
+    };
+    format!("{scheme}://{host}:{}/#{key}", bound.port())
+}
+
+/// The file that leads to the pages; it goes with the program.
+struct AddressFile(PathBuf);
+
+impl AddressFile {
+    /// A folder in which this user may not write has no such file: then the address is where it was printed.
+    fn write(path: &Path, address: &str) -> Option<Self> {
+        let new = path.with_extension("new");
+        // what a killed program left
+        let _ = std::fs::remove_file(&new);
+        let mut options = std::fs::OpenOptions::new();
+        // for root and the group of the control socket, like that
+        let file = options.write(true).create_new(true).mode(0o640).open(&new);
+        let written = file.and_then(|mut file| {
+            std::io::Write::write_all(&mut file, format!("{address}\n").as_bytes())
+        });
+        match written.and_then(|()| std::fs::rename(&new, path)) {
+            Ok(()) => Some(Self(path.to_owned())),
+            Err(e) => {
+                tracing::info!(
+                    "{}: {e}: `lcroute web --open` will not find these pages",
+                    path.display()
+                );
+                None
+            }
+        }
+    }
+}
+
+impl Drop for AddressFile {
+    fn drop(&mut self) {
+        // somebody may have removed it already
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The address in the file, if somebody answers there.
+fn served_already(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let address = text.trim();
+    let (_, rest) = address.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let mut found = std::net::ToSocketAddrs::to_socket_addrs(authority).ok()?;
+    let timeout = std::time::Duration::from_secs(1);
+    let answers = found.any(|at| std::net::TcpStream::connect_timeout(&at, timeout).is_ok());
+    answers.then(|| address.to_owned())
+}
+
+/// Shows it in the browser of whoever sits here, if somebody does.
+fn show(address: &str) {
+    let sits_here = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    if sits_here {
+        let browser = std::process::Command::new("xdg-open")
+            .arg(address)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if let Err(e) = browser {
+            tracing::debug!("xdg-open: {e}");
+        }
+    }
+}
+
+/// `lcroute doctor` of the same installation and settings.
+fn doctor(common: &Common, control: &Path) -> (PathBuf, Vec<String>) {
+    let own = std::env::current_exe().unwrap_or_default();
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    let places = [folder.join("lcroute"), folder.join("../../bin/lcroute")];
+    let program = places.into_iter().find(|place| place.is_file());
+    let mut args = vec!["doctor".to_owned(), "--json".to_owned()];
+    args.extend(["--control".to_owned(), control.display().to_string()]);
+    if let Some(config) = common.config_path() {
+        args.extend(["--config".to_owned(), config.display().to_string()]);
+    }
+    (program.unwrap_or("lcroute".into()), args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn lcroute_lists_the_verb_with_the_same_words() {
+        for verb in command().get_subcommands() {
+            let lcroute = lcroute::command();
+            let listed = lcroute.find_subcommand(verb.get_name()).unwrap();
+            let about = |verb: &clap::Command| verb.get_about().map(ToString::to_string);
+            assert_eq!(about(listed), about(verb));
+        }
+    }
+
+    #[test]
+    fn the_address_leads_where_the_pages_are() {
+        let at = |bound: &str, names: &[&str], is_tls| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            address(bound.parse().unwrap(), &names, is_tls, "k")
+        };
+        assert_eq!(at("[::1]:7180", &[], false), "http://[::1]:7180/#k");
+        assert_eq!(
+            at("0.0.0.0:80", &["n.example"], false),
+            "http://localhost:80/#k"
+        );
+        assert_eq!(
+            at("[::]:7180", &["n.example"], true),
+            "https://n.example:7180/#k"
+        );
+    }
+
+    #[test]
+    fn the_file_with_the_address_goes_with_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(ADDRESS_FILE);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/#k", listener.local_addr().unwrap());
+        let file = AddressFile::write(&path, &address).unwrap();
+        assert_eq!(served_already(&path), Some(address));
+        drop(listener);
+        assert_eq!(served_already(&path), None, "nobody answers");
+        drop(file);
+        assert!(!path.exists());
+    }
+}

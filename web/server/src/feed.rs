@@ -1,0 +1,179 @@
+//! Asks the daemon once a second, and hears reports of other nodes, as long as a page is open.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use lcroute::control::{Answer, Request};
+use lcroute::status::Look;
+use lcroute_node::view::View;
+use librecast::channel::{REPORT_PORT, report_group};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UdpSocket, UnixStream};
+use tokio::sync::{Notify, broadcast};
+
+use crate::line::Line;
+
+/// Lines that a slow page may be behind.
+const BEHIND: usize = 4;
+/// How long until the daemon is asked again that did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// The daemon speaks once a second.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Longest line of the daemon, in bytes: some thousand nodes.
+const MAX_LINE: u64 = 16 << 20;
+/// Longest datagram that is looked at.
+const MAX_DATAGRAM: usize = 2_048;
+
+/// Lines for pages.
+#[derive(Debug)]
+pub struct Feed {
+    control: PathBuf,
+    lines: broadcast::Sender<Bytes>,
+    opened: Notify,
+}
+
+impl Feed {
+    /// Of the daemon behind this control socket.
+    pub fn new(control: &Path) -> Self {
+        Self {
+            control: control.to_owned(),
+            lines: broadcast::Sender::new(BEHIND),
+            opened: Notify::new(),
+        }
+    }
+
+    /// Lines from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Bytes> {
+        let lines = self.lines.subscribe();
+        self.opened.notify_one();
+        lines
+    }
+
+    /// Feeds for ever; nothing is asked while no page is open.
+    pub async fn run(&self) {
+        loop {
+            if self.lines.receiver_count() == 0 {
+                self.opened.notified().await;
+                continue;
+            }
+            if let Err(e) = self.follow().await {
+                tracing::debug!("{e:#}");
+                let line = serde_json::json!({ "error": format!("{e:#}") });
+                // the last page may have gone
+                let _ = self.lines.send(Bytes::from(format!("{line}\n")));
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Passes on what the daemon says, until no page is open.
+    async fn follow(&self) -> anyhow::Result<()> {
+        let mut looks = self.ask(&Request::Watch).await?;
+        let _announced = self.announce().await;
+        let meanings: BTreeMap<_, _> = lcroute::drops::reasons().into_iter().collect();
+        let (mut view, mut reports) = (View::default(), None);
+        let (mut answer, mut datagram) = (Vec::new(), [0; MAX_DATAGRAM]);
+        while self.lines.receiver_count() > 0 {
+            tokio::select! {
+                read = tokio::time::timeout(SILENCE, next_line(&mut looks, &mut answer)) => {
+                    read.context("the daemon is silent")??;
+                    let now = Instant::now();
+                    let look: Look = read_answer(&answer)?;
+                    answer.clear();
+                    if reports.is_none() {
+                        reports = hear(&look.status.tun)
+                            .inspect_err(|e| tracing::debug!("no reports of other nodes: {e:#}"))
+                            .ok();
+                    }
+                    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let network = view.show(&look.network, now);
+                    let line = Line::new(&look, network, &meanings, at.as_secs_f64());
+                    let mut text = serde_json::to_vec(&line)?;
+                    text.push(b'\n');
+                    // the last page may have gone
+                    let _ = self.lines.send(text.into());
+                }
+                Some((from, len)) = receive(reports.as_ref(), &mut datagram) => {
+                    view.take_report(from, &datagram[..len], Instant::now());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Others report while the group of reports is announced; without the right to do so there are no reports.
+    async fn announce(&self) -> Option<BufReader<UnixStream>> {
+        let prefix = format!("{}/128", report_group());
+        let mut connection = self.ask(&Request::Announce { prefix }).await.ok()?;
+        let mut line = Vec::new();
+        next_line(&mut connection, &mut line).await.ok()?;
+        match read_answer::<serde_json::Value>(&line) {
+            Ok(_) => Some(connection),
+            Err(e) => {
+                tracing::info!("no reports of other nodes: {e:#}");
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> anyhow::Result<BufReader<UnixStream>> {
+        let shown = self.control.display();
+        let stream = UnixStream::connect(&self.control).await;
+        let mut stream = stream.with_context(|| format!("{shown}: is `lcroute run` running?"))?;
+        let mut text = serde_json::to_vec(request)?;
+        text.push(b'\n');
+        stream.write_all(&text).await?;
+        Ok(BufReader::new(stream))
+    }
+}
+
+/// Appends up to the end of the line; what was read stays when it is interrupted.
+async fn next_line(from: &mut BufReader<UnixStream>, line: &mut Vec<u8>) -> anyhow::Result<()> {
+    let left = MAX_LINE.saturating_sub(line.len() as u64);
+    let _ = from.take(left).read_until(b'\n', line).await?;
+    match line.last() {
+        Some(b'\n') => Ok(()),
+        _ if line.len() as u64 >= MAX_LINE => bail!("the daemon's answer is too long"),
+        _ => bail!("the daemon has closed the connection"),
+    }
+}
+
+fn read_answer<T: serde::de::DeserializeOwned>(line: &[u8]) -> anyhow::Result<T> {
+    match serde_json::from_slice(line).context("the daemon's answer")? {
+        Answer::Ok(value) => serde_json::from_value(value).context("the daemon's answer"),
+        Answer::Error(message) => bail!("the daemon refused: {message}"),
+    }
+}
+
+/// A socket that has joined the group of reports on the interface.
+fn hear(interface: &str) -> anyhow::Result<UdpSocket> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    // datagrams to other groups of this port are not for this socket
+    let address = SocketAddrV6::new(report_group(), REPORT_PORT, 0, index);
+    socket.bind(&SocketAddr::from(address).into())?;
+    socket.join_multicast_v6(&report_group(), index)?;
+    Ok(UdpSocket::from_std(socket.into())?)
+}
+
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> Option<(Ipv6Addr, usize)> {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    match socket.recv_from(buffer).await {
+        Ok((len, from)) => match from.ip() {
+            IpAddr::V6(from) => Some((from, len)),
+            IpAddr::V4(_) => None,
+        },
+        // the interface has gone, most likely: the daemon will say so
+        Err(_) => std::future::pending().await,
+    }
+}

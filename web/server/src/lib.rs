@@ -1,0 +1,18 @@
+//! `lcroute-web`, the program that `lcroute web` executes: pages that show what a running lcroute and its network do.
+//!
+//! It asks the daemon on the control socket, changes nothing, and needs no right but to ask. Pages get data for a key that is
+//! in the fragment of their address, by the names of this host only ([`guard`]).
+//!
+//! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
+//! - `feed` asks the daemon, and hears reports of others, while a page is open
+//! - `serve` speaks HTTP
+//! - `cli` is the command line
+
+mod cli;
+mod feed;
+mod files;
+pub mod guard;
+mod line;
+mod serve;
+
+pub use cli::{VERBS, command, main};
