@@ -1,0 +1,80 @@
+// Figures as people read them, rates from two looks, and curves of rates.
+
+import { element, html } from "./html.js";
+
+const POINTS = 120;
+
+/** 1234567 -> "1.23 M" */
+export function short(n) {
+    const steps = ["", " k", " M", " G", " T"];
+    let at = 0;
+    for (; n >= 999.5 && at + 1 < steps.length; at += 1) {
+        n /= 1000;
+    }
+    const digits = at === 0 && Number.isInteger(n) ? 0 : n < 10 ? 2 : n < 100 ? 1 : 0;
+    return n.toFixed(digits) + steps[at];
+}
+
+export function bits(bytes) {
+    const n = Math.round(bytes * 8);
+    return `${short(n)}${n < 999.5 ? " " : ""}bit/s`;
+}
+
+export const packets = (rate) => `${short(rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate)).replace(/\.(\d)0$/, ".$1")}/s`;
+
+export function duration(seconds) {
+    const parts = [
+        [Math.floor(seconds / 86400), "d"],
+        [Math.floor(seconds / 3600) % 24, "h"],
+        [Math.floor(seconds / 60) % 60, "min"],
+        [Math.floor(seconds) % 60, "s"],
+    ];
+    const first = parts.findIndex(([n]) => n > 0);
+    const shown = first < 0 ? [[0, "s"]] : parts.slice(first, first + 2).filter(([n]) => n > 0);
+    return shown.map(([n, unit]) => `${n} ${unit}`).join(" ");
+}
+
+/** What grew by how much a second; none over a restart of what counts. */
+export class Rates {
+    constructor() {
+        this.before = new Map();
+    }
+
+    /** `counts`: of each name a number. */
+    next(at, counts) {
+        const rates = new Map();
+        for (const [name, count] of counts) {
+            const old = this.before.get(name);
+            if (old && at > old.at && count >= old.count) {
+                rates.set(name, (count - old.count) / (at - old.at));
+            }
+        }
+        this.before = new Map([...counts].map(([name, count]) => [name, { at, count }]));
+        return rates;
+    }
+}
+
+/** The last two minutes of a rate. */
+export class Curve {
+    constructor(host, label, show) {
+        this.values = [];
+        this.show = show;
+        this.area = element("path", { class: "area" });
+        this.line = element("path", { class: "line" });
+        this.number = html("strong");
+        this.most = html("small");
+        const svg = element("svg", { viewBox: `0 0 ${POINTS - 1} 30`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line);
+        host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, this.most, svg));
+    }
+
+    add(value) {
+        this.values = [...this.values, value].slice(-POINTS);
+        const most = Math.max(...this.values);
+        const start = POINTS - this.values.length;
+        const points = this.values.map((v, i) => `${start + i} ${(29 - (v / (most || 1)) * 27).toFixed(1)}`);
+        this.line.setAttribute("d", `M${points.join("L")}`);
+        this.area.setAttribute("d", `M${start} 30L${points.join("L")}L${POINTS - 1} 30Z`);
+        this.number.textContent = this.show(value);
+        this.most.textContent = `up to ${this.show(most)}`;
+    }
+}

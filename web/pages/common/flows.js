@@ -1,0 +1,87 @@
+// What flows over the links, of one group or of all, from what nodes report.
+
+/** Looks that count: a packet every other second is a flow, and no flicker. */
+const LOOKS = 3;
+/** Packets a second of a flow that cannot be silent for a look without having ended. */
+const STEADY = 4;
+
+export class Flows {
+    constructor() {
+        this.looks = [];
+    }
+
+    next(look) {
+        this.look = look;
+        const seen = new Map();
+        for (const { node, group, edges } of look.flows) {
+            const of = seen.get(group) ?? seen.set(group, new Map()).get(group);
+            for (const { to, packets_s: packets, bytes_s: bytes } of edges) {
+                const [from, into] = [look.nodes[node]?.id, look.nodes[to]?.id];
+                of.set(`${from} ${into}`, { from, to: into, packets, bytes });
+            }
+        }
+        this.looks = [...this.looks, seen].slice(-LOOKS);
+        this.nodes = new Map(look.nodes.map((node) => [node.id, node]));
+        this.neighbours = new Map(look.nodes.map((node) => [node.id, []]));
+        for (const [a, b] of look.links) {
+            const ends = [look.nodes[a], look.nodes[b]];
+            ends.forEach((end, i) => this.neighbours.get(end.id).push(ends[1 - i]));
+        }
+    }
+
+    /** Of each link in each direction, packets and bytes a second. Both are 0 where a neighbour wants the group, and none goes. */
+    edges(group) {
+        const found = new Map();
+        for (const [at, look] of this.looks.entries()) {
+            for (const edge of look.get(group)?.values() ?? []) {
+                const key = `${edge.from} ${edge.to}`;
+                const sum = found.get(key) ?? found.set(key, { ...edge, packets: 0, bytes: 0, since: at }).get(key);
+                sum.packets += edge.packets;
+                sum.bytes += edge.bytes;
+                sum.last = at;
+            }
+        }
+        const now = this.looks.length;
+        const edges = [...found.values()].map(({ from, to, packets, bytes, since, last }) => {
+            const n = now - since;
+            return { from, to, packets: packets / n, bytes: bytes / n, isOver: last < now - 1 && packets / (last + 1 - since) > STEADY };
+        });
+        const own = this.look.nodes[0];
+        const wanted = this.look.groups?.find((g) => g.group === group)?.links ?? [];
+        for (const { id } of this.look.nodes.filter((node) => wanted.includes(node.peer_id))) {
+            if (!found.has(`${own.id} ${id}`)) {
+                edges.push({ from: own.id, to: id, packets: 0, bytes: 0 });
+            }
+        }
+        return edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.nodes.has(to));
+    }
+
+    /** The same of all groups together. */
+    allEdges() {
+        const all = new Map();
+        for (const edge of this.groups().flatMap((group) => this.edges(group))) {
+            const sum = all.get(`${edge.from} ${edge.to}`) ?? { ...edge, packets: 0, bytes: 0 };
+            all.set(`${edge.from} ${edge.to}`, { ...sum, packets: sum.packets + edge.packets, bytes: sum.bytes + edge.bytes });
+        }
+        return [...all.values()].filter((edge) => edge.packets > 0);
+    }
+
+    groups() {
+        return [...new Set([...this.look.flows, ...(this.look.groups ?? [])].map(({ group }) => group))];
+    }
+
+    listeners(group) {
+        return new Set(this.look.flows.filter((flow) => flow.local && flow.group === group).map((flow) => this.look.nodes[flow.node].id));
+    }
+
+    /** Nodes that packets come out of and go into by no link, and what this node knows itself. */
+    senders(group) {
+        const edges = this.edges(group).filter((edge) => edge.packets > 0);
+        const into = new Set(edges.map((edge) => edge.to));
+        // what a neighbour sends that does not report is not known
+        const isSource = (id) => !into.has(id) && this.neighbours.get(id).every((node) => node.reports);
+        const sources = this.look.groups?.find((g) => g.group === group)?.sources ?? [];
+        const known = this.look.nodes.filter((node) => sources.includes(node.address)).map((node) => node.id);
+        return new Set([...known, ...edges.map((edge) => edge.from).filter(isSource)]);
+    }
+}

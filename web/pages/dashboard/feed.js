@@ -1,0 +1,76 @@
+// What the server says: a line of JSON a second, for as long as the page is open.
+
+/** Longest line that is looked at, in characters. */
+const LONGEST = 16 << 20;
+/** How long no line may come, in milliseconds. */
+const SILENCE = 6000;
+
+/** Behind the `#` of the address: it never leaves the page but in this header. */
+const headers = () => ({ Authorization: `Bearer ${location.hash.slice(1)}` });
+
+/** Calls `look` with each line, and `trouble` with words when there are none. */
+export async function follow(look, trouble) {
+    for (let wait = 1000; ; wait = Math.min(wait * 1.7, 10_000)) {
+        try {
+            await read(look, () => (wait = 1000));
+            trouble("The server of these pages has ended. Trying again.");
+        } catch (error) {
+            trouble(error.message);
+        }
+        await new Promise((done) => setTimeout(done, wait));
+    }
+}
+
+async function read(look, works) {
+    const stop = new AbortController();
+    let watch = setTimeout(() => stop.abort(), SILENCE);
+    try {
+        const answer = await ask("/api/watch", stop.signal);
+        const text = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        let rest = "";
+        for (;;) {
+            const { done, value } = await text.read();
+            if (done) {
+                return;
+            }
+            clearTimeout(watch);
+            watch = setTimeout(() => stop.abort(), SILENCE);
+            const lines = (rest + value).split("\n");
+            rest = lines.pop();
+            if (rest.length > LONGEST) {
+                throw new Error("A line of the server is too long.");
+            }
+            for (const line of lines) {
+                works();
+                look(JSON.parse(line));
+            }
+        }
+    } catch (error) {
+        throw error.name === "AbortError" ? new Error("No news for some seconds. Trying again.") : error;
+    } finally {
+        clearTimeout(watch);
+        stop.abort();
+    }
+}
+
+async function ask(path, signal) {
+    let answer;
+    try {
+        answer = await fetch(path, { headers: headers(), cache: "no-store", signal });
+    } catch (error) {
+        throw error.name === "AbortError" ? error : new Error("The server of these pages does not answer. Is `lcroute web` running?");
+    }
+    if (answer.status === 401) {
+        throw new Error("This address has no key, or an old one. Open the address that `lcroute web --open` prints.");
+    }
+    if (!answer.ok) {
+        throw new Error((await answer.text()).slice(0, 300));
+    }
+    return answer;
+}
+
+/** What `lcroute doctor` finds. */
+export async function checks() {
+    const answer = await ask("/api/doctor");
+    return (await answer.json()).checks;
+}
