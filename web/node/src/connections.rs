@@ -250,6 +250,13 @@ impl PageConnections {
         }
     }
 
+    /// There is a way to the peer that the description of this end does not name.
+    pub fn handle_outdated(&mut self, link: LinkId) {
+        if self.links.get(&link).is_some_and(|c| !c.is_open) {
+            self.events.push_back(ConnectionEvent::Outdated { link });
+        }
+    }
+
     /// The peer's control channel is of another version.
     pub fn handle_other_control(&mut self, link: LinkId, version: u8) {
         if self.links.contains_key(&link) {

@@ -236,6 +236,12 @@ pub extern "C" fn node_ended(now: f64, link: u32, reason: u32) {
     });
 }
 
+/// A connection that is being made had better begin anew: the page knows a relay now.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_outdated(now: f64, link: u32) {
+    member(|member, _| member.handle_connection(at(now), |c| c.handle_outdated(LinkId(link))));
+}
+
 /// The peer's control channel is of another version.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_other_control(now: f64, link: u32, version: u8) {

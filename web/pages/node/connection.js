@@ -6,13 +6,18 @@ const VERSION = 4;
 const DATA = "/lcroute/data/1";
 /** Addresses that have not shown by then are not told to the peer, in milliseconds. */
 const GATHER = 1500;
+/** How much longer after the first that a server told. */
+const SETTLE = 200;
 
-/** `tell`: what the node in this page is told; `servers`: for ICE. */
+/** `tell`: what the node in this page is told. */
 export class Connection {
-    constructor(link, servers, tell) {
+    constructor(link, tell) {
         this.link = link;
         this.tell = tell;
-        this.began = performance.now();
+    }
+
+    /** `servers`: for ICE. */
+    start(servers) {
         this.pc = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" });
         this.out = this.pc.createDataChannel("data", { ordered: false, maxRetransmits: 0, protocol: DATA });
         this.out.addEventListener("open", () => this.lookIfOpen());
@@ -59,18 +64,15 @@ export class Connection {
         }
     }
 
+    /** All addresses, or those that showed in time. */
     gathered() {
-        if (this.pc.iceGatheringState === "complete") {
-            return null;
-        }
         return new Promise((done) => {
-            const timer = setTimeout(done, GATHER);
-            this.pc.addEventListener("icegatheringstatechange", () => {
-                if (this.pc.iceGatheringState === "complete") {
-                    clearTimeout(timer);
-                    done();
-                }
-            });
+            const look = () => this.pc.iceGatheringState === "complete" && done();
+            this.pc.addEventListener("icegatheringstatechange", look);
+            // one server has answered: the others had their time
+            this.pc.addEventListener("icecandidate", ({ candidate }) => ["srflx", "relay"].includes(candidate?.type) && setTimeout(done, SETTLE));
+            setTimeout(done, GATHER);
+            look();
         });
     }
 
@@ -140,7 +142,7 @@ export class Connection {
 
     close() {
         this.ended = true;
-        this.pc.close();
+        this.pc?.close();
     }
 
     /** How it does, of the candidate pair in use. */

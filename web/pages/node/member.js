@@ -9,8 +9,8 @@ const LOOK = 250;
 const BACKOFF = [500, 5000];
 /** A server that has not answered by then is tried anew, in milliseconds. */
 const CONNECT = 10_000;
-/** An attempt that fails after so long had no path, in milliseconds. */
-const PATIENCE = 5000;
+/** How long a direct path has to show, in milliseconds. */
+const PATIENCE = 2500;
 const decoder = new TextDecoder();
 
 export class Member {
@@ -32,7 +32,7 @@ export class Member {
     open(start) {
         this.servers = this.module.open(start).map((url) => ({ url, pause: BACKOFF[0], socket: null }));
         this.servers.forEach((_, number) => this.connect(number));
-        this.probe();
+        this.probed = this.probe();
         this.looking = setInterval(() => this.lookAtPeers(), LOOK);
         this.run();
     }
@@ -116,16 +116,32 @@ export class Member {
 
     // --- connections ---
 
-    begin(link, how) {
-        const connection = new Connection(link, this.iceServers(), this.tell);
+    async begin(link, how) {
+        const connection = new Connection(link, this.tell);
         this.connections.set(link, connection);
-        how(connection).catch(() => connection.end("begin"));
+        await this.probed;
+        if (connection.ended) {
+            return;
+        }
+        connection.start(this.iceServers());
+        setTimeout(() => this.seekRelay(connection), PATIENCE);
+        await how(connection).catch(() => connection.end("begin"));
     }
 
     /** Where no server says what address this page has, UDP does not get through. */
     async probe() {
-        const probe = new Connection(null, this.iceServers(), { described: (_, sdp) => (this.needsRelay ||= !sdp.includes(" typ srflx")) });
-        await probe.offer().finally(() => probe.close());
+        const probe = new Connection(null, { described: (_, sdp) => (this.needsRelay ||= !sdp.includes(" typ srflx")) });
+        probe.start(this.iceServers());
+        await probe.offer().catch(() => {});
+        probe.close();
+    }
+
+    /** An attempt that finds no path begins anew, with the relay. */
+    seekRelay(connection) {
+        if (!connection.opened && !connection.ended && !this.needsRelay && this.relays.size > 0) {
+            this.needsRelay = true;
+            this.into("outdated", connection.link);
+        }
     }
 
     offer(link) {
@@ -155,7 +171,7 @@ export class Member {
 
     close(link) {
         const connection = this.connections.get(link);
-        this.needsRelay ||= connection !== undefined && !connection.opened && performance.now() - connection.began > PATIENCE;
+        this.hear.change();
         this.connections.delete(link);
         // a goodbye may still be on its way out
         connection?.close();

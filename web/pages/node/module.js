@@ -114,6 +114,10 @@ export class Module {
         this.call.node_ended(now(), link, ["peer", "path", "begin", "answer", "channel", "stuck"].indexOf(reason));
     }
 
+    outdated(link) {
+        this.call.node_outdated(now(), link);
+    }
+
     otherControl(link, version) {
         this.call.node_other_control(now(), link, version);
     }

@@ -6,7 +6,7 @@ import { facts, fill, html, say, table } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
-import { keepVisit, forgetVisit, keptVisit, random, takeToken } from "./visit.js";
+import { forgetVisit, keepVisit, keptVisit, random, takeToken } from "./visit.js";
 
 /** How often the page is drawn, in milliseconds. */
 const DRAW = 1000;
@@ -67,7 +67,7 @@ async function begin({ token, visit, name }) {
     problem(null);
     const start = { token, visit, name, key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: $("report").checked };
     try {
-        view.member = await Member.begin(start, { datagram: hear, keep: keepVisit });
+        view.member = await Member.begin(start, { datagram: hear, keep: keepVisit, change: drawSoon });
     } catch (error) {
         forgetVisit();
         problem(error.message);
@@ -196,6 +196,14 @@ function draw() {
     showMap(look);
     showPeers({ peers: status.peers }, rate);
     showServers(status);
+}
+
+/** A link that comes or goes shows at once. */
+function drawSoon() {
+    view.soon ??= setTimeout(() => {
+        view.soon = null;
+        view.member && draw();
+    }, SHOW);
 }
 
 function counts({ peers, groups }) {
