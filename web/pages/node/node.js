@@ -4,6 +4,7 @@ import { Curve, Rates, bits, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
 import { facts, fill, html, say, table } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
+import { signs } from "../common/signs.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
 import { forgetVisit, keepVisit, keptVisit, random, takeToken } from "./visit.js";
@@ -13,15 +14,18 @@ const DRAW = 1000;
 /** Messages that are shown, and how often they are, in milliseconds. */
 const SHOWN = 100;
 const SHOW = 200;
-/** Longest text of a message that is shown. */
-const LONGEST = 300;
+/** Longest text of a message that is shown, in bytes. */
+const LONGEST = 400;
+/** Port of `lcroute say` and `lcroute listen`. */
+const TALK = 14244;
+const CONTROL = /[\0-\x08\x0e-\x1f\x7f]/;
 
 const $ = (id) => document.getElementById(id);
 const text = new TextDecoder("utf-8", { fatal: true });
 const counted = new Rates();
 const flows = new Flows();
 const curves = [new Curve($("rates"), "in", bits), new Curve($("rates"), "out", bits)];
-const view = { member: null, group: null, heard: [], counts: new Map(), names: new Map(), rates: new Map() };
+const view = { member: null, group: null, heard: new Map(), counts: new Map(), names: new Map(), rates: new Map() };
 const map = new NetworkMap($("map"), { open: () => {} });
 const rate = (name) => view.rates.get(name) ?? 0;
 
@@ -37,7 +41,7 @@ $("say").addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(() => {
         view.member.send($("to").value.trim(), Number($("port").value), new TextEncoder().encode($("words").value));
-        tell({ source: null, group: $("to").value.trim(), words: $("words").value });
+        tell({ source: null, group: $("to").value.trim(), port: Number($("port").value), words: $("words").value });
         $("words").value = "";
     });
 });
@@ -49,6 +53,7 @@ $("closer").addEventListener("click", () => map.zoom(1.4));
 $("farther").addEventListener("click", () => map.zoom(1 / 1.4));
 $("fit").addEventListener("click", () => map.fit());
 $("as-tables").addEventListener("toggle", () => view.member && draw());
+signs($("signs"));
 // peers learn at once that this tab goes
 addEventListener("pagehide", () => view.member?.end());
 setInterval(() => view.member && draw(), DRAW);
@@ -82,7 +87,7 @@ async function begin({ token, visit, name }) {
 function end(why) {
     view.member.end();
     view.member = null;
-    Object.assign(view, { group: null, heard: [], counts: new Map() });
+    Object.assign(view, { group: null, heard: new Map(), counts: new Map() });
     show(false);
     problem(why);
 }
@@ -131,42 +136,56 @@ function choose(group) {
 // --- messages ---
 
 function hear({ source, group, port, data }) {
-    const count = view.counts.get(group) ?? view.counts.set(group, { packets: 0, bytes: 0 }).get(group);
+    const count = view.counts.get(group) ?? view.counts.set(group, { packets: 0 }).get(group);
     count.packets += 1;
-    count.bytes += data.length;
-    // at full speed the last ones are read, if any
-    if (view.heard.length < SHOWN) {
-        tell({ source, group, port, words: readable(data) });
-    }
+    tell({ source, group, port, bytes: data.length, words: readable(data) });
 }
 
+/** Of what comes faster than it can be read, the last is shown, and how many it were. */
 function tell(message) {
-    view.heard.push({ ...message, at: new Date() });
+    const key = `${message.source} ${message.group} ${message.port} ${message.words === null || view.heard.size >= SHOWN ? "" : message.words}`;
+    const same = view.heard.get(key);
+    view.heard.delete(key);
+    view.heard.set(key, { ...message, at: new Date(), times: (same?.times ?? 0) + 1 });
 }
 
+/** Text, if it is some. */
 function readable(data) {
+    if (data.length > LONGEST) {
+        return null;
+    }
     try {
-        const words = text.decode(data.subarray(0, 4 * LONGEST));
-        // eslint-disable-next-line no-control-regex
-        return /[\0-\x08\x0e-\x1f]/.test(words) ? null : words.trim().slice(0, LONGEST);
+        const words = text.decode(data).trim();
+        return CONTROL.test(words) ? null : words;
     } catch {
         return null;
-    } finally {
-        if (data.length > 4 * LONGEST) {
-            text.decode();
-        }
     }
 }
 
 function showHeard() {
-    if (view.heard.length === 0) {
+    if (view.heard.size === 0) {
         return;
     }
-    const items = view.heard.splice(0).map(({ at, source, group, words, port }) => {
+    const items = [...view.heard.values()].map(({ at, source, group, port, words, bytes, times }) => {
         const who = source === null ? "this page" : (view.names.get(source) ?? source);
-        return html("li", source === null ? { class: "own" } : {}, html("span", { class: "when" }, at.toLocaleTimeString()), html("p", {}, html("b", {}, who), ` to ${group}${port && port !== 14244 ? `, port ${port}` : ""}: `, words ?? html("i", {}, "bytes")));
+        const where = port === TALK ? group : `${group} port ${port}`;
+        const item = html("li", { class: source === null ? "own" : words === null ? "data" : "words" });
+        item.append(html("span", { class: "when" }, at.toLocaleTimeString()), html("p", {}, html("b", {}, who), html("small", {}, ` to ${where}`)), html("p", {}, words ?? `${bytes} bytes`, times > 1 ? html("small", {}, ` × ${times}`) : ""));
+        item.dataset.run = words === null ? `${source} ${where}` : "";
+        item.times = times;
+        return item;
     });
-    $("heard").prepend(...items.reverse());
+    view.heard.clear();
+    for (const item of items) {
+        const latest = $("heard").firstChild;
+        if (item.dataset.run && latest?.dataset.run === item.dataset.run) {
+            item.times += latest.times;
+            item.lastChild.lastChild.remove();
+            item.lastChild.append(html("small", {}, ` × ${item.times.toLocaleString("en")}`));
+            latest.remove();
+        }
+        $("heard").prepend(item);
+    }
     while ($("heard").children.length > SHOWN) {
         $("heard").lastChild.remove();
     }
