@@ -239,7 +239,7 @@ fn what_is_no_good_token_is_said_in_plain_words() {
     let good = token(UNIX + 50_000);
     for (token, words) in [
         ("hello", "not a token"),
-        (&good[..good.len() - 3], "not all of it"),
+        (&good[..good.len() - 3], "copied whole"),
         (&token(UNIX - 1), "has expired"),
     ] {
         let error = start(Some(token), None, 1).unwrap_err();
