@@ -221,6 +221,7 @@ export class NetworkMap {
         for (const node of this.nodes.values()) {
             const { facts, group } = node;
             const is = { listens: listeners.has(node.id), sends: senders.has(node.id), own: node.isOwn, quiet: !facts.reports, carries: busy.has(node.id), open: node.id === this.chosen };
+            node.isSource = is.sends;
             node.isInvolved = is.listens || is.sends;
             is.aside = node.isAside = chosen && !node.isInvolved && !is.carries;
             for (const [name, on] of Object.entries(is)) {
@@ -232,7 +233,7 @@ export class NetworkMap {
             group.setAttribute("aria-label", words.filter(Boolean).join(", "));
             group.setAttribute("aria-pressed", is.open);
             // waves and rings need more room than a dot
-            node.scale = node.isInvolved ? Math.max(this.scale, 0.58) : this.scale;
+            node.scale = node.isInvolved ? Math.max(this.scale, this.size[0] < 600 ? 0.46 : 0.58) : this.scale;
             node.radius = node.scale * (is.sends ? 20 : is.own ? 21 : is.listens ? 15 : 8);
             node.sign.setAttribute("transform", `scale(${node.scale.toFixed(2)})`);
             node.hit.setAttribute("r", Math.max(node.radius + 2, 13));
@@ -420,7 +421,8 @@ export class NetworkMap {
         };
         const [first, rest] = [[], []];
         nodes.forEach((node) => (node.isOwn || node.isInvolved || node.id === this.lit ? first : rest).push(node));
-        first.sort((a, b) => (b.id === this.lit) - (a.id === this.lit) || b.isOwn - a.isOwn).forEach(name);
+        const weight = (node) => 4 * (node.id === this.lit) + 2 * node.isOwn + node.isSource;
+        first.sort((a, b) => weight(b) - weight(a)).forEach(name);
         [...this.flows.values()].sort((a, b) => b.rate - a.rate).forEach(rate);
         rest.sort((a, b) => b.degree - a.degree || (a.id < b.id ? -1 : 1)).forEach(name);
     }

@@ -17,7 +17,7 @@ const STATES = {
     expelled: "expelled from the network: join again with a new token",
     stopping: "stopping",
 };
-const RESULTS = { fail: "✗ fails", warn: "! look at this", ok: "✓ fine", skipped: "– not tried" };
+const RESULTS = { fail: ["✗", "fails"], warn: ["!", "look at this"], ok: ["✓", "fine"], skipped: ["–", "not tried"] };
 
 const $ = (id) => document.getElementById(id);
 const view = { look: null, group: null, node: null, said: 0, rates: new Map() };
@@ -68,6 +68,8 @@ function trouble(text) {
         document.body.classList.add("stale");
         say($("age"), `as of ${new Date(view.look.at * 1000).toLocaleTimeString()}`);
         $("age").hidden = false;
+        say($("state"), "no news");
+        $("state").dataset.state = "stale";
         document.title = `${view.look.status.name}: no news`;
     }
 }
@@ -130,7 +132,7 @@ function showState({ status, nodes }) {
     }
     facts($("facts"), rows);
     $("blocked").hidden = status.inbound !== "blocked";
-    say($("blocked"), `This host’s firewall drops what arrives on ${status.tun}: programs here receive nothing. “Check this host” below says what to do.`);
+    say($("blocked"), `This host’s firewall drops what arrives on ${status.tun}: programs here receive nothing. “Check this host” says what to do.`);
     curves[0].add(rate("in"));
     curves[1].add(rate("out"));
 }
@@ -194,8 +196,8 @@ function showMap() {
     say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
     $("known").hidden = silent === 0;
-    say($("known"), silent === now.nodes.length - 1 ? "No other node reports: of packets, what this node sends is known" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`);
-    $("alone").hidden = now.nodes.length > 1;
+    say($("known"), silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`);
+    $("alone").hidden = now.nodes.length > 1 || now.status.state === "expelled";
     map.update(now, shown, { listeners, senders, chosen: group !== null });
     if ($("as-tables").open) {
         showMapTables(now, flows, group);
@@ -210,7 +212,7 @@ function openNode(id) {
 }
 
 function closeNode() {
-    const { node } = map.nodes.get(view.node) ? { node: map.nodes.get(view.node) } : {};
+    const node = map.nodes.get(view.node);
     view.node = null;
     map.choose(null);
     showNode();
@@ -249,9 +251,11 @@ async function checkHost() {
     try {
         const order = Object.keys(RESULTS);
         const found = (await checks()).sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
-        const items = found.map(({ state, name, detail, remedy }) =>
-            html("li", { class: state }, html("b", {}, RESULTS[state] ?? state), html("p", {}, html("strong", {}, name), ": ", ...words(detail)), ...(remedy ? [html("p", { class: "hint" }, "→ ", ...words(remedy))] : [])),
-        );
+        const items = found.map(({ state, name, detail, remedy }) => {
+            const [sign, word] = RESULTS[state] ?? ["–", state];
+            const rest = remedy ? [html("p", { class: "hint" }, "→ ", ...words(remedy))] : [];
+            return html("li", { class: state }, html("b", {}, `${sign} ${name}`, html("span", { class: "unseen" }, `: ${word}`)), ...words(detail), ...rest);
+        });
         fill($("findings"), [html("ul", { class: "findings" }, ...items)]);
     } catch (error) {
         fill($("findings"), [html("p", { class: "problem" }, error.message)]);

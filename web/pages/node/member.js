@@ -123,6 +123,7 @@ export class Member {
         if (connection.ended) {
             return;
         }
+        connection.hasRelay = this.needsRelay && this.relays.size > 0;
         connection.start(this.iceServers());
         setTimeout(() => this.seekRelay(connection), PATIENCE);
         await how(connection).catch(() => connection.end("begin"));
@@ -138,7 +139,7 @@ export class Member {
 
     /** An attempt that finds no path begins anew, with the relay. */
     seekRelay(connection) {
-        if (!connection.opened && !connection.ended && !this.needsRelay && this.relays.size > 0) {
+        if (!connection.opened && !connection.ended && !connection.hasRelay && this.relays.size > 0) {
             this.needsRelay = true;
             this.into("outdated", connection.link);
         }
@@ -249,6 +250,10 @@ export class Member {
 
     relay(number, text) {
         this.relays.set(number, JSON.parse(decoder.decode(text)));
+        if (this.needsRelay) {
+            // not now: a command is being obeyed
+            setTimeout(() => [...this.connections.values()].forEach((connection) => connection.pc && this.seekRelay(connection)));
+        }
     }
 
     // --- the page ---

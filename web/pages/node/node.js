@@ -166,6 +166,9 @@ function showHeard() {
     if (view.heard.size === 0) {
         return;
     }
+    if ([...view.heard.values()].some(({ source }) => source !== null && !view.names.has(source))) {
+        draw();
+    }
     const items = [...view.heard.values()].map(({ at, source, group, port, words, bytes, times }) => {
         const who = source === null ? "this page" : (view.names.get(source) ?? source);
         const where = port === TALK ? group : `${group} port ${port}`;
