@@ -61,7 +61,9 @@ wasm: wasm-std
 	cargo build --locked --package lcroute-node --target $(WASM) $(WASM_FLAGS)
 
 web: wasm-std
-	cargo rustc --locked --package lcroute-playground --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS)
+	for module in playground web-node; do \
+	    cargo rustc --locked --package lcroute-$$module --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS) || exit; \
+	done
 	web/assemble $(TARGET)
 
 wasm-std:

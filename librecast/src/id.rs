@@ -290,15 +290,20 @@ pub struct NodeAddresses {
     pub origin: OriginId,
 }
 
+/// The /48 of a network's addresses.
+#[must_use]
+pub fn network_prefix(network: &NetworkId) -> [u8; 6] {
+    let net = derive("lcroute 2026 network", &[network.public_key()]);
+    [0xfd, net[0], net[1], net[2], net[3], net[4]]
+}
+
 impl NodeAddresses {
     /// The addresses of `node` on `network`.
     #[must_use]
     pub fn derive(network: &NetworkId, node: &PeerId) -> Self {
-        let net = derive("lcroute 2026 network", &[network.public_key()]);
         let host = derive("lcroute 2026 node", &[node.public_key()]);
         let mut octets = [0; 16];
-        octets[0] = 0xfd;
-        octets[1..6].copy_from_slice(&net[..5]);
+        octets[..6].copy_from_slice(&network_prefix(network));
         octets[6..].copy_from_slice(&host[..10]);
         let address = Ipv6Addr::from(octets);
         let mut low = [0; 8];

@@ -12,6 +12,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use librecast::id::{NetworkId, network_prefix};
 use librecast::wire::{Reader, WireError, Writer};
 
 /// Most candidates in a description.
@@ -132,6 +133,15 @@ impl Candidate {
 }
 
 impl Description {
+    /// Without addresses of the network itself: a link over them would lead through itself.
+    pub(crate) fn outside(mut self, network: &NetworkId) -> Self {
+        let prefix = network_prefix(network);
+        let is_inside = |ip| matches!(ip, IpAddr::V6(ip) if ip.octets().starts_with(&prefix));
+        self.candidates
+            .retain(|candidate| !is_inside(candidate.addr.ip()));
+        self
+    }
+
     pub(crate) fn write(&self, w: &mut Writer) -> Result<(), WireError> {
         let bits = [(self.media, MEDIA), (self.lane_control, LANE_CONTROL)];
         let lanes = bits.into_iter().filter(|(set, _)| *set);
@@ -333,6 +343,26 @@ pub(crate) mod tests {
             Description::read(&mut Reader::new(w.as_slice())),
             Err(WireError::Bad("credentials"))
         );
+    }
+
+    #[test]
+    fn addresses_of_the_network_itself_are_no_candidates() {
+        let network = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
+        let inside = librecast::id::NodeAddresses::derive(&network, &network).address;
+        let candidate = |ip: IpAddr| Candidate {
+            kind: CandidateKind::Host,
+            addr: SocketAddr::new(ip, 9),
+        };
+        let other = candidate("fd00::1".parse().unwrap());
+        let description = Description {
+            ufrag: "abcd".into(),
+            pwd: "p".repeat(22),
+            fingerprint: [0; 32],
+            media: false,
+            lane_control: false,
+            candidates: vec![candidate(inside.into()), other],
+        };
+        assert_eq!(description.outside(&network).candidates, [other]);
     }
 
     #[test]

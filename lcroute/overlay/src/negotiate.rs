@@ -90,7 +90,7 @@ impl Peer {
                     session,
                     sequence,
                     attempt,
-                    description,
+                    description: description.outside(&parts.session.identity().network()),
                 };
                 self.handle_offer(offered, restart, parts);
             }
@@ -105,7 +105,7 @@ impl Peer {
                     sequence,
                     attempt,
                     nonce,
-                    description,
+                    description: description.outside(&parts.session.identity().network()),
                 };
                 self.handle_answer(&answer, restart, parts);
             }
@@ -404,6 +404,7 @@ impl Peer {
         let Some(link) = self.link.as_mut() else {
             return;
         };
+        let description = description.outside(&parts.session.identity().network());
         let restart = link.restart.is_some();
         let payload = match link.role {
             Role::Offerer => {

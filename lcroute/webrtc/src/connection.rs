@@ -335,7 +335,8 @@ impl Connection {
     /// Hellos and the media lane begin, if both sides offer it.
     pub(crate) fn authenticate(&mut self, context: &Context, random: &mut Random, now: Instant) {
         let Some(pc) = self.pc.as_mut() else { return };
-        let answers = answers_hellos(pc, &context.factory);
+        // a browser says none: its ICE answers ours
+        let answers = pc.media_keys().is_some() && answers_hellos(pc, &context.factory);
         let seed = Random::new(random.array());
         let liveness = Liveness::new(context.config.epoch, answers, seed, now);
         let media = new_media(pc, context, random, now);

@@ -46,14 +46,11 @@ export class Flows {
             const n = now - since;
             return { from, to, packets: packets / n, bytes: bytes / n, isOver: last < now - 1 && packets / (last + 1 - since) > STEADY };
         });
-        const own = this.look.nodes[0];
-        const wanted = this.look.groups?.find((g) => g.group === group)?.links ?? [];
-        for (const { id } of this.look.nodes.filter((node) => wanted.includes(node.peer_id))) {
-            if (!found.has(`${own.id} ${id}`)) {
-                edges.push({ from: own.id, to: id, packets: 0, bytes: 0 });
-            }
-        }
-        return edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.nodes.has(to));
+        const flowing = edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.nodes.has(to));
+        const own = this.look.nodes[0].id;
+        const links = this.look.groups?.find((g) => g.group === group)?.links ?? [];
+        const silent = this.look.nodes.filter((node) => links.includes(node.peer_id) && !flowing.some((edge) => edge.from === own && edge.to === node.id));
+        return [...flowing, ...silent.map(({ id }) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
     }
 
     /** The same of all groups together. */

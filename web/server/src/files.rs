@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bytes::Bytes;
 
-/// Beside the program in a checkout, and where packages install them.
-const PLACES: [&str; 2] = ["../../share/lcroute/web", "../../web/pages"];
+/// Where packages install them; in a checkout what `make web` put together, else the sources, without WebAssembly.
+const PLACES: [&str; 3] = ["../../share/lcroute/web", "../web", "../../web/pages"];
 /// Depth of folders below.
 const MAX_DEPTH: usize = 4;
 /// Files that are none of pages are left where they are.
@@ -56,13 +56,13 @@ impl Files {
         Ok(Self(files))
     }
 
-    /// What a path leads to; the dashboard is at the root.
+    /// What a path leads to: a file, or the page of a folder; the dashboard is at the root.
     pub fn get(&self, path: &str) -> Option<&File> {
-        self.0.get(if path == "/" {
-            "/dashboard/index.html"
-        } else {
-            path
-        })
+        match path {
+            "/" => self.0.get("/dashboard/index.html"),
+            folder if folder.ends_with('/') => self.0.get(&format!("{folder}index.html")),
+            file => self.0.get(file),
+        }
     }
 }
 
@@ -105,7 +105,9 @@ mod tests {
             std::fs::write(dashboard.join(name), name).unwrap();
         }
         let files = Files::read(folder.path()).unwrap();
-        assert_eq!(files.get("/").unwrap().content, "index.html");
+        for folder in ["/", "/dashboard/"] {
+            assert_eq!(files.get(folder).unwrap().content, "index.html");
+        }
         assert_eq!(
             files.get("/dashboard/a.js").unwrap().kind,
             "text/javascript; charset=utf-8"
@@ -113,7 +115,7 @@ mod tests {
         for path in [
             "",
             "/dashboard",
-            "/dashboard/",
+            "/notes/",
             "/dashboard/notes.txt",
             "/dashboard/.hidden.html",
             "/../a.js",

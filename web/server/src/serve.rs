@@ -35,8 +35,19 @@ const STUCK: Duration = Duration::from_secs(20);
 /// How long the checks of the host may take.
 const DOCTOR: Duration = Duration::from_secs(60);
 /// Nothing from elsewhere, no text as program, in nobody's frame.
-const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+macro_rules! policy {
+    ($servers:literal) => {
+        concat!(
+            "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; ",
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'",
+            $servers
+        )
+    };
+}
+const POLICY: &str = policy!("");
+/// The node page meets others by the signalling servers of its token.
+const NODE_POLICY: &str = policy!(" ws: wss:");
+const NODE: &str = "/node/";
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -120,9 +131,11 @@ impl Pages {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let mut answer = self.find(&request).await;
+        let is_node = request.uri().path().starts_with(NODE);
+        let policy = if is_node { NODE_POLICY } else { POLICY };
         let headers = answer.headers_mut();
         for (name, value) in [
-            (CONTENT_SECURITY_POLICY.as_str(), POLICY),
+            (CONTENT_SECURITY_POLICY.as_str(), policy),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
             ("cross-origin-opener-policy", "same-origin"),

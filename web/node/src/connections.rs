@@ -1,0 +1,574 @@
+//! Connections of a page: RTCPeerConnection makes them. Here is what the overlay asks of it, and what the page has said of each.
+//!
+//! ```text
+//!   overlay ── Connections ── commands ──> page: RTCPeerConnection, two data channels out, one in
+//!   overlay <── events ────── described, opened, message, alive, ended <── page
+//! ```
+//! DTLS checks the certificate of the peer against the fingerprint of its description, as browsers do. Whether the peer is
+//! alive shows in the counters of the ICE transport: hosts send three hellos a second.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use lcroute_overlay::{
+    Candidate, Closing, ConnectionEvent, ConnectionInfo, Connections, Description, EndReason,
+    Fingerprint, Path, PathKind, SdpKind, SendError, Traffic,
+};
+use librecast::drop_reasons;
+use librecast::drops::Drops;
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+use serde::Deserialize;
+
+use crate::command::Command;
+use crate::sdp;
+
+/// Longest message in bytes, as descriptions say.
+const MAX_MESSAGE: usize = 65_536;
+/// Bytes that may wait in a control channel, those of others that this node passes on, and in a data channel.
+const CONTROL_QUEUE: usize = 1 << 20;
+const ROUTED_QUEUE: usize = 64 << 10;
+const DATA_QUEUE: usize = 256 << 10;
+/// Counters that stand still for so long, and so often, are those of a dead peer: four hellos are missing. Timers of a
+/// page in the background come once a second, so time alone says nothing.
+const SILENCE: (Duration, u32) = (Duration::from_millis(1_400), 5);
+/// Where browsers do not count hellos, a peer that is silent for so long is sent an empty message: SCTP acknowledges it.
+const QUIET: Duration = Duration::from_millis(400);
+/// A message of the overlay's own, which nodes take for a sign of life and nothing else.
+const EMPTY: &[u8] = &[0];
+/// The same where something else has raised the suspicion.
+const SUSPECTED: (Duration, u32) = (Duration::from_millis(700), 3);
+
+drop_reasons! {
+    /// Why a connection dropped a message.
+    pub enum DropReason {
+        /// Data before both sides have proven who they are.
+        Unauthenticated = "webrtc_unauthenticated",
+    }
+}
+
+/// The channels of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Reliable, in order.
+    Control,
+    /// Messages may get lost.
+    Data,
+}
+
+/// What `getStats` says of the candidate pair in use.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Stats {
+    /// A sum that grows with everything that comes from the peer.
+    pub received: f64,
+    /// Whether hellos of ICE are in that sum.
+    pub counts_hellos: bool,
+    /// Milliseconds.
+    pub rtt: Option<f64>,
+    /// Address and port here.
+    pub local: Option<SocketAddr>,
+    /// Address and port there.
+    pub remote: Option<SocketAddr>,
+    /// Kinds of the candidates here and there.
+    pub kinds: Option<[String; 2]>,
+}
+
+/// Connections of a page.
+#[derive(Debug, Default)]
+pub struct PageConnections {
+    links: BTreeMap<LinkId, Connection>,
+    commands: VecDeque<Command>,
+    events: VecDeque<ConnectionEvent>,
+    drops: Drops<DropReason>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// Of the description that it was accepted by.
+    remote: Option<Fingerprint>,
+    is_open: bool,
+    is_authenticated: bool,
+    /// Bytes that wait: control, data.
+    waiting: [usize; 2],
+    traffic: Traffic,
+    stats: Stats,
+    /// Since when nothing has come, and how often that was looked at.
+    silent: (Instant, u32),
+    is_suspected: bool,
+    tells_rtt: bool,
+    /// ICE restarts: what comes from then on comes over a path.
+    restarts: bool,
+}
+
+impl Connection {
+    fn new(remote: Option<Fingerprint>, now: Instant) -> Self {
+        Self {
+            remote,
+            is_open: false,
+            is_authenticated: false,
+            waiting: [0; 2],
+            traffic: Traffic::default(),
+            stats: Stats::default(),
+            silent: (now, 0),
+            is_suspected: false,
+            tells_rtt: false,
+            restarts: false,
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.silent = (now, 0);
+        self.is_suspected = false;
+    }
+
+    fn path(&self) -> Option<Path> {
+        Some(Path {
+            local: self.stats.local?,
+            remote: self.stats.remote?,
+        })
+    }
+
+    fn path_kind(&self) -> Option<PathKind> {
+        let kinds = self.stats.kinds.as_ref()?;
+        Some(match kinds.each_ref().map(String::as_str) {
+            ["relay", _] | [_, "relay"] => PathKind::Relay,
+            [_, "host"] => PathKind::Host,
+            _ => PathKind::Reflexive,
+        })
+    }
+}
+
+/// What the page says.
+impl PageConnections {
+    /// The next thing to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// This end of a connection, as the browser describes it.
+    pub fn handle_description(&mut self, link: LinkId, text: &str) {
+        if !self.links.contains_key(&link) {
+            return;
+        }
+        let event = match sdp::description(text) {
+            Some(description) => ConnectionEvent::Described { link, description },
+            None => ConnectionEvent::Closed {
+                link,
+                reason: EndReason::CannotBegin,
+            },
+        };
+        self.events.push_back(event);
+    }
+
+    /// All channels are open.
+    pub fn handle_open(&mut self, link: LinkId, now: Instant) {
+        let Some(connection) = self.links.get_mut(&link).filter(|c| !c.is_open) else {
+            return;
+        };
+        connection.is_open = true;
+        connection.heard(now);
+        self.events.push_back(ConnectionEvent::Path { link });
+        self.events.push_back(ConnectionEvent::Open { link });
+    }
+
+    /// A message has come.
+    pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
+        let Some(connection) = self.links.get_mut(&link) else {
+            return;
+        };
+        connection.heard(now);
+        connection.traffic.received(message.len());
+        match channel {
+            Channel::Control => {
+                self.events
+                    .push_back(ConnectionEvent::Control { link, message });
+            }
+            Channel::Data if connection.is_authenticated => {
+                // high nibble 0: the overlay's own, and empty
+                if message.first().is_none_or(|first| first >> 4 == 0) {
+                    return;
+                }
+                self.events
+                    .push_back(ConnectionEvent::Data { link, message });
+            }
+            Channel::Data => self.drops.count(DropReason::Unauthenticated),
+        }
+    }
+
+    /// So many bytes wait in a channel.
+    pub fn handle_waiting(&mut self, link: LinkId, channel: Channel, bytes: usize) {
+        if let Some(connection) = self.links.get_mut(&link) {
+            connection.waiting[channel as usize] = bytes;
+        }
+    }
+
+    /// How the connection does; asked some four times a second.
+    pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
+        let Some(connection) = self.links.get_mut(&link).filter(|c| c.is_open) else {
+            return;
+        };
+        let before = std::mem::replace(&mut connection.stats, stats);
+        let rtt = connection.stats.rtt.filter(|ms| *ms > 0.0);
+        connection.stats.rtt = rtt.or(before.rtt);
+        connection.tells_rtt |= rtt.is_some();
+        if let (None, Some(rtt)) = (before.rtt, rtt.and_then(round_trip)) {
+            self.events
+                .push_back(ConnectionEvent::RoundTrip { link, rtt });
+        }
+        if connection.stats.received > before.received {
+            connection.heard(now);
+            if std::mem::take(&mut connection.restarts) {
+                self.events.push_back(ConnectionEvent::Path { link });
+            }
+            return;
+        }
+        connection.silent.1 += 1;
+        let quiet = now.saturating_duration_since(connection.silent.0);
+        if !connection.stats.counts_hellos && quiet >= QUIET {
+            // a channel that is full is no quiet one
+            let _ = self.send(link, (Channel::Data, DATA_QUEUE), Bytes::from_static(EMPTY));
+        }
+        let Some(connection) = self.links.get_mut(&link) else {
+            return;
+        };
+        let (limit, looks) = if connection.is_suspected {
+            SUSPECTED
+        } else {
+            SILENCE
+        };
+        let (since, looked) = connection.silent;
+        if looked >= looks && now.saturating_duration_since(since) >= limit {
+            self.end(link, EndReason::Silent);
+        }
+    }
+
+    /// The connection has ended, or cannot begin.
+    pub fn handle_end(&mut self, link: LinkId, reason: EndReason) {
+        if self.links.contains_key(&link) {
+            self.end(link, reason);
+        }
+    }
+
+    /// There is a way to the peer that the description of this end does not name.
+    pub fn handle_outdated(&mut self, link: LinkId) {
+        if self.links.get(&link).is_some_and(|c| !c.is_open) {
+            self.events.push_back(ConnectionEvent::Outdated { link });
+        }
+    }
+
+    /// The peer's control channel is of another version.
+    pub fn handle_other_control(&mut self, link: LinkId, version: u8) {
+        if self.links.contains_key(&link) {
+            self.events
+                .push_back(ConnectionEvent::OtherControl { link, version });
+        }
+    }
+
+    /// Connections whose channels are open.
+    pub fn open(&self) -> impl Iterator<Item = LinkId> {
+        let open = self.links.iter().filter(|(_, c)| c.is_open);
+        open.map(|(link, _)| *link)
+    }
+
+    /// Whether the browser does not tell the round trip of an open connection.
+    #[must_use]
+    pub fn needs_round_trip(&self, link: LinkId) -> bool {
+        let connection = self.links.get(&link);
+        connection.is_some_and(|c| c.is_authenticated && !c.tells_rtt)
+    }
+
+    /// A round trip that was measured otherwise, where the browser does not tell.
+    pub fn handle_round_trip(&mut self, link: LinkId, rtt: Duration) {
+        let Some(connection) = self.links.get_mut(&link).filter(|c| c.is_open) else {
+            return;
+        };
+        let first = connection.stats.rtt.is_none();
+        connection.stats.rtt = Some(rtt.as_secs_f64() * 1_000.0);
+        if first {
+            self.events
+                .push_back(ConnectionEvent::RoundTrip { link, rtt });
+        }
+    }
+
+    fn end(&mut self, link: LinkId, reason: EndReason) {
+        self.events
+            .push_back(ConnectionEvent::Closed { link, reason });
+    }
+
+    fn send(
+        &mut self,
+        link: LinkId,
+        (channel, room): (Channel, usize),
+        message: Bytes,
+    ) -> Result<(), SendError> {
+        let connection = self.links.get_mut(&link).filter(|c| c.is_open);
+        let connection = connection.ok_or(SendError::NoSuchLink)?;
+        if message.len() > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        let waiting = &mut connection.waiting[channel as usize];
+        if *waiting + message.len() > room {
+            return Err(SendError::QueueFull);
+        }
+        *waiting += message.len();
+        connection.traffic.sent(message.len());
+        self.commands.push_back(match channel {
+            Channel::Control => Command::Control(link, message),
+            Channel::Data => Command::Data(link, message),
+        });
+        Ok(())
+    }
+}
+
+fn round_trip(ms: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(ms / 1_000.0).ok()
+}
+
+impl Connections for PageConnections {
+    fn offer(&mut self, link: LinkId, now: Instant) {
+        self.links.insert(link, Connection::new(None, now));
+        self.commands.push_back(Command::Offer(link));
+    }
+
+    fn answer(&mut self, link: LinkId, offer: &Description, now: Instant) {
+        let connection = Connection::new(Some(offer.fingerprint), now);
+        self.links.insert(link, connection);
+        let sdp = offer.to_sdp(SdpKind::Offer);
+        self.commands.push_back(Command::Answer(link, sdp));
+    }
+
+    fn accept(&mut self, link: LinkId, answer: &Description, _now: Instant) {
+        if let Some(connection) = self.links.get_mut(&link) {
+            // of a restart it is the same: else DTLS fails
+            connection.remote = Some(answer.fingerprint);
+            let sdp = answer.to_sdp(SdpKind::Answer);
+            self.commands.push_back(Command::Accept(link, sdp));
+        }
+    }
+
+    /// The browser keeps what it is given to send.
+    fn await_restart(&mut self, _link: LinkId) {}
+
+    fn restart(&mut self, link: LinkId, offer: Option<&Description>, _now: Instant) {
+        if let Some(connection) = self.links.get_mut(&link) {
+            connection.restarts = true;
+            let sdp = offer.map(|offer| offer.to_sdp(SdpKind::Offer));
+            self.commands.push_back(Command::Restart(link, sdp));
+        }
+    }
+
+    fn remote_fingerprint(&mut self, link: LinkId) -> Option<Fingerprint> {
+        self.links.get(&link)?.remote
+    }
+
+    fn authenticated(&mut self, link: LinkId, now: Instant) {
+        if let Some(connection) = self.links.get_mut(&link) {
+            connection.is_authenticated = true;
+            connection.heard(now);
+        }
+    }
+
+    fn send_control(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        _now: Instant,
+    ) -> Result<(), SendError> {
+        let message = Bytes::copy_from_slice(message);
+        self.send(link, (Channel::Control, CONTROL_QUEUE), message)
+    }
+
+    fn send_routed(
+        &mut self,
+        link: LinkId,
+        message: &[u8],
+        _now: Instant,
+    ) -> Result<(), SendError> {
+        let message = Bytes::copy_from_slice(message);
+        self.send(link, (Channel::Control, ROUTED_QUEUE), message)
+    }
+
+    fn send_data(
+        &mut self,
+        link: LinkId,
+        parts: [&[u8]; 2],
+        _now: Instant,
+    ) -> Result<(), SendError> {
+        let message = parts.concat().into();
+        self.send(link, (Channel::Data, DATA_QUEUE), message)
+    }
+
+    fn suspect(&mut self, link: LinkId, _now: Instant) {
+        if let Some(connection) = self.links.get_mut(&link) {
+            connection.is_suspected = true;
+        }
+    }
+
+    fn close(&mut self, link: LinkId, _now: Instant) -> Closing {
+        let Some(connection) = self.links.remove(&link) else {
+            return Closing::default();
+        };
+        self.commands.push_back(Command::Close(link));
+        Closing {
+            panic: None,
+            traffic: connection.traffic,
+        }
+    }
+
+    fn path(&self, link: LinkId) -> Option<Path> {
+        self.links.get(&link)?.path()
+    }
+
+    /// Pages have no sockets.
+    fn send_straight(&mut self, _from: Option<SocketAddr>, _to: SocketAddr, _datagram: &Bytes) {}
+
+    /// Those of a page change with every connection.
+    fn candidates(&self) -> Vec<Candidate> {
+        Vec::new()
+    }
+
+    fn info(&self, link: LinkId) -> ConnectionInfo {
+        let Some(connection) = self.links.get(&link) else {
+            return ConnectionInfo::default();
+        };
+        ConnectionInfo {
+            rtt: connection.stats.rtt.and_then(round_trip),
+            path: connection.path_kind(),
+            traffic: connection.traffic,
+            ..ConnectionInfo::default()
+        }
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) {}
+
+    /// Everything that is timed is timed by the page's looks.
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        self.events.pop_front()
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.drops.by_name().into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: LinkId = LinkId(7);
+
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn open() -> (PageConnections, Instant) {
+        let (mut connections, now) = (PageConnections::default(), start());
+        connections.offer(LINK, now);
+        connections.handle_open(LINK, now);
+        while connections.poll_event().is_some() || connections.poll_command().is_some() {}
+        (connections, now)
+    }
+
+    fn look(received: f64) -> Stats {
+        Stats {
+            received,
+            ..Stats::default()
+        }
+    }
+
+    fn ended(connections: &mut PageConnections) -> bool {
+        let mut events = std::iter::from_fn(|| connections.poll_event());
+        events.any(|event| matches!(event, ConnectionEvent::Closed { .. }))
+    }
+
+    #[test]
+    fn a_peer_whose_counters_stand_still_is_gone_within_two_seconds() {
+        let (mut connections, start) = open();
+        let mut now = start;
+        for received in 1..20 {
+            now += Duration::from_millis(250);
+            connections.handle_stats(LINK, look(received.into()), now);
+        }
+        let last = now;
+        while !ended(&mut connections) {
+            now += Duration::from_millis(250);
+            connections.handle_stats(LINK, look(19.0), now);
+        }
+        assert!((1_400..=1_750).contains(&(now - last).as_millis()));
+    }
+
+    #[test]
+    fn a_silent_peer_is_asked_for_a_sign_of_life_where_hellos_are_not_counted() {
+        for counts_hellos in [false, true] {
+            let (mut connections, start) = open();
+            for quarter in 1..4 {
+                let stats = Stats {
+                    counts_hellos,
+                    ..look(0.0)
+                };
+                let now = start + Duration::from_millis(250) * quarter;
+                connections.handle_stats(LINK, stats, now);
+            }
+            let asked = std::iter::from_fn(|| connections.poll_command());
+            let asked = asked.filter(|c| matches!(c, Command::Data(..))).count();
+            assert_eq!(asked, if counts_hellos { 0 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn a_page_whose_timers_slept_does_not_blame_the_peer() {
+        let (mut connections, start) = open();
+        connections.handle_stats(LINK, look(1.0), start);
+        let later = start + Duration::from_secs(60);
+        for _ in 0..4 {
+            connections.handle_stats(LINK, look(1.0), later);
+        }
+        assert!(!ended(&mut connections), "it had no chance to answer");
+        let data = Bytes::from_static(b"data");
+        connections.handle_message(LINK, Channel::Data, data, later);
+        connections.handle_stats(LINK, look(1.0), later);
+        assert!(!ended(&mut connections));
+        assert_eq!(connections.drops(), [("webrtc_unauthenticated", 1)]);
+    }
+
+    #[test]
+    fn what_waits_in_a_channel_is_bounded() {
+        let (mut connections, now) = open();
+        let full = [0; MAX_MESSAGE];
+        let mut taken = 0;
+        while connections.send_data(LINK, [&full[1..], b"x"], now).is_ok() {
+            taken += MAX_MESSAGE;
+        }
+        assert_eq!(taken, DATA_QUEUE);
+        connections.handle_waiting(LINK, Channel::Data, 0);
+        assert_eq!(connections.send_data(LINK, [b"a", b"b"], now), Ok(()));
+        assert_eq!(
+            connections.send_data(LINK, [&full, b"b"], now),
+            Err(SendError::TooLarge)
+        );
+        let other = LinkId(8);
+        let refused = connections.send_control(other, b"a", now);
+        assert_eq!(refused, Err(SendError::NoSuchLink));
+    }
+
+    #[test]
+    fn the_first_round_trip_is_told_and_later_ones_are_shown() {
+        let (mut connections, now) = open();
+        for (rtt, told) in [(None, false), (Some(3.0), true), (Some(2.0), false)] {
+            let stats = Stats {
+                rtt,
+                ..Stats::default()
+            };
+            connections.handle_stats(LINK, stats, now);
+            let event = connections.poll_event();
+            assert_eq!(event.is_some(), told, "{event:?}");
+        }
+        let info = connections.info(LINK);
+        assert_eq!(info.rtt, Some(Duration::from_millis(2)));
+    }
+}

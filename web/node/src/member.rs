@@ -1,0 +1,478 @@
+//! The member that a page is: its node, what it has joined, and the servers where it meets others.
+
+use std::collections::VecDeque;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use lcroute_engine::Limits;
+use lcroute_engine::topology::TopologyConfig;
+use lcroute_node::view::{Network, View};
+use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings};
+use lcroute_overlay::server::{Room, ToNode, ToServer};
+use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
+use librecast::cert::GroupPrefix;
+use librecast::channel::{REPORT_PORT, report_group};
+use librecast::id::{LinkId, PeerId};
+use librecast::ipv6::{Datagram, udp_packet};
+use librecast::time::{Duration, Instant, WallClock};
+use serde::Serialize;
+
+use crate::command::Command;
+use crate::connections::{Channel, PageConnections, Stats};
+use crate::programs::Programs;
+use crate::visit::{Start, Visit, bytes};
+
+/// MTU of the interface that the page does not have, in bytes: that of hosts.
+const MTU: u16 = 1_280;
+/// Longest datagram that a page sends: what fits into a packet.
+const MAX_DATA: usize = MTU as usize - 48;
+const HOP_LIMIT: u8 = 64;
+/// How often the router is told what links cost, and round trips are measured that the browser does not tell.
+const ROUND_TRIPS: Duration = Duration::from_secs(1);
+
+/// The member that a page is.
+#[derive(Debug)]
+pub struct PageMember {
+    node: Node<PageConnections>,
+    visit: Visit,
+    room: Room,
+    /// Unix seconds: a page's clock is handed in.
+    unix: Arc<AtomicU64>,
+    programs: Programs,
+    servers: Vec<Server>,
+    view: View,
+    /// Whether it asks others for reports.
+    looks: bool,
+    commands: VecDeque<Command>,
+    next_round_trips: Instant,
+    pings: Vec<(PingId, LinkId)>,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    is_connected: bool,
+    refused: Option<String>,
+}
+
+/// How the member does, for the page.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    peer_id: PeerId,
+    name: String,
+    address: Ipv6Addr,
+    network_id: String,
+    /// `connecting`, `connected` or `expelled`.
+    state: &'static str,
+    /// Unix seconds.
+    not_after: u64,
+    servers: Vec<ServerStatus>,
+    peers: Vec<PeerInfo>,
+    /// Groups that the page has joined.
+    groups: Vec<Ipv6Addr>,
+    drops: std::collections::BTreeMap<&'static str, u64>,
+    #[serde(flatten)]
+    network: Network,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerStatus {
+    url: String,
+    connected: bool,
+    refused: Option<String>,
+}
+
+/// Setup, and time.
+impl PageMember {
+    /// Becomes a member, by a token or as before. `unix`: seconds since 1970.
+    ///
+    /// # Errors
+    /// Why not, as people read it.
+    pub fn new(start: &Start, now: Instant, unix: u64) -> Result<Self, String> {
+        let mut visit = Visit::new(start, unix)?;
+        visit.servers.sort_unstable();
+        visit.servers.dedup();
+        let clock = Arc::new(AtomicU64::new(unix));
+        let read = clock.clone();
+        let mut random = Random::new(bytes(&start.seed)?);
+        let settings = Settings {
+            report: start.report,
+            ..Settings::default()
+        };
+        let config = NodeConfig {
+            network: visit.network,
+            key: visit.key.clone(),
+            chain: visit.chain.clone(),
+            member: visit.member.clone(),
+            incarnation: start.incarnation,
+            mtu: MTU,
+            settings,
+            topology: TopologyConfig::default(),
+            revocations: Revocations::default(),
+            members: Members::default(),
+            clock: WallClock::new(move || read.load(Ordering::Relaxed)),
+            epoch: now,
+            seed: random.array(),
+            limits: Limits::default(),
+            overlay_limits: lcroute_overlay::Limits::default(),
+        };
+        let mut node = Node::new(config, PageConnections::default(), now);
+        node.start(now);
+        let addresses = visit.member.addresses;
+        let mut member = Self {
+            node,
+            room: Room::of(&visit.network),
+            unix: clock,
+            programs: Programs::new(addresses.link_local, MTU.into()),
+            servers: visit.servers.iter().map(|_| Server::default()).collect(),
+            view: View::default(),
+            looks: false,
+            commands: VecDeque::from([Command::Keep]),
+            next_round_trips: now,
+            pings: Vec::new(),
+            visit,
+        };
+        member.settle(now);
+        Ok(member)
+    }
+
+    /// Where signalling servers are, by their numbers.
+    #[must_use]
+    pub fn servers(&self) -> &[String] {
+        &self.visit.servers
+    }
+
+    /// What a page keeps to go on as the same member after a reload: JSON with its key.
+    #[must_use]
+    pub fn to_keep(&self) -> String {
+        serde_json::to_string(&self.visit.to_keep()).unwrap_or_default()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant, unix: u64) {
+        self.unix.store(unix, Ordering::Relaxed);
+        self.node.handle_timeout(now);
+        if self.next_round_trips <= now {
+            self.next_round_trips = now + ROUND_TRIPS;
+            self.measure(now);
+            self.node.tell_round_trips(now);
+        }
+        self.settle(now);
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&mut self) -> Instant {
+        let next = self.node.poll_timeout().unwrap_or(self.next_round_trips);
+        next.min(self.next_round_trips)
+    }
+
+    /// The next thing that the page is to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Leaves: says goodbye on all links.
+    pub fn leave_network(&mut self, now: Instant) {
+        self.node.shutdown(now);
+        self.settle(now);
+    }
+
+    /// Some browsers do not tell round trips: echoes of the network do.
+    fn measure(&mut self, now: Instant) {
+        let open: Vec<_> = self.node.connections().open().collect();
+        for link in open {
+            let Some(peer) = self.node.links().get(&link).map(|member| member.peer) else {
+                continue;
+            };
+            let unknown = self.node.connections().needs_round_trip(link);
+            if unknown && self.pings.iter().all(|(_, known)| *known != link) {
+                let ping = self.node.ping(&peer, Duration::from_secs(2), now);
+                self.pings.extend(ping.ok().map(|ping| (ping, link)));
+            }
+        }
+    }
+}
+
+/// What the browser says.
+impl PageMember {
+    /// A WebSocket to a server is open, or closed.
+    pub fn handle_server(&mut self, number: u32, is_open: bool, now: Instant) {
+        if let Some(server) = self.servers.get_mut(number as usize) {
+            let was = server.is_connected;
+            // open is not enough: the server says the first word
+            server.is_connected &= is_open;
+            if was && !is_open {
+                let down = Presence::CarrierDown;
+                self.node.handle_presence(CarrierId(number), down, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A message of a server.
+    pub fn handle_server_message(&mut self, number: u32, message: &[u8], now: Instant) {
+        let Some(server) = self.servers.get_mut(number as usize) else {
+            return;
+        };
+        let carrier = CarrierId(number);
+        match ToNode::decode(message) {
+            Ok(ToNode::Challenge(challenge)) => {
+                let register = ToServer::register(&self.visit.key, self.room, &challenge);
+                let register = Command::Server(number, register.encode());
+                self.commands.push_back(register);
+                (server.is_connected, server.refused) = (true, None);
+                let up = Presence::CarrierUp;
+                self.node.handle_presence(carrier, up, now);
+            }
+            Ok(ToNode::Present(peer)) => {
+                let online = Presence::Online(peer);
+                self.node.handle_presence(carrier, online, now);
+            }
+            Ok(ToNode::Gone(peer)) => {
+                let offline = Presence::Offline(peer);
+                self.node.handle_presence(carrier, offline, now);
+            }
+            Ok(ToNode::Deliver { from, bytes }) => {
+                self.node.handle_signal(carrier, from, &bytes, now);
+            }
+            Ok(ToNode::Refused(why)) => {
+                server.refused = Some(why.clone());
+                let refused = Command::ServerRefused(number, why);
+                self.commands.push_back(refused);
+            }
+            Ok(ToNode::Relay {
+                lifetime,
+                credentials,
+            }) => {
+                let relay = Command::Relay(number, lifetime, credentials);
+                self.commands.push_back(relay);
+            }
+            Err(e) => {
+                let why = format!("it does not speak as a signalling server: {e}");
+                server.refused = Some(why.clone());
+                let refused = Command::ServerRefused(number, why);
+                self.commands.push_back(refused);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Something of a connection.
+    pub fn handle_connection(&mut self, now: Instant, tell: impl FnOnce(&mut PageConnections)) {
+        tell(self.node.connections_mut());
+        self.settle(now);
+    }
+
+    /// A message of a peer.
+    pub fn handle_message(&mut self, link: LinkId, channel: Channel, message: Bytes, now: Instant) {
+        self.handle_connection(now, |c| c.handle_message(link, channel, message, now));
+    }
+
+    /// How a connection does.
+    pub fn handle_stats(&mut self, link: LinkId, stats: Stats, now: Instant) {
+        self.handle_connection(now, |c| c.handle_stats(link, stats, now));
+    }
+}
+
+/// What who sits before the page does.
+impl PageMember {
+    /// Joins a group.
+    ///
+    /// # Errors
+    /// It is no group that the network carries.
+    pub fn join(&mut self, group: &str, now: Instant) -> Result<(), String> {
+        let group = carried(group)?;
+        let reports = self.programs.join(group);
+        self.tell_router(reports, now);
+        Ok(())
+    }
+
+    /// Leaves a group.
+    ///
+    /// # Errors
+    /// It is no group.
+    pub fn leave(&mut self, group: &str, now: Instant) -> Result<(), String> {
+        let reports = self.programs.leave(carried(group)?);
+        self.tell_router(reports, now);
+        Ok(())
+    }
+
+    /// Sends a datagram to a group.
+    ///
+    /// # Errors
+    /// It is no group, this member may not send to it, or the datagram is too long.
+    pub fn send(
+        &mut self,
+        (group, port): (&str, u16),
+        data: &[u8],
+        now: Instant,
+    ) -> Result<(), String> {
+        let group = carried(group)?;
+        if data.len() > MAX_DATA {
+            return Err(format!(
+                "A datagram holds {MAX_DATA} bytes, and this is longer."
+            ));
+        }
+        let permitted = &self.visit.member.prefixes;
+        if !permitted.iter().any(|prefix| prefix.contains(group)) {
+            return Err(format!(
+                "The token does not permit this page to send to {group}."
+            ));
+        }
+        let source = self.visit.member.addresses.address;
+        let packet = udp_packet(source, group, (port, HOP_LIMIT), data);
+        self.node.handle_local_packet(packet.into(), now);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Asks others what they carry, from now on or no longer.
+    pub fn set_looks(&mut self, looks: bool, now: Instant) {
+        if self.looks == looks {
+            return;
+        }
+        self.looks = looks;
+        let (group, prefix) = (report_group(), GroupPrefix::group(report_group()));
+        let reports = if looks {
+            // who may not announce it sees its own links only
+            let _ = self.node.announce(prefix, now);
+            self.programs.join(group)
+        } else {
+            self.node.withdraw(prefix, now);
+            self.programs.leave(group)
+        };
+        self.tell_router(reports, now);
+    }
+
+    /// How things stand, as JSON.
+    pub fn status(&mut self, now: Instant) -> String {
+        let look = self.node.look(now);
+        let network = self.view.show(&look, now);
+        let member = self.node.member();
+        let state = match (self.node.is_expelled(), self.node.links().is_empty()) {
+            (true, _) => "expelled",
+            (false, true) => "connecting",
+            (false, false) => "connected",
+        };
+        let servers = self.visit.servers.iter().zip(&self.servers);
+        let status = Status {
+            peer_id: member.peer,
+            name: member.name.clone(),
+            address: member.addresses.address,
+            network_id: self.visit.network.to_string(),
+            state,
+            not_after: member.not_after,
+            servers: servers
+                .map(|(url, server)| ServerStatus {
+                    url: url.clone(),
+                    connected: server.is_connected,
+                    refused: server.refused.clone(),
+                })
+                .collect(),
+            peers: self.node.overlay().peers(),
+            groups: self
+                .programs
+                .groups()
+                .filter(|g| *g != report_group())
+                .collect(),
+            drops: self.node.drops(),
+            network,
+        };
+        self.settle(now);
+        serde_json::to_string(&status).unwrap_or_default()
+    }
+
+    fn tell_router(&mut self, reports: Vec<Vec<u8>>, now: Instant) {
+        for report in reports {
+            self.node.handle_local_packet(report.into(), now);
+        }
+        self.settle(now);
+    }
+}
+
+/// What the node says.
+impl PageMember {
+    /// Empties what the node and its connections have for the page.
+    fn settle(&mut self, now: Instant) {
+        while let Some(output) = self.node.poll_output(now) {
+            self.handle_output(output, now);
+        }
+        let connections = self.node.connections_mut();
+        self.commands
+            .extend(std::iter::from_fn(|| connections.poll_command()));
+    }
+
+    fn handle_output(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Local { packet } => self.deliver(&packet, now),
+            Output::LocalMld { packet } => {
+                for report in self.programs.answer(&packet) {
+                    self.node.handle_local_packet(report.into(), now);
+                }
+            }
+            Output::Signal { to, bytes } => {
+                let bytes = bytes.to_vec();
+                let message = ToServer::Send { to, bytes }.encode();
+                let connected = self.servers.iter().zip(0..).filter(|(s, _)| s.is_connected);
+                let send = |(_, number)| Command::Server(number, message.clone());
+                self.commands.extend(connected.map(send));
+            }
+            Output::Keep(Keep::Chain(chain)) => {
+                self.visit.chain = chain;
+                self.commands.push_back(Command::Keep);
+            }
+            Output::Pong { ping, rtt } => {
+                let of_link = self.pings.iter().position(|(known, _)| *known == ping);
+                if let Some((_, link)) = of_link.map(|at| self.pings.swap_remove(at))
+                    && let Some(rtt) = rtt
+                {
+                    self.node.connections_mut().handle_round_trip(link, rtt);
+                }
+            }
+            // a page keeps nothing of others, has no LANs, and its records would have no address
+            Output::Keep(_) | Output::Publish(_) | Output::PathSuspect | Output::Lan { .. } => {}
+        }
+    }
+
+    fn deliver(&mut self, packet: &[u8], now: Instant) {
+        let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
+        let (Some(source), Some(group), Some(datagram)) =
+            (address(8), address(24), Datagram::of_packet(packet))
+        else {
+            return;
+        };
+        if group == report_group() {
+            if datagram.destination_port == REPORT_PORT {
+                self.view.take_report(source, datagram.data, now);
+            }
+        } else if self.programs.has_joined(group) {
+            self.commands.push_back(Command::Datagram {
+                source,
+                group,
+                port: datagram.destination_port,
+                data: datagram.data.to_vec(),
+            });
+        }
+    }
+}
+
+/// A group that reaches other nodes.
+fn carried(text: &str) -> Result<Ipv6Addr, String> {
+    let group: Ipv6Addr = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("{text} is no IPv6 address. A group looks like ff1e::42."))?;
+    let scope = group.octets()[1] & 0x0f;
+    if !group.is_multicast() {
+        Err(format!(
+            "{group} is no group: groups begin with ff, such as ff1e::42."
+        ))
+    } else if scope < 5 {
+        Err(format!(
+            "{group} does not leave a host's own link: take one such as ff1e::42."
+        ))
+    } else {
+        Ok(group)
+    }
+}

@@ -1,0 +1,143 @@
+//! What the page has joined: the listener's side of MLDv2 (RFC 9777, section 6), towards the router in the same page.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use librecast::mld::{self, Message, Record, RecordType};
+
+/// Groups that are joined at a time.
+const MAX_GROUPS: usize = 256;
+
+/// Groups that are joined, with any source.
+#[derive(Debug)]
+pub struct Programs {
+    link_local: Ipv6Addr,
+    mtu: usize,
+    joined: BTreeSet<Ipv6Addr>,
+}
+
+impl Programs {
+    pub fn new(link_local: Ipv6Addr, mtu: usize) -> Self {
+        Self {
+            link_local,
+            mtu,
+            joined: BTreeSet::new(),
+        }
+    }
+
+    /// Groups, in order.
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.joined.iter().copied()
+    }
+
+    pub fn has_joined(&self, group: Ipv6Addr) -> bool {
+        self.joined.contains(&group)
+    }
+
+    /// Joins a group: the reports that say so. None are needed, or there is no room: none.
+    pub fn join(&mut self, group: Ipv6Addr) -> Vec<Vec<u8>> {
+        if self.joined.len() >= MAX_GROUPS || !self.joined.insert(group) {
+            return Vec::new();
+        }
+        self.reports(&[Record::new(RecordType::ChangeToExclude, group, Vec::new())])
+    }
+
+    /// Leaves a group: the reports that say so.
+    pub fn leave(&mut self, group: Ipv6Addr) -> Vec<Vec<u8>> {
+        if !self.joined.remove(&group) {
+            return Vec::new();
+        }
+        self.reports(&[Record::new(RecordType::ChangeToInclude, group, Vec::new())])
+    }
+
+    /// The answer to what the router asks; none to what is no query.
+    pub fn answer(&self, packet: &[u8]) -> Vec<Vec<u8>> {
+        let Ok((_, Message::Query(query))) = mld::parse_packet(packet) else {
+            return Vec::new();
+        };
+        let asked = |group: &Ipv6Addr| query.group.is_none_or(|asked| asked == *group);
+        let state = |group| Record::new(RecordType::ModeIsExclude, group, Vec::new());
+        let records: Vec<_> = self.groups().filter(asked).map(state).collect();
+        self.reports(&records)
+    }
+
+    fn reports(&self, records: &[Record]) -> Vec<Vec<u8>> {
+        if records.is_empty() {
+            return Vec::new();
+        }
+        mld::report_packets(self.link_local, records, self.mtu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use librecast::mld::{Query, query_packet};
+
+    use super::*;
+
+    const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+    fn group(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    fn records(packets: &[Vec<u8>]) -> Vec<(RecordType, Ipv6Addr)> {
+        let mut all = Vec::new();
+        for packet in packets {
+            let Ok((_, Message::Report(records))) = mld::parse_packet(packet) else {
+                panic!("no report");
+            };
+            all.extend(records.into_iter().map(|r| (r.kind, r.group)));
+        }
+        all
+    }
+
+    fn query(group: Option<Ipv6Addr>) -> Vec<u8> {
+        let query = Query {
+            max_response: Duration::from_secs(1),
+            group,
+            suppress_router_processing: false,
+            robustness: 2,
+            query_interval: Duration::from_secs(125),
+            sources: Vec::new(),
+            truncated: false,
+            version_1: false,
+        };
+        query_packet(ROUTER, &query)
+    }
+
+    #[test]
+    fn queries_are_answered_with_what_is_joined() {
+        let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+        let mut programs = Programs::new(own, 1_280);
+        let joined = records(&programs.join(group(1)));
+        assert_eq!(joined, [(RecordType::ChangeToExclude, group(1))]);
+        assert_eq!(programs.join(group(1)).len(), 0, "it has joined already");
+        programs.join(group(2));
+        let state = |n| (RecordType::ModeIsExclude, group(n));
+        assert_eq!(
+            records(&programs.answer(&query(None))),
+            [state(1), state(2)]
+        );
+        assert_eq!(
+            records(&programs.answer(&query(Some(group(2))))),
+            [state(2)]
+        );
+        assert_eq!(programs.answer(&query(Some(group(3)))).len(), 0);
+        assert_eq!(programs.answer(b"garbage").len(), 0);
+        let left = records(&programs.leave(group(1)));
+        assert_eq!(left, [(RecordType::ChangeToInclude, group(1))]);
+        assert_eq!(records(&programs.answer(&query(None))), [state(2)]);
+    }
+
+    #[test]
+    fn memberships_are_bounded() {
+        let mut programs = Programs::new(ROUTER, 1_280);
+        for n in 0..1_000 {
+            programs.join(group(n));
+        }
+        assert_eq!(programs.groups().count(), MAX_GROUPS);
+    }
+}

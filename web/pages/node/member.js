@@ -1,0 +1,270 @@
+// The member that this page is: runs the node, keeps WebSockets and connections for it, and tells the page what happens.
+
+import { Connection } from "./connection.js";
+import { Module } from "./module.js";
+
+/** How often peers are looked at, in milliseconds: a host that does not answer shows within two seconds. */
+const LOOK = 250;
+/** First and longest pause before a server is connected to again, in milliseconds. */
+const BACKOFF = [500, 5000];
+/** A server that has not answered by then is tried anew, in milliseconds. */
+const CONNECT = 10_000;
+/** How long a direct path has to show, in milliseconds. */
+const PATIENCE = 2500;
+const decoder = new TextDecoder();
+
+export class Member {
+    /** `start`: as web/node takes it; `hear.datagram`, `hear.keep`: what the page wants to know. */
+    static async begin(start, hear) {
+        const member = new Member(await Module.load(), hear);
+        member.open(start);
+        return member;
+    }
+
+    constructor(module, hear) {
+        this.module = module;
+        this.hear = hear;
+        this.connections = new Map();
+        this.relays = new Map();
+        this.tell = Object.fromEntries(["described", "opened", "message", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
+    }
+
+    open(start) {
+        this.servers = this.module.open(start).map((url) => ({ url, pause: BACKOFF[0], socket: null }));
+        this.servers.forEach((_, number) => this.connect(number));
+        this.probed = this.probe();
+        this.looking = setInterval(() => this.lookAtPeers(), LOOK);
+        this.run();
+    }
+
+    /** Says goodbye, and ends. */
+    end() {
+        this.ended = true;
+        this.module.leaveNetwork();
+        this.obey();
+        clearInterval(this.looking);
+        clearTimeout(this.timer);
+        this.servers.forEach(({ socket }) => socket?.close());
+        this.connections.forEach((connection) => connection.close());
+        this.connections.clear();
+    }
+
+    join(group) {
+        this.into("join", group);
+    }
+
+    leave(group) {
+        this.into("leave", group);
+    }
+
+    send(group, port, bytes) {
+        this.into("send", group, port, bytes);
+    }
+
+    /** Why a server, or the first that has a reason, does not answer. */
+    problem(number) {
+        const all = number === undefined ? this.servers : [this.servers[number]];
+        return all.find((server) => server.problem)?.problem;
+    }
+
+    look(looks) {
+        this.into("look", looks);
+    }
+
+    status() {
+        const status = this.module.status();
+        this.obey();
+        return status;
+    }
+
+    /** Tells the node something, and does what follows from it. */
+    into(name, ...all) {
+        if (this.ended) {
+            return;
+        }
+        this.module[name](...all);
+        this.obey();
+        // what was told may have made something due sooner
+        if (!this.due) {
+            this.due = true;
+            queueMicrotask(() => this.run());
+        }
+    }
+
+    run() {
+        this.due = false;
+        if (this.ended) {
+            return;
+        }
+        clearTimeout(this.timer);
+        const pause = this.module.run();
+        this.obey();
+        this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
+    }
+
+    obey() {
+        for (let command = this.module.poll(); command; command = this.module.poll()) {
+            const [kind, number, bytes] = command;
+            this[kind](number, bytes);
+        }
+        for (const connection of this.connections.values()) {
+            if (connection.sent) {
+                connection.tellWaiting();
+            }
+        }
+    }
+
+    // --- connections ---
+
+    async begin(link, how) {
+        const connection = new Connection(link, this.tell);
+        this.connections.set(link, connection);
+        await this.probed;
+        if (connection.ended) {
+            return;
+        }
+        connection.start(this.iceServers());
+        setTimeout(() => this.seekRelay(connection), PATIENCE);
+        await how(connection).catch(() => connection.end("begin"));
+    }
+
+    /** Where no server says what address this page has, UDP does not get through. */
+    async probe() {
+        const probe = new Connection(null, { described: (_, sdp) => (this.needsRelay ||= !sdp.includes(" typ srflx")) });
+        probe.start(this.iceServers());
+        await probe.offer().catch(() => {});
+        probe.close();
+    }
+
+    /** An attempt that finds no path begins anew, with the relay. */
+    seekRelay(connection) {
+        if (!connection.opened && !connection.ended && !this.needsRelay && this.relays.size > 0) {
+            this.needsRelay = true;
+            this.into("outdated", connection.link);
+        }
+    }
+
+    offer(link) {
+        this.begin(link, (connection) => connection.offer());
+    }
+
+    answer(link, sdp) {
+        this.begin(link, (connection) => connection.answer(decoder.decode(sdp)));
+    }
+
+    accept(link, sdp) {
+        this.connections.get(link)?.take(decoder.decode(sdp));
+    }
+
+    restart(link, sdp) {
+        const connection = this.connections.get(link);
+        connection?.restart(decoder.decode(sdp)).catch(() => connection.end("path"));
+    }
+
+    control(link, bytes) {
+        this.connections.get(link)?.send(false, bytes);
+    }
+
+    data(link, bytes) {
+        this.connections.get(link)?.send(true, bytes);
+    }
+
+    close(link) {
+        const connection = this.connections.get(link);
+        this.hear.change();
+        this.connections.delete(link);
+        // a goodbye may still be on its way out
+        connection?.close();
+    }
+
+    async lookAtPeers() {
+        for (const [link, connection] of this.connections) {
+            const stats = connection.opened && (await connection.stats().catch(() => null));
+            if (stats && this.connections.has(link)) {
+                this.into("stats", link, stats);
+            }
+        }
+    }
+
+    /** STUN, and where there is no other way the relay, both on the ports of signalling servers. */
+    iceServers() {
+        return this.servers.flatMap(({ url }, number) => {
+            const { hostname, port, protocol } = new URL(url);
+            const isTls = protocol === "wss:";
+            const at = `${hostname}:${port || (isTls ? 443 : 80)}`;
+            const relay = this.relays.get(number);
+            const stun = { urls: [`stun:${at}`] };
+            if (!relay || !this.needsRelay) {
+                return [stun];
+            }
+            const urls = isTls ? [`turn:${at}`, `turns:${at}?transport=tcp`] : [`turn:${at}`, `turn:${at}?transport=tcp`];
+            return [stun, { urls, username: relay.user, credential: relay.password }];
+        });
+    }
+
+    // --- signalling servers ---
+
+    connect(number) {
+        if (this.ended) {
+            return;
+        }
+        const server = this.servers[number];
+        let socket;
+        try {
+            socket = new WebSocket(server.url);
+        } catch (error) {
+            server.problem = location.protocol === "https:" && server.url.startsWith("ws:") ? "This page came by https:, and may only use servers at wss:." : error.message;
+            return;
+        }
+        server.socket = socket;
+        socket.binaryType = "arraybuffer";
+        const slow = setTimeout(() => socket.close(), CONNECT);
+        socket.addEventListener("open", () => clearTimeout(slow));
+        socket.addEventListener("message", ({ data }) => {
+            server.pause = BACKOFF[0];
+            server.problem = null;
+            this.into("serverMessage", number, new Uint8Array(typeof data === "string" ? 0 : data));
+        });
+        socket.addEventListener("close", () => {
+            clearTimeout(slow);
+            server.socket = null;
+            server.problem ??= "It does not answer.";
+            this.into("server", number, false);
+            setTimeout(() => this.connect(number), server.pause * (0.75 + Math.random() / 2));
+            server.pause = Math.min(server.pause * 2, BACKOFF[1]);
+        });
+    }
+
+    server(number, bytes) {
+        const { socket } = this.servers[number];
+        if (socket?.readyState === WebSocket.OPEN) {
+            socket.send(bytes);
+        }
+    }
+
+    refused(number, why) {
+        this.servers[number].problem = decoder.decode(why);
+        this.servers[number].socket?.close();
+    }
+
+    relay(number, text) {
+        this.relays.set(number, JSON.parse(decoder.decode(text)));
+    }
+
+    // --- the page ---
+
+    datagram(_, bytes) {
+        const view = new DataView(bytes.buffer, bytes.byteOffset);
+        this.hear.datagram({ source: address(view, 0), group: address(view, 16), port: view.getUint16(32), data: bytes.subarray(34) });
+    }
+
+    keep() {
+        this.hear.keep(this.module.keep());
+    }
+}
+
+/** As RFC 5952 writes it, which is how browsers write addresses in URLs. */
+function address(view, at) {
+    const parts = Array.from({ length: 8 }, (_, i) => view.getUint16(at + 2 * i).toString(16));
+    return new URL(`http://[${parts.join(":")}]`).hostname.slice(1, -1);
+}

@@ -1,0 +1,147 @@
+// The node as WebAssembly (web/node): bytes in, bytes out.
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** What the module asks for, by number. */
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep"];
+
+const now = () => performance.now();
+
+/** A node in this page. */
+export class Module {
+    static async load(url = new URL("node.wasm", import.meta.url)) {
+        const answer = await fetch(url);
+        if (!answer.ok) {
+            throw new Error("The WebAssembly module of this page is not installed: `make web` builds it.");
+        }
+        const { instance } = await WebAssembly.instantiate(await answer.arrayBuffer(), {});
+        return new Module(instance.exports);
+    }
+
+    constructor(exports) {
+        this.call = exports;
+    }
+
+    put(...parts) {
+        const all = parts.map((part) => (typeof part === "string" ? encoder.encode(part) : part));
+        const length = all.reduce((sum, part) => sum + part.length, 0);
+        let at = this.call.node_input(length);
+        for (const part of all) {
+            new Uint8Array(this.call.memory.buffer, at, part.length).set(part);
+            at += part.length;
+        }
+    }
+
+    /** A view of the last answer: good until the next call. */
+    output(length) {
+        return new Uint8Array(this.call.memory.buffer, this.call.node_output(), length);
+    }
+
+    text(length) {
+        return decoder.decode(this.output(length));
+    }
+
+    check(length) {
+        if (length) {
+            throw new Error(this.text(length));
+        }
+    }
+
+    /** Becomes a member; the URLs of its signalling servers. */
+    open(start) {
+        this.put(JSON.stringify(start));
+        this.check(this.call.node_open(now(), Date.now()));
+        return this.text(this.call.node_servers()).split("\n");
+    }
+
+    keep() {
+        return this.text(this.call.node_keep());
+    }
+
+    leaveNetwork() {
+        this.call.node_leave_network(now());
+    }
+
+    /** Does what is due; in how many milliseconds again. */
+    run() {
+        return this.call.node_run(now(), Date.now());
+    }
+
+    /** The next command: [kind, number of link or server, bytes]. */
+    poll() {
+        const length = this.call.node_poll();
+        if (!length) {
+            return null;
+        }
+        const bytes = this.output(length).slice();
+        return [COMMANDS[bytes[0]], new DataView(bytes.buffer).getUint32(1, true), bytes.subarray(5)];
+    }
+
+    server(number, isOpen) {
+        this.call.node_server(now(), number, isOpen);
+    }
+
+    serverMessage(number, bytes) {
+        this.put(bytes);
+        this.call.node_server_message(now(), number);
+    }
+
+    described(link, sdp) {
+        this.put(sdp);
+        this.call.node_described(now(), link);
+    }
+
+    opened(link) {
+        this.call.node_opened(now(), link);
+    }
+
+    message(link, isData, bytes) {
+        this.put(bytes);
+        this.call.node_message(now(), link, isData);
+    }
+
+    waiting(link, isData, bytes) {
+        this.call.node_waiting(now(), link, isData, bytes);
+    }
+
+    stats(link, stats) {
+        this.put(JSON.stringify(stats));
+        this.call.node_stats(now(), link);
+    }
+
+    ended(link, reason) {
+        this.call.node_ended(now(), link, ["peer", "path", "begin", "answer", "channel", "stuck"].indexOf(reason));
+    }
+
+    outdated(link) {
+        this.call.node_outdated(now(), link);
+    }
+
+    otherControl(link, version) {
+        this.call.node_other_control(now(), link, version);
+    }
+
+    join(group) {
+        this.put(group);
+        this.check(this.call.node_join(now()));
+    }
+
+    leave(group) {
+        this.put(group);
+        this.check(this.call.node_leave(now()));
+    }
+
+    send(group, port, bytes) {
+        this.put(group, "\n", bytes);
+        this.check(this.call.node_send(now(), port));
+    }
+
+    look(looks) {
+        this.call.node_look(now(), looks);
+    }
+
+    status() {
+        return JSON.parse(this.text(this.call.node_status(now())));
+    }
+}

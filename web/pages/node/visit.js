@@ -1,0 +1,67 @@
+// What a tab remembers over a reload: who it is. Never the token.
+
+const VISIT = "lcroute visit";
+const LOCK = "lcroute node ";
+const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+
+/** So many bytes that nobody can guess, in base58. */
+export function random(length) {
+    const bytes = crypto.getRandomValues(new Uint8Array(length));
+    let number = bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+    let text = "";
+    for (; number > 0n; number /= 58n) {
+        text = ALPHABET[Number(number % 58n)] + text;
+    }
+    // a leading zero byte is a leading 1
+    const zeros = bytes.findIndex((byte) => byte !== 0);
+    return "1".repeat(zeros < 0 ? length : zeros) + text;
+}
+
+/** The token behind the `#` of the address, which from now on has none. */
+export function takeToken() {
+    const token = location.hash.slice(1);
+    if (token) {
+        history.replaceState(null, "", location.pathname + location.search);
+    }
+    return token;
+}
+
+export function keepVisit(text) {
+    sessionStorage.setItem(VISIT, text);
+    claim(JSON.parse(text).chain);
+}
+
+export function forgetVisit() {
+    sessionStorage.removeItem(VISIT);
+}
+
+/** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */
+export async function keptVisit() {
+    const text = sessionStorage.getItem(VISIT);
+    if (!text) {
+        return {};
+    }
+    const visit = JSON.parse(text);
+    if (await claim(visit.chain)) {
+        return { visit };
+    }
+    forgetVisit();
+    return { problem: "Another tab is this member already. With a token this tab becomes a member of its own." };
+}
+
+const claimed = new Set();
+
+/** Whether this tab alone has the name from now on. Where browsers know no locks, nobody can tell. */
+async function claim(name) {
+    if (claimed.has(name) || !navigator.locks) {
+        return true;
+    }
+    claimed.add(name);
+    return new Promise((done) => {
+        navigator.locks.request(LOCK + name, { ifAvailable: true }, (lock) => {
+            done(lock !== null);
+            // held until the tab is closed
+            return lock && new Promise(() => {});
+        });
+    });
+}
