@@ -16,6 +16,10 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
+# what lcroute executes
+EXECUTED = lcroute-lab lcroute-web
+ALL = $(PROGRAMS) $(EXECUTED)
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
 LONG = chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
@@ -60,7 +64,7 @@ web: wasm-std
 	for module in playground web-node; do \
 	    cargo rustc --locked --package lcroute-$$module --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS) || exit; \
 	done
-	web/assemble $(or $(CARGO_TARGET_DIR),target)
+	web/assemble $(TARGET)
 
 wasm-std:
 	@[ -n "$(WASM_FLAGS)" ] || ls "$$($(or $(RUSTC),rustc) --print target-libdir --target $(WASM))"/libstd-*.rlib >/dev/null 2>&1 || \
@@ -70,7 +74,8 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release --package lcroute-lab $(PROGRAMS:%=--package %) --bin lcroute-lab $(PROGRAMS:%=--bin %)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute
-	install $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/release/%) $(DESTDIR)$(PREFIX)/bin
-	install $(or $(CARGO_TARGET_DIR),target)/release/lcroute-lab $(DESTDIR)$(PREFIX)/lib/lcroute
+	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute $(DESTDIR)$(PREFIX)/share/lcroute
+	install $(PROGRAMS:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/bin
+	install $(EXECUTED:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/lib/lcroute
+	web/install $(TARGET) $(DESTDIR)$(PREFIX)/share/lcroute/web

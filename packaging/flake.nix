@@ -16,17 +16,21 @@
           version = "0.1.0";
           src = ./..;
           cargoLock.lockFile = ../Cargo.lock;
-          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-lab" "--package" "lcsync" "--package" "lcagent" "--package" "packaging-generate" ];
+          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-lab" "--package" "lcroute-web" "--package" "lcsync" "--package" "lcagent" "--package" "packaging-generate" ];
           # they need network namespaces and /dev/net/tun
           doCheck = false;
           nativeBuildInputs = [ pkgs.installShellFiles ];
           postInstall = ''
             $out/bin/packaging-generate made
             rm $out/bin/packaging-generate
-            install -D -t $out/lib/lcroute $out/bin/lcroute-lab
-            rm $out/bin/lcroute-lab
-            installManPage made/lcroute-lab/man/*
-            install -Dm644 made/lcroute-lab/copyright $out/share/doc/lcroute-lab/copyright
+            for program in lcroute-lab lcroute-web; do
+              install -D -t $out/lib/lcroute $out/bin/$program
+              rm $out/bin/$program
+              installManPage made/$program/man/*
+              install -Dm644 made/$program/copyright $out/share/doc/$program/copyright
+            done
+            mkdir -p $out/share/lcroute
+            web/install target $out/share/lcroute/web
             for program in lcroute lcsync lcagent; do
               installManPage made/$program/man/*
               installShellCompletion --bash made/$program/bash/$program --zsh made/$program/zsh/_$program \

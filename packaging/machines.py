@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -25,7 +26,7 @@ SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 # what the packages depend on, and for the tests: a firewall, addresses, a program that knows nothing of lcroute
 INCLUDED = "systemd,systemd-sysv,dbus,udev,libgcc-s1,nftables,iproute2,socat"
-PACKAGES = ["lcroute", "lcroute-signal", "lcroute-lab", "lcsync", "lcagent"]
+PACKAGES = ["lcroute", "lcroute-signal", "lcroute-lab", "lcroute-web", "lcsync", "lcagent"]
 CANNOT = 77
 # longest wait for anything: the machine may be busy
 PATIENCE = 60.0
@@ -348,6 +349,35 @@ class Sender:
 
     def stop(self):
         self.machine("systemctl", "stop", self.unit)
+
+
+class Page:
+    """A page of `lcroute web`: what a browser would get of the address that `--open` prints."""
+
+    def __init__(self, machine, path, address, key=None):
+        host = address.split("/")[2]
+        self.process = machine.start("timeout", str(int(PATIENCE)), "socat", "STDIO", f"TCP6:{host}",
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        request = [f"GET {path} HTTP/1.1", f"Host: {host}"]
+        if key is not None:
+            request.append(f"Authorization: Bearer {key}")
+        self.process.stdin.write("\r\n".join(request + ["", ""]))
+        self.process.stdin.flush()
+        self.status = int(self.line(lambda line: line.startswith("HTTP/")).split()[1])
+
+    def line(self, is_meant):
+        for line in self.process.stdout:
+            if is_meant(line):
+                return line
+        raise Failed("the page ended")
+
+    def json(self, key):
+        """The next object that has this key."""
+        return json.loads(self.line(lambda line: line.startswith("{") and f'"{key}":' in line))
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
 
 
 def check(condition, what):

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lcroute_engine::SourceFilter;
 use lcroute_engine::control::{Batch, Element, JoinState};
 use lcroute_engine::header::DataHeader;
+use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::cert::{Grant, GroupPrefix, Token};
@@ -40,6 +41,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "lcagent" => lcagent_datagrams(),
         "lcsync" => lcsync_blocks(),
         "mld" => mld_packets(),
+        "reports" => reports(),
         "sctp" => sctp(),
         "settings" => settings(),
         "signals" => signals(),
@@ -173,6 +175,35 @@ fn lan() -> Vec<Vec<u8>> {
         input(&[], [&[3, 9, 50], &[3, 2, 50], &[7, 2, 0]]),
         input(&[], [&[&[3, 2, 0][..], &[0; 45], &[1]].concat()]),
         input(&[], [&of_host(2, &[1; 72])]),
+    ]
+}
+
+fn reports() -> Vec<Vec<u8>> {
+    let flow = |n, edges: u64| GroupFlow {
+        group: group(n),
+        local: n == 1,
+        edges: (0..edges)
+            .map(|to| FlowEdge {
+                to: OriginId(to),
+                packets: 50,
+                bytes: 60_000,
+            })
+            .collect(),
+    };
+    let report = |second, groups| Report {
+        second,
+        interval_ms: 1_000,
+        groups,
+    };
+    let [one, more] = [
+        report(7, vec![flow(1, 3), flow(2, 0)]),
+        report(8, vec![flow(3, 100)]),
+    ]
+    .map(|report| report.encode());
+    vec![
+        input(&[], [&one[0]]),
+        input(&[], [&more[0], &more[1]]),
+        input(&[], [&one[0], &one[0], &more[0]]),
     ]
 }
 

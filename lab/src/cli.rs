@@ -54,11 +54,12 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The command line of `lcroute` with the verbs of this program in full, as users know it: completions, the reference.
+/// The command line of `lcroute` with the verbs of the programs that it executes in full, as users know it: completions,
+/// the reference.
 #[must_use]
 pub fn lcroute() -> clap::Command {
-    let ours = command();
-    let verbs = ours.get_subcommands();
+    let executed = [command(), lcroute_web::command()];
+    let verbs = executed.iter().flat_map(clap::Command::get_subcommands);
     verbs.fold(lcroute::command(), |lcroute, verb| {
         lcroute.mut_subcommand(verb.get_name(), |_| verb.clone())
     })

@@ -20,12 +20,12 @@ const IO_CRATES: &[&str] = &[
     "netlink-sys",
 ];
 
-/// Output of cargo on this workspace; everything it needs was fetched to build this test.
+/// Output of cargo on this workspace. Crates of other targets it fetches, as the build of this test did with its own.
 fn cargo(args: &[&str]) -> String {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let out = Command::new(env!("CARGO"))
         .args(args)
-        .args(["--offline", "--locked"])
+        .arg("--locked")
         .current_dir(workspace)
         .output()
         .unwrap();
@@ -176,6 +176,21 @@ fn lcroute_executes_the_lab_and_knows_nothing_of_it() {
         assert!(
             !ours["lcroute"].contains(laboratory),
             "lcroute depends on {laboratory}"
+        );
+    }
+}
+
+#[test]
+fn pages_know_the_router_and_only_lab_tests_and_packages_know_them() {
+    let ours = ours();
+    let mut below = ours["lcroute"].clone();
+    below.insert("lcroute".to_owned());
+    assert_eq!(ours["lcroute-web"], below);
+    for (name, reached) in &ours {
+        let may = ["lcroute-lab", "netns-tests", "packaging-generate"].contains(&name.as_str());
+        assert!(
+            may || !reached.contains("lcroute-web"),
+            "{name} depends on lcroute-web"
         );
     }
 }

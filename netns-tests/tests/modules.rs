@@ -23,6 +23,7 @@ const CRATES: &[&str] = &[
     "librecast",
     "librecast/program",
     "web/playground",
+    "web/server",
 ];
 
 /// Files that a page names and that stand in another tree, or on a user's host.

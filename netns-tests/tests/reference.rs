@@ -148,7 +148,7 @@ fn reference() -> String {
          0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
          ## Command lines\n\n",
     );
-    // the verbs of lcroute-lab among those of lcroute, as a user types them
+    // the verbs of lcroute-lab and lcroute-web among those of lcroute, as a user types them
     for command in [
         lcroute_lab::lcroute(),
         lcsync::command(),
@@ -588,6 +588,33 @@ const FILES: &[File] = &[
                         "25",
                         "How much later than at its first try a packet may still come by repair, in milliseconds; 0: no repair.",
                     ),
+                ],
+            },
+            Table {
+                heading: "[web]",
+                with: "",
+                keys: &[
+                    (
+                        "listen",
+                        "`\"[::1]:7180\"`",
+                        "Where `lcroute web` serves its pages: `ADDRESS:PORT`; loopback is for browsers of this host alone.",
+                    ),
+                    (
+                        "names",
+                        "none",
+                        "Names by which browsers reach the pages, beside `localhost` and addresses; with TLS the first is in the address that is printed.",
+                    ),
+                    (
+                        "report",
+                        "false",
+                        "While somebody in the network looks at a page, tell the members which groups this node carries over which links, and how much.",
+                    ),
+                    (
+                        "tls_cert",
+                        "no TLS",
+                        "Certificates of the pages, PEM; together with `tls_key`.",
+                    ),
+                    ("tls_key", "no TLS", "Their key, PEM."),
                 ],
             },
             METRICS,

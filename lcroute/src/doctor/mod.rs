@@ -12,6 +12,7 @@ mod network;
 mod ports;
 mod reach;
 mod relay;
+mod web;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -106,6 +107,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "ports",
         "Whether the router maps the UDP port of the links, by what and to which address, or why not.",
+    ),
+    (
+        "web",
+        "Whether `lcroute web` has what it needs, and who reaches its pages.",
     ),
 ];
 
@@ -237,6 +242,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(reach::checks(&patient));
     checks.push(relay::check(&patient));
     checks.push(ports::check(&patient));
+    checks.push(web::check(&patient));
     debug_assert!(
         checks
             .iter()

@@ -8,6 +8,7 @@ use anyhow::Context;
 use spdx::{Expression, LicenseId, Licensee, ParseMode};
 
 use crate::crates::Crate;
+use crate::programs::Vendored;
 
 /// Which licence is taken where there is a choice: the first of these that will do.
 const TAKEN: &[&str] = &[
@@ -31,9 +32,20 @@ pub fn ours() -> String {
 }
 
 /// Of a program.
-pub fn with_crates(linked: &[(&str, &Crate)]) -> anyhow::Result<String> {
+pub fn with_crates(linked: &[(&str, &Crate)], vendored: &[Vendored]) -> anyhow::Result<String> {
     let mut text = String::from(HEAD);
     let mut used: BTreeSet<&str> = ["MIT", "Apache-2.0"].into();
+    for work in vendored {
+        let holders = Vec::from_iter(claims(work.text));
+        anyhow::ensure!(
+            !holders.is_empty(),
+            "{} says of nobody that it is his",
+            work.file
+        );
+        let names: Vec<&str> = licences(work.licence)?.iter().map(|l| l.name).collect();
+        paragraph(&mut text, work.file, &holders, &names)?;
+        used.extend(names);
+    }
     for (_, other) in linked {
         // our own have no checksum of a download
         if other.checksum.is_none() {
@@ -42,14 +54,8 @@ pub fn with_crates(linked: &[(&str, &Crate)]) -> anyhow::Result<String> {
         let licences = licences(&other.licence)
             .with_context(|| format!("{} {}: {}", other.name, other.version, other.licence))?;
         let names: Vec<&str> = licences.iter().map(|l| l.name).collect();
-        writeln!(
-            text,
-            "\nFiles: vendor/{}-{}/*\nCopyright: {}\nLicense: {}",
-            other.name,
-            other.version,
-            holders(other)?.join("\n           "),
-            names.join(" and "),
-        )?;
+        let files = format!("vendor/{}-{}/*", other.name, other.version);
+        paragraph(&mut text, &files, &holders(other)?, &names)?;
         if let Some(notice) = notice(other)? {
             writeln!(text, "Comment: {notice}")?;
         }
@@ -57,6 +63,20 @@ pub fn with_crates(linked: &[(&str, &Crate)]) -> anyhow::Result<String> {
     }
     texts(&used, &mut text);
     Ok(text)
+}
+
+fn paragraph(
+    text: &mut String,
+    files: &str,
+    holders: &[String],
+    licences: &[&str],
+) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\nFiles: {files}\nCopyright: {}\nLicense: {}",
+        holders.join("\n           "),
+        licences.join(" and "),
+    )
 }
 
 const HEAD: &str = "\
@@ -87,28 +107,8 @@ fn licences(expression: &str) -> anyhow::Result<Vec<LicenseId>> {
 
 /// Lines of a crate's own files that say whose it is.
 fn holders(of: &Crate) -> anyhow::Result<Vec<String>> {
-    let mut found = BTreeSet::new();
-    for text in own_files(of, &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT"])? {
-        for line in text.lines().map(str::trim) {
-            let line = line.trim_start_matches(['*', '/', '#', ' ']);
-            let claim = line
-                .strip_prefix("Copyright")
-                .or_else(|| line.strip_prefix("copyright"));
-            let Some(claim) = claim else { continue };
-            let claim = claim
-                .trim_start_matches([' ', ':'])
-                .replace("(c)", "")
-                .replace("(C)", "");
-            let claim = claim.trim_start_matches(['©', ' ']).trim();
-            // the forms to be filled in, and sentences about copyright, claim nothing
-            let claims = claim.starts_with(|c: char| c.is_ascii_digit())
-                || claim.starts_with("The ")
-                || line.contains("(c)") && !claim.contains(['<', '[', '{']);
-            if claims && claim.len() < 200 {
-                found.insert(claim.to_owned());
-            }
-        }
-    }
+    let texts = own_files(of, &["LICENSE", "LICENCE", "COPYING", "COPYRIGHT"])?;
+    let mut found: BTreeSet<String> = texts.iter().flat_map(|text| claims(text)).collect();
     if found.is_empty() {
         found.extend(of.authors.iter().cloned());
     }
@@ -116,6 +116,31 @@ fn holders(of: &Crate) -> anyhow::Result<Vec<String>> {
         found.insert(format!("the authors of {}", of.name));
     }
     Ok(found.into_iter().collect())
+}
+
+/// Whose a text says that something is.
+fn claims(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().map(str::trim) {
+        let line = line.trim_start_matches(['*', '/', '#', ' ']);
+        let claim = line
+            .strip_prefix("Copyright")
+            .or_else(|| line.strip_prefix("copyright"));
+        let Some(claim) = claim else { continue };
+        let claim = claim
+            .trim_start_matches([' ', ':'])
+            .replace("(c)", "")
+            .replace("(C)", "");
+        let claim = claim.trim_start_matches(['©', ' ']).trim();
+        // the forms to be filled in, and sentences about copyright, claim nothing
+        let claims = claim.starts_with(|c: char| c.is_ascii_digit())
+            || claim.starts_with("The ")
+            || line.contains("(c)") && !claim.contains(['<', '[', '{']);
+        if claims && claim.len() < 200 {
+            found.insert(claim.to_owned());
+        }
+    }
+    found
 }
 
 /// What the Apache licence has passed on.
@@ -197,6 +222,17 @@ mod tests {
             .iter()
             .map(|l| l.name)
             .collect()
+    }
+
+    #[test]
+    fn what_is_in_the_source_tree_is_named_with_its_holder_and_licence() {
+        let web = crate::programs::PROGRAMS
+            .iter()
+            .find(|p| p.name == "lcroute-web");
+        let text = with_crates(&[], web.unwrap().vendored).unwrap();
+        let paragraph = "\nFiles: web/pages/vendor/d3-force.js\nCopyright: 2010-2026 Mike Bostock\nLicense: ISC\n";
+        assert!(text.contains(paragraph), "{text}");
+        assert!(text.contains("\nLicense: ISC\n ISC License"), "{text}");
     }
 
     #[test]

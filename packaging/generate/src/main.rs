@@ -62,8 +62,11 @@ fn generate(program: &Program, crates: &Crates, folder: &Path) -> anyhow::Result
         fs::write(folder.join(name), text)?;
     }
     let linked = crates.linked_into(program.name)?;
-    fs::write(folder.join("copyright"), copyright::with_crates(&linked)?)?;
-    let bill = materials::bill(program.name, crates, &linked)?;
+    fs::write(
+        folder.join("copyright"),
+        copyright::with_crates(&linked, program.vendored)?,
+    )?;
+    let bill = materials::bill(program.name, crates, &linked, program.vendored)?;
     fs::write(folder.join(format!("{}.cdx.json", program.name)), bill)?;
     Ok(())
 }

@@ -236,8 +236,13 @@ mod tests {
     fn each_page_is_in_one_package() {
         let all = PROGRAMS.iter().flat_map(|p| pages(p).unwrap());
         let mut names: Vec<String> = all.map(|(file, _)| file).collect();
-        for of_lab in ["lcroute-demo.1", "lcroute-bench.1", "lcroute-sim.1"] {
-            assert!(names.iter().any(|n| n == of_lab), "{names:?}");
+        for of_another in [
+            "lcroute-demo.1",
+            "lcroute-bench.1",
+            "lcroute-sim.1",
+            "lcroute-web.1",
+        ] {
+            assert!(names.iter().any(|n| n == of_another), "{names:?}");
         }
         names.sort();
         let count = names.len();

@@ -4,18 +4,26 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::crates::{Crate, Crates};
+use crate::programs::Vendored;
 
-/// What a program is linked from, with checksums and who needs whom.
-pub fn bill(program: &str, crates: &Crates, linked: &[(&str, &Crate)]) -> anyhow::Result<String> {
+/// What a program is linked from, with checksums and who needs whom, and what else of others is in its package.
+pub fn bill(
+    program: &str,
+    crates: &Crates,
+    linked: &[(&str, &Crate)],
+    vendored: &[Vendored],
+) -> anyhow::Result<String> {
     let own = linked
         .iter()
         .find(|(_, c)| c.name == program && c.checksum.is_none());
     let (_, own) = own.context("a program is linked into itself")?;
-    let components: Vec<Value> = linked
+    let mut components: Vec<Value> = linked
         .iter()
         .filter(|(_, c)| !std::ptr::eq(*c, *own))
         .map(|(_, c)| component(c, "library"))
         .collect();
+    let vendored: anyhow::Result<Vec<Value>> = vendored.iter().map(work).collect();
+    components.extend(vendored?);
     let dependencies: Vec<Value> = linked
         .iter()
         .map(|(id, c)| {
@@ -64,4 +72,36 @@ fn component(of: &Crate, kind: &str) -> Value {
         component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
     }
     component
+}
+
+/// Of npm: the first line of its file is `/*! NAME VERSION and what it is`.
+fn work(of: &Vendored) -> anyhow::Result<Value> {
+    let head = of.text.lines().next().and_then(|l| l.strip_prefix("/*! "));
+    let mut words = head.unwrap_or_default().splitn(3, ' ');
+    let (name, version) = words.next().zip(words.next()).context(of.file)?;
+    let reference = format!("pkg:npm/{name}@{version}");
+    Ok(json!({
+        "type": "library",
+        "bom-ref": reference,
+        "name": name,
+        "version": version,
+        "description": words.next(),
+        "licenses": [{ "expression": of.licence }],
+        "purl": reference,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_in_the_source_tree_has_its_name_and_version() {
+        let web = crate::programs::PROGRAMS
+            .iter()
+            .find(|p| p.name == "lcroute-web");
+        let work = work(&web.unwrap().vendored[0]).unwrap();
+        let purl = work["purl"].as_str().unwrap();
+        assert!(purl.starts_with("pkg:npm/d3-force@3."), "{purl}");
+    }
 }

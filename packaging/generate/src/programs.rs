@@ -16,12 +16,25 @@ pub struct Program {
     pub environment: &'static [(&'static str, &'static str)],
     /// Pages to read next.
     pub see_also: &'static [&'static str],
+    /// Works of others in its package that are no crates.
+    pub vendored: &'static [Vendored],
+}
+
+/// A work of others that is in this source tree: the head of its file has name, version and whose it is.
+pub struct Vendored {
+    /// Its file.
+    pub file: &'static str,
+    /// What the file has.
+    pub text: &'static str,
+    /// Its licence, an SPDX expression.
+    pub licence: &'static str,
 }
 
 impl Program {
     /// Whether its package has the page of a verb.
     pub fn has_page_of(&self, verb: &str) -> bool {
-        self.name != "lcroute" || !lcroute_lab::VERBS.contains(&verb)
+        let of_others = lcroute_lab::VERBS.iter().chain(&lcroute_web::VERBS);
+        self.name != "lcroute" || !of_others.into_iter().any(|other| *other == verb)
     }
 }
 
@@ -77,6 +90,7 @@ pub const PROGRAMS: &[Program] = &[
         exit_status: EXIT_STATUS,
         environment: COMMON,
         see_also: &["lcsync(1)", "lcagent(1)", "systemctl(1)", "ip-maddress(8)"],
+        vendored: &[],
     },
     Program {
         name: "lcroute-lab",
@@ -94,6 +108,36 @@ pub const PROGRAMS: &[Program] = &[
         ],
         environment: COMMON,
         see_also: &["lcroute(1)"],
+        vendored: &[],
+    },
+    Program {
+        name: "lcroute-web",
+        called: "lcroute",
+        command: lcroute_web::command,
+        files: &[
+            (
+                "/etc/lcroute/lcroute.toml",
+                "configuration: [web] says where pages are served, by which names, and with which certificate",
+            ),
+            (
+                "/run/lcroute-web/web.url",
+                "the address of the pages of lcroute-web.service, with their key: for root and the group lcroute; of others \
+                 web.url beside the control socket",
+            ),
+            ("/usr/share/lcroute/web/", "the pages"),
+            (
+                "/usr/lib/lcroute/lcroute-web",
+                "the program that lcroute executes for this verb",
+            ),
+        ],
+        exit_status: EXIT_STATUS,
+        environment: COMMON,
+        see_also: &["lcroute(1)", "systemctl(1)"],
+        vendored: &[Vendored {
+            file: "web/pages/vendor/d3-force.js",
+            text: include_str!("../../../web/pages/vendor/d3-force.js"),
+            licence: "ISC",
+        }],
     },
     Program {
         name: "lcsync",
@@ -133,6 +177,7 @@ pub const PROGRAMS: &[Program] = &[
             COMMON[1],
         ],
         see_also: &["lcroute(1)", "rsync(1)", "systemctl(1)"],
+        vendored: &[],
     },
     Program {
         name: "lcagent",
@@ -194,5 +239,6 @@ pub const PROGRAMS: &[Program] = &[
             COMMON[1],
         ],
         see_also: &["lcroute(1)", "lcsync(1)", "systemctl(1)"],
+        vendored: &[],
     },
 ];

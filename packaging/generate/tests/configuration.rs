@@ -136,6 +136,9 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "interfaces",
         "sources",
         "reflect",
+        "names",
+        "tls_cert",
+        "tls_key",
     ];
     let of_network = [
         "profile",
@@ -152,8 +155,9 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
                 *table = line.to_owned();
             }
             let key = line.split(" =").next().unwrap_or_default();
-            // lc0's own name has a default
-            let example = examples.contains(&key) && table != "[tun]";
+            // lc0's own name has a default, and so has the address of the pages
+            let has_default = matches!((table.as_str(), key), ("[tun]", _) | ("[web]", "listen"));
+            let example = examples.contains(&key) && !has_default;
             Some(if example {
                 String::new()
             } else {

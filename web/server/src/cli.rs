@@ -21,8 +21,12 @@ use crate::serve::{Pages, bind};
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 1] = ["web"];
 
-/// Where the address of the pages is found, beside the control socket: it has the key.
+/// Where the address of the pages is found, with the key: beside the control socket, or in the service's own folder.
 const ADDRESS_FILE: &str = "web.url";
+/// Where the host's daemon answers.
+const SYSTEM: &str = "/run/lcroute";
+/// The folder of lcroute-web.service, which may not write into the daemon's.
+const SERVICE: &str = "/run/lcroute-web";
 
 /// What `lcroute web` executes.
 #[derive(Debug, Parser)]
@@ -73,12 +77,16 @@ pub fn main() -> ExitCode {
 fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
-    let control = common.control(&config);
-    let address_file = control.with_file_name(ADDRESS_FILE);
-    if open && let Some(address) = served_already(&address_file) {
-        println!("{address}");
-        show(&address);
-        return Ok(Exit::Ok);
+    let control = common.control_to_ask(&config);
+    let beside = control.with_file_name(ADDRESS_FILE);
+    let of_service = (control.parent() == Some(Path::new(SYSTEM)))
+        .then(|| Path::new(SERVICE).join(ADDRESS_FILE));
+    for file in [Some(&beside), of_service.as_ref()].into_iter().flatten() {
+        if open && let Some(address) = served_already(file)? {
+            println!("{address}");
+            show(&address);
+            return Ok(Exit::Ok);
+        }
     }
     let tls = match (&config.web.tls_cert, &config.web.tls_key) {
         (Some(cert), Some(key)) => Some(TlsFiles {
@@ -110,6 +118,8 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         })?;
         let bound = listener.local_addr()?;
         let address = address(bound, &config.web.names, tls.is_some(), guard.key());
+        let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        let address_file = folder.map_or(beside, |folder| folder.join(ADDRESS_FILE));
         let _file = AddressFile::write(&address_file, &address);
         println!("{address}");
         if !bound.ip().is_loopback() && tls.is_none() {
@@ -179,15 +189,26 @@ impl Drop for AddressFile {
 }
 
 /// The address in the file, if somebody answers there.
-fn served_already(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let address = text.trim();
-    let (_, rest) = address.split_once("://")?;
-    let authority = rest.split('/').next()?;
-    let mut found = std::net::ToSocketAddrs::to_socket_addrs(authority).ok()?;
+fn served_already(file: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|address| answers(address))),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let message = format!(
+                "{}: {e}: root and members of group lcroute may see these pages",
+                file.display()
+            );
+            Err(ExitError::new(Exit::NotPermitted, message).into())
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn answers(address: &str) -> bool {
+    let authority = address.split('/').nth(2).unwrap_or_default();
+    let found = std::net::ToSocketAddrs::to_socket_addrs(authority);
     let timeout = std::time::Duration::from_secs(1);
-    let answers = found.any(|at| std::net::TcpStream::connect_timeout(&at, timeout).is_ok());
-    answers.then(|| address.to_owned())
+    let connects = |at| std::net::TcpStream::connect_timeout(&at, timeout).is_ok();
+    found.into_iter().flatten().any(connects)
 }
 
 /// Shows it in the browser of whoever sits here, if somebody does.
@@ -265,9 +286,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/#k", listener.local_addr().unwrap());
         let file = AddressFile::write(&path, &address).unwrap();
-        assert_eq!(served_already(&path), Some(address));
+        assert_eq!(served_already(&path).unwrap(), Some(address));
         drop(listener);
-        assert_eq!(served_already(&path), None, "nobody answers");
+        assert_eq!(served_already(&path).unwrap(), None, "nobody answers");
         drop(file);
         assert!(!path.exists());
     }

@@ -1,0 +1,49 @@
+//! What nodes report of their flows: datagrams of a node that is on the map, and what a page is shown of them.
+#![no_main]
+
+use std::net::Ipv6Addr;
+use std::time::Instant;
+
+use lcroute_fuzz::pieces;
+use lcroute_node::report::Report;
+use lcroute_node::view::View;
+use lcroute_node::{Look, Router};
+use libfuzzer_sys::fuzz_target;
+
+fn address(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)
+}
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("reports"), |data: &[u8]| {
+    let router = |n: u16| Router {
+        origin: n.into(),
+        peer_id: None,
+        name: None,
+        address: Some(address(n)),
+    };
+    let look = Look {
+        routers: [1, 2, 3].map(router).into(),
+        links: vec![(0, 1, 10), (1, 2, 10)],
+        flows: Vec::new(),
+    };
+    let (mut view, now) = (View::default(), Instant::now());
+    view.show(&look, now);
+    for bytes in pieces(data) {
+        let report = Report::decode(bytes);
+        assert_eq!(view.take_report(address(2), bytes, now), report.is_ok());
+        let Ok(report) = report else { continue };
+        for part in report.encode() {
+            assert!(part.len() <= 1_150);
+            Report::decode(&part).unwrap();
+        }
+        for flow in report.rates() {
+            assert!(flow.edges.iter().all(|e| e.packets_s.is_finite() && e.bytes_s.is_finite()));
+        }
+    }
+    let shown = view.show(&look, now);
+    assert!(shown.flows.len() <= 512);
+    for flow in &shown.flows {
+        assert!(flow.node == 1 && flow.edges.len() <= 512);
+        assert!(flow.edges.iter().all(|edge| edge.to < 3));
+    }
+});
