@@ -7,7 +7,7 @@
 #   make test-all
 # And to look for inputs that nobody thought of:
 #   make fuzz    all that is read from outside, SECONDS=90 in all
-# For browsers:
+# For browsers; Rust's standard library for WebAssembly is fetched where it is missing:
 #   make wasm    the node compiles for WebAssembly
 #   make web     the pages, in target/web; target/web/playground.html opens as it is
 
@@ -21,13 +21,11 @@ EXECUTED = lcroute-lab lcroute-web
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers the_module_does
+LONG = browser:: chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-WASM = wasm32-unknown-unknown
-
-.PHONY: demo test test-all bench fuzz wasm wasm-std web reference setup install
+.PHONY: demo test test-all bench fuzz wasm web reference setup install
 
 demo:
 	netns-tests/setup demo
@@ -56,19 +54,14 @@ bench:
 fuzz:
 	fuzz/run $(or $(SECONDS),90)
 
-# WASM_FLAGS=-Zbuild-std=std,panic_abort for a compiler that makes the standard library itself
-wasm: wasm-std
-	cargo build --locked --package lcroute-node --target $(WASM) $(WASM_FLAGS)
+wasm:
+	web/cargo build --package lcroute-node
 
-web: wasm-std
+web:
 	for module in playground web-node; do \
-	    cargo rustc --locked --package lcroute-$$module --lib --crate-type cdylib --profile web --target $(WASM) $(WASM_FLAGS) || exit; \
+	    web/cargo rustc --package lcroute-$$module --lib --crate-type cdylib --profile web || exit; \
 	done
 	web/assemble $(TARGET)
-
-wasm-std:
-	@[ -n "$(WASM_FLAGS)" ] || ls "$$($(or $(RUSTC),rustc) --print target-libdir --target $(WASM))"/libstd-*.rlib >/dev/null 2>&1 || \
-	    { echo "make $(MAKECMDGOALS): Rust has no standard library for $(WASM) here: rustup target add $(WASM)" >&2; exit 1; }
 
 setup:
 	netns-tests/setup test

@@ -4,6 +4,7 @@
 //! One binary, so that the whole suite shares the two worlds; one file a theme.
 
 mod bench;
+mod browser;
 mod chaos;
 mod cli;
 mod daemon;

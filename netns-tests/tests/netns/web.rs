@@ -27,7 +27,7 @@ while line := answer.readline():
 "#;
 
 /// The pages of a host, and their address.
-fn serve(host: &Host) -> Result<(Process, String)> {
+pub(crate) fn serve(host: &Host) -> Result<(Process, String)> {
     let pages = host.spawn("lcroute-web", &["web"])?;
     let mut address = String::new();
     eventually("the address of the pages", || {

@@ -84,8 +84,8 @@ export class NetworkMap {
             element("circle", { class: "dot", r: 5 }),
             element("path", { class: "ear", d: "M-3.4 1.2v-2a3.4 3.4 0 0 1 6.8 0v2M-3.4 .6v2.6M3.4 .6v2.6" }),
             element("path", { class: "cross", d: "M-6 -6L6 6M6 -6L-6 6" }),
-            element("text", { class: "name" }, city.name),
-            element("text", { class: "badge", y: -24, "aria-hidden": "true" }, "root"),
+            element("text", { class: "name", "aria-hidden": "true" }, city.name),
+            element("text", { class: "badge", y: -24, "aria-hidden": "true" }, " root"),
         );
         made.addEventListener("click", () => {
             this.focus(node, false);

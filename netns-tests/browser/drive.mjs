@@ -1,0 +1,119 @@
+// Drives a browser for a test: commands come as lines of JSON on standard input, each is answered by a line on standard output.
+//   node drive.mjs MODULES chromium|firefox PROFILE [dark]
+// MODULES has node_modules, PROFILE is where the browser keeps what it keeps. Lines: {"do": "open", "tab": "a", ...}; answers:
+// {"value": ...} or {"error": "..."}.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+const [modules, name, profile, theme = "light"] = process.argv.slice(2);
+const require = createRequire(`${modules}/`);
+const puppeteer = require("puppeteer-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+/** Longest wait for a page to load, and for an answer of the browser, in milliseconds. */
+const PATIENCE = 60_000;
+/** Between two looks for what is waited for, in milliseconds. */
+const LOOK = 20;
+/** Of contrasts and names, not of habits. */
+const GRAVE = ["serious", "critical"];
+
+const BROWSERS = {
+    chromium: {
+        browser: "chrome",
+        executablePath: "/usr/bin/chromium",
+        pipe: true,
+        userDataDir: profile,
+        // all of it runs as root in namespaces of the tests, and looks for nothing outside
+        args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
+        // a tab in the background is to be treated as one
+        ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
+    },
+    firefox: {
+        browser: "firefox",
+        executablePath: "/usr/bin/firefox-esr",
+        userDataDir: profile,
+        extraPrefsFirefox: { "layout.css.prefers-color-scheme.content-override": theme === "dark" ? 0 : 1 },
+    },
+};
+
+const browser = await puppeteer.launch({ headless: true, protocolTimeout: PATIENCE, ...BROWSERS[name] });
+const tabs = new Map();
+/** What no test asks for one by one: errors of all tabs, and every address that was asked for something. */
+const seen = { errors: [], requests: [] };
+
+async function open({ tab, url }) {
+    const page = tabs.get(tab) ?? (await newTab(tab));
+    await page.goto(url, { waitUntil: "load", timeout: PATIENCE });
+}
+
+async function newTab(tab) {
+    const page = await browser.newPage();
+    tabs.set(tab, page);
+    await page.setViewport({ width: 1280, height: 900 });
+    page.on("console", (message) => message.type() === "error" && seen.errors.push(`${message.text()} (${message.location().url ?? ""})`));
+    page.on("pageerror", (error) => seen.errors.push(String(error.stack ?? error)));
+    page.on("request", (request) => seen.requests.push(request.url()));
+    if (name === "chromium") {
+        await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }]);
+    }
+    return page;
+}
+
+/** Nobody writes into a tab that is not seen. */
+async function inFront(tab) {
+    const page = tabs.get(tab);
+    await page.bringToFront();
+    return page;
+}
+
+/** Until an expression is true, or what it is then: its value, and how many milliseconds that took. */
+async function until({ tab, js, ms }) {
+    const begun = performance.now();
+    for (;;) {
+        const value = await tabs.get(tab).evaluate(js);
+        const took = performance.now() - begun;
+        if (value || took > ms) {
+            return { value, took };
+        }
+        await new Promise((done) => setTimeout(done, LOOK));
+    }
+}
+
+/** What axe-core finds to be a grave hindrance. */
+async function hindrances({ tab }) {
+    const page = tabs.get(tab);
+    await page.evaluate(axe);
+    const found = await page.evaluate(async () => (await globalThis.axe.run(document, { resultTypes: ["violations"] })).violations);
+    return found
+        .filter(({ impact }) => GRAVE.includes(impact))
+        .map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.target.join(" ")} (${node.failureSummary?.replace(/\s+/g, " ")})`).join("; ")}`);
+}
+
+const commands = {
+    open,
+    until,
+    hindrances,
+    eval: ({ tab, js }) => tabs.get(tab).evaluate(js),
+    click: async ({ tab, at }) => (await inFront(tab)).locator(at).setTimeout(PATIENCE).click(),
+    type: async ({ tab, at, text }) => (await inFront(tab)).type(at, text),
+    press: ({ tab, key }) => tabs.get(tab).keyboard.press(key),
+    size: ({ tab, width, height }) => tabs.get(tab).setViewport({ width, height }),
+    reload: async ({ tab }) => void (await tabs.get(tab).reload({ timeout: PATIENCE })),
+    shot: async ({ tab, path }) => writeFileSync(path, await tabs.get(tab).screenshot({ fullPage: true })),
+    seen: () => seen,
+    close: ({ tab }) => tabs.get(tab).close(),
+};
+
+const answer = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+answer({ value: await browser.version() });
+for await (const line of createInterface({ input: process.stdin })) {
+    const { do: what, ...rest } = JSON.parse(line);
+    try {
+        answer({ value: (await commands[what](rest)) ?? null });
+    } catch (error) {
+        answer({ error: `${what} ${JSON.stringify(rest).slice(0, 200)}: ${error.message}` });
+    }
+}
+await browser.close();

@@ -1,0 +1,305 @@
+//! The pages in Chromium and Firefox, each on a host of the lab. `netns-tests/browser/drive.mjs` drives them, and
+//! `netns-tests/setup web` fetches what that needs; `make web` makes the pages. Pictures of what was seen last are left in
+//! TARGET/browser/shots.
+
+mod dashboard;
+mod node;
+mod playground;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually};
+use serde_json::{Value, json};
+
+use crate::{PROGRAM, world};
+
+/// The driver gives up before that, and says on what.
+const SILENCE: Duration = Duration::from_secs(150);
+
+const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/drive.mjs");
+
+/// Whose browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Chromium,
+    Firefox,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Chromium => "chromium",
+            Kind::Firefox => "firefox",
+        })
+    }
+}
+
+/// What the user prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    Light,
+    Dark,
+}
+
+/// Runs a test in a world of its own for each browser.
+fn in_each_browser(name: &str, test: impl Fn(&Lab, Kind) -> Result<()>) {
+    for kind in [Kind::Chromium, Kind::Firefox] {
+        world(&format!("{name}-{kind}"), |lab| test(lab, kind));
+    }
+}
+
+/// A folder of what was built: of the pages, or of what drives browsers.
+fn built(folder: &str) -> Result<PathBuf> {
+    let target = Path::new(PROGRAM).ancestors().nth(2).context("target")?;
+    let path = target.join(folder);
+    ensure!(
+        path.exists(),
+        "{} is missing: netns-tests/setup web, make web",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A browser that runs, and all that it has started; gone when dropped.
+struct Browser {
+    title: String,
+    driver: Child,
+    talk: RefCell<(ChildStdin, Receiver<String>)>,
+}
+
+/// A tab.
+struct Page<'a> {
+    browser: &'a Browser,
+    tab: &'a str,
+}
+
+impl Browser {
+    /// Starts one on this host.
+    fn start(host: &Host, kind: Kind, theme: Theme) -> Result<Browser> {
+        let title = format!("{kind}-{}", format!("{theme:?}").to_lowercase());
+        let profile = host.path(&title);
+        fs::create_dir_all(&profile)?;
+        let log = host.path(&format!("logs/{title}.err"));
+        // whatever the browser starts ends with its process namespace
+        let apart = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+        let mut command = host.command("unshare")?;
+        let theme = format!("{theme:?}").to_lowercase();
+        command
+            .args(apart)
+            .args(["node", DRIVER])
+            .arg(built("browser")?)
+            .arg(kind.to_string())
+            .args([&profile, Path::new(&theme)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(log)?);
+        let mut driver = command.spawn()?;
+        let stdin = driver.stdin.take().context("a pipe")?;
+        let stdout = driver.stdout.take().context("a pipe")?;
+        let (to, answers) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines();
+            lines
+                .map_while(Result::ok)
+                .try_for_each(|line| to.send(line))
+        });
+        let talk = RefCell::new((stdin, answers));
+        let browser = Browser {
+            title: format!("{}-{title}", host.name()),
+            driver,
+            talk,
+        };
+        browser.answer().context("the browser does not start")?;
+        Ok(browser)
+    }
+
+    fn ask(&self, what: &str, tab: &str, mut more: Value) -> Result<Value> {
+        more["do"] = what.into();
+        more["tab"] = tab.into();
+        writeln!(self.talk.borrow_mut().0, "{more}")?;
+        self.answer()
+    }
+
+    fn answer(&self) -> Result<Value> {
+        let line = self.talk.borrow().1.recv_timeout(SILENCE);
+        let line = line.with_context(|| format!("{} says nothing", self.title))?;
+        let mut answer: Value = serde_json::from_str(&line)?;
+        match answer["error"].as_str() {
+            Some(error) => bail!("{}: {error}", self.title),
+            None => Ok(answer["value"].take()),
+        }
+    }
+
+    /// A tab, new or known.
+    fn open<'a>(&'a self, tab: &'a str, url: &str) -> Result<Page<'a>> {
+        self.ask("open", tab, json!({ "url": url }))?;
+        Ok(Page { browser: self, tab })
+    }
+
+    /// No page has said an error so far, and all that was asked for was asked from these.
+    fn expect_clean(&self, from: &[&str]) -> Result<()> {
+        let seen = self.ask("seen", "", json!({}))?;
+        ensure!(seen["errors"] == json!([]), "{}", seen["errors"]);
+        let requests = seen["requests"].as_array().context("requests")?;
+        ensure!(!requests.is_empty(), "no request was seen");
+        for url in requests.iter().filter_map(Value::as_str) {
+            let inside = ["data:", "blob:"].iter().chain(from);
+            ensure!(inside.clone().any(|known| url.starts_with(known)), "{url}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // nobody is left to hear of an error here
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+impl Page<'_> {
+    fn ask(&self, what: &str, more: Value) -> Result<Value> {
+        self.browser.ask(what, self.tab, more)
+    }
+
+    /// The value of an expression.
+    fn eval(&self, js: &str) -> Result<Value> {
+        self.ask("eval", json!({ "js": js }))
+    }
+
+    /// Waits until an expression is true, or anything that counts as true: that, and how long it took.
+    fn until(&self, js: &str) -> Result<(Value, Duration)> {
+        let ms = u64::try_from(DEADLINE.as_millis())?;
+        let mut found = self.ask("until", json!({ "js": js, "ms": ms }))?;
+        let took = Duration::from_secs_f64(found["took"].as_f64().context("took")? / 1_000.0);
+        let value = found["value"].take();
+        let is_true =
+            !matches!(&value, Value::Null | Value::Bool(false)) && value != "" && value != 0;
+        if !is_true {
+            let shot = self.shot("failed").map(|path| path.display().to_string());
+            bail!(
+                "{}: waited until {js}; the page says: {} ({shot:?})",
+                self.browser.title,
+                self.eval("document.body.innerText.slice(0, 4000)")?
+            );
+        }
+        Ok((value, took))
+    }
+
+    /// Waits until an element says this.
+    fn until_says(&self, at: &str, words: &str) -> Result<Duration> {
+        let js = format!(
+            "[...document.querySelectorAll({})].some((e) => e.textContent.includes({}))",
+            json!(at),
+            json!(words)
+        );
+        self.until(&js).map(|(_, took)| took)
+    }
+
+    /// A click with the mouse.
+    fn click(&self, at: &str) -> Result<()> {
+        self.ask("click", json!({ "at": at })).map(drop)
+    }
+
+    /// Writes into a field, in place of what was there.
+    fn fill(&self, at: &str, text: &str) -> Result<()> {
+        self.eval(&format!("document.querySelector({}).value = ''", json!(at)))?;
+        self.ask("type", json!({ "at": at, "text": text }))
+            .map(drop)
+    }
+
+    /// Loads the page anew.
+    fn reload(&self) -> Result<()> {
+        self.ask("reload", json!({})).map(drop)
+    }
+
+    /// A key.
+    fn press(&self, key: &str) -> Result<()> {
+        self.ask("press", json!({ "key": key })).map(drop)
+    }
+
+    /// Presses a key until what has the focus is one of these.
+    fn press_until(&self, key: &str, at: &str) -> Result<()> {
+        for _ in 0..60 {
+            self.press(key)?;
+            if self.eval(&format!("document.activeElement.matches({})", json!(at)))? == true {
+                return Ok(());
+            }
+        }
+        bail!("{key} leads to no {at}");
+    }
+
+    /// A narrow window, as phones have: all nodes are on the map, and nothing scrolls sideways.
+    fn expect_fits_a_phone(&self) -> Result<()> {
+        self.ask("size", json!({ "width": 390, "height": 844 }))?;
+        self.until("innerWidth === 390")?;
+        self.until(
+            "[...document.querySelectorAll('#map .node')].map((node) => node.getBoundingClientRect()).every(({ left, right }) => left >= 0 && right <= 390)",
+        )?;
+        let width = self.eval("document.documentElement.scrollWidth")?;
+        self.shot("phone")?;
+        ensure!(width.as_u64() <= Some(390), "{width} pixels wide");
+        self.ask("size", json!({ "width": 1280, "height": 900 }))
+            .map(drop)
+    }
+
+    /// axe-core finds no serious and no critical hindrance.
+    fn expect_open_to_all(&self) -> Result<()> {
+        let found = self.ask("hindrances", json!({}))?;
+        let found = found.as_array().context("a list")?;
+        ensure!(found.is_empty(), "{}: {found:#?}", self.browser.title);
+        Ok(())
+    }
+
+    /// A picture of the whole page.
+    fn shot(&self, name: &str) -> Result<PathBuf> {
+        let folder = built("browser")?.join("shots");
+        fs::create_dir_all(&folder)?;
+        let test = std::thread::current()
+            .name()
+            .unwrap_or("test")
+            .replace("::", "-");
+        let path = folder.join(format!("{test}-{}-{name}.png", self.browser.title));
+        self.ask("shot", json!({ "path": path }))?;
+        Ok(path)
+    }
+}
+
+/// Of the table `at`: whether there is a row of which this is true.
+fn some_row(at: &str, row: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('{at} tbody tr')].some((tr) => {{ \
+            const [first, second, third, ...rest] = [...tr.cells].map((cell) => cell.textContent); \
+            return {row}; }})"
+    )
+}
+
+/// Serves a folder, as any web server does: it, and where.
+fn serve_folder(host: &Host, folder: &Path, port: u16) -> Result<(Process, String)> {
+    let (folder, port) = (folder.display().to_string(), port.to_string());
+    let args = [
+        "-m",
+        "http.server",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        &folder,
+    ];
+    let server = host.spawn("python3", &args)?;
+    eventually("the web server listens", || {
+        let open = lcroute_lab::lab::open_sockets(server.pid())?;
+        ensure!(!open.is_empty(), "not yet");
+        Ok(())
+    })?;
+    Ok((server, format!("http://127.0.0.1:{port}/")))
+}

@@ -1,0 +1,198 @@
+//! The dashboard, of a network of three hosts in a row behind closed firewalls.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Lab, Member, Network};
+use serde_json::json;
+
+use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
+use crate::web::serve;
+
+const GROUP: &str = "ff1e::42";
+/// Nodes on the map.
+const NODES: &str = "document.querySelectorAll('#map .node').length";
+
+/// a, b and c, each linked with the next; all report.
+fn row(lab: &Lab) -> Result<Network> {
+    let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
+    for host in &hosts {
+        host.configure("[web]\nreport = true\n")?;
+    }
+    let mut network = lab.network(hosts)?;
+    network.members.iter_mut().try_for_each(Member::start)?;
+    for (member, links) in network.members.iter().zip([1, 2, 1]) {
+        member.wait_links(links)?;
+    }
+    Ok(network)
+}
+
+/// What stands at a node of the map, for who cannot see it.
+fn node(name: &str, words: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#map .node')].some((node) => {{ \
+            const label = node.getAttribute('aria-label'); \
+            return label.startsWith({}) && label.includes({}); }})",
+        json!(format!("{name},")),
+        json!(words)
+    )
+}
+
+/// State, peers, nodes and links.
+fn expect_network(page: &Page) -> Result<()> {
+    page.until("document.querySelector('#name').textContent === 'a'")?;
+    page.until_says("#state", "connected, 1 peer")?;
+    page.until(&some_row(
+        "#peers",
+        "first === 'b' && second.includes('connected')",
+    ))?;
+    page.until(&format!("{NODES} === 3"))?;
+    page.until("[...document.querySelectorAll('#map path.link:not(.lit)')].map((p) => p.getAttribute('d') ?? '').join('').split('M').length === 3")?;
+    for (name, words) in [("a", "this node"), ("b", "2 links"), ("c", "1 link")] {
+        page.until(&node(name, words))?;
+    }
+    Ok(())
+}
+
+/// The packets of a, by b, to c: on the map and in its table.
+fn expect_flow(page: &Page) -> Result<()> {
+    page.until("document.querySelectorAll('#map .flow:not(.idle)').length === 2")?;
+    page.until("[...document.querySelectorAll('#map text.rate:not(.hidden)')].filter((t) => /^[1-9].*\\/s$/.test(t.textContent)).length === 2")?;
+    page.click("#as-tables summary")?;
+    for (from, to) in [("a", "b"), ("b", "c")] {
+        let row = format!(
+            "first === '{from}' && second === '{to}' && parseFloat(third) > 20 && parseFloat(third) < 100"
+        );
+        page.until(&some_row("#edges", &row))?;
+    }
+    page.click("#as-tables summary")
+}
+
+/// Without a mouse: the group's tree.
+fn choose_the_group(page: &Page) -> Result<()> {
+    page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
+    page.press_until("Tab", "#choose input")?;
+    page.press("ArrowDown")?;
+    page.until_says("#map-title", GROUP)?;
+    for (name, words) in [("a", "sends"), ("b", "passes packets on"), ("c", "listens")] {
+        page.until(&node(name, words))?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and what `make web` makes"]
+fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
+    in_each_browser("dashboard", |lab, kind| {
+        let mut network = row(lab)?;
+        let [a, b, c] = network.nodes()?;
+        let receiver = c.host.receive(GROUP, &[])?;
+        a.wait_wanted(GROUP, b)?;
+        let _sender = a.host.send_for_ever(GROUP)?;
+        let (_pages, address) = serve(&a.host)?;
+        let (origin, _) = address.split_once("/#").context("a key")?;
+
+        let browser = Browser::start(&a.host, kind, Theme::Light)?;
+        let page = browser.open("dashboard", &address)?;
+        expect_network(&page)?;
+        expect_flow(&page)?;
+        choose_the_group(&page)?;
+        page.shot("tree")?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+
+        drop(receiver);
+        network.members[2].daemon()?.kill()?;
+        let begun = Instant::now();
+        page.until(&format!("{NODES} === 2"))?;
+        println!(
+            "{kind}: a killed node is gone from the map after {:?}",
+            begun.elapsed()
+        );
+        network.members[2].start()?;
+        page.until(&format!("{NODES} === 3"))?;
+
+        network.members[0].daemon()?.kill()?;
+        page.until("!document.querySelector('#problem').hidden && document.querySelector('#problem').textContent !== ''")?;
+        page.until("document.body.matches('.stale')")?;
+        page.shot("no-daemon")?;
+        page.expect_open_to_all()?;
+        network.members[0].start()?;
+        page.until(
+            "document.querySelector('#problem').hidden && !document.body.matches('.stale')",
+        )?;
+        page.until_says("#state", "connected, 1 peer")?;
+        browser.expect_clean(&[origin])?;
+
+        // the same in the dark
+        drop(browser);
+        let browser = Browser::start(&network.members[0].host, kind, Theme::Dark)?;
+        let page = browser.open("dashboard", &address)?;
+        expect_network(&page)?;
+        page.click("#check")?;
+        page.until("document.querySelectorAll('#findings li').length > 3")?;
+        page.expect_open_to_all()?;
+        page.shot("dark")?;
+        browser.expect_clean(&[origin])
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers"]
+fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
+    in_each_browser("dashboard-origin", |lab, kind| {
+        let network = lab.closed_network(["a"])?;
+        let host = &network.members[0].host;
+        let (_pages, address) = serve(host)?;
+        let (origin, key) = address.split_once("/#").context("a key")?;
+        let (_server, other) = serve_folder(host, &host.path("cache"), 8000)?;
+        let browser = Browser::start(host, kind, Theme::Light)?;
+
+        // with the key in hand, by this page's own rights it is read
+        let read = |mode: &str, headers: &str| {
+            format!(
+                "fetch({}, {{ mode: '{mode}', headers: {headers} }}).then(async (answer) => {{ \
+                    const first = await answer.body?.getReader().read(); \
+                    return answer.type + ' ' + answer.status + ' ' + (first?.value?.length ?? 0); \
+                 }}, (error) => error.name)",
+                json!(format!("{origin}/api/watch"))
+            )
+        };
+        let with_key = format!("{{ Authorization: 'Bearer {key}' }}");
+        let page = browser.open("own", &address)?;
+        let own = page.eval(&read("cors", &with_key))?;
+        ensure!(
+            own.as_str()
+                .is_some_and(|own| own.starts_with("basic 200 ")),
+            "{own}"
+        );
+
+        // a page of another site
+        let foreign = browser.open("foreign", &other)?;
+        ensure!(foreign.eval(&read("cors", &with_key))? == "TypeError");
+        ensure!(foreign.eval(&read("cors", "{}"))? == "TypeError");
+        let blind = foreign.eval(&read("no-cors", "{}"))?;
+        ensure!(blind == "TypeError" || blind == "opaque 0 0", "{blind}");
+
+        // in a frame of another site
+        foreign.eval(&format!(
+            "new Promise((done) => {{ const frame = document.createElement('iframe'); frame.onload = () => done(true); \
+                frame.src = {}; document.body.append(frame); }})",
+            json!(address)
+        ))?;
+        let inside = foreign.eval("(() => { try { return document.querySelector('iframe').contentDocument?.title ?? 'nothing'; } catch { return 'nothing'; } })()")?;
+        ensure!(inside == "nothing", "{inside}");
+
+        // a name of somebody else that leads here
+        let port = origin.rsplit(':').next().context("a port")?;
+        let rebound = browser.open("rebound", &format!("http://evil.localhost:{port}/"))?;
+        let says = rebound.eval("document.body.innerText")?;
+        ensure!(says.as_str().is_some_and(|s| s.contains("name")), "{says}");
+        let data = rebound.eval(&read("cors", &with_key).replace(origin, ""))?;
+        ensure!(
+            data.as_str().is_some_and(|s| s.starts_with("basic 421 ")),
+            "{data}"
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,521 @@
+//! The node page: a tab that is a member of a network of daemons behind closed firewalls.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+use librecast::id::PeerId;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::{Browser, Kind, Page, Theme, in_each_browser, some_row};
+use crate::web::serve;
+use crate::world;
+
+const GROUP: &str = "ff1e::42";
+/// Another group.
+const MARK: &str = "ff1e::43";
+/// How many datagrams of the group in view have come.
+const COUNT: &str =
+    "parseInt(document.querySelector('#joined small')?.textContent.replace(/,/g, '') ?? '-1')";
+
+/// The same, once no more come for a while.
+const REST: &str = "(async () => { for (let count = -2; ; ) { const now = COUNT; if (now === count) return now; count = now; \
+    await new Promise((done) => setTimeout(done, 2500)); } })()";
+
+/// Two linked daemons, and hosts for browsers, which serve themselves the page; all behind closed firewalls.
+struct Meeting {
+    network: Network,
+    visitors: Vec<Visitor>,
+}
+
+struct Visitor {
+    host: Host,
+    origin: String,
+    _pages: Process,
+}
+
+fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    for host in &hosts {
+        host.configure("[web]\nreport = true\n")?;
+    }
+    let mut network = lab.network(hosts)?;
+    if has_relay {
+        network.signalling.kill()?;
+        network.signalling.args.clear();
+        network.signalling.start()?;
+    }
+    network.start()?;
+    let visitor = |host: Host| {
+        let (pages, address) = serve(&host)?;
+        let (origin, _) = address.split_once("/#").context("a key")?;
+        let origin = origin.to_owned();
+        Ok(Visitor {
+            host,
+            origin,
+            _pages: pages,
+        })
+    };
+    let visitors = lab.closed_hosts(visitors)?.into_iter().map(visitor);
+    Ok(Meeting {
+        network,
+        visitors: visitors.collect::<Result<_>>()?,
+    })
+}
+
+impl Meeting {
+    /// What pages ask for: themselves, and the signalling server, whose WebSocket Firefox counts among requests.
+    fn expect_clean(&self, browser: &Browser, visitor: &Visitor) -> Result<()> {
+        let server = self.network.signalling.url()?;
+        let as_http = server.replace("ws:", "http:");
+        browser.expect_clean(&[&visitor.origin, &server, &as_http])
+    }
+
+    /// A page that is a member, with links to all others.
+    fn join<'a>(&self, browser: &'a Browser, visitor: &Visitor, links: usize) -> Result<Page<'a>> {
+        let page = browser.open("node", &format!("{}/node/", visitor.origin))?;
+        become_member(&page, &self.network.token)?;
+        until_links(&page, links)?;
+        Ok(page)
+    }
+}
+
+fn become_member(page: &Page, token: &str) -> Result<()> {
+    page.fill("#token", token)?;
+    page.click("#become button.primary")
+}
+
+/// How long until so many links are up.
+fn until_links(page: &Page, count: usize) -> Result<Duration> {
+    let begun = Instant::now();
+    let s = if count == 1 { "" } else { "s" };
+    page.until(&format!(
+        "document.querySelector('#state').textContent === 'connected, {count} link{s}'"
+    ))?;
+    Ok(begun.elapsed())
+}
+
+fn name(page: &Page) -> Result<String> {
+    let name = page.eval("document.querySelector('#name').textContent")?;
+    Ok(name.as_str().context("a name")?.to_owned())
+}
+
+fn listen(page: &Page, group: &str) -> Result<()> {
+    page.fill("#group", group)?;
+    page.click("#listen button")
+}
+
+/// Datagrams that found the sockets of this host full.
+fn full_sockets(host: &Host) -> Result<u64> {
+    let v6 = host.namespace().read("/proc/thread-self/net/snmp6")?;
+    let v4 = host.namespace().read("/proc/thread-self/net/snmp")?;
+    let mut udp = v4.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (udp.next().context("Udp")?, udp.next().context("Udp")?);
+    let of_v4 = names
+        .split(' ')
+        .zip(values.split(' '))
+        .filter(|(name, _)| *name == "RcvbufErrors");
+    let of_v6 = v6
+        .lines()
+        .filter_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
+    let all = of_v4.map(|(_, value)| value).chain(of_v6);
+    all.map(|value| Ok(value.trim().parse::<u64>()?)).sum()
+}
+
+/// What `member` says of its link to a page.
+fn link(member: &Member, page: &str) -> Result<Value> {
+    let peers = member.peers()?;
+    let found = peers.into_iter().find(|peer| peer["name"] == page);
+    found.with_context(|| format!("{page} is no peer"))
+}
+
+/// Waits until the host knows that another member listens to the group, or that none does.
+fn until_wanted(member: &Member, group: &str, is_wanted: bool) -> Result<()> {
+    eventually("others want the group, or do no longer", || {
+        let groups = member.groups()?;
+        let found = groups.iter().find(|found| found["group"] == group);
+        let links = found
+            .and_then(|found| found["links"].as_array())
+            .map_or(0, Vec::len);
+        ensure!((links > 0) == is_wanted, "{links} links");
+        Ok(())
+    })
+}
+
+fn say(member: &Member, group: &str, words: &str) -> Result<()> {
+    let said = member.host.run("lcroute", &["say", group, words])?;
+    said.success().map(drop)
+}
+
+/// Says something until it is heard: what is sent before all know who listens may be lost.
+fn say_until(page: &Page, words: &str, heard: impl Fn() -> Result<()>) -> Result<()> {
+    eventually("the page is heard", || {
+        page.fill("#words", words)?;
+        page.click("#say button")?;
+        within(Duration::from_secs(2), "it is heard", &heard)
+    })
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_is_a_member_by_either_role_of_negotiation() {
+    in_each_browser("node-member", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Dark)?;
+        let page = browser.open("node", &format!("{}/node/", visitor.origin))?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        page.shot("door")?;
+        // each visit has a key of its own; the smaller PeerId offers
+        let mut roles = [0, 0];
+        while roles.contains(&0) || roles.iter().sum::<usize>() < 6 {
+            become_member(&page, &meeting.network.token)?;
+            let took = until_links(&page, 2)?;
+            let own = link(a, &name(&page)?)?["peer_id"]
+                .as_str()
+                .context("a PeerId")?
+                .parse::<PeerId>()?;
+            let offers = [a, b]
+                .into_iter()
+                .map(|m| Ok(own < m.peer_id()?.parse::<PeerId>()?));
+            let offers = offers.collect::<Result<Vec<bool>>>()?;
+            offers
+                .iter()
+                .for_each(|offers| roles[usize::from(*offers)] += 1);
+            println!("{kind}: two links after {took:?}, the page offered {offers:?}");
+            ensure!(
+                roles.iter().sum::<usize>() < 40,
+                "always the same role: {roles:?}"
+            );
+            page.click("#leave")?;
+            page.until_says("#problem", "You have left")?;
+            eventually("the daemons know that it has gone", || {
+                let links = [a.linked_with()?.len(), b.linked_with()?.len()];
+                ensure!(links == [1, 1], "{links:?}");
+                Ok(())
+            })?;
+        }
+        page.expect_open_to_all()?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
+    in_each_browser("node-words", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        let own = name(&page)?;
+        page.until("document.querySelectorAll('#map .node').length === 3")?;
+        listen(&page, MARK)?;
+        listen(&page, GROUP)?;
+        for group in [MARK, GROUP] {
+            until_wanted(a, group, true)?;
+        }
+        say(a, GROUP, "from a host")?;
+        page.until_says("#heard li", "from a host")?;
+        page.until_says("#heard li", "a to ff1e::42")?;
+
+        let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
+        say_until(&page, "from a page", || {
+            let heard = listener.stdout();
+            let is_heard = heard
+                .lines()
+                .any(|line| line.contains("from a page") && line.contains(&own));
+            ensure!(is_heard, "{heard}");
+            Ok(())
+        })?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        page.shot("words")?;
+
+        page.click(&format!("#joined [aria-label=\"Leave {GROUP}\"]"))?;
+        drop(listener);
+        until_wanted(a, GROUP, false)?;
+        say(a, GROUP, "too late")?;
+        // goes the same way, behind it
+        say(a, MARK, "after that")?;
+        page.until_says("#heard li", "after that")?;
+        let heard = page.eval("document.querySelector('#heard').textContent")?;
+        ensure!(
+            heard
+                .as_str()
+                .is_some_and(|heard| !heard.contains("too late")),
+            "{heard}"
+        );
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn pages_of_two_browsers_hear_each_other() {
+    world("node-pages", |lab| {
+        let meeting = meeting(lab, &["left", "right"], false)?;
+        let [left, right] = &meeting.visitors[..] else {
+            unreachable!("two were asked for");
+        };
+        let chromium = Browser::start(&left.host, Kind::Chromium, Theme::Light)?;
+        let firefox = Browser::start(&right.host, Kind::Firefox, Theme::Light)?;
+        let one = meeting.join(&chromium, left, 2)?;
+        let other = meeting.join(&firefox, right, 3)?;
+        until_links(&one, 3)?;
+        for (from, to) in [(&one, &other), (&other, &one)] {
+            listen(to, GROUP)?;
+            let words = format!("from {}", name(from)?);
+            from.fill("#to", GROUP)?;
+            let heard = format!(
+                "document.querySelector('#heard').textContent.includes({})",
+                json!(words)
+            );
+            say_until(from, &words, || {
+                ensure!(to.eval(&heard)? == true, "not yet");
+                Ok(())
+            })?;
+            let link = some_row(
+                "#peers",
+                &format!(
+                    "first === {} && second.includes('connected') && third.startsWith('direct')",
+                    json!(name(to)?)
+                ),
+            );
+            from.until(&link)?;
+        }
+        meeting.expect_clean(&chromium, left)?;
+        meeting.expect_clean(&firefox, right)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_takes_two_thousand_packets_a_second() {
+    in_each_browser("node-rate", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        listen(&page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        // until all agree about the tree, packets may be lost
+        a.host.send(GROUP, 500, &["--rate", "500"])?;
+        page.until(&format!("{COUNT} > 0"))?;
+        let rest = REST.replace("COUNT", COUNT);
+        let before = page.eval(&rest)?.as_u64().context("a number")?;
+        // what a machine loses that has other things to do: its host's queue was too old, or the browser's socket full
+        let lost = || {
+            Ok::<_, anyhow::Error>([
+                a.counter("drops/queue_delay")?,
+                full_sockets(&visitor.host)?,
+            ])
+        };
+        let earlier = lost()?;
+        a.host
+            .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
+        page.until(&format!("{COUNT} >= {before} + 19000"))?;
+        let heard = page.eval(&rest)?.as_u64().context("a number")? - before;
+        let [late, full] = [0, 1].map(|n| lost().map(|now| now[n] - earlier[n]));
+        let (late, full) = (late?, full?);
+        println!(
+            "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
+        );
+        // a packet is up to two datagrams
+        ensure!(
+            heard <= 20_000 && heard + late + full >= 20_000,
+            "{heard} came; the host's drops: {}",
+            a.status()?["counters"]["drops"]
+        );
+        page.shot("after-20000-packets")?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothing() {
+    in_each_browser("node-busy", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        listen(&page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        let begun = Instant::now();
+
+        let args = ["--count", "200", "--rate", "50"];
+        let mut sender = a.host.spawn("mc-send", &[&[GROUP][..], &args].concat())?;
+        page.eval(
+            "(() => { const end = performance.now() + 3000; while (performance.now() < end); })()",
+        )?;
+        ensure!(
+            sender.wait(lcroute_lab::lab::DEADLINE)? == 0,
+            "{}",
+            sender.stderr()
+        );
+        page.until(&format!("{COUNT} === 200"))?;
+
+        let _front = browser.open("front", "about:blank")?;
+        page.until("document.visibilityState === 'hidden'")?;
+        a.host.send(GROUP, 1_000, &["--rate", "50"])?;
+        page.until(&format!("{COUNT} === 1200"))?;
+        ensure!(page.eval("document.visibilityState")? == "hidden");
+        let (since, passed) = (link(a, &name(&page)?)?, begun.elapsed().as_secs());
+        ensure!(
+            since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
+            "a new link since {passed} s: {since}"
+        );
+        println!("{kind}: 200 packets while 3 s busy, 1,000 in 20 s behind another tab: all came");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_notices_a_frozen_daemon_and_comes_back_after_a_reload() {
+    in_each_browser("node-frozen", |lab, kind| {
+        let mut meeting = meeting(lab, &["visitor"], false)?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        let frozen = meeting.network.members[1].daemon()?;
+        page.until(&some_row(
+            "#peers",
+            "first === 'b' && second.includes('connected')",
+        ))?;
+        frozen.signal(Signal::SIGSTOP)?;
+        let begun = Instant::now();
+        page.until(&format!(
+            "!({})",
+            some_row("#peers", "first === 'b' && second.includes('connected')")
+        ))?;
+        println!("{kind}: a frozen daemon shows after {:?}", begun.elapsed());
+        frozen.signal(Signal::SIGCONT)?;
+        until_links(&page, 2)?;
+
+        let own = name(&page)?;
+        let id = |member: &Member| Ok::<_, anyhow::Error>(link(member, &own)?["peer_id"].clone());
+        let before = id(&meeting.network.members[0])?;
+        page.reload()?;
+        println!(
+            "{kind}: two links {:?} after a reload",
+            until_links(&page, 2)?
+        );
+        ensure!(name(&page)? == own, "{} is {own} no longer", name(&page)?);
+        ensure!(id(&meeting.network.members[0])? == before, "another PeerId");
+        let stored = page.eval(
+            "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])",
+        )?;
+        ensure!(
+            !stored.to_string().contains(&meeting.network.token),
+            "the token is kept"
+        );
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn what_is_wrong_with_a_token_is_said_in_plain_words() {
+    in_each_browser("node-tokens", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let token = &meeting.network.token;
+        let visitor = &meeting.visitors[0];
+        let server = meeting.network.signalling.url()?;
+        let invite = |more: &[&str]| {
+            let args = [&["invite", "--signal", &server], more].concat();
+            let invited = a.host.run("lcroute", &args)?.success()?.stdout;
+            Ok::<_, anyhow::Error>(invited.trim().to_owned())
+        };
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = browser.open("node", &format!("{}/node/#{token}", visitor.origin))?;
+        page.until("location.href.endsWith('/node/')")?;
+        ensure!(page.eval("document.querySelector('#token').value")? == json!(token));
+
+        let short = invite(&["--ttl", "1s"])?;
+        let expired = |words: &str| {
+            become_member(&page, &short)?;
+            page.until(&format!(
+                "document.querySelector('#problem').textContent.includes({})",
+                json!(words)
+            ))
+        };
+        for (bad, words) in [
+            ("hello", "not a token"),
+            (&token[..token.len() - 3], "copied whole"),
+        ] {
+            become_member(&page, bad)?;
+            page.until_says("#problem", words)?;
+        }
+        let unix = || std::time::UNIX_EPOCH.elapsed().map(|t| t.as_secs());
+        let later = unix()? + 3;
+        eventually("the token has expired", || {
+            ensure!(unix()? >= later, "not yet");
+            Ok(())
+        })?;
+        expired("This token has expired")?;
+
+        let other = invite(&[])?;
+        become_member(&page, &other)?;
+        until_links(&page, 2)?;
+        page.shot("member")?;
+        // a copy of a tab has its storage
+        let kept = page.eval("sessionStorage.getItem('lcroute visit')")?;
+        let copy = browser.open("copy", &format!("{}/node/", visitor.origin))?;
+        copy.eval(&format!("sessionStorage.setItem('lcroute visit', {kept})"))?;
+        copy.reload()?;
+        copy.until_says("#problem", "Another tab is this member already")?;
+        copy.expect_open_to_all()?;
+        copy.shot("second-tab")?;
+        ensure!(page.eval("document.querySelector('#state').textContent")? == "connected, 2 links");
+
+        a.host
+            .run("lcroute", &["revoke", "--token", &other])?
+            .success()?;
+        page.until_says("#problem", "expelled from the network")?;
+        // and who comes by it afterwards
+        become_member(&copy, &other)?;
+        copy.until_says("#problem, #state", "expelled")?;
+        become_member(&page, token)?;
+        until_links(&page, 2)?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_whose_udp_is_dropped_is_linked_by_the_relay() {
+    in_each_browser("node-relay", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], true)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        visitor.host.drop_udp()?;
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let begun = Instant::now();
+        let page = meeting.join(&browser, visitor, 2)?;
+        println!(
+            "{kind}: two links by the relay {:?} after the page was opened",
+            begun.elapsed()
+        );
+        for peer in ["a", "b"] {
+            let row = format!(
+                "first === '{peer}' && second.includes('connected') && third.startsWith('by a relay')"
+            );
+            page.until(&some_row("#peers", &row))?;
+        }
+        listen(&page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        a.host.send(GROUP, 300, &["--size", "1150"])?;
+        page.until(&format!("{COUNT} === 300"))?;
+        page.shot("by-the-relay")?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
