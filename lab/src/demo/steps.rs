@@ -1,9 +1,9 @@
 //! What the demo shows. Each step checks what it says: a wrong number is a failed demo.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::narrator::{Narrator, Step, grouped};
@@ -20,6 +20,9 @@ const GROUP: &str = "ff1e::42";
 const PACKETS: u64 = 500;
 /// UDP payload of a packet.
 const SIZE: u64 = 1_200;
+/// Packets a second of a sender that goes on.
+const RATE: &str = "500";
+const MANY: [&str; 7] = [GROUP, "--count", "1000000", "--rate", RATE, "--size", "200"];
 const FOLDER_BYTES: usize = 4_000_000;
 
 /// The whole demo.
@@ -47,8 +50,9 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
     narrator.step(
         "lcroute runs: each host has lc0, and a link to each other one",
         |step| {
+            let begin = Instant::now();
             network.start()?;
-            links(&network, step)
+            links(&network, begin, step)
         },
     )?;
     narrator.step(
@@ -70,6 +74,12 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
     narrator.step("All join, then one leaves", |step| {
         join_and_leave(&network, first, step)
     })?;
+    if names.len() > 2 {
+        narrator.step(
+            "A path breaks, a router dies: packets find their way",
+            |step| heal(lab, &mut network, step),
+        )?;
+    }
     narrator.step("The signalling server dies: links stay", |step| {
         without_signalling(&mut network, step)
     })?;
@@ -152,9 +162,7 @@ fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     let (mut sent, mut dropped) = (0, 0);
     for host in hosts {
         // A host behind NAT cannot even be addressed: its router is probed.
-        let wall = lab
-            .find(&format!("{}-nat", host.name()))
-            .unwrap_or_else(|| host.clone());
+        let wall = wall(lab, host);
         let before = wall.refused()?.packets;
         let address = wall.v4()?;
         outsider.namespace().run(|| {
@@ -179,7 +187,14 @@ fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     step.say(&format!("An outsider probes each (UDP and TCP): {sent} packets sent, {dropped} dropped, none answered."));
     step.fact("probes", sent);
     step.fact("dropped", dropped);
+    step.event("probed", json!({"packets": sent, "dropped": dropped}));
     Ok(())
+}
+
+/// The host that has the address by which the Internet knows `host`: its router, if it is behind NAT.
+fn wall(lab: &Lab, host: &Host) -> Host {
+    let router = lab.find(&format!("{}-nat", host.name()));
+    router.unwrap_or_else(|| host.clone())
 }
 
 fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
@@ -206,7 +221,8 @@ fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
     Ok(network)
 }
 
-fn links(network: &Network, step: &mut Step) -> Result<()> {
+fn links(network: &Network, begin: Instant, step: &mut Step) -> Result<()> {
+    step.event("linked", json!({"took_ms": milliseconds(begin)}));
     let mut shown = Vec::new();
     for (at, member) in network.members.iter().enumerate() {
         for peer in member.peers()? {
@@ -270,6 +286,10 @@ fn send_unheard(network: &Network, step: &mut Step) -> Result<()> {
         "data left alpha: {:?}",
         table[0].sent
     );
+    step.event(
+        "unheard",
+        json!({"packets": PACKETS, "dropped": dropped, "uplink_out_bytes": table[0].sent.bytes}),
+    );
     step.fact("dropped_at_source", dropped);
     step.fact("uplink_data_bytes", table[0].sent.bytes);
     Ok(())
@@ -283,6 +303,7 @@ fn join_first(network: &Network, step: &mut Step) -> Result<Receiver> {
     );
     let receiver = bravo.host.receive(GROUP, &[])?;
     alpha.wait_wanted(GROUP, bravo)?;
+    step.event("joined", json!({"node": bravo.host.name()}));
     let measured = Measured::begin(network)?;
     send(alpha, step)?;
     receiver.expect_exactly(PACKETS)?;
@@ -307,6 +328,7 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     for member in &network.members[2..] {
         receivers.push(member.host.receive(GROUP, &[])?);
         alpha.wait_wanted(GROUP, member)?;
+        step.event("joined", json!({"node": member.host.name()}));
     }
     let expected: Vec<u64> = receivers
         .iter()
@@ -316,6 +338,10 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     for (receiver, before) in receivers.iter().zip(&expected) {
         receiver.expect_exactly(before + PACKETS)?;
     }
+    step.event(
+        "delivered_to_all",
+        json!({"packets": PACKETS, "listeners": receivers.len()}),
+    );
     step.say(&format!(
         "{} programs on {} hosts got all {PACKETS}.",
         receivers.len(),
@@ -324,6 +350,7 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     let bravo = &network.members[1];
     receivers.remove(0).process().kill()?;
     alpha.wait_unwanted(GROUP, bravo)?;
+    step.event("left", json!({"node": bravo.host.name()}));
     let measured = Measured::begin(network)?;
     step.say(&format!(
         "The program on {} is killed: the kernel says PART for it.",
@@ -353,6 +380,69 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
         bravo.host.name()
     );
     Ok(())
+}
+
+/// Cuts alpha off from all but bravo, then kills bravo's router, while the last member listens.
+fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
+    let sender = network.members[0].host.spawn("mc-send", &MANY)?;
+    let [alpha, bravo, others @ ..] = &mut network.members[..] else {
+        bail!("two members have one path");
+    };
+    let listener = others.last().context("no third member")?;
+    let name = listener.host.name();
+    step.command(name, &format!("mc-recv {GROUP}"));
+    let receiver = listener.host.receive(GROUP, &[])?;
+    receiver.expect(1)?;
+    let first = receiver.state()?["join_to_first_ms"]
+        .as_f64()
+        .context("no packet")?;
+    step.say(&format!(
+        "alpha sends {RATE} packets a second: {name} has the first {first:.1} ms after it joined."
+    ));
+    step.event(
+        "first_packet",
+        json!({"node": name, "after_ms": first, "rate": RATE}),
+    );
+
+    let walls: Vec<Host> = others
+        .iter()
+        .map(|member| wall(lab, &member.host))
+        .collect();
+    step.event("cut", json!({"between": ["alpha", name]}));
+    alpha.host.cut_from(&walls)?;
+    let around = silence(&receiver, 0)?;
+    step.say(&format!(
+        "The path between them is cut: after {around:.0} ms the packets come by {}.",
+        bravo.host.name()
+    ));
+    step.event(
+        "healed",
+        json!({"silence_ms": around, "by": bravo.host.name()}),
+    );
+    step.fact("cut_silence_ms", around);
+
+    step.command(bravo.host.name(), "kill -9 $(pidof lcroute)");
+    step.event("killed", json!({"node": bravo.host.name()}));
+    bravo.daemon()?.kill()?;
+    bravo.launch()?;
+    let killed = silence(&receiver, 1)?;
+    step.say(&format!("Its router is killed, and started at once: {name} hears nothing for {killed:.0} ms, then all."));
+    step.event(
+        "healed",
+        json!({"silence_ms": killed, "by": bravo.host.name()}),
+    );
+    step.fact("killed_silence_ms", killed);
+
+    drop(sender);
+    alpha.host.heal_uplink()
+}
+
+/// How long the next pause of a listener was, of more than those that it had before.
+fn silence(receiver: &Receiver, before: usize) -> Result<f64> {
+    eventually("packets come again", || {
+        let pauses = receiver.pauses()?;
+        pauses.get(before).copied().context("no pause yet")
+    })
 }
 
 fn without_signalling(network: &mut Network, step: &mut Step) -> Result<()> {
@@ -528,5 +618,10 @@ fn show_table(network: &Network, table: &[Row], got: &[u64], step: &mut Step) {
         ));
         rows.push(json!({"node": name, "got": got, "uplink_in_bytes": received, "uplink_out_bytes": sent}));
     }
+    step.event("delivered", json!({"packets": PACKETS, "nodes": rows}));
     step.fact("nodes", rows);
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
