@@ -10,6 +10,8 @@
 # For browsers:
 #   make wasm    the node compiles for WebAssembly
 #   make web     the pages, in target/web; target/web/playground.html opens as it is
+# The README's picture, from a run of the demo:
+#   make figures
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -23,7 +25,7 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 WASM = wasm32-unknown-unknown
 
-.PHONY: demo test test-all bench fuzz wasm wasm-std web reference setup install
+.PHONY: demo test test-all bench fuzz wasm wasm-std web reference figures setup install
 
 demo:
 	netns-tests/setup demo
@@ -44,6 +46,12 @@ test-all: test fuzz
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:
 	REFERENCE=write cargo test --package netns-tests --test reference
+
+# the README's picture is of a run of the demo; a test fails where it is of another
+figures: setup
+	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo --json >docs/figures/demo.new
+	mv docs/figures/demo.new docs/figures/demo.json
+	docs/figures/demo.py <docs/figures/demo.json >docs/figures/demo.svg
 
 bench:
 	netns-tests/setup demo
