@@ -1,5 +1,5 @@
 # Two commands on a fresh machine:
-#   make demo    three hosts behind closed firewalls, on this one machine
+#   make demo    three hosts behind closed firewalls, on this one machine; ARGS=--web to look at them, and to join, by a browser
 #   make test    the tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
@@ -29,6 +29,7 @@ WASM = wasm32-unknown-unknown
 
 demo:
 	netns-tests/setup demo
+	$(if $(findstring --web,$(ARGS)),-$(MAKE) web)
 	cargo build --package lcroute-lab --bin lcroute-lab
 	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo $(ARGS)
 

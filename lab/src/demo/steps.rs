@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::narrator::{Narrator, Step, grouped};
+use super::web::{self, Ports};
 use crate::lab::{
     Host, Lab, Member, Network, Process, Receiver, Traffic, eventually, make_folder, open_sockets,
     same_content, within,
@@ -25,8 +26,8 @@ const RATE: &str = "500";
 const MANY: [&str; 7] = [GROUP, "--count", "1000000", "--rate", RATE, "--size", "200"];
 const FOLDER_BYTES: usize = 4_000_000;
 
-/// The whole demo.
-pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
+/// The whole demo; with `ports` it goes on for ever.
+pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrator) -> Result<()> {
     let names = &NAMES[..nodes.clamp(2, NAMES.len())];
     narrator.introduce(
         "lcroute: IPv6 multicast between hosts that let nobody in",
@@ -35,7 +36,7 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
 
     let mut hosts = Vec::new();
     narrator.step("Hosts, each behind a closed firewall", |step| {
-        hosts = build(lab, names)?;
+        hosts = build(lab, names, ports.is_some())?;
         step.say(
             "Each host is a network namespace; nftables drops whatever is not an answer or ICMPv6.",
         );
@@ -47,6 +48,10 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
         Ok(())
     })?;
     let mut network = network.context("the network of the step before")?;
+    if ports.is_some() {
+        // from its next start on: a browser outside has no path of its own
+        network.signalling.args.clear();
+    }
     narrator.step(
         "lcroute runs: each host has lc0, and a link to each other one",
         |step| {
@@ -91,6 +96,9 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
             Ok(())
         },
     )?;
+    if let Some(ports) = ports {
+        return web::run(lab, &mut network, ports, narrator);
+    }
     narrator.step("Everybody stops: lc0 is gone", |step| {
         stop(&mut network, step)
     })?;
@@ -138,20 +146,27 @@ fn picture(names: &[&str]) -> String {
     )
 }
 
-/// Public hosts with closed firewalls; the last one is behind a home router instead.
-fn build(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
+/// Public hosts with closed firewalls; the last one is behind a home router instead. Those that are watched report what they carry.
+fn build(lab: &Lab, names: &[&str], is_watched: bool) -> Result<Vec<Host>> {
     let (last, public) = names.split_last().context("no names")?;
     let mut hosts = lab.closed_hosts(public)?;
     let behind_nat = lab.host_behind_nat(last)?;
     behind_nat.close_uplink()?;
     hosts.push(behind_nat);
-    if hosts.len() > 8 {
-        // by themselves so many would make fewer links, and one of them all would be the root of the tree
-        let mesh = "[topology]\npolicy = \"mesh\"\n";
-        for host in &hosts {
-            host.configure(mesh)?;
+    let is_large = hosts.len() > 8;
+    for (at, host) in hosts.iter().enumerate() {
+        let mut config = String::new();
+        if is_watched {
+            config += "[web]\nreport = true\n";
         }
-        hosts[0].configure(&format!("[network]\nannounce = [\"{GROUP}/128\"]\n{mesh}"))?;
+        if is_large {
+            // by themselves so many would make fewer links, and one of them all would be the root of the tree
+            config += "[topology]\npolicy = \"mesh\"\n";
+        }
+        if is_large && at == 0 {
+            config += &format!("[network]\nannounce = [\"{GROUP}/128\"]\n");
+        }
+        host.configure(&config)?;
     }
     Ok(hosts)
 }
@@ -399,18 +414,14 @@ fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
     step.say(&format!(
         "alpha sends {RATE} packets a second: {name} has the first {first:.1} ms after it joined."
     ));
-    step.event(
-        "first_packet",
-        json!({"node": name, "after_ms": first, "rate": RATE}),
-    );
+    step.event("first_packet", json!({"node": name, "after_ms": first}));
 
     let walls: Vec<Host> = others
         .iter()
         .map(|member| wall(lab, &member.host))
         .collect();
     step.event("cut", json!({"between": ["alpha", name]}));
-    alpha.host.cut_from(&walls)?;
-    let around = silence(&receiver, 0)?;
+    let around = silence(&receiver, || alpha.host.cut_from(&walls))?;
     step.say(&format!(
         "The path between them is cut: after {around:.0} ms the packets come by {}.",
         bravo.host.name()
@@ -423,9 +434,10 @@ fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
 
     step.command(bravo.host.name(), "kill -9 $(pidof lcroute)");
     step.event("killed", json!({"node": bravo.host.name()}));
-    bravo.daemon()?.kill()?;
-    bravo.launch()?;
-    let killed = silence(&receiver, 1)?;
+    let killed = silence(&receiver, || {
+        bravo.daemon()?.kill()?;
+        bravo.launch()
+    })?;
     step.say(&format!("Its router is killed, and started at once: {name} hears nothing for {killed:.0} ms, then all."));
     step.event(
         "healed",
@@ -437,8 +449,11 @@ fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
     alpha.host.heal_uplink()
 }
 
-/// How long the next pause of a listener was, of more than those that it had before.
-fn silence(receiver: &Receiver, before: usize) -> Result<f64> {
+/// How long a listener hears nothing after `blow`, in milliseconds.
+fn silence(receiver: &Receiver, blow: impl FnOnce() -> Result<()>) -> Result<f64> {
+    // a busy machine may have made pauses before
+    let before = receiver.pauses()?.len();
+    blow()?;
     eventually("packets come again", || {
         let pauses = receiver.pauses()?;
         pauses.get(before).copied().context("no pause yet")
