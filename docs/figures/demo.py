@@ -16,6 +16,8 @@ SCENES = {"closed": 2.6, "linked": 2.0, "unheard": 3.0, "join": 4.8, "part": 4.6
 LOOP = sum(SCENES.values())
 SPEED = 430  # pixels a second
 FADE = 0.25
+# into the loop: what shows only the first frame shows a scene
+BEGIN = 0.3
 
 STYLE = """
 svg{--ground:#f7f9fd;--card:#fff;--ink:#141c33;--soft:#54607f;--line:#d8dfee;--edge:#a9b6d2;--packet:#2563eb;--join:#07804f;--part:#a84f00;--bad:#b42318;--brick:#c98a5a}
@@ -148,7 +150,7 @@ class Film:
         return self.frames.setdefault(text, f"k{len(self.frames)}")
 
     def add(self, thing, name, delay=0):
-        style = f' style="animation-delay:{delay:.2f}s"' if delay else ""
+        style = f' style="animation-delay:{round(delay - BEGIN, 2):g}s"' if delay else ""
         self.things.append(thing.replace("@", f'class="m {name}"{style}', 1))
 
     def show(self, thing, begin, end, most=1):
@@ -345,7 +347,7 @@ def draw(events):
 
     story = " ".join(f"{say} {figures}" for say, figures in says.values())
     frames = "\n".join(f"@keyframes {name}{{{text}}}" for text, name in film.frames.items())
-    moving = "\n".join(f".{name}{{animation:{name} {LOOP:g}s linear infinite}}" for name in film.frames.values())
+    moving = "\n".join(f".{name}{{animation:{name} {LOOP:g}s linear -{BEGIN}s infinite}}" for name in film.frames.values())
     dots = "".join(f'<circle cx="{WIDTH - 150 + 18 * n}" cy="406" r="5" class="dot"/>' for n in range(len(SCENES)))
     cards = "\n".join(host.draw() for host in HOSTS)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title story">
