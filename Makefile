@@ -1,5 +1,5 @@
 # Two commands on a fresh machine:
-#   make demo    three hosts behind closed firewalls, on this one machine
+#   make demo    three hosts behind closed firewalls, on this one machine; ARGS=--web to look at them, and to join, by a browser
 #   make test    the tests, those in network namespaces included
 # Both set up what is missing first, or say what to install. And to measure:
 #   make bench   lcroute on this machine; ARGS="--through lcroute,relay" beside the limit (docs/benchmarks.md)
@@ -10,6 +10,8 @@
 # For browsers; Rust's standard library for WebAssembly is fetched where it is missing:
 #   make wasm    the node compiles for WebAssembly
 #   make web     the pages, in target/web; target/web/playground.html opens as it is
+# The README's picture, from a run of the demo:
+#   make figures
 
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
@@ -25,10 +27,11 @@ LONG = browser:: chaos:: foreign:: lan_programs:: ports:: relay:: two_hundred_no
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 
-.PHONY: demo test test-all bench fuzz wasm web reference setup install
+.PHONY: demo test test-all bench fuzz wasm web reference figures setup install
 
 demo:
 	netns-tests/setup demo
+	$(if $(findstring --web,$(ARGS)),-$(MAKE) web)
 	cargo build --package lcroute-lab --bin lcroute-lab
 	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo $(ARGS)
 
@@ -46,6 +49,12 @@ test-all: test fuzz
 # what docs/reference.md says is what the programs say; a test fails while it is not
 reference:
 	REFERENCE=write cargo test --package netns-tests --test reference
+
+# the README's picture is of a run of the demo; a test fails where it is of another
+figures: setup
+	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo --json >docs/figures/demo.new
+	mv docs/figures/demo.new docs/figures/demo.json
+	docs/figures/demo.py <docs/figures/demo.json >docs/figures/demo.svg
 
 bench:
 	netns-tests/setup demo

@@ -1,10 +1,11 @@
 //! `lcroute demo`: the whole system on one machine, in namespaces of its own, step by step.
 //!
-//! `narrator` prints, `steps` does and proves. Nothing outlives the process: namespaces are
+//! `narrator` prints, `steps` does and proves, `web` lets a browser in. Nothing outlives the process: namespaces are
 //! anonymous, files lie in a private tmpfs, programs die with their parent.
 
 mod narrator;
 mod steps;
+mod web;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,9 @@ pub struct Arguments {
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     nodes: u8,
+    /// Then keep the network up, for a browser of this machine: a page that shows it, and one that is a node of it
+    #[arg(long)]
+    web: bool,
 }
 
 /// Shows it; with `json` a line of JSON a step, and a summary.
@@ -36,11 +40,12 @@ pub fn run(arguments: &Arguments, json: bool) -> ExitCode {
 }
 
 fn show(arguments: &Arguments, narrator: &mut Narrator) -> Result<()> {
+    let ports = arguments.web.then(web::Ports::open).transpose()?;
     lab::isolate()?;
     lab::exit_on_signals()?;
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let lab = Lab::new("demo", &program)?;
-    let shown = steps::run(&lab, usize::from(arguments.nodes), narrator);
+    let shown = steps::run(&lab, usize::from(arguments.nodes), ports, narrator);
     if shown.is_err() {
         eprintln!("{}", lab.logs());
     }

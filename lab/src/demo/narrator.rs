@@ -20,6 +20,7 @@ pub struct Narrator {
 pub struct Step<'a> {
     narrator: &'a Narrator,
     facts: Map<String, Value>,
+    events: Vec<Value>,
 }
 
 const BOLD: &str = "1";
@@ -53,9 +54,10 @@ impl Narrator {
         let mut step = Step {
             narrator: self,
             facts: Map::new(),
+            events: Vec::new(),
         };
         let done = work(&mut step);
-        let facts = step.facts;
+        let Step { facts, events, .. } = step;
         if self.json && done.is_ok() {
             self.line(&json!({
                 "step": self.steps,
@@ -63,6 +65,7 @@ impl Narrator {
                 "ok": true,
                 "seconds": seconds(begin),
                 "facts": facts,
+                "events": events,
             }));
         }
         done.map_err(|error| error.context(format!("step {}, \"{title}\"", self.steps)))
@@ -135,6 +138,14 @@ impl Step<'_> {
     /// A number or a list for programs.
     pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
+    }
+
+    /// What happened just now, for programs that show it: its name, and `details`, an object.
+    pub fn event(&mut self, name: &str, details: Value) {
+        let mut event = details;
+        event["event"] = name.into();
+        event["at"] = seconds(self.narrator.begin).into();
+        self.events.push(event);
     }
 }
 

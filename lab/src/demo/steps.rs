@@ -1,12 +1,13 @@
 //! What the demo shows. Each step checks what it says: a wrong number is a failed demo.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::narrator::{Narrator, Step, grouped};
+use super::web::{self, Ports};
 use crate::lab::{
     Host, Lab, Member, Network, Process, Receiver, Traffic, eventually, make_folder, open_sockets,
     same_content, within,
@@ -20,10 +21,13 @@ const GROUP: &str = "ff1e::42";
 const PACKETS: u64 = 500;
 /// UDP payload of a packet.
 const SIZE: u64 = 1_200;
+/// Packets a second of a sender that goes on.
+const RATE: &str = "500";
+const MANY: [&str; 7] = [GROUP, "--count", "1000000", "--rate", RATE, "--size", "200"];
 const FOLDER_BYTES: usize = 4_000_000;
 
-/// The whole demo.
-pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
+/// The whole demo; with `ports` it goes on for ever.
+pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrator) -> Result<()> {
     let names = &NAMES[..nodes.clamp(2, NAMES.len())];
     narrator.introduce(
         "lcroute: IPv6 multicast between hosts that let nobody in",
@@ -32,7 +36,7 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
 
     let mut hosts = Vec::new();
     narrator.step("Hosts, each behind a closed firewall", |step| {
-        hosts = build(lab, names)?;
+        hosts = build(lab, names, ports.is_some())?;
         step.say(
             "Each host is a network namespace; nftables drops whatever is not an answer or ICMPv6.",
         );
@@ -44,11 +48,16 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
         Ok(())
     })?;
     let mut network = network.context("the network of the step before")?;
+    if ports.is_some() {
+        // from its next start on: a browser outside has no path of its own
+        network.signalling.args.clear();
+    }
     narrator.step(
         "lcroute runs: each host has lc0, and a link to each other one",
         |step| {
+            let begin = Instant::now();
             network.start()?;
-            links(&network, step)
+            links(&network, begin, step)
         },
     )?;
     narrator.step(
@@ -70,6 +79,12 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
     narrator.step("All join, then one leaves", |step| {
         join_and_leave(&network, first, step)
     })?;
+    if names.len() > 2 {
+        narrator.step(
+            "A path breaks, a router dies: packets find their way",
+            |step| heal(lab, &mut network, step),
+        )?;
+    }
     narrator.step("The signalling server dies: links stay", |step| {
         without_signalling(&mut network, step)
     })?;
@@ -81,6 +96,9 @@ pub fn run(lab: &Lab, nodes: usize, narrator: &mut Narrator) -> Result<()> {
             Ok(())
         },
     )?;
+    if let Some(ports) = ports {
+        return web::run(lab, &mut network, ports, narrator);
+    }
     narrator.step("Everybody stops: lc0 is gone", |step| {
         stop(&mut network, step)
     })?;
@@ -128,20 +146,27 @@ fn picture(names: &[&str]) -> String {
     )
 }
 
-/// Public hosts with closed firewalls; the last one is behind a home router instead.
-fn build(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
+/// Public hosts with closed firewalls; the last one is behind a home router instead. Those that are watched report what they carry.
+fn build(lab: &Lab, names: &[&str], is_watched: bool) -> Result<Vec<Host>> {
     let (last, public) = names.split_last().context("no names")?;
     let mut hosts = lab.closed_hosts(public)?;
     let behind_nat = lab.host_behind_nat(last)?;
     behind_nat.close_uplink()?;
     hosts.push(behind_nat);
-    if hosts.len() > 8 {
-        // by themselves so many would make fewer links, and one of them all would be the root of the tree
-        let mesh = "[topology]\npolicy = \"mesh\"\n";
-        for host in &hosts {
-            host.configure(mesh)?;
+    let is_large = hosts.len() > 8;
+    for (at, host) in hosts.iter().enumerate() {
+        let mut config = String::new();
+        if is_watched {
+            config += "[web]\nreport = true\n";
         }
-        hosts[0].configure(&format!("[network]\nannounce = [\"{GROUP}/128\"]\n{mesh}"))?;
+        if is_large {
+            // by themselves so many would make fewer links, and one of them all would be the root of the tree
+            config += "[topology]\npolicy = \"mesh\"\n";
+        }
+        if is_large && at == 0 {
+            config += &format!("[network]\nannounce = [\"{GROUP}/128\"]\n");
+        }
+        host.configure(&config)?;
     }
     Ok(hosts)
 }
@@ -152,9 +177,7 @@ fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     let (mut sent, mut dropped) = (0, 0);
     for host in hosts {
         // A host behind NAT cannot even be addressed: its router is probed.
-        let wall = lab
-            .find(&format!("{}-nat", host.name()))
-            .unwrap_or_else(|| host.clone());
+        let wall = wall(lab, host);
         let before = wall.refused()?.packets;
         let address = wall.v4()?;
         outsider.namespace().run(|| {
@@ -179,7 +202,14 @@ fn probe(lab: &Lab, hosts: &[Host], step: &mut Step) -> Result<()> {
     step.say(&format!("An outsider probes each (UDP and TCP): {sent} packets sent, {dropped} dropped, none answered."));
     step.fact("probes", sent);
     step.fact("dropped", dropped);
+    step.event("probed", json!({"packets": sent, "dropped": dropped}));
     Ok(())
+}
+
+/// The host that has the address by which the Internet knows `host`: its router, if it is behind NAT.
+fn wall(lab: &Lab, host: &Host) -> Host {
+    let router = lab.find(&format!("{}-nat", host.name()));
+    router.unwrap_or_else(|| host.clone())
 }
 
 fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
@@ -206,7 +236,8 @@ fn found(lab: &Lab, hosts: Vec<Host>, step: &mut Step) -> Result<Network> {
     Ok(network)
 }
 
-fn links(network: &Network, step: &mut Step) -> Result<()> {
+fn links(network: &Network, begin: Instant, step: &mut Step) -> Result<()> {
+    step.event("linked", json!({"took_ms": milliseconds(begin)}));
     let mut shown = Vec::new();
     for (at, member) in network.members.iter().enumerate() {
         for peer in member.peers()? {
@@ -270,6 +301,10 @@ fn send_unheard(network: &Network, step: &mut Step) -> Result<()> {
         "data left alpha: {:?}",
         table[0].sent
     );
+    step.event(
+        "unheard",
+        json!({"packets": PACKETS, "dropped": dropped, "uplink_out_bytes": table[0].sent.bytes}),
+    );
     step.fact("dropped_at_source", dropped);
     step.fact("uplink_data_bytes", table[0].sent.bytes);
     Ok(())
@@ -283,6 +318,7 @@ fn join_first(network: &Network, step: &mut Step) -> Result<Receiver> {
     );
     let receiver = bravo.host.receive(GROUP, &[])?;
     alpha.wait_wanted(GROUP, bravo)?;
+    step.event("joined", json!({"node": bravo.host.name()}));
     let measured = Measured::begin(network)?;
     send(alpha, step)?;
     receiver.expect_exactly(PACKETS)?;
@@ -307,6 +343,7 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     for member in &network.members[2..] {
         receivers.push(member.host.receive(GROUP, &[])?);
         alpha.wait_wanted(GROUP, member)?;
+        step.event("joined", json!({"node": member.host.name()}));
     }
     let expected: Vec<u64> = receivers
         .iter()
@@ -316,6 +353,10 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     for (receiver, before) in receivers.iter().zip(&expected) {
         receiver.expect_exactly(before + PACKETS)?;
     }
+    step.event(
+        "delivered_to_all",
+        json!({"packets": PACKETS, "listeners": receivers.len()}),
+    );
     step.say(&format!(
         "{} programs on {} hosts got all {PACKETS}.",
         receivers.len(),
@@ -324,6 +365,7 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
     let bravo = &network.members[1];
     receivers.remove(0).process().kill()?;
     alpha.wait_unwanted(GROUP, bravo)?;
+    step.event("left", json!({"node": bravo.host.name()}));
     let measured = Measured::begin(network)?;
     step.say(&format!(
         "The program on {} is killed: the kernel says PART for it.",
@@ -353,6 +395,69 @@ fn join_and_leave(network: &Network, first: Receiver, step: &mut Step) -> Result
         bravo.host.name()
     );
     Ok(())
+}
+
+/// Cuts alpha off from all but bravo, then kills bravo's router, while the last member listens.
+fn heal(lab: &Lab, network: &mut Network, step: &mut Step) -> Result<()> {
+    let sender = network.members[0].host.spawn("mc-send", &MANY)?;
+    let [alpha, bravo, others @ ..] = &mut network.members[..] else {
+        bail!("two members have one path");
+    };
+    let listener = others.last().context("no third member")?;
+    let name = listener.host.name();
+    step.command(name, &format!("mc-recv {GROUP}"));
+    let receiver = listener.host.receive(GROUP, &[])?;
+    receiver.expect(1)?;
+    let first = receiver.state()?["join_to_first_ms"]
+        .as_f64()
+        .context("no packet")?;
+    step.say(&format!(
+        "alpha sends {RATE} packets a second: {name} has the first {first:.1} ms after it joined."
+    ));
+    step.event("first_packet", json!({"node": name, "after_ms": first}));
+
+    let walls: Vec<Host> = others
+        .iter()
+        .map(|member| wall(lab, &member.host))
+        .collect();
+    step.event("cut", json!({"between": ["alpha", name]}));
+    let around = silence(&receiver, || alpha.host.cut_from(&walls))?;
+    step.say(&format!(
+        "The path between them is cut: after {around:.0} ms the packets come by {}.",
+        bravo.host.name()
+    ));
+    step.event(
+        "healed",
+        json!({"silence_ms": around, "by": bravo.host.name()}),
+    );
+    step.fact("cut_silence_ms", around);
+
+    step.command(bravo.host.name(), "kill -9 $(pidof lcroute)");
+    step.event("killed", json!({"node": bravo.host.name()}));
+    let killed = silence(&receiver, || {
+        bravo.daemon()?.kill()?;
+        bravo.launch()
+    })?;
+    step.say(&format!("Its router is killed, and started at once: {name} hears nothing for {killed:.0} ms, then all."));
+    step.event(
+        "healed",
+        json!({"silence_ms": killed, "by": bravo.host.name()}),
+    );
+    step.fact("killed_silence_ms", killed);
+
+    drop(sender);
+    alpha.host.heal_uplink()
+}
+
+/// How long a listener hears nothing after `blow`, in milliseconds.
+fn silence(receiver: &Receiver, blow: impl FnOnce() -> Result<()>) -> Result<f64> {
+    // a busy machine may have made pauses before
+    let before = receiver.pauses()?.len();
+    blow()?;
+    eventually("packets come again", || {
+        let pauses = receiver.pauses()?;
+        pauses.get(before).copied().context("no pause yet")
+    })
 }
 
 fn without_signalling(network: &mut Network, step: &mut Step) -> Result<()> {
@@ -528,5 +633,10 @@ fn show_table(network: &Network, table: &[Row], got: &[u64], step: &mut Step) {
         ));
         rows.push(json!({"node": name, "got": got, "uplink_in_bytes": received, "uplink_out_bytes": sent}));
     }
+    step.event("delivered", json!({"packets": PACKETS, "nodes": rows}));
     step.fact("nodes", rows);
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

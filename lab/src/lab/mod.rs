@@ -7,6 +7,7 @@
 //! | `host` | a namespace with a name, a folder and programs that run in it |
 //! | `topology` | the Internet, homes behind NAT, LANs |
 //! | `firewall` | closed hosts, loss, cut links, counters |
+//! | `forward` | a port of the machine that leads into a world |
 //! | `process`, `wait` | running programs; waiting for conditions |
 //! | `ports` | which sockets of a process can receive |
 //! | `network` | an lcroute network: signalling server, members, daemons, their JSON |
@@ -16,6 +17,7 @@
 mod exposition;
 mod files;
 mod firewall;
+mod forward;
 mod host;
 mod isolate;
 mod namespace;
@@ -36,6 +38,7 @@ use anyhow::{Context, Result, ensure};
 pub use exposition::Exposition;
 pub use files::{Disk, make_folder, noise, same_content};
 pub use firewall::Traffic;
+pub use forward::ForwardedPort;
 pub use host::{Host, offload};
 pub use isolate::{check_requirements, exit_on_signals, find_program, isolate, isolate_or_exit};
 pub use namespace::Namespace;

@@ -1,14 +1,30 @@
 //! `lcroute demo` as a user runs it, and interrupts it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Turn, eventually, within};
+use lcroute_lab::lab::{Member, Turn, eventually, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::web;
+
+/// Asks a signalling server for a relayed address as a stranger does, and prints type and code of the refusal (RFC 8656).
+const ALLOCATE: &str = r#"
+import socket, sys, urllib.parse
+at = urllib.parse.urlsplit(sys.argv[1])
+stream = socket.create_connection((at.hostname, at.port), timeout=20)
+stream.sendall(bytes.fromhex("000300082112a442" + 24 * "7" + "0019000411000000"))
+answer = stream.recv(2048)
+code = answer.index(bytes.fromhex("0009"), 20)
+print(answer[:2].hex(), answer[code + 6 : code + 8].hex())
+"#;
+/// Where the README's picture is, what makes it, and of what.
+const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures");
 
 #[test]
 fn it_succeeds_and_proves_it() -> Result<()> {
@@ -37,7 +53,116 @@ fn it_succeeds_and_proves_it() -> Result<()> {
         steps.len() >= 6 && steps.iter().all(|step| step["ok"] == true),
         "{out}"
     );
+    let picture = draw(out.as_bytes())?;
+    ensure!(picture.ends_with("</svg>\n"), "{picture}");
     Ok(())
+}
+
+#[test]
+fn the_picture_is_what_the_script_makes_of_the_run_beside_it() -> Result<()> {
+    let kept = |name| std::fs::read(Path::new(FIGURES).join(name)).context(name);
+    let made = draw(&kept("demo.json")?)?;
+    ensure!(
+        made.as_bytes() == kept("demo.svg")?,
+        "docs/figures/demo.svg is stale; run `make figures`"
+    );
+    Ok(())
+}
+
+/// The README's picture of what a demo said: well-formed, and nothing that a page of others would not show.
+fn draw(said: &[u8]) -> Result<String> {
+    let script = Path::new(FIGURES).join("demo.py");
+    let made = piped(Command::new("python3").arg(script), said)?;
+    const CHECK: &str = "import sys, xml.etree.ElementTree as xml; xml.parse(sys.stdin)";
+    piped(Command::new("python3").args(["-c", CHECK]), made.as_bytes())?;
+    ensure!(made.len() < 40_000, "{} bytes", made.len());
+    for foreign in ["<script", "http://", "https://", "url(", "@import"] {
+        let own = made.replace("http://www.w3.org/2000/svg", "");
+        ensure!(!own.contains(foreign), "{foreign} in {made}");
+    }
+    Ok(made)
+}
+
+/// What a program prints that reads `input`.
+fn piped(command: &mut Command, input: &[u8]) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("the pipe")?;
+    stdin.write_all(input)?;
+    drop(stdin);
+    let done = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{command:?}: {said}");
+    Ok(String::from_utf8(done.stdout)?)
+}
+
+#[test]
+fn with_web_pages_and_signalling_are_reached_over_the_machines_own_loopback_until_it_is_interrupted()
+ {
+    crate::world("demo-web", |lab| {
+        // has a loopback interface and nothing else: what it reaches, it reaches by the ports that the demo names
+        let machine = lab.detached_host("machine")?;
+        let mark = format!("DEMO_UNDER_TEST=web-{}", std::process::id());
+        let (key, value) = mark.split_once('=').context("the mark")?;
+        let mut demo = machine
+            .namespace()
+            .command(Path::new(crate::PROGRAM))
+            .args(["demo", "--web", "--json", "--nodes", "2"])
+            .env(key, value)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(demo.stdout.take().context("the pipe")?).lines();
+        let facts = loop {
+            let line = lines.next().context("it has ended")??;
+            let step: serde_json::Value = serde_json::from_str(&line)?;
+            if step["facts"]["token"].is_string() {
+                break step["facts"].clone();
+            }
+        };
+        let fact = |name: &str| facts[name].as_str().context("a fact");
+
+        let address = fact("dashboard")?;
+        ensure!(address.starts_with("http://127.0.0.1:"), "{address}");
+        let (status, shown) = web::get(&machine, address, "/", &[])?;
+        ensure!(
+            status == 200 && shown.contains("<title>"),
+            "{status} {shown}"
+        );
+        let page = web::open(&machine, address)?;
+        eventually("packets flow from alpha to bravo", || {
+            let look = web::latest(&page)?;
+            let flows = look["flows"].as_array().context("flows")?;
+            let of_demo = |flow: &&serde_json::Value| flow["group"] == "ff1e::42";
+            let edges = flows.iter().find(of_demo).context("no flow")?;
+            let rate = edges["edges"][0]["packets_s"].as_f64();
+            ensure!(rate > Some(10.0), "{edges}");
+            Ok(())
+        })?;
+
+        machine
+            .run("lcroute", &["join", fact("token")?])?
+            .success()?;
+        let mut member = Member::new(machine);
+        member.start()?;
+        eventually("both nodes of the demo are met", || {
+            let peers = member.peers()?;
+            ensure!(peers.len() == 2, "{peers:?}");
+            Ok(())
+        })?;
+        // by that a browser is linked; a host takes no relay of its own loopback
+        let status = member.status()?;
+        let server = status["doors"][0]["at"].as_str().context("a server")?;
+        let asked = member.host.ask("python3", &["-c", ALLOCATE, server])?;
+        let refused = asked.success()?.stdout;
+        ensure!(refused == "0113 0401\n", "{refused}");
+
+        kill(Pid::from_raw(i32::try_from(demo.id())?), Signal::SIGINT)?;
+        ensure!(wait(&mut demo)?.code() == Some(130));
+        expect_nothing_left(&mark)
+    });
 }
 
 #[test]
@@ -132,8 +257,12 @@ fn ends(signal: Signal, code: Option<i32>) -> Result<()> {
     kill(Pid::from_raw(i32::try_from(demo.id())?), signal)?;
     let status = wait(&mut demo)?;
     ensure!(status.code() == code, "{status:?} after {signal}");
+    expect_nothing_left(&mark)
+}
+
+fn expect_nothing_left(mark: &str) -> Result<()> {
     eventually("no process of the demo is left", || {
-        let left = processes_with(&mark)?;
+        let left = processes_with(mark)?;
         ensure!(left.is_empty(), "still there: {left:?}");
         Ok(())
     })

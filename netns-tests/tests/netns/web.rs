@@ -38,7 +38,7 @@ pub(crate) fn serve(host: &Host) -> Result<(Process, String)> {
     Ok((pages, address))
 }
 
-fn get(host: &Host, address: &str, path: &str, headers: &[&str]) -> Result<(u16, String)> {
+pub fn get(host: &Host, address: &str, path: &str, headers: &[&str]) -> Result<(u16, String)> {
     let args = [&["-c", CLIENT, address, path][..], headers].concat();
     let said = host.ask("python3", &args)?.success()?.stdout;
     let (status, rest) = said.split_once('\n').context("no status")?;
@@ -46,7 +46,7 @@ fn get(host: &Host, address: &str, path: &str, headers: &[&str]) -> Result<(u16,
 }
 
 /// What a page has got last.
-fn latest(page: &Process) -> Result<Value> {
+pub fn latest(page: &Process) -> Result<Value> {
     let shown = page.stdout();
     let last = shown
         .lines()
@@ -57,7 +57,7 @@ fn latest(page: &Process) -> Result<Value> {
     last.context("nothing yet")
 }
 
-fn open(host: &Host, address: &str) -> Result<Process> {
+pub fn open(host: &Host, address: &str) -> Result<Process> {
     let (_, key) = address.split_once('#').context("a key")?;
     let key = format!("Authorization: Bearer {key}");
     host.spawn("python3", &["-c", CLIENT, address, "/api/watch", &key])

@@ -1,0 +1,128 @@
+//! A port of the machine itself that leads into a world, for a browser on its user's desktop.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::Namespace;
+
+/// Connections at a time through all ports; above that new ones are closed at once.
+const MAX_CONNECTIONS: usize = 128;
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// A TCP port of the loopback interface of the network in which it was opened: a socket stays in the namespace
+/// that made it, also when its process leaves.
+#[derive(Debug)]
+pub struct ForwardedPort {
+    listener: TcpListener,
+    port: u16,
+}
+
+impl ForwardedPort {
+    /// A port that is free. To be called before [`super::isolate`].
+    ///
+    /// # Errors
+    /// There is no loopback interface.
+    pub fn open() -> Result<ForwardedPort> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port on 127.0.0.1")?;
+        let port = listener.local_addr()?.port();
+        Ok(ForwardedPort { listener, port })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on, what connects to it reaches `to` as it is seen from `namespace`, until this process ends.
+    pub fn lead(self, namespace: &Namespace, to: SocketAddr) {
+        let namespace = namespace.clone();
+        thread::spawn(move || {
+            namespace.run(|| {
+                for stream in self.listener.incoming() {
+                    // who came is gone again, or there are no more descriptors: others may end meanwhile
+                    let Ok(outer) = stream else {
+                        thread::sleep(std::time::Duration::from_millis(100));
+                        continue;
+                    };
+                    if CONNECTIONS.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS
+                        && let Ok(inner) = TcpStream::connect(to)
+                    {
+                        thread::spawn(move || {
+                            // either side may end it whenever it likes
+                            let _ = join(&outer, &inner);
+                            CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+                        });
+                    } else {
+                        CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(())
+            })
+        });
+    }
+}
+
+/// Carries both ways until both sides have ended.
+fn join(outer: &TcpStream, inner: &TcpStream) -> io::Result<()> {
+    for stream in [outer, inner] {
+        stream.set_nodelay(true)?;
+    }
+    thread::scope(|scope| {
+        let back = scope.spawn(|| carry(inner, outer));
+        let there = carry(outer, inner);
+        back.join().unwrap_or(Ok(())).and(there)
+    })
+}
+
+fn carry(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    let carried = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+    if carried.is_err() {
+        // the other direction must not wait for what never comes
+        let _ = from.shutdown(Shutdown::Both);
+    }
+    carried.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn both_ways_and_both_ends_pass_a_forwarded_port() {
+        let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = echo.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in echo.incoming() {
+                let mut stream = stream.unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                stream.write_all(&all).unwrap();
+            }
+        });
+        let (outer, inner) = (TcpListener::bind("127.0.0.1:0").unwrap(), to);
+        let at = outer.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in outer.incoming() {
+                join(&stream.unwrap(), &TcpStream::connect(inner).unwrap()).unwrap();
+            }
+        });
+        for length in [0, 1, 1_000_000] {
+            let sent = crate::lab::noise(7, length);
+            let mut client = TcpStream::connect(at).unwrap();
+            client.write_all(&sent).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).unwrap();
+            assert_eq!(back, sent);
+        }
+    }
+}
