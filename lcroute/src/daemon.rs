@@ -186,6 +186,7 @@ fn assemble(
         member: identity.member.clone(),
         incarnation: incarnation.number,
         mtu: config.tun.mtu,
+        transits: true,
         settings: settings(config),
         topology: topology(&config.topology),
         revocations: revocations.clone(),

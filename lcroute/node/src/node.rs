@@ -36,6 +36,9 @@ use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::HostServices;
 
+/// What a link to a node that does not transit seems to take: of two ends the slower counts, so every other path is better
+/// (RFC 6987, stub router).
+const STUB_ROUND_TRIP: Duration = Duration::from_secs(4);
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
 
@@ -54,6 +57,8 @@ pub struct NodeConfig {
     pub incarnation: u32,
     /// MTU of `lc0` in bytes.
     pub mtu: u16,
+    /// Whether others may send through this node where there is another path.
+    pub transits: bool,
     /// What can change while the node runs.
     pub settings: Settings,
     /// Which links there should be.
@@ -175,6 +180,7 @@ pub struct Node<C> {
     engine: Engine,
     overlay: Overlay<C>,
     links: BTreeMap<LinkId, Member>,
+    transits: bool,
     membership: Membership,
     present: Present,
     records: Records,
@@ -234,6 +240,7 @@ impl<C: Connections> Node<C> {
             engine: Engine::new(engine, Arc::new(services), now),
             overlay: Overlay::new(overlay, connections, now),
             links: BTreeMap::new(),
+            transits: config.transits,
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -599,9 +606,15 @@ impl<C: Connections> Node<C> {
             let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
             let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             if let (Some(link), Some(rtt)) = (peer.link, rtt) {
+                let rtt = self.shown(rtt);
                 self.engine.handle_link_rtt(link, rtt, now);
             }
         }
+    }
+
+    /// The round trip that the router is told.
+    fn shown(&self, rtt: Duration) -> Duration {
+        if self.transits { rtt } else { STUB_ROUND_TRIP }
     }
 
     /// Does what is due.
@@ -738,6 +751,9 @@ impl<C: Connections> Node<C> {
                 };
                 self.links.insert(link, *member);
                 self.engine.handle_link_up(link, neighbor, now);
+                if !self.transits {
+                    self.engine.handle_link_rtt(link, STUB_ROUND_TRIP, now);
+                }
             }
             Event::LinkDown { link, reason, .. } => {
                 if reason == EndReason::Silent {
@@ -747,6 +763,7 @@ impl<C: Connections> Node<C> {
                 self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
+                let rtt = self.shown(rtt);
                 self.engine.handle_link_rtt(link, rtt, now);
             }
             Event::Control { link, message } => {

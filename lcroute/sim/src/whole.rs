@@ -86,6 +86,7 @@ impl WholeNode {
             member,
             incarnation: start.incarnation,
             mtu: 1_280,
+            transits: true,
             settings: settings(start.announced),
             topology: topology(start.scenario),
             revocations: disk.revocations.clone(),

@@ -12,7 +12,7 @@ use lcroute_node::view::{Network, View};
 use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
-use librecast::cert::GroupPrefix;
+use librecast::cert::{GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
@@ -104,7 +104,12 @@ impl PageMember {
             network: visit.network,
             key: visit.key.clone(),
             chain: visit.chain.clone(),
-            member: visit.member.clone(),
+            // a tab may be closed at any moment: it is no rendezvous point, and passes nothing on
+            member: Member {
+                core: false,
+                ..visit.member.clone()
+            },
+            transits: false,
             incarnation: start.incarnation,
             mtu: MTU,
             settings,

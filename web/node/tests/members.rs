@@ -142,6 +142,10 @@ impl World {
             let now = self.now;
             self.pages[0].handle_connection(now, |c| c.handle_open(a, now));
             self.pages[1].handle_connection(now, |c| c.handle_open(b, now));
+            for (page, link) in [a, b].into_iter().enumerate() {
+                let rtt = Duration::from_millis(3);
+                self.pages[page].handle_connection(now, |c| c.handle_round_trip(link, rtt));
+            }
         }
     }
 
@@ -175,6 +179,8 @@ fn pages_link_by_a_token_and_hear_what_they_have_joined() {
     let status = world.status(0);
     assert_eq!(status["state"], "connected", "{status}");
     assert_eq!(status["peers"][0]["name"], "page-2");
+    let cost = status["links"][0][2].as_u64().unwrap();
+    assert!(cost > 10_000, "a tab is the last resort of everybody: {cost}");
     let now = world.now;
     world.pages[0]
         .send(("ff1e::1", 7), b"unheard", now)

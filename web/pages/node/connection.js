@@ -67,7 +67,8 @@ export class Connection {
     /** All addresses, or those that showed in time. */
     gathered() {
         return new Promise((done) => {
-            const look = () => this.pc.iceGatheringState === "complete" && done();
+            // before a restart has begun to gather, the state is still that of the time before
+            const look = () => this.pc.iceGatheringState === "complete" && this.pc.localDescription.sdp.includes("a=candidate") && done();
             this.pc.addEventListener("icegatheringstatechange", look);
             // one server has answered: the others had their time
             this.pc.addEventListener("icecandidate", ({ candidate }) => ["srflx", "relay"].includes(candidate?.type) && setTimeout(done, SETTLE));

@@ -277,7 +277,7 @@ function showGroups({ groups }) {
     const items = groups.map((group) => {
         const item = known.get(group) ?? row(group);
         const { packets: n = 0 } = view.counts.get(group) ?? {};
-        say(item.querySelector("small"), `${n.toLocaleString("en")} packets, ${packets(rate(`${group} packets`))}`);
+        say(item.querySelector("small"), `${n.toLocaleString("en")} ${n === 1 ? "packet" : "packets"}, ${packets(rate(`${group} packets`))}`);
         item.querySelector("input").checked = view.group === group;
         return item;
     });
