@@ -89,10 +89,16 @@ pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
     transient_address(&derive("lcagent 2026 answers", &[operator.public_key()]))
 }
 
-/// The group on which nodes report what they carry; who looks announces it, and joins.
+/// The group on which nodes report what they carry, while somebody announces [`look_group`].
 #[must_use]
 pub fn report_group() -> Ipv6Addr {
     transient_address(&derive("lcroute 2026 report", &[]))
+}
+
+/// The group that who looks announces. Nothing is sent to it: so nobody who looks becomes a rendezvous point.
+#[must_use]
+pub fn look_group() -> Ipv6Addr {
+    transient_address(&derive("lcroute 2026 look", &[]))
 }
 
 fn transient_address(hash: &[u8; 32]) -> Ipv6Addr {

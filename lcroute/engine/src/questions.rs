@@ -185,15 +185,21 @@ impl Engine {
         self.membership.groups()
     }
 
-    /// Whether another node announces just this group, or this node does, and others have joined it.
+    /// The node that announces just this group; of several the one whose trees it would be on.
     #[must_use]
-    pub fn is_announced_for_others(&self, group: Ipv6Addr) -> bool {
+    pub fn announcer(&self, group: Ipv6Addr) -> Option<OriginId> {
         let exact = GroupPrefix::group(group);
         let owner = self.database.owner(group);
-        let owner = owner.filter(|(prefix, _)| *prefix == exact);
-        owner.is_some_and(|(_, owner)| {
-            owner != self.node.own || !self.forwarding.trees.links(owner, group).is_empty()
-        })
+        owner.and_then(|(prefix, owner)| (prefix == exact).then_some(owner))
+    }
+
+    /// Whether a neighbour joins this group over this node.
+    #[must_use]
+    pub fn is_wanted(&self, group: Ipv6Addr) -> bool {
+        let trees = &self.forwarding.trees;
+        trees
+            .roots()
+            .any(|root| !trees.links(root, group).is_empty())
     }
 
     /// Counts what goes over each link, by group, from now on or no more.

@@ -14,7 +14,7 @@ use lcroute_overlay::{
     OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
-use librecast::channel::{REPORT_PORT, report_group};
+use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::drops::Drops;
 use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
@@ -688,7 +688,13 @@ impl<C: Connections> Node<C> {
     fn look_at_flows(&mut self) {
         let now = self.now;
         let group = report_group();
-        let asked_for = self.flows.reports && self.engine.is_announced_for_others(group);
+        let asked_for = self.flows.reports
+            && match self.engine.announcer(look_group()) {
+                Some(other) if other != self.membership.member.addresses.origin => true,
+                // a page of this host is open: others may look as well
+                Some(_) => self.engine.is_wanted(group),
+                None => false,
+            };
         let due = self.flows.poll(asked_for, now);
         self.engine.set_metering(due != Due::Nothing);
         if due != Due::Take {

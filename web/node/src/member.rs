@@ -13,7 +13,7 @@ use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations,
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::cert::{GroupPrefix, Member};
-use librecast::channel::{REPORT_PORT, report_group};
+use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::time::{Duration, Instant, WallClock};
@@ -338,7 +338,7 @@ impl PageMember {
             return;
         }
         self.looks = looks;
-        let (group, prefix) = (report_group(), GroupPrefix::group(report_group()));
+        let (group, prefix) = (report_group(), GroupPrefix::group(look_group()));
         let reports = if looks {
             // who may not announce it sees its own links only
             let _ = self.node.announce(prefix, now);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lcroute::control::{Answer, Request};
 use lcroute::status::Look;
 use lcroute_node::view::View;
-use librecast::channel::{REPORT_PORT, report_group};
+use librecast::channel::{REPORT_PORT, look_group, report_group};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UdpSocket, UnixStream};
@@ -106,9 +106,9 @@ impl Feed {
         Ok(())
     }
 
-    /// Others report while the group of reports is announced; without the right to do so there are no reports.
+    /// Others report while this is announced; without the right to do so there are no reports.
     async fn announce(&self) -> Option<BufReader<UnixStream>> {
-        let prefix = format!("{}/128", report_group());
+        let prefix = format!("{}/128", look_group());
         let mut connection = self.ask(&Request::Announce { prefix }).await.ok()?;
         let mut line = Vec::new();
         next_line(&mut connection, &mut line).await.ok()?;
