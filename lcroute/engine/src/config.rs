@@ -55,6 +55,9 @@ pub struct Config {
     pub chain: Bytes,
     /// This node holds an issuer's key: it renews certificates.
     pub can_issue: bool,
+    /// Paths of others may lead through this node; else it is a stub router (RFC 8770), and no rendezvous point where
+    /// there is another.
+    pub transits: bool,
     /// Groups whose tree has its root here.
     pub announce: Vec<GroupPrefix>,
     /// Groups of which a program here wants to know who listens before it sends.

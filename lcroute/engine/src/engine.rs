@@ -24,8 +24,8 @@ use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
 use crate::local_interface::{InterfaceSettings, Senders};
 use crate::lsdb::{
-    AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_UNICAST, LocalRouter,
-    OwnChainError,
+    AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STUB, FLAG_UNICAST,
+    LocalRouter, OwnChainError,
 };
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -947,5 +947,6 @@ fn flags(config: &Config) -> u8 {
     let core = if config.member.core { FLAG_CORE } else { 0 };
     let unicast = if config.unicast { FLAG_UNICAST } else { 0 };
     let issuer = if config.can_issue { FLAG_ISSUER } else { 0 };
-    core | unicast | issuer
+    let stub = if config.transits { 0 } else { FLAG_STUB };
+    core | unicast | issuer | stub
 }

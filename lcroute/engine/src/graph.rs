@@ -35,9 +35,15 @@ fn tie_break(root: OriginId, parent: OriginId, child: OriginId) -> u64 {
 }
 
 /// What a two-way link adds to a graph's digest.
-pub(crate) fn link_digest(a: OriginId, b: OriginId, cost: u16) -> u64 {
-    let (low, high) = if a < b { (a, b) } else { (b, a) };
-    mix(mix(mix(low.0) ^ high.0) ^ u64::from(cost))
+pub(crate) fn link_digest(a: OriginId, b: OriginId, metric: Metric) -> u64 {
+    let (low, high, metric) = if a < b {
+        (a, b, metric)
+    } else {
+        (b, a, metric.turned())
+    };
+    let [near, far] = metric.stubs.map(u64::from);
+    let value = u64::from(metric.cost) | near << 16 | far << 17;
+    mix(mix(mix(low.0) ^ high.0) ^ value)
 }
 
 /// What a router adds to a graph's digest.
@@ -45,17 +51,52 @@ pub(crate) fn router_digest(origin: OriginId) -> u64 {
     mix(!origin.0)
 }
 
+/// What paths over a link depend on, seen from one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Metric {
+    /// In units of 100 us, at least 1.
+    pub cost: u16,
+    /// Whether the near end, and the far end, is a stub router: paths begin and end there, none leads through.
+    pub stubs: [bool; 2],
+}
+
+impl Metric {
+    /// As the other end sees it.
+    fn turned(self) -> Self {
+        let [near, far] = self.stubs;
+        Self {
+            stubs: [far, near],
+            ..self
+        }
+    }
+}
+
+impl From<u16> for Metric {
+    fn from(cost: u16) -> Self {
+        Self {
+            cost,
+            stubs: [false; 2],
+        }
+    }
+}
+
 /// One direction of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Edge {
     to: u32,
-    cost: u16,
+    metric: Metric,
 }
 
-/// A link: two routers, and its cost.
-pub(crate) type Between = (OriginId, OriginId, u16);
-/// A link from the lower router to the higher, and what it costs from now on; `None`: it is gone.
-pub(crate) type LinkChange = (OriginId, OriginId, Option<u16>);
+impl Edge {
+    fn cost(&self) -> u32 {
+        self.metric.cost.into()
+    }
+}
+
+/// A link: two routers, and its metric from the first.
+pub(crate) type Between = (OriginId, OriginId, Metric);
+/// A link from the lower router to the higher, and its metric from now on; `None`: it is gone.
+pub(crate) type LinkChange = (OriginId, OriginId, Option<Metric>);
 
 /// Routers and the two-way links between them.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,40 +110,44 @@ pub struct Graph {
     edges: Vec<Edge>,
     /// Names the links of each router, wherever their far ends stand.
     rows: Vec<u64>,
-    /// Routers of equal number reach one another.
-    component: Vec<u32>,
-    /// At this number: what names the routers of the component.
-    members: Vec<u64>,
 }
 
 impl Graph {
-    /// A graph with these routers, and links between them; both ends of a link are added where they
-    /// are missing. A link given twice counts once, at the larger cost. Costs are in units of 100 us,
-    /// at least 1. At most 2^24 routers. `digest` names the content.
+    /// A graph with these routers, and links between them, with their costs or metrics; both ends of a link are
+    /// added where they are missing. A link given twice counts once, at the larger cost. At most 2^24 routers.
+    /// `digest` names the content.
     #[must_use]
-    pub fn new(
+    pub fn new<M: Into<Metric> + Copy>(
         digest: u64,
         routers: impl IntoIterator<Item = OriginId>,
-        links: &[(OriginId, OriginId, u16)],
+        links: &[(OriginId, OriginId, M)],
     ) -> Self {
         let mut names: Vec<OriginId> = routers.into_iter().collect();
         names.extend(links.iter().flat_map(|&(a, b, _)| [a, b]));
         names.sort_unstable();
         names.dedup();
-        let upward = |&(a, b, cost): &Between| (a.min(b), a.max(b), cost.max(1));
+        let upward = |&(a, b, metric): &(OriginId, OriginId, M)| {
+            let mut metric: Metric = metric.into();
+            metric.cost = metric.cost.max(1);
+            if a < b {
+                (a, b, metric)
+            } else {
+                (b, a, metric.turned())
+            }
+        };
         let mut links: Vec<Between> = links.iter().map(upward).filter(|l| l.0 != l.1).collect();
-        links.sort_unstable_by_key(|&(a, b, cost)| (a, b, std::cmp::Reverse(cost)));
+        links.sort_unstable_by_key(|&(a, b, metric)| (a, b, std::cmp::Reverse(metric)));
         links.dedup_by_key(|&mut (a, b, _)| (a, b));
         let mut graph = Self::of(digest, names);
         graph.build_edges(&links);
-        graph.name_components();
         graph
     }
 
     /// This graph after some links have changed, each given once. Routers without links leave it, but `own` is
     /// part of it in any case.
     pub(crate) fn after(&self, digest: u64, own: OriginId, changes: &[LinkChange]) -> Self {
-        let both = |&(a, b, cost): &LinkChange| [(a, b, cost), (b, a, cost)];
+        let both =
+            |&(a, b, metric): &LinkChange| [(a, b, metric), (b, a, metric.map(Metric::turned))];
         let mut changes: Vec<LinkChange> = changes.iter().flat_map(both).collect();
         // changes nothing, but has `own` looked at
         changes.push((own, own, None));
@@ -124,8 +169,6 @@ impl Graph {
     fn of(digest: u64, routers: Vec<OriginId>) -> Self {
         Self {
             digest,
-            component: vec![NONE; routers.len()],
-            members: vec![0; routers.len()],
             routers: routers.into(),
             first: Vec::new(),
             edges: Vec::new(),
@@ -133,16 +176,9 @@ impl Graph {
         }
     }
 
-    fn name_components(&mut self) {
-        self.find_components();
-        for (origin, component) in self.routers.iter().zip(&self.component) {
-            self.members[*component as usize] ^= router_digest(*origin);
-        }
-    }
-
     fn build_edges(&mut self, links: &[Between]) {
-        let place = |&(a, b, cost): &Between| Some((self.index(a)?, self.index(b)?, cost));
-        let links: Vec<(usize, usize, u16)> = links.iter().filter_map(place).collect();
+        let place = |&(a, b, metric): &Between| Some((self.index(a)?, self.index(b)?, metric));
+        let links: Vec<(usize, usize, Metric)> = links.iter().filter_map(place).collect();
         self.first = vec![0; self.routers.len() + 1];
         for (a, b, _) in &links {
             self.first[a + 1] += 1;
@@ -153,13 +189,17 @@ impl Graph {
         }
         // by the order of links, each router gets those to lower ones first, and both kinds in order
         let mut next = self.first.clone();
-        self.edges = vec![Edge { to: 0, cost: 0 }; 2 * links.len()];
+        let none = Edge {
+            to: NONE,
+            metric: 0.into(),
+        };
+        self.edges = vec![none; 2 * links.len()];
         self.rows = vec![0; self.routers.len()];
-        for (a, b, cost) in links {
-            let name = link_digest(self.routers[a], self.routers[b], cost);
-            for (at, to) in [(a, b), (b, a)] {
+        for (a, b, metric) in links {
+            let name = link_digest(self.routers[a], self.routers[b], metric);
+            for (at, to, metric) in [(a, b, metric), (b, a, metric.turned())] {
                 let to = to as u32;
-                self.edges[next[at] as usize] = Edge { to, cost };
+                self.edges[next[at] as usize] = Edge { to, metric };
                 next[at] += 1;
                 self.rows[at] ^= name;
             }
@@ -196,29 +236,42 @@ impl Graph {
         &self.routers
     }
 
-    /// Whether links lead from one to the other.
+    /// Whether no path leads through it.
     #[must_use]
-    pub fn connected(&self, a: OriginId, b: OriginId) -> bool {
-        match (self.index(a), self.index(b)) {
-            (Some(a), Some(b)) => self.component[a] == self.component[b],
-            _ => false,
-        }
+    pub fn is_stub(&self, x: OriginId) -> bool {
+        self.index(x).is_some_and(|at| self.is_stub_at(at))
     }
 
     /// The routers that can be reached from `x`, itself included, in ascending order.
     pub fn reachable(&self, x: OriginId) -> impl Iterator<Item = OriginId> + '_ {
-        let wanted = self.index(x).map(|at| self.component[at]);
-        self.routers
-            .iter()
-            .zip(&self.component)
-            .filter(move |&(_, component)| wanted == Some(*component))
-            .map(|(origin, _)| *origin)
+        self.reached(x).map(|at| self.routers[at])
     }
 
-    /// Names the set of routers that can be reached from `x`.
+    /// Names the set of routers that can be reached from `x`, and which of them are stub routers.
     pub(crate) fn reachable_digest(&self, x: OriginId) -> Option<u64> {
-        let at = self.index(x)?;
-        Some(self.members[self.component[at] as usize])
+        let name = |at: usize| match router_digest(self.routers[at]) {
+            digest if self.is_stub_at(at) => mix(digest),
+            digest => digest,
+        };
+        self.reached(x).map(name).reduce(|a, b| a ^ b)
+    }
+
+    fn reached(&self, x: OriginId) -> impl Iterator<Item = usize> {
+        let start = self.index(x);
+        let mut reached = vec![false; self.routers.len()];
+        let mut waiting = Vec::from_iter(start);
+        if let Some(at) = start {
+            reached[at] = true;
+        }
+        while let Some(at) = waiting.pop() {
+            for edge in self.edges_through(at, start) {
+                if !std::mem::replace(&mut reached[edge.to as usize], true) {
+                    waiting.push(edge.to as usize);
+                }
+            }
+        }
+        let places = reached.into_iter().enumerate();
+        places.filter(|(_, is)| *is).map(|(at, _)| at)
     }
 
     /// The neighbours of `x` in ascending order, with the costs of the links.
@@ -226,7 +279,7 @@ impl Graph {
         self.index(x)
             .into_iter()
             .flat_map(|at| self.edges_of(at))
-            .map(|edge| (self.routers[edge.to as usize], edge.cost))
+            .map(|edge| (self.routers[edge.to as usize], edge.metric.cost))
     }
 
     fn index(&self, x: OriginId) -> Option<usize> {
@@ -237,24 +290,18 @@ impl Graph {
         &self.edges[self.first[at] as usize..self.first[at + 1] as usize]
     }
 
-    fn find_components(&mut self) {
-        let mut waiting = Vec::new();
-        for start in 0..self.routers.len() {
-            if self.component[start] != NONE {
-                continue;
-            }
-            self.component[start] = start as u32;
-            waiting.push(start);
-            while let Some(at) = waiting.pop() {
-                for edge in self.first[at]..self.first[at + 1] {
-                    let to = self.edges[edge as usize].to as usize;
-                    if self.component[to] == NONE {
-                        self.component[to] = start as u32;
-                        waiting.push(to);
-                    }
-                }
-            }
+    fn is_stub_at(&self, at: usize) -> bool {
+        self.edges_of(at)
+            .first()
+            .is_some_and(|edge| edge.metric.stubs[0])
+    }
+
+    /// The links over which paths from `root` go on from here.
+    fn edges_through(&self, at: usize, root: Option<usize>) -> &[Edge] {
+        if self.is_stub_at(at) && root != Some(at) {
+            return &[];
         }
+        self.edges_of(at)
     }
 }
 
@@ -311,23 +358,27 @@ impl<'a> Splice<'a> {
     fn change(&mut self, router: OriginId, at: Option<usize>, changes: &[LinkChange]) {
         let before = self.edges.len();
         let mut row = 0;
-        let mut changes = changes.iter().map(|(_, to, cost)| (*to, *cost)).peekable();
+        let changes = changes.iter().map(|(_, to, metric)| (*to, *metric));
+        let mut changes = changes.peekable();
         for edge in at.map_or(&[][..], |at| self.old.edges_of(at)) {
             let far = self.old.routers[edge.to as usize];
-            while let Some((to, cost)) = changes.next_if(|(to, _)| *to < far) {
-                row ^= self.add(router, to, cost);
+            while let Some((to, metric)) = changes.next_if(|(to, _)| *to < far) {
+                row ^= self.add(router, to, metric);
             }
-            let cost = match changes.next_if(|(to, _)| *to == far) {
-                Some((_, cost)) => cost,
-                None => Some(edge.cost),
+            let metric = match changes.next_if(|(to, _)| *to == far) {
+                Some((_, metric)) => metric,
+                None => Some(edge.metric),
             };
-            if let Some(cost) = cost {
-                row ^= link_digest(router, far, cost);
-                self.edges.push(Edge { to: edge.to, cost });
+            if let Some(metric) = metric {
+                row ^= link_digest(router, far, metric);
+                self.edges.push(Edge {
+                    to: edge.to,
+                    metric,
+                });
             }
         }
-        for (to, cost) in changes {
-            row ^= self.add(router, to, cost);
+        for (to, metric) in changes {
+            row ^= self.add(router, to, metric);
         }
         let place = self.routers.len() as u32;
         let stays = self.edges.len() > before || router == self.own;
@@ -342,11 +393,11 @@ impl<'a> Splice<'a> {
     }
 
     /// A link that was not there, if it is now. Returns what it adds to the row.
-    fn add(&mut self, router: OriginId, to: OriginId, cost: Option<u16>) -> u64 {
-        let Some(cost) = cost else { return 0 };
+    fn add(&mut self, router: OriginId, to: OriginId, metric: Option<Metric>) -> u64 {
+        let Some(metric) = metric else { return 0 };
         self.new.push((self.edges.len(), to));
-        self.edges.push(Edge { to: NONE, cost });
-        link_digest(router, to, cost)
+        self.edges.push(Edge { to: NONE, metric });
+        link_digest(router, to, metric)
     }
 
     fn finish(mut self, digest: u64) -> Graph {
@@ -362,7 +413,6 @@ impl<'a> Splice<'a> {
             self.edges[place].to = to as u32;
         }
         (graph.first, graph.edges, graph.rows) = (self.first, self.edges, self.rows);
-        graph.name_components();
         graph
     }
 }
@@ -370,6 +420,31 @@ impl<'a> Splice<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_path_leads_through_a_stub() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(OriginId);
+        let to_stub = Metric {
+            cost: 10,
+            stubs: [false, true],
+        };
+        let links = [(a, b, to_stub), (c, b, to_stub), (c, d, 10.into())];
+        let graph = Graph::new(0, [], &links);
+        let reachable = |x| Vec::from_iter(graph.reachable(x));
+        assert!(graph.is_stub(b) && !graph.is_stub(a));
+        assert_eq!(reachable(a), [a, b]);
+        assert_eq!(reachable(b), [a, b, c, d], "its own paths are as any");
+        assert_eq!(reachable(d), [b, c, d]);
+        assert_ne!(
+            link_digest(a, b, to_stub),
+            link_digest(b, a, to_stub),
+            "which end is the stub is part of the name"
+        );
+        assert_eq!(
+            link_digest(a, b, to_stub),
+            link_digest(b, a, to_stub.turned())
+        );
+    }
 
     #[test]
     fn a_link_given_twice_counts_at_its_larger_cost() {

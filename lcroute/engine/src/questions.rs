@@ -179,6 +179,12 @@ impl Engine {
         (routers, links)
     }
 
+    /// Whether no path leads through a router.
+    #[must_use]
+    pub fn is_stub(&self, router: OriginId) -> bool {
+        self.routing.graph().is_stub(router)
+    }
+
     /// Groups that are joined on this host, in order.
     #[must_use]
     pub fn local_groups(&self) -> Vec<Ipv6Addr> {

@@ -154,6 +154,7 @@ impl Routing {
         let delay = TOPOLOGY_DELAY + TOPOLOGY_DELAY_PER_ROUTER * graph.len() as u32;
         self.topology_next = parts.now + delay;
         let others = graph.reachable(own).filter(|router| *router != own);
+        let others = others.map(|router| (router, graph.is_stub(router)));
         parts.topology.set_reachable(others, parts.now);
     }
 

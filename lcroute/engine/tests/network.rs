@@ -169,6 +169,8 @@ struct Totals {
 struct Mesh {
     /// Who has a connection with whom when all is well.
     pairs: Vec<(usize, usize)>,
+    /// Nodes through which no paths lead.
+    stubs: BTreeSet<usize>,
     now: Instant,
     nodes: Vec<Node>,
     connections: Vec<Connection>,
@@ -179,6 +181,11 @@ struct Mesh {
 
 impl Mesh {
     fn new(size: usize, seed: u64, limits: Limits) -> Self {
+        Self::with_stubs(size, 0.0, seed, limits)
+    }
+
+    /// A part of the nodes are stub routers.
+    fn with_stubs(size: usize, part: f64, seed: u64, limits: Limits) -> Self {
         let now = start();
         let node = |_| Node {
             engine: None,
@@ -202,8 +209,12 @@ impl Mesh {
         let mut kept =
             |(a, b): &(usize, usize)| b - a == 1 || b - a == size - 1 || random.chance(density);
         let pairs = all.filter(|pair| kept(pair)).collect();
+        let drawn: Vec<_> = (0..size)
+            .filter(|_| part > 0.0 && random.chance(part))
+            .collect();
         let mut mesh = Self {
             pairs,
+            stubs: BTreeSet::new(),
             now,
             nodes: (0..size).map(node).collect(),
             connections: Vec::new(),
@@ -211,6 +222,14 @@ impl Mesh {
             limits,
             totals: Totals::default(),
         };
+        for stub in drawn {
+            mesh.stubs.insert(stub);
+            // where two halves meet in a stub only, each has a rendezvous point, and the stub listens at one of them
+            let shares_trees = mesh.limits.source_trees < size;
+            if shares_trees && (0..size).any(|n| mesh.reached(n).len() < size - 1) {
+                mesh.stubs.remove(&stub);
+            }
+        }
         for n in 0..size {
             mesh.start(n);
         }
@@ -230,6 +249,7 @@ impl Mesh {
         let config = Config {
             incarnation: node.incarnation,
             limits: self.limits.clone(),
+            transits: !self.stubs.contains(&n),
             ..config(n as u16 + 1)
         };
         let mut engine = common::engine(config, self.now);
@@ -621,11 +641,25 @@ impl Mesh {
         joined.is_some_and(|j| j.allows(source))
     }
 
+    /// The other nodes to which paths lead, not through a stub, when all is well.
+    fn reached(&self, n: usize) -> BTreeSet<usize> {
+        let (mut reached, mut waiting) = (BTreeSet::from([n]), vec![n]);
+        while let Some(at) = waiting.pop() {
+            if at != n && self.stubs.contains(&at) {
+                continue;
+            }
+            let ways = self.pairs.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+            let ends = ways.filter(|(a, _)| *a == at).map(|(_, b)| b);
+            waiting.extend(ends.filter(|end| reached.insert(*end)));
+        }
+        reached.remove(&n);
+        reached
+    }
+
     /// Who must get a packet of node `n`.
     fn listeners(&self, n: usize, group: Ipv6Addr, source: Ipv6Addr) -> BTreeSet<usize> {
-        (0..self.nodes.len())
-            .filter(|o| *o != n && self.wants(*o, group, source))
-            .collect()
+        let others = self.reached(n).into_iter();
+        others.filter(|o| self.wants(*o, group, source)).collect()
     }
 
     /// When nothing has changed for a while, everybody gets what he wants, over the fewest links.
@@ -635,6 +669,7 @@ impl Mesh {
         for n in 0..self.nodes.len() {
             for group in groups {
                 let before = self.link_packets();
+                let of_stubs = self.packets_of_stubs(n);
                 let (id, source) = self.send(n, *group);
                 let expected = self.listeners(n, *group, source);
                 // S to the root, W back, and the packet itself
@@ -655,6 +690,7 @@ impl Mesh {
                     .filter(|o| self.nodes[*o].received.contains(&id))
                     .collect();
                 assert_eq!(got, expected, "{group} from node {n}, {source}");
+                assert_eq!(self.packets_of_stubs(n), of_stubs, "a stub passed it on");
                 if self.limits.small_network > 0 {
                     self.check_watched(n, *group);
                 }
@@ -670,11 +706,19 @@ impl Mesh {
     }
 
     fn link_packets(&self) -> u64 {
-        let engines = self.nodes.iter().map(|node| {
-            let engine = node.engine.as_ref();
-            engine.expect("all run when it is quiet")
-        });
-        engines.map(|e| e.counters().link_tx_packets).sum()
+        (0..self.nodes.len()).map(|n| self.packets_of(n)).sum()
+    }
+
+    /// What all stubs but `n` have sent.
+    fn packets_of_stubs(&self, n: usize) -> u64 {
+        let others = self.stubs.iter().filter(|stub| **stub != n);
+        others.map(|stub| self.packets_of(*stub)).sum()
+    }
+
+    fn packets_of(&self, n: usize) -> u64 {
+        let engine = self.nodes[n].engine.as_ref();
+        let engine = engine.expect("all run when it is quiet");
+        engine.counters().link_tx_packets
     }
 
     /// A program that watches MLD knows exactly whether somebody else wants its packets.
@@ -777,7 +821,8 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
         source_trees,
         ..Limits::default()
     };
-    let mut mesh = Mesh::new(size, seed, limits);
+    let stubs = if seed < SEEDS { 0.0 } else { 0.3 };
+    let mut mesh = Mesh::with_stubs(size, stubs, seed, limits);
     for step in 1..=steps {
         mesh.step(&groups);
         if step % 500 == 0 {
@@ -792,6 +837,8 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
 
 /// Each seed is a run of its own: 4,000 steps in a network of 2 to 8 nodes.
 const SEEDS: u64 = 40;
+/// As many more, with stub routers.
+const SEEDS_WITH_STUBS: u64 = 20;
 
 #[test]
 fn random_networks_deliver_exactly_what_is_joined() {
@@ -812,6 +859,15 @@ fn random_networks_deliver_exactly_what_is_joined() {
         "{all:?}"
     );
     assert!(all.restarts > 20 && all.flaps > 100, "{all:?}");
+}
+
+#[test]
+fn stub_routers_pass_nothing_on() {
+    for seed in SEEDS..SEEDS + SEEDS_WITH_STUBS {
+        let size = 3 + seed as usize % 6;
+        println!("seed {seed}, {size} nodes");
+        run_seed(size, seed, 2_000);
+    }
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Router {
     pub name: Option<String>,
     /// Its address on the network.
     pub address: Option<Ipv6Addr>,
+    /// No path leads through it.
+    pub stub: bool,
 }
 
 /// What a node sends of a group.

@@ -36,9 +36,6 @@ use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::HostServices;
 
-/// What a link to a node that does not transit seems to take: of two ends the slower counts, so every other path is better
-/// (RFC 6987, stub router).
-const STUB_ROUND_TRIP: Duration = Duration::from_secs(4);
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
 
@@ -57,7 +54,7 @@ pub struct NodeConfig {
     pub incarnation: u32,
     /// MTU of `lc0` in bytes.
     pub mtu: u16,
-    /// Whether others may send through this node where there is another path.
+    /// Whether paths of others may lead through this node.
     pub transits: bool,
     /// What can change while the node runs.
     pub settings: Settings,
@@ -180,7 +177,6 @@ pub struct Node<C> {
     engine: Engine,
     overlay: Overlay<C>,
     links: BTreeMap<LinkId, Member>,
-    transits: bool,
     membership: Membership,
     present: Present,
     records: Records,
@@ -219,6 +215,7 @@ impl<C: Connections> Node<C> {
             link_scope_groups: settings.link_scope_groups,
             chain: config.chain.encode().into(),
             can_issue: config.member.is_issuer(),
+            transits: config.transits,
             announce: settings.announce.clone(),
             watch: settings.watch,
             unicast: settings.unicast,
@@ -240,7 +237,6 @@ impl<C: Connections> Node<C> {
             engine: Engine::new(engine, Arc::new(services), now),
             overlay: Overlay::new(overlay, connections, now),
             links: BTreeMap::new(),
-            transits: config.transits,
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -552,6 +548,7 @@ impl<C: Connections> Node<C> {
                 peer_id: member.map(|m| m.peer),
                 name: member.map(|m| m.name.clone()),
                 address: member.map(|m| m.addresses.address),
+                stub: self.engine.is_stub(origin),
             }
         };
         Look {
@@ -606,15 +603,9 @@ impl<C: Connections> Node<C> {
             let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
             let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
             if let (Some(link), Some(rtt)) = (peer.link, rtt) {
-                let rtt = self.shown(rtt);
                 self.engine.handle_link_rtt(link, rtt, now);
             }
         }
-    }
-
-    /// The round trip that the router is told.
-    fn shown(&self, rtt: Duration) -> Duration {
-        if self.transits { rtt } else { STUB_ROUND_TRIP }
     }
 
     /// Does what is due.
@@ -757,9 +748,6 @@ impl<C: Connections> Node<C> {
                 };
                 self.links.insert(link, *member);
                 self.engine.handle_link_up(link, neighbor, now);
-                if !self.transits {
-                    self.engine.handle_link_rtt(link, STUB_ROUND_TRIP, now);
-                }
             }
             Event::LinkDown { link, reason, .. } => {
                 if reason == EndReason::Silent {
@@ -769,7 +757,6 @@ impl<C: Connections> Node<C> {
                 self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
-                let rtt = self.shown(rtt);
                 self.engine.handle_link_rtt(link, rtt, now);
             }
             Event::Control { link, message } => {

@@ -54,6 +54,8 @@ pub struct Node {
     pub name: Option<String>,
     /// Its address in the network.
     pub address: Option<Ipv6Addr>,
+    /// No path leads through it: a browser tab.
+    pub stub: bool,
     /// Whether it says what it sends.
     pub reports: bool,
 }
@@ -137,6 +139,7 @@ impl View {
             peer_id: router.peer_id.map(|id| id.to_string()),
             name: router.name.clone(),
             address: router.address,
+            stub: router.stub,
             reports: place == 0
                 || (router.address).is_some_and(|at| self.reports.contains_key(&at)),
         });
@@ -196,6 +199,7 @@ mod tests {
             peer_id: None,
             name: Some(format!("n{n}")),
             address: Some(address(n)),
+            stub: false,
         };
         let edge = |(to, packets_s)| look::Edge {
             to,

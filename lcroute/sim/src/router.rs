@@ -37,6 +37,7 @@ impl RouterAlone {
             link_scope_groups: Vec::new(),
             chain: identity.chain.clone(),
             can_issue: false,
+            transits: true,
             announce: start.announced.to_vec(),
             watch: Vec::new(),
             unicast: false,

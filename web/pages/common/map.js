@@ -115,6 +115,7 @@ export class NetworkMap {
             element("circle", { class: "halo", r: 21 }),
             element("path", { class: "waves", d: "M9 -9a13 13 0 0 1 0 18M13 -13a18.4 18.4 0 0 1 0 26M-9 -9a13 13 0 0 0 0 18M-13 -13a18.4 18.4 0 0 0 0 26" }),
             element("circle", { class: "ring", r: 13 }),
+            element("rect", { class: "frame" }),
             element("circle", { class: "dot", r: 6.5 }),
             element("path", { class: "ear", d: "M-3.4 1.2v-2a3.4 3.4 0 0 1 6.8 0v2M-3.4 .6v2.6M3.4 .6v2.6" }),
         );
@@ -220,7 +221,7 @@ export class NetworkMap {
         this.back.classList.toggle("crowded", this.links.size > 200);
         for (const node of this.nodes.values()) {
             const { facts, group } = node;
-            const is = { listens: listeners.has(node.id), sends: senders.has(node.id), own: node.isOwn, quiet: !facts.reports, carries: busy.has(node.id), open: node.id === this.chosen };
+            const is = { listens: listeners.has(node.id), sends: senders.has(node.id), own: node.isOwn, quiet: !facts.reports, stub: facts.stub, carries: busy.has(node.id), open: node.id === this.chosen };
             node.isSource = is.sends;
             node.isInvolved = is.listens || is.sends;
             is.aside = node.isAside = chosen && !node.isInvolved && !is.carries;
@@ -229,7 +230,7 @@ export class NetworkMap {
             }
             node.name.classList.toggle("strong", node.isInvolved || is.own);
             const links = `${node.degree} ${node.degree === 1 ? "link" : "links"}`;
-            const words = [node.words, is.own && "this node", is.listens && "listens", is.sends && "sends", is.carries && !node.isInvolved && "passes packets on", links, is.quiet && "does not report"];
+            const words = [node.words, is.own && "this node", is.listens && "listens", is.sends && "sends", is.carries && !node.isInvolved && "passes packets on", links, is.stub && "a browser tab", is.quiet && "does not report"];
             group.setAttribute("aria-label", words.filter(Boolean).join(", "));
             group.setAttribute("aria-pressed", is.open);
             // waves and rings need more room than a dot

@@ -103,7 +103,7 @@ export function showMapTables({ nodes, links, flows: sent }, flows, group) {
     const heard = nodes.map(() => []);
     sent.filter((flow) => flow.local).forEach((flow) => heard[flow.node].push(flow.group));
     const rows = nodes.map((node, at) => [
-        `${name(node.id)}${at === 0 ? " (this node)" : ""}`,
+        `${name(node.id)}${at === 0 ? " (this node)" : ""}${node.stub ? " (browser tab)" : ""}`,
         node.address ?? "–",
         near[at].join(", ") || "–",
         node.reports ? heard[at].join(", ") || "–" : "does not report",

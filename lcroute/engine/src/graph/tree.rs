@@ -80,9 +80,9 @@ impl Tree {
                 continue;
             }
             let distance = self.distance[at];
-            for edge in graph.edges_of(at) {
+            for edge in graph.edges_through(at, Some(start)) {
                 let to = edge.to as usize;
-                let through = distance.saturating_add(u32::from(edge.cost));
+                let through = distance.saturating_add(edge.cost());
                 if settled[to] || through > self.distance[to] {
                     continue;
                 }
@@ -257,6 +257,10 @@ impl Tree {
         (parent != NONE).then_some(parent as usize)
     }
 
+    fn edges_through(&self, at: usize) -> &[Edge] {
+        self.graph.edges_through(at, Some(self.root as usize))
+    }
+
     fn children_of(&self, at: usize) -> &[u32] {
         &self.children[self.first_child[at] as usize..self.first_child[at + 1] as usize]
     }
@@ -284,7 +288,7 @@ impl Tree {
         let mut repair = Repair::new(graph.len());
         tree.carry_over(self, &moves, &mut repair);
         for at in 0..graph.len() {
-            repair.compare(at, &self.graph, graph, &moves, &tree.parent);
+            repair.compare(at, self, &tree, &moves);
         }
         tree.cut_off(self, &moves, &mut repair);
         tree.spread(&mut repair);
@@ -335,22 +339,20 @@ impl Tree {
 
     /// What is nearer than before, or was cut off, gets its distance.
     fn spread(&mut self, repair: &mut Repair) {
-        let graph = Arc::clone(&self.graph);
+        let (graph, root) = (Arc::clone(&self.graph), Some(self.root as usize));
         let mut waiting = Waiting::new();
         for at in std::mem::take(&mut repair.lost) {
             repair.touch(at, &graph);
-            let through = |edge: &Edge| {
-                let distance = self.distance[edge.to as usize];
-                distance.saturating_add(u32::from(edge.cost))
-            };
-            let best = graph.edges_of(at).iter().map(through).min();
+            let through = |edge: &Edge| self.distance[edge.to as usize].saturating_add(edge.cost());
+            let edges = graph.edges_of(at).iter().filter(|e| self.leads_on(e));
+            let best = edges.map(through).min();
             if let Some(best) = best.filter(|best| *best != NONE) {
                 self.distance[at] = best;
                 waiting.push(Reverse(packed(best, at)));
             }
         }
         for &(from, to, cost) in &repair.better {
-            let through = self.distance[from].saturating_add(u32::from(cost));
+            let through = self.distance[from].saturating_add(cost);
             if through < self.distance[to] {
                 self.distance[to] = through;
                 waiting.push(Reverse(packed(through, to)));
@@ -363,15 +365,20 @@ impl Tree {
                 continue;
             }
             repair.touch(at, &graph);
-            for edge in graph.edges_of(at) {
+            for edge in graph.edges_through(at, root) {
                 let to = edge.to as usize;
-                let through = distance.saturating_add(u32::from(edge.cost));
+                let through = distance.saturating_add(edge.cost());
                 if through < self.distance[to] {
                     self.distance[to] = through;
                     waiting.push(Reverse(packed(through, to)));
                 }
             }
         }
+    }
+
+    /// Whether a path may come over a link's far end.
+    fn leads_on(&self, edge: &Edge) -> bool {
+        !edge.metric.stubs[1] || edge.to == self.root
     }
 
     /// Of all who are on a shortest path to it, the one that the tie-break names.
@@ -381,7 +388,8 @@ impl Tree {
             let distance = self.distance[at];
             let leads = |edge: &&Edge| {
                 let near = self.distance[edge.to as usize];
-                near != NONE && near.saturating_add(u32::from(edge.cost)) == distance
+                let through = near.saturating_add(edge.cost());
+                near != NONE && through == distance && self.leads_on(edge)
             };
             let value = |parent: u32| {
                 let name = |at: usize| graph.routers[at];
@@ -443,7 +451,7 @@ struct Repair {
     /// These and all behind them.
     lost: Vec<usize>,
     /// Directions of links that are new or cost less.
-    better: Vec<(usize, usize, u16)>,
+    better: Vec<(usize, usize, u32)>,
     /// Whose parent may be another.
     touched: Vec<bool>,
 }
@@ -466,14 +474,14 @@ impl Repair {
         }
     }
 
-    /// Looks for what has become of the links of one router. `parent`: as it was.
-    fn compare(&mut self, at: usize, old: &Graph, new: &Graph, moves: &Moves, parent: &[u32]) {
+    /// Looks for what has become of the links of one router. The parents in the new tree are as they were.
+    fn compare(&mut self, at: usize, old: &Tree, new: &Tree, moves: &Moves) {
         let from = moves.from(at);
-        if from.is_some_and(|from| old.rows[from] == new.rows[at]) {
+        if from.is_some_and(|from| old.graph.rows[from] == new.graph.rows[at]) {
             return;
         }
-        let before = from.map_or(&[][..], |from| old.edges_of(from));
-        let after = new.edges_of(at);
+        let before = from.map_or(&[][..], |from| old.edges_through(from));
+        let after = new.edges_through(at);
         let moved = |edge: &Edge| Edge {
             to: moves.to(edge.to),
             ..*edge
@@ -488,12 +496,12 @@ impl Repair {
                 (None, Some(one)) => one.to,
                 (None, None) => return,
             };
-            let was = before.next_if(|e| e.to == to).map(|e| e.cost);
-            let is = after.next_if(|e| e.to == to).map(|e| e.cost);
+            let was = before.next_if(|e| e.to == to).map(|e| e.cost());
+            let is = after.next_if(|e| e.to == to).map(Edge::cost);
             let to = to as usize;
             match is {
                 Some(cost) if was.is_none_or(|was| cost < was) => self.better.push((at, to, cost)),
-                _ if is != was && parent[to] == at as u32 => self.cut.push(to),
+                _ if is != was && new.parent[to] == at as u32 => self.cut.push(to),
                 _ => {}
             }
         }
@@ -502,21 +510,28 @@ impl Repair {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
-    use super::super::{LinkChange, mix};
+    use super::super::{Between, Metric, mix};
     use super::*;
 
-    type Links = Vec<(OriginId, OriginId, u16)>;
+    type Links = Vec<Between>;
+    type Stubs = BTreeSet<u64>;
 
     fn graph(routers: u64, links: &Links) -> Arc<Graph> {
         Arc::new(Graph::new(0, (1..=routers).map(OriginId), links))
     }
 
-    fn link(a: u64, b: u64, cost: u16) -> (OriginId, OriginId, u16) {
-        (OriginId(a), OriginId(b), cost)
+    fn link(a: u64, b: u64, cost: u16) -> Between {
+        (OriginId(a), OriginId(b), cost.into())
+    }
+
+    /// Of a link with this cost.
+    fn metric(a: OriginId, b: OriginId, cost: u16, stubs: &Stubs) -> Metric {
+        let stubs = [a, b].map(|end| stubs.contains(&end.0));
+        Metric { cost, stubs }
     }
 
     /// Distances by another algorithm: relaxing all links until nothing changes.
@@ -524,8 +539,12 @@ mod tests {
         let mut distance = vec![None; routers as usize + 1];
         distance[root as usize] = Some(0u32);
         for _ in 0..routers {
-            for &(a, b, cost) in links {
-                for (a, b) in [(a.0 as usize, b.0 as usize), (b.0 as usize, a.0 as usize)] {
+            for &(a, b, Metric { cost, stubs }) in links {
+                for (a, b, stub) in [(a.0, b.0, stubs[0]), (b.0, a.0, stubs[1])] {
+                    if stub && a != root {
+                        continue;
+                    }
+                    let (a, b) = (a as usize, b as usize);
                     let through = distance[a].map(|d| d + u32::from(cost));
                     if let Some(through) = through
                         && distance[b].is_none_or(|d| through < d)
@@ -574,8 +593,6 @@ mod tests {
         assert_eq!(children.len(), 2);
         assert!(children.contains(&3) && children.contains(&4));
         assert_eq!(tree.mean_distance(), Some((10 + 20 + 20 + 10 + 20) / 5));
-        assert!(graph.connected(OriginId(1), OriginId(6)));
-        assert!(!graph.connected(OriginId(1), OriginId(7)));
         assert_eq!(graph.reachable(OriginId(7)).count(), 1);
     }
 
@@ -609,7 +626,11 @@ mod tests {
             let link = (1..=n, 1..=n, prop_oneof![Just(10u16), 1u16..100])
                 .prop_filter("two ends", |(a, b, _)| a != b)
                 .prop_map(|(a, b, cost)| link(a.min(b), a.max(b), cost));
-            let links = prop::collection::vec(link, 0..120).prop_map(|mut links| {
+            let links = (prop::collection::vec(link, 0..120), any_stubs());
+            let links = links.prop_map(|(mut links, stubs)| {
+                for (a, b, of_link) in &mut links {
+                    *of_link = metric(*a, *b, of_link.cost, &stubs);
+                }
                 links.sort_unstable();
                 links.dedup_by_key(|&mut (a, b, _)| (a, b));
                 links
@@ -618,13 +639,23 @@ mod tests {
         })
     }
 
-    /// Links that come, change or go, from the lower end to the higher.
-    fn any_changes() -> impl Strategy<Value = Vec<LinkChange>> {
+    fn any_stubs() -> impl Strategy<Value = Stubs> {
+        prop_oneof![
+            Just(Stubs::new()),
+            prop::collection::btree_set(1u64..40, 0..12)
+        ]
+    }
+
+    /// A link from the lower end to the higher, and what it costs from now on.
+    type CostChange = (OriginId, OriginId, Option<u16>);
+
+    /// Links that come, change or go, and who is a stub then.
+    fn any_changes() -> impl Strategy<Value = (Vec<CostChange>, Stubs)> {
         let cost = prop_oneof![Just(None), Just(Some(10u16)), (1u16..100).prop_map(Some)];
         let change = (1u64..40, 1u64..40, cost)
             .prop_filter("two ends", |(a, b, _)| a != b)
             .prop_map(|(a, b, cost)| (OriginId(a.min(b)), OriginId(a.max(b)), cost));
-        prop::collection::vec(change, 0..8)
+        (prop::collection::vec(change, 0..8), any_stubs())
     }
 
     proptest! {
@@ -635,21 +666,30 @@ mod tests {
             steps in prop::collection::vec(any_changes(), 1..12),
         ) {
             let (own, root) = (OriginId(1), OriginId(1 + root % n));
-            let mut links: BTreeMap<_, u16> = links.iter().map(|&(a, b, c)| ((a, b), c)).collect();
-            let list = |links: &BTreeMap<(OriginId, OriginId), u16>| {
-                Links::from_iter(links.iter().map(|(&(a, b), &cost)| (a, b, cost)))
+            let ends = |&(a, b, metric): &Between| ((a, b), metric);
+            let mut links: BTreeMap<_, Metric> = links.iter().map(ends).collect();
+            let list = |links: &BTreeMap<(OriginId, OriginId), Metric>| {
+                Links::from_iter(links.iter().map(|(&(a, b), &metric)| (a, b, metric)))
             };
             let mut graph = Arc::new(Graph::new(0, [own], &list(&links)));
             let mut tree = Tree::compute(&graph, root).map(Arc::new);
-            for step in steps {
-                let step: BTreeMap<_, _> = step.into_iter().map(|(a, b, cost)| ((a, b), cost)).collect();
-                for (link, cost) in &step {
-                    match cost {
-                        Some(cost) => links.insert(*link, *cost),
-                        None => links.remove(link),
+            for (step, stubs) in steps {
+                let mut changes = BTreeMap::new();
+                for (&(a, b), is) in &mut links {
+                    let new = metric(a, b, is.cost, &stubs);
+                    if std::mem::replace(is, new) != new {
+                        changes.insert((a, b), Some(new));
+                    }
+                }
+                for (a, b, cost) in step {
+                    let is = cost.map(|cost| metric(a, b, cost, &stubs));
+                    changes.insert((a, b), is);
+                    match is {
+                        Some(metric) => links.insert((a, b), metric),
+                        None => links.remove(&(a, b)),
                     };
                 }
-                let changes = Vec::from_iter(step.iter().map(|(&(a, b), &cost)| (a, b, cost)));
+                let changes = Vec::from_iter(changes.iter().map(|(&(a, b), &is)| (a, b, is)));
                 graph = Arc::new(graph.after(0, own, &changes));
                 let anew = Arc::new(Graph::new(0, [own], &list(&links)));
                 prop_assert_eq!(&*graph, &*anew);
@@ -666,13 +706,15 @@ mod tests {
             let tree = Tree::compute(&graph, OriginId(root)).unwrap();
             let expected = bellman_ford(n, &links, root);
             // another router has heard of the links in another order and direction
-            let turned: Links = links.iter().rev().map(|&(a, b, cost)| (b, a, cost)).collect();
+            let turned = links.iter().rev().map(|&(a, b, metric)| (b, a, metric.turned()));
+            let turned = Links::from_iter(turned);
             let other = Arc::new(Graph::new(0, (1..=n).rev().map(OriginId), &turned));
             let other = Tree::compute(&other, OriginId(root)).unwrap();
+            let reachable = BTreeSet::from_iter(graph.reachable(OriginId(root)));
             for x in (1..=n).map(OriginId) {
                 prop_assert_eq!(tree.distance(x), expected[x.0 as usize]);
                 prop_assert_eq!(tree.parent(x), other.parent(x));
-                prop_assert_eq!(graph.connected(OriginId(root), x), tree.contains(x));
+                prop_assert_eq!(reachable.contains(&x), tree.contains(x));
                 if let Some(parent) = tree.parent(x) {
                     let cost = graph.neighbors(x).find(|&(to, _)| to == parent).unwrap().1;
                     prop_assert_eq!(tree.distance(x).unwrap(), tree.distance(parent).unwrap() + u32::from(cost));

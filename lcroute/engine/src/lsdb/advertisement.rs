@@ -41,6 +41,8 @@ pub const FLAG_ISSUER: u8 = 0x04;
 
 /// A link was lost a moment ago: packets get lost until others have this advertisement.
 pub(super) const FLAG_URGENT: u8 = 0x08;
+/// A stub router: no path leads through it (RFC 8770, H-bit), and others are rendezvous points before it.
+pub const FLAG_STUB: u8 = 0x10;
 
 /// Centrality that its router does not know yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
@@ -247,6 +249,12 @@ impl Advertisement {
     #[must_use]
     pub fn flags(&self) -> u8 {
         self.flags & !FLAG_URGENT
+    }
+
+    /// Whether its router is a stub router.
+    #[must_use]
+    pub fn is_stub(&self) -> bool {
+        self.flags & FLAG_STUB != 0
     }
 
     /// Whether it is passed on at once and both ways.

@@ -1,8 +1,9 @@
 //! RP elections (RFC 7761 §4.7): pure functions of the LSAs, so that all routers with the same LSAs agree without a message.
 //!
-//! - A group range: a candidate goes before a router that is none, then `core` before not, then the lower centrality in
-//!   steps of a quarter, then the lower hash of (range, origin).
-//! - An announced prefix: of its announcers a candidate, then the lower hash of (prefix, origin).
+//! - A group range: a candidate goes before a router that is none, then by [`Tier`], then the lower centrality in
+//!   steps of a quarter, then the lower hash of (range, origin). A stub router is no candidate.
+//! - An announced prefix: of its announcers a candidate, then a router that is no stub, then the lower hash of
+//!   (prefix, origin).
 //!
 //! A router becomes a candidate by being elected, so rendezvous points stay when others come.
 
@@ -21,34 +22,43 @@ pub(super) fn group_range(group: Ipv6Addr) -> u8 {
     derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
 }
 
+/// Which routers are rendezvous points before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tier {
+    /// By flag and certificate.
+    Core,
+    Ordinary,
+    /// No paths lead through it: only where there is nobody else.
+    Stub,
+}
+
 /// A router that takes part in elections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Eligible {
     pub origin: OriginId,
     /// Bit n: it is a candidate for range n.
     pub candidacies: u8,
-    /// By its flag and its certificate.
-    pub core: bool,
+    pub tier: Tier,
     pub centrality: u16,
 }
 
 impl Eligible {
     /// Whether it is so much better placed than the rendezvous point that it may take the range over.
     pub fn may_challenge(&self, rp: &Self) -> bool {
-        if self.core != rp.core {
-            return self.core;
+        if self.tier != rp.tier {
+            return self.tier < rp.tier;
         }
         self.centrality != UNKNOWN_CENTRALITY
             && u32::from(self.centrality) * 4 <= u32::from(rp.centrality) * 3
     }
 
-    fn rank(&self) -> (bool, u8) {
-        (!self.core, centrality_step(self.centrality).0)
+    fn rank(&self) -> (Tier, u8) {
+        (self.tier, centrality_step(self.centrality).0)
     }
 
     /// The rank without steps.
-    fn exact_rank(&self) -> (bool, u16) {
-        (!self.core, self.centrality)
+    fn exact_rank(&self) -> (Tier, u16) {
+        (self.tier, self.centrality)
     }
 }
 
@@ -90,16 +100,16 @@ pub(super) fn elect_rps(
     routers: &[(Eligible, &ElectionHashes)],
 ) -> [RpElection; GROUP_RANGES as usize] {
     let best = routers.iter().map(|(r, _)| r.exact_rank()).min();
-    let last = best.map(|(not_core, centrality)| (not_core, centrality_step(centrality).1));
+    let last = best.map(|(tier, centrality)| (tier, centrality_step(centrality).1));
     // routers of the best rank, and candidates
     let counts = |r: &Eligible| r.candidacies != 0 || Some(r.exact_rank()) <= last;
     let ranked = routers.iter().filter(|(r, _)| counts(r));
     let ranked: Vec<_> = ranked.map(|(r, hashes)| (r.rank(), r, hashes)).collect();
     [0, 1, 2, 3].map(|range: u8| {
-        let key = |(rank, r, hashes): &((bool, u8), &Eligible, &&ElectionHashes)| {
+        let key = |(rank, r, hashes): &((Tier, u8), &Eligible, &&ElectionHashes)| {
             (*rank, hashes[usize::from(range)], r.origin)
         };
-        let lowest = |key: Option<((bool, u8), [u8; 32], OriginId)>| key.map(|(.., origin)| origin);
+        let lowest = |key: Option<((Tier, u8), [u8; 32], OriginId)>| key.map(|(.., origin)| origin);
         let preferred = lowest(ranked.iter().map(key).min());
         let is_candidate = |r: &Eligible| r.candidacies & 1 << range != 0;
         let candidates = ranked.iter().filter(|(_, r, _)| is_candidate(r));
@@ -110,10 +120,18 @@ pub(super) fn elect_rps(
     })
 }
 
-/// Elects the root of a prefix among its announcers; with each, whether it is a candidate.
+/// Which announcer of a prefix goes before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum AnnouncerTier {
+    Candidate,
+    Ordinary,
+    Stub,
+}
+
+/// Elects the root of a prefix among its announcers.
 pub(super) fn elect_announcer(
     prefix: &GroupPrefix,
-    announcers: &[(OriginId, bool)],
+    announcers: &[(OriginId, AnnouncerTier)],
 ) -> Option<OriginId> {
     let hash = |origin: OriginId| {
         let origin = origin.0.to_be_bytes();
@@ -124,7 +142,7 @@ pub(super) fn elect_announcer(
         [(only, _)] => Some(*only),
         _ => announcers
             .iter()
-            .min_by_key(|(origin, candidate)| (!candidate, hash(*origin), *origin))
+            .min_by_key(|(origin, tier)| (*tier, hash(*origin), *origin))
             .map(|(origin, _)| *origin),
     }
 }
@@ -139,8 +157,15 @@ mod tests {
         Eligible {
             origin: OriginId(origin),
             candidacies,
-            core,
+            tier: if core { Tier::Core } else { Tier::Ordinary },
             centrality,
+        }
+    }
+
+    fn stub(origin: u64) -> Eligible {
+        Eligible {
+            tier: Tier::Stub,
+            ..candidate(origin, 0, false, 1)
         }
     }
 
@@ -165,6 +190,8 @@ mod tests {
         let claimant = candidate(4, 0b0100, false, UNKNOWN_CENTRALITY);
         assert_eq!(elected(&[far, near]), 2);
         assert_eq!(elected(&[far, near, core]), 3);
+        assert_eq!(elected(&[stub(5), far]), 1, "where there is another");
+        assert_eq!(elected(&[stub(5)]), 5);
         let roots = elect_range(2, &[far, near, core, claimant]);
         assert_eq!(roots.elected, Some(OriginId(4)));
         assert_eq!(roots.preferred, Some(OriginId(3)));
@@ -194,6 +221,7 @@ mod tests {
         assert!(candidate(2, 0, false, 300).may_challenge(&root));
         assert!(!candidate(2, 0, false, 301).may_challenge(&root));
         assert!(candidate(2, 0, true, 900).may_challenge(&root), "core");
+        assert!(root.may_challenge(&stub(3)) && !stub(3).may_challenge(&root));
         let core = candidate(1, 4, true, 400);
         assert!(!candidate(2, 0, false, 1).may_challenge(&core));
         let unknown = candidate(1, 4, true, UNKNOWN_CENTRALITY);
@@ -204,14 +232,14 @@ mod tests {
     #[test]
     fn a_candidacy_keeps_a_prefix() {
         let prefix = "ff1e:1234::/32".parse().unwrap();
-        let both = [(OriginId(1), false), (OriginId(2), false)];
+        let ordinary = AnnouncerTier::Ordinary;
+        let both = [(OriginId(1), ordinary), (OriginId(2), ordinary)];
         let first = elect_announcer(&prefix, &both).unwrap();
-        for claimant in [1, 2] {
-            let candidate = both.map(|(origin, _)| (origin, origin.0 == claimant));
-            assert_eq!(
-                elect_announcer(&prefix, &candidate),
-                Some(OriginId(claimant))
-            );
+        for one in [1, 2].map(OriginId) {
+            let with = |tier| both.map(|(o, other)| (o, if o == one { tier } else { other }));
+            let elected = |tier| elect_announcer(&prefix, &with(tier));
+            assert_eq!(elected(AnnouncerTier::Candidate), Some(one));
+            assert_ne!(elected(AnnouncerTier::Stub), Some(one));
         }
         let turned = [both[1], both[0]];
         assert_eq!(elect_announcer(&prefix, &turned), Some(first));

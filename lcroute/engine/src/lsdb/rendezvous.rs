@@ -6,7 +6,9 @@ use std::net::Ipv6Addr;
 use librecast::cert::GroupPrefix;
 use librecast::id::OriginId;
 
-use super::election::{GROUP_RANGES, RpElection, elect_announcer, elect_rps, group_range};
+use super::election::{
+    AnnouncerTier, GROUP_RANGES, RpElection, Tier, elect_announcer, elect_rps, group_range,
+};
 use super::store::Store;
 
 /// A group prefix that reachable routers announce.
@@ -65,7 +67,7 @@ impl RendezvousPoints {
             return false;
         }
         let mut eligible = Vec::with_capacity(store.routers.len());
-        let mut announced: BTreeMap<GroupPrefix, Vec<(OriginId, bool)>> = BTreeMap::new();
+        let mut announced: BTreeMap<GroupPrefix, Vec<(OriginId, AnnouncerTier)>> = BTreeMap::new();
         for (origin, router) in store.routers.iter() {
             let Some(of_router) = router.eligible(origin) else {
                 continue;
@@ -73,13 +75,18 @@ impl RendezvousPoints {
             eligible.push((of_router, router.credential.election_hashes()));
             for one in router.announced() {
                 let announcers = announced.entry(one.prefix).or_default();
-                announcers.push((origin, one.candidate));
+                let tier = match of_router.tier {
+                    Tier::Stub => AnnouncerTier::Stub,
+                    _ if one.candidate => AnnouncerTier::Candidate,
+                    _ => AnnouncerTier::Ordinary,
+                };
+                announcers.push((origin, tier));
             }
         }
         let mut lengths: Vec<u8> = announced.keys().map(GroupPrefix::prefix_len).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths.dedup();
-        let root = |(prefix, announcers): (GroupPrefix, Vec<(OriginId, bool)>)| {
+        let root = |(prefix, announcers): (GroupPrefix, Vec<(OriginId, AnnouncerTier)>)| {
             let root = elect_announcer(&prefix, &announcers)?;
             let announcers = announcers.into_iter().map(|(origin, _)| origin).collect();
             Some((prefix, AnnouncedPrefix { root, announcers }))

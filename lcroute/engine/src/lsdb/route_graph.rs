@@ -8,7 +8,7 @@ use librecast::time::{Duration, Instant};
 
 use super::advertisement::Advertisement;
 use super::store::Store;
-use crate::graph::{Graph, link_digest, router_digest};
+use crate::graph::{Graph, Metric, link_digest, router_digest};
 
 /// Unreachable routers are remembered this long. Chosen: a reboot or a long outage costs no new credentials.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3_600);
@@ -27,9 +27,9 @@ pub(super) struct RouteGraph {
     graph: Arc<Graph>,
     /// Sum over all links that both ends advertise.
     digest: u64,
-    /// What became of links since the graph was built, from the lower router to the higher: their cost, or that they are
-    /// gone.
-    changes: BTreeMap<(OriginId, OriginId), Option<u16>>,
+    /// What became of links since the graph was built, from the lower router to the higher: their metric, or that they
+    /// are gone.
+    changes: BTreeMap<(OriginId, OriginId), Option<Metric>>,
     /// Links, or the routers of the store, have changed.
     stale: bool,
     /// Names the set of routers that was found reachable, if none came or went since.
@@ -44,7 +44,7 @@ impl RouteGraph {
     /// A graph of one router.
     pub fn new(own: OriginId) -> Self {
         Self {
-            graph: Arc::new(Graph::new(router_digest(own), [own], &[])),
+            graph: Arc::new(Graph::new::<Metric>(router_digest(own), [own], &[])),
             digest: 0,
             changes: BTreeMap::new(),
             stale: true,
@@ -97,20 +97,21 @@ impl RouteGraph {
                 unknown |= after.is_some();
                 return;
             };
-            let Some(back) = far.advertisement.as_ref().and_then(|a| a.cost_to(origin)) else {
+            let Some(back) = far.advertisement.as_ref().and_then(|a| End::of(a, origin)) else {
                 return;
             };
             let link = (origin.min(to), origin.max(to));
-            if let Some(cost) = before {
-                self.digest ^= link_digest(origin, to, cost.max(back));
+            if let Some(end) = before {
+                self.digest ^= link_digest(origin, to, end.with(back));
                 self.changes.insert(link, None);
                 far.links -= 1;
                 went += 1;
             }
-            if let Some(cost) = after {
-                let cost = cost.max(back);
-                self.digest ^= link_digest(origin, to, cost);
-                self.changes.insert(link, Some(cost));
+            if let Some(end) = after {
+                let metric = end.with(back);
+                self.digest ^= link_digest(origin, to, metric);
+                let upward = if origin < to { metric } else { back.with(end) };
+                self.changes.insert(link, Some(upward));
                 far.links += 1;
                 came += 1;
             }
@@ -137,7 +138,7 @@ impl RouteGraph {
         let digest = self.digest(store);
         if digest != self.graph.digest() {
             let changes = self.changes.iter();
-            let changes = Vec::from_iter(changes.map(|(&(a, b), &cost)| (a, b, cost)));
+            let changes = Vec::from_iter(changes.map(|(&(a, b), &metric)| (a, b, metric)));
             self.graph = Arc::new(self.graph.after(digest, store.own, &changes));
             self.version += 1;
         }
@@ -178,20 +179,51 @@ impl RouteGraph {
     }
 }
 
-/// Calls `f` for each neighbour to whom the link is another than before, with the costs before and after.
+/// What one end says of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    cost: u16,
+    is_stub: bool,
+}
+
+impl End {
+    /// All links of an advertisement.
+    fn all(advertisement: &Advertisement) -> impl Iterator<Item = (OriginId, Self)> {
+        let is_stub = advertisement.is_stub();
+        let links = advertisement.links();
+        links.map(move |(to, cost)| (to, Self { cost, is_stub }))
+    }
+
+    /// The link to one neighbour.
+    fn of(advertisement: &Advertisement, to: OriginId) -> Option<Self> {
+        let is_stub = advertisement.is_stub();
+        let cost = advertisement.cost_to(to)?;
+        Some(Self { cost, is_stub })
+    }
+
+    /// Of two ends the larger cost counts.
+    fn with(self, far: Self) -> Metric {
+        Metric {
+            cost: self.cost.max(far.cost),
+            stubs: [self.is_stub, far.is_stub],
+        }
+    }
+}
+
+/// Calls `f` for each neighbour to whom the link is another than before, with what this end says before and after.
 fn each_change(
     old: Option<&Advertisement>,
     new: Option<&Advertisement>,
-    mut f: impl FnMut(OriginId, Option<u16>, Option<u16>),
+    mut f: impl FnMut(OriginId, Option<End>, Option<End>),
 ) {
-    let mut before = old.into_iter().flat_map(Advertisement::links).peekable();
-    let mut after = new.into_iter().flat_map(Advertisement::links).peekable();
+    let mut before = old.into_iter().flat_map(End::all).peekable();
+    let mut after = new.into_iter().flat_map(End::all).peekable();
     loop {
         let (was, is) = (before.peek().copied(), after.peek().copied());
         let Some(to) = was.iter().chain(&is).map(|(to, _)| *to).min() else {
             return;
         };
-        let of = |link: Option<(OriginId, u16)>| link.filter(|l| l.0 == to).map(|l| l.1);
+        let of = |link: Option<(OriginId, End)>| link.filter(|l| l.0 == to).map(|l| l.1);
         let (was, is) = (of(was), of(is));
         if was.is_some() {
             before.next();

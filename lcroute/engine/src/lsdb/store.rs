@@ -10,7 +10,7 @@ use librecast::time::Instant;
 
 use super::advertisement::{Advertisement, Announced, FLAG_CORE};
 use super::credential::CredentialLsa;
-use super::election::{Eligible, GROUP_RANGES};
+use super::election::{Eligible, GROUP_RANGES, Tier};
 use super::lsa::{KIND_ADVERTISEMENT, KIND_CREDENTIAL, KIND_REVOCATION, LsaId, Version};
 use super::summary::{BUCKETS, SummaryEntry, add_to};
 use crate::config::Limits;
@@ -103,11 +103,17 @@ impl Router {
     /// What RP elections look at, if it takes part.
     pub(super) fn eligible(&self, origin: OriginId) -> Option<Eligible> {
         let advertisement = self.advertisement.as_ref()?;
-        let candidacies = (0..GROUP_RANGES).filter(|&range| advertisement.is_candidate(range));
+        let is_stub = advertisement.is_stub();
+        let is_candidate = |range: &u8| !is_stub && advertisement.is_candidate(*range);
+        let candidacies = (0..GROUP_RANGES).filter(is_candidate);
         self.reachable.then(|| Eligible {
             origin,
             candidacies: candidacies.map(|range| 1 << range).sum(),
-            core: self.is_core(),
+            tier: match self.is_core() {
+                _ if is_stub => Tier::Stub,
+                true => Tier::Core,
+                false => Tier::Ordinary,
+            },
             centrality: advertisement.centrality(),
         })
     }

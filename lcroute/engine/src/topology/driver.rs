@@ -121,15 +121,23 @@ impl Topology {
         }
     }
 
-    /// All other routers that are reachable in the link state, in ascending order.
-    pub fn set_reachable(&mut self, routers: impl IntoIterator<Item = OriginId>, now: Instant) {
+    /// All other routers that are reachable in the link state, in ascending order; with each, whether it is a stub
+    /// router.
+    pub fn set_reachable(
+        &mut self,
+        routers: impl IntoIterator<Item = (OriginId, bool)>,
+        now: Instant,
+    ) {
         let mut routers = routers.into_iter().peekable();
         let (mut changed, mut gone, mut new) = (false, Vec::new(), Vec::new());
         for (origin, known) in &mut self.known {
-            new.extend(std::iter::from_fn(|| routers.next_if(|r| r < origin)));
-            let reachable = routers.next_if_eq(origin).is_some();
-            changed |= reachable != known.reachable;
-            known.reachable = reachable;
+            new.extend(std::iter::from_fn(|| routers.next_if(|r| r.0 < *origin)));
+            let found = routers.next_if(|r| r.0 == *origin);
+            let reachable = found.is_some();
+            let stub = found.map_or(known.stub, |(_, stub)| stub);
+            changed |= reachable != known.reachable || stub != known.stub;
+            self.members += u64::from(stub != known.stub);
+            (known.reachable, known.stub) = (reachable, stub);
             if !reachable && !known.present {
                 gone.push(*origin);
             }
@@ -138,10 +146,11 @@ impl Topology {
         for origin in gone {
             self.forget(origin);
         }
-        for origin in new {
+        for (origin, stub) in new {
             if origin != self.own && self.has_room() {
                 changed = true;
-                self.entry(origin).reachable = true;
+                let known = self.entry(origin);
+                (known.reachable, known.stub) = (true, stub);
             }
         }
         if changed {

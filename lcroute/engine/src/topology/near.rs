@@ -195,8 +195,10 @@ impl Near {
     fn adopt(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
         loop {
             let on_trial = self.on_trial();
+            let is_stub = |origin| view.known.get(origin).is_some_and(|k| k.stub);
             let free = view.links.iter().filter(|(origin, _)| {
                 !rings.contains(origin)
+                    && !is_stub(origin)
                     && !self.chosen.contains(origin)
                     && Some(**origin) != on_trial
             });

@@ -20,14 +20,16 @@ pub struct Prospect {
 }
 
 impl Prospect {
-    /// All of them, from the point of view of `own`.
+    /// All of them, from the point of view of `own`. Stub routers are nobody's.
     pub fn all(graph: &Graph, own: OriginId) -> Vec<Self> {
+        let transits = |origin: &OriginId| !graph.is_stub(*origin);
         let beyond = |(neighbor, near)| {
             let far = graph.neighbors(neighbor);
             far.map(move |(origin, far)| (origin, u32::from(near) + u32::from(far)))
         };
-        let ways = graph.neighbors(own).flat_map(beyond);
-        let other = ways.filter(|(origin, _)| *origin != own);
+        let near = graph.neighbors(own).filter(|(near, _)| transits(near));
+        let ways = near.flat_map(beyond);
+        let other = ways.filter(|(origin, _)| *origin != own && transits(origin));
         let mut all: Vec<Self> = other
             .map(|(origin, cost)| Self {
                 origin,
@@ -53,6 +55,8 @@ pub struct Known {
     pub direct_fails: bool,
     /// The link with it has ended, and none with anybody has come up since.
     pub lost: bool,
+    /// No paths lead through it, as the link state said last: others build on nothing there.
+    pub stub: bool,
 }
 
 /// What a node asks of the other end of a link.
@@ -88,6 +92,13 @@ pub struct View<'a> {
     pub links: &'a BTreeMap<OriginId, LinkView>,
     /// Where a policy is looking for somebody: who is two links away.
     pub prospects: &'a [Prospect],
+}
+
+/// Those of whom a network is built: all who are no stub routers, where there are any.
+pub(super) fn builders(known: &BTreeMap<OriginId, Known>) -> impl Iterator<Item = OriginId> + '_ {
+    let all_stubs = known.values().all(|known| known.stub);
+    let builds = move |(_, known): &(&OriginId, &Known)| all_stubs || !known.stub;
+    known.iter().filter(builds).map(|(origin, _)| *origin)
 }
 
 /// How much a policy may build on a member.

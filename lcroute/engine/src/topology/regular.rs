@@ -10,7 +10,7 @@ use librecast::id::OriginId;
 use librecast::time::Instant;
 
 use super::near::Near;
-use super::policy::{Policy, View};
+use super::policy::{Policy, View, builders};
 use super::rings::Rings;
 
 /// From this degree on some links are chosen by latency.
@@ -46,8 +46,8 @@ impl Policy for Regular {
             self.members = view.members;
             self.rings.set_members(view.own, view.known);
         }
-        let mut wanted = if view.known.len() <= usize::from(self.degree) {
-            view.known.keys().copied().collect()
+        let mut wanted = if builders(view.known).count() <= usize::from(self.degree) {
+            builders(view.known).collect()
         } else {
             self.rings.wanted(view)
         };

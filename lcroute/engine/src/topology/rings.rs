@@ -1,5 +1,6 @@
 //! Random rings. Each is all members in the order of a hash, so everybody who knows the members knows all
-//! places, and a member that comes or goes concerns its neighbours only.
+//! places, and a member that comes or goes concerns its neighbours only. Stub routers are on nobody's rings but
+//! their own: they take the links of their places, and hold no ring together.
 //!
 //! ```text
 //!          predecessor   X   successor            the ring of pairs, cut before each head (^):
@@ -17,7 +18,7 @@ use std::ops::Bound;
 
 use librecast::id::{OriginId, derive};
 
-use super::policy::{Known, Standing, View};
+use super::policy::{Known, Standing, View, builders};
 
 const CONTEXT: &str = "lcroute 2026 ring";
 const PAIRS: u8 = 255;
@@ -102,23 +103,23 @@ impl Rings {
 
     /// Brings the rings up to date.
     pub(super) fn set_members(&mut self, own: OriginId, known: &BTreeMap<OriginId, Known>) {
-        let mut others = known.keys().filter(|origin| **origin != own).peekable();
-        let (mut gone, mut new): (Vec<OriginId>, Vec<&OriginId>) = Default::default();
+        let mut others = builders(known).filter(|origin| *origin != own).peekable();
+        let (mut gone, mut new): (Vec<OriginId>, Vec<OriginId>) = Default::default();
         for member in &self.members {
-            new.extend(std::iter::from_fn(|| others.next_if(|o| *o < member)));
-            if others.next_if_eq(&member).is_none() && *member != own {
+            new.extend(std::iter::from_fn(|| others.next_if(|o| o < member)));
+            if others.next_if_eq(member).is_none() && *member != own {
                 gone.push(*member);
             }
         }
         new.extend(others);
-        new.extend((!self.members.contains(&own)).then_some(&own));
+        new.extend((!self.members.contains(&own)).then_some(own));
         for origin in gone {
             self.members.remove(&origin);
             self.change(origin, |ring, place| ring.remove(&place));
         }
         for origin in new {
-            self.members.insert(*origin);
-            self.change(*origin, |ring, place| ring.insert(place));
+            self.members.insert(origin);
+            self.change(origin, |ring, place| ring.insert(place));
         }
     }
 

@@ -11,6 +11,7 @@ use super::driver::MAX_KNOWN;
 use super::near::Near;
 use super::rings::Rings;
 use super::*;
+use crate::graph::Metric;
 use crate::lsdb::LinkStanding;
 use crate::testing::start;
 
@@ -30,6 +31,11 @@ fn all_good(members: &BTreeSet<OriginId>) -> BTreeMap<OriginId, Known> {
         ..Known::default()
     };
     members.iter().map(|m| (*m, good)).collect()
+}
+
+/// Routers as the link state knows them, none of them a stub.
+fn plain(routers: impl IntoIterator<Item = OriginId>) -> impl Iterator<Item = (OriginId, bool)> {
+    routers.into_iter().map(|origin| (origin, false))
 }
 
 fn add(graph: &mut Graph, a: OriginId, b: OriginId) {
@@ -242,7 +248,7 @@ fn two_hops(
 fn prospects_are_two_links_away_by_the_cheapest_way() {
     let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(OriginId);
     let links = [
-        (a, b, 10),
+        (a, b, 10u16),
         (a, c, 30),
         (b, c, 5),
         (b, d, 40),
@@ -363,7 +369,7 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
 
     // regular(2) of three others: one of them is not wanted
     let others: BTreeSet<OriginId> = (2..5).map(OriginId).collect();
-    topology.set_reachable(others.clone(), now);
+    topology.set_reachable(plain(others.clone()), now);
     topology.set_config(config(PolicyKind::Regular, 2), now);
     now += seconds(1);
     run(&mut topology, now);
@@ -400,7 +406,7 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     let mut now = start();
     let mut topology = driver(PolicyKind::Regular, 2, now);
     let mut routers = origins(10..40);
-    topology.set_reachable(routers.clone(), now);
+    topology.set_reachable(plain(routers.clone()), now);
     now += seconds(1);
     run(&mut topology, now);
     let before = topology.wanted().clone();
@@ -427,13 +433,13 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     topology.set_direct_failure(newcomer, false, now);
     // it is there: the old neighbour may go
     routers.insert(newcomer);
-    topology.set_reachable(routers.clone(), now);
+    topology.set_reachable(plain(routers.clone()), now);
     run(&mut topology, now + seconds(2));
     assert_eq!(topology.wanted().len(), 2);
     assert!(topology.wanted().contains(&newcomer));
     // it dies, while a carrier still shows it
     routers.remove(&newcomer);
-    topology.set_reachable(routers, now + seconds(3));
+    topology.set_reachable(plain(routers), now + seconds(3));
     run(&mut topology, now + seconds(4));
     assert!(topology.wanted().is_superset(&before));
     topology.set_present(newcomer, false, now + seconds(5));
@@ -449,7 +455,7 @@ fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
     for member in &members {
         topology.set_present(*member, true, now);
     }
-    topology.set_reachable(members.iter().copied(), now);
+    topology.set_reachable(plain(members.iter().copied()), now);
     run(&mut topology, now + seconds(1));
     let lost = topology.wanted().clone();
     for (link, neighbor) in (1..).map(LinkId).zip(&lost) {
@@ -461,7 +467,7 @@ fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
     for link in (1..).map(LinkId).take(lost.len()) {
         topology.link_down(link, cut);
     }
-    topology.set_reachable([], cut);
+    topology.set_reachable(plain([]), cut);
     run(&mut topology, cut + Duration::from_millis(200));
     let others = topology.wanted().difference(&lost).count();
     assert!(others >= 6, "{others} others");
@@ -469,7 +475,7 @@ fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
     // one link is enough to know who is there
     let found = *topology.wanted().difference(&lost).next().unwrap();
     topology.link_up(LinkId(100), found, cut + seconds(1));
-    topology.set_reachable(members.iter().copied(), cut + seconds(1));
+    topology.set_reachable(plain(members.iter().copied()), cut + seconds(1));
     run(&mut topology, cut + seconds(2));
     assert!(
         topology
@@ -487,14 +493,14 @@ fn tables_are_bounded_and_the_link_state_goes_first() {
         topology.set_direct_failure(origin(n), true, now);
     }
     let routers = origins(10_000..10_050);
-    topology.set_reachable(routers.clone(), now);
+    topology.set_reachable(plain(routers.clone()), now);
     now += seconds(2);
     run(&mut topology, now);
     assert_eq!(topology.wanted().len(), MAX_KNOWN);
     for router in routers {
         assert!(topology.wanted().contains(&router));
     }
-    topology.set_reachable([], now);
+    topology.set_reachable(plain([]), now);
     run(&mut topology, now + seconds(2));
     assert_eq!(topology.wanted().len(), MAX_KNOWN - 50);
 }
@@ -540,7 +546,7 @@ impl Neighborhood {
             self.now += Duration::from_millis(500);
             if self.made.is_empty() {
                 let all = self.costs.keys().copied();
-                self.topology.set_reachable(all, self.now);
+                self.topology.set_reachable(plain(all), self.now);
             }
             let prospects = || prospects(&self.costs);
             for event in run_with(&mut self.topology, prospects, self.now) {
@@ -639,6 +645,8 @@ struct World {
     making: BTreeMap<(OriginId, OriginId), Instant>,
     /// Pairs without a direct way.
     apart: BTreeSet<(OriginId, OriginId)>,
+    /// Stub routers.
+    stubs: BTreeSet<OriginId>,
     next_link: u32,
     made: usize,
     retired: usize,
@@ -660,6 +668,7 @@ impl World {
             links: BTreeMap::new(),
             making: BTreeMap::new(),
             apart: BTreeSet::new(),
+            stubs: BTreeSet::new(),
             next_link: 0,
             made: 0,
             retired: 0,
@@ -721,8 +730,8 @@ impl World {
             }
             let origins: Vec<OriginId> = self.nodes.keys().copied().collect();
             for own in origins {
-                let links = Vec::from_iter(self.links.values().map(|&(a, b)| (a, b, 10)));
-                let prospects = || Prospect::all(&crate::graph::Graph::new(0, [own], &links), own);
+                let graph = self.route_graph();
+                let prospects = || Prospect::all(&graph, own);
                 let node = self.nodes.get_mut(&own).unwrap();
                 for event in run_with(node, prospects, self.now) {
                     self.apply(own, &event);
@@ -792,10 +801,22 @@ impl World {
         graph
     }
 
+    /// As the link state has it.
+    fn route_graph(&self) -> crate::graph::Graph {
+        let metric = |a, b| Metric {
+            cost: 10,
+            stubs: [a, b].map(|end| self.stubs.contains(end)),
+        };
+        let links = self.links.values().map(|(a, b)| (*a, *b, metric(a, b)));
+        let routers = self.nodes.keys().copied();
+        crate::graph::Graph::new(0, routers, &Vec::from_iter(links))
+    }
+
     fn flood(&mut self) {
-        let graph = self.graph();
+        let graph = self.route_graph();
         for (own, node) in &mut self.nodes {
-            let routers = hops(&graph, *own).into_keys().filter(|o| o != own);
+            let routers = graph.reachable(*own).filter(|o| o != own);
+            let routers = routers.map(|o| (o, self.stubs.contains(&o)));
             node.set_reachable(routers, self.now);
         }
     }
@@ -889,6 +910,28 @@ proptest! {
         prop_assert!(world.is_as_wanted());
         for node in world.nodes.values() {
             prop_assert_eq!(node.wanted().len() as u64, u64::from(degree).min(n - 1), "{:?}", apart);
+        }
+    }
+
+    #[test]
+    fn stub_routers_hold_nothing_together_and_have_their_links(
+        n in 6u64..16, stubs in 3u64..20, seed in 0u64..1 << 40, degree in 2u8..5, order in any::<u64>(),
+    ) {
+        let mut world = World::new();
+        let config = config(PolicyKind::Regular, degree);
+        let mut all = Vec::from_iter((0..n + stubs).map(|number| origin(seed + number)));
+        world.stubs = all[n as usize..].iter().copied().collect();
+        all.sort_by_key(|o| o.0 ^ order);
+        all.into_iter().for_each(|one| world.come(one, config));
+        world.run(seconds(60));
+        prop_assert!(world.is_as_wanted());
+        let graph = world.route_graph();
+        for (own, node) in &world.nodes {
+            // without paths through stubs
+            prop_assert_eq!(graph.reachable(*own).count() as u64, n + stubs);
+            prop_assert!(node.wanted().is_disjoint(&world.stubs), "nobody builds on them");
+            let others = n - u64::from(!world.stubs.contains(own));
+            prop_assert_eq!(node.wanted().len() as u64, u64::from(degree).min(others));
         }
     }
 

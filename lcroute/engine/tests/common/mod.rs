@@ -99,6 +99,7 @@ pub fn config(n: u16) -> Config {
         link_scope_groups: vec![MDNS],
         chain: services(n).chain(),
         can_issue: false,
+        transits: true,
         announce: Vec::new(),
         watch: Vec::new(),
         unicast: false,

@@ -47,21 +47,25 @@ fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
         network.signalling.start()?;
     }
     network.start()?;
-    let visitor = |host: Host| {
+    let visitors = lab.closed_hosts(visitors)?.into_iter();
+    Ok(Meeting {
+        network,
+        visitors: visitors.map(Visitor::new).collect::<Result<_>>()?,
+    })
+}
+
+impl Visitor {
+    /// Serves the pages.
+    fn new(host: Host) -> Result<Self> {
         let (pages, address) = serve(&host)?;
         let (origin, _) = address.split_once("/#").context("a key")?;
         let origin = origin.to_owned();
-        Ok(Visitor {
+        Ok(Self {
             host,
             origin,
             _pages: pages,
         })
-    };
-    let visitors = lab.closed_hosts(visitors)?.into_iter().map(visitor);
-    Ok(Meeting {
-        network,
-        visitors: visitors.collect::<Result<_>>()?,
-    })
+    }
 }
 
 impl Meeting {
@@ -250,6 +254,67 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
                 .is_some_and(|heard| !heard.contains("too late")),
             "{heard}"
         );
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_with_links_to_both_sides_passes_nothing_on() {
+    world("node-leaf", |lab| {
+        let mut hosts = lab.hosts_in_a_row(&["a", "visitor", "b"])?;
+        let visitor = Visitor::new(hosts.remove(1))?;
+        let mut network = lab.network(hosts)?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let meeting = Meeting {
+            network,
+            visitors: vec![visitor],
+        };
+        let ([a, b], visitor) = (meeting.network.nodes()?, &meeting.visitors[0]);
+        let browser = Browser::start(&visitor.host, Kind::Chromium, Theme::Dark)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        let sees = |member: &Member| {
+            let names = member
+                .routes()?
+                .into_iter()
+                .map(|route| route["name"].clone());
+            Ok::<_, anyhow::Error>(Vec::from_iter(names))
+        };
+        let own = json!(name(&page)?);
+        for member in [a, b] {
+            let seen = sees(member)?;
+            ensure!(seen == [own.clone()], "{seen:?}");
+        }
+        listen(&page, GROUP)?;
+        let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
+        until_wanted(a, GROUP, true)?;
+        say(a, GROUP, "from one side")?;
+        page.until_says("#heard li", "from one side")?;
+        // goes the way that the words of a would have gone, behind them
+        say_until(&page, "from the middle", || {
+            let heard = listener.stdout();
+            ensure!(heard.contains("from the middle"), "{heard}");
+            Ok(())
+        })?;
+        let heard = listener.stdout();
+        ensure!(!heard.contains("from one side"), "{heard}");
+        page.shot("leaf")?;
+        // the firewall goes: they link
+        for member in [a, b] {
+            member.host.heal_uplink()?;
+        }
+        eventually("a links with b", || {
+            ensure!(a.hops(b)? == Some(1), "{:?}", a.routes()?);
+            Ok(())
+        })?;
+        eventually("b hears a", || {
+            say(a, GROUP, "from a neighbour")?;
+            let heard = listener.stdout();
+            ensure!(heard.contains("from a neighbour"), "{heard}");
+            Ok(())
+        })?;
         meeting.expect_clean(&browser, visitor)
     });
 }
