@@ -19,6 +19,7 @@ mod lan;
 pub mod metrics;
 mod netlink;
 mod packet_loop;
+pub mod pages;
 mod port_mapping;
 mod read_batching;
 mod relays;

@@ -176,11 +176,13 @@ fn tell(
     }
     let took = begun.elapsed();
     let token = membership::plain_token(config, &identity)?;
+    // where they are not for this user, they are none of his business
+    let pages = crate::pages::served(control).ok().flatten();
     if common.json {
         print_line(json!({
             "name": identity.member.name, "address": identity.member.addresses.address,
             "network": identity.membership.network, "linked": linked,
-            "token": token.as_ref().map(|token| token.as_str()),
+            "token": token.as_ref().map(|token| token.as_str()), "pages": pages,
         }))?;
     } else {
         print_line(format_args!("name     {}", identity.member.name))?;
@@ -200,6 +202,9 @@ fn tell(
             hint(
                 "whoever has the token becomes a member within a week: on another host, lcroute up TOKEN",
             );
+        }
+        if let Some(pages) = &pages {
+            print_line(format_args!("pages    {pages}"))?;
         }
     }
     if !linked.is_empty() || alone {

@@ -7,6 +7,7 @@ use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, op
 
 use serde_json::json;
 
+use crate::web::serve;
 use crate::world;
 
 /// What a host firewall lets in that is closed but for multicast DNS: as Debian's ufw and the zones home and internal of
@@ -203,9 +204,11 @@ fn one_command_is_enough_on_each_host() {
         let mut b = hosts[1].spawn("lcroute", &["up", &token, "--name", "b"])?;
         ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
         ensure!(!b.stdout().contains("token "), "b may not invite");
+        let (_pages, address) = serve(&hosts[0])?;
         let again = hosts[0].run("lcroute", &["up", "--json"])?.success()?;
         let again: serde_json::Value = serde_json::from_str(&again.stdout)?;
         ensure!(again["linked"] == serde_json::json!(["b"]), "{again}");
+        ensure!(again["pages"] == address, "{again}, {address}");
         let down = hosts[1].run("lcroute", &["down"])?.success()?;
         ensure!(down.stderr.contains("still a member"), "{}", down.stderr);
         ensure!(b.wait(DEADLINE)? == 0, "{}", b.stderr());

@@ -7,6 +7,7 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use lcroute::pages;
 use lcroute::settings::Common;
 use lcroute::system::stop_signal;
 use lcroute_signalling::server::TlsFiles;
@@ -20,13 +21,6 @@ use crate::serve::{Pages, bind};
 
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 1] = ["web"];
-
-/// Where the address of the pages is found, with the key: beside the control socket, or in the service's own folder.
-const ADDRESS_FILE: &str = "web.url";
-/// Where the host's daemon answers.
-const SYSTEM: &str = "/run/lcroute";
-/// The folder of lcroute-web.service, which may not write into the daemon's.
-const SERVICE: &str = "/run/lcroute-web";
 
 /// What `lcroute web` executes.
 #[derive(Debug, Parser)]
@@ -78,15 +72,11 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
     let config = common.load_config()?;
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
-    let beside = control.with_file_name(ADDRESS_FILE);
-    let of_service = (control.parent() == Some(Path::new(SYSTEM)))
-        .then(|| Path::new(SERVICE).join(ADDRESS_FILE));
-    for file in [Some(&beside), of_service.as_ref()].into_iter().flatten() {
-        if open && let Some(address) = served_already(file)? {
-            println!("{address}");
-            show(&address);
-            return Ok(Exit::Ok);
-        }
+    let served = || pages::served(&control).map_err(|e| not_for_this_user(&e));
+    if open && let Some(address) = served()? {
+        println!("{address}");
+        show(&address);
+        return Ok(Exit::Ok);
     }
     let tls = match (&config.web.tls_cert, &config.web.tls_key) {
         (Some(cert), Some(key)) => Some(TlsFiles {
@@ -119,7 +109,10 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         let bound = listener.local_addr()?;
         let address = address(bound, &config.web.names, tls.is_some(), guard.key());
         let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        let address_file = folder.map_or(beside, |folder| folder.join(ADDRESS_FILE));
+        let address_file = match folder {
+            Some(folder) => folder.join(pages::ADDRESS_FILE),
+            None => pages::beside(&control),
+        };
         let _file = AddressFile::write(&address_file, &address);
         println!("{address}");
         if !bound.ip().is_loopback() && tls.is_none() {
@@ -188,27 +181,9 @@ impl Drop for AddressFile {
     }
 }
 
-/// The address in the file, if somebody answers there.
-fn served_already(file: &Path) -> anyhow::Result<Option<String>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|address| answers(address))),
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            let message = format!(
-                "{}: {e}: root and members of group lcroute may see these pages",
-                file.display()
-            );
-            Err(ExitError::new(Exit::NotPermitted, message).into())
-        }
-        Err(_) => Ok(None),
-    }
-}
-
-fn answers(address: &str) -> bool {
-    let authority = address.split('/').nth(2).unwrap_or_default();
-    let found = std::net::ToSocketAddrs::to_socket_addrs(authority);
-    let timeout = std::time::Duration::from_secs(1);
-    let connects = |at| std::net::TcpStream::connect_timeout(&at, timeout).is_ok();
-    found.into_iter().flatten().any(connects)
+fn not_for_this_user(e: &std::io::Error) -> ExitError {
+    let message = format!("{e}: root and members of group lcroute may see these pages");
+    ExitError::new(Exit::NotPermitted, message)
 }
 
 /// Shows it in the browser of whoever sits here, if somebody does.
@@ -282,14 +257,12 @@ mod tests {
     #[test]
     fn the_file_with_the_address_goes_with_the_program() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(ADDRESS_FILE);
+        let control = folder.path().join("control.sock");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/#k", listener.local_addr().unwrap());
-        let file = AddressFile::write(&path, &address).unwrap();
-        assert_eq!(served_already(&path).unwrap(), Some(address));
-        drop(listener);
-        assert_eq!(served_already(&path).unwrap(), None, "nobody answers");
+        let file = AddressFile::write(&pages::beside(&control), &address).unwrap();
+        assert_eq!(pages::served(&control).unwrap(), Some(address));
         drop(file);
-        assert!(!path.exists());
+        assert_eq!(pages::served(&control).unwrap(), None);
     }
 }

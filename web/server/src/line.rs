@@ -69,7 +69,7 @@ mod tests {
             "peers": [],
             "groups": [group("ff1e::7".parse().unwrap()), group(report_group())],
             "lans": [],
-            "routers": [{"origin": 1, "peer_id": null, "name": "n1", "address": "fd00::1"}],
+            "routers": [{"origin": 1, "peer_id": null, "name": "n1", "address": "fd00::1", "stub": false}],
             "links": [],
             "flows": [],
         }))

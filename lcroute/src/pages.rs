@@ -1,0 +1,66 @@
+//! Where the pages of `lcroute web` are: it leaves their address, with the key, in a file.
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The name of the file.
+pub const ADDRESS_FILE: &str = "web.url";
+/// Where the host's daemon answers.
+const SYSTEM: &str = "/run/lcroute";
+/// The folder of lcroute-web.service, which may not write into the daemon's.
+const SERVICE: &str = "/run/lcroute-web";
+
+/// The address of the pages of the daemon with this control socket, if somebody answers there.
+///
+/// # Errors
+/// The pages are not for this user; with the name of the file.
+pub fn served(control: &Path) -> io::Result<Option<String>> {
+    let of_service = (control.parent() == Some(Path::new(SYSTEM)))
+        .then(|| Path::new(SERVICE).join(ADDRESS_FILE));
+    for file in [Some(beside(control)), of_service].into_iter().flatten() {
+        match std::fs::read_to_string(&file) {
+            Ok(text) if answers(text.trim()) => return Ok(Some(text.trim().to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(io::Error::new(e.kind(), format!("{}: {e}", file.display())));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The file of pages that no service serves.
+#[must_use]
+pub fn beside(control: &Path) -> PathBuf {
+    control.with_file_name(ADDRESS_FILE)
+}
+
+fn answers(address: &str) -> bool {
+    let authority = address.split('/').nth(2).unwrap_or_default();
+    let connects = |at| TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok();
+    authority
+        .to_socket_addrs()
+        .into_iter()
+        .flatten()
+        .any(connects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_served_while_somebody_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("control.sock");
+        assert_eq!(served(&control).unwrap(), None);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/#k", listener.local_addr().unwrap());
+        std::fs::write(beside(&control), format!("{address}\n")).unwrap();
+        assert_eq!(served(&control).unwrap(), Some(address));
+        drop(listener);
+        assert_eq!(served(&control).unwrap(), None, "nobody answers");
+    }
+}
