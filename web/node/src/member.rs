@@ -24,6 +24,8 @@ use crate::connections::{Channel, PageConnections, Stats};
 use crate::programs::Programs;
 use crate::visit::{Start, Visit, bytes};
 
+/// Links of a tab where the network is no mesh: it is a leaf, and each costs a host a connection.
+const LINKS: u8 = 4;
 /// MTU of the interface that the page does not have, in bytes: that of hosts.
 const MTU: u16 = 1_280;
 /// Longest datagram that a page sends: what fits into a packet.
@@ -113,7 +115,10 @@ impl PageMember {
             incarnation: start.incarnation,
             mtu: MTU,
             settings,
-            topology: TopologyConfig::default(),
+            topology: TopologyConfig {
+                degree: LINKS,
+                ..TopologyConfig::default()
+            },
             revocations: Revocations::default(),
             members: Members::default(),
             clock: WallClock::new(move || read.load(Ordering::Relaxed)),
