@@ -20,6 +20,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("reports"), |data: &[u8]| {
         peer_id: None,
         name: None,
         address: Some(address(n)),
+        stub: false,
     };
     let look = Look {
         routers: [1, 2, 3].map(router).into(),
