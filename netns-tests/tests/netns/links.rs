@@ -1,6 +1,6 @@
 //! Links: what a cut does, and what the network does about it.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use lcroute_lab::lab::{UPLINK, eventually};
 
 use crate::world;
@@ -108,5 +108,21 @@ fn a_host_that_changes_its_addresses_is_found_again() {
         })?;
         receiver.expect_more("b hears a at its new addresses")?;
         network.wait_linked()
+    });
+}
+
+#[test]
+fn a_new_link_shows_no_loss_where_nothing_gets_lost() {
+    world("links-new", |lab| {
+        let network = lab.closed_network(["a", "b", "c"])?;
+        // media has flowed, and so is judged, once the paths are measured
+        network.wait_probed()?;
+        for member in &network.members {
+            for peer in member.peers()? {
+                let loss = peer["loss"].as_f64().context("a share")?;
+                ensure!(loss < 0.02, "{peer}");
+            }
+        }
+        Ok(())
     });
 }

@@ -4,6 +4,7 @@ import { Curve, Rates, bits, duration, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
 import { facts, fill, html, say, words } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
+import { signs } from "../common/signs.js";
 import { checks, follow } from "./feed.js";
 import { busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
 
@@ -35,6 +36,7 @@ $("check").addEventListener("click", checkHost);
 $("close").addEventListener("click", closeNode);
 $("node").addEventListener("keydown", (event) => event.key === "Escape" && closeNode());
 $("as-tables").addEventListener("toggle", () => view.look && showMap());
+signs($("signs"));
 addEventListener("hashchange", () => location.reload());
 follow(look, trouble);
 

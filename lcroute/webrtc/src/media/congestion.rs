@@ -606,7 +606,8 @@ impl Controller {
     fn end_round(&mut self, time: u32, now: Instant) {
         let since = *self.round.since.get_or_insert(time);
         let span = self.srtt.unwrap_or(0).max(LEAST_ROUND);
-        if i64::from(time.wrapping_sub(since)) < span {
+        let took = time.wrapping_sub(since);
+        if i64::from(took) < span {
             return;
         }
         let fresh = Round {
@@ -624,7 +625,7 @@ impl Controller {
         if round.settled > 0 {
             // a few packets, such as probes, tell little
             let certainty = (round.settled as f64 / PROOF as f64).min(1.0);
-            let weight = (span as f64 / 1e6).min(1.0) * certainty;
+            let weight = (f64::from(took) / 1e6).min(1.0) * certainty;
             self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
         }
         if round.ce > 0 {

@@ -186,6 +186,10 @@ impl Reporter {
         if self.gaps {
             self.look_for_gap(index, now);
         }
+        if self.newest.is_none() {
+            // what was sent before this side was ready is not judged (RFC 3550 A.3)
+            self.settled = index;
+        }
         if self.newest.is_none_or(|(newest, _)| index > newest) {
             self.newest = Some((index, now));
         }
@@ -369,6 +373,21 @@ mod tests {
         assert_eq!(report.samples[0], newest);
         assert_eq!(report.words[0], 0b10_1111 << 58);
         assert!(reporter.report(&seen, start + EVERY).is_none());
+    }
+
+    #[test]
+    fn what_was_sent_before_the_first_that_came_is_not_lost() {
+        let mut now = Instant::now();
+        let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, now));
+        let mut last = None;
+        for index in [3, 4, 6, 7, 8] {
+            seen.mark(index);
+            reporter.handle(index, true, Ecn::None, now);
+            last = reporter.report(&seen, now);
+            now += REORDER + SETTLE_EVERY;
+        }
+        let report = last.unwrap();
+        assert_eq!((report.settled, report.lost), (8, 1), "number 5");
     }
 
     #[test]
