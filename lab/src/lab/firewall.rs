@@ -149,6 +149,22 @@ impl Host {
         )
     }
 
+    /// Drops `percent` of the datagrams that come over the uplink. No sender is told, as one is whose own firewall drops
+    /// what it sends ([`Self::set_loss`]): Firefox ends a connection for that.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn lose_incoming(&self, percent: u8) -> Result<()> {
+        self.nft(&format!(
+            "table inet lost {{
+               chain incoming {{
+                 type filter hook input priority -300;
+                 iifname {UPLINK} meta l4proto udp numgen random mod 100 < {percent} drop
+               }}
+             }}"
+        ))
+    }
+
     /// Cuts the uplink: it stays up, but nothing passes.
     ///
     /// # Errors

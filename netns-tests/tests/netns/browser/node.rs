@@ -444,6 +444,38 @@ fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothin
 
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_a_cut() {
+    in_each_browser("node-loss", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = meeting.join(&browser, visitor, 2)?;
+        let own = name(&page)?;
+        listen(&page, GROUP)?;
+        until_wanted(a, GROUP, true)?;
+        for host in [&a.host, &b.host, &visitor.host] {
+            host.lose_incoming(5)?;
+        }
+        a.host.send(GROUP, 500, &["--rate", "50"])?;
+        for member in [a, b] {
+            let link = link(member, &own)?;
+            ensure!(link["since_s"].as_u64() >= Some(10), "{link}");
+        }
+        let count = page.eval(&REST.replace("COUNT", COUNT))?;
+        println!("{kind}: {count} of 500 packets where a twentieth gets lost");
+        ensure!(count.as_u64() >= Some(400), "{count}");
+        visitor.host.cut_uplink()?;
+        page.until("document.querySelector('#state').textContent === 'making links'")?;
+        visitor.host.heal_uplink()?;
+        let took = until_links(&page, 2)?;
+        println!("{kind}: two links {took:?} after the cut");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_notices_a_frozen_daemon_and_comes_back_after_a_reload() {
     in_each_browser("node-frozen", |lab, kind| {
         let mut meeting = meeting(lab, &["visitor"], false)?;
