@@ -9,6 +9,12 @@ use bytes::Bytes;
 
 /// Where packages install them; in a checkout what `make web` put together, else the sources, without WebAssembly.
 const PLACES: [&str; 3] = ["../../share/lcroute/web", "../web", "../../web/pages"];
+/// The sources, where cargo's target folder is elsewhere.
+const SOURCES: Option<&str> = if cfg!(debug_assertions) {
+    Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../pages"))
+} else {
+    None
+};
 /// Depth of folders below.
 const MAX_DEPTH: usize = 4;
 /// Files that are none of pages are left where they are.
@@ -36,7 +42,8 @@ impl Files {
     pub fn find() -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         let folder = program.parent().unwrap_or(Path::new("/"));
-        let places: Vec<PathBuf> = PLACES.iter().map(|place| folder.join(place)).collect();
+        let places = PLACES.into_iter().chain(SOURCES);
+        let places: Vec<PathBuf> = places.map(|place| folder.join(place)).collect();
         let found = places
             .iter()
             .find(|place| place.join("dashboard/index.html").is_file());
@@ -95,6 +102,11 @@ fn read_into(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkout_has_its_pages_wherever_the_program_is() {
+        assert!(Files::find().unwrap().get("/").is_some());
+    }
 
     #[test]
     fn only_pages_are_served() {
