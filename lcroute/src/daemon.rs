@@ -16,6 +16,7 @@ use librecast::events;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
+use librecast_program::state_lock::StateLock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::commands::print_line;
@@ -45,6 +46,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let config = overrides.apply(config);
     let state = common.state_dir(&config);
     let identity = state.identity(unix_now())?;
+    let _lock = StateLock::take(state.path(), "lcroute")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

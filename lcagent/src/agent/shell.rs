@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,12 @@ use anyhow::Context;
 use librecast::channel::{agent_answers, agent_group};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::local_node::{self, LocalNode};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::Exit;
 use librecast_program::interrupt::on_signals;
 use librecast_program::metrics::{Listen, Served};
 use librecast_program::service::{self, Service};
-use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use librecast_program::state_lock::StateLock;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -84,7 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         .mode(0o700)
         .create(&state)
         .with_context(|| state.display().to_string())?;
-    let _lock = lock(&state)?;
+    let _lock = StateLock::take(&state, "lcagent")?;
     let flags = Arc::new(Flags::new()?);
     flags.catch()?;
     let mut shell = Shell::new(options, config, state, Arc::clone(&flags))?;
@@ -97,20 +98,6 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
     shell.run()?;
     Ok(Exit::Ok)
-}
-
-/// Two agents on one state would run every command twice.
-fn lock(state: &Path) -> anyhow::Result<Flock<File>> {
-    let path = state.join("lock");
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options
-        .open(&path)
-        .with_context(|| path.display().to_string())?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-        let message = format!("another agent runs with {}", state.display());
-        ExitError::new(Exit::Failed, message).into()
-    })
 }
 
 /// What signals ask for.

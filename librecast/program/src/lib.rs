@@ -9,6 +9,7 @@
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
+//! | [`state_lock`] | one owner of a state folder at a time |
 
 pub mod cli;
 pub mod config;
@@ -17,5 +18,6 @@ pub mod keyfile;
 pub mod metrics;
 pub mod screen;
 pub mod service;
+pub mod state_lock;
 
 pub use librecast::units;
