@@ -21,7 +21,9 @@ use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate};
 use crate::operator::known::{Book, Entry};
-use crate::operator::print::{Printer, Style, clean, complaint, print_line, tell_of_stranger};
+use crate::operator::print::{
+    Printer, Style, clean, clean_json, complaint, escape, print_line, tell_of_stranger,
+};
 use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
 use crate::pattern::Pattern;
@@ -35,6 +37,8 @@ pub(crate) fn run(
     rolling: Rolling,
     style: Style,
 ) -> anyhow::Result<Exit> {
+    run.check_bounds()
+        .map_err(|e| ExitError::new(Exit::Usage, format!("{e}; a file or --stdin takes more")))?;
     let mut session = Session::open(options)?;
     let what = What::Run(run);
     let mut printer = Printer::new(style);
@@ -243,7 +247,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let place = |row: &serde_json::Value| places.get(&cell(row, "job"));
     rows.sort_by_key(|row| (Reverse(row["started"].as_u64()), place(row)));
     if json {
-        print_line(serde_json::Value::from(rows))?;
+        print_line(clean_json(&rows.into()))?;
     } else {
         let length = telling(&rows);
         let mut table = vec![
@@ -323,7 +327,7 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     if json {
         let (rows, outcome) = ask_nodes(&mut session, options, |_| Ok(()))?;
-        print_line(serde_json::Value::from(rows))?;
+        print_line(clean_json(&rows.into()))?;
         return Ok(exit(options, &outcome));
     }
     let mut table = Table::default();
@@ -364,7 +368,7 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
         if json {
             for mut row in rows {
                 row["at"] = at.into();
-                print_line(row)?;
+                print_line(clean_json(&row))?;
             }
         } else {
             if std::io::stdout().is_terminal() {
@@ -556,7 +560,7 @@ pub(crate) fn accept(options: &Options, names: &[String], json: bool) -> anyhow:
     if json {
         let row = |e: &Entry| json!({ "name": e.name, "id": e.key, "accepted": true });
         let rows: Vec<_> = accepted.iter().map(row).collect();
-        print_line(serde_json::Value::from(rows))?;
+        print_line(clean_json(&rows.into()))?;
     } else {
         for entry in &accepted {
             print_line(format_args!("accepted {} {}", entry.name, entry.key))?;
@@ -606,9 +610,12 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
 pub(crate) fn read_script(file: &Path) -> anyhow::Result<Vec<u8>> {
     let script = fs::read(file).with_context(|| file.display().to_string())?;
     let wrong = if !script.starts_with(b"#!") {
-        Some("a script begins with #! and its interpreter")
+        Some("a script begins with #! and its interpreter".to_owned())
     } else if script.len() > MAX_PAYLOAD {
-        Some("too long for a script")
+        let length = script.len();
+        Some(format!(
+            "{length} bytes; a script has at most {MAX_PAYLOAD}"
+        ))
     } else {
         None
     };
@@ -633,7 +640,7 @@ pub(crate) fn log(state_dir: Option<PathBuf>, json: bool) -> anyhow::Result<Exit
     for line in BufReader::new(file).lines() {
         let line = line?;
         if json {
-            print_line(line)?;
+            print_line(escape(&line))?;
             continue;
         }
         // a line that a crash cut short is shown as it is

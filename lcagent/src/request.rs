@@ -40,6 +40,10 @@ const VERSION: u8 = 2;
 const SCRIPT: u8 = 1;
 /// Most arguments, and most variables.
 const MAX_ITEMS: u16 = 4_096;
+/// Longest argument, variable or folder, in bytes: their length fields have 16 bits.
+const MAX_TEXT: usize = u16::MAX as usize;
+/// Longest name of a user, in bytes: its length field has 8 bits.
+const MAX_USER: usize = u8::MAX as usize;
 
 /// What the agents are to do, and how to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +169,19 @@ impl Request {
     }
 }
 
+/// Something of a command that is longer than it may be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what}: {size} {unit}; at most {most}")]
+pub struct OutOfBounds {
+    /// Which part of the command.
+    what: String,
+    /// How large it is, in `unit`.
+    size: usize,
+    /// How large it may be, in `unit`.
+    most: usize,
+    unit: &'static str,
+}
+
 /// Why a command that begins with [`COPY`] is not a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CopyError {
@@ -186,6 +203,56 @@ pub enum CopyError {
 }
 
 impl Run {
+    /// Whether everything fits its field. A request that passes here can be encoded.
+    ///
+    /// # Errors
+    ///
+    /// What does not fit, by the name under which the user gave it.
+    pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        let within = |what: &dyn Fn() -> String, size, most, unit| match size <= most {
+            true => Ok(()),
+            false => Err(OutOfBounds {
+                what: what(),
+                size,
+                most,
+                unit,
+            }),
+        };
+        let text = |what: &dyn Fn() -> String, text: &OsString| {
+            within(what, text.len(), MAX_TEXT, "bytes")
+        };
+        let items = usize::from(MAX_ITEMS);
+        within(
+            &|| "arguments".to_owned(),
+            self.arguments.len(),
+            items,
+            "of them",
+        )?;
+        within(
+            &|| "--env".to_owned(),
+            self.variables.len(),
+            items,
+            "of them",
+        )?;
+        for (n, argument) in self.arguments.iter().enumerate() {
+            let what = || match n {
+                0 => "the program's name".to_owned(),
+                n => format!("argument {n} ({})", beginning(argument)),
+            };
+            text(&what, argument)?;
+        }
+        for (name, value) in &self.variables {
+            let what = || format!("--env {}", beginning(name));
+            text(&what, name)?;
+            text(&what, value)?;
+        }
+        if let Some(folder) = &self.folder {
+            text(&|| "--cwd".to_owned(), folder)?;
+        }
+        let user = self.user.as_deref().map_or(0, str::len);
+        within(&|| "--user".to_owned(), user, MAX_USER, "bytes")
+    }
+
     fn encode(&self, w: &mut Writer) -> Result<(), WireError> {
         w.u8(if self.script.is_some() { SCRIPT } else { 0 });
         w.u32(u32::try_from(self.time.as_millis()).map_err(|_| WireError::Bad("time"))?);
@@ -314,6 +381,16 @@ impl Run {
     }
 }
 
+/// So much of a text as tells which one it is.
+fn beginning(text: &OsString) -> String {
+    const MOST: usize = 24;
+    let text = text.to_string_lossy();
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{:?}...", &text[..at]),
+        None => format!("{text:?}"),
+    }
+}
+
 fn count(items: usize) -> Result<u16, WireError> {
     bounded(u16::try_from(items).map_err(|_| WireError::Bad("count"))?)
 }
@@ -415,6 +492,53 @@ pub(crate) mod tests {
         }
         let many = vec!["x"; usize::from(MAX_ITEMS) + 1];
         assert!(request(What::Run(run(&many))).encode().is_err());
+    }
+
+    #[test]
+    fn what_is_too_long_is_named_with_its_bound() {
+        let long = "x".repeat(MAX_TEXT + 1);
+        let most = "x".repeat(MAX_TEXT);
+        assert_eq!(run(&["echo", &most]).check_bounds(), Ok(()));
+        let fits = request(What::Run(run(&["echo", &most])));
+        assert!(fits.encode().is_ok());
+        let many = vec!["x"; usize::from(MAX_ITEMS) + 1];
+        let plain = || run(&["echo"]);
+        let cases = [
+            (
+                run(&["echo", "a", &long]),
+                "argument 2 (\"xxxxxxxxxxxxxxxxxxxxxxxx\"...): 65536 bytes; at most 65535",
+            ),
+            (
+                run(&[&long]),
+                "the program's name: 65536 bytes; at most 65535",
+            ),
+            (run(&many), "arguments: 4097 of them; at most 4096"),
+            (
+                Run {
+                    variables: vec![("A".into(), long.clone().into())],
+                    ..plain()
+                },
+                "--env \"A\": 65536 bytes; at most 65535",
+            ),
+            (
+                Run {
+                    folder: Some(long.clone().into()),
+                    ..plain()
+                },
+                "--cwd: 65536 bytes; at most 65535",
+            ),
+            (
+                Run {
+                    user: Some("u".repeat(256)),
+                    ..plain()
+                },
+                "--user: 256 bytes; at most 255",
+            ),
+        ];
+        for (run, expected) in cases {
+            assert_eq!(run.check_bounds().unwrap_err().to_string(), expected);
+            assert!(request(What::Run(run)).encode().is_err(), "{expected}");
+        }
     }
 
     #[test]

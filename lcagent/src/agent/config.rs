@@ -1,6 +1,9 @@
 //! `/etc/lcagent/lcagent.toml`.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use librecast::id::PeerId;
@@ -8,6 +11,7 @@ use librecast_program::cli::{Exit, ExitError};
 use librecast_program::config;
 use librecast_program::metrics::{self, Listen};
 use librecast_program::units::{parse_duration, parse_size};
+use nix::unistd::geteuid;
 use serde::Deserialize;
 
 use super::core::Settings;
@@ -77,7 +81,7 @@ impl Config {
     /// Reads `path`, or the default one, which need not exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ExitError> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let text = match config::read_text(file) {
+        let text = match read_owned(file) {
             Err(_) if path.is_none() && matches!(file.try_exists(), Ok(false)) => String::new(),
             text => text?,
         };
@@ -93,6 +97,62 @@ impl Config {
             usage(format!("{file}:{}: {key}: {why}", at.map_or(1, |n| n + 1)))
         })
     }
+}
+
+/// The text of the configuration. Who can change it decides who may run commands here, as whomever this process can run
+/// them: so only this user and root may, as with modules and keys.
+fn read_owned(path: &Path) -> Result<String, ExitError> {
+    let shown = path.display();
+    let failed = |e: io::Error| {
+        let exit = match e.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Usage,
+        };
+        ExitError::new(exit, format!("{shown}: {e}"))
+    };
+    let refused = |what: &Path, why: String| {
+        let message = format!(
+            "{}: {why}: they decide who may run commands here",
+            what.display()
+        );
+        ExitError::new(Exit::NotPermitted, message)
+    };
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    // a descriptor that somebody has handed to this process is his word
+    let is_handed = !meta.is_file() || path.starts_with("/dev") || path.starts_with("/proc");
+    if !is_handed {
+        check_owner(&meta).map_err(|why| refused(path, why))?;
+        // where a link leads: whoever may rename there puts another file in its place
+        let real = path.canonicalize().map_err(failed)?;
+        if let Some(folder) = real.parent() {
+            let meta = fs::metadata(folder).map_err(failed)?;
+            check_owner(&meta).map_err(|why| refused(folder, why))?;
+        }
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// Why others than root and this user can change a file, or put another one into a folder.
+fn check_owner(meta: &Metadata) -> Result<(), String> {
+    const STICKY: u32 = 0o1000;
+    if ![0, geteuid().as_raw()].contains(&meta.uid()) {
+        return Err(format!(
+            "belongs to user {}, neither to root nor to this user",
+            meta.uid()
+        ));
+    }
+    let mode = meta.mode() & 0o7777;
+    // in a folder like /tmp nobody can replace what is another's
+    let is_shared = meta.is_dir() && mode & STICKY != 0;
+    if mode & 0o022 != 0 && !is_shared {
+        return Err(format!(
+            "others may write to it (mode {mode:o}; chmod go-w it)"
+        ));
+    }
+    Ok(())
 }
 
 fn usage(message: String) -> ExitError {
@@ -252,6 +312,62 @@ mod tests {
             (0..100).map(|n| (n.to_string(), String::new())).collect();
         add_labels(&mut labels, &many);
         assert_eq!(labels.len(), MAX_LABELS);
+    }
+
+    #[test]
+    fn a_configuration_that_others_can_change_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("etc");
+        let file = folder.join("lcagent.toml");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "name = \"a\"\n").unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let load = |path: &Path| Config::load(Some(path)).map(|c| c.settings.node.name);
+        let refused = |path: &Path, named: &Path| {
+            let error = load(path).unwrap_err();
+            assert_eq!(error.exit, Exit::NotPermitted);
+            let named = format!("{}: ", named.display());
+            assert!(error.to_string().starts_with(&named), "{error}");
+        };
+        mode(&folder, 0o755);
+        for (bits, good) in [
+            (0o600, true),
+            (0o644, true),
+            (0o666, false),
+            (0o664, false),
+            (0o646, false),
+        ] {
+            mode(&file, bits);
+            match good {
+                true => assert_eq!(load(&file).unwrap(), "a"),
+                false => refused(&file, &file),
+            }
+        }
+        mode(&file, 0o644);
+        let link = dir.path().join("link.toml");
+        symlink(&file, &link).unwrap();
+        assert!(load(&link).is_ok());
+        for bits in [0o775, 0o777] {
+            mode(&folder, bits);
+            refused(&file, &folder);
+            refused(&link, &folder);
+        }
+        mode(&folder, 0o1777);
+        assert!(load(&file).is_ok(), "nobody can replace it there");
+        mode(&folder, 0o755);
+        // handed over as a descriptor: the user's `<(...)` and `3< FILE`
+        mode(&file, 0o666);
+        let open = fs::File::open(&file).unwrap();
+        let handed = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+        assert_eq!(load(Path::new(&handed)).unwrap(), "a");
+        mode(&file, 0o644);
+        if chown(&file, Some(65_534), None).is_ok() {
+            refused(&file, &file);
+        }
+        assert_eq!(load(&folder.join("none")).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +17,7 @@ use anyhow::Context;
 use librecast_program::cli::Exit;
 use librecast_program::interrupt::on_signals;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc::O_NONBLOCK;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
@@ -38,6 +40,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const NAMING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Output is waited for so long once all processes that could write it are dead.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Bytes of a program in which the kernel looks for its interpreter.
+const MAX_HEAD: usize = 256;
 
 enum Event {
     Said(Record),
@@ -212,21 +217,11 @@ fn start(
     };
     let mut command = prepare(dir, files, &run, &account, program);
     contain(&mut command, &account, group.as_ref(), permit.memory);
-    let program = run.arguments[0].to_string_lossy().into_owned();
-    let folder = run.folder.clone();
-    let (spawned, has_folder) = files.with_own_rights(|| {
-        let has = |folder: &OsString| Path::new(folder).is_dir();
-        (command.spawn(), folder.as_ref().is_none_or(has))
+    let spawned = files.with_own_rights(|| {
+        let spawned = command.spawn();
+        spawned.map_err(|e| io::Error::new(e.kind(), why_not_started(&run, &command, &e)))
     })?;
-    let mut child = spawned.map_err(|e| {
-        let what = match &folder {
-            Some(folder) if !has_folder => {
-                format!("{}: no such folder", folder.to_string_lossy())
-            }
-            _ => format!("{program}: {e}"),
-        };
-        io::Error::new(e.kind(), what)
-    })?;
+    let mut child = spawned?;
     let started = Record::Started(unix_now_ms());
     log.write(&started)?;
     poke();
@@ -237,6 +232,65 @@ fn start(
         let _ = send.send(Event::Exited(child.wait()));
     })?;
     Ok((leader, group, permit.time))
+}
+
+/// Why the job could not be started, for people. The system says "no such file" whatever it misses: the folder, the
+/// program, or what the program names to be run by.
+fn why_not_started(run: &Run, command: &Command, error: &io::Error) -> String {
+    let name = run.arguments[0].to_string_lossy();
+    if let Some(folder) = run.folder.as_ref().filter(|f| !Path::new(f).is_dir()) {
+        return format!("{}: no such folder", folder.to_string_lossy());
+    }
+    if error.kind() != io::ErrorKind::NotFound {
+        return format!("{name}: {error}");
+    }
+    let head = match &run.script {
+        Some(script) => Some(script[..script.len().min(MAX_HEAD)].to_vec()),
+        None => head_of_program(command),
+    };
+    let Some(head) = head else {
+        return format!("{name}: {error}");
+    };
+    let Some(interpreter) = interpreter(&head) else {
+        return format!("{name}: it is there, but what it needs to be run (its loader) is not");
+    };
+    let crlf = match interpreter.ends_with('\r') {
+        true => ": its lines end in CRLF, which must be LF",
+        false => "",
+    };
+    format!("{name}: its interpreter {interpreter:?} is not there{crlf}")
+}
+
+/// The beginning of the file that `command` would execute; none if there is none.
+fn head_of_program(command: &Command) -> Option<Vec<u8>> {
+    let program = Path::new(command.get_program());
+    let folder = command.get_current_dir().unwrap_or(Path::new("/"));
+    let file = if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        folder.join(program)
+    } else {
+        let path = command.get_envs().find(|(name, _)| *name == "PATH")?.1?;
+        let mut files = std::env::split_paths(path).map(|p| folder.join(p).join(program));
+        files.find(|file| file.is_file())?
+    };
+    let mut head = Vec::new();
+    // not to wait for a pipe's other end
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(file)
+        .ok()?;
+    file.take(MAX_HEAD as u64).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// What a script's first line names: the kernel takes all up to a blank or the line's end, a carriage return too.
+fn interpreter(head: &[u8]) -> Option<String> {
+    let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let blank = |c| c == ' ' || c == '\t';
+    let name = line.trim_start_matches(blank).split(blank).next()?;
+    Some(name.to_owned())
 }
 
 /// A script that is nowhere on disk, executable by everybody.
@@ -379,5 +433,45 @@ fn ending_of(status: &io::Result<ExitStatus>) -> Ending {
             (None, None) => Ending::Lost,
         },
         Err(_) => Ending::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::tests::run;
+
+    fn why(run: &Run, folder: &Path) -> String {
+        let mut command = Command::new(&run.arguments[0]);
+        command.env_clear().env("PATH", folder).current_dir(folder);
+        why_not_started(run, &command, &io::ErrorKind::NotFound.into())
+    }
+
+    #[test]
+    fn what_is_missing_is_what_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("dos", "#! /bin/sh\r\necho hi\r\n");
+        write("strange", "#!/opt/none/python3 -u\nprint()\n");
+        write("program", "\x7fELF");
+        let of = |name: &str| why(&run(&[name]), dir.path());
+        let crlf =
+            r#"its interpreter "/bin/sh\r" is not there: its lines end in CRLF, which must be LF"#;
+        assert_eq!(of("dos"), format!("dos: {crlf}"));
+        assert_eq!(of("./dos"), format!("./dos: {crlf}"));
+        let script = Run {
+            script: Some(b"#!/bin/sh\r\necho hi\r\n".to_vec()),
+            ..run(&["s.sh"])
+        };
+        assert_eq!(why(&script, dir.path()), format!("s.sh: {crlf}"));
+        let strange = r#"strange: its interpreter "/opt/none/python3" is not there"#;
+        assert_eq!(of("strange"), strange);
+        assert!(of("program").contains("its loader"), "{}", of("program"));
+        assert_eq!(of("none"), "none: entity not found");
+        let nowhere = Run {
+            folder: Some("/nowhere".into()),
+            ..run(&["dos"])
+        };
+        assert_eq!(why(&nowhere, dir.path()), "/nowhere: no such folder");
     }
 }

@@ -160,7 +160,7 @@ impl Printer {
         let mut out = self.name(id).into_bytes();
         out.extend_from_slice(b": ");
         if self.plain[usize::from(is_error)] {
-            out.extend_from_slice(clean(&String::from_utf8_lossy(line)).as_bytes());
+            out.extend_from_slice(clean_line(line).as_bytes());
         } else {
             out.extend_from_slice(line);
         }
@@ -234,7 +234,7 @@ impl Printer {
         more["id"] = id.to_string().into();
         more["event"] = event.into();
         more["job"] = self.job.to_string().into();
-        writeln!(io::stdout(), "{more}")
+        print_line(clean_json(&more))
     }
 }
 
@@ -312,15 +312,95 @@ pub(crate) fn complaint(fate: &Fate) -> Option<String> {
     })
 }
 
-/// Text of a node without control sequences that a terminal would execute.
+/// Text of a node without what a terminal would execute, or show as other than it is.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let keep = |c: char| {
-        if c.is_control() && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
+    let keep = |c: char| match is_deceptive(c) && c != '\t' {
+        true => '\u{fffd}',
+        false => c,
     };
     text.chars().map(keep).collect()
+}
+
+/// JSON on one line: what a terminal would execute or show as other than it is stands there by its number.
+#[must_use]
+pub fn clean_json(document: &serde_json::Value) -> String {
+    escape(&document.to_string())
+}
+
+/// The same for JSON that is text already.
+#[must_use]
+pub fn escape(document: &str) -> String {
+    let mut line = String::new();
+    // only strings hold such characters, and there an escape is the same
+    for c in document.chars() {
+        if is_deceptive(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                line += &format!("\\u{unit:04x}");
+            }
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// Whether a terminal would execute the character, or it changes the order in which others are shown, or it is invisible
+/// and no part of any writing: controls, marks of direction, ends of lines and paragraphs, annotations, tags.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{180e}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A line as a terminal gets it: the end of a line of other systems is no part of it.
+fn clean_line(line: &[u8]) -> String {
+    clean(&String::from_utf8_lossy(
+        line.strip_suffix(b"\r").unwrap_or(line),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_shows_what_is_there() {
+        for deceptive in [
+            "\u{1b}[2J",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{200f}",
+            "\u{61c}",
+            "\u{9b}",
+            "\u{2028}",
+            "\u{feff}",
+            "\u{e0041}",
+        ] {
+            let shown = clean(&format!("a{deceptive}b"));
+            assert!(shown.starts_with("a\u{fffd}"), "{shown:?}");
+        }
+        let plain = "tab\tbüro 日本 \u{5e9}\u{5dc}\u{5d5}\u{5dd} \u{1f468}\u{200d}\u{1f469}";
+        assert_eq!(
+            clean(plain),
+            plain,
+            "writings of all directions, joined ones too"
+        );
+        assert_eq!(clean_line(b"dos\r"), "dos");
+        assert_eq!(clean_line(b"10%\r20%\r"), "10%\u{fffd}20%");
+    }
+
+    #[test]
+    fn json_is_the_same_data_and_harmless_on_a_terminal() {
+        let text = "a\u{202e}b\u{9b}2J\u{7f}\u{e0041}é\n";
+        let document = json!({ "data": text });
+        let line = clean_json(&document);
+        assert_eq!(line, r#"{"data":"a\u202eb\u009b2J\u007f\udb40\udc41é\n"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            document
+        );
+    }
 }
