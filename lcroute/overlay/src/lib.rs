@@ -24,6 +24,7 @@ mod revocations;
 pub mod server;
 mod session;
 mod signal_budget;
+mod site;
 mod straight;
 mod suspension;
 
@@ -42,6 +43,7 @@ pub use overlay::Overlay;
 pub use random::Random;
 pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous};
 pub use revocations::Revoked;
+pub use site::{Site, SiteSize};
 
 /// The carrier that is the overlay itself: messages travel over links, from node to node.
 pub const OVERLAY_CARRIER: CarrierId = CarrierId(u32::MAX);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,8 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
+use lcroute_overlay::{Site, SiteSize};
 use lcroute_webrtc::relay::is_relay_stream;
-use librecast::bucket::TokenBucket;
+use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::events::LogLimit;
 use librecast::id::PeerId;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
@@ -39,6 +40,21 @@ pub const PER_ADDRESS: usize = 256;
 /// Connections at a time that are refused with a reason; more are closed without a word.
 const MAX_REFUSALS: usize = 16;
 const TOO_MANY: &str = "too many connections from your address";
+const TOO_FAST: &str = "too many connections a second from your address";
+/// Connections from one site once half of all places are taken: the other half is for those that have few (chosen).
+const FEW: usize = 64;
+/// Connections a second from one address, and what may come at once: a registration costs two signatures, and with TLS
+/// a key exchange. Chosen: the nodes of a NAT are back within seconds after a restart of the server.
+const ARRIVALS: u64 = 16;
+const ARRIVALS_BURST: u64 = 64;
+/// The same of all: some 5 % of a core.
+const ALL_ARRIVALS_A_SECOND: u64 = 512;
+const ALL_ARRIVALS: Rate = Rate::per_second(ALL_ARRIVALS_A_SECOND, 2_048);
+/// What comes too fast waits so long at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+/// Sites whose arrivals are counted before those that rest are forgotten: as many as can be within the longest wait and
+/// the time in which a bucket fills.
+const MAX_ARRIVALS: usize = 32_768;
 /// Most nodes of one room.
 const MAX_ROOM: usize = 4_096;
 /// Connections of one node: it may know the server by several URLs, and an old connection may be dying.
@@ -83,8 +99,8 @@ impl Server {
         })
     }
 
-    /// Serves at most `n` clients at a time from one IPv4 address, or one /64 of IPv6. Those of this host itself are
-    /// not bounded: behind a proxy everybody comes from there.
+    /// Serves at most `n` clients at a time from one IPv4 address, or one /64 of IPv6, twice as many from a /56, and four
+    /// times from a /48 or an IPv4 /24. Those of this host itself are not bounded: behind a proxy everybody comes from there.
     #[must_use]
     pub fn with_per_address(self, n: usize) -> Self {
         Self {
@@ -145,6 +161,12 @@ impl Server {
     }
 }
 
+/// How many a second may come from a site of this size.
+const fn arrivals(size: SiteSize) -> Rate {
+    let share = size.share() as u64;
+    Rate::per_second(ARRIVALS * share, ARRIVALS_BURST * share)
+}
+
 /// How many may be connected.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
@@ -161,7 +183,7 @@ async fn accept(
 ) {
     let places = Arc::new(Semaphore::new(bounds.clients));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    let addresses = Arc::new(Addresses::new(bounds.per_address));
+    let sources = Arc::new(Sources::new(bounds, Instant::now()));
     let (mut warned, mut log_limit) = (false, LogLimit::default());
     let acceptor = tls.map(TlsAcceptor::from);
     // ends the clients when the server ends
@@ -191,27 +213,29 @@ async fn accept(
         };
         warned = false;
         let acceptor = acceptor.clone();
-        let Some(counted) = addresses.enter(from.ip()) else {
-            if let Some(left_out) = log_limit.admit(Instant::now().into_std()) {
-                let (address, most) = (SourceAddress::of(from.ip()), bounds.per_address);
-                tracing::warn!(
-                    left_out,
-                    "{address} turned away: {most} connections from there"
-                );
+        let now = Instant::now();
+        let (counted, at) = match sources.enter(from.ip(), now) {
+            Ok(entered) => entered,
+            Err(why) => {
+                if let Some(left_out) = log_limit.admit(now.into_std()) {
+                    tracing::warn!(left_out, "{why}");
+                }
+                if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                    clients.spawn(async move {
+                        let welcome = Welcome::Refuse(why.reason());
+                        if let Err(e) = converse(stream, acceptor, welcome).await {
+                            tracing::debug!("{from}: {e}");
+                        }
+                        drop((place, refusal));
+                    });
+                }
+                continue;
             }
-            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
-                clients.spawn(async move {
-                    if let Err(e) = converse(stream, acceptor, Welcome::Refuse(TOO_MANY)).await {
-                        tracing::debug!("{from}: {e}");
-                    }
-                    drop((place, refusal));
-                });
-            }
-            continue;
         };
         let (rooms, relay) = (rooms.clone(), relay.clone());
         clients.spawn(async move {
             let welcome = Welcome::Serve(&rooms, relay.as_ref());
+            tokio::time::sleep_until(at).await;
             if let Err(e) = converse(stream, acceptor, welcome).await {
                 tracing::debug!("{from}: {e}");
             }
@@ -220,78 +244,159 @@ async fn accept(
     }
 }
 
-/// Where connections come from: an address of IPv4, or 64 bits of IPv6, which is what one site has at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct SourceAddress(IpAddr);
-
-impl SourceAddress {
-    fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-            v4 => v4,
-        })
-    }
-}
-
-impl fmt::Display for SourceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => write!(f, "{v4}"),
-            IpAddr::V6(v6) => write!(f, "{v6}/64"),
-        }
-    }
-}
-
-/// Connections by address.
+/// Clients by where they come from, those that are connected and those that came of late.
 #[derive(Debug)]
-struct Addresses {
-    connections: Mutex<HashMap<SourceAddress, usize>>,
-    most: usize,
+struct Sources {
+    bounds: Bounds,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    connections: HashMap<Site, usize>,
+    connected: usize,
+    /// Full ones are left out now and then.
+    arrivals: HashMap<Site, Bucket>,
+    all_arrivals: Bucket,
 }
 
 /// A connection that counts until it is dropped.
 #[derive(Debug)]
 struct Counted {
-    addresses: Arc<Addresses>,
-    from: SourceAddress,
+    sources: Arc<Sources>,
+    ip: IpAddr,
 }
 
-impl Addresses {
-    fn new(most: usize) -> Self {
-        Self {
-            connections: Mutex::default(),
-            most,
+/// Why a connection is not served.
+#[derive(Debug, PartialEq, Eq)]
+enum TurnedAway {
+    /// So many are connected from there.
+    TooMany(Site, usize),
+    /// So many a second come from there; without a site, from everywhere.
+    TooFast(Option<Site>, u64),
+}
+
+impl TurnedAway {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::TooMany(..) => TOO_MANY,
+            Self::TooFast(..) => TOO_FAST,
         }
     }
+}
 
-    /// One more connection, if there may be.
-    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Counted> {
-        let from = SourceAddress::of(ip);
-        let mut connections = self.locked();
-        let count = connections.entry(from).or_default();
-        if *count >= self.most && !ip.to_canonical().is_loopback() {
-            return None;
+impl fmt::Display for TurnedAway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany(site, most) => {
+                write!(f, "{site} turned away: {most} connections from there")
+            }
+            Self::TooFast(Some(site), most) => {
+                write!(
+                    f,
+                    "{site} turned away: more than {most} connections a second from there"
+                )
+            }
+            Self::TooFast(None, most) => {
+                write!(f, "turned away: more than {most} connections a second")
+            }
         }
-        *count += 1;
-        let addresses = Arc::clone(self);
-        Some(Counted { addresses, from })
+    }
+}
+
+impl Sources {
+    fn new(bounds: Bounds, now: Instant) -> Self {
+        let table = Mutex::new(Table {
+            connections: HashMap::new(),
+            connected: 0,
+            arrivals: HashMap::new(),
+            all_arrivals: Bucket::full(now.into_std()),
+        });
+        Self { bounds, table }
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<SourceAddress, usize>> {
+    /// One more connection, if there may be, and from when on it is served. Those of this host are not bounded: behind a
+    /// proxy everybody comes from there.
+    fn enter(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Result<(Counted, Instant), TurnedAway> {
+        let mut table = self.locked();
+        let at = if ip.to_canonical().is_loopback() {
+            now
+        } else {
+            table.check(ip, self.bounds)?;
+            table.arrive(ip, now)?
+        };
+        table.connected += 1;
+        for site in Site::around(ip) {
+            *table.connections.entry(site).or_default() += 1;
+        }
+        let sources = Arc::clone(self);
+        Ok((Counted { sources, ip }, at))
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Table> {
         // no code between lock and unlock leaves the table half changed
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn check(&self, ip: IpAddr, bounds: Bounds) -> Result<(), TurnedAway> {
+        let is_half_full = self.connected >= bounds.clients / 2;
+        for site in Site::around(ip) {
+            let mut most = bounds.per_address * site.size.share();
+            if is_half_full && site.size == SiteSize::Whole {
+                most = most.min(FEW);
+            }
+            if self.connections.get(&site).is_some_and(|n| *n >= most) {
+                return Err(TurnedAway::TooMany(site, most));
+            }
+        }
+        Ok(())
+    }
+
+    /// When a connection that has come is served: each waits for those before it, and one that would wait for long is
+    /// turned away.
+    fn arrive(&mut self, ip: IpAddr, now: Instant) -> Result<Instant, TurnedAway> {
+        let now = now.into_std();
+        if self.arrivals.len() >= MAX_ARRIVALS {
+            let rate = arrivals(SiteSize::Address);
+            // what is full behaves as what is not there; the smallest rate fills last
+            self.arrivals
+                .retain(|_, bucket| bucket.left(rate, now) < rate.burst());
+        }
+        let mut at = self.all_arrivals.next(ALL_ARRIVALS, 1);
+        if at > now + LONGEST_WAIT {
+            return Err(TurnedAway::TooFast(None, ALL_ARRIVALS_A_SECOND));
+        }
+        for site in Site::around(ip) {
+            if let Some(bucket) = self.arrivals.get(&site) {
+                let next = bucket.next(arrivals(site.size), 1);
+                if next > now + LONGEST_WAIT {
+                    let most = ARRIVALS * site.size.share() as u64;
+                    return Err(TurnedAway::TooFast(Some(site), most));
+                }
+                at = at.max(next);
+            }
+        }
+        self.all_arrivals.spend(ALL_ARRIVALS, 1, now);
+        for site in Site::around(ip) {
+            let bucket = self.arrivals.entry(site).or_insert(Bucket::full(now));
+            bucket.spend(arrivals(site.size), 1, now);
+        }
+        Ok(at.max(now).into())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut connections = self.addresses.locked();
-        if let Some(count) = connections.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.from);
+        let mut table = self.sources.locked();
+        table.connected -= 1;
+        for site in Site::around(self.ip) {
+            if let Some(count) = table.connections.get_mut(&site) {
+                *count -= 1;
+                if *count == 0 {
+                    table.connections.remove(&site);
+                }
             }
         }
     }
@@ -553,6 +658,8 @@ impl Drop for Seat<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use librecast::id::SecretKey;
 
     use super::*;
@@ -571,10 +678,19 @@ mod tests {
             .collect()
     }
 
+    fn sources(clients: usize, per_address: usize) -> (Arc<Sources>, Instant) {
+        let bounds = Bounds {
+            clients,
+            per_address,
+        };
+        let now = Instant::now();
+        (Arc::new(Sources::new(bounds, now)), now)
+    }
+
     #[test]
     fn connections_are_counted_by_address_of_ipv4_and_by_site_of_ipv6() {
-        let addresses = Arc::new(Addresses::new(2));
-        let enter = |ip: &str| addresses.enter(ip.parse().unwrap());
+        let (sources, now) = sources(1_000, 2);
+        let enter = |ip: &str| sources.enter(ip.parse().unwrap(), now).ok();
         for (same, other) in [
             (
                 ["198.51.100.7", "::ffff:198.51.100.7", "198.51.100.7"],
@@ -590,9 +706,79 @@ mod tests {
             inside.pop();
             assert!(enter(same[2]).is_some(), "one has left");
         }
-        assert!(addresses.locked().is_empty());
+        assert!(sources.locked().connections.is_empty());
         let from_here: Vec<_> = (0..9).filter_map(|_| enter("::ffff:127.0.0.1")).collect();
         assert_eq!(from_here.len(), 9, "a proxy of this host");
+    }
+
+    #[test]
+    fn a_prefix_is_counted_beside_its_addresses_and_half_is_for_those_with_few() {
+        let (sources, now) = sources(1_000, 40);
+        let mut inside = Vec::new();
+        let mut enter = |ip: String| {
+            let entered = sources.enter(ip.parse().unwrap(), now);
+            entered.map(|entered| inside.push(entered)).is_ok()
+        };
+        // a /48 has 65,536 /64s, each of which might have 40 connections
+        let of_subnet = (0..200).filter(|n| enter(format!("2001:db8:0:{n:x}::1")));
+        assert_eq!(of_subnet.count(), 80);
+        let of_site = (0..200).filter(|n| enter(format!("2001:db8:0:{n:x}01::1")));
+        assert_eq!(of_site.count(), 80, "160 in all");
+        let of_24 = (0..200).filter(|n| enter(format!("198.51.100.{n}")));
+        assert_eq!(of_24.count(), 160);
+        // beyond 500 there are 64 for each
+        for (n, most) in [(1, 160), (2, FEW), (3, FEW)] {
+            let of_24 = (0..200).filter(|host| enter(format!("192.0.{n}.{host}")));
+            assert_eq!(of_24.count(), most, "{n}");
+        }
+    }
+
+    #[test]
+    fn who_comes_again_and_again_waits_and_others_do_not() {
+        let (sources, start) = sources(100_000, 100_000);
+        let mut served = 0;
+        let mut refused = 0;
+        // 1,900 fresh keys a second for 10 s, from one address
+        for n in 0..19_000 {
+            let now = start + Duration::from_secs(10) * n / 19_000;
+            match sources.enter("198.51.100.7".parse().unwrap(), now) {
+                Ok((_, at)) => {
+                    served += 1;
+                    assert!(at <= now + LONGEST_WAIT);
+                }
+                Err(why) => {
+                    refused += 1;
+                    let site = Site::around("198.51.100.7".parse().unwrap()).next();
+                    assert_eq!(why, TurnedAway::TooFast(site, 16));
+                }
+            }
+        }
+        let seconds = 10 + LONGEST_WAIT.as_secs();
+        assert!(served <= ARRIVALS_BURST + ARRIVALS * seconds, "{served}");
+        assert!(refused > 18_000);
+        // a neighbour is served at once
+        let now = start + Duration::from_secs(10);
+        let (_, at) = sources.enter("198.51.100.8".parse().unwrap(), now).unwrap();
+        assert_eq!(at, now);
+    }
+
+    #[test]
+    fn fresh_addresses_of_a_prefix_do_not_come_faster() {
+        let (sources, now) = sources(100_000, 100_000);
+        let served = (0..2_000_u32).filter(|n| {
+            let ip = format!("2001:db8:0:{n:x}::1");
+            sources.enter(ip.parse().unwrap(), now).is_ok()
+        });
+        let most = (ARRIVALS_BURST + ARRIVALS * LONGEST_WAIT.as_secs()) * 4;
+        assert!(served.count() as u64 <= most);
+        // all sites together, and what is kept of them
+        let served = (0..100_000_u32).filter(|n| {
+            let ip = Ipv4Addr::from_bits(0x0100_0000 + n * 256);
+            sources.enter(ip.into(), now).is_ok()
+        });
+        let all = ALL_ARRIVALS.burst() + ALL_ARRIVALS_A_SECOND * LONGEST_WAIT.as_secs();
+        assert!(served.count() as u64 <= all);
+        assert!(sources.locked().arrivals.len() <= MAX_ARRIVALS + 3);
     }
 
     #[tokio::test]
