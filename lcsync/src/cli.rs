@@ -258,16 +258,16 @@ struct Local {
     #[arg(long)]
     itemize_changes: bool,
     /// Leave out what matches (may be repeated; with --include the first match decides)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     exclude: Vec<OsString>,
     /// Take what matches, whatever a later pattern says
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     include: Vec<OsString>,
     /// Leave out what the patterns in this file match
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     exclude_from: Vec<PathBuf>,
     /// Take what the patterns in this file match
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     include_from: Vec<PathBuf>,
     /// Delete from DEST what patterns leave out as well
     #[arg(long, requires = "delete")]
@@ -332,7 +332,7 @@ pub fn main() -> ExitCode {
 /// takes `--log debug share PATH` for a SRC called "share".) Nor have those of a share where SRC is a path.
 fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
     let mut command = Cli::command();
-    let args = itemize(args.into_iter().collect(), &command);
+    let args = translate(args.into_iter().collect(), &command);
     let matches = command
         .try_get_matches_from_mut(args)
         .map_err(|e| explain(e, &mut command))?;
@@ -375,41 +375,82 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
     Ok(cli)
 }
 
-/// In local copies `-i` is what rsync's users mean by it; elsewhere it names an interface.
-fn itemize(args: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
-    let is_share = |arg: &OsString| arg.as_bytes().starts_with(b"lc:");
-    let mut words = args.iter().skip(1);
-    // not the level of `--log LEVEL`
-    let mut first = || loop {
-        match words.next()? {
-            log if log == "--log" => drop(words.next()),
-            option if option.as_bytes().starts_with(b"-") => {}
-            word => return Some(word),
-        }
-    };
-    let verb = first().is_some_and(|word| command.find_subcommand(word).is_some());
-    if verb || args.iter().any(is_share) {
+/// In local copies `-i` is what rsync's users mean by it; elsewhere it names an interface. Names behind `--` are written so
+/// that the parser takes them for names: several SRC and a DEST are too much for it there.
+fn translate(args: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
+    let share = args.iter().any(|arg| arg.as_bytes().starts_with(b"lc:"));
+    let is_verb = |arg: &OsString| arg == "help" || command.find_subcommand(arg).is_some();
+    let words = words(&args, command);
+    let is_name = |word: &Word| matches!(word, Word::Name | Word::NameBehind);
+    let first = words.iter().zip(&args).find(|(word, _)| is_name(word));
+    let verb = first.is_some_and(|(word, arg)| *word == Word::Name && is_verb(arg));
+    if verb {
         return args;
     }
     let mut out = Vec::new();
     let mut given = false;
-    for arg in args {
-        match arg.as_bytes() {
-            [b'-', letters @ ..] if !letters.starts_with(b"-") && letters.contains(&b'i') => {
+    for (word, arg) in words.into_iter().zip(args) {
+        match (word, arg.as_bytes()) {
+            (Word::Letters, letters) if !share && letters.contains(&b'i') => {
                 let others: Vec<u8> = letters.iter().copied().filter(|c| *c != b'i').collect();
-                if !others.is_empty() {
-                    out.push(OsString::from_vec([b"-", &others[..]].concat()));
+                if others != b"-" {
+                    out.push(OsString::from_vec(others));
                 }
                 given = true;
+            }
+            (Word::Behind, _) => {}
+            (Word::NameBehind, name) if name.starts_with(b"-") || is_verb(&arg) => {
+                out.push(OsString::from_vec([b"./", name].concat()));
             }
             _ => out.push(arg),
         }
     }
-    // before what may end the options
     if given {
         out.insert(1.min(out.len()), "--itemize-changes".into());
     }
     out
+}
+
+/// What an argument is where the options of a copy are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// The program's own name, a long option, or the value of one.
+    Other,
+    /// Short options.
+    Letters,
+    Name,
+    /// `--`: names are behind it.
+    Behind,
+    NameBehind,
+}
+
+fn words(args: &[OsString], command: &clap::Command) -> Vec<Word> {
+    let takes_value = |name: &[u8]| {
+        let mut options = command.get_arguments();
+        let option = options.find(|o| o.get_long().map(str::as_bytes) == Some(name));
+        option.is_some_and(|option| option.get_action().takes_values())
+    };
+    let mut words = Vec::with_capacity(args.len());
+    // the program's own name is none
+    let (mut is_value, mut is_behind) = (true, false);
+    for arg in args {
+        words.push(match arg.as_bytes() {
+            _ if is_behind => Word::NameBehind,
+            _ if std::mem::take(&mut is_value) => Word::Other,
+            b"--" => {
+                is_behind = true;
+                Word::Behind
+            }
+            [b'-', b'-', name @ ..] => {
+                is_value = takes_value(name);
+                Word::Other
+            }
+            // of these none takes a value, but for `-i` where it names an interface
+            [b'-', _, ..] => Word::Letters,
+            _ => Word::Name,
+        });
+    }
+    words
 }
 
 fn options_of<A: Args>() -> Vec<clap::Arg> {
@@ -788,6 +829,33 @@ mod tests {
         let itemized = parse(&["-ani", "src", "more", "dest", "-i"]).unwrap();
         assert!(itemized.sync.local.itemize_changes && itemized.sync.common.dry_run);
         assert_eq!(itemized.sync.source.len(), 2);
+        for (args, sources, dest) in [
+            (
+                &["-a", "--", "-rf", "--delete", "d/"][..],
+                &["./-rf", "./--delete"][..],
+                "d/",
+            ),
+            (&["-i", "--", "share", "-i"], &["./share"], "./-i"),
+            (&["--", "--", "help"], &["./--"], "./help"),
+            (
+                &["--exclude", "-i", "--", "a", "b", "-c"],
+                &["a", "b"],
+                "./-c",
+            ),
+            (&["--exclude", "--", "a", "b"], &["a"], "b"),
+            (&["a", "--", "-b", "-c"], &["a", "./-b"], "./-c"),
+            (&["--timeout", "2s", "--", "lc:x", "-d"], &["lc:x"], "./-d"),
+        ] {
+            let sync = parse(args).unwrap().sync;
+            assert!(
+                sync.source.iter().eq(sources),
+                "{args:?}: {:?}",
+                sync.source
+            );
+            assert_eq!(sync.dest.as_deref(), Some(Path::new(dest)), "{args:?}");
+        }
+        let excluded = parse(&["--exclude", "- *.o", "--include", "-i", "a", "b"]).unwrap();
+        assert!(!excluded.sync.local.filter.is_empty() && !excluded.sync.local.itemize_changes);
         for bad in [
             &["src"][..],
             &[],
@@ -804,7 +872,7 @@ mod tests {
             &["src", "dest", "--timeout", "30s"],
             &["src", "lc:x", "dest"],
             &["lc:x", "dest", "-c"],
-            &["src", "dest", "--exclude", "[a"],
+            &["src", "dest", "--exclude", "- "],
             &["src", "dest", "--delete-excluded"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

@@ -28,6 +28,9 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
         let message = "--delete does not work without -r or -a";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
+    for remark in options.filter.remarks() {
+        options.say(&format!("lcsync: {remark}"));
+    }
     let mut jobs = jobs(options)?;
     let partial: Vec<PathBuf> = jobs
         .iter()

@@ -6,6 +6,8 @@
 //! *  ?  [a-z]  not over a slash      **        over slashes too
 //! dir/***   the folder and all in it
 //! ```
+//!
+//! What rsync(1) leaves open is as rsync does it: `tests/beside_rsync.rs` compares both with patterns that nobody would write.
 
 use std::fmt::Write;
 
@@ -18,21 +20,26 @@ struct Rule {
     folders_only: bool,
     /// A pattern without slash is for the last name of a path.
     of_name: bool,
-    /// One with `/***` at its end is for the folder as well.
+    /// One with `**` in front also matches as if a slash stood before the path.
+    after_slash: bool,
+    /// One with `***` at its end is for a folder as well, as if a slash stood behind it.
     with_folder: bool,
-    regex: Regex,
+    /// `None`: it can match nothing.
+    regex: Option<Regex>,
 }
 
 /// Rules in the order given: the first that matches decides; what none matches is taken.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     rules: Vec<Rule>,
+    remarks: Vec<String>,
 }
 
 impl Filter {
     /// Adds a pattern; `+ ` or `- ` before it says whether it takes, else `takes` does. `!` forgets all before it.
     pub fn add(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
         let (takes, pattern) = match text {
+            b"" => return Ok(()),
             b"!" => {
                 self.rules.clear();
                 return Ok(());
@@ -41,19 +48,32 @@ impl Filter {
             [b'-', b' ', pattern @ ..] => (false, pattern),
             pattern => (takes, pattern),
         };
-        self.rules.push(Rule::new(pattern, takes)?);
+        let shown = String::from_utf8_lossy(text);
+        let rule = Rule::new(pattern, takes).map_err(|why| format!("pattern {shown:?}: {why}"))?;
+        if rule.regex.is_none() {
+            self.remarks
+                .push(format!("pattern {shown:?} matches nothing"));
+        }
+        self.rules.push(rule);
         Ok(())
     }
 
     /// Adds the patterns of a file, one a line; empty lines and those that begin with `#` or `;` are none.
     pub fn add_lines(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
-        for line in text.split(|c| *c == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // of CR LF an empty line is left
+        for line in text.split(|c| matches!(c, b'\n' | b'\r')) {
+            let line = line.split(|c| *c == 0).next().unwrap_or_default();
             if !line.is_empty() && !matches!(line[0], b'#' | b';') {
                 self.add(line, takes)?;
             }
         }
         Ok(())
+    }
+
+    /// What whoever wrote the patterns should know.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Whether anything can be left out.
@@ -71,120 +91,216 @@ impl Filter {
 }
 
 impl Rule {
-    fn new(text: &[u8], takes: bool) -> Result<Self, String> {
-        let shown = String::from_utf8_lossy(text);
-        let bad = |why: &str| format!("pattern {shown:?}: {why}");
+    fn new(text: &[u8], takes: bool) -> Result<Self, &'static str> {
         let (pattern, folders_only) = match text.strip_suffix(b"/") {
             Some(rest) if !rest.is_empty() => (rest, true),
             _ => (text, false),
         };
-        let (pattern, anchored) = match pattern.strip_prefix(b"/") {
+        if pattern.is_empty() {
+            return Err("there is nothing in it");
+        }
+        let wild = pattern.iter().any(|c| b"*?[".contains(c));
+        let over_slashes = pattern.windows(2).any(|two| two == b"**");
+        let after_slash = pattern.starts_with(b"**");
+        let with_folder = pattern.ends_with(b"***");
+        let slashes = pattern.iter().filter(|c| **c == b'/').count();
+        let (body, anchored) = match pattern.strip_prefix(b"/") {
             Some(rest) => (rest, true),
             None => (pattern, false),
         };
-        if pattern.is_empty() {
-            return Err(bad("there is nothing in it"));
-        }
-        let over_slashes = pattern.windows(2).any(|two| two == b"**");
-        let of_name = !anchored && !over_slashes && !pattern.contains(&b'/');
-        let begin = if anchored || of_name { "^" } else { "(?:^|/)" };
-        let body = translate(pattern).ok_or_else(|| bad("a [ without its ]"))?;
-        let regex = RegexBuilder::new(&format!("{begin}{body}$"))
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .build()
-            .map_err(|_| bad("it is too long, or a range in it is empty"))?;
+        let begin = match anchored || after_slash {
+            true => "^",
+            false => "(?:^|/)",
+        };
+        let elements = match wild {
+            true => elements(body),
+            false => Some(body.iter().copied().map(Element::Byte).collect()),
+        };
+        // so many names at the end of a path are compared: a slash in a set counts, and matches none
+        let matched = |of: &Vec<Element>| of.iter().filter(|e| e.is_slash()).count();
+        let elements = elements.filter(|of| anchored || over_slashes || matched(of) == slashes);
+        let regex = elements.map(|elements| {
+            let body: String = elements.iter().map(Element::regex).collect();
+            RegexBuilder::new(&format!("{begin}{body}$"))
+                .unicode(false)
+                .dot_matches_new_line(true)
+                .build()
+        });
         Ok(Self {
             takes,
             folders_only,
-            of_name,
-            with_folder: pattern.ends_with(b"/***"),
-            regex,
+            of_name: slashes == 0 && !over_slashes,
+            after_slash,
+            with_folder,
+            regex: regex.transpose().map_err(|_| "it is too long")?,
         })
     }
 
     fn matches(&self, path: &[u8], is_folder: bool) -> bool {
+        let Some(regex) = &self.regex else {
+            return false;
+        };
         if self.folders_only && !is_folder {
             return false;
         }
         let name = path.rsplit(|c| *c == b'/').next().unwrap_or(path);
         let subject = if self.of_name { name } else { path };
-        let with_slash = || self.regex.is_match(&[subject, b"/"].concat());
-        self.regex.is_match(subject) || is_folder && self.with_folder && with_slash()
+        let slash = |wanted| if wanted { &b"/"[..] } else { b"" };
+        match (self.after_slash, self.with_folder && is_folder) {
+            (false, false) => regex.is_match(subject),
+            (before, behind) => regex.is_match(&[slash(before), subject, slash(behind)].concat()),
+        }
     }
 }
 
-/// The regular expression of a pattern.
-fn translate(pattern: &[u8]) -> Option<String> {
-    let wild = pattern.iter().any(|c| b"*?[".contains(c));
-    let mut out = String::new();
-    let mut rest = pattern;
-    // at any depth, the first as well
-    if let Some(after) = pattern.strip_prefix(b"**/") {
-        out += "(?:.*/)?";
-        rest = after;
+/// A part of a pattern.
+enum Element {
+    Byte(u8),
+    /// One of these bytes: a slash never is.
+    OneOf(Box<[bool; 256]>),
+    /// Any bytes, slashes too or not.
+    Any {
+        slashes: bool,
+    },
+}
+
+impl Element {
+    fn is_slash(&self) -> bool {
+        matches!(self, Self::Byte(b'/'))
     }
+
+    fn regex(&self) -> String {
+        match self {
+            Self::Byte(byte) => format!("\\x{byte:02x}"),
+            Self::Any { slashes: true } => ".*".to_owned(),
+            Self::Any { slashes: false } => "[^/]*".to_owned(),
+            Self::OneOf(set) => {
+                let mut out = "[".to_owned();
+                for byte in (0..=u8::MAX).filter(|byte| set[usize::from(*byte)]) {
+                    // writing to a String does not fail
+                    let _ = write!(out, "\\x{byte:02x}");
+                }
+                out + "]"
+            }
+        }
+    }
+}
+
+/// The elements of a pattern with wildcards; `None` if it can match nothing.
+fn elements(pattern: &[u8]) -> Option<Vec<Element>> {
+    let mut out = Vec::new();
+    let mut rest = pattern;
     while let [c, after @ ..] = rest {
         rest = after;
-        match c {
+        out.push(match c {
             b'*' => {
                 let more = after.iter().take_while(|c| **c == b'*').count();
                 rest = &after[more..];
-                out += if more == 0 { "[^/]*" } else { ".*" };
+                Element::Any { slashes: more > 0 }
             }
-            b'?' => out += "[^/]",
-            b'[' => rest = class(after, &mut out)?,
-            // without a wildcard it stands for itself
-            b'\\' if wild => {
-                let [escaped, after @ ..] = after else {
-                    literal(b'\\', &mut out);
-                    continue;
-                };
-                literal(*escaped, &mut out);
+            b'?' => Element::OneOf(Box::new(std::array::from_fn(|c| c != usize::from(b'/')))),
+            b'[' => {
+                let (set, after) = set(after)?;
                 rest = after;
+                Element::OneOf(set)
             }
-            c => literal(*c, &mut out),
-        }
+            b'\\' => {
+                let [escaped, after @ ..] = after else {
+                    return None;
+                };
+                rest = after;
+                Element::Byte(*escaped)
+            }
+            c => Element::Byte(*c),
+        });
     }
     Some(out)
 }
 
-/// A set in brackets, from behind the first one; what follows it.
-fn class<'a>(mut rest: &'a [u8], out: &mut String) -> Option<&'a [u8]> {
-    *out += "[[";
-    if let [b'!' | b'^', after @ ..] = rest {
-        *out += "^";
-        rest = after;
+/// A set in brackets, from behind the first one, and what follows it; `None` where it has no end, or nothing in it.
+fn set(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
+    let mut set = Box::new([false; 256]);
+    let negated = matches!(rest, [b'!' | b'^', ..]);
+    if negated {
+        rest = &rest[1..];
     }
+    // what a range can begin with
+    let mut previous = None;
     let mut is_first = true;
     loop {
         match rest {
             [b']', after @ ..] if !is_first => {
-                *out += "]&&[^/]]";
-                return Some(after);
+                rest = after;
+                break;
             }
-            [b'[', b':', ..] => {
-                let end = rest.windows(2).position(|two| two == b":]")? + 2;
-                *out += str::from_utf8(&rest[..end]).ok()?;
-                rest = &rest[end..];
-            }
-            [b'-', after @ ..] if !is_first && after.first() != Some(&b']') => {
-                *out += "-";
+            [b'-', b'\\', last, after @ ..] if previous.is_some() => {
+                add_range(&mut set, previous.take(), *last);
                 rest = after;
             }
+            [b'-', last, after @ ..] if previous.is_some() && *last != b']' => {
+                add_range(&mut set, previous.take(), *last);
+                rest = after;
+            }
+            [b'[', b':', inner @ ..] => {
+                let end = inner.iter().position(|c| *c == b']')?;
+                if let Some(class) = inner[..end].strip_suffix(b":") {
+                    add_class(&mut set, class)?;
+                    previous = None;
+                    rest = &inner[end + 1..];
+                } else {
+                    add_range(&mut set, Some(b'['), b'[');
+                    previous = Some(b'[');
+                    rest = &rest[1..];
+                }
+            }
             [b'\\', c, after @ ..] | [c, after @ ..] => {
-                literal(*c, out);
+                // a backslash at the end escapes nothing
+                if after.is_empty() && *c == b'\\' {
+                    return None;
+                }
+                add_range(&mut set, Some(*c), *c);
+                previous = Some(*c);
                 rest = after;
             }
             [] => return None,
         }
         is_first = false;
     }
+    for (byte, is_in) in set.iter_mut().enumerate() {
+        *is_in = *is_in != negated && byte != usize::from(b'/');
+    }
+    set.contains(&true).then_some((set, rest))
 }
 
-fn literal(byte: u8, out: &mut String) {
-    // writing to a String does not fail
-    let _ = write!(out, "\\x{byte:02x}");
+fn add_range(set: &mut [bool; 256], first: Option<u8>, last: u8) {
+    let first = first.unwrap_or(last);
+    for byte in first..=last {
+        set[usize::from(byte)] = true;
+    }
+}
+
+/// A class of bytes by its name; `None` if there is none of it.
+fn add_class(set: &mut [bool; 256], name: &[u8]) -> Option<()> {
+    let is_in: fn(&u8) -> bool = match name {
+        b"alnum" => u8::is_ascii_alphanumeric,
+        b"alpha" => u8::is_ascii_alphabetic,
+        b"blank" => |c| matches!(c, b' ' | b'\t'),
+        b"cntrl" => u8::is_ascii_control,
+        b"digit" => u8::is_ascii_digit,
+        b"graph" => u8::is_ascii_graphic,
+        b"lower" => u8::is_ascii_lowercase,
+        b"print" => |c| c.is_ascii_graphic() || *c == b' ',
+        b"punct" => u8::is_ascii_punctuation,
+        // the vertical tab is one in C
+        b"space" => |c| matches!(c, b' ' | b'\t'..=b'\r'),
+        b"upper" => u8::is_ascii_uppercase,
+        b"xdigit" => u8::is_ascii_hexdigit,
+        _ => return None,
+    };
+    for byte in (0..=u8::MAX).filter(is_in) {
+        set[usize::from(byte)] = true;
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -241,6 +357,24 @@ mod tests {
             (r"a\b", r"a\b", true),
             ("a.c", "abc", false),
             ("a+(b", "a+(b", true),
+            ("/**/x", "x", false),
+            ("/**/x", "a/x", true),
+            ("***/x", "x", true),
+            ("***", "a/x", true),
+            ("a/b***", "c/a/b/", true),
+            (r"a*\", r"ab\", false),
+            ("[z-a]", "z", true),
+            ("[!z-a]", "y", true),
+            ("[a-c-e]", "-", true),
+            ("[a-c-e]", "d", false),
+            (r"[\]]", "]", true),
+            ("[[:alpha]", ":", true),
+            ("[[:nothing:]]", "n", false),
+            ("[a", "[a", false),
+            ("a[/]b*", "a/b", false),
+            ("c/a[!/]b", "c/axb", false),
+            ("//", "a/", false),
+            ("a//", "a/", false),
         ] {
             assert_eq!(left_out(pattern, path), wanted, "{pattern} on {path}");
         }
@@ -257,11 +391,26 @@ mod tests {
     }
 
     #[test]
-    fn bad_patterns_are_named() {
-        for bad in ["", "/", "[a", "[", "[z-a]"] {
+    fn patterns_that_match_nothing_are_named() {
+        for (text, is_error) in [
+            ("- ", true),
+            ("+ ", true),
+            ("[a", false),
+            ("[", false),
+            ("[/]", false),
+            ("a/[/]", false),
+        ] {
             let mut filter = Filter::default();
-            assert!(filter.add(bad.as_bytes(), false).is_err(), "{bad}");
+            assert_eq!(
+                filter.add(text.as_bytes(), false).is_err(),
+                is_error,
+                "{text}"
+            );
+            assert_ne!(filter.remarks().is_empty(), !is_error, "{text}");
         }
+        let mut filter = Filter::default();
+        filter.add(b"", false).unwrap();
+        assert!(filter.is_empty());
     }
 
     proptest! {
