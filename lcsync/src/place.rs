@@ -8,24 +8,21 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
 use nix::libc;
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, umask, utimensat,
-};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
-use nix::sys::time::TimeSpec;
 use nix::unistd::{
-    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchown, fchownat, geteuid, symlinkat, syncfs,
-    unlinkat,
+    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
 };
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, regular};
 use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX};
@@ -60,6 +57,15 @@ pub struct Standing {
     pub owner: Owner,
 }
 
+/// An entry that is open: what is found out and set is of this one, whatever has come to its path meanwhile.
+#[derive(Debug)]
+pub struct Opened {
+    fd: OwnedFd,
+    /// Whether `fd` can be read; else it only says which entry is meant (O_PATH).
+    is_readable: bool,
+    mode_mask: u32,
+}
+
 /// Where files are made before they are whole; locked against a second receiver.
 #[derive(Debug)]
 struct Partial {
@@ -88,6 +94,102 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
     faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)
         .map_err(|e| (folder.to_path_buf(), e.into()))
+}
+
+impl Opened {
+    /// All that is known of it, as it is now.
+    pub fn standing(&self) -> io::Result<Standing> {
+        let stat = fstat(&self.fd)?;
+        let read_link = || Ok(readlinkat(&self.fd, "")?.as_bytes().to_vec());
+        Standing::of(&stat, read_link)
+    }
+
+    /// Permission bits and modification time, as they are now.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        Ok(metadata_of(&fstat(&self.fd)?))
+    }
+
+    /// The file, to be read, if it is a regular one that this user may read.
+    pub fn file(&self) -> Option<io::Result<File>> {
+        let is_file = || regular(&self.fd).is_ok();
+        let readable = (self.is_readable && is_file()).then_some(&self.fd);
+        readable.map(|fd| fd.try_clone().map(File::from))
+    }
+
+    /// Sets the modification time, and unless it is a link the permission bits.
+    pub fn set_metadata(&self, metadata: &Metadata, link: bool) -> io::Result<()> {
+        if !link {
+            self.set_mode(metadata.mode)?;
+        }
+        self.set_time(metadata)
+    }
+
+    /// Takes permission bits away that are not among `bits`; special ones stay.
+    pub fn narrow(&self, bits: u16) -> io::Result<()> {
+        let there = fstat(&self.fd)?.st_mode;
+        self.change_mode(there & (0o7000 | u32::from(bits)))
+    }
+
+    /// Sets the modification time.
+    pub fn set_time(&self, metadata: &Metadata) -> io::Result<()> {
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: metadata.mtime,
+                tv_nsec: metadata.nanos.into(),
+            },
+        };
+        let itself = rustix::fs::AtFlags::EMPTY_PATH;
+        Ok(rustix::fs::utimensat(&self.fd, "", &times, itself)?)
+    }
+
+    /// Sets the permission bits.
+    pub fn set_mode(&self, bits: u16) -> io::Result<()> {
+        self.change_mode(u32::from(bits) & self.mode_mask)
+    }
+
+    fn change_mode(&self, bits: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(bits);
+        if self.is_readable {
+            return Ok(fchmod(&self.fd, mode)?);
+        }
+        // of a link it would be the target's
+        if fstat(&self.fd)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let itself = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        Ok(fchmodat(
+            AT_FDCWD,
+            itself.as_str(),
+            mode,
+            FchmodatFlags::FollowSymlink,
+        )?)
+    }
+
+    /// Gives it to another user or group.
+    pub fn set_owner(&self, (user, group): (Option<u32>, Option<u32>)) -> io::Result<()> {
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        Ok(fchownat(&self.fd, "", user, group, AtFlags::AT_EMPTY_PATH)?)
+    }
+}
+
+impl Standing {
+    fn of(stat: &FileStat, read_link: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Self> {
+        let found = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
+            libc::S_IFDIR => Found::Folder,
+            libc::S_IFLNK => Found::Link(read_link()?),
+            _ => Found::Other,
+        };
+        Ok(Self {
+            found,
+            metadata: metadata_of(stat),
+            owner: Owner::of(stat),
+        })
+    }
 }
 
 impl Place {
@@ -125,7 +227,7 @@ impl Place {
         }
         let folder = openat(root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
         // in a folder like /tmp anybody can make one first, and change files in it between check and rename
-        if nix::sys::stat::fstat(&folder)?.st_uid != geteuid().as_raw() {
+        if fstat(&folder)?.st_uid != geteuid().as_raw() {
             let text = format!(
                 "{} belongs to somebody else",
                 String::from_utf8_lossy(&name)
@@ -165,11 +267,7 @@ impl Place {
     /// The same with modes, times and owner.
     pub fn standing(&mut self, path: &[u8]) -> io::Result<Option<Standing>> {
         match self.folder.stat(path) {
-            Ok(stat) => Ok(Some(Standing {
-                found: self.describe(path, &stat)?,
-                metadata: metadata_of(&stat),
-                owner: Owner::of(&stat),
-            })),
+            Ok(stat) => Standing::of(&stat, || self.folder.read_link(path)).map(Some),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -226,20 +324,40 @@ impl Place {
 
     /// Makes a symbolic link, in place of any file or link of that name.
     pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        let link = self.stage_link(path, target)?;
+        self.install_link(path, &link)
+    }
+
+    /// Makes a symbolic link where partial files are.
+    pub fn stage_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<Opened> {
         let temporary = Self::staged_name(path);
-        let staging = self.staging()?.try_clone()?;
         let temporary = OsStr::from_bytes(&temporary);
-        match unlinkat(&staging, temporary, UnlinkatFlags::NoRemoveDir) {
+        let staging = self.staging()?;
+        match unlinkat(staging, temporary, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        symlinkat(OsStr::from_bytes(target), &staging, temporary)?;
+        symlinkat(OsStr::from_bytes(target), staging, temporary)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Opened {
+            fd: openat(staging, temporary, flags, Mode::empty())?,
+            is_readable: false,
+            mode_mask: self.mode_mask,
+        })
+    }
+
+    /// Renames the link of `path`, as [`Place::stage_link`] made it, into place.
+    pub fn install_link(&mut self, path: &[u8], link: &Opened) -> io::Result<()> {
+        let staged = Self::staged_name(path);
+        let partial = self.partial.as_ref();
+        let staging = &partial.ok_or_else(no_partial_folder)?.folder;
         let (folder, name) = self.folder.parent(path)?;
-        match renameat(&staging, temporary, folder, name) {
+        match renameat(staging, OsStr::from_bytes(&staged), folder, name) {
             Err(Errno::EXDEV) => {
                 // nothing of a link can be half-written
+                let target = readlinkat(&link.fd, "")?;
                 let _ = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
-                symlinkat(OsStr::from_bytes(target), folder, name)?;
+                symlinkat(target.as_os_str(), folder, name)?;
                 Ok(())
             }
             other => other.map_err(io::Error::from),
@@ -300,21 +418,44 @@ impl Place {
         }
     }
 
-    /// Sets the modification time, and unless it is a link the permission bits.
-    pub fn set_metadata(&mut self, path: &[u8], metadata: &Metadata, link: bool) -> io::Result<()> {
-        if !link {
-            self.set_mode(path, metadata.mode)?;
+    /// Opens what is at `path` (empty: the folder itself), whatever it is, to look at it and to set its metadata.
+    /// `None` as of [`Place::look`].
+    pub fn open_entry(&mut self, path: &[u8]) -> io::Result<Option<Opened>> {
+        let mode_mask = self.mode_mask;
+        let is_gone = |e| matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP);
+        let (folder, name) = match path {
+            b"" => (self.folder.fd(), OsStr::new(".")),
+            _ => match self.folder.parent(path) {
+                Err(e) if is_gone(e) => return Ok(None),
+                parent => parent?,
+            },
+        };
+        // nothing happens to a device or FIFO that is opened like this
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = match openat(folder, name, flags, Mode::empty()) {
+            Err(e) if is_gone(e) => return Ok(None),
+            opened => opened?,
+        };
+        let found = fstat(&fd)?;
+        let readable = match found.st_mode & libc::S_IFMT {
+            libc::S_IFREG | libc::S_IFDIR => openat(folder, name, READ, Mode::empty()).ok(),
+            _ => None,
+        };
+        if let Some(readable) = readable {
+            let now = fstat(&readable)?;
+            if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) {
+                return Ok(Some(Opened {
+                    fd: readable,
+                    is_readable: true,
+                    mode_mask,
+                }));
+            }
         }
-        self.set_time(path, metadata)
-    }
-
-    /// Takes permission bits away that are not among `bits`; special ones stay.
-    pub fn narrow(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
-        let (folder, name) = self.folder.parent(path)?;
-        let opened = openat(folder, name, READ, Mode::empty())?;
-        let there = nix::sys::stat::fstat(&opened)?.st_mode;
-        let mode = Mode::from_bits_truncate(there & (0o7000 | u32::from(bits)));
-        Ok(fchmod(&opened, mode)?)
+        Ok(Some(Opened {
+            fd,
+            is_readable: false,
+            mode_mask,
+        }))
     }
 
     /// Bytes that can still be written here, if that is known.
@@ -322,41 +463,6 @@ impl Place {
         let stat = fstatvfs(self.folder.fd())?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         Ok((stat.blocks() > 0).then_some(free))
-    }
-
-    /// Sets the modification time of what is at `path`, a link itself included.
-    pub fn set_time(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<()> {
-        if path.is_empty() {
-            return set_time(self.folder.fd(), OsStr::new("."), metadata);
-        }
-        let (folder, name) = self.folder.parent(path)?;
-        set_time(folder, name, metadata)
-    }
-
-    /// Sets the permission bits of the file or folder at `path`.
-    pub fn set_mode(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
-        let mode = Mode::from_bits_truncate(u32::from(bits) & self.mode_mask);
-        if path.is_empty() {
-            return Ok(fchmod(self.folder.fd(), mode)?);
-        }
-        let (folder, name) = self.folder.parent(path)?;
-        let opened = openat(folder, name, READ, Mode::empty())?;
-        Ok(fchmod(&opened, mode)?)
-    }
-
-    /// Gives what is at `path` to another user or group.
-    pub fn set_owner(
-        &mut self,
-        path: &[u8],
-        (user, group): (Option<u32>, Option<u32>),
-    ) -> io::Result<()> {
-        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
-        if path.is_empty() {
-            return Ok(fchown(self.folder.fd(), user, group)?);
-        }
-        let (folder, name) = self.folder.parent(path)?;
-        let no_follow = AtFlags::AT_SYMLINK_NOFOLLOW;
-        Ok(fchownat(folder, name, user, group, no_follow)?)
     }
 
     /// Removes the partial file of `path`.
@@ -409,15 +515,6 @@ impl Place {
         Ok(nix::unistd::fsync(folder)?)
     }
 
-    fn describe(&mut self, path: &[u8], stat: &FileStat) -> io::Result<Found> {
-        Ok(match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
-            libc::S_IFDIR => Found::Folder,
-            libc::S_IFLNK => Found::Link(self.folder.read_link(path)?),
-            _ => Found::Other,
-        })
-    }
-
     fn staging(&self) -> io::Result<&OwnedFd> {
         let partial = self.partial.as_ref().map(|p| &p.folder);
         partial.ok_or_else(no_partial_folder)
@@ -432,12 +529,6 @@ impl Place {
 
 fn no_partial_folder() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no partial folder")
-}
-
-fn set_time(folder: impl AsFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
-    let time = TimeSpec::new(metadata.mtime, i64::from(metadata.nanos));
-    let no_follow = UtimensatFlags::NoFollowSymlink;
-    Ok(utimensat(folder, name, &time, &time, no_follow)?)
 }
 
 /// The modification time as the standard library has it.
@@ -659,8 +750,10 @@ mod tests {
             mtime: 1_000_000_000,
             nanos: 5,
         };
-        place.set_metadata(b"d/l", &time, true).unwrap();
-        place.set_metadata(b"d", &time, false).unwrap();
+        let mut open = |path: &[u8]| place.open_entry(path).unwrap().unwrap();
+        open(b"d/l").set_metadata(&time, true).unwrap();
+        assert!(open(b"d/l").set_mode(0o644).is_err());
+        open(b"d").set_metadata(&time, false).unwrap();
         let meta = fs::metadata(dir.path().join("dest/d")).unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o750, 1_000_000_000));
         assert_eq!(place.names(b"").unwrap(), [b"d".to_vec()]);

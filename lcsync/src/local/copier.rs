@@ -11,13 +11,25 @@ use super::job::{Job, make_folders};
 use super::options::Options;
 use super::shared::Shared;
 use crate::listing::{Kind, shown};
-use crate::place::{Found, Place, Standing};
+use crate::place::{Found, Opened, Place, Standing};
 use crate::scan::Files;
 
 /// Names the partial folder of local copies: apart from those of transfers, which are found again.
 pub const PARTIAL_LABEL: &[u8] = b"local copy";
 /// From this size on it pays to clone an old version and to write what is new of it.
 const CLONE_FROM: u64 = 1 << 20;
+/// Bits of a mode that have a file run with the rights of its owner or group.
+pub const SET_ID: u16 = 0o6000;
+
+/// What is different about an entry. What is there in its place stays open: whatever else comes to its path, nothing of
+/// that is changed.
+pub struct Difference {
+    pub there: Option<(Opened, Standing)>,
+    pub changes: Changes,
+    /// Another user may have the file there open for writing, or under another name: it is replaced, even if only
+    /// owner or mode differ.
+    pub is_foreign: bool,
+}
 
 pub struct Copier<'a> {
     options: &'a Options,
@@ -126,48 +138,23 @@ impl<'a> Copier<'a> {
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        let Some(there) = place.standing(path)? else {
+        let Some(opened) = place.open_entry(path)? else {
             return Ok(());
         };
+        let there = opened.standing()?;
         let keep = self.shared.keep_of(source);
         let changes = Changes::between(source, Some(&there), keep, self.options.check);
         if changes.new {
             return Ok(());
         }
-        self.set_metadata(path, source, changes)
+        self.shared.set_metadata(&opened, source, changes)
     }
 
     pub fn copy_entry(&mut self, job: &mut Job, n: usize) -> anyhow::Result<()> {
-        let options = self.options;
-        let (path, source) = job.entry(n);
-        let there = match &mut self.place {
-            Some(place) => place.standing(path)?,
-            None => None,
+        let Some(difference) = self.compare(job, n)? else {
+            return Ok(());
         };
-        if matches!(source.kind, Kind::Link { .. }) && !options.keep.links {
-            self.skip(job, path);
-            return Ok(());
-        }
-        if options.passes_over(source, there.as_ref()) {
-            return Ok(());
-        }
-        let keep = self.shared.keep_of(source);
-        let mut changes = Changes::between(source, there.as_ref(), keep, options.check);
-        if let &Kind::File { size, .. } = source.kind
-            && options.check == Check::Content
-            && !(changes.new || changes.size)
-        {
-            let there = self.place.as_mut().map(|place| place.open_file(path));
-            // what has changed since the scan, or cannot be read, is different
-            changes.content = match (self.files.open(&job.scan, n), there) {
-                (Ok(from), Some(Ok(there))) => !self.shared.is_same(&from, &there, size)?,
-                _ => true,
-            };
-        }
-        if !changes.any() {
-            return Ok(());
-        }
-        let (path, source) = job.entry(n);
+        let ((path, source), changes) = (job.entry(n), difference.changes);
         self.show(job, path, source, changes);
         self.shared.tally.created += usize::from(changes.new);
         if let Kind::File { size, .. } = source.kind
@@ -176,32 +163,88 @@ impl<'a> Copier<'a> {
             self.shared.tally.transferred += 1;
             self.shared.tally.transferred_bytes += size;
         }
-        if options.dry_run {
+        if self.options.dry_run {
             return Ok(());
         }
-        self.apply(job, n, there.as_ref(), changes)
+        self.apply(job, n, &difference)
+    }
+
+    /// What is different about entry `n`, if anything is.
+    pub fn compare(&mut self, job: &Job, n: usize) -> anyhow::Result<Option<Difference>> {
+        let options = self.options;
+        let (path, source) = job.entry(n);
+        let there = match &mut self.place {
+            Some(place) => place.standing(path)?,
+            None => None,
+        };
+        if matches!(source.kind, Kind::Link { .. }) && !options.keep.links {
+            self.skip(job, path);
+            return Ok(None);
+        }
+        if options.passes_over(source, there.as_ref()) {
+            return Ok(None);
+        }
+        let keep = self.shared.keep_of(source);
+        let between =
+            |there: Option<&Standing>| Changes::between(source, there, keep, options.check);
+        let looks_inside = |changes: Changes| {
+            let is_file = matches!(source.kind, Kind::File { .. });
+            is_file && options.check == Check::Content && !(changes.new || changes.size)
+        };
+        let changes = between(there.as_ref());
+        if !(changes.any() || looks_inside(changes)) {
+            return Ok(None);
+        }
+        // what may be changed is looked at again, open
+        let there = match (&mut self.place, there) {
+            (Some(place), Some(_)) => place.open_entry(path)?,
+            _ => None,
+        };
+        let there = match there {
+            Some(opened) => Some(opened.standing().map(|standing| (opened, standing))?),
+            None => None,
+        };
+        let mut changes = between(there.as_ref().map(|(_, standing)| standing));
+        if let (&Kind::File { size, .. }, Some((opened, _)), true) =
+            (source.kind, &there, looks_inside(changes))
+        {
+            // what has changed since the scan, or cannot be read, is different
+            changes.content = match (self.files.open(&job.scan, n), opened.file()) {
+                (Ok(from), Some(Ok(there))) => !self.shared.is_same(&from, &there, size)?,
+                _ => true,
+            };
+        }
+        let standing = there.as_ref().map(|(_, standing)| standing);
+        let is_foreign = standing.is_some_and(|s| self.shared.is_foreign(source, s, changes));
+        Ok(changes.any().then_some(Difference {
+            there,
+            changes,
+            is_foreign,
+        }))
     }
 
     pub fn apply(
         &mut self,
         job: &mut Job,
         n: usize,
-        there: Option<&Standing>,
-        changes: Changes,
+        difference: &Difference,
     ) -> anyhow::Result<()> {
         let (path, source) = job.entry(n);
+        let changes = difference.changes;
+        let found = difference.there.as_ref().map(|(_, there)| &there.found);
         let is_folder = *source.kind == Kind::Folder;
-        let folder_there = there.is_some_and(|there| there.found == Found::Folder);
         // a rename replaces files and links, and nothing else
         if changes.new
-            && (folder_there || is_folder && there.is_some())
+            && (found == Some(&Found::Folder) || is_folder && found.is_some())
             && let Some(place) = &mut self.place
         {
             let force = self.options.delete;
             place.make_way(path, force).context("cannot make way")?;
         }
         match source.kind {
-            Kind::File { .. } if changes.content => self.copy_file(job, n, there, changes),
+            Kind::File { .. } if changes.content || difference.is_foreign => {
+                self.copy_file(job, n, difference)
+            }
             Kind::Folder if changes.new => {
                 if let Some(place) = &mut self.place {
                     place.make_folder(path, source.metadata.mode)?;
@@ -210,19 +253,25 @@ impl<'a> Copier<'a> {
             }
             Kind::Link { target } if changes.content => {
                 if let Some(place) = &mut self.place {
-                    place.make_link(path, target)?;
+                    let keep = self.shared.keep_of(source);
+                    let all = Changes {
+                        time: keep.times,
+                        owner: keep.owner,
+                        group: keep.group,
+                        mode: false,
+                        ..changes
+                    };
+                    let link = place.stage_link(path, target)?;
+                    self.shared.set_metadata(&link, source, all)?;
+                    place.install_link(path, &link)?;
                 }
-                let keep = self.shared.keep_of(source);
-                let all = Changes {
-                    time: keep.times,
-                    owner: keep.owner,
-                    group: keep.group,
-                    ..changes
-                };
-                self.set_metadata(path, source, all)
+                Ok(())
             }
             Kind::Folder => Ok(()),
-            _ => self.set_metadata(path, source, changes),
+            _ => match &difference.there {
+                Some((opened, _)) => self.shared.set_metadata(opened, source, changes),
+                None => Ok(()),
+            },
         }
     }
 
@@ -238,8 +287,7 @@ impl<'a> Copier<'a> {
         &mut self,
         job: &mut Job,
         n: usize,
-        there: Option<&Standing>,
-        changes: Changes,
+        difference: &Difference,
     ) -> anyhow::Result<()> {
         let from = self.open_source(job, n)?;
         let (path, source) = job.entry(n);
@@ -249,37 +297,32 @@ impl<'a> Copier<'a> {
         let &Kind::File { size, .. } = source.kind else {
             return Ok(());
         };
-        let mode_there = match there {
-            Some(Standing {
-                found: Found::File(_),
-                metadata,
-                ..
-            }) => Some(metadata.mode),
-            _ => None,
-        };
-        if mode_there.is_some() && options.inplace {
+        let (changes, is_foreign) = (difference.changes, difference.is_foreign);
+        let is_file = |there: &&(Opened, Standing)| matches!(there.1.found, Found::File(_));
+        let there = difference.there.as_ref().filter(is_file);
+        let standing = there.map(|(_, standing)| standing);
+        let sets_id = self.shared.keep.modes && source.metadata.mode & SET_ID != 0;
+        if there.is_some() && options.inplace && !(is_foreign && sets_id) {
             let to = place.open_to_write(path)?;
             self.shared.update((&from, &to), size, options)?;
-            return Ok(self.shared.finish_file(&to, source, mode_there)?);
+            return Ok(self.shared.finish_file(&to, source, standing)?);
         }
-        if mode_there.is_some()
-            && !changes.size
+        if let Some((opened, _)) = there
+            && !(changes.size || is_foreign)
             && options.check != Check::Content
-            && let Ok(old) = place.open_file(path)
+            && let Some(Ok(old)) = opened.file()
             && self.shared.is_same(&from, &old, size)?
         {
-            return self.set_metadata(path, source, changes);
+            return self.shared.set_metadata(opened, source, changes);
         }
         if options.partial {
             let to = place.stage(path, None)?;
             self.shared.update((&from, &to), size, options)?;
-            self.shared.finish_file(&to, source, mode_there)?;
+            self.shared.finish_file(&to, source, standing)?;
         } else {
             let to = place.stage(path, Some(0))?;
-            let old = match mode_there {
-                Some(_) if size >= CLONE_FROM => place.open_file(path).ok(),
-                _ => None,
-            };
+            let old = there.filter(|_| size >= CLONE_FROM);
+            let old = old.and_then(|(opened, _)| opened.file()?.ok());
             if !content::clone(&from, &to) {
                 if old.is_some_and(|old| content::clone(&old, &to)) {
                     self.shared.update((&from, &to), size, options)?;
@@ -287,35 +330,9 @@ impl<'a> Copier<'a> {
                     self.shared.fill((&from, &to), size, options)?;
                 }
             }
-            self.shared.finish_file(&to, source, mode_there)?;
+            self.shared.finish_file(&to, source, standing)?;
         }
         Ok(place.install(path)?)
-    }
-
-    /// Owner before mode: changing the owner takes special bits away.
-    pub fn set_metadata(
-        &mut self,
-        path: &[u8],
-        source: Source<'_>,
-        changes: Changes,
-    ) -> anyhow::Result<()> {
-        let Some(place) = &mut self.place else {
-            return Ok(());
-        };
-        let user = changes.owner.then_some(source.owner.user);
-        let group = changes.group.then_some(source.owner.group);
-        let owner = user.is_some() || group.is_some();
-        if owner {
-            place.set_owner(path, (user, group))?;
-        }
-        let is_link = matches!(source.kind, Kind::Link { .. });
-        if changes.mode || owner && self.shared.keep.modes && !is_link {
-            place.set_mode(path, source.metadata.mode)?;
-        }
-        if changes.time {
-            place.set_time(path, source.metadata)?;
-        }
-        Ok(())
     }
 
     pub fn delete(&mut self, job: &Job) -> anyhow::Result<()> {

@@ -3,18 +3,19 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, getgroups};
 
-use super::changes::{Keep, Source};
+use super::changes::{Changes, Keep, Source};
 use super::content::{self, Writing};
+use super::copier::SET_ID;
 use super::job::Job;
 use super::options::Options;
 use crate::listing::Kind;
-use crate::place::{current_umask, system_time};
+use crate::place::{Found, Opened, Standing, current_umask, system_time};
 use crate::progress::{Progress, print_line};
 
 /// Copied between two looks at the progress.
@@ -71,7 +72,8 @@ pub struct Shared {
     pub done: u64,
     umask: u16,
     pub keep: Keep,
-    is_root: bool,
+    /// Who copies.
+    user: u32,
     /// That this user is in.
     groups: HashSet<u32>,
 }
@@ -103,7 +105,7 @@ impl Shared {
             done: 0,
             umask: current_umask(),
             keep: options.keep,
-            is_root: geteuid().is_root(),
+            user: geteuid().as_raw(),
             groups: groups.chain([getegid()]).map(Gid::as_raw).collect(),
         }
     }
@@ -111,9 +113,10 @@ impl Shared {
     /// What is kept of an entry: who is not root gives a file to the groups that this user is in, and to no user.
     pub fn keep_of(&self, source: Source<'_>) -> Keep {
         let group = source.owner.group;
-        let may = self.is_root || self.groups.contains(&group);
+        let is_root = self.user == 0;
+        let may = is_root || self.groups.contains(&group);
         Keep {
-            owner: self.keep.owner && self.is_root,
+            owner: self.keep.owner && is_root,
             group: self.keep.group && may,
             ..self.keep
         }
@@ -170,27 +173,85 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether owner or mode of this entry cannot be given to the file there: another user may have it open for
+    /// writing, or under another name, and would have a file of his in somebody else's name.
+    pub fn is_foreign(&self, source: Source<'_>, there: &Standing, changes: Changes) -> bool {
+        let (Kind::File { .. }, Found::File(_)) = (source.kind, &there.found) else {
+            return false;
+        };
+        let keep = self.keep_of(source);
+        let sets_id = keep.modes && source.metadata.mode & SET_ID != 0;
+        let is_changed = changes.owner || changes.group || changes.mode;
+        if !(changes.owner || sets_id && is_changed) {
+            return false;
+        }
+        !self.is_trusted(there.owner.user, there.metadata.mode, source, sets_id)
+    }
+
+    /// Whether nobody but root, this user and its owner-to-be can write to a file of this owner and mode.
+    fn is_trusted(&self, owner: u32, mode: u16, source: Source<'_>, sets_id: bool) -> bool {
+        let keep = self.keep_of(source);
+        let wanted = if keep.owner { source.owner.user } else { owner };
+        let writes = sets_id && mode & 0o022 != 0;
+        (owner == self.user || owner == wanted) && !writes
+    }
+
     /// Owner before mode: changing the owner takes special bits away. Time last: writing changes it.
     pub fn finish_file(
         &self,
         file: &File,
         source: Source<'_>,
-        mode_there: Option<u16>,
+        there: Option<&Standing>,
     ) -> io::Result<()> {
         let keep = self.keep_of(source);
-        let user = keep.owner.then_some(Uid::from_raw(source.owner.user));
+        let found = file.metadata()?;
+        let user = keep.owner.then_some(source.owner.user);
+        let mode = match (keep.modes, there) {
+            (true, _) => source.metadata.mode,
+            // who owned what was there chose these bits for himself alone
+            (false, Some(there)) if there.owner.user == user.unwrap_or(found.uid()) => {
+                there.metadata.mode
+            }
+            (false, Some(there)) => there.metadata.mode & 0o777,
+            (false, None) => source.metadata.mode & 0o777 & !self.umask,
+        };
+        let mode_now = (found.mode() & 0o7777) as u16;
+        if keep.modes && mode & SET_ID != 0 && !self.is_trusted(found.uid(), mode_now, source, true)
+        {
+            let text = "another user may write to what has come into its place: not set-user-id";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let user = user.map(Uid::from_raw);
         let group = keep.group.then_some(Gid::from_raw(source.owner.group));
         if user.is_some() || group.is_some() {
             fchown(file, user, group)?;
         }
-        let mode = match (keep.modes, mode_there) {
-            (true, _) => source.metadata.mode,
-            (false, Some(mode)) => mode,
-            (false, None) => source.metadata.mode & 0o777 & !self.umask,
-        };
         file.set_permissions(fs::Permissions::from_mode(mode.into()))?;
         if keep.times {
             file.set_modified(system_time(source.metadata))?;
+        }
+        Ok(())
+    }
+
+    /// Owner before mode: changing the owner takes special bits away.
+    pub fn set_metadata(
+        &self,
+        opened: &Opened,
+        source: Source<'_>,
+        changes: Changes,
+    ) -> anyhow::Result<()> {
+        let user = changes.owner.then_some(source.owner.user);
+        let group = changes.group.then_some(source.owner.group);
+        let owner = user.is_some() || group.is_some();
+        if owner {
+            opened.set_owner((user, group))?;
+        }
+        let is_link = matches!(source.kind, Kind::Link { .. });
+        if changes.mode || owner && self.keep.modes && !is_link {
+            opened.set_mode(source.metadata.mode)?;
+        }
+        if changes.time {
+            opened.set_time(source.metadata)?;
         }
         Ok(())
     }

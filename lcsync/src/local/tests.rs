@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use super::changes::Keep;
+use super::changes::{Check, Keep};
 use super::*;
 
 const ALL: Keep = Keep {
@@ -192,4 +192,107 @@ fn a_folder_in_the_way_of_a_file_stays_unless_it_is_to_be_deleted() {
     })
     .unwrap();
     assert_eq!(fs::read(dir.path().join("dest/run")).unwrap(), b"#!");
+}
+
+#[test]
+fn what_comes_into_the_place_of_a_file_while_it_is_compared_is_left_as_it_is() {
+    for check in [Check::Quick, Check::Content] {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        let archive = Options {
+            recursive: true,
+            keep: ALL,
+            check,
+            ..options(at("src/"), at("dest"))
+        };
+        copied(&archive).unwrap();
+        let private = |path: &str| {
+            fs::set_permissions(at(path), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        private("dest/run");
+        fs::write(at("dest/evil"), b"no").unwrap();
+        private("dest/evil");
+        let mut found = jobs(&archive).unwrap();
+        let mut shared = Shared::new(&archive, &found);
+        let mut copier = Copier::open(&archive, &found[0], &mut shared).unwrap();
+        let (n, _) = (0..)
+            .map(|n| (n, found[0].entry(n).0.to_vec()))
+            .find(|(_, path)| path == b"run")
+            .unwrap();
+        let difference = copier.compare(&found[0], n).unwrap().unwrap();
+        assert!(difference.changes.mode && !difference.changes.content);
+        let open = fs::File::open(at("dest/run")).unwrap();
+        fs::rename(at("dest/evil"), at("dest/run")).unwrap();
+        copier.apply(&mut found[0], n, &difference).unwrap();
+        let mode = |meta: fs::Metadata| meta.mode() & 0o7777;
+        assert_eq!(mode(fs::metadata(at("dest/run")).unwrap()), 0o600);
+        assert_eq!(
+            mode(open.metadata().unwrap()),
+            0o750,
+            "of what was compared"
+        );
+    }
+}
+
+#[test]
+fn root_gives_no_file_of_another_user_away_but_makes_one() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("left out: only root gives files away");
+        return;
+    }
+    use std::os::unix::fs::chown;
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (mode, user, mode_there, inplace, is_new) in [
+        (0o4755, 65_534, 0o755, false, true),
+        (0o755, 65_534, 0o755, false, true),
+        (0o4755, 65_534, 0o755, true, true),
+        (0o4755, 0, 0o777, false, true),
+        (0o4755, 0, 0o755, false, false),
+        (0o755, 0, 0o777, false, false),
+        (0o755, 65_534, 0o755, true, false),
+    ] {
+        let dir = sample();
+        let at = |p: &str| dir.path().join(p);
+        set_mode(&at("src/run"), mode);
+        fs::create_dir(at("dest")).unwrap();
+        fs::write(at("dest/run"), b"#!").unwrap();
+        let time = fs::metadata(at("src/run")).unwrap().modified().unwrap();
+        let open = fs::File::options()
+            .write(true)
+            .open(at("dest/run"))
+            .unwrap();
+        open.set_modified(time).unwrap();
+        chown(at("dest/run"), Some(user), None).unwrap();
+        set_mode(&at("dest/run"), mode_there);
+        copied(&Options {
+            keep: ALL,
+            inplace,
+            ..options(at("src/run"), at("dest/run"))
+        })
+        .unwrap();
+        let meta = fs::metadata(at("dest/run")).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o7777), (0, mode));
+        let other = meta.ino() != open.metadata().unwrap().ino();
+        let case = (mode, user, mode_there, inplace);
+        assert_eq!(other, is_new, "{case:?}");
+    }
+}
+
+#[test]
+fn the_bits_of_another_users_file_are_not_those_of_the_file_that_replaces_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("left out: only root gives files away");
+        return;
+    }
+    let dir = sample();
+    let at = |p: &str| dir.path().join(p);
+    fs::write(at("planted"), b"other").unwrap();
+    std::os::unix::fs::chown(at("planted"), Some(65_534), None).unwrap();
+    fs::set_permissions(at("planted"), fs::Permissions::from_mode(0o4755)).unwrap();
+    copied(&options(at("src/run"), at("planted"))).unwrap();
+    let meta = fs::metadata(at("planted")).unwrap();
+    assert_eq!(fs::read(at("planted")).unwrap(), b"#!");
+    assert_eq!((meta.uid(), meta.mode() & 0o7777), (0, 0o755));
 }

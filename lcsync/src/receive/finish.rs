@@ -33,8 +33,10 @@ pub fn finish(
         }
     }
     set_modes(entries, plan, place);
-    if let Some(root) = folder {
-        place.set_metadata(b"", root, false)?;
+    if let Some(root) = folder
+        && let Some(opened) = place.open_entry(b"")?
+    {
+        opened.set_metadata(root, false)?;
     }
     Ok(removed)
 }
@@ -90,39 +92,55 @@ fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     }
 }
 
-fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io::Result<()> {
-    let path = &entry.path;
-    let now = place.metadata(path)?;
+enum Wanted {
+    Exactly(Metadata),
+    NoMoreThan(u16),
+}
+
+/// What has to be set of entry `n`, if it is `now` like this.
+fn wanted(n: usize, entry: &Entry, modes: Modes<'_>, now: &Metadata) -> Option<Wanted> {
     let link = matches!(entry.kind, Kind::Link { .. });
     if let Some(wanted) = modes.exact(n) {
         let same_time = (now.mtime, now.nanos) == (wanted.mtime, wanted.nanos);
-        if same_time && (link || now.mode == wanted.mode & 0o777) {
-            return Ok(());
-        }
-        return place.set_metadata(path, wanted, link);
+        let is_same = same_time && (link || now.mode == wanted.mode & 0o777);
+        return (!is_same).then_some(Wanted::Exactly(*wanted));
     }
     if link {
-        return Ok(());
+        return None;
     }
-    let bits = modes.bits(n, &entry.kind, Some(now.mode & 0o777));
+    let mode = modes.bits(n, &entry.kind, Some(now.mode & 0o777));
     if let Kind::File {
         executable: true, ..
     } = entry.kind
         && now.mode & 0o100 == 0
     {
-        return place.set_metadata(path, &Metadata { mode: bits, ..now }, false);
+        return Some(Wanted::Exactly(Metadata { mode, ..*now }));
     }
-    if now.mode & 0o777 & !bits == 0 {
+    (now.mode & 0o777 & !mode != 0).then_some(Wanted::NoMoreThan(mode))
+}
+
+fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io::Result<()> {
+    let path = &entry.path;
+    let link = matches!(entry.kind, Kind::Link { .. });
+    if wanted(n, entry, modes, &place.metadata(path)?).is_none() {
         return Ok(());
     }
-    match place.narrow(path, bits) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-            tracing::warn!(
-                "{}: more may be done with it than at the source: {e}",
-                shown(path)
-            );
-            Ok(())
-        }
-        other => other,
+    // what is changed is looked at again, open: something else may come to its path
+    let Some(opened) = place.open_entry(path)? else {
+        return Ok(());
+    };
+    match wanted(n, entry, modes, &opened.metadata()?) {
+        None => Ok(()),
+        Some(Wanted::Exactly(metadata)) => opened.set_metadata(&metadata, link),
+        Some(Wanted::NoMoreThan(bits)) => match opened.narrow(bits) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                tracing::warn!(
+                    "{}: more may be done with it than at the source: {e}",
+                    shown(path)
+                );
+                Ok(())
+            }
+            other => other,
+        },
     }
 }
