@@ -272,6 +272,9 @@ struct Local {
     /// Delete from DEST what patterns leave out as well
     #[arg(long, requires = "delete")]
     delete_excluded: bool,
+    /// Delete no more than N files and folders; where there were more, the exit code is 1
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_delete: Option<i64>,
     /// Write into files that are there, only what is different
     #[arg(long)]
     inplace: bool,
@@ -707,6 +710,8 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         fsync: local.fsync,
         delete: common.delete,
         delete_excluded: local.delete_excluded,
+        // as rsync's: a negative one forbids all
+        max_delete: local.max_delete.map(|n| u64::try_from(n).unwrap_or(0)),
         limit: common.bwlimit,
         dry_run: common.dry_run,
         verbose: common.verbose,

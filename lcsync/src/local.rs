@@ -15,6 +15,7 @@ use shared::Shared;
 pub mod changes;
 mod content;
 mod copier;
+mod delete;
 pub mod filter;
 mod job;
 pub mod options;
@@ -61,7 +62,19 @@ fn run(options: &Options, jobs: &mut [Job]) -> anyhow::Result<Exit> {
     if options.stats && !options.quiet {
         shared.tally.print();
     }
-    let failed = shared.tally.failed;
-    anyhow::ensure!(failed == 0, "{failed} entries could not be copied");
+    let tally = &shared.tally;
+    let problems = [
+        (tally.failed, "entries could not be copied"),
+        (tally.not_deleted, "entries could not be deleted"),
+        (
+            tally.beyond_limit,
+            "deletions skipped: the limit of --max-delete was reached",
+        ),
+    ];
+    let problems = problems.iter().filter(|(count, _)| *count > 0);
+    let problems: Vec<_> = problems
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(Exit::Ok)
 }

@@ -465,6 +465,21 @@ impl Place {
         Ok((stat.blocks() > 0).then_some(free))
     }
 
+    /// Sets the permission bits of the file or folder at `path`, if there is one.
+    pub fn set_mode(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
+        match self.open_entry(path)? {
+            Some(opened) => opened.set_mode(bits),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the folder at `path` is on the file system of the top.
+    pub fn is_on_its_file_system(&mut self, path: &[u8]) -> bool {
+        let device = |stat: FileStat| stat.st_dev;
+        let top = self.folder.stat(b"").map(device);
+        top == self.folder.stat(path).map(device)
+    }
+
     /// Removes the partial file of `path`.
     pub fn unstage(&mut self, path: &[u8]) -> io::Result<()> {
         let name = Self::staged_name(path);

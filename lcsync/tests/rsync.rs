@@ -83,7 +83,7 @@ impl World {
     fn compare_trees(&self, options: &[&str]) {
         let with_times = options
             .iter()
-            .any(|o| !o.starts_with("--") && o.contains(['a', 't']));
+            .any(|o| o.starts_with('-') && !o.starts_with("--") && o.contains(['a', 't']));
         let [ours, theirs] = ["ours", "theirs"].map(|target| {
             let root = self.at(target).metadata().unwrap();
             let mut list = vec![format!("{:o} {} {}", root.mode(), root.uid(), root.gid())];
@@ -247,6 +247,60 @@ fn delete_takes_away_what_is_not_in_src_but_what_patterns_protect() {
     assert!(world.at("ours/gone-folder/c.o").exists() && !world.at("ours/gone-folder/f").exists());
     world.compare(&["-a", "--delete", "--delete-excluded", "--exclude=*.o"]);
     assert!(!world.at("ours/gone-folder").exists());
+}
+
+#[test]
+fn what_patterns_protect_stays_where_a_file_has_to_come_and_the_rest_goes() {
+    let world = World::new();
+    for path in [
+        "src/cfg",
+        "src/b",
+        "old/cfg/local.key",
+        "old/cfg/x",
+        "old/cfg/sub/y",
+        "old/gone",
+    ] {
+        world.write(path, path, 1_000);
+    }
+    let targets = ["ours", "theirs"].map(|target| {
+        assert!(world.run("cp", &["-a", "old", target]).status.success());
+        let program = match target {
+            "ours" => env!("CARGO_BIN_EXE_lcsync"),
+            _ => "rsync",
+        };
+        let run = world.run(
+            program,
+            &["-a", "--delete", "--exclude=*.key", "src/", target],
+        );
+        let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(
+            stderr.contains("could not make way for new regular file: cfg"),
+            "{stderr}"
+        );
+        run.status.code().unwrap()
+    });
+    assert_eq!(targets, [1, 23]);
+    world.compare_trees(&["-r"]);
+    assert!(world.at("ours/cfg/local.key").exists() && !world.at("ours/cfg/x").exists());
+    assert!(world.at("ours/b").exists() && !world.at("ours/gone").exists());
+}
+
+#[test]
+fn no_more_is_deleted_than_max_delete_allows() {
+    let world = sample();
+    for (most, left) in [(0, 5), (2, 3), (5, 0)] {
+        let (most, target) = (format!("--max-delete={most}"), format!("limited{most}"));
+        assert!(world.run("cp", &["-a", "old", &target]).status.success());
+        let args = ["-ai", "--delete", &most, "src/", &target];
+        let run = world.run(env!("CARGO_BIN_EXE_lcsync"), &args);
+        let deleted = String::from_utf8(run.stdout).unwrap();
+        let deleted = deleted
+            .lines()
+            .filter(|l| l.starts_with("*deleting"))
+            .count();
+        assert_eq!(deleted, 5 - left, "{most}");
+        assert_eq!(run.status.code(), Some(i32::from(left > 0)), "{most}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Copies what a job says, entry by entry.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use anyhow::Context;
 
@@ -10,7 +12,7 @@ use super::content;
 use super::job::{Job, make_folders};
 use super::options::Options;
 use super::shared::Shared;
-use crate::listing::{Kind, shown};
+use crate::listing::{Kind, Metadata, shown};
 use crate::place::{Found, Opened, Place, Standing};
 use crate::scan::Files;
 
@@ -32,10 +34,17 @@ pub struct Difference {
 }
 
 pub struct Copier<'a> {
-    options: &'a Options,
-    shared: &'a mut Shared,
-    place: Option<Place>,
+    pub options: &'a Options,
+    pub shared: &'a mut Shared,
+    pub place: Option<Place>,
     files: Files,
+    /// Files of SRC that could not be read.
+    unread: usize,
+    /// Folders that get another mode than they have now when nothing changes in them any more: these are open for this
+    /// user until then.
+    open: HashMap<Vec<u8>, u16>,
+    /// A folder that could not be made.
+    missing: Option<Vec<u8>>,
 }
 
 impl<'a> Copier<'a> {
@@ -46,14 +55,21 @@ impl<'a> Copier<'a> {
             shared,
             place: None,
             files: Files::default(),
+            unread: 0,
+            open: HashMap::new(),
+            missing: None,
         };
         let is_there = job.folder.is_dir();
         if job.whole_folder() {
+            let was = copier.open_root(job).with_context(name)?;
             let there = match is_there {
                 true => Place::open(&job.folder).and_then(|mut p| p.standing(b"")),
                 false => Ok(None),
             };
-            let there = there.with_context(name)?;
+            let mut there = there.with_context(name)?;
+            if let (Some(there), Some(mode)) = (&mut there, was) {
+                there.metadata.mode = mode;
+            }
             let source = job.root();
             let keep = copier.shared.keep_of(source);
             let changes = Changes::between(source, there.as_ref(), keep, options.check);
@@ -77,10 +93,16 @@ impl<'a> Copier<'a> {
             self.skip(job, path);
         }
         for n in 0..job.scan.entries.len() {
-            if let Err(e) = self.copy_entry(job, n) {
+            if self.has_no_folder(job.entry(n).0) {
+                self.shared.tally.failed += 1;
+            } else if let Err(e) = self.copy_entry(job, n) {
                 self.shared.tally.failed += 1;
                 eprintln!("lcsync: {}: {e:#}", job.scan.name_of(n));
-                let (path, _) = job.entry(n);
+                let (path, source) = job.entry(n);
+                if *source.kind == Kind::Folder {
+                    self.missing = Some([path, b"/"].concat());
+                    eprintln!("lcsync: {}: nothing in it is copied", job.scan.name_of(n));
+                }
                 if let Some(place) = self.place.as_mut().filter(|_| !self.options.partial) {
                     // most likely there is none
                     let _ = place.unstage(path);
@@ -97,11 +119,66 @@ impl<'a> Copier<'a> {
             self.shared.show_progress(0);
         }
         if self.options.delete && job.whole_folder() {
-            if self.shared.tally.failed == 0 {
-                self.delete(job)?;
+            if job.scan.unread + self.unread == 0 {
+                self.delete(job);
             } else {
-                eprintln!("lcsync: errors: nothing is deleted");
+                eprintln!("lcsync: not all of SRC could be read: nothing is deleted");
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a path is below a folder that could not be made.
+    fn has_no_folder(&self, path: &[u8]) -> bool {
+        let missing = self.missing.as_deref();
+        missing.is_some_and(|folder| path.starts_with(folder))
+    }
+
+    /// Opens the top of DEST to this user, whose it is; gives the mode that it had.
+    fn open_root(&mut self, job: &Job) -> io::Result<Option<u16>> {
+        let meta = match fs::metadata(&job.folder) {
+            Ok(meta) if meta.is_dir() && !self.options.dry_run => meta,
+            _ => return Ok(None),
+        };
+        let mode = (meta.mode() & 0o7777) as u16;
+        if !self.shared.is_closed(mode, meta.uid()) {
+            return Ok(None);
+        }
+        fs::set_permissions(&job.folder, Permissions::from_mode(u32::from(mode | 0o700)))?;
+        self.open.insert(Vec::new(), mode);
+        Ok(Some(mode))
+    }
+
+    /// Opens a folder in DEST to this user, whose it is, until it is finished; one that was just `made` of SRC's as well.
+    fn open_folder(&mut self, path: &[u8], made: Option<Source<'_>>) -> io::Result<()> {
+        let Some(place) = self.place.as_mut().filter(|_| !self.options.dry_run) else {
+            return Ok(());
+        };
+        let Some(opened) = place.open_entry(path)? else {
+            return Ok(());
+        };
+        let Standing {
+            metadata: Metadata { mode, .. },
+            owner,
+            found,
+        } = opened.standing()?;
+        let later = match made {
+            // what the umask and the folder that it is in leave of it
+            Some(source) => mode & (source.metadata.mode | 0o7000),
+            None => mode,
+        };
+        let now = match self.shared.is_closed(mode, owner.user) {
+            true => mode | 0o700,
+            false => mode,
+        };
+        if found != Found::Folder {
+            return Ok(());
+        }
+        if now != mode {
+            opened.set_mode(now)?;
+        }
+        if now != later {
+            self.open.insert(path.to_vec(), later);
         }
         Ok(())
     }
@@ -147,14 +224,28 @@ impl<'a> Copier<'a> {
         if changes.new {
             return Ok(());
         }
+        if let Some(mode) = self.open.remove(path).filter(|_| !keep.modes) {
+            opened.set_mode(mode)?;
+        }
         self.shared.set_metadata(&opened, source, changes)
     }
 
     pub fn copy_entry(&mut self, job: &mut Job, n: usize) -> anyhow::Result<()> {
-        let Some(difference) = self.compare(job, n)? else {
+        let difference = self.compare(job, n)?;
+        let (path, source) = job.entry(n);
+        let is_folder = *source.kind == Kind::Folder;
+        if is_folder && difference.as_ref().is_none_or(|d| !d.changes.new) {
+            self.open_folder(path, None)?;
+        }
+        let Some(difference) = difference else {
             return Ok(());
         };
-        let ((path, source), changes) = (job.entry(n), difference.changes);
+        let changes = difference.changes;
+        let found = difference.there.as_ref().map(|(_, there)| &there.found);
+        // a rename replaces files and links, and nothing else
+        if changes.new && (found == Some(&Found::Folder) || is_folder && found.is_some()) {
+            self.make_way(job, path, source.kind)?;
+        }
         self.show(job, path, source, changes);
         self.shared.tally.created += usize::from(changes.new);
         if let Kind::File { size, .. } = source.kind
@@ -231,16 +322,6 @@ impl<'a> Copier<'a> {
     ) -> anyhow::Result<()> {
         let (path, source) = job.entry(n);
         let changes = difference.changes;
-        let found = difference.there.as_ref().map(|(_, there)| &there.found);
-        let is_folder = *source.kind == Kind::Folder;
-        // a rename replaces files and links, and nothing else
-        if changes.new
-            && (found == Some(&Found::Folder) || is_folder && found.is_some())
-            && let Some(place) = &mut self.place
-        {
-            let force = self.options.delete;
-            place.make_way(path, force).context("cannot make way")?;
-        }
         match source.kind {
             Kind::File { .. } if changes.content || difference.is_foreign => {
                 self.copy_file(job, n, difference)
@@ -249,7 +330,7 @@ impl<'a> Copier<'a> {
                 if let Some(place) = &mut self.place {
                     place.make_folder(path, source.metadata.mode)?;
                 }
-                Ok(())
+                Ok(self.open_folder(path, Some(source))?)
             }
             Kind::Link { target } if changes.content => {
                 if let Some(place) = &mut self.place {
@@ -289,7 +370,7 @@ impl<'a> Copier<'a> {
         n: usize,
         difference: &Difference,
     ) -> anyhow::Result<()> {
-        let from = self.open_source(job, n)?;
+        let from = self.open_source(job, n).inspect_err(|_| self.unread += 1)?;
         let (path, source) = job.entry(n);
         let (options, Some(place)) = (self.options, &mut self.place) else {
             return Ok(());
@@ -333,50 +414,6 @@ impl<'a> Copier<'a> {
             self.shared.finish_file(&to, source, standing)?;
         }
         Ok(place.install(path)?)
-    }
-
-    pub fn delete(&mut self, job: &Job) -> anyhow::Result<()> {
-        let Some(place) = &mut self.place else {
-            return Ok(());
-        };
-        for path in place.extraneous(&job.scan.entries)? {
-            self.remove(job, &path)
-                .with_context(|| job.shown(&path, false))?;
-        }
-        Ok(())
-    }
-
-    /// Removes what is at `path`, but what patterns protect. Whether all of it is gone.
-    pub fn remove(&mut self, job: &Job, path: &[u8]) -> io::Result<bool> {
-        let (options, Some(place)) = (self.options, &mut self.place) else {
-            return Ok(false);
-        };
-        let is_folder = place.look(path)? == Some(Found::Folder);
-        let full = [&job.prefix, path].concat();
-        if !options.delete_excluded && options.filter.leaves_out(&full, is_folder) {
-            return Ok(false);
-        }
-        let mut is_empty = true;
-        if is_folder {
-            for name in place.names(path)?.into_iter().rev() {
-                is_empty &= self.remove(job, &[path, b"/", &name].concat())?;
-            }
-        }
-        let shown = job.shown(path, is_folder);
-        if !is_empty {
-            options.say(&format!("cannot delete non-empty directory: {shown}"));
-            return Ok(false);
-        }
-        self.shared.tally.deleted += 1;
-        if options.itemize && !options.quiet {
-            self.shared.progress.print(&format!("*deleting   {shown}"));
-        } else if options.names() {
-            self.shared.progress.print(&format!("deleting {shown}"));
-        }
-        if let Some(place) = self.place.as_mut().filter(|_| !options.dry_run) {
-            place.make_way(path, false)?;
-        }
-        Ok(true)
     }
 
     pub fn skip(&self, job: &Job, path: &[u8]) {

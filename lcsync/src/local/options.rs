@@ -43,6 +43,8 @@ pub struct Options {
     pub delete: bool,
     /// What is left out is deleted as well.
     pub delete_excluded: bool,
+    /// Delete no more entries than this.
+    pub max_delete: Option<u64>,
     /// Bits per second.
     pub limit: Option<u64>,
     /// Say what would be done.
@@ -77,6 +79,7 @@ impl Options {
         let file =
             matches!(source.kind, Kind::File { .. }) && matches!(there.found, Found::File(_));
         let newer = there.metadata.mtime > source.metadata.mtime;
-        *source.kind != Kind::Folder && self.ignore_existing || file && self.update && newer
+        let folders = *source.kind == Kind::Folder && there.found == Found::Folder;
+        !folders && self.ignore_existing || file && self.update && newer
     }
 }

@@ -33,6 +33,9 @@ pub struct Tally {
     pub transferred_bytes: u64,
     written: u64,
     pub failed: usize,
+    pub not_deleted: usize,
+    /// Not deleted because of `--max-delete`.
+    pub beyond_limit: usize,
 }
 
 impl Tally {
@@ -120,6 +123,11 @@ impl Shared {
             group: self.keep.group && may,
             ..self.keep
         }
+    }
+
+    /// Whether a folder of this mode and owner is this user's, who may do something in it only after a change of its mode.
+    pub fn is_closed(&self, mode: u16, owner: u32) -> bool {
+        self.user != 0 && self.user == owner && mode & 0o700 != 0o700
     }
 
     pub fn is_same(&mut self, a: &File, b: &File, size: u64) -> io::Result<bool> {

@@ -1,0 +1,201 @@
+//! What a copy removes from DEST: what is not in SRC, and what stands where something else has to come. What patterns
+//! protect stays, and the folders that it is in.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::copier::Copier;
+use super::job::Job;
+use crate::listing::Kind;
+use crate::place::Found;
+
+/// A folder that is being emptied.
+struct Emptied {
+    path: Vec<u8>,
+    /// What is still to be removed.
+    names: Vec<Vec<u8>>,
+    /// Something in it stays.
+    keeps: bool,
+    /// It was opened for this: its mode before.
+    mode: Option<u16>,
+}
+
+/// What has come of an entry.
+enum Step {
+    Gone,
+    Stays,
+    Open(Emptied),
+}
+
+impl Copier<'_> {
+    /// Removes what is not in SRC.
+    pub fn delete(&mut self, job: &Job) {
+        let of_source = job.scan.entries.iter().map(|e| &e.path);
+        let wanted: HashSet<&[u8]> = of_source
+            .chain(&job.scan.special)
+            .map(Vec::as_slice)
+            .collect();
+        let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder);
+        for folder in std::iter::once(&b""[..]).chain(folders.map(|e| e.path.as_slice())) {
+            for name in self.names_in(job, folder) {
+                let path = below(folder, &name);
+                if !wanted.contains(path.as_slice()) {
+                    self.remove(job, &path, false);
+                }
+            }
+        }
+    }
+
+    /// Removes what stands where something of another kind has to come.
+    pub fn make_way(&mut self, job: &Job, path: &[u8], kind: &Kind) -> anyhow::Result<()> {
+        let kind = match kind {
+            Kind::File { .. } => "regular file",
+            Kind::Folder => "directory",
+            Kind::Link { .. } => "symlink",
+        };
+        let is_gone = self.remove(job, path, true);
+        let shown = job.shown(path, false);
+        anyhow::ensure!(is_gone, "could not make way for new {kind}: {shown}");
+        Ok(())
+    }
+
+    /// Removes what is at `path` with all in it. Whether all of it is gone. What stands in the way of something else is not
+    /// counted, and asks no pattern; what is in it does.
+    fn remove(&mut self, job: &Job, path: &[u8], in_the_way: bool) -> bool {
+        // a stack of its own: no depth exhausts the thread's
+        let mut open: Vec<Emptied> = Vec::new();
+        let mut step = self.begin(job, path, in_the_way);
+        loop {
+            match (step, open.last_mut()) {
+                (Step::Open(folder), _) => open.push(folder),
+                (step, None) => return matches!(step, Step::Gone),
+                (Step::Stays, Some(folder)) => folder.keeps = true,
+                (Step::Gone, Some(_)) => {}
+            }
+            let next = open.last_mut().and_then(|folder| {
+                let name = folder.names.pop()?;
+                Some(below(&folder.path, &name))
+            });
+            step = match (next, &mut open) {
+                (Some(path), _) => self.begin(job, &path, false),
+                (None, open) => match open.pop() {
+                    Some(folder) => self.end(job, &folder, in_the_way && open.is_empty()),
+                    None => Step::Gone,
+                },
+            };
+        }
+    }
+
+    fn begin(&mut self, job: &Job, path: &[u8], in_the_way: bool) -> Step {
+        let (options, Some(place)) = (self.options, &mut self.place) else {
+            return Step::Stays;
+        };
+        let there = match place.standing(path) {
+            Ok(Some(there)) => there,
+            Ok(None) => return Step::Gone,
+            Err(error) => return self.not_removed(job, path, &error),
+        };
+        let is_folder = there.found == Found::Folder;
+        let full = [&job.prefix, path].concat();
+        let protects = !options.delete_excluded && options.filter.leaves_out(&full, is_folder);
+        if protects && !in_the_way {
+            return Step::Stays;
+        }
+        if !is_folder {
+            return self.take_away(job, path, false, in_the_way);
+        }
+        if options.one_file_system && !place.is_on_its_file_system(path) {
+            options.say(&format!(
+                "cannot delete mount point: {}",
+                job.shown(path, true)
+            ));
+            return Step::Stays;
+        }
+        let mode = there.metadata.mode;
+        let opened = self.shared.is_closed(mode, there.owner.user)
+            && !options.dry_run
+            && place.set_mode(path, mode | 0o700).is_ok();
+        let before = self.shared.tally.not_deleted;
+        let names = self.names_in(job, path);
+        // without --delete only an empty one makes way
+        let stays = in_the_way && !options.delete && !names.is_empty();
+        Step::Open(Emptied {
+            path: path.to_vec(),
+            names: if stays { Vec::new() } else { names },
+            keeps: stays || self.shared.tally.not_deleted > before,
+            mode: opened.then_some(mode),
+        })
+    }
+
+    fn end(&mut self, job: &Job, folder: &Emptied, in_the_way: bool) -> Step {
+        if !folder.keeps {
+            return self.take_away(job, &folder.path, true, in_the_way);
+        }
+        let shown = job.shown(&folder.path, false);
+        self.options
+            .say(&format!("cannot delete non-empty directory: {shown}"));
+        if let (Some(place), Some(mode)) = (&mut self.place, folder.mode) {
+            // it was opened a moment ago
+            let _ = place.set_mode(&folder.path, mode);
+        }
+        Step::Stays
+    }
+
+    fn take_away(&mut self, job: &Job, path: &[u8], is_folder: bool, in_the_way: bool) -> Step {
+        let options = self.options;
+        let tally = &mut self.shared.tally;
+        if !in_the_way
+            && options
+                .max_delete
+                .is_some_and(|most| tally.deleted as u64 >= most)
+        {
+            tally.beyond_limit += 1;
+            return Step::Stays;
+        }
+        if let Some(place) = self.place.as_mut().filter(|_| !options.dry_run)
+            && let Err(error) = place.make_way(path, false)
+        {
+            return self.not_removed(job, path, &error);
+        }
+        if in_the_way {
+            return Step::Gone;
+        }
+        self.shared.tally.deleted += 1;
+        let shown = job.shown(path, is_folder);
+        if options.itemize && !options.quiet {
+            self.shared.progress.print(&format!("*deleting   {shown}"));
+        } else if options.names() {
+            self.shared.progress.print(&format!("deleting {shown}"));
+        }
+        Step::Gone
+    }
+
+    /// Names in a folder of DEST; none where there is none: a dry run has not made it.
+    fn names_in(&mut self, job: &Job, path: &[u8]) -> Vec<Vec<u8>> {
+        let Some(place) = &mut self.place else {
+            return Vec::new();
+        };
+        let names = match place.look(path) {
+            Ok(Some(Found::Folder)) => place.names(path),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        names.unwrap_or_else(|error| {
+            self.not_removed(job, path, &error);
+            Vec::new()
+        })
+    }
+
+    fn not_removed(&mut self, job: &Job, path: &[u8], error: &io::Error) -> Step {
+        self.shared.tally.not_deleted += 1;
+        eprintln!("lcsync: cannot delete {}: {error}", job.shown(path, false));
+        Step::Stays
+    }
+}
+
+fn below(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    match folder {
+        b"" => name.to_vec(),
+        _ => [folder, b"/", name].concat(),
+    }
+}
