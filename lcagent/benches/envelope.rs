@@ -44,7 +44,7 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
             .unwrap()
         });
     });
-    let segment = seal(&key, JobId([3; 8]), 0, &[5; 300]);
+    let segment = seal(&key, JobId([3; 8]), None, 0, &[5; 300]);
     bench.bench_function("verify a segment of an answer", |bench| {
         bench.iter(|| {
             let (kind, r) = Kind::read(black_box(&segment)).unwrap();
@@ -52,7 +52,7 @@ fn benches_of_envelopes(criterion: &mut Criterion) {
         });
     });
     bench.bench_function("seal a segment of an answer", |bench| {
-        bench.iter(|| seal(&key, JobId([3; 8]), 0, black_box(&[5; 300])));
+        bench.iter(|| seal(&key, JobId([3; 8]), None, 0, black_box(&[5; 300])));
     });
     bench.finish();
 }

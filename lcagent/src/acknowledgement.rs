@@ -10,16 +10,18 @@
 //! `hash` is the first 24 (or 16, where few nodes are about) bits of `derive_key("lcagent 2026 whole", job, counter, agent key)`: two or three bytes
 //! for each node that is done, so that sixteen nodes cost little more than one. Two nodes may share a hash; the
 //! operator takes no counter under which a node that is not done would take it for its own, as far as he knows the
-//! nodes. `node` is the first 64 bits of the agent's key, `received` how many bytes have come from the front, and
+//! nodes. `node` is the first 64 bits of the agent's key, or of `derive_key("lcagent 2026 stream name", agent key, stream)`
+//! where its segments name their stream, `received` how many bytes have come from the front, and
 //! the ranges are what has come behind a gap. A node of which an acknowledgement says so has to send the rest,
-//! whatever it was told before: with `received` 0 it is asked whether it is there at all.
+//! whatever it was told before: with `received` 0 and the key's bits it is asked whether it is there at all. Of a key
+//! under which several streams came none stands in `whole`: each is named with all that has come of it.
 //!
 //! The counter rises: older acknowledgements say nothing new.
 
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, read_ranges};
+use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, StreamId, read_ranges};
 
 const CONTEXT: &str = "lcagent 2026 acknowledgement";
 const SIGNATURE: usize = 64;
@@ -52,7 +54,7 @@ pub struct Acknowledgement {
 /// How much of a node's answer has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// First 64 bits of the node's key.
+    /// The node, by its key or its stream.
     pub node: ShortId,
     /// Bytes from the front.
     pub received: u32,
@@ -70,6 +72,17 @@ impl Progress {
 #[must_use]
 pub fn short_id(agent: &PeerId) -> ShortId {
     let [a, b, c, d, e, f, g, h, ..] = *agent.public_key();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The name of an agent's stream in an acknowledgement.
+#[must_use]
+pub fn stream_name(agent: &PeerId, stream: Option<StreamId>) -> ShortId {
+    let Some(StreamId(stream)) = stream else {
+        return short_id(agent);
+    };
+    let name = derive("lcagent 2026 stream name", &[agent.public_key(), &stream]);
+    let [a, b, c, d, e, f, g, h, ..] = name;
     [a, b, c, d, e, f, g, h]
 }
 
@@ -111,6 +124,16 @@ impl Acknowledgement {
     pub fn says_whole(&self, agent: &PeerId) -> bool {
         let hash = whole_hash(self.job, self.counter, agent);
         self.whole.contains(&cut(hash, self.short))
+    }
+
+    /// What it says of this agent's stream, if it names that or asks whether the agent is there.
+    #[must_use]
+    pub fn progress_of(&self, agent: &PeerId, stream: Option<StreamId>) -> Option<&Progress> {
+        let name = stream_name(agent, stream);
+        let named = self.nodes.iter().find(|p| p.node == name);
+        let asks =
+            |p: &&Progress| p.node == short_id(agent) && p.received == 0 && p.ranges.is_empty();
+        named.or_else(|| self.nodes.iter().find(asks))
     }
 
     /// The signed datagram; what it says must be [`fitting`].

@@ -1,22 +1,24 @@
 //! A segment of an answer: some bytes of a node's stream of records, signed by the node.
 //!
 //! ```text
-//!   0  version 8 = 1 | kind 8             6; 10 if the content is sealed (module `sealed`)
+//!   0  version 8 = 1 | kind 8             6, 11; 10, 12 if the content is sealed (module `sealed`)
 //!   2  agent key 256
 //!  34  job 64
-//!  42  offset 32                          of the first byte in the stream
-//!  46  content                            1 to SEGMENT bytes
+//!      stream 64                          kinds 11 and 12 only
+//!      offset 32                          of the first byte in the stream
+//!      content                            1 to SEGMENT bytes
 //!      signature 512                      ed25519 over CONTEXT, 0x00, everything before it
 //! ```
 //!
 //! Each is signed on its own: what comes first can be shown first, whatever is lost, and the operator keeps
 //! nothing that strangers have made. The job is the hash of an operator's key and more, so a segment serves no
-//! other operator and no other command.
+//! other operator and no other command. The stream's name tells hosts with copies of one key from each other: what one of
+//! them writes is never put together with what another does.
 
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 
-use crate::datagram::{JobId, Kind, MAX_DATAGRAM};
+use crate::datagram::{JobId, Kind, MAX_DATAGRAM, StreamId};
 use crate::sealed::OVERHEAD;
 
 /// Most bytes of a stream in one segment.
@@ -34,6 +36,8 @@ pub struct Segment<'a> {
     pub agent: PeerId,
     /// Which command it answers.
     pub job: JobId,
+    /// Of which stream it is, if it says so.
+    pub stream: Option<StreamId>,
     /// Where in the stream its content begins.
     pub offset: u32,
     /// Some bytes of the stream, perhaps sealed.
@@ -44,22 +48,51 @@ pub struct Segment<'a> {
     signature: &'a [u8; SIGNATURE],
 }
 
-/// A signed segment; `content` holds at most [`SEGMENT`] bytes.
+/// A signed segment; `content` holds at most [`SEGMENT`] bytes. `stream`: for an operator who reads it.
 #[must_use]
-pub fn seal(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
-    sign(Kind::Answer, key, job, offset, content)
+pub fn seal(
+    key: &SecretKey,
+    job: JobId,
+    stream: Option<StreamId>,
+    offset: u32,
+    content: &[u8],
+) -> Vec<u8> {
+    let kind = match stream {
+        None => Kind::Answer,
+        Some(_) => Kind::StreamAnswer,
+    };
+    sign(kind, key, (job, stream), offset, content)
 }
 
 /// A signed segment whose content was sealed by [`crate::sealed::AnswerKey::seal`].
 #[must_use]
-pub fn seal_sealed(key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
-    sign(Kind::SealedAnswer, key, job, offset, content)
+pub fn seal_sealed(
+    key: &SecretKey,
+    job: JobId,
+    stream: Option<StreamId>,
+    offset: u32,
+    content: &[u8],
+) -> Vec<u8> {
+    let kind = match stream {
+        None => Kind::SealedAnswer,
+        Some(_) => Kind::SealedStreamAnswer,
+    };
+    sign(kind, key, (job, stream), offset, content)
 }
 
-fn sign(kind: Kind, key: &SecretKey, job: JobId, offset: u32, content: &[u8]) -> Vec<u8> {
+fn sign(
+    kind: Kind,
+    key: &SecretKey,
+    (job, stream): (JobId, Option<StreamId>),
+    offset: u32,
+    content: &[u8],
+) -> Vec<u8> {
     let mut w = kind.start();
-    w.put(key.peer_id().public_key()).put(&job.0).u32(offset);
-    w.put(content);
+    w.put(key.peer_id().public_key()).put(&job.0);
+    if let Some(StreamId(stream)) = stream {
+        w.put(&stream);
+    }
+    w.u32(offset).put(content);
     let signature = key.sign(CONTEXT, w.as_slice());
     w.put(&signature);
     w.into_vec()
@@ -68,7 +101,8 @@ fn sign(kind: Kind, key: &SecretKey, job: JobId, offset: u32, content: &[u8]) ->
 impl<'a> Segment<'a> {
     /// Reads a datagram of which [`Kind::read`] has read the kind.
     pub fn decode(datagram: &'a [u8], kind: Kind, mut r: Reader<'a>) -> Result<Self, WireError> {
-        let sealed = kind == Kind::SealedAnswer;
+        let sealed = matches!(kind, Kind::SealedAnswer | Kind::SealedStreamAnswer);
+        let named = matches!(kind, Kind::StreamAnswer | Kind::SealedStreamAnswer);
         let most = SEGMENT + if sealed { OVERHEAD } else { 0 };
         if datagram.len() > MAX_DATAGRAM {
             return Err(WireError::Trailing);
@@ -77,7 +111,9 @@ impl<'a> Segment<'a> {
             .split_last_chunk::<SIGNATURE>()
             .ok_or(WireError::Truncated)?;
         let agent = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("agent key"))?;
-        let (job, offset) = (JobId(r.array()?), r.u32()?);
+        let job = JobId(r.array()?);
+        let stream = named.then(|| r.array().map(StreamId)).transpose()?;
+        let offset = r.u32()?;
         let length = r.rest().len().saturating_sub(SIGNATURE);
         let content = r.take(length)?;
         let least = if sealed { OVERHEAD + 1 } else { 1 };
@@ -87,6 +123,7 @@ impl<'a> Segment<'a> {
         Ok(Self {
             agent,
             job,
+            stream,
             offset,
             content,
             sealed,
@@ -118,37 +155,66 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> Result<Segment<'_>, WireError> {
         let (kind, r) = Kind::read(bytes)?;
-        assert_eq!(kind, Kind::Answer);
         Segment::decode(bytes, kind, r)
     }
 
     #[test]
     fn full_segment_fits_a_datagram_and_is_read_back() {
         let content = vec![9; SEGMENT];
-        let bytes = seal(&key(), JOB, 77, &content);
-        assert!(bytes.len() <= MAX_DATAGRAM);
-        let segment = decode(&bytes).unwrap();
-        assert!(segment.verify());
-        assert_eq!((segment.agent, segment.job), (key().peer_id(), JOB));
-        assert_eq!(segment.offset, 77);
-        assert_eq!(segment.content, content);
+        for stream in [None, Some(StreamId([6; 8]))] {
+            let bytes = seal(&key(), JOB, stream, 77, &content);
+            let sealed = [content.as_slice(), &[0; OVERHEAD]].concat();
+            let sealed = seal_sealed(&key(), JOB, stream, 77, &sealed);
+            assert!(bytes.len() < sealed.len() && sealed.len() <= MAX_DATAGRAM);
+            for (bytes, is_sealed) in [(&bytes, false), (&sealed, true)] {
+                let segment = decode(bytes).unwrap();
+                assert!(segment.verify());
+                assert_eq!((segment.agent, segment.job), (key().peer_id(), JOB));
+                assert_eq!((segment.stream, segment.offset), (stream, 77));
+                assert_eq!(segment.sealed, is_sealed);
+                assert_eq!(segment.content[..SEGMENT], content);
+            }
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_segments_with_and_without_a_stream() {
+        // a change breaks agents and operators of other versions
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let head = |kind: &str| {
+            format!(
+                "01{kind}{}{}",
+                hex(key().peer_id().public_key()),
+                "05".repeat(8)
+            )
+        };
+        let plain = hex(&seal(&key(), JOB, None, 77, b"ab"));
+        let signature = plain
+            .strip_prefix(&format!("{}0000004d6162", head("06")))
+            .unwrap();
+        assert_eq!(signature.len(), 128);
+        let named = hex(&seal(&key(), JOB, Some(StreamId([6; 8])), 77, b"ab"));
+        let prefix = format!("{}{}0000004d6162", head("0b"), "06".repeat(8));
+        assert_eq!(named.strip_prefix(&prefix).unwrap().len(), 128);
     }
 
     #[test]
     fn changed_segment_does_not_verify() {
-        let good = seal(&key(), JOB, 0, b"output");
-        for at in 2..good.len() {
-            let mut bytes = good.clone();
-            bytes[at] ^= 1;
-            assert!(!decode(&bytes).is_ok_and(|s| s.verify()), "{at}");
+        for stream in [None, Some(StreamId([6; 8]))] {
+            let good = seal(&key(), JOB, stream, 0, b"output");
+            for at in 1..good.len() {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1;
+                assert!(!decode(&bytes).is_ok_and(|s| s.verify()), "{at}");
+            }
         }
     }
 
     #[test]
     fn empty_and_overlong_segments_are_refused() {
-        assert!(decode(&seal(&key(), JOB, 0, b"")).is_err());
-        assert!(decode(&seal(&key(), JOB, 0, &[0; SEGMENT + 1])).is_err());
-        assert!(decode(&seal(&key(), JOB, MAX_STREAM + 1, b"x")).is_err());
+        assert!(decode(&seal(&key(), JOB, None, 0, b"")).is_err());
+        assert!(decode(&seal(&key(), JOB, None, 0, &[0; SEGMENT + 1])).is_err());
+        assert!(decode(&seal(&key(), JOB, None, MAX_STREAM + 1, b"x")).is_err());
     }
 
     proptest! {

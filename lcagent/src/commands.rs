@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,11 @@ use crate::agent::unix_now;
 use crate::certificate::Certificate;
 use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
-use crate::operator::core::{Event, Fate};
+use crate::operator::core::{Event, Fate, Sender};
 use crate::operator::known::{Book, Entry};
+use crate::operator::plain::{clean, clean_json, escape};
 use crate::operator::print::{
-    Printer, Style, clean, clean_json, complaint, escape, print_line, tell_of_stranger,
+    Printer, Style, complain, complaint, print_line, shared_label, tell_of_stranger,
 };
 use crate::operator::rolling::Rolling;
 use crate::operator::shell::{self, Options, Outcome, Session};
@@ -53,21 +55,21 @@ pub(crate) fn run(
             printer.fold()?;
             let left: usize = steps[n + 1..].iter().map(Vec::len).sum();
             let were = if left == 1 { "was" } else { "were" };
-            eprintln!(
-                "lcagent: stopped after step {} of {}: {} {were} not asked",
+            complain(format_args!(
+                "stopped after step {} of {}: {} {were} not asked",
                 n + 1,
                 steps.len(),
                 count(left, "node")
-            );
+            ));
         }
         if exit != Exit::Ok || last {
             return Ok(exit);
         }
     }
-    eprintln!(
-        "lcagent: no known node is selected by {}: `lcagent nodes` meets them",
+    complain(format_args!(
+        "no known node is selected by {}: `lcagent nodes` meets them",
         options.selector
-    );
+    ));
     Ok(Exit::Unreachable)
 }
 
@@ -207,13 +209,16 @@ fn step(
         printer.fold()?;
     }
     printer.end(fates)?;
-    Ok(exit(options, &outcome))
+    match exit(options, &outcome) {
+        Exit::Ok if printer.has_cut() => Ok(Exit::Failed),
+        exit => Ok(exit),
+    }
 }
 
 /// `jobs`.
 pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
-    let mut jobs: BTreeMap<JobId, Vec<(PeerId, JobState)>> = BTreeMap::new();
+    let mut jobs: BTreeMap<JobId, Vec<(Sender, JobState)>> = BTreeMap::new();
     // nodes tell the latest first: that orders what came within a second
     let (mut told, mut places) = (BTreeMap::new(), BTreeMap::new());
     let outcome = session.carry_out(options, &What::Jobs, &[], |_, event| {
@@ -234,9 +239,10 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
         }
         Ok(())
     })?;
-    for (_, name, fate) in &outcome.fates {
+    for (id, name, fate) in &outcome.fates {
+        let name = label(id, name, &outcome);
         if let Some(complaint) = complaint(fate) {
-            eprintln!("lcagent: {name}: {complaint}");
+            complain(format_args!("{name}: {complaint}"));
         }
     }
     let mut rows: Vec<serde_json::Value> = jobs
@@ -268,6 +274,14 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     Ok(exit(options, &outcome))
 }
 
+/// The node's name, with its address where another host has the same key.
+fn label(id: &Sender, name: &str, outcome: &Outcome) -> String {
+    match (outcome.sharing.get(id), id.stream) {
+        (Some(address), Some(stream)) => shared_label(name, address, stream),
+        _ => name.to_owned(),
+    }
+}
+
 /// How many digits of a job's name tell it from the others.
 fn telling(rows: &[serde_json::Value]) -> usize {
     let names: Vec<String> = rows.iter().map(|row| cell(row, "job")).collect();
@@ -292,10 +306,10 @@ fn names_of(row: &serde_json::Value) -> String {
     }
 }
 
-fn job_row(nodes: &mut [(PeerId, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
-    let name = |id: &PeerId| {
-        let answered = outcome.answered.iter().find(|(key, _)| key == id);
-        answered.map(|(_, node)| node.name.clone())
+fn job_row(nodes: &mut [(Sender, JobState)], outcome: &Outcome) -> Option<serde_json::Value> {
+    let name = |id: &Sender| {
+        let answered = outcome.answered.iter().find(|(key, _)| *key == id.key);
+        answered.map(|(_, node)| label(id, &node.name, outcome))
     };
     nodes.sort_by_key(|(id, _)| name(id));
     let (_, first) = nodes.first()?;
@@ -303,10 +317,10 @@ fn job_row(nodes: &mut [(PeerId, JobState)], outcome: &Outcome) -> Option<serde_
         |wanted: fn(Option<Ending>) -> bool| nodes.iter().filter(|n| wanted(n.1.how)).count();
     let running = count(|how| how.is_none());
     let ok = count(|how| how == Some(Ending::Exited(0)));
-    let node = |(id, state): &(PeerId, JobState)| {
+    let node = |(id, state): &(Sender, JobState)| {
         json!({
             "node": name(id),
-            "id": id,
+            "id": id.key,
             "state": state.how.map_or("running", Ending::name),
             "code": state.how.map(Ending::code),
         })
@@ -326,7 +340,7 @@ fn job_row(nodes: &mut [(PeerId, JobState)], outcome: &Outcome) -> Option<serde_
 pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     if json {
-        let (rows, outcome) = ask_nodes(&mut session, options, |_| Ok(()))?;
+        let (rows, outcome) = ask_nodes(&mut session, options, |_, _| Ok(()))?;
         print_line(clean_json(&rows.into()))?;
         return Ok(exit(options, &outcome));
     }
@@ -336,19 +350,20 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
         table.widen(&node_cells(&known_row(&entry)));
     }
     let mut shown = BTreeSet::new();
-    let mut show = |row: &serde_json::Value| {
+    let mut show = |id: Sender, row: &serde_json::Value| {
         if shown.is_empty() {
             table.widen(&node_cells(row));
             table.row(&NODE_COLUMNS.map(str::to_owned))?;
         }
-        match shown.insert(cell(row, "id")) {
+        match shown.insert(id) {
             true => table.row(&node_cells(row)),
             false => Ok(()),
         }
     };
     let (rows, outcome) = ask_nodes(&mut session, options, &mut show)?;
     // who has not come
-    rows.iter().try_for_each(show)?;
+    let ids = outcome.fates.iter().map(|(id, _, _)| *id);
+    ids.zip(&rows).try_for_each(|(id, row)| show(id, row))?;
     Ok(exit(options, &outcome))
 }
 
@@ -361,7 +376,7 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
     loop {
         next = (next + every).max(Instant::now());
         let at = unix_now();
-        let (rows, outcome) = ask_nodes(&mut session, &options, |_| Ok(()))?;
+        let (rows, outcome) = ask_nodes(&mut session, &options, |_, _| Ok(()))?;
         if let Some(exit) = outcome.interrupted {
             return Ok(exit);
         }
@@ -388,22 +403,32 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
 fn ask_nodes(
     session: &mut Session,
     options: &Options,
-    mut came: impl FnMut(&serde_json::Value) -> io::Result<()>,
+    mut came: impl FnMut(Sender, &serde_json::Value) -> io::Result<()>,
 ) -> anyhow::Result<(Vec<serde_json::Value>, Outcome)> {
     let known = session.known(options)?;
     let known: BTreeMap<PeerId, Entry> = known.into_iter().map(|e| (e.key, e)).collect();
     let is_accepted = |id: &PeerId| known.get(id).is_some_and(|e| e.accepted);
-    let mut answered: BTreeMap<PeerId, NodeInfo> = BTreeMap::new();
+    let mut answered: BTreeMap<Sender, NodeInfo> = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
     let outcome = session.carry_out(options, &What::Facts, &[], |_, event| {
         tell_of_stranger(event);
         match event {
-            Event::Appeared { id, node, .. } => {
+            Event::Appeared {
+                id, node, address, ..
+            } => {
                 answered.insert(*id, node.clone());
+                addresses.insert(*id, *address);
             }
             Event::Said { id, record } if record.is_last() && *record != Record::NotSelected => {
                 if let Some(node) = answered.get(id) {
                     let fate = Fate::Answered(record.clone());
-                    came(&row(id, &node.name, &fate, &node.labels, is_accepted(id)))?;
+                    let accepted = is_accepted(&id.key);
+                    let mut row = row(&id.key, &node.name, &fate, &node.labels, accepted);
+                    let mut others = addresses.keys().filter(|other| *other != id);
+                    if others.any(|other| other.key == id.key) {
+                        note_shared(&mut row, addresses.get(id));
+                    }
+                    came(*id, &row)?;
                 }
             }
             _ => {}
@@ -414,17 +439,27 @@ fn ask_nodes(
         // a row does not say why
         let refused = matches!(fate, Fate::Answered(Record::Refused(_)));
         if let Some(complaint) = complaint(fate).filter(|_| refused) {
-            eprintln!("lcagent: {name}: {complaint}");
+            complain(format_args!("{name}: {complaint}"));
         }
     }
     let none = BTreeMap::new();
-    let row = |(id, name, fate): &(PeerId, String, Fate)| {
+    let row = |(id, name, fate): &(Sender, String, Fate)| {
         // of silent ones, what they said last
-        let noted = known.get(id).map(|e| &e.labels);
+        let noted = known.get(&id.key).map(|e| &e.labels);
         let labels = answered.get(id).map(|node| &node.labels).or(noted);
-        row(id, name, fate, labels.unwrap_or(&none), is_accepted(id))
+        let accepted = is_accepted(&id.key);
+        let mut row = row(&id.key, name, fate, labels.unwrap_or(&none), accepted);
+        note_shared(&mut row, outcome.sharing.get(id));
+        row
     };
     Ok((outcome.fates.iter().map(row).collect(), outcome))
+}
+
+/// Notes where a node is of whose key another host has a copy.
+fn note_shared(row: &mut serde_json::Value, address: Option<&Ipv6Addr>) {
+    if let Some(address) = address {
+        row["shares_key_at"] = address.to_string().into();
+    }
 }
 
 /// What is known of a node that has not said anything yet.
@@ -455,7 +490,17 @@ fn row(
     if let Fate::Answered(Record::Facts(facts)) = fate {
         for (name, value) in facts {
             // no fact passes for what is known without the node's word
-            if ["name", "id", "state", "labels", "at", "accepted"].contains(&name.as_str()) {
+            if [
+                "name",
+                "id",
+                "state",
+                "labels",
+                "at",
+                "accepted",
+                "shares_key_at",
+            ]
+            .contains(&name.as_str())
+            {
                 continue;
             }
             // numbers where they are numbers
@@ -496,7 +541,10 @@ fn node_cells(row: &serde_json::Value) -> [String; 7] {
         cell(row, "os"),
         row["uptime_s"].as_u64().map(span).unwrap_or_default(),
         if accepted { "yes" } else { "no" }.to_owned(),
-        cell(row, "addresses"),
+        match row["shares_key_at"].as_str() {
+            Some(address) => format!("{} (shares its key: {address})", cell(row, "addresses")),
+            None => cell(row, "addresses"),
+        },
     ]
 }
 
@@ -588,7 +636,10 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         return exit;
     }
     if outcome.fates.is_empty() {
-        eprintln!("lcagent: no node answers (asked: {})", options.selector);
+        complain(format_args!(
+            "no node answers (asked: {})",
+            options.selector
+        ));
         return Exit::Unreachable;
     }
     let failed = |fate: &Fate| match fate {
@@ -596,7 +647,8 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         Fate::Answered(last) => matches!(last, Record::Refused(_)),
         Fate::Silent | Fate::Unfinished => false,
     };
-    if outcome.fates.iter().any(|(_, _, fate)| failed(fate)) {
+    // of hosts with one key nobody knows which is the node that was meant
+    if !outcome.sharing.is_empty() || outcome.fates.iter().any(|(_, _, fate)| failed(fate)) {
         return Exit::Failed;
     }
     let missing = |fate: &Fate| matches!(fate, Fate::Silent | Fate::Unfinished);

@@ -14,17 +14,26 @@
 //! | 7 | parts that are missing ([`crate::part`]) | agent, answers |
 //! | 8, 9 | as 1, 2, by an operator with a certificate ([`crate::certificate`]) | operator, channel |
 //! | 10 | a sealed segment of an answer ([`crate::sealed`]) | agent, answers |
+//! | 11, 12 | as 6, 10, with the name of the stream | agent, answers |
+//! | 13 | several agents have one key ([`crate::shared_key`]) | operator, channel |
+//!
+//! An agent sends the kinds 11 and 12 to operators whose command says that they read them
+//! ([`crate::envelope::reads_streams`]), so operators and agents of all versions understand each other.
 
 use std::fmt;
 use std::str::FromStr;
 
 use librecast::id::{PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
+use serde::{Deserialize, Serialize};
 
 /// Largest datagram in bytes: with IPv6 and UDP headers below the least MTU of IPv6.
 pub const MAX_DATAGRAM: usize = 1_200;
 /// How far an operator's clock may be ahead of the agent's: an hour, in seconds.
 pub const MAX_AHEAD_S: u64 = 3600;
+/// How long after its end a command is still accepted, in seconds: so far may an operator's clock be behind the agent's,
+/// however short his command is good. Five minutes (chosen: clocks that nobody sets lose seconds a day).
+pub const MAX_BEHIND_S: u64 = 300;
 /// Most ranges in one datagram.
 pub const MAX_RANGES: usize = 8;
 
@@ -56,10 +65,16 @@ pub enum Kind {
     CertifiedAnnounced = 9,
     /// A sealed segment of an answer.
     SealedAnswer = 10,
+    /// A segment of an answer that names its stream.
+    StreamAnswer = 11,
+    /// A sealed segment of an answer that names its stream.
+    SealedStreamAnswer = 12,
+    /// Several agents have one key.
+    SharedKey = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Command,
         Self::Announced,
         Self::Part,
@@ -70,6 +85,9 @@ impl Kind {
         Self::CertifiedCommand,
         Self::CertifiedAnnounced,
         Self::SealedAnswer,
+        Self::StreamAnswer,
+        Self::SealedStreamAnswer,
+        Self::SharedKey,
     ];
 
     /// A datagram of this kind, to be continued.
@@ -129,6 +147,41 @@ impl FromStr for JobId {
         }
         let number = u64::from_str_radix(text, 16).map_err(|_| bad)?;
         Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// Tells the streams of one job that came under one key from each other: two hosts with a copy of one key write two. It
+/// is drawn where a stream begins and kept beside it, so an agent that was started anew goes on with the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StreamId(pub [u8; 8]);
+
+impl StreamId {
+    /// The stream of `job` in a run of the agent for which `seed` was drawn.
+    #[must_use]
+    pub fn of(seed: u64, job: JobId) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] =
+            derive("lcagent 2026 stream", &[&seed.to_be_bytes(), &job.0]);
+        Self([a, b, c, d, e, f, g, h])
+    }
+
+    /// The stream that goes on in a copy of this one's folder.
+    #[must_use]
+    pub fn of_copy(self, made: u64) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] =
+            derive("lcagent 2026 stream copy", &[&self.0, &made.to_be_bytes()]);
+        Self([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -244,7 +297,7 @@ mod tests {
         }
         let refused = |bytes: &[u8]| Kind::read(bytes).unwrap_err();
         assert_eq!(refused(&[1, 0]), WireError::Bad("kind"));
-        assert_eq!(refused(&[1, 11]), WireError::Bad("kind"));
+        assert_eq!(refused(&[1, 14]), WireError::Bad("kind"));
         assert_eq!(refused(&[2, 1]), WireError::Version(2));
         assert_eq!(refused(&[1]), WireError::Truncated);
     }

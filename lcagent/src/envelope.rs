@@ -8,7 +8,7 @@
 //!  34  issued 64                          Unix seconds by the operator's clock
 //!  42  not after 64                       Unix seconds, at most MAX_LIFETIME_S behind issued
 //!  50  sequence 64                        from 1, rising; see the module `replay`
-//!  58  nonce 128                          random
+//!  58  nonce 128                          random; see `nonce`
 //!  74  selector length 16 | selector      UTF-8, at most MAX_SELECTOR bytes; see `selector`
 //!      certificate length 16 | certificate       kinds 8 and 9 only; see `certificate`
 //!      payload length 32 | payload hash 256
@@ -26,12 +26,12 @@
 //!        -> selector parsed -> accepted; remembered in the replay window once the payload is whole
 //! ```
 
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError};
 use thiserror::Error;
 
 use crate::certificate::Certificate;
-use crate::datagram::{JobId, Kind, MAX_AHEAD_S, MAX_DATAGRAM};
+use crate::datagram::{JobId, Kind, MAX_AHEAD_S, MAX_BEHIND_S, MAX_DATAGRAM};
 use crate::part::{self, Awaited, payload_hash};
 use crate::replay::{Name, ReplayError, ReplayWindow, Times};
 use crate::selector::{MAX_SELECTOR, Selector, SelectorError};
@@ -54,7 +54,7 @@ pub struct Command {
     pub not_after: u64,
     /// From 1, rising with each command of a key.
     pub sequence: u64,
-    /// Random: tells commands of one key from each other that were given the same sequence.
+    /// Tells commands of one key from each other that were given the same sequence; see [`nonce`].
     pub nonce: [u8; 16],
     /// What to do; opaque here.
     pub payload: Vec<u8>,
@@ -89,8 +89,8 @@ pub enum Refusal {
     /// Not an envelope of this version.
     #[error("malformed envelope: {0}")]
     Malformed(#[from] WireError),
-    /// Expired so many seconds ago by the agent's clock.
-    #[error("expired {0} s ago")]
+    /// It ended more than [`MAX_BEHIND_S`] ago by the agent's clock, which is so many seconds after it was issued.
+    #[error("expired: issued {0} s ago")]
     Expired(u64),
     /// Issued so many seconds in the agent's future: more than [`MAX_AHEAD_S`].
     #[error("issued {0} s in the future; a clock is wrong")]
@@ -165,9 +165,20 @@ pub struct Opened {
     pub command: Command,
     /// What the parts must give, if it comes in parts.
     pub awaited: Option<Awaited>,
-    /// By how many seconds the operator's clock is ahead of the agent's, 0 if it is not: the
-    /// difference that was tolerated and is worth a warning.
-    pub ahead_s: u64,
+    /// How the operator's clock differs from the agent's, as far as that was tolerated and is worth a warning.
+    pub skew: Skew,
+}
+
+/// What is known of the difference between two clocks when a command comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skew {
+    /// They may agree.
+    None,
+    /// The operator's clock is so many seconds ahead of the agent's.
+    Ahead(u64),
+    /// The command ended before it came: the operator's clock is behind by at most so many seconds, if nothing has kept
+    /// the command from coming.
+    Behind(u64),
 }
 
 /// What is sent for a command.
@@ -267,7 +278,7 @@ pub fn open(
     may_verify: impl FnOnce() -> bool,
 ) -> Result<Opened, Refusal> {
     let envelope = Envelope::decode(datagram)?;
-    let ahead_s = envelope.check_times(now)?;
+    let skew = envelope.check_times(now)?;
     // a key that is no point on the curve is not in any policy either
     let operator = PeerId::from_public_key(*envelope.operator)
         .map_err(|_| Refusal::Malformed(WireError::Bad("operator key")))?;
@@ -320,19 +331,76 @@ pub fn open(
         certificate,
         command,
         awaited,
-        ahead_s,
+        skew,
     })
 }
 
-/// Who has signed an envelope, which command it is and for which nodes, whoever that is.
+/// What an envelope says of itself, in time or not; nothing is believed before [`is_genuine`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Key that signed it.
+    pub operator: PeerId,
+    /// Who vouches for it.
+    pub certifier: Option<PeerId>,
+    /// Which command it is.
+    pub job: JobId,
+    /// From 1, rising with each command of a key.
+    pub sequence: u64,
+    /// Tells commands of one sequence from each other.
+    pub nonce: [u8; 16],
+    /// For which nodes it is, if that can be read.
+    pub selector: Option<Selector>,
+}
+
+/// Reads what an envelope says of itself.
 #[must_use]
-pub fn stranger(datagram: &[u8]) -> Option<(PeerId, JobId, Selector)> {
+pub fn claim(datagram: &[u8]) -> Option<Claim> {
     let envelope = Envelope::decode(datagram).ok()?;
     let operator = PeerId::from_public_key(*envelope.operator).ok()?;
+    let certificate = envelope.certificate.map(Certificate::decode);
+    let certificate = certificate.transpose().ok()?;
+    Some(Claim {
+        operator,
+        certifier: certificate.map(|c| c.certifier),
+        job: JobId::of(&operator, envelope.sequence, envelope.nonce),
+        sequence: envelope.sequence,
+        nonce: *envelope.nonce,
+        selector: envelope.selector.parse().ok(),
+    })
+}
+
+/// Whether an envelope's operator has signed it, and his certifier the certificate that came along.
+#[must_use]
+pub fn is_genuine(datagram: &[u8]) -> bool {
+    let Ok(envelope) = Envelope::decode(datagram) else {
+        return false;
+    };
+    let Ok(operator) = PeerId::from_public_key(*envelope.operator) else {
+        return false;
+    };
+    let certified = envelope.certificate.is_none_or(|bytes| {
+        Certificate::decode(bytes).is_ok_and(|c| c.operator == operator && c.verify())
+    });
     let signed = operator.verify(CONTEXT, envelope.signed, envelope.signature);
-    signed.ok()?;
-    let job = JobId::of(&operator, envelope.sequence, envelope.nonce);
-    Some((operator, job, envelope.selector.parse().ok()?))
+    certified && signed.is_ok()
+}
+
+/// The nonce of an operator who reads segments that name their stream: 64 random bits, and 64 that say so. Agents that do
+/// not know of it take all of them for random.
+#[must_use]
+pub fn nonce(operator: &PeerId, sequence: u64, random: [u8; 8]) -> [u8; 16] {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&random);
+    let parts: [&[u8]; 3] = [operator.public_key(), &sequence.to_be_bytes(), &random];
+    nonce[8..].copy_from_slice(&derive("lcagent 2026 reads streams", &parts)[..8]);
+    nonce
+}
+
+/// Whether the operator of a command with this nonce reads segments that name their stream.
+#[must_use]
+pub fn reads_streams(operator: &PeerId, sequence: u64, given: &[u8; 16]) -> bool {
+    let [a, b, c, d, e, f, g, h, ..] = *given;
+    nonce(operator, sequence, [a, b, c, d, e, f, g, h]) == *given
 }
 
 /// Which command an envelope names, without believing anything.
@@ -433,21 +501,28 @@ impl<'a> Envelope<'a> {
         Err(wrong.into())
     }
 
-    /// By how many seconds the operator's clock is ahead.
-    fn check_times(&self, now: u64) -> Result<u64, Refusal> {
+    /// How the operator's clock differs.
+    fn check_times(&self, now: u64) -> Result<Skew, Refusal> {
         if !lifetime_is_bounded(self.issued, self.not_after) {
             return Err(Refusal::Lifetime);
         }
-        if self.not_after < now {
-            return Err(Refusal::Expired(now - self.not_after));
+        let behind = now.saturating_sub(self.issued);
+        if is_over(self.not_after, now) {
+            return Err(Refusal::Expired(behind));
         }
-        let ahead = self.issued.saturating_sub(now);
-        if ahead > MAX_AHEAD_S {
-            Err(Refusal::ClockAhead(ahead))
-        } else {
-            Ok(ahead)
+        match self.issued.saturating_sub(now) {
+            ahead if ahead > MAX_AHEAD_S => Err(Refusal::ClockAhead(ahead)),
+            0 if self.not_after < now => Ok(Skew::Behind(behind)),
+            0 => Ok(Skew::None),
+            ahead => Ok(Skew::Ahead(ahead)),
         }
     }
+}
+
+/// Whether a command that is good until `not_after` is not accepted any more, whatever the clocks are.
+#[must_use]
+pub fn is_over(not_after: u64, now: u64) -> bool {
+    not_after.saturating_add(MAX_BEHIND_S) < now
 }
 
 fn lifetime_is_bounded(issued: u64, not_after: u64) -> bool {
@@ -535,6 +610,24 @@ mod tests {
     }
 
     #[test]
+    fn a_nonce_says_whether_its_operator_reads_streams() {
+        let operator = key().peer_id();
+        let good = nonce(&operator, 7, [9; 8]);
+        assert_ne!(good, nonce(&operator, 7, [8; 8]));
+        assert!(reads_streams(&operator, 7, &good));
+        assert!(!reads_streams(&operator, 8, &good));
+        assert!(!reads_streams(
+            &SecretKey::from_seed(&[1; 32]).peer_id(),
+            7,
+            &good
+        ));
+        assert!(
+            !reads_streams(&operator, 7, &[9; 16]),
+            "of an earlier version"
+        );
+    }
+
+    #[test]
     fn golden_bytes_of_version_1() {
         let command = Command {
             selector: Selector::all(),
@@ -558,7 +651,7 @@ mod tests {
         let accepted = accept(&bytes, &mut replay).unwrap();
         assert_eq!(accepted.operator, key().peer_id());
         assert_eq!(accepted.command, command(b"payload"));
-        assert_eq!(accepted.ahead_s, 0);
+        assert_eq!(accepted.skew, Skew::None);
         let mut after_restart = ReplayWindow::decode(&replay.encode()).unwrap();
         for replay in [&mut replay, &mut after_restart] {
             let again = accept(&bytes, replay).unwrap_err();
@@ -597,17 +690,23 @@ mod tests {
     fn expiry_is_the_agents_clock_to_the_second() {
         let bytes = envelope(&command(b""));
         assert!(verify_at(&bytes, NOW + 60).is_ok());
-        assert_eq!(verify_at(&bytes, NOW + 61), Err(Refusal::Expired(1)));
+        assert_eq!(verify_at(&bytes, NOW + 61).unwrap().skew, Skew::Behind(61));
+        let over = NOW + 60 + MAX_BEHIND_S;
+        assert_eq!(verify_at(&bytes, over).unwrap().skew, Skew::Behind(360));
+        assert_eq!(verify_at(&bytes, over + 1), Err(Refusal::Expired(361)));
         assert_eq!(
             verify_at(&bytes, u64::MAX),
-            Err(Refusal::Expired(u64::MAX - NOW - 60))
+            Err(Refusal::Expired(u64::MAX - NOW))
         );
     }
 
     #[test]
     fn operators_clock_may_be_an_hour_ahead_and_the_difference_is_told() {
         let bytes = envelope(&command(b""));
-        assert_eq!(verify_at(&bytes, NOW - 3600).unwrap().ahead_s, 3600);
+        assert_eq!(
+            verify_at(&bytes, NOW - 3600).unwrap().skew,
+            Skew::Ahead(3600)
+        );
         assert_eq!(
             verify_at(&bytes, NOW - 3601),
             Err(Refusal::ClockAhead(3601))

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// The agent's key in its state folder.
+pub const AGENT_KEY: &str = "agent.key";
+
 /// A folder of the user's: what `variable` says, else `below` his home.
 #[must_use]
 pub fn user_dir(variable: &str, below: &str) -> PathBuf {

@@ -8,7 +8,7 @@
 //! | [`request`] | what a command asks for |
 //! | [`sealed`] | commands and answers that nobody else can read |
 //! | [`record`], [`answer`] | what an agent answers; how it travels |
-//! | [`acknowledgement`] | what has come of the answers |
+//! | [`acknowledgement`], [`shared_key`] | what has come of the answers; that two hosts answer under one key |
 //! | [`replay`] | which commands were seen already; survives a restart |
 //! | [`selector`] | which nodes a command is for |
 //! | [`agent`], [`operator`] | both sides: what they decide, and the processes around it |
@@ -37,5 +37,6 @@ pub mod replay;
 pub mod request;
 pub mod sealed;
 pub mod selector;
+pub mod shared_key;
 
 pub use cli::{command, main};

@@ -7,17 +7,17 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Ingress, Output, Settings, Start, Store};
+use lcagent::agent::core::{Agent, Ingress, Kept, Output, Settings, Start, Store, Stream};
 use lcagent::agent::policy::Allow;
 use lcagent::agent::reasons::{Dropped, Reason, Refused};
 use lcagent::agent::revoked::{MAX_OF_ONE, Principal, Revocations};
 use lcagent::answer::Segment;
 use lcagent::certificate::Certificate;
-use lcagent::datagram::{JobId, Kind};
+use lcagent::datagram::{JobId, Kind, MAX_AHEAD_S, MAX_BEHIND_S, StreamId};
 use lcagent::envelope::{Command, Signed};
 use lcagent::pattern::Pattern;
 use lcagent::record::{NodeInfo, Record};
-use lcagent::replay::ReplayWindow;
+use lcagent::replay::{ReplayWindow, WINDOW};
 use lcagent::request::{Request, Run, What};
 use lcagent::sealed::seal_request;
 use librecast::id::{PeerId, SecretKey};
@@ -82,6 +82,14 @@ impl Bench {
     }
 
     fn with(revoked: Revocations) -> Self {
+        Self::on_disk((ReplayWindow::new(), revoked))
+    }
+
+    fn remembering(replay: ReplayWindow) -> Self {
+        Self::on_disk((replay, Revocations::default()))
+    }
+
+    fn on_disk(disk: (ReplayWindow, Revocations)) -> Self {
         let allow = |n: u16, commands: &[&str]| Allow {
             key: id(n),
             name: None,
@@ -104,7 +112,7 @@ impl Bench {
         };
         let now = Instant::now();
         let mut bench = Self {
-            agent: Agent::new(key(AGENT), settings, (ReplayWindow::new(), revoked), 1, now),
+            agent: Agent::new(key(AGENT), settings, disk, 1, now),
             now: now + Duration::from_secs(60),
             sequence: 0,
             source: "fe80::1".parse().unwrap(),
@@ -128,12 +136,16 @@ impl Bench {
     }
 
     fn hear(&mut self, datagram: &[u8]) {
+        self.hear_at(datagram, CLOCK);
+    }
+
+    fn hear_at(&mut self, datagram: &[u8], clock: u64) {
         let ingress = Ingress {
             via: 3,
             source: self.source,
         };
         self.agent
-            .handle_datagram(datagram, ingress, self.now, CLOCK);
+            .handle_datagram(datagram, ingress, self.now, clock);
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -271,9 +283,16 @@ fn with_a_certifier_all_that_goes_under_his_certificates_ends() {
         operator: id(10),
         certifier: Some(id(ADMIN)),
     };
-    bench
-        .agent
-        .restore(job, (principal, None), false, bench.now);
+    let kept = Kept {
+        principal,
+        seal: None,
+        stream: Stream {
+            id: StreamId([0; 8]),
+            named: false,
+        },
+        delivered: false,
+    };
+    bench.agent.restore(job, kept, bench.now);
     assert!(bench.outputs().contains(&Output::Cancel(job)));
 }
 
@@ -299,11 +318,124 @@ fn a_payload_that_is_whole_after_its_command_has_expired_is_not_run() {
         source: bench.source,
     };
     for part in &large.parts {
-        let late = CLOCK + 601;
+        let late = CLOCK + 601 + MAX_BEHIND_S;
         bench.agent.handle_datagram(part, ingress, bench.now, late);
     }
-    assert!(started(&bench.outputs()).is_none());
+    let outputs = bench.outputs();
+    assert!(started(&outputs).is_none() && is_refused(&outputs));
     assert_eq!(bench.count(Refused::Expired), 1);
+}
+
+fn why(outputs: &[Output]) -> String {
+    match answered(outputs) {
+        Some(Record::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_may_do_something_is_told_that_clocks_differ_and_not_without_end() {
+    let behind = format!("expired: your clock is {} s behind", 600 + MAX_BEHIND_S + 1);
+    let ahead = format!("your clock is {} s ahead", MAX_AHEAD_S + 1);
+    for (clock, expected) in [
+        (CLOCK + 600 + MAX_BEHIND_S + 1, behind),
+        (CLOCK - MAX_AHEAD_S - 1, ahead),
+    ] {
+        for certifier in [None, Some(ADMIN)] {
+            let mut bench = Bench::new();
+            let certificate = certifier.map(|by| {
+                Certificate::sign(&key(by), &id(50), CLOCK - 9_999, CLOCK + 9_999, &[]).unwrap()
+            });
+            let by = if certifier.is_some() { 50 } else { ADMIN };
+            let mut told = 0;
+            for _ in 0..20 {
+                let signed = bench.sign(by, certificate.as_ref(), request(run(&["true"], 0)));
+                bench.hear_at(&signed.envelope, clock);
+                let outputs = bench.outputs();
+                assert!(started(&outputs).is_none());
+                if !outputs.is_empty() {
+                    let why = why(&outputs);
+                    assert!(why.starts_with(&expected), "{why}");
+                    told += 1;
+                }
+            }
+            assert!((1..=4).contains(&told), "{told}");
+            // who is not listed is told nothing of this
+            let foreign = bench.sign(77, None, request(run(&["true"], 0)));
+            bench.now += Duration::from_secs(100);
+            bench.hear_at(&foreign.envelope, clock);
+            assert!(bench.outputs().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_minutes_behind_keeps_no_command_out_and_nothing_runs_twice() {
+    for late in [1, 8, 90, MAX_BEHIND_S] {
+        let mut bench = Bench::new();
+        let signed = bench.sign(ADMIN, None, request(run(&["true"], 0)));
+        let clock = CLOCK + 600 + late;
+        bench.hear_at(&signed.envelope, clock);
+        let outputs = bench.outputs();
+        let start = started(&outputs).unwrap();
+        let preamble = String::from_utf8_lossy(&start.preamble);
+        assert!(preamble.contains("clock is"), "{preamble}");
+        // recorded and sent again, also to an agent that was started anew
+        let replay = bench.agent.replay().clone();
+        bench.agent = Bench::new().agent;
+        bench.hear_at(&signed.envelope, clock);
+        assert!(started(&bench.outputs()).is_some(), "it would run there");
+        bench.agent = Bench::remembering(replay).agent;
+        for later in [0, 1, MAX_BEHIND_S, 2 * MAX_BEHIND_S] {
+            bench.hear_at(&signed.envelope, clock + later);
+            assert!(bench.outputs().is_empty(), "{later} s later");
+        }
+    }
+}
+
+#[test]
+fn who_is_listed_is_told_why_a_command_is_not_accepted() {
+    // a certificate that has expired
+    let mut bench = Bench::new();
+    let certificate = Certificate::sign(&key(ADMIN), &id(50), CLOCK - 9, CLOCK - 1, &[]).unwrap();
+    let signed = bench.sign(50, Some(&certificate), request(run(&["true"], 0)));
+    bench.hear(&signed.envelope);
+    assert_eq!(why(&bench.outputs()), "your certificate: expired");
+    // a number far below the others: of a machine whose clock is behind
+    bench.sequence = 1_000_000;
+    for _ in 0..=WINDOW {
+        bench.command(ADMIN, None, What::Facts);
+    }
+    bench.sequence = 1;
+    let low = bench.command(ADMIN, None, run(&["true"], 0));
+    assert!(
+        why(&low).starts_with("its number is below"),
+        "{}",
+        why(&low)
+    );
+    // more payloads at once than are taken in
+    let mut outputs = Vec::new();
+    bench.sequence = 2_000_000;
+    for _ in 0..5 {
+        let large = bench.sign(ADMIN, None, request(run(&["cat"], 5_000)));
+        bench.hear(&large.envelope);
+        outputs = bench.outputs();
+        bench.now += Duration::from_millis(1);
+    }
+    assert!(
+        why(&outputs).contains("are coming in here already"),
+        "{}",
+        why(&outputs)
+    );
+    // another's signature under a listed key tells nobody anything
+    let mut bench = Bench::new();
+    let mut forged = bench
+        .sign(50, Some(&certificate), request(run(&["true"], 0)))
+        .envelope;
+    let last = forged.len() - 1 - request(run(&["true"], 0)).len();
+    forged[last] ^= 1;
+    bench.hear(&forged);
+    assert!(bench.outputs().is_empty());
 }
 
 #[test]

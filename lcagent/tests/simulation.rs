@@ -5,20 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcagent::agent::core::{Agent, Ingress, Output as AgentOutput, Settings as Node, Start, Store};
+use lcagent::agent::core::{
+    Agent, Ingress, Kept, Output as AgentOutput, Settings as Node, Start, Store,
+};
 use lcagent::agent::policy::Allow;
 use lcagent::agent::reasons::{Dropped, Refused};
 use lcagent::agent::revoked::Revocations;
 use lcagent::datagram::JobId;
-use lcagent::envelope::Command;
-use lcagent::operator::core::{Event, Fate, KnownNode, Operator, Output, Settings, pace};
+use lcagent::envelope::{Command, nonce};
+use lcagent::operator::core::{Event, Fate, KnownNode, Operator, Output, Sender, Settings, pace};
 use lcagent::pattern::Pattern;
 use lcagent::record::{Ended, Ending, NodeInfo, Record};
 use lcagent::replay::ReplayWindow;
 use lcagent::request::{Request, Run, What};
-use librecast::id::{PeerId, SecretKey};
+use librecast::id::SecretKey;
 use librecast::simulated::{Network, Path};
 
 const CLOCK: u64 = 1_800_000_000;
@@ -49,6 +52,11 @@ impl Store for Streams {
 
 struct Host {
     agent: Agent,
+    /// Whose output its jobs write: its own, also where it is a copy of another.
+    content_of: usize,
+    ended: BTreeSet<JobId>,
+    /// Agents with its key of which it was told.
+    shares_with: Vec<Ipv6Addr>,
     streams: Streams,
     up: bool,
     started: Vec<Start>,
@@ -63,7 +71,8 @@ const OPERATOR: usize = usize::MAX;
 #[derive(Clone)]
 enum Arrival {
     AtAgent(usize, Vec<u8>),
-    AtOperator(Vec<u8>),
+    /// From this host.
+    AtOperator(usize, Vec<u8>),
     JobEnds(usize, JobId),
     ComesUp(usize),
 }
@@ -89,11 +98,17 @@ struct Simulation {
     hosts: Vec<Host>,
     operator: Operator,
     network: Network<Instant, usize, Arrival>,
-    said: BTreeMap<PeerId, Vec<Record>>,
+    said: BTreeMap<Sender, Vec<Record>>,
+    /// Addresses of hosts with one key, as the operator was told of them last.
+    sharing: Vec<Ipv6Addr>,
     operator_bytes: usize,
     over: Option<Instant>,
     /// When each agent has something to do.
     wakes: BTreeSet<(Instant, usize)>,
+}
+
+fn address(n: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n as u16)
 }
 
 fn content(host: usize, length: usize) -> Vec<u8> {
@@ -113,7 +128,7 @@ fn command(world: &World, sequence: u64, what: What) -> Command {
         issued: CLOCK,
         not_after: CLOCK + 60,
         sequence,
-        nonce: [4; 16],
+        nonce: nonce(&operator_key().peer_id(), sequence, [4; 8]),
         payload: request.encode().unwrap(),
     }
 }
@@ -172,6 +187,7 @@ impl Simulation {
             operator,
             network: Network::new(path, world.seed),
             said: BTreeMap::new(),
+            sharing: Vec::new(),
             operator_bytes: 0,
             over: None,
             wakes: BTreeSet::new(),
@@ -206,7 +222,8 @@ impl Simulation {
                     self.said.entry(id).or_default().push(record);
                 }
                 Output::Event(Event::Appeared { .. } | Event::Progress(_)) => {}
-                Output::Event(Event::Rejected { id, why }) => panic!("{id}: {why}"),
+                Output::Event(Event::Rejected { id, why }) => panic!("{}: {why}", id.key),
+                Output::Event(Event::SharedKey { addresses, .. }) => self.sharing = addresses,
             }
         }
     }
@@ -243,10 +260,11 @@ impl Simulation {
                 AgentOutput::Answers { datagram, .. } => {
                     assert!(datagram.len() <= 1_200);
                     host.answers += 1;
-                    let arrival = Arrival::AtOperator(datagram);
+                    let arrival = Arrival::AtOperator(n, datagram);
                     self.network.send(n, OPERATOR, arrival, now);
                 }
                 AgentOutput::Channel { datagram, .. } => self.broadcast(n, &datagram),
+                AgentOutput::SharedKey(other) => host.shares_with.push(other),
                 AgentOutput::Start(start) => {
                     let mut stream = start.preamble.clone();
                     Record::Started(0).encode(&mut stream).unwrap();
@@ -264,8 +282,9 @@ impl Simulation {
 
     fn job_ends(&mut self, n: usize, job: JobId) {
         let host = &mut self.hosts[n];
+        host.ended.insert(job);
         let stream = host.streams.0.get_mut(&job).unwrap();
-        for piece in content(n, self.world.output).chunks(700) {
+        for piece in content(host.content_of, self.world.output).chunks(700) {
             Record::Stdout(piece.to_vec()).encode(stream).unwrap();
         }
         let ended = Ended {
@@ -319,11 +338,12 @@ impl Simulation {
                     .handle_datagram(&datagram, ingress, self.now, clock);
                 self.drain_agent(n);
             }
-            Arrival::AtOperator(datagram) if self.over.is_none() => {
-                self.operator.handle_datagram(&datagram, self.now);
+            Arrival::AtOperator(n, datagram) if self.over.is_none() => {
+                self.operator
+                    .handle_datagram(&datagram, address(n), self.now);
                 self.drain_operator();
             }
-            Arrival::AtAgent(..) | Arrival::AtOperator(_) => {}
+            Arrival::AtAgent(..) | Arrival::AtOperator(..) => {}
             Arrival::JobEnds(n, job) => {
                 self.job_ends(n, job);
                 self.drain_agent(n);
@@ -372,14 +392,40 @@ impl Simulation {
     }
 
     fn expect_all_of(&self, n: usize) {
-        let id = key(2, n).peer_id();
-        let records = &self.said[&id];
-        let mut output = Vec::new();
-        for record in records {
-            if let Record::Stdout(bytes) = record {
-                output.extend_from_slice(bytes);
-            }
-        }
+        let senders: Vec<Sender> = self.senders_of(n);
+        assert_eq!(senders.len(), 1, "streams of {n}");
+        self.expect_all_in(&senders[0], n);
+    }
+
+    /// What came under the key of a host.
+    fn senders_of(&self, n: usize) -> Vec<Sender> {
+        let key = key(2, n).peer_id();
+        self.said
+            .keys()
+            .filter(|id| id.key == key)
+            .copied()
+            .collect()
+    }
+
+    fn output_of(&self, sender: &Sender) -> Vec<u8> {
+        let records = self.said.get(sender).into_iter().flatten();
+        let output = records.filter_map(|record| match record {
+            Record::Stdout(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        });
+        output.collect::<Vec<_>>().concat()
+    }
+
+    /// How much of a host's output has come.
+    fn length_of(&self, n: usize) -> usize {
+        let senders = self.senders_of(n);
+        senders.iter().map(|id| self.output_of(id).len()).sum()
+    }
+
+    /// That this stream is the whole one of host `n`.
+    fn expect_all_in(&self, sender: &Sender, n: usize) {
+        let records = &self.said[sender];
+        let output = self.output_of(sender);
         assert!(output == content(n, self.world.output), "output of {n}");
         assert!(
             matches!(records.last(), Some(Record::Ended(_))),
@@ -387,6 +433,39 @@ impl Simulation {
         );
         let ends = records.iter().filter(|r| r.is_last()).count();
         assert_eq!(ends, 1, "of {n}");
+    }
+
+    /// The host takes the place of a copy of another: its state folder, its name.
+    fn copy_host(&mut self, from: usize, to: usize) {
+        let mut copy = settled(from, self.world.seed + 1_000, self.now);
+        copy.content_of = to;
+        self.hosts[to] = copy;
+        self.note_wake(to);
+    }
+
+    /// The agent of a host dies and is started anew, on the disk that it had.
+    fn restart(&mut self, n: usize) {
+        let seed = self.world.seed + 2_000;
+        let mut new = host(n, seed, self.now);
+        let old = &mut self.hosts[n];
+        new.wake = old.wake;
+        new.streams = std::mem::take(&mut old.streams);
+        new.started = std::mem::take(&mut old.started);
+        for start in &new.started {
+            let stream = &new.streams.0[&start.job];
+            let kept = Kept {
+                principal: start.principal,
+                seal: start.seal.clone(),
+                stream: start.stream,
+                delivered: false,
+            };
+            new.agent.restore(start.job, kept, self.now);
+            let ended = new.ended.contains(&start.job);
+            new.agent
+                .handle_stream(start.job, stream.len() as u64, ended, self.now);
+        }
+        self.hosts[n] = new;
+        self.note_wake(n);
     }
 
     fn expect_everything(&self) {
@@ -429,6 +508,9 @@ fn host(n: usize, seed: u64, now: Instant) -> Host {
             seed.wrapping_add(n as u64),
             now,
         ),
+        content_of: n,
+        ended: BTreeSet::new(),
+        shares_with: Vec::new(),
         streams: Streams::default(),
         up: true,
         started: Vec::new(),
@@ -501,7 +583,7 @@ fn nodes_that_nobody_knows_yet_are_met() {
         });
         simulation.run();
         let met: Vec<usize> = (0..50)
-            .filter(|n| simulation.said.contains_key(&key(2, *n).peer_id()))
+            .filter(|n| !simulation.senders_of(*n).is_empty())
             .collect();
         assert!(met.len() >= at_least, "{} of 50", met.len());
         for n in met {
@@ -521,6 +603,78 @@ fn sixteen_agents_cost_the_operator_little_more_than_one() {
     // headers of IPv6 and UDP are left out on both sides, so the share is lower on the wire
     let (one, sixteen) = (bytes(1), bytes(16));
     assert!(sixteen <= one + 15 * 2, "{sixteen} bytes, {one} for one");
+}
+
+#[test]
+fn answers_of_two_hosts_with_one_key_are_never_put_together() {
+    for seed in 0..12 {
+        for (loss, output) in [(0, 20), (0, 40_000), (20, 40_000)] {
+            let mut simulation = Simulation::new(World {
+                output,
+                known: 2,
+                ..world(3, loss, seed)
+            });
+            simulation.copy_host(1, 2);
+            simulation.run();
+            simulation.expect_all_of(0);
+            let senders = simulation.senders_of(1);
+            if loss > 0 && senders.len() == 1 {
+                // the other's first segments were lost: then nothing of it is taken either
+                let of = |n| content(n, output);
+                let said = simulation.output_of(&senders[0]);
+                assert!(said == of(1) || said == of(2), "seed {seed}");
+                continue;
+            }
+            assert_eq!(senders.len(), 2, "seed {seed}");
+            let own = usize::from(simulation.output_of(&senders[0]) != content(1, output));
+            simulation.expect_all_in(&senders[own], 1);
+            simulation.expect_all_in(&senders[1 - own], 2);
+            let mut addresses = simulation.sharing.clone();
+            addresses.sort();
+            assert_eq!(addresses, [address(1), address(2)]);
+            // both agents get to know it, unless all that tells them was lost
+            simulation.run_on(Duration::from_secs(1));
+            if loss == 0 {
+                assert_eq!(simulation.hosts[1].shares_with, [address(2)]);
+                assert_eq!(simulation.hosts[2].shares_with, [address(1)]);
+            }
+            assert!(simulation.hosts[0].shares_with.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_started_anew_in_the_middle_of_a_job_is_no_other() {
+    for seed in 0..12 {
+        for loss in [0, 20] {
+            let mut simulation = Simulation::new(World {
+                output: 60_000,
+                ..world(3, loss, seed)
+            });
+            let until = simulation.start + Duration::from_secs(50);
+            for length in [1, 20_000, 40_000] {
+                // something has come, and not all of it
+                while simulation.length_of(1) < length && simulation.step(until) {}
+                simulation.restart(1);
+            }
+            simulation.run();
+            simulation.expect_everything();
+            assert!(simulation.sharing.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_operator_of_an_earlier_version_is_answered_as_ever() {
+    let what = command(&world(3, 0, 1), 1, run(0));
+    let old = Command {
+        nonce: [4; 16],
+        ..what
+    };
+    let mut simulation = Simulation::with(world(3, 10, 1), &old);
+    simulation.run();
+    simulation.expect_everything();
+    assert!(simulation.said.keys().all(|id| id.stream.is_none()));
 }
 
 #[test]
@@ -679,7 +833,7 @@ fn what_strangers_say_changes_nothing() {
         simulation.broadcast(OPERATOR, &vec![1; length]);
         simulation.queue(
             Duration::from_millis(1),
-            Arrival::AtOperator(vec![1; length]),
+            Arrival::AtOperator(0, vec![1; length]),
         );
     }
     let own = command(&simulation.world, 1, run(0))
@@ -687,9 +841,9 @@ fn what_strangers_say_changes_nothing() {
         .unwrap();
     // the operator's own command again, and an answer that nobody signed
     simulation.broadcast(OPERATOR, &own.envelope);
-    let mut forged = lcagent::answer::seal(&key(2, 0), own.job, 0, b"x");
+    let mut forged = lcagent::answer::seal(&key(2, 0), own.job, None, 0, b"x");
     forged[50] ^= 1;
-    simulation.queue(Duration::from_micros(10), Arrival::AtOperator(forged));
+    simulation.queue(Duration::from_micros(10), Arrival::AtOperator(0, forged));
     simulation.run();
     simulation.expect_everything();
     let counters = simulation.hosts[0].agent.counters();

@@ -8,7 +8,7 @@
 //!                          unless asked     operator is told
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::wire::{Reader, WireError};
+use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::delivery::Delivery;
@@ -26,15 +27,15 @@ use super::revoked::{Principal, Revocation, Revocations, RevokingCommand};
 use crate::acknowledgement::{Acknowledgement, short_id};
 use crate::answer::{MAX_STREAM, seal, seal_sealed};
 use crate::certificate::Certificate;
-use crate::datagram::FORGED;
-use crate::datagram::{JobId, Kind, hello};
-use crate::envelope::{self, Opened, Refusal, Standing};
+use crate::datagram::{FORGED, JobId, Kind, MAX_AHEAD_S, MAX_BEHIND_S, StreamId, hello};
+use crate::envelope::{self, Claim, Opened, Refusal, Skew, Standing};
 use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
-use crate::replay::{Name, ReplayWindow, Times};
+use crate::replay::{Name, ReplayError, ReplayWindow, Times};
 use crate::request::{Request, Run, What};
 use crate::sealed::{self, AnswerKey};
-use crate::selector::Node;
+use crate::selector::{Node, Selector};
+use crate::shared_key::SharedKey;
 
 /// Jobs that run at the same time.
 pub const MAX_RUNNING: usize = 128;
@@ -66,8 +67,11 @@ const REPEAT: Duration = Duration::from_secs(2);
 const HELLOS: [u64; 4] = [50, 800, 4_000, 20_000];
 /// A clock so many seconds ahead is worth a warning.
 const CLOCK_S: u64 = 60;
-/// Answers to operators whose keys are not known: 4 at once, then one each 10 s (chosen).
+/// Answers to operators whose keys are not known, and as many to those that may do something here and whose command is
+/// not accepted: 4 at once, then one each 10 s (chosen).
 const NOTICES: Rate = Rate::every(Duration::from_secs(10), 4);
+/// Addresses of agents with this one's key that are told: more tell nobody more.
+const MAX_TOLD: usize = 8;
 
 /// Who this node is, and who may do what on it.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +133,8 @@ pub enum Output {
         /// The command that asks.
         job: JobId,
     },
+    /// An operator hears another agent with this one's key, from this address: told once for each.
+    SharedKey(Ipv6Addr),
     /// A job's stream has been delivered.
     Delivered(JobId),
     /// Nobody needs this job's stream any more.
@@ -163,8 +169,39 @@ pub struct Start {
     pub permit: Permit,
     /// What its stream begins with.
     pub preamble: Vec<u8>,
+    /// How the stream is called.
+    pub stream: Stream,
     /// What it is answered under, if nobody else may read it.
     pub seal: Option<AnswerKey>,
+}
+
+/// How the stream of a job is called, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its name.
+    pub id: StreamId,
+    /// Whether segments say so: the operator reads it.
+    pub named: bool,
+}
+
+impl Stream {
+    /// What segments say.
+    fn name(self) -> Option<StreamId> {
+        self.named.then_some(self.id)
+    }
+}
+
+/// What an agent keeps of a job beside its stream.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// In whose name it runs.
+    pub principal: Principal,
+    /// What it is answered under, if nobody else may read it.
+    pub seal: Option<AnswerKey>,
+    /// How its stream is called.
+    pub stream: Stream,
+    /// Whether the operator has all of it.
+    pub delivered: bool,
 }
 
 /// The agent's state machine: time, datagrams and grown streams in, [`Output`]s out.
@@ -176,6 +213,11 @@ pub struct Agent {
     revoked: Revocations,
     budget: Budget,
     notices: TokenBucket,
+    notices_to_known: TokenBucket,
+    /// Agents with this one's key of which was told.
+    shared_with: BTreeSet<Ipv6Addr>,
+    /// Drawn for this run: names the streams that begin in it.
+    seed: u64,
     random: Random,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs in the order in which they came, for eviction.
@@ -202,6 +244,7 @@ struct Job {
     sponsor: PeerId,
     via: u32,
     content: Content,
+    stream: Stream,
     delivery: Delivery,
     running: bool,
     /// What it is answered under, if nobody else may read it.
@@ -272,7 +315,7 @@ impl Open {
 }
 
 impl Agent {
-    /// An agent that comes up. `seed` is for jitter only.
+    /// An agent that comes up. `seed`, drawn for this run of it, is for jitter and the names of streams.
     #[must_use]
     pub fn new(
         key: SecretKey,
@@ -299,6 +342,9 @@ impl Agent {
             revoked,
             budget: Budget::new(now),
             notices: TokenBucket::of(NOTICES, now),
+            notices_to_known: TokenBucket::of(NOTICES, now),
+            shared_with: BTreeSet::new(),
+            seed,
             random: Random::new(seed),
             jobs: BTreeMap::new(),
             ages: VecDeque::new(),
@@ -365,17 +411,12 @@ impl Agent {
     }
 
     /// A job of an earlier run of this agent, whose stream is in the store.
-    pub fn restore(
-        &mut self,
-        job: JobId,
-        (principal, seal): (Principal, Option<AnswerKey>),
-        delivered: bool,
-        now: Instant,
-    ) {
+    pub fn restore(&mut self, job: JobId, kept: Kept, now: Instant) {
         let mut delivery = Delivery::new(now, 16);
-        if delivered {
+        if kept.delivered {
             delivery = Delivery::resting(now);
         }
+        let principal = kept.principal;
         self.insert(
             job,
             Job {
@@ -383,11 +424,12 @@ impl Agent {
                 sponsor: self.sponsor(&principal),
                 via: 0,
                 content: Content::Stored(job),
+                stream: kept.stream,
                 delivery,
                 running: true,
-                seal,
+                seal: kept.seal,
                 denied: false,
-                forget_at: delivered.then_some(now + KEEP),
+                forget_at: kept.delivered.then_some(now + KEEP),
             },
         );
         if self.revoked.covers(&principal) {
@@ -408,7 +450,12 @@ impl Agent {
                 self.handle_hello(ingress.via, now);
                 Ok(())
             }
-            Kind::Answer | Kind::SealedAnswer | Kind::Missing => Err(WireError::Bad("kind")),
+            Kind::SharedKey => self.handle_shared_key(datagram, r, ingress, now),
+            Kind::Answer
+            | Kind::SealedAnswer
+            | Kind::StreamAnswer
+            | Kind::SealedStreamAnswer
+            | Kind::Missing => Err(WireError::Bad("kind")),
         });
         if handled.is_err() {
             self.count(Dropped::Malformed);
@@ -526,9 +573,9 @@ impl Agent {
             datagram: match &job.seal {
                 Some(key) => {
                     let sealed = key.seal(id, piece.offset, &content);
-                    seal_sealed(&self.key, id, piece.offset, &sealed)
+                    seal_sealed(&self.key, id, job.stream.name(), piece.offset, &sealed)
                 }
-                None => seal(&self.key, id, piece.offset, &content),
+                None => seal(&self.key, id, job.stream.name(), piece.offset, &content),
             },
         })
     }
@@ -565,8 +612,8 @@ impl Agent {
                     Refusal::Signature | Refusal::CertificateSignature => {
                         self.budget.forged(ingress.source, now);
                     }
-                    Refusal::UnknownKey(_) => self.notify(datagram, ingress.via, now),
-                    _ => {}
+                    Refusal::UnknownKey(_) => self.tell_stranger(datagram, ingress.via, now),
+                    _ => self.tell_known(&refusal, datagram, ingress, now, clock),
                 }
                 return;
             }
@@ -580,6 +627,7 @@ impl Agent {
                 let sponsor = self.sponsor(&principal_of(&opened));
                 if !self.has_room_to_collect(&sponsor) {
                     self.count(Dropped::TooManyPayloads);
+                    self.turn_away(&opened, ingress.via, now, clock);
                     return;
                 }
                 let id = opened.command.job(&opened.operator);
@@ -601,37 +649,184 @@ impl Agent {
 
     /// Tells an operator that his key is not known here. What he has signed is all that he can cause to be sent, no more
     /// than he has sent himself, and all such operators together get few answers: nobody makes a fleet talk for him.
-    fn notify(&mut self, datagram: &[u8], via: u32, now: Instant) {
+    fn tell_stranger(&mut self, datagram: &[u8], via: u32, now: Instant) {
         // whoever it is: to look costs as well
         if !self.notices.take(1, now) {
             return;
         }
-        let Some((operator, job, selector)) = envelope::stranger(datagram) else {
+        let Some(claim) = envelope::claim(datagram).filter(|_| envelope::is_genuine(datagram))
+        else {
             return;
         };
-        let me = self.key.peer_id();
-        let id = me.to_string();
-        if !selector.selects(&self.settings.as_selected(&id)) {
+        if !claim.selector.is_some_and(|s| self.is_selected_by(&s)) {
             return;
         }
+        let answer = self.notice(claim.job, "this node's [[allow]] does not list your key");
+        if answer.len() <= datagram.len() {
+            self.outputs.push_back(Output::Answers {
+                operator: claim.operator,
+                via,
+                datagram: answer,
+            });
+        }
+    }
+
+    /// Tells an operator who may do something here, and the log, why his command is not accepted. Whoever recorded it can
+    /// cause no more than few answers either, and none with what was accepted before.
+    fn tell_known(
+        &mut self,
+        refusal: &Refusal,
+        datagram: &[u8],
+        ingress: Ingress,
+        now: Instant,
+        clock: u64,
+    ) {
+        let why = match refusal {
+            Refusal::Expired(behind) => format!(
+                "expired: your clock is {behind} s behind this node's, or something has kept the command from coming; \
+                 {MAX_BEHIND_S} s are tolerated"
+            ),
+            Refusal::ClockAhead(ahead) => format!(
+                "your clock is {ahead} s ahead of this node's; {MAX_AHEAD_S} s are tolerated"
+            ),
+            Refusal::Certificate(e) => format!("your certificate: {e}"),
+            Refusal::Replay(ReplayError::BelowWindow) => {
+                "its number is below those that are remembered of your key: your clock \
+                 was set back, or that of another machine with this key is ahead"
+                    .to_owned()
+            }
+            Refusal::Replay(ReplayError::TooManyKeys) => {
+                "too many operators' keys are remembered here: in an hour there may be room"
+                    .to_owned()
+            }
+            Refusal::Selector(e) => format!("--on: {e}"),
+            _ => return,
+        };
+        let Some(claim) = envelope::claim(datagram) else {
+            return;
+        };
+        let principal = Principal {
+            operator: claim.operator,
+            certifier: claim.certifier,
+        };
+        let standing = self.settings.standing(&self.revoked, &principal);
+        let is_for_others = claim
+            .selector
+            .as_ref()
+            .is_some_and(|s| !self.is_selected_by(s));
+        if !matches!(standing, Standing::Listed | Standing::Certified)
+            || is_for_others
+            || self.may_have_seen(&claim, refusal, clock)
+        {
+            return;
+        }
+        // what costs comes last, and is paid: by who forged it, or with one of few notices
+        if !self.notices_to_known.ready(now) || !self.budget.may_verify(ingress.source, now) {
+            return;
+        }
+        if !envelope::is_genuine(datagram) {
+            self.budget.forged(ingress.source, now);
+            return;
+        }
+        self.notices_to_known.spend(1, now);
+        tracing::warn!("a command of {} is not accepted: {why}", claim.operator);
+        self.tell(claim.operator, claim.job, ingress.via, &why);
+    }
+
+    /// Whether a command that is refused may have been accepted before: somebody may have recorded it.
+    fn may_have_seen(&self, claim: &Claim, refusal: &Refusal, clock: u64) -> bool {
+        let name = Name {
+            operator: &claim.operator,
+            certifier: claim.certifier.as_ref(),
+            sequence: claim.sequence,
+            nonce: &claim.nonce,
+        };
+        let times = Times {
+            not_after: u64::MAX,
+            now: clock,
+        };
+        match self.replay.check(name, times) {
+            Err(ReplayError::Replayed) => true,
+            // of what is good by its time that alone is to be told
+            Err(ReplayError::BelowWindow) => !matches!(refusal, Refusal::Replay(_)),
+            _ => false,
+        }
+    }
+
+    /// Answers a command of which nothing is kept.
+    fn tell(&mut self, operator: PeerId, job: JobId, via: u32, why: &str) {
+        let datagram = self.notice(job, why);
+        self.outputs.push_back(Output::Answers {
+            operator,
+            via,
+            datagram,
+        });
+    }
+
+    /// An answer in one segment: it does not name its stream, as there is none that could be continued.
+    fn notice(&self, job: JobId, why: &str) -> Vec<u8> {
         let mut stream = Vec::new();
         let node = NodeInfo {
             name: self.settings.node.name.clone(),
             ..NodeInfo::default()
         };
-        let why = "this node's [[allow]] does not list your key";
         // two short texts
         let _ = Record::Node(node)
             .encode(&mut stream)
             .and_then(|()| Record::Refused(why.to_owned()).encode(&mut stream));
-        let answer = seal(&self.key, job, 0, &stream);
-        if answer.len() <= datagram.len() {
-            self.outputs.push_back(Output::Answers {
-                operator,
-                via,
-                datagram: answer,
-            });
+        seal(&self.key, job, None, 0, &stream)
+    }
+
+    fn is_selected_by(&self, selector: &Selector) -> bool {
+        let id = self.key.peer_id().to_string();
+        selector.selects(&self.settings.as_selected(&id))
+    }
+
+    /// Refuses for good a command whose payload finds no room: it is remembered, so a repeat of it is not begun after its
+    /// operator was told that it is not.
+    fn turn_away(&mut self, opened: &Opened, via: u32, now: Instant, clock: u64) {
+        if !self.remember(opened, via, clock) || !self.is_selected_by(&opened.command.selector) {
+            return;
         }
+        let id = opened.command.job(&opened.operator);
+        let job = self.job(id, opened, via, Delivery::new(now, 1));
+        self.insert(id, job);
+        let why = format!(
+            "{} commands of several datagrams are coming in here already, {MAX_COLLECTING_OF_ONE} of yours or {MAX_COLLECTING} \
+             in all may: try again in a moment",
+            self.collecting.len()
+        );
+        let (operator, verdict) = (opened.operator, format!("refused: {why}"));
+        self.audit(id, operator, "?".to_owned(), &verdict);
+        self.finish(id, &[Record::Refused(why)], now);
+    }
+
+    /// Whether the command comes for the first time; from now on it has come.
+    fn remember(&mut self, opened: &Opened, via: u32, clock: u64) -> bool {
+        let (operator, command) = (opened.operator, &opened.command);
+        let sponsor = self.sponsor(&principal_of(opened));
+        let times = Times {
+            not_after: command.not_after,
+            now: clock,
+        };
+        let name = Name {
+            operator: &operator,
+            certifier: Some(&sponsor).filter(|sponsor| **sponsor != operator),
+            sequence: command.sequence,
+            nonce: &command.nonce,
+        };
+        if let Err(e) = self.replay.accept(name, times) {
+            self.count(Refused::from(e));
+            // others came while its payload did
+            if e != ReplayError::Replayed {
+                self.tell(operator, command.job(&operator), via, &e.to_string());
+            }
+            return false;
+        }
+        if !std::mem::replace(&mut self.remembering, true) {
+            self.outputs.push_back(Output::Remember);
+        }
+        true
     }
 
     /// Whether one more payload of this key may come in; who has many gives way to who has few.
@@ -719,11 +914,21 @@ impl Agent {
                 let refused = match standing {
                     Standing::Revoked => Some(Refused::Revoked),
                     Standing::Unknown => Some(Refused::UnknownKey),
-                    _ if collecting.opened.command.not_after < clock => Some(Refused::Expired),
+                    _ if envelope::is_over(collecting.opened.command.not_after, clock) => {
+                        Some(Refused::Expired)
+                    }
                     _ => None,
                 };
                 if let Some(reason) = refused {
                     self.count(reason);
+                    let why = match reason {
+                        Refused::Expired => "expired while it came in",
+                        _ => "this node's [[allow]] does not list your key any more",
+                    };
+                    // of a revoked key nobody is told anything
+                    if reason != Refused::Revoked {
+                        self.tell(principal.operator, id, collecting.via, why);
+                    }
                     return Ok(());
                 }
                 let Collecting {
@@ -751,22 +956,8 @@ impl Agent {
         let (principal, command) = (principal_of(opened), &opened.command);
         let operator = principal.operator;
         let sponsor = self.sponsor(&principal);
-        let times = Times {
-            not_after: command.not_after,
-            now: clock,
-        };
-        let name = Name {
-            operator: &operator,
-            certifier: Some(&sponsor).filter(|sponsor| **sponsor != operator),
-            sequence: command.sequence,
-            nonce: &command.nonce,
-        };
-        if let Err(e) = self.replay.accept(name, times) {
-            self.count(Refused::from(e));
+        if !self.remember(opened, via, clock) {
             return;
-        }
-        if !std::mem::replace(&mut self.remembering, true) {
-            self.outputs.push_back(Output::Remember);
         }
         let id = command.job(&operator);
         let revoking = RevokingCommand {
@@ -789,7 +980,7 @@ impl Agent {
             .as_ref()
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
         if !mine || others || !command.selector.selects(&node) {
-            let mut job = self.job(principal, via, Delivery::resting(now));
+            let mut job = self.job(id, opened, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
             self.insert(id, job);
@@ -802,10 +993,10 @@ impl Agent {
         let wait = self
             .random
             .between(Duration::ZERO, Duration::from_millis(spread.into()));
-        let mut job = self.job(principal, via, Delivery::new(now + wait, window));
+        let mut job = self.job(id, opened, via, Delivery::new(now + wait, window));
         job.seal = seal;
         self.insert(id, job);
-        self.warn_of_clock(id, opened.ahead_s);
+        self.warn_of_clock(id, opened.skew);
         match request {
             Ok(Request {
                 what: What::Revoke(key),
@@ -975,7 +1166,7 @@ impl Agent {
             return;
         };
         let preamble = std::mem::take(preamble);
-        let (seal, principal) = (job.seal.clone(), job.principal);
+        let (seal, principal, stream) = (job.seal.clone(), job.principal, job.stream);
         job.content = Content::Stored(id);
         job.running = true;
         self.begun += 1;
@@ -987,6 +1178,7 @@ impl Agent {
             run,
             permit,
             preamble,
+            stream,
             seal,
         })));
     }
@@ -1039,13 +1231,17 @@ impl Agent {
         job.delivery.grow(bytes.len() as u32, true, now);
     }
 
-    fn warn_of_clock(&mut self, id: JobId, ahead_s: u64) {
-        if ahead_s < CLOCK_S {
-            return;
-        }
-        let warning = Record::Warning(format!(
-            "the operator's clock is {ahead_s} s ahead of the node's"
-        ));
+    fn warn_of_clock(&mut self, id: JobId, skew: Skew) {
+        let warning = match skew {
+            Skew::Ahead(by) if by >= CLOCK_S => {
+                format!("the operator's clock is {by} s ahead of the node's")
+            }
+            Skew::Behind(by) => format!(
+                "the operator's clock is {by} s behind the node's, or something has kept the command from coming"
+            ),
+            _ => return,
+        };
+        let warning = Record::Warning(warning);
         if let Some(Job {
             content: Content::Here(bytes),
             ..
@@ -1085,10 +1281,7 @@ impl Agent {
         };
         job.via = ingress.via;
         let (counter, window) = (acknowledgement.counter, acknowledgement.window);
-        let named = acknowledgement
-            .nodes
-            .iter()
-            .find(|p| p.node == short_id(&me));
+        let named = acknowledgement.progress_of(&me, job.stream.name());
         let delivered = if let Some(progress) = named {
             job.delivery.progress(progress, counter, window, now)
         } else if acknowledgement.says_whole(&me) {
@@ -1099,6 +1292,40 @@ impl Agent {
         if delivered {
             job.forget_at = Some(now + KEEP);
             self.outputs.push_back(Output::Delivered(id));
+        }
+        Ok(())
+    }
+
+    /// The operator of one of our jobs hears several agents with our key.
+    fn handle_shared_key(
+        &mut self,
+        datagram: &[u8],
+        r: Reader<'_>,
+        ingress: Ingress,
+        now: Instant,
+    ) -> Result<(), WireError> {
+        let id = JobId(r.clone().array()?);
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.denied) else {
+            return Ok(());
+        };
+        let (operator, own) = (job.principal.operator, job.stream.id);
+        if !self.budget.may_verify(ingress.source, now) {
+            self.count(Refused::TooManyForged);
+            return Ok(());
+        }
+        let shared = SharedKey::open(datagram, r, &operator).inspect_err(|e| {
+            if *e == FORGED {
+                self.budget.forged(ingress.source, now);
+            }
+        })?;
+        self.budget.genuine(ingress.source, now);
+        if shared.agent != self.key.peer_id() {
+            return Ok(());
+        }
+        for address in shared.others(own) {
+            if self.shared_with.len() < MAX_TOLD && self.shared_with.insert(address) {
+                self.outputs.push_back(Output::SharedKey(address));
+            }
         }
         Ok(())
     }
@@ -1135,7 +1362,7 @@ impl Agent {
     fn ask_for_parts(&mut self, now: Instant, clock: u64) {
         self.collecting.retain(|_, c| {
             let idle = now.saturating_duration_since(c.last_seen) >= PAYLOAD_IDLE;
-            c.opened.command.not_after >= clock && !idle
+            !envelope::is_over(c.opened.command.not_after, clock) && !idle
         });
         for (id, c) in &mut self.collecting {
             if c.ask_at > now {
@@ -1170,12 +1397,18 @@ impl Agent {
         self.count(Dropped::NotKeptOpen);
     }
 
-    fn job(&self, principal: Principal, via: u32, delivery: Delivery) -> Job {
+    fn job(&self, id: JobId, opened: &Opened, via: u32, delivery: Delivery) -> Job {
+        let (principal, command) = (principal_of(opened), &opened.command);
+        let named = envelope::reads_streams(&opened.operator, command.sequence, &command.nonce);
         Job {
             principal,
             sponsor: self.sponsor(&principal),
             via,
             content: Content::Here(self.preamble()),
+            stream: Stream {
+                id: StreamId::of(self.seed, id),
+                named,
+            },
             delivery,
             running: false,
             seal: None,

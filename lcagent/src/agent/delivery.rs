@@ -126,9 +126,10 @@ impl Delivery {
         self.state == State::Delivered
     }
 
-    /// An acknowledgement says that all has come. True if that is news.
+    /// An acknowledgement says that all has come. True if that is news. Of what nothing was sent it is said of another's:
+    /// of an agent's with the same key, or with the same hash.
     pub fn whole(&mut self, counter: u32) -> bool {
-        if !self.is_newer(counter) {
+        if self.next == 0 || !self.is_newer(counter) {
             return false;
         }
         self.deliver()
@@ -408,6 +409,17 @@ mod tests {
         assert_eq!(b.sent(), [0, S]);
         // a replayed acknowledgement does nothing
         assert!(!b.delivery.whole(1));
+    }
+
+    #[test]
+    fn what_was_never_sent_has_not_come() {
+        let mut b = Bench::new(S, 4);
+        assert!(
+            !b.delivery.whole(1),
+            "that of another with the same key has"
+        );
+        assert_eq!(b.sent(), [0]);
+        assert!(b.delivery.whole(2));
     }
 
     #[test]

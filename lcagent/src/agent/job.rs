@@ -22,11 +22,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::core::{Start, Store};
+use super::core::{Kept, Start, Store, Stream};
 use super::policy::Permit;
 use super::revoked::Principal;
 use super::{unix_now, unix_now_ms};
-use crate::datagram::JobId;
+use crate::datagram::{JobId, StreamId};
 use crate::record::{Ended, Ending, JobState, Record};
 use crate::request::{Request, Run, What};
 use crate::sealed::AnswerKey;
@@ -59,6 +59,12 @@ struct Spec {
     program: Option<PathBuf>,
     /// What its answer is sealed under.
     seal: Option<AnswerKey>,
+    /// How its stream is called; none: an earlier version began it.
+    #[serde(default)]
+    stream: Option<Stream>,
+    /// When this folder was made, in nanoseconds of Unix time, where the file system tells: a copy was made at another time.
+    #[serde(default)]
+    made: Option<u64>,
 }
 
 /// Longest command in a list of jobs, in characters.
@@ -174,6 +180,8 @@ impl JobDir {
             },
             program,
             seal: start.seal.clone(),
+            stream: Some(start.stream),
+            made: self.made(),
         };
         let request = Request {
             spread_ms: 0,
@@ -213,9 +221,36 @@ impl JobDir {
         Ok((principal, spec.name))
     }
 
-    /// What its answer is sealed under, if it is.
-    pub fn seal(&self) -> io::Result<Option<AnswerKey>> {
-        Ok(self.spec()?.seal)
+    /// What a later run of the agent goes on with.
+    pub fn kept(&self) -> io::Result<Kept> {
+        let spec = self.spec()?;
+        let unnamed = Stream {
+            id: StreamId([0; 8]),
+            named: false,
+        };
+        let mut stream = spec.stream.unwrap_or(unnamed);
+        // what a copy of the folder goes on with is another stream: the original may go on as well
+        if let Some(made) = self
+            .made()
+            .filter(|made| spec.made.is_some_and(|then| then != *made))
+        {
+            stream.id = stream.id.of_copy(made);
+        }
+        Ok(Kept {
+            principal: Principal {
+                operator: spec.operator,
+                certifier: spec.certifier,
+            },
+            seal: spec.seal,
+            stream,
+            delivered: self.is_delivered(),
+        })
+    }
+
+    fn made(&self) -> Option<u64> {
+        let made = fs::metadata(&self.path).ok()?.created().ok()?;
+        let since = made.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
     }
 
     /// How it is, if it is one of `operator`'s, behind what to order jobs by.

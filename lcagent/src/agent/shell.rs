@@ -39,6 +39,7 @@ use super::job::JobDirs;
 use super::revoked::Revocations;
 use super::{facts, metrics, modules, unix_now};
 use crate::datagram::JobId;
+use crate::files::AGENT_KEY;
 use crate::network::Network;
 use crate::record::Record;
 use crate::replay::{MAX_SNAPSHOT, ReplayWindow};
@@ -191,7 +192,7 @@ impl Shell {
         state: PathBuf,
         flags: Arc<Flags>,
     ) -> anyhow::Result<Self> {
-        let key = own_key(&state.join("agent.key"))?;
+        let key = own_key(&state.join(AGENT_KEY))?;
         let replay = read_replay(&state.join("replay"))?;
         let revoked = read_revoked(&state.join("revoked"))?;
         let channel = agent_group(&config.channel);
@@ -257,13 +258,12 @@ impl Shell {
         let now = Instant::now();
         for job in self.jobs.all()? {
             let dir = self.jobs.job(job);
-            let Ok((principal, _)) = dir.principal() else {
+            let Ok(kept) = dir.kept() else {
                 // made, but not far enough to be a job
                 dir.remove()?;
                 continue;
             };
-            let principal = (principal, dir.seal()?);
-            self.agent.restore(job, principal, dir.is_delivered(), now);
+            self.agent.restore(job, kept, now);
             let (length, ended) = dir.progress()?;
             self.agent.handle_stream(job, length, ended, now);
             if !ended {
@@ -515,6 +515,12 @@ impl Shell {
                     .handle_answer(job, &[Record::Facts(facts)], Instant::now());
             }
             Output::Jobs { job, operator } => self.list_jobs(job, &operator),
+            Output::SharedKey(address) => tracing::error!(
+                "another agent, at {address}, has the key of this one ({}): one of the two state folders is a copy. On the copy stop \
+                 lcagent, remove {AGENT_KEY} from its state folder and start it again: it makes a key of its own; give it a name \
+                 of its own as well",
+                self.me
+            ),
             Output::Delivered(job) => {
                 // refused ones have no folder
                 let _ = self.jobs.job(job).set_delivered();

@@ -8,24 +8,27 @@
 //!                                       out of time ──────────┘
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
 use librecast::id::{PeerId, SecretKey};
-use librecast::wire::{Reader, WireError};
+use librecast::wire::WireError;
 
 use super::assembly::Assembly;
 use crate::acknowledgement::{
-    Acknowledgement, Progress, WholeHash, cut, fitting, short_id, whole_hash,
+    Acknowledgement, Progress, WholeHash, cut, fitting, short_id, stream_name, whole_hash,
 };
 use crate::answer::{SEGMENT, Segment};
-use crate::datagram::Kind;
+use crate::datagram::{Kind, StreamId};
 use crate::envelope::Signed;
 use crate::part;
 use crate::record::{NodeInfo, Record};
 use crate::sealed::{AnswerKey, OVERHEAD};
+use crate::shared_key::{MAX_STREAMS, SharedKey};
 
 /// Why the operator drops a segment of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +49,26 @@ pub enum Dropped {
     NotOpened,
     /// Its node sends no answer that can be read.
     Rejected,
+    /// [`MAX_STREAMS`] streams came under its key already.
+    TooManyStreams,
+}
+
+/// Who answers: a key, and which of the streams that came under it. Two hosts with a copy of one key write two, and what
+/// one of them says is never put together with what the other does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender {
+    /// Public key of the node.
+    pub key: PeerId,
+    /// Its stream; none: it does not say, as agents of earlier versions, or it has no other answer.
+    pub stream: Option<StreamId>,
+}
+
+impl Sender {
+    /// A node whose stream is not known.
+    #[must_use]
+    pub fn of(key: PeerId) -> Self {
+        Self { key, stream: None }
+    }
 }
 
 /// Most nodes that answer one command.
@@ -121,8 +144,10 @@ pub enum Output {
 pub enum Event {
     /// A node has begun to answer.
     Appeared {
-        /// Public key of the node.
-        id: PeerId,
+        /// Which node.
+        id: Sender,
+        /// Where its segments come from.
+        address: Ipv6Addr,
         /// What it says of itself.
         node: NodeInfo,
         /// Whether it was known.
@@ -130,17 +155,26 @@ pub enum Event {
     },
     /// It says this, in order.
     Said {
-        /// Public key of the node.
-        id: PeerId,
+        /// Which node.
+        id: Sender,
         /// The next record of its stream.
         record: Record,
     },
     /// Its answer is not taken.
     Rejected {
-        /// Public key of the node.
-        id: PeerId,
+        /// Which node.
+        id: Sender,
         /// Text for people.
         why: String,
+    },
+    /// Several hosts answer under one key; told again with each one more.
+    SharedKey {
+        /// Their key.
+        key: PeerId,
+        /// Name of the node.
+        name: String,
+        /// Where they are.
+        addresses: Vec<Ipv6Addr>,
     },
     /// How far all are; told by the shell.
     Progress(Far),
@@ -185,7 +219,7 @@ pub struct Operator {
     key: SecretKey,
     signed: Signed,
     settings: Settings,
-    nodes: BTreeMap<PeerId, Node>,
+    nodes: BTreeMap<Sender, Node>,
     /// Whose name is whose: known ones, and those that have answered.
     names: BTreeMap<String, PeerId>,
     known: BTreeSet<PeerId>,
@@ -197,20 +231,34 @@ pub struct Operator {
     gap_at: Option<Instant>,
     unacknowledged: usize,
     counter: u32,
-    whole: BTreeSet<PeerId>,
-    moved: BTreeSet<PeerId>,
+    whole: BTreeSet<Sender>,
+    moved: BTreeSet<Sender>,
     parts: PartQueue,
     /// Something had to be sent twice: this network loses packets.
     lossy: bool,
     counters: BTreeMap<Dropped, u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Node {
+    /// Where its first segment came from.
+    address: Ipv6Addr,
     assembly: Assembly,
     name: Option<String>,
     last: Option<Record>,
     rejected: bool,
+}
+
+impl Node {
+    fn at(address: Ipv6Addr) -> Self {
+        Self {
+            address,
+            assembly: Assembly::default(),
+            name: None,
+            last: None,
+            rejected: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -262,10 +310,14 @@ impl Operator {
         &self.counters
     }
 
-    /// A datagram that came to the operator's answers.
-    pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
+    /// A datagram that came from `source` to the operator's answers.
+    pub fn handle_datagram(&mut self, datagram: &[u8], source: Ipv6Addr, now: Instant) {
         let handled = Kind::read(datagram).and_then(|(kind, r)| match kind {
-            Kind::Answer | Kind::SealedAnswer => self.handle_segment(datagram, kind, r, now),
+            Kind::Answer | Kind::SealedAnswer | Kind::StreamAnswer | Kind::SealedStreamAnswer => {
+                let segment = Segment::decode(datagram, kind, r)?;
+                self.handle_segment(&segment, source, now);
+                Ok(())
+            }
             Kind::Missing => {
                 let mut r = r;
                 let asked = part::asked(&mut r, self.signed.job)?;
@@ -340,11 +392,15 @@ impl Operator {
             self.whole = self.done().map(|(id, _)| *id).collect();
             self.acknowledge();
         }
+        let keys: BTreeSet<PeerId> = self.nodes.keys().map(|id| id.key).collect();
+        for key in keys {
+            self.tell_of_shared_key(&key);
+        }
     }
 
     /// What has become of all nodes: those that answered and those that were expected to.
     #[must_use]
-    pub fn fates(&self) -> Vec<(PeerId, String, Fate)> {
+    pub fn fates(&self) -> Vec<(Sender, String, Fate)> {
         let mut fates = Vec::new();
         for (id, node) in self.nodes.iter().filter(|(_, n)| !n.rejected) {
             let fate = match &node.last {
@@ -352,13 +408,11 @@ impl Operator {
                 Some(last) => Fate::Answered(last.clone()),
                 None => Fate::Unfinished,
             };
-            let name = node.name.clone().unwrap_or_else(|| id.to_string());
+            let name = node.name.clone().unwrap_or_else(|| id.key.to_string());
             fates.push((*id, name, fate));
         }
-        for known in &self.settings.expected {
-            if !self.nodes.contains_key(&known.id) {
-                fates.push((known.id, known.name.clone(), Fate::Silent));
-            }
+        for known in self.silent() {
+            fates.push((Sender::of(known.id), known.name.clone(), Fate::Silent));
         }
         fates.sort_by(|a, b| a.1.cmp(&b.1));
         fates
@@ -384,11 +438,45 @@ impl Operator {
     }
 
     fn silent(&self) -> impl Iterator<Item = &KnownNode> {
-        let is_silent = |k: &&KnownNode| !self.nodes.contains_key(&k.id);
+        let is_silent = |k: &&KnownNode| self.senders_of(&k.id).next().is_none();
         self.settings.expected.iter().filter(is_silent)
     }
 
-    fn done(&self) -> impl Iterator<Item = (&PeerId, &Node)> {
+    /// What has come under a key.
+    fn senders_of(&self, key: &PeerId) -> impl Iterator<Item = (&Sender, &Node)> {
+        let key = *key;
+        let from = self.nodes.range(Sender::of(key)..);
+        from.take_while(move |(id, _)| id.key == key)
+    }
+
+    /// The streams of several hosts that have one key, and where they come from; none if one host has it.
+    #[must_use]
+    pub fn sharing(&self, key: &PeerId) -> Vec<(StreamId, Ipv6Addr)> {
+        let named = self
+            .senders_of(key)
+            .filter_map(|(id, node)| Some((id.stream?, node.address)));
+        let streams: Vec<_> = named.collect();
+        if streams.len() > 1 {
+            streams
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn tell_of_shared_key(&mut self, key: &PeerId) {
+        let streams = self.sharing(key);
+        if !streams.is_empty() {
+            let shared = SharedKey {
+                job: self.signed.job,
+                agent: *key,
+                streams,
+            };
+            self.outputs
+                .push_back(Output::Channel(shared.sign(&self.key)));
+        }
+    }
+
+    fn done(&self) -> impl Iterator<Item = (&Sender, &Node)> {
         self.nodes.iter().filter(|(_, n)| n.last.is_some())
     }
 
@@ -458,44 +546,40 @@ impl Operator {
         }
     }
 
-    fn handle_segment(
-        &mut self,
-        datagram: &[u8],
-        kind: Kind,
-        r: Reader<'_>,
-        now: Instant,
-    ) -> Result<(), WireError> {
-        let segment = Segment::decode(datagram, kind, r)?;
+    fn handle_segment(&mut self, segment: &Segment<'_>, source: Ipv6Addr, now: Instant) {
         if segment.job != self.signed.job {
-            self.count(Dropped::OtherJob);
-            return Ok(());
+            return self.count(Dropped::OtherJob);
         }
-        let id = segment.agent;
+        let id = Sender {
+            key: segment.agent,
+            stream: segment.stream,
+        };
         let seals = &self.settings.seals;
-        if !seals.is_empty() && !seals.contains_key(&id) {
-            self.count(Dropped::NotSealedFor);
-            return Ok(());
+        if !seals.is_empty() && !seals.contains_key(&id.key) {
+            return self.count(Dropped::NotSealedFor);
         }
         let length = segment.content.len() - if segment.sealed { OVERHEAD } else { 0 };
         match self.nodes.get(&id) {
-            Some(node) if node.rejected => return Ok(()),
+            Some(node) if node.rejected => return,
             Some(node) if node.last.is_some() => {
                 // it has not heard that we are content
                 self.lossy = true;
                 self.whole.insert(id);
                 self.acknowledge_by(now + ACK);
-                return Ok(());
+                return;
             }
             Some(node) if !node.assembly.wants(segment.offset, length) => {
                 self.lossy = true;
                 self.moved.insert(id);
                 self.acknowledge_by(now + ACK);
-                return Ok(());
+                return;
             }
             Some(_) => {}
-            None if self.nodes.len() >= MAX_NODES && !self.known.contains(&id) => {
-                self.count(Dropped::TooManyNodes);
-                return Ok(());
+            None if self.senders_of(&id.key).count() >= MAX_STREAMS => {
+                return self.count(Dropped::TooManyStreams);
+            }
+            None if self.nodes.len() >= MAX_NODES && !self.known.contains(&id.key) => {
+                return self.count(Dropped::TooManyNodes);
             }
             None => {}
         }
@@ -505,32 +589,52 @@ impl Operator {
             0
         };
         if ahead > MAX_AHEAD {
-            self.count(Dropped::TooMuchAhead);
-            return Ok(());
+            return self.count(Dropped::TooMuchAhead);
         }
         if !segment.verify() {
-            self.count(Dropped::Forged);
-            return Ok(());
+            return self.count(Dropped::Forged);
         }
         let opened;
         let content = if segment.sealed {
-            let key = self.settings.seals.get(&id);
+            let key = self.settings.seals.get(&id.key);
             let content = key.and_then(|k| k.open(segment.job, segment.offset, segment.content));
             let Some(content) = content else {
-                self.count(Dropped::NotOpened);
-                return Ok(());
+                return self.count(Dropped::NotOpened);
             };
             opened = content;
             opened.as_slice()
         } else {
             segment.content
         };
+        if let Entry::Vacant(entry) = self.nodes.entry(id) {
+            entry.insert(Node::at(source));
+            self.note_stream(&id.key);
+        }
         self.take(id, segment.offset, content, now);
-        Ok(())
     }
 
-    fn take(&mut self, id: PeerId, offset: u32, content: &[u8], now: Instant) {
-        let node = self.nodes.entry(id).or_default();
+    /// A stream has begun: if it is not the only one of its key, several hosts have that.
+    fn note_stream(&mut self, key: &PeerId) {
+        let streams = self.sharing(key);
+        if streams.is_empty() {
+            return;
+        }
+        let mut names = self.names.iter().filter(|(_, of)| *of == key);
+        let name = names
+            .next()
+            .map_or_else(|| key.to_string(), |(name, _)| name.clone());
+        self.outputs.push_back(Output::Event(Event::SharedKey {
+            key: *key,
+            name,
+            addresses: streams.iter().map(|(_, address)| *address).collect(),
+        }));
+        self.tell_of_shared_key(key);
+    }
+
+    fn take(&mut self, id: Sender, offset: u32, content: &[u8], now: Instant) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
         let taken = node.assembly.take(offset, content);
         let gap = node.assembly.ahead_bytes() > 0;
         match taken {
@@ -566,7 +670,7 @@ impl Operator {
         }
     }
 
-    fn hear(&mut self, id: PeerId, record: Record, now: Instant) {
+    fn hear(&mut self, id: Sender, record: Record, now: Instant) {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
@@ -591,10 +695,10 @@ impl Operator {
     }
 
     /// A node says who it is. The first key seen under a name keeps it.
-    fn meet(&mut self, id: PeerId, node: NodeInfo, now: Instant) {
-        let known = self.known.contains(&id);
+    fn meet(&mut self, id: Sender, node: NodeInfo, now: Instant) {
+        let known = self.known.contains(&id.key);
         match self.names.get(&node.name) {
-            Some(owner) if *owner != id => {
+            Some(owner) if *owner != id.key => {
                 let why = format!(
                     "it calls itself {:?}, but that is the name of {owner}; if the node has a new key, \
                      forget the old one in known_agents",
@@ -610,27 +714,34 @@ impl Operator {
         if !known {
             self.last_stranger = now;
         }
-        self.names.insert(node.name.clone(), id);
-        if let Some(state) = self.nodes.get_mut(&id) {
-            state.name = Some(node.name.clone());
-        }
-        self.outputs
-            .push_back(Output::Event(Event::Appeared { id, node, known }));
+        // met a moment ago, under another stream
+        let known = known || self.senders_of(&id.key).any(|(_, n)| n.name.is_some());
+        self.names.insert(node.name.clone(), id.key);
+        let Some(state) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        state.name = Some(node.name.clone());
+        let address = state.address;
+        self.outputs.push_back(Output::Event(Event::Appeared {
+            id,
+            address,
+            node,
+            known,
+        }));
     }
 
-    fn reject(&mut self, id: PeerId, why: String) {
+    fn reject(&mut self, id: Sender, why: String) {
         self.count(Dropped::Rejected);
-        if self.known.contains(&id) {
+        if self.known.contains(&id.key) {
             // known ones are missed if they do not answer
-            tracing::debug!("{id}: {why}");
+            tracing::debug!("{}: {why}", id.key);
         }
-        self.nodes.insert(
-            id,
-            Node {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            *node = Node {
                 rejected: true,
-                ..Node::default()
-            },
-        );
+                ..Node::at(node.address)
+            };
+        }
         self.moved.remove(&id);
         self.outputs
             .push_back(Output::Event(Event::Rejected { id, why }));
@@ -643,11 +754,16 @@ impl Operator {
     fn acknowledge(&mut self) {
         self.ack_at = None;
         self.unacknowledged = 0;
-        let whole: Vec<PeerId> = std::mem::take(&mut self.whole).into_iter().collect();
+        let whole = std::mem::take(&mut self.whole);
+        // a hash is the key's: where that has several streams each is named
+        let (whole, named): (Vec<Sender>, Vec<Sender>) = whole
+            .into_iter()
+            .partition(|id| self.senders_of(&id.key).count() == 1);
+        let whole = whole.into_iter().map(|id| id.key).collect();
         let moved = std::mem::take(&mut self.moved);
-        let progress = moved.iter().filter_map(|id| {
+        let progress = named.iter().chain(&moved).filter_map(|id| {
             let node = self.nodes.get(id)?;
-            Some(node.assembly.progress(short_id(id)))
+            Some(node.assembly.progress(stream_name(&id.key, id.stream)))
         });
         let progress = progress.collect();
         self.send_acknowledgements(whole, progress);
@@ -675,10 +791,13 @@ impl Operator {
     /// A counter under which no node that is not done shares its hash with one that is, and the hashes.
     fn hashes(&self, whole: &[PeerId]) -> (u32, bool, Vec<WholeHash>) {
         let job = self.signed.job;
-        let done = |id: &PeerId| self.nodes.get(id).is_some_and(|n| n.last.is_some());
+        let done = |id: &PeerId| {
+            let mut senders = self.senders_of(id).peekable();
+            senders.peek().is_some() && senders.all(|(_, n)| n.last.is_some())
+        };
         let expected = self.settings.expected.iter().map(|k| k.id);
         let others: BTreeSet<PeerId> = expected
-            .chain(self.nodes.keys().copied())
+            .chain(self.nodes.keys().map(|id| id.key))
             .filter(|id| !done(id))
             .collect();
         // where nobody is known, nobody knows whom a short one would be taken by

@@ -1,21 +1,27 @@
 //! What the user sees of the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use indicatif::{ProgressBar, ProgressStyle};
 use librecast::id::PeerId;
 use serde_json::json;
 
-use super::core::{Event, Fate};
-use crate::datagram::JobId;
+use super::core::{Event, Fate, Sender};
+use super::lines::{Lines, MAX_WAITING, incomplete};
+use super::plain::{clean, clean_json};
+use crate::datagram::{JobId, StreamId};
+use crate::files::AGENT_KEY;
 use crate::record::{Ended, Ending, Record};
 
-/// Longest line that is held back until it is whole, in bytes.
-const MAX_LINE: usize = 64 * 1024;
-/// Output kept of one node for the folded view.
+/// Output kept of one node for the folded view, in bytes.
 const MAX_FOLDED: usize = 16 << 20;
+/// The same of all nodes together.
+const MAX_FOLDED_OF_ALL: usize = 256 << 20;
 
 /// How answers are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,31 +39,57 @@ pub(crate) fn print_line(line: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
 }
 
+/// One line on stderr. Nobody need read it: a reader that has gone is no reason to stop.
+pub(crate) fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "lcagent: {line}");
+}
+
 /// Shows the answers to one command, or to several one after the other.
 #[derive(Debug)]
 pub struct Printer {
     style: Style,
     job: JobId,
-    names: BTreeMap<PeerId, String>,
-    lines: BTreeMap<(PeerId, bool), Vec<u8>>,
-    folded: BTreeMap<PeerId, Vec<u8>>,
-    /// On terminals control characters of nodes are not let through.
-    plain: [bool; 2],
+    names: BTreeMap<Sender, (String, Ipv6Addr)>,
+    /// Keys that several hosts have.
+    shared: BTreeSet<PeerId>,
+    /// Standard output and standard error.
+    lines: [Lines; 2],
+    /// Of each output the beginning of a character whose other bytes are still to come.
+    tails: BTreeMap<(Sender, bool), Vec<u8>>,
+    folded: BTreeMap<Sender, Folded>,
+    /// Bytes in `folded`.
+    kept: usize,
+    is_terminal: bool,
     /// How far it is, on a terminal.
     bar: ProgressBar,
+}
+
+/// Output of a node.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Folded {
+    text: Vec<u8>,
+    /// Bytes behind it that found no room.
+    cut: usize,
 }
 
 impl Printer {
     /// Nothing has been shown yet.
     #[must_use]
     pub fn new(style: Style) -> Self {
+        let is_terminal = io::stdout().is_terminal();
         Self {
             style,
             job: JobId([0; 8]),
             names: BTreeMap::new(),
-            lines: BTreeMap::new(),
+            shared: BTreeSet::new(),
+            lines: [
+                Lines::new(is_terminal),
+                Lines::new(io::stderr().is_terminal()),
+            ],
+            tails: BTreeMap::new(),
             folded: BTreeMap::new(),
-            plain: [io::stdout().is_terminal(), io::stderr().is_terminal()],
+            kept: 0,
+            is_terminal,
             bar: ProgressBar::hidden(),
         }
     }
@@ -78,31 +110,51 @@ impl Printer {
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
+        tell_of_stranger(event);
         match event {
-            Event::Progress(_) => Ok(()),
-            Event::Appeared { id, node, known } => {
-                self.names.insert(*id, node.name.clone());
-                if !known {
-                    tell_of_stranger(event);
+            Event::Progress(_) | Event::Rejected { .. } => Ok(()),
+            Event::Appeared {
+                id, address, node, ..
+            } => {
+                self.names.insert(*id, (node.name.clone(), *address));
+                Ok(())
+            }
+            Event::SharedKey {
+                key,
+                name,
+                addresses,
+            } => {
+                self.shared.insert(*key);
+                if self.style != Style::Json {
+                    return Ok(());
                 }
-                Ok(())
+                self.document(
+                    &Sender::of(*key),
+                    name,
+                    "shared_key",
+                    json!({ "addresses": addresses }),
+                )
             }
-            Event::Rejected { .. } => {
-                tell_of_stranger(event);
-                Ok(())
+            Event::Said { id, record } => {
+                match self.style {
+                    Style::Json => self.json(id, record)?,
+                    _ => self.text(id, record)?,
+                }
+                match record.is_last() {
+                    true => self.end_of(id),
+                    false => Ok(()),
+                }
             }
-            Event::Said { id, record } => match self.style {
-                Style::Json => self.json(id, record),
-                _ => self.text(id, record),
-            },
         }
     }
 
     /// Shows what is left of a command, once nothing more comes.
-    pub fn end(&mut self, fates: &[(PeerId, String, Fate)]) -> io::Result<()> {
+    pub fn end(&mut self, fates: &[(Sender, String, Fate)]) -> io::Result<()> {
         self.bar.finish_and_clear();
-        for ((id, is_error), line) in std::mem::take(&mut self.lines) {
-            self.line(&id, is_error, &line)?;
+        let begun = self.lines.iter().flat_map(Lines::begun);
+        let begun: BTreeSet<Sender> = begun.chain(self.tails.keys().map(|(id, _)| *id)).collect();
+        for id in begun {
+            self.end_of(&id)?;
         }
         for (id, name, fate) in fates {
             if self.style == Style::Json {
@@ -110,68 +162,84 @@ impl Printer {
                     self.document(id, name, event, json!({}))?;
                 }
             } else if let Some(complaint) = complaint(fate) {
-                eprintln!("lcagent: {name}: {complaint}");
+                let label = self.names.get(id).map(|_| self.label(id));
+                complain(format_args!(
+                    "{}: {complaint}",
+                    label.as_ref().unwrap_or(name)
+                ));
             }
         }
         Ok(())
     }
 
-    fn name(&self, id: &PeerId) -> String {
-        self.names
-            .get(id)
-            .cloned()
-            .unwrap_or_else(|| id.to_string())
+    /// Nothing more comes of this node.
+    fn end_of(&mut self, id: &Sender) -> io::Result<()> {
+        let label = self.label(id);
+        let [out, err] = &mut self.lines;
+        let _ = err.end(*id, &label, &mut io::stderr());
+        out.end(*id, &label, &mut io::stdout())
     }
 
-    fn text(&mut self, id: &PeerId, record: &Record) -> io::Result<()> {
+    fn name(&self, id: &Sender) -> String {
+        let name = self.names.get(id).map(|(name, _)| name.clone());
+        name.unwrap_or_else(|| id.key.to_string())
+    }
+
+    /// The node's name, with its address where another host has the same key.
+    fn label(&self, id: &Sender) -> String {
+        let name = self.name(id);
+        let address = self.names.get(id).map(|(_, address)| address);
+        match (address, id.stream) {
+            (Some(address), Some(stream)) if self.shared.contains(&id.key) => {
+                shared_label(&name, address, stream)
+            }
+            _ => name,
+        }
+    }
+
+    fn text(&mut self, id: &Sender, record: &Record) -> io::Result<()> {
         let (bytes, is_error) = match record {
             Record::Stdout(bytes) => (bytes, false),
             Record::Stderr(bytes) => (bytes, true),
             Record::Warning(text) => {
-                eprintln!("lcagent: {}: {}", self.name(id), clean(text));
+                complain(format_args!("{}: {}", self.label(id), clean(text)));
                 return Ok(());
             }
             _ => return Ok(()),
         };
         if self.style == Style::Folded {
             let folded = self.folded.entry(*id).or_default();
-            let room = MAX_FOLDED - folded.len();
-            folded.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            let room = (MAX_FOLDED - folded.text.len()).min(MAX_FOLDED_OF_ALL - self.kept);
+            // nothing may be missing between two pieces
+            let taken = if folded.cut > 0 {
+                0
+            } else {
+                bytes.len().min(room)
+            };
+            folded.text.extend_from_slice(&bytes[..taken]);
+            folded.cut += bytes.len() - taken;
+            self.kept += taken;
             return Ok(());
         }
-        let mut text = self.lines.remove(&(*id, is_error)).unwrap_or_default();
-        text.extend_from_slice(bytes);
-        let mut rest = text.as_slice();
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            self.line(id, is_error, &rest[..end])?;
-            rest = &rest[end + 1..];
-        }
-        while rest.len() > MAX_LINE {
-            self.line(id, is_error, &rest[..MAX_LINE])?;
-            rest = &rest[MAX_LINE..];
-        }
-        if !rest.is_empty() {
-            self.lines.insert((*id, is_error), rest.to_vec());
+        let label = self.label(id);
+        let lines = &mut self.lines[usize::from(is_error)];
+        let broken = if is_error {
+            // a reader of stderr that has gone is no reason to stop
+            lines
+                .take(*id, &label, bytes, &mut io::stderr())
+                .ok()
+                .flatten()
+        } else {
+            lines.take(*id, &label, bytes, &mut io::stdout())?
+        };
+        if let Some(long) = broken {
+            complain(format_args!(
+                "{}: a long line of its output is broken here, as {} MiB of others wait behind it (--json breaks none)",
+                self.label(&long),
+                MAX_WAITING >> 20
+            ));
         }
         Ok(())
-    }
-
-    fn line(&self, id: &PeerId, is_error: bool, line: &[u8]) -> io::Result<()> {
-        let mut out = self.name(id).into_bytes();
-        out.extend_from_slice(b": ");
-        if self.plain[usize::from(is_error)] {
-            out.extend_from_slice(clean_line(line).as_bytes());
-        } else {
-            out.extend_from_slice(line);
-        }
-        out.push(b'\n');
-        if is_error {
-            // a reader of stderr that has gone is no reason to stop
-            let _ = io::stderr().write_all(&out);
-            Ok(())
-        } else {
-            io::stdout().write_all(&out)
-        }
     }
 
     /// Shows equal output once, after all commands.
@@ -180,39 +248,62 @@ impl Printer {
             return Ok(());
         }
         self.bar.finish_and_clear();
-        let mut same: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
+        // what is cut is equal to nothing
+        let mut same: BTreeMap<(&Folded, Option<&Sender>), Vec<String>> = BTreeMap::new();
         for (id, output) in &self.folded {
-            same.entry(output).or_default().push(self.name(id));
+            let alone = (output.cut > 0).then_some(id);
+            same.entry((output, alone))
+                .or_default()
+                .push(self.label(id));
         }
         let mut groups: Vec<_> = same.into_iter().collect();
         groups.iter_mut().for_each(|(_, names)| names.sort());
         // most nodes first, then by name
         groups.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.1.cmp(&b.1)));
         let mut out = io::stdout().lock();
-        for (output, names) in groups {
+        for ((output, _), names) in groups {
             let rule = "-".repeat(15);
             writeln!(out, "{rule}\n{} ({})\n{rule}", names.join(","), names.len())?;
-            if self.plain[0] {
-                let text = String::from_utf8_lossy(output);
+            if self.is_terminal {
+                let text = String::from_utf8_lossy(&output.text);
                 for line in text.lines() {
                     writeln!(out, "{}", clean(line))?;
                 }
             } else {
-                out.write_all(output)?;
-                if output.last().is_some_and(|b| *b != b'\n') {
+                out.write_all(&output.text)?;
+                if output.text.last().is_some_and(|b| *b != b'\n') {
                     writeln!(out)?;
                 }
+            }
+            if output.cut > 0 {
+                complain(format_args!(
+                    "{}: {} more bytes of its output are not shown: -b keeps {} MiB of a node and {} MiB of all",
+                    names.join(","),
+                    output.cut,
+                    MAX_FOLDED >> 20,
+                    MAX_FOLDED_OF_ALL >> 20
+                ));
             }
         }
         Ok(())
     }
 
-    fn json(&self, id: &PeerId, record: &Record) -> io::Result<()> {
+    /// Whether some output was not kept for the folded view.
+    #[must_use]
+    pub fn has_cut(&self) -> bool {
+        self.folded.values().any(|output| output.cut > 0)
+    }
+
+    fn json(&mut self, id: &Sender, record: &Record) -> io::Result<()> {
         let (event, more) = match record {
             Record::Started(at) => ("started", json!({ "at_ms": at })),
-            Record::Stdout(b) => ("stdout", json!({ "data": String::from_utf8_lossy(b) })),
-            Record::Stderr(b) => ("stderr", json!({ "data": String::from_utf8_lossy(b) })),
-            Record::Ended(ended) => ("ended", ended_json(ended)),
+            Record::Stdout(bytes) => return self.json_output(id, false, bytes, false),
+            Record::Stderr(bytes) => return self.json_output(id, true, bytes, false),
+            Record::Ended(ended) => {
+                self.json_output(id, false, &[], true)?;
+                self.json_output(id, true, &[], true)?;
+                ("ended", ended_json(ended))
+            }
             Record::Refused(why) => ("refused", json!({ "reason": why })),
             Record::Warning(text) => ("warning", json!({ "text": text })),
             Record::Done => ("done", json!({})),
@@ -223,33 +314,96 @@ impl Printer {
         self.document(id, &self.name(id), event, more)
     }
 
+    /// Output as text; what is the beginning of a character waits for its other bytes unless `all` has come. What is no
+    /// text has its bytes beside.
+    fn json_output(
+        &mut self,
+        id: &Sender,
+        is_error: bool,
+        bytes: &[u8],
+        all: bool,
+    ) -> io::Result<()> {
+        let mut text = self.tails.remove(&(*id, is_error)).unwrap_or_default();
+        text.extend_from_slice(bytes);
+        if !all {
+            let tail = text.split_off(text.len() - incomplete(&text));
+            if !tail.is_empty() {
+                self.tails.insert((*id, is_error), tail);
+            }
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        let event = if is_error { "stderr" } else { "stdout" };
+        self.document(id, &self.name(id), event, output_json(&text))
+    }
+
     fn document(
         &self,
-        id: &PeerId,
+        id: &Sender,
         name: &str,
         event: &str,
         mut more: serde_json::Value,
     ) -> io::Result<()> {
         more["node"] = name.into();
-        more["id"] = id.to_string().into();
+        more["id"] = id.key.to_string().into();
         more["event"] = event.into();
         more["job"] = self.job.to_string().into();
+        if let Some(stream) = id.stream {
+            more["stream"] = stream.to_string().into();
+        }
+        if let Some((_, address)) = self.names.get(id)
+            && self.shared.contains(&id.key)
+        {
+            more["address"] = address.to_string().into();
+        }
         print_line(clean_json(&more))
     }
 }
 
-/// Tells, whatever is shown beside it, that somebody was met for the first time, or is not believed.
+/// How a node is called of whose key several hosts have a copy. Two may be at one address.
+pub(crate) fn shared_label(name: &str, address: &Ipv6Addr, stream: StreamId) -> String {
+    let stream = stream.to_string();
+    format!("{name} at {address} ({})", &stream[..4])
+}
+
+/// Output, as far as it is text; else its bytes in base64 as well.
+fn output_json(bytes: &[u8]) -> serde_json::Value {
+    let mut output = json!({ "data": String::from_utf8_lossy(bytes) });
+    if std::str::from_utf8(bytes).is_err() {
+        output["base64"] = STANDARD.encode(bytes).into();
+    }
+    output
+}
+
+/// Tells, whatever is shown beside it, that somebody was met for the first time, is not believed, or is not alone.
 pub fn tell_of_stranger(event: &Event) {
     match event {
         Event::Appeared {
             id,
             node,
             known: false,
-        } => eprintln!(
-            "lcagent: met for the first time: {} {id}",
-            clean(&node.name)
-        ),
-        Event::Rejected { id, why } => eprintln!("lcagent: {id} is not believed: {}", clean(why)),
+            ..
+        } => complain(format_args!(
+            "met for the first time: {} {}",
+            clean(&node.name),
+            id.key
+        )),
+        Event::Rejected { id, why } => {
+            complain(format_args!("{} is not believed: {}", id.key, clean(why)));
+        }
+        Event::SharedKey {
+            name, addresses, ..
+        } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            complain(format_args!(
+                "{}: {} hosts have one key ({}): a state folder was copied. On the copy stop lcagent, remove {AGENT_KEY} from its \
+                 state folder and start it again: it makes a key of its own; give it a name of its own as well",
+                clean(name),
+                addresses.len(),
+                addresses.join(", ")
+            ));
+        }
         _ => {}
     }
 }
@@ -312,95 +466,17 @@ pub(crate) fn complaint(fate: &Fate) -> Option<String> {
     })
 }
 
-/// Text of a node without what a terminal would execute, or show as other than it is.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    let keep = |c: char| match is_deceptive(c) && c != '\t' {
-        true => '\u{fffd}',
-        false => c,
-    };
-    text.chars().map(keep).collect()
-}
-
-/// JSON on one line: what a terminal would execute or show as other than it is stands there by its number.
-#[must_use]
-pub fn clean_json(document: &serde_json::Value) -> String {
-    escape(&document.to_string())
-}
-
-/// The same for JSON that is text already.
-#[must_use]
-pub fn escape(document: &str) -> String {
-    let mut line = String::new();
-    // only strings hold such characters, and there an escape is the same
-    for c in document.chars() {
-        if is_deceptive(c) {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                line += &format!("\\u{unit:04x}");
-            }
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
-/// Whether a terminal would execute the character, or it changes the order in which others are shown, or it is invisible
-/// and no part of any writing: controls, marks of direction, ends of lines and paragraphs, annotations, tags.
-fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{180e}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// A line as a terminal gets it: the end of a line of other systems is no part of it.
-fn clean_line(line: &[u8]) -> String {
-    clean(&String::from_utf8_lossy(
-        line.strip_suffix(b"\r").unwrap_or(line),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_shows_what_is_there() {
-        for deceptive in [
-            "\u{1b}[2J",
-            "\u{202e}",
-            "\u{2066}",
-            "\u{200f}",
-            "\u{61c}",
-            "\u{9b}",
-            "\u{2028}",
-            "\u{feff}",
-            "\u{e0041}",
-        ] {
-            let shown = clean(&format!("a{deceptive}b"));
-            assert!(shown.starts_with("a\u{fffd}"), "{shown:?}");
-        }
-        let plain = "tab\tbüro 日本 \u{5e9}\u{5dc}\u{5d5}\u{5dd} \u{1f468}\u{200d}\u{1f469}";
+    fn what_is_no_text_has_its_bytes_beside() {
+        assert_eq!(output_json("é".as_bytes()), json!({ "data": "é" }));
+        let bytes = output_json(b"a\xff\0\xc3");
         assert_eq!(
-            clean(plain),
-            plain,
-            "writings of all directions, joined ones too"
-        );
-        assert_eq!(clean_line(b"dos\r"), "dos");
-        assert_eq!(clean_line(b"10%\r20%\r"), "10%\u{fffd}20%");
-    }
-
-    #[test]
-    fn json_is_the_same_data_and_harmless_on_a_terminal() {
-        let text = "a\u{202e}b\u{9b}2J\u{7f}\u{e0041}é\n";
-        let document = json!({ "data": text });
-        let line = clean_json(&document);
-        assert_eq!(line, r#"{"data":"a\u202eb\u009b2J\u007f\udb40\udc41é\n"}"#);
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
-            document
+            bytes,
+            json!({ "data": "a\u{fffd}\0\u{fffd}", "base64": "Yf8Aww==" })
         );
     }
 }

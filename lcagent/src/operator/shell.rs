@@ -1,7 +1,8 @@
 //! `lcagent exec`, `nodes` and the like: sockets, files and the clock around the operator's core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -19,13 +20,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
-use super::core::{Event, Fate, KnownNode, Operator, Output, Settings, pace};
+use super::core::{Event, Fate, KnownNode, Operator, Output, Sender, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
 use crate::agent::unix_now;
 use crate::certificate::Certificate;
 use crate::datagram::JobId;
-use crate::envelope::{Command, MAX_LIFETIME_S, Signed};
+use crate::envelope::{Command, MAX_LIFETIME_S, Signed, nonce};
 use crate::network::Network;
 use crate::record::NodeInfo;
 use crate::request::{Request, What};
@@ -84,9 +85,11 @@ struct Interrupt {
 #[derive(Debug)]
 pub struct Outcome {
     /// What became of all nodes.
-    pub fates: Vec<(PeerId, String, Fate)>,
+    pub fates: Vec<(Sender, String, Fate)>,
     /// Those that have answered, as they describe themselves.
     pub answered: Vec<(PeerId, NodeInfo)>,
+    /// Hosts that have their key in common with others, and where each is.
+    pub sharing: BTreeMap<Sender, Ipv6Addr>,
     /// Set if a signal came first.
     pub interrupted: Option<Exit>,
 }
@@ -215,7 +218,7 @@ impl Session {
                     Output::Channel(datagram) => self.send(&datagram),
                     Output::Event(event) => {
                         if let Event::Appeared { id, node, .. } = &event {
-                            answered.push((*id, node.clone()));
+                            answered.push((id.key, node.clone()));
                         }
                         show(job, &event)?;
                     }
@@ -238,8 +241,9 @@ impl Session {
             }
             self.wait(operator.poll_timeout())?;
             self.network.look_at_interfaces(Instant::now())?;
-            self.network
-                .receive(|datagram, _| operator.handle_datagram(datagram, Instant::now()))?;
+            self.network.receive(|datagram, ingress| {
+                operator.handle_datagram(datagram, ingress.source, Instant::now());
+            })?;
         }
         self.book.note(&self.channel, &answered)?;
         if meeting && interrupted.is_none() && !answered.is_empty() {
@@ -247,8 +251,18 @@ impl Session {
                 .note_meeting(&self.channel, &selector, unix_now())?;
         }
         tracing::debug!("{job}: {:?}", operator.counters());
+        let fates = operator.fates();
+        let keys: BTreeSet<PeerId> = fates.iter().map(|(id, _, _)| id.key).collect();
+        let sharing = keys.iter().flat_map(|key| {
+            let streams = operator.sharing(key).into_iter();
+            streams.map(|(stream, address)| {
+                let stream = Some(stream);
+                (Sender { key: *key, stream }, address)
+            })
+        });
         Ok(Outcome {
-            fates: operator.fates(),
+            sharing: sharing.collect(),
+            fates,
             answered,
             interrupted,
         })
@@ -281,8 +295,9 @@ impl Session {
         let usage = |e: String| ExitError::new(Exit::Usage, e);
         let issued = unix_now();
         let lifetime = options.valid.unwrap_or(options.timeout).as_secs().max(1);
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let sequence = self.book.sequence()?;
         let bad = |e| usage(format!("command: {e}"));
         let plain = request.encode().map_err(bad)?;
         let (payload, seals) = if sealed_for.is_empty() {
@@ -294,8 +309,8 @@ impl Session {
             selector: options.selector.clone(),
             issued,
             not_after: issued + lifetime.min(MAX_LIFETIME_S),
-            sequence: self.book.sequence()?,
-            nonce,
+            sequence,
+            nonce: nonce(&self.key.peer_id(), sequence, random),
             payload,
         };
         let signed = command.sign_as(&self.key, self.certificate.as_ref());
