@@ -1,9 +1,10 @@
 //! Keeps a job together: as whom it runs, in which control group, and that nothing of it survives its end.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,14 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setfsgid, setfsuid};
+use serde::{Deserialize, Serialize};
+
+use crate::datagram::StreamId;
 
 /// Sweeps for processes that are left, at most: one second of them.
 const SWEEPS: u32 = 200;
+/// Bytes of an environment that are looked at: arguments and environment of a process are rarely more than 2 MiB.
+const MAX_ENVIRONMENT: u64 = 4 << 20;
 /// Between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
@@ -117,17 +123,142 @@ fn become_for_files(uid: Uid, gid: Gid) -> io::Result<()> {
     Ok(())
 }
 
+/// Traces of a job by which its processes are found when its supervisor has gone.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// What stands in their environment.
+    pub mark: Option<OsString>,
+    /// Their control group.
+    pub group: Option<PathBuf>,
+    /// Their first process, which led a process group.
+    pub leader: Option<Leader>,
+    /// This process has no children but supervisors: these, by their numbers. Whatever else is below it a supervisor has
+    /// left. None: that cannot be said.
+    pub supervisors: Option<Vec<i32>>,
+}
+
+/// The first process of a job: its number may be another's by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    pid: i32,
+    /// In ticks of the clock since the host came up.
+    started: u64,
+    /// Which time the host came up.
+    boot: String,
+}
+
+impl Leader {
+    /// The process `pid`, of this moment.
+    pub fn of(pid: Pid) -> Option<Self> {
+        Some(Self {
+            pid: pid.as_raw(),
+            started: Process::read(pid.as_raw())?.started,
+            boot: boot()?,
+        })
+    }
+
+    /// Whether its process group is still the job's, as far as there is one.
+    fn leads(&self) -> bool {
+        let now = Process::read(self.pid);
+        // while the group has members nobody else gets its number
+        boot().as_ref() == Some(&self.boot) && now.is_none_or(|p| p.started == self.started)
+    }
+}
+
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Kills all of a job whose supervisor has gone, as far as its traces lead, and waits until it is gone.
+pub fn kill_left_behind(traces: &Traces) {
+    if let Some(path) = &traces.group {
+        kill_group(path);
+    }
+    for _ in 0..SWEEPS {
+        let left = left_behind(traces);
+        for pid in &left {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(SWEEP_PAUSE);
+        for pid in left {
+            // those that have become children of this process
+            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
+    if let Some(path) = &traces.group {
+        // it may be gone already, or never have been made
+        let _ = fs::remove_dir(path);
+    }
+}
+
+fn kill_group(path: &Path) {
+    let killed = OpenOptions::new()
+        .write(true)
+        .open(path.join("cgroup.kill"));
+    if killed.and_then(|mut file| file.write_all(b"1")).is_ok() {
+        return;
+    }
+    for _ in 0..SWEEPS {
+        let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+        let left: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        for pid in &left {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(SWEEP_PAUSE);
+    }
+}
+
+fn left_behind(traces: &Traces) -> Vec<i32> {
+    let all = processes();
+    let me = std::process::id() as i32;
+    let group = traces.leader.as_ref().filter(|leader| leader.leads());
+    let group = group.map(|leader| leader.pid);
+    let is_left = |p: &&Process| {
+        let orphan = traces.supervisors.as_ref();
+        orphan.is_some_and(|known| p.parent == me && !known.contains(&p.pid))
+            || Some(p.group) == group
+            || traces
+                .mark
+                .as_ref()
+                .is_some_and(|mark| has_in_environment(p.pid, mark))
+    };
+    let roots: Vec<i32> = all.iter().filter(is_left).map(|p| p.pid).collect();
+    let mut left = below(&all, roots);
+    left.retain(|pid| *pid != me);
+    left
+}
+
+/// Whether the process was started with this in its environment; not if we may not know.
+fn has_in_environment(pid: i32, mark: &OsStr) -> bool {
+    let Ok(file) = File::open(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_ENVIRONMENT).read_to_end(&mut bytes);
+    read.is_ok()
+        && bytes
+            .split(|b| *b == 0)
+            .any(|entry| entry == mark.as_bytes())
+}
+
 /// A control group of one job (cgroup v2), if this host lets us make one.
 #[derive(Debug)]
 pub struct Group {
-    path: PathBuf,
+    pub path: PathBuf,
     procs: File,
 }
 
 impl Group {
     /// A group below this process's own.
-    pub fn create(name: &str) -> io::Result<Self> {
-        let path = own_group()?.join(format!("lcagent-{name}"));
+    pub fn create(name: &OsStr) -> io::Result<Self> {
+        let path = own_group()?.join(group_name(name));
         fs::create_dir(&path)?;
         let procs = OpenOptions::new()
             .write(true)
@@ -164,6 +295,14 @@ impl Drop for Group {
             tracing::warn!("{}: {e}", self.path.display());
         }
     }
+}
+
+/// How the control group of a job is called.
+#[must_use]
+pub fn group_name(job: &OsStr) -> OsString {
+    let mut name = OsString::from("lcagent-");
+    name.push(job);
+    name
 }
 
 /// Where cgroup v2 has this process.
@@ -274,28 +413,69 @@ pub fn reap() {
 
 /// Processes below this one that have not ended.
 fn descendants() -> Vec<Pid> {
-    let parents = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let living: Vec<(i32, i32)> = parents
-        .filter_map(|e| parent_of(e.file_name().to_str()?.parse().ok()?))
-        .collect();
-    let mut found = vec![std::process::id() as i32];
+    let me = std::process::id() as i32;
+    let found = below(&processes(), vec![me]);
+    found.into_iter().skip(1).map(Pid::from_raw).collect()
+}
+
+/// Whether this process has children.
+#[must_use]
+pub fn has_children() -> bool {
+    let me = std::process::id() as i32;
+    processes().iter().any(|p| p.parent == me)
+}
+
+/// These processes, and those below them.
+fn below(all: &[Process], roots: Vec<i32>) -> Vec<i32> {
+    let mut found = roots;
     let mut at = 0;
     while at < found.len() {
         let parent = found[at];
-        found.extend(living.iter().filter(|(_, p)| *p == parent).map(|(c, _)| *c));
+        let children = all.iter().filter(|p| p.parent == parent).map(|p| p.pid);
+        let new: Vec<i32> = children.filter(|pid| !found.contains(pid)).collect();
+        found.extend(new);
         at += 1;
     }
-    found.drain(..1);
-    found.into_iter().map(Pid::from_raw).collect()
+    found
 }
 
-/// The process and its parent; none if it is a zombie: it only waits for being waited for.
-fn parent_of(pid: i32) -> Option<(i32, i32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the name in parentheses may hold anything
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let (state, parent) = (fields.next()?, fields.next()?);
-    (state != "Z").then_some((pid, parent.parse().ok()?))
+/// A process that has not ended.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+    /// In ticks of the clock since the host came up.
+    started: u64,
+}
+
+fn processes() -> Vec<Process> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|e| Process::read(e.file_name().to_str()?.parse().ok()?))
+        .collect()
+}
+
+impl Process {
+    /// None if it is a zombie: it only waits for being waited for.
+    fn read(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // the name in parentheses may hold anything
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, parent, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let started = fields.nth(16)?;
+        (state != "Z").then_some(Self {
+            pid,
+            parent: parent.parse().ok()?,
+            group: group.parse().ok()?,
+            started: started.parse().ok()?,
+        })
+    }
+}
+
+/// What stands in the environment of each process of a job on this node, and of no other.
+#[must_use]
+pub fn mark(stream: StreamId) -> (&'static str, String) {
+    ("LCAGENT_STREAM", stream.to_string())
 }
 
 /// The environment of a job: nothing of the agent's own.
@@ -319,6 +499,106 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    /// A process that ends with the test.
+    struct Child(std::process::Child);
+
+    impl Child {
+        fn start(script: &str, mark: Option<&(&'static str, String)>) -> Self {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).process_group(0);
+            command.envs(mark.map(|(name, value)| (*name, value.as_str())));
+            Self(command.spawn().unwrap())
+        }
+
+        fn pid(&self) -> Pid {
+            Pid::from_raw(self.0.id() as i32)
+        }
+
+        fn lives(&mut self) -> bool {
+            matches!(self.0.try_wait(), Ok(None))
+        }
+    }
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// How many processes have this argument.
+    fn count(argument: &str) -> usize {
+        let has = |pid: i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0)
+                .any(|word| word == argument.as_bytes())
+        };
+        processes().iter().filter(|p| has(p.pid)).count()
+    }
+
+    fn wait_for(argument: &str, wanted: usize) {
+        for _ in 0..2_000 {
+            if count(argument) == wanted {
+                return;
+            }
+            std::thread::sleep(SWEEP_PAUSE);
+        }
+        panic!(
+            "{} processes with {argument}, not {wanted}",
+            count(argument)
+        );
+    }
+
+    #[test]
+    fn what_a_job_has_left_is_found_by_its_mark_and_its_group_and_nothing_else_is() {
+        let ours = mark(StreamId([7; 8]));
+        let another = mark(StreamId([8; 8]));
+        // one that leaves the group, one that clears its environment
+        let time = |seconds: u32| format!("{seconds}.{}", std::process::id());
+        let (of_job, of_others) = (time(7351), time(7352));
+        let script = format!("setsid sleep {of_job} & env -i sleep {of_job} & wait");
+        let mut job = Child::start(&script, Some(&ours));
+        let script = format!("sleep {of_others} & wait");
+        let mut other = Child::start(&script, Some(&another));
+        let mut none = Child::start(&script, None);
+        wait_for(&of_job, 2);
+        wait_for(&of_others, 2);
+        let leader = Leader::of(job.pid()).unwrap();
+        let stale = Leader {
+            started: leader.started + 1,
+            ..leader.clone()
+        };
+        let rebooted = Leader {
+            boot: "another".into(),
+            ..leader.clone()
+        };
+        for wrong in [stale, rebooted] {
+            let traces = Traces {
+                leader: Some(wrong),
+                ..Traces::default()
+            };
+            assert!(
+                left_behind(&traces).is_empty(),
+                "it is another's number by now"
+            );
+        }
+        let _ = job.0.kill();
+        let _ = job.0.wait();
+        let (name, value) = &ours;
+        let traces = Traces {
+            mark: Some(format!("{name}={value}").into()),
+            leader: Some(leader),
+            ..Traces::default()
+        };
+        kill_left_behind(&traces);
+        assert_eq!(count(&of_job), 0);
+        assert_eq!(count(&of_others), 2);
+        assert!(other.lives() && none.lives());
+        for pid in [other.pid(), none.pid()] {
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
 
     #[test]
     fn as_a_folders_owner_one_can_do_what_he_can() {

@@ -6,6 +6,7 @@
 //! | `request` | what is to be run (module `request`) |
 //! | `stream` | the answer so far: records |
 //! | `lock` | locked by the supervisor while it lives; its process id |
+//! | `traces` | how its processes are found without the supervisor (JSON) |
 //! | `cancel` | is there if the job is to be ended |
 //! | `ended` | is there once the stream is whole: its last record |
 //! | `delivered` | is there once the operator has it |
@@ -22,6 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::contain::{Leader, Traces, group_name, mark};
 use super::core::{Kept, Start, Store, Stream};
 use super::policy::Permit;
 use super::revoked::Principal;
@@ -65,6 +67,13 @@ struct Spec {
     /// When this folder was made, in nanoseconds of Unix time, where the file system tells: a copy was made at another time.
     #[serde(default)]
     made: Option<u64>,
+}
+
+/// What a supervisor leaves for its agent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct NotedTraces {
+    leader: Option<Leader>,
+    group: Option<PathBuf>,
 }
 
 /// Longest command in a list of jobs, in characters.
@@ -195,8 +204,8 @@ impl JobDir {
         self.write("stream", &start.preamble)
     }
 
-    /// What to run, as what, and what to execute in place of the program that was named.
-    pub fn read(&self) -> io::Result<(Run, Permit, Option<PathBuf>)> {
+    /// What to run, as what, and what to execute in place of the program that was named; and how its stream is called.
+    pub fn read(&self) -> io::Result<(Run, Permit, Option<PathBuf>, Option<StreamId>)> {
         let spec = self.spec()?;
         let request = Request::decode(&fs::read(self.file("request"))?);
         let What::Run(run) = request.map_err(io::Error::other)?.what else {
@@ -208,7 +217,7 @@ impl JobDir {
             output: spec.output,
             memory: spec.memory,
         };
-        Ok((run, permit, spec.program))
+        Ok((run, permit, spec.program, spec.stream.map(|s| s.id)))
     }
 
     /// Whose job it is, and what the policy called him.
@@ -289,6 +298,31 @@ impl JobDir {
     pub fn end(&self) -> Option<Record> {
         let bytes = fs::read(self.file("ended")).ok()?;
         Record::decode(&bytes).ok()??.1
+    }
+
+    /// For the supervisor: notes how the job's processes are found without it.
+    pub fn note_traces(&self, leader: Option<Leader>, group: Option<PathBuf>) -> io::Result<()> {
+        let traces = NotedTraces { leader, group };
+        self.write("traces", &serde_json::to_vec(&traces)?)
+    }
+
+    /// How the processes of the job are found, as far as its supervisor came.
+    pub fn traces(&self) -> Traces {
+        let noted = fs::read(self.file("traces")).ok();
+        let noted = noted.and_then(|bytes| serde_json::from_slice::<NotedTraces>(&bytes).ok());
+        let noted = noted.unwrap_or_default();
+        let name = self.path.file_name().unwrap_or_default();
+        let ours = |path: &PathBuf| path.file_name() == Some(&group_name(name));
+        let stream = self.spec().ok().and_then(|spec| spec.stream);
+        Traces {
+            mark: stream.map(|stream| {
+                let (name, value) = mark(stream.id);
+                format!("{name}={value}").into()
+            }),
+            group: noted.group.filter(ours),
+            leader: noted.leader,
+            supervisors: None,
+        }
     }
 
     /// Ends a stream whose supervisor has gone without a word. What it wrote last may be cut short: that goes; and the

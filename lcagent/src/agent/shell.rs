@@ -34,6 +34,7 @@ use nix::unistd::User;
 
 use super::audit::Audit;
 use super::config::{Config, add_labels};
+use super::contain::{Traces, has_children, kill_left_behind};
 use super::core::{Agent, Output, Settings, Start};
 use super::job::JobDirs;
 use super::revoked::Revocations;
@@ -152,6 +153,8 @@ struct Shell {
     /// Socket of who runs jobs, if this process does not.
     runner: Option<PathBuf>,
     audit: Audit,
+    /// All children of this process are supervisors, and what those leave behind becomes a child of it.
+    has_supervisors_only: bool,
     /// Jobs that have not ended.
     running: BTreeMap<JobId, Watch>,
     /// Why it cannot go on.
@@ -244,6 +247,7 @@ impl Shell {
             network,
             jobs: JobDirs::open(state.join("jobs")).context("jobs")?,
             audit: Audit::open(&audit).with_context(|| audit.display().to_string())?,
+            has_supervisors_only: options.jobs.is_none() && adopt_orphans(),
             running: BTreeMap::new(),
             fatal: None,
             service: Service::of_environment(),
@@ -424,7 +428,8 @@ impl Shell {
             return;
         };
         if gone && !ended {
-            // a supervisor that went without a word: power, memory that ran out, a full disk
+            // a supervisor that went without a word: power, memory that ran out, a full disk, a kill
+            kill_left_behind(&self.traces(job));
             let written = dir.close_lost();
             ended = written.is_ok();
             let again = Watch::Lost(Instant::now() + RETRY);
@@ -450,6 +455,18 @@ impl Shell {
                 supervised.wait();
             }
             self.log_end(job);
+        }
+    }
+
+    /// How the processes of a job are found whose supervisor is not there any more.
+    fn traces(&self, job: JobId) -> Traces {
+        let supervisors = self.running.values().filter_map(|watch| match watch {
+            Watch::Supervised(supervised) => Some(supervised.child.as_ref()?.id() as i32),
+            Watch::Adopted | Watch::Lost(_) => None,
+        });
+        Traces {
+            supervisors: self.has_supervisors_only.then(|| supervisors.collect()),
+            ..self.jobs.job(job).traces()
         }
     }
 
@@ -656,6 +673,13 @@ impl Shell {
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
         }
     }
+}
+
+/// Has this process become the parent of what supervisors leave behind. False where there is more below it than those: a
+/// container's first process gets all that is left, and a script that became this one may have started something before.
+fn adopt_orphans() -> bool {
+    let is_first = std::process::id() == 1;
+    !is_first && !has_children() && nix::sys::prctl::set_child_subreaper(true).is_ok()
 }
 
 /// Jobs of a user that is not there fail; the time to hear of it is not the first job.

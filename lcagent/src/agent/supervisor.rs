@@ -23,7 +23,9 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::contain::{Account, FilesAs, Group, contain, environment, kill_all, reap, terminate};
+use super::contain::{
+    Account, FilesAs, Group, Leader, contain, environment, kill_all, mark, reap, terminate,
+};
 use super::job::{JobDir, append_whole};
 use super::unix_now_ms;
 use crate::datagram::JobId;
@@ -201,12 +203,12 @@ fn start(
     log: &mut Log,
     send: SyncSender<Event>,
 ) -> io::Result<(Pid, Option<Group>, Duration)> {
-    let (run, permit, program) = dir.read()?;
+    let (run, permit, program, stream) = dir.read()?;
     log.left = permit.output;
     let account = Account::find(permit.user.as_deref())?;
-    let name = dir.path().file_name().unwrap_or_default().to_string_lossy();
+    let name = dir.path().file_name().unwrap_or_default();
     let group = files
-        .with_own_rights(|| Group::create(&name))?
+        .with_own_rights(|| Group::create(name))?
         .inspect_err(|e| tracing::debug!("no control group: {e}"))
         .ok();
     let script = run.script.as_deref().map(in_memory).transpose()?;
@@ -216,6 +218,11 @@ fn start(
         (None, None) => run.arguments[0].clone(),
     };
     let mut command = prepare(dir, files, &run, &account, program);
+    // behind what the operator gives: it is how the job is found if this process goes
+    command.envs(stream.map(mark));
+    let group_path = group.as_ref().map(|group| group.path.clone());
+    // before anything runs: a supervisor may go at any moment
+    dir.note_traces(None, group_path.clone())?;
     contain(&mut command, &account, group.as_ref(), permit.memory);
     let spawned = files.with_own_rights(|| {
         let spawned = command.spawn();
@@ -226,6 +233,8 @@ fn start(
     log.write(&started)?;
     poke();
     let leader = Pid::from_raw(child.id() as i32);
+    // without it the mark is left
+    let _ = dir.note_traces(Leader::of(leader), group_path);
     converse(&mut child, run.stdin, &send)?;
     thread::Builder::new().spawn(move || {
         // nobody is left to hear it once the supervisor has ended

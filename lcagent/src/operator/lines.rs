@@ -291,6 +291,9 @@ mod tests {
     }
 
     proptest! {
+        // each has a long line
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// Whatever the pieces are and who says something between: the lines of each are what it said.
         #[test]
         fn nothing_is_altered(

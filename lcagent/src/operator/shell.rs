@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -15,6 +17,7 @@ use librecast::id::{IdError, PeerId, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::units::count;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -107,7 +110,7 @@ impl Session {
             signal: AtomicI32::new(0),
         });
         let noted = Arc::clone(&interrupt);
-        on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
+        on_signals(&ending_signals(), move |signal| {
             if noted.signal.swap(signal as i32, Ordering::Relaxed) != 0 {
                 // the second time nothing is tidied up
                 std::process::exit(exit_of(signal as i32) as i32);
@@ -205,46 +208,18 @@ impl Session {
         let key = SecretKey::from_seed(&self.key.seed());
         let mut operator = Operator::new(key, signed, settings, Instant::now());
         let mut answered = Vec::new();
-        let mut interrupted = None;
-        let mut progress = None;
-        loop {
-            let now = Instant::now();
-            operator.handle_timeout(now);
-            if operator.is_over(now) {
-                operator.finish();
+        let followed = self.follow(&mut operator, what, |event| {
+            if let Event::Appeared { id, node, .. } = event {
+                answered.push((id.key, node.clone()));
             }
-            while let Some(output) = operator.poll_output() {
-                match output {
-                    Output::Channel(datagram) => self.send(&datagram),
-                    Output::Event(event) => {
-                        if let Event::Appeared { id, node, .. } = &event {
-                            answered.push((id.key, node.clone()));
-                        }
-                        show(job, &event)?;
-                    }
-                }
-            }
-            if operator.is_over(now) {
-                break;
-            }
-            let far = operator.progress();
-            if progress.replace(far) != Some(far) {
-                show(job, &Event::Progress(far))?;
-            }
-            let signal = self.interrupt.signal.load(Ordering::Relaxed);
-            if signal != 0 {
-                interrupted = Some(exit_of(signal));
-                if let What::Run(_) = what {
-                    self.cancel(options, job)?;
-                }
-                break;
-            }
-            self.wait(operator.poll_timeout())?;
-            self.network.look_at_interfaces(Instant::now())?;
-            self.network.receive(|datagram, ingress| {
-                operator.handle_datagram(datagram, ingress.source, Instant::now());
-            })?;
+            show(job, event)
+        });
+        // whatever takes the operator away: nobody waits for the jobs any more
+        let has_gone = !matches!(followed, Ok(None));
+        if has_gone && matches!(what, What::Run(_)) {
+            self.cancel(options, job)?;
         }
+        let interrupted = followed?;
         self.book.note(&self.channel, &answered)?;
         if meeting && interrupted.is_none() && !answered.is_empty() {
             self.book
@@ -266,6 +241,49 @@ impl Session {
             answered,
             interrupted,
         })
+    }
+
+    /// Until the command is over, or a signal comes: then its exit code.
+    fn follow(
+        &mut self,
+        operator: &mut Operator,
+        what: &What,
+        mut show: impl FnMut(&Event) -> io::Result<()>,
+    ) -> anyhow::Result<Option<Exit>> {
+        let mut progress = None;
+        loop {
+            let now = Instant::now();
+            operator.handle_timeout(now);
+            if operator.is_over(now) {
+                operator.finish();
+            }
+            while let Some(output) = operator.poll_output() {
+                match output {
+                    Output::Channel(datagram) => self.send(&datagram),
+                    Output::Event(event) => show(&event)?,
+                }
+            }
+            if operator.is_over(now) {
+                return Ok(None);
+            }
+            let far = operator.progress();
+            if progress.replace(far) != Some(far) {
+                show(&Event::Progress(far))?;
+            }
+            let signal = self.interrupt.signal.load(Ordering::Relaxed);
+            if signal != 0 {
+                return Ok(Some(exit_of(signal)));
+            }
+            let has_reader = self.wait(operator.poll_timeout())?;
+            // what is ordered beside jobs is to be done whoever reads of it
+            if !has_reader && matches!(what, What::Run(_)) {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+            }
+            self.network.look_at_interfaces(Instant::now())?;
+            self.network.receive(|datagram, ingress| {
+                operator.handle_datagram(datagram, ingress.source, Instant::now());
+            })?;
+        }
     }
 
     /// Waits until then; the exit code if a signal comes first. Interfaces that come up are listened to meanwhile.
@@ -337,18 +355,24 @@ impl Session {
         self.network.send(agent_group(&self.channel), 0, datagram);
     }
 
-    fn wait(&self, until: Instant) -> io::Result<()> {
+    /// Until something comes or it is time; whether standard output still has a reader.
+    fn wait(&self, until: Instant) -> io::Result<bool> {
         let patience = until.saturating_duration_since(Instant::now());
         let turn = patience.min(Duration::from_secs(1));
-        let mut fds: Vec<PollFd<'_>> = self
-            .network
-            .fds()
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
-        let wake = std::os::fd::AsFd::as_fd(&self.interrupt.wake);
-        fds.push(PollFd::new(wake, PollFlags::POLLIN));
+        let stdout = io::stdout();
+        // errors are told unasked
+        let mut fds = vec![PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let ours = self.network.fds();
+        fds.extend(ours.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.push(PollFd::new(self.interrupt.wake.as_fd(), PollFlags::POLLIN));
         match ppoll(&mut fds, Some(TimeSpec::from_duration(turn)), None) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Ok(_) => {
+                let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+                Ok(fds[0]
+                    .revents()
+                    .is_none_or(|events| !events.intersects(gone)))
+            }
+            Err(nix::Error::EINTR) => Ok(true),
             Err(e) => Err(e.into()),
         }
     }
@@ -382,8 +406,26 @@ fn refuse_unaccepted(expected: &[&Entry]) -> Result<(), ExitError> {
     Err(ExitError::new(Exit::NotPermitted, message))
 }
 
+/// Signals by which an operator goes away; a terminal that is closed sends SIGHUP. Who ignores that one, as nohup does, or
+/// SIGQUIT stays.
+fn ending_signals() -> Vec<Signal> {
+    let mut signals = vec![Signal::SIGINT, Signal::SIGTERM];
+    let more = [Signal::SIGHUP, Signal::SIGQUIT].into_iter();
+    signals.extend(more.filter(|signal| !is_ignored(*signal)));
+    signals
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: asks only, as nothing new is given; what it fills is read only when it says that it has
+    unsafe {
+        libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
 fn exit_of(signal: i32) -> Exit {
-    if signal == Signal::SIGINT as i32 {
+    if [Signal::SIGINT as i32, Signal::SIGQUIT as i32].contains(&signal) {
         Exit::Interrupted
     } else {
         Exit::Terminated

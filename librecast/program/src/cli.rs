@@ -1,7 +1,7 @@
 //! What the three command lines have in common: exit codes and logging.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use tracing::field::{Field, Visit};
@@ -69,7 +69,8 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             if !is_broken_pipe(&error) {
-                eprintln!("{program}: {error:#}");
+                // a reader of stderr that has gone must not change the exit code: complaining there would panic
+                let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
             }
             let exit = error
                 .chain()
