@@ -390,14 +390,21 @@ impl Engine {
                 self.unflushed = true;
                 let database = &self.database;
                 let gateway = &mut self.gateway;
-                gateway.admit_mld(interface, mac, now).and_then(|()| {
-                    let is_gateway = |source: Ipv6Addr| {
-                        let origin = OriginId::of(source);
-                        database.is_gateway(origin) || gateway.is_reporter(source)
-                    };
-                    self.membership
-                        .handle_mld(interface, &packet, (node, is_gateway), outbox, now)
-                })
+                gateway
+                    .admit_mld(interface, (mac, packet.len()), now)
+                    .and_then(|()| {
+                        let is_gateway = |source: Ipv6Addr| {
+                            let origin = OriginId::of(source);
+                            database.is_gateway(origin) || gateway.is_reporter(source)
+                        };
+                        self.membership.handle_mld(
+                            interface,
+                            &packet,
+                            (node, is_gateway),
+                            outbox,
+                            now,
+                        )
+                    })
             }
             Class::Dropped(DropReason::LinkControl) => {
                 self.unflushed = true;

@@ -51,14 +51,16 @@ const OTHER_PATH: Duration = Duration::from_secs(60);
 const PROBE_RATE: Rate = Rate::per_second(200, 200);
 /// Packet Too Big, to all hosts of a LAN.
 const ERROR_RATE: Rate = Rate::per_second(100, 20);
-/// Changes of joins by one host, and by all hosts of a LAN.
+/// Changes of joins by one host, and by all hosts of a LAN; a message counts for each [`JOIN_COST`] bytes of it.
 const JOIN_RATE: Rate = Rate::per_second(200, 1_000);
 const LAN_JOIN_RATE: Rate = Rate::per_second(2_000, 5_000);
+/// In bytes: a report has a record in each 20 bytes, or a source in each 16. Chosen: one that joins a group counts once.
+const JOIN_COST: usize = 256;
 /// Hosts whose joins are counted. Chosen.
 const MAX_JOINERS: usize = 4_096;
 /// How long an interface is left out after a PROBE of this node was heard there.
 const SAME_LAN: Duration = Duration::from_secs(5);
-/// Multicast DNS of all hosts of a LAN, and into it. Chosen: a reflector that leads back here costs no more.
+/// Multicast DNS of all hosts of a LAN, and as much into it. Chosen: a reflector that leads back here costs no more.
 const MDNS_RATE: Rate = Rate::per_second(200, 400);
 /// Between two Multicast Router Advertisements (RFC 4286 §6).
 const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);
@@ -142,7 +144,9 @@ struct Lan {
     advertiser: Advertiser,
     /// The prefix that is advertised has changed.
     has_new_prefix: bool,
-    recent_mdns: mdns::Recent,
+    /// What hosts said, and what was said to them: neither fills the other's table.
+    heard_mdns: mdns::Recent,
+    injected_mdns: mdns::Recent,
     /// When routers are advertised to snooping switches (RFC 4286).
     next_advertisement: Instant,
     /// Another gateway came, maybe with hosts of its own: they are to be asked.
@@ -152,6 +156,7 @@ struct Lan {
     errors: Bucket,
     joins: Bucket,
     mdns: Bucket,
+    mdns_out: Bucket,
     joiners: BTreeMap<MacAddress, Bucket>,
     /// Hosts that reach this LAN without the network, and until when that is believed.
     other_paths: BTreeMap<OriginId, Instant>,
@@ -202,7 +207,8 @@ impl Gateway {
             same_until: None,
             advertiser: Advertiser::new(nonce),
             has_new_prefix: false,
-            recent_mdns: mdns::Recent::new((seed, id.0.into())),
+            heard_mdns: mdns::Recent::new((seed, id.0.into())),
+            injected_mdns: mdns::Recent::new((seed, id.0.into())),
             next_advertisement: now,
             has_company: false,
             out: Bucket::full(now),
@@ -210,6 +216,7 @@ impl Gateway {
             errors: Bucket::full(now),
             joins: Bucket::full(now),
             mdns: Bucket::full(now),
+            mdns_out: Bucket::full(now),
             joiners: BTreeMap::new(),
             other_paths: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -398,11 +405,11 @@ impl Gateway {
     pub fn admit_mld(
         &mut self,
         id: LocalInterfaceId,
-        mac: MacAddress,
+        (mac, len): (MacAddress, usize),
         now: Instant,
     ) -> Result<(), DropReason> {
         let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
-        let result = lan.admit_mld(mac, now);
+        let result = lan.admit_mld((mac, len), now);
         lan.count("mld", result)
     }
 }
@@ -549,23 +556,32 @@ impl Lan {
             return Err(DropReason::LanStandby);
         }
         let message = mdns::message(packet).ok_or(DropReason::LanBadMdns)?;
-        if self.recent_mdns.is_repeated(&message, now) {
+        if self.is_repeated(&message, now) {
             return Err(DropReason::LanMdnsRepeated);
         }
         self.senders.admit(flow.source, mac, packet.len(), now)?;
-        if self.mdns.take(MDNS_RATE, 1, now) {
-            Ok(message)
-        } else {
-            Err(DropReason::LanRate)
+        if !self.mdns.take(MDNS_RATE, 1, now) {
+            return Err(DropReason::LanRate);
         }
+        self.heard_mdns.remember(&message, now);
+        Ok(message)
+    }
+
+    /// Whether another gateway or a reflector says again what this one has just carried, in either direction.
+    fn is_repeated(&self, message: &[u8], now: Instant) -> bool {
+        self.heard_mdns.has(message, now) || self.injected_mdns.has(message, now)
     }
 
     /// A message of multicast DNS, as this gateway says it on the LAN.
     fn mdns_frame(&mut self, packet: &[u8], now: Instant) -> Result<LanFrame, DropReason> {
         let message = mdns::message(packet).ok_or(DropReason::LanBadMdns)?;
-        if self.recent_mdns.is_repeated(&message, now) {
+        if self.is_repeated(&message, now) {
             return Err(DropReason::LanMdnsRepeated);
         }
+        if !self.mdns_out.take(MDNS_RATE, 1, now) {
+            return Err(DropReason::LanRate);
+        }
+        self.injected_mdns.remember(&message, now);
         let packet = mdns::packet(self.settings.link_local, &message);
         Ok(LanFrame::Link(packet.into()))
     }
@@ -621,7 +637,12 @@ impl Lan {
     }
 
     /// A host is known by its Ethernet address: forging IPv6 sources gains it nothing.
-    fn admit_mld(&mut self, mac: MacAddress, now: Instant) -> Result<(), DropReason> {
+    fn admit_mld(
+        &mut self,
+        (mac, len): (MacAddress, usize),
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let cost = len.div_ceil(JOIN_COST) as u64;
         if self.joiners.len() >= MAX_JOINERS && !self.joiners.contains_key(&mac) {
             self.joiners
                 .retain(|_, bucket| bucket.left(JOIN_RATE, now) < JOIN_RATE.burst());
@@ -630,7 +651,7 @@ impl Lan {
             }
         }
         let bucket = self.joiners.entry(mac).or_insert_with(|| Bucket::full(now));
-        if bucket.take(JOIN_RATE, 1, now) && self.joins.take(LAN_JOIN_RATE, 1, now) {
+        if bucket.take(JOIN_RATE, cost, now) && self.joins.take(LAN_JOIN_RATE, cost, now) {
             Ok(())
         } else {
             Err(DropReason::LanJoinLimited)

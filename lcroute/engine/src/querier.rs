@@ -36,6 +36,9 @@ const UNTRACKED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// General queries out of turn are at least this far apart.
 const MIN_QUERY_GAP: Duration = Duration::from_secs(1);
+/// Reporters of all groups, and sources that they list, that are tracked one by one: some 10 MB. Hosts have any number of
+/// addresses, and groups times reporters times sources would be gigabytes. Who comes later is one of the crowd of its group.
+const MAX_TRACKED: usize = 131_072;
 /// Group-specific queries that wait for their repeat.
 const MAX_PROBES: usize = 1_024;
 
@@ -78,6 +81,8 @@ pub struct Querier {
     other: Option<(Ipv6Addr, Instant)>,
     max_groups: usize,
     max_reporters: usize,
+    /// Reporters and their sources, of all groups.
+    tracked: usize,
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
     deadlines: BTreeSet<(Instant, Ipv6Addr)>,
     /// Groups that changed since the last [`Self::take_changes`], with what was joined before.
@@ -102,6 +107,7 @@ impl Querier {
             groups: Table::new(seed),
             max_groups,
             max_reporters,
+            tracked: 0,
             deadlines: BTreeSet::new(),
             changed: BTreeMap::new(),
             queries: Vec::new(),
@@ -250,7 +256,19 @@ impl Querier {
         let reporters = known.as_ref().map_or(0, |g| g.reporters.len());
         let state = known.and_then(|g| g.reporters.remove(&reporter));
         let is_new = state.is_none();
-        let (state, probe) = change(state);
+        let before = state.as_ref().map_or(0, Reporter::size);
+        self.tracked -= before;
+        let (mut state, probe) = change(state);
+        let after = state.as_ref().map_or(0, Reporter::size);
+        let is_too_much = after > before && self.tracked + after > MAX_TRACKED;
+        let reporter = if is_too_much {
+            // more is delivered rather than less
+            let expires = now + self.timing.listening_interval();
+            state = Some(Reporter::everything(expires));
+            UNTRACKED
+        } else {
+            reporter
+        };
         let full = reporters == 0 && self.groups.len() >= self.max_groups;
         if is_new && state.is_some() && full {
             return Err(DropReason::GroupLimit);
@@ -279,7 +297,9 @@ impl Querier {
             traffic: Traffic::default(),
         });
         if let Some(state) = state {
-            entry.reporters.insert(reporter, state);
+            self.tracked += state.size();
+            let replaced = entry.reporters.insert(reporter, state);
+            self.tracked -= replaced.map_or(0, |replaced| replaced.size());
         }
         self.settle(group);
     }
@@ -373,10 +393,12 @@ impl Querier {
             return;
         };
         let reporters = std::mem::take(&mut entry.reporters);
+        self.tracked -= size(&reporters);
         entry.reporters = reporters
             .into_iter()
             .filter_map(|(r, state)| Some((r, state.at(now)?)))
             .collect();
+        self.tracked += size(&entry.reporters);
         // its deadline was taken out: any next one is earlier than this
         entry.wake = now + self.timing.listening_interval() * 2;
         self.settle(group);
@@ -407,6 +429,7 @@ impl Querier {
             .filter(|g| !carried(*g))
         {
             if let Some(entry) = self.groups.get_mut(&group) {
+                self.tracked -= size(&entry.reporters);
                 entry.reporters.clear();
             }
             self.settle(group);
@@ -462,6 +485,10 @@ impl Querier {
     pub fn pending(&self) -> usize {
         self.probes.len() + self.deadlines.len()
     }
+}
+
+fn size(reporters: &BTreeMap<Ipv6Addr, Reporter>) -> usize {
+    reporters.values().map(Reporter::size).sum()
 }
 
 fn query(
@@ -757,6 +784,36 @@ mod tests {
 
     fn group(n: u16) -> Ipv6Addr {
         Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n)
+    }
+
+    #[test]
+    fn groups_times_reporters_times_sources_are_bounded() {
+        let mut b = Bench::new();
+        b.querier = Querier::new(Timing::LAN, (16_384, 64), 1);
+        b.querier.start(b.now);
+        let sources: Vec<_> = (0..64).map(source).collect();
+        let tracked = |b: &Bench| {
+            let groups = b.querier.groups().into_iter();
+            groups
+                .map(|g| size(&b.querier.groups.get(&g).unwrap().reporters))
+                .sum::<usize>()
+        };
+        for n in 0..4_000 {
+            let who = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n % 64);
+            for kind in [IsEx, Block, IsIn] {
+                let record = Record::new(kind, group(n), sources.clone());
+                b.querier.handle_record(who, &record, b.now).unwrap();
+            }
+        }
+        assert_eq!(tracked(&b), b.querier.tracked);
+        // those that are not tracked one by one take an entry for each group
+        assert!((MAX_TRACKED..MAX_TRACKED + 4_000).contains(&b.querier.tracked));
+        assert_eq!(b.querier.len(), 4_000, "nobody is refused for that");
+        assert_eq!(b.querier.filter(group(3_999)), Some(&SourceFilter::all()));
+        b.querier.retain(|g| g == group(3_999));
+        assert_eq!((b.querier.tracked, tracked(&b)), (1, 1));
+        b.after(Timing::LAN.listening_interval() + secs(1));
+        assert_eq!((b.querier.tracked, b.querier.len()), (0, 0));
     }
 
     #[test]

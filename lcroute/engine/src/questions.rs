@@ -53,15 +53,21 @@ impl Engine {
     }
 
     fn snapshot_groups(&self) -> Vec<GroupSnapshot> {
-        self.groups()
-            .into_iter()
-            .map(|group| self.snapshot_group(group))
+        // a member can join thousands of groups, and found as many trees: only those of a group are looked at
+        let mut roots = BTreeMap::<_, Vec<_>>::new();
+        for (root, group) in self.forwarding.trees.keys() {
+            roots.entry(group).or_default().push(root);
+        }
+        let roots_of = |group| roots.get(&group).map_or(&[][..], Vec::as_slice);
+        let groups = self.groups().into_iter();
+        groups
+            .map(|group| self.snapshot_group(group, roots_of(group)))
             .collect()
     }
 
-    fn snapshot_group(&self, group: Ipv6Addr) -> GroupSnapshot {
+    fn snapshot_group(&self, group: Ipv6Addr, roots: &[OriginId]) -> GroupSnapshot {
         let local_filter = self.membership.filter(group);
-        let roots = || self.forwarding.trees.roots();
+        let roots = || roots.iter().copied();
         let on_trees = roots().filter_map(|root| self.forwarding.trees.traffic(root, group));
         let traffic: Vec<_> = on_trees.collect();
         let local: Vec<_> = self.membership.traffic(group).collect();

@@ -976,10 +976,11 @@ fn a_second_interface_on_one_lan_is_left_out_and_a_recorded_probe_does_that_to_n
 }
 
 /// A host asks by multicast DNS who has a name.
-fn question(lan: usize, host: usize, name: u8) -> (MacAddress, Bytes) {
+fn question(lan: usize, host: usize, name: u16) -> (MacAddress, Bytes) {
     let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     // one label; an address; asked for by unicast
-    message.extend([1, name, 0, 0, 28, 0x80, 1]);
+    let [high, low] = name.to_be_bytes();
+    message.extend([2, high, low, 0, 0, 28, 0x80, 1]);
     let packet = udp_packet(reporter(lan, host), MDNS, (5_353, 255), &message);
     (mac(lan, 0x100 + host as u16), packet.into())
 }
@@ -997,7 +998,7 @@ fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
     w.run(secs(1));
     w.said.retain(|(_, packet)| packet[24..40] == MDNS.octets());
     assert!(w.said.is_empty());
-    let (from, packet) = question(0, 1, b'a');
+    let (from, packet) = question(0, 1, 1);
     let again = (from, packet.clone());
     w.queue.push(w.now, Event::Frame(0, from, packet));
     w.run(ms(100));
@@ -1015,7 +1016,7 @@ fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
     assert_eq!(said[8..24], gateway.octets());
     assert!(Datagram::of_packet(said).is_some());
     // and back
-    let (from, packet) = question(1, 1, b'b');
+    let (from, packet) = question(1, 1, 2);
     w.queue.push(w.now, Event::Frame(1, from, packet));
     w.run(ms(100));
     assert_eq!((w.said.len(), w.said[1].0), (2, 0));
@@ -1039,6 +1040,63 @@ fn multicast_dns_that_another_reflector_brings_back_ends() {
     }
     w.run(secs(10));
     assert!(w.said.len() < 30, "{}", w.said.len());
+}
+
+#[test]
+fn multicast_dns_is_bounded_in_each_direction_and_neither_mutes_the_other() {
+    let mut w = World::new(&[1, 1, 1, 1]);
+    w.set_all(&|s| s.reflect_mdns = true);
+    w.run(secs(5));
+    w.join(0, 0, MDNS);
+    w.run(secs(1));
+    let said = |w: &World| {
+        let here = w
+            .said
+            .iter()
+            .filter(|(lan, p)| *lan == 0 && p[24..40] == MDNS.octets());
+        here.count()
+    };
+    // each of three LANs may say 400 at once, and so much may come into one
+    for (lan, name) in (1..4).flat_map(|lan| (0..400).map(move |name| (lan, name))) {
+        let (from, packet) = question(lan, 1, 1_000 * lan as u16 + name);
+        w.queue.push(w.now, Event::Frame(lan, from, packet));
+    }
+    w.run(ms(100));
+    assert!((400..=440).contains(&said(&w)), "{}", said(&w));
+    // a host that says more than is carried keeps nobody from being heard
+    w.run(secs(5));
+    for name in 0..2_000 {
+        let (from, packet) = question(0, 1, 10_000 + name);
+        w.queue.push(w.now, Event::Frame(0, from, packet));
+    }
+    w.run(ms(100));
+    let before = said(&w);
+    let (from, packet) = question(1, 1, 20_000);
+    w.queue.push(w.now, Event::Frame(1, from, packet));
+    w.run(ms(100));
+    assert_eq!(said(&w), before + 1);
+}
+
+#[test]
+fn reports_cost_a_host_what_is_in_them() {
+    let mut w = World::new(&[1]);
+    w.run(secs(5));
+    let records: Vec<_> = (0..60u16)
+        .map(|n| Record::new(RecordType::ModeIsExclude, group(n), vec![]))
+        .collect();
+    let [packet] = &mld::report_packets(reporter(0, 1), &records, 1_500)[..] else {
+        panic!("one report");
+    };
+    let packet = Bytes::from(packet.clone());
+    for _ in 0..1_000 {
+        let frame = Event::Frame(0, mac(0, 0x101), packet.clone());
+        w.queue.push(w.now, frame);
+    }
+    w.run(ms(10));
+    let counters = w.lan(0).counters;
+    // 1,256 bytes each
+    assert!((200..=210).contains(&counters["mld"]), "{counters:?}");
+    assert_eq!(counters["lan_join_limited"], 1_000 - counters["mld"]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ const HOP_LIMIT: u8 = 255;
 const WANTS_UNICAST: u8 = 0x80;
 /// Nothing is said twice within this time (RFC 6762 §6). What is comes from another gateway or reflector.
 const REPEATED: Duration = Duration::from_secs(1);
-/// Messages that are remembered for so long. Chosen: more than pass.
+/// Messages that are remembered for so long. Chosen: more than the rates of a LAN let pass.
 const MAX_RECENT: usize = 1_024;
 
 /// A message that can be said on another link. Whoever asks from another port wants an answer that only its own link can give
@@ -99,17 +99,24 @@ impl Recent {
         }
     }
 
-    /// Whether a message was said a moment ago. If not, it is now.
-    pub fn is_repeated(&mut self, message: &[u8], now: Instant) -> bool {
+    /// Whether a message was said a moment ago.
+    pub fn has(&self, message: &[u8], now: Instant) -> bool {
+        let at = self.messages.get(&self.sum(message));
+        at.is_some_and(|at| now < *at + REPEATED)
+    }
+
+    /// A message is said now. Above the bound it is forgotten: callers say less than that in a second.
+    pub fn remember(&mut self, message: &[u8], now: Instant) {
         self.messages.retain(|_, at| now < *at + REPEATED);
+        if self.messages.len() < MAX_RECENT {
+            self.messages.insert(self.sum(message), now);
+        }
+    }
+
+    fn sum(&self, message: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
         hasher.write(message);
-        let sum = hasher.finish();
-        if self.messages.contains_key(&sum) || self.messages.len() >= MAX_RECENT {
-            return true;
-        }
-        self.messages.insert(sum, now);
-        false
+        hasher.finish()
     }
 }
 
@@ -160,12 +167,13 @@ mod tests {
     fn nothing_is_said_twice_in_a_second() {
         let now = start();
         let mut recent = Recent::new((1, 2));
-        assert!(!recent.is_repeated(b"a", now));
-        assert!(!recent.is_repeated(b"b", now));
-        assert!(recent.is_repeated(b"a", now + REPEATED / 2));
-        assert!(!recent.is_repeated(b"a", now + REPEATED));
+        assert!(!recent.has(b"a", now));
+        recent.remember(b"a", now);
+        assert!(!recent.has(b"b", now));
+        assert!(recent.has(b"a", now + REPEATED / 2));
+        assert!(!recent.has(b"a", now + REPEATED));
         for n in 0..2 * MAX_RECENT {
-            recent.is_repeated(&n.to_be_bytes(), now + REPEATED);
+            recent.remember(&n.to_be_bytes(), now + REPEATED);
         }
         assert_eq!(recent.messages.len(), MAX_RECENT);
     }

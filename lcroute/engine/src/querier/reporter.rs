@@ -34,6 +34,14 @@ impl Reporter {
         }
     }
 
+    /// How much of the table it takes: itself, and its sources.
+    pub fn size(&self) -> usize {
+        1 + match self {
+            Self::Include(sources) => sources.len(),
+            Self::Exclude { sources, .. } => sources.len(),
+        }
+    }
+
     pub fn next_expiry(&self) -> Option<Instant> {
         match self {
             Self::Include(sources) => sources.values().min().copied(),
@@ -61,7 +69,7 @@ impl Reporter {
     }
 
     /// EXCLUDE{} in place of more sources than are kept.
-    fn everything(expires: Instant) -> Self {
+    pub fn everything(expires: Instant) -> Self {
         Self::Exclude {
             sources: BTreeSet::new(),
             expires,
