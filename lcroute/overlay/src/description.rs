@@ -132,13 +132,17 @@ impl Candidate {
     }
 }
 
+/// Leaves out addresses of the network itself: a link over them would lead through itself.
+pub(crate) fn keep_outside(candidates: &mut Vec<Candidate>, network: &NetworkId) {
+    let prefix = network_prefix(network);
+    let is_inside = |ip| matches!(ip, IpAddr::V6(ip) if ip.octets().starts_with(&prefix));
+    candidates.retain(|candidate| !is_inside(candidate.addr.ip()));
+}
+
 impl Description {
-    /// Without addresses of the network itself: a link over them would lead through itself.
+    /// Without addresses of the network itself.
     pub(crate) fn outside(mut self, network: &NetworkId) -> Self {
-        let prefix = network_prefix(network);
-        let is_inside = |ip| matches!(ip, IpAddr::V6(ip) if ip.octets().starts_with(&prefix));
-        self.candidates
-            .retain(|candidate| !is_inside(candidate.addr.ip()));
+        keep_outside(&mut self.candidates, network);
         self
     }
 

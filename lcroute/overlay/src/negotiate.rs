@@ -22,6 +22,7 @@ use crate::event::{CarrierId, CarrierKind, EndReason, Event, PeerState};
 use crate::parts::Parts;
 use crate::peer::{LINGER, Link, Offered, Peer, Restart, Waiting};
 use crate::presence::Reachable;
+use crate::straight::Straight;
 use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
 /// A request within this time after our own offer or request has crossed it. Chosen: longer than most messages take.
@@ -492,7 +493,8 @@ impl Peer {
         sealed: &bytes::Bytes,
         parts: &mut Parts<C>,
     ) {
-        let places = parts.places.of(&self.id, parts.now);
+        let datagrams = Straight::count(sealed);
+        let places = parts.places.of(&self.id, datagrams, parts.now);
         if places.is_empty() {
             return;
         }

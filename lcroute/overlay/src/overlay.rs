@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::config::OverlayConfig;
 use crate::connections::{ConnectionEvent, Connections, Path};
+use crate::description::keep_outside;
 use crate::drops::DropReason;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
@@ -430,7 +431,7 @@ impl<C: Connections> Overlay<C> {
         self.observe(now);
         let parts = &mut self.parts;
         let unix = parts.clock.unix_now();
-        let record = match parts.rendezvous.open(sealed, unix) {
+        let mut record = match parts.rendezvous.open(sealed, unix) {
             Ok(record) => record,
             Err(reason) => {
                 parts.count(reason);
@@ -441,6 +442,8 @@ impl<C: Connections> Overlay<C> {
         if node == parts.own || self.is_expelled(&node) {
             return None;
         }
+        let network = self.parts.session.identity().network();
+        keep_outside(&mut record.candidates, &network);
         // a clock that is ahead of ours makes it good for no longer
         let left = record.until.saturating_sub(unix).min(RECORD_LIFETIME);
         let until = now + Duration::from_secs(left);

@@ -6,7 +6,7 @@
 //! that gets our record later, for as long as the record is good. No attempt of ICE is under way meanwhile.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use librecast::bucket::{Bucket, Rate};
 use librecast::id::PeerId;
@@ -29,7 +29,7 @@ const SLOW: Duration = Duration::from_secs(15);
 const HEARD_FOR: Duration = Duration::from_secs(60);
 /// Who was heard so lately is there and nowhere else.
 const IS_THERE: Duration = Duration::from_secs(5);
-/// Datagrams to addresses where nobody was heard: a record may name anybody's.
+/// Datagrams to addresses where nobody was heard: a record may name anybody's. A message is up to eight of them.
 const UNPROVEN: Rate = Rate::per_second(100, 400);
 
 /// Places of all peers.
@@ -94,7 +94,10 @@ impl Places {
         if known.is_some_and(|known| known.made > record.made) {
             return Learned::Older;
         }
-        let addresses: Vec<_> = record.candidates.iter().map(|c| c.addr).collect();
+        let addresses = record.candidates.iter().map(|c| c.addr);
+        let addresses: Vec<_> = addresses
+            .filter(|address| is_elsewhere(kind, address.ip()))
+            .collect();
         if known.is_none_or(|known| known.addresses != addresses) {
             (place.requests, place.next_request) = (0, now);
         }
@@ -161,10 +164,11 @@ impl Places {
         Some(self.peers.get(peer)?.record.as_ref()?.kind)
     }
 
-    /// Where a message to `peer` goes, and from which of our addresses, if that matters.
+    /// Where a message of so many datagrams to `peer` goes, and from which of our addresses, if that matters.
     pub(crate) fn of(
         &mut self,
         peer: &PeerId,
+        datagrams: usize,
         now: Instant,
     ) -> Vec<(Option<SocketAddr>, SocketAddr)> {
         let Some(place) = self.peers.get(peer) else {
@@ -179,10 +183,13 @@ impl Places {
         if let Some(known) = known
             && place.heard_within(IS_THERE, now).is_none()
         {
-            let others = known.addresses.iter();
+            let count = known.addresses.len();
+            // where there is not room for all, each has its turn
+            let first = place.requests as usize % count.max(1);
+            let others = known.addresses.iter().cycle().skip(first).take(count);
             let others = others.filter(|address| heard.is_none_or(|path| path.remote != **address));
             let unproven = &mut self.unproven;
-            let admitted = others.filter(|_| unproven.take(UNPROVEN, 1, now));
+            let admitted = others.filter(|_| unproven.take(UNPROVEN, datagrams as u64, now));
             all.extend(admitted.map(|address| (None, *address)));
         }
         all
@@ -226,6 +233,21 @@ impl Places {
             requests: 0,
             next_request: now,
         }))
+    }
+}
+
+/// Whether an address in a record of this carrier can be another host's. Of those that are good on one link only, IPv6's would
+/// need that link's name, and IPv4's are meant where the record came over that link or by hand.
+fn is_elsewhere(kind: CarrierKind, ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_usual = !matches!(ip.octets()[0], 0 | 127 | 224..);
+            is_usual && (kind != CarrierKind::Spool || !ip.is_link_local())
+        }
+        IpAddr::V6(ip) => {
+            let never = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+            !(never || ip.is_unicast_link_local())
+        }
     }
 }
 
@@ -308,19 +330,22 @@ mod tests {
         let (mut places, now) = (Places::new(start()), start());
         learn(&mut places, &record(peer(1), 1, 1..4), now);
         let all: Vec<_> = (1..4).map(|n| (None, address(n))).collect();
-        assert_eq!(places.of(&peer(1), now), all);
+        assert_eq!(places.of(&peer(1), 1, now), all);
         let path = Path {
             local: address(9),
             remote: address(7),
         };
         places.hear(peer(1), path, now);
         assert_eq!(places.at(address(7), now), Some(peer(1)));
-        assert_eq!(places.of(&peer(1), now), [(Some(address(9)), address(7))]);
+        assert_eq!(
+            places.of(&peer(1), 1, now),
+            [(Some(address(9)), address(7))]
+        );
         // it does not answer there any more: it may have moved
         let later = now + IS_THERE;
-        assert_eq!(places.of(&peer(1), later).len(), 4);
+        assert_eq!(places.of(&peer(1), 1, later).len(), 4);
         let later = now + HEARD_FOR;
-        assert_eq!(places.of(&peer(1), later), all);
+        assert_eq!(places.of(&peer(1), 1, later), all);
         assert_eq!(places.at(address(7), later), None);
     }
 
@@ -355,7 +380,7 @@ mod tests {
             learn(&mut places, &record(peer(0), 4, 2..3), now),
             Learned::Older
         );
-        assert_eq!(places.of(&peer(0), now), [(None, address(1))]);
+        assert_eq!(places.of(&peer(0), 1, now), [(None, address(1))]);
         for n in 1..MAX_PEERS as u32 {
             assert_eq!(
                 learn(&mut places, &record(peer(n), 5, 1..2), now),
@@ -375,12 +400,68 @@ mod tests {
         let mut sent = 0;
         for n in 0..1_000 {
             learn(&mut places, &record(peer(n), 1, 0..16), now);
-            sent += places.of(&peer(n), now).len();
+            sent += places.of(&peer(n), 1, now).len();
         }
         assert_eq!(sent, 400);
         assert_eq!(
-            places.of(&peer(1), now + Duration::from_millis(20)).len(),
+            places
+                .of(&peer(1), 1, now + Duration::from_millis(20))
+                .len(),
             2
         );
+    }
+
+    #[test]
+    fn a_message_costs_what_its_datagrams_do() {
+        let (mut places, now) = (Places::new(start()), start());
+        let mut sent = 0;
+        for n in 0..1_000 {
+            learn(&mut places, &record(peer(n), 1, 0..16), now);
+            sent += 6 * places.of(&peer(n), 6, now).len();
+        }
+        assert_eq!(sent, 396);
+        // who has more addresses than there is room for is tried at each of them
+        let (mut tried, mut later) = (std::collections::BTreeSet::new(), now);
+        while tried.len() < 16 {
+            assert!(later < now + Duration::from_secs(60), "{tried:?}");
+            later += Duration::from_millis(500);
+            places.take_due(&peer(1), true, later);
+            tried.extend(places.of(&peer(1), 6, later));
+        }
+    }
+
+    #[test]
+    fn a_record_names_no_address_of_this_host() {
+        let now = start();
+        let known = |kind, address: &str| {
+            let mut places = Places::new(now);
+            let mut record = record(peer(1), 1, 0..1);
+            record.candidates[0].addr = address.parse().unwrap();
+            places.learn(kind, &record, now + QUICK, now);
+            !places.of(&peer(1), 1, now).is_empty()
+        };
+        for never in [
+            "127.0.0.1:7",
+            "127.9.9.9:7",
+            "0.1.2.3:7",
+            "239.1.1.1:7",
+            "255.255.255.255:7",
+            "[::1]:7",
+            "[::]:7",
+            "[ff02::1]:7",
+            "[fe80::1]:7",
+        ] {
+            assert!(!known(CarrierKind::Lan, never), "{never}");
+        }
+        for address in [
+            "192.0.2.1:7",
+            "10.0.0.1:7",
+            "[2001:db8::1]:7",
+            "[fd00::1]:7",
+        ] {
+            assert!(known(CarrierKind::Spool, address), "{address}");
+        }
+        assert!(known(CarrierKind::Lan, "169.254.1.1:7"));
+        assert!(!known(CarrierKind::Spool, "169.254.169.254:7"));
     }
 }

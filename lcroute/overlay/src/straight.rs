@@ -55,6 +55,11 @@ impl Straight {
         }
     }
 
+    /// How many datagrams a sealed message takes.
+    pub(crate) fn count(sealed: &[u8]) -> usize {
+        sealed.len().div_ceil(PART)
+    }
+
     /// The datagrams of a sealed message; none if it is too long.
     pub(crate) fn datagrams(&self, sealed: &[u8], random: &mut Random) -> Vec<Bytes> {
         let parts: Vec<_> = sealed.chunks(PART).collect();
@@ -153,6 +158,7 @@ mod tests {
             let (sender, mut receiver) = (network(1), network(1));
             let mut datagrams = sender.datagrams(&sealed, &mut Random::new([1; 32]));
             prop_assert!(datagrams.iter().all(|d| d.len() < 1_200));
+            prop_assert_eq!(datagrams.len(), Straight::count(&sealed));
             if reversed {
                 datagrams.reverse();
             }
