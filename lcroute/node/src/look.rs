@@ -14,7 +14,13 @@ pub struct Look {
     pub links: Vec<(u32, u32, u16)>,
     /// What this node sends of each group.
     pub flows: Vec<Flow>,
+    /// Links, and groups of this node, for which there was no room.
+    #[serde(default)]
+    pub left_out: usize,
 }
+
+/// Links that a look has. Chosen: those of 128 nodes that all link with each other, and what a browser can still draw.
+const MAX_LINKS: usize = 8_192;
 
 /// A node on the map of the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,4 +57,74 @@ pub struct Edge {
     pub packets_s: f64,
     /// Their bytes.
     pub bytes_s: f64,
+}
+
+/// As many of the links between so many nodes as a look has, and how many are left out.
+pub(crate) fn fit(mut links: Vec<(u32, u32, u16)>, nodes: usize) -> (Vec<(u32, u32, u16)>, usize) {
+    let all = links.len();
+    if all > MAX_LINKS {
+        let mut degrees = vec![0; nodes];
+        for (a, b, _) in &links {
+            degrees[*a as usize] += 1;
+            degrees[*b as usize] += 1;
+        }
+        let mut room = vec![share(MAX_LINKS, degrees); nodes];
+        // a link takes room of one end, which has some
+        links.retain(|(a, b, _)| {
+            let end = [*a, *b].into_iter().find(|end| room[*end as usize] > 0);
+            end.map(|end| room[end as usize] -= 1).is_some()
+        });
+    }
+    let left_out = all - links.len();
+    (links, left_out)
+}
+
+/// How much each may have where all together get `room`: what one does not want is for the others.
+pub(crate) fn share(mut room: usize, mut wanted: Vec<usize>) -> usize {
+    wanted.sort_unstable();
+    let mut left = wanted.len();
+    for amount in wanted {
+        let share = room / left;
+        if amount > share {
+            return share;
+        }
+        (room, left) = (room - amount, left - 1);
+    }
+    usize::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_does_not_want_is_for_the_others() {
+        assert_eq!(share(10, vec![2, 3, 5]), usize::MAX);
+        assert_eq!(share(10, vec![9, 2, 9]), 4);
+        assert_eq!(share(2, vec![9, 9, 9]), 0);
+        assert_eq!(share(0, Vec::new()), usize::MAX);
+    }
+
+    #[test]
+    fn links_are_bounded_and_small_nodes_keep_theirs() {
+        let few = vec![(0, 1, 10), (1, 2, 10)];
+        assert_eq!(fit(few.clone(), 3), (few, 0));
+        let mesh = (1..600u32).flat_map(|b| (1..b).map(move |a| (a, b, 10)));
+        let mut links: Vec<_> = mesh.collect();
+        links.push((0, 1, 10));
+        let all = links.len();
+        let (shown, left_out) = fit(links, 600);
+        assert!(shown.len() <= MAX_LINKS && shown.len() > MAX_LINKS / 2);
+        assert_eq!(shown.len() + left_out, all);
+        assert!(shown.contains(&(0, 1, 10)));
+        let mut degrees = [0; 600];
+        shown.iter().for_each(|(a, b, _)| {
+            degrees[*a as usize] += 1;
+            degrees[*b as usize] += 1;
+        });
+        assert!(
+            degrees[1..].iter().all(|degree| *degree >= MAX_LINKS / 600),
+            "{degrees:?}"
+        );
+    }
 }

@@ -28,7 +28,7 @@ use crate::drops::DropReason;
 use crate::echo::Echoes;
 use crate::flows::{self, Due, Flows};
 use crate::keep::Keep;
-use crate::look::{Look, Router};
+use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
@@ -551,10 +551,12 @@ impl<C: Connections> Node<C> {
                 stub: self.engine.is_stub(origin),
             }
         };
+        let (links, left_out) = look::fit(links, routers.len());
         Look {
             routers: routers.into_iter().map(router).collect(),
             links,
             flows: self.flows.latest().rates(),
+            left_out,
         }
     }
 

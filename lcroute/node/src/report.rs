@@ -9,6 +9,7 @@
 
 use std::net::Ipv6Addr;
 
+use librecast::bucket::Rate;
 use librecast::id::OriginId;
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -21,8 +22,13 @@ const MAX_LEN: usize = 1_150;
 /// Most datagrams of one second; the busiest groups come first.
 const MAX_PARTS: usize = 8;
 const HEAD_LEN: usize = 7;
-const GROUP_LEN: usize = 18;
-const EDGE_LEN: usize = 20;
+/// Bytes of a group and of an edge.
+pub(crate) const GROUP_LEN: usize = 18;
+pub(crate) const EDGE_LEN: usize = 20;
+/// Bytes of groups and edges that the datagrams of one second hold: some 450 edges.
+pub(crate) const MAX_SECOND: usize = MAX_PARTS * (MAX_LEN - HEAD_LEN);
+/// Datagrams of one node that are read: those of a second may come late, with those of the next.
+pub(crate) const DATAGRAMS: Rate = Rate::per_second(MAX_PARTS as u64, 2 * MAX_PARTS as u64);
 
 /// What a node sends of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]

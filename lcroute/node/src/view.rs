@@ -3,33 +3,46 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use librecast::bucket::Bucket;
 use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
-use crate::look::Look;
-use crate::report::{GroupFlow, Report};
+use crate::look::{self, Look, share};
+use crate::report::{self, GroupFlow, Report};
 
 /// A node that says nothing for this long reports no more.
 const SILENCE: Duration = Duration::from_secs(4);
+/// Parts of one report come within this time: each second has the next.
+const WHOLE: Duration = Duration::from_secs(2);
 /// Nodes whose reports are kept; one in the link state is there for each.
 const MAX_NODES: usize = 4_096;
-/// Groups of one node that are kept.
-const MAX_GROUPS: usize = 512;
-/// Neighbours of one node that are kept for a group.
-const MAX_EDGES: usize = 512;
+/// Flows and edges that a page is shown, of all nodes together: some 500 kB of JSON. Chosen: of 300 nodes six groups with three
+/// neighbours each, and what a browser goes through within a second.
+const MAX_SHOWN: usize = 8_192;
 
 /// What other nodes have reported.
 #[derive(Debug, Default)]
 pub struct View {
     reports: BTreeMap<Ipv6Addr, Latest>,
     /// Nodes that were reachable at the last look: others are not listened to.
-    known: BTreeMap<Ipv6Addr, u64>,
+    known: BTreeMap<Ipv6Addr, Known>,
 }
 
+/// A node that may report.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    origin: u64,
+    datagrams: Bucket,
+}
+
+/// The report of a node's last second.
 #[derive(Debug)]
 struct Latest {
     report: Report,
-    at: Instant,
+    /// When its first part came.
+    began: Instant,
+    /// In bytes: more parts of the same second may say so much.
+    left: usize,
 }
 
 /// The network as a page shows it. Nodes are named by their place in the list.
@@ -41,6 +54,8 @@ pub struct Network {
     pub links: Vec<(u32, u32, u16)>,
     /// What nodes send over their links, as far as they say so.
     pub flows: Vec<Flow>,
+    /// Links, flows, edges and groups for which there was no room.
+    pub left_out: usize,
 }
 
 /// A node on the map.
@@ -85,55 +100,79 @@ pub struct Edge {
 }
 
 impl View {
-    /// A datagram on the group of reports. Nodes that cannot be reached, and what is no report, count for nothing: false.
+    /// A datagram on the group of reports. Nodes that cannot be reached, that send more than a report has, and what is no
+    /// report, count for nothing: false.
     pub fn take_report(&mut self, from: Ipv6Addr, bytes: &[u8], now: Instant) -> bool {
-        if !self.known.contains_key(&from) {
+        let Some(known) = self.known.get_mut(&from) else {
+            return false;
+        };
+        if !known.datagrams.take(report::DATAGRAMS, 1, now) {
             return false;
         }
         let Ok(report) = Report::decode(bytes) else {
             return false;
         };
-        match self.reports.get_mut(&from) {
-            Some(latest) if latest.report.second == report.second => {
-                latest.at = now;
-                merge(&mut latest.report.groups, report.groups);
-            }
-            // who starts anew counts from the beginning; what was overtaken is a second old
-            _ => {
-                self.reports.insert(from, Latest { report, at: now });
-            }
+        let latest = (self.reports.entry(from)).or_insert_with(|| Latest::new(&report, now));
+        // who starts anew counts from the beginning; what was overtaken is a second old
+        if latest.report.second != report.second || now >= latest.began + WHOLE {
+            *latest = Latest::new(&report, now);
         }
+        latest.merge(report.groups);
         true
     }
 
     /// The network now.
     pub fn show(&mut self, look: &Look, now: Instant) -> Network {
         let addresses = look.routers.iter().take(MAX_NODES);
-        self.known = addresses
-            .filter_map(|r| Some((r.address?, r.origin)))
-            .collect();
+        let known = addresses.filter_map(|router| {
+            let address = router.address?;
+            let before = self.known.get(&address);
+            let known = Known {
+                origin: router.origin,
+                datagrams: before.map_or(Bucket::full(now), |known| known.datagrams),
+            };
+            Some((address, known))
+        });
+        self.known = known.collect();
         let known = &self.known;
         self.reports.retain(|from, latest| {
-            known.contains_key(from) && now.saturating_duration_since(latest.at) < SILENCE
+            known.contains_key(from) && now.saturating_duration_since(latest.began) < SILENCE
         });
         let places: BTreeMap<u64, usize> =
             (look.routers.iter().map(|r| r.origin)).zip(0..).collect();
         let others = self.reports.iter().filter_map(|(from, latest)| {
-            let node = *places.get(self.known.get(from)?)?;
+            let node = *places.get(&self.known.get(from)?.origin)?;
             // this node's own flows are known firsthand
             (node != 0).then(|| (node, latest.report.rates()))
         });
         let all = std::iter::once((0, look.flows.clone())).chain(others);
-        let flows = all.flat_map(|(node, flows)| {
-            let places = &places;
-            flows.into_iter().map(move |flow| Flow {
-                node,
-                group: flow.group,
-                local: flow.local,
-                edges: edges(&flow.edges, places),
-            })
-        });
-        let flows = flows.collect();
+        let mut flows: Vec<(usize, Vec<look::Flow>)> = all.collect();
+        for flow in flows.iter_mut().flat_map(|(_, flows)| flows) {
+            flow.edges.retain(|edge| places.contains_key(&edge.to));
+        }
+        let sizes: Vec<_> = flows.iter().map(|(_, flows)| size(flows)).collect();
+        let share = share(MAX_SHOWN, sizes.clone());
+        let left_out = sizes.iter().map(|size| size.saturating_sub(share));
+        let left_out = look.left_out + left_out.sum::<usize>();
+        let mut shown = Vec::new();
+        for (node, flows) in flows {
+            let mut room = share;
+            for flow in flows {
+                let Some(edges_at_most) = room.checked_sub(1) else {
+                    break;
+                };
+                let edges = edges(&flow.edges, &places);
+                let edges = edges.take(edges_at_most).collect();
+                let flow = Flow {
+                    node,
+                    group: flow.group,
+                    local: flow.local,
+                    edges,
+                };
+                room -= 1 + flow.edges.len();
+                shown.push(flow);
+            }
+        }
         let nodes = look.routers.iter().zip(0..).map(|(router, place)| Node {
             id: format!("{:016x}", router.origin),
             peer_id: router.peer_id.map(|id| id.to_string()),
@@ -146,35 +185,71 @@ impl View {
         Network {
             nodes: nodes.collect(),
             links: look.links.clone(),
-            flows,
+            flows: shown,
+            left_out,
         }
     }
 }
 
-/// Those to nodes that can be reached.
-fn edges(edges: &[crate::look::Edge], places: &BTreeMap<u64, usize>) -> Vec<Edge> {
-    let edge = |edge: &crate::look::Edge| {
+impl Latest {
+    /// Nothing of this second yet.
+    fn new(report: &Report, now: Instant) -> Self {
+        Self {
+            report: Report {
+                groups: Vec::new(),
+                ..*report
+            },
+            began: now,
+            left: report::MAX_SECOND,
+        }
+    }
+
+    /// A part more. A neighbour stands in a group once, whatever the report says.
+    fn merge(&mut self, more: Vec<GroupFlow>) {
+        let known = &mut self.report.groups;
+        for flow in more {
+            let Some(left) = self.left.checked_sub(report::GROUP_LEN) else {
+                return;
+            };
+            self.left = left;
+            let at = known.iter().position(|k| k.group == flow.group);
+            let at = at.unwrap_or_else(|| {
+                known.push(GroupFlow {
+                    edges: Vec::new(),
+                    ..flow
+                });
+                known.len() - 1
+            });
+            let edges = &mut known[at].edges;
+            for edge in flow.edges {
+                let Some(left) = self.left.checked_sub(report::EDGE_LEN) else {
+                    return;
+                };
+                self.left = left;
+                match edges.iter_mut().find(|k| k.to == edge.to) {
+                    Some(known) => *known = edge,
+                    None => edges.push(edge),
+                }
+            }
+        }
+    }
+}
+
+/// To nodes that can be reached.
+fn edges(edges: &[look::Edge], places: &BTreeMap<u64, usize>) -> impl Iterator<Item = Edge> {
+    let edge = |edge: &look::Edge| {
         Some(Edge {
             to: *places.get(&edge.to)?,
             packets_s: edge.packets_s,
             bytes_s: edge.bytes_s,
         })
     };
-    edges.iter().filter_map(edge).collect()
+    edges.iter().filter_map(edge)
 }
 
-fn merge(known: &mut Vec<GroupFlow>, more: Vec<GroupFlow>) {
-    for flow in more {
-        match known.iter().position(|k| k.group == flow.group) {
-            Some(at) => {
-                let edges = &mut known[at].edges;
-                let room = MAX_EDGES.saturating_sub(edges.len());
-                edges.extend(flow.edges.into_iter().take(room));
-            }
-            None if known.len() < MAX_GROUPS => known.push(flow),
-            None => {}
-        }
-    }
+/// Flows and edges.
+fn size(flows: &[look::Flow]) -> usize {
+    flows.iter().map(|flow| 1 + flow.edges.len()).sum()
 }
 
 #[cfg(test)]
@@ -215,6 +290,7 @@ mod tests {
             routers: [1, 2, 3].map(router).into(),
             links: vec![(0, 1, 10), (1, 2, 10)],
             flows: vec![flow],
+            left_out: 0,
         }
     }
 
@@ -278,15 +354,124 @@ mod tests {
         assert_eq!((third.flows.len(), third.nodes[1].reports), (1, false));
     }
 
+    /// A datagram of a group with so many edges, to neighbours from `first` on.
+    fn part(second: u32, group: u16, first: u64, edges: u64) -> Vec<u8> {
+        let edge = |n| FlowEdge {
+            to: OriginId(first + n),
+            packets: 1,
+            bytes: 1,
+        };
+        let flow = GroupFlow {
+            group: Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group),
+            local: false,
+            edges: (0..edges).map(edge).collect(),
+        };
+        let report = Report {
+            second,
+            interval_ms: 1_000,
+            groups: vec![flow],
+        };
+        report.encode().remove(0)
+    }
+
+    fn edges_of(network: &Network, node: usize) -> usize {
+        let flows = network.flows.iter().filter(|flow| flow.node == node);
+        flows.map(|flow| flow.edges.len()).sum()
+    }
+
+    /// All nodes link with all, as far as a page knows.
+    fn look_of(nodes: u64) -> Look {
+        let router = |n| look::Router {
+            origin: n,
+            peer_id: None,
+            name: None,
+            address: Some(address(n)),
+            stub: false,
+        };
+        Look {
+            routers: (0..nodes).map(router).collect(),
+            links: Vec::new(),
+            flows: Vec::new(),
+            left_out: 0,
+        }
+    }
+
     #[test]
-    fn what_one_node_reports_is_bounded() {
+    fn a_second_of_one_node_holds_what_its_datagrams_do() {
+        let mut now = crate::testing::start();
+        let (mut view, look) = (View::default(), look_of(600));
+        view.show(&look, now);
+        // groups and neighbours are new each time, and the second lasts as long as it likes
+        for n in 0..4_000 {
+            now += Duration::from_millis(1);
+            view.take_report(address(2), &part(1, n, 50 * u64::from(n % 10), 50), now);
+        }
+        let shown = view.show(&look, now);
+        let edges = edges_of(&shown, 2);
+        assert!(
+            (400..=report::MAX_SECOND / report::EDGE_LEN).contains(&edges),
+            "{edges}"
+        );
+        let silent = now + SILENCE;
+        assert!(view.show(&look, silent).flows.is_empty());
+        // a second that goes on for ever begins anew
+        view.take_report(address(2), &part(2, 1, 0, 50), silent);
+        view.take_report(address(2), &part(2, 2, 0, 50), silent + WHOLE);
+        assert_eq!(edges_of(&view.show(&look, silent + WHOLE), 2), 50);
+    }
+
+    #[test]
+    fn a_neighbour_stands_in_a_group_once() {
         let now = crate::testing::start();
         let mut view = View::default();
         view.show(&look(), now);
-        for _ in 0..MAX_EDGES + 10 {
-            view.take_report(address(2), &report(1, 3), now);
+        for _ in 0..3 {
+            assert!(view.take_report(address(2), &report(1, 3), now));
         }
-        let shown = view.show(&look(), now);
-        assert_eq!(shown.flows[1].edges.len(), MAX_EDGES);
+        assert_eq!(view.show(&look(), now).flows[1].edges, [to(2)]);
+    }
+
+    #[test]
+    fn more_datagrams_than_a_report_has_are_not_read() {
+        let now = crate::testing::start();
+        let mut view = View::default();
+        view.show(&look(), now);
+        let read = (0..1_000).filter(|n| view.take_report(address(2), &report(*n, 3), now));
+        assert_eq!(read.count() as u64, report::DATAGRAMS.burst());
+        // looking again gives no more
+        view.show(&look(), now);
+        assert!(!view.take_report(address(2), &report(7, 3), now));
+        assert!(
+            view.take_report(address(3), &report(7, 2), now),
+            "others are read"
+        );
+    }
+
+    #[test]
+    fn many_nodes_share_what_a_page_is_shown() {
+        let now = crate::testing::start();
+        let (mut view, look) = (View::default(), look_of(600));
+        view.show(&look, now);
+        for node in 2..300 {
+            for n in 0..8 {
+                view.take_report(address(node), &part(1, n, 0, 50), now);
+            }
+        }
+        // one that says little
+        view.take_report(address(1), &part(1, 1, 0, 20), now);
+        let shown = view.show(&look, now);
+        let edges = shown
+            .flows
+            .iter()
+            .map(|flow| flow.edges.len())
+            .sum::<usize>();
+        let entries = shown.flows.len() + edges;
+        assert!(
+            (MAX_SHOWN - 300..=MAX_SHOWN).contains(&entries),
+            "{entries}"
+        );
+        assert_eq!(entries + shown.left_out, 298 * 8 * 51 + 21);
+        assert_eq!(edges_of(&shown, 1), 20);
+        assert!((2..300).all(|node| edges_of(&shown, node) > 20));
     }
 }

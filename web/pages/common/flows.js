@@ -21,7 +21,16 @@ export class Flows {
             }
         }
         this.looks = [...this.looks, seen].slice(-LOOKS);
+        this.found = new Map();
         this.nodes = new Map(look.nodes.map((node) => [node.id, node]));
+        // what one group has is found without a look at all groups and nodes: there may be thousands
+        this.peers = new Map(look.nodes.map((node) => [node.peer_id, node]));
+        this.addresses = new Map(look.nodes.map((node) => [node.address, node]));
+        this.own = new Map((look.groups ?? []).map((group) => [group.group, group]));
+        this.local = new Map();
+        for (const { node, group } of look.flows.filter((flow) => flow.local)) {
+            (this.local.get(group) ?? this.local.set(group, new Set()).get(group)).add(look.nodes[node].id);
+        }
         this.neighbours = new Map(look.nodes.map((node) => [node.id, []]));
         for (const [a, b] of look.links) {
             const ends = [look.nodes[a], look.nodes[b]];
@@ -31,6 +40,11 @@ export class Flows {
 
     /** Of each link in each direction, packets and bytes a second. Both are 0 where a neighbour wants the group, and none goes. */
     edges(group) {
+        const known = this.found.get(group);
+        return known ?? this.found.set(group, this.find(group)).get(group);
+    }
+
+    find(group) {
         const found = new Map();
         for (const [at, look] of this.looks.entries()) {
             for (const edge of look.get(group)?.values() ?? []) {
@@ -48,9 +62,10 @@ export class Flows {
         });
         const flowing = edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.nodes.has(to));
         const own = this.look.nodes[0].id;
-        const links = this.look.groups?.find((g) => g.group === group)?.links ?? [];
-        const silent = this.look.nodes.filter((node) => links.includes(node.peer_id) && !flowing.some((edge) => edge.from === own && edge.to === node.id));
-        return [...flowing, ...silent.map(({ id }) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
+        const wanted = this.own.get(group)?.links ?? [];
+        const served = new Set(flowing.filter((edge) => edge.from === own).map((edge) => edge.to));
+        const silent = wanted.map((peer) => this.peers.get(peer)?.id).filter((id) => id !== undefined && !served.has(id));
+        return [...flowing, ...silent.map((id) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
     }
 
     /** The same of all groups together. */
@@ -68,7 +83,7 @@ export class Flows {
     }
 
     listeners(group) {
-        return new Set(this.look.flows.filter((flow) => flow.local && flow.group === group).map((flow) => this.look.nodes[flow.node].id));
+        return this.local.get(group) ?? new Set();
     }
 
     /** Nodes that packets come out of and go into by no link, and what this node knows itself. */
@@ -77,8 +92,8 @@ export class Flows {
         const into = new Set(edges.map((edge) => edge.to));
         // what a neighbour sends that does not report is not known
         const isSource = (id) => !into.has(id) && this.neighbours.get(id).every((node) => node.reports);
-        const sources = this.look.groups?.find((g) => g.group === group)?.sources ?? [];
-        const known = this.look.nodes.filter((node) => sources.includes(node.address)).map((node) => node.id);
+        const sources = this.own.get(group)?.sources ?? [];
+        const known = sources.map((address) => this.addresses.get(address)?.id).filter((id) => id !== undefined);
         return new Set([...known, ...edges.map((edge) => edge.from).filter(isSource)]);
     }
 }

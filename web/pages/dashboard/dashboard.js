@@ -197,8 +197,10 @@ function showMap() {
     const [listeners, senders] = group === null ? [new Set(), new Set()] : [flows.listeners(group), flows.senders(group)];
     say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
-    $("known").hidden = silent === 0;
-    say($("known"), silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`);
+    const unknown = silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`;
+    const limits = [silent > 0 && unknown, now.left_out > 0 && `${now.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
+    $("known").hidden = limits.length === 0;
+    say($("known"), limits.join(". "));
     $("alone").hidden = now.nodes.length > 1 || now.status.state === "expelled";
     map.update(now, shown, { listeners, senders, chosen: group !== null });
     if ($("as-tables").open) {

@@ -309,8 +309,10 @@ function showMap(look) {
     const [listeners, senders] = group === null ? [new Set(), new Set()] : [flows.listeners(group), flows.senders(group)];
     say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
     const silent = look.nodes.filter((node) => !node.reports).length;
-    $("known").hidden = silent === 0;
-    say($("known"), `${silent} of ${look.nodes.length} nodes do not report: what they send is not known`);
+    const unknown = `${silent} of ${look.nodes.length} nodes do not report: what they send is not known`;
+    const limits = [silent > 0 && unknown, look.left_out > 0 && `${look.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
+    $("known").hidden = limits.length === 0;
+    say($("known"), limits.join(". "));
     map.update(look, shown, { listeners, senders, chosen: group !== null });
     if ($("as-tables").open) {
         showMapTables(look, flows, group);
