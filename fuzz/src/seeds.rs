@@ -38,6 +38,8 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "engine" => engine(),
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
         "lan" => lan(),
+        "offload" => offload(),
+        "presence" => presence(),
         "lcagent" => lcagent_datagrams(),
         "lcsync" => lcsync_blocks(),
         "mld" => mld_packets(),
@@ -175,6 +177,38 @@ fn lan() -> Vec<Vec<u8>> {
         input(&[], [&[3, 9, 50], &[3, 2, 50], &[7, 2, 0]]),
         input(&[], [&[&[3, 2, 0][..], &[0; 45], &[1]].concat()]),
         input(&[], [&of_host(2, &[1; 72])]),
+    ]
+}
+
+/// A packet whose checksum is to be completed, and three datagrams in one.
+fn offload() -> Vec<Vec<u8>> {
+    let header = |kind: u8, segment: u16| {
+        let [s0, s1] = segment.to_ne_bytes();
+        let [[h0, h1], [c0, c1], [o0, o1]] = [62u16, 54, 6].map(u16::to_ne_bytes);
+        [1, kind, h0, h1, s0, s1, c0, c1, o0, o1]
+    };
+    vec![
+        [&header(0, 0)[..], &udp()].concat(),
+        [&header(5, 2)[..], &udp()].concat(),
+    ]
+}
+
+/// A record with an address, signed or not; a message in two parts, and one that opens.
+fn presence() -> Vec<Vec<u8>> {
+    let record = [
+        &[1][..],
+        key(11).peer_id().public_key(),
+        &TODAY.to_be_bytes(),
+        &(TODAY + 3_600).to_be_bytes(),
+        &[2, 0, 4, 192, 0, 2, 9, 0x1b, 0x58, 0, 4, 127, 0, 0, 1, 0x1b, 0x58],
+    ]
+    .concat();
+    let all = |how: u8, bytes: &[u8]| [&[how, 1][..], bytes].concat();
+    vec![
+        input(&[], [&all(2, &record), &all(2, &record)]),
+        input(&[], [&all(1, &record), &all(0, &record)]),
+        input(&[], [&all(4, &[0x02, 0, 0, 0, 1, 9]), &all(4, &[0x12, 0, 0, 0, 1, 9])]),
+        input(&[], [&all(6, &[2; 140]), &all(4, &[1, 9, 9])]),
     ]
 }
 

@@ -35,6 +35,6 @@ mod waker;
 
 pub use cli::{command, main};
 #[doc(hidden)]
-pub use tun::bench;
+pub use tun::{bench, offload};
 
 pub use doctor::CHECKS as DOCTOR_CHECKS;

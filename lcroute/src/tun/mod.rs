@@ -27,7 +27,8 @@ mod device;
 mod error;
 mod frame;
 mod ioctl;
-pub(crate) mod offload;
+#[doc(hidden)]
+pub mod offload;
 pub(crate) mod packets;
 mod sysctl;
 #[cfg(test)]

@@ -11,7 +11,7 @@
 use librecast::checksum::Sum;
 
 /// Length of the header.
-pub(crate) const OFFLOAD_LEN: usize = 10;
+pub const OFFLOAD_LEN: usize = 10;
 
 /// Length of the fixed IPv6 header (RFC 8200, section 3).
 pub(crate) const IPV6_LEN: usize = 40;
@@ -38,7 +38,7 @@ const KIND_UDP: u8 = 5;
 
 /// The header. `checksum_start` counts from the IPv6 header, also on a TAP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Offload {
+pub struct Offload {
     flags: u8,
     kind: u8,
     segment: u16,
@@ -48,7 +48,7 @@ pub(crate) struct Offload {
 
 /// The header does not fit the packet behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadOffload;
+pub struct BadOffload;
 
 impl Offload {
     /// Of a super-packet with UDP directly behind the IPv6 header and its checksum to be completed.
@@ -79,7 +79,7 @@ impl Offload {
     }
 
     /// Reads what [`Self::encode`] writes. The length of the headers says nothing new.
-    pub(crate) fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
+    pub fn decode(bytes: [u8; OFFLOAD_LEN], link_header: u16) -> Result<Self, BadOffload> {
         let [flags, kind, _, _, s0, s1, c0, c1, o0, o1] = bytes;
         let start = u16::from_ne_bytes([c0, c1]);
         let checksum_start = match flags & NEEDS_CHECKSUM {
@@ -97,7 +97,7 @@ impl Offload {
 
     /// Gives the packets in `packet`, one or several, to `each`: as two parts to be put together, with
     /// their checksums complete.
-    pub(crate) fn unpack(
+    pub fn unpack(
         self,
         packet: &mut [u8],
         each: &mut impl FnMut([&[u8]; 2]),
