@@ -1,4 +1,5 @@
-//! The pages, read once: what is not among them does not exist.
+//! The pages, read once: what is not among them does not exist. Beside a file may be the same one packed, `NAME.gz`, as
+//! `web/install` leaves it: for browsers that take it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bytes::Bytes;
+use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use librecast::id::derive;
 
 /// Where packages install them; in a checkout what `make web` put together, else the sources, without WebAssembly.
 const PLACES: [&str; 3] = ["../../share/lcroute/web", "../web", "../../web/pages"];
@@ -30,7 +33,46 @@ const TYPES: [(&str, &str); 5] = [
 #[derive(Debug, Clone)]
 pub struct File {
     pub kind: &'static str,
-    pub content: Bytes,
+    pub plain: Content,
+    pub packed: Option<Content>,
+}
+
+/// What is sent of a file, and the name of just these bytes (RFC 9110 §8.8.3).
+#[derive(Debug, Clone)]
+pub struct Content {
+    pub bytes: Bytes,
+    pub tag: HeaderValue,
+}
+
+impl Content {
+    fn read(path: &Path) -> io::Result<Self> {
+        let bytes = Bytes::from(std::fs::read(path)?);
+        let hash = derive("lcroute 2026 file of pages", &[&bytes]);
+        let tag = format!("\"{}\"", bs58::encode(&hash[..16]).into_string());
+        let tag = HeaderValue::try_from(tag).map_err(io::Error::other)?;
+        Ok(Self { bytes, tag })
+    }
+}
+
+impl File {
+    /// What a request gets: packed where its browser takes that.
+    pub fn content(&self, headers: &HeaderMap) -> &Content {
+        let accepted = headers.get_all(ACCEPT_ENCODING).iter();
+        let accepted = accepted.filter_map(|value| value.to_str().ok());
+        let takes = |coding: &str| match coding.split_once(';') {
+            Some((name, weight)) => name.trim() == "gzip" && !is_zero(weight),
+            None => coding.trim() == "gzip",
+        };
+        let is_taken = accepted.flat_map(|list| list.split(',')).any(takes);
+        let packed = self.packed.as_ref().filter(|_| is_taken);
+        packed.unwrap_or(&self.plain)
+    }
+}
+
+/// A weight of 0: not that one (RFC 9110 §12.4.2).
+fn is_zero(weight: &str) -> bool {
+    let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+    weight.parse() == Ok(0.0)
 }
 
 /// All files, by path from the root of the pages, such as `/style.css`.
@@ -63,6 +105,15 @@ impl Files {
         Ok(Self(files))
     }
 
+    /// Those of a folder, where these files are made first.
+    #[cfg(test)]
+    pub fn of_folder(folder: &Path, files: &[(&str, &[u8])]) -> Self {
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        Self::read(folder).unwrap()
+    }
+
     /// What a path leads to: a file, or the page of a folder; the dashboard is at the root.
     pub fn get(&self, path: &str) -> Option<&File> {
         match path {
@@ -92,8 +143,18 @@ fn read_into(
         let extension = from.extension().and_then(|e| e.to_str());
         let kind = TYPES.iter().find(|(known, _)| Some(*known) == extension);
         if let Some((_, kind)) = kind.filter(|_| from.is_file()) {
-            let content = std::fs::read(&from)?.into();
-            files.insert(path, File { kind, content });
+            let mut packed = from.clone().into_os_string();
+            packed.push(".gz");
+            let packed = Path::new(&packed);
+            let file = File {
+                kind,
+                plain: Content::read(&from)?,
+                packed: packed
+                    .is_file()
+                    .then(|| Content::read(packed))
+                    .transpose()?,
+            };
+            files.insert(path, file);
         }
     }
     Ok(())
@@ -109,16 +170,40 @@ mod tests {
     }
 
     #[test]
+    fn browsers_that_take_it_get_a_file_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::of_folder(folder.path(), &[("a.js", b"plain"), ("a.js.gz", b"packed")]);
+        let file = files.get("/a.js").unwrap();
+        let get = |accepts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in accepts {
+                headers.append(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            }
+            file.content(&headers).bytes.clone()
+        };
+        for accepts in [&["gzip, deflate, br"][..], &["br", "deflate,gzip;q=0.5"]] {
+            assert_eq!(get(accepts), "packed", "{accepts:?}");
+        }
+        for accepts in [&[][..], &["identity"], &["gzip;q=0"], &["x-gzip2"]] {
+            assert_eq!(get(accepts), "plain", "{accepts:?}");
+        }
+        let packed = file.packed.as_ref().unwrap();
+        assert_ne!(packed.tag, file.plain.tag, "they are different bytes");
+    }
+
+    #[test]
     fn only_pages_are_served() {
         let folder = tempfile::tempdir().unwrap();
         let dashboard = folder.path().join("dashboard");
         std::fs::create_dir(&dashboard).unwrap();
-        for name in ["index.html", "a.js", "notes.txt", ".hidden.html"] {
+        for name in ["index.html", "a.js", "a.js.gz", "notes.txt", ".hidden.html"] {
             std::fs::write(dashboard.join(name), name).unwrap();
         }
         let files = Files::read(folder.path()).unwrap();
         for folder in ["/", "/dashboard/"] {
-            assert_eq!(files.get(folder).unwrap().content, "index.html");
+            let file = files.get(folder).unwrap();
+            assert_eq!(file.plain.bytes, "index.html");
+            assert!(file.packed.is_none());
         }
         assert_eq!(
             files.get("/dashboard/a.js").unwrap().kind,
@@ -130,6 +215,7 @@ mod tests {
             "/notes/",
             "/dashboard/notes.txt",
             "/dashboard/.hidden.html",
+            "/dashboard/a.js.gz",
             "/../a.js",
             "//dashboard/a.js",
         ] {

@@ -5,10 +5,11 @@
 //!
 //! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
 //! - `feed` asks the daemon, and hears reports of others, while a page is open
-//! - `serve` speaks HTTP
+//! - `serve` speaks HTTP, and `connections` decides who may stay connected
 //! - `cli` is the command line
 
 mod cli;
+mod connections;
 mod feed;
 mod files;
 pub mod guard;

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderValue, IF_NONE_MATCH, VARY,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,12 +23,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
 
+use crate::connections::{Connections, Place};
 use crate::feed::Feed;
-use crate::files::Files;
+use crate::files::{File, Files};
 use crate::guard::{Guard, Refusal};
 
-/// Connections at a time.
-const MAX_CONNECTIONS: usize = 64;
 /// Pages that get lines at a time.
 const MAX_PAGES: usize = 16;
 /// A request's head is here within this time, a TLS handshake done.
@@ -48,6 +50,10 @@ const POLICY: &str = policy!("");
 /// The node page meets others by the signalling servers of its token.
 const NODE_POLICY: &str = policy!(" ws: wss:");
 const NODE: &str = "/node/";
+/// Files change with the package: a browser keeps them, and asks each time whether they are the same.
+const FILE: &str = "no-cache";
+/// Data changes all the time, and is not for disks.
+const DATA: &str = "no-store";
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -78,12 +84,12 @@ impl Pages {
 
     /// Serves until the future is dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Connections::default());
         let feeding = Arc::clone(&self);
         tokio::spawn(async move { feeding.feed.run().await });
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(e) => {
                     // out of descriptors, most likely: others may end meanwhile
                     tracing::warn!("connection: {e}");
@@ -91,19 +97,22 @@ impl Pages {
                     continue;
                 }
             };
-            // above the bound new ones are closed at once
-            let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
-                continue;
-            };
+            let place = Arc::new(connections.enter(from.ip()));
             let (pages, tls) = (Arc::clone(&self), tls.clone());
             tokio::spawn(async move {
-                let _place = place;
-                let result = match tls {
-                    None => pages.converse(TokioIo::new(stream)).await,
-                    Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => pages.converse(TokioIo::new(stream)).await,
-                        _ => return,
-                    },
+                let stream = place.pace(stream);
+                let converse = async {
+                    match tls {
+                        None => pages.converse(TokioIo::new(stream), &place).await,
+                        Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => pages.converse(TokioIo::new(stream), &place).await,
+                            _ => Ok(()),
+                        },
+                    }
+                };
+                let result = tokio::select! {
+                    result = converse => result,
+                    () = place.ended() => return,
                 };
                 if let Err(e) = result {
                     tracing::debug!("connection: {e}");
@@ -115,10 +124,11 @@ impl Pages {
     async fn converse<I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static>(
         self: Arc<Self>,
         io: I,
+        place: &Arc<Place>,
     ) -> hyper::Result<()> {
         let answer = service_fn(|request| {
-            let pages = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(pages.answer(request).await) }
+            let (pages, place) = (Arc::clone(&self), Arc::clone(place));
+            async move { Ok::<_, Infallible>(pages.answer(request, &place).await) }
         });
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -129,8 +139,8 @@ impl Pages {
             .await
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let mut answer = self.find(&request).await;
+    async fn answer(&self, request: Request<Incoming>, place: &Place) -> Answer {
+        let (mut answer, caching) = self.find(&request, place).await;
         let is_node = request.uri().path().starts_with(NODE);
         let policy = if is_node { NODE_POLICY } else { POLICY };
         let headers = answer.headers_mut();
@@ -143,32 +153,41 @@ impl Pages {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        // files change with the package, data all the time
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
         answer
     }
 
-    async fn find(&self, request: &Request<Incoming>) -> Answer {
+    /// The answer, and what may be kept of it.
+    async fn find(&self, request: &Request<Incoming>, place: &Place) -> (Answer, &'static str) {
         if let Err(refusal) = self.guard.admit(request.headers()) {
-            return refused(refusal);
+            return (refused(refusal), DATA);
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            let answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            return (answer, DATA);
         }
         let path = request.uri().path();
         if let Some(what) = path.strip_prefix("/api/") {
-            if let Err(refusal) = self.guard.unlock(request.headers()) {
-                return refused(refusal);
-            }
-            return match what {
-                "watch" => self.watch(),
-                "doctor" => self.check_host().await,
-                _ => text(StatusCode::NOT_FOUND, "no such thing\n"),
-            };
+            return (self.tell(what, request, place).await, DATA);
         }
         match self.files.get(path) {
-            Some(file) => body(StatusCode::OK, file.kind, Full::new(file.content.clone())),
-            None => text(StatusCode::NOT_FOUND, "no such page\n"),
+            Some(file) => (show(file, request.headers()), FILE),
+            None => (text(StatusCode::NOT_FOUND, "no such page\n"), DATA),
+        }
+    }
+
+    /// Data, for those who have the key.
+    async fn tell(&self, what: &str, request: &Request<Incoming>, place: &Place) -> Answer {
+        if let Err(refusal) = self.guard.unlock(request.headers()) {
+            return refused(refusal);
+        }
+        if !place.trust() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n");
+        }
+        match what {
+            "watch" => self.watch(),
+            "doctor" => self.check_host().await,
+            _ => text(StatusCode::NOT_FOUND, "no such thing\n"),
         }
     }
 
@@ -253,6 +272,37 @@ impl Body for Lines {
     }
 }
 
+/// A file, unless the browser has it.
+fn show(file: &File, headers: &HeaderMap) -> Answer {
+    let content = file.content(headers);
+    let known = headers.get_all(IF_NONE_MATCH).iter();
+    let known = known.filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
+    // weak ones say as much here (RFC 9110 §13.1.2)
+    let is_known = |tag: &str| tag == "*" || content.tag == *tag.trim_start_matches("W/");
+    let mut answer = if known.any(is_known) {
+        let mut answer = Response::new(BodyExt::boxed(Full::default()));
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        let bytes = Full::new(content.bytes.clone());
+        let mut answer = body(StatusCode::OK, file.kind, bytes);
+        if file
+            .packed
+            .as_ref()
+            .is_some_and(|packed| packed.tag == content.tag)
+        {
+            let gzip = HeaderValue::from_static("gzip");
+            answer.headers_mut().insert(CONTENT_ENCODING, gzip);
+        }
+        answer
+    };
+    let headers = answer.headers_mut();
+    headers.insert(ETAG, content.tag.clone());
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    answer
+}
+
 fn refused(refusal: Refusal) -> Answer {
     match refusal {
         Refusal::Host => text(
@@ -287,4 +337,120 @@ fn body(
 /// Why the address cannot be served.
 pub async fn bind(listen: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(listen).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Serves the pages of the checkout, and a file that no kernel buffers.
+    async fn serve() -> (SocketAddr, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let big = vec![0; 64 << 20];
+        let files = [
+            ("big.wasm", &big[..]),
+            ("small.js", b"plain"),
+            ("small.js.gz", b"packed"),
+        ];
+        let files = Files::of_folder(folder.path(), &files);
+        let guard = Guard::new(&[], false).unwrap();
+        let key = guard.key().to_owned();
+        let feed = Feed::new(&folder.path().join("control.sock"));
+        let pages = Pages::new(guard, files, feed, ("false".into(), Vec::new()));
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(Arc::new(pages).serve(listener, None));
+        (at, key)
+    }
+
+    async fn ask(at: SocketAddr, path: &str, headers: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn begin(stream: &mut TcpStream) -> String {
+        let mut bytes = [0; 15];
+        stream.read_exact(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_keeps_nobody_out() {
+        let (at, key) = serve().await;
+        let mut page = ask(
+            at,
+            "/api/watch",
+            &format!("Authorization: Bearer {key}\r\n"),
+        )
+        .await;
+        assert_eq!(begin(&mut page).await, "HTTP/1.1 200 OK");
+        let mut stuck = Vec::new();
+        for _ in 0..200 {
+            let mut stream = ask(at, "/big.wasm", "").await;
+            assert_eq!(begin(&mut stream).await, "HTTP/1.1 200 OK");
+            stuck.push(stream);
+        }
+        let mut other = ask(at, "/nothing", "").await;
+        assert_eq!(begin(&mut other).await, "HTTP/1.1 404 No");
+        // the open page goes on
+        page.read_u8().await.unwrap();
+    }
+
+    /// Head and body of a short answer.
+    async fn whole(at: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
+        let mut stream = ask(at, path, &format!("Connection: close\r\n{headers}")).await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        (head, bytes[end + 4..].to_vec())
+    }
+
+    #[tokio::test]
+    async fn files_are_kept_by_browsers_and_data_is_not() {
+        let (at, key) = serve().await;
+        let (head, body) = whole(at, "/small.js", "Accept-Encoding: gzip\r\n").await;
+        assert!(head.contains("content-encoding: gzip"), "{head}");
+        assert!(head.contains("cache-control: no-cache"), "{head}");
+        assert_eq!(body, b"packed");
+        let (head, body) = whole(at, "/small.js", "").await;
+        assert!(!head.contains("content-encoding"), "{head}");
+        assert_eq!(body, b"plain");
+        let tag = head
+            .lines()
+            .find_map(|line| line.strip_prefix("etag: "))
+            .unwrap();
+        for known in [tag.to_owned(), format!("\"x\", W/{tag}"), "*".into()] {
+            let (head, body) = whole(at, "/small.js", &format!("If-None-Match: {known}\r\n")).await;
+            assert!(
+                head.starts_with("HTTP/1.1 304") && body.is_empty(),
+                "{known}: {head}"
+            );
+            assert!(
+                head.contains("etag") && head.contains("content-security-policy"),
+                "{head}"
+            );
+        }
+        let (head, _) = whole(at, "/small.js", "If-None-Match: \"x\"\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let key = format!("Authorization: Bearer {key}\r\n");
+        for (path, headers) in [
+            ("/api/nothing", key.as_str()),
+            ("/api/watch", ""),
+            ("/nothing", ""),
+        ] {
+            let (head, _) = whole(at, path, headers).await;
+            assert!(
+                head.contains("cache-control: no-store") && !head.contains("etag"),
+                "{path}: {head}"
+            );
+        }
+    }
 }

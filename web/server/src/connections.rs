@@ -1,0 +1,326 @@
+//! Who may stay connected: nobody without the key keeps others out, and nobody who does not read stays.
+//!
+//! All programs of this host come from one address. So a new connection is never refused for those that are there: one of
+//! them ends for it, of the site that has most the one that has got nothing for the longest time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+
+/// Connections at a time on which no key was shown.
+const MAX_STRANGERS: usize = 64;
+/// Connections at a time on which one was.
+const MAX_TRUSTED: usize = 64;
+/// How long a reader may take nothing.
+const STALL: Duration = Duration::from_secs(10);
+/// What a reader takes at least in the long run, in bytes a second. Chosen: a telephone at the edge of its cell.
+const MIN_RATE: u32 = 4_096;
+
+/// All connections of a server.
+#[derive(Debug, Default)]
+pub struct Connections(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    all: BTreeMap<u64, Arc<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    site: IpAddr,
+    is_trusted: AtomicBool,
+    /// When it last took bytes, or came.
+    moved: Mutex<Instant>,
+    ended: Notify,
+}
+
+/// A connection's place among the others, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    number: u64,
+    state: Arc<State>,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    /// A place for a connection from there; another one may have to end.
+    pub fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
+        let state = Arc::new(State {
+            site: site(from),
+            is_trusted: AtomicBool::new(false),
+            moved: Mutex::new(Instant::now()),
+            ended: Notify::new(),
+        });
+        let mut table = self.table();
+        let number = table.next;
+        table.next += 1;
+        table.make_room();
+        table.all.insert(number, Arc::clone(&state));
+        Place {
+            number,
+            state,
+            connections: Arc::clone(self),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        locked(&self.0)
+    }
+}
+
+impl Table {
+    fn make_room(&mut self) {
+        let strangers = self.all.iter().filter(|(_, state)| !state.is_trusted());
+        let mut sites = BTreeMap::<_, usize>::new();
+        for (_, state) in strangers.clone() {
+            *sites.entry(state.site).or_default() += 1;
+        }
+        if sites.values().sum::<usize>() < MAX_STRANGERS {
+            return;
+        }
+        let worst = strangers.max_by_key(|(_, state)| {
+            let moved = *locked(&state.moved);
+            (sites.get(&state.site), std::cmp::Reverse(moved))
+        });
+        if let Some(state) = worst.map(|(n, _)| *n).and_then(|n| self.all.remove(&n)) {
+            state.ended.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn is_trusted(&self) -> bool {
+        self.is_trusted.load(Ordering::Relaxed)
+    }
+}
+
+impl Place {
+    /// The key was shown: strangers take this place no more. False where too many have shown it.
+    pub fn trust(&self) -> bool {
+        let table = self.connections.table();
+        let trusted = table.all.values().filter(|state| state.is_trusted());
+        let is_admitted = self.state.is_trusted() || trusted.count() < MAX_TRUSTED;
+        self.state.is_trusted.store(is_admitted, Ordering::Relaxed);
+        is_admitted
+    }
+
+    /// Until another connection needs the place.
+    pub async fn ended(&self) {
+        self.state.ended.notified().await;
+    }
+
+    /// The connection's bytes, as long as the other side takes them.
+    pub fn pace<S>(&self, stream: S) -> Paced<S> {
+        Paced {
+            stream,
+            state: Arc::clone(&self.state),
+            patience: STALL,
+            waiting: None,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.table().all.remove(&self.number);
+    }
+}
+
+/// What one may have who has one address: hosts with IPv6 have 2^64.
+fn site(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
+    }
+}
+
+/// No panic leaves a table half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream whose reader has to go on reading.
+#[derive(Debug)]
+pub struct Paced<S> {
+    stream: S,
+    state: Arc<State>,
+    /// How much longer it may keep us waiting; bytes that it takes give time back.
+    patience: Duration,
+    /// Until when it does, at this moment.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Paced<S> {
+    fn written(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(result) = written else {
+            let patience = self.patience;
+            let waiting = || Box::pin(tokio::time::sleep(patience));
+            let waiting = self.waiting.get_or_insert_with(waiting);
+            ready!(waiting.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        let now = Instant::now();
+        if let Some(waiting) = self.waiting.take() {
+            self.patience = waiting.deadline().saturating_duration_since(now);
+        }
+        if let Ok(n @ 1..) = result {
+            let bytes = u32::try_from(n).unwrap_or(u32::MAX);
+            let gained = Duration::from_secs(bytes.into()) / MIN_RATE;
+            self.patience = self.patience.saturating_add(gained).min(STALL);
+            *locked(&self.state.moved) = now;
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const HERE: &str = "127.0.0.1";
+
+    fn enter(connections: &Arc<Connections>, from: &str) -> Place {
+        connections.enter(from.parse().unwrap())
+    }
+
+    fn has_ended(place: &Place) -> bool {
+        !place.connections.table().all.contains_key(&place.number)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_takes_the_place_of_whoever_got_nothing_for_longest() {
+        let connections = Arc::default();
+        let mut places = Vec::new();
+        for _ in 0..MAX_STRANGERS {
+            places.push(enter(&connections, HERE));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        places[0].pace(near).write_all(b"bytes").await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        assert!(places[2].trust());
+        let _new = [(); 2].map(|()| enter(&connections, HERE));
+        let ended: Vec<_> = (0..5).filter(|n| has_ended(&places[*n])).collect();
+        assert_eq!(
+            ended,
+            [1],
+            "the first has read, the third has the key, which left a place"
+        );
+        places[1].ended().await;
+        let _more = [(); 2].map(|()| enter(&connections, HERE));
+        let ended: Vec<_> = (0..6).filter(|n| has_ended(&places[*n])).collect();
+        assert_eq!(ended, [1, 3, 4]);
+        drop(places);
+        assert_eq!(connections.table().all.len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_many_loses_before_who_has_few() {
+        let connections = Arc::default();
+        let guest = enter(&connections, "192.0.2.1");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // a host with a /64, as many addresses as it likes
+        let flood = (0..1_000).map(|n| enter(&connections, &format!("2001:db8:0:7::{n:x}")));
+        let flood: Vec<_> = flood.collect();
+        let left = flood.iter().filter(|place| !has_ended(place));
+        assert_eq!(left.count(), MAX_STRANGERS - 1);
+        assert!(!has_ended(&guest));
+    }
+
+    #[tokio::test]
+    async fn those_with_the_key_are_bounded_as_well() {
+        let connections = Arc::default();
+        let places: Vec<_> = (0..=MAX_TRUSTED)
+            .map(|_| {
+                let place = enter(&connections, HERE);
+                let is_trusted = place.trust();
+                (place, is_trusted)
+            })
+            .collect();
+        let trusted = places.iter().filter(|(_, is_trusted)| *is_trusted);
+        assert_eq!(trusted.count(), MAX_TRUSTED);
+        assert!(places[0].0.trust(), "it has its place already");
+    }
+
+    /// How many bytes one gets who takes so many at a time, with a pause after each.
+    async fn read(bytes: usize, pause: Duration) -> usize {
+        let connections = Arc::default();
+        let place = enter(&connections, HERE);
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let mut near = place.pace(near);
+        let send = tokio::spawn(async move { near.write_all(&vec![0; 200 << 10]).await });
+        let (mut all, mut buffer) = (0, vec![0; bytes]);
+        while let Ok(n @ 1..) = far.read(&mut buffer).await {
+            all += n;
+            tokio::time::sleep(pause).await;
+        }
+        assert_eq!(send.await.unwrap().is_ok(), all == 200 << 10);
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_has_to_go_on() {
+        assert!(read(1 << 10, Duration::from_secs(3_600)).await <= 3 << 10);
+        assert_eq!(read(1 << 10, Duration::from_millis(200)).await, 200 << 10);
+        // a byte now and then is nothing
+        assert!(read(1, Duration::from_secs(5)).await < 2 << 10);
+    }
+}
