@@ -58,6 +58,8 @@ pub struct ControlThread {
     pub metrics: Option<metrics::Server>,
     /// Answers questions.
     pub control: ControlSocket,
+    /// Answers those that anybody may ask who may look.
+    pub view: Option<ControlSocket>,
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
@@ -81,14 +83,16 @@ pub struct ControlThread {
 impl ControlThread {
     /// Works until the packet loop has ended.
     pub async fn run(mut self, mut ended: oneshot::Receiver<End>) {
-        let control = {
-            let (control, inbox) = (self.control, self.inbox.clone());
+        let sockets = std::iter::once(self.control).chain(self.view);
+        let serve = |socket: ControlSocket| {
+            let inbox = self.inbox.clone();
             tokio::spawn(async move {
-                if let Err(e) = control.serve(inbox).await {
+                if let Err(e) = socket.serve(inbox).await {
                     tracing::error!("control socket: {e}");
                 }
             })
         };
+        let sockets: Vec<_> = sockets.map(serve).collect();
         if let Some(server) = self.server.take() {
             tokio::spawn(server.run(std::future::pending()));
         }
@@ -200,9 +204,11 @@ impl ControlThread {
         };
         tokio::join!(carriers.end(), give_back);
         drop(lookup);
-        control.abort();
-        // its socket file goes when the task is dropped
-        let _ = control.await;
+        for socket in sockets {
+            socket.abort();
+            // its file goes when the task is dropped
+            let _ = socket.await;
+        }
     }
 }
 

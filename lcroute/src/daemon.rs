@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::server::ControlSocket;
+use crate::control::{Access, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::{Keeper, Kept};
@@ -147,7 +148,13 @@ fn assemble(
 ) -> anyhow::Result<(ControlThread, Parts)> {
     let now = Instant::now();
     // first, so that a second daemon stops here
-    let control = ControlSocket::bind(&common.control(config))?;
+    let control = common.control(config);
+    let view = view_of(&control);
+    let control = ControlSocket::bind(&control, Access::Control)?;
+    // who may use the control socket can look there
+    let view = ControlSocket::bind(&view, Access::View)
+        .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
+        .ok();
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());
     let path_changed = Arc::new(Notify::new());
@@ -227,6 +234,7 @@ fn assemble(
         moved: moved.clone(),
         path_changed: path_changed.clone(),
         control,
+        view,
         signals,
         server,
         key,

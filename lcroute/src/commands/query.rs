@@ -54,7 +54,11 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Lan => Request::Lan,
         What::Routes => Request::Routes,
     };
-    let answer: Value = Client::connect(control)?.ask(&request)?;
+    let client = match what {
+        What::Routes => Client::connect(control),
+        _ => Client::connect_to_look(control),
+    };
+    let answer: Value = client?.ask(&request)?;
     if json {
         return Ok(format!("{answer}\n"));
     }

@@ -73,9 +73,9 @@ impl Look {
 
 /// Looks for a second and shows what moved; on a terminal, or with `watch`, for ever.
 pub fn run(control: &Path, json: bool, watch: bool) -> anyhow::Result<Exit> {
-    let mut before = Look::take(&mut Client::connect(control)?)?;
+    let mut before = Look::take(&mut Client::connect_to_look(control)?)?;
     let mut show = || -> anyhow::Result<String> {
-        let after = Look::take(&mut Client::connect(control)?)?;
+        let after = Look::take(&mut Client::connect_to_look(control)?)?;
         let top = Top::between(&before, &after);
         before = after;
         match json {

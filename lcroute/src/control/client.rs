@@ -2,16 +2,18 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use librecast_program::cli::{Exit, ExitError};
+use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{AccessFlags, access};
 use serde::de::DeserializeOwned;
 
-use super::{Answer, Request};
+use super::{Answer, Request, view_of};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,11 @@ impl Client {
         Ok(Self {
             stream: BufReader::new(stream),
         })
+    }
+
+    /// Connects to look and no more: by the view socket, where the control socket is not for this user.
+    pub fn connect_to_look(path: &Path) -> anyhow::Result<Self> {
+        Self::connect(&to_look(path))
     }
 
     /// Connects if a daemon is running; what else keeps it from answering is an error.
@@ -82,6 +89,17 @@ impl Client {
             Answer::Ok(value) => Ok(serde_json::from_value(value).context("the daemon's answer")?),
             Answer::Error(message) => anyhow::bail!("the daemon refused: {message}"),
         }
+    }
+}
+
+/// The socket on which this user may look: the view socket, where the control socket is not for him.
+#[must_use]
+pub fn to_look(control: &Path) -> PathBuf {
+    let may = |path: &Path| access(path, AccessFlags::W_OK);
+    let view = view_of(control);
+    match may(control) == Err(Errno::EACCES) && may(&view).is_ok() {
+        true => view,
+        false => control.to_owned(),
     }
 }
 

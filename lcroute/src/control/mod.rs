@@ -1,8 +1,12 @@
-//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`.
+//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`. Beside it is the view socket,
+//! which takes what shows how things stand, and nothing that changes anything.
 
 pub mod client;
 pub mod server;
 
+use std::path::{Path, PathBuf};
+
+use librecast::cert::GroupPrefix;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked of a daemon.
@@ -68,6 +72,55 @@ pub enum Answer {
     Ok(serde_json::Value),
     /// Why not.
     Error(String),
+}
+
+/// Which of the two sockets: what one may ask there, and who may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Control,
+    /// What pages need.
+    View,
+}
+
+impl Access {
+    /// The group of the socket, where it exists.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Control => "lcroute",
+            Self::View => "lcroute-view",
+        }
+    }
+
+    /// Whether this may be asked there.
+    #[must_use]
+    pub fn permits(self, request: &Request) -> bool {
+        match request {
+            _ if self == Self::Control => true,
+            Request::Status | Request::Peers | Request::Groups | Request::Lan | Request::Watch => {
+                true
+            }
+            // others report to who announces this group, and it carries nothing else
+            Request::Announce { prefix } => {
+                prefix.parse() == Ok(GroupPrefix::group(librecast::channel::look_group()))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The view socket of the daemon with this control socket: `view.sock` beside `control.sock`, else `NAME.view`.
+#[must_use]
+pub fn view_of(control: &Path) -> PathBuf {
+    match control.file_name() {
+        Some(name) if name == "control.sock" => control.with_file_name("view.sock"),
+        name => {
+            let mut name = name.unwrap_or_default().to_owned();
+            name.push(".view");
+            control.with_file_name(name)
+        }
+    }
 }
 
 /// Longest request line in bytes.

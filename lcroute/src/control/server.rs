@@ -14,22 +14,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::{
-    Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
+    Access, Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
     WATCH_INTERVAL,
 };
 use crate::inbox::{End, Inbox, Message};
+
+/// Who may look only is told so.
+const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
+    access: Access,
 }
 
 impl ControlSocket {
-    /// Binds `path` with mode 0660 and group `lcroute` where it exists. A socket that a crashed daemon left
+    /// Binds `path` with mode 0660 and the group of `access` where it exists. A socket that a crashed daemon left
     /// is replaced; a living daemon is an error.
-    pub fn bind(path: &Path) -> anyhow::Result<Self> {
+    pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             anyhow::bail!("{}: another lcroute is running", path.display());
         }
@@ -59,13 +63,16 @@ impl ControlSocket {
         let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
         listener.set_nonblocking(true)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(error)?;
-        if let Ok(Some(group)) = nix::unistd::Group::from_name("lcroute") {
+        if let Ok(Some(group)) = nix::unistd::Group::from_name(access.group()) {
             // a daemon without the right to do so still serves root
-            let _ = nix::unistd::chown(path, None, Some(group.gid));
+            if let Err(e) = nix::unistd::chown(path, None, Some(group.gid)) {
+                tracing::info!("{}: not for group {}: {e}", path.display(), access.group());
+            }
         }
         Ok(Self {
             listener,
             path: path.to_owned(),
+            access,
         })
     }
 
@@ -89,6 +96,7 @@ impl ControlSocket {
             if let Ok(place) = places.clone().try_acquire_owned() {
                 let mut conversation = Conversation {
                     inbox: inbox.clone(),
+                    access: self.access,
                     place,
                     announcers: announcers.clone(),
                     watchers: watchers.clone(),
@@ -115,6 +123,7 @@ impl Drop for ControlSocket {
 /// One connection.
 struct Conversation {
     inbox: Inbox,
+    access: Access,
     /// Among the connections; with its first announcement it moves to the announcers.
     place: OwnedSemaphorePermit,
     announcers: Arc<Semaphore>,
@@ -142,6 +151,11 @@ impl Conversation {
             }
             let too_long = line.len() > MAX_REQUEST;
             let request = serde_json::from_slice::<Request>(&line);
+            let request = request.map_err(|e| format!("not a request: {e}"));
+            let request = request.and_then(|request| match self.access.permits(&request) {
+                true => Ok(request),
+                false => Err(NOT_TO_VIEWERS.into()),
+            });
             if matches!(request, Ok(Request::Watch)) {
                 return self.watch((read, write)).await;
             }
@@ -150,7 +164,7 @@ impl Conversation {
                 _ if too_long => Answer::Error("request too long".into()),
                 Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
                 Ok(request) => self.inbox.ask(request).await,
-                Err(e) => Answer::Error(format!("not a request: {e}")),
+                Err(e) => Answer::Error(e),
             };
             let exec = exec && matches!(answer, Answer::Ok(_));
             let mut text = serde_json::to_vec(&answer)?;
@@ -247,7 +261,7 @@ mod tests {
     async fn hostile_clients_keep_nobody_out_for_long() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c");
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = ControlSocket::bind(&path, Access::Control).unwrap();
         let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
         tokio::spawn(async move { socket.serve(inbox).await });
         tokio::spawn(async move {
@@ -283,7 +297,7 @@ mod tests {
     async fn an_announcement_holds_as_long_as_its_connection_and_takes_nobodys_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c");
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = ControlSocket::bind(&path, Access::Control).unwrap();
         let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
         tokio::spawn(async move { socket.serve(inbox).await });
         let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
@@ -353,10 +367,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_view_socket_shows_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = crate::control::view_of(&dir.path().join("control.sock"));
+        let socket = ControlSocket::bind(&path, Access::View).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!((mode & 0o777, path.ends_with("view.sock")), (0o660, true));
+        let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move { socket.serve(inbox).await });
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if let Message::Ask(_, answer) = message {
+                    let _ = answer.send(Answer::Ok(serde_json::json!("answered")));
+                }
+            }
+        });
+        let look = librecast::channel::look_group();
+        let announce = |prefix: &str| format!(r#"{{"cmd":"announce","prefix":"{prefix}"}}"#);
+        let shown = ["status", "peers", "groups", "lan", "watch"]
+            .map(|cmd| format!(r#"{{"cmd":"{cmd}"}}"#));
+        for line in shown.into_iter().chain([announce(&format!("{look}/128"))]) {
+            let answer = ask(&path, format!("{line}\n").as_bytes()).await.unwrap();
+            assert!(answer.contains("answered"), "{line}: {answer}");
+        }
+        let changing = [
+            r#"{"cmd":"routes"}"#,
+            r#"{"cmd":"members"}"#,
+            r#"{"cmd":"ping","node":"beta"}"#,
+            r#"{"cmd":"meet"}"#,
+            r#"{"cmd":"take","record":"x"}"#,
+            r#"{"cmd":"revoke","revocation":"x"}"#,
+            r#"{"cmd":"reload"}"#,
+            r#"{"cmd":"reload","exec":true}"#,
+            &announce("ff1e:1::/32"),
+            &announce("::/0"),
+            &announce(&format!("{look}/127")),
+            &announce("x"),
+        ];
+        for line in changing {
+            let answer = ask(&path, format!("{line}\n").as_bytes()).await.unwrap();
+            assert!(answer.contains("not on this socket"), "{line}: {answer}");
+        }
+        assert!(reloads.try_recv().is_err(), "nothing was reloaded");
+    }
+
+    #[tokio::test]
     async fn the_binary_is_executed_anew_only_when_it_may_and_the_answer_is_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c");
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = ControlSocket::bind(&path, Access::Control).unwrap();
         let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
         tokio::spawn(async move { socket.serve(inbox).await });
         let request = b"{\"cmd\":\"reload\",\"exec\":true}\n";

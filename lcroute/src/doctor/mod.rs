@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::control::Request;
-use crate::control::client::Client;
+use crate::control::client::{Client, to_look};
 use crate::settings::Common;
 use crate::state::{Identity, unix_now};
 use crate::status::{Inbound, Lan, Peer, Status};
@@ -264,6 +264,7 @@ fn ask_daemon(patient: &mut Patient) -> Check {
     if !is_root() && !path.exists() && Path::new(SYSTEM_CONTROL).exists() {
         path = SYSTEM_CONTROL.into();
     }
+    let path = to_look(&path);
     let shown = path.display();
     let mut client = match Client::connect_if_running(&path) {
         Ok(Some(client)) => client,

@@ -23,6 +23,9 @@ use crate::status::{
 /// Names of STUN servers are found within so long.
 const LOOKUP: Duration = Duration::from_secs(1);
 
+/// Groups of a look, with the links over which each is wanted and its sources. Chosen: as many as a page is shown of others.
+const MAX_LOOK_GROUPS: usize = 8_192;
+
 /// Why a pasted record is refused, by what was counted for it.
 const TEXT_REFUSALS: [(&str, &str); 6] = [
     (
@@ -272,11 +275,14 @@ impl PacketLoop {
 
     /// `{"cmd": "watch"}`
     fn look(&mut self, now: Instant) -> Result<Value, String> {
+        let mut network = self.parts.node.look(now);
+        let (groups, left_out) = fit(self.groups());
+        network.left_out += left_out;
         let look = Look {
-            network: self.parts.node.look(now),
+            network,
             status: self.status(now),
             peers: self.peers(),
-            groups: self.groups(),
+            groups,
             lans: self.lan_list(),
         };
         serde_json::to_value(look).map_err(|e| e.to_string())
@@ -382,6 +388,23 @@ impl PacketLoop {
     }
 }
 
+/// As many groups as a look has, by name, and how many are left out: those that are joined here stay first, then the busiest. A
+/// neighbour may join thousands.
+fn fit(mut groups: Vec<Group>) -> (Vec<Group>, usize) {
+    let all = groups.len();
+    groups.sort_by_key(|g| std::cmp::Reverse((g.local, g.packets)));
+    let mut room = MAX_LOOK_GROUPS;
+    let fits = groups.iter().take_while(|group| {
+        let left = room.checked_sub(1 + group.links.len() + group.sources.len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    });
+    let fits = fits.count();
+    groups.truncate(fits);
+    groups.sort_by_key(|g| g.group);
+    (groups, all - fits)
+}
+
 /// Answers; who asked may have gone.
 pub(super) fn reply(to: oneshot::Sender<Answer>, answer: Result<serde_json::Value, String>) {
     let _ = to.send(answer.map_or_else(Answer::Error, Answer::Ok));
@@ -432,5 +455,33 @@ fn lan(lan: LanSnapshot) -> Lan {
             .into_iter()
             .map(|(name, n)| (name.to_owned(), n))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_has_the_groups_that_matter() {
+        let peer = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
+        let group = |n: u16| Group {
+            group: [0xff1e, 0, 0, 0, 0, 0, 0, n].into(),
+            local: n == 9_000,
+            links: vec![peer; 7],
+            sources: Vec::new(),
+            packets: u64::from(n == 8_000),
+            bytes: 0,
+            refused: None,
+        };
+        let (few, left_out) = fit((0..3).map(group).collect());
+        assert_eq!((few.len(), left_out), (3, 0));
+        let (shown, left_out) = fit((0..10_000).map(group).collect());
+        assert_eq!(
+            (shown.len(), left_out),
+            (MAX_LOOK_GROUPS / 8, 10_000 - MAX_LOOK_GROUPS / 8)
+        );
+        assert!(shown.iter().any(|g| g.local) && shown.iter().any(|g| g.packets > 0));
+        assert!(shown.is_sorted_by_key(|g| g.group));
     }
 }

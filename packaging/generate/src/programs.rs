@@ -86,6 +86,10 @@ pub const PROGRAMS: &[Program] = &[
                 "/run/lcroute/control.sock",
                 "where the daemon answers root and the group lcroute; of others than root $XDG_RUNTIME_DIR/lcroute/control.sock",
             ),
+            (
+                "/run/lcroute/view.sock",
+                "where it answers root and the group lcroute-view what shows how things stand: status, peers, groups, lan",
+            ),
         ],
         exit_status: EXIT_STATUS,
         environment: COMMON,

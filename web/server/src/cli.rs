@@ -1,7 +1,7 @@
 //! The command line, and how it begins and ends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
@@ -109,11 +109,13 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
         let bound = listener.local_addr()?;
         let address = address(bound, &config.web.names, tls.is_some(), guard.key());
         let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        let address_file = match folder {
-            Some(folder) => folder.join(pages::ADDRESS_FILE),
-            None => pages::beside(&control),
+        let (address_file, mode) = match folder {
+            // its unit says who may look into it
+            Some(folder) => (folder.join(pages::ADDRESS_FILE), 0o644),
+            // for root and the group of the control socket, like that
+            None => (pages::beside(&control), 0o640),
         };
-        let _file = AddressFile::write(&address_file, &address);
+        let _file = AddressFile::write(&address_file, mode, &address);
         println!("{address}");
         if !bound.ip().is_loopback() && tls.is_none() {
             tracing::warn!("{bound}: other hosts reach the pages, and nothing encrypts them: [web] tls_cert and tls_key");
@@ -151,14 +153,15 @@ struct AddressFile(PathBuf);
 
 impl AddressFile {
     /// A folder in which this user may not write has no such file: then the address is where it was printed.
-    fn write(path: &Path, address: &str) -> Option<Self> {
+    fn write(path: &Path, mode: u32, address: &str) -> Option<Self> {
         let new = path.with_extension("new");
         // what a killed program left
         let _ = std::fs::remove_file(&new);
         let mut options = std::fs::OpenOptions::new();
-        // for root and the group of the control socket, like that
-        let file = options.write(true).create_new(true).mode(0o640).open(&new);
+        let file = options.write(true).create_new(true).mode(mode).open(&new);
         let written = file.and_then(|mut file| {
+            // whatever the umask is
+            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
             std::io::Write::write_all(&mut file, format!("{address}\n").as_bytes())
         });
         match written.and_then(|()| std::fs::rename(&new, path)) {
@@ -260,7 +263,10 @@ mod tests {
         let control = folder.path().join("control.sock");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/#k", listener.local_addr().unwrap());
-        let file = AddressFile::write(&pages::beside(&control), &address).unwrap();
+        let path = pages::beside(&control);
+        let file = AddressFile::write(&path, 0o640, &address).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
         assert_eq!(pages::served(&control).unwrap(), Some(address));
         drop(file);
         assert_eq!(pages::served(&control).unwrap(), None);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use lcroute::control::{Answer, Request};
+use lcroute::control::Request;
+use lcroute::control::client::to_look;
 use lcroute::status::Look;
 use lcroute_node::view::View;
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -112,7 +113,7 @@ impl Feed {
         let mut connection = self.ask(&Request::Announce { prefix }).await.ok()?;
         let mut line = Vec::new();
         next_line(&mut connection, &mut line).await.ok()?;
-        match read_answer::<serde_json::Value>(&line) {
+        match read_answer::<serde::de::IgnoredAny>(&line) {
             Ok(_) => Some(connection),
             Err(e) => {
                 tracing::info!("no reports of other nodes: {e:#}");
@@ -122,8 +123,9 @@ impl Feed {
     }
 
     async fn ask(&self, request: &Request) -> anyhow::Result<BufReader<UnixStream>> {
-        let shown = self.control.display();
-        let stream = UnixStream::connect(&self.control).await;
+        let control = to_look(&self.control);
+        let shown = control.display();
+        let stream = UnixStream::connect(&control).await;
         let mut stream = stream.with_context(|| format!("{shown}: is `lcroute run` running?"))?;
         let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
@@ -143,9 +145,17 @@ async fn next_line(from: &mut BufReader<UnixStream>, line: &mut Vec<u8>) -> anyh
     }
 }
 
+/// [`lcroute::control::Answer`], read without a tree of values: that would take ten times the memory of a long line.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer<T> {
+    Ok(T),
+    Error(String),
+}
+
 fn read_answer<T: serde::de::DeserializeOwned>(line: &[u8]) -> anyhow::Result<T> {
     match serde_json::from_slice(line).context("the daemon's answer")? {
-        Answer::Ok(value) => serde_json::from_value(value).context("the daemon's answer"),
+        Answer::Ok(answer) => Ok(answer),
         Answer::Error(message) => bail!("the daemon refused: {message}"),
     }
 }
