@@ -52,6 +52,12 @@ impl Folder {
         Ok(Self { root, last: None })
     }
 
+    /// The same for another thread.
+    pub fn another(&self) -> io::Result<Self> {
+        let root = self.root.try_clone()?;
+        Ok(Self { root, last: None })
+    }
+
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.root

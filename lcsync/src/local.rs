@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt;
 
-use crate::place::Place;
+use crate::place::{Drafts, Place};
 use copier::{Copier, PARTIAL_LABEL};
 use job::{Job, jobs};
 use options::Options;
@@ -16,9 +17,11 @@ pub mod changes;
 mod content;
 mod copier;
 mod delete;
+mod file;
 pub mod filter;
 mod job;
 pub mod options;
+mod queue;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -32,13 +35,16 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     for remark in options.filter.remarks() {
         options.say(&format!("lcsync: {remark}"));
     }
-    let mut jobs = jobs(options)?;
+    let jobs = jobs(options)?;
     let partial: Vec<PathBuf> = jobs
         .iter()
         .map(|job| job.folder.join(Place::partial_name(PARTIAL_LABEL)))
         .collect();
     let keep_partial = options.dry_run || options.partial;
+    let drafts = Arc::new(Drafts::new()?);
+    let ending = Arc::clone(&drafts);
     interrupt::exit_on_interrupt(move || {
+        ending.end();
         if !keep_partial {
             for partial in &partial {
                 // nothing to remove if it was not made yet
@@ -46,11 +52,11 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
             }
         }
     })?;
-    run(options, &mut jobs)
+    run(options, &jobs, drafts)
 }
 
-fn run(options: &Options, jobs: &mut [Job]) -> anyhow::Result<Exit> {
-    let mut shared = Shared::new(options, jobs);
+fn run(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> anyhow::Result<Exit> {
+    let mut shared = Shared::new(options, jobs, drafts);
     for job in jobs {
         let mut copier = Copier::open(options, job, &mut shared)?;
         let result = copier.run(job);

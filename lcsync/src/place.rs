@@ -11,21 +11,24 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{
-    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, symlinkat, syncfs, unlinkat,
+    AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, linkat, symlinkat, syncfs,
+    unlinkat,
 };
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, regular};
-use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX};
+use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name};
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +46,66 @@ pub enum Found {
 /// A folder that is written below.
 #[derive(Debug)]
 pub struct Place {
+    path: PathBuf,
     folder: Folder,
-    partial: Option<Partial>,
+    partial: Option<Arc<Partial>>,
+    drafts: Option<Arc<Drafts>>,
     /// Bits that are taken over from a mode.
     mode_mask: u32,
+}
+
+/// A file that is being made in the folder that it will be in, without a name until it is whole.
+#[derive(Debug)]
+pub struct Draft {
+    pub file: File,
+    /// A hidden name, where the file system makes no files without one.
+    hidden: Option<Vec<u8>>,
+}
+
+/// Hidden names of drafts, of one run of the program.
+#[derive(Debug)]
+pub struct Drafts {
+    /// Part of each: whoever finds one later knows which run it is of.
+    run: String,
+    next: AtomicU64,
+    /// Whether files without a name can be made, and named later.
+    are_nameless: AtomicBool,
+    /// Shared by all that give or take a name; who ends the run has it alone, for good.
+    naming: RwLock<()>,
+    named: Mutex<HashSet<PathBuf>>,
+}
+
+impl Drafts {
+    pub fn new() -> io::Result<Self> {
+        let run = getrandom::u64().map_err(|_| io::Error::other("no randomness"))?;
+        let nameless = geteuid().is_root() || Path::new("/proc/self/fd").exists();
+        Ok(Self {
+            run: format!("{run:016x}"),
+            next: AtomicU64::new(0),
+            are_nameless: AtomicBool::new(nameless),
+            naming: RwLock::new(()),
+            named: Mutex::default(),
+        })
+    }
+
+    fn next_name(&self) -> Vec<u8> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{PARTIAL_PREFIX}-{}-{n}", self.run).into_bytes()
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes all hidden names. From now on no draft gets a name, neither a hidden one nor its own: the process is about
+    /// to end.
+    pub fn end(&self) {
+        std::mem::forget(self.naming.write());
+        for path in self.list().drain() {
+            // most likely it is there
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// All that is known of what is at a path.
@@ -72,7 +131,12 @@ struct Partial {
     name: Vec<u8>,
     folder: OwnedFd,
     _lock: Flock<OwnedFd>,
+    /// Whether it says which run gives hidden names.
+    is_marked: AtomicBool,
 }
+
+/// In the partial folder, before the number of a run: it may have left drafts under hidden names.
+const MARK: &str = "drafts-";
 
 const STAGE: OFlag = OFlag::O_RDWR
     .union(OFlag::O_CREAT)
@@ -197,9 +261,22 @@ impl Place {
     pub fn open(path: &Path) -> io::Result<Self> {
         // set-user-id and the like never come from the network
         Ok(Self {
+            path: path.to_path_buf(),
             folder: Folder::open(path)?,
             partial: None,
+            drafts: None,
             mode_mask: 0o777,
+        })
+    }
+
+    /// The same for another thread.
+    pub fn another(&self) -> io::Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            folder: self.folder.another()?,
+            partial: self.partial.clone(),
+            drafts: self.drafts.clone(),
+            mode_mask: self.mode_mask,
         })
     }
 
@@ -243,11 +320,159 @@ impl Place {
                 e.into()
             },
         )?;
-        self.partial = Some(Partial {
+        self.partial = Some(Arc::new(Partial {
             name,
             folder,
             _lock: lock,
-        });
+            is_marked: AtomicBool::new(false),
+        }));
+        Ok(())
+    }
+
+    /// Allows drafts, and removes those that a run has left that was killed. The partial folder must be open.
+    pub fn allow_drafts(&mut self, drafts: Arc<Drafts>) -> io::Result<()> {
+        self.drafts = Some(drafts);
+        let marks: Vec<_> = self
+            .staged_names()?
+            .into_iter()
+            .filter(|name| name.starts_with(MARK.as_bytes()))
+            .collect();
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let prefixes: Vec<_> = marks
+            .iter()
+            .map(|mark| [PARTIAL_PREFIX.as_bytes(), b"-", &mark[MARK.len()..], b"-"].concat())
+            .collect();
+        let mut waiting = vec![Vec::new()];
+        while let Some(path) = waiting.pop() {
+            // what cannot be read has nothing of ours that could be removed
+            if let Ok(below) = self.remove_drafts(&path, &prefixes) {
+                waiting.extend(below);
+            }
+        }
+        for mark in marks {
+            let mark = OsStr::from_bytes(&mark);
+            unlinkat(self.staging()?, mark, UnlinkatFlags::NoRemoveDir)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what begins with one of these from the folder at `path`; gives the folders in it.
+    fn remove_drafts(&mut self, path: &[u8], prefixes: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
+        let fd = match path {
+            b"" => openat(self.folder.fd(), ".", FOLDER, Mode::empty())?,
+            _ => {
+                let (folder, name) = self.folder.parent(path)?;
+                openat(folder, name, FOLDER, Mode::empty())?
+            }
+        };
+        let mut below = Vec::new();
+        let mut left = Vec::new();
+        for entry in Dir::from_fd(fd.try_clone()?)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                left.push(name.to_vec());
+            } else if is_plain_name(name) && entry.file_type().is_none_or(|t| t == Type::Directory)
+            {
+                below.push(match path {
+                    b"" => name.to_vec(),
+                    _ => [path, b"/", name].concat(),
+                });
+            }
+        }
+        for name in left {
+            unlinkat(&fd, OsStr::from_bytes(&name), UnlinkatFlags::NoRemoveDir)?;
+        }
+        Ok(below)
+    }
+
+    /// Begins a file that is to be at `path`.
+    pub fn draft(&mut self, path: &[u8]) -> io::Result<Draft> {
+        let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
+        let (folder, name) = self.folder.parent(path)?;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        if drafts.are_nameless.load(Ordering::Relaxed) {
+            match openat(folder, ".", flags | OFlag::O_TMPFILE, mode) {
+                // not on this file system, or by this kernel
+                Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
+                    drafts.are_nameless.store(false, Ordering::Relaxed);
+                }
+                opened => {
+                    return Ok(Draft {
+                        file: File::from(opened?),
+                        hidden: None,
+                    });
+                }
+            }
+        }
+        let naming = drafts.naming.read();
+        self.partial
+            .as_ref()
+            .ok_or_else(no_partial_folder)?
+            .mark(&drafts.run)?;
+        let hidden = drafts.next_name();
+        let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let file = openat(folder, OsStr::from_bytes(&hidden), flags, mode)?;
+        drafts
+            .list()
+            .insert(beside(&self.path, path, name, &hidden));
+        drop(naming);
+        Ok(Draft {
+            file: File::from(file),
+            hidden: Some(hidden),
+        })
+    }
+
+    /// Gives a whole draft its name; it comes into the place of any file or link that is there, which is looked for
+    /// first unless it `replaces` one.
+    pub fn publish(&mut self, path: &[u8], draft: &Draft, replaces: bool) -> io::Result<()> {
+        let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
+        let (folder, name) = self.folder.parent(path)?;
+        let _naming = drafts.naming.read();
+        if let Some(hidden) = &draft.hidden {
+            renameat(folder, OsStr::from_bytes(hidden), folder, name)?;
+            drafts
+                .list()
+                .remove(&beside(&self.path, path, name, hidden));
+            return Ok(());
+        }
+        if !replaces {
+            match link(&draft.file, folder, name) {
+                // it has come meanwhile
+                Err(Errno::EEXIST) => {}
+                linked => return Ok(linked?),
+            }
+        }
+        self.partial
+            .as_ref()
+            .ok_or_else(no_partial_folder)?
+            .mark(&drafts.run)?;
+        let hidden = drafts.next_name();
+        let hidden = OsStr::from_bytes(&hidden);
+        link(&draft.file, folder, hidden)?;
+        renameat(folder, hidden, folder, name).map_err(|error| {
+            let _ = unlinkat(folder, hidden, UnlinkatFlags::NoRemoveDir);
+            error.into()
+        })
+    }
+
+    /// Removes what a draft has of a name.
+    pub fn discard(&mut self, path: &[u8], draft: &Draft) -> io::Result<()> {
+        let (Some(hidden), Some(drafts)) = (&draft.hidden, &self.drafts) else {
+            return Ok(());
+        };
+        let (folder, name) = self.folder.parent(path)?;
+        unlinkat(
+            folder,
+            OsStr::from_bytes(hidden),
+            UnlinkatFlags::NoRemoveDir,
+        )?;
+        drafts
+            .list()
+            .remove(&beside(&self.path, path, name, hidden));
         Ok(())
     }
 
@@ -326,6 +551,22 @@ impl Place {
     pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
         let link = self.stage_link(path, target)?;
         self.install_link(path, &link)
+    }
+
+    /// Makes a symbolic link where nothing is.
+    pub fn new_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<Opened> {
+        let (folder, name) = self.folder.parent(path)?;
+        symlinkat(OsStr::from_bytes(target), folder, name)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(folder, name, flags, Mode::empty())?;
+        if fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFLNK {
+            return Err(io::Error::other("something has come into its place"));
+        }
+        Ok(Opened {
+            fd,
+            is_readable: false,
+            mode_mask: self.mode_mask,
+        })
     }
 
     /// Makes a symbolic link where partial files are.
@@ -480,13 +721,6 @@ impl Place {
         top == self.folder.stat(path).map(device)
     }
 
-    /// Removes the partial file of `path`.
-    pub fn unstage(&mut self, path: &[u8]) -> io::Result<()> {
-        let name = Self::staged_name(path);
-        let name = OsStr::from_bytes(&name);
-        Ok(unlinkat(self.staging()?, name, UnlinkatFlags::NoRemoveDir)?)
-    }
-
     /// Names in the folder at `path` (empty: the top), without lcsync's own.
     pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.folder.names(path)
@@ -540,6 +774,40 @@ impl Place {
     pub fn staged_name(path: &[u8]) -> Vec<u8> {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
     }
+}
+
+impl Partial {
+    /// Says, for whoever comes after this run has been killed, that there may be drafts of it.
+    fn mark(&self, run: &str) -> io::Result<()> {
+        if !self.is_marked.load(Ordering::Acquire) {
+            let mark = format!("{MARK}{run}");
+            openat(&self.folder, mark.as_str(), STAGE, Mode::S_IRUSR)?;
+            self.is_marked.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// Where the entry `hidden` is, which stands beside `path`, whose last component is `name`.
+fn beside(root: &Path, path: &[u8], name: &OsStr, hidden: &[u8]) -> PathBuf {
+    let folder = &path[..path.len() - name.len()];
+    root.join(OsStr::from_bytes(folder))
+        .join(OsStr::from_bytes(hidden))
+}
+
+/// Gives an open file a name.
+fn link(file: &File, folder: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    /// Whether this process may not do it by the descriptor alone.
+    static BY_PATH: AtomicBool = AtomicBool::new(false);
+    if !BY_PATH.load(Ordering::Relaxed) {
+        match linkat(file, "", folder, name, AtFlags::AT_EMPTY_PATH) {
+            Err(Errno::ENOENT) => BY_PATH.store(true, Ordering::Relaxed),
+            linked => return linked,
+        }
+    }
+    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    linkat(AT_FDCWD, itself.as_str(), folder, name, follow)
 }
 
 fn no_partial_folder() -> io::Error {
@@ -627,6 +895,7 @@ fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn place() -> (tempfile::TempDir, Place) {
@@ -772,5 +1041,84 @@ mod tests {
         let meta = fs::metadata(dir.path().join("dest/d")).unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o750, 1_000_000_000));
         assert_eq!(place.names(b"").unwrap(), [b"d".to_vec()]);
+    }
+
+    /// What can be seen in a folder, hidden names included.
+    fn seen(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = names
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn with_drafts(nameless: bool) -> (tempfile::TempDir, Place, Arc<Drafts>) {
+        let (dir, mut place) = place();
+        let drafts = Arc::new(Drafts::new().unwrap());
+        drafts.are_nameless.fetch_and(nameless, Ordering::Relaxed);
+        place.allow_drafts(Arc::clone(&drafts)).unwrap();
+        place.make_folder(b"a", 0o755).unwrap();
+        (dir, place, drafts)
+    }
+
+    #[test]
+    fn a_draft_appears_whole_in_place_of_nothing_a_file_or_a_link() {
+        for nameless in [true, false] {
+            let (dir, mut place, drafts) = with_drafts(nameless);
+            let inner = dir.path().join("dest/a");
+            for (n, replaces) in [false, false, true].into_iter().enumerate() {
+                let mut draft = place.draft(b"a/f").unwrap();
+                draft.file.write_all(&[n as u8]).unwrap();
+                place.publish(b"a/f", &draft, replaces).unwrap();
+                assert_eq!(fs::read(inner.join("f")).unwrap(), [n as u8]);
+            }
+            symlink("f", inner.join("l")).unwrap();
+            let draft = place.draft(b"a/l").unwrap();
+            place.publish(b"a/l", &draft, true).unwrap();
+            assert!(fs::symlink_metadata(inner.join("l")).unwrap().is_file());
+            let draft = place.draft(b"a/g").unwrap();
+            place.discard(b"a/g", &draft).unwrap();
+            assert_eq!(seen(&inner), ["f", "l"]);
+            assert!(drafts.list().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_killed_run_leaves_drafts_that_the_next_one_removes_and_no_others() {
+        let (dir, mut place, _) = with_drafts(false);
+        let inner = dir.path().join("dest/a");
+        drop(place.draft(b"a/f").unwrap());
+        drop(place.draft(b"g").unwrap());
+        fs::write(
+            inner.join(".lcsync-partial-0123456789abcdef-0"),
+            b"of another",
+        )
+        .unwrap();
+        assert_eq!(seen(&inner).len(), 2);
+        drop(place);
+        let mut place = Place::open(&dir.path().join("dest")).unwrap();
+        place.open_partial(b"").unwrap();
+        place
+            .allow_drafts(Arc::new(Drafts::new().unwrap()))
+            .unwrap();
+        assert_eq!(seen(&inner), [".lcsync-partial-0123456789abcdef-0"]);
+        assert_eq!(seen(&dir.path().join("dest")), [".lcsync-partial", "a"]);
+        assert!(
+            place
+                .staged_names()
+                .unwrap()
+                .iter()
+                .all(|n| n.starts_with(b"."))
+        );
+    }
+
+    #[test]
+    fn who_is_interrupted_leaves_no_hidden_name() {
+        let (dir, mut place, drafts) = with_drafts(false);
+        let _draft = place.draft(b"a/f").unwrap();
+        drafts.end();
+        assert_eq!(seen(&dir.path().join("dest/a")).len(), 0);
+        assert!(drafts.naming.try_read().is_err(), "nor does a later one");
     }
 }

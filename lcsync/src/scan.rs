@@ -294,6 +294,15 @@ impl Scan {
     }
 }
 
+/// A file as it is now.
+#[derive(Debug)]
+pub struct Version {
+    pub file: File,
+    pub kind: Kind,
+    pub metadata: Metadata,
+    pub owner: Owner,
+}
+
 /// Opens the files of one scan, and nothing else that has come into their places meanwhile.
 #[derive(Debug, Default)]
 pub struct Files {
@@ -316,15 +325,31 @@ impl Files {
         Ok(file)
     }
 
+    /// Opens file number `n`; a file that has changed since it was found is taken as it is now.
+    pub fn open_now(&mut self, scan: &Scan, n: usize) -> io::Result<Version> {
+        let (file, found) = self.open_found(scan, n)?;
+        Ok(Version {
+            file,
+            kind: file_of(&found),
+            metadata: metadata_of(&found),
+            owner: Owner::of(&found),
+        })
+    }
+
     fn open_any(&mut self, scan: &Scan, n: usize) -> io::Result<(File, Stamp)> {
+        let (file, found) = self.open_found(scan, n)?;
+        Ok((file, Stamp::of(&found)))
+    }
+
+    fn open_found(&mut self, scan: &Scan, n: usize) -> io::Result<(File, FileStat)> {
         let path = &scan.entries[n].path;
         let file = if path.is_empty() {
             open_named(&scan.root)?
         } else {
             self.folder(scan)?.open_file(path)?
         };
-        let stamp = Stamp::of(&regular(&file)?);
-        Ok((file, stamp))
+        let found = regular(&file)?;
+        Ok((file, found))
     }
 
     fn stat(&mut self, scan: &Scan, n: usize) -> io::Result<FileStat> {

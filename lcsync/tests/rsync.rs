@@ -439,14 +439,14 @@ fn who_is_interrupted_keeps_with_partial_what_was_copied() {
             .args(&args)
             .spawn()
             .unwrap();
+        let source = world.at("src/f").metadata().unwrap().ino();
+        let fds = PathBuf::from(format!("/proc/{}/fd", copying.id()));
         let is_begun = || {
-            let hidden = fs::read_dir(world.at("dest")).unwrap().map(Result::unwrap);
-            let hidden = hidden.filter(|e| e.file_type().unwrap().is_dir());
-            let inner = hidden.flat_map(|e| fs::read_dir(e.path()).into_iter().flatten().flatten());
-            inner
-                .map(|e| e.metadata().map_or(0, |m| m.blocks()))
-                .sum::<u64>()
-                > 1_024
+            // a file that is being made may have no name
+            let open = fs::read_dir(&fds).unwrap().flatten();
+            let open = open.filter_map(|fd| fs::metadata(fd.path()).ok());
+            let mut files = open.filter(|meta| meta.is_file() && meta.ino() != source);
+            files.any(|meta| meta.blocks() > 1_024)
         };
         while !is_begun() {
             assert!(copying.try_wait().unwrap().is_none(), "it was too fast");
@@ -456,7 +456,8 @@ fn who_is_interrupted_keeps_with_partial_what_was_copied() {
         assert!(world.run("kill", &kill).status.success());
         assert_eq!(copying.wait().unwrap().code(), Some(130));
         assert_eq!(fs::read(world.at("dest/f")).unwrap(), b"old", "never half");
-        assert_eq!(is_begun(), partial);
+        let left = fs::read_dir(world.at("dest")).unwrap().count() - 1;
+        assert_eq!(left, usize::from(partial), "a folder with what was copied");
     }
     let stats = world.lcsync(&["-a", "--partial", "--stats", "src/", "dest"]);
     let literal: u64 = stats
@@ -573,6 +574,45 @@ fn a_file_that_shrinks_under_the_copy_is_an_error_of_its_own() {
         .read_exact_at(&mut byte, 9)
         .unwrap();
     assert_eq!(byte, [7]);
+}
+
+#[test]
+fn what_is_said_comes_in_the_order_of_entries_whoever_copies_them() {
+    let world = World::new();
+    let mut expected = Vec::new();
+    for folder in 100..110 {
+        fs::create_dir(world.at(&format!("src/{folder}"))).unwrap();
+        if folder >= 105 {
+            expected.push(format!("{folder}/"));
+        }
+        for n in 100..200 {
+            let path = format!("{folder}/{n}");
+            fs::write(world.at(&format!("src/{path}")), vec![7; n * n % 9_000]).unwrap();
+            if folder < 105 && n % 50 == 25 {
+                // it is in the way of a file, and stays
+                fs::create_dir_all(world.at(&format!("dest/{path}/full"))).unwrap();
+            } else {
+                expected.push(path);
+            }
+        }
+    }
+    let [first, second] = [false, true].map(|again| {
+        if again {
+            for path in expected.iter().filter(|path| !path.ends_with('/')) {
+                fs::remove_file(world.at("dest").join(path)).unwrap();
+            }
+        }
+        world.run(env!("CARGO_BIN_EXE_lcsync"), &["-rv", "src/", "dest"])
+    });
+    assert_eq!(first.status.code(), Some(1));
+    let complaints = String::from_utf8(first.stderr).unwrap();
+    let failed = complaints.lines().filter(|l| l.starts_with("lcsync: src/"));
+    assert_eq!(failed.count(), 10);
+    assert!(complaints == String::from_utf8(second.stderr).unwrap());
+    let lines = |said: Vec<u8>| String::from_utf8(said).unwrap();
+    assert!(lines(first.stdout) == expected.join("\n") + "\n");
+    expected.retain(|path| !path.ends_with('/'));
+    assert!(lines(second.stdout) == expected.join("\n") + "\n");
 }
 
 /// The first column of a row, and whether lcsync has what stands there.

@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 /// What is written at least, and a hole's least size: a page of memory, and a block of most file systems.
 const PAGE: usize = 4 << 10;
 /// Bytes that are read at once: two buffers of it fit a processor's cache.
-const PIECE: usize = 128 << 10;
+pub const PIECE: usize = 128 << 10;
 /// Bytes that a thread takes at once.
 const REGION: u64 = 4 << 20;
 /// More threads than this make a disk seek.
@@ -89,9 +89,23 @@ pub fn update(
     Ok(written.into_inner())
 }
 
+/// Makes the empty file `to` what `from` is, if that is no more than a piece: at once, which is faster than the kernel is
+/// with files of a few KiB.
+pub fn fill_small(from: &File, to: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.resize(size as usize, 0);
+    from.read_exact_at(buffer, 0)?;
+    to.write_all_at(buffer, 0)
+}
+
 /// Makes the empty file `to` a copy that shares its bytes with `from` until one of them is changed, if the file system can.
 pub fn clone(from: &File, to: &File) -> bool {
     ioctl_ficlone(to, from).is_ok()
+}
+
+/// How many threads copy.
+pub fn threads() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    processors.min(MAX_THREADS)
 }
 
 /// Writes pages, or makes a hole of them; the bytes that were written.
@@ -173,8 +187,7 @@ fn in_regions(
     if regions <= 1 {
         return work(0, size);
     }
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = (processors.min(MAX_THREADS) as u64).min(regions);
+    let threads = (threads() as u64).min(regions);
     let next = AtomicU64::new(0);
     let run = |report: &mut dyn FnMut(u64)| {
         loop {

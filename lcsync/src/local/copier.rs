@@ -1,43 +1,38 @@
 //! Copies what a job says, entry by entry.
 
-use std::collections::HashMap;
-use std::fs::{self, File, Permissions};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::{self, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
 
-use super::changes::{Changes, Check, Source};
+use super::changes::{Changes, Source};
 use super::content;
+use super::file::{Difference, FileCopier};
 use super::job::{Job, make_folders};
 use super::options::Options;
+use super::queue::{Outcome, Queue};
 use super::shared::Shared;
 use crate::listing::{Kind, Metadata, shown};
-use crate::place::{Found, Opened, Place, Standing};
-use crate::scan::Files;
+use crate::place::{Found, Place, Standing};
 
 /// Names the partial folder of local copies: apart from those of transfers, which are found again.
 pub const PARTIAL_LABEL: &[u8] = b"local copy";
-/// From this size on it pays to clone an old version and to write what is new of it.
-const CLONE_FROM: u64 = 1 << 20;
-/// Bits of a mode that have a file run with the rights of its owner or group.
-pub const SET_ID: u16 = 0o6000;
-
-/// What is different about an entry. What is there in its place stays open: whatever else comes to its path, nothing of
-/// that is changed.
-pub struct Difference {
-    pub there: Option<(Opened, Standing)>,
-    pub changes: Changes,
-    /// Another user may have the file there open for writing, or under another name: it is replaced, even if only
-    /// owner or mode differ.
-    pub is_foreign: bool,
-}
+/// Larger files are copied one after the other: all processors work on each, and it is shown how far it is.
+const LARGE: u64 = 16 << 20;
+/// Files that a thread takes at once.
+const BATCH: usize = 32;
+/// Entries whose end is waited for: so far the fastest thread is ahead of the slowest.
+const MAX_PENDING: usize = 2_048;
 
 pub struct Copier<'a> {
     pub options: &'a Options,
     pub shared: &'a mut Shared,
-    pub place: Option<Place>,
-    files: Files,
+    pub own: FileCopier<'a>,
     /// Files of SRC that could not be read.
     unread: usize,
     /// Folders that get another mode than they have now when nothing changes in them any more: these are open for this
@@ -45,6 +40,21 @@ pub struct Copier<'a> {
     open: HashMap<Vec<u8>, u16>,
     /// A folder that could not be made.
     missing: Option<Vec<u8>>,
+    /// What is to be said, in the order of entries, from the first file on that is not copied yet.
+    pending: VecDeque<Pending>,
+    /// What has come of files further on.
+    outcomes: BTreeMap<usize, Outcome>,
+    /// Files that go to a thread together.
+    batch: Range<usize>,
+    /// Whether the entry is copied that stood first among those pending.
+    is_first: bool,
+}
+
+#[derive(Debug)]
+enum Pending {
+    File(usize),
+    Line(String),
+    Complaint(String),
 }
 
 impl<'a> Copier<'a> {
@@ -52,12 +62,15 @@ impl<'a> Copier<'a> {
         let name = || job.folder.display().to_string();
         let mut copier = Self {
             options,
+            own: FileCopier::new(options, Arc::clone(&shared.common)),
             shared,
-            place: None,
-            files: Files::default(),
             unread: 0,
             open: HashMap::new(),
             missing: None,
+            pending: VecDeque::new(),
+            outcomes: BTreeMap::new(),
+            batch: 0..0,
+            is_first: false,
         };
         let is_there = job.folder.is_dir();
         if job.whole_folder() {
@@ -71,7 +84,7 @@ impl<'a> Copier<'a> {
                 there.metadata.mode = mode;
             }
             let source = job.root();
-            let keep = copier.shared.keep_of(source);
+            let keep = copier.shared.common.keep_of(source);
             let changes = Changes::between(source, there.as_ref(), keep, options.check);
             copier.shared.tally.created += usize::from(changes.new);
             copier.show(job, b"", source, changes);
@@ -82,42 +95,48 @@ impl<'a> Copier<'a> {
             place.allow_special_modes();
             if !options.dry_run {
                 place.open_partial(PARTIAL_LABEL).with_context(name)?;
+                let drafts = Arc::clone(&copier.shared.drafts);
+                place.allow_drafts(drafts).with_context(name)?;
             }
-            copier.place = Some(place);
+            copier.own.place = Some(place);
         }
         Ok(copier)
     }
 
-    pub fn run(&mut self, job: &mut Job) -> anyhow::Result<()> {
+    pub fn run(&mut self, job: &Job) -> anyhow::Result<()> {
         for path in &job.scan.special {
             self.skip(job, path);
         }
-        for n in 0..job.scan.entries.len() {
-            if self.has_no_folder(job.entry(n).0) {
-                self.shared.tally.failed += 1;
-            } else if let Err(e) = self.copy_entry(job, n) {
-                self.shared.tally.failed += 1;
-                eprintln!("lcsync: {}: {e:#}", job.scan.name_of(n));
-                let (path, source) = job.entry(n);
-                if *source.kind == Kind::Folder {
-                    self.missing = Some([path, b"/"].concat());
-                    eprintln!("lcsync: {}: nothing in it is copied", job.scan.name_of(n));
+        let count = job.scan.entries.len();
+        let helpers = (1..content::threads()).map(|_| self.own.another());
+        // there is no use of a thread for a few files
+        let helpers = helpers
+            .take(count / BATCH)
+            .collect::<io::Result<Vec<_>>>()?;
+        let queue = Queue::default();
+        thread::scope(|scope| {
+            let closing = queue.closing();
+            let threads: Vec<_> = helpers
+                .into_iter()
+                .map(|mut helper| {
+                    let queue = &queue;
+                    scope.spawn(move || {
+                        queue.work(|n| helper.copy(job, n));
+                        helper.unread
+                    })
+                })
+                .collect();
+            let copied = self.copy_entries(job, &queue);
+            drop(closing);
+            for thread in threads {
+                match thread.join() {
+                    Ok(unread) => self.unread += unread,
+                    Err(panic) => std::panic::resume_unwind(panic),
                 }
-                if let Some(place) = self.place.as_mut().filter(|_| !self.options.partial) {
-                    // most likely there is none
-                    let _ = place.unstage(path);
-                }
-                anyhow::ensure!(
-                    !is_full(&e),
-                    "nothing more fits into {}",
-                    job.folder.display()
-                );
             }
-            if let Kind::File { size, .. } = job.scan.entries[n].kind {
-                self.shared.done += size;
-            }
-            self.shared.show_progress(0);
-        }
+            copied
+        })?;
+        self.unread += self.own.unread;
         if self.options.delete && job.whole_folder() {
             if job.scan.unread + self.unread == 0 {
                 self.delete(job);
@@ -141,7 +160,7 @@ impl<'a> Copier<'a> {
             _ => return Ok(None),
         };
         let mode = (meta.mode() & 0o7777) as u16;
-        if !self.shared.is_closed(mode, meta.uid()) {
+        if !self.shared.common.is_closed(mode, meta.uid()) {
             return Ok(None);
         }
         fs::set_permissions(&job.folder, Permissions::from_mode(u32::from(mode | 0o700)))?;
@@ -151,7 +170,7 @@ impl<'a> Copier<'a> {
 
     /// Opens a folder in DEST to this user, whose it is, until it is finished; one that was just `made` of SRC's as well.
     fn open_folder(&mut self, path: &[u8], made: Option<Source<'_>>) -> io::Result<()> {
-        let Some(place) = self.place.as_mut().filter(|_| !self.options.dry_run) else {
+        let Some(place) = self.own.place.as_mut().filter(|_| !self.options.dry_run) else {
             return Ok(());
         };
         let Some(opened) = place.open_entry(path)? else {
@@ -167,7 +186,7 @@ impl<'a> Copier<'a> {
             Some(source) => mode & (source.metadata.mode | 0o7000),
             None => mode,
         };
-        let now = match self.shared.is_closed(mode, owner.user) {
+        let now = match self.shared.common.is_closed(mode, owner.user) {
             true => mode | 0o700,
             false => mode,
         };
@@ -183,6 +202,156 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
+    fn copy_entries(&mut self, job: &Job, queue: &Queue) -> anyhow::Result<()> {
+        for n in 0..job.scan.entries.len() {
+            if self.has_no_folder(job.entry(n).0) {
+                self.shared.tally.failed += 1;
+                continue;
+            }
+            match job.scan.entries[n].kind {
+                Kind::File { size, .. } if size < LARGE => {
+                    self.pending.push_back(Pending::File(n));
+                    if self.batch.end != n || self.batch.len() >= BATCH {
+                        self.push_batch(queue);
+                        self.batch = n..n;
+                    }
+                    self.batch.end = n + 1;
+                }
+                _ => {
+                    let copied = self.copy_entry(job, n, queue);
+                    self.conclude(job, n, copied)?;
+                }
+            }
+            if self.pending.len() > MAX_PENDING {
+                self.drain(job, queue, MAX_PENDING / 2)?;
+            }
+        }
+        self.drain(job, queue, 0)
+    }
+
+    /// What stands in the way, or fails, is counted and named; on a full disk it makes no sense to go on.
+    fn conclude(&mut self, job: &Job, n: usize, copied: anyhow::Result<()>) -> anyhow::Result<()> {
+        if let Kind::File { size, .. } = job.scan.entries[n].kind {
+            self.shared.done += size;
+        }
+        self.shared.show_progress(0);
+        let Err(error) = copied else {
+            return Ok(());
+        };
+        self.shared.tally.failed += 1;
+        let name = job.scan.name_of(n);
+        self.complain(format!("lcsync: {name}: {error:#}"));
+        let (path, source) = job.entry(n);
+        if *source.kind == Kind::Folder {
+            self.missing = Some([path, b"/"].concat());
+            self.complain(format!("lcsync: {name}: nothing in it is copied"));
+        }
+        anyhow::ensure!(
+            !is_full(&error),
+            "nothing more fits into {}",
+            job.folder.display()
+        );
+        Ok(())
+    }
+
+    fn push_batch(&mut self, queue: &Queue) {
+        if !self.batch.is_empty() {
+            queue.push(self.batch.clone());
+        }
+        self.batch = 0..0;
+    }
+
+    /// Copies until no more than so many entries are pending, together with the other threads.
+    fn drain(&mut self, job: &Job, queue: &Queue, most: usize) -> anyhow::Result<()> {
+        if self.is_first {
+            return Ok(());
+        }
+        self.push_batch(queue);
+        loop {
+            for (entries, outcomes) in queue.copied() {
+                self.outcomes.extend(entries.zip(outcomes));
+            }
+            self.settle(job, queue)?;
+            if self.pending.len() <= most {
+                return Ok(());
+            }
+            match queue.take() {
+                Some(entries) => {
+                    for n in entries {
+                        let outcome = self.own.copy(job, n);
+                        self.outcomes.insert(n, outcome);
+                    }
+                }
+                None => queue.wait()?,
+            }
+        }
+    }
+
+    /// Says and counts, in the order of entries, what has come of those that come first.
+    fn settle(&mut self, job: &Job, queue: &Queue) -> anyhow::Result<()> {
+        while let Some(first) = self.pending.front() {
+            let n = match first {
+                Pending::File(n) if self.outcomes.contains_key(n) => *n,
+                Pending::File(_) => break,
+                Pending::Line(line) => {
+                    self.shared.progress.print(line);
+                    self.pending.pop_front();
+                    continue;
+                }
+                Pending::Complaint(line) => {
+                    eprintln!("{line}");
+                    self.pending.pop_front();
+                    continue;
+                }
+            };
+            self.pending.pop_front();
+            let outcome = self.outcomes.remove(&n).unwrap_or_default();
+            self.is_first = true;
+            let copied = if outcome.is_obstructed {
+                self.copy_entry(job, n, queue)
+            } else {
+                let (path, source) = job.entry(n);
+                if let Some(changes) = outcome.changes {
+                    self.show(job, path, source, changes);
+                    self.count(source.kind, changes);
+                }
+                self.shared.tally.written += outcome.written;
+                outcome.error.map_or(Ok(()), Err)
+            };
+            let concluded = self.conclude(job, n, copied);
+            self.is_first = false;
+            concluded?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, kind: &Kind, changes: Changes) {
+        let tally = &mut self.shared.tally;
+        tally.created += usize::from(changes.new);
+        if let Kind::File { size, .. } = kind
+            && changes.content
+        {
+            tally.transferred += 1;
+            tally.transferred_bytes += size;
+        }
+    }
+
+    fn print(&mut self, line: String) {
+        if self.is_first || self.pending.is_empty() {
+            self.shared.progress.print(&line);
+        } else {
+            self.pending.push_back(Pending::Line(line));
+        }
+    }
+
+    fn complain(&mut self, line: String) {
+        if self.is_first || self.pending.is_empty() {
+            eprintln!("{line}");
+        } else {
+            self.pending.push_back(Pending::Complaint(line));
+        }
+    }
+
     pub fn close(&mut self, job: &Job) -> anyhow::Result<()> {
         if self.options.dry_run {
             return Ok(());
@@ -196,7 +365,7 @@ impl<'a> Copier<'a> {
                 }
             }
         }
-        let Some(place) = &mut self.place else {
+        let Some(place) = &mut self.own.place else {
             return Ok(());
         };
         if !(self.options.partial && self.shared.tally.failed > 0) {
@@ -205,21 +374,21 @@ impl<'a> Copier<'a> {
         if job.whole_folder() {
             self.finish_folder(b"", job.root())?;
         }
-        if let Some(place) = self.place.as_ref().filter(|_| self.options.fsync) {
+        if let Some(place) = self.own.place.as_ref().filter(|_| self.options.fsync) {
             place.sync()?;
         }
         Ok(())
     }
 
     fn finish_folder(&mut self, path: &[u8], source: Source<'_>) -> anyhow::Result<()> {
-        let Some(place) = &mut self.place else {
+        let Some(place) = &mut self.own.place else {
             return Ok(());
         };
         let Some(opened) = place.open_entry(path)? else {
             return Ok(());
         };
         let there = opened.standing()?;
-        let keep = self.shared.keep_of(source);
+        let keep = self.shared.common.keep_of(source);
         let changes = Changes::between(source, Some(&there), keep, self.options.check);
         if changes.new {
             return Ok(());
@@ -227,12 +396,18 @@ impl<'a> Copier<'a> {
         if let Some(mode) = self.open.remove(path).filter(|_| !keep.modes) {
             opened.set_mode(mode)?;
         }
-        self.shared.set_metadata(&opened, source, changes)
+        self.shared.common.set_metadata(&opened, source, changes)
     }
 
-    pub fn copy_entry(&mut self, job: &mut Job, n: usize) -> anyhow::Result<()> {
-        let difference = self.compare(job, n)?;
+    pub fn copy_entry(&mut self, job: &Job, n: usize, queue: &Queue) -> anyhow::Result<()> {
         let (path, source) = job.entry(n);
+        if matches!(source.kind, Kind::Link { .. }) && !self.options.keep.links {
+            self.skip(job, path);
+            return Ok(());
+        }
+        let shared = &mut *self.shared;
+        let report = &mut |done| shared.show_progress(done);
+        let difference = self.own.compare(job, n, report)?;
         let is_folder = *source.kind == Kind::Folder;
         if is_folder && difference.as_ref().is_none_or(|d| !d.changes.new) {
             self.open_folder(path, None)?;
@@ -241,187 +416,72 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         let changes = difference.changes;
-        let found = difference.there.as_ref().map(|(_, there)| &there.found);
-        // a rename replaces files and links, and nothing else
-        if changes.new && (found == Some(&Found::Folder) || is_folder && found.is_some()) {
+        if difference.is_obstructed(source.kind) {
+            // what is said about it comes in its turn
+            self.drain(job, queue, 0)?;
             self.make_way(job, path, source.kind)?;
         }
         self.show(job, path, source, changes);
-        self.shared.tally.created += usize::from(changes.new);
-        if let Kind::File { size, .. } = source.kind
-            && changes.content
-        {
-            self.shared.tally.transferred += 1;
-            self.shared.tally.transferred_bytes += size;
-        }
+        self.count(source.kind, changes);
         if self.options.dry_run {
             return Ok(());
         }
         self.apply(job, n, &difference)
     }
 
-    /// What is different about entry `n`, if anything is.
-    pub fn compare(&mut self, job: &Job, n: usize) -> anyhow::Result<Option<Difference>> {
-        let options = self.options;
-        let (path, source) = job.entry(n);
-        let there = match &mut self.place {
-            Some(place) => place.standing(path)?,
-            None => None,
-        };
-        if matches!(source.kind, Kind::Link { .. }) && !options.keep.links {
-            self.skip(job, path);
-            return Ok(None);
-        }
-        if options.passes_over(source, there.as_ref()) {
-            return Ok(None);
-        }
-        let keep = self.shared.keep_of(source);
-        let between =
-            |there: Option<&Standing>| Changes::between(source, there, keep, options.check);
-        let looks_inside = |changes: Changes| {
-            let is_file = matches!(source.kind, Kind::File { .. });
-            is_file && options.check == Check::Content && !(changes.new || changes.size)
-        };
-        let changes = between(there.as_ref());
-        if !(changes.any() || looks_inside(changes)) {
-            return Ok(None);
-        }
-        // what may be changed is looked at again, open
-        let there = match (&mut self.place, there) {
-            (Some(place), Some(_)) => place.open_entry(path)?,
-            _ => None,
-        };
-        let there = match there {
-            Some(opened) => Some(opened.standing().map(|standing| (opened, standing))?),
-            None => None,
-        };
-        let mut changes = between(there.as_ref().map(|(_, standing)| standing));
-        if let (&Kind::File { size, .. }, Some((opened, _)), true) =
-            (source.kind, &there, looks_inside(changes))
-        {
-            // what has changed since the scan, or cannot be read, is different
-            changes.content = match (self.files.open(&job.scan, n), opened.file()) {
-                (Ok(from), Some(Ok(there))) => !self.shared.is_same(&from, &there, size)?,
-                _ => true,
-            };
-        }
-        let standing = there.as_ref().map(|(_, standing)| standing);
-        let is_foreign = standing.is_some_and(|s| self.shared.is_foreign(source, s, changes));
-        Ok(changes.any().then_some(Difference {
-            there,
-            changes,
-            is_foreign,
-        }))
-    }
-
-    pub fn apply(
-        &mut self,
-        job: &mut Job,
-        n: usize,
-        difference: &Difference,
-    ) -> anyhow::Result<()> {
+    pub fn apply(&mut self, job: &Job, n: usize, difference: &Difference) -> anyhow::Result<()> {
         let (path, source) = job.entry(n);
         let changes = difference.changes;
         match source.kind {
-            Kind::File { .. } if changes.content || difference.is_foreign => {
-                self.copy_file(job, n, difference)
+            Kind::File { .. } => {
+                let shared = &mut *self.shared;
+                let report = &mut |done| shared.show_progress(done);
+                let written = self.own.apply(job, n, difference, report)?;
+                self.shared.tally.written += written;
+                Ok(())
             }
             Kind::Folder if changes.new => {
-                if let Some(place) = &mut self.place {
+                if let Some(place) = &mut self.own.place {
                     place.make_folder(path, source.metadata.mode)?;
                 }
                 Ok(self.open_folder(path, Some(source))?)
             }
-            Kind::Link { target } if changes.content => {
-                if let Some(place) = &mut self.place {
-                    let keep = self.shared.keep_of(source);
-                    let all = Changes {
-                        time: keep.times,
-                        owner: keep.owner,
-                        group: keep.group,
-                        mode: false,
-                        ..changes
-                    };
-                    let link = place.stage_link(path, target)?;
-                    self.shared.set_metadata(&link, source, all)?;
-                    place.install_link(path, &link)?;
-                }
-                Ok(())
-            }
             Kind::Folder => Ok(()),
-            _ => match &difference.there {
-                Some((opened, _)) => self.shared.set_metadata(opened, source, changes),
+            Kind::Link { target } if changes.content => {
+                let Some(place) = &mut self.own.place else {
+                    return Ok(());
+                };
+                let keep = self.shared.common.keep_of(source);
+                let all = Changes {
+                    time: keep.times,
+                    owner: keep.owner,
+                    group: keep.group,
+                    mode: false,
+                    ..changes
+                };
+                if difference.there.is_none() {
+                    let link = place.new_link(path, target)?;
+                    return self.shared.common.set_metadata(&link, source, all);
+                }
+                let link = place.stage_link(path, target)?;
+                self.shared.common.set_metadata(&link, source, all)?;
+                Ok(place.install_link(path, &link)?)
+            }
+            Kind::Link { .. } => match &difference.there {
+                Some((opened, _)) => self.shared.common.set_metadata(opened, source, changes),
                 None => Ok(()),
             },
         }
     }
 
-    /// A file that has changed since the scan is taken as it is now, times included.
-    pub fn open_source(&mut self, job: &mut Job, n: usize) -> io::Result<File> {
-        match self.files.open(&job.scan, n) {
-            Err(_) if job.scan.look_again(n)? => self.files.open(&job.scan, n),
-            opened => opened,
+    pub fn skip(&mut self, job: &Job, path: &[u8]) {
+        if !self.options.quiet {
+            let shown = job.shown(path, false);
+            self.complain(format!("skipping non-regular file \"{shown}\""));
         }
     }
 
-    pub fn copy_file(
-        &mut self,
-        job: &mut Job,
-        n: usize,
-        difference: &Difference,
-    ) -> anyhow::Result<()> {
-        let from = self.open_source(job, n).inspect_err(|_| self.unread += 1)?;
-        let (path, source) = job.entry(n);
-        let (options, Some(place)) = (self.options, &mut self.place) else {
-            return Ok(());
-        };
-        let &Kind::File { size, .. } = source.kind else {
-            return Ok(());
-        };
-        let (changes, is_foreign) = (difference.changes, difference.is_foreign);
-        let is_file = |there: &&(Opened, Standing)| matches!(there.1.found, Found::File(_));
-        let there = difference.there.as_ref().filter(is_file);
-        let standing = there.map(|(_, standing)| standing);
-        let sets_id = self.shared.keep.modes && source.metadata.mode & SET_ID != 0;
-        if there.is_some() && options.inplace && !(is_foreign && sets_id) {
-            let to = place.open_to_write(path)?;
-            self.shared.update((&from, &to), size, options)?;
-            return Ok(self.shared.finish_file(&to, source, standing)?);
-        }
-        if let Some((opened, _)) = there
-            && !(changes.size || is_foreign)
-            && options.check != Check::Content
-            && let Some(Ok(old)) = opened.file()
-            && self.shared.is_same(&from, &old, size)?
-        {
-            return self.shared.set_metadata(opened, source, changes);
-        }
-        if options.partial {
-            let to = place.stage(path, None)?;
-            self.shared.update((&from, &to), size, options)?;
-            self.shared.finish_file(&to, source, standing)?;
-        } else {
-            let to = place.stage(path, Some(0))?;
-            let old = there.filter(|_| size >= CLONE_FROM);
-            let old = old.and_then(|(opened, _)| opened.file()?.ok());
-            if !content::clone(&from, &to) {
-                if old.is_some_and(|old| content::clone(&old, &to)) {
-                    self.shared.update((&from, &to), size, options)?;
-                } else {
-                    self.shared.fill((&from, &to), size, options)?;
-                }
-            }
-            self.shared.finish_file(&to, source, standing)?;
-        }
-        Ok(place.install(path)?)
-    }
-
-    pub fn skip(&self, job: &Job, path: &[u8]) {
-        let line = format!("skipping non-regular file \"{}\"", job.shown(path, false));
-        self.options.say(&line);
-    }
-
-    pub fn show(&self, job: &Job, path: &[u8], source: Source<'_>, changes: Changes) {
+    pub fn show(&mut self, job: &Job, path: &[u8], source: Source<'_>, changes: Changes) {
         let (options, kind) = (self.options, source.kind);
         let mut line = String::new();
         if options.quiet {
@@ -436,7 +496,7 @@ impl<'a> Copier<'a> {
         if let Kind::Link { target } = kind {
             line = line + " -> " + &shown(target);
         }
-        self.shared.progress.print(&line);
+        self.print(line);
     }
 }
 

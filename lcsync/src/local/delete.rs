@@ -87,7 +87,7 @@ impl Copier<'_> {
     }
 
     fn begin(&mut self, job: &Job, path: &[u8], in_the_way: bool) -> Step {
-        let (options, Some(place)) = (self.options, &mut self.place) else {
+        let (options, Some(place)) = (self.options, &mut self.own.place) else {
             return Step::Stays;
         };
         let there = match place.standing(path) {
@@ -112,7 +112,7 @@ impl Copier<'_> {
             return Step::Stays;
         }
         let mode = there.metadata.mode;
-        let opened = self.shared.is_closed(mode, there.owner.user)
+        let opened = self.shared.common.is_closed(mode, there.owner.user)
             && !options.dry_run
             && place.set_mode(path, mode | 0o700).is_ok();
         let before = self.shared.tally.not_deleted;
@@ -134,7 +134,7 @@ impl Copier<'_> {
         let shown = job.shown(&folder.path, false);
         self.options
             .say(&format!("cannot delete non-empty directory: {shown}"));
-        if let (Some(place), Some(mode)) = (&mut self.place, folder.mode) {
+        if let (Some(place), Some(mode)) = (&mut self.own.place, folder.mode) {
             // it was opened a moment ago
             let _ = place.set_mode(&folder.path, mode);
         }
@@ -152,7 +152,7 @@ impl Copier<'_> {
             tally.beyond_limit += 1;
             return Step::Stays;
         }
-        if let Some(place) = self.place.as_mut().filter(|_| !options.dry_run)
+        if let Some(place) = self.own.place.as_mut().filter(|_| !options.dry_run)
             && let Err(error) = place.make_way(path, false)
         {
             return self.not_removed(job, path, &error);
@@ -172,7 +172,7 @@ impl Copier<'_> {
 
     /// Names in a folder of DEST; none where there is none: a dry run has not made it.
     fn names_in(&mut self, job: &Job, path: &[u8]) -> Vec<Vec<u8>> {
-        let Some(place) = &mut self.place else {
+        let Some(place) = &mut self.own.place else {
             return Vec::new();
         };
         let names = match place.look(path) {

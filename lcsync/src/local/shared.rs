@@ -4,22 +4,25 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, getgroups};
 
 use super::changes::{Changes, Keep, Source};
 use super::content::{self, Writing};
-use super::copier::SET_ID;
 use super::job::Job;
 use super::options::Options;
 use crate::listing::Kind;
-use crate::place::{Found, Opened, Standing, current_umask, system_time};
+use crate::place::{Drafts, Found, Opened, Standing, current_umask, system_time};
 use crate::progress::{Progress, print_line};
 
 /// Copied between two looks at the progress.
 const AT_ONCE: u64 = 64 << 20;
+/// Bits of a mode that have a file run with the rights of its owner or group.
+pub const SET_ID: u16 = 0o6000;
+
 /// What it came to.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -31,7 +34,7 @@ pub struct Tally {
     pub transferred: usize,
     total_bytes: u64,
     pub transferred_bytes: u64,
-    written: u64,
+    pub written: u64,
     pub failed: usize,
     pub not_deleted: usize,
     /// Not deleted because of `--max-delete`.
@@ -65,51 +68,30 @@ impl Tally {
     }
 }
 
-/// What all jobs have in common.
-pub struct Shared {
-    pub tally: Tally,
-    pub progress: Progress,
-    /// When the next byte may be written.
-    next_byte: Instant,
-    /// Bytes of files that are done with.
-    pub done: u64,
-    umask: u16,
+/// What all that copy have in common.
+pub struct Common {
     pub keep: Keep,
+    umask: u16,
     /// Who copies.
     user: u32,
     /// That this user is in.
     groups: HashSet<u32>,
+    /// When the next byte may be written.
+    pace: Mutex<Instant>,
+    /// Whether DEST can share the bytes of SRC, as far as is known.
+    pub clones: AtomicBool,
 }
 
-impl Shared {
-    pub fn new(options: &Options, jobs: &[Job]) -> Self {
-        let mut tally = Tally::default();
-        for job in jobs {
-            tally.failed += job.scan.unread;
-            tally.folders += usize::from(job.whole_folder());
-            for entry in &job.scan.entries {
-                match &entry.kind {
-                    Kind::File { size, .. } => {
-                        tally.files += 1;
-                        tally.total_bytes += size;
-                    }
-                    Kind::Folder => tally.folders += 1,
-                    Kind::Link { .. } => tally.links += 1,
-                }
-            }
-        }
-        let quiet = options.quiet || options.dry_run;
+impl Common {
+    fn new(options: &Options, now: Instant) -> Self {
         let groups = getgroups().unwrap_or_default().into_iter();
-        let now = Instant::now();
         Self {
-            tally,
-            progress: Progress::new(false, quiet, now),
-            next_byte: now,
-            done: 0,
-            umask: current_umask(),
             keep: options.keep,
+            umask: current_umask(),
             user: geteuid().as_raw(),
             groups: groups.chain([getegid()]).map(Gid::as_raw).collect(),
+            pace: Mutex::new(now),
+            clones: AtomicBool::new(true),
         }
     }
 
@@ -130,42 +112,35 @@ impl Shared {
         self.user != 0 && self.user == owner && mode & 0o700 != 0o700
     }
 
-    pub fn is_same(&mut self, a: &File, b: &File, size: u64) -> io::Result<bool> {
-        content::is_same(a, b, size, &mut |done| self.show_progress(done))
-    }
-
-    /// Makes `to` what `from` is.
+    /// Makes `to` what `from` is; the bytes that were written.
     pub fn update(
-        &mut self,
+        &self,
         (from, to): (&File, &File),
         size: u64,
         options: &Options,
-    ) -> io::Result<()> {
-        let pace = Mutex::new(self.next_byte);
+        report: &mut dyn FnMut(u64),
+    ) -> io::Result<u64> {
         let how = Writing {
             sparse: options.sparse,
             meter: &|bytes| {
                 if let Some(limit) = options.limit {
-                    wait(&pace, limit, bytes);
+                    wait(&self.pace, limit, bytes);
                 }
             },
         };
-        let report = &mut |done| self.show_progress(done);
-        let written = content::update(from, to, size, &how, report)?;
-        self.next_byte = pace.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.tally.written += written;
-        Ok(())
+        content::update(from, to, size, &how, report)
     }
 
     /// The same where `to` is empty: in the kernel, unless something is to be seen to meanwhile.
     pub fn fill(
-        &mut self,
+        &self,
         (from, to): (&File, &File),
         size: u64,
         options: &Options,
-    ) -> io::Result<()> {
+        report: &mut dyn FnMut(u64),
+    ) -> io::Result<u64> {
         if options.sparse || options.limit.is_some() {
-            return self.update((from, to), size, options);
+            return self.update((from, to), size, options, report);
         }
         let mut to = to;
         let mut done = 0;
@@ -175,10 +150,9 @@ impl Shared {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             done += copied;
-            self.show_progress(done);
+            report(done);
         }
-        self.tally.written += done;
-        Ok(())
+        Ok(done)
     }
 
     /// Whether owner or mode of this entry cannot be given to the file there: another user may have it open for
@@ -262,6 +236,45 @@ impl Shared {
             opened.set_time(source.metadata)?;
         }
         Ok(())
+    }
+}
+
+/// What all jobs have in common.
+pub struct Shared {
+    pub tally: Tally,
+    pub progress: Progress,
+    pub common: Arc<Common>,
+    pub drafts: Arc<Drafts>,
+    /// Bytes of files that are done with.
+    pub done: u64,
+}
+
+impl Shared {
+    pub fn new(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> Self {
+        let mut tally = Tally::default();
+        for job in jobs {
+            tally.failed += job.scan.unread;
+            tally.folders += usize::from(job.whole_folder());
+            for entry in &job.scan.entries {
+                match &entry.kind {
+                    Kind::File { size, .. } => {
+                        tally.files += 1;
+                        tally.total_bytes += size;
+                    }
+                    Kind::Folder => tally.folders += 1,
+                    Kind::Link { .. } => tally.links += 1,
+                }
+            }
+        }
+        let quiet = options.quiet || options.dry_run;
+        let now = Instant::now();
+        Self {
+            tally,
+            progress: Progress::new(false, quiet, now),
+            common: Arc::new(Common::new(options, now)),
+            drafts,
+            done: 0,
+        }
     }
 
     pub fn show_progress(&mut self, of_this: u64) {

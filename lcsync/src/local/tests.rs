@@ -25,7 +25,11 @@ fn options(source: PathBuf, dest: PathBuf) -> Options {
 
 /// A copy without the process around it: tests have no signals of their own.
 fn copied(options: &Options) -> anyhow::Result<()> {
-    run(options, &mut jobs(options)?).map(drop)
+    run_jobs(options, &jobs(options)?)
+}
+
+fn run_jobs(options: &Options, jobs: &[Job]) -> anyhow::Result<()> {
+    run(options, jobs, Arc::new(Drafts::new()?)).map(drop)
 }
 
 fn sample() -> tempfile::TempDir {
@@ -96,12 +100,12 @@ fn what_comes_into_the_place_of_a_file_while_others_are_copied_is_not_copied() {
         keep: ALL,
         ..options(at("src/"), at("dest"))
     };
-    let mut found = jobs(&recursive).unwrap();
+    let found = jobs(&recursive).unwrap();
     fs::remove_file(at("src/run")).unwrap();
     nix::unistd::mkfifo(&at("src/run"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::rename(at("src/sub"), at("old")).unwrap();
     symlink("../private", at("src/sub")).unwrap();
-    let error = run(&recursive, &mut found).unwrap_err();
+    let error = run_jobs(&recursive, &found).unwrap_err();
     assert_eq!(error.to_string(), "2 entries could not be copied");
     assert!(!at("dest/run").exists() && !at("dest/sub/f").exists());
 }
@@ -114,9 +118,9 @@ fn a_file_that_changes_after_the_scan_arrives_with_the_times_it_has_then() {
         keep: ALL,
         ..options(at("src/run"), at("copy"))
     };
-    let mut found = jobs(&archive).unwrap();
+    let found = jobs(&archive).unwrap();
     fs::write(at("src/run"), b"!#").unwrap();
-    run(&archive, &mut found).unwrap();
+    run_jobs(&archive, &found).unwrap();
     assert_eq!(fs::read(at("copy")).unwrap(), b"!#");
     let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
     assert_eq!(modified(at("copy")), modified(at("src/run")));
@@ -212,18 +216,23 @@ fn what_comes_into_the_place_of_a_file_while_it_is_compared_is_left_as_it_is() {
         private("dest/run");
         fs::write(at("dest/evil"), b"no").unwrap();
         private("dest/evil");
-        let mut found = jobs(&archive).unwrap();
-        let mut shared = Shared::new(&archive, &found);
+        let found = jobs(&archive).unwrap();
+        let drafts = Arc::new(Drafts::new().unwrap());
+        let mut shared = Shared::new(&archive, &found, drafts);
         let mut copier = Copier::open(&archive, &found[0], &mut shared).unwrap();
         let (n, _) = (0..)
             .map(|n| (n, found[0].entry(n).0.to_vec()))
             .find(|(_, path)| path == b"run")
             .unwrap();
-        let difference = copier.compare(&found[0], n).unwrap().unwrap();
+        let difference = copier
+            .own
+            .compare(&found[0], n, &mut |_| {})
+            .unwrap()
+            .unwrap();
         assert!(difference.changes.mode && !difference.changes.content);
         let open = fs::File::open(at("dest/run")).unwrap();
         fs::rename(at("dest/evil"), at("dest/run")).unwrap();
-        copier.apply(&mut found[0], n, &difference).unwrap();
+        copier.apply(&found[0], n, &difference).unwrap();
         let mode = |meta: fs::Metadata| meta.mode() & 0o7777;
         assert_eq!(mode(fs::metadata(at("dest/run")).unwrap()), 0o600);
         assert_eq!(

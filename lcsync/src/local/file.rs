@@ -1,0 +1,245 @@
+//! Compares one entry with what is in its place, and copies one file: what several threads do at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::changes::{Changes, Check, Source};
+use super::content::{self, PIECE};
+use super::job::Job;
+use super::options::Options;
+use super::queue::Outcome;
+use super::shared::{Common, SET_ID};
+use crate::listing::Kind;
+use crate::place::{Found, Opened, Place, Standing};
+use crate::scan::Files;
+
+/// From this size on it pays to clone an old version and to write what is new of it.
+const CLONE_FROM: u64 = 1 << 20;
+
+/// What is different about an entry. What is there in its place stays open: whatever else comes to its path, nothing of
+/// that is changed.
+#[derive(Debug)]
+pub struct Difference {
+    pub there: Option<(Opened, Standing)>,
+    pub changes: Changes,
+    /// Another user may have the file there open for writing, or under another name: it is replaced, even if only
+    /// owner or mode differ.
+    pub is_foreign: bool,
+}
+
+impl Difference {
+    /// Whether what is there has to be removed first: a rename replaces files and links, and nothing else.
+    pub fn is_obstructed(&self, kind: &Kind) -> bool {
+        let found = self.there.as_ref().map(|(_, there)| &there.found);
+        let is_folder = *kind == Kind::Folder;
+        self.changes.new && (found == Some(&Found::Folder) || is_folder && found.is_some())
+    }
+}
+
+/// What one thread copies with.
+pub struct FileCopier<'a> {
+    pub options: &'a Options,
+    pub common: Arc<Common>,
+    pub place: Option<Place>,
+    /// Files of SRC that could not be read.
+    pub unread: usize,
+    files: Files,
+    buffer: Vec<u8>,
+}
+
+impl<'a> FileCopier<'a> {
+    pub fn new(options: &'a Options, common: Arc<Common>) -> Self {
+        Self {
+            options,
+            common,
+            place: None,
+            unread: 0,
+            files: Files::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The same for another thread.
+    pub fn another(&self) -> std::io::Result<Self> {
+        let mut other = Self::new(self.options, Arc::clone(&self.common));
+        other.place = self.place.as_ref().map(Place::another).transpose()?;
+        Ok(other)
+    }
+
+    /// What is different about entry `n`, if anything is. `report` is told now and then how many bytes are compared.
+    pub fn compare(
+        &mut self,
+        job: &Job,
+        n: usize,
+        report: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<Option<Difference>> {
+        let options = self.options;
+        let (path, source) = job.entry(n);
+        let there = match &mut self.place {
+            Some(place) => place.standing(path)?,
+            None => None,
+        };
+        if options.passes_over(source, there.as_ref()) {
+            return Ok(None);
+        }
+        let keep = self.common.keep_of(source);
+        let between =
+            |there: Option<&Standing>| Changes::between(source, there, keep, options.check);
+        let looks_inside = |changes: Changes| {
+            let is_file = matches!(source.kind, Kind::File { .. });
+            is_file && options.check == Check::Content && !(changes.new || changes.size)
+        };
+        let changes = between(there.as_ref());
+        if !(changes.any() || looks_inside(changes)) {
+            return Ok(None);
+        }
+        // what may be changed is looked at again, open
+        let there = match (&mut self.place, there) {
+            (Some(place), Some(_)) => place.open_entry(path)?,
+            _ => None,
+        };
+        let there = match there {
+            Some(opened) => Some(opened.standing().map(|standing| (opened, standing))?),
+            None => None,
+        };
+        let mut changes = between(there.as_ref().map(|(_, standing)| standing));
+        if let (&Kind::File { size, .. }, Some((opened, _)), true) =
+            (source.kind, &there, looks_inside(changes))
+        {
+            // what has changed since the scan, or cannot be read, is different
+            changes.content = match (self.files.open(&job.scan, n), opened.file()) {
+                (Ok(from), Some(Ok(there))) => !content::is_same(&from, &there, size, report)?,
+                _ => true,
+            };
+        }
+        let standing = there.as_ref().map(|(_, standing)| standing);
+        let is_foreign = standing.is_some_and(|s| self.common.is_foreign(source, s, changes));
+        Ok(changes.any().then_some(Difference {
+            there,
+            changes,
+            is_foreign,
+        }))
+    }
+
+    /// Copies file `n`, of which nothing is shown meanwhile.
+    pub fn copy(&mut self, job: &Job, n: usize) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut copy = || {
+            let Some(difference) = self.compare(job, n, &mut |_| {})? else {
+                return Ok(());
+            };
+            if difference.is_obstructed(job.entry(n).1.kind) {
+                outcome.is_obstructed = true;
+                return Ok(());
+            }
+            outcome.changes = Some(difference.changes);
+            if !self.options.dry_run {
+                outcome.written = self.apply(job, n, &difference, &mut |_| {})?;
+            }
+            anyhow::Ok(())
+        };
+        let error = copy().err();
+        Outcome { error, ..outcome }
+    }
+
+    /// Makes file `n` what it is to be; the bytes that were written.
+    pub fn apply(
+        &mut self,
+        job: &Job,
+        n: usize,
+        difference: &Difference,
+        report: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<u64> {
+        match &difference.there {
+            Some((opened, _)) if !(difference.changes.content || difference.is_foreign) => {
+                let (_, source) = job.entry(n);
+                self.common
+                    .set_metadata(opened, source, difference.changes)?;
+                Ok(0)
+            }
+            _ => self.write(job, n, difference, report),
+        }
+    }
+
+    fn write(
+        &mut self,
+        job: &Job,
+        n: usize,
+        difference: &Difference,
+        report: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<u64> {
+        let now = self.files.open_now(&job.scan, n);
+        let now = now.inspect_err(|_| self.unread += 1)?;
+        let (path, _) = job.entry(n);
+        let (options, common, Some(place)) = (self.options, &self.common, &mut self.place) else {
+            return Ok(0);
+        };
+        let Kind::File { size, .. } = now.kind else {
+            return Ok(0);
+        };
+        let source = Source {
+            kind: &now.kind,
+            metadata: &now.metadata,
+            owner: now.owner,
+        };
+        let from = &now.file;
+        let is_file = |there: &&(Opened, Standing)| matches!(there.1.found, Found::File(_));
+        let there = difference.there.as_ref().filter(is_file);
+        let standing = there.map(|(_, standing)| standing);
+        let changes = Changes::between(source, standing, common.keep_of(source), options.check);
+        let is_foreign = difference.is_foreign
+            || standing.is_some_and(|s| common.is_foreign(source, s, changes));
+        let sets_id = common.keep.modes && source.metadata.mode & SET_ID != 0;
+        if there.is_some() && options.inplace && !(is_foreign && sets_id) {
+            let to = place.open_to_write(path)?;
+            let written = common.update((from, &to), size, options, report)?;
+            common.finish_file(&to, source, standing)?;
+            return Ok(written);
+        }
+        if let Some((opened, _)) = there
+            && !(changes.size || is_foreign)
+            && options.check != Check::Content
+            && let Some(Ok(old)) = opened.file()
+            && content::is_same(from, &old, size, report)?
+        {
+            common.set_metadata(opened, source, changes)?;
+            return Ok(0);
+        }
+        if options.partial {
+            let to = place.stage(path, None)?;
+            let written = common.update((from, &to), size, options, report)?;
+            common.finish_file(&to, source, standing)?;
+            place.install(path)?;
+            return Ok(written);
+        }
+        let draft = place.draft(path)?;
+        let to = &draft.file;
+        let old = there.filter(|_| size >= CLONE_FROM);
+        let old = old.and_then(|(opened, _)| opened.file()?.ok());
+        // a large file asks again: something else may be mounted where it goes
+        let asks = size >= CLONE_FROM || common.clones.load(Ordering::Relaxed);
+        let is_clone = asks && content::clone(from, to);
+        if asks {
+            common.clones.store(is_clone, Ordering::Relaxed);
+        }
+        let written = if is_clone {
+            Ok(0)
+        } else if old.is_some_and(|old| content::clone(&old, to)) {
+            common.update((from, to), size, options, report)
+        } else if size <= PIECE as u64 && !options.sparse && options.limit.is_none() {
+            content::fill_small(from, to, size, &mut self.buffer).map(|()| size)
+        } else {
+            common.fill((from, to), size, options, report)
+        };
+        let published = written.and_then(|written| {
+            common.finish_file(to, source, standing)?;
+            place.publish(path, &draft, difference.there.is_some())?;
+            Ok(written)
+        });
+        if published.is_err() {
+            // most likely it has no name
+            let _ = place.discard(path, &draft);
+        }
+        Ok(published?)
+    }
+}
