@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
 use librecast_program::cli::{Exit, finish, init_logging};
 use librecast_program::units;
 
@@ -228,6 +228,9 @@ struct Invite {
     /// How long its nodes stay members without hearing from an issuer; certificates renew themselves for as long
     #[arg(long, value_name = "D", default_value = "365d", value_parser = units::parse_duration)]
     member_ttl: Duration,
+    /// How many nodes can join by it; issuers count them, and expel those beyond [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_USES)))]
+    uses: Option<u32>,
     /// A label that its nodes get; may be repeated
     #[arg(long, value_name = "K=V", value_parser = label)]
     label: Vec<(String, String)>,
@@ -375,6 +378,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 prefixes: i.prefix,
                 core: i.core,
                 gateway: i.gateway,
+                uses: i.uses,
             };
             commands::membership::invite(&common, &config, options)
         }

@@ -200,6 +200,7 @@ fn assemble(
         topology: topology(&config.topology),
         revocations: revocations.clone(),
         members,
+        uses: state.uses(),
         clock: WallClock::new(unix_now),
         epoch,
         seed: seed(),

@@ -34,6 +34,7 @@ struct Unwritten {
     incarnation: Option<u32>,
     revocations: bool,
     members: Option<String>,
+    uses: Option<String>,
     texts: bool,
 }
 
@@ -49,7 +50,8 @@ pub enum Kept {
 impl Unwritten {
     fn is_empty(&self) -> bool {
         let files = self.membership || self.revocations || self.texts;
-        !files && self.incarnation.is_none() && self.members.is_none()
+        let lists = self.members.is_some() || self.uses.is_some();
+        !files && !lists && self.incarnation.is_none()
     }
 }
 
@@ -113,6 +115,7 @@ impl Keeper {
                 self.unwritten.revocations |= self.revocations.add(*r, unix_now());
             }
             Keep::Members(text) => self.unwritten.members = Some(text),
+            Keep::Uses(text) => self.unwritten.uses = Some(text),
         }
     }
 
@@ -147,6 +150,9 @@ impl Keeper {
         unwritten
             .members
             .take_if(|text| is_kept(state.store_members(text)));
+        unwritten
+            .uses
+            .take_if(|text| is_kept(state.store_uses(text)));
     }
 }
 
@@ -191,7 +197,8 @@ mod tests {
             let learnt = Keep::Revocation(Box::new(revocation));
             keep.send(Kept::Node(learnt)).unwrap();
         }
-        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41)] {
+        let uses = Keep::Uses("a token a line\n".into());
+        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41), uses] {
             keep.send(Kept::Node(learnt)).unwrap();
         }
         let membership_file = dir.path().join("membership.toml");
@@ -202,6 +209,8 @@ mod tests {
         keeper.write();
         assert!(keeper.unwritten.is_empty());
         assert_eq!(state().revocations(&id, now).unwrap().iter().count(), 3);
+        let uses = std::fs::read_to_string(dir.path().join("uses")).unwrap();
+        assert_eq!(uses, "a token a line\n");
         let read = state().membership().unwrap().unwrap();
         assert_eq!(read.chain().unwrap(), new);
         assert_eq!(read.signal, ["ws://a:1"], "what was not renewed stays");

@@ -222,6 +222,7 @@ mod tests {
                 peer_id: id(1),
                 name: "a".into(),
                 labels: BTreeMap::new(),
+                token_uses: None,
                 address: Ipv6Addr::LOCALHOST,
                 network: id(9),
                 tun: "lc0".into(),

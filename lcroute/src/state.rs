@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use lcroute_node::{Members, Revocations};
+use lcroute_node::{Members, Revocations, Uses};
 use librecast::cert::{Chain, Member};
 use librecast::durable;
 use librecast::id::{IdError, NetworkId, SecretKey};
@@ -25,6 +25,7 @@ const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
 const REVOCATIONS: &str = "revocations";
 const MEMBERS: &str = "members";
+const USES: &str = "uses";
 /// Presence records that were pasted.
 const TEXTS: &str = "texts";
 /// The UDP port of all links: addresses that others were told stay good over a restart.
@@ -33,6 +34,8 @@ const PORT: &str = "port";
 const MAX_TEXTS: usize = 64;
 /// More than as many members as are kept take, with all labels.
 const MAX_MEMBERS_FILE: u64 = 32 << 20;
+/// More than as many tokens and nodes as are counted take.
+const MAX_USES_FILE: u64 = 8 << 20;
 /// More than [`MAX_REVOCATIONS`] of the longest take in base58.
 const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 
@@ -383,6 +386,29 @@ impl StateDir {
         }
     }
 
+    /// Who has come by tokens that are for so many, as far as it can be read.
+    #[must_use]
+    pub fn uses(&self) -> Uses {
+        let mut text = String::new();
+        let read = File::open(self.path.join(USES))
+            .and_then(|file| file.take(MAX_USES_FILE).read_to_string(&mut text));
+        match read {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    "{}/{USES}: {e}: who has come by tokens is counted anew",
+                    self.path.display()
+                );
+                Uses::default()
+            }
+            _ => Uses::parse(&text),
+        }
+    }
+
+    /// Replaces who has come by tokens that are for so many.
+    pub fn store_uses(&self, text: &str) -> anyhow::Result<()> {
+        self.write(USES, text.as_bytes())
+    }
+
     /// Replaces the list of members.
     pub fn store_members(&self, text: &str) -> anyhow::Result<()> {
         self.write(MEMBERS, text.as_bytes())
@@ -447,6 +473,7 @@ impl StateDir {
             NODE_KEY,
             REVOCATIONS,
             MEMBERS,
+            USES,
             INCARNATION,
             TEXTS,
             PORT,
@@ -495,11 +522,12 @@ pub(crate) mod testing {
     /// A founder's chain in `network`, and the same renewed.
     pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
         let key = SecretKey::generate();
-        let grant = Grant {
+        let grant = |name| Grant {
             core: true,
-            ..Grant::new("", (now, now + 1_000))
+            ..Grant::new(name, (now, now + 1_000))
         };
-        let old = Chain::sign(network, (&key, grant.clone()), (key.peer_id(), grant)).unwrap();
+        let founder = (key.peer_id(), grant("founder"));
+        let old = Chain::sign(network, (&key, grant("")), founder).unwrap();
         let new = old.renew(old.issuer(), &key, now + 500, 400).unwrap();
         (old, new)
     }

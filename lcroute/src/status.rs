@@ -59,6 +59,9 @@ pub struct Status {
     /// Labels of its certificate.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// For how many nodes its token is, until an issuer has counted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_uses: Option<u32>,
     /// Its address on the network.
     pub address: Ipv6Addr,
     /// The network's public key.

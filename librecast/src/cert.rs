@@ -12,6 +12,9 @@
 //! long as the invitation says ([`Grant::renew_for`]), and remembers the keys that the old one stood on, so that
 //! who loses one of them loses the renewed ones too. A token holder signs node certificates as well: what would
 //! favour the signer (earlier keys, how long renewals last) counts only where an issuer has signed it.
+//!
+//! An invitation may say for how many nodes it is ([`Grant::uses`]). Nobody can tell from one chain whether it is one
+//! too many: issuers count (`lcroute-node`), and routers bound what they keep (`lcroute-engine`).
 
 mod certificate;
 mod chain;
@@ -20,11 +23,13 @@ mod error;
 mod fixture;
 mod member;
 mod prefix;
+mod text;
 mod token;
 
 pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRIES, MAX_NAME};
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
-pub use member::{KeysAbove, MAX_PREVIOUS, Member};
+pub use member::{KeysAbove, MAX_PREVIOUS, Member, TokenBound};
 pub use prefix::{GroupPrefix, SourcePrefix};
+pub use text::{MAX_USES, is_node_name};
 pub use token::{MAX_TOKEN, Token};

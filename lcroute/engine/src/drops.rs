@@ -61,6 +61,8 @@ librecast::drop_reasons! {
     UnknownRouter = "unknown_router",
     /// A router or revocation beyond the bound of the link state database.
     DatabaseFull = "database_full",
+    /// A router beyond those that its invitation is for.
+    InvitationFull = "invitation_full",
     /// A router announces groups outside its certificate.
     AnnouncementNotPermitted = "announcement_not_permitted",
     /// No route leads to its destination.

@@ -417,7 +417,13 @@ impl Database {
         if self.store.goes_by_revoked(lsa.credential()) {
             return Err(DropReason::Revoked);
         }
-        if known.is_none() && !self.make_room() {
+        let invitation = |c: &CredentialLsa| c.credential().member.invitation().copied();
+        let came_by = known.map(|known| invitation(known.credential_lsa()));
+        if came_by != Some(invitation(&lsa)) && !self.store.may_join(member) {
+            self.flooding.ask_later(true, now);
+            return Err(DropReason::InvitationFull);
+        }
+        if known.is_none() && !self.make_room(&lsa) {
             self.flooding.ask_later(true, now);
             return Err(DropReason::DatabaseFull);
         }
@@ -637,15 +643,18 @@ impl Database {
         }
     }
 
-    /// Whether one more router has room, if need be in place of the one that has been unreachable for longest.
-    fn make_room(&mut self) -> bool {
+    /// Whether one more router has room, if need be in place of another.
+    fn make_room(&mut self, new: &CredentialLsa) -> bool {
         if self.store.has_room() {
             return true;
         }
         // a router that has become reachable meanwhile stays
         self.refresh_graph();
-        let gone = self.store.longest_gone();
-        gone.is_some_and(|origin| {
+        let links = &self.flooding.links;
+        let is_neighbor = |origin| links.values().any(|link| link.neighbor == origin);
+        let invitation = new.credential().member.invitation();
+        let forgotten = self.store.to_forget(invitation, is_neighbor);
+        forgotten.is_some_and(|origin| {
             self.remove_router(origin);
             true
         })

@@ -14,4 +14,6 @@ pub enum Keep {
     Revocation(Box<Revocation>),
     /// The list of members as text.
     Members(String),
+    /// Who has come by tokens that are for so many, as text.
+    Uses(String),
 }

@@ -21,6 +21,7 @@ pub mod revocations;
 mod services;
 #[cfg(test)]
 mod testing;
+mod uses;
 pub mod view;
 
 pub use lcroute_engine::{
@@ -34,6 +35,8 @@ pub use echo::ECHO_LEN;
 pub use keep::Keep;
 pub use look::{Edge, Flow, Look, Router};
 pub use members::{KnownMember, Members};
+pub use membership::spent;
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
 pub use revocations::Revocations;
 pub use services::HostServices;
+pub use uses::Uses;

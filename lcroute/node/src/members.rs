@@ -3,10 +3,10 @@
 //! The engine forgets a router an hour after it went. This list is kept, so that `lcroute members` names who is away,
 //! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use librecast::cert::{CLOCK_SKEW, KeysAbove, MAX_NAME, Member};
+use librecast::cert::{CLOCK_SKEW, KeysAbove, MAX_NAME, Member, is_node_name};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::revocation::Revocation;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ impl Members {
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().take(MAX_MEMBERS);
         let members = lines.filter_map(|line| serde_json::from_str::<Known>(line).ok());
-        let sound = |k: &Known| k.name.len() <= MAX_NAME && !k.name.chars().any(char::is_control);
+        let sound = |k: &Known| is_node_name(&k.name);
         Self {
             known: members.filter(sound).map(|k| (k.peer_id, k)).collect(),
             changed: false,
@@ -117,6 +117,14 @@ impl Members {
             known.last_seen = now;
             self.changed = true;
         }
+    }
+
+    /// All but `peer` whose membership stands on this invitation.
+    pub(crate) fn that_came_by(&self, invitation: &PeerId, peer: &PeerId) -> BTreeSet<PeerId> {
+        let known = self.known.values();
+        let known = known.filter(|k| k.keys.invitations.first() == Some(invitation));
+        let known = known.map(|k| k.peer_id);
+        known.filter(|other| other != peer).collect()
     }
 
     /// The expelled are members no more.
@@ -163,7 +171,8 @@ impl Members {
         let numbered = |n: usize| {
             let number = format!("-{n}");
             let mut stem = name.to_owned();
-            while stem.len() + number.len() > MAX_NAME {
+            // a name has no hyphen before a dot or at an end
+            while stem.len() + number.len() > MAX_NAME || stem.ends_with(['.', '-']) {
                 stem.pop();
             }
             stem + &number
@@ -228,6 +237,7 @@ mod tests {
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&network(), &peer),
             keys: KeysAbove::default(),
+            bound: None,
         }
     }
 
@@ -292,12 +302,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_and_what_is_written_is_short_enough(text in "\\PC{0,300}", name in "[a-z]{50,63}") {
+        fn any_text_is_read_and_what_is_written_is_a_name(text in "\\PC{0,300}", name in "[a-z]{50,59}[.-]{0,1}[a-z]{1,3}") {
             let _ = Members::parse(&text);
             let mut members = Members::default();
             members.note(&member(1, &name), NOW);
             let other = members.free_name(&member(2, &name).peer, &name, NOW);
-            prop_assert!(other.len() <= MAX_NAME && other != name);
+            prop_assert!(is_node_name(&other) && other != name, "{}", other);
         }
     }
 }

@@ -11,6 +11,7 @@ use librecast::time::{Duration, Instant, WallClock, utc};
 use crate::members::Members;
 use crate::renewal::{Registry, Renewal, Renewer};
 use crate::revocations::Revocations;
+use crate::uses::{Counted, Uses};
 
 /// The list of members is stored this often at most, if it has changed.
 const STORE_MEMBERS: Duration = Duration::from_secs(60);
@@ -24,6 +25,9 @@ pub(crate) struct Membership {
     pub(crate) member: Member,
     pub(crate) members: Members,
     revocations: Revocations,
+    uses: Uses,
+    /// No issuer that can be reached comes before this one: it expels who comes beyond the bound of a token.
+    decides: bool,
     renewal: Renewal,
     renewer: Option<Renewer>,
     clock: WallClock,
@@ -34,6 +38,7 @@ pub(crate) struct Membership {
 struct Known<'a> {
     revocations: &'a Revocations,
     members: &'a Members,
+    uses: &'a Uses,
     now: u64,
 }
 
@@ -44,6 +49,10 @@ impl Registry for Known<'_> {
 
     fn free_name(&self, member: &Member) -> String {
         self.members.free_name(&member.peer, &member.name, self.now)
+    }
+
+    fn is_admitted(&self, member: &Member) -> bool {
+        self.uses.admits(member)
     }
 }
 
@@ -56,6 +65,7 @@ pub(crate) struct Start {
     pub(crate) member: Member,
     pub(crate) members: Members,
     pub(crate) revocations: Revocations,
+    pub(crate) uses: Uses,
     pub(crate) clock: WallClock,
     pub(crate) seed: u64,
 }
@@ -71,6 +81,8 @@ impl Membership {
             member: start.member,
             members: start.members,
             revocations: start.revocations,
+            uses: start.uses,
+            decides: renewer.is_some(),
             renewal: Renewal::new(start.key, start.network, start.chain, start.seed, now),
             renewer,
             clock: start.clock,
@@ -121,6 +133,46 @@ impl Membership {
         is_new
     }
 
+    /// Which issuers can be reached has changed; true if this one decides from now on who is beyond the bound of a token.
+    pub(crate) fn set_issuers(&mut self, issuers: &[OriginId]) -> bool {
+        let before = self.decides;
+        self.decides = self.is_issuer() && issuers.iter().all(|issuer| *issuer >= self.own);
+        self.decides && !before
+    }
+
+    /// As an issuer: counts a node that came by a token for so many. The revocation, if it is one too many.
+    pub(crate) fn count(&mut self, member: &Member) -> Option<Revocation> {
+        let renewer = self.renewer.as_ref()?;
+        let unix = self.clock.unix_now();
+        if self.revocations.expel(member) {
+            return None;
+        }
+        let (members, peer) = (&self.members, &member.peer);
+        let others = |invitation: &PeerId| members.that_came_by(invitation, peer);
+        let counted = self.uses.count(member, self.decides, others, unix);
+        let (name, peer, bound) = (&member.name, member.peer, member.bound?);
+        match counted {
+            Counted::Admitted | Counted::Undecided => None,
+            Counted::Beyond => {
+                tracing::warn!("{name} ({peer}) is expelled: {}", spent(bound.uses));
+                renewer.expel(peer, unix, bound.until)
+            }
+            Counted::Abused => {
+                let invitation = member.invitation()?;
+                tracing::warn!(
+                    "{name} ({peer}) is not renewed, and not expelled: {}, and many more: expel its invitation {invitation} (`lcroute revoke`)",
+                    spent(bound.uses)
+                );
+                None
+            }
+        }
+    }
+
+    /// Who has come by tokens, if that has changed.
+    pub(crate) fn take_uses(&mut self) -> Option<String> {
+        self.uses.take_text()
+    }
+
     /// An issuer can be reached.
     pub(crate) fn handle_issuer_reachable(&mut self, now: Instant) {
         self.renewal.handle_issuer_reachable(now);
@@ -142,6 +194,7 @@ impl Membership {
         let known = Known {
             revocations: &self.revocations,
             members: &self.members,
+            uses: &self.uses,
             now: unix,
         };
         let renewer = self.renewer.as_mut()?;
@@ -203,11 +256,20 @@ impl Membership {
     }
 }
 
+/// Why a node that came by a token for so many may be out.
+#[must_use]
+pub fn spent(uses: u32) -> String {
+    let nodes = if uses == 1 { "node" } else { "nodes" };
+    format!("its token was for {uses} {nodes}, and others came by it first")
+}
+
 pub(crate) fn tell_expelled(own: &Member) {
+    let why = own.bound.map(|bound| format!(" ({})", spent(bound.uses)));
+    let why = why.unwrap_or_default();
     tracing::error!(
         target: events::TARGET,
         message_id = events::EXPELLED_HERE.id,
         lcroute_peer = %own.peer,
-        "this node has been expelled from the network: nobody makes links with it any more; `lcroute leave`, then `lcroute join` with a new token"
+        "this node has been expelled from the network{why}: nobody makes links with it any more; `lcroute leave`, then `lcroute join` with a new token"
     );
 }

@@ -35,6 +35,7 @@ use crate::presence::Present;
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::HostServices;
+use crate::uses::Uses;
 
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
@@ -64,6 +65,8 @@ pub struct NodeConfig {
     pub revocations: Revocations,
     /// Members that earlier runs have seen, and this node itself.
     pub members: Members,
+    /// Who has come by tokens that are for so many, as earlier runs counted.
+    pub uses: Uses,
     /// By which certificates expire.
     pub clock: WallClock,
     /// The hello epoch of all links.
@@ -230,6 +233,7 @@ impl<C: Connections> Node<C> {
             member: config.member,
             members: config.members,
             revocations: config.revocations,
+            uses: config.uses,
             clock: config.clock,
             seed: u64::from_be_bytes(random.array()),
         };
@@ -854,7 +858,10 @@ impl<C: Connections> Node<C> {
             O::Reachable { origin, up } => self.handle_reachable(origin, up),
             O::Incarnation(incarnation) => self.keep(Keep::Incarnation(incarnation)),
             O::Revoked { revocation, .. } => self.learn_revocation(&revocation),
-            O::Renewed { credential } => self.refresh(&credential.member),
+            O::Renewed { credential } => {
+                self.refresh(&credential.member);
+                self.count(credential.member.addresses.origin);
+            }
         }
     }
 
@@ -874,13 +881,22 @@ impl<C: Connections> Node<C> {
 
     /// Over the links of the network a node can be reached for signalling as well.
     fn handle_reachable(&mut self, origin: OriginId, up: bool) {
+        let is_issuer = self.engine.member(origin).is_none_or(Member::is_issuer);
+        if is_issuer && self.membership.set_issuers(&self.engine.issuers()) {
+            // the one that decided before has gone
+            let reached: Vec<_> = self.engine.routes().iter().map(|r| r.origin).collect();
+            for other in reached {
+                self.count(other);
+            }
+        }
         let presence = if up {
+            if is_issuer {
+                self.membership.handle_issuer_reachable(self.now);
+            }
+            self.count(origin);
             let Some(member) = self.engine.member(origin) else {
                 return;
             };
-            if member.is_issuer() {
-                self.membership.handle_issuer_reachable(self.now);
-            }
             self.membership.note(member);
             self.present.reached(origin, member.peer);
             Presence::Online(member.peer)
@@ -893,6 +909,23 @@ impl<C: Connections> Node<C> {
         };
         self.overlay
             .handle_presence(OVERLAY_CARRIER, presence, self.now);
+    }
+
+    /// As an issuer: a node that came by a token counts, and is expelled if it is one too many.
+    fn count(&mut self, origin: OriginId) {
+        let Some(member) = self.engine.member(origin) else {
+            return;
+        };
+        let beyond = self.membership.count(member);
+        if let Some(text) = self.membership.take_uses() {
+            self.keep(Keep::Uses(text));
+        }
+        if let Some(revocation) = beyond {
+            let record = Bytes::copy_from_slice(revocation.as_bytes());
+            if let Err(e) = self.engine.add_revocation(&record, self.now) {
+                tracing::warn!("{revocation:?}: {e}");
+            }
+        }
     }
 
     /// The key of a node, from wherever it is known.
@@ -920,6 +953,7 @@ impl<C: Connections> Node<C> {
                 }
             }
             RoutedKind::Renew => {
+                self.count(from);
                 let asker = self.engine.member(from).map(|member| member.peer);
                 match asker.and_then(|asker| self.membership.renew(&asker, &payload, now)) {
                     Some(answer) => self.send_routed(from, RoutedKind::Renewed, answer.into()),

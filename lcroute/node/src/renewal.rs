@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use librecast::bucket::{Rate, TokenBucket};
-use librecast::cert::{CertError, Certificate, Chain, MAX_CHAIN, Member};
+use librecast::cert::{CLOCK_SKEW, CertError, Certificate, Chain, MAX_CHAIN, Member};
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::random::Random;
+use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant};
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -297,6 +298,8 @@ pub trait Registry {
     fn is_revoked(&self, member: &Member) -> bool;
     /// The name that a member shall have: its own, unless another member has it already.
     fn free_name(&self, member: &Member) -> String;
+    /// Whether a member is one of those that its token is for.
+    fn is_admitted(&self, member: &Member) -> bool;
 }
 
 /// The issuer's side: renews what is valid.
@@ -342,6 +345,18 @@ impl Renewer {
         encode_answer(request.nonce, answer.as_ref().map_err(|v| *v)).ok()
     }
 
+    /// A revocation of `peer`, whose token ends at `until`: no certificate by that token lasts longer.
+    pub(crate) fn expel(&self, peer: PeerId, unix: u64, until: u64) -> Option<Revocation> {
+        let most = self.certificate.grant().not_after;
+        // clocks of members differ by a day, and this one's by another
+        let until = until.saturating_add(CLOCK_SKEW).min(most);
+        let until = until.saturating_add(CLOCK_SKEW);
+        let revocation = Revocation::by_issuer(&self.certificate, &self.key, peer, unix, until);
+        revocation
+            .map_err(|e| tracing::warn!("{peer} cannot be expelled here: {e}"))
+            .ok()
+    }
+
     fn may_work(&mut self, asker: &PeerId, now: Instant) -> bool {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < PER_NODE;
         if self.last.get(asker).is_some_and(recent) || !self.bucket.take(1, now) {
@@ -370,6 +385,10 @@ impl Renewer {
         }
         if network.is_revoked(&member) {
             return Err(Verdict::Revoked);
+        }
+        // another issuer may have counted it, or it comes a moment too early
+        if !network.is_admitted(&member) {
+            return Err(Verdict::Busy);
         }
         let life = chain.life();
         if chain.invitation().is_none() && chain.not_after().saturating_sub(unix) > life / 2 {
@@ -447,11 +466,17 @@ mod tests {
     #[derive(Default)]
     struct Known {
         revoked: bool,
+        /// Tokens that are for so many have admitted as many.
+        spent: bool,
     }
 
     impl Registry for Known {
         fn is_revoked(&self, _: &Member) -> bool {
             self.revoked
+        }
+
+        fn is_admitted(&self, member: &Member) -> bool {
+            member.bound.is_none() || !self.spent
         }
 
         fn free_name(&self, member: &Member) -> String {
@@ -503,7 +528,16 @@ mod tests {
             let (unix, now) = self.at(s);
             let asker = key(3).peer_id();
             self.issuer
-                .answer(&asker, request, &Known { revoked }, unix, now)
+                .answer(
+                    &asker,
+                    request,
+                    &Known {
+                        revoked,
+                        spent: false,
+                    },
+                    unix,
+                    now,
+                )
                 .unwrap()
         }
 
@@ -523,6 +557,31 @@ mod tests {
                 s = (next.as_millis() as u64).div_ceil(1_000).max(s + 1);
             }
             panic!("it never asks");
+        }
+    }
+
+    #[test]
+    fn who_is_not_one_of_those_that_its_token_is_for_is_not_renewed() {
+        let mut w = world(NOW + 100 * WEEK);
+        let bounded = Grant {
+            uses: Some(2),
+            ..grant(NOW + WEEK)
+        };
+        let token = invite(&issuer_certificate(NOW + 100 * WEEK), bounded);
+        let chain = token.join(key(3).peer_id(), "late", NOW).unwrap();
+        let request = encode_request(7, &chain, &key(3)).unwrap();
+        let asker = key(3).peer_id();
+        for (spent, verdict) in [(true, Verdict::Busy), (false, Verdict::Renewed)] {
+            let known = Known {
+                spent,
+                ..Known::default()
+            };
+            let (unix, now) = w.at(if spent { 10 } else { 20 });
+            let answer = w
+                .issuer
+                .answer(&asker, &request, &known, unix, now)
+                .unwrap();
+            assert_eq!(decode_answer(&answer).unwrap().1, verdict);
         }
     }
 
@@ -721,6 +780,10 @@ mod tests {
         let secret = SecretKey::from_seed(bytes[32..64].try_into().unwrap());
         let chain = |greedy: Grant| {
             let node = key(3).peer_id();
+            let greedy = Grant {
+                name: "greedy".into(),
+                ..greedy
+            };
             let node = Certificate::sign(Kind::Node, network(), node, greedy, &secret).unwrap();
             let all = vec![certificate.clone(), token.invitation().clone(), node];
             Chain::new(all).unwrap()

@@ -18,11 +18,12 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 /// A founder's chain in `network`, and the same renewed. It lasts 1,000 s.
 pub(crate) fn chains(network: &SecretKey, now: u64) -> (Chain, Chain) {
     let key = key(100);
-    let grant = Grant {
+    let grant = |name| Grant {
         core: true,
-        ..Grant::new("", (now, now + 1_000))
+        ..Grant::new(name, (now, now + 1_000))
     };
-    let old = Chain::sign(network, (&key, grant.clone()), (key.peer_id(), grant)).unwrap();
+    let founder = (key.peer_id(), grant("founder"));
+    let old = Chain::sign(network, (&key, grant("")), founder).unwrap();
     let new = old.renew(old.issuer(), &key, now + 500, 400).unwrap();
     (old, new)
 }

@@ -104,6 +104,7 @@ impl Simulation {
         if !self.scenario.whole {
             return;
         }
+        self.note_expelled();
         let (now, unix) = (self.now, self.watch.unix());
         let noticed = now >= self.clocks_put + EXPIRY * SECOND;
         let gone = |at: &Nanos| at + EXPULSION <= now;
@@ -123,6 +124,19 @@ impl Simulation {
             if let Some(name) = name.filter(|_| noticed).map(str::to_owned) {
                 let text = format!("{name}, whose certificate is over");
                 return self.violate(Rule::Expelled, node, text);
+            }
+        }
+    }
+
+    /// Node 0 expels who comes beyond the bound of a token.
+    fn note_expelled(&mut self) {
+        let population = self.population.clone();
+        let revocations = self.node(0).disk.revocations.iter();
+        let keys = revocations.filter_map(|r| population.by_key(&r.key()));
+        for node in keys.collect::<Vec<_>>() {
+            if !self.revoked.contains_key(&node) {
+                self.revoked.insert(node, self.now);
+                self.changed();
             }
         }
     }

@@ -22,6 +22,7 @@ pub struct Disk {
     pub chain: Option<Chain>,
     pub revocations: Revocations,
     pub members: String,
+    pub uses: String,
     /// The highest incarnation that was seen.
     pub incarnation: u32,
 }
@@ -38,6 +39,7 @@ impl Disk {
                 self.revocations.add(*revocation, unix);
             }
             Keep::Members(text) => self.members = text,
+            Keep::Uses(text) => self.uses = text,
         }
     }
 }

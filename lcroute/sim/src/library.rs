@@ -147,6 +147,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                 duration: Span::seconds(1_500),
                 certificates: Certificates {
                     valid: Span::seconds(30 * DAY),
+                    ..Certificates::default()
                 },
                 events: vec![
                     Event::Absence {

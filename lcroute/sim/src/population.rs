@@ -9,7 +9,7 @@ use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 
 use crate::fast;
-use crate::scenario::Scenario;
+use crate::scenario::{Certificates, Scenario};
 
 /// When simulated networks begin, Unix seconds.
 pub const UNIX_START: u64 = 1_800_000_000;
@@ -53,18 +53,24 @@ impl Population {
     /// The nodes of a scenario.
     pub fn of(scenario: &Scenario) -> Self {
         let issuer = if scenario.whole { FIRST } else { NOBODY };
-        let valid = scenario.certificates.valid.0.as_secs();
-        Self::with(scenario.nodes, scenario.topology.core, issuer, valid)
+        let core = scenario.topology.core;
+        Self::with(scenario.nodes, core, issuer, &scenario.certificates)
     }
 
     /// `count` nodes, the share `core` of which may be roots of shared trees. The first ones are the same
     /// whatever the count.
     pub fn new(count: u32, core: f64) -> Self {
-        Self::with(count, core, NOBODY, VALID)
+        Self::with(count, core, NOBODY, &Certificates::default())
     }
 
-    /// The same; the key of the issuer, and how many seconds the certificates of nodes are valid.
-    fn with(count: u32, core: f64, (purpose, number): (u8, u32), valid: u64) -> Self {
+    /// The same; the key of the issuer, and how nodes come by their certificates.
+    fn with(
+        count: u32,
+        core: f64,
+        (purpose, number): (u8, u32),
+        certificates: &Certificates,
+    ) -> Self {
+        let valid = certificates.valid.0.as_secs();
         let (top, issuing) = (key(b'n', 0), key(purpose, number));
         let network: NetworkId = top.peer_id();
         let sign = |kind, subject, grant, by| {
@@ -72,6 +78,16 @@ impl Population {
         };
         let above = grant(String::new(), VALID);
         let issuer = sign(Kind::Issuer, issuing.peer_id(), above, &top);
+        let token = certificates.token.map(|uses| {
+            let invited = Grant {
+                uses: Some(uses),
+                renew_for: valid,
+                ..grant(String::new(), valid)
+            };
+            let key = key(b't', 0);
+            let invitation = sign(Kind::Invitation, key.peer_id(), invited, &issuing);
+            (key, invitation)
+        });
         let identity = |number: u32| {
             let key = key(b'p', number);
             let grant = Grant {
@@ -79,8 +95,13 @@ impl Population {
                 core: (f64::from(number) * core).fract() + core >= 1.0 || core >= 1.0,
                 ..grant(format!("node-{number}"), valid)
             };
-            let node = sign(Kind::Node, key.peer_id(), grant, &issuing);
-            let chain = Chain::new(vec![issuer.clone(), node]).expect("an issuer, then a node");
+            let by_token = token.as_ref().filter(|_| number > 0);
+            let signer = by_token.map_or(&issuing, |(key, _)| key);
+            let node = sign(Kind::Node, key.peer_id(), grant, signer);
+            let invitation = by_token.map(|(_, invitation)| invitation.clone());
+            let chain = std::iter::once(issuer.clone()).chain(invitation);
+            let chain = Chain::new(chain.chain([node]).collect());
+            let chain = chain.expect("an issuer, an invitation or none, then a node");
             let member = chain.verify(&network, UNIX_START);
             Identity {
                 member: member.expect("it was signed a moment ago"),

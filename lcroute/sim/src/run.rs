@@ -1,6 +1,6 @@
 //! One run from beginning to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -32,6 +32,9 @@ pub struct Outcome {
     /// What whole nodes dropped, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub drops: BTreeMap<&'static str, u64>,
+    /// Nodes that were expelled.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub expelled: BTreeSet<u32>,
     /// A hash of every event: two runs of one scenario have the same.
     #[serde(serialize_with = "hex")]
     pub log: u64,
@@ -69,6 +72,7 @@ pub fn run_script(
         seconds: simulation.now() as f64 / SECOND as f64,
         statistics: simulation.statistics(),
         drops: simulation.drops(),
+        expelled: simulation.revoked.keys().copied().collect(),
         log: simulation.log(),
         violation: simulation.violation.clone(),
         trace: None,

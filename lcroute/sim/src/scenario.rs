@@ -319,12 +319,15 @@ pub enum Latency {
 pub struct Certificates {
     /// How long those of nodes are valid, on the hosts' clocks; a day more is allowed.
     pub valid: Span,
+    /// All nodes but node 0 come by one token, which is for so many; none: node 0 signs each certificate itself.
+    pub token: Option<u32>,
 }
 
 impl Default for Certificates {
     fn default() -> Self {
         Self {
             valid: Span::seconds(365 * 86_400),
+            token: None,
         }
     }
 }

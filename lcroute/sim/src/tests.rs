@@ -226,6 +226,23 @@ fn certificates_are_renewed_and_their_end_counts() {
     assert!(s.statistics.links_broken >= 28, "{:?}", s.statistics);
 }
 
+/// Nodes come and go, the issuer among them, and each of those that the token is for stays a member.
+#[test]
+fn a_token_for_as_many_nodes_as_there_are_expels_none() {
+    let token = |nodes: u32, uses| {
+        let mut scenario = whole("churn", nodes, 3);
+        scenario.certificates.token = Some(uses);
+        scenario.churn.restarts_per_node_hour = 100.0;
+        scenario
+    };
+    let all = holds(token(6, 5));
+    assert!(all.statistics.starts > 10, "{:?}", all.statistics);
+    assert_eq!(all.expelled.len(), 0);
+    // and who comes beyond that gets no link any more
+    let beyond = holds(token(8, 5));
+    assert_eq!(beyond.expelled.len(), 2, "{:?}", beyond.statistics);
+}
+
 #[test]
 fn defects_of_whole_nodes_are_found() {
     let scenario = Scenario {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_engine::Engine;
-use lcroute_node::{Members, Node, NodeConfig, Output, Settings};
+use lcroute_node::{Members, Node, NodeConfig, Output, Settings, Uses};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
@@ -91,6 +91,7 @@ impl WholeNode {
             topology: topology(start.scenario),
             revocations: disk.revocations.clone(),
             members: Members::parse(&disk.members),
+            uses: Uses::parse(&disk.uses),
             clock: WallClock::new(move || watch.unix()),
             epoch,
             seed: seed(),

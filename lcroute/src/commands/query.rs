@@ -92,6 +92,9 @@ fn status(s: &Status) -> String {
         count(s.groups, "group"),
     );
     if s.state == State::Expelled {
+        if let Some(uses) = s.token_uses {
+            text += &format!("  token     {}\n", lcroute_node::spent(uses));
+        }
         text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
     text += &found_by(&s.doors);
@@ -304,6 +307,7 @@ mod tests {
             peer_id: id,
             name: "Connector".into(),
             labels: std::collections::BTreeMap::new(),
+            token_uses: None,
             address: std::net::Ipv6Addr::LOCALHOST,
             network: id,
             tun: "lc7".into(),

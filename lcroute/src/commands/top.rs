@@ -204,6 +204,7 @@ mod tests {
                 peer_id: id,
                 name: "alpha".into(),
                 labels: BTreeMap::new(),
+                token_uses: None,
                 address: Ipv6Addr::LOCALHOST,
                 network: id,
                 tun: "lc0".into(),

@@ -222,7 +222,11 @@ fn tell(
 fn missing(status: &Status, config: &Config) -> String {
     let mut doors = Vec::new();
     match (status.state, status.signal_servers) {
-        (State::Expelled, _) => return "this node has been expelled from the network".into(),
+        (State::Expelled, _) => {
+            let why = status.token_uses.map(lcroute_node::spent);
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            return format!("this node has been expelled from the network{why}");
+        }
         (_, 0) => doors.push("no signalling server answers"),
         (_, _) => doors.push("a signalling server answers, and no other node can be reached"),
     }

@@ -15,6 +15,13 @@ const REJOIN: &str =
 /// Nobody can have made a membership before.
 const EARLIEST: u64 = 1_735_689_600;
 
+/// The same, and why, where its token was for so many nodes.
+fn expelled(token_uses: Option<u32>) -> String {
+    let why = token_uses.map(lcroute_node::spent);
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{EXPELLED}{why}")
+}
+
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = vec![folder(patient)];
     let (identity, certificate) = identity(patient);
@@ -79,7 +86,8 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
         .as_ref()
         .is_some_and(|d| d.status.state == status::State::Expelled)
     {
-        let check = Check::fail(CERTIFICATE, EXPELLED, REJOIN);
+        let uses = patient.daemon.as_ref().and_then(|d| d.status.token_uses);
+        let check = Check::fail(CERTIFICATE, expelled(uses), REJOIN);
         return (Check::skipped(NAME, "see certificate"), Some(check));
     }
     if now < EARLIEST {
@@ -101,7 +109,11 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             if revocations.is_ok_and(|all| all.expel(member)) {
                 return (
                     Check::ok(NAME, detail),
-                    Some(Check::fail(CERTIFICATE, EXPELLED, REJOIN)),
+                    Some(Check::fail(
+                        CERTIFICATE,
+                        expelled(member.bound.map(|bound| bound.uses)),
+                        REJOIN,
+                    )),
                 );
             }
             let late = LATE.min(found.chain.life() / 6);

@@ -252,6 +252,7 @@ impl PacketLoop {
             peer_id: p.node.member().peer,
             name: p.node.member().name.clone(),
             labels: p.node.member().labels.clone(),
+            token_uses: p.node.member().bound.map(|bound| bound.uses),
             address: p.node.member().addresses.address,
             network: p.node.network(),
             tun: p.settings.name.clone(),

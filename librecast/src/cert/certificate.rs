@@ -6,6 +6,7 @@ use std::fmt;
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, MAX_PREVIOUS};
 use super::prefix::{GroupPrefix, SourcePrefix};
+use super::text::{Terms, is_node_name, is_visible};
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -41,8 +42,10 @@ pub struct Grant {
     pub renew_for: u64,
     /// May be the root of shared trees.
     pub core: bool,
-    /// A node's name; empty for issuers and invitations.
+    /// A node's name, as of hosts ([`is_node_name`]); empty for issuers and invitations.
     pub name: String,
+    /// How many nodes may join by an invitation; none: any number. Of invitations alone.
+    pub uses: Option<u32>,
     /// Labels that selectors can use.
     pub labels: BTreeMap<String, String>,
     /// Groups that the subject may send to.
@@ -61,6 +64,7 @@ impl Grant {
             renew_for: 0,
             core: false,
             name: name.into(),
+            uses: None,
             labels: BTreeMap::new(),
             prefixes: vec![GroupPrefix::ALL],
             gateway: Vec::new(),
@@ -133,7 +137,7 @@ impl Certificate {
         } else {
             FLAG_GATEWAY
         };
-        check_text(&grant.name, "name (at most 63 printable bytes)")?;
+        let name = name_or_terms(kind, &grant)?;
         let mut w = Writer::new();
         w.u8(VERSION)
             .u8(kind as u8)
@@ -143,11 +147,11 @@ impl Certificate {
             .u64(grant.not_after)
             .u64(grant.renew_for)
             .u8(core | renewed | gateway);
-        w.text8(&grant.name)?;
+        w.text8(&name)?;
         w.u8(grant.labels.len() as u8);
         for (key, value) in &grant.labels {
-            check_text(key, "label (at most 63 printable bytes)")?;
-            check_text(value, "label (at most 63 printable bytes)")?;
+            check_label(key)?;
+            check_label(value)?;
             w.text8(key)?.text8(value)?;
         }
         w.u8(grant.prefixes.len() as u8);
@@ -204,7 +208,7 @@ impl Certificate {
             _ => return Err(WireError::Bad("certificate kind")),
         };
         let (network, subject) = (public_key(&mut r)?, public_key(&mut r)?);
-        let (grant, renewed) = decode_grant(&mut r)?;
+        let (grant, renewed) = decode_grant(&mut r, kind)?;
         let previous = match (renewed, kind) {
             (false, _) => KeysAbove::default(),
             (true, Kind::Node) => decode_previous(&mut r)?,
@@ -302,12 +306,35 @@ impl Certificate {
     }
 }
 
-/// Names and labels are shown in terminals: no control characters, bounded.
-fn check_text(text: &str, what: &'static str) -> Result<(), WireError> {
-    if text.len() <= MAX_NAME && !text.chars().any(char::is_control) {
+/// A node's name, and of an invitation what it is bounded to.
+fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
+    match (kind, grant.uses) {
+        (Kind::Node, None) => {
+            check_name(&grant.name)?;
+            Ok(grant.name.clone())
+        }
+        (Kind::Invitation, uses) if grant.name.is_empty() => Terms { uses }.text(),
+        (_, None) if grant.name.is_empty() => Ok(String::new()),
+        (_, None) => Err(WireError::Bad("name (of nodes only)")),
+        (_, Some(_)) => Err(WireError::Bad("number of uses (of invitations only)")),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), WireError> {
+    if is_node_name(name) {
         Ok(())
     } else {
-        Err(WireError::Bad(what))
+        Err(WireError::Bad(
+            "name (letters, digits, - and dots; at most 63)",
+        ))
+    }
+}
+
+fn check_label(text: &str) -> Result<(), WireError> {
+    if text.len() <= MAX_NAME && is_visible(text) {
+        Ok(())
+    } else {
+        Err(WireError::Bad("label (at most 63 visible bytes)"))
     }
 }
 
@@ -338,7 +365,7 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
 }
 
 /// A grant, and whether the flag "renewed" is set.
-fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
+fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
     if flags & !(FLAG_CORE | FLAG_RENEWED | FLAG_GATEWAY) != 0 {
@@ -347,10 +374,22 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
     let (core, renewed) = (flags & FLAG_CORE != 0, flags & FLAG_RENEWED != 0);
     let text = |r: &mut Reader<'_>| -> Result<String, WireError> {
         let text = r.text8()?;
-        check_text(text, "text")?;
+        check_label(text)?;
         Ok(text.to_owned())
     };
-    let name = text(r)?;
+    let name = r.text8()?;
+    let (name, terms) = match kind {
+        Kind::Node => {
+            check_name(name)?;
+            (name.to_owned(), Terms::default())
+        }
+        Kind::Invitation => {
+            check_label(name)?;
+            (String::new(), Terms::parse(name)?)
+        }
+        Kind::Issuer if name.is_empty() => Default::default(),
+        Kind::Issuer => return Err(WireError::Bad("name (of nodes only)")),
+    };
     let mut labels = BTreeMap::new();
     for _ in 0..count(r)? {
         if labels.insert(text(r)?, text(r)?).is_some() {
@@ -376,6 +415,7 @@ fn decode_grant(r: &mut Reader<'_>) -> Result<(Grant, bool), WireError> {
         renew_for,
         core,
         name,
+        uses: terms.uses,
         labels,
         prefixes,
         gateway,
@@ -411,7 +451,8 @@ mod tests {
                 issuers,
                 invitations: Vec::new(),
             };
-            Certificate::sign_with(kind, net, net, grant("x"), previous, &n.key)
+            let name = if kind == Kind::Node { "x" } else { "" };
+            Certificate::sign_with(kind, net, net, grant(name), previous, &n.key)
         };
         let node = sign(Kind::Node, MAX_PREVIOUS).unwrap();
         assert_eq!(Certificate::decode(node.as_bytes()).unwrap(), node);
@@ -421,6 +462,80 @@ mod tests {
             Certificate::decode(invitation.as_bytes()),
             Err(WireError::Bad("flags"))
         );
+    }
+
+    /// What is signed by a key that makes no difference, with this text where a node's name stands.
+    fn with_text(kind: Kind, text: &[u8]) -> Result<Certificate, WireError> {
+        let key = SecretKey::from_seed(&[5; 32]);
+        let name = if kind == Kind::Node { "x" } else { "" };
+        let made = Certificate::sign(kind, key.peer_id(), key.peer_id(), grant(name), &key)?;
+        let at = 1 + 1 + 32 + 32 + 3 * 8 + 1;
+        let after = at + 1 + name.len();
+        let (before, rest) = (&made.bytes[..at], &made.bytes[after..]);
+        Certificate::decode(&[before, &[text.len() as u8], text, rest].concat())
+    }
+
+    #[test]
+    fn names_that_read_as_others_are_no_names() {
+        for name in ["alpha", "node-1.example"] {
+            assert_eq!(
+                with_text(Kind::Node, name.as_bytes()).unwrap().grant.name,
+                name
+            );
+        }
+        for name in ["alpha\u{200b}\u{202e}", "\u{430}lpha", "", "two words"] {
+            assert!(with_text(Kind::Node, name.as_bytes()).is_err(), "{name:?}");
+            let node = SecretKey::generate();
+            let signed = Certificate::sign(
+                Kind::Node,
+                node.peer_id(),
+                node.peer_id(),
+                grant(name),
+                &node,
+            );
+            assert!(signed.is_err(), "{name:?}");
+        }
+        let label = |text: &str| {
+            let mut labelled = grant("x");
+            labelled.labels.insert(text.into(), text.into());
+            let key = SecretKey::generate();
+            Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), labelled, &key)
+        };
+        assert!(label("Z\u{fc}rich 2").is_ok());
+        for hidden in ["a\u{200b}", "\u{202e}a", "a\u{2028}"] {
+            assert!(label(hidden).is_err(), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn an_invitation_says_for_how_many_nodes_it_is_and_older_programs_read_no_more_than_a_text() {
+        let key = SecretKey::from_seed(&[5; 32]);
+        let sign = |kind, grant| Certificate::sign(kind, key.peer_id(), key.peer_id(), grant, &key);
+        let two = Grant {
+            uses: Some(2),
+            ..grant("")
+        };
+        let made = sign(Kind::Invitation, two.clone()).unwrap();
+        assert_eq!(Certificate::decode(made.as_bytes()).unwrap(), made);
+        assert_eq!(with_text(Kind::Invitation, b"uses=2").unwrap().grant, two);
+        assert_eq!(with_text(Kind::Invitation, b"").unwrap().grant, grant(""));
+        // a term of a later version
+        assert_eq!(
+            with_text(Kind::Invitation, b"leaf").unwrap().grant,
+            grant("")
+        );
+        assert!(with_text(Kind::Invitation, b"uses=0").is_err());
+        assert!(with_text(Kind::Issuer, b"uses=2").is_err());
+        for uses in [0, super::super::MAX_USES + 1] {
+            let wrong = Grant {
+                uses: Some(uses),
+                ..grant("")
+            };
+            assert!(sign(Kind::Invitation, wrong).is_err());
+        }
+        for kind in [Kind::Issuer, Kind::Node] {
+            assert!(sign(kind, two.clone()).is_err());
+        }
     }
 
     #[test]
@@ -433,6 +548,7 @@ mod tests {
             renew_for: 3,
             core: true,
             name: "n".into(),
+            uses: None,
             labels: BTreeMap::from([("k".into(), "v".into())]),
             prefixes: vec!["ff1e::/16".parse().unwrap()],
             gateway: vec!["fd00::/64".parse().unwrap()],
@@ -466,8 +582,8 @@ mod tests {
     proptest! {
         #[test]
         fn certificates_survive_the_wire(
-            name in "[a-zA-Z0-9 äöü.-]{0,20}",
-            labels in proptest::collection::btree_map("[a-z]{1,8}", "[a-z0-9]{0,20}", 0..5),
+            name in "[a-zA-Z0-9]{1,9}(-[a-z0-9]{1,9})?(\\.[A-Z0-9]{1,20})?",
+            labels in proptest::collection::btree_map("[a-zäöü]{1,8}", "[a-z0-9 ]{0,20}", 0..5),
             core: bool,
             not_after in NOW..NOW * 2,
             any_host: bool,
@@ -476,7 +592,7 @@ mod tests {
             let key = SecretKey::from_seed(&[5; 32]);
             let of_lan = |n| SourcePrefix::new(Ipv6Addr::new(0xfd00, 0, 0, n, 0, 0, 0, 0), 64).unwrap();
             let gateway = any_host.then_some(SourcePrefix::ANY).into_iter().chain(lan.map(of_lan)).collect();
-            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, labels, prefixes: vec![GroupPrefix::ALL], gateway };
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, uses: None, labels, prefixes: vec![GroupPrefix::ALL], gateway };
             let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
             prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
         }

@@ -2,7 +2,7 @@
 
 use super::certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE};
 use super::error::{CertError, Kind};
-use super::member::{KeysAbove, Member};
+use super::member::{KeysAbove, Member, TokenBound};
 use crate::id::{NetworkId, NodeAddresses, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -78,6 +78,16 @@ impl Chain {
             [_, invitation, _] => Some(invitation),
             _ => None,
         }
+    }
+
+    /// For how many nodes its invitation is.
+    #[must_use]
+    pub fn bound(&self) -> Option<TokenBound> {
+        let invitation = &self.invitation()?.grant;
+        Some(TokenBound {
+            uses: invitation.uses?,
+            until: invitation.not_after,
+        })
     }
 
     /// For how many seconds a renewed membership lasts, as an issuer has signed it.
@@ -224,6 +234,7 @@ impl Chain {
             not_after: grant.not_after,
             addresses: NodeAddresses::derive(network, &signer),
             keys: self.keys(),
+            bound: self.bound(),
         })
     }
 }

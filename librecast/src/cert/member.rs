@@ -85,6 +85,17 @@ pub struct Member {
     pub addresses: NodeAddresses,
     /// The keys that its membership stands on.
     pub keys: KeysAbove,
+    /// The bound of the token that it goes by; none once it is renewed, or if there is none.
+    pub bound: Option<TokenBound>,
+}
+
+/// How many nodes a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBound {
+    /// So many.
+    pub uses: u32,
+    /// Unix seconds: when the token ends, and with it the memberships that go by it.
+    pub until: u64,
 }
 
 impl Member {
@@ -93,6 +104,12 @@ impl Member {
     #[must_use]
     pub fn is_issuer(&self) -> bool {
         self.keys.issuers.first() == Some(&self.peer)
+    }
+
+    /// The invitation that it came by, if it was one.
+    #[must_use]
+    pub fn invitation(&self) -> Option<&PeerId> {
+        self.keys.invitations.first()
     }
 
     /// Whether it is out once `key` is revoked: [`KeysAbove::end_with`].

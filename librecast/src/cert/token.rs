@@ -102,6 +102,7 @@ impl Token {
         };
         let grant = Grant {
             name: name.to_owned(),
+            uses: None,
             not_before,
             not_after,
             ..invited.clone()
@@ -226,6 +227,7 @@ mod tests {
         assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
         let core = Grant {
             core: true,
+            name: "x".into(),
             ..token.invitation.grant.clone()
         };
         let core = Certificate::sign(Kind::Node, net, node.peer_id(), core, &token.secret).unwrap();
@@ -249,9 +251,9 @@ mod tests {
         let n = network();
         let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
         let [wide, narrow] = ["2001:db8::/32", "2001:db8:5::/64"].map(|p| vec![p.parse().unwrap()]);
-        let of = |gateway: &Vec<_>| Grant {
+        let of = |name, gateway: &Vec<_>| Grant {
             gateway: gateway.clone(),
-            ..grant("x")
+            ..grant(name)
         };
         let all = vec![crate::cert::SourcePrefix::ANY];
         for (granted, taken, ok) in [
@@ -261,8 +263,9 @@ mod tests {
             (&all, &narrow, true),
             (&narrow, &all, false),
         ] {
-            let token = token(&n, of(granted));
-            let cert = Certificate::sign(Kind::Node, net, node, of(taken), &token.secret).unwrap();
+            let token = token(&n, of("", granted));
+            let cert =
+                Certificate::sign(Kind::Node, net, node, of("x", taken), &token.secret).unwrap();
             let chain = signed_by_the_holder(&n, &token, &cert);
             let member = chain.verify(&net, NOW);
             assert_eq!(member.is_ok(), ok, "{granted:?} {taken:?}");
@@ -273,6 +276,27 @@ mod tests {
                 assert_eq!(&renewed.verify(&net, NOW).unwrap().gateway, taken);
             }
         }
+    }
+
+    #[test]
+    fn a_bound_of_uses_stays_with_the_invitation() {
+        let n = network();
+        let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
+        let two = Grant {
+            uses: Some(2),
+            ..grant("")
+        };
+        let token: Token = token(&n, two).encode().parse().unwrap();
+        let chain = token.join(node, "a", NOW).unwrap();
+        let member = chain.verify(&net, NOW).unwrap();
+        let bound = member.bound.unwrap();
+        assert_eq!((bound.uses, bound.until), (2, NOW + 7 * DAY));
+        // an issuer has admitted it: the bound is no matter any more, the invitation is
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
+        let renewed = renewed.verify(&net, NOW).unwrap();
+        assert_eq!(renewed.bound, None);
+        assert_eq!(renewed.invitation(), Some(&token.invitation().subject()));
+        assert_eq!(member.invitation(), renewed.invitation());
     }
 
     #[test]

@@ -284,6 +284,54 @@ fn an_issuer_expels_nodes_and_tokens_without_the_networks_key() {
     });
 }
 
+#[test]
+fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
+    const WHY: &str = "its token was for 2 nodes, and others came by it first";
+    world("uses", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        let mut network = lab.network_invited(hosts, &["--uses", "2"])?;
+        let late = lab.closed_hosts(&["d"])?.remove(0);
+        late.run("lcroute", &["join", &network.token, "--name", "d"])?
+            .success()?;
+        let mut late = Member::new(late);
+        network.start()?;
+        let counted = network.members[0].host.state_dir().join("uses");
+        eventually("both have been counted, on disk", || {
+            let text = fs::read_to_string(&counted)?;
+            let token: Value = serde_json::from_str(&text)?;
+            let nodes = token["nodes"].as_array().map(Vec::len);
+            ensure!(nodes == Some(2), "{text}");
+            Ok(())
+        })?;
+        network.members[0].daemon()?.kill()?;
+        network.members[0].start()?;
+        network.wait_linked()?;
+        late.start()?;
+        is_expelled(&late)?;
+        let told = late.host.ask("lcroute", &["status"])?.success()?.stdout;
+        ensure!(told.contains(WHY), "{told}");
+        let log = late.daemon()?.stderr();
+        ensure!(log.contains(WHY), "{log}");
+        late.stop()?;
+        let again = late.host.ask("lcroute", &["join", &network.token])?;
+        ensure!(
+            again.code == NOT_PERMITTED && again.stderr.contains(WHY),
+            "{again:?}"
+        );
+        // the first two stay, with a key that is counted already as often as they like
+        let [a, b, c] = network.nodes()?;
+        b.host.run("lcroute", &["join", &network.token]).map(drop)?;
+        for (node, others) in [(a, [b, c]), (b, [a, c])] {
+            let linked = node.linked_with()?;
+            for other in others {
+                ensure!(linked.contains(&other.peer_id()?), "{linked:?}");
+            }
+            ensure!(linked.len() == 2, "{linked:?}");
+        }
+        Ok(())
+    });
+}
+
 /// The flag of a node certificate that says: earlier keys follow.
 const RENEWED: u8 = 2;
 /// Version, kind, network, subject, not before, not after, time of renewals: then come the flags.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lcroute_engine::Limits;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::view::{Network, View};
-use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings};
+use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::cert::{GroupPrefix, Member};
@@ -67,6 +67,8 @@ pub struct Status {
     network_id: String,
     /// `connecting`, `connected` or `expelled`.
     state: &'static str,
+    /// For how many nodes its token is, until an issuer has counted it.
+    token_uses: Option<u32>,
     /// Unix seconds.
     not_after: u64,
     servers: Vec<ServerStatus>,
@@ -121,6 +123,7 @@ impl PageMember {
             },
             revocations: Revocations::default(),
             members: Members::default(),
+            uses: Uses::default(),
             clock: WallClock::new(move || read.load(Ordering::Relaxed)),
             epoch: now,
             seed: random.array(),
@@ -372,6 +375,7 @@ impl PageMember {
             address: member.addresses.address,
             network_id: self.visit.network.to_string(),
             state,
+            token_uses: member.bound.map(|bound| bound.uses),
             not_after: member.not_after,
             servers: servers
                 .map(|(url, server)| ServerStatus {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use librecast::cert::{CertError, Chain, Member, Token};
+use librecast::cert::{CertError, Chain, Member, Token, is_node_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,9 @@ impl Visit {
             return Err("This token names no signalling server, and a page finds a network by nothing else: \
                 `lcroute invite --signal ws://HOST:7117` makes one that does."
                 .into());
+        }
+        if !is_node_name(name) {
+            return Err("A node's name has up to 63 letters, digits and hyphens (none at either end), with dots between.".into());
         }
         let key = Arc::new(SecretKey::from_seed(&bytes(key)?));
         let chain = token.join(key.peer_id(), name, unix).map_err(|e| match e {

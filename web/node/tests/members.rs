@@ -29,7 +29,7 @@ fn token(until: u64) -> String {
         Kind::Issuer,
         network.peer_id(),
         issuer.peer_id(),
-        grant("issuer", UNIX + 100_000),
+        grant("", UNIX + 100_000),
         &network,
     );
     let certificate = certificate.unwrap();

@@ -201,7 +201,9 @@ function draw() {
     const status = view.member.status();
     if (status.state === "expelled") {
         forgetVisit();
-        end("This node, or the token it came by, has been expelled from the network. Ask for a new token: `lcroute invite` prints one.");
+        const why = status.token_uses ? `The token was for ${status.token_uses === 1 ? "1 node" : `${status.token_uses} nodes`}, and others came by it first: this node has been expelled.`
+            : "This node, or the token it came by, has been expelled from the network.";
+        end(`${why} Ask for a new token: \`lcroute invite\` prints one.`);
         return;
     }
     if (status.not_after < Date.now() / 1000) {

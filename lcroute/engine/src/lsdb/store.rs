@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::CLOCK_SKEW;
+use librecast::cert::{CLOCK_SKEW, Member};
 use librecast::id::{LinkId, OriginId, PeerId};
 use librecast::time::Instant;
 
@@ -125,6 +125,18 @@ pub(super) struct Revoked {
     pub lsa: Bytes,
 }
 
+/// Routers that are kept beyond those that an invitation is for. Issuers have to see who comes too late, to expel it.
+/// Chosen: a few that come at once.
+pub(super) const NOT_YET_COUNTED: usize = 16;
+
+/// What came by one invitation.
+#[derive(Debug, Default)]
+struct Invited {
+    routers: usize,
+    /// For how many nodes it is, as a certificate under it has said.
+    uses: Option<u32>,
+}
+
 /// All LSAs.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -132,6 +144,8 @@ pub(super) struct Store {
     max_routers: usize,
     max_revocations: usize,
     pub routers: RouterMap<Router>,
+    /// How many there are of each invitation, and directly of issuers.
+    invited: BTreeMap<Option<PeerId>, Invited>,
     /// When certificates expire, Unix seconds.
     expiries: BTreeSet<(u64, OriginId)>,
     pub revocations: BTreeMap<u64, Revoked>,
@@ -148,6 +162,7 @@ impl Store {
             max_routers: limits.routers.max(1),
             max_revocations: limits.revocations,
             routers: RouterMap::default(),
+            invited: BTreeMap::new(),
             expiries: BTreeSet::new(),
             revocations: BTreeMap::new(),
             revoked: BTreeSet::new(),
@@ -185,16 +200,48 @@ impl Store {
         self.credentials_version += 1;
         let not_after = lsa.credential().member.not_after;
         self.expiries.insert((not_after, origin));
+        self.note_invited(&lsa.credential().member);
         let Some(router) = self.routers.get_mut(&origin) else {
             self.routers.insert(origin, Router::new(lsa, now));
             return None;
         };
         let old = std::mem::replace(&mut router.credential, lsa);
+        let changed = old.chain() != router.credential.chain();
         let old_not_after = old.credential().member.not_after;
         if old_not_after != not_after {
             self.expiries.remove(&(old_not_after, origin));
         }
-        Some(old.chain() != router.credential.chain())
+        self.forget_invited(&old.credential().member);
+        Some(changed)
+    }
+
+    fn note_invited(&mut self, member: &Member) {
+        let invited = self.invited.entry(member.invitation().copied());
+        let invited = invited.or_default();
+        invited.routers += 1;
+        if let Some(bound) = member.bound {
+            invited.uses = Some(bound.uses);
+        }
+    }
+
+    fn forget_invited(&mut self, member: &Member) {
+        let invitation = member.invitation().copied();
+        if let Some(invited) = self.invited.get_mut(&invitation) {
+            invited.routers -= 1;
+            if invited.routers == 0 {
+                self.invited.remove(&invitation);
+            }
+        }
+    }
+
+    /// Whether an invitation that is for so many nodes may have one more router here. Who has been renewed is one that an
+    /// issuer has counted.
+    pub fn may_join(&self, member: &Member) -> bool {
+        member.bound.is_none_or(|bound| {
+            let invited = self.invited.get(&member.invitation().copied());
+            let routers = invited.map_or(0, |invited| invited.routers);
+            routers < bound.uses as usize + NOT_YET_COUNTED
+        })
     }
 
     /// Forgets a router.
@@ -202,6 +249,7 @@ impl Store {
         let router = self.routers.remove(&origin)?;
         let not_after = router.credential().member.not_after;
         self.expiries.remove(&(not_after, origin));
+        self.forget_invited(&router.credential().member);
         self.credentials_version += 1;
         Some(router)
     }
@@ -211,14 +259,37 @@ impl Store {
         self.routers.len() < self.max_routers
     }
 
-    /// The router that has been unreachable for longest.
-    pub fn longest_gone(&self) -> Option<OriginId> {
-        let gone = self.routers.iter();
-        let gone = gone.filter(|(origin, router)| !router.reachable && *origin != self.own);
-        let first = gone
+    /// Which router makes room for one of this invitation, when all is taken: of the invitation that has most, who has been
+    /// unreachable for longest. Else any of that invitation that is no `neighbor`, if it has more all the same: one token
+    /// makes any number of routers, and they push out none that came by another.
+    pub fn to_forget(
+        &self,
+        invitation: Option<&PeerId>,
+        is_neighbor: impl Fn(OriginId) -> bool,
+    ) -> Option<OriginId> {
+        let own = invitation.copied();
+        let routers = |i: &Option<PeerId>| self.invited.get(i).map_or(0, |i| i.routers);
+        let largest = self
+            .invited
+            .keys()
+            .max_by_key(|i| (routers(i), **i == own))?;
+        let is_even = routers(largest) <= routers(&own) + 1;
+        let of = |router: &Router| router.credential().member.invitation() == largest.as_ref();
+        let others = self.routers.iter();
+        let others = others.filter(|(origin, router)| *origin != self.own && of(router));
+        let gone = others.clone().filter(|(_, router)| !router.reachable);
+        let gone = gone
             .map(|(origin, router)| (router.gone_since, origin))
             .min();
-        first.map(|(_, origin)| origin)
+        match gone {
+            Some((_, origin)) => Some(origin),
+            // an issuer signed each of those with its own hand
+            None if is_even || largest.is_none() => None,
+            None => {
+                let mut far = others.map(|(origin, _)| origin);
+                far.find(|origin| !is_neighbor(*origin))
+            }
+        }
     }
 
     /// Routers of which this holds.

@@ -1087,6 +1087,150 @@ fn a_full_database_forgets_who_is_gone_longest() {
     assert!(network.router(0, 1).is_some());
 }
 
+/// A node that came by this invitation.
+fn invited(n: u16, invitation: (u8, Option<u32>), renewed: bool) -> TestServices {
+    let rights = Rights {
+        invitation: Some(invitation),
+        renewed,
+        ..Rights::default()
+    };
+    TestServices::with(n, &rights)
+}
+
+/// A database with room for so many routers, and a link to a neighbour that passes on what `credential` is handed.
+fn with_neighbor(routers: usize) -> (Node, Instant) {
+    let limits = Limits {
+        routers,
+        ..Limits::default()
+    };
+    let now = start();
+    let mut node = node(TestServices::new(0), 1, &limits, now);
+    node.database
+        .link_up(LinkId(1), TestServices::new(1).origin(), now);
+    credential(&mut node, &TestServices::new(1), now).unwrap();
+    (node, now)
+}
+
+fn credential(node: &mut Node, of: &TestServices, now: Instant) -> Result<(), DropReason> {
+    let version = Version(u64::from(UNIX_START as u32) << 32);
+    let lsa = CredentialLsa::sign(of.origin(), version, &of.chain(), of).unwrap();
+    node.database
+        .handle_lsa(LinkId(1), KIND_CREDENTIAL, lsa.bytes(), now)
+}
+
+fn has(node: &Node, of: &TestServices) -> bool {
+    node.database.router(of.origin()).is_some()
+}
+
+#[test]
+fn routers_of_one_token_push_out_none_that_came_by_another() {
+    let (mut node, now) = with_neighbor(40);
+    // honest nodes, away for a moment: of an issuer, and of two tokens
+    let mut honest = vec![TestServices::new(2)];
+    honest.extend((10..15).map(|n| invited(n, (1, None), false)));
+    honest.extend((15..20).map(|n| invited(n, (2, None), true)));
+    for of in &honest {
+        credential(&mut node, of, now).unwrap();
+    }
+    // one token makes any number; some of them renewed
+    let flood: Vec<_> = (100..200)
+        .map(|n| invited(n, (3, None), n % 3 == 0))
+        .collect();
+    for of in &flood {
+        credential(&mut node, of, now).unwrap();
+    }
+    assert!(honest.iter().all(|of| has(&node, of)));
+    assert_eq!(node.database.tables().routers, 40);
+    // who is new gets room from the token that has most
+    for n in 20..25 {
+        let new = invited(n, (1, None), false);
+        credential(&mut node, &new, now).unwrap();
+        assert!(has(&node, &new));
+    }
+    assert!(honest.iter().all(|of| has(&node, of)));
+}
+
+#[test]
+fn reachable_routers_of_the_token_that_has_most_make_room_for_others_but_no_neighbour() {
+    let limits = Limits {
+        routers: 8,
+        ..Limits::default()
+    };
+    let mut network = Network::new(8);
+    for n in 0..8 {
+        let services = invited(n, (3, None), false);
+        network.nodes[usize::from(n)] = node(services, 1, &limits, network.now);
+    }
+    for at in 1..8 {
+        network.connect(at - 1, at, 5);
+    }
+    network.run(MINUTE);
+    let link = network.links_of(0)[0];
+    let (now, database) = (network.now, &mut network.nodes[0].database);
+    assert_eq!(database.tables().reachable, 8);
+    let mut come = |of: TestServices| {
+        let version = Version(u64::from(UNIX_START as u32) << 32);
+        let lsa = CredentialLsa::sign(of.origin(), version, &of.chain(), &of).unwrap();
+        let result = database.handle_lsa(link, KIND_CREDENTIAL, lsa.bytes(), now);
+        assert_eq!(result.is_ok(), database.router(of.origin()).is_some());
+        result
+    };
+    let full = Err(DropReason::DatabaseFull);
+    assert_eq!(
+        come(invited(50, (3, None), false)),
+        full,
+        "as many as it has"
+    );
+    assert_eq!(come(invited(51, (4, None), false)), Ok(()));
+    for at in [0, 1] {
+        assert!(network.router(0, at).is_some(), "itself, and its neighbour");
+    }
+}
+
+#[test]
+fn a_token_for_some_nodes_has_room_for_those_and_a_few_that_issuers_have_not_seen() {
+    use super::store::NOT_YET_COUNTED;
+    let (mut node, now) = with_neighbor(4_096);
+    let token = (3, Some(2));
+    let most = 2 + NOT_YET_COUNTED as u16;
+    for n in 10..10 + most {
+        credential(&mut node, &invited(n, token, false), now).unwrap();
+    }
+    let late = invited(100, token, false);
+    let full = Err(DropReason::InvitationFull);
+    assert_eq!(credential(&mut node, &late, now), full);
+    // a router that is here does not come in by it as another one's either
+    let elsewhere = TestServices::new(101);
+    credential(&mut node, &elsewhere, now).unwrap();
+    let moved = invited(101, token, false);
+    let lsa = CredentialLsa::sign(
+        moved.origin(),
+        Version(u64::MAX - 1),
+        &moved.chain(),
+        &moved,
+    );
+    let lsa = lsa.unwrap();
+    let refused = node
+        .database
+        .handle_lsa(LinkId(1), KIND_CREDENTIAL, lsa.bytes(), now);
+    assert_eq!(refused, full);
+    // an issuer has counted this one
+    let counted = invited(102, token, true);
+    assert_eq!(credential(&mut node, &counted, now), Ok(()));
+    // once one is expelled there is room
+    let out = invited(10, token, false);
+    let revoked = revocation(&out.peer(), NOT_AFTER);
+    node.database.add_revocation(&revoked, now).unwrap();
+    assert_eq!(
+        credential(&mut node, &late, now),
+        full,
+        "the renewed one has its room"
+    );
+    let revoked = revocation(&invited(11, token, false).peer(), NOT_AFTER);
+    node.database.add_revocation(&revoked, now).unwrap();
+    assert_eq!(credential(&mut node, &late, now), Ok(()));
+}
+
 #[test]
 fn forged_lsas_are_refused_and_cost_their_router_nothing() {
     let mut network = Network::ring(4);

@@ -64,6 +64,10 @@ pub struct Rights {
     pub core: bool,
     pub prefixes: Vec<GroupPrefix>,
     pub gateway: Vec<SourcePrefix>,
+    /// The invitation that it came by, and for how many nodes that is.
+    pub invitation: Option<(u8, Option<u32>)>,
+    /// An issuer has renewed it.
+    pub renewed: bool,
 }
 
 impl Default for Rights {
@@ -74,6 +78,8 @@ impl Default for Rights {
             core: true,
             prefixes: vec![GroupPrefix::ALL],
             gateway: Vec::new(),
+            invitation: None,
+            renewed: false,
         }
     }
 }
@@ -138,8 +144,33 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
         ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };
     let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());
-    let node = Certificate::sign(Kind::Node, network, node, grant, &NETWORK.issuer_key).unwrap();
-    let chain = Chain::new(vec![NETWORK.issuer.clone(), node]).unwrap();
+    let sign =
+        |kind, subject, grant, by| Certificate::sign(kind, network, subject, grant, by).unwrap();
+    let Some((number, uses)) = rights.invitation else {
+        let node = sign(Kind::Node, node, grant, &NETWORK.issuer_key);
+        let chain = Chain::new(vec![NETWORK.issuer.clone(), node]).unwrap();
+        return chain.encode().into();
+    };
+    let invited = Grant {
+        name: String::new(),
+        uses,
+        ..grant.clone()
+    };
+    let key = SecretKey::from_seed(&[number; 32]);
+    let invitation = sign(
+        Kind::Invitation,
+        key.peer_id(),
+        invited,
+        &NETWORK.issuer_key,
+    );
+    let node = sign(Kind::Node, node, grant, &key);
+    let chain = Chain::new(vec![NETWORK.issuer.clone(), invitation, node]).unwrap();
+    let renew = || chain.renew(&NETWORK.issuer, &NETWORK.issuer_key, UNIX_START, 86_400);
+    let chain = if rights.renewed {
+        renew().unwrap()
+    } else {
+        chain
+    };
     chain.encode().into()
 }
 

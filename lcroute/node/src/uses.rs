@@ -1,0 +1,301 @@
+//! How many nodes have come by each token that is for so many: issuers count.
+//!
+//! A token works without an issuer, so an issuer learns of a node when it is there. Of the issuers that reach each other one
+//! decides: it counts nodes in the order in which it sees them, and expels those beyond the bound. The others count whom an
+//! issuer has renewed, and renew nobody else. Whoever has been renewed stays: issuers that were apart may each have counted
+//! as many as the token says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::cert::{CLOCK_SKEW, Member};
+use librecast::id::PeerId;
+use serde::{Deserialize, Serialize};
+
+/// Tokens that are counted; of more the one that ends first is forgotten. Chosen: an issuer gives a few a day.
+const MAX_TOKENS: usize = 1_024;
+/// Nodes that are counted of all tokens together; beyond, the token that ends first is forgotten. Chosen: four networks.
+const MAX_NODES: usize = 16_384;
+/// Nodes of one token that are expelled for this. Chosen: who holds a token makes any number, and they must not push out
+/// other revocations, of which there are 4,096. Routers bound what is left.
+const MAX_EXPELLED: usize = 64;
+
+/// One line of the file: a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    /// Its invitation's key.
+    invitation: PeerId,
+    /// For so many nodes.
+    uses: u32,
+    /// Until when nodes can come by it, Unix seconds.
+    until: u64,
+    nodes: BTreeSet<PeerId>,
+    /// Who has been expelled because it came beyond the bound.
+    expelled: BTreeSet<PeerId>,
+}
+
+/// The tokens that are for so many nodes, and who has come by them.
+#[derive(Debug, Clone, Default)]
+pub struct Uses {
+    tokens: BTreeMap<PeerId, Token>,
+    changed: bool,
+}
+
+/// What an issuer makes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// It is one of those that its token is for, or its token is for any number.
+    Admitted,
+    /// Another issuer decides.
+    Undecided,
+    /// It is one too many, and has to be expelled.
+    Beyond,
+    /// So are too many others that have been expelled: the token has to be.
+    Abused,
+}
+
+impl Uses {
+    /// Reads the file's text, a token a line; what is damaged is left out.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let tokens = text.lines().take(MAX_TOKENS);
+        let tokens = tokens.filter_map(|line| serde_json::from_str::<Token>(line).ok());
+        let mut all = Self {
+            tokens: tokens.map(|token| (token.invitation, token)).collect(),
+            changed: false,
+        };
+        all.make_room();
+        all
+    }
+
+    /// The file's text, if anything has changed since it was last asked for.
+    pub fn take_text(&mut self) -> Option<String> {
+        std::mem::take(&mut self.changed).then(|| {
+            let lines = self.tokens.values();
+            let lines = lines.filter_map(|token| serde_json::to_string(token).ok());
+            lines.map(|line| line + "\n").collect()
+        })
+    }
+
+    /// Counts a node. `decides`: no other issuer does; `others`: who is known to have come by the same token.
+    pub(crate) fn count(
+        &mut self,
+        member: &Member,
+        decides: bool,
+        others: impl FnOnce(&PeerId) -> BTreeSet<PeerId>,
+        now: u64,
+    ) -> Counted {
+        let Some(invitation) = member.invitation() else {
+            return Counted::Admitted;
+        };
+        let Some(bound) = member.bound else {
+            if let Some(token) = self.tokens.get_mut(invitation) {
+                self.changed |= token.nodes.insert(member.peer);
+                self.make_room();
+            }
+            return Counted::Admitted;
+        };
+        let is_over = |token: &Token| now > token.until.saturating_add(CLOCK_SKEW);
+        let before = self.tokens.len();
+        self.tokens.retain(|_, token| !is_over(token));
+        self.changed |= self.tokens.len() < before;
+        let token = self.tokens.entry(*invitation).or_insert_with(|| {
+            self.changed = true;
+            Token {
+                invitation: *invitation,
+                uses: bound.uses,
+                until: bound.until,
+                nodes: others(invitation),
+                expelled: BTreeSet::new(),
+            }
+        });
+        if token.nodes.contains(&member.peer) {
+            return Counted::Admitted;
+        }
+        if !decides {
+            return Counted::Undecided;
+        }
+        if token.nodes.len() < token.uses as usize {
+            self.changed = true;
+            token.nodes.insert(member.peer);
+            self.make_room();
+            return Counted::Admitted;
+        }
+        if token.expelled.contains(&member.peer) {
+            return Counted::Beyond;
+        }
+        if token.expelled.len() >= MAX_EXPELLED {
+            return Counted::Abused;
+        }
+        self.changed |= token.expelled.insert(member.peer);
+        Counted::Beyond
+    }
+
+    /// Whether a node is renewed: it is one of those that its token is for.
+    pub(crate) fn admits(&self, member: &Member) -> bool {
+        let token = member.bound.and(member.invitation());
+        token.is_none_or(|invitation| {
+            let token = self.tokens.get(invitation);
+            token.is_some_and(|token| token.nodes.contains(&member.peer))
+        })
+    }
+
+    fn make_room(&mut self) {
+        let nodes = |all: &Self| all.tokens.values().map(|t| t.nodes.len()).sum::<usize>();
+        while self.tokens.len() > MAX_TOKENS || nodes(self) > MAX_NODES {
+            let first = self.tokens.values().min_by_key(|t| (t.until, t.invitation));
+            let Some(invitation) = first.map(|token| token.invitation) else {
+                return;
+            };
+            self.tokens.remove(&invitation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::cert::{KeysAbove, TokenBound};
+    use librecast::id::{NodeAddresses, SecretKey};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(n: u32) -> PeerId {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_seed(&seed).peer_id()
+    }
+
+    /// Node `n`, which came by this token; for so many, unless it has been renewed.
+    fn member(n: u32, token: u32, uses: Option<u32>) -> Member {
+        let bound = |uses| TokenBound {
+            uses,
+            until: NOW + 1_000 + u64::from(token),
+        };
+        Member {
+            peer: key(n),
+            name: format!("node-{n}"),
+            labels: BTreeMap::new(),
+            prefixes: Vec::new(),
+            gateway: Vec::new(),
+            core: false,
+            not_after: NOW + 1_000,
+            addresses: NodeAddresses::derive(&key(0), &key(n)),
+            keys: KeysAbove {
+                issuers: vec![key(1_000)],
+                invitations: vec![key(1_000_000 + token)],
+            },
+            bound: uses.map(bound),
+        }
+    }
+
+    fn count(uses: &mut Uses, of: &Member, decides: bool) -> Counted {
+        uses.count(of, decides, |_| BTreeSet::new(), NOW)
+    }
+
+    #[test]
+    fn those_that_come_first_are_admitted_also_after_a_restart_and_after_a_renewal() {
+        let mut uses = Uses::default();
+        let [a, b, c] = [1, 2, 3].map(|n| member(n, 7, Some(2)));
+        for _ in 0..2 {
+            assert_eq!(count(&mut uses, &a, true), Counted::Admitted);
+            assert_eq!(count(&mut uses, &b, true), Counted::Admitted);
+        }
+        let mut uses = Uses::parse(&(uses.take_text().unwrap() + "damage\n{}\n"));
+        assert_eq!(uses.take_text(), None, "nothing has changed since");
+        assert!(uses.admits(&a) && uses.admits(&b) && !uses.admits(&c));
+        // the first renewed, and seen before the second
+        let renewed = member(1, 7, None);
+        assert_eq!(count(&mut uses, &renewed, true), Counted::Admitted);
+        assert!(uses.admits(&renewed));
+        assert_eq!(count(&mut uses, &c, true), Counted::Beyond);
+        assert_eq!(count(&mut uses, &b, true), Counted::Admitted);
+        // again, should the first revocation have been lost
+        let mut uses = Uses::parse(&uses.take_text().unwrap());
+        assert_eq!(count(&mut uses, &c, true), Counted::Beyond);
+        // other tokens have a count of their own, or none
+        assert_eq!(
+            count(&mut uses, &member(3, 8, Some(1)), true),
+            Counted::Admitted
+        );
+        assert_eq!(
+            count(&mut uses, &member(4, 9, None), true),
+            Counted::Admitted
+        );
+    }
+
+    #[test]
+    fn one_issuer_decides_and_the_others_count_whom_it_has_renewed() {
+        let mut uses = Uses::default();
+        let [a, b] = [1, 2].map(|n| member(n, 7, Some(1)));
+        assert_eq!(count(&mut uses, &a, false), Counted::Undecided);
+        assert_eq!(count(&mut uses, &b, false), Counted::Undecided);
+        assert!(!uses.admits(&a) && !uses.admits(&b));
+        assert_eq!(
+            count(&mut uses, &member(2, 7, None), false),
+            Counted::Admitted
+        );
+        // it decides from now on
+        assert_eq!(count(&mut uses, &a, true), Counted::Beyond);
+        // an issuer that was apart has renewed another: it stays
+        assert_eq!(
+            count(&mut uses, &member(3, 7, None), true),
+            Counted::Admitted
+        );
+    }
+
+    #[test]
+    fn who_was_renewed_before_the_token_was_seen_counts() {
+        let mut uses = Uses::default();
+        let others = |_: &PeerId| BTreeSet::from([key(1), key(2)]);
+        let late = member(3, 7, Some(2));
+        assert_eq!(uses.count(&late, true, others, NOW), Counted::Beyond);
+    }
+
+    #[test]
+    fn what_is_counted_and_who_is_expelled_is_bounded() {
+        let mut uses = Uses::default();
+        assert_eq!(
+            count(&mut uses, &member(0, 7, Some(1)), true),
+            Counted::Admitted
+        );
+        for n in 1..=MAX_EXPELLED as u32 {
+            assert_eq!(
+                count(&mut uses, &member(n, 7, Some(1)), true),
+                Counted::Beyond
+            );
+        }
+        uses.take_text();
+        let more = member(10_000, 7, Some(1));
+        assert_eq!(count(&mut uses, &more, true), Counted::Abused);
+        assert_eq!(uses.take_text(), None, "nothing to be written");
+        for token in 0..=MAX_TOKENS as u32 {
+            count(&mut uses, &member(0, 100 + token, Some(1)), true);
+        }
+        assert_eq!(uses.tokens.len(), MAX_TOKENS);
+        assert!(!uses.admits(&member(0, 7, Some(1))), "ended first");
+        let mut full = Token {
+            nodes: (0..MAX_NODES as u32).map(key).collect(),
+            ..uses.tokens.values().next().unwrap().clone()
+        };
+        full.until = NOW + 9_000;
+        uses.tokens.insert(full.invitation, full);
+        uses.make_room();
+        assert_eq!(uses.tokens.len(), 1);
+    }
+
+    #[test]
+    fn a_token_that_is_over_is_forgotten() {
+        let mut uses = Uses::default();
+        count(&mut uses, &member(1, 7, Some(1)), true);
+        let later = NOW + 2_000 + CLOCK_SKEW;
+        let mut other = member(2, 8, Some(1));
+        other.bound = Some(TokenBound {
+            uses: 1,
+            until: later,
+        });
+        uses.count(&other, true, |_| BTreeSet::new(), later);
+        assert_eq!(uses.tokens.len(), 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! Texts of certificates: names of nodes, labels, and what an invitation is bounded to.
+
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+use super::certificate::MAX_NAME;
+use crate::wire::WireError;
+
+/// Most nodes that one invitation can be for: as many as a network has.
+pub const MAX_USES: u32 = 4_096;
+
+/// Whether a text can be a node's name: as of hosts (RFC 1123), as it stands in commands, logs and selectors. Two names
+/// that differ look different.
+#[must_use]
+pub fn is_node_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let mut bytes = label.bytes();
+        let letters = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        letters && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= MAX_NAME && name.split('.').all(is_label)
+}
+
+/// Without control characters, and without those that nobody sees: they join, break or turn around what is shown.
+pub(super) fn is_visible(text: &str) -> bool {
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    let hidden = [Control, Format, LineSeparator, ParagraphSeparator];
+    !text.chars().any(|c| hidden.contains(&c.general_category()))
+}
+
+/// What an invitation is bounded to, in the place of a node's name: programs that know no terms pass over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub uses: Option<u32>,
+}
+
+impl Terms {
+    /// `uses=N`, or nothing.
+    pub fn text(self) -> Result<String, WireError> {
+        let uses = |n: u32| match n {
+            1..=MAX_USES => Ok(format!("uses={n}")),
+            _ => Err(WireError::Bad("number of uses (1 to 4096)")),
+        };
+        self.uses.map_or(Ok(String::new()), uses)
+    }
+
+    /// Terms of later versions are passed over.
+    pub fn parse(text: &str) -> Result<Self, WireError> {
+        let mut terms = Self::default();
+        for term in text.split(' ') {
+            let Some(n) = term.strip_prefix("uses=") else {
+                continue;
+            };
+            let read = Self {
+                uses: n.parse().ok(),
+            };
+            if terms.uses.is_some() || read.uses.is_none() || read.text()? != term {
+                return Err(WireError::Bad("number of uses"));
+            }
+            terms = read;
+        }
+        Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_nodes_are_those_of_hosts() {
+        for good in ["alpha", "a", "web-1.example.org", "3com", "B"] {
+            assert!(is_node_name(good), "{good}");
+        }
+        let long = "a".repeat(MAX_NAME + 1);
+        for bad in [
+            "",
+            "my host",
+            "-a",
+            "a-",
+            "a..b",
+            ".",
+            "a_b",
+            "\u{e4}",
+            "alpha\u{200b}",
+            "\u{202e}ahpla",
+            &long,
+        ] {
+            assert!(!is_node_name(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_in_no_label() {
+        for good in ["", "berlin", "Z\u{fc}rich 2", "\u{6771}\u{4eac}", "\u{5d9}"] {
+            assert!(is_visible(good), "{good}");
+        }
+        // controls, soft hyphen, zero width, directions, separators, byte order mark, tags
+        for hidden in [
+            '\n',
+            '\u{7f}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            assert!(!is_visible(&format!("a{hidden}b")), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn terms_have_one_spelling_and_those_of_later_versions_are_passed_over() {
+        for n in [None, Some(1), Some(MAX_USES)] {
+            let terms = Terms { uses: n };
+            assert_eq!(Terms::parse(&terms.text().unwrap()), Ok(terms));
+        }
+        assert!(Terms { uses: Some(0) }.text().is_err());
+        assert!(
+            Terms {
+                uses: Some(MAX_USES + 1)
+            }
+            .text()
+            .is_err()
+        );
+        let read = |text| Terms::parse(text).map(|terms| terms.uses);
+        assert_eq!(read("anything at all"), Ok(None));
+        assert_eq!(read("leaf uses=3"), Ok(Some(3)));
+        for bad in [
+            "uses=",
+            "uses=0",
+            "uses=03",
+            "uses=+3",
+            "uses=4097",
+            "uses=x",
+            "uses=1 uses=2",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
