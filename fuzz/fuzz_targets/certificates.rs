@@ -3,7 +3,7 @@
 
 use lcroute_fuzz::{TODAY, network};
 use libfuzzer_sys::fuzz_target;
-use librecast::cert::{Certificate, Chain, GroupPrefix, Token};
+use librecast::cert::{Certificate, Chain, GroupPrefix, Kind, MAX_USES, Token, is_node_name};
 use librecast::id::PeerId;
 use librecast::revocation::Revocation;
 
@@ -14,6 +14,9 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("certificates"), |data: &[u8]| {
     }
     if let Ok(certificate) = Certificate::decode(data) {
         assert_eq!(certificate.as_bytes(), data);
+        let (kind, grant) = (certificate.kind(), certificate.grant());
+        assert_eq!(kind == Kind::Node, is_node_name(&grant.name));
+        assert!(grant.uses.is_none_or(|n| kind == Kind::Invitation && (1..=MAX_USES).contains(&n)));
     }
     if let Ok(revocation) = Revocation::decode(data) {
         let _ = revocation.verify(&network());

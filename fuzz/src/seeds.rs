@@ -43,8 +43,11 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "lcagent" => lcagent_datagrams(),
         "lcsync" => lcsync_blocks(),
         "mld" => mld_packets(),
+        "port_mapping" => port_mappings(),
+        "renewal" => renewals(),
         "reports" => reports(),
         "sctp" => sctp(),
+        "sdp" => local_descriptions(),
         "settings" => settings(),
         "signals" => signals(),
         "srtp" => vec![
@@ -69,17 +72,69 @@ fn input<const N: usize>(head: &[u8], pieces: [&[u8]; N]) -> Vec<u8> {
     input
 }
 
+fn invitation_of(day: u64) -> Grant {
+    Grant::new("", (day, day + 3_600))
+}
+
+/// Chains of member 10 that an issuer renews: by a token for any number of nodes, for two, for one.
+fn renewals() -> Vec<Vec<u8>> {
+    let chain = chain(10);
+    let request = |uses| {
+        let invitation = Grant {
+            uses,
+            ..invitation_of(TODAY)
+        };
+        let token = Token::invite(chain.issuer(), &key(2), invitation, Vec::new()).unwrap();
+        let chain = token.join(key(10).peer_id(), "node", TODAY).unwrap();
+        [&[0][..], &chain.encode()].concat()
+    };
+    let requests = [None, Some(2), Some(1)].map(request);
+    let framed = |piece: &Vec<u8>| [&(piece.len() as u16).to_be_bytes()[..], piece].concat();
+    vec![requests.iter().flat_map(framed).collect()]
+}
+
+fn port_mappings() -> Vec<Vec<u8>> {
+    let description = "<root><URLBase>http://192.0.2.1:5000/</URLBase><service><serviceType>\
+        urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>/ctl</controlURL></service></root>";
+    let found = "HTTP/1.1 200 OK\r\nLOCATION: http://192.0.2.1:5000/rootDesc.xml\r\n\r\n";
+    let length = description.len();
+    let counted = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{description}");
+    let chunked = format!("{length:x}\r\n{description}\r\n0\r\n\r\n");
+    let soap = "<s:Envelope><u:r><NewExternalIPAddress>203.0.113.1</NewExternalIPAddress></u:r></s:Envelope>";
+    let texts = [(0, found), (1, &counted), (3, &chunked), (1, soap)];
+    let seed = |(how, text): (u8, &str)| [&[how], text.as_bytes()].concat();
+    texts.into_iter().map(seed).collect()
+}
+
+fn local_descriptions() -> Vec<Vec<u8>> {
+    let fingerprint = vec!["AB"; 32].join(":");
+    let sdp = format!(
+        "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijkl\r\na=fingerprint:sha-256 {fingerprint}\r\n\
+         a=candidate:1 1 udp 2122260223 192.0.2.7 50000 typ host generation 0\r\n\
+         a=candidate:2 1 udp 1686052607 2001:db8::7 50001 typ srflx raddr :: rport 0\r\n"
+    );
+    vec![sdp.into_bytes()]
+}
+
 fn certificates() -> Vec<Vec<u8>> {
     let chain = chain(10);
     let revoked = key(12).peer_id();
     let until = TODAY + 86_400;
-    let invitation = Grant::new("", (TODAY, TODAY + 3_600));
+    let invitation = invitation_of(TODAY);
     let urls = vec!["wss://signal.example.org".to_owned()];
     let token = Token::invite(chain.issuer(), &key(2), invitation, urls).unwrap();
+    let bounded = Grant {
+        uses: Some(2),
+        ..invitation_of(TODAY)
+    };
+    let bounded = Token::invite(chain.issuer(), &key(2), bounded, Vec::new()).unwrap();
+    let by_bounded = bounded.join(key(10).peer_id(), "node", TODAY).unwrap();
     let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, TODAY, until);
     let by_network = Revocation::by_network(&key(1), revoked, TODAY, until);
     vec![
         chain.encode(),
+        by_bounded.encode(),
+        bounded.invitation().as_bytes().to_vec(),
         chain.node().as_bytes().to_vec(),
         by_issuer.unwrap().as_bytes().to_vec(),
         by_network.unwrap().as_bytes().to_vec(),

@@ -20,7 +20,7 @@ pub mod metrics;
 mod netlink;
 mod packet_loop;
 pub mod pages;
-mod port_mapping;
+pub mod port_mapping;
 mod read_batching;
 mod relays;
 mod servers;

@@ -11,8 +11,8 @@
 //!
 //! What a router says is a stranger's word: an address that may be offered, within bounds of time and bytes.
 
-mod http;
-mod upnp;
+pub mod http;
+pub mod upnp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;

@@ -15,7 +15,7 @@ mod membership;
 mod node;
 mod presence;
 mod records;
-mod renewal;
+pub mod renewal;
 pub mod report;
 pub mod revocations;
 mod services;

@@ -14,11 +14,11 @@ const MAX_HEADERS: usize = 64;
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub struct Answer {
     /// Such as 200.
-    pub(super) status: u16,
+    pub status: u16,
     /// Whatever is not UTF-8 in it is replaced.
-    pub(super) body: String,
+    pub body: String,
 }
 
 /// Asks; `more` are headers, each with its end of line, `body` is what is posted.
@@ -59,7 +59,10 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Answer> {
 }
 
 /// An answer, if these bytes are a whole one; `ended`: there are no more.
-fn parse(bytes: &[u8], ended: bool) -> anyhow::Result<Option<Answer>> {
+///
+/// # Errors
+/// They are the beginning of none.
+pub fn parse(bytes: &[u8], ended: bool) -> anyhow::Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(start) = response.parse(bytes)? else {

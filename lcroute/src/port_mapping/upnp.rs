@@ -50,9 +50,11 @@ pub(super) struct Mapping {
 
 /// Where a router is asked, and as what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Service {
-    at: SocketAddrV4,
-    path: String,
+pub struct Service {
+    /// The router's own address.
+    pub at: SocketAddrV4,
+    /// Begins with `/`, and ends no line.
+    pub path: String,
     kind: String,
 }
 
@@ -95,7 +97,7 @@ impl Mapping {
 
 /// An HTTP URL of the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Location {
+pub struct Location {
     at: SocketAddrV4,
     path: String,
 }
@@ -179,7 +181,8 @@ fn request(to: SocketAddr) -> String {
 }
 
 /// `LOCATION:` of an answer, where it leads to the router itself.
-fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
+#[must_use]
+pub fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
     let text = std::str::from_utf8(answer).ok()?;
     let headers = text.lines().filter_map(|line| line.split_once(':'));
     let mut locations = headers.filter(|(name, _)| name.trim().eq_ignore_ascii_case("location"));
@@ -187,7 +190,8 @@ fn location(answer: &[u8], router: Ipv4Addr) -> Option<Location> {
 }
 
 /// The services of a description that map ports.
-fn services(description: &str, location: &Location) -> Vec<Service> {
+#[must_use]
+pub fn services(description: &str, location: &Location) -> Vec<Service> {
     let base = element(description, "URLBase").and_then(|url| location.join(url));
     let base = base.unwrap_or_else(|| location.clone());
     let mut found = Vec::new();
@@ -308,7 +312,8 @@ fn some_port() -> u16 {
 
 /// The text of the first element of this name. This is no parser: it nests nothing, keeps nothing, and finds in a hostile
 /// text at worst the wrong words.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+#[must_use]
+pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     Some(split(xml, name)?.0.trim())
 }
 

@@ -14,5 +14,5 @@ pub mod connections;
 pub mod member;
 mod page;
 mod programs;
-mod sdp;
+pub mod sdp;
 mod visit;
