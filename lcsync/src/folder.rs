@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use crate::listing::{Metadata, is_plain_name, parent_of};
+use crate::listing::{MAX_NAME, Metadata, is_plain_name, parent_of};
 
 /// A folder in a folder.
 pub const FOLDER: OFlag = OFlag::O_DIRECTORY
@@ -28,6 +28,9 @@ pub const READ: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_CLOEXEC);
+
+/// Names in a folder, as they are.
+pub type Names = Vec<Vec<u8>>;
 
 /// An open folder.
 #[derive(Debug)]
@@ -113,22 +116,30 @@ impl Folder {
 
     /// Names in the folder at `path` (empty: this one), in order, without lcsync's own.
     pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        Ok(self.all_names(path)?.0)
+    }
+
+    /// The same, and beside them names that are too long for a listing: some file systems have such.
+    pub fn all_names(&mut self, path: &[u8]) -> io::Result<(Names, Names)> {
         let fd = if path.is_empty() {
             openat(&self.root, ".", FOLDER, Mode::empty())?
         } else {
             let (folder, name) = self.parent(path)?;
             openat(folder, name, FOLDER, Mode::empty())?
         };
-        let mut names = Vec::new();
+        let (mut names, mut long) = (Vec::new(), Vec::new());
         for entry in Dir::from_fd(fd)?.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if is_plain_name(name) {
                 names.push(name.to_vec());
+            } else if name.len() > MAX_NAME {
+                long.push(name.to_vec());
             }
         }
         names.sort_unstable();
-        Ok(names)
+        long.sort_unstable();
+        Ok((names, long))
     }
 }
 

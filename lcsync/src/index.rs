@@ -32,6 +32,9 @@ pub enum IndexError {
     /// More bytes than there are numbers.
     #[error("the files are too large")]
     TooLarge,
+    /// A listing that no receiver takes.
+    #[error("nobody could fetch it: {0}")]
+    Listing(String),
     /// A file is no longer what it was when it was indexed.
     #[error("a file has changed since it was indexed")]
     Changed,
@@ -135,6 +138,10 @@ impl Index {
         let folder = scan.kind == RootKind::Folder;
         let (entries, listing) = if folder {
             let blocks = listing::encode(&scan.entries);
+            let bytes = blocks.iter().map(|b| b.len() as u64).sum();
+            if let Some(why) = listing::too_large(&scan.entries, bytes) {
+                return Err(IndexError::Listing(why));
+            }
             (scan.entries.len() as u64, assembly.add_stream(blocks))
         } else {
             (0, Stream::default())

@@ -7,6 +7,7 @@
 //! | [`packet`], [`record`], `catalogue` | the datagrams |
 //! | [`sealing`], `signature` | datagrams of shares with a key; who may say what a share is |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
+//! | `mount` | what a file system is known again by |
 //! | `scan`, `leaves`, [`index`], [`groups`], `store` | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
@@ -27,6 +28,7 @@ mod layout;
 mod leaves;
 pub mod listing;
 mod local;
+mod mount;
 mod name;
 pub mod packet;
 mod place;

@@ -15,9 +15,13 @@ use thiserror::Error;
 use crate::block::MAX_BLOCK;
 
 /// Longest path in bytes (PATH_MAX of Linux, without the zero).
-const MAX_PATH: usize = 4095;
+pub const MAX_PATH: usize = 4095;
 /// Longest name in bytes (NAME_MAX of Linux).
-const MAX_NAME: usize = 255;
+pub const MAX_NAME: usize = 255;
+/// Longest listing in bytes; a longer one is refused, not held in memory.
+pub const MAX_LISTING: u64 = 256 << 20;
+/// Most entries of a listing.
+pub const MAX_ENTRIES: u64 = 1 << 24;
 /// Bytes of all paths together for each byte of a listing: shared prefixes must not blow a small one up.
 const PATHS_PER_BYTE: usize = 64;
 /// Bytes of paths that any listing may have besides.
@@ -206,6 +210,32 @@ fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
     }
 }
 
+/// Why no receiver takes a listing of these entries that is so many bytes long, if none does.
+#[must_use]
+pub fn too_large(entries: &[Entry], bytes: u64) -> Option<String> {
+    let count = entries.len() as u64;
+    if count > MAX_ENTRIES {
+        return Some(format!("{count} entries, and {MAX_ENTRIES} are the most"));
+    }
+    if bytes > MAX_LISTING {
+        return Some(format!(
+            "{bytes} bytes of names, and {MAX_LISTING} are the most"
+        ));
+    }
+    let paths: u64 = entries.iter().map(|e| e.path.len() as u64).sum();
+    let most = most_path_bytes(bytes as usize) as u64;
+    (paths > most).then(|| {
+        format!(
+            "paths of {paths} bytes together, and {most} are the most for names as long as these"
+        )
+    })
+}
+
+/// Bytes of all paths of a listing of so many bytes.
+const fn most_path_bytes(listing: usize) -> usize {
+    listing * PATHS_PER_BYTE + FREE_PATHS
+}
+
 /// Parses a whole listing. Memory is in proportion to the paths, whose sum is bounded.
 pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
     let mut r = Reader::new(bytes);
@@ -213,7 +243,7 @@ pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
     // the folders that the previous entry lies in, itself included if it is one
     let mut open: Vec<Path> = Vec::new();
     let mut path_bytes = 0;
-    let most = bytes.len() * PATHS_PER_BYTE + FREE_PATHS;
+    let most = most_path_bytes(bytes.len());
     while !r.is_empty() {
         let previous = entries.last().map_or(&[][..], |e| &e.path);
         let entry = read_entry(&mut r, previous)?;
@@ -399,6 +429,9 @@ mod tests {
             matches!(refused, Err(ListingError::Wire(_))),
             "76 MB of 0.4"
         );
+        let bytes = encode(&many).concat().len() as u64;
+        assert!(too_large(&many, bytes).unwrap().starts_with("paths of"));
+        assert!(too_large(&[], MAX_LISTING + 1).is_some());
     }
 
     #[test]

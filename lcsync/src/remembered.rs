@@ -84,20 +84,26 @@ impl Remembered {
         if generation <= self.generation || generation > milliseconds(latest) {
             return Ok(());
         }
-        let folder = self.file.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        writeln!(file, "lc:{} {generation}", self.name)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.file)?;
-        // a rename is on disk when its folder is
-        File::open(folder)?.sync_all()?;
+        let text = format!("lc:{} {generation}\n", self.name);
+        keep(&self.file, text.as_bytes())?;
         self.generation = generation;
         Ok(())
     }
+}
+
+/// Writes a file of the state folder, the whole of it or nothing: it is on disk when this returns.
+pub fn keep(file: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(content)?;
+    new.as_file().sync_all()?;
+    new.persist(file)?;
+    // a rename is on disk when its folder is
+    File::open(folder)?.sync_all()
 }
 
 /// Milliseconds since 1970: the generation of what is published then.

@@ -11,22 +11,21 @@ use nix::libc;
 use nix::sys::stat::{FileStat, stat};
 
 use crate::folder::{Folder, Owner, metadata_of, open_named, regular};
-use crate::listing::{Entry, Kind, Metadata, shown};
+use crate::listing::{Entry, Kind, MAX_NAME, MAX_PATH, Metadata, shown};
+use crate::mount::Mount;
 use crate::tree::RootKind;
 
-/// Longest path below the root that a listing can hold.
-const MAX_PATH: usize = 4095;
-/// Special files are named up to so many.
+/// Of what is left out, so many of a kind are named.
 const MAX_NAMED: usize = 16;
 
 /// A file's identity and version: as long as it is the same, so are the file's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
-    device: u64,
-    inode: u64,
+    pub device: u64,
+    pub inode: u64,
     size: u64,
     mtime: (i64, i64),
-    ctime: (i64, i64),
+    pub ctime: (i64, i64),
 }
 
 /// Clocks of file systems may be that coarse: two changes within it can leave the same times.
@@ -91,6 +90,10 @@ pub struct Scan {
     pub unread: usize,
     /// Paths that are left out because they are FIFOs, sockets or devices.
     pub special: Vec<Vec<u8>>,
+    /// Paths that are left out because they, or their names, are longer than a listing can hold; counted in `unread` as well.
+    pub too_long: Vec<Vec<u8>>,
+    /// The root, then each folder below it on which something is mounted; none where the entries are not from a disk.
+    pub mounts: Vec<Mount>,
 }
 
 /// What of a folder is looked at.
@@ -125,6 +128,7 @@ impl Scan {
             libc::S_IFREG => {
                 let executable = executable(&found);
                 scan.kind = RootKind::File { executable };
+                scan.mounts = vec![Mount::of_file(root)?];
                 scan.push(Vec::new(), file_of(&found), &found);
             }
             _ => {
@@ -156,6 +160,8 @@ impl Scan {
             owners: vec![Owner::of(found)],
             unread: 0,
             special: Vec::new(),
+            too_long: Vec::new(),
+            mounts: Vec::new(),
         }
     }
 
@@ -177,18 +183,32 @@ impl Scan {
         shown(self.path_of(n).as_os_str().as_bytes())
     }
 
+    /// How many entries are left out, for whatever reason.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.unread + self.special.len()
+    }
+
     /// Names what is left out because it is a FIFO, socket or device.
     pub fn name_special(&self) {
-        for path in self.special.iter().take(MAX_NAMED) {
-            let path = shown(
-                self.root
-                    .join(std::ffi::OsStr::from_bytes(path))
-                    .as_os_str()
-                    .as_bytes(),
-            );
-            tracing::warn!("left out: {path}: neither a file, a folder nor a link");
+        self.name(&self.special, "neither a file, a folder nor a link");
+    }
+
+    /// Names what is left out because a listing cannot hold its path.
+    pub fn name_too_long(&self) {
+        let bound = format!(
+            "its path in the share is longer than {MAX_PATH} bytes, or its name than {MAX_NAME}"
+        );
+        self.name(&self.too_long, &bound);
+    }
+
+    fn name(&self, paths: &[Vec<u8>], why: &str) {
+        for path in paths.iter().take(MAX_NAMED) {
+            let path = self.root.join(std::ffi::OsStr::from_bytes(path));
+            let path = shown(path.as_os_str().as_bytes());
+            tracing::warn!("left out: {path}: {why}");
         }
-        let more = self.special.len().saturating_sub(MAX_NAMED);
+        let more = paths.len().saturating_sub(MAX_NAMED);
         if more > 0 {
             tracing::warn!("left out: {more} more of this kind");
         }
@@ -247,8 +267,9 @@ impl Scan {
         let root = folder.stat(b"")?;
         self.metadata = vec![metadata_of(&root)];
         self.owners = vec![Owner::of(&root)];
+        self.mounts = vec![Mount::of(folder.fd(), Vec::new())?];
         let device = root.st_dev;
-        let mut waiting = paths_in(&mut folder, b"")?;
+        let mut waiting = self.paths_in(&mut folder, b"")?;
         while let Some(path) = waiting.pop() {
             let at = shown(&path);
             match self.take(&mut folder, path, (choice, device)) {
@@ -279,7 +300,11 @@ impl Scan {
             libc::S_IFDIR if choice.one_file_system && found.st_dev != device => {
                 (Kind::Folder, Vec::new())
             }
-            libc::S_IFDIR => (Kind::Folder, paths_in(folder, &path)?),
+            libc::S_IFDIR => {
+                let (above, name) = folder.parent(&path)?;
+                self.mounts.extend(Mount::at(above, name, &path)?);
+                (Kind::Folder, self.paths_in(folder, &path)?)
+            }
             libc::S_IFLNK => {
                 let target = folder.read_link(&path)?;
                 (Kind::Link { target }, Vec::new())
@@ -291,6 +316,24 @@ impl Scan {
         };
         self.push(path, kind, &found);
         Ok(below)
+    }
+
+    /// Paths of what is in the folder at `path`, last name first.
+    fn paths_in(&mut self, folder: &mut Folder, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let (names, long) = folder.all_names(path)?;
+        let below = |name: Vec<u8>| match path {
+            b"" => name,
+            _ => [path, b"/", &name].concat(),
+        };
+        let (paths, too_long): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .rev()
+            .map(below)
+            .partition(|p| p.len() <= MAX_PATH);
+        self.unread += too_long.len() + long.len();
+        self.too_long.extend(too_long);
+        self.too_long.extend(long.into_iter().map(below));
+        Ok(paths)
     }
 }
 
@@ -375,20 +418,6 @@ fn check(scan: &Scan, n: usize, is_it: impl FnOnce(&Stamp) -> bool) -> io::Resul
         return Ok(());
     }
     Err(io::Error::other("it has changed since it was looked at"))
-}
-
-/// Paths of what is in the folder at `path`, last name first.
-fn paths_in(folder: &mut Folder, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let names = folder.names(path)?.into_iter().rev();
-    let paths = names.map(|name| {
-        if path.is_empty() {
-            name
-        } else {
-            [path, b"/", &name].concat()
-        }
-    });
-    // what is too long to name
-    Ok(paths.filter(|p| p.len() <= MAX_PATH).collect())
 }
 
 fn file_of(stat: &FileStat) -> Kind {
@@ -521,6 +550,26 @@ mod tests {
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "public and more");
         assert_eq!(scan, Scan::of(&dir.path().join("up")).unwrap());
+    }
+
+    #[test]
+    fn what_no_listing_can_hold_is_counted_and_the_rest_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "n".repeat(90);
+        let mut folder = Folder::open(dir.path()).unwrap();
+        for _ in 0..46 {
+            let inner = nix::sys::stat::mkdirat(folder.fd(), name.as_str(), Mode::S_IRWXU);
+            inner.unwrap();
+            let file = nix::fcntl::OFlag::O_CREAT | nix::fcntl::OFlag::O_WRONLY;
+            nix::fcntl::openat(folder.fd(), "f", file, Mode::S_IRWXU).unwrap();
+            folder = folder.inner(name.as_bytes()).unwrap();
+        }
+        let scan = Scan::of(dir.path()).unwrap();
+        // 45 folders have paths of up to 4,094 bytes; a file in the last is too deep, and so is the 46th folder
+        assert_eq!(scan.entries.len(), 2 * 45);
+        assert_eq!((scan.unread, scan.too_long.len()), (2, 2));
+        assert_eq!(scan.left_out(), 2);
+        decode(&encode(&scan.entries).concat(), 90).unwrap();
     }
 
     #[test]

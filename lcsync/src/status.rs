@@ -245,6 +245,16 @@ fn table(found: &[Line<'_>]) -> String {
             shown(share.path.as_bytes()),
         );
     }
+    for line in found {
+        let (name, share) = (name(line), line.share);
+        if let Some(vanished) = &share.vanished {
+            text += &format!("{name}: {}\n", shown(vanished.as_bytes()));
+        }
+        let left_out = share.content.as_ref().map_or(0, |c| c.left_out);
+        if left_out > 0 {
+            text += &format!("{name}: {left_out} left out, see its log\n");
+        }
+    }
     text
 }
 
@@ -264,6 +274,9 @@ fn details(line: &Line<'_>) -> String {
             put("version", &version_of(content));
         }
         None => put("content", "not ready yet"),
+    }
+    if let Some(vanished) = &share.vanished {
+        put("vanished", &shown(vanished.as_bytes()));
     }
     let kinds = [
         (share.sealed, "sealed"),
@@ -331,8 +344,12 @@ fn details(line: &Line<'_>) -> String {
 
 fn content_of(content: &Content) -> String {
     let (files, blocks) = (content.files as usize, content.blocks as usize);
+    let left_out = match content.left_out {
+        0 => String::new(),
+        n => format!("; {n} left out, see its log"),
+    };
     format!(
-        "{} in {}, {}",
+        "{} in {}, {}{left_out}",
         human_bytes(content.bytes),
         count(files, "file"),
         count(blocks, "block")
@@ -386,11 +403,13 @@ mod tests {
                 generation: 1_700_000_000_000,
                 files: 120,
                 bytes: 1_288_490_189,
+                left_out: 2,
                 blocks: 1,
                 versions: 2,
                 changed_s: 61,
                 rescans: 3,
             }),
+            vanished: Some("it is gone: mount it again".into()),
             rate_bps: 18_900_000,
             average_bps: 17_000_000,
             limit_bps: Some(50_000_000),
@@ -462,6 +481,11 @@ mod tests {
         let end = |line: usize, word: &str| lines[line].find(word).map(|at| at + word.len());
         assert_eq!(end(0, "RATE"), end(3, "18.9 Mbit/s"));
         assert_eq!(end(0, "LISTENERS"), end(3, "1+"));
+        assert_eq!(
+            lines[4],
+            "lc:a much longer name: it is gone: mount it again"
+        );
+        assert_eq!(lines[5], "lc:a much longer name: 2 left out, see its log");
     }
 
     #[test]
@@ -473,7 +497,8 @@ mod tests {
         for part in [
             "lc:photos 3d5e\n",
             "  path       /srv/\\#033[2Jphotos\n",
-            "  content    1.20 GiB in 120 files, 1 block\n",
+            "  content    1.20 GiB in 120 files, 1 block; 2 left out, see its log\n",
+            "  vanished   it is gone: mount it again\n",
             "  version    1700000000000 for 1 min 1 s; 2 versions since the start, 3 rescans\n",
             "  kind       signed, listed\n",
             "  on         eth0 lc0\n",

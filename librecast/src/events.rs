@@ -67,6 +67,9 @@ events! {
     SHARE_CHANGED = "24ac70496e39fdd23838eba8178fcbcc", "lcsync: new generation",
         &["LCSYNC_SHARE", "LCSYNC_ROOT", "LCSYNC_GENERATION", "LCSYNC_BYTES"],
         "The files of this share have changed, and the new version is served.";
+    SHARE_VANISHED = "5ef8ceb0c765830b241f6101763e622c", "lcsync: share vanished",
+        &["LCSYNC_SHARE", "LCSYNC_REASON"],
+        "What is there of this share may lack files that nobody has deleted: a disk is not mounted, or all is gone at once. The last version stays. The message says what to do.";
     COMMAND_RUN = "cca83ad1a238c0657f546d59bfeb9114", "lcagent: command run",
         &["LCAGENT_JOB", "LCAGENT_OPERATOR", "LCAGENT_COMMAND"],
         "A command of this operator was started.";

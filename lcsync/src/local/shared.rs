@@ -253,6 +253,7 @@ impl Shared {
     pub fn new(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> Self {
         let mut tally = Tally::default();
         for job in jobs {
+            job.scan.name_too_long();
             tally.failed += job.scan.unread;
             tally.folders += usize::from(job.whole_folder());
             for entry in &job.scan.entries {

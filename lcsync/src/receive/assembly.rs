@@ -12,14 +12,9 @@ use thiserror::Error;
 use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
 use crate::layout::Layout;
-use crate::listing::{self, Entry, Kind, ListingError, METADATA_SIZE};
+use crate::listing::{self, Entry, Kind, ListingError, MAX_ENTRIES, MAX_LISTING, METADATA_SIZE};
 use crate::record::Record;
 use crate::tree::{Descent, Root, RootKind, Stream, TreeError};
-
-/// Longest listing in bytes; a longer one is refused, not held in memory.
-const MAX_LISTING: u64 = 256 << 20;
-/// Most entries of a listing.
-const MAX_ENTRIES: u64 = 1 << 24;
 
 /// Why a tree is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

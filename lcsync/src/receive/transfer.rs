@@ -470,6 +470,8 @@ impl<'a> Transfer<'a> {
             owners: Vec::new(),
             unread: usize::from(tree.root.incomplete),
             special: Vec::new(),
+            too_long: Vec::new(),
+            mounts: Vec::new(),
         };
         match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {

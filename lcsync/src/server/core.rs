@@ -206,6 +206,10 @@ impl Server {
         };
         self.schedule.stop_all(gone, now);
         let before = self.histories.get(&prefix);
+        if before.is_none() {
+            // who has joined it already was not listened to
+            self.queriers.values_mut().for_each(|q| q.ask_all(now));
+        }
         let history = History {
             versions: before.map_or(0, |h| h.versions) + 1,
             changed_at: now,

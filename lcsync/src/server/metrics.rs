@@ -12,6 +12,8 @@ metrics_table! {
     GENERATION = gauge("lcsync_share_generation", &["share"], "Version of the share: it grows with each change");
     BYTES = gauge("lcsync_share_bytes", &["share"], "Bytes of the share's files");
     BLOCKS = gauge("lcsync_share_blocks", &["share"], "Blocks of the share");
+    LEFT_OUT = gauge("lcsync_share_left_out", &["share"], "Entries that could not be read or shared, and are not in the share");
+    VANISHED = gauge("lcsync_shares_vanished", &[], "Shares whose files may only seem to be gone (a disk that is not mounted): what is there is not taken");
     INTERFACES = gauge("lcsync_interfaces", &[], "Interfaces on which joins are watched");
     ROOTS = gauge("lcsync_roots_joined", &[], "Shares that somebody follows, counted on each interface");
     CHANNELS = gauge("lcsync_channels_joined", &[], "Channels of blocks that somebody has joined");
@@ -46,21 +48,40 @@ pub const REASONS: &[(&str, &str)] = &[
     ("unwatched", "From an interface that is not watched."),
 ];
 
-/// The figures of a server that watches so many interfaces. `name` gives the names of shares; `pending` are not ready.
+/// A share that is served.
+#[derive(Debug)]
+pub struct Share<'a> {
+    /// NAME in lc:NAME.
+    pub name: &'a str,
+    /// It grows with each version.
+    pub generation: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Its blocks.
+    pub blocks: u64,
+    /// Entries that could not be read or shared.
+    pub left_out: u64,
+}
+
+/// The figures of a server that watches so many interfaces. Besides `shares` there are those that are `pending`; of both
+/// together `vanished` are not taken as they are.
 pub fn page(
     server: &Server,
     interfaces: usize,
-    shares: &[(&str, u64, u64, u64)],
-    pending: usize,
+    shares: &[Share<'_>],
+    (pending, vanished): (usize, usize),
 ) -> Page {
     let mut page = Page::of_this_process();
     page.put_with(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);
     page.put_with(&SHARES, &["ready"], shares.len() as u64);
     page.put_with(&SHARES, &["pending"], pending as u64);
-    for (name, generation, bytes, blocks) in shares {
-        page.put_with(&GENERATION, &[name], *generation);
-        page.put_with(&BYTES, &[name], *bytes);
-        page.put_with(&BLOCKS, &[name], *blocks);
+    page.put(&VANISHED, vanished as u64);
+    for share in shares {
+        let label = &[share.name];
+        page.put_with(&GENERATION, label, share.generation);
+        page.put_with(&BYTES, label, share.bytes);
+        page.put_with(&BLOCKS, label, share.blocks);
+        page.put_with(&LEFT_OUT, label, share.left_out);
     }
     let channels = server.joined_channels();
     let (bursting, load) = server.bursts();
@@ -117,7 +138,14 @@ mod tests {
         };
         let mut server = Server::new(1, rates, 1, Instant::now());
         server.handle_malformed();
-        let text = page(&server, 2, &[("a", 7, 10, 1)], 1).render().unwrap();
+        let share = Share {
+            name: "a",
+            generation: 7,
+            bytes: 10,
+            blocks: 1,
+            left_out: 3,
+        };
+        let text = page(&server, 2, &[share], (1, 1)).render().unwrap();
         for d in TABLE {
             let stem = d.name.trim_end_matches("_total");
             assert!(
@@ -129,6 +157,8 @@ mod tests {
         for line in [
             "lcsync_share_generation{share=\"a\"} 7",
             "lcsync_shares{state=\"pending\"} 1",
+            "lcsync_share_left_out{share=\"a\"} 3",
+            "lcsync_shares_vanished 1",
             "lcsync_reports_dropped_total{reason=\"malformed\"} 1",
             "lcsync_reports_dropped_total{reason=\"unwatched\"} 0",
         ] {

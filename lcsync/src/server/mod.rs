@@ -3,13 +3,14 @@
 //! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent), `reporters` (who has joined)
 //! and `querier` (MLD's election); `shell` is the
 //! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
-//! of the kernel and `pace` say when to look); [`metrics`] and [`status`] what it tells of itself, the latter at
+//! of the kernel and `pace` say when to look, `origin` whether files are gone or only their disk); [`metrics`] and [`status`] what it tells of itself, the latter at
 //! `status_socket`; `seed` puts a server into a receiver.
 
 pub mod config;
 pub mod core;
 pub mod metrics;
 mod notices;
+mod origin;
 mod pace;
 mod querier;
 mod queue;

@@ -15,6 +15,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::core::Share;
 use super::notices::{Notices, explain};
+use super::origin::{Origin, OriginFile};
 use super::pace::{Pace, Reason};
 use crate::index::{HashCache, Index, IndexError};
 use crate::record::Version;
@@ -93,8 +94,31 @@ pub enum Update {
     },
     /// The files of a share were looked at for changes.
     Rescanned(SharePrefix),
+    /// What is there of a share is not taken for its next version, or is from now on.
+    Vanished(SharePrefix, Option<Vanished>),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),
+}
+
+/// Why what is there is not taken for the next version: files may be gone that nobody has deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vanished {
+    /// What speaks against it.
+    pub why: String,
+    /// Whoever removes this file has it taken; without one only a restart does.
+    pub file: Option<PathBuf>,
+}
+
+impl Vanished {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let take = match &self.file {
+            Some(file) => format!("remove {}", file.display()),
+            None => "start the server again".to_owned(),
+        };
+        format!("mount it again, or, if what is there now is right, {take}")
+    }
 }
 
 /// A share between two looks.
@@ -108,6 +132,13 @@ struct Watch {
     notices: Option<Notices>,
     /// The path is not there, and that has been said.
     missing: bool,
+    /// Where the last version came from, of this run or of an earlier one.
+    origin: Option<Origin>,
+    /// Where that is remembered over restarts.
+    origin_file: Option<OriginFile>,
+    vanished: Option<Vanished>,
+    /// The last that was told of it.
+    vanished_told: Option<Vanished>,
     published: Option<Share>,
     /// Receivers go back behind no version of a share that is signed or sealed; nor does the server.
     remembered: Option<Remembered>,
@@ -116,14 +147,14 @@ struct Watch {
     /// A changed state that was seen once: it is published when it is seen again.
     pending: Option<Scan>,
     unsettled: u32,
-    /// Files of other kinds that have been named.
-    special: Vec<Vec<u8>>,
+    /// What is left out and has been named: files of other kinds, and paths that are too long.
+    left_out: [Vec<Vec<u8>>; 2],
 }
 
 /// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `urgent` asks for a look at once.
 pub fn start(
     wanted: Receiver<Vec<Watched>>,
-    store: Option<Store>,
+    kept: Kept,
     wake: Arc<EventFd>,
     urgent: Arc<AtomicBool>,
 ) -> std::io::Result<Receiver<Update>> {
@@ -132,14 +163,40 @@ pub fn start(
         .name("rescan".into())
         .spawn(move || {
             // a receiver that is gone is the end of the process
-            let _ = run(&wanted, store.as_ref(), &sender, &wake, &urgent);
+            let _ = run(&wanted, &kept, &sender, &wake, &urgent);
         })?;
     Ok(receiver)
 }
 
+/// Where a server keeps what it knows of shares from one run to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// What was hashed: it can be found again.
+    pub store: Option<Store>,
+    /// What cannot be.
+    pub state: Option<PathBuf>,
+}
+
+impl Kept {
+    /// Where this user's lcsync keeps it.
+    #[must_use]
+    pub fn of_user() -> Self {
+        let state = Remembered::folder_of_user();
+        if state.is_none() {
+            tracing::warn!(
+                "no folder for state (HOME, XDG_STATE_HOME): a disk that is not mounted at the next start looks like deleted files"
+            );
+        }
+        Self {
+            store: Store::of_user(),
+            state,
+        }
+    }
+}
+
 fn run(
     wanted: &Receiver<Vec<Watched>>,
-    store: Option<&Store>,
+    kept: &Kept,
     updates: &Sender<Update>,
     wake: &EventFd,
     urgent: &AtomicBool,
@@ -151,18 +208,19 @@ fn run(
         Some(())
     };
     let mut watches = Vec::new();
-    set_shares(&mut watches, wanted.recv().ok()?, store);
+    set_shares(&mut watches, wanted.recv().ok()?, kept);
     for watch in &mut watches {
         match watch.first() {
-            Ok(update) => publish(update)?,
+            Ok(update) => update.map_or(Some(()), publish)?,
             Err(error) => return publish(Update::Failed(error)),
         }
+        watch.tell_vanished().map_or(Some(()), publish)?;
     }
     loop {
         thread::sleep(TICK);
         let mut urgent = urgent.swap(false, Ordering::SeqCst);
         if let Some(list) = wanted.try_iter().last() {
-            set_shares(&mut watches, list, store);
+            set_shares(&mut watches, list, kept);
             urgent = true;
         }
         for watch in &mut watches {
@@ -171,6 +229,7 @@ fn run(
                 let rescanned = Update::Rescanned(watch.watched.prefix);
                 updates.send(rescanned).ok()?;
                 update.map_or(Some(()), publish)?;
+                watch.tell_vanished().map_or(Some(()), publish)?;
             }
             watch.save(Instant::now());
         }
@@ -178,18 +237,19 @@ fn run(
 }
 
 /// Watches these from now on; what is known of those that stay is kept.
-fn set_shares(watches: &mut Vec<Watch>, list: Vec<Watched>, store: Option<&Store>) {
+fn set_shares(watches: &mut Vec<Watch>, list: Vec<Watched>, kept: &Kept) {
     watches.retain(|watch| list.iter().any(|w| w.is_same(&watch.watched)));
     for watched in list {
         if !watches.iter().any(|w| w.watched.is_same(&watched)) {
-            watches.push(Watch::new(watched, store.cloned()));
+            watches.push(Watch::new(watched, kept.clone()));
         }
     }
 }
 
 impl Watch {
-    fn new(watched: Watched, store: Option<Store>) -> Self {
+    fn new(watched: Watched, Kept { store, state }: Kept) -> Self {
         let cache = store.as_ref().map(|s| s.load(&watched.path));
+        let origin_file = state.map(|s| OriginFile::new(&s, watched.prefix, &watched.path));
         Self {
             watched,
             store,
@@ -198,12 +258,16 @@ impl Watch {
             pace: Pace::new(Instant::now()),
             notices: None,
             missing: false,
+            origin: None,
+            origin_file,
+            vanished: None,
+            vanished_told: None,
             published: None,
             remembered: None,
             found: None,
             pending: None,
             unsettled: 0,
-            special: Vec::new(),
+            left_out: Default::default(),
         }
     }
 
@@ -212,20 +276,72 @@ impl Watch {
         let first = self.first();
         first
             .inspect_err(|e| tracing::warn!("lc:{}: {e:#}", self.watched.name))
-            .ok()
+            .ok()?
     }
 
-    fn first(&mut self) -> anyhow::Result<Update> {
+    /// The first version, unless what is there is not what an earlier run has served.
+    fn first(&mut self) -> anyhow::Result<Option<Update>> {
         self.remembered = self.watched.remembered()?;
-        let path = &self.watched.path;
-        let scan = Scan::of(path).with_context(|| path.display().to_string())?;
-        match Notices::of(path) {
+        let origin_file = self.origin_file.as_ref();
+        self.origin = origin_file.map(OriginFile::load).transpose()?.flatten();
+        let path = self.watched.path.clone();
+        let scan = Scan::of(&path).with_context(|| path.display().to_string())?;
+        if self.has_vanished(&scan) {
+            return Ok(None);
+        }
+        match Notices::of(&path) {
             Ok(notices) => self.notices = Some(notices),
-            Err(e) => tracing::warn!("{}", explain(&e, path)),
+            Err(e) => tracing::warn!("{}", explain(&e, &path)),
         }
         self.watch(&scan);
         let index = self.index(scan)?;
-        Ok(self.publish(index, true))
+        Ok(Some(self.publish(index, true)))
+    }
+
+    /// Whether what was found may lack files that nobody has deleted. Then it is not taken until somebody says so.
+    fn has_vanished(&mut self, scan: &Scan) -> bool {
+        let told = self.vanished.as_ref().and_then(|v| v.file.as_ref());
+        if told.is_some_and(|file| !file.exists()) {
+            tracing::info!("lc:{}: what is there now is taken", self.watched.name);
+            self.origin = None;
+        }
+        let last = self.published.as_ref().map(|share| &share.index.scan);
+        let origin = self.origin.as_ref();
+        let why = origin.and_then(|origin| origin.missing_in(scan, last));
+        let file = self.origin_file.as_ref().map(OriginFile::path);
+        let vanished = why.map(|why| Vanished {
+            why,
+            file: file.map(PathBuf::from),
+        });
+        self.vanished = vanished;
+        self.vanished.is_some()
+    }
+
+    /// What has changed about it since this was called last.
+    fn tell_vanished(&mut self) -> Option<Update> {
+        if self.vanished == self.vanished_told {
+            return None;
+        }
+        self.vanished_told.clone_from(&self.vanished);
+        Some(Update::Vanished(self.watched.prefix, self.vanished.clone()))
+    }
+
+    /// Remembers where the version came from that is about to be served.
+    fn remember_origin(&mut self, scan: &Scan) {
+        let origin = Origin::of(scan);
+        if self.origin.as_ref() == Some(&origin) {
+            return;
+        }
+        if let Some(file) = &self.origin_file
+            && let Err(e) = file.save(&origin)
+        {
+            let (name, file) = (&self.watched.name, file.path().display());
+            tracing::warn!(
+                "lc:{name}: {file}: {e}: a disk that is not mounted at the next start looks like deleted files"
+            );
+            self.origin_file = None;
+        }
+        self.origin = Some(origin);
     }
 
     /// Looks if it is time to, or told to `urgent`; what has changed.
@@ -244,7 +360,7 @@ impl Watch {
         } else {
             self.retry()
         };
-        let watching = self.notices.is_some() && !self.missing;
+        let watching = self.notices.is_some() && !self.missing && self.vanished.is_none();
         let settling = self.pending.is_some();
         self.pace
             .looked(Instant::now(), now.elapsed(), watching, settling);
@@ -285,6 +401,10 @@ impl Watch {
         };
         self.missing = false;
         self.watch(&scan);
+        if self.has_vanished(&scan) {
+            self.pending = None;
+            return None;
+        }
         let published = self.published.as_ref().map(|s| &s.index.scan);
         if self.found.as_ref().or(published) == Some(&scan) {
             self.pending = None;
@@ -309,9 +429,11 @@ impl Watch {
 
     fn index(&mut self, scan: Scan) -> Result<Index, IndexError> {
         let found = scan.clone();
-        if self.special != scan.special {
+        let left_out = [scan.special.clone(), scan.too_long.clone()];
+        if self.left_out != left_out {
             scan.name_special();
-            self.special.clone_from(&scan.special);
+            scan.name_too_long();
+            self.left_out = left_out;
         }
         let began = Instant::now();
         let key = group_key(self.watched.key.as_deref());
@@ -339,6 +461,7 @@ impl Watch {
     }
 
     fn publish(&mut self, index: Index, first: bool) -> Update {
+        self.remember_origin(&index.scan);
         let last = self.published.as_ref().map_or(0, |s| s.generation);
         let earlier = self.remembered.as_ref().map_or(0, Remembered::generation);
         let clock = milliseconds(SystemTime::now());
@@ -387,7 +510,7 @@ mod tests {
             limit: None,
             listed: false,
         };
-        Watch::new(watched, None)
+        Watch::new(watched, Kept::default())
     }
 
     fn generation(update: Update) -> u64 {
@@ -402,7 +525,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), b"1").unwrap();
         let mut watch = watch(dir.path());
-        let first = generation(watch.first().unwrap());
+        let first = generation(watch.first().unwrap().unwrap());
         assert!(watch.look(false).is_none());
         fs::write(dir.path().join("f"), b"22").unwrap();
         assert!(watch.look(false).is_none(), "may still be being written");
@@ -414,7 +537,7 @@ mod tests {
     fn a_change_that_is_known_to_be_at_rest_is_published_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut watch = watch(dir.path());
-        let first = generation(watch.first().unwrap());
+        let first = generation(watch.first().unwrap().unwrap());
         fs::create_dir(dir.path().join("new")).unwrap();
         fs::write(dir.path().join("new/f"), b"1").unwrap();
         assert!(watch.notices.as_ref().unwrap().take());
@@ -484,6 +607,75 @@ mod tests {
         assert_eq!(index.bytes(), 2);
         watch.publish(index, true);
         assert!(watch.look(true).is_none());
+    }
+
+    /// Forgets nothing but what `state` does not hold, as a restart does.
+    fn restart(path: &std::path::Path, state: &std::path::Path) -> Watch {
+        let kept = Kept {
+            store: None,
+            state: Some(state.to_path_buf()),
+        };
+        Watch::new(watch(path).watched, kept)
+    }
+
+    #[test]
+    fn a_folder_that_is_emptied_is_served_as_it_was_until_somebody_says_that_this_is_right() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let file = dir.path().join("sub/f");
+        fs::write(&file, b"1").unwrap();
+        let mut watch = restart(dir.path(), state.path());
+        let first = generation(watch.first().unwrap().unwrap());
+        fs::remove_file(&file).unwrap();
+        for at_rest in [true, false, false] {
+            assert!(watch.look(at_rest).is_none());
+        }
+        let Some(Update::Vanished(_, Some(vanished))) = watch.tell_vanished() else {
+            panic!("not told");
+        };
+        assert!(vanished.why.contains("1 files"), "{}", vanished.why);
+        assert!(watch.tell_vanished().is_none(), "told once");
+        let mut again = restart(dir.path(), state.path());
+        assert!(again.first().unwrap().is_none(), "over restarts as well");
+        assert!(again.retry().is_none());
+
+        fs::remove_file(vanished.file.unwrap()).unwrap();
+        assert!(generation(watch.look(true).unwrap()) > first);
+        assert!(matches!(
+            watch.tell_vanished(),
+            Some(Update::Vanished(_, None))
+        ));
+        assert!(restart(dir.path(), state.path()).first().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_share_that_is_there_again_is_served_without_a_word_from_anybody() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("shared");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("f"), b"1").unwrap();
+        restart(&path, state.path()).first().unwrap().unwrap();
+        fs::rename(path.join("f"), dir.path().join("f")).unwrap();
+        let mut watch = restart(&path, state.path());
+        assert!(watch.first().unwrap().is_none());
+        fs::rename(dir.path().join("f"), path.join("f")).unwrap();
+        assert!(watch.retry().is_some());
+        // another folder of the same file system: that is a change on disk
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("other"), b"2").unwrap();
+        assert!(watch.look(true).is_some());
+    }
+
+    #[test]
+    fn without_a_place_to_remember_only_a_restart_takes_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"1").unwrap();
+        let mut watch = watch(dir.path());
+        watch.first().unwrap();
+        fs::remove_file(dir.path().join("f")).unwrap();
+        assert!(watch.look(true).is_none() && watch.look(true).is_none());
+        assert_eq!(watch.vanished.unwrap().file, None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use anyhow::Context;
 use librecast::announce::Announcer;
 use librecast::channel::{LCSYNC_PORT, SharePrefix, channel_of};
 use librecast::coding::{Encoder, SYMBOL_SIZE};
-use librecast::events::{SHARE_CHANGED, SHARE_READY, TARGET};
+use librecast::events::{SHARE_CHANGED, SHARE_READY, SHARE_VANISHED, TARGET};
 use librecast::listener::MldListener;
 use librecast::listener_v1::V1Listener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
@@ -31,7 +31,7 @@ use nix::sys::time::TimeSpec;
 use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
 use super::metrics;
-use super::rescan::{self, Update, Watched};
+use super::rescan::{self, Kept, Update, Vanished, Watched};
 use super::schedule::{Channel, Rates, Terms};
 use super::status::{self, Status};
 use super::status_socket::StatusSocket;
@@ -40,7 +40,6 @@ use crate::catalogue::{self, Listed};
 use crate::groups::Found;
 use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
 use crate::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey, group_key};
-use crate::store::Store;
 
 /// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
 /// beside the ten milliseconds that JOINs of different receivers differ by.
@@ -126,7 +125,7 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
     let announcer = Announcer::start()?;
     let (lists, wanted) = channel();
     let rescan = Arc::clone(&asked.rescan);
-    let updates = rescan::start(wanted, Store::of_user(), Arc::clone(&wake), rescan)?;
+    let updates = rescan::start(wanted, Kept::of_user(), Arc::clone(&wake), rescan)?;
     warn_of_unknown(&options.interfaces)?;
     let mut shell = Shell::new(options, listener, lists, announcer)?;
     shell.service = Service::of_environment();
@@ -193,6 +192,8 @@ pub(super) struct Shell {
     ignores_own: bool,
     /// What is shared, or soon will be.
     shares: BTreeMap<SharePrefix, Watched>,
+    /// Those whose files may only seem to be gone.
+    vanished: BTreeMap<SharePrefix, Vanished>,
     lists: Sender<Vec<Watched>>,
     announcer: Announcer,
     listener: MldListener,
@@ -247,6 +248,7 @@ impl Shell {
             options,
             ignores_own: false,
             shares: BTreeMap::new(),
+            vanished: BTreeMap::new(),
             lists,
             announcer,
             listener,
@@ -354,6 +356,7 @@ impl Shell {
         let interfaces = self.interfaces.iter();
         let names = interfaces.map(|(index, interface)| (*index, interface.name.as_str()));
         let (shares, seed) = (self.shares.values(), self.ignores_own);
+        let shares = shares.map(|watched| (watched, self.vanished.get(&watched.prefix)));
         status::status(&self.server, shares, &names.collect(), seed, Instant::now())
     }
 
@@ -362,12 +365,18 @@ impl Shell {
         for (prefix, share) in self.server.shares() {
             if let Some(watched) = self.shares.get(prefix) {
                 let index = &share.index;
-                let (bytes, blocks) = (index.bytes(), index.blocks() as u64);
-                shares.push((watched.name.as_str(), share.generation, bytes, blocks));
+                shares.push(metrics::Share {
+                    name: &watched.name,
+                    generation: share.generation,
+                    bytes: index.bytes(),
+                    blocks: index.blocks() as u64,
+                    left_out: index.scan.left_out() as u64,
+                });
             }
         }
         let pending = self.shares.len().saturating_sub(shares.len());
-        metrics::page(&self.server, self.interfaces.len(), &shares, pending)
+        let counts = (pending, self.vanished.len());
+        metrics::page(&self.server, self.interfaces.len(), &shares, counts)
     }
 
     /// Shares these from now on. What stays the same goes on as if nothing had happened.
@@ -379,6 +388,7 @@ impl Shell {
                 tracing::info!("lc:{} is not shared any more", old.name);
                 self.server.remove_share(*prefix, now);
                 self.sealers.remove(prefix);
+                self.vanished.remove(prefix);
             }
         }
         for (prefix, watched) in &self.shares {
@@ -489,10 +499,40 @@ impl Shell {
                     self.is_there(watched.prefix);
                 }
                 Update::Rescanned(prefix) => self.server.handle_rescan(prefix),
+                Update::Vanished(prefix, vanished) => self.take_vanished(prefix, vanished),
                 Update::Failed(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// What is there of a share is not taken, or is again.
+    fn take_vanished(&mut self, prefix: SharePrefix, vanished: Option<Vanished>) {
+        let Some(watched) = self.shares.get(&prefix) else {
+            return;
+        };
+        let Some(vanished) = vanished else {
+            self.vanished.remove(&prefix);
+            return;
+        };
+        let served = self.server.share_of(prefix.address()).is_some();
+        let still = match served {
+            true => "still serving the last version",
+            false => "nothing is served",
+        };
+        let (name, why) = (&watched.name, &vanished.why);
+        tracing::warn!(
+            target: TARGET,
+            message_id = SHARE_VANISHED.id,
+            lcsync_share = name.as_str(),
+            lcsync_reason = why.as_str(),
+            "lc:{name}: {}: {why}; {still}: {}",
+            watched.path.display(),
+            vanished.remedy()
+        );
+        self.vanished.insert(prefix, vanished);
+        // the manager need not wait for somebody to mount a disk
+        self.is_there(prefix);
     }
 
     /// What is sent there is sealed from now on.

@@ -8,7 +8,7 @@ use librecast::coding::SYMBOL_SIZE;
 use serde::{Deserialize, Serialize};
 
 use super::core::Server;
-use super::rescan::Watched;
+use super::rescan::{Vanished, Watched};
 use super::schedule::Progress;
 
 /// Hosts and channels that are named for each share; others are counted only.
@@ -76,6 +76,8 @@ pub struct Share {
     /// The version that is served.
     #[serde(flatten)]
     pub content: Option<Content>,
+    /// Why what is there now is not taken for the next version: files may be gone that nobody has deleted.
+    pub vanished: Option<String>,
     /// Bits per second over the last second, with headers.
     pub rate_bps: u64,
     /// The same over the last ten.
@@ -115,6 +117,8 @@ pub struct Content {
     pub files: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// Entries that could not be read or shared, and are not in it.
+    pub left_out: u64,
     /// Blocks, each with a channel.
     pub blocks: u64,
     /// Versions since the start, this one counted.
@@ -154,7 +158,7 @@ pub struct JoinedChannel {
 /// The figures of a server of these shares; `interfaces` gives the names of those that are watched.
 pub fn status<'a>(
     server: &Server,
-    watched: impl Iterator<Item = &'a Watched>,
+    watched: impl Iterator<Item = (&'a Watched, Option<&'a Vanished>)>,
     interfaces: &BTreeMap<u32, &str>,
     seed: bool,
     now: Instant,
@@ -177,7 +181,7 @@ pub fn status<'a>(
 
 fn share(
     server: &Server,
-    watched: &Watched,
+    (watched, vanished): (&Watched, Option<&Vanished>),
     interfaces: &BTreeMap<u32, &str>,
     now: Instant,
 ) -> Share {
@@ -188,6 +192,7 @@ fn share(
         generation: served.generation,
         files: history.files,
         bytes: served.index.bytes(),
+        left_out: served.index.scan.left_out() as u64,
         blocks: served.index.blocks() as u64,
         versions: history.versions,
         changed_s: now.saturating_duration_since(history.changed_at).as_secs(),
@@ -212,6 +217,7 @@ fn share(
             .filter(|name| only.is_empty() || only.contains(name))
             .collect(),
         content,
+        vanished: vanished.map(|v| format!("{}: {}", v.why, v.remedy())),
         rate_bps,
         average_bps,
         limit_bps: watched.limit,
@@ -302,6 +308,7 @@ mod tests {
     struct World {
         server: Server,
         watched: Watched,
+        vanished: Option<Vanished>,
         now: Instant,
         _folder: tempfile::TempDir,
     }
@@ -335,6 +342,7 @@ mod tests {
             Self {
                 server,
                 watched,
+                vanished: None,
                 now,
                 _folder: folder,
             }
@@ -382,7 +390,7 @@ mod tests {
 
         fn status(&self) -> Share {
             let names = BTreeMap::from([(LAN, "eth0")]);
-            let watched = std::iter::once(&self.watched);
+            let watched = std::iter::once((&self.watched, self.vanished.as_ref()));
             let mut status = status(&self.server, watched, &names, false, self.now);
             assert_eq!(status.process.limit_bps, Some(30_000_000));
             let text = serde_json::to_string(&status).unwrap();
@@ -415,6 +423,13 @@ mod tests {
         assert!(ready.listed && !ready.sealed && !ready.signed);
         assert_eq!(ready.limit_bps, Some(50_000_000));
         assert_eq!(ready.interfaces, ["eth0"]);
+        world.vanished = Some(Vanished {
+            why: "it is gone".into(),
+            file: Some("/state/1.origin".into()),
+        });
+        let vanished = world.status().vanished.unwrap();
+        assert!(vanished.starts_with("it is gone: "), "{vanished}");
+        assert!(vanished.ends_with("remove /state/1.origin"), "{vanished}");
         world.watched.interfaces = vec!["lc0".into()];
         assert!(world.status().interfaces.is_empty());
         world.server.remove_share(world.watched.prefix, world.now);
