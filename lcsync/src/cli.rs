@@ -202,12 +202,26 @@ struct Common {
     /// Delete from DEST what is not in SRC
     #[arg(long, alias = "del")]
     delete: bool,
+    /// Delete no more than N files and folders (of a share: for each version that comes); where there were more, the exit
+    /// code is 1
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_delete: Option<i64>,
+    /// Make holes of zeroes (of whole blocks of them a share's receiver always does)
+    #[arg(short = 'S', long)]
+    sparse: bool,
     /// Print what it has cost
     #[arg(long)]
     stats: bool,
     /// Receive, or write, no faster than this on average, in bits per second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     bwlimit: Option<u64>,
+}
+
+impl Common {
+    /// As rsync's: a negative one forbids all.
+    fn max_delete(&self) -> Option<u64> {
+        self.max_delete.map(|n| u64::try_from(n).unwrap_or(0))
+    }
 }
 
 /// Options for `lc:NAME` alone.
@@ -272,15 +286,9 @@ struct Local {
     /// Delete from DEST what patterns leave out as well
     #[arg(long, requires = "delete")]
     delete_excluded: bool,
-    /// Delete no more than N files and folders; where there were more, the exit code is 1
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    max_delete: Option<i64>,
     /// Write into files that are there, only what is different
     #[arg(long)]
     inplace: bool,
-    /// Make holes of zeroes
-    #[arg(short = 'S', long)]
-    sparse: bool,
     /// Keep what was copied of a file when interrupted, and go on from it
     #[arg(long)]
     partial: bool,
@@ -615,6 +623,7 @@ fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
 fn hash(path: &Path) -> anyhow::Result<Exit> {
     let index = Index::build(path, b"", &mut HashCache::default())?;
     index.scan.name_special();
+    index.scan.name_too_long();
     let unread = index.scan.unread;
     anyhow::ensure!(
         unread == 0,
@@ -660,6 +669,8 @@ fn fetch(
         dry_run: common.dry_run,
         archive: common.archive,
         delete: common.delete,
+        max_delete: common.max_delete(),
+        sparse: common.sparse,
         limit: common.bwlimit,
         json: share.json,
         verbose: common.verbose,
@@ -705,13 +716,12 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         existing: local.existing,
         ignore_existing: local.ignore_existing,
         inplace: local.inplace,
-        sparse: local.sparse,
+        sparse: common.sparse,
         partial: local.partial,
         fsync: local.fsync,
         delete: common.delete,
         delete_excluded: local.delete_excluded,
-        // as rsync's: a negative one forbids all
-        max_delete: local.max_delete.map(|n| u64::try_from(n).unwrap_or(0)),
+        max_delete: common.max_delete(),
         limit: common.bwlimit,
         dry_run: common.dry_run,
         verbose: common.verbose,

@@ -45,6 +45,12 @@ static GEAR: LazyLock<[u64; 256]> = LazyLock::new(|| {
 /// A block of zeroes, of which sparse files consist.
 static ZEROES: LazyLock<BlockRef> = LazyLock::new(|| BlockRef::of(&[0; MAX_BLOCK]));
 
+/// A whole block of zeroes.
+#[must_use]
+pub fn zeroes() -> BlockRef {
+    *ZEROES
+}
+
 /// The length of the block that these bytes begin with; more of the file follows them.
 fn next_length(bytes: &[u8; MAX_BLOCK]) -> usize {
     let gear = &*GEAR;
@@ -107,7 +113,7 @@ impl<'a> Cutter<'a> {
         // in nothing but zeroes all hashes are the same, and the last counts
         if left > MAX_BLOCK as u64 && self.is_hole()? {
             self.at += MAX_BLOCK as u64;
-            return Ok(Some(*ZEROES));
+            return Ok(Some(zeroes()));
         }
         let bytes = self.fill(left.min(MAX_BLOCK as u64) as usize)?;
         let length = match bytes.first_chunk() {

@@ -14,7 +14,7 @@ use options::Options;
 use shared::Shared;
 
 pub mod changes;
-mod content;
+pub mod content;
 mod copier;
 mod delete;
 mod file;

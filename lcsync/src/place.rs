@@ -168,9 +168,9 @@ impl Opened {
         Standing::of(&stat, read_link)
     }
 
-    /// Permission bits and modification time, as they are now.
-    pub fn metadata(&self) -> io::Result<Metadata> {
-        Ok(metadata_of(&fstat(&self.fd)?))
+    /// What the system says of it, as it is now.
+    pub fn stat(&self) -> io::Result<FileStat> {
+        Ok(fstat(&self.fd)?)
     }
 
     /// The file, to be read, if it is a regular one that this user may read.

@@ -108,6 +108,22 @@ pub fn threads() -> usize {
     processors.min(MAX_THREADS)
 }
 
+/// Writes, and makes holes of pages of zeroes; `is_old`: something else may be there.
+pub fn write_sparse(to: &File, bytes: &[u8], at: u64, is_old: bool) -> io::Result<()> {
+    let how = Writing {
+        sparse: true,
+        meter: &|_| {},
+    };
+    let mut at = at;
+    for piece in bytes.chunks(PIECE) {
+        for (offset, run) in differing(piece, &[]) {
+            write_run(to, run, at + offset, is_old, &how)?;
+        }
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
 /// Writes pages, or makes a hole of them; the bytes that were written.
 fn write_run(to: &File, run: &[u8], at: u64, is_old: bool, how: &Writing<'_>) -> io::Result<u64> {
     if how.sparse && is_zero(run) {

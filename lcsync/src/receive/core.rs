@@ -119,8 +119,10 @@ enum Phase {
     /// The shell compares the tree with DEST, or puts everything into place.
     Compared,
     Blocks,
-    /// Nothing is waited for but another version.
-    Resting,
+    /// Nothing is waited for but another version, or the time to try this one again.
+    Resting {
+        retry_at: Option<Instant>,
+    },
     /// The same, but not for ever.
     Nonsense {
         why: BadTree,
@@ -247,7 +249,13 @@ impl Receiver {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.fetch.poll_timeout()
+        let next = self.fetch.poll_timeout();
+        match self.phase {
+            Phase::Resting {
+                retry_at: Some(retry_at),
+            } => next.min(retry_at),
+            _ => next,
+        }
     }
 
     /// Time has passed, and what has come by now was handed over.
@@ -255,6 +263,12 @@ impl Receiver {
         self.fetch.handle_timeout(now);
         if self.due.is_some_and(|due| now >= due) {
             self.choice.mark_unreachable();
+        }
+        if let Phase::Resting {
+            retry_at: Some(retry_at),
+        } = self.phase
+        {
+            self.changed |= now >= retry_at;
         }
         if self.changed {
             return;
@@ -266,7 +280,7 @@ impl Receiver {
 
     /// What has been waited for too long.
     fn overdue(&self, now: Instant) -> Option<Failure> {
-        if matches!(self.phase, Phase::Resting | Phase::Failed) {
+        if matches!(self.phase, Phase::Resting { .. } | Phase::Failed) {
             return None;
         }
         let is_over = |since| now.saturating_duration_since(since) >= self.timeout;
@@ -301,11 +315,11 @@ impl Receiver {
         self.want(blocks, now);
     }
 
-    /// Everything has come, or cannot be taken: waits for another version.
-    pub fn rest(&mut self) {
+    /// Everything has come, or cannot be taken: waits for another version. This one is tried again at `retry_at`.
+    pub fn rest(&mut self, retry_at: Option<Instant>) {
         self.fetch.clear();
         self.due = None;
-        self.phase = Phase::Resting;
+        self.phase = Phase::Resting { retry_at };
     }
 
     /// The next thing to do.
@@ -352,7 +366,7 @@ impl Receiver {
                 self.changed = true;
                 return Some(Event::Changed);
             }
-            Phase::Resting => self.fetch.reset_counters(),
+            Phase::Resting { .. } => self.fetch.reset_counters(),
             _ => {}
         }
         self.go_on(Ok(Assembly::begin(record.clone())), now);
@@ -396,7 +410,7 @@ impl Receiver {
     /// Whether nothing is waited for but another version.
     #[must_use]
     pub fn is_resting(&self) -> bool {
-        matches!(self.phase, Phase::Resting)
+        matches!(self.phase, Phase::Resting { .. })
     }
 
     /// Channels that are joined for blocks.
@@ -578,7 +592,7 @@ mod tests {
         let different = std::collections::BTreeSet::from_iter(&leaves).len();
         assert_eq!(blocks.count(), different);
         assert!(matches!(told.last(), Some(Event::Fetched)));
-        receiver.rest();
+        receiver.rest(None);
         assert!(receiver.is_resting());
         assert_eq!(failure(&mut receiver, now + TIMEOUT * 2), None);
 
@@ -609,12 +623,35 @@ mod tests {
             Some(Event::Changed)
         ));
         // the disk is full: what comes is another version all the same
-        receiver.rest();
+        receiver.rest(None);
         let told = second.serve(&mut receiver, now);
         assert!(
             matches!(&told[..], [Event::Version(_), Event::Tree(_)]),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn what_could_not_be_taken_is_tried_again_in_time() {
+        let now = Instant::now();
+        let mut receiver = receiver(None, now);
+        let version = Served::file(1, 1, b"too large");
+        version.serve_tree(&mut receiver, now);
+        let retry_at = now + TIMEOUT * 2;
+        receiver.rest(Some(retry_at));
+        assert!(receiver.poll_timeout() <= retry_at);
+        assert!(version.serve(&mut receiver, now).is_empty());
+        version.announce(&mut receiver, retry_at);
+        receiver.handle_timeout(retry_at);
+        let told = version.serve(&mut receiver, retry_at);
+        assert!(
+            matches!(&told[..], [Event::Version(_), Event::Tree(_)]),
+            "{told:?}"
+        );
+        // once, if nobody asks for more
+        receiver.rest(None);
+        receiver.handle_timeout(retry_at + TIMEOUT);
+        assert!(receiver.is_resting() && version.serve(&mut receiver, retry_at).is_empty());
     }
 
     #[test]
@@ -634,7 +671,7 @@ mod tests {
             "{why:?}"
         );
         // a seed that has another version as a whole waits on
-        receiver.rest();
+        receiver.rest(None);
         Served::file(2, 1, b"sense").serve_tree(&mut receiver, later);
     }
 

@@ -4,20 +4,38 @@ use std::io::{self, ErrorKind, Write};
 
 use super::modes::Modes;
 use super::plan::Plan;
+use crate::folder::metadata_of;
 use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
-/// Makes links (with `force` where there are folders), sets modes and times, and if all went well and it is to `delete`,
-/// deletes what is not in the share. Gives the paths deleted. `folder` has mode and time of a shared folder, if it is to
-/// have just these.
+/// What goes of what is not in the share.
+#[derive(Debug, Clone, Copy)]
+pub struct Deletion {
+    /// Anything at all.
+    pub delete: bool,
+    /// No more files, links and folders than these.
+    pub most: Option<u64>,
+}
+
+/// What was deleted, and what was not.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// Paths; a folder stands for all that was in it.
+    pub paths: Vec<Vec<u8>>,
+    /// Files, links and folders beyond those that may be deleted.
+    pub skipped: u64,
+}
+
+/// Makes links (with `force` where there are folders), sets modes and times, and if all went well and it is to, deletes
+/// what is not in the share. `folder` has mode and time of a shared folder, if it is to have just these.
 pub fn finish(
     force: bool,
-    delete: bool,
+    deletion: Deletion,
     entries: &[Entry],
     folder: Option<&Metadata>,
     plan: &mut Plan<'_>,
     place: &mut Place,
-) -> anyhow::Result<Vec<Vec<u8>>> {
+) -> anyhow::Result<Deleted> {
     for entry in entries {
         if let Kind::Link { target } = &entry.kind
             && let Err(e) = make_link(entry, target, force, place)
@@ -25,11 +43,11 @@ pub fn finish(
             plan.failures.push(format!("{}: {e:#}", shown(&entry.path)));
         }
     }
-    let mut removed = Vec::new();
-    if delete && plan.failures.is_empty() {
-        for path in place.extraneous(entries)? {
-            place.make_way(&path, true)?;
-            removed.push(path);
+    let mut deleted = Deleted::default();
+    if deletion.delete && plan.failures.is_empty() {
+        deleted = extraneous(entries, deletion.most, place)?;
+        for path in &deleted.paths {
+            place.make_way(path, true)?;
         }
     }
     set_modes(entries, plan, place);
@@ -38,26 +56,56 @@ pub fn finish(
     {
         opened.set_metadata(root, false)?;
     }
-    Ok(removed)
+    Ok(deleted)
 }
 
-/// Says what a transfer would do.
+/// What is to be deleted. Where that would be more than `most`, single entries, what is in a folder before the folder.
+fn extraneous(entries: &[Entry], most: Option<u64>, place: &mut Place) -> io::Result<Deleted> {
+    let paths = place.extraneous(entries)?;
+    let Some(most) = most else {
+        return Ok(Deleted { paths, skipped: 0 });
+    };
+    let mut all = Vec::new();
+    let mut waiting = paths.clone();
+    while let Some(path) = waiting.pop() {
+        if place.look(&path)? == Some(Found::Folder) {
+            let below = |name: Vec<u8>| [&path[..], b"/", &name].concat();
+            waiting.extend(place.names(&path)?.into_iter().map(below));
+        }
+        all.push(path);
+    }
+    let skipped = (all.len() as u64).saturating_sub(most);
+    if skipped == 0 {
+        return Ok(Deleted { paths, skipped });
+    }
+    // a folder comes before all that is in it
+    let chosen = all.into_iter().skip(skipped as usize).rev();
+    Ok(Deleted {
+        paths: chosen.collect(),
+        skipped,
+    })
+}
+
+/// Says what a transfer would do; how much it would not delete.
 pub fn describe(
-    delete: bool,
+    deletion: Deletion,
     entries: &[Entry],
     plan: &Plan<'_>,
     place: Option<&mut Place>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let mut out = std::io::stdout().lock();
     for n in plan.changed_files() {
         writeln!(out, "{}", shown(&entries[n].path))?;
     }
-    if let (true, Some(place)) = (delete, place) {
-        for path in place.extraneous(entries)? {
+    let mut skipped = 0;
+    if let (true, Some(place)) = (deletion.delete, place) {
+        let deleted = extraneous(entries, deletion.most, place)?;
+        for path in deleted.paths {
             writeln!(out, "deleting {}", shown(&path))?;
         }
+        skipped = deleted.skipped;
     }
-    Ok(())
+    Ok(skipped)
 }
 
 fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> anyhow::Result<()> {
@@ -84,7 +132,7 @@ fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     let folders = (0..entries.len()).rev().filter(is_folder);
     for n in files.chain(folders) {
         let entry = &entries[n];
-        if let Err(e) = set_mode(n, entry, plan.modes(), place)
+        if let Err(e) = set_mode(n, entry, plan, place)
             && e.kind() != ErrorKind::NotFound
         {
             plan.failures.push(format!("{}: {e}", shown(&entry.path)));
@@ -119,8 +167,8 @@ fn wanted(n: usize, entry: &Entry, modes: Modes<'_>, now: &Metadata) -> Option<W
     (now.mode & 0o777 & !mode != 0).then_some(Wanted::NoMoreThan(mode))
 }
 
-fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io::Result<()> {
-    let path = &entry.path;
+fn set_mode(n: usize, entry: &Entry, plan: &Plan<'_>, place: &mut Place) -> io::Result<()> {
+    let (path, modes) = (&entry.path, plan.modes());
     let link = matches!(entry.kind, Kind::Link { .. });
     if wanted(n, entry, modes, &place.metadata(path)?).is_none() {
         return Ok(());
@@ -129,7 +177,9 @@ fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io:
     let Some(opened) = place.open_entry(path)? else {
         return Ok(());
     };
-    match wanted(n, entry, modes, &opened.metadata()?) {
+    let found = opened.stat()?;
+    plan.check_same(n, &found)?;
+    match wanted(n, entry, modes, &metadata_of(&found)) {
         None => Ok(()),
         Some(Wanted::Exactly(metadata)) => opened.set_metadata(&metadata, link),
         Some(Wanted::NoMoreThan(bits)) => match opened.narrow(bits) {
@@ -142,5 +192,57 @@ fn set_mode(n: usize, entry: &Entry, modes: Modes<'_>, place: &mut Place) -> io:
             }
             other => other,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    /// All below a folder, the parents first.
+    fn below(folder: &Path) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            found.insert(path.to_str().unwrap().to_owned());
+            if path.is_dir() {
+                found.extend(below(&path));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn no_more_is_deleted_than_may_be_and_of_folders_what_is_in_them_first() {
+        for most in [None, Some(9), Some(6), Some(5), Some(2), Some(0)] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join("old/deep")).unwrap();
+            for name in ["kept", "stray", "old/a", "old/deep/b", "old/deep/c"] {
+                fs::write(dir.path().join(name), b"").unwrap();
+            }
+            let before = below(dir.path());
+            let entries = [Entry {
+                path: b"kept".to_vec(),
+                kind: Kind::File {
+                    size: 0,
+                    executable: false,
+                },
+            }];
+            let mut place = Place::open(dir.path()).unwrap();
+            let deleted = extraneous(&entries, most, &mut place).unwrap();
+            for path in &deleted.paths {
+                place.make_way(path, true).unwrap();
+            }
+            let gone = before.difference(&below(dir.path())).count() as u64;
+            assert_eq!(gone, most.unwrap_or(6).min(6), "{most:?}");
+            assert_eq!(gone + deleted.skipped, 6);
+            assert!(dir.path().join("kept").exists());
+            if deleted.skipped == 0 {
+                assert_eq!(deleted.paths, [&b"old"[..], b"stray"]);
+            }
+        }
     }
 }

@@ -1,15 +1,21 @@
 //! What of a share is at DEST already, what has to be fetched, and putting it together.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
+use nix::libc;
+use nix::sys::stat::{FileStat, fstat};
+
 use super::modes::Modes;
 use super::moved::{Candidate, Moved, other_files};
 use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
+use crate::cut::zeroes;
 use crate::layout::{Layout, Piece};
 use crate::listing::{Entry, Kind, parent_of, shown};
+use crate::local::content::write_sparse;
 use crate::place::{Found, Place, system_time};
 
 /// Partial files kept open.
@@ -68,11 +74,15 @@ pub struct Plan<'a> {
     leaves: Vec<Leaf>,
     files: Vec<FileState>,
     wanted: HashMap<BlockHash, Vec<usize>>,
+    /// Device and inode of files at DEST, as they were compared.
+    compared: RefCell<HashMap<usize, (u64, u64)>>,
     open: HashMap<usize, File>,
     finished: Vec<usize>,
     moved: Moved,
     /// Files at DEST are being copied from: none of them is replaced yet.
     copying: bool,
+    /// Pages of zeroes become holes.
+    pub sparse: bool,
     force: bool,
     /// Folders are made, and what was in the way is gone.
     cleared: bool,
@@ -126,10 +136,12 @@ impl<'a> Plan<'a> {
             leaves,
             files: vec![FileState::default(); entries.len()],
             wanted: HashMap::new(),
+            compared: RefCell::default(),
             open: HashMap::new(),
             finished: Vec::new(),
             moved: Moved::default(),
             copying: false,
+            sparse: false,
             force: false,
             cleared: false,
             made_folders: false,
@@ -309,13 +321,19 @@ impl<'a> Plan<'a> {
         self.modes
     }
 
-    /// Bytes that the files to be made take on disk, beside what is there of them already.
+    /// Bytes that the files to be made take on disk, beside what is there of them already. Holes take none.
     pub fn room_needed(&self, place: &mut Place) -> u64 {
+        let mut holes = vec![0; self.files.len()];
+        for leaf in self.leaves.iter().filter(|l| l.block == zeroes()) {
+            let pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
+            pieces.for_each(|piece| holes[piece.file] += piece.length as u64);
+        }
         let of = |n: usize| {
             let staged = self.files[n]
                 .staged
                 .then(|| place_of(place, &self.entries[n]));
             self.size_of(n)
+                .saturating_sub(holes[n])
                 .saturating_sub(staged.flatten().unwrap_or(0))
         };
         self.changed_files().map(of).fold(0, u64::saturating_add)
@@ -503,7 +521,9 @@ impl<'a> Plan<'a> {
         if slot.as_ref().is_none_or(|(n, _)| *n != piece.file) {
             let path = &self.entries[piece.file].path;
             let file = if dest {
-                Some(place.open_file(path)?)
+                let file = place.open_file(path)?;
+                self.compare_same(piece.file, &fstat(&file)?)?;
+                Some(file)
             } else {
                 place.open_staged(path)?
             };
@@ -512,6 +532,35 @@ impl<'a> Plan<'a> {
         match slot {
             Some((_, file)) => file.read_exact_at(out, piece.offset),
             None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// All pieces of a file at DEST are those of one file.
+    fn compare_same(&self, n: usize, found: &FileStat) -> io::Result<()> {
+        let identity = (found.st_dev, found.st_ino);
+        let mut compared = self.compared.borrow_mut();
+        match *compared.entry(n).or_insert(identity) == identity {
+            true => Ok(()),
+            false => Err(replaced()),
+        }
+    }
+
+    /// Whether this, the mode of which is to be set, is entry `n` as it was found or made: of a file the one that was
+    /// compared.
+    pub fn check_same(&self, n: usize, found: &FileStat) -> io::Result<()> {
+        let is_same = match (&self.entries[n].kind, found.st_mode & libc::S_IFMT) {
+            (Kind::Folder, libc::S_IFDIR) | (Kind::Link { .. }, libc::S_IFLNK) => true,
+            // nothing was read of it
+            (Kind::File { size: 0, .. }, libc::S_IFREG) => found.st_size == 0,
+            (Kind::File { .. }, libc::S_IFREG) => {
+                let compared = self.compared.borrow();
+                compared.get(&n) == Some(&(found.st_dev, found.st_ino))
+            }
+            _ => false,
+        };
+        match is_same {
+            true => Ok(()),
+            false => Err(replaced()),
         }
     }
 
@@ -629,10 +678,20 @@ impl<'a> Plan<'a> {
             && there == part
     }
 
+    /// Whole blocks of zeroes become holes, with `sparse` each page of them.
     fn write(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> io::Result<()> {
-        let whole = self.is_whole(piece);
-        self.staged_file(piece.file, whole, place)?
-            .write_all_at(part, piece.offset)
+        let (whole, old) = (self.is_whole(piece), self.files[piece.file].staged);
+        let sparse = self.sparse || part.len() == MAX_BLOCK && BlockRef::of(part) == zeroes();
+        let file = self.staged_file(piece.file, whole, place)?;
+        if !sparse {
+            return file.write_all_at(part, piece.offset);
+        }
+        write_sparse(file, part, piece.offset, old)?;
+        match whole {
+            // it may end with a hole
+            true => file.set_len(part.len() as u64),
+            false => Ok(()),
+        }
     }
 
     /// The partial file; `whole`: all of it is going to be written.
@@ -679,6 +738,10 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+fn replaced() -> io::Error {
+    io::Error::other("another file has come into its place meanwhile")
 }
 
 /// Bytes on disk of the partial file of an entry.
@@ -933,6 +996,70 @@ mod tests {
         fs::write(dir.path().join("b"), noise(9, 10)).unwrap();
         let pack = 1_000 + 2_000;
         assert!(sample.plan(&mut place).room_needed(&mut place) <= pack);
+    }
+
+    #[test]
+    fn blocks_of_zeroes_become_holes_and_need_no_room() {
+        let large = 64 * MAX_BLOCK;
+        let mut words = vec![0; large];
+        words[20 * MAX_BLOCK..][..5].copy_from_slice(b"words");
+        let sample = Sample::new(&[("all", vec![0; MAX_BLOCK]), ("some", words)]);
+        let (dir, mut place) = place();
+        let needed = sample.plan(&mut place).room_needed(&mut place);
+        assert!(needed <= 2 * MAX_BLOCK as u64, "{needed}");
+        let blocks = |name| fs::metadata(dir.path().join(name)).unwrap().blocks() * 512;
+        // what another version has left in the partial file goes
+        let old = place.stage(b"some", Some(large as u64)).unwrap();
+        old.write_all_at(&noise(1, large), 0).unwrap();
+        drop(old);
+        sample.transfer(&mut place, usize::MAX);
+        sample.check(dir.path());
+        assert!(blocks("some") <= 2 * MAX_BLOCK as u64, "{}", blocks("some"));
+        assert_eq!(blocks("all"), 0);
+    }
+
+    #[test]
+    fn pages_of_zeroes_become_holes_for_who_asks() {
+        let mut words = vec![0; 100_000];
+        words[50_000..][..5].copy_from_slice(b"words");
+        let sample = Sample::new(&[("f", words), ("g", vec![0; 10_000])]);
+        for sparse in [false, true] {
+            let (dir, mut place) = place();
+            let mut plan = sample.plan(&mut place);
+            plan.sparse = sparse;
+            plan.begin(&mut place, false).unwrap();
+            for block in plan.wanted().collect::<Vec<_>>() {
+                plan.put(block, &sample.blocks[&block.hash], &mut place)
+                    .unwrap();
+            }
+            plan.flush(&mut place).unwrap();
+            sample.check(dir.path());
+            let blocks = fs::metadata(dir.path().join("f")).unwrap().blocks() * 512;
+            assert_eq!(blocks < 50_000, sparse, "{blocks}");
+        }
+    }
+
+    #[test]
+    fn only_the_file_that_was_compared_is_given_a_mode() {
+        let (dir, mut place) = place();
+        let sample = sample();
+        sample.transfer(&mut place, usize::MAX);
+        let plan = sample.plan(&mut place);
+        let mut stat = |name: &str| place.open_entry(name.as_bytes()).unwrap().unwrap().stat();
+        for n in 0..5 {
+            let name = ["a", "b", "c", "d", "e"][n];
+            plan.check_same(n, &stat(name).unwrap()).unwrap();
+        }
+        let at = |name| dir.path().join(name);
+        // the same bytes, by another hand
+        fs::copy(at("a"), at("mine")).unwrap();
+        fs::rename(at("mine"), at("a")).unwrap();
+        fs::write(at("c"), b"no longer empty").unwrap();
+        fs::remove_file(at("b")).unwrap();
+        fs::create_dir(at("b")).unwrap();
+        for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+            assert!(plan.check_same(n, &stat(name).unwrap()).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use thiserror::Error;
 use super::choice::Proof;
 use super::collector::Source;
 use super::core::{Event, Failure, Receiver, Settings};
-use super::finish;
+use super::finish::{self, Deletion};
 use super::modes::Modes;
 use super::network::Network;
 use super::plan::Plan;
@@ -54,6 +55,10 @@ use crate::tree::RootKind;
 const WRITE_QUEUE: usize = 192;
 /// In place of the number of blocks that wait to be written: nobody takes them any more.
 const WRITER_GONE: usize = usize::MAX;
+/// A mirror tries again so long after it could not take all of a version: room may have been made meanwhile.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// That interval is at least this many times of what trying takes.
+const RETRY_FACTOR: u32 = 5;
 /// Corrupt sources that are named in warnings.
 const MAX_NAMED: u32 = 8;
 /// What the command line says.
@@ -87,6 +92,10 @@ pub struct Options {
     pub archive: bool,
     /// Remove from DEST what is not in the share.
     pub delete: bool,
+    /// But no more than so much of it for each version that comes.
+    pub max_delete: Option<u64>,
+    /// Pages of zeroes become holes.
+    pub sparse: bool,
     /// Bits per second to receive.
     pub limit: Option<u64>,
     /// JSON lines.
@@ -114,6 +123,11 @@ struct Changed;
 #[derive(Debug, Error)]
 #[error("writing has failed")]
 struct WriterGone;
+
+/// Not everything has come, or gone, and to try it again would not help; another version may.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Lacking(String);
 
 /// Receives the share.
 pub fn receive(options: &Options) -> anyhow::Result<Exit> {
@@ -156,6 +170,8 @@ struct Transfer<'a> {
     shown: Snapshot,
     /// Blocks that wait to be written.
     queued: Arc<AtomicUsize>,
+    /// Why not all of the version has come, when that was said last.
+    owed: Option<String>,
 }
 
 impl<'a> Transfer<'a> {
@@ -226,11 +242,14 @@ impl<'a> Transfer<'a> {
             shown_from: 0,
             shown: Snapshot::default(),
             queued: Arc::default(),
+            owed: None,
         })
     }
 
-    /// Sets `complete` once a version has come as a whole.
+    /// Sets `complete` while all of the version in hand has come.
     fn run(mut self, complete: &AtomicBool) -> anyhow::Result<Exit> {
+        let stays = self.options.seed || self.options.watch;
+        let mut follows = false;
         loop {
             let result = match self.next()? {
                 Event::Version(record) => {
@@ -248,14 +267,16 @@ impl<'a> Transfer<'a> {
                 Err(e) if e.is::<Changed>() => {
                     tracing::info!("the share has changed: starting over");
                 }
-                Ok(Exit::Ok) if self.options.seed || self.options.watch => {
+                Ok(Exit::Ok) if stays => {
+                    follows = true;
                     complete.store(true, Ordering::SeqCst);
                     self.serve_on();
                 }
-                // the version before has come as a whole: what can be served of both is
-                Err(e) if complete.load(Ordering::SeqCst) => {
-                    tracing::error!("{e:#}; serving on");
-                    self.serve_on();
+                // the version before has come, or this one as far as it can: what can be served of both is
+                Err(e) if follows || stays && e.is::<Lacking>() => {
+                    follows = true;
+                    complete.store(false, Ordering::SeqCst);
+                    self.serve_on_owing(&e);
                 }
                 result => {
                     self.progress.finish();
@@ -297,6 +318,7 @@ impl<'a> Transfer<'a> {
         let modes = Modes::new(of_entries, self.options.keeps_metadata(), current_umask());
         let stream = (tree.layout.clone(), &tree.leaves[..]);
         let mut plan = Plan::compare(&tree.entries, modes, stream, place.as_mut())?;
+        plan.sparse = self.options.sparse;
         let bytes = tree.bytes();
         let missing: u64 = plan.wanted().map(|b| u64::from(b.length)).sum();
         let wanted = plan.wanted().count() as u64;
@@ -322,17 +344,17 @@ impl<'a> Transfer<'a> {
                         Ok(())
                     })?;
                 }
-                let delete = self.options.delete && tree.is_whole_folder();
-                finish::describe(delete, &tree.entries, &plan, place.as_mut())?;
-                if self.options.delete && tree.root.incomplete {
-                    tracing::warn!("{NOTHING_DELETED}");
-                }
+                let deletion = self.deletion(&tree);
+                let skipped = finish::describe(deletion, &tree.entries, &plan, place.as_mut())?;
                 self.say(&format!(
                     "{} to fetch of {}",
                     human_bytes(missing),
                     human_bytes(bytes)
                 ));
-                Ok(Exit::Ok)
+                match self.lacking(&tree, skipped) {
+                    Some(lacking) => Err(lacking.into()),
+                    None => Ok(Exit::Ok),
+                }
             }
         }
     }
@@ -357,24 +379,25 @@ impl<'a> Transfer<'a> {
         let wanted: Vec<BlockRef> = plan.wanted().collect();
         self.fetch_and_write(&wanted, &mut plan, place)?;
         let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
-        let removed = finish::finish(
+        let deleted = finish::finish(
             self.options.delete,
-            self.options.delete && tree.is_whole_folder(),
+            self.deletion(tree),
             &tree.entries,
             tree.metadata.first().filter(|_| folder),
             &mut plan,
             place,
         )?;
-        self.report(record, tree, &plan, &removed);
+        let lacking = self.lacking(tree, deleted.skipped);
+        let done = plan.failures.is_empty() && lacking.is_none();
+        self.report((record, tree), &plan, &deleted.paths, done);
         if plan.is_placed() {
             place.remove_partial()?;
         }
         if plan.failures.is_empty() {
-            ensure!(
-                !(self.options.delete && tree.root.incomplete),
-                NOTHING_DELETED
-            );
-            return Ok(Exit::Ok);
+            return match lacking {
+                Some(lacking) => Err(lacking.into()),
+                None => Ok(Exit::Ok),
+            };
         }
         for failure in &plan.failures {
             tracing::error!("{failure}");
@@ -384,6 +407,33 @@ impl<'a> Transfer<'a> {
             plan.failures.len(),
             tree.entries.len()
         );
+    }
+
+    fn deletion(&self, tree: &Tree) -> Deletion {
+        Deletion {
+            delete: self.options.delete && tree.is_whole_folder(),
+            most: self.options.max_delete,
+        }
+    }
+
+    /// What is not there, or still there, although all went well.
+    fn lacking(&self, tree: &Tree, skipped: u64) -> Option<Lacking> {
+        let mut what = Vec::new();
+        if tree.is_incomplete() {
+            let then = match self.options.delete {
+                true => "so nothing is deleted here",
+                false => "and its log names what is missing here",
+            };
+            what.push(format!(
+                "the server could not read all of the share, {then}"
+            ));
+        }
+        if skipped > 0 {
+            what.push(format!(
+                "deletions stopped due to --max-delete limit ({skipped} skipped)"
+            ));
+        }
+        (!what.is_empty()).then(|| Lacking(what.join("; ")))
     }
 
     /// Writing has a thread of its own: packets do not wait for disks.
@@ -416,7 +466,13 @@ impl<'a> Transfer<'a> {
         })
     }
 
-    fn report(&self, record: &Record, tree: &Tree, plan: &Plan<'_>, removed: &[Vec<u8>]) {
+    fn report(
+        &self,
+        (record, tree): (&Record, &Tree),
+        plan: &Plan<'_>,
+        removed: &[Vec<u8>],
+        done: bool,
+    ) {
         self.progress.finish();
         if self.options.verbose {
             for path in plan.installed.iter().map(|n| &tree.entries[*n].path) {
@@ -429,7 +485,7 @@ impl<'a> Transfer<'a> {
         let stats = self.stats();
         let (seconds, counters) = (stats.seconds, stats.symbols);
         self.progress.event(&json!({
-            "event": "done", "root": record.root.hash.to_string(), "bytes": tree.bytes(),
+            "event": if done { "done" } else { "incomplete" }, "root": record.root.hash.to_string(), "bytes": tree.bytes(),
             "fetched_bytes": counters.bytes, "received_bytes": stats.received_bytes(), "lost_packets": counters.lost,
             "duplicate_packets": counters.duplicate, "files_changed": plan.installed.len(),
             "files_deleted": removed.len(), "seconds": (seconds * 1e3).round() / 1e3,
@@ -491,12 +547,48 @@ impl<'a> Transfer<'a> {
     /// Everything has come: a new version is waited for, while the seed serves this one.
     fn serve_on(&mut self) {
         self.progress.finish();
+        self.owed = None;
+        let doing = self.serving_on();
+        self.say(&format!("everything has come; {doing} until stopped"));
+        self.rest(None);
+    }
+
+    /// The same where something is missing. What can be mended here is tried again until it has come.
+    fn serve_on_owing(&mut self, error: &anyhow::Error) {
+        self.progress.finish();
+        let took = self.began.map_or(Duration::ZERO, |at| at.elapsed());
+        let pause = RETRY_INTERVAL.max(took * RETRY_FACTOR);
+        let pause = (!error.is::<Lacking>()).then_some(pause);
+        let again = match pause {
+            Some(pause) => format!("trying again every {} s", pause.as_secs()),
+            None => "waiting for another version".to_owned(),
+        };
+        let error = format!("{error:#}");
+        self.progress.event(
+            &json!({"event": "failed", "error": error, "retry_s": pause.map(|p| p.as_secs())}),
+        );
+        let doing = self.serving_on();
+        let message = format!("{error}; not everything has come: {again}; {doing}");
+        // each time would hide what else is said
+        if self.owed.as_ref() == Some(&error) {
+            tracing::info!("{message}");
+        } else {
+            tracing::error!("{message}");
+        }
+        self.owed = Some(error);
+        self.rest(pause.map(|pause| Instant::now() + pause));
+    }
+
+    fn serving_on(&self) -> String {
         let name = &self.options.name;
-        self.say(&match self.options.seed {
-            true => format!("everything has come; serving lc:{name} on until stopped"),
-            false => format!("everything has come; following lc:{name} until stopped"),
-        });
-        self.core.rest();
+        match self.options.seed {
+            true => format!("serving lc:{name} on"),
+            false => format!("following lc:{name}"),
+        }
+    }
+
+    fn rest(&mut self, retry_at: Option<Instant>) {
+        self.core.rest(retry_at);
         self.began = None;
         (self.stats, self.shown, self.shown_from) = (Stats::default(), Snapshot::default(), 0);
     }
@@ -703,9 +795,6 @@ impl<'a> Transfer<'a> {
     }
 }
 
-const NOTHING_DELETED: &str =
-    "the server could not read all of the share, so nothing is deleted here";
-
 /// Makes DEST, which nobody may enter who may not enter what is shared.
 fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
     if path.is_dir() {
@@ -716,7 +805,11 @@ fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
         let mode = u32::from(mode & 0o777 | 0o700);
         DirBuilder::new().mode(mode).create(path)
     });
-    made.with_context(|| path.display().to_string())
+    match made {
+        // another lcsync has been faster: which of them writes there the lock says
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.with_context(|| path.display().to_string()),
+    }
 }
 
 /// Writes blocks as they come.

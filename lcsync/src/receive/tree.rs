@@ -90,6 +90,12 @@ impl Tree {
         sizes.sum()
     }
 
+    /// A folder that may lack something that the share has.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.root.kind == RootKind::Folder && self.root.incomplete
+    }
+
     /// What is not in the listing is not in the share.
     #[must_use]
     pub fn is_whole_folder(&self) -> bool {

@@ -252,7 +252,7 @@ impl Host {
                 let leaves = &self.blocks.as_ref().unwrap().leaves;
                 assert!(leaves.iter().all(|l| self.written.contains(&l.hash)));
                 self.finished = Some(time);
-                core.rest();
+                core.rest(None);
             }
             Event::CorruptSource(source) => drop(self.corrupt.insert(source.address)),
             Event::Conflict { .. } => self.conflicts += 1,
