@@ -133,6 +133,8 @@ const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
 const MAX_WATCHERS: usize = 8;
 /// How often those are answered.
 const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// Between two answers on the view socket, to all who ask there: each is work for the thread that carries packets.
+const VIEW_GAP: std::time::Duration = std::time::Duration::from_millis(50);
 /// A request is complete, and its answer taken, within this time.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Longest wait for the answer to a ping.

@@ -10,12 +10,12 @@ use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use super::{
     Access, Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
-    WATCH_INTERVAL,
+    VIEW_GAP, WATCH_INTERVAL,
 };
 use crate::inbox::{End, Inbox, Message};
 
@@ -82,6 +82,9 @@ impl ControlSocket {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let announcers = Arc::new(Semaphore::new(MAX_ANNOUNCERS));
         let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+        let mut gap = tokio::time::interval(VIEW_GAP);
+        gap.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let gap = (self.access == Access::View).then(|| Arc::new(Mutex::new(gap)));
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -97,6 +100,7 @@ impl ControlSocket {
                 let mut conversation = Conversation {
                     inbox: inbox.clone(),
                     access: self.access,
+                    gap: gap.clone(),
                     place,
                     announcers: announcers.clone(),
                     watchers: watchers.clone(),
@@ -124,6 +128,8 @@ impl Drop for ControlSocket {
 struct Conversation {
     inbox: Inbox,
     access: Access,
+    /// Who may look only waits for his turn.
+    gap: Option<Arc<Mutex<Interval>>>,
     /// Among the connections; with its first announcement it moves to the announcers.
     place: OwnedSemaphorePermit,
     announcers: Arc<Semaphore>,
@@ -163,7 +169,7 @@ impl Conversation {
             let answer = match request {
                 _ if too_long => Answer::Error("request too long".into()),
                 Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
-                Ok(request) => self.inbox.ask(request).await,
+                Ok(request) => self.ask(request).await,
                 Err(e) => Answer::Error(e),
             };
             let exec = exec && matches!(answer, Answer::Ok(_));
@@ -200,7 +206,7 @@ impl Conversation {
                 },
             }
             let answer = match &place {
-                Ok(_) => self.inbox.ask(Request::Watch).await,
+                Ok(_) => self.ask(Request::Watch).await,
                 Err(_) => Answer::Error("too many programs watch".into()),
             };
             let mut text = serde_json::to_vec(&answer)?;
@@ -210,6 +216,13 @@ impl Conversation {
                 return Ok(());
             }
         }
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        if let Some(gap) = &self.gap {
+            gap.lock().await.tick().await;
+        }
+        self.inbox.ask(request).await
     }
 
     async fn announce(&mut self, text: &str) -> Answer {
@@ -229,7 +242,7 @@ impl Conversation {
         let request = Request::Announce {
             prefix: prefix.to_string(),
         };
-        let answer = self.inbox.ask(request).await;
+        let answer = self.ask(request).await;
         if matches!(answer, Answer::Ok(_)) {
             self.announced.push(prefix);
         }
@@ -409,6 +422,38 @@ mod tests {
             assert!(answer.contains("not on this socket"), "{line}: {answer}");
         }
         assert!(reloads.try_recv().is_err(), "nothing was reloaded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn viewers_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view.sock");
+        let socket = ControlSocket::bind(&path, Access::View).unwrap();
+        let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move { socket.serve(inbox).await });
+        let (asked, mut times) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if let Message::Ask(_, answer) = message {
+                    asked.send(tokio::time::Instant::now()).unwrap();
+                    let _ = answer.send(Answer::Ok(serde_json::json!("answered")));
+                }
+            }
+        });
+        let mut viewers = Vec::new();
+        for _ in 0..30 {
+            let path = path.clone();
+            viewers.push(tokio::spawn(async move {
+                ask(&path, b"{\"cmd\":\"groups\"}\n").await
+            }));
+        }
+        for viewer in viewers {
+            assert!(viewer.await.unwrap().unwrap().contains("answered"));
+        }
+        // by the clock of the test, which goes on when all wait
+        let first = times.recv().await.unwrap();
+        let last = std::iter::from_fn(|| times.try_recv().ok()).last().unwrap();
+        assert!(last - first >= 29 * VIEW_GAP, "{:?}", last - first);
     }
 
     #[tokio::test]
