@@ -405,7 +405,8 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             no_relay,
         } => {
             let per_address = config.signal.per_address(per_address);
-            let relay = config.relay.served().filter(|_| !no_relay);
+            // asked only where it is wanted: it looks at the host's interfaces
+            let relay = (!no_relay).then(|| config.relay.served()).flatten();
             commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
         }
         Command::Status(w) => commands::query::run(

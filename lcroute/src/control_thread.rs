@@ -98,7 +98,12 @@ impl ControlThread {
         }
         let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
-        set_servers(&mut carriers, &self.config, &self.token_servers);
+        set_servers(
+            &mut carriers,
+            &self.keeper,
+            &self.config,
+            &self.token_servers,
+        );
         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         let relays = Relays::start(self.inbox.clone(), self.relay_commands);
@@ -156,6 +161,8 @@ impl ControlThread {
                 }
                 true = self.keeper.next() => {
                     self.keeper.write();
+                    // this node's certificates may be newer ones
+                    set_servers(&mut carriers, &self.keeper, &self.config, &self.token_servers);
                     None
                 }
                 Some(event) = carrier_events.recv() => {
@@ -173,7 +180,12 @@ impl ControlThread {
                 if let Err(e) = &result {
                     tracing::error!("configuration kept as it was: {e}");
                 } else {
-                    set_servers(&mut carriers, &self.config, &self.token_servers);
+                    set_servers(
+                        &mut carriers,
+                        &self.keeper,
+                        &self.config,
+                        &self.token_servers,
+                    );
                     set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
                     if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
                         tracing::error!("{e:#}");
@@ -212,7 +224,10 @@ impl ControlThread {
     }
 }
 
-fn set_servers(carriers: &mut Carriers, config: &Config, token: &[String]) {
+fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token: &[String]) {
+    // a chain that cannot be read proves nothing
+    let chain = config.relay.ask.then(|| keeper.chain().ok());
+    carriers.set_chain(chain.flatten());
     carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 

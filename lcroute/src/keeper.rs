@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use lcroute_node::{Keep, Revocations};
+use librecast::cert::Chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -75,6 +76,14 @@ impl Keeper {
             unwritten: Unwritten::default(),
             retry_at: Instant::now(),
         }
+    }
+
+    /// This node's certificates.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn chain(&self) -> anyhow::Result<Chain> {
+        self.membership.chain()
     }
 
     /// Waits for something to keep; false once there can be no more.

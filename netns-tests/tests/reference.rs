@@ -397,7 +397,7 @@ const FILES: &[File] = &[
                     (
                         "per_address",
                         "256",
-                        "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; those of the host itself are not bounded.",
+                        "Most connections that a signalling server takes from one IPv4 address, or one /64 of IPv6; twice as many from a /56, four times from a /24 or /48. Those of the host itself are not bounded.",
                     ),
                 ],
             },
@@ -413,12 +413,17 @@ const FILES: &[File] = &[
                     (
                         "private",
                         "`false`",
-                        "Whether it relays to private addresses (RFC 1918, unique local, shared).",
+                        "Whether it relays to private addresses (RFC 1918, unique local, shared, of laboratories), and to hosts that it reaches without a router.",
+                    ),
+                    (
+                        "open",
+                        "`false`",
+                        "Whether it relays for all who are registered; else for those who show certificates of their network.",
                     ),
                     (
                         "rate",
                         "`\"20M\"`",
-                        "Bits a second that one node may send and get over it.",
+                        "Bits a second that one node may send and get over it, headers and at least 256 bytes a packet counted.",
                     ),
                     (
                         "rate_total",
@@ -429,6 +434,11 @@ const FILES: &[File] = &[
                         "addresses",
                         "those of the host",
                         "Its public addresses, where a NAT stands before it: one of each family counts.",
+                    ),
+                    (
+                        "ask",
+                        "`true`",
+                        "Ask signalling servers for their relay: one that relays for members sees this node's certificates (name, labels, groups).",
                     ),
                     (
                         "turn",

@@ -50,7 +50,7 @@ pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrato
     let mut network = network.context("the network of the step before")?;
     if ports.is_some() {
         // from its next start on: a browser outside has no path of its own
-        network.signalling.args.clear();
+        network.signalling.set_relay()?;
     }
     narrator.step(
         "lcroute runs: each host has lc0, and a link to each other one",

@@ -180,6 +180,25 @@ impl SignallingServer {
         })
     }
 
+    /// From its next start on it relays: to addresses of laboratories, too, which are the Internet of this world.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn set_relay(&mut self) -> Result<()> {
+        self.args.retain(|arg| arg != "--no-relay");
+        self.host.configure("[relay]\nprivate = true\n")
+    }
+
+    /// Starts it anew as one that relays.
+    ///
+    /// # Errors
+    /// It does not run, or ends.
+    pub fn restart_with_relay(&mut self) -> Result<()> {
+        self.kill()?;
+        self.set_relay()?;
+        self.start()
+    }
+
     /// Kills the server without a warning.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod parts;
 mod peer;
 mod places;
 mod presence;
+pub mod proof;
 mod random;
 mod record;
 mod replay;

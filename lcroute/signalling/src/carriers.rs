@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lcroute_overlay::server::Room;
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
+use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
-use crate::client::WebSocket;
+use crate::client::{Me, WebSocket};
 use crate::lan::Lan;
 use crate::ranking::Ranking;
 use crate::spool::Spool;
@@ -32,8 +33,8 @@ pub struct Door {
 /// The carriers of a node. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carriers {
-    key: Arc<SecretKey>,
-    room: Room,
+    me: Me,
+    chain: watch::Sender<Option<Chain>>,
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by the URL that names each.
     servers: BTreeMap<String, (CarrierId, WebSocket)>,
@@ -54,9 +55,14 @@ impl Carriers {
         network: NetworkId,
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
+        let (chain, shown) = watch::channel(None);
         Self {
-            key,
-            room: Room::of(&network),
+            me: Me {
+                key,
+                room: Room::of(&network),
+                chain: shown,
+            },
+            chain,
             events,
             servers: BTreeMap::new(),
             socks: None,
@@ -68,6 +74,15 @@ impl Carriers {
         }
     }
 
+    /// Asks servers for their relays, and shows these certificates to those that relay for members; or asks for none.
+    pub fn set_chain(&mut self, chain: Option<Chain>) {
+        self.chain.send_if_modified(|known| {
+            let is_new = *known != chain;
+            *known = chain;
+            is_new
+        });
+    }
+
     /// Uses the servers at these URLs (`ws://` or `wss://`), or of many those that all members of the network use, through a
     /// SOCKS5 proxy if there is one, and leaves others; known ones stay as they are.
     pub fn set_servers(&mut self, urls: &[String], socks: Option<SocketAddr>) {
@@ -77,9 +92,9 @@ impl Carriers {
         for url in urls {
             if !self.servers.contains_key(url) {
                 let (id, events) = (self.new_id(), self.events.clone());
-                let rank = self.ranking.add(&self.room, url, is_on_this_host(url));
-                let (key, room) = (self.key.clone(), self.room);
-                let carrier = WebSocket::start((url, socks), id, rank, (key, room), events);
+                let rank = self.ranking.add(&self.me.room, url, is_on_this_host(url));
+                let me = self.me.clone();
+                let carrier = WebSocket::start((url, socks), id, rank, me, events);
                 self.servers.insert(url.clone(), (id, carrier));
             }
         }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
-use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence};
+use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence, Random};
+use librecast::cert::Chain;
 use librecast::events::LogLimit;
 use librecast::id::{PeerId, SecretKey};
 use tokio::net::TcpStream;
@@ -59,10 +61,13 @@ struct Path {
     addresses: u64,
 }
 
-#[derive(Debug)]
-struct Me {
-    key: Arc<SecretKey>,
-    room: Room,
+/// What a server is told of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Me {
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) room: Room,
+    /// What proves its membership, for a relay; none: it asks for no relay.
+    pub(crate) chain: watch::Receiver<Option<Chain>>,
 }
 
 impl Drop for WebSocket {
@@ -77,7 +82,7 @@ impl WebSocket {
         (url, socks): (&str, Option<SocketAddr>),
         carrier: CarrierId,
         rank: Rank,
-        (key, room): (Arc<SecretKey>, Room),
+        me: Me,
         events: mpsc::Sender<CarrierEvent>,
     ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
@@ -86,7 +91,8 @@ impl WebSocket {
             url: url.to_owned(),
             socks,
             carrier,
-            me: Me { key, room },
+            me,
+            no_relay: None,
             events,
             messages,
             path: path.subscribe(),
@@ -245,6 +251,8 @@ struct Session {
     events: mpsc::Sender<CarrierEvent>,
     messages: mpsc::Receiver<(PeerId, Bytes)>,
     path: watch::Receiver<Path>,
+    /// Why the server gave no relay, as it was logged.
+    no_relay: Option<String>,
 }
 
 /// The owner of the events has gone: the session ends.
@@ -384,8 +392,11 @@ impl Session {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let mut received_at = Instant::now();
         let mut answer_by = None;
+        self.ask_for_relay(socket).await?;
         loop {
             tokio::select! {
+                // certificates that were refused may have been renewed
+                Ok(()) = self.me.chain.changed() => self.ask_for_relay(socket).await?,
                 changed = self.path.changed() => {
                     if changed.is_err() {
                         return Ok(Ended::Closed);
@@ -415,10 +426,21 @@ impl Session {
                     let Some(message) = message.transpose()? else { anyhow::bail!("closed by the server") };
                     received_at = Instant::now();
                     answer_by = None;
-                    if let Message::Binary(bytes) = message
-                        && self.handle(ToNode::decode(&bytes)?).await?.is_err()
-                    {
-                        return Ok(Ended::Closed);
+                    match message {
+                        Message::Binary(bytes) => {
+                            let handled = self.handle(ToNode::decode(&bytes)?).await?;
+                            if handled.is_err() {
+                                return Ok(Ended::Closed);
+                            }
+                        }
+                        Message::Text(text) => {
+                            let proof = RelayReply::decode(&text).and_then(|r| self.prove(r));
+                            if let Some(proof) = proof {
+                                let proof = Message::text(proof.encode());
+                                timeout(CONNECT, socket.send(proof)).await??;
+                            }
+                        }
+                        _ => {}
                     }
                 }
                 _ = ping.tick() => {
@@ -431,7 +453,7 @@ impl Session {
         }
     }
 
-    async fn handle(&self, message: ToNode) -> anyhow::Result<Result<(), Closed>> {
+    async fn handle(&mut self, message: ToNode) -> anyhow::Result<Result<(), Closed>> {
         let event = match message {
             ToNode::Present(peer) => CarrierEvent::Presence(self.carrier, Presence::Online(peer)),
             ToNode::Gone(peer) => CarrierEvent::Presence(self.carrier, Presence::Offline(peer)),
@@ -441,11 +463,45 @@ impl Session {
                 bytes,
             },
             // it sends others before they end
-            ToNode::Relay { credentials, .. } => CarrierEvent::Relay(self.url.clone(), credentials),
+            ToNode::Relay { credentials, .. } => {
+                self.no_relay = None;
+                CarrierEvent::Relay(self.url.clone(), credentials)
+            }
             ToNode::Refused(reason) => return Err(refused(&reason)),
             ToNode::Challenge(_) => anyhow::bail!("challenged twice"),
         };
         Ok(self.events.send(event).await.map_err(|_| Closed))
+    }
+
+    async fn ask_for_relay<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<()>
+    where
+        WebSocketStream<S>: Socket,
+    {
+        let has_proof = self.me.chain.borrow_and_update().is_some();
+        if has_proof {
+            let ask = Message::text(RelayRequest::Ask.encode());
+            timeout(CONNECT, socket.send(ask)).await??;
+        }
+        Ok(())
+    }
+
+    /// This node's certificates go to servers that relay for members, and to no others.
+    fn prove(&mut self, reply: RelayReply) -> Option<RelayRequest> {
+        match reply {
+            RelayReply::Prove(key) => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed).ok()?;
+                let chain = self.me.chain.borrow();
+                prove(chain.as_ref()?, &key, &mut Random::new(seed))
+            }
+            RelayReply::Refused(reason) => {
+                if self.no_relay.as_ref() != Some(&reason) {
+                    tracing::warn!("signalling server {} gives no relay: {reason}", self.url);
+                    self.no_relay = Some(reason);
+                }
+                None
+            }
+        }
     }
 
     async fn report(&self, presence: Presence) -> Result<(), Closed> {

@@ -8,6 +8,7 @@ mod carrier;
 mod carriers;
 pub mod client;
 mod lan;
+mod peer_filter;
 mod ranking;
 mod relay;
 pub mod relay_stream;

@@ -5,22 +5,28 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use lcroute_overlay::server::ToNode;
+use lcroute_overlay::proof::{NotProven, ProofKey};
+use lcroute_overlay::server::{Room, ToNode};
 use lcroute_webrtc::relay::{
-    AllocationId, Client, Framer, IsOwn, RelayConfig, RelayOutput, RelayServer,
+    AllocationId, Client, Framer, HasAddress, RelayConfig, RelayOutput, RelayServer, charged,
 };
+use librecast::bucket::{Rate, TokenBucket};
+use librecast::events::LogLimit;
 use librecast::id::PeerId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
+
+use crate::peer_filter;
 
 /// Longest datagram in bytes.
 const MAX_DATAGRAM: usize = 10_000;
@@ -33,10 +39,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a busy relay tells what it does.
 const REPORT: Duration = Duration::from_secs(300);
 
+/// STUN answers a second and at once: they are longer than a request, whose source may be forged (chosen: 5 Mbit/s).
+const STUN_ANSWERS: Rate = Rate::per_second(10_000, 10_000);
+
 /// How a server relays.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RelaySettings {
-    /// Whether peers may have private addresses.
+    /// Whether it relays for everybody who is registered, and asks for no proof of membership.
+    pub open: bool,
+    /// Whether peers may have private addresses, or be near.
     pub private: bool,
     /// Bits a second of one node, both directions together.
     pub rate: u64,
@@ -44,6 +55,14 @@ pub struct RelaySettings {
     pub rate_total: u64,
     /// Public addresses of this host, where a NAT stands before it: one of each family counts.
     pub addresses: Vec<IpAddr>,
+    /// Whether this host reaches an address without a router.
+    pub is_near: HasAddress,
+}
+
+impl fmt::Debug for RelaySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelaySettings").finish_non_exhaustive()
+    }
 }
 
 /// The relay of a running server.
@@ -52,6 +71,9 @@ pub(crate) struct Relay {
     udp: Arc<UdpSocket>,
     dual: bool,
     addresses: Vec<IpAddr>,
+    rate: u64,
+    /// What members prove their membership to; none: the relay is open.
+    proof: Option<ProofKey>,
     state: Mutex<State>,
 }
 
@@ -62,6 +84,7 @@ struct State {
     streams: HashMap<u64, mpsc::Sender<Bytes>>,
     next_stream: u64,
     told: (Instant, u64),
+    log_limit: LogLimit,
 }
 
 #[derive(Debug)]
@@ -83,42 +106,65 @@ impl Relay {
         udp: Arc<UdpSocket>,
         most: usize,
     ) -> io::Result<Arc<Self>> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        let (mut secret, mut seed) = ([0; 32], [0; 32]);
+        for random in [&mut secret, &mut seed] {
+            getrandom::fill(random).map_err(io::Error::other)?;
+        }
         let addresses = settings.addresses;
-        let mut config = RelayConfig::new(secret, is_own(addresses.clone()));
+        let mut config = RelayConfig::new(secret, is_own(addresses.clone()), settings.is_near);
         config.private = settings.private;
         config.rate = settings.rate;
         config.rate_total = settings.rate_total;
         config.allocations = config.allocations.min(most);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = Instant::now();
-        let unix = unix.unwrap_or_default().as_secs();
-        let core = RelayServer::new(config, now.into_std(), unix);
+        let core = RelayServer::new(config, now.into_std(), unix_now());
         let core = core.ok_or_else(|| io::Error::other("no cryptography"))?;
         Ok(Arc::new(Self {
             dual: udp.local_addr()?.is_ipv6(),
             udp,
             addresses,
+            rate: settings.rate,
+            proof: (!settings.open).then(|| ProofKey::new(seed)),
             state: Mutex::new(State {
                 core,
                 sockets: HashMap::new(),
                 streams: HashMap::new(),
                 next_stream: 0,
                 told: (now, 0),
+                log_limit: LogLimit::default(),
             }),
         }))
     }
 
-    /// What a registered node gets: always under the same name, so that its bounds stay one node's.
-    pub(crate) fn offer(&self, peer: &PeerId) -> (ToNode, Duration) {
+    /// What a node is to seal its certificates to; none: the relay is open.
+    pub(crate) fn asks_for_proof(&self) -> Option<[u8; 32]> {
+        self.proof.as_ref().map(ProofKey::public)
+    }
+
+    /// Whether a registered node is a member of its room's network.
+    pub(crate) fn check(&self, sealed: &[u8], node: (&PeerId, &Room)) -> Result<(), NotProven> {
+        let proof = self.proof.as_ref();
+        proof.map_or(Ok(()), |key| key.check(sealed, node, unix_now()))
+    }
+
+    /// What a node gets that is registered in a room: always under the same name, so that its bounds stay one node's.
+    pub(crate) fn offer(&self, peer: &PeerId, room: &Room) -> (ToNode, Duration) {
         let now = Instant::now().into_std();
-        let (credentials, lifetime) = self.locked().core.mint(peer.public_key(), now);
+        let core = &self.locked().core;
+        let (credentials, lifetime) = core.mint(peer.public_key(), &room.0, now);
         let message = ToNode::Relay {
             lifetime,
             credentials,
         };
         (message, Duration::from_secs(lifetime.into()))
+    }
+
+    /// Says something of a client: clients that keep trying cannot fill the log.
+    pub(crate) fn log(&self, what: &fmt::Arguments<'_>) {
+        let now = Instant::now().into_std();
+        if let Some(left_out) = self.locked().log_limit.admit(now) {
+            tracing::info!(left_out, "{what}");
+        }
     }
 
     /// Looks after times.
@@ -162,12 +208,13 @@ impl Relay {
     }
 
     /// Lets something happen, and does what follows; nothing of it waits.
-    fn with_core(self: &Arc<Self>, change: impl FnOnce(&mut RelayServer)) {
+    fn with_core<T>(self: &Arc<Self>, change: impl FnOnce(&mut RelayServer) -> T) -> T {
         let mut state = self.locked();
-        change(&mut state.core);
+        let changed = change(&mut state.core);
         while let Some(output) = state.core.poll_output() {
             self.obey(output, &mut state);
         }
+        changed
     }
 
     fn obey(self: &Arc<Self>, output: RelayOutput, state: &mut State) {
@@ -199,11 +246,15 @@ impl Relay {
                                 let received = reading.recv_from(&mut buffer).await;
                                 let Some(relay) = relay.upgrade() else { return };
                                 // errors are those of single datagrams
-                                if let Ok((n, from)) = received {
-                                    let now = Instant::now().into_std();
-                                    relay.with_core(|core| {
-                                        core.handle_peer(allocation, from, &buffer[..n], now);
-                                    });
+                                let Ok((n, from)) = received else { continue };
+                                let now = Instant::now().into_std();
+                                let ready_at = relay.with_core(|core| {
+                                    core.handle_peer(allocation, from, &buffer[..n], now);
+                                    core.ready_at(allocation, now)
+                                });
+                                drop(relay);
+                                if ready_at > now {
+                                    sleep_until(ready_at.into()).await;
                                 }
                             }
                         });
@@ -213,6 +264,13 @@ impl Relay {
                     Err(e) => tracing::debug!("no socket for an allocation: {e}"),
                 }
                 state.core.handle_opened(allocation, told);
+            }
+            RelayOutput::Permit { allocation, peers } => {
+                if let Some(opened) = state.sockets.get(&allocation)
+                    && let Err(e) = peer_filter::permit(&opened.socket, &peers)
+                {
+                    tracing::debug!("filter of a relayed address: {e}");
+                }
             }
             RelayOutput::ToPeer {
                 allocation,
@@ -257,7 +315,9 @@ impl Relay {
         if let Some(ip) = self.addresses.iter().find(|ip| ip.is_ipv6() == ipv6) {
             told.set_ip(*ip);
         }
-        Ok((Arc::new(UdpSocket::from_std(socket)?), told))
+        let socket = UdpSocket::from_std(socket)?;
+        peer_filter::permit(&socket, &[])?;
+        Ok((Arc::new(socket), told))
     }
 
     /// Serves a stream whose first byte says that it speaks TURN, until it ends.
@@ -272,21 +332,27 @@ impl Relay {
         let mut waiting = Vec::with_capacity(WRITE_BATCH);
         let mut tick = interval(PATIENCE);
         tick.reset();
+        // what comes faster waits in the client's host
+        let mut bucket = self.stream_bucket();
+        let mut ready_at = Instant::now();
         loop {
             tokio::select! {
-                n = read.read_buf(&mut received) => {
+                n = read.read_buf(&mut received), if ready_at <= Instant::now() => {
                     if n? == 0 {
                         return Ok(());
                     }
                     framer.push(&received);
                     received.clear();
                     while let Some(frame) = framer.poll_frame()? {
+                        bucket.spend(charged(frame.len()) as u64, Instant::now().into_std());
                         match lcroute_webrtc::respond(&frame, address) {
                             Some(answer) => timeout(PATIENCE, write.write_all(&answer)).await??,
                             None => self.handle(entered.client, &frame),
                         }
                     }
+                    ready_at = bucket.ready_at().into();
                 }
+                () = sleep_until(ready_at), if ready_at > Instant::now() => {}
                 n = queue.recv_many(&mut waiting, WRITE_BATCH) => {
                     anyhow::ensure!(n > 0, "the server ends");
                     let all = waiting.concat();
@@ -300,6 +366,12 @@ impl Relay {
                 }
             }
         }
+    }
+
+    fn stream_bucket(&self) -> TokenBucket {
+        let now = Instant::now().into_std();
+        // a quarter of a second, as a user's
+        TokenBucket::new(self.rate, (self.rate / 32).max(16 << 10), now)
     }
 
     fn enter(self: &Arc<Self>, address: SocketAddr) -> (Entered, mpsc::Receiver<Bytes>) {
@@ -333,8 +405,13 @@ impl Drop for Entered {
 }
 
 /// Only an address of this host can be bound.
-fn is_own(addresses: Vec<IpAddr>) -> IsOwn {
+fn is_own(addresses: Vec<IpAddr>) -> HasAddress {
     Arc::new(move |ip| addresses.contains(&ip) || std::net::UdpSocket::bind((ip, 0)).is_ok())
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// The server's UDP port: STUN, and what is the relay's.
@@ -344,13 +421,16 @@ pub(crate) async fn serve_udp(udp: Arc<UdpSocket>, relay: Option<Arc<Relay>>) {
         tasks.spawn(Arc::clone(relay).run());
     }
     let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut answers = TokenBucket::of(STUN_ANSWERS, Instant::now().into_std());
     loop {
         match udp.recv_from(&mut buffer).await {
             Ok((n, from)) => {
                 let plain = SocketAddr::new(from.ip().to_canonical(), from.port());
                 if let Some(response) = lcroute_webrtc::respond(&buffer[..n], plain) {
                     // STUN asks again
-                    let _ = udp.try_send_to(&response, from);
+                    if answers.take(1, Instant::now().into_std()) {
+                        let _ = udp.try_send_to(&response, from);
+                    }
                 } else if let Some(relay) = &relay {
                     relay.handle_datagram(plain, &buffer[..n]);
                 }

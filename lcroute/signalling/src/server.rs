@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use lcroute_overlay::proof::{RelayReply, RelayRequest};
 use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
 use lcroute_overlay::{Site, SiteSize};
 use lcroute_webrtc::relay::is_relay_stream;
@@ -52,6 +53,9 @@ const ALL_ARRIVALS_A_SECOND: u64 = 512;
 const ALL_ARRIVALS: Rate = Rate::per_second(ALL_ARRIVALS_A_SECOND, 2_048);
 /// What comes too fast waits so long at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
+/// Proofs of membership of one connection: that of the beginning, those of renewed certificates, and one for each renewal of
+/// credentials.
+const PROOFS: Rate = Rate::every(Duration::from_secs(60), 3);
 /// Sites whose arrivals are counted before those that rest are forgotten: as many as can be within the longest wait and
 /// the time in which a bucket fills.
 const MAX_ARRIVALS: usize = 32_768;
@@ -500,7 +504,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
     seat: &mut Seat<'_>,
     relay: Option<&Arc<Relay>>,
 ) -> anyhow::Result<()> {
-    let mut offer_at = relay.map(|_| Instant::now());
+    let mut offer = relay.map(|relay| Offer::new(relay, seat));
     let mut ping = tokio::time::interval(PING_INTERVAL);
     let mut received_at = Instant::now();
     let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, received_at.into_std());
@@ -517,6 +521,12 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
                 bucket.spend(message.len() as u64, received_at.into_std());
                 match message {
                     Message::Binary(bytes) => seat.forward(ToServer::decode(&bytes)?)?,
+                    Message::Text(text) => {
+                        let answer = offer.as_mut().and_then(|offer| offer.answer(&text));
+                        if let Some(answer) = answer {
+                            timeout(HANDSHAKE, socket.send(answer)).await??;
+                        }
+                    }
                     Message::Close(_) => return Ok(()),
                     _ => {}
                 }
@@ -526,15 +536,91 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
                 if received_at.elapsed() > SILENCE {
                     anyhow::bail!("silent for {SILENCE:?}");
                 }
-                if let (Some(relay), true) = (relay, offer_at.is_some_and(|at| at <= Instant::now())) {
-                    let (offer, lifetime) = relay.offer(&seat.peer);
-                    offer_at = Some(Instant::now() + lifetime / 2);
-                    timeout(HANDSHAKE, socket.send(Message::binary(offer.encode()))).await??;
+                if let Some(message) = offer.as_mut().and_then(Offer::due) {
+                    timeout(HANDSHAKE, socket.send(message)).await??;
                 }
                 timeout(HANDSHAKE, socket.send(Message::Ping(Bytes::new()))).await??;
             }
         }
     }
+}
+
+/// How it stands with a client and the relay.
+struct Offer<'a> {
+    relay: &'a Arc<Relay>,
+    peer: PeerId,
+    room: Room,
+    /// When the client is offered credentials, or asked for a proof again.
+    at: Option<Instant>,
+    /// Proofs cost signatures.
+    proofs: TokenBucket,
+    /// Until when a client that knows of proofs has asked.
+    asks_by: Option<Instant>,
+}
+
+impl<'a> Offer<'a> {
+    fn new(relay: &'a Arc<Relay>, seat: &Seat<'_>) -> Self {
+        let now = Instant::now();
+        let is_open = relay.asks_for_proof().is_none();
+        Self {
+            relay,
+            peer: seat.peer,
+            room: seat.room,
+            at: is_open.then_some(now),
+            proofs: TokenBucket::of(PROOFS, now.into_std()),
+            asks_by: (!is_open).then_some(now + HANDSHAKE),
+        }
+    }
+
+    /// What a client is told now and then.
+    fn due(&mut self) -> Option<Message> {
+        let now = Instant::now();
+        if self.asks_by.take_if(|by| *by <= now).is_some() {
+            let peer = self.peer;
+            self.relay.log(&format_args!(
+                "{peer} gets no relay: it does not ask for one as members do (an older version, or [relay] ask = false)"
+            ));
+        }
+        self.at.take_if(|at| *at <= now)?;
+        match self.relay.asks_for_proof() {
+            Some(key) => Some(text(&RelayReply::Prove(key))),
+            None => Some(self.credentials()),
+        }
+    }
+
+    /// What a client's word is answered with.
+    fn answer(&mut self, word: &str) -> Option<Message> {
+        let key = self.relay.asks_for_proof()?;
+        match RelayRequest::decode(word)? {
+            RelayRequest::Ask => {
+                self.asks_by = None;
+                Some(text(&RelayReply::Prove(key)))
+            }
+            RelayRequest::Proof(sealed) => {
+                if !self.proofs.take(1, Instant::now().into_std()) {
+                    return None;
+                }
+                match self.relay.check(&sealed, (&self.peer, &self.room)) {
+                    Ok(()) => Some(self.credentials()),
+                    Err(why) => {
+                        let peer = self.peer;
+                        self.relay.log(&format_args!("{peer} gets no relay: {why}"));
+                        Some(text(&RelayReply::Refused(why.to_string())))
+                    }
+                }
+            }
+        }
+    }
+
+    fn credentials(&mut self) -> Message {
+        let (offer, lifetime) = self.relay.offer(&self.peer, &self.room);
+        self.at = Some(Instant::now() + lifetime / 2);
+        Message::binary(offer.encode())
+    }
+}
+
+fn text(reply: &RelayReply) -> Message {
+    Message::text(reply.encode())
 }
 
 /// Never an empty list.

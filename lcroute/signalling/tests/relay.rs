@@ -4,13 +4,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use lcroute_overlay::server::RelayCredentials;
 use lcroute_signalling::server::{RelaySettings, Server};
 use lcroute_signalling::{CarrierEvent, Carriers};
 use lcroute_webrtc::relay::{Framer, mint};
+use librecast::cert::{Chain, Grant};
 use librecast::id::SecretKey;
 use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
@@ -23,25 +24,56 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn start(relay: bool) -> SocketAddr {
-    let settings = RelaySettings {
+    start_with(relay.then(settings)).await
+}
+
+fn settings() -> RelaySettings {
+    RelaySettings {
+        open: false,
         private: false,
         rate: 20_000_000,
         rate_total: 200_000_000,
         addresses: Vec::new(),
-    };
+        is_near: Arc::new(|_| false),
+    }
+}
+
+async fn start_with(relay: Option<RelaySettings>) -> SocketAddr {
     let server = Server::bind("[::]:0".parse().unwrap(), None).await.unwrap();
-    let server = server.with_relay(relay.then_some(settings));
+    let server = server.with_relay(relay);
     let port = server.local_addr().unwrap().port();
     tokio::spawn(server.run(std::future::pending()));
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// What a node that registers is offered.
+/// What a member that registers is offered.
 async fn offered(server: SocketAddr) -> Option<RelayCredentials> {
-    let network = SecretKey::generate().peer_id();
+    let (network, key) = (SecretKey::generate(), SecretKey::generate());
+    let chain = chain(&network, &key, now() + 60);
+    offered_to(server, &network, key, Some(chain)).await
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+fn chain(network: &SecretKey, node: &SecretKey, not_after: u64) -> Chain {
+    let issuer = SecretKey::generate();
+    let grant = Grant::new("node", (0, not_after));
+    let node = (node.peer_id(), grant.clone());
+    Chain::sign(network, (&issuer, grant), node).unwrap()
+}
+
+async fn offered_to(
+    server: SocketAddr,
+    network: &SecretKey,
+    key: SecretKey,
+    chain: Option<Chain>,
+) -> Option<RelayCredentials> {
     let (sender, mut events) = mpsc::channel(64);
-    let key = Arc::new(SecretKey::generate());
-    let mut carriers = Carriers::new(key, network, sender);
+    let mut carriers = Carriers::new(Arc::new(key), network.peer_id(), sender);
+    carriers.set_chain(chain);
     carriers.set_servers(&[format!("ws://{server}")], None);
     let offer = async {
         loop {
@@ -205,6 +237,49 @@ async fn who_is_not_registered_gets_nothing() {
         let mut node = Node::new(server, tcp, forged.clone()).await;
         assert_eq!(node.allocate().await, None);
     }
+}
+
+#[tokio::test]
+async fn only_members_of_the_rooms_network_get_credentials_unless_the_relay_is_open() {
+    let [network, other] = [SecretKey::generate(), SecretKey::generate()];
+    let relay = RelaySettings {
+        open: true,
+        ..settings()
+    };
+    let open = start_with(Some(relay)).await;
+    let closed = start(true).await;
+    for (by, until, is_member) in [
+        (None, 0, false),
+        (Some(&other), now() + 60, false),
+        (Some(&network), now() - 2 * 86_400, false),
+        (Some(&network), now() + 60, true),
+    ] {
+        for (server, expected) in [(open, true), (closed, is_member)] {
+            let key = SecretKey::generate();
+            let chain = by.map(|by| chain(by, &key, until));
+            let offered = offered_to(server, &network, key, chain).await;
+            assert_eq!(offered.is_some(), expected, "until {until}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_were_renewed_are_shown_again() {
+    let server = start(true).await;
+    let [network, key] = [SecretKey::generate(), SecretKey::generate()];
+    let [expired, renewed] = [now() - 2 * 86_400, now() + 60].map(|at| chain(&network, &key, at));
+    let (sender, mut events) = mpsc::channel(64);
+    let mut carriers = Carriers::new(Arc::new(key), network.peer_id(), sender);
+    carriers.set_chain(Some(expired));
+    carriers.set_servers(&[format!("ws://{server}")], None);
+    let offered = async |events: &mut mpsc::Receiver<CarrierEvent>, patience| {
+        let offer =
+            async { while !matches!(events.recv().await, Some(CarrierEvent::Relay(..))) {} };
+        timeout(patience, offer).await.is_ok()
+    };
+    assert!(!offered(&mut events, Duration::from_secs(1)).await);
+    carriers.set_chain(Some(renewed));
+    assert!(offered(&mut events, DEADLINE).await);
 }
 
 #[tokio::test]

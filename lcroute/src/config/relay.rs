@@ -3,9 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lcroute_signalling::server::RelaySettings;
+use lcroute_webrtc::relay::HasAddress;
 use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::netlink;
 
 /// Default port of TURN, and of TURN over TLS.
 const PORTS: (u16, u16) = (3_478, 5_349);
@@ -16,7 +20,9 @@ const PORTS: (u16, u16) = (3_478, 5_349);
 pub struct Relay {
     /// Whether a signalling server relays, too.
     pub serve: bool,
-    /// Whether it relays to private addresses.
+    /// Whether it relays for whoever is registered, member or not.
+    pub open: bool,
+    /// Whether it relays to private addresses, and to those that the host reaches without a router.
     pub private: bool,
     /// What one node may send and get, in bits a second.
     #[serde(deserialize_with = "rate")]
@@ -26,6 +32,8 @@ pub struct Relay {
     pub rate_total: u64,
     /// Public addresses of this host, where a NAT stands before it.
     pub addresses: Vec<IpAddr>,
+    /// Whether to ask signalling servers for their relay: they see this node's certificates then.
+    pub ask: bool,
     /// Relays to use beside those of the signalling servers.
     #[serde(deserialize_with = "urls")]
     pub turn: Vec<TurnUrl>,
@@ -41,10 +49,12 @@ impl Default for Relay {
     fn default() -> Self {
         Self {
             serve: true,
+            open: false,
             private: false,
             rate: 20_000_000,
             rate_total: 200_000_000,
             addresses: Vec::new(),
+            ask: true,
             turn: Vec::new(),
             user: None,
             password_file: None,
@@ -58,11 +68,27 @@ impl Relay {
     #[must_use]
     pub fn served(&self) -> Option<RelaySettings> {
         self.serve.then(|| RelaySettings {
+            open: self.open,
             private: self.private,
             rate: self.rate,
             rate_total: self.rate_total,
             addresses: self.addresses.clone(),
+            is_near: self.is_near(),
         })
+    }
+
+    /// What the host's interfaces reach. Where the kernel does not say so, all is near: the relay sends to nobody.
+    fn is_near(&self) -> HasAddress {
+        if self.private {
+            return Arc::new(|_| false);
+        }
+        match netlink::Near::open() {
+            Ok(near) => Arc::new(move |ip| near.contains(ip)),
+            Err(e) => {
+                tracing::error!("the relay sends to nobody: prefixes of this host: {e}");
+                Arc::new(|_| true)
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod gateway;
 mod host;
 mod look;
 mod monitor;
+mod near;
 mod request;
 
 pub(crate) use gateway::is_behind_nat;
@@ -14,4 +15,5 @@ pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
 pub use look::{Interface, interfaces, on_link_prefixes, route_to};
 pub use monitor::Monitor;
+pub use near::Near;
 pub(crate) use request::Connection;

@@ -11,10 +11,7 @@ use crate::world;
 /// Two members of a network whose signalling server relays; not started.
 fn relayed(lab: &Lab, hosts: Vec<Host>) -> Result<Network> {
     let mut network = lab.network(hosts)?;
-    let server = &mut network.signalling;
-    server.kill()?;
-    server.args.clear();
-    server.start()?;
+    network.signalling.restart_with_relay()?;
     Ok(network)
 }
 

@@ -25,6 +25,8 @@ pub enum Command {
     Close(LinkId),
     /// Send to a signalling server.
     Server(u32, Vec<u8>),
+    /// Say a word to a signalling server.
+    ServerText(u32, String),
     /// A signalling server closes the connection, and says why.
     ServerRefused(u32, String),
     /// The relay on a signalling server's port may be used, for so many seconds.
@@ -77,6 +79,7 @@ impl Command {
                 (11, 0, bytes)
             }
             Self::Keep => (12, 0, Vec::new()),
+            Self::ServerText(server, word) => (13, server, word.into_bytes()),
         }
     }
 }

@@ -10,6 +10,7 @@ use lcroute_engine::Limits;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::view::{Network, View};
 use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses};
+use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::cert::{GroupPrefix, Member};
@@ -50,6 +51,7 @@ pub struct PageMember {
     commands: VecDeque<Command>,
     next_round_trips: Instant,
     pings: Vec<(PingId, LinkId)>,
+    random: Random,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +146,7 @@ impl PageMember {
             commands: VecDeque::from([Command::Keep]),
             next_round_trips: now,
             pings: Vec::new(),
+            random,
             visit,
         };
         member.settle(now);
@@ -234,6 +237,8 @@ impl PageMember {
                 let register = ToServer::register(&self.visit.key, self.room, &challenge);
                 let register = Command::Server(number, register.encode());
                 self.commands.push_back(register);
+                let ask = RelayRequest::Ask.encode();
+                self.commands.push_back(Command::ServerText(number, ask));
                 (server.is_connected, server.refused) = (true, None);
                 let up = Presence::CarrierUp;
                 self.node.handle_presence(carrier, up, now);
@@ -267,6 +272,18 @@ impl PageMember {
                 let refused = Command::ServerRefused(number, why);
                 self.commands.push_back(refused);
             }
+        }
+        self.settle(now);
+    }
+
+    /// A word of a server about its relay: one for members asks for this page's certificates.
+    pub fn handle_server_text(&mut self, number: u32, word: &str, now: Instant) {
+        if (number as usize) < self.servers.len()
+            && let Some(RelayReply::Prove(key)) = RelayReply::decode(word)
+            && let Some(proof) = prove(&self.visit.chain, &key, &mut self.random)
+        {
+            let proof = Command::ServerText(number, proof.encode());
+            self.commands.push_back(proof);
         }
         self.settle(now);
     }

@@ -172,6 +172,15 @@ pub extern "C" fn node_server_message(now: f64, number: u32) {
     member(|member, message| member.handle_server_message(number, &message, at(now)));
 }
 
+/// A word of a server.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_server_text(now: f64, number: u32) {
+    member(|member, word| {
+        let word = String::from_utf8_lossy(&word);
+        member.handle_server_text(number, &word, at(now));
+    });
+}
+
 /// A connection's local description: an SDP.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_described(now: f64, link: u32) {

@@ -6,12 +6,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_overlay::server::{ToNode, ToServer};
+use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest};
+use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_web_node::command::Command;
 use lcroute_web_node::connections::Channel;
 use lcroute_web_node::member::PageMember;
 use librecast::cert::{Certificate, Grant, Kind, Token};
-use librecast::id::{LinkId, SecretKey};
+use librecast::id::{LinkId, PeerId, SecretKey};
 use serde_json::{Value, json};
 
 const UNIX: u64 = 1_800_000_000;
@@ -268,10 +269,44 @@ fn what_is_no_good_token_is_said_in_plain_words() {
 }
 
 #[test]
+fn a_page_proves_its_membership_to_a_server_that_relays_for_members() {
+    let token = token(UNIX + 50_000);
+    let mut member = start(Some(&token), None, 1).unwrap();
+    let (now, server) = (Instant::now(), ProofKey::new([7; 32]));
+    let mut told = |change: &mut dyn FnMut(&mut PageMember)| {
+        change(&mut member);
+        let commands = std::iter::from_fn(|| member.poll_command());
+        let requests = commands.filter_map(|command| match command {
+            Command::ServerText(0, word) => RelayRequest::decode(&word),
+            _ => None,
+        });
+        requests.collect::<Vec<_>>()
+    };
+    let challenge = ToNode::Challenge([9; 32]).encode();
+    let asked = told(&mut |page| page.handle_server_message(0, &challenge, now));
+    assert_eq!(asked, [RelayRequest::Ask]);
+    let prove = RelayReply::Prove(server.public()).encode();
+    let proof = told(&mut |page| page.handle_server_text(0, &prove, now));
+    let [RelayRequest::Proof(sealed)] = &proof[..] else {
+        panic!("{proof:?}");
+    };
+    let of_server_7 = told(&mut |page| page.handle_server_text(7, &prove, now));
+    assert!(of_server_7.is_empty());
+    let status: Value = serde_json::from_str(&member.status(now)).unwrap();
+    let peer: PeerId = status["peer_id"].as_str().unwrap().parse().unwrap();
+    let network = status["network_id"].as_str().unwrap().parse().unwrap();
+    let proven = server.check(sealed, (&peer, &Room::of(&network)), UNIX);
+    assert_eq!(proven, Ok(()));
+}
+
+#[test]
 fn whatever_a_server_sends_is_taken_or_refused() {
     let token = token(UNIX + 50_000);
     let mut member = start(Some(&token), None, 1).unwrap();
     let now = Instant::now();
+    for word in ["", "prove", "prove !", "no-relay \u{1b}[2J", "later"] {
+        member.handle_server_text(0, word, now);
+    }
     for message in [&b""[..], b"\x01", b"\x06garbage", &[255; 300]] {
         member.handle_server_message(0, message, now);
         member.handle_server_message(7, message, now);

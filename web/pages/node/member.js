@@ -224,7 +224,11 @@ export class Member {
         socket.addEventListener("message", ({ data }) => {
             server.pause = BACKOFF[0];
             server.problem = null;
-            this.into("serverMessage", number, new Uint8Array(typeof data === "string" ? 0 : data));
+            if (typeof data === "string") {
+                this.into("serverText", number, data);
+            } else {
+                this.into("serverMessage", number, new Uint8Array(data));
+            }
         });
         socket.addEventListener("close", () => {
             clearTimeout(slow);
@@ -241,6 +245,10 @@ export class Member {
         if (socket?.readyState === WebSocket.OPEN) {
             socket.send(bytes);
         }
+    }
+
+    serverText(number, word) {
+        this.server(number, decoder.decode(word));
     }
 
     refused(number, why) {

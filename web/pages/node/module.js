@@ -4,7 +4,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** What the module asks for, by number. */
-export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep"];
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText"];
 
 const now = () => performance.now();
 
@@ -85,6 +85,11 @@ export class Module {
     serverMessage(number, bytes) {
         this.put(bytes);
         this.call.node_server_message(now(), number);
+    }
+
+    serverText(number, word) {
+        this.put(word);
+        this.call.node_server_text(now(), number);
     }
 
     described(link, sdp) {

@@ -9,6 +9,8 @@ mod client;
 mod credentials;
 mod framing;
 mod message;
+mod peers;
+mod quota;
 mod server;
 
 pub(crate) use client::{Change, Relays};
@@ -16,4 +18,7 @@ pub use client::{RelayOffer, RelayStatus, StreamCommand, StreamEvent};
 pub use credentials::mint;
 pub use framing::{BadFrame, Framer, is_relay_stream};
 pub use message::{is_relay_answer, relay_probe};
-pub use server::{AllocationId, Client, IsOwn, RelayConfig, RelayDrop, RelayOutput, RelayServer};
+pub use quota::charged;
+pub use server::{
+    AllocationId, Client, HasAddress, RelayConfig, RelayDrop, RelayOutput, RelayServer,
+};

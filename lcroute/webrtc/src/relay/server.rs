@@ -9,14 +9,14 @@
 //! What goes from one relayed address to another never leaves: it goes from client to client, through no firewall. Nothing
 //! is sent to any other port of the relay's own addresses.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use bytes::Bytes;
-use librecast::bucket::TokenBucket;
+use librecast::bucket::{Rate, TokenBucket};
 use librecast::drop_reasons;
 use librecast::drops::Drops;
 use librecast::time::{Duration, Instant};
@@ -38,6 +38,8 @@ use rtc::stun::message::{
 use super::credentials::{mint, name_of, password, pseudonym};
 use super::framing::CHANNELS;
 use super::message::{Address, Raw, parse, peers, text, word};
+use super::peers::may_relay;
+use super::quota::{Payer, Quota};
 use crate::stun::{build, guarded};
 use lcroute_overlay::server::RelayCredentials;
 
@@ -54,25 +56,24 @@ const NONCE: u64 = 3_600;
 const NONCE_TAG: usize = 8;
 /// How often what has ended is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// What one user may send at once beyond its rate: so much time of it.
-const BURST: Duration = Duration::from_millis(250);
-/// An address may send as much as so many users.
-const ADDRESS_SHARE: u64 = 4;
+/// Refusals a second by UDP of who has no credentials: they are longer than the request, whose source may be forged (chosen: some
+/// 5 Mbit/s). A stream serves who gets none.
+const REFUSALS: Rate = Rate::per_second(4_000, 4_000);
 
 drop_reasons! {
     /// Why a relay did not relay.
     pub enum RelayDrop {
         /// A request to the relay with credentials that are wrong, or whose time has passed.
         Credentials = "relay_credentials",
-        /// A peer that a relay does not send to: an address of its own, of a host, of a group, or a private one.
+        /// A peer that a relay does not send to: an address of its own, of its site, of a host, of a group, or a private one.
         Forbidden = "relay_forbidden",
-        /// A message to the relay that cannot be read, or of no allocation.
+        /// A message to the relay that cannot be read, or of no allocation, or a packet without contents.
         Malformed = "relay_malformed",
         /// From or to a peer for which a client has asked no permission.
         NoPermission = "relay_no_permission",
-        /// More allocations, peers or channels than one user, or one address, may have.
+        /// More allocations, peers or channels than a user, a site or a network may have.
         Quota = "relay_quota",
-        /// Faster than a user, an address or all together may be.
+        /// Faster than a user, a site, a network or all together may be.
         Rate = "relay_rate",
         /// Behind a stream to a client that takes less than comes for it.
         StreamFull = "relay_stream_full",
@@ -84,9 +85,9 @@ drop_reasons! {
 pub struct RelayConfig {
     /// What credentials are made with.
     pub secret: [u8; 32],
-    /// Whether peers may have private addresses (RFC 1918, unique local, shared).
+    /// Whether peers may have private addresses (RFC 1918, unique local, shared, of laboratories), or be near.
     pub private: bool,
-    /// Bits a second of one user, both directions together.
+    /// Bits a second of one user with headers, both directions together.
     pub rate: u64,
     /// Bits a second of all.
     pub rate_total: u64,
@@ -94,21 +95,23 @@ pub struct RelayConfig {
     pub allocations: usize,
     /// Most allocations of one user.
     pub per_user: usize,
-    /// Most allocations from one IPv4 address, or IPv6 /64.
+    /// Most allocations from one IPv4 address, or IPv6 /64; of prefixes as [`lcroute_overlay::SiteSize::share`] says.
     pub per_address: usize,
     /// Most peers of one allocation.
     pub peers: usize,
     /// Whether an address is one of the relay's host.
-    pub is_own: IsOwn,
+    pub is_own: HasAddress,
+    /// Whether the relay's host reaches an address without a router: it is in a prefix of an interface.
+    pub is_near: HasAddress,
 }
 
-/// Says whether an address is one of this host.
-pub type IsOwn = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+/// Says whether an address is one of those.
+pub type HasAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl RelayConfig {
     /// The defaults.
     #[must_use]
-    pub fn new(secret: [u8; 32], is_own: IsOwn) -> Self {
+    pub fn new(secret: [u8; 32], is_own: HasAddress, is_near: HasAddress) -> Self {
         Self {
             secret,
             private: false,
@@ -119,6 +122,7 @@ impl RelayConfig {
             per_address: 64,
             peers: 256,
             is_own,
+            is_near,
         }
     }
 }
@@ -155,6 +159,13 @@ pub enum RelayOutput {
         /// IPv6, or IPv4.
         ipv6: bool,
     },
+    /// Only from these addresses, in order, does the allocation's socket take anything.
+    Permit {
+        /// Of this allocation.
+        allocation: AllocationId,
+        /// Peers.
+        peers: Vec<IpAddr>,
+    },
     /// Send from the allocation's socket.
     ToPeer {
         /// Of this allocation.
@@ -179,8 +190,8 @@ pub struct RelayServer {
     allocations: BTreeMap<AllocationId, Allocation>,
     clients: BTreeMap<Client, AllocationId>,
     relayed: BTreeMap<SocketAddr, AllocationId>,
-    used: BTreeMap<Payer, Use>,
-    all: TokenBucket,
+    quota: Quota,
+    refusals: TokenBucket,
     next: AllocationId,
     next_sweep: Instant,
     out: VecDeque<RelayOutput>,
@@ -191,7 +202,8 @@ pub struct RelayServer {
 #[derive(Debug)]
 struct Allocation {
     client: Client,
-    payers: [Payer; 2],
+    /// The user is the first.
+    payers: Vec<Payer>,
     key: Vec<u8>,
     relayed: Option<SocketAddr>,
     /// Of the request that made it: it may come again.
@@ -208,20 +220,6 @@ struct Permission {
     ends: Instant,
     /// An address of the relay's host: nothing there but other allocations.
     own: bool,
-}
-
-/// Whose bounds count.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Payer {
-    User(String),
-    Address(IpAddr),
-}
-
-#[derive(Debug)]
-struct Use {
-    allocations: usize,
-    bucket: TokenBucket,
-    full_at: Instant,
 }
 
 /// A request whose credentials were right.
@@ -262,8 +260,8 @@ impl RelayServer {
             allocations: BTreeMap::new(),
             clients: BTreeMap::new(),
             relayed: BTreeMap::new(),
-            used: BTreeMap::new(),
-            all: bucket(config.rate_total, now),
+            quota: Quota::new(&config, now),
+            refusals: TokenBucket::of(REFUSALS, now),
             next: 0,
             next_sweep: now + SWEEP,
             out: VecDeque::new(),
@@ -273,10 +271,12 @@ impl RelayServer {
         })
     }
 
-    /// Credentials for whom the server knows by `known_by`, and for how many seconds they are good.
+    /// Credentials for whom the server knows by `known_by`, of a network that it knows by `network`, and for how many seconds they are
+    /// good.
     #[must_use]
-    pub fn mint(&self, known_by: &[u8], now: Instant) -> (RelayCredentials, u32) {
-        let name = pseudonym(&self.config.secret, known_by);
+    pub fn mint(&self, known_by: &[u8], network: &[u8], now: Instant) -> (RelayCredentials, u32) {
+        let [network, node] = [network, known_by].map(|by| pseudonym(&self.config.secret, by));
+        let name = format!("{network}.{node}");
         let expires = self.unix(now) + CREDENTIALS;
         let minted = mint(&self.config.secret, &name, expires);
         (minted, CREDENTIALS as u32)
@@ -340,9 +340,20 @@ impl RelayServer {
         now: Instant,
     ) {
         self.now = self.now.max(now);
-        if self.pays(id, contents.len()) {
+        // a stranger uses up nothing
+        if !self.permits(id, from.ip()) {
+            return self.count(RelayDrop::NoPermission);
+        }
+        if self.pays(&[id], contents.len()) {
             self.send_to_client(id, from, contents);
         }
+    }
+
+    /// When the allocation's socket is worth a look again: what comes before is dropped, and the kernel does that for less.
+    #[must_use]
+    pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
+        let payers = self.allocations.get(&id).map(|a| &a.payers);
+        payers.map_or(now, |payers| self.quota.ready_at(payers.iter(), now))
     }
 
     /// Does what is due.
@@ -355,8 +366,12 @@ impl RelayServer {
         let ended = self.allocations.iter().filter(|(_, a)| a.ends <= now);
         let ended: Vec<_> = ended.map(|(id, _)| *id).collect();
         ended.into_iter().for_each(|id| self.end(id));
-        for allocation in self.allocations.values_mut() {
+        for (id, allocation) in &mut self.allocations {
+            let before = allocation.permissions.len();
             allocation.permissions.retain(|_, p| p.ends > now);
+            if allocation.permissions.len() < before {
+                self.out.push_back(allocation.permit(*id));
+            }
             let channels = &mut allocation.channels;
             allocation.by_peer.retain(|_, (number, ends)| {
                 if *ends <= now {
@@ -365,9 +380,7 @@ impl RelayServer {
                 *ends > now
             });
         }
-        // who leaves and comes again does not get its burst anew
-        let used = |usage: &Use| usage.allocations > 0 || usage.full_at > now;
-        self.used.retain(|_, usage| used(usage));
+        self.quota.forget(now);
     }
 
     /// When [`Self::handle_timeout`] is to be called.
@@ -411,8 +424,17 @@ impl RelayServer {
         let (method, transaction) = (message.typ.method, message.transaction_id);
         let (name, key) = match self.authenticate(client, &mut message) {
             Ok(known) => known,
-            Err(code) => return self.refuse(client, (method, transaction), code, None),
+            Err(code) => {
+                let is_answered = client.stream.is_some() || self.refusals.take(1, self.now);
+                return match is_answered {
+                    true => self.refuse(client, (method, transaction), code, None),
+                    false => self.count(RelayDrop::Rate),
+                };
+            }
         };
+        if !self.quota.ask(&name, &self.config, self.now) {
+            return self.count(RelayDrop::Rate);
+        }
         let request = Request {
             client,
             message,
@@ -491,25 +513,10 @@ impl RelayServer {
             Some(2) => true,
             Some(_) => return Err(Code::Family),
         };
-        let payers = [
-            Payer::User(request.name.clone()),
-            Payer::Address(site(client.address.ip())),
-        ];
-        let full = self.allocations.len() >= self.config.allocations;
-        let most = [self.config.per_user, self.config.per_address];
-        let used = |payer| self.used.get(payer).map_or(0, |used| used.allocations);
-        if full || payers.iter().zip(most).any(|(p, most)| used(p) >= most) {
+        let payers = Quota::payers(&request.name, client.address.ip());
+        let in_use = self.allocations.len();
+        if !self.quota.allocate(&payers, in_use, &self.config, self.now) {
             return Err(Code::Quota);
-        }
-        for (payer, rate) in payers.iter().zip([1, ADDRESS_SHARE]) {
-            let rate = (self.config.rate * rate).min(self.config.rate_total);
-            let fresh = || Use {
-                allocations: 0,
-                bucket: bucket(rate, self.now),
-                full_at: self.now,
-            };
-            let used = self.used.entry(payer.clone()).or_insert_with(fresh);
-            used.allocations += 1;
         }
         let id = self.next;
         self.next += 1;
@@ -607,21 +614,26 @@ impl RelayServer {
             return Err(Code::PeerFamily);
         }
         let config = &self.config;
-        let known = peers.iter().map(|peer| {
-            let ip = peer.ip();
+        let asked: BTreeSet<_> = peers.iter().map(SocketAddr::ip).collect();
+        let permissions = &mut allocation.permissions;
+        let new = asked.iter().filter(|ip| !permissions.contains_key(ip));
+        let new = new.count();
+        if permissions.len() + new > config.peers {
+            return Err(Code::Quota);
+        }
+        let known = asked.into_iter().map(|ip| {
             let own = (config.is_own)(ip);
-            (own || may_relay(ip, config.private)).then_some((ip, own))
+            let may = || may_relay(ip, config.private) && (config.private || !(config.is_near)(ip));
+            (own || may()).then_some((ip, own))
         });
         let known: Option<BTreeMap<_, _>> = known.collect();
         let known = known.ok_or(Code::Forbidden)?;
-        let permissions = &mut allocation.permissions;
-        let new = known.keys().filter(|ip| !permissions.contains_key(ip));
-        if permissions.len() + new.count() > config.peers {
-            return Err(Code::Quota);
-        }
         let ends = self.now + PERMISSION;
         let known = known.into_iter();
         permissions.extend(known.map(|(ip, own)| (ip, Permission { ends, own })));
+        if new > 0 {
+            self.out.push_back(allocation.permit(id));
+        }
         Ok(())
     }
 
@@ -659,11 +671,7 @@ impl RelayServer {
         if let Some(relayed) = allocation.relayed {
             self.relayed.remove(&relayed);
         }
-        for payer in &allocation.payers {
-            if let Some(used) = self.used.get_mut(payer) {
-                used.allocations = used.allocations.saturating_sub(1);
-            }
-        }
+        self.quota.end(&allocation.payers);
         self.out.push_back(RelayOutput::Close(id));
     }
 }
@@ -708,16 +716,19 @@ impl RelayServer {
         if to.port() == 0 || (permission.own && other.is_none()) {
             return self.count(RelayDrop::Forbidden);
         }
-        if !self.pays(id, contents.len()) {
+        if let Some(other) = other {
+            if !self.permits(other, relayed.ip()) {
+                return self.count(RelayDrop::NoPermission);
+            }
+            // it leaves the host once
+            if self.pays(&[id, other], contents.len()) {
+                self.send_to_client(other, relayed, contents);
+            }
             return;
         }
-        match other {
-            Some(other) => {
-                if self.pays(other, contents.len()) {
-                    self.send_to_client(other, relayed, contents);
-                }
-            }
-            None => self.out.push_back(RelayOutput::ToPeer {
+        match self.pays(&[id], contents.len()) {
+            false => {}
+            true => self.out.push_back(RelayOutput::ToPeer {
                 allocation: id,
                 to,
                 contents: Bytes::copy_from_slice(contents),
@@ -729,10 +740,6 @@ impl RelayServer {
         let Some(allocation) = self.allocations.get(&id) else {
             return;
         };
-        let permission = allocation.permissions.get(&from.ip());
-        if permission.is_none_or(|p| p.ends <= self.now) {
-            return self.count(RelayDrop::NoPermission);
-        }
         let client = allocation.client;
         let message = match allocation.by_peer.get(&from) {
             Some((number, ends)) if *ends > self.now => {
@@ -751,28 +758,27 @@ impl RelayServer {
         }
     }
 
-    /// Charges so many bytes; false if somebody has used up what there is.
-    fn pays(&mut self, id: AllocationId, bytes: usize) -> bool {
-        let Some(allocation) = self.allocations.get(&id) else {
+    fn permits(&self, id: AllocationId, peer: IpAddr) -> bool {
+        let allocation = self.allocations.get(&id);
+        let permission = allocation.and_then(|a| a.permissions.get(&peer));
+        permission.is_some_and(|p| p.ends > self.now)
+    }
+
+    /// Charges a packet to these allocations, and once to all; false if there is nothing to carry, or somebody has used up what
+    /// there is.
+    fn pays(&mut self, ids: &[AllocationId], contents: usize) -> bool {
+        if contents == 0 {
+            self.count(RelayDrop::Malformed);
             return false;
-        };
-        let (bytes, now) = (bytes as u64, self.now);
-        let ready = |payer| {
-            let used: Option<&Use> = self.used.get(payer);
-            used.is_some_and(|used| used.bucket.ready(now))
-        };
-        if !self.all.ready(now) || !allocation.payers.iter().all(ready) {
+        }
+        // two allocations of one site are one packet's
+        let payers = ids.iter().filter_map(|id| self.allocations.get(id));
+        let payers: BTreeSet<&Payer> = payers.flat_map(|a| &a.payers).collect();
+        if !self.quota.pay(payers.iter().copied(), contents, self.now) {
             self.count(RelayDrop::Rate);
             return false;
         }
-        self.all.spend(bytes, now);
-        for payer in &allocation.payers {
-            if let Some(used) = self.used.get_mut(payer) {
-                used.bucket.spend(bytes, now);
-                used.full_at = now + BURST * 2;
-            }
-        }
-        self.bytes += bytes;
+        self.bytes += contents as u64;
         true
     }
 }
@@ -869,6 +875,17 @@ impl fmt::Debug for RelayServer {
     }
 }
 
+impl Allocation {
+    /// Peers on this host are reached within the relay.
+    fn permit(&self, id: AllocationId) -> RelayOutput {
+        let outside = self.permissions.iter().filter(|(_, p)| !p.own);
+        RelayOutput::Permit {
+            allocation: id,
+            peers: outside.map(|(ip, _)| *ip).collect(),
+        }
+    }
+}
+
 impl Request {
     fn lifetime(&self) -> Duration {
         let asked = word(&self.message, ATTR_LIFETIME).unwrap_or(0);
@@ -927,40 +944,6 @@ fn nonce_words(period: u64, client: Client) -> Vec<u8> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn bucket(rate: u64, now: Instant) -> TokenBucket {
-    let burst = rate / 8 * BURST.as_millis() as u64 / 1_000;
-    TokenBucket::new(rate, burst.max(16 << 10), now)
-}
-
-/// An address of IPv4, or 64 bits of IPv6.
-fn site(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-/// Whether a relay may send to a peer with this address, that of another host.
-fn may_relay(ip: IpAddr, private: bool) -> bool {
-    let never = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
-    !never
-        && match ip {
-            IpAddr::V4(v4) => {
-                let [a, b, ..] = v4.octets();
-                let shared = a == 100 && b & 0xc0 == 64;
-                let never = v4.is_link_local() || v4.is_broadcast() || a == 0 || a >= 240;
-                !never && (private || !(v4.is_private() || shared))
-            }
-            IpAddr::V6(v6) => {
-                let high = v6.segments()[0];
-                // mapped, compatible and translated addresses lead to IPv4, past these rules
-                let embeds = high == 0 || high == 0x2002 || v6.segments()[..2] == [0x64, 0xff9b];
-                let never = high & 0xffc0 == 0xfe80 || high & 0xffc0 == 0xfec0 || embeds;
-                !never && (private || high & 0xfe00 != 0xfc00)
-            }
-        }
 }
 
 #[cfg(test)]

@@ -682,10 +682,15 @@ impl Net {
     /// A relay at [`STUN`], which all nodes so far may use; over UDP, too, or not.
     pub(crate) fn add_relay(&mut self) {
         let own: SocketAddr = STUN.parse().unwrap();
-        let config = RelayConfig::new([7; 32], Arc::new(move |ip| ip == own.ip()));
+        let mut config = RelayConfig::new(
+            [7; 32],
+            Arc::new(move |ip| ip == own.ip()),
+            Arc::new(|_| false),
+        );
+        config.private = true;
         let relay = RelayServer::new(config, self.now, TODAY).unwrap();
         for node in &mut self.nodes {
-            let (credentials, _) = relay.mint(node.id.public_key(), self.now);
+            let (credentials, _) = relay.mint(node.id.public_key(), b"network", self.now);
             let offer = RelayOffer {
                 url: "the relay".to_owned(),
                 udp: vec![own],
@@ -721,6 +726,7 @@ impl Net {
                     relay.handle_opened(allocation, Some(address));
                 }
                 RelayOutput::Close(allocation) => drop(sockets.remove(&allocation)),
+                RelayOutput::Permit { .. } => {}
                 RelayOutput::ToPeer {
                     allocation,
                     to,

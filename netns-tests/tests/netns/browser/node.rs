@@ -42,9 +42,7 @@ fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
     }
     let mut network = lab.network(hosts)?;
     if has_relay {
-        network.signalling.kill()?;
-        network.signalling.args.clear();
-        network.signalling.start()?;
+        network.signalling.restart_with_relay()?;
     }
     network.start()?;
     let visitors = lab.closed_hosts(visitors)?.into_iter();

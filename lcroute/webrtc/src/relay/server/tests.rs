@@ -22,13 +22,18 @@ struct World {
     clients: Vec<(Client, TurnClient)>,
     /// What peers got: from where, to where, what.
     out: Vec<(SocketAddr, SocketAddr, Bytes)>,
+    /// From whom a socket takes anything.
+    permitted: BTreeMap<AllocationId, Vec<IpAddr>>,
     events: Vec<(usize, Event)>,
     ports: u16,
 }
 
 fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
     let now = Instant::now();
-    let mut config = RelayConfig::new([7; 32], Arc::new(|ip| ip == addr(SERVER).ip()));
+    let own = Arc::new(|ip| ip == addr(SERVER).ip());
+    let mut config = RelayConfig::new([7; 32], own, Arc::new(|_| false));
+    // addresses of documentation
+    config.private = true;
     change(&mut config);
     World {
         server: RelayServer::new(config, now, UNIX).unwrap(),
@@ -36,6 +41,7 @@ fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
         sockets: BTreeMap::new(),
         clients: Vec::new(),
         out: Vec::new(),
+        permitted: BTreeMap::new(),
         events: Vec::new(),
         ports: 50_000,
     }
@@ -43,7 +49,34 @@ fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
 
 impl World {
     fn mint(&self, who: u8) -> RelayCredentials {
-        self.server.mint(&[who; 32], self.now).0
+        self.mint_of(who, 0)
+    }
+
+    fn mint_of(&self, who: u8, network: u8) -> RelayCredentials {
+        self.server.mint(&[who; 32], &[network; 32], self.now).0
+    }
+
+    /// A member with an allocation, who may send to this peer on channel 0x4001.
+    fn with_channel(&mut self, who: u8, from: &str, peer: SocketAddr) -> usize {
+        let credentials = self.mint(who);
+        self.with_channel_as(credentials, from, peer)
+    }
+
+    fn with_channel_as(&mut self, as_: RelayCredentials, from: &str, peer: SocketAddr) -> usize {
+        let n = self.add(from, None, as_);
+        let relayed = self.allocate(n).unwrap();
+        assert!(self.permit(n, relayed, peer));
+        // the client binds the channel with the first packet
+        self.send(n, relayed, peer, b"first");
+        self.out.clear();
+        n
+    }
+
+    fn flood(&mut self, n: usize, contents: &[u8]) {
+        let message = channel_data(0x4000, contents, false);
+        let client = self.clients[n].0;
+        self.server.handle_client(client, &message, self.now);
+        self.run();
     }
 
     fn add(&mut self, address: &str, stream: Option<u64>, credentials: RelayCredentials) -> usize {
@@ -120,6 +153,9 @@ impl World {
                 let relayed = SocketAddr::new(ip, self.ports);
                 self.sockets.insert(allocation, relayed);
                 self.server.handle_opened(allocation, Some(relayed));
+            }
+            RelayOutput::Permit { allocation, peers } => {
+                self.permitted.insert(allocation, peers);
             }
             RelayOutput::ToPeer {
                 allocation,
@@ -250,7 +286,7 @@ fn peers_that_are_no_public_hosts_are_refused() {
                 "100.64.0.1:9",
                 "240.0.0.1:9",
             ],
-            vec!["203.0.113.9:9", "198.18.0.1:9", "100.128.0.1:9"],
+            vec!["9.9.9.9:9", "100.128.0.1:9"],
         ),
         (
             true,
@@ -269,25 +305,23 @@ fn peers_that_are_no_public_hosts_are_refused() {
             assert!(w.permit(n, relayed, addr(peer)), "{peer}");
         }
     }
-    for ip in [
-        "::",
-        "::1",
-        "fe80::1",
-        "ff02::1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::a00:1",
-        "2002:a00:1::",
-        "fd00::1",
-        "fec0::1",
-    ] {
-        assert!(!may_relay(ip.parse().unwrap(), false), "{ip}");
-        assert_eq!(
-            may_relay(ip.parse().unwrap(), true),
-            ip == "fd00::1",
-            "{ip}"
-        );
+}
+
+#[test]
+fn what_the_host_reaches_without_a_router_is_no_peer() {
+    for (private, granted) in [(false, false), (true, true)] {
+        let mut w = world(|config| {
+            config.private = private;
+            config.is_near = Arc::new(|ip| ip == addr("9.9.9.9:1").ip());
+        });
+        let credentials = w.mint(1);
+        let n = w.add("203.0.113.5:4000", None, credentials);
+        let relayed = w.allocate(n).unwrap();
+        assert_eq!(w.permit(n, relayed, addr("9.9.9.9:9")), granted);
+        assert!(w.permit(n, relayed, addr("9.9.9.8:9")));
+        let own = SocketAddr::new(addr(SERVER).ip(), 9);
+        assert!(w.permit(n, relayed, own), "for other allocations");
     }
-    assert!(may_relay("2001:db8::1".parse().unwrap(), false));
 }
 
 #[test]
@@ -306,7 +340,7 @@ fn strangers_the_late_and_the_wrong_get_nothing() {
     }
     assert_eq!(w.dropped("relay_credentials"), 3);
     assert_eq!(w.server.usage().0, 0);
-    assert!(w.server.used.is_empty(), "nothing is kept of them");
+    assert!(w.server.quota.is_empty(), "nothing is kept of them");
     // the right ones, once their hour has passed
     let n = w.add("203.0.113.5:5000", None, minted);
     w.now += Duration::from_secs(CREDENTIALS);
@@ -361,7 +395,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
     w.now += LIFETIME;
     w.server.handle_timeout(w.now);
     w.run();
-    assert!(w.sockets.is_empty() && w.server.used.is_empty() && w.server.clients.is_empty());
+    assert!(w.sockets.is_empty() && w.server.quota.is_empty() && w.server.clients.is_empty());
 }
 
 #[test]
@@ -391,6 +425,223 @@ fn a_user_sends_no_faster_than_it_may() {
     let bytes: usize = w.out.iter().map(|(_, _, bytes)| bytes.len()).sum();
     assert!((250_000..300_000).contains(&bytes), "{bytes}");
     assert!(w.dropped("relay_rate") > 1_000);
+}
+
+/// Bytes of packets with the least headers that there are: IPv4 and UDP.
+fn on_the_wire(out: &[(SocketAddr, SocketAddr, Bytes)]) -> usize {
+    out.iter().map(|(_, _, bytes)| bytes.len() + 28).sum()
+}
+
+#[test]
+fn small_packets_cost_what_they_cost_and_empty_ones_are_not_sent() {
+    for contents in [&[][..], &[1], &[0; 40], &[0; 1_000]] {
+        let peer = addr("203.0.113.9:5000");
+        let mut w = world(|config| config.rate = 1_000_000);
+        let n = w.with_channel(1, "203.0.113.5:4000", peer);
+        for _ in 0..2_000 {
+            w.now += Duration::from_millis(1);
+            for _ in 0..10 {
+                w.flood(n, contents);
+            }
+        }
+        // 2 s of 1 Mbit/s, and a burst
+        let bytes = on_the_wire(&w.out);
+        assert!(bytes < 290_000, "{bytes}");
+        assert!(w.out.len() <= 290_000 / 256, "{} packets", w.out.len());
+        assert_eq!(contents.is_empty(), w.out.is_empty());
+        // and the other direction
+        let mut to_client = 0;
+        for _ in 0..20_000 {
+            w.now += Duration::from_micros(100);
+            w.server.handle_peer(0, peer, contents, w.now);
+            while let Some(output) = w.server.poll_output() {
+                to_client += usize::from(matches!(output, RelayOutput::ToClient(..)));
+            }
+        }
+        assert!(to_client <= 290_000 / 256, "{to_client} packets");
+    }
+}
+
+#[test]
+fn many_keys_and_addresses_have_no_more_than_all_may() {
+    let peer = addr("203.0.113.9:5000");
+    let mut w = world(|config| (config.rate, config.rate_total) = (1_000_000, 2_000_000));
+    let mut users = Vec::new();
+    for who in 0..40 {
+        let credentials = w.mint_of(who, who / 4);
+        let from = format!("203.0.{who}.5:4000");
+        users.push(w.with_channel_as(credentials, &from, peer));
+    }
+    for _ in 0..1_000 {
+        w.now += Duration::from_millis(1);
+        for n in &users {
+            w.flood(*n, &[7]);
+        }
+    }
+    // 1 s of 2 Mbit/s, and a burst
+    let (packets, bytes) = (w.out.len(), on_the_wire(&w.out));
+    assert!(
+        packets <= 320_000 / 256 && bytes < 320_000,
+        "{packets}, {bytes}"
+    );
+    assert!(packets > 900, "{packets}");
+}
+
+#[test]
+fn what_strangers_send_to_a_relayed_address_costs_its_user_nothing() {
+    let peer = addr("203.0.113.9:5000");
+    let mut w = world(|config| (config.rate, config.rate_total) = (1_000_000, 1_000_000));
+    w.with_channel(1, "203.0.113.5:4000", peer);
+    assert_eq!(
+        w.permitted[&0],
+        [peer.ip()],
+        "the kernel drops what others send"
+    );
+    for n in 0..2_000_u16 {
+        w.now += Duration::from_micros(100);
+        let stranger = SocketAddr::new(addr("198.51.100.1:1").ip(), n);
+        w.server.handle_peer(0, stranger, &[0; 1_400], w.now);
+    }
+    assert_eq!(w.dropped("relay_no_permission"), 2_000);
+    let before = w.dropped("relay_rate");
+    for _ in 0..100 {
+        w.now += Duration::from_millis(10);
+        w.server.handle_peer(0, peer, &[0; 1_000], w.now);
+    }
+    w.run();
+    assert_eq!((w.received().len(), w.dropped("relay_rate")), (100, before));
+    // permissions end, and so does what passes the kernel
+    w.now += PERMISSION;
+    w.server.handle_timeout(w.now);
+    w.run();
+    assert!(w.permitted[&0].is_empty());
+}
+
+#[test]
+fn a_socket_whose_user_has_used_up_its_rate_rests() {
+    let peer = addr("203.0.113.9:5000");
+    let mut w = world(|config| config.rate = 1_000_000);
+    w.with_channel(1, "203.0.113.5:4000", peer);
+    assert!(w.server.ready_at(0, w.now) <= w.now);
+    while w.dropped("relay_rate") == 0 {
+        w.server.handle_peer(0, peer, &[0; 1_000], w.now);
+    }
+    let at = w.server.ready_at(0, w.now);
+    assert!(at > w.now && at < w.now + Duration::from_secs(1));
+    w.now = at;
+    w.server.handle_peer(0, peer, &[0; 1_000], w.now);
+    assert_eq!(w.dropped("relay_rate"), 1);
+}
+
+#[test]
+fn who_uses_little_comes_before_who_uses_much() {
+    let peer = addr("203.0.113.9:5000");
+    let mut w = world(|config| (config.rate, config.rate_total) = (40_000_000, 40_000_000));
+    // four addresses of one site, and one of another; all of other networks
+    let mut much = Vec::new();
+    for who in 1..5 {
+        let credentials = w.mint_of(who, who);
+        let from = format!("[2001:db8:5:{who}00::1]:4000");
+        let peer = addr("[2001:db8:9::9]:5000");
+        much.push(w.with_channel_as(credentials, &from, peer));
+    }
+    let credentials = w.mint_of(9, 9);
+    let little = w.with_channel_as(credentials, "203.0.113.5:4000", peer);
+    for _ in 0..2_000 {
+        w.now += Duration::from_millis(1);
+        for n in &much {
+            // 32 Mbit/s each
+            for _ in 0..4 {
+                w.flood(*n, &[0; 936]);
+            }
+        }
+        w.flood(little, &[0; 100]);
+    }
+    let got = w.out.iter().filter(|(_, to, _)| *to == peer).count();
+    assert_eq!(got, 2_000, "all that the one sent");
+    assert!(
+        w.out.len() > 9_000,
+        "and the others most of the rest: {}",
+        w.out.len()
+    );
+}
+
+#[test]
+fn half_of_all_allocations_are_for_sites_and_networks_with_few() {
+    let mut w = world(|config| config.allocations = 128);
+    let mut who = 0_u8;
+    let mut allocated = |from: String, network: u8| {
+        who += 1;
+        let credentials = w.mint_of(who, network);
+        let n = w.add(&from, None, credentials);
+        w.allocate(n).is_some()
+    };
+    // each from a /64 of its own
+    let of_48 = (0..90).filter(|n| allocated(format!("[2001:db8:5:{n:x}00::1]:1"), *n));
+    assert_eq!(of_48.count(), 64);
+    let of_other = (0..20).filter(|n| allocated(format!("[2001:db8:6:{n:x}00::1]:1"), 200 + *n));
+    assert_eq!(of_other.count(), 8, "and as many for others");
+    // of one network, wherever its members are
+    let of_network = (0..50).filter(|n| allocated(format!("9.9.{n}.1:1"), 250));
+    assert_eq!(of_network.count(), 32);
+    assert_eq!(w.server.usage().0, 104);
+}
+
+#[test]
+fn prefixes_are_bounded_beside_addresses() {
+    let mut w = world(|config| (config.per_address, config.allocations) = (2, 1_024));
+    let mut who = 0_u8;
+    let mut allocated = |from: String| {
+        who += 1;
+        let credentials = w.mint(who);
+        let n = w.add(&from, None, credentials);
+        w.allocate(n).is_some()
+    };
+    let of_56 = (0..9).filter(|n| allocated(format!("[2001:db8:5:{n:x}::1]:1")));
+    assert_eq!(of_56.count(), 4);
+    let of_48 = (1..9).filter(|n| allocated(format!("[2001:db8:5:{n:x}00::1]:1")));
+    assert_eq!(of_48.count(), 4, "8 in all");
+    let of_24 = (1..20).filter(|n| allocated(format!("9.9.9.{n}:1")));
+    assert_eq!(of_24.count(), 8);
+}
+
+#[test]
+fn who_has_no_credentials_is_refused_so_often_and_who_asks_too_often_is_not_answered() {
+    let mut w = world(|_| {});
+    let answers = |w: &mut World, client, request: &[u8]| {
+        let mut answers = 0;
+        for _ in 0..10_000 {
+            w.server.handle_client(client, request, w.now);
+            answers += std::iter::from_fn(|| w.server.poll_output()).count();
+        }
+        answers as u64
+    };
+    let request = build(&[
+        Box::new(TransactionId([1; 12])),
+        Box::new(MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST)),
+    ]);
+    let mut client = Client {
+        address: addr("203.0.113.5:4000"),
+        stream: None,
+    };
+    let request = request.unwrap();
+    assert_eq!(answers(&mut w, client, &request), REFUSALS.burst());
+    // the source of a stream is not forged
+    client.stream = Some(1);
+    assert_eq!(answers(&mut w, client, &request), 10_000);
+    // a user asks for the same permission again and again
+    let credentials = w.mint(1);
+    w.now += Duration::from_secs(5);
+    let n = w.add("203.0.113.7:4000", None, credentials);
+    let relayed = w.allocate(n).unwrap();
+    let mut relay = w.clients[n].1.relay(relayed).unwrap();
+    relay
+        .create_permission(w.now, addr("203.0.113.9:1"))
+        .unwrap();
+    let request = w.clients[n].1.poll_write().unwrap().message;
+    let client = w.clients[n].0;
+    let answered = answers(&mut w, client, &request);
+    assert!((400..520).contains(&answered), "{answered}");
 }
 
 #[test]

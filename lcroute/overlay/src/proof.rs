@@ -1,0 +1,263 @@
+//! Who gets a signalling server's relay: members of a network, which their certificates show.
+//!
+//! ```text
+//! node                          server
+//!   | -------- relay? ----------> |   once registered
+//!   | <------ prove KEY --------- |   and again before credentials end
+//!   | ------- proof SEALED -----> |   the node's certificates, sealed to the server's key: the path reads nothing
+//!   | <-- RELAY (binary), or no-relay REASON
+//! ```
+//! All but the credentials is text: servers and nodes of before ignore it. An open relay asks for nothing.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use crypto_box::{PublicKey, SecretKey};
+use librecast::cert::{CertError, Chain, MAX_CHAIN};
+use librecast::id::PeerId;
+use thiserror::Error;
+
+use crate::Random;
+use crate::server::Room;
+
+/// Bytes that sealing adds.
+const SEAL: usize = 48;
+
+/// What a node tells a server about its relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayRequest {
+    /// It would like credentials.
+    Ask,
+    /// Its certificates, sealed.
+    Proof(Vec<u8>),
+}
+
+/// What a server answers, credentials apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayReply {
+    /// Certificates are to be sealed to this key.
+    Prove([u8; 32]),
+    /// No credentials, and why.
+    Refused(String),
+}
+
+impl RelayRequest {
+    /// As text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Ask => "relay?".to_owned(),
+            Self::Proof(sealed) => format!("proof {}", STANDARD_NO_PAD.encode(sealed)),
+        }
+    }
+
+    /// From text; none if it is something else, of a later version perhaps.
+    #[must_use]
+    pub fn decode(text: &str) -> Option<Self> {
+        if text == "relay?" {
+            return Some(Self::Ask);
+        }
+        let sealed = text.strip_prefix("proof ")?;
+        let fits = sealed.len() <= (MAX_CHAIN + SEAL).div_ceil(3) * 4;
+        let sealed = fits.then(|| STANDARD_NO_PAD.decode(sealed).ok())??;
+        Some(Self::Proof(sealed))
+    }
+}
+
+impl RelayReply {
+    /// As text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Prove(key) => format!("prove {}", STANDARD_NO_PAD.encode(key)),
+            Self::Refused(reason) => format!("no-relay {reason}"),
+        }
+    }
+
+    /// From text; none if it is something else, of a later version perhaps.
+    #[must_use]
+    pub fn decode(text: &str) -> Option<Self> {
+        if let Some(key) = text.strip_prefix("prove ") {
+            let key = STANDARD_NO_PAD.decode(key).ok()?;
+            return Some(Self::Prove(key.try_into().ok()?));
+        }
+        let reason = text.strip_prefix("no-relay ")?;
+        // shown in logs: nothing that steers a terminal
+        let shown = reason.chars().filter(|c| !c.is_control()).take(200);
+        Some(Self::Refused(shown.collect()))
+    }
+}
+
+/// What a node sends when it is to prove its membership; none if it cannot be sealed.
+#[must_use]
+pub fn prove(chain: &Chain, key: &[u8; 32], random: &mut Random) -> Option<RelayRequest> {
+    let sealed = PublicKey::from(*key).seal(random, &chain.encode());
+    sealed.ok().map(RelayRequest::Proof)
+}
+
+/// What a server opens proofs with.
+pub struct ProofKey(SecretKey);
+
+/// Why a node is no member, as far as a server can tell.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum NotProven {
+    /// It is sealed to another key, or no chain.
+    #[error("the certificates cannot be read")]
+    Unreadable,
+    /// They are those of another node.
+    #[error("the certificates are those of another node")]
+    OtherNode,
+    /// They are those of another network.
+    #[error("the certificates are those of another network")]
+    OtherNetwork,
+    /// The chain does not hold.
+    #[error("the certificates do not hold: {0}")]
+    Invalid(#[from] CertError),
+}
+
+impl ProofKey {
+    /// The key of this seed.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(SecretKey::from(seed))
+    }
+
+    /// What nodes seal to.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        *self.0.public_key().as_bytes()
+    }
+
+    /// Whether a node that has registered in this room is a member of its network at `unix` (seconds). Revocations are not known
+    /// here.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(
+        &self,
+        sealed: &[u8],
+        (node, room): (&PeerId, &Room),
+        unix: u64,
+    ) -> Result<(), NotProven> {
+        if sealed.len() > MAX_CHAIN + SEAL {
+            return Err(NotProven::Unreadable);
+        }
+        let opened = self.0.unseal(sealed).ok();
+        let chain = opened.and_then(|bytes| Chain::decode(&bytes).ok());
+        let chain = chain.ok_or(NotProven::Unreadable)?;
+        // before signatures are verified: what costs nothing
+        if chain.node().subject() != *node {
+            return Err(NotProven::OtherNode);
+        }
+        let network = chain.node().network();
+        if Room::of(&network) != *room {
+            return Err(NotProven::OtherNetwork);
+        }
+        chain.verify(&network, unix)?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ProofKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProofKey").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::cert::{Grant, Kind};
+    use librecast::id;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(n: u8) -> id::SecretKey {
+        id::SecretKey::from_seed(&[n; 32])
+    }
+
+    fn chain(network: u8, node: u8) -> Chain {
+        let grant = Grant::new("node", (NOW, NOW + 60));
+        let node = (key(node).peer_id(), grant.clone());
+        Chain::sign(&key(network), (&key(50), grant), node).unwrap()
+    }
+
+    fn sealed(chain: &Chain, to: &ProofKey) -> Vec<u8> {
+        let request = prove(chain, &to.public(), &mut Random::new([3; 32])).unwrap();
+        let text = request.encode();
+        match RelayRequest::decode(&text) {
+            Some(RelayRequest::Proof(sealed)) => sealed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn members_of_the_rooms_network_are_told_from_all_others() {
+        let server = ProofKey::new([7; 32]);
+        let (node, room) = (key(1).peer_id(), Room::of(&key(9).peer_id()));
+        let check = |sealed: &[u8], unix| server.check(sealed, (&node, &room), unix);
+        let good = sealed(&chain(9, 1), &server);
+        assert_eq!(check(&good, NOW), Ok(()));
+        assert_eq!(
+            check(&sealed(&chain(9, 2), &server), NOW),
+            Err(NotProven::OtherNode)
+        );
+        assert_eq!(
+            check(&sealed(&chain(8, 1), &server), NOW),
+            Err(NotProven::OtherNetwork)
+        );
+        let other = ProofKey::new([8; 32]);
+        assert_eq!(
+            check(&sealed(&chain(9, 1), &other), NOW),
+            Err(NotProven::Unreadable)
+        );
+        assert_eq!(check(&[], NOW), Err(NotProven::Unreadable));
+        // a day of skew is allowed
+        let expired = CertError::Expired(Kind::Issuer).into();
+        assert_eq!(check(&good, NOW + 60 + 86_401), Err(expired));
+        // of the network by name only
+        let grant = Grant::new("node", (NOW, NOW + 60));
+        let id = key(9).peer_id();
+        let sign = |kind, subject: &id::SecretKey, by: &id::SecretKey| {
+            let subject = subject.peer_id();
+            librecast::cert::Certificate::sign(kind, id, subject, grant.clone(), by).unwrap()
+        };
+        let issuer = sign(Kind::Issuer, &key(50), &key(50));
+        let forged = Chain::new(vec![issuer, sign(Kind::Node, &key(1), &key(50))]).unwrap();
+        let forged = check(&sealed(&forged, &server), NOW);
+        assert_eq!(forged, Err(CertError::Forged(Kind::Issuer).into()));
+    }
+
+    #[test]
+    fn the_path_reads_neither_names_nor_the_network() {
+        let (chain, server) = (chain(9, 1), ProofKey::new([7; 32]));
+        let sealed = sealed(&chain, &server);
+        let shows = |what: &[u8]| sealed.windows(what.len()).any(|w| w == what);
+        assert!(!shows(b"node") && !shows(key(9).peer_id().public_key()));
+    }
+
+    proptest! {
+        #[test]
+        fn words_survive_the_wire(bytes in prop::collection::vec(any::<u8>(), 0..200), key: [u8; 32]) {
+            for request in [RelayRequest::Ask, RelayRequest::Proof(bytes)] {
+                prop_assert_eq!(RelayRequest::decode(&request.encode()), Some(request));
+            }
+            for reply in [RelayReply::Prove(key), RelayReply::Refused("no".into())] {
+                prop_assert_eq!(RelayReply::decode(&reply.encode()), Some(reply));
+            }
+        }
+
+        #[test]
+        fn arbitrary_text_and_bytes_never_panic(text: String, tail in "[a-zA-Z0-9+/]{0,100}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for text in [text, format!("proof {tail}"), format!("prove {tail}")] {
+                let _ = (RelayRequest::decode(&text), RelayReply::decode(&text));
+            }
+            let room = Room([1; 32]);
+            let node = id::SecretKey::from_seed(&[1; 32]).peer_id();
+            prop_assert!(ProofKey::new([7; 32]).check(&bytes, (&node, &room), NOW).is_err());
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Who may use how much of a relay: a user, where it comes from, its network, and all together.
+//!
+//! Keys, and networks of one's own, cost nothing; addresses cost nothing to whoever has a prefix. So all of them are bounded, and of
+//! what all have half is kept for sites and networks that use little.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lcroute_overlay::{Site, SiteSize};
+use librecast::bucket::{Bucket, Rate, TokenBucket};
+use librecast::time::{Duration, Instant};
+
+use super::server::RelayConfig;
+
+/// Headers of a packet in bytes: IPv6, UDP, and what TURN puts before contents.
+const HEADERS: usize = 64;
+/// A packet costs as much as one of so many bytes: below that the host's work counts, not its line (chosen).
+const LEAST: usize = 256;
+/// What may be used at once beyond a rate: so much time of it.
+const BURST: Duration = Duration::from_millis(250);
+/// Least burst in bytes.
+const LEAST_BURST: u64 = 16 << 10;
+/// An address may use the rate of so many users.
+const ADDRESS_SHARE: u64 = 4;
+/// A site or a network that uses less than this part of all comes before those that use more (chosen).
+const LITTLE: u64 = 16;
+/// Allocations of a site and of a network, once half of all are in use: the other half is for those that have few (chosen).
+const FEW_OF_SITE: usize = 8;
+const FEW_OF_NETWORK: usize = 32;
+/// Requests of one user a second, and at once: a permission and a channel for each of its peers (chosen).
+const REQUESTS: Rate = Rate::per_second(64, 512);
+
+/// What a packet costs, in bytes.
+#[must_use]
+pub fn charged(contents: usize) -> usize {
+    (contents + HEADERS).max(LEAST)
+}
+
+/// Whose bounds count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Payer {
+    User(String),
+    Site(Site),
+    Network(String),
+}
+
+/// What all have used, and each.
+#[derive(Debug)]
+pub(super) struct Quota {
+    rate_total: Rate,
+    all: Bucket,
+    used: BTreeMap<Payer, Use>,
+}
+
+#[derive(Debug)]
+struct Use {
+    allocations: usize,
+    bucket: TokenBucket,
+    /// Of whom much may be used: what counts as little.
+    little: Option<TokenBucket>,
+    /// Of a user.
+    requests: TokenBucket,
+    full_at: Instant,
+}
+
+impl Quota {
+    pub(super) fn new(config: &RelayConfig, now: Instant) -> Self {
+        Self {
+            rate_total: rate(config.rate_total),
+            all: Bucket::full(now),
+            used: BTreeMap::new(),
+        }
+    }
+
+    /// All who pay for an allocation of this user, which is the first. A user's name is `NETWORK.NODE`.
+    pub(super) fn payers(user: &str, ip: IpAddr) -> Vec<Payer> {
+        let network = user.split_once('.').map_or("", |(network, _)| network);
+        let mut payers = vec![Payer::User(user.to_owned())];
+        payers.extend(Site::around(ip).map(Payer::Site));
+        payers.push(Payer::Network(network.to_owned()));
+        payers
+    }
+
+    /// One more allocation, of which there are `now_used`; false if it is one too many.
+    pub(super) fn allocate(
+        &mut self,
+        payers: &[Payer],
+        now_used: usize,
+        config: &RelayConfig,
+        now: Instant,
+    ) -> bool {
+        let is_half = now_used >= config.allocations / 2;
+        let is_full = |payer: &Payer| {
+            let mut most = most_allocations(payer, config);
+            if is_half {
+                most = most.min(few(payer));
+            }
+            self.used.get(payer).is_some_and(|u| u.allocations >= most)
+        };
+        if now_used >= config.allocations || payers.iter().any(is_full) {
+            return false;
+        }
+        for payer in payers {
+            self.entry(payer, config, now).allocations += 1;
+        }
+        true
+    }
+
+    pub(super) fn end(&mut self, payers: &[Payer]) {
+        for payer in payers {
+            if let Some(used) = self.used.get_mut(payer) {
+                used.allocations = used.allocations.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Charges a user a request; false if there were too many.
+    pub(super) fn ask(&mut self, user: &str, config: &RelayConfig, now: Instant) -> bool {
+        let used = self.entry(&Payer::User(user.to_owned()), config, now);
+        let full_again = now + REQUESTS.time_of(REQUESTS.burst());
+        used.full_at = used.full_at.max(full_again);
+        used.requests.take(1, now)
+    }
+
+    /// Charges a packet with contents of so many bytes to all of them, each once; false if somebody has used up what there is.
+    pub(super) fn pay<'a>(
+        &mut self,
+        payers: impl Iterator<Item = &'a Payer> + Clone,
+        contents: usize,
+        now: Instant,
+    ) -> bool {
+        let ready = |payer| {
+            let used: Option<&Use> = self.used.get(payer);
+            used.is_some_and(|used| used.bucket.ready(now))
+        };
+        let is_little = self.is_little(payers.clone(), now);
+        let is_left = self.is_left(is_little, now);
+        if !is_left || !payers.clone().all(ready) {
+            return false;
+        }
+        let cost = charged(contents) as u64;
+        self.all.spend(self.rate_total, cost, now);
+        for payer in payers {
+            if let Some(used) = self.used.get_mut(payer) {
+                used.bucket.spend(cost, now);
+                used.full_at = used.full_at.max(now + BURST * 2);
+                if let Some(little) = used.little.as_mut().filter(|_| is_little) {
+                    little.spend(cost, now);
+                }
+            }
+        }
+        true
+    }
+
+    /// When [`Self::pay`] may be true again.
+    pub(super) fn ready_at<'a>(
+        &self,
+        payers: impl Iterator<Item = &'a Payer> + Clone,
+        now: Instant,
+    ) -> Instant {
+        let of_all = match self.is_little(payers.clone(), now) {
+            true => 0,
+            false => self.rate_total.burst() / 2,
+        };
+        let used = payers.filter_map(|payer| self.used.get(payer));
+        let ready = used.map(|used| used.bucket.ready_at());
+        let all = self.all.next(self.rate_total, of_all);
+        ready.max().unwrap_or(now).max(all)
+    }
+
+    /// Forgets who has not used anything for a while: who leaves and comes again does not get its burst anew.
+    pub(super) fn forget(&mut self, now: Instant) {
+        let used = |usage: &Use| usage.allocations > 0 || usage.full_at > now;
+        self.used.retain(|_, usage| used(usage));
+    }
+
+    fn is_little<'a>(&self, payers: impl Iterator<Item = &'a Payer>, now: Instant) -> bool {
+        let used = payers.filter_map(|payer| self.used.get(payer));
+        let mut little = used.filter_map(|used| used.little.as_ref());
+        little.all(|little| little.ready(now))
+    }
+
+    fn is_left(&self, is_little: bool, now: Instant) -> bool {
+        match is_little {
+            true => self.all.ready(self.rate_total, now),
+            false => self.all.left(self.rate_total, now) >= self.rate_total.burst() / 2,
+        }
+    }
+
+    fn entry(&mut self, payer: &Payer, config: &RelayConfig, now: Instant) -> &mut Use {
+        let fresh = || Use {
+            allocations: 0,
+            bucket: TokenBucket::of(rate(most_rate(payer, config)), now),
+            little: (few(payer) < usize::MAX)
+                .then(|| TokenBucket::of(rate(config.rate_total / LITTLE), now)),
+            requests: TokenBucket::of(REQUESTS, now),
+            full_at: now,
+        };
+        self.used.entry(payer.clone()).or_insert_with(fresh)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}
+
+fn most_allocations(payer: &Payer, config: &RelayConfig) -> usize {
+    match payer {
+        Payer::User(_) => config.per_user,
+        Payer::Site(site) => config.per_address * site.size.share(),
+        Payer::Network(_) => config.allocations,
+    }
+}
+
+fn few(payer: &Payer) -> usize {
+    match payer {
+        Payer::Site(site) if site.size == SiteSize::Whole => FEW_OF_SITE,
+        Payer::Network(_) => FEW_OF_NETWORK,
+        Payer::User(_) | Payer::Site(_) => usize::MAX,
+    }
+}
+
+/// Bits a second.
+fn most_rate(payer: &Payer, config: &RelayConfig) -> u64 {
+    let rate = match payer {
+        Payer::User(_) => config.rate,
+        Payer::Site(site) => {
+            let share = ADDRESS_SHARE * site.size.share() as u64;
+            config.rate.saturating_mul(share)
+        }
+        Payer::Network(_) => config.rate_total,
+    };
+    rate.min(config.rate_total)
+}
+
+fn rate(bits: u64) -> Rate {
+    let burst = bits / 8 * BURST.as_millis() as u64 / 1_000;
+    Rate::bits_per_second(bits, burst.max(LEAST_BURST))
+}
