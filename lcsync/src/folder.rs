@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use crate::listing::{MAX_NAME, Metadata, is_plain_name, parent_of};
+use crate::listing::{Metadata, PARTIAL_PREFIX, parent_of};
 
 /// A folder in a folder.
 pub const FOLDER: OFlag = OFlag::O_DIRECTORY
@@ -28,9 +28,6 @@ pub const READ: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_CLOEXEC);
-
-/// Names in a folder, as they are.
-pub type Names = Vec<Vec<u8>>;
 
 /// An open folder.
 #[derive(Debug)]
@@ -44,15 +41,19 @@ impl Folder {
     /// The folder `path`. It may itself be reached through links: the user has named it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = openat(AT_FDCWD, path, flags, Mode::empty())?;
-        Ok(Self { root, last: None })
+        Ok(Self::of(openat(AT_FDCWD, path, flags, Mode::empty())?))
+    }
+
+    /// One that is open.
+    #[must_use]
+    pub fn of(root: OwnedFd) -> Self {
+        Self { root, last: None }
     }
 
     /// A folder directly in this one, whatever its name, that is no link.
     pub fn inner(&self, name: &[u8]) -> io::Result<Self> {
         let name = OsStr::from_bytes(name);
-        let root = openat(&self.root, name, FOLDER, Mode::empty())?;
-        Ok(Self { root, last: None })
+        Ok(Self::of(openat(&self.root, name, FOLDER, Mode::empty())?))
     }
 
     /// The same for another thread.
@@ -73,7 +74,7 @@ impl Folder {
             Some(folder) => (folder, &path[folder.len() + 1..]),
             None => (&[][..], path),
         };
-        if !is_plain_name(name) {
+        if !is_component(name) {
             return Err(Errno::EINVAL);
         }
         if folder.is_empty() {
@@ -116,31 +117,35 @@ impl Folder {
 
     /// Names in the folder at `path` (empty: this one), in order, without lcsync's own.
     pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        Ok(self.all_names(path)?.0)
+        let mut names = self.all_names(path)?;
+        names.retain(|name| !name.starts_with(PARTIAL_PREFIX.as_bytes()));
+        names.sort_unstable();
+        Ok(names)
     }
 
-    /// The same, and beside them names that are too long for a listing: some file systems have such.
-    pub fn all_names(&mut self, path: &[u8]) -> io::Result<(Names, Names)> {
+    /// The same with lcsync's own, in any order.
+    pub fn all_names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let fd = if path.is_empty() {
             openat(&self.root, ".", FOLDER, Mode::empty())?
         } else {
             let (folder, name) = self.parent(path)?;
             openat(folder, name, FOLDER, Mode::empty())?
         };
-        let (mut names, mut long) = (Vec::new(), Vec::new());
+        let mut names = Vec::new();
         for entry in Dir::from_fd(fd)?.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if is_plain_name(name) {
+            if is_component(name) {
                 names.push(name.to_vec());
-            } else if name.len() > MAX_NAME {
-                long.push(name.to_vec());
             }
         }
-        names.sort_unstable();
-        long.sort_unstable();
-        Ok((names, long))
+        Ok(names)
     }
+}
+
+/// Whether `name` can be one in a folder.
+fn is_component(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }
 
 /// Opens the regular file `path`, which the user has named: links are followed.
@@ -191,7 +196,7 @@ impl Owner {
 fn walk(root: &OwnedFd, folder: &[u8]) -> Result<OwnedFd, Errno> {
     let mut at = None;
     for name in folder.split(|c| *c == b'/') {
-        if !is_plain_name(name) {
+        if !is_component(name) {
             return Err(Errno::EINVAL);
         }
         let from = at.as_ref().unwrap_or(root);

@@ -180,6 +180,11 @@ impl Opened {
         readable.map(|fd| fd.try_clone().map(File::from))
     }
 
+    /// Whether there is no other hard link to it.
+    pub fn has_one_name(&self) -> io::Result<bool> {
+        Ok(fstat(&self.fd)?.st_nlink == 1)
+    }
+
     /// Sets the modification time, and unless it is a link the permission bits.
     pub fn set_metadata(&self, metadata: &Metadata, link: bool) -> io::Result<()> {
         if !link {
@@ -547,6 +552,18 @@ impl Place {
         }
     }
 
+    /// Removes the folder at `path`, in which at most lcsync's own is left.
+    pub fn remove_folder(&mut self, path: &[u8]) -> io::Result<()> {
+        let is_own = |name: &Vec<u8>| name.starts_with(PARTIAL_PREFIX.as_bytes());
+        for name in self.folder.all_names(path)?.into_iter().filter(is_own) {
+            let mut own = [path, b"/"].concat();
+            own.extend(name);
+            let (folder, name) = self.folder.parent(&own)?;
+            remove_all(folder, name.as_bytes())?;
+        }
+        self.make_way(path, false)
+    }
+
     /// Makes a symbolic link, in place of any file or link of that name.
     pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
         let link = self.stage_link(path, target)?;
@@ -870,23 +887,39 @@ fn copy_beside(from: &mut File, folder: &OwnedFd, temporary: &OsStr) -> io::Resu
     to.sync_all()
 }
 
-/// Removes a folder and everything below it, never following links. The depth is bounded by that of paths.
+/// Removes a folder and everything below it, never following links; by a stack of its own, so that no depth exhausts the
+/// thread's, or descriptors.
 fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
     let name = OsStr::from_bytes(name);
-    match unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir) {
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        other => return other.map_err(io::Error::from),
+    let file = |result| match result {
+        Err(Errno::EISDIR | Errno::EPERM) => Ok(false),
+        other => other.map(|()| true),
+    };
+    if file(unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir))? {
+        return Ok(());
     }
-    let inner = openat(&folder, name, FOLDER, Mode::empty())?;
-    let names: Vec<Vec<u8>> = Dir::from_fd(inner.try_clone()?)?
-        .iter()
-        .map(|e| e.map(|e| e.file_name().to_bytes().to_vec()))
-        .collect::<Result<_, _>>()?;
-    for name in names
-        .iter()
-        .filter(|n| !matches!(n.as_slice(), b"." | b".."))
-    {
-        remove_all(&inner, name)?;
+    let mut top = Folder::of(openat(&folder, name, FOLDER, Mode::empty())?);
+    let mut open = vec![(Vec::new(), top.all_names(b"")?)];
+    while let Some((path, names)) = open.last_mut() {
+        let Some(name) = names.pop() else {
+            // what is above it is another folder now
+            top.forget();
+            if !path.is_empty() {
+                let (above, name) = top.parent(path)?;
+                unlinkat(above, name, UnlinkatFlags::RemoveDir)?;
+            }
+            open.pop();
+            continue;
+        };
+        let path = match path.as_slice() {
+            b"" => name,
+            path => [path, b"/", &name].concat(),
+        };
+        let (above, name) = top.parent(&path)?;
+        if !file(unlinkat(above, name, UnlinkatFlags::NoRemoveDir))? {
+            let names = top.all_names(&path)?;
+            open.push((path, names));
+        }
     }
     Ok(unlinkat(&folder, name, UnlinkatFlags::RemoveDir)?)
 }

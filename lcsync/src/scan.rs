@@ -94,6 +94,8 @@ pub struct Scan {
     pub too_long: Vec<Vec<u8>>,
     /// The root, then each folder below it on which something is mounted; none where the entries are not from a disk.
     pub mounts: Vec<Mount>,
+    /// Folders whose content is left out because it is on another file system.
+    pub not_entered: Vec<Vec<u8>>,
 }
 
 /// What of a folder is looked at.
@@ -103,6 +105,8 @@ pub struct Choice<'a> {
     pub leaves_out: &'a dyn Fn(&[u8], bool) -> bool,
     /// Not what is mounted in it.
     pub one_file_system: bool,
+    /// It becomes a listing, which has bounds of its own and no folder of which the content is not known.
+    pub for_listing: bool,
 }
 
 impl Choice<'_> {
@@ -110,6 +114,7 @@ impl Choice<'_> {
     pub const ALL: Choice<'static> = Choice {
         leaves_out: &|_, _| false,
         one_file_system: false,
+        for_listing: true,
     };
 }
 
@@ -162,6 +167,7 @@ impl Scan {
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
+            not_entered: Vec::new(),
         }
     }
 
@@ -269,7 +275,7 @@ impl Scan {
         self.owners = vec![Owner::of(&root)];
         self.mounts = vec![Mount::of(folder.fd(), Vec::new())?];
         let device = root.st_dev;
-        let mut waiting = self.paths_in(&mut folder, b"")?;
+        let mut waiting = self.paths_in(&mut folder, b"", choice)?;
         while let Some(path) = waiting.pop() {
             let at = shown(&path);
             match self.take(&mut folder, path, (choice, device)) {
@@ -290,20 +296,32 @@ impl Scan {
         path: Vec<u8>,
         (choice, device): (&Choice<'_>, u64),
     ) -> io::Result<Vec<Vec<u8>>> {
-        let found = folder.stat(&path)?;
+        let leaves_out = |is_folder| (choice.leaves_out)(&path, is_folder);
+        let found = match folder.stat(&path) {
+            // what is left out anyway need not be readable
+            Err(_) if leaves_out(false) || leaves_out(true) => return Ok(Vec::new()),
+            found => found?,
+        };
         let kind = found.st_mode & libc::S_IFMT;
-        if (choice.leaves_out)(&path, kind == libc::S_IFDIR) {
+        if leaves_out(kind == libc::S_IFDIR) {
             return Ok(Vec::new());
         }
         let (kind, below) = match kind {
             libc::S_IFREG => (file_of(&found), Vec::new()),
             libc::S_IFDIR if choice.one_file_system && found.st_dev != device => {
+                self.not_entered.push(path.clone());
                 (Kind::Folder, Vec::new())
             }
             libc::S_IFDIR => {
                 let (above, name) = folder.parent(&path)?;
                 self.mounts.extend(Mount::at(above, name, &path)?);
-                (Kind::Folder, self.paths_in(folder, &path)?)
+                match self.paths_in(folder, &path, choice) {
+                    Err(error) if !choice.for_listing => {
+                        self.push(path, Kind::Folder, &found);
+                        return Err(error);
+                    }
+                    below => (Kind::Folder, below?),
+                }
             }
             libc::S_IFLNK => {
                 let target = folder.read_link(&path)?;
@@ -319,20 +337,24 @@ impl Scan {
     }
 
     /// Paths of what is in the folder at `path`, last name first.
-    fn paths_in(&mut self, folder: &mut Folder, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let (names, long) = folder.all_names(path)?;
-        let below = |name: Vec<u8>| match path {
+    fn paths_in(
+        &mut self,
+        folder: &mut Folder,
+        path: &[u8],
+        choice: &Choice<'_>,
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let names = folder.names(path)?.into_iter().rev();
+        let below = names.map(|name| match path {
             b"" => name,
             _ => [path, b"/", &name].concat(),
+        });
+        let fits = |below: &Vec<u8>| {
+            let name = below.rsplit(|c| *c == b'/').next().unwrap_or(below);
+            !choice.for_listing || name.len() <= MAX_NAME && below.len() <= MAX_PATH
         };
-        let (paths, too_long): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .rev()
-            .map(below)
-            .partition(|p| p.len() <= MAX_PATH);
-        self.unread += too_long.len() + long.len();
+        let (paths, too_long): (Vec<_>, Vec<_>) = below.partition(fits);
+        self.unread += too_long.len();
         self.too_long.extend(too_long);
-        self.too_long.extend(long.into_iter().map(below));
         Ok(paths)
     }
 }

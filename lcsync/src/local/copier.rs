@@ -73,7 +73,9 @@ impl<'a> Copier<'a> {
             is_first: false,
         };
         let is_there = job.folder.is_dir();
-        if job.whole_folder() {
+        let in_dest = job.folder != options.dest;
+        let is_missing = !is_there && options.existing && job.whole_folder() && in_dest;
+        if job.whole_folder() && !is_missing {
             let was = copier.open_root(job).with_context(name)?;
             let there = match is_there {
                 true => Place::open(&job.folder).and_then(|mut p| p.standing(b"")),
@@ -89,7 +91,7 @@ impl<'a> Copier<'a> {
             copier.shared.tally.created += usize::from(changes.new);
             copier.show(job, b"", source, changes);
         }
-        if is_there || !options.dry_run {
+        if is_there || !options.dry_run && !is_missing {
             make_folders(options, job)?;
             let mut place = Place::open(&job.folder).with_context(name)?;
             place.allow_special_modes();

@@ -35,8 +35,11 @@ impl Copier<'_> {
             .chain(&job.scan.special)
             .map(Vec::as_slice)
             .collect();
+        let not_entered: HashSet<&[u8]> = job.scan.not_entered.iter().map(Vec::as_slice).collect();
         let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder);
-        for folder in std::iter::once(&b""[..]).chain(folders.map(|e| e.path.as_slice())) {
+        let folders = folders.map(|e| e.path.as_slice());
+        let folders = folders.filter(|path| !not_entered.contains(path));
+        for folder in std::iter::once(&b""[..]).chain(folders) {
             for name in self.names_in(job, folder) {
                 let path = below(folder, &name);
                 if !wanted.contains(path.as_slice()) {
@@ -152,10 +155,14 @@ impl Copier<'_> {
             tally.beyond_limit += 1;
             return Step::Stays;
         }
-        if let Some(place) = self.own.place.as_mut().filter(|_| !options.dry_run)
-            && let Err(error) = place.make_way(path, false)
-        {
-            return self.not_removed(job, path, &error);
+        if let Some(place) = self.own.place.as_mut().filter(|_| !options.dry_run) {
+            let removed = match is_folder {
+                true => place.remove_folder(path),
+                false => place.make_way(path, false),
+            };
+            if let Err(error) = removed {
+                return self.not_removed(job, path, &error);
+            }
         }
         if in_the_way {
             return Step::Gone;

@@ -1,5 +1,6 @@
 //! Compares one entry with what is in its place, and copies one file: what several threads do at once.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -190,8 +191,22 @@ impl<'a> FileCopier<'a> {
         let is_foreign = difference.is_foreign
             || standing.is_some_and(|s| common.is_foreign(source, s, changes));
         let sets_id = common.keep.modes && source.metadata.mode & SET_ID != 0;
-        if there.is_some() && options.inplace && !(is_foreign && sets_id) {
-            let to = place.open_to_write(path)?;
+        if let Some((opened, standing)) = there
+            && options.inplace
+            && !(is_foreign && sets_id)
+        {
+            let (mode, owner) = (standing.metadata.mode, standing.owner.user);
+            let to = match place.open_to_write(path) {
+                // as a folder's: this user's own, who may write after a change of its mode
+                Err(e) if is_denied(&e) && common.is_closed(mode | 0o100, owner) => {
+                    opened.set_mode(mode | 0o600)?;
+                    let to = place.open_to_write(path);
+                    opened.set_mode(mode)?;
+                    to?
+                }
+                to => to?,
+            };
+            let standing = Some(standing);
             let written = common.update((from, &to), size, options, report)?;
             common.finish_file(&to, source, standing)?;
             return Ok(written);
@@ -199,6 +214,8 @@ impl<'a> FileCopier<'a> {
         if let Some((opened, _)) = there
             && !(changes.size || is_foreign)
             && options.check != Check::Content
+            // what is set would be set for the file's other names as well
+            && opened.has_one_name()?
             && let Some(Ok(old)) = opened.file()
             && content::is_same(from, &old, size, report)?
         {
@@ -242,4 +259,8 @@ impl<'a> FileCopier<'a> {
         }
         Ok(published?)
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }

@@ -141,6 +141,7 @@ pub fn folder_job(options: &Options, source: &Path, content: bool) -> anyhow::Re
             !filter.is_empty() && filter.leaves_out(&[&prefix, path].concat(), is_folder)
         },
         one_file_system: options.one_file_system,
+        for_listing: false,
     };
     let scan = Scan::chosen(source, &choice).with_context(|| source.display().to_string())?;
     Ok(Job {

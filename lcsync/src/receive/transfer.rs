@@ -528,6 +528,7 @@ impl<'a> Transfer<'a> {
             special: Vec::new(),
             too_long: Vec::new(),
             mounts: Vec::new(),
+            not_entered: Vec::new(),
         };
         match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {

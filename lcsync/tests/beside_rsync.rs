@@ -1,0 +1,848 @@
+//! Local copies beside rsync's, on trees and options that nobody thought of: each case is made from a number, both
+//! programs run, as root and as a user, and what is there afterwards must be the same. Where lcsync means to differ,
+//! docs/guide/rsync.md says so, and [`Case`] does not make such cases or [`Listed`] does not compare them.
+//!
+//! `make test` runs [`CASES`]. As long as one wants: `BESIDE_RSYNC=600 cargo test -p lcsync --test beside_rsync` for
+//! so many seconds; `BESIDE_RSYNC_FROM=N` begins with case N, which is how one that failed is run again.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{geteuid, mkfifo};
+
+/// Cases of `make test`: some ten seconds.
+const CASES: u64 = 100;
+/// Who copies where it is not root: nobody.
+const USER: u32 = 65_534;
+/// Times from here on are those of the test itself.
+const NOW: i64 = 1_000_000_000;
+
+/// Numbers that follow from the first (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// Whether it happens, so many times of a hundred.
+    fn happens(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        all[self.below(all.len())]
+    }
+
+    fn mode(&mut self, all: &[u32]) -> u32 {
+        all[self.below(all.len())]
+    }
+}
+
+/// What is at a path before the copy.
+#[derive(Clone)]
+enum Node {
+    File {
+        content: Vec<u8>,
+        mode: u32,
+        time: i64,
+    },
+    /// Another name of the first file of its tree.
+    Another,
+    Folder {
+        inside: Tree,
+        mode: u32,
+        time: i64,
+    },
+    Link {
+        target: &'static str,
+        time: i64,
+    },
+    Pipe {
+        mode: u32,
+        time: i64,
+    },
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File {
+                content,
+                mode,
+                time,
+            } => {
+                write!(
+                    f,
+                    "{mode:o} time {time} {} bytes {:?}",
+                    content.len(),
+                    content.first()
+                )
+            }
+            Self::Another => write!(f, "another name"),
+            Self::Folder { mode, time, .. } => write!(f, "folder {mode:o} time {time}"),
+            Self::Link { target, time } => write!(f, "link to {target:?} time {time}"),
+            Self::Pipe { mode, time } => write!(f, "pipe {mode:o} time {time}"),
+        }
+    }
+}
+
+type Tree = BTreeMap<Vec<u8>, Node>;
+
+const NAMES: &[&[u8]] = &[
+    b"a",
+    b"b",
+    b"c",
+    b"cfg",
+    b"a.o",
+    b"b.o",
+    b"k.key",
+    b"x y",
+    b"-n",
+    b"*",
+    b"[a]",
+    b"a\\b",
+    b".h",
+    b"\xff\xfe",
+    b"new\nline",
+    "\u{e9}".as_bytes(),
+];
+
+/// What trees may have.
+#[derive(Clone, Copy)]
+struct Kinds {
+    /// Something that this user cannot read.
+    unreadable: bool,
+    /// Files that this user cannot read, where that makes no difference.
+    closed: bool,
+}
+
+fn tree(dice: &mut Dice, depth: usize, kinds: Kinds) -> Tree {
+    let mut tree = Tree::new();
+    for _ in 0..dice.below(if depth == 0 { 8 } else { 5 }) {
+        tree.insert(dice.pick(NAMES).to_vec(), node(dice, depth, kinds));
+    }
+    tree
+}
+
+fn time(dice: &mut Dice) -> i64 {
+    [1_000, 1_000, 2_000, 3_000][dice.below(4)]
+}
+
+fn node(dice: &mut Dice, depth: usize, kinds: Kinds) -> Node {
+    let time = time(dice);
+    match dice.below(100) {
+        0..45 => {
+            let mode = match dice.below(6) {
+                0..3 => 0o644,
+                3 if kinds.unreadable || kinds.closed => dice.mode(&[0, 0o200, 0o111]),
+                _ => dice.mode(&[0o600, 0o755, 0o444, 0o400, 0o4755, 0o2711]),
+            };
+            let content = match dice.below(7) {
+                0 => Vec::new(),
+                1 => vec![0; 10_000],
+                2 => vec![7; 10_000],
+                3 => b"some".to_vec(),
+                4 => b"more".to_vec(),
+                _ => b"x".to_vec(),
+            };
+            Node::File {
+                content,
+                mode,
+                time,
+            }
+        }
+        45..50 => Node::Another,
+        50..80 if depth < 4 => Node::Folder {
+            inside: tree(dice, depth + 1, kinds),
+            mode: folder_mode(dice, kinds.unreadable),
+            time,
+        },
+        80..95 => Node::Link {
+            target: dice.pick(&["a", "..", "cfg", "nowhere", "/"]),
+            time,
+        },
+        _ => Node::Pipe { mode: 0o644, time },
+    }
+}
+
+fn folder_mode(dice: &mut Dice, unreadable: bool) -> u32 {
+    match dice.below(6) {
+        0..3 => 0o755,
+        3 if unreadable => dice.mode(&[0, 0o300, 0o400]),
+        _ => dice.mode(&[0o700, 0o555, 0o500, 0o1777, 0o2755, 0o775]),
+    }
+}
+
+/// A DEST to which a copy of `source` has come, and something has happened since.
+fn changed(dice: &mut Dice, source: &Tree, depth: usize, kinds: Kinds) -> Tree {
+    let mut dest = tree(dice, depth + 1, kinds);
+    for (name, node_there) in source {
+        let mut same = node_there.clone();
+        match (dice.below(10), &mut same) {
+            // missing, or another
+            (0..2, _) | (_, Node::Another) => continue,
+            (2..4, _) => {
+                let mut other = node(dice, depth + 1, kinds);
+                // rsync does not open such a folder for a link
+                if let (Node::Link { .. }, Node::Folder { mode, .. }) = (node_there, &mut other) {
+                    *mode |= 0o200;
+                }
+                dest.insert(name.clone(), other);
+                continue;
+            }
+            (_, Node::Folder { inside, mode, .. }) => {
+                *inside = changed(dice, inside, depth + 1, kinds);
+                *mode = match dice.below(4) {
+                    0 => *mode,
+                    // it is opened, whatever its mode
+                    1 if kinds.closed => dice.mode(&[0, 0o300, 0o600]),
+                    _ => folder_mode(dice, false),
+                };
+            }
+            (4, Node::File { content, .. }) => *content = b"else".to_vec(),
+            (5, Node::File { mode, .. }) if kinds.closed => *mode = dice.mode(&[0, 0o200]),
+            (5, Node::File { mode, .. }) => *mode = dice.mode(&[0o644, 0o600, 0o6755]),
+            (6, Node::File { time: t, .. } | Node::Link { time: t, .. }) => *t = time(dice),
+            _ => {}
+        }
+        dest.insert(name.clone(), same);
+    }
+    dest
+}
+
+/// Writes a tree to disk; its folders get their modes when all is in them.
+fn write(tree: &Tree, folder: &Path, first: &mut Option<PathBuf>, owner: Option<u32>) {
+    for (name, node) in tree {
+        let path = folder.join(OsStr::from_bytes(name));
+        let (mode, time) = match node {
+            Node::File {
+                content,
+                mode,
+                time,
+            } => {
+                fs::write(&path, content).unwrap();
+                first.get_or_insert_with(|| path.clone());
+                (Some(*mode), *time)
+            }
+            Node::Another => {
+                match first {
+                    Some(first) => fs::hard_link(first, &path).unwrap(),
+                    None => fs::write(&path, b"linked").unwrap(),
+                }
+                first.get_or_insert(path);
+                continue;
+            }
+            Node::Folder { inside, mode, time } => {
+                fs::create_dir(&path).unwrap();
+                write(inside, &path, first, owner);
+                (Some(*mode), *time)
+            }
+            Node::Link { target, time } => {
+                symlink(target, &path).unwrap();
+                (None, *time)
+            }
+            Node::Pipe { mode, time } => {
+                mkfifo(&path, Mode::S_IRWXU).unwrap();
+                (Some(*mode), *time)
+            }
+        };
+        finish(&path, mode, time, owner);
+    }
+}
+
+fn finish(path: &Path, mode: Option<u32>, time: i64, owner: Option<u32>) {
+    lchown(path, owner, owner).unwrap();
+    if let Some(mode) = mode {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let time = TimeSpec::new(time, 0);
+    utimensat(
+        AT_FDCWD,
+        path,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .unwrap();
+}
+
+/// Something like a pattern.
+fn pattern(dice: &mut Dice) -> Vec<u8> {
+    let mut out = Vec::new();
+    if dice.happens(25) {
+        out.push(b'/');
+    }
+    for _ in 0..=dice.below(4) {
+        match dice.below(12) {
+            0..3 => out.extend_from_slice(dice.pick(NAMES)),
+            3 => out.extend_from_slice(dice.pick(&[&b"a"[..], b"b", b".o", b"key", b"x"])),
+            4 => out.push(b'*'),
+            5 => out.extend_from_slice(b"**"),
+            6 => out.extend_from_slice(b"***"),
+            7 => out.push(b'?'),
+            8..10 => out.push(b'/'),
+            _ => {
+                let sets: &[&[u8]] = &[
+                    b"[ab]",
+                    b"[!a]",
+                    b"[^b]",
+                    b"[a-c]",
+                    b"[c-a]",
+                    b"[]a]",
+                    b"[[:alpha:]]",
+                    b"[[:none:]]",
+                    b"[",
+                    b"[a",
+                    b"[/]",
+                    b"[a/]",
+                    b"\\",
+                    b"\\*",
+                    b"\\[",
+                    b"[\\a]",
+                    b"[a\\-c]",
+                    b"[!",
+                    b"[[:alpha]",
+                    b"!",
+                ];
+                out.extend_from_slice(dice.pick(sets));
+            }
+        }
+    }
+    if dice.happens(25) {
+        out.push(b'/');
+    }
+    out
+}
+
+/// Trees, and how to copy.
+struct Case {
+    source: Tree,
+    /// There is none.
+    dest: Option<Tree>,
+    args: Vec<OsString>,
+    /// What patterns stand in a file.
+    patterns: Vec<u8>,
+    as_user: bool,
+}
+
+impl Case {
+    fn new(number: u64) -> Self {
+        let dice = &mut Dice(number);
+        let as_user = !geteuid().is_root() || number % 2 == 1;
+        let delete = dice.happens(60);
+        let keeps = dice.pick(&[
+            "-a", "-a", "-a", "-r", "-rl", "-rt", "-rlp", "-rltp", "-rltog",
+        ]);
+        let (inplace, dry_run) = (dice.happens(10), dice.happens(5));
+        let excluded = delete && dice.happens(20);
+        // rsync deletes until it finds the first that it cannot read, lcsync nothing
+        let unreadable = as_user && !delete && dice.happens(30);
+        let kinds = Kinds {
+            unreadable,
+            closed: false,
+        };
+        let source = tree(dice, 0, kinds);
+        let kinds = Kinds {
+            unreadable: false,
+            // without -p rsync forgets the mode of a file that it cannot read, and leaves folders open; --inplace reads, and
+            // who only looks opens nothing
+            closed: !as_user || keeps.contains(['a', 'p']) && !(excluded || inplace || dry_run),
+        };
+        let dest = dice.happens(90).then(|| changed(dice, &source, 0, kinds));
+        let mut args: Vec<OsString> = Vec::new();
+        let mut add = |arg: &str| args.push(arg.into());
+        add(keeps);
+        if delete {
+            add("--delete");
+        }
+        if inplace {
+            add("--inplace");
+        }
+        if dry_run {
+            add("-n");
+        }
+        if excluded {
+            add("--delete-excluded");
+        }
+        match dice.below(10) {
+            // two files that cannot be read are the same for rsync
+            0 if !unreadable => add("-c"),
+            1 => add("--size-only"),
+            2 => add("-I"),
+            _ => {}
+        }
+        for (option, percent) in [
+            ("-u", 10),
+            ("--existing", 8),
+            ("--ignore-existing", 8),
+            ("-S", 10),
+            ("--partial", 10),
+            ("-x", 10),
+        ] {
+            // rsync looks for what to delete in a file that stands where a folder is to come
+            if dice.happens(percent) && !(delete && option == "--ignore-existing") {
+                add(option);
+            }
+        }
+        if delete && dice.happens(10) {
+            add(&format!("--max-delete={}", dice.below(6)));
+        }
+        let mut patterns = Vec::new();
+        for _ in 0..dice.below(4) {
+            let pattern = pattern(dice);
+            if dice.happens(10) {
+                args.push("--exclude-from=patterns".into());
+                patterns.extend_from_slice(dice.pick(&[&b"+ "[..], b"- ", b""]));
+                patterns.extend_from_slice(&pattern);
+                patterns.push(b'\n');
+            } else {
+                let option = dice.pick(&[
+                    "--exclude=",
+                    "--exclude=",
+                    "--exclude=",
+                    "--include=",
+                    "--exclude=+ ",
+                ]);
+                args.push(OsString::from_vec([option.as_bytes(), &pattern].concat()));
+            }
+        }
+        // rsync takes a missing DEST for the name of an empty folder
+        let inside = dest.is_none() || dice.happens(75);
+        args.push(if inside { "src/" } else { "src" }.into());
+        Self {
+            source,
+            dest,
+            args,
+            patterns,
+            as_user,
+        }
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.args.iter().any(|arg| arg == option)
+    }
+
+    /// Runs both programs. What is different afterwards, if anything is.
+    fn run(&self, programs: &Path) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let owner = (self.as_user && geteuid().is_root()).then_some(USER);
+        finish(folder.path(), Some(0o755), 1_000, owner);
+        fs::write(at("patterns"), &self.patterns).unwrap();
+        let trees = [
+            ("src", Some(&self.source)),
+            ("ours", self.dest.as_ref()),
+            ("theirs", self.dest.as_ref()),
+        ];
+        for (name, tree) in trees {
+            if let Some(tree) = tree {
+                fs::create_dir(at(name)).unwrap();
+                write(tree, &at(name), &mut None, owner);
+                finish(&at(name), Some(0o755), 2_000, owner);
+            }
+        }
+        let mut out = String::new();
+        // the second time there is nothing left to do
+        for _ in 0..2 {
+            let [ours, theirs] = ["ours", "theirs"].map(|target| {
+                let program = match target {
+                    "ours" => programs.join("lcsync"),
+                    _ => "rsync".into(),
+                };
+                let mut command = Command::new(program);
+                command
+                    .current_dir(folder.path())
+                    .args(&self.args)
+                    .args((target == "theirs").then_some("--no-D"))
+                    .arg(target);
+                command.stdin(Stdio::null());
+                if let Some(owner) = owner {
+                    command.uid(owner).gid(owner);
+                }
+                command.output().expect("netns-tests/setup installs rsync")
+            });
+            let classes = [class(&ours), class(&theirs)];
+            let limited =
+                theirs.status.code() == Some(25) || self.limits() && classes[1] == Class::Partial;
+            if classes[0] != classes[1] {
+                let _ = writeln!(
+                    out,
+                    "ours: {:?}, theirs: {:?}",
+                    ours.status.code(),
+                    theirs.status.code()
+                );
+            }
+            let difference = match limited {
+                // which ones are deleted is not said
+                true => String::new(),
+                false => self.compare(&at("ours"), &at("theirs")),
+            };
+            out += &difference;
+            if !out.is_empty() {
+                let said =
+                    [&ours, &theirs].map(|run| String::from_utf8_lossy(&run.stderr).into_owned());
+                let _ = writeln!(
+                    out,
+                    "--- ours said:\n{}--- theirs said:\n{}",
+                    said[0], said[1]
+                );
+                break;
+            }
+        }
+        let _ = Command::new("chmod")
+            .args(["-R", "u+rwx"])
+            .arg(folder.path())
+            .output();
+        (!out.is_empty()).then_some(out)
+    }
+
+    fn limits(&self) -> bool {
+        self.args
+            .iter()
+            .any(|arg| arg.as_bytes().starts_with(b"--max-delete"))
+    }
+
+    fn compare(&self, ours: &Path, theirs: &Path) -> String {
+        let [ours, theirs] = [ours, theirs].map(|root| {
+            let mut all = BTreeMap::new();
+            if root.symlink_metadata().is_ok() {
+                self.list(root, Path::new(""), &mut all);
+            }
+            all
+        });
+        let mut out = String::new();
+        let paths: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+        for path in paths {
+            let (a, b) = (ours.get(path), theirs.get(path));
+            if a != b {
+                let before = self.dest.as_ref().and_then(|tree| find(tree, path));
+                let _ = writeln!(
+                    out,
+                    "{path:?}:\n  source {:?}\n  before {before:?}\n  ours   {a:?}\n  theirs {b:?}",
+                    self.in_source(path)
+                );
+            }
+        }
+        out
+    }
+
+    fn list(&self, root: &Path, below: &Path, all: &mut BTreeMap<PathBuf, Listed>) {
+        let path = root.join(below);
+        let meta = path.symlink_metadata().unwrap();
+        let source = self.in_source(below);
+        // rsync gives it the mode and time of the folder that does not come
+        let stays = matches!(source, Some(Node::Folder { .. })) && !meta.is_dir();
+        if stays && self.has("--ignore-existing") {
+            return;
+        }
+        let unreadable = |mode: u32| self.as_user && mode & 0o400 == 0;
+        // rsync takes what stands in its place away, before it finds out that it cannot read the file
+        if matches!(source, Some(Node::File { mode, .. }) if unreadable(*mode)) {
+            return;
+        }
+        let kind = meta.file_type();
+        let content = match kind {
+            _ if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_vec(),
+            _ if kind.is_file() => fs::read(&path).unwrap_or_else(|_| b"closed".to_vec()),
+            _ => Vec::new(),
+        };
+        let mut mode = meta.mode();
+        if self.as_user && kind.is_dir() {
+            // rsync leaves a folder open that it could not empty, and one of which SRC is writable and otherwise closed
+            mode |= match source {
+                Some(Node::Folder { mode, .. }) if mode & 0o200 == 0 || mode & 0o700 == 0o700 => 0,
+                Some(Node::Folder { .. }) => 0o700,
+                _ => 0o200,
+            };
+            // and forgets that a new one has inherited the group, when it closes it
+            if !self.args[0]
+                .as_bytes()
+                .iter()
+                .any(|c| matches!(c, b'a' | b'p'))
+            {
+                mode &= !0o2000;
+            }
+        }
+        if self.as_user && kind.is_file() {
+            // rsync opens a file before it deletes or replaces it, and so its other names
+            mode |= 0o200;
+        }
+        let times = self.args[0]
+            .as_bytes()
+            .iter()
+            .any(|c| matches!(c, b'a' | b't'));
+        let time = match meta.mtime() {
+            // that of a file of which only the time is another shows which program has written it again
+            _ if !times || kind.is_dir() && self.has("-n") => 0,
+            _ if below == Path::new("") && self.has("--partial") => 0,
+            time => time.min(NOW),
+        };
+        let listed = Listed {
+            mode,
+            owner: (meta.uid(), meta.gid()),
+            time,
+            content,
+        };
+        all.insert(below.to_path_buf(), listed);
+        if kind.is_dir() {
+            for entry in fs::read_dir(&path).into_iter().flatten() {
+                let name = entry.unwrap().file_name();
+                // what --partial keeps after an error
+                if !name.as_bytes().starts_with(b".lcsync-partial") {
+                    self.list(root, &below.join(name), all);
+                }
+            }
+        }
+    }
+
+    /// What SRC has at a path of DEST.
+    fn in_source(&self, path: &Path) -> Option<&Node> {
+        match self.has("src") {
+            true => find(&self.source, path.strip_prefix("src").ok()?),
+            false => find(&self.source, path),
+        }
+    }
+}
+
+fn find<'a>(tree: &'a Tree, path: &Path) -> Option<&'a Node> {
+    let mut names = path.iter();
+    let mut node = tree.get(names.next()?.as_bytes())?;
+    for name in names {
+        let Node::Folder { inside, .. } = node else {
+            return None;
+        };
+        node = inside.get(name.as_bytes())?;
+    }
+    Some(node)
+}
+
+/// What is at a path after the copy.
+#[derive(PartialEq, Eq)]
+struct Listed {
+    mode: u32,
+    owner: (u32, u32),
+    time: i64,
+    content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Listed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let content = String::from_utf8_lossy(&self.content[..self.content.len().min(8)]);
+        let (mode, owner, length) = (self.mode, self.owner, self.content.len());
+        write!(
+            f,
+            "{mode:o} {owner:?} time {} {length} bytes {content:?}",
+            self.time
+        )
+    }
+}
+
+/// How a program ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Class {
+    Done,
+    Partial,
+    Refused,
+}
+
+fn class(run: &Output) -> Class {
+    let is_ours = !String::from_utf8_lossy(&run.stderr).contains("rsync error");
+    match (run.status.code(), is_ours) {
+        (Some(0), _) => Class::Done,
+        (Some(1), true) | (Some(23..=25), false) => Class::Partial,
+        (Some(2), true) | (Some(1), false) => Class::Refused,
+        other => panic!("{other:?}: {}", String::from_utf8_lossy(&run.stderr)),
+    }
+}
+
+/// A folder of the user who copies, and the program where that user finds it.
+fn of_user() -> (tempfile::TempDir, impl Fn(&[&str]) -> Command) {
+    let folder = tempfile::tempdir().unwrap();
+    let lcsync = folder.path().join("lcsync");
+    fs::copy(env!("CARGO_BIN_EXE_lcsync"), &lcsync).unwrap();
+    let owner = geteuid().is_root().then_some(USER);
+    finish(folder.path(), Some(0o755), 1_000, owner);
+    let at = folder.path().to_path_buf();
+    let command = move |args: &[&str]| {
+        let mut command = Command::new(&lcsync);
+        command.current_dir(&at).args(args);
+        if let Some(owner) = owner {
+            command.uid(owner).gid(owner);
+        }
+        command
+    };
+    (folder, command)
+}
+
+#[test]
+fn closed_folders_are_opened_for_a_copy_and_closed_again_also_after_one_that_was_killed() {
+    let (folder, lcsync) = of_user();
+    let at = |name: &str| folder.path().join(name);
+    let owner = geteuid().is_root().then_some(USER);
+    let mode = |name: &str| at(name).metadata().unwrap().mode() & 0o7777;
+    let make = |files: &[(&str, usize)]| {
+        let _ = Command::new("chmod")
+            .args(["-R", "u+rwx"])
+            .arg(at("s"))
+            .output();
+        fs::create_dir_all(at("s/ro")).unwrap();
+        for (name, size) in files {
+            let path = at("s/ro").join(name);
+            fs::write(&path, vec![7; *size]).unwrap();
+            finish(&path, Some(0o644), 3_000, owner);
+        }
+        finish(&at("s/ro"), Some(0o555), 1_000, owner);
+        finish(&at("s"), Some(0o555), 1_000, owner);
+    };
+    make(&[("a", 1), ("gone", 1)]);
+    assert!(lcsync(&["-a", "s/", "d/"]).status().unwrap().success());
+    make(&[("a", 2), ("big", 4 << 20)]);
+    fs::set_permissions(at("s/ro"), Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(at("s/ro/gone")).unwrap();
+    make(&[]);
+    // slow enough to be killed while the folder is open
+    let mut copying = lcsync(&["-a", "--bwlimit", "8M", "s/", "d/"])
+        .spawn()
+        .unwrap();
+    while mode("d/ro") & 0o200 == 0 {
+        assert!(copying.try_wait().unwrap().is_none(), "it was too fast");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    copying.kill().unwrap();
+    copying.wait().unwrap();
+    assert!(
+        lcsync(&["-a", "--delete", "s/", "d/"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!((mode("d"), mode("d/ro")), (0o555, 0o555));
+    let mut left: Vec<_> = fs::read_dir(at("d/ro"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), entry.metadata().unwrap().len()))
+        .collect();
+    left.sort();
+    assert_eq!(left, [("a".into(), 2), ("big".into(), 4 << 20)]);
+    assert_eq!(at("d/ro").metadata().unwrap().mtime(), 1_000);
+    // without -p the mode of DEST is what it was
+    fs::set_permissions(at("d/ro"), Permissions::from_mode(0o500)).unwrap();
+    make(&[("a", 3)]);
+    assert!(lcsync(&["-r", "s/", "d/"]).status().unwrap().success());
+    assert_eq!(
+        (mode("d/ro"), fs::read(at("d/ro/a")).unwrap().len()),
+        (0o500, 3)
+    );
+    let _ = Command::new("chmod")
+        .args(["-R", "u+rwx", "s", "d"])
+        .current_dir(folder.path())
+        .output();
+}
+
+#[test]
+fn paths_of_any_length_are_copied_and_deleted() {
+    let (folder, lcsync) = of_user();
+    let at = |name: &str| folder.path().join(name);
+    let owner = geteuid().is_root().then_some(USER);
+    let open = |below: &nix::dir::Dir, name: &str| {
+        let flags = nix::fcntl::OFlag::O_DIRECTORY;
+        nix::dir::Dir::openat(below, name, flags, Mode::empty()).unwrap()
+    };
+    // rsync ends at 4,096 bytes
+    let (name, depth) = ("n".repeat(90), 200);
+    for top in ["s", "d"] {
+        fs::create_dir(at(top)).unwrap();
+        lchown(at(top), owner, owner).unwrap();
+    }
+    let top = |path: &Path| {
+        nix::dir::Dir::open(path, nix::fcntl::OFlag::O_DIRECTORY, Mode::empty()).unwrap()
+    };
+    let mut above = top(&at("s"));
+    for _ in 0..depth {
+        nix::sys::stat::mkdirat(&above, name.as_str(), Mode::S_IRWXU).unwrap();
+        above = open(&above, &name);
+        let id = owner.map(nix::unistd::Uid::from_raw);
+        nix::unistd::fchown(&above, id, None).unwrap();
+    }
+    symlink("target", at("s/link")).unwrap();
+    nix::unistd::symlinkat("at the end", &above, "last").unwrap();
+    let copied = lcsync(&["-a", "s/", "d/"]).output().unwrap();
+    assert!(
+        copied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&copied.stderr)
+    );
+    let mut above = top(&at("d"));
+    for _ in 0..depth {
+        above = open(&above, &name);
+    }
+    assert_eq!(
+        nix::fcntl::readlinkat(&above, "last").unwrap(),
+        "at the end"
+    );
+    fs::create_dir(at("empty")).unwrap();
+    assert!(
+        lcsync(&["-a", "--delete", "empty/", "d/"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(fs::read_dir(at("d")).unwrap().count(), 0);
+}
+
+#[test]
+fn copies_are_as_those_of_rsync() {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    let from = number("BESIDE_RSYNC_FROM").unwrap_or(1);
+    let until = number("BESIDE_RSYNC").map(|s| Instant::now() + Duration::from_secs(s));
+    // where a user finds the program who may not enter the folder of the build
+    let programs = tempfile::tempdir().unwrap();
+    fs::set_permissions(programs.path(), Permissions::from_mode(0o755)).unwrap();
+    let lcsync = Path::new(env!("CARGO_BIN_EXE_lcsync"));
+    fs::copy(lcsync, programs.path().join("lcsync")).unwrap();
+    let mut failed = String::new();
+    let mut failures = 0;
+    let mut n = from;
+    while failures < 8
+        && match until {
+            Some(until) => Instant::now() < until,
+            None => n < from + CASES,
+        }
+    {
+        let case = Case::new(n);
+        if let Some(difference) = case.run(programs.path()) {
+            failures += 1;
+            let who = if case.as_user { "a user" } else { "root" };
+            let (args, patterns) = (&case.args, String::from_utf8_lossy(&case.patterns));
+            let _ = writeln!(
+                failed,
+                "=== case {n}, as {who}: {args:?}, patterns {patterns:?}\n{difference}"
+            );
+        }
+        n += 1;
+    }
+    eprintln!("cases {from} to {}", n - 1);
+    assert!(failed.is_empty(), "{failed}");
+}
