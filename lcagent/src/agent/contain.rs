@@ -184,8 +184,10 @@ pub fn kill_left_behind(traces: &Traces) {
             break;
         }
         std::thread::sleep(SWEEP_PAUSE);
-        for pid in left {
-            // those that have become children of this process
+    }
+    if let Some(known) = &traces.supervisors {
+        for pid in orphans(&all_processes(), known) {
+            // what has ended stays until its parent asks: that is this process by now
             let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
         }
     }
@@ -221,18 +223,25 @@ fn left_behind(traces: &Traces) -> Vec<i32> {
     let group = traces.leader.as_ref().filter(|leader| leader.leads());
     let group = group.map(|leader| leader.pid);
     let is_left = |p: &&Process| {
-        let orphan = traces.supervisors.as_ref();
-        orphan.is_some_and(|known| p.parent == me && !known.contains(&p.pid))
-            || Some(p.group) == group
-            || traces
-                .mark
-                .as_ref()
-                .is_some_and(|mark| has_in_environment(p.pid, mark))
+        let mark = traces.mark.as_ref();
+        Some(p.group) == group || mark.is_some_and(|mark| has_in_environment(p.pid, mark))
     };
-    let roots: Vec<i32> = all.iter().filter(is_left).map(|p| p.pid).collect();
+    let mut roots: Vec<i32> = all.iter().filter(is_left).map(|p| p.pid).collect();
+    if let Some(known) = &traces.supervisors {
+        roots.extend(orphans(&all, known));
+    }
     let mut left = below(&all, roots);
     left.retain(|pid| *pid != me);
     left
+}
+
+/// Children of this process that are not among `known`.
+fn orphans(all: &[Process], known: &[i32]) -> Vec<i32> {
+    let me = std::process::id() as i32;
+    let children = all
+        .iter()
+        .filter(|p| p.parent == me && !known.contains(&p.pid));
+    children.map(|p| p.pid).collect()
 }
 
 /// Whether the process was started with this in its environment; not if we may not know.
@@ -439,9 +448,10 @@ fn below(all: &[Process], roots: Vec<i32>) -> Vec<i32> {
     found
 }
 
-/// A process that has not ended.
 #[derive(Debug)]
 struct Process {
+    /// It only waits for being waited for.
+    has_ended: bool,
     pid: i32,
     parent: i32,
     group: i32,
@@ -449,21 +459,28 @@ struct Process {
     started: u64,
 }
 
+/// Those that have not ended.
 fn processes() -> Vec<Process> {
+    let mut all = all_processes();
+    all.retain(|p| !p.has_ended);
+    all
+}
+
+fn all_processes() -> Vec<Process> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter_map(|e| Process::read(e.file_name().to_str()?.parse().ok()?))
         .collect()
 }
 
 impl Process {
-    /// None if it is a zombie: it only waits for being waited for.
     fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // the name in parentheses may hold anything
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let (state, parent, group) = (fields.next()?, fields.next()?, fields.next()?);
         let started = fields.nth(16)?;
-        (state != "Z").then_some(Self {
+        Some(Self {
+            has_ended: state == "Z",
             pid,
             parent: parent.parse().ok()?,
             group: group.parse().ok()?,

@@ -239,10 +239,7 @@ impl JobDir {
         };
         let mut stream = spec.stream.unwrap_or(unnamed);
         // what a copy of the folder goes on with is another stream: the original may go on as well
-        if let Some(made) = self
-            .made()
-            .filter(|made| spec.made.is_some_and(|then| then != *made))
-        {
+        if let Some(made) = self.made_as_copy(&spec) {
             stream.id = stream.id.of_copy(made);
         }
         Ok(Kept {
@@ -254,6 +251,12 @@ impl JobDir {
             stream,
             delivered: self.is_delivered(),
         })
+    }
+
+    /// When this folder was made, if it is a copy of the job's.
+    fn made_as_copy(&self, spec: &Spec) -> Option<u64> {
+        let made = self.made()?;
+        spec.made.is_some_and(|then| then != made).then_some(made)
     }
 
     fn made(&self) -> Option<u64> {
@@ -306,16 +309,20 @@ impl JobDir {
         self.write("traces", &serde_json::to_vec(&traces)?)
     }
 
-    /// How the processes of the job are found, as far as its supervisor came.
+    /// How the processes of the job are found, as far as its supervisor came. In a copy of its folder none are its own.
     pub fn traces(&self) -> Traces {
+        let spec = self.spec().ok();
+        let spec = spec.filter(|spec| self.made_as_copy(spec).is_none());
+        let Some(spec) = spec else {
+            return Traces::default();
+        };
         let noted = fs::read(self.file("traces")).ok();
         let noted = noted.and_then(|bytes| serde_json::from_slice::<NotedTraces>(&bytes).ok());
         let noted = noted.unwrap_or_default();
         let name = self.path.file_name().unwrap_or_default();
         let ours = |path: &PathBuf| path.file_name() == Some(&group_name(name));
-        let stream = self.spec().ok().and_then(|spec| spec.stream);
         Traces {
-            mark: stream.map(|stream| {
+            mark: spec.stream.map(|stream| {
                 let (name, value) = mark(stream.id);
                 format!("{name}={value}").into()
             }),
@@ -449,6 +456,54 @@ mod tests {
             assert_eq!(job.end(), Some(Record::Ended(ended)));
             assert_eq!(job.progress().unwrap(), (stream.len() as u64, true));
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_jobs_folder_goes_on_with_another_stream_and_has_no_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (original, copy) = (dir.path().join("a"), dir.path().join("b"));
+        let start = Start {
+            job: JobId([1; 8]),
+            principal: Principal {
+                operator: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
+                certifier: None,
+            },
+            name: None,
+            run: crate::request::tests::run(&["true"]),
+            permit: Permit {
+                user: None,
+                time: Duration::from_secs(1),
+                output: 1,
+                memory: None,
+            },
+            preamble: Vec::new(),
+            stream: Stream {
+                id: StreamId([7; 8]),
+                named: true,
+            },
+            seal: None,
+        };
+        let job = JobDir::at(original.clone());
+        job.create(&start, start.run.clone(), None).unwrap();
+        assert_eq!(job.kept().unwrap().stream, start.stream);
+        assert!(job.traces().mark.is_some());
+        let Some(made) = job.made() else {
+            return; // this file system does not tell
+        };
+        fs::create_dir(&copy).unwrap();
+        for file in ["spec", "request", "stream"] {
+            fs::copy(original.join(file), copy.join(file)).unwrap();
+        }
+        let copied = JobDir::at(copy);
+        assert_ne!(copied.made(), Some(made));
+        let kept = copied.kept().unwrap();
+        assert_ne!(kept.stream.id, start.stream.id);
+        assert_eq!(
+            copied.kept().unwrap().stream,
+            kept.stream,
+            "whenever it is asked"
+        );
+        assert!(copied.traces().mark.is_none());
     }
 
     #[test]
