@@ -10,18 +10,20 @@ use lcagent::record::Record;
 use lcagent::replay::ReplayWindow;
 use lcagent::request::Request;
 use lcagent::selector::Selector;
+use lcagent::shared_key::SharedKey;
 use lcagent::{envelope, part, sealed};
 use lcroute_fuzz::key;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("lcagent"), |data: &[u8]| {
-    let _ = envelope::peek(data);
+    let _ = (envelope::peek(data), envelope::unverified(data), envelope::is_genuine(data));
     let _ = Request::decode(data);
     let _ = sealed::open_request(data, &key(10).peer_id(), &key(11));
     let _ = (Certificate::decode(data), ReplayWindow::decode(data));
     if let Ok((kind, r)) = Kind::read(data) {
         let _ = Segment::decode(data, kind, r.clone());
         let _ = Acknowledgement::open(data, r.clone(), |_| Some(key(10).peer_id()));
+        let _ = SharedKey::open(data, r.clone(), &key(10).peer_id());
         if let Ok(job) = part::job_of(r.clone()) {
             let _ = part::asked(&mut r.clone(), job);
         }

@@ -337,7 +337,7 @@ pub fn open(
 
 /// What an envelope says of itself, in time or not; nothing is believed before [`is_genuine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct Unverified {
     /// Key that signed it.
     pub operator: PeerId,
     /// Who vouches for it.
@@ -354,12 +354,12 @@ pub struct Claim {
 
 /// Reads what an envelope says of itself.
 #[must_use]
-pub fn claim(datagram: &[u8]) -> Option<Claim> {
+pub fn unverified(datagram: &[u8]) -> Option<Unverified> {
     let envelope = Envelope::decode(datagram).ok()?;
     let operator = PeerId::from_public_key(*envelope.operator).ok()?;
     let certificate = envelope.certificate.map(Certificate::decode);
     let certificate = certificate.transpose().ok()?;
-    Some(Claim {
+    Some(Unverified {
         operator,
         certifier: certificate.map(|c| c.certifier),
         job: JobId::of(&operator, envelope.sequence, envelope.nonce),

@@ -370,11 +370,15 @@ impl Run {
     pub fn line(&self) -> String {
         let words = self.arguments.iter().map(|a| {
             let text = a.to_string_lossy();
-            if text.is_empty() || text.contains(|c: char| c.is_whitespace() || "'\"\\".contains(c))
+            // quoted where that shows anything as other than it is: controls, marks of direction, quotes
+            let quoted = format!("{text:?}");
+            let is_plain = quoted.len() == text.len() + 2;
+            match text.is_empty()
+                || !is_plain
+                || text.contains(|c: char| c.is_whitespace() || c == '\'')
             {
-                format!("{text:?}")
-            } else {
-                text.into_owned()
+                true => quoted,
+                false => text.into_owned(),
             }
         });
         words.collect::<Vec<_>>().join(" ")
@@ -573,6 +577,9 @@ pub(crate) mod tests {
     fn line_shows_where_arguments_end() {
         assert_eq!(run(&["echo", "a b", "c"]).line(), "echo \"a b\" c");
         assert_eq!(run(&["echo", ""]).line(), "echo \"\"");
+        assert_eq!(run(&["büro", "it's"]).line(), "büro \"it's\"");
+        let deceptive = run(&["a\u{1b}[2J", "b\u{202e}c"]).line();
+        assert_eq!(deceptive, r#""a\u{1b}[2J" "b\u{202e}c""#);
     }
 
     proptest! {

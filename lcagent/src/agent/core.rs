@@ -28,7 +28,7 @@ use crate::acknowledgement::{Acknowledgement, short_id};
 use crate::answer::{MAX_STREAM, seal, seal_sealed};
 use crate::certificate::Certificate;
 use crate::datagram::{FORGED, JobId, Kind, MAX_AHEAD_S, MAX_BEHIND_S, StreamId, hello};
-use crate::envelope::{self, Claim, Opened, Refusal, Skew, Standing};
+use crate::envelope::{self, Opened, Refusal, Skew, Standing, Unverified};
 use crate::part::{self, Collection};
 use crate::record::{NodeInfo, Record};
 use crate::replay::{Name, ReplayError, ReplayWindow, Times};
@@ -654,17 +654,17 @@ impl Agent {
         if !self.notices.take(1, now) {
             return;
         }
-        let Some(claim) = envelope::claim(datagram).filter(|_| envelope::is_genuine(datagram))
+        let Some(said) = envelope::unverified(datagram).filter(|_| envelope::is_genuine(datagram))
         else {
             return;
         };
-        if !claim.selector.is_some_and(|s| self.is_selected_by(&s)) {
+        if !said.selector.is_some_and(|s| self.is_selected_by(&s)) {
             return;
         }
-        let answer = self.notice(claim.job, "this node's [[allow]] does not list your key");
+        let answer = self.notice(said.job, "this node's [[allow]] does not list your key");
         if answer.len() <= datagram.len() {
             self.outputs.push_back(Output::Answers {
-                operator: claim.operator,
+                operator: said.operator,
                 via,
                 datagram: answer,
             });
@@ -702,21 +702,21 @@ impl Agent {
             Refusal::Selector(e) => format!("--on: {e}"),
             _ => return,
         };
-        let Some(claim) = envelope::claim(datagram) else {
+        let Some(said) = envelope::unverified(datagram) else {
             return;
         };
         let principal = Principal {
-            operator: claim.operator,
-            certifier: claim.certifier,
+            operator: said.operator,
+            certifier: said.certifier,
         };
         let standing = self.settings.standing(&self.revoked, &principal);
-        let is_for_others = claim
+        let is_for_others = said
             .selector
             .as_ref()
             .is_some_and(|s| !self.is_selected_by(s));
         if !matches!(standing, Standing::Listed | Standing::Certified)
             || is_for_others
-            || self.may_have_seen(&claim, refusal, clock)
+            || self.may_have_seen(&said, refusal, clock)
         {
             return;
         }
@@ -729,17 +729,17 @@ impl Agent {
             return;
         }
         self.notices_to_known.spend(1, now);
-        tracing::warn!("a command of {} is not accepted: {why}", claim.operator);
-        self.tell(claim.operator, claim.job, ingress.via, &why);
+        tracing::warn!("a command of {} is not accepted: {why}", said.operator);
+        self.tell(said.operator, said.job, ingress.via, &why);
     }
 
     /// Whether a command that is refused may have been accepted before: somebody may have recorded it.
-    fn may_have_seen(&self, claim: &Claim, refusal: &Refusal, clock: u64) -> bool {
+    fn may_have_seen(&self, said: &Unverified, refusal: &Refusal, clock: u64) -> bool {
         let name = Name {
-            operator: &claim.operator,
-            certifier: claim.certifier.as_ref(),
-            sequence: claim.sequence,
-            nonce: &claim.nonce,
+            operator: &said.operator,
+            certifier: said.certifier.as_ref(),
+            sequence: said.sequence,
+            nonce: &said.nonce,
         };
         let times = Times {
             not_after: u64::MAX,

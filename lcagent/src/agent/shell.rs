@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use anyhow::Context;
 use librecast::channel::{agent_answers, agent_group};
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::local_node::{self, LocalNode};
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::metrics::{Listen, Served};
 use librecast_program::service::{self, Service};
@@ -87,6 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         .mode(0o700)
         .create(&state)
         .with_context(|| state.display().to_string())?;
+    check_state(&state)?;
     let _lock = StateLock::take(&state, "lcagent")?;
     let flags = Arc::new(Flags::new()?);
     flags.catch()?;
@@ -100,6 +101,20 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
     shell.run()?;
     Ok(Exit::Ok)
+}
+
+/// Who may write to the folder could have commands run twice, or those of revoked keys.
+fn check_state(state: &Path) -> anyhow::Result<()> {
+    let meta = fs::metadata(state).with_context(|| state.display().to_string())?;
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: others may write to it (mode {mode:o}; chmod go-w it)",
+        state.display()
+    );
+    Err(ExitError::new(Exit::NotPermitted, message).into())
 }
 
 /// What signals ask for.
@@ -159,6 +174,8 @@ struct Shell {
     running: BTreeMap<JobId, Watch>,
     /// Why it cannot go on.
     fatal: Option<io::Error>,
+    /// Why the commands that were seen are not on disk, and when that is tried again. No job starts meanwhile.
+    not_remembered: Option<(io::Error, Instant)>,
     service: Service,
     metrics: Served,
 }
@@ -250,6 +267,7 @@ impl Shell {
             has_supervisors_only: options.jobs.is_none() && adopt_orphans(),
             running: BTreeMap::new(),
             fatal: None,
+            not_remembered: None,
             service: Service::of_environment(),
             metrics,
             flags,
@@ -293,6 +311,13 @@ impl Shell {
                 .answer(|| metrics::page(&self.agent, interfaces()));
             self.agent.handle_timeout(Instant::now(), unix_now());
             self.look_at_adopted();
+            if self
+                .not_remembered
+                .as_ref()
+                .is_some_and(|(_, at)| *at <= Instant::now())
+            {
+                self.remember();
+            }
             while let Some(output) = self.agent.poll_output(&mut self.jobs, Instant::now()) {
                 self.perform(output);
             }
@@ -495,15 +520,7 @@ impl Shell {
                 via,
                 datagram,
             } => self.network.send(agent_answers(&operator), via, &datagram),
-            Output::Remember => {
-                // what cannot be remembered could be replayed: the next output would start it
-                if let Err(e) = librecast::durable::replace(
-                    &self.state.join("replay"),
-                    &self.agent.replay().encode(),
-                ) {
-                    self.fatal = Some(io::Error::new(e.kind(), format!("replay window: {e}")));
-                }
-            }
+            Output::Remember => self.remember(),
             Output::RememberRevoked => {
                 let text = self.agent.revoked().encode();
                 if let Err(e) =
@@ -560,6 +577,27 @@ impl Shell {
         }
     }
 
+    /// Writes down which commands were seen. One that is not written down could be replayed after a restart: it starts
+    /// nothing.
+    fn remember(&mut self) {
+        let file = self.state.join("replay");
+        let written = librecast::durable::replace(&file, &self.agent.replay().encode());
+        let before = self.not_remembered.take();
+        match (written, before) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => tracing::info!("{}: written again", file.display()),
+            (Err(e), before) => {
+                if before.is_none() {
+                    tracing::error!(
+                        "{}: {e}: commands that were seen cannot be written down, so nothing is run until they can",
+                        file.display()
+                    );
+                }
+                self.not_remembered = Some((e, Instant::now() + RETRY));
+            }
+        }
+    }
+
     fn list_jobs(&mut self, job: JobId, operator: &PeerId) {
         let all = self.jobs.all().unwrap_or_default();
         let mut states: Vec<_> = all
@@ -581,10 +619,13 @@ impl Shell {
         }
         let (job, line) = (start.job, start.run.line_for_logs(start.seal.is_some()));
         let who = (&start.principal.operator, start.name.as_deref());
-        let begun = self
-            .audit
-            .write(who, job, "started", &line)
-            .map_err(|e| format!("the audit log cannot be written ({e}), so nothing is run"))
+        let remembered = match &self.not_remembered {
+            None => Ok(()),
+            Some((e, _)) => Err(io::Error::new(e.kind(), format!("replay window: {e}"))),
+        };
+        let begun = remembered
+            .and_then(|()| self.audit.write(who, job, "started", &line))
+            .map_err(|e| format!("what is to be run cannot be written down ({e}), so it is not"))
             .and_then(|()| {
                 self.spawn(start)
                     .map_err(|e| format!("cannot start a job: {e}"))
@@ -748,4 +789,25 @@ fn read_replay(path: &Path) -> anyhow::Result<ReplayWindow> {
             path.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_state_folder_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, good) in [
+            (0o700, true),
+            (0o755, true),
+            (0o770, false),
+            (0o1777, false),
+        ] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_state(dir.path()).is_ok(), good, "{mode:o}");
+        }
+    }
 }

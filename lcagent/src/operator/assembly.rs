@@ -41,6 +41,12 @@ impl Assembly {
         self.ahead.values().map(Vec::len).sum()
     }
 
+    /// Bytes kept, of records that are not whole too.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.pending.len() + self.ahead_bytes()
+    }
+
     /// Takes a segment that [`wants`](Self::wants) wants, verified. The records that are whole now.
     pub fn take(&mut self, offset: u32, content: &[u8]) -> Result<Vec<Record>, WireError> {
         if offset > self.received {
@@ -131,6 +137,11 @@ mod tests {
         a.take(10, &[0; 10]).unwrap();
         assert!(!a.wants(10, 10), "there already");
         assert_eq!(a.ahead_bytes(), 10);
+        let mut begun = Vec::new();
+        Record::Stdout(vec![7; 3_000]).encode(&mut begun).unwrap();
+        let mut a = Assembly::default();
+        a.take(0, &begun[..2_000]).unwrap();
+        assert_eq!((a.ahead_bytes(), a.kept_bytes()), (0, 2_000));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum Dropped {
     NotSealedFor,
     /// [`MAX_NODES`] answer already.
     TooManyNodes,
-    /// `MAX_AHEAD` bytes wait behind gaps.
+    /// `MAX_AHEAD` bytes wait behind gaps, or for the rest of their record.
     TooMuchAhead,
     /// Its signature does not verify.
     Forged,
@@ -73,7 +73,7 @@ impl Sender {
 
 /// Most nodes that answer one command.
 pub const MAX_NODES: usize = 16_384;
-/// Bytes kept behind gaps, over all nodes.
+/// Bytes kept behind gaps, over all nodes; beyond it nodes that are not known may begin nothing either.
 const MAX_AHEAD: usize = 64 << 20;
 /// An acknowledgement waits so long for more to acknowledge.
 const ACK: Duration = Duration::from_millis(200);
@@ -583,12 +583,15 @@ impl Operator {
             }
             None => {}
         }
-        let ahead: usize = if segment.offset > 0 {
+        // keys cost nothing: those that are not known have what they begin counted too
+        let kept: usize = if !self.known.contains(&id.key) {
+            self.nodes.values().map(|n| n.assembly.kept_bytes()).sum()
+        } else if segment.offset > 0 {
             self.ahead_bytes()
         } else {
             0
         };
-        if ahead > MAX_AHEAD {
+        if kept > MAX_AHEAD {
             return self.count(Dropped::TooMuchAhead);
         }
         if !segment.verify() {

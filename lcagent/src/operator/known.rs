@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError};
 use nix::fcntl::{Flock, FlockArg};
@@ -72,6 +72,7 @@ impl Book {
         let _lock = self.lock()?;
         let mut all = self.read()?;
         let before = all.clone();
+        let mut no_room = 0;
         for (key, node) in answered {
             let entry = Entry {
                 channel: channel.to_owned(),
@@ -87,11 +88,18 @@ impl Book {
                     all[at] = Entry { accepted, ..entry };
                 }
                 None if all.len() < MAX_KNOWN => all.push(entry),
-                None => bail!("{}: more than {MAX_KNOWN} nodes", self.file().display()),
+                None => no_room += 1,
             }
         }
         if all != before {
             self.write(&all)?;
+        }
+        if no_room > 0 {
+            // strangers may have filled it: what was commanded is done all the same
+            tracing::warn!(
+                "{}: {no_room} more nodes answered than the {MAX_KNOWN} that are remembered: `lcagent nodes --forget` makes room",
+                self.file().display()
+            );
         }
         Ok(())
     }
@@ -330,6 +338,19 @@ mod tests {
         let _ = book.forget("a", "x").unwrap();
         assert!(!book.has_met("a", "all", 1_000));
         assert!(book.has_met("b", "all", 1_000));
+    }
+
+    #[test]
+    fn a_book_that_strangers_have_filled_fails_no_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path().to_owned()).unwrap();
+        let line = format!(
+            "{{\"channel\":\"b\",\"name\":\"x\",\"key\":\"{}\"}}\n",
+            key(1)
+        );
+        fs::write(dir.path().join("known_agents"), line.repeat(MAX_KNOWN)).unwrap();
+        book.note("a", &[(key(2), node("y", "db"))]).unwrap();
+        assert!(book.channel("a").unwrap().is_empty());
     }
 
     #[test]

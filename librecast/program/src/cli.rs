@@ -184,6 +184,17 @@ struct TextVisitor<'w> {
     result: fmt::Result,
 }
 
+/// What others have said may stand in a log: a terminal must not execute it.
+fn write_plain(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| {
+        if c.is_control() && !matches!(c, '\n' | '\t') {
+            write!(out, "{}", c.escape_default())
+        } else {
+            out.write_char(c)
+        }
+    })
+}
+
 impl Visit for TextVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let name = field.name();
@@ -196,10 +207,11 @@ impl Visit for TextVisitor<'_> {
         } else {
             " "
         };
-        self.result = match name {
-            "message" => write!(self.writer, "{space}{value:?}"),
-            _ => write!(self.writer, "{space}{name}={value:?}"),
+        let text = match name {
+            "message" => format!("{space}{value:?}"),
+            _ => format!("{space}{name}={value:?}"),
         };
+        self.result = write_plain(&mut self.writer, &text);
     }
 }
 
@@ -208,6 +220,13 @@ mod tests {
     use tracing::Level;
 
     use super::*;
+
+    #[test]
+    fn a_log_on_a_terminal_executes_nothing() {
+        let mut out = String::new();
+        write_plain(&mut out, "a\u{1b}[2J\u{9b}b\r\n\tbüro").unwrap();
+        assert_eq!(out, "a\\u{1b}[2J\\u{9b}b\\r\n\tbüro");
+    }
 
     #[test]
     fn a_filter_is_a_level_and_levels_of_targets() {

@@ -22,6 +22,7 @@ mod lan_interfaces;
 mod lan_programs;
 mod lan_recipe;
 mod lcagent;
+mod lcagent_ends;
 mod lcagent_keys;
 mod lcagent_orders;
 mod lcsync_failures;
