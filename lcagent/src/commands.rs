@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::agent::shell::default_state_dir;
 use crate::agent::unix_now;
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, MAX_CERTIFICATE};
 use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate, Sender};
@@ -169,6 +169,11 @@ pub(crate) fn certify(
 ) -> anyhow::Result<Exit> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let operator = public_key(operator)?;
+    if let Some(long) = commands.iter().find(|c| c.len() > usize::from(u8::MAX)) {
+        let start: String = long.chars().take(24).collect();
+        let message = format!("--command {start:?}...: {} bytes; at most 255", long.len());
+        return Err(usage(message).into());
+    }
     let patterns = commands
         .iter()
         .map(|c| Pattern::parse(c).ok_or_else(|| usage("an empty pattern allows nothing".into())))
@@ -176,8 +181,12 @@ pub(crate) fn certify(
     let key = shell::load_key(&shell::key_file(key))?;
     let now = unix_now();
     let not_after = now.saturating_add(ttl.as_secs());
-    let certificate = Certificate::sign(&key, &operator, now, not_after, &patterns)
-        .map_err(|e| usage(e.to_string()))?;
+    let certificate =
+        Certificate::sign(&key, &operator, now, not_after, &patterns).map_err(|e| {
+            usage(format!(
+                "{e}: a certificate with all patterns has at most {MAX_CERTIFICATE} bytes"
+            ))
+        })?;
     if json {
         print_line(json!({
             "certificate": certificate.to_string(),

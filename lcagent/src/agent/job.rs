@@ -388,7 +388,15 @@ impl JobDir {
         Ok(lock)
     }
 
-    /// The supervisor, if it lives.
+    /// Whether nobody supervises it: what cannot be looked at, as descriptors or memory have run out, may well live.
+    pub fn is_abandoned(&self) -> bool {
+        match File::open(self.file("lock")) {
+            Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_ok(),
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// The supervisor, if it lives and has said which process it is.
     pub fn supervisor(&self) -> Option<Pid> {
         let file = File::open(self.file("lock")).ok()?;
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
@@ -521,6 +529,18 @@ mod tests {
         job.close_lost().unwrap();
         assert_eq!(fs::read(job.file("stream")).unwrap(), stream);
         assert_eq!(job.end(), Some(ended));
+    }
+
+    #[test]
+    fn a_supervisor_that_has_not_said_who_it_is_lives() {
+        let (_dir, job) = lost(b"");
+        assert!(job.is_abandoned());
+        let lock = job.lock().unwrap();
+        assert!(!job.is_abandoned() && job.supervisor().is_some());
+        lock.set_len(0).unwrap();
+        assert!(!job.is_abandoned() && job.supervisor().is_none());
+        drop(lock);
+        assert!(job.is_abandoned());
     }
 
     #[test]

@@ -440,7 +440,7 @@ impl Shell {
         });
         let due: Vec<(JobId, bool)> = due.collect();
         for (job, lost) in due {
-            let gone = lost || self.jobs.job(job).supervisor().is_none();
+            let gone = lost || self.jobs.job(job).is_abandoned();
             self.look_at(job, gone);
         }
     }
@@ -619,13 +619,18 @@ impl Shell {
         }
         let (job, line) = (start.job, start.run.line_for_logs(start.seal.is_some()));
         let who = (&start.principal.operator, start.name.as_deref());
+        let unwritten = |what: &str, e: &io::Error| {
+            format!("the {what} cannot be written ({e}), so nothing is run")
+        };
         let remembered = match &self.not_remembered {
             None => Ok(()),
-            Some((e, _)) => Err(io::Error::new(e.kind(), format!("replay window: {e}"))),
+            Some((e, _)) => Err(unwritten("replay window", e)),
         };
         let begun = remembered
-            .and_then(|()| self.audit.write(who, job, "started", &line))
-            .map_err(|e| format!("what is to be run cannot be written down ({e}), so it is not"))
+            .and_then(|()| {
+                let written = self.audit.write(who, job, "started", &line);
+                written.map_err(|e| unwritten("audit log", &e))
+            })
             .and_then(|()| {
                 self.spawn(start)
                     .map_err(|e| format!("cannot start a job: {e}"))

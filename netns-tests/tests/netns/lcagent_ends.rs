@@ -163,7 +163,7 @@ fn jobs_end_with_their_operator_however_it_goes() {
 
 #[test]
 fn an_operator_is_told_when_nothing_is_run_because_a_disk_is_full() {
-    world("agt-full", |lab| {
+    world("agt-unseen", |lab| {
         let mut fleet = Fleet::new(lab, LAN)?;
         fleet.agents[0].stop()?;
         let (host, state) = (fleet.hosts[0].clone(), fleet.agent_state(0));
@@ -186,7 +186,7 @@ fn an_operator_is_told_when_nothing_is_run_because_a_disk_is_full() {
                 "exit code {}",
                 full.code
             );
-            let told = full.stderr.contains("cannot be written down")
+            let told = full.stderr.contains("cannot be written (")
                 && full.stderr.contains("No space left");
             ensure!(told, "{}", full.stderr);
         }
