@@ -16,6 +16,9 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Unreachable versions remembered.
 const MAX_UNREACHABLE: usize = 64;
 
+/// So often in a row a host may come back with something newer than what it was left for, and still not say the same.
+const MAX_RETURNS: u8 = 1;
+
 /// What a record means for the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -25,6 +28,8 @@ pub enum Decision {
     Changed,
     /// Not taken: another server has another version under the same name. Said once.
     Conflict,
+    /// Not taken: this host and the one that is followed say different things under one key. Said once.
+    Rival,
     /// Not taken: not signed by the key that is trusted. Said once.
     Untrusted,
     /// Not taken: older than what this host has had. Said once.
@@ -60,6 +65,10 @@ pub struct Choice {
     from: Ipv6Addr,
     last_record: Instant,
     conflict_said: bool,
+    /// The host that was left last for something newer of another, as long as it has not said the same.
+    left: Option<Ipv6Addr>,
+    /// How often in a row such a host came back.
+    returns: u8,
     /// Records that the trusted key has not signed.
     untrusted: u64,
     /// Versions of which nothing came: taken only where there is no other.
@@ -86,6 +95,8 @@ impl Choice {
             from: Ipv6Addr::UNSPECIFIED,
             last_record: now,
             conflict_said: false,
+            left: None,
+            returns: 0,
             untrusted: 0,
             unreachable: VecDeque::new(),
         }
@@ -95,6 +106,12 @@ impl Choice {
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
+    }
+
+    /// Who is followed.
+    #[must_use]
+    pub fn from(&self) -> Ipv6Addr {
+        self.from
     }
 
     /// Nothing of the version in hand comes, not even its root node: any other that is heard takes its place.
@@ -165,6 +182,9 @@ impl Choice {
         };
         let followed = record.server == current.server && from == self.from;
         if record.root == current.root && record.metadata == current.metadata {
+            if self.left == Some(from) {
+                (self.left, self.returns) = (None, 0);
+            }
             if followed || self.is_orphaned(record, now) {
                 self.follow(record, from, now);
             } else if self.is_proven() {
@@ -177,16 +197,39 @@ impl Choice {
         } else {
             self.is_orphaned(record, now) || (followed && record.generation > current.generation)
         };
+        let (same_files, same_server) =
+            (record.root == current.root, record.server == current.server);
+        let rivals = self.is_proven() && record.generation == self.generation && !same_files;
+        // one server may have several addresses
+        if !same_server && (rivals || newer && self.alternates(from, now)) {
+            return self.once(Decision::Rival);
+        }
         if newer {
             self.follow(record, from, now);
             return Decision::Changed;
         }
         // an older version, the same files with other times, an old record that was late, or one by another way
         let older = self.is_proven() && record.generation < self.generation;
-        if older || record.root == current.root || record.server == current.server {
+        if older || same_files || same_server {
             return Decision::Ignored;
         }
         self.conflict()
+    }
+
+    /// Whether two hosts that are both there say what is newest in turn, and never the same: copies of one host, with its
+    /// keys, whose files have parted. To follow both would be to change from one to the other for ever.
+    fn alternates(&mut self, from: Ipv6Addr, now: Instant) -> bool {
+        let gone = now.saturating_duration_since(self.last_record) >= SERVER_TIMEOUT;
+        if !self.is_proven() || from == self.from {
+            return false;
+        }
+        let returns = self.left == Some(from) && !gone;
+        if returns && self.returns >= MAX_RETURNS {
+            return true;
+        }
+        self.returns = if returns { self.returns + 1 } else { 0 };
+        self.left = Some(self.from);
+        false
     }
 
     /// The server that is followed is gone, or nothing comes of its version while this one may be better. As long as it
@@ -207,10 +250,14 @@ impl Choice {
     }
 
     fn conflict(&mut self) -> Decision {
+        self.once(Decision::Conflict)
+    }
+
+    fn once(&mut self, decision: Decision) -> Decision {
         if std::mem::replace(&mut self.conflict_said, true) {
             Decision::Ignored
         } else {
-            Decision::Conflict
+            decision
         }
     }
 }
@@ -405,6 +452,58 @@ mod tests {
             assert_eq!(older, Decision::Ignored);
         }
         assert_eq!(choice.record().unwrap().generation, 6);
+    }
+
+    #[test]
+    fn two_copies_of_a_host_that_have_parted_are_told_and_one_is_stayed_with() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        let say = |choice: &mut Choice, n: u16, generation, root| {
+            choice.handle(&signed(n.into(), generation, root), host(n), now)
+        };
+        say(&mut choice, 1, 1, 1);
+        assert_eq!(say(&mut choice, 2, 2, 2), Decision::Changed);
+        assert_eq!(say(&mut choice, 1, 3, 3), Decision::Changed);
+        assert_eq!(say(&mut choice, 2, 4, 4), Decision::Rival);
+        assert_eq!(say(&mut choice, 2, 5, 5), Decision::Ignored, "said once");
+        assert_eq!(choice.from(), host(1));
+        assert_eq!(
+            say(&mut choice, 1, 6, 6),
+            Decision::Changed,
+            "its own go on"
+        );
+        assert_eq!(say(&mut choice, 2, 7, 7), Decision::Ignored);
+        // they agree again, and then one of them ends
+        assert_eq!(say(&mut choice, 2, 6, 6), Decision::Current);
+        assert_eq!(say(&mut choice, 2, 8, 8), Decision::Changed);
+        let later = now + SERVER_TIMEOUT;
+        let other = choice.handle(&signed(1, 9, 9), host(1), later);
+        assert_eq!(other, Decision::Changed);
+    }
+
+    #[test]
+    fn servers_that_say_the_same_sooner_or_later_take_turns_as_they_like() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        choice.handle(&signed(1, 1, 1), host(1), now);
+        for n in 2..40_u8 {
+            let (first, second) = (u16::from(n % 2) + 1, u16::from(n + 1) % 2 + 1);
+            let (generation, root) = (u64::from(n) * 10, n);
+            let newest = signed(first.into(), generation, root);
+            assert_eq!(choice.handle(&newest, host(first), now), Decision::Changed);
+            let same = signed(second.into(), generation + 1, root);
+            assert_eq!(choice.handle(&same, host(second), now), Decision::Current);
+        }
+    }
+
+    #[test]
+    fn one_generation_with_two_roots_under_one_key_is_two_hosts() {
+        let now = Instant::now();
+        let mut choice = trusting(now);
+        choice.handle(&signed(1, 5, 1), host(1), now);
+        let decision = choice.handle(&signed(2, 5, 2), host(2), now);
+        assert_eq!(decision, Decision::Rival);
+        assert_eq!(choice.record().unwrap().root.hash, BlockHash([1; 32]));
     }
 
     #[test]

@@ -71,8 +71,17 @@ pub enum Event {
     Conflict {
         /// Who sent it.
         server: u32,
+        /// From where.
+        address: Ipv6Addr,
         /// Its root hash.
         root: BlockHash,
+    },
+    /// Two hosts say different things under one key, in turn or as one generation. Said once.
+    Rival {
+        /// The one that is stayed with.
+        followed: Ipv6Addr,
+        /// The one that is not listened to as long as the first is there.
+        other: Ipv6Addr,
     },
     /// This address has sent a record that the trusted key has not signed. Said once.
     Untrusted(Ipv6Addr),
@@ -222,7 +231,20 @@ impl Receiver {
             Decision::Changed => self.changed = true,
             Decision::Conflict => {
                 let root = record.root.hash;
-                self.events.push_back(Event::Conflict { server, root });
+                let address = from;
+                self.events.push_back(Event::Conflict {
+                    server,
+                    address,
+                    root,
+                });
+                return;
+            }
+            Decision::Rival => {
+                let followed = self.choice.from();
+                self.events.push_back(Event::Rival {
+                    followed,
+                    other: from,
+                });
                 return;
             }
             Decision::Untrusted => {

@@ -674,8 +674,17 @@ impl<'a> Transfer<'a> {
                         self.remember(proven);
                         self.network.note_server(server, interface, Instant::now());
                     }
-                    Event::Conflict { server, root } => tracing::warn!(
-                        "server {server:08x} shares something else under this name, {root}: ignored"
+                    Event::Conflict {
+                        server,
+                        address,
+                        root,
+                    } => tracing::warn!(
+                        "server {server:08x} at {address} shares something else under this name, {root}: ignored"
+                    ),
+                    Event::Rival { followed, other } => tracing::warn!(
+                        "{followed} and {other} share different things under one name and key (a copied host?): \
+                         {other} is ignored as long as {followed} is there. Stop one of them, or give it another key \
+                         (lcsync keygen) or another name"
                     ),
                     Event::Untrusted(source) => tracing::warn!(
                         "{source} shares something under this name that the trusted key has not signed: ignored"

@@ -255,7 +255,7 @@ impl Host {
                 core.rest(None);
             }
             Event::CorruptSource(source) => drop(self.corrupt.insert(source.address)),
-            Event::Conflict { .. } => self.conflicts += 1,
+            Event::Conflict { .. } | Event::Rival { .. } => self.conflicts += 1,
             Event::Changed => {
                 self.missing = None;
                 self.changed += 1;
