@@ -19,6 +19,7 @@ use librecast_program::service;
 use librecast_program::state_lock::StateLock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::server::ControlSocket;
@@ -46,15 +47,24 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     let program = std::env::current_exe().context("own path")?;
     let config = overrides.apply(config);
     let state = common.state_dir(&config);
-    let identity = state.identity(unix_now())?;
+    // a folder that is not there, or has no membership, is nobody's
+    let found = state.identity_now(unix_now())?;
     let _lock = StateLock::take(state.path(), "lcroute")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     // before anything exists that a signal would leave behind
-    let signals = {
+    let mut signals = {
         let _context = runtime.enter();
         SystemSignals::new()?
+    };
+    let identity = match found {
+        Ok(identity) => identity,
+        Err(_) => match runtime.block_on(clock::wait(&state, &mut signals))? {
+            Waited::Good(identity) => *identity,
+            Waited::End(End::Stop) => return Ok(Exit::Ok),
+            Waited::End(End::Exec) => return Err(exec(&program, None)),
+        },
     };
     let (control, packet) = assemble(
         common, &config, overrides, &state, identity, signals, &runtime,
@@ -88,21 +98,23 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             let device = device.keep().context(config.tun.name)?;
             tracing::info!("executing {} anew", program.display());
             service::reloading();
-            Err(exec(&program, &device))
+            Err(exec(&program, Some(&device)))
         }
     }
 }
 
-fn exec(program: &Path, device: &OwnedFd) -> anyhow::Error {
+/// The next image goes on with lc0, if this one has had it open.
+fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
     let mut args = std::env::args_os();
     let name = args.next();
     let mut command = std::process::Command::new(program);
     if let Some(name) = name {
         command.arg0(name);
     }
-    command
-        .args(args)
-        .env(DEVICE_FD, device.as_raw_fd().to_string());
+    command.args(args);
+    if let Some(device) = device {
+        command.env(DEVICE_FD, device.as_raw_fd().to_string());
+    }
     anyhow::Error::new(command.exec()).context(program.display().to_string())
 }
 

@@ -13,7 +13,7 @@ use librecast::wire::Writer;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::status::Inbound;
-use crate::tun;
+use crate::{netlink, tun};
 
 /// The datagram crosses one interface of this host: longer means never.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
@@ -24,23 +24,22 @@ const CONTENT: [u8; 16] = *b"lcroute: let in?";
 #[derive(Debug, Default)]
 pub struct InboundProbe {
     trial: Option<Trial>,
-    verdict: Option<bool>,
+    verdict: Option<Inbound>,
 }
 
 #[derive(Debug)]
 struct Trial {
     socket: UdpSocket,
+    group: Ipv6Addr,
+    /// The interface.
+    index: u32,
     until: Instant,
 }
 
 impl InboundProbe {
     /// What is known.
     pub fn verdict(&self) -> Inbound {
-        match self.verdict {
-            None => Inbound::Unknown,
-            Some(true) => Inbound::Open,
-            Some(false) => Inbound::Blocked,
-        }
+        self.verdict.unwrap_or(Inbound::Unknown)
     }
 
     /// Begins a trial; the socket exists until [`InboundProbe::look`] has the result.
@@ -63,6 +62,8 @@ impl InboundProbe {
         self.verdict = None;
         self.trial = Some(Trial {
             socket,
+            group,
+            index: device.index(),
             until: now + PROBE_TIMEOUT,
         });
         Ok(())
@@ -78,8 +79,24 @@ impl InboundProbe {
         if !came && now < trial.until {
             return false;
         }
+        let verdict = match came {
+            true => Inbound::Open,
+            false if trial.has_route() => Inbound::Blocked,
+            false => Inbound::NoRoute,
+        };
         self.trial = None;
-        self.verdict.replace(came) != Some(came)
+        self.verdict.replace(verdict) != Some(verdict)
+    }
+}
+
+impl Trial {
+    /// Whether the kernel knows the group on the interface: what arrives goes nowhere without. Where it gives no answer, it
+    /// does.
+    fn has_route(&self) -> bool {
+        match netlink::route_to(self.group, Some(self.index)) {
+            Ok(egress) => egress.is_some_and(|egress| egress.index == self.index),
+            Err(_) => true,
+        }
     }
 }
 

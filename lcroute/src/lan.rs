@@ -415,6 +415,7 @@ mod tests {
     fn interface(index: u32, name: &str) -> Interface {
         Interface {
             index,
+            alias: None,
             name: name.into(),
             mac: Some(MacAddress([2, 0, 0, 0, 0, index as u8])),
             up: true,

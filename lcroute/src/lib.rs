@@ -5,6 +5,7 @@
 //! socket) lives in `control_thread`, on another thread.
 
 mod cli;
+mod clock;
 mod commands;
 pub mod config;
 pub mod control;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lcroute_engine::DropReason;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
 use lcroute_signalling::Door;
@@ -57,6 +58,10 @@ const INBOX_BATCH: usize = 64;
 const TICK: u32 = 3;
 /// Changes of addresses come in bursts: they are looked at once.
 const SETTLE: Duration = Duration::from_millis(200);
+/// What could not be repaired is tried again, changes apart. Chosen: once a minute fills no journal.
+const REPAIR_AGAIN: Duration = Duration::from_secs(60);
+/// Packets from addresses that are not the node's are told this often at most. Chosen.
+const FOREIGN_SOURCE_AGAIN: Duration = Duration::from_secs(3_600);
 /// Stands for a local address that the kernel did not tell.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -117,8 +122,17 @@ pub struct PacketLoop {
     doors: Vec<Door>,
     mapping: Mapping,
     overruns: u64,
+    foreign_sources: ForeignSources,
     service: Service,
     end: Option<End>,
+}
+
+/// What programs here send from addresses that are not the node's.
+#[derive(Debug, Default)]
+struct ForeignSources {
+    /// Dropped so far, as of the last look.
+    dropped: u64,
+    told: Option<Instant>,
 }
 
 impl PacketLoop {
@@ -140,6 +154,7 @@ impl PacketLoop {
             doors: Vec::new(),
             mapping: Mapping::default(),
             overruns: 0,
+            foreign_sources: ForeignSources::default(),
             service: Service::of_environment(),
             end: None,
         })
@@ -397,6 +412,7 @@ impl PacketLoop {
         if self.next_tick <= now {
             self.next_tick = self.parts.node.connections().next_hello(now, TICK);
             self.check_overruns(now);
+            self.check_foreign_sources(now);
             let (lans, drops) = (&self.lans, &mut self.drops);
             lans.check_overruns(&mut self.parts.node, drops, now);
             self.lans.tell(&self.parts.node);
@@ -425,6 +441,9 @@ impl PacketLoop {
             Inbound::Blocked => tracing::warn!(
                 "this host's firewall drops UDP that arrives on {name}: programs here receive nothing; `lcroute status` shows the rule"
             ),
+            Inbound::NoRoute => tracing::warn!(
+                "the kernel has no route for groups on {name}: programs here neither send nor receive; `lcroute doctor` says more"
+            ),
             Inbound::Open | Inbound::Unknown => {
                 tracing::debug!("this host lets in what arrives on {name}");
             }
@@ -442,8 +461,14 @@ impl PacketLoop {
                 );
                 // reports sent meanwhile had no valid source
                 self.parts.node.handle_lost_reports(LC0, now);
+                self.probe_inbound(now);
             }
-            Err(e) => tracing::warn!("{}: {e}", self.parts.settings.name),
+            Err(e) => {
+                let name = &self.parts.settings.name;
+                tracing::warn!("{name}: {e}; tried again in {} s", REPAIR_AGAIN.as_secs());
+                self.host_changed = Some(now + REPAIR_AGAIN);
+                self.probe_inbound(now);
+            }
         }
     }
 
@@ -473,6 +498,24 @@ impl PacketLoop {
             self.parts.node.handle_lost_reports(LC0, now);
         }
         self.overruns = overruns;
+    }
+
+    /// An address that somebody has put on lc0 may be what programs send from: told, as their packets get lost.
+    fn check_foreign_sources(&mut self, now: Instant) {
+        let engine = self.parts.node.engine();
+        let dropped = engine.dropped(DropReason::ForeignSource);
+        let seen = &mut self.foreign_sources;
+        let grown = dropped > std::mem::replace(&mut seen.dropped, dropped);
+        let quiet = seen
+            .told
+            .is_some_and(|told| now < told + FOREIGN_SOURCE_AGAIN);
+        if grown && !quiet {
+            seen.told = Some(now);
+            tracing::warn!(
+                "programs send on {} from an address that is not this node's: dropped as foreign_source ({dropped} so far); `lcroute doctor` says more",
+                self.parts.settings.name
+            );
+        }
     }
 
     /// Ends a turn: writes everything that the node has to say, until it is silent.

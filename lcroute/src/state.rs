@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use lcroute_node::{Members, Revocations, Uses};
-use librecast::cert::{Chain, Member};
+use librecast::cert::{CertError, Chain, Member};
 use librecast::durable;
 use librecast::id::{IdError, NetworkId, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
@@ -30,6 +30,8 @@ const USES: &str = "uses";
 const TEXTS: &str = "texts";
 /// The UDP port of all links: addresses that others were told stay good over a restart.
 const PORT: &str = "port";
+/// Nobody can have made a membership before: the beginning of 2025, in Unix seconds.
+pub const EARLIEST: u64 = 1_735_689_600;
 /// Most pasted records that are kept.
 const MAX_TEXTS: usize = 64;
 /// More than as many members as are kept take, with all labels.
@@ -263,6 +265,25 @@ impl StateDir {
 
     /// Key and membership, verified at `now`; exit code 4 if the node has none or it has expired.
     pub fn identity(&self, now: u64) -> anyhow::Result<Identity> {
+        self.identity_now(now)?
+            .map_err(|error| self.refuse(&error).into())
+    }
+
+    /// What a membership that is not good means for who runs this.
+    #[must_use]
+    pub fn refuse(&self, error: &CertError) -> ExitError {
+        let remedy = match error {
+            CertError::NotYetValid(_) => "set the clock (timedatectl set-ntp true)",
+            _ => "`lcroute join TOKEN` with a new token renews it",
+        };
+        ExitError::new(
+            Exit::NotPermitted,
+            format!("own membership: {error}; {remedy}"),
+        )
+    }
+
+    /// As [`Self::identity`], where a membership that does not count is no error yet: the clock may be wrong.
+    pub fn identity_now(&self, now: u64) -> anyhow::Result<Result<Identity, CertError>> {
         let missing = |what: &str| {
             ExitError::new(
                 Exit::NotPermitted,
@@ -279,20 +300,19 @@ impl StateDir {
         let chain = membership
             .chain()
             .map_err(|e| self.damaged(&format!("{e:#}")))?;
-        let member = chain.verify(&membership.network, now).map_err(|e| {
-            let message =
-                format!("own membership: {e}; `lcroute join TOKEN` with a new token renews it");
-            ExitError::new(Exit::NotPermitted, message)
-        })?;
+        let member = match chain.verify(&membership.network, now) {
+            Ok(member) => member,
+            Err(error) => return Ok(Err(error)),
+        };
         if member.peer != key.peer_id() {
             return Err(missing("the certificate belongs to another key").into());
         }
-        Ok(Identity {
+        Ok(Ok(Identity {
             key,
             membership,
             chain,
             member,
-        })
+        }))
     }
 
     /// The incarnation of this start: one more than that of the last, written before it is used. Where nothing can be
@@ -636,6 +656,34 @@ mod tests {
         assert_eq!(read.iter().last(), Some(&[5; 256][..]));
         std::fs::write(dir.path().join(TEXTS), b"0OIl\n\xff").unwrap();
         assert_eq!(state.texts(), Texts::default());
+    }
+
+    #[test]
+    fn a_membership_that_begins_later_is_told_from_one_that_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().into());
+        let (network, now) = (SecretKey::generate(), unix_now());
+        let key = state.node_key_or_new().unwrap();
+        let grant = librecast::cert::Grant::new("a", (now, now + 9));
+        let chain = Chain::sign(&network, (&key, grant.clone()), (key.peer_id(), grant)).unwrap();
+        let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
+        state.store_membership(&membership).unwrap();
+        assert!(state.identity_now(now).unwrap().is_ok());
+        // no battery: 1970, or two days before the network was founded
+        for early in [0, now - 2 * 86_400] {
+            let error = state.identity_now(early).unwrap().unwrap_err();
+            assert!(matches!(error, CertError::NotYetValid(_)), "{error}");
+            assert!(crate::clock::may_pass(&error));
+            let refused = state.identity(early).unwrap_err().to_string();
+            assert!(
+                refused.contains("set the clock") && !refused.contains("TOKEN"),
+                "{refused}"
+            );
+        }
+        assert!(
+            !dir.path().join(REVOCATIONS).exists(),
+            "nothing is written meanwhile"
+        );
     }
 
     #[test]

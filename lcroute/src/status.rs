@@ -47,6 +47,9 @@ pub enum Inbound {
     Open,
     /// It does not: programs here will receive nothing.
     Blocked,
+    /// The kernel has no route for groups on the interface: programs neither send nor receive.
+    #[serde(rename = "no_route")]
+    NoRoute,
 }
 
 /// `status --json`

@@ -7,6 +7,7 @@ use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 
 use crate::adjacency::Adjacency;
+use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::flow_meter::{FlowMeter, LinkFlow};
 use crate::graph::Tree;
@@ -33,6 +34,12 @@ impl Engine {
             drops: self.outbox.drops.by_name(),
             ..self.outbox.counters.clone()
         }
+    }
+
+    /// How often this was dropped so far.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.outbox.drops.get(reason)
     }
 
     /// Groups that a local program has joined or a neighbour joins over this node.

@@ -263,7 +263,8 @@ impl<C: Connections> Node<C> {
         let known: Vec<_> = self.membership.revocations().cloned().collect();
         let keys = known.iter().map(|r| (r.key(), revoked(r)));
         self.overlay.set_revoked(keys.collect(), now);
-        for revocation in known {
+        let unix = self.membership.unix_now();
+        for revocation in known.iter().filter(|r| !revocations::is_over(r, unix)) {
             let record = Bytes::copy_from_slice(revocation.as_bytes());
             if let Err(e) = self.engine.add_revocation(&record, now) {
                 tracing::warn!("{revocation:?}: {e}");

@@ -8,7 +8,8 @@ use librecast::cert::Member;
 use librecast::id::{NetworkId, PeerId};
 use librecast::revocation::Revocation;
 
-/// Most that are kept. Those of issuers make room for those of the network's key, then the ones that end first.
+/// Most that are kept. Those that are over make room first, as the clock may be wrong that says so, then those of issuers for
+/// those of the network's key, then the ones that end first.
 pub const MAX_REVOCATIONS: usize = 4_096;
 
 /// The revocations that a node knows: one for each key.
@@ -22,7 +23,7 @@ impl Revocations {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             match parse(line, network) {
                 Ok(revocation) => {
-                    all.add(revocation, now);
+                    all.insert(revocation, now);
                 }
                 Err(_) => damaged += 1,
             }
@@ -39,14 +40,17 @@ impl Revocations {
 
     /// Adds a revocation that has been verified. False if nothing changes by it.
     pub fn add(&mut self, revocation: Revocation, now: u64) -> bool {
-        self.0.retain(|_, r| !is_over(r, now));
-        if is_over(&revocation, now) {
-            return false;
-        }
+        !is_over(&revocation, now) && self.insert(revocation, now)
+    }
+
+    fn insert(&mut self, revocation: Revocation, now: u64) -> bool {
         match self.0.get(&revocation.key()) {
             Some(known) if strength(known) >= strength(&revocation) => return false,
             _ => self.0.insert(revocation.key(), revocation),
         };
+        if self.0.len() > MAX_REVOCATIONS {
+            self.0.retain(|_, r| !is_over(r, now));
+        }
         if self.0.len() > MAX_REVOCATIONS {
             let first = self.iter().min_by_key(|r| (strength(r), r.key()));
             if let Some(key) = first.map(Revocation::key) {
@@ -70,7 +74,7 @@ impl Revocations {
 }
 
 /// No chain can stand on its key any more, clocks that differ by a day included.
-fn is_over(revocation: &Revocation, now: u64) -> bool {
+pub(crate) fn is_over(revocation: &Revocation, now: u64) -> bool {
     now > revocation.until()
 }
 
@@ -140,8 +144,24 @@ mod tests {
         assert!(all.add(revocation(1, NOW + 6), NOW));
         assert_eq!(all.iter().count(), 1);
         assert!(!all.add(revocation(2, NOW), NOW + 1), "over");
-        all.add(revocation(3, NOW + 9), NOW + 7);
-        assert_eq!(all.iter().count(), 1, "the first is over, too");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_costs_none_while_there_is_room() {
+        let mut all = Revocations::default();
+        all.add(revocation(1, NOW + 5), NOW);
+        let ahead = NOW + 1_000;
+        let (mut read, _) = Revocations::parse(&all.text(), &network().peer_id(), ahead);
+        assert!(read.add(revocation(2, ahead + 5), ahead));
+        assert_eq!(read.iter().count(), 2);
+        for seed in 3..=MAX_REVOCATIONS as u16 + 2 {
+            read.add(revocation(seed, ahead + 5), ahead);
+        }
+        assert_eq!(read.iter().count(), MAX_REVOCATIONS);
+        assert!(
+            read.iter().all(|r| !is_over(r, ahead)),
+            "what is over went first"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::settings::Common;
-use crate::state::{Identity, Membership, StateDir, unix_now};
+use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
 use lcroute_node::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
@@ -47,6 +47,11 @@ pub fn found(state: &StateDir, config: &Config, name: Option<String>) -> anyhow:
         anyhow::bail!(
             "{} belongs to a network already; use another --state-dir",
             state.path().display()
+        );
+    }
+    if unix_now() < EARLIEST {
+        anyhow::bail!(
+            "the clock stands before 2025: set it first (timedatectl set-ntp true), or the network's certificates are over as soon as it is right"
         );
     }
     let node = state.node_key_or_new()?;

@@ -105,8 +105,10 @@ fn status(s: &Status) -> String {
     if let Some((address, by)) = s.mapping.address.zip(s.mapping.by) {
         text += &format!("  ports     the router maps {address}, by {}\n", by.name());
     }
-    if s.inbound == Inbound::Blocked {
-        text += &format!("  firewall  {}\n", firewall(&s.tun));
+    match s.inbound {
+        Inbound::Blocked => text += &format!("  firewall  {}\n", firewall(&s.tun)),
+        Inbound::NoRoute => text += &format!("  routes    {}\n", no_route(&s.tun)),
+        Inbound::Open | Inbound::Unknown => {}
     }
     let mut line = |what: &str, packets, bytes: u64| {
         text += &format!("  {what:<9} {packets} packets, {}B\n", short(bytes as f64));
@@ -150,6 +152,13 @@ pub(super) fn firewall(tun: &str) -> String {
 fn peers(list: &[Peer]) -> String {
     if list.is_empty() {
         return "no peers\n".into();
+/// What a host does whose kernel knows no group on `tun`.
+pub(super) fn no_route(tun: &str) -> String {
+    format!(
+        "the kernel has no route for groups on {tun}: programs here neither send nor receive; see the log, then: lcroute reload"
+    )
+}
+
     }
     let mut text = format!(
         "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",

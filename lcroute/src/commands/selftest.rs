@@ -47,8 +47,19 @@ impl Target {
             Some(name) => index(name).map_err(|e| {
                 ExitError::new(Exit::Failed, format!("interface {name}: {}", e.desc())).into()
             }),
-            None => Ok(index(self.default_interface.as_str()).unwrap_or(0)),
+            None => {
+                let tun = self.tun_of_daemon();
+                let name = tun.as_deref().unwrap_or(&self.default_interface);
+                Ok(index(name).unwrap_or(0))
+            }
         }
+    }
+
+    /// A second node on a host has another interface than the configuration says.
+    fn tun_of_daemon(&self) -> Option<String> {
+        let mut daemon = Client::connect_if_running(&self.control).ok().flatten()?;
+        let status: Status = daemon.ask(&Request::Status).ok()?;
+        Some(status.tun)
     }
 
     /// On the link that `index` names, where the group is one of a link.
@@ -140,9 +151,12 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     }
     if let Some(mut daemon) = target.daemon()
         && let Ok(status) = daemon.ask::<Status>(&Request::Status)
-        && status.inbound == Inbound::Blocked
     {
-        hint(query::firewall(&status.tun));
+        match status.inbound {
+            Inbound::Blocked => hint(query::firewall(&status.tun)),
+            Inbound::NoRoute => hint(query::no_route(&status.tun)),
+            Inbound::Open | Inbound::Unknown => {}
+        }
     }
     let mut names = Names::default();
     loop {

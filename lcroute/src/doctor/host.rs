@@ -5,7 +5,8 @@ use std::path::Path;
 
 use nix::libc;
 
-use super::{Check, Patient, clock, is_root, read};
+use super::{Check, Patient, is_root, read};
+use crate::clock;
 
 /// Kernels before this one were not considered.
 const OLDEST: (u32, u32) = (5, 10);

@@ -3,17 +3,24 @@
 use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use librecast::cert::GroupPrefix;
 
-use super::{Check, Patient, read};
-use crate::netlink::{self, Interface};
-use crate::status::Inbound;
+use super::{Check, Daemon, Patient, read};
+use crate::control::Request;
+use crate::netlink::{self, Egress, Interface};
+use crate::status::{Inbound, Status};
+use crate::tun;
 
+/// Packets that are dropped are looked for so long: one a second is seen.
+const GROWS_WITHIN: Duration = Duration::from_millis(1_200);
 /// What lcroute gives its interface: bursts of joins get lost with less.
 const QUEUE: u32 = 10_000;
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
+    let source = source(patient);
+    let patient = &*patient;
     let name = match &patient.daemon {
         Some(daemon) => &daemon.status.tun,
         None => &patient.config.tun.name,
@@ -26,6 +33,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     vec![
         interface(patient, name, found),
         routes(patient, name, found, &all),
+        source,
         inbound(patient),
         opened(patient, name),
         reverse_path(patient, found),
@@ -96,13 +104,21 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
     }
     let mut astray = Vec::new();
     let mut missing = false;
+    // of another node on this host, whose routes come first
+    let mut first = None;
     for prefix in &wanted {
-        match netlink::route_to(example(prefix)) {
-            Ok(Some(index)) if index == own.index => {}
-            Ok(Some(index)) => {
-                let taker = all.iter().find(|i| i.index == index);
-                let taker = taker.map_or("another interface", |i| i.name.as_str());
-                astray.push(format!("{prefix} goes to {taker}"));
+        let group = example(prefix);
+        match netlink::route_to(group, None) {
+            Ok(Some(egress)) if egress.index == own.index => {}
+            Ok(Some(egress)) => {
+                let taker = all.iter().find(|i| i.index == egress.index);
+                let taken = taker.map_or("another interface", |i| i.name.as_str());
+                let named = netlink::route_to(group, Some(own.index));
+                let is_led = matches!(named, Ok(Some(named)) if named.index == own.index);
+                match taker.is_some_and(|i| i.alias.as_deref() == Some(tun::ALIAS)) {
+                    true if is_led => first = Some(taken),
+                    _ => astray.push(format!("{prefix} goes to {taken}")),
+                }
             }
             Ok(None) => {
                 missing = true;
@@ -110,6 +126,12 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
             }
             Err(e) => return Check::skipped(NAME, format!("{prefix}: {e}")),
         }
+    }
+    if let Some(first) = first.filter(|_| astray.is_empty()) {
+        let detail = format!(
+            "programs that name no interface use {first}, of another node on this host; those that name {name} use this one"
+        );
+        return Check::ok(NAME, detail);
     }
     if astray.is_empty() {
         let shown: Vec<_> = wanted.iter().map(ToString::to_string).collect();
@@ -123,6 +145,71 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
         ),
     };
     Check::fail(NAME, astray.join(", "), remedy)
+}
+
+/// Whether what programs send without a source of their own comes from the node's address, asked of the kernel; and
+/// whether they send from another one just now.
+fn source(patient: &mut Patient) -> Check {
+    const NAME: &str = "source address";
+    let mut prefixes = patient.config.routes();
+    let Some(daemon) = &mut patient.daemon else {
+        return Check::skipped(NAME, "without a daemon there is none");
+    };
+    let (name, address) = (daemon.status.tun.clone(), daemon.status.address);
+    let index = match netlink::interfaces() {
+        Ok(all) => all.iter().find(|i| i.name == name).map(|i| i.index),
+        Err(e) => return Check::skipped(NAME, format!("netlink: {e}")),
+    };
+    let Some(index) = index else {
+        return Check::skipped(NAME, format!("no {name}"));
+    };
+    // carried for whoever names the interface
+    prefixes.extend("ff15::/16".parse::<GroupPrefix>());
+    for prefix in prefixes.iter().filter(|p| p.addr().octets()[1] & 0x0f > 2) {
+        if let Ok(Some(Egress {
+            source: Some(other),
+            ..
+        })) = netlink::route_to(example(prefix), Some(index))
+            && other != address
+        {
+            let detail = format!(
+                "to {prefix} programs send from {other}, which is not this node's: dropped as foreign_source"
+            );
+            let remedy = format!("ip -6 addr del {other} dev {name}, or put it on lo");
+            return Check::warn(NAME, detail, remedy);
+        }
+    }
+    match grows(daemon) {
+        Some(dropped) => Check::warn(
+            NAME,
+            format!(
+                "a program sends on {name} from an address that is not {address}: {dropped} packets dropped as foreign_source so far"
+            ),
+            format!(
+                "let the program choose no source, or {address}; `tcpdump -ni {name} ip6 and not src {address}` shows it"
+            ),
+        ),
+        None => Check::ok(
+            NAME,
+            format!("programs that choose none send from {address}"),
+        ),
+    }
+}
+
+/// What is dropped as `foreign_source`, if that grows within a moment.
+fn grows(daemon: &mut Daemon) -> Option<u64> {
+    let dropped = |status: &Status| status.counters.drops.get("foreign_source").copied();
+    let before = dropped(&daemon.status)?;
+    let deadline = Instant::now() + GROWS_WITHIN;
+    while Instant::now() < deadline {
+        let now = daemon.client.ask::<Status>(&Request::Status);
+        let now = now.ok().and_then(|status| dropped(&status))?;
+        if now > before {
+            return Some(now);
+        }
+        std::thread::sleep(GROWS_WITHIN / 20);
+    }
+    None
 }
 
 /// A group that nobody would have given a route of its own.
@@ -170,6 +257,13 @@ fn inbound(patient: &Patient) -> Check {
         Inbound::Unknown => {
             Check::skipped(NAME, "the daemon is still trying it: ask again in a second")
         }
+        Inbound::NoRoute => Check::fail(
+            NAME,
+            format!(
+                "the kernel has no route for groups on {tun}: programs neither send nor receive; no firewall is to blame"
+            ),
+            "the daemon's log says what the kernel refused (journalctl -u lcroute); `lcroute reload` sets routes anew",
+        ),
         Inbound::Blocked => Check::fail(
             NAME,
             format!("this host drops UDP that arrives on {tun}: programs receive nothing"),
@@ -206,8 +300,8 @@ fn reverse_path(patient: &Patient, found: Option<&Interface>) -> Check {
     };
     // another node of the network: its packets come from such an address
     let other = Ipv6Addr::from_bits(daemon.status.address.to_bits() ^ 1);
-    match netlink::route_to(other) {
-        Ok(Some(index)) if index == own.index => Check::ok(
+    match netlink::route_to(other, None) {
+        Ok(Some(egress)) if egress.index == own.index => Check::ok(
             NAME,
             format!(
                 "there is one; the network's addresses lead back to {}",

@@ -3,8 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use librecast::cert::CertError;
+use librecast::time::utc;
+
 use super::{Check, Patient, SYSTEM_STATE, is_root, unix_now};
-use crate::state::StateDir;
+use crate::state::{EARLIEST, StateDir};
 use crate::status;
 
 /// Seconds before its end at which renewal has failed for long: a node asks when a third of its time is left.
@@ -99,8 +102,19 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
         );
         return (Check::skipped(NAME, "the clock is wrong"), Some(check));
     }
-    match state.identity(now) {
-        Ok(found) => {
+    match state.identity_now(now) {
+        Ok(Err(error)) => {
+            let remedy = match error {
+                CertError::NotYetValid(_) => {
+                    "set the clock (timedatectl set-ntp true): a daemon that waits for it goes on by itself"
+                }
+                _ => "if the clock is right: lcroute join with a new token",
+            };
+            let detail = format!("own membership: {error}; the clock says {}", utc(now));
+            let check = Check::fail(CERTIFICATE, detail, remedy);
+            (Check::skipped(NAME, "see certificate"), Some(check))
+        }
+        Ok(Ok(found)) => {
             let member = &found.member;
             let detail = format!("{} ({})", member.name, member.peer);
             let left = member.not_after.saturating_sub(now);

@@ -3,7 +3,6 @@
 //! Nothing is changed and nobody is told anything. It looks with the eyes of who runs it: what he may not see is
 //! skipped, and said so.
 
-mod clock;
 mod host;
 mod interface;
 mod lan;
@@ -62,6 +61,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "routes",
         "Where the kernel sends groups of programs that name no interface.",
+    ),
+    (
+        "source address",
+        "Whether programs that choose no source send from the node's address, and whether packets from others are dropped (`foreign_source`).",
     ),
     (
         "inbound firewall",
@@ -189,6 +192,7 @@ struct Daemon {
     lans: Vec<Lan>,
     /// Its process, as far as the kernel tells.
     pid: Option<i32>,
+    client: Client,
 }
 
 /// Looks at everything and prints what was found; exit code 1 if something fails.
@@ -236,7 +240,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.push(ask_daemon(&mut patient));
     checks.extend(host::checks(&patient));
     checks.extend(membership::checks(&mut patient));
-    checks.extend(interface::checks(&patient));
+    checks.extend(interface::checks(&mut patient));
     checks.push(lan::check(&patient));
     checks.extend(network::checks(&patient));
     checks.extend(reach::checks(&patient));
@@ -275,12 +279,13 @@ fn ask_daemon(patient: &mut Patient) -> Check {
         Err(e) => return Check::skipped(DAEMON, format!("{e:#}")),
     };
     let pid = client.pid();
-    let mut answers = || -> anyhow::Result<Daemon> {
+    let answers = || -> anyhow::Result<Daemon> {
         Ok(Daemon {
             status: settled(&mut client)?,
             peers: client.ask(&Request::Peers)?,
             lans: client.ask(&Request::Lan)?,
             pid,
+            client,
         })
     };
     match answers() {

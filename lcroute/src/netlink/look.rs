@@ -26,6 +26,8 @@ pub struct Interface {
     pub name: String,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
+    /// What somebody says of it.
+    pub alias: Option<String>,
     /// It is up.
     pub up: bool,
     /// It is up and has a carrier.
@@ -60,6 +62,7 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
         index: link.header.index,
         name: String::new(),
         mac: None,
+        alias: None,
         up: link.header.flags.contains(LinkFlags::Up),
         running: link
             .header
@@ -79,6 +82,7 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
                 let mac = <[u8; 6]>::try_from(address.as_slice());
                 found.mac = mac.ok().map(MacAddress);
             }
+            LinkAttribute::IfAlias(alias) => found.alias = Some(alias.clone()),
             LinkAttribute::TxQueueLen(length) => found.tx_queue_len = *length,
             _ => {}
         }
@@ -136,25 +140,42 @@ fn on_link(message: &RouteNetlinkMessage) -> Option<(u32, SourcePrefix)> {
     Some((index?, SourcePrefix::new(to?, length).ok()?))
 }
 
-/// The interface over which the kernel sends to this address when a program names none; `None`: no route.
-pub fn route_to(destination: Ipv6Addr) -> io::Result<Option<u32>> {
+/// How the kernel sends to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Egress {
+    /// The number of the interface.
+    pub index: u32,
+    /// The source of a program that chooses none.
+    pub source: Option<Ipv6Addr>,
+}
+
+/// How the kernel sends to this address when a program names this interface, or none; `None`: no route.
+pub fn route_to(destination: Ipv6Addr, interface: Option<u32>) -> io::Result<Option<Egress>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;
     question.header.destination_prefix_length = 128;
     let to = RouteAttribute::Destination(RouteAddress::Inet6(destination));
     question.attributes.push(to);
+    let oif = interface.map(RouteAttribute::Oif);
+    question.attributes.extend(oif);
     match Connection::open()?.get(RouteNetlinkMessage::GetRoute(question)) {
-        Ok(RouteNetlinkMessage::NewRoute(route)) => {
-            let oif = |attribute: &RouteAttribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            };
-            Ok(route.attributes.iter().find_map(oif))
-        }
+        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(egress(&route)),
         Ok(_) => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NetworkUnreachable => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn egress(route: &RouteMessage) -> Option<Egress> {
+    let (mut index, mut source) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => source = Some(*address),
+            _ => {}
+        }
+    }
+    index.map(|index| Egress { index, source })
 }
 
 #[cfg(test)]
@@ -167,7 +188,11 @@ mod tests {
         let lo = all.iter().find(|i| i.name == "lo").unwrap();
         assert!(lo.mtu >= 1_280 && lo.index > 0);
         if lo.addresses.contains(&Ipv6Addr::LOCALHOST) {
-            assert_eq!(route_to(Ipv6Addr::LOCALHOST).unwrap(), Some(lo.index));
+            for through in [None, Some(lo.index)] {
+                let egress = route_to(Ipv6Addr::LOCALHOST, through).unwrap().unwrap();
+                assert_eq!(egress.index, lo.index);
+                assert_eq!(egress.source, Some(Ipv6Addr::LOCALHOST));
+            }
         }
     }
 }

@@ -17,29 +17,33 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::{Error, Mode, NETWORK_PREFIX_LEN, Prefix, Settings, frame, sysctl};
+use super::{Error, Mode, NETWORK_PREFIX_LEN, Prefix, Settings, frame, labels, sysctl};
 use crate::netlink::Connection;
 
 /// Marks a device as made by lcroute, for people and for the next start.
-const ALIAS: &str = "lcroute";
+pub const ALIAS: &str = "lcroute";
 
 /// Routing table `local`, the only one in which multicast routes move programs.
 const TABLE_LOCAL: u8 = 255;
 
-/// Metric of our routes: better than the 256 that every interface has for ff00::/8.
+/// Metric of the routes of `lc0`; those of `lc1` have one more, and so on, below [`KERNEL_METRIC`]. Chosen: better than the
+/// 256 that every interface has for ff00::/8, and behind what an administrator puts first.
 const METRIC: u32 = 100;
+
+/// Interfaces of higher numbers share the last metric: among equal ones the oldest route wins.
+const HIGHEST_NUMBER: u32 = 99;
 
 /// Metric of the route for ff00::/8 that the kernel makes for each interface. Among equal ones
 /// the oldest wins, so an `lc0` that is up before the LAN would attract groups that are the LAN's.
 const KERNEL_METRIC: u32 = 256;
 
-/// Metric of what replaces it on `lc0`: enough to send to any group when `lc0` is named.
+/// Metric of what replaces it on `lc0`, one more on `lc1`: enough to send to any group when the interface is named.
 const FALLBACK_METRIC: u32 = 4096;
 
-const ALL_GROUPS: Prefix = Prefix {
+pub(super) const ALL_GROUPS: Prefix = Prefix {
     addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
     len: 8,
 };
@@ -113,7 +117,8 @@ pub(super) fn repair(
 ) -> Result<bool, Error> {
     let mut changed = repair_link(netlink, index, settings)?;
     changed |= repair_addresses(netlink, index, settings, extra)?;
-    changed |= repair_routes(netlink, index, &settings.routes)?;
+    changed |= labels::repair(netlink, index, settings.address)?;
+    changed |= repair_routes(netlink, index, settings)?;
     Ok(changed)
 }
 
@@ -316,67 +321,130 @@ fn address_message(index: u32, address: Ipv6Addr, prefix_len: u8) -> AddressMess
         .build()
 }
 
-fn repair_routes(netlink: &mut Connection, index: u32, routes: &[Prefix]) -> Result<bool, Error> {
+/// Adds what is missing and removes what is not wanted any more. A route that cannot be set keeps no other from being set.
+fn repair_routes(netlink: &mut Connection, index: u32, settings: &Settings) -> Result<bool, Error> {
     let present = multicast_routes(netlink, index)?;
-    let wanted = wanted_routes(routes);
-    let missing = wanted
-        .iter()
-        .filter(|(prefix, metric)| !present.iter().any(|r| r.is(*prefix, *metric)));
+    let wanted = wanted_routes(settings);
     let mut changed = false;
-    for &(prefix, metric) in missing {
-        let message = route_message(index, prefix, metric);
-        netlink
-            .change(
-                RouteNetlinkMessage::NewRoute(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            )
-            .or_else(|error| tolerate(error, libc::EEXIST))
-            .map_err(|error| Error::kernel("add the interface's multicast routes", error))?;
+    let mut refused = Ok(());
+    for &route in wanted.iter().filter(|route| !is_there(&present, route)) {
+        // two that differ in the source alone would be one to the kernel
+        for other in present.iter().filter(|other| other.takes_place_of(&route)) {
+            delete_route(netlink, index, &other.route)?;
+        }
+        let added = add_route(netlink, index, &route);
+        changed |= added.is_ok();
+        refused = refused.and(added);
+    }
+    for other in present.iter().filter(|other| other.is_surplus(&wanted)) {
+        delete_route(netlink, index, &other.route)?;
         changed = true;
     }
-    for route in present.iter().filter(|route| route.is_surplus(&wanted)) {
-        let message = route_message(index, route.prefix, route.metric);
-        netlink
-            .change(RouteNetlinkMessage::DelRoute(message), 0)
-            .or_else(|error| tolerate(error, libc::ESRCH))
-            .map_err(|error| Error::kernel("remove a multicast route of the interface", error))?;
-        changed = true;
-    }
-    Ok(changed)
+    refused.map(|()| changed)
 }
 
-fn wanted_routes(routes: &[Prefix]) -> Vec<(Prefix, u32)> {
-    let fallback = (ALL_GROUPS, FALLBACK_METRIC);
-    routes
-        .iter()
-        .map(|route| (network(*route), METRIC))
-        .chain([fallback])
-        .collect()
+/// Beside routes of other interfaces, whatever their metrics.
+fn add_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(), Error> {
+    let message = RouteNetlinkMessage::NewRoute(route_message(index, route));
+    let Err(error) = netlink.change(message, NLM_F_CREATE | NLM_F_APPEND) else {
+        return Ok(());
+    };
+    // somebody else may have just done the same
+    if error.raw_os_error() == Some(libc::EEXIST)
+        && is_there(&multicast_routes(netlink, index)?, route)
+    {
+        return Ok(());
+    }
+    match Error::kernel("add a multicast route of the interface", error) {
+        Error::Io { source, .. } => Err(Error::RouteRefused {
+            route: route.prefix,
+            metric: route.metric,
+            source,
+        }),
+        other => Err(other),
+    }
+}
+
+fn delete_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(), Error> {
+    let message = RouteNetlinkMessage::DelRoute(route_message(index, route));
+    netlink
+        .change(message, 0)
+        .or_else(|error| tolerate(error, libc::ESRCH))
+        .map_err(|error| Error::kernel("remove a multicast route of the interface", error))
+}
+
+/// The number at the end of an interface's name, for its place among the host's: nothing depends on who came first.
+fn number(name: &str) -> u32 {
+    let tail = name.rsplit(|c: char| !c.is_ascii_digit()).next();
+    match tail.filter(|tail| !tail.is_empty()) {
+        Some(tail) => tail.parse().unwrap_or(u32::MAX).min(HIGHEST_NUMBER),
+        None => 0,
+    }
+}
+
+fn wanted_routes(settings: &Settings) -> Vec<Route> {
+    let number = number(&settings.name);
+    let route = |prefix: &Prefix| Route {
+        prefix: network(*prefix),
+        metric: METRIC + number,
+        // of link scope the kernel takes the link-local address
+        source: (!is_of_link_scope(prefix)).then_some(settings.address),
+    };
+    let fallback = Route {
+        prefix: ALL_GROUPS,
+        metric: FALLBACK_METRIC + number,
+        source: None,
+    };
+    let routes = settings.routes.iter().map(route);
+    routes.chain([fallback]).collect()
+}
+
+/// Whether all groups of the prefix are of scope 2 or narrower.
+fn is_of_link_scope(prefix: &Prefix) -> bool {
+    prefix.len >= 16 && prefix.addr.octets()[1] & 0x0f <= 2
 }
 
 /// A multicast route of the interface in table `local`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
     prefix: Prefix,
     metric: u32,
+    /// What programs send from that choose no source. `None`: the kernel chooses among the interface's addresses.
+    source: Option<Ipv6Addr>,
+}
+
+/// One that the kernel has.
+#[derive(Debug, PartialEq, Eq)]
+struct Present {
+    route: Route,
     /// Made by lcroute or the kernel; all others are an administrator's.
     kernel: bool,
 }
 
-impl Route {
-    fn is(&self, prefix: Prefix, metric: u32) -> bool {
-        self.prefix == prefix && self.metric == metric
+/// Whether the kernel has it, or an administrator's in its place.
+fn is_there(present: &[Present], route: &Route) -> bool {
+    let is =
+        |there: &Present| there.route == *route || !there.kernel && there.takes_place_of(route);
+    present.iter().any(is)
+}
+
+impl Present {
+    fn takes_place_of(&self, wanted: &Route) -> bool {
+        self.route.prefix == wanted.prefix && self.route.metric == wanted.metric
     }
 
     /// Whether it is of earlier settings, or what the fallback replaces.
-    fn is_surplus(&self, wanted: &[(Prefix, u32)]) -> bool {
-        let ours = self.metric == METRIC || self.is(ALL_GROUPS, KERNEL_METRIC);
-        self.kernel && ours && !wanted.contains(&(self.prefix, self.metric))
+    fn is_surplus(&self, wanted: &[Route]) -> bool {
+        let Route { prefix, metric, .. } = self.route;
+        let of_ours = |first: u32| (first..=first + HIGHEST_NUMBER).contains(&metric);
+        let ours = of_ours(METRIC)
+            || prefix == ALL_GROUPS && (metric == KERNEL_METRIC || of_ours(FALLBACK_METRIC));
+        self.kernel && ours && !wanted.iter().any(|route| self.takes_place_of(route))
     }
 }
 
 /// The prefix with the bits behind it cleared, as the kernel gives it back.
-fn network(prefix: Prefix) -> Prefix {
+pub(super) fn network(prefix: Prefix) -> Prefix {
     let mask = u128::MAX
         .checked_shl(128 - u32::from(prefix.len))
         .unwrap_or(0);
@@ -386,7 +454,7 @@ fn network(prefix: Prefix) -> Prefix {
     }
 }
 
-fn multicast_routes(netlink: &mut Connection, index: u32) -> Result<Vec<Route>, Error> {
+fn multicast_routes(netlink: &mut Connection, index: u32) -> Result<Vec<Present>, Error> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet6;
     question.header.table = TABLE_LOCAL;
@@ -400,7 +468,7 @@ fn multicast_routes(netlink: &mut Connection, index: u32) -> Result<Vec<Route>, 
         .collect())
 }
 
-fn multicast_route(answer: &RouteNetlinkMessage, index: u32) -> Option<Route> {
+fn multicast_route(answer: &RouteNetlinkMessage, index: u32) -> Option<Present> {
     let RouteNetlinkMessage::NewRoute(route) = answer else {
         return None;
     };
@@ -410,9 +478,11 @@ fn multicast_route(answer: &RouteNetlinkMessage, index: u32) -> Option<Route> {
     let mut addr = None;
     let mut metric = 0;
     let mut interface = 0;
+    let mut source = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet6(value)) => addr = Some(*value),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(value)) => source = Some(*value),
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::Oif(value) => interface = *value,
             _ => {}
@@ -423,18 +493,23 @@ fn multicast_route(answer: &RouteNetlinkMessage, index: u32) -> Option<Route> {
         len: route.header.destination_prefix_length,
     };
     let kernel = route.header.protocol == RouteProtocol::Kernel;
-    (interface == index).then_some(Route {
+    let route = Route {
         prefix,
         metric,
-        kernel,
-    })
+        source,
+    };
+    (interface == index).then_some(Present { route, kernel })
 }
 
-fn route_message(index: u32, prefix: Prefix, metric: u32) -> RouteMessage {
-    let mut message = RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(prefix.addr, prefix.len)
+fn route_message(index: u32, route: &Route) -> RouteMessage {
+    let mut builder = RouteMessageBuilder::<Ipv6Addr>::new();
+    if let Some(source) = route.source {
+        builder = builder.pref_source(source);
+    }
+    let mut message = builder
+        .destination_prefix(route.prefix.addr, route.prefix.len)
         .output_interface(index)
-        .priority(metric)
+        .priority(route.metric)
         .kind(RouteType::Multicast)
         // Network managers remove foreign routes, except those of the kernel.
         .protocol(RouteProtocol::Kernel)
@@ -542,32 +617,111 @@ mod tests {
         len: 16,
     };
 
+    fn settings(name: &str, routes: &[Prefix]) -> Settings {
+        Settings {
+            name: name.to_owned(),
+            mode: Mode::Tun,
+            mtu: 1_280,
+            tx_queue_len: 10_000,
+            address: "fd12:3456:789a::1".parse().unwrap(),
+            link_local: "fe80::1".parse().unwrap(),
+            routes: routes.to_vec(),
+            offload: true,
+        }
+    }
+
     #[test]
     fn a_message_for_a_route_reads_back_as_that_route() {
-        let message = RouteNetlinkMessage::NewRoute(route_message(7, OURS, METRIC));
-        let route = Route {
-            prefix: OURS,
-            metric: METRIC,
-            kernel: true,
-        };
-        assert_eq!(multicast_route(&message, 7), Some(route));
-        assert_eq!(multicast_route(&message, 8), None, "another interface");
+        for route in wanted_routes(&settings("lc0", &[OURS])) {
+            let message = RouteNetlinkMessage::NewRoute(route_message(7, &route));
+            let kernel = true;
+            assert_eq!(
+                multicast_route(&message, 7),
+                Some(Present { route, kernel })
+            );
+            assert_eq!(multicast_route(&message, 8), None, "another interface");
+        }
     }
 
     #[test]
     fn routes_of_earlier_settings_go_and_an_administrators_stay() {
-        let wanted = wanted_routes(&[OURS]);
-        let route = |prefix, metric, kernel| Route {
-            prefix,
-            metric,
+        let wanted = wanted_routes(&settings("lc1", &[OURS]));
+        let surplus = |prefix, metric, kernel| {
+            let source = None;
+            let route = Route {
+                prefix,
+                metric,
+                source,
+            };
+            Present { route, kernel }.is_surplus(&wanted)
+        };
+        assert!(surplus(OLD, METRIC + 1, true));
+        assert!(surplus(ALL_GROUPS, KERNEL_METRIC, true));
+        assert!(!surplus(OURS, METRIC + 1, true));
+        assert!(!surplus(ALL_GROUPS, FALLBACK_METRIC + 1, true));
+        assert!(!surplus(OLD, METRIC + 1, false));
+        assert!(!surplus(OLD, 50, true));
+        // of a version that gave all interfaces one metric
+        assert!(surplus(OURS, METRIC, true));
+        assert!(surplus(ALL_GROUPS, FALLBACK_METRIC, true));
+    }
+
+    #[test]
+    fn interfaces_of_one_host_have_metrics_of_their_own() {
+        let numbers = [
+            "lc0",
+            "lc1",
+            "lc17",
+            "mesh",
+            "a2b",
+            "a2b3",
+            "lc100",
+            "lc99999999999",
+        ];
+        let numbers = numbers.map(number);
+        assert_eq!(numbers, [0, 1, 17, 0, 0, 3, HIGHEST_NUMBER, HIGHEST_NUMBER]);
+        let metrics = |name| -> Vec<u32> {
+            let wanted = wanted_routes(&settings(name, &[OURS]));
+            wanted.iter().map(|route| route.metric).collect()
+        };
+        assert_eq!(metrics("lc0"), [METRIC, FALLBACK_METRIC]);
+        assert_eq!(metrics("lc1"), [METRIC + 1, FALLBACK_METRIC + 1]);
+        assert!(
+            metrics("lc12345")
+                .iter()
+                .all(|metric| *metric != KERNEL_METRIC)
+        );
+    }
+
+    #[test]
+    fn routes_carry_the_node_address_but_where_link_local_ones_are_in_place() {
+        let link_scope = Prefix {
+            addr: "ff12::".parse().unwrap(),
+            len: 16,
+        };
+        let wanted = wanted_routes(&settings("lc0", &[OURS, link_scope]));
+        let sources: Vec<_> = wanted.iter().map(|route| route.source).collect();
+        let node = "fd12:3456:789a::1".parse().ok();
+        assert_eq!(sources, [node, None, None]);
+        let before = Route {
+            source: None,
+            ..wanted[0]
+        };
+        let kernel = true;
+        let before = Present {
+            route: before,
             kernel,
         };
-        assert!(route(OLD, METRIC, true).is_surplus(&wanted));
-        assert!(route(ALL_GROUPS, KERNEL_METRIC, true).is_surplus(&wanted));
-        assert!(!route(OURS, METRIC, true).is_surplus(&wanted));
-        assert!(!route(ALL_GROUPS, FALLBACK_METRIC, true).is_surplus(&wanted));
-        assert!(!route(OLD, METRIC, false).is_surplus(&wanted));
-        assert!(!route(OLD, 50, true).is_surplus(&wanted));
+        assert!(before.takes_place_of(&wanted[0]) && !before.is_surplus(&wanted));
+        assert!(!is_there(&[before], &wanted[0]), "it is made anew");
+        let administrators = Present {
+            route: Route {
+                source: None,
+                ..wanted[0]
+            },
+            kernel: false,
+        };
+        assert!(is_there(&[administrators], &wanted[0]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
 use super::offload::Offload;
 use super::packets::Packets;
-use super::{Error, Mode, Settings, ioctl};
+use super::{Error, Mode, Settings, ioctl, labels};
 use crate::netlink::Connection;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
@@ -234,7 +234,10 @@ impl Device {
     }
 
     /// Removes the interface.
-    pub fn close(self) -> io::Result<()> {
+    pub fn close(mut self) -> io::Result<()> {
+        if let Err(error) = labels::remove(&mut self.netlink, self.index) {
+            tracing::debug!("{error}");
+        }
         ioctl::persist(&self.port.file, false).map_err(io::Error::from)
     }
 

@@ -124,6 +124,17 @@ pub enum Error {
         route: Prefix,
     },
 
+    /// The kernel does not take a route.
+    #[error("the kernel refuses the multicast route {route} metric {metric}: {source}")]
+    RouteRefused {
+        /// To where.
+        route: Prefix,
+        /// With this metric.
+        metric: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// Anything else that the kernel refused.
     #[error("cannot {action}: {source}")]
     Io {

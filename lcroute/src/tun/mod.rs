@@ -15,7 +15,7 @@
 //! system call, in both directions: super-packets. Neither the other side of this module nor any
 //! other node sees a difference.
 //!
-//! Files: `device` (life and packets), `configure` (what netlink sets), `sysctl` (what only /proc
+//! Files: `device` (life and packets), `configure` and `labels` (what netlink sets), `sysctl` (what only /proc
 //! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
 //! (super-packets that are written), `packets` (buffers of what was read), `ioctl` (the only `unsafe`), `error`.
 
@@ -27,6 +27,7 @@ mod device;
 mod error;
 mod frame;
 mod ioctl;
+mod labels;
 #[doc(hidden)]
 pub mod offload;
 pub(crate) mod packets;
@@ -39,6 +40,7 @@ use std::net::Ipv6Addr;
 
 use librecast::cert::GroupPrefix;
 
+pub use configure::ALIAS;
 pub use device::Device;
 pub use error::Error;
 

@@ -78,6 +78,13 @@ pub fn reloading() {
     let _ = sd_notify::notify(&states);
 }
 
+/// The start waits for something; it goes on for this long at least.
+pub fn wait(why: &str, longer: Duration) {
+    let micros = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
+    say(NotifyState::Status(why));
+    say(NotifyState::ExtendTimeoutUsec(micros));
+}
+
 /// The end has begun.
 pub fn stopping() {
     say(NotifyState::Stopping);

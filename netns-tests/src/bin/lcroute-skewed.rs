@@ -1,5 +1,6 @@
 //! `lcroute` on a host whose clock is wrong, or which has slept, for tests: the wall clock is off by as many seconds as
-//! the file `clock-offset` in the working directory says. Monotonic time lacks as many nanoseconds as the file `clock-slept`,
+//! the file `clock-offset` in the working directory says, and by as many more as the file `clock-set`, if there is one, says
+//! in its eight bytes: it is set while the program runs. Monotonic time lacks as many nanoseconds as the file `clock-slept`,
 //! if there is one, says in its eight bytes: a suspended host's stands still, and the others' does not.
 //!
 //! The kernel has no namespace for the wall clock and no sleep for one of its hosts, so this program puts its own
@@ -14,6 +15,7 @@ use nix::libc;
 static OFFSET: AtomicI64 = AtomicI64::new(0);
 static NEVER: AtomicI64 = AtomicI64::new(0);
 static SLEPT: AtomicPtr<AtomicI64> = AtomicPtr::new((&raw const NEVER).cast_mut());
+static SET: AtomicPtr<AtomicI64> = AtomicPtr::new((&raw const NEVER).cast_mut());
 
 fn main() -> ExitCode {
     let offset = std::fs::read_to_string("clock-offset");
@@ -22,20 +24,31 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     OFFSET.store(offset, Ordering::Relaxed);
-    if let Ok(file) = std::fs::File::open("clock-slept") {
-        // SAFETY: a new mapping, of a file that the test keeps; it is never unmapped
-        let slept = unsafe {
-            let (size, flags) = (size_of::<AtomicI64>(), libc::MAP_SHARED);
-            let null = std::ptr::null_mut();
-            libc::mmap(null, size, libc::PROT_READ, flags, file.as_raw_fd(), 0)
-        };
-        if slept == libc::MAP_FAILED {
-            eprintln!("clock-slept: {}", std::io::Error::last_os_error());
+    for (name, place) in [("clock-slept", &SLEPT), ("clock-set", &SET)] {
+        if let Err(error) = map(name, place) {
+            eprintln!("{name}: {error}");
             return ExitCode::FAILURE;
         }
-        SLEPT.store(slept.cast(), Ordering::Relaxed);
     }
     lcroute::main()
+}
+
+/// Maps the eight bytes of a file, if it is there.
+fn map(name: &str, place: &AtomicPtr<AtomicI64>) -> std::io::Result<()> {
+    let Ok(file) = std::fs::File::open(name) else {
+        return Ok(());
+    };
+    // SAFETY: a new mapping, of a file that the test keeps; it is never unmapped
+    let mapped = unsafe {
+        let (size, flags) = (size_of::<AtomicI64>(), libc::MAP_SHARED);
+        let null = std::ptr::null_mut();
+        libc::mmap(null, size, libc::PROT_READ, flags, file.as_raw_fd(), 0)
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    place.store(mapped.cast(), Ordering::Relaxed);
+    Ok(())
 }
 
 // SAFETY: the signature is the C library's, and so is what it does, but for what is added or taken away.
@@ -44,8 +57,11 @@ extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -
     // SAFETY: the system call that the C library's function makes, with the caller's pointer.
     let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
     if result == 0 && clock == libc::CLOCK_REALTIME {
-        // SAFETY: the kernel has just written there.
-        unsafe { (*time).tv_sec += OFFSET.load(Ordering::Relaxed) };
+        // SAFETY: a static, or a page that is never unmapped; the kernel has just written to `time`.
+        unsafe {
+            let set = (*SET.load(Ordering::Relaxed)).load(Ordering::Relaxed);
+            (*time).tv_sec += OFFSET.load(Ordering::Relaxed) + set;
+        }
     }
     if result == 0 && clock == libc::CLOCK_MONOTONIC {
         const SECOND: i64 = 1_000_000_000;

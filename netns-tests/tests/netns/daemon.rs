@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Disk, Host, eventually};
+use lcroute_lab::lab::{Disk, Host, Member, eventually};
 use nix::sys::signal::Signal;
 
 use crate::world;
@@ -188,5 +188,37 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         let log = network.members[1].daemon()?.stderr();
         ensure!(log.contains("incarnation: Read-only file system"), "{log}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_state_folder_has_one_daemon_and_a_second_is_told_whose_it_is() {
+    world("one-owner", |lab| {
+        let mut network = lab.closed_network(["a", "b"])?;
+        let refused = |member: &Member| -> Result<()> {
+            let control = member.host.path("other.sock");
+            let control = control.to_str().context("path")?;
+            let run = ["run", "--tun", "lc9", "--control", control];
+            let done = member.host.run("lcroute", &run)?;
+            let lock = std::fs::read_to_string(member.host.state_dir().join("lock"))?;
+            let said = format!("used by another lcroute (pid {lock})");
+            ensure!(done.code == 1 && done.stderr.contains(&said), "{done:?}");
+            ensure!(!member.host.has_interface("lc9"));
+            Ok(())
+        };
+        refused(&network.members[1])?;
+        let before = network.members[1].status()?["uptime_s"].as_u64();
+        eventually("the daemon is older than a second", || {
+            ensure!(network.members[1].status()?["uptime_s"].as_u64() > before.map(|s| s + 1));
+            Ok(())
+        })?;
+        network.members[1].daemon()?.signal(Signal::SIGUSR2)?;
+        eventually("the daemon has started over", || {
+            let now = network.members[1].status()?["uptime_s"].as_u64();
+            ensure!(now <= before.map(|s| s + 1), "uptime {now:?}");
+            Ok(())
+        })?;
+        refused(&network.members[1])?;
+        network.wait_linked()
     });
 }

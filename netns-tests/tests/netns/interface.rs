@@ -393,3 +393,109 @@ fn link_kind(host: &Host) -> Result<(String, bool)> {
         .with_context(|| format!("no tun type in {shown}"))?;
     Ok((kind.to_owned(), data["persist"] == true))
 }
+
+/// Two nodes of one network on a host, of which the second has the interface `lc1`.
+#[test]
+fn a_second_node_on_a_host_carries_what_names_its_interface() {
+    world("second-node", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let url = network.signalling.url()?;
+        let invited = a.host.run("lcroute", &["invite", "--signal", &url])?;
+        let token = invited.success()?.stdout;
+        let (state, control) = (b.host.path("second"), b.host.path("second.sock"));
+        let place = [
+            "--state-dir",
+            state.to_str().context("path")?,
+            "--control",
+            control.to_str().context("path")?,
+        ];
+        let verb = |verb: &[&str]| [verb, &place].concat();
+        let join = verb(&["join", token.trim(), "--name", "second"]);
+        b.host.run("lcroute", &join)?.success()?;
+        let mut daemon = b.host.spawn("lcroute", &verb(&["run", "--tun", "lc1"]))?;
+        let status = || -> Result<serde_json::Value> {
+            let done = b.host.run("lcroute", &verb(&["status", "--json"]))?;
+            Ok(serde_json::from_str(&done.success()?.stdout)?)
+        };
+        eventually("the second node has both links", || {
+            daemon.must_run()?;
+            let status = status()?;
+            ensure!(
+                status["peers"] == 2 && status["inbound"] == "open",
+                "{status}"
+            );
+            Ok(())
+        })?;
+        let receiver = a.host.receive("ff1e::42", &[])?;
+        b.wait_wanted("ff1e::42", a)?;
+        // programs that name no interface use that of the lower number, whichever came first
+        a.host.send("ff1e::99", 1, &[])?;
+        b.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50)?;
+        let before = b.counter("tun_rx_packets")?;
+        b.host.send("ff1e::42", 50, &["--interface", "lc1"])?;
+        receiver.expect_exactly(100)?;
+        ensure!(
+            b.counter("tun_rx_packets")? < before + 50,
+            "they went through lc0"
+        );
+        let done = b.host.ask("lcroute", &verb(&["doctor", "--json"]))?;
+        let checks: serde_json::Value = serde_json::from_str(&done.stdout)?;
+        let checks = checks["checks"].as_array().context("checks")?;
+        let routes = checks.iter().find(|check| check["name"] == "routes");
+        let routes = routes.context("routes")?;
+        ensure!(
+            routes["state"] == "ok" && routes["detail"].to_string().contains("lc0"),
+            "{routes}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
+    world("second-address", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let [a, b] = network.nodes()?;
+        let own = b.address()?.to_string();
+        let receiver = a.host.receive("ff1e::42", &[])?;
+        let named = a.host.receive("ff15::42", &["--interface", "lc0"])?;
+        b.wait_wanted("ff1e::42", a)?;
+        b.wait_wanted("ff15::42", a)?;
+        b.host.ip("-6 addr add fd99::1/128 dev lc0 nodad")?;
+        b.host.ip("-6 addr add 2001:db8:99::1/64 dev lc0 nodad")?;
+        let source = |group: &str| -> Result<String> {
+            let done = b
+                .host
+                .run("ip", &["-j", "-6", "route", "get", group, "oif", "lc0"])?;
+            let shown: serde_json::Value = serde_json::from_str(&done.success()?.stdout)?;
+            Ok(shown[0]["prefsrc"].as_str().context("prefsrc")?.to_owned())
+        };
+        for group in ["ff1e::42", "ff15::42", "ff05::1"] {
+            ensure!(source(group)? == own, "{group} from {}", source(group)?);
+        }
+        ensure!(
+            source("ff02::42")?.starts_with("fe80:"),
+            "{}",
+            source("ff02::42")?
+        );
+        b.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(50)?;
+        b.host.send("ff15::42", 50, &["--interface", "lc0"])?;
+        named.expect_exactly(50)?;
+        // what takes the address away, or its good name, is put right
+        for change in [
+            format!("-6 addr change {own}/48 dev lc0 preferred_lft 0 valid_lft 900"),
+            format!("-6 addr del {own}/48 dev lc0"),
+        ] {
+            b.host.ip(&change)?;
+            eventually("programs send from the node's address again", || {
+                ensure!(source("ff1e::42")? == own, "{}", source("ff1e::42")?);
+                Ok(())
+            })?;
+        }
+        b.host.send("ff1e::42", 50, &[])?;
+        receiver.expect_exactly(100)
+    });
+}
