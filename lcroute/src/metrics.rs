@@ -38,7 +38,8 @@ metrics_table! {
     UPTIME = gauge("lcroute_uptime_seconds", &[], "Seconds since the daemon was started, or executed anew");
     NOT_AFTER = gauge("lcroute_certificate_expiry_timestamp_seconds", &[], "When the membership ends unless it is renewed, in seconds of Unix time");
     SIGNAL = gauge("lcroute_signal_servers_connected", &[], "Signalling servers that are connected");
-    INBOUND = gauge("lcroute_inbound_blocked", &[], "1 if the firewall of this host drops what arrives on lc0, so that programs receive nothing");
+    KEY_CONFLICT = gauge("lcroute_key_conflict", &[], "1 if another host runs with this node's key: a state folder that was copied");
+    INBOUND = gauge("lcroute_inbound_blocked", &[], "1 if the firewall of this host drops what arrives on lc0, or the kernel has no route for it, so that programs receive nothing");
     NODES = gauge("lcroute_nodes_reachable", &[], "Other nodes of the network that can be reached, over however many links");
     GROUPS = gauge("lcroute_groups", &[], "Groups that somebody listens or sends to, as far as this node knows");
     GROUPS_LOCAL = gauge("lcroute_groups_local", &[], "Groups that programs on this host have joined");
@@ -103,7 +104,9 @@ pub fn page(seen: &Observation) -> Page {
     page.put(&UPTIME, s.uptime_s);
     page.put(&NOT_AFTER, seen.not_after);
     page.put(&SIGNAL, s.signal_servers as u64);
-    page.put(&INBOUND, u64::from(s.inbound == Inbound::Blocked));
+    let blocked = matches!(s.inbound, Inbound::Blocked | Inbound::NoRoute);
+    page.put(&KEY_CONFLICT, u64::from(s.key_conflict.is_some()));
+    page.put(&INBOUND, u64::from(blocked));
     page.put(&NODES, seen.nodes as u64);
     page.put(&GROUPS, s.groups as u64);
     page.put(&GROUPS_LOCAL, seen.groups_local as u64);
@@ -228,6 +231,7 @@ mod tests {
                 tun: "lc0".into(),
                 inbound: Inbound::Blocked,
                 state: State::Connected,
+                key_conflict: None,
                 uptime_s: 60,
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),

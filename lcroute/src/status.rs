@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use lcroute_overlay::{PathKind, RepairInfo};
+use lcroute_overlay::{KeyConflict, PathKind, RepairInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,9 @@ pub struct Status {
     pub inbound: Inbound,
     /// What it is doing.
     pub state: State,
+    /// Another host that runs with this node's key.
+    #[serde(default)]
+    pub key_conflict: Option<KeyConflict>,
     /// Seconds since its start.
     pub uptime_s: u64,
     /// Signalling servers that are connected.
@@ -96,6 +99,19 @@ pub struct Status {
     /// Counters since the start.
     pub counters: Counters,
 }
+
+/// Another host with this node's key, and what to do.
+#[must_use]
+pub fn key_conflict(conflict: &KeyConflict) -> String {
+    format!(
+        "another host has this node's key: {}; on one of the two: {NEW_KEY}",
+        conflict.place()
+    )
+}
+
+/// How a node gets a new key.
+pub const NEW_KEY: &str =
+    "lcroute leave, then lcroute join with a new token: it comes back as another node";
 
 /// Where others find this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

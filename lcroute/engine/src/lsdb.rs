@@ -587,7 +587,7 @@ impl Database {
             if self.origination.supersede(version) {
                 tracing::warn!(
                     incarnation = self.origination.router.incarnation,
-                    "own advertisement of a later incarnation seen: was the state directory lost?"
+                    "own advertisement of a later incarnation seen: was the state directory lost, or copied to another host?"
                 );
             }
             return Ok(());

@@ -9,6 +9,7 @@ mod drops;
 mod echo;
 mod flows;
 mod keep;
+mod key_conflict;
 mod look;
 mod members;
 mod membership;

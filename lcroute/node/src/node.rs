@@ -28,6 +28,7 @@ use crate::drops::DropReason;
 use crate::echo::Echoes;
 use crate::flows::{self, Due, Flows};
 use crate::keep::Keep;
+use crate::key_conflict::KeyConflicts;
 use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
@@ -187,6 +188,7 @@ pub struct Node<C> {
     flows: Flows,
     /// Those of the configuration that the certificate does not permit: told once.
     not_permitted: Vec<GroupPrefix>,
+    pub(crate) key_conflicts: KeyConflicts,
     echoes: Echoes<PingId>,
     next_ping: u64,
     counters: Counters,
@@ -247,6 +249,7 @@ impl<C: Connections> Node<C> {
             announcements: Announcements::new(&settings.announce),
             flows: Flows::new(settings.report, now),
             not_permitted: Vec::new(),
+            key_conflicts: KeyConflicts::default(),
             echoes: Echoes::new(u64::from_be_bytes(random.array())),
             next_ping: 0,
             counters: Counters::default(),
@@ -800,6 +803,7 @@ impl<C: Connections> Node<C> {
             }
             Event::AddressesChanged => self.records.addresses_changed(now),
             // the overlay has logged it, and `peers` shows it
+            Event::KeyConflict(conflict) => self.key_conflicts.note(conflict, now),
             Event::PeerRefused { .. } => {}
         }
     }

@@ -14,6 +14,8 @@
 //! answer  (3): flags 8 | attempt 256 (of the offer) | nonce 256 (random) | description
 //! refusal (4): reason 8 (1 no room, 2 revoked, 3 another version, 4 its stack panicked)
 //!              | if revoked: the revocation (u16 length, bytes; none: empty)
+//! attestation request (5): session 64 of the other run
+//! attestation (6): flags 8 (bit 0: the sender has a link to the recipient's run) | attestation (rest)
 //! ```
 //!
 //! What comes before `time`, and the signature at the end, are the same in all versions: so who speaks another
@@ -31,6 +33,7 @@ use librecast::id::PeerId;
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::MAX_SIGNAL;
+use crate::attestation::MAX_ATTESTATION;
 use crate::config::Identity;
 use crate::description::Description;
 use crate::drops::DropReason;
@@ -38,6 +41,7 @@ use crate::random::Random;
 
 const CONTEXT: &str = "lcroute 2026 signal";
 const RESTART: u8 = 1;
+const LINKED: u8 = 1;
 
 /// Why a signalling message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,6 +279,10 @@ pub(crate) enum Payload {
     },
     /// You get no link. `proof`: the revocation that says so, which the sender cannot make up.
     Refusal { code: RefusalCode, proof: Bytes },
+    /// Somebody else has your key, it seems: this run of yours asks for links beside you.
+    AttestationRequest { other: u64 },
+    /// The answer; or, to a node with the key that has signed it, what its other run has answered.
+    Attestation { linked: bool, bytes: Bytes },
 }
 
 /// A message whose sender, membership, network and age have been checked.
@@ -459,6 +467,8 @@ impl Payload {
             Self::Offer { .. } => 2,
             Self::Answer { .. } => 3,
             Self::Refusal { .. } => 4,
+            Self::AttestationRequest { .. } => 5,
+            Self::Attestation { .. } => 6,
         }
     }
 
@@ -491,12 +501,23 @@ impl Payload {
                     w.bytes16(proof)?;
                 }
             }
+            Self::AttestationRequest { other } => {
+                w.u64(*other);
+            }
+            Self::Attestation { linked, bytes } => {
+                w.u8(u8::from(*linked)).put(bytes);
+            }
         }
         Ok(w.into_vec())
     }
 
     fn decode(kind: u8, bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
+        if kind == 5 {
+            let other = r.u64()?;
+            r.finish()?;
+            return Ok(Self::AttestationRequest { other });
+        }
         let first = r.u8()?;
         let restart = first & RESTART != 0;
         let payload = match kind {
@@ -526,6 +547,12 @@ impl Payload {
                 };
                 Self::Refusal { code, proof }
             }
+            6 if r.rest().len() <= MAX_ATTESTATION => {
+                return Ok(Self::Attestation {
+                    linked: first & LINKED != 0,
+                    bytes: Bytes::copy_from_slice(r.rest()),
+                });
+            }
             _ => return Err(WireError::Bad("kind")),
         };
         r.finish()?;
@@ -534,6 +561,14 @@ impl Payload {
 }
 
 impl Payload {
+    /// Whether it makes a link, or refuses one.
+    pub(crate) fn concerns_links(&self) -> bool {
+        !matches!(
+            self,
+            Self::AttestationRequest { .. } | Self::Attestation { .. }
+        )
+    }
+
     /// For logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -541,6 +576,8 @@ impl Payload {
             Self::Offer { .. } => "offer",
             Self::Answer { .. } => "answer",
             Self::Refusal { .. } => "refusal",
+            Self::AttestationRequest { .. } => "attestation request",
+            Self::Attestation { .. } => "attestation",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What goes in and out of the overlay: presence, events, peers as users see them.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use librecast::cert::Member;
@@ -9,6 +9,11 @@ use librecast::id::{LinkId, PeerId};
 use librecast::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// Why a node gets no link from a peer that has one to another host with the same key.
+pub(crate) const KEY_CONFLICT_HERE: &str = "another host has this node's key";
+/// What a peer with a link to one of two such hosts shows.
+pub(crate) const KEY_CONFLICT_THERE: &str = "another host has the same key";
 
 /// One carrier of signalling: a server, or [`crate::OVERLAY_CARRIER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +127,8 @@ pub enum Event {
         /// The revocation.
         revocation: Bytes,
     },
+    /// Another host runs with this node's key, which has signed that it does.
+    KeyConflict(KeyConflict),
     /// A peer was refused a link (told once per peer and reason).
     PeerRefused {
         /// Who, as far as it is known.
@@ -129,6 +136,27 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// Another host that runs with this node's key: a state folder that was copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyConflict {
+    /// Its addresses, as it says.
+    pub addresses: Vec<SocketAddr>,
+    /// A peer that sees both.
+    pub seen_by: PeerId,
+}
+
+impl KeyConflict {
+    /// Where the other host is.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let all: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        match all.is_empty() {
+            true => "an unknown address".to_owned(),
+            false => all.join(" "),
+        }
+    }
 }
 
 /// Why a connection or a link ends.
@@ -176,6 +204,8 @@ pub enum EndReason {
     Forgotten,
     /// This node stops.
     ShuttingDown,
+    /// Another host has this node's key, and keeps its place.
+    KeyConflict,
     /// This node refuses the peer.
     Refused(&'static str),
     /// The peer refuses this node.
@@ -207,6 +237,7 @@ impl EndReason {
             Self::NotWanted => "neither side wants it",
             Self::Forgotten => "forgotten",
             Self::ShuttingDown => "shutting down",
+            Self::KeyConflict => KEY_CONFLICT_HERE,
             Self::Fault(why) | Self::Refused(why) | Self::RefusedByPeer(why) => why,
         }
     }

@@ -3,6 +3,7 @@
 //! [`Overlay`] is a state machine without sockets and clocks: presence and sealed messages go in, events and sealed messages
 //! come out. Connections are made by a stack below it, [`Connections`].
 
+mod attestation;
 mod auth;
 mod config;
 mod connections;
@@ -37,8 +38,8 @@ pub use description::{
 };
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, CarrierKind, EndReason, Event, Lane, PathKind, PeerInfo, PeerState, Presence,
-    Published, RepairInfo, SendError,
+    CarrierId, CarrierKind, EndReason, Event, KeyConflict, Lane, PathKind, PeerInfo, PeerState,
+    Presence, Published, RepairInfo, SendError,
 };
 pub use overlay::Overlay;
 pub use random::Random;

@@ -65,6 +65,7 @@ impl Peer {
             return;
         }
         link.up = Some(now);
+        parts.links_up += 1;
         let id = link.id;
         parts.connections.authenticated(id, now);
         self.set_state(PeerState::Connected, None, now);
@@ -198,6 +199,7 @@ impl Peer {
             }
         }
         let since = link.up?;
+        parts.links_up -= 1;
         parts.journal.link_down(&self.id, self.name(), reason, now);
         parts.events.push_back(Event::LinkDown {
             link: link.id,

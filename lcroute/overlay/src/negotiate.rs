@@ -14,11 +14,14 @@
 use librecast::time::{Duration, Instant};
 use tracing::debug;
 
+use crate::attestation::{Attestation, OtherRun};
 use crate::auth::{Binding, Role};
 use crate::connections::Connections;
 use crate::description::Description;
 use crate::envelope::{Opened, Payload, Refusal};
-use crate::event::{CarrierId, CarrierKind, EndReason, Event, PeerState};
+use crate::event::{
+    CarrierId, CarrierKind, EndReason, Event, KEY_CONFLICT_HERE, KeyConflict, PeerState,
+};
 use crate::parts::Parts;
 use crate::peer::{LINGER, Link, Offered, Peer, Restart, Waiting};
 use crate::presence::Reachable;
@@ -27,6 +30,9 @@ use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
 /// A request within this time after our own offer or request has crossed it. Chosen: longer than most messages take.
 const CROSSING: Duration = Duration::from_secs(1);
+
+/// How long a node makes no links that has given them up to another host with its key. Chosen: until the other one has them.
+const STANDS_BACK_FOR: Duration = Duration::from_secs(60);
 
 /// An answer, checked.
 struct Answered {
@@ -69,11 +75,20 @@ impl Peer {
         }
         let smaller = parts.own < self.id;
         let for_us = to_session == parts.session.id();
+        if parts.stands_back() && payload.concerns_links() {
+            return Ok(());
+        }
         match payload {
             Payload::Request { restart } => {
                 self.handle_request((session, sequence), restart, parts);
             }
             Payload::Refusal { .. } => {}
+            // to another host with our key
+            Payload::AttestationRequest { .. } | Payload::Attestation { .. } if !for_us => {}
+            Payload::AttestationRequest { other } => self.attest(session, other, parts),
+            Payload::Attestation { linked, bytes } => {
+                return self.handle_attestation(linked, &bytes, parts);
+            }
             Payload::Offer { .. } if smaller => return Err(Refusal::Malformed),
             Payload::Answer { .. } if !smaller => return Err(Refusal::Malformed),
             Payload::Offer { .. } if !for_us => {
@@ -141,7 +156,7 @@ impl Peer {
                 Some(_) if session != link.session => {
                     parts.connections.suspect(link.id, parts.now);
                     self.waiting = Some(Waiting::Request { session, sequence });
-                    return;
+                    return self.note_other_run(session, parts);
                 }
                 Some(_) if restart && smaller => return self.begin_restart(parts),
                 Some(_) => self.replace_link(EndReason::GivenUpByPeer, parts),
@@ -165,9 +180,10 @@ impl Peer {
                 _ if same && offered.sequence < link.sequence => return,
                 Some(_) if same && restart => return self.answer_restart(&offered, parts),
                 Some(_) if !same => {
+                    let session = offered.session;
                     parts.connections.suspect(link.id, parts.now);
                     self.waiting = Some(Waiting::Offer(Box::new(offered)));
-                    return;
+                    return self.note_other_run(session, parts);
                 }
                 _ => self.replace_link(EndReason::ReplacedByPeer, parts),
             }
@@ -231,7 +247,7 @@ impl Peer {
 
     /// Does what the peer waits for, if there is no link.
     pub(crate) fn settle<C: Connections>(&mut self, parts: &mut Parts<C>) {
-        if self.link.is_some() {
+        if self.link.is_some() || parts.stands_back() {
             return;
         }
         let smaller = parts.own < self.id;
@@ -297,6 +313,10 @@ impl Peer {
 
     /// Says that there is no link; comes again after a pause.
     pub(crate) fn request<C: Connections>(&mut self, restart: bool, parts: &mut Parts<C>) {
+        if parts.stands_back() {
+            self.retry_at = parts.stands_back_until;
+            return;
+        }
         self.requested_at = Some(parts.now);
         self.keep_until = Some(parts.now + LINGER);
         let pause = parts.pause(self.failures);
@@ -322,7 +342,9 @@ impl Peer {
     pub(crate) fn request_straight<C: Connections>(&mut self, parts: &mut Parts<C>) {
         let now = parts.now;
         let wanted = parts.wanted.contains(&self.id);
-        let idle = self.up().is_some() || !parts.places.take_due(&self.id, wanted, now);
+        let idle = self.up().is_some()
+            || parts.stands_back()
+            || !parts.places.take_due(&self.id, wanted, now);
         if idle || self.is_barred(parts) {
             return;
         }
@@ -476,7 +498,19 @@ impl Peer {
     }
 
     fn send<C: Connections>(&mut self, payload: &Payload, parts: &mut Parts<C>) {
-        let (to, session) = (self.id, self.session);
+        // what is about a link is for the run at its other end
+        let session = self.up().map_or(self.session, |link| link.session);
+        self.send_to(session, payload, parts);
+    }
+
+    /// Sends to one run of the peer's process.
+    pub(crate) fn send_to<C: Connections>(
+        &mut self,
+        session: u64,
+        payload: &Payload,
+        parts: &mut Parts<C>,
+    ) {
+        let to = self.id;
         let sealed = match parts.session.seal(&to, session, payload, &mut parts.random) {
             Ok(sealed) => sealed,
             Err(refusal) => return parts.count(refusal.counter()),
@@ -530,4 +564,104 @@ pub(crate) fn signal(
 /// Whether a restart has taken too long.
 pub(crate) fn is_stuck(link: &Link, now: Instant) -> bool {
     link.restart.as_ref().is_some_and(|r| now >= r.ends())
+}
+
+/// Two hosts with one key.
+impl Peer {
+    /// A run of the peer other than the linked one asks for a link: both are asked whether they are alive, once that has
+    /// gone on for longer than a dying link lasts.
+    fn note_other_run<C: Connections>(&mut self, session: u64, parts: &mut Parts<C>) {
+        let Some(linked) = self.up().map(|link| link.session) else {
+            return;
+        };
+        let known = self.other_run.take().filter(|run| run.session == session);
+        let mut run = known.unwrap_or_else(|| OtherRun::new(session, parts.now));
+        let is_asked = run.ask(parts.now);
+        self.other_run = Some(run);
+        if is_asked {
+            for (of, other) in [(linked, session), (session, linked)] {
+                self.send_to(of, &Payload::AttestationRequest { other }, parts);
+            }
+        }
+    }
+
+    /// The peer sees another run of this node beside this one.
+    fn attest<C: Connections>(&mut self, session: u64, other: u64, parts: &mut Parts<C>) {
+        let runs = (parts.session.id(), other);
+        let candidates = parts.connections.candidates();
+        let bytes = Attestation::sign(parts.session.identity(), runs, &candidates).into();
+        let linked = self.up().is_some();
+        self.send_to(session, &Payload::Attestation { linked, bytes }, parts);
+    }
+
+    fn handle_attestation<C: Connections>(
+        &mut self,
+        linked: bool,
+        bytes: &[u8],
+        parts: &mut Parts<C>,
+    ) -> Result<(), Refusal> {
+        let network = parts.session.identity().network();
+        if let Ok(of_peer) = Attestation::open(bytes, &network, &self.id) {
+            self.compare_runs(bytes, of_peer, parts);
+            return Ok(());
+        }
+        let ours = Attestation::open(bytes, &network, &parts.own);
+        let ours = ours.map_err(|_| Refusal::Malformed)?;
+        let own = parts.session.id();
+        if ours.session == own || ours.other != own {
+            return Err(Refusal::Session);
+        }
+        if !linked {
+            self.stand_back(ours.session, parts);
+        }
+        let conflict = KeyConflict {
+            addresses: ours.addresses,
+            seen_by: self.id,
+        };
+        parts.events.push_back(Event::KeyConflict(conflict));
+        Ok(())
+    }
+
+    /// What one of two runs of the peer attests; once both have, each gets the other's.
+    fn compare_runs<C: Connections>(
+        &mut self,
+        bytes: &[u8],
+        attestation: Attestation,
+        parts: &mut Parts<C>,
+    ) {
+        let Some(linked) = self.up().map(|link| link.session) else {
+            return;
+        };
+        let Some(run) = self.other_run.as_mut() else {
+            return;
+        };
+        let other = run.session;
+        let Some(proof) = run.take(bytes, attestation, linked, parts.now) else {
+            return;
+        };
+        if proof.is_first {
+            let at = [&proof.linked_at[..], &proof.other_at[..]];
+            let (id, name) = (self.id, self.name().to_owned());
+            parts.journal.key_conflict(&id, &name, at, parts.now);
+        }
+        for (session, bytes, linked) in [
+            (linked, proof.for_linked, true),
+            (other, proof.for_other, false),
+        ] {
+            let bytes = bytes.into();
+            self.send_to(session, &Payload::Attestation { linked, bytes }, parts);
+        }
+    }
+
+    /// The peer keeps its link to another host with our key. Where both have links, one of them gives its own up, so that
+    /// the network is not torn between them: the one of the higher session.
+    fn stand_back<C: Connections>(&mut self, other: u64, parts: &mut Parts<C>) {
+        if self.up().is_none() {
+            self.set_state(PeerState::Refused, Some(KEY_CONFLICT_HERE), parts.now);
+            self.failures = self.failures.max(5);
+        }
+        if parts.links_up > 0 && parts.session.id() > other {
+            parts.stands_back_until = Some(parts.now + STANDS_BACK_FOR);
+        }
+    }
 }

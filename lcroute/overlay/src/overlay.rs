@@ -110,6 +110,7 @@ impl<C: Connections> Overlay<C> {
                 revocations: Revocations::default(),
                 suspensions: Suspensions::default(),
                 links: BTreeMap::new(),
+                links_up: 0,
                 places: Places::new(now),
                 straight: Straight::new(network),
                 rendezvous: Rendezvous::new(network),
@@ -117,6 +118,7 @@ impl<C: Connections> Overlay<C> {
                 events: VecDeque::new(),
                 drops: Drops::default(),
                 journal: Journal::default(),
+                stands_back_until: None,
                 stopped: false,
             },
         }
@@ -599,9 +601,13 @@ impl<C: Connections> Overlay<C> {
         self.strangers.remove(&sender);
         let payload = opened.payload.name();
         debug!(peer = %sender, carrier = carrier.0, payload, "signal");
+        let stood_back = self.parts.stands_back();
         let result = self.visit(&sender, |peer, parts| {
             peer.handle_opened(opened, carrier, parts)
         });
+        if self.parts.stands_back() && !stood_back {
+            self.visit_all(|peer, parts| peer.end_broken(EndReason::KeyConflict, parts));
+        }
         result.unwrap_or(Ok(()))
     }
 

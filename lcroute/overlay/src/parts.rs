@@ -1,6 +1,7 @@
 //! What all peers share, handed to each when something happens to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 use librecast::drops::Drops;
 use librecast::events::{LogLimit, PEER_DOWN, PEER_REFUSED, PEER_UP, TARGET};
@@ -44,6 +45,8 @@ pub(crate) struct Parts<C> {
     pub(crate) suspensions: Suspensions,
     /// To whom each connection leads, authenticated or not.
     pub(crate) links: BTreeMap<LinkId, PeerId>,
+    /// How many of them are authenticated.
+    pub(crate) links_up: usize,
     pub(crate) places: Places,
     pub(crate) straight: Straight,
     pub(crate) rendezvous: Rendezvous,
@@ -51,6 +54,8 @@ pub(crate) struct Parts<C> {
     pub(crate) events: VecDeque<Event>,
     pub(crate) drops: Drops<DropReason>,
     pub(crate) journal: Journal,
+    /// Another host with our key keeps its links: this one makes none before.
+    pub(crate) stands_back_until: Option<Instant>,
     pub(crate) stopped: bool,
 }
 
@@ -61,6 +66,11 @@ impl<C: Connections> Parts<C> {
         self.next_link += 1;
         self.links.insert(link, peer);
         link
+    }
+
+    /// Whether another host with our key has the network's links, and this one makes none.
+    pub(crate) fn stands_back(&self) -> bool {
+        self.stands_back_until.is_some_and(|until| self.now < until)
     }
 
     pub(crate) fn count(&mut self, reason: DropReason) {
@@ -116,6 +126,7 @@ impl<C: Connections> Parts<C> {
 pub(crate) struct Journal {
     links: LogLimit,
     panics: LogLimit,
+    conflicts: LogLimit,
     warned_at: Option<Instant>,
 }
 
@@ -165,6 +176,24 @@ impl Journal {
         }
     }
 
+    /// Two hosts run with the key of a peer.
+    pub(crate) fn key_conflict(
+        &mut self,
+        id: &PeerId,
+        name: &str,
+        [linked, other]: [&[SocketAddr]; 2],
+        now: Instant,
+    ) {
+        match self.conflicts.admit(now) {
+            Some(left_out) => warn!(
+                peer = %id, name,
+                "two hosts have the key of {name}: {}, which has the link, and {}; one of them needs a new key{}",
+                list(linked), list(other), untold(left_out)
+            ),
+            None => debug!(peer = %id, name, "two hosts have one key"),
+        }
+    }
+
     /// The stack panicked; `proven`: over what the peer has sent.
     pub(crate) fn panic(
         &mut self,
@@ -180,6 +209,14 @@ impl Journal {
             ),
             None => debug!(peer = %id, panic, "the WebRTC stack panicked"),
         }
+    }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    match all.is_empty() {
+        true => "no address".to_owned(),
+        false => all.join(" "),
     }
 }
 

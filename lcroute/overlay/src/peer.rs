@@ -10,11 +10,12 @@ use librecast::cert::Member;
 use librecast::id::{LinkId, PeerId};
 use librecast::time::{Duration, Instant};
 
+use crate::attestation::OtherRun;
 use crate::auth::{Binding, Role};
 use crate::connections::{ConnectionInfo, Connections, Traffic};
 use crate::description::{Description, Fingerprint};
 use crate::envelope::Refusal;
-use crate::event::{CarrierId, CarrierKind, PeerInfo, PeerState};
+use crate::event::{CarrierId, CarrierKind, KEY_CONFLICT_THERE, PeerInfo, PeerState};
 use crate::parts::Parts;
 
 /// How long a link is kept while ICE restarts.
@@ -53,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) attempts: u32,
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
+    /// One that asks for a link beside the run that has it.
+    pub(crate) other_run: Option<OtherRun>,
     /// Of links that have ended, and straight messages.
     pub(crate) traffic: Traffic,
 }
@@ -124,6 +127,7 @@ impl Peer {
             attempts: 0,
             link: None,
             waiting: None,
+            other_run: None,
             traffic: Traffic::default(),
         }
     }
@@ -180,6 +184,8 @@ impl Peer {
             }
         };
         let traffic = self.traffic.plus(connection.traffic);
+        let other_run = self.other_run.as_ref().filter(|run| run.is_proven(now));
+        let two_hosts = up.and(other_run).map(|_| KEY_CONFLICT_THERE);
         PeerInfo {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),
@@ -198,7 +204,7 @@ impl Peer {
             repair: connection.repair,
             carrier: self.carrier.filter(|_| up.is_some()),
             since_s: now.saturating_duration_since(self.since).as_secs(),
-            reason: self.reason,
+            reason: self.reason.or(two_hosts),
             link: up.map(|link| link.id),
         }
     }

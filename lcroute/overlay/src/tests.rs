@@ -212,9 +212,19 @@ impl Connections for Scripted {
 }
 
 fn overlay(identity: Identity, limits: Limits, now: Instant) -> Overlay<Scripted> {
+    let seed = *identity.peer_id().public_key();
+    overlay_of_run(identity, limits, seed, now)
+}
+
+fn overlay_of_run(
+    identity: Identity,
+    limits: Limits,
+    seed: [u8; 32],
+    now: Instant,
+) -> Overlay<Scripted> {
     let fingerprint = *identity.peer_id().public_key();
     let config = OverlayConfig {
-        seed: fingerprint,
+        seed,
         identity,
         clock: WallClock::new(|| TODAY),
         epoch: now,
@@ -534,5 +544,129 @@ proptest! {
         let box_key = crypto_box::PublicKey::from(to.peer_id().x25519().unwrap());
         let sealed = box_key.seal(&mut random(), &inner).unwrap();
         prop_assert!(open(&to, TODAY, &sealed).is_err());
+    }
+}
+
+/// A linked pair, and a second host with the key of one of the two.
+struct Cloned {
+    pair: Pair,
+    /// Whose key it is.
+    n: usize,
+    clone: Overlay<Scripted>,
+    /// Who was told that another host has its key: the linked host, and its clone.
+    told: [usize; 2],
+    /// Whether the linked host is still there.
+    lives: bool,
+}
+
+impl Cloned {
+    fn new(n: usize) -> Self {
+        let now = start();
+        let mut pair = Pair::new(now);
+        pair.signal();
+        pair.open(|_, _| {});
+        let id = pair.overlays[n].peer_id();
+        let identity = [member(1), member(2)]
+            .into_iter()
+            .find(|m| m.peer_id() == id);
+        let mut clone = overlay_of_run(identity.unwrap(), Limits::default(), [9; 32], now);
+        let peer = pair.overlays[1 - n].peer_id();
+        clone.set_wanted(BTreeSet::from([peer]), now);
+        clone.handle_presence(SERVER, Presence::Online(peer), now);
+        Self {
+            pair,
+            n,
+            clone,
+            told: [0; 2],
+            lives: true,
+        }
+    }
+
+    /// Half a minute, in which the server brings each message for the key to both hosts.
+    fn run(&mut self) {
+        let n = self.n;
+        let key = self.pair.overlays[n].peer_id();
+        let peer = self.pair.overlays[1 - n].peer_id();
+        for _ in 0..60 {
+            self.pair.now += Duration::from_millis(500);
+            let now = self.pair.now;
+            self.clone.handle_timeout(now);
+            self.pair.overlays[1 - n].handle_timeout(now);
+            if self.lives {
+                self.pair.overlays[n].handle_timeout(now);
+            }
+            loop {
+                let mut silent = true;
+                let of_key = [&mut self.pair.overlays[n], &mut self.clone];
+                let mut to_peer = Vec::new();
+                for (host, told) in of_key.into_iter().zip(&mut self.told) {
+                    while let Some(event) = host.poll_event(now) {
+                        match event {
+                            Event::Signal { bytes, .. } => to_peer.push(bytes),
+                            Event::KeyConflict(conflict) => {
+                                assert_eq!(conflict.seen_by, peer);
+                                *told += 1;
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                for bytes in to_peer {
+                    silent = false;
+                    self.pair.overlays[1 - n].handle_signal(SERVER, key, &bytes, now);
+                }
+                while let Some(event) = self.pair.overlays[1 - n].poll_event(now) {
+                    silent = false;
+                    if let Event::Signal { bytes, .. } = event {
+                        self.clone.handle_signal(SERVER, peer, &bytes, now);
+                        if self.lives {
+                            self.pair.overlays[n].handle_signal(SERVER, peer, &bytes, now);
+                        }
+                    }
+                }
+                if silent {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_hosts_with_one_key_are_told_and_who_has_the_link_keeps_it() {
+    for n in [0, 1] {
+        let mut cloned = Cloned::new(n);
+        cloned.run();
+        assert!(
+            cloned.told.iter().all(|told| *told > 0),
+            "{:?}",
+            cloned.told
+        );
+        let row = |overlay: &Overlay<Scripted>| overlay.peers().remove(0);
+        let pair = &cloned.pair;
+        assert_eq!(pair.links, [Some(LinkId(1)); 2]);
+        assert!(
+            pair.overlays
+                .iter()
+                .all(|o| o.connections().closed.is_empty())
+        );
+        let why = Some("another host has the same key");
+        assert_eq!(row(&pair.overlays[1 - n]).reason, why);
+        assert_eq!(row(&pair.overlays[n]).state, PeerState::Connected);
+        let clone = row(&cloned.clone);
+        let why = Some("another host has this node's key");
+        assert_eq!((clone.state, clone.reason), (PeerState::Refused, why));
+    }
+}
+
+#[test]
+fn a_node_that_was_killed_and_is_back_is_no_second_host() {
+    for n in [0, 1] {
+        let mut cloned = Cloned::new(n);
+        // its peer's connection is slow to notice
+        cloned.lives = false;
+        cloned.run();
+        assert_eq!(cloned.told, [0; 2]);
+        assert_eq!(cloned.pair.overlays[1 - n].peers()[0].reason, None);
     }
 }

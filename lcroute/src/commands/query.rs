@@ -14,7 +14,7 @@ use crate::control::client::Client;
 use lcroute_node::LanRole;
 use lcroute_overlay::PathKind;
 
-use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status};
+use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -97,6 +97,9 @@ fn status(s: &Status) -> String {
         }
         text += "  expelled  nobody makes links with this node any more: `lcroute leave`, then `lcroute join` with a new token\n";
     }
+    if let Some(conflict) = &s.key_conflict {
+        text += &format!("  key       {}\n", key_conflict(conflict));
+    }
     text += &found_by(&s.doors);
     if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
         let stream = if s.relay.stream { ", by TCP" } else { "" };
@@ -149,9 +152,6 @@ pub(super) fn firewall(tun: &str) -> String {
     )
 }
 
-fn peers(list: &[Peer]) -> String {
-    if list.is_empty() {
-        return "no peers\n".into();
 /// What a host does whose kernel knows no group on `tun`.
 pub(super) fn no_route(tun: &str) -> String {
     format!(
@@ -159,6 +159,9 @@ pub(super) fn no_route(tun: &str) -> String {
     )
 }
 
+fn peers(list: &[Peer]) -> String {
+    if list.is_empty() {
+        return "no peers\n".into();
     }
     let mut text = format!(
         "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",
@@ -322,6 +325,7 @@ mod tests {
             tun: "lc7".into(),
             inbound: Inbound::Blocked,
             state: State::Connected,
+            key_conflict: None,
             uptime_s: 3_700,
             doors: [
                 ("server", "ws://one", true),

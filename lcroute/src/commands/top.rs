@@ -210,6 +210,7 @@ mod tests {
                 tun: "lc0".into(),
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,
+                key_conflict: None,
                 uptime_s: 61,
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),

@@ -13,10 +13,7 @@ use crate::status;
 /// Seconds before its end at which renewal has failed for long: a node asks when a third of its time is left.
 const LATE: u64 = 86_400;
 const EXPELLED: &str = "this node has been expelled from its network";
-const REJOIN: &str =
-    "lcroute leave, then lcroute join with a new token: it comes back as another node";
-/// Nobody can have made a membership before.
-const EARLIEST: u64 = 1_735_689_600;
+const REJOIN: &str = status::NEW_KEY;
 
 /// The same, and why, where its token was for so many nodes.
 fn expelled(token_uses: Option<u32>) -> String {
@@ -28,7 +25,7 @@ fn expelled(token_uses: Option<u32>) -> String {
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = vec![folder(patient)];
     let (identity, certificate) = identity(patient);
-    checks.push(identity);
+    checks.push(key_conflict(patient).unwrap_or(identity));
     checks.extend(certificate);
     checks
 }
@@ -77,6 +74,20 @@ fn folder(patient: &Patient) -> Check {
         }
         _ => Check::ok(NAME, format!("{shown}, mode {mode:o}")),
     }
+}
+
+/// Another host runs with the same key.
+fn key_conflict(patient: &Patient) -> Option<Check> {
+    let status = &patient.daemon.as_ref()?.status;
+    let conflict = status.key_conflict.as_ref()?;
+    let detail = format!(
+        "another host has this node's key ({}): {}; {} sees both",
+        status.peer_id,
+        conflict.place(),
+        conflict.seen_by
+    );
+    let remedy = format!("its state folder was copied; on one of the two: {REJOIN}");
+    Some(Check::fail("identity", detail, remedy))
 }
 
 fn identity(patient: &mut Patient) -> (Check, Option<Check>) {

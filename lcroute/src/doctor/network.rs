@@ -192,10 +192,13 @@ fn links(patient: &Patient) -> Check {
     if daemon.status.state == crate::status::State::Expelled {
         return Check::skipped(NAME, "this node has been expelled: see certificate");
     }
+    if daemon.status.key_conflict.is_some() && daemon.status.peers == 0 {
+        return Check::skipped(NAME, "another host has this node's key: see identity");
+    }
     let refused: Vec<String> = daemon
         .peers
         .iter()
-        .filter(|p| p.state == "refused")
+        .filter(|p| p.state == "refused" && p.peer_id != daemon.status.peer_id)
         .map(|p| {
             let who = p.name.clone().unwrap_or_else(|| p.peer_id.to_string());
             format!(
@@ -207,6 +210,15 @@ fn links(patient: &Patient) -> Check {
     if !refused.is_empty() {
         let remedy = "compare clocks, versions and networks (lcroute id) of both; one that was revoked needs a new key and token";
         return Check::warn(NAME, format!("refused: {}", refused.join("; ")), remedy);
+    }
+    let of_two_hosts = daemon.peers.iter().filter(|p| p.state == "connected");
+    let of_two_hosts = of_two_hosts.filter_map(|p| Some((p, p.reason.as_ref()?)));
+    let of_two_hosts: Vec<String> = of_two_hosts
+        .map(|(p, why)| format!("{}: {why}", p.name.as_deref().unwrap_or("?")))
+        .collect();
+    if !of_two_hosts.is_empty() {
+        let remedy = format!("on one of its two hosts: {}", crate::status::NEW_KEY);
+        return Check::warn(NAME, of_two_hosts.join("; "), remedy);
     }
     let up = daemon
         .peers

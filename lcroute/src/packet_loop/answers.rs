@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
-use lcroute_overlay::CarrierKind;
+use lcroute_overlay::{CarrierKind, Lane, PeerState, RepairInfo};
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
@@ -17,7 +17,7 @@ use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
     Counters, Door, Group, Lan, LanListener, LanSource, Look, Peer, Pong, Relay, Route, State,
-    Status, find,
+    Status, find, key_conflict,
 };
 
 /// Names of STUN servers are found within so long.
@@ -84,7 +84,7 @@ impl PacketLoop {
     pub(super) fn answer(&mut self, request: Request, to: oneshot::Sender<Answer>, now: Instant) {
         let value = match request {
             Request::Status => serde_json::to_value(self.status(now)),
-            Request::Peers => serde_json::to_value(self.peers()),
+            Request::Peers => serde_json::to_value(self.peers(now)),
             Request::Groups => serde_json::to_value(self.groups()),
             Request::Lan => serde_json::to_value(self.lan_list()),
             Request::Routes => serde_json::to_value(self.routes()),
@@ -263,6 +263,7 @@ impl PacketLoop {
                 None if self.parts.node.links().is_empty() => State::Connecting,
                 None => State::Connected,
             },
+            key_conflict: p.node.key_conflict(now).cloned(),
             uptime_s: now.duration_since(self.started).as_secs(),
             signal_servers: p.node.servers(),
             doors: self.doors(),
@@ -282,7 +283,7 @@ impl PacketLoop {
         let look = Look {
             network,
             status: self.status(now),
-            peers: self.peers(),
+            peers: self.peers(now),
             groups,
             lans: self.lan_list(),
         };
@@ -306,7 +307,7 @@ impl PacketLoop {
         let groups = p.node.engine().snapshot().groups;
         Observation {
             status: self.status(now),
-            peers: self.peers(),
+            peers: self.peers(now),
             groups_local: groups.iter().filter(|g| g.local).count(),
             groups_remote: groups.iter().filter(|g| !g.links.is_empty()).count(),
             nodes: p.node.engine().routes().len(),
@@ -316,7 +317,7 @@ impl PacketLoop {
     }
 
     /// Without those who have been expelled.
-    fn peers(&self) -> Vec<Peer> {
+    fn peers(&self, now: Instant) -> Vec<Peer> {
         let is_out = |peer: &PeerId| self.parts.node.overlay().is_expelled(peer);
         self.parts
             .node
@@ -342,7 +343,32 @@ impl PacketLoop {
                 since_s: p.since_s,
                 reason: p.reason.map(str::to_owned),
             })
+            .chain(self.key_conflict(now))
             .collect()
+    }
+
+    /// Another host that has this node's key, as a peer that gets no link.
+    fn key_conflict(&self, now: Instant) -> Option<Peer> {
+        let conflict = self.parts.node.key_conflict(now)?;
+        let member = self.parts.node.member();
+        Some(Peer {
+            peer_id: member.peer,
+            name: Some(member.name.clone()),
+            address: member.addresses.address,
+            state: lower(&PeerState::Refused),
+            rtt_ms: None,
+            loss: None,
+            lane: lower(&Lane::default()),
+            path: None,
+            path_mtu: None,
+            congested_packets: 0,
+            repair: RepairInfo::default(),
+            tx_bytes: 0,
+            rx_bytes: 0,
+            carrier: None,
+            since_s: 0,
+            reason: Some(key_conflict(conflict)),
+        })
     }
 
     fn lan_list(&self) -> Vec<Lan> {

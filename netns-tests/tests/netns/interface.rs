@@ -410,12 +410,17 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
             "--control",
             control.to_str().context("path")?,
         ];
-        let verb = |verb: &[&str]| [verb, &place].concat();
-        let join = verb(&["join", token.trim(), "--name", "second"]);
+        let of_second = |verb: &[&'static str]| -> Vec<&str> {
+            let verb = verb.iter().copied();
+            verb.chain(place).collect()
+        };
+        let join = [&["join", token.trim(), "--name", "second"][..], &place].concat();
         b.host.run("lcroute", &join)?.success()?;
-        let mut daemon = b.host.spawn("lcroute", &verb(&["run", "--tun", "lc1"]))?;
+        let mut daemon = b
+            .host
+            .spawn("lcroute", &of_second(&["run", "--tun", "lc1"]))?;
         let status = || -> Result<serde_json::Value> {
-            let done = b.host.run("lcroute", &verb(&["status", "--json"]))?;
+            let done = b.host.run("lcroute", &of_second(&["status", "--json"]))?;
             Ok(serde_json::from_str(&done.success()?.stdout)?)
         };
         eventually("the second node has both links", || {
@@ -440,7 +445,7 @@ fn a_second_node_on_a_host_carries_what_names_its_interface() {
             b.counter("tun_rx_packets")? < before + 50,
             "they went through lc0"
         );
-        let done = b.host.ask("lcroute", &verb(&["doctor", "--json"]))?;
+        let done = b.host.ask("lcroute", &of_second(&["doctor", "--json"]))?;
         let checks: serde_json::Value = serde_json::from_str(&done.stdout)?;
         let checks = checks["checks"].as_array().context("checks")?;
         let routes = checks.iter().find(|check| check["name"] == "routes");

@@ -563,3 +563,124 @@ fn refuses_to_run(host: &Host) -> Result<()> {
     ensure!(!host.has_interface("lc0"), "lc0 was made nevertheless");
     Ok(())
 }
+
+/// The host's clock is off by so many seconds from now on, for a daemon that runs with it.
+fn set_clock(host: &Host, seconds: i64) -> Result<()> {
+    let path = host.path("clock-set");
+    let file = std::fs::File::options().write(true).open(path)?;
+    // in place: it is mapped
+    std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_ne_bytes(), 0)?;
+    Ok(())
+}
+
+#[test]
+fn a_host_that_boots_with_a_wrong_clock_starts_by_itself_once_it_is_set() {
+    world("no-battery", |lab| {
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let now = i64::try_from(now.as_secs())?;
+        network.members[1].program = env!("CARGO_BIN_EXE_lcroute-skewed");
+        network.members[1].host.write("clock-offset", "0")?;
+        network.members[0].start()?;
+        // 1970, and before the network was founded
+        for behind in [now - 60, 2 * 86_400] {
+            let b = &mut network.members[1];
+            b.host.write("clock-set", (-behind).to_ne_bytes())?;
+            b.launch()?;
+            eventually("it says what it waits for", || {
+                b.daemon()?.must_run()?;
+                let log = b.daemon()?.stderr();
+                ensure!(log.contains("waiting until it is set"), "{log}");
+                Ok(())
+            })?;
+            ensure!(!b.host.has_interface("lc0"), "it waits");
+            set_clock(&b.host, 0)?;
+            network.members[1].wait_ready()?;
+            network.wait_linked()?;
+            network.members[1].stop()?;
+        }
+        // and it can be told to stop meanwhile
+        let b = &mut network.members[1];
+        b.host.write("clock-set", (-now).to_ne_bytes())?;
+        b.launch()?;
+        eventually("it waits", || {
+            ensure!(b.daemon()?.stderr().contains("waiting until it is set"));
+            Ok(())
+        })?;
+        b.stop()
+    });
+}
+
+#[test]
+fn two_hosts_with_one_key_are_both_told_and_the_first_keeps_its_place() {
+    world("one-key", |lab| {
+        let mut hosts = lab.closed_hosts(&["a", "b", "twin"])?;
+        let twin = hosts.pop().context("twin")?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let from = network.members[1].host.state_dir();
+        std::fs::create_dir_all(twin.state_dir())?;
+        for file in std::fs::read_dir(&from)? {
+            let file = file?;
+            std::fs::copy(file.path(), twin.state_dir().join(file.file_name()))?;
+        }
+        let receiver = network.members[1].host.receive("ff1e::42", &[])?;
+        let _sender = network.members[0].host.send_for_ever("ff1e::42")?;
+        receiver.expect_more("b hears a")?;
+        let mut twin = Member::new(twin);
+        twin.start()?;
+        both_are_told(&network.members[1], &twin)?;
+        for (member, there) in [(&mut network.members[1], 1), (&mut twin, 0)] {
+            ensure!(
+                member.linked_with()?.len() == there,
+                "{:?}",
+                member.peers()?
+            );
+            let log = member.daemon()?.stderr();
+            let told = log.matches("another host has this node's key").count();
+            ensure!(told == 1, "told {told} times: {log}");
+        }
+        receiver.expect_more("b still hears a")?;
+        let log = network.members[0].daemon()?.stderr();
+        ensure!(
+            log.matches("two hosts have the key of b").count() == 1,
+            "{log}"
+        );
+
+        // whoever is first after a restart has the place, and both are told again
+        network.members[1].daemon()?.kill()?;
+        network.members[1].start()?;
+        both_are_told(&network.members[1], &twin)?;
+        let links = network.members[1].linked_with()?.len() + twin.linked_with()?.len();
+        ensure!(links == 1, "{links} links");
+        Ok(())
+    });
+}
+
+/// Each of two nodes with one key knows where the other one is, and that it has to get a new key.
+fn both_are_told(one: &Member, other: &Member) -> Result<()> {
+    for (told, of) in [(one, other), (other, one)] {
+        let address = of.host.v6()?.to_string();
+        eventually(&format!("{} is told", told.host.name()), || {
+            let conflict = &told.status()?["key_conflict"];
+            ensure!(
+                conflict["addresses"].to_string().contains(&address),
+                "{conflict}"
+            );
+            let own = told.status()?["peer_id"].clone();
+            let peers = told.peers()?;
+            let row = peers.iter().find(|peer| peer["peer_id"] == own);
+            let row = row.context("no row of the other host")?;
+            ensure!(row["state"] == "refused", "{row}");
+            ensure!(row["reason"].to_string().contains("lcroute leave"), "{row}");
+            Ok(())
+        })?;
+        let done = told.host.ask("lcroute", &["doctor"])?;
+        ensure!(done.code == 1, "{done:?}");
+        ensure!(
+            done.stdout.contains("another host has this node's key"),
+            "{done:?}"
+        );
+    }
+    Ok(())
+}

@@ -91,6 +91,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
             }
             Event::Control { .. }
             | Event::PeerRefused { .. }
+            | Event::KeyConflict(_)
             | Event::Revocation { .. }
             | Event::DirectFailure { .. }
             | Event::AddressesChanged

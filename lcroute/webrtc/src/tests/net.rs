@@ -892,7 +892,7 @@ impl Net {
                 node.data.push((node.links[&link], message));
                 node.data_at.push(self.now);
             }
-            Event::AddressesChanged => {}
+            Event::AddressesChanged | Event::KeyConflict(_) => {}
             Event::PeerRefused { peer, reason } => node.refusals.push((peer, reason)),
             Event::Revocation { revocation } => node.proofs.push(revocation),
             Event::Signal {

@@ -1,0 +1,272 @@
+//! Attestations: by them two hosts that run with one node's key (a copied state folder) learn of each other.
+//!
+//! ```text
+//! session 64 | session of the other run 64 | count 8 | count x candidate (as in a description)
+//!   | ed25519 signature 512 over the network's key and all of the above
+//! ```
+//!
+//! A peer that has a link to one run of a node, and gets requests of another one while that link lives, asks both to
+//! attest, and gives each the other's attestation. Who finds its own session there, in what its own key has signed, knows
+//! that somebody else has the key: sessions are random, so an earlier run of this node cannot have named it. No clock is
+//! needed for that, nor trust in the peer. Addresses are those of the host itself.
+
+use std::net::SocketAddr;
+
+use librecast::id::{NetworkId, PeerId};
+use librecast::time::{Duration, Instant};
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::config::Identity;
+use crate::description::Candidate;
+
+const CONTEXT: &str = "lcroute 2026 attestation";
+/// Most addresses that are named. Chosen: enough to find a host by.
+const MAX_ADDRESSES: usize = 4;
+/// Longest encoded attestation in bytes.
+pub(crate) const MAX_ATTESTATION: usize = 8 + 8 + 1 + MAX_ADDRESSES * 20 + 64;
+/// A second run of a peer must show itself for so long, beside a link that lives, before both are asked. Chosen: the link
+/// of a peer that was killed and is back has ended by then.
+const SUSPICIOUS_AFTER: Duration = Duration::from_secs(2);
+/// So long passes before two runs are asked again. Chosen: a host that is told keeps it for five minutes.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Two runs that attest no more are shown for so long. Chosen: a few questions may get lost.
+const SHOWN_FOR: Duration = Duration::from_secs(300);
+
+/// What one run of a node's process has signed of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attestation {
+    pub(crate) session: u64,
+    /// The run beside which it lives.
+    pub(crate) other: u64,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Attestation {
+    /// Of this run; at most four of its addresses go in.
+    pub(crate) fn sign(
+        identity: &Identity,
+        (session, other): (u64, u64),
+        candidates: &[Candidate],
+    ) -> Vec<u8> {
+        let candidates = &candidates[..candidates.len().min(MAX_ADDRESSES)];
+        let mut w = Writer::new();
+        w.u64(session).u64(other);
+        w.u8(candidates.len() as u8);
+        for candidate in candidates {
+            candidate.write(&mut w);
+        }
+        let signed = signed_bytes(&identity.network, w.as_slice());
+        w.put(&identity.key.sign(CONTEXT, &signed));
+        w.into_vec()
+    }
+
+    /// Reads one, and checks that `signer` has made it.
+    pub(crate) fn open(
+        bytes: &[u8],
+        network: &NetworkId,
+        signer: &PeerId,
+    ) -> Result<Self, WireError> {
+        let (signed, signature) = bytes
+            .split_last_chunk()
+            .ok_or(WireError::Bad("attestation"))?;
+        let verified = signer.verify(CONTEXT, &signed_bytes(network, signed), signature);
+        verified.map_err(|_| WireError::Bad("signature"))?;
+        let mut r = Reader::new(signed);
+        let (session, other) = (r.u64()?, r.u64()?);
+        let count = usize::from(r.u8()?);
+        if count > MAX_ADDRESSES {
+            return Err(WireError::Bad("addresses"));
+        }
+        let mut addresses = Vec::with_capacity(count);
+        for _ in 0..count {
+            addresses.push(Candidate::read(&mut r)?.addr);
+        }
+        r.finish()?;
+        Ok(Self {
+            session,
+            other,
+            addresses,
+        })
+    }
+}
+
+fn signed_bytes(network: &NetworkId, attestation: &[u8]) -> Vec<u8> {
+    [network.public_key(), attestation].concat()
+}
+
+/// Another run of a linked peer's process, and what both have attested.
+#[derive(Debug)]
+pub(crate) struct OtherRun {
+    pub(crate) session: u64,
+    /// When it first showed itself.
+    since: Instant,
+    asked_at: Option<Instant>,
+    /// When both last attested.
+    proven_at: Option<Instant>,
+    /// Of the linked run and of the other one, encoded.
+    linked: Option<(Vec<u8>, Attestation)>,
+    other: Option<(Vec<u8>, Attestation)>,
+}
+
+/// Two hosts have one key: what each of them gets, and where both are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// It is the first of these two runs.
+    pub(crate) is_first: bool,
+    pub(crate) for_linked: Vec<u8>,
+    pub(crate) for_other: Vec<u8>,
+    pub(crate) linked_at: Vec<SocketAddr>,
+    pub(crate) other_at: Vec<SocketAddr>,
+}
+
+impl OtherRun {
+    pub(crate) fn new(session: u64, now: Instant) -> Self {
+        Self {
+            session,
+            since: now,
+            asked_at: None,
+            proven_at: None,
+            linked: None,
+            other: None,
+        }
+    }
+
+    /// Whether both are to be asked now; if so, they count as asked.
+    pub(crate) fn ask(&mut self, now: Instant) -> bool {
+        let due = match self.asked_at {
+            None => self.since + SUSPICIOUS_AFTER,
+            Some(at) => at + ASKED_AGAIN_AFTER,
+        };
+        if now < due {
+            return false;
+        }
+        self.asked_at = Some(now);
+        (self.linked, self.other) = (None, None);
+        true
+    }
+
+    /// Whether both are there, as far as is known.
+    pub(crate) fn is_proven(&self, now: Instant) -> bool {
+        self.proven_at.is_some_and(|at| now < at + SHOWN_FOR)
+    }
+
+    /// Takes what one of the two has attested; the proof once both have, once for each time that they were asked.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
+        attestation: Attestation,
+        linked: u64,
+        now: Instant,
+    ) -> Option<Proof> {
+        self.asked_at?;
+        let place = match (attestation.session, attestation.other) {
+            runs if runs == (linked, self.session) => &mut self.linked,
+            runs if runs == (self.session, linked) => &mut self.other,
+            _ => return None,
+        };
+        if place.is_some() {
+            return None;
+        }
+        *place = Some((bytes.to_vec(), attestation));
+        let ((linked, at), (other, other_at)) = self.linked.as_ref().zip(self.other.as_ref())?;
+        Some(Proof {
+            is_first: self.proven_at.replace(now).is_none(),
+            for_linked: other.clone(),
+            for_other: linked.clone(),
+            linked_at: at.addresses.clone(),
+            other_at: other_at.addresses.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use librecast::cert::{Chain, Grant};
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::description::CandidateKind;
+
+    fn identity(seed: u8) -> Identity {
+        let (network, node) = (
+            SecretKey::from_seed(&[1; 32]),
+            SecretKey::from_seed(&[seed; 32]),
+        );
+        let grant = Grant::new("node", (0, 9));
+        let chain = Chain::sign(&network, (&node, grant.clone()), (node.peer_id(), grant));
+        Identity::new(Arc::new(node), network.peer_id(), chain.unwrap())
+    }
+
+    fn candidates(n: u16) -> Vec<Candidate> {
+        let candidate = |port| Candidate {
+            kind: CandidateKind::Host,
+            addr: SocketAddr::from(([192, 0, 2, 1], port)),
+        };
+        (1..=n).map(candidate).collect()
+    }
+
+    #[test]
+    fn only_who_has_the_key_attests_and_what_it_says_comes_back() {
+        let own = identity(2);
+        let bytes = Attestation::sign(&own, (7, 8), &candidates(20));
+        assert!(bytes.len() <= MAX_ATTESTATION);
+        let read = Attestation::open(&bytes, &own.network, &own.peer_id()).unwrap();
+        assert_eq!((read.session, read.other), (7, 8));
+        assert_eq!(read.addresses.len(), MAX_ADDRESSES);
+        let other = identity(3).peer_id();
+        assert!(Attestation::open(&bytes, &own.network, &other).is_err());
+        assert!(
+            Attestation::open(&bytes, &other, &own.peer_id()).is_err(),
+            "network"
+        );
+    }
+
+    #[test]
+    fn two_are_asked_once_the_second_has_shown_itself_for_long_and_again_after_a_pause() {
+        let now = crate::tests::start();
+        let attest = |session, other| Attestation {
+            session,
+            other,
+            addresses: Vec::new(),
+        };
+        let mut run = OtherRun::new(2, now);
+        assert!(!run.ask(now));
+        assert_eq!(
+            run.take(b"", attest(1, 2), 1, now),
+            None,
+            "nobody was asked"
+        );
+        let now = now + SUSPICIOUS_AFTER;
+        assert!(run.ask(now) && !run.ask(now));
+        assert_eq!(run.take(b"a", attest(1, 2), 1, now), None);
+        assert_eq!(run.take(b"", attest(2, 9), 1, now), None, "of another time");
+        assert_eq!(run.take(b"", attest(3, 1), 1, now), None, "of a third run");
+        let proof = run.take(b"b", attest(2, 1), 1, now).unwrap();
+        assert!(proof.is_first);
+        assert_eq!(proof.for_linked, b"b");
+        assert_eq!(proof.for_other, b"a");
+        assert_eq!(run.take(b"b", attest(2, 1), 1, now), None, "once");
+        assert!(run.ask(now + ASKED_AGAIN_AFTER));
+        assert!(run.is_proven(now) && !run.is_proven(now + SHOWN_FOR));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_is_refused(at in 0_usize..200, by in 1_u8..) {
+            let own = identity(2);
+            let mut bytes = Attestation::sign(&own, (7, 8), &candidates(2));
+            let at = at % bytes.len();
+            bytes[at] ^= by;
+            prop_assert!(Attestation::open(&bytes, &own.network, &own.peer_id()).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let own = identity(2);
+            prop_assert!(Attestation::open(&bytes, &own.network, &own.peer_id()).is_err());
+        }
+    }
+}
