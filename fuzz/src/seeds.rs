@@ -44,6 +44,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "lcsync" => lcsync_blocks(),
         "mld" => mld_packets(),
         "port_mapping" => port_mappings(),
+        "private" => vec![udp()],
         "renewal" => renewals(),
         "reports" => reports(),
         "sctp" => sctp(),

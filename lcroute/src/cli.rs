@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
 use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::keyfile::SharedKey;
 use librecast_program::units;
 
 use crate::commands;
@@ -145,6 +146,14 @@ enum Command {
         /// Do not relay (TURN) for nodes between which no direct path leads
         #[arg(long)]
         no_relay: bool,
+    },
+    /// Make a key that hosts share, for a private prefix
+    #[command(
+        after_help = "Example: lcroute keygen /etc/lcroute/team.key, and in lcroute.toml:\n  [[private]]\n  prefix = \"ff1e:7::/32\"\n  keyfile = \"team.key\""
+    )]
+    Keygen {
+        /// Where the key goes, readable by you alone; nothing is overwritten
+        file: PathBuf,
     },
     /// Expel a node, or all that came by a token, from the whole network
     #[command(
@@ -389,6 +398,10 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let whom = token.map(Whom::Token).or(node.map(Whom::Node));
             let whom = whom.ok_or_else(|| anyhow::anyhow!("NODE or --token"))?;
             commands::revoke::run(&common, &config, &whom)
+        }
+        Command::Keygen { file } => {
+            SharedKey::make(&file)?;
+            Ok(Exit::Ok)
         }
         Command::Members => commands::membership::members(&common, &config),
         Command::Leave { force } => commands::membership::leave(&common, &config, force),

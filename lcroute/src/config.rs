@@ -9,6 +9,7 @@ use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast_program::cli::ExitError;
+use librecast_program::keyfile;
 use serde::Deserialize;
 
 mod relay;
@@ -46,6 +47,9 @@ pub struct Config {
     /// LANs that this node is a gateway of.
     #[serde(deserialize_with = "lans")]
     pub lan: Vec<Lan>,
+    /// Groups whose packets are sealed from end to end.
+    #[serde(deserialize_with = "private")]
+    pub private: Vec<Private>,
     /// Which links there are.
     pub topology: Topology,
     /// How live packets travel.
@@ -530,6 +534,58 @@ fn rate<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
         .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
 }
 
+/// `[[private]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Private {
+    /// Its groups.
+    #[serde(deserialize_with = "prefix")]
+    pub prefix: GroupPrefix,
+    /// What its members share, as `lcroute keygen` makes it, or `credential:NAME`; without it nothing of the prefix leaves
+    /// or enters this host.
+    pub keyfile: Option<PathBuf>,
+    /// The key that follows: packets that it seals are opened already.
+    pub next: Option<PathBuf>,
+    /// Hosts of LANs send to these groups and receive them, in clear.
+    #[serde(default)]
+    pub lans: bool,
+}
+
+impl Private {
+    /// Relative key files lie in this folder, beside the configuration.
+    fn resolve(&mut self, folder: &Path) {
+        for file in [&mut self.keyfile, &mut self.next].into_iter().flatten() {
+            if !keyfile::is_credential(file) {
+                *file = folder.join(&file);
+            }
+        }
+    }
+}
+
+/// Most private prefixes of one node: each group that is sent to or heard is looked for among them.
+const MAX_PRIVATE: usize = 64;
+
+fn prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<GroupPrefix, D::Error> {
+    let text = String::deserialize(d)?;
+    text.parse()
+        .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
+}
+
+fn private<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Private>, D::Error> {
+    let list = Vec::<Private>::deserialize(d)?;
+    if list.len() > MAX_PRIVATE {
+        let message = format!("{} private prefixes: at most {MAX_PRIVATE}", list.len());
+        return Err(serde::de::Error::custom(message));
+    }
+    for (at, private) in list.iter().enumerate() {
+        if list[..at].iter().any(|p| p.prefix == private.prefix) {
+            let message = format!("`{}` is given twice", private.prefix);
+            return Err(serde::de::Error::custom(message));
+        }
+    }
+    Ok(list)
+}
+
 /// `[topology]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -571,7 +627,12 @@ impl Config {
         if !required && matches!(path.try_exists(), Ok(false)) {
             return Ok(Self::default());
         }
-        librecast_program::config::read(path)
+        let mut config: Self = librecast_program::config::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for private in &mut config.private {
+            private.resolve(folder);
+        }
+        Ok(config)
     }
 
     /// Groups of programs that name no interface and go to lc0.
@@ -630,6 +691,11 @@ mod tests {
             unicast = true
             announce = ["ff1e:2::/32", "ff1e:1::/32", "ff1e:2::/32"]
             watch = ["ff00::/8"]
+            [[private]]
+            prefix = "ff1e:7::/32"
+            keyfile = "team.key"
+            next = "credential:next"
+            lans = true
             [topology]
             policy = "regular"
             degree = 3
@@ -666,6 +732,12 @@ mod tests {
                 .len(),
             1
         );
+        let mut private = c.private[0].clone();
+        private.resolve(Path::new("/etc/lcroute"));
+        assert_eq!(private.prefix, "ff1e:7::/32".parse().unwrap());
+        assert_eq!(private.keyfile, Some("/etc/lcroute/team.key".into()));
+        assert_eq!(private.next, Some("credential:next".into()));
+        assert!(private.lans);
         let topology = (c.topology.policy, c.topology.degree);
         assert_eq!(topology, (PolicyKind::Regular, 3));
         let default = Config::parse("f", "").unwrap().topology;

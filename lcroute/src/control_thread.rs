@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use lcroute_node::Settings;
+use lcroute_node::{PrivatePrefix, Settings};
 use lcroute_overlay::{Presence, Published};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
 use lcroute_webrtc::relay::StreamCommand;
@@ -25,6 +25,7 @@ use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
 use crate::port_mapping::PortMapping;
+use crate::private;
 use crate::relays::{Input, Relays};
 use crate::servers::{servers, stun_name};
 use crate::settings::Overrides;
@@ -177,27 +178,34 @@ impl ControlThread {
                     self.config_path.as_deref(),
                     &self.overrides,
                 );
-                if let Err(e) = &result {
-                    tracing::error!("configuration kept as it was: {e}");
-                } else {
-                    set_servers(
-                        &mut carriers,
-                        &self.keeper,
-                        &self.config,
-                        &self.token_servers,
-                    );
-                    set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
-                    if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox) {
-                        tracing::error!("{e:#}");
+                let result = match result {
+                    Err(e) => {
+                        tracing::error!("configuration kept as it was: {e}");
+                        Err(e)
                     }
-                    lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
-                    relays.tell(in_use(&self.config)).await;
-                    ports.configure(&self.config).await;
-                    self.inbox
-                        .send(Message::Reconfigure(reconfigure(&self.config)))
-                        .await;
-                    tracing::info!("configuration read again");
-                }
+                    Ok(private) => {
+                        set_servers(
+                            &mut carriers,
+                            &self.keeper,
+                            &self.config,
+                            &self.token_servers,
+                        );
+                        set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox)
+                            .await;
+                        if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox)
+                        {
+                            tracing::error!("{e:#}");
+                        }
+                        lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
+                        relays.tell(in_use(&self.config)).await;
+                        ports.configure(&self.config).await;
+                        self.inbox
+                            .send(Message::Reconfigure(reconfigure(&self.config, private)))
+                            .await;
+                        tracing::info!("configuration read again");
+                        Ok(())
+                    }
+                };
                 service::ready();
                 if let Some(done) = done {
                     // who asked may have gone
@@ -298,8 +306,9 @@ fn reread(
     config: &mut Config,
     path: Option<&std::path::Path>,
     overrides: &Overrides,
-) -> Result<(), String> {
+) -> Result<Vec<PrivatePrefix>, String> {
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
+    let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
     let fixed = |c: &Config| {
         let tun = (c.tun.name.clone(), c.tun.mode, c.tun.mtu);
         (
@@ -318,31 +327,34 @@ fn reread(
         );
     }
     *config = new;
-    Ok(())
+    Ok(private)
 }
 
 /// A file that the next image would refuse must not end this one.
 fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
-    Config::load(path).map(drop).map_err(|e| e.to_string())
+    let config = Config::load(path).map_err(|e| e.to_string())?;
+    let private = private::load(&config.private);
+    private.map(drop).map_err(|e| e.to_string())
 }
 
 /// What concerns the node.
-pub fn settings(config: &Config) -> Settings {
+pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
     Settings {
         link_scope_groups: config.network.link_scope_groups(),
         announce: config.network.announce.clone(),
         watch: config.network.watch.clone(),
         unicast: config.network.unicast(),
+        private,
         report: config.web.report,
     }
 }
 
-fn reconfigure(config: &Config) -> Reconfigure {
+fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {
     Reconfigure {
         routes: config.routes(),
         interfaces: config.ice.interfaces.clone(),
         lans: config.lan.clone(),
-        node: settings(config),
+        node: settings(config, private),
     }
 }
 

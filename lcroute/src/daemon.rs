@@ -32,7 +32,7 @@ use crate::settings::{Common, Overrides};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
 use crate::system::{SystemSignals, room_for_clients};
 use crate::waker::Waker;
-use crate::{netlink, tun, udp};
+use crate::{netlink, private, tun, udp};
 
 /// Sealed messages that may wait for the control thread.
 const OUTBOX: usize = 1_024;
@@ -208,13 +208,14 @@ fn assemble(
         incarnation: incarnation.number,
         mtu: config.tun.mtu,
         transits: true,
-        settings: settings(config),
+        settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),
         revocations: revocations.clone(),
         members,
         uses: state.uses(),
         clock: WallClock::new(unix_now),
         epoch,
+        aead: Some(private::aead),
         seed: seed(),
         limits: lcroute_engine::Limits::default(),
         overlay_limits: lcroute_overlay::Limits::default(),

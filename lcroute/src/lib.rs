@@ -22,6 +22,7 @@ mod netlink;
 mod packet_loop;
 pub mod pages;
 pub mod port_mapping;
+mod private;
 mod read_batching;
 mod relays;
 mod servers;

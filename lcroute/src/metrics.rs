@@ -236,6 +236,7 @@ mod tests {
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),
                 mapping: crate::status::Mapping::default(),
+                private: Vec::new(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,
@@ -260,6 +261,7 @@ mod tests {
                 groups: 2,
                 listeners: Vec::new(),
                 sources: Vec::new(),
+                in_clear: Vec::new(),
                 counters: ["rx", "tx", "mld", "lan_rate"]
                     .map(|name| (name.to_owned(), 5))
                     .into(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
+use lcroute_node::Privacy;
 use lcroute_overlay::{KeyConflict, PathKind, RepairInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct Status {
     pub key_conflict: Option<KeyConflict>,
     /// Seconds since its start.
     pub uptime_s: u64,
+    /// Private prefixes.
+    #[serde(default)]
+    pub private: Vec<PrivateStatus>,
     /// Signalling servers that are connected.
     #[serde(default)]
     pub signal_servers: usize,
@@ -256,8 +260,22 @@ pub struct Group {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// `sealed`: of a private prefix, this node can read it; `no_key`: it cannot.
+    #[serde(default)]
+    pub private: Option<Privacy>,
     /// Why a neighbour refused our join state, if one did.
     pub refused: Option<String>,
+}
+
+/// A private prefix of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateStatus {
+    /// The prefix.
+    pub prefix: String,
+    /// This node can seal and open it; else nothing of it leaves or enters.
+    pub has_key: bool,
+    /// Hosts of LANs have it in clear.
+    pub lans: bool,
 }
 
 /// One element of `lan --json`.
@@ -284,6 +302,9 @@ pub struct Lan {
     pub listeners: Vec<LanListener>,
     /// Its hosts that sent within the last minute.
     pub sources: Vec<LanSource>,
+    /// Private prefixes whose groups its hosts have in clear.
+    #[serde(default)]
+    pub in_clear: Vec<String>,
     /// Packets from and to it, MLD messages, and drops by reason.
     pub counters: BTreeMap<String, u64>,
 }

@@ -601,6 +601,32 @@ const FILES: &[File] = &[
                 ],
             },
             Table {
+                heading: "[[private]]",
+                with: "prefix = \"ff1e:7::/32\"\n",
+                keys: &[
+                    (
+                        "prefix",
+                        "needed",
+                        "Packets to these groups are sealed from end to end. Of several that contain a group the longest counts.",
+                    ),
+                    (
+                        "keyfile",
+                        "none",
+                        "What the members of the groups share, as `lcroute keygen` makes it: a file, relative to this one, or `credential:NAME`. Without it nothing of the prefix leaves or enters this host.",
+                    ),
+                    (
+                        "next",
+                        "none",
+                        "The key that follows: what it seals is opened already.",
+                    ),
+                    (
+                        "lans",
+                        "false",
+                        "Hosts of LANs send to these groups and receive them, in clear.",
+                    ),
+                ],
+            },
+            Table {
                 heading: "[web]",
                 with: "",
                 keys: &[

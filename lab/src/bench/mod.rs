@@ -55,6 +55,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   lcroute bench                                  rate, cost, latency, join, lcsync
   lcroute bench --through lcroute,relay,fastd    the same through other systems, with ratios
+  lcroute bench --private                        plain, and sealed from end to end
   lcroute bench --listeners 4 --measure rate     one sender, four listeners
   lcroute bench --rate 5208 --loss 5             50 Mbit/s over links that lose 5 %
   lcroute bench --set live.media=false           lcroute configured otherwise
@@ -68,6 +69,9 @@ pub struct Arguments {
     /// What to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lcroute")]
     through: Vec<Through>,
+    /// Measure lcroute with a private prefix, too: packets are sealed from end to end
+    #[arg(long)]
+    private: bool,
     /// Hosts that listen
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     listeners: u8,
@@ -145,7 +149,9 @@ fn measure(args: &Arguments) -> Result<Value> {
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
     let mut systems = Map::new();
     if Part::of_systems().iter().any(|part| args.wants(*part)) {
-        for through in &args.through {
+        let private = (args.private && !args.through.contains(&Through::Private))
+            .then_some(&Through::Private);
+        for through in args.through.iter().chain(private) {
             if let Some(package) = through.missing() {
                 let name = through.name();
                 eprintln!("{name} is left out: it is not installed (apt install {package})");

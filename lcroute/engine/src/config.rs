@@ -7,6 +7,7 @@ use librecast::cert::{GroupPrefix, Member};
 use librecast::id::{NodeAddresses, OriginId};
 
 use crate::classify::{CarriedScopes, is_link_scope};
+use crate::private::PrivatePrefix;
 
 /// Which policy decides on links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -64,6 +65,8 @@ pub struct Config {
     pub watch: Vec<GroupPrefix>,
     /// Unicast between node addresses is carried.
     pub unicast: bool,
+    /// Prefixes whose packets are sealed.
+    pub private: Vec<PrivatePrefix>,
     /// Which links are made.
     pub topology: TopologyConfig,
     /// All randomness of the engine: report jitter and hash keys.

@@ -17,6 +17,12 @@ librecast::drop_reasons! {
     ForgedSource = "forged_source",
     /// To a group outside the prefixes that the sender's certificate permits.
     NotPermitted = "not_permitted",
+    /// Of a private prefix, from a link, and not sealed.
+    NotSealed = "not_sealed",
+    /// Sealed with the key of a private prefix, as it says, and changed or invented by somebody without it.
+    NotAuthentic = "not_authentic",
+    /// Of a private prefix, where this node has no key: of a program, or sealed with a key of others.
+    NoGroupKey = "no_group_key",
     /// Nobody in the network listens.
     NoListener = "no_listener",
     /// Arrived, but no program on this host has joined it from this source.

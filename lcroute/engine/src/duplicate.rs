@@ -56,6 +56,18 @@ impl Window {
         new
     }
 
+    /// What [`Self::accept`] would say.
+    fn would_accept(&self, sequence: u64, size: u64) -> bool {
+        if sequence + size <= self.top {
+            return false;
+        }
+        if sequence > self.top || self.top - sequence >= self.span() {
+            return true;
+        }
+        let (word, bit) = self.slot(sequence);
+        self.seen[word] & bit == 0
+    }
+
     /// Takes a number of at most `top + MAX_JUMP`; false if it was there or lies behind the last `size`.
     fn accept(&mut self, sequence: u64, size: u64) -> bool {
         if sequence + size <= self.top {
@@ -145,6 +157,18 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// What [`Self::accept`] would say.
+    pub fn would_accept(&self, sequence: u64, size: u64) -> bool {
+        let Some(current) = &self.current else {
+            return true;
+        };
+        let window = match &self.beyond {
+            Some(beyond) if sequence >= beyond.first => &beyond.window,
+            _ => current,
+        };
+        sequence > window.top + MAX_JUMP || window.would_accept(sequence, size)
+    }
+
     /// Lets each number pass once; a window remembers `size` of them, a multiple of 64.
     pub fn accept(&mut self, sequence: u64, size: u64) -> bool {
         let Some(current) = &mut self.current else {
@@ -183,7 +207,10 @@ mod tests {
     use crate::header::MAX_SEQUENCE;
 
     fn passes(windows: &mut Windows, sequence: u64) -> bool {
-        windows.accept(sequence, 4096)
+        let expected = windows.would_accept(sequence, 4096);
+        let passes = windows.accept(sequence, 4096);
+        assert_eq!(passes, expected, "{sequence}");
+        passes
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::lsdb::{
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::output::{LinkFault, Output};
+use crate::private::PrivatePrefix;
 use crate::querier::Timing;
 use crate::routed::RoutedQueue;
 use crate::routing::{Computation, Routing};
@@ -85,7 +86,7 @@ impl Engine {
                 InterfaceSettings::of_host(limits, *mtu, node.sources),
                 *seed,
             ),
-            forwarding: Forwarding::new(&node),
+            forwarding: Forwarding::new(&node, services.clone()),
             unicast: Unicast::new(*seed, now),
             routed: RoutedQueue::default(),
             exchange: ControlExchange::new(&node),
@@ -195,6 +196,13 @@ impl Engine {
         self.node.config.watch = watch;
         self.membership.touch(self.forwarding.trees.groups());
         self.routing.force();
+    }
+
+    /// Prefixes whose packets are sealed from now on, and their secrets.
+    pub fn set_private(&mut self, private: Vec<PrivatePrefix>, now: Instant) {
+        self.turn(now);
+        self.forwarding.private.configure(&private);
+        self.node.config.private = private;
     }
 
     /// Whether unicast is carried for this node.
@@ -468,6 +476,7 @@ impl Engine {
         if !permitted.iter().any(|p| p.contains(flow.group)) {
             return Err(DropReason::NotPermitted);
         }
+        self.forwarding.private.admit(flow.group, from != LC0)?;
         let root = || {
             self.routing
                 .sending_root(&self.database, node.own, flow.group)
@@ -485,6 +494,10 @@ impl Engine {
             let local = self
                 .membership
                 .count_listeners(flow.group, sender, len, now);
+            let local = match self.forwarding.private.is_closed_to_lans(flow.group) {
+                true => local.without_lans(),
+                false => local,
+            };
             delivered = !local.is_empty();
             // programs take what comes from their own address for their own
             let for_programs = match from != LC0 && is_link_scope(flow.group) {
@@ -927,6 +940,12 @@ impl Engine {
     #[must_use]
     pub fn member(&self, origin: OriginId) -> Option<&Member> {
         Some(&self.database.router(origin)?.credential().member)
+    }
+
+    /// Prefixes whose packets are sealed.
+    #[must_use]
+    pub fn private(&self) -> &[PrivatePrefix] {
+        &self.node.config.private
     }
 
     /// The root of a group's tree, as this router sees it.

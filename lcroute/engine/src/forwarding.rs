@@ -1,6 +1,7 @@
 //! Forwarding of multicast: packets from local interfaces and from neighbours to both.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use librecast::id::{LinkId, OriginId};
@@ -19,7 +20,9 @@ use crate::membership::Membership;
 use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
+use crate::private::{Private, is_sealed};
 use crate::replay::ReplayBuffer;
+use crate::services::Services;
 use crate::timers::{Timer, TimerKind, timer};
 use crate::trees::Trees;
 
@@ -43,6 +46,8 @@ pub struct Forwarding {
     pub replay: ReplayBuffer,
     /// Duplicate windows and rights of origins.
     pub origins: Origins,
+    /// Packets that others cannot read.
+    pub private: Private,
     /// Of the last packet that this router sent.
     sequence: u64,
 }
@@ -50,14 +55,18 @@ pub struct Forwarding {
 /// Packets from local interfaces.
 impl Forwarding {
     /// Without trees and flows.
-    pub fn new(node: &Node) -> Self {
+    pub fn new(node: &Node, services: Arc<dyn Services>) -> Self {
         let (limits, seed) = (&node.config.limits, node.config.seed);
+        let origins = Origins::new(limits.duplicate_window, seed);
+        let mut private = Private::new(seed, limits.routers, origins.window(), services);
+        private.configure(&node.config.private);
         Self {
+            private,
             trees: Trees::new(seed),
             groups: LocalGroups::new(node.own, limits.flows, seed),
             first_packets: FirstPacketBuffer::new(limits),
             replay: ReplayBuffer::new(limits, seed),
-            origins: Origins::new(limits.duplicate_window, seed),
+            origins,
             sequence: 0,
         }
     }
@@ -128,12 +137,22 @@ impl Forwarding {
             sequence: self.sequence,
             key_epoch: 0,
         };
-        if !self.replay.is_idle()
-            && let Some(flow) = flow_of(&packet)
-        {
-            self.replay.keep(flow, header, &packet, &links);
+        let Some(flow) = flow_of(&packet) else {
+            return;
+        };
+        let sealed = match self.private.of(flow.group) {
+            None => Ok(packet),
+            Some(at) => self.private.seal(at, &header, &packet),
+        };
+        match sealed {
+            Ok(packet) => {
+                if !self.replay.is_idle() {
+                    self.replay.keep(flow, header, &packet, &links);
+                }
+                outbox.transmit(links, header, packet);
+            }
+            Err(reason) => outbox.drops.count(reason),
         }
-        outbox.transmit(links, header, packet);
     }
 
     /// Joins of a group have changed: first packets go out if a neighbour joins them now.
@@ -222,6 +241,11 @@ impl Forwarding {
             return Err(DropReason::ReversePath);
         }
         self.origins.permit(header.origin, flow, database)?;
+        // before the duplicate window moves: it is not for others to say which numbers have passed
+        let opened = match self.private.of(group) {
+            Some(at) => open(&mut self.private, at, (header, flow), &packet, membership)?,
+            None => None,
+        };
         self.origins
             .accept(header.origin, header.incarnation, header.sequence)?;
         trim(&mut packet);
@@ -250,8 +274,41 @@ impl Forwarding {
             pass_on(outgoing.links, header, packet.clone(), outbox)
         };
         let sender = (flow, header.origin);
-        deliver(outgoing.local, sender, packet, gateway, outbox, now);
+        match opened {
+            None => deliver(outgoing.local, sender, packet, gateway, outbox, now),
+            Some(Ok(packet)) => {
+                let local = match self.private.is_closed_to_lans(group) {
+                    true => outgoing.local.without_lans(),
+                    false => outgoing.local,
+                };
+                deliver(local, sender, packet, gateway, outbox, now);
+            }
+            Some(Err(reason)) => outbox.drops.count(reason),
+        }
         passed_on
+    }
+}
+
+/// A packet of a private prefix, as listeners here get it: nothing where there are none, or the reason why they get
+/// nothing although it is passed on.
+fn open(
+    private: &mut Private,
+    at: usize,
+    (header, flow): (DataHeader, Flow),
+    packet: &Bytes,
+    membership: &mut Membership,
+) -> Result<Option<Result<Bytes, DropReason>>, DropReason> {
+    if !is_sealed(packet) {
+        return Err(DropReason::NotSealed);
+    }
+    if !membership.has_listeners(flow.group, flow.source) {
+        return Ok(None);
+    }
+    let mut packet = packet.clone();
+    trim(&mut packet);
+    match private.open(at, &header, flow, &packet) {
+        Err(reason @ DropReason::NoGroupKey) => Ok(Some(Err(reason))),
+        opened => opened.map(|packet| Some(Ok(packet))),
     }
 }
 

@@ -45,6 +45,12 @@ impl LocalInterfaces {
         self.0 & !(1 << LC0.0) != 0
     }
 
+    /// The same without LANs.
+    #[must_use]
+    pub fn without_lans(self) -> Self {
+        Self(self.0 & 1 << LC0.0)
+    }
+
     /// Those but lc0, in order.
     pub fn lans(self) -> impl Iterator<Item = LocalInterfaceId> {
         let all = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);

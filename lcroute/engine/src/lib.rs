@@ -9,6 +9,8 @@
 //! outgoing interfaces) -> `origins` (may it send this, is it new) -> `membership` (which local interfaces listen) ->
 //! [`Output::Local`].
 //!
+//! Packets of private prefixes are sealed where their sequence number is given and opened before they are delivered: `private`.
+//!
 //! The path of a JOIN: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) -> `trees` (to
 //! which neighbours) -> `exchange` -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` -> `proxy`
 //! -> [`Output::LocalMld`].
@@ -48,6 +50,7 @@ mod membership;
 mod origins;
 mod outbox;
 mod output;
+pub mod private;
 mod proxy;
 mod querier;
 mod questions;
@@ -77,7 +80,8 @@ pub use flow_meter::LinkFlow;
 pub use interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 pub use lan::{LanProblem, LanRole, LanSettings, LanSnapshot, LanStanding};
 pub use output::{LanFrame, LinkFault, Links, Output};
-pub use services::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
+pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};
+pub use services::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 pub use snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, Snapshot, Tables};
 pub use source_filter::SourceFilter;
 pub use timers::TimerKind;

@@ -151,6 +151,13 @@ impl LocalInterface {
         self.querier.filter(group).filter(|_| joins)
     }
 
+    /// Whether listeners join packets of this source.
+    pub fn has_listeners(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
+        self.active
+            && self.settings.receives
+            && self.querier.joined_traffic(group, source).is_some()
+    }
+
     /// Whether listeners join packets of this source, which are counted then.
     pub fn count(&mut self, group: Ipv6Addr, source: Ipv6Addr, len: usize, now: Instant) -> bool {
         if !self.active || !self.settings.receives {

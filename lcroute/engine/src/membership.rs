@@ -181,6 +181,12 @@ impl Membership {
         groups
     }
 
+    /// Whether listeners of any interface join packets of this source.
+    pub fn has_listeners(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
+        let mut interfaces = self.interfaces.values_mut();
+        interfaces.any(|interface| interface.has_listeners(group, source))
+    }
+
     /// The interfaces whose listeners join packets of this source, which are counted there; not the one that they come from.
     pub fn count_listeners(
         &mut self,

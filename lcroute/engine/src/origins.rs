@@ -59,6 +59,11 @@ impl Origins {
         }
     }
 
+    /// How many sequence numbers a window remembers.
+    pub fn window(&self) -> u64 {
+        self.size
+    }
+
     /// The origin says which incarnation it is: packets of any other are refused.
     pub fn confirm(&mut self, origin: OriginId, incarnation: u32) {
         let known = self

@@ -106,6 +106,7 @@ impl Engine {
             sources,
             packets: carried(|t| t.packets),
             bytes: carried(|t| t.bytes),
+            private: self.forwarding.private.privacy(group),
             refused: self
                 .exchange
                 .adjacencies()

@@ -42,6 +42,22 @@ pub struct Revocation {
     pub until: u64,
 }
 
+/// AES-128-GCM (RFC 5116) with one key.
+pub trait Aead: Debug + Send + Sync {
+    /// Seals `text` in its place; the tag. None if it is longer than the cipher takes.
+    fn seal(&self, nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<[u8; 16]>;
+
+    /// Opens `sealed` into `text`, which is as long. False if the tag does not fit; what `text` holds then means nothing.
+    fn open(
+        &self,
+        nonce: [u8; 12],
+        associated: &[u8],
+        sealed: &[u8],
+        tag: &[u8; 16],
+        text: &mut [u8],
+    ) -> bool;
+}
+
 /// What the engine cannot do alone. All answers are functions of what is handed in, and of the clock.
 pub trait Services: Debug + Send + Sync {
     /// The host's clock, Unix seconds: certificates expire by it.
@@ -66,4 +82,9 @@ pub trait Services: Debug + Send + Sync {
     ///
     /// The revocation cannot be read, belongs to another network, or its signer may not revoke the key.
     fn verify_revocation(&self, bytes: &[u8]) -> Result<Revocation, RevocationError>;
+
+    /// A cipher with this key; none where the host has no such cipher: it can neither seal nor open then.
+    fn aead(&self, _key: &[u8; 16]) -> Option<Box<dyn Aead>> {
+        None
+    }
 }

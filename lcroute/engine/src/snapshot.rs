@@ -7,6 +7,7 @@ use librecast::cert::Member;
 use librecast::id::{LinkId, OriginId};
 
 use crate::control::RefusalReason;
+use crate::private::Privacy;
 use crate::source_filter::SourceFilter;
 
 /// The whole state at one moment, in a fixed order.
@@ -39,6 +40,8 @@ pub struct GroupSnapshot {
     pub packets: u64,
     /// Their bytes, without headers of the overlay.
     pub bytes: u64,
+    /// Whether this node can read it, if it is of a private prefix.
+    pub private: Option<Privacy>,
     /// Neighbours that refused our join state of it, and why; it is advertised again.
     pub refused: Vec<(LinkId, RefusalReason)>,
 }

@@ -15,7 +15,7 @@ use common::services::{Rights, TestServices};
 use common::{addresses, group, join, leave, neighbor, restricted, start, udp};
 use lcroute_engine::{
     Config, Engine, LanFrame, LanProblem, LanRole, LanSettings, LanSnapshot, LocalInterfaceId,
-    Output,
+    Output, PrivatePrefix, SECRET_LEN, Secret,
 };
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
@@ -1192,4 +1192,38 @@ fn a_node_without_the_permission_carries_nothing_for_hosts() {
     w.run(ms(500));
     assert_eq!(w.received(0, 0).len(), 10, "its own LAN's");
     assert_eq!(w.received(2, 0).last(), Some(&number), "it may listen");
+}
+
+#[test]
+fn a_private_prefix_keeps_away_from_lans_unless_they_are_let_in() {
+    let mut w = World::new(&[1, 1]);
+    let g = group(1);
+    w.run(secs(5));
+    w.join(1, 0, g);
+    for lans in [false, true] {
+        for gateway in &mut w.gateways {
+            let private = PrivatePrefix {
+                prefix: "ff1e::/16".parse().unwrap(),
+                secrets: vec![Secret::new([7; SECRET_LEN])],
+                lans,
+            };
+            let engine = gateway.engine.as_mut().unwrap();
+            engine.set_private(vec![private], w.now);
+        }
+        w.run(ms(100));
+        let of_host = w.send(0, 0, g);
+        w.next += 1;
+        let of_program = w.next;
+        let packet = udp(addresses(1).address, g, &of_program.to_be_bytes());
+        let engine = w.gateways[0].engine.as_mut().unwrap();
+        engine.handle_local_packet(packet.into(), w.now);
+        w.settle(0);
+        w.run(ms(500));
+        let all = [of_host, of_program];
+        let expected: BTreeSet<_> = all.into_iter().filter(|_| lans).collect();
+        let received: BTreeSet<_> = w.received(1, 0).into_iter().collect();
+        assert_eq!(received, expected, "lans = {lans}");
+    }
+    let refused = &w.lan(1).counters;
+    assert!(!refused.contains_key("not_sealed"), "{refused:?}");
 }

@@ -14,11 +14,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{KERNEL, MDNS, addresses, config, group, neighbor, start, udp};
 use lcroute_engine::classify::is_source_specific;
-use lcroute_engine::{Config, Engine, Limits, Output, Tables};
+use lcroute_engine::{
+    Config, Engine, Limits, Output, PrivatePrefix, SEALED, SECRET_LEN, Secret, Tables,
+};
 use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, Record, RecordType};
 use librecast::random::Random;
 use librecast::simulated::{self, Path};
+
+/// Groups whose packets are sealed: one byte of a group's number.
+const PRIVATE: &str = "ff1e::/120";
 
 /// How much of the data gets lost, and how much of the rest comes twice.
 const LOSS: f64 = 0.1;
@@ -246,7 +251,15 @@ impl Mesh {
         let node = &mut self.nodes[n];
         node.incarnation += 1;
         node.watched.clear();
+        // half of them are behind with the change of a key
+        let secrets = if n.is_multiple_of(2) { [1, 2] } else { [2, 1] };
+        let private = PrivatePrefix {
+            prefix: PRIVATE.parse().unwrap(),
+            secrets: secrets.map(|s| Secret::new([s; SECRET_LEN])).to_vec(),
+            lans: false,
+        };
         let config = Config {
+            private: vec![private],
             incarnation: node.incarnation,
             limits: self.limits.clone(),
             transits: !self.stubs.contains(&n),
@@ -330,6 +343,9 @@ impl Mesh {
                     header,
                     packet,
                 } => {
+                    let is_private =
+                        packet[24..39] == [0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                    assert_eq!(packet[6] == SEALED, is_private, "node {n}");
                     for link in links.iter() {
                         self.send_data(n, *link, &header, &packet);
                     }

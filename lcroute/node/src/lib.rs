@@ -27,7 +27,7 @@ pub mod view;
 
 pub use lcroute_engine::{
     LC0, LanFrame, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
-    MAX_LOCAL_INTERFACES,
+    MAX_LOCAL_INTERFACES, Privacy, PrivatePrefix, Secret, private::is_sealed,
 };
 
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};
@@ -39,5 +39,5 @@ pub use members::{KnownMember, Members};
 pub use membership::spent;
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
 pub use revocations::Revocations;
-pub use services::HostServices;
+pub use services::{HostServices, MakeAead};
 pub use uses::Uses;

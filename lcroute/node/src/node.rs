@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
-    Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor, RoutedKind,
+    Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor,
+    PrivatePrefix, RoutedKind,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay,
@@ -35,7 +36,7 @@ use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
-use crate::services::HostServices;
+use crate::services::{HostServices, MakeAead};
 use crate::uses::Uses;
 
 /// Reports reach the whole network.
@@ -74,6 +75,8 @@ pub struct NodeConfig {
     pub epoch: Instant,
     /// Where all randomness comes from.
     pub seed: [u8; 32],
+    /// Makes ciphers for private prefixes; none: this node can neither seal nor open.
+    pub aead: Option<MakeAead>,
     /// Bounds of the router.
     pub limits: lcroute_engine::Limits,
     /// Bounds of the links.
@@ -91,6 +94,8 @@ pub struct Settings {
     pub watch: Vec<GroupPrefix>,
     /// Carry unicast.
     pub unicast: bool,
+    /// Prefixes whose packets are sealed.
+    pub private: Vec<PrivatePrefix>,
     /// Tell those who look at the network what this node carries.
     pub report: bool,
 }
@@ -212,7 +217,8 @@ impl<C: Connections> Node<C> {
             seed: random.array(),
             limits: config.overlay_limits,
         };
-        let services = HostServices::new(config.key.clone(), config.network, config.clock.clone());
+        let services = HostServices::new(config.key.clone(), config.network, config.clock.clone())
+            .with_aead(config.aead);
         let engine = lcroute_engine::Config {
             member: config.member.clone(),
             incarnation: config.incarnation,
@@ -224,6 +230,7 @@ impl<C: Connections> Node<C> {
             announce: settings.announce.clone(),
             watch: settings.watch,
             unicast: settings.unicast,
+            private: settings.private,
             topology: config.topology,
             seed: u64::from_be_bytes(random.array()),
             limits: config.limits,
@@ -286,6 +293,7 @@ impl<C: Connections> Node<C> {
             .set_link_scope_groups(&settings.link_scope_groups, now);
         self.engine.set_watch(settings.watch, now);
         self.engine.set_unicast(settings.unicast, now);
+        self.engine.set_private(settings.private, now);
         self.flows.reports = settings.report;
         self.announcements.configure(&settings.announce);
         self.push_announcements();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
+use lcroute_engine::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 use librecast::cert::{CLOCK_SKEW, CertError, Chain};
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::revocation::{self, RevocationError};
@@ -12,12 +12,16 @@ use librecast::time::WallClock;
 /// Chains whose signatures are remembered as good; a network has at most as many routers.
 const MAX_CHAINS: usize = 4_096;
 
+/// Makes a cipher with a key.
+pub type MakeAead = fn(&[u8; 16]) -> Option<Box<dyn Aead>>;
+
 /// The services of a real node.
 #[derive(Debug)]
 pub struct HostServices {
     key: Arc<SecretKey>,
     network: NetworkId,
     clock: WallClock,
+    aead: Option<MakeAead>,
     verified: Mutex<Verified>,
 }
 
@@ -44,8 +48,16 @@ impl HostServices {
             key,
             network,
             clock,
+            aead: None,
             verified: Mutex::default(),
         }
+    }
+
+    /// The same with ciphers.
+    #[must_use]
+    pub fn with_aead(mut self, aead: Option<MakeAead>) -> Self {
+        self.aead = aead;
+        self
     }
 }
 
@@ -89,6 +101,10 @@ impl Services for HostServices {
             by_network: revocation.is_by_network(),
             until: revocation.until(),
         })
+    }
+
+    fn aead(&self, key: &[u8; 16]) -> Option<Box<dyn Aead>> {
+        self.aead.and_then(|make| make(key))
     }
 }
 

@@ -40,6 +40,7 @@ impl RouterAlone {
             transits: true,
             announce: start.announced.to_vec(),
             watch: Vec::new(),
+            private: Vec::new(),
             unicast: false,
             topology: topology(start.scenario),
             seed: start.seed,

@@ -94,6 +94,7 @@ impl WholeNode {
             uses: Uses::parse(&disk.uses),
             clock: WallClock::new(move || watch.unix()),
             epoch,
+            aead: None,
             seed: seed(),
             limits: limits(start.scenario),
             overlay_limits: lcroute_overlay::Limits::default(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::control::Request;
 use crate::control::client::Client;
-use lcroute_node::LanRole;
+use lcroute_node::{LanRole, Privacy};
 use lcroute_overlay::PathKind;
 
 use crate::status::{Door, Group, Inbound, Lan, Peer, Route, State, Status, key_conflict};
@@ -229,8 +229,13 @@ fn groups(list: &[Group]) -> String {
             .refused
             .as_ref()
             .map_or(String::new(), |r| format!("  refused: {r}"));
+        let private = match g.private {
+            None => "",
+            Some(Privacy::Sealed) => "  sealed",
+            Some(Privacy::NoKey) => "  sealed: no key here",
+        };
         text += &format!(
-            "{:<40} {local:<6} {:>5} {:>10}  {}{refused}\n",
+            "{:<40} {local:<6} {:>5} {:>10}  {}{private}{refused}\n",
             g.group.to_string(),
             g.links.len(),
             g.packets,
@@ -257,6 +262,7 @@ fn lans(list: &[Lan]) -> String {
         line("forwarder", lan.forwarder.as_deref().unwrap_or_default());
         line("querier", lan.querier.as_deref().unwrap_or_default());
         line("prefixes", &lan.prefixes.join(" "));
+        line("in clear", &lan.in_clear.join(" "));
         if lan.role != LanRole::Off.name() {
             line("reported", &count(lan.groups, "group"));
         }
@@ -344,6 +350,7 @@ mod tests {
                 by: Some(crate::status::Protocol::NatPmp),
                 failure: None,
             },
+            private: Vec::new(),
             signal_servers: 1,
             peers: 1,
             groups: 2,

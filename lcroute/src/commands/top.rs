@@ -195,6 +195,7 @@ mod tests {
             sources: Vec::new(),
             packets: *packets,
             bytes: *bytes,
+            private: None,
             refused: None,
         };
         let id = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
@@ -215,6 +216,7 @@ mod tests {
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),
                 mapping: crate::status::Mapping::default(),
+                private: Vec::new(),
                 signal_servers: 1,
                 peers: 1,
                 groups: 3,

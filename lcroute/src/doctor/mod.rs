@@ -9,6 +9,7 @@ mod lan;
 mod membership;
 mod network;
 mod ports;
+mod private;
 mod reach;
 mod relay;
 mod web;
@@ -85,6 +86,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "lans",
         "Whether each [[lan]] is served, and what is wrong there.",
+    ),
+    (
+        "private prefixes",
+        "Whether this host has the key of each [[private]], and where its groups are in clear.",
     ),
     (
         "signalling",
@@ -242,6 +247,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(membership::checks(&mut patient));
     checks.extend(interface::checks(&mut patient));
     checks.push(lan::check(&patient));
+    checks.push(private::check(&patient));
     checks.extend(network::checks(&patient));
     checks.extend(reach::checks(&patient));
     checks.push(relay::check(&patient));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding};
+use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding, PrivatePrefix};
 use lcroute_overlay::{CarrierKind, Lane, PeerState, RepairInfo};
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
@@ -16,8 +16,8 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Door, Group, Lan, LanListener, LanSource, Look, Peer, Pong, Relay, Route, State,
-    Status, find, key_conflict,
+    Counters, Door, Group, Lan, LanListener, LanSource, Look, Peer, Pong, PrivateStatus, Relay,
+    Route, State, Status, find, key_conflict,
 };
 
 /// Names of STUN servers are found within so long.
@@ -265,6 +265,7 @@ impl PacketLoop {
             },
             key_conflict: p.node.key_conflict(now).cloned(),
             uptime_s: now.duration_since(self.started).as_secs(),
+            private: self.private(),
             signal_servers: p.node.servers(),
             doors: self.doors(),
             relay: relay(p.node.connections().relay_status()),
@@ -383,12 +384,31 @@ impl PacketLoop {
             groups: 0,
             listeners: Vec::new(),
             sources: Vec::new(),
+            in_clear: Vec::new(),
             counters: BTreeMap::new(),
         });
-        let served = self.parts.node.lans().into_iter().map(lan);
+        let clear: Vec<String> = self
+            .private()
+            .into_iter()
+            .filter_map(|p| p.lans.then_some(p.prefix))
+            .collect();
+        let served = self.parts.node.lans().into_iter().map(|served| Lan {
+            in_clear: clear.clone(),
+            ..lan(served)
+        });
         let mut all: Vec<_> = off.chain(served).collect();
         all.sort_unstable_by(|a, b| a.interface.cmp(&b.interface));
         all
+    }
+
+    fn private(&self) -> Vec<PrivateStatus> {
+        let prefixes = self.parts.node.engine().private().iter();
+        let status = |p: &PrivatePrefix| PrivateStatus {
+            prefix: p.prefix.to_string(),
+            has_key: !p.secrets.is_empty(),
+            lans: p.lans,
+        };
+        prefixes.map(status).collect()
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -406,6 +426,7 @@ impl PacketLoop {
                 sources: g.sources,
                 packets: g.packets,
                 bytes: g.bytes,
+                private: g.private,
                 refused: g
                     .refused
                     .first()
@@ -477,6 +498,7 @@ fn lan(lan: LanSnapshot) -> Lan {
                 bytes: source.bytes,
             })
             .collect(),
+        in_clear: Vec::new(),
         counters: lan
             .counters
             .into_iter()
@@ -499,6 +521,7 @@ mod tests {
             sources: Vec::new(),
             packets: u64::from(n == 8_000),
             bytes: 0,
+            private: None,
             refused: None,
         };
         let (few, left_out) = fit((0..3).map(group).collect());

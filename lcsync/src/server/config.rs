@@ -7,9 +7,8 @@ use anyhow::Context;
 use librecast::channel::SharePrefix;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::config;
-use librecast_program::keyfile::{SharedKey, load_signing_key};
+use librecast_program::keyfile::{self, SharedKey, load_signing_key};
 use librecast_program::metrics::{self, Listen};
-use librecast_program::service;
 use librecast_program::units::parse_rate;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -17,9 +16,6 @@ use serde::{Deserialize, Deserializer};
 use super::rescan::Watched;
 use crate::name::check_name;
 use crate::sealing::{ShareKey, group_key};
-
-/// Keys that begin so are credentials of the service.
-const CREDENTIAL: &str = "credential:";
 
 /// One share, `[[share]]` in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -90,23 +86,14 @@ pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitErro
     for share in &mut share {
         share.path = folder.join(&share.path);
         for key in [&mut share.keyfile, &mut share.sign].into_iter().flatten() {
-            *key = match key.to_str().and_then(|k| k.strip_prefix(CREDENTIAL)) {
-                Some(name) => credential(name).ok_or_else(|| {
-                    let why = "the service manager has given no such credential (LoadCredential=, LoadCredentialEncrypted=)";
-                    let message = format!("{}: {}: {why}", file.display(), key.display());
-                    ExitError::new(Exit::NotPermitted, message)
-                })?,
-                None => folder.join(&key),
+            *key = match keyfile::is_credential(key) {
+                true => keyfile::named(key)
+                    .map_err(|e| ExitError::new(e.exit, format!("{}: {e}", file.display())))?,
+                false => folder.join(&key),
             };
         }
     }
     Ok((share, metrics.listen))
-}
-
-/// A key that the service manager holds for this process.
-fn credential(name: &str) -> Option<PathBuf> {
-    let plain = !name.is_empty() && !name.contains('/');
-    plain.then(|| service::credential(name)).flatten()
 }
 
 /// Each share with its name, prefix and keys.

@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, ExitError};
+use crate::service;
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::private_file;
 
 /// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
 const SHARED_PREFIX: &str = "lck1";
+/// Names of key files that begin so are credentials of the service.
+const CREDENTIAL: &str = "credential:";
 /// No key file is longer.
 const MAX_TEXT: u64 = 256;
 
@@ -89,6 +92,29 @@ pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
         })?;
     let content = std::str::from_utf8(&content).map_err(|_| no_key())?;
     content.trim().parse().map_err(|_| no_key())
+}
+
+/// Whether a key file of a configuration is one that the service manager holds: `credential:NAME`.
+#[must_use]
+pub fn is_credential(file: &Path) -> bool {
+    file.to_str().is_some_and(|f| f.starts_with(CREDENTIAL))
+}
+
+/// Where a key file of a configuration lies: the file itself, or that of `credential:NAME`.
+///
+/// # Errors
+///
+/// [`Exit::NotPermitted`] if the service manager has given no such credential.
+pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
+    let Some(name) = file.to_str().and_then(|f| f.strip_prefix(CREDENTIAL)) else {
+        return Ok(file.to_owned());
+    };
+    let plain = !name.is_empty() && !name.contains('/');
+    let found = plain.then(|| service::credential(name)).flatten();
+    found.ok_or_else(|| {
+        let why = "the service manager has given no such credential (LoadCredential=, LoadCredentialEncrypted=)";
+        ExitError::new(Exit::NotPermitted, format!("{}: {why}", file.display()))
+    })
 }
 
 /// A symmetric key that a group of hosts shares; wiped from memory when dropped, never shown.

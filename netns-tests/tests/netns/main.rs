@@ -41,6 +41,7 @@ mod ordinary_programs;
 mod packets;
 mod paths;
 mod ports;
+mod private;
 mod reach;
 mod recipes;
 mod relay;

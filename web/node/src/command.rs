@@ -42,6 +42,13 @@ pub enum Command {
         /// Without headers.
         data: Vec<u8>,
     },
+    /// A sealed packet of a group that the page has joined: a page has no keys.
+    Sealed {
+        /// Who sent it.
+        source: Ipv6Addr,
+        /// To which group.
+        group: Ipv6Addr,
+    },
     /// What the page needs to go on as this member after a reload has changed.
     Keep,
 }
@@ -80,6 +87,7 @@ impl Command {
             }
             Self::Keep => (12, 0, Vec::new()),
             Self::ServerText(server, word) => (13, server, word.into_bytes()),
+            Self::Sealed { source, group } => (14, 0, [source.octets(), group.octets()].concat()),
         }
     }
 }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use lcroute_engine::Limits;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::view::{Network, View};
-use lcroute_node::{Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses};
+use lcroute_node::{
+    Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
+};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
@@ -128,6 +130,7 @@ impl PageMember {
             uses: Uses::default(),
             clock: WallClock::new(move || read.load(Ordering::Relaxed)),
             epoch: now,
+            aead: None,
             seed: random.array(),
             limits: Limits::default(),
             overlay_limits: lcroute_overlay::Limits::default(),
@@ -468,9 +471,13 @@ impl PageMember {
 
     fn deliver(&mut self, packet: &[u8], now: Instant) {
         let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
-        let (Some(source), Some(group), Some(datagram)) =
-            (address(8), address(24), Datagram::of_packet(packet))
-        else {
+        let (Some(source), Some(group)) = (address(8), address(24)) else {
+            return;
+        };
+        if is_sealed(packet) && self.programs.has_joined(group) {
+            self.commands.push_back(Command::Sealed { source, group });
+        }
+        let Some(datagram) = Datagram::of_packet(packet) else {
             return;
         };
         if group == report_group() {

@@ -14,7 +14,7 @@ const PATIENCE = 2500;
 const decoder = new TextDecoder();
 
 export class Member {
-    /** `start`: as web/node takes it; `hear.datagram`, `hear.keep`: what the page wants to know. */
+    /** `start`: as web/node takes it; `hear.datagram`, `hear.sealed`, `hear.keep`: what the page wants to know. */
     static async begin(start, hear) {
         const member = new Member(await Module.load(), hear);
         member.open(start);
@@ -265,6 +265,11 @@ export class Member {
     }
 
     // --- the page ---
+
+    sealed(_, bytes) {
+        const view = new DataView(bytes.buffer, bytes.byteOffset);
+        this.hear.sealed({ source: address(view, 0), group: address(view, 16) });
+    }
 
     datagram(_, bytes) {
         const view = new DataView(bytes.buffer, bytes.byteOffset);

@@ -4,7 +4,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** What the module asks for, by number. */
-export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText"];
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed"];
 
 const now = () => performance.now();
 

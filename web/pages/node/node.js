@@ -72,7 +72,7 @@ async function begin({ token, visit, name }) {
     problem(null);
     const start = { token, visit, name, key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: $("report").checked };
     try {
-        view.member = await Member.begin(start, { datagram: hear, keep: keepVisit, change: drawSoon });
+        view.member = await Member.begin(start, { datagram: hear, sealed: hearSealed, keep: keepVisit, change: drawSoon });
     } catch (error) {
         forgetVisit();
         problem(error.message);
@@ -139,6 +139,10 @@ function hear({ source, group, port, data }) {
     const count = view.counts.get(group) ?? view.counts.set(group, { packets: 0 }).get(group);
     count.packets += 1;
     tell({ source, group, port, bytes: data.length, words: readable(data) });
+}
+
+function hearSealed({ source, group }) {
+    tell({ source, group, port: TALK, bytes: 0, words: "sealed: a page has no keys of private groups" });
 }
 
 /** Of what comes faster than it can be read, the last is shown, and how many it were. */

@@ -28,6 +28,8 @@ use crate::lab::{Host, Lab, find_program};
 pub enum Through {
     /// lcroute, as it was built.
     Lcroute,
+    /// lcroute with a private prefix: packets are sealed by the sender and opened by listeners.
+    Private,
     /// The limit: TUN, AES-GCM, UDP, TUN, and nothing else.
     Relay,
     /// fastd with an interface per peer in a bridge that snoops MLD.
@@ -63,7 +65,7 @@ impl Through {
     #[must_use]
     pub fn missing(self) -> Option<&'static str> {
         let needed: &[(&str, &str)] = match self {
-            Through::Lcroute | Through::Relay => &[],
+            Through::Lcroute | Through::Private | Through::Relay => &[],
             Through::Fastd | Through::FastdMultitap => &[("fastd", "fastd")],
             Through::Tinc => &[("tincd", "tinc")],
             Through::Openvpn => &[("openvpn", "openvpn"), ("openssl", "openssl")],
@@ -80,6 +82,7 @@ impl Through {
         let hosts = hosts(lab, plan.listeners)?;
         let system = match self {
             Through::Lcroute => lcroute::start(lab, hosts, &plan.config),
+            Through::Private => lcroute::start_private(lab, hosts, &plan.config),
             Through::Relay => relay::start(hosts),
             Through::Fastd => fastd::start(hosts, fastd::Mode::Tap),
             Through::FastdMultitap => fastd::start(hosts, fastd::Mode::Multitap),

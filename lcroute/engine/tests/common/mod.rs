@@ -103,6 +103,7 @@ pub fn config(n: u16) -> Config {
         announce: Vec::new(),
         watch: Vec::new(),
         unicast: false,
+        private: Vec::new(),
         topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),
         limits: Limits::default(),

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
+use aes_gcm::aead::AeadInPlace;
+use aes_gcm::{Aes128Gcm, KeyInit};
 use bytes::Bytes;
-use lcroute_engine::{Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
+use lcroute_engine::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
 use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind, SourcePrefix};
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
@@ -268,5 +270,36 @@ impl Services for TestServices {
             by_network,
             until,
         })
+    }
+    fn aead(&self, key: &[u8; 16]) -> Option<Box<dyn Aead>> {
+        Some(Box::new(TestAead(*key)))
+    }
+}
+
+/// By the crate `aes-gcm`: programs use another.
+#[derive(Debug)]
+struct TestAead([u8; 16]);
+
+impl Aead for TestAead {
+    fn seal(&self, nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<[u8; 16]> {
+        let cipher = Aes128Gcm::new(&self.0.into());
+        let tag = cipher.encrypt_in_place_detached(&nonce.into(), associated, text);
+        tag.ok().map(Into::into)
+    }
+
+    fn open(
+        &self,
+        nonce: [u8; 12],
+        associated: &[u8],
+        sealed: &[u8],
+        tag: &[u8; 16],
+        text: &mut [u8],
+    ) -> bool {
+        text.copy_from_slice(sealed);
+        let cipher = Aes128Gcm::new(&self.0.into());
+        let (nonce, tag) = (&nonce.into(), &(*tag).into());
+        cipher
+            .decrypt_in_place_detached(nonce, associated, text, tag)
+            .is_ok()
     }
 }

@@ -1,0 +1,72 @@
+//! Private prefixes: whether this host has their keys, and where they are in clear.
+
+use super::{Check, Patient};
+use crate::private::{self, Loaded};
+use crate::status::PrivateStatus;
+
+const NAME: &str = "private prefixes";
+
+pub(super) fn check(patient: &Patient) -> Check {
+    let configured = &patient.config.private;
+    if configured.is_empty() {
+        return Check::skipped(
+            NAME,
+            "no [[private]]: members on the path can read and change what is sent",
+        );
+    }
+    let loaded = match private::load(configured) {
+        Ok(loaded) => loaded,
+        Err(e) => return Check::fail(NAME, e.to_string(), "name a key that `lcroute keygen` made"),
+    };
+    let (mut closed, mut remedies) = (Vec::new(), Vec::new());
+    for Loaded { prefix, problem } in &loaded {
+        let shown = prefix.prefix.to_string();
+        let running = patient.daemon.as_ref().map(|d| &d.status.private);
+        let running = running.map(|all| all.iter().find(|p| p.prefix == shown));
+        match (running, problem) {
+            (Some(Some(PrivateStatus { has_key: true, .. })), _) => {}
+            (Some(Some(_)), Some(problem)) | (None, Some(problem)) => {
+                closed.push(format!("{shown}: {problem}"));
+                remedies.push(
+                    "copy the key of the group's members there, mode 600, and `lcroute reload`",
+                );
+            }
+            (Some(Some(_)), None) => {
+                closed.push(format!("{shown}: the daemon has no key"));
+                remedies.push(
+                    "the daemon's user must be able to read the key file; then `lcroute reload`",
+                );
+            }
+            (Some(None), _) => {
+                closed.push(format!(
+                    "{shown}: the daemon does not know that it is private"
+                ));
+                remedies.push("`lcroute reload` takes the configuration over");
+            }
+            (None, None) => {}
+        }
+    }
+    if !closed.is_empty() {
+        remedies.dedup();
+        let detail = format!("nothing of it leaves or enters: {}", closed.join("; "));
+        return Check::fail(NAME, detail, remedies.join("\n"));
+    }
+    let clear: Vec<_> = loaded.iter().filter(|l| l.prefix.lans).collect();
+    let lans: Vec<_> = patient
+        .config
+        .lan
+        .iter()
+        .map(|lan| lan.interface.as_str())
+        .collect();
+    let names: Vec<_> = loaded.iter().map(|l| l.prefix.prefix.to_string()).collect();
+    if !clear.is_empty() && !lans.is_empty() {
+        let prefixes: Vec<_> = clear.iter().map(|l| l.prefix.prefix.to_string()).collect();
+        let detail = format!("{}: in clear on {}", prefixes.join(" "), lans.join(" "));
+        return Check::warn(
+            NAME,
+            detail,
+            "leave out `lans = true` where hosts of LANs need none of it",
+        );
+    }
+    Check::ok(NAME, format!("{}: sealed", names.join(" ")))
+}

@@ -1,0 +1,240 @@
+//! Private prefixes: what a member on the path, which has no key, sees, and what happens as keys come, change and go.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, eventually};
+use serde_json::Value;
+
+use crate::world;
+
+const GROUP: &str = "ff1e:7::42";
+const PLAIN: &str = "ff1e::42";
+
+/// Writes a key file as `lcroute keygen` does; of several hosts the first makes it.
+fn share_key(name: &str, hosts: &[&Host]) -> Result<()> {
+    let [first, others @ ..] = hosts else {
+        return Ok(());
+    };
+    first.run("lcroute", &["keygen", name])?.success()?;
+    let key = fs::read(first.path(name))?;
+    for host in others {
+        let file = host.write(name, &key)?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// `private`: more keys of `[[private]]`.
+fn make_private(host: &Host, private: &str) -> Result<()> {
+    let folder = host.path("");
+    let private = private.replace("KEYS", &folder.display().to_string());
+    host.configure(&format!("[[private]]\nprefix = \"ff1e:7::/32\"\n{private}"))
+}
+
+fn reload(member: &Member) -> Result<()> {
+    member.host.run("lcroute", &["reload"])?.success().map(drop)
+}
+
+/// Alpha and beta have the key, the router between has not.
+///
+/// ```text
+///   alpha ── router ── beta
+/// ```
+fn line(lab: &Lab) -> Result<Network> {
+    let hosts = lab.hosts_in_a_row(&["alpha", "router", "beta"])?;
+    share_key("team.key", &[&hosts[0], &hosts[2]])?;
+    for host in [&hosts[0], &hosts[2]] {
+        make_private(host, "keyfile = \"KEYSteam.key\"\n")?;
+    }
+    let mut network = lab.network(hosts)?;
+    network.start_routed()?;
+    Ok(network)
+}
+
+/// Whether the memory of a process holds these bytes: what a core dump of it would show.
+fn remembers(pid: u32, bytes: &[u8]) -> Result<bool> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem"))?;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (from, to) = line
+            .split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'))
+            .context("maps")?;
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16));
+        let (from, to) = (from?, to?);
+        let mut read = Vec::new();
+        memory.seek(SeekFrom::Start(from))?;
+        // a part may have gone since
+        let _ = (&mut memory).take(to - from).read_to_end(&mut read);
+        if read.windows(bytes.len()).any(|w| w == bytes) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Sends words to a group until a listener has them.
+fn say_until_heard(from: &Host, to: &Host, group: &str, words: &str) -> Result<()> {
+    let listener = to.spawn("lcroute", &["listen", group])?;
+    eventually("words are heard", || {
+        from.run("lcroute", &["say", group, words])?.success()?;
+        ensure!(listener.stdout().contains(words), "not yet");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_member_on_the_path_carries_what_it_cannot_read() {
+    world("private-path", |lab| {
+        let mut network = line(lab)?;
+        let pid = network.members[1].daemon()?.pid();
+        let [alpha, router, beta] = network.nodes()?;
+        // the router listens with all its might
+        let receiver = router.host.receive(GROUP, &[])?;
+        let args = [
+            "-l",
+            "-n",
+            "-i",
+            "lc0",
+            "-v",
+            "-A",
+            "ip6 multicast and not icmp6",
+        ];
+        let dump = router.host.spawn("tcpdump", &args)?;
+        eventually("tcpdump listens", || {
+            ensure!(dump.stderr().contains("listening on"), "{}", dump.stderr());
+            Ok(())
+        })?;
+        let (secret, open) = ("meet at the old mill", "anybody may read this");
+        say_until_heard(&alpha.host, &beta.host, GROUP, secret)?;
+        eventually("the router sees sealed packets", || {
+            ensure!(
+                dump.stdout().contains("unknown (253)") || dump.stdout().contains("Unknown (253)"),
+                "{}",
+                dump.stdout()
+            );
+            Ok(())
+        })?;
+        ensure!(!dump.stdout().contains("old mill"), "{}", dump.stdout());
+        ensure!(receiver.packets()? == 0, "{}", receiver.state()?);
+        ensure!(
+            !remembers(pid, secret.as_bytes())?,
+            "the router's memory has the words"
+        );
+        // the same search finds what is not private
+        eventually("the router's memory has what is not private", || {
+            say_until_heard(&alpha.host, &beta.host, PLAIN, open)?;
+            ensure!(remembers(pid, open.as_bytes())?, "not found");
+            Ok(())
+        })?;
+        let state = |member: &Member| -> Result<Value> {
+            let groups = member.groups()?;
+            let group = groups.iter().find(|g| g["group"] == GROUP);
+            Ok(group.map(|g| g["private"].clone()).unwrap_or_default())
+        };
+        let _listener = beta.host.receive(GROUP, &[])?;
+        eventually("the group is sealed for who has its key", || {
+            ensure!(state(beta)? == "sealed", "{}", state(beta)?);
+            ensure!(state(router)?.is_null(), "{}", state(router)?);
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn plain_packets_of_a_private_prefix_are_refused() {
+    world("private-plain", |lab| {
+        let network = line(lab)?;
+        let [_, router, beta] = network.nodes()?;
+        let receiver = beta.host.receive(GROUP, &[])?;
+        router.wait_wanted(GROUP, beta)?;
+        router.host.send(GROUP, 50, &["--rate", "50"])?;
+        eventually("all 50 were refused", || {
+            let refused = beta.counter("drops/not_sealed")?;
+            ensure!(refused == 50, "{refused}");
+            Ok(())
+        })?;
+        ensure!(receiver.packets()? == 0, "{}", receiver.state()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn without_its_key_nothing_of_a_prefix_leaves_or_enters() {
+    world("private-closed", |lab| {
+        let network = line(lab)?;
+        let [alpha, router, beta] = network.nodes()?;
+        let receiver = beta.host.receive(GROUP, &[])?;
+        let at_router = router.host.receive(GROUP, &[])?;
+        alpha.wait_wanted(GROUP, router)?;
+        alpha.host.send(GROUP, 20, &["--rate", "50"])?;
+        receiver.expect(20)?;
+
+        fs::remove_file(beta.host.path("team.key"))?;
+        reload(beta)?;
+        alpha.host.send(GROUP, 20, &["--rate", "50"])?;
+        eventually("beta opens nothing", || {
+            let closed = beta.counter("drops/no_group_key")?;
+            ensure!(closed == 20, "{closed}");
+            Ok(())
+        })?;
+        ensure!(receiver.packets()? == 20, "{}", receiver.state()?);
+        let doctor = beta.host.ask("lcroute", &["doctor", "--json"])?;
+        let checks: Value = serde_json::from_str(&doctor.stdout)?;
+        let all = checks["checks"].as_array().context("checks")?;
+        let check = all.iter().find(|c| c["name"] == "private prefixes");
+        let check = check.context("private prefixes")?;
+        ensure!(check["state"] == "fail", "{check}");
+        ensure!(check["detail"].to_string().contains("team.key"), "{check}");
+
+        fs::remove_file(alpha.host.path("team.key"))?;
+        reload(alpha)?;
+        let sent = alpha.counter("link_tx_packets")?;
+        alpha.host.send(GROUP, 20, &["--rate", "50"])?;
+        eventually("alpha sends nothing", || {
+            let closed = alpha.counter("drops/no_group_key")?;
+            ensure!(closed == 20, "{closed}");
+            Ok(())
+        })?;
+        ensure!(alpha.counter("link_tx_packets")? == sent, "something left");
+        ensure!(at_router.packets()? == 0, "{}", at_router.state()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_key_changes_without_loss() {
+    world("private-rotation", |lab| {
+        let hosts = lab.closed_hosts(&["alpha", "beta"])?;
+        share_key("one.key", &[&hosts[0], &hosts[1]])?;
+        share_key("two.key", &[&hosts[0], &hosts[1]])?;
+        for host in &hosts {
+            make_private(host, "keyfile = \"KEYSone.key\"\n")?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let [alpha, beta] = network.nodes()?;
+        let receiver = beta.host.receive(GROUP, &[])?;
+        alpha.wait_wanted(GROUP, beta)?;
+        let count = 6_000;
+        let args = [GROUP, "--count", "6000", "--rate", "2000", "--size", "200"];
+        let sender = alpha.host.spawn("mc-send", &args)?;
+        receiver.expect_more("the first key seals")?;
+        for keys in [
+            "keyfile = \"KEYSone.key\"\nnext = \"KEYStwo.key\"\n",
+            "keyfile = \"KEYStwo.key\"\nnext = \"KEYSone.key\"\n",
+            "keyfile = \"KEYStwo.key\"\n",
+        ] {
+            for member in [alpha, beta] {
+                make_private(&member.host, keys)?;
+                reload(member)?;
+            }
+            receiver.expect_more("packets go on")?;
+        }
+        sender.output()?.success()?;
+        receiver.expect_exactly(count)
+    });
+}
