@@ -538,7 +538,7 @@ fn node_name(name: Option<String>, config: &Config) -> anyhow::Result<String> {
         return Ok(name);
     }
     let message = format!(
-        "`{name}` cannot be a node's name: up to 63 letters, digits and `-` (not at either end), with dots between; --name NAME"
+        "{name:?} cannot be a node's name: up to 63 letters, digits and `-` (not at either end), with dots between; --name NAME"
     );
     Err(usage(message).into())
 }
