@@ -15,6 +15,7 @@ use librecast_program::keyfile;
 use librecast_program::metrics::Listen;
 use librecast_program::units::{parse_duration, parse_rate};
 
+use crate::attributes::Selection;
 use crate::block::BlockHash;
 use crate::index::{HashCache, Index};
 use crate::listing::is_plain_name;
@@ -184,7 +185,7 @@ struct Sync {
     reason = "they are the flags of a command line"
 )]
 struct Common {
-    /// Archive: modes and times as well; locally -r and -l, -p, -t, -g, -o
+    /// Archive: modes and times as well; locally -r and -l, -p, -t, -g, -o, -D
     #[arg(short, long)]
     archive: bool,
     /// Recurse into folders (a share comes whole anyway)
@@ -289,6 +290,24 @@ struct Local {
     /// Write into files that are there, only what is different
     #[arg(long)]
     inplace: bool,
+    /// Names of one file in SRC are names of one file in DEST
+    #[arg(short = 'H', long)]
+    hard_links: bool,
+    /// Keep ACLs, and modes
+    #[arg(short = 'A', long)]
+    acls: bool,
+    /// Keep extended attributes: who is not root, those of users
+    #[arg(short = 'X', long)]
+    xattrs: bool,
+    /// --devices --specials (-a has it)
+    #[arg(short = 'D')]
+    devices_and_specials: bool,
+    /// Copy devices: as root only
+    #[arg(long)]
+    devices: bool,
+    /// Copy FIFOs and sockets
+    #[arg(long)]
+    specials: bool,
     /// Keep what was copied of a file when interrupted, and go on from it
     #[arg(long)]
     partial: bool,
@@ -526,13 +545,7 @@ fn instead_of(argument: &str) -> Option<&'static str> {
             "progress is shown on a terminal; leave it out, or use --partial or --json"
         }
         "--filter" | "-f" => "use --exclude and --include",
-        "-D" | "--devices" | "--specials" => {
-            "devices, sockets and pipes are never copied; leave it out"
-        }
         "-L" | "--copy-links" => "links are copied as links, with -l; leave it out",
-        "-H" | "--hard-links" | "-A" | "--acls" | "-X" | "--xattrs" => {
-            "hard links, ACLs and extended attributes are not kept; leave it out"
-        }
         "-e" | "--rsh" => "nothing connects to a host; serve with `lcsync share`, fetch lc:NAME",
         "-W" | "--whole-file" | "--no-whole-file" | "--append" | "--append-verify" => {
             "files are compared where that is less work than copying; leave it out"
@@ -699,11 +712,19 @@ fn sync(sync: Sync) -> anyhow::Result<Exit> {
         recursive: common.recursive || archive,
         keep: Keep {
             links: local.links || archive,
-            modes: local.perms || archive,
+            modes: local.perms || archive || local.acls,
             times: local.times || archive,
             owner: local.owner || archive,
             group: local.group || archive,
+            attributes: Selection {
+                acls: local.acls,
+                others: local.xattrs,
+                is_root: false,
+            },
         },
+        hard_links: local.hard_links,
+        devices: local.devices || local.devices_and_specials || archive,
+        specials: local.specials || local.devices_and_specials || archive,
         check: match () {
             () if local.checksum => Check::Content,
             () if local.size_only => Check::SizeOnly,

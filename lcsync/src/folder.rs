@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use crate::listing::{Metadata, PARTIAL_PREFIX, parent_of};
+use crate::listing::{Metadata, Node, PARTIAL_PREFIX, parent_of};
 
 /// A folder in a folder.
 pub const FOLDER: OFlag = OFlag::O_DIRECTORY
@@ -103,10 +103,15 @@ impl Folder {
 
     /// Opens the regular file at `path` for reading.
     pub fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
+        Ok(self.open_found(path)?.0)
+    }
+
+    /// The same, with what it is.
+    pub fn open_found(&mut self, path: &[u8]) -> io::Result<(File, FileStat)> {
         let (folder, name) = self.parent(path)?;
         let file = File::from(openat(folder, name, READ, Mode::empty())?);
-        regular(&file)?;
-        Ok(file)
+        let found = regular(&file)?;
+        Ok((file, found))
     }
 
     /// Where the link at `path` leads.
@@ -173,6 +178,23 @@ pub fn metadata_of(stat: &FileStat) -> Metadata {
         mode: (stat.st_mode & 0o7777) as u16,
         mtime: stat.st_mtime,
         nanos: stat.st_mtime_nsec.clamp(0, 999_999_999) as u32,
+    }
+}
+
+/// What kind of a device, FIFO or socket it is, if it is one.
+#[must_use]
+pub fn node_of(stat: &FileStat) -> Option<Node> {
+    let file_type = stat.st_mode & libc::S_IFMT;
+    match file_type {
+        libc::S_IFBLK | libc::S_IFCHR => Some(Node {
+            file_type,
+            device: stat.st_rdev,
+        }),
+        libc::S_IFIFO | libc::S_IFSOCK => Some(Node {
+            file_type,
+            device: 0,
+        }),
+        _ => None,
     }
 }
 

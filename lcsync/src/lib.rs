@@ -14,9 +14,11 @@
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
 //! | `name` | what a share may be called |
 //! | `status` | asking the servers of this host what they do |
+//! | `attributes` | extended attributes, ACLs among them |
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |
 
+mod attributes;
 pub mod block;
 mod catalogue;
 mod cli;

@@ -51,6 +51,17 @@ pub enum Kind {
         /// What it points to, as written in it.
         target: Vec<u8>,
     },
+    /// A device, FIFO or socket: of local copies alone, no share has one.
+    Node(Node),
+}
+
+/// A device, FIFO or socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Its kind: the file type bits of its mode.
+    pub file_type: u32,
+    /// Number of a device, else 0.
+    pub device: u64,
 }
 
 /// One thing in a folder.
@@ -193,6 +204,8 @@ fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
         Kind::File { executable, .. } => u8::from(*executable) << 7,
         Kind::Folder => 1,
         Kind::Link { .. } => 2,
+        // no scan for a share takes one
+        Kind::Node(_) => 0,
     };
     let rest = &entry.path[shared..];
     w.u8(kind)
@@ -206,6 +219,9 @@ fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
         Kind::Folder => {}
         Kind::Link { target } => {
             w.u16(target.len() as u16).put(target);
+        }
+        Kind::Node(_) => {
+            w.u64(0);
         }
     }
 }

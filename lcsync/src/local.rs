@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt;
@@ -68,8 +68,20 @@ fn run(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> anyhow::Result<E
     if options.stats && !options.quiet {
         shared.tally.print();
     }
+    let lacks = std::mem::take(
+        &mut *shared
+            .common
+            .lacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
+    for (what, error) in &lacks {
+        let dest = options.dest.display();
+        eprintln!("lcsync: {dest}: {what} cannot be kept there: {error}");
+    }
     let tally = &shared.tally;
     let problems = [
+        (lacks.len(), "properties of entries could not be kept"),
         (tally.failed, "entries could not be copied"),
         (tally.not_deleted, "entries could not be deleted"),
         (

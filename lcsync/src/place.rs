@@ -19,7 +19,9 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, openat, readlinkat, renameat};
 use nix::libc;
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, mkdirat, umask};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, mkdirat, mknodat, umask,
+};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{
     AccessFlags, Gid, Uid, UnlinkatFlags, faccessat, fchownat, geteuid, linkat, symlinkat, syncfs,
@@ -27,8 +29,8 @@ use nix::unistd::{
 };
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
-use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, regular};
-use crate::listing::{Entry, Kind, Metadata, PARTIAL_PREFIX, is_plain_name};
+use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, node_of, regular};
+use crate::listing::{Entry, Kind, Metadata, Node, PARTIAL_PREFIX, is_plain_name};
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Found {
     /// A symbolic link with this target.
     Link(Vec<u8>),
     /// A device, socket or pipe.
+    Node(Node),
+    /// None of these.
     Other,
 }
 
@@ -161,6 +165,71 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
 }
 
 impl Opened {
+    /// Opens what is at `path` (empty: the folder itself), if there is anything.
+    pub fn at(folder: &mut Folder, path: &[u8], mode_mask: u32) -> io::Result<Option<Self>> {
+        let is_gone = |e| matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP);
+        let (folder, name) = match path {
+            b"" => (folder.fd(), OsStr::new(".")),
+            _ => match folder.parent(path) {
+                Err(e) if is_gone(e) => return Ok(None),
+                parent => parent?,
+            },
+        };
+        match Self::of(folder, name, mode_mask) {
+            Err(e) if is_gone(e) => Ok(None),
+            opened => Ok(Some(opened?)),
+        }
+    }
+
+    fn of(folder: &OwnedFd, name: &OsStr, mode_mask: u32) -> Result<Self, Errno> {
+        // nothing happens to a device or FIFO that is opened like this
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(folder, name, flags, Mode::empty())?;
+        let found = fstat(&fd)?;
+        let readable = match found.st_mode & libc::S_IFMT {
+            libc::S_IFREG | libc::S_IFDIR => openat(folder, name, READ, Mode::empty()).ok(),
+            _ => None,
+        };
+        if let Some(fd) = readable {
+            let now = fstat(&fd)?;
+            if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) {
+                return Ok(Self {
+                    fd,
+                    is_readable: true,
+                    mode_mask,
+                });
+            }
+        }
+        Ok(Self {
+            fd,
+            is_readable: false,
+            mode_mask,
+        })
+    }
+
+    /// An open file of one's own.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self {
+            fd: file.try_clone()?.into(),
+            is_readable: true,
+            mode_mask: 0,
+        })
+    }
+
+    /// The descriptor, or where it does not do, a path that leads to just this entry.
+    pub fn descriptor(&self) -> Result<&OwnedFd, String> {
+        match self.is_readable {
+            true => Ok(&self.fd),
+            false => Err(format!("/proc/self/fd/{}", self.fd.as_raw_fd())),
+        }
+    }
+
+    /// Which entry it is: numbers of the device and on it.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = fstat(&self.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     /// All that is known of it, as it is now.
     pub fn standing(&self) -> io::Result<Standing> {
         let stat = fstat(&self.fd)?;
@@ -245,13 +314,44 @@ impl Opened {
     }
 }
 
+/// What is whole as soon as it is made.
+#[derive(Debug, Clone, Copy)]
+pub enum Small<'a> {
+    /// A symbolic link with this target.
+    Link(&'a [u8]),
+    /// A device, FIFO or socket.
+    Node(Node),
+}
+
+impl Small<'_> {
+    fn make(self, folder: &OwnedFd, name: &OsStr, mode_mask: u32) -> io::Result<Opened> {
+        let file_type = match self {
+            Self::Link(target) => {
+                symlinkat(OsStr::from_bytes(target), folder, name)?;
+                libc::S_IFLNK
+            }
+            Self::Node(node) => {
+                let kind = SFlag::from_bits_truncate(node.file_type);
+                let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+                mknodat(folder, name, kind, mode, node.device)?;
+                node.file_type
+            }
+        };
+        let made = Opened::of(folder, name, mode_mask)?;
+        if fstat(&made.fd)?.st_mode & libc::S_IFMT != file_type {
+            return Err(io::Error::other("something has come into its place"));
+        }
+        Ok(made)
+    }
+}
+
 impl Standing {
     fn of(stat: &FileStat, read_link: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Self> {
         let found = match stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => Found::File(u64::try_from(stat.st_size).unwrap_or(0)),
             libc::S_IFDIR => Found::Folder,
             libc::S_IFLNK => Found::Link(read_link()?),
-            _ => Found::Other,
+            _ => node_of(stat).map_or(Found::Other, Found::Node),
         };
         Ok(Self {
             found,
@@ -545,7 +645,9 @@ impl Place {
         } else {
             unlinkat(folder, name, UnlinkatFlags::RemoveDir).map_err(io::Error::from)
         };
-        self.folder.forget();
+        if folder_there {
+            self.folder.forget();
+        }
         match result {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -566,60 +668,61 @@ impl Place {
 
     /// Makes a symbolic link, in place of any file or link of that name.
     pub fn make_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
-        let link = self.stage_link(path, target)?;
-        self.install_link(path, &link)
+        self.make_small(path, Small::Link(target), true, |_| Ok(()))
     }
 
-    /// Makes a symbolic link where nothing is.
-    pub fn new_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<Opened> {
-        let (folder, name) = self.folder.parent(path)?;
-        symlinkat(OsStr::from_bytes(target), folder, name)?;
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(folder, name, flags, Mode::empty())?;
-        if fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFLNK {
-            return Err(io::Error::other("something has come into its place"));
-        }
-        Ok(Opened {
-            fd,
-            is_readable: false,
-            mode_mask: self.mode_mask,
-        })
-    }
-
-    /// Makes a symbolic link where partial files are.
-    pub fn stage_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<Opened> {
-        let temporary = Self::staged_name(path);
-        let temporary = OsStr::from_bytes(&temporary);
-        let staging = self.staging()?;
-        match unlinkat(staging, temporary, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
-        symlinkat(OsStr::from_bytes(target), staging, temporary)?;
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(Opened {
-            fd: openat(staging, temporary, flags, Mode::empty())?,
-            is_readable: false,
-            mode_mask: self.mode_mask,
-        })
-    }
-
-    /// Renames the link of `path`, as [`Place::stage_link`] made it, into place.
-    pub fn install_link(&mut self, path: &[u8], link: &Opened) -> io::Result<()> {
-        let staged = Self::staged_name(path);
-        let partial = self.partial.as_ref();
-        let staging = &partial.ok_or_else(no_partial_folder)?.folder;
-        let (folder, name) = self.folder.parent(path)?;
-        match renameat(staging, OsStr::from_bytes(&staged), folder, name) {
-            Err(Errno::EXDEV) => {
-                // nothing of a link can be half-written
-                let target = readlinkat(&link.fd, "")?;
-                let _ = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
-                symlinkat(target.as_os_str(), folder, name)?;
-                Ok(())
+    /// Makes a link or node, in place of whatever is there but folders if it `replaces` that. `finish` gets it open, to set
+    /// what there is to be set.
+    pub fn make_small<E: From<io::Error>>(
+        &mut self,
+        path: &[u8],
+        small: Small<'_>,
+        replaces: bool,
+        finish: impl Fn(&Opened) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mask = self.mode_mask;
+        if replaces {
+            let temporary = Self::staged_name(path);
+            let temporary = OsStr::from_bytes(&temporary);
+            let partial = self.partial.as_ref();
+            let staging = &partial.ok_or_else(no_partial_folder)?.folder;
+            match unlinkat(staging, temporary, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(io::Error::from(e).into()),
             }
-            other => other.map_err(io::Error::from),
+            finish(&small.make(staging, temporary, mask)?)?;
+            let (folder, name) = self.folder.parent(path).map_err(io::Error::from)?;
+            match renameat(staging, temporary, folder, name) {
+                // nothing of it can be half-written
+                Err(Errno::EXDEV) => drop(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)),
+                renamed => return Ok(renamed.map_err(io::Error::from)?),
+            }
         }
+        let (folder, name) = self.folder.parent(path).map_err(io::Error::from)?;
+        finish(&small.make(folder, name, mask)?)
+    }
+
+    /// Gives what is at `from` the name `path` as well, in place of any file or link there if it `replaces` one.
+    pub fn make_hard_link(&mut self, from: &[u8], path: &[u8], replaces: bool) -> io::Result<()> {
+        let none = AtFlags::empty();
+        let mut old = self.folder.another()?;
+        let (old, old_name) = old.parent(from)?;
+        let (folder, name) = self.folder.parent(path)?;
+        if !replaces {
+            return Ok(linkat(old, old_name, folder, name, none)?);
+        }
+        let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
+        let _naming = drafts.naming.read();
+        let partial = self.partial.as_ref();
+        partial.ok_or_else(no_partial_folder)?.mark(&drafts.run)?;
+        let hidden = drafts.next_name();
+        let hidden = OsStr::from_bytes(&hidden);
+        linkat(old, old_name, folder, hidden, none)?;
+        let renamed = renameat(folder, hidden, folder, name);
+        if renamed.is_err() {
+            let _ = unlinkat(folder, hidden, UnlinkatFlags::NoRemoveDir);
+        }
+        Ok(renamed?)
     }
 
     /// Opens the partial file of `path`, if there is one.
@@ -679,41 +782,7 @@ impl Place {
     /// Opens what is at `path` (empty: the folder itself), whatever it is, to look at it and to set its metadata.
     /// `None` as of [`Place::look`].
     pub fn open_entry(&mut self, path: &[u8]) -> io::Result<Option<Opened>> {
-        let mode_mask = self.mode_mask;
-        let is_gone = |e| matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP);
-        let (folder, name) = match path {
-            b"" => (self.folder.fd(), OsStr::new(".")),
-            _ => match self.folder.parent(path) {
-                Err(e) if is_gone(e) => return Ok(None),
-                parent => parent?,
-            },
-        };
-        // nothing happens to a device or FIFO that is opened like this
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = match openat(folder, name, flags, Mode::empty()) {
-            Err(e) if is_gone(e) => return Ok(None),
-            opened => opened?,
-        };
-        let found = fstat(&fd)?;
-        let readable = match found.st_mode & libc::S_IFMT {
-            libc::S_IFREG | libc::S_IFDIR => openat(folder, name, READ, Mode::empty()).ok(),
-            _ => None,
-        };
-        if let Some(readable) = readable {
-            let now = fstat(&readable)?;
-            if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino) {
-                return Ok(Some(Opened {
-                    fd: readable,
-                    is_readable: true,
-                    mode_mask,
-                }));
-            }
-        }
-        Ok(Some(Opened {
-            fd,
-            is_readable: false,
-            mode_mask,
-        }))
+        Opened::at(&mut self.folder, path, self.mode_mask)
     }
 
     /// Bytes that can still be written here, if that is known.

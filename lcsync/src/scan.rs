@@ -1,6 +1,6 @@
 //! What is on disk below a path: names, kinds, sizes, times; and its files, as long as they are what was found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::libc;
 use nix::sys::stat::{FileStat, stat};
 
-use crate::folder::{Folder, Owner, metadata_of, open_named, regular};
+use crate::folder::{Folder, Owner, metadata_of, node_of, open_named, regular};
 use crate::listing::{Entry, Kind, MAX_NAME, MAX_PATH, Metadata, shown};
 use crate::mount::Mount;
+use crate::place::Opened;
 use crate::tree::RootKind;
 
 /// Of what is left out, so many of a kind are named.
@@ -96,6 +97,8 @@ pub struct Scan {
     pub mounts: Vec<Mount>,
     /// Folders whose content is left out because it is on another file system.
     pub not_entered: Vec<Vec<u8>>,
+    /// Of entries with several names that are to be found out: device and inode.
+    pub linked: BTreeMap<usize, (u64, u64)>,
 }
 
 /// What of a folder is looked at.
@@ -107,6 +110,12 @@ pub struct Choice<'a> {
     pub one_file_system: bool,
     /// It becomes a listing, which has bounds of its own and no folder of which the content is not known.
     pub for_listing: bool,
+    /// Devices as well.
+    pub devices: bool,
+    /// FIFOs and sockets as well.
+    pub specials: bool,
+    /// Finds out which names are of one file.
+    pub hard_links: bool,
 }
 
 impl Choice<'_> {
@@ -115,6 +124,9 @@ impl Choice<'_> {
         leaves_out: &|_, _| false,
         one_file_system: false,
         for_listing: true,
+        devices: false,
+        specials: false,
+        hard_links: false,
     };
 }
 
@@ -145,13 +157,17 @@ impl Scan {
     }
 
     /// The folder that `path` is in, with the file or link of that name as its only entry: a link is not followed.
-    pub fn of_entry(path: &Path) -> io::Result<Self> {
+    pub fn of_entry(path: &Path, choice: &Choice<'_>) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let choice = &Choice {
+            leaves_out: &|_, _| false,
+            ..*choice
+        };
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         let root = parent.unwrap_or(Path::new("."));
         let mut folder = Folder::open(root)?;
         let mut scan = Self::empty(root, &folder.stat(b"")?);
-        scan.take(&mut folder, name.as_bytes().to_vec(), (&Choice::ALL, 0))?;
+        scan.take(&mut folder, name.as_bytes().to_vec(), (choice, 0))?;
         Ok(scan)
     }
 
@@ -168,6 +184,7 @@ impl Scan {
             too_long: Vec::new(),
             mounts: Vec::new(),
             not_entered: Vec::new(),
+            linked: BTreeMap::new(),
         }
     }
 
@@ -327,11 +344,26 @@ impl Scan {
                 let target = folder.read_link(&path)?;
                 (Kind::Link { target }, Vec::new())
             }
-            _ => {
-                self.special.push(path);
-                return Ok(Vec::new());
+            file_type => {
+                let node = node_of(&found);
+                let is_device = matches!(file_type, libc::S_IFBLK | libc::S_IFCHR);
+                let takes = match is_device {
+                    true => choice.devices,
+                    false => choice.specials,
+                };
+                match node.filter(|_| takes) {
+                    Some(node) => (Kind::Node(node), Vec::new()),
+                    None => {
+                        self.special.push(path);
+                        return Ok(Vec::new());
+                    }
+                }
             }
         };
+        if choice.hard_links && found.st_nlink > 1 && kind != Kind::Folder {
+            let identity = (found.st_dev, found.st_ino);
+            self.linked.insert(self.entries.len(), identity);
+        }
         self.push(path, kind, &found);
         Ok(below)
     }
@@ -390,6 +422,12 @@ impl Files {
         Ok(file)
     }
 
+    /// Opens entry number `n`, whatever it is, or the folder itself, to look at its attributes.
+    pub fn open_entry(&mut self, scan: &Scan, n: Option<usize>) -> io::Result<Option<Opened>> {
+        let path = n.map_or(&b""[..], |n| &scan.entries[n].path);
+        Opened::at(self.folder(scan)?, path, 0)
+    }
+
     /// Opens file number `n`; a file that has changed since it was found is taken as it is now.
     pub fn open_now(&mut self, scan: &Scan, n: usize) -> io::Result<Version> {
         let (file, found) = self.open_found(scan, n)?;
@@ -408,11 +446,10 @@ impl Files {
 
     fn open_found(&mut self, scan: &Scan, n: usize) -> io::Result<(File, FileStat)> {
         let path = &scan.entries[n].path;
-        let file = if path.is_empty() {
-            open_named(&scan.root)?
-        } else {
-            self.folder(scan)?.open_file(path)?
-        };
+        if !path.is_empty() {
+            return self.folder(scan)?.open_found(path);
+        }
+        let file = open_named(&scan.root)?;
         let found = regular(&file)?;
         Ok((file, found))
     }

@@ -463,9 +463,6 @@ impl Case {
                 finish(&at(name), Some(0o755), 2_000, owner);
             }
         }
-        let mut help = Command::new(programs.join("lcsync"));
-        let help = help.arg("--help").output().unwrap().stdout;
-        let has_devices = String::from_utf8_lossy(&help).contains("--devices");
         let mut out = String::new();
         // the second time there is nothing left to do
         for _ in 0..2 {
@@ -478,7 +475,6 @@ impl Case {
                 command
                     .current_dir(folder.path())
                     .args(&self.args)
-                    .args((target == "theirs" && !has_devices).then_some("--no-D"))
                     .arg(target);
                 command.stdin(Stdio::null());
                 if let Some(owner) = owner {

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -85,6 +85,12 @@ impl World {
             .iter()
             .any(|o| o.starts_with('-') && !o.starts_with("--") && o.contains(['a', 't']));
         let [ours, theirs] = ["ours", "theirs"].map(|target| {
+            if options.iter().any(|o| o.contains('H')) {
+                let mut groups: BTreeMap<u64, BTreeSet<PathBuf>> = BTreeMap::new();
+                group_names(&self.at(target), Path::new(""), &mut groups);
+                let groups: BTreeSet<_> = groups.into_values().collect();
+                return vec![format!("{groups:#?}")];
+            }
             let root = self.at(target).metadata().unwrap();
             let mut list = vec![format!("{:o} {} {}", root.mode(), root.uid(), root.gid())];
             list_tree(&self.at(target), Path::new(""), with_times, &mut list);
@@ -127,6 +133,13 @@ fn list_tree(root: &Path, below: &Path, with_times: bool, list: &mut Vec<String>
             _ => String::new(),
         };
         let time = if with_times { meta.mtime() } else { 0 };
+        let mut content = content;
+        if meta.file_type().is_block_device() || meta.file_type().is_char_device() {
+            content = format!("{}", meta.rdev());
+        }
+        if meta.is_file() || meta.is_dir() {
+            content += &attributes(&root.join(&path));
+        }
         let (mode, user, group) = (meta.mode(), meta.uid(), meta.gid());
         list.push(format!(
             "{} {mode:o} {user} {group} {time} {content}",
@@ -136,6 +149,34 @@ fn list_tree(root: &Path, below: &Path, with_times: bool, list: &mut Vec<String>
             list_tree(root, &path, with_times, list);
         }
     }
+}
+
+/// Which paths are names of one file.
+fn group_names(root: &Path, below: &Path, groups: &mut BTreeMap<u64, BTreeSet<PathBuf>>) {
+    for entry in fs::read_dir(root.join(below)).unwrap() {
+        let path = below.join(entry.unwrap().file_name());
+        let meta = root.join(&path).symlink_metadata().unwrap();
+        groups.entry(meta.ino()).or_default().insert(path.clone());
+        if meta.is_dir() {
+            group_names(root, &path, groups);
+        }
+    }
+}
+
+/// Extended attributes and ACLs.
+fn attributes(path: &Path) -> String {
+    let mut names = vec![0; 4_096];
+    let listed = rustix::fs::listxattr(path, &mut names[..]).unwrap_or(0);
+    let names = names[..listed]
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty());
+    let mut all = BTreeMap::new();
+    for name in names {
+        let mut value = vec![0; 4_096];
+        let length = rustix::fs::getxattr(path, name, &mut value[..]).unwrap();
+        all.insert(String::from_utf8_lossy(name), value[..length].to_vec());
+    }
+    format!("{all:?}")
 }
 
 fn set_time(path: &Path, seconds: u64) {
@@ -349,6 +390,231 @@ fn owners_and_groups_are_kept_by_root() {
     for options in ["-a", "-rtpog", "-rto", "-rtg"] {
         world.compare(&[options]);
     }
+}
+
+/// An ACL as the kernel has it: user 1234 may do `bits`, the mask is 7.
+fn acl(bits: u16) -> Vec<u8> {
+    let any = u32::MAX;
+    let entries = [
+        (1, 6, any),
+        (2, bits, 1_234),
+        (4, 4, any),
+        (16, 7, any),
+        (32, 4, any),
+    ];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in entries {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(bits));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    bytes
+}
+
+#[test]
+fn attributes_and_acls_become_those_of_src() {
+    let world = sample();
+    let set = |path: &str, name: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(world.at(path), name, value, flags).unwrap();
+    };
+    for (path, value) in [
+        ("new", "1"),
+        ("same", "1"),
+        ("sub", "1"),
+        ("touched", "1"),
+        ("", "top"),
+    ] {
+        set(&format!("src/{path}"), "user.a", value.as_bytes());
+    }
+    set("old/same", "user.a", b"2");
+    set("old/same", "user.gone", b"2");
+    set("old/sub", "user.b", b"2");
+    set("src/new-folder", "user.empty", b"");
+    set("src/new", "user.long", &[7; 1_000]);
+    let acls = "system.posix_acl_access";
+    set("src/new", acls, &acl(7));
+    set("src/same", acls, &acl(6));
+    set("old/same", acls, &acl(1));
+    set("old/longer", acls, &acl(1));
+    set("src/new-folder", "system.posix_acl_default", &acl(5));
+    set("old/sub", "system.posix_acl_default", &acl(5));
+    set_mode(&world.at("src/touched"), 0o444);
+    set_mode(&world.at("old/touched"), 0o444);
+    for options in ["-aX", "-aA", "-aAX", "-rX", "-rA", "-acAX"] {
+        world.compare(&[options]);
+    }
+    world.compare(&["-aAX", "--inplace"]);
+    world.compare(&["-aAX", "--partial"]);
+    assert_eq!(world.lcsync(&["-aAXi", "src/", "ours"]), "");
+}
+
+#[test]
+fn devices_fifos_and_sockets_are_copied_as_rsync_does() {
+    let world = sample();
+    let mode = nix::sys::stat::Mode::from_bits_truncate;
+    for (path, bits) in [
+        ("src/fifo", 0o640),
+        ("src/sub/fifo", 0o600),
+        ("old/sub/fifo", 0o644),
+    ] {
+        nix::unistd::mkfifo(&world.at(path), mode(bits)).unwrap();
+    }
+    // kinds that come in the place of others
+    nix::unistd::mkfifo(&world.at("old/new"), mode(0o600)).unwrap();
+    nix::unistd::mkfifo(&world.at("src/gone"), mode(0o600)).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(world.at("src/socket")).unwrap());
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
+        use nix::sys::stat::{SFlag, makedev, mknod};
+        for (path, kind, minor) in [
+            ("src/null", SFlag::S_IFCHR, 3),
+            ("old/null", SFlag::S_IFCHR, 5),
+            ("src/disk", SFlag::S_IFBLK, 3),
+        ] {
+            mknod(&world.at(path), kind, mode(0o660), makedev(1, minor)).unwrap();
+        }
+        chown(world.at("src/disk"), Some(1_234), Some(5_678)).unwrap();
+    } else {
+        eprintln!("left out: only root makes devices");
+    }
+    for options in [
+        &["-a"][..],
+        &["-r", "--specials"],
+        &["-rD"],
+        &["-rt", "--devices"],
+        &["-a", "--delete"],
+    ] {
+        for target in ["ours", "theirs"] {
+            let _ = fs::remove_dir_all(world.at(target));
+            assert!(world.run("cp", &["-a", "old", target]).status.success());
+        }
+        world.lcsync(&[options, &["src/", "ours"]].concat());
+        world.rsync(&[options, &["src/", "theirs"]].concat());
+        world.compare_trees(options);
+    }
+    assert_eq!(world.lcsync(&["-ai", "src/", "ours"]), "");
+    let fresh = [
+        world.lcsync(&["-aDi", "src/", "a"]),
+        world.rsync(&["-aDi", "src/", "b"]),
+    ];
+    let [ours, theirs] = fresh.each_ref().map(|said| entries(said));
+    assert_eq!(ours, theirs);
+    world.lcsync(&["-a", "src/fifo", "src/socket", "other/"]);
+    assert!(
+        world
+            .at("other/fifo")
+            .metadata()
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+}
+
+#[test]
+fn names_of_one_file_are_names_of_one_file() {
+    let world = sample();
+    let link = |from: &str, to: &str| fs::hard_link(world.at(from), world.at(to)).unwrap();
+    for name in ["0", "new-folder/b", "sub/deep/c"] {
+        link("src/new", &format!("src/{name}"));
+    }
+    link("src/same", "src/same-too");
+    link("src/longer", "src/a-longer");
+    link("src/sub/deep/f", "src/zz");
+    // names that were there before, of one file and of two
+    world.write("old/0", "x", 1_000);
+    link("old/same", "old/other-name");
+    world.write("old/same-too", "same", 1_000);
+    link("old/longer", "old/a-longer");
+    link("old/hidden", "old/mode-too");
+    fs::create_dir_all(world.at("old/zz/full")).unwrap();
+    nix::unistd::mkfifo(&world.at("src/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    link("src/fifo", "src/sub/fifo");
+    for n in 0..100 {
+        world.write(&format!("src/many/{n}"), n.to_string(), 1_000);
+        link(&format!("src/many/{n}"), &format!("src/new-folder/{n}"));
+    }
+    for options in [
+        &["-aH", "--delete"][..],
+        &["-rH", "--force"],
+        &["-aH", "--inplace"],
+    ] {
+        if options.contains(&"--force") || options.contains(&"--inplace") {
+            let _ = fs::remove_dir_all(world.at("old/zz"));
+        }
+        let options: Vec<_> = options
+            .iter()
+            .copied()
+            .filter(|o| *o != "--force")
+            .collect();
+        for target in ["ours", "theirs"] {
+            let _ = fs::remove_dir_all(world.at(target));
+            assert!(world.run("cp", &["-a", "old", target]).status.success());
+        }
+        for _ in 0..2 {
+            world.lcsync(&[&options[..], &["src/", "ours"]].concat());
+            world.rsync(&[&options[..], &["src/", "theirs"]].concat());
+            world.compare_trees(&options);
+            world.compare_trees(&[if options.contains(&"-rH") { "-r" } else { "-a" }]);
+        }
+        if !options.contains(&"-rH") {
+            let again = world.lcsync(&[&options[..], &["-i", "src/", "ours"]].concat());
+            assert_eq!(again, "");
+        }
+    }
+    // one of them gets another content, one another name
+    fs::remove_file(world.at("src/many/7")).unwrap();
+    world.write("src/many/7", "seven", 2_000);
+    fs::rename(world.at("src/many/8"), world.at("src/many/eight")).unwrap();
+    for (program, target) in [(env!("CARGO_BIN_EXE_lcsync"), "ours"), ("rsync", "theirs")] {
+        said(&world.run(program, &["-aH", "--delete", "src/", target]));
+    }
+    world.compare_trees(&["-aH"]);
+    world.compare_trees(&["-a"]);
+    world.lcsync(&["-a", "src/", "apart"]);
+    assert_eq!(world.at("apart/0").metadata().unwrap().nlink(), 1);
+}
+
+#[test]
+fn what_dest_cannot_keep_is_named_once() {
+    let world = sample();
+    for path in ["src/new", "src/same", "src/sub"] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(world.at(path), "user.a", b"1", flags).unwrap();
+    }
+    let script = format!(
+        "mkdir dest && mount -t ramfs none dest
+         if {0} -aX src/ dest 2>said; then exit 1; fi
+         test $(grep -c 'extended attributes cannot be kept there' said) = 1 && test $(wc -l <said) = 2
+         cmp src/new dest/new",
+        env!("CARGO_BIN_EXE_lcsync")
+    );
+    let user = if nix::unistd::geteuid().is_root() {
+        "-m"
+    } else {
+        "-rm"
+    };
+    said(&world.run("unshare", &[user, "sh", "-ec", &script]));
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("left out: only root makes devices");
+        return;
+    }
+    for n in 1..4 {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        let (mode, number) = (Mode::S_IRUSR, makedev(1, n));
+        mknod(&world.at(&format!("src/{n}")), SFlag::S_IFCHR, mode, number).unwrap();
+    }
+    let output = world.run(
+        "unshare",
+        &["-r", env!("CARGO_BIN_EXE_lcsync"), "-a", "src/", "other"],
+    );
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        complaints.matches("devices cannot be kept there").count(),
+        1
+    );
+    assert_eq!(output.status.code(), Some(1), "{complaints}");
+    assert!(world.at("other/new").exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # lcsync beside uftp and rsync, each ratio within one run. Rows can be named; without names all of them run (15 min).
 #
-#   netns-tests/bench/lcsync.sh [one receivers staggered tbf loss slow second small lc0 memory copies]
+#   netns-tests/bench/lcsync.sh [one receivers staggered tbf loss slow second small lc0 memory copies copies_small]
 #
 # "server bytes" are bytes of symbols that the server has sent, per byte shared; "wire" is what its interface has sent,
 # headers and all, per byte. Files are random, in a tmpfs; `small`, `second` and `memory` are on disk (TMPDIR).
@@ -411,8 +411,56 @@ for page in random.sample(range(1 << 18), (1 << 18) // 100):
 EOF
 }
 insert() { { echo "$1 $(head -c 60 /dev/zero | tr '\0' x)"; cat "$dir/ram/src/f"; } > "$dir/ram/f" && mv "$dir/ram/f" "$dir/ram/src/f"; }
-fresh() { rm -rf "$dir/ram/ours" "$dir/ram/theirs"; }
+fresh() { rm -rf "$dir"/ram/{ours,theirs,cp}; }
 touched() { touch -d "@$((1000000000 + $1))" "$dir/ram/src/f"; }
+# As compare, of many small files: beside rsync and, where it does the same, `cp -a`.
+compare_small() { # TITLE OPTIONS PREPARE [cp]
+    local rows=() begin ours theirs cp ram=$dir/ram n
+    for n in 1 2 3 4 5; do
+        $3 "$n"
+        begin=$(now)
+        # shellcheck disable=SC2086 # options
+        "$programs/lcsync" $2 "$ram/src/" "$ram/ours"
+        ours=$(calc "$(now) - $begin")
+        begin=$(now)
+        # shellcheck disable=SC2086
+        rsync $2 "$ram/src/" "$ram/theirs"
+        theirs=$(calc "$(now) - $begin") cp=0
+        if [ -n "${4:-}" ]; then
+            begin=$(now)
+            cp -a "$ram/src" "$ram/cp"
+            cp=$(calc "$(now) - $begin")
+        fi
+        rows+=("$(calc "$ours / $theirs") $(calc "$cp == 0 ? 0 : $ours / $cp") $ours")
+        diff -r "$ram/src" "$ram/ours"
+    done
+    printf '%s\n' "${rows[@]}" | sort -n | sed -n 3p |
+        while read -r of_rsync of_cp ours; do echo "  $1: $ours s, of rsync's $of_rsync, of cp's $of_cp"; done
+}
+tree() { # FOLDERS: of 100 files each, 0 to 12 kB
+    perl -e 'for my $d (1 .. $ARGV[1]) { mkdir "$ARGV[0]/$d"; for my $f (1 .. 100) {
+        open my $o, ">", "$ARGV[0]/$d/f$f"; print $o "x" x int(rand(12001)); } }' "$dir/ram/src" "$1"
+}
+some() { # N: one file of a hundred
+    local d
+    for d in "$dir/ram/src"/*/; do echo "$1 $1" > "${d}f$((1 + $1))"; done
+}
+emptied() {
+    rm -rf "$dir"/ram/{src,ours,theirs}
+    mkdir "$dir/ram/src"
+    tree 300
+    cp -a "$dir/ram/src" "$dir/ram/ours" && cp -a "$dir/ram/src" "$dir/ram/theirs"
+    rm -rf "$dir/ram/src" && mkdir "$dir/ram/src"
+}
+copies_small() {
+    echo "== copies_small: 30,000 files of 0 to 12 kB in memory (goals: at most 0.5 of rsync's, 1 of cp -a's)"
+    has rsync || return 0
+    mkdir "$dir/ram/src" && tree 300
+    compare_small "new" -a fresh cp
+    compare_small "nothing new" -a :
+    compare_small "one of a hundred changed" -a some
+    compare_small "all deleted" "-a --delete" emptied
+}
 copies() {
     echo "== copies: local, 1 GiB or 100,000 files of 1 KiB, in memory (goals: 0.6, 0.2, -, -, 1)"
     has rsync || return 0
@@ -433,7 +481,7 @@ copies() {
 }
 
 if [ $# = 0 ]; then
-    set -- one receivers staggered tbf loss slow second small lc0 memory copies
+    set -- one receivers staggered tbf loss slow second small lc0 memory copies copies_small
 fi
 for row in "$@"; do
     declare -F "$row" > /dev/null || { echo "no row $row"; exit 2; }

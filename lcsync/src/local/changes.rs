@@ -1,7 +1,10 @@
 //! What a copy has to change about an entry, and how rsync's users read it.
 
+use nix::libc;
+
+use crate::attributes::{Attributes, Selection, is_acl};
 use crate::folder::Owner;
-use crate::listing::{Kind, Metadata};
+use crate::listing::{Kind, Metadata, Node};
 use crate::place::{Found, Standing};
 
 /// What is kept of an entry beside its content.
@@ -12,6 +15,7 @@ pub struct Keep {
     pub times: bool,
     pub owner: bool,
     pub group: bool,
+    pub attributes: Selection,
 }
 
 /// How a file that may differ is told from one that does not.
@@ -47,6 +51,8 @@ pub struct Changes {
     pub mode: bool,
     pub owner: bool,
     pub group: bool,
+    pub acls: bool,
+    pub xattrs: bool,
 }
 
 impl Changes {
@@ -56,7 +62,7 @@ impl Changes {
         let Some(there) = there.filter(|there| is_same_kind(source.kind, &there.found)) else {
             return Self {
                 new: true,
-                content: *source.kind != Kind::Folder,
+                content: !matches!(source.kind, Kind::Folder | Kind::Node(_)),
                 ..Self::default()
             };
         };
@@ -87,6 +93,15 @@ impl Changes {
         changes
     }
 
+    /// Compares what is kept of attributes.
+    pub fn compare_attributes(&mut self, source: &Attributes, there: &Attributes) {
+        let differ = |acls| {
+            let chosen = |of| Attributes::iter(of).filter(move |(name, _)| is_acl(name) == acls);
+            !chosen(source).eq(chosen(there))
+        };
+        (self.acls, self.xattrs) = (differ(true), differ(false));
+    }
+
     /// Whether there is anything to do.
     #[must_use]
     pub fn any(self) -> bool {
@@ -100,6 +115,8 @@ impl Changes {
             Kind::File { .. } => ('>', 'f'),
             Kind::Folder => ('c', 'd'),
             Kind::Link { .. } => ('c', 'L'),
+            Kind::Node(node) if is_device(*node) => ('c', 'D'),
+            Kind::Node(_) => ('c', 'S'),
         };
         let update = match self.new || self.content {
             true => update,
@@ -128,15 +145,24 @@ impl Changes {
             is(self.owner, 'o'),
             is(self.group, 'g'),
             '.',
-            '.',
-            '.',
+            is(self.acls, 'a'),
+            is(self.xattrs, 'x'),
         ]
         .iter()
         .collect()
     }
 }
 
+/// Whether only root can make one.
+#[must_use]
+pub fn is_device(node: Node) -> bool {
+    matches!(node.file_type, libc::S_IFBLK | libc::S_IFCHR)
+}
+
 fn is_same_kind(kind: &Kind, found: &Found) -> bool {
+    if let (Kind::Node(node), Found::Node(there)) = (kind, found) {
+        return node == there;
+    }
     matches!(
         (kind, found),
         (Kind::File { .. }, Found::File(_))

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
+use nix::libc;
 
-use super::changes::{Changes, Source};
+use super::changes::{Changes, Source, is_device};
 use super::content;
 use super::file::{Difference, FileCopier};
 use super::job::{Job, make_folders};
 use super::options::Options;
 use super::queue::{Outcome, Queue};
 use super::shared::Shared;
+use crate::attributes;
 use crate::listing::{Kind, Metadata, shown};
-use crate::place::{Found, Place, Standing};
+use crate::place::{Found, Opened, Place, Small, Standing};
 
 /// Names the partial folder of local copies: apart from those of transfers, which are found again.
 pub const PARTIAL_LABEL: &[u8] = b"local copy";
@@ -40,6 +42,8 @@ pub struct Copier<'a> {
     open: HashMap<Vec<u8>, u16>,
     /// A folder that could not be made.
     missing: Option<Vec<u8>>,
+    /// Of files with several names, the entry that has been copied.
+    first_names: HashMap<(u64, u64), usize>,
     /// What is to be said, in the order of entries, from the first file on that is not copied yet.
     pending: VecDeque<Pending>,
     /// What has come of files further on.
@@ -67,6 +71,7 @@ impl<'a> Copier<'a> {
             unread: 0,
             open: HashMap::new(),
             missing: None,
+            first_names: HashMap::new(),
             pending: VecDeque::new(),
             outcomes: BTreeMap::new(),
             batch: 0..0,
@@ -77,17 +82,23 @@ impl<'a> Copier<'a> {
         let is_missing = !is_there && options.existing && job.whole_folder() && in_dest;
         if job.whole_folder() && !is_missing {
             let was = copier.open_root(job).with_context(name)?;
-            let there = match is_there {
-                true => Place::open(&job.folder).and_then(|mut p| p.standing(b"")),
+            let opened = match is_there {
+                true => Place::open(&job.folder).and_then(|mut p| p.open_entry(b"")),
                 false => Ok(None),
             };
+            let opened = opened.with_context(name)?;
+            let there = opened.as_ref().map(Opened::standing).transpose();
             let mut there = there.with_context(name)?;
             if let (Some(there), Some(mode)) = (&mut there, was) {
                 there.metadata.mode = mode;
             }
             let source = job.root();
             let keep = copier.shared.common.keep_of(source);
-            let changes = Changes::between(source, there.as_ref(), keep, options.check);
+            let mut changes = Changes::between(source, there.as_ref(), keep, options.check);
+            if let Some(opened) = &opened {
+                let there = attributes::read(opened, keep.attributes).with_context(name)?;
+                changes.compare_attributes(&copier.own.attributes_of(job, None)?, &there);
+            }
             copier.shared.tally.created += usize::from(changes.new);
             copier.show(job, b"", source, changes);
         }
@@ -210,6 +221,14 @@ impl<'a> Copier<'a> {
                 self.shared.tally.failed += 1;
                 continue;
             }
+            if let Some(identity) = job.scan.linked.get(&n).copied() {
+                let linked = self.link_entry(job, n, identity, queue);
+                if !matches!(linked, Ok(false)) {
+                    self.conclude(job, n, linked.map(drop))?;
+                    continue;
+                }
+                self.first_names.insert(identity, n);
+            }
             match job.scan.entries[n].kind {
                 Kind::File { size, .. } if size < LARGE => {
                     self.pending.push_back(Pending::File(n));
@@ -241,6 +260,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         self.shared.tally.failed += 1;
+        self.first_names.retain(|_, first| *first != n);
         let name = job.scan.name_of(n);
         self.complain(format!("lcsync: {name}: {error:#}"));
         let (path, source) = job.entry(n);
@@ -361,9 +381,8 @@ impl<'a> Copier<'a> {
         if job.whole_folder() {
             // folders get theirs when nothing changes in them any more
             for n in (0..job.scan.entries.len()).rev() {
-                let (path, source) = job.entry(n);
-                if *source.kind == Kind::Folder {
-                    self.finish_folder(path, source)?;
+                if job.scan.entries[n].kind == Kind::Folder {
+                    self.finish_folder(job, Some(n))?;
                 }
             }
         }
@@ -374,7 +393,7 @@ impl<'a> Copier<'a> {
             place.remove_partial()?;
         }
         if job.whole_folder() {
-            self.finish_folder(b"", job.root())?;
+            self.finish_folder(job, None)?;
         }
         if let Some(place) = self.own.place.as_ref().filter(|_| self.options.fsync) {
             place.sync()?;
@@ -382,7 +401,10 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn finish_folder(&mut self, path: &[u8], source: Source<'_>) -> anyhow::Result<()> {
+    /// Finishes the folder that is entry `n`, or the top.
+    fn finish_folder(&mut self, job: &Job, n: Option<usize>) -> anyhow::Result<()> {
+        let (path, source) = n.map_or((&b""[..], job.root()), |n| job.entry(n));
+        let attributes = self.own.attributes_of(job, n)?;
         let Some(place) = &mut self.own.place else {
             return Ok(());
         };
@@ -391,14 +413,17 @@ impl<'a> Copier<'a> {
         };
         let there = opened.standing()?;
         let keep = self.shared.common.keep_of(source);
-        let changes = Changes::between(source, Some(&there), keep, self.options.check);
+        let mut changes = Changes::between(source, Some(&there), keep, self.options.check);
         if changes.new {
             return Ok(());
         }
+        changes.compare_attributes(&attributes, &attributes::read(&opened, keep.attributes)?);
         if let Some(mode) = self.open.remove(path).filter(|_| !keep.modes) {
             opened.set_mode(mode)?;
         }
-        self.shared.common.set_metadata(&opened, source, changes)
+        self.shared
+            .common
+            .set_metadata(&opened, source, changes, &attributes)
     }
 
     pub fn copy_entry(&mut self, job: &Job, n: usize, queue: &Queue) -> anyhow::Result<()> {
@@ -450,30 +475,145 @@ impl<'a> Copier<'a> {
             }
             Kind::Folder => Ok(()),
             Kind::Link { target } if changes.content => {
-                let Some(place) = &mut self.own.place else {
-                    return Ok(());
-                };
-                let keep = self.shared.common.keep_of(source);
-                let all = Changes {
-                    time: keep.times,
-                    owner: keep.owner,
-                    group: keep.group,
-                    mode: false,
-                    ..changes
-                };
-                if difference.there.is_none() {
-                    let link = place.new_link(path, target)?;
-                    return self.shared.common.set_metadata(&link, source, all);
-                }
-                let link = place.stage_link(path, target)?;
-                self.shared.common.set_metadata(&link, source, all)?;
-                Ok(place.install_link(path, &link)?)
+                self.make_small(path, Small::Link(target), source, difference)
             }
-            Kind::Link { .. } => match &difference.there {
-                Some((opened, _)) => self.shared.common.set_metadata(opened, source, changes),
+            Kind::Node(node) if changes.new => {
+                self.make_small(path, Small::Node(*node), source, difference)
+            }
+            Kind::Link { .. } | Kind::Node(_) => match &difference.there {
+                Some((opened, _)) => {
+                    let attributes = &difference.attributes;
+                    let common = &self.shared.common;
+                    common.set_metadata(opened, source, changes, attributes)
+                }
                 None => Ok(()),
             },
         }
+    }
+
+    fn make_small(
+        &mut self,
+        path: &[u8],
+        small: Small<'_>,
+        source: Source<'_>,
+        difference: &Difference,
+    ) -> anyhow::Result<()> {
+        let (Some(place), common) = (&mut self.own.place, &self.shared.common) else {
+            return Ok(());
+        };
+        let keep = common.keep_of(source);
+        let is_node = matches!(small, Small::Node(_));
+        let all = Changes {
+            time: keep.times,
+            owner: keep.owner,
+            group: keep.group,
+            mode: is_node && keep.modes,
+            ..difference.changes
+        };
+        let replaces = difference.there.is_some();
+        let made = place.make_small(path, small, replaces, |made| {
+            if is_node && !keep.modes {
+                let mode = match &difference.there {
+                    Some((_, there)) if matches!(there.found, Found::File(_) | Found::Node(_)) => {
+                        there.metadata.mode & 0o777
+                    }
+                    _ => source.metadata.mode & 0o777 & !common.umask,
+                };
+                made.set_mode(mode)?;
+            }
+            common.set_metadata(made, source, all, &difference.attributes)
+        });
+        let what = match small {
+            Small::Link(_) => "symbolic links",
+            Small::Node(node) if is_device(node) => "devices",
+            Small::Node(_) => "FIFOs and sockets",
+        };
+        match made.map_err(anyhow::Error::downcast) {
+            Err(Ok(error)) if is_unknown_to_file_system(&error) => {
+                common.lacks(what, error);
+                Ok(())
+            }
+            Err(Ok(error)) => Err(error.into()),
+            Err(Err(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes entry `n` another name of what has been copied of the same file, if anything has. Whether that is all there
+    /// is to do.
+    fn link_entry(
+        &mut self,
+        job: &Job,
+        n: usize,
+        identity: (u64, u64),
+        queue: &Queue,
+    ) -> anyhow::Result<bool> {
+        if let Some(first) = self.first_names.get(&identity)
+            && self
+                .pending
+                .iter()
+                .any(|p| matches!(p, Pending::File(n) if n == first))
+        {
+            self.drain(job, queue, 0)?;
+        }
+        // a copy that failed is none
+        let Some(&first) = self.first_names.get(&identity) else {
+            return Ok(false);
+        };
+        let (options, (path, source)) = (self.options, job.entry(n));
+        if matches!(source.kind, Kind::Link { .. }) && !options.keep.links {
+            return Ok(false);
+        }
+        let (from, _) = job.entry(first);
+        let (there, from_there) = match &mut self.own.place {
+            Some(place) => (place.open_entry(path)?, place.open_entry(from)?),
+            None => (None, None),
+        };
+        let standing = there.as_ref().map(Opened::standing).transpose()?;
+        if options.passes_over(source, standing.as_ref()) {
+            return Ok(true);
+        }
+        let identity = |opened: &Opened| opened.identity();
+        let (at, from_at) = (
+            there.as_ref().map(identity).transpose()?,
+            from_there.as_ref().map(identity).transpose()?,
+        );
+        if at.is_some() && at == from_at {
+            return Ok(true);
+        }
+        if from_at.is_none() && !options.dry_run {
+            return Ok(false);
+        }
+        if standing.as_ref().is_some_and(|s| s.found == Found::Folder) {
+            self.drain(job, queue, 0)?;
+            self.make_way(job, path, source.kind)?;
+        }
+        if let Some(place) = self.own.place.as_mut().filter(|_| !options.dry_run) {
+            match place.make_hard_link(from, path, there.is_some()) {
+                Err(error)
+                    if is_unknown_to_file_system(&error)
+                        || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EMLINK)) =>
+                {
+                    self.shared.common.lacks("hard links", error);
+                    return Ok(false);
+                }
+                linked => linked?,
+            }
+        }
+        self.shared.tally.created += usize::from(there.is_none());
+        let names = format!("{} => {}", job.shown(path, false), job.shown(from, false));
+        if options.itemize && !options.quiet {
+            let new = Changes {
+                new: there.is_none(),
+                ..Changes::default()
+            };
+            let letters = new.letters(source.kind, options.keep, options.check);
+            let signs = if new.new { "+++++++++" } else { "         " };
+            self.print(format!("h{}{signs} {names}", &letters[1..2]));
+        } else if options.names() {
+            self.print(names);
+        }
+        Ok(true)
     }
 
     pub fn skip(&mut self, job: &Job, path: &[u8]) {
@@ -500,6 +640,14 @@ impl<'a> Copier<'a> {
         }
         self.print(line);
     }
+}
+
+/// Whether a file system says that it has no such thing, or not for this user.
+fn is_unknown_to_file_system(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)
+    )
 }
 
 /// Whether it makes no sense to go on with other files.

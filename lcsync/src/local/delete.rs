@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 
+use super::changes::is_device;
 use super::copier::Copier;
 use super::job::Job;
 use crate::listing::Kind;
@@ -55,6 +56,8 @@ impl Copier<'_> {
             Kind::File { .. } => "regular file",
             Kind::Folder => "directory",
             Kind::Link { .. } => "symlink",
+            Kind::Node(node) if is_device(*node) => "device file",
+            Kind::Node(_) => "special file",
         };
         let is_gone = self.remove(job, path, true);
         let shown = job.shown(path, false);

@@ -10,6 +10,7 @@ use super::job::Job;
 use super::options::Options;
 use super::queue::Outcome;
 use super::shared::{Common, SET_ID};
+use crate::attributes::{self, Attributes};
 use crate::listing::Kind;
 use crate::place::{Found, Opened, Place, Standing};
 use crate::scan::Files;
@@ -26,6 +27,8 @@ pub struct Difference {
     /// Another user may have the file there open for writing, or under another name: it is replaced, even if only
     /// owner or mode differ.
     pub is_foreign: bool,
+    /// Of SRC, those that are kept.
+    pub attributes: Attributes,
 }
 
 impl Difference {
@@ -74,7 +77,7 @@ impl<'a> FileCopier<'a> {
         n: usize,
         report: &mut dyn FnMut(u64),
     ) -> anyhow::Result<Option<Difference>> {
-        let options = self.options;
+        let (options, common) = (self.options, Arc::clone(&self.common));
         let (path, source) = job.entry(n);
         let there = match &mut self.place {
             Some(place) => place.standing(path)?,
@@ -83,7 +86,7 @@ impl<'a> FileCopier<'a> {
         if options.passes_over(source, there.as_ref()) {
             return Ok(None);
         }
-        let keep = self.common.keep_of(source);
+        let keep = common.keep_of(source);
         let between =
             |there: Option<&Standing>| Changes::between(source, there, keep, options.check);
         let looks_inside = |changes: Changes| {
@@ -91,7 +94,8 @@ impl<'a> FileCopier<'a> {
             is_file && options.check == Check::Content && !(changes.new || changes.size)
         };
         let changes = between(there.as_ref());
-        if !(changes.any() || looks_inside(changes)) {
+        let looks_at_attributes = !common.keep.attributes.is_empty();
+        if !(changes.any() || looks_inside(changes) || looks_at_attributes) {
             return Ok(None);
         }
         // what may be changed is looked at again, open
@@ -113,13 +117,34 @@ impl<'a> FileCopier<'a> {
                 _ => true,
             };
         }
+        let attributes = self.attributes_of(job, Some(n))?;
+        if looks_at_attributes
+            && !changes.new
+            && let Some((opened, _)) = &there
+        {
+            changes.compare_attributes(&attributes, &attributes::read(opened, keep.attributes)?);
+        }
+        let gives_rights = attributes::gives_rights(&attributes);
         let standing = there.as_ref().map(|(_, standing)| standing);
-        let is_foreign = standing.is_some_and(|s| self.common.is_foreign(source, s, changes));
+        let is_foreign =
+            standing.is_some_and(|s| common.is_foreign(source, s, changes, gives_rights));
         Ok(changes.any().then_some(Difference {
             there,
             changes,
             is_foreign,
+            attributes,
         }))
+    }
+
+    /// What is kept of attributes of entry `n`, or of the top.
+    pub fn attributes_of(&mut self, job: &Job, n: Option<usize>) -> anyhow::Result<Attributes> {
+        let selection = self.common.keep.attributes;
+        if selection.is_empty() {
+            return Ok(Attributes::new());
+        }
+        let entry = self.files.open_entry(&job.scan, n)?;
+        let read = entry.map(|entry| attributes::read(&entry, selection));
+        Ok(read.transpose()?.unwrap_or_default())
     }
 
     /// Copies file `n`, of which nothing is shown meanwhile.
@@ -154,8 +179,9 @@ impl<'a> FileCopier<'a> {
         match &difference.there {
             Some((opened, _)) if !(difference.changes.content || difference.is_foreign) => {
                 let (_, source) = job.entry(n);
+                let attributes = &difference.attributes;
                 self.common
-                    .set_metadata(opened, source, difference.changes)?;
+                    .set_metadata(opened, source, difference.changes, attributes)?;
                 Ok(0)
             }
             _ => self.write(job, n, difference, report),
@@ -188,9 +214,11 @@ impl<'a> FileCopier<'a> {
         let there = difference.there.as_ref().filter(is_file);
         let standing = there.map(|(_, standing)| standing);
         let changes = Changes::between(source, standing, common.keep_of(source), options.check);
+        let attributes = &difference.attributes;
+        let gives_rights = attributes::gives_rights(attributes);
         let is_foreign = difference.is_foreign
-            || standing.is_some_and(|s| common.is_foreign(source, s, changes));
-        let sets_id = common.keep.modes && source.metadata.mode & SET_ID != 0;
+            || standing.is_some_and(|s| common.is_foreign(source, s, changes, gives_rights));
+        let sets_id = gives_rights || common.keep.modes && source.metadata.mode & SET_ID != 0;
         if let Some((opened, standing)) = there
             && options.inplace
             && !(is_foreign && sets_id)
@@ -208,7 +236,7 @@ impl<'a> FileCopier<'a> {
             };
             let standing = Some(standing);
             let written = common.update((from, &to), size, options, report)?;
-            common.finish_file(&to, source, standing)?;
+            common.finish_file(&to, source, standing, attributes)?;
             return Ok(written);
         }
         if let Some((opened, _)) = there
@@ -219,13 +247,13 @@ impl<'a> FileCopier<'a> {
             && let Some(Ok(old)) = opened.file()
             && content::is_same(from, &old, size, report)?
         {
-            common.set_metadata(opened, source, changes)?;
+            common.set_metadata(opened, source, changes, attributes)?;
             return Ok(0);
         }
         if options.partial {
             let to = place.stage(path, None)?;
             let written = common.update((from, &to), size, options, report)?;
-            common.finish_file(&to, source, standing)?;
+            common.finish_file(&to, source, standing, attributes)?;
             place.install(path)?;
             return Ok(written);
         }
@@ -249,7 +277,7 @@ impl<'a> FileCopier<'a> {
             common.fill((from, to), size, options, report)
         };
         let published = written.and_then(|written| {
-            common.finish_file(to, source, standing)?;
+            common.finish_file(to, source, standing, attributes)?;
             place.publish(path, &draft, difference.there.is_some())?;
             Ok(written)
         });

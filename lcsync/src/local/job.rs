@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -15,7 +15,7 @@ use super::changes::Source;
 use super::options::Options;
 use crate::listing::{Entry, Kind, is_plain_name, shown};
 use crate::name::check_name;
-use crate::scan::{Choice, Scan};
+use crate::scan::Scan;
 
 /// What there is to do for all of SRC.
 pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {
@@ -49,7 +49,12 @@ pub fn job(options: &Options, source: &Path) -> anyhow::Result<Option<Job>> {
         return Ok(None);
     }
     let link = meta.is_symlink() && options.keep.links;
-    if !(meta.is_dir() || meta.is_file() || link) {
+    let choice = options.choice(&|_, _| false);
+    let node = match meta.file_type() {
+        t if t.is_block_device() || t.is_char_device() => choice.devices,
+        t => (t.is_fifo() || t.is_socket()) && choice.specials,
+    };
+    if !(meta.is_dir() || meta.is_file() || link || node) {
         let shown = source.display();
         options.say(&format!("skipping non-regular file \"{shown}\""));
         return Ok(None);
@@ -135,15 +140,12 @@ pub fn folder_job(options: &Options, source: &Path, content: bool) -> anyhow::Re
             .context("SRC has no name: write it with a slash at its end")?;
         (options.dest.join(name), [name.as_bytes(), b"/"].concat())
     };
-    let choice = Choice {
-        leaves_out: &|path, is_folder| {
-            let filter = &options.filter;
-            !filter.is_empty() && filter.leaves_out(&[&prefix, path].concat(), is_folder)
-        },
-        one_file_system: options.one_file_system,
-        for_listing: false,
+    let leaves_out = |path: &[u8], is_folder| {
+        let filter = &options.filter;
+        !filter.is_empty() && filter.leaves_out(&[&prefix, path].concat(), is_folder)
     };
-    let scan = Scan::chosen(source, &choice).with_context(|| source.display().to_string())?;
+    let scan = Scan::chosen(source, &options.choice(&leaves_out))
+        .with_context(|| source.display().to_string())?;
     Ok(Job {
         scan,
         folder,
@@ -175,7 +177,7 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
         .into());
     }
     Ok(Job {
-        scan: Scan::of_entry(source)?,
+        scan: Scan::of_entry(source, &options.choice(&|_, _| false))?,
         folder,
         prefix: Vec::new(),
         name: Some(target.to_vec()),

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::geteuid;
+
 use super::changes::{Check, Keep, Source};
 use super::filter::Filter;
 use crate::listing::Kind;
 use crate::place::{Found, Standing};
+use crate::scan::Choice;
 
 /// What the command line says.
 #[derive(Debug, Default)]
@@ -21,6 +24,12 @@ pub struct Options {
     pub recursive: bool,
     pub keep: Keep,
     pub check: Check,
+    /// Names of one file stay names of one file.
+    pub hard_links: bool,
+    /// Copies devices, if this is root.
+    pub devices: bool,
+    /// Copies FIFOs and sockets.
+    pub specials: bool,
     /// What is left out, and where deletions stop.
     pub filter: Filter,
     /// Not what is mounted below SRC.
@@ -60,6 +69,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// What of SRC is copied.
+    pub fn choice<'a>(&self, leaves_out: &'a dyn Fn(&[u8], bool) -> bool) -> Choice<'a> {
+        Choice {
+            leaves_out,
+            one_file_system: self.one_file_system,
+            for_listing: false,
+            devices: self.devices && geteuid().is_root(),
+            specials: self.specials,
+            hard_links: self.hard_links,
+        }
+    }
+
     pub fn say(&self, line: &str) {
         if !self.quiet {
             eprintln!("{line}");

@@ -1,6 +1,7 @@
 //! What all parts of a local copy have in common: pace, progress, sums, and who copies.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,6 +15,7 @@ use super::changes::{Changes, Keep, Source};
 use super::content::{self, Writing};
 use super::job::Job;
 use super::options::Options;
+use crate::attributes::{self, Attributes};
 use crate::listing::Kind;
 use crate::place::{Drafts, Found, Opened, Standing, current_umask, system_time};
 use crate::progress::{Progress, print_line};
@@ -29,6 +31,7 @@ pub struct Tally {
     files: usize,
     folders: usize,
     links: usize,
+    nodes: usize,
     pub created: usize,
     pub deleted: usize,
     pub transferred: usize,
@@ -43,15 +46,20 @@ pub struct Tally {
 
 impl Tally {
     pub fn print(&self) {
-        let all = self.files + self.folders + self.links;
+        let all = self.files + self.folders + self.links + self.nodes;
         let Self {
             files,
             folders,
             links,
+            nodes,
             ..
         } = self;
+        let nodes = match nodes {
+            0 => String::new(),
+            _ => format!(", special: {nodes}"),
+        };
         print_line(&format!(
-            "Number of files: {all} (reg: {files}, dir: {folders}, link: {links})"
+            "Number of files: {all} (reg: {files}, dir: {folders}, link: {links}{nodes})"
         ));
         print_line(&format!("Number of created files: {}", self.created));
         print_line(&format!("Number of deleted files: {}", self.deleted));
@@ -71,7 +79,7 @@ impl Tally {
 /// What all that copy have in common.
 pub struct Common {
     pub keep: Keep,
-    umask: u16,
+    pub umask: u16,
     /// Who copies.
     user: u32,
     /// That this user is in.
@@ -80,18 +88,24 @@ pub struct Common {
     pace: Mutex<Instant>,
     /// Whether DEST can share the bytes of SRC, as far as is known.
     pub clones: AtomicBool,
+    /// What DEST cannot keep, and what its file system says to that.
+    pub lacks: Mutex<BTreeMap<&'static str, io::Error>>,
 }
 
 impl Common {
     fn new(options: &Options, now: Instant) -> Self {
         let groups = getgroups().unwrap_or_default().into_iter();
+        let user = geteuid().as_raw();
+        let mut keep = options.keep;
+        keep.attributes.is_root = user == 0;
         Self {
-            keep: options.keep,
+            keep,
             umask: current_umask(),
-            user: geteuid().as_raw(),
+            user,
             groups: groups.chain([getegid()]).map(Gid::as_raw).collect(),
             pace: Mutex::new(now),
             clones: AtomicBool::new(true),
+            lacks: Mutex::default(),
         }
     }
 
@@ -110,6 +124,26 @@ impl Common {
     /// Whether a folder of this mode and owner is this user's, who may do something in it only after a change of its mode.
     pub fn is_closed(&self, mode: u16, owner: u32) -> bool {
         self.user != 0 && self.user == owner && mode & 0o700 != 0o700
+    }
+
+    /// What DEST cannot keep is named once, in the end.
+    pub fn lacks(&self, what: &'static str, error: io::Error) {
+        let mut lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+        lacks.entry(what).or_insert(error);
+    }
+
+    /// Gives an entry the attributes that it is to have: ACLs, or all others.
+    fn set_attributes(&self, entry: &Opened, wanted: &Attributes, acls: bool) -> io::Result<()> {
+        let there = attributes::read(entry, self.keep.attributes)?;
+        let chosen = |name: &CString| attributes::is_acl(name) == acls;
+        match attributes::write(entry, wanted, &there, chosen) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                let what = if acls { "ACLs" } else { "extended attributes" };
+                self.lacks(what, error);
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// Makes `to` what `from` is; the bytes that were written.
@@ -157,13 +191,19 @@ impl Common {
 
     /// Whether owner or mode of this entry cannot be given to the file there: another user may have it open for
     /// writing, or under another name, and would have a file of his in somebody else's name.
-    pub fn is_foreign(&self, source: Source<'_>, there: &Standing, changes: Changes) -> bool {
+    pub fn is_foreign(
+        &self,
+        source: Source<'_>,
+        there: &Standing,
+        changes: Changes,
+        gives_rights: bool,
+    ) -> bool {
         let (Kind::File { .. }, Found::File(_)) = (source.kind, &there.found) else {
             return false;
         };
         let keep = self.keep_of(source);
-        let sets_id = keep.modes && source.metadata.mode & SET_ID != 0;
-        let is_changed = changes.owner || changes.group || changes.mode;
+        let sets_id = gives_rights || keep.modes && source.metadata.mode & SET_ID != 0;
+        let is_changed = changes.owner || changes.group || changes.mode || changes.xattrs;
         if !(changes.owner || sets_id && is_changed) {
             return false;
         }
@@ -184,6 +224,7 @@ impl Common {
         file: &File,
         source: Source<'_>,
         there: Option<&Standing>,
+        attributes: &Attributes,
     ) -> io::Result<()> {
         let keep = self.keep_of(source);
         let found = file.metadata()?;
@@ -198,9 +239,11 @@ impl Common {
             (false, None) => source.metadata.mode & 0o777 & !self.umask,
         };
         let mode_now = (found.mode() & 0o7777) as u16;
-        if keep.modes && mode & SET_ID != 0 && !self.is_trusted(found.uid(), mode_now, source, true)
+        let gives_rights = attributes::gives_rights(attributes);
+        if (gives_rights || keep.modes && mode & SET_ID != 0)
+            && !self.is_trusted(found.uid(), mode_now, source, true)
         {
-            let text = "another user may write to what has come into its place: not set-user-id";
+            let text = "another user may write to what has come into its place: it gets no rights";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         let user = user.map(Uid::from_raw);
@@ -208,7 +251,19 @@ impl Common {
         if user.is_some() || group.is_some() {
             fchown(file, user, group)?;
         }
+        let selected = !keep.attributes.is_empty();
+        let entry = match selected {
+            true => Some(Opened::of_file(file)?),
+            false => None,
+        };
+        if let Some(entry) = &entry {
+            self.set_attributes(entry, attributes, false)?;
+        }
         file.set_permissions(fs::Permissions::from_mode(mode.into()))?;
+        if let Some(entry) = &entry {
+            // its mask is part of the mode
+            self.set_attributes(entry, attributes, true)?;
+        }
         if keep.times {
             file.set_modified(system_time(source.metadata))?;
         }
@@ -221,6 +276,7 @@ impl Common {
         opened: &Opened,
         source: Source<'_>,
         changes: Changes,
+        attributes: &Attributes,
     ) -> anyhow::Result<()> {
         let user = changes.owner.then_some(source.owner.user);
         let group = changes.group.then_some(source.owner.group);
@@ -229,8 +285,25 @@ impl Common {
             opened.set_owner((user, group))?;
         }
         let is_link = matches!(source.kind, Kind::Link { .. });
+        let selected = !self.keep.attributes.is_empty();
+        let mode = opened.standing()?.metadata.mode;
+        // attributes of one's own file that is read-only can be set while it is not
+        let is_closed =
+            selected && changes.xattrs && !is_link && self.user != 0 && mode & 0o200 == 0;
+        if is_closed {
+            opened.set_mode(mode | 0o200)?;
+        }
+        if selected {
+            self.set_attributes(opened, attributes, false)?;
+        }
+        if is_closed && !changes.mode {
+            opened.set_mode(mode)?;
+        }
         if changes.mode || owner && self.keep.modes && !is_link {
             opened.set_mode(source.metadata.mode)?;
+        }
+        if selected && !is_link {
+            self.set_attributes(opened, attributes, true)?;
         }
         if changes.time {
             opened.set_time(source.metadata)?;
@@ -264,6 +337,7 @@ impl Shared {
                     }
                     Kind::Folder => tally.folders += 1,
                     Kind::Link { .. } => tally.links += 1,
+                    Kind::Node(_) => tally.nodes += 1,
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::changes::{Check, Keep};
 use super::*;
+use crate::attributes::Selection;
 
 const ALL: Keep = Keep {
     links: true,
@@ -12,6 +13,11 @@ const ALL: Keep = Keep {
     times: true,
     owner: true,
     group: true,
+    attributes: Selection {
+        acls: false,
+        others: false,
+        is_root: false,
+    },
 };
 
 fn options(source: PathBuf, dest: PathBuf) -> Options {

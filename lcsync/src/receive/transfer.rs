@@ -6,7 +6,7 @@
 //!    +---------- the share has changed --------+
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -529,6 +529,7 @@ impl<'a> Transfer<'a> {
             too_long: Vec::new(),
             mounts: Vec::new(),
             not_entered: Vec::new(),
+            linked: BTreeMap::new(),
         };
         match Index::known(scan, &tree.leaves, partial, group_key(self.key.as_deref())) {
             Ok(index) if index.root == record.root && index.metadata == record.metadata => {

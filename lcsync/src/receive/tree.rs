@@ -60,7 +60,7 @@ impl Tree {
                 self.root.kind = kind;
                 (at..at + 1, 0)
             }
-            Kind::Link { .. } => return Err(NoPart::Link(name())),
+            Kind::Link { .. } | Kind::Node(_) => return Err(NoPart::Link(name())),
         };
         let layout = std::mem::take(&mut self.layout);
         self.layout = layout.of(&chosen);
