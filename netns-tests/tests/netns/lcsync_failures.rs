@@ -232,6 +232,170 @@ fn a_shared_folder_that_is_removed_and_made_again_is_served_again() {
 }
 
 #[test]
+fn an_unmounted_disk_deletes_nothing_at_mirrors_before_and_after_a_restart() {
+    world("unmounted", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let [server, receiver] = &hosts[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        let folder = server.path("folder");
+        let disk = Disk::new(folder.clone(), MEGABYTE)?;
+        server.write("folder/f", "words")?;
+        let inner = Disk::new(folder.join("inner"), MEGABYTE)?;
+        server.write("folder/inner/g", "words")?;
+        let args = ["share", "folder", "-i", LAN];
+        let mut serving = server.spawn("lcsync", &args)?;
+        let watch = ["-a", "--delete", "--watch", "lc:folder", "copy", "-i", LAN];
+        let mut mirror = receiver.spawn("lcsync", &watch)?;
+        let copy = receiver.path("copy");
+        let all_there = || {
+            let there = copy.join("f").exists() && copy.join("inner/g").exists();
+            ensure!(there, "{copy:?} lacks something");
+            Ok(())
+        };
+        eventually("the mirror has everything", all_there)?;
+        drop(inner);
+        eventually("the server misses what was mounted in it", || {
+            serving.must_run()?;
+            ensure!(
+                serving.stderr().contains("inner is not mounted any more"),
+                "not yet"
+            );
+            Ok(())
+        })?;
+        drop(disk);
+        eventually("the server misses the disk", || {
+            serving.must_run()?;
+            ensure!(
+                serving.stderr().contains("on another file system"),
+                "not yet"
+            );
+            Ok(())
+        })?;
+        let status = server.run("lcsync", &["status", "folder"])?.success()?;
+        ensure!(status.stdout.contains("vanished"), "{}", status.stdout);
+        serving.stop()?;
+        let mut serving = server.spawn("lcsync", &args)?;
+        eventually("the server misses the disk again", || {
+            serving.must_run()?;
+            ensure!(serving.stderr().contains("nothing is served"), "not yet");
+            Ok(())
+        })?;
+        all_there()?;
+        mirror.must_run()?;
+
+        // another disk, which is to take its place
+        let _disk = Disk::new(folder.clone(), MEGABYTE)?;
+        server.write("folder/new", "other words")?;
+        let said = serving.stderr();
+        let file = said
+            .split_whitespace()
+            .find(|word| word.contains(".origin"));
+        fs::remove_file(file.context("the file is not named")?)?;
+        eventually("the mirror has followed", || {
+            mirror.must_run()?;
+            ensure!(
+                copy.join("new").exists() && !copy.join("f").exists(),
+                "not yet"
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_mirror_without_room_tries_again_and_does_not_say_that_all_has_come() {
+    const SIZE: usize = 6 * MEGABYTE;
+    world("debt", |lab| {
+        let lan = Lan::new(lab, &["receiver"], MEGABYTE)?;
+        let receiver = &lan.receivers[0];
+        let disk = Disk::new(receiver.path("copy"), SIZE / 2)?;
+        let args = ["-a", "--watch", "lc:folder", "copy", "-i", LAN];
+        let mut mirror = receiver.spawn("lcsync", &args)?;
+        eventually("the first version has come", || {
+            mirror.must_run()?;
+            ensure!(mirror.stderr().contains("everything has come"), "not yet");
+            Ok(())
+        })?;
+        let before = mirror.stderr().len();
+        fs::write(lan.folder.join("large"), noise(7, SIZE))?;
+        eventually("it lacks room", || {
+            mirror.must_run()?;
+            let said = &mirror.stderr()[before..];
+            ensure!(said.contains("trying again every 30 s"), "not yet");
+            ensure!(!said.contains("everything has come; following"), "{said}");
+            Ok(())
+        })?;
+        disk.resize(4 * SIZE)?;
+        within(Duration::from_secs(120), "room was enough", || {
+            mirror.must_run()?;
+            same_content(&lan.folder, &receiver.path("copy"))
+        })?;
+        eventually("it says so", || {
+            let said = &mirror.stderr()[before..];
+            ensure!(said.contains("everything has come; following"), "{said}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_mirror_deletes_no_more_than_it_may_and_a_share_without_all_is_followed() {
+    world("max-delete", |lab| {
+        let lan = Lan::new(lab, &["receiver"], MEGABYTE)?;
+        let receiver = &lan.receivers[0];
+        for n in 0..5 {
+            receiver.write(&format!("copy/stray/{n}"), "words")?;
+        }
+        let strays = || Ok::<_, anyhow::Error>(fs::read_dir(receiver.path("copy/stray"))?.count());
+        let most = |n| {
+            [
+                "lc:folder",
+                "copy",
+                "-i",
+                LAN,
+                "--delete",
+                "--max-delete",
+                n,
+            ]
+        };
+        let some = receiver.run("lcsync", &most("2"))?;
+        ensure!(
+            some.code == 1 && some.stderr.contains("--max-delete limit (4 skipped)"),
+            "exit code {}: {}",
+            some.code,
+            some.stderr
+        );
+        ensure!(strays()? == 3, "{} are left", strays()?);
+        receiver.run("lcsync", &most("4"))?.success()?;
+        same_content(&lan.folder, &receiver.path("copy"))
+    });
+}
+
+#[test]
+fn two_receivers_into_one_new_folder_are_told_of_each_other() {
+    world("two-into-one", |lab| {
+        let lan = Lan::with_args(lab, &["receiver"], 6 * MEGABYTE, &["--bwlimit", "20M"])?;
+        let receiver = &lan.receivers[0];
+        let mut both = [
+            receiver.spawn("lcsync", &FETCH)?,
+            receiver.spawn("lcsync", &FETCH)?,
+        ];
+        let mut codes = Vec::new();
+        for fetch in &mut both {
+            codes.push(fetch.wait(Duration::from_secs(60))?);
+        }
+        let said = both.map(|fetch| fetch.stderr().to_owned()).concat();
+        codes.sort_unstable();
+        ensure!(
+            codes == [0, 1] && said.contains("another lcsync is writing here"),
+            "exit codes {codes:?}: {said}"
+        );
+        same_content(&lan.folder, &receiver.path("copy"))
+    });
+}
+
+#[test]
 fn an_interface_that_goes_down_and_up_on_either_side_only_delays() {
     world("flap", |lab| {
         let args = ["--bwlimit", "20M"];
