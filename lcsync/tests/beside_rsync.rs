@@ -136,6 +136,8 @@ struct Kinds {
     unreadable: bool,
     /// Files that this user cannot read, where that makes no difference.
     closed: bool,
+    /// Hard links.
+    links: bool,
 }
 
 fn tree(dice: &mut Dice, depth: usize, kinds: Kinds) -> Tree {
@@ -173,7 +175,7 @@ fn node(dice: &mut Dice, depth: usize, kinds: Kinds) -> Node {
                 time,
             }
         }
-        45..50 => Node::Another,
+        45..50 if kinds.links => Node::Another,
         50..80 if depth < 4 => Node::Folder {
             inside: tree(dice, depth + 1, kinds),
             mode: folder_mode(dice, kinds.unreadable),
@@ -362,10 +364,13 @@ impl Case {
         let kinds = Kinds {
             unreadable,
             closed: false,
+            links: true,
         };
         let source = tree(dice, 0, kinds);
         let kinds = Kinds {
             unreadable: false,
+            // what is written last into a file of two names is there
+            links: !inplace,
             // without -p rsync forgets the mode of a file that it cannot read, and leaves folders open; --inplace reads, and
             // who only looks opens nothing
             closed: !as_user || keeps.contains(['a', 'p']) && !(excluded || inplace || dry_run),
@@ -402,7 +407,13 @@ impl Case {
             ("-x", 10),
         ] {
             // rsync looks for what to delete in a file that stands where a folder is to come
-            if dice.happens(percent) && !(delete && option == "--ignore-existing") {
+            let in_doubt = match option {
+                "--ignore-existing" => delete,
+                // whether rsync makes a folder depends on how much is to come
+                "--existing" => dest.is_none(),
+                _ => false,
+            };
+            if dice.happens(percent) && !in_doubt {
                 add(option);
             }
         }

@@ -639,6 +639,36 @@ fn files_links_and_several_sources_go_where_those_of_rsync_go() {
 }
 
 #[test]
+fn of_what_several_sources_have_the_first_is_copied() {
+    let world = World::new();
+    for (path, content) in [
+        ("a/x", "1"),
+        ("a/f/y", "first"),
+        ("b/x", "22"),
+        ("b/f/y", "second"),
+        ("b/f/z", "only"),
+    ] {
+        world.write(path, content, 1_000);
+    }
+    for args in [
+        &["-a", "a/", "b/"][..],
+        &["-a", "a/f/", "b/f/", "b/x", "a/x"],
+    ] {
+        for target in ["ours", "theirs"] {
+            let _ = fs::remove_dir_all(world.at(target));
+        }
+        world.lcsync(&[args, &["ours"]].concat());
+        world.rsync(&[args, &["theirs"]].concat());
+        let contents = |target: &str| {
+            let mut list = Vec::new();
+            list_tree(&world.at(target), Path::new(""), false, &mut list);
+            list
+        };
+        assert_eq!(contents("ours"), contents("theirs"), "{args:?}");
+    }
+}
+
+#[test]
 fn inplace_writes_into_the_file_that_is_there_and_only_what_differs() {
     let world = World::new();
     let mut bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();

@@ -1,6 +1,6 @@
 //! What a local copy has to do: what is copied where.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -33,7 +33,27 @@ pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {
             "--delete cannot tell what to keep: several SRC have the same folder as target";
         return Err(ExitError::new(Exit::Usage, message).into());
     }
+    if jobs.len() > 1 {
+        leave_to_the_first(&mut jobs);
+    }
     Ok(jobs)
+}
+
+/// Of files and links that several SRC have for one place, the first is copied.
+fn leave_to_the_first(jobs: &mut [Job]) {
+    let mut taken: HashSet<PathBuf> = HashSet::new();
+    for job in jobs {
+        let place = |n: usize| job.folder.join(OsStr::from_bytes(job.entry(n).0));
+        let places: Vec<PathBuf> = (0..job.scan.entries.len()).map(place).collect();
+        let is_folder = |n: usize| job.scan.entries[n].kind == Kind::Folder;
+        let again: BTreeSet<usize> = (0..places.len())
+            .filter(|n| !is_folder(*n) && taken.contains(&places[*n]))
+            .collect();
+        job.scan.remove(&again);
+        // they could be read
+        job.scan.unread -= again.len();
+        taken.extend(places);
+    }
 }
 
 pub fn job(options: &Options, source: &Path) -> anyhow::Result<Option<Job>> {
