@@ -180,9 +180,9 @@ mod tests {
     }
 
     fn chain(network: u8, node: u8) -> Chain {
-        let grant = Grant::new("node", (NOW, NOW + 60));
-        let node = (key(node).peer_id(), grant.clone());
-        Chain::sign(&key(network), (&key(50), grant), node).unwrap()
+        let grant = |name| Grant::new(name, (NOW, NOW + 60));
+        let node = (key(node).peer_id(), grant("node"));
+        Chain::sign(&key(network), (&key(50), grant("")), node).unwrap()
     }
 
     fn sealed(chain: &Chain, to: &ProofKey) -> Vec<u8> {
@@ -219,11 +219,11 @@ mod tests {
         let expired = CertError::Expired(Kind::Issuer).into();
         assert_eq!(check(&good, NOW + 60 + 86_401), Err(expired));
         // of the network by name only
-        let grant = Grant::new("node", (NOW, NOW + 60));
         let id = key(9).peer_id();
         let sign = |kind, subject: &id::SecretKey, by: &id::SecretKey| {
-            let subject = subject.peer_id();
-            librecast::cert::Certificate::sign(kind, id, subject, grant.clone(), by).unwrap()
+            let name = if kind == Kind::Node { "node" } else { "" };
+            let (subject, grant) = (subject.peer_id(), Grant::new(name, (NOW, NOW + 60)));
+            librecast::cert::Certificate::sign(kind, id, subject, grant, by).unwrap()
         };
         let issuer = sign(Kind::Issuer, &key(50), &key(50));
         let forged = Chain::new(vec![issuer, sign(Kind::Node, &key(1), &key(50))]).unwrap();

@@ -60,9 +60,9 @@ fn now() -> u64 {
 
 fn chain(network: &SecretKey, node: &SecretKey, not_after: u64) -> Chain {
     let issuer = SecretKey::generate();
-    let grant = Grant::new("node", (0, not_after));
-    let node = (node.peer_id(), grant.clone());
-    Chain::sign(network, (&issuer, grant), node).unwrap()
+    let grant = |name| Grant::new(name, (0, not_after));
+    let node = (node.peer_id(), grant("node"));
+    Chain::sign(network, (&issuer, grant("")), node).unwrap()
 }
 
 async fn offered_to(
