@@ -6,7 +6,7 @@
 # What takes too long for that, rough days, minutes of load, programs of others, lc0 without offloads, fuzzing:
 #   make test-all
 # And to look for inputs that nobody thought of:
-#   make fuzz    all that is read from outside, SECONDS=90 in all
+#   make fuzz    all that is read from outside, SECONDS=90 in all; by cargo-fuzz, which it installs: fuzz/run names the version
 # For browsers; Rust's standard library for WebAssembly is fetched where it is missing:
 #   make wasm    the node compiles for WebAssembly
 #   make web     the pages, in target/web; target/web/playground.html opens as it is

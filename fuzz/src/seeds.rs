@@ -8,6 +8,9 @@ use lcroute_engine::SourceFilter;
 use lcroute_engine::control::{Batch, Element, JoinState};
 use lcroute_engine::header::DataHeader;
 use lcroute_node::report::{FlowEdge, GroupFlow, Report};
+use lcroute_overlay::Random;
+use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
+use lcroute_overlay::server::{RelayCredentials, Room, ToNode, ToServer};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::cert::{Grant, GroupPrefix, Token};
@@ -45,11 +48,13 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "mld" => mld_packets(),
         "port_mapping" => port_mappings(),
         "private" => vec![udp()],
+        "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
         "sctp" => sctp(),
         "sdp" => local_descriptions(),
         "settings" => settings(),
+        "signalling" => signalling(),
         "signals" => signals(),
         "srtp" => vec![
             [&[0x80, 0xe0][..], &[7; 40]].concat(),
@@ -256,14 +261,22 @@ fn presence() -> Vec<Vec<u8>> {
         key(11).peer_id().public_key(),
         &TODAY.to_be_bytes(),
         &(TODAY + 3_600).to_be_bytes(),
-        &[2, 0, 4, 192, 0, 2, 9, 0x1b, 0x58, 0, 4, 127, 0, 0, 1, 0x1b, 0x58],
+        &[
+            2, 0, 4, 192, 0, 2, 9, 0x1b, 0x58, 0, 4, 127, 0, 0, 1, 0x1b, 0x58,
+        ],
     ]
     .concat();
     let all = |how: u8, bytes: &[u8]| [&[how, 1][..], bytes].concat();
     vec![
         input(&[], [&all(2, &record), &all(2, &record)]),
         input(&[], [&all(1, &record), &all(0, &record)]),
-        input(&[], [&all(4, &[0x02, 0, 0, 0, 1, 9]), &all(4, &[0x12, 0, 0, 0, 1, 9])]),
+        input(
+            &[],
+            [
+                &all(4, &[0x02, 0, 0, 0, 1, 9]),
+                &all(4, &[0x12, 0, 0, 0, 1, 9]),
+            ],
+        ),
         input(&[], [&all(6, &[2; 140]), &all(4, &[1, 9, 9])]),
     ]
 }
@@ -360,6 +373,83 @@ fn signals() -> Vec<Vec<u8>> {
         one(1),
         input(&[0], [&request, &request]),
     ]
+}
+
+/// Requests of a relay's user as the target takes them: what, who, how long after the last; attributes.
+fn relay() -> Vec<Vec<u8>> {
+    let udp = [3, 4, 17, 0, 0, 0];
+    // 8.8.8.1 port 7, as it is written with the cookie
+    let peer = [0, 8, 0, 1, 0x21, 0x15, 0x29, 0x1a, 0xac, 0x43];
+    let allocate = [&[1, 0, 0][..], &udp].concat();
+    let permit = [&[13, 0, 1][..], &peer].concat();
+    let bind = [&[19, 0, 1][..], &peer, &[1, 4, 0x40, 0, 0, 0]].concat();
+    let send = [&[25, 0, 1][..], &peer, &[5, 3], b"abc"].concat();
+    let refresh = [7, 0, 200, 2, 4, 0, 0, 0, 0];
+    let (channel, received) = ([3, 0, 1, 1, 2, 3], [4, 1, 1, 1, 2, 3]);
+    let later = [5, 0, 201];
+    let of = |who: u8, piece: &[u8]| {
+        let mut piece = piece.to_vec();
+        piece[1] = who;
+        piece
+    };
+    let all = (0..4).map(|who| {
+        let [a, p, b, s] = [&allocate, &permit, &bind, &send].map(|piece| of(who, piece));
+        input(
+            &[],
+            [
+                &a,
+                &p,
+                &b,
+                &s,
+                &of(who, &channel),
+                &received,
+                &later,
+                &of(who, &refresh),
+            ],
+        )
+    });
+    let raw = [&[0, 1, 1][..], &[0x40, 0, 0, 3, 1, 2, 3, 0]].concat();
+    all.chain([input(&[], [&allocate, &raw, &permit, &received, &later])])
+        .collect()
+}
+
+fn signalling() -> Vec<Vec<u8>> {
+    let (peer, room) = (key(10).peer_id(), Room::of(&key(1).peer_id()));
+    let server = ProofKey::new([7; 32]);
+    let proof = prove(&chain(10), &server.public(), &mut Random::new([3; 32]));
+    let credentials = RelayCredentials {
+        user: "9:n".into(),
+        password: "p".into(),
+    };
+    let lifetime = 7;
+    let to_node = [
+        ToNode::Challenge([3; 32]),
+        ToNode::Present(peer),
+        ToNode::Gone(peer),
+        ToNode::Refused("no".into()),
+        ToNode::Relay {
+            lifetime,
+            credentials,
+        },
+        ToNode::Deliver {
+            from: peer,
+            bytes: vec![7],
+        },
+    ];
+    let to_server = [
+        ToServer::register(&key(10), room, &[4; 32]),
+        ToServer::Send {
+            to: peer,
+            bytes: vec![7],
+        },
+    ];
+    let texts = proof.into_iter().map(|proof| proof.encode().into_bytes());
+    let replies = [RelayReply::Prove([7; 32]), RelayReply::Refused("no".into())];
+    let to_node = to_node.iter().map(ToNode::encode);
+    let to_server = to_server.iter().map(ToServer::encode);
+    let replies = replies.iter().map(|reply| reply.encode().into_bytes());
+    let binary = to_node.chain(to_server).chain([chain(10).encode()]);
+    binary.chain(texts).chain(replies).collect()
 }
 
 fn datagrams() -> Vec<Vec<u8>> {

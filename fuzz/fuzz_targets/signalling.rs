@@ -1,0 +1,43 @@
+//! What nodes and signalling servers say to each other, both ways: messages, words about a relay, proofs of membership.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use lcroute_fuzz::{TODAY, chain, key, network};
+use lcroute_overlay::Random;
+use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest, prove};
+use lcroute_overlay::server::{Room, ToNode, ToServer};
+use libfuzzer_sys::fuzz_target;
+use librecast::cert::Chain;
+
+static SERVER: LazyLock<ProofKey> = LazyLock::new(|| ProofKey::new([7; 32]));
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
+    if let Ok(message) = ToNode::decode(data) {
+        let again = ToNode::decode(&message.encode());
+        // a reason is cut and cleaned
+        assert!(again.is_ok_and(|again| again == message), "{message:?}");
+    }
+    if let Ok(message) = ToServer::decode(data) {
+        assert_eq!(ToServer::decode(&message.encode()), Ok(message.clone()));
+        assert!(message.registered(&[3; 32]).is_none(), "a forged registration");
+    }
+    let text = String::from_utf8_lossy(data);
+    for word in [text.clone(), format!("proof {text}").into(), format!("prove {text}").into()] {
+        if let Some(request) = RelayRequest::decode(&word) {
+            assert_eq!(RelayRequest::decode(&request.encode()), Some(request));
+        }
+        if let Some(reply) = RelayReply::decode(&word) {
+            assert_eq!(RelayReply::decode(&reply.encode()), Some(reply));
+        }
+    }
+    let (node, room) = (key(10).peer_id(), Room::of(&network()));
+    let _ = SERVER.check(data, (&node, &room), TODAY);
+    // a chain of the input's, sealed as nodes do
+    if let Ok(made) = Chain::decode(data)
+        && let Some(RelayRequest::Proof(sealed)) = prove(&made, &SERVER.public(), &mut Random::new([5; 32]))
+    {
+        let proven = SERVER.check(&sealed, (&node, &room), TODAY);
+        assert!(proven.is_err() || made == chain(10), "{made:?}");
+    }
+});
