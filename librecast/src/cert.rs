@@ -26,10 +26,10 @@ mod prefix;
 mod text;
 mod token;
 
-pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRIES, MAX_NAME};
+pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRIES};
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
 pub use member::{KeysAbove, MAX_PREVIOUS, Member, TokenBound};
 pub use prefix::{GroupPrefix, SourcePrefix};
-pub use text::{MAX_USES, is_node_name};
+pub use text::{MAX_NAME, MAX_USES, is_node_name};
 pub use token::{MAX_TOKEN, Token};

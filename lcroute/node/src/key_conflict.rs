@@ -1,9 +1,7 @@
 //! Another host that runs with this node's key: a state folder that was copied, with an image or by hand.
 
-use lcroute_overlay::{Connections, KeyConflict};
+use lcroute_overlay::KeyConflict;
 use librecast::time::{Duration, Instant};
-
-use crate::node::Node;
 
 /// So long it is shown after a peer last saw both. Chosen: peers ask both once a minute while it goes on.
 const SHOWN_FOR: Duration = Duration::from_secs(300);
@@ -47,14 +45,6 @@ impl KeyConflicts {
     pub(crate) fn now(&self, now: Instant) -> Option<&KeyConflict> {
         let (conflict, seen) = self.last.as_ref()?;
         (now < *seen + SHOWN_FOR).then_some(conflict)
-    }
-}
-
-impl<C: Connections> Node<C> {
-    /// Another host that runs with this node's key.
-    #[must_use]
-    pub fn key_conflict(&self, now: Instant) -> Option<&KeyConflict> {
-        self.key_conflicts.now(now)
     }
 }
 

@@ -11,8 +11,8 @@ use lcroute_engine::{
     PrivatePrefix, RoutedKind,
 };
 use lcroute_overlay::{
-    CarrierId, CarrierKind, Connections, EndReason, Event, Identity, OVERLAY_CARRIER, Overlay,
-    OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
+    CarrierId, CarrierKind, Connections, EndReason, Event, Identity, KeyConflict, OVERLAY_CARRIER,
+    Overlay, OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -332,6 +332,12 @@ impl<C: Connections> Node<C> {
     #[must_use]
     pub fn connections(&self) -> &C {
         self.overlay.connections()
+    }
+
+    /// Another host that runs with this node's key.
+    #[must_use]
+    pub fn key_conflict(&self, now: Instant) -> Option<&KeyConflict> {
+        self.key_conflicts.now(now)
     }
 
     /// The network's key.

@@ -43,11 +43,6 @@ const KERNEL_METRIC: u32 = 256;
 /// Metric of what replaces it on `lc0`, one more on `lc1`: enough to send to any group when the interface is named.
 const FALLBACK_METRIC: u32 = 4096;
 
-pub(super) const ALL_GROUPS: Prefix = Prefix {
-    addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
-    len: 8,
-};
-
 /// What is done with IPv6 addresses that the settings do not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extra {
@@ -385,13 +380,13 @@ fn number(name: &str) -> u32 {
 fn wanted_routes(settings: &Settings) -> Vec<Route> {
     let number = number(&settings.name);
     let route = |prefix: &Prefix| Route {
-        prefix: network(*prefix),
+        prefix: prefix.network(),
         metric: METRIC + number,
         // of link scope the kernel takes the link-local address
         source: (!is_of_link_scope(prefix)).then_some(settings.address),
     };
     let fallback = Route {
-        prefix: ALL_GROUPS,
+        prefix: Prefix::ALL_GROUPS,
         metric: FALLBACK_METRIC + number,
         source: None,
     };
@@ -438,19 +433,9 @@ impl Present {
         let Route { prefix, metric, .. } = self.route;
         let of_ours = |first: u32| (first..=first + HIGHEST_NUMBER).contains(&metric);
         let ours = of_ours(METRIC)
-            || prefix == ALL_GROUPS && (metric == KERNEL_METRIC || of_ours(FALLBACK_METRIC));
+            || prefix == Prefix::ALL_GROUPS
+                && (metric == KERNEL_METRIC || of_ours(FALLBACK_METRIC));
         self.kernel && ours && !wanted.iter().any(|route| self.takes_place_of(route))
-    }
-}
-
-/// The prefix with the bits behind it cleared, as the kernel gives it back.
-pub(super) fn network(prefix: Prefix) -> Prefix {
-    let mask = u128::MAX
-        .checked_shl(128 - u32::from(prefix.len))
-        .unwrap_or(0);
-    Prefix {
-        addr: Ipv6Addr::from_bits(prefix.addr.to_bits() & mask),
-        len: prefix.len,
     }
 }
 
@@ -656,14 +641,14 @@ mod tests {
             Present { route, kernel }.is_surplus(&wanted)
         };
         assert!(surplus(OLD, METRIC + 1, true));
-        assert!(surplus(ALL_GROUPS, KERNEL_METRIC, true));
+        assert!(surplus(Prefix::ALL_GROUPS, KERNEL_METRIC, true));
         assert!(!surplus(OURS, METRIC + 1, true));
-        assert!(!surplus(ALL_GROUPS, FALLBACK_METRIC + 1, true));
+        assert!(!surplus(Prefix::ALL_GROUPS, FALLBACK_METRIC + 1, true));
         assert!(!surplus(OLD, METRIC + 1, false));
         assert!(!surplus(OLD, 50, true));
         // of a version that gave all interfaces one metric
         assert!(surplus(OURS, METRIC, true));
-        assert!(surplus(ALL_GROUPS, FALLBACK_METRIC, true));
+        assert!(surplus(Prefix::ALL_GROUPS, FALLBACK_METRIC, true));
     }
 
     #[test]
@@ -730,9 +715,9 @@ mod tests {
             addr: addr.parse().unwrap(),
             len,
         };
-        assert_eq!(network(prefix("ff1e::1", 16)), prefix("ff1e::", 16));
-        assert_eq!(network(prefix("ff1e::1", 128)), prefix("ff1e::1", 128));
-        assert_eq!(network(prefix("ff1e::1", 0)), prefix("::", 0));
+        assert_eq!(prefix("ff1e::1", 16).network(), prefix("ff1e::", 16));
+        assert_eq!(prefix("ff1e::1", 128).network(), prefix("ff1e::1", 128));
+        assert_eq!(prefix("ff1e::1", 0).network(), prefix("::", 0));
     }
 
     #[test]

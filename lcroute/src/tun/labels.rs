@@ -10,7 +10,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
-use super::configure::{ALL_GROUPS, network};
 use super::{Error, NETWORK_PREFIX_LEN, Prefix};
 use crate::netlink::Connection;
 
@@ -23,11 +22,12 @@ pub(super) fn repair(
     index: u32,
     address: Ipv6Addr,
 ) -> Result<bool, Error> {
-    let own = network(Prefix {
+    let own = Prefix {
         addr: address,
         len: NETWORK_PREFIX_LEN,
-    });
-    set(netlink, index, &[ALL_GROUPS, own])
+    }
+    .network();
+    set(netlink, index, &[Prefix::ALL_GROUPS, own])
 }
 
 /// Takes all labels from the interface: the kernel would keep them when it goes.
@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn a_label_reads_back_on_its_interface_alone() {
-        let answer = RouteNetlinkMessage::NewAddrLabel(message(7, ALL_GROUPS));
-        assert_eq!(label_of(&answer, 7), Some(ALL_GROUPS));
+        let answer = RouteNetlinkMessage::NewAddrLabel(message(7, Prefix::ALL_GROUPS));
+        assert_eq!(label_of(&answer, 7), Some(Prefix::ALL_GROUPS));
         assert_eq!(label_of(&answer, 8), None);
     }
 }

@@ -74,6 +74,25 @@ pub struct Prefix {
     pub len: u8,
 }
 
+impl Prefix {
+    /// All groups.
+    const ALL_GROUPS: Self = Self {
+        addr: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        len: 8,
+    };
+
+    /// The same with the bits behind it cleared, as the kernel gives it back.
+    fn network(self) -> Self {
+        let mask = u128::MAX
+            .checked_shl(128 - u32::from(self.len))
+            .unwrap_or(0);
+        Self {
+            addr: Ipv6Addr::from_bits(self.addr.to_bits() & mask),
+            len: self.len,
+        }
+    }
+}
+
 /// What `lc0` is to look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, MAX_PREVIOUS};
 use super::prefix::{GroupPrefix, SourcePrefix};
-use super::text::{Terms, is_node_name, is_visible};
+use super::text::{MAX_NAME, Terms, is_node_name, is_visible};
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -18,8 +18,6 @@ const VERSION: u8 = 2;
 pub const MAX_CERTIFICATE: usize = 2_048;
 /// Most labels, and most prefixes, of one certificate.
 pub const MAX_ENTRIES: usize = 16;
-/// Longest node name and label in bytes.
-pub const MAX_NAME: usize = 63;
 /// Clocks of members may differ by a day (seconds).
 pub const CLOCK_SKEW: u64 = 86_400;
 /// The subject may be the root of shared trees.

@@ -2,9 +2,10 @@
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use super::certificate::MAX_NAME;
 use crate::wire::WireError;
 
+/// Longest node name and label in bytes.
+pub const MAX_NAME: usize = 63;
 /// Most nodes that one invitation can be for: as many as a network has.
 pub const MAX_USES: u32 = 4_096;
 

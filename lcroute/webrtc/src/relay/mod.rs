@@ -6,6 +6,7 @@
 //! The server and the client of it are state machines without sockets. What passes is DTLS and SRTP of the link.
 
 mod client;
+mod config;
 mod credentials;
 mod framing;
 mod message;
@@ -15,10 +16,9 @@ mod server;
 
 pub(crate) use client::{Change, Relays};
 pub use client::{RelayOffer, RelayStatus, StreamCommand, StreamEvent};
+pub use config::{HasAddress, RelayConfig};
 pub use credentials::mint;
 pub use framing::{BadFrame, Framer, is_relay_stream};
 pub use message::{is_relay_answer, relay_probe};
 pub use quota::charged;
-pub use server::{
-    AllocationId, Client, HasAddress, RelayConfig, RelayDrop, RelayOutput, RelayServer,
-};
+pub use server::{AllocationId, Client, RelayDrop, RelayOutput, RelayServer};

@@ -10,7 +10,7 @@ use lcroute_overlay::{Site, SiteSize};
 use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::time::{Duration, Instant};
 
-use super::server::RelayConfig;
+use super::config::RelayConfig;
 
 /// Headers of a packet in bytes: IPv6, UDP, and what TURN puts before contents.
 const HEADERS: usize = 64;
