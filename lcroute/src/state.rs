@@ -664,8 +664,9 @@ mod tests {
         let state = StateDir::new(dir.path().into());
         let (network, now) = (SecretKey::generate(), unix_now());
         let key = state.node_key_or_new().unwrap();
-        let grant = librecast::cert::Grant::new("a", (now, now + 9));
-        let chain = Chain::sign(&network, (&key, grant.clone()), (key.peer_id(), grant)).unwrap();
+        let grant = |name: &str| librecast::cert::Grant::new(name, (now, now + 9));
+        let node = (key.peer_id(), grant("a"));
+        let chain = Chain::sign(&network, (&key, grant("")), node).unwrap();
         let membership = Membership::new(network.peer_id(), Vec::new(), &chain);
         state.store_membership(&membership).unwrap();
         assert!(state.identity_now(now).unwrap().is_ok());

@@ -196,7 +196,11 @@ mod tests {
             SecretKey::from_seed(&[seed; 32]),
         );
         let grant = Grant::new("node", (0, 9));
-        let chain = Chain::sign(&network, (&node, grant.clone()), (node.peer_id(), grant));
+        let issuing = Grant {
+            name: String::new(),
+            ..grant.clone()
+        };
+        let chain = Chain::sign(&network, (&node, issuing), (node.peer_id(), grant));
         Identity::new(Arc::new(node), network.peer_id(), chain.unwrap())
     }
 

@@ -41,7 +41,11 @@ fn random() -> Random {
 fn member_of(network: u8, seed: u8) -> Identity {
     let (network, issuer, node) = (key(network), key(77), key(seed));
     let grant = Grant::new("member", (0, TODAY + 7 * DAY));
-    let chain = Chain::sign(&network, (&issuer, grant.clone()), (node.peer_id(), grant));
+    let issuing = Grant {
+        name: String::new(),
+        ..grant.clone()
+    };
+    let chain = Chain::sign(&network, (&issuer, issuing), (node.peer_id(), grant));
     Identity::new(Arc::new(node), network.peer_id(), chain.unwrap())
 }
 

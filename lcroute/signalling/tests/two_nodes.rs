@@ -28,7 +28,11 @@ fn unix_now() -> u64 {
 fn identity(network: &SecretKey, key: &Arc<SecretKey>) -> Identity {
     let issuer = SecretKey::from_seed(&[50; 32]);
     let grant = Grant::new("node", (0, u64::MAX));
-    let chain = Chain::sign(network, (&issuer, grant.clone()), (key.peer_id(), grant));
+    let issuing = Grant {
+        name: String::new(),
+        ..grant.clone()
+    };
+    let chain = Chain::sign(network, (&issuer, issuing), (key.peer_id(), grant));
     Identity::new(key.clone(), network.peer_id(), chain.unwrap())
 }
 

@@ -33,8 +33,12 @@ fn unix_now() -> u64 {
 
 fn identity(network: &SecretKey) -> anyhow::Result<Identity> {
     let (issuer, node) = (SecretKey::generate(), SecretKey::generate());
-    let grant = Grant::new("", (0, u64::MAX));
-    let chain = Chain::sign(network, (&issuer, grant.clone()), (node.peer_id(), grant))?;
+    let grant = Grant::new("node", (0, u64::MAX));
+    let issuing = Grant {
+        name: String::new(),
+        ..grant.clone()
+    };
+    let chain = Chain::sign(network, (&issuer, issuing), (node.peer_id(), grant))?;
     Ok(Identity::new(Arc::new(node), network.peer_id(), chain))
 }
 
