@@ -112,7 +112,6 @@ fn who_types_what_rsync_understands_is_understood_or_told_what_to_do() {
         ("-aP", "-P: progress is shown"),
         ("--progress", "progress is shown"),
         ("--filter=- x", "use --exclude"),
-        ("-aH", "-H: hard links"),
         ("--append", "files are compared"),
         ("--backup", "one version is kept"),
     ] {

@@ -737,10 +737,17 @@ fn who_is_interrupted_keeps_with_partial_what_was_copied() {
             .unwrap();
         let source = world.at("src/f").metadata().unwrap().ino();
         let fds = PathBuf::from(format!("/proc/{}/fd", copying.id()));
+        let dest = world.at("dest").canonicalize().unwrap();
         let is_begun = || {
             // a file that is being made may have no name
             let open = fs::read_dir(&fds).unwrap().flatten();
-            let open = open.filter_map(|fd| fs::metadata(fd.path()).ok());
+            // what the test program prints to is a file, too
+            let ours = |path: &PathBuf| {
+                let name = fs::read_link(path);
+                name.is_ok_and(|name| name.starts_with(&dest))
+            };
+            let open = open.map(|fd| fd.path()).filter(ours);
+            let open = open.filter_map(|path| fs::metadata(path).ok());
             let mut files = open.filter(|meta| meta.is_file() && meta.ino() != source);
             files.any(|meta| meta.blocks() > 1_024)
         };

@@ -468,8 +468,8 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
         let named = a.host.receive("ff15::42", &["--interface", "lc0"])?;
         b.wait_wanted("ff1e::42", a)?;
         b.wait_wanted("ff15::42", a)?;
-        b.host.ip("-6 addr add fd99::1/128 dev lc0 nodad")?;
-        b.host.ip("-6 addr add 2001:db8:99::1/64 dev lc0 nodad")?;
+        b.host.ip("addr add fd99::1/128 dev lc0 nodad")?;
+        b.host.ip("addr add 2001:db8:99::1/64 dev lc0 nodad")?;
         let source = |group: &str| -> Result<String> {
             let done = b
                 .host
@@ -491,8 +491,8 @@ fn a_second_address_on_lc0_does_not_change_what_programs_send_from() {
         named.expect_exactly(50)?;
         // what takes the address away, or its good name, is put right
         for change in [
-            format!("-6 addr change {own}/48 dev lc0 preferred_lft 0 valid_lft 900"),
-            format!("-6 addr del {own}/48 dev lc0"),
+            format!("addr change {own}/48 dev lc0 preferred_lft 0 valid_lft 900"),
+            format!("addr del {own}/48 dev lc0"),
         ] {
             b.host.ip(&change)?;
             eventually("programs send from the node's address again", || {
