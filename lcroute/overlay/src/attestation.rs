@@ -98,8 +98,10 @@ fn signed_bytes(network: &NetworkId, attestation: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) struct OtherRun {
     pub(crate) session: u64,
-    /// When it first showed itself.
-    since: Instant,
+    /// The run beside which it lives, which has the link.
+    linked_session: u64,
+    /// Before that nobody is asked.
+    suspicious_from: Instant,
     asked_at: Option<Instant>,
     /// When both last attested.
     proven_at: Option<Instant>,
@@ -120,10 +122,11 @@ pub(crate) struct Proof {
 }
 
 impl OtherRun {
-    pub(crate) fn new(session: u64, now: Instant) -> Self {
+    pub(crate) fn new((session, linked_session): (u64, u64), now: Instant) -> Self {
         Self {
             session,
-            since: now,
+            linked_session,
+            suspicious_from: now + SUSPICIOUS_AFTER,
             asked_at: None,
             proven_at: None,
             linked: None,
@@ -131,10 +134,22 @@ impl OtherRun {
         }
     }
 
+    /// The same beside the run that has the link now. One that lived beside another run is no longer looked at: both are
+    /// asked at once.
+    pub(crate) fn beside(self, linked_session: u64, now: Instant) -> Self {
+        if self.linked_session == linked_session {
+            return self;
+        }
+        Self {
+            suspicious_from: now,
+            ..Self::new((self.session, linked_session), now)
+        }
+    }
+
     /// Whether both are to be asked now; if so, they count as asked.
     pub(crate) fn ask(&mut self, now: Instant) -> bool {
         let due = match self.asked_at {
-            None => self.since + SUSPICIOUS_AFTER,
+            None => self.suspicious_from,
             Some(at) => at + ASKED_AGAIN_AFTER,
         };
         if now < due {
@@ -236,7 +251,7 @@ mod tests {
             other,
             addresses: Vec::new(),
         };
-        let mut run = OtherRun::new(2, now);
+        let mut run = OtherRun::new((2, 1), now);
         assert!(!run.ask(now));
         assert_eq!(
             run.take(b"", attest(1, 2), 1, now),
@@ -255,6 +270,13 @@ mod tests {
         assert_eq!(run.take(b"b", attest(2, 1), 1, now), None, "once");
         assert!(run.ask(now + ASKED_AGAIN_AFTER));
         assert!(run.is_proven(now) && !run.is_proven(now + SHOWN_FOR));
+        let mut same = run.beside(1, now);
+        assert!(!same.ask(now + SUSPICIOUS_AFTER), "asked a moment ago");
+        let mut moved = same.beside(3, now);
+        assert!(
+            moved.ask(now) && !moved.is_proven(now),
+            "beside another run"
+        );
     }
 
     proptest! {

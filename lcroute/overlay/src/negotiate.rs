@@ -575,7 +575,10 @@ impl Peer {
             return;
         };
         let known = self.other_run.take().filter(|run| run.session == session);
-        let mut run = known.unwrap_or_else(|| OtherRun::new(session, parts.now));
+        let mut run = known.map_or_else(
+            || OtherRun::new((session, linked), parts.now),
+            |run| run.beside(linked, parts.now),
+        );
         let is_asked = run.ask(parts.now);
         self.other_run = Some(run);
         if is_asked {

@@ -136,6 +136,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "interfaces",
         "sources",
         "reflect",
+        "keyfile",
+        "next",
         "names",
         "tls_cert",
         "tls_key",
@@ -166,7 +168,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         })
         .collect();
     let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
-    // a LAN is one only if its interface is named
-    let expected = lcroute::config::Config::parse("f", "[[lan]]\ninterface = \"eth0\"\n");
+    // a LAN is one only if its interface is named, a private prefix if it says which
+    let named = "[[lan]]\ninterface = \"eth0\"\n[[private]]\nprefix = \"ff1e:7::/32\"\n";
+    let expected = lcroute::config::Config::parse("f", named);
     assert_eq!(set, expected.unwrap());
 }
