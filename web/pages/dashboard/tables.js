@@ -13,6 +13,8 @@ const PATHS = {
     tcp: "by a relay, over TCP",
 };
 const CARRIERS = { server: "signalling server", overlay: "other nodes", lan: "LAN", spool: "shared folder", text: "pasted text", straight: "earlier address" };
+/** Of private prefixes: whether this host can read them. */
+const SEALED = { sealed: "sealed", no_key: "sealed, no key at this host" };
 const STATES = { connected: "✓ connected", connecting: "… connecting", lost: "✗ lost", refused: "✗ refused" };
 /** What looks for trouble sees it first. */
 const ORDER = Object.keys(STATES).reverse();
@@ -26,6 +28,10 @@ const title = (name, rows) => (rows.length > MOST ? `${name} (${MOST} of ${rows.
 /** A PeerId where there is no name; addresses stay. */
 const brief = (id) => (id.includes(":") ? id : `…${id.slice(-6)}`);
 const number = (head) => [head, "number"];
+const noted = (text, ...notes) => {
+    const said = notes.filter(Boolean).join("; ");
+    return said === "" ? text : `${text} (${said})`;
+};
 
 export function showPeers({ peers }, rate) {
     const sorted = [...peers].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || ((a.name ?? "~") < (b.name ?? "~") ? -1 : 1));
@@ -55,7 +61,7 @@ export function showGroups({ groups, lans, nodes, peers }, rate) {
     const of = (g) => rate(`${g.group} packets`);
     const sorted = [...groups].sort((a, b) => busy(of(b)) - busy(of(a)) || (a.group < b.group ? -1 : 1));
     const rows = sorted.map((g) => [
-        g.refused ? `${g.group} (refused: ${g.refused})` : g.group,
+        noted(g.group, SEALED[g.private], g.refused && `refused: ${g.refused}`),
         joined(g),
         g.links.map(peer).join(", ") || "–",
         g.sources.map(name).join(", ") || "–",
