@@ -704,11 +704,21 @@ fn class(run: &Output) -> Class {
     }
 }
 
+/// Copies the program, by another process: what a thread has open for writing, children of other threads inherit, and
+/// such a file cannot be executed.
+fn install(to: &Path) {
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_lcsync"))
+        .arg(to)
+        .status();
+    assert!(copied.unwrap().success());
+}
+
 /// A folder of the user who copies, and the program where that user finds it.
 fn of_user() -> (tempfile::TempDir, impl Fn(&[&str]) -> Command) {
     let folder = tempfile::tempdir().unwrap();
     let lcsync = folder.path().join("lcsync");
-    fs::copy(env!("CARGO_BIN_EXE_lcsync"), &lcsync).unwrap();
+    install(&lcsync);
     let owner = geteuid().is_root().then_some(USER);
     finish(folder.path(), Some(0o755), 1_000, owner);
     let at = folder.path().to_path_buf();
@@ -847,8 +857,7 @@ fn copies_are_as_those_of_rsync() {
     // where a user finds the program who may not enter the folder of the build
     let programs = tempfile::tempdir().unwrap();
     fs::set_permissions(programs.path(), Permissions::from_mode(0o755)).unwrap();
-    let lcsync = Path::new(env!("CARGO_BIN_EXE_lcsync"));
-    fs::copy(lcsync, programs.path().join("lcsync")).unwrap();
+    install(&programs.path().join("lcsync"));
     let mut failed = String::new();
     let mut failures = 0;
     let mut n = from;
