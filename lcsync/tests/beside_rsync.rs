@@ -532,17 +532,18 @@ impl Case {
     }
 
     /// Whether the run ended as docs/guide/rsync.md says that it does: rsync lacked a permission on the user's own folders,
-    /// or wrote through a link of DEST.
+    /// or something else stays in the place of a folder.
     fn means_to_differ(&self, ours: &Output, theirs: &Output) -> bool {
         let said = |run: &Output, words: &str| String::from_utf8_lossy(&run.stderr).contains(words);
         let classes = (class(ours), class(theirs));
         let opened_more = classes == (Class::Done, Class::Partial)
             && self.as_user
             && said(theirs, "Permission denied (13)");
-        let through_link = classes == (Class::Partial, Class::Done)
-            && self.has("--ignore-existing")
-            && said(ours, "Not a directory");
-        opened_more || through_link
+        let below_no_folder = self.has("--ignore-existing")
+            && [ours, theirs]
+                .iter()
+                .any(|run| said(run, "Not a directory"));
+        opened_more || below_no_folder
     }
 
     fn limits(&self) -> bool {
