@@ -201,6 +201,35 @@ fn what_is_never_carried_is_not_carried_sealed_either() {
 }
 
 #[test]
+fn fragments_and_echoes_come_out_as_they_went_in() {
+    let (mut a, mut b) = (node(1, &[1]), node(2, &[1]));
+    let echo = packet_with(SOURCE, GROUP, 58, &[128, 0, 0, 0, 0, 1, 0, 1]);
+    // of a UDP datagram: the first fragment, and one behind it
+    let first = packet_with(
+        SOURCE,
+        GROUP,
+        44,
+        &[17, 0, 0, 1, 0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8],
+    );
+    let later = packet_with(SOURCE, GROUP, 44, &[17, 0, 0, 8, 0, 0, 0, 9, 1, 2, 3]);
+    for (sequence, packet) in (1..).zip([echo, first, later]) {
+        let sealed = a.seal(0, &header(sequence), &packet).unwrap();
+        let opened = open(&mut b, &header(sequence), &sealed);
+        assert_eq!(opened, Ok(packet.into()));
+    }
+    // what hides behind a fragment header is looked at as well
+    let hidden = packet_with(
+        SOURCE,
+        GROUP,
+        44,
+        &[58, 0, 0, 1, 0, 0, 0, 9, 143, 0, 0, 0, 0, 0, 0, 0],
+    );
+    let sealed = a.seal(0, &header(9), &hidden).unwrap();
+    let opened = open(&mut b, &header(9), &sealed);
+    assert_eq!(opened, Err(DropReason::LinkControl));
+}
+
+#[test]
 fn keys_are_bounded_by_origins_and_runs() {
     let (packet, mut b) = (udp_packet(SOURCE, GROUP, b"x"), node(99, &[1]));
     for origin in 1..=9 {
