@@ -29,6 +29,11 @@ pub(crate) const MAX_ATTESTATION: usize = 8 + 8 + 1 + MAX_ADDRESSES * 20 + 64;
 const SUSPICIOUS_AFTER: Duration = Duration::from_secs(2);
 /// So long passes before two runs are asked again. Chosen: a host that is told keeps it for five minutes.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// So long passes before they are asked again where one of the two has not answered. Chosen: more than a way there and
+/// back through a signalling server.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(5);
+/// Most runs of one peer beside its linked one that are kept. Chosen: the other host, and a linked one that restarts.
+pub(crate) const MAX_OTHER_RUNS: usize = 2;
 /// Two runs that attest no more are shown for so long. Chosen: a few questions may get lost.
 const SHOWN_FOR: Duration = Duration::from_secs(300);
 
@@ -150,6 +155,7 @@ impl OtherRun {
     pub(crate) fn ask(&mut self, now: Instant) -> bool {
         let due = match self.asked_at {
             None => self.suspicious_from,
+            Some(at) if self.proven_at < Some(at) => at + UNANSWERED_AFTER,
             Some(at) => at + ASKED_AGAIN_AFTER,
         };
         if now < due {
@@ -260,6 +266,8 @@ mod tests {
         );
         let now = now + SUSPICIOUS_AFTER;
         assert!(run.ask(now) && !run.ask(now));
+        let now = now + UNANSWERED_AFTER;
+        assert!(run.ask(now) && !run.ask(now), "nobody answered");
         assert_eq!(run.take(b"a", attest(1, 2), 1, now), None);
         assert_eq!(run.take(b"", attest(2, 9), 1, now), None, "of another time");
         assert_eq!(run.take(b"", attest(3, 1), 1, now), None, "of a third run");
@@ -268,6 +276,7 @@ mod tests {
         assert_eq!(proof.for_linked, b"b");
         assert_eq!(proof.for_other, b"a");
         assert_eq!(run.take(b"b", attest(2, 1), 1, now), None, "once");
+        assert!(!run.ask(now + UNANSWERED_AFTER), "both answered");
         assert!(run.ask(now + ASKED_AGAIN_AFTER));
         assert!(run.is_proven(now) && !run.is_proven(now + SHOWN_FOR));
         let mut same = run.beside(1, now);

@@ -66,7 +66,7 @@ impl Peer {
         }
         link.up = Some(now);
         parts.links_up += 1;
-        let id = link.id;
+        let (id, session) = (link.id, link.session);
         parts.connections.authenticated(id, now);
         self.set_state(PeerState::Connected, None, now);
         (self.waiting, self.keep_until) = (None, None);
@@ -78,6 +78,7 @@ impl Peer {
         });
         parts.places.found(&self.id);
         self.count_success(parts);
+        self.ask_proven_runs(session, parts);
     }
 
     fn fail_auth<C: Connections>(&mut self, parts: &mut Parts<C>) {

@@ -14,7 +14,7 @@
 use librecast::time::{Duration, Instant};
 use tracing::debug;
 
-use crate::attestation::{Attestation, OtherRun};
+use crate::attestation::{Attestation, MAX_OTHER_RUNS, OtherRun};
 use crate::auth::{Binding, Role};
 use crate::connections::Connections;
 use crate::description::Description;
@@ -574,14 +574,34 @@ impl Peer {
         let Some(linked) = self.up().map(|link| link.session) else {
             return;
         };
-        let known = self.other_run.take().filter(|run| run.session == session);
-        let mut run = known.map_or_else(
-            || OtherRun::new((session, linked), parts.now),
-            |run| run.beside(linked, parts.now),
-        );
-        let is_asked = run.ask(parts.now);
-        self.other_run = Some(run);
-        if is_asked {
+        let known = self.other_runs.iter().position(|r| r.session == session);
+        let run = match known {
+            Some(at) => self.other_runs.remove(at).beside(linked, parts.now),
+            None => OtherRun::new((session, linked), parts.now),
+        };
+        if self.other_runs.len() == MAX_OTHER_RUNS {
+            self.other_runs.remove(0);
+        }
+        self.other_runs.push(run);
+        self.ask_other_runs(linked, parts);
+    }
+
+    /// One of two hosts with the peer's key has a new link: the other one need not ask for one before both are told.
+    pub(crate) fn ask_proven_runs<C: Connections>(&mut self, linked: u64, parts: &mut Parts<C>) {
+        let now = parts.now;
+        let known = std::mem::take(&mut self.other_runs).into_iter();
+        let others = known.filter(|run| run.session != linked && run.is_proven(now));
+        self.other_runs = others.map(|run| run.beside(linked, now)).collect();
+        self.ask_other_runs(linked, parts);
+    }
+
+    fn ask_other_runs<C: Connections>(&mut self, linked: u64, parts: &mut Parts<C>) {
+        let now = parts.now;
+        let due = self
+            .other_runs
+            .iter_mut()
+            .filter_map(|run| run.ask(now).then_some(run.session));
+        for session in due.collect::<Vec<_>>() {
             for (of, other) in [(linked, session), (session, linked)] {
                 self.send_to(of, &Payload::AttestationRequest { other }, parts);
             }
@@ -635,7 +655,9 @@ impl Peer {
         let Some(linked) = self.up().map(|link| link.session) else {
             return;
         };
-        let Some(run) = self.other_run.as_mut() else {
+        let sessions = [attestation.session, attestation.other];
+        let mut runs = self.other_runs.iter_mut();
+        let Some(run) = runs.find(|run| sessions.contains(&run.session)) else {
             return;
         };
         let other = run.session;

@@ -55,7 +55,7 @@ pub(crate) struct Peer {
     pub(crate) link: Option<Link>,
     pub(crate) waiting: Option<Waiting>,
     /// One that asks for a link beside the run that has it.
-    pub(crate) other_run: Option<OtherRun>,
+    pub(crate) other_runs: Vec<OtherRun>,
     /// Of links that have ended, and straight messages.
     pub(crate) traffic: Traffic,
 }
@@ -127,7 +127,7 @@ impl Peer {
             attempts: 0,
             link: None,
             waiting: None,
-            other_run: None,
+            other_runs: Vec::new(),
             traffic: Traffic::default(),
         }
     }
@@ -184,8 +184,8 @@ impl Peer {
             }
         };
         let traffic = self.traffic.plus(connection.traffic);
-        let other_run = self.other_run.as_ref().filter(|run| run.is_proven(now));
-        let two_hosts = up.and(other_run).map(|_| KEY_CONFLICT_THERE);
+        let proven = self.other_runs.iter().find(|run| run.is_proven(now));
+        let two_hosts = up.and(proven).map(|_| KEY_CONFLICT_THERE);
         PeerInfo {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),

@@ -117,6 +117,8 @@ struct Scripted {
     events: Vec<ConnectionEvent>,
     sent: Vec<(LinkId, Vec<u8>)>,
     closed: Vec<LinkId>,
+    /// Which connection was described last.
+    described: Option<LinkId>,
     /// What the peer shows in DTLS.
     remote: Fingerprint,
     /// Of this end.
@@ -133,6 +135,7 @@ impl Scripted {
             lane_control: false,
             candidates: Vec::new(),
         };
+        self.described = Some(link);
         let described = ConnectionEvent::Described { link, description };
         self.events.push(described);
     }
@@ -298,23 +301,29 @@ impl Pair {
 
     /// The channels open at both ends, and each first control message crosses as `alter` makes it.
     fn open(&mut self, alter: impl Fn(usize, &mut Vec<u8>)) {
-        let link = LinkId(1);
-        for overlay in &mut self.overlays {
+        self.begin_open(alter);
+        self.signal();
+    }
+
+    /// The same, up to where both have the other one's message.
+    fn begin_open(&mut self, alter: impl Fn(usize, &mut Vec<u8>)) {
+        let links = [0, 1].map(|n| self.overlays[n].connections().described.unwrap());
+        for (overlay, link) in self.overlays.iter_mut().zip(links) {
             let events = &mut overlay.connections_mut().events;
             events.push(ConnectionEvent::Open { link });
         }
         self.signal();
         for n in [0, 1] {
             let sent = std::mem::take(&mut self.overlays[n].connections_mut().sent);
-            for (link, mut message) in sent {
+            for (_, mut message) in sent {
                 alter(n, &mut message);
                 self.trace.push(format!("{n} {message:?}"));
                 let message = Bytes::from(message);
+                let link = links[1 - n];
                 let event = ConnectionEvent::Control { link, message };
                 self.overlays[1 - n].connections_mut().events.push(event);
             }
         }
-        self.signal();
     }
 
     /// Node `n` refuses the other, whose link has gone.
@@ -660,6 +669,41 @@ fn two_hosts_with_one_key_are_told_and_who_has_the_link_keeps_it() {
         let clone = row(&cloned.clone);
         let why = Some("another host has this node's key");
         assert_eq!((clone.state, clone.reason), (PeerState::Refused, why));
+    }
+}
+
+#[test]
+fn two_hosts_with_one_key_are_told_again_when_the_linked_one_has_restarted() {
+    for n in [0, 1] {
+        let mut cloned = Cloned::new(n);
+        cloned.run();
+        // it waits long before it asks for a link again
+        cloned.clone.set_wanted(BTreeSet::new(), cloned.pair.now);
+        let pair = &mut cloned.pair;
+        let now = pair.now;
+        let closed = ConnectionEvent::Closed {
+            link: LinkId(1),
+            reason: crate::EndReason::Silent,
+        };
+        let peer = pair.overlays[1 - n].peer_id();
+        pair.overlays[1 - n].connections_mut().events.push(closed);
+        let key = pair.overlays[n].peer_id();
+        let mut members = [member(1), member(2)].into_iter();
+        let identity = members.find(|id| id.peer_id() == key).unwrap();
+        let mut restarted = overlay_of_run(identity, Limits::default(), [8; 32], now);
+        restarted.connections_mut().remote = *peer.public_key();
+        restarted.set_wanted(BTreeSet::from([peer]), now);
+        restarted.handle_presence(SERVER, Presence::Online(peer), now);
+        pair.overlays[n] = restarted;
+        pair.signal();
+        pair.begin_open(|_, _| {});
+        cloned.told = [0; 2];
+        cloned.run();
+        assert!(
+            cloned.told.iter().all(|told| *told > 0),
+            "{:?}",
+            cloned.told
+        );
     }
 }
 
