@@ -29,6 +29,8 @@ drop_reasons! {
         PresenceForged = "presence_forged",
         /// Carriers named more peers than there is room for.
         PresenceFull = "presence_full",
+        /// More presence records of one kind of carrier than are opened.
+        PresenceLimited = "presence_limited",
         /// A presence record that cannot be read.
         PresenceMalformed = "presence_malformed",
         /// A presence record of another network, or one that was tampered with.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use librecast::bucket::{Bucket, Rate};
 use librecast::cert::{Chain, Member};
 use librecast::drops::Drops;
 use librecast::id::{LinkId, PeerId};
@@ -37,6 +38,9 @@ use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 const MAX_STRANGERS: usize = 64;
 /// How often certificates of linked peers are looked at. Chosen: they live for months.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
+/// Presence records that are opened, of each kind of carrier: 0.1 ms of a processor each. Chosen: a folder of the largest
+/// network at once, then as many a second as a router verifies advertisements.
+const RECORD_RATE: Rate = Rate::per_second(256, 8_192);
 
 /// A node's links to all its peers, made and ended over `C`.
 ///
@@ -50,6 +54,8 @@ pub struct Overlay<C> {
     strangers: BTreeMap<PeerId, (&'static str, Instant)>,
     epoch: Instant,
     next_expiry: Instant,
+    /// Records that each kind of carrier may still bring.
+    record_buckets: BTreeMap<CarrierKind, Bucket>,
     parts: Parts<C>,
 }
 
@@ -96,6 +102,7 @@ impl<C: Connections> Overlay<C> {
             strangers: BTreeMap::new(),
             epoch: config.epoch,
             next_expiry: now + EXPIRY_EVERY,
+            record_buckets: BTreeMap::new(),
             parts: Parts {
                 own,
                 reachable: Reachable::new(config.limits.present),
@@ -431,6 +438,14 @@ impl<C: Connections> Overlay<C> {
         now: Instant,
     ) -> Option<(PeerId, Instant)> {
         self.observe(now);
+        let bucket = self.record_buckets.entry(kind);
+        if !bucket
+            .or_insert(Bucket::full(now))
+            .take(RECORD_RATE, 1, now)
+        {
+            self.parts.count(DropReason::PresenceLimited);
+            return None;
+        }
         let parts = &mut self.parts;
         let unix = parts.clock.unix_now();
         let mut record = match parts.rendezvous.open(sealed, unix) {

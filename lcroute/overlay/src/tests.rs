@@ -119,6 +119,7 @@ struct Scripted {
     closed: Vec<LinkId>,
     /// Which connection was described last.
     described: Option<LinkId>,
+    candidates: Vec<crate::Candidate>,
     /// What the peer shows in DTLS.
     remote: Fingerprint,
     /// Of this end.
@@ -196,7 +197,7 @@ impl Connections for Scripted {
     ) {
     }
     fn candidates(&self) -> Vec<crate::Candidate> {
-        Vec::new()
+        self.candidates.clone()
     }
 
     fn info(&self, _: LinkId) -> ConnectionInfo {
@@ -419,6 +420,39 @@ fn strangers_cannot_fill_the_tables() {
     overlay.handle_presence(SERVER, Presence::Online(wanted), now);
     assert!(matches!(overlay.poll_event(now), Some(Event::Signal { to, .. }) if to == wanted));
     assert_eq!(overlay.drops()["presence_full"], 500);
+}
+
+#[test]
+fn a_flood_of_records_on_one_carrier_is_not_opened_and_other_carriers_go_on() {
+    let now = start();
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    for n in 0..10_000_u32 {
+        let junk = [&n.to_be_bytes()[..], &[0; 400]].concat();
+        overlay.handle_record(crate::CarrierKind::Lan, &junk, now);
+    }
+    assert_eq!(overlay.drops()["presence_limited"], 10_000 - 8_192);
+    let mut peer = overlay_of_run(member(2), Limits::default(), [2; 32], now);
+    peer.connections_mut().candidates = vec![crate::Candidate {
+        kind: crate::CandidateKind::Host,
+        addr: ([192, 0, 2, 1], 1).into(),
+    }];
+    let record = peer.record(now).unwrap().sealed;
+    assert_eq!(
+        overlay.handle_record(crate::CarrierKind::Lan, &record, now),
+        None
+    );
+    assert!(
+        overlay
+            .handle_record(crate::CarrierKind::Spool, &record, now)
+            .is_some()
+    );
+    let later = now + Duration::from_secs(1);
+    assert!(
+        overlay
+            .handle_record(crate::CarrierKind::Lan, &record, later)
+            .is_some(),
+        "said again"
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ const LOOKUP: Duration = Duration::from_secs(1);
 const MAX_LOOK_GROUPS: usize = 8_192;
 
 /// Why a pasted record is refused, by what was counted for it.
-const TEXT_REFUSALS: [(&str, &str); 6] = [
+const TEXT_REFUSALS: [(&str, &str); 7] = [
     (
         "presence_not_opened",
         "it is of another network, or older than two days",
@@ -40,6 +40,10 @@ const TEXT_REFUSALS: [(&str, &str); 6] = [
     (
         "presence_malformed",
         "it cannot be read: it may be of another version",
+    ),
+    (
+        "presence_limited",
+        "more came than are read: try again in a second",
     ),
     ("presence_full", "there is no room for more"),
     ("presence_names_full", "there is no room for more"),
