@@ -100,6 +100,53 @@ fn two_symmetric_nats_are_linked_by_a_relay_that_sees_nothing_in_the_clear() {
     });
 }
 
+/// Datagrams from anywhere, to the ports that the relay gave to both: 45 Mbit/s in all, or as `JUNK` says, in packets a
+/// second for each.
+#[test]
+fn junk_for_relayed_ports_takes_nothing_from_links() {
+    world("relay-junk", |lab| {
+        let mut network = relayed(lab, symmetric(lab)?)?;
+        start(&mut network)?;
+        expect_paths(&network, ["relay", "relay"])?;
+        let mallory = lab.host("mallory")?;
+        let rate = std::env::var("JUNK").unwrap_or_else(|_| "4000".to_owned());
+        let mut floods = Vec::new();
+        for member in network.nodes::<2>()? {
+            let mut address = String::new();
+            eventually("the relay has given a port", || {
+                let status = member.status()?;
+                let given = status["relay"]["address"].as_str();
+                given.context("none")?.clone_into(&mut address);
+                Ok(())
+            })?;
+            let args = [&address, "--kind", "7", "--rate", &rate, "--seconds", "600"];
+            floods.push(mallory.spawn("udp-flood", &args)?);
+        }
+        let server = &network.signalling.host;
+        let received = || -> Result<u64> {
+            let text = server.ask("cat", &["/proc/net/snmp"])?.stdout;
+            let row = text.lines().rfind(|line| line.starts_with("Udp: "));
+            let fields = row.context("no counters")?.split(' ').collect::<Vec<_>>();
+            // read, or refused by the filter of the relay's socket
+            Ok(fields[1].parse::<u64>()? + fields[3].parse::<u64>()?)
+        };
+        let before = received()?;
+        eventually("junk arrives", || {
+            let junk = received()? - before;
+            ensure!(junk > 10_000, "{junk} datagrams");
+            Ok(())
+        })?;
+        for _ in 0..3 {
+            expect_carries(&network)?;
+        }
+        expect_paths(&network, ["relay", "relay"])?;
+        let junk = received()? - before;
+        println!("{junk} datagrams of junk arrived meanwhile");
+        drop(floods);
+        Ok(())
+    });
+}
+
 #[test]
 fn where_all_udp_is_dropped_a_relay_is_reached_by_tcp_until_udp_passes() {
     world("relay-tcp", |lab| {
