@@ -386,7 +386,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::server::schedule::Progress;
+    use crate::server::channel::Progress;
     use crate::server::status::{Host, JoinedChannel, State};
 
     fn share(name: &str) -> Share {

@@ -6,8 +6,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use sources::root;
+
+mod sources;
 
 const CRATES: &[&str] = &[
     "lab",
@@ -22,6 +26,7 @@ const CRATES: &[&str] = &[
     "lcsync",
     "librecast",
     "librecast/program",
+    "web/node",
     "web/playground",
     "web/server",
 ];
@@ -29,30 +34,22 @@ const CRATES: &[&str] = &[
 /// Files that a page names and that stand in another tree, or on a user's host.
 const ELSEWHERE: &[&str] = &["membership.toml", "lcsync.toml", "chunk/mod.rs"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Modules by path, each with its source up to its unit tests.
-fn modules(src: &Path, path: &[String], found: &mut BTreeMap<Vec<String>, String>) {
-    for entry in std::fs::read_dir(src).unwrap() {
-        let file = entry.unwrap().path();
-        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        let inner = [path, std::slice::from_ref(&name)].concat();
-        if file.is_dir() && name != "tests" {
-            modules(&file, &inner, found);
-        } else if file.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&file).unwrap();
-            let own = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            let code = own.lines().map(|line| line.split("//").next().unwrap());
-            let code = code.collect::<Vec<_>>().join(" ");
-            match name.as_str() {
-                "mod" => found.insert(path.to_vec(), code),
-                "lib" | "main" if path.is_empty() => None,
-                _ => found.insert(inner, code),
-            };
+/// Modules of a crate by path, each with its code.
+fn modules(src: &Path) -> BTreeMap<Vec<String>, String> {
+    let mut found = BTreeMap::new();
+    for (file, text) in sources::below(src) {
+        let below = file.strip_prefix(src).unwrap().with_extension("");
+        let words = below.iter().map(|word| word.to_str().unwrap().to_owned());
+        let mut path: Vec<String> = words.collect();
+        match path.last().map(String::as_str) {
+            Some("mod") => drop(path.pop()),
+            Some("lib" | "main") if path.len() == 1 => continue,
+            _ => {}
         }
+        let code = text.lines().map(|line| line.split("//").next().unwrap());
+        found.insert(path, code.collect::<Vec<_>>().join(" "));
     }
+    found
 }
 
 /// The paths of `use a::{b, c::{d}};` one by one: `prefix` and what is left of `tree`.
@@ -158,8 +155,7 @@ fn circles<'a>(mut graph: BTreeMap<&'a [String], BTreeSet<&'a [String]>>) -> Vec
 fn no_two_modules_import_each_other() {
     let mut found = Vec::new();
     for name in CRATES {
-        let mut of_crate = BTreeMap::new();
-        modules(&root().join(name).join("src"), &[], &mut of_crate);
+        let of_crate = modules(&root().join(name).join("src"));
         let lines = circles(graph(&of_crate));
         found.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
     }

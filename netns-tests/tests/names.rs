@@ -7,13 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+
+use sources::root;
+
+mod sources;
 
 /// Names whose refused word a specification has: group records of an MLD report (RFC 9777, 5.2.4); IWANT (Plumtree, GossipSub).
 const SPECIFIED: &[&str] = &["handle_record", "take_records", "IWant"];
-
-/// Folders whose sources are no program of ours, or nothing but tests.
-const SKIPPED: &[&str] = &["target", "tests", "benches", "examples", "fuzz"];
 
 /// A name and where it stands: a source file, or docs/reference.md.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,10 +51,6 @@ impl Refused {
 
 const GLOSSARY: &str = "docs/glossary.md";
 const REFERENCE: &str = "docs/reference.md";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
@@ -125,20 +121,6 @@ fn refused() -> Vec<Refused> {
         })
     })
     .collect()
-}
-
-/// Rust sources below `folder`, as paths from the root.
-fn sources(folder: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() && !name.starts_with('.') && !SKIPPED.contains(&name.as_str()) {
-            sources(&path, found);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
-            let below = path.strip_prefix(root()).unwrap();
-            found.push(below.to_str().unwrap().to_owned());
-        }
-    }
 }
 
 /// The identifier at the begin of `text`, and what follows it.
@@ -220,16 +202,6 @@ fn public_names(file: &str, text: &str, found: &mut BTreeSet<Name>) {
     // braces open so far, and how many were where the body of an enum or trait began
     let (mut depth, mut body): (usize, Option<usize>) = (0, None);
     for (number, line) in (1..).zip(text.lines()) {
-        if line.starts_with("#[cfg(test)]") {
-            // unit tests end a file; a test module of its own is left out by its name
-            if text
-                .lines()
-                .nth(number)
-                .is_some_and(|next| next.ends_with('{'))
-            {
-                break;
-            }
-        }
         let code = code(line);
         let trimmed = code.trim();
         for prefix in ["lcroute_", "lcsync_", "lcagent_"] {
@@ -288,13 +260,13 @@ fn reference_names() -> BTreeSet<Name> {
 }
 
 fn names() -> BTreeSet<Name> {
-    let mut files = Vec::new();
-    sources(&root(), &mut files);
+    let files = sources::below(&root());
     assert!(files.len() > 300, "{} sources", files.len());
     let mut found = reference_names();
     assert!(found.len() > 300, "{} names in {REFERENCE}", found.len());
-    for file in &files {
-        public_names(file, &read(file), &mut found);
+    for (file, text) in &files {
+        let file = file.strip_prefix(root()).unwrap().to_str().unwrap();
+        public_names(file, text, &mut found);
     }
     found
 }
@@ -369,10 +341,6 @@ pub trait Door {
 }
 pub mod knocking {}
 fn private_knock() { tracing::info!(lcroute_knock = 1, "a knock"); }
-#[cfg(test)]
-mod tests {
-    pub fn knock_in_a_test() {}
-}
 "#;
     let mut names = BTreeSet::new();
     public_names("x.rs", SOURCE, &mut names);

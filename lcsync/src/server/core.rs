@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 
+use super::channel::{Action, Channel, Joined, Rates, Sent, Terms, Upcoming, Wanted};
 use super::querier::{Querier, group_query};
 use super::reporters::{Evidence, Reporters};
-use super::schedule::{Action, Channel, Joined, Rates, Schedule, Sent, Terms, Upcoming, Wanted};
+use super::schedule::Schedule;
 use super::traffic::Traffic;
 use crate::groups::Found;
 use crate::index::Index;

@@ -126,7 +126,7 @@ mod tests {
     use librecast_program::metrics::check;
 
     use super::*;
-    use crate::server::schedule::Rates;
+    use crate::server::channel::Rates;
 
     #[test]
     fn names_keep_to_the_rules_and_all_are_shown() {

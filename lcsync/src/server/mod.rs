@@ -1,11 +1,12 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent), `reporters` (who has joined)
+//! [`core`] decides, with [`channel`] and [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent), `reporters` (who has joined)
 //! and `querier` (MLD's election); `shell` is the
 //! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
 //! of the kernel and `pace` say when to look, `origin` whether files are gone or only their disk); [`metrics`] and [`status`] what it tells of itself, the latter at
 //! `status_socket`; `seed` puts a server into a receiver.
 
+pub mod channel;
 pub mod config;
 pub mod core;
 pub mod metrics;

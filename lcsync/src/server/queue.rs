@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use super::schedule::Channel;
+use super::channel::Channel;
 
 /// Reporters of a share whose turns are known; all others have one turn together.
 const MAX_REPORTERS: usize = 512;

@@ -28,11 +28,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
+use super::channel::{Channel, Rates, Terms};
 use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
 use super::metrics;
 use super::rescan::{self, Kept, Update, Vanished, Watched};
-use super::schedule::{Channel, Rates, Terms};
 use super::status::{self, Status};
 use super::status_socket::StatusSocket;
 use crate::block::BlockHash;

@@ -7,9 +7,9 @@ use std::time::Instant;
 use librecast::coding::SYMBOL_SIZE;
 use serde::{Deserialize, Serialize};
 
+use super::channel::Progress;
 use super::core::Server;
 use super::rescan::{Vanished, Watched};
-use super::schedule::Progress;
 
 /// Hosts and channels that are named for each share; others are counted only.
 pub const MAX_NAMED: usize = 64;
@@ -295,9 +295,9 @@ mod tests {
 
     use super::*;
     use crate::index::{HashCache, Index};
+    use crate::server::channel::{Rates, Terms};
     use crate::server::config::{ShareOptions, named};
     use crate::server::core::{Output, Share as Served};
-    use crate::server::schedule::{Rates, Terms};
 
     const LAN: u32 = 3;
 

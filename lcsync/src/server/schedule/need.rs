@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::MIN_GATHERED;
-
+/// Blocks of fewer symbols do not gather, nor are they repaired a few symbols at a time: what they cost is less than the time.
+pub(super) const MIN_GATHERED: u32 = 64;
 /// Longer than a PART takes from the last symbol to here: 10 ms in the socket's buffer, up to 12 ms in the receiver,
 /// 12 ms in its kernel.
 const PAUSE: Duration = Duration::from_millis(40);

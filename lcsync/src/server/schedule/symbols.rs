@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use librecast::coding::MAX_ESI;
 use librecast::random::Random;
 
-use super::Channel;
+use crate::server::channel::Channel;
 
 /// A channel joined again within this time goes on where it stopped.
 pub(super) const MEMORY: Duration = Duration::from_secs(5);

@@ -1,0 +1,128 @@
+//! A channel that is being sent, how far it is, and the terms that hold for it.
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use librecast::bucket::TokenBucket;
+
+use super::need::Need;
+use super::symbols::Position;
+use crate::packet::WIRE_SIZE;
+use crate::server::channel::Terms;
+use crate::server::queue::Ticket;
+use crate::server::reporters::Reporters;
+
+/// What a channel sends in one turn takes about this long at its rate.
+const TURN: Duration = Duration::from_millis(7);
+/// Most symbols that a channel sends in one turn. Chosen: what one system call hands to the kernel.
+const MAX_TURN: u64 = 32;
+
+/// The rate of a layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) rate: u64,
+    pub(super) symbol_time: Duration,
+    /// Symbols a turn.
+    pub(super) turn: u32,
+}
+
+impl Pace {
+    pub(super) fn new(rate: u64) -> Self {
+        let symbol_time = Duration::from_nanos(WIRE_SIZE * 8 * 1_000_000_000 / rate.max(1));
+        let turn = (TURN.as_nanos() / symbol_time.as_nanos().max(1)).clamp(1, MAX_TURN.into());
+        Self {
+            rate,
+            symbol_time,
+            turn: turn as u32,
+        }
+    }
+}
+
+/// The terms of a share, and how far they are kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) terms: Terms,
+    pub(super) bucket: Option<TokenBucket>,
+    /// Bits per second of its bursts.
+    pub(super) load: u64,
+}
+
+impl Kept {
+    /// Whether it sends as much as it may, and a little more, so that nothing is left unused.
+    pub(super) fn is_full(&self) -> bool {
+        self.terms.limit.is_some_and(|l| self.load >= l + l / 10)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) symbols: u32,
+    pub(super) layer: u8,
+    pub(super) reporters: Reporters,
+    pub(super) receivers: usize,
+    pub(super) list: bool,
+    pub(super) stage: Stage,
+    pub(super) position: Position,
+    pub(super) due: Instant,
+    pub(super) evidence_at: Instant,
+    pub(super) sent_on_evidence: u32,
+    /// What its burst has beyond K.
+    pub(super) extra: u32,
+    /// When the burst and the last symbols after it were sent, and how many there were by then.
+    pub(super) pauses: [Option<(Instant, u32)>; 6],
+    /// When K symbols had been sent, until the first member leaves.
+    pub(super) whole_at: Option<Instant>,
+    /// Symbols since the burst began, or since somebody joined after that.
+    pub(super) sent_in_burst: u32,
+    /// Symbols that who joined last has missed, to be sent when it is his turn.
+    pub(super) owed: u32,
+    /// What the present burst is for.
+    pub(super) burst: Burst,
+    /// Who has joined last in the hope of a burst.
+    pub(super) hopeful: Ipv6Addr,
+    /// Virtual time before which it has no further turn.
+    pub(super) next_turn: u64,
+    /// Answers to questions since then.
+    pub(super) answers: u8,
+}
+
+/// For whom a burst is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Burst {
+    First,
+    Again,
+    Late,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Gathering {
+        until: Instant,
+    },
+    Waiting {
+        ticket: Ticket,
+    },
+    Burst {
+        left: u32,
+    },
+    /// `run` symbols come before the next pause.
+    Trickle {
+        left: u32,
+        sent: u32,
+        run: u32,
+    },
+    Asked {
+        times: u8,
+    },
+}
+
+impl Sending {
+    /// How much longer than K its burst is. Lists are short, and who gets one later than others begins without them.
+    pub(super) fn extra_of(&self, need: Need) -> u32 {
+        if self.list && self.receivers > 1 {
+            self.symbols.div_ceil(2)
+        } else {
+            need.burst(self.symbols)
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! A channel's turns: bursts, trickles, questions, and what members are seen to need.
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use super::Schedule;
+use super::need::{MIN_GATHERED, Need};
+use super::sending::{Burst, Stage};
+use crate::packet::WIRE_SIZE;
+use crate::server::channel::{Action, Channel};
+
+/// Fewest symbols of a trickle. Chosen: what few symbols cost is less than the time that another question takes.
+const MIN_TRICKLE: u32 = 16;
+/// Answers to questions that bring a trickle only; the next one brings a whole burst. Chosen.
+const TRICKLES: u8 = 2;
+/// Evidence of a member holds for so many times K symbols. Chosen: one that vanished costs no more.
+const HARD_SYMBOLS: u32 = 4;
+/// Evidence of a member holds for so long. Chosen: as `HARD_SYMBOLS`, on slow channels.
+const HARD_TIME: Duration = Duration::from_secs(10);
+/// A question waits so long for an answer. Chosen: an MLD report, and a way there and back.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+/// Questions without an answer before a channel is given up. Chosen: one may get lost.
+const ASKS: u8 = 2;
+/// A sender that was held up catches up on no more than this. Chosen: more is a burst that queues drop.
+const MAX_LAG: Duration = Duration::from_millis(20);
+
+impl Schedule {
+    pub(super) fn need_of(&self, channel: Channel) -> Need {
+        let sending = self.channels.get(&channel);
+        let need = sending.and_then(|s| self.needs.get(&(channel.interface, s.layer)));
+        need.copied().unwrap_or_default()
+    }
+
+    /// Somebody has joined who needs a whole burst, counted from now.
+    pub(super) fn renew(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
+        let need = self.need_of(channel);
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        let fresh = sending.symbols + sending.extra_of(need);
+        match sending.stage {
+            // who comes with the first symbols misses none
+            Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
+            Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
+            Stage::Gathering { .. } | Stage::Waiting { .. } => {
+                sending.owed = fresh;
+            }
+            Stage::Burst { left } => sending.owed = fresh.saturating_sub(left),
+            Stage::Trickle { .. } | Stage::Asked { .. } => {
+                sending.owed = fresh;
+                self.wait_for_rest(channel, now);
+            }
+        }
+        if let Some(sending) = self.channels.get_mut(&channel) {
+            (sending.sent_in_burst, sending.answers) = (0, 0);
+            sending.hopeful = reporter;
+        }
+    }
+
+    /// What is owed waits for its turn.
+    pub(super) fn wait_for_rest(&mut self, channel: Channel, now: Instant) {
+        if let Some(sending) = self.channels.get_mut(&channel) {
+            self.turns.remove(&(sending.due, channel));
+            sending.stage = Stage::Gathering { until: now };
+            self.gathering.insert((now, channel));
+        }
+    }
+
+    /// The channel's turns begin, from when it is due.
+    pub(super) fn enter_burst(&mut self, channel: Channel, left: u32) {
+        if let Some(sending) = self.channels.get_mut(&channel) {
+            sending.stage = Stage::Burst { left };
+            self.turns.insert((sending.due, channel));
+            let rate = self.paces[usize::from(sending.layer)].rate;
+            self.bursting += 1;
+            self.load += rate;
+            if let Some(kept) = self.kept(channel) {
+                kept.load += rate;
+            }
+        }
+    }
+
+    pub(super) fn leave_burst(&mut self, channel: Channel, layer: u8) {
+        let rate = self.paces[usize::from(layer)].rate;
+        self.bursting -= 1;
+        self.load -= rate;
+        if let Some(kept) = self.kept(channel) {
+            kept.load -= rate;
+        }
+    }
+
+    /// Somebody is still there: a little more, and if that was not enough, everything anew.
+    pub(super) fn answered(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        if sending.owed > 0 {
+            self.wait_for_rest(channel, now);
+            return;
+        }
+        if sending.answers == TRICKLES {
+            self.renew(channel, reporter, now);
+            return;
+        }
+        sending.answers += 1;
+        sending.stage = Stage::Trickle {
+            left: trickle_of(sending.symbols),
+            sent: trickle_of(sending.symbols),
+            run: 0,
+        };
+        self.turns.remove(&(sending.due, channel));
+        sending.due = now;
+        self.turns.insert((now, channel));
+    }
+
+    /// The last member of a channel has all it needs: was the burst enough?
+    pub(super) fn learn(&mut self, channel: Channel, now: Instant) {
+        let Some(sending) = self.channels.get(&channel) else {
+            return;
+        };
+        let whole = sending.burst == Burst::First && sending.sent_in_burst >= sending.symbols;
+        let ended = !matches!(
+            sending.stage,
+            Stage::Gathering { .. } | Stage::Waiting { .. }
+        );
+        if sending.symbols < MIN_GATHERED || sending.list || !whole || !ended {
+            return;
+        }
+        let need = self
+            .needs
+            .entry((channel.interface, sending.layer))
+            .or_default();
+        // what was sent later cannot have been the reason to leave
+        let mut pauses = sending.pauses.iter().flatten();
+        let seen = pauses.find(|(at, _)| now.saturating_duration_since(*at) >= need.seen());
+        match seen {
+            Some((_, sent)) => need.needed(sending.symbols, *sent),
+            None => need.was_enough(sending.symbols, sending.extra),
+        }
+    }
+
+    pub(super) fn ask_at_next_turn(&mut self, channel: Channel, now: Instant) {
+        let Some(sending) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        if let Stage::Burst { .. } | Stage::Trickle { .. } = sending.stage {
+            // time out the evidence: the next turn asks
+            sending.evidence_at = now.checked_sub(HARD_TIME).unwrap_or(sending.evidence_at);
+        }
+    }
+
+    pub(super) fn take_turn(&mut self, channel: Channel, now: Instant) -> Option<Action> {
+        let sending = self.channels.get_mut(&channel)?;
+        let spent = sending.sent_on_evidence >= HARD_SYMBOLS * sending.symbols + MIN_TRICKLE
+            || now.saturating_duration_since(sending.evidence_at) >= HARD_TIME;
+        let pace = self.paces[usize::from(sending.layer)];
+        let (layer, stage) = (sending.layer, sending.stage);
+        let need = self.need_of(channel);
+        let idle = self.bursting == 0;
+        let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
+        if sends && let Some(at) = self.closed_until(channel, now) {
+            // others go first meanwhile
+            let sending = self.channels.get_mut(&channel)?;
+            sending.due = at;
+            self.turns.insert((at, channel));
+            return None;
+        }
+        let sending = self.channels.get_mut(&channel)?;
+        match stage {
+            Stage::Gathering { .. } | Stage::Waiting { .. } => None,
+            Stage::Burst { left } if !spent => {
+                let count = left.min(pace.turn);
+                let time = pace.symbol_time * count;
+                if left > count {
+                    sending.stage = Stage::Burst { left: left - count };
+                } else if sending.owed > 0 {
+                    self.leave_burst(channel, layer);
+                    let action = self.send(channel, count, time, now);
+                    self.wait_for_rest(channel, now);
+                    return action;
+                } else {
+                    sending.stage = Stage::Trickle {
+                        left: trickle_of(sending.symbols),
+                        sent: 0,
+                        run: 0,
+                    };
+                    self.leave_burst(channel, layer);
+                    return self.send_and_pause(channel, count, time, now);
+                }
+                self.send(channel, count, time, now)
+            }
+            Stage::Trickle { left, sent, run } if !spent && left > 0 => {
+                let run = match run {
+                    // what is sent in vain takes nothing from others
+                    0 if idle => need.step(sending.symbols, sent).max(sent).min(left),
+                    0 => need.step(sending.symbols, sent).min(left),
+                    run => run,
+                };
+                let count = run.min(pace.turn);
+                let run = run - count;
+                sending.stage = Stage::Trickle {
+                    left: left - count,
+                    sent: sent + count,
+                    run,
+                };
+                let time = pace.symbol_time * count;
+                if run > 0 {
+                    return self.send(channel, count, time, now);
+                }
+                self.send_and_pause(channel, count, time, now)
+            }
+            Stage::Burst { left } => {
+                sending.owed += left;
+                self.leave_burst(channel, layer);
+                self.ask(channel, 1, now)
+            }
+            Stage::Trickle { .. } => self.ask(channel, 1, now),
+            Stage::Asked { times } if times < ASKS => self.ask(channel, times + 1, now),
+            Stage::Asked { .. } => {
+                self.stop(channel, now);
+                None
+            }
+        }
+    }
+
+    /// When the share of a channel may send again, if it has sent what it may.
+    pub(super) fn closed_until(&mut self, channel: Channel, now: Instant) -> Option<Instant> {
+        let bucket = self.kept(channel)?.bucket.as_mut()?;
+        // a little later in any case, so that time goes on
+        (!bucket.ready(now)).then(|| bucket.ready_at().max(now + Duration::from_micros(1)))
+    }
+
+    /// The same before a pause, in which PARTs come.
+    pub(super) fn send_and_pause(
+        &mut self,
+        channel: Channel,
+        count: u32,
+        time: Duration,
+        now: Instant,
+    ) -> Option<Action> {
+        let pause = self.need_of(channel).pause();
+        let action = self.send(channel, count, time + pause, now);
+        let sending = self.channels.get_mut(&channel)?;
+        sending.pauses.rotate_right(1);
+        sending.pauses[0] = Some((now, sending.sent_in_burst));
+        action
+    }
+
+    pub(super) fn ask(&mut self, channel: Channel, times: u8, now: Instant) -> Option<Action> {
+        let sending = self.channels.get_mut(&channel)?;
+        sending.stage = Stage::Asked { times };
+        sending.due = now + ASK_AGAIN;
+        self.turns.insert((sending.due, channel));
+        Some(Action::Ask { channel })
+    }
+
+    /// The next `count` symbols; the following turn comes after `time`.
+    pub(super) fn send(
+        &mut self,
+        channel: Channel,
+        count: u32,
+        time: Duration,
+        now: Instant,
+    ) -> Option<Action> {
+        let wire = self.wire_size(channel);
+        // the paces are those of packets that are not sealed
+        let time = time * wire as u32 / WIRE_SIZE as u32;
+        let sending = self.channels.get_mut(&channel)?;
+        let sequence = sending.position.sequence();
+        let ids = (0..count)
+            .map(|_| sending.position.next(sending.symbols))
+            .collect();
+        sending.sent_on_evidence += count;
+        let before = sending.sent_in_burst;
+        sending.sent_in_burst += count;
+        if sending.burst == Burst::First
+            && (before..sending.sent_in_burst).contains(&(sending.symbols - 1))
+        {
+            sending.whole_at = Some(now);
+        }
+        *match (sending.stage, sending.burst) {
+            (Stage::Trickle { sent: 1.., .. }, _) => &mut self.sent.trickle,
+            (_, Burst::First) => &mut self.sent.first,
+            (_, Burst::Again) => &mut self.sent.again,
+            (_, Burst::Late) => &mut self.sent.late,
+        } += u64::from(count);
+        let bytes = u64::from(count) * wire;
+        self.capacity.spend(bytes);
+        let earliest = now.checked_sub(MAX_LAG).unwrap_or(now);
+        sending.due = sending.due.max(earliest) + time;
+        self.turns.insert((sending.due, channel));
+        if let Some(bucket) = &mut self.bucket {
+            bucket.spend(bytes, now);
+        }
+        if let Some(bucket) = self.kept(channel).and_then(|k| k.bucket.as_mut()) {
+            bucket.spend(bytes, now);
+        }
+        if let Some(traffic) = self.traffic_of(channel, now) {
+            traffic.add(count, wire, now);
+        }
+        Some(Action::Symbols {
+            channel,
+            sequence,
+            ids,
+        })
+    }
+}
+
+/// Symbols that a trickle may have.
+fn trickle_of(symbols: u32) -> u32 {
+    (symbols / 4).max(MIN_TRICKLE)
+}
