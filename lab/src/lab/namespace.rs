@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{Pid, getppid};
 
 /// A network namespace, held by a file descriptor.
@@ -71,11 +71,16 @@ impl Namespace {
             if getppid() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into()); // the parent died in between
             }
-            SigSet::empty().thread_set_mask()?; // the parent may have blocked some
+            // the parent may have blocked some, and a shell has its background jobs ignore these two
+            SigSet::empty().thread_set_mask()?;
+            for ignored in [Signal::SIGINT, Signal::SIGQUIT] {
+                // SAFETY: no handler is set
+                unsafe { signal(ignored, SigHandler::SigDfl) }?;
+            }
             setns(&*file, CloneFlags::CLONE_NEWNET)?;
             Ok(())
         };
-        // SAFETY: between fork and exec `enter` makes four system calls and neither allocates
+        // SAFETY: between fork and exec `enter` makes six system calls and neither allocates
         // nor takes a lock (the error kinds it returns need no memory).
         unsafe { command.pre_exec(enter) };
         command
