@@ -35,6 +35,8 @@ Examples:
 
 const UP: &str = "\
 With the package it starts the service, now and with each boot; without systemd it is the daemon, in the foreground.
+Without TOKEN it takes LCROUTE_TOKEN, or what is in the file that LCROUTE_TOKEN_FILE names: it joins by that once, and a later
+start with the same token is a member already.
 
 Examples:
   sudo lcroute up                 found a network, or be in again
@@ -85,7 +87,7 @@ enum Command {
         /// The token of an invitation, or - to read it from standard input [default: found a network, if there is none]
         token: Option<String>,
         /// This node's name [default: the host's]
-        #[arg(long)]
+        #[arg(long, env = "LCROUTE_NAME")]
         name: Option<String>,
         /// lc0 is as open as a LAN card: writes [network] profile = "lan"
         #[arg(long)]

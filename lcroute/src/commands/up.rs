@@ -1,12 +1,15 @@
 //! `up` and `down`: one command to be in, and one to be out.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::cert::{MAX_TOKEN, Token};
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::membership;
 use super::{hint, print_line};
@@ -23,6 +26,10 @@ const PATH_UNIT: &str = "lcroute.path";
 /// How long the daemon may take to answer.
 const START: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
+/// The environment's token.
+const TOKEN: &str = "LCROUTE_TOKEN";
+/// The file that has it: a secret of compose, Kubernetes or systemd.
+const TOKEN_FILE: &str = "LCROUTE_TOKEN_FILE";
 
 /// What `up` is to do.
 #[derive(Debug)]
@@ -143,17 +150,62 @@ impl Service {
 
 /// Whether this node has just founded its network.
 fn become_member(config: &Config, state: &StateDir, options: &UpOptions) -> anyhow::Result<bool> {
-    match &options.token {
-        Some(token) => {
-            membership::accept(state, config, token, options.name.clone())?;
-            Ok(false)
-        }
-        None if state.membership()?.is_some() => Ok(false),
-        None => {
-            membership::found(state, config, options.name.clone())?;
-            Ok(true)
-        }
+    let given = match &options.token {
+        Some(_) => None,
+        None => token_of_environment()?,
+    };
+    if let Some(token) = options.token.as_deref() {
+        membership::accept(state, config, token, options.name.clone())?;
+    } else if let Some(token) = given {
+        join_once(state, config, &token, options.name.clone())?;
+    } else if state.membership()?.is_none() {
+        membership::found(state, config, options.name.clone())?;
+        return Ok(true);
     }
+    Ok(false)
+}
+
+/// A token that is there at every start makes a member once, and again where the membership is over.
+fn join_once(
+    state: &StateDir,
+    config: &Config,
+    text: &str,
+    name: Option<String>,
+) -> anyhow::Result<()> {
+    let token: Token = text
+        .parse()
+        .map_err(|e| ExitError::new(Exit::Usage, format!("{TOKEN} or {TOKEN_FILE}: {e}")))?;
+    let membership = state.membership()?;
+    let joined = membership.is_some_and(|m| m.network == token.network());
+    if !joined || state.identity(unix_now()).is_err() {
+        membership::accept(state, config, text, name)?;
+    }
+    Ok(())
+}
+
+/// The token of a host without a hand on it: in the environment, or in a file that this names. Empty counts as none, as
+/// compose files leave variables that nobody has set.
+fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>> {
+    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = match (given(TOKEN), given(TOKEN_FILE)) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            let message = format!("{TOKEN} and {TOKEN_FILE} are both set: which one counts?");
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        (Some(token), None) => Zeroizing::new(token.into_string().unwrap_or_default()),
+        (None, Some(path)) => {
+            let shown = || format!("{TOKEN_FILE}: {}", path.display());
+            let mut text = Zeroizing::new(String::new());
+            let mut file = std::fs::File::open(&path).with_context(shown)?;
+            file.by_ref()
+                .take(MAX_TOKEN as u64 + 1)
+                .read_to_string(&mut text)
+                .with_context(shown)?;
+            text
+        }
+    };
+    Ok(Some(Zeroizing::new(text.trim().to_owned())))
 }
 
 /// Waits for the first link, and says what a user wants to know now.

@@ -228,6 +228,56 @@ fn one_command_is_enough_on_each_host() {
     });
 }
 
+#[test]
+fn a_host_without_a_hand_on_it_joins_by_its_environment_and_starts_so_again() {
+    world("reach-environment", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let a = hosts[0].spawn("lcroute", &["up", "--name", "a"])?;
+        let token = said(&a, "token ")?;
+        let file = hosts[1].write("token", format!("{token}\n"))?;
+        let file = format!("LCROUTE_TOKEN_FILE={}", file.display());
+        fn env<'a>(settings: &[&'a str]) -> Vec<&'a str> {
+            [settings, &["lcroute", "up"]].concat()
+        }
+        let both = format!("LCROUTE_TOKEN={token}");
+        let refused = hosts[1].run("env", &env(&[&file, &both]))?;
+        ensure!(
+            refused.code == 2 && refused.stderr.contains("both set"),
+            "{refused:?}"
+        );
+        let refused = hosts[1].run("env", &env(&["LCROUTE_TOKEN=lct1nonsense"]))?;
+        ensure!(
+            refused.code == 2 && refused.stderr.contains("LCROUTE_TOKEN"),
+            "{refused:?}"
+        );
+        let gone = hosts[1].run("env", &env(&["LCROUTE_TOKEN_FILE=/nowhere"]))?;
+        ensure!(
+            gone.code == 1 && gone.stderr.contains("/nowhere"),
+            "{gone:?}"
+        );
+
+        let started = [&*file, "LCROUTE_NAME=beta", "LCROUTE_TOKEN="];
+        let id = || Member::new(hosts[1].clone()).peer_id();
+        let mut b = hosts[1].spawn("env", &env(&started))?;
+        ensure!(said(&b, "linked ")?.starts_with("a ("), "{}", b.stdout());
+        ensure!(said(&b, "name ")? == "beta", "{}", b.stdout());
+        let first = id()?;
+        b.stop()?;
+        let again = hosts[1].spawn("env", &env(&started))?;
+        said(&again, "linked ")?;
+        ensure!(id()? == first, "another key");
+        // a token of another network does not take a member away from its own
+        let other = hosts[0].run("lcroute", &["--state-dir", "other", "init", "--name", "c"]);
+        other?.success()?;
+        let other = hosts[0].run("lcroute", &["--state-dir", "other", "invite"])?;
+        let other = format!("LCROUTE_TOKEN={}", other.success()?.stdout.trim());
+        let refused = hosts[1].run("env", &env(&[&other]))?;
+        let told = refused.stderr.contains("another network already");
+        ensure!(refused.code == 1 && told, "{refused:?}");
+        Ok(())
+    });
+}
+
 /// What a mail makes of a text: quoted, with words around it, and lines with other ends.
 fn mangled(text: &str) -> String {
     let quoted: String = text
