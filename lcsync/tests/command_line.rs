@@ -11,15 +11,13 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::RwLock;
+
+mod program;
 
 fn lcsync(folder: &Path, args: &[&str]) -> Output {
     let command = Command::new(env!("CARGO_BIN_EXE_lcsync"));
     output(command, folder, args)
 }
-
-/// Not started while another test writes a program: the child would hold it open, and it could not be run.
-static PROGRAM: RwLock<()> = RwLock::new(());
 
 fn output(mut command: Command, folder: &Path, args: &[&str]) -> Output {
     command.current_dir(folder).args(args);
@@ -27,11 +25,7 @@ fn output(mut command: Command, folder: &Path, args: &[&str]) -> Output {
     command.env_remove("RUNTIME_DIRECTORY");
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = {
-        let _none_is_written = PROGRAM.read().unwrap();
-        command.spawn().unwrap()
-    };
-    child.wait_with_output().unwrap()
+    command.spawn().unwrap().wait_with_output().unwrap()
 }
 
 /// As somebody who may not read everything.
@@ -39,10 +33,7 @@ fn as_nobody(folder: &Path, args: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
     // where it is built others may not go
     let program = folder.join("program");
-    {
-        let _none_starts = PROGRAM.write().unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_lcsync"), &program).unwrap();
-    }
+    program::install(&program);
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&program);
     if nix::unistd::geteuid().is_root() {

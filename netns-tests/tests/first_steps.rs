@@ -38,7 +38,10 @@ fn as_user(
 fn homes() -> Result<(TempDir, PathBuf, [PathBuf; 2])> {
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("lcroute");
-    fs::copy(env!("CARGO_BIN_EXE_netns-tests"), &program)?;
+    // by another process: what a thread writes, children of other threads hold open, and it could not be run
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_netns-tests")).arg(&program);
+    ensure!(copy.status()?.success(), "cp");
     let homes = ["alice", "bob"].map(|name| dir.path().join(name));
     for (path, mode) in [(dir.path(), 0o755), (&program, 0o755)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
