@@ -250,6 +250,9 @@ fn table(found: &[Line<'_>]) -> String {
         if let Some(vanished) = &share.vanished {
             text += &format!("{name}: {}\n", shown(vanished.as_bytes()));
         }
+        for rival in rivals_of(share) {
+            text += &format!("{name}: {rival}\n");
+        }
         let left_out = share.content.as_ref().map_or(0, |c| c.left_out);
         if left_out > 0 {
             text += &format!("{name}: {left_out} left out, see its log\n");
@@ -277,6 +280,9 @@ fn details(line: &Line<'_>) -> String {
     }
     if let Some(vanished) = &share.vanished {
         put("vanished", &shown(vanished.as_bytes()));
+    }
+    for rival in rivals_of(share) {
+        put("rival", &rival);
     }
     let kinds = [
         (share.sealed, "sealed"),
@@ -342,6 +348,19 @@ fn details(line: &Line<'_>) -> String {
     text
 }
 
+/// Who else publishes under the share's key, and what to do about it.
+fn rivals_of(share: &Share) -> impl Iterator<Item = String> {
+    let remedy = share.remedy.as_deref().unwrap_or_default();
+    share.rivals.iter().map(move |rival| {
+        let (on, root) = (&rival.interface, &rival.root);
+        let told = format!(
+            "{} on {on} publishes something else under its name and key, {root} (a copied host?). {remedy}",
+            rival.address
+        );
+        shown(told.as_bytes())
+    })
+}
+
 fn content_of(content: &Content) -> String {
     let (files, blocks) = (content.files as usize, content.blocks as usize);
     let left_out = match content.left_out {
@@ -387,7 +406,7 @@ mod tests {
 
     use super::*;
     use crate::server::channel::Progress;
-    use crate::server::status::{Host, JoinedChannel, State};
+    use crate::server::status::{Host, JoinedChannel, Rival, State};
 
     fn share(name: &str) -> Share {
         Share {
@@ -410,6 +429,14 @@ mod tests {
                 rescans: 3,
             }),
             vanished: Some("it is gone: mount it again".into()),
+            rivals: vec![Rival {
+                interface: "eth0".into(),
+                address: Ipv6Addr::LOCALHOST,
+                root: "77aa".into(),
+                generation: 1_700_000_000_001,
+                received_s: 2,
+            }],
+            remedy: Some("Stop one of them".into()),
             rate_bps: 18_900_000,
             average_bps: 17_000_000,
             limit_bps: Some(50_000_000),
@@ -485,7 +512,12 @@ mod tests {
             lines[4],
             "lc:a much longer name: it is gone: mount it again"
         );
-        assert_eq!(lines[5], "lc:a much longer name: 2 left out, see its log");
+        assert_eq!(
+            lines[5],
+            "lc:a much longer name: ::1 on eth0 publishes something else under its name and key, 77aa (a copied host?). \
+             Stop one of them"
+        );
+        assert_eq!(lines[6], "lc:a much longer name: 2 left out, see its log");
     }
 
     #[test]
@@ -499,6 +531,7 @@ mod tests {
             "  path       /srv/\\#033[2Jphotos\n",
             "  content    1.20 GiB in 120 files, 1 block; 2 left out, see its log\n",
             "  vanished   it is gone: mount it again\n",
+            "  rival      ::1 on eth0 publishes something else under its name and key, 77aa",
             "  version    1700000000000 for 1 min 1 s; 2 versions since the start, 3 rescans\n",
             "  kind       signed, listed\n",
             "  on         eth0 lc0\n",

@@ -737,11 +737,12 @@ impl Case {
                 match (node, find(dest, &path)) {
                     // rsync has taken it away, and then has no need to read the new one
                     (Node::File { mode, .. }, Some(there))
-                        if self.as_user && mode & 0o400 == 0 && self.has("--existing") =>
+                        if self.as_user
+                            && mode & 0o400 == 0
+                            && self.has("--existing")
+                            && !matches!(there, Node::File { .. }) =>
                     {
-                        if !matches!(there, Node::File { .. }) {
-                            all.insert(path);
-                        }
+                        all.insert(path);
                     }
                     // it stays, and nothing comes below it
                     (Node::Folder { inside, .. }, Some(there))

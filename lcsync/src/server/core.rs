@@ -11,6 +11,7 @@ use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
 use super::channel::{Action, Channel, Joined, Rates, Sent, Terms, Upcoming, Wanted};
 use super::querier::{Querier, group_query};
 use super::reporters::{Evidence, Reporters};
+use super::rivals::SERVERS_CHANNEL;
 use super::schedule::Schedule;
 use super::traffic::Traffic;
 use crate::groups::Found;
@@ -467,6 +468,21 @@ impl Server {
         })
     }
 
+    /// Root channels that somebody has joined.
+    pub fn roots(&self) -> impl Iterator<Item = Channel> {
+        self.roots.keys().copied()
+    }
+
+    /// What this server says of a share to others of its servers.
+    #[must_use]
+    pub fn record_for_servers(&self, channel: Channel) -> Option<Vec<u8>> {
+        let record = Record {
+            sending: Vec::new(),
+            ..self.record(channel)?
+        };
+        encode_record(&record).ok()
+    }
+
     /// Other channels of a share that have been joined.
     pub fn joined_of(&self, share: SharePrefix) -> impl Iterator<Item = Joined<'_>> {
         let interfaces = self.queriers.keys();
@@ -530,6 +546,10 @@ impl Server {
                 root.hasten(LEAST_INTERVAL, now);
             }
             (root.evidence_at, root.asked) = (now, 0);
+            return;
+        }
+        // servers, this one among them, which ask for nothing
+        if channel_of(channel.group) == SERVERS_CHANNEL {
             return;
         }
         let share = self.share_of(channel.group);

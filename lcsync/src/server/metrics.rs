@@ -13,6 +13,7 @@ metrics_table! {
     BYTES = gauge("lcsync_share_bytes", &["share"], "Bytes of the share's files");
     BLOCKS = gauge("lcsync_share_blocks", &["share"], "Blocks of the share");
     LEFT_OUT = gauge("lcsync_share_left_out", &["share"], "Entries that could not be read or shared, and are not in the share");
+    RIVALS = gauge("lcsync_share_rivals", &["share"], "Hosts that publish something else under the share's name and key: a copied image");
     VANISHED = gauge("lcsync_shares_vanished", &[], "Shares whose files may only seem to be gone (a disk that is not mounted): what is there is not taken");
     INTERFACES = gauge("lcsync_interfaces", &[], "Interfaces on which joins are watched");
     ROOTS = gauge("lcsync_roots_joined", &[], "Shares that somebody follows, counted on each interface");
@@ -61,6 +62,8 @@ pub struct Share<'a> {
     pub blocks: u64,
     /// Entries that could not be read or shared.
     pub left_out: u64,
+    /// Hosts that publish something else under its key.
+    pub rivals: u64,
 }
 
 /// The figures of a server that watches so many interfaces. Besides `shares` there are those that are `pending`; of both
@@ -82,6 +85,7 @@ pub fn page(
         page.put_with(&BYTES, label, share.bytes);
         page.put_with(&BLOCKS, label, share.blocks);
         page.put_with(&LEFT_OUT, label, share.left_out);
+        page.put_with(&RIVALS, label, share.rivals);
     }
     let channels = server.joined_channels();
     let (bursting, load) = server.bursts();
@@ -144,6 +148,7 @@ mod tests {
             bytes: 10,
             blocks: 1,
             left_out: 3,
+            rivals: 1,
         };
         let text = page(&server, 2, &[share], (1, 1)).render().unwrap();
         for d in TABLE {
@@ -158,6 +163,7 @@ mod tests {
             "lcsync_share_generation{share=\"a\"} 7",
             "lcsync_shares{state=\"pending\"} 1",
             "lcsync_share_left_out{share=\"a\"} 3",
+            "lcsync_share_rivals{share=\"a\"} 1",
             "lcsync_shares_vanished 1",
             "lcsync_reports_dropped_total{reason=\"malformed\"} 1",
             "lcsync_reports_dropped_total{reason=\"unwatched\"} 0",

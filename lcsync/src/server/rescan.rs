@@ -89,6 +89,8 @@ pub enum Update {
         watched: Watched,
         /// Its new version.
         share: Share,
+        /// The highest generation that earlier runs have published, if that is known.
+        earlier: Option<u64>,
         /// Whether it is the first one.
         first: bool,
     },
@@ -140,6 +142,8 @@ struct Watch {
     /// The last that was told of it.
     vanished_told: Option<Vanished>,
     published: Option<Share>,
+    /// The highest generation of earlier runs, where that is remembered.
+    earlier: Option<u64>,
     /// Receivers go back behind no version of a share that is signed or sealed; nor does the server.
     remembered: Option<Remembered>,
     /// What it was made of, where that is more than what is in it: files that could not be read.
@@ -263,6 +267,7 @@ impl Watch {
             vanished: None,
             vanished_told: None,
             published: None,
+            earlier: None,
             remembered: None,
             found: None,
             pending: None,
@@ -282,6 +287,7 @@ impl Watch {
     /// The first version, unless what is there is not what an earlier run has served.
     fn first(&mut self) -> anyhow::Result<Option<Update>> {
         self.remembered = self.watched.remembered()?;
+        self.earlier = self.remembered.as_ref().map(Remembered::generation);
         let origin_file = self.origin_file.as_ref();
         self.origin = origin_file.map(OriginFile::load).transpose()?.flatten();
         let path = self.watched.path.clone();
@@ -489,6 +495,7 @@ impl Watch {
         Update::Share {
             watched: self.watched.clone(),
             share,
+            earlier: self.earlier,
             first,
         }
     }

@@ -76,6 +76,8 @@ impl Seed {
         let update = Update::Share {
             watched: self.watched.clone(),
             share,
+            // it publishes nothing
+            earlier: None,
             first: false,
         };
         // if its thread has failed, that has been said; a counter that is full wakes as well

@@ -31,8 +31,10 @@ use nix::sys::time::TimeSpec;
 use super::channel::{Channel, Rates, Terms};
 use super::config::{self, ShareOptions};
 use super::core::{Drops, Output, Server};
+use super::meeting::Meeting;
 use super::metrics;
 use super::rescan::{self, Kept, Update, Vanished, Watched};
+use super::rivals::Rival;
 use super::status::{self, Status};
 use super::status_socket::StatusSocket;
 use crate::block::BlockHash;
@@ -206,6 +208,8 @@ pub(super) struct Shell {
     blocks: BlockCache,
     /// Of the shares with a key.
     sealers: BTreeMap<SharePrefix, Sealer>,
+    /// Where other servers of the same shares are heard.
+    meeting: Meeting,
     packets: Vec<u8>,
     drops_shown: Drops,
     /// When reports without effect may be told of again.
@@ -258,6 +262,7 @@ impl Shell {
             sockets: BTreeMap::new(),
             blocks: BlockCache::default(),
             sealers: BTreeMap::new(),
+            meeting: Meeting::new(Instant::now()),
             packets: Vec::new(),
             drops_shown: Drops::default(),
             drops_at: Instant::now(),
@@ -357,11 +362,24 @@ impl Shell {
         let names = interfaces.map(|(index, interface)| (*index, interface.name.as_str()));
         let (shares, seed) = (self.shares.values(), self.ignores_own);
         let shares = shares.map(|watched| (watched, self.vanished.get(&watched.prefix)));
-        status::status(&self.server, shares, &names.collect(), seed, Instant::now())
+        let now = Instant::now();
+        let mut status = status::status(&self.server, shares, &names.collect(), seed, now);
+        for share in &mut status.shares {
+            let watched = self.shares.values().find(|w| w.name == share.name);
+            let rivals = watched.map(|w| self.meeting.rivals(w.prefix, now));
+            for rival in rivals.into_iter().flatten() {
+                let on = self.interfaces.get(&rival.interface);
+                let on = on.map_or("?", |i| i.name.as_str());
+                share.rivals.push(status::Rival::of(rival, on, now));
+            }
+            let remedy = watched.filter(|_| !share.rivals.is_empty());
+            share.remedy = remedy.map(|w| status::remedy(w).to_owned());
+        }
+        status
     }
 
     fn page(&self) -> Page {
-        let mut shares = Vec::new();
+        let (mut shares, now) = (Vec::new(), Instant::now());
         for (prefix, share) in self.server.shares() {
             if let Some(watched) = self.shares.get(prefix) {
                 let index = &share.index;
@@ -371,6 +389,7 @@ impl Shell {
                     bytes: index.bytes(),
                     blocks: index.blocks() as u64,
                     left_out: index.scan.left_out() as u64,
+                    rivals: self.meeting.rivals(*prefix, now).count() as u64,
                 });
             }
         }
@@ -388,6 +407,7 @@ impl Shell {
                 tracing::info!("lc:{} is not shared any more", old.name);
                 self.server.remove_share(*prefix, now);
                 self.sealers.remove(prefix);
+                self.meeting.remove(*prefix);
                 self.vanished.remove(prefix);
             }
         }
@@ -456,6 +476,7 @@ impl Shell {
                 Update::Share {
                     watched,
                     share,
+                    earlier,
                     first,
                 } => {
                     let wanted = self.shares.get(&watched.prefix);
@@ -486,6 +507,8 @@ impl Shell {
                             self.seal(catalogue::prefix(group_key(Some(key))), &of_list)?;
                         }
                     }
+                    let version = (share.generation, root);
+                    self.meeting.publish(&watched, earlier, version, now);
                     self.server.set_share(watched.prefix, share, now);
                     self.list_shares();
                     if first {
@@ -615,12 +638,43 @@ impl Shell {
         if lost > 0 {
             self.server.handle_lost(lost, now);
         }
+        self.meet(now)?;
         self.tell_manager();
         self.show_drops();
         if self.server.joined_channels() == 0 {
             self.show_sent();
         }
         Ok(())
+    }
+
+    /// Hears who else publishes under the keys of these shares, and says what this server does, while somebody listens.
+    fn meet(&mut self, now: Instant) -> anyhow::Result<()> {
+        let found = self.meeting.receive(now);
+        for (share, rival) in found.context("socket of other servers")? {
+            self.warn_of(share, &rival);
+        }
+        for channel in self.meeting.follow(self.server.roots(), now) {
+            if let Some(datagram) = self.server.record_for_servers(channel) {
+                self.perform(Output::Record { channel, datagram });
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_of(&self, share: SharePrefix, rival: &Rival) {
+        let Some(watched) = self.shares.get(&share) else {
+            return;
+        };
+        let interface = self.interfaces.get(&rival.interface);
+        let on = interface.map_or("?", |i| i.name.as_str());
+        tracing::warn!(
+            "lc:{}: {} on {on} publishes something else under its name and key, {} (a copied host?): receivers take whichever \
+             is newer. {}",
+            watched.name,
+            rival.address,
+            rival.root,
+            status::remedy(watched)
+        );
     }
 
     /// What was sent, each time that nobody listens any more: without headers, to compare with the size of files.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::Progress;
 use super::core::Server;
 use super::rescan::{Vanished, Watched};
+use super::rivals;
 
 /// Hosts and channels that are named for each share; others are counted only.
 pub const MAX_NAMED: usize = 64;
@@ -78,6 +79,11 @@ pub struct Share {
     pub content: Option<Content>,
     /// Why what is there now is not taken for the next version: files may be gone that nobody has deleted.
     pub vanished: Option<String>,
+    /// Hosts that publish something else under its name and key.
+    #[serde(default)]
+    pub rivals: Vec<Rival>,
+    /// What to do about them.
+    pub remedy: Option<String>,
     /// Bits per second over the last second, with headers.
     pub rate_bps: u64,
     /// The same over the last ten.
@@ -138,6 +144,46 @@ pub struct Host {
     pub address: Ipv6Addr,
     /// Channels of blocks that it has joined.
     pub channels: usize,
+}
+
+/// A host that publishes something else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rival {
+    /// Where it is heard.
+    pub interface: String,
+    /// Where its packets come from.
+    pub address: Ipv6Addr,
+    /// Root hash of its version.
+    pub root: String,
+    /// Of that version.
+    pub generation: u64,
+    /// Seconds since its last record.
+    pub received_s: u64,
+}
+
+impl Rival {
+    /// As it is heard on this interface.
+    #[must_use]
+    pub fn of(rival: &rivals::Rival, interface: &str, now: Instant) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            address: rival.address,
+            root: rival.root.to_string(),
+            generation: rival.generation,
+            received_s: now.saturating_duration_since(rival.received).as_secs(),
+        }
+    }
+}
+
+/// What to do where two hosts publish different things.
+#[must_use]
+pub fn remedy(watched: &Watched) -> &'static str {
+    match watched.signer {
+        Some(_) => {
+            "Stop one of them, or give it another key (lcsync keygen --sign) or another name"
+        }
+        None => "Stop one of them, or give it another key (lcsync keygen) or another name",
+    }
 }
 
 /// A channel that has been joined.
@@ -218,6 +264,8 @@ fn share(
             .collect(),
         content,
         vanished: vanished.map(|v| format!("{}: {}", v.why, v.remedy())),
+        rivals: Vec::new(),
+        remedy: None,
         rate_bps,
         average_bps,
         limit_bps: watched.limit,

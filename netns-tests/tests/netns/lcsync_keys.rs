@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, eventually, make_folder, noise, same_content};
+use lcsync::server::rivals::SERVERS_CHANNEL;
+use librecast::channel::SharePrefix;
+use librecast_program::keyfile::SharedKey;
 use nix::sys::signal::Signal;
 
 use crate::lcsync_lan::share;
@@ -23,6 +26,29 @@ out = open(sys.argv[1], 'wb', buffering=0)
 print('ready', flush=True)
 while True:
     out.write(s.recv(1 << 16))
+";
+
+/// Writes what comes to a group on lan0 into a file, a datagram a line.
+const EAR: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('::', 14242))
+lan = struct.pack('@I', socket.if_nametoindex('lan0'))
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, sys.argv[1]) + lan)
+s.setsockopt(socket.IPPROTO_IPV6, 29, 0)
+out = open(sys.argv[2], 'w', buffering=1)
+while True:
+    out.write(s.recv(1 << 16).hex() + '\\n')
+";
+
+/// Sends the datagrams of such a file to a group.
+const SAY_AGAIN: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, struct.pack('@I', socket.if_nametoindex('lan0')))
+for line in open(sys.argv[2]):
+    s.sendto(bytes.fromhex(line), (sys.argv[1], 14242))
 ";
 
 const SECRET: &str = "nobody but us is to read this line, nor to know the name of its file. ";
@@ -405,6 +431,118 @@ fn two_half_filled_seeds_complete_each_other_after_the_server_has_gone() {
             ensure!(code == 0, "a seed ended with {code}: {}", seed.stderr());
         }
         Ok(())
+    });
+}
+
+#[test]
+fn two_servers_with_one_key_hear_of_each_other_and_no_server_takes_its_own_past_for_another() {
+    world("key-rivals", |lab| {
+        let hosts = lab.lan(&["first", "second", "receiver"])?;
+        let [first, second, receiver] = &hosts[..] else {
+            unreachable!("three were asked for")
+        };
+        first.run("lcsync", &["keygen", "team.key"])?.success()?;
+        give(first, "team.key", second)?;
+        give(first, "team.key", receiver)?;
+        let key = SharedKey::load(&first.path("team.key"))?;
+        let group = SharePrefix::of_name(key.bytes(), "folder").group(SERVERS_CHANNEL);
+        let hex: String = group.octets().iter().map(|b| format!("{b:02x}")).collect();
+        let is_member = |host: &Host| -> Result<bool> {
+            let members = host.run("cat", &["/proc/net/igmp6"])?.success()?.stdout;
+            Ok(members.contains(&hex))
+        };
+        first.write("folder/f", "before")?;
+        second.write("folder/f", "something else")?;
+        let serve = ["folder", "-i", "lan0", "--keyfile", "team.key"];
+        let (mut server, _) = share(first, &serve)?;
+        ensure!(!is_member(first)?, "nobody listens");
+
+        let (at, heard) = (group.to_string(), receiver.path("heard"));
+        let ear = ["-c", EAR, &at, "heard"];
+        let _ear = receiver.spawn("python3", &ear)?;
+        let follow = [
+            "lc:folder",
+            "copy",
+            "-i",
+            "lan0",
+            "--keyfile",
+            "team.key",
+            "--watch",
+        ];
+        let mut follower = receiver.spawn("lcsync", &follow)?;
+        let lines = || -> Result<usize> { Ok(std::fs::read_to_string(&heard)?.lines().count()) };
+        eventually("the server says what it publishes", || {
+            ensure!(lines()? > 0, "{}", follower.stderr());
+            Ok(())
+        })?;
+        server.stop()?;
+        let said = std::fs::read_to_string(&heard)?;
+        receiver.write("said", &said)?;
+
+        // the same server with other files, and somebody who sends again what it has sent
+        first.write("folder/f", "after")?;
+        let (server, _) = share(first, &serve)?;
+        let wait_for_more = |more: usize| {
+            let before = lines()?;
+            eventually("the server goes on", || {
+                let now = lines()?;
+                ensure!(now >= before + more, "{before} of {now}");
+                Ok(())
+            })
+        };
+        wait_for_more(1)?;
+        receiver
+            .run("python3", &["-c", SAY_AGAIN, &at, "said"])?
+            .success()?;
+        // before each record it reads what has come
+        wait_for_more(said.lines().count() + 2)?;
+        let status = |host: &Host| -> Result<serde_json::Value> {
+            let said = host
+                .ask("lcsync", &["status", "--json", "folder"])?
+                .success()?;
+            Ok(serde_json::from_str(&said.stdout)?)
+        };
+        let alarm = "publishes something else under its name and key";
+        ensure!(!server.stderr().contains(alarm), "{}", server.stderr());
+        let rivals = status(first)?["rivals"].clone();
+        ensure!(rivals == serde_json::json!([]), "{rivals}");
+
+        let (copied, _) = share(second, &serve)?;
+        for (host, process, other) in [
+            (first, &server, "fd00:1::2"),
+            (second, &copied, "fd00:1::1"),
+        ] {
+            eventually("both are told", || {
+                let told = format!("{other} on lan0 {alarm}");
+                let said = process.stderr();
+                ensure!(
+                    said.contains(&told) && said.contains("lcsync keygen"),
+                    "{said}"
+                );
+                let seen = status(host)?;
+                ensure!(seen["rivals"][0]["address"] == other, "{seen}");
+                let shown = host.ask("lcsync", &["status"])?.success()?.stdout;
+                ensure!(
+                    shown.contains(&told) && shown.contains("lcsync keygen"),
+                    "{shown}"
+                );
+                Ok(())
+            })?;
+        }
+        // the one who was there got the same files: so both are servers of one share
+        second.write("folder/f", "after")?;
+        eventually("nobody is told of any more", || {
+            for host in [first, second] {
+                let rivals = status(host)?["rivals"].clone();
+                ensure!(rivals == serde_json::json!([]), "{rivals}");
+            }
+            Ok(())
+        })?;
+        follower.stop()?;
+        eventually("nobody listens, and no server does", || {
+            ensure!(!is_member(first)? && !is_member(second)?, "still a member");
+            Ok(())
+        })
     });
 }
 
