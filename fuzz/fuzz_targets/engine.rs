@@ -17,6 +17,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("engine"), |data: &[u8]| {
     let mut config = common::config(1);
     config.limits = Limits { groups: 20, flows: 10, ..Limits::default() };
     config.unicast = true;
+    config.ipv4 = Some(lcroute_engine::Ipv4Config {
+        network: "10.77.0.0/16".parse().unwrap(),
+        kept: None,
+    });
     let mut engine = common::engine(config, now);
     engine.handle_start(now);
     for n in [2, 3] {

@@ -17,7 +17,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("engine_codecs"), |data: &[u8]| {
         }
     }
     let _ = header::DataHeader::decode(data);
-    let scopes = CarriedScopes::new(&["ff02::fb".parse().unwrap()]);
+    let scopes = CarriedScopes::new(&["ff02::fb".parse().unwrap()], true);
     let class = scopes.classify(data);
     let mut packet = Bytes::copy_from_slice(data);
     trim(&mut packet);

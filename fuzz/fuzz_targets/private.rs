@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use lcroute_engine::classify::flow_of;
-use lcroute_engine::header::{DataHeader, HOP_LIMIT};
+use lcroute_engine::header::{DataHeader, HOP_LIMIT, Payload};
 use lcroute_engine::private::Private;
 use lcroute_engine::{
     Aead, Credential, PrivatePrefix, Revocation, SECRET_LEN, Secret, Services,
@@ -72,6 +72,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("private"), |data: &[u8]| {
         return;
     };
     let header = DataHeader {
+        payload: Payload::Ipv6,
         flags: 0,
         hop_limit: HOP_LIMIT,
         root: OriginId(1),

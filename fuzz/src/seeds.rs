@@ -1,12 +1,12 @@
 //! What a corpus begins with: things as the project itself writes them, so that they cannot become stale.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use lcroute_engine::SourceFilter;
 use lcroute_engine::control::{Batch, Element, JoinState};
-use lcroute_engine::header::DataHeader;
+use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
@@ -17,6 +17,7 @@ use librecast::cert::{Grant, GroupPrefix, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
 use librecast::revocation::Revocation;
+use librecast::{igmp, mapped};
 
 use crate::{TODAY, chain, key};
 
@@ -40,6 +41,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "dtls" => dtls(),
         "engine" => engine(),
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
+        "igmp" => igmp_packets(),
         "lan" => lan(),
         "offload" => offload(),
         "presence" => presence(),
@@ -177,6 +179,34 @@ fn mld_packets() -> Vec<Vec<u8>> {
     all
 }
 
+fn igmp_packets() -> Vec<Vec<u8>> {
+    let host = Ipv4Addr::new(10, 77, 1, 2);
+    let group = mapped::name(Ipv4Addr::new(239, 1, 2, 3));
+    let records = (1..=6).filter_map(RecordType::from_code);
+    let records: Vec<_> = records
+        .map(|kind| Record::new(kind, group, vec![mapped::name(host)]))
+        .collect();
+    let query = Query {
+        group: Some(group),
+        max_response: Duration::from_secs(1),
+        suppress_router_processing: false,
+        robustness: 2,
+        query_interval: Duration::from_secs(125),
+        sources: vec![mapped::name(host)],
+        truncated: false,
+        version_1: false,
+    };
+    let mut all = igmp::report_packets(host, &records, 1_280);
+    all.extend(igmp::query_packet(host, &query));
+    // version 2 and 1: leave, report
+    for kind in [0x17, 0x16, 0x12] {
+        let mut old = all[0][..24].to_vec();
+        old.extend([kind, 0, 0, 0, 239, 1, 2, 3]);
+        all.push(old);
+    }
+    all
+}
+
 fn control() -> Vec<Vec<u8>> {
     let hello = Element::Hello {
         incarnation: 1,
@@ -196,6 +226,7 @@ fn control() -> Vec<Vec<u8>> {
 
 fn header() -> Vec<u8> {
     let header = DataHeader {
+        payload: Payload::Ipv6,
         flags: 0,
         hop_limit: 64,
         root: OriginId(1),

@@ -283,9 +283,9 @@ struct Ping {
 
 #[derive(Debug, Args)]
 struct Group {
-    /// An IPv6 group such as ff1e::42
+    /// A group such as ff1e::42 or 239.1.2.3
     #[arg(value_parser = group)]
-    group: std::net::Ipv6Addr,
+    group: std::net::IpAddr,
     /// UDP port
     #[arg(long, default_value_t = librecast::channel::TALK_PORT)]
     port: u16,
@@ -301,15 +301,12 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn group(text: &str) -> Result<std::net::Ipv6Addr, String> {
-    if text.parse::<std::net::Ipv4Addr>().is_ok() {
-        return Err("IPv4 is not carried: take an IPv6 group such as ff1e::42".into());
-    }
-    let group: std::net::Ipv6Addr = text.parse().map_err(|e| format!("{e}"))?;
+fn group(text: &str) -> Result<std::net::IpAddr, String> {
+    let group: std::net::IpAddr = text.parse().map_err(|e| format!("{e}"))?;
     if group.is_multicast() {
         Ok(group)
     } else {
-        Err("not a multicast address (ff00::/8)".into())
+        Err("not a multicast address (ff00::/8, 224.0.0.0/4)".into())
     }
 }
 

@@ -1,13 +1,16 @@
 //! The configuration file: every key optional, an unknown key an error.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use lcroute_engine::Ipv4Network;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::id::NetworkId;
+use librecast::{igmp, mapped};
 use librecast_program::cli::ExitError;
 use librecast_program::keyfile;
 use serde::Deserialize;
@@ -76,6 +79,8 @@ pub struct Tun {
     pub routes: Routes,
     /// Many packets cross in one system call, where the kernel can.
     pub offload: bool,
+    /// Whether IPv4 groups are carried as well, and the addresses of nodes.
+    pub ipv4: Option<Ipv4>,
 }
 
 impl Default for Tun {
@@ -86,8 +91,27 @@ impl Default for Tun {
             mtu: DEFAULT_MTU,
             routes: Routes::All(true),
             offload: true,
+            ipv4: None,
         }
     }
+}
+
+/// `ipv4 = true | false | "10.77.0.0/16"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected true, false or private addresses such as \"10.77.0.0/16\""
+)]
+pub enum Ipv4 {
+    /// With the addresses that follow from the network, or not at all.
+    Carried(bool),
+    /// With these addresses, which all nodes must name.
+    In(#[serde(deserialize_with = "ipv4_network")] Ipv4Network),
+}
+
+fn ipv4_network<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Ipv4Network, D::Error> {
+    let text = String::deserialize(d)?;
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 fn interface_name<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
@@ -154,12 +178,34 @@ fn of_scopes(scopes: &[u16]) -> Vec<GroupPrefix> {
 
 fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
     let list = Vec::<String>::deserialize(d)?;
-    list.iter()
-        .map(|s| {
-            s.parse()
-                .map_err(|e| serde::de::Error::custom(format!("`{s}`: {e}")))
-        })
-        .collect()
+    let mut all = Vec::new();
+    for text in &list {
+        let prefixes = GroupPrefix::all_of(text);
+        all.extend(prefixes.map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))?);
+    }
+    Ok(all)
+}
+
+/// Prefixes of IPv6 groups.
+fn ipv6_prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
+    let list = prefixes(d)?;
+    match list.iter().find(|prefix| prefix.as_ipv4().is_some()) {
+        Some(prefix) => Err(serde::de::Error::custom(format!(
+            "`{prefix}`: IPv4 groups of LANs are not carried; those of nodes are, by [tun] ipv4"
+        ))),
+        None => Ok(list),
+    }
+}
+
+/// Groups that programs of a LAN use, but SSDP and sACN, whose LAN is where their gear is: 239.0.0.0/8 without 239.255.0.0/16.
+fn ipv4_routes() -> Vec<GroupPrefix> {
+    let prefix = |(second, len): (u8, u8)| {
+        let first = mapped::name(Ipv4Addr::new(239, second, 0, 0));
+        GroupPrefix::new(first, mapped::PREFIX_LEN + len).ok()
+    };
+    // 239.0/9, 239.128/10, 239.192/11 and so on
+    let parts = (9..=16).map(|len: u8| (!(0xff_u8 >> (len - 9)), len));
+    parts.filter_map(prefix).collect()
 }
 
 /// `[signal]`
@@ -342,6 +388,17 @@ pub struct Network {
     link_scope_groups: Vec<Ipv6Addr>,
 }
 
+/// The same of IPv4: all hosts (UDP only), OSPF (two), RIP, VRRP, mDNS, LLMNR.
+const LAN_GROUPS_IPV4: [Ipv4Addr; 7] = [
+    Ipv4Addr::new(224, 0, 0, 1),
+    Ipv4Addr::new(224, 0, 0, 5),
+    Ipv4Addr::new(224, 0, 0, 6),
+    Ipv4Addr::new(224, 0, 0, 9),
+    Ipv4Addr::new(224, 0, 0, 18),
+    Ipv4Addr::new(224, 0, 0, 251),
+    Ipv4Addr::new(224, 0, 0, 252),
+];
+
 /// `profile = "lan"`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -379,6 +436,7 @@ impl Network {
         let mut groups = self.link_scope_groups.clone();
         if self.profile == Some(Profile::Lan) {
             groups.extend(LAN_GROUPS);
+            groups.extend(LAN_GROUPS_IPV4.map(mapped::name));
         }
         groups.sort_unstable();
         groups.dedup();
@@ -387,21 +445,34 @@ impl Network {
 }
 
 fn link_scope_groups<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Ipv6Addr>, D::Error> {
-    let list = Vec::<Ipv6Addr>::deserialize(d)?;
+    let list = Vec::<IpAddr>::deserialize(d)?;
+    if let Some(name) = list
+        .iter()
+        .find(|group| matches!(group, IpAddr::V6(g) if mapped::is_group_name(*g)))
+    {
+        let message = format!("`{name}` is reserved for IPv4; write groups of IPv4 with dots");
+        return Err(serde::de::Error::custom(message));
+    }
+    let list: Vec<_> = list.into_iter().map(mapped::name_of).collect();
     let reserved = |group: &Ipv6Addr| {
+        if let Some(group) = mapped::ipv4(*group) {
+            return [igmp::ALL_ROUTERS, igmp::ALL_IGMPV3_ROUTERS].contains(&group);
+        }
         // all routers, MLDv2 routers: the host's own business
         let low = group.segments();
         low[0] == 0xff02 && low[1..7] == [0; 6] && matches!(low[7], 2 | 0x16)
     };
     for group in &list {
         if !group.is_multicast() || group.segments()[0] & 0xf != 2 {
+            let group = mapped::shown(*group);
             return Err(serde::de::Error::custom(format!(
-                "`{group}` is not a group of scope 2 (ffx2::)"
+                "`{group}` is not a group of scope 2 (ffx2::, 224.0.0.x)"
             )));
         }
         if reserved(group) {
             return Err(serde::de::Error::custom(format!(
-                "`{group}` is never carried"
+                "`{}` is never carried",
+                mapped::shown(*group)
             )));
         }
     }
@@ -441,7 +512,7 @@ pub struct Lan {
     #[serde(deserialize_with = "interface_name")]
     pub interface: String,
     /// Groups that are carried.
-    #[serde(default = "Lan::groups", deserialize_with = "prefixes")]
+    #[serde(default = "Lan::groups", deserialize_with = "ipv6_prefixes")]
     pub groups: Vec<GroupPrefix>,
     /// Its hosts may send into the network.
     #[serde(default = "Lan::yes")]
@@ -567,8 +638,15 @@ const MAX_PRIVATE: usize = 64;
 
 fn prefix<'de, D: serde::Deserializer<'de>>(d: D) -> Result<GroupPrefix, D::Error> {
     let text = String::deserialize(d)?;
-    text.parse()
-        .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
+    let prefix: GroupPrefix = text
+        .parse()
+        .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))?;
+    match prefix.as_ipv4() {
+        Some(_) => Err(serde::de::Error::custom(format!(
+            "`{text}`: packets of IPv4 groups are not sealed"
+        ))),
+        None => Ok(prefix),
+    }
 }
 
 fn private<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Private>, D::Error> {
@@ -642,7 +720,29 @@ impl Config {
         if self.network.profile == Some(Profile::Lan) && self.tun.routes == Routes::All(true) {
             routes.extend(of_scopes(&[5]));
         }
+        if self.tun.routes == Routes::All(true) && self.carries_ipv4() {
+            routes.extend(ipv4_routes());
+        }
         routes
+    }
+
+    /// Whether IPv4 is carried for this host.
+    #[must_use]
+    pub fn carries_ipv4(&self) -> bool {
+        match self.tun.ipv4 {
+            None => self.network.profile == Some(Profile::Lan),
+            Some(ipv4) => ipv4 != Ipv4::Carried(false),
+        }
+    }
+
+    /// The addresses of nodes of a network, where IPv4 is carried.
+    #[must_use]
+    pub fn ipv4_network(&self, network: &NetworkId) -> Option<Ipv4Network> {
+        let network = match self.tun.ipv4 {
+            Some(Ipv4::In(network)) => network,
+            _ => Ipv4Network::of(network),
+        };
+        self.carries_ipv4().then_some(network)
     }
 
     /// Parses the text of a file called `file`; errors name file, line and key.
@@ -721,9 +821,11 @@ mod tests {
         let friends = lan("link_scope_groups = [\"ff02::99\", \"ff02::fb\"]").unwrap();
         assert_eq!(
             friends.network.link_scope_groups().len(),
-            LAN_GROUPS.len() + 1
+            LAN_GROUPS.len() + LAN_GROUPS_IPV4.len() + 1
         );
-        assert!(friends.network.unicast() && friends.routes().len() == 9);
+        // eight of them for IPv4
+        assert!(friends.network.unicast() && friends.routes().len() == 9 + 8);
+        assert!(friends.carries_ipv4());
         assert!(!lan("unicast = false").unwrap().network.unicast());
         assert_eq!(
             lan("[tun]\nroutes = [\"ff15::/16\"]")
@@ -769,6 +871,24 @@ mod tests {
             ("[tun]\nmtu = 1000\n", "f:2: mtu: "),
             ("[tun]\nmode = \"l2\"\n", "f:2: mode: "),
             ("[tun]\nroutes = [\"fe80::/10\"]\n", "f:2: routes: "),
+            ("[tun]\nipv4 = \"10.77.0.0/24\"\n", "f:2: ipv4: "),
+            (
+                "[network]\nlink_scope_groups = [\"239.1.2.3\"]\n",
+                "f:2: link_scope_groups: ",
+            ),
+            (
+                "[network]\nlink_scope_groups = [\"ff12::ffff:224.0.0.251\"]\n",
+                "f:2: link_scope_groups: ",
+            ),
+            (
+                "[network]\nlink_scope_groups = [\"224.0.0.22\"]\n",
+                "f:2: link_scope_groups: ",
+            ),
+            (
+                "[[lan]]\ninterface = \"lan0\"\ngroups = [\"239.1.0.0/16\"]\n",
+                "f:3: groups: ",
+            ),
+            ("[[private]]\nprefix = \"239.1.0.0/16\"\n", "f:2: prefix: "),
             (
                 "[network]\nlink_scope_groups = [\"ff02::2\"]\n",
                 "f:2: link_scope_groups: ",
@@ -794,6 +914,40 @@ mod tests {
                 "{error} should start with {start}"
             );
         }
+    }
+
+    #[test]
+    fn ipv4_is_on_where_the_file_or_the_profile_says_so() {
+        let of = |text: &str| Config::parse("f", text).unwrap();
+        let network = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
+        let block = |config: &Config| config.ipv4_network(&network).map(|n| n.to_string());
+        assert_eq!(block(&of("")), None);
+        let derived = Ipv4Network::of(&network).to_string();
+        let on = of("[tun]\nipv4 = true\n");
+        assert_eq!(block(&on), Some(derived.clone()));
+        assert_eq!(block(&of("[network]\nprofile = \"lan\"\n")), Some(derived));
+        let off = of("[tun]\nipv4 = false\n[network]\nprofile = \"lan\"\n");
+        assert_eq!((block(&off), off.routes().len()), (None, 9));
+        let named = of("[tun]\nipv4 = \"10.77.0.0/16\"\n");
+        assert_eq!(block(&named), Some("10.77.0.0/16".into()));
+        let routes = on.routes();
+        let shown = routes.iter().filter(|p| p.as_ipv4().is_some());
+        let shown: Vec<_> = shown.map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "239.0.0.0/9",
+                "239.128.0.0/10",
+                "239.192.0.0/11",
+                "239.224.0.0/12",
+                "239.240.0.0/13",
+                "239.248.0.0/14",
+                "239.252.0.0/15",
+                "239.254.0.0/16",
+            ]
+        );
+        let chosen = of("[tun]\nipv4 = true\nroutes = [\"224.0.0.0/4\"]\n");
+        assert_eq!(chosen.routes().len(), 3, "by their names inside");
     }
 
     #[test]

@@ -310,7 +310,8 @@ fn reread(
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
     let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
     let fixed = |c: &Config| {
-        let tun = (c.tun.name.clone(), c.tun.mode, c.tun.mtu);
+        let ipv4 = (c.carries_ipv4(), c.tun.ipv4);
+        let tun = (c.tun.name.clone(), c.tun.mode, c.tun.mtu, ipv4);
         (
             c.state_dir.clone(),
             c.control.clone(),
@@ -323,7 +324,7 @@ fn reread(
     };
     if fixed(&new) != fixed(config) {
         tracing::warn!(
-            "state_dir, control, [tun] name mode mtu, [signal] listen, [ice] port, [live] and [topology] change with the next start"
+            "state_dir, control, [tun] name mode mtu ipv4, [signal] listen, [ice] port, [live] and [topology] change with the next start"
         );
     }
     *config = new;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
 use lcroute_signalling::server;
@@ -187,6 +188,7 @@ fn assemble(
         keep.send(Kept::Node(used))?;
     }
     let texts = state.texts();
+    let ipv4 = config.ipv4_network(&network);
     let epoch = hello_epoch();
     let webrtc = WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
@@ -208,6 +210,10 @@ fn assemble(
         incarnation: incarnation.number,
         mtu: config.tun.mtu,
         transits: true,
+        ipv4: ipv4.map(|network| Ipv4Config {
+            network,
+            kept: state.ipv4(),
+        }),
         settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),
         revocations: revocations.clone(),
@@ -267,7 +273,11 @@ fn assemble(
     };
     // last: whatever failed before leaves no interface behind
     let monitor = netlink::Monitor::open().context("netlink")?;
-    let settings = tun_settings(config, &identity.member);
+    let ipv4 = ipv4.map(|network| tun::Ipv4Settings {
+        network,
+        address: node.engine().ipv4_address(),
+    });
+    let settings = tun_settings(config, &identity.member, ipv4);
     let device = open_device(&settings).map_err(|e| {
         let exit = match &e {
             e if e.is_permission() => Exit::NotPermitted,
@@ -321,8 +331,14 @@ fn seed() -> [u8; 32] {
     bytes
 }
 
-fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
+fn tun_settings(
+    config: &Config,
+    member: &Member,
+    ipv4: Option<tun::Ipv4Settings>,
+) -> tun::Settings {
+    let (routes, ipv4_routes) = tun::routes(&config.routes());
     tun::Settings {
+        ipv4,
         name: config.tun.name.clone(),
         mode: match config.tun.mode {
             TunMode::Tun => tun::Mode::Tun,
@@ -332,8 +348,9 @@ fn tun_settings(config: &Config, member: &Member) -> tun::Settings {
         tx_queue_len: TX_QUEUE_LEN,
         address: member.addresses.address,
         link_local: member.addresses.link_local,
-        routes: config.routes().into_iter().map(tun::Prefix::from).collect(),
+        routes,
         offload: config.tun.offload,
+        ipv4_routes,
     }
 }
 

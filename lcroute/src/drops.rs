@@ -32,7 +32,10 @@ const SHELL: &[(&str, &str)] = &[
         "tun_bad_offload",
         "A super-packet from lc0 that cannot be cut.",
     ),
-    ("tun_not_ipv6", "From lc0, and not IPv6."),
+    (
+        "tun_not_ipv6",
+        "From lc0, and not IPv6, nor IPv4 where that is on.",
+    ),
     (
         "tun_overrun",
         "Lost by the kernel before lc0 was read: lcroute was too slow, or did not run.",

@@ -1,6 +1,7 @@
 //! What the daemon learns and must not forget: written to the state directory by the control thread, because a
 //! disk may take its time. What a full one did not take is tried again.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lcroute_node::{Keep, Revocations};
@@ -33,6 +34,7 @@ pub struct Keeper {
 struct Unwritten {
     membership: bool,
     incarnation: Option<u32>,
+    ipv4: Option<Ipv4Addr>,
     revocations: bool,
     members: Option<String>,
     uses: Option<String>,
@@ -52,7 +54,7 @@ impl Unwritten {
     fn is_empty(&self) -> bool {
         let files = self.membership || self.revocations || self.texts;
         let lists = self.members.is_some() || self.uses.is_some();
-        !files && !lists && self.incarnation.is_none()
+        !files && !lists && self.incarnation.is_none() && self.ipv4.is_none()
     }
 }
 
@@ -120,6 +122,7 @@ impl Keeper {
                 self.unwritten.membership = true;
             }
             Keep::Incarnation(used) => self.unwritten.incarnation = Some(used),
+            Keep::Ipv4Address(address) => self.unwritten.ipv4 = Some(address),
             Keep::Revocation(r) => {
                 self.unwritten.revocations |= self.revocations.add(*r, unix_now());
             }
@@ -156,6 +159,9 @@ impl Keeper {
         unwritten
             .incarnation
             .take_if(|used| is_kept(state.store_incarnation(*used)));
+        unwritten
+            .ipv4
+            .take_if(|address| is_kept(state.store_ipv4(*address)));
         unwritten
             .members
             .take_if(|text| is_kept(state.store_members(text)));
@@ -207,7 +213,9 @@ mod tests {
             keep.send(Kept::Node(learnt)).unwrap();
         }
         let uses = Keep::Uses("a token a line\n".into());
-        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41), uses] {
+        let address = Ipv4Addr::new(10, 77, 4, 5);
+        let ipv4 = Keep::Ipv4Address(address);
+        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41), ipv4, uses] {
             keep.send(Kept::Node(learnt)).unwrap();
         }
         let membership_file = dir.path().join("membership.toml");
@@ -220,6 +228,7 @@ mod tests {
         assert_eq!(state().revocations(&id, now).unwrap().iter().count(), 3);
         let uses = std::fs::read_to_string(dir.path().join("uses")).unwrap();
         assert_eq!(uses, "a token a line\n");
+        assert_eq!(state().ipv4(), Some(address));
         let read = state().membership().unwrap().unwrap();
         assert_eq!(read.chain().unwrap(), new);
         assert_eq!(read.signal, ["ws://a:1"], "what was not renewed stays");

@@ -390,7 +390,8 @@ impl PacketLoop {
     }
 
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
-        self.parts.settings.routes = new.routes.into_iter().map(tun::Prefix::from).collect();
+        let settings = &mut self.parts.settings;
+        (settings.routes, settings.ipv4_routes) = tun::routes(&new.routes);
         self.parts.interfaces = new.interfaces;
         self.parts.node.configure(new.node, now);
         self.lans.configure(&new.lans, &mut self.parts.node, now);
@@ -469,6 +470,16 @@ impl PacketLoop {
                 self.host_changed = Some(now + REPAIR_AGAIN);
                 self.probe_inbound(now);
             }
+        }
+    }
+
+    /// This node has another IPv4 address, or none: lc0 gets it with the next look at it, which is now.
+    fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
+        if let Some(ipv4) = &mut self.parts.settings.ipv4
+            && ipv4.address != address
+        {
+            ipv4.address = address;
+            self.host_changed = Some(Instant::now());
         }
     }
 
@@ -589,6 +600,7 @@ impl PacketLoop {
                     asker.tell(rtt);
                 }
             }
+            Output::Ipv4Address(address) => self.set_ipv4_address(address),
             Output::PathSuspect => self.parts.path_changed.notify_one(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,8 @@ const USES: &str = "uses";
 const TEXTS: &str = "texts";
 /// The UDP port of all links: addresses that others were told stay good over a restart.
 const PORT: &str = "port";
+/// The IPv4 address that this node had last.
+const IPV4: &str = "ipv4";
 /// Nobody can have made a membership before: the beginning of 2025, in Unix seconds.
 pub const EARLIEST: u64 = 1_735_689_600;
 /// Most pasted records that are kept.
@@ -470,6 +473,21 @@ impl StateDir {
         {
             tracing::warn!("{e:#}");
         }
+    }
+
+    /// The IPv4 address that the last run had.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        let text = std::fs::read_to_string(self.path.join(IPV4)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Keeps the IPv4 address for the next run.
+    pub fn store_ipv4(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        if self.ipv4() == Some(address) {
+            return Ok(());
+        }
+        self.write(IPV4, format!("{address}\n").as_bytes())
     }
 
     /// Forgets the network; the key stays.

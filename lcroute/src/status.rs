@@ -1,7 +1,7 @@
 //! The shapes of `status --json`, `peers --json`, `groups --json`, `routes --json` and `members --json`.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lcroute_node::Privacy;
 use lcroute_overlay::{KeyConflict, PathKind, RepairInfo};
@@ -68,6 +68,9 @@ pub struct Status {
     pub token_uses: Option<u32>,
     /// Its address on the network.
     pub address: Ipv6Addr,
+    /// Its IPv4 address, where IPv4 is carried and it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
     /// The network's public key.
     pub network: PeerId,
     /// Name of the interface.
@@ -249,13 +252,13 @@ pub struct Peer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Group {
     /// The group.
-    pub group: Ipv6Addr,
+    pub group: IpAddr,
     /// A program on this host has joined.
     pub local: bool,
     /// Over which links it is wanted.
     pub links: Vec<PeerId>,
     /// Who sent to it within the last minute, as far as this node saw.
-    pub sources: Vec<Ipv6Addr>,
+    pub sources: Vec<IpAddr>,
     /// Packets forwarded or delivered.
     pub packets: u64,
     /// Their bytes.
@@ -313,7 +316,7 @@ pub struct Lan {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LanListener {
     /// The group.
-    pub group: Ipv6Addr,
+    pub group: IpAddr,
     /// How many hosts; in a crowd those beyond the first 64 count as one.
     pub hosts: usize,
 }
@@ -340,6 +343,9 @@ pub struct Route {
     pub name: String,
     /// Its address on the network.
     pub address: Ipv6Addr,
+    /// Its IPv4 address, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
     /// The neighbour that leads to it; itself, where there is a link.
     pub via: PeerId,
     /// Links on the way.
@@ -423,6 +429,7 @@ mod tests {
     fn a_node_is_found_by_name_peer_id_and_address() {
         let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
         let route = |seed: u8, name: &str| Route {
+            ipv4: None,
             peer_id: id(seed),
             name: name.into(),
             address: NodeAddresses::derive(&id(9), &id(seed)).address,

@@ -1,8 +1,10 @@
 //! Ethernet addresses.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// The EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// The EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
@@ -16,6 +18,13 @@ impl MacAddress {
     pub fn of_group(group: Ipv6Addr) -> Self {
         let [.., a, b, c, d] = group.octets();
         Self([0x33, 0x33, a, b, c, d])
+    }
+
+    /// That of an IPv4 group (RFC 1112 §6.4), which it shares with 31 others.
+    #[must_use]
+    pub fn of_ipv4_group(group: Ipv4Addr) -> Self {
+        let [_, a, b, c] = group.octets();
+        Self([0x01, 0x00, 0x5e, a & 0x7f, b, c])
     }
 
     /// Whether it stands for several hosts.
@@ -40,6 +49,8 @@ mod tests {
     fn groups_have_addresses_of_their_own() {
         let mac = MacAddress::of_group("ff1e::1234:5678".parse().unwrap());
         assert_eq!(mac.to_string(), "33:33:12:34:56:78");
+        let ipv4 = MacAddress::of_ipv4_group("239.255.0.1".parse().unwrap());
+        assert_eq!(ipv4.to_string(), "01:00:5e:7f:00:01");
         assert!(mac.is_group() && !MacAddress([2, 0, 0, 0, 0, 1]).is_group());
     }
 }

@@ -7,7 +7,9 @@
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
 //! | [`revocation`] | signed statements that a key is not to be trusted any more |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
-//! | [`checksum`], [`ipv6`] | the Internet checksum; packets that carry one message |
+//! | [`igmp`] | IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) as bytes |
+//! | [`mapped`] | IPv4 groups and sources under names of IPv6 |
+//! | [`checksum`], [`ipv6`], [`ipv4`] | the Internet checksum; packets that carry one message |
 //! | [`channel`] | group addresses and ports of lcsync and lcagent |
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`bucket`] | token buckets without a clock of their own |
@@ -36,10 +38,12 @@ pub mod durable;
 pub mod ethernet;
 pub mod events;
 pub mod id;
+pub mod igmp;
 #[cfg(feature = "net")]
 mod inet6;
 #[cfg(feature = "net")]
 mod interface;
+pub mod ipv4;
 pub mod ipv6;
 #[cfg(feature = "net")]
 pub mod listener;
@@ -47,6 +51,7 @@ pub mod listener;
 pub mod listener_v1;
 #[cfg(feature = "announce")]
 pub mod local_node;
+pub mod mapped;
 pub mod mld;
 #[cfg(feature = "net")]
 pub mod packet;

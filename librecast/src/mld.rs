@@ -176,6 +176,18 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The groups that it is about.
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let (one, records) = match self {
+            Self::Query(query) => (query.group, &[][..]),
+            Self::Report(records) => (None, records.as_slice()),
+            Self::ReportV1 { group } | Self::DoneV1 { group } => (Some(*group), &[][..]),
+        };
+        one.into_iter().chain(records.iter().map(|r| r.group))
+    }
+}
+
 /// Parses a whole IPv6 packet as it is read from an interface. Checks hop limit, router alert,
 /// checksum and source (RFC 9777 §5.1.14, §5.2.13, §5.2.14). A report may come from `::`: it is the
 /// caller who then ignores it. Returns the source with the message.
@@ -450,7 +462,7 @@ pub fn report_messages(records: &[Record], mtu: usize) -> Vec<Vec<u8>> {
 }
 
 /// The record in parts that any packet can hold.
-fn fitting_parts(record: &Record) -> Vec<(&Record, &[Ipv6Addr])> {
+pub(crate) fn fitting_parts(record: &Record) -> Vec<(&Record, &[Ipv6Addr])> {
     let sources = record.sources.as_slice();
     if record.kind.is_exclude() || sources.is_empty() {
         return vec![(record, &sources[..sources.len().min(MAX_SOURCES)])];

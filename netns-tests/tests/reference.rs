@@ -356,12 +356,17 @@ const FILES: &[File] = &[
                     (
                         "routes",
                         "`true`",
-                        "Which groups of programs that name no interface go to it: `true` (scopes 8 and e), `false` (none), or a list of prefixes.",
+                        "Which groups of programs that name no interface go to it: `true` (scopes 8 and e; of IPv4 239.0.0.0/8 without 239.255.0.0/16), `false` (none), or a list of prefixes.",
                     ),
                     (
                         "offload",
                         "`true`",
                         "Many packets cross in one system call, where the kernel can.",
+                    ),
+                    (
+                        "ipv4",
+                        "`false`; `true` with the profile `lan`",
+                        "Carry groups of IPv4 as well: `true`, with addresses that follow from the network; `false`; or private addresses that all nodes name, such as `\"10.77.0.0/16\"`.",
                     ),
                 ],
             },
@@ -487,7 +492,7 @@ const FILES: &[File] = &[
                     (
                         "profile",
                         "none",
-                        "`lan`: `unicast = true`, groups of scope 2 by which programs find each other (ff02::1 for UDP, ::5, ::6, ::9, ::c, ::12, ::fb, ::fd, ::1:3, ::1:6, ff12::8384), and routes for scope 5. What is set beside it wins.",
+                        "`lan`: `unicast = true`, groups of scope 2 by which programs find each other (ff02::1 for UDP, ::5, ::6, ::9, ::c, ::12, ::fb, ::fd, ::1:3, ::1:6, ff12::8384; of IPv4 224.0.0.1 for UDP, .5, .6, .9, .18, .251, .252), `ipv4 = true`, and routes for scope 5. What is set beside it wins.",
                     ),
                     (
                         "unicast",
@@ -507,7 +512,7 @@ const FILES: &[File] = &[
                     (
                         "link_scope_groups",
                         "none",
-                        "Groups of scope 2 that are carried, such as `ff02::fb` for mDNS; to `ff02::1` UDP alone.",
+                        "Groups of scope 2 that are carried, such as `ff02::fb` and `224.0.0.251` for mDNS; to `ff02::1` and `224.0.0.1` UDP alone.",
                     ),
                 ],
             },

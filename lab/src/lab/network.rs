@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -481,7 +481,7 @@ impl Member {
     /// # Errors
     /// Nothing was heard of it.
     pub fn wait_wanted(&self, group: &str, by: &Member) -> Result<()> {
-        let (want, peer) = (group.parse::<Ipv6Addr>()?, by.peer_id()?);
+        let (want, peer) = (group.parse::<IpAddr>()?, by.peer_id()?);
         let what = format!(
             "{} knows that {} wants {group}",
             self.host.name(),
@@ -499,7 +499,7 @@ impl Member {
     /// # Errors
     /// It is still said to be wanted.
     pub fn wait_unwanted(&self, group: &str, by: &Member) -> Result<()> {
-        let (want, peer) = (group.parse::<Ipv6Addr>()?, by.peer_id()?);
+        let (want, peer) = (group.parse::<IpAddr>()?, by.peer_id()?);
         let what = format!(
             "{} knows that {} left {group}",
             self.host.name(),
@@ -514,7 +514,7 @@ impl Member {
 
     /// Whether links on which `group` is wanted lead from here to `peer`. Each node says it of its own
     /// links only, so those on the way are asked in turn.
-    fn way_to_listener(&self, group: Ipv6Addr, peer: &str) -> Result<bool> {
+    fn way_to_listener(&self, group: IpAddr, peer: &str) -> Result<bool> {
         let mut seen = BTreeSet::new();
         let mut ways = vec![self.host.name().to_owned()];
         while let Some(name) = ways.pop() {
@@ -540,7 +540,7 @@ impl Member {
 }
 
 /// The neighbours over whose links a group is wanted.
-fn wanted_over(groups: &[Value], group: Ipv6Addr) -> Vec<String> {
+fn wanted_over(groups: &[Value], group: IpAddr) -> Vec<String> {
     let is_group =
         |entry: &&Value| entry["group"].as_str().and_then(|text| text.parse().ok()) == Some(group);
     let entries = groups.iter().filter(is_group);

@@ -1,10 +1,12 @@
-//! What an IPv6 packet is to the router: the same rules for packets from `lc0` and from links.
+//! What a packet is to the router: the same rules for packets from `lc0` and from links. IPv4 packets get the names of their
+//! addresses here ([`mapped`]), and are told apart by their names from then on.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
-use librecast::mld;
+use librecast::ipv4::{self, Header};
 use librecast::wire::{Reader, WireError};
+use librecast::{igmp, mapped, mld};
 
 use crate::drops::DropReason;
 
@@ -24,6 +26,17 @@ const MAX_EXTENSION_HEADERS: usize = 16;
 /// Groups of scope 2 that are never carried, listed or not: all routers, MLDv2 routers. To all nodes goes UDP only.
 const NEVER_CARRIED: [Ipv6Addr; 2] = [mld::ALL_ROUTERS, mld::ALL_MLDV2_ROUTERS];
 
+/// The same of IPv4, and RSVP's and MRD's: all routers, PIM routers, IGMPv3 routers, snoopers.
+const NEVER_CARRIED_IPV4: [Ipv4Addr; 4] = [
+    igmp::ALL_ROUTERS,
+    Ipv4Addr::new(224, 0, 0, 13),
+    igmp::ALL_IGMPV3_ROUTERS,
+    Ipv4Addr::new(224, 0, 0, 106),
+];
+
+/// Types of ICMP that could configure hosts: redirect, router advertisement and solicitation (RFC 792, RFC 1256).
+const ICMP_LINK_CONTROL: [u8; 3] = [5, 9, 10];
+
 /// Source and group of a multicast packet that may be carried as far as its form says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
@@ -40,7 +53,7 @@ pub enum Class {
     Carried(Flow),
     /// Unicast; what could configure the other host is not among it.
     Unicast(Flow),
-    /// An MLD message: for the querier and proxy of this link.
+    /// An MLD or IGMP message: for the querier and proxy of this link.
     Mld,
     /// Neither.
     Dropped(DropReason),
@@ -52,6 +65,8 @@ pub struct CarriedScopes {
     link_scope_groups: Vec<Ipv6Addr>,
     /// Those that are not listed as well.
     all_link_scope: bool,
+    /// IPv4 packets are carried.
+    ipv4: bool,
 }
 
 impl CarriedScopes {
@@ -59,14 +74,15 @@ impl CarriedScopes {
     pub const ON_LINKS: &Self = &Self {
         link_scope_groups: Vec::new(),
         all_link_scope: true,
+        ipv4: true,
     };
 
     /// With these groups of scope 2. Those that are never carried are left out.
     #[must_use]
-    pub fn new(link_scope_groups: &[Ipv6Addr]) -> Self {
+    pub fn new(link_scope_groups: &[Ipv6Addr], ipv4: bool) -> Self {
         let mut listed: Vec<_> = link_scope_groups
             .iter()
-            .filter(|g| g.is_multicast() && is_link_scope(**g) && !NEVER_CARRIED.contains(g))
+            .filter(|g| g.is_multicast() && is_link_scope(**g) && !is_never_carried(**g))
             .copied()
             .collect();
         listed.sort_unstable();
@@ -74,6 +90,7 @@ impl CarriedScopes {
         Self {
             link_scope_groups: listed,
             all_link_scope: false,
+            ipv4,
         }
     }
 
@@ -81,7 +98,7 @@ impl CarriedScopes {
     #[must_use]
     pub fn contains(&self, group: Ipv6Addr) -> bool {
         match scope(group) {
-            0x2 if self.all_link_scope => group.is_multicast() && !NEVER_CARRIED.contains(&group),
+            0x2 if self.all_link_scope => group.is_multicast() && !is_never_carried(group),
             0x2 => self.link_scope_groups.binary_search(&group).is_ok(),
             0x5..=0xe => group.is_multicast(),
             _ => false,
@@ -97,8 +114,10 @@ impl CarriedScopes {
 
     fn try_classify(&self, packet: &[u8]) -> Result<Class, WireError> {
         let mut r = Reader::new(packet);
-        if r.u32()? >> 28 != 6 {
-            return Err(WireError::Bad("IP version"));
+        match r.u32()? >> 28 {
+            6 => {}
+            4 if self.ipv4 => return self.classify_ipv4(packet),
+            _ => return Err(WireError::Bad("IP version")),
         }
         let payload_len = r.u16()?;
         let next_header = r.u8()?;
@@ -108,7 +127,7 @@ impl CarriedScopes {
             group: r.ipv6()?,
         };
         let payload = Reader::new(r.take(payload_len.into())?);
-        if flow.source.is_multicast() {
+        if flow.source.is_multicast() || mapped::is_host_name(flow.source) {
             return Err(WireError::Bad("source"));
         }
         match upper_layer(next_header, payload)? {
@@ -123,19 +142,84 @@ impl CarriedScopes {
             }
             _ => {}
         }
+        if mapped::is_group_name(flow.group) || mapped::is_host_name(flow.group) {
+            return Ok(Class::Dropped(DropReason::ReservedGroup));
+        }
+        Ok(self.by_destination(flow))
+    }
+
+    fn by_destination(&self, flow: Flow) -> Class {
         if !flow.group.is_multicast() {
-            Ok(Class::Unicast(flow))
+            Class::Unicast(flow)
         } else if self.contains(flow.group) {
-            Ok(Class::Carried(flow))
+            Class::Carried(flow)
         } else {
-            Ok(Class::Dropped(DropReason::ScopeNotCarried))
+            Class::Dropped(DropReason::ScopeNotCarried)
         }
     }
+
+    /// Kept out of the code that IPv6 runs through.
+    #[inline(never)]
+    fn classify_ipv4(&self, packet: &[u8]) -> Result<Class, WireError> {
+        let header = Header::read(packet)?;
+        if header.is_source_routed() {
+            return Err(WireError::Bad("source route"));
+        }
+        let [first, ..] = header.source.octets();
+        let is_later_fragment = header.fragment_offset != 0;
+        match header.protocol {
+            // a host without an address reports from 0.0.0.0
+            ipv4::IGMP => return Ok(Class::Mld),
+            _ if first == 0 || first == 127 => return Err(WireError::Bad("source")),
+            _ if header.source.is_multicast() || header.source.is_broadcast() => {
+                return Err(WireError::Bad("source"));
+            }
+            ipv4::PIM => return Ok(Class::Dropped(DropReason::LinkControl)),
+            ipv4::ICMP if !is_later_fragment => {
+                let kind = header.payload.first().ok_or(WireError::Truncated)?;
+                if ICMP_LINK_CONTROL.contains(kind) {
+                    return Ok(Class::Dropped(DropReason::LinkControl));
+                }
+            }
+            _ => {}
+        }
+        if header.destination.is_broadcast() {
+            return Ok(Class::Dropped(DropReason::Broadcast));
+        }
+        if header.destination == igmp::ALL_SYSTEMS && header.protocol != ipv4::UDP {
+            return Ok(Class::Dropped(DropReason::ScopeNotCarried));
+        }
+        Ok(self.by_destination(Flow {
+            source: mapped::name(header.source),
+            group: mapped::name(header.destination),
+        }))
+    }
+}
+
+/// Whether a packet, or a part of one, is IPv4.
+#[must_use]
+pub fn is_ipv4(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4)
+}
+
+fn is_never_carried(group: Ipv6Addr) -> bool {
+    let is_ipv4 = |group: Ipv4Addr| NEVER_CARRIED_IPV4.contains(&group);
+    NEVER_CARRIED.contains(&group) || mapped::ipv4(group).is_some_and(is_ipv4)
 }
 
 /// Source and destination of a packet that was classified.
 #[must_use]
 pub fn flow_of(packet: &[u8]) -> Option<Flow> {
+    if is_ipv4(packet) {
+        let address = |at: usize| {
+            let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+            Some(mapped::name(Ipv4Addr::from(octets)))
+        };
+        return Some(Flow {
+            source: address(12)?,
+            group: address(16)?,
+        });
+    }
     let address = |at: usize| {
         let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
         Some(Ipv6Addr::from(octets))
@@ -148,7 +232,11 @@ pub fn flow_of(packet: &[u8]) -> Option<Flow> {
 
 /// Cuts off what follows the payload. Call it for packets that were classified.
 pub fn trim(packet: &mut Bytes) {
-    if let Some(&[high, low]) = packet.get(4..6) {
+    if is_ipv4(packet) {
+        if let Some(&[high, low]) = packet.get(2..4) {
+            packet.truncate(usize::from(u16::from_be_bytes([high, low])));
+        }
+    } else if let Some(&[high, low]) = packet.get(4..6) {
         packet.truncate(IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([high, low])));
     }
 }
@@ -240,7 +328,7 @@ mod tests {
     }
 
     fn class_of(group: Ipv6Addr) -> Class {
-        CarriedScopes::new(&[MDNS]).classify(&udp_packet(SOURCE, group, b"x"))
+        CarriedScopes::new(&[MDNS], true).classify(&udp_packet(SOURCE, group, b"x"))
     }
 
     #[test]
@@ -248,7 +336,7 @@ mod tests {
         const UDP_FRAGMENT: [u8; 8] = [UDP, 0, 0, 8, 0, 0, 0, 1];
         let to_all =
             |header: u8, payload: &[u8]| packet_with(SOURCE, mld::ALL_NODES, header, payload);
-        let listed = CarriedScopes::new(&[mld::ALL_NODES, mld::ALL_ROUTERS]);
+        let listed = CarriedScopes::new(&[mld::ALL_NODES, mld::ALL_ROUTERS], true);
         let dropped = Class::Dropped(DropReason::ScopeNotCarried);
         for udp in [to_all(UDP, &[0; 8]), to_all(FRAGMENT, &UDP_FRAGMENT)] {
             assert!(matches!(listed.classify(&udp), Class::Carried(_)));
@@ -301,7 +389,7 @@ mod tests {
         let unicast = Ipv6Addr::new(0xfe02, 0, 0, 0, 0, 0, 0, 0xfb);
         let mut listed = NEVER_CARRIED.to_vec();
         listed.extend([interface_local, unicast]);
-        let scopes = CarriedScopes::new(&listed);
+        let scopes = CarriedScopes::new(&listed, true);
         assert!(listed.iter().all(|g| !scopes.contains(*g)));
     }
 
@@ -402,11 +490,156 @@ mod tests {
         )));
     }
 
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+    const STREAM: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+
+    fn ipv4_packet(to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        ipv4_from(HOST, to, protocol, payload)
+    }
+
+    fn ipv4_from(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let ttl = 1;
+        let envelope = ipv4::Envelope {
+            source,
+            destination,
+            protocol,
+            ttl,
+        };
+        ipv4::packet(&envelope, payload)
+    }
+
+    /// With another 16 bits of flags and fragment offset.
+    fn fragment(mut packet: Vec<u8>, bits: u16) -> Vec<u8> {
+        packet[6..8].copy_from_slice(&bits.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = librecast::checksum::Sum::default()
+            .bytes(&packet[..20])
+            .fold();
+        packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn ipv4_goes_by_the_names_of_its_addresses() {
+        let mdns = Ipv4Addr::new(224, 0, 0, 251);
+        let listed = [mapped::name(mdns), mapped::name(igmp::ALL_SYSTEMS)];
+        let scopes = CarriedScopes::new(&listed, true);
+        let flow = |to| Flow {
+            source: mapped::name(HOST),
+            group: mapped::name(to),
+        };
+        for to in [STREAM, Ipv4Addr::new(232, 1, 1, 1), mdns, igmp::ALL_SYSTEMS] {
+            let packet = ipv4_packet(to, ipv4::UDP, &[0; 8]);
+            assert_eq!(scopes.classify(&packet), Class::Carried(flow(to)));
+            assert_eq!(flow_of(&packet), Some(flow(to)));
+            let off = CarriedScopes::new(&listed, false).classify(&packet);
+            assert_eq!(off, Class::Dropped(DropReason::Malformed));
+        }
+        let node = Ipv4Addr::new(10, 77, 3, 4);
+        let unicast = ipv4_packet(node, 6, &[0; 20]);
+        assert_eq!(scopes.classify(&unicast), Class::Unicast(flow(node)));
+        // later fragments say what they are of
+        let later = fragment(ipv4_packet(STREAM, ipv4::UDP, b"x"), 185);
+        assert_eq!(scopes.classify(&later), Class::Carried(flow(STREAM)));
+    }
+
+    #[test]
+    fn ipv4_that_configures_hosts_or_is_for_all_of_them_stays() {
+        let scopes = CarriedScopes::new(&NEVER_CARRIED_IPV4.map(mapped::name), true);
+        let dropped = |packet: &[u8]| match scopes.classify(packet) {
+            Class::Dropped(reason) => reason,
+            other => panic!("{other:?}"),
+        };
+        let all = Ipv4Addr::BROADCAST;
+        assert_eq!(
+            dropped(&ipv4_packet(all, ipv4::UDP, &[0; 8])),
+            DropReason::Broadcast
+        );
+        for kind in ICMP_LINK_CONTROL {
+            let packet = ipv4_packet(STREAM, ipv4::ICMP, &[kind, 0, 0, 0]);
+            assert_eq!(dropped(&packet), DropReason::LinkControl);
+        }
+        assert_eq!(
+            dropped(&ipv4_packet(STREAM, ipv4::PIM, b"x")),
+            DropReason::LinkControl
+        );
+        let echo = ipv4_packet(STREAM, ipv4::ICMP, &[8, 0, 0, 0]);
+        assert!(
+            matches!(scopes.classify(&echo), Class::Carried(_)),
+            "ping is carried"
+        );
+        for group in NEVER_CARRIED_IPV4 {
+            let packet = ipv4_packet(group, ipv4::UDP, &[0; 8]);
+            assert_eq!(dropped(&packet), DropReason::ScopeNotCarried);
+        }
+        let ping = ipv4_packet(igmp::ALL_SYSTEMS, ipv4::ICMP, &[8, 0, 0, 0]);
+        assert_eq!(dropped(&ping), DropReason::ScopeNotCarried);
+        let igmp = ipv4_from(Ipv4Addr::UNSPECIFIED, STREAM, ipv4::IGMP, &[0; 8]);
+        assert_eq!(scopes.classify(&igmp), Class::Mld);
+        let hidden = ipv4_packet(STREAM, ipv4::ICMP, b"");
+        assert_eq!(dropped(&hidden), DropReason::Malformed);
+    }
+
+    #[test]
+    fn ipv4_from_nobody_and_on_a_chosen_path_is_malformed() {
+        let scopes = CarriedScopes::ON_LINKS;
+        let malformed = Class::Dropped(DropReason::Malformed);
+        for source in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "239.1.1.1",
+            "255.255.255.255",
+        ] {
+            let packet = ipv4_from(source.parse().unwrap(), STREAM, ipv4::UDP, &[0; 8]);
+            assert_eq!(scopes.classify(&packet), malformed, "{source}");
+        }
+        let mut routed = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
+        routed.splice(20..20, [131, 3, 4, 0]);
+        routed[0] = 0x46;
+        routed[3] += 4;
+        let header = &mut routed[..24];
+        header[10..12].fill(0);
+        let sum = librecast::checksum::Sum::default().bytes(header).fold();
+        header[10..12].copy_from_slice(&(!sum).to_be_bytes());
+        assert!(Header::read(&routed).is_ok());
+        assert_eq!(scopes.classify(&routed), malformed);
+        let mut longer = ipv4_packet(STREAM, ipv4::UDP, &[0; 8]);
+        let whole = longer.clone();
+        longer.extend([7; 9]);
+        let mut trimmed = Bytes::from(longer);
+        trim(&mut trimmed);
+        assert_eq!(trimmed, whole);
+    }
+
+    #[test]
+    fn names_of_ipv4_groups_are_for_no_ipv6_packet() {
+        let scopes = CarriedScopes::ON_LINKS;
+        let reserved = Class::Dropped(DropReason::ReservedGroup);
+        for group in [
+            "ff1e::ffff:239.1.2.3",
+            "ff12::ffff:224.0.0.251",
+            "ff3e::ffff:1.2.3.4",
+            "::ffff:10.1.2.3",
+        ] {
+            let packet = udp_packet(SOURCE, group.parse().unwrap(), b"x");
+            assert_eq!(scopes.classify(&packet), reserved, "{group}");
+        }
+        let from = udp_packet(mapped::name(HOST), group(0xff1e), b"x");
+        assert_eq!(
+            scopes.classify(&from),
+            Class::Dropped(DropReason::Malformed)
+        );
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let scopes = CarriedScopes::new(&[MDNS]);
+            let scopes = CarriedScopes::new(&[MDNS], true);
             let _ = scopes.classify(&bytes);
+            for protocol in [ipv4::ICMP, ipv4::IGMP, ipv4::UDP] {
+                let _ = scopes.classify(&ipv4_packet(STREAM, protocol, &bytes));
+            }
             trim(&mut Bytes::copy_from_slice(&bytes));
             for next_header in [HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ICMPV6] {
                 let packet = packet_with(SOURCE, group(0xff1e), next_header, &bytes);

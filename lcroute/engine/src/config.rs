@@ -1,12 +1,14 @@
 //! What the engine is told at its start and with each link.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::{NodeAddresses, OriginId};
+use librecast::mapped;
 
 use crate::classify::{CarriedScopes, is_link_scope};
+use crate::ipv4_network::Ipv4Network;
 use crate::private::PrivatePrefix;
 
 /// Which policy decides on links.
@@ -40,6 +42,15 @@ impl Default for TopologyConfig {
     }
 }
 
+/// How IPv4 is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv4Config {
+    /// The addresses of this network's nodes.
+    pub network: Ipv4Network,
+    /// The one that this node had before it ended.
+    pub kept: Option<Ipv4Addr>,
+}
+
 /// What the engine needs to know of this node.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -65,6 +76,8 @@ pub struct Config {
     pub watch: Vec<GroupPrefix>,
     /// Unicast between node addresses is carried.
     pub unicast: bool,
+    /// IPv4 is carried for this host; `None`: it is not, and IPv4 packets of others are only passed on.
+    pub ipv4: Option<Ipv4Config>,
     /// Prefixes whose packets are sealed.
     pub private: Vec<PrivatePrefix>,
     /// Which links are made.
@@ -172,7 +185,7 @@ impl Node {
         Self {
             own: addresses.origin,
             sources: NodeSources::of_node(addresses),
-            scopes: CarriedScopes::new(&config.link_scope_groups),
+            scopes: CarriedScopes::new(&config.link_scope_groups, config.ipv4.is_some()),
             lan_groups: Vec::new(),
             config,
         }
@@ -192,6 +205,8 @@ impl Node {
 pub struct NodeSources {
     address: Ipv6Addr,
     link_local: Ipv6Addr,
+    /// The name of its IPv4 address.
+    ipv4: Option<Ipv6Addr>,
 }
 
 impl NodeSources {
@@ -199,27 +214,39 @@ impl NodeSources {
         Self {
             address: node.address,
             link_local: node.link_local,
+            ipv4: None,
         }
+    }
+
+    /// The same with the name of an IPv4 address.
+    #[must_use]
+    pub(crate) fn with_ipv4(self, ipv4: Option<Ipv6Addr>) -> Self {
+        Self { ipv4, ..self }
     }
 
     /// Whether a packet to `group` may come from `source`: the link-local address only in scope 2.
     pub(crate) fn allows(&self, source: Ipv6Addr, group: Ipv6Addr) -> bool {
-        source == self.address || source == self.link_local && is_link_scope(group)
+        source == self.address
+            || source == self.link_local && is_link_scope(group)
+            || Some(source) == self.ipv4 && mapped::is_group_name(group)
     }
 
-    /// Whether unicast may come from `source`: between link-local addresses, or between the others.
-    pub(crate) fn allows_unicast(&self, source: Ipv6Addr, to_link_local: bool) -> bool {
-        source
-            == if to_link_local {
-                self.link_local
-            } else {
-                self.address
-            }
+    /// Whether unicast to `to` may come from `source`: between addresses of one kind.
+    pub(crate) fn allows_unicast(&self, source: Ipv6Addr, to: Ipv6Addr) -> bool {
+        if mapped::is_host_name(to) {
+            Some(source) == self.ipv4
+        } else if to.is_unicast_link_local() {
+            source == self.link_local
+        } else {
+            source == self.address
+        }
     }
 
     /// The sources that packets to `group` may come from.
     pub(crate) fn present(&self, group: Ipv6Addr) -> Vec<Ipv6Addr> {
-        if is_link_scope(group) {
+        if mapped::is_group_name(group) {
+            self.ipv4.into_iter().collect()
+        } else if is_link_scope(group) {
             vec![self.address, self.link_local]
         } else {
             vec![self.address]

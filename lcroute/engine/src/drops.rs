@@ -3,14 +3,18 @@
 librecast::drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
-    /// Not an IPv6 packet, or one that ends before its headers do.
+    /// Not an IP packet, or one that ends before its headers do, comes from nobody, or on a path that its sender chose.
     Malformed = "malformed",
     /// Unicast, where one of both ends has it switched off.
     UnicastOff = "unicast_off",
     /// To a group that stays on its host or link: scopes 0 to 4, except listed ones of scope 2.
     ScopeNotCarried = "scope_not_carried",
-    /// Neighbour or router discovery, redirect, or MLD: never carried, whatever its destination.
+    /// Neighbour or router discovery, redirect, PIM, MLD or IGMP: never carried, whatever its destination.
     LinkControl = "link_control",
+    /// IPv6, or MLD, to a group or address that is the name of an IPv4 one inside.
+    ReservedGroup = "reserved_group",
+    /// IPv4 to all hosts of a link.
+    Broadcast = "broadcast",
     /// From `lc0` with a source that is not this node's, or its link-local one beyond scope 2.
     ForeignSource = "foreign_source",
     /// From a link with a source that is not its origin's.
@@ -41,7 +45,7 @@ librecast::drop_reasons! {
     UnknownLink = "unknown_link",
     /// A control message that cannot be read, or that comes out of turn.
     BadControl = "bad_control",
-    /// An MLD message that RFC 9777 tells us to ignore.
+    /// An MLD or IGMP message that RFC 9777 or RFC 9776 tells us to ignore.
     BadMld = "bad_mld",
     /// An MLD report from the unspecified address.
     MldUnspecifiedSource = "mld_unspecified_source",

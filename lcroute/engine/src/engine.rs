@@ -2,13 +2,14 @@
 //! into accord, and sends what has changed.
 
 use std::hash::Hasher;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, OriginId};
+use librecast::mapped;
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
@@ -19,7 +20,7 @@ use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
 use crate::exchange::ControlExchange;
 use crate::forwarding::{Forwarding, deliver};
-use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT};
+use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
 use crate::local_interface::{InterfaceSettings, Senders};
@@ -67,34 +68,42 @@ impl Engine {
     /// A router without links; nothing is written into `lc0` before [`Self::handle_start`].
     #[must_use]
     pub fn new(config: Config, services: Arc<dyn Services>, now: Instant) -> Self {
-        let node = Node::new(config);
-        let Config {
-            limits, seed, mtu, ..
-        } = &node.config;
+        let mut node = Node::new(config);
+        let Config { seed, mtu, .. } = node.config;
+        let limits = &node.config.limits.clone();
         let router = LocalRouter {
             origin: node.own,
+            peer: node.config.member.peer,
             incarnation: node.config.incarnation,
             chain: node.config.chain.clone(),
-            mtu: *mtu,
+            mtu,
             flags: flags(&node.config),
             announced: node.config.announce.iter().copied().collect(),
             lans: Vec::new(),
+            ipv4: node.config.ipv4,
         };
         let mut database = Database::new(router, limits, services.clone(), now);
+        let ipv4 = database.ipv4_address().map(mapped::name);
+        node.sources = node.sources.with_ipv4(ipv4);
         Self {
             membership: Membership::new(
-                InterfaceSettings::of_host(limits, *mtu, node.sources),
-                *seed,
+                InterfaceSettings::of_host(
+                    limits,
+                    mtu,
+                    node.sources,
+                    node.config.ipv4.map(|ipv4| ipv4.network),
+                ),
+                seed,
             ),
             forwarding: Forwarding::new(&node, services.clone()),
-            unicast: Unicast::new(*seed, now),
+            unicast: Unicast::new(seed, now),
             routed: RoutedQueue::default(),
             exchange: ControlExchange::new(&node),
             routing: Routing::new(database.graph(), now),
             database,
-            topology: Topology::new(node.own, node.config.topology, *seed, now),
+            topology: Topology::new(node.own, node.config.topology, seed, now),
             gateway: Gateway::default(),
-            random: Random::new(*seed),
+            random: Random::new(seed),
             timers: Timers::default(),
             outbox: Outbox::default(),
             now,
@@ -109,6 +118,18 @@ impl Engine {
     pub fn handle_start(&mut self, now: Instant) {
         self.turn(now);
         self.membership.start(LC0, None, now);
+        if let Some(address) = self.database.ipv4_address() {
+            self.outbox.push(Output::Ipv4Address(Some(address)));
+        }
+    }
+
+    /// The address that local senders of IPv4 have from now on.
+    fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
+        self.node.sources = self.node.sources.with_ipv4(address.map(mapped::name));
+        let groups = self.joinable_groups();
+        let senders = Senders::Node(self.node.sources);
+        self.membership.set_senders(LC0, senders, groups);
+        self.outbox.push(Output::Ipv4Address(address));
     }
 
     /// A link is up and its neighbour authenticated: everything is exchanged.
@@ -167,7 +188,7 @@ impl Engine {
     fn review_scopes(&mut self, now: Instant) {
         let mut groups = self.node.config.link_scope_groups.clone();
         groups.extend(self.gateway.reflects_mdns().then_some(mdns::GROUP));
-        let scopes = CarriedScopes::new(&groups);
+        let scopes = CarriedScopes::new(&groups, self.node.config.ipv4.is_some());
         if self.node.scopes != scopes {
             self.node.scopes = scopes;
             self.membership.touch(self.forwarding.trees.groups());
@@ -276,6 +297,7 @@ impl Engine {
                 max_groups: limits.groups,
                 max_reporters: limits.lan_reporters,
                 max_reported: limits.lan_reports,
+                ipv4: None,
             };
             self.membership.add(interface, served);
             let seed = self.node.config.seed;
@@ -330,7 +352,7 @@ impl Engine {
 
 /// Packets.
 impl Engine {
-    /// An IPv6 packet read from `lc0`, without packet information or Ethernet header. What goes out is a
+    /// A packet read from `lc0`, without packet information or Ethernet header. What goes out is a
     /// part of it, not a copy.
     pub fn handle_local_packet(&mut self, mut packet: Bytes, now: Instant) {
         self.now = now;
@@ -563,6 +585,9 @@ impl Engine {
             return Err(DropReason::UnknownLink);
         }
         let header = header.ok_or(DropReason::BadHeader)?;
+        if header.payload != Payload::of(&packet) {
+            return Err(DropReason::BadHeader);
+        }
         if header.hop_limit == 0 {
             return Err(DropReason::HopLimit);
         }
@@ -917,6 +942,7 @@ impl Engine {
                     self.exchange.find_neighbors();
                     self.routing.force();
                 }
+                DatabaseEvent::Ipv4Address(address) => self.set_ipv4_address(address),
                 DatabaseEvent::RpsChanged => {}
             }
         }

@@ -11,7 +11,7 @@ use crate::classify::{Flow, flow_of, trim};
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::first_packets::FirstPacketBuffer;
-use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE};
+use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::lan::Gateway;
 use crate::local_groups::LocalGroups;
@@ -129,6 +129,7 @@ impl Forwarding {
         // 48 bits last for eighty years at 100,000 packets a second
         self.sequence = (self.sequence + 1) & MAX_SEQUENCE;
         let header = DataHeader {
+            payload: Payload::of(&packet),
             flags: 0,
             hop_limit: HOP_LIMIT,
             root,

@@ -13,9 +13,12 @@
 //! |                                               |   key epoch   |
 //! +-----------------------------------------------+---------------+
 //! ```
+//! The payload type is the IP version of the packet behind: 4 or 6.
 
 use librecast::id::OriginId;
 use librecast::wire::{Reader, WireError};
+
+use crate::classify::is_ipv4;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 32;
@@ -26,12 +29,35 @@ pub const HOP_LIMIT: u8 = 64;
 /// Sequence numbers have 48 bits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 
-const PAYLOAD_IPV6: u8 = 6;
 const AUTH_NONE: u8 = 0;
 
-/// A data header of version 1 in front of an IPv6 packet without authentication tag.
+/// What is behind a data header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Payload {
+    /// An IPv4 packet.
+    Ipv4 = 4,
+    /// An IPv6 packet.
+    Ipv6 = 6,
+}
+
+impl Payload {
+    /// Of a packet that was classified.
+    #[must_use]
+    pub fn of(packet: &[u8]) -> Self {
+        if is_ipv4(packet) {
+            Self::Ipv4
+        } else {
+            Self::Ipv6
+        }
+    }
+}
+
+/// A data header of version 1 in front of a packet without authentication tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataHeader {
+    /// The kind of the packet behind.
+    pub payload: Payload,
     /// Flags; none is defined, receivers ignore them.
     pub flags: u8,
     /// Routers that may still forward it; 0 is not accepted.
@@ -53,7 +79,7 @@ impl DataHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut b = [0; HEADER_LEN];
-        b[0] = VERSION << 4 | PAYLOAD_IPV6;
+        b[0] = VERSION << 4 | self.payload as u8;
         b[1] = self.flags;
         b[2] = self.hop_limit;
         b[3] = AUTH_NONE << 4;
@@ -72,15 +98,18 @@ impl DataHeader {
         if kind >> 4 != VERSION {
             return Err(WireError::Version(kind >> 4));
         }
-        if kind & 0x0f != PAYLOAD_IPV6 {
-            return Err(WireError::Bad("payload type"));
-        }
+        let payload = match kind & 0x0f {
+            6 => Payload::Ipv6,
+            4 => Payload::Ipv4,
+            _ => return Err(WireError::Bad("payload type")),
+        };
         let flags = r.u8()?;
         let hop_limit = r.u8()?;
         if r.u8()? >> 4 != AUTH_NONE {
             return Err(WireError::Bad("authentication type"));
         }
         let header = Self {
+            payload,
             flags,
             hop_limit,
             root: OriginId(r.u64()?),
@@ -101,6 +130,7 @@ mod tests {
 
     fn golden() -> DataHeader {
         DataHeader {
+            payload: Payload::Ipv6,
             flags: 0,
             hop_limit: 64,
             root: OriginId(0x0102_0304_0506_0708),
@@ -123,6 +153,13 @@ mod tests {
         ];
         assert_eq!(golden().encode(), bytes);
         assert_eq!(DataHeader::decode(&bytes).unwrap(), (golden(), &[][..]));
+        let ipv4 = DataHeader {
+            payload: Payload::Ipv4,
+            ..golden()
+        };
+        let bytes = [&[0x14], &bytes[1..]].concat();
+        assert_eq!(ipv4.encode()[..], bytes);
+        assert_eq!(DataHeader::decode(&bytes).unwrap(), (ipv4, &[][..]));
     }
 
     #[test]
@@ -133,7 +170,7 @@ mod tests {
             DataHeader::decode(&b).unwrap_err()
         };
         assert_eq!(with(0, 0x26), WireError::Version(2));
-        assert_eq!(with(0, 0x14), WireError::Bad("payload type"));
+        assert_eq!(with(0, 0x15), WireError::Bad("payload type"));
         assert_eq!(with(3, 0x10), WireError::Bad("authentication type"));
         assert_eq!(
             DataHeader::decode(&golden().encode()[..31]).unwrap_err(),
@@ -144,11 +181,12 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(
-            flags: u8, hop_limit: u8, root: u64, origin: u64, incarnation: u32,
+            is_ipv4: bool, flags: u8, hop_limit: u8, root: u64, origin: u64, incarnation: u32,
             sequence in 0..=MAX_SEQUENCE, key_epoch: u16, packet: Vec<u8>,
         ) {
             let (root, origin) = (OriginId(root), OriginId(origin));
-            let h = DataHeader { flags, hop_limit, root, origin, incarnation, sequence, key_epoch };
+            let payload = if is_ipv4 { Payload::Ipv4 } else { Payload::Ipv6 };
+            let h = DataHeader { payload, flags, hop_limit, root, origin, incarnation, sequence, key_epoch };
             let message = [&h.encode()[..], &packet].concat();
             prop_assert_eq!(DataHeader::decode(&message).unwrap(), (h, &packet[..]));
         }

@@ -1,9 +1,12 @@
-//! ICMPv6 errors that a router sends (RFC 4443), and which addresses lie in one network.
+//! ICMPv6 errors that a router sends (RFC 4443), those of ICMP (RFC 792, RFC 1812 §4.3), and which addresses lie in one network.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use librecast::checksum::Sum;
+use librecast::ipv4::{self, Envelope, Header};
 use librecast::ipv6::{HEADER_LEN, ICMPV6, icmpv6_packet};
 
+use crate::classify::is_ipv4;
 use crate::config::ROUTER_ADDRESS;
 
 const HOP_LIMIT: u8 = 64;
@@ -11,6 +14,10 @@ const HOP_LIMIT: u8 = 64;
 const MIN_MTU: usize = 1_280;
 /// ICMPv6 types below are errors, which never cause another (RFC 4443 §2.4 e).
 const FIRST_INFORMATIONAL: u8 = 128;
+/// Most of an IPv4 packet that an error quotes: with its own headers it stays below 576 bytes (RFC 1812 §4.3.2.3).
+const IPV4_QUOTED: usize = 576 - ipv4::HEADER_LEN - 8;
+/// Types of ICMP that are questions and answers, which errors may be in answer to (RFC 1122 §3.2.2).
+const ICMP_INFORMATIONAL: [u8; 4] = [0, 8, 13, 14];
 
 /// What a router answers where it cannot pass a packet on (RFC 4443 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +42,42 @@ impl IcmpError {
         }
     }
 
-    /// The error in answer to `packet`, from this host's router to its sender. `None` where none may be
+    /// The error in answer to `packet`, from this host's router to its sender; of IPv4 from `router`. `None` where none may be
     /// sent: in answer to an error, or to nobody.
-    pub fn answer(self, packet: &[u8]) -> Option<Vec<u8>> {
+    pub fn answer(self, packet: &[u8], router: Option<Ipv4Addr>) -> Option<Vec<u8>> {
+        if is_ipv4(packet) {
+            return self.answer_ipv4(router?, packet);
+        }
         self.answer_from(ROUTER_ADDRESS, packet)
+    }
+
+    /// Type 3, code, and what stands in the second half of the second word.
+    fn answer_ipv4(self, from: Ipv4Addr, packet: &[u8]) -> Option<Vec<u8>> {
+        let header = Header::read(packet).ok()?;
+        let first = *header.payload.first()?;
+        let is_error = header.protocol == ipv4::ICMP && !ICMP_INFORMATIONAL.contains(&first);
+        if is_error || header.fragment_offset != 0 {
+            return None;
+        }
+        let (code, mtu) = match self {
+            Self::NoRoute => (0, 0),
+            Self::AddressUnreachable => (1, 0),
+            Self::Prohibited => (13, 0),
+            // who lets it be cut is not told to send less
+            Self::TooBig(mtu) => (4, header.dont_fragment.then_some(mtu)?),
+        };
+        let mut icmp = vec![3, code, 0, 0, 0, 0];
+        icmp.extend(mtu.to_be_bytes());
+        icmp.extend(&packet[..packet.len().min(IPV4_QUOTED)]);
+        let sum = Sum::default().bytes(&icmp).fold();
+        icmp[2..4].copy_from_slice(&(!sum).to_be_bytes());
+        let envelope = Envelope {
+            source: from,
+            destination: header.source,
+            protocol: ipv4::ICMP,
+            ttl: HOP_LIMIT,
+        };
+        Some(ipv4::packet(&envelope, &icmp))
     }
 
     /// The same, from another address of a router.

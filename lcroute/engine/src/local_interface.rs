@@ -6,16 +6,18 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::{GroupPrefix, SourcePrefix};
-use librecast::mld::{self, Message, Record, RecordType};
+use librecast::mld::{self, Message, Query, Record, RecordType};
 use librecast::time::{Duration, Instant};
+use librecast::{igmp, mapped};
 
-use crate::classify::{CarriedScopes, is_link_scope, is_source_specific};
+use crate::classify::{CarriedScopes, is_ipv4, is_link_scope, is_source_specific};
 use crate::config::{Limits, NodeSources, ROUTER_ADDRESS};
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId};
+use crate::ipv4_network::Ipv4Network;
 use crate::outbox::Outbox;
 use crate::proxy::Proxy;
 use crate::querier::{Querier, Timing};
@@ -70,11 +72,18 @@ pub struct InterfaceSettings {
     pub max_reporters: usize,
     /// Groups that are reported.
     pub max_reported: usize,
+    /// IPv4 groups are served as well, for hosts of this network.
+    pub ipv4: Option<Ipv4Network>,
 }
 
 impl InterfaceSettings {
     /// Those of lc0.
-    pub fn of_host(limits: &Limits, mtu: u16, senders: NodeSources) -> Self {
+    pub fn of_host(
+        limits: &Limits,
+        mtu: u16,
+        senders: NodeSources,
+        ipv4: Option<Ipv4Network>,
+    ) -> Self {
         Self {
             querier_address: ROUTER_ADDRESS,
             reporter_address: ROUTER_ADDRESS,
@@ -86,10 +95,14 @@ impl InterfaceSettings {
             max_groups: limits.groups,
             max_reporters: limits.reporters,
             max_reported: usize::MAX,
+            ipv4,
         }
     }
 
     fn carries(&self, group: Ipv6Addr) -> bool {
+        if mapped::is_group_name(group) {
+            return self.ipv4.is_some();
+        }
         self.groups.iter().any(|prefix| prefix.contains(group))
     }
 }
@@ -179,6 +192,9 @@ impl LocalInterface {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if is_ipv4(packet) {
+            return self.handle_igmp(packet, scopes, outbox, now);
+        }
         let (source, message) = mld::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
         if source.is_unspecified() {
             // RFC 9777 §5.2.13: ignored; a query asks the listener again
@@ -205,6 +221,48 @@ impl LocalInterface {
         if is_gateway(source) {
             return Ok(());
         }
+        if message.groups().any(mapped::is_group_name) {
+            return Err(DropReason::ReservedGroup);
+        }
+        self.handle_report(source, message, scopes, outbox, now)
+    }
+
+    /// The same of IGMP.
+    fn handle_igmp(
+        &mut self,
+        packet: &[u8],
+        scopes: &CarriedScopes,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let network = self.settings.ipv4.ok_or(DropReason::BadMld)?;
+        let (source, message) = igmp::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
+        if source == mapped::name(network.router()) {
+            // our own, back from a bridge
+            return Err(DropReason::BadMld);
+        }
+        if let Message::Query(query) = message {
+            self.proxy.handle_query(&query, now);
+            return Ok(());
+        }
+        // a kernel has no address at first, and may get another: it stays one reporter
+        let is_of_host = |address: Ipv4Addr| address.is_unspecified() || network.contains(address);
+        let reporter = match mapped::ipv4(source) {
+            Some(address) if is_of_host(address) => mapped::name(Ipv4Addr::UNSPECIFIED),
+            _ => source,
+        };
+        self.handle_report(reporter, message, scopes, outbox, now)
+    }
+
+    /// Joins of a listener, or their end.
+    fn handle_report(
+        &mut self,
+        source: Ipv6Addr,
+        message: Message,
+        scopes: &CarriedScopes,
+        outbox: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let settings = &self.settings;
         let carried = |group| scopes.contains(group) && settings.carries(group);
         // version 1 knows no sources, so it counts for no source-specific group (RFC 4604 §2.2.2)
@@ -250,8 +308,17 @@ impl LocalInterface {
         self.proxy.handle_timeout(now);
         let records = self.proxy.take_records();
         let from = self.settings.reporter_address;
-        for packet in mld::report_packets(from, &records, self.settings.mtu.into()) {
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| mapped::is_group_name(record.group));
+        let mtu = self.settings.mtu.into();
+        for packet in mld::report_packets(from, &ipv6, mtu) {
             outbox.deliver_mld(self.id, packet.into());
+        }
+        if let Some(network) = self.settings.ipv4 {
+            for packet in igmp::report_packets(network.router(), &ipv4, mtu) {
+                outbox.deliver_mld(self.id, packet.into());
+            }
         }
     }
 
@@ -259,15 +326,33 @@ impl LocalInterface {
         for query in self.querier.take_queries() {
             // the proxy is a listener like any other
             self.proxy.handle_query(&query, now);
-            let packet = mld::query_packet(self.settings.querier_address, &query);
-            outbox.deliver_mld(self.id, packet.into());
-            // every host listens to all nodes, and none reports it (RFC 9777 §6)
-            if self.id == LC0 && query.group.is_none() && scopes.contains(mld::ALL_NODES) {
-                let record = Record::new(RecordType::ModeIsExclude, mld::ALL_NODES, Vec::new());
+            for packet in self.query_packets(&query) {
+                outbox.deliver_mld(self.id, packet.into());
+            }
+            if self.id != LC0 || query.group.is_some() {
+                continue;
+            }
+            // every host listens to all nodes, and none reports it (RFC 9777 §6, RFC 9776 §6)
+            let all = [mld::ALL_NODES, mapped::name(igmp::ALL_SYSTEMS)];
+            for group in all.into_iter().filter(|group| scopes.contains(*group)) {
+                if !self.settings.carries(group) {
+                    continue;
+                }
+                let record = Record::new(RecordType::ModeIsExclude, group, Vec::new());
                 let result = self.querier.handle_record(ROUTER_ADDRESS, &record, now);
                 outbox.count(result);
             }
         }
+    }
+
+    /// A general query asks for groups of both kinds.
+    fn query_packets(&self, query: &Query) -> Vec<Vec<u8>> {
+        let is_ipv4 = query.group.map(mapped::is_group_name);
+        let ipv6 = (is_ipv4 != Some(true))
+            .then(|| mld::query_packet(self.settings.querier_address, query));
+        let network = self.settings.ipv4.filter(|_| is_ipv4 != Some(false));
+        let ipv4 = network.and_then(|network| igmp::query_packet(network.router(), query));
+        ipv6.into_iter().chain(ipv4).collect()
     }
 
     /// The first timer of querier and proxy.

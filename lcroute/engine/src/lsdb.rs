@@ -22,6 +22,7 @@
 //! [`Database::take_messages`] call it, all other questions are answered as of the last time.
 
 mod advertisement;
+mod assignment;
 mod cost;
 mod credential;
 mod election;
@@ -42,7 +43,7 @@ mod summary;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use advertisement::FLAG_URGENT;
@@ -517,6 +518,10 @@ impl Database {
         if old.map_or(&[][..], |old| old.lans()) != new.lans() {
             self.lans.invalidate();
         }
+        if old.and_then(Advertisement::ipv4) != new.ipv4() {
+            self.lans.invalidate();
+            self.origination_stale = true;
+        }
         if !old.is_some_and(|old| old.links().eq(new.links()))
             && self
                 .graph
@@ -764,6 +769,7 @@ impl Database {
             // says when to look again
             self.origination.centrality_is_due(digest, now);
         }
+        self.review_ipv4();
         let routers = &self.store.routers;
         let eligible = |origin: OriginId| routers.get(&origin)?.eligible(origin);
         let elections = self.rps.ranges();
@@ -772,6 +778,21 @@ impl Database {
         let prefixes = self.rps.prefixes();
         let root = |prefix: &GroupPrefix| prefixes.get(prefix).map(|p| p.root);
         self.origination.review_prefix_candidacies(root, now);
+    }
+
+    /// Chooses an IPv4 address, or another one.
+    fn review_ipv4(&mut self) {
+        let settled = self.origination.may_choose_ipv4(self.now);
+        let Some(assignment) = &mut self.origination.assignment else {
+            return;
+        };
+        self.lans.refresh(&self.store);
+        let (lans, own) = (&self.lans, self.store.own);
+        let holder = |address| lans.ipv4_holder(address, own);
+        if assignment.review(holder, settled) {
+            let event = DatabaseEvent::Ipv4Address(assignment.address());
+            self.events.push(event);
+        }
     }
 
     /// Signs and floods the own advertisement if it has changed and it is time; true if so.
@@ -950,6 +971,12 @@ impl Database {
     /// All announced prefixes in ascending order.
     pub fn announced(&self) -> impl Iterator<Item = (&GroupPrefix, &AnnouncedPrefix)> {
         self.rps.prefixes().iter()
+    }
+
+    /// This router's IPv4 address.
+    #[must_use]
+    pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
+        self.origination.assignment.as_ref()?.address()
     }
 
     /// Who speaks for hosts of LANs.

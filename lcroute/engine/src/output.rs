@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub enum Output {
         links: Links,
         /// The data header.
         header: [u8; HEADER_LEN],
-        /// The IPv6 packet as it was read from `lc0`.
+        /// The packet as it was read from `lc0`.
         packet: Bytes,
     },
     /// Send on the control channel of a link. It must not be lost while the link is up.
@@ -44,12 +45,12 @@ pub enum Output {
     },
     /// Write into `lc0`: a packet that a local program has joined.
     Local {
-        /// The IPv6 packet.
+        /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
-    /// Write into `lc0`: an MLD query or report; packet taps want a copy of it.
+    /// Write into `lc0`: a query or report of MLD or IGMP; packet taps want a copy of it.
     LocalMld {
-        /// The IPv6 packet.
+        /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
     /// Send into a LAN: a packet that its hosts have joined, a query, a report or a PROBE.
@@ -93,6 +94,8 @@ pub enum Output {
         /// The signed revocation.
         revocation: Bytes,
     },
+    /// This node has another IPv4 address, or none any more: set it on `lc0`, and keep it.
+    Ipv4Address(Option<Ipv4Addr>),
     /// A router has new certificates.
     Renewed {
         /// What they say.

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use librecast::cert::GroupPrefix;
 use librecast::id::{OriginId, derive};
+use librecast::mapped;
 use zeroize::Zeroizing;
 
 use crate::classify::{CarriedScopes, Class, Flow};
@@ -210,9 +211,10 @@ impl Private {
         self.prefixes.iter().flat_map(|p| &p.secrets)
     }
 
-    /// Which private prefix a group belongs to.
+    /// Which private prefix a group belongs to. IPv4 groups belong to none, whatever their names inside are.
     pub fn of(&self, group: Ipv6Addr) -> Option<usize> {
-        self.prefixes.iter().position(|p| p.prefix.contains(group))
+        let at = self.prefixes.iter().position(|p| p.prefix.contains(group));
+        at.filter(|_| !mapped::is_group_name(group))
     }
 
     /// Whether this node can read what is sent to a group; none if the group is not private.

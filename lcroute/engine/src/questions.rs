@@ -1,10 +1,11 @@
 //! What users ask: groups, neighbours, routes, counters, sizes of tables.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
+use librecast::mapped;
 
 use crate::adjacency::Adjacency;
 use crate::drops::DropReason;
@@ -159,12 +160,14 @@ impl Engine {
         let Some(tree) = Tree::of(graph, own, None) else {
             return Vec::new();
         };
+        let lans = self.database.lan_sources();
         let route = |origin: &OriginId| {
             let credential = self.database.router(*origin)?.credential();
             let via = tree.edge(own, *origin)?;
             Some(RouteSnapshot {
                 origin: *origin,
                 member: credential.member.clone(),
+                ipv4: lans.ipv4_of(*origin).and_then(mapped::ipv4),
                 via,
                 hops: tree.depth(*origin)?,
                 cost: tree.distance(*origin)?,
@@ -197,6 +200,12 @@ impl Engine {
     #[must_use]
     pub fn is_stub(&self, router: OriginId) -> bool {
         self.routing.graph().is_stub(router)
+    }
+
+    /// This node's IPv4 address.
+    #[must_use]
+    pub fn ipv4_address(&self) -> Option<Ipv4Addr> {
+        self.database.ipv4_address()
     }
 
     /// Groups that are joined on this host, in order.

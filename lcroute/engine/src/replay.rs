@@ -151,6 +151,7 @@ impl ReplayBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::Payload;
     use crate::testing::start;
 
     const ROOT: OriginId = OriginId(1);
@@ -164,6 +165,7 @@ mod tests {
 
     fn header(sequence: u64) -> DataHeader {
         DataHeader {
+            payload: Payload::Ipv6,
             flags: 0,
             hop_limit: 64,
             root: ROOT,

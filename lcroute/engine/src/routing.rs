@@ -367,7 +367,8 @@ impl Routing {
             let others = others.filter(|(x, r)| *x != own && *x != root && r.is_reachable());
             let lans = database.lan_sources();
             joins.extend(others.filter_map(|(x, router)| {
-                let sources = NodeSources::of_node(&router.credential().member.addresses);
+                let sources = NodeSources::of_node(&router.credential().member.addresses)
+                    .with_ipv4(lans.ipv4_of(x));
                 let present = sources.present(group);
                 let seen = if lans.has_hosts(x) {
                     filter.retain(|s| present.contains(&s) || lans.speaks_for(x, s))

@@ -1,7 +1,7 @@
 //! What the engine knows, for `status` and `groups`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::Member;
 use librecast::id::{LinkId, OriginId};
@@ -68,6 +68,8 @@ pub struct RouteSnapshot {
     pub origin: OriginId,
     /// Who it is.
     pub member: Member,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
     /// The neighbour that leads to it.
     pub via: OriginId,
     /// Links on the way.

@@ -1,7 +1,10 @@
 //! Unicast between node addresses: sent, passed on, delivered, or answered with an error.
 
+use std::net::Ipv6Addr;
+
 use bytes::Bytes;
-use librecast::id::{LinkId, OriginId};
+use librecast::id::{LinkId, NodeAddresses, OriginId};
+use librecast::mapped;
 use librecast::time::Instant;
 
 use crate::classify::{Flow, trim};
@@ -17,7 +20,7 @@ use crate::output::Links;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::{Bucket, Rate};
 
-/// ICMPv6 errors (RFC 4443 §2.4 f): a hundred a second, fifty at once. Chosen.
+/// ICMPv6 errors (RFC 4443 §2.4 f), and those of ICMP: a hundred a second, fifty at once. Chosen.
 const ICMP_RATE: Rate = Rate::per_second(100, 50);
 
 /// What a packet's way follows from.
@@ -58,7 +61,8 @@ impl Unicast {
             }
             Err((error, reason)) => {
                 let error = error.filter(|_| self.icmp.take(ICMP_RATE, 1, now));
-                if let Some(answer) = error.and_then(|error| error.answer(&packet)) {
+                let router = node.config.ipv4.map(|ipv4| ipv4.network.router());
+                if let Some(answer) = error.and_then(|error| error.answer(&packet, router)) {
                     outbox.deliver(answer.into());
                 }
                 Err(reason)
@@ -77,20 +81,21 @@ impl Unicast {
             return Err((None, DropReason::UnicastOff));
         }
         let (to, own) = (flow.group, &node.config.member.addresses);
-        let is_link_local = to.is_unicast_link_local();
-        if !node.sources.allows_unicast(flow.source, is_link_local) {
+        if !node.sources.allows_unicast(flow.source, to) {
             return Err((None, DropReason::ForeignSource));
         }
-        if to == own.address || OriginId::of(to) == node.own {
+        let no_route = (Some(IcmpError::NoRoute), DropReason::NoRoute);
+        let owner = owner(to, database).ok_or(no_route)?;
+        if to == own.address || owner == node.own {
             return Err((None, DropReason::NoRoute));
         }
-        let no_route = (Some(IcmpError::NoRoute), DropReason::NoRoute);
-        if !is_link_local && !is_same_network(to, own.address) {
+        let is_local = to.is_unicast_link_local() || mapped::is_host_name(to);
+        if !is_local && !is_same_network(to, own.address) {
             return Err(no_route);
         }
-        let router = database.router(OriginId::of(to)).ok_or(no_route)?;
+        let router = database.router(owner).ok_or(no_route)?;
         let addresses = &router.credential().member.addresses;
-        if to != addresses.address && to != addresses.link_local {
+        if !has_address(addresses, to) {
             return Err(no_route);
         }
         if !router.has_flag(FLAG_UNICAST) {
@@ -118,13 +123,14 @@ impl Unicast {
         outbox: &mut Outbox,
     ) -> Result<(), DropReason> {
         let to = flow.group;
-        if OriginId::of(to) != header.root {
+        if owner(to, database) != Some(header.root) {
             return Err(DropReason::ReversePath);
         }
         let router = database.router(header.origin);
         let credential = router.ok_or(DropReason::ForgedSource)?.credential();
-        let sources = NodeSources::of_node(&credential.member.addresses);
-        if !sources.allows_unicast(flow.source, to.is_unicast_link_local()) {
+        let ipv4 = database.lan_sources().ipv4_of(header.origin);
+        let sources = NodeSources::of_node(&credential.member.addresses).with_ipv4(ipv4);
+        if !sources.allows_unicast(flow.source, to) {
             return Err(DropReason::ForgedSource);
         }
         let route = self.routes.get(header.root, view);
@@ -143,11 +149,26 @@ impl Unicast {
         if !node.config.unicast {
             return Err(DropReason::UnicastOff);
         }
-        let addresses = &node.config.member.addresses;
-        if to != addresses.address && to != addresses.link_local {
+        let is_own_ipv4 = database.ipv4_address().map(mapped::name) == Some(to);
+        if !is_own_ipv4
+            && (mapped::is_host_name(to) || !has_address(&node.config.member.addresses, to))
+        {
             return Err(DropReason::NoRoute);
         }
         outbox.deliver(packet);
         Ok(())
     }
+}
+
+/// The router that an address would be of.
+fn owner(to: Ipv6Addr, database: &Database) -> Option<OriginId> {
+    match mapped::is_host_name(to) {
+        true => database.lan_sources().ipv4_owner(to),
+        false => Some(OriginId::of(to)),
+    }
+}
+
+/// Whether it is one of these; of IPv4 addresses that is known by the owner.
+fn has_address(addresses: &NodeAddresses, to: Ipv6Addr) -> bool {
+    mapped::is_host_name(to) || to == addresses.address || to == addresses.link_local
 }

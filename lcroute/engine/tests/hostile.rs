@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{KERNEL, addresses, config, group, join, neighbor, start, udp};
 use lcroute_engine::control::{Batch, Element, JoinState, MAX_MESSAGE, RefusalReason};
-use lcroute_engine::header::DataHeader;
+use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_engine::{Config, Engine, LC0, Limits, Output, SourceFilter, Tables};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
@@ -134,6 +134,7 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
             let root = if right { origin } else { OriginId(9) };
             let incarnation = if right { 1 } else { incarnation };
             DataHeader {
+                payload: Payload::Ipv6,
                 flags: 0,
                 hop_limit: 3,
                 root,

@@ -1,5 +1,7 @@
 //! What a node learns and must not forget: its owner stores it.
 
+use std::net::Ipv4Addr;
+
 use librecast::cert::Chain;
 use librecast::revocation::Revocation;
 
@@ -10,6 +12,8 @@ pub enum Keep {
     Chain(Chain),
     /// A run of this node goes, or went, by this incarnation: the next goes by a later one.
     Incarnation(u32),
+    /// This node's IPv4 address: the next run asks for the same.
+    Ipv4Address(Ipv4Addr),
     /// A key was revoked.
     Revocation(Box<Revocation>),
     /// The list of members as text.

@@ -1,10 +1,11 @@
 //! The node: hands what the router says to the links, and the other way round.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
     Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor,
@@ -59,6 +60,8 @@ pub struct NodeConfig {
     pub mtu: u16,
     /// Whether paths of others may lead through this node.
     pub transits: bool,
+    /// How IPv4 is carried for this host, if it is.
+    pub ipv4: Option<Ipv4Config>,
     /// What can change while the node runs.
     pub settings: Settings,
     /// Which links there should be.
@@ -105,12 +108,12 @@ pub struct Settings {
 pub enum Output {
     /// Write into `lc0`: a packet that a local program has joined.
     Local {
-        /// The IPv6 packet.
+        /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
-    /// Write into `lc0`: an MLD query or report; packet taps want a copy of it.
+    /// Write into `lc0`: a query or report of MLD or IGMP; packet taps want a copy of it.
     LocalMld {
-        /// The IPv6 packet.
+        /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
     /// Send into a LAN.
@@ -127,6 +130,8 @@ pub enum Output {
         /// The message.
         bytes: Bytes,
     },
+    /// This node has another IPv4 address, or none any more: for `lc0`.
+    Ipv4Address(Option<Ipv4Addr>),
     /// This node's presence record, for every carrier that holds one.
     Publish(Published),
     /// What must outlive this run.
@@ -230,6 +235,7 @@ impl<C: Connections> Node<C> {
             announce: settings.announce.clone(),
             watch: settings.watch,
             unicast: settings.unicast,
+            ipv4: config.ipv4,
             private: settings.private,
             topology: config.topology,
             seed: u64::from_be_bytes(random.array()),
@@ -854,6 +860,12 @@ impl<C: Connections> Node<C> {
             O::Local { packet } => self.outputs.push_back(Output::Local { packet }),
             O::Lan { interface, frame } => {
                 self.outputs.push_back(Output::Lan { interface, frame });
+            }
+            O::Ipv4Address(address) => {
+                if let Some(address) = address {
+                    self.keep(Keep::Ipv4Address(address));
+                }
+                self.outputs.push_back(Output::Ipv4Address(address));
             }
             O::LocalMld { packet } => self.outputs.push_back(Output::LocalMld { packet }),
             O::LinkFault { link, reason } => {

@@ -1,9 +1,10 @@
 //! What a page shows of the network: what one node sees, and what other nodes report of themselves.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use librecast::bucket::Bucket;
+use librecast::mapped;
 use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
@@ -80,8 +81,8 @@ pub struct Node {
 pub struct Flow {
     /// The node.
     pub node: usize,
-    /// The group.
-    pub group: Ipv6Addr,
+    /// The group, as users know it.
+    pub group: IpAddr,
     /// A program on its host has joined it.
     pub local: bool,
     /// To its neighbours.
@@ -165,7 +166,7 @@ impl View {
                 let edges = edges.take(edges_at_most).collect();
                 let flow = Flow {
                     node,
-                    group: flow.group,
+                    group: mapped::shown(flow.group),
                     local: flow.local,
                     edges,
                 };
@@ -341,7 +342,7 @@ mod tests {
             second.flows[1],
             Flow {
                 node: 1,
-                group: group(),
+                group: group().into(),
                 local: true,
                 edges: vec![to(2), to(0)]
             }

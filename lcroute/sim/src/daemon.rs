@@ -40,6 +40,8 @@ impl Disk {
             }
             Keep::Members(text) => self.members = text,
             Keep::Uses(text) => self.uses = text,
+            // hosts of the simulator have no IPv4
+            Keep::Ipv4Address(_) => {}
         }
     }
 }

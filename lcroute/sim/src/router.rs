@@ -42,6 +42,7 @@ impl RouterAlone {
             watch: Vec::new(),
             private: Vec::new(),
             unicast: false,
+            ipv4: None,
             topology: topology(start.scenario),
             seed: start.seed,
             limits: limits(start.scenario),
@@ -173,7 +174,8 @@ impl RouterAlone {
             | Output::Incarnation(_)
             | Output::Revoked { .. }
             | Output::Renewed { .. }
-            // its hosts have no LANs
+            // its hosts have neither IPv4 nor LANs
+            | Output::Ipv4Address(_)
             | Output::Lan { .. } => return None,
             Output::LinkFault { link, reason } => Effect::Fault {
                 link: link.0,

@@ -87,6 +87,7 @@ impl WholeNode {
             incarnation: start.incarnation,
             mtu: 1_280,
             transits: true,
+            ipv4: None,
             settings: settings(start.announced),
             topology: topology(start.scenario),
             revocations: disk.revocations.clone(),
@@ -237,10 +238,12 @@ impl WholeNode {
                 bytes,
             },
             Output::Keep(what) => Effect::Keep(what),
-            // nobody asks for pings, the server's connection is not simulated, and there are no LANs
-            Output::Pong { .. } | Output::Publish(_) | Output::PathSuspect | Output::Lan { .. } => {
-                return None;
-            }
+            // nobody asks for pings, the server's connection is not simulated, and there are neither IPv4 nor LANs
+            Output::Pong { .. }
+            | Output::Publish(_)
+            | Output::PathSuspect
+            | Output::Ipv4Address(_)
+            | Output::Lan { .. } => return None,
         })
     }
 

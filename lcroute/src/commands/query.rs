@@ -91,6 +91,9 @@ fn status(s: &Status) -> String {
         count(s.peers, "peer"),
         count(s.groups, "group"),
     );
+    if let Some(ipv4) = s.ipv4 {
+        text += &format!("  ipv4      {ipv4}\n");
+    }
     if s.state == State::Expelled {
         if let Some(uses) = s.token_uses {
             text += &format!("  token     {}\n", lcroute_node::spent(uses));
@@ -294,6 +297,7 @@ mod tests {
     fn routes_show_the_way() {
         let id = |seed: u8| SecretKey::from_seed(&[seed; 32]).peer_id();
         let route = |seed, name: &str, via, hops| Route {
+            ipv4: None,
             peer_id: id(seed),
             name: name.into(),
             address: std::net::Ipv6Addr::LOCALHOST,
@@ -328,6 +332,7 @@ mod tests {
             token_uses: None,
             address: std::net::Ipv6Addr::LOCALHOST,
             network: id,
+            ipv4: None,
             tun: "lc7".into(),
             inbound: Inbound::Blocked,
             state: State::Connected,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use anyhow::Context;
 use librecast_program::cli::{Exit, ExitError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use super::{hint, query};
 use crate::control::Request;
@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Target {
     /// The group.
-    pub group: Ipv6Addr,
+    pub group: IpAddr,
     /// UDP port.
     pub port: u16,
     /// As the user says.
@@ -64,7 +64,11 @@ impl Target {
 
     /// On the link that `index` names, where the group is one of a link.
     fn address(&self, index: u32) -> anyhow::Result<SocketAddr> {
-        let of_link = self.group.octets()[1] & 0xf <= 2;
+        let group = match self.group {
+            IpAddr::V4(group) => return Ok(SocketAddrV4::new(group, self.port).into()),
+            IpAddr::V6(group) => group,
+        };
+        let of_link = group.octets()[1] & 0xf <= 2;
         if of_link && index == 0 {
             let message = format!(
                 "{}: a group of one link: name the interface with -i",
@@ -73,7 +77,36 @@ impl Target {
             return Err(ExitError::new(Exit::Usage, message).into());
         }
         let scope = if of_link { index } else { 0 };
-        Ok(SocketAddrV6::new(self.group, self.port, 0, scope).into())
+        Ok(SocketAddrV6::new(group, self.port, 0, scope).into())
+    }
+
+    /// A socket of the group's kind.
+    fn socket(&self) -> std::io::Result<Socket> {
+        let domain = match self.group {
+            IpAddr::V4(_) => Domain::IPV4,
+            IpAddr::V6(_) => Domain::IPV6,
+        };
+        Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
+    }
+
+    /// The IPv4 address of an interface, by which the kernel knows it.
+    fn ipv4_of(index: u32) -> anyhow::Result<Ipv4Addr> {
+        let name = nix::net::if_::if_indextoname(index)?;
+        let name = name.to_string_lossy();
+        let of_interface = |a: nix::ifaddrs::InterfaceAddress| {
+            let is_it = a.interface_name == name;
+            a.address
+                .filter(|_| is_it)?
+                .as_sockaddr_in()
+                .map(|a| a.ip())
+        };
+        let address = nix::ifaddrs::getifaddrs()?.find_map(of_interface);
+        address.ok_or_else(|| {
+            let message = format!(
+                "{name} has no IPv4 address: [tun] ipv4 = true switches IPv4 on; `lcroute doctor` says what is missing"
+            );
+            ExitError::new(Exit::Failed, message).into()
+        })
     }
 
     /// The daemon whose interface this is about; none, and says so, where there is none.
@@ -105,21 +138,30 @@ impl Target {
 /// Names of nodes by their addresses, as the daemon knows them.
 #[derive(Default)]
 struct Names {
-    known: BTreeMap<Ipv6Addr, String>,
+    known: BTreeMap<IpAddr, String>,
     asked: Option<Instant>,
 }
 
 impl Names {
     /// The name behind `address`; the daemon is asked once a second at most.
-    fn of(&mut self, address: Ipv6Addr, target: &Target) -> Option<&str> {
+    fn of(&mut self, address: IpAddr, target: &Target) -> Option<&str> {
         let is_due = self.asked.is_none_or(|at| at.elapsed() > DISCOVERY);
         if !self.known.contains_key(&address) && is_due {
             self.asked = Some(Instant::now());
             if let Ok(Some(mut daemon)) = Client::connect_if_running(&target.control) {
                 let routes: Vec<Route> = daemon.ask(&Request::Routes).unwrap_or_default();
                 let own = daemon.ask::<Status>(&Request::Status).ok();
-                self.known = routes.into_iter().map(|r| (r.address, r.name)).collect();
-                self.known.extend(own.map(|own| (own.address, own.name)));
+                self.known.clear();
+                for route in routes {
+                    let ipv4 = route.ipv4.map(|ipv4| (ipv4.into(), route.name.clone()));
+                    self.known.extend(ipv4);
+                    self.known.insert(route.address.into(), route.name);
+                }
+                if let Some(own) = own {
+                    let ipv4 = own.ipv4.map(|ipv4| (ipv4.into(), own.name.clone()));
+                    self.known.extend(ipv4);
+                    self.known.insert(own.address.into(), own.name);
+                }
             }
         }
         self.known.get(&address).map(String::as_str)
@@ -129,17 +171,23 @@ impl Names {
 /// Prints every datagram that comes to the group until told to stop.
 pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     let index = target.index()?;
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_only_v6(true)?;
+    let socket = target.socket()?;
+    if target.group.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     // several may listen to one group on one host
     socket.set_reuse_address(true)?;
     // bound to the group, not to ::, so that other groups of this port stay out
     socket
         .bind(&target.address(index)?.into())
         .with_context(|| format!("port {}", target.port))?;
-    socket
-        .join_multicast_v6(&target.group, index)
-        .with_context(|| format!("join {}", target.group))?;
+    let joined = match target.group {
+        IpAddr::V6(group) => socket.join_multicast_v6(&group, index),
+        IpAddr::V4(group) => {
+            socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
+        }
+    };
+    joined.with_context(|| format!("join {}", target.group))?;
     let socket = UdpSocket::from(socket);
     let stop = stop_fd()?;
     let mut buffer = vec![0; 65_536];
@@ -174,10 +222,7 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
         }
         if ready(&fds[0]) {
             let (n, from) = socket.recv_from(&mut buffer)?;
-            let name = match from.ip() {
-                IpAddr::V6(address) => names.of(address, target),
-                IpAddr::V4(_) => None,
-            };
+            let name = names.of(from.ip(), target);
             print(target, &buffer[..n], (from, name), json)?;
         }
     }
@@ -225,9 +270,12 @@ fn stop_fd() -> anyhow::Result<nix::sys::signalfd::SignalFd> {
 /// Sends `text`, or each line of standard input, as one datagram.
 pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
     let index = target.index()?;
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = target.socket()?;
     if index != 0 {
-        socket.set_multicast_if_v6(index)?;
+        match target.group {
+            IpAddr::V4(_) => socket.set_multicast_if_v4(&Target::ipv4_of(index)?)?,
+            IpAddr::V6(_) => socket.set_multicast_if_v6(index)?,
+        }
     }
     let address = target.address(index)?.into();
     let send = |line: &[u8]| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ struct Top {
 
 #[derive(Debug, Serialize)]
 struct GroupRate {
-    group: Ipv6Addr,
+    group: IpAddr,
     local: bool,
     links: usize,
     sources: usize,
@@ -206,8 +206,9 @@ mod tests {
                 name: "alpha".into(),
                 labels: BTreeMap::new(),
                 token_uses: None,
-                address: Ipv6Addr::LOCALHOST,
+                address: std::net::Ipv6Addr::LOCALHOST,
                 network: id,
+                ipv4: None,
                 tun: "lc0".into(),
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,

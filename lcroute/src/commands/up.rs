@@ -232,7 +232,7 @@ fn tell(
     let pages = crate::pages::served(control).ok().flatten();
     if common.json {
         print_line(json!({
-            "name": identity.member.name, "address": identity.member.addresses.address,
+            "name": identity.member.name, "address": identity.member.addresses.address, "ipv4": status.ipv4,
             "network": identity.membership.network, "linked": linked,
             "token": token.as_ref().map(|token| token.as_str()), "pages": pages,
         }))?;
@@ -242,6 +242,13 @@ fn tell(
             "address  {}",
             identity.member.addresses.address
         ))?;
+        match status.ipv4 {
+            Some(ipv4) => print_line(format_args!("ipv4     {ipv4}"))?,
+            None if config.carries_ipv4() => {
+                hint("IPv4 is carried as well; `lcroute status` has the address in a few seconds");
+            }
+            None => {}
+        }
         if !linked.is_empty() {
             let seconds = took.as_secs_f64();
             print_line(format_args!(

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use librecast::cert::GroupPrefix;
+use librecast::mapped;
 
 use super::{Check, Daemon, Patient, read};
 use crate::control::Request;
@@ -92,7 +93,9 @@ fn interface(patient: &Patient, name: &str, found: Option<&Interface>) -> Check 
 /// Whether programs that name no interface are led to lc0, asked of the kernel as they would ask it.
 fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Interface]) -> Check {
     const NAME: &str = "routes";
-    let wanted = patient.config.routes();
+    let mut wanted = patient.config.routes();
+    // of IPv4 the check of that name tells
+    wanted.retain(|prefix| prefix.as_ipv4().is_none());
     let Some(own) = found.filter(|_| patient.daemon.is_some()) else {
         return Check::skipped(NAME, "without a daemon there are none");
     };
@@ -152,6 +155,7 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
 fn source(patient: &mut Patient) -> Check {
     const NAME: &str = "source address";
     let mut prefixes = patient.config.routes();
+    prefixes.retain(|prefix| prefix.as_ipv4().is_none());
     let Some(daemon) = &mut patient.daemon else {
         return Check::skipped(NAME, "without a daemon there is none");
     };
@@ -227,7 +231,10 @@ fn opened(patient: &Patient, name: &str) -> Check {
     const NAME: &str = "opened to members";
     let network = &patient.config.network;
     let groups = network.link_scope_groups();
-    let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let groups: Vec<String> = groups
+        .iter()
+        .map(|group| mapped::shown(*group).to_string())
+        .collect();
     let groups = match groups.is_empty() {
         true => "no group of scope 2".to_owned(),
         false => format!("groups of scope 2: {}", groups.join(" ")),

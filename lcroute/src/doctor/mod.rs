@@ -5,6 +5,7 @@
 
 mod host;
 mod interface;
+mod ipv4;
 mod lan;
 mod membership;
 mod network;
@@ -82,6 +83,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "network managers",
         "Whether systemd-networkd and NetworkManager leave lc0 alone.",
+    ),
+    (
+        "ipv4",
+        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, and which groups other interfaces hold that lc0 has the route for.",
     ),
     (
         "lans",
@@ -246,6 +251,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(host::checks(&patient));
     checks.extend(membership::checks(&mut patient));
     checks.extend(interface::checks(&mut patient));
+    checks.push(ipv4::check(&patient));
     checks.push(lan::check(&patient));
     checks.push(private::check(&patient));
     checks.extend(network::checks(&patient));

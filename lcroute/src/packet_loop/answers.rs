@@ -8,6 +8,7 @@ use lcroute_overlay::{CarrierKind, Lane, PeerState, RepairInfo};
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
+use librecast::mapped;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -184,6 +185,7 @@ impl PacketLoop {
             peer_id: r.member.peer,
             name: r.member.name,
             address: r.member.addresses.address,
+            ipv4: r.ipv4,
             hops: r.hops,
             cost: r.cost,
             links: r.links,
@@ -259,6 +261,7 @@ impl PacketLoop {
             token_uses: p.node.member().bound.map(|bound| bound.uses),
             address: p.node.member().addresses.address,
             network: p.node.network(),
+            ipv4: p.node.engine().ipv4_address(),
             tun: p.settings.name.clone(),
             inbound: self.inbound.verdict(),
             state: match self.end {
@@ -424,10 +427,10 @@ impl PacketLoop {
             .groups
             .into_iter()
             .map(|g| Group {
-                group: g.group,
+                group: mapped::shown(g.group),
                 local: g.local,
                 links: g.links.iter().filter_map(peer).collect(),
-                sources: g.sources,
+                sources: g.sources.into_iter().map(mapped::shown).collect(),
                 packets: g.packets,
                 bytes: g.bytes,
                 private: g.private,
@@ -490,7 +493,10 @@ fn lan(lan: LanSnapshot) -> Lan {
         listeners: lan
             .listeners
             .into_iter()
-            .map(|(group, hosts)| LanListener { group, hosts })
+            .map(|(group, hosts)| LanListener {
+                group: mapped::shown(group),
+                hosts,
+            })
             .collect(),
         sources: lan
             .sources
@@ -519,7 +525,7 @@ mod tests {
     fn a_look_has_the_groups_that_matter() {
         let peer = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
         let group = |n: u16| Group {
-            group: [0xff1e, 0, 0, 0, 0, 0, 0, n].into(),
+            group: std::net::Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n).into(),
             local: n == 9_000,
             links: vec![peer; 7],
             sources: Vec::new(),

@@ -27,14 +27,14 @@ use crate::netlink::Connection;
 pub const ALIAS: &str = "lcroute";
 
 /// Routing table `local`, the only one in which multicast routes move programs.
-const TABLE_LOCAL: u8 = 255;
+pub(super) const TABLE_LOCAL: u8 = 255;
 
 /// Metric of the routes of `lc0`; those of `lc1` have one more, and so on, below [`KERNEL_METRIC`]. Chosen: better than the
 /// 256 that every interface has for ff00::/8, and behind what an administrator puts first.
-const METRIC: u32 = 100;
+pub(super) const METRIC: u32 = 100;
 
 /// Interfaces of higher numbers share the last metric: among equal ones the oldest route wins.
-const HIGHEST_NUMBER: u32 = 99;
+pub(super) const HIGHEST_NUMBER: u32 = 99;
 
 /// Metric of the route for ff00::/8 that the kernel makes for each interface. Among equal ones
 /// the oldest wins, so an `lc0` that is up before the LAN would attract groups that are the LAN's.
@@ -141,7 +141,7 @@ fn repair_link(netlink: &mut Connection, index: u32, settings: &Settings) -> Res
         );
         changed = true;
     }
-    sysctl::apply(&link.name)?;
+    sysctl::apply(&link.name, settings.ipv4.is_some())?;
     if let Some(message) = link_correction(&link, settings) {
         set_link(netlink, message, "configure the interface")?;
         changed = true;
@@ -369,7 +369,7 @@ fn delete_route(netlink: &mut Connection, index: u32, route: &Route) -> Result<(
 }
 
 /// The number at the end of an interface's name, for its place among the host's: nothing depends on who came first.
-fn number(name: &str) -> u32 {
+pub(super) fn number(name: &str) -> u32 {
     let tail = name.rsplit(|c: char| !c.is_ascii_digit()).next();
     match tail.filter(|tail| !tail.is_empty()) {
         Some(tail) => tail.parse().unwrap_or(u32::MAX).min(HIGHEST_NUMBER),
@@ -518,7 +518,7 @@ fn set_link(
 }
 
 /// Somebody else has just done the same.
-fn tolerate(error: std::io::Error, errno: i32) -> std::io::Result<()> {
+pub(super) fn tolerate(error: std::io::Error, errno: i32) -> std::io::Result<()> {
     if error.raw_os_error() == Some(errno) {
         Ok(())
     } else {
@@ -612,6 +612,8 @@ mod tests {
             link_local: "fe80::1".parse().unwrap(),
             routes: routes.to_vec(),
             offload: true,
+            ipv4: None,
+            ipv4_routes: Vec::new(),
         }
     }
 

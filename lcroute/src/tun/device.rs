@@ -11,12 +11,12 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 
 use super::coalesce::{self, HEADERS_LEN, MAX_PACKETS, Runs};
-use super::configure::{self, Link};
+use super::configure::{self, Extra, Link};
 use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
 use super::offload::Offload;
 use super::packets::Packets;
-use super::{Error, Mode, Settings, ioctl, labels};
+use super::{Error, Mode, Settings, ioctl, ipv4, labels};
 use crate::netlink::Connection;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
@@ -27,7 +27,7 @@ const LONGEST: usize = 40 + 65_535 + TAP_LEN;
 /// What went no further at the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets of other protocols than IPv6.
+    /// Packets of other protocols than IPv6, and IPv4 where it is on.
     pub not_ipv6: u64,
     /// Packets longer than the kernel could give us.
     pub truncated: u64,
@@ -58,6 +58,8 @@ struct Port {
     mac: Mac,
     /// Whether the kernel takes super-packets.
     super_packets: bool,
+    /// IPv4 is read as well.
+    ipv4: bool,
 }
 
 impl Device {
@@ -79,7 +81,7 @@ impl Device {
             file = made.map_err(|error| error.explain(settings))?;
             link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         }
-        configure::repair(&mut netlink, link.index, settings, configure::Extra::Remove)?;
+        repair(&mut netlink, link.index, settings, Extra::Remove)?;
         let device = Self::new(file, netlink, &link, settings)?;
         // Last, so that a failure before this leaves nothing behind.
         ioctl::persist(&device.port.file, true)
@@ -112,7 +114,7 @@ impl Device {
         set_flags(&file, true).map_err(|e| kernel("set the descriptor's flags", e))?;
         let mut netlink = connect()?;
         let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
-        configure::repair(&mut netlink, link.index, settings, configure::Extra::Remove)?;
+        repair(&mut netlink, link.index, settings, Extra::Remove)?;
         Self::new(file, netlink, &link, settings)
     }
 
@@ -129,6 +131,7 @@ impl Device {
             mode: settings.mode,
             mac: frame::node_mac(settings.link_local),
             super_packets: offloads == Offloads::Datagrams,
+            ipv4: settings.ipv4.is_some(),
         };
         Ok(Self {
             port,
@@ -151,7 +154,7 @@ impl Device {
         self.counters
     }
 
-    /// Reads once, and gives the IPv6 packets that a program or the kernel has sent, without the
+    /// Reads once, and gives the packets that a program or the kernel has sent, without the
     /// headers around them, to `each`: one, several at once, or none that is to be carried.
     ///
     /// False: nothing more for now, poll again. An error means that the interface is gone.
@@ -163,24 +166,24 @@ impl Device {
             Err(error) => return Err(error),
         };
         let packets = &mut self.packets;
-        let unpacked =
-            frame::packet(self.port.mode, &self.buffer[..length]).and_then(|(offload, packet)| {
+        let unpacked = frame::packet(self.port.mode, self.port.ipv4, &self.buffer[..length])
+            .and_then(|(offload, packet)| {
                 let each = &mut |parts: [&[u8]; 2]| each(packets.put(parts));
                 let unpacked = offload.unpack(&mut self.buffer[packet], each);
                 unpacked.map_err(|_| Skip::BadOffload)
             });
         match unpacked {
             Ok(()) => {}
-            Err(Skip::NotIpv6) => self.counters.not_ipv6 += 1,
+            Err(Skip::NotIp) => self.counters.not_ipv6 += 1,
             Err(Skip::Truncated) => self.counters.truncated += 1,
             Err(Skip::BadOffload) => self.counters.bad_offload += 1,
         }
         Ok(true)
     }
 
-    /// Gives an IPv6 packet to the kernel, as if it had come in on `lc0`, at once.
+    /// Gives a packet to the kernel, as if it had come in on `lc0`, at once.
     ///
-    /// Errors concern this packet: `InvalidInput` if it is not IPv6, `EIO` while an administrator
+    /// Errors concern this packet: `InvalidInput` if it is not IP, `EIO` while an administrator
     /// holds the interface down, `EBADFD` when it is gone.
     pub fn write(&mut self, packet: &[u8]) -> io::Result<()> {
         self.port.write(packet)
@@ -225,12 +228,7 @@ impl Device {
     ///
     /// [`Error::Vanished`]: the interface itself is gone, only [`Device::open`] helps.
     pub fn ensure(&mut self, settings: &Settings) -> Result<bool, Error> {
-        configure::repair(
-            &mut self.netlink,
-            self.index,
-            settings,
-            configure::Extra::Leave,
-        )
+        repair(&mut self.netlink, self.index, settings, Extra::Leave)
     }
 
     /// Removes the interface.
@@ -305,6 +303,17 @@ impl Port {
             }
         }
     }
+}
+
+/// Brings the interface to its settings, of both kinds; says whether anything had to be changed.
+fn repair(
+    netlink: &mut Connection,
+    index: u32,
+    settings: &Settings,
+    extra: Extra,
+) -> Result<bool, Error> {
+    let changed = configure::repair(netlink, index, settings, extra)?;
+    Ok(ipv4::repair(netlink, index, settings)? | changed)
 }
 
 /// Tells the driver what may be left over: as much as is permitted and known to both sides.

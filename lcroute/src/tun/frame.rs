@@ -1,16 +1,17 @@
-//! The bytes around an IPv6 packet on the device's descriptor.
+//! The bytes around a packet on the device's descriptor.
 //!
 //! ```text
-//! TUN   | flags 2 | protocol 2 | offload 10 | IPv6 packet
-//! TAP   | flags 2 | protocol 2 | offload 10 | destination 6 | source 6 | EtherType 2 | IPv6 packet
+//! TUN   | flags 2 | protocol 2 | offload 10 | packet
+//! TAP   | flags 2 | protocol 2 | offload 10 | destination 6 | source 6 | EtherType 2 | packet
 //! ```
 //! Flags and protocol are the driver's packet information (`struct tun_pi`); what `offload` says stands
 //! in the file of that name. A TUN is raw IP, for packet sockets as well.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
+use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
+use librecast::ipv4;
 
 use super::Mode;
 use super::offload::{BadOffload, IPV6_LEN, OFFLOAD_LEN, Offload};
@@ -21,10 +22,10 @@ pub(super) const INFO_LEN: usize = 4;
 /// Length of an Ethernet header.
 pub(super) const ETHERNET_LEN: usize = 14;
 
-/// Length of what is before an IPv6 packet on a TUN.
+/// Length of what is before a packet on a TUN.
 const TUN_LEN: usize = INFO_LEN + OFFLOAD_LEN;
 
-/// Length of what is before an IPv6 packet on a TAP.
+/// Length of what is before a packet on a TAP.
 pub(super) const TAP_LEN: usize = TUN_LEN + ETHERNET_LEN;
 
 /// The driver cut the packet to the length of the buffer.
@@ -33,8 +34,8 @@ const TUN_PKT_STRIP: u16 = 0x0001;
 /// Why what was read is no packet for the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
-    /// Another protocol, for example IPv4 or ARP.
-    NotIpv6,
+    /// Another protocol, for example ARP, or IPv4 where it is off.
+    NotIp,
     /// Longer than the buffer it was read into.
     Truncated,
     /// The offload header makes no sense.
@@ -57,11 +58,11 @@ impl Header {
     }
 
     /// Of a packet for the kernel; `own` is the device's own Ethernet address. `None` if the
-    /// bytes are no IPv6 packet.
+    /// bytes are no IP packet.
     pub(super) fn of(mode: Mode, packet: &[u8], own: Mac) -> Option<Self> {
         match mode {
-            Mode::Tun => is_ipv6(packet).then(|| Self::info(ETHERTYPE_IPV6)),
-            Mode::Tap => Self::info(ETHERTYPE_IPV6).with_ethernet(packet, own),
+            Mode::Tun => Some(Self::info(protocol(packet)?)),
+            Mode::Tap => Self::info(protocol(packet)?).with_ethernet(packet, own),
         }
     }
 
@@ -82,44 +83,42 @@ impl Header {
     }
 
     fn with_ethernet(mut self, packet: &[u8], own: Mac) -> Option<Self> {
-        let (source, destination) = addresses(packet)?;
-        let destination = if destination.is_multicast() {
-            MacAddress::of_group(destination).0
-        } else {
-            own
+        let protocol = protocol(packet)?;
+        let (source, destination) = match protocol {
+            ETHERTYPE_IPV4 => ipv4_macs(packet, own)?,
+            _ => macs(packet, own)?,
         };
         let ethernet = &mut self.bytes[TUN_LEN..];
         ethernet[..6].copy_from_slice(&destination);
-        ethernet[6..12].copy_from_slice(&node_mac(source));
-        ethernet[12..].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+        ethernet[6..12].copy_from_slice(&source);
+        ethernet[12..].copy_from_slice(&protocol.to_be_bytes());
         self.len = TAP_LEN;
         Some(self)
     }
 }
 
-/// Where in what was read the IPv6 packet is, and what is to be done with it.
-pub(super) fn packet(mode: Mode, read: &[u8]) -> Result<(Offload, Range<usize>), Skip> {
-    let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIpv6)?;
-    let (offload, rest) = rest
-        .split_first_chunk::<OFFLOAD_LEN>()
-        .ok_or(Skip::NotIpv6)?;
+/// Where in what was read the packet is, and what is to be done with it; IPv4 where it is on.
+pub(super) fn packet(mode: Mode, ipv4: bool, read: &[u8]) -> Result<(Offload, Range<usize>), Skip> {
+    let (info, rest) = read.split_first_chunk::<INFO_LEN>().ok_or(Skip::NotIp)?;
+    let (offload, rest) = rest.split_first_chunk::<OFFLOAD_LEN>().ok_or(Skip::NotIp)?;
     let [flags_high, flags_low, protocol_high, protocol_low] = *info;
     // The driver writes the flags in the host's byte order, the protocol in the network's.
     if u16::from_ne_bytes([flags_high, flags_low]) & TUN_PKT_STRIP != 0 {
         return Err(Skip::Truncated);
     }
-    let (protocol, packet, link_header) = match mode {
+    let (said, packet, link_header) = match mode {
         Mode::Tun => (u16::from_be_bytes([protocol_high, protocol_low]), rest, 0),
         Mode::Tap => {
             let (ethernet, packet) = rest
                 .split_first_chunk::<ETHERNET_LEN>()
-                .ok_or(Skip::NotIpv6)?;
+                .ok_or(Skip::NotIp)?;
             let protocol = u16::from_be_bytes([ethernet[12], ethernet[13]]);
             (protocol, packet, ETHERNET_LEN)
         }
     };
-    if protocol != ETHERTYPE_IPV6 || !is_ipv6(packet) {
-        return Err(Skip::NotIpv6);
+    let is_carried = |protocol| protocol == ETHERTYPE_IPV6 || ipv4 && protocol == ETHERTYPE_IPV4;
+    if !is_carried(said) || protocol(packet) != Some(said) {
+        return Err(Skip::NotIp);
     }
     let offload =
         Offload::decode(*offload, link_header as u16).map_err(|BadOffload| Skip::BadOffload)?;
@@ -133,15 +132,38 @@ pub(super) fn node_mac(address: Ipv6Addr) -> Mac {
     [0x02, a, b, c, d, e]
 }
 
-fn is_ipv6(packet: &[u8]) -> bool {
-    packet.len() >= IPV6_LEN && packet[0] >> 4 == 6
+/// The EtherType of a packet that is as long as its fixed header at least.
+fn protocol(packet: &[u8]) -> Option<u16> {
+    match packet.first()? >> 4 {
+        6 if packet.len() >= IPV6_LEN => Some(ETHERTYPE_IPV6),
+        4 if packet.len() >= ipv4::HEADER_LEN => Some(ETHERTYPE_IPV4),
+        _ => None,
+    }
+}
+
+/// Ethernet addresses of an IPv6 packet's source and destination.
+fn macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
+    let (source, destination) = addresses(packet)?;
+    let destination = match destination.is_multicast() {
+        true => MacAddress::of_group(destination).0,
+        false => own,
+    };
+    Some((node_mac(source), destination))
+}
+
+/// The same of IPv4: nothing but the address tells who the sender is.
+fn ipv4_macs(packet: &[u8], own: Mac) -> Option<(Mac, Mac)> {
+    let [a, b, c, d] = *packet.get(12..16)?.first_chunk()?;
+    let destination = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);
+    let destination = match destination.is_multicast() {
+        true => MacAddress::of_ipv4_group(destination).0,
+        false => own,
+    };
+    Some(([0x02, 0, a, b, c, d], destination))
 }
 
 /// Source and destination.
 fn addresses(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
-    if !is_ipv6(packet) {
-        return None;
-    }
     let source = packet.get(8..24)?.first_chunk::<16>()?;
     let destination = packet.get(24..40)?.first_chunk::<16>()?;
     Some((Ipv6Addr::from(*source), Ipv6Addr::from(*destination)))
@@ -190,6 +212,30 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_goes_to_the_mac_of_its_group_and_is_read_where_it_is_on() {
+        let from = Ipv4Addr::new(10, 77, 1, 2);
+        let bytes = ipv4::udp_packet(from, Ipv4Addr::new(239, 129, 2, 3), (7, 1), b"x");
+        let header = Header::of(Mode::Tap, &bytes, OWN).unwrap();
+        let expected = [
+            [0, 0, 0x08, 0x00].as_slice(),
+            &[0; 10],
+            &[0x01, 0x00, 0x5e, 0x01, 2, 3],
+            &[0x02, 0, 10, 77, 1, 2],
+            &[0x08, 0x00],
+        ];
+        assert_eq!(header.as_bytes(), expected.concat());
+        for mode in [Mode::Tun, Mode::Tap] {
+            let read = written(Header::of(mode, &bytes, OWN).unwrap(), &bytes);
+            let (_, range) = packet(mode, true, &read).unwrap();
+            assert_eq!(read[range], bytes);
+            assert_eq!(packet(mode, false, &read), Err(Skip::NotIp));
+        }
+        let to_node = ipv4::udp_packet(from, Ipv4Addr::new(10, 77, 3, 4), (7, 1), b"x");
+        let header = Header::of(Mode::Tap, &to_node, OWN).unwrap();
+        assert_eq!(header.as_bytes()[14..20], OWN);
+    }
+
+    #[test]
     fn a_tap_packet_to_this_node_goes_to_its_own_mac() {
         let packet = ipv6("fd00::1", "fd00::2");
         let header = Header::of(Mode::Tap, &packet, OWN).unwrap();
@@ -208,16 +254,16 @@ mod tests {
     fn other_protocols_are_told_from_ipv6() {
         let packet = ipv6("fe80::1", "ff02::16");
         let ipv4 = [[0, 0, 0x08, 0x00].as_slice(), &[0; 10], &packet].concat();
-        assert_eq!(super::packet(Mode::Tun, &ipv4), Err(Skip::NotIpv6));
+        assert_eq!(super::packet(Mode::Tun, false, &ipv4), Err(Skip::NotIp));
         let short = [[0, 0, 0x86, 0xdd].as_slice(), &[0; 10], &[0x60]].concat();
-        assert_eq!(super::packet(Mode::Tun, &short), Err(Skip::NotIpv6));
-        assert_eq!(super::packet(Mode::Tap, &[0; 27]), Err(Skip::NotIpv6));
+        assert_eq!(super::packet(Mode::Tun, false, &short), Err(Skip::NotIp));
+        assert_eq!(super::packet(Mode::Tap, false, &[0; 27]), Err(Skip::NotIp));
         let mut arp = written(Header::of(Mode::Tap, &packet, OWN).unwrap(), &packet);
         arp[26..28].copy_from_slice(&[0x08, 0x06]);
-        assert_eq!(super::packet(Mode::Tap, &arp), Err(Skip::NotIpv6));
+        assert_eq!(super::packet(Mode::Tap, false, &arp), Err(Skip::NotIp));
         let mut ipv4 = written(Header::of(Mode::Tun, &packet, OWN).unwrap(), &packet);
         ipv4[TUN_LEN] = 0x45;
-        assert_eq!(super::packet(Mode::Tun, &ipv4), Err(Skip::NotIpv6));
+        assert_eq!(super::packet(Mode::Tun, false, &ipv4), Err(Skip::NotIp));
     }
 
     #[test]
@@ -225,7 +271,7 @@ mod tests {
         let packet = ipv6("fe80::1", "ff02::16");
         let mut read = written(Header::of(Mode::Tun, &packet, OWN).unwrap(), &packet);
         read[..2].copy_from_slice(&TUN_PKT_STRIP.to_ne_bytes());
-        assert_eq!(super::packet(Mode::Tun, &read), Err(Skip::Truncated));
+        assert_eq!(super::packet(Mode::Tun, false, &read), Err(Skip::Truncated));
     }
 
     proptest! {
@@ -239,10 +285,10 @@ mod tests {
             let packet = [[0x60].as_slice(), &head, &payload].concat();
             let header = Header::of(mode, &packet, OWN).unwrap();
             let read = written(header, &packet);
-            let (offload, range) = super::packet(mode, &read).unwrap();
+            let (offload, range) = super::packet(mode, false, &read).unwrap();
             prop_assert_eq!((offload, &read[range]), (Offload::default(), &packet[..]));
             let datagrams = Offload::of_datagrams(9);
-            let (offload, _) = super::packet(mode, &written(header.with_offload(datagrams), &packet)).unwrap();
+            let (offload, _) = super::packet(mode, false, &written(header.with_offload(datagrams), &packet)).unwrap();
             prop_assert_eq!(offload, datagrams);
         }
 
@@ -252,11 +298,11 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
             let mode = if tap { Mode::Tap } else { Mode::Tun };
-            if let Ok((_, range)) = super::packet(mode, &bytes) {
-                prop_assert!(is_ipv6(&bytes[range]));
+            if let Ok((_, range)) = super::packet(mode, false, &bytes) {
+                prop_assert_eq!(protocol(&bytes[range]), Some(ETHERTYPE_IPV6));
             }
             let header = Header::of(mode, &bytes, OWN);
-            prop_assert_eq!(header.is_some(), is_ipv6(&bytes));
+            prop_assert_eq!(header.is_some(), protocol(&bytes).is_some());
         }
     }
 }

@@ -15,7 +15,7 @@
 //! system call, in both directions: super-packets. Neither the other side of this module nor any
 //! other node sees a difference.
 //!
-//! Files: `device` (life and packets), `configure` and `labels` (what netlink sets), `sysctl` (what only /proc
+//! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (what netlink sets), `sysctl` (what only /proc
 //! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
 //! (super-packets that are written), `packets` (buffers of what was read), `ioctl` (the only `unsafe`), `error`.
 
@@ -27,6 +27,7 @@ mod device;
 mod error;
 mod frame;
 mod ioctl;
+mod ipv4;
 mod labels;
 #[doc(hidden)]
 pub mod offload;
@@ -36,13 +37,16 @@ mod sysctl;
 mod testing;
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use lcroute_engine::Ipv4Network;
 use librecast::cert::GroupPrefix;
 
 pub use configure::ALIAS;
 pub use device::Device;
 pub use error::Error;
+pub use ipv4::Ipv4Prefix;
+pub(crate) use ipv4::overlap;
 
 /// Prefix length of the node address on `lc0`: that of the whole network.
 ///
@@ -112,6 +116,19 @@ pub struct Settings {
     pub routes: Vec<Prefix>,
     /// Let checksums and datagrams in super-packets cross, where the kernel can.
     pub offload: bool,
+    /// IPv4 crosses as well.
+    pub ipv4: Option<Ipv4Settings>,
+    /// IPv4 prefixes that move programs which name no interface to `lc0`.
+    pub ipv4_routes: Vec<Ipv4Prefix>,
+}
+
+/// IPv4 on the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv4Settings {
+    /// The addresses of the network's nodes.
+    pub network: Ipv4Network,
+    /// This node's, once it has one.
+    pub address: Option<Ipv4Addr>,
 }
 
 impl fmt::Display for Mode {
@@ -123,13 +140,20 @@ impl fmt::Display for Mode {
     }
 }
 
-impl From<GroupPrefix> for Prefix {
-    fn from(groups: GroupPrefix) -> Self {
-        Self {
-            addr: groups.addr(),
-            len: groups.prefix_len(),
+/// Routes for these groups, of both kinds.
+#[must_use]
+pub fn routes(groups: &[GroupPrefix]) -> (Vec<Prefix>, Vec<Ipv4Prefix>) {
+    let (mut ipv6, mut ipv4) = (Vec::new(), Vec::new());
+    for prefix in groups {
+        match prefix.as_ipv4() {
+            Some((addr, len)) => ipv4.push(Ipv4Prefix { addr, len }),
+            None => ipv6.push(Prefix {
+                addr: prefix.addr(),
+                len: prefix.prefix_len(),
+            }),
         }
     }
+    (ipv6, ipv4)
 }
 
 impl fmt::Display for Prefix {
@@ -190,6 +214,8 @@ mod tests {
                 len: 16,
             }],
             offload: true,
+            ipv4: None,
+            ipv4_routes: Vec::new(),
         }
     }
 

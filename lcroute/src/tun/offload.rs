@@ -9,6 +9,7 @@
 //! the last, which may be shorter.
 
 use librecast::checksum::Sum;
+use librecast::ipv4;
 
 /// Length of the header.
 pub const OFFLOAD_LEN: usize = 10;
@@ -128,6 +129,9 @@ impl Offload {
     }
 
     fn split(self, packet: &mut [u8], each: &mut impl FnMut([&[u8]; 2])) -> Result<(), BadOffload> {
+        if packet.first().is_some_and(|first| first >> 4 == 4) {
+            return self.split_ipv4(packet, each);
+        }
         let udp = match self.flags & (NEEDS_CHECKSUM | CHECKSUM_WAS_RIGHT) {
             0 => return Err(BadOffload),
             // nothing says where UDP is
@@ -164,6 +168,64 @@ impl Offload {
             let sum = complement(fixed.word(length).word(length).bytes(chunk));
             let ipv6 = (udp - IPV6_LEN) as u16 + length;
             headers[4..6].copy_from_slice(&ipv6.to_be_bytes());
+            headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
+            headers[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+            each([headers, chunk]);
+        }
+        Ok(())
+    }
+}
+
+impl Offload {
+    /// The same of IPv4: each segment has its own identification and header checksum.
+    fn split_ipv4(
+        self,
+        packet: &mut [u8],
+        each: &mut impl FnMut([&[u8]; 2]),
+    ) -> Result<(), BadOffload> {
+        let udp = usize::from(packet[0] & 0x0f) * 4;
+        let is_udp_there = match self.flags & (NEEDS_CHECKSUM | CHECKSUM_WAS_RIGHT) {
+            0 => false,
+            CHECKSUM_WAS_RIGHT => true,
+            _ => {
+                usize::from(self.checksum_offset) == UDP_CHECKSUM
+                    && usize::from(self.checksum_start) == udp
+            }
+        };
+        let segment = usize::from(self.segment);
+        let whole = packet.len();
+        let (headers, payload) = packet
+            .split_at_mut_checked(udp + UDP_LEN)
+            .ok_or(BadOffload)?;
+        if !is_udp_there || udp < ipv4::HEADER_LEN || headers[9] != UDP {
+            return Err(BadOffload);
+        }
+        if segment == 0 || payload.is_empty() || payload.len().div_ceil(segment) > MAX_SEGMENTS {
+            return Err(BadOffload);
+        }
+        let word = |at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
+        if usize::from(word(udp + 4)) != whole - udp || usize::from(word(2)) != whole {
+            return Err(BadOffload);
+        }
+        let identification = word(4);
+        // pseudo-header and ports
+        let fixed = Sum::default()
+            .bytes(&headers[12..20])
+            .word(UDP.into())
+            .word(word(udp))
+            .word(word(udp + 2));
+        for (n, chunk) in payload.chunks(segment).enumerate() {
+            // no longer than the whole, whose lengths fit
+            let length = (UDP_LEN + chunk.len()) as u16;
+            let sum = complement(fixed.word(length).word(length).bytes(chunk));
+            let total = udp as u16 + length;
+            headers[2..4].copy_from_slice(&total.to_be_bytes());
+            // there are at most 128 segments
+            let identification = identification.wrapping_add(n as u16);
+            headers[4..6].copy_from_slice(&identification.to_be_bytes());
+            headers[10..12].fill(0);
+            let header_sum = !Sum::default().bytes(&headers[..udp]).fold();
+            headers[10..12].copy_from_slice(&header_sum.to_be_bytes());
             headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
             headers[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
             each([headers, chunk]);
@@ -255,6 +317,74 @@ mod tests {
         assert_eq!(unpack(card, &packet), expected);
         packet[6] = 60;
         assert_eq!(unpack(card, &packet), Err(BadOffload));
+    }
+
+    #[test]
+    fn datagrams_of_ipv4_come_apart_with_headers_of_their_own() {
+        use std::net::Ipv4Addr;
+        let (from, to) = (Ipv4Addr::new(10, 77, 1, 2), Ipv4Addr::new(239, 1, 2, 3));
+        let payload: Vec<u8> = (0..2_500).map(|n| n as u8).collect();
+        let packet = ipv4::udp_packet(from, to, (5004, 1), &payload);
+        let offload = Offload {
+            flags: NEEDS_CHECKSUM,
+            kind: KIND_UDP,
+            segment: 1_000,
+            checksum_start: 20,
+            checksum_offset: 6,
+        };
+        let card = Offload {
+            flags: CHECKSUM_WAS_RIGHT,
+            checksum_start: 0,
+            checksum_offset: 0,
+            ..offload
+        };
+        for offload in [offload, card] {
+            let packets = unpack(offload, &packet).unwrap();
+            assert_eq!(packets.len(), 3);
+            for (n, (packet, part)) in packets.iter().zip(payload.chunks(1_000)).enumerate() {
+                let mut expected = ipv4::udp_packet(from, to, (5004, 1), part);
+                expected[5] = n as u8;
+                expected[10..12].fill(0);
+                let sum = !Sum::default().bytes(&expected[..20]).fold();
+                expected[10..12].copy_from_slice(&sum.to_be_bytes());
+                assert_eq!(*packet, expected);
+            }
+        }
+        let bad = [
+            (0, 0x44, offload),
+            (3, 7, offload),
+            (9, 6, offload),
+            (25, 7, offload),
+            (
+                0,
+                0x45,
+                Offload {
+                    checksum_start: 24,
+                    ..offload
+                },
+            ),
+            (
+                0,
+                0x45,
+                Offload {
+                    segment: 0,
+                    ..offload
+                },
+            ),
+            (
+                0,
+                0x45,
+                Offload {
+                    flags: 0,
+                    ..offload
+                },
+            ),
+        ];
+        for (at, byte, offload) in bad {
+            let mut packet = packet.clone();
+            packet[at] = byte;
+            assert_eq!(unpack(offload, &packet), Err(BadOffload), "{at}");
+        }
     }
 
     #[test]

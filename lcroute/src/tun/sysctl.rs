@@ -19,16 +19,27 @@ const WANTED: [(&str, &str); 5] = [
     ("router_solicitations", "0"),
 ];
 
+/// The same of IPv4: IGMP is version 3.
+const WANTED_IPV4: [(&str, &str); 2] = [("accept_redirects", "0"), ("force_igmp_version", "3")];
+
 /// Sets what differs; says so only to the log where it cannot.
-pub(super) fn apply(name: &str) -> Result<(), Error> {
+pub(super) fn apply(name: &str, ipv4: bool) -> Result<(), Error> {
     let directory = PathBuf::from("/proc/sys/net/ipv6/conf").join(name);
     enable(&directory, name)?;
-    for (key, value) in WANTED {
+    set_all(&directory, name, &WANTED);
+    if ipv4 {
+        let directory = PathBuf::from("/proc/sys/net/ipv4/conf").join(name);
+        set_all(&directory, name, &WANTED_IPV4);
+    }
+    Ok(())
+}
+
+fn set_all(directory: &Path, name: &str, wanted: &[(&str, &str)]) {
+    for (key, value) in wanted {
         if let Err(error) = set(&directory.join(key), value) {
             tracing::debug!(interface = name, key, %error, "left a kernel setting as it is");
         }
     }
-    Ok(())
 }
 
 fn enable(directory: &Path, name: &str) -> Result<(), Error> {

@@ -1,9 +1,10 @@
 //! Ranges of addresses: of groups, and of senders.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::mapped;
 use crate::wire::WireError;
 
 /// What all prefixes can do.
@@ -86,6 +87,57 @@ impl GroupPrefix {
         Self::new(first, len).ok()
     }
 
+    /// Prefixes as users write them, `ff1e::/16` or `239.1.0.0/16`. One of IPv4 may have several inside, as
+    /// 224.0.0.0/24 and 232.0.0.0/8 have names of their own ([`mapped`]).
+    ///
+    /// # Errors
+    ///
+    /// It is no prefix of groups.
+    pub fn all_of(text: &str) -> Result<Vec<Self>, WireError> {
+        let bad = WireError::Bad("group prefix: write it as ff1e::/16 or 239.1.0.0/16");
+        let (addr, len) = text.split_once('/').unwrap_or((text, ""));
+        let Ok(addr) = addr.parse::<Ipv4Addr>() else {
+            return Self::parse(text).map(|prefix| vec![prefix]).ok_or(bad);
+        };
+        let len = match len {
+            "" if !text.contains('/') => 32,
+            len => len.parse().map_err(|_| bad)?,
+        };
+        let is_clean = (4..=32).contains(&len) && addr.to_bits() & !ipv4_mask(len) == 0;
+        if !is_clean || !addr.is_multicast() {
+            return Err(bad);
+        }
+        let mut all = Vec::new();
+        for (range, range_len, name) in mapped::RANGES {
+            let is_inside =
+                len >= range_len && addr.to_bits() & ipv4_mask(range_len) == range.to_bits();
+            let (addr, len) = if is_inside {
+                (addr, len)
+            } else if range.to_bits() & ipv4_mask(len) == addr.to_bits() {
+                (range, range_len)
+            } else {
+                continue;
+            };
+            let bits = name | mapped::name(Ipv4Addr::UNSPECIFIED).to_bits();
+            let addr = Ipv6Addr::from_bits(bits | u128::from(addr.to_bits()));
+            all.push(Self::new(addr, mapped::PREFIX_LEN + len)?);
+            if is_inside {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The IPv4 prefix, if its groups are IPv4 groups.
+    #[must_use]
+    pub fn as_ipv4(&self) -> Option<(Ipv4Addr, u8)> {
+        let len = self.len.checked_sub(mapped::PREFIX_LEN)?;
+        // all bits but the last 32 are cut off on purpose
+        let addr = Ipv4Addr::from_bits(self.addr.to_bits() as u32);
+        let is_name = mapped::is_group_name(self.addr) && addr.is_multicast();
+        is_name.then_some((addr, len))
+    }
+
     /// One group.
     #[must_use]
     pub fn group(group: Ipv6Addr) -> Self {
@@ -140,8 +192,18 @@ fn mask(len: u8) -> u128 {
         .unwrap_or(0)
 }
 
+#[inline]
+fn ipv4_mask(len: u8) -> u32 {
+    u32::MAX
+        .checked_shl(32_u32.saturating_sub(len.into()))
+        .unwrap_or(0)
+}
+
 impl fmt::Display for GroupPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((addr, len)) = self.as_ipv4() {
+            return write!(f, "{addr}/{len}");
+        }
         write!(f, "{}/{}", self.addr, self.len)
     }
 }
@@ -150,7 +212,12 @@ impl FromStr for GroupPrefix {
     type Err = WireError;
 
     fn from_str(s: &str) -> Result<Self, WireError> {
-        Self::parse(s).ok_or(WireError::Bad("group prefix: write it as ff1e::/16"))
+        match Self::all_of(s)?[..] {
+            [one] => Ok(one),
+            _ => Err(WireError::Bad(
+                "group prefix: 224.0.0.0/24 and 232.0.0.0/8 stand for themselves",
+            )),
+        }
     }
 }
 
@@ -195,6 +262,53 @@ mod tests {
             "ff00::/7",
         ] {
             assert!(bad.parse::<GroupPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ipv4_prefixes_are_written_with_dots() {
+        for (text, inside) in [
+            ("239.1.0.0/16", "ff1e::ffff:239.1.0.0/112"),
+            ("232.0.0.0/8", "ff3e::ffff:232.0.0.0/104"),
+            ("232.1.0.0/16", "ff3e::ffff:232.1.0.0/112"),
+            ("224.0.0.251/32", "ff12::ffff:224.0.0.251/128"),
+            ("224.0.1.0/24", "ff1e::ffff:224.0.1.0/120"),
+        ] {
+            let prefix: GroupPrefix = text.parse().unwrap();
+            assert_eq!(prefix, inside.parse().unwrap());
+            assert_eq!(prefix.to_string(), text);
+        }
+        let all = |text| GroupPrefix::all_of(text).unwrap();
+        let shown = |text| {
+            all(text)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown("239.1.2.3"), ["239.1.2.3/32"]);
+        assert_eq!(
+            shown("224.0.0.0/4"),
+            ["224.0.0.0/24", "232.0.0.0/8", "224.0.0.0/4"]
+        );
+        assert_eq!(shown("224.0.0.0/8"), ["224.0.0.0/24", "224.0.0.0/8"]);
+        for group in ["224.0.0.251", "232.1.1.1", "239.255.0.1", "224.0.1.129"] {
+            let name = mapped::name(group.parse().unwrap());
+            assert!(
+                all("224.0.0.0/4")
+                    .iter()
+                    .any(|prefix| prefix.contains(name))
+            );
+        }
+        assert!("224.0.0.0/4".parse::<GroupPrefix>().is_err(), "it is three");
+        for bad in [
+            "10.0.0.0/8",
+            "239.1.0.0/8",
+            "239.1.0.0/33",
+            "224.0.0.0/3",
+            "239.1.0.0/",
+            "239.1",
+        ] {
+            assert!(GroupPrefix::all_of(bad).is_err(), "{bad}");
         }
     }
 

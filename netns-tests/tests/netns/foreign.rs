@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Network, Process, eventually};
 
+use crate::ipv4::{address, wait_known};
 use crate::lan::{ASK, Sites};
 use crate::lan_programs::ddsperf;
 use crate::world;
@@ -379,6 +380,40 @@ fn cyclonedds_works_over_lc0() {
         for process in &mut peers {
             let code = process.wait(Duration::from_secs(40))?;
             ensure!(code == 0, "{code}: {}", said(process));
+        }
+        Ok(())
+    });
+}
+
+/// As installed: default discovery, and lc0 as the interface.
+const STOCK: &str = "<CycloneDDS><Domain><General><Interfaces><NetworkInterface name=\"lc0\"/></Interfaces></General></Domain></CycloneDDS>";
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn cyclonedds_works_over_lc0_by_ipv4() {
+    world("dds-ipv4", |lab| {
+        let network = friends(lab)?;
+        let [a, b] = network.nodes()?;
+        for (at, other) in [(a, b), (b, a)] {
+            wait_known(at, &address(other)?)?;
+        }
+        let perf = |host: &Host, args: &str| {
+            let file = host.write("stock.xml", STOCK)?;
+            let set = format!("CYCLONEDDS_URI=file://{}", file.display());
+            let args: Vec<_> = args.split_whitespace().collect();
+            let program = foreign("ddsperf", &args)?;
+            let all = [set].into_iter().chain(program).collect::<Vec<_>>();
+            host.spawn("env", &all.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        for (speaks, listens) in [(a, b), (b, a)] {
+            let mut peers = [
+                perf(&listens.host, "-D 10 -Q minmatch:1 -Q samples:150 sub")?,
+                perf(&speaks.host, "-D 10 -Q minmatch:1 pub 50Hz size 1000")?,
+            ];
+            for process in &mut peers {
+                let code = process.wait(Duration::from_secs(40))?;
+                ensure!(code == 0, "{code}: {}", said(process));
+            }
         }
         Ok(())
     });

@@ -14,6 +14,7 @@ mod doctor;
 mod foreign;
 mod hostile_load;
 mod interface;
+mod ipv4;
 mod joining;
 mod journal;
 mod lan;

@@ -118,6 +118,7 @@ impl PageMember {
                 ..visit.member.clone()
             },
             transits: false,
+            ipv4: None,
             incarnation: start.incarnation,
             mtu: MTU,
             settings,
@@ -465,7 +466,12 @@ impl PageMember {
                 }
             }
             // a page keeps nothing of others, has no LANs, and its records would have no address
-            Output::Keep(_) | Output::Publish(_) | Output::PathSuspect | Output::Lan { .. } => {}
+            // a page has neither disk nor IPv4 nor LANs
+            Output::Keep(_)
+            | Output::Publish(_)
+            | Output::PathSuspect
+            | Output::Ipv4Address(_)
+            | Output::Lan { .. } => {}
         }
     }
 

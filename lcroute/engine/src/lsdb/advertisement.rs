@@ -6,17 +6,22 @@
 //!
 //! lans = 8 x { flags 8 | lan 64 | term 32 | mac 48 | prefixes 8 x { length 8 | bytes } }
 //! ```
-//! Version 1 has no `lans`. Version 2, of gateways only, has at least one.
+//! Version 1 has no `lans`. Version 2, of gateways and of routers with an IPv4 address, has at least one.
+//!
+//! An IPv4 address is a LAN of this router alone, number 0, whose one host has the address; so routers that know nothing of IPv4
+//! read on: `0 | 0 | 0 | 0 | 1 x { 128 | ::ffff:a.b.c.d }`.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
 use librecast::id::{LanId, OriginId, PeerId};
+use librecast::mapped;
 use librecast::wire::{Reader, WireError, Writer};
 
 use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
+use crate::ipv4_network::is_assignable;
 use crate::services::Services;
 
 const VERSION: u8 = 1;
@@ -27,8 +32,10 @@ pub const MAX_PREFIXES: usize = 64;
 /// Most links of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_LINKS: usize = 512;
 const LINK_LEN: usize = 10;
-/// Most LANs of one gateway. Chosen: more than a host has interfaces for.
+/// Most LANs of one gateway, an IPv4 address among them. Chosen: more than a host has interfaces for.
 pub const MAX_LANS: usize = 8;
+/// The LAN that is a router's IPv4 address: numbers of others are random.
+const IPV4_LAN: LanId = LanId(0);
 /// Most source prefixes of one LAN. Chosen: a host keeps 16 addresses (RFC 8504 §5.8).
 pub const MAX_LAN_PREFIXES: usize = 16;
 
@@ -87,8 +94,10 @@ pub(super) struct Content {
     pub prefixes: Vec<Announced>,
     /// In ascending order, at most [`MAX_LINKS`].
     pub links: Vec<(OriginId, u16)>,
-    /// In ascending order, at most [`MAX_LANS`].
+    /// In ascending order, at most [`MAX_LANS`] with the IPv4 address.
     pub lans: Vec<AdvertisedLan>,
+    /// The router's IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
 }
 
 /// An advertisement whose signature has been verified.
@@ -100,6 +109,7 @@ pub struct Advertisement {
     links: (u16, u16),
     prefixes: Box<[Announced]>,
     lans: Box<[AdvertisedLan]>,
+    ipv4: Option<Ipv4Addr>,
     origin: OriginId,
     version: Version,
     mtu: u16,
@@ -136,7 +146,9 @@ impl Advertisement {
         services: &S,
     ) -> Result<Self, WireError> {
         let mut w = Writer::new();
-        let format = if content.lans.is_empty() {
+        let ipv4 = content.ipv4.map(ipv4_lan);
+        let lans: Vec<_> = ipv4.iter().chain(&content.lans).collect();
+        let format = if lans.is_empty() {
             VERSION
         } else {
             VERSION_WITH_LANS
@@ -158,7 +170,7 @@ impl Advertisement {
         for (neighbor, cost) in &content.links {
             w.u64(neighbor.0).u16(*cost);
         }
-        encode_lans(&content.lans, &mut w);
+        encode_lans(&lans, &mut w);
         let signature = services.sign(&[&[KIND_ADVERTISEMENT], w.as_slice()].concat());
         w.put(&signature);
         Self::decode(w.as_slice())
@@ -193,11 +205,12 @@ impl Advertisement {
             }
             before = Some(neighbor);
         }
-        let lans = if has_lans {
+        let mut lans = if has_lans {
             decode_lans(&mut r)?
         } else {
-            Box::default()
+            Vec::new()
         };
+        let ipv4 = take_ipv4(&mut lans)?;
         r.array::<64>()?;
         r.finish()?;
         Ok(Self {
@@ -205,7 +218,8 @@ impl Advertisement {
             bytes: Bytes::copy_from_slice(bytes),
             links: (at as u16, count),
             prefixes,
-            lans,
+            lans: lans.into(),
+            ipv4,
             origin,
             version,
             mtu,
@@ -300,6 +314,12 @@ impl Advertisement {
         &self.lans
     }
 
+    /// The router's IPv4 address, as it says.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.ipv4
+    }
+
     /// Its links in ascending order of their far ends, and their costs in units of 100 us.
     pub fn links(&self) -> impl ExactSizeIterator<Item = (OriginId, u16)> + '_ {
         links_in(self.link_bytes())
@@ -365,7 +385,34 @@ fn decode_prefixes(r: &mut Reader<'_>) -> Result<Box<[Announced]>, WireError> {
     Ok(prefixes.into())
 }
 
-fn encode_lans(lans: &[AdvertisedLan], w: &mut Writer) {
+fn ipv4_lan(address: Ipv4Addr) -> AdvertisedLan {
+    // an address of a host is a prefix
+    let prefix = SourcePrefix::new(mapped::name(address), 128);
+    AdvertisedLan {
+        lan: IPV4_LAN,
+        term: 0,
+        mac: MacAddress::default(),
+        is_forwarder: false,
+        prefixes: prefix.into_iter().collect(),
+    }
+}
+
+/// The IPv4 address among the LANs.
+fn take_ipv4(lans: &mut Vec<AdvertisedLan>) -> Result<Option<Ipv4Addr>, WireError> {
+    // they are in order
+    if lans.first().is_none_or(|first| first.lan != IPV4_LAN) {
+        return Ok(None);
+    }
+    let first = lans.remove(0);
+    let address = match &first.prefixes[..] {
+        [one] if one.prefix_len() == 128 => mapped::ipv4(one.addr()),
+        _ => None,
+    };
+    let address = address.filter(|address| is_assignable(*address) && first == ipv4_lan(*address));
+    address.map(Some).ok_or(WireError::Bad("IPv4 address"))
+}
+
+fn encode_lans(lans: &[&AdvertisedLan], w: &mut Writer) {
     if lans.is_empty() {
         return;
     }
@@ -382,7 +429,7 @@ fn encode_lans(lans: &[AdvertisedLan], w: &mut Writer) {
     }
 }
 
-fn decode_lans(r: &mut Reader<'_>) -> Result<Box<[AdvertisedLan]>, WireError> {
+fn decode_lans(r: &mut Reader<'_>) -> Result<Vec<AdvertisedLan>, WireError> {
     let count = usize::from(r.u8()?);
     if !(1..=MAX_LANS).contains(&count) {
         return Err(WireError::Bad("number of LANs"));
@@ -414,7 +461,7 @@ fn decode_lans(r: &mut Reader<'_>) -> Result<Box<[AdvertisedLan]>, WireError> {
             prefixes,
         });
     }
-    Ok(lans.into())
+    Ok(lans)
 }
 
 /// A prefix as its length and the bytes that it takes.
@@ -456,16 +503,26 @@ mod tests {
         });
         let links = prop::collection::btree_map(any::<u64>().prop_map(OriginId), 1u16.., 0..=40);
         let fixed = (any::<u8>(), any::<u16>(), any::<u16>(), 0u8..16);
-        (fixed, prefixes, links, any_lans()).prop_map(
-            |((flags, mtu, centrality, candidacies), prefixes, links, lans)| Content {
+        (fixed, prefixes, links, any_lans(), any_ipv4()).prop_map(
+            |((flags, mtu, centrality, candidacies), prefixes, links, lans, ipv4)| Content {
                 flags,
                 mtu,
                 centrality,
                 candidacies,
                 prefixes,
                 links: links.into_iter().collect(),
-                lans,
+                lans: lans
+                    .into_iter()
+                    .take(MAX_LANS - usize::from(ipv4.is_some()))
+                    .collect(),
+                ipv4,
             },
+        )
+    }
+
+    fn any_ipv4() -> impl Strategy<Value = Option<Ipv4Addr>> {
+        prop::option::of(
+            (any::<u8>(), 1..255u8, any::<u8>()).prop_map(|(b, c, d)| Ipv4Addr::new(10, b, c, d)),
         )
     }
 
@@ -476,7 +533,7 @@ mod tests {
         });
         let prefixes = prop::collection::btree_set(prefix, 0..=MAX_LAN_PREFIXES);
         let lan = (any::<u32>(), any::<[u8; 6]>(), any::<bool>(), prefixes);
-        let lans = prop::collection::btree_map(any::<u64>(), lan, 0..=MAX_LANS);
+        let lans = prop::collection::btree_map(1u64.., lan, 0..=MAX_LANS);
         lans.prop_map(|lans| {
             let lan = |(lan, (term, mut mac, is_forwarder, prefixes)): (_, (_, [u8; 6], _, _))| {
                 mac[0] &= !1;
@@ -504,6 +561,7 @@ mod tests {
             }],
             links: vec![(OriginId(7), 10), (OriginId(9), 76)],
             lans: Vec::new(),
+            ipv4: None,
         };
         Advertisement::sign(OriginId(5), Version::new(3, 4), &content, services).unwrap()
     }
@@ -550,6 +608,7 @@ mod tests {
                 is_forwarder: true,
                 prefixes: vec!["2001:db8:5::/64".parse().unwrap()],
             }],
+            ipv4: None,
         };
         let version = Version::new(3, 4);
         let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
@@ -571,6 +630,50 @@ mod tests {
         without.truncate(24 + 2);
         without.extend([0; 65]);
         assert!(Advertisement::decode(&without).is_err(), "no LAN at all");
+    }
+
+    #[test]
+    fn golden_bytes_of_an_ipv4_address() {
+        let services = TestServices::new(1);
+        let content = Content {
+            flags: 0,
+            mtu: 1280,
+            centrality: 300,
+            candidacies: 0,
+            prefixes: Vec::new(),
+            links: Vec::new(),
+            lans: Vec::new(),
+            ipv4: Some(Ipv4Addr::new(10, 77, 4, 5)),
+        };
+        let version = Version::new(3, 4);
+        let advertisement = Advertisement::sign(OriginId(5), version, &content, &services).unwrap();
+        let head = 26;
+        let expected = [
+            &[1u8, 0][..],
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0, 0, 0, 0, 0, 0],
+            &[
+                1, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 4, 5,
+            ],
+        ]
+        .concat();
+        assert_eq!(advertisement.bytes[0], VERSION_WITH_LANS);
+        assert_eq!(advertisement.bytes[head..][..expected.len()], expected);
+        assert_eq!(advertisement.bytes.len(), head + expected.len() + 64);
+        assert_eq!(
+            (advertisement.ipv4(), advertisement.lans()),
+            (content.ipv4, &[][..])
+        );
+        // an address that no node may have, and a LAN of this number that is none
+        for (at, byte) in [(14, 8), (16, 0), (0, 1), (13, 1)] {
+            let mut bad = advertisement.bytes.to_vec();
+            bad[advertisement.bytes.len() - 64 - 18 + at.min(17)] = byte;
+            if at == 0 || at == 13 {
+                bad = advertisement.bytes.to_vec();
+                bad[head + 1 + at] = byte;
+            }
+            assert!(Advertisement::decode(&bad).is_err(), "{at}");
+        }
     }
 
     #[test]
@@ -607,6 +710,7 @@ mod tests {
                     .map(|&(to, cost)| (OriginId(to), cost))
                     .collect(),
                 lans: vec![],
+                ipv4: None,
             };
             Advertisement::sign(OriginId(5), Version::new(1, 1), &content, &services).is_ok()
         };
@@ -630,6 +734,7 @@ mod tests {
             prop_assert_eq!((one.origin, one.version), (origin, Version(version)));
             prop_assert_eq!(one.prefixes(), content.prefixes.as_slice());
             prop_assert_eq!(one.lans(), content.lans.as_slice());
+            prop_assert_eq!(one.ipv4(), content.ipv4);
             prop_assert_eq!(one.links().collect::<Vec<_>>(), content.links.clone());
             for (to, cost) in content.links {
                 prop_assert_eq!(one.cost_to(to), Some(cost));

@@ -1,5 +1,7 @@
 //! What comes out of the link state database.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use librecast::cert::CertError;
 use librecast::id::{LinkId, OriginId, PeerId};
@@ -33,6 +35,8 @@ pub enum DatabaseEvent {
     CredentialChanged(OriginId),
     /// The key counts no longer, by this revocation.
     Revoked(PeerId, Bytes),
+    /// This router has another IPv4 address, or none.
+    Ipv4Address(Option<Ipv4Addr>),
     /// Other rendezvous points, or announcers of prefixes, than before.
     RpsChanged,
     /// Something that had been taken in was dropped later, or in part.

@@ -6,12 +6,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use librecast::cert::{Member, SourcePrefix};
 use librecast::ethernet::MacAddress;
 use librecast::id::{LanId, OriginId};
+use librecast::mapped;
 
 use super::advertisement::AdvertisedLan;
 use super::store::{Router, Store};
@@ -31,6 +32,8 @@ pub(super) struct Lans {
     /// Of each LAN the highest, but for what this router says itself.
     terms: BTreeMap<LanId, u32>,
     clashes: Vec<SourcePrefix>,
+    /// IPv4 addresses, and all reachable routers that say that they have them.
+    ipv4: BTreeSet<(Ipv4Addr, OriginId)>,
     stale: bool,
 }
 
@@ -95,10 +98,27 @@ impl Lans {
             }
         }
         (self.macs, self.clashes) = (macs, clashes);
-        let sources = LanSources::new(behind);
+        let ipv4 = store.routers.iter().filter_map(|(origin, router)| {
+            let address = router.advertisement().filter(|_| router.is_reachable())?;
+            Some((address.ipv4()?, origin))
+        });
+        self.ipv4 = ipv4.collect();
+        let mut owners = BTreeMap::new();
+        for (address, origin) in &self.ipv4 {
+            // the lowest, which comes first, keeps it
+            owners.entry(mapped::name(*address)).or_insert(*origin);
+        }
+        let sources = LanSources::new(behind, owners);
         if *self.sources != sources {
             self.sources = Arc::new(sources);
         }
+    }
+
+    /// Of the other routers that have an IPv4 address, the one with the lowest id.
+    pub fn ipv4_holder(&self, address: Ipv4Addr, own: OriginId) -> Option<OriginId> {
+        let all = (address, OriginId(0))..=(address, OriginId(u64::MAX));
+        let mut holders = self.ipv4.range(all).map(|(_, origin)| *origin);
+        holders.find(|origin| *origin != own)
     }
 
     /// The highest term that other gateways advertise for a LAN.
@@ -155,7 +175,9 @@ fn forwarders<'a>(
 /// Whether a certificate lets its node speak for the prefix: `Some(true)` by name, `Some(false)` as one of any.
 pub(crate) fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
     let network = network_of(member);
-    let foreign = !network.covers(&prefix) && !prefix.covers(&network);
+    // names of IPv4 addresses are not for gateways to speak for
+    let is_ipv4 = prefix.prefix_len() >= mapped::PREFIX_LEN && mapped::is_host_name(prefix.addr());
+    let foreign = !network.covers(&prefix) && !prefix.covers(&network) && !is_ipv4;
     if !foreign || prefix.prefix_len() < MIN_PREFIX_LEN {
         return None;
     }

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use librecast::cert::GroupPrefix;
-use librecast::id::OriginId;
+use librecast::id::{OriginId, PeerId};
 use librecast::time::{Duration, Instant};
 
-use super::advertisement::{AdvertisedLan, Announced, Content, MAX_PREFIXES, UNKNOWN_CENTRALITY};
+use super::advertisement::{
+    AdvertisedLan, Announced, Content, MAX_LANS, MAX_PREFIXES, UNKNOWN_CENTRALITY,
+};
+use super::assignment::Assignment;
 use super::election::{Eligible, GROUP_RANGES, RpElection};
 use super::lsa::Version;
+use crate::config::Ipv4Config;
 use librecast::bucket::{Bucket, Rate};
 
 /// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
@@ -30,6 +34,8 @@ const LOSS_INTERVAL: Duration = Duration::from_millis(100);
 const URGENT_FOR: Duration = Duration::from_secs(1);
 /// A router with new links learns who is there before it becomes a candidate.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// A router without any link chooses an IPv4 address after this time. Chosen: programs of one host wait no longer.
+const ALONE_TIME: Duration = Duration::from_secs(5);
 /// A router must have been better placed than the rendezvous point for this long to challenge it.
 const CHALLENGE_TIME: Duration = Duration::from_secs(60);
 /// Between two looks at the own centrality.
@@ -40,6 +46,8 @@ const CENTRALITY_INTERVAL: Duration = Duration::from_secs(60);
 pub struct LocalRouter {
     /// Its id.
     pub origin: OriginId,
+    /// Its key.
+    pub peer: PeerId,
     /// Raised at every start of the daemon and persisted by the shell.
     pub incarnation: u32,
     /// Its certificates.
@@ -52,6 +60,8 @@ pub struct LocalRouter {
     pub announced: BTreeSet<GroupPrefix>,
     /// LANs of which it is a gateway.
     pub lans: Vec<AdvertisedLan>,
+    /// How it has an IPv4 address.
+    pub ipv4: Option<Ipv4Config>,
 }
 
 /// What this router originates, and its timers.
@@ -60,6 +70,9 @@ pub(super) struct Origination {
     pub router: LocalRouter,
     pub sequence: u32,
     pub centrality: u16,
+    /// The own IPv4 address, where there is to be one.
+    pub assignment: Option<Assignment>,
+    started: Instant,
     /// Bit n: this router is a candidate for group range n.
     candidacies: u8,
     prefix_candidacies: BTreeSet<GroupPrefix>,
@@ -87,7 +100,13 @@ pub(super) struct Origination {
 
 impl Origination {
     pub fn new(router: LocalRouter, now: Instant) -> Self {
+        let assign = |ipv4: Ipv4Config| {
+            let key = (router.origin, router.peer);
+            Assignment::new(ipv4.network, key, ipv4.kept)
+        };
         Self {
+            assignment: router.ipv4.map(assign),
+            started: now,
             router,
             sequence: 0,
             centrality: UNKNOWN_CENTRALITY,
@@ -127,6 +146,14 @@ impl Origination {
     fn settled(&self, now: Instant) -> bool {
         self.linked_since
             .is_some_and(|since| now >= since + SETTLE_TIME)
+    }
+
+    /// Whether this router knows who is there, or there is nobody.
+    pub fn may_choose_ipv4(&self, now: Instant) -> bool {
+        match self.linked_since {
+            Some(_) => self.settled(now),
+            None => now >= self.started + ALONE_TIME,
+        }
     }
 
     /// Becomes a candidate for ranges that it was elected for, withdraws where another was elected, and challenges
@@ -226,6 +253,8 @@ impl Origination {
             prefix: *prefix,
             candidate: self.prefix_candidacies.contains(prefix),
         });
+        let ipv4 = self.assignment.as_ref().and_then(Assignment::address);
+        let room = MAX_LANS - usize::from(ipv4.is_some());
         Content {
             flags: self.router.flags,
             mtu: self.router.mtu,
@@ -233,7 +262,8 @@ impl Origination {
             candidacies: self.candidacies,
             prefixes: prefixes.collect(),
             links,
-            lans: self.router.lans.clone(),
+            lans: self.router.lans.iter().take(room).cloned().collect(),
+            ipv4,
         }
     }
 
@@ -261,7 +291,9 @@ impl Origination {
             _ if urgent => Duration::ZERO,
             _ if self.rejoins => REJOIN_INTERVAL,
             Some(before)
-                if prefixes(before) != prefixes(content) || before.lans != content.lans =>
+                if prefixes(before) != prefixes(content)
+                    || before.lans != content.lans
+                    || before.ipv4 != content.ipv4 =>
             {
                 PREFIX_INTERVAL
             }
@@ -324,8 +356,15 @@ impl Origination {
         let settled = self.linked_since.map(|since| since + SETTLE_TIME);
         let challenges = self.challenges.iter().flatten();
         let challenges = challenges.map(|since| *since + CHALLENGE_TIME);
+        let chooses = |a: &Assignment| a.address().is_none();
+        let alone = self.assignment.as_ref().filter(|a| chooses(a));
+        let alone = alone.map(|_| self.started + ALONE_TIME);
         // a moment that has passed was looked at when it came
-        let reviews = settled.into_iter().chain(challenges).filter(|at| *at > now);
+        let reviews = settled
+            .into_iter()
+            .chain(alone)
+            .chain(challenges)
+            .filter(|at| *at > now);
         reviews.chain(self.due).chain(self.measure_at).min()
     }
 }
@@ -352,12 +391,14 @@ mod tests {
     fn own(now: Instant) -> Origination {
         let router = LocalRouter {
             origin: OriginId(9),
+            peer: crate::testing::TestServices::new(9).peer(),
             incarnation: 1,
             chain: Bytes::new(),
             mtu: 1280,
             flags: 0,
             announced: BTreeSet::new(),
             lans: Vec::new(),
+            ipv4: None,
         };
         Origination::new(router, now)
     }

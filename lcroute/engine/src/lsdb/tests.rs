@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use librecast::cert::CLOCK_SKEW;
+use librecast::mapped;
 use librecast::simulated::Queue;
 use librecast::wire::Reader;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Ipv4Config;
 use crate::graph::{Tree, mix};
 use crate::testing::{
     NOT_AFTER, Rights, TestServices, UNIX_START, chain, revocation, revocation_by_issuer, start,
@@ -47,13 +49,96 @@ struct Network {
 fn own(services: &TestServices, incarnation: u32) -> LocalRouter {
     LocalRouter {
         origin: services.origin(),
+        peer: services.peer(),
         incarnation,
         chain: services.chain(),
         mtu: 1280,
         flags: FLAG_CORE,
         announced: BTreeSet::new(),
         lans: Vec::new(),
+        ipv4: None,
     }
+}
+
+/// All databases of a network have addresses of their own, and know whose they are.
+fn assert_ipv4(network: &Network) -> Vec<Ipv4Addr> {
+    let all = network.nodes.iter();
+    let all: Vec<_> = all
+        .map(|node| node.database.ipv4_address().unwrap())
+        .collect();
+    let mut distinct = all.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), all.len());
+    for node in &network.nodes {
+        for (at, address) in all.iter().enumerate() {
+            let owner = node
+                .database
+                .lan_sources()
+                .ipv4_owner(mapped::name(*address));
+            assert_eq!(owner, Some(network.origin(at)));
+        }
+    }
+    all
+}
+
+/// The same network, whose nodes have IPv4 addresses; of earlier runs, if any.
+fn with_ipv4(nodes: u16, kept: impl Fn(u16) -> Option<Ipv4Addr>) -> Network {
+    let mut network = Network::new(nodes);
+    for at in 0..nodes {
+        let services = Arc::new(TestServices::new(at));
+        let own = LocalRouter {
+            ipv4: Some(Ipv4Config {
+                network: "10.77.0.0/16".parse().unwrap(),
+                kept: kept(at),
+            }),
+            ..own(&services, 1)
+        };
+        let host: Arc<dyn Services> = Arc::<TestServices>::clone(&services);
+        let database = Database::new(own, &Limits::default(), host, network.now);
+        network.nodes[usize::from(at)].database = database;
+    }
+    network
+}
+
+#[test]
+fn ipv4_addresses_of_twelve_that_were_copied_come_apart_and_the_lowest_keeps_its_own() {
+    let same = Ipv4Addr::new(10, 77, 7, 7);
+    let mut network = with_ipv4(12, |_| Some(same));
+    for at in 0..12 {
+        network.connect(at, (at + 1) % 12, 3);
+    }
+    network.run(Duration::from_secs(60));
+    let all = assert_ipv4(&network);
+    let lowest = (0..12).min_by_key(|at| network.origin(*at)).unwrap();
+    assert_eq!(all[lowest], same);
+}
+
+#[test]
+fn ipv4_addresses_stay_where_a_network_parts_and_heals() {
+    let mut network = with_ipv4(8, |_| None);
+    let mut across = Vec::new();
+    for at in 0..8 {
+        let link = network.connect(at, (at + 1) % 8, 3);
+        if at == 3 || at == 7 {
+            across.push(link);
+        }
+    }
+    network.run(Duration::from_secs(20));
+    let before = assert_ipv4(&network);
+    across.into_iter().for_each(|link| network.cut(link));
+    network.run(Duration::from_secs(20));
+    network.connect(3, 4, 3);
+    network.run(Duration::from_secs(20));
+    assert_eq!(assert_ipv4(&network), before);
+}
+
+#[test]
+fn a_node_alone_has_an_ipv4_address_after_a_while() {
+    let mut network = with_ipv4(1, |_| None);
+    assert_eq!(network.nodes[0].database.ipv4_address(), None);
+    network.run(Duration::from_secs(10));
+    assert_ipv4(&network);
 }
 
 fn node(services: TestServices, incarnation: u32, limits: &Limits, now: Instant) -> Node {

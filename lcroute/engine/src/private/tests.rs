@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::header::HOP_LIMIT as FULL;
+use crate::header::{HOP_LIMIT as FULL, Payload};
 use crate::testing::{TestServices, packet_with, udp_packet};
 
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
@@ -35,6 +35,7 @@ fn node(seed: u64, secrets: &[u8]) -> Private {
 
 fn header(sequence: u64) -> DataHeader {
     DataHeader {
+        payload: Payload::Ipv6,
         flags: 0,
         hop_limit: FULL,
         root: OriginId(1),

@@ -103,6 +103,7 @@ pub fn config(n: u16) -> Config {
         announce: Vec::new(),
         watch: Vec::new(),
         unicast: false,
+        ipv4: None,
         private: Vec::new(),
         topology: TopologyConfig::default(),
         seed: 0xfeed + u64::from(n),

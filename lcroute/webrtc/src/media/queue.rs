@@ -35,6 +35,9 @@ const STALL: Duration = Duration::from_millis(2);
 /// Where origin, source and group are: data header (docs/protocol.md), IPv6 header. Hosts of a LAN have one origin.
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
+/// The same behind a data header that says that IPv4 follows.
+const ADDRESSES_IPV4: std::ops::Range<usize> = 32 + 12..32 + 20;
+const HEADER_OF_IPV4: u8 = 0x14;
 
 /// The queue of one link.
 #[derive(Debug)]
@@ -250,7 +253,10 @@ impl FairQueue {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write_u64(self.seed);
         hasher.write(&head[ORIGIN]);
-        hasher.write(&head[ADDRESSES]);
+        hasher.write(match head[0] {
+            HEADER_OF_IPV4 => &head[ADDRESSES_IPV4],
+            _ => &head[ADDRESSES],
+        });
         hasher.finish()
     }
 }
@@ -272,6 +278,25 @@ mod tests {
         message[ADDRESSES.start + 16] = 0xff;
         message[ADDRESSES.end - 1] = group;
         message
+    }
+
+    #[test]
+    fn flows_of_ipv4_are_told_apart_by_addresses_and_not_by_what_follows() {
+        let queue = FairQueue::new(1, Duration::from_millis(20));
+        let key = |at: usize, kind: u8| {
+            let mut message = vec![0; ADDRESSES.end];
+            message[0] = kind;
+            message[at] = 7;
+            queue.key_of([&message, &[]])
+        };
+        let same = |at, kind| key(at, kind) == key(1, kind);
+        for at in ADDRESSES_IPV4 {
+            assert!(!same(at, HEADER_OF_IPV4) && !same(at, 0x16), "{at}");
+        }
+        // identification and checksum; ports
+        for at in [32 + 4, 32 + 10, 32 + 20, 32 + 24] {
+            assert!(same(at, HEADER_OF_IPV4), "{at}");
+        }
     }
 
     fn group(message: &[u8]) -> u8 {

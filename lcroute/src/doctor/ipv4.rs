@@ -1,0 +1,117 @@
+//! IPv4 on lc0: whether this node has an address, and what else on this host has a hand in it.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use librecast::mapped;
+
+use super::{Check, Patient};
+use crate::netlink::{self, Connection};
+use crate::tun;
+
+const NAME: &str = "ipv4";
+
+pub(super) fn check(patient: &Patient) -> Check {
+    if !patient.config.carries_ipv4() {
+        return Check::skipped(
+            NAME,
+            "off: [tun] ipv4 = true carries groups of IPv4 as well",
+        );
+    }
+    let Some(daemon) = &patient.daemon else {
+        return Check::skipped(NAME, "without a daemon there is no address");
+    };
+    let status = &daemon.status;
+    let name = &status.tun;
+    let network = patient.config.ipv4_network(&status.network);
+    let index = netlink::interfaces()
+        .ok()
+        .and_then(|all| all.iter().find(|i| i.name == *name).map(|i| i.index));
+    let (Some(network), Some(index)) = (network, index) else {
+        return Check::skipped(NAME, format!("no {name}"));
+    };
+    let overlap =
+        Connection::open().and_then(|mut kernel| tun::overlap(&mut kernel, index, network));
+    match overlap {
+        Err(e) => return Check::skipped(NAME, format!("netlink: {e}")),
+        Ok(Some(other)) => {
+            let detail = format!(
+                "{name} has no IPv4 address: {network} of the network overlaps the route to {}/{} of this host",
+                other.addr, other.len
+            );
+            let remedy = "choose other addresses for the network, the same on all its nodes: [tun] ipv4 = \"10.N.0.0/16\" \
+                          with an N that is free; then restart lcroute";
+            return Check::fail(NAME, detail, remedy);
+        }
+        Ok(None) => {}
+    }
+    let Some(address) = status.ipv4 else {
+        let detail = format!("{name} has no IPv4 address yet: nodes choose one within seconds");
+        return Check::warn(NAME, detail, "ask again in a few seconds");
+    };
+    let taken = taken_from_lans(patient, name);
+    if !taken.is_empty() {
+        let detail = format!(
+            "{name} has {address}; joined on other interfaces, while {name} has the route for them: {}",
+            taken.join(", ")
+        );
+        let remedy = "programs that start from now on join them on lc0: restart these to have them there, or leave the \
+                      groups to the LAN with [tun] routes = [PREFIX...]";
+        return Check::warn(NAME, detail, remedy);
+    }
+    Check::ok(NAME, format!("{name} has {address}, of {network}"))
+}
+
+/// Groups that other interfaces hold and the routes of lc0 lead here.
+fn taken_from_lans(patient: &Patient, own: &str) -> Vec<String> {
+    let routes = patient.config.routes();
+    let table = std::fs::read_to_string("/proc/net/igmp").unwrap_or_default();
+    let mut held = BTreeSet::new();
+    for (interface, group) in memberships(&table) {
+        let is_led = routes.iter().any(|r| r.contains(mapped::name(group)));
+        if interface != own && interface != "lo" && is_led {
+            held.insert(format!("{group} on {interface}"));
+        }
+    }
+    held.into_iter().collect()
+}
+
+/// What `/proc/net/igmp` says: an interface in a line, its groups in the lines behind, in the machine's byte order.
+fn memberships(table: &str) -> Vec<(&str, Ipv4Addr)> {
+    let (mut interface, mut found) = ("", Vec::new());
+    for line in table.lines().skip(1) {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { continue };
+        if line.starts_with(char::is_whitespace) {
+            let group = u32::from_str_radix(first, 16).map(u32::to_ne_bytes);
+            found.extend(group.map(|octets| (interface, Ipv4Addr::from(octets))));
+        } else if let Some(name) = words.next() {
+            interface = name.trim_end_matches(':');
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_table_is_read() {
+        let table = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
+                     1\tlo        :     1      V3\n\
+                     \t\t\t\t010000E0     1 0:00000000\t\t0\n\
+                     2\teth0      :     2      V3\n\
+                     \t\t\t\t050505EF     1 0:00000000\t\t0\n\
+                     \t\t\t\t010000E0     1 0:00000000\t\t0\n";
+        let all = Ipv4Addr::new(224, 0, 0, 1);
+        let expected = [
+            ("lo", all),
+            ("eth0", Ipv4Addr::new(239, 5, 5, 5)),
+            ("eth0", all),
+        ];
+        assert_eq!(memberships(table), expected);
+        assert!(memberships("").is_empty());
+    }
+}

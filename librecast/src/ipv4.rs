@@ -1,0 +1,267 @@
+//! IPv4 packets: their headers as they are read, and packets of one header and a message (RFC 791).
+
+use std::net::Ipv4Addr;
+
+use crate::checksum::Sum;
+use crate::wire::WireError;
+
+/// Length of a header without options, in bytes.
+pub const HEADER_LEN: usize = 20;
+/// The protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// The protocol number of IGMP.
+pub const IGMP: u8 = 2;
+/// The protocol number of UDP.
+pub const UDP: u8 = 17;
+/// The protocol number of PIM.
+pub const PIM: u8 = 103;
+
+/// Don't Fragment, in the 16 bits of flags and fragment offset.
+const DONT_FRAGMENT: u16 = 0x4000;
+const OFFSET_MASK: u16 = 0x1fff;
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_LOOSE_ROUTE: u8 = 131;
+const OPTION_STRICT_ROUTE: u8 = 137;
+const OPTION_ROUTER_ALERT: u8 = 148;
+/// RFC 2113 §2.1: every router looks at it.
+const ROUTER_ALERT: [u8; 4] = [OPTION_ROUTER_ALERT, 4, 0, 0];
+/// RFC 1122 §3.2.1.6, low delay is bit 4 of the octet today known as DS field: CS6, as RFC 9776 §4 asks of IGMP.
+const CS6: u8 = 0xc0;
+
+/// A header that was read and whose checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The sender.
+    pub source: Ipv4Addr,
+    /// Whom it is for.
+    pub destination: Ipv4Addr,
+    /// What follows: [`UDP`] and others.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// The sender wants to hear of it rather than have it cut.
+    pub dont_fragment: bool,
+    /// Where in the whole packet the payload of this one belongs, in units of eight bytes; 0 for the first part.
+    pub fragment_offset: u16,
+    /// What follows the header, as far as the header says.
+    pub payload: &'a [u8],
+    options: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    /// The header of a packet.
+    ///
+    /// # Errors
+    ///
+    /// It is no IPv4 packet, its lengths do not fit, or its header checksum is wrong.
+    pub fn read(packet: &'a [u8]) -> Result<Self, WireError> {
+        let fixed = packet.first_chunk::<HEADER_LEN>();
+        let fixed = fixed.ok_or(WireError::Truncated)?;
+        if fixed[0] >> 4 != 4 {
+            return Err(WireError::Bad("IP version"));
+        }
+        let length = usize::from(fixed[0] & 0x0f) * 4;
+        let word = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let total = usize::from(word(2));
+        if length < HEADER_LEN || total < length {
+            return Err(WireError::Bad("length"));
+        }
+        let whole = packet.get(..total).ok_or(WireError::Truncated)?;
+        let (header, payload) = whole.split_at(length);
+        if Sum::default().bytes(header).fold() != 0xffff {
+            return Err(WireError::Bad("header checksum"));
+        }
+        let address =
+            |at: usize| Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]);
+        Ok(Self {
+            source: address(12),
+            destination: address(16),
+            protocol: fixed[9],
+            ttl: fixed[8],
+            dont_fragment: word(6) & DONT_FRAGMENT != 0,
+            fragment_offset: word(6) & OFFSET_MASK,
+            payload,
+            options: &header[HEADER_LEN..],
+        })
+    }
+
+    /// The kinds of its options, as far as they can be read.
+    fn option_kinds(&self) -> impl Iterator<Item = u8> {
+        let mut rest = self.options;
+        std::iter::from_fn(move || {
+            while let Some((&OPTION_NOP, after)) = rest.split_first() {
+                rest = after;
+            }
+            let kind = *rest.first().filter(|kind| **kind != OPTION_END)?;
+            let length = usize::from(*rest.get(1)?);
+            rest = rest.get(length.max(2)..).unwrap_or_default();
+            Some(kind)
+        })
+    }
+
+    /// Whether the sender chose the routers on the way (RFC 7126 §4.3 and §4.4).
+    #[must_use]
+    pub fn is_source_routed(&self) -> bool {
+        self.option_kinds()
+            .any(|kind| kind == OPTION_LOOSE_ROUTE || kind == OPTION_STRICT_ROUTE)
+    }
+
+    /// Whether every router is to look at it (RFC 2113).
+    #[must_use]
+    pub fn has_router_alert(&self) -> bool {
+        self.option_kinds().any(|kind| kind == OPTION_ROUTER_ALERT)
+    }
+}
+
+/// What a header without options says beside lengths.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope {
+    /// The sender.
+    pub source: Ipv4Addr,
+    /// Whom it is for.
+    pub destination: Ipv4Addr,
+    /// What follows.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+}
+
+/// A packet of at most 65,535 bytes that is never cut.
+#[must_use]
+pub fn packet(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
+    build(envelope, (0, &[]), payload)
+}
+
+/// The same as IGMP demands it (RFC 9776 §4): every router looks at it.
+#[must_use]
+pub fn packet_with_router_alert(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
+    build(envelope, (CS6, &ROUTER_ALERT), payload)
+}
+
+fn build(envelope: &Envelope, (class, options): (u8, &[u8]), payload: &[u8]) -> Vec<u8> {
+    let header = HEADER_LEN + options.len();
+    let mut packet = Vec::with_capacity(header + payload.len());
+    packet.extend([0x40 | (header / 4) as u8, class]);
+    packet.extend(((header + payload.len()) as u16).to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(DONT_FRAGMENT.to_be_bytes());
+    packet.extend([envelope.ttl, envelope.protocol, 0, 0]);
+    packet.extend(envelope.source.octets());
+    packet.extend(envelope.destination.octets());
+    packet.extend(options);
+    let sum = Sum::default().bytes(&packet).fold();
+    packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// A packet with a UDP datagram between two ports of one number, of at most 65,507 bytes.
+#[must_use]
+pub fn udp_packet(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    (port, ttl): (u16, u8),
+    data: &[u8],
+) -> Vec<u8> {
+    let length = (8 + data.len()) as u16;
+    let mut udp = [port, port, length, 0].map(u16::to_be_bytes).concat();
+    udp.extend(data);
+    let sum = Sum::default()
+        .bytes(&source.octets())
+        .bytes(&destination.octets())
+        .word(UDP.into())
+        .word(length)
+        .bytes(&udp)
+        .fold();
+    // a sum of zero says that there is none
+    let sum = if sum == 0xffff { 0xffff } else { !sum };
+    udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    let envelope = Envelope {
+        source,
+        destination,
+        protocol: UDP,
+        ttl,
+    };
+    packet(&envelope, &udp)
+}
+
+#[cfg(test)]
+mod tests {
+    use pnet_packet::Packet;
+    use pnet_packet::ipv4::{Ipv4Packet, checksum};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FROM: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+    const TO: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+
+    #[test]
+    fn another_program_agrees_on_headers_and_checksums() {
+        let bytes = udp_packet(FROM, TO, (5004, 3), b"a stream");
+        let read = Ipv4Packet::new(&bytes).unwrap();
+        assert_eq!(read.get_checksum(), checksum(&read));
+        assert_eq!((read.get_source(), read.get_destination()), (FROM, TO));
+        assert_eq!(usize::from(read.get_total_length()), bytes.len());
+        let udp = pnet_packet::udp::UdpPacket::new(read.payload()).unwrap();
+        let expected = pnet_packet::udp::ipv4_checksum(&udp, &FROM, &TO);
+        assert_eq!(udp.get_checksum(), expected);
+        let header = Header::read(&bytes).unwrap();
+        assert_eq!((header.source, header.destination), (FROM, TO));
+        assert_eq!((header.protocol, header.ttl), (UDP, 3));
+        assert_eq!(header.payload, read.payload());
+    }
+
+    fn with_options(options: &[u8]) -> Vec<u8> {
+        let envelope = Envelope {
+            source: FROM,
+            destination: TO,
+            protocol: UDP,
+            ttl: 1,
+        };
+        build(&envelope, (0, options), b"x")
+    }
+
+    #[test]
+    fn options_are_followed_to_their_end() {
+        let read = |options: &[u8]| {
+            let packet = with_options(options);
+            let header = Header::read(&packet).unwrap();
+            (header.is_source_routed(), header.has_router_alert())
+        };
+        assert_eq!(read(&[]), (false, false));
+        assert_eq!(read(&ROUTER_ALERT), (false, true));
+        assert_eq!(read(&[1, 1, 131, 3, 4, 0, 0, 0]), (true, false));
+        assert_eq!(read(&[148, 4, 0, 0, 137, 3, 4, 0]), (true, true));
+        assert_eq!(read(&[0, 131, 3, 4]), (false, false), "behind the end");
+        assert_eq!(read(&[7, 0, 131, 3]), (true, false), "a length of nothing");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let good = with_options(&[]);
+        assert!(Header::read(&good).is_ok());
+        for length in 0..good.len() {
+            assert!(Header::read(&good[..length]).is_err(), "{length}");
+        }
+        for bit in 0..HEADER_LEN * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::read(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(header) = Header::read(&bytes) {
+                let _ = (header.is_source_routed(), header.has_router_alert());
+            }
+            let options = &bytes[..bytes.len().min(40) & !3];
+            let packet = with_options(options);
+            let header = Header::read(&packet).unwrap();
+            let _ = (header.is_source_routed(), header.has_router_alert());
+        }
+    }
+}

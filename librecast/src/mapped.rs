@@ -1,0 +1,143 @@
+//! IPv4 groups and sources under names of IPv6, so that what routes knows one kind of address.
+//!
+//! | IPv4 | name | so |
+//! |---|---|---|
+//! | group in 224.0.0.0/24 | `ff12::ffff:a.b.c.d` | of link scope |
+//! | group in 232.0.0.0/8 (RFC 4607 §1) | `ff3e::ffff:a.b.c.d` | source-specific |
+//! | any other group | `ff1e::ffff:a.b.c.d` | of global scope |
+//! | source, node | `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2) | |
+//!
+//! No packet is translated: the names are those of tables and messages, and users never see them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Bits of a name before those of the IPv4 address.
+pub const PREFIX_LEN: u8 = 96;
+/// The bits between the first 16 and the last 32 of every name.
+const MIDDLE: u128 = 0xffff << 32;
+const MIDDLE_MASK: u128 = u128::MAX >> 16 & !0xffff_ffff;
+
+const LINK_SCOPE: u128 = 0xff12 << 112;
+const SOURCE_SPECIFIC: u128 = 0xff3e << 112;
+const GLOBAL_SCOPE: u128 = 0xff1e << 112;
+
+/// Ranges of IPv4 groups that have names of one form, the narrower first: address, length, first bits of the names.
+pub(crate) const RANGES: [(Ipv4Addr, u8, u128); 3] = [
+    (Ipv4Addr::new(224, 0, 0, 0), 24, LINK_SCOPE),
+    (Ipv4Addr::new(232, 0, 0, 0), 8, SOURCE_SPECIFIC),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, GLOBAL_SCOPE),
+];
+
+/// The name of an IPv4 address: of a group, or of a host.
+#[must_use]
+pub fn name(address: Ipv4Addr) -> Ipv6Addr {
+    let first = match address.octets() {
+        [224, 0, 0, _] => LINK_SCOPE,
+        [232, ..] => SOURCE_SPECIFIC,
+        _ if address.is_multicast() => GLOBAL_SCOPE,
+        _ => 0,
+    };
+    Ipv6Addr::from_bits(first | MIDDLE | u128::from(address.to_bits()))
+}
+
+/// The name of any address: IPv6 addresses stand for themselves.
+#[must_use]
+pub fn name_of(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => name(address),
+        IpAddr::V6(address) => address,
+    }
+}
+
+/// The IPv4 address that a name is of; `None`: it is of none.
+#[must_use]
+pub fn ipv4(of: Ipv6Addr) -> Option<Ipv4Addr> {
+    // all bits but the last 32 are cut off on purpose
+    let address = Ipv4Addr::from_bits(of.to_bits() as u32);
+    (name(address) == of).then_some(address)
+}
+
+/// An address as users know it.
+#[must_use]
+pub fn shown(of: Ipv6Addr) -> IpAddr {
+    ipv4(of).map_or(IpAddr::V6(of), IpAddr::V4)
+}
+
+/// Whether a group is, or looks like, the name of an IPv4 group: no IPv6 packet goes to it.
+#[must_use]
+#[inline]
+pub fn is_group_name(group: Ipv6Addr) -> bool {
+    let bits = group.to_bits();
+    let first = bits >> 112 << 112;
+    bits & MIDDLE_MASK == MIDDLE && [LINK_SCOPE, SOURCE_SPECIFIC, GLOBAL_SCOPE].contains(&first)
+}
+
+/// Whether an address is the name of an IPv4 host.
+#[must_use]
+#[inline]
+pub fn is_host_name(address: Ipv6Addr) -> bool {
+    address.to_bits() >> 32 == MIDDLE >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_have_names_of_their_own() {
+        for (address, expected) in [
+            ("224.0.0.251", "ff12::ffff:224.0.0.251"),
+            ("224.0.1.1", "ff1e::ffff:224.0.1.1"),
+            ("232.1.2.3", "ff3e::ffff:232.1.2.3"),
+            ("239.255.0.1", "ff1e::ffff:239.255.0.1"),
+            ("10.77.1.2", "::ffff:10.77.1.2"),
+        ] {
+            let address: Ipv4Addr = address.parse().unwrap();
+            assert_eq!(name(address), expected.parse::<Ipv6Addr>().unwrap());
+            assert_eq!(shown(name(address)).to_string(), address.to_string());
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_name_is_of_no_address() {
+        for other in [
+            "ff12::ffff:239.1.1.1",
+            "ff1e::ffff:232.1.1.1",
+            "ff1e::ffff:10.1.1.1",
+        ] {
+            let other: Ipv6Addr = other.parse().unwrap();
+            assert_eq!(ipv4(other), None);
+            assert!(is_group_name(other), "and no packet goes there");
+        }
+        for other in [
+            "::ffff:239.1.1.1",
+            "ff1e::1:ffff:239.1.1.1",
+            "ff15::ffff:239.1.1.1",
+        ] {
+            let other: Ipv6Addr = other.parse().unwrap();
+            assert_eq!(ipv4(other), None);
+            assert!(!is_group_name(other));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_and_addresses_are_a_bijection(bits: u32, group in 0xe000_0000u32..0xf000_0000, any: u128) {
+            for bits in [bits, group] {
+                let address = Ipv4Addr::from_bits(bits);
+                let named = name(address);
+                prop_assert_eq!(ipv4(named), Some(address));
+                prop_assert_eq!(name_of(shown(named)), named);
+                prop_assert_eq!(is_group_name(named), address.is_multicast());
+                prop_assert_eq!(is_host_name(named), !address.is_multicast());
+            }
+            let any = Ipv6Addr::from_bits(any);
+            prop_assert_eq!(name_of(shown(any)), any);
+            if let Some(address) = ipv4(any) {
+                prop_assert_eq!(name(address), any);
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! IPv4 multicast on lc0, with programs that know nothing of lcroute and no IPv6.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually};
+use serde_json::Value;
+
+use crate::world;
+
+/// Joins a group on the interface that the kernel chooses, as most programs do, from any source or from one. Says what
+/// comes, from whom and how much of it.
+const HEAR: &str = r#"
+import socket, sys
+group, port, source = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((group, port))
+any = socket.inet_aton("0.0.0.0")
+if source == "any":
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + any)
+else:
+    s.setsockopt(socket.IPPROTO_IP, 39, socket.inet_aton(group) + any + socket.inet_aton(source))
+print("joined", flush=True)
+while True:
+    data, (source, port) = s.recvfrom(65536)
+    print(source, len(data), data[:16].decode(), flush=True)
+"#;
+
+/// Sends a datagram of so many bytes to a group, so many times, with no interface named.
+const SAY: &str = r#"
+import socket, sys
+group, port, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for n in range(count):
+    s.sendto((b"stream " + b"." * size)[:size], (group, port))
+"#;
+
+/// The same from an address that is another node's, which takes a raw socket.
+const FORGE: &str = r#"
+import socket, struct, sys
+source, group, interface = sys.argv[1:4]
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 1, 17, 0, socket.inet_aton(source), socket.inet_aton(group))
+udp = struct.pack("!HHHH", 5004, 5004, 14, 0) + b"forged"
+s.sendto(header + udp, (group, 0))
+"#;
+
+/// A super-packet: one call, many datagrams (UDP_SEGMENT).
+const SEGMENTS: &str = r#"
+import socket, sys
+group = sys.argv[1]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+s.sendto(b"segment" + b"." * 9993, (group, 5004))
+"#;
+
+/// Echoes what a connection says, or says something and prints the echo.
+const ECHO: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+s.bind((sys.argv[1], 7007))
+s.listen()
+print("listening", flush=True)
+c, _ = s.accept()
+while data := c.recv(65536):
+    c.sendall(data)
+"#;
+const CALL: &str = r#"
+import socket, sys, threading
+s = socket.create_connection((sys.argv[1], 7007), timeout=20)
+whole = bytes(range(256)) * 4096
+threading.Thread(target=lambda: (s.sendall(whole), s.shutdown(socket.SHUT_WR))).start()
+got = b""
+while data := s.recv(65536):
+    got += data
+print("echoed", got == whole, flush=True)
+"#;
+
+const ON: &str = "[tun]\nipv4 = true\n";
+
+/// Closed hosts whose nodes carry IPv4, with addresses.
+fn network(lab: &Lab, names: &[&str], config: &str) -> Result<Network> {
+    let hosts = lab.closed_hosts(names)?;
+    for host in &hosts {
+        host.configure(config)?;
+    }
+    let mut network = lab.network(hosts)?;
+    network.start()?;
+    for member in &network.members {
+        address(member)?;
+    }
+    Ok(network)
+}
+
+/// A node's address, once lc0 has it.
+pub(crate) fn address(member: &Member) -> Result<String> {
+    eventually("lc0 has an IPv4 address", || {
+        let status = member.status()?;
+        let address = status["ipv4"].as_str().context("none")?.to_owned();
+        let shown = member
+            .host
+            .run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
+        ensure!(shown.stdout.contains(&format!("{address}/16")), "{shown:?}");
+        Ok(address)
+    })
+}
+
+/// Waits until others know whose an address is: packets from it are refused before.
+pub(crate) fn wait_known(at: &Member, address: &str) -> Result<()> {
+    eventually("others know the address", || {
+        let routes = at.routes()?;
+        ensure!(routes.iter().any(|r| r["ipv4"] == address), "{routes:?}");
+        Ok(())
+    })
+}
+
+fn hear(host: &Host, group: &str, source: &str) -> Result<Process> {
+    let heard = host.spawn("python3", &["-c", HEAR, group, "5004", source])?;
+    eventually("it has joined", || {
+        let said = heard.stdout();
+        ensure!(said.starts_with("joined"), "{said}{}", heard.stderr());
+        Ok(())
+    })?;
+    Ok(heard)
+}
+
+fn say(host: &Host, group: &str, size: usize, count: usize) -> Result<()> {
+    let (size, count) = (size.to_string(), count.to_string());
+    let done = host.run("python3", &["-c", SAY, group, "5004", &size, &count])?;
+    ensure!(done.code == 0, "{done:?}");
+    Ok(())
+}
+
+fn expect(heard: &Process, line: &str, count: usize) -> Result<()> {
+    eventually("all is heard", || {
+        let said = heard.stdout();
+        let lines = said.lines().filter(|l| l.starts_with(line)).count();
+        ensure!(lines == count, "{lines} of {count} {line:?}: {said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
+    world("ipv4", |lab| {
+        let mut network = network(lab, &["a", "b"], ON)?;
+        let [a, b] = network.nodes()?;
+        // the LAN would take all of it, and strict hosts look at the way back
+        for member in [a, b] {
+            member.host.ip("route add 224.0.0.0/4 dev eth0")?;
+            for interface in ["all", "lc0"] {
+                let key = format!("net/ipv4/conf/{interface}/rp_filter");
+                member.host.namespace().sysctl(&key, "1")?;
+            }
+        }
+        let from = address(a)?;
+        wait_known(b, &from)?;
+        let mut heard = hear(&b.host, "239.1.2.3", "any")?;
+        a.wait_wanted("239.1.2.3", b)?;
+        say(&a.host, "239.1.2.3", 1_200, 50)?;
+        expect(&heard, &format!("{from} 1200 stream"), 50)?;
+        // fragments
+        say(&a.host, "239.1.2.3", 20_000, 3)?;
+        expect(&heard, &format!("{from} 20000 stream"), 3)?;
+        let done = a.host.run("python3", &["-c", SEGMENTS, "239.1.2.3"])?;
+        ensure!(done.code == 0, "{done:?}");
+        expect(&heard, &format!("{from} 1000 "), 10)?;
+        // what users see
+        let groups = b.groups()?;
+        let group = groups.iter().find(|g| g["group"] == "239.1.2.3");
+        let group = group.context("not shown")?;
+        ensure!(
+            group["local"] == true && group["sources"][0] == from,
+            "{group}"
+        );
+        // SSDP stays with the LAN
+        let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
+        ensure!(ssdp.stdout.contains("dev eth0"), "{ssdp:?}");
+        // who leaves gets nothing more, and it does not leave the sender's host
+        heard.kill()?;
+        a.wait_unwanted("239.1.2.3", b)?;
+        let before = a.counter("link_tx_packets")?;
+        say(&a.host, "239.1.2.3", 1_200, 100)?;
+        eventually("nobody listens", || {
+            ensure!(a.counter("drops/no_listener")? >= 100, "{}", a.status()?);
+            Ok(())
+        })?;
+        ensure!(a.counter("link_tx_packets")? == before, "{}", a.status()?);
+        let own = address(b)?;
+        network.members[1].stop()?;
+        network.members[1].start()?;
+        ensure!(address(&network.members[1])? == own, "it is kept");
+        Ok(())
+    });
+}
+
+#[test]
+fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
+    world("ipv4-ssm", |lab| {
+        let network = network(lab, &["a", "b", "c"], ON)?;
+        let [a, b, c] = network.nodes()?;
+        let (from_a, from_b) = (address(a)?, address(b)?);
+        for at in [a, b, c] {
+            for known in [&from_a, &from_b] {
+                if address(at)? != *known {
+                    wait_known(at, known)?;
+                }
+            }
+        }
+        // no route of ours: IPTV of the LAN stays; who wants it names lc0
+        let own = address(c)?;
+        let join = HEAR.replace("inet_aton(\"0.0.0.0\")", &format!("inet_aton(\"{own}\")"));
+        let heard = c
+            .host
+            .spawn("python3", &["-c", &join, "232.1.2.3", "5004", &from_a])?;
+        a.wait_wanted("232.1.2.3", c)?;
+        for member in [b, a] {
+            let own = address(member)?;
+            let send = SAY.replace(
+                "for n",
+                &format!("s.setsockopt(0, 32, socket.inet_aton(\"{own}\"))\nfor n"),
+            );
+            let done = member
+                .host
+                .run("python3", &["-c", &send, "232.1.2.3", "5004", "100", "20"])?;
+            ensure!(done.code == 0, "{done:?}");
+        }
+        expect(&heard, &format!("{from_a} 100"), 20)?;
+        ensure!(!heard.stdout().contains(&from_b), "{}", heard.stdout());
+        // a host that is forced to version 2
+        b.host
+            .namespace()
+            .sysctl("net/ipv4/conf/all/force_igmp_version", "2")?;
+        let mut old = hear(&b.host, "239.9.9.9", "any")?;
+        a.wait_wanted("239.9.9.9", b)?;
+        say(&a.host, "239.9.9.9", 100, 10)?;
+        expect(&old, &format!("{from_a} 100"), 10)?;
+        old.kill()?;
+        a.wait_unwanted("239.9.9.9", b)?;
+        // the address of another
+        let dropped = b.counter("drops/foreign_source").unwrap_or(0);
+        let done = b
+            .host
+            .run("python3", &["-c", FORGE, &from_a, "239.9.9.8", "lc0"])?;
+        ensure!(done.code == 0, "{done:?}");
+        eventually("it is dropped by name", || {
+            ensure!(
+                b.counter("drops/foreign_source")? > dropped,
+                "{}",
+                b.status()?
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn tcp_goes_between_ipv4_addresses_where_unicast_is_on() {
+    world("ipv4-unicast", |lab| {
+        let config = "[network]\nprofile = \"lan\"\n";
+        let network = network(lab, &["a", "b"], config)?;
+        let [a, b] = network.nodes()?;
+        let (at_a, at_b) = (address(a)?, address(b)?);
+        wait_known(a, &at_b)?;
+        wait_known(b, &at_a)?;
+        let server = b.host.spawn("python3", &["-c", ECHO, &at_b])?;
+        eventually("it listens", || {
+            ensure!(server.stdout().contains("listening"), "{}", server.stderr());
+            Ok(())
+        })?;
+        let called = a.host.run("python3", &["-c", CALL, &at_b])?;
+        ensure!(called.stdout.contains("echoed True"), "{called:?}");
+        // nobody's address
+        let [x, y, _, _] = at_b.parse::<Ipv4Addr>()?.octets();
+        let nobody = format!("{x}.{y}.0.9");
+        let ping = a.host.run("ping", &["-c", "1", "-W", "2", &nobody])?;
+        ensure!(ping.stdout.contains("Unreachable"), "{ping:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
+    world("ipv4-overlap", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for host in &hosts {
+            host.configure("[tun]\nipv4 = \"10.77.0.0/16\"\n")?;
+        }
+        let [a, b] = [hosts[0].clone(), hosts[1].clone()];
+        a.ip("route add 10.0.0.0/8 dev eth0")?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let [at_a, at_b] = network.nodes()?;
+        ensure!(address(at_b)?.starts_with("10.77."), "of the configuration");
+        let shown = a.run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
+        ensure!(!shown.stdout.contains("inet "), "{shown:?}");
+        let check = |member: &Member| -> Result<Value> {
+            let said = member.host.run("lcroute", &["doctor", "--json"])?;
+            let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
+            let checks = said["checks"].as_array().context("no checks")?;
+            let found = checks.iter().find(|check| check["name"] == "ipv4");
+            Ok(found.context("no such check")?.clone())
+        };
+        let said = check(at_a)?;
+        ensure!(said["state"] == "fail", "{said}");
+        ensure!(said.to_string().contains("10.0.0.0/8"), "{said}");
+        let said = check(at_b)?;
+        ensure!(said["state"] == "ok", "{said}");
+        // a program that has joined on the LAN before
+        let on_lan = HEAR.replace("0.0.0.0", &b.v4()?.to_string());
+        let _early = b.spawn("python3", &["-c", &on_lan, "239.5.5.5", "5004", "any"])?;
+        eventually("it is named", || {
+            let said = check(at_b)?;
+            let named = said.to_string().contains("239.5.5.5 on eth0");
+            ensure!(said["state"] == "warn" && named, "{said}");
+            Ok(())
+        })?;
+        Ok(())
+    });
+}
