@@ -14,6 +14,7 @@ use librecast_program::units;
 
 use crate::commands;
 use crate::config::{Config, signal_url};
+use crate::pages;
 use crate::settings::{Common, Overrides};
 
 const EXAMPLES: &str = "\
@@ -101,8 +102,8 @@ enum Command {
     /// Link two hosts by texts that people carry: print this node's, or take the other's
     #[command(after_help = MEET)]
     Meet {
-        /// Print a QR code, or write it to FILE.png
-        #[arg(long, value_name = "FILE.png", num_args = 0..=1, conflicts_with = "with")]
+        /// Print a QR code, or write it to a file: NAME.svg, else a PNG
+        #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "with")]
         qr: Option<Option<PathBuf>>,
         /// Take another node's text from FILE, or - from standard input, in whatever a mail or chat made of it
         #[arg(long, value_name = "FILE")]
@@ -110,7 +111,7 @@ enum Command {
     },
     /// Print a token that makes other hosts members
     #[command(
-        after_help = "Example: lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117"
+        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins"
     )]
     Invite(Invite),
     /// Become a member by a token
@@ -257,6 +258,12 @@ struct Invite {
     /// LAN hosts for which its nodes may be gateways, by their addresses, or any; may be repeated
     #[arg(long, value_name = "PREFIX")]
     gateway: Vec<SourcePrefix>,
+    /// Print a link in place of the token: to this node page of `lcroute web`, where it joins
+    #[arg(long, value_name = "URL", value_parser = page_url)]
+    page: Option<String>,
+    /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    qr: Option<Option<PathBuf>>,
 }
 
 #[derive(Debug, Args)]
@@ -388,7 +395,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 gateway: i.gateway,
                 uses: i.uses,
             };
-            commands::membership::invite(&common, &config, options)
+            commands::membership::invite(&common, &config, options, i.page.as_deref(), i.qr)
         }
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
         Command::Revoke { node, token } => {
@@ -479,6 +486,11 @@ fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Ta
         default_interface: config.tun.name.clone(),
         control,
     }
+}
+
+/// An address that [`pages::link`] takes.
+fn page_url(text: &str) -> Result<String, String> {
+    pages::link(text, "").map(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -330,6 +330,8 @@ pub struct Web {
     pub names: Vec<String>,
     /// Tell those who look at the network which groups this node carries.
     pub report: bool,
+    /// Make invitations for pages whose user has the code of `lcroute web --code`.
+    pub invite: bool,
     /// Certificates of the pages' TLS, PEM.
     pub tls_cert: Option<PathBuf>,
     /// Their key, PEM.
@@ -342,6 +344,7 @@ impl Default for Web {
             listen: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 7180),
             names: Vec::new(),
             report: false,
+            invite: false,
             tls_cert: None,
             tls_key: None,
         }

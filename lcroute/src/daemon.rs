@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
+use crate::control::inviter::Inviter;
 use crate::control::server::ControlSocket;
 use crate::control::{Access, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
@@ -163,10 +164,13 @@ fn assemble(
     // first, so that a second daemon stops here
     let control = common.control(config);
     let view = view_of(&control);
-    let control = ControlSocket::bind(&control, Access::Control)?;
+    let inviter = config.web.invite.then(|| Inviter::new(config, state));
+    let inviter = inviter.transpose()?.map(Arc::new);
+    let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
     // who may use the control socket can look there
     let view = ControlSocket::bind(&view, Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
+        .map(|view| view.inviting(inviter))
         .ok();
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());

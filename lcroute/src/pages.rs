@@ -47,9 +47,60 @@ fn answers(address: &str) -> bool {
         .any(connects)
 }
 
+/// The link of a node page that takes a token: behind the `#`, from where browsers send it to nobody. A page without a path is
+/// that of `lcroute web`.
+///
+/// # Errors
+/// It is no address of a page.
+pub fn link(page: &str, token: &str) -> Result<String, String> {
+    let schemes = ["https://", "http://"];
+    let rest = schemes.iter().find_map(|scheme| page.strip_prefix(scheme));
+    let (host, path) = rest
+        .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+        .unwrap_or_default();
+    if host.is_empty() || page.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
+        return Err(format!(
+            "{page:?} is no address of a page, such as https://alpha.example:7180"
+        ));
+    }
+    let folder = if path.is_empty() { "/node/" } else { "" };
+    let page = if path.is_empty() {
+        page.trim_end_matches('/')
+    } else {
+        page
+    };
+    Ok(format!("{page}{folder}#{token}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_has_its_token_where_no_server_sees_it() {
+        for (page, expected) in [
+            ("https://a.example:7180", "https://a.example:7180/node/#t"),
+            ("http://[::1]:7180/", "http://[::1]:7180/node/#t"),
+            (
+                "https://a.example/lc/node/?x",
+                "https://a.example/lc/node/?x#t",
+            ),
+        ] {
+            assert_eq!(link(page, "t").as_deref(), Ok(expected));
+        }
+        for bad in [
+            "",
+            "a.example",
+            "ftp://a",
+            "http://",
+            "https:///node/",
+            "http://a/#b",
+            "http://a b",
+            "http://a/\n",
+        ] {
+            assert!(link(bad, "t").is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn pages_are_served_while_somebody_answers() {

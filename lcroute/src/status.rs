@@ -90,7 +90,7 @@ pub struct Status {
     /// Signalling servers that are connected.
     #[serde(default)]
     pub signal_servers: usize,
-    /// By which doors others find this node.
+    /// By what others find this node.
     #[serde(default)]
     pub doors: Vec<Door>,
     /// Relays that are known, and the one in use.

@@ -651,6 +651,11 @@ const FILES: &[File] = &[
                         "While somebody in the network looks at a page, tell the members which groups this node carries over which links, and how much.",
                     ),
                     (
+                        "invite",
+                        "false",
+                        "Make invitations on the dashboard, for who has the code that `lcroute web --code` prints to root and group `lcroute`.",
+                    ),
+                    (
                         "tls_cert",
                         "no TLS",
                         "Certificates of the pages, PEM; together with `tls_key`.",

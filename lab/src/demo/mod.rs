@@ -19,7 +19,7 @@ pub(crate) use narrator::grouped;
 /// Arguments of `lcroute demo`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// How many nodes
+    /// How many nodes, from 2 to 16
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     nodes: u8,
     /// Then keep the network up, for a browser of this machine: a page that shows it, and one that is a node of it

@@ -107,7 +107,7 @@ fn serve(lab: &Lab, network: &Network, ports: Ports, step: &mut Step) -> Result<
     ports.signalling.lead(lab.internet().namespace(), server);
     let (dashboard, node) = (
         format!("{own}/#{key}"),
-        format!("{own}/node/#{}", token.trim()),
+        format!("{own}/node/?group={WORDS}#{}", token.trim()),
     );
     step.say("To see the network, and what flows in it:");
     step.say(&format!("  {dashboard}"));

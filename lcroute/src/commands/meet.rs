@@ -1,6 +1,7 @@
 //! `meet`: two hosts link by texts that people carry.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,14 +58,11 @@ pub fn give(control: &Path, qr: Option<Option<PathBuf>>, json: bool) -> anyhow::
             ));
         }
         Some(None) => {
-            let (columns, rows) = terminal_size();
-            let colours = std::io::stdout().is_terminal();
-            print_line(text::qr(&record, columns, rows, colours)?.trim_end_matches('\n'))?;
+            print_code(&text::line(&record))?;
             hint(format_args!("good until {until}"));
         }
         Some(Some(file)) => {
-            std::fs::write(&file, text::qr_png(&record))
-                .with_context(|| file.display().to_string())?;
+            write_code(&file, &text::line(&record))?;
             hint(format_args!("{}: good until {until}", file.display()));
         }
     }
@@ -129,6 +127,34 @@ pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Prints a QR code.
+pub(super) fn print_code(text: &str) -> anyhow::Result<()> {
+    let (columns, rows) = terminal_size();
+    let colours = std::io::stdout().is_terminal();
+    print_line(text::qr(text, columns, rows, colours)?.trim_end_matches('\n'))?;
+    Ok(())
+}
+
+/// Writes a QR code to a file for its owner alone: an SVG by its name, else a PNG.
+pub(super) fn write_code(file: &Path, text: &str) -> anyhow::Result<()> {
+    let is_svg = file
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("svg"));
+    let picture = match is_svg {
+        true => text::qr_svg(text)?.into_bytes(),
+        false => text::qr_png(text)?,
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file);
+    let written = opened.and_then(|mut to| to.write_all(&picture));
+    written.with_context(|| file.display().to_string())
 }
 
 /// Columns and rows for a picture: the last row is the prompt's.

@@ -1,7 +1,7 @@
 //! `init`, `invite`, `join`, `id`: verbs on the state directory, with or without a daemon.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,10 +17,12 @@ use nix::unistd::Pid;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::meet::{print_code, write_code};
 use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
+use crate::pages;
 use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
 use lcroute_node::KnownMember;
@@ -107,20 +109,60 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// How long its nodes stay members without hearing from an issuer, likewise.
 pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
 
-/// Prints a token.
-pub fn invite(common: &Common, config: &Config, options: InviteOptions) -> anyhow::Result<Exit> {
+/// Prints a token, or the link of a page that takes it; as text or as a QR code.
+pub fn invite(
+    common: &Common,
+    config: &Config,
+    options: InviteOptions,
+    page: Option<&str>,
+    qr: Option<Option<PathBuf>>,
+) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
     let member_ttl = options.member_ttl.as_secs();
     let uses = options.uses;
     let (token, not_after) = sign_token(config, &identity, options)?;
     let text = token.encode();
+    let link = page.map(|page| pages::link(page, &text).map(Zeroizing::new));
+    let link = link.transpose().map_err(usage)?;
+    if page.is_some_and(|page| page.starts_with("https:"))
+        && token.signal.iter().any(|url| url.starts_with("ws:"))
+    {
+        hint(
+            "a page that comes by https: reaches signalling servers at wss:// alone, and this token names others",
+        );
+    }
+    let shown = link.as_ref().unwrap_or(&text);
     if common.json {
-        let token = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "signal": token.signal });
-        print_line(token)?;
-    } else {
-        print_line(text.as_str())?;
+        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "signal": token.signal });
+        if let Some(link) = &link {
+            line["link"] = link.as_str().into();
+        }
+        print_line(line)?;
+    } else if qr != Some(None) {
+        print_line(shown.as_str())?;
+    }
+    match qr {
+        Some(None) if !common.json => print_code(shown)?,
+        Some(Some(file)) => write_code(&file, shown)?,
+        _ => {}
     }
     Ok(Exit::Ok)
+}
+
+/// A token that a page asked for, and until when hosts can join by it.
+pub fn token_for_page(
+    config: &Config,
+    identity: &Identity,
+    ttl: Duration,
+    uses: Option<u32>,
+) -> anyhow::Result<(Zeroizing<String>, u64)> {
+    let options = InviteOptions {
+        ttl,
+        uses,
+        ..plain(config, identity)
+    };
+    let (token, not_after) = sign_token(config, identity, options)?;
+    Ok((token.encode(), not_after))
 }
 
 /// A token as `invite` prints it without any options; none where this node may not invite.
@@ -131,7 +173,13 @@ pub fn plain_token(
     if identity.chain.issuer().subject() != identity.key.peer_id() {
         return Ok(None);
     }
-    let options = InviteOptions {
+    let (token, _) = sign_token(config, identity, plain(config, identity))?;
+    Ok(Some(token.encode()))
+}
+
+/// What `invite` does without any options.
+fn plain(config: &Config, identity: &Identity) -> InviteOptions {
+    InviteOptions {
         ttl: TOKEN_TTL,
         member_ttl: MEMBER_TTL,
         labels: Vec::new(),
@@ -140,9 +188,7 @@ pub fn plain_token(
         core: false,
         gateway: Vec::new(),
         uses: None,
-    };
-    let (token, _) = sign_token(config, identity, options)?;
-    Ok(Some(token.encode()))
+    }
 }
 
 /// A token, and until when hosts can join by it.

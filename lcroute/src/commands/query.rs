@@ -168,7 +168,7 @@ fn peers(list: &[Peer]) -> String {
     }
     let mut text = format!(
         "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",
-        "NAME", "STATE", "PATH", "RTT", "LOSS", "MET BY", "PEER"
+        "NAME", "STATE", "PATH", "RTT", "LOSS", "FOUND BY", "PEER"
     );
     for p in list {
         let path = p.path.map_or("-", PathKind::name);
@@ -177,13 +177,13 @@ fn peers(list: &[Peer]) -> String {
             .loss
             .map_or("-".into(), |loss| format!("{:.1}%", loss * 100.0));
         let name = p.name.as_deref().unwrap_or("?");
-        let met_by = p.carrier.as_deref().unwrap_or("-");
+        let found_by = p.carrier.as_deref().unwrap_or("-");
         let reason = p
             .reason
             .as_ref()
             .map_or(String::new(), |r| format!("  {r}"));
         text += &format!(
-            "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {met_by:<8} {}{reason}\n",
+            "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {found_by:<8} {}{reason}\n",
             p.state, p.peer_id
         );
     }

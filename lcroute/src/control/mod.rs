@@ -2,6 +2,7 @@
 //! which takes what shows how things stand, and nothing that changes anything.
 
 pub mod client;
+pub mod inviter;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,17 @@ pub enum Request {
         /// The signed revocation in base58.
         revocation: String,
     },
+    /// The code with which a page may invite.
+    Code,
+    /// A token, for who has that code.
+    Invite {
+        /// The code.
+        code: inviter::Code,
+        /// How long hosts can join by it, in seconds.
+        ttl_s: u64,
+        /// How many; none: any number.
+        uses: Option<u32>,
+    },
     /// Read the configuration again; or execute the binary anew.
     Reload {
         /// Execute the binary anew, as SIGUSR2 does.
@@ -101,6 +113,8 @@ impl Access {
             Request::Status | Request::Peers | Request::Groups | Request::Lan | Request::Watch => {
                 true
             }
+            // the code says who asks, and whoever may look only is not told it
+            Request::Invite { .. } => true,
             // others report to who announces this group, and it carries nothing else
             Request::Announce { prefix } => {
                 prefix.parse() == Ok(GroupPrefix::group(librecast::channel::look_group()))

@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 
+use super::inviter::{Code, Inviter};
 use super::{
     Access, Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
     VIEW_GAP, WATCH_INTERVAL,
@@ -22,12 +23,17 @@ use crate::inbox::{End, Inbox, Message};
 /// Who may look only is told so.
 const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
+/// Where the configuration says nothing of invitations.
+const NO_INVITATIONS: &str =
+    "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
+
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
     access: Access,
+    inviter: Option<Arc<Inviter>>,
 }
 
 impl ControlSocket {
@@ -73,7 +79,15 @@ impl ControlSocket {
             listener,
             path: path.to_owned(),
             access,
+            inviter: None,
         })
+    }
+
+    /// Makes invitations for pages as well.
+    #[must_use]
+    pub fn inviting(mut self, inviter: Option<Arc<Inviter>>) -> Self {
+        self.inviter = inviter;
+        self
     }
 
     /// Serves until the future is dropped; returns only when it cannot begin.
@@ -100,6 +114,7 @@ impl ControlSocket {
                 let mut conversation = Conversation {
                     inbox: inbox.clone(),
                     access: self.access,
+                    inviter: self.inviter.clone(),
                     gap: gap.clone(),
                     place,
                     announcers: announcers.clone(),
@@ -128,6 +143,7 @@ impl Drop for ControlSocket {
 struct Conversation {
     inbox: Inbox,
     access: Access,
+    inviter: Option<Arc<Inviter>>,
     /// Who may look only waits for his turn.
     gap: Option<Arc<Mutex<Interval>>>,
     /// Among the connections; with its first announcement it moves to the announcers.
@@ -169,6 +185,11 @@ impl Conversation {
             let answer = match request {
                 _ if too_long => Answer::Error("request too long".into()),
                 Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
+                Ok(Request::Code) => match &self.inviter {
+                    Some(inviter) => Answer::Ok(inviter.code().into()),
+                    None => Answer::Error(NO_INVITATIONS.into()),
+                },
+                Ok(Request::Invite { code, ttl_s, uses }) => self.invite(&code, ttl_s, uses).await,
                 Ok(request) => self.ask(request).await,
                 Err(e) => Answer::Error(e),
             };
@@ -223,6 +244,19 @@ impl Conversation {
             gap.lock().await.tick().await;
         }
         self.inbox.ask(request).await
+    }
+
+    /// Guesses wait for their turn, too.
+    async fn invite(&self, code: &Code, ttl_s: u64, uses: Option<u32>) -> Answer {
+        if let Some(gap) = &self.gap {
+            gap.lock().await.tick().await;
+        }
+        let inviter = self.inviter.as_ref().ok_or_else(|| NO_INVITATIONS.into());
+        let made = inviter.and_then(|inviter| {
+            let made = inviter.invite(code, ttl_s, uses);
+            made.map_err(|e| format!("{e:#}"))
+        });
+        made.map_or_else(Answer::Error, Answer::Ok)
     }
 
     async fn announce(&mut self, text: &str) -> Answer {

@@ -100,7 +100,9 @@ impl PacketLoop {
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
-            Request::Reload { .. } => return reply(to, Err("not a question".into())),
+            Request::Reload { .. } | Request::Code | Request::Invite { .. } => {
+                return reply(to, Err("not a question".into()));
+            }
         };
         reply(to, value.map_err(|e| e.to_string()));
     }

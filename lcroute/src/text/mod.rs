@@ -19,7 +19,7 @@ mod read;
 use data_encoding::BASE32_NOPAD;
 use librecast::id::derive;
 
-pub use qr::{TooSmall, qr, qr_png};
+pub use qr::{QrError, best, qr, qr_png, qr_svg};
 pub use read::{MAX_RECORDS, MAX_TEXT, TextError, read};
 
 /// Longest record in bytes.

@@ -4,8 +4,6 @@ use png::{BitDepth, ColorType, Encoder};
 use qrcode::{Color, EcLevel, QrCode};
 use thiserror::Error;
 
-use super::line;
-
 /// Light modules around a code, on each side (ISO/IEC 18004, 9.1).
 const QUIET_ZONE: usize = 4;
 /// Pixels of a module, across and down: a byte of a picture in black and white.
@@ -13,38 +11,41 @@ const PIXELS: u32 = 8;
 /// Black on white, whatever the terminal's colours are; and back.
 const COLOURS: [&str; 2] = ["\x1b[30;47m", "\x1b[0m"];
 
-/// A terminal is too small for a code.
+/// Why there is no code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error(
-    "the QR code needs a terminal of {columns} columns and {rows} rows: enlarge it, or make the letters smaller, or take the picture"
-)]
-pub struct TooSmall {
-    /// Columns that the code needs.
-    pub columns: usize,
-    /// Rows that it needs.
-    pub rows: usize,
+pub enum QrError {
+    /// A terminal is too small for it.
+    #[error(
+        "the QR code needs a terminal of {columns} columns and {rows} rows: enlarge it, or make the letters smaller, or take the picture"
+    )]
+    TooSmall {
+        /// Columns that the code needs.
+        columns: usize,
+        /// Rows that it needs.
+        rows: usize,
+    },
+    /// The text is longer than a code can be.
+    #[error("{0} characters are more than a QR code holds")]
+    TooLong(usize),
 }
 
-/// The code of `record` for so many columns and rows, two modules to a character.
+/// The code of `text` for so many columns and rows, two modules to a character.
 ///
 /// Without `colours`, as for a file, it is right where text is dark on light.
 ///
 /// # Errors
 ///
-/// [`TooSmall`].
-///
-/// # Panics
-///
-/// For a record of more than [`super::MAX_RECORD`] bytes.
-pub fn qr(record: &[u8], columns: usize, rows: usize, colours: bool) -> Result<String, TooSmall> {
-    let mut modules = modules(record, EcLevel::M);
+/// [`QrError`].
+pub fn qr(text: &str, columns: usize, rows: usize, colours: bool) -> Result<String, QrError> {
     let fits = |side: usize| side <= columns && side.div_ceil(2) <= rows;
-    if !fits(modules.len()) {
-        modules = self::modules(record, EcLevel::L);
-    }
+    let generous = modules(text, EcLevel::M).ok();
+    let modules = match generous.filter(|modules| fits(modules.len())) {
+        Some(modules) => modules,
+        None => self::modules(text, EcLevel::L)?,
+    };
     let side = modules.len();
     if !fits(side) {
-        return Err(TooSmall {
+        return Err(QrError::TooSmall {
             columns: side,
             rows: side.div_ceil(2),
         });
@@ -64,14 +65,42 @@ pub fn qr(record: &[u8], columns: usize, rows: usize, colours: bool) -> Result<S
     Ok(text)
 }
 
-/// The code of `record` as a PNG in black and white.
+/// The code of `text` as a PNG in black and white.
 ///
-/// # Panics
+/// # Errors
 ///
-/// For a record of more than [`super::MAX_RECORD`] bytes.
-#[must_use]
-pub fn qr_png(record: &[u8]) -> Vec<u8> {
-    picture(&modules(record, EcLevel::M))
+/// [`QrError::TooLong`].
+pub fn qr_png(text: &str) -> Result<Vec<u8>, QrError> {
+    Ok(picture(&best(text)?))
+}
+
+/// The same as an SVG.
+///
+/// # Errors
+///
+/// [`QrError::TooLong`].
+pub fn qr_svg(text: &str) -> Result<String, QrError> {
+    let modules = best(text)?;
+    let side = modules.len();
+    let mut dark = String::new();
+    for (y, row) in modules.iter().enumerate() {
+        for x in (0..side).filter(|x| row[*x]) {
+            dark += &format!("M{x} {y}h1v1h-1z");
+        }
+    }
+    Ok(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {side} {side}\" shape-rendering=\"crispEdges\">\
+         <path fill=\"#fff\" d=\"M0 0h{side}v{side}H0z\"/><path d=\"{dark}\"/></svg>\n"
+    ))
+}
+
+/// Rows of a code with its quiet zone, for who draws it: dark modules are true.
+///
+/// # Errors
+///
+/// [`QrError::TooLong`].
+pub fn best(text: &str) -> Result<Vec<Vec<bool>>, QrError> {
+    modules(text, EcLevel::M).or_else(|_| modules(text, EcLevel::L))
 }
 
 fn picture(modules: &[Vec<bool>]) -> Vec<u8> {
@@ -95,16 +124,16 @@ fn picture(modules: &[Vec<bool>]) -> Vec<u8> {
 }
 
 /// Rows of modules with their quiet zone; dark ones are true.
-fn modules(record: &[u8], level: EcLevel) -> Vec<Vec<bool>> {
-    // the largest code holds 3,391 characters at level M, the longest text has 1,653
-    let code = QrCode::with_error_correction_level(line(record), level).expect("it fits");
+fn modules(text: &str, level: EcLevel) -> Result<Vec<Vec<bool>>, QrError> {
+    let code = QrCode::with_error_correction_level(text, level);
+    let code = code.map_err(|_| QrError::TooLong(text.len()))?;
     let side = code.width() + 2 * QUIET_ZONE;
     let mut modules = vec![vec![false; side]; side];
     for (n, color) in code.to_colors().into_iter().enumerate() {
         let (row, column) = (n / code.width(), n % code.width());
         modules[QUIET_ZONE + row][QUIET_ZONE + column] = color == Color::Dark;
     }
-    modules
+    Ok(modules)
 }
 
 #[cfg(test)]
@@ -112,20 +141,24 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::text::{MAX_RECORD, TextError, read};
+    use crate::text::{MAX_RECORD, TextError, line, read};
 
     fn record(length: usize) -> Vec<u8> {
         (0..length).map(|n| (n * n + 3 * n) as u8).collect()
     }
 
-    /// What a program of others sees in a picture.
+    /// The record that a program of others sees in a picture.
     fn scan(picture: &[u8]) -> Result<Vec<Vec<u8>>, TextError> {
+        read(&see(picture))
+    }
+
+    fn see(picture: &[u8]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("qr.png");
         std::fs::write(&file, picture).unwrap();
         let out = Command::new("zbarimg").arg("--raw").arg(&file).output();
         let out = out.expect("zbarimg is installed: `netns-tests/setup test` does it");
-        read(&out.stdout)
+        out.stdout
     }
 
     /// The modules that characters show.
@@ -145,10 +178,10 @@ mod tests {
     #[test]
     fn a_terminal_shows_a_code() {
         for length in [0, 1, 150, 250, 300, 376] {
-            let shown = qr(&record(length), 80, 40, false).unwrap();
+            let shown = qr(&line(&record(length)), 80, 40, false).unwrap();
             let found = scan(&picture(&look_at(&shown)));
             assert_eq!(found, Ok(vec![record(length)]), "{shown}");
-            let coloured = qr(&record(length), 80, 40, true).unwrap();
+            let coloured = qr(&line(&record(length)), 80, 40, true).unwrap();
             for (coloured, plain) in coloured.lines().zip(shown.lines()) {
                 assert_eq!(coloured, format!("\x1b[30;47m{plain}\x1b[0m"));
             }
@@ -157,15 +190,15 @@ mod tests {
 
     #[test]
     fn a_code_that_does_not_fit_says_what_it_needs() {
-        let record = record(512);
-        let needed = TooSmall {
+        let text = line(&record(512));
+        let needed = QrError::TooSmall {
             columns: 89,
             rows: 45,
         };
         for (columns, rows) in [(80, 40), (89, 44), (88, 45)] {
-            assert_eq!(qr(&record, columns, rows, true), Err(needed));
+            assert_eq!(qr(&text, columns, rows, true), Err(needed));
         }
-        let rows = |columns, rows| qr(&record, columns, rows, false).unwrap().lines().count();
+        let rows = |columns, rows| qr(&text, columns, rows, false).unwrap().lines().count();
         assert_eq!(rows(89, 45), 45);
         assert_eq!(rows(200, 100), 51, "room for more correction is used");
     }
@@ -173,8 +206,21 @@ mod tests {
     #[test]
     fn a_picture_is_a_code() {
         for length in [0, 150, 250, 512, MAX_RECORD] {
-            let found = scan(&qr_png(&record(length)));
+            let found = scan(&qr_png(&line(&record(length))).unwrap());
             assert_eq!(found, Ok(vec![record(length)]));
         }
+    }
+
+    #[test]
+    fn a_link_is_a_code_as_long_as_it_fits() {
+        let link = format!("https://node.example/node/#lct1{}", "aB3".repeat(700));
+        let seen = see(&qr_png(&link).unwrap());
+        assert_eq!(String::from_utf8(seen).unwrap().trim(), link);
+        let svg = qr_svg(&link).unwrap();
+        let dark = best(&link).unwrap().concat().into_iter().filter(|d| *d);
+        assert_eq!(svg.matches("h1v1h-1z").count(), dark.count());
+        let long = "a".repeat(3_000);
+        assert_eq!(qr_png(&long), Err(QrError::TooLong(3_000)));
+        assert_eq!(qr(&long, 500, 500, false), Err(QrError::TooLong(3_000)));
     }
 }

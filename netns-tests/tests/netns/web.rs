@@ -1,5 +1,6 @@
 //! `lcroute web`: what pages get, who gets it, and what it costs when nobody looks.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -199,6 +200,8 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
             ),
             ("/api/watch", vec![&key[..], "Origin: null"], 403),
             ("/api/nothing", vec![&key[..]], 404),
+            ("/api/invite", vec![], 401),
+            ("/api/invite", vec![&key[..]], 405),
             ("/../../etc/passwd", vec![], 404),
         ] {
             let (status, said) = get(&a.host, &address, path, &headers)?;
@@ -240,6 +243,34 @@ fn data_is_for_those_who_have_the_key_and_for_pages_of_this_host() {
         );
         let said = page.stdout();
         ensure!(!said.contains(&json!(key).to_string()), "the key");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_invitation_is_a_link_and_a_code_for_telephones() {
+    world("web-invite", |lab| {
+        let host = lab.host("a")?;
+        host.run("lcroute", &["init", "--name", "a"])?.success()?;
+        let invite = |more: &[&str]| {
+            let args = ["invite", "--signal", "wss://meet.example", "--page"];
+            host.run("lcroute", &[&args, more].concat())
+        };
+        let file = host.path("invitation.png").display().to_string();
+        let said = invite(&["https://a.example:7180", "--qr", &file])?.success()?;
+        let link = said.stdout.trim();
+        ensure!(
+            link.starts_with("https://a.example:7180/node/#lct1"),
+            "{link}"
+        );
+        let mode = std::fs::metadata(&file)?.permissions().mode();
+        ensure!(mode & 0o077 == 0, "others read the token: {mode:o}");
+        let seen = host
+            .ask("zbarimg", &["--quiet", "--raw", &file])?
+            .success()?;
+        ensure!(seen.stdout.trim() == link, "{}", seen.stdout);
+        let refused = invite(&["a.example"])?;
+        ensure!(refused.code == 2, "{}", refused.stderr);
         Ok(())
     });
 }

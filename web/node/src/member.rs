@@ -34,6 +34,8 @@ const MTU: u16 = 1_280;
 /// Longest datagram that a page sends: what fits into a packet.
 const MAX_DATA: usize = MTU as usize - 48;
 const HOP_LIMIT: u8 = 64;
+/// Groups that the page is told of; of more, those that this router knows first. Chosen: more than anybody looks through.
+const MAX_CARRIED: usize = 1_024;
 /// How often the router is told what links cost, and round trips are measured that the browser does not tell.
 const ROUND_TRIPS: Duration = Duration::from_secs(1);
 
@@ -79,9 +81,20 @@ pub struct Status {
     peers: Vec<PeerInfo>,
     /// Groups that the page has joined.
     groups: Vec<Ipv6Addr>,
+    /// What this router knows of groups.
+    carried: Vec<Carried>,
     drops: std::collections::BTreeMap<&'static str, u64>,
     #[serde(flatten)]
     network: Network,
+}
+
+#[derive(Debug, Serialize)]
+struct Carried {
+    group: Ipv6Addr,
+    /// Who has joined it over a link.
+    links: Vec<PeerId>,
+    /// Who sent to it lately.
+    sources: Vec<Ipv6Addr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -411,11 +424,24 @@ impl PageMember {
                 .groups()
                 .filter(|g| *g != report_group())
                 .collect(),
+            carried: self.carried(),
             drops: self.node.drops(),
             network,
         };
         self.settle(now);
         serde_json::to_string(&status).unwrap_or_default()
+    }
+
+    fn carried(&self) -> Vec<Carried> {
+        let peer = |link: &LinkId| self.node.links().get(link).map(|member| member.peer);
+        let groups = self.node.engine().snapshot().groups.into_iter();
+        let groups = groups.filter(|g| g.group != report_group());
+        let carried = groups.map(|g| Carried {
+            group: g.group,
+            links: g.links.iter().filter_map(peer).collect(),
+            sources: g.sources,
+        });
+        carried.take(MAX_CARRIED).collect()
     }
 
     fn tell_router(&mut self, reports: Vec<Vec<u8>>, now: Instant) {

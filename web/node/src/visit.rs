@@ -65,8 +65,11 @@ impl Visit {
     }
 
     fn by_token(token: &str, name: &str, key: &str, unix: u64) -> Result<Self, String> {
-        let token: Token = (token.parse())
-            .map_err(|e| format!("This is {e}. `lcroute invite` prints one on a host."))?;
+        let token: Token = (token.parse()).map_err(|e: CertError| {
+            let why = e.to_string();
+            let end = if why.ends_with('?') { "" } else { "." };
+            format!("This is {why}{end} `lcroute invite` prints one on a host.")
+        })?;
         if token.signal.is_empty() {
             return Err("This token names no signalling server, and a page finds a network by nothing else: \
                 `lcroute invite --signal ws://HOST:7117` makes one that does."

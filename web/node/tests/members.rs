@@ -190,6 +190,13 @@ fn pages_link_by_a_token_and_hear_what_they_have_joined() {
     world.run(Duration::from_secs(1));
     world.pages[1].join("ff1e::1", world.now).unwrap();
     world.run(Duration::from_secs(2));
+    let listener = world.status(0)["peers"][0]["peer_id"].clone();
+    let carried = |world: &mut World| world.status(0)["carried"][0].clone();
+    let wanted = carried(&mut world);
+    assert_eq!(
+        (&wanted["group"], &wanted["links"]),
+        (&json!("ff1e::1"), &json!([listener]))
+    );
     let now = world.now;
     world.pages[0].send(("ff1e::1", 7), b"heard", now).unwrap();
     world.run(Duration::from_secs(1));
@@ -203,6 +210,8 @@ fn pages_link_by_a_token_and_hear_what_they_have_joined() {
         .unwrap();
     world.run(Duration::from_secs(1));
     assert_eq!(world.heard[1].len(), count, "it has left");
+    let wanted = carried(&mut world)["links"].clone();
+    assert!(wanted.as_array().is_none_or(Vec::is_empty), "{wanted}");
     assert!(world.heard[0].is_empty());
 }
 
@@ -251,8 +260,18 @@ fn what_is_no_good_token_is_said_in_plain_words() {
         (&token(UNIX - 1), "has expired"),
     ] {
         let error = start(Some(token), None, 1).unwrap_err();
-        assert!(error.contains(words), "{error}");
+        assert!(error.contains(words) && !error.contains("?."), "{error}");
     }
+    let unfit = json!({
+        "token": good, "visit": null, "name": "a".repeat(64), "key": seed(1), "seed": seed(2), "incarnation": 7, "report": true,
+    });
+    let unfit = PageMember::new(
+        &serde_json::from_value(unfit).unwrap(),
+        Instant::now(),
+        UNIX,
+    );
+    let error = unfit.unwrap_err();
+    assert!(error.starts_with("A node's name"), "{error}");
     let mut member = start(Some(&good), None, 1).unwrap();
     let now = Instant::now();
     for (group, words) in [

@@ -2,7 +2,10 @@
 
 import { element, html } from "./html.js";
 
-const POINTS = 120;
+/** Of a curve, in its own units, and how much time it shows at least and at most, in seconds. */
+const WIDTH = 300;
+const SHORTEST = 120;
+const LONGEST = 900;
 
 /** 1234567 -> "1.23 M" */
 export function short(n) {
@@ -54,27 +57,37 @@ export class Rates {
     }
 }
 
-/** The last two minutes of a rate. */
+/** A rate over the last minutes, with the time below it. */
 export class Curve {
     constructor(host, label, show) {
-        this.values = [];
+        this.points = [];
         this.show = show;
         this.area = element("path", { class: "area" });
         this.line = element("path", { class: "line" });
         this.number = html("strong");
         this.most = html("small");
-        const svg = element("svg", { viewBox: `0 0 ${POINTS - 1} 30`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line);
-        host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, this.most, svg));
+        this.since = html("small");
+        const svg = element("svg", { viewBox: `0 0 ${WIDTH} 30`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line);
+        const axis = html("div", { class: "axis" }, this.since, html("small", {}, "now"));
+        host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, this.most, svg, axis));
     }
 
-    add(value) {
-        this.values = [...this.values, value].slice(-POINTS);
-        const most = Math.max(...this.values);
-        const start = POINTS - this.values.length;
-        const points = this.values.map((v, i) => `${start + i} ${(29 - (v / (most || 1)) * 27).toFixed(1)}`);
-        this.line.setAttribute("d", `M${points.join("L")}`);
-        this.area.setAttribute("d", `M${start} 30L${points.join("L")}L${POINTS - 1} 30Z`);
+    /** What was there before this page: pairs of a time in seconds and a rate. */
+    begin(points) {
+        const first = this.points[0]?.[0] ?? Infinity;
+        this.points = [...points.filter(([at]) => at < first), ...this.points];
+    }
+
+    add(at, value) {
+        this.points.push([at, value]);
+        this.points = this.points.filter(([then]) => then >= at - LONGEST);
+        const span = Math.max(at - this.points[0][0], SHORTEST);
+        const most = this.points.reduce((high, [, v]) => Math.max(high, v), 0);
+        const spots = this.points.map(([then, v]) => `${(WIDTH * (1 - (at - then) / span)).toFixed(1)} ${(29 - (v / (most || 1)) * 27).toFixed(1)}`);
+        this.line.setAttribute("d", `M${spots.join("L")}`);
+        this.area.setAttribute("d", `M${spots[0].split(" ")[0]} 30L${spots.join("L")}L${WIDTH} 30Z`);
         this.number.textContent = this.show(value);
         this.most.textContent = `up to ${this.show(most)}`;
+        this.since.textContent = `${Math.round(span / 60)} min ago`;
     }
 }

@@ -4,10 +4,13 @@
 const LOOKS = 3;
 /** Packets a second of a flow that cannot be silent for a look without having ended. */
 const STEADY = 4;
+/** For so long a node is a newcomer, in milliseconds. Chosen: trees of before its coming are in use for a second, and what flowed is averaged over three. */
+const SETTLED = 4000;
 
 export class Flows {
     constructor() {
         this.looks = [];
+        this.arrivals = new Map();
     }
 
     next(look) {
@@ -23,6 +26,9 @@ export class Flows {
         this.looks = [...this.looks, seen].slice(-LOOKS);
         this.found = new Map();
         this.nodes = new Map(look.nodes.map((node) => [node.id, node]));
+        // who was there before the first look is no newcomer
+        const arrival = this.arrivals.size === 0 ? -Infinity : performance.now();
+        this.arrivals = new Map(look.nodes.map(({ id }) => [id, this.arrivals.get(id) ?? arrival]));
         // what one group has is found without a look at all groups and nodes: there may be thousands
         this.peers = new Map(look.nodes.map((node) => [node.peer_id, node]));
         this.addresses = new Map(look.nodes.map((node) => [node.address, node]));
@@ -60,12 +66,41 @@ export class Flows {
             const n = now - since;
             return { from, to, packets: packets / n, bytes: bytes / n, isOver: last < now - 1 && packets / (last + 1 - since) > STEADY };
         });
-        const flowing = edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.nodes.has(to));
+        const flowing = edges.filter(({ from, to, isOver }) => !isOver && this.nodes.has(from) && this.isOnTree(to, group));
         const own = this.look.nodes[0].id;
         const wanted = this.own.get(group)?.links ?? [];
         const served = new Set(flowing.filter((edge) => edge.from === own).map((edge) => edge.to));
-        const silent = wanted.map((peer) => this.peers.get(peer)?.id).filter((id) => id !== undefined && !served.has(id));
+        const silent = wanted.map((peer) => this.peers.get(peer)?.id).filter((id) => this.isOnTree(id, group) && !served.has(id));
         return [...flowing, ...silent.map((id) => ({ from: own, to: id, packets: 0, bytes: 0 }))];
+    }
+
+    /**
+     * Whether what goes to a node belongs to the group's tree. A node that has just come is sent, for a second, what its
+     * neighbours listen to; a tab passes nothing on, so what it has not joined is not meant for it.
+     */
+    isOnTree(id, group) {
+        const node = this.nodes.get(id);
+        if (!node || this.listeners(group).has(id)) {
+            return node !== undefined;
+        }
+        return performance.now() > this.arrivals.get(id) + SETTLED && !(node.stub && node.reports);
+    }
+
+    /** Nodes that packets of the group, or of any, come to over one link and leave over another; tabs pass nothing on. */
+    carriers(group) {
+        const found = (of) => {
+            const edges = this.edges(of).filter((edge) => edge.packets > 0);
+            const into = new Map();
+            edges.forEach(({ from, to }) => (into.get(to) ?? into.set(to, new Set()).get(to)).add(from));
+            return edges.filter(({ from, to }) => !this.nodes.get(from).stub && [...(into.get(from) ?? [])].some((id) => id !== to)).map(({ from }) => from);
+        };
+        return new Set((group === null ? this.groups() : [group]).flatMap(found));
+    }
+
+    /** What a map marks: of a group, or of all together. */
+    marks(group) {
+        const [listeners, senders] = group === null ? [new Set(), new Set()] : [this.listeners(group), this.senders(group)];
+        return { listeners, senders, carriers: this.carriers(group), chosen: group !== null };
     }
 
     /** The same of all groups together. */

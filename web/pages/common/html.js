@@ -28,16 +28,44 @@ export function say(host, text) {
     }
 }
 
-/** Rows of a list of names and values. */
+/** Rows of a list of names and values; `isToCopy`: with a button that does. */
 export function facts(host, rows) {
     while (host.children.length > rows.length) {
         host.lastChild.remove();
     }
-    for (const [at, [name, value]] of rows.entries()) {
-        const row = host.children[at] ?? host.appendChild(html("div", {}, html("dt"), html("dd")));
+    for (const [at, [name, value, isToCopy = false]] of rows.entries()) {
+        const row = host.children[at] ?? host.appendChild(html("div", {}, html("dt"), html("dd", {}, html("span"), copier())));
+        const [text, copy] = row.lastChild.children;
         say(row.firstChild, name);
-        say(row.lastChild, value);
+        say(text, value);
+        copy.hidden = !isToCopy;
+        copy.value = value;
+        copy.setAttribute("aria-label", `Copy: ${name}`);
     }
+}
+
+/** A button that copies its value. */
+export function copier(value = "", label = "Copy") {
+    const button = html("button", { type: "button", class: "copy", value }, label);
+    button.addEventListener("click", async () => {
+        button.textContent = (await copy(button.value)) ? "Copied" : "Not copied";
+        setTimeout(() => (button.textContent = label), 1500);
+    });
+    return button;
+}
+
+async function copy(text) {
+    if (navigator.clipboard) {
+        return navigator.clipboard.writeText(text).then(() => true, () => false);
+    }
+    // over http:// from another host browsers have no clipboard for pages
+    const field = html("textarea", { class: "unseen" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const isDone = document.execCommand("copy");
+    field.remove();
+    return isDone;
 }
 
 /** `heads`: words, or words and a class of the column's cells. `none`: what is said where there are no rows. */

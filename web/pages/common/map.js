@@ -25,9 +25,9 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const between = (a, b) => (a < b ? `${a} ${b}` : `${b} ${a}`);
 const clamp = (low, n, high) => Math.min(high, Math.max(low, n));
 
-/** `act.open(id)`: a node was chosen. */
+/** `act.open(id)`: a node was chosen. Without it nodes are pictures, which nothing happens to. */
 export class NetworkMap {
-    constructor(host, act) {
+    constructor(host, act = {}) {
         this.act = act;
         this.nodes = new Map();
         this.links = new Map();
@@ -39,7 +39,7 @@ export class NetworkMap {
         this.back = element("svg", { "aria-hidden": "true" }, ...Object.values(this.lines));
         this.middle = element("svg", { "aria-hidden": "true" });
         this.labels = element("svg", { "aria-hidden": "true" });
-        this.svg = element("svg", { role: "group", "aria-label": "Map of the network. Arrow keys go from node to node." });
+        this.svg = element("svg", { role: "group", "aria-label": act.open ? "Map of the network. Arrow keys go from node to node." : "Map of the network" });
         host.classList.add("network");
         host.append(this.back, this.middle, this.svg, this.labels);
         this.simulation = forceSimulation()
@@ -120,9 +120,9 @@ export class NetworkMap {
             element("path", { class: "ear", d: "M-3.4 1.2v-2a3.4 3.4 0 0 1 6.8 0v2M-3.4 .6v2.6M3.4 .6v2.6" }),
         );
         const hit = element("circle", { class: "hit" });
-        const group = element("g", { class: "node", tabindex: -1, role: "button" }, hit, sign);
+        const group = element("g", this.act.open ? { class: "node", tabindex: -1, role: "button" } : { class: "node picture", role: "img" }, hit, sign);
         const name = element("text", { class: "name" });
-        group.addEventListener("click", () => this.act.open(id));
+        group.addEventListener("click", () => this.act.open?.(id));
         group.addEventListener("pointerenter", () => this.highlight(id));
         group.addEventListener("pointerleave", () => this.highlight(this.chosen));
         group.addEventListener("focus", () => this.highlight(id));
@@ -134,6 +134,9 @@ export class NetworkMap {
 
     /** The node that the tab key leads to. */
     enter(node, moveFocus) {
+        if (!this.act.open) {
+            return;
+        }
         this.entry?.group.setAttribute("tabindex", -1);
         this.entry = node;
         node?.group.setAttribute("tabindex", 0);
@@ -172,6 +175,7 @@ export class NetworkMap {
 
     updateFlows(flows) {
         const seen = new Set();
+        const most = Math.max(0, ...flows.map((flow) => flow.rate));
         for (const flow of flows) {
             const ends = [this.nodes.get(flow.from), this.nodes.get(flow.to)];
             if (ends.some((end) => !end)) {
@@ -185,6 +189,8 @@ export class NetworkMap {
             known.rate = flow.rate;
             known.text = flow.text;
             known.label.textContent = flow.text;
+            // in a crowd what carries little stands back
+            known.group.style.opacity = flows.length > RATES ? clamp(0.15, Math.log2(1 + flow.rate) / Math.log2(2 + most), 1).toFixed(2) : "";
             const strength = Math.log2(1 + flow.rate);
             known.group.classList.toggle("idle", flow.rate === 0);
             known.group.style.setProperty("--width", `${(clamp(2, 2 + strength / 3, 6) * (0.5 + this.scale / 2)).toFixed(1)}px`);
@@ -213,26 +219,28 @@ export class NetworkMap {
         return { group, parts, arrow, label };
     }
 
-    /** `marks`: who listens, who sends; `chosen`: whether a group is in view. */
-    mark({ listeners, senders, chosen }) {
+    /** `marks`: who listens, who sends, who passes packets on; `chosen`: whether a group is in view. */
+    mark({ listeners, senders, carriers, chosen }) {
         const busy = new Set([...this.flows.values()].flatMap((flow) => flow.ends.map((end) => end.id)));
         this.back.classList.toggle("aside", chosen);
         this.middle.classList.toggle("chosen", chosen);
         this.back.classList.toggle("crowded", this.links.size > 200);
         for (const node of this.nodes.values()) {
             const { facts, group } = node;
-            const is = { listens: listeners.has(node.id), sends: senders.has(node.id), own: node.isOwn, quiet: !facts.reports, stub: facts.stub, carries: busy.has(node.id), open: node.id === this.chosen };
+            const is = { listens: listeners.has(node.id), sends: senders.has(node.id), own: node.isOwn, quiet: !facts.reports, stub: facts.stub, carries: carriers.has(node.id), open: node.id === this.chosen };
             node.isSource = is.sends;
             node.isInvolved = is.listens || is.sends;
-            is.aside = node.isAside = chosen && !node.isInvolved && !is.carries;
+            is.aside = node.isAside = chosen && !node.isInvolved && !busy.has(node.id);
             for (const [name, on] of Object.entries(is)) {
                 group.classList.toggle(name, on);
             }
             node.name.classList.toggle("strong", node.isInvolved || is.own);
             const links = `${node.degree} ${node.degree === 1 ? "link" : "links"}`;
-            const words = [node.words, is.own && "this node", is.listens && "listens", is.sends && "sends", is.carries && !node.isInvolved && "passes packets on", links, is.stub && "a browser tab", is.quiet && "does not report"];
+            const words = [node.words, is.own && "this node", is.listens && "listens", is.sends && "sends", is.carries && "passes packets on", links, is.stub && "a browser tab", is.quiet && "does not report"];
             group.setAttribute("aria-label", words.filter(Boolean).join(", "));
-            group.setAttribute("aria-pressed", is.open);
+            if (this.act.open) {
+                group.setAttribute("aria-pressed", is.open);
+            }
             // waves and rings need more room than a dot
             node.scale = node.isInvolved ? Math.max(this.scale, this.size[0] < 600 ? 0.46 : 0.58) : this.scale;
             node.radius = node.scale * (is.sends ? 20 : is.own ? 21 : is.listens ? 15 : 8);

@@ -2,16 +2,33 @@
 
 import { Curve, Rates, bits, duration, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
-import { facts, fill, html, say, words } from "../common/html.js";
+import { purpose } from "../common/groups.js";
+import { copier, facts, fill, html, say, words } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
-import { checks, follow } from "./feed.js";
-import { busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
+import { NoKey, checks, follow, invite } from "./feed.js";
+import { PATHS, busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
+import { showQr } from "../common/qr.js";
 
 /** Groups that are listed; of more the busiest. */
 const LISTED = 200;
-/** How often changes are said, in milliseconds: who listens to a page hears no stammering. */
-const SAY = 5000;
+/** Events that are listed. */
+const TOLD = 100;
+/** How long the latest stands above the page, in milliseconds. */
+const NEWS = 20_000;
+/** In a network of more nodes the page begins with the busiest group: all together would be a tangle. */
+const CROWD = 60;
+/** What happened, in words. */
+const EVENTS = {
+    link_up: ({ name }) => `${name}: linked`,
+    link_lost: ({ name, why }) => `${name}: the link is lost${why ? `: ${why}` : ""}`,
+    node_came: ({ name }) => `${name} has come`,
+    node_gone: ({ name }) => `${name} has gone`,
+    daemon_gone: () => "this host’s daemon does not answer",
+    daemon_back: () => "this host’s daemon answers again",
+};
+/** Of these a notice stands above the page. */
+const BAD = ["link_lost", "node_gone", "daemon_gone"];
 const STATES = {
     starting: "starting",
     connecting: "looking for other nodes",
@@ -21,10 +38,10 @@ const STATES = {
 const RESULTS = { fail: ["✗", "fails"], warn: ["!", "look at this"], ok: ["✓", "fine"], skipped: ["–", "not tried"] };
 
 const $ = (id) => document.getElementById(id);
-const view = { look: null, group: null, node: null, said: 0, rates: new Map() };
+const view = { look: null, group: undefined, node: null, rates: new Map() };
 const counted = new Rates();
 const flows = new Flows();
-const curves = [new Curve($("rates"), "in", bits), new Curve($("rates"), "out", bits)];
+const curves = [new Curve($("rates"), "groups in", bits), new Curve($("rates"), "groups out", bits)];
 const map = new NetworkMap($("map"), { open: openNode });
 const rate = (name) => view.rates.get(name) ?? 0;
 
@@ -33,18 +50,42 @@ $("farther").addEventListener("click", () => map.zoom(1 / 1.4));
 $("fit").addEventListener("click", () => map.fit());
 $("filter").addEventListener("input", () => view.look && showChoice());
 $("check").addEventListener("click", checkHost);
+$("find").addEventListener("input", () => findNode(false));
+$("find").addEventListener("change", () => findNode(true));
+$("invite").querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    makeInvitation();
+});
 $("close").addEventListener("click", closeNode);
 $("node").addEventListener("keydown", (event) => event.key === "Escape" && closeNode());
 $("as-tables").addEventListener("toggle", () => view.look && showMap());
 signs($("signs"));
 addEventListener("hashchange", () => location.reload());
-follow(look, trouble);
+$("invite-page").value = `${location.origin}/node/`;
+follow(take, trouble);
+
+/** A line of the server. */
+function take(line) {
+    if (line.error) {
+        trouble(new Error(line.error));
+    } else if (line.points) {
+        begin(line);
+    } else if (line.events) {
+        line.events.forEach(tell);
+    } else {
+        look(line);
+    }
+}
+
+/** What the server remembers, and whether it makes invitations. */
+function begin({ points, events, invites }) {
+    $("invite").hidden = !invites;
+    curves.forEach((curve, i) => curve.begin(points.map(({ at, rates }) => [at, rates[i]])));
+    fill($("events"), []);
+    events.forEach((event) => list(event));
+}
 
 function look(line) {
-    if (line.error) {
-        trouble(line.error);
-        return;
-    }
     view.look = line;
     view.rates = counted.next(line.at, counts(line));
     flows.next(line);
@@ -59,13 +100,17 @@ function look(line) {
     showGroups(line, rate);
     showDrops(line, rate);
     showLans(line);
-    tellChanges(line);
+    showFind(line);
 }
 
 /** What was seen last stays, and is said to be old. */
-function trouble(text) {
-    say($("problem"), text);
+function trouble(error) {
+    say($("problem"), error.message);
     $("problem").hidden = false;
+    if (error instanceof NoKey) {
+        say($("state"), "no access");
+        $("state").dataset.state = "stale";
+    }
     if (view.look) {
         document.body.classList.add("stale");
         say($("age"), `as of ${new Date(view.look.at * 1000).toLocaleTimeString()}`);
@@ -95,20 +140,28 @@ function counts({ status, peers, groups }) {
     return new Map(list);
 }
 
-function tellChanges({ nodes }) {
-    if (performance.now() - view.said < SAY) {
-        return;
+/** An event of now: it is listed, read out, and if it is bad stands above the page for a while. */
+function tell(event) {
+    const text = list(event);
+    if (BAD.includes(event.kind)) {
+        say($("notice"), `${new Date(event.at * 1000).toLocaleTimeString()}: ${text}`);
+        $("notice").hidden = false;
+        clearTimeout(view.news);
+        view.news = setTimeout(() => ($("notice").hidden = true), NEWS);
+    } else {
+        $("changes").textContent = text;
     }
-    const now = { state: $("state").textContent, names: new Map(nodes.slice(1).map((node) => [node.id, node.name ?? node.id])) };
-    const before = view.told ?? now;
-    const missing = (these, those) => [...these.names].filter(([id]) => !those.names.has(id)).map(([, name]) => name);
-    const list = (names, verb) => (names.length > 3 ? [`${names.length} nodes ${verb}`] : names.map((name) => `${name} ${verb}`));
-    const changes = [...list(missing(now, before), "has come"), ...list(missing(before, now), "has gone"), ...(now.state === before.state ? [] : [now.state])];
-    if (changes.length > 0) {
-        $("changes").textContent = changes.join(", ");
+}
+
+function list(event) {
+    const text = EVENTS[event.kind]?.(event) ?? event.kind;
+    const at = new Date(event.at * 1000);
+    $("events").prepend(html("li", { class: BAD.includes(event.kind) ? "bad" : "" }, html("time", { class: "when", datetime: at.toISOString() }, at.toLocaleTimeString()), text));
+    while ($("events").children.length > TOLD) {
+        $("events").lastChild.remove();
     }
-    view.told = now;
-    view.said = performance.now();
+    $("quiet").hidden = true;
+    return text;
 }
 
 function showState({ status, nodes }) {
@@ -120,7 +173,8 @@ function showState({ status, nodes }) {
     $("state").dataset.state = status.state;
     const doors = status.doors.map((door) => (door.open ? door.at : `${door.at} (✗ not connected)`));
     const rows = [
-        ["Address", status.address],
+        ["Address", status.address, true],
+        ["PeerId", status.peer_id, true],
         ["Interface", status.tun],
         ["Up for", duration(status.uptime_s)],
         ["Nodes", String(nodes.length)],
@@ -135,13 +189,12 @@ function showState({ status, nodes }) {
     facts($("facts"), rows);
     $("blocked").hidden = status.inbound !== "blocked";
     say($("blocked"), `This host’s firewall drops what arrives on ${status.tun}: programs here receive nothing. “Check this host” says what to do.`);
-    curves[0].add(rate("in"));
-    curves[1].add(rate("out"));
+    ["in", "out"].forEach((name, i) => curves[i].add(view.look.at, rate(name)));
 }
 
 /** All groups that somebody is known to listen or send to, the busiest first. */
 function summary() {
-    const groups = new Set([...flows.groups(), ...(view.group === null ? [] : [view.group])]);
+    const groups = new Set([...flows.groups(), ...(view.group ? [view.group] : [])]);
     const rows = [...groups].map((group) => ({
         group,
         rate: Math.max(rate(`${group} packets`), ...flows.edges(group).map((edge) => edge.packets)),
@@ -153,6 +206,10 @@ function summary() {
 function showChoice() {
     const wanted = $("filter").value.trim().toLowerCase();
     const all = summary();
+    // as soon as it is known which one that is
+    if (view.group === undefined && all.some((row) => row.rate > 0)) {
+        view.group = view.look.nodes.length > CROWD ? all[0].group : null;
+    }
     const shown = all.filter(({ group }) => group.includes(wanted)).slice(0, LISTED);
     $("no-groups").hidden = all.length > 0;
     $("filter").parentElement.hidden = all.length < 8;
@@ -161,9 +218,10 @@ function showChoice() {
     const known = new Map([...host.children].map((label) => [label.dataset.group, label]));
     const labels = [{ group: null }, ...shown].map(({ group, rate: packetsS, listeners }) => {
         const label = known.get(group ?? "") ?? choice(group);
-        label.querySelector("input").checked = view.group === group;
+        label.querySelector("input").checked = (view.group ?? null) === group;
         if (group !== null) {
-            say(label.querySelector("small"), listeners === 1 ? "1 node listens" : `${listeners} nodes listen`);
+            const name = purpose(group);
+            say(label.querySelector("small"), `${name ? `${name}, ` : ""}${listeners === 1 ? "1 node listens" : `${listeners} nodes listen`}`);
             say(label.querySelector(".rate"), packetsS > 0 ? packets(packetsS) : "silent");
             label.querySelector("i").style.width = `${(100 * Math.log2(1 + packetsS)) / Math.log2(1 + most)}%`;
         }
@@ -191,10 +249,10 @@ function choice(group) {
 }
 
 function showMap() {
-    const { group, look: now } = view;
+    const now = view.look;
+    const group = view.group ?? null;
     const edges = group === null ? flows.allEdges() : flows.edges(group);
     const shown = edges.map((edge) => ({ from: edge.from, to: edge.to, rate: edge.packets, text: edge.packets > 0 ? packets(edge.packets) : "" }));
-    const [listeners, senders] = group === null ? [new Set(), new Set()] : [flows.listeners(group), flows.senders(group)];
     say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
     const silent = now.nodes.filter((node) => !node.reports).length;
     const unknown = silent === now.nodes.length - 1 ? "Only what this node sends is known: `[web] report = true` lets other nodes report" : `${silent} of ${now.nodes.length} nodes do not report: what they send is not known`;
@@ -202,7 +260,7 @@ function showMap() {
     $("known").hidden = limits.length === 0;
     say($("known"), limits.join(". "));
     $("alone").hidden = now.nodes.length > 1 || now.status.state === "expelled";
-    map.update(now, shown, { listeners, senders, chosen: group !== null });
+    map.update(now, shown, flows.marks(group));
     if ($("as-tables").open) {
         showMapTables(now, flows, group);
     }
@@ -235,17 +293,81 @@ function showNode() {
         return;
     }
     const node = nodes[at];
-    const name = (place) => nodes[place].name ?? nodes[place].id;
-    const mine = links.filter(([a, b]) => a === at || b === at).sort((a, b) => a[2] - b[2]);
-    const neighbours = mine.map(([a, b, units]) => `${name(a === at ? b : a)} (${cost(units)})`);
+    const near = links.filter(([a, b]) => a === at || b === at).sort((a, b) => a[2] - b[2]);
+    const neighbours = near.map(([a, b, units]) => [nodes[a === at ? b : a], units]);
     const heard = sent.filter((flow) => flow.node === at && flow.local).map((flow) => flow.group);
-    say($("node-name"), name(at));
+    const sum = (edges) => edges.reduce((total, edge) => total + edge.packets, 0);
+    const all = flows.allEdges();
+    const [into, out] = [all.filter((edge) => edge.to === node.id), all.filter((edge) => edge.from === node.id)];
+    const peer = view.look.peers.find((p) => p.peer_id === node.peer_id);
+    const peerFacts = !peer ? [] : [
+        ["Link from here", `${PATHS[peer.path] ?? peer.state}, ${peer.rtt_ms === null ? "" : `${peer.rtt_ms.toFixed(1)} ms, `}${peer.loss === null ? "" : `${(peer.loss * 100).toFixed(1)} % lost`}`],
+        ["Over it, all of UDP", `in ${bits(rate(`${peer.peer_id} rx`))}, out ${bits(rate(`${peer.peer_id} tx`))}`],
+    ];
+    say($("node-name"), nodeName(node));
     facts($("node").querySelector("dl"), [
-        ["Address", node.address ?? "not known"],
-        ["PeerId", node.peer_id ?? "not known"],
-        [`Links (${mine.length})`, neighbours.slice(0, 30).join(", ") || "none"],
+        ["Address", node.address ?? "not known", !!node.address],
+        ["PeerId", node.peer_id ?? "not known", !!node.peer_id],
+        ...peerFacts,
+        ["Packets of groups, as far as nodes report", `gets ${packets(sum(into))}, sends ${packets(sum(out))}`],
         ["Listens to", node.reports ? heard.slice(0, 20).join(", ") || "no group" : "It does not say. `[web] report = true` in its configuration lets it."],
     ]);
+    say($("node").querySelector("h3"), `Links (${near.length})`);
+    const known = $("near").dataset.of === node.id ? new Map([...$("near").children].map((item) => [item.dataset.id, item])) : new Map();
+    $("near").dataset.of = node.id;
+    const items = neighbours.map(([other, units]) => {
+        const item = known.get(other.id) ?? neighbour(other.id);
+        say(item.firstChild, nodeName(other));
+        say(item.lastChild, cost(units));
+        return item;
+    });
+    if (items.length !== $("near").children.length || items.some((item, i) => $("near").children[i] !== item)) {
+        fill($("near"), items);
+    }
+}
+
+const nodeName = (node) => node.name ?? node.id;
+
+function neighbour(id) {
+    const button = html("button", { type: "button", class: "link-to" });
+    button.addEventListener("click", () => openNode(id));
+    const item = html("li", {}, button, html("small"));
+    item.dataset.id = id;
+    return item;
+}
+
+/** Names that can be found. */
+function showFind({ nodes }) {
+    const names = nodes.map(nodeName).sort();
+    if (view.names !== names.join()) {
+        view.names = names.join();
+        fill($("names"), names.map((name) => html("option", { value: name })));
+    }
+}
+
+/** The node of this name; `isWhole`: or the first whose name has this in it. */
+function findNode(isWhole) {
+    const wanted = $("find").value.trim().toLowerCase();
+    const nodes = wanted === "" ? [] : (view.look?.nodes ?? []);
+    const found = nodes.find((node) => nodeName(node).toLowerCase() === wanted) ?? (isWhole && nodes.find((node) => [nodeName(node), node.address, node.peer_id].some((text) => text?.toLowerCase().includes(wanted))));
+    if (found) {
+        openNode(found.id);
+        $("find").value = "";
+    } else if (isWhole && wanted !== "") {
+        $("changes").textContent = `No node is called ${wanted}.`;
+    }
+}
+
+async function makeInvitation() {
+    const [made, form] = [$("invited"), $("invite").querySelector("form")];
+    const { code, ttl, uses, page } = form.elements;
+    try {
+        const { token, link, qr, not_after: until } = await invite({ code: code.value.trim(), ttl_s: Number(ttl.value), uses: uses.value === "" ? null : Number(uses.value), page: page.value.trim() });
+        const words = `For ${uses.value === "" ? "any number of nodes" : uses.value === "1" ? "one node" : `${uses.value} nodes`}, until ${new Date(until * 1000).toLocaleString()}. Whoever has it can join.`;
+        fill(made, [showQr(qr), html("p", {}, words), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
+    } catch (error) {
+        fill(made, [html("p", { class: "problem" }, ...words(error.message))]);
+    }
 }
 
 async function checkHost() {
@@ -255,12 +377,16 @@ async function checkHost() {
     try {
         const order = Object.keys(RESULTS);
         const found = (await checks()).sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
-        const items = found.map(({ state, name, detail, remedy }) => {
+        const item = ({ state, name, detail, remedy }) => {
             const [sign, word] = RESULTS[state] ?? ["–", state];
             const rest = remedy ? [html("p", { class: "hint" }, "→ ", ...words(remedy))] : [];
             return html("li", { class: state }, html("b", {}, `${sign} ${name}`, html("span", { class: "unseen" }, `: ${word}`)), ...words(detail), ...rest);
-        });
-        fill($("findings"), [html("ul", { class: "findings" }, ...items)]);
+        };
+        const [bad, good] = [true, false].map((isBad) => found.filter(({ state }) => ["fail", "warn"].includes(state) === isBad));
+        const line = bad.length === 0 ? "all is fine" : bad.map(({ state, name }) => `${RESULTS[state][0]} ${name}`).join(", ");
+        say($("verdict"), `: ${line}`);
+        const rest = html("details", {}, html("summary", {}, `${good.length} are fine, or were not tried`), html("ul", { class: "findings" }, ...good.map(item)));
+        fill($("findings"), [html("ul", { class: "findings" }, ...bad.map(item)), rest]);
     } catch (error) {
         fill($("findings"), [html("p", { class: "problem" }, error.message)]);
     }

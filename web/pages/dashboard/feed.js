@@ -8,14 +8,17 @@ const SILENCE = 6000;
 /** Behind the `#` of the address: it never leaves the page but in this header. */
 const headers = () => ({ Authorization: `Bearer ${location.hash.slice(1)}` });
 
-/** Calls `look` with each line, and `trouble` with words when there are none. */
+/** This address has no key, or a wrong one. */
+export class NoKey extends Error {}
+
+/** Calls `look` with each line, and `trouble` with an error when there are none. */
 export async function follow(look, trouble) {
     for (let wait = 1000; ; wait = Math.min(wait * 1.7, 10_000)) {
         try {
             await read(look, () => (wait = 1000));
-            trouble("The server of these pages has ended. Trying again.");
+            trouble(new Error("The server of these pages has ended. Trying again."));
         } catch (error) {
-            trouble(error.message);
+            trouble(error);
         }
         await new Promise((done) => setTimeout(done, wait));
     }
@@ -53,15 +56,15 @@ async function read(look, works) {
     }
 }
 
-async function ask(path, signal) {
+async function ask(path, signal, more = {}) {
     let answer;
     try {
-        answer = await fetch(path, { headers: headers(), cache: "no-store", signal });
+        answer = await fetch(path, { headers: headers(), cache: "no-store", signal, ...more });
     } catch (error) {
         throw error.name === "AbortError" ? error : new Error("The server of these pages does not answer. Is `lcroute web` running?");
     }
     if (answer.status === 401) {
-        throw new Error("This address has no key, or an old one. Open the address that `lcroute web --open` prints.");
+        throw new NoKey("This address has no key, or an old one. Open the address that `lcroute web --open` prints.");
     }
     if (!answer.ok) {
         throw new Error((await answer.text()).slice(0, 300));
@@ -73,4 +76,10 @@ async function ask(path, signal) {
 export async function checks() {
     const answer = await ask("/api/doctor");
     return (await answer.json()).checks;
+}
+
+/** A token, by a code of who may issue; and the link and the QR code of a page that takes it. */
+export async function invite(wanted) {
+    const answer = await ask("/api/invite", undefined, { method: "POST", body: JSON.stringify(wanted) });
+    return answer.json();
 }

@@ -5,7 +5,7 @@ import { table } from "../common/html.js";
 
 /** Rows of a table; of more the first. */
 const MOST = 500;
-const PATHS = {
+export const PATHS = {
     host: "direct",
     mapped: "direct, by a mapped port",
     reflexive: "direct, through NAT",
@@ -46,7 +46,7 @@ export function showPeers({ peers }, rate) {
         bits(rate(`${p.peer_id} tx`)),
         duration(p.since_s),
     ]);
-    const heads = ["Node", "State", "Path", "Met by", number("Round trip"), number("Loss"), number("In"), number("Out"), number("Since")];
+    const heads = ["Node", "State", "Path", "Found by", number("Round trip"), number("Loss"), number("In, all of UDP"), number("Out, all of UDP"), number("Since")];
     const none = "No other node is linked yet. `lcroute invite` here prints a token; `lcroute up TOKEN` there uses it.";
     table(document.getElementById("peers"), title("Links of this node", rows), heads, rows.slice(0, MOST), none);
 }

@@ -61,10 +61,15 @@ export class Member {
         this.into("send", group, port, bytes);
     }
 
-    /** Why a server, or the first that has a reason, does not answer. */
-    problem(number) {
-        const all = number === undefined ? this.servers : [this.servers[number]];
-        return all.find((server) => server.problem)?.problem;
+    /** Why no server answers, if one says so. */
+    problem() {
+        return this.servers.find((server) => server.problem)?.problem;
+    }
+
+    /** What is known of a server that does not answer. */
+    state(number) {
+        const { problem, isSilent } = this.servers[number];
+        return problem ?? (isSilent ? "does not answer" : "connecting");
     }
 
     look(looks) {
@@ -223,7 +228,7 @@ export class Member {
         socket.addEventListener("open", () => clearTimeout(slow));
         socket.addEventListener("message", ({ data }) => {
             server.pause = BACKOFF[0];
-            server.problem = null;
+            Object.assign(server, { problem: null, isSilent: false });
             if (typeof data === "string") {
                 this.into("serverText", number, data);
             } else {
@@ -233,7 +238,7 @@ export class Member {
         socket.addEventListener("close", () => {
             clearTimeout(slow);
             server.socket = null;
-            server.problem ??= "It does not answer.";
+            server.isSilent = true;
             this.into("server", number, false);
             setTimeout(() => this.connect(number), server.pause * (0.75 + Math.random() / 2));
             server.pause = Math.min(server.pause * 2, BACKOFF[1]);

@@ -2,74 +2,96 @@
 
 import { Curve, Rates, bits, packets } from "../common/figures.js";
 import { Flows } from "../common/flows.js";
+import { canonical, purpose } from "../common/groups.js";
 import { facts, fill, html, say, table } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
-import { forgetVisit, keepVisit, keptVisit, random, takeToken } from "./visit.js";
+import { Talk } from "./talk.js";
+import { forgetVisit, keepTalk, keepVisit, keptTalk, keptVisit, random, takeToken } from "./visit.js";
 
 /** How often the page is drawn, in milliseconds. */
 const DRAW = 1000;
-/** Messages that are shown, and how often they are, in milliseconds. */
-const SHOWN = 100;
+/** How often messages are shown, in milliseconds. */
 const SHOW = 200;
-/** Longest text of a message that is shown, in bytes. */
-const LONGEST = 400;
+/** After this time it is known whether somebody listens, in milliseconds: for a second the first packets wait for that. */
+const PATIENCE = 1200;
 /** Port of `lcroute say` and `lcroute listen`. */
 const TALK = 14244;
-const CONTROL = /[\0-\x08\x0e-\x1f\x7f]/;
+/** Groups of others that are listed; of more the busiest. */
+const LISTED = 50;
 
 const $ = (id) => document.getElementById(id);
-const text = new TextDecoder("utf-8", { fatal: true });
 const counted = new Rates();
-const flows = new Flows();
-const curves = [new Curve($("rates"), "in", bits), new Curve($("rates"), "out", bits)];
-const view = { member: null, group: null, heard: new Map(), counts: new Map(), names: new Map(), rates: new Map() };
-const map = new NetworkMap($("map"), { open: () => {} });
+const curves = [new Curve($("rates"), "in, all of UDP", bits), new Curve($("rates"), "out, all of UDP", bits)];
+const view = { member: null, flows: new Flows(), group: null, counts: new Map(), names: new Map(), rates: new Map() };
+const map = new NetworkMap($("map"));
 const rate = (name) => view.rates.get(name) ?? 0;
+const talk = new Talk($("heard"), $("unread"), (address) => view.names.get(address));
 
 $("become").addEventListener("submit", (event) => {
     event.preventDefault();
-    begin({ token: $("token").value, name: $("call").value.trim() });
+    enter({ token: $("token").value, name: $("call").value.trim() });
 });
 $("listen").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(() => listen($("group").value.trim()));
+    attempt(() => listen(canonical($("group").value)));
 });
 $("say").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(() => {
-        view.member.send($("to").value.trim(), Number($("port").value), new TextEncoder().encode($("words").value));
-        tell({ source: null, group: $("to").value.trim(), port: Number($("port").value), words: $("words").value });
-        $("words").value = "";
-    });
+    attempt(send);
 });
 $("leave").addEventListener("click", () => {
     forgetVisit();
-    end("You have left the network.");
+    end();
+    notice("You have left the network.");
 });
+$("keep").addEventListener("click", () => talk.save(`${$("name").textContent}.txt`));
 $("closer").addEventListener("click", () => map.zoom(1.4));
 $("farther").addEventListener("click", () => map.zoom(1 / 1.4));
 $("fit").addEventListener("click", () => map.fit());
 $("as-tables").addEventListener("toggle", () => view.member && draw());
 signs($("signs"));
-// peers learn at once that this tab goes
-addEventListener("pagehide", () => view.member?.end());
-setInterval(() => view.member && draw(), DRAW);
-setInterval(showHeard, SHOW);
+addEventListener("pagehide", () => {
+    remember();
+    // peers learn at once that this tab goes
+    view.member?.end();
+});
+setInterval(() => {
+    if (view.member) {
+        draw();
+        remember();
+    }
+}, DRAW);
+setInterval(showTalk, SHOW);
 
 $("call").value = `browser-${random(3).toLowerCase()}`;
 $("token").value = takeToken();
+// a link may say which group it is about
+const asked = new URLSearchParams(location.search).get("group");
+if (asked !== null) {
+    $("group").value = $("to").value = canonical(asked);
+}
 const kept = await keptVisit();
 if (kept.visit) {
-    begin({ visit: kept.visit, name: "" });
+    await begin({ visit: kept.visit, name: "" });
+    recall(keptTalk());
 } else if (kept.problem) {
     problem(kept.problem);
 }
 
+/** By a token, and into the group that the page's address names. */
+async function enter(who) {
+    await begin(who);
+    if (view.member && asked !== null) {
+        attempt(() => listen(canonical(asked)));
+    }
+}
+
 async function begin({ token, visit, name }) {
     problem(null);
+    notice(null);
     const start = { token, visit, name, key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: $("report").checked };
     try {
         view.member = await Member.begin(start, { datagram: hear, sealed: hearSealed, keep: keepVisit, change: drawSoon });
@@ -84,10 +106,11 @@ async function begin({ token, visit, name }) {
     draw();
 }
 
-function end(why) {
+/** `why`: what went wrong, if something did. */
+function end(why = null) {
     view.member.end();
-    view.member = null;
-    Object.assign(view, { group: null, heard: new Map(), counts: new Map() });
+    talk.clear();
+    Object.assign(view, { member: null, flows: new Flows(), group: null, counts: new Map() });
     show(false);
     problem(why);
 }
@@ -100,7 +123,27 @@ function show(isMember) {
         state("starting", "not a member of a network");
         facts($("facts"), []);
     }
-    (isMember ? $("group") : $("token")).focus({ preventScroll: true });
+    // where there is no mouse, the focus would bring up a keyboard
+    if (matchMedia("(pointer: fine)").matches) {
+        (isMember ? $("words") : $("token")).focus({ preventScroll: true });
+    }
+}
+
+/** What a reload would lose. */
+function remember() {
+    if (view.member) {
+        keepTalk({ groups: view.joined, group: view.group, to: $("to").value, heard: talk.kept() });
+    }
+}
+
+function recall({ groups, group, to, heard }) {
+    if (view.member && groups) {
+        groups.forEach((joined) => attempt(() => view.member.join(joined)));
+        view.group = group;
+        $("to").value = to;
+        talk.recall(heard);
+        draw();
+    }
 }
 
 function attempt(action) {
@@ -118,6 +161,11 @@ function problem(words) {
     say($("problem"), words ?? "");
 }
 
+function notice(words) {
+    $("notice").hidden = words === null;
+    say($("notice"), words ?? "");
+}
+
 function state(name, words) {
     say($("state"), words);
     $("state").dataset.state = name;
@@ -125,12 +173,8 @@ function state(name, words) {
 
 function listen(group) {
     view.member.join(group);
-    choose(group);
-    $("to").value = group;
-}
-
-function choose(group) {
     view.group = group;
+    $("to").value = group;
 }
 
 // --- messages ---
@@ -138,65 +182,46 @@ function choose(group) {
 function hear({ source, group, port, data }) {
     const count = view.counts.get(group) ?? view.counts.set(group, { packets: 0 }).get(group);
     count.packets += 1;
-    tell({ source, group, port, bytes: data.length, words: readable(data) });
+    talk.hear({ source, where: where(group, port), data });
 }
 
 function hearSealed({ source, group }) {
-    tell({ source, group, port: TALK, bytes: 0, words: "sealed: a page has no keys of private groups" });
+    talk.hear({ source, where: group, words: "sealed: a page has no keys of private groups" });
 }
 
-/** Of what comes faster than it can be read, the last is shown, and how many it were. */
-function tell(message) {
-    const key = `${message.source} ${message.group} ${message.port} ${message.words === null || view.heard.size >= SHOWN ? "" : message.words}`;
-    const same = view.heard.get(key);
-    view.heard.delete(key);
-    view.heard.set(key, { ...message, at: new Date(), times: (same?.times ?? 0) + 1 });
+function where(group, port) {
+    return port === TALK ? group : `${group} port ${port}`;
 }
 
-/** Text, if it is some. */
-function readable(data) {
-    if (data.length > LONGEST) {
-        return null;
+/** Says what is in the field; what cannot go out stays there. */
+function send() {
+    const [group, port, words] = [canonical($("to").value), Number($("port").value), $("words").value];
+    const hasLink = view.member.status().peers.some((peer) => peer.state === "connected");
+    if (!hasLink) {
+        throw new Error("Not sent: this page has no link.");
     }
-    try {
-        const words = text.decode(data).trim();
-        return CONTROL.test(words) ? null : words;
-    } catch {
-        return null;
-    }
+    view.member.send(group, port, new TextEncoder().encode(words));
+    const message = talk.say({ where: where(group, port), words });
+    $("words").value = "";
+    setTimeout(() => {
+        const isWanted = view.member?.status().carried.some((known) => known.group === group && known.links.length > 0);
+        if (view.member && !isWanted) {
+            talk.note(message, "nobody listens");
+        }
+    }, PATIENCE);
 }
 
-function showHeard() {
-    if (view.heard.size === 0) {
+function showTalk() {
+    if (!view.member) {
         return;
     }
-    if ([...view.heard.values()].some(({ source }) => source !== null && !view.names.has(source))) {
+    if (talk.hasStrangers()) {
         draw();
     }
-    const items = [...view.heard.values()].map(({ at, source, group, port, words, bytes, times }) => {
-        const who = source === null ? "this page" : (view.names.get(source) ?? source);
-        const where = port === TALK ? group : `${group} port ${port}`;
-        const item = html("li", { class: source === null ? "own" : words === null ? "data" : "words" });
-        item.append(html("span", { class: "when" }, at.toLocaleTimeString()), html("p", {}, html("b", {}, who), html("small", {}, ` to ${where}`)), html("p", {}, words ?? `${bytes} bytes`, times > 1 ? html("small", {}, ` × ${times}`) : ""));
-        item.dataset.run = words === null ? `${source} ${where}` : "";
-        item.times = times;
-        return item;
-    });
-    view.heard.clear();
-    for (const item of items) {
-        const latest = $("heard").firstChild;
-        if (item.dataset.run && latest?.dataset.run === item.dataset.run) {
-            item.times += latest.times;
-            item.lastChild.lastChild.remove();
-            item.lastChild.append(html("small", {}, ` × ${item.times.toLocaleString("en")}`));
-            latest.remove();
-        }
-        $("heard").prepend(item);
-    }
-    while ($("heard").children.length > SHOWN) {
-        $("heard").lastChild.remove();
-    }
-    $("nothing").hidden = true;
+    talk.show();
+    $("nothing").hidden = talk.messages.length > 0;
+    $("keep").hidden = talk.messages.length === 0;
+    document.title = `${talk.unread > 0 ? `(${talk.unread}) ` : ""}${view.title ?? ""}`;
 }
 
 // --- how things stand ---
@@ -215,11 +240,12 @@ function draw() {
         end("The membership of this page has expired. Ask for a new token: `lcroute invite` prints one.");
         return;
     }
-    const look = { ...status, groups: status.groups.map((group) => ({ group, links: [], sources: [] })) };
+    const look = { ...status, groups: status.carried };
     view.names = new Map(status.nodes.map((node) => [node.address, node.name ?? node.id]));
-    flows.next(look);
+    view.flows.next(look);
     view.rates = counted.next(Date.now() / 1000, counts(status));
     showState(status);
+    view.joined = status.groups;
     showGroups(status);
     showMap(look);
     showPeers({ peers: status.peers }, rate);
@@ -251,17 +277,17 @@ function showState(status) {
     const up = status.peers.filter((peer) => peer.state === "connected").length;
     const open = status.servers.filter((server) => server.connected);
     const links = `${up} ${up === 1 ? "link" : "links"}`;
-    document.title = `${status.name}: ${links}`;
+    view.title = `${status.name}: ${links}`;
     say($("name"), status.name);
     state(status.state, words());
     facts($("facts"), [
-        ["Address", status.address],
+        ["Address", status.address, true],
+        ["PeerId", status.peer_id, true],
         ["Nodes", String(status.nodes.length)],
         ["Member until", new Date(status.not_after * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })],
-        ["Met by", open.map(({ url }) => url).join(", ") || "no signalling server answers"],
+        ["Found by", open.map(({ url }) => url).join(", ") || "no signalling server answers"],
     ]);
-    curves[0].add(rate("in"));
-    curves[1].add(rate("out"));
+    ["in", "out"].forEach((name, i) => curves[i].add(Date.now() / 1000, rate(name)));
 
     function words() {
         if (up > 0) {
@@ -272,60 +298,97 @@ function showState(status) {
             return `refused: ${refusal.reason}`;
         }
         if (open.length === 0) {
-            return `no signalling server answers. ${view.member.problem() ?? ""}`;
+            const why = view.member.problem();
+            return why ? `no signalling server answers: ${why}` : "no signalling server answers";
         }
         return status.peers.length > 0 ? "making links" : "alone so far: no other node is there";
     }
 }
 
-function showGroups({ groups }) {
-    const known = new Map([...$("joined").children].map((item) => [item.dataset.group, item]));
-    const items = groups.map((group) => {
-        const item = known.get(group) ?? row(group);
+function showGroups(status) {
+    const joined = new Set(status.groups);
+    const { flows } = view;
+    const others = flows.groups().filter((group) => !joined.has(group)).map((group) => ({ group, packets: busiest(group) }));
+    const most = others.sort((a, b) => b.packets - a.packets || (a.group < b.group ? -1 : 1)).slice(0, LISTED);
+    rows($("joined"), status.groups, (group) => {
         const { packets: n = 0 } = view.counts.get(group) ?? {};
-        say(item.querySelector("small"), `${n.toLocaleString("en")} ${n === 1 ? "packet" : "packets"}, ${packets(rate(`${group} packets`))}`);
-        item.querySelector("input").checked = view.group === group;
-        return item;
+        return `${n.toLocaleString("en")} ${n === 1 ? "packet" : "packets"}, ${packets(rate(`${group} packets`))}, ${listens(flows.listeners(group).size)}`;
     });
-    if (items.length !== known.size || items.some((item, i) => $("joined").children[i] !== item)) {
-        fill($("joined"), items);
+    rows($("carried"), most.map(({ group }) => group), (group) => {
+        const from = [...flows.senders(group)].slice(0, 3).map((id) => flows.nodes.get(id)?.name ?? id);
+        return [busiest(group) > 0 && packets(busiest(group)), from.length > 0 && `from ${from.join(", ")}`, listens(flows.listeners(group).size)].filter(Boolean).join(", ");
+    });
+    const none = joined.size + most.length === 0;
+    $("silence").hidden = !none;
+    $("other").open ||= none;
+    const known = [...joined, ...most.map(({ group }) => group)];
+    if (view.known !== known.join()) {
+        view.known = known.join();
+        fill($("groups-known"), known.map((group) => html("option", { value: group }, purpose(group) ?? "")));
     }
 }
 
-function row(group) {
+function busiest(group) {
+    return Math.max(0, ...view.flows.edges(group).map((edge) => edge.packets));
+}
+
+function listens(n) {
+    return n === 1 ? "1 node listens" : `${n} nodes listen`;
+}
+
+/** `words`: what is said of a group. */
+function rows(host, groups, words) {
+    const known = new Map([...host.children].map((item) => [item.dataset.group, item]));
+    const items = groups.map((group) => {
+        const item = known.get(group) ?? row(group, host === $("joined"));
+        say(item.querySelector("small"), words(group));
+        item.querySelector("input").checked = view.group === group;
+        return item;
+    });
+    if (items.length !== known.size || items.some((item, i) => host.children[i] !== item)) {
+        const focused = host.contains(document.activeElement) && document.activeElement;
+        fill(host, items);
+        focused && focused.focus();
+    }
+}
+
+function row(group, isJoined) {
     const input = html("input", { type: "checkbox", "aria-label": `Show the tree of ${group}` });
     input.addEventListener("change", () => {
-        choose(input.checked ? group : null);
+        view.group = input.checked ? group : null;
         draw();
     });
-    const leave = html("button", { type: "button", "aria-label": `Leave ${group}` }, "Leave");
-    leave.addEventListener("click", () => {
-        attempt(() => view.member.leave(group));
-        $("group").focus();
+    const does = isJoined ? "Leave" : "Join";
+    const button = html("button", { type: "button", "aria-label": `${does} ${group}`, class: isJoined ? "" : "primary" }, does);
+    button.addEventListener("click", () => {
+        attempt(() => (isJoined ? view.member.leave(group) : listen(group)));
+        document.querySelector(`.groups [data-group="${group}"] button`)?.focus({ preventScroll: true });
     });
-    const item = html("li", {}, html("label", {}, input, html("span", {}, html("b", {}, group), html("small"))), leave);
+    const name = purpose(group);
+    const title = html("span", {}, html("b", {}, group), name ? html("span", {}, name) : "", html("small"));
+    const item = html("li", {}, html("label", {}, input, title), button);
     item.dataset.group = group;
     return item;
 }
 
 function showMap(look) {
-    const group = look.groups.some((g) => g.group === view.group) ? view.group : null;
+    const { flows } = view;
+    const group = flows.groups().includes(view.group) ? view.group : null;
     const edges = group === null ? flows.allEdges() : flows.edges(group);
     const shown = edges.map((edge) => ({ from: edge.from, to: edge.to, rate: edge.packets, text: edge.packets > 0 ? packets(edge.packets) : "" }));
-    const [listeners, senders] = group === null ? [new Set(), new Set()] : [flows.listeners(group), flows.senders(group)];
     say($("map-title"), group === null ? "The network" : `The tree of ${group}`);
     const silent = look.nodes.filter((node) => !node.reports).length;
     const unknown = `${silent} of ${look.nodes.length} nodes do not report: what they send is not known`;
     const limits = [silent > 0 && unknown, look.left_out > 0 && `${look.left_out} links, flows and groups are not shown: there are too many`].filter(Boolean);
     $("known").hidden = limits.length === 0;
     say($("known"), limits.join(". "));
-    map.update(look, shown, { listeners, senders, chosen: group !== null });
+    map.update(look, shown, flows.marks(group));
     if ($("as-tables").open) {
         showMapTables(look, flows, group);
     }
 }
 
 function showServers({ servers }) {
-    const rows = servers.map(({ url, connected, refused }, number) => [url, connected ? "✓ connected" : `✗ ${refused ?? view.member.problem(number) ?? "connecting"}`]);
+    const rows = servers.map(({ url, connected, refused }, number) => [url, connected ? "✓ connected" : `✗ ${refused ?? view.member.state(number)}`]);
     table($("servers"), "Signalling servers", ["Server", "State"], rows, "The token names none.");
 }

@@ -1,6 +1,7 @@
 // What a tab remembers over a reload: who it is. Never the token.
 
 const VISIT = "lcroute visit";
+const TALK = "lcroute talk";
 const LOCK = "lcroute node ";
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -33,6 +34,16 @@ export function keepVisit(text) {
 
 export function forgetVisit() {
     sessionStorage.removeItem(VISIT);
+    sessionStorage.removeItem(TALK);
+}
+
+/** What it listened to, and what it heard. */
+export function keepTalk(talk) {
+    sessionStorage.setItem(TALK, JSON.stringify(talk));
+}
+
+export function keptTalk() {
+    return JSON.parse(sessionStorage.getItem(TALK) ?? "{}");
 }
 
 /** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */

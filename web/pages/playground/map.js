@@ -45,7 +45,8 @@ export class NetworkMap {
         this.pixel = 1;
         const size = [1000 + MARGIN.left + MARGIN.right, 1000 + MARGIN.top + MARGIN.bottom];
         this.layer = Object.fromEntries(
-            ["ground", "links", "hits", "trees", "nodes", "flights"].map((name) => [name, element("g", { class: name })]),
+            // links are read in the tables
+            ["ground", "links", "hits", "trees", "nodes", "flights"].map((name) => [name, element("g", name === "nodes" ? { class: name } : { class: name, "aria-hidden": "true" })]),
         );
         this.layer.ground.append(element("path", { d: land, class: "land" }));
         this.svg = element(

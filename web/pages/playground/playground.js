@@ -41,6 +41,18 @@ function html(name, attributes = {}, ...children) {
     return made;
 }
 
+/** What a shared address asks for; nodes that do not exist are left out. */
+function readShared() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const nodes = (name) => (asked.get(name) ?? "").split(",").filter((text) => /^\d+$/.test(text)).map(Number).filter((node) => node < cities.length);
+    for (const [select, name] of [["#topology", "links"], ["#beside", "beside"]]) {
+        if (topologies.some(({ id }) => id === asked.get(name))) {
+            $(select).value = asked.get(name);
+        }
+    }
+    return { group: GROUPS[asked.get("group")] ? Number(asked.get("group")) : 0, listens: nodes("listens"), streams: nodes("streams") };
+}
+
 /** A network with its map. */
 class Scene {
     constructor(module, topology, play) {
@@ -75,18 +87,27 @@ class Scene {
             this.count(event);
             see?.(event);
         }
-        this.flights = this.flights.filter(({ arrives }) => arrives > until);
-        this.changed ||= events.length > 0;
+        const flying = this.flights.filter(({ arrives }) => arrives > until);
+        // what lands changes a router, and need not be followed by anything
+        this.changed ||= events.length > 0 || flying.length < this.flights.length;
+        this.flights = flying;
     }
 
     /** Figures of the last packet. */
-    count({ kind, number, at, node }) {
+    count({ kind, number, at, node, to }) {
         if (kind === "send") {
-            this.figures = { number, at, sender: node, copies: 0, heard: 0 };
+            this.figures = { number, at, sender: node, copies: 0, heard: 0, oneByOne: 0, hops: new Map([[node, 0]]) };
         } else if (number === this.figures.number) {
-            this.figures.copies += kind === "forward";
-            this.figures.heard += kind === "deliver";
-            this.figures.last = kind === "deliver" ? at : this.figures.last;
+            const { figures } = this;
+            if (kind === "forward") {
+                figures.copies += 1;
+                figures.hops.set(to, (figures.hops.get(node) ?? 0) + 1);
+            } else if (kind === "deliver") {
+                figures.heard += 1;
+                // by unicast each listener's copy goes all the way
+                figures.oneByOne += figures.hops.get(node) ?? 0;
+                figures.last = at;
+            }
         }
     }
 
@@ -105,8 +126,9 @@ class Scene {
     draw(group, describe) {
         this.map.draw({ network: this.network, group: this.group, color: group.color, sender: this.figures.sender, describe });
         const tree = new Set(this.group.edges.map(([a, b]) => (a < b ? `${a} ${b}` : `${b} ${a}`))).size;
-        const { copies, heard, last, at } = this.figures;
-        const packet = heard ? `, last packet: ${copies} ${copies === 1 ? "copy" : "copies"} to ${heard}, ${(last - at).toFixed(0)} ms` : "";
+        const { copies, heard, oneByOne, last, at } = this.figures;
+        const saved = oneByOne > copies ? `: each link once; one by one it would be ${oneByOne}` : "";
+        const packet = heard ? `. Last packet: ${copies} ${copies === 1 ? "copy" : "copies"} to ${heard} in ${(last - at).toFixed(0)} ms${saved}` : "";
         this.caption.replaceChildren(
             html("strong", {}, this.topology.name),
             ` ${this.topology.about}. ${this.network.links.length} links, ${tree} in the tree of ${group.name}${packet}.`,
@@ -134,7 +156,9 @@ class Playground {
         this.makeControls();
         this.makeTable();
         this.tour = new Tour($("#tour"), this, () => !this.moving(), () => $("#begin").focus());
+        this.shared = readShared();
         this.open();
+        this.choose(this.shared.group);
         requestAnimationFrame((time) => this.frame(time));
     }
 
@@ -160,6 +184,7 @@ class Playground {
         this.now = 0;
         this.story.forget();
         this.told.clear();
+        $("#story").replaceChildren();
         this.look();
         document.body.classList.add("starting");
         this.say("Thirty routers start, and find each other.", "start");
@@ -215,6 +240,9 @@ Object.assign(Playground.prototype, {
         if (this.now >= SETTLED) {
             document.body.classList.remove("starting");
             this.say(`Ready. ${cities[this.first.root()].name} is the root of ${this.group.name}. Click a router.`, "start");
+            this.shared.listens.forEach((node) => this.listen(node));
+            this.shared.streams.forEach((node) => this.stream(node, true));
+            this.shared = { listens: [], streams: [] };
         }
     },
 
@@ -374,6 +402,16 @@ Object.assign(Playground.prototype, {
         this.all(`${isCut ? "mend" : "cut"} ${Math.min(a, b)} ${Math.max(a, b)}`);
     },
 
+    /** A link to this page as it is: the networks, the group in view, who listens and who streams. */
+    async share() {
+        const { group } = this.first;
+        const nodes = (flags) => cities.flatMap((_, node) => (flags[node] ? [node] : [])).join();
+        const set = { links: $("#topology").value, beside: $("#beside").value, group: this.view, listens: nodes(group.joined), streams: nodes(group.sends) };
+        history.replaceState(null, "", `#${new URLSearchParams(set)}`);
+        const isCopied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+        this.say(`The address of this page leads to this set-up now${isCopied ? ", and is copied" : ""}.`, "start");
+    },
+
     /** The run as a file that hosts replay. */
     save() {
         const file = new Blob([this.first.world.trace()], { type: "application/toml" });
@@ -446,11 +484,13 @@ Object.assign(Playground.prototype, {
         $("#play").addEventListener("click", () => this.pause(this.playing));
         $("#step").addEventListener("click", () => this.now >= SETTLED && this.step());
         $("#save").addEventListener("click", () => this.save());
+        $("#share").addEventListener("click", () => this.share());
         $("#begin").addEventListener("click", () => {
             this.choose(0);
             this.open();
             this.pause(false);
             this.tour.begin();
+            $(".stage").scrollIntoView({ block: "start" });
         });
     },
 
@@ -517,7 +557,8 @@ Object.assign(Playground.prototype, {
 });
 
 load().then(
-    (module) => new Playground(module),
+    // for who looks from a console, and for tests
+    (module) => (window.playground = new Playground(module)),
     (error) => {
         $("#violation").hidden = false;
         $("#violation").textContent = `The simulator does not start here: ${error.message}`;

@@ -43,17 +43,23 @@ export class Story {
     constructor(tell) {
         this.tell = tell;
         this.waves = new Map();
+        this.off = new Set();
     }
 
     /** Nothing that went on before matters any more. */
     forget() {
+        this.off.clear();
         this.waves.clear();
     }
 
     /** An event that concerns the group in view, or no group. `waits`: somebody listens, a packet may go out later. */
     feed(event, waits) {
         const { kind, node, at } = event;
-        if (kind === "join" || kind === "part") {
+        if (kind === "end") {
+            this.off.add(node);
+        } else if (kind === "start") {
+            this.off.delete(node);
+        } else if (kind === "join" || kind === "part") {
             this.wave(kind, event.arrives, { hops: [] }).hops.push(event);
         } else if (kind === "send") {
             this.wave(`packet ${event.number}`, at, { from: node, sent: at, hops: [], heard: [] }).until += waits ? PATIENCE : 0;
@@ -84,7 +90,10 @@ export class Story {
             if (wave.until < now) {
                 this.waves.delete(key);
                 const [kind] = key.split(" ");
-                this.tell(this[kind](wave, ...view), kind, wave);
+                const text = this[kind](wave, ...view);
+                if (text) {
+                    this.tell(text, kind, wave);
+                }
             }
         }
     }
@@ -130,8 +139,12 @@ export class Story {
         return `A packet of ${name(from)} in ${copies} reaches ${list(heard.map(({ node }) => node))} within ${time}.${waited}`;
     }
 
+    /** Who is off notices nothing. */
     link_down({ links }) {
-        return `${list(links.map(({ node }) => node))} ${links.length === 1 ? "has" : "have"} noticed: links to ${list(links.map(({ to }) => to))} are gone.`;
+        const noticed = links.filter(({ node }) => !this.off.has(node));
+        const [who, gone] = ["node", "to"].map((end) => [...new Set(noticed.map((link) => link[end]))]);
+        const lost = who.length + gone.length === 2 ? `the link to ${list(gone)} is gone` : `links to ${list(gone)} are gone`;
+        return who.length > 0 && `${list(who)} ${who.length === 1 ? "has" : "have"} noticed: ${lost}.`;
     }
 
     link_up({ links }) {

@@ -38,7 +38,7 @@ const STEPS = [
         wait: 6000,
     },
     {
-        text: "Oslo has heard enough: PART. Routers forget what nobody needs, and the branch is gone.",
+        text: "Oslo has heard enough: PART. Each router forgets what nobody needs, and tells the next: the branch goes with it.",
         act: (play) => play.leave(city("Oslo")),
         wait: 5000,
     },
@@ -56,29 +56,39 @@ const STEPS = [
 /** Runs the tour on the page; `play` does things, `quiet` says whether nothing is on its way. */
 export class Tour {
     constructor(host, play, quiet, over) {
-        Object.assign(this, { host, play, quiet, over, step: -1 });
+        Object.assign(this, { host, play, quiet, over, step: -1, done: -1 });
+        host.querySelector(".back").addEventListener("click", () => this.show(this.step - 1));
         host.querySelector(".next").addEventListener("click", () => this.next());
         host.querySelector(".end").addEventListener("click", () => this.end());
     }
 
     begin() {
-        this.step = -1;
+        this.done = -1;
         this.host.hidden = false;
-        this.next();
+        this.show(0);
     }
 
     next() {
-        this.step += 1;
-        const step = STEPS[this.step];
+        this.show(this.step + 1);
+    }
+
+    /** What a step does it does once: who goes back reads again. */
+    show(number) {
+        this.step = number;
+        const step = STEPS[number];
         if (!step) {
             return this.end();
         }
+        this.host.querySelector(".back").disabled = number === 0;
         this.since = performance.now();
         this.host.querySelector(".words").textContent = step.text;
         this.host.querySelector(".count").textContent = `${this.step + 1} of ${STEPS.length}`;
         this.host.querySelector(".next").textContent = this.step + 1 < STEPS.length ? "Next" : "Play";
         this.host.style.setProperty("--progress", (this.step + 1) / STEPS.length);
-        step.act?.(this.play);
+        if (number > this.done) {
+            this.done = number;
+            step.act?.(this.play);
+        }
     }
 
     /** Time passes: is it time for the next step? */
@@ -88,7 +98,8 @@ export class Tour {
             return;
         }
         const shown = performance.now() - this.since;
-        if (shown > step.wait && (this.quiet() || shown > LONGEST)) {
+        // who has gone back reads on by hand
+        if (this.step === this.done && shown > step.wait && (this.quiet() || shown > LONGEST)) {
             this.next();
         }
     }

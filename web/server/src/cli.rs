@@ -7,6 +7,8 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use lcroute::control::Request;
+use lcroute::control::client::Client;
 use lcroute::pages;
 use lcroute::settings::Common;
 use lcroute::system::stop_signal;
@@ -51,6 +53,9 @@ Examples:
         /// Print the address of pages that are served already, or serve them, and show them in a browser if there is one
         #[arg(long)]
         open: bool,
+        /// Print the code with which the dashboard invites, where [web] invite = true; for root and group lcroute
+        #[arg(long, conflicts_with_all = ["listen", "open"])]
+        code: bool,
     },
 }
 
@@ -64,8 +69,21 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { common, verb } = Cli::parse();
-    let Verb::Web { listen, open } = verb;
-    finish("lcroute", run(&common, listen, open))
+    let Verb::Web { listen, open, code } = verb;
+    let result = match code {
+        true => show_code(&common),
+        false => run(&common, listen, open),
+    };
+    finish("lcroute", result)
+}
+
+/// Prints what only the control socket tells.
+fn show_code(common: &Common) -> anyhow::Result<Exit> {
+    let config = common.load_config()?;
+    let mut client = Client::connect(&common.control_to_ask(&config))?;
+    let code: String = client.ask(&Request::Code)?;
+    println!("{code}");
+    Ok(Exit::Ok)
 }
 
 fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Result<Exit> {
@@ -124,7 +142,7 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
             show(&address);
         }
         let doctor = doctor(common, &control);
-        let pages = Pages::new(guard, files, Feed::new(&control), doctor);
+        let pages = Pages::new(guard, files, Feed::new(&control, config.web.invite), doctor);
         service::ready();
         tokio::select! {
             () = Arc::new(pages).serve(listener, acceptor) => {}

@@ -1,15 +1,16 @@
-//! Asks the daemon once a second, and hears reports of other nodes, as long as a page is open.
+//! Asks the daemon once a second, and hears reports of other nodes, as long as a page is open; else now and then, for the history.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use lcroute::control::Request;
 use lcroute::control::client::to_look;
-use lcroute::status::Look;
+use lcroute::status::{Look, Peer, Status};
 use lcroute_node::view::View;
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UdpSocket, UnixStream};
 use tokio::sync::{Notify, broadcast};
 
+use crate::history::{Event, History, INTERVAL};
 use crate::line::Line;
 
 /// Lines that a slow page may be behind.
@@ -36,40 +38,90 @@ pub struct Feed {
     control: PathBuf,
     lines: broadcast::Sender<Bytes>,
     opened: Notify,
+    history: Mutex<History>,
+    /// Whether pages may ask for invitations.
+    invites: bool,
 }
 
 impl Feed {
     /// Of the daemon behind this control socket.
-    pub fn new(control: &Path) -> Self {
+    pub fn new(control: &Path, invites: bool) -> Self {
         Self {
             control: control.to_owned(),
             lines: broadcast::Sender::new(BEHIND),
             opened: Notify::new(),
+            history: Mutex::default(),
+            invites,
         }
     }
 
-    /// Lines from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Bytes> {
+    /// What was before, and lines from now on.
+    pub fn subscribe(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
+        // an event is in the one or among the others
+        let history = self.history();
         let lines = self.lines.subscribe();
         self.opened.notify_one();
-        lines
+        (line(&history.beginning(self.invites)), lines)
     }
 
-    /// Feeds for ever; nothing is asked while no page is open.
+    /// No panic leaves it half changed.
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers, and tells pages what has happened.
+    fn note(&self, change: impl FnOnce(&mut History) -> Vec<Event>) {
+        let mut history = self.history();
+        let events = change(&mut history);
+        if !events.is_empty() {
+            // nobody may be there
+            let _ = self
+                .lines
+                .send(line(&serde_json::json!({ "events": events })));
+        }
+    }
+
+    /// Feeds for ever.
     pub async fn run(&self) {
         loop {
-            if self.lines.receiver_count() == 0 {
-                self.opened.notified().await;
-                continue;
-            }
-            if let Err(e) = self.follow().await {
+            let asked = match self.lines.receiver_count() {
+                0 => self.remember().await,
+                _ => self.follow().await,
+            };
+            if let Err(e) = asked {
                 tracing::debug!("{e:#}");
-                let line = serde_json::json!({ "error": format!("{e:#}") });
+                self.note(|history| history.note_silence(now()));
+                let error = serde_json::json!({ "error": format!("{e:#}") });
                 // the last page may have gone
-                let _ = self.lines.send(Bytes::from(format!("{line}\n")));
+                let _ = self.lines.send(line(&error));
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// While no page is open: looks how links do, and counts nothing.
+    async fn remember(&self) -> anyhow::Result<()> {
+        let status: Status = self.answer(&Request::Status).await?;
+        let peers: Vec<Peer> = self.answer(&Request::Peers).await?;
+        self.note(|history| history.note(&status, &peers, None, now()));
+        // a page that opens waits for nothing
+        let pause = Duration::from_secs(INTERVAL);
+        let _ = tokio::time::timeout(pause, self.opened.notified()).await;
+        Ok(())
+    }
+
+    /// A token for a page.
+    pub async fn invite(&self, request: &Request) -> anyhow::Result<Invitation> {
+        self.answer(request).await
+    }
+
+    /// The daemon's answer to one request.
+    async fn answer<T: serde::de::DeserializeOwned>(&self, request: &Request) -> anyhow::Result<T> {
+        let mut connection = self.ask(request).await?;
+        let mut line = Vec::new();
+        let read = tokio::time::timeout(SILENCE, next_line(&mut connection, &mut line));
+        read.await.context("the daemon is silent")??;
+        read_answer(&line)
     }
 
     /// Passes on what the daemon says, until no page is open.
@@ -91,13 +143,11 @@ impl Feed {
                             .inspect_err(|e| tracing::debug!("no reports of other nodes: {e:#}"))
                             .ok();
                     }
-                    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let at = self::now();
                     let network = view.show(&look.network, now);
-                    let line = Line::new(&look, network, &meanings, at.as_secs_f64());
-                    let mut text = serde_json::to_vec(&line)?;
-                    text.push(b'\n');
+                    self.note(|history| history.note(&look.status, &look.peers, Some(&network), at));
                     // the last page may have gone
-                    let _ = self.lines.send(text.into());
+                    let _ = self.lines.send(line(&Line::new(&look, network, &meanings, at)));
                 }
                 Some((from, len)) = receive(reports.as_ref(), &mut datagram) => {
                     view.take_report(from, &datagram[..len], Instant::now());
@@ -111,9 +161,9 @@ impl Feed {
     async fn announce(&self) -> Option<BufReader<UnixStream>> {
         let prefix = format!("{}/128", look_group());
         let mut connection = self.ask(&Request::Announce { prefix }).await.ok()?;
-        let mut line = Vec::new();
-        next_line(&mut connection, &mut line).await.ok()?;
-        match read_answer::<serde::de::IgnoredAny>(&line) {
+        let mut answer = Vec::new();
+        next_line(&mut connection, &mut answer).await.ok()?;
+        match read_answer::<serde::de::IgnoredAny>(&answer) {
             Ok(_) => Some(connection),
             Err(e) => {
                 tracing::info!("no reports of other nodes: {e:#}");
@@ -132,6 +182,27 @@ impl Feed {
         stream.write_all(&text).await?;
         Ok(BufReader::new(stream))
     }
+}
+
+/// A token, and until when hosts can join by it, in Unix seconds.
+#[derive(Debug, serde::Deserialize)]
+pub struct Invitation {
+    pub token: String,
+    pub not_after: u64,
+}
+
+/// Unix seconds.
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+/// A line for pages.
+fn line(of: &impl serde::Serialize) -> Bytes {
+    // maps have texts as keys: it cannot fail
+    let mut text = serde_json::to_vec(of).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
 }
 
 /// Appends up to the end of the line; what was read stays when it is interrupted.

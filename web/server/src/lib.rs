@@ -1,10 +1,11 @@
 //! `lcroute-web`, the program that `lcroute web` executes: pages that show what a running lcroute and its network do.
 //!
-//! It asks the daemon on the control socket, changes nothing, and needs no right but to ask. Pages get data for a key that is
+//! It asks the daemon on the view socket, changes nothing, and needs no right but to ask. Pages get data for a key that is
 //! in the fragment of their address, by the names of this host only ([`guard`]).
 //!
 //! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
-//! - `feed` asks the daemon, and hears reports of others, while a page is open
+//! - `feed` asks the daemon, hears reports of others while a page is open, and passes on who invites
+//! - `history` is what pages get of the time before they were opened
 //! - `serve` speaks HTTP, and `connections` decides who may stay connected
 //! - `cli` is the command line
 
@@ -13,6 +14,7 @@ mod connections;
 mod feed;
 mod files;
 pub mod guard;
+mod history;
 mod line;
 mod serve;
 

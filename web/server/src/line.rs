@@ -46,7 +46,7 @@ impl<'a> Line<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv6Addr;
 
     use lcroute_node::view::View;
@@ -55,28 +55,40 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_line_has_meanings_of_drops_and_not_the_group_of_reports() {
-        let id = SecretKey::from_seed(&[1; 32]).peer_id().to_string();
+    /// Two nodes with a link; the look of the first.
+    pub(crate) fn look() -> Look {
+        let [id, other] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]).peer_id().to_string());
         let counters = json!({
             "tun_rx_packets": 0, "tun_rx_bytes": 0, "tun_tx_packets": 0, "tun_tx_bytes": 0, "link_rx_packets": 0,
             "link_rx_bytes": 0, "link_tx_packets": 0, "link_tx_bytes": 0, "drops": {"no_listener": 3, "unheard_of": 1},
         });
         let group = |group: Ipv6Addr| json!({"group": group, "local": true, "links": [], "sources": [], "packets": 0, "bytes": 0, "refused": null});
-        let look: Look = serde_json::from_value(json!({
+        let router = |n: u64| json!({"origin": n, "peer_id": null, "name": format!("n{n}"), "address": format!("fd00::{n}"), "stub": false});
+        let look = json!({
             "status": {"peer_id": id, "name": "n1", "address": "fd00::1", "network": id, "tun": "lc0", "inbound": "open",
-                "state": "connected", "uptime_s": 1, "peers": 2, "groups": 0, "counters": counters},
-            "peers": [],
+                "state": "connected", "uptime_s": 1, "peers": 1, "groups": 0, "counters": counters},
+            "peers": [{"peer_id": other, "name": "n2", "address": "fd00::2", "state": "connected", "rtt_ms": null, "loss": null,
+                "lane": "data", "path_mtu": null, "congested_packets": 0, "media_resent": 0, "media_symbols": 0, "media_repaired": 0,
+                "tx_bytes": 0, "rx_bytes": 0, "carrier": null, "since_s": 1, "reason": null}],
             "groups": [group("ff1e::7".parse().unwrap()), group(report_group())],
             "lans": [],
-            "routers": [{"origin": 1, "peer_id": null, "name": "n1", "address": "fd00::1", "stub": false}],
-            "links": [],
+            "routers": [router(1), router(2)],
+            "links": [[0, 1, 10]],
             "flows": [],
-        }))
-        .unwrap();
-        let network = View::default().show(&look.network, std::time::Instant::now());
+        });
+        serde_json::from_value(look).unwrap()
+    }
+
+    /// The same as pages see it.
+    pub(crate) fn network() -> Network {
+        View::default().show(&look().network, std::time::Instant::now())
+    }
+
+    #[test]
+    fn a_line_has_meanings_of_drops_and_not_the_group_of_reports() {
+        let look = look();
         let meanings = BTreeMap::from([("no_listener", "nobody listens")]);
-        let line = serde_json::to_value(Line::new(&look, network, &meanings, 1.5)).unwrap();
+        let line = serde_json::to_value(Line::new(&look, network(), &meanings, 1.5)).unwrap();
         assert_eq!(line["meanings"], json!({"no_listener": "nobody listens"}));
         assert_eq!(line["groups"].as_array().unwrap().len(), 1);
         assert_eq!(line["nodes"][0]["name"], "n1");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
@@ -19,9 +19,13 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lcroute::control::Request as Ask;
+use lcroute::control::inviter::Code;
+use lcroute::pages;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::connections::{Connections, Place};
 use crate::feed::Feed;
@@ -54,6 +58,21 @@ const NODE: &str = "/node/";
 const FILE: &str = "no-cache";
 /// Data changes all the time, and is not for disks.
 const DATA: &str = "no-store";
+
+/// Where pages ask for invitations, and how long what they send may be, in bytes.
+const INVITE: &str = "/api/invite";
+const MAX_WANTED: usize = 4_096;
+
+/// What an invitation is to be like.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    code: Code,
+    ttl_s: u64,
+    uses: Option<u32>,
+    /// The node page that its link leads to.
+    page: String,
+}
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -140,8 +159,8 @@ impl Pages {
     }
 
     async fn answer(&self, request: Request<Incoming>, place: &Place) -> Answer {
-        let (mut answer, caching) = self.find(&request, place).await;
         let is_node = request.uri().path().starts_with(NODE);
+        let (mut answer, caching) = self.find(request, place).await;
         let policy = if is_node { NODE_POLICY } else { POLICY };
         let headers = answer.headers_mut();
         for (name, value) in [
@@ -158,9 +177,12 @@ impl Pages {
     }
 
     /// The answer, and what may be kept of it.
-    async fn find(&self, request: &Request<Incoming>, place: &Place) -> (Answer, &'static str) {
+    async fn find(&self, request: Request<Incoming>, place: &Place) -> (Answer, &'static str) {
         if let Err(refusal) = self.guard.admit(request.headers()) {
             return (refused(refusal), DATA);
+        }
+        if request.uri().path() == INVITE {
+            return (self.invite(request, place).await, DATA);
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -168,7 +190,7 @@ impl Pages {
         }
         let path = request.uri().path();
         if let Some(what) = path.strip_prefix("/api/") {
-            return (self.tell(what, request, place).await, DATA);
+            return (self.tell(what, request.headers(), place).await, DATA);
         }
         match self.files.get(path) {
             Some(file) => (show(file, request.headers()), FILE),
@@ -177,12 +199,9 @@ impl Pages {
     }
 
     /// Data, for those who have the key.
-    async fn tell(&self, what: &str, request: &Request<Incoming>, place: &Place) -> Answer {
-        if let Err(refusal) = self.guard.unlock(request.headers()) {
-            return refused(refusal);
-        }
-        if !place.trust() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n");
+    async fn tell(&self, what: &str, headers: &HeaderMap, place: &Place) -> Answer {
+        if let Err(refusal) = self.unlock(headers, place) {
+            return refusal;
         }
         match what {
             "watch" => self.watch(),
@@ -191,12 +210,68 @@ impl Pages {
         }
     }
 
+    /// The key is right, and there is a place for whoever has it.
+    fn unlock(&self, headers: &HeaderMap, place: &Place) -> Result<(), Answer> {
+        self.guard.unlock(headers).map_err(refused)?;
+        match place.trust() {
+            true => Ok(()),
+            false => {
+                let why = "too many connections\n";
+                Err(text(StatusCode::SERVICE_UNAVAILABLE, why))
+            }
+        }
+    }
+
+    /// A token, for who has the daemon's code beside the key.
+    async fn invite(&self, request: Request<Incoming>, place: &Place) -> Answer {
+        if let Err(refusal) = self.unlock(request.headers(), place) {
+            return refusal;
+        }
+        if request.method() != Method::POST {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        }
+        let whole = Limited::new(request.into_body(), MAX_WANTED).collect();
+        let wanted = match tokio::time::timeout(HEAD, whole).await {
+            Ok(Ok(whole)) => serde_json::from_slice::<Wanted>(&whole.to_bytes()),
+            _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
+        };
+        let made = match wanted {
+            Ok(wanted) => self.make(wanted).await,
+            Err(e) => Err(e.into()),
+        };
+        match made {
+            Ok(made) => body(StatusCode::OK, "application/json", Full::new(made)),
+            Err(e) => text(StatusCode::FORBIDDEN, format!("{e:#}\n")),
+        }
+    }
+
+    async fn make(&self, wanted: Wanted) -> anyhow::Result<Bytes> {
+        let Wanted {
+            code,
+            ttl_s,
+            uses,
+            page,
+        } = wanted;
+        // before a token is made that nobody gets
+        pages::link(&page, "").map_err(anyhow::Error::msg)?;
+        let asked = self.feed.invite(&Ask::Invite { code, ttl_s, uses }).await?;
+        let link = Zeroizing::new(pages::link(&page, &asked.token).map_err(anyhow::Error::msg)?);
+        let row = |row: Vec<bool>| row.into_iter().map(|dark| if dark { '1' } else { '0' });
+        let code = lcroute::text::best(&link)?;
+        let code: Vec<String> = code.into_iter().map(|r| row(r).collect()).collect();
+        let made = serde_json::json!({
+            "token": asked.token, "link": link.as_str(), "not_after": asked.not_after, "qr": code,
+        });
+        Ok(made.to_string().into())
+    }
+
     fn watch(&self) -> Answer {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n");
         };
         let (to, lines) = mpsc::channel(1);
-        tokio::spawn(pass_on(self.feed.subscribe(), to));
+        let (beginning, next) = self.feed.subscribe();
+        tokio::spawn(pass_on(beginning, next, to));
         let lines = Lines {
             lines,
             _place: place,
@@ -235,7 +310,10 @@ impl Pages {
 }
 
 /// Passes lines on to a page. One that is slow gets the newest; one that takes none for a while is let go.
-async fn pass_on(mut from: broadcast::Receiver<Bytes>, to: mpsc::Sender<Bytes>) {
+async fn pass_on(first: Bytes, mut from: broadcast::Receiver<Bytes>, to: mpsc::Sender<Bytes>) {
+    if to.send(first).await.is_err() {
+        return;
+    }
     loop {
         let line = tokio::select! {
             line = from.recv() => line,
@@ -360,7 +438,7 @@ mod tests {
         let files = Files::of_folder(folder.path(), &files);
         let guard = Guard::new(&[], false).unwrap();
         let key = guard.key().to_owned();
-        let feed = Feed::new(&folder.path().join("control.sock"));
+        let feed = Feed::new(&folder.path().join("control.sock"), false);
         let pages = Pages::new(guard, files, feed, ("false".into(), Vec::new()));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let at = listener.local_addr().unwrap();

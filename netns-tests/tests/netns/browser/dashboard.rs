@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Lab, Member, Network};
 use serde_json::json;
 
+use super::node::{listen, meeting, name as member_name};
 use super::{Browser, Page, Theme, in_each_browser, serve_folder, some_row};
 use crate::web::serve;
 
@@ -17,7 +18,7 @@ const NODES: &str = "document.querySelectorAll('#map .node').length";
 fn row(lab: &Lab) -> Result<Network> {
     let hosts = lab.hosts_in_a_row(&["a", "b", "c"])?;
     for host in &hosts {
-        host.configure("[web]\nreport = true\n")?;
+        host.configure("[web]\nreport = true\ninvite = true\n")?;
     }
     let mut network = lab.network(hosts)?;
     network.members.iter_mut().try_for_each(Member::start)?;
@@ -57,6 +58,7 @@ fn expect_network(page: &Page) -> Result<()> {
 /// The packets of a, by b, to c: on the map and in its table.
 fn expect_flow(page: &Page) -> Result<()> {
     page.until("document.querySelectorAll('#map .flow:not(.idle)').length === 2")?;
+    expect_carriers(page, &["b"])?;
     page.until("[...document.querySelectorAll('#map text.rate:not(.hidden)')].filter((t) => /^[1-9].*\\/s$/.test(t.textContent)).length === 2")?;
     page.click("#as-tables summary")?;
     for (from, to) in [("a", "b"), ("b", "c")] {
@@ -77,7 +79,51 @@ fn choose_the_group(page: &Page) -> Result<()> {
     for (name, words) in [("a", "sends"), ("b", "passes packets on"), ("c", "listens")] {
         page.until(&node(name, words))?;
     }
-    Ok(())
+    expect_carriers(page, &["b"])
+}
+
+/// Who passes packets on; who sends or listens alone does not.
+fn expect_carriers(page: &Page, wanted: &[&str]) -> Result<()> {
+    let js = "[...document.querySelectorAll('#map .node')].map((node) => node.getAttribute('aria-label')) \
+        .filter((label) => label.includes('passes packets on')).map((label) => label.split(',')[0])";
+    page.until(&format!("String({js}) === {}", json!(wanted.join(","))))
+        .map(drop)
+}
+
+/// A node by its name, and its neighbours from there.
+fn find_nodes(page: &Page) -> Result<()> {
+    page.fill("#find", "c")?;
+    page.press("Enter")?;
+    page.until("document.querySelector('#node-name').textContent === 'c'")?;
+    page.until_says("#near .link-to", "b")?;
+    page.click("#near .link-to")?;
+    page.until("document.querySelector('#node-name').textContent === 'b'")?;
+    page.until_says("#node .facts", "ms")?;
+    page.click("#close").map(drop)
+}
+
+/// A link for others: not by the key of the page alone.
+fn invite(page: &Page, a: &Member) -> Result<()> {
+    page.click("#invite summary")?;
+    let code = a
+        .host
+        .run("lcroute-web", &["web", "--code"])?
+        .success()?
+        .stdout;
+    page.fill("#invite-code", code.trim())?;
+    page.click("#invite .primary")?;
+    page.until("document.querySelector('#invited svg.qr') !== null")?;
+    let link = page.eval("document.querySelector('#invited .copy').value")?;
+    let link = link.as_str().context("a link")?;
+    let (node_page, token) = link.split_once('#').context("a token")?;
+    ensure!(node_page.ends_with("/node/"), "{link}");
+    let token: librecast::cert::Token = token.parse()?;
+    ensure!(
+        token.network().to_string() == a.status()?["network"],
+        "another network"
+    );
+    page.shot("invite")?;
+    page.click("#invite summary")
 }
 
 #[test]
@@ -96,6 +142,8 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         let page = browser.open("dashboard", &address)?;
         expect_network(&page)?;
         expect_flow(&page)?;
+        find_nodes(&page)?;
+        invite(&page, a)?;
         choose_the_group(&page)?;
         page.shot("tree")?;
         page.expect_open_to_all()?;
@@ -109,6 +157,13 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
             "{kind}: a killed node is gone from the map after {:?}",
             begun.elapsed()
         );
+        page.until_says("#notice:not([hidden])", "c has gone")?;
+        // who comes later is told as well
+        page.reload()?;
+        page.until_says("#events .bad", "c has gone")?;
+        page.until(
+            "(document.querySelector('.curve .line').getAttribute('d') ?? '').split('L').length > 2",
+        )?;
         network.members[2].start()?;
         page.until(&format!("{NODES} === 3"))?;
 
@@ -129,6 +184,7 @@ fn the_dashboard_shows_the_network_what_flows_and_who_has_gone() {
         let browser = Browser::start(&network.members[0].host, kind, Theme::Dark)?;
         let page = browser.open("dashboard", &address)?;
         expect_network(&page)?;
+        page.click("#doctor summary")?;
         page.click("#check")?;
         page.until("document.querySelectorAll('#findings li').length > 3")?;
         page.expect_open_to_all()?;
@@ -167,6 +223,24 @@ fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
             "{own}"
         );
 
+        // with another key there is nothing to wait for
+        let stranger = browser.open("stranger", &format!("{origin}/#another"))?;
+        stranger.until_says("#state", "no access")?;
+        stranger.until_says("#problem", "lcroute web --open")?;
+
+        // the key of the page invites nobody
+        let asks = json!({ "code": key, "ttl_s": 60, "uses": 1, "page": origin }).to_string();
+        let refused = page.eval(&format!(
+            "fetch('/api/invite', {{ method: 'POST', headers: {with_key}, body: {} }}).then(async (answer) => answer.status + ' ' + await answer.text())",
+            json!(asks)
+        ))?;
+        ensure!(
+            refused
+                .as_str()
+                .is_some_and(|said| said.starts_with("403 ") && said.contains("[web] invite")),
+            "{refused}"
+        );
+
         // a page of another site
         let foreign = browser.open("foreign", &other)?;
         ensure!(foreign.eval(&read("cors", &with_key))? == "TypeError");
@@ -194,5 +268,42 @@ fn a_page_of_another_site_reads_nothing_of_the_dashboard() {
             "{data}"
         );
         Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
+    in_each_browser("dashboard-tab", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let _receiver = b.host.receive(GROUP, &[])?;
+        a.wait_wanted(GROUP, b)?;
+        let _sender = a.host.send_for_ever(GROUP)?;
+        let (_pages, address) = serve(&a.host)?;
+        let browser = Browser::start(&a.host, kind, Theme::Light)?;
+        let page = browser.open("dashboard", &address)?;
+        let flows_to = |name: &str| some_row("#edges", &format!("second === '{name}'"));
+        page.click("#as-tables summary")?;
+        page.until(&flows_to("b"))?;
+        // to whom something was drawn to flow, and how often the page was drawn
+        page.eval("{ window.drawn = new Set(); window.draws = 0; \
+            new MutationObserver(() => { draws += 1; document.querySelectorAll('#edges td:nth-child(2)').forEach((td) => drawn.add(td.textContent)); }) \
+                .observe(document.querySelector('#facts'), { childList: true, subtree: true, characterData: true }); } null")?;
+
+        let visitor = &meeting.visitors[0];
+        let guest = Browser::start(&visitor.host, kind, Theme::Light)?;
+        let tab = meeting.join(&guest, visitor, 2)?;
+        let name = member_name(&tab)?;
+        page.until(&node(&name, "a browser tab"))?;
+        page.eval("draws = 0")?;
+        page.until("draws > 8")?;
+        ensure!(
+            page.eval(&format!("drawn.has({})", json!(name)))? == false,
+            "{name} has joined nothing"
+        );
+        listen(&tab, GROUP)?;
+        page.until(&flows_to(&name))?;
+        expect_carriers(&page, &[])
     });
 }

@@ -24,18 +24,18 @@ const REST: &str = "(async () => { for (let count = -2; ; ) { const now = COUNT;
     await new Promise((done) => setTimeout(done, 2500)); } })()";
 
 /// Two linked daemons, and hosts for browsers, which serve themselves the page; all behind closed firewalls.
-struct Meeting {
-    network: Network,
-    visitors: Vec<Visitor>,
+pub(super) struct Meeting {
+    pub network: Network,
+    pub visitors: Vec<Visitor>,
 }
 
-struct Visitor {
-    host: Host,
+pub(super) struct Visitor {
+    pub host: Host,
     origin: String,
     _pages: Process,
 }
 
-fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
+pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     for host in &hosts {
         host.configure("[web]\nreport = true\n")?;
@@ -75,7 +75,12 @@ impl Meeting {
     }
 
     /// A page that is a member, with links to all others.
-    fn join<'a>(&self, browser: &'a Browser, visitor: &Visitor, links: usize) -> Result<Page<'a>> {
+    pub fn join<'a>(
+        &self,
+        browser: &'a Browser,
+        visitor: &Visitor,
+        links: usize,
+    ) -> Result<Page<'a>> {
         let page = browser.open("node", &format!("{}/node/", visitor.origin))?;
         become_member(&page, &self.network.token)?;
         until_links(&page, links)?;
@@ -98,14 +103,46 @@ fn until_links(page: &Page, count: usize) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn name(page: &Page) -> Result<String> {
+pub(super) fn name(page: &Page) -> Result<String> {
     let name = page.eval("document.querySelector('#name').textContent")?;
     Ok(name.as_str().context("a name")?.to_owned())
 }
 
-fn listen(page: &Page, group: &str) -> Result<()> {
+pub(super) fn listen(page: &Page, group: &str) -> Result<()> {
+    page.eval("document.querySelector('#other').open = true, null")?;
     page.fill("#group", group)?;
     page.click("#listen button")
+}
+
+/// What a test of a member has: two daemons, and a page that has links with both.
+struct Visit<'a> {
+    kind: Kind,
+    a: &'a Member,
+    b: &'a Member,
+    host: &'a Host,
+    browser: &'a Browser,
+    page: &'a Page<'a>,
+}
+
+/// Runs a test of a page that is a member, in each browser.
+fn as_a_member(test_name: &str, test: impl Fn(&Visit) -> Result<()>) {
+    in_each_browser(test_name, |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let browser = &Browser::start(&visitor.host, kind, Theme::Light)?;
+        let page = &meeting.join(browser, visitor, 2)?;
+        let host = &visitor.host;
+        test(&Visit {
+            kind,
+            a,
+            b,
+            host,
+            browser,
+            page,
+        })?;
+        meeting.expect_clean(browser, visitor)
+    });
 }
 
 /// Datagrams that found the sockets of this host full.
@@ -154,7 +191,7 @@ fn say(member: &Member, group: &str, words: &str) -> Result<()> {
 fn say_until(page: &Page, words: &str, heard: impl Fn() -> Result<()>) -> Result<()> {
     eventually("the page is heard", || {
         page.fill("#words", words)?;
-        page.click("#say button")?;
+        page.press("Enter")?;
         within(Duration::from_secs(2), "it is heard", &heard)
     })
 }
@@ -193,7 +230,8 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
                 "always the same role: {roles:?}"
             );
             page.click("#leave")?;
-            page.until_says("#problem", "You have left")?;
+            page.until_says("#notice", "You have left")?;
+            ensure!(page.eval("document.querySelector('#problem').hidden")? == true);
             eventually("the daemons know that it has gone", || {
                 let links = [a.linked_with()?.len(), b.linked_with()?.len()];
                 ensure!(links == [1, 1], "{links:?}");
@@ -208,12 +246,7 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
-    in_each_browser("node-words", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
-        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
-        let page = meeting.join(&browser, visitor, 2)?;
+    as_a_member("node-words", |Visit { a, b, page, .. }| {
         let own = name(&page)?;
         page.until("document.querySelectorAll('#map .node').length === 3")?;
         listen(&page, MARK)?;
@@ -252,8 +285,113 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
                 .is_some_and(|heard| !heard.contains("too late")),
             "{heard}"
         );
-        meeting.expect_clean(&browser, visitor)
+        Ok(())
     });
+}
+
+/// A host says something until the page hears it: others listen as well, so who wants the group does not tell.
+fn hear_until(page: &Page, from: &Member, words: &str) -> Result<()> {
+    eventually("the page hears", || {
+        say(from, GROUP, words)?;
+        within(Duration::from_secs(2), "it is heard", || {
+            let heard = texts(page, "#heard .words > p:last-child")?;
+            ensure!(heard.iter().any(|said| said.contains(words)), "{heard:?}");
+            Ok(())
+        })
+    })
+}
+
+/// What the page says in these places.
+fn texts(page: &Page, at: &str) -> Result<Vec<String>> {
+    let js = format!(
+        "[...document.querySelectorAll({})].map((e) => e.textContent)",
+        json!(at)
+    );
+    Ok(serde_json::from_value(page.eval(&js)?)?)
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_says_what_becomes_of_words_and_keeps_them_over_a_reload() {
+    as_a_member(
+        "node-talk",
+        |Visit {
+             a,
+             b,
+             host,
+             browser,
+             page,
+             ..
+         }| {
+            page.fill("#to", GROUP)?;
+            page.fill("#words", "is anybody there?")?;
+            page.press("Enter")?;
+            page.until_says("#heard .own", "nobody listens")?;
+            let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
+            // whoever carries a group, it is there to be joined
+            page.until_says("#carried li", "1 node listens")?;
+            page.click(&format!("#carried [aria-label=\"Join {GROUP}\"]"))?;
+            until_wanted(a, GROUP, true)?;
+            say_until(page, "now somebody is", || {
+                ensure!(listener.stdout().contains("now somebody is"), "not yet");
+                Ok(())
+            })?;
+            page.until_says("#heard .own", "now somebody is")?;
+
+            // as long as a datagram can be
+            let longest = format!("{}!", "long ".repeat(246) + "x");
+            ensure!(longest.len() == 1_232, "{}", longest.len());
+            hear_until(page, a, &longest)?;
+            ensure!(
+                page.eval(
+                    "document.querySelectorAll('#map :is([role=button], [tabindex])').length"
+                )? == 0,
+                "nodes that do nothing are no buttons"
+            );
+
+            // what comes while nobody looks is counted
+            let _front = browser.open("front", "about:blank")?;
+            page.until("document.visibilityState === 'hidden'")?;
+            say(a, GROUP, "unread")?;
+            page.until("document.title.startsWith('(1) ')")?;
+            page.click("#words")?;
+            page.until("!document.title.startsWith('(')")?;
+
+            let own = texts(page, "#heard .own")?;
+            ensure!(
+                own.last().is_some_and(|last| !last.contains("nobody")),
+                "{own:?}"
+            );
+
+            host.cut_uplink()?;
+            page.until("document.querySelector('#state').textContent === 'making links'")?;
+            page.fill("#words", "into the void")?;
+            page.press("Enter")?;
+            page.until_says("#problem", "Not sent: this page has no link.")?;
+            ensure!(page.eval("document.querySelector('#words').value")? == "into the void");
+            host.heal_uplink()?;
+            until_links(page, 2)?;
+
+            let heard = texts(page, "#heard li > p:last-child")?;
+            page.reload()?;
+            until_links(page, 2)?;
+            ensure!(
+                texts(page, "#heard li > p:last-child")? == heard,
+                "{heard:?}"
+            );
+            let joined = texts(page, "#joined b")?;
+            ensure!(joined == [GROUP], "{joined:?}");
+            hear_until(page, a, "welcome back")?;
+            page.shot("talk")?;
+            page.expect_open_to_all()?;
+            page.expect_fits_a_phone()?;
+
+            page.eval("URL.createObjectURL = (file) => { file.text().then((text) => (window.kept = text)); return 'data:,'; }, null")?;
+            page.click("#keep")?;
+            page.until("window.kept?.includes('  a  ff1e::42  welcome back\\n')")
+                .map(drop)
+        },
+    );
 }
 
 #[test]
@@ -359,117 +497,128 @@ fn pages_of_two_browsers_hear_each_other() {
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_takes_two_thousand_packets_a_second() {
-    in_each_browser("node-rate", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
-        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
-        let page = meeting.join(&browser, visitor, 2)?;
-        listen(&page, GROUP)?;
-        until_wanted(a, GROUP, true)?;
-        // until all agree about the tree, packets may be lost
-        a.host.send(GROUP, 500, &["--rate", "500"])?;
-        page.until(&format!("{COUNT} > 0"))?;
-        let rest = REST.replace("COUNT", COUNT);
-        let before = page.eval(&rest)?.as_u64().context("a number")?;
-        // what a machine loses that has other things to do: its host's queue was too old, or the browser's socket full
-        let lost = || {
-            Ok::<_, anyhow::Error>([
-                a.counter("drops/queue_delay")?,
-                full_sockets(&visitor.host)?,
-            ])
-        };
-        let earlier = lost()?;
-        a.host
-            .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
-        page.until(&format!("{COUNT} >= {before} + 19000"))?;
-        let heard = page.eval(&rest)?.as_u64().context("a number")? - before;
-        let [late, full] = [0, 1].map(|n| lost().map(|now| now[n] - earlier[n]));
-        let (late, full) = (late?, full?);
-        println!(
-            "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
-        );
-        // a packet is up to two datagrams
-        ensure!(
-            heard <= 20_000 && heard + late + full >= 20_000,
-            "{heard} came; the host's drops: {}",
-            a.status()?["counters"]["drops"]
-        );
-        page.shot("after-20000-packets")?;
-        meeting.expect_clean(&browser, visitor)
-    });
+    as_a_member(
+        "node-rate",
+        |Visit {
+             kind,
+             a,
+             host,
+             page,
+             ..
+         }| {
+            listen(&page, GROUP)?;
+            until_wanted(a, GROUP, true)?;
+            // until all agree about the tree, packets may be lost
+            a.host.send(GROUP, 500, &["--rate", "500"])?;
+            page.until(&format!("{COUNT} > 0"))?;
+            let rest = REST.replace("COUNT", COUNT);
+            let before = page.eval(&rest)?.as_u64().context("a number")?;
+            // what a machine loses that has other things to do: its host's queue was too old, or the browser's socket full
+            let lost =
+                || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(&host)?]);
+            let earlier = lost()?;
+            a.host
+                .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
+            page.until(&format!("{COUNT} >= {before} + 19000"))?;
+            let heard = page.eval(&rest)?.as_u64().context("a number")? - before;
+            let [late, full] = [0, 1].map(|n| lost().map(|now| now[n] - earlier[n]));
+            let (late, full) = (late?, full?);
+            println!(
+                "{kind}: {heard} of 20,000 packets; too late for their host {late}, sockets full {full}"
+            );
+            // a packet is up to two datagrams
+            ensure!(
+                heard <= 20_000 && heard + late + full >= 20_000,
+                "{heard} came; the host's drops: {}",
+                a.status()?["counters"]["drops"]
+            );
+            page.shot("after-20000-packets")?;
+            Ok(())
+        },
+    );
 }
 
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothing() {
-    in_each_browser("node-busy", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, _] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
-        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
-        let page = meeting.join(&browser, visitor, 2)?;
-        listen(&page, GROUP)?;
-        until_wanted(a, GROUP, true)?;
-        let begun = Instant::now();
+    as_a_member(
+        "node-busy",
+        |Visit {
+             kind,
+             a,
+             browser,
+             page,
+             ..
+         }| {
+            listen(&page, GROUP)?;
+            until_wanted(a, GROUP, true)?;
+            let begun = Instant::now();
 
-        let args = ["--count", "200", "--rate", "50"];
-        let mut sender = a.host.spawn("mc-send", &[&[GROUP][..], &args].concat())?;
-        page.eval(
+            let args = ["--count", "200", "--rate", "50"];
+            let mut sender = a.host.spawn("mc-send", &[&[GROUP][..], &args].concat())?;
+            page.eval(
             "(() => { const end = performance.now() + 3000; while (performance.now() < end); })()",
         )?;
-        ensure!(
-            sender.wait(lcroute_lab::lab::DEADLINE)? == 0,
-            "{}",
-            sender.stderr()
-        );
-        page.until(&format!("{COUNT} === 200"))?;
+            ensure!(
+                sender.wait(lcroute_lab::lab::DEADLINE)? == 0,
+                "{}",
+                sender.stderr()
+            );
+            page.until(&format!("{COUNT} === 200"))?;
 
-        let _front = browser.open("front", "about:blank")?;
-        page.until("document.visibilityState === 'hidden'")?;
-        a.host.send(GROUP, 1_000, &["--rate", "50"])?;
-        page.until(&format!("{COUNT} === 1200"))?;
-        ensure!(page.eval("document.visibilityState")? == "hidden");
-        let (since, passed) = (link(a, &name(&page)?)?, begun.elapsed().as_secs());
-        ensure!(
-            since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
-            "a new link since {passed} s: {since}"
-        );
-        println!("{kind}: 200 packets while 3 s busy, 1,000 in 20 s behind another tab: all came");
-        Ok(())
-    });
+            let _front = browser.open("front", "about:blank")?;
+            page.until("document.visibilityState === 'hidden'")?;
+            a.host.send(GROUP, 1_000, &["--rate", "50"])?;
+            page.until(&format!("{COUNT} === 1200"))?;
+            ensure!(page.eval("document.visibilityState")? == "hidden");
+            let (since, passed) = (link(a, &name(&page)?)?, begun.elapsed().as_secs());
+            ensure!(
+                since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
+                "a new link since {passed} s: {since}"
+            );
+            println!(
+                "{kind}: 200 packets while 3 s busy, 1,000 in 20 s behind another tab: all came"
+            );
+            Ok(())
+        },
+    );
 }
 
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_a_cut() {
-    in_each_browser("node-loss", |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
-        let [a, b] = meeting.network.nodes()?;
-        let visitor = &meeting.visitors[0];
-        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
-        let page = meeting.join(&browser, visitor, 2)?;
-        let own = name(&page)?;
-        listen(&page, GROUP)?;
-        until_wanted(a, GROUP, true)?;
-        for host in [&a.host, &b.host, &visitor.host] {
-            host.lose_incoming(5)?;
-        }
-        a.host.send(GROUP, 500, &["--rate", "50"])?;
-        for member in [a, b] {
-            let link = link(member, &own)?;
-            ensure!(link["since_s"].as_u64() >= Some(10), "{link}");
-        }
-        let count = page.eval(&REST.replace("COUNT", COUNT))?;
-        println!("{kind}: {count} of 500 packets where a twentieth gets lost");
-        ensure!(count.as_u64() >= Some(400), "{count}");
-        visitor.host.cut_uplink()?;
-        page.until("document.querySelector('#state').textContent === 'making links'")?;
-        visitor.host.heal_uplink()?;
-        let took = until_links(&page, 2)?;
-        println!("{kind}: two links {took:?} after the cut");
-        Ok(())
-    });
+    as_a_member(
+        "node-loss",
+        |Visit {
+             kind,
+             a,
+             b,
+             host,
+             page,
+             ..
+         }| {
+            let own = name(&page)?;
+            listen(&page, GROUP)?;
+            until_wanted(a, GROUP, true)?;
+            for host in [&a.host, &b.host, &host] {
+                host.lose_incoming(5)?;
+            }
+            a.host.send(GROUP, 500, &["--rate", "50"])?;
+            for member in [a, b] {
+                let link = link(member, &own)?;
+                ensure!(link["since_s"].as_u64() >= Some(10), "{link}");
+            }
+            let count = page.eval(&REST.replace("COUNT", COUNT))?;
+            println!("{kind}: {count} of 500 packets where a twentieth gets lost");
+            ensure!(count.as_u64() >= Some(400), "{count}");
+            host.cut_uplink()?;
+            page.until("document.querySelector('#state').textContent === 'making links'")?;
+            host.heal_uplink()?;
+            let took = until_links(&page, 2)?;
+            println!("{kind}: two links {took:?} after the cut");
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -27,6 +27,18 @@ fn told(page: &Page, words: &str) -> Result<Vec<String>> {
     Ok(serde_json::from_value(page.eval(&js)?)?)
 }
 
+/// What is drawn is the tree that the engine has: at any moment, and where nothing more happens, too.
+fn expect_the_tree_of_the_engine(page: &Page) -> Result<()> {
+    let links = page.eval(
+        "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => { \
+            const edges = playground.first.world.group(playground.group.address).edges; \
+            const between = ([a, b]) => `${Math.min(a, b)} ${Math.max(a, b)}`; \
+            done([document.querySelectorAll('#maps .tree.on').length, new Set(edges.map(between)).size]); })))",
+    )?;
+    ensure!(links[0] == links[1], "drawn, and in the engine: {links}");
+    Ok(())
+}
+
 fn expect_ready(page: &Page) -> Result<()> {
     page.until_says("#story", "Ready.").map(drop)
 }
@@ -47,12 +59,14 @@ fn take_the_tour(page: &Page) -> Result<()> {
         page.until(&format!(
             "{at} > {step} || document.querySelector('#pace').textContent === 'real time'"
         ))?;
+        expect_the_tree_of_the_engine(page)?;
         if page.eval(&format!("{at} === {step}"))? == true {
             let clicked = page.click("#tour .next");
             ensure!(clicked.is_ok() || page.eval(at)? != step, "{clicked:?}");
         }
     }
     page.until("document.querySelector('#tour').hidden")?;
+    page.until_says("figcaption", "each link once; one by one it would be")?;
     let last = told(page, "A packet of Lisbon")?;
     let last = last.first().context("no packet")?;
     ensure!(
@@ -96,6 +110,56 @@ fn play_with_the_mouse(page: &Page) -> Result<()> {
         .map(drop)
 }
 
+/// A JOIN, moment by moment, to its last hop.
+fn go_by_steps(page: &Page) -> Result<()> {
+    let moves = "playground.moving()";
+    page.until(&format!("!{moves}"))?;
+    page.click("#play")?;
+    page.click(&format!("{} .hit", router("Istanbul")))?;
+    ensure!(page.eval(moves)? == true, "a JOIN is on its way");
+    while page.eval(moves)? == true {
+        page.click("#step")?;
+        expect_the_tree_of_the_engine(page)?;
+    }
+    page.click("#play")
+}
+
+/// The address leads to who listens and who streams, in a page of its own.
+fn share(page: &Page, browser: &Browser, address: &str) -> Result<()> {
+    page.click("input[name=tool][value=stream] + span")?;
+    page.click(&format!("{} .hit", router("Madrid")))?;
+    page.click("#share")?;
+    page.until("location.hash !== ''")?;
+    let hash = page.eval("location.hash")?;
+    let other = browser.open(
+        "shared",
+        &format!("{address}{}", hash.as_str().context("a hash")?),
+    )?;
+    for (name, words) in [("Palermo", "listens"), ("Madrid", "streams")] {
+        other.until(&format!(
+            "document.querySelector({})?.getAttribute('aria-label').includes({})",
+            json!(router(name)),
+            json!(words)
+        ))?;
+    }
+    page.click("input[name=tool][value=listen] + span")
+}
+
+/// Who is off notices nothing, and a new network has no past.
+fn kill_and_start_over(page: &Page) -> Result<()> {
+    page.click("input[name=tool][value=kill] + span")?;
+    page.click(&format!("{} .hit", router("Warsaw")))?;
+    page.until_says("#story", "noticed:")?;
+    let noticed = told(page, "noticed:")?.join("\n");
+    ensure!(noticed.contains("to Warsaw"), "{noticed}");
+    let (who, _) = noticed.split_once("noticed:").context("who")?;
+    ensure!(!who.contains("Warsaw"), "{noticed}");
+    page.click("#again")?;
+    expect_ready(page)?;
+    ensure!(told(page, "noticed:")?.is_empty(), "the story goes on");
+    page.click("input[name=tool][value=listen] + span")
+}
+
 /// The same without a mouse.
 fn play_with_the_keyboard(page: &Page) -> Result<()> {
     page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
@@ -125,6 +189,11 @@ fn the_playground_explains_join_and_part_from_a_file() {
         take_the_tour(&page)?;
         page.shot("after-the-tour")?;
         play_with_the_mouse(&page)?;
+        go_by_steps(&page)?;
+        kill_and_start_over(&page)?;
+        page.click(&format!("{} .name", router("Palermo")))?;
+        page.until_says("#story", "Palermo joins")?;
+        share(&page, &browser, &file)?;
         page.expect_open_to_all()?;
         page.expect_fits_a_phone()?;
         let violation = page.eval("document.querySelector('#violation').textContent")?;
