@@ -35,7 +35,7 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     for remark in options.filter.remarks() {
         options.say(&format!("lcsync: {remark}"));
     }
-    let jobs = jobs(options)?;
+    let mut jobs = jobs(options)?;
     let partial: Vec<PathBuf> = jobs
         .iter()
         .map(|job| job.folder.join(Place::partial_name(PARTIAL_LABEL)))
@@ -52,10 +52,10 @@ pub fn copy(options: &Options) -> anyhow::Result<Exit> {
             }
         }
     })?;
-    run(options, &jobs, drafts)
+    run(options, &mut jobs, drafts)
 }
 
-fn run(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> anyhow::Result<Exit> {
+fn run(options: &Options, jobs: &mut [Job], drafts: Arc<Drafts>) -> anyhow::Result<Exit> {
     let mut shared = Shared::new(options, jobs, drafts);
     for job in jobs {
         let mut copier = Copier::open(options, job, &mut shared)?;

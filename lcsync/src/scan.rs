@@ -101,6 +101,15 @@ pub struct Scan {
     pub linked: BTreeMap<usize, (u64, u64)>,
 }
 
+/// A walk through a folder that goes on.
+#[derive(Debug)]
+pub struct Walk {
+    folder: Folder,
+    device: u64,
+    /// Paths to be looked at, the next one last.
+    waiting: Vec<Vec<u8>>,
+}
+
 /// What of a folder is looked at.
 #[expect(missing_debug_implementations, reason = "it has a closure in it")]
 pub struct Choice<'a> {
@@ -154,6 +163,45 @@ impl Scan {
             }
         }
         Ok(scan)
+    }
+
+    /// Looks at the folder `root` alone; [`go_on`](Self::go_on) looks at what is in it.
+    pub fn begin(root: &Path, choice: &Choice<'_>) -> io::Result<(Self, Walk)> {
+        let mut scan = Self::empty(root, &stat(root)?);
+        let walk = scan.start(choice)?;
+        Ok((scan, walk))
+    }
+
+    /// Takes what was found so far, so that the walk goes on with nothing; what could not be read stays counted.
+    #[must_use]
+    pub fn take_portion(&mut self) -> Self {
+        let rest = Self {
+            root: self.root.clone(),
+            kind: self.kind,
+            entries: Vec::new(),
+            stamps: Vec::new(),
+            metadata: vec![self.metadata[0]],
+            owners: vec![self.owners[0]],
+            unread: self.unread,
+            special: Vec::new(),
+            too_long: Vec::new(),
+            mounts: Vec::new(),
+            not_entered: std::mem::take(&mut self.not_entered),
+            linked: BTreeMap::new(),
+        };
+        std::mem::replace(self, rest)
+    }
+
+    /// Appends the folders of a portion that came later.
+    pub fn extend_with_folders(&mut self, portion: Self) {
+        for (n, entry) in portion.entries.into_iter().enumerate() {
+            if entry.kind == Kind::Folder {
+                self.entries.push(entry);
+                self.stamps.push(portion.stamps[n]);
+                self.metadata.push(portion.metadata[n + 1]);
+                self.owners.push(portion.owners[n + 1]);
+            }
+        }
     }
 
     /// The folder that `path` is in, with the file or link of that name as its only entry: a link is not followed.
@@ -275,6 +323,11 @@ impl Scan {
         // the root's comes first
         keep(&mut self.metadata, 1, those);
         keep(&mut self.owners, 1, those);
+        let linked = std::mem::take(&mut self.linked).into_iter();
+        let linked = linked.filter(|(n, _)| !those.contains(n));
+        self.linked = linked
+            .map(|(n, identity)| (n - those.range(..n).count(), identity))
+            .collect();
     }
 
     fn push(&mut self, path: Vec<u8>, kind: Kind, found: &FileStat) {
@@ -286,24 +339,40 @@ impl Scan {
 
     /// Depth first, names in order: with a stack of its own, so that no depth exhausts the thread's.
     fn walk(&mut self, choice: &Choice<'_>) -> io::Result<()> {
+        let mut walk = self.start(choice)?;
+        self.go_on(&mut walk, choice, usize::MAX);
+        Ok(())
+    }
+
+    fn start(&mut self, choice: &Choice<'_>) -> io::Result<Walk> {
         let mut folder = Folder::open(&self.root)?;
         let root = folder.stat(b"")?;
         self.metadata = vec![metadata_of(&root)];
         self.owners = vec![Owner::of(&root)];
         self.mounts = vec![Mount::of(folder.fd(), Vec::new())?];
         let device = root.st_dev;
-        let mut waiting = self.paths_in(&mut folder, b"", choice)?;
-        while let Some(path) = waiting.pop() {
+        let waiting = self.paths_in(&mut folder, b"", choice)?;
+        Ok(Walk {
+            folder,
+            device,
+            waiting,
+        })
+    }
+
+    /// Looks at what comes next, until it has found `most` entries or is at the end.
+    pub fn go_on(&mut self, walk: &mut Walk, choice: &Choice<'_>, most: usize) {
+        while self.entries.len() < most
+            && let Some(path) = walk.waiting.pop()
+        {
             let at = shown(&path);
-            match self.take(&mut folder, path, (choice, device)) {
-                Ok(below) => waiting.extend(below),
+            match self.take(&mut walk.folder, path, (choice, walk.device)) {
+                Ok(below) => walk.waiting.extend(below),
                 Err(error) => {
                     tracing::warn!("left out: {}/{at}: {error}", self.root.display());
                     self.unread += 1;
                 }
             }
         }
-        Ok(())
     }
 
     /// Takes an entry in; gives the paths below it.
@@ -537,6 +606,54 @@ mod tests {
             scan.entries
         );
         assert_eq!(scan.metadata.len(), 10);
+    }
+
+    #[test]
+    fn names_of_one_file_stay_so_when_entries_before_them_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["a", "b", "c"] {
+            fs::write(at(name), b"").unwrap();
+        }
+        fs::hard_link(at("c"), at("d")).unwrap();
+        fs::hard_link(at("a"), at("e")).unwrap();
+        let choice = Choice {
+            hard_links: true,
+            ..Choice::ALL
+        };
+        let mut scan = Scan::chosen(dir.path(), &choice).unwrap();
+        scan.remove(&BTreeSet::from([0, 1]));
+        let linked = scan.linked.keys();
+        let paths: Vec<_> = linked.map(|n| &scan.entries[*n].path[..]).collect();
+        assert_eq!(paths, [b"c", b"d", b"e"]);
+    }
+
+    #[test]
+    fn a_folder_is_looked_at_in_portions_of_which_the_folders_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a/x", "a/y/z", "b/x"] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"text").unwrap();
+        }
+        let whole = Scan::of(dir.path()).unwrap();
+        let (mut scan, mut walk) = Scan::begin(dir.path(), &Choice::ALL).unwrap();
+        let (mut found, mut folders) = (Vec::new(), scan.clone());
+        loop {
+            scan.go_on(&mut walk, &Choice::ALL, 2);
+            if scan.entries.is_empty() {
+                break;
+            }
+            assert!(scan.entries.len() <= 2);
+            let portion = scan.take_portion();
+            found.extend(portion.entries.clone());
+            folders.extend_with_folders(portion);
+        }
+        assert_eq!(found, whole.entries);
+        let is_folder = |entry: &&Entry| entry.kind == Kind::Folder;
+        let wanted: Vec<_> = whole.entries.iter().filter(is_folder).cloned().collect();
+        assert_eq!(folders.entries, wanted);
+        assert_eq!(folders.metadata.len(), wanted.len() + 1);
     }
 
     #[test]

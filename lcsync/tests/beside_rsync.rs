@@ -672,7 +672,7 @@ impl Case {
             });
             let mut classes = [class(&ours), class(&theirs)];
             if self.as_user && classes[0] == Class::Done {
-                excused.extend(denied(&theirs));
+                excused.extend(denied(&theirs, self.top()));
             }
             let differ = classes[0] != classes[1];
             // what went wrong with such entries alone
@@ -729,8 +729,7 @@ impl Case {
         let Some(dest) = &self.dest else {
             return all;
         };
-        let top = if self.has("src") { "src" } else { "" };
-        let mut waiting = vec![(PathBuf::from(top), &self.source)];
+        let mut waiting = vec![(PathBuf::from(self.top()), &self.source)];
         while let Some((below, tree)) = waiting.pop() {
             for (name, node) in tree {
                 let path = below.join(OsStr::from_bytes(name));
@@ -749,8 +748,12 @@ impl Case {
                         if self.has("--ignore-existing")
                             && !matches!(there, Node::Folder { .. }) =>
                     {
-                        if let Node::Link { target, .. } = there {
-                            all.extend(through(&below, target, inside));
+                        match there {
+                            Node::Link { target, .. } => {
+                                all.extend(through(&below, target, inside));
+                            }
+                            // rsync gives it the mode of the folder, and so its other names
+                            _ => names_of_first(dest, Path::new(""), &mut all),
                         }
                         all.insert(path);
                     }
@@ -762,13 +765,18 @@ impl Case {
         all
     }
 
+    /// Where SRC is in DEST.
+    fn top(&self) -> &'static str {
+        if self.has("src") { "src" } else { "" }
+    }
+
     /// Which entries a program complains of; none where it is not about one.
     fn complaints(&self, run: &Output) -> Vec<Option<PathBuf>> {
         let said = String::from_utf8_lossy(&run.stderr);
         let mut all = Vec::new();
         for line in said.lines() {
             if let Some(line) = line.strip_prefix("rsync: ") {
-                all.push(path_of_rsync(line));
+                all.push(path_of_rsync(line, self.top()));
             } else if let Some(line) = line.strip_prefix("lcsync: ")
                 && let Some((path, why)) = line.split_once(": ")
             {
@@ -989,6 +997,19 @@ fn is_below(all: &BTreeSet<PathBuf>, path: &Path) -> bool {
     all.iter().any(|one| path.starts_with(text(one)))
 }
 
+/// The names of the first file of a tree, which may have several.
+fn names_of_first(tree: &Tree, below: &Path, all: &mut BTreeSet<PathBuf>) {
+    for (name, node) in tree {
+        let path = below.join(OsStr::from_bytes(name));
+        match node {
+            Node::Folder { inside, .. } => names_of_first(inside, &path, all),
+            Node::Another => drop(all.insert(path)),
+            Node::File { .. } if all.is_empty() => drop(all.insert(path)),
+            _ => {}
+        }
+    }
+}
+
 /// What rsync writes where a link leads that stands in the place of a folder.
 fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     let folder = match (target, below.parent()) {
@@ -1002,17 +1023,22 @@ fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     names.collect()
 }
 
-/// What rsync could not reach in folders that lcsync opens.
-fn denied(run: &Output) -> Vec<PathBuf> {
+/// What rsync could not reach in folders that lcsync opens, or that it reads, as nothing is in them that it would have to
+/// reach; `top` is where SRC is in DEST.
+fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     let said = String::from_utf8_lossy(&run.stderr);
     let lines = said.lines().filter_map(|line| line.strip_prefix("rsync: "));
     let lines = lines.filter(|line| line.ends_with("Permission denied (13)"));
-    lines.filter_map(path_of_rsync).collect()
+    lines.filter_map(|line| path_of_rsync(line, top)).collect()
 }
 
 /// The path below DEST that a line of rsync's is about.
-fn path_of_rsync(line: &str) -> Option<PathBuf> {
-    let (_, path) = line.split_once("/theirs/")?;
+fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
+    let (top, path) = match (line.split_once("/theirs/"), line.split_once("/src/")) {
+        (Some((_, path)), _) => ("", path),
+        (None, Some((_, path))) => (top, path),
+        (None, None) => return None,
+    };
     let (path, _) = path.rsplit_once('"')?;
     let temporary = line.contains("mkstemp").then(|| name_of_temporary(path));
     let path = temporary.as_deref().unwrap_or(path);
@@ -1033,7 +1059,7 @@ fn path_of_rsync(line: &str) -> Option<PathBuf> {
             }
         }
     }
-    Some(PathBuf::from(OsString::from_vec(bytes)))
+    Some(Path::new(top).join(OsString::from_vec(bytes)))
 }
 
 /// A path whose name rsync has between a dot and six letters behind another.
@@ -1289,4 +1315,56 @@ fn copies_are_as_those_of_rsync() {
     }
     eprintln!("cases {from} to {}", n - 1);
     assert!(failed.is_empty(), "{failed}");
+}
+
+#[test]
+fn a_folder_of_which_not_all_is_held_in_memory_is_copied_and_emptied_as_one_that_is() {
+    let (folder, lcsync) = of_user();
+    let at = |name: &str| folder.path().join(name);
+    let owner = geteuid().is_root().then_some(USER);
+    // more than lcsync looks at before it copies
+    for part in 0..66 {
+        let part = at("s/many").join(part.to_string());
+        fs::create_dir_all(&part).unwrap();
+        for n in 0..1_000 {
+            fs::write(part.join(n.to_string()), b"").unwrap();
+        }
+    }
+    for part in ["s/a", "s/z"] {
+        fs::create_dir(at(part)).unwrap();
+        fs::write(at(part).join("f"), part).unwrap();
+    }
+    fs::hard_link(at("s/a/f"), at("s/z/another")).unwrap();
+    fs::hard_link(at("s/many/3/7"), at("s/z/third")).unwrap();
+    let give = Command::new("chown")
+        .args(["-R", &format!("{USER}:{USER}")])
+        .arg(at("s"))
+        .status();
+    assert!(owner.is_none() || give.unwrap().success());
+    for part in ["s/a", "s/many/5", "s/z"] {
+        finish(&at(part), Some(0o555), 1_000, owner);
+    }
+    let copied = || {
+        let done = lcsync(&["-aH", "--delete", "s/", "d/"]).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{said}");
+        let left = Command::new("rsync")
+            .args(["-aHni", "--delete", "s/", "d/"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(left.status.success());
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    };
+    copied();
+    for part in ["s/many/6", "s/many/65"] {
+        fs::remove_dir_all(at(part)).unwrap();
+    }
+    fs::remove_file(at("s/many/30/500")).unwrap();
+    fs::remove_file(at("s/z/f")).unwrap();
+    copied();
+    let _ = Command::new("chmod")
+        .args(["-R", "u+rwx"])
+        .arg(folder.path())
+        .output();
 }

@@ -42,8 +42,8 @@ pub struct Copier<'a> {
     open: HashMap<Vec<u8>, u16>,
     /// A folder that could not be made.
     missing: Option<Vec<u8>>,
-    /// Of files with several names, the entry that has been copied.
-    first_names: HashMap<(u64, u64), usize>,
+    /// Of files with several names, the one that has been copied.
+    first_names: HashMap<(u64, u64), Vec<u8>>,
     /// What is to be said, in the order of entries, from the first file on that is not copied yet.
     pending: VecDeque<Pending>,
     /// What has come of files further on.
@@ -116,7 +116,28 @@ impl<'a> Copier<'a> {
         Ok(copier)
     }
 
-    pub fn run(&mut self, job: &Job) -> anyhow::Result<()> {
+    pub fn run(&mut self, job: &mut Job) -> anyhow::Result<()> {
+        loop {
+            self.run_portion(job)?;
+            let unread = job.scan.unread;
+            if !job.advance(self.options) {
+                break;
+            }
+            self.shared.tally.add(job, unread);
+        }
+        self.unread += self.own.unread;
+        if self.options.delete && job.whole_folder() {
+            if job.scan.unread + self.unread == 0 {
+                self.delete(job);
+            } else {
+                eprintln!("lcsync: not all of SRC could be read: nothing is deleted");
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what the scan has found.
+    fn run_portion(&mut self, job: &Job) -> anyhow::Result<()> {
         for path in &job.scan.special {
             self.skip(job, path);
         }
@@ -148,16 +169,7 @@ impl<'a> Copier<'a> {
                 }
             }
             copied
-        })?;
-        self.unread += self.own.unread;
-        if self.options.delete && job.whole_folder() {
-            if job.scan.unread + self.unread == 0 {
-                self.delete(job);
-            } else {
-                eprintln!("lcsync: not all of SRC could be read: nothing is deleted");
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Whether a path is below a folder that could not be made.
@@ -227,7 +239,7 @@ impl<'a> Copier<'a> {
                     self.conclude(job, n, linked.map(drop))?;
                     continue;
                 }
-                self.first_names.insert(identity, n);
+                self.first_names.insert(identity, job.entry(n).0.to_vec());
             }
             match job.scan.entries[n].kind {
                 Kind::File { size, .. } if size < LARGE => {
@@ -260,7 +272,8 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         self.shared.tally.failed += 1;
-        self.first_names.retain(|_, first| *first != n);
+        let path = job.entry(n).0;
+        self.first_names.retain(|_, first| first.as_slice() != path);
         let name = job.scan.name_of(n);
         self.complain(format!("lcsync: {name}: {error:#}"));
         let (path, source) = job.entry(n);
@@ -374,7 +387,8 @@ impl<'a> Copier<'a> {
         }
     }
 
-    pub fn close(&mut self, job: &Job) -> anyhow::Result<()> {
+    pub fn close(&mut self, job: &mut Job) -> anyhow::Result<()> {
+        job.leave_folders();
         if self.options.dry_run {
             return Ok(());
         }
@@ -552,19 +566,19 @@ impl<'a> Copier<'a> {
             && self
                 .pending
                 .iter()
-                .any(|p| matches!(p, Pending::File(n) if n == first))
+                .any(|p| matches!(p, Pending::File(n) if job.entry(*n).0 == first))
         {
             self.drain(job, queue, 0)?;
         }
         // a copy that failed is none
-        let Some(&first) = self.first_names.get(&identity) else {
+        let Some(from) = self.first_names.get(&identity).cloned() else {
             return Ok(false);
         };
         let (options, (path, source)) = (self.options, job.entry(n));
         if matches!(source.kind, Kind::Link { .. }) && !options.keep.links {
             return Ok(false);
         }
-        let (from, _) = job.entry(first);
+        let from = &from[..];
         let (there, from_there) = match &mut self.own.place {
             Some(place) => (place.open_entry(path)?, place.open_entry(from)?),
             None => (None, None),

@@ -31,11 +31,6 @@ enum Step {
 impl Copier<'_> {
     /// Removes what is not in SRC.
     pub fn delete(&mut self, job: &Job) {
-        let of_source = job.scan.entries.iter().map(|e| &e.path);
-        let wanted: HashSet<&[u8]> = of_source
-            .chain(&job.scan.special)
-            .map(Vec::as_slice)
-            .collect();
         let not_entered: HashSet<&[u8]> = job.scan.not_entered.iter().map(Vec::as_slice).collect();
         let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder);
         let folders = folders.map(|e| e.path.as_slice());
@@ -43,7 +38,7 @@ impl Copier<'_> {
         for folder in std::iter::once(&b""[..]).chain(folders) {
             for name in self.names_in(job, folder) {
                 let path = below(folder, &name);
-                if !wanted.contains(path.as_slice()) {
+                if !job.is_in_source(&path) {
                     self.remove(job, &path, false);
                 }
             }

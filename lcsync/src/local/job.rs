@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
@@ -15,7 +16,11 @@ use super::changes::Source;
 use super::options::Options;
 use crate::listing::{Entry, Kind, is_plain_name, shown};
 use crate::name::check_name;
-use crate::scan::Scan;
+use crate::scan::{Scan, Walk};
+
+/// Entries that are looked at before they are copied, some 200 bytes each: of less the sums are known from the start, and
+/// of more no more is held in memory.
+const PORTION: usize = 1 << 16;
 
 /// What there is to do for all of SRC.
 pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {
@@ -106,7 +111,15 @@ pub fn no_source(options: &Options, source: &Path, error: &io::Error) -> anyhow:
 
 /// What is copied where.
 pub struct Job {
+    /// What is copied now; when all is, the folders.
     pub scan: Scan,
+    /// Where the scan goes on.
+    walk: Option<Walk>,
+    /// Folders of what has been copied.
+    folders: Option<Scan>,
+    /// All paths, for `--delete`, as hashes: of a million files one that is to go stays in one run of ten million.
+    paths: Vec<u64>,
+    hasher: RandomState,
     /// The folder that the scan's paths are copied below.
     pub folder: PathBuf,
     /// Stands before each path as it is shown, and as patterns see it.
@@ -136,6 +149,61 @@ impl Job {
         }
     }
 
+    fn new(scan: Scan, folder: PathBuf, prefix: Vec<u8>, name: Option<Vec<u8>>) -> Self {
+        Self {
+            scan,
+            walk: None,
+            folders: None,
+            paths: Vec::new(),
+            hasher: RandomState::new(),
+            folder,
+            prefix,
+            name,
+        }
+    }
+
+    /// Goes on to further entries; false if there are none. Then the folders are left.
+    pub fn advance(&mut self, options: &Options) -> bool {
+        if options.delete {
+            let entries = self.scan.entries.iter().map(|entry| &entry.path);
+            let paths = entries.chain(&self.scan.special);
+            self.paths
+                .extend(paths.map(|path| self.hasher.hash_one(path)));
+        }
+        let Some(mut walk) = self.walk.take() else {
+            self.leave_folders();
+            self.paths.sort_unstable();
+            return false;
+        };
+        self.keep_folders();
+        let leaves_out = leaves_out(options, &self.prefix);
+        let choice = options.choice(&leaves_out);
+        self.scan.go_on(&mut walk, &choice, PORTION);
+        self.walk = (self.scan.entries.len() >= PORTION).then_some(walk);
+        true
+    }
+
+    fn keep_folders(&mut self) {
+        let portion = self.scan.take_portion();
+        let folders = self.folders.get_or_insert_with(|| self.scan.clone());
+        folders.extend_with_folders(portion);
+    }
+
+    /// Leaves the folders of all that has been looked at, which are finished when nothing changes in them any more.
+    pub fn leave_folders(&mut self) {
+        self.keep_folders();
+        if let Some(folders) = self.folders.take() {
+            let rest = std::mem::replace(&mut self.scan, folders);
+            (self.scan.unread, self.scan.not_entered) = (rest.unread, rest.not_entered);
+        }
+    }
+
+    /// Whether SRC has an entry at this path. Only when all has been looked at.
+    pub fn is_in_source(&self, path: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(path);
+        self.paths.binary_search(&hash).is_ok()
+    }
+
     pub fn whole_folder(&self) -> bool {
         self.name.is_none()
     }
@@ -160,18 +228,44 @@ pub fn folder_job(options: &Options, source: &Path, content: bool) -> anyhow::Re
             .context("SRC has no name: write it with a slash at its end")?;
         (options.dest.join(name), [name.as_bytes(), b"/"].concat())
     };
-    let leaves_out = |path: &[u8], is_folder| {
-        let filter = &options.filter;
+    let leaves_out = leaves_out(options, &prefix);
+    let choice = options.choice(&leaves_out);
+    let named = || source.display().to_string();
+    let (mut scan, mut walk) = Scan::begin(source, &choice).with_context(named)?;
+    // of several SRC what they have in common is found out first; and what is copied must not be found
+    let at_once = options.sources.len() > 1 || is_inside(&folder, source);
+    let most = if at_once { usize::MAX } else { PORTION };
+    scan.go_on(&mut walk, &choice, most);
+    let goes_on = scan.entries.len() >= most;
+    drop(leaves_out);
+    let mut job = Job::new(scan, folder, prefix, None);
+    job.walk = goes_on.then_some(walk);
+    Ok(job)
+}
+
+/// What the patterns leave out.
+fn leaves_out<'a>(options: &'a Options, prefix: &[u8]) -> impl Fn(&[u8], bool) -> bool + 'a {
+    let (filter, prefix) = (&options.filter, prefix.to_vec());
+    move |path, is_folder| {
         !filter.is_empty() && filter.leaves_out(&[&prefix, path].concat(), is_folder)
-    };
-    let scan = Scan::chosen(source, &options.choice(&leaves_out))
-        .with_context(|| source.display().to_string())?;
-    Ok(Job {
-        scan,
-        folder,
-        prefix,
-        name: None,
-    })
+    }
+}
+
+/// Whether a folder, which need not be there yet, is in another one.
+fn is_inside(folder: &Path, of: &Path) -> bool {
+    let there = folder.ancestors().find_map(|path| {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        path.canonicalize().ok()
+    });
+    // what cannot be found out may be
+    match (there, of.canonicalize()) {
+        (Some(there), Ok(of)) => there.starts_with(of),
+        _ => true,
+    }
 }
 
 /// A file or link: the scan of a folder with nothing else in it.
@@ -196,12 +290,8 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
         )
         .into());
     }
-    Ok(Job {
-        scan: Scan::of_entry(source, &options.choice(&|_, _| false))?,
-        folder,
-        prefix: Vec::new(),
-        name: Some(target.to_vec()),
-    })
+    let scan = Scan::of_entry(source, &options.choice(&|_, _| false))?;
+    Ok(Job::new(scan, folder, Vec::new(), Some(target.to_vec())))
 }
 
 /// Makes DEST, one level of it, and for a folder without slash the folder in it, which nobody may enter who may not

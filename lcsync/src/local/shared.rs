@@ -45,6 +45,22 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Counts what is copied next. Of what could not be read, so many entries are counted already.
+    pub fn add(&mut self, job: &Job, unread: usize) {
+        self.failed += job.scan.unread - unread;
+        for entry in &job.scan.entries {
+            match &entry.kind {
+                Kind::File { size, .. } => {
+                    self.files += 1;
+                    self.total_bytes += size;
+                }
+                Kind::Folder => self.folders += 1,
+                Kind::Link { .. } => self.links += 1,
+                Kind::Node(_) => self.nodes += 1,
+            }
+        }
+    }
+
     pub fn print(&self) {
         let all = self.files + self.folders + self.links + self.nodes;
         let Self {
@@ -326,20 +342,8 @@ impl Shared {
     pub fn new(options: &Options, jobs: &[Job], drafts: Arc<Drafts>) -> Self {
         let mut tally = Tally::default();
         for job in jobs {
-            job.scan.name_too_long();
-            tally.failed += job.scan.unread;
             tally.folders += usize::from(job.whole_folder());
-            for entry in &job.scan.entries {
-                match &entry.kind {
-                    Kind::File { size, .. } => {
-                        tally.files += 1;
-                        tally.total_bytes += size;
-                    }
-                    Kind::Folder => tally.folders += 1,
-                    Kind::Link { .. } => tally.links += 1,
-                    Kind::Node(_) => tally.nodes += 1,
-                }
-            }
+            tally.add(job, 0);
         }
         let quiet = options.quiet || options.dry_run;
         let now = Instant::now();

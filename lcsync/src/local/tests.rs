@@ -31,10 +31,10 @@ fn options(source: PathBuf, dest: PathBuf) -> Options {
 
 /// A copy without the process around it: tests have no signals of their own.
 fn copied(options: &Options) -> anyhow::Result<()> {
-    run_jobs(options, &jobs(options)?)
+    run_jobs(options, &mut jobs(options)?)
 }
 
-fn run_jobs(options: &Options, jobs: &[Job]) -> anyhow::Result<()> {
+fn run_jobs(options: &Options, jobs: &mut [Job]) -> anyhow::Result<()> {
     run(options, jobs, Arc::new(Drafts::new()?)).map(drop)
 }
 
@@ -106,12 +106,12 @@ fn what_comes_into_the_place_of_a_file_while_others_are_copied_is_not_copied() {
         keep: ALL,
         ..options(at("src/"), at("dest"))
     };
-    let found = jobs(&recursive).unwrap();
+    let mut found = jobs(&recursive).unwrap();
     fs::remove_file(at("src/run")).unwrap();
     nix::unistd::mkfifo(&at("src/run"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::rename(at("src/sub"), at("old")).unwrap();
     symlink("../private", at("src/sub")).unwrap();
-    let error = run_jobs(&recursive, &found).unwrap_err();
+    let error = run_jobs(&recursive, &mut found).unwrap_err();
     assert_eq!(error.to_string(), "2 entries could not be copied");
     assert!(!at("dest/run").exists() && !at("dest/sub/f").exists());
 }
@@ -124,9 +124,9 @@ fn a_file_that_changes_after_the_scan_arrives_with_the_times_it_has_then() {
         keep: ALL,
         ..options(at("src/run"), at("copy"))
     };
-    let found = jobs(&archive).unwrap();
+    let mut found = jobs(&archive).unwrap();
     fs::write(at("src/run"), b"!#").unwrap();
-    run_jobs(&archive, &found).unwrap();
+    run_jobs(&archive, &mut found).unwrap();
     assert_eq!(fs::read(at("copy")).unwrap(), b"!#");
     let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
     assert_eq!(modified(at("copy")), modified(at("src/run")));
