@@ -200,7 +200,7 @@ impl Pages {
 
     /// Data, for those who have the key.
     async fn tell(&self, what: &str, headers: &HeaderMap, place: &Place) -> Answer {
-        if let Err(refusal) = self.unlock(headers, place) {
+        if let Some(refusal) = self.refusal(headers, place) {
             return refusal;
         }
         match what {
@@ -210,21 +210,18 @@ impl Pages {
         }
     }
 
-    /// The key is right, and there is a place for whoever has it.
-    fn unlock(&self, headers: &HeaderMap, place: &Place) -> Result<(), Answer> {
-        self.guard.unlock(headers).map_err(refused)?;
-        match place.trust() {
-            true => Ok(()),
-            false => {
-                let why = "too many connections\n";
-                Err(text(StatusCode::SERVICE_UNAVAILABLE, why))
-            }
+    /// Why a request gets no data: its key is not right, or there is no place for it.
+    fn refusal(&self, headers: &HeaderMap, place: &Place) -> Option<Answer> {
+        if let Err(refusal) = self.guard.unlock(headers) {
+            return Some(refused(refusal));
         }
+        let why = "too many connections\n";
+        (!place.trust()).then(|| text(StatusCode::SERVICE_UNAVAILABLE, why))
     }
 
     /// A token, for who has the daemon's code beside the key.
     async fn invite(&self, request: Request<Incoming>, place: &Place) -> Answer {
-        if let Err(refusal) = self.unlock(request.headers(), place) {
+        if let Some(refusal) = self.refusal(request.headers(), place) {
             return refusal;
         }
         if request.method() != Method::POST {

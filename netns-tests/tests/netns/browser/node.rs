@@ -247,10 +247,10 @@ fn a_page_is_a_member_by_either_role_of_negotiation() {
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
     as_a_member("node-words", |Visit { a, b, page, .. }| {
-        let own = name(&page)?;
+        let own = name(page)?;
         page.until("document.querySelectorAll('#map .node').length === 3")?;
-        listen(&page, MARK)?;
-        listen(&page, GROUP)?;
+        listen(page, MARK)?;
+        listen(page, GROUP)?;
         for group in [MARK, GROUP] {
             until_wanted(a, group, true)?;
         }
@@ -259,7 +259,7 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
         page.until_says("#heard li", "a to ff1e::42")?;
 
         let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
-        say_until(&page, "from a page", || {
+        say_until(page, "from a page", || {
             let heard = listener.stdout();
             let is_heard = heard
                 .lines()
@@ -506,7 +506,7 @@ fn a_page_takes_two_thousand_packets_a_second() {
              page,
              ..
          }| {
-            listen(&page, GROUP)?;
+            listen(page, GROUP)?;
             until_wanted(a, GROUP, true)?;
             // until all agree about the tree, packets may be lost
             a.host.send(GROUP, 500, &["--rate", "500"])?;
@@ -515,7 +515,7 @@ fn a_page_takes_two_thousand_packets_a_second() {
             let before = page.eval(&rest)?.as_u64().context("a number")?;
             // what a machine loses that has other things to do: its host's queue was too old, or the browser's socket full
             let lost =
-                || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(&host)?]);
+                || Ok::<_, anyhow::Error>([a.counter("drops/queue_delay")?, full_sockets(host)?]);
             let earlier = lost()?;
             a.host
                 .send(GROUP, 20_000, &["--rate", "2000", "--size", "1150"])?;
@@ -550,7 +550,7 @@ fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothin
              page,
              ..
          }| {
-            listen(&page, GROUP)?;
+            listen(page, GROUP)?;
             until_wanted(a, GROUP, true)?;
             let begun = Instant::now();
 
@@ -571,7 +571,7 @@ fn a_page_in_the_background_or_busy_with_itself_keeps_its_links_and_loses_nothin
             a.host.send(GROUP, 1_000, &["--rate", "50"])?;
             page.until(&format!("{COUNT} === 1200"))?;
             ensure!(page.eval("document.visibilityState")? == "hidden");
-            let (since, passed) = (link(a, &name(&page)?)?, begun.elapsed().as_secs());
+            let (since, passed) = (link(a, &name(page)?)?, begun.elapsed().as_secs());
             ensure!(
                 since["state"] == "connected" && since["since_s"].as_u64() >= Some(passed),
                 "a new link since {passed} s: {since}"
@@ -597,10 +597,10 @@ fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_
              page,
              ..
          }| {
-            let own = name(&page)?;
-            listen(&page, GROUP)?;
+            let own = name(page)?;
+            listen(page, GROUP)?;
             until_wanted(a, GROUP, true)?;
-            for host in [&a.host, &b.host, &host] {
+            for host in [&a.host, &b.host, host] {
                 host.lose_incoming(5)?;
             }
             a.host.send(GROUP, 500, &["--rate", "50"])?;
@@ -614,7 +614,7 @@ fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_
             host.cut_uplink()?;
             page.until("document.querySelector('#state').textContent === 'making links'")?;
             host.heal_uplink()?;
-            let took = until_links(&page, 2)?;
+            let took = until_links(page, 2)?;
             println!("{kind}: two links {took:?} after the cut");
             Ok(())
         },
