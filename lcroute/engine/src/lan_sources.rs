@@ -48,6 +48,11 @@ impl LanSources {
         }
     }
 
+    /// Whether the same routers speak for the same hosts of LANs: then only IPv4 addresses differ.
+    pub fn has_same_hosts(&self, other: &Self) -> bool {
+        self.behind == other.behind
+    }
+
     /// The name of a router's IPv4 address.
     pub fn ipv4_of(&self, router: OriginId) -> Option<Ipv6Addr> {
         self.names.get(&router).copied()

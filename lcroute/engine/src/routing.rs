@@ -396,13 +396,14 @@ impl Routing {
         }
     }
 
-    /// Other gateways speak for hosts of LANs: Joins that name these lead elsewhere.
+    /// Other gateways speak for hosts of LANs, or IPv4 addresses have moved: Joins that name these lead elsewhere.
     fn follow_lans(&self, parts: &mut Computation<'_>) {
         let lans = Arc::clone(parts.database.lan_sources());
-        if !parts.forwarding.trees.set_lans(&lans) {
+        let Some(is_affected) = parts.forwarding.trees.set_lans(&lans) else {
             return;
-        }
-        for group in parts.membership.groups() {
+        };
+        let groups = parts.membership.groups().into_iter();
+        for group in groups.filter(|group| is_affected(*group)) {
             self.join(group, true, parts);
         }
     }

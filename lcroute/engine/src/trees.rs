@@ -18,6 +18,7 @@ use forwarding_entry::{ActiveEntry, EntryInputs};
 use group_link::GroupLink;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
+use librecast::mapped;
 use librecast::time::Instant;
 use position::{Moved, TreePosition};
 
@@ -238,19 +239,26 @@ impl Trees {
         }
     }
 
-    /// Hosts of LANs lie behind these gateways from now on, so Joins that list sources may lead elsewhere. True: that is new.
-    pub fn set_lans(&mut self, lans: &Arc<LanSources>) -> bool {
+    /// Hosts of LANs lie behind these gateways, and IPv4 addresses are these routers', from now on: Joins that list sources may
+    /// lead elsewhere. Which groups' do; `None`: nothing has changed.
+    pub fn set_lans(
+        &mut self,
+        lans: &Arc<LanSources>,
+    ) -> Option<impl Fn(Ipv6Addr) -> bool + use<>> {
         if Arc::ptr_eq(&self.lans, lans) {
-            return false;
+            return None;
         }
+        let is_ipv4_alone = self.lans.has_same_hosts(lans);
+        let is_affected = move |group| !is_ipv4_alone || mapped::is_group_name(group);
         self.lans = Arc::clone(lans);
         for root in self.roots.clone() {
             let filtered = self.states.get(&root).map(|state| state.filtered.clone());
-            for group in filtered.into_iter().flatten() {
+            let groups = filtered.into_iter().flatten();
+            for group in groups.filter(|group| is_affected(*group)) {
                 self.touch(root, group);
             }
         }
-        true
+        Some(is_affected)
     }
 
     /// The tree of `root`, made if it is missing.

@@ -64,11 +64,10 @@ impl Target {
 
     /// On the link that `index` names, where the group is one of a link.
     fn address(&self, index: u32) -> anyhow::Result<SocketAddr> {
-        let group = match self.group {
-            IpAddr::V4(group) => return Ok(SocketAddrV4::new(group, self.port).into()),
-            IpAddr::V6(group) => group,
+        let of_link = match self.group {
+            IpAddr::V4(group) => group.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(group) => group.octets()[1] & 0xf <= 2,
         };
-        let of_link = group.octets()[1] & 0xf <= 2;
         if of_link && index == 0 {
             let message = format!(
                 "{}: a group of one link: name the interface with -i",
@@ -77,7 +76,10 @@ impl Target {
             return Err(ExitError::new(Exit::Usage, message).into());
         }
         let scope = if of_link { index } else { 0 };
-        Ok(SocketAddrV6::new(group, self.port, 0, scope).into())
+        Ok(match self.group {
+            IpAddr::V4(group) => SocketAddrV4::new(group, self.port).into(),
+            IpAddr::V6(group) => SocketAddrV6::new(group, self.port, 0, scope).into(),
+        })
     }
 
     /// A socket of the group's kind.

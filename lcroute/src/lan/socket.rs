@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use socket2::{Socket, Type};
 
 use super::frame::{self, ETHERNET_LEN, Extra, Wanted};
-use crate::tun::coalesce::{self, HEADERS_LEN, MAX_PACKETS, Runs};
+use crate::tun::coalesce::{self, MAX_PACKETS, Runs};
 use crate::tun::offload::{IPV6_LEN, OFFLOAD_LEN, Offload};
 use crate::tun::packets::Packets;
 
@@ -228,11 +228,11 @@ impl Outlet {
         parts.push(IoSlice::new(&headers));
         parts.extend(
             run.iter()
-                .map(|packet| IoSlice::new(&packet[HEADERS_LEN..])),
+                .map(|packet| IoSlice::new(&packet[headers.len()..])),
         );
         let to = frame::group(&headers).map(MacAddress::of_group);
         // the size of a run is bounded
-        let offload = Offload::of_datagrams((run[0].len() - HEADERS_LEN) as u16);
+        let offload = Offload::of_datagrams(headers.len(), (run[0].len() - headers.len()) as u16);
         let to = to.ok_or(io::ErrorKind::InvalidInput)?;
         self.write(socket, (offload, to), &parts)
     }

@@ -263,7 +263,12 @@ impl PacketLoop {
             token_uses: p.node.member().bound.map(|bound| bound.uses),
             address: p.node.member().addresses.address,
             network: p.node.network(),
-            ipv4: p.node.engine().ipv4_address(),
+            // while other routes overlap, lc0 has not got it
+            ipv4: p
+                .node
+                .engine()
+                .ipv4_address()
+                .filter(|_| !p.device.ipv4_overlaps()),
             tun: p.settings.name.clone(),
             inbound: self.inbound.verdict(),
             state: match self.end {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::coalesce::{HEADERS_LEN, Runs, headers};
+use super::coalesce::{Runs, headers, headers_len};
 use super::offload::Offload;
 
 /// A super-packet as the kernel gives it, and its datagrams.
@@ -20,15 +20,16 @@ impl Train {
     pub fn new(count: usize, payload: u16) -> Self {
         let mut first = vec![0x60, 0, 0, 0, 0, 0, 17, 1];
         first.resize(24, 0xfd);
-        first.resize(HEADERS_LEN, 0xff);
-        first.resize(HEADERS_LEN + usize::from(payload), 0x5a);
+        let headers_len = headers_len(&first);
+        first.resize(headers_len, 0xff);
+        first.resize(headers_len + usize::from(payload), 0x5a);
         let same = vec![Bytes::from(first); count];
         let mut packet = headers(&same).to_vec();
         for datagram in &same {
-            packet.extend_from_slice(&datagram[HEADERS_LEN..]);
+            packet.extend_from_slice(&datagram[headers_len..]);
         }
         let mut train = Self {
-            offload: Offload::of_datagrams(payload),
+            offload: Offload::of_datagrams(headers_len, payload),
             packet,
             datagrams: Vec::new(),
             runs: Runs::default(),

@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 use librecast::checksum::Sum;
+use librecast::ipv4;
+use smallvec::SmallVec;
 
 use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
 
@@ -18,10 +20,19 @@ pub(crate) const MAX_PACKETS: usize = 64;
 /// Bytes of a run, with the headers of the super-packet.
 const MAX_BYTES: usize = 65_000;
 
-/// Length of the headers that a run has once.
-pub(crate) const HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
+/// Length of the headers that a run has once, of IPv6.
+const IPV6_HEADERS_LEN: usize = IPV6_LEN + UDP_LEN;
+
+/// The same of IPv4 without options.
+const IPV4_HEADERS_LEN: usize = ipv4::HEADER_LEN + UDP_LEN;
+
+/// Version and length of such a header.
+const IPV4_PLAIN: u8 = 0x45;
 
 const UDP: u8 = 17;
+
+/// Headers of a run.
+pub(crate) type Headers = SmallVec<[u8; IPV6_HEADERS_LEN]>;
 
 /// The runs that are being gathered, oldest first.
 #[derive(Debug, Default)]
@@ -58,7 +69,7 @@ impl Runs {
         };
         if self.open[at].takes(&packet) {
             let run = &mut self.open[at];
-            run.bytes += packet.len() - HEADERS_LEN;
+            run.bytes += packet.len() - headers_len(&packet);
             run.packets.push(packet);
             if run.is_full() {
                 self.close(at, write);
@@ -96,9 +107,13 @@ impl Runs {
 }
 
 impl Run {
-    /// Whether IPv6 and UDP headers are the same but for lengths and checksum.
+    /// Whether IP and UDP headers are the same but for lengths and checksums, and the identification of IPv4.
     fn is_of_flow(&self, packet: &[u8]) -> bool {
         let first = &self.packets[0];
+        if packet[0] == IPV4_PLAIN {
+            let same = |part: std::ops::Range<usize>| first[part.clone()] == packet[part];
+            return same(0..2) && same(6..10) && same(12..24);
+        }
         first[..4] == packet[..4] && first[6..44] == packet[6..44]
     }
 
@@ -118,22 +133,42 @@ impl Run {
 }
 
 /// The headers of a run's super-packet, with the sum of the pseudo-header as its checksum.
-pub(crate) fn headers(run: &[Bytes]) -> [u8; HEADERS_LEN] {
-    let mut headers = [0; HEADERS_LEN];
-    headers.copy_from_slice(&run[0][..HEADERS_LEN]);
-    let payloads: usize = run.iter().map(|packet| packet.len() - HEADERS_LEN).sum();
+pub(crate) fn headers(run: &[Bytes]) -> Headers {
+    let at = headers_len(&run[0]);
+    let udp = at - UDP_LEN;
+    let mut headers = Headers::from_slice(&run[0][..at]);
+    let payloads: usize = run.iter().map(|packet| packet.len() - at).sum();
     // a run is bounded
     let length = (UDP_LEN + payloads) as u16;
-    headers[4..6].copy_from_slice(&length.to_be_bytes());
-    headers[44..46].copy_from_slice(&length.to_be_bytes());
+    headers[udp + 4..udp + 6].copy_from_slice(&length.to_be_bytes());
     let sum = pseudo_header(&run[0], length).fold();
-    headers[46..48].copy_from_slice(&sum.to_be_bytes());
+    headers[udp + 6..].copy_from_slice(&sum.to_be_bytes());
+    if run[0][0] == IPV4_PLAIN {
+        let total = udp as u16 + length;
+        headers[2..4].copy_from_slice(&total.to_be_bytes());
+        headers[10..12].fill(0);
+        let sum = !Sum::default().bytes(&headers[..udp]).fold();
+        headers[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        headers[4..6].copy_from_slice(&length.to_be_bytes());
+    }
     headers
 }
 
-/// A whole UDP datagram with a payload, directly behind its IPv6 header, with a checksum.
+/// Length of the headers of a datagram that [`Runs`] has gathered.
+pub(crate) fn headers_len(packet: &[u8]) -> usize {
+    match packet[0] {
+        IPV4_PLAIN => IPV4_HEADERS_LEN,
+        _ => IPV6_HEADERS_LEN,
+    }
+}
+
+/// A whole UDP datagram with a payload, directly behind its IP header, with a checksum.
 fn is_datagram(packet: &[u8]) -> bool {
-    let Some((headers, payload)) = packet.split_first_chunk::<HEADERS_LEN>() else {
+    if packet.first() == Some(&IPV4_PLAIN) {
+        return is_ipv4_datagram(packet);
+    }
+    let Some((headers, payload)) = packet.split_first_chunk::<IPV6_HEADERS_LEN>() else {
         return false;
     };
     let length = packet.len() - IPV6_LEN;
@@ -146,19 +181,37 @@ fn is_datagram(packet: &[u8]) -> bool {
         && word(IPV6_LEN + UDP_CHECKSUM) != 0
 }
 
-/// Whether a datagram's checksum is right.
+/// The same of IPv4, and no fragment.
+fn is_ipv4_datagram(packet: &[u8]) -> bool {
+    let Some((headers, payload)) = packet.split_first_chunk::<IPV4_HEADERS_LEN>() else {
+        return false;
+    };
+    let word = |at: usize| usize::from(u16::from_be_bytes([headers[at], headers[at + 1]]));
+    let udp = ipv4::HEADER_LEN;
+    headers[9] == UDP
+        && !payload.is_empty()
+        && word(6) & 0x3fff == 0
+        && word(2) == packet.len()
+        && word(udp + 4) == packet.len() - udp
+        && word(udp + UDP_CHECKSUM) != 0
+}
+
+/// Whether a datagram's checksums are right.
 fn is_right(packet: &[u8]) -> bool {
-    let length = (packet.len() - IPV6_LEN) as u16;
-    pseudo_header(packet, length)
-        .bytes(&packet[IPV6_LEN..])
-        .fold()
-        == 0xffff
+    let (header, message) = packet.split_at(headers_len(packet) - UDP_LEN);
+    let is_header_right = packet[0] != IPV4_PLAIN || Sum::default().bytes(header).fold() == 0xffff;
+    let sum = pseudo_header(packet, message.len() as u16).bytes(message);
+    is_header_right && sum.fold() == 0xffff
 }
 
 fn pseudo_header(packet: &[u8], length: u16) -> Sum {
     // source and destination stand one behind the other
+    let addresses = match packet[0] {
+        IPV4_PLAIN => &packet[12..ipv4::HEADER_LEN],
+        _ => &packet[8..IPV6_LEN],
+    };
     Sum::default()
-        .bytes(&packet[8..IPV6_LEN])
+        .bytes(addresses)
         .word(length)
         .word(UDP.into())
 }
@@ -282,6 +335,44 @@ mod tests {
             let runs = written(&packets);
             assert_eq!(runs.concat(), packets);
             assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1]);
+        }
+    }
+
+    #[test]
+    fn datagrams_of_ipv4_make_runs_that_come_apart_again() {
+        use std::net::Ipv4Addr;
+        let to = Ipv4Addr::new(239, 1, 2, 3);
+        let of = |host: u8, size: usize| {
+            let from = Ipv4Addr::new(10, 77, 1, host);
+            ipv4::udp_packet(from, to, (5004, 1), &vec![size as u8; size])
+        };
+        assert_eq!(counts(&[of(1, 9), of(1, 9), of(1, 5), of(1, 5)]), [3, 1]);
+        assert_eq!(counts(&[of(1, 9), of(2, 9), of(1, 9), of(2, 9)]), [2, 2]);
+        assert_eq!(
+            counts(&[of(1, 9), of_size(9), of(1, 9), of_size(9)]),
+            [2, 2]
+        );
+        let mut fragment = of(1, 9);
+        fragment[6] = 0x20;
+        let mut wrong_header = of(1, 9);
+        wrong_header[10] ^= 1;
+        let mut wrong = of(1, 9);
+        wrong[30] ^= 1;
+        for other in [fragment, wrong_header, wrong] {
+            let packets = [of(1, 9), of(1, 9), other, of(1, 9), of(1, 9)];
+            let runs = written(&packets);
+            assert_eq!(runs.concat(), packets);
+            assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);
+        }
+        let run = vec![of(1, 900); 3];
+        for (n, packet) in split(&run).into_iter().enumerate() {
+            let mut expected = run[0].clone();
+            // the kernel counts on, too
+            expected[5] = n as u8;
+            expected[10..12].fill(0);
+            let sum = !Sum::default().bytes(&expected[..20]).fold();
+            expected[10..12].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(packet, expected);
         }
     }
 

@@ -10,10 +10,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 
-use super::coalesce::{self, HEADERS_LEN, MAX_PACKETS, Runs};
+use super::coalesce::{self, MAX_PACKETS, Runs};
 use super::configure::{self, Extra, Link};
 use super::frame::{self, Header, Mac, Skip, TAP_LEN};
 use super::ioctl::Offloads;
+use super::ipv4::Repaired;
 use super::offload::Offload;
 use super::packets::Packets;
 use super::{Error, Mode, Settings, ioctl, ipv4, labels};
@@ -48,6 +49,7 @@ pub struct Device {
     packets: Packets,
     runs: Runs,
     counters: Counters,
+    ipv4_overlaps: bool,
 }
 
 /// The descriptor, and how to speak to it.
@@ -81,8 +83,8 @@ impl Device {
             file = made.map_err(|error| error.explain(settings))?;
             link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
         }
-        repair(&mut netlink, link.index, settings, Extra::Remove)?;
-        let device = Self::new(file, netlink, &link, settings)?;
+        let repaired = repair(&mut netlink, link.index, settings, Extra::Remove)?;
+        let device = Self::new(file, netlink, &link, (settings, repaired.overlaps))?;
         // Last, so that a failure before this leaves nothing behind.
         ioctl::persist(&device.port.file, true)
             .map_err(|e| kernel("make the interface persistent", e))?;
@@ -114,15 +116,15 @@ impl Device {
         set_flags(&file, true).map_err(|e| kernel("set the descriptor's flags", e))?;
         let mut netlink = connect()?;
         let link = configure::find(&mut netlink, &settings.name)?.ok_or(Error::Vanished)?;
-        repair(&mut netlink, link.index, settings, Extra::Remove)?;
-        Self::new(file, netlink, &link, settings)
+        let repaired = repair(&mut netlink, link.index, settings, Extra::Remove)?;
+        Self::new(file, netlink, &link, (settings, repaired.overlaps))
     }
 
     fn new(
         file: File,
         netlink: Connection,
         link: &Link,
-        settings: &Settings,
+        (settings, ipv4_overlaps): (&Settings, bool),
     ) -> Result<Self, Error> {
         let offloads = agree(&file, settings.offload).map_err(|e| kernel("set offloads", e))?;
         tracing::debug!(?offloads, "{}", settings.name);
@@ -141,12 +143,18 @@ impl Device {
             packets: Packets::default(),
             runs: Runs::default(),
             counters: Counters::default(),
+            ipv4_overlaps,
         })
     }
 
     /// Interface index: what `netlink::Monitor::drain` is to call `device`.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether the interface has no IPv4 address, as another route of the host overlaps the network's.
+    pub fn ipv4_overlaps(&self) -> bool {
+        self.ipv4_overlaps
     }
 
     /// What was passed over so far.
@@ -228,7 +236,9 @@ impl Device {
     ///
     /// [`Error::Vanished`]: the interface itself is gone, only [`Device::open`] helps.
     pub fn ensure(&mut self, settings: &Settings) -> Result<bool, Error> {
-        repair(&mut self.netlink, self.index, settings, Extra::Leave)
+        let repaired = repair(&mut self.netlink, self.index, settings, Extra::Leave)?;
+        self.ipv4_overlaps = repaired.overlaps;
+        Ok(repaired.changed)
     }
 
     /// Removes the interface.
@@ -282,15 +292,15 @@ impl Port {
     fn write_super_packet(&self, run: &[Bytes]) -> io::Result<()> {
         let headers = coalesce::headers(run);
         // the size of a run is bounded
-        let segment = (run[0].len() - HEADERS_LEN) as u16;
+        let segment = (run[0].len() - headers.len()) as u16;
         let header = Header::of(self.mode, &headers, self.mac)
             .ok_or_else(not_ipv6)?
-            .with_offload(Offload::of_datagrams(segment));
+            .with_offload(Offload::of_datagrams(headers.len(), segment));
         let mut parts = [IoSlice::new(&[]); 2 + MAX_PACKETS];
         parts[0] = IoSlice::new(header.as_bytes());
         parts[1] = IoSlice::new(&headers);
         for (part, packet) in parts[2..].iter_mut().zip(run) {
-            *part = IoSlice::new(&packet[HEADERS_LEN..]);
+            *part = IoSlice::new(&packet[headers.len()..]);
         }
         self.write_parts(&parts[..2 + run.len()])
     }
@@ -305,15 +315,19 @@ impl Port {
     }
 }
 
-/// Brings the interface to its settings, of both kinds; says whether anything had to be changed.
+/// Brings the interface to its settings, of both kinds.
 fn repair(
     netlink: &mut Connection,
     index: u32,
     settings: &Settings,
     extra: Extra,
-) -> Result<bool, Error> {
+) -> Result<Repaired, Error> {
     let changed = configure::repair(netlink, index, settings, extra)?;
-    Ok(ipv4::repair(netlink, index, settings)? | changed)
+    let repaired = ipv4::repair(netlink, index, settings)?;
+    Ok(Repaired {
+        changed: changed | repaired.changed,
+        ..repaired
+    })
 }
 
 /// Tells the driver what may be left over: as much as is permitted and known to both sides.

@@ -287,7 +287,7 @@ mod tests {
             let read = written(header, &packet);
             let (offload, range) = super::packet(mode, false, &read).unwrap();
             prop_assert_eq!((offload, &read[range]), (Offload::default(), &packet[..]));
-            let datagrams = Offload::of_datagrams(9);
+            let datagrams = Offload::of_datagrams(48, 9);
             let (offload, _) = super::packet(mode, false, &written(header.with_offload(datagrams), &packet)).unwrap();
             prop_assert_eq!(offload, datagrams);
         }

@@ -47,12 +47,21 @@ struct Route {
     source: Option<Ipv4Addr>,
 }
 
-/// Brings addresses and routes to the settings; says whether anything had to be changed.
+/// What became of addresses and routes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Repaired {
+    /// Something had to be changed.
+    pub(super) changed: bool,
+    /// The interface has no address, as another route of the host overlaps the network's.
+    pub(super) overlaps: bool,
+}
+
+/// Brings addresses and routes to the settings.
 pub(super) fn repair(
     netlink: &mut Connection,
     index: u32,
     settings: &Settings,
-) -> Result<bool, Error> {
+) -> Result<Repaired, Error> {
     let present = addresses(netlink, index)?;
     let mut wanted = settings.ipv4;
     if let Some(ipv4) = wanted
@@ -92,7 +101,11 @@ pub(super) fn repair(
         Some(_) => settings.ipv4_routes.as_slice(),
         None => &[],
     };
-    Ok(repair_routes(netlink, index, (settings, routes, address))? | changed)
+    changed |= repair_routes(netlink, index, (settings, routes, address))?;
+    Ok(Repaired {
+        changed,
+        overlaps: settings.ipv4.is_some() && wanted.is_none(),
+    })
 }
 
 fn repair_routes(

@@ -52,13 +52,13 @@ pub struct Offload {
 pub struct BadOffload;
 
 impl Offload {
-    /// Of a super-packet with UDP directly behind the IPv6 header and its checksum to be completed.
-    pub(crate) fn of_datagrams(segment: u16) -> Self {
+    /// Of a super-packet with so many bytes of headers, the last of which are those of UDP, and its checksum to be completed.
+    pub(crate) fn of_datagrams(headers: usize, segment: u16) -> Self {
         Self {
             flags: NEEDS_CHECKSUM,
             kind: KIND_UDP,
             segment,
-            checksum_start: IPV6_LEN as u16,
+            checksum_start: (headers - UDP_LEN) as u16,
             checksum_offset: UDP_CHECKSUM as u16,
         }
     }
@@ -524,7 +524,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(segment: u16, tap: bool) {
             let link_header = if tap { 14 } else { 0 };
-            for offload in [Offload::default(), Offload::of_datagrams(segment)] {
+            for offload in [Offload::default(), Offload::of_datagrams(48, segment)] {
                 prop_assert_eq!(Offload::decode(offload.encode(link_header), link_header), Ok(offload));
             }
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use librecast::mld::checksum;
 
-use super::coalesce::{HEADERS_LEN, headers};
+use super::coalesce::{headers, headers_len};
 use super::offload::Offload;
 
 /// A UDP packet to a group, with its checksum.
@@ -49,10 +49,11 @@ pub(super) fn super_packet(run: &[&[u8]]) -> (Offload, Vec<u8>) {
     let run: Vec<Bytes> = run.iter().map(|p| Bytes::copy_from_slice(p)).collect();
     let mut packet = headers(&run).to_vec();
     for datagram in &run {
-        packet.extend(&datagram[HEADERS_LEN..]);
+        packet.extend(&datagram[headers_len(datagram)..]);
     }
-    let segment = (run[0].len() - HEADERS_LEN) as u16;
-    (Offload::of_datagrams(segment), packet)
+    let headers = headers_len(&run[0]);
+    let segment = (run[0].len() - headers) as u16;
+    (Offload::of_datagrams(headers, segment), packet)
 }
 
 fn sum(packet: &[u8]) -> u16 {

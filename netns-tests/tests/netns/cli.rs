@@ -14,6 +14,7 @@ fn wrong_usage_ends_with_2() {
             &["run", "--frobnicate"],
             &["listen", "fe80::1"],
             &["listen", "224.0.0.1"],
+            &["listen", "10.0.0.1"],
             &["listen", "ff02::1"],
             &["init", "--name", "my host"],
             &["invite", "--ttl", "x"],

@@ -175,6 +175,19 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
             group["local"] == true && group["sources"][0] == from,
             "{group}"
         );
+        // the self-test, which knows who has which address
+        let listener = b
+            .host
+            .spawn("lcroute", &["listen", "239.7.7.7", "--json"])?;
+        a.wait_wanted("239.7.7.7", b)?;
+        let said = a.host.run("lcroute", &["say", "239.7.7.7", "hello"])?;
+        ensure!(said.code == 0 && said.stderr.is_empty(), "{said:?}");
+        eventually("it is printed, with the sender's name", || {
+            let line = listener.stdout();
+            let line: Value = serde_json::from_str(line.trim()).context(line)?;
+            ensure!(line["from"] == from && line["name"] == "a", "{line}");
+            Ok(())
+        })?;
         // SSDP stays with the LAN
         let ssdp = a.host.run("ip", &["route", "get", "239.255.255.250"])?;
         ensure!(ssdp.stdout.contains("dev eth0"), "{ssdp:?}");
@@ -199,7 +212,9 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
 #[test]
 fn ipv4_joins_of_a_source_bring_it_alone_and_old_hosts_are_understood() {
     world("ipv4-ssm", |lab| {
-        let network = network(lab, &["a", "b", "c"], ON)?;
+        // raw IP, as well as Ethernet above
+        let config = format!("{ON}mode = \"tun\"\n");
+        let network = network(lab, &["a", "b", "c"], &config)?;
         let [a, b, c] = network.nodes()?;
         let (from_a, from_b) = (address(a)?, address(b)?);
         for at in [a, b, c] {
@@ -296,6 +311,7 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         ensure!(address(at_b)?.starts_with("10.77."), "of the configuration");
         let shown = a.run("ip", &["-4", "-o", "addr", "show", "lc0"])?;
         ensure!(!shown.stdout.contains("inet "), "{shown:?}");
+        ensure!(at_a.status()?["ipv4"].is_null(), "{}", at_a.status()?);
         let check = |member: &Member| -> Result<Value> {
             let said = member.host.run("lcroute", &["doctor", "--json"])?;
             let said: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
