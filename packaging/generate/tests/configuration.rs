@@ -122,6 +122,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "name",
         "state_dir",
         "control",
+        "ipv4",
         "log",
         "servers",
         "listen",
@@ -157,8 +158,12 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
                 *table = line.to_owned();
             }
             let key = line.split(" =").next().unwrap_or_default();
-            // lc0's own name has a default, and so has the address of the pages
-            let has_default = matches!((table.as_str(), key), ("[tun]", _) | ("[web]", "listen"));
+            // lc0's own name has a default, and so has the address of the pages; of IPv4 the profile says
+            let has_default = match table.as_str() {
+                "[tun]" => key != "ipv4",
+                "[web]" => key == "listen",
+                _ => false,
+            };
             let example = examples.contains(&key) && !has_default;
             Some(if example {
                 String::new()
