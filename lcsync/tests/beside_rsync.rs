@@ -573,8 +573,10 @@ impl Case {
         // rsync takes a missing DEST for the name of an empty folder
         let inside = dest.is_none() || dice.happens(75);
         let mut names = [BTreeMap::new(), BTreeMap::new()];
-        // rsync waits for ever, or fails, where the first of several names cannot come; and replaces what is newer with -u
-        let manages = !(unreadable || args.iter().any(|arg| arg == "-u"));
+        // rsync waits for ever, or fails, where the first of several names cannot come, as below what --ignore-existing leaves
+        // in the place of a folder; and replaces what is newer with -u
+        let hangs = |arg: &OsString| arg == "-u" || arg == "--ignore-existing";
+        let manages = !(unreadable || args.iter().any(hangs));
         if dice.happens(25) && manages && keeps.contains(['a', 'p']) {
             args.push("-H".into());
             names[0] = link_some(dice, &mut source);

@@ -576,6 +576,25 @@ fn names_of_one_file_are_names_of_one_file() {
 }
 
 #[test]
+fn a_name_that_was_passed_over_lends_its_content_to_no_other() {
+    let world = World::new();
+    world.write("src/a", "new", 2_000);
+    world.write("old/a", "older", 1_000);
+    for name in ["b", "c"] {
+        fs::hard_link(world.at("src/a"), world.at(&format!("src/{name}"))).unwrap();
+    }
+    for target in ["ours", "theirs"] {
+        assert!(world.run("cp", &["-a", "old", target]).status.success());
+    }
+    let options = ["-aH", "--ignore-existing", "src/"];
+    world.lcsync(&[&options[..], &["ours"]].concat());
+    world.rsync(&[&options[..], &["theirs"]].concat());
+    world.compare_trees(&["-aH"]);
+    assert_eq!(fs::read(world.at("ours/a")).unwrap(), b"older");
+    assert_eq!(fs::read(world.at("ours/c")).unwrap(), b"new");
+}
+
+#[test]
 fn what_dest_cannot_keep_is_named_once() {
     let world = sample();
     for path in ["src/new", "src/same", "src/sub"] {

@@ -239,7 +239,10 @@ impl<'a> Copier<'a> {
                     self.conclude(job, n, linked.map(drop))?;
                     continue;
                 }
-                self.first_names.insert(identity, job.entry(n).0.to_vec());
+                // what stays in DEST is not what other names of SRC's file are to have
+                if !self.is_passed_over(job, n)? {
+                    self.first_names.insert(identity, job.entry(n).0.to_vec());
+                }
             }
             match job.scan.entries[n].kind {
                 Kind::File { size, .. } if size < LARGE => {
@@ -551,6 +554,19 @@ impl<'a> Copier<'a> {
             Err(Err(error)) => Err(error),
             Ok(()) => Ok(()),
         }
+    }
+
+    fn is_passed_over(&mut self, job: &Job, n: usize) -> io::Result<bool> {
+        let (options, (path, source)) = (self.options, job.entry(n));
+        if !(options.existing || options.ignore_existing || options.update) {
+            return Ok(false);
+        }
+        let there = match &mut self.own.place {
+            Some(place) => place.open_entry(path)?,
+            None => None,
+        };
+        let standing = there.as_ref().map(Opened::standing).transpose()?;
+        Ok(options.passes_over(source, standing.as_ref()))
     }
 
     /// Makes entry `n` another name of what has been copied of the same file, if anything has. Whether that is all there
