@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+mod program;
+
 /// SRC, and twice the same old DEST: one for each program.
 struct World {
     folder: tempfile::TempDir,
@@ -592,6 +594,40 @@ fn a_name_that_was_passed_over_lends_its_content_to_no_other() {
     world.compare_trees(&["-aH"]);
     assert_eq!(fs::read(world.at("ours/a")).unwrap(), b"older");
     assert_eq!(fs::read(world.at("ours/c")).unwrap(), b"new");
+}
+
+#[test]
+fn attributes_of_ones_own_read_only_files_are_set() {
+    let world = World::new();
+    program::install(&world.at("lcsync"));
+    let flags = rustix::fs::XattrFlags::empty();
+    // of one only the attributes differ, the others get the content as well
+    for (name, content) in [("same", "new"), ("other", "old"), ("inplace", "old")] {
+        world.write(&format!("src/{name}"), "new", 2_000);
+        world.write(&format!("ours/{name}"), content, 1_000);
+        rustix::fs::setxattr(world.at(&format!("src/{name}")), "user.b", b"1", flags).unwrap();
+        let there = world.at(&format!("ours/{name}"));
+        rustix::fs::setxattr(&there, "user.a", b"1", flags).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    let user = "chown -R 65534:65534 . && exec setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let user = if nix::unistd::geteuid().is_root() {
+        user
+    } else {
+        ""
+    };
+    for options in ["-rX --exclude=inplace", "-rX --inplace"] {
+        let script = format!("{user} ./lcsync {options} src/ ours");
+        said(&world.run("sh", &["-ec", &script]));
+    }
+    for name in ["same", "other", "inplace"] {
+        let there = world.at(&format!("ours/{name}"));
+        assert_eq!(fs::read(&there).unwrap(), b"new");
+        let mut names = [0; 64];
+        let length = rustix::fs::listxattr(&there, &mut names[..]).unwrap();
+        assert_eq!(&names[..length], b"user.b\0", "{name}");
+        assert_eq!(there.metadata().unwrap().mode() & 0o777, 0o400);
+    }
 }
 
 #[test]

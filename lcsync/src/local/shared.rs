@@ -273,6 +273,10 @@ impl Common {
             false => None,
         };
         if let Some(entry) = &entry {
+            // attributes of one's own file that is read-only can be set while it is not
+            if self.user != 0 && mode_now & 0o200 == 0 {
+                file.set_permissions(fs::Permissions::from_mode((mode_now | 0o200).into()))?;
+            }
             self.set_attributes(entry, attributes, false)?;
         }
         file.set_permissions(fs::Permissions::from_mode(mode.into()))?;
@@ -304,8 +308,7 @@ impl Common {
         let selected = !self.keep.attributes.is_empty();
         let mode = opened.standing()?.metadata.mode;
         // attributes of one's own file that is read-only can be set while it is not
-        let is_closed =
-            selected && changes.xattrs && !is_link && self.user != 0 && mode & 0o200 == 0;
+        let is_closed = selected && !is_link && self.user != 0 && mode & 0o200 == 0;
         if is_closed {
             opened.set_mode(mode | 0o200)?;
         }
