@@ -93,7 +93,12 @@ impl Entry {
             .links
             .iter()
             .filter(|l| l.link != edge.link && l.received.is_some())
-            .filter(|l| position.current_or_former_edge(l.link).is_some());
+            // what a former parent joins is for sources here, not for who is above now
+            .filter(|l| match position.edge(l.link) {
+                Some(_) => true,
+                None if edge.is_parent => position.was_below(l.link),
+                None => position.former_edge(l.link).is_some(),
+            });
         let mut join = self.local.clone();
         for other in others {
             if join == Join::All {

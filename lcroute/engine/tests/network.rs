@@ -878,6 +878,57 @@ fn random_networks_deliver_exactly_what_is_joined() {
 }
 
 #[test]
+fn a_router_that_has_just_come_gets_nothing_that_it_has_not_joined() {
+    for seed in 0..20 {
+        let limits = Limits {
+            small_network: 32,
+            source_trees: 8,
+            ..Limits::default()
+        };
+        let mut mesh = Mesh::new(4, seed, limits);
+        mesh.network.path.loss = 0.0;
+        mesh.pairs = vec![(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)];
+        let newcomer = 3;
+        if seed % 2 == 0 {
+            mesh.stubs.insert(newcomer);
+        }
+        mesh.nodes[newcomer].engine = None;
+        for c in 0..mesh.connections.len() {
+            if mesh.connections[c].ends.contains(&newcomer) {
+                mesh.cut(c);
+            }
+        }
+        mesh.run(Duration::from_secs(3));
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            if !mesh.is_connected(a, b) {
+                mesh.connect(a, b);
+            }
+        }
+        let everything = Joined {
+            exclude: true,
+            sources: BTreeSet::new(),
+        };
+        for n in 0..newcomer {
+            mesh.join(n, group(1), &everything);
+        }
+        mesh.run(Duration::from_secs(5));
+        mesh.start(newcomer);
+        for _ in 0..60 {
+            for n in 0..newcomer {
+                let before = mesh.link_packets();
+                mesh.send(n, group(1));
+                assert_eq!(
+                    mesh.link_packets() - before,
+                    2,
+                    "seed {seed}, from node {n}"
+                );
+            }
+            mesh.run(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
 fn stub_routers_pass_nothing_on() {
     for seed in SEEDS..SEEDS + SEEDS_WITH_STUBS {
         let size = 3 + seed as usize % 6;

@@ -75,8 +75,8 @@ export class Flows {
     }
 
     /**
-     * Whether what goes to a node belongs to the group's tree. A node that has just come is sent, for a second, what its
-     * neighbours listen to; a tab passes nothing on, so what it has not joined is not meant for it.
+     * Whether what goes to a node belongs to the group's tree. Routers of earlier versions send a node that has just come, for a
+     * second, what its neighbours listen to; a tab passes nothing on, so what it has not joined is not meant for it.
      */
     isOnTree(id, group) {
         const node = this.nodes.get(id);

@@ -156,6 +156,12 @@ impl TreePosition {
         former.filter(|_| self.edge(link).is_none())
     }
 
+    /// Whether a neighbour that is no edge any more was further from the root than this router.
+    pub fn was_below(&self, link: LinkId) -> bool {
+        let mut edges = self.previous.iter().flat_map(|p| &p.edges);
+        edges.any(|e| e.link == link && !e.is_parent)
+    }
+
     /// An edge of this tree or a former one: a neighbour behind it may not have advertised its Join elsewhere yet.
     pub fn current_or_former_edge(&self, link: LinkId) -> Option<&Edge> {
         self.edge(link).or_else(|| self.former_edge(link))
