@@ -867,7 +867,9 @@ impl Partial {
     fn mark(&self, run: &str) -> io::Result<()> {
         if !self.is_marked.load(Ordering::Acquire) {
             let mark = format!("{MARK}{run}");
-            openat(&self.folder, mark.as_str(), STAGE, Mode::S_IRUSR)?;
+            // several threads may say so at once: whoever is later opens what the first one has made
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            openat(&self.folder, mark.as_str(), STAGE, mode)?;
             self.is_marked.store(true, Ordering::Release);
         }
         Ok(())
@@ -1019,6 +1021,20 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("dest/a/f")).unwrap(), b"new");
         place.remove_partial().unwrap();
         assert!(!dir.path().join("dest/.lcsync-partial").exists());
+    }
+
+    #[test]
+    fn threads_that_say_at_once_that_there_are_drafts_do_not_hinder_each_other() {
+        let (dir, place) = place();
+        let partial = place.partial.as_ref().unwrap();
+        for _ in 0..2 {
+            // as a thread sees it that looked before another one was done
+            partial.is_marked.store(false, Ordering::Release);
+            partial.mark("run").unwrap();
+        }
+        // root opens anything, its users what they may
+        let mark = dir.path().join("dest/.lcsync-partial/drafts-run");
+        assert_eq!(mark.metadata().unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]
