@@ -227,3 +227,14 @@ fn files_that_pages_name_exist() {
     }
     assert!(dead.is_empty(), "not there:\n{}", dead.join("\n"));
 }
+
+#[test]
+fn every_decision_is_listed() {
+    let folder = root().join("docs/adr");
+    let list = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let names = std::fs::read_dir(folder).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let is_listed = |name: &String| name == "README.md" || list.contains(&format!("({name})"));
+    let missing: Vec<_> = names.filter(|name| !is_listed(name)).collect();
+    assert!(missing.is_empty(), "not in the list: {missing:?}");
+}

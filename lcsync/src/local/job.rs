@@ -18,8 +18,8 @@ use crate::listing::{Entry, Kind, is_plain_name, shown};
 use crate::name::check_name;
 use crate::scan::{Scan, Walk};
 
-/// Entries that are looked at before they are copied, some 200 bytes each: of less the sums are known from the start, and
-/// of more no more is held in memory.
+/// Entries that a copy looks at before it begins, and then at a time: they take some 200 bytes of memory each. Chosen: the
+/// progress of smaller trees has its total from the start.
 const PORTION: usize = 1 << 16;
 
 /// What there is to do for all of SRC.

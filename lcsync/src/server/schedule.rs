@@ -55,7 +55,7 @@ const GATHER: Duration = Duration::from_millis(40);
 const GATHER_MORE: Duration = Duration::from_millis(64);
 /// All bursts together have at most so many times the rate of a channel. Chosen.
 const MAX_BURSTS: u64 = 128;
-/// Most channels in a burst at once. Chosen: as many as a receiver's kernel takes joins of, with slow ones beside them.
+/// Most channels in a burst at once. Chosen.
 const MAX_BURSTING: usize = 256;
 /// Channels known at once; a JOIN beyond is dropped and counted.
 const MAX_CHANNELS: usize = 65_536;

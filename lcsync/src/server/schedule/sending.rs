@@ -14,7 +14,7 @@ use crate::server::reporters::Reporters;
 
 /// What a channel sends in one turn takes about this long at its rate.
 const TURN: Duration = Duration::from_millis(7);
-/// Most symbols that a channel sends in one turn. Chosen: what one system call hands to the kernel.
+/// Most symbols that a channel sends in one turn. Chosen.
 const MAX_TURN: u64 = 32;
 
 /// The rate of a layer.

@@ -9,19 +9,19 @@ use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 
-/// Fewest symbols of a trickle. Chosen: what few symbols cost is less than the time that another question takes.
+/// Fewest symbols of a trickle. Chosen: few symbols cost less than the time for another question.
 const MIN_TRICKLE: u32 = 16;
 /// Answers to questions that bring a trickle only; the next one brings a whole burst. Chosen.
 const TRICKLES: u8 = 2;
-/// Evidence of a member holds for so many times K symbols. Chosen: one that vanished costs no more.
+/// Evidence of a member holds for so many times K symbols: a member that vanished costs no more. Chosen.
 const HARD_SYMBOLS: u32 = 4;
-/// Evidence of a member holds for so long. Chosen: as `HARD_SYMBOLS`, on slow channels.
+/// Evidence of a member holds for so long, on slow channels, too. Chosen.
 const HARD_TIME: Duration = Duration::from_secs(10);
-/// A question waits so long for an answer. Chosen: an MLD report, and a way there and back.
+/// A question waits so long for an answer. Chosen.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 /// Questions without an answer before a channel is given up. Chosen: one may get lost.
 const ASKS: u8 = 2;
-/// A sender that was held up catches up on no more than this. Chosen: more is a burst that queues drop.
+/// A sender that was held up catches up on no more than this. Chosen.
 const MAX_LAG: Duration = Duration::from_millis(20);
 
 impl Schedule {
@@ -58,7 +58,7 @@ impl Schedule {
     }
 
     /// What is owed waits for its turn.
-    pub(super) fn wait_for_rest(&mut self, channel: Channel, now: Instant) {
+    fn wait_for_rest(&mut self, channel: Channel, now: Instant) {
         if let Some(sending) = self.channels.get_mut(&channel) {
             self.turns.remove(&(sending.due, channel));
             sending.stage = Stage::Gathering { until: now };
@@ -224,14 +224,14 @@ impl Schedule {
     }
 
     /// When the share of a channel may send again, if it has sent what it may.
-    pub(super) fn closed_until(&mut self, channel: Channel, now: Instant) -> Option<Instant> {
+    fn closed_until(&mut self, channel: Channel, now: Instant) -> Option<Instant> {
         let bucket = self.kept(channel)?.bucket.as_mut()?;
         // a little later in any case, so that time goes on
         (!bucket.ready(now)).then(|| bucket.ready_at().max(now + Duration::from_micros(1)))
     }
 
-    /// The same before a pause, in which PARTs come.
-    pub(super) fn send_and_pause(
+    /// Sends `count` symbols, and pauses: PARTs come meanwhile.
+    fn send_and_pause(
         &mut self,
         channel: Channel,
         count: u32,
@@ -246,7 +246,7 @@ impl Schedule {
         action
     }
 
-    pub(super) fn ask(&mut self, channel: Channel, times: u8, now: Instant) -> Option<Action> {
+    fn ask(&mut self, channel: Channel, times: u8, now: Instant) -> Option<Action> {
         let sending = self.channels.get_mut(&channel)?;
         sending.stage = Stage::Asked { times };
         sending.due = now + ASK_AGAIN;
@@ -255,7 +255,7 @@ impl Schedule {
     }
 
     /// The next `count` symbols; the following turn comes after `time`.
-    pub(super) fn send(
+    fn send(
         &mut self,
         channel: Channel,
         count: u32,
