@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! IPv4 header   TTL 1, router alert (not in version 1)
-//! IGMP          0x11 query, 0x22 report (version 3), 0x16 report and 0x17 leave (version 2), 0x12 report (version 1)
+//! IGMP          0x11 query, 0x22 report (version 3), 0x16 report and 0x17 leave (version 2), 0x12 report (version 1),
+//!               0x30 multicast router advertisement (RFC 4286)
 //! ```
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,12 +27,15 @@ pub const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 pub const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 /// Where version 3 reports go: all IGMPv3-capable routers of the link.
 pub const ALL_IGMPV3_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
+/// Where multicast router advertisements go: all snooping switches of the link.
+pub const ALL_SNOOPERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 106);
 
 const TYPE_QUERY: u8 = 0x11;
 const TYPE_REPORT_V1: u8 = 0x12;
 const TYPE_REPORT_V2: u8 = 0x16;
 const TYPE_LEAVE_V2: u8 = 0x17;
 const TYPE_REPORT_V3: u8 = 0x22;
+const TYPE_ROUTER_ADVERTISEMENT: u8 = 0x30;
 /// Bytes of a query of version 1 or 2, and of every message but those of version 3 (RFC 2236 §2).
 const OLD_LEN: usize = 8;
 /// Bytes of an IPv4 header with a router alert.
@@ -256,6 +260,43 @@ pub fn report_packets(source: Ipv4Addr, records: &[Record], mtu: usize) -> Vec<V
     packets
 }
 
+/// The same for a link whose querier knows version 2 alone (RFC 9776 §7.2.1): a report or a leave for each group, without sources.
+#[must_use]
+pub fn version_2_packets(source: Ipv4Addr, records: &[Record]) -> Vec<Vec<u8>> {
+    let packet_of = |record: &Record| {
+        let group = mapped::ipv4(record.group)?;
+        let joins = record.kind.is_exclude() || !record.sources.is_empty();
+        let (kind, destination) = match record.kind {
+            // what version 2 cannot say: others of the group are wanted still
+            RecordType::BlockOldSources => return None,
+            _ if joins => (TYPE_REPORT_V2, group),
+            _ => (TYPE_LEAVE_V2, ALL_ROUTERS),
+        };
+        let mut w = Writer::new();
+        w.u8(kind).u8(0).u16(0).put(&group.octets());
+        Some(packet(source, destination, w.into_vec()))
+    };
+    records.iter().filter_map(packet_of).collect()
+}
+
+/// A whole IPv4 packet with a Multicast Router Advertisement (RFC 4286 §3): snooping switches send all reports to where it comes
+/// from. Times are cut to what their fields can say.
+#[must_use]
+pub fn router_advertisement(
+    source: Ipv4Addr,
+    interval: Duration,
+    query_interval: Duration,
+    robustness: u8,
+) -> Vec<u8> {
+    let seconds = |time: Duration, most: u64| time.as_secs().min(most);
+    let mut w = Writer::new();
+    w.u8(TYPE_ROUTER_ADVERTISEMENT);
+    w.u8(seconds(interval, u8::MAX.into()).max(4) as u8).u16(0);
+    w.u16(seconds(query_interval, u16::MAX.into()) as u16);
+    w.u16(robustness.into());
+    packet(source, ALL_SNOOPERS, w.into_vec())
+}
+
 fn report(source: Ipv4Addr, count: u16, records: &[u8]) -> Vec<u8> {
     let mut w = Writer::new();
     w.u8(TYPE_REPORT_V3).u8(0).u16(0).u16(0).u16(count);
@@ -349,6 +390,41 @@ mod tests {
             ..query
         };
         assert_eq!(query_packet(HOST, &other), None);
+    }
+
+    #[test]
+    fn golden_version_2_and_router_advertisement() {
+        let join = record(RecordType::ChangeToExclude, &[]);
+        let some = record(RecordType::ModeIsInclude, &[HOST]);
+        let leave = record(RecordType::ChangeToInclude, &[]);
+        let block = record(RecordType::BlockOldSources, &[HOST]);
+        let packets = version_2_packets(HOST, &[join, some, block, leave]);
+        let report = [0x16, 0, 0xf8, 0xfa, 239, 1, 2, 3];
+        assert_eq!(packets.len(), 3);
+        for packet in &packets[..2] {
+            assert_eq!(
+                (&packet[16..20], &packet[24..]),
+                (&GROUP.octets()[..], &report[..])
+            );
+        }
+        assert_eq!(packets[2][16..20], ALL_ROUTERS.octets());
+        assert_eq!(packets[2][24..], [0x17, 0, 0xf7, 0xfa, 239, 1, 2, 3]);
+        let joined = Message::ReportV1 {
+            group: mapped::name(GROUP),
+        };
+        assert_eq!(parse_packet(&packets[0]), Ok((mapped::name(HOST), joined)));
+        let (every, query) = (Duration::from_secs(20), Duration::from_secs(30));
+        let advertised = router_advertisement(HOST, every, query, 3);
+        assert_eq!(
+            (advertised[8], &advertised[16..20]),
+            (1, &ALL_SNOOPERS.octets()[..])
+        );
+        assert_eq!(advertised[24..], [0x30, 20, 0xcf, 0xca, 0, 30, 0, 3]);
+        assert_eq!(
+            parse_packet(&advertised),
+            Err(IgmpError::NotIgmp),
+            "for switches"
+        );
     }
 
     #[test]

@@ -18,7 +18,15 @@ pub const PIM: u8 = 103;
 
 /// Don't Fragment, in the 16 bits of flags and fragment offset.
 const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
+/// Where in a header TTL and protocol are, the checksum, and the source.
+const TTL_AT: usize = 8;
+const CHECKSUM_AT: usize = 10;
+const SOURCE_AT: usize = 12;
+/// Where in a UDP header its checksum is, and the length of the header (RFC 768).
+const UDP_CHECKSUM_AT: usize = 6;
+const UDP_HEADER_LEN: usize = 8;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_LOOSE_ROUTE: u8 = 131;
@@ -44,9 +52,13 @@ pub struct Header<'a> {
     pub dont_fragment: bool,
     /// Where in the whole packet the payload of this one belongs, in units of eight bytes; 0 for the first part.
     pub fragment_offset: u16,
+    /// It is a part of a packet that was cut.
+    pub is_fragment: bool,
     /// What follows the header, as far as the header says.
     pub payload: &'a [u8],
     options: &'a [u8],
+    /// Bytes of header and payload.
+    total: usize,
 }
 
 impl<'a> Header<'a> {
@@ -81,8 +93,10 @@ impl<'a> Header<'a> {
             ttl: fixed[8],
             dont_fragment: word(6) & DONT_FRAGMENT != 0,
             fragment_offset: word(6) & OFFSET_MASK,
+            is_fragment: word(6) & (MORE_FRAGMENTS | OFFSET_MASK) != 0,
             payload,
             options: &header[HEADER_LEN..],
+            total,
         })
     }
 
@@ -186,6 +200,50 @@ pub fn udp_packet(
     packet(&envelope, &udp)
 }
 
+/// The same packet with a whole UDP datagram, from another source. Header checksum and UDP checksum follow by what changes in them
+/// (RFC 1624 §3): a wrong one stays wrong. `None`: there is no whole datagram, but a fragment, another protocol, or nothing that
+/// can be read.
+#[must_use]
+pub fn udp_from(packet: &[u8], source: Ipv4Addr) -> Option<Vec<u8>> {
+    let header = Header::read(packet).ok()?;
+    let is_udp = header.protocol == UDP && header.payload.len() >= UDP_HEADER_LEN;
+    if header.is_fragment || !is_udp {
+        return None;
+    }
+    let udp_checksum = header.total - header.payload.len() + UDP_CHECKSUM_AT;
+    let mut changed = packet.get(..header.total)?.to_vec();
+    let (before, after) = (header.source.octets(), source.octets());
+    changed[SOURCE_AT..SOURCE_AT + 4].copy_from_slice(&after);
+    update_checksum(&mut changed, CHECKSUM_AT, &before, &after);
+    if changed[udp_checksum..udp_checksum + 2] != [0, 0] {
+        update_checksum(&mut changed, udp_checksum, &before, &after);
+        // zero says that there is none (RFC 768)
+        if changed[udp_checksum..udp_checksum + 2] == [0, 0] {
+            changed[udp_checksum..udp_checksum + 2].fill(0xff);
+        }
+    }
+    Some(changed)
+}
+
+/// A header leaves with another TTL. What is too short stays as it is.
+pub fn set_ttl(header: &mut [u8], ttl: u8) {
+    let Some(&[before, protocol]) = header.get(TTL_AT..CHECKSUM_AT) else {
+        return;
+    };
+    if header.len() >= HEADER_LEN {
+        header[TTL_AT] = ttl;
+        update_checksum(header, CHECKSUM_AT, &[before, protocol], &[ttl, protocol]);
+    }
+}
+
+/// The checksum at `at` of a message in which some bytes, from an even place on, have changed (RFC 1624 §3, equation 3).
+fn update_checksum(message: &mut [u8], at: usize, before: &[u8], after: &[u8]) {
+    let checksum = u16::from_be_bytes([message[at], message[at + 1]]);
+    let without = !Sum::default().bytes(before).fold();
+    let sum = Sum::default().word(!checksum).word(without).bytes(after);
+    message[at..at + 2].copy_from_slice(&(!sum.fold()).to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use pnet_packet::Packet;
@@ -211,6 +269,40 @@ mod tests {
         assert_eq!((header.source, header.destination), (FROM, TO));
         assert_eq!((header.protocol, header.ttl), (UDP, 3));
         assert_eq!(header.payload, read.payload());
+    }
+
+    #[test]
+    fn golden_change_of_source() {
+        // 192.168.1.50 to 239.1.2.3, port 5004, as a host of a LAN sends it; what 10.77.1.2 sends in its place
+        let sent = [
+            0x45, 0, 0, 31, 0x12, 0x34, 0x40, 0, 1, 17, 0xb4, 0xbb, 192, 168, 1, 50, 239, 1, 2, 3,
+            0x13, 0x8c, 0x13, 0x8c, 0, 11, 0x43, 0x6c, b'r', b't', b'p',
+        ];
+        let mut expected = sent;
+        expected[10..12].copy_from_slice(&[0x6b, 0x47]);
+        expected[12..16].copy_from_slice(&[10, 77, 1, 2]);
+        expected[26..28].copy_from_slice(&[0xf9, 0xf7]);
+        assert_eq!(udp_from(&sent, FROM), Some(expected.to_vec()));
+        let mut longer = sent.to_vec();
+        longer.extend([7; 9]);
+        assert_eq!(udp_from(&longer, FROM), Some(expected.to_vec()), "padding");
+    }
+
+    #[test]
+    fn what_is_no_whole_datagram_keeps_its_source() {
+        let good = udp_packet(TO, TO, (1, 1), b"x");
+        let with = |at: usize, byte: u8| {
+            let mut other = good.clone();
+            other[at] = byte;
+            other[10..12].fill(0);
+            let sum = Sum::default().bytes(&other[..HEADER_LEN]).fold();
+            other[10..12].copy_from_slice(&(!sum).to_be_bytes());
+            other
+        };
+        assert!(udp_from(&with(6, 0x40), FROM).is_some());
+        for other in [with(6, 0x20), with(7, 1), with(9, 6), with(3, 27)] {
+            assert_eq!(udp_from(&other, FROM), None, "{other:?}");
+        }
     }
 
     fn with_options(options: &[u8]) -> Vec<u8> {
@@ -254,7 +346,31 @@ mod tests {
 
     proptest! {
         #[test]
+        fn another_source_or_ttl_is_as_if_it_had_been_sent_so(
+            from: u32, to: u32, port: u16, ttls: (u8, u8), data in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let (from, to) = (Ipv4Addr::from_bits(from), Ipv4Addr::from_bits(to));
+            let sent = udp_packet(from, TO, (port, ttls.0), &data);
+            let mut changed = udp_from(&sent, to).unwrap();
+            prop_assert_eq!(&changed, &udp_packet(to, TO, (port, ttls.0), &data));
+            set_ttl(&mut changed, ttls.1);
+            prop_assert_eq!(&changed, &udp_packet(to, TO, (port, ttls.1), &data));
+            // no checksum: none is made up
+            let mut none = sent.clone();
+            none[26..28].fill(0);
+            prop_assert_eq!(&udp_from(&none, to).unwrap()[26..28], [0, 0]);
+            // a wrong one does not become right
+            let mut wrong = sent;
+            wrong[20] ^= 1;
+            let mut right = udp_packet(to, TO, (port, ttls.0), &data);
+            right[20] ^= 1;
+            prop_assert_eq!(udp_from(&wrong, to).unwrap(), right);
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            set_ttl(&mut bytes.clone(), 1);
+            let _ = udp_from(&bytes, FROM);
             if let Ok(header) = Header::read(&bytes) {
                 let _ = (header.is_source_routed(), header.has_router_alert());
             }
