@@ -186,17 +186,6 @@ fn prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, 
     Ok(all)
 }
 
-/// Prefixes of IPv6 groups.
-fn ipv6_prefixes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<GroupPrefix>, D::Error> {
-    let list = prefixes(d)?;
-    match list.iter().find(|prefix| prefix.as_ipv4().is_some()) {
-        Some(prefix) => Err(serde::de::Error::custom(format!(
-            "`{prefix}`: IPv4 groups of LANs are not carried; those of nodes are, by [tun] ipv4"
-        ))),
-        None => Ok(list),
-    }
-}
-
 /// Groups that programs of a LAN use, but SSDP and sACN, whose LAN is where their gear is: 239.0.0.0/8 without 239.255.0.0/16.
 fn ipv4_routes() -> Vec<GroupPrefix> {
     let prefix = |(second, len): (u8, u8)| {
@@ -515,7 +504,7 @@ pub struct Lan {
     #[serde(deserialize_with = "interface_name")]
     pub interface: String,
     /// Groups that are carried.
-    #[serde(default = "Lan::groups", deserialize_with = "ipv6_prefixes")]
+    #[serde(default = "Lan::groups", deserialize_with = "prefixes")]
     pub groups: Vec<GroupPrefix>,
     /// Its hosts may send into the network.
     #[serde(default = "Lan::yes")]
@@ -555,6 +544,12 @@ pub enum Reflected {
 const MAX_LANS: usize = 8;
 
 impl Lan {
+    /// Whether IPv4 groups are among those that are carried.
+    #[must_use]
+    pub fn has_ipv4_groups(&self) -> bool {
+        self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
+    }
+
     /// Whether multicast DNS goes from and to other links.
     #[must_use]
     pub fn reflects_mdns(&self) -> bool {
@@ -888,7 +883,7 @@ mod tests {
                 "f:2: link_scope_groups: ",
             ),
             (
-                "[[lan]]\ninterface = \"lan0\"\ngroups = [\"239.1.0.0/16\"]\n",
+                "[[lan]]\ninterface = \"lan0\"\ngroups = [\"10.1.0.0/16\"]\n",
                 "f:3: groups: ",
             ),
             ("[[private]]\nprefix = \"239.1.0.0/16\"\n", "f:2: prefix: "),

@@ -12,12 +12,14 @@ mod socket;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use bytes::Bytes;
-use lcroute_node::{LanFrame, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node};
+use lcroute_node::{
+    LanFrame, LanIpv4, LanRole, LanSettings, LocalInterfaceId, MAX_LOCAL_INTERFACES, Node,
+};
 use lcroute_webrtc::WebRtc;
 use librecast::cert::SourcePrefix;
 use librecast::ethernet::MacAddress;
@@ -67,6 +69,7 @@ struct Usable {
     mtu: u32,
     running: bool,
     link_local: Ipv6Addr,
+    ipv4: Vec<(Ipv4Addr, u8)>,
 }
 
 /// All LANs of the configuration.
@@ -134,7 +137,7 @@ impl Lans {
         }
     }
 
-    /// Descriptors to poll, two for each LAN that is open.
+    /// Descriptors to poll, of each LAN that is open.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let open = self.served.iter().filter_map(|served| served.open.as_ref());
         open.flat_map(|open| open.socket.fds())
@@ -295,6 +298,7 @@ impl Served {
         let extra = Extra {
             mdns: self.config.reflects_mdns(),
             solicitations: self.config.advertise,
+            ipv4: self.config.has_ipv4_groups(),
         };
         let key = (usable.index, usable.mac, extra);
         let is_same = |open: &Open| (open.interface.index, open.interface.mac, open.extra) == key;
@@ -357,6 +361,7 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
         })?,
         mtu: interface.mtu,
         running: interface.running,
+        ipv4: interface.ipv4.clone(),
         link_local: *link_local.ok_or_else(|| {
             let remedy = "bring it up, with IPv6: `ip link set INTERFACE up`, sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0";
             complain("it has no link-local IPv6 address", remedy)
@@ -399,6 +404,7 @@ fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -
         },
         mac: interface.mac,
         link_local: interface.link_local,
+        ipv4: ipv4(interface),
         mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
         rate: config.rate,
         rate_out: config.rate_out,
@@ -406,6 +412,14 @@ fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -
         reflect_mdns: config.reflects_mdns(),
         advertise: config.advertise,
     }
+}
+
+fn ipv4(interface: &Usable) -> Option<LanIpv4> {
+    let addresses = interface.ipv4.iter();
+    Some(LanIpv4 {
+        address: addresses.map(|(address, _)| *address).min()?,
+        prefixes: interface.ipv4.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -424,6 +438,10 @@ mod tests {
             mtu: 1_500,
             tx_queue_len: 1_000,
             addresses: vec!["fe80::2".parse().unwrap(), "fe80::1".parse().unwrap()],
+            ipv4: vec![
+                (Ipv4Addr::new(192, 168, 1, 9), 24),
+                (Ipv4Addr::new(10, 1, 1, 1), 8),
+            ],
         }
     }
 
@@ -440,5 +458,8 @@ mod tests {
         assert_eq!(problem("eth7"), "there is no such interface");
         let bridge = usable("br0", &found).unwrap();
         assert_eq!(bridge.link_local, "fe80::1".parse::<Ipv6Addr>().unwrap());
+        let lowest = ipv4(&bridge).unwrap();
+        assert_eq!(lowest.address, Ipv4Addr::new(10, 1, 1, 1));
+        assert_eq!(lowest.prefixes.len(), 2);
     }
 }

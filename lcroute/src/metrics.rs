@@ -257,6 +257,8 @@ mod tests {
                 problem: None,
                 remedy: None,
                 querier: None,
+                querier_ipv4: None,
+                note: None,
                 forwarder: None,
                 prefixes: Vec::new(),
                 groups: 2,

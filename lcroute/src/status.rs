@@ -295,6 +295,12 @@ pub struct Lan {
     pub remedy: Option<String>,
     /// Who asks for joins there: `self`, or an address.
     pub querier: Option<String>,
+    /// The same of IPv4: `self`, or an address; none where no groups of IPv4 are carried.
+    #[serde(default)]
+    pub querier_ipv4: Option<String>,
+    /// What a switch has to know so that joins come here, if it may not.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Who carries its packets: `self`, or a PeerId.
     pub forwarder: Option<String>,
     /// Prefixes of its hosts.
@@ -325,7 +331,7 @@ pub struct LanListener {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LanSource {
     /// Its address.
-    pub address: Ipv6Addr,
+    pub address: IpAddr,
     /// Its Ethernet address.
     pub mac: String,
     /// Packets that went on.

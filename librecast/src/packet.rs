@@ -1,4 +1,4 @@
-//! Packet sockets for IPv6: what is on a link, whoever it is for, behind a filter in the kernel (classic BPF).
+//! Packet sockets: what is on a link, whoever it is for, behind a filter in the kernel (classic BPF).
 
 use std::io;
 use std::os::fd::AsRawFd;

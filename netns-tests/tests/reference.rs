@@ -528,7 +528,7 @@ const FILES: &[File] = &[
                     (
                         "groups",
                         "the routes of `[tun]`",
-                        "Groups that are carried.",
+                        "Groups that are carried, of IPv6 and, where `[tun] ipv4` is on, of IPv4.",
                     ),
                     (
                         "send",

@@ -224,6 +224,11 @@ impl NodeSources {
         Self { ipv4, ..self }
     }
 
+    /// The name of the node's IPv4 address.
+    pub(crate) fn ipv4(self) -> Option<Ipv6Addr> {
+        self.ipv4
+    }
+
     /// Whether a packet to `group` may come from `source`: the link-local address only in scope 2.
     pub(crate) fn allows(&self, source: Ipv6Addr, group: Ipv6Addr) -> bool {
         source == self.address

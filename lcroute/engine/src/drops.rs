@@ -101,6 +101,12 @@ librecast::drop_reasons! {
     LanRate = "lan_rate",
     /// Longer than a LAN takes, or than a host of a LAN may send.
     LanTooBig = "lan_too_big",
+    /// From a LAN host: a part of an IPv4 packet, of which only the first has ports.
+    LanFragment = "lan_fragment",
+    /// From a LAN host: IPv4 that is no UDP datagram.
+    LanNotUdp = "lan_not_udp",
+    /// From a LAN host: IPv4, which goes out under this node's own IPv4 address, and it has none.
+    LanNoIpv4 = "lan_no_ipv4",
     /// For a LAN on which its source lies itself.
     LanOwnSource = "lan_own_source",
     /// For a LAN that its source reaches on another path.

@@ -9,9 +9,9 @@ use bytes::{Buf, Bytes};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, OriginId};
-use librecast::mapped;
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
+use librecast::{ipv4, mapped};
 use siphasher::sip::SipHasher13;
 
 use crate::classify::{CarriedScopes, Class, Flow, is_link_scope, trim};
@@ -23,7 +23,7 @@ use crate::forwarding::{Forwarding, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
-use crate::local_interface::{InterfaceSettings, Senders};
+use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STUB, FLAG_UNICAST,
     LocalRouter, OwnChainError,
@@ -129,6 +129,9 @@ impl Engine {
         let groups = self.joinable_groups();
         let senders = Senders::Node(self.node.sources);
         self.membership.set_senders(LC0, senders, groups);
+        for interface in self.gateway.interfaces() {
+            self.review_senders(interface);
+        }
         self.outbox.push(Output::Ipv4Address(address));
     }
 
@@ -281,7 +284,10 @@ impl Engine {
             let key = |s: &LanSettings| (s.mac, s.link_local, s.carried(), s.receive);
             key(known) == key(&settings)
         });
+        let ipv4 = settings.ipv4_address();
+        let ipv4 = ipv4.filter(|_| self.node.config.ipv4.is_some());
         if is_same {
+            self.membership.set_lan_ipv4(interface, ipv4, now);
             self.gateway.set(interface, settings);
         } else {
             let limits = &self.node.config.limits;
@@ -292,12 +298,15 @@ impl Engine {
                 timing: Timing::LAN,
                 mtu: settings.mtu,
                 groups: settings.carried(),
-                senders: Senders::Lan(Vec::new()),
+                senders: Senders::Lan {
+                    prefixes: Vec::new(),
+                    ipv4: None,
+                },
                 receives: settings.receive,
                 max_groups: limits.groups,
                 max_reporters: limits.lan_reporters,
                 max_reported: limits.lan_reports,
-                ipv4: None,
+                ipv4: ipv4.map(Ipv4Link::Lan),
             };
             self.membership.add(interface, served);
             let seed = self.node.config.seed;
@@ -330,7 +339,14 @@ impl Engine {
 
     /// The interface reports what concerns its senders.
     fn review_senders(&mut self, interface: LocalInterfaceId) {
-        let senders = Senders::Lan(self.gateway.senders(interface));
+        let senders = Senders::Lan {
+            prefixes: self.gateway.senders(interface),
+            ipv4: self
+                .node
+                .sources
+                .ipv4()
+                .filter(|_| self.gateway.sends(interface)),
+        };
         let groups = self.joinable_groups();
         self.membership.set_senders(interface, senders, groups);
     }
@@ -394,7 +410,7 @@ impl Engine {
         self.outbox.count(result);
     }
 
-    /// An IPv6 packet that was heard on a LAN, from a host with this Ethernet address.
+    /// A packet that was heard on a LAN, from a host with this Ethernet address.
     pub fn handle_lan_packet(
         &mut self,
         interface: LocalInterfaceId,
@@ -406,6 +422,11 @@ impl Engine {
         self.timers.touch();
         let (node, outbox) = (&self.node, &mut self.outbox);
         let result = match node.scopes.classify(&packet) {
+            Class::Carried(flow) if mapped::is_group_name(flow.group) => {
+                let (parts, gateway) = ((node, &self.database), &mut self.gateway);
+                let admitted = gateway.admit_ipv4(interface, (flow, mac), &packet, parts, now);
+                admitted.and_then(|(flow, packet)| self.send(interface, flow, packet))
+            }
             Class::Carried(flow) if is_link_scope(flow.group) => {
                 self.reflect(interface, (flow, mac), &packet)
             }
@@ -424,6 +445,10 @@ impl Engine {
                     .admit_mld(interface, (mac, packet.len()), now)
                     .and_then(|()| {
                         let is_gateway = |source: Ipv6Addr| {
+                            // IPv4 addresses do not say whose they are
+                            if mapped::is_host_name(source) {
+                                return gateway.is_gateway(interface, mac, database);
+                            }
                             let origin = OriginId::of(source);
                             database.is_gateway(origin) || gateway.is_reporter(source)
                         };
@@ -516,16 +541,24 @@ impl Engine {
             let local = self
                 .membership
                 .count_listeners(flow.group, sender, len, now);
-            let local = match self.forwarding.private.is_closed_to_lans(flow.group) {
+            let mut local = match self.forwarding.private.is_closed_to_lans(flow.group) {
                 true => local.without_lans(),
                 false => local,
             };
             delivered = !local.is_empty();
-            // programs take what comes from their own address for their own
+            // programs take what comes from their own address for their own, and the kernel refuses it
             let for_programs = match from != LC0 && is_link_scope(flow.group) {
                 true => mdns::from_router(&packet),
                 false => packet.clone(),
             };
+            if from != LC0 && mapped::is_group_name(flow.group) && local.contains(LC0) {
+                local = local.without_lc0();
+                let network = node.config.ipv4.map(|ipv4| ipv4.network);
+                let router = network.and_then(|n| ipv4::udp_from(&packet, n.router()));
+                router
+                    .into_iter()
+                    .for_each(|p| self.outbox.deliver(p.into()));
+            }
             let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
             deliver(local, (flow, node.own), for_programs, gateway, outbox, now);
         }

@@ -51,6 +51,12 @@ impl LocalInterfaces {
         Self(self.0 & 1 << LC0.0)
     }
 
+    /// The same without lc0.
+    #[must_use]
+    pub fn without_lc0(self) -> Self {
+        Self(self.0 & !(1 << LC0.0))
+    }
+
     /// Those but lc0, in order.
     pub fn lans(self) -> impl Iterator<Item = LocalInterfaceId> {
         let all = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);

@@ -13,7 +13,7 @@ mod senders;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use librecast::bucket::{Bucket, Rate};
@@ -21,14 +21,16 @@ use librecast::cert::{GroupPrefix, Member, SourcePrefix};
 use librecast::drops::Reason;
 use librecast::ethernet::MacAddress;
 use librecast::id::{LanId, OriginId, PeerId};
-use librecast::mld;
+use librecast::ipv4::{self, Header};
 use librecast::time::{Duration, Instant};
+use librecast::{igmp, mapped, mld};
 
 use crate::classify::{Flow, is_link_scope};
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::icmp::IcmpError;
 use crate::interface_id::LocalInterfaceId;
+use crate::local_interface::covers_ipv4;
 use crate::lsdb::{AdvertisedLan, Database};
 use crate::outbox::Outbox;
 use crate::output::LanFrame;
@@ -86,6 +88,8 @@ pub struct LanSettings {
     pub mac: MacAddress,
     /// The interface's link-local address.
     pub link_local: Ipv6Addr,
+    /// Of IPv4; none: the interface has no address.
+    pub ipv4: Option<LanIpv4>,
     /// In bytes.
     pub mtu: u16,
     /// Of all hosts together into the network, in bits a second.
@@ -106,6 +110,39 @@ impl LanSettings {
         let mdns = self.reflect_mdns.then(|| GroupPrefix::group(mdns::GROUP));
         self.groups.iter().copied().chain(mdns).collect()
     }
+
+    /// Whether IPv4 groups are among them.
+    #[must_use]
+    pub fn has_ipv4_groups(&self) -> bool {
+        self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
+    }
+
+    /// Where queries and reports of IPv4 come from; none: there is no need of any, or no address.
+    pub(crate) fn ipv4_address(&self) -> Option<Ipv4Addr> {
+        let ipv4 = self.ipv4.as_ref().filter(|_| self.has_ipv4_groups());
+        ipv4.map(|ipv4| ipv4.address)
+    }
+}
+
+/// IPv4 on a LAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanIpv4 {
+    /// The interface's lowest address: that of queries stays the same.
+    pub address: Ipv4Addr,
+    /// Addresses of hosts: address and length of what is on link.
+    pub prefixes: Vec<(Ipv4Addr, u8)>,
+}
+
+impl LanIpv4 {
+    fn contains(&self, host: Ipv4Addr) -> bool {
+        let is_in = |(address, len): &(Ipv4Addr, u8)| {
+            let rest = 32_u32.saturating_sub((*len).into());
+            // no bits are left of a prefix of none
+            let of = |address: Ipv4Addr| address.to_bits().checked_shr(rest).unwrap_or_default();
+            of(*address) == of(host)
+        };
+        self.prefixes.iter().any(is_in)
+    }
 }
 
 /// One LAN, for users.
@@ -115,6 +152,10 @@ pub struct LanSnapshot {
     pub standing: LanStanding,
     /// The querier, if it is another host.
     pub querier: Option<Ipv6Addr>,
+    /// IPv4 groups are carried.
+    pub has_ipv4: bool,
+    /// The querier of IPv4, if it is another host.
+    pub ipv4_querier: Option<Ipv4Addr>,
     /// The forwarder, if one is known.
     pub forwarder: Option<PeerId>,
     /// The LAN's name.
@@ -268,6 +309,22 @@ impl Gateway {
         lan.map(|lan| lan.prefixes().collect()).unwrap_or_default()
     }
 
+    /// Interfaces of LANs.
+    pub fn interfaces(&self) -> Vec<LocalInterfaceId> {
+        self.lans.keys().copied().collect()
+    }
+
+    /// Whether hosts of a LAN may send.
+    pub fn sends(&self, id: LocalInterfaceId) -> bool {
+        self.lans.get(&id).is_some_and(|lan| lan.settings.send)
+    }
+
+    /// Whether a gateway has this Ethernet address on a LAN.
+    pub fn is_gateway(&self, id: LocalInterfaceId, mac: MacAddress, database: &Database) -> bool {
+        let lan = self.lans.get(&id);
+        lan.is_some_and(|lan| lan.is_gateway(mac, database))
+    }
+
     /// Roles that have changed, and whether the advertisement has to.
     pub fn take_events(&mut self, member: &Member, now: Instant) -> Vec<LanEvent> {
         let mut events = Vec::new();
@@ -359,6 +416,22 @@ impl Gateway {
         lan.count("rx", result)
     }
 
+    /// An IPv4 packet of a LAN host, as this node sends it: from its own address. LANs have the same private addresses everywhere.
+    pub fn admit_ipv4(
+        &mut self,
+        id: LocalInterfaceId,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        (node, database): (&Node, &Database),
+        now: Instant,
+    ) -> Result<(Flow, Bytes), DropReason> {
+        let lan = self.lans.get_mut(&id).ok_or(DropReason::LanNotConfigured)?;
+        let admitted = lan.admit_ipv4((flow, mac), packet, (node, database), now);
+        let result = admitted.as_ref().map(drop).map_err(|reason| *reason);
+        lan.count("rx", result)?;
+        admitted
+    }
+
     /// A packet goes into a LAN.
     pub fn inject(
         &mut self,
@@ -421,8 +494,8 @@ impl Lan {
         advertiser.map_or(next, |at| at.min(next))
     }
 
-    fn standing(&self, member: &Member, clashes: &[SourcePrefix]) -> LanStanding {
-        let problem = self.problem(member, clashes);
+    fn standing(&self, node: &Node, clashes: &[SourcePrefix]) -> LanStanding {
+        let problem = self.problem(node, clashes);
         let role = match problem {
             Some(LanProblem::NotPermitted | LanProblem::SecondInterface) => LanRole::Off,
             _ if self.is_serving() => LanRole::Forwarder,
@@ -436,7 +509,8 @@ impl Lan {
         }
     }
 
-    fn problem(&self, member: &Member, clashes: &[SourcePrefix]) -> Option<LanProblem> {
+    fn problem(&self, node: &Node, clashes: &[SourcePrefix]) -> Option<LanProblem> {
+        let member = &node.config.member;
         let those = |which: &dyn Fn(&SourcePrefix) -> bool| {
             let those: Vec<_> = self.prefixes().filter(which).collect();
             (!those.is_empty()).then_some(those)
@@ -448,17 +522,34 @@ impl Lan {
         if self.same_until.is_some() {
             return Some(LanProblem::SecondInterface);
         }
-        if sends && self.prefixes().next().is_none() {
+        let mut groups = self.settings.groups.iter();
+        let has_ipv6 = groups.any(|prefix| prefix.as_ipv4().is_none());
+        if sends && has_ipv6 && self.prefixes().next().is_none() {
             return Some(LanProblem::NoPrefix);
         }
+        let ipv4 = self.ipv4_problem(node);
         let refused = those(&|prefix| sends && Database::permits(member, *prefix).is_none());
         refused
             .map(LanProblem::PrefixesNotPermitted)
+            .or(ipv4)
             .or_else(|| those(&|prefix| clashes.contains(prefix)).map(LanProblem::Clash))
             .or_else(|| {
                 let paths = self.other_paths.len();
                 (paths > 0).then_some(LanProblem::OtherPath(paths))
             })
+    }
+
+    fn ipv4_problem(&self, node: &Node) -> Option<LanProblem> {
+        if !self.settings.has_ipv4_groups() {
+            None
+        } else if node.config.ipv4.is_none() {
+            Some(LanProblem::Ipv4Off)
+        } else if self.settings.ipv4.is_none() {
+            Some(LanProblem::NoIpv4OnInterface)
+        } else {
+            let is_mute = self.settings.send && node.sources.ipv4().is_none();
+            is_mute.then_some(LanProblem::NoIpv4OfNode)
+        }
     }
 
     fn is_serving(&self) -> bool {
@@ -478,6 +569,7 @@ impl Lan {
     fn carries(&self, group: Ipv6Addr) -> bool {
         match is_link_scope(group) {
             true => self.settings.reflect_mdns && group == mdns::GROUP,
+            false if mapped::is_group_name(group) => covers_ipv4(&self.settings.groups, group),
             false => self.settings.groups.iter().any(|p| p.contains(group)),
         }
     }
@@ -488,6 +580,15 @@ impl Lan {
         // the kernel of a standby takes it as well
         let advertised = advertised.filter(|prefix| !self.settings.prefixes.contains(prefix));
         self.settings.prefixes.iter().copied().chain(advertised)
+    }
+
+    fn shown_prefixes(&self) -> Vec<String> {
+        let settings = &self.settings;
+        let ipv4 = settings.ipv4.iter().filter(|_| settings.has_ipv4_groups());
+        let ipv4 = ipv4.flat_map(|ipv4| &ipv4.prefixes);
+        let ipv6 = self.prefixes().map(|prefix| prefix.to_string());
+        let ipv4 = ipv4.map(|(address, len)| format!("{address}/{len}"));
+        ipv6.chain(ipv4).collect()
     }
 
     fn is_on_link(&self, source: Ipv6Addr) -> bool {
@@ -530,6 +631,44 @@ impl Lan {
             return Err(DropReason::LanTooBig);
         }
         self.senders.admit(source, mac, packet.len(), now)
+    }
+
+    fn admit_ipv4(
+        &mut self,
+        (flow, mac): (Flow, MacAddress),
+        packet: &[u8],
+        (node, database): (&Node, &Database),
+        now: Instant,
+    ) -> Result<(Flow, Bytes), DropReason> {
+        if self.is_gateway(mac, database) {
+            return Err(DropReason::LanGatewayFrame);
+        }
+        if !self.settings.send || !self.carries(flow.group) {
+            return Err(DropReason::LanNotConfigured);
+        }
+        let on_link = self.settings.ipv4.as_ref();
+        let host = mapped::ipv4(flow.source);
+        if !host.is_some_and(|host| on_link.is_some_and(|on_link| on_link.contains(host))) {
+            self.note_other_path(flow.source, (node, database), now);
+            return Err(DropReason::LanForeignSource);
+        }
+        if !self.is_permitted {
+            return Err(DropReason::LanNotPermitted);
+        }
+        if !self.is_serving() {
+            return Err(DropReason::LanStandby);
+        }
+        let source = node.sources.ipv4().ok_or(DropReason::LanNoIpv4)?;
+        let own = mapped::ipv4(source).ok_or(DropReason::LanNoIpv4)?;
+        if Header::read(packet).is_ok_and(|header| header.is_fragment) {
+            return Err(DropReason::LanFragment);
+        }
+        if packet.len() > MAX_PACKET {
+            return Err(DropReason::LanTooBig);
+        }
+        let sent = ipv4::udp_from(packet, own).ok_or(DropReason::LanNotUdp)?;
+        self.senders.admit(flow.source, mac, packet.len(), now)?;
+        Ok((Flow { source, ..flow }, sent.into()))
     }
 
     fn is_gateway(&self, mac: MacAddress, database: &Database) -> bool {
@@ -765,6 +904,16 @@ impl Gateway {
                     timing.robustness,
                 );
                 outbox.send_lan(*id, LanFrame::Link(packet.into()));
+                let ipv4 = lan.settings.ipv4_address();
+                if let Some(from) = ipv4.filter(|_| node.config.ipv4.is_some()) {
+                    let packet = igmp::router_advertisement(
+                        from,
+                        ADVERTISEMENT_INTERVAL,
+                        timing.query_interval,
+                        timing.robustness,
+                    );
+                    outbox.send_lan(*id, LanFrame::Link(packet.into()));
+                }
             }
             lan.same_until.take_if(|until| *until <= now);
             let gateway = (lan.settings.link_local, lan.settings.mac);
@@ -790,16 +939,16 @@ impl Gateway {
 /// Questions.
 impl Gateway {
     /// How things stand on all LANs.
-    pub fn standings(&self, member: &Member, database: &Database) -> Vec<LanStanding> {
+    pub fn standings(&self, node: &Node, database: &Database) -> Vec<LanStanding> {
         let clashes = database.lan_clashes();
         let lans = self.lans.values();
-        lans.map(|lan| lan.standing(member, clashes)).collect()
+        lans.map(|lan| lan.standing(node, clashes)).collect()
     }
 
     /// All LANs, without what the interfaces know of listeners.
     pub fn snapshot(
         &self,
-        (member, database): (&Member, &Database),
+        (node, database): (&Node, &Database),
         now: Instant,
     ) -> Vec<(LocalInterfaceId, LanSnapshot)> {
         let peer = |origin| {
@@ -810,8 +959,10 @@ impl Gateway {
         let lans = self.lans.iter();
         let snapshot = lans.map(|(id, lan)| {
             let snapshot = LanSnapshot {
-                standing: lan.standing(member, clashes),
+                standing: lan.standing(node, clashes),
                 querier: None,
+                has_ipv4: false,
+                ipv4_querier: None,
                 forwarder: lan
                     .election
                     .forwarder()
@@ -821,7 +972,7 @@ impl Gateway {
                 listeners: Vec::new(),
                 groups: 0,
                 sources: lan.senders.snapshot(now),
-                prefixes: lan.prefixes().map(|prefix| prefix.to_string()).collect(),
+                prefixes: lan.shown_prefixes(),
                 counters: lan.counters.clone(),
             };
             (*id, snapshot)

@@ -80,7 +80,7 @@ pub use engine::Engine;
 pub use flow_meter::LinkFlow;
 pub use interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 pub use ipv4_network::Ipv4Network;
-pub use lan::{LanProblem, LanRole, LanSettings, LanSnapshot, LanStanding};
+pub use lan::{LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot, LanStanding};
 pub use output::{LanFrame, LinkFault, Links, Output};
 pub use private::{OVERHEAD, Privacy, PrivatePrefix, SEALED, SECRET_LEN, Secret};
 pub use services::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};

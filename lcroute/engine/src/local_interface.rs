@@ -20,20 +20,33 @@ use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::ipv4_network::Ipv4Network;
 use crate::outbox::Outbox;
 use crate::proxy::Proxy;
-use crate::querier::{Querier, Timing};
+use crate::querier::{Querier, Timing, UNTRACKED};
 use crate::source_filter::SourceFilter;
 use crate::timers::Timer;
+use crate::traffic::Traffic;
 
 /// A report without a source address: general queries that follow are at least this far apart. Chosen.
 const UNSPECIFIED_SOURCE_GAP: Duration = Duration::from_secs(5);
+
+/// What queries on a LAN leave hosts at least: those of version 2 take a code of 0 for a query of version 1, and do not say any more
+/// that they leave (RFC 2236 §4).
+const SHORTEST_RESPONSE: Duration = Duration::from_millis(100);
+
+/// How long a querier of version 1 or 2 counts as present after its query (RFC 9776 §8.12, with the default values: it names none).
+const OLD_QUERIER_PRESENT: Duration = Duration::from_secs(260);
 
 /// Whose packets enter the network by an interface.
 #[derive(Debug, Clone)]
 pub enum Senders {
     /// This node's programs.
     Node(NodeSources),
-    /// Hosts of a LAN, by their addresses; none of them may send where there are no prefixes.
-    Lan(Vec<SourcePrefix>),
+    /// Hosts of a LAN.
+    Lan {
+        /// Their addresses; none of them may send IPv6 where there are no prefixes.
+        prefixes: Vec<SourcePrefix>,
+        /// The name of the IPv4 address under which all of them send; none: they send no IPv4.
+        ipv4: Option<Ipv6Addr>,
+    },
 }
 
 impl Senders {
@@ -41,10 +54,33 @@ impl Senders {
     fn restrict(&self, filter: &SourceFilter, group: Ipv6Addr) -> Option<SourceFilter> {
         match self {
             Self::Node(sources) => filter.restricted_to(&sources.present(group)),
+            // which of the hosts it is, nobody elsewhere knows
+            Self::Lan { ipv4, .. } if mapped::is_group_name(group) => ipv4
+                .filter(|own| filter.allows(*own))
+                .map(|_| SourceFilter::all()),
             // whoever sends it, the gateway speaks for the host
-            Self::Lan(_) if is_link_scope(group) => Some(filter.clone()),
-            Self::Lan(prefixes) if prefixes.is_empty() => None,
-            Self::Lan(prefixes) => filter.retain(|s| prefixes.iter().any(|p| p.contains(s))),
+            Self::Lan { .. } if is_link_scope(group) => Some(filter.clone()),
+            Self::Lan { prefixes, .. } if prefixes.is_empty() => None,
+            Self::Lan { prefixes, .. } => filter.retain(|s| prefixes.iter().any(|p| p.contains(s))),
+        }
+    }
+}
+
+/// IPv4 on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv4Link {
+    /// lc0, whose hosts are of this network.
+    Host(Ipv4Network),
+    /// A LAN, on which the gateway has this address.
+    Lan(Ipv4Addr),
+}
+
+impl Ipv4Link {
+    /// Where queries and reports come from.
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Host(network) => network.router(),
+            Self::Lan(address) => address,
         }
     }
 }
@@ -72,8 +108,8 @@ pub struct InterfaceSettings {
     pub max_reporters: usize,
     /// Groups that are reported.
     pub max_reported: usize,
-    /// IPv4 groups are served as well, for hosts of this network.
-    pub ipv4: Option<Ipv4Network>,
+    /// IPv4 groups are served as well.
+    pub ipv4: Option<Ipv4Link>,
 }
 
 impl InterfaceSettings {
@@ -95,16 +131,28 @@ impl InterfaceSettings {
             max_groups: limits.groups,
             max_reporters: limits.reporters,
             max_reported: usize::MAX,
-            ipv4,
+            ipv4: ipv4.map(Ipv4Link::Host),
         }
     }
 
     fn carries(&self, group: Ipv6Addr) -> bool {
         if mapped::is_group_name(group) {
-            return self.ipv4.is_some();
+            return match self.ipv4 {
+                None => false,
+                Some(Ipv4Link::Host(_)) => true,
+                // hosts of a link whose groups go nowhere
+                Some(Ipv4Link::Lan(_)) if is_link_scope(group) => false,
+                Some(Ipv4Link::Lan(_)) => covers_ipv4(&self.groups, group),
+            };
         }
         self.groups.iter().any(|prefix| prefix.contains(group))
     }
+}
+
+/// Whether one of these prefixes is of IPv4 and contains the group of this name: those of IPv6 cover no IPv4 group of a LAN.
+pub fn covers_ipv4(prefixes: &[GroupPrefix], name: Ipv6Addr) -> bool {
+    let mut prefixes = prefixes.iter();
+    prefixes.any(|prefix| prefix.as_ipv4().is_some() && prefix.contains(name))
 }
 
 /// Querier and proxy of one interface.
@@ -112,8 +160,12 @@ impl InterfaceSettings {
 pub struct LocalInterface {
     id: LocalInterfaceId,
     settings: InterfaceSettings,
-    /// Which groups listeners have joined.
-    pub querier: Querier,
+    /// Which groups listeners have joined; on lc0 of both kinds.
+    querier: Querier,
+    /// The same of IPv4 groups of a LAN, where other queriers may be than for IPv6.
+    ipv4_querier: Option<Querier>,
+    /// Until when a querier of the LAN counts as present that understands no version 3 of IGMP.
+    old_querier: Option<Instant>,
     /// What others join, as the interface sees it.
     pub proxy: Proxy,
     /// The interface is up and served by this node, so queries and reports may be sent.
@@ -127,6 +179,9 @@ impl LocalInterface {
         Self {
             id,
             querier: Querier::new(settings.timing, limits, seed),
+            ipv4_querier: (id != LC0)
+                .then(|| Querier::new(settings.timing, limits, seed.rotate_left(32))),
+            old_querier: None,
             proxy: Proxy::new(settings.max_reported, seed),
             settings,
             active: false,
@@ -138,14 +193,40 @@ impl LocalInterface {
     pub fn start(&mut self, now: Instant) {
         self.active = true;
         self.querier.start(now);
+        if let Some(querier) = self
+            .ipv4_querier
+            .as_mut()
+            .filter(|_| self.settings.ipv4.is_some())
+        {
+            querier.start(now);
+        }
         self.proxy.start();
     }
 
     /// The interface is down, or another gateway serves it. Listeners are followed, and nothing is joined for them.
     pub fn stop(&mut self) {
         self.active = false;
-        self.querier.stop();
+        self.queriers_mut().for_each(Querier::stop);
         self.proxy.stop();
+    }
+
+    /// The gateway has another IPv4 address on the LAN, the first, or none any more.
+    pub fn set_lan_ipv4(&mut self, address: Option<Ipv4Addr>, now: Instant) {
+        let link = address.map(Ipv4Link::Lan);
+        let Some(querier) = self
+            .ipv4_querier
+            .as_mut()
+            .filter(|_| self.settings.ipv4 != link)
+        else {
+            return;
+        };
+        self.settings.ipv4 = link;
+        querier.stop();
+        match link {
+            None => querier.retain(|_| false),
+            Some(_) if self.active => querier.start(now),
+            Some(_) => {}
+        }
     }
 
     /// Whether it is served.
@@ -161,14 +242,102 @@ impl LocalInterface {
     /// What listeners join of a group, as far as this node joins it for them.
     pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         let joins = self.active && self.settings.receives;
-        self.querier.filter(group).filter(|_| joins)
+        self.querier(group).filter(group).filter(|_| joins)
+    }
+
+    fn querier(&self, group: Ipv6Addr) -> &Querier {
+        match &self.ipv4_querier {
+            Some(querier) if mapped::is_group_name(group) => querier,
+            _ => &self.querier,
+        }
+    }
+
+    fn querier_mut(&mut self, group: Ipv6Addr) -> &mut Querier {
+        match &mut self.ipv4_querier {
+            Some(querier) if mapped::is_group_name(group) => querier,
+            _ => &mut self.querier,
+        }
+    }
+
+    fn queriers(&self) -> impl Iterator<Item = &Querier> {
+        [&self.querier].into_iter().chain(&self.ipv4_querier)
+    }
+
+    fn queriers_mut(&mut self) -> impl Iterator<Item = &mut Querier> {
+        let (ipv6, ipv4) = (&mut self.querier, &mut self.ipv4_querier);
+        [ipv6].into_iter().chain(ipv4)
+    }
+
+    /// Groups that listeners have joined.
+    pub fn groups(&self) -> Vec<Ipv6Addr> {
+        self.queriers().flat_map(Querier::groups).collect()
+    }
+
+    /// How many listeners of a group are known.
+    pub fn reporters(&self, group: Ipv6Addr) -> usize {
+        self.querier(group).reporters(group)
+    }
+
+    /// The counters of a group.
+    pub fn traffic(&self, group: Ipv6Addr) -> Option<&Traffic> {
+        self.querier(group).traffic(group)
+    }
+
+    /// Other hosts of a LAN that ask instead of this node: for IPv6, and for IPv4.
+    pub fn other_queriers(&self) -> (Option<Ipv6Addr>, Option<Ipv4Addr>) {
+        let ipv4 = self.ipv4_querier.as_ref().and_then(Querier::other_querier);
+        (self.querier.other_querier(), ipv4.and_then(mapped::ipv4))
+    }
+
+    /// IPv4 groups are served.
+    pub fn has_ipv4(&self) -> bool {
+        self.settings.ipv4.is_some()
+    }
+
+    /// Joins may have been missed. At most one general query of each kind in `gap`.
+    pub fn query_again(&mut self, gap: Duration, now: Instant) {
+        for querier in self.queriers_mut() {
+            querier.query_again(gap, now);
+        }
+    }
+
+    /// Forgets groups that are not carried any more.
+    pub fn retain(&mut self, carried: impl Fn(Ipv6Addr) -> bool) {
+        for querier in self.queriers_mut() {
+            querier.retain(&carried);
+        }
+    }
+
+    /// Does what is due at queriers.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for querier in self.queriers_mut() {
+            querier.handle_timeout(now);
+        }
+    }
+
+    /// Groups whose joins of listeners have changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Ipv6Addr> {
+        let changes = self
+            .queriers_mut()
+            .flat_map(|querier| querier.take_changes());
+        changes.map(|(group, _)| group).collect()
+    }
+
+    /// Groups with listeners, groups that are reported, and work that waits.
+    pub fn sizes(&self) -> [usize; 3] {
+        let groups = self.queriers().map(Querier::len).sum();
+        let pending: usize = self.queriers().map(Querier::pending).sum();
+        [groups, self.proxy.len(), pending + self.proxy.pending()]
     }
 
     /// Whether listeners join packets of this source.
     pub fn has_listeners(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         self.active
             && self.settings.receives
-            && self.querier.joined_traffic(group, source).is_some()
+            && self
+                .querier_mut(group)
+                .joined_traffic(group, source)
+                .is_some()
     }
 
     /// Whether listeners join packets of this source, which are counted then.
@@ -176,14 +345,14 @@ impl LocalInterface {
         if !self.active || !self.settings.receives {
             return false;
         }
-        let traffic = self.querier.joined_traffic(group, source);
+        let traffic = self.querier_mut(group).joined_traffic(group, source);
         traffic
             .map(|traffic| traffic.count(source, len, now))
             .is_some()
     }
 
-    /// An MLD message of a listener, or a query. `is_gateway`: reports from this address are a gateway's, which joins nothing
-    /// for itself.
+    /// An MLD or IGMP message of a listener, or a query. `is_gateway`: reports from this address are a gateway's, which joins
+    /// nothing for itself.
     pub fn handle_mld(
         &mut self,
         packet: &[u8],
@@ -193,7 +362,7 @@ impl LocalInterface {
         now: Instant,
     ) -> Result<(), DropReason> {
         if is_ipv4(packet) {
-            return self.handle_igmp(packet, scopes, outbox, now);
+            return self.handle_igmp(packet, scopes, is_gateway, outbox, now);
         }
         let (source, message) = mld::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
         if source.is_unspecified() {
@@ -232,26 +401,51 @@ impl LocalInterface {
         &mut self,
         packet: &[u8],
         scopes: &CarriedScopes,
+        is_gateway: impl Fn(Ipv6Addr) -> bool,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let network = self.settings.ipv4.ok_or(DropReason::BadMld)?;
+        let link = self.settings.ipv4.ok_or(DropReason::BadMld)?;
         let (source, message) = igmp::parse_packet(packet).map_err(|_| DropReason::BadMld)?;
-        if source == mapped::name(network.router()) {
+        let own = mapped::name(link.address());
+        if source == own {
             // our own, back from a bridge
             return Err(DropReason::BadMld);
         }
         if let Message::Query(query) = message {
-            self.proxy.handle_query(&query, now);
+            self.handle_igmp_query((source, own), &query, now);
             return Ok(());
         }
-        // a kernel has no address at first, and may get another: it stays one reporter
-        let is_of_host = |address: Ipv4Addr| address.is_unspecified() || network.contains(address);
-        let reporter = match mapped::ipv4(source) {
-            Some(address) if is_of_host(address) => mapped::name(Ipv4Addr::UNSPECIFIED),
-            _ => source,
+        if is_gateway(source) {
+            return Ok(());
+        }
+        let unspecified = mapped::name(Ipv4Addr::UNSPECIFIED);
+        let reporter = match (link, mapped::ipv4(source)) {
+            // a kernel has no address at first, and may get another: it stays one reporter
+            (Ipv4Link::Host(network), Some(address)) if network.contains(address) => unspecified,
+            (Ipv4Link::Host(_), _) => source,
+            // any number of hosts
+            (Ipv4Link::Lan(_), _) if source == unspecified => UNTRACKED,
+            (Ipv4Link::Lan(_), _) => source,
         };
         self.handle_report(reporter, message, scopes, outbox, now)
+    }
+
+    /// A query of another host; or of a switch, which asks from 0.0.0.0 and takes part in no election (RFC 4541 §2.1.1).
+    fn handle_igmp_query(
+        &mut self,
+        (from, own): (Ipv6Addr, Ipv6Addr),
+        query: &Query,
+        now: Instant,
+    ) {
+        let elects = from != mapped::name(Ipv4Addr::UNSPECIFIED);
+        if let Some(querier) = self.ipv4_querier.as_mut().filter(|_| elects) {
+            querier.handle_query(from, own, query, now);
+        }
+        if query.version_1 {
+            self.old_querier = Some(now + OLD_QUERIER_PRESENT);
+        }
+        self.proxy.handle_query(query, now);
     }
 
     /// Joins of a listener, or their end.
@@ -269,15 +463,18 @@ impl LocalInterface {
         let understands_v1 = |group| carried(group) && !is_source_specific(group);
         match message {
             Message::Report(records) => {
-                for record in records.iter().filter(|r| carried(r.group)) {
-                    outbox.count(self.querier.handle_record(source, record, now));
+                let carried: Vec<_> = records.iter().filter(|r| carried(r.group)).collect();
+                for record in carried {
+                    let querier = self.querier_mut(record.group);
+                    outbox.count(querier.handle_record(source, record, now));
                 }
             }
             Message::ReportV1 { group } if understands_v1(group) => {
-                self.querier.handle_v1_report(source, group, now)?;
+                self.querier_mut(group)
+                    .handle_v1_report(source, group, now)?;
             }
             Message::DoneV1 { group } if understands_v1(group) => {
-                self.querier.handle_v1_done(source, group, now);
+                self.querier_mut(group).handle_v1_done(source, group, now);
             }
             Message::Query(_) | Message::ReportV1 { .. } | Message::DoneV1 { .. } => {}
         }
@@ -315,8 +512,13 @@ impl LocalInterface {
         for packet in mld::report_packets(from, &ipv6, mtu) {
             outbox.deliver_mld(self.id, packet.into());
         }
-        if let Some(network) = self.settings.ipv4 {
-            for packet in igmp::report_packets(network.router(), &ipv4, mtu) {
+        if let Some(link) = self.settings.ipv4 {
+            let is_old = self.old_querier.is_some_and(|until| now < until);
+            let packets = match is_old {
+                true => igmp::version_2_packets(link.address(), &ipv4),
+                false => igmp::report_packets(link.address(), &ipv4, mtu),
+            };
+            for packet in packets {
                 outbox.deliver_mld(self.id, packet.into());
             }
         }
@@ -343,21 +545,32 @@ impl LocalInterface {
                 outbox.count(result);
             }
         }
+        let of_lan = self.ipv4_querier.as_mut().map(Querier::take_queries);
+        for mut query in of_lan.unwrap_or_default() {
+            self.proxy.handle_query(&query, now);
+            query.max_response = query.max_response.max(SHORTEST_RESPONSE);
+            let link = self.settings.ipv4;
+            let packet = link.and_then(|link| igmp::query_packet(link.address(), &query));
+            if let Some(packet) = packet {
+                outbox.deliver_mld(self.id, packet.into());
+            }
+        }
     }
 
-    /// A general query asks for groups of both kinds.
+    /// On lc0 a general query asks for groups of both kinds.
     fn query_packets(&self, query: &Query) -> Vec<Vec<u8>> {
         let is_ipv4 = query.group.map(mapped::is_group_name);
         let ipv6 = (is_ipv4 != Some(true))
             .then(|| mld::query_packet(self.settings.querier_address, query));
-        let network = self.settings.ipv4.filter(|_| is_ipv4 != Some(false));
-        let ipv4 = network.and_then(|network| igmp::query_packet(network.router(), query));
+        let both = self.ipv4_querier.is_none() && is_ipv4 != Some(false);
+        let link = self.settings.ipv4.filter(|_| both);
+        let ipv4 = link.and_then(|link| igmp::query_packet(link.address(), query));
         ipv6.into_iter().chain(ipv4).collect()
     }
 
     /// The first timer of querier and proxy.
     pub fn next_timeout(&self) -> Timer {
-        let timers = [self.querier.next_timeout(), self.proxy.next_timeout()];
-        timers.into_iter().flatten().min()
+        let queriers = self.queriers().filter_map(Querier::next_timeout);
+        queriers.chain(self.proxy.next_timeout()).min()
     }
 }

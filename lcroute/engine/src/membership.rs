@@ -1,7 +1,7 @@
 //! All local interfaces together: what their listeners join, and what is reported to them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Membership {
     /// An interface is gone, and its listeners with it.
     pub fn remove(&mut self, id: LocalInterfaceId) {
         if let Some(gone) = self.interfaces.remove(&id) {
-            self.changed.extend(gone.querier.groups());
+            self.changed.extend(gone.groups());
         }
     }
 
@@ -66,7 +66,7 @@ impl Membership {
     ) {
         if let Some(interface) = self.interfaces.get_mut(&id) {
             interface.start(now);
-            self.changed.extend(interface.querier.groups());
+            self.changed.extend(interface.groups());
             self.joins_changed.extend(reported);
         }
     }
@@ -77,7 +77,7 @@ impl Membership {
             && interface.is_active()
         {
             interface.stop();
-            self.changed.extend(interface.querier.groups());
+            self.changed.extend(interface.groups());
         }
     }
 
@@ -91,6 +91,13 @@ impl Membership {
         if let Some(interface) = self.interfaces.get_mut(&id) {
             interface.set_senders(senders);
             self.joins_changed.extend(reported);
+        }
+    }
+
+    /// The gateway has this IPv4 address on a LAN from now on.
+    pub fn set_lan_ipv4(&mut self, id: LocalInterfaceId, address: Option<Ipv4Addr>, now: Instant) {
+        if let Some(interface) = self.interfaces.get_mut(&id) {
+            interface.set_lan_ipv4(address, now);
         }
     }
 
@@ -127,7 +134,7 @@ impl Membership {
         // all hosts of a LAN answer, and a flood of theirs may be the reason
         let gap = if id == LC0 { Duration::ZERO } else { LAN_GAP };
         if let Some(interface) = self.interfaces.get_mut(&id) {
-            interface.querier.query_again(gap, now);
+            interface.query_again(gap, now);
         }
     }
 
@@ -135,7 +142,7 @@ impl Membership {
     pub fn set_scopes(&mut self, scopes: &CarriedScopes, now: Instant) {
         for id in self.interfaces.keys().to_vec() {
             if let Some(interface) = self.interfaces.get_mut(&id) {
-                interface.querier.retain(|group| scopes.contains(group));
+                interface.retain(|group| scopes.contains(group));
             }
             self.query_again(id, now);
         }
@@ -144,7 +151,7 @@ impl Membership {
     /// Does what is due at queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for interface in self.interfaces.values_mut() {
-            interface.querier.handle_timeout(now);
+            interface.handle_timeout(now);
         }
     }
 
@@ -152,7 +159,7 @@ impl Membership {
     pub fn take_changes(&mut self) -> BTreeSet<Ipv6Addr> {
         let mut changed = std::mem::take(&mut self.changed);
         for interface in self.interfaces.values_mut() {
-            changed.extend(interface.querier.take_changes().into_keys());
+            changed.extend(interface.take_changes());
         }
         if self.has_lans() {
             self.joins_changed.extend(&changed);
@@ -175,7 +182,7 @@ impl Membership {
     /// Groups that listeners have joined, in order.
     pub fn groups(&self) -> Vec<Ipv6Addr> {
         let groups = self.interfaces.values();
-        let mut groups: Vec<_> = groups.flat_map(|i| i.querier.groups()).collect();
+        let mut groups: Vec<_> = groups.flat_map(LocalInterface::groups).collect();
         groups.sort_unstable();
         groups.dedup();
         groups
@@ -207,7 +214,7 @@ impl Membership {
     /// The counters of a group, by interface.
     pub fn traffic(&self, group: Ipv6Addr) -> impl Iterator<Item = &Traffic> {
         let interfaces = self.interfaces.values();
-        interfaces.filter_map(move |interface| interface.querier.traffic(group))
+        interfaces.filter_map(move |interface| interface.traffic(group))
     }
 
     /// Joins of neighbours for these groups have changed, or who is to see them.
@@ -260,10 +267,7 @@ impl Membership {
 
     /// Groups with listeners, groups that are reported, and work that waits; summed over interfaces.
     pub fn sizes(&self) -> [usize; 3] {
-        let sizes = self.interfaces.values().map(|i| {
-            let pending = i.querier.pending() + i.proxy.pending();
-            [i.querier.len(), i.proxy.len(), pending]
-        });
+        let sizes = self.interfaces.values().map(LocalInterface::sizes);
         sizes.fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z])
     }
 }

@@ -31,7 +31,7 @@ use crate::traffic::Traffic;
 pub use timing::Timing;
 
 /// Stands for all reporters of a group that are not tracked one by one.
-const UNTRACKED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+pub const UNTRACKED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 /// Response time that makes the kernel answer at once, all groups in as few reports as possible.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// General queries out of turn are at least this far apart.
@@ -157,15 +157,16 @@ impl Querier {
             && !query.suppress_router_processing
             && let Some(group) = query.group
         {
-            self.lower(group, &query.sources, now);
+            // it asks twice; one that speaks version 2 may wait longer for answers than we would
+            let wait = self.timing.last_listener_time().max(query.max_response * 2);
+            self.lower(group, &query.sources, now + wait);
         }
     }
 
-    fn lower(&mut self, group: Ipv6Addr, sources: &[Ipv6Addr], now: Instant) {
+    fn lower(&mut self, group: Ipv6Addr, sources: &[Ipv6Addr], at: Instant) {
         let Some(entry) = self.groups.get_mut(&group) else {
             return;
         };
-        let at = now + self.timing.last_listener_time();
         for reporter in entry.reporters.values_mut() {
             reporter.lower_sources(sources, at);
         }
@@ -186,7 +187,7 @@ impl Querier {
         }
     }
 
-    /// A version 2 record. The caller has checked that the group is carried.
+    /// A version 2 record. The caller has checked that the group is carried. `reporter`: [`UNTRACKED`] for one that has no address.
     pub fn handle_record(
         &mut self,
         reporter: Ipv6Addr,
@@ -206,7 +207,7 @@ impl Querier {
                 && (reporters.len() >= self.max_reporters
                     || leaves && reporters.contains_key(&UNTRACKED))
         });
-        if is_of_crowd {
+        if is_of_crowd || reporter == UNTRACKED {
             return self.transition(UNTRACKED, record.group, now, |state| {
                 apply_untracked(state, record, &timing, now)
             });
@@ -227,8 +228,12 @@ impl Querier {
         self.handle_record(reporter, &record, now)
     }
 
-    /// A version 1 done: others of its host may have kept silent, so they are asked.
+    /// A version 1 done: others of its host may have kept silent, so they are asked. Where another querier does that, it has the
+    /// word (RFC 2710 §4, RFC 2236 §3).
     pub fn handle_v1_done(&mut self, reporter: Ipv6Addr, group: Ipv6Addr, now: Instant) {
+        if self.other.is_some() {
+            return;
+        }
         let at = now + self.timing.last_listener_time();
         let group_known = self.groups.get(&group);
         let is_tracked = group_known.is_some_and(|g| g.reporters.contains_key(&reporter));
@@ -923,8 +928,27 @@ mod tests {
         b.querier.handle_query(stranger, OTHER, &specific, b.now);
         b.after(secs(2)).exclude(&[]);
         b.querier.handle_query(HOST, OTHER, &specific, b.now);
-        b.after(Timing::LAN.last_listener_time()).include(&[]);
+        // as long as hosts may take to answer it, twice
+        b.after(Duration::from_millis(1_900)).exclude(&[]);
+        b.after(Duration::from_millis(100)).include(&[]);
         assert_eq!(b.queries(), [], "a query is answered to all who listen");
+        // who leaves says it to the querier
+        b.querier.handle_v1_report(OTHER, G, b.now).unwrap();
+        b.querier.handle_v1_done(OTHER, G, b.now);
+        b.after(secs(10)).exclude(&[]);
+        b.querier.handle_query(HOST, OTHER, &specific, b.now);
+        b.after(secs(2)).include(&[]);
+    }
+
+    #[test]
+    fn hosts_without_an_address_are_one_crowd() {
+        let mut b = Bench::new();
+        b.queries();
+        b.says(UNTRACKED, ToEx, &[]).says(UNTRACKED, ToIn, &[]);
+        b.exclude(&[]);
+        let asked = (Some(G), vec![], Timing::HOST.last_listener_interval);
+        assert_eq!(b.queries(), [asked], "another one may listen still");
+        b.after(Timing::HOST.last_listener_time()).include(&[]);
     }
 
     #[test]

@@ -120,21 +120,20 @@ impl Engine {
     /// How things stand on each LAN.
     #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
-        self.gateway
-            .standings(&self.node.config.member, &self.database)
+        self.gateway.standings(&self.node, &self.database)
     }
 
     /// LANs that this node serves, or stands by for.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
-        let parts = (&self.node.config.member, &self.database);
+        let parts = (&self.node, &self.database);
         let lans = self.gateway.snapshot(parts, self.now);
         let complete = |(id, mut lan): (_, LanSnapshot)| {
             if let Some(interface) = self.membership.interface(id) {
-                let querier = &interface.querier;
-                lan.querier = querier.other_querier();
-                let groups = querier.groups().into_iter();
-                lan.listeners = groups.map(|g| (g, querier.reporters(g))).collect();
+                (lan.querier, lan.ipv4_querier) = interface.other_queriers();
+                lan.has_ipv4 = interface.has_ipv4();
+                let groups = interface.groups().into_iter();
+                lan.listeners = groups.map(|g| (g, interface.reporters(g))).collect();
                 lan.groups = interface.proxy.len();
             }
             lan

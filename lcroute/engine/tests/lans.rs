@@ -6,7 +6,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,18 @@ use bytes::Bytes;
 use common::services::{Rights, TestServices};
 use common::{addresses, group, join, leave, neighbor, restricted, start, udp};
 use lcroute_engine::{
-    Config, Engine, LanFrame, LanProblem, LanRole, LanSettings, LanSnapshot, LocalInterfaceId,
-    Output, PrivatePrefix, SECRET_LEN, Secret,
+    Config, Engine, Ipv4Config, LanFrame, LanIpv4, LanProblem, LanRole, LanSettings, LanSnapshot,
+    LocalInterfaceId, Output, PrivatePrefix, SECRET_LEN, Secret,
 };
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::ethernet::MacAddress;
 use librecast::id::LinkId;
+use librecast::ipv4::{self, Envelope, Header};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::mld::{self, Message, Record, RecordType};
 use librecast::random::Random;
 use librecast::simulated::Queue;
+use librecast::{igmp, mapped};
 
 /// Time of a packet over a link, and over a LAN.
 const LINK: Duration = Duration::from_millis(5);
@@ -64,6 +66,7 @@ fn settings(lan: usize, gateway: usize) -> LanSettings {
         prefixes: vec![prefix(lan)],
         mac: mac(lan, gateway as u16),
         link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 1, gateway as u16),
+        ipv4: None,
         mtu: 1_500,
         rate: 100_000_000,
         rate_out: 100_000_000,
@@ -71,6 +74,56 @@ fn settings(lan: usize, gateway: usize) -> LanSettings {
         reflect_mdns: false,
         advertise: false,
     }
+}
+
+/// All LANs have the same addresses.
+fn host_ipv4(host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 1, 100 + host as u8)
+}
+
+fn gateway_ipv4(gateway: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 1, 10 + gateway as u8)
+}
+
+/// The name of a group.
+fn stream(n: u8) -> Ipv6Addr {
+    mapped::name(Ipv4Addr::new(239, 1, 2, n))
+}
+
+/// The same with groups of IPv4.
+fn settings_ipv4(lan: usize, gateway: usize) -> LanSettings {
+    let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
+    groups.push(GroupPrefix::ALL);
+    LanSettings {
+        groups,
+        ipv4: Some(LanIpv4 {
+            address: gateway_ipv4(gateway),
+            prefixes: vec![(gateway_ipv4(gateway), 24)],
+        }),
+        ..settings(lan, gateway)
+    }
+}
+
+/// Where a packet goes, and the number in it.
+fn read(packet: &[u8]) -> (Ipv6Addr, Ipv6Addr, Option<u64>) {
+    let (source, group, data) = match Header::read(packet) {
+        Ok(header) => {
+            let names = [header.source, header.destination].map(mapped::name);
+            (names[0], names[1], header.payload.get(8..))
+        }
+        Err(_) => {
+            let address = |at| Ipv6Addr::from(*packet[at..].first_chunk::<16>().unwrap());
+            (address(8), address(24), packet.get(48..))
+        }
+    };
+    let number = data.and_then(|data| data.first_chunk::<8>());
+    (source, group, number.map(|n| u64::from_be_bytes(*n)))
+}
+
+fn read_message(packet: &[u8]) -> Option<Message> {
+    let ipv6 = mld::parse_packet(packet).ok();
+    let message = ipv6.or_else(|| igmp::parse_packet(packet).ok());
+    message.map(|(_, message)| message)
 }
 
 #[derive(Debug)]
@@ -103,6 +156,8 @@ struct Gateway {
 struct Host {
     joined: BTreeSet<Ipv6Addr>,
     received: Vec<(u64, Instant)>,
+    /// Whom it received from.
+    sources: BTreeSet<Ipv6Addr>,
 }
 
 struct World {
@@ -117,6 +172,8 @@ struct World {
     /// Data messages that left over links.
     sent: u64,
     frames: u64,
+    /// LANs have IPv4, too.
+    ipv4: bool,
     /// What gateways said to the hosts of a LAN and its links alone, but MLD.
     said: Vec<(usize, Bytes)>,
     next: u64,
@@ -132,7 +189,32 @@ impl World {
         Self::with(gateways, &|_| rights.clone())
     }
 
+    /// The same with IPv4 on nodes and LANs.
+    fn with_ipv4(gateways: &[usize]) -> Self {
+        let rights = Rights {
+            gateway: vec![SourcePrefix::ANY],
+            ..Rights::default()
+        };
+        let mut world = Self::of(gateways, &|_| rights.clone());
+        world.ipv4 = true;
+        world.boot_all();
+        world
+    }
+
     fn with(gateways: &[usize], rights: &dyn Fn(usize) -> Rights) -> Self {
+        let mut world = Self::of(gateways, rights);
+        world.boot_all();
+        world
+    }
+
+    fn boot_all(&mut self) {
+        for n in 0..self.gateways.len() {
+            self.boot(n);
+        }
+    }
+
+    /// Nothing runs yet.
+    fn of(gateways: &[usize], rights: &dyn Fn(usize) -> Rights) -> Self {
         let now = start();
         let mut world = Self {
             now,
@@ -143,6 +225,7 @@ impl World {
             reflected: None,
             sent: 0,
             frames: 0,
+            ipv4: false,
             said: Vec::new(),
             next: 0,
         };
@@ -165,24 +248,35 @@ impl World {
                 });
             }
         }
-        for n in 0..world.gateways.len() {
-            world.boot(n);
-        }
         world
+    }
+
+    fn settings(&self, n: usize) -> LanSettings {
+        let lan = self.gateways[n].lan;
+        match self.ipv4 {
+            true => settings_ipv4(lan, n),
+            false => settings(lan, n),
+        }
     }
 
     fn boot(&mut self, n: usize) {
         let now = self.now;
+        let settings = self.settings(n);
+        let ipv4 = self.ipv4.then_some(Ipv4Config {
+            network: "10.77.0.0/16".parse().unwrap(),
+            kept: None,
+        });
         let gateway = &mut self.gateways[n];
         gateway.generation += 1;
         let config = Config {
             incarnation: gateway.generation,
             seed: (n as u64 + 1) << 32 | u64::from(gateway.generation),
+            ipv4,
             ..gateway.config.clone()
         };
         let mut engine = Engine::new(config, gateway.services.clone(), now);
         engine.handle_start(now);
-        engine.set_lan(LAN, settings(gateway.lan, n), now);
+        engine.set_lan(LAN, settings, now);
         gateway.engine = Some(engine);
         for other in 0..self.gateways.len() {
             if other != n {
@@ -195,7 +289,7 @@ impl World {
     /// Other settings for all gateways.
     fn set_all(&mut self, change: &dyn Fn(&mut LanSettings)) {
         for n in 0..self.gateways.len() {
-            let mut settings = settings(self.gateways[n].lan, n);
+            let mut settings = self.settings(n);
             change(&mut settings);
             let engine = self.gateways[n].engine.as_mut().unwrap();
             engine.set_lan(LAN, settings, self.now);
@@ -450,7 +544,12 @@ impl World {
             engine.handle_lan_packet(LAN, from, packet.clone(), self.now);
             self.settle(n);
         }
-        let group = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).unwrap());
+        let (source, group, number) = read(packet);
+        if let Ok(header) = Header::read(packet)
+            && header.payload.first() == Some(&0x11)
+        {
+            assert_ne!(header.payload[1], 0, "a query of version 1 to old hosts");
+        }
         if group.segments()[0] == 0xff02 {
             let is_gateway = |n| from == mac(lan, n as u16);
             if mld::parse_packet(packet).is_err() && (0..self.gateways.len()).any(is_gateway) {
@@ -470,26 +569,29 @@ impl World {
                 if mac(lan, 0x100 + host as u16) == from {
                     continue;
                 }
-                match mld::parse_packet(packet) {
-                    Ok((_, Message::Query(query))) => self.answer(lan, host, query.group),
-                    Ok(_) => {}
-                    Err(_) if self.lans[lan][host].joined.contains(&group) => {
-                        let number = packet[48..].first_chunk::<8>().unwrap();
-                        let got = (u64::from_be_bytes(*number), self.now);
-                        self.lans[lan][host].received.push(got);
+                match read_message(packet) {
+                    Some(Message::Query(query)) => {
+                        let is_ipv4 = mapped::is_group_name(group);
+                        self.answer(lan, host, (query.group, is_ipv4));
                     }
-                    Err(_) => {}
+                    None if self.lans[lan][host].joined.contains(&group) => {
+                        let host = &mut self.lans[lan][host];
+                        host.received.push((number.unwrap(), self.now));
+                        host.sources.insert(source);
+                    }
+                    _ => {}
                 }
             }
         }
     }
 
-    fn answer(&mut self, lan: usize, host: usize, asked: Option<Ipv6Addr>) {
+    fn answer(&mut self, lan: usize, host: usize, (asked, ipv4): (Option<Ipv6Addr>, bool)) {
         let joined = self.lans[lan][host].joined.iter();
+        let joined = joined.filter(|g| mapped::is_group_name(**g) == ipv4);
         let asked: Vec<_> = joined.filter(|g| asked.is_none_or(|a| a == **g)).collect();
         let record = |g: &&Ipv6Addr| Record::new(RecordType::ModeIsExclude, **g, Vec::new());
         let records: Vec<_> = asked.iter().map(record).collect();
-        for packet in mld::report_packets(reporter(lan, host), &records, 1280) {
+        for packet in reports(lan, host, &records) {
             let event = Event::Report(lan, host, packet.into());
             self.queue.push(self.now + ms(20), event);
         }
@@ -514,9 +616,7 @@ impl World {
     }
 
     fn report(&mut self, lan: usize, host: usize, record: Record) {
-        let packet: Bytes = mld::report_packets(reporter(lan, host), &[record], 1280)
-            .remove(0)
-            .into();
+        let packet: Bytes = reports(lan, host, &[record]).remove(0).into();
         for at in [Duration::ZERO, ms(400)] {
             let event = Event::Report(lan, host, packet.clone());
             self.queue.push(self.now + at, event);
@@ -527,7 +627,10 @@ impl World {
     fn send(&mut self, lan: usize, host: usize, group: Ipv6Addr) -> u64 {
         self.next += 1;
         let data = self.next.to_be_bytes();
-        let packet = udp(host_address(lan, host), group, &data);
+        let packet = match mapped::ipv4(group) {
+            Some(group) => ipv4::udp_packet(host_ipv4(host), group, (5_004, 4), &data),
+            None => udp(host_address(lan, host), group, &data),
+        };
         let from = mac(lan, 0x100 + host as u16);
         self.queue
             .push(self.now, Event::Frame(lan, from, packet.into()));
@@ -600,6 +703,15 @@ impl World {
 
 fn reporter(lan: usize, host: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 2, host as u16)
+}
+
+/// In the language of the groups.
+fn reports(lan: usize, host: usize, records: &[Record]) -> Vec<Vec<u8>> {
+    let mut packets = igmp::report_packets(host_ipv4(host), records, 1_280);
+    let ipv6 = records.iter().filter(|r| !mapped::is_group_name(r.group));
+    let ipv6: Vec<_> = ipv6.cloned().collect();
+    packets.extend(mld::report_packets(reporter(lan, host), &ipv6, 1_280));
+    packets
 }
 
 #[test]
@@ -1226,4 +1338,381 @@ fn a_private_prefix_keeps_away_from_lans_unless_they_are_let_in() {
     }
     let refused = &w.lan(1).counters;
     assert!(!refused.contains_key("not_sealed"), "{refused:?}");
+}
+
+#[test]
+fn ipv4_hosts_of_two_lans_with_the_same_addresses_hear_each_other() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    let g = stream(1);
+    w.run(secs(8));
+    w.stream(0, 0, g, secs(3));
+    assert_eq!(w.sent, 0, "nobody listens");
+    w.join(1, 0, g);
+    w.join(1, 1, group(1));
+    w.run(ms(100));
+    let first = w.next + 1;
+    w.stream(0, 0, g, secs(5));
+    w.run(ms(100));
+    w.check_all(1, 0, first);
+    // two LANs, two names: the gateway's address stands for its hosts
+    let own = |w: &World, n: usize| w.gateways[n].engine.as_ref().unwrap().ipv4_address();
+    let sender = own(&w, 0).map(mapped::name);
+    assert_eq!(w.lans[1][0].sources, sender.into_iter().collect());
+    let number = w.send(0, 1, group(1));
+    w.run(ms(500));
+    assert_eq!(w.received(1, 1), [number], "IPv6 goes beside it");
+    w.leave(1, 0, g);
+    w.stream(0, 0, g, secs(2));
+    let sent = w.sent;
+    w.stream(0, 0, g, secs(3));
+    assert_eq!(w.sent, sent, "silence");
+    w.check_once();
+    let lan = w.lan(0);
+    assert_eq!(lan.standing.problem, None);
+    assert!(lan.has_ipv4 && lan.prefixes.contains(&"192.168.1.10/24".into()));
+}
+
+#[test]
+fn what_goes_into_a_lan_and_out_of_it_is_told_apart_byte_by_byte() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    let g = Ipv4Addr::new(239, 1, 2, 1);
+    w.run(secs(8));
+    let own = w.gateways[0]
+        .engine
+        .as_ref()
+        .unwrap()
+        .ipv4_address()
+        .unwrap();
+    w.join(1, 0, stream(1));
+    // a program of the gateway listens, too
+    let kernel = igmp::report_packets(
+        own,
+        &[Record::new(RecordType::ChangeToExclude, stream(1), vec![])],
+        1_280,
+    );
+    let now = w.now;
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_local_packet(kernel[0].clone().into(), now);
+    w.settle(0);
+    w.run(ms(200));
+    let hears = |w: &mut World, packet: Vec<u8>| {
+        let now = w.now;
+        let engine = w.gateways[0].engine.as_mut().unwrap();
+        engine.handle_lan_packet(LAN, mac(0, 0x100), packet.into(), now);
+        let mut outputs = Vec::new();
+        while let Some(output) = w.gateways[0].engine.as_mut().unwrap().poll_output() {
+            outputs.push(output);
+        }
+        outputs
+    };
+    let sent = ipv4::udp_packet(host_ipv4(0), g, (5_568, 4), b"universe");
+    let outputs = hears(&mut w, sent);
+    let of = |source| Bytes::from(ipv4::udp_packet(source, g, (5_568, 4), b"universe"));
+    let over_links = outputs.iter().filter_map(|output| match output {
+        Output::Data { packet, .. } => Some(packet),
+        _ => None,
+    });
+    assert_eq!(over_links.collect::<Vec<_>>(), [&of(own)]);
+    let for_programs = outputs.iter().filter_map(|output| match output {
+        Output::Local { packet } => Some(packet),
+        _ => None,
+    });
+    let router = Ipv4Addr::new(10, 77, 0, 1);
+    assert_eq!(for_programs.collect::<Vec<_>>(), [&of(router)]);
+    let counters = w.lan(0).counters;
+    assert_eq!(counters["rx"], 1);
+    // a part of a packet; TCP; from elsewhere; to a link of its own
+    let mut part = ipv4::udp_packet(host_ipv4(0), g, (5_568, 4), b"universe");
+    part[6] = 0x20;
+    part[10..12].fill(0);
+    let sum = librecast::checksum::Sum::default()
+        .bytes(&part[..20])
+        .fold();
+    part[10..12].copy_from_slice(&(!sum).to_be_bytes());
+    let envelope = Envelope {
+        source: host_ipv4(0),
+        destination: g,
+        protocol: 6,
+        ttl: 1,
+    };
+    let mdns = Ipv4Addr::new(224, 0, 0, 251);
+    let long = vec![0; 1_473];
+    for (packet, reason) in [
+        (part, "lan_fragment"),
+        (ipv4::packet(&envelope, &[0; 20]), "lan_not_udp"),
+        (
+            ipv4::udp_packet(Ipv4Addr::new(192, 168, 2, 1), g, (1, 1), b"x"),
+            "lan_foreign_source",
+        ),
+        (
+            ipv4::udp_packet(host_ipv4(0), g, (1, 1), &long),
+            "lan_too_big",
+        ),
+    ] {
+        let outputs = hears(&mut w, packet);
+        assert!(outputs.is_empty(), "{reason}: {outputs:?}");
+        assert_eq!(w.lan(0).counters[reason], 1, "{reason}");
+    }
+    assert!(hears(&mut w, ipv4::udp_packet(host_ipv4(0), mdns, (1, 1), b"x")).is_empty());
+    // the gateway's program speaks
+    w.lans[0][0].sources.clear();
+    w.join(0, 0, stream(1));
+    w.run(ms(200));
+    let now = w.now;
+    let said = ipv4::udp_packet(own, g, (1, 9), &7u64.to_be_bytes());
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    engine.handle_local_packet(said.into(), now);
+    w.settle(0);
+    w.run(ms(200));
+    assert_eq!(w.received(0, 0), [7]);
+    assert_eq!(w.lans[0][0].sources, BTreeSet::from([mapped::name(own)]));
+}
+
+#[test]
+fn two_gateways_on_both_lans_carry_each_ipv4_packet_once_and_replace_each_other() {
+    let mut w = World::with_ipv4(&[2, 2]);
+    let g = stream(1);
+    w.run(secs(8));
+    for lan in 0..2 {
+        w.join(lan, 0, g);
+    }
+    w.run(ms(500));
+    let first = w.next + 1;
+    for _ in 0..500 {
+        w.send(0, 1, g);
+        w.send(1, 1, g);
+        w.run(ms(40));
+    }
+    w.run(ms(200));
+    w.check_all(0, 0, first);
+    w.check_all(1, 0, first);
+    for lan in 0..2 {
+        let forwarder = w.forwarders(lan)[0];
+        let since = w.now;
+        w.kill(forwarder);
+        w.stream(0, 1, g, secs(8));
+        let gap = w.gap(1, 0, since);
+        assert!(gap < secs(3), "LAN {lan}: {gap:?}");
+        w.boot(forwarder);
+        w.stream(0, 1, g, secs(10));
+        assert_eq!(w.forwarders(lan).len(), 1);
+    }
+    w.check_once();
+    // the network's joins, which a forwarder reports, are no host's
+    for n in 0..4 {
+        let lan = w.lan(n);
+        let hosts: Vec<_> = lan
+            .listeners
+            .iter()
+            .filter(|(group, _)| *group == g)
+            .collect();
+        assert_eq!(hosts, [&(g, 1)], "{n}");
+    }
+}
+
+#[test]
+fn lans_with_the_same_ipv4_addresses_that_a_wire_joins_make_no_storm() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    let g = stream(1);
+    w.run(secs(8));
+    w.join(0, 0, g);
+    w.join(1, 0, g);
+    w.run(secs(1));
+    w.wired.insert((0, 1));
+    w.run(secs(5));
+    let frames = w.frames;
+    let first = w.next + 1;
+    w.stream(0, 1, g, secs(5));
+    assert!(w.frames - frames < 600, "{}", w.frames - frames);
+    w.run(secs(1));
+    w.check_once();
+    w.check_all(1, 0, first);
+    w.wired.clear();
+    w.run(secs(5));
+    let number = w.send(0, 1, g);
+    w.run(secs(1));
+    assert_eq!(w.received(1, 0).last(), Some(&number));
+}
+
+#[test]
+fn a_source_of_a_lan_is_joined_by_its_gateways_address() {
+    let mut w = World::with_ipv4(&[1, 1, 1]);
+    let g = mapped::name(Ipv4Addr::new(232, 1, 2, 3));
+    w.run(secs(8));
+    let gateway = w.gateways[0].engine.as_ref().unwrap().ipv4_address();
+    w.lans[1][0].joined.insert(g);
+    let sources = vec![mapped::name(gateway.unwrap())];
+    w.report(1, 0, Record::new(RecordType::AllowNewSources, g, sources));
+    w.run(ms(100));
+    let reported = [0, 1, 2].map(|n| w.lan(n).groups);
+    assert_eq!(reported, [1, 0, 0], "only its LAN is to send");
+    let wanted = w.send(0, 0, g);
+    w.send(2, 0, g);
+    w.run(ms(500));
+    assert_eq!(w.received(1, 0), [wanted]);
+}
+
+#[test]
+fn what_a_lan_lacks_for_ipv4_is_said() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    let problem = |w: &World| w.lan(0).standing.problem;
+    w.run(ms(500));
+    assert_eq!(problem(&w), Some(LanProblem::NoIpv4OfNode), "not yet");
+    w.run(secs(8));
+    assert_eq!(problem(&w), None);
+    w.join(0, 0, stream(1));
+    w.run(ms(100));
+    assert_eq!(w.lan(0).listeners, [(stream(1), 1)]);
+    w.set_all(&|s| s.ipv4 = None);
+    assert_eq!(problem(&w), Some(LanProblem::NoIpv4OnInterface));
+    assert!(w.lan(0).listeners.is_empty() && !w.lan(0).has_ipv4);
+    // an address comes: its hosts are asked, and nothing else begins anew
+    w.set_all(&|_| {});
+    w.run(ms(100));
+    assert_eq!(
+        (problem(&w), w.lan(0).listeners),
+        (None, vec![(stream(1), 1)])
+    );
+    assert_eq!(w.lan(0).standing.role, LanRole::Forwarder);
+    // where only IPv4 is carried no prefix of IPv6 is missed
+    w.set_all(&|s| {
+        s.prefixes.clear();
+        s.groups = GroupPrefix::all_of("239.0.0.0/8").unwrap();
+    });
+    w.run(secs(5));
+    assert_eq!(problem(&w), None);
+    w.ipv4 = false;
+    w.boot(0);
+    w.ipv4 = true;
+    w.set_all(&|_| {});
+    w.run(secs(5));
+    assert_eq!(problem(&w), Some(LanProblem::Ipv4Off));
+}
+
+/// IGMP of a host that is none of the world's.
+fn igmp_from(source: Ipv4Addr, to: Ipv4Addr, message: &[u8]) -> Bytes {
+    let mut message = message.to_vec();
+    let sum = librecast::checksum::Sum::default().bytes(&message).fold();
+    message[2..4].copy_from_slice(&(!sum).to_be_bytes());
+    let envelope = Envelope {
+        source,
+        destination: to,
+        protocol: ipv4::IGMP,
+        ttl: 1,
+    };
+    ipv4::packet_with_router_alert(&envelope, &message).into()
+}
+
+#[test]
+fn a_switch_that_asks_has_the_word_and_is_answered_in_its_version() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    w.run(secs(8));
+    w.join(1, 0, stream(1));
+    w.run(ms(100));
+    let asks = |w: &mut World, from: [u8; 4], message: &[u8]| -> Vec<Bytes> {
+        let packet = igmp_from(from.into(), igmp::ALL_SYSTEMS, message);
+        let (now, mut said) = (w.now, Vec::new());
+        let engine = w.gateways[0].engine.as_mut().unwrap();
+        engine.handle_lan_packet(LAN, mac(0, 0x1fe), packet, now);
+        for _ in 0..100 {
+            while let Some(output) = w.gateways[0].engine.as_mut().unwrap().poll_output() {
+                if let Output::Lan {
+                    frame: LanFrame::Link(packet),
+                    ..
+                } = &output
+                {
+                    said.push(packet.clone());
+                }
+                w.handle_output(0, output);
+            }
+            w.now += ms(20);
+            let engine = w.gateways[0].engine.as_mut().unwrap();
+            engine.handle_timeout(w.now);
+        }
+        said
+    };
+    let kinds = |said: &[Bytes]| -> Vec<u8> {
+        let ours = said.iter().filter_map(|packet| Header::read(packet).ok());
+        let igmp = ours.filter(|header| header.source == gateway_ipv4(0));
+        igmp.map(|header| header.payload[0]).collect()
+    };
+    let version_3 = [0x11, 10, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
+    let version_2 = [0x11, 100, 0, 0, 0, 0, 0, 0];
+    // from nobody (RFC 4541), and from a higher address: answered, and no querier
+    for from in [[0, 0, 0, 0], [192, 168, 1, 200]] {
+        w.run(secs(2));
+        let said = asks(&mut w, from, &version_3);
+        assert!(kinds(&said).contains(&0x22), "{said:?}");
+        assert_eq!(w.lan(0).ipv4_querier, None);
+    }
+    w.run(secs(2));
+    let said = asks(&mut w, [192, 168, 1, 1], &version_2);
+    let of = kinds(&said);
+    assert!(of.contains(&0x16) && !of.contains(&0x22), "{of:?}");
+    assert_eq!(w.lan(0).ipv4_querier, Some(Ipv4Addr::new(192, 168, 1, 1)));
+    assert_eq!(w.lan(0).querier, None, "for IPv6 we ask");
+    w.run(secs(60));
+    assert_eq!(w.lan(0).ipv4_querier, Some(Ipv4Addr::new(192, 168, 1, 1)));
+    // it is gone
+    w.run(secs(260));
+    assert_eq!(w.lan(0).ipv4_querier, None);
+    let said = asks(&mut w, [0, 0, 0, 0], &version_3);
+    assert!(kinds(&said).contains(&0x22), "{said:?}");
+}
+
+#[test]
+fn hosts_of_old_versions_of_igmp_hear_and_leave() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    w.run(secs(8));
+    let listeners = |w: &World| w.lan(1).listeners.clone();
+    let say = |w: &mut World, host: u8, to: [u8; 4], message: [u8; 8]| {
+        let packet = igmp_from(Ipv4Addr::new(192, 168, 1, host), to.into(), &message);
+        let event = Event::Frame(1, mac(1, 0x180 + u16::from(host)), packet);
+        w.queue.push(w.now, event);
+        w.run(ms(50));
+    };
+    let group = [239, 1, 2, 1];
+    let report = [0x16, 0, 0, 0, 239, 1, 2, 1];
+    let leave = [0x17, 0, 0, 0, 239, 1, 2, 1];
+    say(&mut w, 50, group, report);
+    assert_eq!(listeners(&w), [(stream(1), 1)]);
+    // another one keeps silent, as it has heard the first; it answers when the first leaves
+    say(&mut w, 50, [224, 0, 0, 2], leave);
+    say(&mut w, 51, group, report);
+    w.run(secs(10));
+    assert_eq!(listeners(&w), [(stream(1), 1)]);
+    say(&mut w, 51, [224, 0, 0, 2], leave);
+    w.run(secs(2));
+    assert_eq!(listeners(&w), []);
+    // version 1 leaves in silence
+    say(&mut w, 52, group, [0x12, 0, 0, 0, 239, 1, 2, 1]);
+    assert_eq!(listeners(&w), [(stream(1), 1)]);
+    w.run(secs(100));
+    assert_eq!(listeners(&w), []);
+    // without sources it joins no source-specific group
+    say(&mut w, 50, [232, 1, 2, 3], [0x16, 0, 0, 0, 232, 1, 2, 3]);
+    assert_eq!(listeners(&w), []);
+}
+
+#[test]
+fn hosts_of_the_network_that_are_heard_on_a_lan_by_ipv4_are_not_sent_into_it() {
+    let mut w = World::with_ipv4(&[1, 1]);
+    w.run(secs(8));
+    w.join(1, 0, stream(1));
+    let other = w.gateways[0]
+        .engine
+        .as_ref()
+        .unwrap()
+        .ipv4_address()
+        .unwrap();
+    let packet = ipv4::udp_packet(other, Ipv4Addr::new(239, 1, 2, 1), (1, 1), b"by a wire");
+    w.queue
+        .push(w.now, Event::Frame(1, mac(1, 0x1ff), packet.into()));
+    w.run(secs(1));
+    w.lans[1][0].received.clear();
+    assert_eq!(w.lan(1).standing.problem, Some(LanProblem::OtherPath(1)));
+    w.send(0, 0, stream(1));
+    w.run(secs(1));
+    assert!(w.received(1, 0).is_empty());
+    assert_eq!(w.lan(1).counters["lan_other_path"], 1);
 }

@@ -26,7 +26,7 @@ mod uses;
 pub mod view;
 
 pub use lcroute_engine::{
-    LC0, LanFrame, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
+    LC0, LanFrame, LanIpv4, LanRole, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId,
     MAX_LOCAL_INTERFACES, Privacy, PrivatePrefix, Secret, private::is_sealed,
 };
 

@@ -264,6 +264,9 @@ fn lans(list: &[Lan]) -> String {
         line("remedy", lan.remedy.as_deref().unwrap_or_default());
         line("forwarder", lan.forwarder.as_deref().unwrap_or_default());
         line("querier", lan.querier.as_deref().unwrap_or_default());
+        let ipv4 = lan.querier_ipv4.as_deref().unwrap_or_default();
+        line("IPv4 asks", ipv4);
+        line("note", lan.note.as_deref().unwrap_or_default());
         line("prefixes", &lan.prefixes.join(" "));
         line("in clear", &lan.in_clear.join(" "));
         if lan.role != LanRole::Off.name() {

@@ -19,6 +19,11 @@ pub(super) fn check(patient: &Patient) -> Check {
         None => unserved(lan),
     });
     let (problems, remedies): (Vec<_>, Vec<_>) = complaints.unzip();
+    let notes = notes(patient);
+    if problems.is_empty() && !notes.is_empty() {
+        let (details, remedies): (Vec<_>, Vec<_>) = notes.into_iter().unzip();
+        return Check::warn(NAME, details.join("; "), remedies.join("\n"));
+    }
     if problems.is_empty() {
         let names: Vec<_> = lans.iter().map(|lan| lan.interface.as_str()).collect();
         let detail = match patient.daemon {
@@ -28,6 +33,18 @@ pub(super) fn check(patient: &Patient) -> Check {
         return Check::ok(NAME, format!("{detail} {}", names.join(" ")));
     }
     Check::fail(NAME, problems.join("; "), remedies.join("\n"))
+}
+
+/// Switches that may keep joins away.
+fn notes(patient: &Patient) -> Vec<Complaint> {
+    let lans = patient.daemon.iter().flat_map(|daemon| &daemon.lans);
+    let noted = lans.filter_map(|lan| {
+        let note = lan.note.as_ref()?;
+        let querier = lan.querier_ipv4.as_deref().unwrap_or_default();
+        let detail = format!("{}: IPv4 queries come from {querier}", lan.interface);
+        Some((detail, note.clone()))
+    });
+    noted.collect()
 }
 
 /// As the daemon says.

@@ -1,8 +1,9 @@
 //! Ethernet frames on LANs: what is let in, and what goes out.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use librecast::ethernet::{ETHERTYPE_IPV6, MacAddress};
+use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
+use librecast::ipv4;
 use librecast::ipv6::{self, Datagram, HOP_LIMIT_AT, ICMPV6, UDP};
 use librecast::mld::ALL_NODES;
 use nix::libc;
@@ -21,6 +22,11 @@ const ETHERTYPE: u32 = 12;
 const NEXT_HEADER: u32 = ETHERNET_LEN as u32 + 6;
 const GROUP: u32 = ETHERNET_LEN as u32 + 24;
 const PAYLOAD: u32 = (ETHERNET_LEN + ipv6::HEADER_LEN) as u32;
+const IPV4_PROTOCOL: u32 = ETHERNET_LEN as u32 + 9;
+const IPV4_GROUP: u32 = ETHERNET_LEN as u32 + 16;
+/// 224.0.0.0/24, whose groups stay on their link, and its mask.
+const IPV4_LINK_SCOPE: u32 = u32::from_be_bytes([224, 0, 0, 0]);
+const IPV4_LINK_SCOPE_MASK: u32 = 0xffff_ff00;
 
 /// What a filter lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,19 @@ pub enum Wanted {
     Packets(Extra),
     /// MLD, and PROBEs.
     Control,
+    /// IPv4 multicast beyond 224.0.0.0/24.
+    Ipv4Packets,
+    /// IGMP.
+    Ipv4Control,
+}
+
+impl Wanted {
+    fn ethertype(self) -> u16 {
+        match self {
+            Self::Packets(_) | Self::Control => ETHERTYPE_IPV6,
+            Self::Ipv4Packets | Self::Ipv4Control => ETHERTYPE_IPV4,
+        }
+    }
 }
 
 /// What of the link's own packets is looked at. Not with MLD and PROBEs: a flood of these must not hold up joins.
@@ -38,6 +57,8 @@ pub struct Extra {
     pub mdns: bool,
     /// Router solicitations.
     pub solicitations: bool,
+    /// IPv4.
+    pub ipv4: bool,
 }
 
 /// A filter for one interface with this address.
@@ -63,7 +84,7 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
         ),
         (EQUAL, Go::On, Go::Refuse, 0),
         (HALF, Go::On, Go::On, ETHERTYPE),
-        (EQUAL, Go::On, Go::Refuse, ETHERTYPE_IPV6.into()),
+        (EQUAL, Go::On, Go::Refuse, wanted.ethertype().into()),
         (WORD, Go::On, Go::On, SOURCE_MAC),
         (EQUAL, Go::On, Go::Skip(2), u32::from_be_bytes([a, b, c, d])),
         (HALF, Go::On, Go::On, SOURCE_MAC + 4),
@@ -105,6 +126,18 @@ pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
             (BYTE, Go::On, Go::On, PAYLOAD),
             (EQUAL, Go::Accept, Go::Refuse, ICMPV6.into()),
         ],
+        Wanted::Ipv4Packets => vec![
+            (BYTE, Go::On, Go::On, IPV4_PROTOCOL),
+            // IGMP comes in by the other socket
+            (EQUAL, Go::Refuse, Go::On, ipv4::IGMP.into()),
+            (WORD, Go::On, Go::On, IPV4_GROUP),
+            (AND, Go::On, Go::On, IPV4_LINK_SCOPE_MASK),
+            (EQUAL, Go::Refuse, Go::Accept, IPV4_LINK_SCOPE),
+        ],
+        Wanted::Ipv4Control => vec![
+            (BYTE, Go::On, Go::On, IPV4_PROTOCOL),
+            (EQUAL, Go::Accept, Go::Refuse, ipv4::IGMP.into()),
+        ],
     });
     assemble(&program)
 }
@@ -139,11 +172,11 @@ fn assemble(program: &[(u32, Go, Go, u32)]) -> Vec<SockFilter> {
 }
 
 /// An Ethernet header.
-pub fn ethernet(to: MacAddress, from: MacAddress) -> [u8; ETHERNET_LEN] {
+pub fn ethernet(to: MacAddress, from: MacAddress, ethertype: u16) -> [u8; ETHERNET_LEN] {
     let mut header = [0; ETHERNET_LEN];
     header[..6].copy_from_slice(&to.0);
     header[6..12].copy_from_slice(&from.0);
-    header[12..].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
     header
 }
 
@@ -152,14 +185,28 @@ pub fn sender(frame: &[u8]) -> Option<MacAddress> {
     Some(MacAddress(*frame.get(6..12)?.first_chunk()?))
 }
 
-/// The group that a packet is sent to.
-pub fn group(packet: &[u8]) -> Option<Ipv6Addr> {
-    Some(Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?))
+/// Whether a packet is IPv4.
+pub fn is_ipv4(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4)
 }
 
-/// A packet leaves with this hop limit.
+/// The Ethernet address of the group that a packet is sent to.
+pub fn group(packet: &[u8]) -> Option<MacAddress> {
+    if is_ipv4(packet) {
+        let group = Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?);
+        return group
+            .is_multicast()
+            .then(|| MacAddress::of_ipv4_group(group));
+    }
+    let group = Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?);
+    group.is_multicast().then(|| MacAddress::of_group(group))
+}
+
+/// A packet leaves with this hop limit, or TTL. Its first 20 bytes are enough of IPv4.
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
-    if let Some(field) = packet.get_mut(HOP_LIMIT_AT) {
+    if is_ipv4(packet) {
+        ipv4::set_ttl(packet, hop_limit);
+    } else if let Some(field) = packet.get_mut(HOP_LIMIT_AT) {
         *field = hop_limit;
     }
 }
@@ -187,6 +234,7 @@ mod tests {
     const PACKETS: Wanted = Wanted::Packets(Extra {
         mdns: false,
         solicitations: false,
+        ipv4: false,
     });
 
     /// What the kernel does with these filters: packet type, VLAN tag, frame.
@@ -244,8 +292,61 @@ mod tests {
     }
 
     fn frame(from: MacAddress, packet: &[u8]) -> Vec<u8> {
-        let to = MacAddress::of_group(group(packet).unwrap());
-        [&ethernet(to, from)[..], packet].concat()
+        let ethertype = match is_ipv4(packet) {
+            true => ETHERTYPE_IPV4,
+            false => ETHERTYPE_IPV6,
+        };
+        let to = group(packet).unwrap();
+        [&ethernet(to, from, ethertype)[..], packet].concat()
+    }
+
+    #[test]
+    fn ipv4_comes_in_by_sockets_of_its_own() {
+        let multicast = libc::PACKET_MULTICAST;
+        let host = Ipv4Addr::new(192, 168, 1, 9);
+        let udp = |group: [u8; 4]| ipv4::udp_packet(host, group.into(), (5_004, 4), b"x");
+        let all = [
+            PACKETS,
+            Wanted::Control,
+            Wanted::Ipv4Packets,
+            Wanted::Ipv4Control,
+        ];
+        let takers = |from: MacAddress, packet: &[u8], kind: u8, tagged: bool| {
+            let frame = frame(from, packet);
+            all.map(|wanted| passes(wanted, kind, tagged, &frame))
+        };
+        let nobody = [false; 4];
+        for (group, ok) in [
+            ([239, 1, 2, 3], true),
+            ([224, 0, 1, 129], true),
+            ([232, 0, 0, 1], true),
+            ([224, 0, 0, 251], false),
+        ] {
+            let packet = udp(group);
+            let taken = takers(HOST, &packet, multicast, false);
+            assert_eq!(taken, [false, false, ok, false], "{group:?}");
+            assert_eq!(takers(OWN, &packet, multicast, false), nobody);
+            assert_eq!(takers(HOST, &packet, multicast, true), nobody, "a VLAN");
+            assert_eq!(takers(HOST, &packet, libc::PACKET_OTHERHOST, false), nobody);
+        }
+        let group = librecast::mapped::name(Ipv4Addr::new(239, 1, 2, 3));
+        let record = mld::Record::new(mld::RecordType::ChangeToExclude, group, vec![]);
+        let report = librecast::igmp::report_packets(host, &[record], 1280).remove(0);
+        let taken = takers(HOST, &report, multicast, false);
+        assert_eq!(taken, [false, false, false, true]);
+        let to = ethernet(MacAddress([1, 0, 0x5e, 1, 2, 3]), HOST, ETHERTYPE_IPV4);
+        assert_eq!(frame(HOST, &udp([239, 1, 2, 3]))[..14], to);
+    }
+
+    #[test]
+    fn packets_leave_with_hop_limit_1_and_a_right_checksum() {
+        let (from, to) = (Ipv4Addr::new(10, 77, 1, 2), Ipv4Addr::new(239, 1, 2, 3));
+        let mut packet = ipv4::udp_packet(from, to, (5_004, 32), b"x");
+        set_hop_limit(&mut packet, 1);
+        assert_eq!(packet, ipv4::udp_packet(from, to, (5_004, 1), b"x"));
+        let mut packet = udp_to("ff1e::1");
+        set_hop_limit(&mut packet, 9);
+        assert_eq!(packet[7], 9);
     }
 
     fn udp_to(group: &str) -> Vec<u8> {
@@ -316,6 +417,7 @@ mod tests {
             let extra = Extra {
                 mdns,
                 solicitations,
+                ipv4: false,
             };
             let comes_in = |packet: &[u8]| {
                 let frame = frame(HOST, packet);

@@ -4,9 +4,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bytes::Bytes;
-use librecast::ethernet::MacAddress;
-use librecast::packet;
+use librecast::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress};
+use librecast::{ipv4, packet};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 use smallvec::SmallVec;
 use socket2::{Socket, Type};
@@ -27,14 +28,24 @@ const PACKETS_BUFFER: usize = 4 << 20;
 /// Reports of some 10,000 joins at once.
 const CONTROL_BUFFER: usize = 4 << 20;
 
-/// Both sockets of an interface: packets in and out, MLD and PROBEs in.
+/// The sockets of an interface.
 #[derive(Debug)]
 pub struct LanSocket {
-    packets: Socket,
-    control: Socket,
+    ipv6: Pair,
+    /// Only where groups of IPv4 are carried.
+    ipv4: Option<Pair>,
     inbox: Inbox,
     outlet: Outlet,
     runs: Runs,
+}
+
+/// Those of IPv6, or of IPv4: the kernel tells the protocol of what leaves by the socket.
+#[derive(Debug)]
+struct Pair {
+    /// Packets in and out.
+    packets: Socket,
+    /// MLD and PROBEs in, or IGMP.
+    control: Socket,
 }
 
 /// Where frames are read.
@@ -57,20 +68,27 @@ struct Outlet {
 }
 
 impl LanSocket {
-    /// Opens both on an interface with this Ethernet address; needs CAP_NET_RAW.
+    /// Opens them on an interface with this Ethernet address; needs CAP_NET_RAW.
     pub fn open(interface: u32, own: MacAddress, extra: Extra) -> io::Result<Self> {
-        let open = |wanted, buffer| -> io::Result<Socket> {
+        let open = |wanted, buffer, protocol| -> io::Result<Socket> {
             let socket = packet::open(Type::RAW, &frame::filter(wanted, own), buffer)?;
             packet::set_offload_header(&socket)?;
-            packet::bind(&socket, Some(interface))?;
+            packet::bind_protocol(&socket, Some(interface), protocol)?;
             Ok(socket)
         };
-        let packets = open(Wanted::Packets(extra), PACKETS_BUFFER)?;
-        let control = open(Wanted::Control, CONTROL_BUFFER)?;
-        packet::set_all_multicast(&packets, interface, true)?;
+        let pair = |packets, control, protocol| -> io::Result<Pair> {
+            Ok(Pair {
+                packets: open(packets, PACKETS_BUFFER, protocol)?,
+                control: open(control, CONTROL_BUFFER, protocol)?,
+            })
+        };
+        let ipv6 = pair(Wanted::Packets(extra), Wanted::Control, libc::ETH_P_IPV6)?;
+        let ipv4 = || pair(Wanted::Ipv4Packets, Wanted::Ipv4Control, libc::ETH_P_IP);
+        let ipv4 = extra.ipv4.then(ipv4).transpose()?;
+        packet::set_all_multicast(&ipv6.packets, interface, true)?;
         Ok(Self {
-            packets,
-            control,
+            ipv6,
+            ipv4,
             inbox: Inbox {
                 frames: std::array::from_fn(|_| vec![0; LONGEST]),
                 packets: Packets::default(),
@@ -86,14 +104,19 @@ impl LanSocket {
     }
 
     /// Descriptors for packets and for the rest.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.packets.as_fd(), self.control.as_fd()]
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let pairs = [&self.ipv6].into_iter().chain(&self.ipv4);
+        pairs.flat_map(|pair| [pair.packets.as_fd(), pair.control.as_fd()])
     }
 
     /// Frames that were lost before they were read, since the last call: of packets, and of the rest.
     pub fn take_overruns(&self) -> io::Result<(u32, u32)> {
-        let control = packet::take_overruns(&self.control)?;
-        Ok((packet::take_overruns(&self.packets)?, control))
+        let (mut packets, mut control) = (0, 0);
+        for pair in [&self.ipv6].into_iter().chain(&self.ipv4) {
+            packets += packet::take_overruns(&pair.packets)?;
+            control += packet::take_overruns(&pair.control)?;
+        }
+        Ok((packets, control))
     }
 
     /// Frames that could not be cut or completed since the last call.
@@ -103,12 +126,20 @@ impl LanSocket {
 
     /// Some frames of packets, each with its sender; false: there are no more now. A frame may hold several packets.
     pub fn read_packets(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
-        self.inbox.read(&self.packets, each)
+        let has_more = self.inbox.read(&self.ipv6.packets, each)?;
+        match &self.ipv4 {
+            Some(pair) => Ok(self.inbox.read(&pair.packets, each)? || has_more),
+            None => Ok(has_more),
+        }
     }
 
-    /// The same for MLD and PROBEs.
+    /// The same for MLD and PROBEs, and IGMP.
     pub fn read_control(&mut self, each: &mut dyn FnMut(MacAddress, Bytes)) -> io::Result<bool> {
-        self.inbox.read(&self.control, each)
+        let has_more = self.inbox.read(&self.ipv6.control, each)?;
+        match &self.ipv4 {
+            Some(pair) => Ok(self.inbox.read(&pair.control, each)? || has_more),
+            None => Ok(has_more),
+        }
     }
 
     /// A packet for a group leaves with hop limit 1 at the next [`Self::flush`], with others of its flow.
@@ -116,12 +147,14 @@ impl LanSocket {
         let Self {
             outlet,
             runs,
-            packets,
+            ipv6,
+            ipv4,
             ..
         } = self;
+        let sockets = (&*ipv6, ipv4.as_ref());
         match outlet.super_packets {
-            true => runs.push(packet, &mut |run| outlet.write_run(packets, run)),
-            false => outlet.write_run(packets, &[packet]),
+            true => runs.push(packet, &mut |run| outlet.write_run(sockets, run)),
+            false => outlet.write_run(sockets, &[packet]),
         }
     }
 
@@ -130,24 +163,40 @@ impl LanSocket {
         let Self {
             outlet,
             runs,
-            packets,
+            ipv6,
+            ipv4,
             ..
         } = self;
-        runs.flush(&mut |run| outlet.write_run(packets, run));
+        let sockets = (&*ipv6, ipv4.as_ref());
+        runs.flush(&mut |run| outlet.write_run(sockets, run));
         std::mem::take(&mut outlet.failed)
     }
 
     /// A packet for a group leaves as it is.
     pub fn send_to_group(&self, packet: &[u8]) -> io::Result<()> {
         let parts = [IoSlice::new(packet)];
-        self.outlet.write_to_group(&self.packets, packet, &parts)
+        let socket = socket_of((&self.ipv6, self.ipv4.as_ref()), packet);
+        self.outlet.write_to_group(socket?, packet, &parts)
     }
 
-    /// A packet for one host leaves as it is.
+    /// An IPv6 packet for one host leaves as it is.
     pub fn send(&self, to: MacAddress, packet: &[u8]) -> io::Result<()> {
         let (offload, parts) = (Offload::default(), [IoSlice::new(packet)]);
-        self.outlet.write(&self.packets, (offload, to), &parts)
+        let ethernet = frame::ethernet(to, self.outlet.own, ETHERTYPE_IPV6);
+        write(&self.ipv6.packets, (offload, ethernet), &parts)
     }
+}
+
+/// By which socket a packet leaves.
+fn socket_of<'a>(
+    (ipv6, ipv4): (&'a Pair, Option<&'a Pair>),
+    packet: &[u8],
+) -> io::Result<&'a Socket> {
+    let pair = match frame::is_ipv4(packet) {
+        true => ipv4.ok_or(io::ErrorKind::Unsupported)?,
+        false => ipv6,
+    };
+    Ok(&pair.packets)
 }
 
 impl Inbox {
@@ -193,7 +242,12 @@ fn receive(
 
 impl Outlet {
     /// Packets of one flow leave with hop limit 1: in one call if the kernel takes them so.
-    fn write_run(&mut self, socket: &Socket, run: &[Bytes]) {
+    fn write_run(&mut self, sockets: (&Pair, Option<&Pair>), run: &[Bytes]) {
+        let Some(first) = run.first() else { return };
+        let socket = match socket_of(sockets, first) {
+            Ok(socket) => socket,
+            Err(e) => return self.fail(&e, run.len()),
+        };
         if run.len() > 1 && self.super_packets {
             match self.write_super_packet(socket, run) {
                 Ok(()) => return,
@@ -203,11 +257,14 @@ impl Outlet {
             }
         }
         for packet in run {
-            let mut header = [0; IPV6_LEN];
-            let Some((first, rest)) = packet.split_first_chunk::<IPV6_LEN>() else {
+            let length = match frame::is_ipv4(packet) {
+                true => ipv4::HEADER_LEN,
+                false => IPV6_LEN,
+            };
+            let Some((first, rest)) = packet.split_at_checked(length) else {
                 continue;
             };
-            header.copy_from_slice(first);
+            let mut header = coalesce::Headers::from_slice(first);
             frame::set_hop_limit(&mut header, 1);
             let parts = [IoSlice::new(&header), IoSlice::new(rest)];
             if let Err(e) = self.write_to_group(socket, packet, &parts) {
@@ -230,11 +287,10 @@ impl Outlet {
             run.iter()
                 .map(|packet| IoSlice::new(&packet[headers.len()..])),
         );
-        let to = frame::group(&headers).map(MacAddress::of_group);
         // the size of a run is bounded
         let offload = Offload::of_datagrams(headers.len(), (run[0].len() - headers.len()) as u16);
-        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
-        self.write(socket, (offload, to), &parts)
+        let ethernet = self.ethernet(&headers)?;
+        write(socket, (offload, ethernet), &parts)
     }
 
     fn write_to_group(
@@ -243,22 +299,29 @@ impl Outlet {
         packet: &[u8],
         parts: &[IoSlice<'_>],
     ) -> io::Result<()> {
-        let group = frame::group(packet).filter(std::net::Ipv6Addr::is_multicast);
-        let to = MacAddress::of_group(group.ok_or(io::ErrorKind::InvalidInput)?);
-        self.write(socket, (Offload::default(), to), parts)
+        let ethernet = self.ethernet(packet)?;
+        write(socket, (Offload::default(), ethernet), parts)
     }
 
-    fn write(
-        &self,
-        socket: &Socket,
-        (offload, to): (Offload, MacAddress),
-        packet: &[IoSlice<'_>],
-    ) -> io::Result<()> {
-        let offload = offload.encode(ETHERNET_LEN as u16);
-        let ethernet = frame::ethernet(to, self.own);
-        let mut parts: SmallVec<[_; 3 + MAX_PACKETS]> = SmallVec::new();
-        parts.extend([IoSlice::new(&offload), IoSlice::new(&ethernet)]);
-        parts.extend_from_slice(packet);
-        socket.send_vectored(&parts).map(drop)
+    /// The Ethernet header of a packet for a group.
+    fn ethernet(&self, packet: &[u8]) -> io::Result<[u8; ETHERNET_LEN]> {
+        let to = frame::group(packet).ok_or(io::ErrorKind::InvalidInput)?;
+        let ethertype = match frame::is_ipv4(packet) {
+            true => ETHERTYPE_IPV4,
+            false => ETHERTYPE_IPV6,
+        };
+        Ok(frame::ethernet(to, self.own, ethertype))
     }
+}
+
+fn write(
+    socket: &Socket,
+    (offload, ethernet): (Offload, [u8; ETHERNET_LEN]),
+    packet: &[IoSlice<'_>],
+) -> io::Result<()> {
+    let offload = offload.encode(ETHERNET_LEN as u16);
+    let mut parts: SmallVec<[_; 3 + MAX_PACKETS]> = SmallVec::new();
+    parts.extend([IoSlice::new(&offload), IoSlice::new(&ethernet)]);
+    parts.extend_from_slice(packet);
+    socket.send_vectored(&parts).map(drop)
 }

@@ -1,7 +1,7 @@
 //! What an interface is like, and where the kernel would send a packet: for who asks, not for packets.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use librecast::cert::SourcePrefix;
 use librecast::ethernet::MacAddress;
@@ -40,21 +40,26 @@ pub struct Interface {
     pub tx_queue_len: u32,
     /// Its IPv6 addresses.
     pub addresses: Vec<Ipv6Addr>,
+    /// Its IPv4 addresses, with the length of the prefix that is on link.
+    pub ipv4: Vec<(Ipv4Addr, u8)>,
 }
 
 /// All interfaces of this host.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
     let mut netlink = Connection::open()?;
     let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet6;
-    let addresses = netlink.dump(RouteNetlinkMessage::GetAddress(question))?;
-    let addresses: Vec<_> = addresses.iter().filter_map(address).collect();
+    let mut addresses = Vec::new();
+    for family in [AddressFamily::Inet6, AddressFamily::Inet] {
+        let mut question = AddressMessage::default();
+        question.header.family = family;
+        let found = netlink.dump(RouteNetlinkMessage::GetAddress(question))?;
+        addresses.extend(found.iter().filter_map(address));
+    }
     let found = links.iter().filter_map(|link| interface(link, &addresses));
     Ok(found.collect())
 }
 
-fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Option<Interface> {
+fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, IpAddr, u8)]) -> Option<Interface> {
     let RouteNetlinkMessage::NewLink(link) = message else {
         return None;
     };
@@ -72,6 +77,7 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
         mtu: 0,
         tx_queue_len: 0,
         addresses: Vec::new(),
+        ipv4: Vec::new(),
     };
     for attribute in &link.attributes {
         match attribute {
@@ -87,21 +93,32 @@ fn interface(message: &RouteNetlinkMessage, addresses: &[(u32, Ipv6Addr)]) -> Op
             _ => {}
         }
     }
-    let own = addresses.iter().filter(|(index, _)| *index == found.index);
-    found.addresses = own.map(|(_, address)| *address).collect();
+    for (_, address, length) in addresses.iter().filter(|(index, ..)| *index == found.index) {
+        match address {
+            IpAddr::V4(address) => found.ipv4.push((*address, *length)),
+            IpAddr::V6(address) => found.addresses.push(*address),
+        }
+    }
     Some(found)
 }
 
-fn address(message: &RouteNetlinkMessage) -> Option<(u32, Ipv6Addr)> {
+fn address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr, u8)> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };
-    let value = |attribute: &AddressAttribute| match attribute {
-        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+    // of a point-to-point interface `Address` is the other end
+    let own = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
     };
-    let address = message.attributes.iter().find_map(value)?;
-    Some((message.header.index, address))
+    let any = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    };
+    let attributes = &message.attributes;
+    let address = attributes.iter().find_map(own);
+    let address = address.or_else(|| attributes.iter().find_map(any))?;
+    Some((message.header.index, address, message.header.prefix_len))
 }
 
 /// Prefixes whose hosts are reached without a router, each with the number of its interface, in order.

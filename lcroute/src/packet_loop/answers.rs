@@ -393,6 +393,8 @@ impl PacketLoop {
             problem: Some(complaint.problem.clone()),
             remedy: Some(complaint.remedy.into()),
             querier: None,
+            querier_ipv4: None,
+            note: None,
             forwarder: None,
             prefixes: Vec::new(),
             groups: 0,
@@ -476,6 +478,14 @@ fn lower(state: &impl std::fmt::Debug) -> String {
     format!("{state:?}").to_lowercase()
 }
 
+/// Snooping switches send joins to where queries come from, and few know other routers by themselves (RFC 4541 §2.1.1, RFC 4286).
+fn foreign_querier(address: std::net::Ipv4Addr) -> String {
+    format!(
+        "IPv4 queries come from {address}: a switch may keep joins from this port. Make it a multicast router port of the switch, or \
+         this host the querier (the lowest IPv4 address)"
+    )
+}
+
 fn lan(lan: LanSnapshot) -> Lan {
     let LanStanding {
         interface,
@@ -488,12 +498,19 @@ fn lan(lan: LanSnapshot) -> Lan {
         false => other,
     };
     let (querier, forwarder) = (lan.querier.map(|q| q.to_string()), lan.forwarder);
+    let ipv4 = lan.ipv4_querier;
+    let note = ipv4.filter(|_| is_forwarder).map(foreign_querier);
     Lan {
         interface,
         role: role.name().into(),
         remedy: problem.as_ref().map(|problem| problem.remedy().into()),
         problem: problem.map(|problem| problem.to_string()),
         querier: who(is_forwarder && querier.is_none(), querier),
+        querier_ipv4: who(
+            is_forwarder && lan.has_ipv4 && ipv4.is_none(),
+            ipv4.map(|q| q.to_string()),
+        ),
+        note,
         forwarder: who(is_forwarder, forwarder.map(|peer| peer.to_string())),
         prefixes: lan.prefixes,
         groups: lan.groups,
@@ -509,7 +526,7 @@ fn lan(lan: LanSnapshot) -> Lan {
             .sources
             .into_iter()
             .map(|source| LanSource {
-                address: source.address,
+                address: mapped::shown(source.address),
                 mac: source.mac.to_string(),
                 packets: source.packets,
                 bytes: source.bytes,

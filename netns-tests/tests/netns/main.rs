@@ -20,6 +20,7 @@ mod journal;
 mod lan;
 mod lan_hosts;
 mod lan_interfaces;
+mod lan_ipv4;
 mod lan_programs;
 mod lan_recipe;
 mod lcagent;

@@ -84,9 +84,9 @@ export function showLans({ lans, peers, status }) {
     const who = (id) => (id === "self" || id === status.peer_id ? "this node" : (peers.find((p) => p.peer_id === id)?.name ?? (id ? brief(id) : "–")));
     const rows = lans.map((lan) => [
         lan.interface,
-        lan.problem ? `✗ ${lan.role}: ${lan.problem}${lan.remedy ? ` → ${lan.remedy}` : ""}` : `✓ ${lan.role}`,
+        lan.problem ? `✗ ${lan.role}: ${lan.problem}${lan.remedy ? ` → ${lan.remedy}` : ""}` : `✓ ${lan.role}${lan.note ? `: ${lan.note}` : ""}`,
         who(lan.forwarder),
-        who(lan.querier),
+        lan.querier_ipv4 ? `${who(lan.querier)}, IPv4 ${lan.querier_ipv4 === "self" ? "this node" : lan.querier_ipv4}` : who(lan.querier),
         lan.listeners.map((l) => `${l.group} (${l.hosts})`).join(", ") || "–",
         lan.sources.map((s) => s.address).join(", ") || "–",
     ]);

@@ -45,6 +45,12 @@ pub enum LanProblem {
     PrefixesNotPermitted(Vec<SourcePrefix>),
     /// Hosts have no addresses that mean anything elsewhere.
     NoPrefix,
+    /// IPv4 groups are to be carried, and this node carries no IPv4.
+    Ipv4Off,
+    /// The same, and the interface has no IPv4 address to ask from.
+    NoIpv4OnInterface,
+    /// The same, and this node has no IPv4 address under which its hosts could send.
+    NoIpv4OfNode,
     /// Another LAN uses these prefixes as well.
     Clash(Vec<SourcePrefix>),
     /// Hosts of so many nodes are heard on the LAN without the network.
@@ -65,6 +71,13 @@ impl LanProblem {
             Self::SecondInterface => "name one of both in [[lan]]",
             Self::NoPrefix => {
                 "`advertise = true` in [[lan]] where no router gives addresses; else name theirs in `sources`"
+            }
+            Self::Ipv4Off => "`[tun] ipv4 = true`; then restart lcroute",
+            Self::NoIpv4OnInterface => {
+                "give the interface an IPv4 address of the LAN, or name no IPv4 groups in [[lan]]"
+            }
+            Self::NoIpv4OfNode => {
+                "nodes choose one within seconds; if it stays so, `lcroute doctor` says which route is in its way"
             }
             Self::Clash(_) => "give the hosts of one LAN another prefix",
             Self::OtherPath(_) => {
@@ -91,6 +104,13 @@ impl fmt::Display for LanProblem {
                 list(prefixes)
             ),
             Self::NoPrefix => f.write_str("no prefix is on link: what hosts send is not carried"),
+            Self::Ipv4Off => f.write_str("IPv4 is off: IPv4 groups of this LAN are not carried"),
+            Self::NoIpv4OnInterface => f.write_str(
+                "the interface has no IPv4 address: IPv4 groups of this LAN are not carried",
+            ),
+            Self::NoIpv4OfNode => f.write_str(
+                "this node has no IPv4 address: what hosts send to IPv4 groups is not carried",
+            ),
             Self::Clash(prefixes) => write!(
                 f,
                 "another LAN uses {} as well: their hosts do not hear each other",
