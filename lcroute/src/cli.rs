@@ -275,7 +275,7 @@ struct Watch {
 
 #[derive(Debug, Args)]
 struct Ping {
-    /// Its name, PeerId or address
+    /// Its name, PeerId or address, of IPv4 as well
     node: String,
     /// How many messages
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]

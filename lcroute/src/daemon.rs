@@ -217,6 +217,7 @@ fn assemble(
         ipv4: ipv4.map(|network| Ipv4Config {
             network,
             kept: state.ipv4(),
+            assigns: true,
         }),
         settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),

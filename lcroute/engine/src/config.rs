@@ -49,6 +49,8 @@ pub struct Ipv4Config {
     pub network: Ipv4Network,
     /// The one that this node had before it ended.
     pub kept: Option<Ipv4Addr>,
+    /// This node takes an address. One that takes none hears, and does not send.
+    pub assigns: bool,
 }
 
 /// What the engine needs to know of this node.

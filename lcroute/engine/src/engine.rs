@@ -80,7 +80,7 @@ impl Engine {
             flags: flags(&node.config),
             announced: node.config.announce.iter().copied().collect(),
             lans: Vec::new(),
-            ipv4: node.config.ipv4,
+            ipv4: node.config.ipv4.filter(|ipv4| ipv4.assigns),
         };
         let mut database = Database::new(router, limits, services.clone(), now);
         let ipv4 = database.ipv4_address().map(mapped::name);

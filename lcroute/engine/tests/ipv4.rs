@@ -36,14 +36,23 @@ const UP: LinkId = LinkId(2);
 
 impl Line {
     fn new(without: &[u16], unicast: bool) -> Self {
+        Self::with((without, &[]), unicast)
+    }
+
+    /// The same, where some carry IPv4 and take no address.
+    fn with((without, mute): (&[u16], &[u16]), unicast: bool) -> Self {
         let now = start();
         let ipv4 = Ipv4Config {
             network: "10.77.0.0/16".parse().unwrap(),
             kept: None,
+            assigns: true,
         };
         let make = |n| {
             let config = Config {
-                ipv4: (!without.contains(&n)).then_some(ipv4),
+                ipv4: (!without.contains(&n)).then_some(Ipv4Config {
+                    assigns: !mute.contains(&n),
+                    ..ipv4
+                }),
                 unicast,
                 link_scope_groups: vec![mapped::name(Ipv4Addr::new(224, 0, 0, 251))],
                 ..config(n)
@@ -196,6 +205,28 @@ fn a_program_hears_another_over_a_node_that_has_no_ipv4_itself() {
     line.after(Duration::from_secs(1));
     let left = Record::new(RecordType::ChangeToInclude, mapped::name(GROUP), Vec::new());
     assert!(line.igmp[0].contains(&Message::Report(vec![left])));
+    line.send(1, packet);
+    assert!(line.got(3).is_empty());
+}
+
+#[test]
+fn a_node_that_takes_no_address_hears_and_does_not_send() {
+    let mut line = Line::with((&[], &[3]), false);
+    assert_eq!(line.engines[2].ipv4_address(), None);
+    let record = |kind| Record::new(kind, mapped::name(GROUP), Vec::new());
+    let of_nobody =
+        |kind| igmp::report_packets(Ipv4Addr::UNSPECIFIED, &[record(kind)], 1_280).remove(0);
+    line.send(3, of_nobody(RecordType::ChangeToExclude));
+    line.after(Duration::from_secs(2));
+    let packet = stream(line.address(1), GROUP);
+    line.send(1, packet.clone());
+    assert_eq!(line.got(3), [packet.clone()]);
+    line.reports(1, RecordType::ChangeToExclude, GROUP, &[]);
+    line.after(Duration::from_secs(2));
+    line.send(3, stream(Ipv4Addr::new(10, 77, 9, 9), GROUP));
+    assert!(line.got(1).is_empty());
+    line.send(3, of_nobody(RecordType::ChangeToInclude));
+    line.after(Duration::from_secs(1));
     line.send(1, packet);
     assert!(line.got(3).is_empty());
 }

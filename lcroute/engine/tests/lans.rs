@@ -265,6 +265,7 @@ impl World {
         let ipv4 = self.ipv4.then_some(Ipv4Config {
             network: "10.77.0.0/16".parse().unwrap(),
             kept: None,
+            assigns: true,
         });
         let gateway = &mut self.gateways[n];
         gateway.generation += 1;

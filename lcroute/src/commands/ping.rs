@@ -1,5 +1,6 @@
 //! `ping`: messages to a node and back, over the links of the overlay.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::status::{NotFound, Pong, Route, find};
 /// What shall be sent.
 #[derive(Debug)]
 pub struct PingOptions {
-    /// To whom: a name, PeerId or address.
+    /// To whom: a name, PeerId or address, of IPv4 as well.
     pub node: String,
     /// How many messages.
     pub count: u32,
@@ -97,7 +98,11 @@ pub fn run(control: &Path, options: &PingOptions, json: bool) -> anyhow::Result<
 /// The node that is meant, as the daemon's routes say; exit code 3 if it cannot be reached.
 pub fn resolve(client: &mut Client, node: &str) -> anyhow::Result<Route> {
     let routes: Vec<Route> = client.ask(&Request::Routes)?;
-    let found = find(&routes, node).cloned();
+    let found = match node.parse() {
+        Ok(address) => by_ipv4(&routes, address).ok_or_else(|| NotFound::Nobody(node.to_owned())),
+        Err(_) => find(&routes, node),
+    };
+    let found = found.cloned();
     Ok(found.map_err(|e| {
         let exit = match e {
             NotFound::Nobody(_) => Exit::Unreachable,
@@ -105,6 +110,11 @@ pub fn resolve(client: &mut Client, node: &str) -> anyhow::Result<Route> {
         };
         ExitError::new(exit, e.to_string())
     })?)
+}
+
+/// Who has an IPv4 address now. For `ping` alone: it is no identity.
+fn by_ipv4(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
+    routes.iter().find(|route| route.ipv4 == Some(address))
 }
 
 fn line(name: &str, a: &Answer) -> String {

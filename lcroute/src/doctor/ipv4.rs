@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use librecast::cert::GroupPrefix;
 use librecast::mapped;
 
 use super::{Check, Patient};
-use crate::netlink::{self, Connection};
+use crate::netlink::{self, Connection, Interface};
 use crate::tun;
 
 const NAME: &str = "ipv4";
@@ -24,9 +25,8 @@ pub(super) fn check(patient: &Patient) -> Check {
     let status = &daemon.status;
     let name = &status.tun;
     let network = patient.config.ipv4_network(&status.network);
-    let index = netlink::interfaces()
-        .ok()
-        .and_then(|all| all.iter().find(|i| i.name == *name).map(|i| i.index));
+    let all = netlink::interfaces().unwrap_or_default();
+    let index = all.iter().find(|i| i.name == *name).map(|i| i.index);
     let (Some(network), Some(index)) = (network, index) else {
         return Check::skipped(NAME, format!("no {name}"));
     };
@@ -49,6 +49,16 @@ pub(super) fn check(patient: &Patient) -> Check {
         let detail = format!("{name} has no IPv4 address yet: nodes choose one within seconds");
         return Check::warn(NAME, detail, "ask again in a few seconds");
     };
+    match astray(patient, index, &all) {
+        Err(e) => return Check::skipped(NAME, format!("netlink: {e}")),
+        Ok(astray) if !astray.is_empty() => {
+            let detail = format!("{name} has {address}; {}", astray.join(", "));
+            let remedy = "see `ip route show table all to root 224.0.0.0/4`: programs that name no interface follow these \
+                          routes; remove them, or leave the groups to them with [tun] routes = [PREFIX...]";
+            return Check::warn(NAME, detail, remedy);
+        }
+        Ok(_) => {}
+    }
     let taken = taken_from_lans(patient, name);
     if !taken.is_empty() {
         let detail = format!(
@@ -59,7 +69,48 @@ pub(super) fn check(patient: &Patient) -> Check {
                       groups to the LAN with [tun] routes = [PREFIX...]";
         return Check::warn(NAME, detail, remedy);
     }
-    Check::ok(NAME, format!("{name} has {address}, of {network}"))
+    let joins = memberships_of_a_socket();
+    Check::ok(NAME, format!("{name} has {address}, of {network}{joins}"))
+}
+
+/// Groups for which lc0 has a route, and that go elsewhere: another route is longer, or rules come first.
+fn astray(patient: &Patient, own: u32, all: &[Interface]) -> std::io::Result<Vec<String>> {
+    let routes = patient.config.routes();
+    let ours = routes.iter().filter_map(GroupPrefix::as_ipv4);
+    // the beginning of each of ours, and of each other that lies within
+    let mut asked: Vec<_> = ours.collect();
+    let others = netlink::group_routes()?.into_iter();
+    let others = others.filter(|(_, _, index)| *index != own);
+    let others = others.filter(|(to, ..)| routes.iter().any(|r| r.contains(mapped::name(*to))));
+    asked.extend(others.map(|(to, len, _)| (to, len)));
+    let mut found = BTreeSet::new();
+    for (group, len) in asked {
+        let interface = netlink::interface_to(group)?;
+        if interface == Some(own) {
+            continue;
+        }
+        let taker = all.iter().find(|i| Some(i.index) == interface);
+        // another node on this host: its routes come first
+        if taker.is_some_and(|taker| taker.alias.as_deref() == Some(tun::ALIAS)) {
+            continue;
+        }
+        found.insert(match taker {
+            Some(taker) => format!("{group}/{len} goes to {}", taker.name),
+            None => format!("{group}/{len} has no route"),
+        });
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// How many groups of IPv4 a socket may join: programs hear ENOBUFS beyond.
+fn memberships_of_a_socket() -> String {
+    let most = super::read("/proc/sys/net/ipv4/igmp_max_memberships").unwrap_or_default();
+    match most.parse::<u32>() {
+        Ok(most) => {
+            format!("; a socket joins {most} groups at most (sysctl net.ipv4.igmp_max_memberships)")
+        }
+        Err(_) => String::new(),
+    }
 }
 
 /// Groups that other interfaces hold and the routes of lc0 lead here.

@@ -157,6 +157,51 @@ fn on_link(message: &RouteNetlinkMessage) -> Option<(u32, SourcePrefix)> {
     Some((index?, SourcePrefix::new(to?, length).ok()?))
 }
 
+/// Routes of this host to groups of IPv4: address and length, and the number of the interface.
+pub fn group_routes() -> io::Result<Vec<(Ipv4Addr, u8, u32)>> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    let routes = Connection::open()?.dump(RouteNetlinkMessage::GetRoute(question))?;
+    Ok(routes.iter().filter_map(group_route).collect())
+}
+
+fn group_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u8, u32)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    let (mut index, mut to) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+            _ => {}
+        }
+    }
+    let to = to.filter(Ipv4Addr::is_multicast)?;
+    Some((to, route.header.destination_prefix_length, index?))
+}
+
+/// By which interface the kernel sends to this address when a program names none; `None`: no route.
+pub fn interface_to(destination: Ipv4Addr) -> io::Result<Option<u32>> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    question.header.destination_prefix_length = 32;
+    let to = RouteAttribute::Destination(RouteAddress::Inet(destination));
+    question.attributes.push(to);
+    match Connection::open()?.get(RouteNetlinkMessage::GetRoute(question)) {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => {
+            let mut attributes = route.attributes.iter();
+            Ok(attributes.find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            }))
+        }
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NetworkUnreachable => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// How the kernel sends to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Egress {

@@ -13,7 +13,9 @@ mod request;
 pub(crate) use gateway::is_behind_nat;
 pub use gateway::{Gateway, NoGateway, gateway};
 pub use host::{host_addresses, lan_interfaces};
-pub use look::{Egress, Interface, interfaces, on_link_prefixes, route_to};
+pub use look::{
+    Egress, Interface, group_routes, interface_to, interfaces, on_link_prefixes, route_to,
+};
 pub use monitor::Monitor;
 pub use near::Near;
 pub(crate) use request::Connection;

@@ -167,6 +167,9 @@ fn an_ipv4_stream_comes_through_and_its_end_is_silent() {
         let done = a.host.run("python3", &["-c", SEGMENTS, "239.1.2.3"])?;
         ensure!(done.code == 0, "{done:?}");
         expect(&heard, &format!("{from} 1000 "), 10)?;
+        let ping = ["ping", &from, "--count", "1", "--json"];
+        let pinged = b.host.run("lcroute", &ping)?.success()?;
+        ensure!(pinged.stdout.contains("\"name\":\"a\""), "{pinged:?}");
         // what users see
         let groups = b.groups()?;
         let group = groups.iter().find(|g| g["group"] == "239.1.2.3");
@@ -324,6 +327,13 @@ fn a_host_whose_routes_overlap_has_no_ipv4_and_doctor_says_why() {
         ensure!(said.to_string().contains("10.0.0.0/8"), "{said}");
         let said = check(at_b)?;
         ensure!(said["state"] == "ok", "{said}");
+        ensure!(said.to_string().contains("igmp_max_memberships"), "{said}");
+        // a longer route takes part of the groups away
+        b.ip("route add 239.5.0.0/16 dev eth0")?;
+        let said = check(at_b)?;
+        let named = said.to_string().contains("239.5.0.0/16 goes to eth0");
+        ensure!(said["state"] == "warn" && named, "{said}");
+        b.ip("route del 239.5.0.0/16 dev eth0")?;
         // a program that has joined on the LAN before
         let on_lan = HEAR.replace("0.0.0.0", &b.v4()?.to_string());
         let _early = b.spawn("python3", &["-c", &on_lan, "239.5.5.5", "5004", "any"])?;

@@ -1,6 +1,6 @@
 //! What the page is to do.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use lcroute_overlay::server::RelayCredentials;
@@ -34,9 +34,9 @@ pub enum Command {
     /// A datagram of a group that the page has joined.
     Datagram {
         /// Who sent it.
-        source: Ipv6Addr,
+        source: IpAddr,
         /// To which group.
-        group: Ipv6Addr,
+        group: IpAddr,
         /// To which UDP port.
         port: u16,
         /// Without headers.
@@ -79,8 +79,8 @@ impl Command {
                 data,
             } => {
                 let mut bytes = Vec::with_capacity(34 + data.len());
-                bytes.extend(source.octets());
-                bytes.extend(group.octets());
+                bytes.extend(octets(source));
+                bytes.extend(octets(group));
                 bytes.extend(port.to_be_bytes());
                 bytes.extend(data);
                 (11, 0, bytes)
@@ -89,5 +89,13 @@ impl Command {
             Self::ServerText(server, word) => (13, server, word.into_bytes()),
             Self::Sealed { source, group } => (14, 0, [source.octets(), group.octets()].concat()),
         }
+    }
+}
+
+/// Of IPv4 as RFC 4291 §2.5.5.2 has it.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }

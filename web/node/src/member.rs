@@ -1,13 +1,13 @@
 //! The member that a page is: its node, what it has joined, and the servers where it meets others.
 
 use std::collections::VecDeque;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use lcroute_engine::Limits;
 use lcroute_engine::topology::TopologyConfig;
+use lcroute_engine::{Ipv4Config, Ipv4Network, Limits};
 use lcroute_node::view::{Network, View};
 use lcroute_node::{
     Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
@@ -20,6 +20,7 @@ use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::id::{LinkId, PeerId};
 use librecast::ipv6::{Datagram, udp_packet};
 use librecast::time::{Duration, Instant, WallClock};
+use librecast::{ipv4, mapped};
 use serde::Serialize;
 
 use crate::command::Command;
@@ -80,7 +81,7 @@ pub struct Status {
     servers: Vec<ServerStatus>,
     peers: Vec<PeerInfo>,
     /// Groups that the page has joined.
-    groups: Vec<Ipv6Addr>,
+    groups: Vec<IpAddr>,
     /// What this router knows of groups.
     carried: Vec<Carried>,
     drops: std::collections::BTreeMap<&'static str, u64>,
@@ -90,11 +91,11 @@ pub struct Status {
 
 #[derive(Debug, Serialize)]
 struct Carried {
-    group: Ipv6Addr,
+    group: IpAddr,
     /// Who has joined it over a link.
     links: Vec<PeerId>,
     /// Who sent to it lately.
-    sources: Vec<Ipv6Addr>,
+    sources: Vec<IpAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,7 +132,12 @@ impl PageMember {
                 ..visit.member.clone()
             },
             transits: false,
-            ipv4: None,
+            // it hears, and its router asks it from an address of the block
+            ipv4: Some(Ipv4Config {
+                network: Ipv4Network::of(&visit.network),
+                kept: None,
+                assigns: false,
+            }),
             incarnation: start.incarnation,
             mtu: MTU,
             settings,
@@ -356,6 +362,11 @@ impl PageMember {
         now: Instant,
     ) -> Result<(), String> {
         let group = carried(group)?;
+        if let Some(group) = mapped::ipv4(group) {
+            return Err(format!(
+                "A page has no IPv4 address: it hears {group}, and cannot send to it."
+            ));
+        }
         if data.len() > MAX_DATA {
             return Err(format!(
                 "A datagram holds {MAX_DATA} bytes, and this is longer."
@@ -423,6 +434,7 @@ impl PageMember {
                 .programs
                 .groups()
                 .filter(|g| *g != report_group())
+                .map(mapped::shown)
                 .collect(),
             carried: self.carried(),
             drops: self.node.drops(),
@@ -437,9 +449,9 @@ impl PageMember {
         let groups = self.node.engine().snapshot().groups.into_iter();
         let groups = groups.filter(|g| g.group != report_group());
         let carried = groups.map(|g| Carried {
-            group: g.group,
+            group: mapped::shown(g.group),
             links: g.links.iter().filter_map(peer).collect(),
-            sources: g.sources,
+            sources: g.sources.into_iter().map(mapped::shown).collect(),
         });
         carried.take(MAX_CARRIED).collect()
     }
@@ -502,6 +514,9 @@ impl PageMember {
     }
 
     fn deliver(&mut self, packet: &[u8], now: Instant) {
+        if let Ok(header) = ipv4::Header::read(packet) {
+            return self.deliver_ipv4(&header);
+        }
         let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
         let (Some(source), Some(group)) = (address(8), address(24)) else {
             return;
@@ -517,6 +532,7 @@ impl PageMember {
                 self.view.take_report(source, datagram.data, now);
             }
         } else if self.programs.has_joined(group) {
+            let (source, group) = (source.into(), group.into());
             self.commands.push_back(Command::Datagram {
                 source,
                 group,
@@ -525,14 +541,39 @@ impl PageMember {
             });
         }
     }
+
+    /// A whole datagram; parts of one are not put together.
+    fn deliver_ipv4(&mut self, header: &ipv4::Header<'_>) {
+        let is_whole = header.protocol == ipv4::UDP && !header.is_fragment;
+        let udp = header.payload.split_first_chunk::<8>();
+        let Some((&[_, _, high, low, ..], data)) = udp.filter(|_| is_whole) else {
+            return;
+        };
+        if self.programs.has_joined(mapped::name(header.destination)) {
+            self.commands.push_back(Command::Datagram {
+                source: header.source.into(),
+                group: header.destination.into(),
+                port: u16::from_be_bytes([high, low]),
+                data: data.to_vec(),
+            });
+        }
+    }
 }
 
-/// A group that reaches other nodes.
+/// A group that reaches other nodes; of IPv4 its name.
 fn carried(text: &str) -> Result<Ipv6Addr, String> {
-    let group: Ipv6Addr = text
-        .trim()
-        .parse()
-        .map_err(|_| format!("{text} is no IPv6 address. A group looks like ff1e::42."))?;
+    let group: IpAddr = text.trim().parse().map_err(|_| {
+        format!("{text} is no IP address. A group looks like ff1e::42, or 239.1.2.3.")
+    })?;
+    let group = match group {
+        IpAddr::V6(group) => group,
+        IpAddr::V4(group) if !group.is_multicast() => {
+            return Err(format!(
+                "{group} is no group: groups of IPv4 are those from 224.0.1.0 to 239.255.255.255."
+            ));
+        }
+        IpAddr::V4(group) => mapped::name(group),
+    };
     let scope = group.octets()[1] & 0x0f;
     if !group.is_multicast() {
         Err(format!(
@@ -540,7 +581,8 @@ fn carried(text: &str) -> Result<Ipv6Addr, String> {
         ))
     } else if scope < 5 {
         Err(format!(
-            "{group} does not leave a host's own link: take one such as ff1e::42."
+            "{} does not leave a host's own link: take one such as ff1e::42.",
+            mapped::shown(group)
         ))
     } else {
         Ok(group)

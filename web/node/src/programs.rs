@@ -1,14 +1,16 @@
-//! What the page has joined: the listener's side of MLDv2 (RFC 9777, section 6), towards the router in the same page.
+//! What the page has joined: the listener's side of MLDv2 (RFC 9777, section 6) and of IGMP (RFC 9776), towards the router in the
+//! same page.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::mld::{self, Message, Record, RecordType};
+use librecast::{igmp, mapped};
 
 /// Groups that are joined at a time.
 const MAX_GROUPS: usize = 256;
 
-/// Groups that are joined, with any source.
+/// Groups that are joined, with any source; those of IPv4 by their names.
 #[derive(Debug)]
 pub struct Programs {
     link_local: Ipv6Addr,
@@ -52,20 +54,28 @@ impl Programs {
 
     /// The answer to what the router asks; none to what is no query.
     pub fn answer(&self, packet: &[u8]) -> Vec<Vec<u8>> {
-        let Ok((_, Message::Query(query))) = mld::parse_packet(packet) else {
-            return Vec::new();
+        let (ipv4, query) = match (mld::parse_packet(packet), igmp::parse_packet(packet)) {
+            (Ok((_, Message::Query(query))), _) => (false, query),
+            (_, Ok((_, Message::Query(query)))) => (true, query),
+            _ => return Vec::new(),
         };
-        let asked = |group: &Ipv6Addr| query.group.is_none_or(|asked| asked == *group);
+        let asked = |group: &Ipv6Addr| {
+            mapped::is_group_name(*group) == ipv4 && query.group.is_none_or(|asked| asked == *group)
+        };
         let state = |group| Record::new(RecordType::ModeIsExclude, group, Vec::new());
         let records: Vec<_> = self.groups().filter(asked).map(state).collect();
         self.reports(&records)
     }
 
     fn reports(&self, records: &[Record]) -> Vec<Vec<u8>> {
-        if records.is_empty() {
-            return Vec::new();
-        }
-        mld::report_packets(self.link_local, records, self.mtu)
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = records
+            .iter()
+            .cloned()
+            .partition(|record| mapped::is_group_name(record.group));
+        // a page has no IPv4 address (RFC 9776 §4.2.13)
+        let mut packets = igmp::report_packets(Ipv4Addr::UNSPECIFIED, &ipv4, self.mtu);
+        packets.extend(mld::report_packets(self.link_local, &ipv6, self.mtu));
+        packets
     }
 }
 
@@ -130,6 +140,31 @@ mod tests {
         let left = records(&programs.leave(group(1)));
         assert_eq!(left, [(RecordType::ChangeToInclude, group(1))]);
         assert_eq!(records(&programs.answer(&query(None))), [state(2)]);
+    }
+
+    #[test]
+    fn groups_of_ipv4_are_said_by_igmp() {
+        let name = mapped::name(Ipv4Addr::new(239, 1, 2, 3));
+        let mut programs = Programs::new(ROUTER, 1_280);
+        let joined = programs.join(name);
+        let Ok((from, Message::Report(said))) = igmp::parse_packet(&joined[0]) else {
+            panic!("{joined:?}");
+        };
+        assert_eq!(from, mapped::name(Ipv4Addr::UNSPECIFIED));
+        assert_eq!(said[0].group, name);
+        assert_eq!(programs.answer(&query(None)).len(), 0, "of IPv6");
+        let query = Query {
+            max_response: Duration::from_secs(1),
+            group: None,
+            suppress_router_processing: false,
+            robustness: 2,
+            query_interval: Duration::from_secs(125),
+            sources: Vec::new(),
+            truncated: false,
+            version_1: false,
+        };
+        let query = igmp::query_packet(Ipv4Addr::new(10, 77, 0, 1), &query).unwrap();
+        assert_eq!(programs.answer(&query).len(), 1);
     }
 
     #[test]

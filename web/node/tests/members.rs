@@ -216,6 +216,27 @@ fn pages_link_by_a_token_and_hear_what_they_have_joined() {
 }
 
 #[test]
+fn a_page_joins_groups_of_ipv4_and_others_know() {
+    let mut world = linked();
+    let now = world.now;
+    world.pages[1].join("239.1.2.3", now).unwrap();
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.status(1)["groups"], json!(["239.1.2.3"]));
+    let status = world.status(0);
+    let listener = status["peers"][0]["peer_id"].clone();
+    let carried = &status["carried"][0];
+    assert_eq!(
+        (&carried["group"], &carried["links"]),
+        (&json!("239.1.2.3"), &json!([listener]))
+    );
+    let now = world.now;
+    world.pages[1].leave("239.1.2.3", now).unwrap();
+    world.run(Duration::from_secs(4));
+    let carried = world.status(0)["carried"][0]["links"].clone();
+    assert!(carried.as_array().is_none_or(Vec::is_empty), "{carried}");
+}
+
+#[test]
 fn each_sees_what_the_other_carries_while_it_looks() {
     let mut world = linked();
     let now = world.now;
@@ -275,7 +296,10 @@ fn what_is_no_good_token_is_said_in_plain_words() {
     let mut member = start(Some(&good), None, 1).unwrap();
     let now = Instant::now();
     for (group, words) in [
-        ("hello", "no IPv6 address"),
+        ("hello", "no IP address"),
+        ("10.1.2.3", "no group"),
+        ("224.0.0.251", "224.0.0.251 does not leave"),
+        ("239.1.2.3", "hears 239.1.2.3, and cannot send"),
         ("fd00::1", "no group"),
         ("ff02::1", "does not leave"),
         ("ff3e::1", "does not permit"),

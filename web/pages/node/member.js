@@ -286,8 +286,11 @@ export class Member {
     }
 }
 
-/** As RFC 5952 writes it, which is how browsers write addresses in URLs. */
+/** As RFC 5952 writes it, which is how browsers write addresses in URLs; of IPv4 with dots. */
 function address(view, at) {
+    if (view.getBigUint64(at) === 0n && view.getUint32(at + 8) === 0xffff) {
+        return [12, 13, 14, 15].map((i) => view.getUint8(at + i)).join(".");
+    }
     const parts = Array.from({ length: 8 }, (_, i) => view.getUint16(at + 2 * i).toString(16));
     return new URL(`http://[${parts.join(":")}]`).hostname.slice(1, -1);
 }

@@ -91,6 +91,7 @@ fn with_ipv4(nodes: u16, kept: impl Fn(u16) -> Option<Ipv4Addr>) -> Network {
             ipv4: Some(Ipv4Config {
                 network: "10.77.0.0/16".parse().unwrap(),
                 kept: kept(at),
+                assigns: true,
             }),
             ..own(&services, 1)
         };

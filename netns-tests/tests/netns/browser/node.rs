@@ -36,9 +36,14 @@ pub(super) struct Visitor {
 }
 
 pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
+    meeting_with(lab, visitors, has_relay, "")
+}
+
+/// With more in the configuration of the hosts.
+fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Result<Meeting> {
     let hosts = lab.closed_hosts(&["a", "b"])?;
     for host in &hosts {
-        host.configure("[web]\nreport = true\n")?;
+        host.configure(&format!("[web]\nreport = true\n{more}"))?;
     }
     let mut network = lab.network(hosts)?;
     if has_relay {
@@ -126,8 +131,13 @@ struct Visit<'a> {
 
 /// Runs a test of a page that is a member, in each browser.
 fn as_a_member(test_name: &str, test: impl Fn(&Visit) -> Result<()>) {
+    as_a_member_with("", test_name, test);
+}
+
+/// With more in the configuration of the hosts.
+fn as_a_member_with(more: &str, test_name: &str, test: impl Fn(&Visit) -> Result<()>) {
     in_each_browser(test_name, |lab, kind| {
-        let meeting = meeting(lab, &["visitor"], false)?;
+        let meeting = meeting_with(lab, &["visitor"], false, more)?;
         let [a, b] = meeting.network.nodes()?;
         let visitor = &meeting.visitors[0];
         let browser = &Browser::start(&visitor.host, kind, Theme::Light)?;
@@ -286,6 +296,34 @@ fn a_page_hears_hosts_and_is_heard_until_it_leaves_the_group() {
             "{heard}"
         );
         Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn a_page_hears_groups_of_ipv4_and_says_that_it_cannot_send_to_them() {
+    const STREAM: &str = "239.1.2.3";
+    let ipv4 = "[tun]\nipv4 = true\n";
+    as_a_member_with(ipv4, "node-ipv4", |Visit { a, page, .. }| {
+        let from = crate::ipv4::address(a)?;
+        listen(page, STREAM)?;
+        until_wanted(a, STREAM, true)?;
+        eventually("the page hears", || {
+            say(a, STREAM, "by IPv4")?;
+            within(Duration::from_secs(2), "it is heard", || {
+                let heard = texts(page, "#heard li")?.join(" ");
+                let is_heard = heard.contains("by IPv4") && heard.contains(STREAM);
+                ensure!(is_heard && heard.contains(&from), "{heard}");
+                Ok(())
+            })
+        })?;
+        page.fill("#to", STREAM)?;
+        page.fill("#words", "and back?")?;
+        page.press("Enter")?;
+        page.until_says("#problem", "cannot send")?;
+        page.shot("ipv4")?;
+        page.click(&format!("#joined [aria-label=\"Leave {STREAM}\"]"))?;
+        until_wanted(a, STREAM, false)
     });
 }
 
