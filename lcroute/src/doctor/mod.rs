@@ -86,7 +86,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "ipv4",
-        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, and which groups other interfaces hold that lc0 has the route for.",
+        "Whether lc0 has an IPv4 address where IPv4 is on, which route of the host overlaps the network's, which routes take groups away from lc0, and which groups other interfaces hold that lc0 has the route for.",
     ),
     (
         "lans",
