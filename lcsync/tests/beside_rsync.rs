@@ -155,6 +155,11 @@ fn tree(dice: &mut Dice, depth: usize, kinds: Kinds) -> Tree {
     tree
 }
 
+/// Takes away the links that lead out of a tree: rsync would write into SRC.
+fn keep_inside(tree: &mut Tree) {
+    tree.retain(|_, node| !matches!(node, Node::Link { target: "..", .. }));
+}
+
 fn time(dice: &mut Dice) -> i64 {
     [1_000, 1_000, 2_000, 3_000][dice.below(4)]
 }
@@ -213,12 +218,7 @@ fn changed(dice: &mut Dice, source: &Tree, depth: usize, kinds: Kinds) -> Tree {
             // missing, or another
             (0..2, _) | (_, Node::Another) => continue,
             (2..4, _) => {
-                let mut other = node(dice, depth + 1, kinds);
-                // rsync does not open such a folder for a link
-                if let (Node::Link { .. }, Node::Folder { mode, .. }) = (node_there, &mut other) {
-                    *mode |= 0o200;
-                }
-                dest.insert(name.clone(), other);
+                dest.insert(name.clone(), node(dice, depth + 1, kinds));
                 continue;
             }
             (_, Node::Folder { inside, mode, .. }) => {
@@ -497,6 +497,7 @@ impl Case {
             links: true,
         };
         let mut source = tree(dice, 0, kinds);
+        keep_inside(&mut source);
         let kinds = Kinds {
             unreadable: false,
             // what is written last into a file of two names is there
@@ -507,6 +508,7 @@ impl Case {
                 || keeps.contains(['a', 'p']) && !(excluded || inplace || dry_run || marked),
         };
         let mut dest = dice.happens(90).then(|| changed(dice, &source, 0, kinds));
+        dest.iter_mut().for_each(keep_inside);
         let mut args: Vec<OsString> = Vec::new();
         let mut add = |arg: &str| args.push(arg.into());
         add(keeps);
@@ -650,6 +652,9 @@ impl Case {
             }
         }
         let mut excused = self.excused();
+        if self.has("-H") && self.dest.is_some() {
+            excused.extend(names_left(&at("src"), &at("ours"), self.top()));
+        }
         let mut out = String::new();
         // the second time there is nothing left to do
         for _ in 0..2 {
@@ -809,7 +814,8 @@ impl Case {
                 self.list(root, Path::new(""), &mut all);
             }
             if self.has("-H") {
-                group(root, &mut all);
+                let compared = all.iter_mut().filter(|(path, _)| !is_below(excused, path));
+                group(root, compared);
             }
             all
         });
@@ -1015,7 +1021,6 @@ fn names_of_first(tree: &Tree, below: &Path, all: &mut BTreeSet<PathBuf>) {
 /// What rsync writes where a link leads that stands in the place of a folder.
 fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     let folder = match (target, below.parent()) {
-        ("..", None) => return Vec::new(),
         ("..", Some(above)) => above.to_path_buf(),
         _ => below.join(target),
     };
@@ -1031,11 +1036,26 @@ fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     let said = String::from_utf8_lossy(&run.stderr);
     let lines = said.lines().filter_map(|line| line.strip_prefix("rsync: "));
     let lines = lines.filter(|line| line.ends_with("Permission denied (13)"));
-    lines.filter_map(|line| path_of_rsync(line, top)).collect()
+    let mut all: Vec<_> = lines.filter_map(|line| path_of_rsync(line, top)).collect();
+    // a folder stays where something in it does
+    let stays = said.lines().filter_map(folder_in_the_way);
+    let stays = stays.filter(|folder| all.iter().any(|path| path.starts_with(folder)));
+    let stays: Vec<_> = stays.collect();
+    all.extend(stays);
+    all
+}
+
+/// The folder that rsync could not take away, as it says.
+fn folder_in_the_way(line: &str) -> Option<PathBuf> {
+    let what = line.strip_prefix("could not make way for new ")?;
+    Some(unescaped(what.split_once(": ")?.1))
 }
 
 /// The path below DEST that a line of rsync's is about.
 fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
+    if let Some((_, path)) = line.split_once("delete_file: unlink(") {
+        return Some(unescaped(path.rsplit_once(") failed")?.0));
+    }
     let (top, path) = match (line.split_once("/theirs/"), line.split_once("/src/")) {
         (Some((_, path)), _) => ("", path),
         (None, Some((_, path))) => (top, path),
@@ -1044,9 +1064,13 @@ fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
     let (path, _) = path.rsplit_once('"')?;
     let temporary = line.contains("mkstemp").then(|| name_of_temporary(path));
     let path = temporary.as_deref().unwrap_or(path);
-    // it shows bytes as three octal digits
+    Some(Path::new(top).join(unescaped(path)))
+}
+
+/// A path as rsync shows it: bytes as three octal digits.
+fn unescaped(shown: &str) -> PathBuf {
     let mut bytes = Vec::new();
-    let mut rest = path.as_bytes();
+    let mut rest = shown.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let octal = rest.strip_prefix(b"\\#").and_then(|digits| digits.get(..3));
         let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
@@ -1061,7 +1085,7 @@ fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
             }
         }
     }
-    Some(Path::new(top).join(OsString::from_vec(bytes)))
+    OsString::from_vec(bytes).into()
 }
 
 /// A path whose name rsync has between a dot and six letters behind another.
@@ -1075,7 +1099,7 @@ fn name_of_temporary(path: &str) -> String {
 }
 
 /// Says of files which first name they have.
-fn group(root: &Path, all: &mut BTreeMap<PathBuf, Listed>) {
+fn group<'a>(root: &Path, all: impl Iterator<Item = (&'a PathBuf, &'a mut Listed)>) {
     let mut first: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     for (path, listed) in all {
         let meta = root.join(path).symlink_metadata().unwrap();
@@ -1092,6 +1116,60 @@ fn knows_attributes() -> bool {
     let set =
         |name: &str, value: &[u8]| lsetxattr(file.path(), name, value, XattrFlags::empty()).is_ok();
     set("user.a", b"1") && set(ACLS[0], &acl(0o644, 4))
+}
+
+/// Names that only DEST has, of files of which SRC has several names: to which file they belong in the end depends on the
+/// name that is copied, of which others are made. rsync takes another one than lcsync where the first of them is missing in
+/// DEST, and has another order: in a folder, files before folders, and these with a slash at the end.
+fn names_left(source: &Path, dest: &Path, top: &str) -> BTreeSet<PathBuf> {
+    let there = files(dest);
+    let mut by_file: BTreeMap<(u64, u64), Vec<&PathBuf>> = BTreeMap::new();
+    for (path, file) in &there {
+        by_file.entry(*file).or_default().push(path);
+    }
+    let mut same: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    for (path, file) in files(source) {
+        same.entry(file).or_default().push(path);
+    }
+    let mut left = BTreeSet::new();
+    for names in same.values().filter(|names| names.len() > 1) {
+        let theirs = names.iter().min_by_key(|path| {
+            let parts = path.iter().map(OsStr::as_bytes);
+            let folders = path.iter().count() - 1;
+            let parts = parts.enumerate().map(|(n, part)| match n < folders {
+                true => (true, [part, b"/"].concat()),
+                false => (false, part.to_vec()),
+            });
+            parts.collect::<Vec<_>>()
+        });
+        let in_dest: Vec<_> = names.iter().map(|name| Path::new(top).join(name)).collect();
+        if names.first() == theirs && there.contains_key(&in_dest[0]) {
+            continue;
+        }
+        for file in in_dest.iter().filter_map(|name| there.get(name)) {
+            let others = by_file[file].iter().filter(|path| !in_dest.contains(path));
+            left.extend(others.map(|path| path.to_path_buf()));
+        }
+    }
+    left
+}
+
+/// The files below a folder, in lcsync's order.
+fn files(root: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
+    let mut all = BTreeMap::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(below) = waiting.pop() {
+        for entry in fs::read_dir(root.join(&below)).into_iter().flatten() {
+            let entry = entry.unwrap();
+            let (path, meta) = (below.join(entry.file_name()), entry.metadata().unwrap());
+            if meta.is_dir() {
+                waiting.push(path);
+            } else if meta.is_file() {
+                all.insert(path, (meta.dev(), meta.ino()));
+            }
+        }
+    }
+    all
 }
 
 /// What is at a path after the copy.
