@@ -772,6 +772,25 @@ impl Case {
         all
     }
 
+    /// Whether rsync writes through links of DEST, and so into folders that it has finished.
+    fn leads_elsewhere(&self) -> bool {
+        fn link_for_folder(source: &Tree, dest: &Tree) -> bool {
+            let mut both = source
+                .iter()
+                .filter_map(|(name, node)| Some((node, dest.get(name)?)));
+            both.any(|pair| match pair {
+                (Node::Folder { .. }, Node::Link { .. }) => true,
+                (Node::Folder { inside, .. }, Node::Folder { inside: there, .. }) => {
+                    link_for_folder(inside, there)
+                }
+                _ => false,
+            })
+        }
+        let dest = self.dest.as_ref();
+        self.has("--ignore-existing")
+            && dest.is_some_and(|dest| link_for_folder(&self.source, dest))
+    }
+
     /// Where SRC is in DEST.
     fn top(&self) -> &'static str {
         if self.has("src") { "src" } else { "" }
@@ -877,7 +896,7 @@ impl Case {
             .any(|c| matches!(c, b'a' | b't'));
         let time = match meta.mtime() {
             // that of a file of which only the time is another shows which program has written it again
-            _ if !times || kind.is_dir() && self.has("-n") => 0,
+            _ if !times || kind.is_dir() && (self.has("-n") || self.leads_elsewhere()) => 0,
             _ if below == Path::new("") && self.has("--partial") => 0,
             time => time.min(NOW),
         };
@@ -1036,11 +1055,25 @@ fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     let said = String::from_utf8_lossy(&run.stderr);
     let lines = said.lines().filter_map(|line| line.strip_prefix("rsync: "));
     let lines = lines.filter(|line| line.ends_with("Permission denied (13)"));
-    let mut all: Vec<_> = lines.filter_map(|line| path_of_rsync(line, top)).collect();
+    let mut all = Vec::new();
+    for line in lines {
+        let Some(path) = path_of_rsync(line, top) else {
+            continue;
+        };
+        // the name of a temporary file has one dot in front, also for a name that begins with some
+        if line.contains("mkstemp")
+            && let Some(name) = path.file_name()
+        {
+            let hidden = [b".", name.as_bytes()].concat();
+            all.push(path.with_file_name(OsString::from_vec(hidden)));
+        }
+        all.push(path);
+    }
     // a folder stays where something in it does
     let stays = said.lines().filter_map(folder_in_the_way);
-    let stays = stays.filter(|folder| all.iter().any(|path| path.starts_with(folder)));
-    let stays: Vec<_> = stays.collect();
+    let stays: Vec<_> = stays
+        .filter(|folder| all.iter().any(|path| path.starts_with(folder)))
+        .collect();
     all.extend(stays);
     all
 }
@@ -1053,7 +1086,8 @@ fn folder_in_the_way(line: &str) -> Option<PathBuf> {
 
 /// The path below DEST that a line of rsync's is about.
 fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
-    if let Some((_, path)) = line.split_once("delete_file: unlink(") {
+    if let Some((_, call)) = line.split_once("delete_file: ") {
+        let (_, path) = call.split_once('(')?;
         return Some(unescaped(path.rsplit_once(") failed")?.0));
     }
     let (top, path) = match (line.split_once("/theirs/"), line.split_once("/src/")) {
