@@ -233,6 +233,7 @@ mod tests {
                 inbound: Inbound::Blocked,
                 state: State::Connected,
                 key_conflict: None,
+                version: None,
                 uptime_s: 60,
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),

@@ -82,6 +82,9 @@ pub struct Status {
     /// Another host that runs with this node's key.
     #[serde(default)]
     pub key_conflict: Option<KeyConflict>,
+    /// Of the program that runs: a newer one may be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Seconds since its start.
     pub uptime_s: u64,
     /// Private prefixes.

@@ -732,8 +732,9 @@ impl<C: Connections> Node<C> {
         local.retain(|joined| *joined != group);
         let report = self.flows.take(counted, &local, now);
         if asked_for {
-            let source = self.membership.member.addresses.address;
-            for part in report.encode() {
+            let own = self.membership.member.addresses;
+            let source = own.address;
+            for part in report.datagrams(own.origin, env!("CARGO_PKG_VERSION")) {
                 let packet = udp_packet(source, group, (REPORT_PORT, REPORT_HOP_LIMIT), &part);
                 self.engine.handle_local_packet(packet.into(), now);
             }

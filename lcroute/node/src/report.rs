@@ -5,7 +5,12 @@
 //! group: address 16 bytes | flags u8 (1: joined on this host) | links u8 | so many times: neighbour u64, packets u32, bytes u64
 //! ```
 //!
-//! What does not fit into one datagram goes into the next ones of the same second; a group may be in several.
+//! What does not fit into one datagram goes into the next ones of the same second; a group may be in several. Every few seconds
+//! a datagram more says what version the node runs; nodes that do not know it take it for no report:
+//!
+//! ```text
+//! version u8 (2) | version of the program, text up to the end of the datagram
+//! ```
 
 use std::net::Ipv6Addr;
 
@@ -16,6 +21,12 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::look::{Edge, Flow};
 
 const VERSION: u8 = 1;
+/// Of the datagram that says what the node runs.
+const SOFTWARE: u8 = 2;
+/// Seconds from one such datagram to the next. Chosen: a page waits no longer for it, and eight datagrams a second stay the most.
+const SOFTWARE_EVERY: u64 = 4;
+/// Longest version of a program, in bytes. Chosen: twice "10.20.30-beta.1".
+const MAX_SOFTWARE: usize = 32;
 const FLAG_LOCAL: u8 = 1;
 /// Longest report in a datagram: it fits into a packet of 1,280 bytes over any link.
 const MAX_LEN: usize = 1_150;
@@ -63,6 +74,34 @@ pub struct Report {
     pub groups: Vec<GroupFlow>,
 }
 
+/// What a datagram on the group of reports says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// What the node sends.
+    Report(Report),
+    /// What version of the program it runs.
+    Software(String),
+}
+
+impl Said {
+    /// What is in a datagram.
+    ///
+    /// # Errors
+    /// It is cut off, or says nothing that is known here.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let Some(text) = bytes.strip_prefix(&[SOFTWARE]) else {
+            return Report::decode(bytes).map(Self::Report);
+        };
+        let is_version = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+        match std::str::from_utf8(text) {
+            Ok(text) if is_version && text.len() <= MAX_SOFTWARE => {
+                Ok(Self::Software(text.to_owned()))
+            }
+            _ => Err(WireError::Bad("version of a program")),
+        }
+    }
+}
+
 impl GroupFlow {
     /// Packets to all neighbours.
     #[must_use]
@@ -87,6 +126,18 @@ impl Report {
             edges: group.edges.iter().map(edge).collect(),
         };
         self.groups.iter().map(flow).collect()
+    }
+
+    /// The datagrams of this second of a node that runs this version: those of the report, and now and then the version;
+    /// not in the same second as all others.
+    #[must_use]
+    pub fn datagrams(&self, node: OriginId, software: &str) -> Vec<Vec<u8>> {
+        let mut parts = self.encode();
+        if node.0.wrapping_add(self.second.into()) % SOFTWARE_EVERY == 0 {
+            parts.truncate(MAX_PARTS - 1);
+            parts.push([&[SOFTWARE], software.as_bytes()].concat());
+        }
+        parts
     }
 
     /// The datagrams that carry it: at least one, at most eight.
@@ -237,10 +288,36 @@ mod tests {
         assert!(parts.iter().all(|p| p.len() <= MAX_LEN));
     }
 
+    #[test]
+    fn a_node_says_now_and_then_what_it_runs_and_earlier_ones_do_not_mind() {
+        let report = |second| Report {
+            second,
+            interval_ms: 1_000,
+            groups: (0..5_000).map(|n| group(n, true, 1)).collect(),
+        };
+        let said = |second| report(second).datagrams(OriginId(3), "10.2.3-beta.1");
+        let versions = (0..8).filter(|second| said(*second).iter().any(|part| part[0] == SOFTWARE));
+        assert_eq!(versions.collect::<Vec<_>>(), [1, 5]);
+        assert!((0..8).all(|second| said(second).len() == MAX_PARTS));
+        let last = said(1).pop().unwrap();
+        assert_eq!(last, b"\x0210.2.3-beta.1");
+        assert_eq!(
+            Said::decode(&last),
+            Ok(Said::Software("10.2.3-beta.1".into()))
+        );
+        // what a router of an earlier version does with it
+        assert_eq!(Report::decode(&last), Err(WireError::Version(SOFTWARE)));
+        for bad in [&b"\x02"[..], b"\x021\n2", b"\x02\xff", b"\x02 ", &[2; 40]] {
+            assert!(Said::decode(bad).is_err(), "{bad:?}");
+        }
+        let long = [&[SOFTWARE], &[b'1'; MAX_SOFTWARE + 1][..]].concat();
+        assert!(Said::decode(&long).is_err());
+    }
+
     proptest! {
         #[test]
         fn whatever_comes_is_a_report_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..1_300)) {
-            let _ = Report::decode(&bytes);
+            let _ = Said::decode(&bytes);
             let framed: Vec<u8> = [&[1, 0, 0, 0, 1, 3, 232], &bytes[..]].concat();
             if let Ok(report) = Report::decode(&framed) {
                 let links: usize = report.groups.iter().map(|g| g.edges.len()).sum();

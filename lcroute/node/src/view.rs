@@ -9,7 +9,7 @@ use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::look::{self, Look, share};
-use crate::report::{self, GroupFlow, Report};
+use crate::report::{self, GroupFlow, Report, Said};
 
 /// A node that says nothing for this long reports no more.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -25,6 +25,8 @@ const MAX_SHOWN: usize = 8_192;
 #[derive(Debug, Default)]
 pub struct View {
     reports: BTreeMap<Ipv6Addr, Latest>,
+    /// What version they run, as far as they say so.
+    versions: BTreeMap<Ipv6Addr, String>,
     /// Nodes that were reachable at the last look: others are not listened to.
     known: BTreeMap<Ipv6Addr, Known>,
 }
@@ -74,6 +76,8 @@ pub struct Node {
     pub stub: bool,
     /// Whether it says what it sends.
     pub reports: bool,
+    /// What it runs, if it reports that.
+    pub version: Option<String>,
 }
 
 /// What a node sends of a group.
@@ -110,8 +114,13 @@ impl View {
         if !known.datagrams.take(report::DATAGRAMS, 1, now) {
             return false;
         }
-        let Ok(report) = Report::decode(bytes) else {
-            return false;
+        let report = match Said::decode(bytes) {
+            Ok(Said::Report(report)) => report,
+            Ok(Said::Software(version)) => {
+                self.versions.insert(from, version);
+                return true;
+            }
+            Err(_) => return false,
         };
         let latest = (self.reports.entry(from)).or_insert_with(|| Latest::new(&report, now));
         // who starts anew counts from the beginning; what was overtaken is a second old
@@ -139,6 +148,7 @@ impl View {
         self.reports.retain(|from, latest| {
             known.contains_key(from) && now.saturating_duration_since(latest.began) < SILENCE
         });
+        self.versions.retain(|from, _| known.contains_key(from));
         let places: BTreeMap<u64, usize> =
             (look.routers.iter().map(|r| r.origin)).zip(0..).collect();
         let others = self.reports.iter().filter_map(|(from, latest)| {
@@ -182,6 +192,9 @@ impl View {
             stub: router.stub,
             reports: place == 0
                 || (router.address).is_some_and(|at| self.reports.contains_key(&at)),
+            version: router
+                .address
+                .and_then(|at| self.versions.get(&at).cloned()),
         });
         Network {
             nodes: nodes.collect(),
@@ -351,8 +364,15 @@ mod tests {
         assert_eq!(reports, [true, true, false]);
         assert!(view.take_report(two, &report(2, 1), now));
         assert_eq!(view.show(&look(), now).flows[1].edges, [to(0)]);
+        assert!(!view.take_report(address(9), b"\x022.0", now));
+        assert!(view.take_report(two, b"\x022.0", now));
         let third = view.show(&look(), now + SILENCE);
         assert_eq!((third.flows.len(), third.nodes[1].reports), (1, false));
+        let versions: Vec<_> = third.nodes.iter().map(|n| n.version.as_deref()).collect();
+        assert_eq!(versions, [None, Some("2.0"), None]);
+        // who has gone, and comes again, may run another one
+        view.show(&look_of(1), now + SILENCE);
+        assert_eq!(view.show(&look(), now + SILENCE).nodes[1].version, None);
     }
 
     /// A datagram of a group with so many edges, to neighbours from `first` on.

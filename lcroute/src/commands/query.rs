@@ -91,6 +91,9 @@ fn status(s: &Status) -> String {
         count(s.peers, "peer"),
         count(s.groups, "group"),
     );
+    if let Some(version) = &s.version {
+        text += &format!("  version   {version}\n");
+    }
     if let Some(ipv4) = s.ipv4 {
         text += &format!("  ipv4      {ipv4}\n");
     }
@@ -340,6 +343,7 @@ mod tests {
             inbound: Inbound::Blocked,
             state: State::Connected,
             key_conflict: None,
+            version: Some("1.2.3".into()),
             uptime_s: 3_700,
             doors: [
                 ("server", "ws://one", true),
@@ -369,6 +373,7 @@ mod tests {
             "on lc7",
             "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
+            "version   1.2.3\n",
             "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
             "found by  ws://one, ws://two (not connected), lan eth0\n",
             "from lc7  7 packets, 0 B",

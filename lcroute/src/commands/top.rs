@@ -213,6 +213,7 @@ mod tests {
                 inbound: crate::status::Inbound::Open,
                 state: crate::status::State::Connected,
                 key_conflict: None,
+                version: None,
                 uptime_s: 61,
                 doors: Vec::new(),
                 relay: crate::status::Relay::default(),

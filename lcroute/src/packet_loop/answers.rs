@@ -278,6 +278,7 @@ impl PacketLoop {
                 None => State::Connected,
             },
             key_conflict: p.node.key_conflict(now).cloned(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             uptime_s: now.duration_since(self.started).as_secs(),
             private: self.private(),
             signal_servers: p.node.servers(),

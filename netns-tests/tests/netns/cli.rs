@@ -185,7 +185,7 @@ fn the_json_of_a_daemon_has_what_the_contract_names() {
             .receive("ff3e::8000:2", &["--source", &a.address()?.to_string()])?;
         a.wait_wanted("ff3e::8000:2", b)?;
         let status = a.status()?;
-        let named = "peer_id name address network tun state uptime_s peers groups counters";
+        let named = "peer_id name address network tun state version uptime_s peers groups counters";
         has_keys(&status, named)?;
         let named = "tun_rx_packets tun_rx_bytes tun_tx_packets tun_tx_bytes link_rx_packets \
             link_rx_bytes link_tx_packets link_tx_bytes drops";

@@ -68,8 +68,8 @@ export class Curve {
         this.most = html("small");
         this.since = html("small");
         const svg = element("svg", { viewBox: `0 0 ${WIDTH} 30`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line);
-        const axis = html("div", { class: "axis" }, this.since, html("small", {}, "now"));
-        host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, this.most, svg, axis));
+        const axis = html("div", { class: "axis" }, this.since, this.most, html("small", {}, "now"));
+        host.append(html("div", { class: "curve" }, html("span", {}, label), this.number, svg, axis));
     }
 
     /** What was there before this page: pairs of a time in seconds and a rate. */

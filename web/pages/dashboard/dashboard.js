@@ -22,6 +22,7 @@ const CROWD = 60;
 const EVENTS = {
     link_up: ({ name }) => `${name}: linked`,
     link_lost: ({ name, why }) => `${name}: the link is lost${why ? `: ${why}` : ""}`,
+    link_ended: ({ name }) => `${name}: this link is not needed any more`,
     node_came: ({ name }) => `${name} has come`,
     node_gone: ({ name }) => `${name} has gone`,
     daemon_gone: () => "this host’s daemon does not answer",
@@ -189,7 +190,8 @@ function showState({ status, nodes }) {
     facts($("facts"), rows);
     $("blocked").hidden = status.inbound !== "blocked";
     say($("blocked"), `This host’s firewall drops what arrives on ${status.tun}: programs here receive nothing. “Check this host” says what to do.`);
-    ["in", "out"].forEach((name, i) => curves[i].add(view.look.at, rate(name)));
+    // the first look has nothing before it
+    ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(view.look.at, rate(name)));
 }
 
 /** All groups that somebody is known to listen or send to, the busiest first. */
@@ -308,6 +310,7 @@ function showNode() {
     facts($("node").querySelector("dl"), [
         ["Address", node.address ?? "not known", !!node.address],
         ["PeerId", node.peer_id ?? "not known", !!node.peer_id],
+        ["Version", (at === 0 ? view.look.status.version : node.version) ?? (node.reports ? "not known" : "It does not say.")],
         ...peerFacts,
         ["Packets of groups, as far as nodes report", `gets ${packets(sum(into))}, sends ${packets(sum(out))}`],
         ["Listens to", node.reports ? heard.slice(0, 20).join(", ") || "no group" : "It does not say. `[web] report = true` in its configuration lets it."],

@@ -287,7 +287,7 @@ function showState(status) {
         ["Member until", new Date(status.not_after * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })],
         ["Found by", open.map(({ url }) => url).join(", ") || "no signalling server answers"],
     ]);
-    ["in", "out"].forEach((name, i) => curves[i].add(Date.now() / 1000, rate(name)));
+    ["in", "out"].forEach((name, i) => view.rates.has(name) && curves[i].add(Date.now() / 1000, rate(name)));
 
     function words() {
         if (up > 0) {

@@ -87,8 +87,14 @@ impl History {
         let up: BTreeMap<_, _> = up.map(|p| (p.peer_id, named(p))).collect();
         if let Some(before) = &self.links {
             for (peer, name) in before.iter().filter(|(peer, _)| !up.contains_key(peer)) {
-                let now = peers.iter().find(|p| p.peer_id == *peer);
-                tell("link_lost", name, now.and_then(|p| p.reason.clone()));
+                let id = peer.to_string();
+                let is_there =
+                    |n: &Network| n.nodes.iter().any(|n| n.peer_id.as_ref() == Some(&id));
+                match peers.iter().find(|p| p.peer_id == *peer) {
+                    // the topology has others for it
+                    None if network.is_some_and(is_there) => tell("link_ended", name, None),
+                    now => tell("link_lost", name, now.and_then(|p| p.reason.clone())),
+                }
             }
             for (_, name) in up.iter().filter(|(peer, _)| !before.contains_key(peer)) {
                 tell("link_up", name, None);
@@ -220,6 +226,16 @@ mod tests {
         network.nodes.push(node);
         let back = history.note(&status, &peers, Some(&network), 4.0);
         assert_eq!(kinds(&back), [("link_up", &peer[..]), ("node_came", &name)]);
+        // not tried again, while the node is there: it was given up
+        network.nodes.last_mut().unwrap().peer_id = Some(peers[0].peer_id.to_string());
+        let ended = history.note(&status, &[], Some(&network), 4.2);
+        assert_eq!(kinds(&ended), [("link_ended", &peer[..])]);
+        let _ = history.note(&status, &peers, Some(&network), 4.4);
+        assert_eq!(
+            kinds(&history.note(&status, &[], None, 4.6)),
+            [("link_lost", &peer[..])]
+        );
+        let _ = history.note(&status, &peers, Some(&network), 4.8);
         // nobody looked for a while: what changed meanwhile is no event of now
         assert!(history.note(&status, &peers, None, 5.0).is_empty());
         network.nodes.pop();

@@ -82,12 +82,17 @@ fn choose_the_group(page: &Page) -> Result<()> {
     expect_carriers(page, &["b"])
 }
 
+/// Names of those who pass packets on.
+const CARRIERS: &str = "[...document.querySelectorAll('#map .node')].map((node) => node.getAttribute('aria-label')) \
+    .filter((label) => label.includes('passes packets on')).map((label) => label.split(',')[0])";
+
 /// Who passes packets on; who sends or listens alone does not.
 fn expect_carriers(page: &Page, wanted: &[&str]) -> Result<()> {
-    let js = "[...document.querySelectorAll('#map .node')].map((node) => node.getAttribute('aria-label')) \
-        .filter((label) => label.includes('passes packets on')).map((label) => label.split(',')[0])";
-    page.until(&format!("String({js}) === {}", json!(wanted.join(","))))
-        .map(drop)
+    page.until(&format!(
+        "String({CARRIERS}) === {}",
+        json!(wanted.join(","))
+    ))
+    .map(drop)
 }
 
 /// A node by its name, and its neighbours from there.
@@ -99,6 +104,9 @@ fn find_nodes(page: &Page) -> Result<()> {
     page.click("#near .link-to")?;
     page.until("document.querySelector('#node-name').textContent === 'b'")?;
     page.until_says("#node .facts", "ms")?;
+    // its report says so, every few seconds
+    let version = format!("Version{}", env!("CARGO_PKG_VERSION"));
+    page.until_says("#node .facts", &version)?;
     page.click("#close").map(drop)
 }
 
@@ -304,6 +312,15 @@ fn a_tab_is_drawn_in_the_tree_of_a_group_once_it_has_joined_that() {
         );
         listen(&tab, GROUP)?;
         page.until(&flows_to(&name))?;
-        expect_carriers(&page, &[])
+        // the way to it may lead by b, as long as that is the shorter one; by it none leads
+        let senders = "[...new Set([...document.querySelectorAll('#edges tbody tr')].map((row) => row.cells[0].textContent))]";
+        page.until(&format!(
+            "String({CARRIERS}) === String({senders}.filter((name) => name !== 'a'))"
+        ))?;
+        ensure!(
+            page.eval(&format!("{CARRIERS}.includes({})", json!(name)))? == false,
+            "{name} passes packets on"
+        );
+        Ok(())
     });
 }

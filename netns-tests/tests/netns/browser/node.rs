@@ -458,8 +458,11 @@ fn a_page_with_links_to_both_sides_passes_nothing_on() {
         };
         let own = json!(name(&page)?);
         for member in [a, b] {
-            let seen = sees(member)?;
-            ensure!(seen == [own.clone()], "{seen:?}");
+            eventually("a host sees the tab, and nobody behind it", || {
+                let seen = sees(member)?;
+                ensure!(seen == [own.clone()], "{seen:?}");
+                Ok(())
+            })?;
         }
         listen(&page, GROUP)?;
         let listener = b.host.spawn("lcroute", &["listen", GROUP])?;
