@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use glob::Pattern;
 use lcroute_engine::Ipv4Network;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::MAX_ANNOUNCED;
@@ -500,8 +501,8 @@ fn some_prefixes<'de, D: serde::Deserializer<'de>>(
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lan {
-    /// The interface that it is on.
-    #[serde(deserialize_with = "interface_name")]
+    /// The interface that it is on; or a shell pattern: each interface of such a name is on a LAN of its own.
+    #[serde(deserialize_with = "interface_names")]
     pub interface: String,
     /// Groups that are carried.
     #[serde(default = "Lan::groups", deserialize_with = "prefixes")]
@@ -540,14 +541,52 @@ pub enum Reflected {
     Mdns,
 }
 
-/// Most LANs of one node.
-const MAX_LANS: usize = 8;
+/// Most LANs of one node: a router's advertisement has room for as many.
+pub const MAX_LANS: usize = 8;
+
+/// Longest pattern of names. Chosen: names have at most 15 characters.
+const MAX_PATTERN: usize = 64;
+
+/// Whether this stands for several names.
+fn is_pattern(names: &str) -> bool {
+    names.contains(['*', '?', '['])
+}
+
+fn interface_names<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let names = String::deserialize(d)?;
+    if !is_pattern(&names) {
+        crate::tun::check_name(&names).map_err(serde::de::Error::custom)?;
+    } else if names.len() > MAX_PATTERN {
+        let message = format!("a pattern of more than {MAX_PATTERN} characters");
+        return Err(serde::de::Error::custom(message));
+    } else if let Err(e) = Pattern::new(&names) {
+        let message = format!("`{names}` is no pattern: {}", e.msg);
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(names)
+}
 
 impl Lan {
     /// Whether IPv4 groups are among those that are carried.
     #[must_use]
     pub fn has_ipv4_groups(&self) -> bool {
         self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
+    }
+
+    /// Whether its interface is a pattern of names.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        is_pattern(&self.interface)
+    }
+
+    /// Whether it is on the interface of this name.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        match self.is_pattern() {
+            // as it was read, it is one
+            true => Pattern::new(&self.interface).is_ok_and(|pattern| pattern.matches(name)),
+            false => self.interface == name,
+        }
     }
 
     /// Whether multicast DNS goes from and to other links.
@@ -882,6 +921,7 @@ mod tests {
                 "[network]\nlink_scope_groups = [\"224.0.0.22\"]\n",
                 "f:2: link_scope_groups: ",
             ),
+            ("[[lan]]\ninterface = \"br-[*\"\n", "f:2: interface: "),
             (
                 "[[lan]]\ninterface = \"lan0\"\ngroups = [\"10.1.0.0/16\"]\n",
                 "f:3: groups: ",

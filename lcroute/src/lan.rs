@@ -26,7 +26,7 @@ use librecast::ethernet::MacAddress;
 use librecast::events;
 use nix::libc;
 
-use crate::config::Lan;
+use crate::config::{Lan, MAX_LANS};
 use crate::netlink::{self, Interface};
 use frame::Extra;
 use socket::LanSocket;
@@ -34,15 +34,24 @@ use socket::LanSocket;
 /// System calls in one turn that read from one socket: links get their turn.
 const CALLS: usize = 8;
 
-/// A LAN of the configuration.
+/// A LAN that is to be served.
 #[derive(Debug)]
 struct Served {
     id: LocalInterfaceId,
-    config: Lan,
+    wanted: Wanted,
     /// As the node knows it; none: the interface is not there, or of no use.
     open: Option<Open>,
     /// Why it is not open.
     complaint: Option<Complaint>,
+}
+
+/// What the configuration wants of an interface.
+#[derive(Debug, Clone)]
+struct Wanted {
+    /// With the interface's own name.
+    config: Lan,
+    /// A pattern has its name: it comes and goes as it likes.
+    is_matched: bool,
 }
 
 /// Why a LAN is not served.
@@ -75,7 +84,11 @@ struct Usable {
 /// All LANs of the configuration.
 #[derive(Debug, Default)]
 pub struct Lans {
+    /// Of the configuration.
+    configured: Vec<Lan>,
     served: Vec<Served>,
+    /// Interfaces whose names match, beyond what can be served.
+    beyond: Vec<(String, Complaint)>,
     /// Role and problem of each interface, as the journal has them.
     told: BTreeMap<String, (LanRole, Option<String>)>,
 }
@@ -86,41 +99,13 @@ type Drops = BTreeMap<&'static str, u64>;
 impl Lans {
     /// These LANs are to be served from now on.
     pub fn configure(&mut self, lans: &[Lan], node: &mut Node<WebRtc>, now: Instant) {
-        for gone in std::mem::take(&mut self.served) {
-            let stays = lans
-                .iter()
-                .any(|lan| lan.interface == gone.config.interface);
-            if stays {
-                self.served.push(gone);
-            } else if gone.open.is_some() {
-                node.remove_lan(gone.id, now);
-            }
-        }
-        for lan in lans {
-            let known = self.served.iter_mut();
-            let mut known = known.filter(|served| served.config.interface == lan.interface);
-            if let Some(served) = known.next() {
-                served.config = lan.clone();
-                continue;
-            }
-            let ids = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);
-            let mut free = ids.filter(|id| self.served.iter().all(|served| served.id != *id));
-            // the configuration holds no more
-            if let Some(id) = free.next() {
-                self.served.push(Served {
-                    id,
-                    config: lan.clone(),
-                    open: None,
-                    complaint: None,
-                });
-            }
-        }
+        self.configured = lans.to_vec();
         self.refresh(node, now);
     }
 
     /// Interfaces, addresses or routes of this host may have changed.
     pub fn refresh(&mut self, node: &mut Node<WebRtc>, now: Instant) {
-        if self.served.is_empty() {
+        if self.configured.is_empty() && self.served.is_empty() {
             return;
         }
         let looked =
@@ -132,8 +117,48 @@ impl Lans {
                 return;
             }
         };
+        self.choose(&found, node, now);
         for served in &mut self.served {
             served.refresh(&found, &on_link, node, now);
+        }
+    }
+
+    /// Which LANs are to be served: those that the configuration names, and interfaces whose names match.
+    fn choose(&mut self, found: &[Interface], node: &mut Node<WebRtc>, now: Instant) {
+        let is_served = |name: &str| self.served.iter().any(|s| s.name() == name);
+        let mut wanted = wanted(&self.configured, found, is_served);
+        let beyond = wanted.split_off(MAX_LANS.min(wanted.len()));
+        let beyond = beyond.into_iter().map(|wanted| {
+            let problem = format!("{MAX_LANS} LANs are served already");
+            let remedy = "name fewer interfaces in [[lan]], or narrow the pattern";
+            (wanted.config.interface, Complaint { problem, remedy })
+        });
+        self.beyond = beyond.collect();
+        for gone in std::mem::take(&mut self.served) {
+            let stays = wanted.iter().any(|w| w.config.interface == gone.name());
+            if stays {
+                self.served.push(gone);
+            } else if gone.open.is_some() {
+                node.remove_lan(gone.id, now);
+            }
+        }
+        for wanted in wanted {
+            let mut known = self.served.iter_mut();
+            if let Some(served) = known.find(|s| s.name() == wanted.config.interface) {
+                served.wanted = wanted;
+                continue;
+            }
+            let ids = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);
+            let mut free = ids.filter(|id| self.served.iter().all(|served| served.id != *id));
+            // there are no more LANs than that
+            if let Some(id) = free.next() {
+                self.served.push(Served {
+                    id,
+                    wanted,
+                    open: None,
+                    complaint: None,
+                });
+            }
         }
     }
 
@@ -178,7 +203,7 @@ impl Lans {
             }
             if let Err(e) = result {
                 // the interface went down: netlink tells of it
-                tracing::debug!("{}: {e}", served.config.interface);
+                tracing::debug!("{}: {e}", served.name());
                 *drops.entry("lan_receive_error").or_default() += 1;
             }
         }
@@ -221,7 +246,7 @@ impl Lans {
             }
         };
         if let Err(e) = result {
-            tracing::debug!("{}: {e}", served.config.interface);
+            tracing::debug!("{}: {e}", served.wanted.config.interface);
             *drops.entry("lan_send_error").or_default() += 1;
         }
     }
@@ -237,10 +262,12 @@ impl Lans {
 
     /// LANs that are not served, and why.
     pub fn complaints(&self) -> impl Iterator<Item = (&str, &Complaint)> {
-        self.served.iter().filter_map(|served| {
+        let served = self.served.iter().filter_map(|served| {
             let complaint = served.complaint.as_ref()?;
-            Some((served.config.interface.as_str(), complaint))
-        })
+            Some((served.name(), complaint))
+        });
+        let beyond = self.beyond.iter();
+        served.chain(beyond.map(|(name, complaint)| (name.as_str(), complaint)))
     }
 
     /// The journal has how things stand on each LAN, whenever that has changed.
@@ -248,9 +275,14 @@ impl Lans {
         if self.served.is_empty() && self.told.is_empty() {
             return;
         }
-        let off = self.complaints().map(|(interface, complaint)| {
-            let problem = Some(complaint.problem.clone());
-            (interface.to_owned(), (LanRole::Off, problem))
+        // those of a pattern come without an address, and go: `lcroute lan` has what is wrong with them
+        let named = self
+            .served
+            .iter()
+            .filter(|served| !served.wanted.is_matched);
+        let off = named.filter_map(|served| {
+            let problem = Some(served.complaint.as_ref()?.problem.clone());
+            Some((served.name().to_owned(), (LanRole::Off, problem)))
         });
         let open = node.lan_standings().into_iter().map(|lan| {
             let problem = lan.problem.map(|problem| problem.to_string());
@@ -282,7 +314,46 @@ fn tell(interface: &str, role: LanRole, problem: Option<&str>) {
     );
 }
 
+/// What the configuration wants of this host's interfaces: those that it names, then others that match, the ones that are
+/// served already before those that came later. A name counts before a pattern, and the first pattern before others.
+fn wanted(
+    configured: &[Lan],
+    found: &[Interface],
+    is_served: impl Fn(&str) -> bool,
+) -> Vec<Wanted> {
+    let (patterns, named): (Vec<_>, Vec<_>) = configured.iter().partition(|lan| lan.is_pattern());
+    let named = named.into_iter().cloned();
+    let mut wanted: Vec<_> = named
+        .map(|config| Wanted {
+            config,
+            is_matched: false,
+        })
+        .collect();
+    // a port's bridge is served; what has no Ethernet address, or none but zeroes as lo, is no LAN
+    let is_lan = |i: &Interface| i.part_of.is_none() && i.mac.is_some_and(|mac| mac.0 != [0; 6]);
+    let mut others: Vec<_> = found.iter().filter(|i| is_lan(i)).collect();
+    others.retain(|i| wanted.iter().all(|w| w.config.interface != i.name));
+    others.sort_by_key(|i| (!is_served(&i.name), i.index));
+    let matched = others.into_iter().filter_map(|interface| {
+        let lan = patterns.iter().find(|lan| lan.is_on(&interface.name))?;
+        Some(Wanted {
+            config: Lan {
+                interface: interface.name.clone(),
+                ..(*lan).clone()
+            },
+            is_matched: true,
+        })
+    });
+    wanted.extend(matched);
+    wanted
+}
+
 impl Served {
+    /// Of its interface.
+    fn name(&self) -> &str {
+        &self.wanted.config.interface
+    }
+
     fn refresh(
         &mut self,
         found: &[Interface],
@@ -290,15 +361,16 @@ impl Served {
         node: &mut Node<WebRtc>,
         now: Instant,
     ) {
-        let usable = match usable(&self.config.interface, found) {
+        let usable = match usable(self.name(), found) {
             Ok(usable) => usable,
             Err(complaint) => return self.close(complaint, node, now),
         };
         let was_running = self.open.as_ref().map(|open| open.interface.running);
+        let config = &self.wanted.config;
         let extra = Extra {
-            mdns: self.config.reflects_mdns(),
-            solicitations: self.config.advertise,
-            ipv4: self.config.has_ipv4_groups(),
+            mdns: config.reflects_mdns(),
+            solicitations: config.advertise,
+            ipv4: config.has_ipv4_groups(),
         };
         let key = (usable.index, usable.mac, extra);
         let is_same = |open: &Open| (open.interface.index, open.interface.mac, open.extra) == key;
@@ -317,7 +389,8 @@ impl Served {
             },
         }
         self.complaint = None;
-        node.set_lan(self.id, settings(&self.config, &usable, on_link), now);
+        let settings = settings(&self.wanted.config, &usable, on_link);
+        node.set_lan(self.id, settings, now);
         if was_running != Some(usable.running) {
             node.set_lan_running(self.id, usable.running, now);
         }
@@ -369,9 +442,16 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
     })
 }
 
-/// What can be said of an interface without opening it.
-pub fn look(name: &str) -> io::Result<Result<(), Complaint>> {
-    Ok(usable(name, &netlink::interfaces()?).map(drop))
+/// What can be said of these LANs without opening them: each interface, and what is wrong with it.
+pub fn look(lans: &[Lan]) -> io::Result<Vec<(String, Option<Complaint>)>> {
+    let found = netlink::interfaces()?;
+    let wanted = wanted(lans, &found, |_| false);
+    let names = wanted.into_iter().map(|wanted| wanted.config.interface);
+    let looked = names.map(|name| {
+        let complaint = usable(&name, &found).err();
+        (name, complaint)
+    });
+    Ok(looked.collect())
 }
 
 /// Why packet sockets are refused.
@@ -461,5 +541,51 @@ mod tests {
         let lowest = ipv4(&bridge).unwrap();
         assert_eq!(lowest.address, Ipv4Addr::new(10, 1, 1, 1));
         assert_eq!(lowest.prefixes.len(), 2);
+    }
+
+    fn lan(names: &str) -> Lan {
+        let text = format!("[[lan]]\ninterface = \"{names}\"\n");
+        let config = crate::config::Config::parse("f", &text).unwrap();
+        config.lan[0].clone()
+    }
+
+    #[test]
+    fn interfaces_are_served_whose_names_match_and_who_came_first_stays() {
+        let mut port = interface(2, "podman7");
+        port.part_of = Some(3);
+        let mut tun = interface(4, "podman8");
+        tun.mac = None;
+        let mut lo = interface(1, "lo");
+        lo.mac = Some(MacAddress([0; 6]));
+        let others = ["br-2", "eth0", "podman1", "br-1"].iter().zip(10..);
+        let others = others.map(|(name, index)| interface(index, name));
+        let found: Vec<_> = [lo, port, tun].into_iter().chain(others).collect();
+        let names = |lans: &[&str], served: &[&str]| {
+            let lans: Vec<_> = lans.iter().map(|names| lan(names)).collect();
+            let wanted = wanted(&lans, &found, |name| served.contains(&name));
+            let name = |w: Wanted| (w.config.interface, w.is_matched);
+            wanted.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let matched = |name: &str| (name.to_owned(), true);
+        assert_eq!(
+            names(&["br-*", "podman?"], &[]),
+            ["br-2", "podman1", "br-1"].map(matched)
+        );
+        assert_eq!(
+            names(&["br-*"], &["br-1"]),
+            ["br-1", "br-2"].map(matched),
+            "who is served stays before who comes"
+        );
+        let named = |name: &str| (name.to_owned(), false);
+        assert_eq!(
+            names(&["*", "gone0", "br-2"], &[]),
+            [
+                named("gone0"),
+                named("br-2"),
+                matched("eth0"),
+                matched("podman1"),
+                matched("br-1")
+            ]
+        );
     }
 }

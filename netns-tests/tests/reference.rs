@@ -523,7 +523,7 @@ const FILES: &[File] = &[
                     (
                         "interface",
                         "needed",
-                        "The interface; of a bridge the bridge, not a port.",
+                        "The interface; of a bridge the bridge, not a port. Or a pattern such as `br-*`: all that match, as they come and go.",
                     ),
                     (
                         "groups",

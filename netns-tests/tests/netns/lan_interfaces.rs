@@ -148,6 +148,87 @@ fn a_bridge_is_served_and_its_port_names_it() {
     });
 }
 
+/// Names and problems of a gateway's LANs.
+fn all_lans(gateway: &Member) -> Result<Vec<(String, String)>> {
+    let said = gateway.host.ask("lcroute", &["lan", "--json"])?.success()?;
+    let all: Vec<Value> = serde_json::from_str(&said.stdout)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lans = all.iter();
+    Ok(lans
+        .map(|lan| (text(&lan["interface"]), text(&lan["problem"])))
+        .collect())
+}
+
+#[test]
+fn interfaces_whose_names_match_come_and_go_without_a_warning() {
+    world("lan-pattern", |lab| {
+        let mut sites = Sites::new(lab, 1)?;
+        let [a, b] = &sites.sites;
+        let listener = b.hosts[0].receive(GROUP, &[])?;
+        let _sender = a.hosts[0].send_for_ever(GROUP)?;
+        listener.expect_more("by its name")?;
+
+        let gateway = &sites.members(1)[0];
+        let rename = |from: &str, to: &str| {
+            let commands =
+                format!("link set {from} down\nlink set {from} name {to}\nlink set {to} up");
+            gateway.host.ip(&commands)
+        };
+        reload(gateway, "[[lan]]\ninterface = \"br-*\"\n")?;
+        let none = || {
+            eventually("no LAN is left", || {
+                let all = all_lans(gateway)?;
+                ensure!(all.is_empty(), "{all:?}");
+                Ok(())
+            })
+        };
+        none()?;
+        let doctor = gateway.host.ask("lcroute", &["doctor"])?.stdout;
+        ensure!(doctor.contains("br-* (none now)"), "{doctor}");
+        for name in ["br-7", "br-8"] {
+            rename(lab::LAN, name)?;
+            sites.wait_forwarder(1)?;
+            ensure!(lan(gateway)?["interface"] == name);
+            listener.expect_more(name)?;
+            rename(name, lab::LAN)?;
+            none()?;
+        }
+        rename(lab::LAN, "br-7")?;
+        sites.wait_forwarder(1)?;
+
+        // more of them than are served: who was there stays
+        for n in 0..8 {
+            let made = format!("link add br-d{n} type bridge\nlink set br-d{n} up");
+            gateway.host.ip(&made)?;
+        }
+        let (of_pattern, beyond) = eventually("all are looked at", || {
+            let all = all_lans(gateway)?;
+            ensure!(all.len() == 9, "{all:?}");
+            let beyond = all.into_iter();
+            let (beyond, served): (Vec<_>, Vec<_>) =
+                beyond.partition(|(_, problem)| problem.contains("8 LANs are served already"));
+            Ok((served, beyond))
+        })?;
+        ensure!(of_pattern.len() == 8 && beyond.len() == 1, "{beyond:?}");
+        listener.expect_more("beside others")?;
+        gateway.host.ip("link del br-d0")?;
+        eventually("the one that waited is served", || {
+            let all = all_lans(gateway)?;
+            let waits = |(_, problem): &(String, String)| problem.contains("served already");
+            ensure!(all.len() == 8 && !all.iter().any(waits), "{all:?}");
+            Ok(())
+        })?;
+
+        let said = sites.network.members[1].daemon()?.stderr();
+        let of_lans = said.lines().filter(|line| line.contains("br-"));
+        let bad =
+            of_lans.filter(|line| line.contains("WARN") || line.contains("no such interface"));
+        let bad: Vec<_> = bad.collect();
+        ensure!(bad.is_empty(), "{bad:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn frames_of_another_vlan_are_not_carried_and_a_priority_is_none() {
     world("lan-tags", |lab| {
