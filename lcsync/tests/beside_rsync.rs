@@ -334,7 +334,11 @@ impl Writing<'_> {
                 Node::Another => {
                     match &self.first {
                         Some(first) => fs::hard_link(first, &path).unwrap(),
-                        None => fs::write(&path, b"linked").unwrap(),
+                        None => {
+                            fs::write(&path, b"linked").unwrap();
+                            // of the user who copies, as all is
+                            finish(&path, Some(0o644), 1_000, self.owner);
+                        }
                     }
                     self.first.get_or_insert(path);
                     continue;
