@@ -19,7 +19,7 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent
 # what lcroute executes
-EXECUTED = lcroute-lab lcroute-web
+EXECUTED = lcroute-lab lcroute-web lcroute-streams
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # tests that are ignored for their length, one at a time; others that are ignored are measurements

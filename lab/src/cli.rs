@@ -58,7 +58,11 @@ pub fn command() -> clap::Command {
 /// the reference.
 #[must_use]
 pub fn lcroute() -> clap::Command {
-    let executed = [command(), lcroute_web::command()];
+    let executed = [
+        command(),
+        lcroute_web::command(),
+        lcroute_streams::command(),
+    ];
     let verbs = executed.iter().flat_map(clap::Command::get_subcommands);
     verbs.fold(lcroute::command(), |lcroute, verb| {
         lcroute.mut_subcommand(verb.get_name(), |_| verb.clone())
@@ -100,6 +104,7 @@ fn applet(name: &str) -> Option<ExitCode> {
     Some(match name {
         "lcroute" => lcroute::main(),
         "lcroute-web" => lcroute_web::main(),
+        "lcroute-streams" => lcroute_streams::main(),
         "lcsync" => lcsync::main(),
         "lcagent" => lcagent::main(),
         "mc-send" => programs::send(),

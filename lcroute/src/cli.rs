@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
+use librecast_program::book;
 use librecast_program::cli::{Exit, finish, init_logging};
 use librecast_program::keyfile::SharedKey;
 use librecast_program::units;
@@ -51,6 +52,7 @@ Examples:
   lcroute meet --with mail.txt
   lcroute meet --qr code.png";
 
+const STREAMS: &str = "Another program of this package, lcroute-streams, does this.";
 const WEB: &str = "Another program, of the package lcroute-web, does this.";
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
@@ -158,6 +160,17 @@ enum Command {
         /// Where the key goes, readable by you alone; nothing is overwritten
         file: PathBuf,
     },
+    /// The address book: names and purposes of keys, as book:NAME wherever a node or a key is asked for
+    #[command(
+        after_help = "A person's book is $XDG_CONFIG_HOME/librecast/book.toml; daemons read /etc/librecast/book.toml alone.\n\nExamples:\n  lcroute book add mum 12D3KooW... --for voice,files\n  sudo lcroute book --host add ops /root/ops.pub --for admin\n  lcroute connect book:mum /demo/echo/1"
+    )]
+    Book {
+        /// The host's book, which daemons read
+        #[arg(long)]
+        host: bool,
+        #[command(subcommand)]
+        verb: commands::book::BookVerb,
+    },
     /// Expel a node, or all that came by a token, from the whole network
     #[command(
         after_help = "Examples:\n  lcroute revoke alpha\n  lcroute revoke 12D3KooW...\n  lcroute revoke --token - < token"
@@ -222,6 +235,18 @@ enum Command {
     /// Pages that show this node and its network, for browsers of this host
     #[command(disable_help_flag = true, after_help = WEB)]
     Web(OfAnother),
+    /// Take streams of other nodes: a process for each, which reads and writes it
+    #[command(disable_help_flag = true, after_help = STREAMS)]
+    Serve(OfAnother),
+    /// Open a stream to a program on another node: standard input goes there, what comes to standard output
+    #[command(disable_help_flag = true, after_help = STREAMS)]
+    Connect(OfAnother),
+    /// Make each connection to a port or socket of this host a stream to a program on another node
+    #[command(disable_help_flag = true, after_help = STREAMS)]
+    Forward(OfAnother),
+    /// The program for streams, in the foreground: what [[serve]] in the configuration says, and what the other verbs ask
+    #[command(disable_help_flag = true, after_help = STREAMS)]
+    Streams(OfAnother),
 }
 
 /// What another program reads itself.
@@ -354,6 +379,15 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     if let Command::Web(_) = command {
         return commands::another::execute("lcroute-web");
     }
+    if let Command::Serve(_) | Command::Connect(_) | Command::Forward(_) | Command::Streams(_) =
+        command
+    {
+        return commands::another::execute("lcroute-streams");
+    }
+    if let Command::Book { host, verb } = &command {
+        init_logging(common.log.as_deref(), "warn")?;
+        return commands::book::run(verb, *host, common.json);
+    }
     let config = common.load_config()?;
     // without systemd `up` is the daemon
     let daemon = matches!(
@@ -401,6 +435,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Revoke { node, token } => {
             use commands::revoke::Whom;
             // clap sees to it that one is given
+            let node = node.as_deref().map(book::node).transpose()?;
             let whom = token.map(Whom::Token).or(node.map(Whom::Node));
             let whom = whom.ok_or_else(|| anyhow::anyhow!("NODE or --token"))?;
             commands::revoke::run(&common, &config, &whom)
@@ -455,7 +490,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Top(w) => commands::top::run(&control, common.json, w.watch),
         Command::Ping(p) => {
             let options = commands::ping::PingOptions {
-                node: p.node,
+                node: book::node(&p.node)?,
                 count: p.count,
                 interval: p.interval,
                 timeout: p.timeout,
@@ -468,7 +503,12 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Demo(_)
         | Command::Bench(_)
         | Command::Sim(_)
-        | Command::Web(_) => Ok(Exit::Ok),
+        | Command::Web(_)
+        | Command::Book { .. }
+        | Command::Serve(_)
+        | Command::Connect(_)
+        | Command::Forward(_)
+        | Command::Streams(_) => Ok(Exit::Ok),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config, control), common.json)
         }

@@ -16,6 +16,8 @@ use librecast_program::cli::ExitError;
 use librecast_program::keyfile;
 use serde::Deserialize;
 
+use crate::streams::Serve;
+
 mod relay;
 
 pub use relay::{Leg, Relay, TurnUrl};
@@ -54,6 +56,8 @@ pub struct Config {
     /// Groups whose packets are sealed from end to end.
     #[serde(deserialize_with = "private")]
     pub private: Vec<Private>,
+    /// Protocols that other nodes may speak with servers of this host.
+    pub serve: Vec<Serve>,
     /// Which links there are.
     pub topology: Topology,
     /// How live packets travel.
@@ -833,6 +837,10 @@ mod tests {
             keyfile = "team.key"
             next = "credential:next"
             lans = true
+            [[serve]]
+            protocol = "/ssh/1"
+            to = "127.0.0.1:22"
+            allow = ["label:role=admin", "beta"]
             [topology]
             policy = "regular"
             degree = 3
@@ -871,6 +879,15 @@ mod tests {
                 .len(),
             1
         );
+        assert_eq!(c.serve[0].allow.len(), 2);
+        let serve = |more: &str| {
+            let text = format!("[[serve]]\nprotocol = \"/x\"\nto = \"127.0.0.1:22\"\n{more}");
+            Config::parse("f", &text).map(|c| c.serve)
+        };
+        assert!(serve("").unwrap()[0].allow.is_empty(), "nobody by default");
+        for bad in ["allow = [\"label:x\"]", "user = \"root\"", "allow_all = 1"] {
+            assert_eq!(serve(bad).unwrap_err().exit, Exit::Usage, "{bad}");
+        }
         let mut private = c.private[0].clone();
         private.resolve(Path::new("/etc/lcroute"));
         assert_eq!(private.prefix, "ff1e:7::/32".parse().unwrap());

@@ -61,6 +61,8 @@ pub struct ControlThread {
     pub control: ControlSocket,
     /// Answers those that anybody may ask who may look.
     pub view: Option<ControlSocket>,
+    /// Signs handshakes of streams.
+    pub sign: Option<ControlSocket>,
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
@@ -84,7 +86,9 @@ pub struct ControlThread {
 impl ControlThread {
     /// Works until the packet loop has ended.
     pub async fn run(mut self, mut ended: oneshot::Receiver<End>) {
-        let sockets = std::iter::once(self.control).chain(self.view);
+        let sockets = std::iter::once(self.control)
+            .chain(self.view)
+            .chain(self.sign);
         let serve = |socket: ControlSocket| {
             let inbox = self.inbox.clone();
             tokio::spawn(async move {

@@ -25,7 +25,7 @@ use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::inviter::Inviter;
 use crate::control::server::ControlSocket;
-use crate::control::{Access, view_of};
+use crate::control::{Access, sign_of, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::{Keeper, Kept};
@@ -163,7 +163,7 @@ fn assemble(
     let now = Instant::now();
     // first, so that a second daemon stops here
     let control = common.control(config);
-    let view = view_of(&control);
+    let (view, sign) = (view_of(&control), sign_of(&control));
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
     let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
@@ -171,6 +171,9 @@ fn assemble(
     let view = ControlSocket::bind(&view, Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
         .map(|view| view.inviting(inviter))
+        .ok();
+    let sign = ControlSocket::bind(&sign, Access::Streams)
+        .inspect_err(|e| tracing::warn!("no streams: {e:#}"))
         .ok();
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());
@@ -181,6 +184,7 @@ fn assemble(
     let socket = open_socket(config.ice.port, state)?;
     let (record, records) = watch::channel(None);
     let key = Arc::new(identity.key);
+    let sign = sign.map(|sign| sign.signing(key.clone()));
     let network = identity.membership.network;
     let revocations = state.revocations(&network, unix_now())?;
     let mut members = state.members();
@@ -260,6 +264,7 @@ fn assemble(
         path_changed: path_changed.clone(),
         control,
         view,
+        sign,
         signals,
         server,
         key,

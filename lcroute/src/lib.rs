@@ -29,6 +29,7 @@ mod servers;
 pub mod settings;
 pub mod state;
 pub mod status;
+pub mod streams;
 pub mod system;
 pub mod text;
 mod tun;

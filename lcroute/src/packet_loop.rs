@@ -114,6 +114,8 @@ pub struct PacketLoop {
     outgoing: Outgoing,
     lans: Lans,
     started: Instant,
+    /// Programs for streams on this host: one, or two for a moment.
+    stream_programs: u32,
     next_tick: Instant,
     inbound: InboundProbe,
     host_changed: Option<Instant>,
@@ -147,6 +149,7 @@ impl PacketLoop {
             outgoing: Outgoing::default(),
             lans: Lans::default(),
             started: now,
+            stream_programs: 0,
             next_tick: now,
             inbound: InboundProbe::default(),
             host_changed: None,
@@ -381,12 +384,21 @@ impl PacketLoop {
                     let _ = to.send(self.observe(now));
                 }
                 Message::Withdraw(prefix) => self.parts.node.withdraw(prefix, now),
+                Message::Streams(true) => self.set_stream_programs(self.stream_programs + 1, now),
+                Message::Streams(false) => {
+                    self.set_stream_programs(self.stream_programs.saturating_sub(1), now);
+                }
                 Message::Reconfigure(new) => self.reconfigure(new, now),
                 Message::Stop(end) => self.end = Some(end),
             }
         }
         // there may be more
         self.parts.waker.wake();
+    }
+
+    fn set_stream_programs(&mut self, count: u32, now: Instant) {
+        self.stream_programs = count;
+        self.parts.node.set_streams(count > 0, now);
     }
 
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {

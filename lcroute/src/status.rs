@@ -409,6 +409,25 @@ pub enum NotFound {
     Several(String, String),
 }
 
+/// What is known of one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on the network.
+    pub address: Ipv6Addr,
+    /// Labels of its certificate.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be reached now.
+    pub present: bool,
+    /// When its certificate ends, Unix seconds.
+    pub not_after: u64,
+    /// Whether unicast of streams is carried to it.
+    pub streams: bool,
+}
+
 /// The node that `node` means: its name, PeerId or address.
 pub fn find<'a>(routes: &'a [Route], node: &str) -> Result<&'a Route, NotFound> {
     let peer = node.parse::<PeerId>().ok();

@@ -10,6 +10,8 @@ pub const LCSYNC_PORT: u16 = 14242;
 pub const LCAGENT_PORT: u16 = 14243;
 /// UDP port on which nodes report what they carry to those who look at the network.
 pub const REPORT_PORT: u16 = 14245;
+/// UDP port, at both ends, of streams between nodes.
+pub const STREAM_PORT: u16 = 14247;
 /// Default UDP port of `lcroute listen` and `lcroute say`.
 pub const TALK_PORT: u16 = 14244;
 

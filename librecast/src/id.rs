@@ -222,12 +222,29 @@ impl SecretKey {
         PeerId(self.0.verifying_key().to_bytes())
     }
 
+    /// Signs what TLS 1.3 has a key sign, and nothing else (RFC 8446 §4.4.3).
+    #[must_use]
+    pub fn sign_tls13(&self, message: &[u8]) -> Option<[u8; 64]> {
+        is_tls13_message(message).then(|| self.0.sign(message).to_bytes())
+    }
+
     /// Signs `context || 0x00 || message`. Contexts keep signatures of one purpose from serving another.
     #[must_use]
     pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
         self.0.sign(&signed_bytes(context, message)).to_bytes()
     }
 }
+
+/// What every message begins with that TLS 1.3 has a key sign (RFC 8446 §4.4.3): no message of ours does.
+#[must_use]
+pub fn is_tls13_message(message: &[u8]) -> bool {
+    message.len() <= MAX_TLS13_MESSAGE
+        && message.starts_with(&[b' '; 64])
+        && message[64..].starts_with(b"TLS 1.3, ")
+}
+
+/// Longest message that TLS 1.3 has a key sign: 64 spaces, a context of 33 bytes, a zero, a hash of 64 bytes at most.
+const MAX_TLS13_MESSAGE: usize = 64 + 33 + 1 + 64;
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

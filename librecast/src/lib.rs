@@ -19,6 +19,7 @@
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
 //! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
+//! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
 //! | `simulated` (feature `simulated`) | a network in memory and on virtual time, for tests |
 //!
@@ -58,12 +59,16 @@ pub mod packet;
 pub mod pool;
 #[cfg(unix)]
 pub mod private_file;
+#[cfg(feature = "stream")]
+mod protocol_name;
 pub mod random;
 pub mod revocation;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
 #[cfg(feature = "net")]
 pub mod socket;
+#[cfg(feature = "stream")]
+pub mod stream;
 pub mod time;
 pub mod units;
 pub mod wire;

@@ -196,6 +196,17 @@ fn pages_know_the_router_and_only_lab_tests_and_packages_know_them() {
 }
 
 #[test]
+fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
+    let ours = ours();
+    let mut below = ours["lcroute"].clone();
+    below.insert("lcroute".to_owned());
+    assert_eq!(ours["lcroute-streams"], below);
+    for name in ["lcroute", "lcroute-web", "lcsync", "lcagent"] {
+        assert!(!built_from(name).contains("quinn"), "{name} has QUIC in it");
+    }
+}
+
+#[test]
 fn nobody_but_tests_and_packages_depends_on_the_lab() {
     for (name, reached) in ours() {
         let may = ["netns-tests", "packaging-generate"].contains(&name.as_str());

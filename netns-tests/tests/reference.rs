@@ -148,7 +148,7 @@ fn reference() -> String {
          0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
          ## Command lines\n\n",
     );
-    // the verbs of lcroute-lab and lcroute-web among those of lcroute, as a user types them
+    // the verbs of lcroute-lab, lcroute-web and lcroute-streams among those of lcroute, as a user types them
     for command in [
         lcroute_lab::lcroute(),
         lcsync::command(),
@@ -566,6 +566,28 @@ const FILES: &[File] = &[
                         "`false`",
                         "Hosts of a LAN without a router are given a prefix to make addresses of.",
                     ),
+                ],
+            },
+            Table {
+                heading: "[[serve]]",
+                with: "protocol = \"/x\"\nto = \"[::1]:1\"\n",
+                keys: &[
+                    (
+                        "protocol",
+                        "needed",
+                        "The name of what is spoken there, such as `/ssh/1`.",
+                    ),
+                    (
+                        "to",
+                        "needed",
+                        "Where it is served: `ADDRESS:PORT` (TCP) or `unix:/PATH`; each stream of another node is a connection.",
+                    ),
+                    (
+                        "allow",
+                        "`[]`",
+                        "Nodes that may: names, PeerIds, `label:KEY=VALUE`.",
+                    ),
+                    ("allow_all", "`false`", "All members of the network may."),
                 ],
             },
             Table {

@@ -50,9 +50,10 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 12] = [
+pub const APPLETS: [&str; 13] = [
     "lcroute",
     "lcroute-web",
+    "lcroute-streams",
     "lcsync",
     "lcagent",
     "mc-send",

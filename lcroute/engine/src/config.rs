@@ -179,6 +179,8 @@ pub(crate) struct Node {
     pub scopes: CarriedScopes,
     /// Groups to which hosts of this node's LANs may send: it wants to know who listens.
     pub lan_groups: Vec<GroupPrefix>,
+    /// Unicast of streams is taken: a program of this host has them.
+    pub streams: bool,
 }
 
 impl Node {
@@ -189,6 +191,7 @@ impl Node {
             sources: NodeSources::of_node(addresses),
             scopes: CarriedScopes::new(&config.link_scope_groups, config.ipv4.is_some()),
             lan_groups: Vec::new(),
+            streams: false,
             config,
         }
     }

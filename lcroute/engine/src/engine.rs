@@ -25,8 +25,8 @@ use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
 use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
 use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
 use crate::lsdb::{
-    AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STUB, FLAG_UNICAST,
-    LocalRouter, OwnChainError,
+    AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
+    FLAG_UNICAST, LocalRouter, OwnChainError,
 };
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -77,7 +77,7 @@ impl Engine {
             incarnation: node.config.incarnation,
             chain: node.config.chain.clone(),
             mtu,
-            flags: flags(&node.config),
+            flags: flags(&node),
             announced: node.config.announce.iter().copied().collect(),
             lans: Vec::new(),
             ipv4: node.config.ipv4.filter(|ipv4| ipv4.assigns),
@@ -233,7 +233,14 @@ impl Engine {
     pub fn set_unicast(&mut self, unicast: bool, now: Instant) {
         self.turn(now);
         self.node.config.unicast = unicast;
-        self.database.set_flags(flags(&self.node.config), now);
+        self.database.set_flags(flags(&self.node), now);
+    }
+
+    /// Whether streams are carried for this node, where unicast is not.
+    pub fn set_streams(&mut self, streams: bool, now: Instant) {
+        self.turn(now);
+        self.node.streams = streams;
+        self.database.set_flags(flags(&self.node), now);
     }
 
     /// This node's certificate was renewed.
@@ -1020,6 +1027,13 @@ impl Engine {
         self.routing.graph().digest()
     }
 
+    /// Whether unicast of streams is carried to a router.
+    #[must_use]
+    pub fn takes_streams(&self, origin: OriginId) -> bool {
+        let router = self.database.router(origin);
+        router.is_some_and(|r| r.has_flag(FLAG_STREAMS))
+    }
+
     /// Routers that can be reached and renew certificates.
     #[must_use]
     pub fn issuers(&self) -> Vec<OriginId> {
@@ -1028,10 +1042,12 @@ impl Engine {
 }
 
 /// The flags of this router's advertisement.
-fn flags(config: &Config) -> u8 {
+fn flags(node: &Node) -> u8 {
+    let config = &node.config;
     let core = if config.member.core { FLAG_CORE } else { 0 };
     let unicast = if config.unicast { FLAG_UNICAST } else { 0 };
     let issuer = if config.can_issue { FLAG_ISSUER } else { 0 };
     let stub = if config.transits { 0 } else { FLAG_STUB };
-    core | unicast | issuer | stub
+    let streams = if node.streams { FLAG_STREAMS } else { 0 };
+    core | unicast | issuer | stub | streams
 }

@@ -13,7 +13,7 @@ const HOP_LIMIT: u8 = 64;
 /// No error message is longer (RFC 4443 §2.4 c).
 const MIN_MTU: usize = 1_280;
 /// ICMPv6 types below are errors, which never cause another (RFC 4443 §2.4 e).
-const FIRST_INFORMATIONAL: u8 = 128;
+pub const FIRST_INFORMATIONAL: u8 = 128;
 /// Most of an IPv4 packet that an error quotes: with its own headers it stays below 576 bytes (RFC 1812 §4.3.2.3).
 const IPV4_QUOTED: usize = 576 - ipv4::HEADER_LEN - 8;
 /// Types of ICMP that are questions and answers, which errors may be in answer to (RFC 1122 §3.2.2).

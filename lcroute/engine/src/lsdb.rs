@@ -72,8 +72,8 @@ use crate::lan_sources::LanSources;
 use crate::services::Services;
 
 pub use advertisement::{
-    AdvertisedLan, Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_STUB, FLAG_UNICAST,
-    MAX_LAN_PREFIXES, MAX_LANS, MAX_LINKS, MAX_PREFIXES, UNKNOWN_CENTRALITY,
+    AdvertisedLan, Advertisement, Announced, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
+    FLAG_UNICAST, MAX_LAN_PREFIXES, MAX_LANS, MAX_LINKS, MAX_PREFIXES, UNKNOWN_CENTRALITY,
 };
 pub use credential::CredentialLsa;
 pub use election::GROUP_RANGES;

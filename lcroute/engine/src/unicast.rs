@@ -3,7 +3,9 @@
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
+use librecast::channel::STREAM_PORT;
 use librecast::id::{LinkId, NodeAddresses, OriginId};
+use librecast::ipv6::{HEADER_LEN, ICMPV6, UDP};
 use librecast::mapped;
 use librecast::time::Instant;
 
@@ -12,8 +14,8 @@ use crate::config::{Node, NodeSources};
 use crate::drops::DropReason;
 use crate::forwarding::{Forwarding, pass_on};
 use crate::header::DataHeader;
-use crate::icmp::{IcmpError, is_same_network};
-use crate::lsdb::{Database, FLAG_UNICAST};
+use crate::icmp::{FIRST_INFORMATIONAL, IcmpError, is_same_network};
+use crate::lsdb::{Database, FLAG_STREAMS, FLAG_UNICAST};
 use crate::origins::Origins;
 use crate::outbox::Outbox;
 use crate::output::Links;
@@ -22,6 +24,8 @@ use librecast::bucket::{Bucket, Rate};
 
 /// ICMPv6 errors (RFC 4443 §2.4 f), and those of ICMP: a hundred a second, fifty at once. Chosen.
 const ICMP_RATE: Rate = Rate::per_second(100, 50);
+/// Length of an ICMPv6 error's header, before the packet that it quotes (RFC 4443 §3).
+const ICMPV6_HEADER_LEN: usize = 8;
 
 /// What a packet's way follows from.
 type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
@@ -54,7 +58,7 @@ impl Unicast {
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
-        match self.route(flow, packet.len(), parts) {
+        match self.route(flow, &packet, parts) {
             Ok((root, next)) => {
                 forwarding.originate(root, Links::from([next]), packet, node, outbox);
                 Ok(())
@@ -74,10 +78,11 @@ impl Unicast {
     fn route(
         &mut self,
         flow: Flow,
-        len: usize,
+        packet: &[u8],
         (node, database, view): Parts<'_>,
     ) -> Result<(OriginId, LinkId), (Option<IcmpError>, DropReason)> {
-        if !node.config.unicast {
+        let is_of_streams = is_of_streams(packet);
+        if !(node.config.unicast || node.streams && is_of_streams) {
             return Err((None, DropReason::UnicastOff));
         }
         let (to, own) = (flow.group, &node.config.member.addresses);
@@ -98,11 +103,13 @@ impl Unicast {
         if !has_address(addresses, to) {
             return Err(no_route);
         }
-        if !router.has_flag(FLAG_UNICAST) {
+        let takes_it =
+            router.has_flag(FLAG_UNICAST) || is_of_streams && router.has_flag(FLAG_STREAMS);
+        if !takes_it {
             return Err((Some(IcmpError::Prohibited), DropReason::UnicastOff));
         }
         let mtu = router.advertisement().map_or(u16::MAX, |a| a.mtu());
-        if len > usize::from(mtu) {
+        if packet.len() > usize::from(mtu) {
             return Err((Some(IcmpError::TooBig(mtu)), DropReason::TooBig));
         }
         let root = addresses.origin;
@@ -146,7 +153,7 @@ impl Unicast {
             let next = route.next.ok_or(DropReason::NoRoute)?;
             return pass_on(Links::from([next]), header, packet, outbox);
         }
-        if !node.config.unicast {
+        if !(node.config.unicast || node.streams && is_of_streams(&packet)) {
             return Err(DropReason::UnicastOff);
         }
         let is_own_ipv4 = database.ipv4_address().map(mapped::name) == Some(to);
@@ -158,6 +165,31 @@ impl Unicast {
         outbox.deliver(packet);
         Ok(())
     }
+}
+
+/// Whether it is a datagram from [`STREAM_PORT`] to [`STREAM_PORT`], or an ICMPv6 error in answer to one. Those that were cut, or
+/// have extension headers, are not.
+fn is_of_streams(packet: &[u8]) -> bool {
+    let next_header = packet.get(6).copied();
+    let payload = packet.get(HEADER_LEN..).unwrap_or_default();
+    match (packet.first().map(|first| first >> 4), next_header) {
+        (Some(6), Some(UDP)) => has_stream_ports(payload),
+        (Some(6), Some(ICMPV6)) => {
+            let quoted = payload.get(ICMPV6_HEADER_LEN..).unwrap_or_default();
+            payload
+                .first()
+                .is_some_and(|kind| *kind < FIRST_INFORMATIONAL)
+                && quoted.get(6) == Some(&UDP)
+                && has_stream_ports(quoted.get(HEADER_LEN..).unwrap_or_default())
+        }
+        _ => false,
+    }
+}
+
+/// Whether a UDP header has the ports of streams.
+fn has_stream_ports(udp: &[u8]) -> bool {
+    let [high, low] = STREAM_PORT.to_be_bytes();
+    udp.starts_with(&[high, low, high, low])
 }
 
 /// The router that an address would be of.

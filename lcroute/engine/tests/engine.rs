@@ -1100,6 +1100,73 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
     assert!(local_packets(b.outputs()).is_empty());
 }
 
+/// The same as a datagram of streams.
+fn with_stream_ports(mut packet: Vec<u8>) -> Vec<u8> {
+    let port = librecast::channel::STREAM_PORT.to_be_bytes();
+    packet[40..44].copy_from_slice(&[port, port].concat());
+    packet
+}
+
+#[test]
+fn streams_are_carried_between_nodes_that_take_them_and_no_other_unicast() {
+    let mut b = Bench::new(&[]);
+    let mut far = common::engine(config(2), b.now);
+    far.set_streams(true, b.now);
+    b.up(2, far, neighbor(2));
+    b.up(3, common::engine(config(3), b.now), neighbor(3));
+    b.after(Duration::from_secs(10));
+    let (own, two, three) = (addresses(1), addresses(2), addresses(3));
+    let stream = |to| with_stream_ports(udp(own.address, to, b"x"));
+    b.local(&stream(two.address));
+    assert!(b.outputs().is_empty(), "this node has no streams yet");
+    assert_eq!(b.drops("unicast_off"), 1);
+    b.engine.set_streams(true, b.now);
+    b.local(&stream(two.address));
+    assert_eq!(data_links(&b.outputs()), [[2]]);
+    let one_port = {
+        let mut p = stream(two.address);
+        p[41] += 1;
+        p
+    };
+    let tcp = {
+        let mut p = stream(two.address);
+        p[6] = 6;
+        p
+    };
+    for other in [udp(own.address, two.address, b"x"), one_port, tcp] {
+        b.local(&other);
+    }
+    assert!(b.outputs().is_empty());
+    assert_eq!(b.drops("unicast_off"), 4);
+    b.local(&stream(three.address));
+    assert_eq!(icmp_errors(b.outputs()), [(1, 1, 0)], "it takes none");
+    // what comes in
+    let header = |sequence| DataHeader {
+        root: own.origin,
+        ..header_of(2, sequence)
+    };
+    let answer = with_stream_ports(udp(two.address, own.address, b"x"));
+    b.data(2, header(1), &answer);
+    let error = |quoted: &[u8]| {
+        let mut message = udp(two.address, own.address, &[0; 4]);
+        message[6] = 58;
+        message[40..48].copy_from_slice(&[1, 4, 0, 0, 0, 0, 0, 0]);
+        message.truncate(48);
+        message.extend(quoted);
+        let length = message.len() as u16 - 40;
+        message[4..6].copy_from_slice(&length.to_be_bytes());
+        message
+    };
+    b.data(2, header(2), &error(&stream(two.address)));
+    assert_eq!(local_packets(b.outputs()).len(), 2);
+    b.data(2, header(3), &error(&udp(own.address, two.address, b"x")));
+    b.data(2, header(4), &udp(two.address, own.address, b"x"));
+    assert!(local_packets(b.outputs()).is_empty());
+    b.engine.set_streams(false, b.now);
+    b.data(2, header(5), &answer);
+    assert!(local_packets(b.outputs()).is_empty());
+}
+
 fn routed(to: u16, from: u16, kind: RoutedKind, bytes: usize) -> Element {
     Element::Routed(Routed {
         destination: addresses(to).origin,

@@ -46,6 +46,26 @@ impl Known {
     }
 }
 
+impl Known {
+    fn row(
+        &self,
+        network: &NetworkId,
+        is_present: impl Fn(&PeerId) -> bool,
+        now: u64,
+    ) -> KnownMember {
+        let present = is_present(&self.peer_id);
+        KnownMember {
+            peer_id: self.peer_id,
+            name: self.name.clone(),
+            address: NodeAddresses::derive(network, &self.peer_id).address,
+            labels: self.labels.clone(),
+            present,
+            last_seen: if present { now } else { self.last_seen },
+            not_after: self.not_after,
+        }
+    }
+}
+
 /// One element of `members --json`: a node that has been seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownMember {
@@ -192,21 +212,31 @@ impl Members {
         is_present: impl Fn(&PeerId) -> bool,
         now: u64,
     ) -> Vec<KnownMember> {
-        let row = |k: &Known| {
-            let present = is_present(&k.peer_id);
-            KnownMember {
-                peer_id: k.peer_id,
-                name: k.name.clone(),
-                address: NodeAddresses::derive(network, &k.peer_id).address,
-                labels: k.labels.clone(),
-                present,
-                last_seen: if present { now } else { k.last_seen },
-                not_after: k.not_after,
-            }
-        };
+        let row = |k: &Known| k.row(network, &is_present, now);
         let mut rows: Vec<KnownMember> = self.known.values().map(row).collect();
         rows.sort_by(|a, b| (&a.name, a.peer_id).cmp(&(&b.name, b.peer_id)));
         rows
+    }
+
+    /// Those that `node` means: a PeerId, an address, or a name.
+    #[must_use]
+    pub fn find(
+        &self,
+        network: &NetworkId,
+        node: &str,
+        is_present: impl Fn(&PeerId) -> bool,
+        now: u64,
+    ) -> Vec<KnownMember> {
+        let row = |k: &Known| k.row(network, &is_present, now);
+        if let Ok(peer) = node.parse::<PeerId>() {
+            return self.known.get(&peer).map(row).into_iter().collect();
+        }
+        let address = node.parse::<Ipv6Addr>().ok();
+        let is_meant = |k: &&Known| match address {
+            Some(address) => NodeAddresses::derive(network, &k.peer_id).address == address,
+            None => k.name == node,
+        };
+        self.known.values().filter(is_meant).map(row).collect()
     }
 }
 
@@ -258,6 +288,12 @@ mod tests {
         assert_eq!(seen, [("alpha", true, 60), ("beta", false, 5)]);
         assert_eq!(rows[1].labels["site"], "berlin");
         assert_eq!(rows[1].address, away.addresses.address);
+        let find = |node: &str| read.find(&network(), node, |_| false, NOW);
+        let address = away.addresses.address.to_string();
+        for node in ["beta", &address, &away.peer.to_string()] {
+            assert_eq!(find(node)[0].peer_id, away.peer, "{node}");
+        }
+        assert_eq!(find("gamma"), []);
     }
 
     #[test]

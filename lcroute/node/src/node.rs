@@ -405,6 +405,28 @@ impl<C: Connections> Node<C> {
             .rows(&membership.network, is_present, membership.unix_now())
     }
 
+    /// The members that `node` means, a PeerId, an address or a name, and whether each takes streams.
+    #[must_use]
+    pub fn find_members(&self, node: &str) -> Vec<(KnownMember, bool)> {
+        let own = self.membership.member.peer;
+        let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
+        let membership = &self.membership;
+        let (network, now) = (&membership.network, membership.unix_now());
+        let found = membership.members.find(network, node, is_present, now);
+        let takes_streams = |peer: &PeerId| self.engine.takes_streams(self.present.origin(peer));
+        let with_streams = |member: KnownMember| {
+            let streams = takes_streams(&member.peer_id);
+            (member, streams)
+        };
+        found.into_iter().map(with_streams).collect()
+    }
+
+    /// A program of this host has streams, or has gone.
+    pub fn set_streams(&mut self, streams: bool, now: Instant) {
+        self.now = now;
+        self.engine.set_streams(streams, now);
+    }
+
     /// Packets that links have taken; the engine counts everything else.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -61,6 +61,11 @@ impl Present {
         self.reachable.remove(&origin)
     }
 
+    /// Whether it can be reached over the links of the network.
+    pub(crate) fn is_reachable(&self, peer: &PeerId) -> bool {
+        self.reachable.get(&self.origin(peer)) == Some(peer)
+    }
+
     /// Those that can be reached over the links of the network.
     pub(crate) fn reachable(&self) -> BTreeSet<PeerId> {
         self.reachable.values().copied().collect()

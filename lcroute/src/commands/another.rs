@@ -1,5 +1,5 @@
 //! Verbs of programs that are installed only where they are wanted: `lcroute-lab` has demo, bench and sim, `lcroute-web` has
-//! web.
+//! web, `lcroute-streams` has serve, connect, forward and streams.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::book::{book_name, book_of_user, name_by_book};
 use super::meet::{print_code, write_code};
 use super::{hint, print_line};
 use crate::config::Config;
@@ -437,10 +438,16 @@ pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
 
 /// All members that are known, absent ones too.
 pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
-    let rows = known_members(common, config)?;
+    let mut rows = known_members(common, config)?;
+    let book = book_of_user();
     if common.json {
-        print_line(serde_json::to_value(&rows)?)?;
+        let mut rows = serde_json::to_value(&rows)?;
+        name_by_book(&mut rows, &book);
+        print_line(rows)?;
     } else {
+        for row in &mut rows {
+            row.name = book_name(&book, &row.peer_id, &row.name);
+        }
         print_line(members_text(&rows, unix_now()).trim_end())?;
     }
     Ok(Exit::Ok)

@@ -1,6 +1,7 @@
 //! What the verbs do, a file for each family.
 
 pub mod another;
+pub mod book;
 pub mod meet;
 pub mod membership;
 pub mod ping;

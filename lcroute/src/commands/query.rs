@@ -9,6 +9,7 @@ use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
 use serde_json::Value;
 
+use super::book::{book_name, book_of_user, name_by_book};
 use crate::control::Request;
 use crate::control::client::Client;
 use lcroute_node::{LanRole, Privacy};
@@ -58,13 +59,27 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Routes => Client::connect(control),
         _ => Client::connect_to_look(control),
     };
-    let answer: Value = client?.ask(&request)?;
+    let mut answer: Value = client?.ask(&request)?;
+    let book = matches!(what, What::Peers).then(book_of_user);
+    if let Some(book) = &book
+        && json
+    {
+        name_by_book(&mut answer, book);
+    }
     if json {
         return Ok(format!("{answer}\n"));
     }
     Ok(match what {
         What::Status => status(&serde_json::from_value(answer)?),
-        What::Peers => peers(&serde_json::from_value::<Vec<Peer>>(answer)?),
+        What::Peers => {
+            let mut list = serde_json::from_value::<Vec<Peer>>(answer)?;
+            for peer in &mut list {
+                let name = peer.name.as_deref().unwrap_or("?");
+                let book = book.as_ref();
+                peer.name = book.map(|book| book_name(book, &peer.peer_id, name));
+            }
+            peers(&list)
+        }
         What::Groups => groups(&serde_json::from_value::<Vec<Group>>(answer)?),
         What::Lan => lans(&serde_json::from_value::<Vec<Lan>>(answer)?),
         What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?),

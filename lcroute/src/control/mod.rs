@@ -8,6 +8,7 @@ pub mod server;
 use std::path::{Path, PathBuf};
 
 use librecast::cert::GroupPrefix;
+use librecast::stream::socket_beside;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked of a daemon.
@@ -28,6 +29,18 @@ pub enum Request {
     Routes,
     /// A list of [`lcroute_node::KnownMember`].
     Members,
+    /// What is known of one member: [`crate::status::Contact`].
+    Member {
+        /// Its name, PeerId or address.
+        node: String,
+    },
+    /// This host has a program for streams as long as this connection lasts.
+    Streams,
+    /// A signature of this node's key, for the handshake of a stream (RFC 8446 §4.4.3).
+    Sign {
+        /// What TLS 1.3 has a key sign, in base58.
+        message: String,
+    },
     /// One message to a node and back: [`crate::status::Pong`].
     Ping {
         /// Its name, PeerId or address.
@@ -93,6 +106,8 @@ pub enum Access {
     Control,
     /// What pages need.
     View,
+    /// What the program for streams needs.
+    Streams,
 }
 
 impl Access {
@@ -102,6 +117,7 @@ impl Access {
         match self {
             Self::Control => "lcroute",
             Self::View => "lcroute-view",
+            Self::Streams => "lcroute-streams",
         }
     }
 
@@ -109,6 +125,10 @@ impl Access {
     #[must_use]
     pub fn permits(self, request: &Request) -> bool {
         match request {
+            // who may control the daemon may not speak in the name of its key
+            Request::Sign { .. } | Request::Streams => self == Self::Streams,
+            Request::Status | Request::Member { .. } if self == Self::Streams => true,
+            _ if self == Self::Streams => false,
             _ if self == Self::Control => true,
             Request::Status | Request::Peers | Request::Groups | Request::Lan | Request::Watch => {
                 true
@@ -127,14 +147,13 @@ impl Access {
 /// The view socket of the daemon with this control socket: `view.sock` beside `control.sock`, else `NAME.view`.
 #[must_use]
 pub fn view_of(control: &Path) -> PathBuf {
-    match control.file_name() {
-        Some(name) if name == "control.sock" => control.with_file_name("view.sock"),
-        name => {
-            let mut name = name.unwrap_or_default().to_owned();
-            name.push(".view");
-            control.with_file_name(name)
-        }
-    }
+    socket_beside(control, "view")
+}
+
+/// The socket of the daemon with this control socket where the program for streams asks: `sign.sock`, or `NAME.sign`.
+#[must_use]
+pub fn sign_of(control: &Path) -> PathBuf {
+    socket_beside(control, "sign")
 }
 
 /// Longest request line in bytes.

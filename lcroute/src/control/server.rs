@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use librecast::cert::GroupPrefix;
+use librecast::id::SecretKey;
 use librecast_program::cli::{Exit, ExitError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -20,6 +21,8 @@ use super::{
 };
 use crate::inbox::{End, Inbox, Message};
 
+/// Who asks for what the program for streams alone may have.
+const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
 /// Who may look only is told so.
 const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
@@ -34,10 +37,11 @@ pub struct ControlSocket {
     path: PathBuf,
     access: Access,
     inviter: Option<Arc<Inviter>>,
+    key: Option<Arc<SecretKey>>,
 }
 
 impl ControlSocket {
-    /// Binds `path` with mode 0660 and the group of `access` where it exists. A socket that a crashed daemon left
+    /// Binds `path` with mode 0660 and the group of `access` where it exists, of the program for streams else 0600. A socket that a crashed daemon left
     /// is replaced; a living daemon is an error.
     pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -68,18 +72,26 @@ impl ControlSocket {
         }
         let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
         listener.set_nonblocking(true)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(error)?;
-        if let Ok(Some(group)) = nix::unistd::Group::from_name(access.group()) {
-            // a daemon without the right to do so still serves root
-            if let Err(e) = nix::unistd::chown(path, None, Some(group.gid)) {
-                tracing::info!("{}: not for group {}: {e}", path.display(), access.group());
-            }
+        let mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+        // until its group is known, nobody but the owner
+        mode(0o600).map_err(error)?;
+        let group = nix::unistd::Group::from_name(access.group());
+        let group = group.ok().flatten().map(|group| group.gid);
+        // a daemon without the right to do so still serves root
+        let given = group.map(|gid| nix::unistd::chown(path, None, Some(gid)));
+        if let Some(Err(e)) = given {
+            tracing::info!("{}: not for group {}: {e}", path.display(), access.group());
+        }
+        // the daemon's own group must not sign in place of another
+        if access != Access::Streams || matches!(given, Some(Ok(()))) {
+            mode(0o660).map_err(error)?;
         }
         Ok(Self {
             listener,
             path: path.to_owned(),
             access,
             inviter: None,
+            key: None,
         })
     }
 
@@ -87,6 +99,13 @@ impl ControlSocket {
     #[must_use]
     pub fn inviting(mut self, inviter: Option<Arc<Inviter>>) -> Self {
         self.inviter = inviter;
+        self
+    }
+
+    /// Signs handshakes of streams by this key.
+    #[must_use]
+    pub fn signing(mut self, key: Arc<SecretKey>) -> Self {
+        self.key = Some(key);
         self
     }
 
@@ -115,11 +134,13 @@ impl ControlSocket {
                     inbox: inbox.clone(),
                     access: self.access,
                     inviter: self.inviter.clone(),
+                    key: self.key.clone(),
                     gap: gap.clone(),
                     place,
                     announcers: announcers.clone(),
                     watchers: watchers.clone(),
                     announced: Vec::new(),
+                    has_streams: false,
                 };
                 tokio::spawn(async move {
                     if let Err(e) = conversation.run(stream).await {
@@ -144,6 +165,7 @@ struct Conversation {
     inbox: Inbox,
     access: Access,
     inviter: Option<Arc<Inviter>>,
+    key: Option<Arc<SecretKey>>,
     /// Who may look only waits for his turn.
     gap: Option<Arc<Mutex<Interval>>>,
     /// Among the connections; with its first announcement it moves to the announcers.
@@ -152,6 +174,8 @@ struct Conversation {
     watchers: Arc<Semaphore>,
     /// What holds as long as this connection.
     announced: Vec<GroupPrefix>,
+    /// It is the program for streams.
+    has_streams: bool,
 }
 
 impl Conversation {
@@ -162,7 +186,7 @@ impl Conversation {
             let mut line = Vec::new();
             let mut limited = (&mut read).take(MAX_REQUEST as u64 + 1);
             let next = limited.read_until(b'\n', &mut line);
-            if self.announced.is_empty() {
+            if self.announced.is_empty() && !self.has_streams {
                 // who says nothing, or does not read, must not keep others out for ever
                 timeout(IDLE, next).await??;
             } else {
@@ -176,7 +200,8 @@ impl Conversation {
             let request = request.map_err(|e| format!("not a request: {e}"));
             let request = request.and_then(|request| match self.access.permits(&request) {
                 true => Ok(request),
-                false => Err(NOT_TO_VIEWERS.into()),
+                false if self.access == Access::View => Err(NOT_TO_VIEWERS.into()),
+                false => Err(FOR_STREAMS.into()),
             });
             if matches!(request, Ok(Request::Watch)) {
                 return self.watch((read, write)).await;
@@ -185,6 +210,8 @@ impl Conversation {
             let answer = match request {
                 _ if too_long => Answer::Error("request too long".into()),
                 Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
+                Ok(Request::Streams) => self.begin_streams().await,
+                Ok(Request::Sign { message }) => self.sign(&message),
                 Ok(Request::Code) => match &self.inviter {
                     Some(inviter) => Answer::Ok(inviter.code().into()),
                     None => Answer::Error(NO_INVITATIONS.into()),
@@ -259,6 +286,28 @@ impl Conversation {
         made.map_or_else(Answer::Error, Answer::Ok)
     }
 
+    async fn begin_streams(&mut self) -> Answer {
+        if !self.has_streams {
+            match self.announcers.clone().try_acquire_owned() {
+                Ok(place) => self.place = place,
+                Err(_) => return Answer::Error("too many programs for streams".into()),
+            }
+            self.has_streams = true;
+            self.inbox.send(Message::Streams(true)).await;
+        }
+        Answer::Ok(serde_json::json!({}))
+    }
+
+    /// Signs what cannot be taken for anything but the handshake of a stream.
+    fn sign(&self, message: &str) -> Answer {
+        let message = bs58::decode(message).into_vec().unwrap_or_default();
+        let key = self.key.as_ref();
+        match key.and_then(|key| key.sign_tls13(&message)) {
+            Some(signature) => Answer::Ok(bs58::encode(signature).into_string().into()),
+            None => Answer::Error("this is not what TLS 1.3 has a key sign".into()),
+        }
+    }
+
     async fn announce(&mut self, text: &str) -> Answer {
         let prefix: GroupPrefix = match text.parse() {
             Ok(prefix) => prefix,
@@ -287,6 +336,9 @@ impl Conversation {
     async fn end(self) {
         for prefix in self.announced {
             self.inbox.send(Message::Withdraw(prefix)).await;
+        }
+        if self.has_streams {
+            self.inbox.send(Message::Streams(false)).await;
         }
     }
 }
@@ -338,6 +390,61 @@ mod tests {
         assert_eq!(ask(&path, status).await.unwrap_or_default(), "");
         drop(idle);
         while !matches!(ask(&path, status).await, Ok(answer) if answer.contains("answered")) {}
+    }
+
+    #[tokio::test]
+    async fn only_the_program_for_streams_has_handshakes_signed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        let key = Arc::new(SecretKey::from_seed(&[7; 32]));
+        let serve = |name: &str, access| {
+            let path = dir.path().join(name);
+            let socket = ControlSocket::bind(&path, access).unwrap();
+            let socket = socket.signing(key.clone());
+            let inbox = inbox.clone();
+            tokio::spawn(async move { socket.serve(inbox).await });
+            path
+        };
+        let control = serve("c", Access::Control);
+        let sign = serve("s", Access::Streams);
+        let mode = std::fs::metadata(&sign).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "no group of the program is there");
+        let request = |message: &[u8]| {
+            let message = bs58::encode(message).into_string();
+            format!("{{\"cmd\":\"sign\",\"message\":\"{message}\"}}\n")
+        };
+        let message = [&[b' '; 64][..], b"TLS 1.3, client CertificateVerify\0hash"].concat();
+        let good = request(&message);
+        let answer = ask(&sign, good.as_bytes()).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let signature = bs58::decode(answer["ok"].as_str().unwrap()).into_vec();
+        assert_eq!(signature.unwrap(), key.sign_tls13(&message).unwrap());
+        for other in [&message[1..], b"lcroute 2026 certificate\0", b""] {
+            let answer = ask(&sign, request(other).as_bytes()).await.unwrap();
+            assert!(answer.contains("not what TLS"), "{answer}");
+        }
+        let refused = ask(&control, good.as_bytes()).await.unwrap();
+        assert!(
+            refused.contains("only the program for streams"),
+            "{refused}"
+        );
+        let refused = ask(&sign, b"{\"cmd\":\"reload\"}\n").await.unwrap();
+        assert!(
+            refused.contains("only the program for streams"),
+            "{refused}"
+        );
+        // it holds as long as its connection
+        let mut held = UnixStream::connect(&sign).await.unwrap();
+        held.write_all(b"{\"cmd\":\"streams\"}\n").await.unwrap();
+        assert!(matches!(
+            messages.recv().await,
+            Some(Message::Streams(true))
+        ));
+        drop(held);
+        assert!(matches!(
+            messages.recv().await,
+            Some(Message::Streams(false))
+        ));
     }
 
     #[tokio::test]

@@ -17,8 +17,8 @@ use crate::control::{Answer, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Counters, Door, Group, Lan, LanListener, LanSource, Look, Peer, Pong, PrivateStatus, Relay,
-    Route, State, Status, find, key_conflict,
+    Contact, Counters, Door, Group, Lan, LanListener, LanSource, Look, NotFound, Peer, Pong,
+    PrivateStatus, Relay, Route, State, Status, find, key_conflict,
 };
 
 /// Names of STUN servers are found within so long.
@@ -94,17 +94,45 @@ impl PacketLoop {
             Request::Lan => serde_json::to_value(self.lan_list()),
             Request::Routes => serde_json::to_value(self.routes()),
             Request::Members => serde_json::to_value(self.parts.node.members()),
+            Request::Member { node } => return reply(to, self.member(&node)),
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
             Request::Watch => return reply(to, self.look(now)),
             Request::Meet => return reply(to, Ok(self.meet(now))),
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
-            Request::Reload { .. } | Request::Code | Request::Invite { .. } => {
+            Request::Reload { .. }
+            | Request::Code
+            | Request::Invite { .. }
+            | Request::Streams
+            | Request::Sign { .. } => {
                 return reply(to, Err("not a question".into()));
             }
         };
         reply(to, value.map_err(|e| e.to_string()));
+    }
+
+    /// `{"cmd": "member"}`
+    fn member(&self, node: &str) -> Result<Value, String> {
+        let found = self.parts.node.find_members(node);
+        let [(member, streams)] = found.as_slice() else {
+            let ids = found.iter().map(|(m, _)| m.peer_id.to_string());
+            let ids: Vec<_> = ids.collect();
+            return Err(match ids.as_slice() {
+                [] => NotFound::Nobody(node.to_owned()).to_string(),
+                _ => NotFound::Several(node.to_owned(), ids.join(", ")).to_string(),
+            });
+        };
+        let contact = Contact {
+            peer_id: member.peer_id,
+            name: member.name.clone(),
+            address: member.address,
+            labels: member.labels.clone(),
+            present: member.present,
+            not_after: member.not_after,
+            streams: *streams,
+        };
+        serde_json::to_value(contact).map_err(|e| e.to_string())
     }
 
     /// `{"cmd": "announce"}`

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::book;
 use crate::cli::{Exit, ExitError};
 use crate::service;
 use librecast::id::{IdError, PeerId, SecretKey};
@@ -63,12 +64,15 @@ pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
     SecretKey::load(file).map_err(|e| refused(file, e))
 }
 
-/// A public key as it is named on a command line: the text itself, or a file with it.
+/// A public key as it is named on a command line: the text itself, a file with it, or `book:NAME` of the address book.
 ///
 /// # Errors
 ///
-/// [`Exit::Usage`] if it is neither.
+/// [`Exit::Usage`] if it is none of them.
 pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
+    if let Some(name) = text.strip_prefix(book::PREFIX) {
+        return book::key(name);
+    }
     if let Ok(key) = text.parse() {
         return Ok(key);
     }

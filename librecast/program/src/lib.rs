@@ -11,6 +11,7 @@
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`state_lock`] | one owner of a state folder at a time |
 
+pub mod book;
 pub mod cli;
 pub mod config;
 pub mod interrupt;

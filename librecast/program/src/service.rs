@@ -2,6 +2,7 @@
 //!
 //! Without a manager nobody hears it, and nothing of it costs a system call.
 
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,14 @@ pub fn credential(name: &str) -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
     let mut files = [folder.join(name), folder.join(format!("{name}.plain"))].into_iter();
     files.find(|file| file.exists())
+}
+
+/// The socket at which the service manager let programs wait for this one (sd_listen_fds(3)), if it did; asked once.
+#[must_use]
+pub fn listening_socket() -> Option<OwnedFd> {
+    let fd = sd_notify::listen_fds().ok()?.next()?;
+    // SAFETY: the manager opened it for this process alone, and it is taken once
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Programs can use what the daemon gives them; also after [`reloading`].

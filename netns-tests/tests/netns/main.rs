@@ -51,6 +51,7 @@ mod repair;
 mod routing;
 mod signalling;
 mod ssm;
+mod streams;
 mod the_lab;
 mod troubleshooting;
 mod watch;

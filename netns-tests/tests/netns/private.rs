@@ -55,7 +55,7 @@ fn line(lab: &Lab) -> Result<Network> {
 }
 
 /// Whether the memory of a process holds these bytes: what a core dump of it would show.
-fn remembers(pid: u32, bytes: &[u8]) -> Result<bool> {
+pub(crate) fn remembers(pid: u32, bytes: &[u8]) -> Result<bool> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let mut memory = fs::File::open(format!("/proc/{pid}/mem"))?;
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {

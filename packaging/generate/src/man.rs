@@ -241,6 +241,8 @@ mod tests {
             "lcroute-bench.1",
             "lcroute-sim.1",
             "lcroute-web.1",
+            "lcroute-serve.1",
+            "lcroute-connect.1",
         ] {
             assert!(names.iter().any(|n| n == of_another), "{names:?}");
         }

@@ -34,6 +34,7 @@ impl Program {
     /// Whether its package has the page of a verb.
     pub fn has_page_of(&self, verb: &str) -> bool {
         let of_others = lcroute_lab::VERBS.iter().chain(&lcroute_web::VERBS);
+        let of_others = of_others.chain(&lcroute_streams::VERBS);
         self.name != "lcroute" || !of_others.into_iter().any(|other| *other == verb)
     }
 }
@@ -142,6 +143,52 @@ pub const PROGRAMS: &[Program] = &[
             text: include_str!("../../../web/pages/vendor/d3-force.js"),
             licence: "ISC",
         }],
+    },
+    Program {
+        name: "lcroute-streams",
+        called: "lcroute",
+        command: lcroute_streams::command,
+        files: &[
+            (
+                "/etc/lcroute/lcroute.toml",
+                "configuration: each [[serve]] is a protocol that other nodes may speak with a server of this host",
+            ),
+            (
+                "/run/lcroute/streams.sock",
+                "where root and the group lcroute ask for streams; of others than root $XDG_RUNTIME_DIR/lcroute/streams.sock",
+            ),
+            (
+                "/run/lcroute/sign.sock",
+                "where the daemon signs handshakes of streams, for root and the group lcroute-streams",
+            ),
+            (
+                "/usr/lib/lcroute/lcroute-streams",
+                "the program that lcroute executes for this verb",
+            ),
+        ],
+        exit_status: &[
+            ("0", "done; the stream ended on both sides"),
+            (
+                "1",
+                "failed; no protocol in common, or the stream broke off",
+            ),
+            ("2", "wrong usage or configuration"),
+            (
+                "3",
+                "the node cannot be reached, or has no program for streams",
+            ),
+            (
+                "4",
+                "the node does not allow this one, or this user may not ask",
+            ),
+            (
+                "130, 143",
+                "interrupted by SIGINT or SIGTERM; serve, forward and streams then end with 0",
+            ),
+        ],
+        environment: COMMON,
+        see_also: &["lcroute(1)", "systemctl(1)", "ssh(1)"],
+        vendored: &[],
     },
     Program {
         name: "lcsync",

@@ -50,6 +50,8 @@ pub const FLAG_ISSUER: u8 = 0x04;
 pub(super) const FLAG_URGENT: u8 = 0x08;
 /// A stub router: no path leads through it (RFC 8770, H-bit), and others are rendezvous points before it.
 pub const FLAG_STUB: u8 = 0x10;
+/// The router takes unicast packets of streams.
+pub const FLAG_STREAMS: u8 = 0x20;
 
 /// Centrality that its router does not know yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;

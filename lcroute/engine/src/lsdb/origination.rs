@@ -18,7 +18,7 @@ use librecast::bucket::{Bucket, Rate};
 
 /// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
-/// New prefixes that come this close together leave in one advertisement.
+/// New prefixes and flags that come this close together leave in one advertisement: somebody waits for them.
 const PREFIX_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two advertisements of links to routers that were unreachable: many of them come at once.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -292,6 +292,7 @@ impl Origination {
             _ if self.rejoins => REJOIN_INTERVAL,
             Some(before)
                 if prefixes(before) != prefixes(content)
+                    || before.flags != content.flags
                     || before.lans != content.lans
                     || before.ipv4 != content.ipv4 =>
             {
@@ -385,6 +386,7 @@ fn has_lost(before: &Content, content: &Content, up: impl Fn(OriginId) -> bool) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::FLAG_STREAMS;
     use super::*;
     use crate::testing::start;
 
@@ -420,5 +422,26 @@ mod tests {
         assert!(own.try_originate(&two, |_| true, due));
         // lost: packets get lost until others know
         assert!(own.try_originate(&one, |to| to != OriginId(2), due + moment));
+    }
+
+    #[test]
+    fn a_new_flag_does_not_wait_and_one_that_flaps_does() {
+        let mut now = start();
+        let mut own = own(now);
+        let mut content = own.content(&[], vec![(OriginId(1), 10)]);
+        assert!(own.try_originate(&content, |_| true, now), "the first");
+        let flap = (1..=60).filter(|n| {
+            content.flags = if n % 2 == 0 { 0 } else { FLAG_STREAMS };
+            now += PREFIX_INTERVAL;
+            own.try_originate(&content, |_| true, now)
+        });
+        let first = flap.take(1).collect::<Vec<_>>();
+        assert_eq!(first, [1]);
+        let flap = (1..=60).filter(|n| {
+            content.flags = if n % 2 == 0 { FLAG_STREAMS } else { 0 };
+            now += PREFIX_INTERVAL;
+            own.try_originate(&content, |_| true, now)
+        });
+        assert!(flap.count() <= 8, "60 changes in 3 s");
     }
 }

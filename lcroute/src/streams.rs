@@ -1,0 +1,245 @@
+//! Whom streams are for, as the command line and the configuration say it, and where they go.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use librecast::cert::is_node_name;
+use librecast::id::PeerId;
+use librecast::stream::ProtocolName;
+use librecast_program::book::{self, Book};
+use serde::{Deserialize, Deserializer};
+
+use crate::status::Contact;
+
+/// Most protocols that one program serves, or speaks to another: their names travel in one message.
+pub const MAX_PROTOCOLS: usize = 16;
+/// Most entries of one list of nodes that may. Chosen: more are a label.
+pub const MAX_ALLOWED: usize = 1_024;
+
+/// Nodes that may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// The node of this key.
+    Peer(PeerId),
+    /// The node of this name: of several that were called so the first that was seen.
+    Name(String),
+    /// Nodes whose certificate has this label: who invited them gave it.
+    Label(String, String),
+    /// A name of the host's address book, or all that are for this there.
+    Book(String),
+}
+
+impl Who {
+    /// Whether this node is meant.
+    #[must_use]
+    pub fn is(&self, node: &Contact) -> bool {
+        match self {
+            Self::Peer(peer) => *peer == node.peer_id,
+            Self::Name(name) => *name == node.name,
+            Self::Label(key, value) => node.labels.get(key) == Some(value),
+            // resolved before: `Access::resolved`
+            Self::Book(_) => false,
+        }
+    }
+}
+
+impl FromStr for Who {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(label) = text.strip_prefix("label:") {
+            return match label.split_once('=') {
+                Some((key, value)) if !key.is_empty() => Ok(Self::Label(key.into(), value.into())),
+                _ => Err("write it as label:key=value".into()),
+            };
+        }
+        if let Some(name) = text.strip_prefix(book::PREFIX) {
+            return Ok(Self::Book(name.into()));
+        }
+        if let Ok(peer) = text.parse() {
+            return Ok(Self::Peer(peer));
+        }
+        match is_node_name(text) {
+            true => Ok(Self::Name(text.into())),
+            false => Err(
+                "neither a node's name, nor a PeerId, nor label:key=value, nor book:NAME".into(),
+            ),
+        }
+    }
+}
+
+/// A list of nodes that may; nobody by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// All members.
+    pub all: bool,
+    /// These.
+    pub nodes: Vec<Who>,
+}
+
+impl Access {
+    /// With the keys that a book has for its names; and those that it does not have.
+    #[must_use]
+    pub fn resolved(self, book: &Book) -> (Self, Vec<String>) {
+        let (mut nodes, mut unknown) = (Vec::new(), Vec::new());
+        for who in self.nodes {
+            let Who::Book(name) = who else {
+                nodes.push(who);
+                continue;
+            };
+            let keys = book.meant_by(&name);
+            match keys.is_empty() {
+                true => unknown.push(name),
+                false => nodes.extend(keys.into_iter().map(Who::Peer)),
+            }
+        }
+        let all = self.all;
+        (Self { all, nodes }, unknown)
+    }
+
+    /// Whether this node may.
+    #[must_use]
+    pub fn permits(&self, node: &Contact) -> bool {
+        self.all || self.nodes.iter().any(|who| who.is(node))
+    }
+}
+
+/// Where streams of a protocol go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A TCP server.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err("the path of a Unix socket is absolute".into()),
+            None => {
+                let address = text.parse().map(Self::Tcp);
+                address.map_err(|_| "write it as ADDRESS:PORT or unix:/PATH".into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `[[serve]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    /// What is spoken there.
+    pub protocol: ProtocolName,
+    /// Where it is served.
+    #[serde(deserialize_with = "parsed")]
+    pub to: Target,
+    /// Which nodes may.
+    #[serde(default, deserialize_with = "parsed_list")]
+    pub allow: Vec<Who>,
+    /// All members may.
+    #[serde(default)]
+    pub allow_all: bool,
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(d: D) -> Result<T, D::Error> {
+    let text = String::deserialize(d)?;
+    let error = |e| serde::de::Error::custom(format!("`{text}`: {e}"));
+    text.parse().map_err(error)
+}
+
+fn parsed_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Who>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    who(&texts).map_err(serde::de::Error::custom)
+}
+
+/// Reads a list of nodes.
+///
+/// # Errors
+/// One cannot be read, or there are more than [`MAX_ALLOWED`].
+pub fn who(texts: &[String]) -> Result<Vec<Who>, String> {
+    if texts.len() > MAX_ALLOWED {
+        return Err(format!("more than {MAX_ALLOWED} nodes: give them a label"));
+    }
+    let read = |text: &String| text.parse().map_err(|e| format!("`{text}`: {e}"));
+    texts.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use librecast::id::{NodeAddresses, SecretKey};
+
+    use super::*;
+
+    fn contact(seed: u8, name: &str, label: (&str, &str)) -> Contact {
+        let network = SecretKey::from_seed(&[9; 32]).peer_id();
+        let peer_id = SecretKey::from_seed(&[seed; 32]).peer_id();
+        Contact {
+            peer_id,
+            name: name.into(),
+            address: NodeAddresses::derive(&network, &peer_id).address,
+            labels: BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]),
+            present: true,
+            not_after: 0,
+            streams: true,
+        }
+    }
+
+    #[test]
+    fn a_list_permits_whom_it_names_and_nobody_by_default() {
+        let (alpha, beta) = (
+            contact(1, "alpha", ("role", "admin")),
+            contact(2, "beta", ("role", "adminx")),
+        );
+        assert!(!Access::default().permits(&alpha));
+        let all = Access {
+            all: true,
+            nodes: vec![],
+        };
+        assert!(all.permits(&beta));
+        for text in ["alpha", "label:role=admin", &alpha.peer_id.to_string()] {
+            let nodes = who(&[text.to_owned()]).unwrap();
+            let access = Access { all: false, nodes };
+            assert!(access.permits(&alpha) && !access.permits(&beta), "{text}");
+        }
+        let key = alpha.peer_id;
+        let text = format!("[[contact]]\nname = \"al\"\nkey = \"{key}\"\nfor = [\"ops\"]");
+        let book: Book = librecast_program::config::parse("book", &text).unwrap();
+        for word in ["book:al", "book:ops"] {
+            let nodes = who(&[word.to_owned(), "book:nobody".into()]).unwrap();
+            let (access, unknown) = Access { all: false, nodes }.resolved(&book);
+            assert!(access.permits(&alpha) && !access.permits(&beta), "{word}");
+            assert_eq!(unknown, ["nobody"]);
+        }
+        for bad in ["", "label:role", "label:=x", "a b", "-x", "12D3KooWnot"] {
+            let read = who(&[bad.to_owned()]);
+            assert!(read.is_err() || bad.starts_with("12D3"), "{bad}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_an_address_or_an_absolute_path() {
+        for good in ["127.0.0.1:22", "[::1]:80", "unix:/run/x.sock"] {
+            assert_eq!(good.parse::<Target>().unwrap().to_string(), good);
+        }
+        for bad in ["22", "localhost:22", "unix:x", "/run/x.sock", ""] {
+            bad.parse::<Target>().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use lcroute::settings::Common;
+use librecast::stream::{Allowed, ProtocolName};
+use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::units;
+
+use crate::verbs::{self, Listen, Remote, Serving};
+
+/// The verbs of `lcroute` that this program has.
+pub const VERBS: [&str; 4] = ["serve", "connect", "forward", "streams"];
+
+/// What `lcroute serve` and its like execute.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lcroute-streams",
+    bin_name = "lcroute",
+    version,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take streams of other nodes: a process for each, which reads and writes it
+    #[command(after_help = "\
+The process has LC_PEER, LC_NAME and LC_PROTOCOL in its environment. It is of the user who typed this, or of --user.
+Without --allow and --allow-all nobody may. What a service serves stands in the configuration: [[serve]].
+
+Examples:
+  lcroute serve /demo/echo/2,/demo/echo/1 --allow alpha -- cat
+  lcroute serve /git/1 --allow label:role=dev --user git -- git receive-pack /srv/project.git")]
+    Serve {
+        /// What the command speaks, such as /demo/echo/2; several with commas between, what it likes best first
+        #[arg(value_name = "PROTO", value_delimiter = ',', required = true)]
+        protocols: Vec<ProtocolName>,
+        /// A node that may: its name, its PeerId, or label:KEY=VALUE; may be repeated
+        #[arg(long, value_name = "WHO")]
+        allow: Vec<String>,
+        /// All members of the network may
+        #[arg(long)]
+        allow_all: bool,
+        /// Whose process it is to be
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// The command
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Open a stream to a program on another node: standard input goes there, what comes to standard output
+    #[command(after_help = "\
+Exit code 1: no protocol in common, or the stream broke off; 3: the node cannot be reached; 4: it does not allow this one.
+
+Examples:
+  lcroute connect beta /demo/echo/1
+  ssh -o ProxyCommand='lcroute connect beta /ssh/1' root@beta")]
+    Connect {
+        /// Its name, PeerId or address
+        node: String,
+        /// What is spoken; several with commas between: the other side chooses
+        #[arg(value_name = "PROTO", value_delimiter = ',', required = true)]
+        protocols: Vec<ProtocolName>,
+        /// Say on standard error which protocol was agreed on
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Make each connection to a port or socket of this host a stream to a program on another node
+    #[command(after_help = "\
+Examples:
+  lcroute forward 127.0.0.1:8080 beta:/http/1
+  lcroute forward unix:/tmp/beta.sock beta:/http/1")]
+    Forward {
+        /// Where to listen: a TCP port, or unix:PATH
+        #[arg(value_name = "ADDR:PORT|unix:PATH")]
+        listen: Listen,
+        /// Where streams go
+        #[arg(value_name = "NODE:PROTO")]
+        remote: Remote,
+    },
+    /// The program for streams, in the foreground: what [[serve]] in the configuration says, and what the other verbs ask
+    #[command(after_help = "\
+lcroute-streams.service runs it. Where no service does, the other verbs start one that ends by itself.")]
+    Streams {
+        /// End when no program of this host has used it for so long
+        #[arg(long, value_name = "D", value_parser = units::parse_duration)]
+        idle: Option<Duration>,
+    },
+}
+
+/// The command line itself, for what is made from it: man pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { common, verb } = Cli::parse();
+    finish("lcroute", execute(&common, verb))
+}
+
+fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
+    if let Verb::Streams { idle } = verb {
+        return crate::program::run(common, idle);
+    }
+    init_logging(common.log.as_deref(), "warn")?;
+    match verb {
+        Verb::Serve {
+            protocols,
+            allow,
+            allow_all,
+            user,
+            command,
+        } => {
+            let allowed = Allowed {
+                nodes: allow,
+                all: allow_all,
+            };
+            let serving = Serving {
+                protocols,
+                allowed,
+                user,
+                command,
+            };
+            verbs::serve(common, &serving)
+        }
+        Verb::Connect {
+            node,
+            protocols,
+            verbose,
+        } => verbs::connect(common, &node, &protocols, verbose),
+        Verb::Forward { listen, remote } => verbs::forward(common, &listen, &remote),
+        // above
+        Verb::Streams { .. } => Ok(Exit::Ok),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn lcroute_lists_the_verbs_with_the_same_words() {
+        for verb in command().get_subcommands() {
+            let lcroute = lcroute::command();
+            let listed = lcroute.find_subcommand(verb.get_name()).unwrap();
+            let about = |verb: &clap::Command| verb.get_about().map(ToString::to_string);
+            assert_eq!(about(listed), about(verb));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Datagrams of a program (RFC 9221): each names the stream that was agreed on, and lives as long as that. They may be lost, doubled by
+//! nobody, and come in another order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use librecast::stream::End;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::pump::Traffic;
+
+/// Datagrams that wait for a program. Chosen: 0.3 MB; more than it reads are dropped.
+const QUEUE: usize = 256;
+/// Bytes of a stream's number before a datagram.
+const NUMBER_LEN: usize = 8;
+
+/// Who of a connection takes datagrams, by the number of the stream.
+#[derive(Debug, Clone, Default)]
+pub struct Takers(Arc<Mutex<BTreeMap<u64, mpsc::Sender<Bytes>>>>);
+
+impl Takers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<Bytes>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands one over, or drops it: nobody takes it, or too many wait. Whether it was taken.
+    pub fn hand(&self, mut datagram: Bytes) -> bool {
+        if datagram.len() < NUMBER_LEN {
+            return false;
+        }
+        let number = datagram.split_to(NUMBER_LEN);
+        let number = number.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        let taker = self.lock().get(&number).cloned();
+        taker.is_some_and(|taker| taker.try_send(datagram).is_ok())
+    }
+}
+
+/// Two ends of a socket that keeps messages apart: ours does not block.
+///
+/// # Errors
+/// There are too many open files.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// The longest datagram of a program, in bytes, as long as the path is what it is.
+pub fn longest(connection: &Connection) -> Option<usize> {
+    connection.max_datagram_size()?.checked_sub(NUMBER_LEN)
+}
+
+/// Carries datagrams until one side ends the stream, or `withdrawn` closes.
+pub async fn carry(
+    program: OwnedFd,
+    (connection, takers): (&Connection, &Takers),
+    (mut send_stream, mut recv_stream): (SendStream, RecvStream),
+    traffic: &Traffic,
+    mut withdrawn: watch::Receiver<()>,
+) -> End {
+    // a socket of the same family: each read and write is one message
+    let Ok(program) = UnixStream::from_std(program.into()) else {
+        return End::Reset;
+    };
+    let number = u64::from(VarInt::from(send_stream.id()));
+    let (taker, mut taken) = mpsc::channel(QUEUE);
+    takers.lock().insert(number, taker);
+    let mut buffer = vec![0; 64 * 1024];
+    let end = loop {
+        tokio::select! {
+            Some(datagram) = taken.recv() => {
+                traffic.rx.fetch_add(datagram.len() as u64, Relaxed);
+                // one that the program does not read in time is lost, as on any way
+                let _ = program.try_write(&datagram);
+            }
+            ready = program.readable() => {
+                match ready.and_then(|()| program.try_read(&mut buffer)) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => {
+                        // it may be over already
+                        let _ = send_stream.finish();
+                        break End::Finished;
+                    }
+                    Ok(length) => {
+                        let mut datagram = BytesMut::with_capacity(NUMBER_LEN + length);
+                        datagram.put_u64(number);
+                        datagram.put_slice(&buffer[..length]);
+                        if connection.send_datagram(datagram.freeze()).is_ok() {
+                            traffic.tx.fetch_add(length as u64, Relaxed);
+                        }
+                    }
+                }
+            }
+            // nothing but its end comes on the stream itself
+            chunk = recv_stream.read_chunk(1, true) => break match chunk {
+                Ok(None) => End::Finished,
+                _ => End::Reset,
+            },
+            _ = withdrawn.changed() => {
+                let _ = send_stream.reset(VarInt::from_u32(1));
+                break End::Reset;
+            }
+        }
+    };
+    takers.lock().remove(&number);
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_go_to_who_takes_them_and_do_not_pile_up() {
+        let takers = Takers::default();
+        let (taker, mut taken) = mpsc::channel(2);
+        takers.lock().insert(4, taker);
+        let datagram = |number: u64, text: &str| {
+            Bytes::from([&number.to_be_bytes(), text.as_bytes()].concat())
+        };
+        assert!(takers.hand(datagram(4, "a")) && takers.hand(datagram(4, "")));
+        assert!(!takers.hand(datagram(4, "c")), "two wait already");
+        assert!(!takers.hand(datagram(8, "d")), "nobody takes it");
+        assert!(!takers.hand(Bytes::from_static(b"short")));
+        assert_eq!(taken.try_recv().unwrap(), "a");
+        assert_eq!(taken.try_recv().unwrap(), "");
+    }
+}

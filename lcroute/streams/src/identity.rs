@@ -1,0 +1,239 @@
+//! Keys of nodes as raw public keys of TLS (RFC 7250), without certificates: who has a key is asked of the daemon.
+
+use std::fmt;
+use std::sync::Arc;
+
+use librecast::id::PeerId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureAlgorithm, SignatureScheme,
+};
+
+/// The protocol inside TLS (RFC 7301). What a stream speaks is agreed later, when it is known who asks.
+const ALPN: &[u8] = b"lcroute/1";
+/// An ed25519 public key's SubjectPublicKeyInfo, before the key (RFC 8410 §4).
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// Signs what TLS has a key sign.
+pub trait Sign: Send + Sync + fmt::Debug {
+    /// The signature, or why there is none.
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], String>;
+}
+
+/// The key of this node, as TLS uses it.
+#[derive(Debug, Clone)]
+struct NodeKey {
+    peer: PeerId,
+    signer: Arc<dyn Sign>,
+}
+
+impl SigningKey for NodeKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let is_offered = offered.contains(&SignatureScheme::ED25519);
+        is_offered.then(|| Box::new(self.clone()) as Box<dyn Signer>)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ED25519
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(spki(&self.peer).into())
+    }
+}
+
+impl Signer for NodeKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = self.signer.sign(message).map_err(Error::General)?;
+        Ok(signature.to_vec())
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
+
+fn spki(peer: &PeerId) -> Vec<u8> {
+    [&SPKI_PREFIX[..], peer.public_key()].concat()
+}
+
+/// Whose key it is.
+pub fn peer_of(spki: &[u8]) -> Option<PeerId> {
+    let key = spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?;
+    PeerId::from_public_key(key).ok()
+}
+
+/// Takes any node's key, or one alone.
+#[derive(Debug)]
+struct RawKeys {
+    expected: Option<PeerId>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl RawKeys {
+    fn new(expected: Option<PeerId>) -> Self {
+        Self {
+            expected,
+            algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+        }
+    }
+
+    fn check(&self, key: &CertificateDer<'_>) -> Result<(), Error> {
+        let bad =
+            Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure);
+        let peer = peer_of(key).ok_or_else(|| bad.clone())?;
+        match self.expected.is_none_or(|expected| expected == peer) {
+            true => Ok(()),
+            false => Err(bad),
+        }
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+    }
+}
+
+fn no_tls12() -> Error {
+    Error::General("TLS 1.2".into())
+}
+
+impl ServerCertVerifier for RawKeys {
+    fn verify_server_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(key).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, key, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for RawKeys {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(key).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, key, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// Settings of TLS in the name of this node.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    key: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// The node of this key, which `signer` has.
+    pub fn new(peer: PeerId, signer: Arc<dyn Sign>) -> Self {
+        let key = Arc::new(NodeKey { peer, signer });
+        let public = CertificateDer::from(spki(&peer));
+        Self {
+            key: Arc::new(CertifiedKey::new(vec![public], key)),
+        }
+    }
+
+    /// For connections that others make: any node's key is taken. Nothing is resumed: who is a member is asked each time.
+    pub fn server(&self) -> Result<ServerConfig, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_protocol_versions(&[&rustls::version::TLS13])?;
+        let config = config.with_client_cert_verifier(Arc::new(RawKeys::new(None)));
+        let keys = AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&self.key));
+        let mut config = config.with_cert_resolver(Arc::new(keys));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// For a connection to the node of this key.
+    pub fn client(&self, to: PeerId) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider);
+        let config = config.with_protocol_versions(&[&rustls::version::TLS13])?;
+        let config = config.dangerous();
+        let config = config.with_custom_certificate_verifier(Arc::new(RawKeys::new(Some(to))));
+        let keys = AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&self.key));
+        let mut config = config.with_client_cert_resolver(Arc::new(keys));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_sni = false;
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}

@@ -1,0 +1,267 @@
+//! Answers programs of this host. Who may ask is a matter of file permissions.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lcroute::streams::{Access, MAX_PROTOCOLS, Target, who};
+use librecast::stream::{Answer, MAX_LINE, Peer, ProtocolName, Reason, Request};
+use librecast_program::book::{Book, HOST_BOOK};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::agreement::Hello;
+use crate::datagrams::{carry, pair};
+use crate::network::{Network, Opened, Refusal};
+use crate::pump::{Local, gone, pump};
+use crate::registry::{Destination, Service};
+
+/// Most connections of programs of this host. Chosen: a few thousand streams, and the descriptors that they hold.
+const MAX_CONNECTIONS: usize = 4_096;
+/// A request is complete within so long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Streams that wait until a program takes them.
+const MAX_WAITING: usize = 64;
+
+/// A stream for a program: who opened it, and its end for the program.
+#[derive(Debug)]
+pub struct Handover {
+    /// Who, and in which protocol.
+    pub peer: Peer,
+    /// The program's end.
+    pub socket: OwnedFd,
+}
+
+/// Answers until the future is dropped.
+pub async fn serve(listener: UnixListener, network: Arc<Network>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // out of descriptors, most likely: others may end meanwhile
+                tracing::warn!("streams socket: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // above the bound new ones are closed at once: they see it and say so
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let network = Arc::clone(&network);
+            tokio::spawn(async move {
+                let _client = network.client();
+                if let Err(e) = converse(stream, &network).await {
+                    tracing::debug!("streams socket: {e}");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<()> {
+    let read = timeout(REQUEST_TIMEOUT, read_line(&mut stream));
+    let Some((line, first)) = read.await?? else {
+        return Ok(());
+    };
+    let refused = |error: String| Refusal(Reason::BadRequest, error);
+    let request = serde_json::from_slice(&line);
+    match request.map_err(|e| refused(format!("not a request: {e}"))) {
+        Err(e) => answer::<()>(&mut stream, Err(e)).await,
+        Ok(Request::Status) => answer(&mut stream, Ok(network.status())).await,
+        Ok(Request::End { stream: number }) => match network.end_of(number) {
+            Some(end) => {
+                // who asked may go before
+                let mut rest = [0];
+                tokio::select! {
+                    end = end => answer(&mut stream, Ok(end)).await,
+                    _ = stream.read(&mut rest) => Ok(()),
+                }
+            }
+            None => answer::<()>(&mut stream, Err(refused("no such stream".into()))).await,
+        },
+        Ok(Request::Connect {
+            node,
+            protocols,
+            datagrams,
+        }) => {
+            if let Err(e) = check(&protocols) {
+                return answer::<()>(&mut stream, Err(refused(e))).await;
+            }
+            let hello = Hello {
+                datagrams,
+                protocols,
+            };
+            let opened = tokio::select! {
+                opened = network.open(&node, &hello) => opened,
+                () = gone(stream.as_fd()) => return Ok(()),
+            };
+            match opened {
+                Err(e) => answer::<()>(&mut stream, Err(e)).await,
+                Ok(Opened {
+                    quic,
+                    mut peer,
+                    link,
+                }) => {
+                    let number = network.begin();
+                    peer.stream = Some(number.number());
+                    let (_keep, never) = watch::channel(());
+                    if datagrams {
+                        let (ours, socket) = pair()?;
+                        hand_over(&stream, &Answer::Ok { ok: peer }, &socket).await?;
+                        drop(socket);
+                        let over = (&link.connection, &link.takers);
+                        number.end(carry(ours, over, quic, network.traffic(), never).await);
+                        return Ok(());
+                    }
+                    answer(&mut stream, Ok(peer)).await?;
+                    let local = Local::Unix(stream);
+                    let end = pump(local, first, quic, network.traffic(), never).await;
+                    number.end(end);
+                    Ok(())
+                }
+            }
+        }
+        Ok(Request::Serve {
+            protocols,
+            to,
+            allow,
+            allow_all,
+            header,
+            datagrams,
+        }) => {
+            let (handovers, taken) = mpsc::channel(MAX_WAITING);
+            let (alive, ended) = watch::channel(());
+            let destination = || -> Result<Destination, String> {
+                Ok(match to {
+                    None => Destination::Program(handovers),
+                    Some(_) if datagrams => {
+                        return Err("datagrams come over this connection: leave out `to`".into());
+                    }
+                    Some(to) => Destination::Server(to.parse::<Target>()?, header),
+                })
+            };
+            let service = check(&protocols).and_then(|()| {
+                let access = Access {
+                    all: allow_all,
+                    nodes: who(&allow)?,
+                };
+                let book = Book::of_host().map_err(|e| e.to_string())?;
+                let (access, unknown) = access.resolved(&book);
+                if !unknown.is_empty() {
+                    let names = unknown.join(", ");
+                    return Err(format!("{names}: nobody in {HOST_BOOK} is called so"));
+                }
+                Ok(Service {
+                    protocols,
+                    datagrams,
+                    access,
+                    destination: destination()?,
+                    ended,
+                })
+            });
+            let added = service.map_err(refused).and_then(|service| {
+                let many = || Refusal(Reason::Unavailable, "too many programs serve".into());
+                network.registry().add(service).ok_or_else(many)
+            });
+            match added {
+                Err(e) => answer::<()>(&mut stream, Err(e)).await,
+                Ok(id) => {
+                    let served = serve_program(stream, taken).await;
+                    network.registry().remove(id);
+                    drop(alive);
+                    served
+                }
+            }
+        }
+    }
+}
+
+fn check(protocols: &[ProtocolName]) -> Result<(), String> {
+    match protocols.len() {
+        1..=MAX_PROTOCOLS => Ok(()),
+        _ => Err(format!("1 to {MAX_PROTOCOLS} protocols")),
+    }
+}
+
+/// Hands streams to a program until it goes.
+async fn serve_program(
+    mut stream: UnixStream,
+    mut taken: mpsc::Receiver<Handover>,
+) -> io::Result<()> {
+    answer(&mut stream, Ok(serde_json::json!({}))).await?;
+    let mut rest = [0; 64];
+    loop {
+        tokio::select! {
+            Some(handover) = taken.recv() => {
+                hand_over(&stream, &handover.peer, &handover.socket).await?;
+            }
+            // nothing more is expected but the end
+            read = stream.read(&mut rest) => if read? == 0 {
+                return Ok(());
+            },
+        }
+    }
+}
+
+/// A line of JSON with a descriptor, in one message.
+async fn hand_over(stream: &UnixStream, said: &impl Serialize, socket: &OwnedFd) -> io::Result<()> {
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    let send = || {
+        let fds = [socket.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let slices = [IoSlice::new(&line)];
+        let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
+        sendmsg::<()>(fd, &slices, &rights, flags, None).map_err(io::Error::from)
+    };
+    loop {
+        stream.writable().await?;
+        match stream.try_io(Interest::WRITABLE, send) {
+            Ok(count) if count == line.len() => return Ok(()),
+            // a line is far smaller than what the kernel keeps: this is the end of an understanding
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+async fn answer<T: Serialize>(
+    stream: &mut UnixStream,
+    answer: Result<T, Refusal>,
+) -> io::Result<()> {
+    let answer = match answer {
+        Ok(ok) => Answer::Ok { ok },
+        Err(Refusal(reason, error)) => Answer::Error { error, reason },
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    timeout(REQUEST_TIMEOUT, stream.write_all(&line)).await?
+}
+
+/// A line, and what came behind it; none if there was nothing.
+async fn read_line(stream: &mut UnixStream) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let mut line = Vec::with_capacity(1_024);
+    loop {
+        let seen = line.len();
+        if stream.read_buf(&mut line).await? == 0 {
+            return match line.is_empty() {
+                true => Ok(None),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        }
+        if let Some(end) = line[seen..].iter().position(|byte| *byte == b'\n') {
+            let first = line.split_off(seen + end + 1);
+            return Ok(Some((line, first)));
+        }
+        if line.len() > MAX_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}

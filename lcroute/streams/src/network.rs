@@ -1,0 +1,884 @@
+//! Connections to other nodes: whom this one opens them to, and whom it lets in.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lcroute::control::Request;
+use lcroute::status::Contact;
+use lcroute::streams::Target;
+use librecast::bucket::{Bucket, Rate};
+use librecast::channel::STREAM_PORT;
+use librecast::id::PeerId;
+use librecast::stream::{End, Peer, ProtocolName, Reason, Status};
+use librecast::time::Instant;
+use librecast::wire::WireError;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
+use crate::daemon::{AskError, Daemon};
+use crate::datagrams::{Takers, carry, longest, pair};
+use crate::identity::{Identity, peer_of};
+use crate::local::Handover;
+use crate::pump::{Local, Traffic, pump};
+use crate::registry::{Choice, Destination, Registry, Service};
+
+/// How long a node that is away, or has no program for streams, is waited for: it may have begun a moment ago.
+const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked for meanwhile.
+const APPEAR_INTERVAL: Duration = Duration::from_millis(100);
+/// A handshake, and what is said at the beginning of a stream, take no longer.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server of this host answers within so long.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is asked whether the other node is a member still.
+const MEMBER_INTERVAL: Duration = Duration::from_secs(2);
+/// A connection without streams ends after so long. Chosen: the next stream then costs two round trips more.
+const IDLE: Duration = Duration::from_secs(60);
+/// A node that is out of reach for so long has gone, for all its streams. Chosen: a router is started anew, a cable is plugged in again.
+const UNREACHABLE: Duration = Duration::from_secs(300);
+/// A silent connection says that it is there. Chosen: a quarter of a minute, for firewalls of hosts that keep state of UDP.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Most connections with other nodes. Chosen: each has windows of some MiB.
+const MAX_CONNECTIONS: usize = 512;
+/// Most streams that one node has open here.
+const MAX_STREAMS_OF_PEER: u32 = 1_024;
+/// Most streams that others have open here, together.
+const MAX_STREAMS: usize = 4_096;
+/// Bytes of one stream that may wait for its reader.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes of one node's streams that may wait for readers.
+const RECEIVE_WINDOW: u32 = 8 << 20;
+/// Bytes of datagrams that may wait, either way. Chosen: 10 ms at 200 Mbit/s; older ones are dropped.
+const DATAGRAM_BUFFER: usize = 256 << 10;
+/// Packets that may overtake another before it counts as lost: repair and reroutes of the network reorder (RFC 9002 §6.1.1 has 3).
+const PACKET_THRESHOLD: u32 = 64;
+/// Round trip that is assumed before it is measured. Chosen: between continents; a handshake's first loss costs three times that.
+const INITIAL_RTT: Duration = Duration::from_millis(150);
+/// UDP payload that every lc0 takes: its MTU is 1,280 at least (RFC 9000 §14 asks for 1,200).
+const INITIAL_MTU: u16 = 1_200;
+/// IPv6 and UDP headers, in bytes.
+const HEADERS: u16 = 48;
+/// Handshakes of one node, and of all together.
+const HANDSHAKES: Rate = Rate::per_second(10, 20);
+const ALL_HANDSHAKES: Rate = Rate::per_second(100, 200);
+/// Nodes whose handshakes are counted at a time: as many as a network has.
+const MAX_COUNTED: usize = 4_096;
+/// Streams whose ends are remembered.
+const MAX_ENDS: usize = 4_096;
+/// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Why a connection is closed, as the other side is told it.
+mod close {
+    use quinn::VarInt;
+
+    /// It has no streams.
+    pub const IDLE: VarInt = VarInt::from_u32(0);
+    /// Nothing is served to this node.
+    pub const REFUSED: VarInt = VarInt::from_u32(1);
+    /// It is no member, or not the one that it says.
+    pub const NO_MEMBER: VarInt = VarInt::from_u32(2);
+    /// There are too many.
+    pub const BUSY: VarInt = VarInt::from_u32(3);
+    /// The program ends.
+    pub const GONE: VarInt = VarInt::from_u32(4);
+}
+
+/// Why there is no stream, in one word and in many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub Reason, pub String);
+
+/// This node, as its daemon says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its address on lc0.
+    pub address: Ipv6Addr,
+    /// Its interface.
+    pub interface: String,
+}
+
+/// Connections to other nodes.
+#[derive(Debug)]
+pub struct Network {
+    own: Own,
+    daemon: Daemon,
+    identity: Identity,
+    endpoint: Endpoint,
+    transport: Arc<TransportConfig>,
+    registry: Mutex<Registry>,
+    connections: Mutex<BTreeMap<PeerId, Link>>,
+    admission: Mutex<Admission>,
+    ends: Mutex<Ends>,
+    counters: Counters,
+    traffic: Traffic,
+    clients: watch::Sender<usize>,
+}
+
+/// A connection, and what its streams hold as long as they last.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The connection.
+    pub connection: Connection,
+    /// Who takes its datagrams.
+    pub takers: Takers,
+    in_use: Arc<()>,
+}
+
+/// A stream that this node has opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Both directions.
+    pub quic: (SendStream, RecvStream),
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// What it goes over; held as long as it lasts.
+    pub link: Link,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    opened: AtomicU64,
+    accepted: AtomicU64,
+    open: AtomicUsize,
+    of_others: AtomicUsize,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Streams that were opened here, and how they ended.
+#[derive(Debug, Default)]
+struct Ends {
+    last: u64,
+    known: BTreeMap<u64, watch::Receiver<Option<End>>>,
+}
+
+/// Handshakes so far.
+#[derive(Debug)]
+struct Admission {
+    all: Bucket,
+    by_address: BTreeMap<IpAddr, Bucket>,
+}
+
+impl Admission {
+    fn permits(&mut self, address: IpAddr, now: Instant) -> bool {
+        if self.by_address.len() >= MAX_COUNTED {
+            self.by_address
+                .retain(|_, bucket| bucket.left(HANDSHAKES, now) < HANDSHAKES.burst());
+        }
+        if self.by_address.len() >= MAX_COUNTED {
+            return false;
+        }
+        let bucket = self.by_address.entry(address);
+        bucket
+            .or_insert_with(|| Bucket::full(now))
+            .take(HANDSHAKES, 1, now)
+            && self.all.take(ALL_HANDSHAKES, 1, now)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The socket of streams: on lc0, and nowhere else.
+fn open_socket(own: &Own) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(own.interface.as_bytes()))?;
+    socket.bind(&SocketAddr::from((own.address, STREAM_PORT)).into())?;
+    // the kernel gives what its limits allow
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// How connections work, on an interface of this MTU.
+fn transport(mtu: u16) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(mtu.saturating_sub(HEADERS).max(INITIAL_MTU));
+    transport
+        .max_concurrent_bidi_streams(MAX_STREAMS_OF_PEER.into())
+        .max_concurrent_uni_streams(0_u8.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .send_window(RECEIVE_WINDOW.into())
+        .packet_threshold(PACKET_THRESHOLD)
+        .initial_rtt(INITIAL_RTT)
+        .initial_mtu(INITIAL_MTU)
+        .mtu_discovery_config(Some(discovery))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(UNREACHABLE).ok())
+        .allow_spin(false)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    transport
+}
+
+impl Network {
+    /// Opens the socket of this node's streams.
+    ///
+    /// # Errors
+    /// The interface or the port cannot be had.
+    pub fn open_for(own: Own, daemon: Daemon, mtu: u16) -> anyhow::Result<Arc<Self>> {
+        let identity = Identity::new(own.peer, Arc::new(daemon.clone()));
+        let transport = Arc::new(transport(mtu));
+        let server = QuicServerConfig::try_from(identity.server()?)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(Arc::clone(&transport));
+        server.migration(false);
+        let socket = open_socket(&own)?;
+        let runtime = Arc::new(TokioRuntime);
+        let config = EndpointConfig::default();
+        let endpoint = Endpoint::new(config, Some(server), socket, runtime)?;
+        Ok(Arc::new(Self {
+            own,
+            daemon,
+            identity,
+            endpoint,
+            transport,
+            registry: Mutex::default(),
+            connections: Mutex::default(),
+            admission: Mutex::new(Admission {
+                all: Bucket::full(Instant::now()),
+                by_address: BTreeMap::new(),
+            }),
+            ends: Mutex::default(),
+            counters: Counters::default(),
+            traffic: Traffic::default(),
+            clients: watch::Sender::new(0),
+        }))
+    }
+
+    /// The interface was made anew: connections go on over a new socket.
+    pub fn reopen(&self) -> io::Result<()> {
+        self.endpoint.rebind(open_socket(&self.own)?)
+    }
+
+    /// This node.
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// What is served.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+
+    /// Bytes so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// A program of this host is connected, until this is dropped.
+    pub fn client(self: &Arc<Self>) -> Client {
+        self.clients.send_modify(|count| *count += 1);
+        Client(Arc::clone(self))
+    }
+
+    /// How many programs of this host are connected.
+    pub fn clients(&self) -> watch::Receiver<usize> {
+        self.clients.subscribe()
+    }
+
+    /// What there is.
+    pub fn status(&self) -> Status {
+        let counters = &self.counters;
+        let refused = lock(&counters.refused);
+        Status {
+            connections: self.endpoint.open_connections(),
+            streams: counters.open.load(Relaxed),
+            serving: self.registry().protocols(),
+            opened: counters.opened.load(Relaxed),
+            accepted: counters.accepted.load(Relaxed),
+            rx_bytes: self.traffic.rx.load(Relaxed),
+            tx_bytes: self.traffic.tx.load(Relaxed),
+            refused: refused.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
+        }
+    }
+
+    fn refuse(&self, reason: &'static str) {
+        *lock(&self.counters.refused).entry(reason).or_default() += 1;
+    }
+
+    /// A stream of a program of this host begins.
+    pub fn begin(self: &Arc<Self>) -> Number {
+        self.counters.opened.fetch_add(1, Relaxed);
+        let (end, known) = watch::channel(None);
+        let mut ends = lock(&self.ends);
+        ends.last += 1;
+        let number = ends.last;
+        ends.known.insert(number, known);
+        while ends.known.len() > MAX_ENDS {
+            ends.known.pop_first();
+        }
+        let _open = Open::new(self);
+        Number { number, end, _open }
+    }
+
+    /// Resolves when this stream ends; none if it is not known.
+    pub fn end_of(&self, number: u64) -> Option<impl Future<Output = End> + use<>> {
+        let mut known = lock(&self.ends).known.get(&number)?.clone();
+        Some(async move {
+            let end = known.wait_for(Option::is_some).await;
+            // who carried it is gone without a word
+            end.ok().and_then(|end| *end).unwrap_or(End::Reset)
+        })
+    }
+
+    /// Opens a stream to a program on `node`.
+    pub async fn open(self: &Arc<Self>, node: &str, hello: &Hello) -> Result<Opened, Refusal> {
+        let contact = self.find(node).await?;
+        let protocols = &hello.protocols;
+        let opened = timeout(OPEN_TIMEOUT, self.say_hello(&contact, hello)).await;
+        let late = |_| unreachable(format!("{} does not answer", contact.name));
+        let (quic, answer, link) = opened.map_err(late)??;
+        let list = |protocols: &[ProtocolName]| {
+            let names: Vec<_> = protocols.iter().map(ProtocolName::as_str).collect();
+            names.join(", ")
+        };
+        match answer {
+            Answer::Agreed(index) => {
+                let protocol = protocols.get(usize::from(index)).cloned();
+                let other = || unreachable(format!("{} agrees on something else", contact.name));
+                let mut peer = peer(contact.clone(), protocol.ok_or_else(other)?);
+                if hello.datagrams {
+                    peer.datagram_bytes = longest(&link.connection);
+                }
+                Ok(Opened { quic, peer, link })
+            }
+            Answer::NoneCommon(theirs) => Err(Refusal(
+                Reason::NoneCommon,
+                format!(
+                    "no protocol in common: {} speaks {}, this program {}",
+                    contact.name,
+                    list(&theirs),
+                    list(protocols)
+                ),
+            )),
+            Answer::Refused => Err(refused(&contact.name)),
+            Answer::Unavailable => Err(Refusal(
+                Reason::Unavailable,
+                format!("{}: what serves it there cannot be reached", contact.name),
+            )),
+        }
+    }
+
+    /// The node, once it can be reached and has a program for streams.
+    async fn find(&self, node: &str) -> Result<Contact, Refusal> {
+        let find = async || {
+            let request = Request::Member { node: node.into() };
+            let found = self.daemon.ask::<Contact>(&request).await;
+            let contact = found.map_err(|e| match e {
+                AskError::Refused(why) | AskError::NoDaemon(why) => unreachable(why),
+            })?;
+            if contact.peer_id == self.own.peer {
+                return Err(Refusal(
+                    Reason::BadRequest,
+                    format!("{node} is this node itself: connect to its server directly"),
+                ));
+            }
+            let name = &contact.name;
+            match (contact.present, contact.streams) {
+                (true, true) => Ok(contact),
+                (true, false) => Err(unreachable(format!(
+                    "{name} has no program for streams: `lcroute serve` there, or systemctl enable --now lcroute-streams"
+                ))),
+                (false, _) => Err(unreachable(format!("{name} cannot be reached now"))),
+            }
+        };
+        let until = tokio::time::Instant::now() + APPEAR_TIMEOUT;
+        loop {
+            match find().await {
+                Err(Refusal(Reason::Unreachable, why)) if tokio::time::Instant::now() >= until => {
+                    return Err(unreachable(why));
+                }
+                Err(Refusal(Reason::Unreachable, _)) => sleep(APPEAR_INTERVAL).await,
+                found => return found,
+            }
+        }
+    }
+
+    /// Over the connection that there is, or a new one.
+    async fn say_hello(
+        self: &Arc<Self>,
+        contact: &Contact,
+        hello: &Hello,
+    ) -> Result<((SendStream, RecvStream), Answer, Link), Refusal> {
+        let known = lock(&self.connections).get(&contact.peer_id).cloned();
+        if let Some(link) = known.filter(|link| link.connection.close_reason().is_none())
+            && let Ok((quic, answer)) = hello_over(&link.connection, hello).await
+        {
+            return Ok((quic, answer, link));
+        }
+        let link = self.connect(contact).await?;
+        let said = hello_over(&link.connection, hello).await;
+        let (quic, answer) = said.map_err(|e| ended(&contact.name, &e))?;
+        Ok((quic, answer, link))
+    }
+
+    async fn connect(self: &Arc<Self>, contact: &Contact) -> Result<Link, Refusal> {
+        let failed = |e: String| unreachable(format!("{}: {e}", contact.name));
+        let tls = self.identity.client(contact.peer_id);
+        let tls = tls.map_err(|e| failed(e.to_string()))?;
+        let tls = QuicClientConfig::try_from(tls).map_err(|e| failed(e.to_string()))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        let to = SocketAddrV6::new(contact.address, STREAM_PORT, 0, 0);
+        // TLS wants a name, and does not send it
+        let connecting = self.endpoint.connect_with(config, to.into(), "lcroute");
+        let connecting = connecting.map_err(|e| failed(e.to_string()))?;
+        let connection = connecting.await.map_err(|e| ended(&contact.name, &e))?;
+        Ok(self.keep(connection, contact.clone()))
+    }
+
+    /// Takes streams of a connection, in either direction, and looks after it.
+    fn keep(self: &Arc<Self>, connection: Connection, contact: Contact) -> Link {
+        let peer = contact.peer_id;
+        let link = Link {
+            connection,
+            takers: Takers::default(),
+            in_use: Arc::new(()),
+        };
+        lock(&self.connections).insert(peer, link.clone());
+        let (network, kept) = (Arc::clone(self), link.clone());
+        tokio::spawn(async move {
+            network.look_after(&kept, &contact).await;
+            let mut connections = lock(&network.connections);
+            let id = kept.connection.stable_id();
+            let is_it = |other: &Link| other.connection.stable_id() == id;
+            if connections.get(&peer).is_some_and(is_it) {
+                connections.remove(&peer);
+            }
+        });
+        link
+    }
+
+    /// Lets other nodes in until the future is dropped.
+    pub async fn accept(self: &Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let address = incoming.remote_address().ip();
+            let now = Instant::now();
+            if !lock(&self.admission).permits(address, now) {
+                self.refuse("handshakes");
+                incoming.refuse();
+            } else if self.endpoint.open_connections() >= MAX_CONNECTIONS {
+                self.refuse("connections");
+                incoming.refuse();
+            } else {
+                let network = Arc::clone(self);
+                tokio::spawn(async move {
+                    if let Err(reason) = network.let_in(incoming).await {
+                        network.refuse(reason);
+                    }
+                });
+            }
+        }
+    }
+
+    async fn let_in(self: &Arc<Self>, incoming: Incoming) -> Result<(), &'static str> {
+        let from = incoming.remote_address().ip();
+        let connecting = incoming.accept().map_err(|_| "handshake")?;
+        let connection = timeout(OPEN_TIMEOUT, connecting).await;
+        let connection = connection.map_err(|_| "handshake")?;
+        let connection = connection.map_err(|e| {
+            tracing::debug!("{from}: {e}");
+            "handshake"
+        })?;
+        let close = |code: VarInt, why: &'static str| {
+            connection.close(code, why.as_bytes());
+            Err(why)
+        };
+        let Some(peer) = identity_of(&connection) else {
+            return close(close::NO_MEMBER, "no_member");
+        };
+        let node = peer.to_string();
+        let contact = self.daemon.ask::<Contact>(&Request::Member { node }).await;
+        match contact {
+            Ok(contact) if IpAddr::from(contact.address) != from => {
+                close(close::NO_MEMBER, "other_address")
+            }
+            Ok(contact) if !self.registry().knows(&contact) => {
+                tracing::info!(
+                    "{} ({peer}) asks, and nothing is served to it",
+                    contact.name
+                );
+                close(close::REFUSED, "not_allowed")
+            }
+            Ok(contact) => {
+                self.keep(connection, contact);
+                Ok(())
+            }
+            Err(e) => {
+                tracing::info!("{peer} at {from}: {e:?}");
+                close(close::NO_MEMBER, "no_member")
+            }
+        }
+    }
+
+    async fn look_after(self: &Arc<Self>, link: &Link, contact: &Contact) {
+        let connection = &link.connection;
+        let mut idle_since = tokio::time::Instant::now();
+        let mut look = tokio::time::interval(MEMBER_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                stream = connection.accept_bi() => {
+                    let Ok(stream) = stream else { return };
+                    idle_since = tokio::time::Instant::now();
+                    if self.counters.of_others.load(Relaxed) >= MAX_STREAMS {
+                        self.refuse("streams");
+                        // dropped, it is reset
+                        continue;
+                    }
+                    let (network, link) = (Arc::clone(self), link.clone());
+                    let contact = contact.clone();
+                    self.counters.of_others.fetch_add(1, Relaxed);
+                    tokio::spawn(async move {
+                        network.take(stream, contact, &link).await;
+                        network.counters.of_others.fetch_sub(1, Relaxed);
+                    });
+                }
+                datagram = connection.read_datagram() => {
+                    let Ok(datagram) = datagram else { return };
+                    if !link.takers.hand(datagram) {
+                        self.refuse("datagram");
+                    }
+                }
+                _ = look.tick() => {
+                    let node = contact.peer_id.to_string();
+                    let asked = self.daemon.ask::<Contact>(&Request::Member { node }).await;
+                    if let Err(AskError::Refused(why)) = asked {
+                        tracing::info!("{}: its streams end: {why}", contact.name);
+                        connection.close(close::NO_MEMBER, b"no member");
+                        return;
+                    }
+                    // one of them is in the table, one here
+                    if Arc::strong_count(&link.in_use) > 2 {
+                        idle_since = tokio::time::Instant::now();
+                    } else if idle_since.elapsed() >= IDLE {
+                        connection.close(close::IDLE, b"idle");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stream that another node has opened.
+    async fn take(
+        self: &Arc<Self>,
+        (mut send, mut recv): (SendStream, RecvStream),
+        contact: Contact,
+        link: &Link,
+    ) {
+        let read = timeout(OPEN_TIMEOUT, read_message(&mut recv, Hello::decode)).await;
+        let Ok(Ok(hello)) = read else {
+            self.refuse("hello");
+            return;
+        };
+        let choice = self.registry().choose(&contact, &hello);
+        let (service, index) = match choice {
+            Choice::Service(service, index) => (service, index),
+            Choice::Not(answer) => {
+                self.refuse(match answer {
+                    Answer::Refused => "not_allowed",
+                    _ => "none_common",
+                });
+                return say(&mut send, &answer).await;
+            }
+        };
+        let Some(protocol) = hello.protocols.get(usize::from(index)).cloned() else {
+            return;
+        };
+        let mut peer = peer(contact, protocol);
+        if hello.datagrams {
+            peer.datagram_bytes = longest(&link.connection);
+        }
+        let ended = service.ended.clone();
+        let reached = self.reach(&service, &peer, hello.datagrams).await;
+        let Some(reached) = reached else {
+            self.refuse("unavailable");
+            return say(&mut send, &Answer::Unavailable).await;
+        };
+        if send
+            .write_all(&Answer::Agreed(index).encode())
+            .await
+            .is_err()
+        {
+            return;
+        }
+        drop(service);
+        self.counters.accepted.fetch_add(1, Relaxed);
+        let _open = Open::new(self);
+        match reached {
+            Reached::Stream(local) => {
+                pump(local, Vec::new(), (send, recv), &self.traffic, ended).await;
+            }
+            Reached::Datagrams(program) => {
+                let over = (&link.connection, &link.takers);
+                carry(program, over, (send, recv), &self.traffic, ended).await;
+            }
+        }
+    }
+
+    /// A connection to what serves.
+    async fn reach(&self, service: &Service, peer: &Peer, datagrams: bool) -> Option<Reached> {
+        let reached = async {
+            io::Result::Ok(Reached::Stream(match &service.destination {
+                Destination::Program(program) if datagrams => {
+                    let (ours, socket) = pair()?;
+                    let peer = peer.clone();
+                    let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+                    let handover = Handover { peer, socket };
+                    program.send(handover).await.map_err(gone)?;
+                    return Ok(Reached::Datagrams(ours));
+                }
+                Destination::Program(program) => {
+                    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+                    ours.set_nonblocking(true)?;
+                    let handover = Handover {
+                        peer: peer.clone(),
+                        socket: theirs.into(),
+                    };
+                    let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+                    program.send(handover).await.map_err(gone)?;
+                    Local::Unix(UnixStream::from_std(ours)?)
+                }
+                Destination::Server(Target::Tcp(address), _) => {
+                    let socket = TcpStream::connect(address).await?;
+                    socket.set_nodelay(true)?;
+                    Local::Tcp(socket)
+                }
+                Destination::Server(Target::Unix(path), header) => {
+                    let mut socket = UnixStream::connect(path).await?;
+                    if *header {
+                        let mut line = serde_json::to_vec(peer)?;
+                        line.push(b'\n');
+                        tokio::io::AsyncWriteExt::write_all(&mut socket, &line).await?;
+                    }
+                    Local::Unix(socket)
+                }
+            }))
+        };
+        match timeout(SERVER_TIMEOUT, reached).await {
+            Ok(Ok(local)) => Some(local),
+            Ok(Err(e)) => {
+                tracing::warn!("{}, {}: {e}", peer.protocol, destination(service));
+                None
+            }
+            Err(_) => {
+                tracing::warn!("{}, {}: no answer", peer.protocol, destination(service));
+                None
+            }
+        }
+    }
+
+    /// Closes all, and lets the other sides know.
+    pub async fn close(&self) {
+        self.endpoint.close(close::GONE, b"gone");
+        // what waits in queues goes out, if anybody is there
+        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// What serves, as it is reached.
+enum Reached {
+    Stream(Local),
+    Datagrams(OwnedFd),
+}
+
+fn destination(service: &Service) -> String {
+    match &service.destination {
+        Destination::Program(_) => "its program".into(),
+        Destination::Server(target, _) => target.to_string(),
+    }
+}
+
+fn peer(contact: Contact, protocol: ProtocolName) -> Peer {
+    Peer {
+        peer: contact.peer_id,
+        name: contact.name,
+        labels: contact.labels,
+        protocol,
+        stream: None,
+        datagram_bytes: None,
+    }
+}
+
+fn unreachable(why: String) -> Refusal {
+    Refusal(Reason::Unreachable, why)
+}
+
+fn refused(name: &str) -> Refusal {
+    Refusal(
+        Reason::Refused,
+        format!("{name} does not allow this node any of them"),
+    )
+}
+
+/// Why a connection ended, for who wanted a stream of it.
+fn ended(name: &str, error: &ConnectionError) -> Refusal {
+    match error {
+        ConnectionError::ApplicationClosed(closed) if closed.error_code == close::REFUSED => {
+            refused(name)
+        }
+        ConnectionError::ApplicationClosed(closed) if closed.error_code == close::NO_MEMBER => {
+            let why = format!("{name} does not know this node as a member");
+            Refusal(Reason::Refused, why)
+        }
+        ConnectionError::ApplicationClosed(closed) if closed.error_code == close::BUSY => {
+            Refusal(Reason::Unavailable, format!("{name} has too much to do"))
+        }
+        ConnectionError::ConnectionClosed(closed)
+            if closed.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            Refusal(Reason::Unavailable, format!("{name} has too much to do"))
+        }
+        e => unreachable(format!("{name}: {e}")),
+    }
+}
+
+fn identity_of(connection: &Connection) -> Option<PeerId> {
+    let identity = connection.peer_identity()?;
+    let keys = identity.downcast_ref::<Vec<rustls::pki_types::CertificateDer<'static>>>()?;
+    peer_of(keys.first()?)
+}
+
+/// Opens a stream, and reads what the other side says to the hello.
+async fn hello_over(
+    connection: &Connection,
+    hello: &Hello,
+) -> Result<((SendStream, RecvStream), Answer), ConnectionError> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    // a connection that ended says why
+    let lost = || connection.close_reason().unwrap_or(ConnectionError::Reset);
+    send.write_all(&hello.encode()).await.map_err(|_| lost())?;
+    match read_message(&mut recv, Answer::decode).await {
+        Ok(answer) => Ok(((send, recv), answer)),
+        Err(_) => {
+            // the reason comes a moment after the stream's end
+            let _ = timeout(Duration::from_millis(100), connection.closed()).await;
+            Err(lost())
+        }
+    }
+}
+
+/// Reads a message, and no byte of what follows it.
+async fn read_message<T>(
+    recv: &mut RecvStream,
+    decode: impl Fn(&[u8]) -> Result<T, WireError>,
+) -> io::Result<T> {
+    let mut length = [0; LENGTH_LEN];
+    recv.read_exact(&mut length)
+        .await
+        .map_err(io::Error::other)?;
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MAX_MESSAGE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
+    recv.read_exact(&mut bytes)
+        .await
+        .map_err(io::Error::other)?;
+    decode(&bytes).map_err(io::Error::other)
+}
+
+/// Says why not, and that this is all.
+async fn say(send: &mut SendStream, answer: &Answer) {
+    if send.write_all(&answer.encode()).await.is_ok() && send.finish().is_ok() {
+        // until it has arrived
+        let _ = timeout(OPEN_TIMEOUT, send.stopped()).await;
+    }
+}
+
+/// A program of this host is connected.
+#[derive(Debug)]
+pub struct Client(Arc<Network>);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.clients.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A stream is open.
+#[derive(Debug)]
+struct Open(Arc<Network>);
+
+impl Open {
+    fn new(network: &Arc<Network>) -> Self {
+        network.counters.open.fetch_add(1, Relaxed);
+        Self(Arc::clone(network))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A stream that a program of this host opened.
+#[derive(Debug)]
+pub struct Number {
+    number: u64,
+    end: watch::Sender<Option<End>>,
+    _open: Open,
+}
+
+impl Number {
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// It has ended so.
+    pub fn end(self, end: End) {
+        self.end.send_replace(Some(end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_node_cannot_use_up_the_handshakes_of_others() {
+        let now = Instant::now();
+        let mut admission = Admission {
+            all: Bucket::full(now),
+            by_address: BTreeMap::new(),
+        };
+        let address = |n: u32| IpAddr::from(Ipv6Addr::from_bits(n.into()));
+        let of_one = (0..1_000)
+            .filter(|_| admission.permits(address(1), now))
+            .count();
+        assert_eq!(of_one, 20);
+        assert!(admission.permits(address(2), now));
+        let of_many = (0..10_000)
+            .filter(|n| admission.permits(address(3 + n), now))
+            .count();
+        assert!(of_many < 200 && admission.by_address.len() <= MAX_COUNTED);
+        let later = now + Duration::from_secs(60);
+        assert!(admission.permits(address(1), later));
+    }
+}

@@ -1,0 +1,307 @@
+//! The program that stays: a service, or started by a verb where there is none, until nobody needs it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lcroute::config::Config;
+use lcroute::control::{Request, sign_of};
+use lcroute::settings::Common;
+use lcroute::status;
+use lcroute::streams::{Access, Serve, Who};
+use lcroute::system::{SystemRequest, SystemSignals};
+use librecast::stream::socket_of;
+use librecast_program::book::{Book, HOST_BOOK};
+use librecast_program::cli::{Exit, ExitError, init_logging};
+use librecast_program::service;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::daemon::{AskError, Daemon};
+use crate::local;
+use crate::network::{Network, Own};
+use crate::registry::{Destination, Service};
+
+/// Between two attempts to reach the daemon. Chosen: a daemon that is executed anew is away for some tenths of a second.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The daemon, its interface and the port are waited for so long at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A program that a verb started ends when the daemon has been away for so long.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
+/// MTU of an interface that tells none.
+const DEFAULT_MTU: u16 = 1_280;
+
+/// Runs until it is told to end, or, with `idle`, until no program of this host has been connected for so long.
+pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
+    let config = common.load_config()?;
+    init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
+    let control = common.control_to_ask(&config);
+    lcroute::system::room_for_clients();
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = SystemSignals::new()?;
+        let daemon = Daemon::new(sign_of(&control));
+        let socket = LocalSocket::open(&socket_of(&control))?;
+        let network = start(&daemon, idle.is_some()).await?;
+        let mut served = Served::default();
+        served.configure(&config, &network);
+        service::ready();
+        if idle.is_some() {
+            tell_starter()?;
+        }
+        let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
+        let working = async {
+            tokio::join!(
+                network.accept(),
+                local::serve(listener, Arc::clone(&network))
+            );
+        };
+        let registered = stay_registered(&daemon, &network, idle.is_some());
+        tokio::pin!(working, registered);
+        let ended = loop {
+            tokio::select! {
+                () = &mut working => break Ok(Exit::Ok),
+                failed = &mut registered => break Err(failed),
+                () = unused(&network, idle) => break Ok(Exit::Ok),
+                request = signals.next() => match request {
+                    SystemRequest::End(_) => break Ok(Exit::Ok),
+                    SystemRequest::Reload => match common.load_config() {
+                        Ok(config) => {
+                            served.configure(&config, &network);
+                            service::ready();
+                        }
+                        Err(e) => tracing::error!("going on as before: {e:#}"),
+                    },
+                },
+            }
+        };
+        service::stopping();
+        // nobody is let in any more
+        drop(socket);
+        network.close().await;
+        ended
+    })
+}
+
+/// Who started this reads that it is there, and nothing more.
+fn tell_starter() -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(b"ready\n")?;
+    out.flush()?;
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// The socket of streams, once the daemon, its interface and the port are there.
+async fn start(daemon: &Daemon, is_started_by_verb: bool) -> anyhow::Result<Arc<Network>> {
+    let until = Instant::now() + START_TIMEOUT;
+    loop {
+        let failed = match own(daemon).await {
+            Ok(own) => {
+                let mtu = mtu_of(&own.interface);
+                match Network::open_for(own, daemon.clone(), mtu) {
+                    Ok(network) => return Ok(network),
+                    Err(e) => e.context("UDP port of streams"),
+                }
+            }
+            Err(AskError::NoDaemon(why)) if is_started_by_verb => {
+                return Err(no_daemon(daemon, &why).into());
+            }
+            Err(AskError::NoDaemon(why) | AskError::Refused(why)) => no_daemon(daemon, &why).into(),
+        };
+        if Instant::now() >= until {
+            return Err(failed);
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+fn no_daemon(daemon: &Daemon, why: &str) -> ExitError {
+    match nix::unistd::access(daemon.path(), nix::unistd::AccessFlags::W_OK) {
+        Err(nix::errno::Errno::EACCES) => {
+            let message = format!(
+                "{why}: this is for root and the service: systemctl enable --now lcroute-streams; after an upgrade systemctl restart lcroute gives it to the service"
+            );
+            ExitError::new(Exit::NotPermitted, message)
+        }
+        _ => {
+            let message = format!("{why}: is `lcroute run` running, with this --control?");
+            ExitError::new(Exit::Unreachable, message)
+        }
+    }
+}
+
+async fn own(daemon: &Daemon) -> Result<Own, AskError> {
+    let status: status::Status = daemon.ask(&Request::Status).await?;
+    Ok(Own {
+        peer: status.peer_id,
+        name: status.name,
+        address: status.address,
+        interface: status.tun,
+    })
+}
+
+fn mtu_of(interface: &str) -> u16 {
+    let path = Path::new("/sys/class/net").join(interface).join("mtu");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(DEFAULT_MTU)
+}
+
+/// Has streams carried by the daemon, however often it is started anew. Returns why that is over.
+async fn stay_registered(
+    daemon: &Daemon,
+    network: &Network,
+    is_started_by_verb: bool,
+) -> anyhow::Error {
+    let index = || nix::net::if_::if_nametoindex(network.own().interface.as_str()).ok();
+    let (mut last_index, mut last_seen) = (index(), Instant::now());
+    loop {
+        if let Ok(mut connection) = daemon.register().await {
+            match own(daemon).await {
+                Ok(own) if own != *network.own() => {
+                    return anyhow::anyhow!("this node is another one now: starting anew");
+                }
+                _ => {}
+            }
+            if last_index != index() {
+                last_index = index();
+                if let Err(e) = network.reopen() {
+                    return anyhow::Error::new(e).context("UDP port of streams");
+                }
+            }
+            // it says nothing until it ends
+            let _ = connection.read(&mut [0]).await;
+            last_seen = Instant::now();
+            tracing::info!("the daemon has gone; streams wait until it is back");
+        }
+        if is_started_by_verb && last_seen.elapsed() >= DAEMON_TIMEOUT {
+            return anyhow::anyhow!("the daemon has gone");
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Waits until no program of this host has been connected for so long; for ever without `idle`.
+async fn unused(network: &Network, idle: Option<Duration>) {
+    let Some(idle) = idle else {
+        return std::future::pending().await;
+    };
+    let mut clients = network.clients();
+    loop {
+        // the network has the other end
+        let _ = clients.wait_for(|count| *count == 0).await;
+        tokio::select! {
+            () = sleep(idle) => return,
+            _ = clients.wait_for(|count| *count > 0) => {}
+        }
+    }
+}
+
+/// What the configuration serves.
+#[derive(Debug, Default)]
+struct Served(Vec<(Serve, u64, watch::Sender<()>)>);
+
+impl Served {
+    /// What stays as it was goes on, with its streams.
+    fn configure(&mut self, config: &Config, network: &Network) {
+        let book = Book::of_host().unwrap_or_else(|e| {
+            tracing::error!("without the address book: {e}");
+            Book::default()
+        });
+        let is_of_book = |serve: &Serve| serve.allow.iter().any(|who| matches!(who, Who::Book(_)));
+        self.0.retain(|(serve, id, _)| {
+            // who is in the book may have changed
+            let stays = config.serve.contains(serve) && !is_of_book(serve);
+            if !stays {
+                network.registry().remove(*id);
+            }
+            stays
+        });
+        for serve in &config.serve {
+            if self.0.iter().any(|(other, ..)| other == serve) {
+                continue;
+            }
+            let (alive, ended) = watch::channel(());
+            let access = Access {
+                all: serve.allow_all,
+                nodes: serve.allow.clone(),
+            };
+            let (access, unknown) = access.resolved(&book);
+            for name in unknown {
+                tracing::warn!("{}: nobody in {HOST_BOOK} is called {name}", serve.protocol);
+            }
+            let added = network.registry().add(Service {
+                protocols: vec![serve.protocol.clone()],
+                datagrams: false,
+                access,
+                destination: Destination::Server(serve.to.clone(), false),
+                ended,
+            });
+            match added {
+                Some(id) => self.0.push((serve.clone(), id, alive)),
+                None => tracing::error!("{}: too many are served", serve.protocol),
+            }
+        }
+    }
+}
+
+/// Where programs of this host ask; what we have bound goes with us.
+struct LocalSocket {
+    listener: std::os::unix::net::UnixListener,
+    bound: Option<PathBuf>,
+}
+
+impl LocalSocket {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let inherited = librecast_program::service::listening_socket();
+        if let Some(listener) = inherited {
+            let listener = std::os::unix::net::UnixListener::from(listener);
+            listener.set_nonblocking(true)?;
+            return Ok(Self {
+                listener,
+                bound: None,
+            });
+        }
+        Self::bind(path).with_context(|| path.display().to_string())
+    }
+
+    fn bind(path: &Path) -> anyhow::Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            anyhow::bail!("another program for streams answers there");
+        }
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(path, mode(0o600))?;
+        let group = nix::unistd::Group::from_name("lcroute").ok().flatten();
+        if let Some(group) = group
+            && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
+        {
+            std::fs::set_permissions(path, mode(0o660))?;
+        }
+        Ok(Self {
+            listener,
+            bound: Some(path.to_owned()),
+        })
+    }
+}
+
+impl Drop for LocalSocket {
+    fn drop(&mut self) {
+        if let Some(path) = &self.bound {
+            // somebody may have removed it already
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What is served on this host, and to whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lcroute::status::Contact;
+use lcroute::streams::{Access, Target};
+use librecast::stream::ProtocolName;
+use tokio::sync::{mpsc, watch};
+
+use crate::agreement::{Answer, Hello};
+use crate::local::Handover;
+
+/// Most programs that serve at once. Chosen: each holds a connection.
+const MAX_SERVICES: usize = 1_024;
+
+/// Where streams go.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// To a server; a Unix socket may be told first who comes.
+    Server(Target, bool),
+    /// To the program that asked, over its connection.
+    Program(mpsc::Sender<Handover>),
+}
+
+/// A program that serves, or an entry of the configuration.
+#[derive(Debug)]
+pub struct Service {
+    /// What it speaks, what it likes best first.
+    pub protocols: Vec<ProtocolName>,
+    /// It takes datagrams, else streams.
+    pub datagrams: bool,
+    /// Who may.
+    pub access: Access,
+    /// Where streams go.
+    pub destination: Destination,
+    /// Closed when the service has ended: its streams end, too.
+    pub ended: watch::Receiver<()>,
+}
+
+/// All services, in the order in which they began.
+#[derive(Debug, Default)]
+pub struct Registry {
+    services: BTreeMap<u64, Arc<Service>>,
+    next: u64,
+}
+
+/// What becomes of a stream that another node opens.
+#[derive(Debug)]
+pub enum Choice {
+    /// This service takes it, in the protocol of this place in the hello.
+    Service(Arc<Service>, u8),
+    /// Nobody does.
+    Not(Answer),
+}
+
+impl Registry {
+    /// Adds one; none if there are too many.
+    pub fn add(&mut self, service: Service) -> Option<u64> {
+        if self.services.len() >= MAX_SERVICES {
+            return None;
+        }
+        self.next += 1;
+        self.services.insert(self.next, Arc::new(service));
+        Some(self.next)
+    }
+
+    /// It is served no more.
+    pub fn remove(&mut self, service: u64) {
+        self.services.remove(&service);
+    }
+
+    /// All that is served.
+    pub fn protocols(&self) -> Vec<ProtocolName> {
+        let all = self.services.values().flat_map(|s| s.protocols.clone());
+        all.collect()
+    }
+
+    /// Whether this node may speak anything that is served.
+    pub fn knows(&self, node: &Contact) -> bool {
+        self.services.values().any(|s| s.access.permits(node))
+    }
+
+    /// The first protocol that is served to this node and that it speaks.
+    pub fn choose(&self, node: &Contact, hello: &Hello) -> Choice {
+        let offered = &hello.protocols;
+        let is_open = |s: &&Arc<Service>| s.datagrams == hello.datagrams && s.access.permits(node);
+        let open = || self.services.values().filter(is_open);
+        for service in open() {
+            let index = |protocol| offered.iter().position(|o| o == protocol);
+            if let Some(index) = service.protocols.iter().find_map(index) {
+                return Choice::Service(Arc::clone(service), index as u8);
+            }
+        }
+        let open: Vec<_> = open().flat_map(|s| s.protocols.clone()).collect();
+        Choice::Not(match open.is_empty() {
+            true => Answer::Refused,
+            false => Answer::NoneCommon(open),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::{NodeAddresses, SecretKey};
+
+    use super::*;
+
+    fn contact(name: &str) -> Contact {
+        let peer_id = SecretKey::from_seed(&[3; 32]).peer_id();
+        Contact {
+            peer_id,
+            name: name.into(),
+            address: NodeAddresses::derive(&peer_id, &peer_id).address,
+            labels: BTreeMap::new(),
+            present: true,
+            not_after: 0,
+            streams: true,
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<ProtocolName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn service(protocols: &[&str], allowed: &str) -> Service {
+        Service {
+            protocols: names(protocols),
+            datagrams: false,
+            access: Access {
+                all: false,
+                nodes: vec![allowed.parse().unwrap()],
+            },
+            destination: Destination::Server("127.0.0.1:22".parse().unwrap(), false),
+            ended: watch::channel(()).1,
+        }
+    }
+
+    #[test]
+    fn the_server_prefers_and_whoever_is_not_allowed_learns_nothing() {
+        let mut registry = Registry::default();
+        let id = registry
+            .add(service(&["/echo/2", "/echo/1"], "alpha"))
+            .unwrap();
+        registry.add(service(&["/ssh/1"], "beta")).unwrap();
+        let hello = |datagrams, offered: &[&str]| Hello {
+            datagrams,
+            protocols: names(offered),
+        };
+        let choose = |registry: &Registry, who: &str, offered: &[&str]| match registry
+            .choose(&contact(who), &hello(false, offered))
+        {
+            Choice::Service(service, index) => format!("{} {index}", service.protocols[0]),
+            Choice::Not(answer) => format!("{answer:?}"),
+        };
+        let agreed = choose(&registry, "alpha", &["/echo/3", "/echo/1", "/echo/2"]);
+        assert_eq!(agreed, "/echo/2 2");
+        let agreed = choose(&registry, "alpha", &["/echo/3", "/echo/1"]);
+        assert_eq!(agreed, "/echo/2 1");
+        let none = choose(&registry, "alpha", &["/ssh/1"]);
+        assert!(none.contains("/echo/1") && !none.contains("ssh"), "{none}");
+        assert_eq!(choose(&registry, "gamma", &["/echo/2"]), "Refused");
+        assert!(registry.knows(&contact("beta")) && !registry.knows(&contact("gamma")));
+        let choice = registry.choose(&contact("alpha"), &hello(true, &["/echo/2"]));
+        assert!(
+            matches!(choice, Choice::Not(Answer::Refused)),
+            "it takes streams"
+        );
+        registry.remove(id);
+        assert_eq!(choose(&registry, "alpha", &["/echo/2"]), "Refused");
+        assert_eq!(registry.protocols(), names(&["/ssh/1"]));
+    }
+
+    #[test]
+    fn there_is_a_bound() {
+        let mut registry = Registry::default();
+        for _ in 0..MAX_SERVICES {
+            registry.add(service(&["/x"], "a")).unwrap();
+        }
+        assert_eq!(registry.add(service(&["/x"], "a")), None);
+    }
+}

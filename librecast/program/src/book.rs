@@ -1,0 +1,234 @@
+//! The address book: names and purposes of keys, in TOML that people edit.
+//!
+//! A person's commands read his own book and then the host's; daemons read the host's alone. It is written by `lcroute book`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use librecast::cert::is_node_name;
+use librecast::id::PeerId;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Exit, ExitError};
+use crate::config::parse;
+
+/// The book of a host, which its daemons read.
+pub const HOST_BOOK: &str = "/etc/librecast/book.toml";
+/// How a book's names are marked where a node or a key may stand.
+pub const PREFIX: &str = "book:";
+/// Most contacts. Chosen: as many as a network has nodes.
+const MAX_CONTACTS: usize = 4_096;
+
+/// A name, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// As nodes are called: letters, digits, hyphens and dots.
+    pub name: String,
+    /// Its key.
+    pub key: PeerId,
+    /// Purposes, such as voice or files: `book:PURPOSE` means all that have it.
+    #[serde(rename = "for", default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// When it was added, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// Names of keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Book {
+    /// In the order of the file.
+    #[serde(rename = "contact", default)]
+    pub contacts: Vec<Contact>,
+}
+
+impl Book {
+    /// Reads a book; one that is not there is empty.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] with file and line, [`Exit::NotPermitted`] where others than its owner can write it: they would say who is who.
+    pub fn load(path: &Path) -> Result<Self, ExitError> {
+        let error = |exit, e: String| ExitError::new(exit, format!("{}: {e}", path.display()));
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(error(Exit::Usage, e.to_string())),
+        };
+        let meta = file.metadata();
+        let mode = meta.map_err(|e| error(Exit::Failed, e.to_string()))?.mode();
+        if mode & 0o022 != 0 {
+            let why = format!("others can write it (mode {:o}): chmod go-w", mode & 0o7777);
+            return Err(error(Exit::NotPermitted, why));
+        }
+        let text = std::io::read_to_string(file);
+        let text = text.map_err(|e| error(Exit::Usage, e.to_string()))?;
+        let book: Self = parse(&path.display().to_string(), &text)?;
+        book.check().map_err(|e| error(Exit::Usage, e))?;
+        Ok(book)
+    }
+
+    /// The book of this host's daemons.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn of_host() -> Result<Self, ExitError> {
+        Self::load(Path::new(HOST_BOOK))
+    }
+
+    /// What a person's commands know: his own contacts, and those of the host whose names and keys he does not have.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn of_user() -> Result<Self, ExitError> {
+        let mut book = Self::load(&user_book())?;
+        for contact in Self::of_host()?.contacts {
+            let is_known = |own: &Contact| own.name == contact.name || own.key == contact.key;
+            if !book.contacts.iter().any(is_known) {
+                book.contacts.push(contact);
+            }
+        }
+        Ok(book)
+    }
+
+    /// Whether names and purposes are such, and each name and key stands once.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.contacts.len() > MAX_CONTACTS {
+            return Err(format!("more than {MAX_CONTACTS} contacts"));
+        }
+        for (at, contact) in self.contacts.iter().enumerate() {
+            let name = &contact.name;
+            for word in contact.purposes.iter().chain([name]) {
+                if !is_node_name(word) {
+                    let word = word.escape_default();
+                    return Err(format!(
+                        "`{word}`: names have letters, digits, hyphens and dots"
+                    ));
+                }
+            }
+            let before = &self.contacts[..at];
+            if before.iter().any(|c| c.name == *name) {
+                return Err(format!("`{name}` stands there twice"));
+            }
+            if let Some(other) = before.iter().find(|c| c.key == contact.key) {
+                return Err(format!("`{name}` and `{}` have one key", other.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The contact of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Contact> {
+        self.contacts.iter().find(|c| c.name == name)
+    }
+
+    /// What this key is called.
+    #[must_use]
+    pub fn name_of(&self, key: &PeerId) -> Option<&str> {
+        let contact = self.contacts.iter().find(|c| c.key == *key)?;
+        Some(&contact.name)
+    }
+
+    /// The contact of this name, or all that are for this.
+    #[must_use]
+    pub fn meant_by(&self, word: &str) -> Vec<PeerId> {
+        if let Some(contact) = self.named(word) {
+            return vec![contact.key];
+        }
+        let is_for = |c: &&Contact| c.purposes.iter().any(|purpose| purpose == word);
+        self.contacts.iter().filter(is_for).map(|c| c.key).collect()
+    }
+}
+
+/// The book of who runs this.
+#[must_use]
+pub fn user_book() -> PathBuf {
+    let is_absolute = |v: &std::ffi::OsString| Path::new(v).is_absolute();
+    let config = match std::env::var_os("XDG_CONFIG_HOME").filter(is_absolute) {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".config"),
+    };
+    config.join("librecast/book.toml")
+}
+
+/// What stands where a node may: `book:NAME` is its key, all else is left as it is.
+///
+/// # Errors
+/// The book cannot be read, or has no such name.
+pub fn node(text: &str) -> Result<String, ExitError> {
+    match text.strip_prefix(PREFIX) {
+        None => Ok(text.to_owned()),
+        Some(name) => Ok(key(name)?.to_string()),
+    }
+}
+
+/// The key of a name.
+///
+/// # Errors
+/// The book cannot be read, or has no such name.
+pub fn key(name: &str) -> Result<PeerId, ExitError> {
+    let book = Book::of_user()?;
+    let contact = book.named(name).map(|contact| contact.key);
+    contact.ok_or_else(|| {
+        let message =
+            format!("{name}: nobody in the address book is called so: lcroute book add {name} KEY");
+        ExitError::new(Exit::Usage, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    fn peer(seed: u8) -> PeerId {
+        SecretKey::from_seed(&[seed; 32]).peer_id()
+    }
+
+    #[test]
+    fn a_name_is_a_key_and_a_purpose_is_several() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("book.toml");
+        assert_eq!(Book::load(&path).unwrap(), Book::default());
+        let contact = |name: &str, seed, purposes: &str| {
+            format!(
+                "[[contact]]\nname = \"{name}\"\nkey = \"{}\"\n{purposes}\n",
+                peer(seed)
+            )
+        };
+        let text = contact("mum", 1, "for = [\"voice\", \"files\"]\nnote = \"at home\"")
+            + &contact("jo", 2, "for = [\"files\"]");
+        std::fs::write(&path, &text).unwrap();
+        let book = Book::load(&path).unwrap();
+        assert_eq!(book.meant_by("mum"), [peer(1)]);
+        assert_eq!(book.meant_by("files"), [peer(1), peer(2)]);
+        assert!(book.meant_by("nobody").is_empty());
+        assert_eq!(book.name_of(&peer(2)), Some("jo"));
+        for bad in [
+            contact("mum", 3, ""),
+            contact("dad", 1, ""),
+            contact("a b", 3, ""),
+            contact("a", 3, "for = [\"\u{202e}\"]"),
+            "[[contact]]\nname = \"x\"\n".into(),
+            "nonsense".into(),
+        ] {
+            std::fs::write(&path, text.clone() + &bad).unwrap();
+            let error = Book::load(&path).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage, "{bad}");
+        }
+        std::fs::write(&path, &text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o664)).unwrap();
+        assert_eq!(Book::load(&path).unwrap_err().exit, Exit::NotPermitted);
+    }
+}

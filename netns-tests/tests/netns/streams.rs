@@ -1,0 +1,520 @@
+//! Streams between programs of two nodes: agreed, allowed, carried by routers that cannot read them, and ended as they should be.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Network, Output, Process, eventually};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::private::remembers;
+use crate::world;
+
+/// Exit codes of the contract.
+const FAILED: i32 = 1;
+const UNREACHABLE: i32 = 3;
+const NOT_PERMITTED: i32 = 4;
+
+/// ```text
+///   alpha ── one ── two ── beta
+/// ```
+fn line(lab: &Lab) -> Result<Network> {
+    let mut network = lab.network(lab.hosts_in_a_row(&["alpha", "one", "two", "beta"])?)?;
+    network.start_routed()?;
+    Ok(network)
+}
+
+/// Serves by a command, and waits until it does.
+fn serve(member: &Member, protocols: &str, more: &[&str], command: &[&str]) -> Result<Process> {
+    let args = [&["serve", protocols], more, &["--"], command].concat();
+    let serving = member.host.spawn("lcroute-streams", &args)?;
+    eventually("it serves", || {
+        ensure!(serving.stderr().contains("serving"), "{}", serving.stderr());
+        Ok(())
+    })?;
+    Ok(serving)
+}
+
+/// `lcroute connect` with this standard input, by a shell.
+fn connect(host: &Host, input: &str, args: &str) -> Result<Output> {
+    host.run(
+        "sh",
+        &["-c", &format!("{input} | lcroute-streams connect {args}")],
+    )
+}
+
+#[test]
+fn nodes_agree_on_a_protocol_and_nobody_between_them_reads_what_they_say() {
+    world("streams-agree", |lab| {
+        let mut network = line(lab)?;
+        let pids = [1, 2].map(|at| network.members[at].daemon().map(|d| d.pid()));
+        let [alpha, one, two, beta] = network.nodes()?;
+        let allow = ["--allow", "alpha", "--allow", "label:role=admin"];
+        let protocols = "/demo/echo/2,/demo/echo/1";
+        let _serving = serve(
+            beta,
+            protocols,
+            &allow,
+            &["sh", "-c", "cat; echo $LC_NAME $LC_PROTOCOL"],
+        )?;
+        let secret = "meet at the old mill";
+        let said = connect(
+            &alpha.host,
+            &format!("echo {secret}"),
+            "beta /demo/echo/3,/demo/echo/2 -v",
+        )?;
+        let said = said.success()?;
+        ensure!(
+            said.stdout == format!("{secret}\nalpha /demo/echo/2\n"),
+            "{said:?}"
+        );
+        ensure!(
+            said.stderr.contains("beta (12D3KooW") && said.stderr.contains("/demo/echo/2"),
+            "{said:?}"
+        );
+        let by_id = connect(
+            &alpha.host,
+            "true",
+            &format!("{} /demo/echo/1", beta.peer_id()?),
+        )?;
+        ensure!(
+            by_id.success()?.stdout == "alpha /demo/echo/1\n",
+            "by its PeerId"
+        );
+        // none in common: both lists, for one who may
+        let none = connect(&alpha.host, "true", "beta /demo/echo/9")?;
+        ensure!(none.code == FAILED, "{none:?}");
+        ensure!(
+            none.stderr.contains("/demo/echo/2, /demo/echo/1")
+                && none.stderr.contains("/demo/echo/9"),
+            "{none:?}"
+        );
+        // one who may not learns nothing
+        for protocol in ["/demo/echo/2", "/demo/echo/9"] {
+            let refused = connect(&one.host, "true", &format!("beta {protocol}"))?;
+            ensure!(
+                refused.code == NOT_PERMITTED && !refused.stderr.contains("echo"),
+                "{refused:?}"
+            );
+        }
+        for nowhere in ["nobody", "two"] {
+            let missing = connect(&alpha.host, "true", &format!("{nowhere} /demo/echo/1"))?;
+            ensure!(missing.code == UNREACHABLE, "{nowhere}: {missing:?}");
+        }
+        // no other unicast comes with it
+        let to = beta.address()?.to_string();
+        ensure!(
+            alpha
+                .host
+                .run("ping", &["-6", "-c", "1", "-W", "2", &to])?
+                .code
+                != 0,
+            "unicast is off"
+        );
+        let script = format!(
+            "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.sendto(b'x', ('{to}', 5000))"
+        );
+        alpha.host.run("python3", &["-c", &script])?;
+        eventually("it is dropped by name", || {
+            let dropped = &alpha.status()?["counters"]["drops"]["unicast_off"];
+            ensure!(dropped.as_u64() >= Some(2), "{dropped}");
+            Ok(())
+        })?;
+        for pid in pids {
+            ensure!(
+                !remembers(pid?, secret.as_bytes())?,
+                "a router between remembers it"
+            );
+        }
+        let _ = two;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_router_breaks_no_stream() {
+    world("streams-reroute", |lab| {
+        let hosts = lab.closed_hosts(&["alpha", "left", "right", "beta"])?;
+        hosts[0].cut_from([&hosts[3]])?;
+        let mut network = lab.network(hosts)?;
+        network.start_routed()?;
+        let [alpha, left, right, beta] = network.nodes()?;
+        let (_, beta_id) = (left, beta.peer_id()?);
+        let size = 100_000_000;
+        let noise = alpha.host.path("noise");
+        fs::write(&noise, lcroute_lab::lab::noise(7, size))?;
+        let got = beta.host.path("got");
+        let put = format!("cat > {}; echo done", got.display());
+        let _serving = serve(beta, "/put/1", &["--allow-all"], &["sh", "-c", &put])?;
+        let via = alpha
+            .routes()?
+            .into_iter()
+            .find(|r| r["peer_id"] == *beta_id);
+        let via = via.map(|r| r["via"].clone()).unwrap_or_default();
+        let is_left = via == *left.peer_id()?;
+        ensure!(is_left || via == *right.peer_id()?, "{via}");
+        let input = format!("lcroute-streams connect beta /put/1 < {}", noise.display());
+        let mut put = alpha.host.spawn("sh", &["-c", &input])?;
+        eventually("some of it is there", || {
+            ensure!(fs::metadata(&got)?.len() > 2_000_000, "not yet");
+            Ok(())
+        })?;
+        network.members[if is_left { 1 } else { 2 }]
+            .daemon()?
+            .kill()?;
+        ensure!(
+            fs::metadata(&got)?.len() < size as u64,
+            "it was all there already"
+        );
+        ensure!(put.wait(DEADLINE * 2)? == 0, "{}", put.stderr());
+        ensure!(put.stdout() == "done\n", "{}", put.stdout());
+        ensure!(fs::read(&noise)? == fs::read(&got)?, "bytes differ");
+        Ok(())
+    });
+}
+
+#[test]
+fn streams_end_as_they_should() {
+    world("streams-ends", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
+        // an upgrade of either daemon breaks nothing
+        let mut held = begin(alpha, beta)?;
+        for member in [alpha, beta] {
+            member
+                .host
+                .run("lcroute", &["reload", "--exec"])?
+                .success()?;
+            let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
+            ensure!(after.stdout == "again\n", "{after:?}");
+        }
+        ensure!(held.is_running(), "{}", held.stdout());
+        // the server goes: what it served breaks off
+        serving.signal(Signal::SIGTERM)?;
+        ensure!(serving.wait(DEADLINE)? == 0, "SIGTERM");
+        broke_off(&held)?;
+        // a client that dies is an end for the process
+        let command = ["sh", "-c", "cat; echo gone >> ended"];
+        let _serving = serve(beta, "/cat/1", &["--allow", "alpha"], &command)?;
+        let held = begin(alpha, beta)?;
+        let killed = ["-9", "-f", "lcroute-streams connect beta /cat/1"];
+        alpha.host.run("pkill", &killed)?;
+        ended(beta)?;
+        drop(held);
+        // one who is expelled in the midst of it
+        let _serving = serve(alpha, "/cat/1", &["--allow", "beta"], &command)?;
+        let _held = begin(beta, alpha)?;
+        alpha.host.run("lcroute", &["revoke", "beta"])?.success()?;
+        ended(alpha)?;
+        Ok(())
+    });
+}
+
+/// A stream that has gone there and back, and stays open.
+fn begin(from: &Member, to: &Member) -> Result<Process> {
+    let to = to.host.name();
+    let script = format!(
+        "exec 2>&1; mkfifo fifo.$$; exec 3<>fifo.$$; echo here >&3\n\
+         lcroute-streams connect {to} /cat/1 <fifo.$$; echo exit $?"
+    );
+    let begun = from.host.spawn("sh", &["-c", &script])?;
+    eventually("it goes there and back", || {
+        ensure!(begun.stdout().starts_with("here\n"), "{}", begun.stdout());
+        Ok(())
+    })?;
+    Ok(begun)
+}
+
+fn broke_off(stream: &Process) -> Result<()> {
+    eventually("the stream breaks off", || {
+        let said = stream.stdout();
+        ensure!(said.contains("broke off\nexit 1"), "{said}");
+        Ok(())
+    })
+}
+
+/// Whether the process that served has ended, and said so.
+fn ended(member: &Member) -> Result<()> {
+    eventually("its process has ended", || {
+        let said = fs::read_to_string(member.host.path("ended")).unwrap_or_default();
+        ensure!(said == "gone\n", "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_more() {
+    world("streams-servers", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        fs::create_dir_all(beta.host.path("site"))?;
+        fs::write(beta.host.path("site/page"), "a page of beta\n")?;
+        let http = [
+            "-m",
+            "http.server",
+            "8000",
+            "--bind",
+            "127.0.0.1",
+            "-d",
+            "site",
+        ];
+        let _http = beta.host.spawn("python3", &http)?;
+        let serve = |protocol: &str, allow: &str| {
+            format!("[[serve]]\nprotocol = \"{protocol}\"\nto = \"127.0.0.1:8000\"\n{allow}\n")
+        };
+        let both = serve("/http/1", "allow = [\"alpha\"]") + &serve("/other/1", "allow_all = true");
+        beta.host.configure(&both)?;
+        let mut streams = beta.host.spawn("lcroute-streams", &["streams"])?;
+        let forwarding = ["forward", "127.0.0.1:8080", "beta:/http/1"];
+        let mut forward = alpha.host.spawn("lcroute-streams", &forwarding)?;
+        let fetch = || {
+            alpha
+                .host
+                .ask("curl", &["-sS", "-m", "20", "http://127.0.0.1:8080/page"])
+        };
+        eventually("the page", || {
+            ensure!(fetch()?.success()?.stdout == "a page of beta\n", "another");
+            Ok(())
+        })?;
+        // git over a command, with half of it closed before the other half answers
+        beta.host
+            .run("git", &["init", "-q", "--bare", "project.git"])?
+            .success()?;
+        let receive = ["git", "receive-pack", "project.git"];
+        let _git = self::serve(beta, "/git/1", &["--allow", "alpha"], &receive)?;
+        let push = "set -e; git init -q work; cd work; git config user.name a; git config user.email a@a\n\
+            git config protocol.ext.allow user; echo word > file; git add file; git commit -qm first\n\
+            git push -q 'ext::lcroute-streams connect beta /git/1' HEAD:refs/heads/main";
+        alpha.host.run("sh", &["-c", push])?.success()?;
+        let log = ["--git-dir", "project.git", "log", "--format=%s", "main"];
+        ensure!(
+            beta.host.run("git", &log)?.success()?.stdout == "first\n",
+            "it was pushed"
+        );
+        // what is taken out of the configuration is over, and the rest goes on
+        beta.host
+            .write("lcroute.toml", serve("/other/1", "allow_all = true"))?;
+        streams.signal(Signal::SIGHUP)?;
+        eventually("it is served no more", || {
+            let none = connect(&alpha.host, "true", "beta /http/1")?;
+            ensure!(
+                none.code == FAILED && none.stderr.contains("/other/1"),
+                "{none:?}"
+            );
+            Ok(())
+        })?;
+        ensure!(fetch()?.code != 0, "it is forwarded still");
+        for process in [&mut forward, &mut streams] {
+            process.signal(Signal::SIGTERM)?;
+            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+        }
+        ensure!(
+            !beta.host.path("run/streams.sock").exists(),
+            "the socket is left"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
+    world("streams-many", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        let example = |name: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../librecast/examples");
+            folder.join(name).display().to_string()
+        };
+        let mut programs = Vec::new();
+        for member in [alpha, beta] {
+            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
+        }
+        eventually("both answer", || {
+            counted(&alpha.host).and(counted(&beta.host))
+        })?;
+        let _capitals = beta
+            .host
+            .spawn("python3", &[&example("stream_serve.py"), "/capitals/1"])?;
+        // programs of 40 lines in three languages
+        let python = ["python3", &example("stream_echo.py")].map(str::to_owned);
+        let c = alpha.host.path("stream_echo").display().to_string();
+        alpha
+            .host
+            .run(
+                "cc",
+                &["-Wall", "-Werror", "-o", &c, &example("stream_echo.c")],
+            )?
+            .success()?;
+        let rust = env!("CARGO_BIN_EXE_stream-echo").to_owned();
+        let socket = alpha.host.path("run/streams.sock").display().to_string();
+        for (program, more) in [(&python[..], None), (&[rust], None), (&[c], Some(&socket))] {
+            let args = ["beta", "/capitals/1", "a word"].map(str::to_owned);
+            let args = program[1..].iter().chain(&args).chain(more);
+            let args: Vec<&str> = args.map(String::as_str).collect();
+            eventually("it is answered", || {
+                let said = alpha.host.ask(&program[0], &args)?.success()?;
+                ensure!(said.stdout == "alpha: A WORD\n", "{said:?}");
+                Ok(())
+            })?;
+        }
+        alpha.host.write("many.py", MANY)?;
+        let many = alpha.host.spawn("python3", &["many.py"])?;
+        eventually("a thousand streams are open", || {
+            ensure!(many.stdout() == "all\n", "{}", many.stderr());
+            Ok(())
+        })?;
+        ensure!(
+            counted(&beta.host)?["streams"] == 1_000,
+            "{}",
+            counted(&beta.host)?
+        );
+        for program in &programs {
+            let memory = program.peak_memory()?;
+            ensure!(memory < 128 << 20, "{memory} bytes");
+        }
+        drop(many);
+        eventually("they are gone", || {
+            ensure!(
+                counted(&beta.host)?["streams"] == 0,
+                "{}",
+                counted(&beta.host)?
+            );
+            Ok(())
+        })?;
+        // nobody reads: the writer waits
+        let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "1000"])?;
+        let flood =
+            "dd if=/dev/zero bs=1M count=200 2>/dev/null | lcroute-streams connect beta /deaf/1";
+        let mut flood = alpha.host.spawn("sh", &["-c", flood])?;
+        let sent = || -> Result<u64> {
+            Ok(counted(&alpha.host)?["tx_bytes"]
+                .as_u64()
+                .unwrap_or_default())
+        };
+        eventually("the window is full", || {
+            let (before, after) = (sent()?, {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                sent()?
+            });
+            ensure!(after > 1_000_000 && before == after, "{after}");
+            Ok(())
+        })?;
+        ensure!(flood.is_running() && sent()? < 32_000_000, "{}", sent()?);
+        for program in &programs {
+            let memory = program.peak_memory()?;
+            ensure!(memory < 128 << 20, "{memory} bytes");
+        }
+        Ok(())
+    });
+}
+
+/// Takes datagrams, and answers each in capitals.
+const CAPITALS: &str = r#"
+import json, os, socket
+program = socket.socket(socket.AF_UNIX)
+program.connect(os.environ["LCROUTE_CONTROL"].replace("control.sock", "streams.sock"))
+ask = {"cmd": "serve", "protocols": ["/words/1"], "allow": ["alpha"], "datagrams": True}
+program.sendall(json.dumps(ask).encode() + b"\n")
+print(program.recv(65536).decode(), flush=True)
+line, descriptors, _, _ = socket.recv_fds(program, 65536, 1)
+words = socket.socket(fileno=descriptors[0])
+assert words.type == socket.SOCK_SEQPACKET
+while word := words.recv(65536):
+    words.send(word.upper())
+print("end", flush=True)
+"#;
+
+/// Sends datagrams of all lengths, and counts those that come back as they should.
+const WORDS: &str = r#"
+import json, os, socket
+program = socket.socket(socket.AF_UNIX)
+program.connect(os.environ["LCROUTE_CONTROL"].replace("control.sock", "streams.sock"))
+ask = {"cmd": "connect", "node": "beta", "protocols": ["/words/1"], "datagrams": True}
+program.sendall(json.dumps(ask).encode() + b"\n")
+line, descriptors, _, _ = socket.recv_fds(program, 65536, 1)
+longest = json.loads(line)["ok"]["datagram_bytes"]
+assert longest >= 1000, longest
+words = socket.socket(fileno=descriptors[0])
+words.settimeout(5)
+came = 0
+for length in range(1, longest + 1, 10):
+    words.send(b"w" * length)
+    try:
+        came += words.recv(65536) == b"W" * length
+    except TimeoutError:
+        pass
+words.send(b"x" * (longest + 500))
+words.send(b"after one that is too long")
+assert words.recv(65536) == b"AFTER ONE THAT IS TOO LONG"
+print(came, "of", len(range(1, longest + 1, 10)))
+"#;
+
+#[test]
+fn datagrams_go_both_ways_and_end_with_either_side() {
+    world("streams-datagrams", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        let mut programs = Vec::new();
+        for member in [alpha, beta] {
+            programs.push(member.host.spawn("lcroute-streams", &["streams"])?);
+        }
+        eventually("both answer", || {
+            counted(&alpha.host).and(counted(&beta.host))
+        })?;
+        let capitals = beta.host.spawn("python3", &["-c", CAPITALS])?;
+        eventually("it serves", || {
+            ensure!(capitals.stdout().contains("ok"), "{}", capitals.stderr());
+            Ok(())
+        })?;
+        let said = alpha.host.run("python3", &["-c", WORDS])?.success()?.stdout;
+        let (came, of) = said.trim().split_once(" of ").unwrap_or_default();
+        let (came, of): (u32, u32) = (came.parse()?, of.parse()?);
+        ensure!(of >= 100 && came + 2 >= of, "{said}");
+        eventually("the other side ends", || {
+            ensure!(
+                capitals.stdout().ends_with("end\n"),
+                "{}",
+                capitals.stderr()
+            );
+            Ok(())
+        })?;
+        Ok(())
+    });
+}
+
+/// A thousand streams that each go there and back, and stay open.
+const MANY: &str = r#"
+import json, os, resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+path = os.environ["LCROUTE_CONTROL"].replace("control.sock", "streams.sock")
+ask = json.dumps({"cmd": "connect", "node": "beta", "protocols": ["/capitals/1"]}).encode() + b"\n"
+streams = []
+for n in range(1000):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.sendall(ask)
+    f = s.makefile("rwb", buffering=0)
+    said = f.readline()
+    assert b'"ok"' in said, (n, said)
+    streams.append((s, f))
+for n, (s, f) in enumerate(streams):
+    f.write(b"x%d\n" % n)
+for n, (s, f) in enumerate(streams):
+    said = f.readline()
+    assert said == b"alpha: X%d\n" % n, said
+print("all", flush=True)
+time.sleep(1000)
+"#;
+
+/// What the program for streams of a host counts.
+fn counted(host: &Host) -> Result<Value> {
+    let script = "import socket, os\n\
+        s = socket.socket(socket.AF_UNIX)\n\
+        s.connect(os.environ['LCROUTE_CONTROL'].replace('control.sock', 'streams.sock'))\n\
+        s.sendall(b'{\"cmd\":\"status\"}\\n')\n\
+        print(s.makefile().readline())";
+    let said = host.run("python3", &["-c", script])?.success()?;
+    Ok(serde_json::from_str::<Value>(&said.stdout)?["ok"].clone())
+}
