@@ -95,7 +95,7 @@ s.sendto(header + message, ("224.0.0.1", 0))
 "#;
 
 /// Both LANs are 192.168.1.0/24, with a default route as LANs have one; gateways come first.
-fn sites(lab: &Lab, gateways: usize) -> Result<Sites> {
+pub(crate) fn sites(lab: &Lab, gateways: usize) -> Result<Sites> {
     sites_with(lab, gateways, "self", |_| Ok(()))
 }
 

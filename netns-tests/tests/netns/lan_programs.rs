@@ -9,6 +9,7 @@ use lcroute_lab::lab::{Host, Lab, Process, eventually};
 
 use crate::foreign::{foreign, libraries, said, start};
 use crate::lan::{Sites, lan};
+use crate::lan_ipv4;
 use crate::ordinary_programs::{
     IPERF_CLIENT, IPERF_SERVER, PYTHON_RECEIVER, PYTHON_SENDER, iperf_got_all,
 };
@@ -78,6 +79,46 @@ fn a_film_by_rtp_arrives_frame_by_frame() {
             ensure!(seen == all[at..at + 100], "frames are missing");
             println!("100 frames from number {at} on, all as they were sent");
         }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn a_film_that_is_announced_by_ipv4_is_found_and_arrives_frame_by_frame() {
+    world("lan-film-ipv4", |lab| {
+        let sites = lan_ipv4::sites(lab, 1)?;
+        let [a, b] = &sites.sites;
+        let make = "-nostdin -f lavfi -i testsrc2=size=640x360:rate=25 -frames:v 400 -c:v mpeg2video -g 10 -b:v 4M film.ts";
+        run_ffmpeg(&a.hosts[0], make)?;
+        let all = "-nostdin -i film.ts -f framemd5 -";
+        let all = frames(&run_ffmpeg(&a.hosts[0], all)?);
+        ensure!(all.len() == 400, "{} frames", all.len());
+        // it hears of the film on 224.2.127.254, and joins the group that is named there
+        let watch = "-nostdin -i sap:// -frames:v 100 -f framemd5 -";
+        let mut viewer = start(&b.hosts[0], "ffmpeg", &words(watch))?;
+        sites.wait_reported(0, 1)?;
+        let play = "-nostdin -re -i film.ts -c copy -f sap sap://239.69.1.2:5004";
+        let mut player = start(
+            &a.hosts[1],
+            "ffmpeg",
+            &words(&play.replace("film.ts", &a.hosts[0].path("film.ts").display().to_string())),
+        )?;
+        let code = viewer.wait(Duration::from_secs(40))?;
+        player.kill()?;
+        let seen = frames(&viewer.stdout());
+        ensure!(code == 0 && seen.len() == 100, "{}", viewer.stderr());
+        // it comes into the midst of the film: what builds on earlier pictures looks different
+        let known = seen.iter().position(|frame| all.contains(frame));
+        let known = known.filter(|known| *known <= 25);
+        let seen = &seen[known.context("no frame as it was sent")?..];
+        let at = all.iter().position(|frame| *frame == seen[0]);
+        let at = at.context("a frame that was never sent")?;
+        ensure!(*seen == all[at..at + seen.len()], "frames are missing");
+        println!(
+            "{} frames from number {at} on, all as they were sent",
+            seen.len()
+        );
         Ok(())
     });
 }
