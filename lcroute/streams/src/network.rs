@@ -43,6 +43,8 @@ const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
 const APPEAR_INTERVAL: Duration = Duration::from_millis(100);
 /// A handshake, and what is said at the beginning of a stream, take no longer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was made before answers within so long, or another one is made: its program may have been killed.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server of this host answers within so long.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is asked whether the other node is a member still.
@@ -349,7 +351,12 @@ impl Network {
         let contact = self.find(node).await?;
         let protocols = &hello.protocols;
         let opened = timeout(OPEN_TIMEOUT, self.say_hello(&contact, hello)).await;
-        let late = |_| unreachable(format!("{} does not answer", contact.name));
+        let late = |_| {
+            let name = &contact.name;
+            unreachable(format!(
+                "{name} does not answer: its firewall may keep UDP port {STREAM_PORT} of lc0 closed"
+            ))
+        };
         let (quic, answer, link) = opened.map_err(late)??;
         let list = |protocols: &[ProtocolName]| {
             let names: Vec<_> = protocols.iter().map(ProtocolName::as_str).collect();
@@ -424,14 +431,20 @@ impl Network {
         hello: &Hello,
     ) -> Result<((SendStream, RecvStream), Answer, Link), Refusal> {
         let known = lock(&self.connections).get(&contact.peer_id).cloned();
-        if let Some(link) = known.filter(|link| link.connection.close_reason().is_none())
-            && let Ok((quic, answer)) = hello_over(&link.connection, hello).await
-        {
-            return Ok((quic, answer, link));
+        let known = known.filter(|link| link.connection.close_reason().is_none());
+        if let Some(link) = &known {
+            let said = timeout(KNOWN_TIMEOUT, hello_over(&link.connection, hello)).await;
+            if let Ok(Ok((quic, answer))) = said {
+                return Ok((quic, answer, link.clone()));
+            }
         }
         let link = self.connect(contact).await?;
         let said = hello_over(&link.connection, hello).await;
         let (quic, answer) = said.map_err(|e| ended(&contact.name, &e))?;
+        if let Some(silent) = known {
+            // the program there is another one, which does not know it
+            silent.connection.close(close::GONE, b"silent");
+        }
         Ok((quic, answer, link))
     }
 

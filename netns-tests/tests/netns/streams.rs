@@ -191,6 +191,19 @@ fn streams_end_as_they_should() {
             ensure!(after.stdout == "again\n", "{after:?}");
         }
         ensure!(held.is_running(), "{}", held.stdout());
+        // so does a killed program there, once the next one answers
+        let control = beta.host.path("run/control.sock").display().to_string();
+        let killed = ["-9", "-f", &format!("{control} streams --idle")];
+        beta.host.run("pkill", &killed)?.success()?;
+        eventually("what it served is over", || {
+            ensure!(!serving.is_running(), "it serves still");
+            Ok(())
+        })?;
+        let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
+        let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
+        ensure!(after.stdout == "again\n", "{after:?}");
+        broke_off(&held)?;
+        let held = begin(alpha, beta)?;
         // the server goes: what it served breaks off
         serving.signal(Signal::SIGTERM)?;
         ensure!(serving.wait(DEADLINE)? == 0, "SIGTERM");
@@ -384,7 +397,7 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
             Ok(())
         })?;
         // nobody reads: the writer waits
-        let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "1000"])?;
+        let _deaf = self::serve(beta, "/deaf/1", &["--allow-all"], &["sleep", "60"])?;
         let flood =
             "dd if=/dev/zero bs=1M count=200 2>/dev/null | lcroute-streams connect beta /deaf/1";
         let mut flood = alpha.host.spawn("sh", &["-c", flood])?;
