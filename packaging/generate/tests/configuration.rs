@@ -139,6 +139,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "reflect",
         "keyfile",
         "next",
+        "allow",
         "names",
         "tls_cert",
         "tls_key",
@@ -174,7 +175,9 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         .collect();
     let set = lcroute::config::Config::parse("f", &lines.join("\n")).unwrap();
     // a LAN is one only if its interface is named, a private prefix if it says which
-    let named = "[[lan]]\ninterface = \"eth0\"\n[[private]]\nprefix = \"ff1e:7::/32\"\n";
+    // and a protocol is served if it has a name and a server
+    let named = "[[lan]]\ninterface = \"eth0\"\n[[private]]\nprefix = \"ff1e:7::/32\"\n\
+                 [[serve]]\nprotocol = \"/ssh/1\"\nto = \"127.0.0.1:22\"\n";
     let expected = lcroute::config::Config::parse("f", named);
     assert_eq!(set, expected.unwrap());
 }
