@@ -20,6 +20,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("engine"), |data: &[u8]| {
     config.ipv4 = Some(lcroute_engine::Ipv4Config {
         network: "10.77.0.0/16".parse().unwrap(),
         kept: None,
+        assigns: true,
     });
     let mut engine = common::engine(config, now);
     engine.handle_start(now);

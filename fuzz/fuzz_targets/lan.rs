@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::Rights;
-use lcroute_engine::{Engine, LanFrame, LanRole, LanSettings, Limits, LocalInterfaceId, Output};
+use lcroute_engine::{Engine, LanFrame, LanIpv4, LanRole, LanSettings, Limits, LocalInterfaceId, Output};
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 use librecast::cert::{GroupPrefix, SourcePrefix};
@@ -24,13 +24,19 @@ fn mac(n: u8) -> MacAddress {
 }
 
 fn settings(n: u8) -> LanSettings {
+    let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
+    groups.push(GroupPrefix::ALL);
     LanSettings {
         name: "lan0".into(),
-        groups: vec![GroupPrefix::ALL],
+        groups,
         send: true,
         receive: true,
         prefixes: vec!["2001:db8::/64".parse().unwrap()],
         mac: mac(n),
+        ipv4: Some(LanIpv4 {
+            address: [192, 168, 1, n].into(),
+            prefixes: vec![([192, 168, 1, n].into(), 24)],
+        }),
         link_local: [0xfe80, 0, 0, 0, 0, 0, 0, n.into()].into(),
         mtu: 1_500,
         rate: 1_000_000,
@@ -62,6 +68,11 @@ impl Gateways {
                 flows: 10,
                 ..Limits::default()
             };
+            config.ipv4 = Some(lcroute_engine::Ipv4Config {
+                network: "10.77.0.0/16".parse().unwrap(),
+                kept: None,
+                assigns: true,
+            });
             let member = config.member.clone();
             let mut engine = Engine::new(config, services, now);
             engine.handle_start(now);
