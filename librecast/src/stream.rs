@@ -342,16 +342,7 @@ impl Listener {
         protocols: &[ProtocolName],
         allowed: &Allowed,
     ) -> Result<Self, StreamError> {
-        let request = Request::Serve {
-            protocols: protocols.to_vec(),
-            to: None,
-            allow: allowed.nodes.clone(),
-            allow_all: allowed.all,
-            header: true,
-            datagrams: false,
-        };
-        let (socket, _) = ask::<serde_json::Value>(socket, &request)?;
-        Ok(Self { socket })
+        Self::serve(socket, protocols, allowed, false)
     }
 
     /// Takes datagrams in these protocols: [`Self::accept_datagrams`].
@@ -362,15 +353,24 @@ impl Listener {
         protocols: &[ProtocolName],
         allowed: &Allowed,
     ) -> Result<Self, StreamError> {
+        Self::serve(&default_socket(), protocols, allowed, true)
+    }
+
+    fn serve(
+        socket: &Path,
+        protocols: &[ProtocolName],
+        allowed: &Allowed,
+        datagrams: bool,
+    ) -> Result<Self, StreamError> {
         let request = Request::Serve {
             protocols: protocols.to_vec(),
             to: None,
             allow: allowed.nodes.clone(),
             allow_all: allowed.all,
             header: true,
-            datagrams: true,
+            datagrams,
         };
-        let (socket, _) = ask::<serde_json::Value>(&default_socket(), &request)?;
+        let (socket, _) = ask::<serde_json::Value>(socket, &request)?;
         Ok(Self { socket })
     }
 

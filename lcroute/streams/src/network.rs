@@ -55,8 +55,10 @@ const IDLE: Duration = Duration::from_secs(60);
 const UNREACHABLE: Duration = Duration::from_secs(300);
 /// A silent connection says that it is there. Chosen: a quarter of a minute, for firewalls of hosts that keep state of UDP.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Most connections with other nodes. Chosen: each has windows of some MiB.
-const MAX_CONNECTIONS: usize = 512;
+/// Most connections that others begin. Chosen: what waits in their windows is 1 GiB together; the unit has room for it.
+const MAX_CONNECTIONS: usize = 128;
+/// Most connections with one node: one that each side has made. One more ends the oldest.
+const MAX_CONNECTIONS_OF_PEER: usize = 2;
 /// Most streams that one node has open here.
 const MAX_STREAMS_OF_PEER: u32 = 1_024;
 /// Most streams that others have open here, together.
@@ -80,7 +82,7 @@ const HANDSHAKES: Rate = Rate::per_second(10, 20);
 const ALL_HANDSHAKES: Rate = Rate::per_second(100, 200);
 /// Nodes whose handshakes are counted at a time: as many as a network has.
 const MAX_COUNTED: usize = 4_096;
-/// Streams whose ends are remembered.
+/// Streams that have ended and are remembered, beside those that go on.
 const MAX_ENDS: usize = 4_096;
 /// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -127,7 +129,7 @@ pub struct Network {
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
     registry: Mutex<Registry>,
-    connections: Mutex<BTreeMap<PeerId, Link>>,
+    connections: Mutex<BTreeMap<PeerId, Vec<Link>>>,
     admission: Mutex<Admission>,
     ends: Mutex<Ends>,
     counters: Counters,
@@ -170,6 +172,21 @@ struct Counters {
 struct Ends {
     last: u64,
     known: BTreeMap<u64, watch::Receiver<Option<End>>>,
+}
+
+impl Ends {
+    /// Gives a stream its number. One that goes on is never forgotten: its end is asked for later.
+    fn add(&mut self, known: watch::Receiver<Option<End>>) -> u64 {
+        self.last += 1;
+        self.known.insert(self.last, known);
+        if self.known.len() > MAX_ENDS {
+            let mut known = self.known.iter();
+            let oldest = known.find(|(_, end)| end.borrow().is_some());
+            let oldest = oldest.map(|(number, _)| *number);
+            oldest.and_then(|number| self.known.remove(&number));
+        }
+        self.last
+    }
 }
 
 /// Handshakes so far.
@@ -325,13 +342,7 @@ impl Network {
     pub fn begin(self: &Arc<Self>) -> Number {
         self.counters.opened.fetch_add(1, Relaxed);
         let (end, known) = watch::channel(None);
-        let mut ends = lock(&self.ends);
-        ends.last += 1;
-        let number = ends.last;
-        ends.known.insert(number, known);
-        while ends.known.len() > MAX_ENDS {
-            ends.known.pop_first();
-        }
+        let number = lock(&self.ends).add(known);
         let _open = Open::new(self);
         Number { number, end, _open }
     }
@@ -431,7 +442,8 @@ impl Network {
         hello: &Hello,
     ) -> Result<((SendStream, RecvStream), Answer, Link), Refusal> {
         let known = lock(&self.connections).get(&contact.peer_id).cloned();
-        let known = known.filter(|link| link.connection.close_reason().is_none());
+        let is_open = |link: &Link| link.connection.close_reason().is_none();
+        let known = known.unwrap_or_default().into_iter().rfind(is_open);
         if let Some(link) = &known {
             let said = timeout(KNOWN_TIMEOUT, hello_over(&link.connection, hello)).await;
             if let Ok(Ok((quic, answer))) = said {
@@ -471,15 +483,23 @@ impl Network {
             takers: Takers::default(),
             in_use: Arc::new(()),
         };
-        lock(&self.connections).insert(peer, link.clone());
+        let mut connections = lock(&self.connections);
+        let links = connections.entry(peer).or_default();
+        if links.len() >= MAX_CONNECTIONS_OF_PEER {
+            links.remove(0).connection.close(close::BUSY, b"another");
+        }
+        links.push(link.clone());
+        drop(connections);
         let (network, kept) = (Arc::clone(self), link.clone());
         tokio::spawn(async move {
             network.look_after(&kept, &contact).await;
             let mut connections = lock(&network.connections);
-            let id = kept.connection.stable_id();
-            let is_it = |other: &Link| other.connection.stable_id() == id;
-            if connections.get(&peer).is_some_and(is_it) {
-                connections.remove(&peer);
+            if let Some(links) = connections.get_mut(&peer) {
+                let id = kept.connection.stable_id();
+                links.retain(|other| other.connection.stable_id() != id);
+                if links.is_empty() {
+                    connections.remove(&peer);
+                }
             }
         });
         link
@@ -873,6 +893,21 @@ impl Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_that_have_ended_are_forgotten_in_time_and_others_are_not() {
+        let mut ends = Ends::default();
+        let (goes_on, known) = watch::channel(None);
+        let first = ends.add(known);
+        for _ in 0..2 * MAX_ENDS {
+            ends.add(watch::channel(Some(End::Finished)).1);
+        }
+        assert_eq!(ends.known.len(), MAX_ENDS);
+        goes_on.send_replace(Some(End::Finished));
+        assert!(ends.known.contains_key(&first));
+        ends.add(watch::channel(Some(End::Reset)).1);
+        assert!(!ends.known.contains_key(&first), "it has ended meanwhile");
+    }
 
     #[test]
     fn one_node_cannot_use_up_the_handshakes_of_others() {
