@@ -41,6 +41,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "dtls" => dtls(),
         "engine" => engine(),
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
+        "entry_log" => entries(),
         "igmp" => igmp_packets(),
         "lan" => lan(),
         "offload" => offload(),
@@ -177,6 +178,22 @@ fn mld_packets() -> Vec<Vec<u8>> {
     all.extend(v1);
     all.extend([mld::query_packet(host, &query), mld::query_message(&query)]);
     all
+}
+
+/// An entry, as it is, as a record, in a packet; and one of each other kind of packet.
+fn entries() -> Vec<Vec<u8>> {
+    let fields = [[7; 8].as_slice(), &[0, 0, 0, 2], &[0, 0, 0, 1], &[9; 6], &[16], &[5; 16]];
+    let entry = [fields.concat().as_slice(), &[0, 3], b"yes", &[4; 64]].concat();
+    let head = [&[7; 8][..], &[0, 0, 0, 1, 0, 0, 0, 9], &[3; 16], &[0]].concat();
+    let want = [&[7; 8][..], &[0, 0, 0, 1, 2, 0xff, 1]].concat();
+    let packets = [
+        [&[1][..], &entry, &entry].concat(),
+        [&[2, 1][..], &[6; 8], &head, &head].concat(),
+        [&[3][..], &want, &want].concat(),
+        [&[4][..], b"let me in"].concat(),
+    ];
+    let records = [[&[1][..], &entry].concat(), [&[2][..], &[7; 12]].concat()];
+    packets.into_iter().chain(records).chain([entry]).collect()
 }
 
 fn igmp_packets() -> Vec<Vec<u8>> {

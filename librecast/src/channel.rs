@@ -82,28 +82,30 @@ pub fn block_channel(key: &[u8], block_hash: &[u8; 32], layer: u8) -> ChannelId 
 /// The group of an lcagent channel.
 #[must_use]
 pub fn agent_group(name: &str) -> Ipv6Addr {
-    transient_address(&derive("lcagent 2026 channel", &[name.as_bytes()]))
+    transient_group(&derive("lcagent 2026 channel", &[name.as_bytes()]))
 }
 
 /// The group on which agents answer an operator; he alone joins it.
 #[must_use]
 pub fn agent_answers(operator: &PeerId) -> Ipv6Addr {
-    transient_address(&derive("lcagent 2026 answers", &[operator.public_key()]))
+    transient_group(&derive("lcagent 2026 answers", &[operator.public_key()]))
 }
 
 /// The group on which nodes report what they carry, while somebody announces [`look_group`].
 #[must_use]
 pub fn report_group() -> Ipv6Addr {
-    transient_address(&derive("lcroute 2026 report", &[]))
+    transient_group(&derive("lcroute 2026 report", &[]))
 }
 
 /// The group that who looks announces. Nothing is sent to it: so nobody who looks becomes a rendezvous point.
 #[must_use]
 pub fn look_group() -> Ipv6Addr {
-    transient_address(&derive("lcroute 2026 look", &[]))
+    transient_group(&derive("lcroute 2026 look", &[]))
 }
 
-fn transient_address(hash: &[u8; 32]) -> Ipv6Addr {
+/// A transient group of global scope (`ff1e::/16`) that begins with this hash.
+#[must_use]
+pub fn transient_group(hash: &[u8; 32]) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&TRANSIENT_GLOBAL);
     octets[2..].copy_from_slice(&hash[..14]);

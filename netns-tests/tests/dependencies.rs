@@ -96,7 +96,12 @@ fn built_from_with(package: &str, arguments: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn what_decides_reaches_no_io() {
-    for package in ["lcroute-engine", "lcroute-overlay", "lcroute-node"] {
+    for package in [
+        "lcroute-engine",
+        "lcroute-overlay",
+        "lcroute-node",
+        "librecast-log",
+    ] {
         let crates = built_from(package);
         let forbidden: Vec<_> = IO_CRATES
             .iter()
@@ -116,9 +121,11 @@ fn what_decides_reaches_no_io() {
 
 #[test]
 fn a_page_hands_in_randomness() {
-    let crates = built_from_with("lcroute-node", &["--target", "wasm32-unknown-unknown"]);
-    // of any version: each wants the system's randomness by a way of its own, and no page has one
-    assert!(!crates.contains("getrandom"));
+    for package in ["lcroute-node", "librecast-log"] {
+        let crates = built_from_with(package, &["--target", "wasm32-unknown-unknown"]);
+        // of any version: each wants the system's randomness by a way of its own, and no page has one
+        assert!(!crates.contains("getrandom"), "{package}");
+    }
 }
 
 #[test]
@@ -130,6 +137,12 @@ fn librecast_depends_on_none_of_ours() {
 fn what_programs_share_depends_on_librecast_only() {
     let below = BTreeSet::from(["librecast".to_owned()]);
     assert_eq!(ours()["librecast-program"], below);
+}
+
+#[test]
+fn the_entry_log_depends_on_librecast_only() {
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours()["librecast-log"], below);
 }
 
 #[test]

@@ -1,0 +1,786 @@
+//! One member's view of a space: takes packets, appends entries, says what is to be stored and sent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use librecast::bucket::{Bucket, Rate, TokenBucket};
+use librecast::drops::Drops;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
+use thiserror::Error;
+
+use crate::author::{Author, MAX_JUMP, Proof};
+use crate::drops::DropReason;
+use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
+use crate::grant::{GRANT_KIND, Grant};
+use crate::outgoing::{Packing, Sealer};
+use crate::packet::{
+    HEADS_IN_PACKET, Head, Packet, Refused, Seal, WANTED_AT_ONCE, WANTS_IN_PACKET, Want,
+};
+use crate::repair::{Trickle, backoff};
+use crate::space::Space;
+use crate::stored::Stored;
+
+mod exchange;
+
+use exchange::claim;
+
+/// Most authors of a space, its owner included.
+pub const MAX_AUTHORS: usize = 1_024;
+
+/// Most entries of one author that are kept: no author takes the place of all others.
+pub const MAX_ENTRIES_OF_AUTHOR: usize = 16_384;
+
+/// Most entries of a space that are kept.
+pub const MAX_ENTRIES: usize = 65_536;
+
+/// Most bytes of entries that are kept of a space.
+pub const MAX_BYTES: usize = 64 << 20;
+
+/// Of these, what only the owner may fill: grants find a place where authors have taken all other.
+const OWNERS_SHARE: usize = 4;
+
+/// Most requests that wait.
+pub const MAX_REQUESTS: usize = 64;
+
+/// How long a request is kept.
+const REQUEST_LIFE: Duration = Duration::from_secs(86_400);
+
+/// Most senders whose bad signatures are counted.
+const MAX_SOURCES: usize = 1_024;
+
+/// Most claims about authors who have no grant yet.
+const MAX_CLAIMS: usize = 1_024;
+
+/// Most entries that are asked for at once of all authors.
+const MAX_ANSWERS: usize = 4_096;
+
+/// Bad signatures of one sender: above, its entries are not looked at. One costs 60 us.
+const BAD_SIGNATURES: Rate = Rate::per_second(1, 32);
+
+/// Repair packets while little is asked for (measured, ADR 0067: with 5 % loss at 200 members they never wait).
+const REPAIRS: Rate = Rate::per_second(8, 8);
+
+/// Repair packets while much is asked for, as by newcomers: 0.6 Mbit/s.
+const BULK_REPAIRS: Rate = Rate::per_second(64, 16);
+
+/// More answers than this that wait are much.
+const BULK: usize = 64;
+
+/// Answers to heads that know of no conflict, and entries that settle a dispute.
+const PROOFS: Rate = Rate::per_second(2, 8);
+
+/// Longest back-off of a want, and of an answer by who is not the author.
+const WANT_BACKOFF: Duration = Duration::from_millis(150);
+const ANSWER_BACKOFF: Duration = Duration::from_millis(300);
+
+/// An author answers at once, others after this: most wants are done then.
+const OTHERS_WAIT: Duration = Duration::from_millis(120);
+
+/// First pause until a number is asked for again, doubled each time, and the longest.
+const WANT_AGAIN: Duration = Duration::from_millis(400);
+const WANT_AGAIN_LONGEST: Duration = Duration::from_secs(60);
+
+/// An entry that was on the wire so lately is not sent again.
+const HOLD_OFF: Duration = Duration::from_millis(200);
+
+/// An author's last entry is repeated so long after it left, if no other followed.
+const LAST_WORDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+
+/// A packet with a new entry repeats so many before it.
+const REPEATED: u32 = 2;
+
+/// After a start, own entries that others may know of are waited for: so long where nobody is heard, and at most.
+const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE_LONGEST: Duration = Duration::from_secs(10);
+
+/// Asked for so often without an answer, what nobody claims to have any more is given up.
+const TRIES_UNTIL_GAP: u32 = 7;
+
+/// A sender that was not heard for so long is new: what it claims is asked for at once.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// How long the owner asks for requests after a start.
+const ASKING: Duration = Duration::from_secs(30);
+
+/// How often entries are looked at for whether they have expired.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What a log starts from.
+#[derive(Debug)]
+pub struct Config {
+    /// The space.
+    pub space: Space,
+    /// Keys that this member appends with: its own as an author, the owner's.
+    pub keys: Vec<SecretKey>,
+    /// Secret randomness, another one at each start: nonces and back-offs come of it.
+    pub seed: [u8; 32],
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To be on disk before the next output is looked at.
+    Store(Stored),
+    /// To be sent to the group.
+    Transmit(Vec<u8>),
+    /// Something that users may want to know.
+    Event(Event),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// New entries of this author can be read.
+    Entries(AuthorId),
+    /// An author has a grant, or another one than before.
+    Granted(PeerId),
+    /// A request came that was not here.
+    Request(Vec<u8>),
+    /// An author signed two histories: nothing from this number on counts.
+    Conflict {
+        /// Who.
+        author: AuthorId,
+        /// The first number that does not count.
+        number: u32,
+    },
+    /// Nobody has these entries any more.
+    Gap {
+        /// Whose.
+        author: AuthorId,
+        /// The first number that is lost.
+        from: u32,
+        /// The last number that is lost.
+        to: u32,
+    },
+    /// Others hold entries of a key of ours that we do not: our state is older than what we said. They are taken.
+    OwnEntries {
+        /// The key's log.
+        author: AuthorId,
+    },
+}
+
+/// Why an entry was not appended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AppendError {
+    /// No key of this log is that author's.
+    #[error("this member has no key of author {0}")]
+    NotOurs(AuthorId),
+    /// The owner has not granted it, or no longer.
+    #[error("the owner grants this author nothing now")]
+    NotGranted,
+    /// The key has signed two histories: it is of no use any more.
+    #[error("this author's key was used on two hosts; nothing more of it counts")]
+    Conflict,
+    /// Bounds of the space.
+    #[error("the space holds as much as it may")]
+    Full,
+    /// After a start it is first found out whether others know entries of ours that we lack.
+    #[error("others are first asked for entries of ours")]
+    Starting,
+    /// A body too long.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+}
+
+/// How an author's log stands here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorStatus {
+    /// Whose log.
+    pub author: AuthorId,
+    /// The author's key.
+    pub key: PeerId,
+    /// Its grant; the owner needs none.
+    pub grant: Option<Grant>,
+    /// The first number that is kept.
+    pub first: u32,
+    /// The last one that is here and counts, without a gap before it.
+    pub last: u32,
+    /// The highest that anybody claims.
+    pub claimed: u32,
+    /// From this number on nothing counts: two histories.
+    pub conflict: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Source {
+    bad_signatures: Bucket,
+    heard_at: Instant,
+}
+
+/// The newest entry of one of our keys: when it was appended, and how often it was repeated since.
+#[derive(Debug)]
+struct LastWords {
+    appended: Instant,
+    repeated: usize,
+}
+
+impl LastWords {
+    fn due(&self) -> Option<Instant> {
+        let pause = LAST_WORDS.get(self.repeated)?;
+        Some(self.appended + *pause)
+    }
+}
+
+/// One member's view of a space.
+#[derive(Debug)]
+pub struct Log {
+    space: Space,
+    owner: AuthorId,
+    keys: BTreeMap<AuthorId, SecretKey>,
+    authors: BTreeMap<AuthorId, Author>,
+    claims: BTreeMap<AuthorId, u32>,
+    grants_read: u32,
+    entries: usize,
+    bytes: usize,
+    requests: BTreeMap<[u8; 16], (Instant, Vec<u8>)>,
+    requests_due: Option<Instant>,
+    sources: BTreeMap<IpAddr, Source>,
+    trickle: Trickle,
+    heads_differ: bool,
+    answers: BTreeMap<(AuthorId, u32), Instant>,
+    repairs: TokenBucket,
+    bulk_repairs: TokenBucket,
+    proofs: TokenBucket,
+    last_words: BTreeMap<AuthorId, LastWords>,
+    started: Instant,
+    heard_others: bool,
+    told_of_own: BTreeSet<AuthorId>,
+    expires_at: Instant,
+    sealer: Sealer,
+    random: Random,
+    outputs: VecDeque<Output>,
+    drops: Drops<DropReason>,
+}
+
+impl Log {
+    /// An empty log. What is on disk is handed in by [`Log::restore`] before anything else.
+    #[must_use]
+    pub fn new(config: Config, now: Instant) -> Self {
+        let Config { space, keys, seed } = config;
+        let owner_key = space.owner();
+        let owner = space.author(&owner_key);
+        let keys = keys.into_iter();
+        let keys = keys.map(|key| (space.author(&key.peer_id()), key));
+        let random = derive("librecast 2026 log random", &[&seed]);
+        let random = u64::from_be_bytes(*random.first_chunk().expect("a hash has 32 bytes"));
+        let sealer = Sealer::new(Seal::new(&space), &seed);
+        Self {
+            owner,
+            keys: keys.collect(),
+            authors: BTreeMap::from([(owner, Author::new(owner_key, None, now))]),
+            claims: BTreeMap::new(),
+            grants_read: 0,
+            entries: 0,
+            bytes: 0,
+            requests: BTreeMap::new(),
+            requests_due: None,
+            sources: BTreeMap::new(),
+            trickle: Trickle::new(now),
+            heads_differ: true,
+            answers: BTreeMap::new(),
+            repairs: TokenBucket::of(REPAIRS, now),
+            bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
+            proofs: TokenBucket::of(PROOFS, now),
+            last_words: BTreeMap::new(),
+            started: now,
+            heard_others: false,
+            told_of_own: BTreeSet::new(),
+            expires_at: now,
+            sealer,
+            random: Random::new(random),
+            outputs: VecDeque::new(),
+            drops: Drops::default(),
+            space,
+        }
+    }
+
+    /// What was stored, in the order in which it was. Signatures were verified before.
+    pub fn restore(&mut self, stored: Stored, now: Instant) {
+        match stored {
+            Stored::Entry(entry) => self.put(entry, now),
+            Stored::First(author, first) => self.begin_at(author, first),
+            Stored::Request(body) => {
+                self.keep_request(body, now);
+            }
+        }
+        self.outputs.clear();
+    }
+
+    /// All that is kept, in an order in which it can be restored: what a store is rewritten with.
+    pub fn stored(&self) -> impl Iterator<Item = Stored> + '_ {
+        let owner = self.authors.iter().filter(|(id, _)| **id == self.owner);
+        let others = self.authors.iter().filter(|(id, _)| **id != self.owner);
+        let logs = owner.chain(others).flat_map(|(id, author)| {
+            let first = (author.first > 1).then_some(Stored::First(*id, author.first));
+            let proof = author.conflict.iter().flat_map(|proof| &proof.entries);
+            let entries = author.entries.values().map(|held| &held.entry);
+            let entries = entries.chain(proof).cloned().map(Stored::Entry);
+            first.into_iter().chain(entries)
+        });
+        let requests = self.requests.values();
+        logs.chain(requests.map(|(_, body)| Stored::Request(body.clone())))
+    }
+
+    /// Another key to append with.
+    pub fn add_key(&mut self, key: SecretKey) {
+        self.keys.insert(self.space.author(&key.peer_id()), key);
+    }
+
+    /// The space.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Whose log holds the grants.
+    #[must_use]
+    pub fn owner(&self) -> AuthorId {
+        self.owner
+    }
+
+    /// Why packets, entries and requests were not taken.
+    #[must_use]
+    pub fn drops(&self) -> &Drops<DropReason> {
+        &self.drops
+    }
+
+    /// All authors, the owner among them.
+    pub fn authors(&self) -> impl Iterator<Item = AuthorStatus> + '_ {
+        self.authors.iter().map(|(id, author)| AuthorStatus {
+            author: *id,
+            key: author.key,
+            grant: author.grant,
+            first: author.first,
+            last: author.last(),
+            claimed: author.heard.max(author.highest()).min(author.limit()),
+            conflict: author.conflict.as_ref().map(|proof| proof.number),
+        })
+    }
+
+    /// The entry after number `after` of this author: the next one that is kept, without a gap in what is here.
+    #[must_use]
+    pub fn next_entry(&self, author: AuthorId, after: u32) -> Option<&Entry> {
+        let author = self.authors.get(&author)?;
+        let mut later = author.entries.range(after.checked_add(1)?..);
+        let (number, held) = later.next()?;
+        (*number <= author.last()).then_some(&held.entry)
+    }
+
+    /// Entries and bytes that are kept.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.entries, self.bytes)
+    }
+
+    /// Requests that wait.
+    pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
+        self.requests.values().map(|(_, body)| body.as_slice())
+    }
+
+    /// Whether it is known that nobody has entries of `author` that are not here, or that nobody is there who could.
+    #[must_use]
+    pub fn is_settled(&self, author: AuthorId, now: Instant) -> bool {
+        let Some(known) = self.authors.get(&author) else {
+            return false;
+        };
+        let waited = now.saturating_duration_since(self.started);
+        let lacks = known.heard > known.have;
+        match (self.heard_others, lacks) {
+            (true, false) => true,
+            (_, true) => waited >= SETTLE_LONGEST,
+            (false, false) => waited >= SETTLE,
+        }
+    }
+
+    /// Appends an entry at wall clock `time` (milliseconds since 1970) and sends it. Its number.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub fn append(
+        &mut self,
+        author: AuthorId,
+        kind: u8,
+        body: &[u8],
+        time: u64,
+        now: Instant,
+    ) -> Result<u32, AppendError> {
+        let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
+        let log = self.authors.get(&author).ok_or(AppendError::NotGranted)?;
+        if log.conflict.is_some() {
+            return Err(AppendError::Conflict);
+        }
+        if !self.is_settled(author, now) {
+            return Err(AppendError::Starting);
+        }
+        let number = log.have + 1;
+        let before = log.entries.get(&log.have).map(|held| &held.entry);
+        let entry = Entry {
+            author,
+            number,
+            first: log.first,
+            // by one author times never go back: what expires is what stands first
+            time: time.max(before.map_or(0, |entry| entry.time)),
+            kind,
+            previous: before.map(Entry::hash).unwrap_or_default(),
+            body: body.to_vec(),
+            signature: [0; 64],
+        };
+        let entry = entry.sign(&self.space.owner(), key)?;
+        if !log.admits(&entry) || number > log.limit() {
+            return Err(AppendError::NotGranted);
+        }
+        if self.is_full(author, &entry) {
+            return Err(AppendError::Full);
+        }
+        self.outputs
+            .push_back(Output::Store(Stored::Entry(entry.clone())));
+        self.put(entry, now);
+        self.send_last(author, now);
+        let last_words = LastWords {
+            appended: now,
+            repeated: 0,
+        };
+        self.last_words.insert(author, last_words);
+        Ok(number)
+    }
+
+    /// Sends a request, of somebody who has no grant yet; holders keep it for a day. Whoever waits sends it again.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError::TooLong`].
+    pub fn request(&mut self, body: &[u8]) -> Result<(), EntryError> {
+        if body.len() > MAX_BODY {
+            return Err(EntryError::TooLong(body.len()));
+        }
+        self.transmit(&Packet::Request(body.to_vec()));
+        Ok(())
+    }
+
+    /// A datagram that came to the group from `source`, at wall clock `time` (milliseconds since 1970).
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+        let packet = match self.sealer.seal.open(bytes) {
+            Ok(packet) => packet,
+            Err(Refused::Foreign) => return self.drops.count(DropReason::Foreign),
+            Err(Refused::Unsealed) => return self.drops.count(DropReason::Unsealed),
+            Err(Refused::Malformed) => return self.drops.count(DropReason::Malformed),
+        };
+        let away = self.hear(source, now);
+        match packet {
+            Packet::Entries(entries) => {
+                for entry in entries {
+                    if let Err(reason) = self.take(source, entry, time, now) {
+                        self.drops.count(reason);
+                    }
+                }
+            }
+            Packet::Heads {
+                asks_for_requests,
+                digest,
+                heads,
+            } => {
+                self.heard_others = true;
+                self.handle_heads(&heads, digest, away, now);
+                if asks_for_requests && !self.requests.is_empty() && self.requests_due.is_none() {
+                    let wait = backoff(ANSWER_BACKOFF, self.authors.len(), &mut self.random);
+                    self.requests_due = Some(now + wait);
+                }
+            }
+            Packet::Wants(wants) => {
+                for want in &wants {
+                    self.handle_want(want, now);
+                }
+            }
+            Packet::Request(body) => {
+                if !self.keep_request(body.clone(), now) {
+                    return self.drops.count(DropReason::Duplicate);
+                }
+                let stored = Stored::Request(body.clone());
+                self.outputs.push_back(Output::Store(stored));
+                self.outputs.push_back(Output::Event(Event::Request(body)));
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, time: u64, now: Instant) {
+        if self.trickle.handle_timeout(now, &mut self.random) {
+            self.send_heads(now);
+        }
+        self.send_wants(now);
+        self.send_answers(now);
+        self.repeat_last_words(now);
+        if self.requests_due.is_some_and(|at| at <= now) {
+            self.requests_due = None;
+            let bodies: Vec<_> = self.requests().map(<[u8]>::to_vec).collect();
+            for body in bodies {
+                self.transmit(&Packet::Request(body));
+            }
+        }
+        if self.expires_at <= now {
+            self.expires_at = now + EXPIRY_INTERVAL;
+            self.expire(time, now);
+        }
+    }
+
+    /// When [`Log::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        let wants = self.authors.values().filter_map(|author| author.want_at);
+        let answers = self.answers.values().min().map(|due| {
+            let repairs = self.repair_bucket();
+            if repairs.ready(*due) {
+                *due
+            } else {
+                repairs.ready_at().max(*due)
+            }
+        });
+        let last_words = self.last_words.values().filter_map(LastWords::due).min();
+        let others = [answers, last_words, self.requests_due];
+        let first = wants.chain(others.into_iter().flatten()).min();
+        let fixed = self.trickle.poll_timeout().min(self.expires_at);
+        first.map_or(fixed, |first| first.min(fixed))
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    // entries
+
+    fn take(
+        &mut self,
+        source: IpAddr,
+        entry: Entry,
+        time: u64,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let id = entry.author;
+        let Some(author) = self.authors.get_mut(&id) else {
+            claim(&mut self.claims, id, entry.number);
+            return Err(DropReason::UnknownAuthor);
+        };
+        // somebody has just sent it: who else was to need not
+        self.answers.remove(&(id, entry.number));
+        if let Some(held) = author.entries.get_mut(&entry.number) {
+            held.sent = Some(now);
+            if held.entry == entry {
+                return Err(DropReason::Duplicate);
+            }
+        }
+        let ttl = self.space.ttl().as_millis() as u64;
+        let expired = id != self.owner && ttl > 0 && entry.time.saturating_add(ttl) < time;
+        if entry.number < author.first || expired && entry.number <= author.have + 1 {
+            return Err(DropReason::Duplicate);
+        }
+        if author
+            .conflict
+            .as_ref()
+            .is_some_and(|c| c.number <= entry.number)
+        {
+            return Err(DropReason::Conflict);
+        }
+        if !author.admits(&entry) {
+            return Err(DropReason::NotGranted);
+        }
+        if entry.number > author.highest().saturating_add(MAX_JUMP) {
+            return Err(DropReason::NumberJump);
+        }
+        let suspended = |s: &Source| !s.bad_signatures.ready(BAD_SIGNATURES, now);
+        if self.sources.get(&source).is_some_and(suspended) {
+            return Err(DropReason::Suspended);
+        }
+        if !entry.is_signed_by(&self.space.owner(), &author.key) {
+            if let Some(source) = self.sources.get_mut(&source) {
+                source.bad_signatures.spend(BAD_SIGNATURES, 1, now);
+            }
+            return Err(DropReason::BadSignature);
+        }
+        if let Some(held) = author.entries.get(&entry.number) {
+            let proof = Proof {
+                number: entry.number,
+                entries: [held.entry.clone(), entry.clone()],
+                sent: None,
+            };
+            self.outputs.push_back(Output::Store(Stored::Entry(entry)));
+            self.convict(id, proof, now);
+            return Err(DropReason::Conflict);
+        }
+        if self.is_full(id, &entry) {
+            return Err(DropReason::Full);
+        }
+        if self.keys.contains_key(&id) && self.told_of_own.insert(id) {
+            let event = Event::OwnEntries { author: id };
+            self.outputs.push_back(Output::Event(event));
+        }
+        self.outputs
+            .push_back(Output::Store(Stored::Entry(entry.clone())));
+        self.put(entry, now);
+        Ok(())
+    }
+
+    fn is_full(&self, id: AuthorId, entry: &Entry) -> bool {
+        let (entries, bytes) = (self.entries + 1, self.bytes + entry.size());
+        if id == self.owner {
+            return entries > MAX_ENTRIES || bytes > MAX_BYTES;
+        }
+        let of_author = self.authors.get(&id).map_or(0, |a| a.entries.len());
+        let others = OWNERS_SHARE - 1;
+        of_author >= MAX_ENTRIES_OF_AUTHOR
+            || entries > MAX_ENTRIES / OWNERS_SHARE * others
+            || bytes > MAX_BYTES / OWNERS_SHARE * others
+    }
+
+    /// Puts in what was verified.
+    fn put(&mut self, entry: Entry, now: Instant) {
+        let id = entry.author;
+        let restored = self.authors.get(&id).and_then(|a| {
+            let held = a.entries.get(&entry.number)?;
+            (held.entry != entry).then(|| held.entry.clone())
+        });
+        if let Some(known) = restored {
+            let proof = Proof {
+                number: entry.number,
+                entries: [known, entry],
+                sent: None,
+            };
+            return self.convict(id, proof, now);
+        }
+        let Some(author) = self.authors.get_mut(&id) else {
+            return;
+        };
+        let had = (author.have, author.entries.len(), author.bytes);
+        author.changed = now;
+        let proof = author.insert(entry);
+        self.entries = self.entries + author.entries.len() - had.1;
+        self.bytes = self.bytes + author.bytes - had.2;
+        let advanced = author.have != had.0;
+        let pause = WANT_AGAIN + WANT_BACKOFF.mul_f64(self.random.unit());
+        let missing = author.missing().next().is_some();
+        // entries flow: what is missing then is asked for
+        author.want_at = missing.then(|| match author.want_at {
+            Some(at) if had.0 == 0 => at,
+            Some(_) if advanced => now + pause,
+            Some(at) => at,
+            None => now + backoff(WANT_BACKOFF, 16, &mut self.random),
+        });
+        self.trickle.reset(now, &mut self.random);
+        if let Some(proof) = proof {
+            self.convict(id, proof, now);
+        }
+        if advanced {
+            self.outputs.push_back(Output::Event(Event::Entries(id)));
+            if id == self.owner {
+                self.read_grants(now);
+            }
+        }
+    }
+
+    fn begin_at(&mut self, id: AuthorId, first: u32) {
+        if let Some(author) = self.authors.get_mut(&id) {
+            let had = (author.entries.len(), author.bytes);
+            author.begin_at(first);
+            self.entries = self.entries + author.entries.len() - had.0;
+            self.bytes = self.bytes + author.bytes - had.1;
+        }
+    }
+
+    fn convict(&mut self, id: AuthorId, proof: Proof, now: Instant) {
+        let Some(author) = self.authors.get_mut(&id) else {
+            return;
+        };
+        let had = (author.entries.len(), author.bytes);
+        let number = proof.number;
+        if author.convict(proof) {
+            author.changed = now;
+            self.entries = self.entries + author.entries.len() - had.0;
+            self.bytes = self.bytes + author.bytes - had.1;
+            let event = Event::Conflict { author: id, number };
+            self.outputs.push_back(Output::Event(event));
+            self.trickle.reset(now, &mut self.random);
+            self.send_proof(id, now);
+        }
+    }
+
+    fn read_grants(&mut self, now: Instant) {
+        while let Some(entry) = self.next_entry(self.owner, self.grants_read) {
+            let (number, kind) = (entry.number, entry.kind);
+            // what the owner signs and is none means nothing
+            let grants = match kind {
+                GRANT_KIND => Grant::decode(&entry.body).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            self.grants_read = number;
+            for grant in grants {
+                self.grant(grant, now);
+            }
+        }
+    }
+
+    fn grant(&mut self, grant: Grant, now: Instant) {
+        let id = self.space.author(&grant.author);
+        if id == self.owner {
+            return;
+        }
+        let room = self.authors.len() < MAX_AUTHORS;
+        match self.authors.get_mut(&id) {
+            Some(author) => (author.grant, author.changed) = (Some(grant), now),
+            None if room => {
+                let mut author = Author::new(grant.author, Some(grant), now);
+                author.heard = self.claims.remove(&id).unwrap_or(0).min(MAX_JUMP);
+                self.authors.insert(id, author);
+            }
+            None => return,
+        }
+        self.look_for_missing(id, true, now);
+        let event = Event::Granted(grant.author);
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn expire(&mut self, time: u64, now: Instant) {
+        let life = |at: &Instant| now.saturating_duration_since(*at) < REQUEST_LIFE;
+        self.requests.retain(|_, (at, _)| life(at));
+        let ttl = self.space.ttl().as_millis() as u64;
+        if ttl == 0 {
+            return;
+        }
+        let oldest = time.saturating_sub(ttl);
+        for (id, author) in &mut self.authors {
+            if *id == self.owner {
+                continue;
+            }
+            let had = (author.entries.len(), author.bytes);
+            author.expire(oldest);
+            self.entries = self.entries + author.entries.len() - had.0;
+            self.bytes = self.bytes + author.bytes - had.1;
+        }
+    }
+
+    fn keep_request(&mut self, body: Vec<u8>, now: Instant) -> bool {
+        let hash = derive("librecast 2026 log request", &[&body]);
+        let id: [u8; 16] = *hash.first_chunk().expect("a hash has 32 bytes");
+        if self.requests.contains_key(&id) {
+            return false;
+        }
+        if self.requests.len() >= MAX_REQUESTS {
+            self.drops.count(DropReason::RequestsFull);
+            let oldest = self.requests.iter().min_by_key(|(_, (at, _))| *at);
+            if let Some((&oldest, _)) = oldest {
+                self.requests.remove(&oldest);
+            }
+        }
+        self.requests.insert(id, (now, body));
+        true
+    }
+
+    fn transmit(&mut self, packet: &Packet) {
+        // what we make ourselves is within bounds
+        if let Some(bytes) = self.sealer.seal(packet) {
+            self.outputs.push_back(Output::Transmit(bytes));
+        }
+    }
+}

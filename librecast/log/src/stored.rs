@@ -1,0 +1,57 @@
+//! What is on disk.
+
+use librecast::wire::{Reader, WireError, Writer};
+
+use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
+
+const ENTRY: u8 = 1;
+const FIRST: u8 = 2;
+const REQUEST: u8 = 3;
+
+/// A record of what must survive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// An entry.
+    Entry(Entry),
+    /// The log of this author begins with this number: nobody has what stood before.
+    First(AuthorId, u32),
+    /// A request of somebody who is no author yet.
+    Request(Vec<u8>),
+}
+
+impl Stored {
+    /// Its bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError::TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
+        let mut w = Writer::new();
+        match self {
+            Self::Entry(entry) => w.u8(ENTRY).put(&entry.encode()?),
+            Self::First(author, first) => w.u8(FIRST).u64(author.0).u32(*first),
+            Self::Request(body) => w.u8(REQUEST).put(body),
+        };
+        Ok(w.into_vec())
+    }
+
+    /// The record of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            ENTRY => Ok(Self::Entry(Entry::decode(r.rest())?)),
+            FIRST => {
+                let (author, first) = (AuthorId(r.u64()?), r.u32()?);
+                r.finish()?;
+                Ok(Self::First(author, first.max(1)))
+            }
+            REQUEST if r.rest().len() <= MAX_BODY => Ok(Self::Request(r.rest().to_vec())),
+            REQUEST => Err(EntryError::TooLong(r.rest().len())),
+            _ => Err(WireError::Bad("record").into()),
+        }
+    }
+}

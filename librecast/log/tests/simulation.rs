@@ -1,0 +1,690 @@
+//! Logs on virtual time: loss, trains of loss, partitions, members who are away, liars, restarts and restored disks.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use librecast::id::SecretKey;
+use librecast::random::Random;
+use librecast::simulated::{Network, Path};
+use librecast_log::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Wall clock at the beginning of each simulation: milliseconds since 1970.
+const EPOCH: u64 = 1_790_000_000_000;
+const TTL: Duration = Duration::from_secs(30 * 86_400);
+
+fn key(n: usize) -> SecretKey {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    seed[8] = 0xa5;
+    SecretKey::from_seed(&seed)
+}
+
+/// Member 0 is the owner, those up to `authors` may write, all others read.
+struct Member {
+    log: Log,
+    disk: Vec<Stored>,
+    online: bool,
+    /// What a program has read, by author, and when.
+    read: BTreeMap<AuthorId, Vec<(u32, Vec<u8>, Instant)>>,
+    events: Vec<Event>,
+    starts: u8,
+}
+
+struct World {
+    start: Instant,
+    now: Instant,
+    network: Network<Instant, usize, (usize, usize, Vec<u8>)>,
+    members: Vec<Member>,
+    ttl: Duration,
+    /// Packets sent, and their bytes.
+    sent: (usize, usize),
+    /// When each entry was appended.
+    appended: BTreeMap<(AuthorId, u32), Instant>,
+    random: Random,
+    /// Of trains of loss: a member that is in one hears nothing until then.
+    deaf: Vec<Instant>,
+    trains: f64,
+}
+
+fn space(ttl: Duration) -> Space {
+    Space::new(key(0).peer_id(), Some(ReadKey::new([9; 32])), ttl)
+}
+
+fn log_of(n: usize, starts: u8, ttl: Duration, now: Instant, seed: u64) -> Log {
+    let mut seed_bytes = [starts; 32];
+    seed_bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    seed_bytes[8..16].copy_from_slice(&(n as u64).to_be_bytes());
+    let config = Config {
+        space: space(ttl),
+        keys: vec![key(n)],
+        seed: seed_bytes,
+    };
+    Log::new(config, now)
+}
+
+impl World {
+    fn new(members: usize, path: Path, seed: u64) -> Self {
+        let start = Instant::now();
+        let member = |n| Member {
+            log: log_of(n, 0, TTL, start, seed),
+            disk: Vec::new(),
+            online: true,
+            read: BTreeMap::new(),
+            events: Vec::new(),
+            starts: 0,
+        };
+        Self {
+            start,
+            now: start,
+            network: Network::new(path, seed),
+            members: (0..members).map(member).collect(),
+            ttl: TTL,
+            sent: (0, 0),
+            appended: BTreeMap::new(),
+            random: Random::new(seed ^ 77),
+            deaf: vec![start; members],
+            trains: 0.0,
+        }
+    }
+
+    fn wall(&self) -> u64 {
+        EPOCH + (self.now - self.start).as_millis() as u64
+    }
+
+    fn id(&self, n: usize) -> AuthorId {
+        space(TTL).author(&key(n).peer_id())
+    }
+
+    fn grant(&mut self, authors: std::ops::Range<usize>) {
+        let grant = |n| Grant {
+            author: key(n).peer_id(),
+            not_before: EPOCH,
+            expires: EPOCH + 365 * 86_400_000,
+            last: u32::MAX,
+        };
+        let grants: Vec<_> = authors.map(grant).collect();
+        for grants in grants.chunks(GRANTS_IN_ENTRY) {
+            self.append_as(0, GRANT_KIND, &Grant::encode(grants))
+                .unwrap();
+        }
+    }
+
+    fn append(&mut self, n: usize, body: &[u8]) -> u32 {
+        self.append_as(n, 16, body).unwrap()
+    }
+
+    fn append_as(&mut self, n: usize, kind: u8, body: &[u8]) -> Result<u32, AppendError> {
+        let (wall, now, id) = (self.wall(), self.now, self.id(n));
+        let number = self.members[n].log.append(id, kind, body, wall, now)?;
+        self.appended.insert((id, number), now);
+        self.settle(n);
+        Ok(number)
+    }
+
+    /// Does what a member says, as a shell does.
+    fn settle(&mut self, n: usize) {
+        while let Some(output) = self.members[n].log.poll_output() {
+            match output {
+                Output::Store(stored) => self.members[n].disk.push(stored),
+                Output::Transmit(bytes) => self.multicast(n, &bytes),
+                Output::Event(event) => self.members[n].events.push(event),
+            }
+        }
+        let member = &mut self.members[n];
+        let authors: Vec<_> = member.log.authors().map(|status| status.author).collect();
+        for author in authors {
+            let read = member.read.entry(author).or_default();
+            let mut after = read.last().map_or(0, |(number, ..)| *number);
+            while let Some(entry) = member.log.next_entry(author, after) {
+                after = entry.number;
+                read.push((entry.number, entry.body.clone(), self.now));
+            }
+        }
+    }
+
+    fn multicast(&mut self, from: usize, bytes: &[u8]) {
+        self.sent.0 += 1;
+        self.sent.1 += bytes.len();
+        for to in 0..self.members.len() {
+            if to == from {
+                continue;
+            }
+            if self.random.chance(self.trains) {
+                let lasts = self.random.between(SECOND / 10, SECOND);
+                self.deaf[to] = self.now + lasts;
+            }
+            if self.deaf[to] <= self.now {
+                let payload = (from, to, bytes.to_vec());
+                self.network.send(from, to, payload, self.now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if !self.members[to].online {
+            return;
+        }
+        let source = IpAddr::from(std::net::Ipv6Addr::from_bits(from as u128 + 1));
+        let (wall, now) = (self.wall(), self.now);
+        self.members[to].log.handle_packet(source, bytes, wall, now);
+        self.settle(to);
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let timers = self.members.iter().filter(|m| m.online);
+            let timer = timers.map(|m| m.log.poll_timeout()).min();
+            let next = [timer, self.network.poll_timeout()];
+            let next = next.into_iter().flatten().min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next.max(self.now);
+            while let Some((from, to, bytes)) = self.network.poll(self.now) {
+                self.deliver(from, to, &bytes);
+            }
+            for n in 0..self.members.len() {
+                if self.members[n].online && self.members[n].log.poll_timeout() <= self.now {
+                    let (wall, now) = (self.wall(), self.now);
+                    self.members[n].log.handle_timeout(wall, now);
+                    assert!(
+                        self.members[n].log.poll_timeout() > now,
+                        "member {n} would turn for ever"
+                    );
+                    self.settle(n);
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, n: usize, disk: Vec<Stored>) {
+        let starts = self.members[n].starts + 1;
+        let mut log = log_of(n, starts, self.ttl, self.now, 3);
+        for stored in &disk {
+            log.restore(Stored::decode(&stored.encode().unwrap()).unwrap(), self.now);
+        }
+        let member = &mut self.members[n];
+        (member.log, member.disk, member.starts) = (log, disk, starts);
+        (member.online, member.read) = (true, BTreeMap::new());
+        self.settle(n);
+    }
+
+    /// What a member has of an author.
+    fn bodies(&self, n: usize, author: usize) -> Vec<Vec<u8>> {
+        let read = self.members[n].read.get(&self.id(author));
+        let read = read.into_iter().flatten();
+        read.map(|(_, body, _)| body.clone()).collect()
+    }
+
+    fn expect_equal(&self, authors: usize) {
+        for author in 0..authors {
+            let own = self.bodies(author, author);
+            for n in 0..self.members.len() {
+                let has = self.bodies(n, author);
+                let (has, own) = (has.len(), own.len());
+                assert_eq!(has, own, "member {n} of author {author}");
+                assert_eq!(self.bodies(n, author), self.bodies(author, author));
+            }
+        }
+    }
+
+    /// Times from append until a member reads, sorted.
+    fn latencies(&self) -> Vec<Duration> {
+        let mut all = Vec::new();
+        for member in &self.members {
+            for (author, read) in &member.read {
+                for (number, _, at) in read {
+                    if let Some(appended) = self.appended.get(&(*author, *number)) {
+                        all.push(*at - *appended);
+                    }
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+}
+
+fn path(loss: f64) -> Path {
+    Path {
+        delay: Duration::from_millis(45),
+        jitter: Duration::from_millis(10),
+        loss,
+        duplicates: 0.01,
+    }
+}
+
+/// Five authors or fewer, two entries a second each, for so many seconds; then until all is quiet.
+fn talk(world: &mut World, seconds: usize) {
+    let authors = world.members.len().min(5);
+    world.run(4 * SECOND);
+    world.grant(1..authors);
+    world.run(3 * SECOND);
+    for round in 0..seconds * 2 {
+        for author in 0..authors {
+            let body = format!("{author}: {round}, and some more words as people say them");
+            world.append(author, body.as_bytes());
+            world.run(SECOND / 10);
+        }
+    }
+}
+
+#[test]
+fn everybody_ends_with_all_entries_whatever_is_lost() {
+    for (seed, loss) in [0.0, 0.05, 0.2, 0.5].into_iter().enumerate() {
+        let mut world = World::new(12, path(loss), seed as u64);
+        talk(&mut world, 5);
+        world.run(if loss > 0.3 { 60 * SECOND } else { 8 * SECOND });
+        world.expect_equal(5);
+    }
+}
+
+#[test]
+fn trains_of_loss_are_repaired() {
+    for seed in 0..4 {
+        let mut world = World::new(12, path(0.02), seed);
+        world.trains = 0.02;
+        talk(&mut world, 5);
+        world.run(15 * SECOND);
+        world.expect_equal(5);
+    }
+}
+
+#[test]
+fn nothing_is_repaired_that_was_not_lost() {
+    let mut world = World::new(12, path(0.0), 1);
+    talk(&mut world, 5);
+    world.run(5 * SECOND);
+    world.expect_equal(5);
+    let duplicates: u64 = world
+        .members
+        .iter()
+        .map(|m| m.log.drops().get(DropReason::RateLimited))
+        .sum();
+    assert_eq!(duplicates, 0);
+    // one packet an entry and two repetitions of the last; heads; no more
+    let entries = world.appended.len();
+    assert!(
+        world.sent.0 < entries * 3 + 200,
+        "{:?} for {entries}",
+        world.sent
+    );
+    let before = world.sent.0;
+    world.run(3_600 * SECOND);
+    let quiet = world.sent.0 - before;
+    assert!(quiet < 400, "{quiet} packets in an hour of silence");
+}
+
+#[test]
+fn halves_of_a_parted_network_agree_once_they_meet() {
+    let mut world = World::new(10, path(0.05), 5);
+    world.run(4 * SECOND);
+    world.grant(1..5);
+    world.run(3 * SECOND);
+    let cut = (0..10).flat_map(|a| (0..10).map(move |b| (a, b)));
+    world.network.cut = cut.filter(|(a, b)| a % 2 != b % 2).collect();
+    for round in 0..20 {
+        for author in 0..5 {
+            world.append(author, &[author as u8, round]);
+        }
+        world.run(SECOND);
+    }
+    assert_ne!(world.bodies(1, 0), world.bodies(0, 0));
+    world.network.cut.clear();
+    world.run(60 * SECOND);
+    world.expect_equal(5);
+}
+
+#[test]
+fn who_was_away_gets_all_from_a_holder_once_the_authors_are_gone() {
+    let mut world = World::new(8, path(0.05), 6);
+    world.run(4 * SECOND);
+    world.grant(1..5);
+    world.run(3 * SECOND);
+    world.members[7].online = false;
+    for round in 0..100_u32 {
+        for author in 0..5 {
+            world.append(author, &round.to_be_bytes());
+        }
+        world.run(SECOND / 4);
+    }
+    world.run(10 * SECOND);
+    for n in 0..6 {
+        world.members[n].online = false;
+    }
+    // member 6 alone has them, and wrote nothing itself
+    let disk = world.members[7].disk.clone();
+    world.restart(7, disk);
+    world.run(60 * SECOND);
+    for author in 0..5 {
+        assert_eq!(world.bodies(7, author), world.bodies(author, author));
+    }
+}
+
+#[test]
+fn a_restart_forgets_nothing_and_says_nothing_twice() {
+    let mut world = World::new(4, path(0.1), 7);
+    talk(&mut world, 2);
+    world.run(5 * SECOND);
+    for n in 0..4 {
+        let disk = world.members[n].disk.clone();
+        world.restart(n, disk);
+    }
+    world.run(5 * SECOND);
+    let next = world.append(1, b"after");
+    assert_eq!(next, 5);
+    world.run(5 * SECOND);
+    world.expect_equal(4);
+    assert!(world.members.iter().all(|m| {
+        m.events
+            .iter()
+            .all(|e| !matches!(e, Event::Conflict { .. }))
+    }));
+}
+
+#[test]
+fn a_rewritten_store_restores_the_same() {
+    let mut world = World::new(4, path(0.1), 8);
+    talk(&mut world, 2);
+    world.run(5 * SECOND);
+    let stored: Vec<_> = world.members[2].log.stored().collect();
+    let before: Vec<_> = world.members[2].log.authors().collect();
+    world.restart(2, stored);
+    let after: Vec<_> = world.members[2].log.authors().collect();
+    let heads = |all: &[AuthorStatus]| {
+        all.iter()
+            .map(|a| (a.author, a.first, a.last))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(heads(&before), heads(&after));
+}
+
+#[test]
+fn an_author_with_an_older_disk_takes_what_others_have_of_it_and_goes_on() {
+    let mut world = World::new(4, path(0.05), 9);
+    talk(&mut world, 2);
+    let old = world.members[1].disk.clone();
+    for n in 0..5_u8 {
+        world.append(1, &[n]);
+        world.run(SECOND);
+    }
+    world.run(5 * SECOND);
+    world.restart(1, old);
+    let refused = world.append_as(1, 16, b"too early");
+    assert_eq!(refused, Err(AppendError::Starting));
+    world.run(12 * SECOND);
+    let own = Event::OwnEntries {
+        author: world.id(1),
+    };
+    assert!(world.members[1].events.contains(&own));
+    assert_eq!(world.append(1, b"goes on"), 10);
+    world.run(5 * SECOND);
+    world.expect_equal(4);
+}
+
+#[test]
+fn a_key_on_two_hosts_is_found_out_and_all_agree_on_what_counts() {
+    for seed in 10..14 {
+        let mut world = World::new(6, path(0.05), seed);
+        talk(&mut world, 2);
+        world.run(5 * SECOND);
+        // a copy of member 1's folder, on member 5's host, which is cut off meanwhile
+        world.network.cut = (0..5).map(|n| (n, 5)).collect();
+        let copy = world.members[1].disk.clone();
+        let mut log = log_of(1, 9, TTL, world.now, seed);
+        for stored in copy {
+            log.restore(stored, world.now);
+        }
+        world.members[5].log = log;
+        world.run(12 * SECOND);
+        let (wall, now, id) = (world.wall(), world.now, world.id(1));
+        for n in 0..3_u8 {
+            world.append(1, &[1, n]);
+            world.members[5]
+                .log
+                .append(id, 16, &[5, n], wall, now)
+                .unwrap();
+            world.settle(5);
+        }
+        world.run(5 * SECOND);
+        world.network.cut.clear();
+        world.run(130 * SECOND);
+        for member in &world.members {
+            let status = member.log.authors().find(|s| s.author == id).unwrap();
+            assert_eq!((status.last, status.conflict), (4, Some(5)), "seed {seed}");
+        }
+        let refused = world.append_as(1, 16, b"more");
+        assert_eq!(refused, Err(AppendError::Conflict));
+    }
+}
+
+#[test]
+fn who_has_no_grant_is_not_heard_and_a_grant_that_ends_ends_at_its_number() {
+    let mut world = World::new(4, path(0.0), 15);
+    world.run(4 * SECOND);
+    assert_eq!(
+        world.append_as(2, 16, b"hello"),
+        Err(AppendError::NotGranted)
+    );
+    world.grant(2..3);
+    world.run(5 * SECOND);
+    for n in 0..4_u8 {
+        world.append(2, &[n]);
+    }
+    world.run(2 * SECOND);
+    let ends = Grant {
+        author: key(2).peer_id(),
+        not_before: EPOCH,
+        expires: EPOCH + 86_400_000,
+        last: 2,
+    };
+    world
+        .append_as(0, GRANT_KIND, &Grant::encode(&[ends]))
+        .unwrap();
+    world.run(2 * SECOND);
+    let id = world.id(2);
+    for member in &world.members {
+        let status = member.log.authors().find(|s| s.author == id).unwrap();
+        assert_eq!(status.last, 2);
+    }
+    assert_eq!(
+        world.append_as(2, 16, b"more"),
+        Err(AppendError::NotGranted)
+    );
+}
+
+#[test]
+fn what_has_expired_is_dropped_everywhere_and_newcomers_do_not_wait_for_it() {
+    let mut world = World::new(4, path(0.05), 16);
+    world.members[3].online = false;
+    world.run(4 * SECOND);
+    world.grant(1..3);
+    world.run(5 * SECOND);
+    for n in 0..5_u8 {
+        world.append(1, &[n]);
+        world.append(2, &[n]);
+    }
+    world.run(Duration::from_secs(29 * 86_400));
+    // this author goes on, so its log says itself where it begins; the other is silent
+    world.append(1, b"late");
+    world.run(Duration::from_secs(2 * 86_400));
+    world.append(1, b"later");
+    let (_, bytes) = world.members[0].log.size();
+    assert!(bytes < 1_000, "{bytes}");
+    world.append(2, b"back");
+    world.run(10 * SECOND);
+    let disk = world.members[3].disk.clone();
+    world.restart(3, disk);
+    world.run(120 * SECOND);
+    assert_eq!(world.bodies(3, 1), [b"late".to_vec(), b"later".to_vec()]);
+    assert_eq!(world.bodies(3, 2), [b"back".to_vec()]);
+}
+
+#[test]
+fn a_liar_among_members_costs_little_and_changes_nothing() {
+    let mut world = World::new(8, path(0.05), 17);
+    world.run(4 * SECOND);
+    world.grant(1..5);
+    // by then nobody can keep an author from writing by claims about its own log
+    world.run(11 * SECOND);
+    let mut liar = Random::new(1);
+    let (mut true_ones, own) = (Vec::new(), 7);
+    for round in 0..40_u32 {
+        for author in 0..5 {
+            world.append(author, &round.to_be_bytes());
+        }
+        world.run(SECOND / 2);
+        true_ones.extend(world.members[own].disk.iter().filter_map(|s| match s {
+            Stored::Entry(entry) => Some(entry.clone()),
+            _ => None,
+        }));
+        // what was flipped, invented, and claimed
+        for _ in 0..20 {
+            let mut entry = true_ones[liar.index(true_ones.len())].clone();
+            match liar.below(3) {
+                0 => entry.body.push(1),
+                1 => entry.number += 1 + liar.below(50) as u32,
+                _ => entry.signature[5] ^= 4,
+            }
+            let bytes = seal(&Packet::Entries(vec![entry]), &mut liar);
+            world.multicast(own, &bytes);
+        }
+        let head = Head {
+            author: world.id(liar.index(5)),
+            first: 1,
+            last: 1 + liar.below(9_000) as u32,
+            hash: [liar.next() as u8; 16],
+            in_conflict: false,
+        };
+        let heads = Packet::Heads {
+            asks_for_requests: false,
+            digest: liar.next(),
+            heads: vec![head],
+        };
+        let bytes = seal(&heads, &mut liar);
+        world.multicast(own, &bytes);
+    }
+    let before = world.sent.0;
+    world.run(30 * SECOND);
+    let after = world.sent.0 - before;
+    assert!(after < 600, "{after} packets in 30 s because of claims");
+    for author in 0..5 {
+        for n in 0..7 {
+            assert_eq!(world.bodies(n, author), world.bodies(author, author));
+        }
+    }
+    let drops = world.members[0].log.drops();
+    assert!(drops.get(DropReason::Suspended) > 0, "{drops:?}");
+}
+
+/// A packet as a member makes it who knows the read key.
+fn seal(packet: &Packet, random: &mut Random) -> Vec<u8> {
+    let nonce: [u8; 24] = random.bytes(24).try_into().unwrap();
+    seal_packet(&space(TTL), packet, &nonce).unwrap()
+}
+
+#[test]
+fn a_request_waits_at_a_holder_until_the_owner_is_back() {
+    let mut world = World::new(4, path(0.05), 18);
+    world.run(4 * SECOND);
+    world.grant(1..2);
+    world.run(2 * SECOND);
+    world.members[0].online = false;
+    for _ in 0..3 {
+        world.members[3].log.request(b"let me in").unwrap();
+        world.settle(3);
+        world.run(SECOND);
+    }
+    world.members[3].online = false;
+    world.run(100 * SECOND);
+    // holders start anew meanwhile
+    for n in [1, 2] {
+        let disk = world.members[n].disk.clone();
+        world.restart(n, disk);
+    }
+    let disk = world.members[0].disk.clone();
+    world.restart(0, disk);
+    world.run(20 * SECOND);
+    let request = Event::Request(b"let me in".to_vec());
+    assert!(world.members[0].events.contains(&request));
+}
+
+#[test]
+fn one_author_does_not_take_the_place_of_others() {
+    let start = Instant::now();
+    let mut log = log_of(0, 0, TTL, start, 1);
+    log.add_key(key(1));
+    log.add_key(key(2));
+    let now = start + 4 * SECOND;
+    let grants = [1, 2].map(|n| Grant {
+        author: key(n).peer_id(),
+        not_before: 0,
+        expires: u64::MAX,
+        last: u32::MAX,
+    });
+    let ids = [0, 1, 2].map(|n| space(TTL).author(&key(n).peer_id()));
+    log.append(ids[0], GRANT_KIND, &Grant::encode(&grants), EPOCH, now)
+        .unwrap();
+    for _ in 0..MAX_ENTRIES_OF_AUTHOR {
+        log.append(ids[1], 16, b"", EPOCH, now).unwrap();
+        while log.poll_output().is_some() {}
+    }
+    assert_eq!(
+        log.append(ids[1], 16, b"", EPOCH, now),
+        Err(AppendError::Full)
+    );
+    assert!(log.append(ids[2], 16, b"", EPOCH, now).is_ok());
+}
+
+/// The figures of docs/benchmarks.md: `cargo test -p librecast-log --release -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "a measurement"]
+fn figures() {
+    for (members, loss, trains) in [
+        (50, 0.0, 0.0),
+        (50, 0.05, 0.0),
+        (50, 0.2, 0.0),
+        (200, 0.05, 0.0),
+        (200, 0.02, 0.01),
+        (1_000, 0.05, 0.0),
+    ] {
+        for seed in 0..3 {
+            let mut world = World::new(members, path(loss), seed);
+            world.trains = trains;
+            world.run(4 * SECOND);
+            world.grant(1..5);
+            world.run(5 * SECOND);
+            world.sent = (0, 0);
+            let before = world.now;
+            for round in 0..40 {
+                for author in 0..5 {
+                    let body = vec![round; 120];
+                    world.append(author, &body);
+                    world.run(SECOND / 10);
+                }
+            }
+            let talked = world.now - before;
+            let sent = world.sent;
+            world.run(30 * SECOND);
+            world.expect_equal(5);
+            let all = world.latencies();
+            let at = |p: usize| all[(all.len() - 1) * p / 1_000];
+            println!(
+                "{members} members, loss {loss}, trains {trains}, seed {seed}: {} packets in {talked:?} for 200 entries, {:.1} bytes a byte, p50 {:?} p99 {:?} p99.9 {:?} max {:?}",
+                sent.0,
+                sent.1 as f64 / (200.0 * 120.0),
+                at(500),
+                at(990),
+                at(999),
+                all.last().unwrap(),
+            );
+        }
+    }
+}
