@@ -13,7 +13,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use librecast::id::{PeerId, SecretKey};
+use librecast::text::{self, TextError, TextKind};
 use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
 
 use crate::pattern::Pattern;
 
@@ -106,25 +108,30 @@ fn key(r: &mut Reader<'_>) -> Result<PeerId, WireError> {
     PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("key"))
 }
 
-/// One line of text: base58 with a checksum.
+/// Why a text is no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CertificateTextError {
+    /// Another kind of text, too long, or damaged.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The bytes are not a certificate of this version.
+    #[error("malformed certificate: {0}")]
+    Malformed(#[from] WireError),
+}
+
+/// One line of text, `lca1...`.
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = bs58::encode(&self.bytes).with_check().into_string();
-        f.write_str(&text)
+        f.write_str(&text::encode(TextKind::OperatorCertificate, &self.bytes))
     }
 }
 
 impl FromStr for Certificate {
-    type Err = WireError;
+    type Err = CertificateTextError;
 
-    fn from_str(text: &str) -> Result<Self, WireError> {
-        let bad = WireError::Bad("no certificate");
-        // base58 takes time with the square of the length
-        if text.len() > 2 * MAX_CERTIFICATE {
-            return Err(bad);
-        }
-        let bytes = bs58::decode(text).with_check(None).into_vec();
-        Self::decode(&bytes.map_err(|_| bad)?)
+    fn from_str(text: &str) -> Result<Self, CertificateTextError> {
+        let bytes = text::decode(TextKind::OperatorCertificate, text, MAX_CERTIFICATE)?;
+        Ok(Self::decode(&bytes)?)
     }
 }
 

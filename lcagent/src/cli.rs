@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units::{parse_duration, parse_size};
 
 use crate::agent::config::DEFAULT_CHANNEL;
@@ -18,7 +19,7 @@ use crate::operator::rolling::Rolling;
 use crate::operator::shell;
 use crate::request::Run;
 use crate::selector::Selector;
-use crate::{agent, commands, copy, keygen};
+use crate::{agent, commands, copy};
 
 const EXAMPLES: &str = "Examples:
   lcagent keygen ~/.config/lcagent/operator.key      a key of your own, and its public half
@@ -43,7 +44,7 @@ const RUN_EXAMPLES: &str = "Examples:
   name = \"web-1\"
   labels = { role = \"web\" }
   [[allow]]
-  key = \"12D3KooW...\"                  # what `lcagent keygen` printed
+  key = \"12D3KooW...\"                  # what `lcagent keygen` printed, or book:NAME, book:PURPOSE
   commands = [\"uptime\", \"systemctl restart *\"]     # or [\"*\"]
   user = \"deploy\"
   timeout = \"10m\"
@@ -162,10 +163,10 @@ enum Verb {
     Nodes {
         #[command(flatten)]
         to: To,
-        /// Forget a node: its key is not trusted and its absence not noticed any more
+        /// Forget a node, by its name, its key or book:NAME: its key is not trusted and its absence not noticed any more
         #[arg(long, value_name = "NODE", conflicts_with = "selector")]
         forget: Option<String>,
-        /// Say of nodes, by their names or keys, that they are ours: --encrypt seals for these alone. Compare the key that is
+        /// Say of nodes, by their names, keys or book:NAME, that they are ours: --encrypt seals for these alone. Compare the key that is
         /// shown with what `lcagent run` says on the node: anybody on the channel can answer under any name
         #[arg(long, value_name = "NODE", num_args = 1.., conflicts_with_all = ["selector", "forget", "watch"])]
         accept: Vec<String>,
@@ -209,7 +210,7 @@ enum Verb {
     /// Nodes that list our key execute commands of his, within what they allow to ours. He cannot vouch for others.
     #[command(after_help = CERTIFY_EXAMPLES)]
     Certify {
-        /// His public key, or a file with it
+        /// His public key, a file with it, or book:NAME
         #[arg(value_name = "PUBKEY")]
         public_key: String,
         /// How long it is good
@@ -232,7 +233,7 @@ enum Verb {
     Revoke {
         #[command(flatten)]
         to: To,
-        /// The public key, or a file with it
+        /// The public key, a file with it, or book:NAME
         #[arg(value_name = "PUBKEY")]
         public_key: String,
         /// How long nodes that were away are told of it (up to a week)
@@ -395,7 +396,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(cli.log.as_deref(), if daemon { "info" } else { "warn" })?;
     let json = cli.json;
     match cli.verb {
-        Verb::Keygen { file } => keygen::run(&file, json),
+        Verb::Keygen { file } => keygen(KeyKind::Signing, &file, json),
         Verb::Run {
             config,
             state_dir,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::id::PeerId;
+use librecast_program::book;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::public_key;
 use librecast_program::units::{count, utc};
@@ -613,7 +614,8 @@ pub(crate) fn accept(options: &Options, names: &[String], json: bool) -> anyhow:
         .state_dir
         .clone()
         .unwrap_or_else(shell::default_state_dir);
-    let accepted = Book::open(dir)?.accept(&options.channel, names)?;
+    let names: Result<Vec<String>, ExitError> = names.iter().map(|name| book::node(name)).collect();
+    let accepted = Book::open(dir)?.accept(&options.channel, &names?)?;
     if json {
         let row = |e: &Entry| json!({ "name": e.name, "id": e.key, "accepted": true });
         let rows: Vec<_> = accepted.iter().map(row).collect();
@@ -632,7 +634,7 @@ pub(crate) fn forget(options: &Options, name: &str) -> anyhow::Result<Exit> {
         .state_dir
         .clone()
         .unwrap_or_else(shell::default_state_dir);
-    if Book::open(dir)?.forget(&options.channel, name)? {
+    if Book::open(dir)?.forget(&options.channel, &book::node(name)?)? {
         return Ok(Exit::Ok);
     }
     let message = format!("no node {name:?} is known on channel {:?}", options.channel);

@@ -12,7 +12,7 @@
 //! | [`replay`] | which commands were seen already; survives a restart |
 //! | [`selector`] | which nodes a command is for |
 //! | [`agent`], [`operator`] | both sides: what they decide, and the processes around it |
-//! | `cli`, `commands`, `copy`, `keygen` | the command line and its verbs |
+//! | `cli`, `commands`, `copy` | the command line and its verbs |
 //!
 //! All that decides is a state machine: time and seeds are handed in, nothing is read from or written to a
 //! socket, a disk or a process.
@@ -27,7 +27,6 @@ mod copy;
 pub mod datagram;
 pub mod envelope;
 mod files;
-mod keygen;
 mod network;
 pub mod operator;
 pub mod part;

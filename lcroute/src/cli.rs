@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
 use librecast_program::book;
 use librecast_program::cli::{Exit, finish, init_logging};
-use librecast_program::keyfile::SharedKey;
+use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units;
 
 use crate::commands;
@@ -176,7 +176,7 @@ enum Command {
         after_help = "Examples:\n  lcroute revoke alpha\n  lcroute revoke 12D3KooW...\n  lcroute revoke --token - < token"
     )]
     Revoke {
-        /// Its name, PeerId or address
+        /// Its name, PeerId, address, or book:NAME
         #[arg(required_unless_present = "token")]
         node: Option<String>,
         /// The token, or - to read it from standard input
@@ -300,7 +300,7 @@ struct Watch {
 
 #[derive(Debug, Args)]
 struct Ping {
-    /// Its name, PeerId or address, of IPv4 as well
+    /// Its name, PeerId, address (of IPv4 as well), or book:NAME
     node: String,
     /// How many messages
     #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
@@ -440,10 +440,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let whom = whom.ok_or_else(|| anyhow::anyhow!("NODE or --token"))?;
             commands::revoke::run(&common, &config, &whom)
         }
-        Command::Keygen { file } => {
-            SharedKey::make(&file)?;
-            Ok(Exit::Ok)
-        }
+        Command::Keygen { file } => keygen(KeyKind::Shared, &file, common.json),
         Command::Members => commands::membership::members(&common, &config),
         Command::Leave { force } => commands::membership::leave(&common, &config, force),
         Command::Id => commands::membership::id(&common, &config),

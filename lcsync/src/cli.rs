@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast_program::cli::{Exit, ExitError, finish, init_logging};
 use librecast_program::keyfile;
+use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
 use librecast_program::units::{parse_duration, parse_rate};
 
@@ -232,7 +233,7 @@ struct OfShares {
     /// Use this interface only (may be repeated); all multicast-capable ones by default
     #[arg(short, value_name = "IFACE")]
     interface: Vec<String>,
-    /// Take versions signed by this key only: FILE.pub, or the text in it
+    /// Take versions signed by this key only: FILE.pub, the text in it, or book:NAME
     #[arg(long, value_name = "PUBKEY")]
     trust: Option<String>,
     /// Serve what has come, while it comes and afterwards, until told to stop
@@ -567,7 +568,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(cli.log.as_deref(), "warn")?;
     match cli.command {
         Some(Command::Share(share)) => serve(share),
-        Some(Command::Keygen { sign, file }) => keygen(sign, &file),
+        Some(Command::Keygen { sign, file }) => {
+            let kind = match sign {
+                true => KeyKind::Signing,
+                false => KeyKind::Shared,
+            };
+            keygen(kind, &file, false)
+        }
         Some(Command::Ls {
             interface,
             keyfile,
@@ -621,16 +628,6 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
         limit: share.bwlimit,
         metrics: share.metrics,
     })
-}
-
-fn keygen(sign: bool, file: &Path) -> anyhow::Result<Exit> {
-    if sign {
-        let public = keyfile::make_signing_key(file)?;
-        writeln!(std::io::stdout(), "{public}")?;
-    } else {
-        keyfile::SharedKey::make(file)?;
-    }
-    Ok(Exit::Ok)
 }
 
 fn hash(path: &Path) -> anyhow::Result<Exit> {

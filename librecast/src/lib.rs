@@ -15,6 +15,7 @@
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
 //! | [`events`] | entries of the journal: numbers and fields |
+//! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
@@ -69,6 +70,7 @@ pub mod simulated;
 pub mod socket;
 #[cfg(feature = "stream")]
 pub mod stream;
+pub mod text;
 pub mod time;
 pub mod units;
 pub mod wire;

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use librecast::id::PeerId;
+use librecast_program::book::{Book, HOST_BOOK, KeyRef};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::config;
 use librecast_program::metrics::{self, Listen};
@@ -66,7 +66,7 @@ enum OneOrMany {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileAllow {
-    key: PeerId,
+    key: KeyRef,
     name: Option<String>,
     commands: Vec<String>,
     user: Option<String>,
@@ -90,8 +90,18 @@ impl Config {
 
     /// Parses the text of a file called `file`; errors name file, line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self, ExitError> {
+        Self::parse_with(file, text, Path::new(HOST_BOOK))
+    }
+
+    /// `book`: where the names of keys are.
+    fn parse_with(file: &str, text: &str, book: &Path) -> Result<Self, ExitError> {
         let read: File = config::parse(file, text)?;
-        read.check().map_err(|(key, why)| {
+        let is_named = |allow: &FileAllow| matches!(allow.key, KeyRef::Book(_));
+        let book = match read.allow.iter().any(is_named) {
+            true => Book::load(book)?,
+            false => Book::default(),
+        };
+        read.check(&book).map_err(|(key, why)| {
             // the first line that has the key at its beginning; errors in values of tables name the table's key
             let at = text.lines().position(|l| l.trim_start().starts_with(key));
             usage(format!("{file}:{}: {key}: {why}", at.map_or(1, |n| n + 1)))
@@ -162,7 +172,7 @@ fn usage(message: String) -> ExitError {
 type Wrong = (&'static str, String);
 
 impl File {
-    fn check(self) -> Result<Config, Wrong> {
+    fn check(self, book: &Book) -> Result<Config, Wrong> {
         let name = match self.name {
             Some(name) => name,
             None => host_name(),
@@ -172,7 +182,9 @@ impl File {
             return Err(("name", why));
         }
         check_labels(&self.labels)?;
-        let policy = self.allow.into_iter().map(FileAllow::check);
+        let policy: Vec<Vec<Allow>> = (self.allow.into_iter())
+            .map(|allow| allow.check(book))
+            .collect::<Result<_, _>>()?;
         Ok(Config {
             settings: Settings {
                 node: NodeInfo {
@@ -180,7 +192,7 @@ impl File {
                     labels: self.labels,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 },
-                policy: policy.collect::<Result<_, _>>()?,
+                policy: policy.concat(),
             },
             interfaces: match self.interface {
                 OneOrMany::None => Vec::new(),
@@ -195,7 +207,8 @@ impl File {
 }
 
 impl FileAllow {
-    fn check(self) -> Result<Allow, Wrong> {
+    /// What the entry says of each key that it means. Whom the book does not have may do nothing.
+    fn check(self, book: &Book) -> Result<Vec<Allow>, Wrong> {
         check_labels(&self.labels)?;
         let pattern = |text: &String| {
             Pattern::parse(text).ok_or(("commands", "an empty pattern allows nothing".to_owned()))
@@ -203,20 +216,35 @@ impl FileAllow {
         let time = self.timeout.as_deref().map(parse_duration).transpose();
         let memory = self.memory.as_deref().map(parse_size).transpose();
         let output = self.output.as_deref().map(parse_size).transpose();
-        Ok(Allow {
-            key: self.key,
-            name: self.name,
-            commands: self
-                .commands
-                .iter()
-                .map(pattern)
-                .collect::<Result<_, _>>()?,
-            user: self.user,
-            time: time.map_err(|e| ("timeout", e.to_string()))?,
-            output: output.map_err(|e| ("output", e.to_string()))?,
-            memory: memory.map_err(|e| ("memory", e.to_string()))?,
-            labels: self.labels,
-        })
+        let keys = match self.key {
+            KeyRef::Key(key) => vec![key],
+            KeyRef::Book(name) => {
+                let keys = book.meant_by(&name);
+                if keys.is_empty() {
+                    tracing::warn!("[[allow]]: nobody in {HOST_BOOK} is called {name:?}");
+                }
+                keys
+            }
+        };
+        let commands: Vec<Pattern> = self
+            .commands
+            .iter()
+            .map(pattern)
+            .collect::<Result<_, _>>()?;
+        let time = time.map_err(|e| ("timeout", e.to_string()))?;
+        let output = output.map_err(|e| ("output", e.to_string()))?;
+        let memory = memory.map_err(|e| ("memory", e.to_string()))?;
+        let of_key = |key| Allow {
+            key,
+            name: self.name.clone(),
+            commands: commands.clone(),
+            user: self.user.clone(),
+            time,
+            output,
+            memory,
+            labels: self.labels.clone(),
+        };
+        Ok(keys.into_iter().map(of_key).collect())
     }
 }
 
@@ -376,6 +404,35 @@ mod tests {
         assert!(config.settings.policy.is_empty());
         assert_eq!(config.channel, DEFAULT_CHANNEL);
         assert!(is_name(&config.settings.node.name));
+    }
+
+    #[test]
+    fn names_of_the_book_are_the_keys_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = dir.path().join("book.toml");
+        let other = librecast::id::SecretKey::from_seed(&[5; 32]).peer_id();
+        let contact = |name: &str, key: &str| {
+            format!("[[contact]]\nname = \"{name}\"\nkey = \"{key}\"\nfor = [\"admin\"]\n")
+        };
+        let both = contact("jo", KEY) + &contact("mum", &other.to_string());
+        let keys = |who: &str| -> Vec<String> {
+            let text = format!("[[allow]]\nkey = \"{who}\"\ncommands = [\"*\"]\n");
+            let policy = Config::parse_with("f", &text, &book)
+                .unwrap()
+                .settings
+                .policy;
+            policy.iter().map(|allow| allow.key.to_string()).collect()
+        };
+        assert!(keys("book:jo").is_empty(), "there is no book");
+        fs::write(&book, both).unwrap();
+        assert_eq!(keys("book:jo"), [KEY]);
+        assert_eq!(keys("book:admin"), [KEY.to_owned(), other.to_string()]);
+        assert!(keys("book:nobody").is_empty());
+        fs::write(&book, "nonsense").unwrap();
+        assert_eq!(keys(KEY), [KEY], "which needs no book");
+        let text = "[[allow]]\nkey = \"book:jo\"\ncommands = [\"*\"]\n";
+        let error = Config::parse_with("f", text, &book).unwrap_err();
+        assert!(error.to_string().contains("book.toml"), "{error}");
     }
 
     #[test]

@@ -43,6 +43,13 @@ pub struct Entry {
     pub accepted: bool,
 }
 
+impl Entry {
+    /// Whether it is meant on this channel by `name`, a name or a key.
+    fn is_called(&self, channel: &str, name: &str) -> bool {
+        self.channel == channel && (self.name == name || self.key.to_string() == name)
+    }
+}
+
 /// The folder of an operator's state.
 #[derive(Debug)]
 pub struct Book {
@@ -110,9 +117,7 @@ impl Book {
         let mut all = self.read()?;
         let mut accepted = Vec::new();
         for name in names {
-            let named = |e: &&mut Entry| {
-                e.channel == channel && (e.name == *name || e.key.to_string() == *name)
-            };
+            let named = |e: &&mut Entry| e.is_called(channel, name);
             let Some(entry) = all.iter_mut().find(named) else {
                 let message = format!(
                     "no node {name:?} is known on channel {channel:?}: `lcagent nodes` meets them"
@@ -141,7 +146,7 @@ impl Book {
         self.write_meetings(&all)
     }
 
-    /// Forgets the node called `name`; whether there was one.
+    /// Forgets the node of this name or key; whether there was one.
     pub fn forget(&self, channel: &str, name: &str) -> anyhow::Result<bool> {
         let _lock = self.lock()?;
         // if it is still there it is to be met with the next command
@@ -151,7 +156,7 @@ impl Book {
         self.write_meetings(&meetings)?;
         let mut all = self.read()?;
         let before = all.len();
-        all.retain(|e| e.channel != channel || e.name != name);
+        all.retain(|e| !e.is_called(channel, name));
         if all.len() == before {
             return Ok(false);
         }
@@ -319,7 +324,7 @@ mod tests {
         book.note("a", &[(key(1), node("x", "web"))]).unwrap();
         assert_eq!(accepted("a"), ["x", "y"]);
         assert!(accepted("b").is_empty(), "of one channel");
-        book.forget("a", "x").unwrap();
+        book.forget("a", &key(1).to_string()).unwrap();
         book.note("a", &[(key(1), node("x", "web"))]).unwrap();
         assert_eq!(accepted("a"), ["y"], "met anew");
     }

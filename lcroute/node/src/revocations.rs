@@ -1,4 +1,4 @@
-//! The revocations that a node knows, as they lie in its state directory: one a line, in base58.
+//! The revocations that a node knows, as they lie in its state directory: one a line, as text (`lcx1...`).
 //!
 //! What a daemon learns must outlive it: an expelled node could come back through one that has forgotten.
 
@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use librecast::cert::Member;
 use librecast::id::{NetworkId, PeerId};
-use librecast::revocation::Revocation;
+use librecast::revocation::{MAX_REVOCATION, Revocation};
+use librecast::text::{self, TextKind};
 
 /// Most that are kept. Those that are over make room first, as the clock may be wrong that says so, then those of issuers for
 /// those of the network's key, then the ones that end first.
@@ -86,13 +87,13 @@ fn strength(revocation: &Revocation) -> (bool, u64) {
 /// A revocation as text.
 #[must_use]
 pub fn text(revocation: &Revocation) -> String {
-    bs58::encode(revocation.as_bytes()).into_string()
+    text::encode(TextKind::Revocation, revocation.as_bytes()).to_string()
 }
 
 /// Reads what [`text`] wrote, and checks that it counts in `network`.
 pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
-    let bytes = bs58::decode(text.trim()).into_vec();
-    let bytes = bytes.map_err(|e| format!("not a revocation: {e}"))?;
+    let bytes = text::decode(TextKind::Revocation, text, MAX_REVOCATION);
+    let bytes = bytes.map_err(|e| e.to_string())?;
     let revocation = Revocation::decode(&bytes).map_err(|e| e.to_string())?;
     revocation.verify(network).map_err(|e| e.to_string())?;
     Ok(revocation)

@@ -4,9 +4,11 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use librecast::cert::is_node_name;
-use librecast::id::PeerId;
+use librecast::id::{IdError, PeerId};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Exit, ExitError};
@@ -38,6 +40,33 @@ pub struct Contact {
     pub since: Option<u64>,
 }
 
+/// Whose key a configuration names: a key, or a name or purpose of the address book (`book:NAME`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRef {
+    /// This key.
+    Key(PeerId),
+    /// Whom the book means by this.
+    Book(String),
+}
+
+impl FromStr for KeyRef {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match text.strip_prefix(PREFIX) {
+            Some(name) => Ok(Self::Book(name.to_owned())),
+            None => text.parse().map(Self::Key),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Names of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +80,8 @@ impl Book {
     /// Reads a book; one that is not there is empty.
     ///
     /// # Errors
-    /// [`Exit::Usage`] with file and line, [`Exit::NotPermitted`] where others than its owner can write it: they would say who is who.
+    /// [`Exit::Usage`] with file and line, [`Exit::NotPermitted`] where others than root and this user can write it: they would say
+    /// who is who.
     pub fn load(path: &Path) -> Result<Self, ExitError> {
         let error = |exit, e: String| ExitError::new(exit, format!("{}: {e}", path.display()));
         let file = match std::fs::File::open(path) {
@@ -60,7 +90,13 @@ impl Book {
             Err(e) => return Err(error(Exit::Usage, e.to_string())),
         };
         let meta = file.metadata();
-        let mode = meta.map_err(|e| error(Exit::Failed, e.to_string()))?.mode();
+        let meta = meta.map_err(|e| error(Exit::Failed, e.to_string()))?;
+        if ![0, geteuid().as_raw()].contains(&meta.uid()) {
+            let owner = meta.uid();
+            let why = format!("belongs to user {owner}, neither to root nor to this user");
+            return Err(error(Exit::NotPermitted, why));
+        }
+        let mode = meta.mode();
         if mode & 0o022 != 0 {
             let why = format!("others can write it (mode {:o}): chmod go-w", mode & 0o7777);
             return Err(error(Exit::NotPermitted, why));

@@ -16,11 +16,12 @@ use crate::cli::{Exit, ExitError};
 use crate::service;
 use librecast::id::{IdError, PeerId, SecretKey};
 use librecast::private_file;
+use librecast::text::{self, TextError, TextKind};
 
-/// A shared key in its file begins so: it is never taken for a signing key, nor that for one.
-const SHARED_PREFIX: &str = "lck1";
 /// Names of key files that begin so are credentials of the service.
 const CREDENTIAL: &str = "credential:";
+/// Bytes of a shared key.
+const SHARED: usize = 32;
 /// No key file is longer.
 const MAX_TEXT: u64 = 256;
 
@@ -61,7 +62,17 @@ pub fn public_path(file: &Path) -> PathBuf {
 ///
 /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no signing key.
 pub fn load_signing_key(file: &Path) -> Result<SecretKey, ExitError> {
-    SecretKey::load(file).map_err(|e| refused(file, e))
+    SecretKey::load(file).map_err(|e| {
+        let text = private_file::read(file, MAX_TEXT).ok();
+        let kind = text.and_then(|text| TextKind::of(std::str::from_utf8(&text).ok()?));
+        match kind {
+            Some(kind) => {
+                let message = format!("{}: this is {kind}, not a signing key", file.display());
+                ExitError::new(Exit::Usage, message)
+            }
+            None => refused(file, e),
+        }
+    })
 }
 
 /// A public key as it is named on a command line: the text itself, a file with it, or `book:NAME` of the address book.
@@ -78,6 +89,12 @@ pub fn public_key(text: &str) -> Result<PeerId, ExitError> {
     }
     let path = Path::new(text);
     let usage = |message| ExitError::new(Exit::Usage, message);
+    if let Some(kind) = TextKind::of(text).filter(|_| !path.exists()) {
+        // it may be a secret: it is not shown
+        return Err(usage(format!(
+            "this is {kind}, not a public key (12D3KooW...)"
+        )));
+    }
     let no_key = || {
         let public = public_path(path);
         usage(if public.exists() {
@@ -122,18 +139,18 @@ pub fn named(file: &Path) -> Result<PathBuf, ExitError> {
 }
 
 /// A symmetric key that a group of hosts shares; wiped from memory when dropped, never shown.
-pub struct SharedKey(Zeroizing<[u8; 32]>);
+pub struct SharedKey(Zeroizing<[u8; SHARED]>);
 
 impl SharedKey {
     /// These bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub fn from_bytes(bytes: [u8; SHARED]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
     /// The 32 bytes.
     #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
+    pub fn bytes(&self) -> &[u8; SHARED] {
         &self.0
     }
 
@@ -143,11 +160,11 @@ impl SharedKey {
     ///
     /// The file exists, or cannot be written.
     pub fn make(file: &Path) -> Result<Self, ExitError> {
-        let mut bytes = Zeroizing::new([0; 32]);
+        let mut bytes = Zeroizing::new([0; SHARED]);
         getrandom::fill(bytes.as_mut())
             .map_err(|e| ExitError::new(Exit::Failed, format!("random numbers: {e}")))?;
-        let coded = Zeroizing::new(bs58::encode(bytes.as_ref()).with_check().into_string());
-        let text = Zeroizing::new(format!("{SHARED_PREFIX}{}\n", coded.as_str()));
+        let mut text = text::encode(TextKind::SharedKey, bytes.as_ref());
+        text.push('\n');
         make_folder_of(file)?;
         private_file::create(file, text.as_bytes()).map_err(|e| not_made(file, e))?;
         Ok(Self(bytes))
@@ -160,21 +177,20 @@ impl SharedKey {
     /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
-        Self::parse(&content).ok_or_else(|| {
-            let message = format!(
-                "{}: holds no shared key, as `keygen` writes them ({SHARED_PREFIX}...)",
-                file.display()
-            );
+        Self::parse(&content).map_err(|e| {
+            let message = format!("{}: {e}; `keygen` makes one", file.display());
             ExitError::new(Exit::Usage, message)
         })
     }
 
-    fn parse(content: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(content).ok()?.trim();
-        let coded = text.strip_prefix(SHARED_PREFIX)?;
-        let bytes = bs58::decode(coded).with_check(None).into_vec().ok()?;
-        let bytes = Zeroizing::new(bytes);
-        Some(Self::from_bytes(bytes.as_slice().try_into().ok()?))
+    fn parse(content: &[u8]) -> Result<Self, TextError> {
+        let kind = TextKind::SharedKey;
+        let text = std::str::from_utf8(content).map_err(|_| TextError::Prefix(kind))?;
+        let bytes = text::decode(kind, text, SHARED)?;
+        let bytes = bytes.as_slice().try_into();
+        bytes
+            .map(Self::from_bytes)
+            .map_err(|_| TextError::Damaged(kind))
     }
 }
 
@@ -308,17 +324,28 @@ mod tests {
         make_signing_key(&signing).unwrap();
         SharedKey::make(&shared).unwrap();
         assert_eq!(SharedKey::load(&signing).unwrap_err().exit, Exit::Usage);
-        assert_eq!(load_signing_key(&shared).unwrap_err().exit, Exit::Usage);
+        let told = load_signing_key(&shared).unwrap_err();
+        assert_eq!(told.exit, Exit::Usage);
+        assert!(told.to_string().contains("a shared key (lck1)"), "{told}");
+        let token = dir.path().join("token");
+        private_file::create(&token, text::encode(TextKind::Token, &[1]).as_bytes()).unwrap();
+        let told = SharedKey::load(&token).unwrap_err().to_string();
+        assert!(
+            told.contains("a token (lct1), not a shared key (lck1)"),
+            "{told}"
+        );
+        let told = public_key("lct1secret").unwrap_err().to_string();
+        assert!(
+            told.contains("a token (lct1), not a public key") && !told.contains("secret"),
+            "{told}"
+        );
         let missing = dir.path().join("missing");
         assert_eq!(
             load_signing_key(&missing).unwrap_err().exit,
             Exit::NotPermitted
         );
         for damaged in ["", "lck1", "lck1abc", "lck2zzzzzzz"] {
-            assert!(
-                SharedKey::parse(damaged.as_bytes()).is_none(),
-                "{damaged:?}"
-            );
+            assert!(SharedKey::parse(damaged.as_bytes()).is_err(), "{damaged:?}");
         }
     }
 

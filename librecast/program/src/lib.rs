@@ -5,6 +5,7 @@
 //! | [`cli`] | exit codes, errors that know theirs, logging to stderr or the journal |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
+//! | [`keygen`] | the verb that makes keys |
 //! | [`keyfile`] | key files as users make and name them |
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
 //! | [`screen`] | `--watch`: frames on a terminal |
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod interrupt;
 pub mod keyfile;
+pub mod keygen;
 pub mod metrics;
 pub mod screen;
 pub mod service;

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::text::TextError;
 use crate::wire::WireError;
 
 /// Why a certificate, a chain or a token is not accepted.
@@ -28,34 +29,28 @@ pub enum CertError {
     /// Grants more than the certificate above it.
     #[error("{0:?} certificate grants more than its issuer has")]
     Widened(Kind),
-    /// The token's text is damaged.
-    #[error("not a token: {0}")]
+    /// The text is no token, or the token cannot be made.
+    #[error("{0}")]
     BadToken(#[from] TokenError),
 }
 
 /// Why a text is not a token, or a token cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TokenError {
-    /// More than [`MAX_TOKEN`](super::MAX_TOKEN) characters.
-    #[error("too long")]
-    TooLong,
-    /// The prefix `lct1` is missing.
-    #[error("it starts with lct1")]
-    Prefix,
-    /// Not base58, or the checksum does not match.
-    #[error("damaged: was it copied whole?")]
-    Damaged,
+    /// The text is something else, too long, or damaged.
+    #[error("{0}")]
+    Text(TextError),
     /// The network key is not a usable public key.
-    #[error("network key")]
+    #[error("not a token: network key")]
     NetworkKey,
     /// More signalling URLs than the format holds.
-    #[error("too many URLs")]
+    #[error("not a token: too many URLs")]
     TooManyUrls,
     /// Too many or too long signalling URLs for a new token.
     #[error("at most 8 signalling URLs of at most 255 bytes")]
     Urls,
     /// Issuer, invitation and secret key are of different tokens.
-    #[error("its parts do not belong together")]
+    #[error("not a token: its parts do not belong together")]
     Parts,
 }
 

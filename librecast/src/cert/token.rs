@@ -9,14 +9,15 @@ use super::certificate::{CLOCK_SKEW, Certificate, Grant};
 use super::chain::Chain;
 use super::error::{CertError, Kind, TokenError};
 use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::text::{self, TextKind};
 use crate::wire::{Reader, Writer};
 
-/// Every token begins so: kind and version.
-const TOKEN_PREFIX: &str = "lct1";
 /// Most signalling URLs in a token.
 const MAX_URLS: u8 = 8;
 /// Longest token in characters.
 pub const MAX_TOKEN: usize = 8_192;
+/// Most bytes in a token: what [`MAX_TOKEN`] characters hold.
+const MAX_TOKEN_BYTES: usize = 5_980;
 
 /// A bearer invitation: who holds it can make itself a member until it expires.
 pub struct Token {
@@ -127,10 +128,7 @@ impl Token {
             w.u8(url.len() as u8).put(url.as_bytes());
         }
         let bytes = Zeroizing::new(w.into_vec());
-        Zeroizing::new(format!(
-            "{TOKEN_PREFIX}{}",
-            bs58::encode(bytes.as_slice()).with_check().into_string()
-        ))
+        text::encode(TextKind::Token, &bytes)
     }
 }
 
@@ -138,16 +136,8 @@ impl FromStr for Token {
     type Err = CertError;
 
     fn from_str(text: &str) -> Result<Self, CertError> {
-        let text = text.trim();
-        if text.len() > MAX_TOKEN {
-            return Err(TokenError::TooLong.into());
-        }
-        let body = text.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::Prefix)?;
-        let bytes = bs58::decode(body)
-            .with_check(None)
-            .into_vec()
-            .map_err(|_| TokenError::Damaged)?;
-        let bytes = Zeroizing::new(bytes);
+        let bytes = text::decode(TextKind::Token, text, MAX_TOKEN_BYTES);
+        let bytes = bytes.map_err(TokenError::Text)?;
         let mut r = Reader::new(&bytes);
         let network = PeerId::from_public_key(r.array()?).map_err(|_| TokenError::NetworkKey)?;
         let secret = SecretKey::from_seed(&Zeroizing::new(r.array()?));
@@ -314,7 +304,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3_000)) {
             let _ = Certificate::decode(&bytes);
             let _ = Chain::decode(&bytes);
-            let text = format!("lct1{}", bs58::encode(&bytes).with_check().into_string());
+            let text = text::encode(TextKind::Token, &bytes);
             prop_assert!(text.parse::<Token>().is_err());
         }
 

@@ -68,7 +68,10 @@ impl Visit {
         let token: Token = (token.parse()).map_err(|e: CertError| {
             let why = e.to_string();
             let end = if why.ends_with('?') { "" } else { "." };
-            format!("This is {why}{end} `lcroute invite` prints one on a host.")
+            let mut rest = why.chars();
+            let first = rest.next().map(|c| c.to_ascii_uppercase());
+            let (first, rest) = (first.unwrap_or_default(), rest.as_str());
+            format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
         })?;
         if token.signal.is_empty() {
             return Err("This token names no signalling server, and a page finds a network by nothing else: \

@@ -1,0 +1,228 @@
+//! One text form for what people hand on: a prefix that says what it is, and base58check (Bitcoin's alphabet, four bytes of
+//! double SHA-256).
+//!
+//! ```text
+//! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcg1 invitation to a group
+//! lcr1 station   lcs1 session of Studio
+//! ```
+//!
+//! Public keys have a form of their own, that of libp2p ([`PeerId`](crate::id::PeerId)).
+
+use std::fmt;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Characters that all prefixes have: two letters of the house, one of the kind, the version of the form.
+const PREFIX_LENGTH: usize = 4;
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+/// Public keys begin so.
+const PUBLIC_KEY: &str = "12D3KooW";
+
+/// What a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextKind {
+    /// An invitation to a network; a secret.
+    Token,
+    /// 32 bytes that several hosts share; a secret.
+    SharedKey,
+    /// What vouches for an operator's key.
+    OperatorCertificate,
+    /// A signed statement that a key is not to be trusted any more.
+    Revocation,
+    /// An invitation to a group; a secret.
+    GroupInvitation,
+    /// What listens to a station.
+    Station,
+    /// What attends a session of Studio; a secret.
+    StudioSession,
+}
+
+impl TextKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Token,
+        Self::SharedKey,
+        Self::OperatorCertificate,
+        Self::Revocation,
+        Self::GroupInvitation,
+        Self::Station,
+        Self::StudioSession,
+    ];
+
+    /// How texts of this kind begin.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Token => "lct1",
+            Self::SharedKey => "lck1",
+            Self::OperatorCertificate => "lca1",
+            Self::Revocation => "lcx1",
+            Self::GroupInvitation => "lcg1",
+            Self::Station => "lcr1",
+            Self::StudioSession => "lcs1",
+        }
+    }
+
+    /// What a text says it is; it may be damaged all the same.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let is_of = |kind: &Self| text.starts_with(kind.prefix());
+        Self::ALL.into_iter().find(is_of)
+    }
+}
+
+impl fmt::Display for TextKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Token => "a token",
+            Self::SharedKey => "a shared key",
+            Self::OperatorCertificate => "an operator's certificate",
+            Self::Revocation => "a revocation",
+            Self::GroupInvitation => "an invitation to a group",
+            Self::Station => "a station",
+            Self::StudioSession => "a session of Studio",
+        };
+        write!(f, "{name} ({})", self.prefix())
+    }
+}
+
+/// Why a text is not what was asked for. It holds nothing of the text, which may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// The text is of another kind.
+    #[error("this is {found}, not {wanted}")]
+    Other {
+        /// What it says it is.
+        found: TextKind,
+        /// What was asked for.
+        wanted: TextKind,
+    },
+    /// The text is a public key, or begins like one.
+    #[error("this is a public key (12D3KooW...), not {0}")]
+    PublicKey(TextKind),
+    /// None of the prefixes is there.
+    #[error("this is not {0}")]
+    Prefix(TextKind),
+    /// Longer than any of its kind.
+    #[error("too long for {0}")]
+    TooLong(TextKind),
+    /// Not base58, or the checksum does not match.
+    #[error("damaged: was {0} copied whole?")]
+    Damaged(TextKind),
+}
+
+/// Bytes as text of their kind.
+#[must_use]
+pub fn encode(kind: TextKind, bytes: &[u8]) -> Zeroizing<String> {
+    let coded = Zeroizing::new(bs58::encode(bytes).with_check().into_string());
+    // with room for the end of a line: a text that grows leaves a copy behind
+    let mut text = Zeroizing::new(String::with_capacity(PREFIX_LENGTH + coded.len() + 1));
+    text.push_str(kind.prefix());
+    text.push_str(&coded);
+    text
+}
+
+/// The bytes of a text, at most `most` of them; space around it is passed over.
+///
+/// # Errors
+///
+/// The text is of another kind, damaged, or holds more.
+pub fn decode(kind: TextKind, text: &str, most: usize) -> Result<Zeroizing<Vec<u8>>, TextError> {
+    let text = text.trim();
+    let Some(coded) = text.strip_prefix(kind.prefix()) else {
+        return Err(match TextKind::of(text) {
+            Some(found) => TextError::Other {
+                found,
+                wanted: kind,
+            },
+            None if text.starts_with(PUBLIC_KEY) => TextError::PublicKey(kind),
+            None => TextError::Prefix(kind),
+        });
+    };
+    // base58 takes time with the square of the length. A byte is 1.37 characters of it.
+    if coded.len() > (most + CHECKSUM).saturating_mul(7) / 5 + 1 {
+        return Err(TextError::TooLong(kind));
+    }
+    let bytes = bs58::decode(coded).with_check(None).into_vec();
+    let bytes = Zeroizing::new(bytes.map_err(|_| TextError::Damaged(kind))?);
+    if bytes.len() > most {
+        return Err(TextError::TooLong(kind));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::SecretKey;
+
+    #[test]
+    fn the_wrong_kind_is_named() {
+        for found in TextKind::ALL {
+            let text = encode(found, &[7; 40]);
+            assert_eq!(TextKind::of(&text), Some(found));
+            for wanted in TextKind::ALL {
+                let read = decode(wanted, &text, 40);
+                match wanted == found {
+                    true => assert_eq!(*read.unwrap(), [7; 40]),
+                    false => assert_eq!(read, Err(TextError::Other { found, wanted })),
+                }
+            }
+        }
+        let certificate = encode(TextKind::OperatorCertificate, &[1]);
+        let told = decode(TextKind::Token, &certificate, 100).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "this is an operator's certificate (lca1), not a token (lct1)"
+        );
+        let public = SecretKey::from_seed(&[1; 32]).peer_id().to_string();
+        let told = decode(TextKind::SharedKey, &public, 32).unwrap_err();
+        assert_eq!(told, TextError::PublicKey(TextKind::SharedKey));
+        let told = decode(TextKind::SharedKey, "hello", 32).unwrap_err();
+        assert_eq!(told.to_string(), "this is not a shared key (lck1)");
+    }
+
+    #[test]
+    fn the_form_is_frozen() {
+        let text = encode(TextKind::SharedKey, &[0, 1, 2, 255]);
+        assert_eq!(*text, GOLDEN);
+        assert_eq!(
+            *decode(TextKind::SharedKey, &format!(" {GOLDEN}\n"), 4).unwrap(),
+            [0, 1, 2, 255]
+        );
+    }
+
+    /// Computed by another implementation (base58check in Python, hashlib).
+    const GOLDEN: &str = "lck113DyThKfKg";
+
+    #[test]
+    fn what_is_damaged_or_too_long_is_refused() {
+        let kind = TextKind::Token;
+        let text = encode(kind, &[9; 64]);
+        let damaged = Err(TextError::Damaged(kind));
+        assert_eq!(decode(kind, &text[..text.len() - 1], 64), damaged);
+        assert_eq!(decode(kind, "lct1", 64), damaged);
+        assert_eq!(decode(kind, "lct10OIl", 64), damaged);
+        let long = Err(TextError::TooLong(kind));
+        assert_eq!(decode(kind, &text, 63), long);
+        assert_eq!(
+            decode(kind, &format!("lct1{}", "2".repeat(1_000_000)), 64),
+            long
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_text_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,80}") {
+            for kind in TextKind::ALL {
+                prop_assert_eq!(&*decode(kind, &encode(kind, &bytes), bytes.len()).unwrap(), &bytes);
+                let _ = decode(kind, &text, 64);
+                let _ = decode(kind, &format!("{}{text}", kind.prefix()), 64);
+            }
+        }
+    }
+}
