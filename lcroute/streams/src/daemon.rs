@@ -1,12 +1,14 @@
 //! Asks the daemon of this host, on the socket that is for this program: who is a member, and for signatures of the node's key.
 
-use std::io;
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use lcroute::control::client::Client;
 use lcroute::control::{Answer, Request};
 use serde::de::DeserializeOwned;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -15,6 +17,9 @@ use crate::identity::Sign;
 
 /// The daemon answers within so long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The daemon signs within so long, or it is silent: what goes through open streams waits meanwhile. Chosen: a thousand times what
+/// it takes.
+const SIGN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest answer, in bytes: a status has a few kB.
 const MAX_ANSWER: u64 = 256 * 1024;
 
@@ -31,12 +36,17 @@ pub enum AskError {
 #[derive(Debug, Clone)]
 pub struct Daemon {
     path: PathBuf,
+    /// It has let a handshake wait: no other one waits for it until it has answered something.
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Daemon {
     /// The one with this socket.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            is_silent: Arc::default(),
+        }
     }
 
     /// Its socket.
@@ -55,6 +65,7 @@ impl Daemon {
             Ok(answer) => answer.map_err(|e| no_daemon(e.to_string()))?,
             Err(_) => return Err(no_daemon("no answer".into())),
         };
+        self.is_silent.store(false, Relaxed);
         match answer {
             Answer::Ok(value) => {
                 serde_json::from_value(value).map_err(|e| no_daemon(format!("its answer: {e}")))
@@ -84,17 +95,91 @@ async fn ask_on(stream: &mut UnixStream, request: &Request) -> io::Result<Answer
     Ok(serde_json::from_slice(&answer)?)
 }
 
+/// Asks at once, and waits no longer than [`SIGN_TIMEOUT`] for each step.
+fn ask_now(path: &Path, request: &Request) -> io::Result<Answer> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect_timeout(&SockAddr::unix(path)?, SIGN_TIMEOUT)?;
+    socket.set_read_timeout(Some(SIGN_TIMEOUT))?;
+    socket.set_write_timeout(Some(SIGN_TIMEOUT))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    (&socket).write_all(&line)?;
+    let mut answer = Vec::new();
+    let mut reader = io::BufReader::new((&socket).take(MAX_ANSWER));
+    reader.read_until(b'\n', &mut answer)?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
 impl Sign for Daemon {
     /// Waits for the daemon, some tenths of a millisecond: TLS asks for signatures in the midst of a handshake.
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], String> {
+        if self.is_silent.load(Relaxed) {
+            return Err("the daemon does not answer".into());
+        }
         let request = Request::Sign {
             message: bs58::encode(message).into_string(),
         };
-        let mut client = Client::connect(&self.path).map_err(|e| e.to_string())?;
-        let text: String = client.ask(&request).map_err(|e| format!("{e:#}"))?;
-        let signature = bs58::decode(text).into_vec().unwrap_or_default();
-        signature
-            .try_into()
-            .map_err(|_| "the daemon's signature".into())
+        let answer = ask_now(&self.path, &request).map_err(|e| {
+            // also where so many wait for it that no more can
+            if matches!(
+                e.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) {
+                self.is_silent.store(true, Relaxed);
+            }
+            format!("the daemon does not sign: {e}")
+        })?;
+        let signature = match answer {
+            Answer::Ok(serde_json::Value::String(text)) => bs58::decode(text).into_vec(),
+            Answer::Ok(_) => Ok(Vec::new()),
+            Answer::Error(why) => return Err(why),
+        };
+        let signature = signature.unwrap_or_default().try_into();
+        signature.map_err(|_| "the daemon's signature".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// Answers what comes next with this.
+    fn answer(listener: &UnixListener, answer: &str) {
+        let (mut stream, _) = listener.accept().unwrap();
+        io::BufReader::new(&stream)
+            .read_line(&mut String::new())
+            .unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn of_all_handshakes_one_waits_for_a_daemon_that_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sign.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let daemon = Daemon::new(path);
+        // it takes what it is asked and says nothing
+        assert!(daemon.sign(b"x").unwrap_err().contains("does not sign"));
+        for _ in 0..1_000 {
+            assert!(daemon.sign(b"x").unwrap_err().contains("does not answer"));
+        }
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_ok(), "the one that waited");
+        assert!(listener.accept().is_err(), "nobody else has asked");
+        listener.set_nonblocking(false).unwrap();
+        // whatever it answers, it is there again
+        let answers = std::thread::spawn(move || {
+            answer(&listener, "{\"error\":\"no\"}\n");
+            let signature = bs58::encode([7; 64]).into_string();
+            answer(&listener, &format!("{{\"ok\":\"{signature}\"}}\n"));
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        let asked = runtime.block_on(daemon.ask::<String>(&Request::Status));
+        assert_eq!(asked, Err(AskError::Refused("no".into())));
+        assert_eq!(daemon.sign(b"x"), Ok([7; 64]));
+        answers.join().unwrap();
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use librecast::id::PeerId;
+use librecast::id::{PeerId, derive};
+use quinn::crypto::{CryptoError, HmacKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key};
@@ -15,6 +16,7 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     SignatureAlgorithm, SignatureScheme,
 };
+use zeroize::Zeroizing;
 
 /// The protocol inside TLS (RFC 7301). What a stream speaks is agreed later, when it is known who asks.
 const ALPN: &[u8] = b"lcroute/1";
@@ -22,6 +24,9 @@ const ALPN: &[u8] = b"lcroute/1";
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
+/// What is signed for [`ResetKey`], behind 64 spaces: the daemon signs what looks like TLS 1.3, and no handshake has this (RFC 8446
+/// §4.4.3).
+const RESET_CONTEXT: &[u8] = b"TLS 1.3, lcroute stateless reset\0";
 
 /// Signs what TLS has a key sign.
 pub trait Sign: Send + Sync + fmt::Debug {
@@ -192,6 +197,50 @@ impl ClientCertVerifier for RawKeys {
     }
 }
 
+/// The secret of this node's stateless resets (RFC 9000 §10.3.2). It is the same whenever the program is started, so that other
+/// nodes notice at once that the one before it was killed.
+pub struct ResetKey(Zeroizing<[u8; 32]>);
+
+impl ResetKey {
+    /// Derived from a signature that this program alone can have made. Signatures of ed25519 are always the same (RFC 8032 §5.1.6).
+    pub fn new(signer: &dyn Sign) -> Result<Self, String> {
+        let message = [&[b' '; 64][..], RESET_CONTEXT].concat();
+        let signature = Zeroizing::new(signer.sign(&message)?);
+        let key = derive("lcroute 2026 stateless reset", &[signature.as_slice()]);
+        Ok(Self(Zeroizing::new(key)))
+    }
+
+    /// Of what the connection ids are made that this node gives out: it resets no others.
+    pub fn connection_ids(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] =
+            derive("lcroute 2026 connection ids", &[self.0.as_slice()]);
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(&derive(
+            "lcroute 2026 reset token",
+            &[self.0.as_slice(), data],
+        ));
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let mut expected = [0; 32];
+        HmacKey::sign(self, data, &mut expected);
+        // nobody who sends tokens learns how long this takes: resets are only made with it
+        match expected == signature {
+            true => Ok(()),
+            false => Err(CryptoError),
+        }
+    }
+}
+
 /// Settings of TLS in the name of this node.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -235,5 +284,43 @@ impl Identity {
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    /// The key itself, in place of the daemon that has it.
+    struct Key(SecretKey);
+
+    impl fmt::Debug for Key {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Key")
+        }
+    }
+
+    impl Sign for Key {
+        fn sign(&self, message: &[u8]) -> Result<[u8; 64], String> {
+            self.0.sign_tls13(message).ok_or_else(|| "no".into())
+        }
+    }
+
+    #[test]
+    fn resets_are_the_same_after_a_restart_and_another_nodes_are_not() {
+        let token = |seed: u8, id: &[u8]| {
+            let key = ResetKey::new(&Key(SecretKey::from_seed(&[seed; 32]))).unwrap();
+            let mut token = [0; 32];
+            HmacKey::sign(&key, id, &mut token);
+            assert!(key.verify(id, &token).is_ok() && key.verify(b"none", &token).is_err());
+            (key.connection_ids(), token)
+        };
+        assert_eq!(token(1, b"id"), token(1, b"id"));
+        let (ids, reset) = token(2, b"id");
+        assert_ne!((ids, reset), token(1, b"id"));
+        assert_ne!(ids, token(1, b"id").0);
+        assert_ne!(reset, token(2, b"other").1);
     }
 }

@@ -24,6 +24,7 @@ use quinn::{
     MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig,
     VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -32,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
-use crate::identity::{Identity, peer_of};
+use crate::identity::{Identity, ResetKey, peer_of};
 use crate::local::Handover;
 use crate::pump::{Local, Traffic, pump};
 use crate::registry::{Choice, Destination, Registry, Service};
@@ -80,6 +81,9 @@ const HEADERS: u16 = 48;
 /// Handshakes of one node, and of all together.
 const HANDSHAKES: Rate = Rate::per_second(10, 20);
 const ALL_HANDSHAKES: Rate = Rate::per_second(100, 200);
+/// Handshakes that wait until it is looked at them, and what may come of one meanwhile, in bytes. Chosen: all of a burst.
+const MAX_INCOMING: usize = 512;
+const INCOMING_BUFFER: u64 = 8 << 10;
 /// Nodes whose handshakes are counted at a time: as many as a network has.
 const MAX_COUNTED: usize = 4_096;
 /// Streams that have ended and are remembered, beside those that go on.
@@ -263,10 +267,17 @@ impl Network {
         let server = QuicServerConfig::try_from(identity.server()?)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(Arc::clone(&transport));
-        server.migration(false);
+        server
+            .migration(false)
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(MAX_INCOMING as u64 * INITIAL_MTU as u64);
         let socket = open_socket(&own)?;
         let runtime = Arc::new(TokioRuntime);
-        let config = EndpointConfig::default();
+        let resets = Arc::new(ResetKey::new(&daemon).map_err(anyhow::Error::msg)?);
+        let ids = resets.connection_ids();
+        let mut config = EndpointConfig::new(resets);
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
         let endpoint = Endpoint::new(config, Some(server), socket, runtime)?;
         Ok(Arc::new(Self {
             own,

@@ -191,7 +191,7 @@ fn streams_end_as_they_should() {
             ensure!(after.stdout == "again\n", "{after:?}");
         }
         ensure!(held.is_running(), "{}", held.stdout());
-        // so does a killed program there, once the next one answers
+        // a killed program does, as soon as the next one hears of its streams
         let control = beta.host.path("run/control.sock").display().to_string();
         let killed = ["-9", "-f", &format!("{control} streams --idle")];
         beta.host.run("pkill", &killed)?.success()?;
@@ -200,9 +200,9 @@ fn streams_end_as_they_should() {
             Ok(())
         })?;
         let mut serving = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
+        broke_off(&held)?;
         let after = connect(&alpha.host, "echo again", "beta /cat/1")?.success()?;
         ensure!(after.stdout == "again\n", "{after:?}");
-        broke_off(&held)?;
         let held = begin(alpha, beta)?;
         // the server goes: what it served breaks off
         serving.signal(Signal::SIGTERM)?;
@@ -419,6 +419,111 @@ fn a_thousand_streams_and_one_that_nobody_reads_take_bounded_memory() {
             let memory = program.peak_memory()?;
             ensure!(memory < 128 << 20, "{memory} bytes");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_flood_of_handshakes_hurts_no_stream() {
+    world("streams-flood", |lab| {
+        let network = lab.closed_network(["alpha", "beta", "evil"])?;
+        let [alpha, beta, evil] = network.nodes()?;
+        let program = beta.host.spawn("lcroute-streams", &["streams"])?;
+        eventually("it answers", || counted(&beta.host).map(drop))?;
+        let command = ["sh", "-c", "cat > got; echo done"];
+        let _serving = serve(beta, "/put/1", &["--allow", "alpha"], &command)?;
+        let _echo = serve(beta, "/cat/1", &["--allow", "alpha"], &["cat"])?;
+        let mut held = begin(alpha, beta)?;
+        let args = [evil.address()?.to_string(), beta.address()?.to_string()];
+        let flood = env!("CARGO_BIN_EXE_handshake-flood");
+        let mut flood = evil.host.spawn(flood, &[&args[0], &args[1]])?;
+        let refused = || -> Result<u64> {
+            let refused = &counted(&beta.host)?["refused"]["handshakes"];
+            Ok(refused.as_u64().unwrap_or_default())
+        };
+        eventually("most of it is refused", || {
+            ensure!(refused()? > 500, "{} {}", refused()?, flood.stderr());
+            Ok(())
+        })?;
+        // a new stream, over a new connection as well, and much over it
+        let noise = alpha.host.path("noise");
+        fs::write(&noise, lcroute_lab::lab::noise(7, 20 << 20))?;
+        let put = format!("cat {}", noise.display());
+        let before = refused()?;
+        let said = connect(&alpha.host, &put, "beta /put/1")?.success()?;
+        ensure!(said.stdout == "done\n", "{said:?}");
+        ensure!(
+            fs::read(&noise)? == fs::read(beta.host.path("got"))?,
+            "bytes differ"
+        );
+        ensure!(
+            flood.is_running() && refused()? > before,
+            "{}",
+            flood.stderr()
+        );
+        ensure!(held.is_running(), "{}", held.stdout());
+        let memory = program.peak_memory()?;
+        ensure!(memory < 128 << 20, "{memory} bytes");
+        drop(flood);
+        eventually("what it began is over", || {
+            let connections = &counted(&beta.host)?["connections"];
+            ensure!(*connections == 1, "{connections}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn ssh_goes_over_a_stream() {
+    world("streams-ssh", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        let file = |host: &Host, name: &str| host.path(name).display().to_string();
+        let (key, host_key) = (file(&alpha.host, "key"), file(&beta.host, "host_key"));
+        let keygen = ["-q", "-t", "ed25519", "-N", "", "-f", &key];
+        alpha.host.run("ssh-keygen", &keygen)?.success()?;
+        let make = ["-t", "ed25519", "-f", &host_key];
+        beta.host.run("dropbearkey", &make)?.success()?;
+        // whose home holds this key and nothing else, as far as this server sees
+        let server = format!(
+            "mount -t tmpfs -o mode=700 none /root && mkdir -m 700 /root/.ssh && cp {key}.pub /root/.ssh/authorized_keys\n\
+             exec dropbear -F -E -s -p 127.0.0.1:22 -r {host_key}"
+        );
+        let _sshd = beta
+            .host
+            .spawn("unshare", &["--mount", "sh", "-ec", &server])?;
+        beta.host.configure(
+            "[[serve]]\nprotocol = \"/ssh/1\"\nto = \"127.0.0.1:22\"\nallow = [\"alpha\"]\n",
+        )?;
+        let _streams = beta.host.spawn("lcroute-streams", &["streams"])?;
+        let known = format!("UserKnownHostsFile={}", file(&alpha.host, "known"));
+        let ssh = [
+            "-F",
+            "none",
+            "-i",
+            &key,
+            "-o",
+            &known,
+            "-o",
+            "StrictHostKeyChecking=accept-new",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ProxyCommand=lcroute-streams connect beta /ssh/1",
+            "root@beta",
+        ];
+        let ssh = |command: &str| {
+            let args = [&ssh[..], &[command]].concat();
+            alpha.host.run("ssh", &args)
+        };
+        eventually("a shell of beta", || {
+            let said = ssh("ip -6 -o addr show lc0")?;
+            let said = said.success()?;
+            let address = beta.address()?.to_string();
+            ensure!(said.stdout.contains(&address), "{said:?}");
+            Ok(())
+        })?;
+        ensure!(ssh("exit 7")?.code == 7, "its exit code");
         Ok(())
     });
 }
