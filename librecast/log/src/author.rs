@@ -1,7 +1,7 @@
 //! One author's log as this member has it.
 //!
 //! ```text
-//!   number   1 .. first-1 | first ........ have | have+1 ....... highest | ....... heard
+//!   number   1 .. first-1 | first ........ have | have+1 ....... highest | ....... advertised
 //!            expired        here, no gaps         here, with gaps         claimed by somebody
 //! ```
 
@@ -43,7 +43,7 @@ pub(crate) struct Author {
     pub(crate) entries: BTreeMap<u32, Held>,
     pub(crate) first: u32,
     pub(crate) have: u32,
-    pub(crate) heard: u32,
+    pub(crate) advertised: u32,
     pub(crate) conflict: Option<Box<Proof>>,
     /// Bytes of all entries.
     pub(crate) bytes: usize,
@@ -65,7 +65,7 @@ impl Author {
             entries: BTreeMap::new(),
             first: 1,
             have: 0,
-            heard: 0,
+            advertised: 0,
             conflict: None,
             bytes: 0,
             want_at: None,
@@ -114,7 +114,7 @@ impl Author {
 
     /// Numbers that are claimed, may count, and are not here.
     pub(crate) fn missing(&self) -> impl Iterator<Item = u32> + '_ {
-        let until = self.heard.max(self.highest()).min(self.limit());
+        let until = self.advertised.max(self.highest()).min(self.limit());
         let numbers = self.have.saturating_add(1)..=until;
         numbers.filter(|number| !self.entries.contains_key(number))
     }
@@ -185,7 +185,7 @@ impl Author {
         let void = self.entries.split_off(&proof.number);
         self.bytes -= void.values().map(|held| held.entry.size()).sum::<usize>();
         self.have = self.have.min(proof.number - 1).max(self.first - 1);
-        self.heard = self.heard.min(proof.number - 1);
+        self.advertised = self.advertised.min(proof.number - 1);
         self.conflict = Some(Box::new(proof));
         true
     }

@@ -24,7 +24,7 @@ use crate::stored::Stored;
 
 mod exchange;
 
-use exchange::claim;
+use exchange::remember_head;
 
 /// Most authors of a space, its owner included.
 pub const MAX_AUTHORS: usize = 1_024;
@@ -50,8 +50,8 @@ const REQUEST_LIFE: Duration = Duration::from_secs(86_400);
 /// Most senders whose bad signatures are counted.
 const MAX_SOURCES: usize = 1_024;
 
-/// Most claims about authors who have no grant yet.
-const MAX_CLAIMS: usize = 1_024;
+/// Most early_heads about authors who have no grant yet.
+const MAX_EARLY_HEADS: usize = 1_024;
 
 /// Most entries that are asked for at once of all authors.
 const MAX_ANSWERS: usize = 4_096;
@@ -95,10 +95,10 @@ const REPEATED: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(3);
 const SETTLE_LONGEST: Duration = Duration::from_secs(10);
 
-/// Asked for so often without an answer, what nobody claims to have any more is given up.
+/// Asked for so often without an answer, what nobody early_heads to have any more is given up.
 const TRIES_UNTIL_GAP: u32 = 7;
 
-/// A sender that was not heard for so long is new: what it claims is asked for at once.
+/// A sender that was not heard for so long is new: what it early_heads is asked for at once.
 const AWAY: Duration = Duration::from_secs(30);
 
 /// How long the owner asks for requests after a start.
@@ -197,8 +197,8 @@ pub struct AuthorStatus {
     pub first: u32,
     /// The last one that is here and counts, without a gap before it.
     pub last: u32,
-    /// The highest that anybody claims.
-    pub claimed: u32,
+    /// The highest that anybody early_heads.
+    pub advertised: u32,
     /// From this number on nothing counts: two histories.
     pub conflict: Option<u32>,
 }
@@ -230,7 +230,7 @@ pub struct Log {
     owner: AuthorId,
     keys: BTreeMap<AuthorId, SecretKey>,
     authors: BTreeMap<AuthorId, Author>,
-    claims: BTreeMap<AuthorId, u32>,
+    early_heads: BTreeMap<AuthorId, u32>,
     grants_read: u32,
     entries: usize,
     bytes: usize,
@@ -270,7 +270,7 @@ impl Log {
             owner,
             keys: keys.collect(),
             authors: BTreeMap::from([(owner, Author::new(owner_key, None, now))]),
-            claims: BTreeMap::new(),
+            early_heads: BTreeMap::new(),
             grants_read: 0,
             entries: 0,
             bytes: 0,
@@ -354,7 +354,7 @@ impl Log {
             grant: author.grant,
             first: author.first,
             last: author.last(),
-            claimed: author.heard.max(author.highest()).min(author.limit()),
+            advertised: author.advertised.max(author.highest()).min(author.limit()),
             conflict: author.conflict.as_ref().map(|proof| proof.number),
         })
     }
@@ -386,7 +386,7 @@ impl Log {
             return false;
         };
         let waited = now.saturating_duration_since(self.started);
-        let lacks = known.heard > known.have;
+        let lacks = known.advertised > known.have;
         match (self.heard_others, lacks) {
             (true, false) => true,
             (_, true) => waited >= SETTLE_LONGEST,
@@ -561,7 +561,7 @@ impl Log {
     ) -> Result<(), DropReason> {
         let id = entry.author;
         let Some(author) = self.authors.get_mut(&id) else {
-            claim(&mut self.claims, id, entry.number);
+            remember_head(&mut self.early_heads, id, entry.number);
             return Err(DropReason::UnknownAuthor);
         };
         // somebody has just sent it: who else was to need not
@@ -731,7 +731,7 @@ impl Log {
             Some(author) => (author.grant, author.changed) = (Some(grant), now),
             None if room => {
                 let mut author = Author::new(grant.author, Some(grant), now);
-                author.heard = self.claims.remove(&id).unwrap_or(0).min(MAX_JUMP);
+                author.advertised = self.early_heads.remove(&id).unwrap_or(0).min(MAX_JUMP);
                 self.authors.insert(id, author);
             }
             None => return,

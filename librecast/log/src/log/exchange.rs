@@ -74,7 +74,7 @@ impl Log {
         for head in heads {
             let id = head.author;
             let Some(author) = self.authors.get_mut(&id) else {
-                claim(&mut self.claims, id, head.last);
+                remember_head(&mut self.early_heads, id, head.last);
                 knows_more = true;
                 continue;
             };
@@ -84,9 +84,9 @@ impl Log {
             if head.last > last {
                 knows_more = true;
                 let bound = author.highest().saturating_add(MAX_JUMP);
-                author.heard = author.heard.max(beyond.min(bound));
+                author.advertised = author.advertised.max(beyond.min(bound));
             }
-            // what it claims before our first has expired here
+            // what it early_heads before our first has expired here
             lacks |= head.last < last;
             let hash = author.hash_of(head.last);
             let disputed = head.last >= author.first
@@ -213,7 +213,7 @@ impl Log {
                     }
                 }
                 // nobody has what somebody claimed
-                None => author.heard = author.highest(),
+                None => author.advertised = author.highest(),
                 Some(_) => {}
             }
         }
@@ -342,10 +342,10 @@ fn pause_of(tries: u32, random: &mut Random) -> Duration {
         .mul_f64(1.0 + random.unit() / 2.0)
 }
 
-pub(super) fn claim(claims: &mut BTreeMap<AuthorId, u32>, id: AuthorId, number: u32) {
-    if let Some(known) = claims.get_mut(&id) {
+pub(super) fn remember_head(early_heads: &mut BTreeMap<AuthorId, u32>, id: AuthorId, number: u32) {
+    if let Some(known) = early_heads.get_mut(&id) {
         *known = number.max(*known);
-    } else if claims.len() < MAX_CLAIMS {
-        claims.insert(id, number);
+    } else if early_heads.len() < MAX_EARLY_HEADS {
+        early_heads.insert(id, number);
     }
 }
