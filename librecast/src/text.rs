@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcg1 invitation to a group
-//! lcr1 station   lcs1 session of Studio
+//! lch1 what holds a group   lcr1 station   lcs1 session of Studio
 //! ```
 //!
 //! Public keys have a form of their own, that of libp2p ([`PeerId`](crate::id::PeerId)).
@@ -33,6 +33,8 @@ pub enum TextKind {
     Revocation,
     /// An invitation to a group; a secret.
     GroupInvitation,
+    /// What holds a group without reading it; a secret.
+    HoldingKey,
     /// What listens to a station.
     Station,
     /// What attends a session of Studio; a secret.
@@ -41,12 +43,13 @@ pub enum TextKind {
 
 impl TextKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Token,
         Self::SharedKey,
         Self::OperatorCertificate,
         Self::Revocation,
         Self::GroupInvitation,
+        Self::HoldingKey,
         Self::Station,
         Self::StudioSession,
     ];
@@ -60,6 +63,7 @@ impl TextKind {
             Self::OperatorCertificate => "lca1",
             Self::Revocation => "lcx1",
             Self::GroupInvitation => "lcg1",
+            Self::HoldingKey => "lch1",
             Self::Station => "lcr1",
             Self::StudioSession => "lcs1",
         }
@@ -81,6 +85,7 @@ impl fmt::Display for TextKind {
             Self::OperatorCertificate => "an operator's certificate",
             Self::Revocation => "a revocation",
             Self::GroupInvitation => "an invitation to a group",
+            Self::HoldingKey => "a key for holding a group",
             Self::Station => "a station",
             Self::StudioSession => "a session of Studio",
         };

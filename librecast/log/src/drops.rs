@@ -5,6 +5,8 @@ librecast::drop_reasons! {
     pub enum DropReason {
         /// The packet is of another version, another space, or longer than any of ours.
         Foreign = "foreign",
+        /// This host said it itself, and heard it.
+        Own = "own",
         /// The packet was not sealed by the read key of the space, or was changed on its way.
         Unsealed = "unsealed",
         /// The packet was opened, and what is in it is not as the format has it.

@@ -53,6 +53,9 @@ const MAX_SOURCES: usize = 1_024;
 /// Most early_heads about authors who have no grant yet.
 const MAX_EARLY_HEADS: usize = 1_024;
 
+/// Of so many packets that were sent last it is known that they are ours.
+const MAX_SAID: usize = 128;
+
 /// Most entries that are asked for at once of all authors.
 const MAX_ANSWERS: usize = 4_096;
 
@@ -209,6 +212,10 @@ struct Source {
     heard_at: Instant,
 }
 
+fn said_hash(bytes: &[u8]) -> [u8; 32] {
+    derive("librecast 2026 log said", &[bytes])
+}
+
 /// The newest entry of one of our keys: when it was appended, and how often it was repeated since.
 #[derive(Debug)]
 struct LastWords {
@@ -248,6 +255,8 @@ pub struct Log {
     heard_others: bool,
     told_of_own: BTreeSet<AuthorId>,
     expires_at: Instant,
+    /// Hashes of the packets that were sent last: a host hears what it says itself.
+    said: VecDeque<[u8; 32]>,
     sealer: Sealer,
     random: Random,
     outputs: VecDeque<Output>,
@@ -288,6 +297,7 @@ impl Log {
             heard_others: false,
             told_of_own: BTreeSet::new(),
             expires_at: now,
+            said: VecDeque::new(),
             sealer,
             random: Random::new(random),
             outputs: VecDeque::new(),
@@ -462,6 +472,9 @@ impl Log {
 
     /// A datagram that came to the group from `source`, at wall clock `time` (milliseconds since 1970).
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+        if self.said.contains(&said_hash(bytes)) {
+            return self.drops.count(DropReason::Own);
+        }
         let packet = match self.sealer.seal.open(bytes) {
             Ok(packet) => packet,
             Err(Refused::Foreign) => return self.drops.count(DropReason::Foreign),
@@ -780,6 +793,10 @@ impl Log {
     fn transmit(&mut self, packet: &Packet) {
         // what we make ourselves is within bounds
         if let Some(bytes) = self.sealer.seal(packet) {
+            self.said.push_back(said_hash(&bytes));
+            if self.said.len() > MAX_SAID {
+                self.said.pop_front();
+            }
             self.outputs.push_back(Output::Transmit(bytes));
         }
     }

@@ -152,6 +152,9 @@ impl World {
         self.sent.1 += bytes.len();
         for to in 0..self.members.len() {
             if to == from {
+                // a host hears what it says
+                let payload = (from, to, bytes.to_vec());
+                self.network.post(payload, self.now);
                 continue;
             }
             if self.random.chance(self.trains) {
