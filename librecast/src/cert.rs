@@ -31,5 +31,5 @@ pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
 pub use member::{KeysAbove, MAX_PREVIOUS, Member, TokenBound};
 pub use prefix::{GroupPrefix, SourcePrefix};
-pub use text::{MAX_NAME, MAX_USES, is_node_name};
+pub use text::{MAX_NAME, MAX_USES, is_node_name, is_visible};
 pub use token::{MAX_TOKEN, Token};

@@ -101,6 +101,7 @@ fn what_decides_reaches_no_io() {
         "lcroute-overlay",
         "lcroute-node",
         "librecast-log",
+        "lcgroup-core",
     ] {
         let crates = built_from(package);
         let forbidden: Vec<_> = IO_CRATES
@@ -216,6 +217,21 @@ fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
     assert_eq!(ours["lcroute-streams"], below);
     for name in ["lcroute", "lcroute-web", "lcsync", "lcagent"] {
         assert!(!built_from(name).contains("quinn"), "{name} has QUIC in it");
+    }
+}
+
+#[test]
+fn groups_know_librecast_only_and_no_other_program_knows_them() {
+    let ours = ours();
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours["lcgroup-core"], below);
+    for program in ["lcroute", "lcsync", "lcagent"] {
+        let groups = ours[program]
+            .iter()
+            .find(|name| name.starts_with("lcgroup"));
+        assert_eq!(groups, None, "{program} knows groups");
+        let crates = built_from(program);
+        assert!(!crates.contains("mls-rs"), "{program} has MLS in it");
     }
 }
 

@@ -16,6 +16,7 @@ mod sources;
 const CRATES: &[&str] = &[
     "lab",
     "lcagent",
+    "lcgroup/core",
     "lcroute",
     "lcroute/engine",
     "lcroute/node",

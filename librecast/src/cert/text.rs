@@ -22,7 +22,8 @@ pub fn is_node_name(name: &str) -> bool {
 }
 
 /// Without control characters, and without those that nobody sees: they join, break or turn around what is shown.
-pub(super) fn is_visible(text: &str) -> bool {
+#[must_use]
+pub fn is_visible(text: &str) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     let hidden = [Control, Format, LineSeparator, ParagraphSeparator];
     !text.chars().any(|c| hidden.contains(&c.general_category()))

@@ -1,0 +1,272 @@
+//! Bodies of entries.
+//!
+//! ```text
+//! an author's own log:
+//!   message (1):  part header | part of an MLS PrivateMessage; inside of that: version 8 = 1 | id 64 | content
+//!   refresh (2):  sealed box to the group key { version 8 = 1 | urgent 8 | key package }
+//!   leave   (3):  nothing
+//! the owner's log, under the group key:
+//!   commit  (16): part header | part of { version 8 = 1 | heads | MLS commit }
+//!   tree    (17): part header | part of AES-128-GCM { version 8 = 1 | heads | ratchet tree }
+//!   welcome (18): author 256 | sealed box to the author { version 8 = 1 | key of the tree 128 | MLS Welcome }
+//!
+//! part header: epoch 64 | part 16 (from 0) | parts 16
+//! heads: n 16 | n x { author 256 | number 32 }
+//! ```
+//!
+//! The epoch is the one that a message is sealed in, that a commit ends, that a tree begins. Parts of one message, commit
+//! or tree have consecutive numbers. The log seals all of it once more, so that only readers and holders see headers.
+
+use std::collections::BTreeMap;
+
+use librecast::id::PeerId;
+use librecast::wire::{Reader, WireError, Writer};
+use zeroize::Zeroizing;
+
+use crate::MAX_MEMBERS;
+
+/// Longest body of an entry in bytes.
+pub const MAX_BODY: usize = 1_000;
+/// Length of a part header in bytes.
+const PART_HEADER: usize = 12;
+/// Most parts of a message: 64 KiB of content is padded to 80 KiB, which takes 84.
+const MAX_MESSAGE_PARTS: u16 = 90;
+/// Most parts of a commit or tree: 1,000 members take 140 and 290 (measured: 98 KB, 250 KB).
+const MAX_OWNER_PARTS: u16 = 640;
+const VERSION: u8 = 1;
+
+/// Kinds of entries; others are not this crate's, and it passes over them.
+pub mod kind {
+    /// Part of a message.
+    pub const MESSAGE: u8 = 1;
+    /// A member asks for a new leaf.
+    pub const REFRESH: u8 = 2;
+    /// A member leaves.
+    pub const LEAVE: u8 = 3;
+    /// Part of a commit.
+    pub const COMMIT: u8 = 16;
+    /// Part of a ratchet tree.
+    pub const TREE: u8 = 17;
+    /// A Welcome for one.
+    pub const WELCOME: u8 = 18;
+}
+
+/// The last number that counts, for each author.
+pub type Heads = BTreeMap<PeerId, u32>;
+
+/// A part of what is longer than an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Epoch of the whole.
+    pub epoch: u64,
+    /// Which part, from 0.
+    pub part: u16,
+    /// How many there are.
+    pub parts: u16,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// Reads a body of `kind`.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] of what does not fit the format or its bounds.
+    pub fn decode(kind: u8, body: &'a [u8]) -> Result<Self, WireError> {
+        let most = if kind == kind::MESSAGE {
+            MAX_MESSAGE_PARTS
+        } else {
+            MAX_OWNER_PARTS
+        };
+        let mut r = Reader::new(body);
+        let (epoch, part, parts) = (r.u64()?, r.u16()?, r.u16()?);
+        if part >= parts || parts > most || body.len() > MAX_BODY {
+            return Err(WireError::Bad("part"));
+        }
+        Ok(Self {
+            epoch,
+            part,
+            parts,
+            bytes: r.rest(),
+        })
+    }
+}
+
+/// Cuts `whole` into bodies of entries.
+pub(crate) fn cut(epoch: u64, whole: &[u8]) -> Vec<Vec<u8>> {
+    let chunks = whole.chunks(MAX_BODY - PART_HEADER);
+    let parts = chunks.len() as u16;
+    let body = |(part, chunk): (usize, &[u8])| {
+        let mut w = Writer::new();
+        w.u64(epoch).u16(part as u16).u16(parts).put(chunk);
+        w.into_vec()
+    };
+    chunks.enumerate().map(body).collect()
+}
+
+/// Parts of one whole, as far as they have come. It is in memory only: after a restart the log gives them again.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// Number of the first entry.
+    pub first: u32,
+    pub epoch: u64,
+    next: u16,
+    parts: u16,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+/// What became of a part.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Assembled {
+    /// Others have to come.
+    More,
+    /// Here is the whole.
+    Whole(Zeroizing<Vec<u8>>),
+    /// It does not continue what was there.
+    Broken,
+}
+
+impl Assembly {
+    /// Takes the next part into `slot`.
+    pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>) -> Assembled {
+        let began = part.part == 0;
+        let whole = match slot {
+            Some(open) if !began => {
+                let continues =
+                    (open.epoch, open.next, open.parts) == (part.epoch, part.part, part.parts);
+                if !continues {
+                    *slot = None;
+                    return Assembled::Broken;
+                }
+                open.next += 1;
+                open.bytes.extend_from_slice(part.bytes);
+                open.next == open.parts
+            }
+            _ if began => {
+                *slot = Some(Self {
+                    first: number,
+                    epoch: part.epoch,
+                    next: 1,
+                    parts: part.parts,
+                    bytes: part.bytes.to_vec().into(),
+                });
+                part.parts == 1
+            }
+            _ => return Assembled::Broken,
+        };
+        match slot.take_if(|_| whole) {
+            Some(open) => Assembled::Whole(open.bytes),
+            None => Assembled::More,
+        }
+    }
+}
+
+/// What a commit's parts make.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CommitBody<'a> {
+    /// Authors whose head moved since the commit before, with the last number that counts.
+    pub heads: Heads,
+    /// MLS PrivateMessage.
+    pub commit: &'a [u8],
+}
+
+impl<'a> CommitBody<'a> {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] of what does not fit the format.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let (heads, commit) = decode_heads(bytes)?;
+        Ok(Self { heads, commit })
+    }
+}
+
+/// Heads, and what follows them.
+pub(crate) fn decode_heads(bytes: &[u8]) -> Result<(Heads, &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => {}
+        other => return Err(WireError::Version(other)),
+    }
+    let n = r.u16()?;
+    if usize::from(n) > MAX_MEMBERS {
+        return Err(WireError::Bad("number of heads"));
+    }
+    let mut heads = Heads::new();
+    for _ in 0..n {
+        let author = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("author"))?;
+        heads.insert(author, r.u32()?);
+    }
+    Ok((heads, r.rest()))
+}
+
+/// What [`decode_heads`] reads.
+pub(crate) fn encode_heads(heads: &Heads, rest: &[u8]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u16(heads.len() as u16);
+    for (author, number) in heads {
+        w.put(author.public_key()).u32(*number);
+    }
+    w.put(rest);
+    w.into_vec()
+}
+
+/// What is inside of a message's PrivateMessage.
+pub(crate) fn encode_message(id: u64, content: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut w = Writer::from(Vec::with_capacity(content.len() + 9));
+    w.u8(VERSION).u64(id).put(content);
+    w.into_vec().into()
+}
+
+/// Id and content of a message.
+pub(crate) fn decode_message(plain: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    let mut r = Reader::new(plain);
+    match r.u8()? {
+        VERSION => Ok((r.u64()?, r.rest())),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+/// What is inside of a refresh.
+pub(crate) fn encode_refresh(urgent: bool, key_package: &[u8]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION).u8(urgent.into()).put(key_package);
+    w.into_vec()
+}
+
+/// Whether a refresh is urgent, and its key package.
+pub(crate) fn decode_refresh(bytes: &[u8]) -> Result<(bool, &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => Ok((r.u8()? != 0, r.rest())),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+/// What is inside of a welcome's box.
+pub(crate) fn encode_welcome(tree_key: &[u8; 16], welcome: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut w = Writer::from(Vec::with_capacity(welcome.len() + 17));
+    w.u8(VERSION).put(tree_key).put(welcome);
+    w.into_vec().into()
+}
+
+/// Key of the tree, and the MLS Welcome.
+pub(crate) fn decode_welcome(bytes: &[u8]) -> Result<(Zeroizing<[u8; 16]>, &[u8]), WireError> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        VERSION => Ok((r.array()?.into(), r.rest())),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+/// All decoders of bodies, for the fuzzer: none panics, whatever it is given.
+#[doc(hidden)]
+pub fn decode_any(kind: u8, bytes: &[u8]) {
+    let _ = Part::decode(kind, bytes);
+    let _ = CommitBody::decode(bytes);
+    let _ = decode_message(bytes);
+    let _ = decode_refresh(bytes);
+    let _ = decode_welcome(bytes);
+}

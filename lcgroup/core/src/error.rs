@@ -1,0 +1,64 @@
+//! Errors of the verbs of a group.
+
+use thiserror::Error;
+
+use crate::invitation::InvitationError;
+use crate::mls::MlsFailure;
+
+/// Why a group does not do what it is asked.
+#[derive(Debug, Error)]
+pub enum GroupError {
+    /// Only the owner does that.
+    #[error("only the owner can do that")]
+    NotTheOwner,
+    /// This participant has not joined yet, or was removed.
+    #[error("not a member (yet, or any more)")]
+    NotAMember,
+    /// The owner can neither leave nor be removed.
+    #[error("the owner cannot leave its group")]
+    Owner,
+    /// No such member.
+    #[error("no such member")]
+    UnknownMember,
+    /// No such message in the outbox.
+    #[error("no such message in the outbox")]
+    UnknownMessage,
+    /// More than [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
+    #[error("a message has at most 64 KiB")]
+    TooLong,
+    /// More than [`MAX_OUTBOX`](crate::MAX_OUTBOX) bytes wait: the owner has not confirmed what was said.
+    #[error("too much waits for the owner to confirm it")]
+    OutboxFull,
+    /// More than [`MAX_INVITATIONS`](crate::MAX_INVITATIONS).
+    #[error("at most 64 invitations at a time")]
+    TooManyInvitations,
+    /// A number of uses that an invitation cannot have.
+    #[error("an invitation is for 1 to 1000 members")]
+    Uses,
+    /// A name that is empty, longer than [`MAX_NAME`](crate::MAX_NAME), or has characters that nobody sees.
+    #[error("unusable name: 1 to 64 bytes of characters that are seen")]
+    Name,
+    /// A topic that cannot be.
+    #[error(transparent)]
+    Topic(#[from] InvitationError),
+    /// The invitation has expired.
+    #[error("the invitation has expired")]
+    Expired,
+    /// This state is an old copy: others know entries of this author that it does not.
+    #[error("this state is an old copy of what the group has seen")]
+    RolledBack,
+    /// MLS refused.
+    #[error(transparent)]
+    Mls(#[from] MlsFailure),
+}
+
+/// Why bytes are no state of a group.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Fields are missing, too many, or out of their bounds.
+    #[error("damaged state of a group: {0}")]
+    Wire(#[from] librecast::wire::WireError),
+    /// MLS cannot read its part.
+    #[error("damaged state of a group: {0}")]
+    Mls(#[from] MlsFailure),
+}

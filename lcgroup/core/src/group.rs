@@ -1,0 +1,543 @@
+//! A participant of a group: its verbs, what it says, and its timers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use crypto_box::aead::rand_core::RngCore as _;
+use librecast::id::{PeerId, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::author::Author;
+use crate::body::{self, kind};
+use crate::error::GroupError;
+use crate::event::{Append, Event, Log, NewEntry, Output};
+use crate::invitation::{Invitation, check_topic};
+use crate::mls::{Change, Mls, OwnKeyPackage, Who};
+use crate::owner::Owner;
+use crate::owner_log::OwnerLog;
+use crate::provider::Provider;
+use crate::random::Random;
+use crate::voice::{Joining, Refresh, Said, Voice};
+use crate::{HOUR, MAX_MESSAGE, MAX_MESSAGES, MAX_NAME, MAX_OUTBOX, SECOND, WEEK, request};
+
+/// Pause after the first request to join in ms. It doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: u64 = 5 * SECOND;
+/// Longest pause between requests in ms: holders keep them, so the owner finds one when it comes.
+const LONGEST_PAUSE: u64 = 10 * 60 * SECOND;
+/// How long a request is repeated as it is, in ms: holders keep one for a day, and the owner takes it for two.
+const REQUEST_LIFE: u64 = 12 * HOUR;
+
+/// What a new group starts from.
+#[derive(Debug)]
+pub struct Founding {
+    /// The group's key; who has it is the owner.
+    pub key: SecretKey,
+    /// Key of the log, for readers and holders.
+    pub read_key: Zeroizing<[u8; 32]>,
+    /// What the group is about, up to 64 bytes.
+    pub topic: String,
+    /// How the owner calls itself, up to 64 bytes.
+    pub name: String,
+}
+
+/// How a participant stands to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It asks to be admitted.
+    Joining,
+    /// It is a member.
+    Member,
+    /// It waits for a Welcome to a new leaf. `until`: a commit that ends this epoch or a later one, without a Welcome before
+    /// it, says that it was removed.
+    Rejoining {
+        /// The epoch that the Welcome is for, if the commit told.
+        until: Option<u64>,
+    },
+    /// It was removed.
+    Removed,
+    /// Its state is an old copy.
+    RolledBack,
+}
+
+/// A member, as the group knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its author key.
+    pub author: PeerId,
+    /// How it calls itself; nothing proves it.
+    pub name: String,
+}
+
+/// One participant's state of one group.
+pub struct Group {
+    pub(crate) id: PeerId,
+    pub(crate) read_key: Zeroizing<[u8; 32]>,
+    pub(crate) topic: String,
+    pub(crate) author: SecretKey,
+    pub(crate) name: String,
+    pub(crate) random: Random,
+    pub(crate) provider: Provider,
+    pub(crate) standing: Standing,
+    pub(crate) mls: Option<Mls>,
+    /// All members but this one.
+    pub(crate) authors: BTreeMap<PeerId, Author>,
+    pub(crate) owner_log: OwnerLog,
+    pub(crate) voice: Voice,
+    pub(crate) refresh: Refresh,
+    pub(crate) joining: Option<Joining>,
+    pub(crate) owner: Option<Owner>,
+    /// Entries that are not known to be in the log.
+    pub(crate) pending: VecDeque<Append>,
+    pub(crate) outputs: VecDeque<Queued>,
+}
+
+/// An output in its turn; entries are looked up in `pending`, for the log may have them by then.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    Append(Log, u32),
+    Request(Vec<u8>),
+    Event(Event),
+}
+
+impl Group {
+    /// A new group, of which this participant is the owner. `now`: ms since the epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Name`], [`GroupError::Topic`].
+    pub fn create(founding: Founding, seed: &[u8; 32], now: u64) -> Result<Self, GroupError> {
+        let Founding {
+            key,
+            read_key,
+            topic,
+            name,
+        } = founding;
+        check_topic(&topic)?;
+        let mut group = Self::new(key.peer_id(), read_key, topic, name, seed)?;
+        let me = group.who();
+        group.mls = Some(Mls::create(&group.provider, &me, now)?);
+        group.standing = Standing::Member;
+        group.owner = Some(Owner::new(key, now));
+        group.append(Log::Owner, NewEntry::Grant { author: me.author });
+        Ok(group)
+    }
+
+    /// A participant who asks to be admitted. `now`: ms since the epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Name`], [`GroupError::Expired`].
+    pub fn join(
+        invitation: Invitation,
+        name: &str,
+        seed: &[u8; 32],
+        now: u64,
+    ) -> Result<Self, GroupError> {
+        if invitation.expires <= now {
+            return Err(GroupError::Expired);
+        }
+        let read_key = invitation.read_key.clone();
+        let topic = invitation.topic.clone();
+        let mut group = Self::new(invitation.group, read_key, topic, name.to_owned(), seed)?;
+        let package = OwnKeyPackage::new(&group.provider, &group.who(), now)?;
+        group.joining = Some(Joining {
+            invitation,
+            package,
+            due: Some(now),
+            attempts: 0,
+            request: None,
+        });
+        group.advance(now);
+        Ok(group)
+    }
+
+    fn new(
+        id: PeerId,
+        read_key: Zeroizing<[u8; 32]>,
+        topic: String,
+        name: String,
+        seed: &[u8; 32],
+    ) -> Result<Self, GroupError> {
+        let good = librecast::cert::is_visible(&name) && (1..=MAX_NAME).contains(&name.len());
+        if !good {
+            return Err(GroupError::Name);
+        }
+        let mut random = Random::new(seed);
+        let author = SecretKey::from_seed(&Zeroizing::new(random.array()));
+        Ok(Self {
+            id,
+            read_key,
+            topic,
+            author,
+            name,
+            provider: Provider::new(random.clone()),
+            random,
+            standing: Standing::Joining,
+            mls: None,
+            authors: BTreeMap::new(),
+            owner_log: OwnerLog::default(),
+            voice: Voice::default(),
+            refresh: Refresh::default(),
+            joining: None,
+            owner: None,
+            pending: VecDeque::new(),
+            outputs: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn who(&self) -> Who {
+        Who {
+            author: self.author.peer_id(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// The group: its owner's key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Key of the log.
+    #[must_use]
+    pub fn read_key(&self) -> &Zeroizing<[u8; 32]> {
+        &self.read_key
+    }
+
+    /// What the group is about.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Key of this participant's own log.
+    #[must_use]
+    pub fn author_key(&self) -> &SecretKey {
+        &self.author
+    }
+
+    /// Key of the owner's log, if this participant is the owner.
+    #[must_use]
+    pub fn group_key(&self) -> Option<&SecretKey> {
+        self.owner.as_ref().map(|owner| &owner.key)
+    }
+
+    /// How this participant stands to the group.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The current epoch of a member.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.mls.as_ref().map(Mls::epoch)
+    }
+
+    /// All members, this one too.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let members = self.mls.as_ref().map(Mls::members).unwrap_or_default();
+        let member = |Who { author, name }| Member { author, name };
+        members.into_iter().map(member).collect()
+    }
+
+    /// A secret of the current epoch, the same for all members (RFC 9420 §8.5).
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotAMember`].
+    pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, GroupError> {
+        let mls = self.mls.as_ref().ok_or(GroupError::NotAMember)?;
+        Ok(mls.export(label, context)?)
+    }
+
+    /// Says `content` to all members; returns the message's id.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::TooLong`], [`GroupError::OutboxFull`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
+    pub fn say(&mut self, content: &[u8], now: u64) -> Result<u64, GroupError> {
+        self.check_speaks()?;
+        if content.len() > MAX_MESSAGE {
+            return Err(GroupError::TooLong);
+        }
+        if self.voice.bytes() + content.len() > MAX_OUTBOX {
+            return Err(GroupError::OutboxFull);
+        }
+        let id = self.random.next_u64();
+        self.voice.queue.push_back(Said {
+            id,
+            content: content.to_vec().into(),
+            last: 0,
+        });
+        self.advance(now);
+        Ok(id)
+    }
+
+    fn check_speaks(&self) -> Result<(), GroupError> {
+        match self.standing {
+            Standing::Member | Standing::Rejoining { .. } => Ok(()),
+            Standing::Joining | Standing::Removed => Err(GroupError::NotAMember),
+            Standing::RolledBack => Err(GroupError::RolledBack),
+        }
+    }
+
+    /// Messages that wait for the user, because somebody joined before they counted: id and content.
+    pub fn outbox(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let outbox = self.voice.outbox.iter();
+        outbox.map(|said| (said.id, &said.content[..]))
+    }
+
+    /// Says a message of the outbox to all who are members now.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::UnknownMessage`], and those of [`Self::say`].
+    pub fn resend(&mut self, id: u64, now: u64) -> Result<(), GroupError> {
+        self.check_speaks()?;
+        let said = self.take_from_outbox(id)?;
+        self.voice.queue.push_back(said);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Drops a message of the outbox.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::UnknownMessage`].
+    pub fn discard(&mut self, id: u64) -> Result<(), GroupError> {
+        self.take_from_outbox(id).map(drop)
+    }
+
+    fn take_from_outbox(&mut self, id: u64) -> Result<Said, GroupError> {
+        let at = self.voice.outbox.iter().position(|said| said.id == id);
+        let at = at.ok_or(GroupError::UnknownMessage)?;
+        Ok(self.voice.outbox.remove(at))
+    }
+
+    /// Replaces this member's keys: what was copied of its disk before opens nothing after.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::NotAMember`], [`GroupError::RolledBack`].
+    pub fn refresh(&mut self, now: u64) -> Result<(), GroupError> {
+        self.check_speaks()?;
+        if self.owner.is_some() {
+            self.commit_within(0, now);
+        } else {
+            self.ask_for_leaf(true, now);
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Leaves the group: the owner removes this member.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Owner`], [`GroupError::NotAMember`], [`GroupError::RolledBack`].
+    pub fn leave(&mut self) -> Result<(), GroupError> {
+        self.check_speaks()?;
+        if self.owner.is_some() {
+            return Err(GroupError::Owner);
+        }
+        let body = Vec::new();
+        let kind = kind::LEAVE;
+        self.append(Log::Own, NewEntry::Body { kind, body });
+        Ok(())
+    }
+
+    /// Asks the owner for a new leaf, unless that was done.
+    pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: u64) {
+        self.refresh.due = now + self.random.jittered(WEEK);
+        if self.refresh.package.is_some() && !urgent {
+            return;
+        }
+        let package = match self.refresh.package.take() {
+            Some(package) => package,
+            None => match OwnKeyPackage::new(&self.provider, &self.who(), now) {
+                Ok(package) => package,
+                // nothing from outside goes in: it would fail again, and the old leaf goes on
+                Err(_) => return,
+            },
+        };
+        let content = body::encode_refresh(urgent, &package.public);
+        self.refresh.package = Some(package);
+        if let Some(body) = request::seal_to(&self.id, &content, &mut self.random) {
+            let kind = kind::REFRESH;
+            self.append(Log::Own, NewEntry::Body { kind, body });
+        }
+    }
+
+    /// Entries of `log` up to `number` are in the log.
+    pub fn handle_appended(&mut self, log: Log, number: u32) {
+        self.pending
+            .retain(|append| append.log != log || append.number > number);
+    }
+
+    pub(crate) fn append(&mut self, log: Log, entry: NewEntry) {
+        let last = match (log, &mut self.owner) {
+            (Log::Owner, Some(owner)) => &mut owner.last,
+            _ => &mut self.voice.last,
+        };
+        *last += 1;
+        let number = *last;
+        self.pending.push_back(Append { log, number, entry });
+        self.outputs.push_back(Queued::Append(log, number));
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Queued::Event(event));
+    }
+
+    /// The next thing to do or to tell.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            match self.outputs.pop_front()? {
+                Queued::Append(log, number) => {
+                    let append = self.pending.iter();
+                    let mut append = append.filter(|a| (a.log, a.number) == (log, number));
+                    if let Some(append) = append.next() {
+                        return Some(Output::Append(append.clone()));
+                    }
+                }
+                Queued::Request(bytes) => return Some(Output::Request(bytes)),
+                Queued::Event(event) => return Some(Output::Event(event)),
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due (ms since the epoch).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        match self.standing {
+            Standing::Joining => self.joining.as_ref()?.due,
+            Standing::Member if self.owner.is_some() => self.commit_due(),
+            Standing::Member => Some(self.refresh.due),
+            Standing::Rejoining { .. } | Standing::Removed | Standing::RolledBack => None,
+        }
+    }
+
+    /// Does what is due at `now` (ms since the epoch).
+    pub fn handle_timeout(&mut self, now: u64) {
+        self.advance(now);
+    }
+
+    /// Whatever can go on after an input.
+    pub(crate) fn advance(&mut self, now: u64) {
+        self.try_apply(now);
+        let member = self.standing == Standing::Member;
+        if self.standing == Standing::Joining {
+            self.request(now);
+        } else if member && self.owner.is_some() {
+            if self.commit_due().is_some_and(|due| due <= now) {
+                self.commit(now);
+            }
+        } else if member && self.refresh.due <= now {
+            self.ask_for_leaf(false, now);
+        }
+        self.seal_queue();
+    }
+
+    /// Sends the request to join, if it is due.
+    fn request(&mut self, now: u64) {
+        let Some(joining) = &mut self.joining else {
+            return;
+        };
+        if joining.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if joining.invitation.expires <= now {
+            joining.due = None;
+            self.tell(Event::InvitationExpired);
+            return;
+        }
+        let fresh = |made: u64| made <= now && now - made < REQUEST_LIFE;
+        if !joining
+            .request
+            .as_ref()
+            .is_some_and(|(made, _)| fresh(*made))
+        {
+            let package = &joining.package.public;
+            let sealed = request::seal(
+                &joining.invitation,
+                &self.author,
+                package,
+                now,
+                &mut self.random,
+            );
+            joining.request = sealed.map(|sealed| (now, sealed));
+        }
+        let doubled = FIRST_PAUSE << joining.attempts.min(16);
+        joining.attempts += 1;
+        joining.due = Some(now + self.random.jittered(doubled.min(LONGEST_PAUSE)));
+        if let Some((_, request)) = &joining.request {
+            self.outputs.push_back(Queued::Request(request.clone()));
+        }
+    }
+
+    /// Seals what waits to be said, unless a commit is about to void it.
+    fn seal_queue(&mut self) {
+        let speaks = self.standing == Standing::Member && self.owner_log.commit.is_none();
+        let Some(mls) = self.mls.as_mut().filter(|_| speaks) else {
+            return;
+        };
+        let mut bodies = Vec::new();
+        while self.voice.sealed < MAX_MESSAGES
+            && let Some(mut said) = self.voice.queue.pop_front()
+        {
+            let plain = body::encode_message(said.id, &said.content);
+            let Ok(sealed) = mls.seal(&plain) else {
+                // nothing from outside goes in: it would fail again and again
+                self.voice.outbox.push(said);
+                continue;
+            };
+            let parts = body::cut(mls.epoch(), &sealed);
+            said.last = self.voice.last + bodies.len() as u32 + parts.len() as u32;
+            bodies.extend(parts);
+            self.voice.sealed += 1;
+            self.voice.unconfirmed.push_back(said);
+        }
+        for body in bodies {
+            let kind = kind::MESSAGE;
+            self.append(Log::Own, NewEntry::Body { kind, body });
+        }
+    }
+
+    /// A commit ended an epoch: what of ours counts up to `head` is said; the rest is said again.
+    pub(crate) fn confirm(&mut self, head: u32, change: &Change) {
+        let me = self.author.peer_id();
+        let voice = &mut self.voice;
+        voice.sealed = 0;
+        let void = std::mem::take(&mut voice.unconfirmed);
+        let mut again: VecDeque<Said> = void.into_iter().filter(|said| said.last > head).collect();
+        again.append(&mut voice.queue);
+        // who has a new leaf was there before
+        let joined = change
+            .added
+            .iter()
+            .any(|who| who.author != me && !change.removed.contains(&who.author));
+        if joined {
+            let ids: Vec<u64> = again.iter().map(|said| said.id).collect();
+            voice.outbox.extend(again);
+            for id in ids {
+                self.tell(Event::OutboxWaits { id });
+            }
+        } else {
+            voice.queue = again;
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.id)
+            .field("author", &self.author.peer_id())
+            .field("standing", &self.standing)
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}

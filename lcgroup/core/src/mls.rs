@@ -1,0 +1,673 @@
+//! All that this crate asks of mls-rs: create, join, commit, apply, seal, open, export, and a state as bytes.
+//!
+//! mls-rs changes its API with every 0.x; this file is what has to follow. Every operation that can fail works on a clone
+//! and is kept on success: a forged message consumes no key (it would otherwise make the true one unreadable), and
+//! there is never a pending commit.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use librecast::id::PeerId;
+use mls_rs::client_builder::{
+    BaseConfig, ClientBuilder, PaddingMode, WithCryptoProvider, WithGroupStateStorage,
+    WithIdentityProvider, WithKeyPackageRepo, WithMlsRules,
+};
+use mls_rs::error::MlsError;
+use mls_rs::group::proposal::Proposal;
+use mls_rs::group::{CommitEffect, ExportedTree, ReceivedMessage, Roster};
+use mls_rs::identity::basic::BasicCredential;
+use mls_rs::identity::{CredentialType, SigningIdentity};
+use mls_rs::mls_rules::{
+    CommitDirection, CommitOptions, CommitSource, EncryptionOptions, ProposalBundle,
+};
+use mls_rs::time::MlsTime;
+use mls_rs::{
+    CipherSuiteProvider as _, Client, ExtensionList, GroupStateStorage, IdentityProvider,
+    KeyPackageStorage, MlsMessage, MlsRules, WireFormat,
+};
+use mls_rs_codec::{MlsDecode as _, MlsEncode as _};
+use mls_rs_core::crypto::SignatureSecretKey;
+use mls_rs_core::error::IntoAnyError;
+use mls_rs_core::group::{EpochRecord, GroupContext, GroupState};
+use mls_rs_core::identity::MemberValidationContext;
+use mls_rs_core::key_package::KeyPackageData;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::MAX_NAME;
+use crate::provider::{Provider, SUITE};
+
+/// The leaf of the owner. Who creates a group has leaf 0 (RFC 9420 §11), and our owner never leaves.
+const OWNER: u32 = 0;
+/// Bytes of a credential before the name: the author key.
+const AUTHOR: usize = 32;
+/// How long a key package can be used. RFC 9420 §7.2 wants a bound; a request is repeated while the owner is away, so
+/// half a year.
+const KEY_PACKAGE_LIFE: Duration = Duration::from_secs(183 * 24 * 3_600);
+/// How much earlier a key package is valid: clocks of joiner and owner may differ by a day.
+const CLOCK_SKEW: u64 = 24 * 3_600;
+/// Length of a group id in bytes, random: in a PrivateMessage it is in clear, so it says nothing.
+const GROUP_ID: usize = 16;
+
+/// Why MLS refused.
+#[derive(Debug, Error)]
+pub enum MlsFailure {
+    /// mls-rs refused it.
+    #[error("MLS: {0}")]
+    Library(#[from] MlsError),
+    /// Bytes that are no message of the expected kind.
+    #[error("not the expected kind of MLS message")]
+    Kind,
+    /// A credential without author key, or with a name that is too long or not UTF-8.
+    #[error("unusable credential")]
+    Credential,
+    /// Sent by somebody else than the author of the entry, or committed by somebody else than the owner.
+    #[error("from another member")]
+    Sender,
+    /// A member to remove who is none.
+    #[error("no member")]
+    NoMember,
+    /// A stored state or key package that cannot be read.
+    #[error("unreadable MLS state")]
+    State,
+}
+
+impl From<mls_rs_codec::Error> for MlsFailure {
+    fn from(error: mls_rs_codec::Error) -> Self {
+        Self::Library(error.into())
+    }
+}
+
+/// Who a leaf is: the author key, and the name that its holder states, unproven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub author: PeerId,
+    pub name: String,
+}
+
+impl Who {
+    fn credential(&self) -> BasicCredential {
+        let mut bytes = self.author.public_key().to_vec();
+        bytes.extend_from_slice(self.name.as_bytes());
+        BasicCredential::new(bytes)
+    }
+
+    fn of(identity: &SigningIdentity) -> Result<Self, MlsFailure> {
+        let bytes = identity
+            .credential
+            .as_basic()
+            .ok_or(MlsFailure::Credential)?;
+        let (author, name) = bytes
+            .identifier()
+            .split_first_chunk::<AUTHOR>()
+            .ok_or(MlsFailure::Credential)?;
+        let author = PeerId::from_public_key(*author).map_err(|_| MlsFailure::Credential)?;
+        let name = std::str::from_utf8(name).map_err(|_| MlsFailure::Credential)?;
+        if name.len() > MAX_NAME {
+            return Err(MlsFailure::Credential);
+        }
+        let name = crate::printable(name);
+        Ok(Self { author, name })
+    }
+}
+
+/// A key package and its secrets: used by one Welcome, then dropped.
+pub(crate) struct OwnKeyPackage {
+    /// The MLS message for the owner.
+    pub public: Vec<u8>,
+    id: Vec<u8>,
+    data: KeyPackageData,
+    signer: SignatureSecretKey,
+}
+
+impl OwnKeyPackage {
+    /// Draws one for `who`, with a signature key of its own, at `now` (ms since the epoch).
+    pub fn new(provider: &Provider, who: &Who, now: u64) -> Result<Self, MlsFailure> {
+        let (identity, signer) = new_leaf(provider, who)?;
+        let shelf = Shelf::default();
+        let message = builder(provider, &shelf)
+            .signing_identity(identity, signer.clone(), SUITE)
+            .key_package_lifetime(KEY_PACKAGE_LIFE)
+            .build()
+            .generate_key_package_message(
+                ExtensionList::new(),
+                ExtensionList::new(),
+                Some(MlsTime::from((now / 1_000).saturating_sub(CLOCK_SKEW))),
+            )?;
+        let (id, data) = shelf.take_key_package().ok_or(MlsFailure::State)?;
+        let public = message.to_bytes()?;
+        Ok(Self {
+            public,
+            id,
+            data,
+            signer,
+        })
+    }
+
+    /// As bytes for the state: public, id, data, signature key.
+    pub fn save(&self) -> Result<[Zeroizing<Vec<u8>>; 4], MlsFailure> {
+        Ok([
+            self.public.clone().into(),
+            self.id.clone().into(),
+            self.data.mls_encode_to_vec()?.into(),
+            self.signer.as_bytes().to_vec().into(),
+        ])
+    }
+
+    /// What [`Self::save`] gave.
+    pub fn load([public, id, data, signer]: [&[u8]; 4]) -> Result<Self, MlsFailure> {
+        let data = KeyPackageData::mls_decode(&mut &*data).map_err(|_| MlsFailure::State)?;
+        Ok(Self {
+            public: public.to_vec(),
+            id: id.to_vec(),
+            data,
+            signer: SignatureSecretKey::new_slice(signer),
+        })
+    }
+}
+
+/// Who a key package is for, if it can be committed at `now` (ms since the epoch).
+pub(crate) fn check_key_package(
+    provider: &Provider,
+    bytes: &[u8],
+    now: u64,
+) -> Result<Who, MlsFailure> {
+    let message = key_package(bytes)?;
+    let package = message.as_key_package().ok_or(MlsFailure::Kind)?;
+    let who = Who::of(package.signing_identity())?;
+    // mls-rs checks signature, lifetime and capabilities when it commits: a group of one commits it, and is dropped
+    let nobody = Who {
+        author: librecast::id::SecretKey::from_seed(&[0; 32]).peer_id(),
+        name: String::new(),
+    };
+    let mut trial = Mls::create(provider, &nobody, now)?.group;
+    let builder = trial.commit_builder().commit_time(time(now));
+    builder.add_member(message)?.build()?;
+    Ok(who)
+}
+
+fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
+    let message = MlsMessage::from_bytes(bytes)?;
+    if message.to_bytes()?.len() != bytes.len() {
+        return Err(MlsFailure::Kind);
+    }
+    let right = message.wire_format() == WireFormat::KeyPackage;
+    right.then_some(message).ok_or(MlsFailure::Kind)
+}
+
+fn time(now: u64) -> MlsTime {
+    MlsTime::from(now / 1_000)
+}
+
+/// What a commit brings.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub added: Vec<Who>,
+    pub removed: Vec<PeerId>,
+    /// This member's leaf is gone.
+    pub removed_self: bool,
+}
+
+/// What the owner publishes of a commit.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    /// PrivateMessage for the members of the epoch that ends.
+    pub message: Vec<u8>,
+    /// A Welcome for each who is added.
+    pub welcomes: Vec<(PeerId, Vec<u8>)>,
+    /// The ratchet tree of the new epoch.
+    pub tree: Vec<u8>,
+    pub change: Change,
+}
+
+/// A member's MLS group.
+pub(crate) struct Mls {
+    group: mls_rs::Group<Config>,
+    shelf: Shelf,
+}
+
+impl Mls {
+    /// A new group of one: the owner.
+    pub fn create(provider: &Provider, who: &Who, now: u64) -> Result<Self, MlsFailure> {
+        let (identity, signer) = new_leaf(provider, who)?;
+        let id = provider
+            .random_bytes_vec(GROUP_ID)
+            .map_err(|e| MlsError::CryptoProviderError(e.into_any_error()))?;
+        let shelf = Shelf::default();
+        let group = builder(provider, &shelf)
+            .signing_identity(identity, signer, SUITE)
+            .build()
+            .create_group_with_id(
+                id,
+                ExtensionList::new(),
+                ExtensionList::new(),
+                Some(time(now)),
+            )?;
+        Ok(Self { group, shelf })
+    }
+
+    /// Joins by a Welcome for `own` and the tree of its epoch. `own` is used up: drop it with the same write of the state.
+    pub fn join(
+        provider: &Provider,
+        own: &OwnKeyPackage,
+        welcome: &[u8],
+        tree: &[u8],
+    ) -> Result<Self, MlsFailure> {
+        let welcome = MlsMessage::from_bytes(welcome)?;
+        if welcome.wire_format() != WireFormat::Welcome {
+            return Err(MlsFailure::Kind);
+        }
+        let tree = ExportedTree::from_bytes(tree)?;
+        let shelf = Shelf::default();
+        shelf.put_key_package(own.id.clone(), own.data.clone());
+        let client = builder(provider, &shelf).signer(own.signer.clone()).build();
+        // no time: whether leaves of others are in their lifetime was the owner's matter when he added them
+        let (group, info) = client.join_group(Some(tree), &welcome, None)?;
+        if info.sender != OWNER {
+            return Err(MlsFailure::Sender);
+        }
+        shelf.take_key_package();
+        Ok(Self { group, shelf })
+    }
+
+    /// Removes and adds at once; the new epoch is applied here.
+    pub fn commit(
+        &mut self,
+        provider: &Provider,
+        remove: &[PeerId],
+        add: &[Vec<u8>],
+        now: u64,
+    ) -> Result<Commit, MlsFailure> {
+        let mut next = self.group.clone();
+        let mut removed = Vec::new();
+        let mut builder = next.commit_builder().commit_time(time(now));
+        for author in remove {
+            builder = builder.remove_member(self.leaf_of(author).ok_or(MlsFailure::NoMember)?)?;
+            removed.push(*author);
+        }
+        let (mut added, mut references) = (Vec::new(), Vec::new());
+        for bytes in add {
+            let message = key_package(bytes)?;
+            let package = message.as_key_package().ok_or(MlsFailure::Kind)?;
+            let who = Who::of(package.signing_identity())?;
+            let reference = message.key_package_reference(provider)?;
+            references.push((who.author, reference.ok_or(MlsFailure::Kind)?));
+            added.push(who);
+            builder = builder.add_member(message)?;
+        }
+        let output = builder.build()?;
+        next.apply_pending_commit()?;
+        let mut welcomes = Vec::new();
+        for welcome in &output.welcome_messages {
+            for reference in welcome.welcome_key_package_references() {
+                if let Some((author, _)) = references.iter().find(|(_, own)| own == reference) {
+                    welcomes.push((*author, welcome.to_bytes()?));
+                }
+            }
+        }
+        let tree = next.export_tree().to_bytes()?;
+        let message = output.commit_message.to_bytes()?;
+        self.group = next;
+        Ok(Commit {
+            message,
+            welcomes,
+            tree,
+            change: Change {
+                added,
+                removed,
+                removed_self: false,
+            },
+        })
+    }
+
+    /// Applies the owner's commit. Whom it removes is left with the old epoch.
+    pub fn apply(&mut self, message: &[u8]) -> Result<Change, MlsFailure> {
+        let mut next = self.group.clone();
+        let message = MlsMessage::from_bytes(message)?;
+        // relays and holders read a PublicMessage
+        if message.wire_format() != WireFormat::PrivateMessage {
+            return Err(MlsFailure::Kind);
+        }
+        let ReceivedMessage::Commit(commit) = next.process_incoming_message(message)? else {
+            return Err(MlsFailure::Kind);
+        };
+        if commit.committer != OWNER || commit.is_external {
+            return Err(MlsFailure::Sender);
+        }
+        let (epoch, removed_self) = match commit.effect {
+            CommitEffect::NewEpoch(epoch) => (epoch, false),
+            CommitEffect::Removed { new_epoch, .. } => (new_epoch, true),
+            CommitEffect::ReInit(_) => return Err(MlsFailure::Kind),
+        };
+        let mut change = Change {
+            removed_self,
+            ..Change::default()
+        };
+        for applied in &epoch.applied_proposals {
+            match &applied.proposal {
+                Proposal::Add(add) => change.added.push(Who::of(add.signing_identity())?),
+                Proposal::Remove(remove) => {
+                    let member = self.group.member_at_index(remove.to_remove());
+                    let member = member.ok_or(MlsFailure::NoMember)?;
+                    change
+                        .removed
+                        .push(Who::of(member.signing_identity())?.author);
+                }
+                _ => return Err(MlsFailure::Kind),
+            }
+        }
+        if !removed_self {
+            self.group = next;
+        }
+        Ok(change)
+    }
+
+    /// Seals a message in the current epoch.
+    pub fn seal(&mut self, plain: &[u8]) -> Result<Vec<u8>, MlsFailure> {
+        let mut next = self.group.clone();
+        let sealed = next
+            .encrypt_application_message(plain, Vec::new())?
+            .to_bytes()?;
+        self.group = next;
+        Ok(sealed)
+    }
+
+    /// Opens a message of `author` in the current epoch.
+    pub fn open(
+        &mut self,
+        author: &PeerId,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, MlsFailure> {
+        let message = MlsMessage::from_bytes(sealed)?;
+        if message.wire_format() != WireFormat::PrivateMessage {
+            return Err(MlsFailure::Kind);
+        }
+        let mut next = self.group.clone();
+        let ReceivedMessage::ApplicationMessage(opened) = next.process_incoming_message(message)?
+        else {
+            return Err(MlsFailure::Kind);
+        };
+        let member = next
+            .member_at_index(opened.sender_index)
+            .ok_or(MlsFailure::NoMember)?;
+        if Who::of(member.signing_identity())?.author != *author {
+            return Err(MlsFailure::Sender);
+        }
+        self.group = next;
+        Ok(opened.data().to_vec().into())
+    }
+
+    /// A secret of the current epoch (RFC 9420 §8.5).
+    pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, MlsFailure> {
+        let secret = self.group.export_secret(label.as_bytes(), context, 32)?;
+        let secret = <[u8; 32]>::try_from(secret.as_bytes()).map_err(|_| MlsFailure::State)?;
+        Ok(secret.into())
+    }
+
+    /// The current epoch.
+    pub fn epoch(&self) -> u64 {
+        self.group.current_epoch()
+    }
+
+    /// All members, the owner too.
+    pub fn members(&self) -> Vec<Who> {
+        let leaves = self.group.roster().members_iter();
+        leaves
+            .filter_map(|leaf| Who::of(leaf.signing_identity()).ok())
+            .collect()
+    }
+
+    fn leaf_of(&self, author: &PeerId) -> Option<u32> {
+        let mut leaves = self.group.roster().members_iter();
+        let leaf = leaves
+            .find(|leaf| Who::of(leaf.signing_identity()).is_ok_and(|who| who.author == *author));
+        leaf.map(|leaf| leaf.index())
+    }
+
+    /// Group id and state as bytes.
+    pub fn save(&self) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), MlsFailure> {
+        self.group.clone().write_to_storage()?;
+        let state = self.shelf.state().ok_or(MlsFailure::State)?;
+        Ok((self.group.group_id().to_vec(), state))
+    }
+
+    /// What [`Self::save`] gave.
+    pub fn load(provider: &Provider, id: &[u8], state: &[u8]) -> Result<Self, MlsFailure> {
+        let shelf = Shelf::default();
+        shelf.put_state(state.to_vec().into());
+        let group = builder(provider, &shelf)
+            .build()
+            .load_group(id)
+            .map_err(|_| MlsFailure::State)?;
+        Ok(Self { group, shelf })
+    }
+}
+
+/// A new leaf's identity and signature key.
+fn new_leaf(
+    provider: &Provider,
+    who: &Who,
+) -> Result<(SigningIdentity, SignatureSecretKey), MlsFailure> {
+    let (signer, public) = provider
+        .signature_key_generate()
+        .map_err(|e| MlsError::CryptoProviderError(e.into_any_error()))?;
+    let credential = who.credential().into_credential();
+    Ok((SigningIdentity::new(credential, public), signer))
+}
+
+type Config = WithMlsRules<
+    OwnerCommits,
+    WithIdentityProvider<
+        Authors,
+        WithCryptoProvider<
+            Provider,
+            WithGroupStateStorage<Shelf, WithKeyPackageRepo<Shelf, BaseConfig>>,
+        >,
+    >,
+>;
+
+fn builder(provider: &Provider, shelf: &Shelf) -> ClientBuilder<Config> {
+    Client::builder()
+        .key_package_repo(shelf.clone())
+        .group_state_storage(shelf.clone())
+        .crypto_provider(provider.clone())
+        .identity_provider(Authors)
+        .mls_rules(OwnerCommits)
+}
+
+/// Who committed, or what, is against the rules of our groups.
+#[derive(Debug, Error)]
+enum RuleError {
+    #[error("only the owner commits")]
+    NotTheOwner,
+    #[error("only members are added and removed")]
+    Proposal,
+}
+
+impl IntoAnyError for RuleError {
+    fn into_dyn_error(self) -> Result<Box<dyn std::error::Error + Send + Sync>, Self> {
+        Ok(self.into())
+    }
+}
+
+/// The owner alone commits, and only to add and remove members. Commits are PrivateMessages: a holder does not read who
+/// is a member.
+#[derive(Clone, Debug)]
+struct OwnerCommits;
+
+impl MlsRules for OwnerCommits {
+    type Error = RuleError;
+
+    fn filter_proposals(
+        &self,
+        _: CommitDirection,
+        source: CommitSource,
+        _: &Roster<'_>,
+        _: &GroupContext,
+        proposals: ProposalBundle,
+    ) -> Result<ProposalBundle, RuleError> {
+        match source {
+            CommitSource::ExistingMember(member) if member.index() == OWNER => {}
+            _ => return Err(RuleError::NotTheOwner),
+        }
+        let known = proposals.add_proposals().len() + proposals.remove_proposals().len();
+        if proposals.length() != known {
+            return Err(RuleError::Proposal);
+        }
+        Ok(proposals)
+    }
+
+    fn commit_options(
+        &self,
+        _: &Roster<'_>,
+        _: &GroupContext,
+        _: &ProposalBundle,
+    ) -> Result<CommitOptions, RuleError> {
+        // a path in each commit: it heals the owner's leaf; one Welcome each, so that it fits into an entry
+        Ok(CommitOptions::new()
+            .with_path_required(true)
+            .with_ratchet_tree_extension(false)
+            .with_single_welcome_message(false)
+            .with_allow_external_commit(false))
+    }
+
+    fn encryption_options(
+        &self,
+        _: &Roster<'_>,
+        _: &GroupContext,
+    ) -> Result<EncryptionOptions, RuleError> {
+        Ok(EncryptionOptions::new(true, PaddingMode::StepFunction))
+    }
+}
+
+/// Credentials of our groups: [`Who`]. An author has one leaf.
+#[derive(Clone, Debug)]
+struct Authors;
+
+impl IntoAnyError for MlsFailure {
+    fn into_dyn_error(self) -> Result<Box<dyn std::error::Error + Send + Sync>, Self> {
+        Ok(self.into())
+    }
+}
+
+impl IdentityProvider for Authors {
+    type Error = MlsFailure;
+
+    fn validate_member(
+        &self,
+        identity: &SigningIdentity,
+        _: Option<MlsTime>,
+        _: MemberValidationContext<'_>,
+    ) -> Result<(), MlsFailure> {
+        Who::of(identity).map(drop)
+    }
+
+    fn validate_external_sender(
+        &self,
+        _: &SigningIdentity,
+        _: Option<MlsTime>,
+        _: Option<&ExtensionList>,
+    ) -> Result<(), MlsFailure> {
+        Err(MlsFailure::Sender)
+    }
+
+    fn identity(
+        &self,
+        identity: &SigningIdentity,
+        _: &ExtensionList,
+    ) -> Result<Vec<u8>, MlsFailure> {
+        Ok(Who::of(identity)?.author.public_key().to_vec())
+    }
+
+    fn valid_successor(
+        &self,
+        before: &SigningIdentity,
+        after: &SigningIdentity,
+        _: &ExtensionList,
+    ) -> Result<bool, MlsFailure> {
+        Ok(Who::of(before)?.author == Who::of(after)?.author)
+    }
+
+    fn supported_types(&self) -> Vec<CredentialType> {
+        vec![BasicCredential::credential_type()]
+    }
+}
+
+/// Where mls-rs puts states and key packages: memory, from where they go into the group's own state.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<Shelved>>);
+
+#[derive(Default)]
+struct Shelved {
+    state: Option<Zeroizing<Vec<u8>>>,
+    key_packages: BTreeMap<Vec<u8>, KeyPackageData>,
+}
+
+impl Shelf {
+    fn with<T>(&self, act: impl FnOnce(&mut Shelved) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The state that was written last; it is not kept.
+    fn state(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.with(|shelved| shelved.state.take())
+    }
+
+    fn put_state(&self, state: Zeroizing<Vec<u8>>) {
+        self.with(|shelved| shelved.state = Some(state));
+    }
+
+    fn put_key_package(&self, id: Vec<u8>, data: KeyPackageData) {
+        self.with(|shelved| shelved.key_packages.insert(id, data));
+    }
+
+    fn take_key_package(&self) -> Option<(Vec<u8>, KeyPackageData)> {
+        self.with(|shelved| shelved.key_packages.pop_first())
+    }
+}
+
+impl GroupStateStorage for Shelf {
+    type Error = Infallible;
+
+    fn state(&self, _: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Infallible> {
+        Ok(Self::state(self))
+    }
+
+    fn epoch(&self, _: &[u8], _: u64) -> Result<Option<Zeroizing<Vec<u8>>>, Infallible> {
+        Ok(None)
+    }
+
+    fn write(
+        &mut self,
+        state: GroupState,
+        _: Vec<EpochRecord>,
+        _: Vec<EpochRecord>,
+    ) -> Result<(), Infallible> {
+        self.put_state(state.data);
+        Ok(())
+    }
+
+    fn max_epoch_id(&self, _: &[u8]) -> Result<Option<u64>, Infallible> {
+        Ok(None)
+    }
+}
+
+impl KeyPackageStorage for Shelf {
+    type Error = Infallible;
+
+    fn delete(&mut self, id: &[u8]) -> Result<(), Infallible> {
+        self.with(|shelved| shelved.key_packages.remove(id));
+        Ok(())
+    }
+
+    fn insert(&mut self, id: Vec<u8>, data: KeyPackageData) -> Result<(), Infallible> {
+        self.put_key_package(id, data);
+        Ok(())
+    }
+
+    fn get(&self, id: &[u8]) -> Result<Option<KeyPackageData>, Infallible> {
+        Ok(self.with(|shelved| shelved.key_packages.get(id).cloned()))
+    }
+}

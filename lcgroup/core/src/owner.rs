@@ -1,0 +1,83 @@
+//! What only the owner keeps: invitations, and what the next commit is to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::id::{PeerId, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::DAY;
+use crate::body::Heads;
+use crate::drops::RequestRefusal;
+use crate::request::Request;
+
+/// How old a request may be, in ms: holders keep it for a day, and clocks differ by one.
+const REQUEST_AGE: u64 = 2 * DAY;
+
+/// What only the owner has.
+pub(crate) struct Owner {
+    pub key: SecretKey,
+    /// Number of the last entry of the owner's log.
+    pub last: u32,
+    pub invitations: BTreeMap<u64, Kept>,
+    /// Key packages of those who are admitted with the next commit.
+    pub joins: BTreeMap<PeerId, Vec<u8>>,
+    /// Key packages of members who get a new leaf.
+    pub refreshes: BTreeMap<PeerId, Vec<u8>>,
+    pub leaves: BTreeSet<PeerId>,
+    /// Heads that the last commit left.
+    pub advertised: Heads,
+    /// When the last commit was made, and when the next one is wanted (ms since the epoch).
+    pub committed: u64,
+    pub wanted: Option<u64>,
+}
+
+/// An invitation, as its owner keeps it.
+pub(crate) struct Kept {
+    pub secret: Zeroizing<[u8; 32]>,
+    pub expires: u64,
+    pub uses: u32,
+    /// Authors who used it.
+    pub used: BTreeSet<PeerId>,
+}
+
+impl Owner {
+    pub fn new(key: SecretKey, now: u64) -> Self {
+        Self {
+            key,
+            last: 0,
+            invitations: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            refreshes: BTreeMap::new(),
+            leaves: BTreeSet::new(),
+            advertised: Heads::new(),
+            committed: now,
+            wanted: None,
+        }
+    }
+}
+
+impl Owner {
+    /// Whether a request is by an invitation of ours; `true` if it was taken before.
+    pub fn check_invited(&self, request: &Request, now: u64) -> Result<bool, RequestRefusal> {
+        let (earliest, latest) = (now.saturating_sub(REQUEST_AGE), now + DAY);
+        if !(earliest..=latest).contains(&request.time) {
+            return Err(RequestRefusal::Time);
+        }
+        let kept = self.invitations.get(&request.invitation);
+        let kept = kept.ok_or(RequestRefusal::UnknownInvitation)?;
+        if !request.proves(&kept.secret) {
+            return Err(RequestRefusal::Proof);
+        }
+        if kept.used.contains(&request.author) {
+            let waits = self.joins.contains_key(&request.author);
+            return waits.then_some(true).ok_or(RequestRefusal::Admitted);
+        }
+        if kept.expires <= now {
+            return Err(RequestRefusal::Expired);
+        }
+        if kept.used.len() >= kept.uses as usize {
+            return Err(RequestRefusal::UsedUp);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,43 @@
+//! The owner's log, as a reader follows it.
+
+use zeroize::Zeroizing;
+
+use crate::body::{Assembly, Heads};
+
+/// How far it is read, and what waits.
+#[derive(Debug, Default)]
+pub(crate) struct OwnerLog {
+    pub read: u32,
+    pub assembly: Option<Assembly>,
+    /// A commit that waits for entries of authors.
+    pub commit: Option<WaitingCommit>,
+    /// A joiner's: the last tree, its first number and epoch.
+    pub tree: Option<Tree>,
+}
+
+/// A ratchet tree, sealed.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub first: u32,
+    pub epoch: u64,
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+/// A commit, and what is to be read before it is applied.
+#[derive(Debug)]
+pub(crate) struct WaitingCommit {
+    pub first: u32,
+    pub heads: Heads,
+    pub commit: Vec<u8>,
+}
+
+impl OwnerLog {
+    /// The number after which the log is read again when memory is lost.
+    pub fn durable(&self) -> u32 {
+        let open = self.assembly.as_ref().map(|open| open.first);
+        let commit = self.commit.as_ref().map(|commit| commit.first);
+        let tree = self.tree.as_ref().map(|tree| tree.first);
+        let first = [open, commit, tree].into_iter().flatten().min();
+        first.map_or(self.read, |first| first - 1)
+    }
+}

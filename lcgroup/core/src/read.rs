@@ -1,0 +1,383 @@
+//! Reading entries: messages of authors, commits of the owner, and the Welcome.
+
+use librecast::id::PeerId;
+use zeroize::Zeroizing;
+
+use crate::author::Author;
+use crate::body::{self, Assembled, Assembly, CommitBody, Heads, Part, kind};
+use crate::drops::DropReason;
+use crate::event::{Entry, Event, Log, Taken};
+use crate::group::{Group, Standing};
+use crate::mls::{Change, Mls};
+use crate::owner_log::{Tree, WaitingCommit};
+use crate::provider::{self, NO_NONCE};
+use crate::{MAX_MESSAGES, WEEK, request};
+
+impl Group {
+    /// The number of the next entry of this author that is wanted; `None` while the author is no member.
+    #[must_use]
+    pub fn wants(&self, author: &PeerId) -> Option<u32> {
+        if matches!(self.standing, Standing::Removed | Standing::RolledBack) {
+            return None;
+        }
+        if *author == self.id {
+            let owner = self.owner.as_ref().map(|owner| owner.last);
+            return Some(owner.unwrap_or(self.owner_log.read) + 1);
+        }
+        if *author == self.author.peer_id() {
+            return Some(self.voice.last + 1);
+        }
+        self.authors.get(author).map(|known| known.read + 1)
+    }
+
+    /// Reads an entry at `now` (ms since the epoch).
+    pub fn handle_entry(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+        let taken = match self.standing {
+            Standing::Removed | Standing::RolledBack => Taken::Dropped(DropReason::NotReading),
+            _ if entry.author == self.author.peer_id() => self.read_own(Log::Own, entry.number),
+            _ if entry.author == self.id && self.owner.is_some() => {
+                self.read_own(Log::Owner, entry.number)
+            }
+            _ if entry.author == self.id => self.read_owner(entry, now),
+            _ => self.read_author(entry, now),
+        };
+        self.advance(now);
+        taken
+    }
+
+    /// An entry of this participant: it is in the log. One that it does not know was made by a later state than this.
+    fn read_own(&mut self, log: Log, number: u32) -> Taken {
+        let last = match (log, &self.owner) {
+            (Log::Owner, Some(owner)) => owner.last,
+            _ => self.voice.last,
+        };
+        if number > last {
+            self.roll_back();
+            return Taken::Dropped(DropReason::NotReading);
+        }
+        self.handle_appended(log, number);
+        Taken::Done
+    }
+
+    pub(crate) fn roll_back(&mut self) {
+        if self.standing != Standing::RolledBack {
+            self.standing = Standing::RolledBack;
+            self.tell(Event::RolledBack);
+        }
+    }
+
+    fn read_author(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+        let Some(epoch) = self.epoch().filter(|_| self.standing == Standing::Member) else {
+            return Taken::Wait;
+        };
+        let part = (entry.kind == kind::MESSAGE).then(|| Part::decode(entry.kind, entry.body));
+        let later = matches!(&part, Some(Ok(part)) if part.epoch > epoch);
+        let closing = self.owner_log.commit.as_ref().map(|commit| {
+            let head = commit.heads.get(&entry.author);
+            head.is_none_or(|head| entry.number > *head)
+        });
+        let Some(author) = self.authors.get_mut(&entry.author) else {
+            return match later {
+                true => Taken::Wait,
+                false => Taken::Dropped(DropReason::UnknownAuthor),
+            };
+        };
+        if entry.number != author.read + 1 {
+            return Taken::Dropped(DropReason::NotNext);
+        }
+        if later && self.owner.is_some() {
+            // only this owner begins epochs: another copy of its state did
+            self.roll_back();
+            return Taken::Dropped(DropReason::NotReading);
+        }
+        if later || closing == Some(true) {
+            return Taken::Wait;
+        }
+        author.read = entry.number;
+        match part {
+            Some(Ok(part)) if part.epoch < epoch => {
+                author.assembly = None;
+                Taken::Dropped(DropReason::Void)
+            }
+            Some(Ok(part)) => self.read_message(entry, &part),
+            Some(Err(_)) => {
+                author.assembly = None;
+                Taken::Dropped(DropReason::Malformed)
+            }
+            None => {
+                author.assembly = None;
+                match entry.kind {
+                    kind::REFRESH => self.read_refresh(entry, now),
+                    kind::LEAVE => self.read_leave(entry, now),
+                    _ => Taken::Done,
+                }
+            }
+        }
+    }
+
+    fn read_message(&mut self, entry: &Entry<'_>, part: &Part<'_>) -> Taken {
+        let (Some(author), Some(mls)) = (self.authors.get_mut(&entry.author), &mut self.mls) else {
+            return Taken::Dropped(DropReason::UnknownAuthor);
+        };
+        author.bytes += entry.body.len() as u64;
+        let sealed = match Assembly::take(&mut author.assembly, entry.number, part) {
+            Assembled::More => return Taken::Done,
+            Assembled::Broken => return Taken::Dropped(DropReason::Broken),
+            Assembled::Whole(sealed) => sealed,
+        };
+        if author.messages >= MAX_MESSAGES {
+            return Taken::Dropped(DropReason::TooMany);
+        }
+        let Ok(plain) = mls.open(&entry.author, &sealed) else {
+            return Taken::Dropped(DropReason::NotOpened);
+        };
+        author.messages += 1;
+        let Ok((id, content)) = body::decode_message(&plain) else {
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        if author.is_new(entry.number, id) {
+            let event = Event::Message {
+                author: entry.author,
+                id,
+                time: entry.time,
+                content: content.to_vec().into(),
+            };
+            self.tell(event);
+        }
+        Taken::Done
+    }
+
+    fn read_owner(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+        if entry.number != self.owner_log.read + 1 {
+            return Taken::Dropped(DropReason::NotNext);
+        }
+        if self.owner_log.commit.is_some() {
+            return Taken::Wait;
+        }
+        self.owner_log.read = entry.number;
+        let joins = self.standing != Standing::Member;
+        match entry.kind {
+            kind::COMMIT if !joins => self.read_commit(entry, now),
+            kind::COMMIT => self.read_passing_commit(entry),
+            kind::TREE if joins => self.read_tree(entry),
+            kind::WELCOME if joins => self.read_welcome(entry, now),
+            _ => Taken::Done,
+        }
+    }
+
+    fn read_commit(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+        let Ok(part) = Part::decode(entry.kind, entry.body) else {
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        if self.epoch().is_none_or(|epoch| part.epoch < epoch) {
+            return Taken::Dropped(DropReason::Void);
+        }
+        let log = &mut self.owner_log;
+        let (number, slot) = (entry.number, &mut log.assembly);
+        let first = slot.as_ref().map_or(number, |open| open.first);
+        let whole = match Assembly::take(slot, number, &part) {
+            Assembled::More => return Taken::Done,
+            Assembled::Broken => return Taken::Dropped(DropReason::Broken),
+            Assembled::Whole(whole) => whole,
+        };
+        let Ok(CommitBody { heads, commit }) = CommitBody::decode(&whole) else {
+            self.lose(now);
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        self.owner_log.commit = Some(WaitingCommit {
+            first: if part.part == 0 { number } else { first },
+            heads,
+            commit: commit.to_vec(),
+        });
+        Taken::Done
+    }
+
+    /// A commit that this participant does not apply: it waits for a Welcome.
+    fn read_passing_commit(&mut self, entry: &Entry<'_>) -> Taken {
+        // of an earlier commit's batch, and not for us
+        self.owner_log.tree = None;
+        self.owner_log.assembly = None;
+        let Ok(part) = Part::decode(entry.kind, entry.body) else {
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        if matches!(self.standing, Standing::Rejoining { until: Some(epoch) } if part.epoch >= epoch)
+        {
+            self.be_removed();
+        }
+        Taken::Done
+    }
+
+    fn be_removed(&mut self) {
+        self.standing = Standing::Removed;
+        self.mls = None;
+        self.refresh.package = None;
+        self.authors.clear();
+        self.tell(Event::Removed);
+    }
+
+    fn read_tree(&mut self, entry: &Entry<'_>) -> Taken {
+        let Ok(part) = Part::decode(entry.kind, entry.body) else {
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        let log = &mut self.owner_log;
+        let first = log
+            .assembly
+            .as_ref()
+            .map_or(entry.number, |open| open.first);
+        match Assembly::take(&mut log.assembly, entry.number, &part) {
+            Assembled::More => Taken::Done,
+            Assembled::Broken => Taken::Dropped(DropReason::Broken),
+            Assembled::Whole(bytes) => {
+                log.tree = Some(Tree {
+                    first: if part.part == 0 { entry.number } else { first },
+                    epoch: part.epoch,
+                    bytes,
+                });
+                Taken::Done
+            }
+        }
+    }
+
+    fn read_welcome(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
+        let me = self.author.peer_id();
+        let Some((to, sealed)) = entry.body.split_first_chunk::<32>() else {
+            return Taken::Dropped(DropReason::Malformed);
+        };
+        if to != me.public_key() {
+            return Taken::Done;
+        }
+        match self.welcomed(sealed) {
+            Some((mls, heads)) => {
+                self.begin(mls, &heads, now);
+                Taken::Done
+            }
+            None => Taken::Dropped(DropReason::NotOpened),
+        }
+    }
+
+    /// Joins by a Welcome and the tree before it.
+    fn welcomed(&self, sealed: &[u8]) -> Option<(Mls, Heads)> {
+        let tree = self.owner_log.tree.as_ref()?;
+        let opened = Zeroizing::new(request::open_with(&self.author, sealed)?);
+        let (key, welcome) = body::decode_welcome(&opened).ok()?;
+        let bytes = provider::open(&key[..], &NO_NONCE, &[], &tree.bytes).ok()?;
+        let (heads, ratchet_tree) = body::decode_heads(&bytes).ok()?;
+        let joining = self.joining.as_ref().map(|joining| &joining.package);
+        let package = self.refresh.package.as_ref().or(joining)?;
+        let mls = Mls::join(&self.provider, package, welcome, ratchet_tree).ok()?;
+        (mls.epoch() == tree.epoch).then_some((mls, heads))
+    }
+
+    /// This participant is a member from the epoch of `mls` on.
+    fn begin(&mut self, mls: Mls, heads: &Heads, now: u64) {
+        let me = self.author.peer_id();
+        let own = heads.get(&me).copied().unwrap_or(0);
+        if own > self.voice.last {
+            self.roll_back();
+            return;
+        }
+        let mut before = std::mem::take(&mut self.authors);
+        for member in mls.members() {
+            if member.author == me {
+                continue;
+            }
+            let head = heads.get(&member.author).copied().unwrap_or(0);
+            let mut author = before
+                .remove(&member.author)
+                .unwrap_or_else(|| Author::joined_at(head));
+            author.close(head);
+            author.read = author.read.max(head);
+            self.authors.insert(member.author, author);
+        }
+        let epoch = mls.epoch();
+        self.mls = Some(mls);
+        // what was said before a commit that could not be applied: who joined since is not known
+        let void = std::mem::take(&mut self.voice.unconfirmed);
+        for said in void.into_iter().filter(|said| said.last > own) {
+            let id = said.id;
+            self.voice.outbox.push(said);
+            self.tell(Event::OutboxWaits { id });
+        }
+        self.voice.sealed = 0;
+        self.standing = Standing::Member;
+        (self.joining, self.refresh.package) = (None, None);
+        self.owner_log.tree = None;
+        self.refresh.due = now + self.random.jittered(WEEK);
+        self.tell(Event::Joined { epoch });
+    }
+
+    /// Applies the commit that waits, once all entries up to its heads are read.
+    pub(crate) fn try_apply(&mut self, now: u64) {
+        let Some(waiting) = &self.owner_log.commit else {
+            return;
+        };
+        let me = self.author.peer_id();
+        let own = waiting.heads.get(&me).copied().unwrap_or(0);
+        if own > self.voice.last {
+            self.roll_back();
+            return;
+        }
+        let read = |author: &PeerId| self.authors.get(author).map(|known| known.read);
+        let mut heads = waiting.heads.iter();
+        if heads.any(|(author, head)| read(author).is_some_and(|read| read < *head)) {
+            return;
+        }
+        let (Some(waiting), Some(mls)) = (self.owner_log.commit.take(), &mut self.mls) else {
+            return;
+        };
+        match mls.apply(&waiting.commit) {
+            Ok(change) => {
+                self.refresh.failures = 0;
+                self.change(&waiting.heads, &change);
+            }
+            Err(_) => self.lose(now),
+        }
+    }
+
+    /// An epoch ended: what it changes for readers.
+    pub(crate) fn change(&mut self, heads: &Heads, change: &Change) {
+        let me = self.author.peer_id();
+        for (id, author) in &mut self.authors {
+            // without a head nothing counts that came since the commit before
+            author.close(heads.get(id).copied().unwrap_or(0));
+        }
+        let renewed = |author| change.added.iter().any(|who| who.author == author);
+        for author in change.removed.iter().copied().filter(|a| !renewed(*a)) {
+            self.authors.remove(&author);
+            if author != me {
+                self.tell(Event::MemberRemoved { author });
+            }
+        }
+        for who in &change.added {
+            if who.author == me || change.removed.contains(&who.author) {
+                continue;
+            }
+            self.authors.insert(who.author, Author::default());
+            let (author, name) = (who.author, who.name.clone());
+            self.tell(Event::MemberAdded { author, name });
+        }
+        self.confirm(heads.get(&me).copied().unwrap_or(0), change);
+        if !change.removed_self {
+            if let Some(epoch) = self.epoch() {
+                self.tell(Event::EpochChanged { epoch });
+            }
+        } else if renewed(me) && self.refresh.package.is_some() {
+            let until = self.epoch().map(|epoch| epoch + 1);
+            self.mls = None;
+            self.standing = Standing::Rejoining { until };
+        } else {
+            self.be_removed();
+        }
+    }
+
+    /// A commit cannot be applied: ask for a new leaf. Twice in a row: tell it.
+    fn lose(&mut self, now: u64) {
+        self.refresh.failures = self.refresh.failures.saturating_add(1);
+        if self.refresh.failures > 1 {
+            self.tell(Event::CannotFollow);
+        }
+        self.mls = None;
+        self.standing = Standing::Rejoining { until: None };
+        self.ask_for_leaf(true, now);
+    }
+}

@@ -1,0 +1,618 @@
+//! Groups on virtual time: many members, some away, crashes at every write, and checks that find defects.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "simulation/world.rs"]
+mod world;
+
+use lcgroup_core::{
+    Founding, Group, GroupError, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
+    MAX_REQUESTS, Output, RequestRefusal, Standing,
+};
+use librecast::id::SecretKey;
+use world::{Crash, DAY, Defect, START, World, handle};
+
+const HOUR: u64 = 3_600_000;
+
+fn group_of(seed: u64, members: usize) -> World {
+    let mut world = World::new(seed);
+    let invitation = world.invite(100);
+    for _ in 1..members {
+        world.join(&invitation);
+    }
+    world.meet();
+    for who in 0..members {
+        assert!(
+            world.is_member(who),
+            "{who}: {:?}",
+            world.people[who].events
+        );
+    }
+    world
+}
+
+fn assert_faultless(world: &World) {
+    assert_eq!(world.faults, Vec::<String>::new());
+}
+
+#[test]
+fn members_join_and_all_are_shown_what_all_say() {
+    let mut world = group_of(1, 5);
+    for who in 0..5 {
+        world
+            .say(who, format!("hello of {who}").as_bytes())
+            .unwrap();
+    }
+    world.say(2, &vec![7; MAX_MESSAGE]).unwrap();
+    world.meet();
+    world.check_agreement();
+    let all = [0, 1, 2, 3, 4];
+    world.check_shown(&all, &all);
+    assert_faultless(&world);
+    let names: Vec<_> = world
+        .group(3)
+        .members()
+        .into_iter()
+        .map(|m| m.name)
+        .collect();
+    assert!(names.contains(&"member 2".to_owned()) && names.contains(&"owner".to_owned()));
+}
+
+/// 12 members on a bad day: a third is away at a time, the owner half of it; requests get lost; one dies for good after its
+/// messages are in the log; one is removed; everybody crashes at its writes.
+fn bad_day(seed: u64, defect: Defect) -> World {
+    const MEMBERS: usize = 12;
+    let mut world = group_of(seed, MEMBERS);
+    world.defect = defect;
+    world.loss = 0.5;
+    let invitation = world.invite(10);
+    let (dead, removed) = (4, 5);
+    for step in 0..600 {
+        let who = world.random.index(world.people.len());
+        match world.random.below(12) {
+            0 | 1 => world.people[who].online = who == 0 || world.random.chance(0.66),
+            2 => world.people[0].online = world.random.chance(0.5),
+            3 if step < 500 => {
+                let crashes = [
+                    Crash::BeforeWrite,
+                    Crash::AfterWrite,
+                    Crash::AfterFirstAppend,
+                ];
+                world.people[who].crash = Some(crashes[world.random.index(3)]);
+            }
+            4..=6 if world.people[who].online => {
+                let length = world.random.below(3_000) as usize;
+                let content = world.random.bytes(length);
+                world.say(who, &content);
+            }
+            7 => {
+                let time = world.random.below(2 * HOUR);
+                world.pass(time);
+            }
+            _ => {}
+        }
+        if world.people[who].group.is_none() && who != dead && world.random.chance(0.3) {
+            world.start(who);
+        }
+        if step == 300 {
+            world.start(dead);
+            world.say(dead, b"my last words");
+            world.people[dead].group = None;
+            world.people[dead].online = false;
+        }
+        if step == 350 {
+            if world.people[0].group.is_none() {
+                world.start(0);
+            }
+            world.remove(removed);
+        }
+        if step % 150 == 100 {
+            world.join(&invitation);
+        }
+        for reader in 0..world.people.len() {
+            if !world.people[reader].online || world.random.chance(0.5) {
+                continue;
+            }
+            if reader == 0 {
+                world.hear_requests();
+            }
+            let authors = world.authors();
+            let author = authors[world.random.index(authors.len())];
+            let most = world.random.below(6) as usize;
+            world.feed(reader, &author, most);
+        }
+        if step >= 300 {
+            world.people[dead].group = None;
+        }
+    }
+    // the dead one stays dead
+    let mut ghost = Vec::new();
+    std::mem::swap(&mut ghost, &mut world.people[dead].disk);
+    world.defect = match defect {
+        Defect::DropsRemoval => defect,
+        _ => Defect::None,
+    };
+    world.loss = 0.0;
+    world.meet();
+    world.resend_outboxes();
+    world.meet();
+    let now = world.now;
+    if let Err(error) = world.group(0).refresh(now) {
+        world.faults.push(format!("no last commit: {error}"));
+    }
+    world.settle(0);
+    world.meet();
+    world.check_agreement();
+    let staying: Vec<usize> = (0..MEMBERS)
+        .filter(|w| ![dead, removed].contains(w))
+        .collect();
+    world.check_shown(&staying, &staying);
+    // who joined in the middle is shown all that was said after
+    let newcomers: Vec<usize> = (MEMBERS..world.people.len()).collect();
+    world.check_shown(&staying, &newcomers);
+    let gone = world.people[removed].group.as_ref().map(Group::standing);
+    if gone != Some(Standing::Removed) {
+        world.faults.push(format!("the removed one is {gone:?}"));
+    }
+    world
+}
+
+#[test]
+fn a_bad_day_ends_with_all_members_agreeing_and_shown_everything_once() {
+    let mut crashes = 0;
+    for seed in 0..6 {
+        let world = bad_day(seed, Defect::None);
+        crashes += world.people.iter().map(|p| p.crashes).sum::<usize>();
+        assert_eq!(world.faults, Vec::<String>::new(), "seed {seed}");
+    }
+    assert!(crashes > 60, "{crashes} crashes");
+}
+
+#[test]
+fn the_checks_find_a_shell_that_publishes_before_it_writes() {
+    let found = (0..6).any(|seed| {
+        let world = bad_day(seed, Defect::WritesLate);
+        let found = |f: &String| f.contains("wrote two entries") || f.contains("RolledBack");
+        world.faults.iter().any(found)
+    });
+    assert!(found);
+}
+
+#[test]
+fn the_checks_find_heads_that_count_too_much() {
+    let found = (0..2).any(|seed| {
+        let mut world = group_of(seed, 4);
+        world.defect = Defect::CountsTooMuch;
+        world.say(1, b"x").unwrap();
+        world.meet();
+        let now = world.now;
+        world.group(0).refresh(now).unwrap();
+        world.settle(0);
+        world.meet();
+        world.check_agreement();
+        !world.faults.is_empty()
+    });
+    assert!(found);
+}
+
+#[test]
+fn the_checks_find_a_removal_that_is_dropped() {
+    let world = bad_day(0, Defect::DropsRemoval);
+    assert!(
+        world
+            .faults
+            .iter()
+            .any(|f| f.contains("the removed one is"))
+    );
+}
+
+#[test]
+fn who_is_removed_opens_nothing_later() {
+    let mut world = group_of(2, 4);
+    world.say(1, b"before").unwrap();
+    world.meet();
+    // a copy of its disk from before it knows: it can follow no further than its removal
+    let copy = world.people[3].disk.clone();
+    world.remove(3);
+    for who in 0..3 {
+        world.say(who, b"after");
+    }
+    world.meet();
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.say(1, b"long after").unwrap();
+    world.meet();
+    assert_eq!(world.group(3).standing(), Standing::Removed);
+    let before = world.people[3].shown.len();
+    world.people[3].disk = copy;
+    world.start(3);
+    world.meet();
+    assert_eq!(world.people[3].shown.len(), before);
+    assert_eq!(
+        world.people[3].group.as_ref().unwrap().standing(),
+        Standing::Removed
+    );
+    // nor do its own keys open what it is given in another order: it wants nothing
+    let authors = world.authors();
+    let group = world.people[3].group.as_mut().unwrap();
+    for author in authors {
+        assert_eq!(group.wants(&author), None);
+    }
+    world.check_shown(&[0, 1, 2], &[0, 1, 2]);
+    assert_faultless(&world);
+}
+
+#[test]
+fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
+    let mut world = group_of(3, 3);
+    let copy = world.people[2].disk.clone();
+    let now = world.now;
+    world.group(2).refresh(now).unwrap();
+    world.settle(2);
+    world.meet();
+    let joined = world.people[2]
+        .events
+        .iter()
+        .filter(|e| e.starts_with("Joined"));
+    assert_eq!(joined.count(), 2, "{:?}", world.people[2].events);
+    world.say(0, b"after the refresh").unwrap();
+    world.say(2, b"still here").unwrap();
+    world.meet();
+    world.check_shown(&[0, 1, 2], &[0, 1, 2]);
+    world.check_agreement();
+    // the thief has the old disk, the read key, and all of the log
+    let mut thief = Group::restore(&copy, &[9; 32]).unwrap();
+    for _ in 0..5 {
+        for author in world.authors() {
+            let known = thief.wants(&author).unwrap_or(1) as usize;
+            for number in known..=world.logs[&author].len() {
+                handle(
+                    &mut thief,
+                    author,
+                    number as u32,
+                    &world.logs[&author][number - 1],
+                    now,
+                );
+            }
+        }
+    }
+    while let Some(output) = thief.poll_output() {
+        let shown = format!("{output:?}");
+        assert!(!shown.contains("Message"), "{shown}");
+    }
+    assert_faultless(&world);
+}
+
+#[test]
+fn an_old_copy_of_a_state_says_nothing() {
+    let mut world = group_of(4, 3);
+    let old = world.people[1].disk.clone();
+    world.say(1, b"x").unwrap();
+    world.meet();
+    world.people[1].disk = old;
+    world.people[1].group = None;
+    // a restored disk: the log asks others for its newest entry, and hands it in
+    let mut group = Group::restore(&world.people[1].disk, &[1; 32]).unwrap();
+    let key = world.people[1].key;
+    let entries = &world.logs[&key];
+    handle(
+        &mut group,
+        key,
+        entries.len() as u32,
+        entries.last().unwrap(),
+        world.now,
+    );
+    assert_eq!(group.standing(), Standing::RolledBack);
+    assert!(matches!(
+        group.say(b"y", world.now),
+        Err(GroupError::RolledBack)
+    ));
+    // it stays so over a restart
+    let group = Group::restore(&group.state().unwrap(), &[2; 32]).unwrap();
+    assert_eq!(group.standing(), Standing::RolledBack);
+}
+
+#[test]
+fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
+    let mut world = group_of(5, 3);
+    let old = world.people[0].disk.clone();
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.meet();
+    world.say(1, b"in the new epoch").unwrap();
+    let mut owner = Group::restore(&old, &[1; 32]).unwrap();
+    let key = world.people[1].key;
+    for number in 1..=world.logs[&key].len() {
+        handle(
+            &mut owner,
+            key,
+            number as u32,
+            &world.logs[&key][number - 1],
+            world.now,
+        );
+    }
+    assert_eq!(owner.standing(), Standing::RolledBack);
+    assert!(matches!(
+        owner.refresh(world.now),
+        Err(GroupError::RolledBack)
+    ));
+}
+
+#[test]
+fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
+    let mut world = group_of(6, 3);
+    let key = world.people[1].key;
+    world.say(1, b"between two epochs").unwrap();
+    // member 2 has it, the owner has not
+    world.feed(2, &key, 9);
+    assert_eq!(world.people[2].shown.len(), 1);
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.meet();
+    world.check_shown(&[0, 1, 2], &[1]);
+    assert_eq!(world.logs[&key].len(), 2);
+    assert_faultless(&world);
+}
+
+#[test]
+fn what_was_said_before_somebody_joined_waits_for_the_user() {
+    let mut world = group_of(7, 3);
+    let id = world.say(1, b"of the newcomer").unwrap();
+    let invitation = world.invite(1);
+    world.join(&invitation);
+    // the owner does not hear member 1 before it commits
+    world.hear_requests();
+    world.pass(3_000);
+    world.meet();
+    assert!(world.is_member(3));
+    let waiting: Vec<_> = world.group(1).outbox().map(|(id, _)| id).collect();
+    assert_eq!(waiting, [id]);
+    assert!(world.people[3].shown.is_empty());
+    world.resend_outboxes();
+    world.meet();
+    world.check_shown(&[0, 2, 3], &[1]);
+    assert_faultless(&world);
+}
+
+#[test]
+fn a_member_leaves() {
+    let mut world = group_of(8, 3);
+    world.group(2).leave().unwrap();
+    world.settle(2);
+    world.meet();
+    assert_eq!(world.group(2).standing(), Standing::Removed);
+    assert_eq!(world.group(0).members().len(), 2);
+    assert!(matches!(world.group(0).leave(), Err(GroupError::Owner)));
+    assert_faultless(&world);
+}
+
+#[test]
+fn leaves_are_renewed_weekly_and_the_owner_commits_daily() {
+    let mut world = group_of(9, 3);
+    let before = world.group(0).epoch().unwrap();
+    for _ in 0..28 {
+        world.pass(DAY / 2);
+        world.meet();
+    }
+    let after = world.group(0).epoch().unwrap();
+    assert!((4..=20).contains(&(after - before)), "{before} to {after}");
+    for who in 1..3 {
+        let joined = world.people[who]
+            .events
+            .iter()
+            .filter(|e| e.starts_with("Joined"));
+        assert!(
+            (2..=4).contains(&joined.count()),
+            "{:?}",
+            world.people[who].events
+        );
+    }
+    world.say(1, b"after two weeks").unwrap();
+    world.meet();
+    world.check_agreement();
+    world.check_shown(&[0, 1, 2], &[1]);
+    assert_faultless(&world);
+}
+
+#[test]
+fn an_author_says_at_most_a_thousand_messages_in_an_epoch() {
+    let mut world = group_of(10, 2);
+    let epoch = world.group(1).epoch();
+    for n in 0..MAX_MESSAGES + 100 {
+        let now = world.now;
+        world.group(1).say(&n.to_be_bytes(), now).unwrap();
+    }
+    world.settle(1);
+    let key = world.people[1].key;
+    assert_eq!(world.logs[&key].len(), MAX_MESSAGES as usize);
+    world.meet();
+    assert_ne!(world.group(1).epoch(), epoch);
+    assert_eq!(world.people[0].shown.len(), MAX_MESSAGES as usize + 100);
+    assert_faultless(&world);
+}
+
+#[test]
+fn bounds_hold() {
+    let mut world = group_of(11, 2);
+    let now = world.now;
+    let group = world.group(1);
+    assert!(matches!(
+        group.say(&vec![0; MAX_MESSAGE + 1], now),
+        Err(GroupError::TooLong)
+    ));
+    for _ in 0..MAX_OUTBOX / MAX_MESSAGE {
+        group.say(&vec![0; MAX_MESSAGE], now).unwrap();
+    }
+    assert!(matches!(group.say(b"x", now), Err(GroupError::OutboxFull)));
+    let owner = world.group(0);
+    for _ in 1..MAX_INVITATIONS {
+        owner.invite(1, now + DAY, now).unwrap();
+    }
+    assert!(matches!(
+        owner.invite(1, now + DAY, now),
+        Err(GroupError::TooManyInvitations)
+    ));
+    // expired ones make room
+    owner.invite(1, now + 3 * DAY, now + 2 * DAY).unwrap();
+    for uses in [0, 1_001] {
+        assert!(matches!(
+            owner.invite(uses, now + DAY, now),
+            Err(GroupError::Uses)
+        ));
+    }
+    for name in ["", "a\u{7}b", "a\u{202e}b", &"x".repeat(65)] {
+        let founding = Founding {
+            key: SecretKey::from_seed(&[7; 32]),
+            read_key: [8; 32].into(),
+            topic: String::new(),
+            name: name.to_owned(),
+        };
+        assert!(matches!(
+            Group::create(founding, &[0; 32], now),
+            Err(GroupError::Name)
+        ));
+    }
+}
+
+/// The request that a new joiner sends at `now`.
+fn request(invitation: &lcgroup_core::Invitation, seed: u8, now: u64) -> Vec<u8> {
+    let mut joiner = Group::join(invitation.clone(), "x", &[seed; 32], now).unwrap();
+    match joiner.poll_output() {
+        Some(Output::Request(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn requests_are_counted_by_author_and_refused_by_name() {
+    let mut world = World::new(12);
+    let invitation = world.invite(1);
+    let other = World::new(13).invite(1);
+    let one = request(&invitation, 1, START);
+    let two = request(&invitation, 2, START);
+    let owner = world.group(0);
+    let mut forged = one.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(
+        owner.handle_request(&forged, START),
+        Err(RequestRefusal::NotOpened)
+    );
+    let late = START + 3 * DAY;
+    assert_eq!(owner.handle_request(&one, late), Err(RequestRefusal::Time));
+    assert_eq!(owner.handle_request(&one, START), Ok(()));
+    assert_eq!(owner.handle_request(&one, START), Ok(()));
+    assert_eq!(
+        owner.handle_request(&two, START),
+        Err(RequestRefusal::UsedUp)
+    );
+    let unknown = request(&other, 3, START);
+    assert_eq!(
+        owner.handle_request(&unknown, START),
+        Err(RequestRefusal::UnknownInvitation)
+    );
+    owner.handle_timeout(START + 5_000);
+    assert_eq!(owner.members().len(), 2);
+    assert_eq!(
+        owner.handle_request(&one, START),
+        Err(RequestRefusal::Admitted)
+    );
+    // nor does it bring back who was removed
+    let author = owner
+        .members()
+        .into_iter()
+        .find(|m| m.name == "x")
+        .unwrap()
+        .author;
+    owner.remove(&author, START + 6_000).unwrap();
+    assert_eq!(
+        owner.handle_request(&one, START),
+        Err(RequestRefusal::Admitted)
+    );
+    let expiring = owner.invite(1, START + HOUR, START).unwrap();
+    let late = request(&expiring, 4, START);
+    assert_eq!(
+        owner.handle_request(&late, START + HOUR),
+        Err(RequestRefusal::Expired)
+    );
+    assert_eq!(
+        owner.handle_request(&[0; 5_000], START),
+        Err(RequestRefusal::NotOpened)
+    );
+}
+
+#[test]
+fn a_request_fits_into_a_packet_with_the_longest_name() {
+    let mut world = World::new(14);
+    let invitation = world.invite(1);
+    let mut joiner = Group::join(invitation, &"x".repeat(64), &[1; 32], START).unwrap();
+    let Some(Output::Request(bytes)) = joiner.poll_output() else {
+        panic!("no request");
+    };
+    assert!((400..=700).contains(&bytes.len()), "{}", bytes.len());
+}
+
+#[test]
+fn requests_that_wait_are_bounded() {
+    let mut world = World::new(15);
+    let invitation = world.invite(1_000);
+    let owner = world.group(0);
+    for n in 0..MAX_REQUESTS {
+        let request = request(&invitation, n as u8, START);
+        assert_eq!(owner.handle_request(&request, START), Ok(()), "{n}");
+    }
+    // who waits already is no new one
+    let again = request(&invitation, 0, START);
+    assert_eq!(owner.handle_request(&again, START), Ok(()));
+    let mut seed = [3; 32];
+    seed[0] = 4;
+    let mut joiner = Group::join(invitation, "x", &seed, START).unwrap();
+    let Some(Output::Request(bytes)) = joiner.poll_output() else {
+        panic!("no request");
+    };
+    assert_eq!(
+        owner.handle_request(&bytes, START),
+        Err(RequestRefusal::Full)
+    );
+}
+
+#[test]
+fn a_joiner_asks_again_with_longer_pauses_until_the_invitation_expires() {
+    let mut world = World::new(16);
+    let now = world.now;
+    let invitation = world.group(0).invite(1, now + DAY, now).unwrap();
+    let mut joiner = Group::join(invitation, "x", &[1; 32], now).unwrap();
+    let (mut requests, mut distinct, mut expired) = (0, std::collections::BTreeSet::new(), false);
+    loop {
+        while let Some(output) = joiner.poll_output() {
+            match output {
+                Output::Request(bytes) => {
+                    requests += 1;
+                    distinct.insert(bytes);
+                }
+                output => expired |= format!("{output:?}").contains("InvitationExpired"),
+            }
+        }
+        let Some(due) = joiner.poll_timeout() else {
+            break;
+        };
+        joiner.handle_timeout(due);
+    }
+    assert!(expired);
+    // a day at pauses of 7.5 to 10 minutes; the same bytes for 12 hours
+    assert!((140..=210).contains(&requests), "{requests}");
+    assert_eq!(distinct.len(), 2);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let run = || {
+        let world = bad_day(3, Defect::None);
+        let logs: Vec<_> = world.logs.values().map(|log| log.len()).collect();
+        let disks: Vec<_> = world.people.into_iter().map(|p| p.disk).collect();
+        (logs, disks)
+    };
+    assert!(run() == run());
+}
