@@ -14,6 +14,7 @@ use librecast::id::NetworkId;
 use librecast::{igmp, mapped};
 use librecast_program::cli::ExitError;
 use librecast_program::keyfile;
+use librecast_program::metrics::Listen;
 use serde::Deserialize;
 
 use crate::streams::Serve;
@@ -58,6 +59,8 @@ pub struct Config {
     pub private: Vec<Private>,
     /// Protocols that other nodes may speak with servers of this host.
     pub serve: Vec<Serve>,
+    /// The program for streams.
+    pub streams: Streams,
     /// Which links there are.
     pub topology: Topology,
     /// How live packets travel.
@@ -66,6 +69,14 @@ pub struct Config {
     pub web: Web,
     /// Who watches this node.
     pub metrics: librecast_program::metrics::Config,
+}
+
+/// `[streams]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streams {
+    /// It serves metrics here, which are its own. Off by default.
+    pub metrics: Option<Listen>,
 }
 
 /// `[tun]`

@@ -24,6 +24,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ use crate::announce::control_sockets;
 use crate::id::PeerId;
 pub use crate::protocol_name::{BadProtocolName, MAX_PROTOCOL_NAME, ProtocolName};
 
+/// What a program for streams counts, it says within so long.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest line of JSON, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
 
@@ -306,7 +309,9 @@ pub fn end_of(socket: &Path, stream: u64) -> Result<End, StreamError> {
 /// # Errors
 /// [`StreamError`] says why not.
 pub fn status(socket: &Path) -> Result<Status, StreamError> {
-    Ok(ask(socket, &Request::Status)?.1)
+    let mut socket = send_request(socket, &Request::Status)?;
+    socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
+    read_answer(&mut socket)
 }
 
 /// Which nodes may speak with a program; nobody by default.
@@ -500,9 +505,14 @@ fn ask<T: for<'de> Deserialize<'de>>(
     request: &Request,
 ) -> Result<(UnixStream, T), StreamError> {
     let mut socket = send_request(path, request)?;
-    let answer = read_line(&mut socket)?;
+    let answer = read_answer(&mut socket)?;
+    Ok((socket, answer))
+}
+
+fn read_answer<T: for<'de> Deserialize<'de>>(socket: &mut UnixStream) -> Result<T, StreamError> {
+    let answer = read_line(socket)?;
     match serde_json::from_slice(&answer) {
-        Ok(Answer::Ok { ok }) => Ok((socket, ok)),
+        Ok(Answer::Ok { ok }) => Ok(ok),
         Ok(Answer::Error { error, reason }) => Err(StreamError::Refused(reason, error)),
         Err(_) => Err(StreamError::Answer(String::from_utf8_lossy(&answer).into())),
     }

@@ -101,9 +101,10 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
-fn tables() -> [(&'static str, &'static [Description]); 4] {
+fn tables() -> [(&'static str, &'static [Description]); 5] {
     [
         ("lcroute", lcroute::metrics::TABLE),
+        ("lcroute-streams", lcroute_streams::metrics::TABLE),
         ("lcsync share", lcsync::server::metrics::TABLE),
         ("lcagent run", lcagent::agent::metrics::TABLE),
         ("each of them", PROCESS),
@@ -117,6 +118,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
         (
             "lcroute: `lcroute_drops_total{reason}`, `drops` of `lcroute status --json`",
             lcroute::drops::reasons(),
+        ),
+        (
+            "lcroute-streams: `lcroute_streams_refused_total{reason}`",
+            lcroute_streams::metrics::Refused::TABLE.to_vec(),
         ),
         (
             "lcsync: `lcsync_reports_dropped_total{reason}`",
@@ -160,7 +165,7 @@ fn reference() -> String {
     for file in FILES {
         configuration(&mut out, file);
     }
-    out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`) serves these at `/metrics`, as OpenMetrics 1.0, to \
+    out += "## Metrics\n\n`[metrics] listen` (or `lcsync share --metrics`; `[streams] metrics` of lcroute-streams) serves these at `/metrics`, as OpenMetrics 1.0, to \
             whoever reaches it. The units of lcsync and lcagent let them use unix sockets and IPv6; that of lcsync talks to this host and its links alone (`IPAddressAllow=` in a \
             drop-in lets others in). `packaging/alerts.yml` has alert rules, `packaging/grafana.json` a dashboard.\n\n";
     for (program, table) in tables() {
@@ -585,10 +590,19 @@ const FILES: &[File] = &[
                     (
                         "allow",
                         "`[]`",
-                        "Nodes that may: names, PeerIds, `label:KEY=VALUE`.",
+                        "Nodes that may: names, PeerIds, `label:KEY=VALUE`, `book:NAME`.",
                     ),
                     ("allow_all", "`false`", "All members of the network may."),
                 ],
+            },
+            Table {
+                heading: "[streams]",
+                with: "",
+                keys: &[(
+                    "metrics",
+                    "off",
+                    "`lcroute-streams` serves metrics of its own here: `ADDRESS:PORT`, or the absolute path of a unix socket (mode 0660).",
+                )],
             },
             Table {
                 heading: "[topology]",

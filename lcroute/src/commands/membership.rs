@@ -1,5 +1,6 @@
 //! `init`, `invite`, `join`, `id`: verbs on the state directory, with or without a daemon.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use librecast_program::units::duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -26,6 +28,7 @@ use crate::control::client::Client;
 use crate::pages;
 use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
+use crate::status::{Peer, Route};
 use lcroute_node::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
@@ -438,7 +441,19 @@ pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
 
 /// All members that are known, absent ones too.
 pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
-    let mut rows = known_members(common, config)?;
+    let near = distances(common, config)?;
+    let row = |member: KnownMember| {
+        let (hops, rtt_ms) = near.get(&member.peer_id).copied().unwrap_or_default();
+        MemberRow {
+            member,
+            hops,
+            rtt_ms,
+        }
+    };
+    let mut rows: Vec<_> = known_members(common, config)?
+        .into_iter()
+        .map(row)
+        .collect();
     let book = book_of_user();
     if common.json {
         let mut rows = serde_json::to_value(&rows)?;
@@ -446,11 +461,44 @@ pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
         print_line(rows)?;
     } else {
         for row in &mut rows {
-            row.name = book_name(&book, &row.peer_id, &row.name);
+            let member = &mut row.member;
+            member.name = book_name(&book, &member.peer_id, &member.name);
         }
         print_line(members_text(&rows, unix_now()).trim_end())?;
     }
     Ok(Exit::Ok)
+}
+
+/// A member, and how near it is.
+#[derive(Debug, Serialize)]
+struct MemberRow {
+    #[serde(flatten)]
+    member: KnownMember,
+    /// Links on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hops: Option<u16>,
+    /// Round trip of the link, for nodes that there is one with: what is further away, `lcroute ping` measures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<f64>,
+}
+
+/// Links on the way to a node, and the round trip in milliseconds where it is one link.
+type Distance = (Option<u16>, Option<f64>);
+
+/// How near each node is that is reached.
+fn distances(common: &Common, config: &Config) -> anyhow::Result<BTreeMap<PeerId, Distance>> {
+    let Some(mut client) = Client::connect_if_running(&common.control_to_ask(config))? else {
+        return Ok(BTreeMap::new());
+    };
+    let routes: Vec<Route> = client.ask(&Request::Routes)?;
+    let peers: Vec<Peer> = client.ask(&Request::Peers)?;
+    let rtt_of = |id: &PeerId| peers.iter().find(|p| p.peer_id == *id)?.rtt_ms;
+    let distance = |route: Route| {
+        let id = route.peer_id;
+        let rtt = (route.hops == 1).then(|| rtt_of(&id)).flatten();
+        (id, (Some(route.hops), rtt))
+    };
+    Ok(routes.into_iter().map(distance).collect())
 }
 
 /// From the daemon, or, without one, what it has left on disk.
@@ -467,12 +515,15 @@ pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Kno
     }
 }
 
-fn members_text(rows: &[KnownMember], now: u64) -> String {
+fn members_text(rows: &[MemberRow], now: u64) -> String {
     let mut text = format!(
-        "{:<16} {:<14} {:<14} {:<40} {:<53} {}\n",
-        "NAME", "LAST SEEN", "EXPIRES", "ADDRESS", "PEER", "LABELS"
+        "{:<16} {:<14} {:<14} {:>4} {:>9} {:<40} {:<53} {}\n",
+        "NAME", "LAST SEEN", "EXPIRES", "HOPS", "RTT", "ADDRESS", "PEER", "LABELS"
     );
-    for r in rows {
+    for row in rows {
+        let r = &row.member;
+        let hops = row.hops.map(|hops| hops.to_string());
+        let rtt = row.rtt_ms.map(|ms| format!("{ms:.1} ms"));
         let seen = match r.present {
             true => "now".to_owned(),
             false => format!("{} ago", duration(now.saturating_sub(r.last_seen))),
@@ -483,8 +534,10 @@ fn members_text(rows: &[KnownMember], now: u64) -> String {
         };
         let labels: Vec<_> = r.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         text += &format!(
-            "{:<16} {seen:<14} {expires:<14} {:<40} {:<53} {}\n",
+            "{:<16} {seen:<14} {expires:<14} {:>4} {:>9} {:<40} {:<53} {}\n",
             r.name,
+            hops.as_deref().unwrap_or("-"),
+            rtt.as_deref().unwrap_or("-"),
             r.address.to_string(),
             r.peer_id.to_string(),
             labels.join(" ")

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use librecast::stream;
 use librecast_program::cli::Exit;
 use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
@@ -66,11 +67,20 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
     {
         name_by_book(&mut answer, book);
     }
+    let streams = matches!(what, What::Status)
+        .then(|| streams_of(control))
+        .flatten();
     if json {
+        if let Some(streams) = streams {
+            answer["streams"] = serde_json::to_value(streams)?;
+        }
         return Ok(format!("{answer}\n"));
     }
     Ok(match what {
-        What::Status => status(&serde_json::from_value(answer)?),
+        What::Status => {
+            let streams = streams.as_ref().map(streams_line);
+            status(&serde_json::from_value(answer)?) + &streams.unwrap_or_default()
+        }
         What::Peers => {
             let mut list = serde_json::from_value::<Vec<Peer>>(answer)?;
             for peer in &mut list {
@@ -84,6 +94,28 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         What::Lan => lans(&serde_json::from_value::<Vec<Lan>>(answer)?),
         What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?),
     })
+}
+
+/// What the program for streams counts, where one runs and this user may ask it.
+fn streams_of(control: &Path) -> Option<stream::Status> {
+    stream::status(&stream::socket_of(control)).ok()
+}
+
+fn streams_line(s: &stream::Status) -> String {
+    let serving: Vec<_> = s.serving.iter().map(ToString::to_string).collect();
+    let serving = match serving.is_empty() {
+        true => "nothing served".to_owned(),
+        false => format!("serving {}", serving.join(", ")),
+    };
+    let refused = match s.refused.values().sum::<u64>() {
+        0 => String::new(),
+        n => format!(", {n} refused"),
+    };
+    format!(
+        "  streams   {} open with {}, {serving}{refused}\n",
+        s.streams,
+        count(s.connections, "node"),
+    )
 }
 
 /// Tells the daemon to read its configuration again, or to execute its binary anew.

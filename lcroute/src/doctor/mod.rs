@@ -13,6 +13,7 @@ mod ports;
 mod private;
 mod reach;
 mod relay;
+mod streams;
 mod web;
 
 use std::io::{IsTerminal, Write};
@@ -120,6 +121,10 @@ pub const CHECKS: &[(&str, &str)] = &[
     (
         "ports",
         "Whether the router maps the UDP port of the links, by what and to which address, or why not.",
+    ),
+    (
+        "streams",
+        "Whether the program for streams runs where it is wanted, and whether nftables lets in UDP port 14247 on lc0.",
     ),
     (
         "web",
@@ -258,6 +263,7 @@ fn examine(common: Common) -> Vec<Check> {
     checks.extend(reach::checks(&patient));
     checks.push(relay::check(&patient));
     checks.push(ports::check(&patient));
+    checks.push(streams::check(&patient));
     checks.push(web::check(&patient));
     debug_assert!(
         checks

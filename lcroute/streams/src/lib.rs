@@ -9,7 +9,7 @@
 //! - `identity` makes keys of nodes into those of TLS
 //! - `daemon` asks the daemon of this host
 //! - `network` has connections to other nodes, `pump` what goes through their streams, `datagrams` beside them
-//! - `local` answers programs of this host
+//! - `local` answers programs of this host, [`metrics`] who watches it
 //! - `cli` is the command line, `verbs` what it does, `program` the program that stays
 
 mod agreement;
@@ -18,6 +18,7 @@ mod daemon;
 mod datagrams;
 mod identity;
 mod local;
+pub mod metrics;
 mod network;
 mod program;
 mod pump;

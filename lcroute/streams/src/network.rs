@@ -35,6 +35,7 @@ use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
 use crate::identity::{Identity, ResetKey, peer_of};
 use crate::local::Handover;
+use crate::metrics::Refused;
 use crate::pump::{Local, Traffic, pump};
 use crate::registry::{Choice, Destination, Registry, Service};
 
@@ -168,7 +169,7 @@ struct Counters {
     accepted: AtomicU64,
     open: AtomicUsize,
     of_others: AtomicUsize,
-    refused: Mutex<BTreeMap<&'static str, u64>>,
+    refused: Mutex<BTreeMap<Refused, u64>>,
 }
 
 /// Streams that were opened here, and how they ended.
@@ -341,11 +342,14 @@ impl Network {
             accepted: counters.accepted.load(Relaxed),
             rx_bytes: self.traffic.rx.load(Relaxed),
             tx_bytes: self.traffic.tx.load(Relaxed),
-            refused: refused.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
+            refused: refused
+                .iter()
+                .map(|(reason, n)| (reason.name().to_owned(), *n))
+                .collect(),
         }
     }
 
-    fn refuse(&self, reason: &'static str) {
+    fn refuse(&self, reason: Refused) {
         *lock(&self.counters.refused).entry(reason).or_default() += 1;
     }
 
@@ -522,10 +526,10 @@ impl Network {
             let address = incoming.remote_address().ip();
             let now = Instant::now();
             if !lock(&self.admission).permits(address, now) {
-                self.refuse("handshakes");
+                self.refuse(Refused::Handshakes);
                 incoming.refuse();
             } else if self.endpoint.open_connections() >= MAX_CONNECTIONS {
-                self.refuse("connections");
+                self.refuse(Refused::Connections);
                 incoming.refuse();
             } else {
                 let network = Arc::clone(self);
@@ -538,34 +542,34 @@ impl Network {
         }
     }
 
-    async fn let_in(self: &Arc<Self>, incoming: Incoming) -> Result<(), &'static str> {
+    async fn let_in(self: &Arc<Self>, incoming: Incoming) -> Result<(), Refused> {
         let from = incoming.remote_address().ip();
-        let connecting = incoming.accept().map_err(|_| "handshake")?;
+        let connecting = incoming.accept().map_err(|_| Refused::Handshake)?;
         let connection = timeout(OPEN_TIMEOUT, connecting).await;
-        let connection = connection.map_err(|_| "handshake")?;
+        let connection = connection.map_err(|_| Refused::Handshake)?;
         let connection = connection.map_err(|e| {
             tracing::debug!("{from}: {e}");
-            "handshake"
+            Refused::Handshake
         })?;
-        let close = |code: VarInt, why: &'static str| {
-            connection.close(code, why.as_bytes());
+        let close = |code: VarInt, why: Refused| {
+            connection.close(code, why.name().as_bytes());
             Err(why)
         };
         let Some(peer) = identity_of(&connection) else {
-            return close(close::NO_MEMBER, "no_member");
+            return close(close::NO_MEMBER, Refused::NoMember);
         };
         let node = peer.to_string();
         let contact = self.daemon.ask::<Contact>(&Request::Member { node }).await;
         match contact {
             Ok(contact) if IpAddr::from(contact.address) != from => {
-                close(close::NO_MEMBER, "other_address")
+                close(close::NO_MEMBER, Refused::OtherAddress)
             }
             Ok(contact) if !self.registry().knows(&contact) => {
                 tracing::info!(
                     "{} ({peer}) asks, and nothing is served to it",
                     contact.name
                 );
-                close(close::REFUSED, "not_allowed")
+                close(close::REFUSED, Refused::NotAllowed)
             }
             Ok(contact) => {
                 self.keep(connection, contact);
@@ -573,7 +577,7 @@ impl Network {
             }
             Err(e) => {
                 tracing::info!("{peer} at {from}: {e:?}");
-                close(close::NO_MEMBER, "no_member")
+                close(close::NO_MEMBER, Refused::NoMember)
             }
         }
     }
@@ -589,7 +593,7 @@ impl Network {
                     let Ok(stream) = stream else { return };
                     idle_since = tokio::time::Instant::now();
                     if self.counters.of_others.load(Relaxed) >= MAX_STREAMS {
-                        self.refuse("streams");
+                        self.refuse(Refused::Streams);
                         // dropped, it is reset
                         continue;
                     }
@@ -604,7 +608,7 @@ impl Network {
                 datagram = connection.read_datagram() => {
                     let Ok(datagram) = datagram else { return };
                     if !link.takers.hand(datagram) {
-                        self.refuse("datagram");
+                        self.refuse(Refused::Datagram);
                     }
                 }
                 _ = look.tick() => {
@@ -636,7 +640,7 @@ impl Network {
     ) {
         let read = timeout(OPEN_TIMEOUT, read_message(&mut recv, Hello::decode)).await;
         let Ok(Ok(hello)) = read else {
-            self.refuse("hello");
+            self.refuse(Refused::Hello);
             return;
         };
         let choice = self.registry().choose(&contact, &hello);
@@ -644,8 +648,8 @@ impl Network {
             Choice::Service(service, index) => (service, index),
             Choice::Not(answer) => {
                 self.refuse(match answer {
-                    Answer::Refused => "not_allowed",
-                    _ => "none_common",
+                    Answer::Refused => Refused::NotAllowed,
+                    _ => Refused::NoneCommon,
                 });
                 return say(&mut send, &answer).await;
             }
@@ -660,7 +664,7 @@ impl Network {
         let ended = service.ended.clone();
         let reached = self.reach(&service, &peer, hello.datagrams).await;
         let Some(reached) = reached else {
-            self.refuse("unavailable");
+            self.refuse(Refused::Unavailable);
             return say(&mut send, &Answer::Unavailable).await;
         };
         if send

@@ -15,7 +15,7 @@ use lcroute::system::{SystemRequest, SystemSignals};
 use librecast::stream::socket_of;
 use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::cli::{Exit, ExitError, init_logging};
-use librecast_program::service;
+use librecast_program::{metrics, service};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -50,6 +50,8 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
         let network = start(&daemon, idle.is_some()).await?;
         let mut served = Served::default();
         served.configure(&config, &network);
+        let mut metrics = None;
+        serve_metrics(&mut metrics, &config, &network)?;
         service::ready();
         if idle.is_some() {
             tell_starter()?;
@@ -73,6 +75,9 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
                     SystemRequest::Reload => match common.load_config() {
                         Ok(config) => {
                             served.configure(&config, &network);
+                            if let Err(e) = serve_metrics(&mut metrics, &config, &network) {
+                                tracing::error!("{e:#}");
+                            }
                             service::ready();
                         }
                         Err(e) => tracing::error!("going on as before: {e:#}"),
@@ -85,6 +90,21 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
         drop(socket);
         network.close().await;
         ended
+    })
+}
+
+/// Serves metrics where the configuration says.
+fn serve_metrics(
+    running: &mut Option<metrics::Server>,
+    config: &Config,
+    network: &Arc<Network>,
+) -> anyhow::Result<()> {
+    let network = Arc::clone(network);
+    let source = move || Ok(crate::metrics::page(&network.status()));
+    let listen = config.streams.metrics.as_ref();
+    metrics::Server::change(running, listen, "lcroute", source).with_context(|| {
+        let shown = listen.map(ToString::to_string).unwrap_or_default();
+        format!("[streams] metrics = {shown:?}")
     })
 }
 

@@ -278,6 +278,7 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             format!("[[serve]]\nprotocol = \"{protocol}\"\nto = \"127.0.0.1:8000\"\n{allow}\n")
         };
         let both = serve("/http/1", "allow = [\"alpha\"]") + &serve("/other/1", "allow_all = true");
+        let both = both + "[streams]\nmetrics = \"[::1]:9120\"\n";
         beta.host.configure(&both)?;
         let mut streams = beta.host.spawn("lcroute-streams", &["streams"])?;
         let forwarding = ["forward", "127.0.0.1:8080", "beta:/http/1"];
@@ -291,6 +292,55 @@ fn servers_that_are_there_already_are_reached_until_the_configuration_says_no_mo
             ensure!(fetch()?.success()?.stdout == "a page of beta\n", "another");
             Ok(())
         })?;
+        // who watches beta sees it
+        let metrics = beta
+            .host
+            .run("curl", &["-sSg", "http://[::1]:9120/metrics"])?;
+        let metrics = metrics.success()?.stdout;
+        for line in ["lcroute_streams_serving 2", "lcroute_streams_connections 1"] {
+            ensure!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+        }
+        let status = beta.host.run("lcroute", &["status"])?.success()?.stdout;
+        ensure!(
+            status.contains("with 1 node, serving /http/1, /other/1"),
+            "{status}"
+        );
+        ensure!(
+            beta.status()?["streams"]["accepted"].as_u64() >= Some(1),
+            "{}",
+            beta.status()?
+        );
+        let near = beta
+            .host
+            .run("lcroute", &["members", "--json"])?
+            .success()?;
+        let near: Vec<Value> = serde_json::from_str(&near.stdout)?;
+        let near = near.iter().find(|m| m["name"] == "alpha");
+        ensure!(
+            near.is_some_and(|m| m["hops"] == 1 && m["rtt_ms"].is_number()),
+            "{near:?}"
+        );
+        // and so does its doctor, when the firewall closes
+        let doctor = || -> Result<(Value, String)> {
+            let said = beta.host.run("lcroute", &["doctor", "--json"])?;
+            let said: Value = serde_json::from_str(&said.stdout)?;
+            let checks = said["checks"].as_array().cloned().unwrap_or_default();
+            let check = checks.into_iter().find(|check| check["name"] == "streams");
+            let check = check.unwrap_or_default();
+            let remedy = check["remedy"].as_str().unwrap_or_default().to_owned();
+            Ok((check["state"].clone(), remedy))
+        };
+        ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
+        let table = "add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; \
+                     add rule inet filter input meta l4proto icmpv6 accept; add rule inet filter input iifname != lc0 accept";
+        beta.host.run("nft", &[table])?.success()?;
+        let (state, remedy) = doctor()?;
+        ensure!(state == "warn", "{state}");
+        let dropped = connect(&alpha.host, "true", "beta /other/1")?;
+        ensure!(dropped.code == UNREACHABLE, "{dropped:?}");
+        let rule = remedy.lines().next().unwrap_or_default();
+        beta.host.run("sh", &["-c", rule])?.success()?;
+        ensure!(doctor()?.0 == "ok", "{:?}", doctor()?);
         // git over a command, with half of it closed before the other half answers
         beta.host
             .run("git", &["init", "-q", "--bare", "project.git"])?

@@ -141,6 +141,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "next",
         "allow",
         "names",
+        "metrics",
         "tls_cert",
         "tls_key",
     ];
