@@ -14,7 +14,7 @@ use crate::lan_programs::ddsperf;
 use crate::world;
 
 /// Where `netns-tests/setup all` puts what is in the packages.
-fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let here = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
     let root = target.unwrap_or_else(here).join("foreign");

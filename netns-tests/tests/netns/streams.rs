@@ -578,6 +578,66 @@ fn ssh_goes_over_a_stream() {
     });
 }
 
+/// What Ansible does on beta, and what it finds there.
+const PLAY: &str = r#"
+- hosts: beta
+  gather_facts: false
+  tasks:
+    - ansible.builtin.setup: { gather_subset: [min] }
+    - ansible.builtin.copy: { content: "{{ 'word ' * 300000 }}", dest: "{{ there }}/copied", mode: "0644" }
+    - ansible.builtin.shell: "wc -c < {{ there }}/copied; echo sorry >&2; exit 3"
+      register: counted
+      failed_when: counted.rc != 3 or counted.stdout != '1500000' or counted.stderr != 'sorry'
+    - ansible.builtin.fetch: { src: "{{ there }}/copied", dest: "{{ here }}/fetched", flat: true }
+"#;
+
+#[test]
+#[ignore = "`make test-all`: ansible-core, which netns-tests/setup all fetches"]
+fn ansible_runs_tasks_over_streams() {
+    world("streams-ansible", |lab| {
+        let network = lab.closed_network(["alpha", "beta"])?;
+        let [alpha, beta] = network.nodes()?;
+        let shell = ["sh", "-c", "IFS= read -r line && eval \"$line\""];
+        let _serving = serve(beta, "/ansible/1", &["--allow", "alpha"], &shell)?;
+        alpha.host.write("play.yml", PLAY)?;
+        let ansible = crate::foreign::root()?.join("ansible");
+        let file = |path: &Path| path.display().to_string();
+        let plugins = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/ansible");
+        let environment = [
+            format!("PYTHONPATH={}", file(&ansible)),
+            format!("ANSIBLE_CONNECTION_PLUGINS={plugins}"),
+            format!("ANSIBLE_HOME={}", file(&alpha.host.path("ansible"))),
+            "ANSIBLE_PYTHON_INTERPRETER=/usr/bin/python3".to_owned(),
+            "LC_ALL=C.UTF-8".to_owned(),
+        ];
+        let there = beta.host.path("there");
+        fs::create_dir_all(&there)?;
+        let play = |protocol: &str| {
+            let variables = format!(
+                "ansible_connection=lcroute ansible_lcroute_executable=lcroute-streams ansible_lcroute_protocol={protocol} there={} here={}",
+                file(&there),
+                file(&alpha.host.path("")),
+            );
+            let playbook = file(&ansible.join("bin/ansible-playbook"));
+            let args = [
+                "python3", &playbook, "-v", "-i", "beta,", "-e", &variables, "play.yml",
+            ];
+            let args: Vec<&str> = environment.iter().map(String::as_str).chain(args).collect();
+            alpha.host.run("env", &args)
+        };
+        let said = play("/ansible/1")?.success()?;
+        ensure!(said.stdout.contains("failed=0"), "{said:?}");
+        let fetched = fs::read(alpha.host.path("fetched"))?;
+        ensure!(fetched == "word ".repeat(300_000).as_bytes(), "other bytes");
+        // a node that does not serve it is unreachable, and says why
+        let other = play("/other/1")?;
+        let told = other.stdout.contains("unreachable=1")
+            && (other.stdout.clone() + &other.stderr).contains("no protocol in common");
+        ensure!(told, "{other:?}");
+        Ok(())
+    });
+}
+
 /// Takes datagrams, and answers each in capitals.
 const CAPITALS: &str = r#"
 import json, os, socket
