@@ -43,6 +43,8 @@ mod random;
 mod read;
 mod request;
 mod state;
+#[cfg(test)]
+mod vectors;
 mod voice;
 
 pub use body::{CommitBody, Heads, MAX_BODY, Part, decode_any, kind};

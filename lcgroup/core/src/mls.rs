@@ -190,10 +190,9 @@ pub(crate) fn check_key_package(
 
 fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
     let message = MlsMessage::from_bytes(bytes)?;
-    if message.to_bytes()?.len() != bytes.len() {
-        return Err(MlsFailure::Kind);
-    }
-    let right = message.wire_format() == WireFormat::KeyPackage;
+    // mls-rs looks at neither: the version of MLS 1.0, and what may stand behind
+    let exact = bytes.starts_with(&[0, 1]) && message.to_bytes()?.len() == bytes.len();
+    let right = exact && message.wire_format() == WireFormat::KeyPackage;
     right.then_some(message).ok_or(MlsFailure::Kind)
 }
 
@@ -669,5 +668,234 @@ impl KeyPackageStorage for Shelf {
 
     fn get(&self, id: &[u8]) -> Result<Option<KeyPackageData>, Infallible> {
         Ok(self.with(|shelved| shelved.key_packages.get(id).cloned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use librecast::id::SecretKey;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn provider(seed: u8) -> Provider {
+        Provider::new(Random::new(&[seed; 32]))
+    }
+
+    fn who(n: u8) -> Who {
+        Who {
+            author: SecretKey::from_seed(&[n; 32]).peer_id(),
+            name: format!("member {n}"),
+        }
+    }
+
+    /// An owner and `n` members.
+    fn group(n: u8) -> (Mls, Vec<Mls>) {
+        let mut owner = Mls::create(&provider(0), &who(0), NOW).unwrap();
+        let packages = (1..=n).map(|n| OwnKeyPackage::new(&provider(n), &who(n), NOW).unwrap());
+        let packages: Vec<_> = packages.collect();
+        let add: Vec<_> = packages
+            .iter()
+            .map(|package| package.public.clone())
+            .collect();
+        let commit = owner.commit(&provider(0), &[], &add, NOW).unwrap();
+        let join = |(package, (author, welcome)): (&OwnKeyPackage, &(PeerId, Vec<u8>))| {
+            assert_eq!(
+                package
+                    .public
+                    .windows(32)
+                    .filter(|w| w == author.public_key())
+                    .count(),
+                1
+            );
+            Mls::join(&provider(9), package, welcome, &commit.tree).unwrap()
+        };
+        let members = packages.iter().zip(&commit.welcomes).map(join).collect();
+        (owner, members)
+    }
+
+    /// Trap: mls-rs takes the key of a message before it knows that the body is true.
+    #[test]
+    fn a_forged_body_does_not_keep_the_true_message_from_opening() {
+        let (mut owner, mut members) = group(1);
+        let sealed = owner.seal(b"true").unwrap();
+        let mut forged = sealed.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(members[0].open(&who(0).author, &forged).is_err());
+        // nor does another member who passes it off as its own
+        assert!(matches!(
+            members[0].open(&who(1).author, &sealed),
+            Err(MlsFailure::Sender)
+        ));
+        assert_eq!(
+            &members[0].open(&who(0).author, &sealed).unwrap()[..],
+            b"true"
+        );
+        // and nobody opens it twice
+        assert!(members[0].open(&who(0).author, &sealed).is_err());
+    }
+
+    #[test]
+    fn a_forged_commit_does_not_keep_the_true_one_from_being_applied() {
+        let (mut owner, mut members) = group(2);
+        let commit = owner.commit(&provider(0), &[], &[], NOW).unwrap().message;
+        let mut forged = commit.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(members[0].apply(&forged).is_err());
+        members[0].apply(&commit).unwrap();
+        assert_eq!(members[0].epoch(), owner.epoch());
+    }
+
+    #[test]
+    fn a_member_that_commits_is_refused() {
+        let (owner, mut members) = group(2);
+        // by its own rules
+        assert!(members[1].commit(&provider(1), &[], &[], NOW).is_err());
+        // and by those of others, when its program has none
+        let (id, state) = members[1].save().unwrap();
+        let shelf = Shelf::default();
+        shelf.put_state(state);
+        let mut lawless = Client::builder()
+            .key_package_repo(shelf.clone())
+            .group_state_storage(shelf)
+            .crypto_provider(provider(3))
+            .identity_provider(Authors)
+            .mls_rules(
+                mls_rs::mls_rules::DefaultMlsRules::new()
+                    .with_encryption_options(EncryptionOptions::new(true, PaddingMode::None)),
+            )
+            .build()
+            .load_group(&id)
+            .unwrap();
+        let commit = lawless
+            .commit(Vec::new())
+            .unwrap()
+            .commit_message
+            .to_bytes()
+            .unwrap();
+        let before = members[0].epoch();
+        assert!(members[0].apply(&commit).is_err());
+        assert_eq!(members[0].epoch(), before);
+        drop(owner);
+    }
+
+    /// Trap: PublicMessages, proposals by reference and other proposals than Add and Remove are off.
+    #[test]
+    fn an_owner_that_breaks_the_rules_is_refused() {
+        let (owner, mut members) = group(1);
+        let (id, state) = owner.save().unwrap();
+        let lawless = |private: bool| {
+            let shelf = Shelf::default();
+            shelf.put_state(state.clone());
+            Client::builder()
+                .key_package_repo(shelf.clone())
+                .group_state_storage(shelf)
+                .crypto_provider(provider(3))
+                .identity_provider(Authors)
+                .mls_rules(
+                    mls_rs::mls_rules::DefaultMlsRules::new().with_encryption_options(
+                        EncryptionOptions::new(private, PaddingMode::None),
+                    ),
+                )
+                .build()
+                .load_group(&id)
+                .unwrap()
+        };
+        let public = lawless(false).commit(Vec::new()).unwrap().commit_message;
+        assert!(matches!(
+            members[0].apply(&public.to_bytes().unwrap()),
+            Err(MlsFailure::Kind)
+        ));
+        let mut group = lawless(true);
+        let builder = group
+            .commit_builder()
+            .set_group_context_ext(ExtensionList::new());
+        let context = builder
+            .unwrap()
+            .build()
+            .unwrap()
+            .commit_message
+            .to_bytes()
+            .unwrap();
+        assert!(members[0].apply(&context).is_err());
+        let good = lawless(true).commit(Vec::new()).unwrap().commit_message;
+        members[0].apply(&good.to_bytes().unwrap()).unwrap();
+    }
+
+    /// Trap: mls-rs keeps the key package of a Welcome until its storage is written.
+    #[test]
+    fn who_joined_keeps_no_key_package() {
+        let (_, members) = group(1);
+        assert!(members[0].shelf.take_key_package().is_none());
+    }
+
+    /// Trap: the id is in clear in each message, so it must not be the group's key or anything known.
+    #[test]
+    fn messages_say_nothing_of_who_is_in_which_group() {
+        let (mut owner, _) = group(2);
+        let sealed = [
+            owner.seal(b"secret words").unwrap(),
+            owner
+                .commit(&provider(0), &[who(2).author], &[], NOW)
+                .unwrap()
+                .message,
+        ];
+        for sealed in sealed {
+            for n in 0..3 {
+                let (key, name) = (*who(n).author.public_key(), who(n).name);
+                assert!(!sealed.windows(32).any(|w| w == key));
+                assert!(!sealed.windows(name.len()).any(|w| w == name.as_bytes()));
+            }
+            assert!(!sealed.windows(12).any(|w| w == b"secret words"));
+        }
+    }
+
+    #[test]
+    fn who_is_removed_does_not_open_the_next_epoch() {
+        let (mut owner, mut members) = group(2);
+        let commit = owner
+            .commit(&provider(0), &[who(2).author], &[], NOW)
+            .unwrap();
+        let change = members[1].apply(&commit.message).unwrap();
+        assert!(change.removed_self);
+        members[0].apply(&commit.message).unwrap();
+        let sealed = owner.seal(b"without you").unwrap();
+        assert!(members[1].open(&who(0).author, &sealed).is_err());
+        assert!(members[0].open(&who(0).author, &sealed).is_ok());
+        assert_ne!(
+            owner.export("x", b"").unwrap(),
+            members[1].export("x", b"").unwrap()
+        );
+        assert_eq!(
+            owner.export("x", b"").unwrap(),
+            members[0].export("x", b"").unwrap()
+        );
+    }
+
+    #[test]
+    fn key_packages_are_checked_before_they_are_committed() {
+        let package = OwnKeyPackage::new(&provider(1), &who(1), NOW)
+            .unwrap()
+            .public;
+        assert_eq!(
+            check_key_package(&provider(0), &package, NOW).unwrap(),
+            who(1)
+        );
+        let year = 365 * 24 * 3_600_000;
+        for late in [NOW + year, NOW - year] {
+            assert!(check_key_package(&provider(0), &package, late).is_err());
+        }
+        for at in 0..package.len() {
+            let mut forged = package.clone();
+            forged[at] ^= 1;
+            assert!(
+                check_key_package(&provider(0), &forged, NOW).is_err(),
+                "byte {at}"
+            );
+        }
+        let mut longer = package;
+        longer.push(0);
+        assert!(check_key_package(&provider(0), &longer, NOW).is_err());
     }
 }

@@ -9,7 +9,7 @@ use crate::drops::DropReason;
 use crate::event::{Entry, Event, Log, Taken};
 use crate::group::{Group, Standing};
 use crate::mls::{Change, Mls};
-use crate::owner_log::{Tree, WaitingCommit};
+use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
 use crate::provider::{self, NO_NONCE};
 use crate::{MAX_MESSAGES, WEEK, request};
 
@@ -28,6 +28,24 @@ impl Group {
             return Some(self.voice.last + 1);
         }
         self.authors.get(author).map(|known| known.read + 1)
+    }
+
+    /// Nobody has this author's entries up to `last` any more: they have expired. Reading goes on behind them. A member that
+    /// missed a commit so asks for a new leaf.
+    pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: u64) {
+        if *author == self.id && self.owner.is_none() && last > self.owner_log.read {
+            self.owner_log = OwnerLog {
+                read: last,
+                ..OwnerLog::default()
+            };
+        }
+        if let Some(author) = self.authors.get_mut(author)
+            && last > author.read
+        {
+            author.read = last;
+            author.assembly = None;
+        }
+        self.advance(now);
     }
 
     /// Reads an entry at `now` (ms since the epoch).

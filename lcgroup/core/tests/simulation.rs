@@ -616,3 +616,135 @@ fn the_same_seed_gives_the_same_bytes() {
     };
     assert!(run() == run());
 }
+
+#[test]
+fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
+    let mut world = group_of(17, 4);
+    let id = world.group(0).id();
+    for _ in 0..2 {
+        let now = world.now;
+        world.group(0).refresh(now).unwrap();
+        world.settle(0);
+        // the log has expired before member 2 came back
+        let last = world.logs[&id].len() as u32;
+        let now = world.now;
+        world.group(2).handle_gap(&id, last - 1, now);
+        world.settle(2);
+        world.meet();
+        world.pass(HOUR);
+        world.meet();
+        assert!(world.is_member(2), "{:?}", world.people[2].events);
+    }
+    world.say(1, b"to all").unwrap();
+    world.say(2, b"I am back").unwrap();
+    world.meet();
+    world.check_agreement();
+    assert!(
+        world.people[2]
+            .shown
+            .values()
+            .any(|content| content == b"to all")
+    );
+    world.check_shown(&[0, 1, 3], &[1, 2]);
+    let told = world.people[2]
+        .events
+        .iter()
+        .filter(|e| *e == "CannotFollow");
+    assert_eq!(told.count(), 0);
+    assert_faultless(&world);
+}
+
+#[test]
+fn entries_of_others_and_out_of_turn_are_dropped_by_name() {
+    use lcgroup_core::{DropReason, Entry, Taken, kind};
+    let mut world = group_of(18, 2);
+    let (now, owner, group) = (world.now, world.people[0].key, world.group(1));
+    let mut take = |author, number, kind, body: &[u8]| {
+        let time = now;
+        let entry = Entry {
+            author,
+            number,
+            time,
+            kind,
+            body,
+        };
+        group.handle_entry(&entry, now)
+    };
+    let dropped = Taken::Dropped;
+    let stranger = SecretKey::from_seed(&[99; 32]).peer_id();
+    let part = |epoch: u64, part: u16, parts: u16| {
+        let mut body = epoch.to_be_bytes().to_vec();
+        body.extend([part.to_be_bytes(), parts.to_be_bytes()].concat());
+        body.extend([0; 50]);
+        body
+    };
+    let message = kind::MESSAGE;
+    assert_eq!(
+        take(stranger, 1, message, &part(1, 0, 1)),
+        dropped(DropReason::UnknownAuthor)
+    );
+    // it may be a newcomer of an epoch that this member does not know
+    assert_eq!(take(stranger, 1, message, &part(2, 0, 1)), Taken::Wait);
+    assert_eq!(
+        take(owner, 2, message, &part(1, 0, 1)),
+        dropped(DropReason::NotNext)
+    );
+    assert_eq!(take(owner, 1, message, &part(2, 0, 1)), Taken::Wait);
+    assert_eq!(
+        take(owner, 1, message, &part(1, 0, 1)),
+        dropped(DropReason::NotOpened)
+    );
+    assert_eq!(
+        take(owner, 2, message, &part(1, 1, 2)),
+        dropped(DropReason::Broken)
+    );
+    assert_eq!(
+        take(owner, 3, message, &part(0, 0, 1)),
+        dropped(DropReason::Void)
+    );
+    assert_eq!(
+        take(owner, 4, message, &part(1, 3, 2)),
+        dropped(DropReason::Malformed)
+    );
+    assert_eq!(
+        take(owner, 5, message, &part(1, 0, 91)),
+        dropped(DropReason::Malformed)
+    );
+    assert_eq!(
+        take(owner, 6, message, b"short"),
+        dropped(DropReason::Malformed)
+    );
+    assert_eq!(take(owner, 7, 200, b"of another program"), Taken::Done);
+}
+
+#[test]
+fn a_state_comes_back_and_a_damaged_one_is_refused() {
+    let mut world = group_of(19, 3);
+    world.say(1, b"not confirmed").unwrap();
+    for who in 0..3 {
+        let state = world.group(who).state().unwrap();
+        let group = Group::restore(&state, &[1; 32]).unwrap();
+        assert_eq!(*group.state().unwrap(), *state);
+        assert_eq!(
+            *group.export("x", b"").unwrap(),
+            *world.group(who).export("x", b"").unwrap()
+        );
+        for length in (0..state.len()).step_by(7) {
+            assert!(
+                Group::restore(&state[..length], &[1; 32]).is_err(),
+                "{length}"
+            );
+        }
+        let longer = [&state[..], &[0]].concat();
+        assert!(Group::restore(&longer, &[1; 32]).is_err());
+        let mut later = state.to_vec();
+        later[0] = 2;
+        assert!(Group::restore(&later, &[1; 32]).is_err());
+        for at in (0..state.len()).step_by(3) {
+            let mut damaged = state.to_vec();
+            damaged[at] ^= 0x81;
+            // some fields take any value; none makes it panic
+            let _ = Group::restore(&damaged, &[1; 32]);
+        }
+    }
+}
