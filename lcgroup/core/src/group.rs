@@ -498,7 +498,10 @@ impl Group {
             said.last = self.voice.last + bodies.len() as u32 + parts.len() as u32;
             bodies.extend(parts);
             self.voice.sealed += 1;
-            self.voice.unconfirmed.push_back(said);
+            // what the owner says counts: it makes the heads
+            if self.owner.is_none() {
+                self.voice.unconfirmed.push_back(said);
+            }
         }
         for body in bodies {
             let kind = kind::MESSAGE;

@@ -22,10 +22,15 @@
 //! others come out again, with the same bytes, so no key of MLS seals two contents. A message may be told once more after
 //! a crash, with the same id. The seed is new in each run.
 //!
+//! Entries of this participant that the log gets from others go in as well, and before anything is said: a number that the
+//! state does not know says that the state is an old copy ([`Standing::RolledBack`]). What answers [`Taken::Wait`] is fed
+//! again after other entries were read; [`Group::wants`] says from which number on, also after a restart.
+//!
 //! # What it does not do
 //!
 //! While the owner is away nobody joins or leaves. The read key stays when a member is removed: it sees sizes and times of
-//! what follows, and no content. What this member says is kept in its state in clear until a commit confirms it.
+//! what follows, and no content. What this member says is kept in its state in clear until a commit confirms it. A message
+//! that some were shown before it turned out void, and whose author never comes back, is not shown to the others.
 
 mod admit;
 mod author;

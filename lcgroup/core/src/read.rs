@@ -103,11 +103,8 @@ impl Group {
         if entry.number != author.read + 1 {
             return Taken::Dropped(DropReason::NotNext);
         }
-        if later && self.owner.is_some() {
-            // only this owner begins epochs: another copy of its state did
-            self.roll_back();
-            return Taken::Dropped(DropReason::NotReading);
-        }
+        // For an owner too: who claims an epoch that never was waits for it alone. That this is an old copy of the owner's
+        // state is said by entries of the owner's log, which only the group key signs.
         if later || closing == Some(true) {
             return Taken::Wait;
         }

@@ -323,21 +323,53 @@ fn an_owner_restored_from_an_old_copy_refuses_to_commit() {
     world.meet();
     world.say(1, b"in the new epoch").unwrap();
     let mut owner = Group::restore(&old, &[1; 32]).unwrap();
-    let key = world.people[1].key;
-    for number in 1..=world.logs[&key].len() {
-        handle(
-            &mut owner,
-            key,
-            number as u32,
-            &world.logs[&key][number - 1],
-            world.now,
-        );
-    }
+    // others have the commit that it forgot
+    let (id, log) = (owner.id(), &world.logs[&owner.id()]);
+    handle(
+        &mut owner,
+        id,
+        log.len() as u32,
+        log.last().unwrap(),
+        world.now,
+    );
     assert_eq!(owner.standing(), Standing::RolledBack);
     assert!(matches!(
         owner.refresh(world.now),
         Err(GroupError::RolledBack)
     ));
+}
+
+#[test]
+fn a_member_that_claims_an_epoch_that_never_was_harms_itself_only() {
+    let mut world = group_of(20, 3);
+    let (now, liar) = (world.now, world.people[2].key);
+    let mut body = 999_u64.to_be_bytes().to_vec();
+    body.extend([0, 0, 0, 1, 7, 7, 7]);
+    let entry = lcgroup_core::NewEntry::Body {
+        kind: lcgroup_core::kind::MESSAGE,
+        body,
+    };
+    let stored = world::Stored { time: now, entry };
+    for who in 0..2 {
+        let taken = handle(world.group(who), liar, 1, &stored, now);
+        assert_eq!(taken, lcgroup_core::Taken::Wait);
+    }
+    world.say(1, b"we go on").unwrap();
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.meet();
+    world.check_shown(&[0, 1], &[0, 1]);
+    world.check_agreement();
+    assert_faultless(&world);
+}
+
+#[test]
+fn an_owner_alone_says_as_much_as_it_likes() {
+    let mut world = World::new(21);
+    for _ in 0..2 * MAX_OUTBOX / MAX_MESSAGE {
+        world.say(0, &vec![0; MAX_MESSAGE]).unwrap();
+    }
+    assert!(world.group(0).state().unwrap().len() < 100_000);
 }
 
 #[test]
