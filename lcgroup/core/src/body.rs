@@ -270,3 +270,71 @@ pub fn decode_any(kind: u8, bytes: &[u8]) {
     let _ = decode_refresh(bytes);
     let _ = decode_welcome(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librecast::id::SecretKey;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parts_have_these_bytes() {
+        let bodies = cut(5, &[7; 990]);
+        assert_eq!(bodies.len(), 2);
+        assert_eq!(bodies[0].len(), MAX_BODY);
+        assert_eq!(bodies[1], [0, 0, 0, 0, 0, 0, 0, 5, 0, 1, 0, 2, 7, 7]);
+    }
+
+    #[test]
+    fn heads_and_messages_have_these_bytes() {
+        let author = SecretKey::from_seed(&[1; 32]).peer_id();
+        let bytes = encode_heads(&Heads::from([(author, 9)]), b"commit");
+        let expected = [
+            &[1, 0, 1][..],
+            author.public_key(),
+            &[0, 0, 0, 9],
+            b"commit",
+        ]
+        .concat();
+        assert_eq!(bytes, expected);
+        let read = CommitBody::decode(&bytes).unwrap();
+        assert_eq!((read.heads[&author], read.commit), (9, &b"commit"[..]));
+        assert_eq!(*encode_message(3, b"x"), [1, 0, 0, 0, 0, 0, 0, 0, 3, b'x']);
+        assert_eq!(encode_refresh(true, b"x"), [1, 1, b'x']);
+        assert_eq!(
+            encode_welcome(&[4; 16], b"x")[..],
+            [&[1][..], &[4; 16], b"x"].concat()
+        );
+    }
+
+    #[test]
+    fn more_heads_than_members_are_refused() {
+        let mut bytes = vec![1];
+        bytes.extend((MAX_MEMBERS as u16 + 1).to_be_bytes());
+        assert_eq!(
+            CommitBody::decode(&bytes),
+            Err(WireError::Bad("number of heads"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_whole_comes_back_from_its_parts(whole in proptest::collection::vec(any::<u8>(), 1..9_000)) {
+            let (mut slot, bodies) = (None, cut(1, &whole));
+            for (n, body) in bodies.iter().enumerate() {
+                let part = Part::decode(kind::MESSAGE, body).unwrap();
+                let taken = Assembly::take(&mut slot, n as u32 + 1, &part);
+                if n + 1 < bodies.len() {
+                    prop_assert_eq!(taken, Assembled::More);
+                } else {
+                    prop_assert_eq!(taken, Assembled::Whole(whole.clone().into()));
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind: u8, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            decode_any(kind, &bytes);
+        }
+    }
+}

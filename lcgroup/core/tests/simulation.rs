@@ -390,6 +390,35 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
 }
 
 #[test]
+fn what_a_waiting_commit_does_not_count_is_not_shown() {
+    let mut world = group_of(22, 4);
+    let (id, one, three) = (
+        world.group(0).id(),
+        world.people[1].key,
+        world.people[3].key,
+    );
+    world.say(1, b"counted").unwrap();
+    world.say(3, b"not here yet").unwrap();
+    world.feed(0, &one, 9);
+    world.feed(0, &three, 9);
+    world.say(1, b"not counted").unwrap();
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    // member 2 has the commit, but not what member 3 said before it
+    world.feed(2, &id, usize::MAX);
+    world.feed(2, &one, 9);
+    let shown: Vec<_> = world.people[2].shown.values().cloned().collect();
+    assert_eq!(shown, [b"counted"]);
+    // nor does it say anything in the epoch that ends
+    world.say(2, b"later").unwrap();
+    assert!(!world.logs.contains_key(&world.people[2].key));
+    world.meet();
+    world.check_shown(&[0, 1, 2, 3], &[1, 2, 3]);
+    assert_faultless(&world);
+}
+
+#[test]
 fn what_was_said_before_somebody_joined_waits_for_the_user() {
     let mut world = group_of(7, 3);
     let id = world.say(1, b"of the newcomer").unwrap();
