@@ -1,4 +1,54 @@
-//! What programs beside lcroute may use: identities, certificates, channel names, MLD, multicast sockets, coding.
+//! What programs on a Librecast network may use: groups and streams, identities, certificates, MLD, multicast sockets, coding.
+//!
+//! `lcroute up` gives a host the interface `lc0`. A group needs nothing more than an ordinary socket; a stream to a program on another
+//! node needs one call. This program tells a group that it is there, and asks whoever else does so:
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "net", feature = "stream"))]
+//! # mod program {
+//! use std::error::Error;
+//! use std::io::{Write, copy, stdout};
+//! use std::net::{Ipv6Addr, UdpSocket};
+//!
+//! use librecast::channel::transient_group;
+//! use librecast::id::derive;
+//! use librecast::socket::{SendSocket, multicast_interfaces};
+//! use librecast::stream;
+//!
+//! const PORT: u16 = 5001;
+//!
+//! pub fn main() -> Result<(), Box<dyn Error>> {
+//!     // who knows the name finds the group
+//!     let group = transient_group(&derive("example.org 2026 weather", &[b"Berlin"]));
+//!     let found = multicast_interfaces(&["lc0".to_owned()])?;
+//!     let (&lc0, _) = found.first_key_value().ok_or("no lc0: lcroute up")?;
+//!     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT))?;
+//!     socket.join_multicast_v6(&group, lc0)?;
+//!     SendSocket::open(lc0, group, PORT, 64)?.send(group, b"here", 4)?;
+//!     loop {
+//!         let mut word = [0; 1_280];
+//!         let (length, from) = socket.recv_from(&mut word)?;
+//!         println!("{from}: {}", String::from_utf8_lossy(&word[..length]));
+//!         // its address is the node's; so are its name and its PeerId
+//!         let mut asked = stream::connect(&from.ip().to_string(), &["/weather/1".parse()?])?;
+//!         asked.write_all(b"now\n")?;
+//!         asked.finish()?;
+//!         copy(&mut asked, &mut stdout())?;
+//!     }
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! On the other nodes `lcroute serve /weather/1 --allow-all -- ./weather` answers, or a `stream::Listener` in a program of its own.
+//! The guide is `docs/guide/library.md`, what stands on the wire is `docs/protocol.md`.
+//!
+//! # What holds
+//!
+//! Semantic versioning: before 1.0 a minor version may break what is public here, a patch version does not, and `CHANGELOG.md` says
+//! so. Formats on the wire have versions of their own. Not promised: `simulated`, and what a text of an error says.
+//!
+//! # Modules
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -90,7 +90,7 @@ pub fn text(revocation: &Revocation) -> String {
     text::encode(TextKind::Revocation, revocation.as_bytes()).to_string()
 }
 
-/// Reads what [`text`] wrote, and checks that it counts in `network`.
+/// Reads what [`text()`] wrote, and checks that it counts in `network`.
 pub fn parse(text: &str, network: &NetworkId) -> Result<Revocation, String> {
     let bytes = text::decode(TextKind::Revocation, text, MAX_REVOCATION);
     let bytes = bytes.map_err(|e| e.to_string())?;
