@@ -349,19 +349,15 @@ impl Group {
         Ok(())
     }
 
-    /// Asks the owner for a new leaf, unless that was done.
+    /// Asks the owner for a new leaf, unless that was done: a key package that came twice would be used twice.
     pub(crate) fn ask_for_leaf(&mut self, urgent: bool, now: u64) {
         self.refresh.due = now + self.random.jittered(WEEK);
-        if self.refresh.package.is_some() && !urgent {
+        if self.refresh.package.is_some() {
             return;
         }
-        let package = match self.refresh.package.take() {
-            Some(package) => package,
-            None => match OwnKeyPackage::new(&self.provider, &self.who(), now) {
-                Ok(package) => package,
-                // nothing from outside goes in: it would fail again, and the old leaf goes on
-                Err(_) => return,
-            },
+        let Ok(package) = OwnKeyPackage::new(&self.provider, &self.who(), now) else {
+            // nothing from outside goes in: it would fail again, and the old leaf goes on
+            return;
         };
         let content = body::encode_refresh(urgent, &package.public);
         self.refresh.package = Some(package);
@@ -437,6 +433,8 @@ impl Group {
             }
         } else if member && self.refresh.due <= now {
             self.ask_for_leaf(false, now);
+        } else if matches!(self.standing, Standing::Rejoining { .. }) {
+            self.ask_for_leaf(true, now);
         }
         self.seal_queue();
     }

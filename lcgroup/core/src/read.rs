@@ -266,7 +266,13 @@ impl Group {
                 self.begin(mls, &heads, now);
                 Taken::Done
             }
-            None => Taken::Dropped(DropReason::NotOpened),
+            None => {
+                // for a key package of before: it is a member, and its last one is still to be used
+                if let Standing::Rejoining { until } = &mut self.standing {
+                    *until = None;
+                }
+                Taken::Dropped(DropReason::NotOpened)
+            }
         }
     }
 
@@ -376,8 +382,10 @@ impl Group {
             if let Some(epoch) = self.epoch() {
                 self.tell(Event::EpochChanged { epoch });
             }
-        } else if renewed(me) && self.refresh.package.is_some() {
-            let until = self.epoch().map(|epoch| epoch + 1);
+        } else if renewed(me) {
+            // by a key package of ours, or of an older copy of this state: then another one is asked for
+            let next = self.epoch().map(|epoch| epoch + 1);
+            let until = next.filter(|_| self.refresh.package.is_some());
             self.mls = None;
             self.standing = Standing::Rejoining { until };
         } else {
@@ -393,6 +401,8 @@ impl Group {
         }
         self.mls = None;
         self.standing = Standing::Rejoining { until: None };
+        // one that waits may have been used by a commit that is lost
+        self.refresh.package = None;
         self.ask_for_leaf(true, now);
     }
 }
