@@ -478,7 +478,8 @@ fn leaves_are_renewed_weekly_and_the_owner_commits_daily() {
         world.meet();
     }
     let after = world.group(0).epoch().unwrap();
-    assert!((4..=20).contains(&(after - before)), "{before} to {after}");
+    // two members, once or twice each; at once if they meet in a day
+    assert!((2..=6).contains(&(after - before)), "{before} to {after}");
     for who in 1..3 {
         let joined = world.people[who]
             .events
