@@ -23,8 +23,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// Handshakes, and packets that are none, that go out together.
-const BURST: usize = 50;
-/// From one burst to the next: some thousands a second, a hundred times what one node may.
+const BURST: usize = 20;
+/// From one burst to the next: two thousand a second, 200 times what one node may.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// A handshake is left so long after it began: longer than the other side takes to sign.
 const LEFT: Duration = Duration::from_millis(500);
