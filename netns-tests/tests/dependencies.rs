@@ -225,6 +225,13 @@ fn groups_know_librecast_only_and_no_other_program_knows_them() {
     let ours = ours();
     let below = BTreeSet::from(["librecast".to_owned()]);
     assert_eq!(ours["lcgroup-core"], below);
+    let below = [
+        "lcgroup-core",
+        "librecast",
+        "librecast-log",
+        "librecast-program",
+    ];
+    assert_eq!(ours["lcgroup"], BTreeSet::from(below.map(str::to_owned)));
     for program in ["lcroute", "lcsync", "lcagent"] {
         let groups = ours[program]
             .iter()

@@ -16,6 +16,7 @@ mod sources;
 const CRATES: &[&str] = &[
     "lab",
     "lcagent",
+    "lcgroup",
     "lcgroup/core",
     "lcroute",
     "lcroute/engine",
@@ -26,6 +27,7 @@ const CRATES: &[&str] = &[
     "lcroute/webrtc",
     "lcsync",
     "librecast",
+    "librecast/log",
     "librecast/program",
     "web/node",
     "web/playground",

@@ -135,6 +135,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
             "lcagent: `lcagent_drops_total{reason}`",
             lcagent::agent::metrics::REASONS.to_vec(),
         ),
+        (
+            "lcgroup: `drops` of `lcgroup status --json`",
+            librecast::drops::list::<librecast_log::DropReason>(),
+        ),
     ]
 }
 
@@ -143,13 +147,13 @@ fn reference() -> String {
         "# Reference\n\n\
          Every verb and flag, configuration key, metric, drop reason and journal entry. Made from the programs by `make reference`; a test\n\
          fails when it is not what they say. What to do when something is wrong: [troubleshooting.md](troubleshooting.md).\n\n\
-         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent)\n\
+         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent), [lcgroup](#lcgroup)\n\
          - [Configuration](#configuration)\n\
          - [Metrics](#metrics)\n\
          - [Drop reasons](#drop-reasons)\n\
          - [Journal](#journal)\n\
          - [Checks of `lcroute doctor`](#checks-of-lcroute-doctor)\n\n\
-         Sizes take `k M G` (powers of 1000) and `Ki Mi Gi`; rates are bits per second; durations are like `500ms 2s 5m 24h 7d`. Exit codes of all three:\n\
+         Sizes take `k M G` (powers of 1000) and `Ki Mi Gi`; rates are bits per second; durations are like `500ms 2s 5m 24h 7d`. Exit codes of all:\n\
          0 done, 1 failed, 2 wrong usage or configuration, 3 timed out or not reachable, 4 not permitted, 130 and 143 interrupted.\n\n\
          ## Command lines\n\n",
     );
@@ -158,6 +162,7 @@ fn reference() -> String {
         lcroute_lab::lcroute(),
         lcsync::command(),
         lcagent::command(),
+        lcgroup::command(),
     ] {
         verb(&mut out, &command, "", 3);
     }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The most that `systemd-analyze security` may say, times ten.
-const EXPOSURE: [(&str, u32); 6] = [
+const EXPOSURE: [(&str, u32); 7] = [
     ("lcroute.service", 18),
     ("lcroute-signal.service", 11),
     ("lcroute-web.service", 11),
     ("lcroute-streams.service", 13),
     ("lcsync@.service", 13),
     ("lcagent.service", 11),
+    ("lcgroup.service", 11),
 ];
 
 fn units() -> PathBuf {
@@ -84,7 +85,7 @@ fn systemd_understands_every_unit() {
     let (_, said) = analyze(&args);
     // the programs need not be installed where this is tested; other units of the host are not ours
     let ours = |line: &&str| {
-        ["lcroute", "lcsync", "lcagent"]
+        ["lcroute", "lcsync", "lcagent", "lcgroup"]
             .iter()
             .any(|p| line.starts_with(p) || line.contains(&format!("/{p}")))
     };

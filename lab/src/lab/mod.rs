@@ -50,12 +50,13 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 13] = [
+pub const APPLETS: [&str; 15] = [
     "lcroute",
     "lcroute-web",
     "lcroute-streams",
     "lcsync",
     "lcagent",
+    "lcgroup",
     "mc-send",
     "mc-recv",
     "mc-flap",
@@ -63,6 +64,7 @@ pub const APPLETS: [&str; 13] = [
     "mld-flood",
     "udp-flood",
     "lcsync-forge",
+    "lcgroup-forge",
     "bare-relay",
 ];
 

@@ -46,8 +46,9 @@ struct World {
     /// When each entry was appended.
     appended: BTreeMap<(AuthorId, u32), Instant>,
     random: Random,
-    /// Of trains of loss: a member that is in one hears nothing until then.
-    deaf: Vec<Instant>,
+    /// The next train of loss of each member, or the one that it is in: from when until when it hears nothing.
+    deaf: Vec<(Instant, Instant)>,
+    /// Trains a second.
     trains: f64,
 }
 
@@ -87,7 +88,7 @@ impl World {
             sent: (0, 0),
             appended: BTreeMap::new(),
             random: Random::new(seed ^ 77),
-            deaf: vec![start; members],
+            deaf: vec![(start, start); members],
             trains: 0.0,
         }
     }
@@ -157,15 +158,21 @@ impl World {
                 self.network.post(payload, self.now);
                 continue;
             }
-            if self.random.chance(self.trains) {
-                let lasts = self.random.between(SECOND / 10, SECOND);
-                self.deaf[to] = self.now + lasts;
-            }
-            if self.deaf[to] <= self.now {
+            if !self.is_deaf(to) {
                 let payload = (from, to, bytes.to_vec());
                 self.network.send(from, to, payload, self.now);
             }
         }
+    }
+
+    fn is_deaf(&mut self, n: usize) -> bool {
+        let (from, until) = self.deaf[n];
+        if self.trains > 0.0 && until <= self.now {
+            let begins = self.now + SECOND.mul_f64(self.random.unit() * 2.0 / self.trains);
+            let lasts = self.random.between(SECOND / 10, SECOND);
+            self.deaf[n] = (begins, begins + lasts);
+        }
+        (from..until).contains(&self.now)
     }
 
     fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
@@ -293,7 +300,7 @@ fn everybody_ends_with_all_entries_whatever_is_lost() {
 fn trains_of_loss_are_repaired() {
     for seed in 0..4 {
         let mut world = World::new(12, path(0.02), seed);
-        world.trains = 0.02;
+        world.trains = 0.2;
         talk(&mut world, 5);
         world.run(15 * SECOND);
         world.expect_equal(5);
@@ -655,7 +662,7 @@ fn figures() {
         (50, 0.05, 0.0),
         (50, 0.2, 0.0),
         (200, 0.05, 0.0),
-        (200, 0.02, 0.01),
+        (200, 0.02, 0.1),
         (1_000, 0.05, 0.0),
     ] {
         for seed in 0..3 {

@@ -13,6 +13,7 @@ mod deaths;
 mod demo;
 mod doctor;
 mod foreign;
+mod groups;
 mod hostile_load;
 mod interface;
 mod ipv4;

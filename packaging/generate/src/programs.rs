@@ -292,4 +292,45 @@ pub const PROGRAMS: &[Program] = &[
         see_also: &["lcroute(1)", "lcsync(1)", "systemctl(1)"],
         vendored: &[],
     },
+    Program {
+        name: "lcgroup",
+        called: "lcgroup",
+        command: lcgroup::command,
+        files: &[
+            (
+                "/var/lib/lcgroup/groups/NAME/",
+                "a group: state, its keys; log, the entries of all members; messages, what was said, a line of JSON each; of others than \
+                 root $XDG_STATE_HOME/lcgroup",
+            ),
+            (
+                "/var/lib/lcgroup/held/NAME/",
+                "a group that is held for others: key, which opens its packets and no message; log",
+            ),
+            (
+                "/run/lcgroup/control.sock",
+                "where the service answers root and the group lcgroup; of others than root $XDG_RUNTIME_DIR/lcgroup/control.sock",
+            ),
+        ],
+        exit_status: &[
+            ("0", "done"),
+            ("1", "failed"),
+            ("2", "wrong usage"),
+            ("3", "no lcgroup runs here"),
+            ("4", "not permitted"),
+            (
+                "130, 143",
+                "interrupted by SIGINT or SIGTERM; lcgroup run then ends with 0",
+            ),
+        ],
+        environment: &[
+            (
+                "XDG_STATE_HOME, XDG_RUNTIME_DIR",
+                "where groups and the socket of others than root are",
+            ),
+            COMMON[0],
+            COMMON[1],
+        ],
+        see_also: &["lcroute(1)", "lcsync(1)", "lcagent(1)", "systemctl(1)"],
+        vendored: &[],
+    },
 ];

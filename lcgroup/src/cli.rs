@@ -1,0 +1,258 @@
+//! The command line of `lcgroup`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use librecast::units::parse_duration;
+use librecast_program::cli::{Exit, finish, init_logging};
+
+use crate::daemon;
+use crate::verbs::{self, Tail};
+
+const EXAMPLES: &str = "Examples:
+  lcgroup run                              the program that stays; with the package the service starts by itself
+  lcgroup create team --as Ann             a group, of which you are the owner
+  lcgroup invite team --uses 3             a line to hand to three people, secretly
+  lcgroup join lcg1... --as Bob            asks to become a member
+  lcgroup send team 'hello all'
+  lcgroup tail team --follow
+  lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
+  lcgroup hold lch1... mailbox             on that host: it cannot read it
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no lcgroup runs here, 4 not permitted, 130 or 143 interrupted.";
+
+/// Private groups of people over multicast: words that wait, read by members alone
+#[derive(Debug, Parser)]
+#[command(name = "lcgroup", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Where groups are [default: /var/lib/lcgroup, or $XDG_STATE_HOME/lcgroup]
+    #[arg(long, global = true, env = "LCGROUP_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Control socket [default: /run/lcgroup/control.sock, or $XDG_RUNTIME_DIR/lcgroup/control.sock]
+    #[arg(long, global = true, env = "LCGROUP_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make the folder for groups, and say where it is
+    Init,
+    /// Run: listen, keep, answer
+    Run {
+        /// Interface to use; may be repeated [default: all that can carry multicast]
+        #[arg(long = "interface", value_name = "NAME")]
+        interfaces: Vec<String>,
+    },
+    /// Make a group; this host is its owner
+    Create {
+        /// How this host calls it
+        group: String,
+        /// How you call yourself in it [default: the user's name]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<String>,
+        /// What it is about; stands in invitations
+        #[arg(long, default_value = "")]
+        topic: String,
+    },
+    /// Print a line that makes members of those who get it: a secret
+    Invite {
+        /// The group
+        group: String,
+        /// How many may use it
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u32,
+        /// How long it is good
+        #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
+        expires: Duration,
+    },
+    /// Ask to become a member
+    Join {
+        /// The line; `-` reads it from stdin
+        invitation: String,
+        /// How this host calls the group [default: its topic]
+        group: Option<String>,
+        /// How you call yourself in it [default: the user's name]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<String>,
+        /// Wait until the owner has answered
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Say something
+    Send {
+        /// The group
+        group: String,
+        /// Words; none: all of stdin, any bytes
+        text: Vec<String>,
+    },
+    /// Print what was said
+    Tail {
+        /// The group
+        group: String,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// Only what came after this message (the number that --json shows)
+        #[arg(long, value_name = "N")]
+        after: Option<u64>,
+        /// Only the last N messages
+        #[arg(short = 'n', long, value_name = "N", conflicts_with = "after")]
+        last: Option<u64>,
+    },
+    /// Who is in a group
+    Members {
+        /// The group
+        group: String,
+    },
+    /// The owner removes a member: it reads nothing that is said later
+    Remove {
+        /// The group
+        group: String,
+        /// Its name, or its key
+        member: String,
+    },
+    /// New keys for this member: what was stolen from this host opens nothing later
+    Refresh {
+        /// The group
+        group: String,
+    },
+    /// Leave a group
+    Leave {
+        /// The group
+        group: String,
+        /// Delete all that this host has of it, without a word to the owner
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Messages that were not said because somebody joined meanwhile
+    Outbox {
+        /// The group
+        group: String,
+        /// Say this one all the same
+        #[arg(long, value_name = "ID")]
+        resend: Option<String>,
+        /// Delete this one
+        #[arg(long, value_name = "ID", conflicts_with = "resend")]
+        discard: Option<String>,
+    },
+    /// Groups, and what is held
+    Status,
+    /// Hold a group for others, without reading it
+    Hold {
+        /// The line that `hold --key` printed; `-` reads it from stdin
+        #[arg(value_name = "LINE", required_unless_present_any = ["key", "end"])]
+        holding_key: Option<String>,
+        /// How this host calls it
+        #[arg(default_value = "held")]
+        name: String,
+        /// Print the line for a holder of this group: a secret
+        #[arg(long, value_name = "GROUP", conflicts_with = "holding_key")]
+        key: Option<String>,
+        /// Hold it no longer, and delete what is held
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["holding_key", "key"])]
+        end: Option<String>,
+    },
+}
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => finish("lcgroup", run(cli)),
+        Err(usage) => {
+            // help and version go to stdout and are no error; a closed pipe is no reason for more
+            let _ = usage.print();
+            if usage.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Ok.into()
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Common {
+        state_dir,
+        control,
+        json,
+        log,
+    } = cli.common;
+    let daemon = matches!(cli.verb, Verb::Run { .. });
+    init_logging(log.as_deref(), if daemon { "info" } else { "warn" })?;
+    let state_dir = state_dir.unwrap_or_else(verbs::default_state_dir);
+    let control = control.unwrap_or_else(verbs::default_control);
+    let to = verbs::Verbs {
+        control: control.clone(),
+        json,
+    };
+    match cli.verb {
+        Verb::Init => verbs::init(&state_dir, json),
+        Verb::Run { interfaces } => daemon::run(&daemon::Options {
+            state_dir,
+            control,
+            interfaces,
+        }),
+        Verb::Create { group, name, topic } => to.create(&group, name, topic),
+        Verb::Invite {
+            group,
+            uses,
+            expires,
+        } => to.invite(group, uses, expires),
+        Verb::Join {
+            invitation,
+            group,
+            name,
+            wait,
+        } => to.join(&invitation, group, name, wait),
+        Verb::Send { group, text } => to.send(group, &text),
+        Verb::Tail {
+            group,
+            follow,
+            after,
+            last,
+        } => to.tail(&Tail {
+            group,
+            follow,
+            after,
+            last,
+        }),
+        Verb::Members { group } => to.members(group),
+        Verb::Remove { group, member } => to.remove(group, member),
+        Verb::Refresh { group } => to.refresh(group),
+        Verb::Leave { group, forget } => to.leave(group, forget),
+        Verb::Outbox {
+            group,
+            resend,
+            discard,
+        } => to.outbox(group, resend, discard),
+        Verb::Status => to.status(),
+        Verb::Hold {
+            holding_key,
+            name,
+            key,
+            end,
+        } => to.hold(holding_key, name, key, end),
+    }
+}

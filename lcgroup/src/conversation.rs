@@ -1,0 +1,284 @@
+//! What was said in a group, as this host's users read it: a file of lines of JSON.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use librecast::durable::sync_folder_of;
+use librecast::id::PeerId;
+use serde::{Deserialize, Serialize};
+
+/// Messages whose ids are remembered: after a crash the last ones may be told once more.
+const REMEMBERED: usize = 8_192;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its place in this host's conversation, from 1: a cursor.
+    pub n: u64,
+    /// Its author's key in this group.
+    pub author: PeerId,
+    /// How the author called itself then; nothing proves it.
+    pub name: String,
+    /// Chosen by its author at random.
+    pub id: String,
+    /// By its author's clock: milliseconds since 1970.
+    pub time: u64,
+    /// What was said, where it is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// What was said, where it is none: base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+}
+
+/// The file, and who waits for more of it.
+#[derive(Debug)]
+pub struct Conversation {
+    file: File,
+    length: u64,
+    lines: u64,
+    known: BTreeSet<(PeerId, String)>,
+    waiting: Vec<u8>,
+    shared: Arc<Shared>,
+}
+
+/// What readers share with who writes.
+#[derive(Debug)]
+pub struct Shared {
+    path: PathBuf,
+    /// Bytes that are on disk.
+    length: Mutex<u64>,
+    grown: Condvar,
+}
+
+impl Conversation {
+    /// Opens or makes the file.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a line that is no message.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)?;
+        sync_folder_of(path)?;
+        let (mut length, mut lines) = (0, 0);
+        let mut known = BTreeSet::new();
+        let mut reader = BufReader::new(&mut file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let message: Message = serde_json::from_slice(&line).map_err(|e| {
+                let message = format!("line {}: {e}: restore it from a copy", lines + 1);
+                io::Error::new(io::ErrorKind::InvalidData, message)
+            })?;
+            length += line.len() as u64;
+            lines += 1;
+            known.insert((message.author, message.id));
+            line.clear();
+        }
+        drop(reader);
+        // what a crash left unfinished is told again
+        file.set_len(length)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                length: Mutex::new(length),
+                grown: Condvar::new(),
+            }),
+            file,
+            length,
+            lines,
+            known,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Another message, unless it is there already; on disk after the next [`Conversation::sync`].
+    pub fn add(&mut self, mut message: Message) {
+        let key = (message.author, message.id.clone());
+        if !self.known.insert(key) {
+            return;
+        }
+        if self.known.len() > REMEMBERED * 2 {
+            // ids are random: any half will do, and the file itself is whole
+            while self.known.len() > REMEMBERED {
+                self.known.pop_first();
+            }
+        }
+        self.lines += 1;
+        message.n = self.lines;
+        if serde_json::to_writer(&mut self.waiting, &message).is_ok() {
+            self.waiting.push(b'\n');
+        }
+    }
+
+    /// Writes what was added, and wakes who waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The system's; what was added stays, for the next attempt.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        // half a line of an attempt that failed
+        if self.file.metadata()?.len() != self.length {
+            self.file.set_len(self.length)?;
+        }
+        self.file.write_all(&self.waiting)?;
+        self.file.sync_data()?;
+        self.length += self.waiting.len() as u64;
+        self.waiting.clear();
+        let shared = &self.shared;
+        *shared.length.lock().unwrap_or_else(PoisonError::into_inner) = self.length;
+        shared.grown.notify_all();
+        Ok(())
+    }
+
+    /// How many messages there are.
+    pub fn messages(&self) -> u64 {
+        self.lines
+    }
+
+    /// For who reads.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Shared {
+    /// Hands over each line after message `after`, as it stands in the file, and with `follow` each that comes later, until
+    /// `take` says that it has enough.
+    ///
+    /// # Errors
+    ///
+    /// The system's, and those of `take`.
+    pub fn read(
+        &self,
+        after: u64,
+        follow: bool,
+        mut take: impl FnMut(Option<&[u8]>) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let mut reader = BufReader::new(File::open(&self.path)?);
+        let (mut at, mut number) = (0, 0);
+        let mut line = Vec::new();
+        loop {
+            let length = self.length_beyond(at, follow);
+            if length == at {
+                // nothing came: is anybody still there?
+                if !follow || !take(None)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            reader.seek(SeekFrom::Start(at))?;
+            let mut written = (&mut reader).take(length - at);
+            while written.read_until(b'\n', &mut line)? > 0 {
+                at += line.len() as u64;
+                number += 1;
+                if number > after && !take(Some(&line))? {
+                    return Ok(());
+                }
+                line.clear();
+            }
+        }
+    }
+
+    /// Bytes that are on disk; waits a while for more than `at` if `follow`.
+    fn length_beyond(&self, at: u64, follow: bool) -> u64 {
+        let length = self.length.lock().unwrap_or_else(PoisonError::into_inner);
+        if !follow || *length > at {
+            return *length;
+        }
+        let waited = self.grown.wait_timeout(length, Duration::from_secs(1));
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    fn message(n: u64) -> Message {
+        Message {
+            n,
+            author: SecretKey::from_seed(&[1; 32]).peer_id(),
+            name: "Ann".into(),
+            id: format!("{n:016x}"),
+            time: 5,
+            text: Some(format!("word {n}\n")),
+            bytes: None,
+        }
+    }
+
+    fn read(conversation: &Conversation, after: u64) -> Vec<Message> {
+        let mut all = Vec::new();
+        let shared = conversation.shared();
+        shared
+            .read(after, false, |line| {
+                all.extend(line.map(|line| serde_json::from_slice::<Message>(line).unwrap()));
+                Ok(true)
+            })
+            .unwrap();
+        all
+    }
+
+    #[test]
+    fn messages_are_numbered_once_each_and_read_from_any_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages");
+        let mut conversation = Conversation::open(&path).unwrap();
+        for n in [1, 2, 1, 3] {
+            conversation.add(message(n));
+        }
+        assert_eq!(read(&conversation, 0), []);
+        conversation.sync().unwrap();
+        assert_eq!(read(&conversation, 1), [message(2), message(3)]);
+        // half a line, as a crash leaves it
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let mut conversation = Conversation::open(&path).unwrap();
+        conversation.add(message(2));
+        conversation.add(message(3));
+        conversation.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn who_follows_gets_what_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut conversation = Conversation::open(&folder.path().join("messages")).unwrap();
+        conversation.add(message(1));
+        conversation.sync().unwrap();
+        let shared = conversation.shared();
+        let reader = std::thread::spawn(move || {
+            let mut lines = 0;
+            shared
+                .read(0, true, |line| {
+                    lines += usize::from(line.is_some());
+                    Ok(lines < 2)
+                })
+                .unwrap();
+            lines
+        });
+        conversation.add(message(2));
+        conversation.sync().unwrap();
+        assert_eq!(reader.join().unwrap(), 2);
+    }
+}

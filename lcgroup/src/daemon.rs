@@ -1,0 +1,590 @@
+//! `lcgroup run`: sockets, files and the clock around the groups of this host.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lcgroup_core::{Founding, Invitation, MAX_MESSAGE};
+use librecast::id::SecretKey;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::interrupt::on_signals;
+use librecast_program::service::{self, Service};
+use librecast_program::state_lock::StateLock;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+use serde_json::{Value, json};
+
+use crate::held::Held;
+use crate::holding_key::HoldingKey;
+use crate::logs::seed;
+use crate::network::Network;
+use crate::request::{Request, Status};
+use crate::room::Room;
+use crate::server::{Answer, Asked, serve};
+
+/// Between two looks at interfaces.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What could not be written is written again after so long.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether files are mostly of what has expired.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Most groups, those that are held included: each may keep 64 MiB.
+const MAX_GROUPS: usize = 64;
+
+/// Unix group whose members may use the socket.
+const GROUP: &str = "lcgroup";
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Where groups are.
+    pub state_dir: PathBuf,
+    /// The socket.
+    pub control: PathBuf,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+}
+
+/// Runs until told to stop.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    // keys and messages are in memory
+    nix::sys::prctl::set_dumpable(false).context("no core dumps")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let wake = Arc::new(EventFd::from_flags(
+        EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
+    )?);
+    let (flag, woken) = (Arc::clone(&stop), Arc::clone(&wake));
+    on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |_| {
+        flag.store(true, Ordering::Relaxed);
+        // a counter that is full wakes as well
+        let _ = woken.write(1);
+    })?;
+    let state = &options.state_dir;
+    for folder in [state.clone(), state.join("groups"), state.join("held")] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| folder.display().to_string())?;
+    }
+    let _lock = StateLock::take(state, "lcgroup")?;
+    let now = Instant::now();
+    let mut daemon = Daemon {
+        state: state.clone(),
+        network: Network::open(&options.interfaces, now).context("multicast sockets")?,
+        rooms: BTreeMap::new(),
+        held: BTreeMap::new(),
+        disk_again: None,
+        compact_at: now + COMPACT_INTERVAL,
+        due: true,
+    };
+    daemon.open_all(now)?;
+    let socket = bind(&options.control)?;
+    let requests = serve(socket, Arc::clone(&wake))?;
+    service::ready();
+    tracing::info!(
+        "ready: {} groups, {} held, on {}",
+        daemon.rooms.len(),
+        daemon.held.len(),
+        daemon.network.interface_names().join(", ")
+    );
+    let ended = daemon.run(&requests, &stop, &wake);
+    service::stopping();
+    // somebody may have removed it already
+    let _ = fs::remove_file(&options.control);
+    ended?;
+    Ok(Exit::Ok)
+}
+
+struct Daemon {
+    state: PathBuf,
+    network: Network,
+    rooms: BTreeMap<String, Room>,
+    held: BTreeMap<String, Held>,
+    /// The disk did not take something: nothing is sent before it does.
+    disk_again: Option<Instant>,
+    compact_at: Instant,
+    /// Something came for a room.
+    due: bool,
+}
+
+impl Daemon {
+    fn open_all(&mut self, now: Instant) -> anyhow::Result<()> {
+        for (name, folder) in folders(&self.state.join("groups"))? {
+            // one that cannot be opened keeps no other from running
+            match Room::open(&folder, &name, now) {
+                Ok(room) => {
+                    self.network.join(room.address());
+                    self.rooms.insert(name, room);
+                }
+                Err(e) => tracing::error!("group {name}: {e:#}"),
+            }
+        }
+        for (name, folder) in folders(&self.state.join("held"))? {
+            match Held::open(&folder, &name, now) {
+                Ok(held) => {
+                    self.network.join(held.address());
+                    self.held.insert(name, held);
+                }
+                Err(e) => tracing::error!("held group {name}: {e}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        requests: &Receiver<Asked>,
+        stop: &AtomicBool,
+        wake: &EventFd,
+    ) -> io::Result<()> {
+        let mut service = Service::of_environment();
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            service.alive(now);
+            self.network.look_at_interfaces(now)?;
+            let mut answers: Vec<(Sender<Answer>, Answer)> = Vec::new();
+            while let Ok(Asked { request, answer }) = requests.try_recv() {
+                answers.push((answer, self.answer(request)));
+                self.due = true;
+            }
+            self.receive()?;
+            let written = self.turn();
+            for (to, mut answer) in answers {
+                if let (Err(e), Answer::Ok(_)) = (&written, &answer) {
+                    // it is kept in memory, and done once there is room
+                    answer = Answer::Error(format!("not on disk yet: {e}"), Exit::Failed as i32);
+                }
+                // who asked may have gone
+                let _ = to.send(answer);
+            }
+            self.wait(wake, &service)?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let (time, now) = (unix_ms(), Instant::now());
+        let (rooms, held) = (&mut self.rooms, &mut self.held);
+        let mut any = false;
+        let more = self.network.receive(|group, source, bytes| {
+            any = true;
+            let source = IpAddr::from(source);
+            for room in rooms.values_mut().filter(|room| room.address() == group) {
+                room.handle_packet(source, bytes, time, now);
+            }
+            for held in held.values_mut().filter(|held| held.address() == group) {
+                held.handle_packet(source, bytes, time, now);
+            }
+        })?;
+        self.due |= any || more;
+        Ok(())
+    }
+
+    /// All groups that have something to do; what is on disk is sent.
+    fn turn(&mut self) -> io::Result<()> {
+        let (time, now) = (unix_ms(), Instant::now());
+        if self.disk_again.is_some_and(|at| at > now) {
+            return Err(io::Error::other("the disk takes nothing"));
+        }
+        let was_full = self.disk_again.take().is_some();
+        let all = std::mem::take(&mut self.due) || was_full;
+        let mut failed = None;
+        for (name, room) in &mut self.rooms {
+            if !all && room.poll_timeout(time, now) > now {
+                continue;
+            }
+            match room.turn(time, now) {
+                Ok(()) => {
+                    for bytes in room.take_transmits() {
+                        self.network.send(room.address(), &bytes);
+                    }
+                }
+                Err(e) => failed = Some((name, e)),
+            }
+        }
+        for (name, held) in &mut self.held {
+            if !all && held.poll_timeout() > now {
+                continue;
+            }
+            match held.turn(time, now) {
+                Ok(()) => {
+                    for bytes in held.take_transmits() {
+                        self.network.send(held.address(), &bytes);
+                    }
+                }
+                Err(e) => failed = Some((name, e)),
+            }
+        }
+        if let Some((name, e)) = failed {
+            if !was_full {
+                tracing::error!("{name}: nothing is sent until the disk takes it: {e}");
+            }
+            self.disk_again = Some(now + DISK_AGAIN);
+            return Err(e);
+        }
+        if was_full {
+            tracing::info!("the disk takes everything again");
+        }
+        if self.compact_at <= now {
+            self.compact_at = now + COMPACT_INTERVAL;
+            for room in self.rooms.values_mut() {
+                room.compact()?;
+            }
+            for held in self.held.values_mut() {
+                held.compact()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, wake: &EventFd, service: &Service) -> io::Result<()> {
+        let (time, now) = (unix_ms(), Instant::now());
+        let rooms = self.rooms.values().map(|room| room.poll_timeout(time, now));
+        let held = self.held.values().map(Held::poll_timeout);
+        let first = match self.disk_again {
+            Some(at) => Some(at),
+            None => rooms.chain(held).min(),
+        };
+        let first = first.into_iter().chain(service.poll_timeout()).min();
+        let until = first.map_or(POLL_INTERVAL, |at| {
+            at.saturating_duration_since(now).min(POLL_INTERVAL)
+        });
+        let mut fds: Vec<PollFd<'_>> = self
+            .network
+            .fds()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        fds.push(PollFd::new(wake.as_fd(), PollFlags::POLLIN));
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(until)), None) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let _ = wake.read();
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        if let Request::Tail {
+            group,
+            after,
+            last,
+            follow,
+        } = request
+        {
+            return match self.room(&group) {
+                Ok(room) => {
+                    let (conversation, messages) = room.conversation();
+                    let before_last = last.map(|last| messages.saturating_sub(last));
+                    let after = after.or(before_last).unwrap_or(0);
+                    Answer::Tail(conversation, after, follow)
+                }
+                Err(e) => refused(&e),
+            };
+        }
+        match self.perform(request) {
+            Ok(value) => Answer::Ok(value),
+            Err(e) => refused(&e),
+        }
+    }
+
+    fn perform(&mut self, request: Request) -> anyhow::Result<Value> {
+        let (time, now) = (unix_ms(), Instant::now());
+        match request {
+            Request::Status {} => {
+                let status = Status {
+                    groups: self.rooms.values().map(Room::status).collect(),
+                    held: self.held.values().map(Held::status).collect(),
+                    interfaces: self
+                        .network
+                        .interface_names()
+                        .into_iter()
+                        .map(str::to_owned)
+                        .collect(),
+                };
+                Ok(serde_json::to_value(status)?)
+            }
+            Request::Create { group, name, topic } => {
+                let folder = self.new_folder("groups", &group)?;
+                let founding = Founding {
+                    key: SecretKey::generate(),
+                    read_key: seed()?,
+                    topic,
+                    name,
+                };
+                let room = Room::create(&folder, &group, founding, time, now)?;
+                let key = room.id();
+                self.add(group, room);
+                Ok(json!({ "group": key }))
+            }
+            Request::Join {
+                invitation,
+                group,
+                name,
+            } => {
+                let invitation: Invitation = invitation
+                    .parse()
+                    .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+                let group = group.unwrap_or_else(|| folder_name(&invitation.topic));
+                let same = self
+                    .rooms
+                    .iter()
+                    .find(|(_, room)| room.id() == invitation.group);
+                if let Some((known, _)) = same {
+                    let text = format!(
+                        "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
+                    );
+                    return Err(ExitError::new(Exit::Failed, text).into());
+                }
+                let folder = self.new_folder("groups", &group)?;
+                let room = Room::join(&folder, &group, invitation, &name, time, now)?;
+                let key = room.id();
+                self.add(group.clone(), room);
+                Ok(json!({ "name": group, "group": key }))
+            }
+            Request::Invite {
+                group,
+                uses,
+                expires_s,
+            } => {
+                let expires = time.saturating_add(expires_s.saturating_mul(1_000));
+                let line = self.room(&group)?.invite(uses, expires, time)?;
+                Ok(json!({ "invitation": *line }))
+            }
+            Request::Send { group, text, bytes } => {
+                let content = match (text, bytes) {
+                    (Some(text), None) => text.as_bytes().to_vec(),
+                    (None, Some(bytes)) => BASE64
+                        .decode(bytes.as_bytes())
+                        .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
+                    _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
+                };
+                if content.is_empty() || content.len() > MAX_MESSAGE {
+                    let text = format!("a message has 1 to {MAX_MESSAGE} bytes");
+                    anyhow::bail!(ExitError::new(Exit::Usage, text));
+                }
+                let id = self.room(&group)?.say(&content, time)?;
+                Ok(json!({ "id": format!("{id:016x}") }))
+            }
+            Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
+            Request::Remove { group, member } => {
+                let author = self.room(&group)?.remove(&member, time)?;
+                Ok(json!({ "author": author }))
+            }
+            Request::Refresh { group } => {
+                self.room(&group)?.refresh(time)?;
+                Ok(json!({}))
+            }
+            Request::Leave { group, forget } => {
+                if forget {
+                    self.room(&group)?;
+                    if let Some(room) = self.rooms.remove(&group) {
+                        self.part(room.address());
+                        room.delete()?;
+                    }
+                } else {
+                    self.room(&group)?.leave()?;
+                }
+                Ok(json!({}))
+            }
+            Request::Outbox { group } => {
+                let outbox = self.room(&group)?.outbox().into_iter();
+                let outbox = outbox.map(|(id, text)| json!({ "id": id, "text": text }));
+                Ok(json!({ "outbox": outbox.collect::<Vec<_>>() }))
+            }
+            Request::Resend { group, id } => {
+                self.room(&group)?.decide(&id, true, time)?;
+                Ok(json!({}))
+            }
+            Request::Discard { group, id } => {
+                self.room(&group)?.decide(&id, false, time)?;
+                Ok(json!({}))
+            }
+            Request::HoldingKey { group } => {
+                let key = self.room(&group)?.holding_key();
+                Ok(json!({ "key": *key }))
+            }
+            Request::Hold { key, name } => {
+                let key = HoldingKey::decode(&key)
+                    .map_err(|e| ExitError::new(Exit::Usage, e.to_string()))?;
+                let folder = self.new_folder("held", &name)?;
+                let held = Held::create(&folder, &name, &key, now)?;
+                self.network.join(held.address());
+                self.held.insert(name, held);
+                Ok(json!({ "group": key.group }))
+            }
+            Request::Unhold { name } => {
+                let held = self.held.remove(&name).ok_or_else(|| {
+                    ExitError::new(
+                        Exit::Usage,
+                        format!("nothing that is held is called {name:?}"),
+                    )
+                })?;
+                self.part(held.address());
+                held.delete()?;
+                Ok(json!({}))
+            }
+            // answered before
+            Request::Tail { .. } => Ok(json!({})),
+        }
+    }
+
+    fn room(&mut self, name: &str) -> anyhow::Result<&mut Room> {
+        let none = || {
+            ExitError::new(
+                Exit::Usage,
+                format!("no group is called {name:?}: lcgroup status lists them"),
+            )
+        };
+        Ok(self.rooms.get_mut(name).ok_or_else(none)?)
+    }
+
+    fn add(&mut self, name: String, room: Room) {
+        self.network.join(room.address());
+        self.rooms.insert(name, room);
+    }
+
+    /// Leaves a multicast group, unless something here still wants it.
+    fn part(&mut self, address: Ipv6Addr) {
+        let rooms = self.rooms.values().map(Room::address);
+        let mut wanted = rooms.chain(self.held.values().map(Held::address));
+        if !wanted.any(|other| other == address) {
+            self.network.leave(address);
+        }
+    }
+
+    fn new_folder(&self, kind: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let usage = |text: String| Err(ExitError::new(Exit::Usage, text).into());
+        if !is_name(name) {
+            return usage(format!(
+                "{name:?}: a group is called by 1 to 64 letters, digits, '-', '_' and '.', not first"
+            ));
+        }
+        if self.rooms.len() + self.held.len() >= MAX_GROUPS {
+            return usage(format!("this host has {MAX_GROUPS} groups already"));
+        }
+        let folder = self.state.join(kind).join(name);
+        if folder.symlink_metadata().is_ok() {
+            return usage(format!("{name:?} is there already"));
+        }
+        Ok(folder)
+    }
+}
+
+fn refused(e: &anyhow::Error) -> Answer {
+    let mut causes = e.chain().filter_map(|e| e.downcast_ref::<ExitError>());
+    let exit = causes.next().map_or(Exit::Failed, |e| e.exit);
+    Answer::Error(format!("{e:#}"), exit as i32)
+}
+
+/// Whether a group, and so a folder, may be called so.
+fn is_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
+}
+
+/// A name for a group whose topic is this.
+fn folder_name(topic: &str) -> String {
+    let kept = topic.chars().map(|c| match c {
+        c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
+        _ => '-',
+    });
+    let name: String = kept.collect();
+    match name.trim_start_matches('.') {
+        "" => "group".to_owned(),
+        name => name.chars().take(64).collect(),
+    }
+}
+
+fn folders(all: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(all).with_context(|| all.display().to_string())? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string()
+            && is_name(&name)
+            && entry.file_type()?.is_dir()
+        {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    let shown = || path.display().to_string();
+    if UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{}: another lcgroup is running", path.display());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(shown)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
+            anyhow::bail!(
+                "{}: is not a socket; choose another --control",
+                path.display()
+            )
+        }
+        Ok(_) => fs::remove_file(path).with_context(shown)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(shown)?;
+    let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(0o600)?;
+    let group = nix::unistd::Group::from_name(GROUP).ok().flatten();
+    if let Some(group) = group
+        && nix::unistd::chown(path, None, Some(group.gid)).is_ok()
+    {
+        mode(0o660)?;
+    }
+    Ok(listener)
+}
+
+/// The wall clock: milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_gives_a_name_that_is_one() {
+        for topic in [
+            "",
+            ".",
+            "..",
+            "Über uns / 2026",
+            "team",
+            &"x".repeat(64),
+            "../../etc",
+        ] {
+            assert!(
+                is_name(&folder_name(topic)),
+                "{topic}: {}",
+                folder_name(topic)
+            );
+        }
+        assert!(!is_name("") && !is_name(".x") && !is_name("a/b") && !is_name(&"x".repeat(65)));
+    }
+}

@@ -1,0 +1,121 @@
+//! A group that this host holds for others: its log, and nothing that reads it.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use librecast::durable;
+use librecast::id::PeerId;
+use librecast_log::{Config, Log, Output, ReadKey, Space};
+use zeroize::Zeroizing;
+
+use crate::holding_key::HoldingKey;
+use crate::logs::{TTL, log_status, seed};
+use crate::records::Records;
+use crate::request::HeldStatus;
+
+/// File of the key, and of the log.
+const KEY: &str = "key";
+const LOG: &str = "log";
+
+/// A group that is held.
+#[derive(Debug)]
+pub struct Held {
+    name: String,
+    group: PeerId,
+    folder: PathBuf,
+    log: Log,
+    records: Records,
+    transmits: Vec<Vec<u8>>,
+}
+
+impl Held {
+    /// Holds a group from now on; `folder` is made.
+    pub fn create(folder: &Path, name: &str, key: &HoldingKey, now: Instant) -> io::Result<Self> {
+        std::fs::create_dir(folder)?;
+        durable::replace(&folder.join(KEY), key.encode().as_bytes())?;
+        durable::sync_folder_of(folder)?;
+        Self::open(folder, name, now)
+    }
+
+    /// Goes on with one.
+    pub fn open(folder: &Path, name: &str, now: Instant) -> io::Result<Self> {
+        let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
+        let text = Zeroizing::new(std::fs::read_to_string(folder.join(KEY))?);
+        let key = HoldingKey::decode(&text).map_err(|e| invalid(e.to_string()))?;
+        let (records, stored) = Records::open(&folder.join(LOG))?;
+        let config = Config {
+            space: Space::new(key.group, Some(ReadKey::new(*key.read_key)), TTL),
+            keys: Vec::new(),
+            seed: *seed()?,
+        };
+        let mut log = Log::new(config, now);
+        for stored in stored {
+            log.restore(stored, now);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            group: key.group,
+            folder: folder.to_owned(),
+            log,
+            records,
+            transmits: Vec::new(),
+        })
+    }
+
+    /// Where its packets go.
+    pub fn address(&self) -> Ipv6Addr {
+        self.log.space().group()
+    }
+
+    /// A datagram of its group.
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+        self.log.handle_packet(source, bytes, time, now);
+    }
+
+    /// When there is something to do.
+    pub fn poll_timeout(&self) -> Instant {
+        self.log.poll_timeout()
+    }
+
+    /// Does what is due; everything is on disk when this returns, and may be sent.
+    pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
+        if self.log.poll_timeout() <= now {
+            self.log.handle_timeout(time, now);
+        }
+        while let Some(output) = self.log.poll_output() {
+            match output {
+                Output::Store(stored) => self.records.add(&stored),
+                Output::Transmit(bytes) => self.transmits.push(bytes),
+                Output::Event(event) => tracing::debug!("{}: {event:?}", self.name),
+            }
+        }
+        self.records.sync()
+    }
+
+    /// What is to be sent now.
+    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.transmits)
+    }
+
+    /// For `status`.
+    pub fn status(&self) -> HeldStatus {
+        HeldStatus {
+            name: self.name.clone(),
+            group: self.group,
+            authors: self.log.authors().count(),
+            log: log_status(&self.log),
+        }
+    }
+
+    /// Rewrites the file, if most of it has expired.
+    pub fn compact(&mut self) -> io::Result<()> {
+        self.records.compact(self.log.stored())
+    }
+
+    /// Deletes it all.
+    pub fn delete(self) -> io::Result<()> {
+        std::fs::remove_dir_all(&self.folder)
+    }
+}

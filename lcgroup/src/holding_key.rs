@@ -1,0 +1,64 @@
+//! What a holder is given: which space, and what opens its packets. It reads no message.
+
+use librecast::id::PeerId;
+use librecast::text::{self, TextError, TextKind};
+use librecast::wire::Reader;
+use zeroize::Zeroizing;
+
+/// Bytes of a holding key.
+const LENGTH: usize = 32 + 32;
+
+/// The key that a holder has.
+#[derive(Clone)]
+pub struct HoldingKey {
+    /// The group: its owner's key.
+    pub group: PeerId,
+    /// Opens packets of its log.
+    pub read_key: Zeroizing<[u8; 32]>,
+}
+
+impl HoldingKey {
+    /// The line of text, to be handed over secretly.
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        bytes[..32].copy_from_slice(self.group.public_key());
+        bytes[32..].copy_from_slice(&self.read_key[..]);
+        text::encode(TextKind::HoldingKey, &bytes[..])
+    }
+
+    /// From its text.
+    pub fn decode(line: &str) -> Result<Self, TextError> {
+        let damaged = TextError::Damaged(TextKind::HoldingKey);
+        let bytes = text::decode(TextKind::HoldingKey, line, LENGTH)?;
+        let mut r = Reader::new(&bytes);
+        let (Ok(group), Ok(read_key), true) = (r.array(), r.array(), r.is_empty()) else {
+            return Err(damaged);
+        };
+        Ok(Self {
+            group: PeerId::from_public_key(group).map_err(|_| damaged)?,
+            read_key: Zeroizing::new(read_key),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn a_holding_key_comes_back_from_its_text() {
+        let key = HoldingKey {
+            group: SecretKey::from_seed(&[1; 32]).peer_id(),
+            read_key: Zeroizing::new([2; 32]),
+        };
+        let text = key.encode();
+        assert!(text.starts_with("lch1"));
+        let back = HoldingKey::decode(&text).unwrap();
+        assert_eq!((back.group, back.read_key), (key.group, key.read_key));
+        assert!(HoldingKey::decode(&text[..text.len() - 1]).is_err());
+        assert!(HoldingKey::decode("lcg1xyz").is_err());
+    }
+}

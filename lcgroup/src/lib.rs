@@ -1,0 +1,26 @@
+//! Private groups of people over multicast: the program around `lcgroup-core` and `librecast-log`.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `cli`, `verbs` | the command line; what it asks the program that runs |
+//! | `request`, `server` | what may be asked on the control socket; who asks there |
+//! | `daemon` | the program that runs: sockets, clock, signals |
+//! | `network` | one socket for all groups, on all interfaces |
+//! | `room` | one group: its log, its keys, its conversation, in the order in which they go to disk |
+//! | `held` | a group that this host holds for others and cannot read |
+//! | `logs`, `records`, `conversation`, `holding_key` | files, and the text that a holder is given |
+
+mod cli;
+mod conversation;
+mod daemon;
+mod held;
+mod holding_key;
+mod logs;
+mod network;
+mod records;
+mod request;
+mod room;
+mod server;
+mod verbs;
+
+pub use cli::{command, main};

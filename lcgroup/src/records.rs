@@ -1,0 +1,227 @@
+//! A file of records, appended to: what a log must not forget.
+//!
+//! ```text
+//!   n x (length 4 | checksum 8 | record)
+//! ```
+//!
+//! The checksum is the beginning of the record's BLAKE3. What a crash left unfinished at the end is cut off.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use librecast::durable::{replace, sync_folder_of};
+use librecast_log::Stored;
+
+/// Longest record: an entry, with room to spare.
+const MAX_RECORD: usize = 2_048;
+
+/// Longest file that is read: all that a log keeps, four times over.
+const MAX_FILE: u64 = 512 << 20;
+
+const HEAD: usize = 4 + 8;
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub struct Records {
+    file: File,
+    path: PathBuf,
+    length: u64,
+    /// Bytes that wait to be written.
+    waiting: Vec<u8>,
+}
+
+impl Records {
+    /// Opens or makes the file, and reads what is in it.
+    ///
+    /// # Errors
+    ///
+    /// The system's. What is unreadable in the middle is an error, not an end: nothing is dropped because it seems gone.
+    pub fn open(path: &Path) -> io::Result<(Self, Vec<Stored>)> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)?;
+        sync_folder_of(path)?;
+        let mut bytes = Vec::new();
+        (&mut file).take(MAX_FILE).read_to_end(&mut bytes)?;
+        let (records, length) = read(&bytes)?;
+        if length < bytes.len() {
+            let lost = bytes.len() - length;
+            tracing::warn!(
+                "{}: {lost} bytes at the end were not written whole; cut off",
+                path.display()
+            );
+            file.set_len(length as u64)?;
+            file.sync_all()?;
+        }
+        let records_file = Self {
+            file,
+            path: path.to_owned(),
+            length: length as u64,
+            waiting: Vec::new(),
+        };
+        Ok((records_file, records))
+    }
+
+    /// Another record, on disk after the next [`Records::sync`].
+    pub fn add(&mut self, stored: &Stored) {
+        // an entry that was taken fits
+        if let Ok(record) = stored.encode() {
+            put(&mut self.waiting, &record);
+        }
+    }
+
+    /// Writes what was added.
+    ///
+    /// # Errors
+    ///
+    /// The system's; what was added stays, for the next attempt.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        // half a record of an attempt that failed would make all that follows unreadable
+        if self.file.metadata()?.len() != self.length {
+            self.file.set_len(self.length)?;
+        }
+        self.file.write_all(&self.waiting)?;
+        self.file.sync_data()?;
+        self.length += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Puts `kept` in the place of all records, if the file is much larger than that.
+    ///
+    /// # Errors
+    ///
+    /// The system's: the old file is still there then.
+    pub fn compact(&mut self, kept: impl Iterator<Item = Stored>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for stored in kept {
+            if let Ok(record) = stored.encode() {
+                put(&mut bytes, &record);
+            }
+        }
+        if self.length < 2 * bytes.len() as u64 + (1 << 20) {
+            return Ok(());
+        }
+        replace(&self.path, &bytes)?;
+        let mut options = OpenOptions::new();
+        self.file = options.read(true).append(true).open(&self.path)?;
+        self.length = bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, record: &[u8]) {
+    bytes.extend((record.len() as u32).to_be_bytes());
+    bytes.extend(checksum(record));
+    bytes.extend(record);
+}
+
+fn checksum(record: &[u8]) -> [u8; 8] {
+    let hash = blake3::hash(record);
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// Records, and how many bytes of them are whole. An error where more follows on what cannot be read.
+fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
+    let (mut records, mut at) = (Vec::new(), 0);
+    while let Some(head) = bytes.get(at..at + HEAD) {
+        let (length, sum) = head.split_at(4);
+        let length = u32::from_be_bytes(*length.first_chunk().expect("four bytes")) as usize;
+        let Some(record) = bytes.get(at + HEAD..at + HEAD + length.min(MAX_RECORD)) else {
+            break;
+        };
+        let stored = match checksum(record) == *sum {
+            true => Stored::decode(record).ok(),
+            false => None,
+        };
+        let Some(stored) = stored else {
+            // zeros are what a crash leaves of an append
+            if bytes[at..].iter().all(|byte| *byte == 0) {
+                break;
+            }
+            let message = format!("damaged at byte {at}: restore it from a copy");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        };
+        records.push(stored);
+        at += HEAD + length;
+    }
+    Ok((records, at))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn request(n: u8) -> Stored {
+        Stored::Request(vec![n; 20])
+    }
+
+    #[test]
+    fn what_was_synced_is_there_again_and_half_a_record_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut records, found) = Records::open(&path).unwrap();
+        assert!(found.is_empty());
+        for n in 0..3 {
+            records.add(&request(n));
+        }
+        records.sync().unwrap();
+        drop(records);
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..=whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut records, found) = Records::open(&path).unwrap();
+            let one = whole.len() / 3;
+            let expected: Vec<_> = (0..(length / one) as u8).map(request).collect();
+            assert_eq!(found, expected);
+            records.add(&request(9));
+            records.sync().unwrap();
+            let (_, found) = Records::open(&path).unwrap();
+            assert_eq!(found.last(), Some(&request(9)));
+            assert_eq!(found.len(), expected.len() + 1);
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_no_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut records, _) = Records::open(&path).unwrap();
+        records.add(&request(1));
+        records.add(&request(2));
+        records.sync().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[HEAD + 3] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = Records::open(&path).unwrap_err();
+        assert!(refused.to_string().starts_with("damaged at byte 0"));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_file_of_what_is_gone_is_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut records, _) = Records::open(&path).unwrap();
+        for _ in 0..40_000 {
+            records.add(&request(1));
+        }
+        records.sync().unwrap();
+        records.compact([request(2)].into_iter()).unwrap();
+        records.add(&request(3));
+        records.sync().unwrap();
+        let (_, found) = Records::open(&path).unwrap();
+        assert_eq!(found, [request(2), request(3)]);
+    }
+}

@@ -1,0 +1,622 @@
+//! One group: its log, its keys, its conversation, and the order in which they go to disk.
+//!
+//! ```text
+//!   datagrams ──► log ──entries──► group ──messages──► conversation
+//!                  ▲                 │
+//!                  └──── appends ────┘
+//! ```
+//!
+//! A turn ends with everything on disk: entries, then messages, then the group's state; only then are entries appended,
+//! which are on disk before they are sent. So no key of the group seals two contents, whenever the host dies.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lcgroup_core::{
+    Append, Entry, Event, Founding, Group, Invitation, Log as LogName, Member, NewEntry, Output,
+    Standing, Taken,
+};
+use librecast::durable;
+use librecast::id::PeerId;
+use librecast_log::{
+    AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
+    Output as LogOutput, ReadKey, Space,
+};
+use librecast_program::cli::{Exit, ExitError};
+use zeroize::Zeroizing;
+
+use crate::conversation::{Conversation, Message, Shared};
+use crate::holding_key::HoldingKey;
+use crate::logs::{TTL, log_status, seed};
+use crate::records::Records;
+use crate::request::{GroupStatus, MemberStatus};
+
+/// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
+const APPEND_AGAIN: Duration = Duration::from_millis(500);
+
+/// Most notices that are kept.
+const MAX_NOTICES: usize = 32;
+
+/// Files in the folder of a group.
+const STATE: &str = "state";
+const LOG: &str = "log";
+const MESSAGES: &str = "messages";
+
+/// Longest state that is read.
+const MAX_STATE: u64 = 64 << 20;
+
+/// A group.
+#[derive(Debug)]
+pub struct Room {
+    name: String,
+    folder: PathBuf,
+    group: Group,
+    log: Log,
+    records: Records,
+    conversation: Conversation,
+    /// What the group wants appended.
+    appends: VecDeque<Append>,
+    append_at: Option<Instant>,
+    /// Messages of ours: shown once the state that sends them is on disk.
+    said: Vec<Message>,
+    state_changed: bool,
+    transmits: Vec<Vec<u8>>,
+    notices: VecDeque<String>,
+}
+
+impl Room {
+    /// A new group; `folder` is made.
+    pub fn create(
+        folder: &Path,
+        name: &str,
+        founding: Founding,
+        time: u64,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let group = Group::create(founding, &*seed()?, time)?;
+        Self::make(folder, name, group, now)
+    }
+
+    /// Asks for membership; `folder` is made.
+    pub fn join(
+        folder: &Path,
+        name: &str,
+        invitation: Invitation,
+        own_name: &str,
+        time: u64,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let group = Group::join(invitation, own_name, &*seed()?, time)?;
+        Self::make(folder, name, group, now)
+    }
+
+    fn make(folder: &Path, name: &str, group: Group, now: Instant) -> anyhow::Result<Self> {
+        std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
+        durable::sync_folder_of(folder)?;
+        let state = group.state()?;
+        durable::replace(&folder.join(STATE), &state)?;
+        Self::with(folder, name, group, now)
+    }
+
+    /// Goes on with a group.
+    pub fn open(folder: &Path, name: &str, now: Instant) -> anyhow::Result<Self> {
+        let path = folder.join(STATE);
+        let state = librecast::private_file::read(&path, MAX_STATE)
+            .with_context(|| path.display().to_string())?;
+        let group =
+            Group::restore(&state, &*seed()?).with_context(|| path.display().to_string())?;
+        Self::with(folder, name, group, now)
+    }
+
+    fn with(folder: &Path, name: &str, group: Group, now: Instant) -> anyhow::Result<Self> {
+        let path = folder.join(LOG);
+        let (records, stored) = Records::open(&path).with_context(|| path.display().to_string())?;
+        let author = group.author_key().seed();
+        let mut keys = vec![librecast::id::SecretKey::from_seed(&author)];
+        if let Some(key) = group.group_key() {
+            keys.push(librecast::id::SecretKey::from_seed(&key.seed()));
+        }
+        let config = Config {
+            space: Space::new(group.id(), Some(ReadKey::new(**group.read_key())), TTL),
+            keys,
+            seed: *seed()?,
+        };
+        let mut log = Log::new(config, now);
+        for stored in stored {
+            log.restore(stored, now);
+        }
+        let path = folder.join(MESSAGES);
+        let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
+        let mut room = Self {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            group,
+            log,
+            records,
+            conversation,
+            appends: VecDeque::new(),
+            append_at: None,
+            said: Vec::new(),
+            state_changed: true,
+            transmits: Vec::new(),
+            notices: VecDeque::new(),
+        };
+        // what a crash kept the group from hearing
+        for log in [LogName::Own, LogName::Owner] {
+            if let Some(status) = room.status_of(log) {
+                room.group.handle_appended(log, status.last);
+            }
+        }
+        Ok(room)
+    }
+
+    /// Where its packets go.
+    pub fn address(&self) -> Ipv6Addr {
+        self.log.space().group()
+    }
+
+    /// The group's key.
+    pub fn id(&self) -> PeerId {
+        self.group.id()
+    }
+
+    /// A datagram of its multicast group.
+    pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
+        self.log.handle_packet(source, bytes, time, now);
+    }
+
+    /// When there is something to do. `time` is now, in milliseconds since 1970.
+    pub fn poll_timeout(&self, time: u64, now: Instant) -> Instant {
+        let group = self.group.poll_timeout();
+        let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
+        let first = self.log.poll_timeout();
+        let others = [group, self.append_at].into_iter().flatten();
+        others.fold(first, Instant::min)
+    }
+
+    /// Does what is due; everything is on disk when this returns, and may be sent.
+    pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
+        if self.log.poll_timeout() <= now {
+            self.log.handle_timeout(time, now);
+        }
+        if self.group.poll_timeout().is_some_and(|at| at <= time) {
+            self.group.handle_timeout(time);
+            self.state_changed = true;
+        }
+        loop {
+            let heard = self.drain_log(time);
+            let read = self.feed(time);
+            let said = self.drain_group();
+            let appended = self.append(time, now)?;
+            if !(heard || read || said || appended) {
+                break;
+            }
+        }
+        self.persist()
+    }
+
+    /// What is to be sent now.
+    pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.transmits)
+    }
+
+    fn drain_log(&mut self, time: u64) -> bool {
+        let mut any = false;
+        while let Some(output) = self.log.poll_output() {
+            any = true;
+            match output {
+                LogOutput::Store(stored) => self.records.add(&stored),
+                LogOutput::Transmit(bytes) => self.transmits.push(bytes),
+                LogOutput::Event(event) => self.hear(event, time),
+            }
+        }
+        any
+    }
+
+    fn hear(&mut self, event: LogEvent, time: u64) {
+        match event {
+            LogEvent::Request(body) => match self.group.handle_request(&body, time) {
+                Ok(()) => self.state_changed = true,
+                // members hear requests, too, and owners hear the same one again
+                Err(e) => tracing::debug!("{}: a request to join: {e}", self.name),
+            },
+            LogEvent::Conflict { author, number } => {
+                let who = self.who(author);
+                self.notice(format!(
+                    "{who} was used on two hosts: nothing it said from entry {number} on counts; it needs a new invitation"
+                ));
+            }
+            LogEvent::Gap { author, from, to } => {
+                let who = self.who(author);
+                self.notice(format!(
+                    "nobody has entries {from} to {to} of {who} any more"
+                ));
+            }
+            LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
+        }
+    }
+
+    /// Hands entries to the group, in order. Whether it read any.
+    fn feed(&mut self, time: u64) -> bool {
+        let mut any = false;
+        let authors: Vec<AuthorStatus> = self.log.authors().collect();
+        for status in authors {
+            while let Some(next) = self.group.wants(&status.key)
+                && let Some(entry) = self.log.next_entry(status.author, next - 1)
+            {
+                if entry.number > next {
+                    // what stood between has expired everywhere
+                    let last = entry.number - 1;
+                    self.group.handle_gap(&status.key, last, time);
+                    let who = self.who(status.author);
+                    self.notice(format!("entries {next} to {last} of {who} have expired"));
+                    (any, self.state_changed) = (true, true);
+                    // a log of ours has no such gap
+                    if self.group.wants(&status.key) == Some(next) {
+                        break;
+                    }
+                    continue;
+                }
+                let entry = Entry {
+                    author: status.key,
+                    number: entry.number,
+                    time: entry.time,
+                    kind: entry.kind,
+                    body: &entry.body,
+                };
+                let taken = self.group.handle_entry(&entry, time);
+                if taken == Taken::Wait {
+                    break;
+                }
+                if let Taken::Dropped(reason) = taken {
+                    tracing::debug!("{}: entry {next}: {reason:?}", self.name);
+                }
+                (any, self.state_changed) = (true, true);
+            }
+        }
+        any
+    }
+
+    fn drain_group(&mut self) -> bool {
+        let mut any = false;
+        while let Some(output) = self.group.poll_output() {
+            (any, self.state_changed) = (true, true);
+            match output {
+                Output::Append(append) => self.appends.push_back(append),
+                Output::Request(bytes) => {
+                    if let Err(e) = self.log.request(&bytes) {
+                        tracing::warn!("{}: request to join: {e}", self.name);
+                    }
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+        any
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Message {
+                author,
+                id,
+                time,
+                content,
+            } => {
+                let message = self.message(author, id, time, &content);
+                self.conversation.add(message);
+            }
+            Event::Joined { epoch } => self.notice(format!("member since epoch {epoch}")),
+            Event::MemberAdded { name, .. } => self.notice(format!("{name} joined")),
+            Event::MemberRemoved { author } => {
+                self.notice(format!("{author} is no member any more"));
+            }
+            Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
+            Event::OutboxWaits { id } => self.notice(format!(
+                "somebody joined before message {id:016x} counted: `lcgroup outbox {}` says it all the same",
+                self.name
+            )),
+            Event::Removed => self.notice("the owner removed this member".into()),
+            Event::CannotFollow => self.notice(
+                "the keys of this member do not fit any more, twice in a row: ask for a new invitation".into(),
+            ),
+            Event::RolledBack => self.notice(
+                "this folder is an older copy than what was said from it: it says nothing more; ask for a new invitation"
+                    .into(),
+            ),
+            Event::InvitationExpired => {
+                self.notice("the invitation expired before the owner answered".into());
+            }
+            Event::NotAdmitted { author } => {
+                self.notice(format!("{author} could not be admitted: it has to ask again"));
+            }
+        }
+    }
+
+    fn notice(&mut self, text: String) {
+        tracing::info!("{}: {text}", self.name);
+        self.notices.push_back(text);
+        if self.notices.len() > MAX_NOTICES {
+            self.notices.pop_front();
+        }
+    }
+
+    fn message(&self, author: PeerId, id: u64, time: u64, content: &[u8]) -> Message {
+        let text = std::str::from_utf8(content).ok().map(str::to_owned);
+        let bytes = text.is_none().then(|| BASE64.encode(content));
+        Message {
+            n: 0,
+            author,
+            name: self.name_of(&author),
+            id: format!("{id:016x}"),
+            time,
+            text,
+            bytes,
+        }
+    }
+
+    /// Appends what the group wants appended, once its state is on disk. Whether anything was.
+    fn append(&mut self, time: u64, now: Instant) -> io::Result<bool> {
+        self.append_at = None;
+        if self.appends.is_empty() {
+            return Ok(false);
+        }
+        self.persist()?;
+        let mut any = false;
+        // what waits in one log does not hold up the other
+        for log in [LogName::Owner, LogName::Own] {
+            while let Some(at) = self.appends.iter().position(|append| append.log == log) {
+                match self.append_one(at, time, now) {
+                    Ok(()) => any = true,
+                    Err(e) => {
+                        tracing::debug!("{}: {e}", self.name);
+                        self.append_at = Some(now + APPEND_AGAIN);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    fn append_one(&mut self, at: usize, time: u64, now: Instant) -> Result<(), AppendError> {
+        let Some(append) = self.appends.get(at) else {
+            return Ok(());
+        };
+        let (log, number) = (append.log, append.number);
+        let id = self.author_of(log);
+        let last = self.status_of(log).map_or(0, |status| status.last);
+        if number <= last {
+            // an earlier run did it
+            self.group.handle_appended(log, number);
+            self.appends.remove(at);
+            return Ok(());
+        }
+        if number != last + 1 {
+            return Err(AppendError::Starting);
+        }
+        let grant = |author, last| Grant {
+            author,
+            not_before: 0,
+            expires: u64::MAX,
+            last,
+        };
+        let grants;
+        let (kind, body) = match &append.entry {
+            NewEntry::Body { kind, body } => (*kind, body.as_slice()),
+            NewEntry::Grant { author } => {
+                grants = Grant::encode(&[grant(*author, u32::MAX)]);
+                (GRANT_KIND, grants.as_slice())
+            }
+            NewEntry::Revoke { author, last } => {
+                grants = Grant::encode(&[grant(*author, *last)]);
+                (GRANT_KIND, grants.as_slice())
+            }
+        };
+        self.log.append(id, kind, body, time, now)?;
+        self.group.handle_appended(log, number);
+        self.appends.remove(at);
+        self.state_changed = true;
+        Ok(())
+    }
+
+    fn persist(&mut self) -> io::Result<()> {
+        self.records.sync()?;
+        self.conversation.sync()?;
+        if self.state_changed {
+            let state = self.group.state().map_err(io::Error::other)?;
+            durable::replace(&self.folder.join(STATE), &state)?;
+            self.state_changed = false;
+        }
+        for message in std::mem::take(&mut self.said) {
+            self.conversation.add(message);
+        }
+        self.conversation.sync()
+    }
+
+    fn author_of(&self, log: LogName) -> AuthorId {
+        match log {
+            LogName::Own => {
+                let key = self.group.author_key().peer_id();
+                self.log.space().author(&key)
+            }
+            LogName::Owner => self.log.owner(),
+        }
+    }
+
+    fn status_of(&self, log: LogName) -> Option<AuthorStatus> {
+        if log == LogName::Owner && self.group.group_key().is_none() {
+            return None;
+        }
+        let id = self.author_of(log);
+        self.log.authors().find(|status| status.author == id)
+    }
+
+    fn name_of(&self, author: &PeerId) -> String {
+        let members = self.group.members();
+        let member = members.into_iter().find(|m| m.author == *author);
+        member.map_or_else(|| author.to_string(), |member| member.name)
+    }
+
+    fn who(&self, author: AuthorId) -> String {
+        let status = self.log.authors().find(|status| status.author == author);
+        status.map_or_else(|| author.to_string(), |s| self.name_of(&s.key))
+    }
+
+    // what users ask
+
+    /// Says something. The message's id.
+    pub fn say(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {
+        let id = self.group.say(content, time)?;
+        let me = self.group.author_key().peer_id();
+        let message = self.message(me, id, time, content);
+        self.said.push(message);
+        self.state_changed = true;
+        Ok(id)
+    }
+
+    /// A line for so many, good until then.
+    pub fn invite(
+        &mut self,
+        uses: u32,
+        expires: u64,
+        time: u64,
+    ) -> anyhow::Result<Zeroizing<String>> {
+        self.state_changed = true;
+        Ok(self.group.invite(uses, expires, time)?.encode())
+    }
+
+    /// All members.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        let me = self.group.author_key().peer_id();
+        let members = self.group.members().into_iter().enumerate();
+        members
+            .map(|(leaf, Member { author, name })| {
+                let id = self.log.space().author(&author);
+                let status = self.log.authors().find(|status| status.author == id);
+                MemberStatus {
+                    // who made the group has the first leaf for good
+                    owner: leaf == 0,
+                    me: author == me,
+                    last: status.map_or(0, |status| status.last),
+                    author,
+                    name,
+                }
+            })
+            .collect()
+    }
+
+    /// Removes a member, by name or key.
+    pub fn remove(&mut self, who: &str, time: u64) -> anyhow::Result<PeerId> {
+        let members = self.group.members();
+        let meant: Vec<PeerId> = members
+            .iter()
+            .filter(|m| m.name == who || m.author.to_string() == who)
+            .map(|m| m.author)
+            .collect();
+        let usage = |text: String| ExitError::new(Exit::Usage, text);
+        let author = match meant[..] {
+            [one] => one,
+            [] => return Err(usage(format!("no member is called {who:?}")).into()),
+            _ => {
+                let text = format!("several members call themselves {who:?}: name the key");
+                return Err(usage(text).into());
+            }
+        };
+        self.group.remove(&author, time)?;
+        self.state_changed = true;
+        Ok(author)
+    }
+
+    /// New keys for this member.
+    pub fn refresh(&mut self, time: u64) -> anyhow::Result<()> {
+        self.state_changed = true;
+        Ok(self.group.refresh(time)?)
+    }
+
+    /// Tells the owner that this member leaves.
+    pub fn leave(&mut self) -> anyhow::Result<()> {
+        self.state_changed = true;
+        Ok(self.group.leave()?)
+    }
+
+    /// Messages that wait for a user's word.
+    pub fn outbox(&self) -> Vec<(String, String)> {
+        let shown = |content: &[u8]| String::from_utf8_lossy(content).into_owned();
+        let outbox = self.group.outbox();
+        outbox
+            .map(|(id, content)| (format!("{id:016x}"), shown(content)))
+            .collect()
+    }
+
+    /// Says one of them all the same, or deletes it.
+    pub fn decide(&mut self, id: &str, resend: bool, time: u64) -> anyhow::Result<()> {
+        let id = u64::from_str_radix(id, 16)
+            .map_err(|_| ExitError::new(Exit::Usage, format!("{id:?} is no message's id")))?;
+        self.state_changed = true;
+        match resend {
+            true => self.group.resend(id, time)?,
+            false => self.group.discard(id)?,
+        }
+        Ok(())
+    }
+
+    /// What a holder is given.
+    pub fn holding_key(&self) -> Zeroizing<String> {
+        let key = HoldingKey {
+            group: self.group.id(),
+            read_key: self.group.read_key().clone(),
+        };
+        key.encode()
+    }
+
+    /// For who reads.
+    pub fn conversation(&self) -> (Arc<Shared>, u64) {
+        (self.conversation.shared(), self.conversation.messages())
+    }
+
+    /// For `status`.
+    pub fn status(&self) -> GroupStatus {
+        let state = match self.group.standing() {
+            Standing::Member if self.group.group_key().is_some() => "owner",
+            Standing::Member => "member",
+            Standing::Joining => "joining",
+            Standing::Rejoining { .. } => "rejoining",
+            Standing::Removed => "removed",
+            Standing::RolledBack => "rolled_back",
+        };
+        let missing = self.log.authors();
+        let missing = missing.map(|s| u64::from(s.advertised.saturating_sub(s.last)));
+        GroupStatus {
+            name: self.name.clone(),
+            group: self.group.id(),
+            topic: self.group.topic().to_owned(),
+            author: self.group.author_key().peer_id(),
+            state: state.to_owned(),
+            epoch: self.group.epoch(),
+            members: self.group.members().len(),
+            messages: self.conversation.messages(),
+            unsent: self.appends.len(),
+            outbox: self.group.outbox().count(),
+            missing: missing.sum(),
+            log: log_status(&self.log),
+            notices: self.notices.iter().cloned().collect(),
+        }
+    }
+
+    /// Rewrites the log's file, if most of it has expired.
+    pub fn compact(&mut self) -> io::Result<()> {
+        self.records.compact(self.log.stored())
+    }
+
+    /// Deletes all that this host has of the group.
+    pub fn delete(self) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
+    }
+}

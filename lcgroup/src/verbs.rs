@@ -1,0 +1,463 @@
+//! What the verbs do: they ask the program that runs.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use librecast::cert::is_visible;
+use librecast::time::utc;
+use librecast_program::cli::{Exit, ExitError};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::conversation::Message;
+use crate::request::{MemberStatus, Request, Status};
+
+/// Longest line of stdin that is read as a secret.
+const MAX_LINE: u64 = 4_096;
+
+/// Longest content of stdin: one byte more than a message may have.
+const MAX_CONTENT: u64 = lcgroup_core::MAX_MESSAGE as u64 + 1;
+
+/// Between two looks at whether the owner has answered.
+const WAIT_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Where groups are by default.
+pub fn default_state_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/var/lib/lcgroup".into();
+    }
+    let below = || {
+        let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+        PathBuf::from(home).join(".local/state")
+    };
+    folder("XDG_STATE_HOME")
+        .unwrap_or_else(below)
+        .join("lcgroup")
+}
+
+/// Where `lcgroup run` of this user answers by default; that of the host where there is none.
+pub fn default_control() -> PathBuf {
+    let system = PathBuf::from("/run/lcgroup/control.sock");
+    if nix::unistd::geteuid().is_root() {
+        return system;
+    }
+    match folder("XDG_RUNTIME_DIR") {
+        Some(folder) => {
+            let own = folder.join("lcgroup/control.sock");
+            match !own.exists() && system.exists() {
+                true => system,
+                false => own,
+            }
+        }
+        None => system,
+    }
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os(variable)?);
+    folder.is_absolute().then_some(folder)
+}
+
+/// `lcgroup init`.
+pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .with_context(|| state.display().to_string())?;
+    match as_json {
+        true => print(&json!({ "state_dir": state }).to_string())?,
+        false => print(&format!(
+            "groups are in {}; next: `lcgroup run`",
+            state.display()
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// What `tail` is to print.
+#[derive(Debug)]
+pub struct Tail {
+    pub group: String,
+    pub follow: bool,
+    pub after: Option<u64>,
+    pub last: Option<u64>,
+}
+
+/// Asks at the socket, and prints.
+#[derive(Debug)]
+pub struct Verbs {
+    pub control: PathBuf,
+    pub json: bool,
+}
+
+impl Verbs {
+    pub fn create(&self, group: &str, name: Option<String>, topic: String) -> anyhow::Result<Exit> {
+        let topic = match topic.as_str() {
+            "" => group.to_owned(),
+            _ => topic,
+        };
+        let name = name.map_or_else(user_name, Ok)?;
+        let answer = self.ask(&Request::Create {
+            group: group.to_owned(),
+            name,
+            topic,
+        })?;
+        self.say(&answer, |_| {
+            format!("{group} is there; next: `lcgroup invite {group}`")
+        })
+    }
+
+    pub fn invite(&self, group: String, uses: u32, expires: Duration) -> anyhow::Result<Exit> {
+        let expires_s = expires.as_secs();
+        let answer = self.ask(&Request::Invite {
+            group,
+            uses,
+            expires_s,
+        })?;
+        self.say(&answer, |a| text(&a["invitation"]))
+    }
+
+    pub fn join(
+        &self,
+        line: &str,
+        group: Option<String>,
+        name: Option<String>,
+        wait: bool,
+    ) -> anyhow::Result<Exit> {
+        let invitation = secret_line(line)?;
+        let name = name.map_or_else(user_name, Ok)?;
+        let answer = self.ask(&Request::Join {
+            invitation,
+            group,
+            name,
+        })?;
+        let group = text(&answer["name"]);
+        if wait {
+            self.wait_until_member(&group)?;
+        }
+        self.say(&answer, |_| match wait {
+            true => format!("a member of {group}"),
+            false => {
+                format!("asked for {group}: a member once its owner has answered (lcgroup status)")
+            }
+        })
+    }
+
+    fn wait_until_member(&self, group: &str) -> anyhow::Result<()> {
+        loop {
+            let status: Status = serde_json::from_value(self.ask(&Request::Status {})?)?;
+            let known = status.groups.into_iter().find(|known| known.name == group);
+            match known {
+                None => anyhow::bail!("{group} was left meanwhile"),
+                Some(known) if known.state != "joining" => return Ok(()),
+                Some(known) => {
+                    if let Some(notice) = known.notices.last().filter(|n| n.contains("expired")) {
+                        anyhow::bail!("{notice}");
+                    }
+                }
+            }
+            thread::sleep(WAIT_INTERVAL);
+        }
+    }
+
+    pub fn send(&self, group: String, words: &[String]) -> anyhow::Result<Exit> {
+        let request = if words.is_empty() {
+            let mut content = Zeroizing::new(Vec::new());
+            io::stdin().take(MAX_CONTENT).read_to_end(&mut content)?;
+            // an end of line belongs to the shell, not to the words
+            let end = content.strip_suffix(b"\n").unwrap_or(&content);
+            match std::str::from_utf8(end) {
+                Ok(words) => Request::Send {
+                    group,
+                    text: Some(Zeroizing::new(words.to_owned())),
+                    bytes: None,
+                },
+                Err(_) => Request::Send {
+                    group,
+                    text: None,
+                    bytes: Some(Zeroizing::new(BASE64.encode(&content[..]))),
+                },
+            }
+        } else {
+            Request::Send {
+                group,
+                text: Some(Zeroizing::new(words.join(" "))),
+                bytes: None,
+            }
+        };
+        let answer = self.ask(&request)?;
+        if self.json {
+            print(&answer.to_string())?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
+        let mut stream = self.connect()?;
+        write_line(
+            &mut stream,
+            &Request::Tail {
+                group: tail.group.clone(),
+                after: tail.after,
+                last: tail.last,
+                follow: tail.follow,
+            },
+        )?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                anyhow::ensure!(tail.follow, "lcgroup ended");
+                return Err(ExitError::new(Exit::Unreachable, "lcgroup ended").into());
+            }
+            let value: Value = serde_json::from_str(&line)?;
+            if value.get("n").is_none() {
+                result(value)?;
+                return Ok(Exit::Ok);
+            }
+            match self.json {
+                true => print(line.trim_end())?,
+                false => print(&shown(&serde_json::from_value(value)?))?,
+            }
+        }
+    }
+
+    pub fn members(&self, group: String) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Members { group })?;
+        if self.json {
+            print(&answer.to_string())?;
+            return Ok(Exit::Ok);
+        }
+        let members: Vec<MemberStatus> = serde_json::from_value(answer["members"].clone())?;
+        for member in members {
+            let marks = [(member.owner, " owner"), (member.me, " you")];
+            let marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
+            print(&format!(
+                "{:<20} {}{marks}",
+                printable(&member.name),
+                member.author
+            ))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Remove { group, member })?;
+        self.say(&answer, |_| {
+            "removed; it reads nothing that is said from now on".into()
+        })
+    }
+
+    pub fn refresh(&self, group: String) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Refresh { group })?;
+        self.say(&answer, |_| "asked: the owner's next commit has it".into())
+    }
+
+    pub fn leave(&self, group: String, forget: bool) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Leave { group, forget })?;
+        self.say(&answer, |_| match forget {
+            true => "deleted".into(),
+            false => "told the owner; `lcgroup leave --forget` deletes what is here".into(),
+        })
+    }
+
+    pub fn outbox(
+        &self,
+        group: String,
+        resend: Option<String>,
+        discard: Option<String>,
+    ) -> anyhow::Result<Exit> {
+        let request = match (resend, discard) {
+            (Some(id), _) => Request::Resend { group, id },
+            (None, Some(id)) => Request::Discard { group, id },
+            (None, None) => Request::Outbox { group },
+        };
+        let answer = self.ask(&request)?;
+        self.say(&answer, |answer| {
+            let all = answer["outbox"].as_array().into_iter().flatten();
+            let lines =
+                all.map(|m| format!("{}  {}", text(&m["id"]), printable(&text(&m["text"]))));
+            lines.collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    pub fn status(&self) -> anyhow::Result<Exit> {
+        let answer = self.ask(&Request::Status {})?;
+        if self.json {
+            print(&answer.to_string())?;
+            return Ok(Exit::Ok);
+        }
+        let status: Status = serde_json::from_value(answer)?;
+        for group in status.groups {
+            let missing = match group.missing {
+                0 => String::new(),
+                n => format!(", {n} entries on their way"),
+            };
+            print(&format!(
+                "{:<20} {}, {} members, {} messages{missing}",
+                group.name, group.state, group.members, group.messages
+            ))?;
+            for notice in group.notices.iter().rev().take(3).rev() {
+                print(&format!("  {}", printable(notice)))?;
+            }
+        }
+        for held in status.held {
+            print(&format!(
+                "{:<20} held, {} entries of {} authors",
+                held.name, held.log.entries, held.authors
+            ))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub fn hold(
+        &self,
+        line: Option<String>,
+        name: String,
+        key: Option<String>,
+        end: Option<String>,
+    ) -> anyhow::Result<Exit> {
+        if let Some(group) = key {
+            let answer = self.ask(&Request::HoldingKey { group })?;
+            return self.say(&answer, |a| text(&a["key"]));
+        }
+        if let Some(name) = end {
+            let answer = self.ask(&Request::Unhold { name })?;
+            return self.say(&answer, |_| "deleted".into());
+        }
+        let key = secret_line(&line.unwrap_or_default())?;
+        let shown = name.clone();
+        let answer = self.ask(&Request::Hold { key, name })?;
+        self.say(&answer, |_| format!("{shown} is held here"))
+    }
+
+    fn say(&self, answer: &Value, line: impl FnOnce(&Value) -> String) -> anyhow::Result<Exit> {
+        let line = match self.json {
+            true => answer.to_string(),
+            false => line(answer),
+        };
+        if !line.is_empty() {
+            print(&line)?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn connect(&self) -> anyhow::Result<UnixStream> {
+        UnixStream::connect(&self.control).map_err(|e| {
+            let (exit, hint) = match e.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    (Exit::NotPermitted, "for root and members of group lcgroup")
+                }
+                _ => (Exit::Unreachable, "does `lcgroup run` run?"),
+            };
+            ExitError::new(exit, format!("{}: {e}: {hint}", self.control.display())).into()
+        })
+    }
+
+    fn ask(&self, request: &Request) -> anyhow::Result<Value> {
+        let mut stream = self.connect()?;
+        write_line(&mut stream, request)?;
+        let mut line = Zeroizing::new(String::new());
+        BufReader::new(stream).read_line(&mut line)?;
+        anyhow::ensure!(!line.is_empty(), "lcgroup ended");
+        result(serde_json::from_str(&line)?)
+    }
+}
+
+fn write_line(stream: &mut UnixStream, request: &Request) -> anyhow::Result<()> {
+    let mut line = Zeroizing::new(serde_json::to_vec(request)?);
+    line.push(b'\n');
+    Ok(stream.write_all(&line)?)
+}
+
+/// What the daemon answered, or why not.
+fn result(mut answer: Value) -> anyhow::Result<Value> {
+    if let Some(error) = answer["error"].as_str() {
+        let exit = match answer["exit"].as_i64() {
+            Some(2) => Exit::Usage,
+            Some(4) => Exit::NotPermitted,
+            _ => Exit::Failed,
+        };
+        return Err(ExitError::new(exit, error).into());
+    }
+    Ok(answer["ok"].take())
+}
+
+/// A message as a line for people: nothing in it moves the cursor or colours the screen.
+fn shown(message: &Message) -> String {
+    let time = utc(message.time / 1_000);
+    let said = match (&message.text, &message.bytes) {
+        (Some(text), _) => printable(text),
+        (None, Some(bytes)) => format!("({} characters of base64)", bytes.len()),
+        (None, None) => String::new(),
+    };
+    format!("{time} {}: {said}", printable(&message.name))
+}
+
+/// Without what nobody sees; an end of line is kept, and what follows is indented.
+fn printable(text: &str) -> String {
+    let mut all = String::new();
+    for c in text.chars() {
+        match c {
+            '\n' => all.push_str("\n    "),
+            '\t' => all.push(' '),
+            c if is_visible(c.encode_utf8(&mut [0; 4])) => all.push(c),
+            _ => all.push('\u{fffd}'),
+        }
+    }
+    all
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A secret: the argument, or a line of stdin for `-`.
+fn secret_line(argument: &str) -> anyhow::Result<Zeroizing<String>> {
+    if argument != "-" {
+        return Ok(Zeroizing::new(argument.to_owned()));
+    }
+    let mut line = Zeroizing::new(String::new());
+    io::stdin().lock().take(MAX_LINE).read_line(&mut line)?;
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// The name of who runs this, if nothing else is said.
+fn user_name() -> anyhow::Result<String> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    let user = user.ok().flatten().map(|user| user.name);
+    let none = || {
+        ExitError::new(
+            Exit::Usage,
+            "--as NAME says how you call yourself in the group",
+        )
+    };
+    Ok(user.ok_or_else(none)?)
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    Ok(writeln!(out, "{line}").and_then(|()| out.flush())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_moves_no_cursor() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\nc\td\u{202e}"),
+            "a\u{fffd}[2Jb\n    c d\u{fffd}"
+        );
+    }
+}

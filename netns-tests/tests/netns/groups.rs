@@ -1,0 +1,378 @@
+//! Private groups: words that wait for who is away, held by who cannot read them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use serde_json::Value;
+
+use crate::private::remembers;
+use crate::world;
+
+/// Somebody with lcgroup on a host.
+struct Person {
+    host: Host,
+    name: String,
+    control: String,
+    interface: &'static str,
+    daemon: Option<Process>,
+}
+
+impl Person {
+    fn new(host: Host, interface: &'static str) -> Result<Self> {
+        let mut person = Self {
+            name: host.name().to_owned(),
+            control: host.path("lcgroup.sock").display().to_string(),
+            host,
+            interface,
+            daemon: None,
+        };
+        person.start()?;
+        Ok(person)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.host.path("groups")
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let folder = self.folder().display().to_string();
+        let args = [
+            "--state-dir",
+            &folder,
+            "--control",
+            &self.control,
+            "run",
+            "--interface",
+            self.interface,
+        ];
+        self.daemon = Some(self.host.spawn("lcgroup", &args)?);
+        eventually(&format!("lcgroup of {} answers", self.name), || {
+            self.ask(&["status"]).map(drop)
+        })
+    }
+
+    fn daemon(&mut self) -> Result<&mut Process> {
+        self.daemon.as_mut().context("it does not run")
+    }
+
+    fn ask(&self, args: &[&str]) -> Result<Value> {
+        let args = [&["--control", &self.control, "--json"], args].concat();
+        let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
+        serde_json::from_str(&said).with_context(|| said)
+    }
+
+    fn join(&self, invitation: &str) -> Result<()> {
+        self.ask(&["join", invitation, "team", "--as", &self.name])?;
+        Ok(())
+    }
+
+    fn say(&self, words: &str) -> Result<()> {
+        self.ask(&["send", "team", words]).map(drop)
+    }
+
+    fn status(&self) -> Result<Value> {
+        let status = self.ask(&["status"])?;
+        Ok(status["groups"][0].clone())
+    }
+
+    fn is(&self, state: &str) -> Result<()> {
+        let status = self.status()?;
+        ensure!(status["state"] == state, "{}: {status}", self.name);
+        Ok(())
+    }
+
+    /// What was said, in the order in which this host has it.
+    fn said(&self) -> Result<Vec<Value>> {
+        let args = ["--control", &self.control, "--json", "tail", "team"];
+        let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
+        let lines = said.lines().map(serde_json::from_str);
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    fn has(&self, words: &str) -> Result<()> {
+        let said = self.said()?;
+        let has = said.iter().any(|message| message["text"] == words);
+        ensure!(
+            has,
+            "{} has {} messages, without {words:?}",
+            self.name,
+            said.len()
+        );
+        Ok(())
+    }
+}
+
+fn invitation(owner: &Person, uses: &str) -> Result<String> {
+    let answer = owner.ask(&["invite", "team", "--uses", uses])?;
+    Ok(answer["invitation"].as_str().context("no line")?.to_owned())
+}
+
+fn holding_key(owner: &Person) -> Result<String> {
+    let answer = owner.ask(&["hold", "--key", "team"])?;
+    Ok(answer["key"].as_str().context("no line")?.to_owned())
+}
+
+/// People of one network, the first of whom owns a group that all others ask to join.
+fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
+    let mut network = lab.network(lab.closed_hosts(names)?)?;
+    // what is said before they are all linked is repaired
+    for member in &mut network.members {
+        member.launch()?;
+    }
+    for member in &mut network.members {
+        member.wait_ready()?;
+    }
+    let hosts = network.members.iter().map(|member| member.host.clone());
+    let people: Vec<Person> = hosts
+        .map(|host| Person::new(host, "lc0"))
+        .collect::<Result<_>>()?;
+    Ok((network, people))
+}
+
+/// Everything in the files of a folder.
+fn contents(folder: &PathBuf) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => all.extend(contents(&entry.path())?),
+            false => all.extend(fs::read(entry.path())?),
+        }
+    }
+    Ok(all)
+}
+
+fn holds(bytes: &[u8], words: &str) -> bool {
+    bytes.windows(words.len()).any(|w| w == words.as_bytes())
+}
+
+#[test]
+fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
+    world("groups-mailbox", |lab| {
+        let (_network, mut people) = people(lab, &["ann", "bob", "cy", "mailbox"])?;
+        let dump = {
+            let mailbox = &people[3].host;
+            let path = mailbox.path("wire.pcap").display().to_string();
+            let dump = mailbox.spawn("tcpdump", &["-i", "lc0", "-U", "-w", &path])?;
+            eventually("tcpdump listens", || {
+                ensure!(dump.stderr().contains("listening on"), "{}", dump.stderr());
+                Ok(())
+            })?;
+            dump
+        };
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "2")?;
+        people[1].join(&line)?;
+        people[2].join(&line)?;
+        let key = holding_key(&people[0])?;
+        people[3].ask(&["hold", &key, "team"])?;
+        for at in [1, 2] {
+            eventually("they are members", || people[at].is("member"))?;
+        }
+        let refused = people[3].ask(&["join", "lct1abc", "x"]);
+        ensure!(format!("{refused:?}").contains("lcg1"), "{refused:?}");
+        // a conversation, and one who is away
+        people[0].say("meet at the old mill")?;
+        eventually("it is read", || people[2].has("meet at the old mill"))?;
+        people[2].daemon()?.stop()?;
+        people[1].say("and bring the lantern")?;
+        people[0].say("by the river at nine")?;
+        eventually("the mailbox has both", || {
+            let status = people[3].ask(&["status"])?;
+            ensure!(
+                status["held"][0]["log"]["entries"].as_u64() >= Some(8),
+                "{status}"
+            );
+            people[1].has("by the river at nine")
+        })?;
+        // none of those who said it is there any more
+        people[0].daemon()?.kill()?;
+        people[1].daemon()?.kill()?;
+        people[2].start()?;
+        eventually("what was said meanwhile is read", || {
+            people[2].has("and bring the lantern")?;
+            people[2].has("by the river at nine")
+        })?;
+        // who holds it reads nothing, on disk, on the wire and in memory
+        let pid = people[3].daemon()?.pid();
+        let mut seen = contents(&people[3].folder())?;
+        ensure!(seen.len() > 2_000, "{} bytes are held", seen.len());
+        drop(dump);
+        seen.extend(fs::read(people[3].host.path("wire.pcap"))?);
+        for words in ["the old mill", "the lantern", "the river"] {
+            ensure!(
+                !holds(&seen, words),
+                "the mailbox or the wire has {words:?}"
+            );
+            ensure!(
+                !remembers(pid, words.as_bytes())?,
+                "its memory has {words:?}"
+            );
+        }
+        // killed with -9 and back, nothing is said twice and the conversation goes on
+        people[0].start()?;
+        people[1].start()?;
+        people[1].say("on my way")?;
+        for person in &people[..3] {
+            eventually("all have all", || person.has("on my way"))?;
+            let said = person.said()?;
+            ensure!(said.len() == 4, "{}: {said:?}", person.name);
+        }
+        // a member that is removed reads nothing that is said later
+        people[0].ask(&["remove", "team", "cy"])?;
+        eventually("cy hears that", || people[2].is("removed"))?;
+        people[1].say("without cy")?;
+        eventually("the others read it", || people[0].has("without cy"))?;
+        ensure!(people[2].has("without cy").is_err(), "cy reads on");
+        let pid = people[2].daemon()?.pid();
+        ensure!(!remembers(pid, b"without cy")?, "cy's memory has it");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
+    world("groups-copied", |lab| {
+        let (_network, mut people) = people(lab, &["ann", "bob", "copy"])?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        people[1].say("first")?;
+        eventually("ann reads it", || people[0].has("first"))?;
+        // started twice on one folder
+        let folder = people[1].folder().display().to_string();
+        let second = ["--state-dir", &folder, "--control", "other.sock", "run"];
+        let second = people[1].host.run("lcgroup", &second)?;
+        ensure!(
+            second.code == 1 && second.stderr.contains("used by another"),
+            "{second:?}"
+        );
+        // a copy of bob's folder; bob speaks on, then the copy wakes up
+        people[1].daemon()?.stop()?;
+        people[2].daemon()?.stop()?;
+        let (from, to) = (people[1].folder(), people[2].folder());
+        let (from, to) = (from.join("groups"), to.join("groups"));
+        let script = format!("cp -a {}/. {}/", from.display(), to.display());
+        people[2].host.run("sh", &["-c", &script])?.success()?;
+        people[1].start()?;
+        people[1].say("second")?;
+        eventually("ann reads it", || people[0].has("second"))?;
+        people[2].start()?;
+        eventually("the copy knows what it is", || people[2].is("rolled_back"))?;
+        ensure!(people[2].say("third").is_err(), "a copy spoke");
+        people[1].say("third")?;
+        eventually("ann reads bob", || people[0].has("third"))?;
+        let status = people[0].status()?;
+        let notices = status["notices"].to_string();
+        ensure!(!notices.contains("two hosts"), "{notices}");
+        Ok(())
+    });
+}
+
+/// Of 100 messages each of 12 members has 100: a third were away, one author is gone for good, the owner was away for half of
+/// it, and of two holders one lies.
+#[test]
+#[ignore = "long: `make test-all`"]
+fn twelve_members_have_all_hundred_messages_whatever_happened() {
+    world("groups-twelve", |lab| {
+        let names: Vec<String> = (0..14).map(|n| format!("p{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (_network, mut people) = people(lab, &names)?;
+        let mut liar_host = people.pop().context("14 of them")?;
+        let holder = people.pop().context("13 of them")?;
+        people[0].ask(&["create", "team", "--as", "p0"])?;
+        let line = invitation(&people[0], "12")?;
+        for person in &people[1..] {
+            person.join(&line)?;
+        }
+        let key = holding_key(&people[0])?;
+        holder.ask(&["hold", &key, "team"])?;
+        liar_host.daemon()?.stop()?;
+        let liar = liar_host.host.spawn("lcgroup-forge", &[&key])?;
+        eventually("the liar lies", || {
+            ensure!(liar.stdout().contains("lying"), "{}", liar.stderr());
+            Ok(())
+        })?;
+        for person in &people[1..] {
+            eventually("they are members", || person.is("member"))?;
+        }
+        for person in &people {
+            eventually("all know all", || {
+                let members = person.status()?["members"].as_u64();
+                ensure!(members == Some(12), "{}: {members:?}", person.name);
+                Ok(())
+            })?;
+        }
+        // members 8 to 11 are away from now on; of those who speak, the owner and 1 to 7 take turns
+        for person in &mut people[8..] {
+            person.daemon()?.stop()?;
+        }
+        let mut speakers: Vec<usize> = (0..8).collect();
+        for n in 0..100 {
+            if n == 50 {
+                people[0].daemon()?.stop()?;
+                speakers.retain(|at| *at != 0);
+            }
+            if n == 60 {
+                // all that 7 said is held; it is gone for good
+                let last = format!("message {}", n - 1);
+                eventually("all before is held", || people[1].has(&last))?;
+                people[7].daemon()?.kill()?;
+                speakers.retain(|at| *at != 7);
+            }
+            let speaker = speakers[n % speakers.len()];
+            people[speaker].say(&format!("message {n}"))?;
+        }
+        for at in &speakers {
+            eventually("those who are there have all", || {
+                let said = people[*at].said()?.len();
+                ensure!(said == 100, "{} has {said}", people[*at].name);
+                Ok(())
+            })?;
+        }
+        // all who spoke go, the owner and those who were away come: the holders alone have it
+        for at in speakers {
+            people[at].daemon()?.stop()?;
+        }
+        people[0].start()?;
+        for person in &mut people[8..] {
+            person.start()?;
+        }
+        for at in [0, 8, 9, 10, 11] {
+            eventually("who was away has all", || {
+                let said = people[at].said()?;
+                let words: BTreeSet<String> = said.iter().map(|m| m["text"].to_string()).collect();
+                ensure!(
+                    words.len() == 100 && said.len() == 100,
+                    "{} has {}: {}",
+                    people[at].name,
+                    said.len(),
+                    people[at].status()?
+                );
+                Ok(())
+            })?;
+            // of each author in the order in which it spoke
+            let mut last = std::collections::BTreeMap::new();
+            for message in people[at].said()? {
+                let text = message["text"].as_str().context("text")?.to_owned();
+                let n: u32 = text.trim_start_matches("message ").parse()?;
+                let author = message["author"].to_string();
+                let before = last.insert(author, n);
+                ensure!(before < Some(n), "{n} came after {before:?}");
+            }
+        }
+        let held = contents(&holder.folder())?;
+        ensure!(!holds(&held, "message "), "a holder has a message in clear");
+        let status = people[0].status()?;
+        let drops = &status["log"]["drops"];
+        println!("dropped by the owner: {drops}; waited at most {DEADLINE:?}");
+        ensure!(
+            drops["bad_signature"].as_u64() > Some(0),
+            "nobody lied: {drops}"
+        );
+        Ok(())
+    });
+}
