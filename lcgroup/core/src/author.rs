@@ -1,10 +1,24 @@
 //! What a reader knows of another member.
 
+use std::collections::BTreeSet;
+
 use crate::MAX_MESSAGES;
 use crate::body::Assembly;
 
 /// Ids of void messages that are remembered for each author, so that they are shown once.
 const MAX_EARLY: usize = MAX_MESSAGES as usize;
+
+/// What is to be told of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// It is new.
+    Message,
+    /// It was shown in an epoch before, where it did not count.
+    SaidAgain,
+    /// It was shown in this epoch.
+    Nothing,
+}
+
 /// What is known of another member.
 #[derive(Debug, Default)]
 pub(crate) struct Author {
@@ -37,22 +51,33 @@ impl Author {
             .map_or(self.read, |open| open.first - 1)
     }
 
-    /// An epoch ended at `head`.
-    pub fn close(&mut self, head: u32) {
+    /// An epoch ended at `head`: ids of messages that were shown and do not count.
+    pub fn close(&mut self, head: u32) -> Vec<u64> {
         self.assembly = None;
         (self.messages, self.bytes) = (0, 0);
-        let void = self.shown.drain(..).filter(|(number, _)| *number > head);
-        self.early.extend(void.map(|(_, id)| id));
+        let shown = std::mem::take(&mut self.shown);
+        let counts = shown.iter().filter(|(number, _)| *number <= head);
+        let mut known: BTreeSet<u64> = counts.map(|(_, id)| *id).collect();
+        let void = shown.into_iter().map(|(_, id)| id);
+        let void: Vec<u64> = void.filter(|id| known.insert(*id)).collect();
+        self.early.extend(&void);
         let excess = self.early.len().saturating_sub(MAX_EARLY);
         self.early.drain(..excess);
+        void
     }
 
-    /// Whether a message is to be shown: once.
-    pub fn is_new(&mut self, number: u32, id: u64) -> bool {
+    /// A message came: what is to be told of it.
+    pub fn hear(&mut self, number: u32, id: u64) -> Telling {
         let early = self.early.iter().position(|shown| *shown == id);
-        let known = early.map(|at| self.early.swap_remove(at)).is_some()
-            || self.shown.iter().any(|(_, shown)| *shown == id);
+        let telling = if let Some(at) = early {
+            self.early.remove(at);
+            Telling::SaidAgain
+        } else if self.shown.iter().any(|(_, shown)| *shown == id) {
+            Telling::Nothing
+        } else {
+            Telling::Message
+        };
         self.shown.push((number, id));
-        !known
+        telling
     }
 }

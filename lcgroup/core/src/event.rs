@@ -105,6 +105,21 @@ pub enum Event {
         /// What: at most [`MAX_MESSAGE`](crate::MAX_MESSAGE) bytes.
         content: Zeroizing<Vec<u8>>,
     },
+    /// A message that was told does not count: its author said it after the head of the commit that ended its epoch. Most
+    /// authors say it again.
+    NotCounted {
+        /// Who.
+        author: PeerId,
+        /// The message.
+        id: u64,
+    },
+    /// A message that did not count was said again: it is not told a second time, and stands like any other.
+    SaidAgain {
+        /// Who.
+        author: PeerId,
+        /// The message.
+        id: u64,
+    },
     /// Somebody became a member.
     MemberAdded {
         /// The author key.
@@ -157,6 +172,8 @@ impl std::fmt::Debug for Event {
                 "Message {{ {author}, {id:016x}, {} bytes }}",
                 content.len()
             ),
+            Self::NotCounted { author, id } => write!(f, "NotCounted {{ {author}, {id:016x} }}"),
+            Self::SaidAgain { author, id } => write!(f, "SaidAgain {{ {author}, {id:016x} }}"),
             Self::MemberAdded { author, name } => write!(f, "MemberAdded {{ {author}, {name} }}"),
             Self::MemberRemoved { author } => write!(f, "MemberRemoved {{ {author} }}"),
             Self::EpochChanged { epoch } => write!(f, "EpochChanged {{ epoch: {epoch} }}"),

@@ -30,7 +30,8 @@
 //!
 //! While the owner is away nobody joins or leaves. The read key stays when a member is removed: it sees sizes and times of
 //! what follows, and no content. What this member says is kept in its state in clear until a commit confirms it. A message
-//! that some were shown before it turned out void, and whose author never comes back, is not shown to the others.
+//! that some were shown before it turned out void ([`Event::NotCounted`]), and whose author never comes back, is not shown
+//! to the others.
 
 mod admit;
 mod author;

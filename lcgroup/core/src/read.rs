@@ -3,7 +3,7 @@
 use librecast::id::PeerId;
 use zeroize::Zeroizing;
 
-use crate::author::Author;
+use crate::author::{Author, Telling};
 use crate::body::{self, Assembled, Assembly, CommitBody, Heads, Part, kind};
 use crate::drops::DropReason;
 use crate::event::{Entry, Event, Log, Taken};
@@ -150,14 +150,17 @@ impl Group {
         let Ok((id, content)) = body::decode_message(&plain) else {
             return Taken::Dropped(DropReason::Malformed);
         };
-        if author.is_new(entry.number, id) {
-            let event = Event::Message {
-                author: entry.author,
+        let telling = author.hear(entry.number, id);
+        let (author, time) = (entry.author, entry.time);
+        match telling {
+            Telling::Message => self.tell(Event::Message {
+                author,
                 id,
-                time: entry.time,
+                time,
                 content: content.to_vec().into(),
-            };
-            self.tell(event);
+            }),
+            Telling::SaidAgain => self.tell(Event::SaidAgain { author, id }),
+            Telling::Nothing => {}
         }
         Taken::Done
     }
@@ -306,9 +309,10 @@ impl Group {
             let mut author = before
                 .remove(&member.author)
                 .unwrap_or_else(|| Author::joined_at(head));
-            author.close(head);
+            let void = author.close(head);
             author.read = author.read.max(head);
             self.authors.insert(member.author, author);
+            self.tell_void(member.author, void);
         }
         let epoch = mls.epoch();
         self.mls = Some(mls);
@@ -355,12 +359,22 @@ impl Group {
         }
     }
 
+    fn tell_void(&mut self, author: PeerId, ids: Vec<u64>) {
+        for id in ids {
+            self.tell(Event::NotCounted { author, id });
+        }
+    }
+
     /// An epoch ended: what it changes for readers.
     pub(crate) fn change(&mut self, heads: &Heads, change: &Change) {
         let me = self.author.peer_id();
+        let mut void = Vec::new();
         for (id, author) in &mut self.authors {
             // without a head nothing counts that came since the commit before
-            author.close(heads.get(id).copied().unwrap_or(0));
+            void.push((*id, author.close(heads.get(id).copied().unwrap_or(0))));
+        }
+        for (author, ids) in void {
+            self.tell_void(author, ids);
         }
         let renewed = |author| change.added.iter().any(|who| who.author == author);
         for author in change.removed.iter().copied().filter(|a| !renewed(*a)) {

@@ -405,6 +405,40 @@ fn a_message_that_the_owner_did_not_count_is_said_again_and_shown_once() {
     world.meet();
     world.check_shown(&[0, 1, 2], &[1]);
     assert_eq!(world.logs[&key].len(), 2);
+    // member 2 was told: it did not count, and then it did
+    assert_eq!(marks(&world, 2), ["NotCounted", "SaidAgain"]);
+    assert_eq!(marks(&world, 0), [""; 0]);
+    assert_faultless(&world);
+}
+
+/// What a participant was told of messages that it had been shown.
+fn marks(world: &World, who: usize) -> Vec<&str> {
+    let events = world.people[who].events.iter();
+    let kinds = events.filter_map(|event| event.split(' ').next());
+    kinds
+        .filter(|kind| ["NotCounted", "SaidAgain"].contains(kind))
+        .collect()
+}
+
+#[test]
+fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() {
+    let mut world = group_of(23, 4);
+    let key = world.people[3].key;
+    world.say(3, b"in time").unwrap();
+    world.meet();
+    world.say(3, b"too late").unwrap();
+    world.feed(2, &key, 9);
+    assert_eq!(world.people[2].shown.len(), 2);
+    world.remove(3);
+    world.meet();
+    assert_eq!(marks(&world, 2), ["NotCounted"]);
+    assert_eq!(marks(&world, 1), [""; 0]);
+    // once: not in the next epoch again
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.meet();
+    assert_eq!(marks(&world, 2), ["NotCounted"]);
     assert_faultless(&world);
 }
 

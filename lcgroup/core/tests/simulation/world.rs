@@ -166,6 +166,13 @@ impl World {
                         self.faults.push(format!("{who}: {event:?}"));
                     }
                     person.events.push(format!("{event:?}"));
+                    if let Event::NotCounted { author, id } | Event::SaidAgain { author, id } =
+                        event
+                        && !person.shown.contains_key(&(author, id))
+                    {
+                        let fault = format!("{who} is told of {id:x}, which it was not shown");
+                        self.faults.push(fault);
+                    }
                     if let Event::Message {
                         author,
                         id,
