@@ -210,8 +210,10 @@ impl Group {
             return Some(0);
         }
         let regular = (!self.authors.is_empty()).then(|| {
+            // who waits for room says it again in the next epoch
+            let crowded = self.authors.values().any(|author| author.displaced > 0);
             let moved = self.heads() != owner.advertised || !owner.refreshes.is_empty();
-            owner.committed + if moved { DAY } else { WEEK }
+            owner.committed + if moved || crowded { DAY } else { WEEK }
         });
         [owner.wanted, regular].into_iter().flatten().min()
     }

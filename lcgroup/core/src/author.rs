@@ -25,6 +25,8 @@ pub(crate) struct Author {
     /// Number of the last entry that was read.
     pub read: u32,
     pub assembly: Option<Assembly>,
+    /// First number of the message that made room for others last; 0 if none did in this epoch.
+    pub displaced: u32,
     /// Messages in this epoch, and their bytes.
     pub messages: u32,
     pub bytes: u64,
@@ -51,9 +53,16 @@ impl Author {
             .map_or(self.read, |open| open.first - 1)
     }
 
+    /// Makes room: what was begun is read again from its first part.
+    pub fn displace(&mut self) {
+        if let Some(open) = self.assembly.take() {
+            (self.read, self.displaced) = (open.first - 1, open.first);
+        }
+    }
+
     /// An epoch ended at `head`: ids of messages that were shown and do not count.
     pub fn close(&mut self, head: u32) -> Vec<u64> {
-        self.assembly = None;
+        (self.assembly, self.displaced) = (None, 0);
         (self.messages, self.bytes) = (0, 0);
         let shown = std::mem::take(&mut self.shown);
         let counts = shown.iter().filter(|(number, _)| *number <= head);

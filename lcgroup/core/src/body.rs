@@ -110,6 +110,8 @@ pub(crate) fn cut(epoch: u64, whole: &[u8]) -> Vec<Vec<u8>> {
 pub(crate) struct Assembly {
     /// Number of the first entry.
     pub first: u32,
+    /// When that was read (ms since the epoch).
+    pub began: u64,
     pub epoch: u64,
     next: u16,
     parts: u16,
@@ -128,8 +130,24 @@ pub(crate) enum Assembled {
 }
 
 impl Assembly {
-    /// Takes the next part into `slot`.
-    pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>) -> Assembled {
+    /// Bytes that the whole of `part` may need.
+    pub fn room_of(part: &Part<'_>) -> usize {
+        usize::from(part.parts) * (MAX_BODY - PART_HEADER)
+    }
+
+    /// Bytes that it may need.
+    pub fn room(&self) -> usize {
+        usize::from(self.parts) * (MAX_BODY - PART_HEADER)
+    }
+
+    /// Bytes that it occupies.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes the next part into `slot` at `now` (ms since the epoch).
+    pub fn take(slot: &mut Option<Self>, number: u32, part: &Part<'_>, now: u64) -> Assembled {
         let began = part.part == 0;
         let whole = match slot {
             Some(open) if !began => {
@@ -144,12 +162,15 @@ impl Assembly {
                 open.next == open.parts
             }
             _ if began => {
+                let mut bytes = Vec::with_capacity(Self::room_of(part));
+                bytes.extend_from_slice(part.bytes);
                 *slot = Some(Self {
                     first: number,
+                    began: now,
                     epoch: part.epoch,
                     next: 1,
                     parts: part.parts,
-                    bytes: part.bytes.to_vec().into(),
+                    bytes: bytes.into(),
                 });
                 part.parts == 1
             }
@@ -323,7 +344,7 @@ mod tests {
             let (mut slot, bodies) = (None, cut(1, &whole));
             for (n, body) in bodies.iter().enumerate() {
                 let part = Part::decode(kind::MESSAGE, body).unwrap();
-                let taken = Assembly::take(&mut slot, n as u32 + 1, &part);
+                let taken = Assembly::take(&mut slot, n as u32 + 1, &part, 0);
                 if n + 1 < bodies.len() {
                     prop_assert_eq!(taken, Assembled::More);
                 } else {

@@ -24,7 +24,8 @@
 //!
 //! Entries of this participant that the log gets from others go in as well, and before anything is said: a number that the
 //! state does not know says that the state is an old copy ([`Standing::RolledBack`]). What answers [`Taken::Wait`] is fed
-//! again after other entries were read; [`Group::wants`] says from which number on, also after a restart.
+//! again after other entries were read; [`Group::wants`] says from which number on, also after a restart. It goes back when
+//! there is no room for an author's long message ([`MAX_PARTIAL`]).
 //!
 //! # What it does not do
 //!
@@ -44,6 +45,7 @@ mod invitation;
 mod mls;
 mod owner;
 mod owner_log;
+mod partial;
 mod provider;
 mod random;
 mod read;
@@ -75,6 +77,8 @@ pub const MAX_INVITATIONS: usize = 64;
 pub const MAX_REQUESTS: usize = 256;
 /// Most content in bytes that a member keeps of its own: not confirmed, not yet said, or in the outbox.
 pub const MAX_OUTBOX: usize = 4 * 1_024 * 1_024;
+/// Most bytes that a reader keeps of messages whose parts have not all come, of all members together: 50 of the longest.
+pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
 /// Longest name of a member in bytes.
 pub const MAX_NAME: usize = 64;
 

@@ -10,6 +10,7 @@ use crate::event::{Entry, Event, Log, Taken};
 use crate::group::{Group, Standing};
 use crate::mls::{Change, Mls};
 use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
+use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
 use crate::{MAX_MESSAGES, WEEK, request};
 
@@ -108,13 +109,28 @@ impl Group {
         if later || closing == Some(true) {
             return Taken::Wait;
         }
+        if let Some(Ok(part)) = &part
+            && part.epoch == epoch
+            && !make_room(
+                &mut self.authors,
+                &entry.author,
+                entry.number,
+                part,
+                closing.is_none(),
+            )
+        {
+            return Taken::Wait;
+        }
+        let Some(author) = self.authors.get_mut(&entry.author) else {
+            return Taken::Dropped(DropReason::UnknownAuthor);
+        };
         author.read = entry.number;
         match part {
             Some(Ok(part)) if part.epoch < epoch => {
                 author.assembly = None;
                 Taken::Dropped(DropReason::Void)
             }
-            Some(Ok(part)) => self.read_message(entry, &part),
+            Some(Ok(part)) => self.read_message(entry, &part, now),
             Some(Err(_)) => {
                 author.assembly = None;
                 Taken::Dropped(DropReason::Malformed)
@@ -130,12 +146,12 @@ impl Group {
         }
     }
 
-    fn read_message(&mut self, entry: &Entry<'_>, part: &Part<'_>) -> Taken {
+    fn read_message(&mut self, entry: &Entry<'_>, part: &Part<'_>, now: u64) -> Taken {
         let (Some(author), Some(mls)) = (self.authors.get_mut(&entry.author), &mut self.mls) else {
             return Taken::Dropped(DropReason::UnknownAuthor);
         };
         author.bytes += entry.body.len() as u64;
-        let sealed = match Assembly::take(&mut author.assembly, entry.number, part) {
+        let sealed = match Assembly::take(&mut author.assembly, entry.number, part, now) {
             Assembled::More => return Taken::Done,
             Assembled::Broken => return Taken::Dropped(DropReason::Broken),
             Assembled::Whole(sealed) => sealed,
@@ -177,7 +193,7 @@ impl Group {
         match entry.kind {
             kind::COMMIT if !joins => self.read_commit(entry, now),
             kind::COMMIT => self.read_passing_commit(entry),
-            kind::TREE if joins => self.read_tree(entry),
+            kind::TREE if joins => self.read_tree(entry, now),
             kind::WELCOME if joins => self.read_welcome(entry, now),
             _ => Taken::Done,
         }
@@ -193,7 +209,7 @@ impl Group {
         let log = &mut self.owner_log;
         let (number, slot) = (entry.number, &mut log.assembly);
         let first = slot.as_ref().map_or(number, |open| open.first);
-        let whole = match Assembly::take(slot, number, &part) {
+        let whole = match Assembly::take(slot, number, &part, now) {
             Assembled::More => return Taken::Done,
             Assembled::Broken => return Taken::Dropped(DropReason::Broken),
             Assembled::Whole(whole) => whole,
@@ -233,7 +249,7 @@ impl Group {
         self.tell(Event::Removed);
     }
 
-    fn read_tree(&mut self, entry: &Entry<'_>) -> Taken {
+    fn read_tree(&mut self, entry: &Entry<'_>, now: u64) -> Taken {
         let Ok(part) = Part::decode(entry.kind, entry.body) else {
             return Taken::Dropped(DropReason::Malformed);
         };
@@ -242,7 +258,7 @@ impl Group {
             .assembly
             .as_ref()
             .map_or(entry.number, |open| open.first);
-        match Assembly::take(&mut log.assembly, entry.number, &part) {
+        match Assembly::take(&mut log.assembly, entry.number, &part, now) {
             Assembled::More => Taken::Done,
             Assembled::Broken => Taken::Dropped(DropReason::Broken),
             Assembled::Whole(bytes) => {
@@ -342,6 +358,7 @@ impl Group {
             self.roll_back();
             return;
         }
+        drop_void(&mut self.authors, &waiting.heads);
         let read = |author: &PeerId| self.authors.get(author).map(|known| known.read);
         let mut heads = waiting.heads.iter();
         if heads.any(|(author, head)| read(author).is_some_and(|read| read < *head)) {

@@ -6,8 +6,8 @@
 mod world;
 
 use lcgroup_core::{
-    Founding, Group, GroupError, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
-    MAX_REQUESTS, Output, RequestRefusal, Standing,
+    Founding, Group, GroupError, MAX_BODY, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
+    MAX_PARTIAL, MAX_REQUESTS, Output, RequestRefusal, Standing,
 };
 use librecast::id::SecretKey;
 use world::{Crash, DAY, Defect, START, World, handle};
@@ -439,6 +439,81 @@ fn who_saw_what_a_removed_member_said_too_late_is_told_that_it_does_not_count() 
     world.settle(0);
     world.meet();
     assert_eq!(marks(&world, 2), ["NotCounted"]);
+    assert_faultless(&world);
+}
+
+/// Owner 0, authors 1 and 3, reader 2, and enough others to fill its room with messages that never end.
+fn crowded_group(seed: u64) -> World {
+    group_of(seed, 4 + MAX_PARTIAL / MAX_BODY / 90 + 1)
+}
+
+/// `reader` gets the first part of a long message of each of the others.
+fn crowd(world: &mut World, reader: usize) {
+    world.now += 1;
+    let (now, epoch) = (world.now, world.group(reader).epoch().unwrap());
+    let mut body = epoch.to_be_bytes().to_vec();
+    body.extend([0, 0, 0, 90, 7]);
+    for hostile in 4..world.people.len() {
+        let (kind, body) = (lcgroup_core::kind::MESSAGE, body.clone());
+        let entry = lcgroup_core::NewEntry::Body { kind, body };
+        let stored = world::Stored { time: now, entry };
+        let author = world.people[hostile].key;
+        let taken = handle(world.group(reader), author, 1, &stored, now);
+        assert_eq!(taken, lcgroup_core::Taken::Done);
+    }
+}
+
+#[test]
+fn members_who_never_end_their_messages_delay_others_and_no_more() {
+    let mut world = crowded_group(24);
+    let (one, three) = (world.people[1].key, world.people[3].key);
+    world.say(3, &vec![3; MAX_MESSAGE]).unwrap();
+    assert_eq!(world.feed(2, &three, 40), 40);
+    crowd(&mut world, 2);
+    // it was the oldest, so it made room and waits
+    assert_eq!(world.group(2).wants(&three), Some(1));
+    assert_eq!(world.feed(2, &three, 200), 0);
+    // what is new has room, and leaves it to who waits
+    world.say(1, &vec![1; MAX_MESSAGE]).unwrap();
+    world.feed(2, &one, 200);
+    assert_eq!(world.people[2].shown.len(), 1);
+    world.feed(2, &three, 200);
+    assert_eq!(world.people[2].shown.len(), 2);
+    assert_faultless(&world);
+}
+
+#[test]
+fn what_made_room_is_read_before_the_commit_that_counts_it() {
+    let mut world = crowded_group(25);
+    let (id, three) = (world.group(0).id(), world.people[3].key);
+    world.say(3, &vec![3; MAX_MESSAGE]).unwrap();
+    world.feed(0, &three, 200);
+    world.feed(2, &three, 40);
+    crowd(&mut world, 2);
+    assert_eq!(world.feed(2, &three, 200), 0);
+    let (now, epoch) = (world.now, world.group(2).epoch());
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.feed(2, &id, 200);
+    assert_eq!(world.group(2).epoch(), epoch);
+    world.feed(2, &three, 200);
+    assert_eq!(world.people[2].shown.len(), 1);
+    assert_eq!(world.group(2).epoch(), epoch.map(|epoch| epoch + 1));
+    assert_faultless(&world);
+}
+
+#[test]
+fn an_owner_without_room_commits_within_a_day_and_the_author_says_it_again() {
+    let mut world = crowded_group(26);
+    let (id, three) = (world.group(0).id(), world.people[3].key);
+    world.say(3, &vec![3; MAX_MESSAGE]).unwrap();
+    world.feed(0, &three, 40);
+    crowd(&mut world, 0);
+    assert_eq!(world.feed(0, &three, 200), 0);
+    world.pass(DAY);
+    world.feed(3, &id, 200);
+    world.feed(0, &three, 200);
+    assert_eq!(world.people[0].shown.len(), 1);
     assert_faultless(&world);
 }
 

@@ -1,0 +1,149 @@
+//! Room for messages whose parts have not all come.
+//!
+//! A member needs 84 entries to say 64 KiB, and a hostile one never says the last of them. A message takes the room of all
+//! of its parts with the first one, so what has room can always be completed. When there is no more, the message that was
+//! begun longest ago makes room. Its author is read again from its first part, once there is room without that: so a reader
+//! misses nothing, and two authors do not take room from each other forever.
+
+use std::collections::BTreeMap;
+
+use librecast::id::PeerId;
+
+use crate::MAX_PARTIAL;
+use crate::author::Author;
+use crate::body::{Assembly, Heads, Part};
+
+type Authors = BTreeMap<PeerId, Author>;
+
+/// Whether there is room for a message of `author` that begins with entry `number`. `displace`: others may make room.
+pub(crate) fn make_room(
+    authors: &mut Authors,
+    author: &PeerId,
+    number: u32,
+    part: &Part<'_>,
+    displace: bool,
+) -> bool {
+    // one part is no partial message, and a later one has its room
+    if part.parts == 1 || part.part != 0 {
+        return true;
+    }
+    let displaced = authors.get(author).map(|known| known.displaced);
+    let displace = displace && displaced != Some(number);
+    loop {
+        let others = authors.iter().filter(|(other, _)| *other != author);
+        let open = others.filter_map(|(other, known)| Some((*other, known.assembly.as_ref()?)));
+        let used: usize = open.clone().map(|(_, open)| open.room()).sum();
+        if used + Assembly::room_of(part) <= MAX_PARTIAL {
+            return true;
+        }
+        let oldest = open.min_by_key(|(_, open)| open.began);
+        let Some((oldest, _)) = oldest.filter(|_| displace) else {
+            return false;
+        };
+        authors.entry(oldest).and_modify(Author::displace);
+    }
+}
+
+/// A commit with these heads waits: nothing more is read of authors who are there, so their open messages make room for
+/// those that count.
+pub(crate) fn drop_void(authors: &mut Authors, heads: &Heads) {
+    for (author, known) in authors {
+        let head = heads.get(author).copied().unwrap_or(0);
+        let read = known.read;
+        known.assembly.take_if(|_| read >= head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_BODY;
+    use crate::body::Assembled;
+    use librecast::id::SecretKey;
+
+    fn key(n: u8) -> PeerId {
+        SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    fn group(n: u8) -> Authors {
+        (0..n).map(|n| (key(n), Author::default())).collect()
+    }
+
+    fn part(part: u16, parts: u16) -> Part<'static> {
+        Part {
+            epoch: 1,
+            part,
+            parts,
+            bytes: &[7; MAX_BODY - 12],
+        }
+    }
+
+    fn read(authors: &mut Authors, n: u8, part: &Part<'_>, displace: bool, began: u64) -> bool {
+        let number = authors[&key(n)].read + 1;
+        let room = make_room(authors, &key(n), number, part, displace);
+        if room {
+            let author = authors.get_mut(&key(n)).unwrap();
+            author.read = number;
+            let taken = Assembly::take(&mut author.assembly, number, part, began);
+            assert_ne!(taken, Assembled::Broken);
+        }
+        room
+    }
+
+    fn held(authors: &Authors) -> usize {
+        let open = authors.values().filter_map(|a| a.assembly.as_ref());
+        open.map(Assembly::capacity).sum()
+    }
+
+    #[test]
+    fn partial_messages_of_all_members_have_a_bound() {
+        let mut authors = group(200);
+        for n in 0..200 {
+            assert!(read(&mut authors, n, &part(0, 90), true, n.into()));
+            for later in 1..80 {
+                assert!(read(&mut authors, n, &part(later, 90), true, n.into()));
+            }
+            assert!(held(&authors) <= MAX_PARTIAL, "{n}: {}", held(&authors));
+        }
+        assert!(held(&authors) > MAX_PARTIAL * 9 / 10);
+        // the newest have their room, the oldest are read again
+        assert_eq!(authors[&key(199)].read, 80);
+        assert_eq!((authors[&key(0)].read, authors[&key(0)].displaced), (0, 1));
+    }
+
+    #[test]
+    fn who_made_room_waits_for_room_and_displaces_nobody() {
+        let mut authors = group(60);
+        for n in 0..60 {
+            assert!(read(&mut authors, n, &part(0, 90), true, n.into()));
+        }
+        assert!(!read(&mut authors, 0, &part(0, 90), true, 60));
+        // what needs no room goes on
+        assert!(read(&mut authors, 59, &part(1, 90), true, 60));
+        assert!(read(&mut authors, 58, &part(0, 1), true, 60));
+        // one begins anew with a message that is shorter: there is room
+        assert!(read(&mut authors, 57, &part(0, 2), true, 60));
+        authors.get_mut(&key(56)).unwrap().assembly = None;
+        assert!(read(&mut authors, 0, &part(0, 90), true, 60));
+        // with its next message it may displace others again
+        authors.get_mut(&key(0)).unwrap().assembly = None;
+        let mut more = |n| read(&mut authors, n, &part(0, 90), true, 61);
+        assert!(more(55) && more(0) && more(0));
+    }
+
+    #[test]
+    fn a_commit_that_waits_drops_what_is_void_and_displaces_nothing_that_counts() {
+        let mut authors = group(60);
+        for n in 0..47 {
+            assert!(read(&mut authors, n, &part(0, 90), true, n.into()));
+        }
+        assert!(!read(&mut authors, 50, &part(0, 90), false, 50));
+        // author 0 has no head, that of author 1 is before its message
+        let mut heads: Heads = (2..47).map(|n| (key(n), 90)).collect();
+        heads.insert(key(1), 0);
+        drop_void(&mut authors, &heads);
+        let open = |n| authors[&key(n)].assembly.is_some();
+        assert_eq!((open(0), open(1), open(2)), (false, false, true));
+        assert!(read(&mut authors, 50, &part(0, 90), false, 50));
+    }
+}
