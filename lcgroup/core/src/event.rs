@@ -144,7 +144,8 @@ pub enum Event {
     },
     /// This participant was removed.
     Removed,
-    /// A commit could not be applied twice in a row, though the owner gave a new leaf in between.
+    /// A commit or a Welcome could not be used twice in a row, though this member asked for a new leaf in between. It does
+    /// not ask again by itself: [`refresh`](crate::Group::refresh) does.
     CannotFollow,
     /// Others know entries of ours that this state does not: it is an old copy, and says nothing more.
     RolledBack,

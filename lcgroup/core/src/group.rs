@@ -317,7 +317,8 @@ impl Group {
         Ok(self.voice.outbox.remove(at))
     }
 
-    /// Replaces this member's keys: what was copied of its disk before opens nothing after.
+    /// Replaces this member's keys: what was copied of its disk before opens nothing after. After
+    /// [`CannotFollow`](Event::CannotFollow) it asks for a new leaf once more.
     ///
     /// # Errors
     ///
@@ -433,7 +434,9 @@ impl Group {
             }
         } else if member && self.refresh.due <= now {
             self.ask_for_leaf(false, now);
-        } else if matches!(self.standing, Standing::Rejoining { .. }) {
+        } else if matches!(self.standing, Standing::Rejoining { .. })
+            && !self.refresh.cannot_follow()
+        {
             self.ask_for_leaf(true, now);
         }
         self.seal_queue();

@@ -146,6 +146,20 @@ impl OwnKeyPackage {
         })
     }
 
+    /// Whether an MLS Welcome is for it; bytes that are no Welcome are for none.
+    pub fn is_awaited_by(&self, provider: &Provider, welcome: &[u8]) -> bool {
+        let Ok(welcome) = MlsMessage::from_bytes(welcome) else {
+            return false;
+        };
+        let own = key_package(&self.public);
+        let own = own.and_then(|own| Ok(own.key_package_reference(provider)?));
+        let Ok(Some(own)) = own else {
+            return false;
+        };
+        let references = welcome.welcome_key_package_references();
+        references.into_iter().any(|reference| *reference == own)
+    }
+
     /// As bytes for the state: public, id, data, signature key.
     pub fn save(&self) -> Result<[Zeroizing<Vec<u8>>; 4], MlsFailure> {
         Ok([

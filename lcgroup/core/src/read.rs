@@ -8,11 +8,21 @@ use crate::body::{self, Assembled, Assembly, CommitBody, Heads, Part, kind};
 use crate::drops::DropReason;
 use crate::event::{Entry, Event, Log, Taken};
 use crate::group::{Group, Standing};
-use crate::mls::{Change, Mls};
+use crate::mls::{Change, Mls, OwnKeyPackage};
 use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
 use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
 use crate::{MAX_MESSAGES, WEEK, request};
+
+/// What a Welcome to this participant is.
+enum Welcomed {
+    /// It made a member of it.
+    Joined(Box<Mls>, Heads),
+    /// It is for a key package of before.
+    Before,
+    /// It is for the one that waits, or nobody knows, and does not open: the owner will give no other.
+    Unusable,
+}
 
 impl Group {
     /// The number of the next entry of this author that is wanted; `None` while the author is no member.
@@ -32,13 +42,18 @@ impl Group {
     }
 
     /// Nobody has this author's entries up to `last` any more: they have expired. Reading goes on behind them. A member that
-    /// missed a commit so asks for a new leaf.
+    /// missed a commit, or its Welcome, so asks for a new leaf.
     pub fn handle_gap(&mut self, author: &PeerId, last: u32, now: u64) {
         if *author == self.id && self.owner.is_none() && last > self.owner_log.read {
             self.owner_log = OwnerLog {
                 read: last,
                 ..OwnerLog::default()
             };
+            if let Standing::Rejoining { until } = &mut self.standing {
+                // the Welcome may have been there
+                *until = None;
+                self.refresh.package = None;
+            }
         }
         if let Some(author) = self.authors.get_mut(author)
             && last > author.read
@@ -281,29 +296,52 @@ impl Group {
             return Taken::Done;
         }
         match self.welcomed(sealed) {
-            Some((mls, heads)) => {
-                self.begin(mls, &heads, now);
+            Welcomed::Joined(mls, heads) => {
+                self.begin(*mls, &heads, now);
                 Taken::Done
             }
-            None => {
-                // for a key package of before: it is a member, and its last one is still to be used
+            Welcomed::Before => {
+                // it is a member, and its last key package is still to be used
                 if let Standing::Rejoining { until } = &mut self.standing {
                     *until = None;
                 }
                 Taken::Dropped(DropReason::NotOpened)
             }
+            Welcomed::Unusable => {
+                // to a joiner, too, the owner's log has granted its own: it asks there
+                self.joining = None;
+                // nor is it read again after a restart
+                self.owner_log.tree = None;
+                self.lose(now);
+                Taken::Dropped(DropReason::NotOpened)
+            }
+        }
+    }
+
+    /// Opens a Welcome's box.
+    fn welcomed(&self, sealed: &[u8]) -> Welcomed {
+        let Some(opened) = request::open_with(&self.author, sealed).map(Zeroizing::new) else {
+            return Welcomed::Unusable;
+        };
+        let Ok((key, welcome)) = body::decode_welcome(&opened) else {
+            return Welcomed::Unusable;
+        };
+        let joining = self.joining.as_ref().map(|joining| &joining.package);
+        match self.refresh.package.as_ref().or(joining) {
+            Some(package) if package.is_awaited_by(&self.provider, welcome) => self
+                .join_by(package, &key[..], welcome)
+                .map_or(Welcomed::Unusable, |(mls, heads)| {
+                    Welcomed::Joined(Box::new(mls), heads)
+                }),
+            _ => Welcomed::Before,
         }
     }
 
     /// Joins by a Welcome and the tree before it.
-    fn welcomed(&self, sealed: &[u8]) -> Option<(Mls, Heads)> {
+    fn join_by(&self, package: &OwnKeyPackage, key: &[u8], welcome: &[u8]) -> Option<(Mls, Heads)> {
         let tree = self.owner_log.tree.as_ref()?;
-        let opened = Zeroizing::new(request::open_with(&self.author, sealed)?);
-        let (key, welcome) = body::decode_welcome(&opened).ok()?;
-        let bytes = provider::open(&key[..], &NO_NONCE, &[], &tree.bytes).ok()?;
+        let bytes = provider::open(key, &NO_NONCE, &[], &tree.bytes).ok()?;
         let (heads, ratchet_tree) = body::decode_heads(&bytes).ok()?;
-        let joining = self.joining.as_ref().map(|joining| &joining.package);
-        let package = self.refresh.package.as_ref().or(joining)?;
         let mls = Mls::join(&self.provider, package, welcome, ratchet_tree).ok()?;
         (mls.epoch() == tree.epoch).then_some((mls, heads))
     }
@@ -424,16 +462,17 @@ impl Group {
         }
     }
 
-    /// A commit cannot be applied: ask for a new leaf. Twice in a row: tell it.
+    /// A commit or a Welcome cannot be used: ask for a new leaf. Twice in a row: tell it, and ask no more.
     fn lose(&mut self, now: u64) {
         self.refresh.failures = self.refresh.failures.saturating_add(1);
-        if self.refresh.failures > 1 {
-            self.tell(Event::CannotFollow);
-        }
         self.mls = None;
         self.standing = Standing::Rejoining { until: None };
         // one that waits may have been used by a commit that is lost
         self.refresh.package = None;
-        self.ask_for_leaf(true, now);
+        if self.refresh.cannot_follow() {
+            self.tell(Event::CannotFollow);
+        } else {
+            self.ask_for_leaf(true, now);
+        }
     }
 }

@@ -50,8 +50,15 @@ pub(crate) struct Refresh {
     pub package: Option<OwnKeyPackage>,
     /// When the next one is due (ms since the epoch).
     pub due: u64,
-    /// Commits in a row that could not be applied.
+    /// Commits and Welcomes in a row that could not be used.
     pub failures: u8,
+}
+
+impl Refresh {
+    /// A new leaf did not help.
+    pub fn cannot_follow(&self) -> bool {
+        self.failures > 1
+    }
 }
 
 /// A request to join.

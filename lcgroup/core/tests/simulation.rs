@@ -7,7 +7,7 @@ mod world;
 
 use lcgroup_core::{
     Founding, Group, GroupError, MAX_BODY, MAX_INVITATIONS, MAX_MESSAGE, MAX_MESSAGES, MAX_OUTBOX,
-    MAX_PARTIAL, MAX_REQUESTS, Output, RequestRefusal, Standing,
+    MAX_PARTIAL, MAX_REQUESTS, Output, RequestRefusal, Standing, kind,
 };
 use librecast::id::SecretKey;
 use world::{Crash, DAY, Defect, START, World, handle};
@@ -841,6 +841,156 @@ fn who_missed_a_commit_gets_a_new_leaf_and_goes_on() {
         .iter()
         .filter(|e| *e == "CannotFollow");
     assert_eq!(told.count(), 0);
+    assert_faultless(&world);
+}
+
+/// How often a participant was told this.
+fn told(world: &World, who: usize, what: &str) -> usize {
+    let events = world.people[who].events.iter();
+    events.filter(|event| event.starts_with(what)).count()
+}
+
+#[test]
+fn who_cannot_open_its_welcome_asks_once_more() {
+    for spoiled in [kind::TREE, kind::WELCOME] {
+        let mut world = group_of(27, 2);
+        let invitation = world.invite(1);
+        let joiner = world.join(&invitation);
+        world.defect = Defect::Spoils(spoiled);
+        world.hear_requests();
+        world.pass(3_000);
+        let id = world.group(0).id();
+        world.feed(joiner, &id, 1_000);
+        assert_eq!(told(&world, joiner, "Joined"), 0);
+        // what was of no use is not so twice
+        world.start(joiner);
+        world.feed(joiner, &id, 1_000);
+        world.defect = Defect::None;
+        world.meet();
+        assert!(world.is_member(joiner), "{:?}", world.people[joiner].events);
+        world.say(joiner, b"here I am").unwrap();
+        world.meet();
+        world.check_shown(&[0, 1], &[joiner]);
+        world.check_agreement();
+        assert_faultless(&world);
+    }
+}
+
+#[test]
+fn who_cannot_open_two_welcomes_in_a_row_tells_it_and_asks_when_its_user_says_so() {
+    let mut world = group_of(28, 3);
+    let key = world.people[2].key;
+    world.defect = Defect::Spoils(kind::TREE);
+    let now = world.now;
+    world.group(2).refresh(now).unwrap();
+    world.settle(2);
+    // less than the week after which others ask for new leaves
+    for _ in 0..3 {
+        world.meet();
+        world.pass(DAY);
+    }
+    assert_eq!(told(&world, 2, "CannotFollow"), 1);
+    assert_eq!(world.logs[&key].len(), 2);
+    // nor does it ask after a restart
+    world.start(2);
+    world.meet();
+    world.pass(DAY);
+    assert_eq!(world.logs[&key].len(), 2);
+    world.say(1, b"without number 2").unwrap();
+    world.meet();
+    world.check_shown(&[0], &[1]);
+    assert_eq!(std::mem::take(&mut world.faults), ["2: CannotFollow"]);
+    world.defect = Defect::None;
+    let now = world.now;
+    world.group(2).refresh(now).unwrap();
+    world.settle(2);
+    world.meet();
+    world.pass(DAY);
+    world.meet();
+    assert!(world.is_member(2), "{:?}", world.people[2].events);
+    world.say(1, b"with number 2").unwrap();
+    world.say(2, b"I follow").unwrap();
+    world.meet();
+    world.check_shown(&[0, 1], &[2]);
+    assert!(
+        world.people[2]
+            .shown
+            .values()
+            .any(|c| c == b"with number 2")
+    );
+    world.check_agreement();
+    assert_faultless(&world);
+}
+
+#[test]
+fn a_commit_that_cannot_be_applied_and_a_welcome_that_does_not_open_are_two_in_a_row() {
+    let mut world = group_of(29, 3);
+    world.defect = Defect::Spoils(kind::COMMIT);
+    let now = world.now;
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    let id = world.group(0).id();
+    world.feed(2, &id, 1_000);
+    assert_eq!(told(&world, 2, "CannotFollow"), 0);
+    world.defect = Defect::Spoils(kind::WELCOME);
+    let key = world.people[2].key;
+    world.feed(0, &key, 9);
+    world.pass(3_000);
+    world.feed(2, &id, 1_000);
+    assert_eq!(world.faults, ["2: CannotFollow"]);
+}
+
+#[test]
+fn a_welcome_for_a_key_package_of_before_is_passed_over() {
+    let mut world = group_of(30, 3);
+    let (id, key) = (world.group(0).id(), world.people[2].key);
+    let now = world.now;
+    world.group(2).refresh(now).unwrap();
+    world.settle(2);
+    // it cannot apply a commit, and asks again; the owner gets both, one after the other
+    world.defect = Defect::Spoils(kind::COMMIT);
+    world.group(0).refresh(now).unwrap();
+    world.settle(0);
+    world.defect = Defect::None;
+    world.feed(2, &id, 1_000);
+    assert_eq!(world.logs[&key].len(), 2);
+    assert_eq!(world.feed(0, &key, 1), 1);
+    world.pass(3_000);
+    world.feed(2, &id, 1_000);
+    assert_eq!(told(&world, 2, "Joined"), 1);
+    assert_eq!(world.logs[&key].len(), 2);
+    // the second one is not urgent any more
+    world.feed(0, &key, 1);
+    world.pass(DAY);
+    world.feed(2, &id, 1_000);
+    assert!(world.is_member(2), "{:?}", world.people[2].events);
+    assert_eq!(world.logs[&key].len(), 2);
+    assert_faultless(&world);
+}
+
+#[test]
+fn who_missed_its_welcome_asks_again_and_is_not_removed() {
+    let mut world = group_of(31, 3);
+    let (id, key) = (world.group(0).id(), world.people[2].key);
+    let now = world.now;
+    world.group(2).refresh(now).unwrap();
+    world.settle(2);
+    world.feed(0, &key, 9);
+    let before = world.logs[&id].len();
+    world.pass(3_000);
+    // all parts of the commit, and no more
+    while world.is_member(2) && world.feed(2, &id, 1) > 0 {}
+    let rejoining = world.group(2).standing();
+    assert!(matches!(rejoining, Standing::Rejoining { until: Some(_) }));
+    // the log expired before it read on
+    let last = world.logs[&id].len();
+    assert!(last > before + 1);
+    world.group(2).handle_gap(&id, last as u32, now);
+    world.settle(2);
+    world.pass(HOUR);
+    world.meet();
+    assert!(world.is_member(2), "{:?}", world.people[2].events);
+    world.check_agreement();
     assert_faultless(&world);
 }
 

@@ -22,6 +22,8 @@ pub enum Defect {
     CountsTooMuch,
     /// `remove` is told and not done.
     DropsRemoval,
+    /// Entries of this kind have a wrong byte.
+    Spoils(u8),
 }
 
 /// Where a participant dies.
@@ -230,8 +232,12 @@ impl World {
             number,
             mut entry,
         } = append;
-        if self.defect == Defect::CountsTooMuch {
-            count_too_much(&mut entry);
+        match (self.defect, &mut entry) {
+            (Defect::CountsTooMuch, entry) => count_too_much(entry),
+            (Defect::Spoils(spoiled), NewEntry::Body { kind, body }) if *kind == spoiled => {
+                *body.last_mut().unwrap() ^= 1;
+            }
+            _ => {}
         }
         let author = match log {
             Log::Own => self.people[who].key,
