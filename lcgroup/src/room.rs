@@ -312,6 +312,16 @@ impl Room {
                 let message = self.message(author, id, time, &content);
                 self.conversation.add(message);
             }
+            Event::NotCounted { author, id } => {
+                let who = self.name_of(&author);
+                self.notice(format!(
+                    "message {id:016x} of {who} does not count: it came too late for its epoch, and not all have it"
+                ));
+            }
+            Event::SaidAgain { author, id } => {
+                let who = self.name_of(&author);
+                self.notice(format!("{who} said message {id:016x} again, to all"));
+            }
             Event::Joined { epoch } => self.notice(format!("member since epoch {epoch}")),
             Event::MemberAdded { name, .. } => self.notice(format!("{name} joined")),
             Event::MemberRemoved { author } => {
@@ -323,9 +333,10 @@ impl Room {
                 self.name
             )),
             Event::Removed => self.notice("the owner removed this member".into()),
-            Event::CannotFollow => self.notice(
-                "the keys of this member do not fit any more, twice in a row: ask for a new invitation".into(),
-            ),
+            Event::CannotFollow => self.notice(format!(
+                "the keys of this member do not fit any more, twice in a row: `lcgroup refresh {}` asks the owner once more; else ask for a new invitation",
+                self.name
+            )),
             Event::RolledBack => self.notice(
                 "this folder is an older copy than what was said from it: it says nothing more; ask for a new invitation"
                     .into(),

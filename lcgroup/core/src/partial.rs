@@ -132,6 +132,33 @@ mod tests {
     }
 
     #[test]
+    fn authors_who_all_wait_for_room_do_not_displace_each_other_forever() {
+        let mut authors = group(150);
+        let log: Vec<Part<'_>> = (0..30).map(|n| part(n, 90)).collect();
+        let (mut passes, mut now) = (0, 0);
+        loop {
+            let mut moved = false;
+            for n in 0..150 {
+                while let Some(next) = log.get(authors[&key(n)].read as usize) {
+                    now += 1;
+                    if !read(&mut authors, n, next, true, now) {
+                        break;
+                    }
+                    moved = true;
+                }
+            }
+            passes += 1;
+            assert!(passes < 10, "no end");
+            if !moved {
+                break;
+            }
+        }
+        // the last ones took the room of the first ones, who wait
+        let waiting = authors.values().filter(|author| author.read == 0);
+        assert_eq!(waiting.count(), 150 - MAX_PARTIAL / (90 * (MAX_BODY - 12)));
+    }
+
+    #[test]
     fn a_commit_that_waits_drops_what_is_void_and_displaces_nothing_that_counts() {
         let mut authors = group(60);
         for n in 0..47 {
