@@ -31,6 +31,61 @@ const MAX_PENDING: usize = 4_096;
 /// How often an author's urgent refresh is granted at once, in ms; in between it waits for the daily commit.
 const URGENT: u64 = HOUR;
 
+/// A leaf that a commit adds.
+#[derive(Clone)]
+struct NewLeaf {
+    author: PeerId,
+    package: Vec<u8>,
+    /// Its author has a leaf, which the same commit removes.
+    renews: bool,
+}
+
+impl NewLeaf {
+    fn of(author: &PeerId, package: &[u8], renews: bool) -> Self {
+        let (author, package) = (*author, package.to_vec());
+        Self {
+            author,
+            package,
+            renews,
+        }
+    }
+}
+
+/// Whom a commit removes.
+fn removals(leave: &[PeerId], new: &[NewLeaf]) -> Vec<PeerId> {
+    let renewed = new.iter().filter(|leaf| leaf.renews);
+    let renewed = renewed.map(|leaf| leaf.author);
+    leave.iter().copied().chain(renewed).collect()
+}
+
+/// The key packages that a commit adds.
+fn additions(new: &[NewLeaf]) -> Vec<Vec<u8>> {
+    new.iter().map(|leaf| leaf.package.clone()).collect()
+}
+
+/// Moves those of `new` into `fitting` that can be committed together, earlier ones first, and the rest into `others`.
+/// Among n, one that does not fit costs 2 log2 n trials.
+fn choose(
+    fitting: &mut Vec<NewLeaf>,
+    others: &mut Vec<NewLeaf>,
+    new: &[NewLeaf],
+    fits: &impl Fn(&[NewLeaf]) -> bool,
+) {
+    let before = fitting.len();
+    fitting.extend_from_slice(new);
+    if fits(fitting) {
+        return;
+    }
+    fitting.truncate(before);
+    if new.len() < 2 {
+        others.extend_from_slice(new);
+        return;
+    }
+    let (first, second) = new.split_at(new.len() / 2);
+    choose(fitting, others, first, fits);
+    choose(fitting, others, second, fits);
+}
+
 impl Group {
     fn own(&mut self) -> Result<&mut Owner, GroupError> {
         if self.standing == Standing::RolledBack {
@@ -226,43 +281,48 @@ impl Group {
         };
         owner.wanted = None;
         owner.committed = now;
-        let joins = std::mem::take(&mut owner.joins);
-        let refreshes = std::mem::take(&mut owner.refreshes);
-        let leaves = std::mem::take(&mut owner.leaves);
-        let (mut remove, mut add, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        for author in leaves.iter().filter(|a| self.authors.contains_key(a)) {
-            remove.push(*author);
-        }
-        let mut usable = |author: &PeerId, package: &Vec<u8>| {
-            // it was when it came, but its lifetime may have ended since
-            let usable = check_key_package(&provider, package, now).is_ok();
-            if usable {
-                add.push(package.clone());
-            } else {
-                refused.push(*author);
-            }
-            usable
-        };
-        for (author, package) in &refreshes {
-            let member = self.authors.contains_key(author) && !leaves.contains(author);
-            if member && usable(author, package) {
-                remove.push(*author);
-            }
-        }
-        for (author, package) in &joins {
-            usable(author, package);
-        }
+        let known = |author: &PeerId| self.authors.contains_key(author);
+        let leave: Vec<PeerId> = owner.leaves.iter().copied().filter(known).collect();
+        let stays = |author: &PeerId| known(author) && !owner.leaves.contains(author);
+        let renewals = owner.refreshes.iter().filter(|(author, _)| stays(author));
+        // members first: no joiner takes a key that one of them has
+        let renewals = renewals.map(|(author, package)| NewLeaf::of(author, package, true));
+        let joins = owner.joins.iter();
+        let joins = joins.map(|(author, package)| NewLeaf::of(author, package, false));
+        // each was usable when it came, but its lifetime may have ended since
+        let usable = |leaf: &NewLeaf| check_key_package(&provider, &leaf.package, now).is_ok();
+        let (new, mut refused): (Vec<_>, Vec<_>) = renewals.chain(joins).partition(usable);
+
         let epoch = mls.epoch();
-        let Ok(commit) = mls.commit(&provider, &remove, &add, now) else {
-            // each part of it was checked, so none is to blame; who still wants something asks again
-            refused.extend(joins.into_keys());
-            owner.leaves = leaves;
-            for author in refused {
-                self.tell(Event::NotAdmitted { author });
+        let mut commit = mls.commit(&provider, &removals(&leave, &new), &additions(&new), now);
+        if commit.is_err() {
+            // some do not go together, as two with one key: the others do not suffer from it
+            let fits = |new: &[NewLeaf]| {
+                mls.can_commit(&provider, &removals(&leave, new), &additions(new), now)
+            };
+            if !fits(&[]) {
+                // none is to blame, and all of it waits
+                self.commit_within(HOUR, now);
+                return;
             }
+            let (mut fitting, mut others) = (Vec::new(), Vec::new());
+            choose(&mut fitting, &mut others, &new, &fits);
+            refused.extend(others);
+            commit = mls.commit(
+                &provider,
+                &removals(&leave, &fitting),
+                &additions(&fitting),
+                now,
+            );
+        }
+        let Ok(commit) = commit else {
+            self.commit_within(HOUR, now);
             return;
         };
-        for author in refused {
+        owner.joins.clear();
+        owner.refreshes.clear();
+        owner.leaves.clear();
+        for NewLeaf { author, .. } in refused {
             self.tell(Event::NotAdmitted { author });
         }
         self.publish(epoch, &heads, commit);
@@ -327,5 +387,148 @@ impl Group {
         for body in body::cut(epoch, whole) {
             self.append(Log::Owner, NewEntry::Body { kind, body });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Output;
+    use crate::group::Founding;
+    use crate::mls::{OwnKeyPackage, Who};
+    use crate::provider::Provider;
+    use crate::random::Random;
+    use librecast::id::SecretKey;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn owner() -> Group {
+        let founding = Founding {
+            key: SecretKey::from_seed(&[1; 32]),
+            read_key: [2; 32].into(),
+            topic: String::new(),
+            name: "owner".to_owned(),
+        };
+        Group::create(founding, &[3; 32], NOW).unwrap()
+    }
+
+    /// A joiner asks with keys that come from `keys`: two with the same have the same leaf.
+    fn ask(group: &mut Group, invitation: &Invitation, joiner: u8, keys: u8) -> PeerId {
+        let author = SecretKey::from_seed(&[joiner; 32]);
+        let who = Who {
+            author: author.peer_id(),
+            name: format!("joiner {joiner}"),
+        };
+        let provider = Provider::new(Random::new(&[keys; 32]));
+        let package = OwnKeyPackage::new(&provider, &who, NOW).unwrap().public;
+        let mut random = Random::new(&[joiner; 32]);
+        let sealed = request::seal(invitation, &author, &package, NOW, &mut random).unwrap();
+        assert_eq!(group.handle_request(&sealed, NOW), Ok(()));
+        who.author
+    }
+
+    fn refused(group: &mut Group) -> Vec<PeerId> {
+        let outputs = std::iter::from_fn(|| group.poll_output());
+        let refused = outputs.filter_map(|output| match output {
+            Output::Event(Event::NotAdmitted { author }) => Some(author),
+            _ => None,
+        });
+        refused.collect()
+    }
+
+    fn members(group: &Group) -> BTreeSet<PeerId> {
+        group.members().into_iter().map(|m| m.author).collect()
+    }
+
+    #[test]
+    fn joiners_with_keys_of_others_keep_nobody_else_out() {
+        let mut group = owner();
+        let me = group.author.peer_id();
+        let invitation = group.invite(100, NOW + DAY, NOW).unwrap();
+        // 10 to 19 have keys of their own, and 20 to 22 those of 12, 12 and 21
+        let honest: BTreeSet<PeerId> = (10..20)
+            .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
+            .collect();
+        let twins = [20, 21, 22].map(|joiner| ask(&mut group, &invitation, joiner, 12));
+        group.handle_timeout(NOW + BATCH);
+        let out = refused(&mut group);
+        assert_eq!((group.epoch(), out.len()), (Some(1), 3), "{out:?}");
+        // of four with one key one is in: whose it was the owner cannot know
+        let mut those: BTreeSet<PeerId> = honest.iter().copied().chain(twins).collect();
+        those.retain(|author| !out.contains(author));
+        those.insert(me);
+        assert_eq!(members(&group), those);
+        let own = SecretKey::from_seed(&[12; 32]).peer_id();
+        assert!(out.iter().all(|out| twins.contains(out) || *out == own));
+
+        // the keys of a member are taken, in whatever order they ask
+        let next = [30, 31].map(|joiner| ask(&mut group, &invitation, joiner, joiner));
+        let thief = ask(&mut group, &invitation, 32, 15);
+        group.handle_timeout(NOW + 2 * BATCH);
+        assert_eq!(refused(&mut group), [thief]);
+        those.extend(next);
+        assert_eq!(members(&group), those);
+        // and nothing waits for a commit that would fail again
+        let owner = group.owner.as_ref().unwrap();
+        assert!(owner.joins.is_empty() && owner.wanted.is_none());
+    }
+
+    #[test]
+    fn a_new_leaf_of_a_member_is_refused_alone_and_the_others_are_renewed() {
+        let mut group = owner();
+        let invitation = group.invite(100, NOW + DAY, NOW).unwrap();
+        let members_: Vec<PeerId> = (10..14)
+            .map(|joiner| ask(&mut group, &invitation, joiner, joiner))
+            .collect();
+        group.handle_timeout(NOW + BATCH);
+        refused(&mut group);
+        let before = members(&group);
+        for (joiner, keys) in [(10, 50), (11, 13), (12, 51)] {
+            let author = SecretKey::from_seed(&[joiner; 32]);
+            let who = Who {
+                author: author.peer_id(),
+                name: String::new(),
+            };
+            let provider = Provider::new(Random::new(&[keys; 32]));
+            let package = OwnKeyPackage::new(&provider, &who, NOW).unwrap().public;
+            let refreshes = &mut group.owner.as_mut().unwrap().refreshes;
+            refreshes.insert(who.author, package);
+        }
+        let leaves = members_[3];
+        group.commit_within(0, NOW + BATCH);
+        group.handle_timeout(NOW + BATCH);
+        assert_eq!(refused(&mut group), [members_[1]]);
+        assert_eq!(members(&group), before);
+        let nameless = group.members();
+        let nameless = nameless.iter().filter(|m| m.name.is_empty()).count();
+        assert_eq!(nameless, 2);
+        // who leaves gives its keys free
+        group.remove(&leaves, NOW + 2 * BATCH).unwrap();
+        let heir = ask(&mut group, &invitation, 40, 13);
+        group.handle_timeout(NOW + 4 * BATCH);
+        assert_eq!(refused(&mut group), []);
+        assert!(members(&group).contains(&heir));
+    }
+
+    #[test]
+    fn choosing_takes_the_earliest_that_go_together_in_few_trials() {
+        let leaf = |n: u8| NewLeaf {
+            author: SecretKey::from_seed(&[n; 32]).peer_id(),
+            package: vec![n],
+            renews: false,
+        };
+        let new: Vec<NewLeaf> = (0..128).map(leaf).collect();
+        let trials = std::cell::Cell::new(0);
+        // 3 goes with nobody, and 90 not with 17
+        let fits = |chosen: &[NewLeaf]| {
+            trials.set(trials.get() + 1);
+            let has = |n| chosen.iter().any(|leaf| leaf.package == [n]);
+            !(has(3) || has(17) && has(90))
+        };
+        let (mut fitting, mut others) = (Vec::new(), Vec::new());
+        choose(&mut fitting, &mut others, &new, &fits);
+        let others: Vec<u8> = others.iter().map(|leaf| leaf.package[0]).collect();
+        assert_eq!((fitting.len(), others), (126, vec![3, 90]));
+        assert!(trials.get() <= 2 * 2 * 7 + 1, "{}", trials.get());
     }
 }

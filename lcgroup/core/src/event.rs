@@ -151,7 +151,7 @@ pub enum Event {
     RolledBack,
     /// The owner did not answer before the invitation expired.
     InvitationExpired,
-    /// The owner could not admit this author: its key package is not usable any more.
+    /// The owner could not give this author a leaf: its key package is not usable any more, or has a key of another member.
     NotAdmitted {
         /// The author key.
         author: PeerId,

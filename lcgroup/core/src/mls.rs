@@ -335,6 +335,19 @@ impl Mls {
         })
     }
 
+    /// Whether [`Self::commit`] can do that.
+    pub fn can_commit(
+        &self,
+        provider: &Provider,
+        remove: &[PeerId],
+        add: &[Vec<u8>],
+        now: u64,
+    ) -> bool {
+        let (group, shelf) = (self.group.clone(), self.shelf.clone());
+        let commit = Self { group, shelf }.commit(provider, remove, add, now);
+        commit.is_ok()
+    }
+
     /// Applies the owner's commit. Whom it removes is left with the old epoch.
     pub fn apply(&mut self, message: &[u8]) -> Result<Change, MlsFailure> {
         let mut next = self.group.clone();
