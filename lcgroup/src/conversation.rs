@@ -1,6 +1,6 @@
 //! What was said in a group, as this host's users read it: a file of lines of JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,8 +12,31 @@ use librecast::durable::sync_folder_of;
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-/// Messages whose ids are remembered: after a crash the last ones may be told once more.
+/// Messages whose ids are remembered, the last ones: after a crash those of one turn may be told once more.
 const REMEMBERED: usize = 8_192;
+
+/// Author and id of the last messages.
+#[derive(Debug, Default)]
+struct Known {
+    all: BTreeSet<(PeerId, String)>,
+    order: VecDeque<(PeerId, String)>,
+}
+
+impl Known {
+    /// Whether it was not known.
+    fn insert(&mut self, key: (PeerId, String)) -> bool {
+        let new = self.all.insert(key.clone());
+        if new {
+            self.order.push_back(key);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+        new
+    }
+}
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +65,7 @@ pub struct Conversation {
     file: File,
     length: u64,
     lines: u64,
-    known: BTreeSet<(PeerId, String)>,
+    known: Known,
     waiting: Vec<u8>,
     shared: Arc<Shared>,
 }
@@ -73,7 +96,7 @@ impl Conversation {
             .open(path)?;
         sync_folder_of(path)?;
         let (mut length, mut lines) = (0, 0);
-        let mut known = BTreeSet::new();
+        let mut known = Known::default();
         let mut reader = BufReader::new(&mut file);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
@@ -111,12 +134,6 @@ impl Conversation {
         let key = (message.author, message.id.clone());
         if !self.known.insert(key) {
             return;
-        }
-        if self.known.len() > REMEMBERED * 2 {
-            // ids are random: any half will do, and the file itself is whole
-            while self.known.len() > REMEMBERED {
-                self.known.pop_first();
-            }
         }
         self.lines += 1;
         message.n = self.lines;
@@ -258,6 +275,23 @@ mod tests {
         conversation.add(message(3));
         conversation.sync().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn the_last_messages_are_known_whoever_wrote_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages");
+        let mut conversation = Conversation::open(&path).unwrap();
+        let all = REMEMBERED as u64 + 10;
+        let of = |n: u64| Message {
+            author: SecretKey::from_seed(&[(n % 3) as u8; 32]).peer_id(),
+            ..message(n)
+        };
+        (1..=all).for_each(|n| conversation.add(of(n)));
+        conversation.sync().unwrap();
+        let mut conversation = Conversation::open(&path).unwrap();
+        (all - 100..=all).for_each(|n| conversation.add(of(n)));
+        assert_eq!(conversation.messages(), all);
     }
 
     #[test]

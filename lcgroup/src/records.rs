@@ -17,7 +17,7 @@ use librecast_log::Stored;
 /// Longest record: an entry, with room to spare.
 const MAX_RECORD: usize = 2_048;
 
-/// Longest file that is read: all that a log keeps, four times over.
+/// Longest file that is read, in bytes: all that a log keeps, eight times over. It is rewritten long before.
 const MAX_FILE: u64 = 512 << 20;
 
 const HEAD: usize = 4 + 8;
@@ -48,6 +48,11 @@ impl Records {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)?;
         sync_folder_of(path)?;
+        let length = file.metadata()?.len();
+        if length > MAX_FILE {
+            let message = format!("{length} bytes are more than a log ever has");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         let mut bytes = Vec::new();
         (&mut file).take(MAX_FILE).read_to_end(&mut bytes)?;
         let (records, length) = read(&bytes)?;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use librecast::bucket::Bucket;
 use librecast::id::PeerId;
 use librecast::time::Instant;
 
@@ -53,6 +54,8 @@ pub(crate) struct Author {
     pub(crate) tries: u32,
     /// The least `first` that anybody's heads showed since the last entry came.
     pub(crate) floor: Option<u32>,
+    /// How many more of its entries are taken now: what it signs goes to every member's disk.
+    pub(crate) taken: Bucket,
     /// When it last changed: heads name the latest changes first.
     pub(crate) changed: Instant,
 }
@@ -71,6 +74,7 @@ impl Author {
             want_at: None,
             tries: 0,
             floor: None,
+            taken: Bucket::full(now),
             changed: now,
         }
     }

@@ -29,7 +29,8 @@ librecast::drop_reasons! {
         Duplicate = "duplicate",
         /// More requests wait than a log keeps; the oldest made room.
         RequestsFull = "requests_full",
-        /// A want, or heads that differ, came more often than they are answered.
+        /// Wants or heads that differ came more often than they are answered; requests, or entries of one author, more often than
+        /// they are stored.
         RateLimited = "rate_limited",
     }
 }

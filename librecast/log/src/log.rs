@@ -62,6 +62,12 @@ const MAX_ANSWERS: usize = 4_096;
 /// Bad signatures of one sender: above, its entries are not looked at. One costs 60 us.
 const BAD_SIGNATURES: Rate = Rate::per_second(1, 32);
 
+/// Entries of one author that are taken, after as many at once as are kept of it: who was away gets all of them.
+const ENTRIES_OF_AUTHOR: Rate = Rate::per_second(20, MAX_ENTRIES_OF_AUTHOR as u64);
+
+/// New requests that are taken and stored: anybody who knows the read key makes them.
+const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
+
 /// Repair packets while little is asked for (measured, ADR 0067: with 5 % loss at 200 members they never wait).
 const REPAIRS: Rate = Rate::per_second(8, 8);
 
@@ -212,6 +218,11 @@ struct Source {
     heard_at: Instant,
 }
 
+fn request_id(body: &[u8]) -> [u8; 16] {
+    let hash = derive("librecast 2026 log request", &[body]);
+    *hash.first_chunk().expect("a hash has 32 bytes")
+}
+
 fn said_hash(bytes: &[u8]) -> [u8; 32] {
     derive("librecast 2026 log said", &[bytes])
 }
@@ -250,6 +261,7 @@ pub struct Log {
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
     proofs: TokenBucket,
+    new_requests: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
     started: Instant,
     heard_others: bool,
@@ -292,6 +304,7 @@ impl Log {
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
             proofs: TokenBucket::of(PROOFS, now),
+            new_requests: TokenBucket::of(REQUESTS, now),
             last_words: BTreeMap::new(),
             started: now,
             heard_others: false,
@@ -311,9 +324,7 @@ impl Log {
         match stored {
             Stored::Entry(entry) => self.put(entry, now),
             Stored::First(author, first) => self.begin_at(author, first),
-            Stored::Request(body) => {
-                self.keep_request(body, now);
-            }
+            Stored::Request(body) => self.keep_request(body, now),
         }
         self.outputs.clear();
     }
@@ -508,9 +519,13 @@ impl Log {
                 }
             }
             Packet::Request(body) => {
-                if !self.keep_request(body.clone(), now) {
+                if self.requests.contains_key(&request_id(&body)) {
                     return self.drops.count(DropReason::Duplicate);
                 }
+                if !self.new_requests.take(1, now) {
+                    return self.drops.count(DropReason::RateLimited);
+                }
+                self.keep_request(body.clone(), now);
                 let stored = Stored::Request(body.clone());
                 self.outputs.push_back(Output::Store(stored));
                 self.outputs.push_back(Output::Event(Event::Request(body)));
@@ -625,6 +640,11 @@ impl Log {
         }
         if self.is_full(id, &entry) {
             return Err(DropReason::Full);
+        }
+        if let Some(author) = self.authors.get_mut(&id)
+            && !author.taken.take(ENTRIES_OF_AUTHOR, 1, now)
+        {
+            return Err(DropReason::RateLimited);
         }
         if self.keys.contains_key(&id) && self.told_of_own.insert(id) {
             let event = Event::OwnEntries { author: id };
@@ -773,12 +793,8 @@ impl Log {
         }
     }
 
-    fn keep_request(&mut self, body: Vec<u8>, now: Instant) -> bool {
-        let hash = derive("librecast 2026 log request", &[&body]);
-        let id: [u8; 16] = *hash.first_chunk().expect("a hash has 32 bytes");
-        if self.requests.contains_key(&id) {
-            return false;
-        }
+    fn keep_request(&mut self, body: Vec<u8>, now: Instant) {
+        let id = request_id(&body);
         if self.requests.len() >= MAX_REQUESTS {
             self.drops.count(DropReason::RequestsFull);
             let oldest = self.requests.iter().min_by_key(|(_, (at, _))| *at);
@@ -787,7 +803,6 @@ impl Log {
             }
         }
         self.requests.insert(id, (now, body));
-        true
     }
 
     fn transmit(&mut self, packet: &Packet) {

@@ -653,6 +653,44 @@ fn one_author_does_not_take_the_place_of_others() {
     assert!(log.append(ids[2], 16, b"", EPOCH, now).is_ok());
 }
 
+#[test]
+fn what_floods_a_space_does_not_fill_disks() {
+    let start = Instant::now();
+    let space = space(TTL);
+    let source = IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+    let mut log = log_of(1, 0, TTL, start, 1);
+    let mut owner = log_of(0, 0, TTL, start, 2);
+    let now = start + 4 * SECOND;
+    let stored = |log: &mut Log| {
+        let outputs = std::iter::from_fn(|| log.poll_output());
+        outputs.filter(|o| matches!(o, Output::Store(_))).count()
+    };
+    let mut random = Random::new(1);
+    for n in 0..1_000_u32 {
+        let request = Packet::Request(n.to_be_bytes().to_vec());
+        log.handle_packet(source, &seal(&request, &mut random), EPOCH, now);
+    }
+    assert_eq!(stored(&mut log), MAX_REQUESTS);
+    // one author, with more entries at one moment than it has a right to
+    let id = space.author(&space.owner());
+    let mut taken = 0;
+    for _ in 0..MAX_ENTRIES_OF_AUTHOR + 100 {
+        owner.append(id, 16, b"", EPOCH, now).unwrap();
+        let mut newest = None;
+        while let Some(output) = owner.poll_output() {
+            if let Output::Store(Stored::Entry(entry)) = output {
+                newest = Some(entry);
+            }
+        }
+        let packet = Packet::Entries(newest.into_iter().collect());
+        log.handle_packet(source, &seal(&packet, &mut random), EPOCH, now);
+        taken += stored(&mut log);
+    }
+    assert_eq!(taken, MAX_ENTRIES_OF_AUTHOR);
+    let drops = log.drops().get(DropReason::RateLimited);
+    assert!(drops >= 1_000 - MAX_REQUESTS as u64 + 100, "{drops}");
+}
+
 /// The figures of docs/benchmarks.md: `cargo test -p librecast-log --release -- --ignored --nocapture figures`.
 #[test]
 #[ignore = "a measurement"]
