@@ -2,7 +2,6 @@
 
 use std::net::Ipv6Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use librecast::cert::GroupPrefix;
@@ -285,16 +284,8 @@ fn inbound(patient: &Patient) -> Check {
 /// What nft prints of a rule that drops packets from where no route leads back.
 fn reverse_path(patient: &Patient, found: Option<&Interface>) -> Check {
     const NAME: &str = "reverse path filter";
-    let listed = Command::new("nft")
-        .args(["list", "ruleset"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let rules = match listed {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        _ => return Check::skipped(NAME, "nft is not there, or needs root"),
+    let Some(rules) = super::nft_ruleset() else {
+        return Check::skipped(NAME, "nft is not there, or needs root");
     };
     if !has_reverse_path_filter(&rules) {
         return Check::ok(NAME, "none in nftables");

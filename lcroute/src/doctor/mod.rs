@@ -18,6 +18,7 @@ mod web;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use librecast_program::cli::Exit;
 use serde::Serialize;
@@ -363,6 +364,18 @@ fn text(checks: &[Check], colour: bool) -> String {
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// What `nft list ruleset` prints; none where nft is not there, or needs root.
+fn nft_ruleset() -> Option<String> {
+    let listed = Command::new("nft")
+        .args(["list", "ruleset"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let rules = String::from_utf8_lossy(&listed.stdout);
+    listed.status.success().then(|| rules.into_owned())
 }
 
 /// The file's content without the end of its line.

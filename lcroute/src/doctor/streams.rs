@@ -1,7 +1,5 @@
 //! Streams: whether their program runs where it is wanted, and whether the host's firewall lets their port in.
 
-use std::process::{Command, Stdio};
-
 use librecast::channel::STREAM_PORT;
 use librecast::stream::{socket_of, status};
 
@@ -28,23 +26,11 @@ pub(super) fn check(patient: &Patient) -> Check {
         None => &patient.config.tun.name,
     };
     let detail = format!("{} open, {} served", status.streams, status.serving.len());
-    let listed = Command::new("nft")
-        .args(["list", "ruleset"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let rules = match listed {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        _ => {
-            return Check::ok(
-                NAME,
-                format!(
-                    "{detail}; the firewall was not looked at: nft is not there, or needs root"
-                ),
-            );
-        }
+    let Some(rules) = super::nft_ruleset() else {
+        return Check::ok(
+            NAME,
+            format!("{detail}; the firewall was not looked at: nft is not there, or needs root"),
+        );
     };
     match is_closed(&rules, tun) {
         false => Check::ok(NAME, detail),
