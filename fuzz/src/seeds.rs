@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use lcradio_core::{
+    Announcement, CLOCK_RATE, FRAME, PAYLOAD_TYPE, Profile, RtpHeader, StationKey, describe,
+};
 use lcroute_engine::SourceFilter;
 use lcroute_engine::control::{Batch, Element, JoinState};
 use lcroute_engine::header::{DataHeader, Payload};
@@ -51,6 +54,8 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "mld" => mld_packets(),
         "port_mapping" => port_mappings(),
         "private" => vec![udp()],
+        "radio_announcements" => radio_announcements(),
+        "radio_packets" => radio_packets(),
         "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
@@ -194,6 +199,48 @@ fn entries() -> Vec<Vec<u8>> {
     ];
     let records = [[&[1][..], &entry].concat(), [&[2][..], &[7; 12]].concat()];
     packets.into_iter().chain(records).chain([entry]).collect()
+}
+
+/// A signed announcement and its description, what a beacon says behind its key, and texts.
+fn radio_announcements() -> Vec<Vec<u8>> {
+    let key = StationKey::from_seed(&[1; 32]);
+    let source = Ipv6Addr::LOCALHOST;
+    let sdp = describe(&key, "seed", Profile::Music, TODAY * 1_000, source);
+    let announcement = Announcement {
+        hash: 7,
+        source: source.into(),
+        is_deletion: false,
+        description: sdp.as_bytes(),
+    };
+    let time = (TODAY * 1_000).to_be_bytes();
+    let beacon = [&[7; 16][..], &time, &time, &source.octets(), &[0; 10], &[1, 1, 0, 1, b'n', 1, b't', 0, 0]];
+    let texts = [true, false].map(|public| key.station(public).encode().as_bytes().to_vec());
+    let all = [announcement.write(), sdp.into_bytes(), beacon.concat()];
+    all.into_iter().chain(texts).collect()
+}
+
+/// Some packets in a row for each kind of listener, 20 ms apart; the second has CSRC, extension and padding.
+fn radio_packets() -> Vec<Vec<u8>> {
+    let packet = |n: u16| {
+        let header = RtpHeader {
+            marker: n == 0,
+            payload_type: PAYLOAD_TYPE,
+            sequence: n,
+            timestamp: u32::from(n) * FRAME % CLOCK_RATE,
+            ssrc: 0,
+            padded: n == 1,
+        };
+        let mut packet = [&[0, 5][..], &header.write()].concat();
+        if n == 1 {
+            packet[2] |= 0x11;
+            packet.extend([0, 0, 0, 9, 0xbe, 0xde, 0, 1, 1, 2, 3, 4]);
+        }
+        packet.extend([31 << 3, 1, 2, 3, 0, 2]);
+        packet
+    };
+    let packets = [0, 1, 3, 2, 5].map(packet);
+    let pieces = packets.each_ref().map(Vec::as_slice);
+    (0..3).map(|which| input(&[which], pieces)).collect()
 }
 
 fn igmp_packets() -> Vec<Vec<u8>> {

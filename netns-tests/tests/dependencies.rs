@@ -102,6 +102,7 @@ fn what_decides_reaches_no_io() {
         "lcroute-node",
         "librecast-log",
         "lcgroup-core",
+        "lcradio-core",
     ] {
         let crates = built_from(package);
         let forbidden: Vec<_> = IO_CRATES
@@ -122,7 +123,7 @@ fn what_decides_reaches_no_io() {
 
 #[test]
 fn a_page_hands_in_randomness() {
-    for package in ["lcroute-node", "librecast-log"] {
+    for package in ["lcroute-node", "librecast-log", "lcradio-core"] {
         let crates = built_from_with(package, &["--target", "wasm32-unknown-unknown"]);
         // of any version: each wants the system's randomness by a way of its own, and no page has one
         assert!(!crates.contains("getrandom"), "{package}");
@@ -240,6 +241,12 @@ fn groups_know_librecast_only_and_no_other_program_knows_them() {
         let crates = built_from(program);
         assert!(!crates.contains("mls-rs"), "{program} has MLS in it");
     }
+}
+
+#[test]
+fn radio_knows_librecast_only() {
+    let below = BTreeSet::from(["librecast".to_owned()]);
+    assert_eq!(ours()["lcradio-core"], below);
 }
 
 #[test]

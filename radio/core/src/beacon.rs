@@ -1,0 +1,388 @@
+//! Beacons: what a station says of itself, signed, each second and at every change, to UDP port 5006 of its group.
+//!
+//! ```text
+//! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32 | seq 16 | profile 8 |
+//!   channels 8 | flags 8 (1: somebody talks, 2: ended) | name text8 | title text8 | grant bytes16 = 0 | signature 512
+//! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
+//! ```
+//!
+//! Times are Unix milliseconds. A beacon names the address that it is sent from, and the SSRC: packets of others are not played.
+//! Rollover counter and sequence are those of the next packet, so who comes late knows the numbers of packets.
+
+use std::net::Ipv6Addr;
+
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::{Aes128Gcm, Nonce, Tag};
+use librecast::cert::is_visible;
+use librecast::id::derive;
+use librecast::wire::{Reader, WireError, Writer};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::srtp::TAG;
+use crate::station::{Station, StationKey};
+
+const PLAIN: u8 = 1;
+const SEALED: u8 = 2;
+const CONTEXT: &str = "lcradio 2026 beacon";
+const TALKS: u8 = 1;
+const ENDED: u8 = 2;
+/// Longest name or title in bytes: what a length byte counts.
+pub const MAX_TEXT: usize = 255;
+
+/// What kind of sound a station sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Speech: one channel, repaired by what the next packet carries (in-band FEC).
+    Voice,
+    /// Everything else: two channels.
+    Music,
+}
+
+impl Profile {
+    /// The word for it on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Voice => "voice",
+            Self::Music => "music",
+        }
+    }
+}
+
+/// Which run of a caster it is: 128 random bits.
+pub type SessionId = [u8; 16];
+
+/// What a station says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beacon {
+    /// This run of the caster.
+    pub session: SessionId,
+    /// When it began; of two, the later one is heard.
+    pub started_ms: u64,
+    /// When the beacon was made.
+    pub time_ms: u64,
+    /// Where packets and beacons come from.
+    pub source: Ipv6Addr,
+    /// The stream of packets.
+    pub ssrc: u32,
+    /// Number of the next packet, 48 bits.
+    pub next_index: u64,
+    /// What kind of sound it is.
+    pub profile: Profile,
+    /// Channels of the sound: 1 or 2.
+    pub channels: u8,
+    /// Somebody talks.
+    pub is_talking: bool,
+    /// The last beacon: no packets follow.
+    pub has_ended: bool,
+    /// The station's name.
+    pub name: String,
+    /// What is played.
+    pub title: String,
+}
+
+/// Why a beacon is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BeaconError {
+    /// It does not fit the format.
+    #[error("beacon: {0}")]
+    Wire(#[from] WireError),
+    /// It is sealed by another key, or plain where the station is private.
+    #[error("beacon: the station's key does not open it")]
+    NotOpened,
+    /// It is of another station, or not signed by its key.
+    #[error("beacon: of another station, or forged")]
+    Forged,
+}
+
+/// Whether a name or title can be shown: short, and without what nobody sees.
+#[must_use]
+pub fn is_showable(text: &str) -> bool {
+    text.len() <= MAX_TEXT && is_visible(text)
+}
+
+impl Beacon {
+    /// The signed datagram; that of a private station is sealed, under a key that no other `salt` gives.
+    ///
+    /// # Errors
+    ///
+    /// A name or title that cannot be shown.
+    pub fn encode(
+        &self,
+        key: &StationKey,
+        station: &Station,
+        salt: [u8; 16],
+    ) -> Result<Vec<u8>, WireError> {
+        let mut w = Writer::new();
+        w.u8(PLAIN).put(station.key().public_key());
+        w.put(&self.session).u64(self.started_ms).u64(self.time_ms);
+        w.ipv6(self.source).u32(self.ssrc);
+        w.u32((self.next_index >> 16) as u32)
+            .u16(self.next_index as u16);
+        w.u8(match self.profile {
+            Profile::Voice => 1,
+            Profile::Music => 2,
+        });
+        let talks = if self.is_talking { TALKS } else { 0 };
+        let ended = if self.has_ended { ENDED } else { 0 };
+        w.u8(self.channels).u8(talks | ended);
+        for text in [&self.name, &self.title] {
+            if !is_showable(text) {
+                return Err(WireError::Bad("text"));
+            }
+            w.text8(text)?;
+        }
+        w.bytes16(&[])?;
+        let signature = key.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        let plain = w.into_vec();
+        Ok(match station.read_key() {
+            None => plain,
+            Some(read_key) => seal(read_key, salt, plain),
+        })
+    }
+
+    /// From a datagram, after all checks but those of time and source.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit the format, does not open, or is not the station's.
+    pub fn decode(datagram: &[u8], station: &Station) -> Result<Self, BeaconError> {
+        match station.read_key() {
+            None => Self::decode_plain(datagram, station),
+            Some(read_key) => Self::decode_plain(&open(read_key, datagram)?, station),
+        }
+    }
+
+    fn decode_plain(bytes: &[u8], station: &Station) -> Result<Self, BeaconError> {
+        let (signed, signature) = bytes.split_last_chunk::<64>().ok_or(WireError::Truncated)?;
+        let mut r = Reader::new(signed);
+        match r.u8()? {
+            PLAIN => {}
+            SEALED => return Err(BeaconError::NotOpened),
+            version => return Err(WireError::Version(version).into()),
+        }
+        if r.array::<32>()? != *station.key().public_key() {
+            return Err(BeaconError::Forged);
+        }
+        station
+            .key()
+            .verify(CONTEXT, signed, signature)
+            .map_err(|_| BeaconError::Forged)?;
+        let beacon = Self {
+            session: r.array()?,
+            started_ms: r.u64()?,
+            time_ms: r.u64()?,
+            source: r.ipv6()?,
+            ssrc: r.u32()?,
+            next_index: u64::from(r.u32()?) << 16 | u64::from(r.u16()?),
+            profile: match r.u8()? {
+                1 => Profile::Voice,
+                2 => Profile::Music,
+                _ => return Err(WireError::Bad("profile").into()),
+            },
+            channels: match r.u8()? {
+                channels @ 1..=2 => channels,
+                _ => return Err(WireError::Bad("channels").into()),
+            },
+            is_talking: false,
+            has_ended: false,
+            name: String::new(),
+            title: String::new(),
+        };
+        let flags = r.u8()?;
+        let (name, title) = (r.text8()?, r.text8()?);
+        if !is_showable(name) || !is_showable(title) {
+            return Err(WireError::Bad("text").into());
+        }
+        if !r.bytes16()?.is_empty() {
+            return Err(WireError::Bad("grant").into());
+        }
+        r.finish()?;
+        Ok(Self {
+            is_talking: flags & TALKS != 0,
+            has_ended: flags & ENDED != 0,
+            name: name.to_owned(),
+            title: title.to_owned(),
+            ..beacon
+        })
+    }
+}
+
+/// The cipher of one beacon; the salt makes its key, so the nonce may be the same.
+fn cipher(read_key: &[u8; 32], salt: &[u8; 16]) -> Aes128Gcm {
+    let key = Zeroizing::new(derive("lcradio 2026 beacon seal", &[read_key, salt]));
+    Aes128Gcm::new(key[..16].into())
+}
+
+fn seal(read_key: &[u8; 32], salt: [u8; 16], plain: Vec<u8>) -> Vec<u8> {
+    let mut sealed = plain;
+    let tag = cipher(read_key, &salt)
+        .encrypt_in_place_detached(&Nonce::default(), &[SEALED], &mut sealed)
+        .expect("a beacon is shorter than what GCM takes");
+    [&[SEALED], &salt[..], &sealed, &tag].concat()
+}
+
+fn open(read_key: &[u8; 32], datagram: &[u8]) -> Result<Vec<u8>, BeaconError> {
+    let mut r = Reader::new(datagram);
+    match r.u8()? {
+        SEALED => {}
+        PLAIN => return Err(BeaconError::NotOpened),
+        version => return Err(WireError::Version(version).into()),
+    }
+    let salt = r.array()?;
+    let (sealed, tag) = r
+        .rest()
+        .split_last_chunk::<TAG>()
+        .ok_or(WireError::Truncated)?;
+    let mut plain = sealed.to_vec();
+    cipher(read_key, &salt)
+        .decrypt_in_place_detached(
+            &Nonce::default(),
+            &[SEALED],
+            &mut plain,
+            Tag::from_slice(tag),
+        )
+        .map_err(|_| BeaconError::NotOpened)?;
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::srtp::MAX_INDEX;
+
+    fn beacon() -> Beacon {
+        Beacon {
+            session: [3; 16],
+            started_ms: 1_800_000_000_000,
+            time_ms: 1_800_000_005_000,
+            source: "fd01::5".parse().unwrap(),
+            ssrc: 0x0102_0304,
+            next_index: 0x0001_0000_fffe,
+            profile: Profile::Voice,
+            channels: 1,
+            is_talking: true,
+            has_ended: false,
+            name: "Büro".into(),
+            title: "Morning".into(),
+        }
+    }
+
+    fn key() -> StationKey {
+        StationKey::from_seed(&[1; 32])
+    }
+
+    fn encoded(public: bool) -> Vec<u8> {
+        let key = key();
+        beacon()
+            .encode(&key, &key.station(public), [9; 16])
+            .unwrap()
+    }
+
+    #[test]
+    fn beacons_are_frozen() {
+        assert_eq!(HEXLOWER.encode(&encoded(true)), PUBLIC);
+        assert_eq!(HEXLOWER.encode(&encoded(false)), PRIVATE);
+    }
+
+    const PUBLIC: &str = "01c10f4adae834bab5ddabdf6c0cfaa47a3c0e8dde120b35d706def6735fba97b303030303030303030303030303030303000001a3185c\
+        5000000001a3185c6388fd0100000000000000000000000000050102030400010000fffe0101010542c3bc726f074d6f726e696e670000\
+        a16ae2e4006865a8177a292d3de78908a7157ee8a918f4646506e1b9cceeb7cd4e528a06f12c0c5c1bde8a45cf22846acdebb12a3b3a2b\
+        ffaba3155fade08d00";
+    const PRIVATE: &str = "02090909090909090909090909090909091ac5718423b2fa53d355b7358251b38a89a985711df6ae2902ae401e7b5e8570ccfea22c24dc\
+        45af432d9b7ccb30f4cd87a1e46527d53bfdf238ad94d7da6a7a66a2d937434ccde06e11dbcc665cefcc5d8f752e105774f1cde009fe05\
+        15b04334b604421986f16deb716754f47d25b100e5976e9652d72c336290538d88993119e54a857e3aec9911936fa7de0ce2f601348d0a\
+        aacc0825c21342c4edd2b49c46a376ff2a4330596f626091d332b73de4989dc89d611375187c16a7361e";
+
+    #[test]
+    fn a_beacon_comes_back_for_its_station_and_for_no_other() {
+        for public in [true, false] {
+            let datagram = encoded(public);
+            let station = key().station(public);
+            assert_eq!(Beacon::decode(&datagram, &station), Ok(beacon()));
+            let other = StationKey::from_seed(&[2; 32]).station(public);
+            let refused = Beacon::decode(&datagram, &other).unwrap_err();
+            let expected = match public {
+                true => BeaconError::Forged,
+                false => BeaconError::NotOpened,
+            };
+            assert_eq!(refused, expected);
+            let otherwise = key().station(!public);
+            assert_eq!(
+                Beacon::decode(&datagram, &otherwise),
+                Err(BeaconError::NotOpened)
+            );
+            for at in 0..datagram.len() {
+                let mut changed = datagram.clone();
+                changed[at] ^= 1;
+                assert!(Beacon::decode(&changed, &station).is_err(), "byte {at}");
+                assert!(Beacon::decode(&datagram[..at], &station).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn who_opens_a_private_station_still_cannot_sign_for_it() {
+        // the read key with another key that signs
+        let listener = key().station(false);
+        let forger = StationKey::from_seed(&[2; 32]);
+        let forged = beacon().encode(&forger, &listener, [9; 16]).unwrap();
+        assert_eq!(Beacon::decode(&forged, &listener), Err(BeaconError::Forged));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_shown_is_refused() {
+        let key = key();
+        let longest = "x".repeat(MAX_TEXT);
+        for (name, fits) in [
+            (longest.as_str(), true),
+            ("a\u{202e}b", false),
+            ("a\nb", false),
+        ] {
+            let beacon = Beacon {
+                name: name.to_owned(),
+                ..beacon()
+            };
+            let datagram = beacon.encode(&key, &key.station(false), [9; 16]);
+            assert_eq!(datagram.is_ok(), fits, "{name:?}");
+        }
+        let longest = Beacon {
+            title: "y".repeat(MAX_TEXT),
+            name: longest,
+            ..beacon()
+        };
+        let datagram = longest.encode(&key, &key.station(false), [9; 16]).unwrap();
+        assert!(
+            datagram.len() <= crate::rtp::MAX_PACKET,
+            "{}",
+            datagram.len()
+        );
+    }
+
+    #[test]
+    fn numbers_of_packets_have_48_bits() {
+        let last = Beacon {
+            next_index: MAX_INDEX,
+            ..beacon()
+        };
+        let key = key();
+        let station = key.station(true);
+        let datagram = last.encode(&key, &station, [0; 16]).unwrap();
+        assert_eq!(Beacon::decode(&datagram, &station), Ok(last));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0_u8..4) {
+            let bytes = [&[version], &bytes[..]].concat();
+            for public in [true, false] {
+                prop_assert!(Beacon::decode(&bytes, &key().station(public)).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What a caster sends, and when.
+//!
+//! | to | port | what | when |
+//! |---|---|---|---|
+//! | the group | 5004 | packets | as sound comes |
+//! | the copy group | 5004 | the same packets | 40 ms later |
+//! | the group | 5006 | a beacon | each second, and at a change |
+//! | the group | 5005 | the sender's report, of a public station | each 5 s |
+//! | ff0e::2:7ffe | 9875 | an announcement, of a public station | each 5 s, and at the end |
+
+use librecast::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+
+use librecast::id::derive;
+use librecast::wire::WireError;
+
+use crate::beacon::{Beacon, Profile, SessionId, is_showable};
+use crate::rtcp::{REPORT_INTERVAL, SenderReport};
+use crate::rtp::{self, RtpHeader};
+use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
+use crate::sdp;
+use crate::srtp::{Cipher, MAX_INDEX};
+use crate::station::{Station, StationKey};
+
+/// How long the copy comes after the packet: longer than most bursts of loss (RFC 7198, 2.2).
+pub const COPY_DELAY: Duration = Duration::from_millis(40);
+/// How often a beacon is sent.
+pub const BEACON_INTERVAL: Duration = Duration::from_secs(1);
+/// The last beacon is sent so often, so far apart: one may be lost.
+const LAST_BEACONS: u32 = 3;
+const LAST_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest payload in bytes: with header and tag it is a packet.
+pub const MAX_PAYLOAD: usize = rtp::MAX_PACKET - rtp::HEADER - crate::srtp::TAG;
+/// Clocks further apart than this do not hear each other, so that a recording of a station is not taken for it.
+pub(crate) const CLOCK_TOLERANCE_MS: u64 = 3_600_000;
+
+/// What a caster begins with.
+#[derive(Debug, Clone)]
+pub struct CasterConfig {
+    /// Everybody may listen.
+    pub is_public: bool,
+    /// The station's name.
+    pub name: String,
+    /// What is played.
+    pub title: String,
+    /// What kind of sound it is.
+    pub profile: Profile,
+    /// Channels: 1 or 2.
+    pub channels: u8,
+    /// New random bytes in each run: session id, SSRC and first numbers come of them.
+    pub seed: [u8; 32],
+    /// Now, Unix milliseconds.
+    pub unix_ms: u64,
+}
+
+/// What is to be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transmit {
+    /// A packet, to the group.
+    Packet(Vec<u8>),
+    /// The same later, to the copy group.
+    Copy(Vec<u8>),
+    /// [`Caster::beacon`] of each source address.
+    Beacon,
+    /// [`Caster::report`].
+    Report,
+    /// [`Caster::announcement`] of each source address.
+    Announcement,
+}
+
+/// One run of a station.
+#[derive(Debug)]
+pub struct Caster {
+    key: StationKey,
+    station: Station,
+    config: CasterConfig,
+    session: SessionId,
+    ssrc: u32,
+    cipher: Option<Cipher>,
+    next_index: u64,
+    next_timestamp: u64,
+    /// The next packet is the first after a pause.
+    is_after_pause: bool,
+    is_talking: bool,
+    sent: (u32, u32),
+    outgoing: VecDeque<Transmit>,
+    copies: VecDeque<(Instant, Vec<u8>)>,
+    beacon_at: Instant,
+    announcement_at: Instant,
+    report_at: Instant,
+    beacons_sealed: u64,
+    /// Beacons that are still to say that it has ended.
+    ends: Option<u32>,
+}
+
+impl Caster {
+    /// A new session of a station.
+    ///
+    /// # Errors
+    ///
+    /// A name or title that cannot be shown.
+    pub fn new(key: StationKey, config: CasterConfig, now: Instant) -> Result<Self, WireError> {
+        if !is_showable(&config.name) || !is_showable(&config.title) {
+            return Err(WireError::Bad("name or title"));
+        }
+        let station = key.station(config.is_public);
+        let part = |name: &str| derive("lcradio 2026 session", &[&config.seed, name.as_bytes()]);
+        let mut session = SessionId::default();
+        session.copy_from_slice(&part("id")[..16]);
+        let word = |name| {
+            let [a, b, c, d, ..] = part(name);
+            u32::from_be_bytes([a, b, c, d])
+        };
+        let cipher = station.read_key();
+        let cipher = cipher.map(|read_key| Cipher::of_session(read_key, &session));
+        Ok(Self {
+            ssrc: word("ssrc"),
+            cipher,
+            // below 2^15, so that who joins at once does not see a rollover (RFC 3711, 3.3.1)
+            next_index: u64::from(word("sequence") >> 17),
+            next_timestamp: word("timestamp").into(),
+            is_after_pause: true,
+            is_talking: false,
+            sent: (0, 0),
+            outgoing: VecDeque::new(),
+            copies: VecDeque::new(),
+            beacon_at: now,
+            announcement_at: now,
+            report_at: now + REPORT_INTERVAL,
+            beacons_sealed: 0,
+            ends: None,
+            key,
+            station,
+            config,
+            session,
+        })
+    }
+
+    /// What listens to it.
+    #[must_use]
+    pub fn station(&self) -> &Station {
+        &self.station
+    }
+
+    /// A packet of Opus with so many samples at 48 kHz is sent now. False if it is too long, or numbers are used up.
+    pub fn send(&mut self, payload: &[u8], samples: u32, now: Instant) -> bool {
+        if payload.len() > MAX_PAYLOAD || self.next_index > MAX_INDEX || self.ends.is_some() {
+            return false;
+        }
+        let header = RtpHeader {
+            marker: std::mem::take(&mut self.is_after_pause),
+            payload_type: rtp::PAYLOAD_TYPE,
+            sequence: self.next_index as u16,
+            timestamp: self.next_timestamp as u32,
+            ssrc: self.ssrc,
+            padded: false,
+        };
+        let packet = match &self.cipher {
+            Some(cipher) => cipher.seal(&header, self.next_index, payload),
+            None => [&header.write()[..], payload].concat(),
+        };
+        self.next_index += 1;
+        self.next_timestamp += u64::from(samples);
+        let (packets, bytes) = self.sent;
+        self.sent = (
+            packets.wrapping_add(1),
+            bytes.wrapping_add(payload.len() as u32),
+        );
+        self.copies.push_back((now + COPY_DELAY, packet.clone()));
+        self.outgoing.push_back(Transmit::Packet(packet));
+        true
+    }
+
+    /// For so many samples nothing is sent: the next packet is so much later.
+    pub fn pause(&mut self, samples: u64) {
+        self.next_timestamp += samples;
+        self.is_after_pause = true;
+    }
+
+    /// Another title, told at once.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be shown.
+    pub fn set_title(&mut self, title: &str, now: Instant) -> Result<(), WireError> {
+        if !is_showable(title) {
+            return Err(WireError::Bad("title"));
+        }
+        if self.config.title != title {
+            title.clone_into(&mut self.config.title);
+            self.beacon_at = now;
+        }
+        Ok(())
+    }
+
+    /// Somebody begins to talk, or stops; told at once.
+    pub fn set_talking(&mut self, is_talking: bool, now: Instant) {
+        if self.is_talking != is_talking {
+            self.is_talking = is_talking;
+            self.beacon_at = now;
+        }
+    }
+
+    /// The end: beacons and an announcement say so, copies that are due still go out.
+    pub fn end(&mut self, now: Instant) {
+        if self.ends.is_none() {
+            self.ends = Some(LAST_BEACONS);
+            self.beacon_at = now;
+            self.announcement_at = now;
+        }
+    }
+
+    /// All that was to be said at the end has been said.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ends == Some(0) && self.copies.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// What is to be sent now.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if now >= self.beacon_at && self.ends != Some(0) {
+            self.beacon_at = now + BEACON_INTERVAL;
+            if let Some(left) = &mut self.ends {
+                self.beacon_at = now + LAST_INTERVAL;
+                *left -= 1;
+            }
+            return Some(Transmit::Beacon);
+        }
+        if self.config.is_public && now >= self.announcement_at && self.ends != Some(0) {
+            self.announcement_at = now + ANNOUNCE_INTERVAL;
+            return Some(Transmit::Announcement);
+        }
+        if let Some(transmit) = self.outgoing.pop_front() {
+            return Some(transmit);
+        }
+        if self.copies.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, packet) = self.copies.pop_front()?;
+            return Some(Transmit::Copy(packet));
+        }
+        if self.config.is_public && now >= self.report_at && self.ends.is_none() {
+            self.report_at = now + REPORT_INTERVAL;
+            return Some(Transmit::Report);
+        }
+        None
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) is to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let copy = self.copies.front().map(|(at, _)| *at);
+        let beacon = (self.ends != Some(0)).then_some(self.beacon_at);
+        let public = self.config.is_public && self.ends.is_none();
+        let public = public.then_some(self.announcement_at.min(self.report_at));
+        [copy, beacon, public].into_iter().flatten().min()
+    }
+
+    /// The beacon for who receives from this address.
+    ///
+    /// # Errors
+    ///
+    /// None: name and title were looked at when they were set.
+    pub fn beacon(&mut self, source: Ipv6Addr, unix_ms: u64) -> Result<Vec<u8>, WireError> {
+        let beacon = Beacon {
+            session: self.session,
+            started_ms: self.config.unix_ms,
+            time_ms: unix_ms,
+            source,
+            ssrc: self.ssrc,
+            next_index: self.next_index,
+            profile: self.config.profile,
+            channels: self.config.channels,
+            is_talking: self.is_talking,
+            has_ended: self.ends.is_some(),
+            name: self.config.name.clone(),
+            title: self.config.title.clone(),
+        };
+        self.beacons_sealed += 1;
+        let count = self.beacons_sealed.to_be_bytes();
+        let hash = derive("lcradio 2026 salt", &[&self.config.seed, &count]);
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&hash[..16]);
+        beacon.encode(&self.key, &self.station, salt)
+    }
+
+    /// The sender's report.
+    #[must_use]
+    pub fn report(&self, unix_ms: u64) -> Vec<u8> {
+        let (packets, bytes) = self.sent;
+        let mut name = [0; 8];
+        name.copy_from_slice(&self.session[..8]);
+        let report = SenderReport {
+            ssrc: self.ssrc,
+            unix_ms,
+            timestamp: self.next_timestamp as u32,
+            packets,
+            bytes,
+            name,
+        };
+        report.write()
+    }
+
+    /// The announcement of a public station for who receives from this address.
+    #[must_use]
+    pub fn announcement(&self, source: Ipv6Addr) -> Vec<u8> {
+        let sdp = self.description(source);
+        let hash = derive("lcradio 2026 announcement hash", &[sdp.as_bytes()]);
+        let announcement = Announcement {
+            // RFC 2974, 5: 0 is for old programs
+            hash: u16::from_be_bytes([hash[0], hash[1]]).max(1),
+            source: IpAddr::V6(source),
+            is_deletion: self.ends.is_some(),
+            description: sdp.as_bytes(),
+        };
+        announcement.write()
+    }
+
+    /// The description of a public station, as a file for players (`.sdp`).
+    #[must_use]
+    pub fn description(&self, source: Ipv6Addr) -> String {
+        let CasterConfig { name, profile, .. } = &self.config;
+        sdp::describe(&self.key, name, *profile, self.config.unix_ms, source)
+    }
+
+    /// Whether a datagram on the beacons' port says that a later session of this station has begun, elsewhere or here.
+    #[must_use]
+    pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, unix_ms: u64) -> bool {
+        let Ok(beacon) = Beacon::decode(datagram, &self.station) else {
+            return false;
+        };
+        let ours = (self.config.unix_ms, self.session);
+        beacon.source == source
+            && !beacon.has_ended
+            && beacon.time_ms.abs_diff(unix_ms) <= CLOCK_TOLERANCE_MS
+            && (beacon.started_ms, beacon.session) > ours
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a datagram or packet goes no further; each has a name, which `--json` shows.
+
+librecast::drop_reasons! {
+    /// Why a datagram or packet was dropped.
+    pub enum DropReason {
+        /// Not RTP: too short, of another version, or with fields past its end.
+        Malformed = "malformed",
+        /// RTP of another payload type than the station's.
+        PayloadType = "payload_type",
+        /// No Opus packet (RFC 6716, 3.4), or one longer than 120 ms.
+        NotOpus = "not_opus",
+        /// The station's key does not open it: another key sealed it, or it was changed.
+        NotOpened = "not_opened",
+        /// From an address, or with an SSRC, that no beacon of the station names.
+        OtherSource = "other_source",
+        /// More packets in a second than a source may send.
+        Rate = "rate",
+        /// Came before any beacon, and no more of those are kept.
+        BeforeBeacon = "before_beacon",
+        /// A packet that was there before: the copy, or by another interface.
+        Duplicate = "duplicate",
+        /// Came when its time to be played, or to be recorded, had passed.
+        Expired = "expired",
+        /// So far ahead of what is played that it does not fit.
+        Ahead = "ahead",
+        /// A beacon that does not fit the format, or of another version.
+        BeaconMalformed = "beacon_malformed",
+        /// A beacon that the station's key does not open.
+        BeaconNotOpened = "beacon_not_opened",
+        /// A beacon of another station, or not signed by its key.
+        BeaconForged = "beacon_forged",
+        /// A beacon that names another source than the address it came from.
+        BeaconSource = "beacon_source",
+        /// A beacon more than an hour away from this host's clock.
+        BeaconTime = "beacon_time",
+        /// A beacon of an earlier session than the one that is played, or older than one that came before.
+        BeaconOlder = "beacon_older",
+        /// A SAP announcement that does not fit the format, or is encrypted or compressed.
+        AnnouncementMalformed = "announcement_malformed",
+        /// An announcement without a stream of Opus on an IPv6 group that this program plays.
+        AnnouncementOther = "announcement_other",
+        /// An announcement that names a station, and is not signed by its key.
+        AnnouncementForged = "announcement_forged",
+        /// More announcements than are kept.
+        AnnouncementFull = "announcement_full",
+    }
+}

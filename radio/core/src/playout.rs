@@ -1,0 +1,332 @@
+//! What is played next: a buffer that follows the network's delay, and the caster's clock.
+//!
+//! ```text
+//! timestamps        played | position | waits in the buffer | newest
+//!                          |<-- delay: since a packet sent at the position could be here at the earliest -->|
+//! ```
+//!
+//! The *transit* of a packet is its arrival less its timestamp; the shortest of the last 10 s is what the network takes at
+//! best. A packet's *jitter* is how much longer it took. The delay is held at the target: the 99th percentile of jitter and a
+//! frame. Up at once, by sound that is stretched; down by 1 ms/s, by playing faster. The same way the caster's clock is
+//! followed: [`Playout::speed_ppm`] says by how much the player is to resample, at most 500 ppm, which nobody hears.
+
+use librecast::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::packet::SoundPacket;
+use crate::rtp::CLOCK_RATE;
+
+/// Samples of what is played at once: 20 ms.
+pub const FRAME: u32 = CLOCK_RATE / 50;
+/// Most packets in the buffer: a second of 20-ms packets.
+pub const MAX_BUFFERED: usize = 50;
+/// The least and the most that the target goes to by itself.
+const FLOOR: Duration = Duration::from_millis(40);
+const CAP: Duration = Duration::from_millis(400);
+/// How long jitter is remembered.
+const JITTER_TIME: Duration = Duration::from_secs(10);
+/// Most packets whose jitter is remembered: 200 a second.
+const MAX_JITTER: usize = 2_000;
+/// Time constant of the average that resampling follows.
+const DRIFT_TIME: f64 = 30.0;
+/// Most that the player resamples by, in parts per million.
+const MAX_PPM: f64 = 500.0;
+/// A delay so far above the target is no drift: the host slept, or was stopped.
+const RESYNC: Duration = Duration::from_secs(2);
+/// Nothing came for so long: the next packet begins anew.
+const STALLED: Duration = Duration::from_secs(2);
+
+/// How much delay a listener asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latency {
+    /// As the network needs.
+    Auto,
+    /// As short as can be: 40 ms, whatever is lost by it.
+    Quick,
+    /// 200 ms at least.
+    Safe,
+    /// This.
+    Fixed(Duration),
+}
+
+impl Latency {
+    fn bound(self, target: Duration) -> Duration {
+        match self {
+            Self::Auto => target.clamp(FLOOR, CAP),
+            Self::Quick => FLOOR,
+            Self::Safe => target.clamp(Duration::from_millis(200), CAP),
+            Self::Fixed(target) => target,
+        }
+    }
+}
+
+/// What is played next. Its length is in samples at 48 kHz.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Opus, to be decoded.
+    Packet(SoundPacket),
+    /// A packet is missing: to be concealed, or made of what the next one says of it (FEC).
+    Lost {
+        /// How long.
+        samples: u32,
+        /// Opus of the packet after it, if it is here.
+        next: Option<Vec<u8>>,
+    },
+    /// Nothing is to be heard.
+    Silence {
+        /// How long.
+        samples: u32,
+    },
+}
+
+/// Figures of the buffer.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PlayoutStats {
+    /// Sound that waits, from the position to the end of the newest packet.
+    pub buffered: Duration,
+    /// Delay that is aimed at.
+    pub target: Duration,
+    /// Frames that had to be played before anything came for them.
+    pub underruns: u64,
+    /// Frames that were concealed.
+    pub concealed: u64,
+    /// Frames by which sound was stretched, to raise the delay.
+    pub stretched: u64,
+    /// How often the position was set anew.
+    pub resyncs: u64,
+}
+
+/// The buffer of a listener.
+#[derive(Debug)]
+pub struct Playout {
+    latency: Latency,
+    epoch: Instant,
+    buffer: BTreeMap<u64, SoundPacket>,
+    session: Option<u32>,
+    /// Timestamp of what is played next.
+    position: u64,
+    /// Number of the packet that was played last.
+    played: Option<u64>,
+    newest_arrival: Instant,
+    /// Arrival, transit in microseconds.
+    transits: VecDeque<(Instant, i64)>,
+    target: Duration,
+    measured_at: Instant,
+    /// Average of the delay above the target, seconds.
+    excess: f64,
+    polled_at: Option<Instant>,
+    stats: PlayoutStats,
+}
+
+fn micros(samples: u64) -> i64 {
+    (samples as i64).wrapping_mul(1_000) / (i64::from(CLOCK_RATE) / 1_000)
+}
+
+impl Playout {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new(latency: Latency, now: Instant) -> Self {
+        Self {
+            latency,
+            epoch: now,
+            buffer: BTreeMap::new(),
+            session: None,
+            position: 0,
+            played: None,
+            newest_arrival: now,
+            transits: VecDeque::new(),
+            target: latency.bound(FLOOR),
+            measured_at: now,
+            excess: 0.0,
+            polled_at: None,
+            stats: PlayoutStats::default(),
+        }
+    }
+
+    /// Another delay, from now on.
+    pub fn set_latency(&mut self, latency: Latency) {
+        self.latency = latency;
+        self.target = latency.bound(self.target);
+    }
+
+    /// A packet came. False if its time has passed, or it is too far ahead.
+    pub fn push(&mut self, packet: SoundPacket) -> bool {
+        let now = packet.arrival;
+        let is_idle = now.saturating_duration_since(self.newest_arrival) > STALLED;
+        if self.session != Some(packet.session) || is_idle && self.buffer.is_empty() {
+            self.restart(&packet);
+        }
+        self.newest_arrival = now;
+        self.measure(&packet);
+        if packet.timestamp + u64::from(packet.samples) <= self.position {
+            return false;
+        }
+        let ahead = packet.timestamp.saturating_sub(self.position);
+        let longest = MAX_BUFFERED as u64 * u64::from(FRAME);
+        if ahead > longest || self.buffer.len() >= MAX_BUFFERED {
+            // a jump of the caster's timestamps, or a player that stands still
+            if ahead > longest && self.buffer.is_empty() {
+                self.restart(&packet);
+                self.buffer.insert(packet.timestamp, packet);
+                return true;
+            }
+            return false;
+        }
+        self.buffer.insert(packet.timestamp, packet);
+        true
+    }
+
+    /// Begins anew with this packet.
+    fn restart(&mut self, packet: &SoundPacket) {
+        if self.session.is_some() {
+            self.stats.resyncs += 1;
+        }
+        self.session = Some(packet.session);
+        self.position = packet.timestamp;
+        self.played = None;
+        self.buffer.clear();
+        self.transits.clear();
+        self.excess = 0.0;
+        self.newest_arrival = packet.arrival;
+    }
+
+    fn transit(&self, timestamp: u64, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.epoch).as_micros() as i64;
+        since.wrapping_sub(micros(timestamp))
+    }
+
+    fn shortest(&self) -> Option<i64> {
+        self.transits.iter().map(|(_, transit)| *transit).min()
+    }
+
+    /// Follows jitter: up at once, down slowly.
+    fn measure(&mut self, packet: &SoundPacket) {
+        let now = packet.arrival;
+        let transit = self.transit(packet.timestamp, now);
+        while let Some((at, _)) = self.transits.front()
+            && (now.saturating_duration_since(*at) > JITTER_TIME
+                || self.transits.len() >= MAX_JITTER)
+        {
+            self.transits.pop_front();
+        }
+        self.transits.push_back((now, transit));
+        let Some(shortest) = self.shortest() else {
+            return;
+        };
+        let mut jitter: Vec<i64> = self.transits.iter().map(|(_, t)| t - shortest).collect();
+        let rank = (jitter.len() - 1) * 99 / 100;
+        let (_, percentile, _) = jitter.select_nth_unstable(rank);
+        let needed = Duration::from_micros(u64::try_from(*percentile).unwrap_or(0));
+        let frame = Duration::from_micros(micros(packet.samples.into()).unsigned_abs());
+        let needed = self.latency.bound(needed + frame);
+        let since = now.saturating_duration_since(self.measured_at);
+        self.measured_at = now;
+        // 1 ms/s
+        let lowered = self.target.saturating_sub(since / 1_000);
+        self.target = self.latency.bound(needed.max(lowered));
+    }
+
+    /// How late the position is played, against a packet that took the shortest time.
+    fn delay(&self, now: Instant) -> Option<i64> {
+        Some(self.transit(self.position, now) - self.shortest()?)
+    }
+
+    /// What is played next: called whenever the player needs more.
+    pub fn poll_frame(&mut self, now: Instant) -> Frame {
+        let silence = Frame::Silence { samples: FRAME };
+        let since = self.polled_at.replace(now);
+        let Some(delay) = self.delay(now) else {
+            return silence;
+        };
+        let stalled = now.saturating_duration_since(self.newest_arrival) > STALLED;
+        if stalled && self.buffer.is_empty() {
+            return silence;
+        }
+        let target = self.target.as_micros() as i64;
+        let excess = delay - target;
+        if excess > RESYNC.as_micros() as i64 {
+            self.skip(excess);
+        } else if self.played.is_none() && excess < 0 {
+            return silence;
+        } else if excess < -micros(FRAME.into()) {
+            // the delay is to grow: nothing of what waits is played
+            self.stats.stretched += 1;
+            return self.lost(FRAME, None);
+        } else if let Some(since) = since {
+            let passed = now.saturating_duration_since(since).as_secs_f64();
+            let weight = (passed / DRIFT_TIME).min(1.0);
+            self.excess += (excess as f64 / 1e6 - self.excess) * weight;
+        }
+        self.next_frame()
+    }
+
+    /// The host slept: what should have been played meanwhile is not.
+    fn skip(&mut self, excess: i64) {
+        self.stats.resyncs += 1;
+        self.position += excess.unsigned_abs() * u64::from(CLOCK_RATE / 1_000) / 1_000;
+        self.excess = 0.0;
+        self.drop_passed();
+    }
+
+    fn drop_passed(&mut self) {
+        while let Some(first) = self.buffer.first_entry()
+            && first.get().timestamp + u64::from(first.get().samples) <= self.position
+        {
+            first.remove();
+        }
+    }
+
+    fn lost(&mut self, samples: u32, next: Option<Vec<u8>>) -> Frame {
+        self.stats.concealed += 1;
+        Frame::Lost { samples, next }
+    }
+
+    fn next_frame(&mut self) -> Frame {
+        self.drop_passed();
+        let Some((&timestamp, packet)) = self.buffer.first_key_value() else {
+            self.position += u64::from(FRAME);
+            self.stats.underruns += 1;
+            return self.lost(FRAME, None);
+        };
+        if timestamp <= self.position {
+            let end = timestamp + u64::from(packet.samples);
+            self.played = Some(packet.index);
+            self.position = end;
+            return match self.buffer.pop_first() {
+                Some((_, packet)) => Frame::Packet(packet),
+                None => self.lost(FRAME, None),
+            };
+        }
+        // at most 20 ms: fits, since it is cut to a frame
+        let missing = (timestamp - self.position).min(FRAME.into()) as u32;
+        let index = packet.index;
+        let is_last_missing = timestamp - self.position <= u64::from(FRAME);
+        self.position += u64::from(missing);
+        if self.played.is_some_and(|played| played + 1 == index) {
+            // the caster paused
+            return Frame::Silence { samples: missing };
+        }
+        let next = is_last_missing.then(|| self.buffer.get(&timestamp).map(|p| p.payload.clone()));
+        self.lost(missing, next.flatten())
+    }
+
+    /// By how much the player is to play faster than its own clock says, in parts per million.
+    #[must_use]
+    pub fn speed_ppm(&self) -> f64 {
+        // what is too much is to be gone in the time of the average
+        (self.excess / DRIFT_TIME * 1e6).clamp(-MAX_PPM, MAX_PPM)
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn stats(&self) -> PlayoutStats {
+        let end = self.buffer.last_key_value();
+        let end = end.map_or(self.position, |(at, p)| at + u64::from(p.samples));
+        let waiting = end.saturating_sub(self.position);
+        PlayoutStats {
+            buffered: Duration::from_micros(micros(waiting).unsigned_abs()),
+            target: self.target,
+            ..self.stats
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What a station is: a key that casts, a text that listens.
+//!
+//! ```text
+//! key file  32 random bytes
+//!   signing key   derive(key)                    signs beacons and announcements
+//!   read key      derive(key)                    opens packets of a private station
+//! lcr1...   public key 32 | read key 32          a private station: a secret
+//!           public key 32                        a public one
+//! group     ff1e | hash(read key, or public key), lowest bit 0; the copy group is the next one
+//! ```
+//!
+//! So one key is two stations, a private and a public one; who knows the public one finds nothing of the other.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use librecast::channel::transient_group;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::text::{self, TextError, TextKind};
+use zeroize::Zeroizing;
+
+/// UDP port of packets (RTP).
+pub const MEDIA_PORT: u16 = 5004;
+/// UDP port of the sender's reports (RTCP).
+pub const REPORT_PORT: u16 = 5005;
+/// UDP port of beacons.
+pub const BEACON_PORT: u16 = 5006;
+
+/// Bytes of the text of a private station.
+const PRIVATE: usize = 32 + 32;
+
+/// A key that opens what a private station sends.
+pub(crate) type ReadKey = Zeroizing<[u8; 32]>;
+
+/// What casts: wiped from memory when dropped, never shown.
+pub struct StationKey {
+    signing: SecretKey,
+    read_key: ReadKey,
+}
+
+impl StationKey {
+    /// The station of these random bytes, the content of a key file.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let signing = Zeroizing::new(derive("lcradio 2026 signing key", &[seed]));
+        Self {
+            signing: SecretKey::from_seed(&signing),
+            read_key: Zeroizing::new(derive("lcradio 2026 read key", &[seed])),
+        }
+    }
+
+    /// What listens to it.
+    #[must_use]
+    pub fn station(&self, public: bool) -> Station {
+        Station {
+            key: self.signing.peer_id(),
+            read_key: (!public).then(|| self.read_key.clone()),
+        }
+    }
+
+    pub(crate) fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
+        self.signing.sign(context, message)
+    }
+}
+
+impl fmt::Debug for StationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StationKey")
+    }
+}
+
+/// What listens to a station.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Station {
+    key: PeerId,
+    read_key: Option<ReadKey>,
+}
+
+impl Station {
+    /// The key that signs for it.
+    #[must_use]
+    pub fn key(&self) -> &PeerId {
+        &self.key
+    }
+
+    /// Whether everybody may listen: packets are plain, and announced by SAP.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.read_key.is_none()
+    }
+
+    pub(crate) fn read_key(&self) -> Option<&[u8; 32]> {
+        self.read_key.as_deref()
+    }
+
+    /// The multicast group of its packets and beacons.
+    #[must_use]
+    pub fn group(&self) -> Ipv6Addr {
+        let id = self.read_key().unwrap_or(self.key.public_key());
+        let group = transient_group(&derive("lcradio 2026 group", &[id]));
+        Ipv6Addr::from(u128::from(group) & !1)
+    }
+
+    /// The group that carries the same packets once more, a little later (RFC 7198).
+    #[must_use]
+    pub fn copy_group(&self) -> Ipv6Addr {
+        copy_of(self.group())
+    }
+
+    /// Its text, `lcr1...`; that of a private station is a secret.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new([0; PRIVATE]);
+        bytes[..32].copy_from_slice(self.key.public_key());
+        let length = match &self.read_key {
+            Some(read_key) => {
+                bytes[32..].copy_from_slice(&read_key[..]);
+                PRIVATE
+            }
+            None => 32,
+        };
+        text::encode(TextKind::Station, &bytes[..length])
+    }
+
+    /// From its text.
+    ///
+    /// # Errors
+    ///
+    /// The text is of another kind, or damaged.
+    pub fn decode(line: &str) -> Result<Self, TextError> {
+        let damaged = TextError::Damaged(TextKind::Station);
+        let bytes = text::decode(TextKind::Station, line, PRIVATE)?;
+        let (key, read_key) = bytes.split_first_chunk().ok_or(damaged)?;
+        let read_key = match read_key.len() {
+            0 => None,
+            _ => Some(Zeroizing::new(read_key.try_into().map_err(|_| damaged)?)),
+        };
+        Ok(Self {
+            key: PeerId::from_public_key(*key).map_err(|_| damaged)?,
+            read_key,
+        })
+    }
+}
+
+impl fmt::Debug for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_public() {
+            "public"
+        } else {
+            "private"
+        };
+        write!(f, "Station({kind} {})", self.key)
+    }
+}
+
+/// The copy group that belongs to a group.
+pub(crate) fn copy_of(group: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(group) | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_station_comes_back_from_its_text() {
+        let key = StationKey::from_seed(&[7; 32]);
+        for public in [false, true] {
+            let station = key.station(public);
+            let text = station.encode();
+            assert_eq!(Station::decode(&format!(" {}\n", *text)).unwrap(), station);
+            assert!(Station::decode(&text[..text.len() - 1]).is_err());
+            assert_eq!(station.is_public(), public);
+        }
+        let told = Station::decode("lct1abc").unwrap_err().to_string();
+        assert_eq!(told, "this is a token (lct1), not a station (lcr1)");
+        // neither a key nor a key and a read key
+        for length in [0, 31, 33, 63] {
+            let text = text::encode(TextKind::Station, &[1; 64][..length]);
+            assert!(Station::decode(&text).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn the_public_station_of_a_key_says_nothing_of_the_private_one() {
+        let key = StationKey::from_seed(&[7; 32]);
+        let (public, private) = (key.station(true), key.station(false));
+        assert_eq!(public.key(), private.key());
+        assert_ne!(public.group(), private.group());
+        assert!(!format!("{private:?}").contains(&private.encode()[8..]));
+        assert_eq!(
+            u128::from(public.copy_group()),
+            u128::from(public.group()) + 1
+        );
+    }
+
+    #[test]
+    fn derivations_are_frozen() {
+        let key = StationKey::from_seed(&[1; 32]);
+        let (public, private) = (key.station(true), key.station(false));
+        assert_eq!(*public.encode(), PUBLIC_TEXT);
+        assert_eq!(*private.encode(), PRIVATE_TEXT);
+        assert_eq!(public.group().to_string(), PUBLIC_GROUP);
+        assert_eq!(private.group().to_string(), PRIVATE_GROUP);
+    }
+
+    const PUBLIC_TEXT: &str = "lcr12U2TCzeT1SZcTmdBmK5BmuHLnCCZvbUJZqjq9cGuwK7ZNXCAba";
+    const PRIVATE_TEXT: &str = "lcr1SFwwMSswf94hvWznko8BDucpfoJZ3L5jcWNPjn5hHM3KyjwiXfVR3bHAGzBrBTcYTbwHTLdkzMGQwH4Csu8XhkcM4FXH9";
+    const PUBLIC_GROUP: &str = "ff1e:96f0:1500:b0c5:ccad:a4fe:211f:3990";
+    const PRIVATE_GROUP: &str = "ff1e:670:ff95:7395:f0cf:adb3:6eee:12bc";
+}
