@@ -18,6 +18,7 @@ const EXAMPLES: &str = "Examples:
   lcgroup join lcg1... --as Bob            asks to become a member
   lcgroup send team 'hello all'
   lcgroup tail team --follow
+  lcgroup protect team ff1e:7::/32         packets to these groups are sealed by the group's keys
   lcgroup hold --key team                  a line for a host that is to hold what is said while others are away
   lcgroup hold lch1... mailbox             on that host: it cannot read it
 
@@ -126,6 +127,17 @@ enum Verb {
         group: String,
         /// Its name, or its key
         member: String,
+    },
+    /// Seal a private prefix of lcroute by the group's keys, on this host: who is removed reads nothing that is sent later
+    Protect {
+        /// The group
+        group: String,
+        /// Its multicast groups, such as ff1e:7::/32; lcroute.toml says `[[private]]` with this prefix, and no keyfile
+        #[arg(value_name = "PREFIX")]
+        prefix: String,
+        /// No longer: the prefix is closed on this host
+        #[arg(long)]
+        end: bool,
     },
     /// New keys for this member: what was stolen from this host opens nothing later
     Refresh {
@@ -240,6 +252,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }),
         Verb::Members { group } => to.members(group),
         Verb::Remove { group, member } => to.remove(group, member),
+        Verb::Protect { group, prefix, end } => to.protect(group, prefix, end),
         Verb::Refresh { group } => to.refresh(group),
         Verb::Leave { group, forget } => to.leave(group, forget),
         Verb::Outbox {

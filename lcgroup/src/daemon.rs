@@ -17,6 +17,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{Founding, Invitation, MAX_MESSAGE};
+use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
@@ -28,6 +29,7 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
+use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
 use crate::logs::seed;
@@ -89,6 +91,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut daemon = Daemon {
         state: state.clone(),
         network: Network::open(&options.interfaces, now).context("multicast sockets")?,
+        giver: Giver::start().context("a thread for lcroute")?,
         rooms: BTreeMap::new(),
         held: BTreeMap::new(),
         disk_again: None,
@@ -116,6 +119,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
 struct Daemon {
     state: PathBuf,
     network: Network,
+    giver: Giver,
     rooms: BTreeMap<String, Room>,
     held: BTreeMap<String, Held>,
     /// The disk did not take something: nothing is sent before it does.
@@ -243,6 +247,7 @@ impl Daemon {
         if was_full {
             tracing::info!("the disk takes everything again");
         }
+        self.give(now);
         if self.compact_at <= now {
             self.compact_at = now + COMPACT_INTERVAL;
             for room in self.rooms.values_mut() {
@@ -253,6 +258,19 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// lcroute is to have the keys of all groups that protect a prefix.
+    fn give(&self, now: Instant) {
+        let mut wanted = Wanted::new();
+        for room in self.rooms.values() {
+            let secrets = room.secrets(now);
+            if !secrets.is_empty() {
+                let prefixes = room.prefixes().iter();
+                wanted.extend(prefixes.map(|prefix| (*prefix, secrets.clone())));
+            }
+        }
+        self.giver.set(wanted);
     }
 
     fn wait(&self, wake: &EventFd, service: &Service) -> io::Result<()> {
@@ -309,8 +327,13 @@ impl Daemon {
         let (time, now) = (unix_ms(), Instant::now());
         match request {
             Request::Status {} => {
+                let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
                 let status = Status {
-                    groups: self.rooms.values().map(Room::status).collect(),
+                    groups: self
+                        .rooms
+                        .values()
+                        .map(|r| r.status(now, outcome))
+                        .collect(),
                     held: self.held.values().map(Held::status).collect(),
                     interfaces: self
                         .network
@@ -385,8 +408,23 @@ impl Daemon {
             }
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove { group, member } => {
-                let author = self.room(&group)?.remove(&member, time)?;
-                Ok(json!({ "author": author }))
+                let room = self.room(&group)?;
+                let epoch = room.epoch();
+                let author = room.remove(&member, time)?;
+                Ok(json!({ "author": author, "epoch": epoch }))
+            }
+            Request::Protect { group, prefix, end } => {
+                let parsed: GroupPrefix = prefix
+                    .parse()
+                    .map_err(|e| ExitError::new(Exit::Usage, format!("`{prefix}`: {e}")))?;
+                let others = self.rooms.iter().filter(|(name, _)| **name != group);
+                let mut others = others.filter(|(_, room)| room.prefixes().contains(&parsed));
+                if let Some((other, _)) = others.next() {
+                    let text = format!("{other} protects {parsed} already");
+                    return Err(ExitError::new(Exit::Usage, text).into());
+                }
+                self.room(&group)?.protect(parsed, end)?;
+                Ok(json!({ "prefix": parsed.to_string() }))
             }
             Request::Refresh { group } => {
                 self.room(&group)?.refresh(time)?;

@@ -7,14 +7,17 @@
 //! | `daemon` | the program that runs: sockets, clock, signals |
 //! | `network` | one socket for all groups, on all interfaces |
 //! | `room` | one group: its log, its keys, its conversation, in the order in which they go to disk |
+//! | `keyring`, `giver` | which epochs' secrets seal private prefixes of lcroute, and how it gets them |
 //! | `held` | a group that this host holds for others and cannot read |
 //! | `logs`, `records`, `conversation`, `holding_key` | files, and the text that a holder is given |
 
 mod cli;
 mod conversation;
 mod daemon;
+mod giver;
 mod held;
 mod holding_key;
+mod keyring;
 mod logs;
 mod network;
 mod records;

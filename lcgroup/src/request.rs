@@ -51,6 +51,13 @@ pub enum Request {
     Members { group: String },
     /// The owner removes a member: its name, or its key.
     Remove { group: String, member: String },
+    /// A group's keys seal a private prefix of lcroute on this host; with `end` no longer.
+    Protect {
+        group: String,
+        prefix: String,
+        #[serde(default)]
+        end: bool,
+    },
     /// New keys for this member.
     Refresh { group: String },
     /// Leaves a group; with `forget` also deletes what this host has of it.
@@ -103,8 +110,23 @@ pub struct GroupStatus {
     pub missing: u64,
     /// Its log.
     pub log: LogStatus,
+    /// Private prefixes of lcroute that its keys seal.
+    pub prefixes: Vec<ProtectedStatus>,
     /// What users should know, the last ones.
     pub notices: Vec<String>,
+}
+
+/// A private prefix that a group's keys seal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProtectedStatus {
+    /// Such as `ff1e:7::/32`.
+    pub prefix: String,
+    /// Whose key seals; none: this host is no member.
+    pub epoch: Option<u64>,
+    /// lcroute has the keys.
+    pub sealed: bool,
+    /// Why it has not: the prefix is closed on this host.
+    pub problem: Option<String>,
 }
 
 /// A log, as `status` tells it.

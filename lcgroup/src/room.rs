@@ -9,8 +9,8 @@
 //! A turn ends with everything on disk: entries, then messages, then the group's state; only then are entries appended,
 //! which are on disk before they are sent. So no key of the group seals two contents, whenever the host dies.
 
-use std::collections::VecDeque;
-use std::io;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Invitation, Log as LogName, Member, NewEntry, Output,
     Standing, Taken,
 };
+use librecast::cert::GroupPrefix;
 use librecast::durable;
 use librecast::id::PeerId;
 use librecast_log::{
@@ -34,9 +35,10 @@ use zeroize::Zeroizing;
 
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
+use crate::keyring::{Keyring, Secret};
 use crate::logs::{TTL, log_status, seed};
 use crate::records::Records;
-use crate::request::{GroupStatus, MemberStatus};
+use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
 /// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
@@ -48,9 +50,18 @@ const MAX_NOTICES: usize = 32;
 const STATE: &str = "state";
 const LOG: &str = "log";
 const MESSAGES: &str = "messages";
+const PREFIXES: &str = "prefixes";
 
 /// Longest state that is read.
 const MAX_STATE: u64 = 64 << 20;
+
+/// Most private prefixes that a group's keys seal. Chosen: lcroute has 64 in all.
+const MAX_PREFIXES: usize = 16;
+/// Longest list of them, in bytes: an address, a length and an end of line each.
+const MAX_PREFIX_LIST: u64 = (MAX_PREFIXES * 64) as u64;
+
+/// What the exporter is asked for: the secret of an epoch that seals packets.
+const EXPORT_LABEL: &str = "lcroute private prefix";
 
 /// A group.
 #[derive(Debug)]
@@ -69,6 +80,9 @@ pub struct Room {
     state_changed: bool,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
+    /// Which groups of lcroute the keys seal.
+    prefixes: BTreeSet<GroupPrefix>,
+    keyring: Keyring,
 }
 
 impl Room {
@@ -134,6 +148,8 @@ impl Room {
         }
         let path = folder.join(MESSAGES);
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
+        let path = folder.join(PREFIXES);
+        let prefixes = read_prefixes(&path).with_context(|| path.display().to_string())?;
         let mut room = Self {
             name: name.to_owned(),
             folder: folder.to_owned(),
@@ -147,6 +163,8 @@ impl Room {
             state_changed: true,
             transmits: Vec::new(),
             notices: VecDeque::new(),
+            prefixes,
+            keyring: Keyring::default(),
         };
         // what a crash kept the group from hearing
         for log in [LogName::Own, LogName::Owner] {
@@ -177,7 +195,8 @@ impl Room {
         let group = self.group.poll_timeout();
         let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
         let first = self.log.poll_timeout();
-        let others = [group, self.append_at].into_iter().flatten();
+        let keys = self.keyring.poll_timeout(now);
+        let others = [group, self.append_at, keys].into_iter().flatten();
         others.fold(first, Instant::min)
     }
 
@@ -199,7 +218,9 @@ impl Room {
                 break;
             }
         }
-        self.persist()
+        self.persist()?;
+        self.follow_epoch(now);
+        Ok(())
     }
 
     /// What is to be sent now.
@@ -451,6 +472,41 @@ impl Room {
         self.conversation.sync()
     }
 
+    /// Takes the secret of a new epoch, whose state is on disk.
+    fn follow_epoch(&mut self, now: Instant) {
+        self.keyring.handle_timeout(now);
+        if self.prefixes.is_empty() || !self.is_member() {
+            self.keyring.clear();
+            return;
+        }
+        let epoch = self.group.epoch();
+        if self.keyring.newest() == epoch {
+            return;
+        }
+        match (epoch, self.group.export(EXPORT_LABEL, &[])) {
+            (Some(epoch), Ok(secret)) => self.keyring.begin(epoch, secret, now),
+            (_, failed) => tracing::error!("{}: no secret for lcroute: {failed:?}", self.name),
+        }
+    }
+
+    /// Whether its keys are those of the others: an old copy that says nothing more has others.
+    fn is_member(&self) -> bool {
+        matches!(
+            self.group.standing(),
+            Standing::Member | Standing::Rejoining { .. }
+        )
+    }
+
+    /// What seals and opens packets of its prefixes, the secret that seals first; none: they stay closed.
+    pub fn secrets(&self, now: Instant) -> Vec<Secret> {
+        self.keyring.secrets(now)
+    }
+
+    /// The prefixes that its keys seal.
+    pub fn prefixes(&self) -> &BTreeSet<GroupPrefix> {
+        &self.prefixes
+    }
+
     fn author_of(&self, log: LogName) -> AuthorId {
         match log {
             LogName::Own => {
@@ -545,6 +601,34 @@ impl Room {
         Ok(author)
     }
 
+    /// Of its keys.
+    pub fn epoch(&self) -> Option<u64> {
+        self.group.epoch()
+    }
+
+    /// Its keys seal a prefix from now on, or no longer (`end`).
+    pub fn protect(&mut self, prefix: GroupPrefix, end: bool) -> anyhow::Result<()> {
+        let mut prefixes = self.prefixes.clone();
+        match end {
+            true if !prefixes.remove(&prefix) => {
+                let text = format!("{} does not protect {prefix}", self.name);
+                return Err(ExitError::new(Exit::Usage, text).into());
+            }
+            true => {}
+            false => {
+                prefixes.insert(prefix);
+            }
+        }
+        if prefixes.len() > MAX_PREFIXES {
+            let text = format!("a group protects at most {MAX_PREFIXES} prefixes");
+            return Err(ExitError::new(Exit::Usage, text).into());
+        }
+        let list: String = prefixes.iter().map(|p| format!("{p}\n")).collect();
+        durable::replace(&self.folder.join(PREFIXES), list.as_bytes())?;
+        self.prefixes = prefixes;
+        Ok(())
+    }
+
     /// New keys for this member.
     pub fn refresh(&mut self, time: u64) -> anyhow::Result<()> {
         self.state_changed = true;
@@ -592,8 +676,12 @@ impl Room {
         (self.conversation.shared(), self.conversation.messages())
     }
 
-    /// For `status`.
-    pub fn status(&self) -> GroupStatus {
+    /// For `status`; `outcome` says what lcroute made of a prefix.
+    pub fn status(
+        &self,
+        now: Instant,
+        outcome: impl Fn(&GroupPrefix) -> Option<Result<(), String>>,
+    ) -> GroupStatus {
         let state = match self.group.standing() {
             Standing::Member if self.group.group_key().is_some() => "owner",
             Standing::Member => "member",
@@ -601,6 +689,15 @@ impl Room {
             Standing::Rejoining { .. } => "rejoining",
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
+        };
+        let protected = |prefix: &GroupPrefix| {
+            let outcome = outcome(prefix);
+            ProtectedStatus {
+                prefix: prefix.to_string(),
+                epoch: self.keyring.sealing(now),
+                sealed: outcome == Some(Ok(())),
+                problem: outcome.and_then(Result::err),
+            }
         };
         let missing = self.log.authors();
         let missing = missing.map(|s| u64::from(s.advertised.saturating_sub(s.last)));
@@ -617,6 +714,7 @@ impl Room {
             outbox: self.group.outbox().count(),
             missing: missing.sum(),
             log: log_status(&self.log),
+            prefixes: self.prefixes.iter().map(protected).collect(),
             notices: self.notices.iter().cloned().collect(),
         }
     }
@@ -630,4 +728,16 @@ impl Room {
     pub fn delete(self) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
     }
+}
+
+/// The prefixes of a group, one a line; none where there is no such file.
+fn read_prefixes(path: &Path) -> anyhow::Result<BTreeSet<GroupPrefix>> {
+    let mut text = String::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file.take(MAX_PREFIX_LIST).read_to_string(&mut text)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(e.into()),
+    };
+    let prefix = |line: &str| line.parse().map_err(|e| anyhow!("`{line}`: {e}"));
+    text.lines().map(prefix).collect()
 }

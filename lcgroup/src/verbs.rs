@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
-use crate::request::{MemberStatus, Request, Status};
+use crate::request::{GroupStatus, MemberStatus, ProtectedStatus, Request, Status};
 
 /// Longest line of stdin that is read as a secret.
 const MAX_LINE: u64 = 4_096;
@@ -27,6 +27,9 @@ const MAX_CONTENT: u64 = lcgroup_core::MAX_MESSAGE as u64 + 1;
 
 /// Between two looks at whether the owner has answered.
 const WAIT_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Longest wait for lcroute to seal with keys of this moment.
+const SEALED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where groups are by default.
 pub fn default_state_dir() -> PathBuf {
@@ -251,10 +254,73 @@ impl Verbs {
     }
 
     pub fn remove(&self, group: String, member: String) -> anyhow::Result<Exit> {
+        let of = group.clone();
         let answer = self.ask(&Request::Remove { group, member })?;
+        // its last word: what is sent from now on is sealed by keys that the one who was removed lacks
+        let before = answer["epoch"].as_u64();
+        self.wait_until(SEALED_TIMEOUT, || {
+            let group = self.group(&of)?;
+            let is_new = |epoch: Option<u64>| epoch > before;
+            let mut sealed = group.prefixes.iter().filter(|p| p.sealed);
+            Ok((is_new(group.epoch) && sealed.all(|p| p.epoch == group.epoch)).then_some(()))
+        })?;
         self.say(&answer, |_| {
             "removed; it reads nothing that is said from now on".into()
         })
+    }
+
+    pub fn protect(&self, group: String, prefix: String, end: bool) -> anyhow::Result<Exit> {
+        let of = group.clone();
+        let answer = self.ask(&Request::Protect { group, prefix, end })?;
+        let prefix = text(&answer["prefix"]);
+        if end {
+            return self.say(&answer, |_| {
+                format!("{prefix} is closed here until other keys are given")
+            });
+        }
+        let known = self.wait_until(SEALED_TIMEOUT, || {
+            let status = self.group(&of)?.prefixes.into_iter();
+            let mut status = status.filter(|p| p.prefix == prefix);
+            Ok(status.next().filter(|p| p.sealed || p.problem.is_some()))
+        })?;
+        match known {
+            Some(ProtectedStatus { sealed: true, .. }) => {
+                self.say(&answer, |_| format!("{prefix} is sealed by keys of {of}"))
+            }
+            Some(ProtectedStatus { problem, .. }) => {
+                let problem = problem.unwrap_or_default();
+                let text = format!("{prefix} is closed until this is mended: {problem}");
+                Err(ExitError::new(Exit::Failed, text).into())
+            }
+            None => {
+                let text = format!("{prefix} is sealed once this host is a member of {of}");
+                self.say(&answer, |_| text)
+            }
+        }
+    }
+
+    /// One group of `status`.
+    fn group(&self, name: &str) -> anyhow::Result<GroupStatus> {
+        let status: Status = serde_json::from_value(self.ask(&Request::Status {})?)?;
+        let mut groups = status.groups.into_iter();
+        let found = groups.find(|group| group.name == name);
+        found.with_context(|| format!("{name} was left meanwhile"))
+    }
+
+    /// Looks again and again until there is something; none: not within that time.
+    fn wait_until<T>(
+        &self,
+        timeout: Duration,
+        mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        let until = Instant::now() + timeout;
+        loop {
+            let found = look()?;
+            if found.is_some() || Instant::now() >= until {
+                return Ok(found);
+            }
+            thread::sleep(WAIT_INTERVAL);
+        }
     }
 
     pub fn refresh(&self, group: String) -> anyhow::Result<Exit> {
@@ -306,6 +372,14 @@ impl Verbs {
                 "{:<20} {}, {} members, {} messages{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
+            for protected in group.prefixes {
+                let stands = match (protected.sealed, protected.problem) {
+                    (true, _) => "sealed by its keys".to_owned(),
+                    (false, Some(problem)) => format!("closed here: {problem}"),
+                    (false, None) => "closed here".to_owned(),
+                };
+                print(&format!("  {}: {stands}", protected.prefix))?;
+            }
             for notice in group.notices.iter().rev().take(3).rev() {
                 print(&format!("  {}", printable(notice)))?;
             }

@@ -63,6 +63,8 @@ pub struct ControlThread {
     pub view: Option<ControlSocket>,
     /// Signs handshakes of streams.
     pub sign: Option<ControlSocket>,
+    /// Takes secrets of private prefixes.
+    pub keys: Option<ControlSocket>,
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
@@ -88,7 +90,8 @@ impl ControlThread {
     pub async fn run(mut self, mut ended: oneshot::Receiver<End>) {
         let sockets = std::iter::once(self.control)
             .chain(self.view)
-            .chain(self.sign);
+            .chain(self.sign)
+            .chain(self.keys);
         let serve = |socket: ControlSocket| {
             let inbox = self.inbox.clone();
             tokio::spawn(async move {

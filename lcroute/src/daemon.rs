@@ -24,8 +24,8 @@ use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::inviter::Inviter;
-use crate::control::server::ControlSocket;
-use crate::control::{Access, sign_of, view_of};
+use crate::control::server::{ControlSocket, Given};
+use crate::control::{Access, keys_of, sign_of, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::{Keeper, Kept};
@@ -163,10 +163,13 @@ fn assemble(
     let now = Instant::now();
     // first, so that a second daemon stops here
     let control = common.control(config);
-    let (view, sign) = (view_of(&control), sign_of(&control));
+    let (view, sign, keys) = (view_of(&control), sign_of(&control), keys_of(&control));
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
-    let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
+    let given = Given::default();
+    let control = ControlSocket::bind(&control, Access::Control)?
+        .inviting(inviter.clone())
+        .giving(given.clone());
     // who may use the control socket can look there
     let view = ControlSocket::bind(&view, Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
@@ -174,6 +177,10 @@ fn assemble(
         .ok();
     let sign = ControlSocket::bind(&sign, Access::Streams)
         .inspect_err(|e| tracing::warn!("no streams: {e:#}"))
+        .ok();
+    let keys = ControlSocket::bind(&keys, Access::Keys)
+        .inspect_err(|e| tracing::warn!("no program gives keys of private prefixes: {e:#}"))
+        .map(|keys| keys.giving(given))
         .ok();
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());
@@ -265,6 +272,7 @@ fn assemble(
         control,
         view,
         sign,
+        keys,
         signals,
         server,
         key,

@@ -46,6 +46,8 @@ pub enum Message {
     Observe(oneshot::Sender<Observation>),
     /// A program that announced this has gone.
     Withdraw(GroupPrefix),
+    /// A program that gave the secrets of this prefix has gone.
+    TakeBackSecrets(GroupPrefix),
     /// A program for streams has come, or gone.
     Streams(bool),
     /// Settings that can change while running.

@@ -384,6 +384,10 @@ impl PacketLoop {
                     let _ = to.send(self.observe(now));
                 }
                 Message::Withdraw(prefix) => self.parts.node.withdraw(prefix, now),
+                Message::TakeBackSecrets(prefix) => {
+                    // none is always taken
+                    let _ = self.parts.node.give_secrets(prefix, Vec::new(), now);
+                }
                 Message::Streams(true) => self.set_stream_programs(self.stream_programs + 1, now),
                 Message::Streams(false) => {
                     self.set_stream_programs(self.stream_programs.saturating_sub(1), now);

@@ -13,9 +13,9 @@ use crate::config::Private;
 /// What a prefix is to this node.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Its secrets; none where the key file cannot be read.
+    /// Its secrets; none where the key file cannot be read, or none is named.
     pub prefix: PrivatePrefix,
-    /// Why there is none.
+    /// Why what is named cannot be read.
     pub problem: Option<String>,
 }
 
@@ -40,8 +40,8 @@ fn load_one(private: &Private) -> Result<Loaded, ExitError> {
             Err(e) => return Err(e),
         }
     }
-    if private.keyfile.is_none() {
-        problem.get_or_insert_with(|| "no keyfile is given".to_owned());
+    if private.keyfile.is_none() && private.next.is_some() {
+        problem.get_or_insert_with(|| "`next` without a keyfile".to_owned());
     }
     // the next key must not seal before its time because the current one is missing
     if problem.is_some() {
@@ -74,6 +74,11 @@ pub fn load_and_tell(private: &[Private]) -> Result<Vec<PrivatePrefix>, ExitErro
             let prefix = prefix.prefix;
             tracing::error!(
                 "[[private]] {prefix}: {problem}: nothing of it leaves or enters this host"
+            );
+        } else if prefix.secrets.is_empty() {
+            let prefix = prefix.prefix;
+            tracing::info!(
+                "[[private]] {prefix}: without a keyfile it stays closed until a program gives its keys"
             );
         }
     }

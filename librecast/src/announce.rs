@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, Shutdown};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -104,7 +104,8 @@ fn announce(stream: UnixStream, wanted: &Mutex<Wanted>) -> std::io::Result<()> {
 }
 
 /// Where lcroute answers by default; a user's own daemon first.
-pub(crate) fn control_sockets() -> Vec<PathBuf> {
+#[must_use]
+pub fn control_sockets() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("LCROUTE_CONTROL") {
         return vec![path.into()];
     }
@@ -114,6 +115,19 @@ pub(crate) fn control_sockets() -> Vec<PathBuf> {
             vec![PathBuf::from(dir).join("lcroute/control.sock"), system]
         }
         _ => vec![system],
+    }
+}
+
+/// A socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
+#[must_use]
+pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
+    match control.file_name() {
+        Some(name) if name == "control.sock" => control.with_file_name(format!("{what}.sock")),
+        name => {
+            let mut name = name.unwrap_or_default().to_owned();
+            name.push(format!(".{what}"));
+            control.with_file_name(name)
+        }
     }
 }
 

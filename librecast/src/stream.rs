@@ -30,7 +30,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::announce::control_sockets;
+use crate::announce::{control_sockets, socket_beside};
 use crate::id::PeerId;
 pub use crate::protocol_name::{BadProtocolName, MAX_PROTOCOL_NAME, ProtocolName};
 
@@ -38,19 +38,6 @@ pub use crate::protocol_name::{BadProtocolName, MAX_PROTOCOL_NAME, ProtocolName}
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest line of JSON, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
-
-/// A socket beside the control socket: `WHAT.sock` beside `control.sock`, else `NAME.WHAT`.
-#[must_use]
-pub fn socket_beside(control: &Path, what: &str) -> PathBuf {
-    match control.file_name() {
-        Some(name) if name == "control.sock" => control.with_file_name(format!("{what}.sock")),
-        name => {
-            let mut name = name.unwrap_or_default().to_owned();
-            name.push(format!(".{what}"));
-            control.with_file_name(name)
-        }
-    }
-}
 
 /// Where the program for streams answers, beside this control socket.
 #[must_use]

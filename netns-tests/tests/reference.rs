@@ -658,7 +658,7 @@ const FILES: &[File] = &[
                     (
                         "keyfile",
                         "none",
-                        "What the members of the groups share, as `lcroute keygen` makes it: a file, relative to this one, or `credential:NAME`. Without it nothing of the prefix leaves or enters this host.",
+                        "What the members of the groups share, as `lcroute keygen` makes it: a file, relative to this one, or `credential:NAME`. Without it nothing of the prefix leaves or enters this host until a program gives keys (`lcgroup protect`).",
                     ),
                     (
                         "next",

@@ -9,7 +9,7 @@ use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{
     Engine, LanFrame, LanSettings, LanSnapshot, LanStanding, LocalInterfaceId, Neighbor,
-    PrivatePrefix, RoutedKind,
+    PrivatePrefix, RoutedKind, Secret,
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, EndReason, Event, Identity, KeyConflict, OVERLAY_CARRIER,
@@ -35,6 +35,7 @@ use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
 use crate::presence::Present;
+use crate::private_prefixes::{GiveError, PrivatePrefixes};
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::{HostServices, MakeAead};
@@ -195,6 +196,7 @@ pub struct Node<C> {
     present: Present,
     records: Records,
     announcements: Announcements,
+    private: PrivatePrefixes,
     flows: Flows,
     /// Those of the configuration that the certificate does not permit: told once.
     not_permitted: Vec<GroupPrefix>,
@@ -236,7 +238,7 @@ impl<C: Connections> Node<C> {
             watch: settings.watch,
             unicast: settings.unicast,
             ipv4: config.ipv4,
-            private: settings.private,
+            private: settings.private.clone(),
             topology: config.topology,
             seed: u64::from_be_bytes(random.array()),
             limits: config.limits,
@@ -260,6 +262,7 @@ impl<C: Connections> Node<C> {
             present: Present::new(config.network),
             records: Records::new(now),
             announcements: Announcements::new(&settings.announce),
+            private: PrivatePrefixes::new(settings.private),
             flows: Flows::new(settings.report, now),
             not_permitted: Vec::new(),
             key_conflicts: KeyConflicts::default(),
@@ -299,7 +302,8 @@ impl<C: Connections> Node<C> {
             .set_link_scope_groups(&settings.link_scope_groups, now);
         self.engine.set_watch(settings.watch, now);
         self.engine.set_unicast(settings.unicast, now);
-        self.engine.set_private(settings.private, now);
+        self.private.configure(settings.private);
+        self.engine.set_private(self.private.all(), now);
         self.flows.reports = settings.report;
         self.announcements.configure(&settings.announce);
         self.push_announcements();
@@ -627,6 +631,24 @@ impl<C: Connections> Node<C> {
         self.now = now;
         self.announcements.release(prefix);
         self.push_announcements();
+    }
+
+    /// A program gives the secrets of a private prefix, in place of those that it gave before: the first seals, all of them
+    /// open. None takes them back.
+    ///
+    /// # Errors
+    /// The configuration does not say that the prefix is private, or names a key for it.
+    pub fn give_secrets(
+        &mut self,
+        prefix: GroupPrefix,
+        secrets: Vec<Secret>,
+        now: Instant,
+    ) -> Result<(), GiveError> {
+        self.now = now;
+        if self.private.give(prefix, secrets)? {
+            self.engine.set_private(self.private.all(), now);
+        }
+        Ok(())
     }
 
     /// A revocation of this node's operator, as text: it is flooded. Whose key it revokes.

@@ -7,9 +7,12 @@ pub mod server;
 
 use std::path::{Path, PathBuf};
 
+use lcroute_node::Secret;
+use librecast::announce::socket_beside;
 use librecast::cert::GroupPrefix;
-use librecast::stream::socket_beside;
+use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// What can be asked of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,13 @@ pub enum Request {
         /// Such as `ff1e:1::/32`.
         prefix: String,
     },
+    /// The secrets of a private prefix, which hold as long as this connection and replace those that it gave before.
+    Private {
+        /// One that the configuration says is private, without a keyfile.
+        prefix: String,
+        /// The first seals, all of them open; none: the prefix is closed.
+        secrets: Vec<GivenSecret>,
+    },
     /// This node's presence record, to be passed on by hand.
     Meet,
     /// Takes the presence record of another node.
@@ -85,6 +95,27 @@ pub enum Request {
     },
 }
 
+/// A secret of a private prefix; in JSON it is a shared key (`lck1...`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenSecret(pub Secret);
+
+impl<'de> Deserialize<'de> for GivenSecret {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(d)?);
+        let key = text
+            .parse::<SharedKey>()
+            .map_err(serde::de::Error::custom)?;
+        Ok(Self(Secret::new(*key.bytes())))
+    }
+}
+
+impl Serialize for GivenSecret {
+    /// The daemon takes secrets, and tells none.
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("secrets are not told"))
+    }
+}
+
 fn ping_timeout() -> u64 {
     2_000
 }
@@ -108,6 +139,8 @@ pub enum Access {
     View,
     /// What the program for streams needs.
     Streams,
+    /// What a program that gives secrets of private prefixes needs.
+    Keys,
 }
 
 impl Access {
@@ -118,6 +151,7 @@ impl Access {
             Self::Control => "lcroute",
             Self::View => "lcroute-view",
             Self::Streams => "lcroute-streams",
+            Self::Keys => "lcroute-keys",
         }
     }
 
@@ -129,6 +163,8 @@ impl Access {
             Request::Sign { .. } | Request::Streams => self == Self::Streams,
             Request::Status | Request::Member { .. } if self == Self::Streams => true,
             _ if self == Self::Streams => false,
+            Request::Private { .. } if self == Self::Keys => true,
+            _ if self == Self::Keys => false,
             _ if self == Self::Control => true,
             Request::Status | Request::Peers | Request::Groups | Request::Lan | Request::Watch => {
                 true
@@ -156,11 +192,20 @@ pub fn sign_of(control: &Path) -> PathBuf {
     socket_beside(control, "sign")
 }
 
+/// The socket of the daemon with this control socket where programs give secrets: `keys.sock`, or `NAME.keys`.
+#[must_use]
+pub fn keys_of(control: &Path) -> PathBuf {
+    socket_beside(control, "keys")
+}
+
+/// Most secrets of a prefix that a program gives. Chosen: each opens packets of one epoch of a group's keys, and epochs that
+/// ended a minute ago are over.
+const MAX_SECRETS: usize = 16;
 /// Longest request line in bytes.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Most connections at a time that announce nothing.
+/// Most connections at a time of which nothing depends.
 const MAX_CONNECTIONS: usize = 64;
-/// Most connections at a time that announce something.
+/// Most connections at a time that announce something or give secrets.
 const MAX_ANNOUNCERS: usize = lcroute_node::MAX_ANNOUNCED;
 /// Most connections at a time that watch.
 const MAX_WATCHERS: usize = 8;

@@ -1,9 +1,10 @@
 //! Answers on the control socket. Who may ask is a matter of file permissions.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
@@ -13,16 +14,19 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, timeout};
+use zeroize::Zeroizing;
 
 use super::inviter::{Code, Inviter};
 use super::{
-    Access, Answer, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_WATCHERS, Request,
-    VIEW_GAP, WATCH_INTERVAL,
+    Access, Answer, GivenSecret, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_SECRETS,
+    MAX_WATCHERS, Request, VIEW_GAP, WATCH_INTERVAL,
 };
 use crate::inbox::{End, Inbox, Message};
 
 /// Who asks for what the program for streams alone may have.
 const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
+/// Who asks for anything else where secrets are given.
+const FOR_KEYS: &str = "this socket takes secrets of private prefixes, and nothing else";
 /// Who may look only is told so.
 const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
@@ -38,11 +42,15 @@ pub struct ControlSocket {
     access: Access,
     inviter: Option<Arc<Inviter>>,
     key: Option<Arc<SecretKey>>,
+    given: Given,
 }
 
+/// Prefixes whose secrets a connection gives, of all sockets of the daemon: each has one that gives them.
+pub type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
+
 impl ControlSocket {
-    /// Binds `path` with mode 0660 and the group of `access` where it exists, of the program for streams else 0600. A socket that a crashed daemon left
-    /// is replaced; a living daemon is an error.
+    /// Binds `path` with mode 0660 and the group of `access` where it exists; else 0600 what is for one program. A socket that a
+    /// crashed daemon left is replaced; a living daemon is an error.
     pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             anyhow::bail!("{}: another lcroute is running", path.display());
@@ -82,8 +90,9 @@ impl ControlSocket {
         if let Some(Err(e)) = given {
             tracing::info!("{}: not for group {}: {e}", path.display(), access.group());
         }
-        // the daemon's own group must not sign in place of another
-        if access != Access::Streams || matches!(given, Some(Ok(()))) {
+        // the daemon's own group must not ask in place of another program
+        let is_for_one = matches!(access, Access::Streams | Access::Keys);
+        if !is_for_one || matches!(given, Some(Ok(()))) {
             mode(0o660).map_err(error)?;
         }
         Ok(Self {
@@ -92,7 +101,15 @@ impl ControlSocket {
             access,
             inviter: None,
             key: None,
+            given: Given::default(),
         })
+    }
+
+    /// Shares with other sockets of the daemon whose secrets are given.
+    #[must_use]
+    pub fn giving(mut self, given: Given) -> Self {
+        self.given = given;
+        self
     }
 
     /// Makes invitations for pages as well.
@@ -141,6 +158,8 @@ impl ControlSocket {
                     watchers: watchers.clone(),
                     announced: Vec::new(),
                     has_streams: false,
+                    given: self.given.clone(),
+                    gives: Vec::new(),
                 };
                 tokio::spawn(async move {
                     if let Err(e) = conversation.run(stream).await {
@@ -168,7 +187,7 @@ struct Conversation {
     key: Option<Arc<SecretKey>>,
     /// Who may look only waits for his turn.
     gap: Option<Arc<Mutex<Interval>>>,
-    /// Among the connections; with its first announcement it moves to the announcers.
+    /// Among the connections; it moves to the announcers with the first that depends on it.
     place: OwnedSemaphorePermit,
     announcers: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
@@ -176,6 +195,9 @@ struct Conversation {
     announced: Vec<GroupPrefix>,
     /// It is the program for streams.
     has_streams: bool,
+    given: Given,
+    /// Prefixes whose secrets hold as long as this connection.
+    gives: Vec<GroupPrefix>,
 }
 
 impl Conversation {
@@ -183,10 +205,10 @@ impl Conversation {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         loop {
-            let mut line = Vec::new();
+            let mut line = Zeroizing::new(Vec::new());
             let mut limited = (&mut read).take(MAX_REQUEST as u64 + 1);
             let next = limited.read_until(b'\n', &mut line);
-            if self.announced.is_empty() && !self.has_streams {
+            if !self.is_held() {
                 // who says nothing, or does not read, must not keep others out for ever
                 timeout(IDLE, next).await??;
             } else {
@@ -201,6 +223,7 @@ impl Conversation {
             let request = request.and_then(|request| match self.access.permits(&request) {
                 true => Ok(request),
                 false if self.access == Access::View => Err(NOT_TO_VIEWERS.into()),
+                false if self.access == Access::Keys => Err(FOR_KEYS.into()),
                 false => Err(FOR_STREAMS.into()),
             });
             if matches!(request, Ok(Request::Watch)) {
@@ -210,6 +233,7 @@ impl Conversation {
             let answer = match request {
                 _ if too_long => Answer::Error("request too long".into()),
                 Ok(Request::Announce { prefix }) => self.announce(&prefix).await,
+                Ok(Request::Private { prefix, secrets }) => self.give(&prefix, secrets).await,
                 Ok(Request::Streams) => self.begin_streams().await,
                 Ok(Request::Sign { message }) => self.sign(&message),
                 Ok(Request::Code) => match &self.inviter {
@@ -286,11 +310,26 @@ impl Conversation {
         made.map_or_else(Answer::Error, Answer::Ok)
     }
 
+    /// Whether something depends on this connection.
+    fn is_held(&self) -> bool {
+        self.has_streams || !self.announced.is_empty() || !self.gives.is_empty()
+    }
+
+    /// Something is about to depend on this connection: it takes nobody's place who asks and goes.
+    fn hold(&mut self) -> Result<(), Answer> {
+        if !self.is_held() {
+            let place = self.announcers.clone().try_acquire_owned();
+            self.place = place.map_err(|_| {
+                Answer::Error("too many programs announce, or give secrets, already".into())
+            })?;
+        }
+        Ok(())
+    }
+
     async fn begin_streams(&mut self) -> Answer {
         if !self.has_streams {
-            match self.announcers.clone().try_acquire_owned() {
-                Ok(place) => self.place = place,
-                Err(_) => return Answer::Error("too many programs for streams".into()),
+            if let Err(full) = self.hold() {
+                return full;
             }
             self.has_streams = true;
             self.inbox.send(Message::Streams(true)).await;
@@ -316,11 +355,8 @@ impl Conversation {
         if self.announced.contains(&prefix) {
             return Answer::Ok(serde_json::json!({ "prefix": text }));
         }
-        if self.announced.is_empty() {
-            match self.announcers.clone().try_acquire_owned() {
-                Ok(place) => self.place = place,
-                Err(_) => return Answer::Error("too many programs announce".into()),
-            }
+        if let Err(full) = self.hold() {
+            return full;
         }
         let request = Request::Announce {
             prefix: prefix.to_string(),
@@ -332,8 +368,55 @@ impl Conversation {
         answer
     }
 
-    /// Takes back what was announced.
-    async fn end(self) {
+    /// Secrets of a private prefix, which one connection gives at a time.
+    async fn give(&mut self, text: &str, secrets: Vec<GivenSecret>) -> Answer {
+        let prefix: GroupPrefix = match text.parse() {
+            Ok(prefix) => prefix,
+            Err(e) => return Answer::Error(format!("`{text}`: {e}")),
+        };
+        if secrets.len() > MAX_SECRETS {
+            return Answer::Error(format!("a prefix has at most {MAX_SECRETS} secrets"));
+        }
+        let is_ours = self.gives.contains(&prefix);
+        if !is_ours {
+            if secrets.is_empty() {
+                return Answer::Ok(serde_json::json!({ "prefix": text }));
+            }
+            if let Err(full) = self.hold() {
+                return full;
+            }
+            let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+            if !given.insert(prefix) {
+                return Answer::Error(format!("another program gives the secrets of {prefix}"));
+            }
+            self.gives.push(prefix);
+        }
+        let takes_back = secrets.is_empty();
+        let request = Request::Private {
+            prefix: prefix.to_string(),
+            secrets,
+        };
+        let answer = self.ask(request).await;
+        // what was refused holds nothing
+        if takes_back || matches!(answer, Answer::Error(_)) && !is_ours {
+            self.release(prefix);
+        }
+        answer
+    }
+
+    fn release(&mut self, prefix: GroupPrefix) {
+        self.gives.retain(|other| *other != prefix);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.remove(&prefix);
+    }
+
+    /// Takes back what was announced or given.
+    async fn end(mut self) {
+        for prefix in self.gives.clone() {
+            self.inbox.send(Message::TakeBackSecrets(prefix)).await;
+            // only now: who gives the next ones comes behind this
+            self.release(prefix);
+        }
         for prefix in self.announced {
             self.inbox.send(Message::Withdraw(prefix)).await;
         }
@@ -445,6 +528,94 @@ mod tests {
             messages.recv().await,
             Some(Message::Streams(false))
         ));
+    }
+
+    #[tokio::test]
+    async fn secrets_hold_as_long_as_the_one_connection_that_gives_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        let given = Given::default();
+        let serve = |name: &str, access| {
+            let path = dir.path().join(name);
+            let socket = ControlSocket::bind(&path, access).unwrap();
+            let socket = socket.giving(given.clone());
+            let inbox = inbox.clone();
+            tokio::spawn(async move { socket.serve(inbox).await });
+            path
+        };
+        let (control, keys) = (serve("c", Access::Control), serve("k", Access::Keys));
+        let (view, sign) = (serve("v", Access::View), serve("s", Access::Streams));
+        let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                match message {
+                    Message::Ask(Request::Private { prefix, secrets }, answer) => {
+                        let _ = answer.send(match prefix.as_str() {
+                            "ff1e:bad::/32" => Answer::Error("not private".into()),
+                            _ => Answer::Ok(serde_json::json!({})),
+                        });
+                        told.send(format!("{prefix} {}", secrets.len())).unwrap();
+                    }
+                    Message::TakeBackSecrets(prefix) => told.send(format!("-{prefix}")).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        let secret = librecast::text::encode(librecast::text::TextKind::SharedKey, &[7; 32]);
+        let give = |prefix: &str, count| {
+            let secrets = vec![&*secret; count];
+            let request =
+                serde_json::json!({"cmd": "private", "prefix": prefix, "secrets": secrets});
+            format!("{request}\n")
+        };
+        let team = give("ff1e:7::/32", 2);
+        for other in [&view, &sign] {
+            assert!(ask(other, team.as_bytes()).await.unwrap().contains("error"));
+        }
+        let refused = ask(&keys, b"{\"cmd\":\"status\"}\n").await.unwrap();
+        assert!(refused.contains(FOR_KEYS), "{refused}");
+        for bad in [
+            team.replace("lck1", "lct1"),
+            give("x", 1),
+            give("ff1e:7::/32", MAX_SECRETS + 1),
+        ] {
+            let refused = ask(&keys, bad.as_bytes()).await.unwrap();
+            assert!(refused.contains("error"), "{refused}");
+            assert!(!refused.contains(&secret[4..]), "a secret is told");
+        }
+        let mut holder = BufReader::new(UnixStream::connect(&keys).await.unwrap());
+        let mut answer = String::new();
+        for line in [&team, &give("ff1e:bad::/32", 1), &give("ff1e:7::/32", 1)] {
+            holder.write_all(line.as_bytes()).await.unwrap();
+            holder.read_line(&mut answer).await.unwrap();
+        }
+        assert!(answer.contains("not private"), "{answer}");
+        // nobody else gives them meanwhile, by either socket; what was refused is free
+        for other in [&keys, &control] {
+            let refused = ask(other, team.as_bytes()).await.unwrap();
+            assert!(refused.contains("another program gives"), "{refused}");
+        }
+        assert_eq!(given.lock().unwrap().len(), 1);
+        drop(holder);
+        let mut all = Vec::new();
+        while all
+            .last()
+            .is_none_or(|last: &String| !last.starts_with('-'))
+        {
+            all.push(seen.recv().await.unwrap());
+        }
+        let expected = [
+            "ff1e:7::/32 2",
+            "ff1e:bad::/32 1",
+            "ff1e:7::/32 1",
+            "-ff1e:7::/32",
+        ];
+        assert_eq!(all, expected);
+        while ask(&control, team.as_bytes())
+            .await
+            .unwrap()
+            .contains("error")
+        {}
     }
 
     #[tokio::test]

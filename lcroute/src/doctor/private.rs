@@ -25,6 +25,12 @@ pub(super) fn check(patient: &Patient) -> Check {
         let running = running.map(|all| all.iter().find(|p| p.prefix == shown));
         match (running, problem) {
             (Some(Some(PrivateStatus { has_key: true, .. })), _) => {}
+            (_, None) if prefix.secrets.is_empty() => {
+                closed.push(format!("{shown}: no program gives its keys"));
+                remedies.push(
+                    "`lcgroup protect GROUP PREFIX` gives those of a group; a keyfile in [[private]] does without",
+                );
+            }
             (Some(Some(_)), Some(problem)) | (None, Some(problem)) => {
                 closed.push(format!("{shown}: {problem}"));
                 remedies.push(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{PacketLoop, take_text};
-use crate::control::{Answer, MAX_PING, Request};
+use crate::control::{Answer, GivenSecret, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
@@ -100,6 +100,9 @@ impl PacketLoop {
             Request::Meet => return reply(to, Ok(self.meet(now))),
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
+            Request::Private { prefix, secrets } => {
+                return reply(to, self.give_secrets(&prefix, secrets, now));
+            }
             Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
             Request::Reload { .. }
             | Request::Code
@@ -140,6 +143,20 @@ impl PacketLoop {
         let parsed: GroupPrefix = prefix.parse().map_err(|e| format!("`{prefix}`: {e}"))?;
         let announced = self.parts.node.announce(parsed, now);
         announced.map_err(|e| e.to_string())?;
+        Ok(json!({ "prefix": prefix }))
+    }
+
+    /// `{"cmd": "private"}`
+    fn give_secrets(
+        &mut self,
+        prefix: &str,
+        secrets: Vec<GivenSecret>,
+        now: Instant,
+    ) -> Result<Value, String> {
+        let parsed: GroupPrefix = prefix.parse().map_err(|e| format!("`{prefix}`: {e}"))?;
+        let secrets = secrets.into_iter().map(|GivenSecret(secret)| secret);
+        let given = self.parts.node.give_secrets(parsed, secrets.collect(), now);
+        given.map_err(|e| e.to_string())?;
         Ok(json!({ "prefix": prefix }))
     }
 

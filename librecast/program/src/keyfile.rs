@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
@@ -177,15 +178,21 @@ impl SharedKey {
     /// [`Exit::NotPermitted`] if it cannot be read or others can read it, [`Exit::Usage`] if it is no shared key.
     pub fn load(file: &Path) -> Result<Self, ExitError> {
         let content = private_file::read(file, MAX_TEXT).map_err(|e| refused(file, e))?;
-        Self::parse(&content).map_err(|e| {
+        let text = std::str::from_utf8(&content);
+        let text = text.map_err(|_| TextError::Prefix(TextKind::SharedKey));
+        text.and_then(str::parse).map_err(|e| {
             let message = format!("{}: {e}; `keygen` makes one", file.display());
             ExitError::new(Exit::Usage, message)
         })
     }
+}
 
-    fn parse(content: &[u8]) -> Result<Self, TextError> {
+impl FromStr for SharedKey {
+    type Err = TextError;
+
+    /// `lck1...`
+    fn from_str(text: &str) -> Result<Self, TextError> {
         let kind = TextKind::SharedKey;
-        let text = std::str::from_utf8(content).map_err(|_| TextError::Prefix(kind))?;
         let bytes = text::decode(kind, text, SHARED)?;
         let bytes = bytes.as_slice().try_into();
         bytes
@@ -345,7 +352,7 @@ mod tests {
             Exit::NotPermitted
         );
         for damaged in ["", "lck1", "lck1abc", "lck2zzzzzzz"] {
-            assert!(SharedKey::parse(damaged.as_bytes()).is_err(), "{damaged:?}");
+            assert!(damaged.parse::<SharedKey>().is_err(), "{damaged:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::private::remembers;
@@ -373,6 +374,119 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
             drops["bad_signature"].as_u64() > Some(0),
             "nobody lied: {drops}"
         );
+        Ok(())
+    });
+}
+
+/// A prefix that ann, bob and cy protect by keys of their group, as each host's configuration permits.
+const PREFIX: &str = "ff1e:7::/32";
+const GROUP: &str = "ff1e:7::42";
+
+impl Person {
+    fn protect(&self) -> Result<()> {
+        self.ask(&["protect", "team", PREFIX]).map(drop)
+    }
+
+    fn prefix(&self) -> Result<Value> {
+        Ok(self.status()?["prefixes"][0].clone())
+    }
+}
+
+#[test]
+fn keys_of_a_group_seal_packets_without_loss_and_open_nothing_to_who_was_removed() {
+    world("groups-protect", |lab| {
+        let hosts = lab.closed_hosts(&["ann", "bob", "cy"])?;
+        for host in &hosts {
+            host.configure(&format!("[[private]]\nprefix = \"{PREFIX}\"\n"))?;
+        }
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let hosts = network.members.iter().map(|member| member.host.clone());
+        let mut people: Vec<Person> = hosts
+            .map(|host| Person::new(host, "lc0"))
+            .collect::<Result<_>>()?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        // closed while no program gives keys
+        let closed = network.members[0]
+            .host
+            .run("lcroute", &["doctor", "--json"])?;
+        ensure!(
+            closed.stdout.contains("no program gives its keys"),
+            "{closed:?}"
+        );
+        people[0].protect()?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        people[1].protect()?;
+        let foreign = people[1].ask(&["protect", "team", "ff1e:8::/32"]);
+        ensure!(
+            format!("{foreign:?}").contains("is not private here"),
+            "{foreign:?}"
+        );
+        // others seal with the key of an epoch a second after they have learnt it
+        eventually("ann seals with a key that bob has", || {
+            let (ann, bob) = (people[0].prefix()?, people[1].prefix()?);
+            ensure!(ann["epoch"] == bob["epoch"], "{ann}, {bob}");
+            Ok(())
+        })?;
+        // bob hears ann while cy joins, is a member, and is removed
+        let [ann, bob, cy] = network.nodes()?;
+        let receiver = bob.host.receive(GROUP, &[])?;
+        ann.wait_wanted(GROUP, bob)?;
+        let count = 12_000;
+        let args = [GROUP, "--count", "12000", "--rate", "1000", "--size", "200"];
+        let sender = ann.host.spawn("mc-send", &args)?;
+        receiver.expect_more("sealed by the first epoch")?;
+        people[2].join(&invitation(&people[0], "1")?)?;
+        eventually("cy is a member", || people[2].is("member"))?;
+        people[2].protect()?;
+        let removed = cy.host.receive(GROUP, &[])?;
+        removed.expect_more("cy reads as a member")?;
+        // one that does not let go of the keys that it had
+        people[2].daemon()?.signal(Signal::SIGSTOP)?;
+        people[0].ask(&["remove", "team", "cy"])?;
+        eventually("bob seals with the next key", || {
+            let status = people[1].status()?;
+            let prefix = &status["prefixes"][0];
+            ensure!(prefix["epoch"] == status["epoch"], "{status}");
+            ensure!(status["members"] == 2, "{status}");
+            Ok(())
+        })?;
+        let mut read = 0;
+        eventually("cy reads nothing more", || {
+            receiver.expect_more("ann sends on")?;
+            let before = std::mem::replace(&mut read, removed.packets()?);
+            ensure!(read == before, "{read} packets, {before} a moment ago");
+            Ok(())
+        })?;
+        sender.output()?.success()?;
+        receiver.expect_exactly(count)?;
+        ensure!(removed.packets()? == read, "cy reads on");
+        people[2].daemon()?.signal(Signal::SIGCONT)?;
+        eventually("cy's prefix is closed", || {
+            let prefix = people[2].prefix()?;
+            ensure!(prefix["epoch"].is_null(), "{prefix}");
+            Ok(())
+        })?;
+        // without lcgroup nothing leaves in clear
+        people[0].daemon()?.kill()?;
+        eventually("ann's prefix is closed", || {
+            let status = network.members[0]
+                .host
+                .run("lcroute", &["status", "--json"])?;
+            ensure!(
+                status.stdout.contains("\"has_key\": false")
+                    || status.stdout.contains("\"has_key\":false"),
+                "{status:?}"
+            );
+            Ok(())
+        })?;
+        people[0].start()?;
+        eventually("and open again", || {
+            let prefix = people[0].prefix()?;
+            ensure!(prefix["sealed"] == true, "{prefix}");
+            Ok(())
+        })?;
         Ok(())
     });
 }

@@ -91,6 +91,10 @@ pub const PROGRAMS: &[Program] = &[
                 "/run/lcroute/view.sock",
                 "where it answers root and the group lcroute-view what shows how things stand: status, peers, groups, lan",
             ),
+            (
+                "/run/lcroute/keys.sock",
+                "where it takes keys of private prefixes from root and the group lcroute-keys (lcgroup protect)",
+            ),
         ],
         exit_status: EXIT_STATUS,
         environment: COMMON,

@@ -1,0 +1,235 @@
+//! Gives keys of groups to lcroute on this host, on a thread of its own.
+//!
+//! What is given holds as long as the connection. Without lcroute, or without this program, lcroute keeps the prefixes closed.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use librecast::announce::{control_sockets, socket_beside};
+use librecast::cert::GroupPrefix;
+use librecast::text::{TextKind, encode};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use zeroize::Zeroizing;
+
+use crate::keyring::Secret;
+
+/// Between two looks at whether lcroute is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// lcroute answers within so long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// All is given again so often: its configuration may have been read again.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+/// What lcroute is to have.
+pub type Wanted = BTreeMap<GroupPrefix, Vec<Secret>>;
+
+/// What became of it: for each prefix why it is not taken, if so.
+type Outcomes = BTreeMap<GroupPrefix, Result<(), String>>;
+
+/// Keeps lcroute informed.
+#[derive(Debug)]
+pub struct Giver {
+    shared: Arc<Mutex<Shared>>,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    wanted: Wanted,
+    outcomes: Outcomes,
+}
+
+impl Giver {
+    /// Nothing to give yet.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn start() -> io::Result<Self> {
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let of_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("protect".into())
+            .spawn(move || give(&of_thread))?;
+        let thread = thread.thread().clone();
+        Ok(Self { shared, thread })
+    }
+
+    /// lcroute is to have this from now on, and nothing else.
+    pub fn set(&self, wanted: Wanted) {
+        let mut shared = lock(&self.shared);
+        if shared.wanted != wanted {
+            shared
+                .outcomes
+                .retain(|prefix, _| wanted.contains_key(prefix));
+            shared.wanted = wanted;
+            self.thread.unpark();
+        }
+    }
+
+    /// Whether lcroute has the keys of a prefix; none: it was not asked yet.
+    pub fn outcome(&self, prefix: &GroupPrefix) -> Option<Result<(), String>> {
+        lock(&self.shared).outcomes.get(prefix).cloned()
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a connection to lcroute was told.
+struct Connection {
+    stream: BufReader<UnixStream>,
+    given: Wanted,
+    repeat_at: Instant,
+}
+
+fn give(shared: &Mutex<Shared>) {
+    let mut connection: Option<Connection> = None;
+    loop {
+        let wanted = lock(shared).wanted.clone();
+        if !wanted.is_empty() || connection.is_some() {
+            if let Err(e) = bring(&mut connection, &wanted, shared) {
+                connection = None;
+                let why = format!("lcroute on this host has no keys of it: {e}");
+                let mut shared = lock(shared);
+                for prefix in wanted.keys() {
+                    note(&mut shared.outcomes, *prefix, Err(why.clone()));
+                }
+            }
+            if wanted.is_empty() {
+                connection = None;
+            }
+        }
+        let is_idle = connection.is_none() && wanted.is_empty();
+        let has_changed = lock(shared).wanted != wanted;
+        match is_idle {
+            _ if has_changed => {}
+            true => thread::park(),
+            false => thread::park_timeout(LOOK_INTERVAL),
+        }
+    }
+}
+
+/// Gives lcroute what it has not, and takes back what it is to have no more.
+fn bring(
+    connection: &mut Option<Connection>,
+    wanted: &Wanted,
+    shared: &Mutex<Shared>,
+) -> io::Result<()> {
+    let now = Instant::now();
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(connect(now)?),
+    };
+    if connection.has_ended()? {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    if connection.repeat_at <= now {
+        connection.repeat_at = now + REPEAT_INTERVAL;
+        // the same once more changes nothing there
+        connection.given.values_mut().for_each(Vec::clear);
+    }
+    let gone: Vec<_> = connection.given.keys().copied().collect();
+    for prefix in gone.into_iter().filter(|p| !wanted.contains_key(p)) {
+        // it held nothing if that is refused
+        let _ = connection.ask(prefix, &[])?;
+        connection.given.remove(&prefix);
+    }
+    for (prefix, secrets) in wanted {
+        if connection.given.get(prefix) == Some(secrets) {
+            continue;
+        }
+        let outcome = connection.ask(*prefix, secrets)?;
+        if outcome.is_ok() {
+            connection.given.insert(*prefix, secrets.clone());
+        }
+        note(&mut lock(shared).outcomes, *prefix, outcome);
+    }
+    Ok(())
+}
+
+/// Remembers what became of a prefix, and says it where that is new.
+fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String>) {
+    if outcomes.get(&prefix) == Some(&outcome) {
+        return;
+    }
+    match &outcome {
+        Ok(()) => tracing::info!("{prefix}: lcroute seals it with keys of its group"),
+        Err(e) => tracing::warn!("{prefix}: {e}"),
+    }
+    outcomes.insert(prefix, outcome);
+}
+
+/// The socket for keys where this user may use it, else the control socket.
+fn connect(now: Instant) -> io::Result<Connection> {
+    let mut first = None;
+    let beside = |control: PathBuf| [socket_beside(&control, "keys"), control];
+    for path in control_sockets().into_iter().flat_map(beside) {
+        match UnixStream::connect(&path) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+                stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+                return Ok(Connection {
+                    stream: BufReader::new(stream),
+                    given: Wanted::new(),
+                    repeat_at: now + REPEAT_INTERVAL,
+                });
+            }
+            Err(e) => {
+                let told = io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+                first.get_or_insert(told);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| ErrorKind::NotFound.into()))
+}
+
+impl Connection {
+    /// Whether lcroute has closed it.
+    fn has_ended(&self) -> io::Result<bool> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.stream.get_ref().as_raw_fd(), &mut [0], flags) {
+            Ok(n) => Ok(n == 0),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Gives secrets; what lcroute says.
+    fn ask(&mut self, prefix: GroupPrefix, secrets: &[Secret]) -> io::Result<Result<(), String>> {
+        let mut line = Zeroizing::new(format!(
+            "{{\"cmd\":\"private\",\"prefix\":\"{prefix}\",\"secrets\":["
+        ));
+        for (at, secret) in secrets.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let key = Zeroizing::new(encode(TextKind::SharedKey, &**secret));
+            // a growing string leaves copies behind: all of it fits
+            line.reserve(key.len() + 8);
+            line.push_str(comma);
+            line.push('"');
+            line.push_str(&key);
+            line.push('"');
+        }
+        line.push_str("]}\n");
+        self.stream.get_mut().write_all(line.as_bytes())?;
+        let mut answer = String::new();
+        if (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        Ok(match answer.get("ok") {
+            Some(_) => Ok(()),
+            None => Err(answer["error"].as_str().unwrap_or("refused").to_owned()),
+        })
+    }
+}
