@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::units::parse_duration;
 use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::groups;
 
 use crate::daemon;
 use crate::verbs::{self, Tail};
@@ -214,7 +215,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let daemon = matches!(cli.verb, Verb::Run { .. });
     init_logging(log.as_deref(), if daemon { "info" } else { "warn" })?;
     let state_dir = state_dir.unwrap_or_else(verbs::default_state_dir);
-    let control = control.unwrap_or_else(verbs::default_control);
+    let control = control.unwrap_or_else(groups::default_control);
     let to = verbs::Verbs {
         control: control.clone(),
         json,

@@ -57,6 +57,9 @@ pub struct Message {
     /// What was said, where it is none: base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
+    /// NAME of the share `lc:NAME`, where files are offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
 }
 
 /// The file, and who waits for more of it.
@@ -241,6 +244,7 @@ mod tests {
             time: 5,
             text: Some(format!("word {n}\n")),
             bytes: None,
+            files: None,
         }
     }
 

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{Founding, Invitation, MAX_MESSAGE};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
+use librecast::text::{TextKind, encode};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::service::{self, Service};
@@ -412,6 +413,15 @@ impl Daemon {
                 let epoch = room.epoch();
                 let author = room.remove(&member, time)?;
                 Ok(json!({ "author": author, "epoch": epoch }))
+            }
+            Request::Offer { group, name } => {
+                let (key, signer) = self.room(&group)?.offer(&name, time)?;
+                let signer = encode(TextKind::SharedKey, &*signer.seed());
+                Ok(json!({ "key": *key, "signer": *signer }))
+            }
+            Request::Offered { group, name, by } => {
+                let offer = self.room(&group)?.offered(&name, by.as_deref())?;
+                Ok(json!({ "key": *offer.key, "signer": offer.signer }))
             }
             Request::Protect { group, prefix, end } => {
                 let parsed: GroupPrefix = prefix

@@ -7,11 +7,13 @@
 //! | `daemon` | the program that runs: sockets, clock, signals |
 //! | `network` | one socket for all groups, on all interfaces |
 //! | `room` | one group: its log, its keys, its conversation, in the order in which they go to disk |
+//! | `content`, `offers` | what a message holds; shares of lcsync that members offer |
 //! | `keyring`, `giver` | which epochs' secrets seal private prefixes of lcroute, and how it gets them |
 //! | `held` | a group that this host holds for others and cannot read |
 //! | `logs`, `records`, `conversation`, `holding_key` | files, and the text that a holder is given |
 
 mod cli;
+mod content;
 mod conversation;
 mod daemon;
 mod giver;
@@ -20,6 +22,7 @@ mod holding_key;
 mod keyring;
 mod logs;
 mod network;
+mod offers;
 mod records;
 mod request;
 mod room;

@@ -51,6 +51,16 @@ pub enum Request {
     Members { group: String },
     /// The owner removes a member: its name, or its key.
     Remove { group: String, member: String },
+    /// Offers a share of lcsync to the group, unless it has the offer; what opens it, and the seed of
+    /// the key that signs it, both as `lck1...`.
+    Offer { group: String, name: String },
+    /// What opens a share that a member offers, and which key signs it. `by`: the member's name or key.
+    Offered {
+        group: String,
+        name: String,
+        #[serde(default)]
+        by: Option<String>,
+    },
     /// A group's keys seal a private prefix of lcroute on this host; with `end` no longer.
     Protect {
         group: String,

@@ -25,7 +25,8 @@ use lcgroup_core::{
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
-use librecast::id::PeerId;
+use librecast::id::{PeerId, SecretKey};
+use librecast::text::{TextKind, encode};
 use librecast_log::{
     AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
     Output as LogOutput, ReadKey, Space,
@@ -33,10 +34,12 @@ use librecast_log::{
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
+use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
 use crate::logs::{TTL, log_status, seed};
+use crate::offers::{self, Offer, Offers};
 use crate::records::Records;
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
@@ -51,6 +54,7 @@ const STATE: &str = "state";
 const LOG: &str = "log";
 const MESSAGES: &str = "messages";
 const PREFIXES: &str = "prefixes";
+const OFFERS: &str = "offers";
 
 /// Longest state that is read.
 const MAX_STATE: u64 = 64 << 20;
@@ -62,6 +66,9 @@ const MAX_PREFIX_LIST: u64 = (MAX_PREFIXES * 64) as u64;
 
 /// What the exporter is asked for: the secret of an epoch that seals packets.
 const EXPORT_LABEL: &str = "lcroute private prefix";
+
+/// A message, and the files that it offers.
+type Said = (Message, Option<Files>);
 
 /// A group.
 #[derive(Debug)]
@@ -76,7 +83,8 @@ pub struct Room {
     appends: VecDeque<Append>,
     append_at: Option<Instant>,
     /// Messages of ours: shown once the state that sends them is on disk.
-    said: Vec<Message>,
+    said: Vec<Said>,
+    offers: Offers,
     state_changed: bool,
     transmits: Vec<Vec<u8>>,
     notices: VecDeque<String>,
@@ -150,6 +158,8 @@ impl Room {
         let conversation = Conversation::open(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(PREFIXES);
         let prefixes = read_prefixes(&path).with_context(|| path.display().to_string())?;
+        let path = folder.join(OFFERS);
+        let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
         let mut room = Self {
             name: name.to_owned(),
             folder: folder.to_owned(),
@@ -160,6 +170,7 @@ impl Room {
             appends: VecDeque::new(),
             append_at: None,
             said: Vec::new(),
+            offers,
             state_changed: true,
             transmits: Vec::new(),
             notices: VecDeque::new(),
@@ -330,7 +341,10 @@ impl Room {
                 time,
                 content,
             } => {
-                let message = self.message(author, id, time, &content);
+                let (message, files) = self.message(author, id, time, &content);
+                if let Some(files) = files {
+                    self.offers.add(author, &files);
+                }
                 self.conversation.add(message);
             }
             Event::NotCounted { author, id } => {
@@ -344,8 +358,12 @@ impl Room {
                 self.notice(format!("{who} said message {id:016x} again, to all"));
             }
             Event::Joined { epoch } => self.notice(format!("member since epoch {epoch}")),
-            Event::MemberAdded { name, .. } => self.notice(format!("{name} joined")),
+            Event::MemberAdded { name, .. } => {
+                self.offers.end_own(self.group.author_key().peer_id());
+                self.notice(format!("{name} joined"));
+            }
             Event::MemberRemoved { author } => {
+                self.offers.end_own(self.group.author_key().peer_id());
                 self.notice(format!("{author} is no member any more"));
             }
             Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
@@ -379,10 +397,15 @@ impl Room {
         }
     }
 
-    fn message(&self, author: PeerId, id: u64, time: u64, content: &[u8]) -> Message {
-        let text = std::str::from_utf8(content).ok().map(str::to_owned);
-        let bytes = text.is_none().then(|| BASE64.encode(content));
-        Message {
+    fn message(&self, author: PeerId, id: u64, time: u64, content: &[u8]) -> Said {
+        let (text, bytes, files) = match Content::decode(content) {
+            Content::Files(files) => (None, None, Some(files)),
+            Content::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => (Some(text.to_owned()), None, None),
+                Err(_) => (None, Some(BASE64.encode(bytes)), None),
+            },
+        };
+        let message = Message {
             n: 0,
             author,
             name: self.name_of(&author),
@@ -390,7 +413,9 @@ impl Room {
             time,
             text,
             bytes,
-        }
+            files: files.as_ref().map(|files| files.name.clone()),
+        };
+        (message, files)
     }
 
     /// Appends what the group wants appended, once its state is on disk. Whether anything was.
@@ -466,9 +491,14 @@ impl Room {
             durable::replace(&self.folder.join(STATE), &state)?;
             self.state_changed = false;
         }
-        for message in std::mem::take(&mut self.said) {
+        let me = self.group.author_key().peer_id();
+        for (message, files) in std::mem::take(&mut self.said) {
+            if let Some(files) = files {
+                self.offers.add(me, &files);
+            }
             self.conversation.add(message);
         }
+        self.offers.sync()?;
         self.conversation.sync()
     }
 
@@ -539,13 +569,62 @@ impl Room {
     // what users ask
 
     /// Says something. The message's id.
-    pub fn say(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {
+    pub fn say(&mut self, bytes: &[u8], time: u64) -> anyhow::Result<u64> {
+        self.say_content(&encode_bytes(bytes), time)
+    }
+
+    fn say_content(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {
         let id = self.group.say(content, time)?;
         let me = self.group.author_key().peer_id();
         let message = self.message(me, id, time, content);
         self.said.push(message);
         self.state_changed = true;
         Ok(id)
+    }
+
+    /// Offers a share of lcsync to the members of this moment, unless they have the offer. What opens it, and what signs it.
+    pub fn offer(
+        &mut self,
+        name: &str,
+        time: u64,
+    ) -> anyhow::Result<(Zeroizing<String>, SecretKey)> {
+        if !is_share_name(name) {
+            let text = format!("{name:?} is no name of a share");
+            return Err(ExitError::new(Exit::Usage, text).into());
+        }
+        let author = SecretKey::from_seed(&self.group.author_key().seed());
+        let me = author.peer_id();
+        let known = self.offers.of_name(name).find(|o| o.author == me);
+        if let Some((known, signer)) = known.and_then(|o| Some((o, o.signer(&author)?))) {
+            return Ok((known.key.clone(), signer));
+        }
+        let files = offers::offer(name, seed()?, &author);
+        self.say_content(&files.encode(), time)?;
+        let key = encode(TextKind::SharedKey, &*files.key);
+        Ok((key, offers::signer(&author, &files.key)))
+    }
+
+    /// A share that a member offers; `by` is its name or key.
+    pub fn offered(&self, name: &str, by: Option<&str>) -> anyhow::Result<&Offer> {
+        let is_by = |offer: &&Offer| {
+            let is = |by| offer.author.to_string() == by || self.name_of(&offer.author) == by;
+            by.is_none_or(is)
+        };
+        let found: Vec<&Offer> = self.offers.of_name(name).filter(is_by).collect();
+        let group = &self.name;
+        match found[..] {
+            [one] => Ok(one),
+            [] => {
+                let text = format!("nobody in {group} shares {name:?}, as far as this host knows");
+                Err(ExitError::new(Exit::Unreachable, text).into())
+            }
+            [one, ..] => {
+                let names: Vec<_> = found.iter().map(|o| self.name_of(&o.author)).collect();
+                let (names, one) = (names.join(", "), self.name_of(&one.author));
+                let text = format!("{names} share {name:?}: --lcgroup {group}/{one} says whose");
+                Err(ExitError::new(Exit::Usage, text).into())
+            }
+        }
     }
 
     /// A line for so many, good until then.

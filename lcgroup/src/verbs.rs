@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use librecast::cert::is_visible;
 use librecast::time::utc;
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -43,24 +43,6 @@ pub fn default_state_dir() -> PathBuf {
     folder("XDG_STATE_HOME")
         .unwrap_or_else(below)
         .join("lcgroup")
-}
-
-/// Where `lcgroup run` of this user answers by default; that of the host where there is none.
-pub fn default_control() -> PathBuf {
-    let system = PathBuf::from("/run/lcgroup/control.sock");
-    if nix::unistd::geteuid().is_root() {
-        return system;
-    }
-    match folder("XDG_RUNTIME_DIR") {
-        Some(folder) => {
-            let own = folder.join("lcgroup/control.sock");
-            match !own.exists() && system.exists() {
-                true => system,
-                false => own,
-            }
-        }
-        None => system,
-    }
 }
 
 fn folder(variable: &str) -> Option<PathBuf> {
@@ -204,16 +186,14 @@ impl Verbs {
     }
 
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
-        let mut stream = self.connect()?;
-        write_line(
-            &mut stream,
-            &Request::Tail {
-                group: tail.group.clone(),
-                after: tail.after,
-                last: tail.last,
-                follow: tail.follow,
-            },
-        )?;
+        let mut stream = groups::connect(&self.control)?;
+        let request = Request::Tail {
+            group: tail.group.clone(),
+            after: tail.after,
+            last: tail.last,
+            follow: tail.follow,
+        };
+        groups::write_line(&mut stream, &request)?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         loop {
@@ -224,12 +204,12 @@ impl Verbs {
             }
             let value: Value = serde_json::from_str(&line)?;
             if value.get("n").is_none() {
-                result(value)?;
+                serde_json::from_value::<groups::Answer<Value>>(value)?.result()?;
                 return Ok(Exit::Ok);
             }
             match self.json {
                 true => print(line.trim_end())?,
-                false => print(&shown(&serde_json::from_value(value)?))?,
+                false => print(&shown(&tail.group, &serde_json::from_value(value)?))?,
             }
         }
     }
@@ -425,54 +405,22 @@ impl Verbs {
         Ok(Exit::Ok)
     }
 
-    fn connect(&self) -> anyhow::Result<UnixStream> {
-        UnixStream::connect(&self.control).map_err(|e| {
-            let (exit, hint) = match e.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    (Exit::NotPermitted, "for root and members of group lcgroup")
-                }
-                _ => (Exit::Unreachable, "does `lcgroup run` run?"),
-            };
-            ExitError::new(exit, format!("{}: {e}: {hint}", self.control.display())).into()
-        })
-    }
-
     fn ask(&self, request: &Request) -> anyhow::Result<Value> {
-        let mut stream = self.connect()?;
-        write_line(&mut stream, request)?;
-        let mut line = Zeroizing::new(String::new());
-        BufReader::new(stream).read_line(&mut line)?;
-        anyhow::ensure!(!line.is_empty(), "lcgroup ended");
-        result(serde_json::from_str(&line)?)
+        groups::ask(&self.control, request)
     }
-}
-
-fn write_line(stream: &mut UnixStream, request: &Request) -> anyhow::Result<()> {
-    let mut line = Zeroizing::new(serde_json::to_vec(request)?);
-    line.push(b'\n');
-    Ok(stream.write_all(&line)?)
-}
-
-/// What the daemon answered, or why not.
-fn result(mut answer: Value) -> anyhow::Result<Value> {
-    if let Some(error) = answer["error"].as_str() {
-        let exit = match answer["exit"].as_i64() {
-            Some(2) => Exit::Usage,
-            Some(4) => Exit::NotPermitted,
-            _ => Exit::Failed,
-        };
-        return Err(ExitError::new(exit, error).into());
-    }
-    Ok(answer["ok"].take())
 }
 
 /// A message as a line for people: nothing in it moves the cursor or colours the screen.
-fn shown(message: &Message) -> String {
+fn shown(group: &str, message: &Message) -> String {
     let time = utc(message.time / 1_000);
-    let said = match (&message.text, &message.bytes) {
-        (Some(text), _) => printable(text),
-        (None, Some(bytes)) => format!("({} characters of base64)", bytes.len()),
-        (None, None) => String::new(),
+    let said = match (&message.text, &message.bytes, &message.files) {
+        (Some(text), _, _) => printable(text),
+        (None, Some(bytes), _) => format!("({} characters of base64)", bytes.len()),
+        (None, None, Some(name)) => {
+            let name = printable(name);
+            format!("shares {name}: lcsync --lcgroup {group} 'lc:{name}' DEST")
+        }
+        (None, None, None) => String::new(),
     };
     format!("{time} {}: {said}", printable(&message.name))
 }

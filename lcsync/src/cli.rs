@@ -5,13 +5,15 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use librecast_program::cli::{Exit, ExitError, finish, init_logging};
-use librecast_program::keyfile;
+use librecast_program::groups;
+use librecast_program::keyfile::{self, SharedKey};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
 use librecast_program::units::{parse_duration, parse_rate};
@@ -60,6 +62,7 @@ enum Command {
         lcsync share /srv/photos              as lc:photos, on all interfaces; prints name and root hash\n  \
         lcsync share --name backup -i eth0 --bwlimit 200M /srv/data\n  \
         lcsync share --sign owner.key --keyfile team.key plans/\n  \
+        lcsync share --lcgroup team plans/      for members of a group of lcgroup\n  \
         lcsync share --config /etc/lcsync/site.toml")]
     Share(Share),
     /// Make a key that hosts share (for --keyfile), or one that signs
@@ -138,7 +141,7 @@ struct Share {
     #[arg(required_unless_present = "config")]
     path: Vec<PathBuf>,
     /// Share what this file says, and read it again on SIGHUP
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "name", "sign", "keyfile"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "name", "sign", "keyfile", "lcgroup"])]
     config: Option<PathBuf>,
     /// Share under this name instead of the path's last component
     #[arg(long)]
@@ -161,6 +164,9 @@ struct Share {
     /// Seal everything, names included, with this shared key, as `keygen` makes it
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
+    /// Offer it to the members of a group of lcgroup: sealed for them, signed by this host's member
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["keyfile", "sign"])]
+    lcgroup: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +251,9 @@ struct OfShares {
     /// The shared key that the share is sealed with
     #[arg(long, value_name = "FILE")]
     keyfile: Option<PathBuf>,
+    /// A member of this group of lcgroup offers it; GROUP/MEMBER says who, by name or key
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["keyfile", "trust"])]
+    lcgroup: Option<String>,
     /// Give up after so long without a single packet
     #[arg(long, value_name = "D", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -614,6 +623,7 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
                 name: share.name.clone(),
                 keyfile: share.keyfile.clone(),
                 sign: share.sign.clone(),
+                lcgroup: share.lcgroup.clone(),
                 // that of the command line holds for all together
                 interfaces: Vec::new(),
                 bwlimit: None,
@@ -660,6 +670,25 @@ fn fetch(
     common: &Common,
     share: OfShares,
 ) -> anyhow::Result<Exit> {
+    let (key, trust) = match &share.lcgroup {
+        Some(group) => {
+            let offered = groups::find(group, &name)?;
+            (Some(Arc::new(offered.key)), Some(offered.trust))
+        }
+        None => (
+            share
+                .keyfile
+                .as_deref()
+                .map(SharedKey::load)
+                .transpose()?
+                .map(Arc::new),
+            share
+                .trust
+                .as_deref()
+                .map(keyfile::public_key)
+                .transpose()?,
+        ),
+    };
     receive::transfer::receive(&receive::transfer::Options {
         name,
         part,
@@ -667,12 +696,8 @@ fn fetch(
         seed: share.seed,
         watch: share.watch,
         stats: common.stats,
-        keyfile: share.keyfile,
-        trust: share
-            .trust
-            .as_deref()
-            .map(keyfile::public_key)
-            .transpose()?,
+        key,
+        trust,
         dest,
         interfaces: share.interface,
         timeout: share.timeout,

@@ -737,6 +737,11 @@ const FILES: &[File] = &[
                         "The key that signs versions; relative to this file, or `credential:NAME`.",
                     ),
                     (
+                        "lcgroup",
+                        "none",
+                        "A group of lcgroup on this host whose members may fetch it: both keys are the group's, instead of `keyfile` and `sign`.",
+                    ),
+                    (
                         "interface",
                         "all that are watched",
                         "A name or a list of names: serve on these only.",

@@ -139,6 +139,7 @@ impl Host {
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("LCROUTE_STATE_DIR", state.join("lcroute"))
             .env("LCROUTE_CONTROL", self.path("run/control.sock"))
+            .env("LCGROUP_CONTROL", self.path("lcgroup.sock"))
             .env(
                 "RUST_LOG",
                 std::env::var("LAB_LOG").unwrap_or_else(|_| "info".to_owned()),

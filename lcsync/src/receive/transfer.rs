@@ -70,8 +70,8 @@ pub struct Options {
     pub part: Option<Vec<u8>>,
     /// No other root hash will do.
     pub pinned: Option<BlockHash>,
-    /// File of the key that the share is sealed with.
-    pub keyfile: Option<PathBuf>,
+    /// The key that the share is sealed with.
+    pub key: Option<Arc<SharedKey>>,
     /// Serve what has come.
     pub seed: bool,
     /// Wait for changes and fetch them.
@@ -109,7 +109,7 @@ pub struct Options {
 impl Options {
     /// Whether modes and times are taken as they are. A root hash that is asked for does not cover them.
     fn keeps_metadata(&self) -> bool {
-        let proven = self.trust.is_some() || self.keyfile.is_some();
+        let proven = self.trust.is_some() || self.key.is_some();
         self.archive && (self.pinned.is_none() || proven)
     }
 }
@@ -178,12 +178,8 @@ impl<'a> Transfer<'a> {
     fn open(options: &'a Options) -> anyhow::Result<Self> {
         let now = Instant::now();
         check_interfaces(&options.interfaces)?;
-        let shared = options
-            .keyfile
-            .as_deref()
-            .map(SharedKey::load)
-            .transpose()?;
-        let key = shared.map(|k| Arc::new(ShareKey::new(Arc::new(k), &options.name)));
+        let shared = options.key.clone();
+        let key = shared.map(|k| Arc::new(ShareKey::new(k, &options.name)));
         let group_key = group_key(key.as_deref());
         let prefix = SharePrefix::of_name(group_key, &options.name);
         let proof = match (options.trust, &key) {
@@ -791,7 +787,7 @@ impl<'a> Transfer<'a> {
                 let on = self.network.interface_names();
                 let timeout = self.options.timeout;
                 // a wrong key has other groups: nobody can tell the one from the other
-                let or_key = match self.options.keyfile {
+                let or_key = match self.options.key {
                     Some(_) => ": the name or the key may be wrong",
                     None => "",
                 };

@@ -7,6 +7,7 @@ use anyhow::Context;
 use librecast::channel::SharePrefix;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::config;
+use librecast_program::groups;
 use librecast_program::keyfile::{self, SharedKey, load_signing_key};
 use librecast_program::metrics::{self, Listen};
 use librecast_program::units::parse_rate;
@@ -29,6 +30,8 @@ pub struct ShareOptions {
     pub keyfile: Option<PathBuf>,
     /// File of the key that signs versions.
     pub sign: Option<PathBuf>,
+    /// Group of lcgroup whose members may fetch it: both keys are the group's.
+    pub lcgroup: Option<String>,
     /// Serve on these only; none for all that are watched.
     #[serde(default, rename = "interface", deserialize_with = "one_or_more")]
     pub interfaces: Vec<String>,
@@ -115,14 +118,27 @@ pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
                 .to_owned(),
         };
         check_name(&name).map_err(|e| usage(format!("{name:?}: {e}")))?;
-        let shared = share.keyfile.as_deref().map(SharedKey::load).transpose()?;
+        if share.lcgroup.is_some() && (share.keyfile.is_some() || share.sign.is_some()) {
+            let message =
+                format!("{name:?}: a group has keys of its own: neither keyfile nor sign");
+            return Err(usage(message).into());
+        }
+        let (shared, signer) = match &share.lcgroup {
+            Some(group) => {
+                let own = groups::offer(group, &name)?;
+                (Some(own.key), Some(own.signer))
+            }
+            None => (
+                share.keyfile.as_deref().map(SharedKey::load).transpose()?,
+                share.sign.as_deref().map(load_signing_key).transpose()?,
+            ),
+        };
         let key = shared.map(|k| Arc::new(ShareKey::new(Arc::new(k), &name)));
         let prefix = SharePrefix::of_name(group_key(key.as_deref()), &name);
         if named.iter().any(|s| s.prefix == prefix) {
             let message = format!("two shares are named {name:?}: share one with --name");
             return Err(usage(message).into());
         }
-        let signer = share.sign.as_deref().map(load_signing_key).transpose()?;
         named.push(Watched {
             prefix,
             name,
@@ -175,6 +191,7 @@ mod tests {
             name: Some("first".into()),
             keyfile: Some(dir.path().join("k")),
             sign: Some("/s".into()),
+            lcgroup: None,
             interfaces: vec!["eth0".into()],
             bwlimit: Some(20_000_000),
             listed: true,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | exit codes, errors that know theirs, logging to stderr or the journal |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
+//! | [`groups`] | asks `lcgroup run` on this host |
 //! | [`interrupt`] | SIGINT, SIGTERM and SIGHUP as events |
 //! | [`keygen`] | the verb that makes keys |
 //! | [`keyfile`] | key files as users make and name them |
@@ -15,6 +16,7 @@
 pub mod book;
 pub mod cli;
 pub mod config;
+pub mod groups;
 pub mod interrupt;
 pub mod keyfile;
 pub mod keygen;

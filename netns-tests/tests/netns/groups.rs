@@ -378,6 +378,75 @@ fn twelve_members_have_all_hundred_messages_whatever_happened() {
     });
 }
 
+#[test]
+fn files_are_for_the_members_of_the_moment() {
+    world("groups-files", |lab| {
+        let (_network, people) = people(lab, &["ann", "bob", "cy", "eve"])?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "2")?;
+        for at in [1, 2] {
+            people[at].join(&line)?;
+            eventually("a member", || people[at].is("member"))?;
+        }
+        let [ann, bob, cy, eve] = [0, 1, 2, 3].map(|at: usize| &people[at].host);
+        let fetch =
+            |host: &Host, args: &[&str]| host.run("lcsync", &[args, &["-i", "lc0"]].concat());
+        let missing = fetch(cy, &["lc:plans", "out", "--lcgroup", "team"])?;
+        ensure!(
+            missing.code == 3 && missing.stderr.contains("nobody in team shares"),
+            "{missing:?}"
+        );
+        bob.write("plans/mill.txt", b"by the river")?;
+        let plans = bob.path("plans").display().to_string();
+        let shares = ["share", "-i", "lc0", "--lcgroup", "team", &plans];
+        let mut share = bob.spawn("lcsync", &shares)?;
+        let offered = |person: &Person| {
+            let said = person.said()?;
+            let offers = said.iter().filter(|m| m["files"] == "plans").count();
+            ensure!(offers > 0, "{}: {said:?}", person.name);
+            Ok(offers)
+        };
+        for person in [&people[0], &people[2]] {
+            eventually("the offer is read", || offered(person).map(drop))?;
+        }
+        let read = |host: &Host| -> Result<Vec<u8>> { Ok(fs::read(host.path("out/mill.txt"))?) };
+        for host in [ann, cy] {
+            let out = host.path("out").display().to_string();
+            fetch(host, &["lc:plans", &out, "--lcgroup", "team/bob"])?.success()?;
+            ensure!(read(host)? == b"by the river");
+        }
+        // no key goes over the wire in clear, and its name opens nothing
+        let stranger = fetch(eve, &["lc:plans", "out", "--timeout", "2s"])?;
+        ensure!(stranger.code == 3, "{stranger:?}");
+        // a removed member knows the keys of before; what is shared from then on has others
+        people[0].ask(&["remove", "team", "cy"])?;
+        eventually("bob hears that", || {
+            let members = &people[1].status()?["members"];
+            ensure!(*members == 2, "{members}");
+            Ok(())
+        })?;
+        share.stop()?;
+        bob.write("plans/mill.txt", b"by the bridge")?;
+        let _share = bob.spawn("lcsync", &shares)?;
+        eventually("ann has both offers", || {
+            let offers = offered(&people[0])?;
+            ensure!(offers == 2, "{offers}");
+            Ok(())
+        })?;
+        let out = ann.path("out").display().to_string();
+        fetch(ann, &["lc:plans", &out, "--lcgroup", "team"])?.success()?;
+        ensure!(read(ann)? == b"by the bridge");
+        let out = cy.path("out").display().to_string();
+        let old = ["lc:plans", &out, "--lcgroup", "team", "--timeout", "2s"];
+        let removed = fetch(cy, &old)?;
+        ensure!(
+            removed.code == 3 && read(cy)? == b"by the river",
+            "{removed:?}"
+        );
+        Ok(())
+    });
+}
+
 /// A prefix that ann, bob and cy protect by keys of their group, as each host's configuration permits.
 const PREFIX: &str = "ff1e:7::/32";
 const GROUP: &str = "ff1e:7::42";

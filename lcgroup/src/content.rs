@@ -1,0 +1,144 @@
+//! What a message holds: any bytes, or where files are that its author shares.
+//!
+//! ```text
+//! any bytes that do not begin with 0
+//! 0 | 0 | any bytes
+//! 0 | 1 | length 8 | name of a share | its key 256 | the key that signs it 256
+//! ```
+
+use librecast::id::PeerId;
+use zeroize::Zeroizing;
+
+/// A content that begins so says what it is.
+const TYPED: u8 = 0;
+const BYTES: u8 = 0;
+const FILES: u8 = 1;
+
+/// Bytes of a share's key (lcsync's `--keyfile`), and of a public key.
+const KEY_LEN: usize = 32;
+
+/// A share of lcsync that members may fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// NAME of `lc:NAME`.
+    pub name: String,
+    /// Opens it.
+    pub key: Zeroizing<[u8; KEY_LEN]>,
+    /// Signs it.
+    pub signer: PeerId,
+}
+
+/// What a message holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// Words, or anything else.
+    Bytes(&'a [u8]),
+    /// Files.
+    Files(Files),
+}
+
+impl<'a> Content<'a> {
+    /// What a member's bytes mean. What is unknown here is shown as it is.
+    pub fn decode(bytes: &'a [u8]) -> Self {
+        match bytes {
+            [TYPED, BYTES, rest @ ..] => Self::Bytes(rest),
+            [TYPED, FILES, rest @ ..] => {
+                Files::decode(rest).map_or(Self::Bytes(bytes), Self::Files)
+            }
+            _ => Self::Bytes(bytes),
+        }
+    }
+}
+
+/// A message of these bytes.
+pub fn encode_bytes(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let marks: &[u8] = match bytes.first() {
+        Some(&TYPED) => &[TYPED, BYTES],
+        _ => &[],
+    };
+    Zeroizing::new([marks, bytes].concat())
+}
+
+impl Files {
+    /// A message of this.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let length = [self.name.len() as u8];
+        let parts: [&[u8]; 5] = [
+            &[TYPED, FILES],
+            &length,
+            self.name.as_bytes(),
+            &*self.key,
+            self.signer.public_key(),
+        ];
+        Zeroizing::new(parts.concat())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+        let (key, rest) = rest.split_first_chunk::<KEY_LEN>()?;
+        let signer = PeerId::from_public_key(rest.try_into().ok()?).ok()?;
+        let name = std::str::from_utf8(name).ok()?;
+        is_share_name(name).then(|| Self {
+            name: name.to_owned(),
+            key: Zeroizing::new(*key),
+            signer,
+        })
+    }
+}
+
+/// Whether lcsync takes this for the name of a share.
+pub fn is_share_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && !name.contains('#') && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn any_bytes_come_back_and_none_are_taken_for_something_else() {
+        let files = files("plans").encode();
+        for said in [
+            &b""[..],
+            b"a",
+            b"\0",
+            b"\0\0",
+            b"\0\x01",
+            b"\0\x01\x02ab",
+            &files,
+        ] {
+            assert_eq!(Content::decode(&encode_bytes(said)), Content::Bytes(said));
+        }
+        assert_eq!(Content::decode(b"\0\x07x"), Content::Bytes(b"\0\x07x"));
+    }
+
+    fn files(name: &str) -> Files {
+        Files {
+            name: name.to_owned(),
+            key: Zeroizing::new([7; KEY_LEN]),
+            signer: SecretKey::from_seed(&[1; 32]).peer_id(),
+        }
+    }
+
+    #[test]
+    fn files_have_golden_bytes() {
+        let files = files("plans");
+        let bytes = files.encode();
+        assert_eq!(bytes[..8], *b"\0\x01\x05plans");
+        assert_eq!(bytes[8..40], [7; 32]);
+        assert_eq!(bytes[40..], *files.signer.public_key());
+        assert_eq!(Content::decode(&bytes), Content::Files(files));
+        for cut in 0..bytes.len() {
+            assert!(matches!(Content::decode(&bytes[..cut]), Content::Bytes(_)));
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert_eq!(Content::decode(&longer), Content::Bytes(&longer));
+        for bad in ["", "a#b", "a\nb"] {
+            let bytes = self::files(bad).encode();
+            assert_eq!(Content::decode(&bytes), Content::Bytes(&bytes), "{bad:?}");
+        }
+    }
+}

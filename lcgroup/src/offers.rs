@@ -1,0 +1,177 @@
+//! Shares of lcsync that members of a group offer to it, in a file of its folder.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use librecast::durable;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::private_file;
+use librecast::text::{TextKind, encode};
+use librecast_program::keyfile::SharedKey;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::content::Files;
+
+/// Most offers of one member that are kept, the last ones.
+const MAX_OF_AUTHOR: usize = 64;
+/// Most offers that are kept. Chosen: the file, written whole, stays below 2 MB.
+const MAX_OFFERS: usize = 4_096;
+/// Longest file of them, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// One share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Who shares it.
+    pub author: PeerId,
+    /// NAME of `lc:NAME`.
+    pub name: String,
+    /// Opens it: `lck1...`.
+    pub key: Zeroizing<String>,
+    /// Signs it.
+    pub signer: PeerId,
+}
+
+/// All of them, the newest last.
+#[derive(Debug)]
+pub struct Offers {
+    path: PathBuf,
+    all: Vec<Offer>,
+    changed: bool,
+}
+
+impl Offers {
+    /// Those of a file, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// The system's; no offers are in the file.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let all = match path.try_exists()? {
+            true => serde_json::from_slice(&private_file::read(path, MAX_FILE)?)?,
+            false => Vec::new(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            all,
+            changed: false,
+        })
+    }
+
+    /// A member offers files: instead of what it offered under that name before.
+    pub fn add(&mut self, author: PeerId, files: &Files) {
+        self.all
+            .retain(|offer| (offer.author, &offer.name) != (author, &files.name));
+        let is_of = |offer: &Offer| offer.author == author;
+        let of_author = self.all.iter().filter(|offer| is_of(offer)).count();
+        if of_author >= MAX_OF_AUTHOR
+            && let Some(oldest) = self.all.iter().position(is_of)
+        {
+            self.all.remove(oldest);
+        } else if self.all.len() >= MAX_OFFERS {
+            self.all.remove(0);
+        }
+        self.all.push(Offer {
+            author,
+            name: files.name.clone(),
+            key: encode(TextKind::SharedKey, &*files.key),
+            signer: files.signer,
+        });
+        self.changed = true;
+    }
+
+    /// What this host offers is offered anew, under new keys: there are other members.
+    pub fn end_own(&mut self, me: PeerId) {
+        let before = self.all.len();
+        self.all.retain(|offer| offer.author != me);
+        self.changed |= self.all.len() != before;
+    }
+
+    /// Those of a name.
+    pub fn of_name(&self, name: &str) -> impl Iterator<Item = &Offer> {
+        self.all.iter().filter(move |offer| offer.name == name)
+    }
+
+    /// Writes what has changed.
+    ///
+    /// # Errors
+    ///
+    /// The system's: it is written the next time.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.changed {
+            let bytes = Zeroizing::new(serde_json::to_vec(&self.all)?);
+            durable::replace(&self.path, &bytes)?;
+            self.changed = false;
+        }
+        Ok(())
+    }
+}
+
+/// Files that a member offers: a key that is made now, and one that signs, which follows from it and the member's own.
+pub fn offer(name: &str, key: Zeroizing<[u8; 32]>, author: &SecretKey) -> Files {
+    let signer = signer(author, &key).peer_id();
+    Files {
+        name: name.to_owned(),
+        key,
+        signer,
+    }
+}
+
+/// What signs a share whose key is this one.
+pub fn signer(author: &SecretKey, key: &[u8; 32]) -> SecretKey {
+    let seed = Zeroizing::new(derive("lcgroup 2026 files", &[&*author.seed(), key]));
+    SecretKey::from_seed(&seed)
+}
+
+impl Offer {
+    /// What signs it, where it is this member's own.
+    pub fn signer(&self, author: &SecretKey) -> Option<SecretKey> {
+        let key = self.key.parse::<SharedKey>().ok()?;
+        Some(signer(author, key.bytes())).filter(|signer| signer.peer_id() == self.signer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(name: &str, author: u8) -> Files {
+        let author = SecretKey::from_seed(&[author; 32]);
+        offer(name, Zeroizing::new([9; 32]), &author)
+    }
+
+    fn key(author: u8) -> PeerId {
+        SecretKey::from_seed(&[author; 32]).peer_id()
+    }
+
+    #[test]
+    fn offers_are_kept_and_one_member_takes_nobodys_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("offers");
+        let mut offers = Offers::open(&path).unwrap();
+        offers.add(key(1), &files("plans", 1));
+        for n in 0..200 {
+            offers.add(key(2), &files(&format!("{n}"), 2));
+        }
+        offers.add(key(2), &files("plans", 2));
+        assert_eq!(offers.all.len(), 1 + MAX_OF_AUTHOR);
+        offers.sync().unwrap();
+        let mut again = Offers::open(&path).unwrap();
+        assert_eq!(again.all, offers.all);
+        let authors: Vec<_> = again.of_name("plans").map(|o| o.author).collect();
+        assert_eq!(authors, [key(1), key(2)]);
+        again.end_own(key(2));
+        assert_eq!(again.all.len(), 1);
+    }
+
+    #[test]
+    fn only_its_author_can_sign_it() {
+        let mut offers = Offers::open(Path::new("/nonexistent/offers")).unwrap();
+        offers.add(key(1), &files("plans", 1));
+        let offer = offers.of_name("plans").next().unwrap();
+        let signer = offer.signer(&SecretKey::from_seed(&[1; 32])).unwrap();
+        assert_eq!(signer.peer_id(), offer.signer);
+        assert!(offer.signer(&SecretKey::from_seed(&[2; 32])).is_none());
+    }
+}

@@ -1,0 +1,176 @@
+//! Asks `lcgroup run` on this host: one JSON object a line, `{"ok": ...}` or `{"error": ..., "exit": ...}` in answer.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use librecast::id::{PeerId, SecretKey};
+use nix::unistd::geteuid;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::cli::{Exit, ExitError};
+use crate::keyfile::SharedKey;
+
+/// Where the program of the host answers.
+const SYSTEM_CONTROL: &str = "/run/lcgroup/control.sock";
+
+/// Where `lcgroup run` of this user answers by default; that of the host where there is none.
+#[must_use]
+pub fn default_control() -> PathBuf {
+    let system = PathBuf::from(SYSTEM_CONTROL);
+    if geteuid().is_root() {
+        return system;
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match folder.filter(|folder| folder.is_absolute()) {
+        Some(folder) => {
+            let own = folder.join("lcgroup/control.sock");
+            match !own.exists() && system.exists() {
+                true => system,
+                false => own,
+            }
+        }
+        None => system,
+    }
+}
+
+/// What the daemon answers, or why not.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub struct Answer<T> {
+    ok: Option<T>,
+    error: Option<String>,
+    exit: Option<i64>,
+}
+
+impl<T> Answer<T> {
+    /// What is asked for.
+    ///
+    /// # Errors
+    ///
+    /// With the exit code that the daemon says.
+    pub fn result(self) -> Result<T, ExitError> {
+        let error = match (self.ok, self.error) {
+            (Some(ok), None) => return Ok(ok),
+            (_, error) => error.unwrap_or_else(|| "lcgroup gives no answer".to_owned()),
+        };
+        let exit = match self.exit {
+            Some(2) => Exit::Usage,
+            Some(3) => Exit::Unreachable,
+            Some(4) => Exit::NotPermitted,
+            _ => Exit::Failed,
+        };
+        Err(ExitError::new(exit, error))
+    }
+}
+
+/// A connection.
+///
+/// # Errors
+///
+/// Nobody answers, or this user may not ask.
+pub fn connect(control: &Path) -> Result<UnixStream, ExitError> {
+    UnixStream::connect(control).map_err(|e| {
+        let (exit, hint) = match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                (Exit::NotPermitted, "for root and members of group lcgroup")
+            }
+            _ => (Exit::Unreachable, "does `lcgroup run` run?"),
+        };
+        ExitError::new(exit, format!("{}: {e}: {hint}", control.display()))
+    })
+}
+
+/// Sends a request, which may hold a secret.
+///
+/// # Errors
+///
+/// The connection broke.
+pub fn write_line(stream: &mut UnixStream, request: &impl Serialize) -> io::Result<()> {
+    let mut line = Zeroizing::new(serde_json::to_vec(request)?);
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Asks, and waits for the answer.
+///
+/// # Errors
+///
+/// Those of [`connect`] and [`Answer::result`].
+pub fn ask<T: DeserializeOwned>(control: &Path, request: &impl Serialize) -> anyhow::Result<T> {
+    let mut stream = connect(control)?;
+    write_line(&mut stream, request)?;
+    let mut line = Zeroizing::new(String::new());
+    BufReader::new(stream).read_line(&mut line)?;
+    anyhow::ensure!(!line.is_empty(), "lcgroup ended");
+    Ok(serde_json::from_str::<Answer<T>>(&line)?.result()?)
+}
+
+/// Keys of a share that this host offers to a group.
+#[derive(Debug)]
+pub struct OwnShare {
+    /// Seals it.
+    pub key: SharedKey,
+    /// Signs it.
+    pub signer: SecretKey,
+}
+
+/// Keys of a share that a member offers.
+#[derive(Debug)]
+pub struct OfferedShare {
+    /// Opens it.
+    pub key: SharedKey,
+    /// Has signed it.
+    pub trust: PeerId,
+}
+
+fn control() -> PathBuf {
+    let named = std::env::var_os("LCGROUP_CONTROL");
+    named.map_or_else(default_control, PathBuf::from)
+}
+
+/// Offers the share `name` to the members of a group.
+///
+/// # Errors
+///
+/// Those of [`ask`].
+pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
+    #[derive(Deserialize)]
+    struct Keys {
+        key: Zeroizing<String>,
+        // a seed, in the same form
+        signer: Zeroizing<String>,
+    }
+    let request = json!({ "cmd": "offer", "group": group, "name": name });
+    let keys: Keys = ask(&control(), &request)?;
+    Ok(OwnShare {
+        key: keys.key.parse()?,
+        signer: SecretKey::from_seed(keys.signer.parse::<SharedKey>()?.bytes()),
+    })
+}
+
+/// Finds the share `name` that a member of a group offers; `group` is GROUP or GROUP/MEMBER.
+///
+/// # Errors
+///
+/// Those of [`ask`].
+pub fn find(group: &str, name: &str) -> anyhow::Result<OfferedShare> {
+    #[derive(Deserialize)]
+    struct Keys {
+        key: Zeroizing<String>,
+        signer: PeerId,
+    }
+    let (group, by) = match group.split_once('/') {
+        Some((group, by)) => (group, Some(by)),
+        None => (group, None),
+    };
+    let request = json!({ "cmd": "offered", "group": group, "name": name, "by": by });
+    let keys: Keys = ask(&control(), &request)?;
+    Ok(OfferedShare {
+        key: keys.key.parse()?,
+        trust: keys.signer,
+    })
+}
