@@ -113,7 +113,7 @@ enum Command {
     },
     /// Print a token that makes other hosts members
     #[command(
-        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins"
+        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins\n  lcroute invite --ephemeral --ttl 365d   for containers without a volume, as long as it is good"
     )]
     Invite(Invite),
     /// Become a member by a token
@@ -268,6 +268,10 @@ struct Invite {
     /// How many nodes can join by it; issuers count them, and expel those beyond [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_USES)))]
     uses: Option<u32>,
+    /// Its nodes live without a disk, as containers do, and are forgotten five minutes after they have gone: the label
+    /// lifetime=ephemeral. With --uses it is for so many at a time
+    #[arg(long)]
+    ephemeral: bool,
     /// A label that its nodes get; may be repeated
     #[arg(long, value_name = "K=V", value_parser = label)]
     label: Vec<(String, String)>,
@@ -422,6 +426,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let options = commands::membership::InviteOptions {
                 ttl: i.ttl,
                 member_ttl: i.member_ttl,
+                ephemeral: i.ephemeral,
                 labels: i.label,
                 signal: i.signal,
                 prefixes: i.prefix,

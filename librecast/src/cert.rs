@@ -15,6 +15,8 @@
 //!
 //! An invitation may say for how many nodes it is ([`Grant::uses`]). Nobody can tell from one chain whether it is one
 //! too many: issuers count (`lcroute-node`), and routers bound what they keep (`lcroute-engine`).
+//!
+//! A label says of members that they are ephemeral ([`EPHEMERAL`]): who keeps anything of members forgets those soon.
 
 mod certificate;
 mod chain;
@@ -29,7 +31,9 @@ mod token;
 pub use certificate::{CLOCK_SKEW, Certificate, Grant, MAX_CERTIFICATE, MAX_ENTRIES};
 pub use chain::{Chain, MAX_CHAIN};
 pub use error::{CertError, Kind, TokenError};
-pub use member::{KeysAbove, MAX_PREVIOUS, Member, TokenBound};
+pub use member::{
+    EPHEMERAL, EPHEMERAL_FORGOTTEN_AFTER, KeysAbove, MAX_PREVIOUS, Member, TokenBound, is_ephemeral,
+};
 pub use prefix::{GroupPrefix, SourcePrefix};
 pub use text::{MAX_NAME, MAX_USES, is_node_name, is_visible};
 pub use token::{MAX_TOKEN, Token};

@@ -61,7 +61,7 @@ use lsa::drop_reason;
 use origination::Origination;
 use pending::{LinkQueue, SUMMARY_RATE, VERIFY_RATE};
 use rendezvous::RendezvousPoints;
-use route_graph::{FORGET_AFTER, RouteGraph};
+use route_graph::{RouteGraph, forgotten_at};
 use spf_delay::SpfDelay;
 use store::{Revoked, Store};
 
@@ -668,7 +668,7 @@ impl Database {
     fn forget_gone(&mut self) {
         let (now, own) = (self.now, self.store.own);
         let gone = self.store.routers_where(|origin, router| {
-            !router.reachable && now >= router.gone_since + FORGET_AFTER && origin != own
+            !router.reachable && now >= forgotten_at(router) && origin != own
         });
         for origin in gone {
             self.remove_router(origin);

@@ -1,14 +1,18 @@
 //! Whom a node knows of its network: those who are there, and those who were.
 //!
 //! The engine forgets a router an hour after it went. This list is kept, so that `lcroute members` names who is away,
-//! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it.
+//! `lcroute revoke NAME` finds him, and an issuer gives no name twice. Only verified certificates come into it. Ephemeral
+//! members leave it [`EPHEMERAL_FORGOTTEN_AFTER`] after they have gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use librecast::cert::{CLOCK_SKEW, KeysAbove, MAX_NAME, Member, is_node_name};
+use librecast::cert::{
+    CLOCK_SKEW, EPHEMERAL_FORGOTTEN_AFTER, KeysAbove, MAX_NAME, Member, is_ephemeral, is_node_name,
+};
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::revocation::Revocation;
+use librecast::time::Instant;
 use serde::{Deserialize, Serialize};
 
 /// Most that are kept, as many as a network has routers; who has been away longest makes room.
@@ -89,6 +93,8 @@ pub struct KnownMember {
 #[derive(Debug, Clone, Default)]
 pub struct Members {
     known: BTreeMap<PeerId, Known>,
+    /// Ephemeral ones that have gone, by the time at which they are forgotten.
+    leaving: BTreeSet<(Instant, PeerId)>,
     changed: bool,
 }
 
@@ -101,6 +107,7 @@ impl Members {
         let sound = |k: &Known| is_node_name(&k.name);
         Self {
             known: members.filter(sound).map(|k| (k.peer_id, k)).collect(),
+            leaving: BTreeSet::new(),
             changed: false,
         }
     }
@@ -116,8 +123,17 @@ impl Members {
         })
     }
 
+    /// A run of `own` begins, to which nobody is there yet.
+    pub(crate) fn begin(&mut self, own: &PeerId, now: Instant) {
+        let ephemeral = self.known.values().filter(|k| is_ephemeral(&k.labels));
+        let others = ephemeral.map(|k| k.peer_id).filter(|peer| peer != own);
+        let at = now + EPHEMERAL_FORGOTTEN_AFTER;
+        self.leaving = others.map(|peer| (at, peer)).collect();
+    }
+
     /// `member` is there, or was until now.
     pub fn note(&mut self, member: &Member, now: u64) {
+        self.leaving.retain(|(_, peer)| *peer != member.peer);
         let last = self.known.values().map(|k| k.number).max();
         let next = last.map_or(0, |n| n.saturating_add(1));
         let known = self.known.entry(member.peer);
@@ -131,12 +147,32 @@ impl Members {
         self.make_room(now);
     }
 
-    /// `peer` has just gone.
-    pub fn note_gone(&mut self, peer: &PeerId, now: u64) {
+    /// `peer` has just gone; `unix` is the same moment by the host's clock.
+    pub(crate) fn note_gone(&mut self, peer: &PeerId, unix: u64, now: Instant) {
         if let Some(known) = self.known.get_mut(peer) {
-            known.last_seen = now;
+            known.last_seen = unix;
             self.changed = true;
+            if is_ephemeral(&known.labels) {
+                self.leaving
+                    .insert((now + EPHEMERAL_FORGOTTEN_AFTER, *peer));
+            }
         }
+    }
+
+    /// Forgets ephemeral members that have been gone for long enough; who they were.
+    pub(crate) fn forget_gone(&mut self, now: Instant) -> Vec<PeerId> {
+        let mut forgotten = Vec::new();
+        while let Some((_, peer)) = self.leaving.first().copied().filter(|(at, _)| *at <= now) {
+            self.leaving.pop_first();
+            self.changed |= self.known.remove(&peer).is_some();
+            forgotten.push(peer);
+        }
+        forgotten
+    }
+
+    /// When [`Self::forget_gone`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.leaving.first().map(|(at, _)| *at)
     }
 
     /// All but `peer` whose membership stands on this invitation.
@@ -243,9 +279,11 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use librecast::id::SecretKey;
+    use librecast::time::Duration;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::start;
 
     const NOW: u64 = 1_800_000_000;
 
@@ -324,6 +362,52 @@ mod tests {
         members.note(&first, NOW);
         let late = NOW + 2_000 + CLOCK_SKEW;
         assert_eq!(members.free_name(&third.peer, "beta", late), "beta");
+    }
+
+    #[test]
+    fn ephemeral_members_are_forgotten_after_a_while_and_others_are_not() {
+        let ephemeral = |seed: u16| {
+            let (label, value) = librecast::cert::EPHEMERAL;
+            let labels = BTreeMap::from([(label.into(), value.into())]);
+            Member {
+                labels,
+                ..member(seed, "pod")
+            }
+        };
+        let (begin, own) = (start(), member(1, "own"));
+        let mut members = Members::default();
+        members.note(&own, NOW);
+        members.note(&member(2, "away"), NOW);
+        members.note_gone(&member(2, "away").peer, NOW, begin);
+        let minute = Duration::from_secs(60);
+        // each minute another one of the same name
+        let mut now = begin;
+        for run in 100..400 {
+            members.note(&ephemeral(run), NOW);
+            now += minute;
+            members.note_gone(&ephemeral(run).peer, NOW, now);
+            members.forget_gone(now);
+            assert!(members.known.len() <= 2 + 6, "{run}");
+        }
+        // who comes back is not forgotten
+        let back = ephemeral(399);
+        members.note(&back, NOW);
+        assert_eq!(members.forget_gone(now + 60 * minute).len(), 4);
+        assert_eq!((members.known.len(), members.next_timeout()), (3, None));
+        // after a restart, those that do not come
+        let mut again = Members::parse(&members.take_text().unwrap());
+        again.begin(&own.peer, now);
+        assert_eq!(again.forget_gone(now + minute), []);
+        assert_eq!(again.next_timeout(), Some(now + EPHEMERAL_FORGOTTEN_AFTER));
+        let forgotten = again.forget_gone(now + EPHEMERAL_FORGOTTEN_AFTER);
+        assert_eq!(forgotten, [back.peer]);
+        let names: Vec<_> = again.known.values().map(|k| k.name.as_str()).collect();
+        assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["own", "away"]));
+        // but not itself
+        let mut own = Members::default();
+        own.note(&back, NOW);
+        own.begin(&back.peer, now);
+        assert_eq!(own.next_timeout(), None);
     }
 
     #[test]

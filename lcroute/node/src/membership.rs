@@ -71,7 +71,8 @@ pub(crate) struct Start {
 }
 
 impl Membership {
-    pub(crate) fn new(start: Start, now: Instant) -> Self {
+    pub(crate) fn new(mut start: Start, now: Instant) -> Self {
+        start.members.begin(&start.member.peer, now);
         let issuer = start.chain.issuer();
         let may_issue = issuer.subject() == start.key.peer_id();
         let renewer = may_issue.then(|| Renewer::new(start.key.clone(), issuer.clone(), now));
@@ -109,8 +110,17 @@ impl Membership {
         self.members.note(member, self.clock.unix_now());
     }
 
-    pub(crate) fn note_gone(&mut self, peer: &PeerId) {
-        self.members.note_gone(peer, self.clock.unix_now());
+    pub(crate) fn note_gone(&mut self, peer: &PeerId, now: Instant) {
+        self.members.note_gone(peer, self.clock.unix_now(), now);
+    }
+
+    /// Forgets ephemeral members that have been gone for long enough; who they were.
+    pub(crate) fn forget_gone(&mut self, now: Instant) -> Vec<PeerId> {
+        let forgotten = self.members.forget_gone(now);
+        if !forgotten.is_empty() {
+            self.uses.release(&forgotten);
+        }
+        forgotten
     }
 
     /// A revocation that has been verified; whether it is new.

@@ -712,7 +712,8 @@ impl<C: Connections> Node<C> {
         let renewal = Some(self.membership.next_renewal());
         let records = Some(self.records.next_timeout());
         let flows = self.flows.next_timeout();
-        [renewal, records, self.echoes.next_timeout(), flows]
+        let gone = self.membership.members.next_timeout();
+        [renewal, records, self.echoes.next_timeout(), flows, gone]
             .into_iter()
             .flatten()
             .min()
@@ -720,6 +721,10 @@ impl<C: Connections> Node<C> {
 
     fn handle_own_timeout(&mut self) {
         let now = self.now;
+        for peer in self.membership.forget_gone(now) {
+            self.overlay.forget_member(&peer, now);
+        }
+        self.keep_uses();
         if let Some(text) = self.membership.poll_members(now) {
             self.keep(Keep::Members(text));
         }
@@ -980,7 +985,7 @@ impl<C: Connections> Node<C> {
             let Some(peer) = self.present.lost(origin) else {
                 return;
             };
-            self.membership.note_gone(&peer);
+            self.membership.note_gone(&peer, self.now);
             Presence::Offline(peer)
         };
         self.overlay
@@ -993,14 +998,18 @@ impl<C: Connections> Node<C> {
             return;
         };
         let beyond = self.membership.count(member);
-        if let Some(text) = self.membership.take_uses() {
-            self.keep(Keep::Uses(text));
-        }
+        self.keep_uses();
         if let Some(revocation) = beyond {
             let record = Bytes::copy_from_slice(revocation.as_bytes());
             if let Err(e) = self.engine.add_revocation(&record, self.now) {
                 tracing::warn!("{revocation:?}: {e}");
             }
+        }
+    }
+
+    fn keep_uses(&mut self) {
+        if let Some(text) = self.membership.take_uses() {
+            self.keep(Keep::Uses(text));
         }
     }
 
@@ -1067,6 +1076,9 @@ impl<C: Connections> Node<C> {
             *known = member.clone();
         }
         self.membership.note(member);
+        if !self.present.is_reachable(&member.peer) {
+            self.membership.note_gone(&member.peer, self.now);
+        }
         self.overlay.refresh_member(member.clone(), self.now);
     }
 

@@ -1,7 +1,7 @@
 //! Certificates that renew themselves: the node that asks, and the issuer that answers.
 //!
 //! ```text
-//!     a third of its time is left, or it stands on an invitation still
+//!     a third of its time is left, or it stands on an invitation still and is to last
 //!   resting -----------------------------> asking one issuer after the other
 //!      ^                                       |            |
 //!      '------- an answer with a new chain ----'            | all asked, none renewed
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use librecast::bucket::{Rate, TokenBucket};
-use librecast::cert::{CLOCK_SKEW, CertError, Certificate, Chain, MAX_CHAIN, Member};
+use librecast::cert::{CLOCK_SKEW, CertError, Certificate, Chain, MAX_CHAIN, Member, is_ephemeral};
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::revocation::Revocation;
@@ -194,11 +194,9 @@ impl Renewal {
             return None;
         }
         let left = self.chain.not_after().saturating_sub(unix);
-        let third = self.chain.life() / 3;
-        // who came by a token has the rest of the token's time: an issuer gives what the token promises
-        if left > third && self.chain.invitation().is_none() {
+        if left > self.rest() {
             self.end_round();
-            let wait = Duration::from_secs(left - third).min(LOOK);
+            let wait = Duration::from_secs(left - self.rest()).min(LOOK);
             self.due = now + wait;
             return None;
         }
@@ -218,6 +216,20 @@ impl Renewal {
         self.due = now + ANSWER_TIMEOUT;
         tracing::debug!("renewal: asking {issuer}, {left} s are left");
         Some((issuer, request))
+    }
+
+    /// How many seconds before the end of the certificate a new one is asked for.
+    fn rest(&self) -> u64 {
+        let chain = &self.chain;
+        match chain.invitation() {
+            None => chain.life() / 3,
+            // most of these have gone by then, and their certificates are not flooded twice
+            Some(_) if is_ephemeral(&chain.node().grant().labels) => {
+                chain.not_after().saturating_sub(chain.issued()) / 3
+            }
+            // it has the rest of the token's time: an issuer gives what the token promises
+            Some(_) => u64::MAX,
+        }
     }
 
     /// An issuer has come into reach: who found none, or none that renewed, asks it without a pause.
@@ -711,6 +723,29 @@ mod tests {
         // from then on it renews as all others do
         let (s, _, _) = w.wait(1, &[ISSUER]);
         assert!(s > 5 * WEEK, "{s}");
+    }
+
+    #[test]
+    fn an_ephemeral_member_asks_when_a_third_of_its_tokens_time_is_left() {
+        let certificate = issuer_certificate(NOW + 100 * WEEK);
+        let (label, value) = librecast::cert::EPHEMERAL;
+        let invited = Grant {
+            renew_for: 9 * WEEK,
+            labels: [(label.into(), value.into())].into(),
+            ..grant(NOW + 3 * WEEK)
+        };
+        let token = invite(&certificate, invited);
+        let joined = token.join(key(3).peer_id(), "pod", NOW).unwrap();
+        let mut w = world(NOW + 100 * WEEK);
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let (s, _, request) = w.wait(0, &[ISSUER]);
+        assert!((2 * WEEK..2 * WEEK + 2).contains(&s), "{s}");
+        let answer = w.answer(s, &request, false);
+        let (_, member) = w.receive(s, ISSUER, &answer).unwrap();
+        assert!(member.is_ephemeral());
+        assert_eq!(member.not_after, NOW + s + 9 * WEEK);
+        let (again, _, _) = w.wait(s, &[ISSUER]);
+        assert!(again >= s + 6 * WEEK, "{again}");
     }
 
     #[test]

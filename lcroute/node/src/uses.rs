@@ -3,7 +3,7 @@
 //! A token works without an issuer, so an issuer learns of a node when it is there. Of the issuers that reach each other one
 //! decides: it counts nodes in the order in which it sees them, and expels those beyond the bound. The others count whom an
 //! issuer has renewed, and renew nobody else. Whoever has been renewed stays: issuers that were apart may each have counted
-//! as many as the token says.
+//! as many as the token says. Of ephemeral members a token is for so many at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -140,6 +140,15 @@ impl Uses {
         })
     }
 
+    /// Counts these no more: ephemeral members that have been forgotten.
+    pub(crate) fn release(&mut self, forgotten: &[PeerId]) {
+        for token in self.tokens.values_mut() {
+            let before = token.nodes.len();
+            token.nodes.retain(|peer| !forgotten.contains(peer));
+            self.changed |= token.nodes.len() < before;
+        }
+    }
+
     fn make_room(&mut self) {
         let nodes = |all: &Self| all.tokens.values().map(|t| t.nodes.len()).sum::<usize>();
         while self.tokens.len() > MAX_TOKENS || nodes(self) > MAX_NODES {
@@ -223,6 +232,21 @@ mod tests {
             count(&mut uses, &member(4, 9, None), true),
             Counted::Admitted
         );
+    }
+
+    #[test]
+    fn who_is_forgotten_leaves_its_place_to_another() {
+        let mut uses = Uses::default();
+        for n in 0..100 {
+            let member = member(n, 7, Some(1));
+            assert_eq!(count(&mut uses, &member, true), Counted::Admitted);
+            uses.take_text();
+            uses.release(&[member.peer, key(10_000)]);
+            assert!(uses.take_text().is_some(), "it has to be stored");
+            assert!(!uses.admits(&member));
+        }
+        uses.release(&[key(10_000)]);
+        assert_eq!(uses.take_text(), None);
     }
 
     #[test]

@@ -357,6 +357,19 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
+    /// A member is forgotten, as it has been gone for long: what is kept of it goes, or makes room first.
+    pub fn forget_member(&mut self, id: &PeerId, now: Instant) {
+        self.observe(now);
+        let parts = &mut self.parts;
+        if parts.reachable.knows(id) || parts.wanted.contains(id) {
+            return;
+        }
+        parts.places.forget(id, now);
+        parts.session.release(id);
+        parts.set_failing(*id, false);
+        self.visit(id, |_, _| ());
+    }
+
     fn handle_offline(&mut self, carrier: CarrierId, id: PeerId) {
         self.parts.reachable.remove(&id, carrier);
         let is_known = self.parts.reachable.knows(&id);

@@ -217,6 +217,19 @@ impl Places {
         true
     }
 
+    /// `peer` has left the network: where it was heard is forgotten, unless that was lately. What its record says stays as
+    /// long as it is good.
+    pub(crate) fn forget(&mut self, peer: &PeerId, now: Instant) {
+        if self
+            .peers
+            .get(peer)
+            .is_some_and(|place| !place.is_known(now))
+        {
+            self.peers.remove(peer);
+            self.heard.retain(|_, heard| heard != peer);
+        }
+    }
+
     fn place(&mut self, peer: PeerId, now: Instant) -> Option<&mut Place> {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
             self.peers.retain(|_, place| place.is_known(now));
@@ -392,6 +405,25 @@ mod tests {
         let later = now + Duration::from_secs(3_600);
         assert_eq!(learn(&mut places, &other(), later), Learned::Taken);
         assert_eq!(places.peers.len(), 1);
+    }
+
+    #[test]
+    fn who_has_left_is_forgotten_unless_it_was_heard_lately_or_has_a_record() {
+        let (mut places, now) = (Places::new(start()), start());
+        let path = |n| Path {
+            local: address(0),
+            remote: address(n),
+        };
+        for n in 1..50 {
+            places.hear(peer(n), path(n), now);
+            places.forget(&peer(n), now);
+        }
+        assert_eq!((places.peers.len(), places.heard.len()), (49, 49));
+        learn(&mut places, &record(peer(1), 1, 1..2), now);
+        for n in 1..50 {
+            places.forget(&peer(n), now + HEARD_FOR);
+        }
+        assert_eq!((places.peers.len(), places.heard.len()), (1, 1));
     }
 
     #[test]

@@ -82,6 +82,15 @@ impl ReplayCache {
         true
     }
 
+    /// `sender` has left the network: it is the next to make room, before those that are there. Its messages are no more than
+    /// a day old, and must not pass twice.
+    pub(crate) fn release(&mut self, sender: &PeerId) {
+        if let Some(at) = self.order.iter().position(|known| known == sender) {
+            self.order.remove(at);
+            self.order.push_front(*sender);
+        }
+    }
+
     fn make_room(&mut self) {
         while self.order.len() >= self.capacity {
             if let Some(eldest) = self.order.pop_front() {
@@ -155,6 +164,19 @@ mod tests {
         }
         assert_eq!(copies.0.len(), COPIES);
         assert!(!copies.contains(&Copies::hash(&0_u32.to_be_bytes())));
+    }
+
+    #[test]
+    fn those_that_have_left_make_room_before_those_that_are_there() {
+        let mut cache = ReplayCache::new(4);
+        assert!(cache.is_new(&peer(0), 1, 1));
+        for n in 1..200 {
+            assert!(cache.is_new(&peer(n), 1, 1));
+            cache.release(&peer(n));
+            assert!(!cache.is_new(&peer(n), 1, 1), "it has not passed twice");
+        }
+        assert!(!cache.is_new(&peer(0), 1, 1));
+        assert_eq!((cache.senders.len(), cache.order.len()), (4, 4));
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Session {
         self.identity.chain = chain;
     }
 
+    /// A peer has left the network.
+    pub(crate) fn release(&mut self, peer: &PeerId) {
+        self.replay.release(peer);
+    }
+
     /// Opens a message: budget, seal, signature, certificates, age and novelty are checked. None: it came over another
     /// carrier before.
     pub(crate) fn open(

@@ -22,6 +22,7 @@ impl Simulation {
     pub(crate) fn check(&mut self) {
         self.check_bounds();
         self.check_whole();
+        self.check_forgotten();
         // whole nodes try nearer links for as long as they live
         if !self.scenario.whole && !self.model.is_stable(self.now) {
             let text = "links and trees still change".to_owned();
@@ -149,6 +150,24 @@ impl Simulation {
             .and_then(Router::whole)
             .is_some_and(|whole| whole.is_expired(unix));
         over || self.revoked.contains_key(&node)
+    }
+
+    /// Ephemeral members that have gone are known to nobody.
+    fn check_forgotten(&mut self) {
+        if !self.scenario.certificates.ephemeral {
+            return;
+        }
+        for node in self.all() {
+            let router = self.node_mut(node).router.as_mut();
+            let Some(whole) = router.and_then(Router::whole) else {
+                continue;
+            };
+            let known: Vec<u32> = whole.members().collect();
+            if let Some(gone) = known.into_iter().find(|other| !self.runs(*other)) {
+                let text = format!("node {gone}, an ephemeral member, is known still");
+                return self.violate(Rule::Leftover, node, text);
+            }
+        }
     }
 
     fn check_bounds(&mut self) {

@@ -37,7 +37,7 @@ pub enum Rule {
     Loop,
     /// A listener did not get a packet that it must get.
     Missed,
-    /// State that is left when all have left.
+    /// State that is left when all have left, or of an ephemeral member that has.
     Leftover,
     /// A neighbour keeps more than it may.
     Bound,

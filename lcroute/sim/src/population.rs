@@ -1,10 +1,11 @@
 //! Who the nodes are: keys, addresses and certificates, alike in every run.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::{Certificate, Chain, Grant, Kind, Member};
+use librecast::cert::{Certificate, Chain, EPHEMERAL, Grant, Kind, Member};
 use librecast::id::{NetworkId, NodeAddresses, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
 
@@ -78,10 +79,14 @@ impl Population {
         };
         let above = grant(String::new(), VALID);
         let issuer = sign(Kind::Issuer, issuing.peer_id(), above, &top);
+        let lifetime = certificates.ephemeral.then_some(EPHEMERAL);
+        let labels = lifetime.map(|(label, value)| (label.to_owned(), value.to_owned()));
+        let labels: BTreeMap<_, _> = labels.into_iter().collect();
         let token = certificates.token.map(|uses| {
             let invited = Grant {
                 uses: Some(uses),
                 renew_for: valid,
+                labels: labels.clone(),
                 ..grant(String::new(), valid)
             };
             let key = key(b't', 0);
@@ -90,12 +95,14 @@ impl Population {
         });
         let identity = |number: u32| {
             let key = key(b'p', number);
+            let by_token = token.as_ref().filter(|_| number > 0);
+            let labels = by_token.map(|_| labels.clone()).unwrap_or_default();
             let grant = Grant {
                 // evenly spread: 1 in 4 are 0, 4, 8 and so on
                 core: (f64::from(number) * core).fract() + core >= 1.0 || core >= 1.0,
+                labels,
                 ..grant(format!("node-{number}"), valid)
             };
-            let by_token = token.as_ref().filter(|_| number > 0);
             let signer = by_token.map_or(&issuing, |(key, _)| key);
             let node = sign(Kind::Node, key.peer_id(), grant, signer);
             let invitation = by_token.map(|(_, invitation)| invitation.clone());

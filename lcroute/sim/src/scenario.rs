@@ -321,6 +321,8 @@ pub struct Certificates {
     pub valid: Span,
     /// All nodes but node 0 come by one token, which is for so many; none: node 0 signs each certificate itself.
     pub token: Option<u32>,
+    /// Who came by that token is forgotten some minutes after it has gone.
+    pub ephemeral: bool,
 }
 
 impl Default for Certificates {
@@ -328,6 +330,7 @@ impl Default for Certificates {
         Self {
             valid: Span::seconds(365 * 86_400),
             token: None,
+            ephemeral: false,
         }
     }
 }

@@ -243,6 +243,28 @@ fn a_token_for_as_many_nodes_as_there_are_expels_none() {
     assert_eq!(beyond.expelled.len(), 2, "{:?}", beyond.statistics);
 }
 
+/// Nodes come and go, and a third for good: who is there is known all the time, and of the others nothing is left.
+#[test]
+fn ephemeral_members_are_forgotten_when_they_have_gone_and_not_before() {
+    let ephemeral = |ephemeral, settle| {
+        let mut scenario = whole("churn", 9, 3);
+        scenario.certificates.token = Some(8);
+        scenario.certificates.ephemeral = ephemeral;
+        scenario.churn.restarts_per_node_hour = 100.0;
+        scenario.settle = Span::seconds(settle);
+        scenario.events = vec![crate::scenario::Event::Kill {
+            at: Span::seconds(20),
+            share: 0.34,
+        }];
+        scenario
+    };
+    let s = holds(ephemeral(true, 400)).statistics;
+    assert!(s.starts > 10 && s.stops >= 3, "{s:?}");
+    // a minute before it is due, they are known: the rule looks
+    let early = run(ephemeral(true, 240)).violation;
+    assert_eq!(early.map(|v| v.rule), Some(Rule::Leftover));
+}
+
 #[test]
 fn defects_of_whole_nodes_are_found() {
     let scenario = Scenario {

@@ -120,6 +120,12 @@ impl WholeNode {
         self.node.engine()
     }
 
+    /// All members that it knows, absent ones too.
+    pub fn members(&self) -> impl Iterator<Item = u32> {
+        let members = self.node.members().into_iter();
+        members.filter_map(|member| self.population.by_key(&member.peer_id))
+    }
+
     /// What it has dropped, by reason.
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.node.drops()

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cert::{
-    CertError, Chain, Grant, GroupPrefix, MAX_TOKEN, Member, SourcePrefix, Token, is_node_name,
+    CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_TOKEN, Member, SourcePrefix, Token,
+    is_ephemeral, is_node_name,
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast_program::cli::{Exit, ExitError};
@@ -94,6 +95,8 @@ pub struct InviteOptions {
     pub ttl: Duration,
     /// How long a renewed certificate of its nodes lasts.
     pub member_ttl: Duration,
+    /// Whether its nodes are forgotten some minutes after they have gone.
+    pub ephemeral: bool,
     /// Labels of its nodes.
     pub labels: Vec<(String, String)>,
     /// Where they meet.
@@ -136,8 +139,9 @@ pub fn invite(
         );
     }
     let shown = link.as_ref().unwrap_or(&text);
+    let labels = &token.invitation().grant().labels;
     if common.json {
-        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "signal": token.signal });
+        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "ephemeral": is_ephemeral(labels), "signal": token.signal });
         if let Some(link) = &link {
             line["link"] = link.as_str().into();
         }
@@ -186,6 +190,7 @@ fn plain(config: &Config, identity: &Identity) -> InviteOptions {
     InviteOptions {
         ttl: TOKEN_TTL,
         member_ttl: MEMBER_TTL,
+        ephemeral: false,
         labels: Vec::new(),
         signal: configured_urls(config, identity),
         prefixes: Vec::new(),
@@ -231,6 +236,17 @@ fn sign_token(
     if options.member_ttl.as_secs() == 0 {
         return Err(usage("--member-ttl: a membership that is over at once: at least 1s").into());
     }
+    let mut labels: BTreeMap<_, _> = options.labels.into_iter().collect();
+    if options.ephemeral {
+        let (label, value) = EPHEMERAL;
+        let before = labels.insert(label.into(), value.into());
+        if let Some(before) = before.filter(|before| before != value) {
+            let message = format!(
+                "--ephemeral is the label {label}={value}; --label {label}={before} says otherwise"
+            );
+            return Err(usage(message).into());
+        }
+    }
     // it lies inside of the issuer's certificate in any case
     let not_before = now.max(issuer.grant().not_before);
     let not_after = now
@@ -243,7 +259,7 @@ fn sign_token(
         core: options.core,
         name: String::new(),
         uses: options.uses,
-        labels: options.labels.into_iter().collect(),
+        labels,
         prefixes: if options.prefixes.is_empty() {
             issuer.grant().prefixes.clone()
         } else {

@@ -577,6 +577,27 @@ mod tests {
         assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
     }
 
+    /// As every version from 0.1 on reads them.
+    #[test]
+    fn the_bytes_of_an_ephemeral_invitation_do_not_change() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let id = key.peer_id();
+        let (label, value) = super::super::EPHEMERAL;
+        let grant = Grant {
+            labels: BTreeMap::from([(label.into(), value.into())]),
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            ..Grant::new("", (1, 2))
+        };
+        let cert = Certificate::sign(Kind::Invitation, id, id, grant, &key).unwrap();
+        let mut golden = Writer::new();
+        golden.u8(2).u8(2).put(id.public_key()).put(id.public_key());
+        golden.u64(1).u64(2).u64(0).u8(0);
+        golden.put(b"\x00\x01\x08lifetime\x09ephemeral\x01");
+        golden.ipv6("ff1e::".parse().unwrap()).u8(16);
+        let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
+        assert_eq!(signed, golden.as_slice());
+    }
+
     proptest! {
         #[test]
         fn certificates_survive_the_wire(

@@ -7,9 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::error::Kind;
 use super::prefix::{GroupPrefix, SourcePrefix};
 use crate::id::{NodeAddresses, PeerId};
+use crate::time::Duration;
 
 /// Most keys of earlier certificates that a renewed one remembers.
 pub const MAX_PREVIOUS: usize = 8;
+
+/// The label of ephemeral members, and its value: they live without a disk, and come back as somebody else. A label, because
+/// every version keeps those of an invitation, and issuers of every version renew them.
+pub const EPHEMERAL: (&str, &str) = ("lifetime", "ephemeral");
+/// An ephemeral member is forgotten so long after the last path to it has gone. Chosen: a host that restarts and a network that
+/// comes back take less, and who restarts once a second fills no table of routers in that time.
+pub const EPHEMERAL_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// Whether these are the labels of an ephemeral member.
+#[must_use]
+pub fn is_ephemeral(labels: &BTreeMap<String, String>) -> bool {
+    let (label, value) = EPHEMERAL;
+    labels.get(label).is_some_and(|known| known == value)
+}
 
 /// Keys that a membership stands on: whoever revokes one of them ends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +125,12 @@ impl Member {
     #[must_use]
     pub fn invitation(&self) -> Option<&PeerId> {
         self.keys.invitations.first()
+    }
+
+    /// Whether it is forgotten some minutes after it has gone.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        is_ephemeral(&self.labels)
     }
 
     /// Whether it is out once `key` is revoked: [`KeysAbove::end_with`].

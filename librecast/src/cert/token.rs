@@ -178,6 +178,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    use crate::cert::EPHEMERAL;
     use crate::cert::fixture::{DAY, NOW, grant, network, signed_by_the_holder, token};
 
     #[test]
@@ -287,6 +288,35 @@ mod tests {
         assert_eq!(renewed.bound, None);
         assert_eq!(renewed.invitation(), Some(&token.invitation().subject()));
         assert_eq!(member.invitation(), renewed.invitation());
+    }
+
+    #[test]
+    fn an_ephemeral_member_stays_one_after_renewals_and_cannot_say_otherwise() {
+        let n = network();
+        let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
+        let (label, value) = EPHEMERAL;
+        let invited = Grant {
+            labels: [(label.into(), value.into())].into(),
+            ..grant("")
+        };
+        let token: Token = token(&n, invited).encode().parse().unwrap();
+        let chain = token.join(node, "a", NOW).unwrap();
+        assert!(chain.verify(&net, NOW).unwrap().is_ephemeral());
+        // what an issuer of any version does
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
+        assert!(renewed.verify(&net, NOW).unwrap().is_ephemeral());
+        for labels in [[].into(), [(label.into(), "long".into())].into()] {
+            let lasting = Grant {
+                labels,
+                ..grant("a")
+            };
+            let lasting = Certificate::sign(Kind::Node, net, node, lasting, &token.secret).unwrap();
+            let chain = signed_by_the_holder(&n, &token, &lasting);
+            assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        }
+        let lasting = super::super::fixture::token(&n, grant(""));
+        let lasting = lasting.join(node, "a", NOW).unwrap();
+        assert!(!lasting.verify(&net, NOW).unwrap().is_ephemeral());
     }
 
     #[test]

@@ -3,15 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use librecast::cert::EPHEMERAL_FORGOTTEN_AFTER;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
 use super::advertisement::Advertisement;
-use super::store::Store;
+use super::store::{Router, Store};
 use crate::graph::{Graph, Metric, link_digest, router_digest};
 
 /// Unreachable routers are remembered this long. Chosen: a reboot or a long outage costs no new credentials.
-pub(super) const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
+/// When a router that is unreachable is forgotten.
+pub(super) fn forgotten_at(router: &Router) -> Instant {
+    let after = match router.credential().member.is_ephemeral() {
+        true => EPHEMERAL_FORGOTTEN_AFTER,
+        false => FORGET_AFTER,
+    };
+    router.gone_since + after
+}
 
 /// A router that became reachable or ceased to be.
 #[derive(Debug)]
@@ -154,7 +164,7 @@ impl RouteGraph {
         }
         self.component = component;
         let mut reachable = self.graph.reachable(store.own).peekable();
-        let (mut oldest, mut count, mut changed) = (None, 0, Vec::new());
+        let (mut first, mut count, mut changed) = (None::<Instant>, 0, Vec::new());
         for (origin, router) in store.routers.iter_mut() {
             while reachable.next_if(|next| *next < origin).is_some() {}
             let is = reachable.next_if_eq(&origin).is_some();
@@ -168,13 +178,13 @@ impl RouteGraph {
                 changed.push(Reached { origin, gone_since });
             }
             if !is {
-                let gone = *oldest.get_or_insert(router.gone_since);
-                oldest = Some(router.gone_since.min(gone));
+                let at = forgotten_at(router);
+                first = Some(first.map_or(at, |first| first.min(at)));
             }
         }
         self.reachable = count;
         self.version += u64::from(!changed.is_empty());
-        self.forget_at = oldest.map(|gone| gone + FORGET_AFTER);
+        self.forget_at = first;
         changed
     }
 }

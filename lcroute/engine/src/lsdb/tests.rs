@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use librecast::cert::CLOCK_SKEW;
+use librecast::cert::{CLOCK_SKEW, EPHEMERAL_FORGOTTEN_AFTER};
 use librecast::mapped;
 use librecast::simulated::Queue;
 use librecast::wire::Reader;
@@ -525,6 +525,91 @@ fn a_lost_link_is_known_at_once_and_a_lost_router_leaves() {
     network.assert_agreed();
     assert!(network.router(7, 3).is_some());
     network.assert_quiet();
+}
+
+/// A node that is forgotten some minutes after it has gone.
+fn ephemeral(n: u16, now: Instant) -> Node {
+    let rights = Rights {
+        invitation: Some((9, None)),
+        ephemeral: true,
+        ..Rights::default()
+    };
+    node(TestServices::with(n, &rights), 1, &Limits::default(), now)
+}
+
+#[test]
+fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind() {
+    let mut network = Network::new(7);
+    for at in 0..6 {
+        network.connect(at, (at + 1) % 6, 5);
+    }
+    network.connect(0, 4, 5);
+    network.run(10 * MINUTE);
+    // node 5 is away for long, and no ephemeral member
+    for link in network.links_of(5) {
+        network.cut(link);
+    }
+    // six, the container, those that have gone since, and one that is about to be forgotten
+    let most = 6 + 1 + EPHEMERAL_FORGOTTEN_AFTER.as_secs() as usize / 10 + 1;
+    for run in 0..200 {
+        for link in network.links_of(6) {
+            network.cut(link);
+        }
+        network.nodes[6] = ephemeral(100 + run, network.now);
+        network.connect(6, usize::from(run % 5), 3);
+        network.run(10 * SECOND);
+        for at in 0..5 {
+            let tables = network.nodes[at].database.tables();
+            assert_eq!(tables.reachable, 6, "node {at} in run {run}");
+            assert!(tables.routers <= most, "node {at} knows {tables:?}");
+        }
+    }
+    for link in network.links_of(6) {
+        network.cut(link);
+    }
+    // not a moment too early: a path that comes back soon costs nothing
+    network.run(EPHEMERAL_FORGOTTEN_AFTER - 10 * SECOND);
+    let last = TestServices::with(299, &Rights::default()).origin();
+    assert!(network.nodes[0].database.router(last).is_some());
+    network.run(20 * SECOND);
+    for at in 0..5 {
+        let tables = network.nodes[at].database.tables();
+        assert_eq!((tables.routers, tables.reachable), (6, 5), "node {at}");
+        assert!(network.router(at, 5).is_some(), "it is no ephemeral member");
+    }
+    // nobody tells another of them later
+    network.connect(0, 3, 9);
+    network.run(MINUTE);
+    assert_eq!(network.nodes[0].database.tables().routers, 6);
+    network.assert_quiet();
+}
+
+#[test]
+fn an_ephemeral_member_is_known_as_long_as_a_path_leads_there() {
+    let mut network = Network::new(4);
+    network.nodes[3] = ephemeral(3, network.now);
+    for at in 0..3 {
+        network.connect(3, at, 5);
+        network.connect(at, (at + 1) % 3, 5);
+    }
+    network.run(MINUTE);
+    // one of three links is left for hours
+    for link in network.links_of(3).into_iter().skip(1) {
+        network.cut(link);
+    }
+    network.run(5 * HOUR);
+    for at in 0..3 {
+        assert!(network.router(at, 3).is_some_and(Router::is_reachable));
+    }
+    // a part of the network that was away finds it again
+    for link in network.links_of(3) {
+        network.cut(link);
+    }
+    network.run(EPHEMERAL_FORGOTTEN_AFTER * 2);
+    assert!(network.router(0, 3).is_none() && network.router(3, 0).is_some());
+    network.connect(3, 1, 5);
+    network.run(MINUTE);
+    network.assert_agreed();
 }
 
 #[test]

@@ -13,7 +13,9 @@ use aes_gcm::aead::AeadInPlace;
 use aes_gcm::{Aes128Gcm, KeyInit};
 use bytes::Bytes;
 use lcroute_engine::{Aead, Credential, Revocation, SIGNATURE_CONTEXT, Services, signed_message};
-use librecast::cert::{CertError, Certificate, Chain, Grant, GroupPrefix, Kind, SourcePrefix};
+use librecast::cert::{
+    CertError, Certificate, Chain, EPHEMERAL, Grant, GroupPrefix, Kind, SourcePrefix,
+};
 use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
 use librecast::wire::{Reader, WireError};
@@ -70,6 +72,8 @@ pub struct Rights {
     pub invitation: Option<(u8, Option<u32>)>,
     /// An issuer has renewed it.
     pub renewed: bool,
+    /// It is forgotten some minutes after it has gone.
+    pub ephemeral: bool,
 }
 
 impl Default for Rights {
@@ -82,6 +86,7 @@ impl Default for Rights {
             gateway: Vec::new(),
             invitation: None,
             renewed: false,
+            ephemeral: false,
         }
     }
 }
@@ -139,10 +144,15 @@ impl TestServices {
 
 /// The chain of node `n`.
 pub fn chain(n: u16, rights: &Rights) -> Bytes {
+    let (label, value) = EPHEMERAL;
+    let lifetime = rights
+        .ephemeral
+        .then(|| (label.to_owned(), value.to_owned()));
     let grant = Grant {
         core: rights.core,
         prefixes: rights.prefixes.clone(),
         gateway: rights.gateway.clone(),
+        labels: lifetime.into_iter().collect(),
         ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };
     let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());
