@@ -58,7 +58,7 @@ fn ipv6() -> Check {
         // lcroute switches it on for its own interface, if it may
         Ok("1") => {
             let detail = "new interfaces get no IPv6 (net.ipv6.conf.default.disable_ipv6 = 1)";
-            let remedy = "sysctl -w net.ipv6.conf.default.disable_ipv6=0, and in /etc/sysctl.d";
+            let remedy = "sysctl -w net.ipv6.conf.default.disable_ipv6=0, and in /etc/sysctl.d; in a container: --sysctl net.ipv6.conf.all.disable_ipv6=0";
             Check::warn(NAME, detail, remedy)
         }
         _ => Check::ok(NAME, "the kernel has it"),
@@ -96,12 +96,16 @@ fn capabilities(patient: &Patient) -> Check {
         Some(pid) => ("the daemon", pid.to_string()),
         None => ("who runs this", "self".to_owned()),
     };
-    let status = read(Path::new("/proc").join(&of).join("status"));
-    let effective = status.ok().as_deref().and_then(effective);
+    let status = read(Path::new("/proc").join(&of).join("status")).ok();
+    let effective = status.as_deref().and_then(effective);
+    let filter = match status.as_deref().is_some_and(has_filter) {
+        true => ", behind a seccomp filter",
+        false => "",
+    };
     match effective {
         None => Check::skipped(NAME, format!("/proc does not tell what {whose} may do")),
         Some(set) if set & (1 << CAP_NET_ADMIN) != 0 => {
-            Check::ok(NAME, format!("{whose} has CAP_NET_ADMIN"))
+            Check::ok(NAME, format!("{whose} has CAP_NET_ADMIN{filter}"))
         }
         Some(_) if pid.is_none() && !is_root() => {
             Check::skipped(NAME, "not root here: the daemon needs CAP_NET_ADMIN")
@@ -117,6 +121,12 @@ fn capabilities(patient: &Patient) -> Check {
 fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Whether a filter of system calls may refuse what capabilities permit.
+fn has_filter(status: &str) -> bool {
+    let mode = status.lines().find_map(|l| l.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
 }
 
 /// Certificates have a beginning and an end: a day of difference is tolerated, not more.

@@ -1,6 +1,9 @@
 //! LANs that this node is to be a gateway of.
 
-use super::{Check, Daemon, Patient};
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{Check, Daemon, Patient, read};
 use crate::{config, lan};
 
 const NAME: &str = "lans";
@@ -38,7 +41,8 @@ pub(super) fn check(patient: &Patient) -> Check {
         }
         complaints.extend(here.iter().filter_map(|(_, complaint)| complaint.clone()));
     }
-    let notes = notes(patient);
+    let mut notes = notes(patient);
+    notes.extend(cut_bridges(&names));
     if complaints.is_empty() && !notes.is_empty() {
         let (details, remedies): (Vec<_>, Vec<_>) = notes.into_iter().unzip();
         return Check::warn(NAME, details.join("; "), remedies.join("\n"));
@@ -66,6 +70,110 @@ fn notes(patient: &Patient) -> Vec<Complaint> {
     noted.collect()
 }
 
+/// Bridges between whose ports a firewall drops packets: those of containers of one host, where an engine of containers lets
+/// none be forwarded. What the gateway itself sends and hears there is not concerned.
+fn cut_bridges(names: &[String]) -> Vec<Complaint> {
+    let is_bridge = |name: &&String| {
+        Path::new("/sys/class/net")
+            .join(name)
+            .join("bridge")
+            .exists()
+    };
+    let mut bridges = names.iter().filter(is_bridge).peekable();
+    // unless br_netfilter is there, packets between ports of a bridge are no matter of the firewall
+    let filtered = |switch: &str| {
+        read(Path::new("/proc/sys/net/bridge").join(switch)).is_ok_and(|on| on == "1")
+    };
+    let families = FAMILIES.iter().filter(|(_, switch)| filtered(switch));
+    let families: Vec<_> = families.collect();
+    if bridges.peek().is_none() || families.is_empty() {
+        return Vec::new();
+    }
+    let Some(rules) = super::nft_ruleset() else {
+        return Vec::new();
+    };
+    let interfaces = crate::netlink::interfaces().unwrap_or_default();
+    let cut = |name: &String| {
+        let found = interfaces.iter().find(|found| found.name == *name)?;
+        let ipv6 = found.addresses.iter().copied().map(IpAddr::V6);
+        let ipv4 = found.ipv4.iter().map(|(address, _)| IpAddr::V4(*address));
+        let own: Vec<_> = ipv6.chain(ipv4).collect();
+        let (family, switch) = families
+            .iter()
+            .find(|(family, _)| is_cut(&rules, family, name, &own))?;
+        let detail =
+            format!("{name}: the firewall drops {family} packets between its ports (br_netfilter)");
+        let remedy = format!(
+            "sysctl -w net.bridge.{switch}=0, or let them pass: nft insert rule {family} filter FORWARD iifname \"{name}\" oifname \"{name}\" accept (chain as on this host)"
+        );
+        Some((detail, remedy))
+    };
+    bridges.filter_map(cut).collect()
+}
+
+/// Families of nftables, and the switch that hands packets of bridges to their chains.
+const FAMILIES: [(&str, &str); 2] = [
+    ("ip6", "bridge-nf-call-ip6tables"),
+    ("ip", "bridge-nf-call-iptables"),
+];
+
+/// Whether these rules, as nft prints them, forward nothing from one port of a bridge with these addresses to another: a chain
+/// of the family drops what no rule accepts, and none accepts what stays on the bridge.
+fn is_cut(rules: &str, family: &str, bridge: &str, own: &[IpAddr]) -> bool {
+    let (mut concerns, mut drops, mut accepts) = (false, false, false);
+    for line in rules.lines() {
+        if let Some(table) = line.strip_prefix("table ") {
+            let of = table.split(' ').next();
+            concerns = of == Some(family) || of == Some("inet");
+        }
+        drops |= concerns && line.contains("hook forward") && line.contains("policy drop");
+        accepts |= concerns && accepts_inside(line, bridge, own);
+    }
+    drops && !accepts
+}
+
+/// Whether a rule accepts what comes from a port of the bridge, or from its addresses, and goes to another port.
+fn accepts_inside(rule: &str, bridge: &str, own: &[IpAddr]) -> bool {
+    let words: Vec<_> = rule.split_whitespace().collect();
+    let after = |word| {
+        words
+            .iter()
+            .position(|w| *w == word)
+            .and_then(|at| words.get(at + 1))
+    };
+    let bridge = format!("\"{bridge}\"");
+    let is_bridge = |end| after(end).map(|name| **name == *bridge);
+    let from = is_bridge("iifname").or_else(|| after("saddr").map(|prefix| covers(prefix, own)));
+    let narrowed = ["ct", "daddr", "dport", "sport"]
+        .iter()
+        .any(|word| words.contains(word));
+    words.last() == Some(&"accept")
+        && from == Some(true)
+        && is_bridge("oifname") != Some(false)
+        && !narrowed
+}
+
+/// Whether a prefix as nft writes it has one of the addresses.
+fn covers(prefix: &str, own: &[IpAddr]) -> bool {
+    let Some((address, length)) = prefix.split_once('/') else {
+        return false;
+    };
+    let (Ok(address), Ok(length)) = (address.parse(), length.parse::<u32>()) else {
+        return false;
+    };
+    own.iter().any(|own| match (own, address) {
+        (IpAddr::V6(own), IpAddr::V6(address)) => {
+            let differ = own.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= length
+        }
+        (IpAddr::V4(own), IpAddr::V4(address)) => {
+            let differ = own.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= length
+        }
+        _ => false,
+    })
+}
+
 /// Interfaces as the daemon says.
 fn served(daemon: &Daemon) -> Vec<(String, Option<Complaint>)> {
     let said = daemon.lans.iter().map(|said| {
@@ -88,4 +196,57 @@ fn unserved(lans: &[config::Lan]) -> Vec<(String, Option<Complaint>)> {
         (name, complaint)
     });
     said.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As nft lists what iptables and Docker have made.
+    const RULES: &str = "table ip filter {
+\tchain FORWARD {
+\t\ttype filter hook forward priority filter; policy drop;
+\t\tcounter packets 4 bytes 240 jump DOCKER-USER
+\t\tiifname \"docker0\" oifname \"docker0\" counter packets 0 bytes 0 accept
+\t}
+}
+table ip6 filter {
+\tchain FORWARD {
+\t\ttype filter hook forward priority filter; policy accept;
+\t}
+}
+";
+
+    #[test]
+    fn a_bridge_is_cut_where_nothing_is_forwarded_and_no_rule_lets_its_own_packets_pass() {
+        let is_cut = |rules: &str, family, bridge| is_cut(rules, family, bridge, &[]);
+        assert!(is_cut(RULES, "ip", "br-1"));
+        assert!(!is_cut(RULES, "ip", "docker0"));
+        assert!(!is_cut(RULES, "ip6", "br-1"));
+        for (part, other, cut) in [
+            // all that comes from there, as Docker 28 has it
+            (" oifname \"docker0\"", "", false),
+            ("oifname \"docker0\"", "oifname \"eth0\"", true),
+            ("counter", "ct state established,related counter", true),
+        ] {
+            let rules = RULES.replace(part, other);
+            assert_ne!(rules, RULES);
+            assert_eq!(is_cut(&rules, "ip", "docker0"), cut, "{other}");
+        }
+        let both = RULES.replace("table ip ", "table inet ");
+        assert!(is_cut(&both, "ip6", "br-1") && is_cut(&both, "ip", "br-1"));
+        assert!(!is_cut("", "ip", "br-1"));
+    }
+
+    #[test]
+    fn rules_of_netavark_name_the_subnet() {
+        let rules = RULES.replace("policy accept", "policy drop").replace(
+            "policy drop;\n\t}\n}\n",
+            "policy drop;\n\t}\n\tchain NETAVARK_FORWARD {\n\t\tip6 saddr fd10:1::/64 counter packets 3 bytes 155 accept\n\t}\n}\n",
+        );
+        let own = |address: &str| [address.parse().unwrap()];
+        assert!(!is_cut(&rules, "ip6", "podman1", &own("fd10:1::1")));
+        assert!(is_cut(&rules, "ip6", "podman1", &own("fd10:2::1")));
+        assert!(is_cut(&rules, "ip6", "podman1", &own("10.89.1.1")));
+    }
 }

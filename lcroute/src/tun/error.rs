@@ -12,15 +12,15 @@ use super::{MIN_MTU, Mode, Prefix};
 pub enum Error {
     /// The driver is not there.
     #[error(
-        "/dev/net/tun is missing: load the driver with `modprobe tun`; in a container, bind-mount \
-         the host's /dev/net/tun"
+        "/dev/net/tun is missing: load the driver with `modprobe tun`; in a container, --device \
+         /dev/net/tun"
     )]
     NoDriver,
 
     /// The device file is there but may not be opened.
     #[error(
         "not permitted to open /dev/net/tun: run as root, or give this user access to it (with \
-         systemd: DeviceAllow=/dev/net/tun rw)"
+         systemd: DeviceAllow=/dev/net/tun rw; in a container: --device /dev/net/tun)"
     )]
     DriverDenied,
 
@@ -28,9 +28,20 @@ pub enum Error {
     #[error(
         "not permitted to {action}: this needs CAP_NET_ADMIN in the user namespace of this network \
          namespace; run as root, or give the capability (with systemd: \
-         AmbientCapabilities=CAP_NET_ADMIN and no PrivateUsers=)"
+         AmbientCapabilities=CAP_NET_ADMIN and no PrivateUsers=; in a container: --cap-add NET_ADMIN)"
     )]
     NotPermitted {
+        /// What was tried.
+        action: &'static str,
+    },
+
+    /// The capability is there, and a system call is refused all the same.
+    #[error(
+        "not permitted to {action}, although this process has CAP_NET_ADMIN: a seccomp filter refuses it (in a \
+         container: leave the engine's own profile, or --security-opt seccomp=unconfined), or the network \
+         belongs to another user namespace (with systemd: no PrivateUsers=)"
+    )]
+    Filtered {
         /// What was tried.
         action: &'static str,
     },
@@ -87,7 +98,8 @@ pub enum Error {
     /// IPv6 is switched off and cannot be switched on from here.
     #[error(
         "IPv6 is switched off on {name} and may not be switched on from here: run `sysctl \
-         net.ipv6.conf.default.disable_ipv6=0` first"
+         net.ipv6.conf.default.disable_ipv6=0` first; in a container: --sysctl \
+         net.ipv6.conf.all.disable_ipv6=0"
     )]
     Ipv6Disabled {
         /// Interface name.
@@ -150,7 +162,7 @@ impl Error {
     pub fn is_permission(&self) -> bool {
         matches!(
             self,
-            Self::NoDriver | Self::DriverDenied | Self::NotPermitted { .. }
+            Self::NoDriver | Self::DriverDenied | Self::NotPermitted { .. } | Self::Filtered { .. }
         )
     }
 
@@ -165,11 +177,28 @@ impl Error {
     /// Names what an I/O error of the kernel's configuration interfaces means.
     pub(super) fn kernel(action: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) if is_filtered(&status()) => Self::Filtered { action },
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { action },
             Some(libc::ENODEV) => Self::Vanished,
             _ => Self::Io { action, source },
         }
     }
+}
+
+/// CAP_NET_ADMIN's place in a set of capabilities.
+const CAP_NET_ADMIN: u32 = 12;
+
+/// What the kernel says of this process; nothing where /proc is not there.
+fn status() -> String {
+    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// Whether a process has CAP_NET_ADMIN, and a seccomp filter in mode 2 that may refuse all the same.
+fn is_filtered(status: &str) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let effective = field("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let may = effective.is_some_and(|set| set & (1 << CAP_NET_ADMIN) != 0);
+    may && field("Seccomp:").is_some_and(|mode| mode.trim() == "2")
 }
 
 #[cfg(test)]
@@ -186,5 +215,16 @@ mod tests {
         assert!(!fault.is_configuration());
         let gone = Error::kernel("try", io::Error::from_raw_os_error(libc::ENODEV));
         assert!(matches!(gone, Error::Vanished));
+    }
+
+    #[test]
+    fn a_seccomp_filter_is_told_from_a_missing_capability() {
+        let status = |effective: &str, mode: u8| {
+            format!("Name:\tx\nCapEff:\t{effective}\nSeccomp:\t{mode}\n")
+        };
+        assert!(is_filtered(&status("0000000000001000", 2)));
+        assert!(!is_filtered(&status("0000000000001000", 0)));
+        assert!(!is_filtered(&status("0000000000000001", 2)));
+        assert!(!is_filtered(""));
     }
 }

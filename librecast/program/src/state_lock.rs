@@ -51,7 +51,9 @@ impl StateLock {
                     let pid =
                         pid(&mut file).map_or_else(String::new, |pid| format!(" (pid {pid})"));
                     let folder = folder.display();
-                    let message = format!("{folder}: used by another {program}{pid}");
+                    let message = format!(
+                        "{folder}: used by another {program}{pid}: each needs a folder of its own, in a container its own volume"
+                    );
                     ExitError::new(Exit::Failed, message)
                 }
                 e => refused(e.into()),
@@ -111,7 +113,7 @@ mod tests {
         let first = StateLock::take(folder.path(), "lcroute").unwrap();
         let refused = StateLock::take(folder.path(), "lcroute").unwrap_err();
         let own = format!("used by another lcroute (pid {})", std::process::id());
-        assert!(refused.to_string().ends_with(&own), "{refused}");
+        assert!(refused.to_string().contains(&own), "{refused}");
         drop(first);
         StateLock::take(folder.path(), "lcroute").unwrap();
     }
