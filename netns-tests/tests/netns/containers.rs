@@ -5,7 +5,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lcroute_lab::lab::{Host, Network, Process, eventually, within};
+use lcroute_lab::lab::{
+    Host, Lab, Network, Process, eventually, make_folder, same_content, within,
+};
 use serde_json::Value;
 
 use crate::foreign::root;
@@ -148,6 +150,19 @@ impl<'a> Engine<'a> {
 
     fn id(&self) -> Result<String> {
         self.ask(&["exec", "lcroute", "lcroute", "id"])
+    }
+
+    /// Process number of a container's program.
+    fn pid(&self, name: &str) -> Result<String> {
+        let pid = self.ask(&["inspect", "--format={{.State.Pid}}", name])?;
+        Ok(pid.trim().to_owned())
+    }
+
+    /// Starts one of our own programs in the network of a container.
+    fn inside(&self, pid: &str, program: &str, args: &[&str]) -> Result<Process> {
+        let net = format!("--net=/proc/{pid}/ns/net");
+        let all = [&[net.as_str(), program][..], args].concat();
+        self.host.spawn("nsenter", &all)
     }
 
     /// A program on one of its networks: it listens, and says what it is told to.
@@ -408,6 +423,122 @@ fn compose() -> Result<String> {
     ))?)
 }
 
+/// Two hosts that are gateways of their containers' bridges.
+fn gateways(lab: &Lab) -> Result<Network> {
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    let mut network = lab.network_invited(hosts, &["--gateway", "any"])?;
+    for member in &network.members {
+        let settings = "[[lan]]\ninterface = \"podman*\"\n";
+        member.host.configure(settings)?;
+    }
+    network.start()?;
+    Ok(network)
+}
+
+/// On each of two hosts a network of containers, `net`, with the image, which is made in a folder.
+fn bridges<'a>(hosts: &'a [Host; 2], folder: &Path) -> Result<[Engine<'a>; 2]> {
+    let (archive, name) = image(folder)?;
+    let engine = |n: usize| {
+        let engine = Engine::new(&hosts[n], &archive, &name)?;
+        let v6 = format!("--subnet=fd10:{n}::/64");
+        let v4 = format!("--subnet=10.89.{n}.0/24");
+        engine.ask(&["network", "create", "--ipv6", &v6, &v4, "net"])?;
+        Ok::<_, anyhow::Error>(engine)
+    };
+    Ok([engine(0)?, engine(1)?])
+}
+
+/// What `mc-recv` has said last.
+fn last_line(listener: &Process) -> Result<Value> {
+    let said = listener.stdout();
+    let line = said.lines().last().context("a line")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+/// Containers on bridges of two hosts hear each other once, and sources that they name alone; nothing is sent that nobody joins; a
+/// gateway that starts again serves them again; lcsync shares from one to the other.
+#[test]
+#[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs"]
+fn containers_on_bridges_have_what_hosts_of_lans_have() {
+    world("bridges", |lab| {
+        let mut network = gateways(lab)?;
+        let hosts = network.nodes()?.map(|member| member.host.clone());
+        let [a, b] = &bridges(&hosts, &hosts[0].path("image"))?;
+        a.talker("net")?;
+        b.talker("net")?;
+        within(SETTLED, "both bridges are served", || {
+            a.say("served")?;
+            let heard = b.heard()?;
+            ensure!(heard.contains("served"), "{heard}");
+            Ok(())
+        })?;
+
+        // of one source
+        let format = "--format={{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
+        let source = a.ask(&["inspect", format, "talker"])?;
+        let (speaker, pid) = (a.pid("talker")?, b.pid("talker")?);
+        let listen = |source: &str| b.inside(&pid, "mc-recv", &[SSM, "--source", source]);
+        let (of_it, of_another) = (listen(source.trim())?, listen("fd10:9::9")?);
+        let stream = [SSM, "--rate", "50", "--count", "20000", "--size", "200"];
+        let mut sender = a.inside(&speaker, "mc-send", &stream)?;
+        eventually("who named the source hears it", || {
+            let line = last_line(&of_it)?;
+            ensure!(line["packets"].as_u64() > Some(50), "{line}");
+            ensure!(line["duplicates"] == 0, "{line}");
+            Ok(())
+        })?;
+        let line = last_line(&of_another)?;
+        ensure!(line["packets"] == 0, "{line}");
+        sender.stop()?;
+
+        // nobody has joined
+        let unheard = [
+            "ff1e::99", "--rate", "100", "--count", "50", "--size", "200",
+        ];
+        eventually("nothing leaves the host for nobody", || {
+            let before = network.members[0].counter("link_tx_packets")?;
+            let sent = a.inside(&speaker, "mc-send", &unheard)?.output()?;
+            ensure!(sent.code == 0, "{}", sent.stderr);
+            let after = network.members[0].counter("link_tx_packets")?;
+            ensure!(before == after, "{before} {after}");
+            Ok(())
+        })?;
+        // but for the first eight, which wait a moment for a listener
+        let dropped = network.members[0].counter("drops/no_listener")?;
+        ensure!(dropped >= 42, "{dropped} packets had no listener");
+
+        // a server without an open port, and a receiver behind the other gateway
+        let (shared, folder) = (a.host.path("shared"), b.host.path("fetched"));
+        make_folder(&shared, 1 << 20)?;
+        std::fs::create_dir_all(&folder)?;
+        let volume = format!("--volume={}:/shared:ro", shared.display());
+        let server = ["--network=net", "--cap-add=NET_RAW", LCSYNC, &volume];
+        a.start("server", &server, &["share", "/shared"])?;
+        let volume = format!("--volume={}:/fetched", folder.display());
+        let run = ["run", "--rm", "--network=net", LCSYNC, &volume];
+        b.ask(&[&run[..], LIMITS, &[&b.image, "lc:shared", "/fetched/copy"]].concat())?;
+        same_content(&shared, &folder.join("copy"))?;
+
+        network.members[1].stop()?;
+        network.members[1].start()?;
+        within(
+            SETTLED,
+            "a gateway that starts again serves its bridge",
+            || {
+                a.say("served again")?;
+                let heard = b.heard()?;
+                ensure!(heard.contains("served again"), "{heard}");
+                Ok(())
+            },
+        )?;
+        Ok(())
+    });
+}
+
+/// A group of one source.
+const SSM: &str = "ff3e::42";
+const LCSYNC: &str = "--entrypoint=/usr/bin/lcsync";
+
 /// Containers that join at once.
 const MANY: usize = 100;
 /// A container of theirs. Chosen: within what a machine for tests bears.
@@ -418,36 +549,10 @@ const EACH: [&str; 2] = ["--memory=64m", "--read-only"];
 #[ignore = "`make test-all`: podman and buildah, which netns-tests/setup all installs; three minutes"]
 fn a_hundred_containers_that_join_at_once_all_hear() {
     world("hundred", |lab| {
-        let hosts = lab.closed_hosts(&["a", "b"])?;
-        let mut network: Network = lab.network_invited(hosts, &["--gateway", "any"])?;
-        for member in &network.members {
-            member
-                .host
-                .configure("[[lan]]\ninterface = \"podman*\"\n")?;
-        }
-        network.start()?;
+        let network = gateways(lab)?;
         let folder = network.members[0].host.path("image");
-        let (archive, name) = image(&folder)?;
-        let mut engines = Vec::new();
-        for (n, member) in network.members.iter().enumerate() {
-            let engine = Engine::new(&member.host, &archive, &name)?;
-            let subnets = [
-                format!("--subnet=fd10:{n}::/64"),
-                format!("--subnet=10.89.{n}.0/24"),
-            ];
-            engine.ask(&[
-                "network",
-                "create",
-                "--ipv6",
-                &subnets[0],
-                &subnets[1],
-                "net",
-            ])?;
-            engines.push(engine);
-        }
-        let [a, b] = &engines[..] else {
-            unreachable!("two hosts");
-        };
+        let hosts = network.nodes()?.map(|member| member.host.clone());
+        let [a, b] = &bridges(&hosts, &folder)?;
         // one root for all of them: nothing of it is copied
         let files = folder.join("image").display().to_string();
         let names: Vec<_> = (0..MANY).map(|n| format!("c{n}")).collect();
@@ -457,14 +562,8 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
             b.ask(&[&run[..], LIMITS, &EACH, &program].concat())?;
         }
         a.talker("net")?;
-        let inspect = ["inspect", "--format={{.State.Pid}}"];
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let pids = b.ask(&[&inspect[..], &names].concat())?;
-        let speaker = a.ask(&[&inspect[..], &["talker"]].concat())?;
-        let inside = |host: &Host, pid: &str, program: &str, args: &[&str]| {
-            let net = format!("--net=/proc/{pid}/ns/net");
-            host.spawn("nsenter", &[&[net.as_str(), program][..], args].concat())
-        };
+        let pids = b.ask(&[&["inspect", "--format={{.State.Pid}}"][..], &names].concat())?;
         // until the bridges are served: somebody hears
         within(SETTLED, "both bridges are served", || {
             a.ask(&["exec", "talker", "lcroute", "say", "ff1e::43", "served"])?;
@@ -473,11 +572,9 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
             Ok(())
         })?;
         let steady = ["--rate", "100", "--count", "3000", "--size", "200", GROUP];
-        let mut sender = inside(a.host, speaker.trim(), "mc-send", &steady)?;
+        let mut sender = a.inside(&a.pid("talker")?, "mc-send", &steady)?;
         let begun = Instant::now();
-        let listeners = pids
-            .lines()
-            .map(|pid| inside(b.host, pid.trim(), "mc-recv", &[GROUP]));
+        let listeners = pids.lines().map(|pid| b.inside(pid, "mc-recv", &[GROUP]));
         let listeners: Vec<Process> = listeners.collect::<Result<_>>()?;
         ensure!(
             listeners.len() == MANY,
@@ -485,15 +582,8 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
             listeners.len()
         );
         let has = |process: &Process, heard: bool| {
-            let last = process
-                .stdout()
-                .lines()
-                .last()
-                .map(serde_json::from_str::<Value>);
-            let packets = last
-                .and_then(Result::ok)
-                .and_then(|l| l["packets"].as_u64());
-            packets.is_some_and(|packets| !heard || packets > 0)
+            let line = last_line(process);
+            line.is_ok_and(|line| !heard || line["packets"].as_u64() > Some(0))
         };
         let count = |heard| listeners.iter().filter(|p| has(p, heard)).count();
         let mut joined = None;
@@ -507,8 +597,7 @@ fn a_hundred_containers_that_join_at_once_all_hear() {
             }
         })?;
         for listener in &listeners {
-            let line = listener.stdout().lines().last().map(str::to_owned);
-            let line: Value = serde_json::from_str(&line.context("a line")?)?;
+            let line = last_line(listener)?;
             ensure!(line["duplicates"] == 0, "{line}");
         }
         println!(
