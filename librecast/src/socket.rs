@@ -102,6 +102,19 @@ impl SendSocket {
         })
     }
 
+    /// The address that datagrams of this socket come from.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    pub fn source(&self) -> io::Result<Ipv6Addr> {
+        let local = self.socket.local_addr()?;
+        let local = local.as_socket_ipv6();
+        local
+            .map(|a| *a.ip())
+            .ok_or_else(|| io::Error::other("no address of IPv6"))
+    }
+
     /// Sends `packets`, datagrams of `size` bytes one after the other (the last may be shorter), to `group`.
     pub fn send(&self, group: Ipv6Addr, packets: &[u8], size: usize) -> io::Result<()> {
         let to = SockaddrIn6::from(SocketAddrV6::new(group, self.port, 0, self.interface));

@@ -244,9 +244,15 @@ fn groups_know_librecast_only_and_no_other_program_knows_them() {
 }
 
 #[test]
-fn radio_knows_librecast_only() {
+fn radio_knows_librecast_only_and_no_other_program_has_a_codec() {
+    let ours = ours();
     let below = BTreeSet::from(["librecast".to_owned()]);
-    assert_eq!(ours()["lcradio-core"], below);
+    assert_eq!(ours["lcradio-core"], below);
+    let below = ["lcradio-core", "librecast", "librecast-program"];
+    assert_eq!(ours["lcradio"], BTreeSet::from(below.map(str::to_owned)));
+    for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcroute-lab"] {
+        assert!(!built_from(program).contains("opusic-sys"), "{program}");
+    }
 }
 
 #[test]

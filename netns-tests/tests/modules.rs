@@ -29,6 +29,7 @@ const CRATES: &[&str] = &[
     "librecast",
     "librecast/log",
     "librecast/program",
+    "radio",
     "radio/core",
     "web/node",
     "web/playground",

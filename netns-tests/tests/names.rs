@@ -12,8 +12,9 @@ use sources::root;
 
 mod sources;
 
-/// Names whose refused word a specification has: group records of an MLD report (RFC 9777, 5.2.4); IWANT (Plumtree, GossipSub).
-const SPECIFIED: &[&str] = &["handle_record", "take_records", "IWant"];
+/// Names whose refused word a specification has: group records of an MLD report (RFC 9777, 5.2.4); IWANT (Plumtree, GossipSub); or that mean
+/// sound, as recorders call it.
+const SPECIFIED: &[&str] = &["handle_record", "take_records", "IWant", "--record FILE"];
 
 /// A name and where it stands: a source file, or docs/reference.md.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -139,6 +139,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
             "lcgroup: `drops` of `lcgroup status --json`",
             librecast::drops::list::<librecast_log::DropReason>(),
         ),
+        (
+            "lcradio: `drops` of `lcradio listen --json`",
+            librecast::drops::list::<lcradio_core::DropReason>(),
+        ),
     ]
 }
 
@@ -147,7 +151,7 @@ fn reference() -> String {
         "# Reference\n\n\
          Every verb and flag, configuration key, metric, drop reason and journal entry. Made from the programs by `make reference`; a test\n\
          fails when it is not what they say. What to do when something is wrong: [troubleshooting.md](troubleshooting.md).\n\n\
-         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent), [lcgroup](#lcgroup)\n\
+         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent), [lcgroup](#lcgroup), [lcradio](#lcradio)\n\
          - [Configuration](#configuration)\n\
          - [Metrics](#metrics)\n\
          - [Drop reasons](#drop-reasons)\n\
@@ -163,6 +167,7 @@ fn reference() -> String {
         lcsync::command(),
         lcagent::command(),
         lcgroup::command(),
+        lcradio::command(),
     ] {
         verb(&mut out, &command, "", 3);
     }

@@ -49,6 +49,18 @@ pub fn make_signing_key(file: &Path) -> Result<PeerId, ExitError> {
     Ok(public)
 }
 
+/// Makes a secret key in `file`, without a public one beside it: of a program whose public form is another one.
+///
+/// # Errors
+///
+/// The file exists, or cannot be written.
+pub fn make_secret_key(file: &Path) -> Result<SecretKey, ExitError> {
+    let key = SecretKey::generate();
+    make_folder_of(file)?;
+    key.store(file).map_err(|e| not_made(file, e))?;
+    Ok(key)
+}
+
 /// Where the public half of a signing key lies.
 #[must_use]
 pub fn public_path(file: &Path) -> PathBuf {

@@ -46,6 +46,7 @@ mod packets;
 mod paths;
 mod ports;
 mod private;
+mod radio;
 mod reach;
 mod recipes;
 mod relay;

@@ -337,4 +337,37 @@ pub const PROGRAMS: &[Program] = &[
         see_also: &["lcroute(1)", "lcsync(1)", "lcagent(1)", "systemctl(1)"],
         vendored: &[],
     },
+    Program {
+        name: "lcradio",
+        called: "lcradio",
+        command: lcradio::command,
+        files: &[
+            (
+                "FILE of keygen",
+                "a station's key: who has it casts; back it up, show it to nobody",
+            ),
+            (
+                "FILE.gaps",
+                "beside a recording that lacks something: where each gap begins and how long it is, in seconds, and how many \
+                 packets are missing",
+            ),
+        ],
+        exit_status: &[
+            ("0", "done; the station has ended"),
+            ("1", "failed; another caster has the same key"),
+            ("2", "wrong usage"),
+            (
+                "3",
+                "nothing came for --timeout, or no such station announced itself",
+            ),
+            (
+                "4",
+                "not permitted; someone sends here, and this key does not open it",
+            ),
+            ("130, 143", "interrupted by SIGINT or SIGTERM"),
+        ],
+        environment: COMMON,
+        see_also: &["lcroute(1)", "lcsync(1)", "ffmpeg(1)"],
+        vendored: &[],
+    },
 ];

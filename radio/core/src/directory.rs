@@ -34,6 +34,8 @@ enum EntryKey {
 pub struct Entry {
     /// What it says.
     pub description: Description,
+    /// The session description, for players.
+    pub sdp: String,
     /// Where the announcement came from.
     pub source: Ipv6Addr,
     expires: Instant,
@@ -99,8 +101,10 @@ impl Directory {
         if !self.entries.contains_key(&key) && self.entries.len() >= MAX_ENTRIES {
             return Err(DropReason::AnnouncementFull);
         }
+        let sdp = String::from_utf8_lossy(announcement.description).into_owned();
         let entry = Entry {
             description,
+            sdp,
             source,
             expires: now + time,
         };

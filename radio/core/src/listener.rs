@@ -138,6 +138,7 @@ pub struct Listener {
     loss: Loss,
     rates: [TokenBucket; 3],
     drops: Drops<DropReason>,
+    alive_at: Option<Instant>,
 }
 
 impl Listener {
@@ -154,6 +155,7 @@ impl Listener {
             loss: Loss::new(now),
             rates: [bucket(), bucket(), bucket()],
             drops: Drops::default(),
+            alive_at: None,
         }
     }
 
@@ -167,6 +169,12 @@ impl Listener {
     #[must_use]
     pub fn has_session(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// When a beacon or a packet of the session came last.
+    #[must_use]
+    pub fn alive_at(&self) -> Option<Instant> {
+        self.alive_at
     }
 
     /// Somebody sends here what the key does not open.
@@ -199,8 +207,10 @@ impl Listener {
         } else {
             self.handle_packet(channel, source, datagram, now)
         };
-        if let Err(reason) = result {
-            self.drops.count(reason);
+        match result {
+            Err(reason) => self.drops.count(reason),
+            Ok(()) if self.session.is_some() => self.alive_at = Some(now),
+            Ok(()) => {}
         }
     }
 

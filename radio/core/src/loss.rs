@@ -82,7 +82,7 @@ impl Loss {
 
     /// Another session counts anew; whether the copy is wanted goes on.
     pub fn restart(&mut self) {
-        self.recent.clear();
+        self.settle_all();
     }
 
     /// A packet came.

@@ -33,6 +33,8 @@ const DRIFT_TIME: f64 = 30.0;
 const MAX_PPM: f64 = 500.0;
 /// A delay so far above the target is no drift: the host slept, or was stopped.
 const RESYNC: Duration = Duration::from_secs(2);
+/// Frames that are concealed while nothing comes: 100 ms, as NetEQ and libopus fade. Then silence.
+const MAX_CONCEALED: u32 = 5;
 /// Nothing came for so long: the next packet begins anew.
 const STALLED: Duration = Duration::from_secs(2);
 
@@ -115,6 +117,10 @@ pub struct Playout {
     /// Average of the delay above the target, seconds.
     excess: f64,
     polled_at: Option<Instant>,
+    /// Frames concealed in a row with nothing in the buffer.
+    empty: u32,
+    /// The caster has said that nothing follows.
+    has_ended: bool,
     stats: PlayoutStats,
 }
 
@@ -139,6 +145,8 @@ impl Playout {
             measured_at: now,
             excess: 0.0,
             polled_at: None,
+            empty: 0,
+            has_ended: false,
             stats: PlayoutStats::default(),
         }
     }
@@ -147,6 +155,11 @@ impl Playout {
     pub fn set_latency(&mut self, latency: Latency) {
         self.latency = latency;
         self.target = latency.bound(self.target);
+    }
+
+    /// The caster has ended: what is in the buffer is played, and silence follows.
+    pub fn end(&mut self) {
+        self.has_ended = true;
     }
 
     /// A packet came. False if its time has passed, or it is too far ahead.
@@ -182,6 +195,7 @@ impl Playout {
             self.stats.resyncs += 1;
         }
         self.session = Some(packet.session);
+        self.has_ended = false;
         self.position = packet.timestamp;
         self.played = None;
         self.buffer.clear();
@@ -285,9 +299,14 @@ impl Playout {
         self.drop_passed();
         let Some((&timestamp, packet)) = self.buffer.first_key_value() else {
             self.position += u64::from(FRAME);
+            self.empty += 1;
+            if self.has_ended || self.empty > MAX_CONCEALED {
+                return Frame::Silence { samples: FRAME };
+            }
             self.stats.underruns += 1;
             return self.lost(FRAME, None);
         };
+        self.empty = 0;
         if timestamp <= self.position {
             let end = timestamp + u64::from(packet.samples);
             self.played = Some(packet.index);

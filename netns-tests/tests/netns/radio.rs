@@ -1,0 +1,420 @@
+//! Live radio: sound from a file on one host, heard on others, and by nobody who lacks the key.
+
+use std::f64::consts::TAU;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lcradio_core::{Station, StationKey};
+use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use librecast::id::SecretKey;
+use serde_json::Value;
+
+use crate::foreign::start as start_foreign;
+use crate::world;
+
+/// The program; lcroute-lab has no codec.
+const RADIO: &str = env!("CARGO_BIN_EXE_radio");
+/// Samples in a second.
+const RATE: usize = 48_000;
+/// Samples of 20 ms.
+const FRAME: usize = 960;
+/// A sweep takes so long, and begins again.
+const SWEEP: usize = 4 * RATE;
+
+/// A sweep from 200 to 4,000 Hz, again and again.
+fn chirp(seconds: usize) -> Vec<i16> {
+    let samples = 0..seconds * RATE;
+    samples
+        .map(|n| {
+            let t = (n % SWEEP) as f64 / RATE as f64;
+            let sweep = SWEEP as f64 / RATE as f64;
+            let phase = TAU * (200.0 * t + (4_000.0 - 200.0) / (2.0 * sweep) * t * t);
+            (phase.sin() * 12_000.0) as i16
+        })
+        .collect()
+}
+
+/// A file of samples as `cast -` takes them: two channels.
+fn write_chirp(host: &Host, seconds: usize) -> Result<PathBuf> {
+    let both = chirp(seconds).into_iter().flat_map(|s| [s, s]);
+    let bytes: Vec<u8> = both.flat_map(i16::to_le_bytes).collect();
+    host.write("chirp.raw", bytes)
+}
+
+/// One channel of what `listen -` or ffmpeg has written.
+fn read_samples(path: &Path) -> Result<Vec<f64>> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let (frames, _) = bytes.as_chunks::<4>();
+    let left = frames
+        .iter()
+        .map(|f| f64::from(i16::from_le_bytes([f[0], f[1]])));
+    Ok(left.collect())
+}
+
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / n as f64;
+    let (ma, mb) = (mean(a), mean(b));
+    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (x, y) in a.iter().zip(b) {
+        ab += (x - ma) * (y - mb);
+        aa += (x - ma).powi(2);
+        bb += (y - mb).powi(2);
+    }
+    // of silence
+    if aa * bb == 0.0 {
+        0.0
+    } else {
+        ab / (aa * bb).sqrt()
+    }
+}
+
+/// Where in `sent` `heard` begins, modulo a sweep: coarsely by every eighth sample, then by each.
+fn align(sent: &[f64], heard: &[f64]) -> usize {
+    let piece = &heard[..heard.len().min(RATE / 2)];
+    let last = sent.len().saturating_sub(piece.len()).min(SWEEP);
+    let thin = |x: &[f64]| x.iter().step_by(8).copied().collect::<Vec<_>>();
+    let thin_piece = thin(piece);
+    let best = |places: std::ops::Range<usize>, step: usize, score: &dyn Fn(usize) -> f64| {
+        let scored = places.step_by(step).map(|at| (at, score(at)));
+        let best = scored.max_by(|(_, a), (_, b)| a.total_cmp(b));
+        best.map_or(0, |(at, _)| at)
+    };
+    let coarse = best(0..last + 1, 4, &|at| {
+        correlation(&thin(&sent[at..at + piece.len()]), &thin_piece)
+    });
+    let near = coarse.saturating_sub(4)..(coarse + 5).min(last + 1);
+    best(near, 1, &|at| {
+        correlation(&sent[at..at + piece.len()], piece)
+    })
+}
+
+/// What was heard, without the silence before and after.
+fn sounding(heard: &[f64]) -> &[f64] {
+    let loud = |s: &f64| s.abs() > 500.0;
+    let first = heard.iter().position(loud).unwrap_or(0);
+    let last = heard.iter().rposition(loud).unwrap_or(0);
+    &heard[first..(last + 1).max(first)]
+}
+
+/// How well `heard` is a part of the chirp.
+fn likeness(heard: &[f64]) -> f64 {
+    let sent: Vec<f64> = chirp(heard.len() / RATE + 9)
+        .into_iter()
+        .map(f64::from)
+        .collect();
+    // libopus needs some frames to begin
+    let heard = &heard[heard.len().min(FRAME * 5)..];
+    let at = align(&sent, heard);
+    correlation(&sent[at..], heard)
+}
+
+/// A caster: samples of a file, by standard input.
+fn cast(host: &Host, file: &Path, args: &str) -> Result<Process> {
+    let command = format!("exec {RADIO} --json cast {args} - <{}", file.display());
+    host.spawn("sh", &["-c", &command])
+}
+
+/// What a caster says it is.
+fn station_of(cast: &Process) -> Result<String> {
+    let said = cast.stdout();
+    let line = said.lines().next().context("it has not begun")?;
+    let told: Value = serde_json::from_str(line)?;
+    Ok(told["station"].as_str().context("no station")?.to_owned())
+}
+
+/// A listener that writes samples to a file.
+fn listen(host: &Host, station: &str, to: &str, args: &str) -> Result<(Process, PathBuf)> {
+    let file = host.path(to);
+    let command = format!(
+        "exec {RADIO} --json listen '{station}' - {args} >{}",
+        file.display()
+    );
+    Ok((host.spawn("sh", &["-c", &command])?, file))
+}
+
+/// The last line of figures.
+fn last_status(lines: &str) -> Result<Value> {
+    let line = lines.lines().rfind(|line| line.starts_with('{'));
+    Ok(serde_json::from_str(line.context("no figures")?)?)
+}
+
+fn key_of(host: &Host, name: &str) -> Result<(String, Station, StationKey)> {
+    let path = host.path(name).display().to_string();
+    host.run(RADIO, &["keygen", &path])?.success()?;
+    let seed = SecretKey::load(Path::new(&path))?.seed();
+    let key = StationKey::from_seed(&seed);
+    Ok((path, key.station(false), key))
+}
+
+#[test]
+fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
+    world("radio", |lab| {
+        let network = lab.closed_network(["caster", "near", "far"])?;
+        network.wait_linked()?;
+        let [caster, near, far] = network.nodes()?;
+        let file = write_chirp(&caster.host, 4)?;
+        let (key, private, _) = key_of(&caster.host, "station.key")?;
+        let text = private.encode();
+        // who has a key, and not this one: another group; or the right group, and a signature of another
+        let (_, other, _) = key_of(&near.host, "other.key")?;
+        let stranger = other.encode();
+        let (_, foreign, _) = key_of(&near.host, "third.key")?;
+        let mixed = mixed_up(&foreign, &private)?;
+
+        let (mut hears_private, private_file) = listen(&near.host, &text, "private", "-i lc0")?;
+        let recording = far.host.path("recording.opus").display().to_string();
+        let args = [
+            "--json", "listen", &text, "--record", &recording, "-i", "lc0",
+        ];
+        let mut records = far.host.spawn(RADIO, &args)?;
+        let (mut hears_public, public_file) = listen(&far.host, "story", "public", "-i lc0")?;
+        let short = "-i lc0 --timeout 6s";
+        let (mut hears_nothing, nothing) = listen(&near.host, &stranger, "nothing", short)?;
+        let (mut is_refused, refused) = listen(&near.host, &mixed, "refused", short)?;
+        let group = private.group().to_string();
+        caster.wait_wanted(&group, near)?;
+        caster.wait_wanted(&group, far)?;
+
+        let mut public = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        let mut private = cast(&caster.host, &file, &format!("--key {key} -i lc0"))?;
+        for process in [&mut public, &mut private] {
+            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+        }
+        for process in [&mut hears_private, &mut hears_public, &mut records] {
+            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+        }
+        for (file, least) in [(private_file, 3.9), (public_file, 2.5)] {
+            let heard = read_samples(&file)?;
+            let heard = sounding(&heard);
+            let seconds = heard.len() as f64 / RATE as f64;
+            ensure!(seconds > least, "{}: {seconds} s", file.display());
+            let likeness = likeness(heard);
+            eprintln!(
+                "{}: {seconds:.2} s, correlation {likeness:.4}",
+                file.display()
+            );
+            ensure!(likeness >= 0.95, "{}: {likeness}", file.display());
+        }
+        let status = last_status(&records.stdout())?;
+        let seconds = status["recorded_s"].as_f64().unwrap_or(0.0);
+        ensure!(
+            (3.9..4.2).contains(&seconds) && status["lost"] == 0,
+            "{status}"
+        );
+        // whoever lacks the key has heard no sample, and is told what is the matter
+        let code = hears_nothing.wait(DEADLINE)?;
+        ensure!(code == 3, "{code}: {}", hears_nothing.stderr());
+        let code = is_refused.wait(DEADLINE)?;
+        let told = is_refused.stderr();
+        ensure!(
+            code == 4 && told.contains("this key does not open it"),
+            "{code}: {told}"
+        );
+        for file in [nothing, refused] {
+            ensure!(fs::metadata(&file)?.len() == 0, "{}", file.display());
+        }
+        Ok(())
+    });
+}
+
+/// The station that has the read key of one and the signing key of another.
+fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
+    use librecast::text::{TextKind, decode, encode};
+    let bytes = |station: &Station| decode(TextKind::Station, &station.encode(), 64);
+    let (signs, reads) = (bytes(signs)?, bytes(reads)?);
+    let mixed = [&signs[..32], &reads[32..]].concat();
+    Ok(encode(TextKind::Station, &mixed).to_string())
+}
+
+#[test]
+fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
+    world("radio-restart", |lab| {
+        let hosts = lab.lan(&["caster", "listener"])?;
+        let [caster, listener] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        let file = write_chirp(caster, 30)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (mut hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let args = format!("--key {key}");
+        let mut first = cast(caster, &file, &args)?;
+        let sounds = |more: u64| {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            ensure!(size >= more, "{size} bytes of {more}");
+            Ok(())
+        };
+        let second = (RATE * 4) as u64;
+        eventually("a second is heard", || sounds(second))?;
+        first.kill()?;
+        let mut again = cast(caster, &file, &args)?;
+        eventually("it is heard again", || {
+            let status = last_status(&hears.stderr())?;
+            let sent = status["sent"].as_u64().unwrap_or(0);
+            ensure!(sent > 100 && status["level_dbfs"].is_number(), "{status}");
+            sounds(3 * second)
+        })?;
+        // garbage on all ports, from a host of the LAN
+        let group = station.group();
+        let noise = format!(
+            "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n\
+             index = socket.if_nametoindex('lan0')\n\
+             for port in [5004, 5005, 5006]:\n  for n in range(100):\n    \
+             s.sendto(os.urandom(n * 12), ('{group}', port, 0, index))\n"
+        );
+        listener.run("python3", &["-c", &noise])?.success()?;
+        again.must_run()?;
+        hears.must_run()?;
+        let mut later = cast(caster, &file, &args)?;
+        let code = again.wait(DEADLINE)?;
+        let told = again.stderr();
+        ensure!(
+            code == 1 && told.contains("another caster has this key"),
+            "{code}: {told}"
+        );
+        later.must_run()?;
+        ensure!(later.stop()? == 143, "an interrupted command");
+        // it has said that it ends
+        ensure!(hears.wait(DEADLINE)? == 0, "{}", hears.stderr());
+        let status = last_status(&hears.stderr())?;
+        let dropped = status["drops"]["malformed"].as_u64().unwrap_or(0);
+        ensure!(
+            dropped + status["drops"]["payload_type"].as_u64().unwrap_or(0) > 0,
+            "{status}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "takes a minute; make test-all"]
+fn the_copy_makes_up_for_what_is_lost() {
+    world("radio-loss", |lab| {
+        let names = ["caster", "clear", "first", "second", "third"];
+        let network = lab.closed_network(names)?;
+        network.wait_linked()?;
+        let [caster, clear, lossy @ ..] = &network.members[..] else {
+            anyhow::bail!("five hosts");
+        };
+        let file = write_chirp(&caster.host, 60)?;
+        let (key, station, _) = key_of(&caster.host, "station.key")?;
+        let text = station.encode();
+        let mut listeners = Vec::new();
+        for member in lossy {
+            // what the program is to get, behind all that lcroute repairs
+            member.host.nft(
+                "table inet radio {
+                   counter lost { }
+                   chain input {
+                     type filter hook input priority 0; policy accept;
+                     iifname lc0 udp dport 5004 numgen random mod 100 < 5 counter name lost drop
+                   }
+                 }",
+            )?;
+            listeners.push((member, listen(&member.host, &text, "heard", "-i lc0")?));
+        }
+        let (mut reference, reference_file) = listen(&clear.host, &text, "heard", "-i lc0")?;
+        caster.wait_wanted(&station.group().to_string(), clear)?;
+        let (before, _) = uplink(&caster.host)?;
+        let mut casts = cast(&caster.host, &file, &format!("--key {key} -i lc0"))?;
+        ensure!(
+            casts.wait(DEADLINE + Duration::from_secs(60))? == 0,
+            "{}",
+            casts.stderr()
+        );
+        let (after, _) = uplink(&caster.host)?;
+        ensure!(reference.wait(DEADLINE)? == 0, "{}", reference.stderr());
+        let clear = read_samples(&reference_file)?;
+        // a packet of 20 ms at 96 kbit/s with headers of RTP, UDP and IPv6
+        let stream = 60 * 50 * (240 + 12 + 16 + 48);
+        let streams = (after - before) as f64 / f64::from(stream);
+        eprintln!("upload to 4 listeners, 3 of them with the copy: {streams:.2} streams");
+        for (member, (mut process, file)) in listeners {
+            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+            let status = last_status(&process.stderr())?;
+            let lost = member.host.counter("radio", "lost")?.packets;
+            let (good, all) = good_windows(&clear, &read_samples(&file)?);
+            let share = 100.0 * good as f64 / all as f64;
+            eprintln!(
+                "{}: the firewall dropped {lost} packets; {} of {} lost before the copy, {} after; {share:.2} % of {all} windows good",
+                member.host.name(),
+                status["lost_before_copy"],
+                status["sent"],
+                status["lost"],
+            );
+            ensure!(lost > 100, "the firewall dropped {lost}");
+            ensure!(share >= 99.0, "{share} % good");
+        }
+        Ok(())
+    });
+}
+
+/// Bytes that left by the uplink, and that came.
+fn uplink(host: &Host) -> Result<(u64, u64)> {
+    let (sent, received) = host.interface_traffic("uplink")?;
+    Ok((sent.bytes, received.bytes))
+}
+
+/// Windows of 20 ms that are as without loss, once the copy was joined: the last 45 s.
+fn good_windows(clear: &[f64], heard: &[f64]) -> (usize, usize) {
+    let tail = |x: &[f64]| {
+        let x = sounding(x);
+        x[x.len().saturating_sub(45 * RATE)..].to_vec()
+    };
+    let (clear, heard) = (tail(clear), tail(heard));
+    // within a sweep from its begin
+    let at = align(&clear, &heard[RATE * 2..]);
+    let (clear, heard) = (&clear[at..], &heard[RATE * 2..]);
+    let windows = clear.chunks_exact(FRAME).zip(heard.chunks_exact(FRAME));
+    let good: Vec<bool> = windows.map(|(a, b)| correlation(a, b) >= 0.8).collect();
+    (good.iter().filter(|good| **good).count(), good.len())
+}
+
+#[test]
+#[ignore = "runs programs of others; make test-all"]
+fn ffmpeg_hears_a_public_station_and_reads_a_recording() {
+    world("radio-foreign", |lab| {
+        let network = lab.closed_network(["caster", "player"])?;
+        network.wait_linked()?;
+        let [caster, player] = network.nodes()?;
+        let file = write_chirp(&caster.host, 20)?;
+        let mut casts = cast(&caster.host, &file, "--public --name story -i lc0")?;
+        eventually("it says what it is", || station_of(&casts).map(drop))?;
+        let args = ["stations", "--sdp", "story", "-i", "lc0"];
+        let sdp = player.host.run(RADIO, &args)?.success()?.stdout;
+        let sdp = player.host.write("story.sdp", sdp)?.display().to_string();
+        let recording = player.host.path("story.opus").display().to_string();
+        let args = ["listen", "story", "--record", &recording, "-i", "lc0"];
+        let mut records = player.host.spawn(RADIO, &args)?;
+        let raw = |name: &str| player.host.path(name);
+        let heard = raw("heard").display().to_string();
+        let words = format!(
+            "-v error -nostdin -protocol_whitelist file,udp,rtp -i {sdp} -t 6 -f s16le -ar 48000 -ac 2 {heard}"
+        );
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ensure!(ffmpeg.wait(DEADLINE)? == 0, "{}", ffmpeg.stderr());
+        ensure!(casts.wait(DEADLINE)? == 0, "{}", casts.stderr());
+        ensure!(records.wait(DEADLINE)? == 0, "{}", records.stderr());
+        let read = raw("read").display().to_string();
+        let words = format!("-v error -nostdin -i {recording} -f s16le -ar 48000 -ac 2 {read}");
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut ffmpeg = start_foreign(&player.host, "ffmpeg", &words)?;
+        ensure!(ffmpeg.wait(DEADLINE)? == 0, "{}", ffmpeg.stderr());
+        for name in ["heard", "read"] {
+            let samples = read_samples(&raw(name))?;
+            let samples = sounding(&samples);
+            let seconds = samples.len() as f64 / RATE as f64;
+            let likeness = likeness(samples);
+            eprintln!("ffmpeg, {name}: {seconds:.1} s, correlation {likeness:.4}");
+            ensure!(
+                seconds > 4.0 && likeness >= 0.95,
+                "{name}: {seconds} s, {likeness}"
+            );
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,336 @@
+//! `lcradio cast`: a file or a pipe becomes a station.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcradio_core::{
+    CLOCK_RATE, Caster, CasterConfig, FRAME, Profile, StationKey, Transmit, is_showable,
+};
+use librecast_program::cli::{Exit, ExitError};
+use serde_json::json;
+
+use crate::codec::Encoder;
+use crate::keys;
+use crate::network::{CasterNetwork, Port};
+use crate::process::{Wake, confine, unix_ms};
+use crate::source::{Sound, Source};
+
+/// Pieces of sound that are read ahead.
+const READ_AHEAD: usize = 8;
+/// A piece that comes so late was not made in time: the caster paused.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A pipe may be faster than this host's clock by 200 ppm, and does not pile up: listeners follow up to 500.
+const LIVE_PPM: f64 = 200.0;
+/// Longest wait for copies and last beacons at the end.
+const END: Duration = Duration::from_secs(1);
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// The station's key; none: one for this run.
+    pub key: Option<PathBuf>,
+    /// The station's name.
+    pub name: Option<String>,
+    /// The file; none: standard input.
+    pub file: Option<PathBuf>,
+    /// What kind of sound it is.
+    pub profile: Profile,
+    /// Bits per second; none: as is good for the profile.
+    pub bitrate: Option<u64>,
+    /// Everybody may listen.
+    pub is_public: bool,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+    /// The station as JSON.
+    pub json: bool,
+}
+
+/// Bits per second that Opus takes for a channel count, as libopus has them.
+const BITRATES: std::ops::RangeInclusive<u64> = 6_000..=256_000;
+
+fn bitrate(options: &Options) -> Result<u32, ExitError> {
+    let by_profile = match options.profile {
+        Profile::Voice => 32_000,
+        Profile::Music => 96_000,
+    };
+    let bitrate = options.bitrate.unwrap_or(by_profile);
+    if !BITRATES.contains(&bitrate) {
+        let message = "a bitrate is from 6k to 256k";
+        return Err(ExitError::new(Exit::Usage, message));
+    }
+    Ok(bitrate as u32)
+}
+
+fn name(options: &Options) -> Result<String, ExitError> {
+    let of_file = || {
+        let stem = options.file.as_ref()?.file_stem()?;
+        Some(stem.to_string_lossy().into_owned())
+    };
+    let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
+    let name = options.name.clone().or_else(of_file).or_else(of_host);
+    let name = name.unwrap_or_default();
+    if !is_showable(&name) {
+        let message = "a name has at most 255 bytes, and no characters that nobody sees";
+        return Err(ExitError::new(Exit::Usage, message));
+    }
+    Ok(name)
+}
+
+/// Casts until the sound ends, or somebody ends it.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    confine()?;
+    let wake = Wake::on_interrupt()?;
+    let (bitrate, name) = (bitrate(options)?, name(options)?);
+    let key = keys::load(options.key.as_deref())?;
+    let source = match &options.file {
+        Some(file) => Source::open(file).with_context(|| file.display().to_string())?,
+        None => Source::stdin().context("standard input")?,
+    };
+    let now = Instant::now();
+    let mut cast = Cast::new(options, key, name, &source, now)?;
+    if !source.is_opus() {
+        cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
+    }
+    cast.say_where(options)?;
+    let rate = if source.is_live() {
+        1.0 + LIVE_PPM / 1e6
+    } else {
+        1.0
+    };
+    let sounds = read_ahead(source, wake.clone())?;
+    let ended = cast.run(&sounds, rate, &wake);
+    cast.end(&wake)?;
+    ended
+}
+
+/// Reads on a thread of its own: a pipe may block.
+fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<Sound>>> {
+    let (to, sounds) = sync_channel(READ_AHEAD);
+    thread::Builder::new()
+        .name("source".into())
+        .spawn(move || {
+            loop {
+                let next = source.next().transpose();
+                let is_last = !matches!(next, Some(Ok(_)));
+                if let Some(next) = next
+                    && to.send(next).is_err()
+                {
+                    return;
+                }
+                if is_last {
+                    break;
+                }
+                wake.wake();
+            }
+            drop(to);
+            wake.wake();
+        })?;
+    Ok(sounds)
+}
+
+struct Cast {
+    caster: Caster,
+    network: CasterNetwork,
+    encoder: Option<Encoder>,
+    /// Of what is sent, and of what is read.
+    channels: u8,
+    source_channels: u8,
+    /// When the next packet is to be sent.
+    due: Instant,
+}
+
+impl Cast {
+    fn new(
+        options: &Options,
+        key: StationKey,
+        name: String,
+        source: &Source,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let channels = match options.profile {
+            // what is Opus already stays as it is
+            Profile::Voice if !source.is_opus() => 1,
+            _ => source.channels(),
+        };
+        let config = CasterConfig {
+            is_public: options.is_public,
+            name,
+            title: String::new(),
+            profile: options.profile,
+            channels,
+            seed: *keys::random()?,
+            unix_ms: unix_ms(),
+        };
+        let caster = Caster::new(key, config, now)?;
+        let group = caster.station().group();
+        let network = CasterNetwork::open(group, &options.interfaces, now);
+        Ok(Self {
+            caster,
+            network: network.context("multicast sockets")?,
+            encoder: None,
+            channels,
+            source_channels: source.channels(),
+            due: now,
+        })
+    }
+
+    /// The station's text is what others need: it goes to standard output.
+    fn say_where(&self, options: &Options) -> io::Result<()> {
+        let station = self.caster.station();
+        let text = station.encode();
+        let mut out = io::stdout().lock();
+        if options.json {
+            let told = json!({
+                "station": *text,
+                "public": station.is_public(),
+                "group": station.group(),
+                "interfaces": self.network.interface_names(),
+            });
+            writeln!(out, "{told}")?;
+        } else {
+            writeln!(out, "{}", *text)?;
+        }
+        out.flush()?;
+        let names = self.network.interface_names().join(", ");
+        if names.is_empty() {
+            tracing::warn!("no interface can carry multicast; one that comes up is used");
+        } else {
+            tracing::info!("on {names}: {}", station.group());
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        sounds: &Receiver<io::Result<Sound>>,
+        rate: f64,
+        wake: &Wake,
+    ) -> anyhow::Result<Exit> {
+        loop {
+            let now = Instant::now();
+            if let Some(exit) = wake.interrupted() {
+                return Ok(exit);
+            }
+            self.network.look_at_interfaces(now)?;
+            let mut waits_for_sound = false;
+            while now >= self.due {
+                match sounds.try_recv() {
+                    Ok(sound) => self.sound(sound?, rate, now)?,
+                    Err(TryRecvError::Empty) => {
+                        waits_for_sound = true;
+                        break;
+                    }
+                    Err(TryRecvError::Disconnected) => return Ok(Exit::Ok),
+                }
+            }
+            self.transmit(now);
+            self.look_at_beacons()?;
+            let timeout = self.caster.poll_timeout();
+            let sound = (!waits_for_sound).then_some(self.due);
+            let until = timeout.into_iter().chain(sound).min();
+            wake.wait(self.network.fds(), until.unwrap_or(now + END))?;
+        }
+    }
+
+    fn sound(&mut self, sound: Sound, rate: f64, now: Instant) -> anyhow::Result<()> {
+        let (packet, samples) = match sound {
+            Sound::Title(title) => {
+                self.caster.set_title(&title, now)?;
+                return Ok(());
+            }
+            Sound::Packet(packet, samples) => (packet, samples),
+            Sound::Samples(samples) => {
+                let samples = self.mixed(samples);
+                let encoder = self.encoder.as_mut().context("no encoder")?;
+                (encoder.encode(&samples)?, FRAME)
+            }
+        };
+        let behind = now.saturating_duration_since(self.due);
+        if behind > PAUSE {
+            self.caster
+                .pause(behind.as_micros() as u64 * u64::from(CLOCK_RATE) / 1_000_000);
+            self.due = now;
+        }
+        if !self.caster.send(&packet, samples, now) {
+            anyhow::bail!("a packet of {} bytes is too long", packet.len());
+        }
+        let length = Duration::from_secs_f64(f64::from(samples) / f64::from(CLOCK_RATE));
+        self.due += length.div_f64(rate);
+        Ok(())
+    }
+
+    /// Speech has one channel.
+    fn mixed(&self, samples: Vec<i16>) -> Vec<i16> {
+        if self.channels == self.source_channels {
+            return samples;
+        }
+        let (pairs, _) = samples.as_chunks::<2>();
+        pairs.iter().map(|[l, r]| i16::midpoint(*l, *r)).collect()
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        let (group, copy_group) = {
+            let station = self.caster.station();
+            (station.group(), station.copy_group())
+        };
+        while let Some(transmit) = self.caster.poll_transmit(now) {
+            let (caster, network) = (&mut self.caster, &self.network);
+            match transmit {
+                Transmit::Packet(packet) => {
+                    network.send(Port::Media, group, |_| Some(packet.clone()));
+                }
+                Transmit::Copy(packet) => {
+                    network.send(Port::Media, copy_group, |_| Some(packet.clone()));
+                }
+                Transmit::Beacon => network.send(Port::Beacon, group, |source| {
+                    caster.beacon(source, unix_ms()).ok()
+                }),
+                Transmit::Report => {
+                    network.send(Port::Report, group, |_| Some(caster.report(unix_ms())));
+                }
+                Transmit::Announcement => {
+                    network.send(Port::Sap, lcradio_core::SAP_GROUP, |source| {
+                        Some(caster.announcement(source))
+                    });
+                }
+            }
+        }
+    }
+
+    /// Of two casters with one key the later one stays.
+    fn look_at_beacons(&mut self) -> anyhow::Result<()> {
+        let (caster, mut by) = (&self.caster, None);
+        self.network.receive(|source, datagram| {
+            if caster.is_superseded_by(datagram, source, unix_ms()) {
+                by = Some(source);
+            }
+        })?;
+        match by {
+            None => Ok(()),
+            Some(source) => anyhow::bail!(
+                "another caster has this key and began later, at {source}: this one ends"
+            ),
+        }
+    }
+
+    /// Tells listeners that this was all.
+    fn end(&mut self, wake: &Wake) -> io::Result<()> {
+        let begun = Instant::now();
+        self.caster.end(begun);
+        loop {
+            let now = Instant::now();
+            self.transmit(now);
+            let until = self.caster.poll_timeout();
+            match until {
+                Some(until) if !self.caster.has_ended() && now < begun + END => {
+                    wake.wait(std::iter::empty(), until)?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The command line of `lcradio`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use lcradio_core::{Latency, Profile};
+use librecast::units::{parse_duration, parse_rate};
+use librecast_program::cli::{Exit, finish, init_logging};
+
+use crate::{cast, keys, listen, stations};
+
+const EXAMPLES: &str = "Examples:
+  lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
+  lcradio cast --key station.key --public --file story.opus a public station, which announces itself
+  ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
+  lcradio stations                                          public stations, and foreign senders
+  lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
+  lcradio listen story - | aplay -f dat                     hear it
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing came, 4 not permitted or another key, 130 or 143 interrupted.";
+
+/// Live radio over multicast: one microphone, file or pipe, any number of listeners, no server
+#[derive(Debug, Parser)]
+#[command(name = "lcradio", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Interface to use; may be repeated [default: all that can carry multicast]
+    #[arg(short, long = "interface", global = true, value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProfileName {
+    /// Speech, one channel, 32 kbit/s
+    Voice,
+    /// Everything else, 96 kbit/s
+    Music,
+}
+
+/// The word for standard input or output.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Pipe {
+    #[value(name = "-")]
+    Standard,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a station's key, and print what listens to it
+    Keygen {
+        /// Where it goes; must not exist
+        file: PathBuf,
+    },
+    /// Send sound to everybody who listens
+    Cast {
+        /// Samples on standard input: s16le, 48 kHz, two channels; or WAV
+        #[arg(value_name = "-", required_unless_present = "file")]
+        input: Option<Pipe>,
+        /// The station's key [default: a new one, for this run]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// The station's name [default: the file's, or the host's]
+        #[arg(long)]
+        name: Option<String>,
+        /// Ogg Opus, sent as it is, or WAV
+        #[arg(long, value_name = "FILE", conflicts_with = "input")]
+        file: Option<PathBuf>,
+        /// What kind of sound it is
+        #[arg(long, value_enum, default_value = "music")]
+        profile: ProfileName,
+        /// Bits per second [default: 32k for voice, 96k for music]
+        #[arg(long, value_parser = parse_rate, value_name = "RATE")]
+        bitrate: Option<u64>,
+        /// Everybody may listen: packets are plain, and the station announces itself
+        #[arg(long)]
+        public: bool,
+    },
+    /// Hear a station, or record it
+    Listen {
+        /// What `keygen` or `cast` printed, or the name of a public station
+        #[arg(required_unless_present = "station_file")]
+        station: Option<String>,
+        /// Samples to standard output: s16le, 48 kHz, two channels
+        #[arg(value_name = "-", required_unless_present = "record")]
+        output: Option<Pipe>,
+        /// Record to this file, Ogg Opus; must not exist
+        #[arg(long, value_name = "FILE", conflicts_with = "output")]
+        record: Option<PathBuf>,
+        /// A file with the station's text, which a private station keeps secret
+        #[arg(long, value_name = "FILE")]
+        station_file: Option<PathBuf>,
+        /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
+        #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
+        latency: Latency,
+        /// Give up when nothing came for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+    },
+    /// List public stations, and foreign senders
+    Stations {
+        /// Go on with what comes and goes
+        #[arg(long)]
+        watch: bool,
+        /// Print the session description of this one, for players: ffplay -protocol_whitelist file,udp,rtp FILE.sdp
+        #[arg(long, value_name = "STATION", conflicts_with_all = ["watch", "json"])]
+        sdp: Option<String>,
+    },
+}
+
+/// Longest delay that can be asked for: what the buffer holds.
+const MAX_LATENCY_MS: u64 = 800;
+
+fn parse_latency(value: &str) -> Result<Latency, String> {
+    match value {
+        "auto" => Ok(Latency::Auto),
+        "quick" => Ok(Latency::Quick),
+        "safe" => Ok(Latency::Safe),
+        _ => match value.parse() {
+            Ok(ms @ 20..=MAX_LATENCY_MS) => Ok(Latency::Fixed(Duration::from_millis(ms))),
+            _ => Err("auto, quick, safe, or milliseconds from 20 to 800".to_owned()),
+        },
+    }
+}
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => finish("lcradio", run(cli)),
+        Err(usage) => {
+            // help and version go to stdout and are no error; a closed pipe is no reason for more
+            let _ = usage.print();
+            if usage.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Ok.into()
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Common {
+        interfaces,
+        json,
+        log,
+    } = cli.common;
+    init_logging(log.as_deref(), "warn")?;
+    match cli.verb {
+        Verb::Keygen { file } => keys::keygen(&file, json),
+        Verb::Cast {
+            input: _,
+            key,
+            name,
+            file,
+            profile,
+            bitrate,
+            public,
+        } => cast::run(&cast::Options {
+            key,
+            name,
+            file,
+            profile: match profile {
+                ProfileName::Voice => Profile::Voice,
+                ProfileName::Music => Profile::Music,
+            },
+            bitrate,
+            is_public: public,
+            interfaces,
+            json,
+        }),
+        Verb::Listen {
+            station,
+            output: _,
+            record,
+            station_file,
+            latency,
+            timeout,
+        } => listen::run(&listen::Options {
+            station,
+            station_file,
+            output: record.map_or(listen::Output::Pipe, listen::Output::Recording),
+            latency,
+            timeout,
+            interfaces,
+            json,
+        }),
+        Verb::Stations { watch, sdp } => stations::run(&stations::Options {
+            watch,
+            sdp,
+            json,
+            interfaces,
+        }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn delays_are_words_or_milliseconds() {
+        assert_eq!(parse_latency("safe"), Ok(Latency::Safe));
+        let fixed = Latency::Fixed(Duration::from_millis(120));
+        assert_eq!(parse_latency("120"), Ok(fixed));
+        for wrong in ["", "19", "801", "-5", "fast"] {
+            assert!(parse_latency(wrong).is_err(), "{wrong}");
+        }
+    }
+}

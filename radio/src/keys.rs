@@ -1,0 +1,112 @@
+//! Keys of stations: made, read, and what listens to them.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use lcradio_core::{Station, StationKey};
+use librecast::text::{TextError, TextKind};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::{load_signing_key, make_secret_key};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+/// No text of a station is longer.
+const MAX_TEXT: u64 = 256;
+
+/// 32 bytes of the system's randomness.
+pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut bytes[..]).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
+    Ok(bytes)
+}
+
+/// `keygen`: a key, and what listens to its two stations.
+pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
+    let key = StationKey::from_seed(&make_secret_key(file)?.seed());
+    let (private, public) = (key.station(false).encode(), key.station(true).encode());
+    let mut out = io::stdout().lock();
+    if json {
+        let file = file.to_string_lossy();
+        let told = json!({ "file": file, "private": *private, "public": *public });
+        writeln!(out, "{told}")?;
+    } else {
+        writeln!(out, "private {}\npublic  {}", *private, *public)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The key in a file, or one for this run alone.
+pub fn load(file: Option<&Path>) -> anyhow::Result<StationKey> {
+    let seed = match file {
+        Some(file) => load_signing_key(file)?.seed(),
+        None => random()?,
+    };
+    Ok(StationKey::from_seed(&seed))
+}
+
+/// What somebody wants to hear.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A station, by its text.
+    Station(Station),
+    /// One that announces itself under this name.
+    Name(String),
+}
+
+/// From the command line: `lcr1...`, or the name of a public station; `file` holds a text that is not to be seen there.
+pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    if let Some(file) = file {
+        let mut text = Zeroizing::new(String::new());
+        let opened = File::open(file).with_context(|| file.display().to_string())?;
+        opened
+            .take(MAX_TEXT)
+            .read_to_string(&mut text)
+            .with_context(|| file.display().to_string())?;
+        let station = Station::decode(&text);
+        let station = station.map_err(|e| usage(format!("{}: {e}", file.display())))?;
+        return Ok(Wanted::Station(station));
+    }
+    let text = text.ok_or_else(|| usage("name a station".to_owned()))?;
+    match Station::decode(text) {
+        Ok(station) => Ok(Wanted::Station(station)),
+        Err(TextError::Prefix(_)) => Ok(Wanted::Name(text.to_owned())),
+        Err(e @ TextError::Other { .. }) => Err(usage(e.to_string()).into()),
+        // a name may begin as a text does
+        Err(_) if TextKind::of(text) != Some(TextKind::Station) => {
+            Ok(Wanted::Name(text.to_owned()))
+        }
+        Err(e) => Err(usage(e.to_string()).into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_station_is_its_text_a_file_or_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, text) = (folder.path().join("key"), folder.path().join("text"));
+        assert_eq!(keygen(&key, true).unwrap(), Exit::Ok);
+        assert!(keygen(&key, true).is_err(), "nothing is overwritten");
+        let station = load(Some(&key)).unwrap().station(false);
+        std::fs::write(&text, format!("{}\n", *station.encode())).unwrap();
+        let expected = Wanted::Station(station.clone());
+        assert_eq!(wanted(None, Some(&text)).unwrap(), expected);
+        assert_eq!(wanted(Some(&station.encode()), None).unwrap(), expected);
+        assert_eq!(
+            wanted(Some("news"), None).unwrap(),
+            Wanted::Name("news".into())
+        );
+        for wrong in ["lcr1damaged", "lct1xyz"] {
+            let error = wanted(Some(wrong), None).unwrap_err();
+            let exit = error.downcast_ref::<ExitError>().unwrap().exit;
+            assert_eq!(exit, Exit::Usage, "{error}");
+        }
+        assert!(wanted(None, Some(&key)).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! How loud sound is, in dB below the loudest that samples can say.
+
+/// The loudness of what was heard since it was last asked.
+#[derive(Debug, Default)]
+pub struct Level {
+    sum: f64,
+    samples: u64,
+}
+
+impl Level {
+    /// More sound.
+    pub fn add(&mut self, sound: &[i16]) {
+        self.sum += sound.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
+        self.samples += sound.len() as u64;
+    }
+
+    /// The level (RMS) in dBFS, and begins anew; none of silence.
+    pub fn take(&mut self) -> Option<f64> {
+        let Self { sum, samples } = std::mem::take(self);
+        let mean = sum / samples.max(1) as f64;
+        let loudest = f64::from(i16::MAX).powi(2);
+        // below half a bit
+        (mean >= 0.25).then(|| (10.0 * (mean / loudest).log10() * 10.0).round() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_of_what_was_heard_since() {
+        let mut level = Level::default();
+        assert_eq!(level.take(), None);
+        level.add(&[i16::MAX; 100]);
+        assert_eq!(level.take(), Some(0.0));
+        level.add(&[i16::MAX / 10; 100]);
+        assert_eq!(level.take(), Some(-20.0));
+        level.add(&[0; 100]);
+        assert_eq!(level.take(), None);
+    }
+}

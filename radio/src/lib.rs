@@ -1,0 +1,29 @@
+//! Live radio over multicast: the program around `lcradio-core`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `cast`, `listen`, `stations`, `keys` | its verbs: loops around a caster, a listener, a directory; keys |
+//! | `network` | sockets on all interfaces |
+//! | `source` | sound from files and pipes: Ogg Opus, WAV, plain samples |
+//! | `codec` | libopus; the only unsafe code |
+//! | `ogg_opus` | Opus in Ogg: headers and pages |
+//! | `recording`, `pipe` | where sound goes |
+//! | `level` | how loud it is |
+//! | `process` | signals, time, and what the process gives up |
+
+mod cast;
+mod cli;
+mod codec;
+mod keys;
+mod level;
+mod listen;
+mod network;
+mod ogg_opus;
+mod pipe;
+mod process;
+mod recording;
+mod source;
+mod stations;
+
+pub use cli::{command, main};

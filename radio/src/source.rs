@@ -1,0 +1,292 @@
+//! Where sound comes from: Ogg Opus and WAV in files, WAV and plain samples by a pipe.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use lcradio_core::{CLOCK_RATE, FRAME, MAX_PAYLOAD};
+
+use crate::ogg_opus::{Item, OggReader};
+
+/// What an error recommends where this program does not read a format.
+const FFMPEG: &str =
+    "let ffmpeg read it: ffmpeg -i FILE -f s16le -ar 48000 -ac 2 - | lcradio cast -";
+/// Most bytes of a WAV file in front of its samples that are passed over.
+const MAX_CHUNKS: u64 = 16 << 20;
+
+/// A piece of sound.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sound {
+    /// A frame of 20 ms, interleaved.
+    Samples(Vec<i16>),
+    /// A packet of Opus, as it stood in the file, and its length in samples.
+    Packet(Vec<u8>, u32),
+    /// What follows is called so.
+    Title(String),
+}
+
+enum Format {
+    Opus(OggReader<BufReader<File>>),
+    Samples(Box<dyn Read + Send>),
+}
+
+/// Sound that is read piece by piece.
+pub struct Source {
+    format: Format,
+    channels: u8,
+    is_live: bool,
+}
+
+fn unusable(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{why}; {FFMPEG}"))
+}
+
+impl Source {
+    /// A file: Ogg Opus or WAV.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut magic = [0; 4];
+        let read = file.read(&mut magic)?;
+        file.seek(SeekFrom::Start(0))?;
+        let file = BufReader::new(file);
+        match &magic[..read] {
+            b"OggS" => {
+                let reader = OggReader::open(file).map_err(|e| unusable(&e.to_string()))?;
+                Ok(Self {
+                    channels: reader.channels(),
+                    format: Format::Opus(reader),
+                    is_live: false,
+                })
+            }
+            b"RIFF" => Self::samples(Box::new(file), false),
+            _ => Err(unusable("neither Ogg Opus nor WAV")),
+        }
+    }
+
+    /// Standard input: WAV, or 16-bit samples of two channels, little-endian, at 48 kHz.
+    pub fn stdin() -> io::Result<Self> {
+        use std::os::fd::AsFd;
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        let file = File::from(stdin);
+        let is_live = !file.metadata()?.is_file();
+        Self::samples(Box::new(BufReader::new(file)), is_live)
+    }
+
+    fn samples(mut input: Box<dyn Read + Send>, is_live: bool) -> io::Result<Self> {
+        let mut magic = Vec::new();
+        input.by_ref().take(4).read_to_end(&mut magic)?;
+        if magic == b"RIFF" {
+            let (channels, length) = wav_header(&mut input)?;
+            return Ok(Self {
+                format: Format::Samples(Box::new(input.take(length))),
+                channels,
+                is_live,
+            });
+        }
+        if magic == b"OggS" {
+            return Err(unusable("Ogg is read of files: --file"));
+        }
+        Ok(Self {
+            format: Format::Samples(Box::new(io::Cursor::new(magic).chain(input))),
+            channels: 2,
+            is_live,
+        })
+    }
+
+    /// Channels of the sound: 1 or 2.
+    pub fn channels(&self) -> u8 {
+        self.channels
+    }
+
+    /// Whether it comes as fast as it is made: a pipe, whose clock is followed.
+    pub fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// Whether it is Opus already.
+    pub fn is_opus(&self) -> bool {
+        matches!(self.format, Format::Opus(_))
+    }
+
+    /// What comes next; none at the end. The last frame is filled up with silence.
+    pub fn next(&mut self) -> io::Result<Option<Sound>> {
+        match &mut self.format {
+            Format::Opus(reader) => {
+                let item = reader.next().map_err(|e| unusable(&e.to_string()))?;
+                item.map(of_item).transpose()
+            }
+            Format::Samples(input) => {
+                let length = FRAME as usize * usize::from(self.channels) * 2;
+                let mut bytes = Vec::with_capacity(length);
+                input.take(length as u64).read_to_end(&mut bytes)?;
+                if bytes.is_empty() {
+                    return Ok(None);
+                }
+                bytes.resize(length, 0);
+                let (pairs, _) = bytes.as_chunks::<2>();
+                let samples = pairs.iter().map(|pair| i16::from_le_bytes(*pair));
+                Ok(Some(Sound::Samples(samples.collect())))
+            }
+        }
+    }
+}
+
+fn of_item(item: Item) -> io::Result<Sound> {
+    match item {
+        Item::Title(title) => Ok(Sound::Title(title)),
+        Item::Packet(packet) if packet.len() > MAX_PAYLOAD => {
+            Err(unusable("packets of Opus that are too long for a datagram"))
+        }
+        Item::Packet(packet) => {
+            let samples = lcradio_core::samples(&packet);
+            let samples = samples.ok_or_else(|| unusable("a damaged packet of Opus"))?;
+            Ok(Sound::Packet(packet, samples))
+        }
+    }
+}
+
+/// Channels of a WAV file, and bytes of its samples, which follow.
+fn wav_header(input: &mut dyn Read) -> io::Result<(u8, u64)> {
+    let mut rest = [0; 8];
+    input.read_exact(&mut rest)?;
+    if rest[4..] != *b"WAVE" {
+        return Err(unusable("no WAV file"));
+    }
+    let mut channels = None;
+    let mut passed = 0;
+    loop {
+        let mut chunk = [0; 8];
+        input
+            .read_exact(&mut chunk)
+            .map_err(|_| unusable("a WAV file without samples"))?;
+        let [a, b, c, d, l0, l1, l2, l3] = chunk;
+        let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
+        match (&[a, b, c, d], channels) {
+            (b"data", None) => return Err(unusable("a WAV file without a format")),
+            // who writes to a pipe does not know the length, and writes 0 or the most there can be
+            (b"data", Some(channels)) => {
+                let endless = length == 0 || length >= u64::from(u32::MAX) - 0xff;
+                return Ok((channels, if endless { u64::MAX } else { length }));
+            }
+            (b"fmt ", _) => {
+                let mut format = Vec::new();
+                input.take(length.min(64)).read_to_end(&mut format)?;
+                channels = Some(wav_format(&format)?);
+                io::copy(&mut input.take(length.saturating_sub(64)), &mut io::sink())?;
+            }
+            _ => {
+                passed += length;
+                if passed > MAX_CHUNKS {
+                    return Err(unusable("a WAV file without samples"));
+                }
+                // chunks are padded to even lengths
+                io::copy(&mut input.take(length + length % 2), &mut io::sink())?;
+            }
+        }
+    }
+}
+
+fn wav_format(format: &[u8]) -> io::Result<u8> {
+    /// Plain samples, by itself or as a subformat.
+    const PCM: u16 = 1;
+    const EXTENSIBLE: u16 = 0xfffe;
+    let short = |at: usize| {
+        let bytes = format.get(at..at + 2)?;
+        Some(u16::from_le_bytes([bytes[0], bytes[1]]))
+    };
+    let (Some(kind), Some(channels), Some(bits)) = (short(0), short(2), short(14)) else {
+        return Err(unusable("a WAV file with a damaged format"));
+    };
+    let (Some(low), Some(high)) = (short(4), short(6)) else {
+        return Err(unusable("a WAV file with a damaged format"));
+    };
+    let rate = u32::from(high) << 16 | u32::from(low);
+    let is_plain = kind == PCM || kind == EXTENSIBLE && short(24) == Some(PCM);
+    if !is_plain || bits != 16 || rate != CLOCK_RATE || !(1..=2).contains(&channels) {
+        let why = format!(
+            "WAV of {bits} bits, {rate} Hz, {channels} channels, not 16 bits, 48000 Hz, 1 or 2"
+        );
+        return Err(unusable(&why));
+    }
+    Ok(channels as u8)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn wav(kind: u16, channels: u16, rate: u32, bits: u16, length: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0".to_vec();
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(channels.to_le_bytes());
+        bytes.extend(rate.to_le_bytes());
+        bytes.extend([0; 6]);
+        bytes.extend(bits.to_le_bytes());
+        bytes.extend(b"data");
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn source(bytes: Vec<u8>) -> io::Result<Source> {
+        Source::samples(Box::new(io::Cursor::new(bytes)), true)
+    }
+
+    #[test]
+    fn samples_come_in_frames_and_the_last_one_is_filled_up() {
+        let frame = FRAME as usize * 4;
+        let mut source = source(vec![1; frame + 6]).unwrap();
+        assert_eq!(source.channels(), 2);
+        let expected = vec![0x0101; FRAME as usize * 2];
+        assert_eq!(source.next().unwrap(), Some(Sound::Samples(expected)));
+        let mut last = vec![0; FRAME as usize * 2];
+        last[..3].fill(0x0101);
+        assert_eq!(source.next().unwrap(), Some(Sound::Samples(last)));
+        assert_eq!(source.next().unwrap(), None);
+    }
+
+    #[test]
+    fn wav_is_read_to_its_end_and_what_stands_behind_is_not() {
+        let data = [vec![1; 100], b"LIST trailing".to_vec()].concat();
+        for (length, expected) in [(100, 100), (0, 113), (u32::MAX, 113)] {
+            let mut source = source(wav(1, 1, 48_000, 16, length, &data)).unwrap();
+            assert_eq!(source.channels(), 1);
+            let Some(Sound::Samples(samples)) = source.next().unwrap() else {
+                panic!("no samples");
+            };
+            let sounding = samples.iter().rposition(|s| *s != 0).unwrap() + 1;
+            assert_eq!(sounding, usize::div_ceil(expected, 2), "{length}");
+        }
+    }
+
+    #[test]
+    fn formats_that_are_not_read_name_the_way_out() {
+        for wrong in [
+            wav(3, 2, 48_000, 32, 8, &[]),
+            wav(1, 2, 44_100, 16, 8, &[]),
+            wav(1, 6, 48_000, 16, 8, &[]),
+            wav(1, 2, 48_000, 24, 8, &[]),
+            b"RIFF\0\0\0\0AVI LIST".to_vec(),
+            b"RIFF\0\0\0\0WAVEdata\0\0\0\0".to_vec(),
+            b"OggS".to_vec(),
+        ] {
+            let error = source(wrong).map(drop).unwrap_err().to_string();
+            assert!(error.contains("ffmpeg"), "{error}");
+        }
+        let whole = wav(1, 2, 48_000, 16, 8, &[0; 8]);
+        for cut in 4..whole.len() - 8 {
+            assert!(source(whole[..cut].to_vec()).is_err(), "{cut}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "ID3 an mp3").unwrap();
+        assert!(
+            Source::open(&path)
+                .map(drop)
+                .unwrap_err()
+                .to_string()
+                .contains("ffmpeg")
+        );
+    }
+}

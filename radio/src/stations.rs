@@ -1,0 +1,132 @@
+//! `lcradio stations`: who announces himself.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::screen::watch;
+use serde_json::json;
+
+use crate::network::Memberships;
+use crate::process::{Wake, confine};
+
+/// Every station announces itself once in this time.
+const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);
+/// Between two frames of `--watch`.
+const FRAME_TIME: Duration = Duration::from_secs(1);
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Go on with what comes and goes.
+    pub watch: bool,
+    /// The description of this one instead.
+    pub sdp: Option<String>,
+    /// As JSON.
+    pub json: bool,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+}
+
+/// What is listened to, and what was announced there.
+struct Look {
+    network: Memberships,
+    directory: Directory,
+}
+
+impl Look {
+    fn begin(interfaces: &[String], now: Instant) -> io::Result<Self> {
+        let mut network = Memberships::open(&[SAP_PORT], interfaces)?;
+        network.join(SAP_PORT, SAP_GROUP);
+        Ok(Self {
+            network,
+            directory: Directory::new(now),
+        })
+    }
+
+    fn receive(&mut self, now: Instant) -> io::Result<()> {
+        self.network.look_at_interfaces(now)?;
+        let directory = &mut self.directory;
+        self.network.receive(|_, _, source, datagram| {
+            directory.handle_datagram(source, datagram, now);
+        })?;
+        directory.handle_timeout(now);
+        Ok(())
+    }
+}
+
+/// Lists them.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    confine()?;
+    let begun = Instant::now();
+    let mut look = Look::begin(&options.interfaces, begun)?;
+    if options.watch {
+        return watch("lcradio", !options.json, FRAME_TIME, || {
+            look.receive(Instant::now())?;
+            Ok(shown(&look.directory, options.json))
+        });
+    }
+    let wake = Wake::on_interrupt()?;
+    loop {
+        let now = Instant::now();
+        if let Some(exit) = wake.interrupted() {
+            return Ok(exit);
+        }
+        look.receive(now)?;
+        if let Some(name) = &options.sdp
+            && let [entry, ..] = look.directory.named(name)[..]
+        {
+            io::stdout().write_all(entry.sdp.as_bytes())?;
+            return Ok(Exit::Ok);
+        }
+        if now.saturating_duration_since(begun) >= LOOK {
+            return end(&look.directory, options);
+        }
+        wake.wait(look.network.fds(), begun + LOOK)?;
+    }
+}
+
+fn end(directory: &Directory, options: &Options) -> anyhow::Result<Exit> {
+    if let Some(name) = &options.sdp {
+        let message = format!("no station called {name} has announced itself");
+        return Err(ExitError::new(Exit::Unreachable, message).into());
+    }
+    let text = shown(directory, options.json);
+    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
+    Ok(Exit::Ok)
+}
+
+fn shown(directory: &Directory, json: bool) -> String {
+    let stations = directory.stations();
+    if json {
+        let all: Vec<_> = stations.iter().map(|entry| as_json(entry)).collect();
+        return format!("{}\n", json!(all));
+    }
+    if stations.is_empty() {
+        return "no station announces itself\n".to_owned();
+    }
+    stations.iter().map(|entry| as_line(entry)).collect()
+}
+
+fn as_json(entry: &Entry) -> serde_json::Value {
+    let description = &entry.description;
+    let text = description.station.as_ref().map(|s| s.encode().to_string());
+    json!({
+        "name": description.name,
+        "station": text,
+        "signed": text.is_some(),
+        "group": description.group,
+        "port": description.port,
+        "source": entry.source,
+    })
+}
+
+fn as_line(entry: &Entry) -> String {
+    let description = &entry.description;
+    let text = match &description.station {
+        Some(station) => station.encode().to_string(),
+        None => format!("unsigned, {} port {}", description.group, description.port),
+    };
+    format!("{}\t{text}\n", description.name)
+}
