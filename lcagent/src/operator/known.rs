@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use librecast::cert::is_ephemeral;
 use librecast::id::PeerId;
 use librecast_program::cli::{Exit, ExitError};
 use nix::fcntl::{Flock, FlockArg};
@@ -162,6 +163,28 @@ impl Book {
         }
         self.write(&all)?;
         Ok(true)
+    }
+
+    /// Forgets those of these nodes, which have not answered, that are ephemeral members of their network: each comes back under
+    /// another key. Their names. What the operator has accepted stays.
+    pub fn forget_ephemeral(
+        &self,
+        channel: &str,
+        silent: &[PeerId],
+    ) -> anyhow::Result<Vec<String>> {
+        if silent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.lock()?;
+        let is_gone = |e: &Entry| {
+            let silent = e.channel == channel && silent.contains(&e.key);
+            silent && !e.accepted && is_ephemeral(&e.labels)
+        };
+        let (gone, all): (Vec<_>, Vec<_>) = self.read()?.into_iter().partition(is_gone);
+        if !gone.is_empty() {
+            self.write(&all)?;
+        }
+        Ok(gone.into_iter().map(|e| e.name).collect())
     }
 
     /// A sequence that no command of this operator has had: microseconds of Unix time, or the last and one.
@@ -367,6 +390,38 @@ mod tests {
         assert!(book.sequence().unwrap() > first);
         fs::write(dir.path().join("sequence"), far.to_string()).unwrap();
         assert_eq!(book.sequence().unwrap(), far + 1);
+    }
+
+    #[test]
+    fn ephemeral_nodes_that_are_silent_are_forgotten_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::open(dir.path().to_owned()).unwrap();
+        let pod = |name: &str| {
+            let (label, value) = librecast::cert::EPHEMERAL;
+            let labels = BTreeMap::from([(label.into(), value.into())]);
+            NodeInfo {
+                labels,
+                ..node(name, "web")
+            }
+        };
+        let nodes = [
+            (key(1), pod("p")),
+            (key(2), pod("q")),
+            (key(3), node("x", "web")),
+        ];
+        book.note("a", &nodes).unwrap();
+        book.note("b", &[(key(1), pod("p"))]).unwrap();
+        book.note("a", &[(key(4), pod("mine"))]).unwrap();
+        book.accept("a", &["mine".into()]).unwrap();
+        let silent = [key(1), key(3), key(4)];
+        assert_eq!(book.forget_ephemeral("a", &silent).unwrap(), ["p"]);
+        assert_eq!(book.forget_ephemeral("a", &silent).unwrap(), [""; 0]);
+        let names = |channel| {
+            let all = book.channel(channel).unwrap().into_iter();
+            all.map(|e| e.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("a"), ["q", "x", "mine"]);
+        assert_eq!(names("b"), ["p"]);
     }
 
     #[test]

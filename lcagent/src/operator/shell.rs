@@ -227,6 +227,13 @@ impl Session {
         }
         tracing::debug!("{job}: {:?}", operator.counters());
         let fates = operator.fates();
+        if interrupted.is_none() {
+            let silent = fates.iter().filter(|(_, _, fate)| *fate == Fate::Silent);
+            let silent: Vec<_> = silent.map(|(id, _, _)| id.key).collect();
+            for name in self.book.forget_ephemeral(&self.channel, &silent)? {
+                tracing::warn!("{name} keeps nothing and did not answer: forgotten until it does");
+            }
+        }
         let keys: BTreeSet<PeerId> = fates.iter().map(|(id, _, _)| id.key).collect();
         let sharing = keys.iter().flat_map(|key| {
             let streams = operator.sharing(key).into_iter();
