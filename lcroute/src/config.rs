@@ -337,6 +337,8 @@ pub struct Web {
     pub report: bool,
     /// Make invitations for pages whose user has the code of `lcroute web --code`.
     pub invite: bool,
+    /// Show the groups of lcgroup on this host to who has the pages' key, who then also speaks in them.
+    pub groups: bool,
     /// Certificates of the pages' TLS, PEM.
     pub tls_cert: Option<PathBuf>,
     /// Their key, PEM.
@@ -350,6 +352,7 @@ impl Default for Web {
             names: Vec::new(),
             report: false,
             invite: false,
+            groups: false,
             tls_cert: None,
             tls_key: None,
         }

@@ -702,6 +702,11 @@ const FILES: &[File] = &[
                         "Make invitations on the dashboard, for who has the code that `lcroute web --code` prints to root and group `lcroute`.",
                     ),
                     (
+                        "groups",
+                        "false",
+                        "Show the conversations of lcgroup on this host to who has the key of the pages, and let them speak there. The pages must be allowed to ask lcgroup (group `lcgroup`).",
+                    ),
+                    (
                         "tls_cert",
                         "no TLS",
                         "Certificates of the pages, PEM; together with `tls_key`.",

@@ -127,7 +127,9 @@ pub struct OfferedShare {
     pub trust: PeerId,
 }
 
-fn control() -> PathBuf {
+/// The same, unless `LCGROUP_CONTROL` says otherwise.
+#[must_use]
+pub fn control() -> PathBuf {
     let named = std::env::var_os("LCGROUP_CONTROL");
     named.map_or_else(default_control, PathBuf::from)
 }

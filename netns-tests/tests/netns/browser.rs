@@ -3,6 +3,7 @@
 //! TARGET/browser/shots.
 
 mod dashboard;
+mod groups;
 mod node;
 mod playground;
 

@@ -13,8 +13,8 @@ use crate::private::remembers;
 use crate::world;
 
 /// Somebody with lcgroup on a host.
-struct Person {
-    host: Host,
+pub(crate) struct Person {
+    pub(crate) host: Host,
     name: String,
     control: String,
     interface: &'static str,
@@ -55,22 +55,22 @@ impl Person {
         })
     }
 
-    fn daemon(&mut self) -> Result<&mut Process> {
+    pub(crate) fn daemon(&mut self) -> Result<&mut Process> {
         self.daemon.as_mut().context("it does not run")
     }
 
-    fn ask(&self, args: &[&str]) -> Result<Value> {
+    pub(crate) fn ask(&self, args: &[&str]) -> Result<Value> {
         let args = [&["--control", &self.control, "--json"], args].concat();
         let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
         serde_json::from_str(&said).with_context(|| said)
     }
 
-    fn join(&self, invitation: &str) -> Result<()> {
+    pub(crate) fn join(&self, invitation: &str) -> Result<()> {
         self.ask(&["join", invitation, "team", "--as", &self.name])?;
         Ok(())
     }
 
-    fn say(&self, words: &str) -> Result<()> {
+    pub(crate) fn say(&self, words: &str) -> Result<()> {
         self.ask(&["send", "team", words]).map(drop)
     }
 
@@ -79,7 +79,7 @@ impl Person {
         Ok(status["groups"][0].clone())
     }
 
-    fn is(&self, state: &str) -> Result<()> {
+    pub(crate) fn is(&self, state: &str) -> Result<()> {
         let status = self.status()?;
         ensure!(status["state"] == state, "{}: {status}", self.name);
         Ok(())
@@ -93,7 +93,7 @@ impl Person {
         Ok(lines.collect::<Result<_, _>>()?)
     }
 
-    fn has(&self, words: &str) -> Result<()> {
+    pub(crate) fn has(&self, words: &str) -> Result<()> {
         let said = self.said()?;
         let has = said.iter().any(|message| message["text"] == words);
         ensure!(
@@ -106,7 +106,7 @@ impl Person {
     }
 }
 
-fn invitation(owner: &Person, uses: &str) -> Result<String> {
+pub(crate) fn invitation(owner: &Person, uses: &str) -> Result<String> {
     let answer = owner.ask(&["invite", "team", "--uses", uses])?;
     Ok(answer["invitation"].as_str().context("no line")?.to_owned())
 }
@@ -117,7 +117,7 @@ fn holding_key(owner: &Person) -> Result<String> {
 }
 
 /// People of one network, the first of whom owns a group that all others ask to join.
-fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
+pub(crate) fn people(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Person>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
     // what is said before they are all linked is repaired
     for member in &mut network.members {

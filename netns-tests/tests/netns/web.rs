@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Member, Process, eventually};
 use serde_json::{Value, json};
 
+use crate::groups::{invitation, people};
 use crate::world;
 
 /// Asks over HTTP, and prints the status, then the head, then lines of the body as they come.
@@ -271,6 +272,68 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
         ensure!(seen.stdout.trim() == link, "{}", seen.stdout);
         let refused = invite(&["a.example"])?;
         ensure!(refused.code == 2, "{}", refused.stderr);
+        Ok(())
+    });
+}
+
+/// Says something in a group, as its page does; the status.
+const SAY: &str = r#"
+import sys, urllib.error, urllib.parse, urllib.request
+address, key, words = sys.argv[1:]
+request = urllib.request.Request(urllib.parse.urldefrag(address)[0] + "api/groups/team", words.encode(), {"Authorization": "Bearer " + key})
+try:
+    print(urllib.request.urlopen(request).status)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"#;
+
+#[test]
+fn conversations_are_for_who_has_the_key_where_the_host_shows_them() {
+    world("web-groups", |lab| {
+        let (_network, mut people) = people(lab, &["ann", "bob"])?;
+        let [ann_group, bob_group] = &mut people[..] else {
+            unreachable!("two were asked for")
+        };
+        let ann = &ann_group.host.clone();
+        ann_group.ask(&["create", "team", "--as", "ann"])?;
+        let list = |address: &str| {
+            let key = address.split_once('#').map_or("", |(_, key)| key);
+            let header = format!("Authorization: Bearer {key}");
+            get(ann, address, "/api/groups", &[&header])
+        };
+        let (closed, address) = serve(ann)?;
+        let (status, why) = list(&address)?;
+        ensure!(
+            status == 404 && why.contains("groups = true"),
+            "{status} {why}"
+        );
+        drop(closed);
+        ann.configure("[web]\ngroups = true\n")?;
+        let (_pages, address) = serve(ann)?;
+        let key = address.split_once('#').context("a key")?.1;
+        let say = |key: &str, words: &str| -> Result<String> {
+            Ok(ann
+                .run("python3", &["-c", SAY, &address, key, words])?
+                .success()?
+                .stdout)
+        };
+        ensure!(say("wrong", "forged")?.starts_with("401"), "any key speaks");
+        let (_, groups) = list(&address)?;
+        ensure!(groups.contains("\"name\":\"team\""), "{groups}");
+        bob_group.join(&invitation(ann_group, "1")?)?;
+        eventually("bob is a member", || bob_group.is("member"))?;
+        let said = say(key, "by a page, \u{fc}ber <b>alles</b>")?;
+        ensure!(said.trim() == "200", "{said}");
+        eventually("bob reads it", || {
+            bob_group.has("by a page, \u{fc}ber <b>alles</b>")
+        })?;
+        // lcgroup goes: that is said, and nothing else fails
+        ann_group.daemon()?.stop()?;
+        let (status, why) = list(&address)?;
+        ensure!(
+            status == 502 && why.contains("lcgroup run"),
+            "{status} {why}"
+        );
         Ok(())
     });
 }

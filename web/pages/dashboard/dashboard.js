@@ -6,7 +6,7 @@ import { purpose } from "../common/groups.js";
 import { copier, facts, fill, html, say, words } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
-import { NoKey, checks, follow, invite } from "./feed.js";
+import { NoKey, checks, follow, invite } from "../common/feed.js";
 import { PATHS, busy, cost, showDrops, showGroups, showLans, showMapTables, showPeers } from "./tables.js";
 import { showQr } from "../common/qr.js";
 
@@ -63,7 +63,8 @@ $("as-tables").addEventListener("toggle", () => view.look && showMap());
 signs($("signs"));
 addEventListener("hashchange", () => location.reload());
 $("invite-page").value = `${location.origin}/node/`;
-follow(take, trouble);
+follow("/api/watch", take, trouble);
+$("people").hash = location.hash;
 
 /** A line of the server. */
 function take(line) {

@@ -14,10 +14,11 @@ use lcroute::settings::Common;
 use lcroute::system::stop_signal;
 use lcroute_signalling::server::TlsFiles;
 use librecast_program::cli::{Exit, ExitError, finish, init_logging};
-use librecast_program::service;
+use librecast_program::{groups, service};
 
 use crate::feed::Feed;
 use crate::files::Files;
+use crate::groups::Groups;
 use crate::guard::Guard;
 use crate::serve::{Pages, bind};
 
@@ -142,7 +143,9 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
             show(&address);
         }
         let doctor = doctor(common, &control);
-        let pages = Pages::new(guard, files, Feed::new(&control, config.web.invite), doctor);
+        let groups = config.web.groups.then(|| Groups::new(groups::control()));
+        let feed = Feed::new(&control, config.web.invite);
+        let pages = Pages::new(guard, files, feed, doctor, groups);
         service::ready();
         tokio::select! {
             () = Arc::new(pages).serve(listener, acceptor) => {}

@@ -5,6 +5,7 @@
 //!
 //! - `line` is what pages get; [`lcroute_node::view`] knows what other nodes report
 //! - `feed` asks the daemon, hears reports of others while a page is open, and passes on who invites
+//! - `groups` asks lcgroup, where pages may show groups of people
 //! - `history` is what pages get of the time before they were opened
 //! - `serve` speaks HTTP, and `connections` decides who may stay connected
 //! - `cli` is the command line
@@ -13,6 +14,7 @@ mod cli;
 mod connections;
 mod feed;
 mod files;
+mod groups;
 pub mod guard;
 mod history;
 mod line;

@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::connections::{Connections, Place};
 use crate::feed::Feed;
 use crate::files::{File, Files};
+use crate::groups::Groups;
 use crate::guard::{Guard, Refusal};
 
 /// Pages that get lines at a time.
@@ -63,6 +64,10 @@ const DATA: &str = "no-store";
 const INVITE: &str = "/api/invite";
 const MAX_WANTED: usize = 4_096;
 
+/// Where pages ask for groups of people, and how long a message may be, in bytes.
+const GROUPS: &str = "/api/groups";
+const MAX_WORDS: usize = 64 * 1024;
+
 /// What an invitation is to be like.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,18 +89,27 @@ pub struct Pages {
     pub feed: Feed,
     /// The program whose `doctor` checks this host, and its arguments.
     pub doctor: (PathBuf, Vec<String>),
+    /// Groups of people, where pages may show them.
+    pub groups: Option<Arc<Groups>>,
     places: Arc<Semaphore>,
     /// One check at a time.
     checking: Mutex<()>,
 }
 
 impl Pages {
-    pub fn new(guard: Guard, files: Files, feed: Feed, doctor: (PathBuf, Vec<String>)) -> Self {
+    pub fn new(
+        guard: Guard,
+        files: Files,
+        feed: Feed,
+        doctor: (PathBuf, Vec<String>),
+        groups: Option<Groups>,
+    ) -> Self {
         Self {
             guard,
             files,
             feed,
             doctor,
+            groups: groups.map(Arc::new),
             places: Arc::new(Semaphore::new(MAX_PAGES)),
             checking: Mutex::new(()),
         }
@@ -184,6 +198,10 @@ impl Pages {
         if request.uri().path() == INVITE {
             return (self.invite(request, place).await, DATA);
         }
+        let group = request.uri().path().strip_prefix(GROUPS).map(str::to_owned);
+        if let Some(group) = group {
+            return (self.converse_in(&group, request, place).await, DATA);
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
             return (answer, DATA);
@@ -239,6 +257,45 @@ impl Pages {
         match made {
             Ok(made) => body(StatusCode::OK, "application/json", Full::new(made)),
             Err(e) => text(StatusCode::FORBIDDEN, format!("{e:#}\n")),
+        }
+    }
+
+    /// Groups of people: their list, what is said in one, and words for it (POST).
+    async fn converse_in(&self, group: &str, request: Request<Incoming>, place: &Place) -> Answer {
+        if let Some(refusal) = self.refusal(request.headers(), place) {
+            return refusal;
+        }
+        let Some(groups) = &self.groups else {
+            let why = "these pages show no groups of people: [web] groups = true in the configuration lets them\n";
+            return text(StatusCode::NOT_FOUND, why);
+        };
+        let answer = match (group.strip_prefix('/'), request.method()) {
+            (None, &Method::GET) if group.is_empty() => groups.list().await,
+            (Some(name), &Method::GET) => {
+                let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                    return text(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n");
+                };
+                let (to, lines) = mpsc::channel(1);
+                let (groups, name) = (Arc::clone(groups), name.to_owned());
+                tokio::spawn(async move { groups.follow(&name, &to).await });
+                let lines = Lines {
+                    lines,
+                    _place: place,
+                };
+                return body(StatusCode::OK, "application/x-ndjson", lines);
+            }
+            (Some(name), &Method::POST) => {
+                let whole = Limited::new(request.into_body(), MAX_WORDS).collect();
+                match tokio::time::timeout(HEAD, whole).await {
+                    Ok(Ok(words)) => groups.say(name, &words.to_bytes()).await,
+                    _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
+                }
+            }
+            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST\n"),
+        };
+        match answer {
+            Ok(json) => body(StatusCode::OK, "application/json", Full::new(json)),
+            Err(e) => text(StatusCode::BAD_GATEWAY, format!("{e:#}\n")),
         }
     }
 
@@ -436,7 +493,7 @@ mod tests {
         let guard = Guard::new(&[], false).unwrap();
         let key = guard.key().to_owned();
         let feed = Feed::new(&folder.path().join("control.sock"), false);
-        let pages = Pages::new(guard, files, feed, ("false".into(), Vec::new()));
+        let pages = Pages::new(guard, files, feed, ("false".into(), Vec::new()), None);
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let at = listener.local_addr().unwrap();
         tokio::spawn(Arc::new(pages).serve(listener, None));

@@ -1,4 +1,4 @@
-// What the server says: a line of JSON a second, for as long as the page is open.
+// What the server says, for as long as the page is open: lines of JSON, or empty ones where there is nothing new.
 
 /** Longest line that is looked at, in characters. */
 const LONGEST = 16 << 20;
@@ -11,24 +11,28 @@ const headers = () => ({ Authorization: `Bearer ${location.hash.slice(1)}` });
 /** This address has no key, or a wrong one. */
 export class NoKey extends Error {}
 
-/** Calls `look` with each line, and `trouble` with an error when there are none. */
-export async function follow(look, trouble) {
-    for (let wait = 1000; ; wait = Math.min(wait * 1.7, 10_000)) {
+/** Calls `look` with each line of `path`, and `trouble` with an error when there are none, until `signal` says stop. */
+export async function follow(path, look, trouble, signal) {
+    for (let wait = 1000; !signal?.aborted; wait = Math.min(wait * 1.7, 10_000)) {
         try {
-            await read(look, () => (wait = 1000));
+            await read(path, look, () => (wait = 1000), signal);
             trouble(new Error("The server of these pages has ended. Trying again."));
         } catch (error) {
+            if (signal?.aborted) {
+                return;
+            }
             trouble(error);
         }
         await new Promise((done) => setTimeout(done, wait));
     }
 }
 
-async function read(look, works) {
+async function read(path, look, works, signal) {
     const stop = new AbortController();
+    signal?.addEventListener("abort", () => stop.abort());
     let watch = setTimeout(() => stop.abort(), SILENCE);
     try {
-        const answer = await ask("/api/watch", stop.signal);
+        const answer = await ask(path, stop.signal);
         const text = answer.body.pipeThrough(new TextDecoderStream()).getReader();
         let rest = "";
         for (;;) {
@@ -45,7 +49,9 @@ async function read(look, works) {
             }
             for (const line of lines) {
                 works();
-                look(JSON.parse(line));
+                if (line) {
+                    look(JSON.parse(line));
+                }
             }
         }
     } catch (error) {
@@ -82,4 +88,15 @@ export async function checks() {
 export async function invite(wanted) {
     const answer = await ask("/api/invite", undefined, { method: "POST", body: JSON.stringify(wanted) });
     return answer.json();
+}
+
+/** Groups of people on this host. */
+export async function groups() {
+    const answer = await ask("/api/groups");
+    return answer.json();
+}
+
+/** Says something in one. */
+export async function say(group, words) {
+    await ask(`/api/groups/${group}`, undefined, { method: "POST", body: words });
 }
