@@ -351,10 +351,9 @@ impl<'a> Listen<'a> {
             return Ok(());
         };
         for piece in pieces {
-            let seconds = recording.seconds();
-            recording
-                .write(piece)
-                .with_context(|| format!("{}: {seconds:.1} s were recorded", path.display()))?;
+            let result = recording.write(piece);
+            let seconds = recording.seconds_on_disk();
+            result.with_context(|| format!("{}: {seconds:.1} s were recorded", path.display()))?;
             if let Piece::Packet(packet) = piece {
                 // what libopus cannot decode is recorded all the same
                 let sound = self.decoder.decode(&packet.payload).unwrap_or_default();

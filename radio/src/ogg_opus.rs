@@ -195,6 +195,11 @@ impl<W: Write> OggWriter<W> {
                 .map_or(0, |(_, samples)| u64::from(*samples))
     }
 
+    /// Samples in pages that have ended.
+    pub fn in_pages(&self) -> u64 {
+        self.granule - u64::from(self.in_page)
+    }
+
     /// A packet of so many samples; a page ends each second.
     pub fn write(&mut self, packet: Vec<u8>, samples: u32) -> io::Result<()> {
         let end = if self.in_page >= CLOCK_RATE {

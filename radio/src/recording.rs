@@ -49,6 +49,8 @@ pub struct Recording {
     writer: OggWriter<Pages>,
     gaps: Option<File>,
     begun: bool,
+    /// Samples in the pages that the file has.
+    on_disk: u64,
     /// First byte of the last packet, with its frame's length: a lost frame is of the same kind.
     kind: (u8, u32),
 }
@@ -66,6 +68,7 @@ impl Recording {
             writer: OggWriter::new(pages, stream, 2, "")?,
             gaps: None,
             begun: false,
+            on_disk: 0,
             kind: (LOST_FRAME, FRAME),
         };
         recording.flush()?;
@@ -77,7 +80,9 @@ impl Recording {
         if pages.waiting.is_empty() {
             return Ok(());
         }
-        pages.flush()
+        pages.flush()?;
+        self.on_disk = self.writer.in_pages();
+        Ok(())
     }
 
     /// What comes next.
@@ -123,6 +128,11 @@ impl Recording {
     /// How long it is, in seconds.
     pub fn seconds(&self) -> f64 {
         self.writer.samples() as f64 / f64::from(CLOCK_RATE)
+    }
+
+    /// How much of it the file has, in seconds.
+    pub fn seconds_on_disk(&self) -> f64 {
+        self.on_disk as f64 / f64::from(CLOCK_RATE)
     }
 
     /// Ends the file: it is whole, and on disk.
@@ -202,6 +212,8 @@ mod tests {
             recording.write(&packet(index)).unwrap();
         }
         // killed now: whole seconds are there
-        assert!(packets(&path).len() >= 100);
+        let written = packets(&path).len();
+        assert!(written >= 100);
+        assert!((recording.seconds_on_disk() - written as f64 * 0.02).abs() < 1e-6);
     }
 }
