@@ -354,7 +354,7 @@ fn the_copy_makes_up_for_what_is_lost() {
 
 /// Bytes that left by the uplink, and that came.
 fn uplink(host: &Host) -> Result<(u64, u64)> {
-    let (sent, received) = host.interface_traffic("uplink")?;
+    let (received, sent) = host.uplink_traffic()?;
     Ok((sent.bytes, received.bytes))
 }
 
