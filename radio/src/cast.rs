@@ -11,6 +11,7 @@ use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Profile, StationKey, Transmit, is_showable,
 };
 use librecast_program::cli::{Exit, ExitError};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::codec::Encoder;
@@ -18,6 +19,7 @@ use crate::keys;
 use crate::network::{CasterNetwork, Port};
 use crate::process::{Wake, confine, unix_ms};
 use crate::source::{Sound, Source};
+use crate::talk::{Gate, SpaceBar, Talk};
 
 /// Pieces of sound that are read ahead.
 const READ_AHEAD: usize = 8;
@@ -43,6 +45,8 @@ pub struct Options {
     pub bitrate: Option<u64>,
     /// Everybody may listen.
     pub is_public: bool,
+    /// Silence is sent until somebody talks.
+    pub push_to_talk: bool,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
     /// The station as JSON.
@@ -83,7 +87,15 @@ fn name(options: &Options) -> Result<String, ExitError> {
 /// Casts until the sound ends, or somebody ends it.
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
-    let wake = Wake::on_interrupt()?;
+    let talk = Talk::default();
+    let wake = match options.push_to_talk {
+        true => {
+            let talk = talk.clone();
+            let signals = [Signal::SIGUSR1, Signal::SIGUSR2];
+            Wake::on_signals(&signals, move |signal| talk.set(signal == Signal::SIGUSR1))?
+        }
+        false => Wake::on_interrupt()?,
+    };
     let (bitrate, name) = (bitrate(options)?, name(options)?);
     let key = keys::load(options.key.as_deref())?;
     let source = match &options.file {
@@ -92,10 +104,18 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let now = Instant::now();
     let mut cast = Cast::new(options, key, name, &source, now)?;
+    if options.push_to_talk && source.is_opus() {
+        let message = "--push-to-talk is for samples: Opus is sent as it is";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
     if !source.is_opus() {
         cast.encoder = Some(Encoder::new(options.profile, cast.channels, bitrate)?);
     }
     cast.say_where(options)?;
+    let _space_bar = options.push_to_talk.then(|| {
+        cast.talk = Some((talk.clone(), Gate::default()));
+        SpaceBar::watch(&talk, &wake)
+    });
     let rate = if source.is_live() {
         1.0 + LIVE_PPM / 1e6
     } else {
@@ -141,6 +161,8 @@ struct Cast {
     source_channels: u8,
     /// When the next packet is to be sent.
     due: Instant,
+    /// None: all that is read is sent.
+    talk: Option<(Talk, Gate)>,
 }
 
 impl Cast {
@@ -175,6 +197,7 @@ impl Cast {
             channels,
             source_channels: source.channels(),
             due: now,
+            talk: None,
         })
     }
 
@@ -243,7 +266,17 @@ impl Cast {
                 return Ok(());
             }
             Sound::Packet(packet, samples) => (packet, samples),
-            Sound::Samples(samples) => {
+            Sound::Samples(mut samples) => {
+                if let Some((talk, gate)) = &mut self.talk {
+                    let is_on = talk.is_on();
+                    if is_on != gate.is_open() {
+                        let told = if is_on { "talking" } else { "silent" };
+                        // nobody may read it
+                        let _ = writeln!(io::stderr(), "{told}");
+                    }
+                    gate.pass(&mut samples, self.source_channels, is_on);
+                    self.caster.set_talking(is_on, now);
+                }
                 let samples = self.mixed(samples);
                 let encoder = self.encoder.as_mut().context("no encoder")?;
                 (encoder.encode(&samples)?, FRAME)

@@ -89,6 +89,9 @@ enum Verb {
         /// Everybody may listen: packets are plain, and the station announces itself
         #[arg(long)]
         public: bool,
+        /// Send silence until SIGUSR1 comes, and again after SIGUSR2; the space bar of the terminal changes it, too
+        #[arg(long)]
+        push_to_talk: bool,
     },
     /// Hear a station, or record it
     Listen {
@@ -176,6 +179,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             profile,
             bitrate,
             public,
+            push_to_talk,
         } => cast::run(&cast::Options {
             key,
             name,
@@ -186,6 +190,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             },
             bitrate,
             is_public: public,
+            push_to_talk,
             interfaces,
             json,
         }),

@@ -10,6 +10,7 @@
 //! | `ogg_opus` | Opus in Ogg: headers and pages |
 //! | `recording`, `pipe` | where sound goes |
 //! | `level` | how loud it is |
+//! | `talk` | push to talk: signals, the space bar |
 //! | `process` | signals, time, and what the process gives up |
 
 mod cast;
@@ -25,5 +26,6 @@ mod process;
 mod recording;
 mod source;
 mod stations;
+mod talk;
 
 pub use cli::{command, main};

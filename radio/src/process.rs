@@ -36,14 +36,28 @@ pub struct Wake {
 impl Wake {
     /// SIGINT and SIGTERM wake, and are asked for by [`interrupted`](Self::interrupted). Before other threads start.
     pub fn on_interrupt() -> anyhow::Result<Self> {
+        Self::on_signals(&[], |_| {})
+    }
+
+    /// The same; `handle` is called for others.
+    pub fn on_signals(
+        others: &[Signal],
+        handle: impl Fn(Signal) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Self {
             event: Arc::new(EventFd::from_flags(flags)?),
             signal: Arc::new(AtomicI32::new(0)),
         };
         let woken = wake.clone();
-        on_signals(&[Signal::SIGINT, Signal::SIGTERM], move |signal| {
-            woken.signal.store(signal as i32, Ordering::Relaxed);
+        let all = [&[Signal::SIGINT, Signal::SIGTERM], others].concat();
+        on_signals(&all, move |signal| {
+            match signal {
+                Signal::SIGINT | Signal::SIGTERM => {
+                    woken.signal.store(signal as i32, Ordering::Relaxed);
+                }
+                other => handle(other),
+            }
             woken.wake();
         })?;
         Ok(wake)

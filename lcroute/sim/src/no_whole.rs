@@ -32,6 +32,13 @@ impl WholeNode {
         match *self {}
     }
 
+    pub fn members(&self) -> impl Iterator<Item = u32> {
+        // of the type that is asked for; there is no value of this one
+        match *self {}
+        #[expect(unreachable_code, reason = "says which iterator it is")]
+        std::iter::empty()
+    }
+
     pub fn is_expired(&self, _: u64) -> bool {
         match *self {}
     }

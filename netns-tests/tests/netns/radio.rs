@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lcradio_core::{Station, StationKey};
 use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
 use librecast::id::SecretKey;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::foreign::start as start_foreign;
@@ -228,6 +229,42 @@ fn mixed_up(signs: &Station, reads: &Station) -> Result<String> {
     let (signs, reads) = (bytes(signs)?, bytes(reads)?);
     let mixed = [&signs[..32], &reads[32..]].concat();
     Ok(encode(TextKind::Station, &mixed).to_string())
+}
+
+#[test]
+fn push_to_talk_sends_silence_until_a_signal_says_otherwise() {
+    world("radio-talk", |lab| {
+        let hosts = lab.lan(&["caster", "listener"])?;
+        let [caster, listener] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        let file = write_chirp(caster, 60)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let talks = cast(caster, &file, &format!("--key {key} --push-to-talk"))?;
+        let loud = |wanted: bool| {
+            let status = last_status(&hears.stderr())?;
+            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+            ensure!(
+                status["talking"] == wanted && (level > -30.0) == wanted && level.abs() > 1.0,
+                "{status}"
+            );
+            Ok(())
+        };
+        eventually("silence comes", || {
+            let size = fs::metadata(&heard).map_or(0, |m| m.len());
+            ensure!(size > 100_000, "{size} bytes");
+            loud(false)
+        })?;
+        ensure!(
+            read_samples(&heard)?.iter().all(|s| s.abs() < 2.0),
+            "silence is none"
+        );
+        talks.signal(Signal::SIGUSR1)?;
+        eventually("sound comes", || loud(true))?;
+        talks.signal(Signal::SIGUSR2)?;
+        eventually("silence comes again", || loud(false))
+    });
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! Push to talk: whether what is read is sent, or silence. A signal says so, or the space bar of the terminal.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
+
+use crate::process::Wake;
+
+/// Samples over which sound comes and goes, 5 ms at 48 kHz, so that nothing clicks (radio guide).
+const RAMP: usize = 240;
+
+/// Whether somebody talks.
+#[derive(Debug, Clone, Default)]
+pub struct Talk(Arc<AtomicBool>);
+
+impl Talk {
+    /// Whether what is read is sent.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// It is from now on, or is not.
+    pub fn set(&self, on: bool) {
+        self.0.store(on, Ordering::Relaxed);
+    }
+}
+
+/// Mutes sound, with a ramp where that begins and ends.
+#[derive(Debug, Default)]
+pub struct Gate {
+    is_open: bool,
+}
+
+impl Gate {
+    /// Whether the last frame was sent.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// One frame of interleaved samples, as loud as it is to be sent.
+    pub fn pass(&mut self, samples: &mut [i16], channels: u8, open: bool) {
+        let was_open = std::mem::replace(&mut self.is_open, open);
+        if open && was_open {
+            return;
+        }
+        if !open && !was_open {
+            samples.fill(0);
+            return;
+        }
+        for (at, frame) in samples.chunks_mut(usize::from(channels.max(1))).enumerate() {
+            let gone = at.min(RAMP) as i32;
+            let loudness = if open { gone } else { RAMP as i32 - gone };
+            for sample in frame {
+                *sample = (i32::from(*sample) * loudness / RAMP as i32) as i16;
+            }
+        }
+    }
+}
+
+/// The terminal whose space bar switches; it is as it was when this is dropped.
+#[derive(Debug)]
+pub struct SpaceBar {
+    terminal: File,
+    before: Termios,
+}
+
+impl SpaceBar {
+    /// None where no terminal is there: signals do it.
+    pub fn watch(talk: &Talk, wake: &Wake) -> Option<Self> {
+        let terminal = OpenOptions::new().read(true).open("/dev/tty").ok()?;
+        // who runs behind another program is stopped when it reads the terminal
+        if tcgetpgrp(&terminal).ok()? != getpgrp() {
+            return None;
+        }
+        let before = tcgetattr(&terminal).ok()?;
+        let mut without_lines = before.clone();
+        // Ctrl-C still ends
+        without_lines
+            .local_flags
+            .remove(LocalFlags::ICANON | LocalFlags::ECHO);
+        tcsetattr(&terminal, SetArg::TCSANOW, &without_lines).ok()?;
+        let keys = terminal.try_clone().ok()?;
+        let (talk, wake) = (talk.clone(), wake.clone());
+        let bar = Self { terminal, before };
+        thread::Builder::new()
+            .name("space bar".into())
+            .spawn(move || switch(keys, &talk, &wake))
+            .ok()?;
+        Some(bar)
+    }
+}
+
+impl Drop for SpaceBar {
+    fn drop(&mut self) {
+        // the terminal may have gone
+        let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+    }
+}
+
+fn switch(mut keys: File, talk: &Talk, wake: &Wake) {
+    let mut key = [0];
+    while matches!(keys.read(&mut key), Ok(1)) {
+        if key == *b" " {
+            talk.set(!talk.is_on());
+            wake.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_comes_and_goes_without_a_click() {
+        let mut gate = Gate::default();
+        let mut pass = |open| {
+            let mut samples = vec![10_000; 1_920];
+            gate.pass(&mut samples, 2, open);
+            samples
+        };
+        assert_eq!(pass(false), vec![0; 1_920]);
+        let begin = pass(true);
+        assert_eq!((begin[0], begin[1], begin[2 * RAMP]), (0, 0, 10_000));
+        assert!(
+            begin.windows(3).all(|w| (w[2] - w[0]).abs() < 50),
+            "a click"
+        );
+        assert_eq!(pass(true), vec![10_000; 1_920]);
+        let end = pass(false);
+        assert_eq!((end[0], end[1_919]), (10_000, 0));
+        assert!(end.windows(3).all(|w| (w[2] - w[0]).abs() < 50), "a click");
+        assert_eq!(pass(false), vec![0; 1_920]);
+    }
+}
