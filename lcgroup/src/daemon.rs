@@ -427,6 +427,7 @@ impl Daemon {
                 let parsed: GroupPrefix = prefix
                     .parse()
                     .map_err(|e| ExitError::new(Exit::Usage, format!("`{prefix}`: {e}")))?;
+                self.room(&group)?;
                 let others = self.rooms.iter().filter(|(name, _)| **name != group);
                 let mut others = others.filter(|(_, room)| room.prefixes().contains(&parsed));
                 if let Some((other, _)) = others.next() {

@@ -132,7 +132,7 @@ fn bring(
         None => connection.insert(connect(now)?),
     };
     if connection.has_ended()? {
-        return Err(ErrorKind::UnexpectedEof.into());
+        return Err(ended());
     }
     if connection.repeat_at <= now {
         connection.repeat_at = now + REPEAT_INTERVAL;
@@ -158,6 +158,10 @@ fn bring(
     Ok(())
 }
 
+fn ended() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "it has ended")
+}
+
 /// Remembers what became of a prefix, and says it where that is new.
 fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String>) {
     if outcomes.get(&prefix) == Some(&outcome) {
@@ -165,7 +169,7 @@ fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String
     }
     match &outcome {
         Ok(()) => tracing::info!("{prefix}: lcroute seals it with keys of its group"),
-        Err(e) => tracing::warn!("{prefix}: {e}"),
+        Err(e) => tracing::warn!("{prefix} is closed: {e}"),
     }
     outcomes.insert(prefix, outcome);
 }
@@ -224,7 +228,7 @@ impl Connection {
         self.stream.get_mut().write_all(line.as_bytes())?;
         let mut answer = String::new();
         if (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer)? == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
+            return Err(ended());
         }
         let answer: serde_json::Value = serde_json::from_str(&answer)?;
         Ok(match answer.get("ok") {
