@@ -467,7 +467,7 @@ fn refusal(error: &io::Error) -> Complaint {
 }
 
 /// A service may open packet sockets by a drop-in only.
-const NEEDS_DROP_IN: &str = "the service needs a drop-in: mkdir -p /etc/systemd/system/lcroute.service.d; ln -s /usr/share/lcroute/lan.conf /etc/systemd/system/lcroute.service.d; systemctl daemon-reload; systemctl restart lcroute; in a container: --cap-add NET_RAW";
+const NEEDS_DROP_IN: &str = "the service needs a drop-in: mkdir -p /etc/systemd/system/lcroute.service.d; ln -s /usr/share/lcroute/lan.conf /etc/systemd/system/lcroute.service.d; systemctl daemon-reload; systemctl restart lcroute  # in a container: --cap-add NET_RAW";
 
 fn settings(config: &Lan, interface: &Usable, on_link: &[(u32, SourcePrefix)]) -> LanSettings {
     let on_link = on_link
