@@ -238,14 +238,18 @@ impl Verbs {
         let answer = self.ask(&Request::Remove { group, member })?;
         // its last word: what is sent from now on is sealed by keys that the one who was removed lacks
         let before = answer["epoch"].as_u64();
-        self.wait_until(SEALED_TIMEOUT, || {
+        let done = self.wait_until(SEALED_TIMEOUT, || {
             let group = self.group(&of)?;
             let is_new = |epoch: Option<u64>| epoch > before;
             let mut sealed = group.prefixes.iter().filter(|p| p.sealed);
             Ok((is_new(group.epoch) && sealed.all(|p| p.epoch == group.epoch)).then_some(()))
         })?;
-        self.say(&answer, |_| {
-            "removed; it reads nothing that is said from now on".into()
+        self.say(&answer, |_| match done {
+            Some(()) => "removed; it reads nothing that is said from now on".into(),
+            None => format!(
+                "the removal is under way: until `lcgroup status` shows another epoch than {}, it reads what is said",
+                before.unwrap_or_default()
+            ),
         })
     }
 
