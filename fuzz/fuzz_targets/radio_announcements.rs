@@ -1,29 +1,39 @@
-//! What a station says of itself: beacons, also behind their signature and seal, announcements (SAP), descriptions (SDP), texts.
+//! What a station says of itself: beacons, also behind their signature, of its own key and by a grant; announcements (SAP),
+//! descriptions (SDP), texts.
 #![no_main]
 
 use std::net::Ipv6Addr;
 use std::time::Instant;
 
-use lcradio_core::{Announcement, Beacon, Directory, Station, StationKey, read_description};
+use lcradio_core::{Announcement, Beacon, Directory, Grant, Station, StationKey, read_description};
 use libfuzzer_sys::fuzz_target;
 use librecast::id::{SecretKey, derive};
+use librecast::text::{TextKind, decode};
 
 const SEED: [u8; 32] = [1; 32];
+const CASTER: [u8; 32] = [2; 32];
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("radio_announcements"), |data: &[u8]| {
     let key = StationKey::from_seed(&SEED);
     for public in [true, false] {
         let _ = Beacon::decode(data, &key.station(public));
     }
-    // the same behind the signature of the station: what follows version and key
-    let signing = SecretKey::from_seed(&derive("lcradio 2026 signing key", &[&SEED]));
+    // the same behind a signature: what follows version and key
     let station = key.station(true);
-    let mut signed = [&[1], &station.key().public_key()[..], data].concat();
-    let signature = signing.sign("lcradio 2026 beacon", &signed);
-    signed.extend(signature);
-    if let Ok(beacon) = Beacon::decode(&signed, &station) {
-        let again = beacon.encode(&key, &station, [0; 16]).expect("it was read");
-        assert_eq!(Beacon::decode(&again, &station), Ok(beacon));
+    let caster = StationKey::from_seed(&CASTER);
+    let grant = Grant::new(&key, true, &caster.id(), u64::MAX).encode();
+    let grant = decode(TextKind::CastingGrant, &grant, 200).expect("it was written");
+    let granted = [data.get(..data.len().saturating_sub(2)).unwrap_or_default(), &[0, 104], &grant[..104]].concat();
+    for (seed, signer, data) in [(&SEED, &key, data), (&CASTER, &caster, &granted)] {
+        let signing = SecretKey::from_seed(&derive("lcradio 2026 signing key", &[seed]));
+        let mut signed = [&[1], &station.key().public_key()[..], data].concat();
+        let signature = signing.sign("lcradio 2026 beacon", &signed);
+        signed.extend(signature);
+        if let Ok(beacon) = Beacon::decode(&signed, &station) {
+            assert_eq!(beacon.grant.is_some(), *seed == CASTER);
+            let again = beacon.encode(signer, &station, [0; 16]).expect("it was read");
+            assert_eq!(Beacon::decode(&again, &station), Ok(beacon));
+        }
     }
     if let Ok(announcement) = Announcement::read(data) {
         let again = announcement.write();
@@ -33,10 +43,15 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("radio_announcements"), |data: &[u
         assert!(description.group.is_multicast() && description.port != 0);
     }
     let mut directory = Directory::new(Instant::now());
-    directory.handle_datagram(Ipv6Addr::LOCALHOST, data, Instant::now());
+    directory.handle_datagram(Ipv6Addr::LOCALHOST, data, Instant::now(), lcroute_fuzz::TODAY * 1_000);
     if let Ok(station) = std::str::from_utf8(data).map(Station::decode)
         && let Ok(station) = station
     {
         assert_eq!(Station::decode(&station.encode()), Ok(station));
+    }
+    if let Ok(grant) = std::str::from_utf8(data).map(Grant::decode)
+        && let Ok(grant) = grant
+    {
+        assert_eq!(Grant::decode(&grant.encode()), Ok(grant));
     }
 });

@@ -24,6 +24,7 @@ fn listener(is_public: bool) -> Listener {
     let unix_ms = TODAY * 1_000;
     let config = CasterConfig {
         is_public,
+        grant: None,
         name: "fuzz".to_owned(),
         title: String::new(),
         profile: Profile::Voice,

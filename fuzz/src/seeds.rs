@@ -205,7 +205,7 @@ fn entries() -> Vec<Vec<u8>> {
 fn radio_announcements() -> Vec<Vec<u8>> {
     let key = StationKey::from_seed(&[1; 32]);
     let source = Ipv6Addr::LOCALHOST;
-    let sdp = describe(&key, "seed", Profile::Music, TODAY * 1_000, source);
+    let sdp = describe(&key, None, "seed", Profile::Music, TODAY * 1_000, source);
     let announcement = Announcement {
         hash: 7,
         source: source.into(),
@@ -215,7 +215,16 @@ fn radio_announcements() -> Vec<Vec<u8>> {
     let time = (TODAY * 1_000).to_be_bytes();
     let beacon = [&[7; 16][..], &time, &time, &source.octets(), &[0; 10], &[1, 1, 0, 1, b'n', 1, b't', 0, 0]];
     let texts = [true, false].map(|public| key.station(public).encode().as_bytes().to_vec());
-    let all = [announcement.write(), sdp.into_bytes(), beacon.concat()];
+    let caster = StationKey::from_seed(&[2; 32]);
+    let grant = lcradio_core::Grant::new(&key, true, &caster.id(), u64::MAX);
+    let granted = describe(&caster, Some(&grant), "seed", Profile::Voice, TODAY * 1_000, source);
+    let all = [
+        announcement.write(),
+        sdp.into_bytes(),
+        granted.into_bytes(),
+        grant.encode().as_bytes().to_vec(),
+        beacon.concat(),
+    ];
     all.into_iter().chain(texts).collect()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! lct1 token   lck1 shared key   lca1 operator's certificate   lcx1 revocation   lcg1 invitation to a group
-//! lch1 what holds a group   lcr1 station   lcs1 session of Studio
+//! lch1 what holds a group   lcr1 station   lcb1 grant to cast for one   lcs1 session of Studio
 //! ```
 //!
 //! Public keys have a form of their own, that of libp2p ([`PeerId`](crate::id::PeerId)).
@@ -37,13 +37,15 @@ pub enum TextKind {
     HoldingKey,
     /// What listens to a station.
     Station,
+    /// What lets another key cast for a station; a secret if that is private.
+    CastingGrant,
     /// What attends a session of Studio; a secret.
     StudioSession,
 }
 
 impl TextKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Token,
         Self::SharedKey,
         Self::OperatorCertificate,
@@ -51,6 +53,7 @@ impl TextKind {
         Self::GroupInvitation,
         Self::HoldingKey,
         Self::Station,
+        Self::CastingGrant,
         Self::StudioSession,
     ];
 
@@ -65,6 +68,7 @@ impl TextKind {
             Self::GroupInvitation => "lcg1",
             Self::HoldingKey => "lch1",
             Self::Station => "lcr1",
+            Self::CastingGrant => "lcb1",
             Self::StudioSession => "lcs1",
         }
     }
@@ -87,6 +91,7 @@ impl fmt::Display for TextKind {
             Self::GroupInvitation => "an invitation to a group",
             Self::HoldingKey => "a key for holding a group",
             Self::Station => "a station",
+            Self::CastingGrant => "a grant to cast",
             Self::StudioSession => "a session of Studio",
         };
         write!(f, "{name} ({})", self.prefix())

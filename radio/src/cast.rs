@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcradio_core::{
-    CLOCK_RATE, Caster, CasterConfig, FRAME, Profile, StationKey, Transmit, is_showable,
+    CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
 };
 use librecast_program::cli::{Exit, ExitError};
 use nix::sys::signal::Signal;
@@ -33,8 +33,10 @@ const END: Duration = Duration::from_secs(1);
 /// What the command line says.
 #[derive(Debug)]
 pub struct Options {
-    /// The station's key; none: one for this run.
+    /// The station's key; none: one for this run. With a grant, the caster's.
     pub key: Option<PathBuf>,
+    /// A grant of another station, which is cast then.
+    pub grant: Option<PathBuf>,
     /// The station's name.
     pub name: Option<String>,
     /// The file; none: standard input.
@@ -98,12 +100,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     };
     let (bitrate, name) = (bitrate(options)?, name(options)?);
     let key = keys::load(options.key.as_deref())?;
+    let grant = options.grant.as_deref();
+    let grant = grant.map(|file| keys::load_grant(file, &key)).transpose()?;
     let source = match &options.file {
         Some(file) => Source::open(file).with_context(|| file.display().to_string())?,
         None => Source::stdin().context("standard input")?,
     };
     let now = Instant::now();
-    let mut cast = Cast::new(options, key, name, &source, now)?;
+    let mut cast = Cast::new(options, key, grant, name, &source, now)?;
     if options.push_to_talk && source.is_opus() {
         let message = "--push-to-talk is for samples: Opus is sent as it is";
         return Err(ExitError::new(Exit::Usage, message).into());
@@ -163,12 +167,15 @@ struct Cast {
     due: Instant,
     /// None: all that is read is sent.
     talk: Option<(Talk, Gate)>,
+    /// When the grant ends by which this casts.
+    expires_ms: Option<u64>,
 }
 
 impl Cast {
     fn new(
         options: &Options,
         key: StationKey,
+        grant: Option<Grant>,
         name: String,
         source: &Source,
         now: Instant,
@@ -178,8 +185,10 @@ impl Cast {
             Profile::Voice if !source.is_opus() => 1,
             _ => source.channels(),
         };
+        let expires_ms = grant.as_ref().map(Grant::expires_ms);
         let config = CasterConfig {
             is_public: options.is_public,
+            grant,
             name,
             title: String::new(),
             profile: options.profile,
@@ -198,6 +207,7 @@ impl Cast {
             source_channels: source.channels(),
             due: now,
             talk: None,
+            expires_ms,
         })
     }
 
@@ -237,6 +247,9 @@ impl Cast {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
                 return Ok(exit);
+            }
+            if self.expires_ms.is_some_and(|at| at <= unix_ms()) {
+                return Err(ExitError::new(Exit::NotPermitted, "the grant has expired").into());
             }
             self.network.look_at_interfaces(now)?;
             let mut waits_for_sound = false;

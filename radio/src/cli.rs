@@ -15,6 +15,7 @@ const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
   lcradio cast --key station.key --public --file story.opus a public station, which announces itself
   ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
+  lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
   lcradio listen story - | aplay -f dat                     hear it
@@ -66,6 +67,19 @@ enum Verb {
         /// Where it goes; must not exist
         file: PathBuf,
     },
+    /// Let another key cast for a station, beside its own; prints the grant
+    Grant {
+        /// The station's key
+        key: PathBuf,
+        /// What `keygen` called public when the caster made a key
+        caster: String,
+        /// How long it is good; it cannot be taken back
+        #[arg(long, default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
+        ttl: Duration,
+        /// For the public station, not for the private one
+        #[arg(long)]
+        public: bool,
+    },
     /// Send sound to everybody who listens
     Cast {
         /// Samples on standard input: s16le, 48 kHz, two channels; or WAV
@@ -74,6 +88,9 @@ enum Verb {
         /// The station's key [default: a new one, for this run]
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Cast another's station by what `grant` printed there; `--key` is the key that it is for
+        #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "public")]
+        grant: Option<PathBuf>,
         /// The station's name [default: the file's, or the host's]
         #[arg(long)]
         name: Option<String>,
@@ -171,9 +188,22 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     init_logging(log.as_deref(), "warn")?;
     match cli.verb {
         Verb::Keygen { file } => keys::keygen(&file, json),
+        Verb::Grant {
+            key,
+            caster,
+            ttl,
+            public,
+        } => keys::grant(&keys::GrantOptions {
+            key,
+            caster,
+            ttl,
+            is_public: public,
+            json,
+        }),
         Verb::Cast {
             input: _,
             key,
+            grant,
             name,
             file,
             profile,
@@ -182,6 +212,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             push_to_talk,
         } => cast::run(&cast::Options {
             key,
+            grant,
             name,
             file,
             profile: match profile {

@@ -2,17 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
-use lcradio_core::{Station, StationKey};
+use lcradio_core::{Grant, GrantError, Station, StationKey};
 use librecast::text::{TextError, TextKind};
+use librecast::time::utc;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// No text of a station is longer.
+use crate::process::unix_ms;
+
+/// No text of a station, and no grant, is longer: 168 bytes in base58.
 const MAX_TEXT: u64 = 256;
 
 /// 32 bytes of the system's randomness.
@@ -46,6 +50,79 @@ pub fn load(file: Option<&Path>) -> anyhow::Result<StationKey> {
     Ok(StationKey::from_seed(&seed))
 }
 
+/// What `grant` is told.
+#[derive(Debug)]
+pub struct GrantOptions {
+    /// The station's key.
+    pub key: PathBuf,
+    /// The public text of the caster's key.
+    pub caster: String,
+    /// For how long.
+    pub ttl: Duration,
+    /// For the public station, not for the private one.
+    pub is_public: bool,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// `grant`: another key may cast for the station.
+pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let key = StationKey::from_seed(&load_signing_key(&options.key)?.seed());
+    let caster = Station::decode(&options.caster).map_err(|e| usage(e.to_string()))?;
+    if !caster.is_public() {
+        let message = "this text is private, and its owner's secret: ask for the one that keygen calls public";
+        return Err(usage(message.to_owned()).into());
+    }
+    if *caster.key() == key.id() {
+        return Err(usage("this is the station's own key, which needs no grant".to_owned()).into());
+    }
+    let ttl_ms = u64::try_from(options.ttl.as_millis()).unwrap_or(u64::MAX);
+    let expires_ms = unix_ms().saturating_add(ttl_ms);
+    let grant = Grant::new(&key, options.is_public, caster.key(), expires_ms);
+    let text = grant.encode();
+    let mut out = io::stdout().lock();
+    if options.json {
+        let told = json!({
+            "grant": *text,
+            "public": options.is_public,
+            "expires_ms": expires_ms,
+        });
+        writeln!(out, "{told}")?;
+    } else {
+        writeln!(out, "{}", *text)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The grant in a file, if it is for this key and has not expired.
+pub fn load_grant(file: &Path, key: &StationKey) -> anyhow::Result<Grant> {
+    let name = file.display();
+    let refused = |exit, message: &str| ExitError::new(exit, format!("{name}: {message}"));
+    let text = read_text(file)?;
+    let grant = Grant::decode(&text).map_err(|e| match e {
+        GrantError::Forged => refused(Exit::NotPermitted, &e.to_string()),
+        GrantError::Text(_) | GrantError::Wire(_) => refused(Exit::Usage, &e.to_string()),
+    })?;
+    if *grant.caster() != key.id() {
+        return Err(refused(Exit::NotPermitted, "this grant is for another key").into());
+    }
+    if grant.expires_ms() <= unix_ms() {
+        let message = format!("this grant expired at {}", utc(grant.expires_ms() / 1_000));
+        return Err(refused(Exit::NotPermitted, &message).into());
+    }
+    Ok(grant)
+}
+
+/// A text that is not to be seen on command lines.
+fn read_text(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    let opened = File::open(file).with_context(|| file.display().to_string())?;
+    let read = opened.take(MAX_TEXT).read_to_string(&mut text);
+    read.with_context(|| file.display().to_string())?;
+    Ok(text)
+}
+
 /// What somebody wants to hear.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -59,13 +136,7 @@ pub enum Wanted {
 pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     if let Some(file) = file {
-        let mut text = Zeroizing::new(String::new());
-        let opened = File::open(file).with_context(|| file.display().to_string())?;
-        opened
-            .take(MAX_TEXT)
-            .read_to_string(&mut text)
-            .with_context(|| file.display().to_string())?;
-        let station = Station::decode(&text);
+        let station = Station::decode(&read_text(file)?);
         let station = station.map_err(|e| usage(format!("{}: {e}", file.display())))?;
         return Ok(Wanted::Station(station));
     }

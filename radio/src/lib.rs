@@ -8,7 +8,8 @@
 //! | `source` | sound from files and pipes: Ogg Opus, WAV, plain samples |
 //! | `codec` | libopus; the only unsafe code |
 //! | `ogg_opus` | Opus in Ogg: headers and pages |
-//! | `recording`, `pipe` | where sound goes |
+//! | `mixer` | the casters of a station as one sound |
+//! | `tracks`, `recording`, `pipe` | where sound goes |
 //! | `level` | how loud it is |
 //! | `talk` | push to talk: signals, the space bar |
 //! | `process` | signals, time, and what the process gives up |
@@ -19,6 +20,7 @@ mod codec;
 mod keys;
 mod level;
 mod listen;
+mod mixer;
 mod network;
 mod ogg_opus;
 mod pipe;
@@ -27,5 +29,6 @@ mod recording;
 mod source;
 mod stations;
 mod talk;
+mod tracks;
 
 pub use cli::{command, main};

@@ -4,21 +4,20 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use lcradio_core::{
-    BEACON_PORT, CLOCK_RATE, Channel, Description, Directory, DropReason, Event, FRAME, Frame,
-    Latency, Listener, Order, Piece, Playout, SAP_GROUP, SAP_PORT, SoundPacket, Tuned,
+    BEACON_PORT, Beacon, CLOCK_RATE, Channel, Description, Directory, DropReason, Event, FRAME,
+    Latency, Listener, SAP_GROUP, SAP_PORT, SoundPacket, Tuned,
 };
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 
-use crate::codec::Decoder;
 use crate::keys::{self, Wanted};
 use crate::level::Level;
+use crate::mixer::Mixer;
 use crate::network::Memberships;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine, unix_ms};
-use crate::recording::Recording;
+use crate::tracks::Tracks;
 
 /// After the end of a session a caster may come back within this time.
 const END_TIME: Duration = Duration::from_secs(3);
@@ -68,16 +67,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let output = match &options.output {
         Output::Recording(path) => {
             let [a, b, c, d, ..] = *keys::random()?;
-            let recording = Recording::create(path, u32::from_be_bytes([a, b, c, d]));
-            Sink::Recording {
-                recording: recording.with_context(|| path.display().to_string())?,
-                order: Order::default(),
-                path: path.clone(),
-            }
+            Sink::Recording(Tracks::create(path, u32::from_be_bytes([a, b, c, d]))?)
         }
         Output::Pipe => Sink::Pipe {
             pipe: Pipe::open(wake.clone())?,
-            playout: Playout::new(options.latency, Instant::now()),
+            mixer: Mixer::new(options.latency),
             due: None,
         },
     };
@@ -104,7 +98,7 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
         }
         network.look_at_interfaces(now)?;
         network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now);
+            directory.handle_datagram(source, datagram, now, unix_ms());
         })?;
         match directory.named(name)[..] {
             [] => {}
@@ -126,14 +120,10 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
 
 /// Where sound goes, and what decides when.
 enum Sink {
-    Recording {
-        recording: Recording,
-        order: Order,
-        path: PathBuf,
-    },
+    Recording(Tracks),
     Pipe {
         pipe: Pipe,
-        playout: Playout,
+        mixer: Mixer,
         /// When the next frame is to be written; none before the first packet.
         due: Option<Instant>,
     },
@@ -144,17 +134,41 @@ struct Listen<'a> {
     listener: Listener,
     network: Memberships,
     sink: Sink,
-    decoder: Decoder,
     level: Level,
     has_copy: bool,
     /// When anything of the station came.
     alive_at: Instant,
+    /// A caster has ended, and none has begun since.
+    has_ended: bool,
     ended_at: Option<Instant>,
     status_at: Instant,
     clock_warned: bool,
+    /// Those that were on air last.
+    on_air: Vec<OnAir>,
+}
+
+/// What a caster says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OnAir {
     name: String,
     title: String,
     talking: bool,
+}
+
+impl OnAir {
+    fn of(beacon: Option<&Beacon>) -> Self {
+        let text = beacon.map(|b| (b.name.clone(), b.title.clone(), b.is_talking));
+        let (name, title, talking) = text.unwrap_or_default();
+        Self {
+            name,
+            title,
+            talking,
+        }
+    }
+
+    fn is_called_as(&self, other: &Self) -> bool {
+        (&self.name, &self.title) == (&other.name, &other.title)
+    }
 }
 
 impl<'a> Listen<'a> {
@@ -177,16 +191,14 @@ impl<'a> Listen<'a> {
             listener: Listener::new(tuned, now),
             network,
             sink,
-            decoder: Decoder::new()?,
             level: Level::default(),
             has_copy: false,
             alive_at: now,
+            has_ended: false,
             ended_at: None,
             status_at: now + STATUS_INTERVAL,
             clock_warned: false,
-            name: String::new(),
-            title: String::new(),
-            talking: false,
+            on_air: Vec::new(),
         })
     }
 
@@ -222,7 +234,7 @@ impl<'a> Listen<'a> {
 
     fn next_at(&self, now: Instant) -> Instant {
         let output = match &self.sink {
-            Sink::Recording { order, .. } => order.poll_timeout(),
+            Sink::Recording(tracks) => tracks.poll_timeout(),
             Sink::Pipe { due, .. } => *due,
         };
         let ended = self.ended_at.map(|at| at + END_TIME);
@@ -267,24 +279,26 @@ impl<'a> Listen<'a> {
         }
         while let Some(event) = self.listener.poll_event() {
             match event {
-                Event::Station(beacon) => {
-                    self.ended_at = None;
-                    let text = beacon.map(|b| (b.name, b.title, b.is_talking));
-                    let (name, title, talking) = text.unwrap_or_default();
-                    let is_new = (&name, &title) != (&self.name, &self.title);
-                    (self.name, self.title, self.talking) = (name, title, talking);
-                    if is_new && !self.options.json {
-                        self.say(&format!("on air: {} {}", self.name, self.title))?;
+                Event::Station { beacon, .. } => {
+                    (self.has_ended, self.ended_at) = (false, None);
+                    let told = OnAir::of(beacon.as_deref());
+                    if !self.options.json && !self.on_air.iter().any(|o| o.is_called_as(&told)) {
+                        self.say(&format!("on air: {} {}", told.name, told.title))?;
                     }
+                    self.look_at_casters(now);
                 }
-                Event::Sound(packet) => self.sound(packet, now),
-                Event::Ended => {
-                    self.ended_at = Some(now);
-                    if let Sink::Pipe { playout, .. } = &mut self.sink {
-                        playout.end();
+                Event::Sound(packet) => self.sound(packet, now)?,
+                Event::Ended { caster } => {
+                    self.has_ended = true;
+                    if let Sink::Pipe { mixer, .. } = &mut self.sink {
+                        mixer.end(caster);
                     }
                 }
             }
+        }
+        self.look_at_casters(now);
+        if self.has_ended && self.ended_at.is_none() && self.listener.on_air(now).next().is_none() {
+            self.ended_at = Some(now);
         }
         if !self.clock_warned && self.listener.drops().get(DropReason::BeaconTime) > 0 {
             self.clock_warned = true;
@@ -295,6 +309,18 @@ impl<'a> Listen<'a> {
         Ok(())
     }
 
+    /// Who is on air; if nobody is, who was.
+    fn look_at_casters(&mut self, now: Instant) {
+        let on_air: Vec<OnAir> = self
+            .listener
+            .on_air(now)
+            .map(|(_, beacon)| OnAir::of(beacon))
+            .collect();
+        if !on_air.is_empty() {
+            self.on_air = on_air;
+        }
+    }
+
     fn say(&self, line: &str) -> io::Result<()> {
         let mut err = io::stderr().lock();
         if err.is_terminal() {
@@ -303,17 +329,18 @@ impl<'a> Listen<'a> {
         writeln!(err, "{}", line.trim_end())
     }
 
-    fn sound(&mut self, packet: SoundPacket, now: Instant) {
+    fn sound(&mut self, packet: SoundPacket, now: Instant) -> anyhow::Result<()> {
         let is_of_use = match &mut self.sink {
-            Sink::Recording { order, .. } => order.push(packet),
-            Sink::Pipe { playout, due, .. } => {
+            Sink::Recording(tracks) => tracks.push(packet)?,
+            Sink::Pipe { mixer, due, .. } => {
                 due.get_or_insert(now);
-                playout.push(packet)
+                mixer.push(packet)?
             }
         };
         if !is_of_use {
             self.listener.count(DropReason::Expired);
         }
+        Ok(())
     }
 
     /// Joins the copy group, or leaves it.
@@ -335,45 +362,21 @@ impl<'a> Listen<'a> {
 
     fn put_out(&mut self, now: Instant) -> anyhow::Result<()> {
         match &mut self.sink {
-            Sink::Recording { order, .. } => {
-                let pieces: Vec<Piece> = std::iter::from_fn(|| order.poll(now)).collect();
-                self.record(&pieces)
-            }
+            Sink::Recording(tracks) => tracks.write(now, &mut self.level),
             Sink::Pipe { .. } => self.play(now),
         }
     }
 
-    fn record(&mut self, pieces: &[Piece]) -> anyhow::Result<()> {
-        let Sink::Recording {
-            recording, path, ..
-        } = &mut self.sink
-        else {
-            return Ok(());
-        };
-        for piece in pieces {
-            let result = recording.write(piece);
-            let seconds = recording.seconds_on_disk();
-            result.with_context(|| format!("{}: {seconds:.1} s were recorded", path.display()))?;
-            if let Piece::Packet(packet) = piece {
-                // what libopus cannot decode is recorded all the same
-                let sound = self.decoder.decode(&packet.payload).unwrap_or_default();
-                self.level.add(&sound);
-            }
-        }
-        Ok(())
-    }
-
     fn play(&mut self, now: Instant) -> anyhow::Result<()> {
-        let Sink::Pipe { pipe, playout, due } = &mut self.sink else {
+        let Sink::Pipe { pipe, mixer, due } = &mut self.sink else {
             return Ok(());
         };
         while let Some(at) = due.filter(|at| *at <= now) {
-            let sound = decoded(&mut self.decoder, playout.poll_frame(now));
-            let samples = sound.len() as f64 / 2.0;
+            let sound = mixer.frame(now);
             self.level.add(&sound);
             pipe.write(sound)?;
-            let length = samples / f64::from(CLOCK_RATE) / (1.0 + playout.speed_ppm() / 1e6);
-            let next = at + Duration::from_secs_f64(length);
+            let length = f64::from(FRAME) / f64::from(CLOCK_RATE);
+            let next = at + Duration::from_secs_f64(length / (1.0 + mixer.pace_ppm(now) / 1e6));
             // a host that slept does not catch up
             let is_behind = now.saturating_duration_since(next) > STATUS_INTERVAL;
             *due = Some(if is_behind { now } else { next });
@@ -382,11 +385,15 @@ impl<'a> Listen<'a> {
     }
 
     fn status(&mut self) -> Value {
-        let loss = self.listener.loss();
+        let (now, loss) = (Instant::now(), self.listener.loss());
+        let casters: Vec<Value> = self.on_air.iter().map(as_json).collect();
+        let first = self.on_air.first().cloned();
+        let first = first.unwrap_or_else(|| OnAir::of(None));
         let mut status = json!({
-            "name": self.name,
-            "title": self.title,
-            "talking": self.talking,
+            "name": first.name,
+            "title": first.title,
+            "talking": self.on_air.iter().any(|caster| caster.talking),
+            "casters": casters,
             "level_dbfs": self.level.take(),
             "sent": loss.sent,
             "lost_before_copy": loss.lost_before_copy,
@@ -395,14 +402,14 @@ impl<'a> Listen<'a> {
             "drops": self.listener.drops().by_name(),
         });
         match &self.sink {
-            Sink::Recording { recording, .. } => {
-                status["recorded_s"] = json!((recording.seconds() * 100.0).round() / 100.0);
+            Sink::Recording(tracks) => {
+                status["recorded_s"] = json!((tracks.seconds() * 100.0).round() / 100.0);
             }
-            Sink::Pipe { pipe, playout, .. } => {
-                let stats = playout.stats();
+            Sink::Pipe { pipe, mixer, .. } => {
+                let stats = mixer.stats();
                 status["buffer_ms"] = json!(stats.buffered.as_millis());
                 status["target_ms"] = json!(stats.target.as_millis());
-                status["drift_ppm"] = json!((playout.speed_ppm() * 10.0).round() / 10.0);
+                status["drift_ppm"] = json!((mixer.pace_ppm(now) * 10.0).round() / 10.0);
                 status["underruns"] = json!(stats.underruns);
                 status["concealed"] = json!(stats.concealed);
                 status["stretched"] = json!(stats.stretched);
@@ -423,7 +430,7 @@ impl<'a> Listen<'a> {
         if self.options.json {
             // sound has standard output where it goes to a pipe
             match self.sink {
-                Sink::Recording { .. } => writeln!(io::stdout().lock(), "{status}")?,
+                Sink::Recording(_) => writeln!(io::stdout().lock(), "{status}")?,
                 Sink::Pipe { .. } => writeln!(io::stderr().lock(), "{status}")?,
             }
             return Ok(());
@@ -447,34 +454,18 @@ impl<'a> Listen<'a> {
         if io::stderr().is_terminal() && !self.options.json {
             writeln!(io::stderr().lock())?;
         }
-        if let Sink::Recording { order, .. } = &mut self.sink {
-            let pieces: Vec<Piece> = std::iter::from_fn(|| order.finish(now)).collect();
-            self.record(&pieces)?;
-        }
         match self.sink {
-            Sink::Recording {
-                recording, path, ..
-            } => recording
-                .finish()
-                .with_context(|| path.display().to_string()),
+            Sink::Recording(tracks) => tracks.finish(now, &mut self.level),
             Sink::Pipe { pipe, .. } => pipe.finish().map_err(Into::into),
         }
     }
 }
 
-/// The sound of a frame. What libopus cannot decode is concealed.
-fn decoded(decoder: &mut Decoder, frame: Frame) -> Vec<i16> {
-    let silence = |samples: u32| vec![0; samples as usize * 2];
-    match frame {
-        Frame::Packet(packet) => {
-            let sound = decoder.decode(&packet.payload);
-            sound.unwrap_or_else(|_| silence(packet.samples))
-        }
-        Frame::Lost { samples, next } => {
-            let next = next.as_deref().filter(|_| samples == FRAME);
-            let sound = decoder.conceal(samples, next);
-            sound.unwrap_or_else(|_| silence(samples))
-        }
-        Frame::Silence { samples } => silence(samples),
-    }
+fn as_json(caster: &OnAir) -> Value {
+    let OnAir {
+        name,
+        title,
+        talking,
+    } = caster;
+    json!({ "name": name, "title": title, "talking": talking })
 }

@@ -96,6 +96,14 @@ impl Recording {
         self.flush()
     }
 
+    /// What follows begins so many samples later than the file.
+    pub fn begin_after(&mut self, samples: u64) -> io::Result<()> {
+        for _ in 0..samples / u64::from(FRAME) {
+            self.writer.write(vec![LOST_FRAME], FRAME)?;
+        }
+        self.flush()
+    }
+
     fn packet(&mut self, packet: &SoundPacket) -> io::Result<()> {
         self.begun = true;
         if let Some(toc) = packet.payload.first() {
@@ -153,6 +161,7 @@ mod tests {
 
     fn packet(index: u64) -> Piece {
         Piece::Packet(SoundPacket {
+            caster: 0,
             session: 0,
             index,
             timestamp: index * 960,

@@ -9,7 +9,7 @@ use librecast_program::screen::watch;
 use serde_json::json;
 
 use crate::network::Memberships;
-use crate::process::{Wake, confine};
+use crate::process::{Wake, confine, unix_ms};
 
 /// Every station announces itself once in this time.
 const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);
@@ -49,7 +49,7 @@ impl Look {
         self.network.look_at_interfaces(now)?;
         let directory = &mut self.directory;
         self.network.receive(|_, _, source, datagram| {
-            directory.handle_datagram(source, datagram, now);
+            directory.handle_datagram(source, datagram, now, unix_ms());
         })?;
         directory.handle_timeout(now);
         Ok(())

@@ -327,6 +327,79 @@ fn a_caster_that_was_killed_is_heard_again_and_of_two_the_later_one_stays() {
 }
 
 #[test]
+fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
+    world("radio-grant", |lab| {
+        let hosts = lab.lan(&["caster", "guest", "listener"])?;
+        let [caster, guest, listener] = &hosts[..] else {
+            anyhow::bail!("three hosts");
+        };
+        let file = write_chirp(caster, 30)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let (guest_key, _, guest_id) = key_of(guest, "guest.key")?;
+        let (thief_key, _, _) = key_of(guest, "thief.key")?;
+        let public = guest_id.station(true).encode();
+        let grant = |ttl: &str| {
+            let told = caster
+                .run(RADIO, &["grant", &key, &public, "--ttl", ttl])?
+                .success()?;
+            let path = guest.write(&format!("{ttl}.grant"), told.stdout)?;
+            anyhow::Ok(path.display().to_string())
+        };
+        let (good, short) = (grant("1h")?, grant("8s")?);
+        let by = |key: &str, grant: &str| format!("--key {key} --grant {grant} --name guest");
+
+        let (hears, heard) = listen(listener, &station.encode(), "heard", "")?;
+        let mut own = cast(caster, &file, &format!("--key {key} --name own"))?;
+        let mut casts = cast(guest, &file, &by(&guest_key, &good))?;
+        eventually("both are on air", || {
+            let status = last_status(&hears.stderr())?;
+            let casters = status["casters"].as_array().context("no casters")?;
+            let names: Vec<_> = casters.iter().filter_map(|c| c["name"].as_str()).collect();
+            ensure!(names == ["own", "guest"], "{status}");
+            Ok(())
+        })?;
+        own.must_run()?;
+        casts.must_run()?;
+        // the grant opens nothing with another key
+        let mut thief = cast(guest, &file, &by(&thief_key, &good))?;
+        let code = thief.wait(DEADLINE)?;
+        ensure!(code == 4, "{code}: {}", thief.stderr());
+        ensure!(
+            thief.stderr().contains("for another key"),
+            "{}",
+            thief.stderr()
+        );
+        // who has it casts alone as well
+        ensure!(own.stop()? == 143, "{}", own.stderr());
+        let size = || fs::metadata(&heard).map_or(0, |m| m.len());
+        let before = size();
+        eventually("the guest is heard alone", || {
+            let status = last_status(&hears.stderr())?;
+            let casters = status["casters"].as_array().context("no casters")?;
+            let level = status["level_dbfs"].as_f64().unwrap_or(-100.0);
+            let more = size().saturating_sub(before);
+            ensure!(
+                casters.len() == 1 && level > -30.0 && more > 400_000,
+                "{status}, {more} bytes"
+            );
+            Ok(())
+        })?;
+        // one that expires meanwhile
+        let mut expires = cast(guest, &file, &by(&guest_key, &short))?;
+        let code = expires.wait(DEADLINE)?;
+        let told = expires.stderr();
+        ensure!(code == 4 && told.contains("expired"), "{code}: {told}");
+        let code = casts.wait(DEADLINE)?;
+        ensure!(
+            code == 1,
+            "{code}: the same key began later: {}",
+            casts.stderr()
+        );
+        Ok(())
+    });
+}
+
+#[test]
 #[ignore = "takes a minute; make test-all"]
 fn the_copy_makes_up_for_what_is_lost() {
     world("radio-loss", |lab| {

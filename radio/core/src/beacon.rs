@@ -2,23 +2,25 @@
 //!
 //! ```text
 //! version 8 = 1 | station 256 | session 128 | started 64 | time 64 | source 128 | ssrc 32 | roc 32 | seq 16 | profile 8 |
-//!   channels 8 | flags 8 (1: somebody talks, 2: ended) | name text8 | title text8 | grant bytes16 = 0 | signature 512
+//!   channels 8 | flags 8 (1: somebody talks, 2: ended) | name text8 | title text8 | grant bytes16 | signature 512
 //! version 8 = 2 | salt 128 | the above, sealed | tag 128         of a private station
 //! ```
 //!
 //! Times are Unix milliseconds. A beacon names the address that it is sent from, and the SSRC: packets of others are not played.
 //! Rollover counter and sequence are those of the next packet, so who comes late knows the numbers of packets.
+//! The station's key signs, or that of a caster to whom it gave a [`Grant`], which the beacon then carries.
 
 use std::net::Ipv6Addr;
 
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Nonce, Tag};
 use librecast::cert::is_visible;
-use librecast::id::derive;
+use librecast::id::{PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::grant::{Grant, GrantError};
 use crate::srtp::TAG;
 use crate::station::{Station, StationKey};
 
@@ -80,6 +82,8 @@ pub struct Beacon {
     pub name: String,
     /// What is played.
     pub title: String,
+    /// By which another key than the station's casts.
+    pub grant: Option<Grant>,
 }
 
 /// Why a beacon is refused.
@@ -94,6 +98,18 @@ pub enum BeaconError {
     /// It is of another station, or not signed by its key.
     #[error("beacon: of another station, or forged")]
     Forged,
+    /// Its grant is of another station, or forged.
+    #[error("beacon: its grant is of another station, or forged")]
+    Grant,
+}
+
+impl From<GrantError> for BeaconError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Wire(error) => error.into(),
+            GrantError::Text(_) | GrantError::Forged => Self::Grant,
+        }
+    }
 }
 
 /// Whether a name or title can be shown: short, and without what nobody sees.
@@ -103,6 +119,12 @@ pub fn is_showable(text: &str) -> bool {
 }
 
 impl Beacon {
+    /// Whose key signs: the caster's, or the station's own.
+    pub(crate) fn caster<'a>(&'a self, station: &'a Station) -> &'a PeerId {
+        let granted = self.grant.as_ref().map(Grant::caster);
+        granted.unwrap_or(station.key())
+    }
+
     /// The signed datagram; that of a private station is sealed, under a key that no other `salt` gives.
     ///
     /// # Errors
@@ -133,7 +155,8 @@ impl Beacon {
             }
             w.text8(text)?;
         }
-        w.bytes16(&[])?;
+        let grant = self.grant.as_ref().map(Grant::write);
+        w.bytes16(grant.as_ref().map_or(&[], |grant| &grant[..]))?;
         let signature = key.sign(CONTEXT, w.as_slice());
         w.put(&signature);
         let plain = w.into_vec();
@@ -166,10 +189,6 @@ impl Beacon {
         if r.array::<32>()? != *station.key().public_key() {
             return Err(BeaconError::Forged);
         }
-        station
-            .key()
-            .verify(CONTEXT, signed, signature)
-            .map_err(|_| BeaconError::Forged)?;
         let beacon = Self {
             session: r.array()?,
             started_ms: r.u64()?,
@@ -190,23 +209,31 @@ impl Beacon {
             has_ended: false,
             name: String::new(),
             title: String::new(),
+            grant: None,
         };
         let flags = r.u8()?;
         let (name, title) = (r.text8()?, r.text8()?);
         if !is_showable(name) || !is_showable(title) {
             return Err(WireError::Bad("text").into());
         }
-        if !r.bytes16()?.is_empty() {
-            return Err(WireError::Bad("grant").into());
-        }
+        let grant = match r.bytes16()? {
+            [] => None,
+            grant => Some(Grant::read(grant, station)?),
+        };
         r.finish()?;
-        Ok(Self {
+        let beacon = Self {
             is_talking: flags & TALKS != 0,
             has_ended: flags & ENDED != 0,
             name: name.to_owned(),
             title: title.to_owned(),
+            grant,
             ..beacon
-        })
+        };
+        beacon
+            .caster(station)
+            .verify(CONTEXT, signed, signature)
+            .map_err(|_| BeaconError::Forged)?;
+        Ok(beacon)
     }
 }
 
@@ -270,7 +297,18 @@ mod tests {
             has_ended: false,
             name: "Büro".into(),
             title: "Morning".into(),
+            grant: None,
         }
+    }
+
+    fn granted(is_public: bool) -> (StationKey, Beacon) {
+        let caster = StationKey::from_seed(&[2; 32]);
+        let grant = Grant::new(&key(), is_public, &caster.id(), 1_900_000_000_000);
+        let beacon = Beacon {
+            grant: Some(grant),
+            ..beacon()
+        };
+        (caster, beacon)
     }
 
     fn key() -> StationKey {
@@ -336,6 +374,42 @@ mod tests {
     }
 
     #[test]
+    fn who_has_a_grant_signs_for_the_station_and_nobody_by_the_grant_of_another() {
+        for public in [true, false] {
+            let station = key().station(public);
+            let (caster, granted) = granted(public);
+            let signed = |key: &StationKey, beacon: &Beacon| {
+                let datagram = beacon.encode(key, &station, [9; 16]).unwrap();
+                Beacon::decode(&datagram, &station)
+            };
+            assert_eq!(signed(&caster, &granted), Ok(granted.clone()));
+            // the grant is there to be read in each beacon: it is of no use without the caster's key
+            let thief = StationKey::from_seed(&[3; 32]);
+            assert_eq!(signed(&thief, &granted), Err(BeaconError::Forged));
+            assert_eq!(signed(&caster, &beacon()), Err(BeaconError::Forged));
+            let of_thief = Grant::new(&thief, public, &thief.id(), u64::MAX);
+            let forged = Beacon {
+                grant: Some(of_thief),
+                ..beacon()
+            };
+            assert_eq!(signed(&thief, &forged), Err(BeaconError::Grant));
+            // for the other station of the same key
+            let other = Grant::new(&key(), !public, &caster.id(), u64::MAX);
+            let other = Beacon {
+                grant: Some(other),
+                ..beacon()
+            };
+            assert_eq!(signed(&caster, &other), Err(BeaconError::Grant));
+            let datagram = granted.encode(&caster, &station, [9; 16]).unwrap();
+            for at in 0..datagram.len() {
+                let mut changed = datagram.clone();
+                changed[at] ^= 1;
+                assert!(Beacon::decode(&changed, &station).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
     fn a_name_that_cannot_be_shown_is_refused() {
         let key = key();
         let longest = "x".repeat(MAX_TEXT);
@@ -354,7 +428,7 @@ mod tests {
         let longest = Beacon {
             title: "y".repeat(MAX_TEXT),
             name: longest,
-            ..beacon()
+            ..granted(false).1
         };
         let datagram = longest.encode(&key, &key.station(false), [9; 16]).unwrap();
         assert!(

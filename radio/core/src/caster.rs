@@ -16,6 +16,7 @@ use librecast::id::derive;
 use librecast::wire::WireError;
 
 use crate::beacon::{Beacon, Profile, SessionId, is_showable};
+use crate::grant::Grant;
 use crate::rtcp::{REPORT_INTERVAL, SenderReport};
 use crate::rtp::{self, RtpHeader};
 use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
@@ -38,8 +39,10 @@ pub(crate) const CLOCK_TOLERANCE_MS: u64 = 3_600_000;
 /// What a caster begins with.
 #[derive(Debug, Clone)]
 pub struct CasterConfig {
-    /// Everybody may listen.
+    /// Everybody may listen. Of a grant, its station says so.
     pub is_public: bool,
+    /// By which the key casts for another station than its own.
+    pub grant: Option<Grant>,
     /// The station's name.
     pub name: String,
     /// What is played.
@@ -99,12 +102,17 @@ impl Caster {
     ///
     /// # Errors
     ///
-    /// A name or title that cannot be shown.
-    pub fn new(key: StationKey, config: CasterConfig, now: Instant) -> Result<Self, WireError> {
+    /// A name or title that cannot be shown, or a grant of another key.
+    pub fn new(key: StationKey, mut config: CasterConfig, now: Instant) -> Result<Self, WireError> {
         if !is_showable(&config.name) || !is_showable(&config.title) {
             return Err(WireError::Bad("name or title"));
         }
-        let station = key.station(config.is_public);
+        let station = match &config.grant {
+            None => key.station(config.is_public),
+            Some(grant) if *grant.caster() == key.id() => grant.station().clone(),
+            Some(_) => return Err(WireError::Bad("grant")),
+        };
+        config.is_public = station.is_public();
         let part = |name: &str| derive("lcradio 2026 session", &[&config.seed, name.as_bytes()]);
         let mut session = SessionId::default();
         session.copy_from_slice(&part("id")[..16]);
@@ -274,6 +282,7 @@ impl Caster {
             has_ended: self.ends.is_some(),
             name: self.config.name.clone(),
             title: self.config.title.clone(),
+            grant: self.config.grant.clone(),
         };
         self.beacons_sealed += 1;
         let count = self.beacons_sealed.to_be_bytes();
@@ -319,10 +328,18 @@ impl Caster {
     #[must_use]
     pub fn description(&self, source: Ipv6Addr) -> String {
         let CasterConfig { name, profile, .. } = &self.config;
-        sdp::describe(&self.key, name, *profile, self.config.unix_ms, source)
+        let grant = self.config.grant.as_ref();
+        sdp::describe(
+            &self.key,
+            grant,
+            name,
+            *profile,
+            self.config.unix_ms,
+            source,
+        )
     }
 
-    /// Whether a datagram on the beacons' port says that a later session of this station has begun, elsewhere or here.
+    /// Whether a datagram on the beacons' port says that a later session of this key has begun, elsewhere or here.
     #[must_use]
     pub fn is_superseded_by(&self, datagram: &[u8], source: Ipv6Addr, unix_ms: u64) -> bool {
         let Ok(beacon) = Beacon::decode(datagram, &self.station) else {
@@ -330,6 +347,7 @@ impl Caster {
         };
         let ours = (self.config.unix_ms, self.session);
         beacon.source == source
+            && *beacon.caster(&self.station) == self.key.id()
             && !beacon.has_ended
             && beacon.time_ms.abs_diff(unix_ms) <= CLOCK_TOLERANCE_MS
             && (beacon.started_ms, beacon.session) > ours

@@ -61,9 +61,15 @@ impl Directory {
     }
 
     /// A datagram came to the group of announcements. True if what is listed changed.
-    pub fn handle_datagram(&mut self, source: Ipv6Addr, datagram: &[u8], now: Instant) -> bool {
+    pub fn handle_datagram(
+        &mut self,
+        source: Ipv6Addr,
+        datagram: &[u8],
+        now: Instant,
+        unix_ms: u64,
+    ) -> bool {
         let result = if self.rate.take(1, now) {
-            self.take(source, datagram, now)
+            self.take(source, datagram, now, unix_ms)
         } else {
             Err(DropReason::Rate)
         };
@@ -78,6 +84,7 @@ impl Directory {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
+        unix_ms: u64,
     ) -> Result<bool, DropReason> {
         let malformed = |_| DropReason::AnnouncementMalformed;
         let announcement = Announcement::read(datagram).map_err(malformed)?;
@@ -89,7 +96,13 @@ impl Directory {
             SdpError::Malformed => DropReason::AnnouncementMalformed,
             SdpError::Other => DropReason::AnnouncementOther,
             SdpError::Forged => DropReason::AnnouncementForged,
+            SdpError::Grant => DropReason::GrantForged,
         })?;
+        if let Some(grant) = &description.grant
+            && grant.expires_ms() <= unix_ms
+        {
+            return Err(DropReason::GrantExpired);
+        }
         let (key, time) = match &description.station {
             Some(station) => (EntryKey::Station(*station.key().public_key()), SIGNED_TIME),
             None => (foreign, UNSIGNED_TIME),
@@ -100,6 +113,11 @@ impl Directory {
         self.handle_timeout(now);
         if !self.entries.contains_key(&key) && self.entries.len() >= MAX_ENTRIES {
             return Err(DropReason::AnnouncementFull);
+        }
+        if let Some(entry) = self.entries.get(&key)
+            && !is_listed_by(&description, &entry.description)
+        {
+            return Ok(false);
         }
         let sdp = String::from_utf8_lossy(announcement.description).into_owned();
         let entry = Entry {
@@ -159,12 +177,20 @@ impl Directory {
     }
 }
 
+/// Of several casters of a station one is listed: its own key, else the one that is listed already.
+fn is_listed_by(description: &Description, listed: &Description) -> bool {
+    description.grant.is_none() || description.caster() == listed.caster()
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 mod tests {
     use super::*;
     use crate::beacon::Profile;
+    use crate::grant::Grant;
     use crate::station::StationKey;
+
+    const TODAY_MS: u64 = 1_800_000_000_000;
 
     fn address(n: u16) -> Ipv6Addr {
         Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, n)
@@ -172,9 +198,19 @@ mod tests {
 
     fn packet(seed: u8, name: &str, source: Ipv6Addr, is_deletion: bool) -> Vec<u8> {
         let key = StationKey::from_seed(&[seed; 32]);
-        let sdp = sdp::describe(&key, name, Profile::Music, 1, source);
+        by(&key, None, name, source, is_deletion)
+    }
+
+    fn by(
+        key: &StationKey,
+        grant: Option<&Grant>,
+        name: &str,
+        source: Ipv6Addr,
+        is_deletion: bool,
+    ) -> Vec<u8> {
+        let sdp = sdp::describe(key, grant, name, Profile::Music, 1, source);
         let announcement = Announcement {
-            hash: seed.into(),
+            hash: 7,
             source: source.into(),
             is_deletion,
             description: sdp.as_bytes(),
@@ -204,24 +240,96 @@ mod tests {
     fn stations_come_change_their_name_and_go() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        assert!(directory.handle_datagram(address(1), &packet(1, "one", address(1), false), now));
-        assert!(!directory.handle_datagram(address(1), &packet(1, "one", address(1), false), now));
-        assert!(directory.handle_datagram(address(9), &foreign("alien", 9), now));
-        assert!(directory.handle_datagram(address(1), &packet(1, "two", address(1), false), now));
+        assert!(directory.handle_datagram(
+            address(1),
+            &packet(1, "one", address(1), false),
+            now,
+            TODAY_MS
+        ));
+        assert!(!directory.handle_datagram(
+            address(1),
+            &packet(1, "one", address(1), false),
+            now,
+            TODAY_MS
+        ));
+        assert!(directory.handle_datagram(address(9), &foreign("alien", 9), now, TODAY_MS));
+        assert!(directory.handle_datagram(
+            address(1),
+            &packet(1, "two", address(1), false),
+            now,
+            TODAY_MS
+        ));
         assert_eq!(names(&directory), ["two", "alien"], "signed ones first");
         // who is not the announcer deletes nothing
-        assert!(!directory.handle_datagram(address(2), &packet(1, "two", address(1), true), now));
-        assert!(directory.handle_datagram(address(1), &packet(1, "two", address(1), true), now));
+        assert!(!directory.handle_datagram(
+            address(2),
+            &packet(1, "two", address(1), true),
+            now,
+            TODAY_MS
+        ));
+        assert!(directory.handle_datagram(
+            address(1),
+            &packet(1, "two", address(1), true),
+            now,
+            TODAY_MS
+        ));
         assert_eq!(names(&directory), ["alien"]);
         assert!(directory.handle_timeout(now + UNSIGNED_TIME));
         assert_eq!(names(&directory), [] as [&str; 0]);
     }
 
     #[test]
+    fn who_has_a_grant_is_listed_until_the_station_itself_is_or_it_expires() {
+        let now = Instant::now();
+        let mut directory = Directory::new(now);
+        let [station, first, second] = [1, 2, 3].map(|seed| StationKey::from_seed(&[seed; 32]));
+        let granted = |key: &StationKey, name, n, expires_ms, is_deletion| {
+            let grant = Grant::new(&station, true, &key.id(), expires_ms);
+            (
+                address(n),
+                by(key, Some(&grant), name, address(n), is_deletion),
+            )
+        };
+        let mut told = |(source, packet): (Ipv6Addr, Vec<u8>)| {
+            let changed = directory.handle_datagram(source, &packet, now, TODAY_MS);
+            (changed, names(&directory).join(" "))
+        };
+        let tomorrow = TODAY_MS + 86_400_000;
+        assert_eq!(
+            told(granted(&first, "late", 1, TODAY_MS, false)),
+            (false, String::new())
+        );
+        assert_eq!(
+            told(granted(&first, "first", 1, tomorrow, false)),
+            (true, "first".into())
+        );
+        assert_eq!(
+            told(granted(&second, "second", 2, tomorrow, false)),
+            (false, "first".into())
+        );
+        assert_eq!(
+            told(granted(&second, "second", 2, tomorrow, true)),
+            (false, "first".into())
+        );
+        let own = (address(3), packet(1, "own", address(3), false));
+        assert_eq!(told(own), (true, "own".into()));
+        assert_eq!(
+            told(granted(&first, "first", 1, tomorrow, false)),
+            (false, "own".into())
+        );
+        assert_eq!(directory.drops().get(DropReason::GrantExpired), 1);
+    }
+
+    #[test]
     fn who_is_silent_is_forgotten() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        directory.handle_datagram(address(1), &packet(1, "one", address(1), false), now);
+        directory.handle_datagram(
+            address(1),
+            &packet(1, "one", address(1), false),
+            now,
+            TODAY_MS,
+        );
         assert!(!directory.handle_timeout(now + SIGNED_TIME - Duration::from_secs(1)));
         assert!(directory.handle_timeout(now + SIGNED_TIME));
     }
@@ -230,7 +338,7 @@ mod tests {
     fn a_name_is_first_that_of_who_signs() {
         let now = Instant::now();
         let mut directory = Directory::new(now);
-        directory.handle_datagram(address(9), &foreign("news", 9), now);
+        directory.handle_datagram(address(9), &foreign("news", 9), now, TODAY_MS);
         let is_signed = |directory: &Directory| {
             let named = directory.named("news");
             named
@@ -239,9 +347,19 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(is_signed(&directory), [false]);
-        directory.handle_datagram(address(1), &packet(1, "news", address(1), false), now);
+        directory.handle_datagram(
+            address(1),
+            &packet(1, "news", address(1), false),
+            now,
+            TODAY_MS,
+        );
         assert_eq!(is_signed(&directory), [true]);
-        directory.handle_datagram(address(2), &packet(2, "news", address(2), false), now);
+        directory.handle_datagram(
+            address(2),
+            &packet(2, "news", address(2), false),
+            now,
+            TODAY_MS,
+        );
         assert_eq!(is_signed(&directory), [true, true]);
     }
 
@@ -251,14 +369,19 @@ mod tests {
         let mut directory = Directory::new(now);
         for n in 0..6_000_u16 {
             now += Duration::from_millis(3);
-            directory.handle_datagram(address(n), &foreign("flood", n), now);
+            directory.handle_datagram(address(n), &foreign("flood", n), now, TODAY_MS);
         }
         assert_eq!(directory.entries.len(), MAX_ENTRIES);
         assert_eq!(directory.stations().len(), MAX_SHOWN);
         let full = directory.drops().get(DropReason::AnnouncementFull);
         assert_eq!(full, 6_000 - MAX_ENTRIES as u64);
         for _ in 0..1_000 {
-            directory.handle_datagram(address(1), &packet(1, "one", address(1), false), now);
+            directory.handle_datagram(
+                address(1),
+                &packet(1, "one", address(1), false),
+                now,
+                TODAY_MS,
+            );
         }
         assert!(directory.drops().get(DropReason::Rate) > 0);
     }

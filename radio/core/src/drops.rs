@@ -35,6 +35,12 @@ librecast::drop_reasons! {
         BeaconTime = "beacon_time",
         /// A beacon of an earlier session than the one that is played, or older than one that came before.
         BeaconOlder = "beacon_older",
+        /// A beacon or announcement by a grant of another station, or one that the station has not signed.
+        GrantForged = "grant_forged",
+        /// A beacon, announcement or packet of a caster whose grant has expired.
+        GrantExpired = "grant_expired",
+        /// A beacon of one caster more than are heard at once.
+        CastersFull = "casters_full",
         /// A SAP announcement that does not fit the format, or is encrypted or compressed.
         AnnouncementMalformed = "announcement_malformed",
         /// An announcement without a stream of Opus on an IPv6 group that this program plays.

@@ -19,24 +19,27 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `station` | keys, groups, the text of a station |
+//! | `station`, `grant` | keys, groups, the text of a station; who else may cast for it |
 //! | `rtp`, `srtp`, `rtcp`, `opus` | packets on the wire |
 //! | `beacon` | what a station says of itself |
 //! | `sap`, `sdp`, `directory` | announcements, and who announced himself |
 //! | `caster`, `listener` | what is sent when; what is taken for the station's sound |
 //! | `loss` | what was lost, and whether the copy is wanted |
-//! | `playout`, `order` | what is played next; what is recorded next |
+//! | `playout`, `order` | of one caster, what is played next; what is recorded next |
+//! | `resample` | sound of one clock for a player with another |
 
 mod beacon;
 mod caster;
 mod directory;
 mod drops;
+mod grant;
 mod listener;
 mod loss;
 mod opus;
 mod order;
 mod packet;
 mod playout;
+mod resample;
 mod rtcp;
 mod rtp;
 mod sap;
@@ -48,12 +51,14 @@ pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable}
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
 pub use directory::{Directory, Entry, MAX_ENTRIES, MAX_SHOWN};
 pub use drops::DropReason;
-pub use listener::{Channel, Event, Listener, Tuned};
+pub use grant::{Grant, GrantError};
+pub use listener::{Channel, Event, Listener, MAX_CASTERS, Tuned};
 pub use loss::LossCount;
 pub use opus::{MAX_SAMPLES, samples};
 pub use order::{Order, Piece, WAIT};
 pub use packet::SoundPacket;
 pub use playout::{FRAME, Frame, Latency, MAX_BUFFERED, Playout, PlayoutStats};
+pub use resample::Resampler;
 pub use rtcp::REPORT_INTERVAL;
 pub use rtp::{
     CLOCK_RATE, HEADER, MAX_PACKET, PAYLOAD_TYPE, RtpHeader, extend_sequence, extend_timestamp,

@@ -4,8 +4,9 @@
 //! nothing --beacon--> session --later beacon, or another one after 5 s without any--> next session
 //! ```
 //!
-//! Packets that came before the first beacon wait for it. A session may come from several addresses at once: one caster on
-//! several interfaces. A foreign sender has no beacons: the first source that is heard is kept while it sends.
+//! Up to [`MAX_CASTERS`] casters are heard at once, each with a key of its own and one session: the station's own key, and others
+//! by grants. Packets that came before the first beacon wait for it. A session may come from several addresses at once: one
+//! caster on several interfaces. A foreign sender has no beacons: the first source that is heard is kept while it sends.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,7 @@ use std::net::Ipv6Addr;
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::drops::Drops;
+use librecast::id::PeerId;
 
 use crate::beacon::{Beacon, BeaconError};
 use crate::caster::CLOCK_TOLERANCE_MS;
@@ -25,7 +27,9 @@ use crate::sdp::Description;
 use crate::srtp::Cipher;
 use crate::station::{self, Station};
 
-/// Most packets in a second: 5-ms packets.
+/// Most casters of a station at once: its own key, whose place nobody takes, and seven by grants.
+pub const MAX_CASTERS: usize = 8;
+/// Most packets in a second, of a caster and of all that are none: 5-ms packets.
 const MAX_RATE: Rate = Rate::per_second(200, 200);
 /// Most packets that wait for the first beacon: a second of 20-ms packets, and some of the copy.
 const MAX_EARLY: usize = 64;
@@ -85,18 +89,26 @@ pub enum Channel {
     Beacon,
 }
 
-/// What a listener is told.
+/// What a listener is told. Casters are counted from 0, the station's own key, to [`MAX_CASTERS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A session began, or changed what it says of itself; none of a foreign sender.
-    Station(Option<Beacon>),
+    /// A session began, or changed what it says of itself.
+    Station {
+        /// Whose.
+        caster: u8,
+        /// What it says; none of a foreign sender.
+        beacon: Option<Box<Beacon>>,
+    },
     /// Sound, in the order of arrival.
     Sound(SoundPacket),
-    /// The caster has ended the session.
-    Ended,
+    /// A caster has ended its session, or its grant has expired.
+    Ended {
+        /// Which.
+        caster: u8,
+    },
 }
 
-/// What is heard now.
+/// What is heard of a caster now.
 #[derive(Debug)]
 struct Session {
     number: u32,
@@ -116,6 +128,47 @@ impl Session {
     fn alive(&self) -> Option<Instant> {
         self.sources.values().map(|(_, at)| *at).max()
     }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        let silent = |at| now.saturating_duration_since(at) > SILENCE;
+        self.alive().is_none_or(silent)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.beacon.as_ref().is_some_and(|b| b.has_ended)
+    }
+
+    fn expires_ms(&self) -> Option<u64> {
+        let grant = self.beacon.as_ref()?.grant.as_ref()?;
+        Some(grant.expires_ms())
+    }
+}
+
+/// The place of a caster: other sessions follow in it, with the same key or, by grants, with another.
+#[derive(Debug)]
+struct Place {
+    session: Option<Session>,
+    loss: Loss,
+    /// Of packets, and of copies.
+    rates: [TokenBucket; 2],
+}
+
+impl Place {
+    fn new(now: Instant) -> Self {
+        Self {
+            session: None,
+            loss: Loss::new(now),
+            rates: [
+                TokenBucket::of(MAX_RATE, now),
+                TokenBucket::of(MAX_RATE, now),
+            ],
+        }
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        let gone = |session: &Session| session.has_ended() || session.is_silent(now);
+        self.session.as_ref().is_none_or(gone)
+    }
 }
 
 /// A datagram that waits for the first beacon.
@@ -131,11 +184,11 @@ struct Early {
 #[derive(Debug)]
 pub struct Listener {
     tuned: Tuned,
-    session: Option<Session>,
+    places: [Place; MAX_CASTERS],
     sessions: u32,
     early: VecDeque<Early>,
     events: VecDeque<Event>,
-    loss: Loss,
+    /// Of what is of no caster: packets, copies, and of all beacons.
     rates: [TokenBucket; 3],
     drops: Drops<DropReason>,
     alive_at: Option<Instant>,
@@ -145,15 +198,13 @@ impl Listener {
     /// Nothing is heard yet.
     #[must_use]
     pub fn new(tuned: Tuned, now: Instant) -> Self {
-        let bucket = || TokenBucket::of(MAX_RATE, now);
         Self {
             tuned,
-            session: None,
+            places: std::array::from_fn(|_| Place::new(now)),
             sessions: 0,
             early: VecDeque::new(),
             events: VecDeque::new(),
-            loss: Loss::new(now),
-            rates: [bucket(), bucket(), bucket()],
+            rates: std::array::from_fn(|_| TokenBucket::of(MAX_RATE, now)),
             drops: Drops::default(),
             alive_at: None,
         }
@@ -168,10 +219,19 @@ impl Listener {
     /// Whether a session is heard.
     #[must_use]
     pub fn has_session(&self) -> bool {
-        self.session.is_some()
+        self.places.iter().any(|place| place.session.is_some())
     }
 
-    /// When a beacon or a packet of the session came last.
+    /// Casters that are on air: they have not ended, and beacons come. With what each says, none of a foreign sender.
+    pub fn on_air(&self, now: Instant) -> impl Iterator<Item = (u8, Option<&Beacon>)> {
+        let places = (0..).zip(&self.places);
+        places.filter_map(move |(caster, place)| {
+            let session = place.session.as_ref().filter(|_| !place.is_free(now))?;
+            Some((caster, session.beacon.as_ref()))
+        })
+    }
+
+    /// When a beacon or a packet of a session came last.
     #[must_use]
     pub fn alive_at(&self) -> Option<Instant> {
         self.alive_at
@@ -180,10 +240,10 @@ impl Listener {
     /// Somebody sends here what the key does not open.
     #[must_use]
     pub fn is_of_another_key(&self) -> bool {
-        use DropReason::{BeaconForged, BeaconNotOpened, BeforeBeacon};
-        let of_another = [BeaconForged, BeaconNotOpened, BeforeBeacon].map(|r| self.drops.get(r));
-        let count = of_another.iter().sum::<u64>();
-        self.session.is_none() && (count > 0 || !self.early.is_empty())
+        use DropReason::{BeaconForged, BeaconNotOpened, BeforeBeacon, GrantForged};
+        let of_another = [BeaconForged, BeaconNotOpened, BeforeBeacon, GrantForged];
+        let count = of_another.iter().map(|r| self.drops.get(*r)).sum::<u64>();
+        !self.has_session() && (count > 0 || !self.early.is_empty())
     }
 
     /// A datagram came, from this address.
@@ -195,21 +255,13 @@ impl Listener {
         now: Instant,
         unix_ms: u64,
     ) {
-        let rate = match channel {
-            Channel::Media => &mut self.rates[0],
-            Channel::Copy => &mut self.rates[1],
-            Channel::Beacon => &mut self.rates[2],
-        };
-        let result = if !rate.take(1, now) {
-            Err(DropReason::Rate)
-        } else if channel == Channel::Beacon {
-            self.handle_beacon(source, datagram, now, unix_ms)
-        } else {
-            self.handle_packet(channel, source, datagram, now)
+        let result = match channel {
+            Channel::Beacon => self.handle_beacon(source, datagram, now, unix_ms),
+            _ => self.handle_packet(channel, source, datagram, now, unix_ms),
         };
         match result {
             Err(reason) => self.drops.count(reason),
-            Ok(()) if self.session.is_some() => self.alive_at = Some(now),
+            Ok(()) if self.has_session() => self.alive_at = Some(now),
             Ok(()) => {}
         }
     }
@@ -224,10 +276,14 @@ impl Listener {
         let Tuned::Station(station) = &self.tuned else {
             return Err(DropReason::BeaconMalformed);
         };
+        if !self.rates[2].take(1, now) {
+            return Err(DropReason::Rate);
+        }
         let beacon = Beacon::decode(datagram, station).map_err(|e| match e {
             BeaconError::Wire(_) => DropReason::BeaconMalformed,
             BeaconError::NotOpened => DropReason::BeaconNotOpened,
             BeaconError::Forged => DropReason::BeaconForged,
+            BeaconError::Grant => DropReason::GrantForged,
         })?;
         if beacon.source != source {
             return Err(DropReason::BeaconSource);
@@ -235,33 +291,74 @@ impl Listener {
         if beacon.time_ms.abs_diff(unix_ms) > CLOCK_TOLERANCE_MS {
             return Err(DropReason::BeaconTime);
         }
-        match &mut self.session {
+        if let Some(grant) = &beacon.grant
+            && grant.expires_ms() <= unix_ms
+        {
+            return Err(DropReason::GrantExpired);
+        }
+        let caster = self.place_of(beacon.caster(station), &beacon, now)?;
+        match &mut self.places[caster].session {
             Some(session)
                 if session
                     .beacon
                     .as_ref()
                     .is_some_and(|b| b.session == beacon.session) =>
             {
-                Self::goes_on(session, beacon, source, now, &mut self.events)
+                let told = Self::goes_on(session, beacon, source, now)?;
+                let caster = caster as u8;
+                if let Some(beacon) = told.changed {
+                    let beacon = Some(beacon);
+                    self.events.push_back(Event::Station { caster, beacon });
+                }
+                if told.has_ended {
+                    self.events.push_back(Event::Ended { caster });
+                }
+                Ok(())
             }
-            Some(session) if !gives_way(session, &beacon, now) => Err(DropReason::BeaconOlder),
+            Some(session)
+                if is_of_same_key(session, &beacon) && !gives_way(session, &beacon, now) =>
+            {
+                Err(DropReason::BeaconOlder)
+            }
             // what has ended is not begun
             _ if beacon.has_ended => Ok(()),
             _ => {
-                self.begin(Some(beacon), source, now);
+                self.begin(caster, Some(beacon), source, now, unix_ms);
                 Ok(())
             }
         }
     }
 
-    /// Another beacon of the session that is heard.
+    /// The place of a caster: the one that it has, or one that is free.
+    fn place_of(
+        &self,
+        caster: &PeerId,
+        beacon: &Beacon,
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        if beacon.grant.is_none() {
+            return Ok(0);
+        }
+        let granted = &self.places[1..];
+        let is_his = |place: &Place| {
+            let beacon = place.session.as_ref().and_then(|s| s.beacon.as_ref());
+            let grant = beacon.and_then(|b| b.grant.as_ref());
+            grant.is_some_and(|grant| grant.caster() == caster)
+        };
+        let his = granted.iter().position(is_his);
+        let unused = || granted.iter().position(|place| place.session.is_none());
+        let free = || granted.iter().position(|place| place.is_free(now));
+        let place = his.or_else(unused).or_else(free);
+        place.map(|at| at + 1).ok_or(DropReason::CastersFull)
+    }
+
+    /// Another beacon of a session that is heard.
     fn goes_on(
         session: &mut Session,
         beacon: Beacon,
         source: Ipv6Addr,
         now: Instant,
-        events: &mut VecDeque<Event>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Told, DropReason> {
         let is_known = session.sources.contains_key(&source);
         if !is_known && session.sources.len() >= MAX_SOURCES {
             return Err(DropReason::OtherSource);
@@ -274,23 +371,28 @@ impl Listener {
         if session.reference.abs_diff(beacon.next_index) > MAX_DISTANCE {
             session.reference = beacon.next_index;
         }
-        let told = session.beacon.as_ref();
+        let before = session.beacon.as_ref();
         let same = |a: &Beacon, b: &Beacon| {
             (&a.name, &a.title, a.is_talking) == (&b.name, &b.title, b.is_talking)
         };
-        let has_ended = beacon.has_ended && told.is_some_and(|told| !told.has_ended);
-        if !told.is_some_and(|told| same(told, &beacon)) {
-            events.push_back(Event::Station(Some(beacon.clone())));
-        }
-        if has_ended {
-            events.push_back(Event::Ended);
-        }
+        let has_changed = !before.is_some_and(|before| same(before, &beacon));
+        let told = Told {
+            has_ended: beacon.has_ended && before.is_some_and(|before| !before.has_ended),
+            changed: has_changed.then(|| Box::new(beacon.clone())),
+        };
         session.beacon = Some(beacon);
-        Ok(())
+        Ok(told)
     }
 
     /// A session begins, with a beacon or the first packet of a foreign sender.
-    fn begin(&mut self, beacon: Option<Beacon>, source: Ipv6Addr, now: Instant) {
+    fn begin(
+        &mut self,
+        caster: usize,
+        beacon: Option<Beacon>,
+        source: Ipv6Addr,
+        now: Instant,
+        unix_ms: u64,
+    ) {
         let read_key = match &self.tuned {
             Tuned::Station(station) => station.read_key(),
             Tuned::Unsigned(_) => None,
@@ -300,7 +402,8 @@ impl Listener {
             _ => None,
         };
         let time = beacon.as_ref().map_or(0, |b| b.time_ms);
-        self.session = Some(Session {
+        let place = &mut self.places[caster];
+        place.session = Some(Session {
             number: self.sessions,
             ssrc: beacon.as_ref().map_or(0, |b| b.ssrc),
             reference: beacon.as_ref().map_or(0, |b| b.next_index),
@@ -309,9 +412,11 @@ impl Listener {
             timestamp: None,
             sources: BTreeMap::from([(source, (time, now))]),
         });
+        place.loss.restart();
         self.sessions += 1;
-        self.loss.restart();
-        self.events.push_back(Event::Station(beacon));
+        let caster = caster as u8;
+        let beacon = beacon.map(Box::new);
+        self.events.push_back(Event::Station { caster, beacon });
         for early in std::mem::take(&mut self.early) {
             let Early {
                 channel,
@@ -319,7 +424,7 @@ impl Listener {
                 datagram,
                 arrival,
             } = early;
-            if let Err(reason) = self.handle_packet(channel, source, &datagram, arrival) {
+            if let Err(reason) = self.handle_packet(channel, source, &datagram, arrival, unix_ms) {
                 self.drops.count(reason);
             }
         }
@@ -331,6 +436,7 @@ impl Listener {
         source: Ipv6Addr,
         datagram: &[u8],
         now: Instant,
+        unix_ms: u64,
     ) -> Result<(), DropReason> {
         let payload_type = match &self.tuned {
             Tuned::Station(_) => rtp::PAYLOAD_TYPE,
@@ -340,12 +446,35 @@ impl Listener {
         if header.payload_type != payload_type {
             return Err(DropReason::PayloadType);
         }
-        self.look_at_foreign_source(&header, source, now);
-        let Some(session) = &mut self.session else {
+        self.look_at_foreign_source(&header, source, now, unix_ms);
+        let is_of = |place: &Place| {
+            let session = place.session.as_ref();
+            session.is_some_and(|s| s.ssrc == header.ssrc && s.sources.contains_key(&source))
+        };
+        let caster = self.places.iter().position(is_of);
+        let lane = usize::from(channel == Channel::Copy);
+        let rate = match caster {
+            Some(caster) => &mut self.places[caster].rates[lane],
+            None => &mut self.rates[lane],
+        };
+        if !rate.take(1, now) {
+            return Err(DropReason::Rate);
+        }
+        let Some(caster) = caster else {
+            if self.has_session() {
+                return Err(DropReason::OtherSource);
+            }
             return self.keep_early(channel, source, datagram, now);
         };
-        if header.ssrc != session.ssrc || !session.sources.contains_key(&source) {
+        let place = &mut self.places[caster];
+        let Some(session) = &mut place.session else {
             return Err(DropReason::OtherSource);
+        };
+        if session.expires_ms().is_some_and(|at| at <= unix_ms) {
+            place.session = None;
+            let caster = caster as u8;
+            self.events.push_back(Event::Ended { caster });
+            return Err(DropReason::GrantExpired);
         }
         let index = extend_sequence(session.reference, header.sequence);
         let opened = match &session.cipher {
@@ -357,7 +486,7 @@ impl Listener {
         let payload = header.without_padding(&opened);
         let payload = payload.map_err(|_| DropReason::Malformed)?.to_vec();
         let samples = opus::samples(&payload).ok_or(DropReason::NotOpus)?;
-        match self.loss.packet(index, channel == Channel::Copy) {
+        match place.loss.packet(index, channel == Channel::Copy) {
             Arrival::New => {}
             Arrival::Duplicate => return Err(DropReason::Duplicate),
             Arrival::TooOld => return Err(DropReason::Expired),
@@ -368,6 +497,7 @@ impl Listener {
         let timestamp = extend_timestamp(reference, header.timestamp);
         session.timestamp = Some(timestamp);
         self.events.push_back(Event::Sound(SoundPacket {
+            caster: caster as u8,
             session: session.number,
             index,
             timestamp,
@@ -379,22 +509,25 @@ impl Listener {
     }
 
     /// A foreign sender: the first is kept while it sends.
-    fn look_at_foreign_source(&mut self, header: &RtpHeader, source: Ipv6Addr, now: Instant) {
+    fn look_at_foreign_source(
+        &mut self,
+        header: &RtpHeader,
+        source: Ipv6Addr,
+        now: Instant,
+        unix_ms: u64,
+    ) {
         let Tuned::Unsigned(_) = self.tuned else {
             return;
         };
-        let silent = |session: &Session| {
-            let alive = session.alive();
-            alive.is_none_or(|at| now.saturating_duration_since(at) > SILENCE)
-        };
-        if self.session.as_ref().is_none_or(silent) {
-            self.begin(None, source, now);
-            if let Some(session) = &mut self.session {
+        let session = self.places[0].session.as_ref();
+        if session.is_none_or(|session| session.is_silent(now)) {
+            self.begin(0, None, source, now, unix_ms);
+            if let Some(session) = &mut self.places[0].session {
                 session.ssrc = header.ssrc;
                 session.reference = u64::from(header.sequence) + (1 << 16);
             }
         }
-        if let Some(session) = &mut self.session
+        if let Some(session) = &mut self.places[0].session
             && session.ssrc == header.ssrc
             && let Some(entry) = session.sources.get_mut(&source)
         {
@@ -433,25 +566,30 @@ impl Listener {
 
     /// Decides what time decides.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.loss.poll(now);
+        for place in &mut self.places {
+            place.loss.poll(now);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.loss.next()
+        let next = self.places.iter().map(|place| place.loss.next());
+        next.fold(self.places[0].loss.next(), Instant::min)
     }
 
     /// Whether the copy group is to be joined.
     #[must_use]
     pub fn wants_copy(&self) -> bool {
-        self.loss.wants_copy() && self.tuned.copy_group().is_some()
+        let wants = self.places.iter().any(|place| place.loss.wants_copy());
+        wants && self.tuned.copy_group().is_some()
     }
 
     /// Packets of all sessions so far.
     #[must_use]
     pub fn loss(&self) -> LossCount {
-        self.loss.total()
+        let of_each = self.places.iter().map(|place| place.loss.total());
+        of_each.fold(LossCount::default(), LossCount::plus)
     }
 
     /// A packet was of no use to who plays or records.
@@ -466,13 +604,24 @@ impl Listener {
     }
 }
 
+/// What a further beacon of a session changes.
+struct Told {
+    changed: Option<Box<Beacon>>,
+    has_ended: bool,
+}
+
+/// Whether this beacon is of the caster that has the session. By grants, another one takes the place of who has gone.
+fn is_of_same_key(session: &Session, beacon: &Beacon) -> bool {
+    let caster = |b: &Beacon| b.grant.as_ref().map(|grant| *grant.caster());
+    let current = session.beacon.as_ref();
+    current.is_some_and(|current| caster(current) == caster(beacon))
+}
+
 /// Whether the session that is heard gives way to the one of this beacon.
 fn gives_way(session: &Session, beacon: &Beacon, now: Instant) -> bool {
     let Some(current) = &session.beacon else {
         return true;
     };
     let is_later = (beacon.started_ms, beacon.session) > (current.started_ms, current.session);
-    let alive = session.alive();
-    let silent = alive.is_none_or(|at| now.saturating_duration_since(at) > SILENCE);
-    is_later || silent || current.has_ended
+    is_later || session.is_silent(now) || current.has_ended
 }

@@ -29,9 +29,16 @@ pub struct LossCount {
 
 impl LossCount {
     fn add(&mut self, other: Self) {
-        self.sent += other.sent;
-        self.lost_before_copy += other.lost_before_copy;
-        self.lost += other.lost;
+        *self = self.plus(other);
+    }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            lost_before_copy: self.lost_before_copy + other.lost_before_copy,
+            lost: self.lost + other.lost,
+        }
     }
 
     /// Whether more than `per_mille` of 1,000 were lost before the copy.

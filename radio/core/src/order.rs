@@ -111,6 +111,7 @@ mod tests {
 
     fn packet(session: u32, index: u64, arrival: Instant) -> SoundPacket {
         SoundPacket {
+            caster: 0,
             session,
             index,
             timestamp: 5_000 + index * 960,

@@ -5,6 +5,8 @@ use librecast::time::Instant;
 /// A packet of sound of the session that is heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SoundPacket {
+    /// Whose: each caster has a buffer, a decoder and a recording of its own.
+    pub caster: u8,
     /// Counts the sessions of a listener: another number, another caster or run of it.
     pub session: u32,
     /// Number of the packet; the next one has the next number.

@@ -12,7 +12,8 @@
 //! a=ptime:20
 //! a=recvonly
 //! a=x-lc-station:lcr1...
-//! a=x-lc-signature:HEX                 of the station's key, over all lines above
+//! a=x-lc-grant:HEX                     of a caster that is not the station's own key
+//! a=x-lc-signature:HEX                 of the caster's key, over all lines above
 //! ```
 //!
 //! Nobody else signs: what has no station can be of anybody.
@@ -21,9 +22,11 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use librecast::id::PeerId;
 use thiserror::Error;
 
 use crate::beacon::{MAX_TEXT, Profile, is_showable};
+use crate::grant::{GRANT, Grant};
 use crate::rtp::PAYLOAD_TYPE;
 use crate::station::{MEDIA_PORT, Station, StationKey};
 
@@ -31,6 +34,7 @@ use crate::station::{MEDIA_PORT, Station, StationKey};
 pub const MAX_SDP: usize = 4_096;
 const CONTEXT: &str = "lcradio 2026 announcement";
 const STATION: &str = "a=x-lc-station:";
+const GRANTED: &str = "a=x-lc-grant:";
 const SIGNATURE: &str = "a=x-lc-signature:";
 
 /// A stream of Opus that somebody describes.
@@ -46,6 +50,16 @@ pub struct Description {
     pub payload_type: u8,
     /// The station that signed it; none of a foreign sender.
     pub station: Option<Station>,
+    /// By which another key signed it for the station.
+    pub grant: Option<Box<Grant>>,
+}
+
+impl Description {
+    /// Whose key signed it; none of a foreign sender.
+    pub(crate) fn caster(&self) -> Option<&PeerId> {
+        let granted = self.grant.as_deref().map(Grant::caster);
+        granted.or(self.station.as_ref().map(Station::key))
+    }
 }
 
 /// Why a description is refused.
@@ -60,18 +74,23 @@ pub enum SdpError {
     /// It names a station and is not signed by it.
     #[error("not signed by the station that it names")]
     Forged,
+    /// It is signed by the grant of another station, or by one that the station has not signed.
+    #[error("signed by a grant of another station, or by a forged one")]
+    Grant,
 }
 
 /// The description of a public station, signed.
 #[must_use]
 pub fn describe(
     key: &StationKey,
+    grant: Option<&Grant>,
     name: &str,
     profile: Profile,
     started_ms: u64,
     source: Ipv6Addr,
 ) -> String {
-    let station = key.station(true);
+    let own = key.station(true);
+    let station = grant.map_or(&own, Grant::station);
     let (group, text) = (station.group(), station.encode());
     // RFC 8866, 5.3: a name that is empty is one space
     let name = if name.is_empty() { " " } else { name };
@@ -87,13 +106,21 @@ pub fn describe(
          a=ptime:20\r\na=recvonly\r\n{STATION}{}\r\n",
         *text
     );
+    if let Some(grant) = grant {
+        push_hex(&mut sdp, GRANTED, &grant.write());
+    }
     let signature = key.sign(CONTEXT, sdp.as_bytes());
-    sdp.push_str(SIGNATURE);
-    for byte in signature {
+    push_hex(&mut sdp, SIGNATURE, &signature);
+    sdp
+}
+
+/// A line of bytes in hexadecimal digits.
+fn push_hex(sdp: &mut String, name: &str, bytes: &[u8]) {
+    sdp.push_str(name);
+    for byte in bytes {
         let _never = write!(sdp, "{byte:02x}");
     }
     sdp.push_str("\r\n");
-    sdp
 }
 
 /// What stands in an `m=` block, as far as it was read.
@@ -191,7 +218,7 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     if name.len() > MAX_TEXT || !is_showable(&name) {
         return Err(SdpError::Malformed);
     }
-    let station = station(text)?;
+    let (station, grant) = signed(text)?.unzip();
     // what a station signs is for its own group
     if station.as_ref().is_some_and(|s| s.group() != group) {
         return Err(SdpError::Forged);
@@ -202,6 +229,7 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
         port: media.port,
         payload_type,
         station,
+        grant: grant.flatten().map(Box::new),
     })
 }
 
@@ -210,10 +238,10 @@ fn is_playable(media: &Media) -> bool {
     media.opus.is_some()
 }
 
-/// The station that is named, if it signed all that stands above its signature, which is the last line.
-fn station(text: &str) -> Result<Option<Station>, SdpError> {
-    let named = text.lines().find_map(|line| line.strip_prefix(STATION));
-    let Some(named) = named else {
+/// The station that is named, if it signed all that stands above its signature, which is the last line; or a caster by a grant.
+fn signed(text: &str) -> Result<Option<(Station, Option<Grant>)>, SdpError> {
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let Some(named) = value(STATION) else {
         return Ok(None);
     };
     let forged = SdpError::Forged;
@@ -221,24 +249,31 @@ fn station(text: &str) -> Result<Option<Station>, SdpError> {
     if !station.is_public() {
         return Err(forged);
     }
+    let grant = match value(GRANTED) {
+        None => None,
+        Some(digits) => {
+            let bytes = hex::<GRANT>(digits.as_bytes()).ok_or(SdpError::Malformed)?;
+            Some(Grant::read(&bytes, &station).map_err(|_| SdpError::Grant)?)
+        }
+    };
     let at = text.rfind(SIGNATURE).ok_or(forged)?;
     let (signed, last) = text.split_at(at);
     let digits = last[SIGNATURE.len()..].trim_end().as_bytes();
     let signature = hex(digits).ok_or(forged)?;
-    station
-        .key()
+    let caster = grant.as_ref().map_or(station.key(), Grant::caster);
+    caster
         .verify(CONTEXT, signed.as_bytes(), &signature)
         .map_err(|_| forged)?;
-    Ok(Some(station))
+    Ok(Some((station, grant)))
 }
 
-/// 64 bytes in hexadecimal digits.
-fn hex(digits: &[u8]) -> Option<[u8; 64]> {
+/// Bytes in hexadecimal digits.
+fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let (pairs, rest) = digits.as_chunks::<2>();
-    if pairs.len() != 64 || !rest.is_empty() {
+    if pairs.len() != N || !rest.is_empty() {
         return None;
     }
-    let mut bytes = [0; 64];
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(pairs) {
         let digit = |c: u8| char::from(c).to_digit(16);
         *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
@@ -255,7 +290,32 @@ mod tests {
     fn sdp() -> String {
         let key = StationKey::from_seed(&[1; 32]);
         let source = "fd01::5".parse().unwrap();
-        describe(&key, "Evening", Profile::Music, 1_800_000_000_000, source)
+        let started_ms = 1_800_000_000_000;
+        describe(&key, None, "Evening", Profile::Music, started_ms, source)
+    }
+
+    #[test]
+    fn who_has_a_grant_announces_the_station_and_nobody_by_the_grant_of_another() {
+        let [station, caster, thief] = [1, 2, 3].map(|seed| StationKey::from_seed(&[seed; 32]));
+        let source = "fd01::5".parse().unwrap();
+        let described = |key: &StationKey, grant: &Grant| {
+            let sdp = describe(key, Some(grant), "Night", Profile::Music, 1, source);
+            read(sdp.as_bytes())
+        };
+        let grant = Grant::new(&station, true, &caster.id(), 9);
+        let read = described(&caster, &grant).unwrap();
+        assert_eq!(read.station, Some(station.station(true)));
+        assert_eq!(
+            (read.caster(), &read.grant),
+            (Some(&caster.id()), &Some(Box::new(grant.clone())))
+        );
+        assert_eq!(described(&thief, &grant), Err(SdpError::Forged));
+        let of_thief = Grant::new(&thief, true, &thief.id(), 9);
+        let text = describe(&thief, Some(&of_thief), "Night", Profile::Music, 1, source);
+        let [from, to] = [&thief, &station].map(|key| key.station(true));
+        let text = text.replace(&*from.encode(), &to.encode());
+        let text = text.replace(&from.group().to_string(), &to.group().to_string());
+        assert_eq!(super::read(text.as_bytes()), Err(SdpError::Grant));
     }
 
     #[test]
@@ -268,6 +328,7 @@ mod tests {
             port: 5004,
             payload_type: 96,
             station: Some(station),
+            grant: None,
         };
         assert_eq!(read, expected);
     }

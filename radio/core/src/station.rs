@@ -53,9 +53,15 @@ impl StationKey {
     #[must_use]
     pub fn station(&self, public: bool) -> Station {
         Station {
-            key: self.signing.peer_id(),
+            key: self.id(),
             read_key: (!public).then(|| self.read_key.clone()),
         }
+    }
+
+    /// Who signs: the public key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.signing.peer_id()
     }
 
     pub(crate) fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
@@ -110,16 +116,29 @@ impl Station {
     /// Its text, `lcr1...`; that of a private station is a secret.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new([0; PRIVATE]);
-        bytes[..32].copy_from_slice(self.key.public_key());
-        let length = match &self.read_key {
-            Some(read_key) => {
-                bytes[32..].copy_from_slice(&read_key[..]);
-                PRIVATE
-            }
-            None => 32,
+        text::encode(TextKind::Station, &self.to_bytes())
+    }
+
+    /// Public key, and read key if it is private.
+    pub(crate) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(PRIVATE));
+        bytes.extend_from_slice(self.key.public_key());
+        if let Some(read_key) = &self.read_key {
+            bytes.extend_from_slice(&read_key[..]);
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (key, read_key) = bytes.split_first_chunk()?;
+        let read_key = match read_key.len() {
+            0 => None,
+            _ => Some(Zeroizing::new(read_key.try_into().ok()?)),
         };
-        text::encode(TextKind::Station, &bytes[..length])
+        Some(Self {
+            key: PeerId::from_public_key(*key).ok()?,
+            read_key,
+        })
     }
 
     /// From its text.
@@ -128,17 +147,8 @@ impl Station {
     ///
     /// The text is of another kind, or damaged.
     pub fn decode(line: &str) -> Result<Self, TextError> {
-        let damaged = TextError::Damaged(TextKind::Station);
         let bytes = text::decode(TextKind::Station, line, PRIVATE)?;
-        let (key, read_key) = bytes.split_first_chunk().ok_or(damaged)?;
-        let read_key = match read_key.len() {
-            0 => None,
-            _ => Some(Zeroizing::new(read_key.try_into().map_err(|_| damaged)?)),
-        };
-        Ok(Self {
-            key: PeerId::from_public_key(*key).map_err(|_| damaged)?,
-            read_key,
-        })
+        Self::from_bytes(&bytes).ok_or(TextError::Damaged(TextKind::Station))
     }
 }
 

@@ -7,9 +7,9 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use lcradio_core::{
-    Beacon, Caster, CasterConfig, Channel, DropReason, Event, FRAME, Frame, Latency, Listener,
-    MAX_BUFFERED, Order, Piece, Playout, Profile, RtpHeader, Station, StationKey, Transmit, Tuned,
-    WAIT,
+    Beacon, Caster, CasterConfig, Channel, DropReason, Event, FRAME, Frame, Grant, Latency,
+    Listener, MAX_BUFFERED, MAX_CASTERS, Order, Piece, Playout, Profile, RtpHeader, Station,
+    StationKey, Transmit, Tuned, WAIT,
 };
 use librecast::simulated::{Network, Path};
 
@@ -62,10 +62,13 @@ struct Receiver {
     recorded: Vec<u32>,
     gaps: u64,
     speeds: Vec<f64>,
+    /// Numbers that came of each caster but the station's own key.
+    granted: BTreeMap<u8, Vec<u32>>,
+    /// Casters that have ended.
+    ended: Vec<u8>,
     /// How far its wall clock is ahead.
     clock_ms: i64,
     sessions: u32,
-    has_ended: bool,
 }
 
 struct World {
@@ -108,8 +111,20 @@ impl World {
     }
 
     fn cast(&mut self, from: u8, ppm: f64) {
+        self.cast_by(from, ppm, key(), None);
+    }
+
+    /// By a key of its own, and a grant of the station.
+    fn cast_granted(&mut self, from: u8, expires_ms: u64) {
+        let caster = StationKey::from_seed(&[from; 32]);
+        let grant = Grant::new(&key(), self.station.is_public(), &caster.id(), expires_ms);
+        self.cast_by(from, 0.0, caster, Some(grant));
+    }
+
+    fn cast_by(&mut self, from: u8, ppm: f64, key: StationKey, grant: Option<Grant>) {
         let config = CasterConfig {
             is_public: self.station.is_public(),
+            grant,
             name: "test".into(),
             title: String::new(),
             profile: Profile::Music,
@@ -117,7 +132,7 @@ impl World {
             seed: [from; 32],
             unix_ms: self.unix_ms(),
         };
-        let caster = Caster::new(key(), config, self.instant()).unwrap();
+        let caster = Caster::new(key, config, self.instant()).unwrap();
         self.senders.push(Sender {
             caster,
             from,
@@ -142,9 +157,10 @@ impl World {
             recorded: Vec::new(),
             gaps: 0,
             speeds: Vec::new(),
+            granted: BTreeMap::new(),
+            ended: Vec::new(),
             clock_ms: 0,
             sessions: 0,
-            has_ended: false,
         });
     }
 
@@ -257,14 +273,18 @@ impl Receiver {
     fn take_events(&mut self) {
         while let Some(event) = self.listener.poll_event() {
             match event {
+                Event::Sound(packet) if packet.caster > 0 => {
+                    let heard = self.granted.entry(packet.caster).or_default();
+                    heard.push(number(&packet.payload));
+                }
                 Event::Sound(packet) => {
                     if !self.playout.push(packet.clone()) {
                         self.listener.count(DropReason::Expired);
                     }
                     self.order.push(packet);
                 }
-                Event::Station(_) => self.sessions += 1,
-                Event::Ended => self.has_ended = true,
+                Event::Station { .. } => self.sessions += 1,
+                Event::Ended { caster } => self.ended.push(caster),
             }
         }
     }
@@ -555,7 +575,7 @@ fn an_end_is_told_and_what_was_sent_before_it_is_played() {
     world.run(Duration::from_secs(3));
     assert!(world.senders[0].caster.has_ended());
     let receiver = world.receiver();
-    assert!(receiver.has_ended);
+    assert_eq!(receiver.ended, [0]);
     assert_eq!(*receiver.played.last().unwrap(), sent - 1);
     assert_eq!(*receiver.recorded.last().unwrap(), sent - 1);
 }
@@ -648,4 +668,110 @@ fn a_caster_that_pauses_leaves_silence_and_nothing_lost() {
     assert_eq!(receiver.listener.loss().lost, 0);
     let played = receiver.played.len() as u32;
     assert_eq!(receiver.played, (0..played).collect::<Vec<u32>>());
+}
+
+#[test]
+fn casters_by_grants_are_heard_together_each_in_order_and_end_by_themselves() {
+    for public in [true, false] {
+        let mut world = World::new(public, jittery());
+        world.cast(1, 0.0);
+        world.listen();
+        let tomorrow = world.unix_ms() + 86_400_000;
+        for from in [2, 3] {
+            world.cast_granted(from, tomorrow);
+        }
+        world.run(Duration::from_secs(10));
+        let receiver = world.receiver();
+        assert_eq!(receiver.listener.on_air(world.instant()).count(), 3);
+        assert_eq!(receiver.granted.len(), 2);
+        for heard in receiver.granted.values() {
+            // jitter is less than the time between two packets
+            assert!(ascends(heard) && heard.len() > 440, "{}", heard.len());
+        }
+        assert!(receiver.played.len() > 440);
+        let count = receiver.listener.loss();
+        assert_eq!(count.lost, 0);
+        // one of them starts anew: it keeps its place
+        world.senders.retain(|sender| sender.from != 2);
+        world.cast_granted(2, tomorrow);
+        world.run(Duration::from_secs(3));
+        assert_eq!(world.receiver().granted.len(), 2);
+        let now = world.instant();
+        let ends = world.senders.iter_mut().find(|sender| sender.from == 3);
+        ends.unwrap().caster.end(now);
+        world.run(Duration::from_secs(2));
+        let receiver = world.receiver();
+        assert_eq!(receiver.ended.len(), 1);
+        let on_air: Vec<u8> = receiver
+            .listener
+            .on_air(world.instant())
+            .map(|(n, _)| n)
+            .collect();
+        assert!(
+            on_air.len() == 2 && !on_air.contains(&receiver.ended[0]),
+            "{on_air:?}"
+        );
+        // neither takes the other for a second one with its key
+        let beacon = world.beacons.iter().rev().find_map(|beacon| {
+            let source = Beacon::decode(beacon, &world.station).unwrap().source;
+            (source == address(2)).then(|| beacon.clone())
+        });
+        let own = &world.senders[0].caster;
+        assert!(!own.is_superseded_by(&beacon.unwrap(), address(2), world.unix_ms()));
+    }
+}
+
+#[test]
+fn a_grant_ends_at_its_time_for_who_casts_then_and_for_who_begins_later() {
+    let mut world = World::new(false, jittery());
+    world.listen();
+    let expires_ms = world.unix_ms() + 5_000;
+    world.cast_granted(2, expires_ms);
+    world.run(Duration::from_secs(10));
+    let receiver = world.receiver();
+    let heard = receiver.granted[&1].len();
+    assert!((200..260).contains(&heard), "{heard}");
+    assert_eq!(receiver.ended, [1]);
+    assert!(receiver.drops(DropReason::GrantExpired) > 3);
+    assert_eq!(receiver.listener.on_air(world.instant()).count(), 0);
+    world.listen();
+    world.run(Duration::from_secs(3));
+    assert!(world.receiver().granted.is_empty());
+    assert!(!world.receiver().listener.has_session());
+}
+
+#[test]
+fn grants_of_others_open_nothing_and_of_too_many_casters_the_stations_own_key_is_heard() {
+    let mut world = World::new(true, jittery());
+    world.listen();
+    let tomorrow = world.unix_ms() + 86_400_000;
+    for from in 2..12 {
+        world.cast_granted(from, tomorrow);
+    }
+    world.run(Duration::from_secs(3));
+    let receiver = world.receiver();
+    assert_eq!(receiver.granted.len(), MAX_CASTERS - 1);
+    assert!(receiver.drops(DropReason::CastersFull) >= 9);
+    world.cast(1, 0.0);
+    // who grants himself what is not his
+    let thief = StationKey::from_seed(&[99; 32]);
+    let beacon = Beacon::decode(&world.beacons[0], &world.station).unwrap();
+    let beacon = Beacon {
+        grant: Some(Grant::new(&thief, true, &thief.id(), tomorrow)),
+        source: address(99),
+        ..beacon
+    };
+    let beacon = beacon.encode(&thief, &world.station, [0; 16]).unwrap();
+    let (now, unix_ms) = (world.instant(), world.unix_ms());
+    let listener = &mut world.receiver.as_mut().unwrap().listener;
+    listener.handle_datagram(Channel::Beacon, address(99), &beacon, now, unix_ms);
+    assert_eq!(world.receiver().drops(DropReason::GrantForged), 1);
+    world.run(Duration::from_secs(3));
+    let receiver = world.receiver();
+    assert!(receiver.played.len() > 100, "{}", receiver.played.len());
+    // one of the seven goes: another takes its place
+    world.senders.retain(|sender| sender.from != 2);
+    world.run(Duration::from_secs(8));
+    let sessions = world.receiver().sessions;
+    assert_eq!(sessions as usize, MAX_CASTERS + 1);
 }

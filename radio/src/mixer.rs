@@ -1,0 +1,268 @@
+//! The casters of a station as one sound: each is buffered, decoded, and brought to the pace of what plays.
+
+use std::time::{Duration, Instant};
+
+use lcradio_core::{
+    CLOCK_RATE, FRAME, Frame, Latency, MAX_CASTERS, Playout, PlayoutStats, Resampler, SoundPacket,
+};
+
+use crate::codec::{CodecError, Decoder, OUT_CHANNELS};
+
+/// Samples of a frame, of both channels.
+const FRAME_SAMPLES: usize = FRAME as usize * OUT_CHANNELS;
+/// A caster of which nothing came for so long does not set the pace.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// One caster.
+struct Voice {
+    playout: Playout,
+    decoder: Decoder,
+    resampler: Resampler,
+    /// Sound that follows what was put out.
+    ready: Vec<i16>,
+    heard_at: Instant,
+}
+
+impl Voice {
+    /// Brings sound for a frame, which is to be heard at `at`.
+    fn fill(&mut self, pace_ppm: f64, at: Instant) {
+        // of the same moment as the pace: so the one that sets it is at no other
+        let faster_ppm = self.playout.speed_ppm() - pace_ppm;
+        while self.ready.len() < FRAME_SAMPLES {
+            let ahead = (self.ready.len() / OUT_CHANNELS) as f64 / f64::from(CLOCK_RATE);
+            let frame = self.playout.poll_frame(at + Duration::from_secs_f64(ahead));
+            let sound = decoded(&mut self.decoder, frame);
+            self.resampler.process(&sound, faster_ppm, &mut self.ready);
+        }
+    }
+}
+
+/// All casters of a station.
+pub struct Mixer {
+    latency: Latency,
+    voices: [Option<Box<Voice>>; MAX_CASTERS],
+}
+
+impl Mixer {
+    /// Nobody is heard yet.
+    pub fn new(latency: Latency) -> Self {
+        Self {
+            latency,
+            voices: [const { None }; MAX_CASTERS],
+        }
+    }
+
+    /// A packet came. False if it is of no use any more.
+    pub fn push(&mut self, packet: SoundPacket) -> Result<bool, CodecError> {
+        let Some(place) = self.voices.get_mut(usize::from(packet.caster)) else {
+            return Ok(false);
+        };
+        let voice = match place {
+            Some(voice) => voice,
+            None => place.insert(Box::new(Voice {
+                playout: Playout::new(self.latency, packet.arrival),
+                decoder: Decoder::new()?,
+                resampler: Resampler::default(),
+                ready: Vec::new(),
+                heard_at: packet.arrival,
+            })),
+        };
+        voice.heard_at = packet.arrival;
+        Ok(voice.playout.push(packet))
+    }
+
+    /// A caster has ended.
+    pub fn end(&mut self, caster: u8) {
+        if let Some(Some(voice)) = self.voices.get_mut(usize::from(caster)) {
+            voice.playout.end();
+        }
+    }
+
+    fn heard(&self) -> impl Iterator<Item = &Voice> {
+        self.voices.iter().flatten().map(|voice| &**voice)
+    }
+
+    /// By how much sound comes out faster than this host's clock says, in parts per million: as fast as the clock of the first
+    /// caster that is heard, whose samples stay as they are.
+    pub fn pace_ppm(&self, now: Instant) -> f64 {
+        let mut heard = self.heard();
+        let first = heard.find(|voice| now.saturating_duration_since(voice.heard_at) < QUIET);
+        first.map_or(0.0, |first| first.playout.speed_ppm())
+    }
+
+    /// 20 ms of all of them together, which are to be heard at `at`, against other frames.
+    pub fn frame(&mut self, at: Instant) -> Vec<i16> {
+        let pace_ppm = self.pace_ppm(at);
+        let mut mixed = vec![0_i16; FRAME_SAMPLES];
+        for voice in self.voices.iter_mut().flatten() {
+            voice.fill(pace_ppm, at);
+            for (sum, sample) in mixed.iter_mut().zip(voice.ready.drain(..FRAME_SAMPLES)) {
+                *sum = sum.saturating_add(sample);
+            }
+        }
+        mixed
+    }
+
+    /// Figures: those of who waits longest, and sums.
+    pub fn stats(&self) -> PlayoutStats {
+        let mut stats = PlayoutStats::default();
+        for voice in self.heard() {
+            let of_one = voice.playout.stats();
+            stats.buffered = stats.buffered.max(of_one.buffered);
+            stats.target = stats.target.max(of_one.target);
+            stats.underruns += of_one.underruns;
+            stats.concealed += of_one.concealed;
+            stats.stretched += of_one.stretched;
+            stats.resyncs += of_one.resyncs;
+        }
+        stats
+    }
+}
+
+/// The sound of a frame. What libopus cannot decode is silence.
+fn decoded(decoder: &mut Decoder, frame: Frame) -> Vec<i16> {
+    let silence = |samples: u32| vec![0; samples as usize * OUT_CHANNELS];
+    match frame {
+        Frame::Packet(packet) => {
+            let sound = decoder.decode(&packet.payload);
+            sound.unwrap_or_else(|_| silence(packet.samples))
+        }
+        Frame::Lost { samples, next } => {
+            let next = next.as_deref().filter(|_| samples == FRAME);
+            let sound = decoder.conceal(samples, next);
+            sound.unwrap_or_else(|_| silence(samples))
+        }
+        Frame::Silence { samples } => silence(samples),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::f64::consts::TAU;
+
+    use lcradio_core::Profile;
+
+    use super::*;
+    use crate::codec::Encoder;
+
+    const FRAME_TIME: Duration = Duration::from_millis(20);
+
+    /// A tone, as a caster sends it whose clock is so much faster.
+    struct Tone {
+        encoder: Encoder,
+        caster: u8,
+        hz: f64,
+        ppm: f64,
+        sent: u32,
+    }
+
+    impl Tone {
+        fn new(caster: u8, hz: f64, ppm: f64) -> Self {
+            let encoder = Encoder::new(Profile::Music, 2, 96_000).unwrap();
+            Self {
+                encoder,
+                caster,
+                hz,
+                ppm,
+                sent: 0,
+            }
+        }
+
+        fn packet(&mut self) -> Vec<u8> {
+            let samples = self.sent * FRAME..(self.sent + 1) * FRAME;
+            let sound: Vec<i16> = samples
+                .flat_map(|n| {
+                    let phase = f64::from(n) * self.hz * TAU / f64::from(CLOCK_RATE);
+                    [(phase.sin() * 8_000.0) as i16; 2]
+                })
+                .collect();
+            self.sent += 1;
+            self.encoder.encode(&sound).unwrap()
+        }
+
+        fn sends_until(&mut self, begun: Instant, now: Instant, mixer: &mut Mixer) {
+            loop {
+                let arrival = begun + (FRAME_TIME * self.sent).div_f64(1.0 + self.ppm / 1e6);
+                if arrival > now {
+                    return;
+                }
+                let packet = SoundPacket {
+                    caster: self.caster,
+                    session: self.caster.into(),
+                    index: self.sent.into(),
+                    timestamp: u64::from(self.sent * FRAME),
+                    samples: FRAME,
+                    payload: self.packet(),
+                    arrival,
+                };
+                mixer.push(packet).unwrap();
+            }
+        }
+    }
+
+    /// How much of a tone there is in a second of sound.
+    fn strength(sound: &[i16], hz: f64) -> f64 {
+        let left = sound.iter().step_by(2).enumerate();
+        let (sin, cos) = left.fold((0.0, 0.0), |(sin, cos), (n, sample)| {
+            let phase = n as f64 * hz * TAU / f64::from(CLOCK_RATE);
+            let sample = f64::from(*sample);
+            (sin + sample * phase.sin(), cos + sample * phase.cos())
+        });
+        2.0 * f64::hypot(sin, cos) / (sound.len() as f64 / 2.0)
+    }
+
+    #[test]
+    fn casters_with_clocks_apart_are_heard_together_for_minutes() {
+        let begun = Instant::now();
+        let mut mixer = Mixer::new(Latency::Auto);
+        // 400 ppm apart: 48 ms in two minutes, more than is buffered
+        let mut tones = [Tone::new(0, 440.0, 200.0), Tone::new(5, 1_000.0, -200.0)];
+        let (mut at, mut last) = (begun, Vec::new());
+        let mut settled = mixer.stats();
+        while at < begun + Duration::from_secs(120) {
+            for tone in &mut tones {
+                tone.sends_until(begun, at, &mut mixer);
+            }
+            last.extend(mixer.frame(at));
+            let second = CLOCK_RATE as usize * OUT_CHANNELS;
+            last.drain(..last.len().saturating_sub(second));
+            at += FRAME_TIME.div_f64(1.0 + mixer.pace_ppm(at) / 1e6);
+            if at < begun + Duration::from_secs(30) {
+                settled = mixer.stats();
+            }
+        }
+        let stats = mixer.stats();
+        assert_eq!(stats.underruns, settled.underruns, "{stats:?}");
+        assert_eq!((stats.resyncs, stats.stretched), (0, settled.stretched));
+        assert!(stats.buffered < Duration::from_millis(100), "{stats:?}");
+        // the second one's seconds are 400 ppm longer
+        for (hz, expected) in [(440.0, 8_000.0), (999.6, 8_000.0), (700.0, 0.0)] {
+            let strength = strength(&last, hz);
+            assert!((strength - expected).abs() < 800.0, "{hz} Hz: {strength}");
+        }
+    }
+
+    #[test]
+    fn one_caster_is_put_out_sample_by_sample_as_it_was_sent() {
+        let begun = Instant::now();
+        let mut mixer = Mixer::new(Latency::Auto);
+        let mut tone = Tone::new(0, 440.0, 100.0);
+        let (mut at, mut heard) = (begun, Vec::new());
+        while at < begun + Duration::from_secs(20) {
+            tone.sends_until(begun, at, &mut mixer);
+            heard.extend(mixer.frame(at));
+            at += FRAME_TIME.div_f64(1.0 + mixer.pace_ppm(at) / 1e6);
+        }
+        let (mut tone, mut decoder) = (Tone::new(0, 440.0, 0.0), Decoder::new().unwrap());
+        let packets = (0..900).map(|_| tone.packet());
+        let sent: Vec<i16> = packets
+            .flat_map(|packet| decoder.decode(&packet).unwrap())
+            .collect();
+        let first = |sound: &[i16]| sound.iter().position(|s| *s != 0).unwrap();
+        let (sent, heard) = (&sent[first(&sent)..], &heard[first(&heard)..]);
+        assert!(heard.len() > sent.len());
+        let differs = sent.iter().zip(heard).position(|(a, b)| a != b);
+        assert_eq!(differs, None);
+    }
+}
