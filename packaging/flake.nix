@@ -20,7 +20,7 @@
           # they need network namespaces and /dev/net/tun
           doCheck = false;
           nativeBuildInputs = [ pkgs.installShellFiles ];
-          buildInputs = [ pkgs.libopus ];
+          buildInputs = [ pkgs.alsa-lib pkgs.libopus ];
           postInstall = ''
             $out/bin/packaging-generate made
             rm $out/bin/packaging-generate

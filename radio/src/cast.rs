@@ -1,6 +1,6 @@
-//! `lcradio cast`: a file or a pipe becomes a station.
+//! `lcradio cast`: a microphone, a file or a pipe becomes a station.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
@@ -15,20 +15,32 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::codec::Encoder;
+use crate::device::Capture;
 use crate::keys;
+use crate::level::Level;
 use crate::network::{CasterNetwork, Port};
+use crate::pace::Pace;
 use crate::process::{Wake, confine, unix_ms};
 use crate::source::{Sound, Source};
 use crate::talk::{Gate, SpaceBar, Talk};
 
 /// Pieces of sound that are read ahead.
 const READ_AHEAD: usize = 8;
-/// A piece that comes so late was not made in time: the caster paused.
-const PAUSE: Duration = Duration::from_millis(200);
-/// A pipe may be faster than this host's clock by 200 ppm, and does not pile up: listeners follow up to 500.
-const LIVE_PPM: f64 = 200.0;
+/// How often a terminal shows the level.
+const LEVEL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for copies and last beacons at the end.
 const END: Duration = Duration::from_secs(1);
+
+/// Where sound comes from.
+#[derive(Debug)]
+pub enum Input {
+    /// Ogg Opus or WAV.
+    File(PathBuf),
+    /// Standard input.
+    Pipe,
+    /// A microphone; none: the default one.
+    Device(Option<String>),
+}
 
 /// What the command line says.
 #[derive(Debug)]
@@ -39,8 +51,8 @@ pub struct Options {
     pub grant: Option<PathBuf>,
     /// The station's name.
     pub name: Option<String>,
-    /// The file; none: standard input.
-    pub file: Option<PathBuf>,
+    /// Where sound comes from.
+    pub input: Input,
     /// What kind of sound it is.
     pub profile: Profile,
     /// Bits per second; none: as is good for the profile.
@@ -72,9 +84,9 @@ fn bitrate(options: &Options) -> Result<u32, ExitError> {
 }
 
 fn name(options: &Options) -> Result<String, ExitError> {
-    let of_file = || {
-        let stem = options.file.as_ref()?.file_stem()?;
-        Some(stem.to_string_lossy().into_owned())
+    let of_file = || match &options.input {
+        Input::File(file) => Some(file.file_stem()?.to_string_lossy().into_owned()),
+        Input::Pipe | Input::Device(_) => None,
     };
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
     let name = options.name.clone().or_else(of_file).or_else(of_host);
@@ -102,9 +114,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let key = keys::load(options.key.as_deref())?;
     let grant = options.grant.as_deref();
     let grant = grant.map(|file| keys::load_grant(file, &key)).transpose()?;
-    let source = match &options.file {
-        Some(file) => Source::open(file).with_context(|| file.display().to_string())?,
-        None => Source::stdin().context("standard input")?,
+    let source = match &options.input {
+        Input::File(file) => Source::open(file).with_context(|| file.display().to_string())?,
+        Input::Pipe => Source::stdin().context("standard input")?,
+        Input::Device(id) => Source::microphone(Capture::open(id.as_deref())?),
     };
     let now = Instant::now();
     let mut cast = Cast::new(options, key, grant, name, &source, now)?;
@@ -120,13 +133,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         cast.talk = Some((talk.clone(), Gate::default()));
         SpaceBar::watch(&talk, &wake)
     });
-    let rate = if source.is_live() {
-        1.0 + LIVE_PPM / 1e6
-    } else {
-        1.0
-    };
     let sounds = read_ahead(source, wake.clone())?;
-    let ended = cast.run(&sounds, rate, &wake);
+    let ended = cast.run(&sounds, &wake);
+    if cast.level.is_some() {
+        // below the level
+        let _ = writeln!(io::stderr());
+    }
     cast.end(&wake)?;
     ended
 }
@@ -163,8 +175,9 @@ struct Cast {
     /// Of what is sent, and of what is read.
     channels: u8,
     source_channels: u8,
-    /// When the next packet is to be sent.
-    due: Instant,
+    pace: Pace,
+    /// What is shown on a terminal, and when next.
+    level: Option<(Level, Instant)>,
     /// None: all that is read is sent.
     talk: Option<(Talk, Gate)>,
     /// When the grant ends by which this casts.
@@ -205,7 +218,8 @@ impl Cast {
             encoder: None,
             channels,
             source_channels: source.channels(),
-            due: now,
+            pace: Pace::new(source.is_live(), now),
+            level: io::stderr().is_terminal().then(|| (Level::default(), now)),
             talk: None,
             expires_ms,
         })
@@ -237,12 +251,7 @@ impl Cast {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        sounds: &Receiver<io::Result<Sound>>,
-        rate: f64,
-        wake: &Wake,
-    ) -> anyhow::Result<Exit> {
+    fn run(&mut self, sounds: &Receiver<io::Result<Sound>>, wake: &Wake) -> anyhow::Result<Exit> {
         loop {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
@@ -252,12 +261,11 @@ impl Cast {
                 return Err(ExitError::new(Exit::NotPermitted, "the grant has expired").into());
             }
             self.network.look_at_interfaces(now)?;
-            let mut waits_for_sound = false;
-            while now >= self.due {
+            while self.pace.due().is_none_or(|due| now >= due) {
                 match sounds.try_recv() {
-                    Ok(sound) => self.sound(sound?, rate, now)?,
+                    Ok(sound) => self.sound(sound?, now)?,
                     Err(TryRecvError::Empty) => {
-                        waits_for_sound = true;
+                        self.pace.starve();
                         break;
                     }
                     Err(TryRecvError::Disconnected) => return Ok(Exit::Ok),
@@ -266,13 +274,12 @@ impl Cast {
             self.transmit(now);
             self.look_at_beacons()?;
             let timeout = self.caster.poll_timeout();
-            let sound = (!waits_for_sound).then_some(self.due);
-            let until = timeout.into_iter().chain(sound).min();
+            let until = timeout.into_iter().chain(self.pace.due()).min();
             wake.wait(self.network.fds(), until.unwrap_or(now + END))?;
         }
     }
 
-    fn sound(&mut self, sound: Sound, rate: f64, now: Instant) -> anyhow::Result<()> {
+    fn sound(&mut self, sound: Sound, now: Instant) -> anyhow::Result<()> {
         let (packet, samples) = match sound {
             Sound::Title(title) => {
                 self.caster.set_title(&title, now)?;
@@ -284,29 +291,41 @@ impl Cast {
                     let is_on = talk.is_on();
                     if is_on != gate.is_open() {
                         let told = if is_on { "talking" } else { "silent" };
+                        let begin = if self.level.is_some() { "\r\x1b[K" } else { "" };
                         // nobody may read it
-                        let _ = writeln!(io::stderr(), "{told}");
+                        let _ = writeln!(io::stderr(), "{begin}{told}");
                     }
                     gate.pass(&mut samples, self.source_channels, is_on);
                     self.caster.set_talking(is_on, now);
                 }
+                self.show_level(&samples, now);
                 let samples = self.mixed(samples);
                 let encoder = self.encoder.as_mut().context("no encoder")?;
                 (encoder.encode(&samples)?, FRAME)
             }
         };
-        let behind = now.saturating_duration_since(self.due);
-        if behind > PAUSE {
-            self.caster
-                .pause(behind.as_micros() as u64 * u64::from(CLOCK_RATE) / 1_000_000);
-            self.due = now;
+        let length = Duration::from_secs_f64(f64::from(samples) / f64::from(CLOCK_RATE));
+        if let Some(paused) = self.pace.send(length, now) {
+            let samples = paused.as_micros() as u64 * u64::from(CLOCK_RATE) / 1_000_000;
+            self.caster.pause(samples);
         }
         if !self.caster.send(&packet, samples, now) {
             anyhow::bail!("a packet of {} bytes is too long", packet.len());
         }
-        let length = Duration::from_secs_f64(f64::from(samples) / f64::from(CLOCK_RATE));
-        self.due += length.div_f64(rate);
         Ok(())
+    }
+
+    /// On a terminal: so one sees that the microphone hears.
+    fn show_level(&mut self, samples: &[i16], now: Instant) {
+        let Some((level, at)) = &mut self.level else {
+            return;
+        };
+        level.add(samples);
+        if now >= *at {
+            *at = now + LEVEL_INTERVAL;
+            // nobody may read it
+            let _ = write!(io::stderr(), "\r\x1b[K{}", level.take_text());
+        }
     }
 
     /// Speech has one channel.

@@ -9,16 +9,17 @@ use lcradio_core::{Latency, Profile};
 use librecast::units::{parse_duration, parse_rate};
 use librecast_program::cli::{Exit, finish, init_logging};
 
-use crate::{cast, keys, listen, stations};
+use crate::{cast, device, keys, listen, stations};
 
 const EXAMPLES: &str = "Examples:
   lcradio keygen station.key                                a key; prints what listens to it, privately and publicly
+  lcradio cast --key station.key --profile voice            the microphone; Ctrl-C ends it
   lcradio cast --key station.key --public --file story.opus a public station, which announces itself
   ffmpeg -i song.mp3 -f s16le -ar 48000 -ac 2 - | lcradio cast -
   lcradio grant station.key lcr1... --ttl 12h > guest.grant another key may cast, too: lcradio cast --key guest.key --grant guest.grant
   lcradio stations                                          public stations, and foreign senders
   lcradio listen lcr1... --record story.opus                record it; Ctrl-C ends the recording
-  lcradio listen story - | aplay -f dat                     hear it
+  lcradio listen story                                      hear it; --device names other loudspeakers than the system's
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing came, 4 not permitted or another key, 130 or 143 interrupted.";
 
@@ -80,11 +81,16 @@ enum Verb {
         #[arg(long)]
         public: bool,
     },
+    /// List microphones and loudspeakers
+    Devices,
     /// Send sound to everybody who listens
     Cast {
-        /// Samples on standard input: s16le, 48 kHz, two channels; or WAV
-        #[arg(value_name = "-", required_unless_present = "file")]
+        /// Samples on standard input: s16le, 48 kHz, two channels; or WAV [default: the microphone]
+        #[arg(value_name = "-")]
         input: Option<Pipe>,
+        /// A microphone, as `devices` names it [default: the system's]
+        #[arg(long, value_name = "DEVICE", conflicts_with_all = ["input", "file"])]
+        device: Option<String>,
         /// The station's key [default: a new one, for this run]
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
@@ -115,9 +121,12 @@ enum Verb {
         /// What `keygen` or `cast` printed, or the name of a public station
         #[arg(required_unless_present = "station_file")]
         station: Option<String>,
-        /// Samples to standard output: s16le, 48 kHz, two channels
-        #[arg(value_name = "-", required_unless_present = "record")]
+        /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]
+        #[arg(value_name = "-")]
         output: Option<Pipe>,
+        /// Loudspeakers, as `devices` names them [default: the system's]
+        #[arg(long, value_name = "DEVICE", conflicts_with_all = ["output", "record"])]
+        device: Option<String>,
         /// Record to this file, Ogg Opus; must not exist
         #[arg(long, value_name = "FILE", conflicts_with = "output")]
         record: Option<PathBuf>,
@@ -200,8 +209,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             is_public: public,
             json,
         }),
+        Verb::Devices => device::show(json),
         Verb::Cast {
-            input: _,
+            input,
+            device,
             key,
             grant,
             name,
@@ -214,7 +225,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             key,
             grant,
             name,
-            file,
+            input: match (file, input) {
+                (Some(file), _) => cast::Input::File(file),
+                (None, Some(Pipe::Standard)) => cast::Input::Pipe,
+                (None, None) => cast::Input::Device(device),
+            },
             profile: match profile {
                 ProfileName::Voice => Profile::Voice,
                 ProfileName::Music => Profile::Music,
@@ -227,15 +242,24 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }),
         Verb::Listen {
             station,
-            output: _,
+            output,
+            device,
             record,
             station_file,
             latency,
             timeout,
         } => listen::run(&listen::Options {
+            output: match (record, output) {
+                (Some(path), _) => listen::Output::Recording(path),
+                (None, Some(Pipe::Standard)) => listen::Output::Pipe,
+                // behind --station-file it stands where a station would
+                (None, None) if station_file.is_some() && station.as_deref() == Some("-") => {
+                    listen::Output::Pipe
+                }
+                (None, None) => listen::Output::Device(device),
+            },
             station,
             station_file,
-            output: record.map_or(listen::Output::Pipe, listen::Output::Recording),
             latency,
             timeout,
             interfaces,

@@ -22,6 +22,16 @@ impl Level {
         // below half a bit
         (mean >= 0.25).then(|| (10.0 * (mean / loudest).log10() * 10.0).round() / 10.0)
     }
+
+    /// The same as a terminal shows it.
+    pub fn take_text(&mut self) -> String {
+        self.take().map_or("silence".to_owned(), as_text)
+    }
+}
+
+/// A level in words.
+pub fn as_text(dbfs: f64) -> String {
+    format!("{dbfs} dBFS")
 }
 
 #[cfg(test)]

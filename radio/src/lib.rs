@@ -5,7 +5,9 @@
 //! | `cli` | the command line |
 //! | `cast`, `listen`, `stations`, `keys` | its verbs: loops around a caster, a listener, a directory; keys |
 //! | `network` | sockets on all interfaces |
-//! | `source` | sound from files and pipes: Ogg Opus, WAV, plain samples |
+//! | `source` | sound from files, pipes and microphones: Ogg Opus, WAV, plain samples |
+//! | `pace` | when a caster sends it |
+//! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
 //! | `ogg_opus` | Opus in Ogg: headers and pages |
 //! | `mixer` | the casters of a station as one sound |
@@ -17,12 +19,14 @@
 mod cast;
 mod cli;
 mod codec;
+mod device;
 mod keys;
 mod level;
 mod listen;
 mod mixer;
 mod network;
 mod ogg_opus;
+mod pace;
 mod pipe;
 mod process;
 mod recording;

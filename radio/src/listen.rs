@@ -1,4 +1,4 @@
-//! `lcradio listen`: a station becomes a recording, or samples for a pipe.
+//! `lcradio listen`: a station is played, becomes a recording, or samples for a pipe.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,9 +11,10 @@ use lcradio_core::{
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 
+use crate::device::Playback;
 use crate::keys::{self, Wanted};
-use crate::level::Level;
-use crate::mixer::Mixer;
+use crate::level::{Level, as_text};
+use crate::mixer::{Clock, Mixer};
 use crate::network::Memberships;
 use crate::pipe::Pipe;
 use crate::process::{Wake, confine, unix_ms};
@@ -31,6 +32,8 @@ pub enum Output {
     Recording(PathBuf),
     /// Samples to standard output.
     Pipe,
+    /// Loudspeakers; none: the default ones.
+    Device(Option<String>),
 }
 
 /// What the command line says.
@@ -56,6 +59,11 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<Exit> {
     confine()?;
     let wake = Wake::on_interrupt()?;
+    // without it there is nothing to wait for
+    let loudspeaker = match &options.output {
+        Output::Device(id) => Some(Playback::open(id.as_deref(), wake.clone())?),
+        Output::Recording(_) | Output::Pipe => None,
+    };
     let wanted = keys::wanted(options.station.as_deref(), options.station_file.as_deref())?;
     let tuned = match wanted {
         Wanted::Station(station) => Tuned::Station(station),
@@ -64,16 +72,17 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             Err(exit) => return Ok(exit),
         },
     };
-    let output = match &options.output {
-        Output::Recording(path) => {
+    let mixer = |clock| Mixer::new(options.latency, clock);
+    let output = match (&options.output, loudspeaker) {
+        (Output::Recording(path), _) => {
             let [a, b, c, d, ..] = *keys::random()?;
             Sink::Recording(Tracks::create(path, u32::from_be_bytes([a, b, c, d]))?)
         }
-        Output::Pipe => Sink::Pipe {
-            pipe: Pipe::open(wake.clone())?,
-            mixer: Mixer::new(options.latency),
-            due: None,
-        },
+        (_, Some(loudspeaker)) => Sink::Sound(mixer(Clock::Device), Player::Device(loudspeaker)),
+        (_, None) => {
+            let pipe = Pipe::open(wake.clone())?;
+            Sink::Sound(mixer(Clock::Caster), Player::Pipe { pipe, due: None })
+        }
     };
     Listen::new(options, tuned, output)?.run(&wake)
 }
@@ -121,12 +130,43 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
 /// Where sound goes, and what decides when.
 enum Sink {
     Recording(Tracks),
+    Sound(Mixer, Player),
+}
+
+/// What takes sound as it is to be heard.
+enum Player {
     Pipe {
         pipe: Pipe,
-        mixer: Mixer,
         /// When the next frame is to be written; none before the first packet.
         due: Option<Instant>,
     },
+    Device(Playback),
+}
+
+impl Player {
+    /// When the next frame is to be given. None: when something comes.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Pipe { due, .. } => *due,
+            Self::Device(playback) => playback.due(),
+        }
+    }
+
+    /// A frame that was due. `pace_ppm`: by how much sound is to be faster than this host's clock.
+    fn write(&mut self, frame: Vec<i16>, pace_ppm: f64, now: Instant) -> io::Result<()> {
+        match self {
+            Self::Device(playback) => playback.write(frame, now),
+            Self::Pipe { pipe, due } => {
+                let length = f64::from(FRAME) / f64::from(CLOCK_RATE);
+                let length = Duration::from_secs_f64(length / (1.0 + pace_ppm / 1e6));
+                let next = due.unwrap_or(now) + length;
+                // a host that slept does not catch up
+                let is_behind = now.saturating_duration_since(next) > STATUS_INTERVAL;
+                *due = Some(if is_behind { now } else { next });
+                pipe.write(frame)
+            }
+        }
+    }
 }
 
 struct Listen<'a> {
@@ -235,7 +275,7 @@ impl<'a> Listen<'a> {
     fn next_at(&self, now: Instant) -> Instant {
         let output = match &self.sink {
             Sink::Recording(tracks) => tracks.poll_timeout(),
-            Sink::Pipe { due, .. } => *due,
+            Sink::Sound(_, player) => player.due(),
         };
         let ended = self.ended_at.map(|at| at + END_TIME);
         let times = [
@@ -290,7 +330,7 @@ impl<'a> Listen<'a> {
                 Event::Sound(packet) => self.sound(packet, now)?,
                 Event::Ended { caster } => {
                     self.has_ended = true;
-                    if let Sink::Pipe { mixer, .. } = &mut self.sink {
+                    if let Sink::Sound(mixer, _) = &mut self.sink {
                         mixer.end(caster);
                     }
                 }
@@ -332,8 +372,10 @@ impl<'a> Listen<'a> {
     fn sound(&mut self, packet: SoundPacket, now: Instant) -> anyhow::Result<()> {
         let is_of_use = match &mut self.sink {
             Sink::Recording(tracks) => tracks.push(packet)?,
-            Sink::Pipe { mixer, due, .. } => {
-                due.get_or_insert(now);
+            Sink::Sound(mixer, player) => {
+                if let Player::Pipe { due, .. } = player {
+                    due.get_or_insert(now);
+                }
                 mixer.push(packet)?
             }
         };
@@ -363,23 +405,18 @@ impl<'a> Listen<'a> {
     fn put_out(&mut self, now: Instant) -> anyhow::Result<()> {
         match &mut self.sink {
             Sink::Recording(tracks) => tracks.write(now, &mut self.level),
-            Sink::Pipe { .. } => self.play(now),
+            Sink::Sound(..) => self.play(now),
         }
     }
 
     fn play(&mut self, now: Instant) -> anyhow::Result<()> {
-        let Sink::Pipe { pipe, mixer, due } = &mut self.sink else {
+        let Sink::Sound(mixer, player) = &mut self.sink else {
             return Ok(());
         };
-        while let Some(at) = due.filter(|at| *at <= now) {
+        while player.due().is_some_and(|at| at <= now) {
             let sound = mixer.frame(now);
             self.level.add(&sound);
-            pipe.write(sound)?;
-            let length = f64::from(FRAME) / f64::from(CLOCK_RATE);
-            let next = at + Duration::from_secs_f64(length / (1.0 + mixer.pace_ppm(now) / 1e6));
-            // a host that slept does not catch up
-            let is_behind = now.saturating_duration_since(next) > STATUS_INTERVAL;
-            *due = Some(if is_behind { now } else { next });
+            player.write(sound, mixer.pace_ppm(now), now)?;
         }
         Ok(())
     }
@@ -405,16 +442,18 @@ impl<'a> Listen<'a> {
             Sink::Recording(tracks) => {
                 status["recorded_s"] = json!((tracks.seconds() * 100.0).round() / 100.0);
             }
-            Sink::Pipe { pipe, mixer, .. } => {
+            Sink::Sound(mixer, player) => {
                 let stats = mixer.stats();
                 status["buffer_ms"] = json!(stats.buffered.as_millis());
                 status["target_ms"] = json!(stats.target.as_millis());
-                status["drift_ppm"] = json!((mixer.pace_ppm(now) * 10.0).round() / 10.0);
+                status["drift_ppm"] = json!((mixer.drift_ppm(now) * 10.0).round() / 10.0);
                 status["underruns"] = json!(stats.underruns);
                 status["concealed"] = json!(stats.concealed);
                 status["stretched"] = json!(stats.stretched);
                 status["resyncs"] = json!(stats.resyncs);
-                status["overruns"] = json!(pipe.overruns);
+                if let Player::Pipe { pipe, .. } = player {
+                    status["overruns"] = json!(pipe.overruns);
+                }
             }
         }
         status
@@ -430,13 +469,15 @@ impl<'a> Listen<'a> {
         if self.options.json {
             // sound has standard output where it goes to a pipe
             match self.sink {
-                Sink::Recording(_) => writeln!(io::stdout().lock(), "{status}")?,
-                Sink::Pipe { .. } => writeln!(io::stderr().lock(), "{status}")?,
+                Sink::Sound(_, Player::Pipe { .. }) => writeln!(io::stderr().lock(), "{status}")?,
+                Sink::Recording(_) | Sink::Sound(_, Player::Device(_)) => {
+                    writeln!(io::stdout().lock(), "{status}")?;
+                }
             }
             return Ok(());
         }
         let level = status["level_dbfs"].as_f64();
-        let level = level.map_or("silence".to_owned(), |level| format!("{level} dBFS"));
+        let level = level.map_or("silence".to_owned(), as_text);
         let (sent, lost) = (status["sent"].as_u64(), status["lost"].as_u64());
         let share = 100.0 * lost.unwrap_or(0) as f64 / sent.unwrap_or(0).max(1) as f64;
         let mut line = format!("{level}, {share:.1} % lost");
@@ -456,7 +497,11 @@ impl<'a> Listen<'a> {
         }
         match self.sink {
             Sink::Recording(tracks) => tracks.finish(now, &mut self.level),
-            Sink::Pipe { pipe, .. } => pipe.finish().map_err(Into::into),
+            Sink::Sound(_, Player::Pipe { pipe, .. }) => pipe.finish().map_err(Into::into),
+            Sink::Sound(_, Player::Device(playback)) => {
+                playback.finish();
+                Ok(())
+            }
         }
     }
 }

@@ -13,6 +13,15 @@ const FRAME_SAMPLES: usize = FRAME as usize * OUT_CHANNELS;
 /// A caster of which nothing came for so long does not set the pace.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// Whose clock sound comes out by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Of the first caster that is heard, whose samples stay as they are.
+    Caster,
+    /// Of a device, which asks for frames.
+    Device,
+}
+
 /// One caster.
 struct Voice {
     playout: Playout,
@@ -40,14 +49,16 @@ impl Voice {
 /// All casters of a station.
 pub struct Mixer {
     latency: Latency,
+    clock: Clock,
     voices: [Option<Box<Voice>>; MAX_CASTERS],
 }
 
 impl Mixer {
     /// Nobody is heard yet.
-    pub fn new(latency: Latency) -> Self {
+    pub fn new(latency: Latency, clock: Clock) -> Self {
         Self {
             latency,
+            clock,
             voices: [const { None }; MAX_CASTERS],
         }
     }
@@ -82,9 +93,17 @@ impl Mixer {
         self.voices.iter().flatten().map(|voice| &**voice)
     }
 
-    /// By how much sound comes out faster than this host's clock says, in parts per million: as fast as the clock of the first
-    /// caster that is heard, whose samples stay as they are.
+    /// By how much sound comes out faster than this host's clock says, in parts per million. A device has a clock that nobody
+    /// here knows: what it asks for is as fast as it.
     pub fn pace_ppm(&self, now: Instant) -> f64 {
+        match self.clock {
+            Clock::Caster => self.drift_ppm(now),
+            Clock::Device => 0.0,
+        }
+    }
+
+    /// By how much the clock of the first caster that is heard is faster, in parts per million.
+    pub fn drift_ppm(&self, now: Instant) -> f64 {
         let mut heard = self.heard();
         let first = heard.find(|voice| now.saturating_duration_since(voice.heard_at) < QUIET);
         first.map_or(0.0, |first| first.playout.speed_ppm())
@@ -214,39 +233,47 @@ mod tests {
 
     #[test]
     fn casters_with_clocks_apart_are_heard_together_for_minutes() {
-        let begun = Instant::now();
-        let mut mixer = Mixer::new(Latency::Auto);
-        // 400 ppm apart: 48 ms in two minutes, more than is buffered
-        let mut tones = [Tone::new(0, 440.0, 200.0), Tone::new(5, 1_000.0, -200.0)];
-        let (mut at, mut last) = (begun, Vec::new());
-        let mut settled = mixer.stats();
-        while at < begun + Duration::from_secs(120) {
-            for tone in &mut tones {
-                tone.sends_until(begun, at, &mut mixer);
+        // of a device 150 ppm faster than this host's clock; or of the first caster, who is 200 ppm faster
+        for (clock, device_ppm, faster) in
+            [(Clock::Caster, 0.0, 200.0), (Clock::Device, 150.0, 150.0)]
+        {
+            let begun = Instant::now();
+            let mut mixer = Mixer::new(Latency::Auto, clock);
+            // 400 ppm apart: 48 ms in two minutes, more than is buffered
+            let mut tones = [Tone::new(0, 440.0, 200.0), Tone::new(5, 1_000.0, -200.0)];
+            let (mut at, mut last) = (begun, Vec::new());
+            let mut settled = mixer.stats();
+            while at < begun + Duration::from_secs(120) {
+                for tone in &mut tones {
+                    tone.sends_until(begun, at, &mut mixer);
+                }
+                last.extend(mixer.frame(at));
+                let second = CLOCK_RATE as usize * OUT_CHANNELS;
+                last.drain(..last.len().saturating_sub(second));
+                at += FRAME_TIME.div_f64(1.0 + (mixer.pace_ppm(at) + device_ppm) / 1e6);
+                if at < begun + Duration::from_secs(30) {
+                    settled = mixer.stats();
+                }
             }
-            last.extend(mixer.frame(at));
-            let second = CLOCK_RATE as usize * OUT_CHANNELS;
-            last.drain(..last.len().saturating_sub(second));
-            at += FRAME_TIME.div_f64(1.0 + mixer.pace_ppm(at) / 1e6);
-            if at < begun + Duration::from_secs(30) {
-                settled = mixer.stats();
+            let stats = mixer.stats();
+            assert_eq!(stats.underruns, settled.underruns, "{clock:?} {stats:?}");
+            assert_eq!((stats.resyncs, stats.stretched), (0, settled.stretched));
+            assert!(stats.buffered < Duration::from_millis(100), "{stats:?}");
+            // each tone as this host's clock has it, in seconds of who plays
+            let heard = |hz: f64, ppm: f64| hz * (1.0 + (ppm - faster) / 1e6);
+            let tones = [heard(440.0, 200.0), heard(1_000.0, -200.0)];
+            for (hz, expected) in [(tones[0], 8_000.0), (tones[1], 8_000.0), (700.0, 0.0)] {
+                let strength = strength(&last, hz);
+                let differs = (strength - expected).abs();
+                assert!(differs < 800.0, "{clock:?}, {hz} Hz: {strength}");
             }
-        }
-        let stats = mixer.stats();
-        assert_eq!(stats.underruns, settled.underruns, "{stats:?}");
-        assert_eq!((stats.resyncs, stats.stretched), (0, settled.stretched));
-        assert!(stats.buffered < Duration::from_millis(100), "{stats:?}");
-        // the second one's seconds are 400 ppm longer
-        for (hz, expected) in [(440.0, 8_000.0), (999.6, 8_000.0), (700.0, 0.0)] {
-            let strength = strength(&last, hz);
-            assert!((strength - expected).abs() < 800.0, "{hz} Hz: {strength}");
         }
     }
 
     #[test]
     fn one_caster_is_put_out_sample_by_sample_as_it_was_sent() {
         let begun = Instant::now();
-        let mut mixer = Mixer::new(Latency::Auto);
+        let mut mixer = Mixer::new(Latency::Auto, Clock::Caster);
         let mut tone = Tone::new(0, 440.0, 100.0);
         let (mut at, mut heard) = (begun, Vec::new());
         while at < begun + Duration::from_secs(20) {

@@ -1,4 +1,4 @@
-//! Where sound comes from: Ogg Opus and WAV in files, WAV and plain samples by a pipe.
+//! Where sound comes from: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lcradio_core::{CLOCK_RATE, FRAME, MAX_PAYLOAD};
 
+use crate::device::Capture;
 use crate::ogg_opus::{Item, OggReader};
 
 /// What an error recommends where this program does not read a format.
@@ -28,6 +29,7 @@ pub enum Sound {
 enum Format {
     Opus(OggReader<BufReader<File>>),
     Samples(Box<dyn Read + Send>),
+    Microphone(Capture),
 }
 
 /// Sound that is read piece by piece.
@@ -72,6 +74,15 @@ impl Source {
         Self::samples(Box::new(BufReader::new(file)), is_live)
     }
 
+    /// A microphone.
+    pub fn microphone(capture: Capture) -> Self {
+        Self {
+            format: Format::Microphone(capture),
+            channels: 2,
+            is_live: true,
+        }
+    }
+
     fn samples(mut input: Box<dyn Read + Send>, is_live: bool) -> io::Result<Self> {
         let mut magic = Vec::new();
         input.by_ref().take(4).read_to_end(&mut magic)?;
@@ -98,7 +109,7 @@ impl Source {
         self.channels
     }
 
-    /// Whether it comes as fast as it is made: a pipe, whose clock is followed.
+    /// Whether it comes as fast as it is made: a pipe or a microphone, whose clock is followed.
     pub fn is_live(&self) -> bool {
         self.is_live
     }
@@ -115,6 +126,7 @@ impl Source {
                 let item = reader.next().map_err(|e| unusable(&e.to_string()))?;
                 item.map(of_item).transpose()
             }
+            Format::Microphone(capture) => capture.next().map(Sound::Samples).map(Some),
             Format::Samples(input) => {
                 let length = FRAME as usize * usize::from(self.channels) * 2;
                 let mut bytes = Vec::with_capacity(length);

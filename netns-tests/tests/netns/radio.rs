@@ -73,10 +73,15 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-/// Where in `sent` `heard` begins, modulo a sweep: coarsely by every eighth sample, then by each.
+/// Where in `sent` `heard` begins, modulo a sweep.
 fn align(sent: &[f64], heard: &[f64]) -> usize {
+    align_within(sent, heard, 0..SWEEP)
+}
+
+/// The same, within these places: coarsely by every eighth sample, then by each.
+fn align_within(sent: &[f64], heard: &[f64], within: std::ops::Range<usize>) -> usize {
     let piece = &heard[..heard.len().min(RATE / 2)];
-    let last = sent.len().saturating_sub(piece.len()).min(SWEEP);
+    let last = sent.len().saturating_sub(piece.len()).min(within.end);
     let thin = |x: &[f64]| x.iter().step_by(8).copied().collect::<Vec<_>>();
     let thin_piece = thin(piece);
     let best = |places: std::ops::Range<usize>, step: usize, score: &dyn Fn(usize) -> f64| {
@@ -84,7 +89,7 @@ fn align(sent: &[f64], heard: &[f64]) -> usize {
         let best = scored.max_by(|(_, a), (_, b)| a.total_cmp(b));
         best.map_or(0, |(at, _)| at)
     };
-    let coarse = best(0..last + 1, 4, &|at| {
+    let coarse = best(within.start..last + 1, 4, &|at| {
         correlation(&thin(&sent[at..at + piece.len()]), &thin_piece)
     });
     let near = coarse.saturating_sub(4)..(coarse + 5).min(last + 1);
@@ -394,6 +399,143 @@ fn a_caster_by_a_grant_is_heard_beside_the_station_until_the_grant_expires() {
             code == 1,
             "{code}: the same key began later: {}",
             casts.stderr()
+        );
+        Ok(())
+    });
+}
+
+/// Devices of ALSA without hardware: a microphone that hears a file once, loudspeakers that write one.
+fn devices(host: &Host, says: &Path) -> Result<PathBuf> {
+    let folder = host.path("");
+    let folder = folder.display();
+    let configuration = format!(
+        "pcm.nothing {{ type null }}
+         pcm.speaker {{
+           type plug
+           slave.pcm {{ type file slave.pcm nothing file {folder}/heard format raw }}
+           hint {{ show on description \"Test speaker\" }}
+         }}
+         pcm.fickle {{
+           type plug
+           slave.pcm {{ type file slave.pcm nothing file {folder}/link format raw }}
+         }}
+         pcm.mic {{
+           type plug
+           slave.pcm {{ type file slave.pcm nothing file /dev/null infile {} format raw }}
+         }}
+         pcm.!default {{ type asym playback.pcm speaker capture.pcm mic }}",
+        says.display()
+    );
+    host.write("asound.conf", configuration)
+}
+
+/// The program with these devices.
+fn with_devices(host: &Host, configuration: &Path, args: &str) -> Result<Process> {
+    let configuration = configuration.display();
+    let command = format!("ALSA_CONFIG_PATH={configuration} exec {RADIO} --json {args}");
+    host.spawn("sh", &["-c", &command])
+}
+
+/// Share of half seconds of `heard` that are part of the chirp: devices have clocks of their own, so each is looked for within
+/// 50 ms of where it would be.
+fn good_share(heard: &[f64]) -> f64 {
+    const PIECE: usize = RATE / 2;
+    let sent: Vec<f64> = chirp(9).into_iter().map(f64::from).collect();
+    let heard = &heard[heard.len().min(FRAME * 5)..];
+    let mut within = 0..SWEEP;
+    let (mut good, mut all) = (0, 0);
+    for piece in heard.chunks_exact(PIECE) {
+        let at = align_within(&sent, piece, within);
+        good += usize::from(correlation(&sent[at..], piece) >= 0.95);
+        all += 1;
+        let next = at % SWEEP + PIECE;
+        within = next - RATE / 20..next + RATE / 20;
+    }
+    good as f64 / all as f64
+}
+
+#[test]
+fn a_microphone_is_heard_by_loudspeakers_and_one_that_goes_away_is_taken_again() {
+    world("radio-devices", |lab| {
+        let hosts = lab.lan(&["caster", "listener", "fickle"])?;
+        let [caster, listener, fickle] = &hosts[..] else {
+            anyhow::bail!("three hosts");
+        };
+        let says = write_chirp(caster, 8)?;
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let text = station.encode().to_string();
+        let with = |host: &Host| devices(host, &says);
+        let (on_caster, on_listener, on_fickle) = (with(caster)?, with(listener)?, with(fickle)?);
+        // it takes nothing, until it writes to another file
+        std::os::unix::fs::symlink("/dev/full", fickle.path("link"))?;
+
+        let listens = format!("listen '{text}'");
+        let mut hears = with_devices(listener, &on_listener, &listens)?;
+        let listens = format!("listen '{text}' --device fickle");
+        let mut misses = with_devices(fickle, &on_fickle, &listens)?;
+        let mut casts = with_devices(caster, &on_caster, &format!("cast --key {key}"))?;
+        eventually("it is away", || {
+            let told = misses.stderr();
+            ensure!(told.contains("fickle is away"), "{told}");
+            Ok(())
+        })?;
+        fs::remove_file(fickle.path("link"))?;
+        std::os::unix::fs::symlink(fickle.path("heard"), fickle.path("link"))?;
+        eventually("it is back", || {
+            let told = misses.stderr();
+            ensure!(told.contains("fickle is back"), "{told}");
+            Ok(())
+        })?;
+        eventually("all was said", || {
+            let heard = read_samples(&listener.path("heard"))?;
+            let seconds = sounding(&heard).len() as f64 / RATE as f64;
+            ensure!(seconds > 7.5, "{seconds} s");
+            Ok(())
+        })?;
+        // the microphone goes on, with silence
+        casts.must_run()?;
+        for process in [&mut hears, &mut misses, &mut casts] {
+            ensure!(process.stop()? == 143, "{}", process.stderr());
+        }
+        // a busy host is late once in a while: the half second is not as it was sent
+        for (host, least, share) in [(listener, 7.5, 0.8), (fickle, 1.0, 0.5)] {
+            let heard = read_samples(&host.path("heard"))?;
+            let heard = sounding(&heard);
+            let seconds = heard.len() as f64 / RATE as f64;
+            let good = good_share(heard);
+            eprintln!(
+                "{}: {seconds:.2} s, {:.0} % good",
+                host.name(),
+                100.0 * good
+            );
+            ensure!(
+                seconds > least && good >= share,
+                "{}: {seconds} s, {good}",
+                host.name()
+            );
+        }
+        let told = misses.stderr();
+        ensure!(told.matches("is away").count() == 1, "said once: {told}");
+
+        let told = listener.run(
+            "sh",
+            &[
+                "-c",
+                &format!("ALSA_CONFIG_PATH={} {RADIO} devices", on_listener.display()),
+            ],
+        )?;
+        ensure!(
+            told.success()?
+                .stdout
+                .contains("speaker\tin, out\tTest speaker"),
+            "a device with a hint"
+        );
+        let mut none = with_devices(listener, &on_listener, "cast --device none")?;
+        let code = none.wait(DEADLINE)?;
+        let told = none.stderr();
+        ensure!(
+            code == 1 && told.contains("microphone none: there is none"),
+            "{code}: {told}"
         );
         Ok(())
     });

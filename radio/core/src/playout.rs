@@ -31,8 +31,9 @@ const MAX_JITTER: usize = 2_000;
 const DRIFT_TIME: f64 = 30.0;
 /// Most that the player resamples by, in parts per million.
 const MAX_PPM: f64 = 500.0;
-/// A delay so far above the target is no drift: the host slept, or was stopped.
-const RESYNC: Duration = Duration::from_secs(2);
+/// A delay so far above the target is no drift: the host slept, or its sound device stood still. More than any target, and less
+/// than the buffer holds.
+const RESYNC: Duration = Duration::from_millis(500);
 /// Frames that are concealed while nothing comes: 100 ms, as NetEQ and libopus fade. Then silence.
 const MAX_CONCEALED: u32 = 5;
 /// Nothing came for so long: the next packet begins anew.

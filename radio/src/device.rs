@@ -1,0 +1,449 @@
+//! Sound devices, by ALSA: PipeWire and PulseAudio are among them by their plugins.
+//!
+//! A device works at 48 kHz with 16-bit samples of two channels; ALSA converts where the hardware has others. One that goes away is
+//! asked for each second until it is back; meanwhile silence goes on. Each is opened and served by a thread of its own, as some
+//! plugins wait for their server.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use alsa::device_name::HintIter;
+use alsa::pcm::{Access, Format, HwParams};
+use alsa::{Direction, Output, PCM, ValueOr};
+use lcradio_core::{CLOCK_RATE, FRAME};
+use librecast_program::cli::{Exit, ExitError};
+use nix::errno::Errno;
+use serde_json::json;
+
+use crate::pace::LIVE_PPM;
+use crate::process::Wake;
+
+/// The device that is taken when none is named: ALSA's own choice, which desktops point to PipeWire or PulseAudio.
+pub const DEFAULT: &str = "default";
+const CHANNELS: u32 = 2;
+const FRAME_SAMPLES: usize = (FRAME * CHANNELS) as usize;
+const FRAME_TIME: Duration = Duration::from_millis(20);
+/// What a device is asked to hold, in microseconds: two frames, for a thread that is called late.
+const BUFFER_US: u32 = 40_000;
+const PERIOD_US: u32 = 10_000;
+/// How often a device that has gone is asked for.
+const RETRY: Duration = Duration::from_secs(1);
+/// A device that neither takes nor gives anything for so long has gone.
+const STALLED_MS: u32 = 1_000;
+/// Longest wait for a device to open: plugins that reach a server may take that long.
+const OPENS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A device by which sound can go out or come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// What `--device` takes. It names a card, not its number.
+    pub id: String,
+    /// What ALSA calls it.
+    pub name: String,
+    /// Sound can come in.
+    pub is_input: bool,
+    /// Sound can go out.
+    pub is_output: bool,
+}
+
+/// Names of ALSA without a card that are no devices to choose: silence, and converters.
+const NO_DEVICES: [&str; 12] = [
+    "null",
+    "lavrate",
+    "samplerate",
+    "speexrate",
+    "speex",
+    "upmix",
+    "vdownmix",
+    "oss",
+    "sysdefault",
+    "dmix",
+    "dsnoop",
+    "hw",
+];
+
+/// Whether it is one to choose. Of the many names of a card one is kept: `plughw`, which converts.
+fn is_to_choose(id: &str) -> bool {
+    match id.split_once(':') {
+        Some((kind, _)) => kind == "plughw",
+        None => !NO_DEVICES.contains(&id),
+    }
+}
+
+/// All that there are now.
+pub fn list() -> anyhow::Result<Vec<Device>> {
+    let _quiet = Output::local_error_handler();
+    let hints = HintIter::new_str(None, "pcm")
+        .map_err(|e| anyhow::anyhow!("ALSA: {}", io::Error::from_raw_os_error(e.errno())))?;
+    let mut devices: Vec<Device> = Vec::new();
+    for hint in hints {
+        let Some(id) = hint.name.filter(|id| is_to_choose(id)) else {
+            continue;
+        };
+        let is = |direction| hint.direction.is_none_or(|of_hint| of_hint == direction);
+        let (is_input, is_output) = (is(Direction::Capture), is(Direction::Playback));
+        // some are listed once for each direction
+        if let Some(same) = devices.iter_mut().find(|device| device.id == id) {
+            same.is_input |= is_input;
+            same.is_output |= is_output;
+            continue;
+        }
+        let name = hint.desc.unwrap_or_default().replace('\n', ", ");
+        devices.push(Device {
+            id,
+            name,
+            is_input,
+            is_output,
+        });
+    }
+    devices.sort_by_key(|device| (device.id != DEFAULT, device.id.clone()));
+    Ok(devices)
+}
+
+/// `devices`: prints them.
+pub fn show(json: bool) -> anyhow::Result<Exit> {
+    let devices = list()?;
+    let mut out = io::stdout().lock();
+    if json {
+        let all: Vec<_> = devices
+            .iter()
+            .map(|device| {
+                json!({
+                    "id": device.id,
+                    "name": device.name,
+                    "input": device.is_input,
+                    "output": device.is_output,
+                    "default": device.id == DEFAULT,
+                })
+            })
+            .collect();
+        writeln!(out, "{}", json!(all))?;
+        return Ok(Exit::Ok);
+    }
+    if devices.is_empty() {
+        writeln!(out, "this host has no sound devices")?;
+    }
+    for device in devices {
+        let directions = match (device.is_input, device.is_output) {
+            (true, true) => "in, out",
+            (true, false) => "in",
+            (false, _) => "out",
+        };
+        writeln!(out, "{}\t{directions}\t{}", device.id, device.name)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Capture => "microphone",
+        Direction::Playback => "loudspeaker",
+    }
+}
+
+fn to_io(error: alsa::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno().abs())
+}
+
+/// Why a device does not open.
+fn why(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "there is none".to_owned(),
+        Some(Errno::EBUSY) => "another program has it".to_owned(),
+        Some(Errno::EINVAL) => "it has no 48 kHz with 16 bits and two channels".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Opens a device, ready to be read or written.
+fn open(id: &str, direction: Direction) -> io::Result<PCM> {
+    // a device in use is an error at once, and no wait
+    let pcm = PCM::new(id, direction, true).map_err(to_io)?;
+    configure(&pcm).map_err(to_io)?;
+    if direction == Direction::Capture {
+        pcm.start().map_err(to_io)?;
+    }
+    Ok(pcm)
+}
+
+fn configure(pcm: &PCM) -> alsa::Result<()> {
+    let params = HwParams::any(pcm)?;
+    params.set_access(Access::RWInterleaved)?;
+    params.set_format(Format::S16LE)?;
+    params.set_channels(CHANNELS)?;
+    params.set_rate_resample(true)?;
+    params.set_rate(CLOCK_RATE, ValueOr::Nearest)?;
+    params.set_buffer_time_near(BUFFER_US, ValueOr::Nearest)?;
+    params.set_period_time_near(PERIOD_US, ValueOr::Nearest)?;
+    pcm.hw_params(&params)?;
+    let params = pcm.sw_params_current()?;
+    // it begins to play with one frame in it
+    params.set_start_threshold(FRAME.into())?;
+    pcm.sw_params(&params)?;
+    pcm.prepare()
+}
+
+/// What a device does with the next samples of `done..`: how many frames of them went.
+type Transfer<'a> = &'a mut dyn FnMut(&PCM, usize) -> alsa::Result<usize>;
+
+/// A whole frame, however long the device takes for it.
+fn transfer(pcm: &PCM, go: Transfer<'_>) -> io::Result<()> {
+    let mut done = 0;
+    while done < FRAME as usize {
+        match go(pcm, done) {
+            Ok(frames) => done += frames,
+            Err(error) if error.errno().abs() == Errno::EAGAIN as i32 => {
+                let ready = pcm.wait(Some(STALLED_MS));
+                if !ready
+                    .or_else(|e| pcm.try_recover(e, true).map(|()| true))
+                    .map_err(to_io)?
+                {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            // it was too late, or the host slept
+            Err(error) => {
+                pcm.try_recover(error, true).map_err(to_io)?;
+                if pcm.info().map_err(to_io)?.get_stream() == Direction::Capture {
+                    pcm.start().map_err(to_io)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(pcm: &PCM, samples: &[i16]) -> io::Result<()> {
+    transfer(pcm, &mut |pcm, done| {
+        pcm.io_i16()?.writei(&samples[done * CHANNELS as usize..])
+    })
+}
+
+fn read(pcm: &PCM, samples: &mut [i16]) -> io::Result<()> {
+    transfer(pcm, &mut |pcm, done| {
+        pcm.io_i16()?
+            .readi(&mut samples[done * CHANNELS as usize..])
+    })
+}
+
+/// Frames after which a device that has come back stays: a second.
+const BACK: u32 = 50;
+
+/// A device that may go and come back.
+struct Served {
+    id: String,
+    direction: Direction,
+    pcm: Option<PCM>,
+    /// It has gone, and that was said: so many frames are still to go well until it is back.
+    missed: u32,
+    asked_at: Instant,
+    /// While it is away: when the next frame is due.
+    due: Instant,
+}
+
+impl Served {
+    fn begin(id: &str, direction: Direction, pcm: PCM) -> Self {
+        Self {
+            id: id.to_owned(),
+            direction,
+            pcm: Some(pcm),
+            missed: 0,
+            asked_at: Instant::now(),
+            due: Instant::now(),
+        }
+    }
+
+    /// Serves a frame; false while the device is away, after the time of a frame.
+    fn frame(&mut self, serve: impl FnOnce(&PCM) -> io::Result<()>) -> bool {
+        if self.pcm.is_none() && self.asked_at.elapsed() >= RETRY {
+            self.asked_at = Instant::now();
+            self.pcm = open(&self.id, self.direction).ok();
+        }
+        let kind = direction_name(self.direction);
+        let result = match &self.pcm {
+            Some(pcm) => serve(pcm),
+            None => {
+                self.due += FRAME_TIME;
+                thread::sleep(self.due.saturating_duration_since(Instant::now()));
+                return false;
+            }
+        };
+        match result {
+            Ok(()) => {
+                if self.missed == 1 {
+                    tracing::warn!("the {kind} {} is back", self.id);
+                }
+                self.missed = self.missed.saturating_sub(1);
+                true
+            }
+            Err(error) => {
+                self.pcm = None;
+                (self.asked_at, self.due) = (Instant::now(), Instant::now());
+                if std::mem::replace(&mut self.missed, BACK) == 0 {
+                    let id = &self.id;
+                    let why = why(&error);
+                    tracing::warn!("the {kind} {id} is away ({why}): silence until it is back");
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Begins to serve a device on a thread of its own, once it is open.
+fn serve_on_thread(
+    id: Option<&str>,
+    direction: Direction,
+    mut serve: impl FnMut(&mut Served) -> bool + Send + 'static,
+) -> anyhow::Result<()> {
+    let id = id.unwrap_or(DEFAULT).to_owned();
+    let kind = direction_name(direction);
+    let failed = |why: &str| {
+        let message = format!("{kind} {id}: {why}; lcradio devices lists those there are");
+        ExitError::new(Exit::Failed, message)
+    };
+    let (tell, opened) = sync_channel(1);
+    let device = id.clone();
+    thread::Builder::new().name(kind.into()).spawn(move || {
+        // what ALSA would write to the terminal
+        let _quiet = Output::local_error_handler();
+        let pcm = match open(&device, direction) {
+            Ok(pcm) => pcm,
+            Err(error) => return drop(tell.send(Some(error))),
+        };
+        if tell.send(None).is_err() {
+            return;
+        }
+        let mut served = Served::begin(&device, direction, pcm);
+        while serve(&mut served) {}
+    })?;
+    match opened.recv_timeout(OPENS_WITHIN) {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(failed(&why(&error)).into()),
+        Err(RecvTimeoutError::Timeout) => Err(failed("it does not open").into()),
+        Err(RecvTimeoutError::Disconnected) => Err(failed("its thread has ended").into()),
+    }
+}
+
+/// A microphone.
+pub struct Capture {
+    frames: Receiver<Vec<i16>>,
+}
+
+impl Capture {
+    /// Begins to record by a device, or by the default one. A frame that nobody takes in time is lost.
+    pub fn open(id: Option<&str>) -> anyhow::Result<Self> {
+        let (to, frames) = sync_channel(2);
+        serve_on_thread(id, Direction::Capture, move |device| {
+            let mut samples = vec![0; FRAME_SAMPLES];
+            if !device.frame(|pcm| read(pcm, &mut samples)) {
+                samples.fill(0);
+            }
+            to.send(samples).is_ok()
+        })?;
+        Ok(Self { frames })
+    }
+
+    /// The next 20 ms.
+    pub fn next(&mut self) -> io::Result<Vec<i16>> {
+        let gone = |_| io::Error::other("the microphone's thread has ended");
+        self.frames.recv().map_err(gone)
+    }
+}
+
+/// Loudspeakers. They ask for sound by their own clock.
+pub struct Playback {
+    frames: Option<SyncSender<Vec<i16>>>,
+    ended: Receiver<()>,
+    asked: Arc<AtomicU32>,
+    /// No frame is given before: a device that takes more than it plays is none to follow.
+    not_before: Instant,
+}
+
+/// Of the time of a frame, when the device asks too fast: as live sound may be, 200 ppm.
+const FASTEST: f64 = 1.0 - LIVE_PPM / 1e6;
+
+impl Playback {
+    /// Begins to play by a device, or by the default one; `wake` tells that it asks for a frame.
+    pub fn open(id: Option<&str>, wake: Wake) -> anyhow::Result<Self> {
+        let (frames, incoming) = sync_channel::<Vec<i16>>(2);
+        let (has_ended, ended) = sync_channel(1);
+        let asked = Arc::new(AtomicU32::new(0));
+        let asks = asked.clone();
+        serve_on_thread(id, Direction::Playback, move |device| {
+            // held until the thread ends
+            let _ = &has_ended;
+            asks.fetch_add(1, Ordering::Relaxed);
+            wake.wake();
+            let Ok(samples) = incoming.recv() else {
+                // the end of it is still to be heard
+                if let Some(pcm) = &device.pcm {
+                    let silence = vec![0; FRAME_SAMPLES];
+                    let _ = write(pcm, &silence).and_then(|()| write(pcm, &silence));
+                }
+                return false;
+            };
+            device.frame(|pcm| write(pcm, &samples));
+            true
+        })?;
+        Ok(Self {
+            frames: Some(frames),
+            ended,
+            asked,
+            not_before: Instant::now(),
+        })
+    }
+
+    /// When the next frame is to be given. None: when the device asks.
+    pub fn due(&self) -> Option<Instant> {
+        (self.asked.load(Ordering::Relaxed) > 0).then_some(self.not_before)
+    }
+
+    /// A frame that the device asked for.
+    pub fn write(&mut self, frame: Vec<i16>, now: Instant) -> io::Result<()> {
+        self.asked.fetch_sub(1, Ordering::Relaxed);
+        let earliest = now.checked_sub(3 * FRAME_TIME).unwrap_or(now);
+        self.not_before = self.not_before.max(earliest) + FRAME_TIME.mul_f64(FASTEST);
+        let gone = || io::Error::other("the loudspeaker's thread has ended");
+        let frames = self.frames.as_ref().ok_or_else(gone)?;
+        frames.try_send(frame).map_err(|_| gone())
+    }
+
+    /// The end: waits until the device has what it was given, and no longer than it takes to play that.
+    pub fn finish(mut self) {
+        self.frames = None;
+        let _ = self.ended.recv_timeout(5 * FRAME_TIME);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_names_of_a_card_one_is_to_choose() {
+        for id in [
+            "default",
+            "pipewire",
+            "pulse",
+            "jack",
+            "studio",
+            "plughw:CARD=PCH,DEV=0",
+        ] {
+            assert!(is_to_choose(id), "{id}");
+        }
+        for id in [
+            "null",
+            "hw:CARD=PCH,DEV=0",
+            "sysdefault:CARD=PCH",
+            "front:CARD=PCH,DEV=0",
+            "upmix",
+        ] {
+            assert!(!is_to_choose(id), "{id}");
+        }
+    }
+}
