@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
@@ -20,10 +20,12 @@ use lcgroup_core::{Founding, Invitation, MAX_MESSAGE};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast::text::{TextKind, encode};
+use librecast_log_host::{Network, seed};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
 use librecast_program::service::{self, Service};
 use librecast_program::state_lock::StateLock;
+use librecast_program::wake::unix_ms;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -33,8 +35,6 @@ use serde_json::{Value, json};
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
-use crate::logs::seed;
-use crate::network::Network;
 use crate::request::{Request, Status};
 use crate::room::Room;
 use crate::server::{Answer, Asked, serve};
@@ -608,11 +608,6 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// The wall clock: milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

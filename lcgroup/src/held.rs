@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use librecast::durable;
 use librecast::id::PeerId;
-use librecast_log::{Config, Log, Output, ReadKey, Space};
+use librecast_log::{ReadKey, Space};
+use librecast_log_host::KeptLog;
 use zeroize::Zeroizing;
 
 use crate::holding_key::HoldingKey;
-use crate::logs::{TTL, log_status, seed};
-use crate::records::Records;
+use crate::logs::{TTL, log_status};
 use crate::request::HeldStatus;
 
 /// File of the key, and of the log.
@@ -25,9 +25,7 @@ pub struct Held {
     name: String,
     group: PeerId,
     folder: PathBuf,
-    log: Log,
-    records: Records,
-    transmits: Vec<Vec<u8>>,
+    log: KeptLog,
 }
 
 impl Held {
@@ -44,29 +42,19 @@ impl Held {
         let invalid = |e: String| io::Error::new(io::ErrorKind::InvalidData, e);
         let text = Zeroizing::new(std::fs::read_to_string(folder.join(KEY))?);
         let key = HoldingKey::decode(&text).map_err(|e| invalid(e.to_string()))?;
-        let (records, stored) = Records::open(&folder.join(LOG))?;
-        let config = Config {
-            space: Space::new(key.group, Some(ReadKey::new(*key.read_key)), TTL),
-            keys: Vec::new(),
-            seed: *seed()?,
-        };
-        let mut log = Log::new(config, now);
-        for stored in stored {
-            log.restore(stored, now);
-        }
+        let space = Space::new(key.group, Some(ReadKey::new(*key.read_key)), TTL);
+        let log = KeptLog::open(space, Vec::new(), Some(&folder.join(LOG)), now)?;
         Ok(Self {
             name: name.to_owned(),
             group: key.group,
             folder: folder.to_owned(),
             log,
-            records,
-            transmits: Vec::new(),
         })
     }
 
     /// Where its packets go.
     pub fn address(&self) -> Ipv6Addr {
-        self.log.space().group()
+        self.log.address()
     }
 
     /// A datagram of its group.
@@ -81,22 +69,15 @@ impl Held {
 
     /// Does what is due; everything is on disk when this returns, and may be sent.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<()> {
-        if self.log.poll_timeout() <= now {
-            self.log.handle_timeout(time, now);
+        for event in self.log.turn(time, now)? {
+            tracing::debug!("{}: {event:?}", self.name);
         }
-        while let Some(output) = self.log.poll_output() {
-            match output {
-                Output::Store(stored) => self.records.add(&stored),
-                Output::Transmit(bytes) => self.transmits.push(bytes),
-                Output::Event(event) => tracing::debug!("{}: {event:?}", self.name),
-            }
-        }
-        self.records.sync()
+        Ok(())
     }
 
     /// What is to be sent now.
     pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.transmits)
+        self.log.take_transmits()
     }
 
     /// For `status`.
@@ -104,14 +85,14 @@ impl Held {
         HeldStatus {
             name: self.name.clone(),
             group: self.group,
-            authors: self.log.authors().count(),
-            log: log_status(&self.log),
+            authors: self.log.log().authors().count(),
+            log: log_status(self.log.log()),
         }
     }
 
     /// Rewrites the file, if most of it has expired.
     pub fn compact(&mut self) -> io::Result<()> {
-        self.records.compact(self.log.stored())
+        self.log.compact()
     }
 
     /// Deletes it all.

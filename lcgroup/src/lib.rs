@@ -5,12 +5,11 @@
 //! | `cli`, `verbs` | the command line; what it asks the program that runs |
 //! | `request`, `server` | what may be asked on the control socket; who asks there |
 //! | `daemon` | the program that runs: sockets, clock, signals |
-//! | `network` | one socket for all groups, on all interfaces |
 //! | `room` | one group: its log, its keys, its conversation, in the order in which they go to disk |
 //! | `content`, `offers` | what a message holds; shares of lcsync that members offer |
 //! | `keyring`, `giver` | which epochs' secrets seal private prefixes of lcroute, and how it gets them |
 //! | `held` | a group that this host holds for others and cannot read |
-//! | `logs`, `records`, `conversation`, `holding_key` | files, and the text that a holder is given |
+//! | `logs`, `conversation`, `holding_key` | files, and the text that a holder is given |
 
 mod cli;
 mod content;
@@ -21,9 +20,7 @@ mod held;
 mod holding_key;
 mod keyring;
 mod logs;
-mod network;
 mod offers;
-mod records;
 mod request;
 mod room;
 mod server;

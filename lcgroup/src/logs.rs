@@ -1,22 +1,13 @@
 //! What logs of groups have in common, whether this host reads them or not.
 
-use std::io;
 use std::time::Duration;
 
 use librecast_log::Log;
-use zeroize::Zeroizing;
 
 use crate::request::LogStatus;
 
 /// How long entries are kept at least: who was away for longer asks for a new invitation.
 pub const TTL: Duration = Duration::from_secs(30 * 86_400);
-
-/// 32 bytes of the system's randomness.
-pub fn seed() -> io::Result<Zeroizing<[u8; 32]>> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut seed[..]).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
-    Ok(seed)
-}
 
 /// A log, for `status`.
 pub fn log_status(log: &Log) -> LogStatus {

@@ -31,6 +31,7 @@ use librecast_log::{
     AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
     Output as LogOutput, ReadKey, Space,
 };
+use librecast_log_host::{Records, seed};
 use librecast_program::cli::{Exit, ExitError};
 use zeroize::Zeroizing;
 
@@ -38,9 +39,8 @@ use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
-use crate::logs::{TTL, log_status, seed};
+use crate::logs::{TTL, log_status};
 use crate::offers::{self, Offer, Offers};
-use crate::records::Records;
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
 /// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.

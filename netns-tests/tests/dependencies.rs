@@ -103,6 +103,7 @@ fn what_decides_reaches_no_io() {
         "librecast-log",
         "lcgroup-core",
         "lcradio-core",
+        "lcstudio-core",
     ] {
         let crates = built_from(package);
         let forbidden: Vec<_> = IO_CRATES
@@ -123,7 +124,12 @@ fn what_decides_reaches_no_io() {
 
 #[test]
 fn a_page_hands_in_randomness() {
-    for package in ["lcroute-node", "librecast-log", "lcradio-core"] {
+    for package in [
+        "lcroute-node",
+        "librecast-log",
+        "lcradio-core",
+        "lcstudio-core",
+    ] {
         let crates = built_from_with(package, &["--target", "wasm32-unknown-unknown"]);
         // of any version: each wants the system's randomness by a way of its own, and no page has one
         assert!(!crates.contains("getrandom"), "{package}");
@@ -230,6 +236,7 @@ fn groups_know_librecast_only_and_no_other_program_knows_them() {
         "lcgroup-core",
         "librecast",
         "librecast-log",
+        "librecast-log-host",
         "librecast-program",
     ];
     assert_eq!(ours["lcgroup"], BTreeSet::from(below.map(str::to_owned)));

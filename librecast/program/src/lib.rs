@@ -12,6 +12,7 @@
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`state_lock`] | one owner of a state folder at a time |
+//! | [`wake`] | what ends the wait of a loop: datagrams, signals, other threads, time |
 
 pub mod book;
 pub mod cli;
@@ -24,5 +25,6 @@ pub mod metrics;
 pub mod screen;
 pub mod service;
 pub mod state_lock;
+pub mod wake;
 
 pub use librecast::units;

@@ -1,0 +1,112 @@
+//! A loop that waits for datagrams, and what wakes it: signals, other threads, time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+
+use crate::cli::Exit;
+use crate::interrupt::on_signals;
+
+/// Longest wait: interfaces are looked at then.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Now, Unix milliseconds.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Wakes a loop that waits for datagrams: by a signal, or from another thread.
+#[derive(Debug, Clone)]
+pub struct Wake {
+    event: Arc<EventFd>,
+    signal: Arc<AtomicI32>,
+}
+
+impl Wake {
+    /// SIGINT and SIGTERM wake, and are asked for by [`interrupted`](Self::interrupted). Before other threads start.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn on_interrupt() -> io::Result<Self> {
+        Self::on_signals(&[], |_| {})
+    }
+
+    /// The same; `handle` is called for others.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn on_signals(
+        others: &[Signal],
+        handle: impl Fn(Signal) + Send + 'static,
+    ) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Self {
+            event: Arc::new(EventFd::from_flags(flags)?),
+            signal: Arc::new(AtomicI32::new(0)),
+        };
+        let woken = wake.clone();
+        let all = [&[Signal::SIGINT, Signal::SIGTERM], others].concat();
+        on_signals(&all, move |signal| {
+            match signal {
+                Signal::SIGINT | Signal::SIGTERM => {
+                    woken.signal.store(signal as i32, Ordering::Relaxed);
+                }
+                other => handle(other),
+            }
+            woken.wake();
+        })?;
+        Ok(wake)
+    }
+
+    /// Ends the wait.
+    pub fn wake(&self) {
+        // a counter that is full wakes as well
+        let _ = self.event.write(1);
+    }
+
+    /// How to exit, if there was a signal.
+    #[must_use]
+    pub fn interrupted(&self) -> Option<Exit> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => None,
+            n if n == Signal::SIGINT as i32 => Some(Exit::Interrupted),
+            _ => Some(Exit::Terminated),
+        }
+    }
+
+    /// Waits until `until`, a datagram, or [`wake`](Self::wake); a second at most.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn wait<'a>(
+        &'a self,
+        sockets: impl Iterator<Item = BorrowedFd<'a>>,
+        until: Instant,
+    ) -> io::Result<()> {
+        let all = std::iter::once(self.event.as_fd()).chain(sockets);
+        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let pause = until.saturating_duration_since(Instant::now());
+        let pause = pause.min(LONGEST_WAIT);
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        drop(fds);
+        match self.event.read() {
+            Ok(_) | Err(nix::Error::EAGAIN) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What is said, as lines of text.
+//!
+//! ```text
+//!   kind 1  line   replaces 32 | speaker text8 | text <= 720       replaces: number of an entry of the same author, or 0
+//! ```
+
+use std::collections::BTreeMap;
+
+use librecast::wire::{Reader, WireError, Writer};
+use librecast_log::{AuthorId, Entry, GRANT_KIND, MAX_BODY};
+
+use crate::drops::DropReason;
+use crate::plain::{MAX_LINE, clean_line};
+
+/// Longest text of a caption, in bytes: what a body holds beside the longest speaker.
+pub const MAX_CAPTION: usize = MAX_BODY - 4 - 1 - MAX_LINE - 20;
+
+/// Most captions of a language. Chosen: a day of one every two seconds.
+const MAX_CAPTIONS: usize = 43_200;
+
+const LINE: u8 = 1;
+
+/// A caption, as its entry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caption {
+    /// The entry of the same author that it corrects, or 0.
+    pub replaces: u32,
+    /// Who speaks; empty where it is not said.
+    pub speaker: String,
+    /// What is said.
+    pub text: String,
+}
+
+impl Caption {
+    /// Kind and body of its entry.
+    ///
+    /// # Errors
+    ///
+    /// Speaker or text are too long.
+    pub fn encode(&self) -> Result<(u8, Vec<u8>), WireError> {
+        if self.text.len() > MAX_CAPTION {
+            return Err(WireError::Bad("length of a caption"));
+        }
+        let mut w = Writer::new();
+        w.u32(self.replaces).text8(&self.speaker)?;
+        w.put(self.text.as_bytes());
+        Ok((LINE, w.into_vec()))
+    }
+
+    /// From kind and body.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
+        if kind != LINE {
+            return Err(DropReason::UnknownKind);
+        }
+        let read = |mut r: Reader<'_>| {
+            let (replaces, speaker) = (r.u32()?, clean_line(r.text8()?));
+            let text = std::str::from_utf8(r.rest()).map_err(|_| WireError::Bad("text"))?;
+            let text = text.replace('\n', " ");
+            Ok(Self {
+                replaces,
+                speaker,
+                text: crate::plain::clean(&text),
+            })
+        };
+        read(Reader::new(body)).map_err(|_: WireError| DropReason::Malformed)
+    }
+}
+
+/// A line, cut where a caption must end: between words, if there are any.
+#[must_use]
+pub fn split_caption(line: &str) -> Vec<&str> {
+    let mut rest = line.trim();
+    let mut all = Vec::new();
+    while rest.len() > MAX_CAPTION {
+        let most = &rest[..rest.floor_char_boundary(MAX_CAPTION)];
+        let end = most.rfind(char::is_whitespace).unwrap_or(most.len());
+        let (line, later) = rest.split_at(end);
+        all.push(line.trim_end());
+        rest = later.trim_start();
+    }
+    if !rest.is_empty() {
+        all.push(rest);
+    }
+    all
+}
+
+/// A line of a transcript.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptionLine {
+    /// When its author says that it was said, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Who speaks; empty where it is not said.
+    pub speaker: String,
+    /// What is said, as last corrected.
+    pub text: String,
+    /// It was corrected.
+    pub is_corrected: bool,
+}
+
+/// What was said in a language, of all who write captions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transcript {
+    lines: BTreeMap<(AuthorId, u32), CaptionLine>,
+}
+
+impl Transcript {
+    /// All lines in the order in which they were said.
+    #[must_use]
+    pub fn lines(&self) -> Vec<&CaptionLine> {
+        let mut lines: Vec<_> = self.lines.iter().collect();
+        lines.sort_by_key(|((author, number), line)| (line.time_ms, *author, *number));
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// The next entry of an author. The line that it begins or corrects.
+    ///
+    /// # Errors
+    ///
+    /// Why it counts for nothing.
+    pub fn read(&mut self, entry: &Entry) -> Result<Option<&CaptionLine>, DropReason> {
+        if entry.kind == GRANT_KIND {
+            return Ok(None);
+        }
+        let Caption {
+            replaces,
+            speaker,
+            text,
+        } = Caption::decode(entry.kind, &entry.body)?;
+        let is_corrected = replaces > 0;
+        let number = if is_corrected { replaces } else { entry.number };
+        let key = (entry.author, number);
+        let time_ms = match self.lines.get(&key) {
+            Some(line) => line.time_ms,
+            // what it corrects was no line
+            None if is_corrected => return Err(DropReason::Malformed),
+            None if self.lines.len() >= MAX_CAPTIONS => return Err(DropReason::TranscriptFull),
+            None => entry.time,
+        };
+        let line = CaptionLine {
+            time_ms,
+            speaker,
+            text,
+            is_corrected,
+        };
+        self.lines.insert(key, line);
+        Ok(self.lines.get(&key))
+    }
+}

@@ -1,0 +1,326 @@
+//! Slides as entries: each by a hash of its text, and a list of these hashes in order. So a change sends what has changed.
+//!
+//! ```text
+//!   slides   kind 1  part of a slide   id 8 | part 8 | parts 8 | text <= 980
+//!            kind 2  part of a deck    revision 32 | part 8 | parts 8 | n x id 8
+//!   turns    kind 1  this is shown     number 16 | id 8          number: from 1; 0 is nothing
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use librecast::id::derive;
+use librecast::wire::{Reader, WireError, Writer};
+use librecast_log::{Entry, GRANT_KIND};
+
+use crate::drops::DropReason;
+use crate::plain::clean;
+
+/// Most slides of a deck. Chosen: none is expected to have a fifth of it.
+pub const MAX_SLIDES: usize = 500;
+
+/// Longest slide, in bytes of Markdown.
+pub const MAX_SLIDE: usize = 64 << 10;
+
+/// Bytes of text in an entry: what its body holds.
+const TEXT_IN_PART: usize = 980;
+
+/// Slides in an entry of a deck: what its body holds.
+const SLIDES_IN_PART: usize = 120;
+
+/// Most bytes of slides that wait for the deck that names them. Chosen: a deck of long slides once over.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
+const SLIDE_PART: u8 = 1;
+const DECK_PART: u8 = 2;
+const SHOWN: u8 = 1;
+
+/// A slide by its content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlideId(pub u64);
+
+impl SlideId {
+    /// Of a slide's text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let hash = derive("lcstudio 2026 slide", &[text.as_bytes()]);
+        Self(u64::from_be_bytes(
+            *hash.first_chunk().expect("a hash has 32 bytes"),
+        ))
+    }
+}
+
+impl fmt::Debug for SlideId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Which slide is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Its place when it was turned to, from 1.
+    pub number: u16,
+    /// What it is: its place may change later.
+    pub id: SlideId,
+}
+
+impl Turn {
+    /// Kind and body of its entry.
+    #[must_use]
+    pub fn encode(self) -> (u8, Vec<u8>) {
+        let mut w = Writer::new();
+        w.u16(self.number).u64(self.id.0);
+        (SHOWN, w.into_vec())
+    }
+
+    /// From kind and body.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub fn decode(kind: u8, body: &[u8]) -> Result<Self, DropReason> {
+        if kind != SHOWN {
+            return Err(DropReason::UnknownKind);
+        }
+        let read = |mut r: Reader<'_>| {
+            let (number, id) = (r.u16()?, SlideId(r.u64()?));
+            r.finish()?;
+            Ok(Self { number, id })
+        };
+        read(Reader::new(body)).map_err(|_: WireError| DropReason::Malformed)
+    }
+}
+
+/// A slide whose parts come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    parts: Vec<Option<Vec<u8>>>,
+}
+
+impl Waiting {
+    fn new(parts: u8) -> Self {
+        Self {
+            parts: vec![None; usize::from(parts)],
+        }
+    }
+
+    /// Takes a part; all of it, if that was the last.
+    fn put(&mut self, part: u8, parts: u8, bytes: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+        if usize::from(parts) != self.parts.len() {
+            return Err(DropReason::WrongPart);
+        }
+        let place = self.parts.get_mut(usize::from(part));
+        *place.ok_or(DropReason::WrongPart)? = Some(bytes.to_vec());
+        let whole: Option<Vec<&Vec<u8>>> = self.parts.iter().map(Option::as_ref).collect();
+        Ok(whole.map(|parts| parts.into_iter().flatten().copied().collect()))
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().flatten().map(Vec::len).sum()
+    }
+}
+
+/// The slides, as far as entries were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deck {
+    order: Vec<SlideId>,
+    texts: BTreeMap<SlideId, String>,
+    waiting: BTreeMap<SlideId, Waiting>,
+    waiting_bytes: usize,
+    revision: u32,
+    next: Option<(u32, Waiting)>,
+}
+
+impl Deck {
+    /// How many slides there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The slides in order; none where a slide is not here.
+    pub fn slides(&self) -> impl Iterator<Item = Option<&str>> {
+        self.order.iter().map(|id| self.text(*id))
+    }
+
+    /// The text of a slide.
+    #[must_use]
+    pub fn text(&self, id: SlideId) -> Option<&str> {
+        self.texts.get(&id).map(String::as_str)
+    }
+
+    /// Where a turn leads now: its slide's place from 1, which others may have moved, and its text.
+    #[must_use]
+    pub fn shown(&self, turn: Turn) -> Option<(usize, &str)> {
+        let at = self.order.iter().position(|id| *id == turn.id);
+        // its text has changed since
+        let at = at.or_else(|| usize::from(turn.number).checked_sub(1))?;
+        let text = self.text(*self.order.get(at)?)?;
+        Some((at + 1, text))
+    }
+
+    /// The next entry of the track's owner. Whether something has changed that is shown.
+    ///
+    /// # Errors
+    ///
+    /// Why it counts for nothing.
+    pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
+        let malformed = |_: WireError| DropReason::Malformed;
+        let mut r = Reader::new(&entry.body);
+        match entry.kind {
+            GRANT_KIND => Ok(false),
+            SLIDE_PART => {
+                let id = SlideId(r.u64().map_err(malformed)?);
+                let (part, parts) = (r.u8().map_err(malformed)?, r.u8().map_err(malformed)?);
+                self.slide_part(id, part, parts, r.rest())
+            }
+            DECK_PART => {
+                let revision = r.u32().map_err(malformed)?;
+                let (part, parts) = (r.u8().map_err(malformed)?, r.u8().map_err(malformed)?);
+                self.deck_part(revision, part, parts, r.rest())
+            }
+            _ => Err(DropReason::UnknownKind),
+        }
+    }
+
+    fn slide_part(
+        &mut self,
+        id: SlideId,
+        part: u8,
+        parts: u8,
+        text: &[u8],
+    ) -> Result<bool, DropReason> {
+        if self.texts.contains_key(&id) {
+            return Ok(false);
+        }
+        if usize::from(parts) * TEXT_IN_PART > MAX_SLIDE + TEXT_IN_PART {
+            return Err(DropReason::TooManySlides);
+        }
+        let known = self.texts.len() + self.waiting.len();
+        let is_new = !self.waiting.contains_key(&id);
+        // the slides of the deck that is shown, and of the one that comes
+        if is_new && known >= 2 * MAX_SLIDES || self.waiting_bytes + text.len() > MAX_WAITING_BYTES
+        {
+            return Err(DropReason::TooManySlides);
+        }
+        let waiting = self
+            .waiting
+            .entry(id)
+            .or_insert_with(|| Waiting::new(parts));
+        let before = waiting.bytes();
+        let whole = waiting.put(part, parts, text);
+        self.waiting_bytes = self.waiting_bytes + waiting.bytes() - before;
+        let Some(whole) = whole? else {
+            return Ok(false);
+        };
+        if let Some(waiting) = self.waiting.remove(&id) {
+            self.waiting_bytes -= waiting.bytes();
+        }
+        let text = String::from_utf8(whole).map_err(|_| DropReason::Malformed)?;
+        if SlideId::of(&text) != id {
+            return Err(DropReason::WrongPart);
+        }
+        self.texts.insert(id, clean(&text));
+        Ok(self.order.contains(&id))
+    }
+
+    fn deck_part(
+        &mut self,
+        revision: u32,
+        part: u8,
+        parts: u8,
+        ids: &[u8],
+    ) -> Result<bool, DropReason> {
+        if usize::from(parts) > MAX_SLIDES.div_ceil(SLIDES_IN_PART)
+            || ids.len() > 8 * SLIDES_IN_PART
+        {
+            return Err(DropReason::TooManySlides);
+        }
+        if revision <= self.revision && self.revision > 0 {
+            return Ok(false);
+        }
+        let (of, waiting) = self
+            .next
+            .get_or_insert_with(|| (revision, Waiting::new(parts)));
+        if *of != revision {
+            (*of, *waiting) = (revision, Waiting::new(parts));
+        }
+        let Some(whole) = waiting.put(part, parts, ids)? else {
+            return Ok(false);
+        };
+        self.next = None;
+        let (ids, rest) = whole.as_chunks::<8>();
+        if !rest.is_empty() || ids.len() > MAX_SLIDES {
+            return Err(DropReason::Malformed);
+        }
+        self.revision = revision;
+        self.order = ids
+            .iter()
+            .map(|id| SlideId(u64::from_be_bytes(*id)))
+            .collect();
+        // what it does not name is not shown any more; parts of what comes next stand behind it
+        let named: BTreeSet<SlideId> = self.order.iter().copied().collect();
+        self.texts.retain(|id, _| named.contains(id));
+        self.waiting.retain(|id, _| named.contains(id));
+        self.waiting_bytes = self.waiting.values().map(Waiting::bytes).sum();
+        Ok(true)
+    }
+}
+
+/// Makes entries of slides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeckWriter;
+
+impl DeckWriter {
+    /// What is to be appended so that `slides` are shown, where `deck` was read before. Nothing, if they are.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::TooManySlides`]: more than [`MAX_SLIDES`], or one longer than [`MAX_SLIDE`].
+    pub fn entries(deck: &Deck, slides: &[&str]) -> Result<Vec<(u8, Vec<u8>)>, DropReason> {
+        let ids: Vec<SlideId> = slides.iter().map(|text| SlideId::of(text)).collect();
+        if ids.len() > MAX_SLIDES || slides.iter().any(|text| text.len() > MAX_SLIDE) {
+            return Err(DropReason::TooManySlides);
+        }
+        if deck.order == ids && deck.revision > 0 {
+            return Ok(Vec::new());
+        }
+        let mut entries = Vec::new();
+        let mut made = BTreeSet::new();
+        for (id, text) in ids.iter().zip(slides) {
+            if deck.texts.contains_key(id) || !made.insert(*id) {
+                continue;
+            }
+            let parts = chunks(text.as_bytes(), TEXT_IN_PART);
+            for (at, part) in parts.iter().enumerate() {
+                let mut w = Writer::new();
+                w.u64(id.0).u8(at as u8).u8(parts.len() as u8).put(part);
+                entries.push((SLIDE_PART, w.into_vec()));
+            }
+        }
+        let all: Vec<u8> = ids.iter().flat_map(|id| id.0.to_be_bytes()).collect();
+        let parts = chunks(&all, 8 * SLIDES_IN_PART);
+        for (at, part) in parts.iter().enumerate() {
+            let mut w = Writer::new();
+            w.u32(deck.revision + 1);
+            w.u8(at as u8).u8(parts.len() as u8).put(part);
+            entries.push((DECK_PART, w.into_vec()));
+        }
+        Ok(entries)
+    }
+}
+
+/// One chunk at least: nothing is something to say, too.
+fn chunks(bytes: &[u8], length: usize) -> Vec<&[u8]> {
+    if bytes.is_empty() {
+        return vec![bytes];
+    }
+    bytes.chunks(length).collect()
+}

@@ -1,0 +1,23 @@
+//! Why an entry of a session counts for nothing.
+
+librecast::drop_reasons! {
+    /// Reasons for which what was signed rightly is not taken all the same.
+    pub enum DropReason {
+        /// The body is not as the format has it.
+        Malformed = "malformed",
+        /// The entry is of a kind that this version does not know.
+        UnknownKind = "unknown_kind",
+        /// The index names more tracks than a session has.
+        TooManyTracks = "too_many_tracks",
+        /// Parts of more slides wait than a deck has, or a slide is too long.
+        TooManySlides = "too_many_slides",
+        /// The parts of a slide or a deck do not fit together.
+        WrongPart = "wrong_part",
+        /// The transcript of a language is as long as it may be.
+        TranscriptFull = "transcript_full",
+        /// More questions than are kept.
+        TooManyQuestions = "too_many_questions",
+        /// Only the session's own key says this.
+        NotOwner = "not_owner",
+    }
+}

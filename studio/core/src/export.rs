@@ -1,0 +1,216 @@
+//! A session as files that others read: WebVTT, Markdown, one page of HTML.
+
+use std::fmt::Write;
+
+use crate::captions::CaptionLine;
+use crate::markdown::to_html;
+use crate::track::Language;
+use crate::view::View;
+
+/// How long a caption stays at most, in milliseconds: nothing follows, and it was read.
+const LONGEST_CUE_MS: u64 = 7_000;
+/// How long a caption stays at least, in milliseconds.
+const SHORTEST_CUE_MS: u64 = 1_000;
+
+impl View {
+    /// When it began: the first turn or caption, milliseconds since 1970.
+    #[must_use]
+    pub fn began_ms(&self) -> Option<u64> {
+        let lines = self
+            .transcripts()
+            .values()
+            .filter_map(|t| Some(t.lines().first()?.time_ms));
+        let turn = self.turns().first().map(|(time, _)| *time);
+        lines.chain(turn).min()
+    }
+
+    /// What was shown when: place from 1 and text of each slide, in milliseconds since 1970.
+    #[must_use]
+    pub fn course(&self) -> Vec<(u64, usize, &str)> {
+        let mut course: Vec<(u64, usize, &str)> = Vec::new();
+        for (time, turn) in self.turns() {
+            if let Some((number, text)) = self.deck().shown(*turn)
+                && course.last().is_none_or(|(_, last, _)| *last != number)
+            {
+                course.push((*time, number, text));
+            }
+        }
+        course
+    }
+}
+
+fn clock(ms: u64) -> String {
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60)
+}
+
+/// Escaped for HTML, and for WebVTT.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Captions as WebVTT, from the session's beginning on.
+#[must_use]
+pub fn webvtt(view: &View, language: &Language) -> String {
+    let mut out = "WEBVTT\n".to_owned();
+    let began = view.began_ms().unwrap_or(0);
+    let lines = view.transcripts().get(language).map(|t| t.lines());
+    let lines = lines.unwrap_or_default();
+    for (at, line) in lines.iter().enumerate() {
+        let begins = line.time_ms.saturating_sub(began);
+        let next = lines
+            .get(at + 1)
+            .map_or(u64::MAX, |l| l.time_ms.saturating_sub(began));
+        let ends = next.clamp(begins + SHORTEST_CUE_MS, begins + LONGEST_CUE_MS);
+        let voice = match line.speaker.is_empty() {
+            true => String::new(),
+            false => format!("<v {}>", escaped(&line.speaker)),
+        };
+        // an arrow in a text would be one of a cue's times; escaped, it is none
+        let _ = write!(
+            out,
+            "\n{} --> {}\n{voice}{}\n",
+            clock(begins),
+            clock(ends),
+            escaped(&line.text)
+        );
+    }
+    out
+}
+
+/// Slides in the order in which they were shown, each with what was said then.
+#[must_use]
+pub fn transcript_markdown(view: &View, language: Option<&Language>) -> String {
+    let mut out = format!("# {}\n", title(view));
+    for part in parts(view, language) {
+        if let Some((number, text)) = part.slide {
+            let _ = write!(out, "\n---\n\n<!-- slide {number} -->\n\n{text}\n");
+        }
+        for line in part.lines {
+            let _ = match line.speaker.is_empty() {
+                true => write!(out, "\n{}\n", line.text),
+                false => write!(out, "\n**{}:** {}\n", line.speaker, line.text),
+            };
+        }
+    }
+    out
+}
+
+fn title(view: &View) -> String {
+    match view.index().title.is_empty() {
+        true => "A session".to_owned(),
+        false => view.index().title.clone(),
+    }
+}
+
+/// A slide, and what was said while it was shown.
+struct Part<'a> {
+    slide: Option<(usize, &'a str)>,
+    lines: Vec<&'a CaptionLine>,
+}
+
+fn parts<'a>(view: &'a View, language: Option<&Language>) -> Vec<Part<'a>> {
+    let lines = language.and_then(|l| view.transcripts().get(l));
+    let mut lines = lines
+        .map(|t| t.lines())
+        .unwrap_or_default()
+        .into_iter()
+        .peekable();
+    let course = view.course();
+    let mut parts = Vec::new();
+    let mut take = |slide, until: u64| {
+        let mut said = Vec::new();
+        while let Some(line) = lines.next_if(|line| line.time_ms < until) {
+            said.push(line);
+        }
+        parts.push(Part { slide, lines: said });
+    };
+    take(None, course.first().map_or(u64::MAX, |(time, ..)| *time));
+    for (at, (_, number, text)) in course.iter().enumerate() {
+        let until = course.get(at + 1).map_or(u64::MAX, |(time, ..)| *time);
+        take(Some((*number, *text)), until);
+    }
+    parts
+}
+
+/// How it looks, if its reader wants nothing else: his colours, his size of text, no script.
+const STYLE: &str = "\
+:root { color-scheme: light dark; font: 112.5%/1.6 system-ui, sans-serif; }
+body { max-width: 44rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
+section { border-top: 1px solid; margin-top: 2rem; }
+img { max-width: 100%; height: auto; }
+pre, table { overflow-x: auto; display: block; }
+td, th { padding: .2rem .6rem; border: 1px solid; }
+.said { margin: .5rem 0; padding-left: 1rem; border-left: .25rem solid; }
+";
+
+/// The whole session as one page of HTML, which needs nothing else and runs nothing. `picture` gives a picture beside the
+/// slides as a `data:` URL.
+#[must_use]
+pub fn page(
+    view: &View,
+    language: Option<&Language>,
+    mut picture: impl FnMut(&str) -> Option<String>,
+) -> String {
+    let title = escaped(&title(view));
+    let tag = language.map_or("", Language::tag);
+    let lang = if tag.is_empty() {
+        String::new()
+    } else {
+        format!(" lang=\"{tag}\"")
+    };
+    let mut out = format!(
+        "<!doctype html>\n<html{lang}>\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+    );
+    if !view.index().presenter.is_empty() {
+        let _ = writeln!(out, "<p>{}</p>", escaped(&view.index().presenter));
+    }
+    for part in parts(view, language) {
+        match part.slide {
+            Some((number, text)) => {
+                let _ = writeln!(out, "<section aria-label=\"Slide {number}\">");
+                out.push_str(&to_html(text, &mut picture));
+            }
+            None if part.lines.is_empty() => continue,
+            None => out.push_str("<section>\n"),
+        }
+        for line in part.lines {
+            let _ = match line.speaker.is_empty() {
+                true => writeln!(out, "<p class=\"said\">{}</p>", escaped(&line.text)),
+                false => writeln!(
+                    out,
+                    "<p class=\"said\"><b>{}:</b> {}</p>",
+                    escaped(&line.speaker),
+                    escaped(&line.text)
+                ),
+            };
+        }
+        out.push_str("</section>\n");
+    }
+    if !view.questions().is_empty() {
+        out.push_str("<section>\n<h2>Questions</h2>\n");
+        for question in view.questions() {
+            let name = match question.name.is_empty() {
+                true => String::new(),
+                false => format!("<b>{}:</b> ", escaped(&question.name)),
+            };
+            let _ = writeln!(out, "<p>{name}{}</p>", escaped(&question.text));
+        }
+        out.push_str("</section>\n");
+    }
+    out.push_str("</main>\n</body>\n</html>\n");
+    out
+}

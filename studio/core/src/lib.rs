@@ -1,0 +1,47 @@
+//! A lecture that each listener renders for himself, without I/O.
+//!
+//! A session is a key ([`SessionKey`]). Who has its text ([`Session`]) attends. It is a set of tracks ([`TrackName`]), each of
+//! them a space of the entry log with a group of its own: choosing a track is a JOIN, dropping it a PART. Sound is a station of
+//! radio. Content is sent, never its looks.
+//!
+//! ```text
+//! slides.md -> split -> DeckWriter -> entries of `slides`  -.
+//! which slide is shown             -> entries of `turns`    |-> View -> what has changed -> text, HTML, captions
+//! a line of captions               -> entries of `captions` |
+//! index: title, tracks, the end    -> entries of `index`   -'
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `session`, `track` | keys, the text of a session, names of tracks |
+//! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
+//! | `view` | a session as far as it is known |
+//! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
+//! | `export` | WebVTT, Markdown, one page of HTML |
+
+mod captions;
+mod deck;
+mod drops;
+mod export;
+mod index;
+mod markdown;
+mod plain;
+mod questions;
+mod session;
+mod track;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use captions::{Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
+pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
+pub use drops::DropReason;
+pub use export::{page, transcript_markdown, webvtt};
+pub use index::{Index, IndexEntry, TrackPlace};
+pub use markdown::{Problem, Slide, split, to_html, to_text};
+pub use plain::{MAX_LINE, clean, clean_line};
+pub use questions::{MAX_QUESTION, Question};
+pub use session::{Session, SessionKey};
+pub use track::{Language, TrackName};
+pub use view::{Change, Place, View};

@@ -1,0 +1,484 @@
+//! Slides in Markdown (CommonMark, and tables): apart, checked, as text, as HTML.
+//!
+//! A line `---` between blank lines begins the next slide. HTML is text here, and pictures lie beside the slides: what others
+//! wrote starts no request and runs nothing.
+
+use std::fmt;
+use std::ops::Range;
+
+use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
+
+use crate::deck::MAX_SLIDE;
+use crate::plain::{clean, is_refused};
+
+/// A slide, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slide {
+    /// Its Markdown.
+    pub text: String,
+    /// The line of the file where it begins, from 1.
+    pub line: usize,
+    /// What its author wants to know before he shows it.
+    pub problems: Vec<(usize, Problem)>,
+}
+
+/// What somebody would not see, or would not be able to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// A picture says nothing to who does not see it.
+    NoAltText(String),
+    /// A picture that lies somewhere else is not fetched.
+    RemotePicture(String),
+    /// HTML is shown as text.
+    Html,
+    /// Characters that nobody sees were taken out.
+    Hidden,
+    /// The slide is longer than may be.
+    TooLong(usize),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAltText(url) => write!(
+                f,
+                "picture {url} has no alt text: who does not see it gets nothing. Write ![what it shows]({url})"
+            ),
+            Self::RemotePicture(url) => write!(
+                f,
+                "picture {url} lies on another server and is not fetched: put it beside the slides"
+            ),
+            Self::Html => f.write_str("HTML is shown as text: write Markdown"),
+            Self::Hidden => f.write_str("characters that nobody sees are left out"),
+            Self::TooLong(bytes) => {
+                write!(f, "{bytes} bytes, at most {MAX_SLIDE} fit into a slide")
+            }
+        }
+    }
+}
+
+fn parser(text: &str) -> Parser<'_> {
+    Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH)
+}
+
+/// A file of slides, apart. Slides without anything are left out.
+#[must_use]
+pub fn split(file: &str) -> Vec<Slide> {
+    let file = file.replace("\r\n", "\n");
+    let mut from = 0;
+    let mut slides = Vec::new();
+    let mut depth = 0_usize;
+    for (event, range) in parser(&file).into_offset_iter() {
+        match event {
+            Event::Start(_) => depth += 1,
+            Event::End(_) => depth = depth.saturating_sub(1),
+            Event::Rule
+                if depth == 0 && file[range.clone()].trim_end().chars().all(|c| c == '-') =>
+            {
+                slides.extend(slide(&file, from..range.start));
+                from = range.end;
+            }
+            _ => {}
+        }
+    }
+    slides.extend(slide(&file, from..file.len()));
+    slides
+}
+
+fn slide(file: &str, range: Range<usize>) -> Option<Slide> {
+    let part = &file[range.clone()];
+    if part.trim().is_empty() {
+        return None;
+    }
+    let first = |text: &str| text.bytes().filter(|b| *b == b'\n').count() + 1;
+    let leading = part.len() - part.trim_start_matches(['\n', ' ', '\t']).len();
+    // blanks before the first line mean something only within that line
+    let begins = part[..leading].rfind('\n').map_or(0, |at| at + 1);
+    let line = first(&file[..range.start + begins]);
+    let text = part[begins..].trim_end();
+    let problems = problems(text, line);
+    Some(Slide {
+        text: clean(text),
+        line,
+        problems,
+    })
+}
+
+fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
+    let line_of = |at: usize| line + text[..at].bytes().filter(|b| *b == b'\n').count();
+    let mut found = Vec::new();
+    // where a picture began, what it is, and its alt text
+    let mut picture: Option<(usize, String, String)> = None;
+    for (event, range) in parser(text).into_offset_iter() {
+        match event {
+            Event::Start(Tag::Image { dest_url, .. }) => {
+                let url = clean(&dest_url).replace(['\n', '\t'], " ");
+                if !is_local(&url) {
+                    found.push((line_of(range.start), Problem::RemotePicture(url.clone())));
+                }
+                picture = Some((range.start, url, String::new()));
+            }
+            Event::End(TagEnd::Image) => {
+                if let Some((at, url, alt)) = picture.take()
+                    && alt.trim().is_empty()
+                {
+                    found.push((line_of(at), Problem::NoAltText(url)));
+                }
+            }
+            Event::Text(alt) | Event::Code(alt) => {
+                if let Some((_, _, all)) = &mut picture {
+                    all.push_str(&alt);
+                }
+            }
+            Event::Html(_) | Event::InlineHtml(_) => {
+                let at = line_of(range.start);
+                if found.last() != Some(&(at, Problem::Html)) {
+                    found.push((at, Problem::Html));
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(at) = text.find(is_refused) {
+        found.push((line_of(at), Problem::Hidden));
+    }
+    if text.len() > MAX_SLIDE {
+        found.push((line, Problem::TooLong(text.len())));
+    }
+    found
+}
+
+/// Whether a picture lies beside the slides: a path without a scheme, below their folder.
+fn is_local(url: &str) -> bool {
+    let is_below = !url.starts_with(['/', '\\']) && url.split(['/', '\\']).all(|part| part != "..");
+    is_below && !url.is_empty() && !url.contains([':', '?', '#'])
+}
+
+/// Whether a link may be followed: nothing that a page would run.
+fn is_link(url: &str) -> bool {
+    let lower = url.to_ascii_lowercase();
+    ["https://", "http://", "mailto:"]
+        .iter()
+        .any(|scheme| lower.starts_with(scheme))
+}
+
+/// A slide as text for a terminal, a Braille line or a voice: headings, lists and tables as in Markdown, pictures by their
+/// alt text, links with where they lead.
+#[must_use]
+pub fn to_text(markdown: &str) -> String {
+    let mut out = Text::default();
+    for event in parser(markdown) {
+        out.event(event);
+    }
+    clean(out.text.trim_end())
+}
+
+/// What [`to_text`] has written.
+#[derive(Debug, Default)]
+struct Text {
+    text: String,
+    /// What each line begins with: of quotations, and of lists, from the outside in.
+    indent: Vec<String>,
+    /// Numbers of lists; none: of points.
+    lists: Vec<Option<u64>>,
+    /// Where links lead, from the outside in.
+    links: Vec<String>,
+    /// The line has something.
+    in_line: bool,
+    in_picture: usize,
+    /// Cells of the row before this one.
+    cells: usize,
+}
+
+impl Text {
+    fn put(&mut self, text: &str) {
+        for (at, line) in text.split('\n').enumerate() {
+            if at > 0 {
+                self.end_line();
+            }
+            if line.is_empty() {
+                continue;
+            }
+            if !self.in_line {
+                self.text.extend(self.indent.iter().map(String::as_str));
+                self.in_line = true;
+            }
+            self.text.push_str(line);
+        }
+    }
+
+    fn end_line(&mut self) {
+        self.text.push('\n');
+        self.in_line = false;
+    }
+
+    fn end_block(&mut self) {
+        if self.in_line {
+            self.end_line();
+        }
+    }
+
+    /// A blank line before what comes, unless it is the first or stands in a list.
+    fn begin_block(&mut self) {
+        self.end_block();
+        if self.lists.is_empty() && !self.text.is_empty() && !self.text.ends_with("\n\n") {
+            self.text.push('\n');
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Start(tag) => self.start(tag),
+            Event::End(tag) => self.end(tag),
+            Event::Text(text) | Event::Code(text) | Event::Html(text) | Event::InlineHtml(text) => {
+                self.put(&text);
+            }
+            Event::SoftBreak => self.put(" "),
+            Event::HardBreak => self.end_line(),
+            Event::Rule => {
+                self.begin_block();
+                self.put("* * *");
+                self.end_block();
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, tag: Tag<'_>) {
+        match tag {
+            Tag::Paragraph if self.in_line => {}
+            Tag::Paragraph | Tag::CodeBlock(_) | Tag::HtmlBlock => {
+                self.begin_block();
+                if matches!(tag, Tag::CodeBlock(_)) {
+                    self.indent.push("    ".to_owned());
+                }
+            }
+            Tag::Heading { level, .. } => {
+                self.begin_block();
+                self.put(&format!("{} ", "#".repeat(level as usize)));
+            }
+            Tag::BlockQuote(_) => {
+                self.begin_block();
+                self.indent.push("> ".to_owned());
+            }
+            Tag::List(first) => {
+                if self.lists.is_empty() {
+                    self.begin_block();
+                }
+                self.lists.push(first);
+            }
+            Tag::Item => {
+                self.end_block();
+                let mark = match self.lists.last_mut() {
+                    Some(Some(number)) => {
+                        let mark = format!("{number}. ");
+                        *number += 1;
+                        mark
+                    }
+                    _ => "- ".to_owned(),
+                };
+                self.put(&mark);
+                self.indent.push(" ".repeat(mark.len()));
+            }
+            Tag::Image { .. } => {
+                self.in_picture += 1;
+                self.put("[picture: ");
+            }
+            Tag::Link { dest_url, .. } => self.links.push(dest_url.into_string()),
+            Tag::Table(_) => self.begin_block(),
+            Tag::TableHead | Tag::TableRow => {
+                self.end_block();
+                self.cells = 0;
+            }
+            Tag::TableCell => {
+                if self.cells > 0 {
+                    self.put(" | ");
+                }
+                self.cells += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, tag: TagEnd) {
+        match tag {
+            TagEnd::Item => {
+                self.end_block();
+                self.indent.pop();
+            }
+            TagEnd::BlockQuote(_) | TagEnd::CodeBlock => {
+                self.end_block();
+                self.indent.pop();
+            }
+            TagEnd::List(_) => {
+                self.lists.pop();
+            }
+            TagEnd::Image => {
+                self.in_picture = self.in_picture.saturating_sub(1);
+                if self.text.ends_with("[picture: ") {
+                    self.put("without a description");
+                }
+                self.put("]");
+            }
+            TagEnd::Link => {
+                if let Some(url) = self.links.pop()
+                    && self.in_picture == 0
+                    && !self.text.ends_with(url.trim_start_matches("mailto:"))
+                {
+                    self.put(&format!(" ({url})"));
+                }
+            }
+            TagEnd::Paragraph | TagEnd::Heading(_) | TagEnd::TableHead | TagEnd::TableRow => {
+                self.end_block();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A slide as HTML that runs nothing and fetches nothing but what `picture` gives for a picture beside the slides: a URL. A
+/// picture without one is its alt text.
+#[must_use]
+pub fn to_html(markdown: &str, mut picture: impl FnMut(&str) -> Option<String>) -> String {
+    let mut events = Vec::new();
+    // whether each picture or link that is open is one
+    let (mut pictures, mut links) = (Vec::new(), Vec::new());
+    for event in parser(markdown) {
+        match event {
+            Event::Html(text) | Event::InlineHtml(text) => events.push(Event::Text(text)),
+            Event::Start(Tag::Image {
+                link_type,
+                dest_url,
+                title,
+                id,
+            }) => {
+                let url = Some(&*dest_url).filter(|url| is_local(url));
+                let url = url.and_then(&mut picture);
+                pictures.push(url.is_some());
+                match url {
+                    Some(url) => events.push(Event::Start(Tag::Image {
+                        link_type,
+                        dest_url: url.into(),
+                        title,
+                        id,
+                    })),
+                    None => events.push(Event::Text("[picture: ".into())),
+                }
+            }
+            Event::End(TagEnd::Image) => events.push(match pictures.pop() {
+                Some(true) => Event::End(TagEnd::Image),
+                _ => Event::Text("]".into()),
+            }),
+            Event::Start(Tag::Link { ref dest_url, .. }) => {
+                links.push(is_link(dest_url));
+                if is_link(dest_url) {
+                    events.push(event);
+                }
+            }
+            Event::End(TagEnd::Link) => {
+                if links.pop() == Some(true) {
+                    events.push(event);
+                }
+            }
+            Event::Text(text) => events.push(Event::Text(CowStr::from(clean(&text)))),
+            other => events.push(other),
+        }
+    }
+    let mut out = String::new();
+    html::push_html(&mut out, events.into_iter());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn slides_stand_between_rules() {
+        let file = "\n# One\n\ntext\n\n---\n\n\n## Two\n\n```\n---\n```\n\nheading\n---\n\n* * *\n\n---\n\n---\nThree";
+        let slides = split(file);
+        let lines: Vec<_> = slides.iter().map(|s| s.line).collect();
+        assert_eq!(lines, [2, 9, 23]);
+        assert_eq!(slides[0].text, "# One\n\ntext");
+        assert!(slides[1].text.ends_with("heading\n---\n\n* * *"));
+        assert_eq!(slides[2].text, "Three");
+        assert!(split("\n---\n\n").is_empty());
+        assert_eq!(split("a\r\n\r\n---\r\n\r\nb").len(), 2);
+    }
+
+    #[test]
+    fn an_author_hears_what_others_would_not_see() {
+        let file = "# A\n\n![](one.png)\n\n---\n\n![x](https://h.example/p.png)\n<b>bold</b>\n\n![a\u{202e}b](../p.png)";
+        let slides = split(file);
+        let told: Vec<_> = slides.into_iter().flat_map(|s| s.problems).collect();
+        let remote = |url: &str| Problem::RemotePicture(url.to_owned());
+        assert_eq!(
+            told,
+            [
+                (3, Problem::NoAltText("one.png".to_owned())),
+                (7, remote("https://h.example/p.png")),
+                (8, Problem::Html),
+                (10, remote("../p.png")),
+                (10, Problem::Hidden),
+            ]
+        );
+    }
+
+    #[test]
+    fn text_says_what_a_page_shows() {
+        let slide = "# Bees\n\nThey *dance* `round`:\n\n- one\n- two\n  1. a\n  2. b\n\n> so\n> it is\n\n```\nlet x;\n```\n\n\
+                     ![a hive](hive.png) [more](https://bee.example)\n\n| a | b |\n|---|---|\n| 1 | 2 |";
+        let expected = "# Bees\n\nThey dance round:\n\n- one\n- two\n  1. a\n  2. b\n\n> so it is\n\n    let x;\n\n\
+                        [picture: a hive] more (https://bee.example)\n\na | b\n1 | 2";
+        assert_eq!(to_text(slide), expected);
+        assert_eq!(to_text("![](x.png)"), "[picture: without a description]");
+    }
+
+    #[test]
+    fn html_runs_nothing() {
+        let slide = "<script>alert(1)</script>\n\n[x](javascript:alert(1)) [y](https://h.example) \
+                     ![p](https://h.example/p.png) ![q](data:image/png;base64,AAAA) ![r](r.png)\n\n<img src=x onerror=y>";
+        let made = to_html(slide, |url| {
+            (url == "r.png").then(|| "data:image/png;base64,BBBB".to_owned())
+        });
+        assert!(
+            made.contains("&lt;script&gt;alert(1)&lt;/script&gt;"),
+            "{made}"
+        );
+        assert!(
+            made.contains("<a href=\"https://h.example\">y</a>"),
+            "{made}"
+        );
+        assert!(
+            made.contains("[picture: p]") && made.contains("[picture: q]"),
+            "{made}"
+        );
+        assert!(
+            made.contains("<img src=\"data:image/png;base64,BBBB\" alt=\"r\""),
+            "{made}"
+        );
+        for bad in [
+            "<script",
+            "javascript:",
+            "h.example/p.png",
+            "AAAA",
+            "<img src=x",
+        ] {
+            assert!(!made.contains(bad), "{bad}: {made}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_shown_without_what_a_terminal_would_do(text in "(?s)[-*#>\\[\\]!()`|\\n\\r\\t a-c\u{1b}\u{202e}<&]{0,200}") {
+            for slide in split(&text) {
+                prop_assert!(!slide.text.contains(is_refused));
+                prop_assert!(!to_text(&slide.text).contains(is_refused));
+                let made = to_html(&slide.text, |_| None);
+                prop_assert!(!made.contains("<img"));
+            }
+        }
+    }
+}

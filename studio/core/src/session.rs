@@ -1,0 +1,183 @@
+//! What a session is: a key that presents, a text that attends.
+//!
+//! ```text
+//! key file  32 random bytes
+//!   session key   derive(seed)                  owns the index
+//!   track keys    derive(seed, name)            own the tracks
+//!   read key      derive(seed)                  opens packets of all of them
+//! lcs1...   public key 32 | read key 32         attends: a secret, where the session is to be one
+//! ```
+//!
+//! Each track has a key of its own, so that no entry of one stands in another. The index names the public ones.
+
+use std::fmt;
+use std::time::Duration;
+
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast::text::{self, TextError, TextKind};
+use librecast_log::{ReadKey, Space};
+use zeroize::Zeroizing;
+
+use crate::track::{Language, TrackName};
+
+/// Bytes of the text of a session.
+const LENGTH: usize = 32 + 32;
+
+/// Entries of a session do not expire: who comes late gets all of them.
+const TTL: Duration = Duration::ZERO;
+
+/// What presents: wiped from memory when dropped, never shown.
+pub struct SessionKey(Zeroizing<[u8; 32]>);
+
+impl SessionKey {
+    /// The session of these random bytes, the content of a key file.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(Zeroizing::new(*seed))
+    }
+
+    /// What attends.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session {
+            owner: self.index_key().peer_id(),
+            read_key: self.derived("lcstudio 2026 read key", &[]),
+        }
+    }
+
+    /// Owns the index.
+    #[must_use]
+    pub fn index_key(&self) -> SecretKey {
+        SecretKey::from_seed(&self.derived("lcstudio 2026 session key", &[]))
+    }
+
+    /// Owns a track.
+    #[must_use]
+    pub fn track_key(&self, track: &TrackName) -> SecretKey {
+        let name = track.to_string();
+        SecretKey::from_seed(&self.derived("lcstudio 2026 track key", name.as_bytes()))
+    }
+
+    /// What a key file of radio holds, for the sound of this language.
+    #[must_use]
+    pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
+        self.derived("lcstudio 2026 station", language.tag().as_bytes())
+    }
+
+    fn derived(&self, context: &str, what: &[u8]) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(derive(context, &[&self.0[..], what]))
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey")
+    }
+}
+
+/// What attends a session.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    owner: PeerId,
+    read_key: Zeroizing<[u8; 32]>,
+}
+
+impl Session {
+    /// The key that owns the index.
+    #[must_use]
+    pub fn owner(&self) -> PeerId {
+        self.owner
+    }
+
+    /// The space of the index, which is joined first.
+    #[must_use]
+    pub fn index(&self) -> Space {
+        self.space(self.owner)
+    }
+
+    /// The space that this key owns: a track's, as the index names it.
+    #[must_use]
+    pub fn space(&self, owner: PeerId) -> Space {
+        let parts = [&self.read_key[..], owner.public_key()];
+        let key = ReadKey::new(derive("lcstudio 2026 track read key", &parts));
+        Space::new(owner, Some(key), TTL)
+    }
+
+    /// Its text, `lcs1...`.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        bytes[..32].copy_from_slice(self.owner.public_key());
+        bytes[32..].copy_from_slice(&self.read_key[..]);
+        text::encode(TextKind::StudioSession, &bytes[..])
+    }
+
+    /// From its text.
+    ///
+    /// # Errors
+    ///
+    /// The text is of another kind, or damaged.
+    pub fn decode(line: &str) -> Result<Self, TextError> {
+        let damaged = TextError::Damaged(TextKind::StudioSession);
+        let bytes = text::decode(TextKind::StudioSession, line, LENGTH)?;
+        let (owner, read_key) = bytes.split_first_chunk().ok_or(damaged)?;
+        Ok(Self {
+            owner: PeerId::from_public_key(*owner).map_err(|_| damaged)?,
+            read_key: Zeroizing::new(read_key.try_into().map_err(|_| damaged)?),
+        })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({})", self.owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_comes_back_from_its_text() {
+        let session = SessionKey::from_seed(&[7; 32]).session();
+        let text = session.encode();
+        assert_eq!(Session::decode(&format!(" {}\n", *text)).unwrap(), session);
+        assert!(Session::decode(&text[..text.len() - 1]).is_err());
+        let told = Session::decode("lct1abc").unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "this is a token (lct1), not a session of Studio (lcs1)"
+        );
+        for length in [0, 31, 32, 63] {
+            let text = text::encode(TextKind::StudioSession, &[1; 64][..length]);
+            assert!(Session::decode(&text).is_err(), "{length}");
+        }
+        assert!(!format!("{session:?}").contains(&text[8..]));
+    }
+
+    #[test]
+    fn each_track_has_a_group_of_its_own() {
+        let key = SessionKey::from_seed(&[7; 32]);
+        let session = key.session();
+        let names = ["slides", "turns", "captions/en", "captions/de"];
+        let mut groups = vec![session.index().group()];
+        for name in names {
+            let owner = key.track_key(&name.parse().unwrap()).peer_id();
+            groups.push(session.space(owner).group());
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        assert_eq!(groups.len(), 1 + names.len());
+    }
+
+    #[test]
+    fn derivations_are_frozen() {
+        let key = SessionKey::from_seed(&[1; 32]);
+        assert_eq!(*key.session().encode(), TEXT);
+        assert_eq!(key.session().index().group().to_string(), INDEX);
+    }
+
+    const TEXT: &str = "lcs1UN8s7NVQyvjtKfxmvEqCagNuV4aRngkSpuJSUXbeLmqBnRg2UWMV9PTWaMqwjZxXvcAb5gdtkT5LAjsGvocNCRoz4VEnM";
+    const INDEX: &str = "ff1e:b93a:d1a:1f52:3489:2992:9cdd:4d3";
+}

@@ -1,0 +1,122 @@
+//! Tracks of a session by name: what somebody chooses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Longest tag of a language, in bytes (RFC 5646, 4.4.1).
+const MAX_LANGUAGE: usize = 35;
+
+/// What is no name of a track, or no language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// No track.
+    #[error("slides, turns, questions, captions/LANGUAGE or audio/LANGUAGE")]
+    Track,
+    /// No language.
+    #[error("a language is a tag such as en, de or pt-BR")]
+    Language,
+}
+
+/// A language by its tag (RFC 5646), in small letters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Language(String);
+
+impl Language {
+    /// Its tag.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Language {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let is_part = |part: &str| {
+            (1..=8).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric())
+        };
+        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
+        match begins && text.len() <= MAX_LANGUAGE && text.split('-').all(is_part) {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err(NameError::Language),
+        }
+    }
+}
+
+/// A track.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrackName {
+    /// Slides, as Markdown.
+    Slides,
+    /// Which slide is shown.
+    Turns,
+    /// What was asked.
+    Questions,
+    /// What is said, as text.
+    Captions(Language),
+    /// What is said, as sound.
+    Audio(Language),
+}
+
+impl fmt::Display for TrackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slides => f.write_str("slides"),
+            Self::Turns => f.write_str("turns"),
+            Self::Questions => f.write_str("questions"),
+            Self::Captions(language) => write!(f, "captions/{language}"),
+            Self::Audio(language) => write!(f, "audio/{language}"),
+        }
+    }
+}
+
+impl FromStr for TrackName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Ok(match text.split_once('/') {
+            Some(("captions", language)) => Self::Captions(language.parse()?),
+            Some(("audio", language)) => Self::Audio(language.parse()?),
+            None if text == "slides" => Self::Slides,
+            None if text == "turns" => Self::Turns,
+            None if text == "questions" => Self::Questions,
+            _ => return Err(NameError::Track),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_from_their_text() {
+        for name in ["slides", "turns", "questions", "captions/en", "audio/pt-br"] {
+            assert_eq!(name.parse::<TrackName>().unwrap().to_string(), name);
+        }
+        let brazil: TrackName = "captions/pt-BR".parse().unwrap();
+        assert_eq!(brazil.to_string(), "captions/pt-br");
+        let long = format!("captions/{}", "a-".repeat(20));
+        for wrong in [
+            "",
+            "slide",
+            "captions",
+            "captions/",
+            "captions/e/n",
+            "video/en",
+            "audio/-en",
+            &long,
+        ] {
+            assert!(wrong.parse::<TrackName>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A session as far as it is known: entries in, what has changed out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use librecast::drops::Drops;
+use librecast_log::{Entry, GRANT_KIND};
+
+use crate::captions::{CaptionLine, Transcript};
+use crate::deck::{Deck, Turn};
+use crate::drops::DropReason;
+use crate::index::{Index, IndexEntry};
+use crate::questions::{ASKED, Question};
+use crate::track::{Language, TrackName};
+
+/// Most questions that are kept.
+const MAX_QUESTIONS: usize = 1_024;
+
+/// Where an entry stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In the index.
+    Index,
+    /// In a track.
+    Track(TrackName),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index => f.write_str("index"),
+            Self::Track(name) => fmt::Display::fmt(name, f),
+        }
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The session's title, or who presents; or it goes on.
+    Session,
+    /// There is this track, or it is somewhere else now.
+    Track(TrackName),
+    /// It has ended.
+    Ended,
+    /// Slides.
+    Deck,
+    /// Which slide is shown.
+    Turn,
+    /// A line of captions is new, or was corrected.
+    Caption(Language, CaptionLine),
+    /// A question was taken up.
+    Question(Question),
+}
+
+/// A session as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    index: Index,
+    deck: Deck,
+    turns: Vec<(u64, Turn)>,
+    transcripts: BTreeMap<Language, Transcript>,
+    questions: Vec<Question>,
+    drops: Drops<DropReason>,
+}
+
+/// Most turns that are kept, for a recording. Chosen: as captions of a day.
+const MAX_TURNS: usize = 43_200;
+
+impl View {
+    /// Title, tracks, the end.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The slides.
+    #[must_use]
+    pub fn deck(&self) -> &Deck {
+        &self.deck
+    }
+
+    /// All turns with their times, milliseconds since 1970.
+    #[must_use]
+    pub fn turns(&self) -> &[(u64, Turn)] {
+        &self.turns
+    }
+
+    /// Place from 1 and text of the slide that is shown, if it is here.
+    #[must_use]
+    pub fn shown(&self) -> Option<(usize, &str)> {
+        let (_, turn) = self.turns.last()?;
+        self.deck.shown(*turn)
+    }
+
+    /// What was said, by language.
+    #[must_use]
+    pub fn transcripts(&self) -> &BTreeMap<Language, Transcript> {
+        &self.transcripts
+    }
+
+    /// What was taken up.
+    #[must_use]
+    pub fn questions(&self) -> &[Question] {
+        &self.questions
+    }
+
+    /// What counted for nothing.
+    #[must_use]
+    pub fn drops(&self) -> &Drops<DropReason> {
+        &self.drops
+    }
+
+    /// The next entry of an author in this place; `by_owner`: he owns it.
+    pub fn read(&mut self, place: &Place, by_owner: bool, entry: &Entry) -> Option<Change> {
+        match self.take(place, by_owner, entry) {
+            Ok(change) => change,
+            Err(reason) => {
+                self.drops.count(reason);
+                None
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        place: &Place,
+        by_owner: bool,
+        entry: &Entry,
+    ) -> Result<Option<Change>, DropReason> {
+        if entry.kind == GRANT_KIND {
+            return Ok(None);
+        }
+        let track = match place {
+            Place::Track(TrackName::Captions(language)) => return self.caption(language, entry),
+            // captions have authors; all else is the owner's
+            _ if !by_owner => return Err(DropReason::NotOwner),
+            Place::Index => return self.index_entry(entry),
+            Place::Track(track) => track,
+        };
+        match track {
+            TrackName::Slides => Ok(self.deck.read(entry)?.then_some(Change::Deck)),
+            TrackName::Turns => {
+                let turn = Turn::decode(entry.kind, &entry.body)?;
+                if self.turns.len() >= MAX_TURNS {
+                    self.turns.remove(0);
+                }
+                self.turns.push((entry.time, turn));
+                Ok(Some(Change::Turn))
+            }
+            TrackName::Questions if entry.kind == ASKED => {
+                let question = Question::decode(&entry.body)?;
+                if self.questions.len() >= MAX_QUESTIONS {
+                    return Err(DropReason::TooManyQuestions);
+                }
+                self.questions.push(question.clone());
+                Ok(Some(Change::Question(question)))
+            }
+            _ => Err(DropReason::UnknownKind),
+        }
+    }
+
+    fn index_entry(&mut self, entry: &Entry) -> Result<Option<Change>, DropReason> {
+        Ok(self.index.read(entry)?.map(|read| match read {
+            IndexEntry::Session { .. } => Change::Session,
+            IndexEntry::Track(name, _) => Change::Track(name),
+            IndexEntry::Ended => Change::Ended,
+        }))
+    }
+
+    fn caption(
+        &mut self,
+        language: &Language,
+        entry: &Entry,
+    ) -> Result<Option<Change>, DropReason> {
+        if !self.transcripts.contains_key(language) {
+            self.transcripts
+                .insert(language.clone(), Transcript::default());
+        }
+        let Some(transcript) = self.transcripts.get_mut(language) else {
+            return Ok(None);
+        };
+        let line = transcript.read(entry)?;
+        Ok(line.map(|line| Change::Caption(language.clone(), line.clone())))
+    }
+}
