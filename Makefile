@@ -17,7 +17,7 @@ CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CARGO_HOME)/bin:$(PATH)
 
 PREFIX ?= /usr/local
-PROGRAMS = lcroute lcsync lcagent lcgroup lcradio
+PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
 # what lcroute executes
 EXECUTED = lcroute-lab lcroute-web lcroute-streams
 ALL = $(PROGRAMS) $(EXECUTED)

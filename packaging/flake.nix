@@ -1,6 +1,6 @@
 # UNTESTED: written after the manual of nixpkgs, never built. The flake's root is packaging/, its source the folder above.
 {
-  description = "IPv6 multicast between hosts anywhere: lcroute, lcsync, lcagent, lcgroup, lcradio";
+  description = "IPv6 multicast between hosts anywhere: lcroute, lcsync, lcagent, lcgroup, lcradio, lcstudio";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
 
@@ -16,7 +16,7 @@
           version = "0.1.0";
           src = ./..;
           cargoLock.lockFile = ../Cargo.lock;
-          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-streams" "--package" "lcroute-lab" "--package" "lcroute-web" "--package" "lcsync" "--package" "lcagent" "--package" "lcgroup" "--package" "lcradio" "--package" "packaging-generate" ];
+          cargoBuildFlags = [ "--package" "lcroute" "--package" "lcroute-streams" "--package" "lcroute-lab" "--package" "lcroute-web" "--package" "lcsync" "--package" "lcagent" "--package" "lcgroup" "--package" "lcradio" "--package" "lcstudio" "--package" "packaging-generate" ];
           # they need network namespaces and /dev/net/tun
           doCheck = false;
           nativeBuildInputs = [ pkgs.installShellFiles ];
@@ -32,7 +32,7 @@
             done
             mkdir -p $out/share/lcroute
             web/install target $out/share/lcroute/web
-            for program in lcroute lcsync lcagent lcgroup lcradio; do
+            for program in lcroute lcsync lcagent lcgroup lcradio lcstudio; do
               installManPage made/$program/man/*
               installShellCompletion --bash made/$program/bash/$program --zsh made/$program/zsh/_$program \
                 --fish made/$program/fish/$program.fish

@@ -14,6 +14,7 @@ use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
 use lcroute_overlay::server::{RelayCredentials, Room, ToNode, ToServer};
+use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, SlideId, Turn};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::cert::{Grant, GroupPrefix, Token};
@@ -56,6 +57,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "private" => vec![udp()],
         "radio_announcements" => radio_announcements(),
         "radio_packets" => radio_packets(),
+        "studio" => studio(),
         "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
@@ -187,7 +189,14 @@ fn mld_packets() -> Vec<Vec<u8>> {
 
 /// An entry, as it is, as a record, in a packet; and one of each other kind of packet.
 fn entries() -> Vec<Vec<u8>> {
-    let fields = [[7; 8].as_slice(), &[0, 0, 0, 2], &[0, 0, 0, 1], &[9; 6], &[16], &[5; 16]];
+    let fields = [
+        [7; 8].as_slice(),
+        &[0, 0, 0, 2],
+        &[0, 0, 0, 1],
+        &[9; 6],
+        &[16],
+        &[5; 16],
+    ];
     let entry = [fields.concat().as_slice(), &[0, 3], b"yes", &[4; 64]].concat();
     let head = [&[7; 8][..], &[0, 0, 0, 1, 0, 0, 0, 9], &[3; 16], &[0]].concat();
     let want = [&[7; 8][..], &[0, 0, 0, 1, 2, 0xff, 1]].concat();
@@ -199,6 +208,36 @@ fn entries() -> Vec<Vec<u8>> {
     ];
     let records = [[&[1][..], &entry].concat(), [&[2][..], &[7; 12]].concat()];
     packets.into_iter().chain(records).chain([entry]).collect()
+}
+
+/// A session with a title, a slide that is shown and a caption; a file of slides.
+fn studio() -> Vec<Vec<u8>> {
+    let title = IndexEntry::Session {
+        title: "Bees".to_owned(),
+        presenter: "Ann".to_owned(),
+    };
+    let slide = "# Bees";
+    let turn = Turn {
+        number: 1,
+        id: SlideId::of(slide),
+    };
+    let caption = Caption {
+        replaces: 0,
+        speaker: "Ann".to_owned(),
+        text: "they dance".to_owned(),
+    };
+    let mut entries = vec![(0, title.encode().expect("it fits"))];
+    let deck = DeckWriter::entries(&Deck::default(), &[slide]).expect("it fits");
+    entries.extend(deck.into_iter().map(|made| (1, made)));
+    entries.extend([(2, turn.encode()), (4, caption.encode().expect("it fits"))]);
+    let entries = entries
+        .into_iter()
+        .map(|(place, (kind, body))| [&[place, kind, body.len() as u8][..], &body].concat());
+    let slides = "# A\n\n- one\n  1. two\n\n---\n\n> [x](https://h.example) ![alt](p.png) <b>\n\n| a | b |\n|---|---|\n| 1 | 2 |\n";
+    vec![
+        entries.collect::<Vec<_>>().concat(),
+        slides.as_bytes().to_vec(),
+    ]
 }
 
 /// A signed announcement and its description, what a beacon says behind its key, and texts.
@@ -213,7 +252,14 @@ fn radio_announcements() -> Vec<Vec<u8>> {
         description: sdp.as_bytes(),
     };
     let time = (TODAY * 1_000).to_be_bytes();
-    let beacon = [&[7; 16][..], &time, &time, &source.octets(), &[0; 10], &[1, 1, 0, 1, b'n', 1, b't', 0, 0]];
+    let beacon = [
+        &[7; 16][..],
+        &time,
+        &time,
+        &source.octets(),
+        &[0; 10],
+        &[1, 1, 0, 1, b'n', 1, b't', 0, 0],
+    ];
     let texts = [true, false].map(|public| key.station(public).encode().as_bytes().to_vec());
     let caster = StationKey::from_seed(&[2; 32]);
     let grant = lcradio_core::Grant::new(&key, true, &caster.id(), u64::MAX);

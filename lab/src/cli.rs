@@ -108,6 +108,7 @@ fn applet(name: &str) -> Option<ExitCode> {
         "lcsync" => lcsync::main(),
         "lcagent" => lcagent::main(),
         "lcgroup" => lcgroup::main(),
+        "lcstudio" => lcstudio::main(),
         "mc-send" => programs::send(),
         "mc-recv" => programs::receive(),
         "mc-flap" => programs::flap(),

@@ -266,6 +266,31 @@ fn radio_knows_librecast_only_and_no_other_program_has_a_codec() {
 }
 
 #[test]
+fn studio_knows_what_radio_calls_a_station_and_no_other_program_knows_studio() {
+    let ours = ours();
+    let below = ["librecast", "librecast-log"];
+    assert_eq!(
+        ours["lcstudio-core"],
+        BTreeSet::from(below.map(str::to_owned))
+    );
+    let below = [
+        "lcradio-core",
+        "lcstudio-core",
+        "librecast",
+        "librecast-log",
+        "librecast-log-host",
+        "librecast-program",
+    ];
+    assert_eq!(ours["lcstudio"], BTreeSet::from(below.map(str::to_owned)));
+    for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcradio"] {
+        let studio = ours[program]
+            .iter()
+            .find(|name| name.starts_with("lcstudio"));
+        assert_eq!(studio, None, "{program} knows Studio");
+    }
+}
+
+#[test]
 fn nobody_but_tests_and_packages_depends_on_the_lab() {
     for (name, reached) in ours() {
         let may = ["netns-tests", "packaging-generate"].contains(&name.as_str());

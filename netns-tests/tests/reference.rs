@@ -143,6 +143,10 @@ fn reasons() -> Vec<(&'static str, Reasons)> {
             "lcradio: `drops` of `lcradio listen --json`",
             librecast::drops::list::<lcradio_core::DropReason>(),
         ),
+        (
+            "lcstudio: `drops` of `lcstudio attend --json`",
+            librecast::drops::list::<lcstudio_core::DropReason>(),
+        ),
     ]
 }
 
@@ -151,7 +155,7 @@ fn reference() -> String {
         "# Reference\n\n\
          Every verb and flag, configuration key, metric, drop reason and journal entry. Made from the programs by `make reference`; a test\n\
          fails when it is not what they say. What to do when something is wrong: [troubleshooting.md](troubleshooting.md).\n\n\
-         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent), [lcgroup](#lcgroup), [lcradio](#lcradio)\n\
+         - [Command lines](#command-lines): [lcroute](#lcroute), [lcsync](#lcsync), [lcagent](#lcagent), [lcgroup](#lcgroup), [lcradio](#lcradio), [lcstudio](#lcstudio)\n\
          - [Configuration](#configuration)\n\
          - [Metrics](#metrics)\n\
          - [Drop reasons](#drop-reasons)\n\
@@ -168,6 +172,7 @@ fn reference() -> String {
         lcagent::command(),
         lcgroup::command(),
         lcradio::command(),
+        lcstudio::command(),
     ] {
         verb(&mut out, &command, "", 3);
     }

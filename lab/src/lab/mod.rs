@@ -50,13 +50,14 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 15] = [
+pub const APPLETS: [&str; 16] = [
     "lcroute",
     "lcroute-web",
     "lcroute-streams",
     "lcsync",
     "lcagent",
     "lcgroup",
+    "lcstudio",
     "mc-send",
     "mc-recv",
     "mc-flap",

@@ -9,10 +9,10 @@
 //! | [`keygen`] | the verb that makes keys |
 //! | [`keyfile`] | key files as users make and name them |
 //! | [`metrics`] | figures of a daemon as OpenMetrics text, over HTTP |
+//! | [`process`] | what a process gives up; what ends its wait: datagrams, signals, other threads, time |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`state_lock`] | one owner of a state folder at a time |
-//! | [`wake`] | what ends the wait of a loop: datagrams, signals, other threads, time |
 
 pub mod book;
 pub mod cli;
@@ -22,9 +22,9 @@ pub mod interrupt;
 pub mod keyfile;
 pub mod keygen;
 pub mod metrics;
+pub mod process;
 pub mod screen;
 pub mod service;
 pub mod state_lock;
-pub mod wake;
 
 pub use librecast::units;

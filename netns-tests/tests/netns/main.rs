@@ -55,6 +55,7 @@ mod routing;
 mod signalling;
 mod ssm;
 mod streams;
+mod studio;
 mod the_lab;
 mod troubleshooting;
 mod watch;

@@ -370,4 +370,59 @@ pub const PROGRAMS: &[Program] = &[
         see_also: &["lcroute(1)", "lcsync(1)", "ffmpeg(1)"],
         vendored: &[],
     },
+    Program {
+        name: "lcstudio",
+        called: "lcstudio",
+        command: lcstudio::command,
+        files: &[
+            (
+                "FILE of keygen",
+                "a session's key: who has it presents; back it up, show it to nobody. FILE.pub is for who lets others write captions",
+            ),
+            (
+                "DIR/session.toml, slides.md, images/",
+                "what is presented: title, languages, who writes captions; slides; pictures",
+            ),
+            (
+                "DIR/session",
+                "the session's text, lcs1...: who has it attends",
+            ),
+            (
+                "DIR/log/",
+                "what was presented, an entry after the other; of who presents and of who holds",
+            ),
+            (
+                "$XDG_STATE_HOME/lcstudio/",
+                "captions that were written on this host",
+            ),
+        ],
+        exit_status: &[
+            ("0", "done; the session has ended"),
+            ("1", "failed"),
+            ("2", "wrong usage or session.toml"),
+            ("3", "nobody was heard for --timeout"),
+            (
+                "4",
+                "not permitted; the presenter lets this key write no captions",
+            ),
+            (
+                "130, 143",
+                "interrupted by SIGINT or SIGTERM; present and hold then end with 0",
+            ),
+        ],
+        environment: &[
+            (
+                "XDG_STATE_HOME, LCSTUDIO_STATE_DIR",
+                "where captions are kept that were written",
+            ),
+            (
+                "LC_ALL, LC_MESSAGES, LANG",
+                "the language of captions and sound that is chosen",
+            ),
+            COMMON[0],
+            COMMON[1],
+        ],
+        see_also: &["lcroute(1)", "lcradio(1)", "lcsync(1)"],
+        vendored: &[],
+    },
 ];

@@ -3,7 +3,7 @@
 //! ```text
 //!   slides   kind 1  part of a slide   id 8 | part 8 | parts 8 | text <= 980
 //!            kind 2  part of a deck    revision 32 | part 8 | parts 8 | n x id 8
-//!   turns    kind 1  this is shown     number 16 | id 8          number: from 1; 0 is nothing
+//!   turn     kind 1  this is shown     number 16 | id 8          number: from 1; 0 is nothing
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

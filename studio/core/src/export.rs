@@ -20,7 +20,7 @@ impl View {
             .transcripts()
             .values()
             .filter_map(|t| Some(t.lines().first()?.time_ms));
-        let turn = self.turns().first().map(|(time, _)| *time);
+        let turn = self.turn_log().first().map(|(time, _)| *time);
         lines.chain(turn).min()
     }
 
@@ -28,7 +28,7 @@ impl View {
     #[must_use]
     pub fn course(&self) -> Vec<(u64, usize, &str)> {
         let mut course: Vec<(u64, usize, &str)> = Vec::new();
-        for (time, turn) in self.turns() {
+        for (time, turn) in self.turn_log() {
             if let Some((number, text)) = self.deck().shown(*turn)
                 && course.last().is_none_or(|(_, last, _)| *last != number)
             {

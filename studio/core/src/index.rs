@@ -1,12 +1,10 @@
 //! The index of a session: what it is called, which tracks it has, whether it has ended.
 //!
 //! ```text
-//!   kind 1  session   title text8 | presenter text8                 it goes on, or begins
+//!   kind 1  session   title text8 | presenter text8                 behind its tracks: it begins, or goes on
 //!   kind 2  track     name text8 | owner's key 32                   or, of sound: name text8 | station text8
 //!   kind 3  ended
 //! ```
-
-use std::collections::BTreeMap;
 
 use librecast::id::PeerId;
 use librecast::text::TextKind;
@@ -127,8 +125,8 @@ pub struct Index {
     pub title: String,
     /// Who presents.
     pub presenter: String,
-    /// Its tracks.
-    pub tracks: BTreeMap<TrackName, TrackPlace>,
+    /// Its tracks, in the order in which it named them.
+    pub tracks: Vec<(TrackName, TrackPlace)>,
     /// It has begun.
     pub has_begun: bool,
     /// It has ended, until somebody goes on with it.
@@ -136,6 +134,18 @@ pub struct Index {
 }
 
 impl Index {
+    /// Where a track is found, if it is named.
+    #[must_use]
+    pub fn place(&self, name: &TrackName) -> Option<&TrackPlace> {
+        let track = self.tracks.iter().find(|(known, _)| known == name);
+        track.map(|(_, place)| place)
+    }
+
+    /// The names of all tracks.
+    pub fn names(&self) -> impl Iterator<Item = &TrackName> {
+        self.tracks.iter().map(|(name, _)| name)
+    }
+
     /// The next entry of the session's owner. What was in it, and whether that is new.
     ///
     /// # Errors
@@ -153,10 +163,14 @@ impl Index {
                 (self.has_begun, self.has_ended) = (true, false);
             }
             IndexEntry::Track(name, place) => {
-                if self.tracks.len() >= MAX_TRACKS && !self.tracks.contains_key(name) {
-                    return Err(DropReason::TooManyTracks);
+                let is_full = self.tracks.len() >= MAX_TRACKS;
+                match self.tracks.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, known)) => known.clone_from(place),
+                    None if is_full => {
+                        return Err(DropReason::TooManyTracks);
+                    }
+                    None => self.tracks.push((name.clone(), place.clone())),
                 }
-                self.tracks.insert(name.clone(), place.clone());
             }
             IndexEntry::Ended => self.has_ended = true,
         }

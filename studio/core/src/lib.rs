@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! slides.md -> split -> DeckWriter -> entries of `slides`  -.
-//! which slide is shown             -> entries of `turns`    |-> View -> what has changed -> text, HTML, captions
+//! which slide is shown             -> entries of `turn`    |-> View -> what has changed -> text, HTML, captions
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
 //! ```

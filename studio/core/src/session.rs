@@ -160,7 +160,7 @@ mod tests {
     fn each_track_has_a_group_of_its_own() {
         let key = SessionKey::from_seed(&[7; 32]);
         let session = key.session();
-        let names = ["slides", "turns", "captions/en", "captions/de"];
+        let names = ["slides", "turn", "captions/en", "captions/de"];
         let mut groups = vec![session.index().group()];
         for name in names {
             let owner = key.track_key(&name.parse().unwrap()).peer_id();

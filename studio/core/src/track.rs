@@ -12,7 +12,7 @@ const MAX_LANGUAGE: usize = 35;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// No track.
-    #[error("slides, turns, questions, captions/LANGUAGE or audio/LANGUAGE")]
+    #[error("slides, turn, questions, captions/LANGUAGE or audio/LANGUAGE")]
     Track,
     /// No language.
     #[error("a language is a tag such as en, de or pt-BR")]
@@ -58,7 +58,7 @@ pub enum TrackName {
     /// Slides, as Markdown.
     Slides,
     /// Which slide is shown.
-    Turns,
+    Turn,
     /// What was asked.
     Questions,
     /// What is said, as text.
@@ -71,7 +71,7 @@ impl fmt::Display for TrackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slides => f.write_str("slides"),
-            Self::Turns => f.write_str("turns"),
+            Self::Turn => f.write_str("turn"),
             Self::Questions => f.write_str("questions"),
             Self::Captions(language) => write!(f, "captions/{language}"),
             Self::Audio(language) => write!(f, "audio/{language}"),
@@ -87,7 +87,7 @@ impl FromStr for TrackName {
             Some(("captions", language)) => Self::Captions(language.parse()?),
             Some(("audio", language)) => Self::Audio(language.parse()?),
             None if text == "slides" => Self::Slides,
-            None if text == "turns" => Self::Turns,
+            None if text == "turn" => Self::Turn,
             None if text == "questions" => Self::Questions,
             _ => return Err(NameError::Track),
         })
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn names_come_back_from_their_text() {
-        for name in ["slides", "turns", "questions", "captions/en", "audio/pt-br"] {
+        for name in ["slides", "turn", "questions", "captions/en", "audio/pt-br"] {
             assert_eq!(name.parse::<TrackName>().unwrap().to_string(), name);
         }
         let brazil: TrackName = "captions/pt-BR".parse().unwrap();

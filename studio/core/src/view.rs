@@ -58,7 +58,7 @@ pub enum Change {
 pub struct View {
     index: Index,
     deck: Deck,
-    turns: Vec<(u64, Turn)>,
+    turn_log: Vec<(u64, Turn)>,
     transcripts: BTreeMap<Language, Transcript>,
     questions: Vec<Question>,
     drops: Drops<DropReason>,
@@ -82,14 +82,14 @@ impl View {
 
     /// All turns with their times, milliseconds since 1970.
     #[must_use]
-    pub fn turns(&self) -> &[(u64, Turn)] {
-        &self.turns
+    pub fn turn_log(&self) -> &[(u64, Turn)] {
+        &self.turn_log
     }
 
     /// Place from 1 and text of the slide that is shown, if it is here.
     #[must_use]
     pub fn shown(&self) -> Option<(usize, &str)> {
-        let (_, turn) = self.turns.last()?;
+        let (_, turn) = self.turn_log.last()?;
         self.deck.shown(*turn)
     }
 
@@ -140,12 +140,12 @@ impl View {
         };
         match track {
             TrackName::Slides => Ok(self.deck.read(entry)?.then_some(Change::Deck)),
-            TrackName::Turns => {
+            TrackName::Turn => {
                 let turn = Turn::decode(entry.kind, &entry.body)?;
-                if self.turns.len() >= MAX_TURNS {
-                    self.turns.remove(0);
+                if self.turn_log.len() >= MAX_TURNS {
+                    self.turn_log.remove(0);
                 }
-                self.turns.push((entry.time, turn));
+                self.turn_log.push((entry.time, turn));
                 Ok(Some(Change::Turn))
             }
             TrackName::Questions if entry.kind == ASKED => {

@@ -1,4 +1,4 @@
-//! A loop that waits for datagrams, and what wakes it: signals, other threads, time.
+//! The process: what it gives up before others' bytes come, and what ends its wait.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,6 +16,17 @@ use crate::interrupt::on_signals;
 
 /// Longest wait: interfaces are looked at then.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// No core dumps, as keys are in memory; no more rights than now, whatever a library makes of what others send.
+///
+/// # Errors
+///
+/// The system's.
+pub fn confine() -> io::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    nix::sys::prctl::set_no_new_privs()?;
+    Ok(())
+}
 
 /// Now, Unix milliseconds.
 #[must_use]

@@ -1,0 +1,395 @@
+//! Studio: who chooses a track gets that track, and nothing else is sent to him.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::Value;
+
+use crate::world;
+
+/// The program that casts; lcroute-lab has no codec.
+const RADIO: &str = env!("CARGO_BIN_EXE_radio");
+
+const SLIDES: &str = "# Bees\n\nThey dance.\n\n---\n\n## Why\n\n![two bees that dance](images/dance.png)\n\n---\n\nThree\n";
+
+/// Lines that are said while rates are measured.
+const LINES: u32 = 4;
+
+/// A network behind closed firewalls, on the air.
+fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
+    let mut network = lab.network(lab.closed_hosts(names)?)?;
+    for member in &mut network.members {
+        member.launch()?;
+    }
+    for member in &mut network.members {
+        member.wait_ready()?;
+    }
+    let hosts = network.members.iter().map(|member| member.host.clone());
+    let hosts = hosts.collect();
+    Ok((network, hosts))
+}
+
+/// A program whose standard input is typed by the test.
+struct Typed {
+    process: Process,
+    input: File,
+}
+
+impl Typed {
+    fn start(host: &Host, name: &str, command: &str) -> Result<Self> {
+        let pipe = host.path(&format!("{name}.in"));
+        if !pipe.exists() {
+            mkfifo(&pipe, Mode::S_IRWXU)?;
+        }
+        // open for both: neither end waits for the other
+        let input = OpenOptions::new().read(true).write(true).open(&pipe)?;
+        let command = format!("exec {command} <{}", pipe.display());
+        let process = host.spawn("sh", &["-c", &command])?;
+        Ok(Self { process, input })
+    }
+
+    fn types(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.input, "{line}")?)
+    }
+}
+
+/// A key, what attends its session, and its public half.
+fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
+    let path = host.path(name).display().to_string();
+    let said = host
+        .run("lcstudio", &["--json", "keygen", &path])?
+        .success()?
+        .stdout;
+    let told: Value = serde_json::from_str(&said)?;
+    let of = |key: &str| Ok::<_, anyhow::Error>(told[key].as_str().context("no text")?.to_owned());
+    Ok((path, of("session")?, of("public")?))
+}
+
+/// A session, ready to be presented: its folder, its key, and what attends it.
+fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, String)> {
+    let (key, text, _) = keygen(host, "talk.key")?;
+    let folder = host.path("talk");
+    let path = folder.display().to_string();
+    let args = [
+        "new", &path, "--key", &key, "--title", "Bees", "--lang", "en", "--lang", "de",
+    ];
+    host.run("lcstudio", &args)?.success()?;
+    fs::write(folder.join("slides.md"), SLIDES)?;
+    if let Some(public) = captioner {
+        let mut settings = OpenOptions::new()
+            .append(true)
+            .open(folder.join("session.toml"))?;
+        writeln!(
+            settings,
+            "[[captions]]\nlanguage = \"en\"\nkey = \"{public}\""
+        )?;
+    }
+    Ok((folder, key, text))
+}
+
+fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
+    let folder = folder.display();
+    let started = Typed::start(
+        host,
+        "present",
+        &format!("lcstudio --json present {folder} --key {key} -i lc0"),
+    )?;
+    eventually("it is on", || {
+        ensure!(
+            started.process.stdout().contains("\"on\""),
+            "{}",
+            started.process.stderr()
+        );
+        Ok(())
+    })?;
+    Ok(started)
+}
+
+fn attend(host: &Host, name: &str, session: &str, args: &str) -> Result<Typed> {
+    Typed::start(
+        host,
+        name,
+        &format!("lcstudio --json attend {session} {args} -i lc0"),
+    )
+}
+
+/// Whether a line that was told has `value` under `key`.
+fn told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> {
+    let said = process.stdout();
+    let mut lines = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found = lines.any(|line| line["event"] == event && line[key] == *value);
+    ensure!(
+        found,
+        "no {event} with {key} {value}: {said}{}",
+        process.stderr()
+    );
+    Ok(())
+}
+
+/// Groups that programs of this host have joined.
+fn groups(host: &Host) -> Result<Vec<String>> {
+    let said = host
+        .ask("lcroute", &["groups", "--json"])?
+        .success()?
+        .stdout;
+    let all: Vec<Value> = serde_json::from_str(&said)?;
+    let joined = all.iter().filter(|group| group["local"] == true);
+    let names = joined.filter_map(|group| Some(group["group"].as_str()?.to_owned()));
+    Ok(names.collect())
+}
+
+/// Bytes that lc0 has given to programs of this host.
+fn incoming(host: &Host) -> Result<u64> {
+    Ok(host.interface_traffic("lc0")?.0.bytes)
+}
+
+#[test]
+fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
+    world("studio", |lab| {
+        let (mut network, hosts) = network(lab, &["stage", "text", "all", "kept"])?;
+        let [stage, text, all, kept] = &hosts[..] else {
+            anyhow::bail!("four hosts");
+        };
+        let (ann, _, public) = keygen(all, "ann.key")?;
+        let (folder, key, lcs) = session(stage, Some(&public))?;
+        let mut presenter = present(stage, &folder, &key)?;
+        let kept_in = kept.path("kept").display().to_string();
+        let mut holder = kept.spawn(
+            "lcstudio",
+            &["hold", &lcs, &kept_in, "--no-sound", "-i", "lc0"],
+        )?;
+        let captions = attend(text, "captions", &lcs, "--tracks captions/en")?;
+        let mut bob = attend(
+            all,
+            "all",
+            &lcs,
+            "--tracks slides,questions,captions/en --name Bob",
+        )?;
+        eventually("the first slide is shown", || {
+            told(&bob.process, "slide", "number", &1.into())
+        })?;
+        let mut writer = Typed::start(
+            all,
+            "caption",
+            &format!("lcstudio caption {lcs} --key {ann} --lang en --speaker Ann -i lc0 -"),
+        )?;
+        writer.types("they dance to tell where")?;
+        let words = "they dance to tell where".into();
+        eventually("captions are read", || {
+            told(&captions.process, "caption", "text", &words)
+        })?;
+        presenter.types("")?;
+        eventually("the next slide is shown", || {
+            told(&bob.process, "slide", "number", &2.into())
+        })?;
+        // who asks is heard by who presents, and by all once he takes it up
+        bob.types("how far do they fly?")?;
+        let words: Value = "how far do they fly?".into();
+        eventually("the question came", || {
+            told(&presenter.process, "question", "text", &words)
+        })?;
+        presenter.types("a 1")?;
+        eventually("it is taken up", || {
+            told(&bob.process, "question", "text", &words)
+        })?;
+        // sound flows to who wants it, slides change: captions alone stay a thin stream
+        let noise = stage.write("noise.raw", vec![0x55_u8; 48_000 * 4 * 60])?;
+        let sound = format!(
+            "exec {RADIO} cast --key {}/audio-en.key --profile voice -i lc0 - <{}",
+            folder.display(),
+            noise.display()
+        );
+        let _cast = stage.spawn("sh", &["-c", &sound])?;
+        let programs = all.path("programs");
+        fs::create_dir(&programs)?;
+        std::os::unix::fs::symlink(RADIO, programs.join("lcradio"))?;
+        let recorder = format!(
+            "PATH={}:$PATH exec lcstudio hold {lcs} {} -i lc0",
+            programs.display(),
+            all.path("sound").display()
+        );
+        let mut recorder = all.spawn("sh", &["-c", &recorder])?;
+        eventually("sound flows", || {
+            let recorded = fs::metadata(all.path("sound/audio-en.opus"))?.len();
+            ensure!(recorded > 0, "nothing is recorded");
+            Ok(())
+        })?;
+        // as fast as somebody speaks: some 24 lines a minute
+        let (begun, before) = (Instant::now(), [incoming(text)?, incoming(all)?]);
+        for number in 0..LINES {
+            writer.types(&format!("line {number} of what is said in this lecture"))?;
+            let mut slides = SLIDES.to_owned();
+            slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
+            fs::write(folder.join("slides.md"), slides)?;
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        let rate = |host: &Host, before: u64| {
+            Ok::<_, anyhow::Error>(
+                (incoming(host)? - before) as f64 * 8.0 / begun.elapsed().as_secs_f64(),
+            )
+        };
+        let (thin, thick) = (rate(text, before[0])?, rate(all, before[1])?);
+        println!("captions alone {thin:.0} bit/s, all tracks with sound {thick:.0} bit/s");
+        ensure!(thin < 10_000.0, "captions alone take {thin} bit/s");
+        ensure!(thick > 3.0 * thin, "{thick} and {thin} bit/s");
+        let joined = groups(text)?;
+        ensure!(joined.len() == 2, "index and captions: {joined:?}");
+        recorder.signal(Signal::SIGTERM)?;
+        ensure!(recorder.wait(DEADLINE)? == 0, "{}", recorder.stderr());
+        let recording = all.path("sound/audio-en.opus");
+        ensure!(
+            fs::metadata(&recording)?.len() > 1_000,
+            "{}",
+            recording.display()
+        );
+        // a PART stops what it names
+        bob.types("/part slides")?;
+        eventually("it has left", || {
+            let joined = groups(all)?;
+            ensure!(joined.len() <= 3, "{joined:?}");
+            Ok(())
+        })?;
+        // all who said something are gone: who held it gives it
+        let last = format!("line {} of what is said in this lecture", LINES - 1).into();
+        eventually("the last line came", || {
+            told(&captions.process, "caption", "text", &last)
+        })?;
+        presenter.types("q")?;
+        ensure!(
+            presenter.process.wait(DEADLINE)? == 0,
+            "{}",
+            presenter.process.stderr()
+        );
+        for (name, mut gone) in [("captions", captions.process), ("all", bob.process)] {
+            ensure!(gone.wait(DEADLINE)? == 0, "{name}: {}", gone.stderr());
+        }
+        writer.process.kill()?;
+        network.members[0].stop()?;
+        let late = text.run(
+            "sh",
+            &[
+                "-c",
+                &format!("lcstudio --json attend {lcs} -i lc0 </dev/null"),
+            ],
+        )?;
+        let late = late.success()?.stdout;
+        for words in [
+            "they dance to tell where",
+            "line 3 of what",
+            "how far do they fly?",
+            "two bees that dance",
+        ] {
+            ensure!(late.contains(words), "{words}: {late}");
+        }
+        holder.signal(Signal::SIGTERM)?;
+        ensure!(holder.wait(DEADLINE)? == 0, "{}", holder.stderr());
+        let page = kept.path("talk.html");
+        let out = page.display().to_string();
+        kept.run("lcstudio", &["export", &kept_in, &out])?
+            .success()?;
+        let page = fs::read_to_string(page)?;
+        ensure!(
+            page.contains("they dance to tell where") && page.contains("They dance."),
+            "{page}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
+    world("studio-bad", |lab| {
+        let (_network, hosts) = network(lab, &["stage", "hall"])?;
+        let [stage, hall] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        let (folder, key, lcs) = session(stage, None)?;
+        let mut presenter = present(stage, &folder, &key)?;
+        let attender = attend(hall, "hall", &lcs, "--tracks slides,captions/en")?;
+        presenter.types("2")?;
+        presenter.types("c before it was killed")?;
+        let said = "before it was killed".into();
+        eventually("the slide is shown", || {
+            told(&attender.process, "slide", "number", &2.into())
+        })?;
+        eventually("the caption came", || {
+            told(&attender.process, "caption", "text", &said)
+        })?;
+        // twice with one folder
+        let path = folder.display().to_string();
+        let twice = stage.run(
+            "sh",
+            &[
+                "-c",
+                &format!("lcstudio present {path} --key {key} </dev/null"),
+            ],
+        )?;
+        ensure!(
+            twice.code == 1 && twice.stderr.contains("used by another"),
+            "{twice:?}"
+        );
+        presenter.process.kill()?;
+        let mut presenter = present(stage, &folder, &key)?;
+        presenter.types("c after it came back")?;
+        let said = "after it came back".into();
+        eventually("it goes on", || {
+            told(&attender.process, "caption", "text", &said)
+        })?;
+        ensure!(
+            !presenter.process.stderr().contains("two hosts"),
+            "{}",
+            presenter.process.stderr()
+        );
+        // a key that was let do nothing, a session that nobody presents, texts that are none
+        let (mallory, other, _) = keygen(hall, "mallory.key")?;
+        let refused = hall.run(
+            "sh",
+            &["-c", &format!("echo lies | lcstudio caption {lcs} --key {mallory} --lang en --timeout 2s -i lc0 -")],
+        )?;
+        ensure!(
+            refused.code == 4 && refused.stderr.contains("session.toml"),
+            "{refused:?}"
+        );
+        let nobody = hall.run(
+            "sh",
+            &[
+                "-c",
+                &format!("lcstudio attend {other} --timeout 2s </dev/null"),
+            ],
+        )?;
+        ensure!(nobody.code == 3, "{nobody:?}");
+        for (args, code) in [
+            ("attend lct1abc", 2),
+            ("attend nofile", 2),
+            ("present /nowhere --key nokey", 4),
+        ] {
+            let wrong = hall.run("sh", &["-c", &format!("lcstudio {args} </dev/null")])?;
+            ensure!(wrong.code == code, "{args}: {wrong:?}");
+        }
+        ensure!(
+            !attender.process.stdout().contains("lies"),
+            "{}",
+            attender.process.stdout()
+        );
+        // the clock of who attends is an hour off, and Ctrl-C ends it
+        attender.process.signal(Signal::SIGINT)?;
+        let mut gone = attender.process;
+        ensure!(gone.wait(DEADLINE)? == 130, "{}", gone.stderr());
+        presenter.process.signal(Signal::SIGTERM)?;
+        ensure!(
+            presenter.process.wait(DEADLINE)? == 0,
+            "{}",
+            presenter.process.stderr()
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,458 @@
+//! `lcstudio attend`: the tracks that somebody chose, as text on a terminal.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcstudio_core::{
+    CaptionLine, Change, Language, Place, Question, Session, TrackName, TrackPlace, View,
+    clean_line, split_caption, to_text,
+};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::process::Wake;
+use serde_json::{Value, json};
+
+use crate::input::{Input, Read};
+use crate::keys;
+use crate::said::said;
+use crate::sound::Sound;
+use crate::tracks::{NewEntry, Tracks};
+
+/// After the end of a session, so long until nobody had anything more to add.
+const REST: Duration = Duration::from_secs(3);
+/// A question is said so often: a request is not repaired. Who heard it once passes over the others.
+const ASKED_TIMES: u32 = 3;
+/// Between two of these.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+
+/// A track by its name, or by what it is: then in the language of who attends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Track(TrackName),
+    /// Captions.
+    Captions,
+    /// Sound.
+    Audio,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "captions" => Ok(Self::Captions),
+            "audio" => Ok(Self::Audio),
+            _ => text.parse().map(Self::Track).map_err(|e| format!("{e}")),
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Text of the session, or a file with it.
+    pub session: String,
+    /// What was chosen; none: slides, questions, captions.
+    pub tracks: Vec<Choice>,
+    /// How who asks is called.
+    pub name: String,
+    /// Give up when nobody was heard for so long.
+    pub timeout: Duration,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+    /// As JSON.
+    pub json: bool,
+}
+
+struct Attender<'a> {
+    options: &'a Options,
+    session: Session,
+    tracks: Tracks,
+    view: View,
+    wanted: Vec<Choice>,
+    sounds: BTreeMap<Language, Sound>,
+    /// The slide that was told last.
+    last_slide: Option<(usize, String)>,
+    is_shown: bool,
+    /// Questions that are said again: when, how often.
+    asked: Vec<(Vec<u8>, Instant, u32)>,
+    received_at: Instant,
+}
+
+/// Attends until the session ends.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    let session = keys::session(&options.session)?;
+    let wake = Wake::on_interrupt()?;
+    let now = Instant::now();
+    let mut attender = Attender {
+        tracks: Tracks::open(&options.interfaces, now).context("multicast sockets")?,
+        options,
+        session,
+        view: View::default(),
+        wanted: match options.tracks.is_empty() {
+            true => vec![
+                Choice::Track(TrackName::Slides),
+                Choice::Track(TrackName::Questions),
+                Choice::Captions,
+            ],
+            false => options.tracks.clone(),
+        },
+        sounds: BTreeMap::new(),
+        last_slide: None,
+        is_shown: false,
+        asked: Vec::new(),
+        received_at: now,
+    };
+    let index = attender.session.index();
+    attender
+        .tracks
+        .join(Place::Index, index, Vec::new(), None, now)?;
+    let input = Input::open(wake.clone())?;
+    attender.run(&wake, &input)
+}
+
+/// The language of who is at this terminal, as the environment has it: `de_DE.UTF-8` is de.
+fn language() -> Option<Language> {
+    let set = ["LC_ALL", "LC_MESSAGES", "LANG"];
+    let set = set
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))?;
+    let tag = set.split(['.', '@']).next()?.replace('_', "-");
+    tag.parse().ok()
+}
+
+/// The language among `found` that is closest to `wanted`; else the first.
+fn closest(wanted: Option<&Language>, found: &[Language]) -> Option<Language> {
+    let main = |tag: &Language| tag.tag().split('-').next().map(str::to_owned);
+    let same = wanted.and_then(|wanted| {
+        let exact = found.iter().find(|tag| *tag == wanted);
+        exact.or_else(|| found.iter().find(|tag| main(tag) == main(wanted)))
+    });
+    same.or(found.first()).cloned()
+}
+
+impl Attender<'_> {
+    fn run(&mut self, wake: &Wake, input: &Input) -> anyhow::Result<Exit> {
+        let mut input = Some(input);
+        loop {
+            if let Some(exit) = wake.interrupted() {
+                return Ok(exit);
+            }
+            self.tracks.turn()?;
+            for new in self.tracks.entries() {
+                self.received_at = Instant::now();
+                self.read(new)?;
+            }
+            self.join_wanted()?;
+            self.tell_slide()?;
+            while let Some(lines) = input {
+                match lines.next()? {
+                    Read::Line(line) => self.execute(&line)?,
+                    Read::Nothing => break,
+                    Read::End => input = None,
+                }
+            }
+            self.ask_again()?;
+            let (now, received) = (Instant::now(), self.received_at);
+            if !self.view.index().has_begun && now >= received + self.options.timeout {
+                let message = "nobody presents or holds this session where this host listens";
+                return Err(ExitError::new(Exit::Unreachable, message).into());
+            }
+            if self.view.index().has_ended
+                && !self.tracks.lacks_something()
+                && now >= received + REST
+            {
+                self.tell(
+                    "the session has ended",
+                    || json!({"event": "ended", "drops": self.view.drops().by_name()}),
+                )?;
+                return Ok(Exit::Ok);
+            }
+            let asked = self.asked.iter().map(|(_, at, _)| *at).min();
+            self.tracks.wait(wake, asked)?;
+        }
+    }
+
+    /// The tracks that are wanted and that the index names.
+    fn chosen(&self) -> Vec<TrackName> {
+        let index = self.view.index();
+        let own = language();
+        let in_own = |captions: bool| {
+            let languages = index.names().filter_map(|name| match name {
+                TrackName::Captions(tag) if captions => Some(tag.clone()),
+                TrackName::Audio(tag) if !captions => Some(tag.clone()),
+                _ => None,
+            });
+            closest(own.as_ref(), &languages.collect::<Vec<_>>())
+        };
+        let mut chosen = Vec::new();
+        for choice in &self.wanted {
+            let name = match choice {
+                Choice::Track(name) => Some(name.clone()),
+                Choice::Captions => in_own(true).map(TrackName::Captions),
+                Choice::Audio => in_own(false).map(TrackName::Audio),
+            };
+            // which slide is shown belongs to slides
+            let with = (name == Some(TrackName::Slides)).then_some(TrackName::Turn);
+            chosen.extend(with.into_iter().chain(name));
+        }
+        chosen.retain(|name| index.place(name).is_some());
+        chosen
+    }
+
+    fn join_wanted(&mut self) -> anyhow::Result<()> {
+        // the index names its tracks one after the other: a choice by language waits for all
+        if !self.view.index().has_begun || self.tracks.lacks_something() && !self.is_shown {
+            return Ok(());
+        }
+        let chosen = self.chosen();
+        if !std::mem::replace(&mut self.is_shown, true) {
+            self.tell_session(&chosen)?;
+        }
+        let index = self.view.index().clone();
+        for name in chosen {
+            let place = Place::Track(name.clone());
+            match (&name, index.place(&name)) {
+                (TrackName::Audio(language), Some(TrackPlace::Station(station))) => {
+                    let ended = self.sounds.get_mut(language).is_some_and(Sound::has_ended);
+                    if ended {
+                        tracing::warn!("{name}: lcradio has ended; /join {name} begins again");
+                        self.part(&name);
+                    } else if !self.sounds.contains_key(language) {
+                        match Sound::listen(station, None, &self.options.interfaces) {
+                            Ok(sound) => drop(self.sounds.insert(language.clone(), sound)),
+                            Err(e) => {
+                                tracing::warn!("{name}: lcradio, which plays it: {e}");
+                                self.part(&name);
+                            }
+                        }
+                    }
+                }
+                (_, Some(TrackPlace::Space(owner))) if !self.tracks.has_joined(&place) => {
+                    let space = self.session.space(*owner);
+                    self.tracks
+                        .join(place, space, Vec::new(), None, Instant::now())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of this track comes any more.
+    fn part(&mut self, name: &TrackName) {
+        self.wanted = self.chosen().into_iter().map(Choice::Track).collect();
+        self.wanted
+            .retain(|choice| *choice != Choice::Track(name.clone()));
+        match name {
+            TrackName::Audio(language) => drop(self.sounds.remove(language)),
+            TrackName::Slides => {
+                self.tracks.part(&Place::Track(TrackName::Turn));
+                self.tracks.part(&Place::Track(TrackName::Slides));
+                self.wanted
+                    .retain(|choice| *choice != Choice::Track(TrackName::Turn));
+            }
+            _ => self.tracks.part(&Place::Track(name.clone())),
+        }
+    }
+
+    fn read(&mut self, new: NewEntry) -> anyhow::Result<()> {
+        let NewEntry {
+            place,
+            by_owner,
+            entry,
+        } = new;
+        match self.view.read(&place, by_owner, &entry) {
+            Some(Change::Caption(language, line)) => self.tell_caption(&language, &line),
+            Some(Change::Question(question)) => self.tell_question(&question),
+            _ => Ok(()),
+        }
+    }
+
+    // what is typed
+
+    fn execute(&mut self, line: &str) -> anyhow::Result<()> {
+        let line = line.trim();
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let usage = "a line is a question; /join TRACK and /part TRACK choose";
+        match (word, rest.trim().parse::<Choice>()) {
+            ("", _) => Ok(()),
+            ("/join", Ok(choice)) => {
+                self.wanted.push(choice);
+                Ok(())
+            }
+            ("/part", Ok(choice)) => {
+                let is_meant = |name: &TrackName| match &choice {
+                    Choice::Track(meant) => name == meant,
+                    Choice::Captions => matches!(name, TrackName::Captions(_)),
+                    Choice::Audio => matches!(name, TrackName::Audio(_)),
+                };
+                for name in self.chosen().into_iter().filter(is_meant) {
+                    self.part(&name);
+                }
+                Ok(())
+            }
+            _ if word.starts_with('/') => {
+                tracing::warn!("{usage}");
+                Ok(())
+            }
+            _ => self.ask(line),
+        }
+    }
+
+    fn ask(&mut self, text: &str) -> anyhow::Result<()> {
+        let place = Place::Track(TrackName::Questions);
+        if !self.tracks.has_joined(&place) {
+            tracing::warn!("questions are not joined: /join questions");
+            return Ok(());
+        }
+        for part in split_caption(text) {
+            let question = Question {
+                name: clean_line(&self.options.name),
+                text: lcstudio_core::clean(part),
+            };
+            self.asked.push((question.encode()?, Instant::now(), 0));
+        }
+        Ok(())
+    }
+
+    fn ask_again(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        for (body, at, times) in &mut self.asked {
+            if *at <= now {
+                self.tracks.ask(&Place::Track(TrackName::Questions), body)?;
+                (*at, *times) = (now + ASK_AGAIN, *times + 1);
+            }
+        }
+        self.asked.retain(|(_, _, times)| *times < ASKED_TIMES);
+        // what was asked is sent
+        self.tracks.turn()?;
+        Ok(())
+    }
+
+    // what is told
+
+    fn tell_session(&self, chosen: &[TrackName]) -> anyhow::Result<()> {
+        let index = self.view.index();
+        let all: Vec<String> = index.names().map(TrackName::to_string).collect();
+        let mut missing = self.wanted.iter().filter_map(|choice| match choice {
+            Choice::Track(name) if index.place(name).is_none() => Some(name),
+            _ => None,
+        });
+        if let Some(name) = missing.next() {
+            let all = all.join(", ");
+            tracing::warn!("there is no track {name}, yet; there are {all}");
+        }
+        let chosen: Vec<String> = chosen.iter().map(TrackName::to_string).collect();
+        let title = match index.presenter.is_empty() {
+            true => index.title.clone(),
+            false => format!("{}, by {}", index.title, index.presenter),
+        };
+        let shown = format!(
+            "{title}\ntracks: {}; joined: {}",
+            all.join(", "),
+            chosen.join(", ")
+        );
+        self.tell(&shown, || {
+            json!({
+                "event": "session",
+                "title": index.title,
+                "presenter": index.presenter,
+                "tracks": all,
+                "joined": chosen,
+            })
+        })
+    }
+
+    /// The slide that is shown, once all turns are here: not each of those before.
+    fn tell_slide(&mut self) -> anyhow::Result<()> {
+        if self.tracks.lacks_something() {
+            return Ok(());
+        }
+        let Some((number, text)) = self.view.shown() else {
+            return Ok(());
+        };
+        let shown = Some((number, text.to_owned()));
+        if shown == self.last_slide {
+            return Ok(());
+        }
+        let of = self.view.deck().len();
+        self.tell(
+            &format!("--- slide {number} of {of}\n{}\n", to_text(text)),
+            || json!({"event": "slide", "number": number, "of": of, "markdown": text}),
+        )?;
+        self.last_slide = shown;
+        Ok(())
+    }
+
+    fn tell_caption(&self, language: &Language, line: &CaptionLine) -> anyhow::Result<()> {
+        let corrected = if line.is_corrected {
+            "(corrected) "
+        } else {
+            ""
+        };
+        self.tell(
+            &format!("{corrected}{}", said(&line.speaker, &line.text)),
+            || {
+                json!({
+                    "event": "caption",
+                    "language": language.tag(),
+                    "time": line.time_ms,
+                    "speaker": line.speaker,
+                    "text": line.text,
+                    "corrected": line.is_corrected,
+                })
+            },
+        )
+    }
+
+    fn tell_question(&self, question: &Question) -> anyhow::Result<()> {
+        self.tell(
+            &format!("(question) {}", said(&question.name, &question.text)),
+            || json!({"event": "question", "name": question.name, "text": question.text}),
+        )
+    }
+
+    fn tell(&self, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.options.json {
+            true => writeln!(out, "{}", value())?,
+            false => writeln!(out, "{text}")?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closest_language_is_taken() {
+        let all = ["en", "de", "pt-br"].map(|tag| tag.parse::<Language>().unwrap());
+        let find = |wanted: &str| {
+            closest(Some(&wanted.parse().unwrap()), &all)
+                .unwrap()
+                .to_string()
+        };
+        for (wanted, found) in [("de", "de"), ("de-AT", "de"), ("pt", "pt-br"), ("fr", "en")] {
+            assert_eq!(find(wanted), found);
+        }
+        assert_eq!(closest(None, &all).unwrap().tag(), "en");
+        assert_eq!(closest(None, &[]), None);
+    }
+
+    #[test]
+    fn a_choice_is_a_track_or_what_it_is() {
+        assert_eq!("captions".parse(), Ok(Choice::Captions));
+        let name = TrackName::Captions("de".parse().unwrap());
+        assert_eq!("captions/de".parse(), Ok(Choice::Track(name)));
+        assert!("video".parse::<Choice>().is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! `lcstudio caption`: a line in, a caption out.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcstudio_core::{
+    Caption, Language, Place, TrackName, TrackPlace, View, clean, clean_line, split_caption,
+};
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast_log::{AppendError, AuthorId, Event};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::load_signing_key;
+use librecast_program::process::Wake;
+use librecast_program::state_lock::StateLock;
+
+use crate::folder::make_folder;
+use crate::input::{Input, Read};
+use crate::keys;
+use crate::tracks::Tracks;
+
+/// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
+const APPEND_AGAIN: Duration = Duration::from_millis(250);
+/// At the end, so long until the last caption was repeated (librecast-log repeats it after 0.25 and 1 s).
+const LAST_WORDS: Duration = Duration::from_millis(1_300);
+/// A line that begins so takes the place of the one before.
+const CORRECTS: &str = "^ ";
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Text of the session, or a file with it.
+    pub session: String,
+    /// The session's key, or one that the presenter has let write captions.
+    pub key: PathBuf,
+    /// The language; none: the only one.
+    pub language: Option<Language>,
+    /// Who speaks.
+    pub speaker: String,
+    /// Give up when nobody was heard, or lets this key write, for so long.
+    pub timeout: Duration,
+    /// Where entries are kept.
+    pub state_dir: PathBuf,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+}
+
+/// Captions until standard input ends.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    let session = keys::session(&options.session)?;
+    let key = load_signing_key(&options.key)?;
+    let presenter = keys::load(&options.key)?;
+    let is_presenter = presenter.session() == session;
+    let wake = Wake::on_interrupt()?;
+    let now = Instant::now();
+    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
+    let mut view = View::default();
+    // which track
+    let (name, owner) = loop {
+        if let Some(exit) = wake.interrupted() {
+            return Ok(exit);
+        }
+        tracks.turn()?;
+        for new in tracks.entries() {
+            view.read(&new.place, new.by_owner, &new.entry);
+        }
+        let settled = view.index().has_begun && !tracks.lacks_something();
+        if settled && let Some(found) = find(&view, options.language.as_ref())? {
+            break found;
+        }
+        if now.elapsed() >= options.timeout {
+            let message = match (view.index().has_begun, &options.language) {
+                (true, Some(language)) => format!("the session has no captions in {language}"),
+                (true, None) => "the session has no captions".to_owned(),
+                _ => "nobody presents or holds this session where this host listens".to_owned(),
+            };
+            return Err(ExitError::new(Exit::Unreachable, message).into());
+        }
+        tracks.wait(&wake, Some(now + options.timeout))?;
+    };
+    let author = if is_presenter {
+        presenter.track_key(&name)
+    } else {
+        key
+    };
+    let folder = options.state_dir.join(of_track(&owner, &author));
+    make_folder(&folder)?;
+    let _lock = StateLock::take(&folder, "lcstudio")?;
+    let place = Place::Track(name);
+    let space = session.space(owner);
+    let id = space.author(&author.peer_id());
+    let file = folder.join("log");
+    let joined = tracks.join(
+        place.clone(),
+        space,
+        vec![author],
+        Some(&file),
+        Instant::now(),
+    );
+    joined.with_context(|| file.display().to_string())?;
+    let input = Input::open(wake.clone())?;
+    let mut writer = Writer {
+        options,
+        tracks,
+        place,
+        id,
+        last: None,
+        waits: None,
+        began: Instant::now(),
+    };
+    writer.run(&wake, &input)
+}
+
+/// Its folder: what was said under a key is kept beside no other session's.
+fn of_track(owner: &PeerId, author: &SecretKey) -> String {
+    let hash = derive(
+        "lcstudio 2026 state of captions",
+        &[owner.public_key(), author.peer_id().public_key()],
+    );
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The captions in this language, or the only ones.
+fn find(
+    view: &View,
+    language: Option<&Language>,
+) -> Result<Option<(TrackName, PeerId)>, ExitError> {
+    let all = view.index().tracks.iter();
+    let mut all = all.filter_map(|(name, place)| match (name, place) {
+        (TrackName::Captions(tag), TrackPlace::Space(owner)) => {
+            let is_wanted = language.is_none_or(|wanted| wanted == tag);
+            is_wanted.then(|| (name.clone(), *owner))
+        }
+        _ => None,
+    });
+    match (all.next(), all.next()) {
+        (Some(_), Some(_)) => {
+            let message = "the session has captions in several languages: say --lang";
+            Err(ExitError::new(Exit::Usage, message))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+struct Writer<'a> {
+    options: &'a Options,
+    tracks: Tracks,
+    place: Place,
+    id: AuthorId,
+    /// The number of the last caption.
+    last: Option<u32>,
+    /// A line that could not be appended yet.
+    waits: Option<String>,
+    began: Instant,
+}
+
+impl Writer<'_> {
+    fn run(&mut self, wake: &Wake, input: &Input) -> anyhow::Result<Exit> {
+        let mut is_ready = false;
+        loop {
+            let interrupted = wake.interrupted();
+            let happened = self.tracks.turn()?;
+            for (_, event) in happened {
+                if let Event::Conflict { author, .. } = event
+                    && author == self.id
+                {
+                    let message = "this key writes captions on another host, too: nothing of it counts any more";
+                    return Err(ExitError::new(Exit::Failed, message).into());
+                }
+            }
+            if interrupted.is_some() {
+                self.say_last_words(wake)?;
+                return Ok(interrupted.unwrap_or(Exit::Ok));
+            }
+            if let Some(line) = self.waits.take() {
+                self.say(line)?;
+            }
+            while self.waits.is_none() {
+                match input.next()? {
+                    Read::Line(line) => self.say(line)?,
+                    Read::Nothing => break,
+                    Read::End => {
+                        self.say_last_words(wake)?;
+                        return Ok(Exit::Ok);
+                    }
+                }
+            }
+            if self.waits.is_some() && self.began.elapsed() >= self.options.timeout {
+                let file = librecast_program::keyfile::public_path(&self.options.key);
+                let message = format!(
+                    "the presenter lets this key write no captions: [[captions]] in session.toml names {}",
+                    file.display()
+                );
+                return Err(ExitError::new(Exit::NotPermitted, message).into());
+            }
+            if self.waits.is_none() && !std::mem::replace(&mut is_ready, true) {
+                tracing::info!("{}: a line is a caption", self.place);
+            }
+            let again = self.waits.is_some().then(|| Instant::now() + APPEND_AGAIN);
+            self.tracks.wait(wake, again)?;
+        }
+    }
+
+    fn say(&mut self, line: String) -> anyhow::Result<()> {
+        let (corrects, text) = match line.strip_prefix(CORRECTS) {
+            Some(text) if self.last.is_some() => (self.last.unwrap_or(0), text),
+            _ => (0, line.as_str()),
+        };
+        let text = clean(text).replace(['\n', '\t'], " ");
+        for (at, text) in split_caption(&text).into_iter().enumerate() {
+            let caption = Caption {
+                replaces: if at == 0 { corrects } else { 0 },
+                speaker: clean_line(&self.options.speaker),
+                text: text.to_owned(),
+            };
+            let (kind, body) = caption.encode()?;
+            match self.tracks.append(&self.place, self.id, (kind, &body)) {
+                Ok(number) if corrects == 0 => self.last = Some(number),
+                Ok(_) => {}
+                // after a start, or before the presenter's grant has come: only then nothing of the line was said
+                Err(AppendError::Starting | AppendError::NotGranted) if at == 0 => {
+                    self.waits = Some(line);
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    fn say_last_words(&mut self, wake: &Wake) -> anyhow::Result<()> {
+        let until = Instant::now() + LAST_WORDS;
+        while self.last.is_some() && Instant::now() < until {
+            self.tracks.turn()?;
+            self.tracks.wait(wake, Some(until))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! The command line of `lcstudio`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use lcstudio_core::{Language, clean_line};
+use librecast::units::parse_duration;
+use librecast_program::cli::{Exit, finish, init_logging};
+
+use crate::attend::Choice;
+use crate::folder::{Folder, say_next};
+use crate::{attend, caption, export, hold, keys, present};
+
+const EXAMPLES: &str = "Examples:
+  lcstudio keygen talk.key                                 a key; prints the session that it presents
+  lcstudio new talk --key talk.key --title Bees --lang en  a folder with slides.md and session.toml
+  lcstudio present talk --key talk.key                     on air: Enter turns to the next slide
+  lcstudio attend lcs1...                                  slides, questions and captions as text
+  lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
+  lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
+  lcstudio hold lcs1... kept                               keeps it all, and gives it to who comes late
+  lcstudio export kept lecture.html                        one page; also .md, .vtt, or a folder for all
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody was heard, 4 not permitted, 130 or 143 interrupted.";
+
+/// Lectures that each listener renders for himself: slides, captions, questions, over multicast
+#[derive(Debug, Parser)]
+#[command(name = "lcstudio", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Interface to use; may be repeated [default: all that can carry multicast]
+    #[arg(short, long = "interface", global = true, value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// error, warn, info, debug, trace or TARGET=LEVEL with commas between [default: $RUST_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+/// The word for standard input.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Pipe {
+    #[value(name = "-")]
+    Standard,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a key, and print the session that it presents
+    Keygen {
+        /// Where it goes, the public half into FILE.pub; must not exist
+        file: PathBuf,
+    },
+    /// Make the folder of a session, to be written in
+    New {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The session's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// What the session is called [default: the folder's name]
+        #[arg(long)]
+        title: Option<String>,
+        /// A language of captions and sound; may be repeated [default: en]
+        #[arg(long = "lang", value_name = "LANGUAGE")]
+        languages: Vec<Language>,
+    },
+    /// Present what lies in a folder; what is typed turns the slides
+    Present {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The session's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Attend a session as text; a line that is typed is a question
+    Attend {
+        /// lcs1..., or a file with it
+        session: String,
+        /// What to join: slides, questions, captions, audio, captions/LANGUAGE, audio/LANGUAGE [default: all but audio]
+        #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
+        tracks: Vec<Choice>,
+        /// How you are called when you ask
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Give up when nobody was heard for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+    },
+    /// Write captions: a line in, a caption out; a line that begins with `^ ` corrects the one before
+    Caption {
+        /// lcs1..., or a file with it
+        session: String,
+        /// The session's key, or one that session.toml names
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The language, where there are several
+        #[arg(long = "lang", value_name = "LANGUAGE")]
+        language: Option<Language>,
+        /// Who speaks
+        #[arg(long, default_value = "", value_name = "NAME")]
+        speaker: String,
+        /// Give up when nobody was heard, or lets this key write, for so long
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+        /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
+        #[arg(long, env = "LCSTUDIO_STATE_DIR", value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+        /// Lines on standard input
+        #[arg(value_name = "-")]
+        input: Pipe,
+    },
+    /// Keep a session, and give it to who comes late
+    Hold {
+        /// lcs1..., or a file with it
+        session: String,
+        /// Where it is kept
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Leave out sound
+        #[arg(long)]
+        no_sound: bool,
+    },
+    /// Make files of a session that others read
+    Export {
+        /// The folder of who presented, or held
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// FILE.html, FILE.md, FILE.vtt, or a folder for all
+        out: PathBuf,
+        /// The language of captions [default: the first]
+        #[arg(long = "lang", value_name = "LANGUAGE")]
+        language: Option<Language>,
+    },
+}
+
+/// Where what was written is kept, unless the command line says so.
+fn state_dir() -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let state = set("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(set("HOME")?).join(".local/state"));
+    let state = state
+        .or_else(home)
+        .context("neither XDG_STATE_HOME nor HOME is set")?;
+    Ok(state.join("lcstudio"))
+}
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => finish("lcstudio", run(cli)),
+        Err(usage) => {
+            // help and version go to stdout and are no error; a closed pipe is no reason for more
+            let _ = usage.print();
+            if usage.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Ok.into()
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Common {
+        interfaces,
+        json,
+        log,
+    } = cli.common;
+    init_logging(log.as_deref(), "warn")?;
+    match cli.verb {
+        Verb::Keygen { file } => keys::keygen(&file, json),
+        Verb::New {
+            folder,
+            key,
+            title,
+            languages,
+        } => {
+            let secret = keys::load(&key)?;
+            let name = folder
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            let title = clean_line(&title.or(name).unwrap_or_default());
+            let english = || vec!["en".parse()].into_iter().flatten().collect();
+            let languages = if languages.is_empty() {
+                english()
+            } else {
+                languages
+            };
+            let folder = Folder::create(&folder, &secret, &title, &languages)?;
+            println!("{}", *secret.session().encode());
+            say_next(&folder, &key);
+            Ok(Exit::Ok)
+        }
+        Verb::Present { folder, key } => present::run(&present::Options {
+            folder,
+            key,
+            interfaces,
+            json,
+        }),
+        Verb::Attend {
+            session,
+            tracks,
+            name,
+            timeout,
+        } => attend::run(&attend::Options {
+            session,
+            tracks,
+            name,
+            timeout,
+            interfaces,
+            json,
+        }),
+        Verb::Caption {
+            session,
+            key,
+            language,
+            speaker,
+            timeout,
+            state_dir: given,
+            input: Pipe::Standard,
+        } => caption::run(&caption::Options {
+            session,
+            key,
+            language,
+            speaker,
+            timeout,
+            state_dir: given.map_or_else(state_dir, Ok)?,
+            interfaces,
+        }),
+        Verb::Hold {
+            session,
+            folder,
+            no_sound,
+        } => hold::run(&hold::Options {
+            session,
+            folder,
+            sound: !no_sound,
+            interfaces,
+        }),
+        Verb::Export {
+            folder,
+            out,
+            language,
+        } => export::run(&export::Options {
+            folder,
+            out,
+            language,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+}

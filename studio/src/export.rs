@@ -1,0 +1,160 @@
+//! `lcstudio export`: files that others read, from the folder of who presented or held.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lcstudio_core::{Language, Place, TrackPlace, View, page, transcript_markdown, webvtt};
+use librecast::durable;
+use librecast_log::Space;
+use librecast_log_host::KeptLog;
+use librecast_program::cli::{Exit, ExitError};
+
+use crate::folder::{Folder, make_folder};
+
+/// Longest picture that goes into a page, in bytes. Chosen: a photograph in print quality.
+const MAX_PICTURE: u64 = 8 << 20;
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Of who presented, or held.
+    pub folder: PathBuf,
+    /// A file, whose name says what it is to be; or a folder for all.
+    pub out: PathBuf,
+    /// The language; none: the first with captions.
+    pub language: Option<Language>,
+}
+
+/// Writes them.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    let folder = Folder::new(&options.folder);
+    let view = read(&folder)?;
+    let spoken: Vec<&Language> = view.transcripts().keys().collect();
+    if let Some(language) = &options.language
+        && !spoken.contains(&language)
+    {
+        let message = format!("there are no captions in {language}");
+        return Err(ExitError::new(Exit::Failed, message).into());
+    }
+    let language = options.language.as_ref().or(spoken.first().copied());
+    let picture = |url: &str| picture(folder.path(), url);
+    let ending = options.out.extension().and_then(|ending| ending.to_str());
+    let out = &options.out;
+    match ending {
+        Some("html" | "htm") => write(out, &page(&view, language, picture))?,
+        Some("md") => write(out, &transcript_markdown(&view, language))?,
+        Some("vtt") => {
+            let language = language.context("there are no captions")?;
+            write(out, &webvtt(&view, language))?;
+        }
+        Some(other) => {
+            let message = format!("what is .{other}? .html, .md, .vtt, or a folder");
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        None => {
+            make_folder(out)?;
+            write(&out.join("session.html"), &page(&view, language, picture))?;
+            write(
+                &out.join("session.md"),
+                &transcript_markdown(&view, language),
+            )?;
+            for language in spoken {
+                let file = out.join(format!("captions-{language}.vtt"));
+                write(&file, &webvtt(&view, language))?;
+            }
+            copy_sound(folder.path(), out)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The session, as far as logs in the folder have it.
+fn read(folder: &Folder) -> anyhow::Result<View> {
+    let session = folder.session()?;
+    let _lock = folder.lock()?;
+    let now = Instant::now();
+    let mut view = View::default();
+    read_log(&mut view, folder, &Place::Index, session.index(), now)?;
+    let index = view.index().clone();
+    if !index.has_begun {
+        let message = format!("{}: nothing was presented", folder.path().display());
+        return Err(ExitError::new(Exit::Failed, message).into());
+    }
+    for (name, place) in &index.tracks {
+        if let TrackPlace::Space(owner) = place {
+            let space = session.space(*owner);
+            read_log(&mut view, folder, &Place::Track(name.clone()), space, now)?;
+        }
+    }
+    Ok(view)
+}
+
+fn read_log(
+    view: &mut View,
+    folder: &Folder,
+    place: &Place,
+    space: Space,
+    now: Instant,
+) -> anyhow::Result<()> {
+    let file = folder.log(place);
+    if !file.exists() {
+        return Ok(());
+    }
+    let log = KeptLog::open(space, Vec::new(), Some(&file), now);
+    let log = log.with_context(|| file.display().to_string())?;
+    let log = log.log();
+    for author in log.authors() {
+        let mut after = 0;
+        while let Some(entry) = log.next_entry(author.author, after) {
+            after = entry.number;
+            view.read(place, author.author == log.owner(), entry);
+        }
+    }
+    Ok(())
+}
+
+/// A picture beside the slides, as a URL that has it whole.
+fn picture(folder: &Path, url: &str) -> Option<String> {
+    let kind = match Path::new(url)
+        .extension()?
+        .to_str()?
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "svg" => "image/svg+xml",
+        _ => return None,
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(folder.join(url)).ok()?;
+    file.take(MAX_PICTURE + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= MAX_PICTURE)
+        .then(|| format!("data:{kind};base64,{}", BASE64.encode(bytes)))
+}
+
+fn copy_sound(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let Some(name) = path
+            .file_name()
+            .filter(|_| path.extension().is_some_and(|e| e == "opus"))
+        else {
+            continue;
+        };
+        fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    durable::replace(path, text.as_bytes()).with_context(|| path.display().to_string())
+}

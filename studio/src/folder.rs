@@ -1,0 +1,275 @@
+//! The folder of a session.
+//!
+//! ```text
+//! session.toml    title, presenter, languages, who writes captions       of who presents
+//! slides.md       slides, with `---` between them
+//! images/         pictures that slides name
+//! audio-en.key    the key of the station with the sound, for lcradio
+//! session         the session's text                                     of who presents, and of who holds
+//! log/            entries, a file for each track
+//! ```
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use lcradio_core::StationKey;
+use lcstudio_core::{Language, Place, Session, SessionKey, clean_line};
+use librecast::durable;
+use librecast::id::{PeerId, SecretKey};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::{load_signing_key, public_key};
+use librecast_program::{config, state_lock::StateLock};
+use serde::Deserialize;
+use toml_edit::{Array, DocumentMut, value};
+
+const SETTINGS: &str = "session.toml";
+const SLIDES: &str = "slides.md";
+const SESSION: &str = "session";
+const LOG: &str = "log";
+
+/// Longest file of slides that is read, in bytes: 500 slides of 64 KiB.
+const MAX_SLIDES_FILE: u64 = 32 << 20;
+
+const FIRST_SLIDES: &str = "\
+# TITLE
+
+Write slides here, with a line of three dashes between them:
+
+---
+
+## What helps who listens
+
+- Say in words what a picture shows: `![two bees that dance](images/dance.png)`
+- One thought a slide
+";
+
+const FIRST_SETTINGS: &str = "\
+# Who else writes captions, by the public half of a key of his own (lcstudio keygen, or book:NAME):
+# [[captions]]
+# language = \"en\"
+# key = \"12D3KooW...\"
+";
+
+/// `session.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    title: String,
+    #[serde(default)]
+    presenter: String,
+    languages: Vec<String>,
+    #[serde(default)]
+    sound: Vec<String>,
+    #[serde(default)]
+    captions: Vec<Captions>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Captions {
+    language: String,
+    key: String,
+}
+
+/// What who presents has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What the session is called.
+    pub title: String,
+    /// Who presents.
+    pub presenter: String,
+    /// Languages of captions.
+    pub languages: Vec<Language>,
+    /// Languages with sound.
+    pub sound: Vec<Language>,
+    /// Who else writes captions.
+    pub captions: Vec<(Language, PeerId)>,
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct Folder(PathBuf);
+
+fn in_file(path: &Path) -> impl Fn(io::Error) -> anyhow::Error + '_ {
+    move |e| anyhow::Error::new(e).context(path.display().to_string())
+}
+
+impl Folder {
+    /// This folder.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// `new`: makes what who presents will change.
+    pub fn create(
+        path: &Path,
+        key: &SessionKey,
+        title: &str,
+        languages: &[Language],
+    ) -> anyhow::Result<Self> {
+        let folder = Self::new(path);
+        let settings = path.join(SETTINGS);
+        if settings.exists() {
+            let message = format!("{} is there already", settings.display());
+            return Err(ExitError::new(Exit::Failed, message).into());
+        }
+        make_folder(path)?;
+        make_folder(&path.join("images"))?;
+        let mut document = DocumentMut::new();
+        let tags: Array = languages.iter().map(Language::tag).collect();
+        document["title"] = value(title);
+        document["presenter"] = value("");
+        document["languages"] = value(tags.clone());
+        document["sound"] = value(tags);
+        let text = format!("{document}\n{FIRST_SETTINGS}");
+        fs::write(&settings, text).map_err(in_file(&settings))?;
+        let slides = path.join(SLIDES);
+        if !slides.exists() {
+            let text = FIRST_SLIDES.replace("TITLE", title);
+            fs::write(&slides, text).map_err(in_file(&slides))?;
+        }
+        for language in languages {
+            folder.station(key, language)?;
+        }
+        folder.keep_session(&key.session())?;
+        Ok(folder)
+    }
+
+    /// What who presents has decided.
+    pub fn settings(&self) -> Result<Settings, ExitError> {
+        let path = self.0.join(SETTINGS);
+        let file: File = config::read(&path)?;
+        let language = |key: &str, text: &str| {
+            let wrong = |e| format!("{}: {key}: {text}: {e}", path.display());
+            let parsed: Result<Language, _> = text.parse();
+            parsed.map_err(|e| ExitError::new(Exit::Usage, wrong(e)))
+        };
+        let all = |key: &str, tags: &[String]| {
+            let mut all = Vec::new();
+            for tag in tags {
+                let tag = language(key, tag)?;
+                if !all.contains(&tag) {
+                    all.push(tag);
+                }
+            }
+            Ok(all)
+        };
+        let mut captions = Vec::new();
+        for Captions { language: tag, key } in &file.captions {
+            captions.push((language("language", tag)?, public_key(key)?));
+        }
+        let mut languages: Vec<Language> = all("languages", &file.languages)?;
+        let more = captions.iter().map(|(language, _)| language.clone());
+        let more: Vec<_> = more.filter(|tag| !languages.contains(tag)).collect();
+        languages.extend(more);
+        Ok(Settings {
+            title: clean_line(&file.title),
+            presenter: clean_line(&file.presenter),
+            languages,
+            sound: all("sound", &file.sound)?,
+            captions,
+        })
+    }
+
+    /// Where the slides are.
+    pub fn slides_file(&self) -> PathBuf {
+        self.0.join(SLIDES)
+    }
+
+    /// The slides, apart.
+    pub fn slides(&self) -> anyhow::Result<Vec<lcstudio_core::Slide>> {
+        let path = self.slides_file();
+        let length = fs::metadata(&path).map_err(in_file(&path))?.len();
+        if length > MAX_SLIDES_FILE {
+            let message = format!("{}: {length} bytes are no slides", path.display());
+            return Err(ExitError::new(Exit::Failed, message).into());
+        }
+        let bytes = fs::read(&path).map_err(in_file(&path))?;
+        Ok(lcstudio_core::split(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// The text of the station with the sound of a language. Its key is put into the folder, where it is not yet.
+    pub fn station(&self, key: &SessionKey, language: &Language) -> anyhow::Result<String> {
+        let path = self.0.join(format!("audio-{language}.key"));
+        if !path.exists() {
+            SecretKey::from_seed(&key.station_seed(language))
+                .store(&path)
+                .with_context(|| path.display().to_string())?;
+        }
+        let seed = load_signing_key(&path)?.seed();
+        Ok(StationKey::from_seed(&seed)
+            .station(false)
+            .encode()
+            .to_string())
+    }
+
+    /// Puts the session's text into the folder, readable for its owner alone.
+    pub fn keep_session(&self, session: &Session) -> anyhow::Result<()> {
+        let path = self.0.join(SESSION);
+        if path.exists() {
+            if self.session()? == *session {
+                return Ok(());
+            }
+            let message = format!("{}: the folder of another session", self.0.display());
+            return Err(ExitError::new(Exit::Failed, message).into());
+        }
+        durable::replace(&path, session.encode().as_bytes()).map_err(in_file(&path))
+    }
+
+    /// The session whose folder it is.
+    pub fn session(&self) -> anyhow::Result<Session> {
+        let path = self.0.join(SESSION);
+        let text = zeroize::Zeroizing::new(fs::read_to_string(&path).map_err(in_file(&path))?);
+        let session = Session::decode(&text).with_context(|| path.display().to_string())?;
+        Ok(session)
+    }
+
+    /// Locks the logs for this process; where they lie is made.
+    pub fn lock(&self) -> anyhow::Result<StateLock> {
+        let path = self.0.join(LOG);
+        make_folder(&path)?;
+        Ok(StateLock::take(&path, "lcstudio")?)
+    }
+
+    /// The file of a track's log.
+    pub fn log(&self, place: &Place) -> PathBuf {
+        self.0.join(LOG).join(place.to_string().replace('/', "-"))
+    }
+
+    /// A file for what is recorded of a language, that is not there yet.
+    pub fn recording(&self, language: &Language) -> PathBuf {
+        let mut names = (2..).map(|n| format!("audio-{language}-{n}.opus"));
+        let mut path = self.0.join(format!("audio-{language}.opus"));
+        while path.exists() {
+            let Some(name) = names.next() else { break };
+            path = self.0.join(name);
+        }
+        path
+    }
+}
+
+/// A folder for its owner alone, with all above it.
+pub fn make_folder(path: &Path) -> anyhow::Result<()> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    made.map_err(in_file(path))
+}
+
+/// Tells on stderr what follows from a folder that was made.
+pub fn say_next(folder: &Folder, key: &Path) {
+    let (path, key) = (folder.path().display(), key.display());
+    // nobody may read it
+    let _ = writeln!(
+        io::stderr(),
+        "Write {path}/{SLIDES} and {path}/{SETTINGS}, then: lcstudio present {path} --key {key}\n\
+         Who is to attend gets the line above: lcstudio attend lcs1..."
+    );
+}

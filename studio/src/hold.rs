@@ -1,0 +1,98 @@
+//! `lcstudio hold`: keeps a session, and gives it to who comes late.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcstudio_core::{Language, Place, TrackName, TrackPlace, View};
+use librecast_log::Event;
+use librecast_program::cli::Exit;
+use librecast_program::process::Wake;
+use librecast_program::service;
+
+use crate::folder::{Folder, make_folder};
+use crate::keys;
+use crate::sound::Sound;
+use crate::tracks::Tracks;
+
+/// A recording that has ended by itself begins again after so long.
+const RECORD_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Text of the session, or a file with it.
+    pub session: String,
+    /// Where it is kept.
+    pub folder: PathBuf,
+    /// Record sound, too.
+    pub sound: bool,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+}
+
+/// Holds until somebody ends it.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    let session = keys::session(&options.session)?;
+    let wake = Wake::on_interrupt()?;
+    make_folder(&options.folder)?;
+    let folder = Folder::new(&options.folder);
+    let _lock = folder.lock()?;
+    folder.keep_session(&session)?;
+    let now = Instant::now();
+    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    let file = folder.log(&Place::Index);
+    let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&file), now);
+    joined.with_context(|| file.display().to_string())?;
+    let mut view = View::default();
+    let mut sounds: BTreeMap<Language, (Option<Sound>, Instant)> = BTreeMap::new();
+    service::ready();
+    while wake.interrupted().is_none() {
+        for (place, event) in tracks.turn()? {
+            if let Event::Conflict { number, .. } = event {
+                tracing::warn!(
+                    "{place}: two hosts wrote with one key; from {number} on nothing of it counts"
+                );
+            }
+        }
+        for new in tracks.entries() {
+            if new.place == Place::Index {
+                view.read(&new.place, new.by_owner, &new.entry);
+            }
+        }
+        for (name, place) in &view.index().tracks {
+            let now = Instant::now();
+            match (name, place) {
+                (TrackName::Audio(language), TrackPlace::Station(station)) if options.sound => {
+                    let (sound, at) = sounds.entry(language.clone()).or_insert((None, now));
+                    if sound.as_mut().is_some_and(Sound::has_ended) {
+                        (*sound, *at) = (None, now + RECORD_AGAIN);
+                    }
+                    if sound.is_none() && *at <= now {
+                        *at = now + RECORD_AGAIN;
+                        let file = folder.recording(language);
+                        match Sound::listen(station, Some(&file), &options.interfaces) {
+                            Ok(begun) => *sound = Some(begun),
+                            Err(e) => tracing::warn!("{name}: lcradio, which records it: {e}"),
+                        }
+                    }
+                }
+                (_, TrackPlace::Space(owner)) => {
+                    let place = Place::Track(name.clone());
+                    if !tracks.has_joined(&place) {
+                        let file = folder.log(&place);
+                        let space = session.space(*owner);
+                        let joined = tracks.join(place, space, Vec::new(), Some(&file), now);
+                        joined.with_context(|| file.display().to_string())?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        tracks.wait(&wake, None)?;
+    }
+    service::stopping();
+    Ok(Exit::Ok)
+}

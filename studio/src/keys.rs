@@ -1,0 +1,77 @@
+//! Keys of sessions and of those who write captions, and the text of a session.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use lcstudio_core::{Session, SessionKey};
+use librecast::text::TextKind;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::keyfile::{load_signing_key, make_signing_key};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+/// No text of a session is longer.
+const MAX_TEXT: u64 = 256;
+
+/// `keygen`: a key, the session that it presents, and its public half, which others let write captions.
+pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
+    let public = make_signing_key(file)?;
+    let session = load(file)?.session().encode();
+    let mut out = io::stdout().lock();
+    if json {
+        let file = file.to_string_lossy();
+        let told = json!({ "file": file, "session": *session, "public": public });
+        writeln!(out, "{told}")?;
+    } else {
+        writeln!(out, "session {}\npublic  {public}", *session)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The key in a file, as one that presents.
+pub fn load(file: &Path) -> Result<SessionKey, ExitError> {
+    Ok(SessionKey::from_seed(&load_signing_key(file)?.seed()))
+}
+
+/// What somebody wants to attend: `lcs1...`, or a file with it.
+pub fn session(text: &str) -> anyhow::Result<Session> {
+    let usage = |message: String| ExitError::new(Exit::Usage, message);
+    if TextKind::of(text).is_some() {
+        return Ok(Session::decode(text).map_err(|e| usage(e.to_string()))?);
+    }
+    let mut content = Zeroizing::new(String::new());
+    let opened = File::open(text).map_err(|e| {
+        usage(format!(
+            "{text}: neither a session (lcs1...) nor a file with one: {e}"
+        ))
+    })?;
+    let read = opened.take(MAX_TEXT).read_to_string(&mut content);
+    read.with_context(|| text.to_owned())?;
+    let session = Session::decode(&content).map_err(|e| usage(format!("{text}: {e}")))?;
+    Ok(session)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_its_text_or_a_file_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, text) = (folder.path().join("key"), folder.path().join("text"));
+        assert_eq!(keygen(&key, true).unwrap(), Exit::Ok);
+        assert!(keygen(&key, true).is_err(), "nothing is overwritten");
+        let expected = load(&key).unwrap().session();
+        std::fs::write(&text, format!("{}\n", *expected.encode())).unwrap();
+        assert_eq!(session(text.to_str().unwrap()).unwrap(), expected);
+        assert_eq!(session(&expected.encode()).unwrap(), expected);
+        for wrong in ["lcs1damaged", "lct1xyz", "/nowhere", key.to_str().unwrap()] {
+            let error = session(wrong).unwrap_err();
+            let exit = error.downcast_ref::<ExitError>().map(|e| e.exit);
+            assert!(exit.is_none_or(|exit| exit == Exit::Usage), "{error}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Lectures over multicast that each listener renders for himself: the program around `lcstudio-core`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `present`, `attend`, `caption`, `hold`, `export`, `keys` | its verbs |
+//! | `folder` | what lies in the folder of a session |
+//! | `tracks` | logs of tracks: files, sockets, time |
+//! | `input`, `said` | lines of standard input; a line of what somebody said |
+//! | `sound` | lcradio, which plays or records the sound of a session |
+
+mod attend;
+mod caption;
+mod cli;
+mod export;
+mod folder;
+mod hold;
+mod input;
+mod keys;
+mod present;
+mod said;
+mod sound;
+mod tracks;
+
+pub use cli::{command, main};

@@ -1,0 +1,51 @@
+//! The sound of a session: lcradio plays or records it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// lcradio, at work; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Sound(Child);
+
+impl Sound {
+    /// Plays a station, or records it to `file`. Its text is a secret: it goes by a pipe, not by the command line.
+    pub fn listen(station: &str, file: Option<&Path>, interfaces: &[String]) -> io::Result<Self> {
+        let mut command = Command::new("lcradio");
+        command.args(["listen", "--station-file", "/dev/stdin"]);
+        // as long as the session: silence is no reason to give up
+        command.args(["--timeout", "24h"]);
+        if let Some(file) = file {
+            command.arg("--record").arg(file);
+        }
+        for interface in interfaces {
+            command.args(["-i", interface]);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            writeln!(input, "{station}")?;
+        }
+        Ok(Self(child))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Sound {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            // it writes the end of a recording
+            let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+            let _ = self.0.wait();
+        }
+    }
+}

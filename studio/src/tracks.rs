@@ -1,0 +1,201 @@
+//! Logs of tracks on this host: what is joined, on disk, sent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lcstudio_core::Place;
+use librecast::id::SecretKey;
+use librecast_log::{AppendError, AuthorId, Entry, Event, Log, Space};
+use librecast_log_host::{KeptLog, Network};
+use librecast_program::process::{Wake, unix_ms};
+
+/// What could not be written is written again after so long.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A log, and how far it was read.
+#[derive(Debug)]
+struct Joined {
+    log: KeptLog,
+    read: BTreeMap<AuthorId, u32>,
+}
+
+/// An entry that was not read before.
+#[derive(Debug)]
+pub struct NewEntry {
+    /// Where.
+    pub place: Place,
+    /// The owner of the place has written it.
+    pub by_owner: bool,
+    /// What.
+    pub entry: Entry,
+}
+
+/// All tracks that are joined.
+#[derive(Debug)]
+pub struct Tracks {
+    network: Network,
+    joined: BTreeMap<Place, Joined>,
+    /// The disk did not take something: nothing is sent before it does.
+    disk_again: Option<Instant>,
+}
+
+impl Tracks {
+    /// None yet; on these interfaces, or on all that can carry multicast.
+    pub fn open(interfaces: &[String], now: Instant) -> io::Result<Self> {
+        Ok(Self {
+            network: Network::open(interfaces, now)?,
+            joined: BTreeMap::new(),
+            disk_again: None,
+        })
+    }
+
+    /// Interfaces in use.
+    pub fn interface_names(&self) -> Vec<&str> {
+        self.network.interface_names()
+    }
+
+    /// JOINs a track; `file` keeps it.
+    pub fn join(
+        &mut self,
+        place: Place,
+        space: Space,
+        keys: Vec<SecretKey>,
+        file: Option<&Path>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let log = KeptLog::open(space, keys, file, now)?;
+        self.network.join(log.address());
+        let joined = Joined {
+            log,
+            read: BTreeMap::new(),
+        };
+        self.joined.insert(place, joined);
+        Ok(())
+    }
+
+    /// PARTs from a track: nothing of it comes any more. What has come is forgotten, unless a file has it.
+    pub fn part(&mut self, place: &Place) {
+        if let Some(joined) = self.joined.remove(place) {
+            self.network.leave(joined.log.address());
+        }
+    }
+
+    /// Whether a track is joined.
+    pub fn has_joined(&self, place: &Place) -> bool {
+        self.joined.contains_key(place)
+    }
+
+    /// What is known of a track.
+    pub fn log(&self, place: &Place) -> Option<&Log> {
+        self.joined.get(place).map(|joined| joined.log.log())
+    }
+
+    /// Appends to a track that is joined.
+    pub fn append(
+        &mut self,
+        place: &Place,
+        author: AuthorId,
+        (kind, body): (u8, &[u8]),
+    ) -> Result<u32, AppendError> {
+        let joined = self.joined.get_mut(place);
+        let joined = joined.ok_or(AppendError::NotOurs(author))?;
+        joined
+            .log
+            .append(author, kind, body, unix_ms(), Instant::now())
+    }
+
+    /// Asks the owner of a track that is joined.
+    pub fn ask(&mut self, place: &Place, body: &[u8]) -> io::Result<()> {
+        match self.joined.get_mut(place) {
+            Some(joined) => joined.log.request(body).map_err(io::Error::other),
+            None => Err(io::Error::other("nobody takes questions here")),
+        }
+    }
+
+    /// Whether others may have entries of joined tracks that are not here.
+    pub fn lacks_something(&self) -> bool {
+        self.joined.values().any(|joined| {
+            let mut authors = joined.log.log().authors();
+            authors.any(|author| author.advertised > author.last)
+        })
+    }
+
+    /// Takes what has come, does what is due, sends. What happened in which track.
+    ///
+    /// # Errors
+    ///
+    /// The network's. Where a disk is full this says so, and nothing is sent until it is not.
+    pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
+        let (time, now) = (unix_ms(), Instant::now());
+        self.network.look_at_interfaces(now)?;
+        let joined = &mut self.joined;
+        self.network.receive(|group, source, bytes| {
+            let source = IpAddr::from(source);
+            for joined in joined.values_mut().filter(|j| j.log.address() == group) {
+                joined.log.handle_packet(source, bytes, time, now);
+            }
+        })?;
+        let mut events = Vec::new();
+        if self.disk_again.is_some_and(|at| at > now) {
+            return Ok(events);
+        }
+        let was_full = self.disk_again.take().is_some();
+        for (place, joined) in &mut self.joined {
+            match joined.log.turn(time, now) {
+                Ok(happened) => {
+                    events.extend(happened.into_iter().map(|event| (place.clone(), event)));
+                    for bytes in joined.log.take_transmits() {
+                        self.network.send(joined.log.address(), &bytes);
+                    }
+                }
+                Err(e) => {
+                    if !was_full {
+                        tracing::error!("{place}: nothing is sent until the disk takes it: {e}");
+                    }
+                    self.disk_again = Some(now + DISK_AGAIN);
+                }
+            }
+        }
+        if was_full && self.disk_again.is_none() {
+            tracing::warn!("the disk takes everything again");
+        }
+        Ok(events)
+    }
+
+    /// Entries that were not read before: of each author in order, of all by their time.
+    pub fn entries(&mut self) -> Vec<NewEntry> {
+        let mut entries = Vec::new();
+        for (place, joined) in &mut self.joined {
+            let log = joined.log.log();
+            for author in log.authors() {
+                let read = joined.read.entry(author.author).or_default();
+                while let Some(entry) = log.next_entry(author.author, *read) {
+                    *read = entry.number;
+                    entries.push(NewEntry {
+                        place: place.clone(),
+                        by_owner: author.author == log.owner(),
+                        entry: entry.clone(),
+                    });
+                }
+            }
+        }
+        // stable: an author's times never go back
+        entries.sort_by_key(|new| new.entry.time);
+        entries
+    }
+
+    /// Waits until `until`, a datagram, or a wake.
+    pub fn wait(&self, wake: &Wake, until: Option<Instant>) -> io::Result<()> {
+        let logs = self.joined.values().map(|joined| joined.log.poll_timeout());
+        let first = match self.disk_again {
+            Some(at) => Some(at),
+            None => logs.min(),
+        };
+        let first = first.into_iter().chain(until).min();
+        let first = first.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        wake.wait(self.network.fds(), first)
+    }
+}
