@@ -1,13 +1,13 @@
 // Drives a browser for a test: commands come as lines of JSON on standard input, each is answered by a line on standard output.
-//   node drive.mjs MODULES chromium|firefox PROFILE [dark]
-// MODULES has node_modules, PROFILE is where the browser keeps what it keeps. Lines: {"do": "open", "tab": "a", ...}; answers:
+//   node drive.mjs MODULES chromium|firefox PROFILE [light|dark [MICROPHONE.wav]]
+// MODULES has node_modules, PROFILE is where the browser keeps what it keeps, a microphone hears the file. Lines: {"do": "open", "tab": "a", ...}; answers:
 // {"value": ...} or {"error": "..."}.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
-const [modules, name, profile, theme = "light"] = process.argv.slice(2);
+const [modules, name, profile, theme = "light", microphone] = process.argv.slice(2);
 const require = createRequire(`${modules}/`);
 const puppeteer = require("puppeteer-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -26,7 +26,10 @@ const BROWSERS = {
         pipe: true,
         userDataDir: profile,
         // all of it runs as root in namespaces of the tests, and looks for nothing outside
-        args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
+        args: [
+            ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"],
+            ...(microphone ? ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${microphone}`] : []),
+        ],
         // a tab in the background is to be treated as one
         ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
     },
@@ -34,7 +37,10 @@ const BROWSERS = {
         browser: "firefox",
         executablePath: "/usr/bin/firefox-esr",
         userDataDir: profile,
-        extraPrefsFirefox: { "layout.css.prefers-color-scheme.content-override": theme === "dark" ? 0 : 1 },
+        extraPrefsFirefox: {
+            "layout.css.prefers-color-scheme.content-override": theme === "dark" ? 0 : 1,
+            ...(microphone && { "media.navigator.streams.fake": true, "media.navigator.permission.disabled": true }),
+        },
     },
 };
 
@@ -98,6 +104,7 @@ const commands = {
     eval: ({ tab, js }) => tabs.get(tab).evaluate(js),
     click: async ({ tab, at }) => (await inFront(tab)).locator(at).setTimeout(PATIENCE).click(),
     type: async ({ tab, at, text }) => (await inFront(tab)).type(at, text),
+    upload: async ({ tab, at, file }) => (await tabs.get(tab).$(at)).uploadFile(file),
     press: ({ tab, key }) => tabs.get(tab).keyboard.press(key),
     size: ({ tab, width, height }) => tabs.get(tab).setViewport({ width, height }),
     reload: async ({ tab }) => void (await tabs.get(tab).reload({ timeout: PATIENCE })),

@@ -257,6 +257,9 @@ fn radio_knows_librecast_only_and_no_other_program_has_a_codec() {
     assert_eq!(ours["lcradio-core"], below);
     let below = ["lcradio-core", "librecast", "librecast-program"];
     assert_eq!(ours["lcradio"], BTreeSet::from(below.map(str::to_owned)));
+    let below = ["lcradio-core", "librecast"];
+    let in_a_page = &ours["lcroute-web-radio"];
+    assert_eq!(*in_a_page, BTreeSet::from(below.map(str::to_owned)));
     for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcroute-lab"] {
         let built_from = built_from(program);
         for library in ["opusic-sys", "alsa"] {

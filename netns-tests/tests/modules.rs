@@ -36,6 +36,7 @@ const CRATES: &[&str] = &[
     "studio/core",
     "web/node",
     "web/playground",
+    "web/radio",
     "web/server",
 ];
 

@@ -6,6 +6,7 @@ mod dashboard;
 mod groups;
 mod node;
 mod playground;
+mod radio;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -85,6 +86,18 @@ struct Page<'a> {
 impl Browser {
     /// Starts one on this host.
     fn start(host: &Host, kind: Kind, theme: Theme) -> Result<Browser> {
+        Self::start_with(host, kind, theme, None, None)
+    }
+
+    /// With a microphone that hears what is in a file (WAV; Firefox has a tone instead), and loudspeakers: those of a
+    /// PulseAudio server.
+    fn start_with(
+        host: &Host,
+        kind: Kind,
+        theme: Theme,
+        microphone: Option<&Path>,
+        loudspeakers: Option<&str>,
+    ) -> Result<Browser> {
         let title = format!("{kind}-{}", format!("{theme:?}").to_lowercase());
         let profile = host.path(&title);
         fs::create_dir_all(&profile)?;
@@ -99,6 +112,8 @@ impl Browser {
             .arg(built("browser")?)
             .arg(kind.to_string())
             .args([&profile, Path::new(&theme)])
+            .args(microphone)
+            .envs(loudspeakers.map(|server| ("PULSE_SERVER", server)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(log)?);
@@ -215,6 +230,12 @@ impl Page<'_> {
     fn fill(&self, at: &str, text: &str) -> Result<()> {
         self.eval(&format!("document.querySelector({}).value = ''", json!(at)))?;
         self.ask("type", json!({ "at": at, "text": text }))
+            .map(drop)
+    }
+
+    /// Gives a file to a field.
+    fn upload(&self, at: &str, file: &Path) -> Result<()> {
+        self.ask("upload", json!({ "at": at, "file": file }))
             .map(drop)
     }
 

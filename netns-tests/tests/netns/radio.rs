@@ -16,16 +16,16 @@ use crate::foreign::start as start_foreign;
 use crate::world;
 
 /// The program; lcroute-lab has no codec.
-const RADIO: &str = env!("CARGO_BIN_EXE_radio");
+pub(crate) const RADIO: &str = env!("CARGO_BIN_EXE_radio");
 /// Samples in a second.
-const RATE: usize = 48_000;
+pub(crate) const RATE: usize = 48_000;
 /// Samples of 20 ms.
 const FRAME: usize = 960;
 /// A sweep takes so long, and begins again.
 const SWEEP: usize = 4 * RATE;
 
 /// A sweep from 200 to 4,000 Hz, again and again.
-fn chirp(seconds: usize) -> Vec<i16> {
+pub(crate) fn chirp(seconds: usize) -> Vec<i16> {
     let samples = 0..seconds * RATE;
     samples
         .map(|n| {
@@ -38,14 +38,14 @@ fn chirp(seconds: usize) -> Vec<i16> {
 }
 
 /// A file of samples as `cast -` takes them: two channels.
-fn write_chirp(host: &Host, seconds: usize) -> Result<PathBuf> {
+pub(crate) fn write_chirp(host: &Host, seconds: usize) -> Result<PathBuf> {
     let both = chirp(seconds).into_iter().flat_map(|s| [s, s]);
     let bytes: Vec<u8> = both.flat_map(i16::to_le_bytes).collect();
     host.write("chirp.raw", bytes)
 }
 
 /// One channel of what `listen -` or ffmpeg has written.
-fn read_samples(path: &Path) -> Result<Vec<f64>> {
+pub(crate) fn read_samples(path: &Path) -> Result<Vec<f64>> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let (frames, _) = bytes.as_chunks::<4>();
     let left = frames
@@ -99,7 +99,7 @@ fn align_within(sent: &[f64], heard: &[f64], within: std::ops::Range<usize>) -> 
 }
 
 /// What was heard, without the silence before and after.
-fn sounding(heard: &[f64]) -> &[f64] {
+pub(crate) fn sounding(heard: &[f64]) -> &[f64] {
     let loud = |s: &f64| s.abs() > 500.0;
     let first = heard.iter().position(loud).unwrap_or(0);
     let last = heard.iter().rposition(loud).unwrap_or(0);
@@ -107,7 +107,7 @@ fn sounding(heard: &[f64]) -> &[f64] {
 }
 
 /// How well `heard` is a part of the chirp.
-fn likeness(heard: &[f64]) -> f64 {
+pub(crate) fn likeness(heard: &[f64]) -> f64 {
     let sent: Vec<f64> = chirp(heard.len() / RATE + 9)
         .into_iter()
         .map(f64::from)
@@ -119,13 +119,13 @@ fn likeness(heard: &[f64]) -> f64 {
 }
 
 /// A caster: samples of a file, by standard input.
-fn cast(host: &Host, file: &Path, args: &str) -> Result<Process> {
+pub(crate) fn cast(host: &Host, file: &Path, args: &str) -> Result<Process> {
     let command = format!("exec {RADIO} --json cast {args} - <{}", file.display());
     host.spawn("sh", &["-c", &command])
 }
 
 /// What a caster says it is.
-fn station_of(cast: &Process) -> Result<String> {
+pub(crate) fn station_of(cast: &Process) -> Result<String> {
     let said = cast.stdout();
     let line = said.lines().next().context("it has not begun")?;
     let told: Value = serde_json::from_str(line)?;
@@ -133,7 +133,12 @@ fn station_of(cast: &Process) -> Result<String> {
 }
 
 /// A listener that writes samples to a file.
-fn listen(host: &Host, station: &str, to: &str, args: &str) -> Result<(Process, PathBuf)> {
+pub(crate) fn listen(
+    host: &Host,
+    station: &str,
+    to: &str,
+    args: &str,
+) -> Result<(Process, PathBuf)> {
     let file = host.path(to);
     let command = format!(
         "exec {RADIO} --json listen '{station}' - {args} >{}",
@@ -143,12 +148,12 @@ fn listen(host: &Host, station: &str, to: &str, args: &str) -> Result<(Process, 
 }
 
 /// The last line of figures.
-fn last_status(lines: &str) -> Result<Value> {
+pub(crate) fn last_status(lines: &str) -> Result<Value> {
     let line = lines.lines().rfind(|line| line.starts_with('{'));
     Ok(serde_json::from_str(line.context("no figures")?)?)
 }
 
-fn key_of(host: &Host, name: &str) -> Result<(String, Station, StationKey)> {
+pub(crate) fn key_of(host: &Host, name: &str) -> Result<(String, Station, StationKey)> {
     let path = host.path(name).display().to_string();
     host.run(RADIO, &["keygen", &path])?.success()?;
     let seed = SecretKey::load(Path::new(&path))?.seed();

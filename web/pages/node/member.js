@@ -14,7 +14,7 @@ const PATIENCE = 2500;
 const decoder = new TextDecoder();
 
 export class Member {
-    /** `start`: as web/node takes it; `hear.datagram`, `hear.sealed`, `hear.keep`: what the page wants to know. */
+    /** `start`: as web/node takes it; `hear.datagram` (`bytes`: as the module has it), `hear.sealed`, `hear.keep`: what the page wants to know. */
     static async begin(start, hear) {
         const member = new Member(await Module.load(), hear);
         member.open(start);
@@ -278,7 +278,7 @@ export class Member {
 
     datagram(_, bytes) {
         const view = new DataView(bytes.buffer, bytes.byteOffset);
-        this.hear.datagram({ source: address(view, 0), group: address(view, 16), port: view.getUint16(32), data: bytes.subarray(34) });
+        this.hear.datagram({ source: address(view, 0), group: address(view, 16), port: view.getUint16(32), data: bytes.subarray(34), bytes });
     }
 
     keep() {

@@ -1,7 +1,6 @@
 // The node as WebAssembly (web/node): bytes in, bytes out.
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+import { Wasm } from "../common/wasm.js";
 
 /** What the module asks for, by number. */
 export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed"];
@@ -9,43 +8,9 @@ export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control"
 const now = () => performance.now();
 
 /** A node in this page. */
-export class Module {
+export class Module extends Wasm {
     static async load(url = new URL("node.wasm", import.meta.url)) {
-        const answer = await fetch(url);
-        if (!answer.ok) {
-            throw new Error("The WebAssembly module of this page is not installed: `make web` builds it.");
-        }
-        const { instance } = await WebAssembly.instantiate(await answer.arrayBuffer(), {});
-        return new Module(instance.exports);
-    }
-
-    constructor(exports) {
-        this.call = exports;
-    }
-
-    put(...parts) {
-        const all = parts.map((part) => (typeof part === "string" ? encoder.encode(part) : part));
-        const length = all.reduce((sum, part) => sum + part.length, 0);
-        let at = this.call.node_input(length);
-        for (const part of all) {
-            new Uint8Array(this.call.memory.buffer, at, part.length).set(part);
-            at += part.length;
-        }
-    }
-
-    /** A view of the last answer: good until the next call. */
-    output(length) {
-        return new Uint8Array(this.call.memory.buffer, this.call.node_output(), length);
-    }
-
-    text(length) {
-        return decoder.decode(this.output(length));
-    }
-
-    check(length) {
-        if (length) {
-            throw new Error(this.text(length));
-        }
+        return new Module(await Wasm.fetch(url), "node");
     }
 
     /** Becomes a member; the URLs of its signalling servers. */

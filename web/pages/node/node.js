@@ -9,7 +9,13 @@ import { signs } from "../common/signs.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
 import { Talk } from "./talk.js";
-import { forgetVisit, keepTalk, keepVisit, keptTalk, keptVisit, random, takeToken } from "./visit.js";
+import { forgetVisit, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, takeLink } from "./visit.js";
+
+// a link with a station in it is a radio
+if (location.hash.split(/[^A-Za-z0-9]+/).some(isStation)) {
+    location.replace(`../radio/${location.hash}`);
+    await new Promise(() => {});
+}
 
 /** How often the page is drawn, in milliseconds. */
 const DRAW = 1000;
@@ -67,7 +73,7 @@ setInterval(() => {
 setInterval(showTalk, SHOW);
 
 $("call").value = `browser-${random(3).toLowerCase()}`;
-$("token").value = takeToken();
+$("token").value = takeLink().token;
 // a link may say which group it is about
 const asked = new URLSearchParams(location.search).get("group");
 if (asked !== null) {

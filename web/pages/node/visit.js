@@ -2,6 +2,7 @@
 
 const VISIT = "lcroute visit";
 const TALK = "lcroute talk";
+const RADIO = "lcroute radio";
 const LOCK = "lcroute node ";
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -18,14 +19,17 @@ export function random(length) {
     return "1".repeat(zeros < 0 ? length : zeros) + text;
 }
 
-/** The token behind the `#` of the address, which from now on has none. */
-export function takeToken() {
-    const token = location.hash.slice(1);
-    if (token) {
+/** What stands behind the `#` of the address, which from now on has none: a token, a station, or both. */
+export function takeLink() {
+    const words = location.hash.split(/[^A-Za-z0-9]+/);
+    if (words.length > 1) {
         history.replaceState(null, "", location.pathname + location.search);
     }
-    return token;
+    const station = words.find(isStation) ?? null;
+    return { token: words.find((word) => word && !isStation(word)) ?? "", station };
 }
+
+export const isStation = (word) => word.startsWith("lcr1");
 
 export function keepVisit(text) {
     sessionStorage.setItem(VISIT, text);
@@ -33,8 +37,7 @@ export function keepVisit(text) {
 }
 
 export function forgetVisit() {
-    sessionStorage.removeItem(VISIT);
-    sessionStorage.removeItem(TALK);
+    [VISIT, TALK, RADIO].forEach((name) => sessionStorage.removeItem(name));
 }
 
 /** What it listened to, and what it heard. */
@@ -44,6 +47,15 @@ export function keepTalk(talk) {
 
 export function keptTalk() {
     return JSON.parse(sessionStorage.getItem(TALK) ?? "{}");
+}
+
+/** What was listened to by radio. */
+export function keepRadio(radio) {
+    sessionStorage.setItem(RADIO, JSON.stringify(radio));
+}
+
+export function keptRadio() {
+    return JSON.parse(sessionStorage.getItem(RADIO) ?? "{}");
 }
 
 /** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */

@@ -52,9 +52,9 @@ macro_rules! policy {
     };
 }
 const POLICY: &str = policy!("");
-/// The node page meets others by the signalling servers of its token.
-const NODE_POLICY: &str = policy!(" ws: wss:");
-const NODE: &str = "/node/";
+/// Pages that are members meet others by the signalling servers of their token.
+const MEMBER_POLICY: &str = policy!(" ws: wss:");
+const MEMBERS: [&str; 2] = ["/node/", "/radio/"];
 /// Files change with the package: a browser keeps them, and asks each time whether they are the same.
 const FILE: &str = "no-cache";
 /// Data changes all the time, and is not for disks.
@@ -173,9 +173,10 @@ impl Pages {
     }
 
     async fn answer(&self, request: Request<Incoming>, place: &Place) -> Answer {
-        let is_node = request.uri().path().starts_with(NODE);
+        let path = request.uri().path();
+        let is_member = MEMBERS.iter().any(|page| path.starts_with(page));
         let (mut answer, caching) = self.find(request, place).await;
-        let policy = if is_node { NODE_POLICY } else { POLICY };
+        let policy = if is_member { MEMBER_POLICY } else { POLICY };
         let headers = answer.headers_mut();
         for (name, value) in [
             (CONTENT_SECURITY_POLICY.as_str(), policy),

@@ -31,7 +31,7 @@ pub(super) struct Meeting {
 
 pub(super) struct Visitor {
     pub host: Host,
-    origin: String,
+    pub origin: String,
     _pages: Process,
 }
 
@@ -73,7 +73,7 @@ impl Visitor {
 
 impl Meeting {
     /// What pages ask for: themselves, and the signalling server, whose WebSocket Firefox counts among requests.
-    fn expect_clean(&self, browser: &Browser, visitor: &Visitor) -> Result<()> {
+    pub fn expect_clean(&self, browser: &Browser, visitor: &Visitor) -> Result<()> {
         let server = self.network.signalling.url()?;
         let as_http = server.replace("ws:", "http:");
         browser.expect_clean(&[&visitor.origin, &server, &as_http])

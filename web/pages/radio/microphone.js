@@ -1,0 +1,116 @@
+// What a microphone hears, as Opus: an AudioWorklet cuts it into 20 ms, WebCodecs encodes.
+
+import { begin } from "./player.js";
+
+const RATE = 48_000;
+const FRAME = 960;
+
+/** As `lcradio cast` has them. Of speech the browser takes away echo and noise; in-band FEC costs music more than it brings. */
+const PROFILES = {
+    voice: {
+        channels: 1,
+        capture: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+        encode: { bitrate: 32_000, opus: { application: "voip", signal: "voice", useinbandfec: true, packetlossperc: 10, frameDuration: 20_000 } },
+    },
+    music: {
+        channels: 2,
+        capture: { channelCount: 2, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+        encode: { bitrate: 96_000, opus: { application: "audio", signal: "music", frameDuration: 20_000 } },
+    },
+};
+
+export class Microphone {
+    /**
+     * `profile`: voice or music. `sound`: takes Opus. `hear`: {power} of each 20 ms. `lost`: the microphone is gone, or what it
+     * hears cannot be encoded.
+     */
+    static async open(profile, talks, { sound, hear, lost }) {
+        if (!navigator.mediaDevices?.getUserMedia || !window.AudioEncoder) {
+            throw new Error(
+                window.isSecureContext
+                    ? "This browser cannot encode sound for pages (WebCodecs)."
+                    : "Browsers give a microphone only to pages that came by https:, or from this computer.",
+            );
+        }
+        const microphone = new Microphone({ sound, hear, lost });
+        try {
+            await microphone.begin(PROFILES[profile], talks);
+        } catch (error) {
+            microphone.close();
+            throw new Error(words(error), { cause: error });
+        }
+        return microphone;
+    }
+
+    constructor(tell) {
+        Object.assign(this, tell, { samples: 0 });
+    }
+
+    async begin({ channels, capture, encode }, talks) {
+        this.context = new AudioContext({ sampleRate: RATE });
+        this.encoder = new AudioEncoder({ output: (chunk) => this.encoded(chunk), error: ({ message }) => this.lost(message) });
+        this.encoder.configure({ codec: "opus", sampleRate: RATE, numberOfChannels: channels, ...encode });
+        this.stream = await navigator.mediaDevices.getUserMedia({ audio: capture });
+        const [track] = this.stream.getAudioTracks();
+        track.addEventListener("ended", () => this.lost("The microphone is gone."));
+        await this.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+        const source = this.context.createMediaStreamSource(this.stream);
+        this.node = new AudioWorkletNode(this.context, "recorder", {
+            channelCount: channels,
+            channelCountMode: "explicit",
+            processorOptions: { channels, talks },
+        });
+        this.node.port.onmessage = ({ data }) => this.take(data);
+        // it is silent there, and without a way there it would not run
+        source.connect(this.node).connect(this.context.destination);
+        await begin(this.context);
+        this.name = track.label;
+    }
+
+    take(planes) {
+        if (this.encoder.state !== "configured") {
+            return;
+        }
+        const data = new Float32Array(planes.length * FRAME);
+        planes.forEach((plane, n) => data.set(plane, n * FRAME));
+        const timestamp = Math.round((this.samples * 1e6) / RATE);
+        this.samples += FRAME;
+        const frame = new AudioData({ format: "f32-planar", sampleRate: RATE, numberOfFrames: FRAME, numberOfChannels: planes.length, timestamp, data });
+        this.encoder.encode(frame);
+        frame.close();
+        const power = data.reduce((sum, sample) => sum + sample * sample, 0) / data.length;
+        this.hear({ power });
+    }
+
+    encoded(chunk) {
+        const opus = new Uint8Array(chunk.byteLength);
+        chunk.copyTo(opus);
+        this.sound(opus);
+    }
+
+    set talks(talks) {
+        this.node.port.postMessage({ talks });
+    }
+
+    close() {
+        this.stream?.getTracks().forEach((track) => track.stop());
+        if (this.encoder && this.encoder.state !== "closed") {
+            this.encoder.close();
+        }
+        this.context?.close();
+    }
+}
+
+/** Why there is no microphone, as people read it. */
+function words({ name, message }) {
+    switch (name) {
+        case "NotAllowedError":
+            return "The browser gives this page no microphone: allow it in the browser’s settings of this page.";
+        case "NotFoundError":
+            return "This computer has no microphone.";
+        case "NotReadableError":
+            return "The microphone cannot be used: another program may have it.";
+        default:
+            return message;
+    }
+}

@@ -1,0 +1,194 @@
+//! What a page casts.
+
+use std::net::Ipv6Addr;
+
+use lcradio_core::{
+    BEACON_PORT, Caster, CasterConfig, FRAME, MEDIA_PORT, Profile, REPORT_PORT, SAP_GROUP,
+    SAP_PORT, StationKey, Transmit,
+};
+use librecast::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+
+/// Sound that comes so much later than it should is no jitter of the page: it was not made (a computer that slept).
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a cast begins with. The key comes apart from it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CastStart {
+    /// The station's name.
+    pub name: String,
+    /// What is cast.
+    pub title: String,
+    /// Everybody may listen.
+    pub public: bool,
+    /// Speech, or else music.
+    pub voice: bool,
+    /// 32 bytes that nobody can guess, other ones each time.
+    pub seed: [u8; 32],
+}
+
+/// How a cast goes.
+#[derive(Debug, Serialize)]
+pub struct CastStatus {
+    /// What listens to it; that of a private station is a secret.
+    station: String,
+    public: bool,
+    /// Packets sent.
+    packets: u64,
+    /// Another caster with this key began later: this one has ended.
+    superseded: bool,
+}
+
+/// One cast of a station.
+#[derive(Debug)]
+pub struct Casting {
+    caster: Caster,
+    source: Ipv6Addr,
+    packets: u64,
+    is_superseded: bool,
+    /// When the next packet is expected.
+    due: Option<Instant>,
+}
+
+impl Casting {
+    /// Begins.
+    ///
+    /// # Errors
+    /// Name or title cannot be shown.
+    pub fn new(
+        key: StationKey,
+        start: CastStart,
+        source: Ipv6Addr,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Result<Self, String> {
+        let config = CasterConfig {
+            is_public: start.public,
+            name: start.name,
+            title: start.title,
+            profile: if start.voice {
+                Profile::Voice
+            } else {
+                Profile::Music
+            },
+            channels: if start.voice { 1 } else { 2 },
+            seed: start.seed,
+            unix_ms,
+            grant: None,
+        };
+        let caster = Caster::new(key, config, now);
+        let caster = caster.map_err(
+            |_| "A name or title has at most 255 bytes, and no characters that nobody sees.",
+        )?;
+        Ok(Self {
+            caster,
+            source,
+            packets: 0,
+            is_superseded: false,
+            due: None,
+        })
+    }
+
+    /// The group where casters with the same key are heard.
+    #[must_use]
+    pub fn group(&self) -> Ipv6Addr {
+        self.caster.station().group()
+    }
+
+    /// A datagram came: of another caster with this key, perhaps.
+    pub fn handle_datagram(
+        &mut self,
+        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
+        data: &[u8],
+        now: Instant,
+        unix_ms: u64,
+    ) {
+        let is_beacon = group == self.group() && port == BEACON_PORT;
+        if is_beacon && self.caster.is_superseded_by(data, source, unix_ms) {
+            self.is_superseded = true;
+            self.caster.end(now);
+        }
+    }
+
+    /// A frame of Opus of 20 ms. Whether it is sent.
+    pub fn send(&mut self, opus: &[u8], now: Instant) -> bool {
+        let due = self.due.unwrap_or(now);
+        let behind = now.saturating_duration_since(due);
+        let mut from = due;
+        if behind > PAUSE {
+            self.caster.pause(behind.as_micros() as u64 * 48 / 1_000);
+            from = now;
+        }
+        self.due = Some(from + Duration::from_millis(u64::from(FRAME) / 48));
+        let is_sent = self.caster.send(opus, FRAME, now);
+        self.packets += u64::from(is_sent);
+        is_sent
+    }
+
+    /// Somebody begins to talk, or stops.
+    pub fn set_talking(&mut self, talks: bool, now: Instant) {
+        self.caster.set_talking(talks, now);
+    }
+
+    /// Another title.
+    ///
+    /// # Errors
+    /// It cannot be shown.
+    pub fn set_title(&mut self, title: &str, now: Instant) -> Result<(), String> {
+        let set = self.caster.set_title(title, now);
+        set.map_err(|_| "This title cannot be shown.".to_owned())
+    }
+
+    /// Tells listeners that this was all.
+    pub fn end(&mut self, now: Instant) {
+        self.caster.end(now);
+    }
+
+    /// All has been said.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.caster.has_ended()
+    }
+
+    /// When [`poll_command`](Self::poll_command) is to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.caster.poll_timeout()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_command(&mut self, now: Instant, unix_ms: u64) -> Option<Command> {
+        let station = self.caster.station();
+        let (group, copy) = (station.group(), station.copy_group());
+        loop {
+            let (group, port, data) = match self.caster.poll_transmit(now)? {
+                Transmit::Packet(packet) => (group, MEDIA_PORT, packet),
+                Transmit::Copy(packet) => (copy, MEDIA_PORT, packet),
+                Transmit::Beacon => match self.caster.beacon(self.source, unix_ms) {
+                    Ok(beacon) => (group, BEACON_PORT, beacon),
+                    Err(_) => continue,
+                },
+                Transmit::Report => (group, REPORT_PORT, self.caster.report(unix_ms)),
+                Transmit::Announcement => {
+                    (SAP_GROUP, SAP_PORT, self.caster.announcement(self.source))
+                }
+            };
+            return Some(Command::Send { group, port, data });
+        }
+    }
+
+    /// How it goes.
+    #[must_use]
+    pub fn status(&self) -> CastStatus {
+        let station = self.caster.station();
+        CastStatus {
+            station: station.encode().to_string(),
+            public: station.is_public(),
+            packets: self.packets,
+            superseded: self.is_superseded,
+        }
+    }
+}

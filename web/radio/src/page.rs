@@ -1,0 +1,248 @@
+//! The C functions that a page calls.
+//!
+//! Bytes for a function are written to where [`radio_input`] says, and are taken by the next call. What a function answers lies
+//! at [`radio_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
+
+use std::cell::RefCell;
+use std::net::Ipv6Addr;
+
+use lcradio_core::{Latency, StationKey};
+use librecast::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+use crate::casting::CastStart;
+use crate::command::frame_bytes;
+use crate::radio::PageRadio;
+
+#[derive(Debug, Default)]
+struct Page {
+    /// Wiped when it is taken: a key may have been in it.
+    input: Zeroizing<Vec<u8>>,
+    output: Vec<u8>,
+    radio: Option<PageRadio>,
+}
+
+thread_local! {
+    static PAGE: RefCell<Page> = RefCell::default();
+}
+
+impl Page {
+    fn answer(&mut self, bytes: Vec<u8>) -> usize {
+        self.output = bytes;
+        self.output.len()
+    }
+
+    /// The length of an error; 0 if there is none.
+    fn outcome(&mut self, result: Result<(), String>) -> usize {
+        self.answer(result.err().unwrap_or_default().into_bytes())
+    }
+}
+
+fn page<T>(f: impl FnOnce(&mut Page) -> T) -> T {
+    PAGE.with_borrow_mut(f)
+}
+
+/// Does something to the radio with the input, if there is one.
+fn radio<T: Default>(f: impl FnOnce(&mut PageRadio, &[u8]) -> T) -> T {
+    page(|page| {
+        let input = std::mem::take(&mut page.input);
+        let radio = page.radio.as_mut();
+        radio.map(|radio| f(radio, &input)).unwrap_or_default()
+    })
+}
+
+/// The time of a page. On a host, where this is never called, it stands still.
+#[cfg(target_family = "wasm")]
+fn at(now: f64) -> Instant {
+    Instant::from_millis(now)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn at(now: f64) -> Instant {
+    thread_local! {
+        static BEGIN: Instant = Instant::now();
+    }
+    BEGIN.with(|begin| *begin + Duration::from_secs_f64(now / 1_000.0))
+}
+
+/// An address at the beginning, and what follows.
+fn address(bytes: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
+    let (address, rest) = bytes.split_first_chunk::<16>()?;
+    Some((Ipv6Addr::from(*address), rest))
+}
+
+/// Room for the bytes of the next call.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_input(bytes: usize) -> *mut u8 {
+    page(|page| {
+        page.input = Zeroizing::new(vec![0; bytes]);
+        page.input.as_mut_ptr()
+    })
+}
+
+/// Where the last answer lies.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_output() -> *const u8 {
+    page(|page| page.output.as_ptr())
+}
+
+/// Begins anew, for the member whose address the input is (text).
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_open(now: f64) -> usize {
+    page(|page| {
+        let input = std::mem::take(&mut page.input);
+        let address = std::str::from_utf8(&input)
+            .ok()
+            .and_then(|t| t.parse().ok());
+        page.radio = address.map(|address| PageRadio::new(address, at(now)));
+        let opened = page.radio.as_ref().map(|_| ());
+        page.outcome(opened.ok_or_else(|| "This member has no address.".to_owned()))
+    })
+}
+
+/// A datagram came: the input is the source, the group (16 bytes each), the port (2) and the data, as the member has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_datagram(now: f64, unix: f64) {
+    radio(|radio, input| {
+        if let Some((source, rest)) = address(input)
+            && let Some((group, rest)) = address(rest)
+            && let Some((port, data)) = rest.split_first_chunk()
+        {
+            let from = (source, group, u16::from_be_bytes(*port));
+            radio.handle_datagram(from, data, at(now), unix as u64);
+        }
+    });
+}
+
+/// Does what is due. In how many milliseconds it is to be called again.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
+    radio(|radio, _| {
+        radio.handle_timeout(at(now), unix as u64);
+        let next = radio.poll_timeout();
+        next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
+    })
+}
+
+/// The next command ([`Command::to_bytes`](crate::command::Command::to_bytes)): its length. 0: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_poll() -> usize {
+    page(|page| {
+        let command = page.radio.as_mut().and_then(PageRadio::poll_command);
+        page.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
+    })
+}
+
+fn latency(ms: f64) -> Latency {
+    match ms {
+        ms if ms > 0.0 => Latency::Fixed(Duration::from_millis(ms as u64)),
+        _ => Latency::Auto,
+    }
+}
+
+/// Listens to the station in the input; `delay`: milliseconds, 0: as the network needs. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_tune(now: f64, delay: f64) -> usize {
+    let result = radio(|radio, id| {
+        let id = String::from_utf8_lossy(id);
+        radio.tune(&id, latency(delay), at(now)).err()
+    });
+    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+}
+
+/// Listens no longer.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_stop() {
+    radio(|radio, _| radio.stop());
+}
+
+/// Another delay in milliseconds, 0: as the network needs.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_delay(delay: f64) {
+    radio(|radio, _| radio.set_latency(latency(delay)));
+}
+
+/// Casters whose sound is played: a bit for each.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_voices() -> u32 {
+    radio(|radio, _| radio.voices())
+}
+
+/// What is played next of a caster ([`frame_bytes`]): its length.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_frame(now: f64, caster: u8) -> usize {
+    page(|page| {
+        let radio = page.radio.as_mut();
+        let frame = radio.map(|radio| radio.poll_frame(caster, at(now)));
+        page.answer(frame.map_or_else(Vec::new, frame_bytes))
+    })
+}
+
+/// By how much the player is to resample a caster's sound, in parts per million.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_speed(caster: u8) -> f64 {
+    radio(|radio, _| radio.speed_ppm(caster))
+}
+
+/// Casts: the input is the content of a key file (32 bytes) and the JSON of a [`CastStart`]. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_cast(now: f64, unix: f64) -> usize {
+    let result = radio(|radio, input| {
+        let Some((seed, start)) = input.split_first_chunk::<32>() else {
+            return Some("This file is no station key: `lcradio keygen` makes one.".to_owned());
+        };
+        let start = serde_json::from_slice::<CastStart>(start).map_err(|e| e.to_string());
+        let key = StationKey::from_seed(seed);
+        let cast = start.and_then(|start| radio.cast(key, start, at(now), unix as u64));
+        cast.err()
+    });
+    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+}
+
+/// 20 ms of Opus in the input. Whether it is sent.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_sound(now: f64) -> bool {
+    radio(|radio, opus| {
+        let casting = radio.casting();
+        casting.is_some_and(|casting| casting.send(opus, at(now)))
+    })
+}
+
+/// Somebody begins to talk, or stops.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_talk(now: f64, talks: bool) {
+    radio(|radio, _| {
+        if let Some(casting) = radio.casting() {
+            casting.set_talking(talks, at(now));
+        }
+    });
+}
+
+/// Another title, in the input. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_title(now: f64) -> usize {
+    let result = radio(|radio, title| {
+        let title = String::from_utf8_lossy(title);
+        radio.casting()?.set_title(&title, at(now)).err()
+    });
+    page(|page| page.outcome(result.map_or(Ok(()), Err)))
+}
+
+/// The cast ends.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_end(now: f64) {
+    radio(|radio, _| {
+        if let Some(casting) = radio.casting() {
+            casting.end(at(now));
+        }
+    });
+}
+
+/// How things stand: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn radio_status(now: f64) -> usize {
+    page(|page| {
+        let status = page.radio.as_ref().map(|radio| radio.status(at(now)));
+        page.answer(status.unwrap_or_default().into_bytes())
+    })
+}
