@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use alsa::device_name::HintIter;
 use alsa::pcm::{Access, Format, HwParams};
 use alsa::{Direction, Output, PCM, ValueOr};
-use lcradio_core::{CLOCK_RATE, FRAME};
+use lcradio_core::{CLOCK_RATE, FRAME, Latency};
 use librecast_program::cli::{Exit, ExitError};
 use nix::errno::Errno;
 use serde_json::json;
@@ -27,13 +27,14 @@ pub const DEFAULT: &str = "default";
 const CHANNELS: u32 = 2;
 const FRAME_SAMPLES: usize = (FRAME * CHANNELS) as usize;
 const FRAME_TIME: Duration = Duration::from_millis(20);
-/// What a device is asked to hold, in microseconds: two frames, for a thread that is called late.
-const BUFFER_US: u32 = 40_000;
+/// What a microphone is asked to hold: sound is read as it comes, so this is for a thread that is called late.
+const CAPTURED: Duration = Duration::from_millis(200);
+/// How often a device is served, in microseconds.
 const PERIOD_US: u32 = 10_000;
 /// How often a device that has gone is asked for.
 const RETRY: Duration = Duration::from_secs(1);
-/// A device that neither takes nor gives anything for so long has gone.
-const STALLED_MS: u32 = 1_000;
+/// A device that neither takes nor gives anything for so long has gone. PulseAudio takes a second to begin.
+const STALLED_MS: u32 = 3_000;
 /// Longest wait for a device to open: plugins that reach a server may take that long.
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -160,24 +161,25 @@ fn why(error: &io::Error) -> String {
 }
 
 /// Opens a device, ready to be read or written.
-fn open(id: &str, direction: Direction) -> io::Result<PCM> {
+fn open(id: &str, direction: Direction, buffer: Duration) -> io::Result<PCM> {
     // a device in use is an error at once, and no wait
     let pcm = PCM::new(id, direction, true).map_err(to_io)?;
-    configure(&pcm).map_err(to_io)?;
+    configure(&pcm, buffer).map_err(to_io)?;
     if direction == Direction::Capture {
         pcm.start().map_err(to_io)?;
     }
     Ok(pcm)
 }
 
-fn configure(pcm: &PCM) -> alsa::Result<()> {
+fn configure(pcm: &PCM, buffer: Duration) -> alsa::Result<()> {
     let params = HwParams::any(pcm)?;
     params.set_access(Access::RWInterleaved)?;
     params.set_format(Format::S16LE)?;
     params.set_channels(CHANNELS)?;
     params.set_rate_resample(true)?;
     params.set_rate(CLOCK_RATE, ValueOr::Nearest)?;
-    params.set_buffer_time_near(BUFFER_US, ValueOr::Nearest)?;
+    let micros = u32::try_from(buffer.as_micros()).unwrap_or(u32::MAX);
+    params.set_buffer_time_near(micros, ValueOr::Nearest)?;
     params.set_period_time_near(PERIOD_US, ValueOr::Nearest)?;
     pcm.hw_params(&params)?;
     let params = pcm.sw_params_current()?;
@@ -237,6 +239,7 @@ const BACK: u32 = 50;
 struct Served {
     id: String,
     direction: Direction,
+    buffer: Duration,
     pcm: Option<PCM>,
     /// It has gone, and that was said: so many frames are still to go well until it is back.
     missed: u32,
@@ -246,10 +249,11 @@ struct Served {
 }
 
 impl Served {
-    fn begin(id: &str, direction: Direction, pcm: PCM) -> Self {
+    fn begin(id: &str, direction: Direction, buffer: Duration, pcm: PCM) -> Self {
         Self {
             id: id.to_owned(),
             direction,
+            buffer,
             pcm: Some(pcm),
             missed: 0,
             asked_at: Instant::now(),
@@ -261,7 +265,7 @@ impl Served {
     fn frame(&mut self, serve: impl FnOnce(&PCM) -> io::Result<()>) -> bool {
         if self.pcm.is_none() && self.asked_at.elapsed() >= RETRY {
             self.asked_at = Instant::now();
-            self.pcm = open(&self.id, self.direction).ok();
+            self.pcm = open(&self.id, self.direction, self.buffer).ok();
         }
         let kind = direction_name(self.direction);
         let result = match &self.pcm {
@@ -298,6 +302,7 @@ impl Served {
 fn serve_on_thread(
     id: Option<&str>,
     direction: Direction,
+    buffer: Duration,
     mut serve: impl FnMut(&mut Served) -> bool + Send + 'static,
 ) -> anyhow::Result<()> {
     let id = id.unwrap_or(DEFAULT).to_owned();
@@ -311,14 +316,14 @@ fn serve_on_thread(
     thread::Builder::new().name(kind.into()).spawn(move || {
         // what ALSA would write to the terminal
         let _quiet = Output::local_error_handler();
-        let pcm = match open(&device, direction) {
+        let pcm = match open(&device, direction, buffer) {
             Ok(pcm) => pcm,
             Err(error) => return drop(tell.send(Some(error))),
         };
         if tell.send(None).is_err() {
             return;
         }
-        let mut served = Served::begin(&device, direction, pcm);
+        let mut served = Served::begin(&device, direction, buffer, pcm);
         while serve(&mut served) {}
     })?;
     match opened.recv_timeout(OPENS_WITHIN) {
@@ -338,7 +343,7 @@ impl Capture {
     /// Begins to record by a device, or by the default one. A frame that nobody takes in time is lost.
     pub fn open(id: Option<&str>) -> anyhow::Result<Self> {
         let (to, frames) = sync_channel(2);
-        serve_on_thread(id, Direction::Capture, move |device| {
+        serve_on_thread(id, Direction::Capture, CAPTURED, move |device| {
             let mut samples = vec![0; FRAME_SAMPLES];
             if !device.frame(|pcm| read(pcm, &mut samples)) {
                 samples.fill(0);
@@ -355,6 +360,16 @@ impl Capture {
     }
 }
 
+/// How much loudspeakers hold, which is added to the delay: less stutters where a server, such as PulseAudio, is called late.
+fn held(latency: Latency) -> Duration {
+    match latency {
+        Latency::Quick => Duration::from_millis(40),
+        Latency::Auto => Duration::from_millis(80),
+        Latency::Safe => Duration::from_millis(200),
+        Latency::Fixed(asked) => asked.clamp(held(Latency::Quick), held(Latency::Safe)),
+    }
+}
+
 /// Loudspeakers. They ask for sound by their own clock.
 pub struct Playback {
     frames: Option<SyncSender<Vec<i16>>>,
@@ -368,22 +383,24 @@ pub struct Playback {
 const FASTEST: f64 = 1.0 - LIVE_PPM / 1e6;
 
 impl Playback {
-    /// Begins to play by a device, or by the default one; `wake` tells that it asks for a frame.
-    pub fn open(id: Option<&str>, wake: Wake) -> anyhow::Result<Self> {
+    /// Begins to play by a device, or by the default one, which is to hold so much; `wake` tells that it asks for a frame.
+    pub fn open(id: Option<&str>, latency: Latency, wake: Wake) -> anyhow::Result<Self> {
+        let buffer = held(latency);
         let (frames, incoming) = sync_channel::<Vec<i16>>(2);
         let (has_ended, ended) = sync_channel(1);
         let asked = Arc::new(AtomicU32::new(0));
         let asks = asked.clone();
-        serve_on_thread(id, Direction::Playback, move |device| {
+        serve_on_thread(id, Direction::Playback, buffer, move |device| {
             // held until the thread ends
             let _ = &has_ended;
             asks.fetch_add(1, Ordering::Relaxed);
             wake.wake();
             let Ok(samples) = incoming.recv() else {
-                // the end of it is still to be heard
+                // the end of it is still to be heard: what the device holds moves on by silence
                 if let Some(pcm) = &device.pcm {
                     let silence = vec![0; FRAME_SAMPLES];
-                    let _ = write(pcm, &silence).and_then(|()| write(pcm, &silence));
+                    let frames = buffer.div_duration_f64(FRAME_TIME).ceil() as u32;
+                    let _ = (0..frames).try_for_each(|_| write(pcm, &silence));
                 }
                 return false;
             };
@@ -416,7 +433,8 @@ impl Playback {
     /// The end: waits until the device has what it was given, and no longer than it takes to play that.
     pub fn finish(mut self) {
         self.frames = None;
-        let _ = self.ended.recv_timeout(5 * FRAME_TIME);
+        let longest = held(Latency::Safe) + 5 * FRAME_TIME;
+        let _ = self.ended.recv_timeout(longest);
     }
 }
 

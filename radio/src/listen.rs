@@ -61,7 +61,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let wake = Wake::on_interrupt()?;
     // without it there is nothing to wait for
     let loudspeaker = match &options.output {
-        Output::Device(id) => Some(Playback::open(id.as_deref(), wake.clone())?),
+        Output::Device(id) => Some(Playback::open(
+            id.as_deref(),
+            options.latency,
+            wake.clone(),
+        )?),
         Output::Recording(_) | Output::Pipe => None,
     };
     let wanted = keys::wanted(options.station.as_deref(), options.station_file.as_deref())?;
