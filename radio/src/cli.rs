@@ -130,6 +130,12 @@ enum Verb {
         /// Record to this file, Ogg Opus; must not exist
         #[arg(long, value_name = "FILE", conflicts_with = "output")]
         record: Option<PathBuf>,
+        /// Share the recording by `lcsync share` when it has ended, until a second Ctrl-C
+        #[arg(long, requires = "record")]
+        archive: bool,
+        /// The key to share it with, of `lcsync keygen`; a private station's recording needs one
+        #[arg(long, value_name = "FILE", requires = "archive")]
+        keyfile: Option<PathBuf>,
         /// A file with the station's text, which a private station keeps secret
         #[arg(long, value_name = "FILE")]
         station_file: Option<PathBuf>,
@@ -245,6 +251,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             output,
             device,
             record,
+            archive,
+            keyfile,
             station_file,
             latency,
             timeout,
@@ -260,6 +268,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             },
             station,
             station_file,
+            archive: archive.then_some(keyfile),
             latency,
             timeout,
             interfaces,

@@ -12,10 +12,12 @@
 //! | `ogg_opus` | Opus in Ogg: headers and pages |
 //! | `mixer` | the casters of a station as one sound |
 //! | `tracks`, `recording`, `pipe` | where sound goes |
+//! | `archive` | what becomes of a recording |
 //! | `level` | how loud it is |
 //! | `talk` | push to talk: signals, the space bar |
 //! | `process` | signals, time, and what the process gives up |
 
+mod archive;
 mod cast;
 mod cli;
 mod codec;

@@ -11,6 +11,7 @@ use lcradio_core::{
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
 
+use crate::archive::Archive;
 use crate::device::Playback;
 use crate::keys::{self, Wanted};
 use crate::level::{Level, as_text};
@@ -45,6 +46,8 @@ pub struct Options {
     pub station_file: Option<PathBuf>,
     /// Where sound goes.
     pub output: Output,
+    /// Share the recording, with this key if there is one.
+    pub archive: Option<Option<PathBuf>>,
     /// How much delay.
     pub latency: Latency,
     /// Longest time without anything of the station.
@@ -76,6 +79,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             Err(exit) => return Ok(exit),
         },
     };
+    let archive = archive(options, &tuned)?;
     let mixer = |clock| Mixer::new(options.latency, clock);
     let output = match (&options.output, loudspeaker) {
         (Output::Recording(path), _) => {
@@ -88,7 +92,26 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             Sink::Sound(mixer(Clock::Caster), Player::Pipe { pipe, due: None })
         }
     };
-    Listen::new(options, tuned, output)?.run(&wake)
+    let (exit, files) = Listen::new(options, tuned, output)?.run(&wake)?;
+    match archive {
+        // who ends this by SIGTERM wants no more of it
+        Some(archive) if exit != Exit::Terminated => Err(archive.share(&files)),
+        _ => Ok(exit),
+    }
+}
+
+/// What shares the recording, if it is to be shared.
+fn archive(options: &Options, tuned: &Tuned) -> anyhow::Result<Option<Archive>> {
+    let Some(keyfile) = &options.archive else {
+        return Ok(None);
+    };
+    let is_private = matches!(tuned, Tuned::Station(station) if !station.is_public());
+    if is_private && keyfile.is_none() {
+        let message =
+            "everybody could fetch this recording of a private station: --keyfile (lcsync keygen)";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    Ok(Some(Archive::new(keyfile.as_deref(), &options.interfaces)?))
 }
 
 fn tuned(description: Description) -> Tuned {
@@ -246,11 +269,12 @@ impl<'a> Listen<'a> {
         })
     }
 
-    fn run(mut self, wake: &Wake) -> anyhow::Result<Exit> {
+    /// How it ended, and the files that were recorded.
+    fn run(mut self, wake: &Wake) -> anyhow::Result<(Exit, Vec<PathBuf>)> {
         loop {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
-                return self.finish(now).map(|()| exit);
+                return Ok((exit, self.finish(now)?));
             }
             self.network.look_at_interfaces(now)?;
             self.receive(now)?;
@@ -264,7 +288,7 @@ impl<'a> Listen<'a> {
             if let Some(at) = self.ended_at
                 && now.saturating_duration_since(at) >= END_TIME
             {
-                return self.finish(now).map(|()| Exit::Ok);
+                return Ok((Exit::Ok, self.finish(now)?));
             }
             if now.saturating_duration_since(self.alive_at) >= self.options.timeout {
                 let told = self.why_nothing();
@@ -495,16 +519,19 @@ impl<'a> Listen<'a> {
     }
 
     /// Ends what was begun: a recording is whole, a pipe has all of it.
-    fn finish(mut self, now: Instant) -> anyhow::Result<()> {
+    fn finish(mut self, now: Instant) -> anyhow::Result<Vec<PathBuf>> {
         if io::stderr().is_terminal() && !self.options.json {
             writeln!(io::stderr().lock())?;
         }
         match self.sink {
             Sink::Recording(tracks) => tracks.finish(now, &mut self.level),
-            Sink::Sound(_, Player::Pipe { pipe, .. }) => pipe.finish().map_err(Into::into),
+            Sink::Sound(_, Player::Pipe { pipe, .. }) => {
+                pipe.finish()?;
+                Ok(Vec::new())
+            }
             Sink::Sound(_, Player::Device(playback)) => {
                 playback.finish();
-                Ok(())
+                Ok(Vec::new())
             }
         }
     }

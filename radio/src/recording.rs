@@ -45,7 +45,7 @@ impl Write for Pages {
 
 /// A recording that grows.
 pub struct Recording {
-    path: PathBuf,
+    list_of_gaps: PathBuf,
     writer: OggWriter<Pages>,
     gaps: Option<File>,
     begun: bool,
@@ -63,8 +63,10 @@ impl Recording {
             waiting: Vec::new(),
             written: 0,
         };
+        let mut list_of_gaps = path.to_owned().into_os_string();
+        list_of_gaps.push(".gaps");
         let mut recording = Self {
-            path: path.to_owned(),
+            list_of_gaps: list_of_gaps.into(),
             writer: OggWriter::new(pages, stream, 2, "")?,
             gaps: None,
             begun: false,
@@ -119,9 +121,7 @@ impl Recording {
         let seconds = |samples: u64| samples as f64 / f64::from(CLOCK_RATE);
         let begins = seconds(self.writer.samples());
         if self.gaps.is_none() {
-            let mut name = self.path.clone().into_os_string();
-            name.push(".gaps");
-            self.gaps = Some(File::create(name)?);
+            self.gaps = Some(File::create(&self.list_of_gaps)?);
         }
         if let Some(file) = &mut self.gaps {
             writeln!(file, "{begins:.3}\t{:.3}\t{packets}", seconds(samples))?;
@@ -143,11 +143,12 @@ impl Recording {
         self.on_disk as f64 / f64::from(CLOCK_RATE)
     }
 
-    /// Ends the file: it is whole, and on disk.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// Ends the file: it is whole, and on disk. The list of gaps, if there are any.
+    pub fn finish(mut self) -> io::Result<Option<PathBuf>> {
         self.writer.finish()?;
         self.flush()?;
-        self.writer.out_mut().file.sync_all()
+        self.writer.out_mut().file.sync_all()?;
+        Ok(self.gaps.map(|_| self.list_of_gaps))
     }
 }
 

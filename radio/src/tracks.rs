@@ -137,16 +137,18 @@ impl Tracks {
         of_each.fold(0.0, f64::max)
     }
 
-    /// Ends the files, each whole and on disk; the first error of them.
-    pub fn finish(self, now: Instant, level: &mut Level) -> anyhow::Result<()> {
+    /// Ends the files, each whole and on disk: which they are, lists of gaps among them; the first error of them.
+    pub fn finish(self, now: Instant, level: &mut Level) -> anyhow::Result<Vec<PathBuf>> {
         let finish = |mut track: Track| {
             let written = track.write(level, |order| order.finish(now));
             let finished = track.recording.finish();
             written?;
-            finished.with_context(|| track.path.display().to_string())
+            let gaps = finished.with_context(|| track.path.display().to_string())?;
+            anyhow::Ok(std::iter::once(track.path).chain(gaps).collect::<Vec<_>>())
         };
         let results: Vec<_> = self.tracks.into_iter().map(finish).collect();
-        results.into_iter().collect()
+        let files = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(files.concat())
     }
 }
 
@@ -206,7 +208,8 @@ mod tests {
             tracks.write(now, &mut Level::default()).unwrap();
         }
         let end = begun + Duration::from_secs(2);
-        tracks.finish(end, &mut Level::default()).unwrap();
+        let files = tracks.finish(end, &mut Level::default()).unwrap();
+        assert_eq!(files, [path.clone(), folder.path().join("story.2.opus")]);
         let packets = |name: &str| {
             let file = File::open(folder.path().join(name)).unwrap();
             let mut reader = OggReader::open(BufReader::new(file)).unwrap();
