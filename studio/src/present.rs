@@ -1,6 +1,6 @@
 //! `lcstudio present`: what lies in a folder goes to who attends, and what is typed turns the slides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -66,6 +66,8 @@ struct Presenter<'a> {
     /// What is to be appended.
     queue: VecDeque<(Place, u8, Vec<u8>)>,
     append_at: Instant,
+    /// The last entry of each track that this process knows of, or has appended.
+    own: BTreeMap<Place, u32>,
     look_at: Instant,
     /// The folder was published once.
     is_on: bool,
@@ -94,6 +96,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         current: 0,
         queue: VecDeque::new(),
         append_at: now,
+        own: BTreeMap::new(),
         look_at: now + LOOK_INTERVAL,
         is_on: false,
         questions: Vec::new(),
@@ -140,9 +143,9 @@ impl Presenter<'_> {
         let mut input = Some(input);
         while wake.interrupted().is_none() {
             for (place, event) in self.tracks.turn()? {
-                self.happened(&place, event);
+                self.happened(&place, event)?;
             }
-            self.read();
+            self.read()?;
             self.append()?;
             self.look()?;
             // nobody types before there is something to turn
@@ -184,8 +187,7 @@ impl Presenter<'_> {
                 .join(place, space, vec![owner], Some(&file), now);
             joined.with_context(|| file.display().to_string())?;
         }
-        self.read();
-        Ok(())
+        self.read()
     }
 
     /// The tracks that the session is to have.
@@ -198,8 +200,16 @@ impl Presenter<'_> {
     }
 
     /// What is new in logs.
-    fn read(&mut self) {
+    fn read(&mut self) -> anyhow::Result<()> {
         for new in self.tracks.entries() {
+            if new.by_owner {
+                let own = self.own.entry(new.place.clone()).or_default();
+                if self.is_on && new.entry.number > *own {
+                    let message = "another host presents this session with the same key, since just now: this one ends";
+                    return Err(ExitError::new(Exit::Failed, message).into());
+                }
+                *own = new.entry.number.max(*own);
+            }
             let change = self.view.read(&new.place, new.by_owner, &new.entry);
             // what stands on disk was said before
             if self.is_on
@@ -211,13 +221,14 @@ impl Presenter<'_> {
                 );
             }
         }
+        Ok(())
     }
 
-    fn happened(&mut self, place: &Place, event: Event) {
+    fn happened(&mut self, place: &Place, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Request(body) if *place == Place::Track(TrackName::Questions) => {
                 let Ok(question) = Question::decode(&body) else {
-                    return;
+                    return Ok(());
                 };
                 if self.questions.len() >= MAX_QUESTIONS {
                     tracing::warn!("more questions than {MAX_QUESTIONS}: the oldest are forgotten");
@@ -230,13 +241,22 @@ impl Presenter<'_> {
                     || json!({"event": "question", "number": number, "name": question.name, "text": question.text}),
                 );
             }
-            Event::Conflict { number, .. } => {
-                tracing::error!(
-                    "{place}: this key was used on two hosts; entries from {number} on count for nobody"
+            Event::Conflict { author, number } => {
+                let log = self.tracks.log(place);
+                if log.is_some_and(|log| log.owner() == author) {
+                    let message = format!(
+                        "{place}: two hosts presented this session at once. Nothing that its key says after entry {number} \
+                         counts: make a new key and a new folder"
+                    );
+                    return Err(ExitError::new(Exit::Failed, message).into());
+                }
+                tracing::warn!(
+                    "{place}: one key writes captions on two hosts; its entries from {number} on count for nobody"
                 );
             }
             _ => {}
         }
+        Ok(())
     }
 
     // what is sent
@@ -260,7 +280,10 @@ impl Presenter<'_> {
         let owner = self.tracks.log(&place).map(librecast_log::Log::owner);
         let owner = owner.context("a track that is not joined")?;
         match self.tracks.append(&place, owner, (kind, &body)) {
-            Ok(_) => self.append_at = now + APPEND_INTERVAL,
+            Ok(number) => {
+                self.own.insert(place, number);
+                self.append_at = now + APPEND_INTERVAL;
+            }
             Err(AppendError::Starting) => {
                 self.queue.push_front((place, kind, body));
                 self.append_at = now + APPEND_AGAIN;

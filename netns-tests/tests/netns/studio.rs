@@ -384,12 +384,20 @@ fn a_presenter_that_was_killed_goes_on_and_strangers_write_nothing() {
         attender.process.signal(Signal::SIGINT)?;
         let mut gone = attender.process;
         ensure!(gone.wait(DEADLINE)? == 130, "{}", gone.stderr());
-        presenter.process.signal(Signal::SIGTERM)?;
+        // the folder copied to a second host, which presents it: the first one ends, and says why
+        let copy = hall.path("copy");
+        let to = copy.display().to_string();
+        hall.run("cp", &["-r", &path, &to])?.success()?;
+        let mut second = present(hall, &copy, &key)?;
+        let code = presenter.process.wait(DEADLINE)?;
+        let why = presenter.process.stderr();
         ensure!(
-            presenter.process.wait(DEADLINE)? == 0,
-            "{}",
-            presenter.process.stderr()
+            code == 1 && why.contains("another host presents"),
+            "{code}: {why}"
         );
+        second.process.signal(Signal::SIGTERM)?;
+        let code = second.process.wait(DEADLINE)?;
+        ensure!(code == 0, "{}", second.process.stderr());
         Ok(())
     });
 }
