@@ -1,6 +1,7 @@
 //! The sound of a session: lcradio plays or records it.
 
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -23,6 +24,11 @@ impl Sound {
         }
         for interface in interfaces {
             command.args(["-i", interface]);
+        }
+        // SAFETY: between fork and exec only prctl(2), which is safe there.
+        unsafe {
+            // killed with -9, this program leaves no other behind
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
         }
         let mut child = command
             .stdin(Stdio::piped())
