@@ -8,12 +8,12 @@ use lcradio_core::{
     Announcement, CLOCK_RATE, FRAME, PAYLOAD_TYPE, Profile, RtpHeader, StationKey, describe,
 };
 use lcroute_engine::SourceFilter;
-use lcroute_engine::control::{Batch, Element, JoinState};
+use lcroute_engine::control::{Batch, Element, JoinState, LeafJoin, LeafOffer};
 use lcroute_engine::header::{DataHeader, Payload};
 use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
-use lcroute_overlay::server::{RelayCredentials, Room, ToNode, ToServer};
+use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
 use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, SlideId, Turn};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
@@ -340,6 +340,15 @@ fn control() -> Vec<Vec<u8>> {
     let mut batch = Batch::default();
     batch.push(&hello);
     batch.push(&Element::JoinState(state));
+    batch.push(&Element::LeafJoin(LeafJoin {
+        group: GroupPrefix::group(group(1)),
+        join: Some(SourceFilter::all()),
+    }));
+    batch.push(&Element::LeafOffer(LeafOffer {
+        groups: 64,
+        room: 9,
+        others: vec![key(1).peer_id()],
+    }));
     batch.finish().into_iter().map(Vec::from).collect()
 }
 
@@ -587,7 +596,8 @@ fn signalling() -> Vec<Vec<u8>> {
         },
     ];
     let to_server = [
-        ToServer::register(&key(10), room, &[4; 32]),
+        ToServer::register(&key(10), (room, Role::Router), &[4; 32]),
+        ToServer::register(&key(10), (room, Role::Leaf), &[4; 32]),
         ToServer::Send {
             to: peer,
             bytes: vec![7],

@@ -59,6 +59,9 @@ const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 /// The WebRTC crates log every packet they do not like.
 const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
 
+/// Of hundreds of listeners what each link does is too much.
+const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_dtls=off,rtc_sctp=off";
+
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
 #[derive(Debug, Parser)]
@@ -113,7 +116,7 @@ enum Command {
     },
     /// Print a token that makes other hosts members
     #[command(
-        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins\n  lcroute invite --ephemeral --ttl 365d   for containers without a volume, as long as it is good"
+        after_help = "Examples:\n  lcroute invite --ttl 24h --label site=berlin --signal ws://meet.example:7117\n  lcroute invite --uses 1 --page https://alpha.example:7180 --qr   for a telephone: the link of a page that joins\n  lcroute invite --leaf --groups ff1e:5::/32 --ttl 365d   for any number of listeners\n  lcroute invite --ephemeral --ttl 365d   for containers without a volume, as long as it is good"
     )]
     Invite(Invite),
     /// Become a member by a token
@@ -222,6 +225,24 @@ enum Command {
         #[command(flatten)]
         group: Group,
     },
+    /// Listen as a leaf: a link with two routers, and neither lc0 nor daemon; many in one process, to try a network with
+    #[command(
+        after_help = "Examples:\n  lcroute invite --leaf --groups ff1e::/16 > token\n  lcroute leaf ff1e::42 --token - < token\n  lcroute leaf ff1e::42 --count 500 --json --token - < token"
+    )]
+    Leaf {
+        /// A group such as ff1e::42 or 239.1.2.3
+        #[arg(value_parser = group)]
+        group: std::net::IpAddr,
+        /// How many listeners
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(commands::leaf::MAX_LISTENERS)))]
+        count: u32,
+        /// A token of `lcroute invite --leaf`, or - to read it from standard input [default: that of LCROUTE_TOKEN or LCROUTE_TOKEN_FILE]
+        #[arg(long)]
+        token: Option<String>,
+        /// Print no packets, but at the end what each listener has heard: how many, the longest gap, how many came again
+        #[arg(long)]
+        summary: bool,
+    },
     /// Send text to a group with a plain socket: TEXT, or lines from standard input
     Say {
         #[command(flatten)]
@@ -282,11 +303,17 @@ struct Invite {
     #[arg(long, value_name = "P")]
     prefix: Vec<GroupPrefix>,
     /// Its nodes may be roots of shared trees
-    #[arg(long)]
+    #[arg(long, conflicts_with = "leaf")]
     core: bool,
     /// LAN hosts for which its nodes may be gateways, by their addresses, or any; may be repeated
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", conflicts_with = "leaf")]
     gateway: Vec<SourcePrefix>,
+    /// Its nodes are leaves: they listen to --groups, send nothing and are no routers. For tokens that anybody may have
+    #[arg(long, requires = "groups", conflicts_with_all = ["prefix", "uses"])]
+    leaf: bool,
+    /// With --leaf: groups that its nodes may listen to; may be repeated
+    #[arg(long, value_name = "P", num_args = 1.., requires = "leaf")]
+    groups: Vec<GroupPrefix>,
     /// Print a link in place of the token: to this node page of `lcroute web`, where it joins
     #[arg(long, value_name = "URL", value_parser = page_url)]
     page: Option<String>,
@@ -399,7 +426,12 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run { .. } | Command::Up { .. } | Command::Signal { .. }
     );
     let level = common.log.as_deref().or(config.log.as_deref());
-    init_logging(level, if daemon { DAEMON_LOG } else { "warn" })?;
+    let default = match command {
+        Command::Leaf { .. } => LEAF_LOG,
+        _ if daemon => DAEMON_LOG,
+        _ => "warn",
+    };
+    init_logging(level, default)?;
     let control = common.control_to_ask(&config);
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
@@ -429,10 +461,11 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 ephemeral: i.ephemeral,
                 labels: i.label,
                 signal: i.signal,
-                prefixes: i.prefix,
+                prefixes: if i.leaf { i.groups } else { i.prefix },
                 core: i.core,
                 gateway: i.gateway,
                 uses: i.uses,
+                leaf: i.leaf,
             };
             commands::membership::invite(&common, &config, options, i.page.as_deref(), i.qr)
         }
@@ -513,6 +546,20 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Streams(_) => Ok(Exit::Ok),
         Command::Listen { group: g } => {
             commands::selftest::listen(&target(g, &config, control), common.json)
+        }
+        Command::Leaf {
+            group,
+            count,
+            token,
+            summary,
+        } => {
+            let options = commands::leaf::LeafOptions {
+                group,
+                count,
+                token,
+                summary,
+            };
+            commands::leaf::run(&config, &options, common.json)
         }
         Command::Say { group: g, text } => {
             commands::selftest::say(&target(g, &config, control), text.as_deref())

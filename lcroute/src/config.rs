@@ -65,6 +65,8 @@ pub struct Config {
     pub topology: Topology,
     /// How live packets travel.
     pub live: Live,
+    /// Listeners that are no routers.
+    pub leaf: Leaf,
     /// Pages that show the network.
     pub web: Web,
     /// Who watches this node.
@@ -323,6 +325,38 @@ impl Default for Ice {
             map_port: true,
         }
     }
+}
+
+/// `[leaf]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leaf {
+    /// Leaves at a time; 0: none.
+    #[serde(deserialize_with = "max_leaves")]
+    pub max: u16,
+    /// Megabits a second that packets for all of them together may take; not set: any.
+    pub mbit: Option<NonZeroU32>,
+}
+
+impl Default for Leaf {
+    fn default() -> Self {
+        Self {
+            max: 256,
+            mbit: None,
+        }
+    }
+}
+
+/// Most leaves that can be configured: each is a connection with 100 kB and more of memory.
+const MAX_LEAVES: u16 = 4_096;
+
+fn max_leaves<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
+    let max = u16::deserialize(d)?;
+    if max > MAX_LEAVES {
+        let message = format!("at most {MAX_LEAVES} leaves");
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(max)
 }
 
 /// `[web]`

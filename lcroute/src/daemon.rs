@@ -68,6 +68,10 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
             Waited::End(End::Exec) => return Err(exec(&program, None)),
         },
     };
+    if identity.member.leaf {
+        let message = "this node is a leaf, which listens and does not route: `lcroute leaf GROUP`";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
     let (control, packet) = assemble(
         common, &config, overrides, &state, identity, signals, &runtime,
     )?;
@@ -239,8 +243,15 @@ fn assemble(
         epoch,
         aead: Some(private::aead),
         seed: seed(),
-        limits: lcroute_engine::Limits::default(),
-        overlay_limits: lcroute_overlay::Limits::default(),
+        limits: lcroute_engine::Limits {
+            leaves: config.leaf.max.into(),
+            leaf_bits_per_second: config
+                .leaf
+                .mbit
+                .map(|mbit| u64::from(mbit.get()) * 1_000_000),
+            ..Default::default()
+        },
+        overlay_limits: overlay_limits(config),
     };
     let node = Node::new(node, WebRtc::new(webrtc, now)?, now);
     let server = match config.signal.listen {
@@ -319,10 +330,22 @@ fn assemble(
         keep,
         record,
         texts,
+        max_leaves: config.leaf.max.into(),
         interfaces: config.ice.interfaces.clone(),
         lans: config.lan.clone(),
     };
     Ok((control, parts))
+}
+
+/// Leaves come beside the peers that the network needs.
+fn overlay_limits(config: &Config) -> lcroute_overlay::Limits {
+    let limits = lcroute_overlay::Limits::default();
+    let leaves = usize::from(config.leaf.max);
+    lcroute_overlay::Limits {
+        peers: limits.peers + leaves,
+        leaves,
+        ..limits
+    }
 }
 
 /// The device that the previous image of this process kept open, or a new (or adopted) one.

@@ -41,6 +41,7 @@ metrics_table! {
     KEY_CONFLICT = gauge("lcroute_key_conflict", &[], "1 if another host runs with this node's key: a state folder that was copied");
     INBOUND = gauge("lcroute_inbound_blocked", &[], "1 if the firewall of this host drops what arrives on lc0, or the kernel has no route for it, so that programs receive nothing");
     NODES = gauge("lcroute_nodes_reachable", &[], "Other nodes of the network that can be reached, over however many links");
+    LEAVES = gauge("lcroute_leaves", &[], "Leaves that are linked with this node: listeners that are no routers");
     GROUPS = gauge("lcroute_groups", &[], "Groups that somebody listens or sends to, as far as this node knows");
     GROUPS_LOCAL = gauge("lcroute_groups_local", &[], "Groups that programs on this host have joined");
     GROUPS_REMOTE = gauge("lcroute_groups_remote", &[], "Groups that are wanted over links");
@@ -108,6 +109,7 @@ pub fn page(seen: &Observation) -> Page {
     page.put(&KEY_CONFLICT, u64::from(s.key_conflict.is_some()));
     page.put(&INBOUND, u64::from(blocked));
     page.put(&NODES, seen.nodes as u64);
+    page.put(&LEAVES, s.leaves.linked as u64);
     page.put(&GROUPS, s.groups as u64);
     page.put(&GROUPS_LOCAL, seen.groups_local as u64);
     page.put(&GROUPS_REMOTE, seen.groups_remote as u64);
@@ -132,7 +134,8 @@ pub fn page(seen: &Observation) -> Page {
         let n = seen.peers.iter().filter(|p| p.state == state).count();
         page.put_with(&PEERS, &[state], n as u64);
     }
-    for peer in &seen.peers {
+    // an audience is a number, not a thousand series
+    for peer in seen.peers.iter().filter(|peer| !peer.leaf) {
         put_peer(&mut page, peer);
     }
     for lan in &seen.lans {
@@ -206,6 +209,7 @@ mod tests {
             peer_id: id(seed),
             name: Some(format!("n{seed}")),
             address: Ipv6Addr::LOCALHOST,
+            leaf: false,
             state: state.into(),
             rtt_ms: Some(12.5),
             loss: Some(0.25),
@@ -241,6 +245,7 @@ mod tests {
                 private: Vec::new(),
                 signal_servers: 1,
                 peers: 1,
+                leaves: crate::status::Leaves::default(),
                 groups: 3,
                 counters: Counters {
                     drops: BTreeMap::from([("no_listener".into(), 7)]),

@@ -98,6 +98,8 @@ pub struct Parts {
     pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
     pub interfaces: Vec<String>,
+    /// Leaves at a time.
+    pub max_leaves: usize,
     /// LANs that this node is a gateway of.
     pub lans: Vec<Lan>,
 }

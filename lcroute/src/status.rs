@@ -102,12 +102,24 @@ pub struct Status {
     /// The port that the router maps.
     #[serde(default)]
     pub mapping: Mapping,
-    /// Links that are up.
+    /// Links with routers that are up.
     pub peers: usize,
+    /// Leaves, and how many may come.
+    #[serde(default)]
+    pub leaves: Leaves,
     /// Groups known, those of remote listeners included.
     pub groups: usize,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// Listeners that are no routers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaves {
+    /// Linked with this node.
+    pub linked: usize,
+    /// At most: `[leaf] max`.
+    pub max: usize,
 }
 
 /// Another host with this node's key, and what to do.
@@ -220,6 +232,9 @@ pub struct Peer {
     pub name: Option<String>,
     /// Its address on the network.
     pub address: Ipv6Addr,
+    /// It is a leaf: it listens, and is no router.
+    #[serde(default)]
+    pub leaf: bool,
     /// `connecting`, `connected`, `lost` or `refused`.
     pub state: String,
     /// Round trip in milliseconds: the quickest of the last eight hellos.
@@ -260,6 +275,9 @@ pub struct Group {
     pub local: bool,
     /// Over which links it is wanted.
     pub links: Vec<PeerId>,
+    /// How many leaves of this node have joined.
+    #[serde(default)]
+    pub leaves: usize,
     /// Who sent to it within the last minute, as far as this node saw.
     pub sources: Vec<IpAddr>,
     /// Packets forwarded or delivered.

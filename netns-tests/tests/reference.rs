@@ -683,6 +683,22 @@ const FILES: &[File] = &[
                 ],
             },
             Table {
+                heading: "[leaf]",
+                with: "",
+                keys: &[
+                    (
+                        "max",
+                        "`256`",
+                        "Leaves at a time, listeners that are no routers; 0: none. Read at the start.",
+                    ),
+                    (
+                        "mbit",
+                        "any",
+                        "Megabits a second that packets for all leaves together may take; packets beyond are dropped (`leaf_rate`). Read at the start.",
+                    ),
+                ],
+            },
+            Table {
                 heading: "[web]",
                 with: "",
                 keys: &[

@@ -132,6 +132,10 @@ pub struct Limits {
     /// A router that knows of at most so many sends on its own tree: the shortest ways, over nobody who is
     /// not needed.
     pub source_trees: usize,
+    /// Leaves at a time.
+    pub leaves: usize,
+    /// Bits a second that packets for all leaves together may take; `None`: any.
+    pub leaf_bits_per_second: Option<u64>,
 }
 
 impl Limits {
@@ -152,6 +156,8 @@ impl Limits {
         revocations: 4_096,
         small_network: 32,
         source_trees: 8,
+        leaves: 256,
+        leaf_bits_per_second: None,
     };
 }
 

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use bytes::Bytes;
 use librecast::cert::GroupPrefix;
-use librecast::id::OriginId;
+use librecast::id::{OriginId, PeerId};
 use librecast::mld::MAX_SOURCES;
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -28,6 +28,8 @@ const TYPE_LSA: u8 = 5;
 const TYPE_ROUTED: u8 = 6;
 const TYPE_AUDIT: u8 = 7;
 const TYPE_LINK_REQUEST: u8 = 8;
+const TYPE_LEAF_JOIN: u8 = 9;
+const TYPE_LEAF_OFFER: u8 = 10;
 const ELEMENT_HEADER: usize = 3;
 /// Buckets into which an audit sorts the join state of a link.
 pub const AUDIT_BUCKETS: usize = 256;
@@ -37,6 +39,8 @@ const AUDIT_RESET: u8 = 2;
 /// Longest payload of a [`Routed`] message in bytes.
 pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
 const ROUTED_HEADER: usize = 18;
+/// Most routers that a LEAF OFFER names.
+pub const MAX_OFFERED: usize = 4;
 /// Two bytes before the address.
 const LONGEST_PREFIX: usize = 18;
 
@@ -169,6 +173,28 @@ pub enum Audit {
     Reset([u64; AUDIT_BUCKETS / 64]),
 }
 
+/// What a leaf joins of one group from now on; it replaces what it joined before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafJoin {
+    /// The group.
+    pub group: GroupPrefix,
+    /// From whom; none: nothing any more.
+    pub join: Option<SourceFilter>,
+}
+
+/// What a router offers a leaf.
+///
+/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; no flag is defined, receivers ignore them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafOffer {
+    /// So many groups a leaf may join.
+    pub groups: u16,
+    /// So many leaves more may come.
+    pub room: u16,
+    /// Routers where a leaf may go, too.
+    pub others: Vec<PeerId>,
+}
+
 /// Why join state was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -179,6 +205,8 @@ pub enum RefusalReason {
     TooManySources,
     /// A Join for a prefix instead of one group.
     JoinedPrefix,
+    /// A leaf's certificate does not let it join the group, or the group is not carried.
+    NotPermitted,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -191,6 +219,7 @@ impl RefusalReason {
             Self::TooManyGroups => "too_many_groups",
             Self::TooManySources => "too_many_sources",
             Self::JoinedPrefix => "joined_prefix",
+            Self::NotPermitted => "not_permitted",
             Self::Other(_) => "other",
         }
     }
@@ -200,6 +229,7 @@ impl RefusalReason {
             Self::TooManyGroups => 1,
             Self::TooManySources => 2,
             Self::JoinedPrefix => 3,
+            Self::NotPermitted => 5,
             Self::Other(code) => code,
         }
     }
@@ -209,6 +239,7 @@ impl RefusalReason {
             1 => Self::TooManyGroups,
             2 => Self::TooManySources,
             3 => Self::JoinedPrefix,
+            5 => Self::NotPermitted,
             other => Self::Other(other),
         }
     }
@@ -245,6 +276,10 @@ pub enum Element {
     Audit(Audit),
     /// Whether the sender wants this link.
     LinkRequest(LinkRequest),
+    /// A join of a leaf.
+    LeafJoin(LeafJoin),
+    /// For a leaf, at once and every 30 s.
+    LeafOffer(LeafOffer),
 }
 
 /// Reads a message; one error makes all of it void.
@@ -266,6 +301,8 @@ pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
             TYPE_ROUTED => elements.push(decode_routed(value)?),
             TYPE_AUDIT => elements.push(decode_audit(value)?),
             TYPE_LINK_REQUEST => elements.push(decode_link_request(value)?),
+            TYPE_LEAF_JOIN => decode_leaf_join(value, &mut elements)?,
+            TYPE_LEAF_OFFER => elements.push(decode_leaf_offer(value)?),
             _ => {}
         }
     }
@@ -341,6 +378,39 @@ fn decode_join_state(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(
     Ok(())
 }
 
+fn decode_leaf_join(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), WireError> {
+    let mut last = [0; 16];
+    while !r.is_empty() {
+        let flags = r.u8()?;
+        let group = decode_prefix(&mut r, &mut last)?;
+        let join = match flags & FLAG_JOIN {
+            0 => None,
+            _ => Some(decode_filter(&mut r, flags)?),
+        };
+        elements.push(Element::LeafJoin(LeafJoin { group, join }));
+    }
+    Ok(())
+}
+
+fn decode_leaf_offer(mut r: Reader<'_>) -> Result<Element, WireError> {
+    let (_, groups, room) = (r.u8()?, r.u16()?, r.u16()?);
+    let count = usize::from(r.u8()?);
+    if count > MAX_OFFERED {
+        return Err(WireError::Bad("number of routers"));
+    }
+    let key = |r: &mut Reader<'_>| {
+        PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("router's key"))
+    };
+    let others = (0..count)
+        .map(|_| key(&mut r))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Element::LeafOffer(LeafOffer {
+        groups,
+        room,
+        others,
+    }))
+}
+
 fn decode_filter(r: &mut Reader<'_>, flags: u8) -> Result<SourceFilter, WireError> {
     let excludes = match (flags & FLAG_EXCLUDE != 0, flags & FLAG_INCLUDE != 0) {
         (false, false) => return Ok(SourceFilter::all()),
@@ -387,7 +457,8 @@ pub struct Batch {
 #[derive(Debug)]
 struct Open {
     kind: u8,
-    root: OriginId,
+    /// None in joins of leaves, which know no trees.
+    root: Option<OriginId>,
     start: usize,
     /// The address of its last entry.
     last: [u8; 16],
@@ -421,16 +492,29 @@ impl Batch {
                 });
             }
             Element::JoinState(state) => {
-                let (flags, sources) = encode_filter(state);
+                let (flags, sources) = encode_filter(&state.join, state.source_active);
                 let entry = (flags, &state.prefix, sources.as_slice());
-                self.append(TYPE_JOIN_STATE, state.root, entry);
+                self.append(TYPE_JOIN_STATE, Some(state.root), entry);
             }
+            Element::LeafJoin(LeafJoin { group, join }) => {
+                let (flags, sources) = encode_filter(join, false);
+                let entry = (flags, group, sources.as_slice());
+                self.append(TYPE_LEAF_JOIN, None, entry);
+            }
+            Element::LeafOffer(offer) => self.append_whole(TYPE_LEAF_OFFER, |w| {
+                let others = &offer.others[..offer.others.len().min(MAX_OFFERED)];
+                w.u8(0).u16(offer.groups).u16(offer.room);
+                w.u8(others.len() as u8);
+                for other in others {
+                    w.put(other.public_key());
+                }
+            }),
             Element::Refusal {
                 reason,
                 root,
                 prefix,
             } => {
-                self.append(TYPE_REFUSAL, *root, (reason.code(), prefix, &[]));
+                self.append(TYPE_REFUSAL, Some(*root), (reason.code(), prefix, &[]));
             }
         }
     }
@@ -446,7 +530,7 @@ impl Batch {
     fn append(
         &mut self,
         kind: u8,
-        root: OriginId,
+        root: Option<OriginId>,
         (first, prefix, rest): (u8, &GroupPrefix, &[u8]),
     ) {
         let longest = LONGEST_PREFIX + 1 + rest.len();
@@ -456,12 +540,12 @@ impl Batch {
         let mut open = open.unwrap_or_else(|| Open {
             kind,
             root,
-            start: self.begin(kind, size_of_val(&root) + longest),
+            start: self.begin(kind, size_of::<OriginId>() + longest),
             last: [0; 16],
         });
         let is_new = self.current.len() == open.start + ELEMENT_HEADER;
         self.write(|w| {
-            if is_new {
+            if let Some(root) = root.filter(|_| is_new) {
                 w.u64(root.0);
             }
             w.u8(first);
@@ -533,13 +617,9 @@ fn encode_audit(audit: &Audit, w: &mut Writer) {
 }
 
 /// The flags of an entry, and its list of sources.
-fn encode_filter(state: &JoinState) -> (u8, Vec<u8>) {
-    let source_active = if state.source_active {
-        FLAG_SOURCE_ACTIVE
-    } else {
-        0
-    };
-    let (mode, sources) = match &state.join {
+fn encode_filter(join: &Option<SourceFilter>, source_active: bool) -> (u8, Vec<u8>) {
+    let source_active = if source_active { FLAG_SOURCE_ACTIVE } else { 0 };
+    let (mode, sources) = match join {
         None => return (source_active, Vec::new()),
         Some(filter) if filter.is_all() => return (source_active | FLAG_JOIN, Vec::new()),
         Some(SourceFilter::Include(sources)) => (FLAG_INCLUDE, sources),
@@ -617,6 +697,8 @@ mod tests {
                     })
                 }
             ),
+            (any_prefix(), any_filter())
+                .prop_map(|(group, join)| Element::LeafJoin(LeafJoin { group, join })),
             (any::<u8>(), root(), any_prefix()).prop_map(|(code, root, prefix)| {
                 Element::Refusal {
                     reason: RefusalReason::from_code(code),
@@ -625,6 +707,46 @@ mod tests {
                 }
             }),
         ]
+    }
+
+    fn leaf_join(group: u16, join: Option<SourceFilter>) -> Element {
+        let group = GroupPrefix::group(Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, group));
+        Element::LeafJoin(LeafJoin { group, join })
+    }
+
+    #[test]
+    fn what_leaves_and_routers_say_looks_like_this() {
+        let key = librecast::id::SecretKey::from_seed(&[1; 32]).peer_id();
+        let elements = [
+            leaf_join(9, Some(SourceFilter::all())),
+            leaf_join(10, None),
+            Element::LeafOffer(LeafOffer {
+                groups: 64,
+                room: 3,
+                others: vec![key],
+            }),
+            Element::Refusal {
+                reason: RefusalReason::NotPermitted,
+                root: OriginId(0),
+                prefix: GroupPrefix::ALL,
+            },
+        ];
+        let mut bytes = vec![9, 0, 21]; // LEAF JOIN
+        bytes.extend([
+            0x01, 0, 0xff, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
+        ]);
+        bytes.extend([0x00, 15, 10]); // leaves; the first fifteen as before
+        bytes.extend([10, 0, 38, 0, 0, 64, 0, 3, 1]); // LEAF OFFER
+        bytes.extend(key.public_key());
+        bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0x80, 8, 0xff]);
+        assert_eq!(encode(&elements), vec![bytes.clone()]);
+        assert_eq!(decode(&bytes).unwrap(), elements);
+        let five = [
+            vec![10, 0, 166, 0, 0, 64, 0, 3, 5],
+            [*key.public_key(); 5].concat(),
+        ]
+        .concat();
+        assert!(decode(&five).is_err(), "more routers than are read");
     }
 
     fn encode(elements: &[Element]) -> Vec<Bytes> {

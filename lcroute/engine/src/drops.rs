@@ -121,6 +121,12 @@ librecast::drop_reasons! {
     LanMdnsRepeated = "lan_mdns_repeated",
     /// A PROBE that cannot be read, is not signed by a member, or was sent before.
     LanBadProbe = "lan_bad_probe",
+    /// A packet of a leaf, which may listen and no more.
+    LeafSent = "leaf_sent",
+    /// A join of a leaf outside the groups that its certificate permits, or of a group that is not carried.
+    LeafNotPermitted = "leaf_not_permitted",
+    /// For leaves, beyond the rate that all of them together get.
+    LeafRate = "leaf_rate",
     /// A neighbour advertised other join state than was received: it is advertised again.
     AuditDiffers = "audit_differs",
     }

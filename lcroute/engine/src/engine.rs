@@ -85,16 +85,12 @@ impl Engine {
         let mut database = Database::new(router, limits, services.clone(), now);
         let ipv4 = database.ipv4_address().map(mapped::name);
         node.sources = node.sources.with_ipv4(ipv4);
+        let ipv4 = node.config.ipv4.map(|ipv4| ipv4.network);
+        let host = InterfaceSettings::of_host(limits, mtu, node.sources, ipv4);
+        let mut membership = Membership::new(host, seed);
+        membership.leaves.set_rate(limits.leaf_bits_per_second, now);
         Self {
-            membership: Membership::new(
-                InterfaceSettings::of_host(
-                    limits,
-                    mtu,
-                    node.sources,
-                    node.config.ipv4.map(|ipv4| ipv4.network),
-                ),
-                seed,
-            ),
+            membership,
             forwarding: Forwarding::new(&node, services.clone()),
             unicast: Unicast::new(seed, now),
             routed: RoutedQueue::default(),
@@ -139,6 +135,9 @@ impl Engine {
     pub fn handle_link_up(&mut self, link: LinkId, neighbor: Neighbor, now: Instant) {
         self.turn(now);
         self.remove_link(link);
+        if neighbor.member.leaf {
+            return self.leaf_up(link, &neighbor.member);
+        }
         let origin = self.exchange.link_up(link, neighbor, self.node.own, now);
         self.routing.force();
         self.database.link_up(link, origin, now);
@@ -151,7 +150,19 @@ impl Engine {
         self.remove_link(link);
     }
 
+    /// A leaf is no neighbour: the link state does not hear of it.
+    fn leaf_up(&mut self, link: LinkId, member: &Member) {
+        let max = self.node.config.limits.leaves;
+        if !self.membership.leaves.link_up(link, member, max, self.now) {
+            let reason = LinkFault::LeavesFull;
+            self.outbox.push(Output::LinkFault { link, reason });
+        }
+    }
+
     fn remove_link(&mut self, link: LinkId) {
+        if self.membership.leaves.link_down(link) {
+            return;
+        }
         if self.exchange.link_down(link) {
             self.routing.force();
             self.forwarding.trees.link_down(link);
@@ -164,6 +175,9 @@ impl Engine {
     /// The round trip of a link, without what its queues add.
     pub fn handle_link_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.turn(now);
+        if self.membership.leaves.contains(link) {
+            return;
+        }
         self.database.set_rtt(link, rtt, now);
         self.topology.set_rtt(link, rtt);
     }
@@ -569,9 +583,11 @@ impl Engine {
             let (gateway, outbox) = (&mut self.gateway, &mut self.outbox);
             deliver(local, (flow, node.own), for_programs, gateway, outbox, now);
         }
+        let leaves = &mut self.membership.leaves;
+        let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
         self.forwarding.send(
             root,
-            (from, flow, delivered),
+            (from, flow, leaves, delivered),
             packet,
             node,
             &mut self.outbox,
@@ -622,7 +638,10 @@ impl Engine {
         packet: Bytes,
     ) -> Result<(), DropReason> {
         if !self.exchange.accepts(link) {
-            return Err(DropReason::UnknownLink);
+            return Err(match self.membership.leaves.contains(link) {
+                true => DropReason::LeafSent,
+                false => DropReason::UnknownLink,
+            });
         }
         let header = header.ok_or(DropReason::BadHeader)?;
         if header.payload != Payload::of(&packet) {
@@ -670,6 +689,9 @@ impl Engine {
         self.turn(now);
         self.outbox.counters.control_rx_messages += 1;
         self.outbox.counters.control_rx_bytes += message.len() as u64;
+        if self.membership.leaves.contains(link) {
+            return self.handle_leaf(link, message);
+        }
         let Some(adjacency) = self.exchange.adjacencies().get(&link) else {
             self.outbox.drops.count(DropReason::UnknownLink);
             return;
@@ -683,6 +705,25 @@ impl Engine {
             .and_then(|elements| self.handle_elements(link, elements));
         if let Err(reason) = result {
             self.exchange.fault(link, reason, &mut self.outbox);
+        }
+    }
+
+    /// A control message of a leaf.
+    fn handle_leaf(&mut self, link: LinkId, message: &[u8]) {
+        let (leaves, outbox) = (&mut self.membership.leaves, &mut self.outbox);
+        if leaves.is_faulty(link) {
+            outbox.drops.count(DropReason::BadControl);
+            return;
+        }
+        let scopes = &self.node.scopes;
+        let result = control::decode(message)
+            .map_err(|_| LinkFault::Unreadable)
+            .and_then(|elements| leaves.handle_elements(link, elements, scopes, outbox, self.now));
+        if let Err(reason) = result
+            && leaves.set_faulty(link)
+        {
+            outbox.drops.count(DropReason::BadControl);
+            outbox.push(Output::LinkFault { link, reason });
         }
     }
 
@@ -730,6 +771,10 @@ impl Engine {
             Element::LinkRequest(request) => {
                 self.topology.set_peer_request(link, request, now);
                 self.review_standing(link);
+            }
+            // between leaf and router alone
+            Element::LeafJoin(_) | Element::LeafOffer(_) => {
+                outbox.drops.count(DropReason::BadControl);
             }
         }
     }
@@ -830,6 +875,7 @@ impl Engine {
             timer(self.routing.next_timeout(), TimerKind::RouteComputation),
             timer(gone, TimerKind::RouterGone),
             timer(self.gateway.next_timeout(), TimerKind::Lan),
+            self.membership.leaves.next_timeout(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -863,9 +909,24 @@ impl Engine {
         let joins = |group| routing.remote_joins(group, node, database, forwarding);
         self.membership
             .flush(&node.scopes, joins, &mut self.outbox, self.now);
+        self.flush_leaves();
         self.exchange.find_timers();
         let by_packets = self.forwarding.next_timeout();
         self.timers.set(self.flush_timer(), by_packets);
+    }
+
+    /// Leaves hear what was refused, and of other routers: those that can be reached, and serve others.
+    fn flush_leaves(&mut self) {
+        let (database, own) = (&self.database, self.node.own);
+        let routers = || {
+            let others = database.routers().filter(|(origin, _)| *origin != own);
+            let serving = others.filter(|(_, r)| r.is_reachable() && !r.has_flag(FLAG_STUB));
+            let named = serving.map(|(origin, r)| (origin, r.credential().member.peer));
+            named.collect()
+        };
+        let max = self.node.config.limits.leaves;
+        let leaves = &mut self.membership.leaves;
+        leaves.flush(max, routers, &mut self.outbox, self.now);
     }
 
     /// Roles on LANs follow links and elections.

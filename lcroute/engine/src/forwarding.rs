@@ -88,11 +88,12 @@ impl Forwarding {
         (root, is_new)
     }
 
-    /// A packet of a local sender on the tree of `root`. `delivered`: listeners of other local interfaces have it.
+    /// A packet of a local sender on the tree of `root`, and to leaves. `delivered`: listeners of other local interfaces have
+    /// it.
     pub fn send(
         &mut self,
         root: OriginId,
-        (from, flow, delivered): (LocalInterfaceId, Flow, bool),
+        (from, flow, leaves, delivered): (LocalInterfaceId, Flow, Links, bool),
         packet: Bytes,
         node: &Node,
         outbox: &mut Outbox,
@@ -101,6 +102,10 @@ impl Forwarding {
         let sender = (flow.source, node.own);
         let entry = self.trees.forward(root, flow.group, sender);
         let Some(entry) = entry.filter(|entry| !entry.links().is_empty()) else {
+            if !leaves.is_empty() {
+                self.originate(root, leaves, packet, node, outbox);
+                return Ok(());
+            }
             if delivered {
                 return Ok(());
             }
@@ -112,7 +117,7 @@ impl Forwarding {
             };
         };
         entry.traffic.count(flow.source, packet.len(), now);
-        let links = entry.links().clone();
+        let links = with_leaves(entry.links(), &leaves);
         self.originate(root, links, packet, node, outbox);
         Ok(())
     }
@@ -261,6 +266,10 @@ impl Forwarding {
             self.replay.keep(flow, onward(header), &packet, &links);
         }
         let local = membership.count_listeners(group, (source, None), packet.len(), now);
+        let leaves = membership
+            .leaves
+            .admit(group, source, packet.len(), outbox, now);
+        let links = with_leaves(&links, &leaves);
         let outgoing = OutgoingInterfaces { links, local };
         // a packet that is both passed on and delivered counts once
         if outgoing.local.is_empty() {
@@ -287,6 +296,15 @@ impl Forwarding {
             Some(Err(reason)) => outbox.drops.count(reason),
         }
         passed_on
+    }
+}
+
+/// Links to neighbours and to leaves.
+fn with_leaves(links: &Links, leaves: &Links) -> Links {
+    match (links.is_empty(), leaves.is_empty()) {
+        (_, true) => links.clone(),
+        (true, false) => leaves.clone(),
+        (false, false) => links.iter().chain(leaves.iter()).copied().collect(),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::classify::CarriedScopes;
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
+use crate::leaves::Leaves;
 use crate::local_interface::{InterfaceSettings, LocalInterface, Senders};
 use crate::outbox::Outbox;
 use crate::small_map::SmallMap;
@@ -23,6 +24,8 @@ const LAN_GAP: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Membership {
     interfaces: SmallMap<LocalInterfaceId, LocalInterface>,
+    /// Listeners behind links of their own.
+    pub leaves: Leaves,
     /// Groups whose joins have changed since the last flush, of neighbours or of other interfaces.
     joins_changed: BTreeSet<Ipv6Addr>,
     /// Groups of interfaces that came or went since [`Self::take_changes`].
@@ -161,14 +164,23 @@ impl Membership {
         for interface in self.interfaces.values_mut() {
             changed.extend(interface.take_changes());
         }
+        let of_leaves = self.leaves.take_changes();
         if self.has_lans() {
             self.joins_changed.extend(&changed);
         }
+        self.joins_changed.extend(&of_leaves);
+        changed.extend(of_leaves);
         changed
     }
 
-    /// What listeners of all interfaces together join of a group.
+    /// What listeners of all interfaces and leaves together join of a group.
     pub fn filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
+        let leaves = self.leaves.filter(group);
+        merge(self.interface_filter(group).iter().chain(&leaves))
+    }
+
+    /// The same without leaves.
+    pub fn interface_filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let filters = self.interfaces.values();
         merge(filters.filter_map(|interface| interface.filter(group)))
     }
@@ -176,11 +188,24 @@ impl Membership {
     /// The same, but of all other interfaces than this one.
     fn filter_beside(&self, id: LocalInterfaceId, group: Ipv6Addr) -> Option<SourceFilter> {
         let others = self.interfaces.iter().filter(|(other, _)| *other != id);
-        merge(others.filter_map(|(_, interface)| interface.filter(group)))
+        let others = others.filter_map(|(_, interface)| interface.filter(group));
+        let leaves = self.leaves.filter(group);
+        merge(others.chain(&leaves))
     }
 
-    /// Groups that listeners have joined, in order.
+    /// Groups that listeners and leaves have joined, in order.
     pub fn groups(&self) -> Vec<Ipv6Addr> {
+        let mut groups = self.interface_groups();
+        if self.leaves.len() > 0 {
+            groups.extend(self.leaves.groups());
+            groups.sort_unstable();
+            groups.dedup();
+        }
+        groups
+    }
+
+    /// The same without leaves.
+    pub fn interface_groups(&self) -> Vec<Ipv6Addr> {
         let groups = self.interfaces.values();
         let mut groups: Vec<_> = groups.flat_map(LocalInterface::groups).collect();
         groups.sort_unstable();
@@ -241,7 +266,7 @@ impl Membership {
         let ids = self.interfaces.keys().to_vec();
         for id in ids {
             // what an interface sees of the others is looked up before it is changed
-            let others: Vec<_> = match self.has_lans() {
+            let others: Vec<_> = match self.has_lans() || self.leaves.were_used() {
                 true => changed
                     .iter()
                     .map(|g| (*g, self.filter_beside(id, *g)))

@@ -134,6 +134,10 @@ pub enum LinkFault {
     SecondHello,
     /// The neighbour passed on what its router did not sign.
     Forged,
+    /// A leaf sent what only routers send.
+    LeafRoutes,
+    /// There are as many leaves as there may be.
+    LeavesFull,
 }
 
 impl LinkFault {
@@ -145,6 +149,8 @@ impl LinkFault {
             Self::BeforeHello => "control before HELLO",
             Self::SecondHello => "second HELLO",
             Self::Forged => "passes on what was not signed",
+            Self::LeafRoutes => "a leaf sends what only routers send",
+            Self::LeavesFull => "no room for more leaves",
         }
     }
 }

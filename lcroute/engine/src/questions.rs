@@ -74,7 +74,7 @@ impl Engine {
     }
 
     fn snapshot_group(&self, group: Ipv6Addr, roots: &[OriginId]) -> GroupSnapshot {
-        let local_filter = self.membership.filter(group);
+        let local_filter = self.membership.interface_filter(group);
         let roots = || roots.iter().copied();
         let on_trees = roots().filter_map(|root| self.forwarding.trees.traffic(root, group));
         let traffic: Vec<_> = on_trees.collect();
@@ -104,6 +104,7 @@ impl Engine {
             local: local_filter.is_some(),
             local_filter,
             links,
+            leaves: self.membership.leaves.listeners(group),
             sources,
             packets: carried(|t| t.packets),
             bytes: carried(|t| t.bytes),
@@ -210,7 +211,7 @@ impl Engine {
     /// Groups that are joined on this host, in order.
     #[must_use]
     pub fn local_groups(&self) -> Vec<Ipv6Addr> {
-        self.membership.groups()
+        self.membership.interface_groups()
     }
 
     /// The node that announces just this group; of several the one whose trees it would be on.
@@ -264,6 +265,7 @@ impl Engine {
                 .values()
                 .map(|a| a.refusals.refused_len())
                 .sum(),
+            leaves: self.membership.leaves.len(),
             pending,
         }
     }

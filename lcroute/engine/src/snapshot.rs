@@ -34,6 +34,8 @@ pub struct GroupSnapshot {
     pub local_filter: Option<SourceFilter>,
     /// Links over which it is joined from this node.
     pub links: Vec<LinkId>,
+    /// Leaves of this node that join it.
+    pub leaves: usize,
     /// Who sent to it within the last minute, as far as this node saw.
     pub sources: Vec<Ipv6Addr>,
     /// Packets carried, in both directions.
@@ -134,6 +136,8 @@ pub struct Tables {
     pub origins: usize,
     /// Join state of ours that neighbours refused.
     pub refused: usize,
+    /// Leaves.
+    pub leaves: usize,
     /// Timers and changes waiting, of MLD and join state.
     pub pending: usize,
 }

@@ -37,6 +37,8 @@ pub enum TimerKind {
     RouterGone,
     /// A PROBE, or the silence of another gateway.
     Lan,
+    /// Leaves hear where else they may go.
+    LeafOffer,
 }
 
 /// A timer of the table: when, if it runs, and which.

@@ -5,6 +5,8 @@ use librecast::drop_reasons;
 drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
+        /// A leaf took nothing of its packets for five seconds: its link is closed.
+        LeafSlow = "leaf_slow",
         /// For a link that has just gone down.
         NoSuchLink = "no_such_link",
         /// There is no room for more presence records of carriers.

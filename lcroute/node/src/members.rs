@@ -302,6 +302,7 @@ mod tests {
             prefixes: Vec::new(),
             gateway: Vec::new(),
             core: false,
+            leaf: false,
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&network(), &peer),
             keys: KeysAbove::default(),

@@ -1,6 +1,6 @@
 //! The node: hands what the router says to the links, and the other way round.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -40,6 +40,9 @@ use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::{HostServices, MakeAead};
 use crate::uses::Uses;
+
+/// A leaf that takes nothing for so long loses its link. Chosen: no pause of a network is as long.
+const LEAF_STUCK: Duration = Duration::from_secs(5);
 
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
@@ -192,6 +195,10 @@ pub struct Node<C> {
     engine: Engine,
     overlay: Overlay<C>,
     links: BTreeMap<LinkId, Member>,
+    /// Links with leaves.
+    leaves: BTreeSet<LinkId>,
+    /// Leaves whose queue is full, and since when it has been.
+    stuck: BTreeMap<LinkId, Instant>,
     membership: Membership,
     present: Present,
     records: Records,
@@ -258,6 +265,8 @@ impl<C: Connections> Node<C> {
             engine: Engine::new(engine, Arc::new(services), now),
             overlay: Overlay::new(overlay, connections, now),
             links: BTreeMap::new(),
+            leaves: BTreeSet::new(),
+            stuck: BTreeMap::new(),
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -380,7 +389,13 @@ impl<C: Connections> Node<C> {
         self.membership.is_expelled()
     }
 
-    /// Links that are up, with whom.
+    /// Links with leaves.
+    #[must_use]
+    pub fn leaves(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Links that are up, with whom; those with leaves are not among them.
     #[must_use]
     pub fn links(&self) -> &BTreeMap<LinkId, Member> {
         &self.links
@@ -818,6 +833,11 @@ impl<C: Connections> Node<C> {
     fn handle_event(&mut self, event: Event) {
         let now = self.now;
         match event {
+            Event::LinkUp { link, member } if member.leaf => {
+                self.leaves.insert(link);
+                let neighbor = Neighbor { member: *member };
+                self.engine.handle_link_up(link, neighbor, now);
+            }
             Event::LinkUp { link, member } => {
                 // what brought the first link back may bring the server as well
                 if self.links.is_empty() || self.present.servers() == 0 {
@@ -830,10 +850,13 @@ impl<C: Connections> Node<C> {
                 self.engine.handle_link_up(link, neighbor, now);
             }
             Event::LinkDown { link, reason, .. } => {
-                if reason == EndReason::Silent {
+                let is_leaf = self.leaves.remove(&link);
+                // a leaf's path says nothing of ours
+                if reason == EndReason::Silent && !is_leaf {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
+                self.stuck.remove(&link);
                 self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
@@ -892,6 +915,7 @@ impl<C: Connections> Node<C> {
             } => {
                 for link in links.iter() {
                     let sent = self.overlay.send_data(*link, [&header, &packet], now);
+                    self.watch_leaf(*link, sent);
                     self.count_sent(sent, header.len() + packet.len());
                 }
             }
@@ -943,6 +967,25 @@ impl<C: Connections> Node<C> {
                 self.refresh(&credential.member);
                 self.count(credential.member.addresses.origin);
             }
+        }
+    }
+
+    /// A leaf that does not take what it has joined must not hold memory for ever.
+    fn watch_leaf(&mut self, link: LinkId, sent: Result<(), SendError>) {
+        if sent != Err(SendError::QueueFull) {
+            if !self.stuck.is_empty() {
+                self.stuck.remove(&link);
+            }
+            return;
+        }
+        if !self.leaves.contains(&link) {
+            return;
+        }
+        let since = *self.stuck.entry(link).or_insert(self.now);
+        if since + LEAF_STUCK <= self.now {
+            self.drops.count(DropReason::LeafSlow);
+            let reason = EndReason::Fault("a leaf that takes nothing");
+            self.overlay.close_link(link, reason, self.now);
         }
     }
 

@@ -189,6 +189,7 @@ mod tests {
             prefixes: Vec::new(),
             gateway: Vec::new(),
             core: false,
+            leaf: false,
             not_after: NOW + 1_000,
             addresses: NodeAddresses::derive(&key(0), &key(n)),
             keys: KeysAbove {

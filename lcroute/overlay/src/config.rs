@@ -48,6 +48,12 @@ impl Identity {
         self.key.peer_id()
     }
 
+    /// Whether it is a leaf, which has links with routers alone, and only with those that it wants.
+    #[must_use]
+    pub fn is_leaf(&self) -> bool {
+        self.chain.node().grant().leaf
+    }
+
     /// The versions that it speaks.
     #[must_use]
     pub fn speaks(&self) -> Versions {
@@ -87,8 +93,10 @@ pub struct OverlayConfig {
 pub struct Limits {
     /// Most peers that are tried, linked or shown at a time.
     pub peers: usize,
-    /// Most links, made and being made, before a peer that we do not want is refused.
+    /// Most links, made and being made, before a peer that we do not want is refused. Those of leaves are not among them.
     pub links: usize,
+    /// Most links of leaves, made and being made.
+    pub leaves: usize,
     /// Most peers whose presence on carriers is remembered.
     pub present: usize,
     /// How long an attempt may take until both channels are authenticated.
@@ -102,6 +110,7 @@ impl Default for Limits {
         Self {
             peers: 1_024,
             links: 256,
+            leaves: 256,
             present: 8_192,
             attempt: Duration::from_secs(15),
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),

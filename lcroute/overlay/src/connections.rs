@@ -45,6 +45,9 @@ pub trait Connections: fmt::Debug {
     /// Both sides have proven who they are: lanes and hellos begin.
     fn authenticated(&mut self, link: LinkId, now: Instant);
 
+    /// At most so many bytes wait in the data channel of a connection. The media lane bounds itself.
+    fn bound_data_queue(&mut self, _link: LinkId, _bytes: usize) {}
+
     /// Sends a control message: reliable, in order.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ drop_reasons! {
         CertificateSubject = "certificate_subject",
         /// A peer speaks another version of lcroute's control channel.
         ControlVersion = "control_version",
+        /// A leaf asked another leaf for a link, or somebody asked a leaf that does not want one.
+        LeafRefused = "leaf_refused",
         /// There is no room for more peers or links.
         PeersFull = "peers_full",
         /// A presence record with a forged signature.

@@ -68,6 +68,7 @@ pub(crate) enum Refusal {
     Session,
     Rate,
     Full,
+    Leaf,
     Revoked,
     Auth,
     Panicked,
@@ -123,6 +124,10 @@ impl Refusal {
             Self::Session => (DropReason::SignalSession, "for an earlier run of this node"),
             Self::Rate => (DropReason::SignalRate, "too many messages"),
             Self::Full => (DropReason::PeersFull, "no room for more links"),
+            Self::Leaf => (
+                DropReason::LeafRefused,
+                "this node is a leaf, and did not ask",
+            ),
             Self::Revoked => (DropReason::CertificateRevoked, "revoked"),
             Self::Auth => (DropReason::AuthFailed, "authentication failed"),
             Self::Panicked => (
@@ -254,6 +259,7 @@ impl From<CertError> for Refusal {
             CertError::Expired(_) => Self::CertificateExpired,
             CertError::NotYetValid(_) => Self::CertificateEarly,
             CertError::Malformed(_) | CertError::BadToken(_) => Self::Certificate,
+            CertError::Leaf => Self::Leaf,
             CertError::Forged(_) | CertError::Order | CertError::Widened(_) => {
                 Self::CertificateForged
             }

@@ -338,6 +338,8 @@ pub struct PeerInfo {
     pub name: Option<String>,
     /// Its address in the network, once its certificate has been seen.
     pub address: Option<Ipv6Addr>,
+    /// It is a leaf: it listens, and is no router.
+    pub leaf: bool,
     /// Where it stands.
     pub state: PeerState,
     /// Round trip in milliseconds: the quickest of the last eight hellos.

@@ -619,8 +619,12 @@ impl<C: Connections> Overlay<C> {
     fn handle_member(&mut self, carrier: CarrierId, opened: Opened) -> Result<(), Refusal> {
         let sender = opened.member.peer;
         let linked = self.peers.get(&sender).is_some_and(|p| p.link.is_some());
-        let full = || self.parts.links.len() >= self.parts.limits.links;
-        if !linked && !self.parts.wanted.contains(&sender) && full() {
+        let wanted = self.parts.wanted.contains(&sender);
+        if self.parts.session.identity().is_leaf() && (opened.member.leaf || !wanted) {
+            return Err(Refusal::Leaf);
+        }
+        // a leaf is no router that it pays to want
+        if !linked && (!wanted || opened.member.leaf) && self.is_full(opened.member.leaf) {
             return Err(Refusal::Full);
         }
         if !self.admit(sender) {
@@ -637,6 +641,17 @@ impl<C: Connections> Overlay<C> {
             self.visit_all(|peer, parts| peer.end_broken(EndReason::KeyConflict, parts));
         }
         result.unwrap_or(Ok(()))
+    }
+
+    /// Whether there are as many links of leaves, or of others, as there may be.
+    fn is_full(&self, leaf: bool) -> bool {
+        let is_leaf = |peer: &&Peer| peer.member.as_ref().is_some_and(|member| member.leaf);
+        let linked = self.peers.values().filter(|peer| peer.link.is_some());
+        let leaves = linked.filter(is_leaf).count();
+        match leaf {
+            true => leaves >= self.parts.limits.leaves,
+            false => self.parts.links.len() - leaves >= self.parts.limits.links,
+        }
     }
 
     /// A peer gets no link, and is told why over the carrier that brought its message, and straight.
@@ -675,6 +690,8 @@ fn handle_refusal<C: Connections>(peer: &mut Peer, code: RefusalCode, parts: &mu
     peer.failures = peer.failures.max(5);
     peer.end_link(EndReason::RefusedByPeer(reason), parts);
     peer.set_state(PeerState::Refused, Some(reason), parts.now);
+    let peer = Some(peer.id);
+    parts.events.push_back(Event::PeerRefused { peer, reason });
 }
 
 /// Membership.

@@ -190,6 +190,7 @@ impl Peer {
             peer_id: self.id,
             name: self.member.as_ref().map(|m| m.name.clone()),
             address: self.member.as_ref().map(|m| m.addresses.address),
+            leaf: self.member.as_ref().is_some_and(|m| m.leaf),
             state: self.state,
             rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
             loss: connection.loss,

@@ -3,8 +3,8 @@
 //! ```text
 //! node                         server
 //!   | <-------- CHALLENGE -------- |
-//!   | -------- REGISTER ---------> |   who, which room, signature over the challenge
-//!   | <-------- PRESENT ---------- |   for each other node of the room, now and later
+//!   | -------- REGISTER ---------> |   who, which room, signature over the challenge; version 2: as what
+//!   | <-------- PRESENT ---------- |   for each other node of the room, now and later; for a leaf, of four routers
 //!   | -------- SEND(to) ---------> |
 //!   | <------ DELIVER(from) ------ |
 //!   | <--------- RELAY ----------- |   credentials for the relay on the same port, again before they end
@@ -19,6 +19,10 @@ use crate::MAX_SIGNAL;
 
 const VERSION: u8 = 1;
 const PROOF_CONTEXT: &str = "lcroute 2026 register";
+/// REGISTER with a role. Servers that do not know it close the connection.
+const VERSION_WITH_ROLE: u8 = 2;
+const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
+const ROLE_LEAF: u8 = 1;
 
 /// Longest message in bytes.
 pub const MAX_MESSAGE: usize = MAX_SIGNAL + 64;
@@ -33,6 +37,16 @@ impl Room {
     pub fn of(network: &NetworkId) -> Self {
         Self(derive("lcroute 2026 server", &[network.public_key()]))
     }
+}
+
+/// As what a node registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// It is told of all other routers, and they of it.
+    #[default]
+    Router,
+    /// It is told of a few routers, and nobody of it.
+    Leaf,
 }
 
 /// What a relay asks for.
@@ -88,6 +102,8 @@ pub enum ToServer {
         peer: PeerId,
         /// The network's room.
         room: Room,
+        /// As what: a leaf sends version 2, `role 8` behind the room.
+        role: Role,
         /// Over challenge and room.
         signature: [u8; 64],
     },
@@ -108,30 +124,40 @@ fn proof(challenge: &[u8; 32], room: &Room) -> [u8; 64] {
     bytes
 }
 
+/// What is signed as a router counts for no leaf, and the other way round.
+fn context(role: Role) -> &'static str {
+    match role {
+        Role::Router => PROOF_CONTEXT,
+        Role::Leaf => ROLE_CONTEXT,
+    }
+}
+
 impl ToServer {
     /// The answer to a challenge.
     #[must_use]
-    pub fn register(key: &SecretKey, room: Room, challenge: &[u8; 32]) -> Self {
+    pub fn register(key: &SecretKey, (room, role): (Room, Role), challenge: &[u8; 32]) -> Self {
         Self::Register {
             peer: key.peer_id(),
             room,
-            signature: key.sign(PROOF_CONTEXT, &proof(challenge, &room)),
+            role,
+            signature: key.sign(context(role), &proof(challenge, &room)),
         }
     }
 
     /// Who has registered where; none if the signature is not one over this challenge, or it is another message.
     #[must_use]
-    pub fn registered(&self, challenge: &[u8; 32]) -> Option<(PeerId, Room)> {
+    pub fn registered(&self, challenge: &[u8; 32]) -> Option<(PeerId, Room, Role)> {
         let Self::Register {
             peer,
             room,
+            role,
             signature,
         } = self
         else {
             return None;
         };
-        let proven = peer.verify(PROOF_CONTEXT, &proof(challenge, room), signature);
-        proven.is_ok().then_some((*peer, *room))
+        let proven = peer.verify(context(*role), &proof(challenge, room), signature);
+        proven.is_ok().then_some((*peer, *room, *role))
     }
 }
 
@@ -210,13 +236,20 @@ impl ToServer {
             Self::Register {
                 peer,
                 room,
+                role,
                 signature,
-            } => w
-                .u8(2)
-                .u8(VERSION)
-                .put(peer.public_key())
-                .put(&room.0)
-                .put(signature),
+            } => {
+                let is_leaf = *role == Role::Leaf;
+                w.u8(2).u8(match is_leaf {
+                    true => VERSION_WITH_ROLE,
+                    false => VERSION,
+                });
+                w.put(peer.public_key()).put(&room.0);
+                if is_leaf {
+                    w.u8(ROLE_LEAF);
+                }
+                w.put(signature)
+            }
             Self::Send { to, bytes } => w.u8(5).put(to.public_key()).put(bytes),
         };
         w.into_vec()
@@ -230,13 +263,21 @@ impl ToServer {
         let mut r = reader(bytes)?;
         match r.u8()? {
             2 => {
-                match r.u8()? {
-                    VERSION => {}
+                let with_role = match r.u8()? {
+                    VERSION => false,
+                    VERSION_WITH_ROLE => true,
                     version => return Err(WireError::Version(version)),
-                }
+                };
+                let (peer, room) = (peer(&mut r)?, Room(r.array()?));
+                let role = match with_role {
+                    false => Role::Router,
+                    true if r.u8()? == ROLE_LEAF => Role::Leaf,
+                    true => return Err(WireError::Bad("role")),
+                };
                 let message = Self::Register {
-                    peer: peer(&mut r)?,
-                    room: Room(r.array()?),
+                    peer,
+                    room,
+                    role,
                     signature: r.array()?,
                 };
                 r.finish()?;
@@ -285,7 +326,8 @@ mod tests {
                 prop_assert_eq!(ToNode::decode(&m.encode()).unwrap(), m);
             }
             for m in [
-                ToServer::Register { peer, room: Room(seed), signature: [7; 64] },
+                ToServer::Register { peer, room: Room(seed), role: Role::Router, signature: [7; 64] },
+                ToServer::Register { peer, room: Room(seed), role: Role::Leaf, signature: [7; 64] },
                 ToServer::Send { to: peer, bytes },
             ] {
                 prop_assert_eq!(ToServer::decode(&m.encode()).unwrap(), m);
@@ -302,8 +344,9 @@ mod tests {
     #[test]
     fn only_the_key_itself_registers_for_this_challenge_and_room() {
         let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
-        let register = ToServer::register(&key, room, &[3; 32]);
-        assert_eq!(register.registered(&[3; 32]), Some((key.peer_id(), room)));
+        let register = ToServer::register(&key, (room, Role::Router), &[3; 32]);
+        let registered = Some((key.peer_id(), room, Role::Router));
+        assert_eq!(register.registered(&[3; 32]), registered);
         assert_eq!(register.registered(&[4; 32]), None);
         let ToServer::Register {
             peer, signature, ..
@@ -314,9 +357,37 @@ mod tests {
         let moved = ToServer::Register {
             peer,
             room: Room([5; 32]),
+            role: Role::Router,
             signature,
         };
         assert_eq!(moved.registered(&[3; 32]), None);
+        let other = ToServer::Register {
+            peer,
+            room,
+            role: Role::Leaf,
+            signature,
+        };
+        assert_eq!(other.registered(&[3; 32]), None);
+    }
+
+    /// As every version from 0.1 on sends and reads it; the second is what servers before leaves close the connection over.
+    #[test]
+    fn routers_register_as_ever_and_leaves_with_their_role() {
+        let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
+        let [router, leaf] = [Role::Router, Role::Leaf].map(|role| {
+            let register = ToServer::register(&key, (room, role), &[3; 32]);
+            let bytes = register.encode();
+            assert_eq!(ToServer::decode(&bytes).unwrap(), register);
+            bytes
+        });
+        let key = key.peer_id();
+        let head = |version| [&[2, version], &key.public_key()[..], &[2; 32]].concat();
+        assert_eq!((&router[..66], router.len()), (&head(1)[..], 66 + 64));
+        assert_eq!((&leaf[..66], leaf.len()), (&head(2)[..], 67 + 64));
+        assert_eq!(leaf[66], 1);
+        let mut unknown = leaf;
+        unknown[66] = 7;
+        assert!(ToServer::decode(&unknown).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lcroute_overlay::server::Room;
+use lcroute_overlay::server::{Role, Room};
 use lcroute_overlay::{CarrierId, CarrierKind, Published};
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
@@ -60,6 +60,7 @@ impl Carriers {
             me: Me {
                 key,
                 room: Room::of(&network),
+                role: Role::Router,
                 chain: shown,
             },
             chain,
@@ -72,6 +73,18 @@ impl Carriers {
             record: None,
             next: 0,
         }
+    }
+
+    /// The same for a leaf: servers tell it of a few routers, and nobody of it.
+    #[must_use]
+    pub fn of_leaf(
+        key: Arc<SecretKey>,
+        network: NetworkId,
+        events: mpsc::Sender<CarrierEvent>,
+    ) -> Self {
+        let mut carriers = Self::new(key, network, events);
+        carriers.me.role = Role::Leaf;
+        carriers
     }
 
     /// Asks servers for their relays, and shows these certificates to those that relay for members; or asks for none.

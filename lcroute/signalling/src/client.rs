@@ -10,7 +10,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
+use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, MAX_SIGNAL, Presence, Random};
 use librecast::cert::Chain;
 use librecast::events::LogLimit;
@@ -66,6 +66,8 @@ struct Path {
 pub(crate) struct Me {
     pub(crate) key: Arc<SecretKey>,
     pub(crate) room: Room,
+    /// As what it registers.
+    pub(crate) role: Role,
     /// What proves its membership, for a relay; none: it asks for no relay.
     pub(crate) chain: watch::Receiver<Option<Chain>>,
 }
@@ -228,7 +230,7 @@ where
             ToNode::Refused(reason) => return Err(refused(&reason)),
             _ => anyhow::bail!("no challenge: is it a signalling server?"),
         };
-        let register = ToServer::register(&me.key, me.room, &challenge);
+        let register = ToServer::register(&me.key, (me.room, me.role), &challenge);
         socket.send(Message::binary(register.encode())).await?;
         return Ok(());
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest};
-use lcroute_overlay::server::{MAX_MESSAGE, Room, ToNode, ToServer};
+use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
 use lcroute_overlay::{Site, SiteSize};
 use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::{Bucket, Rate, TokenBucket};
@@ -59,8 +59,10 @@ const PROOFS: Rate = Rate::every(Duration::from_secs(60), 3);
 /// Sites whose arrivals are counted before those that rest are forgotten: as many as can be within the longest wait and
 /// the time in which a bucket fills.
 const MAX_ARRIVALS: usize = 32_768;
-/// Most nodes of one room.
+/// Most routers of one room, and most leaves beside them: those that have links leave.
 const MAX_ROOM: usize = 4_096;
+/// Routers that a leaf is told of. Chosen: two links, and as many to go on to.
+const TOLD: usize = 4;
 /// Connections of one node: it may know the server by several URLs, and an old connection may be dying.
 const MAX_SEATS: usize = 4;
 /// Messages that may wait for a client.
@@ -459,8 +461,8 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
         Welcome::Serve(rooms, relay) => (rooms, relay),
         Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,
     };
-    let (peer, room) = timeout(HANDSHAKE, register(&mut socket)).await??;
-    let Some(mut seat) = rooms.enter(room, peer) else {
+    let (peer, room, role) = timeout(HANDSHAKE, register(&mut socket)).await??;
+    let Some(mut seat) = rooms.enter(room, (peer, role)) else {
         return refuse(&mut socket, "the room is full").await;
     };
     tracing::debug!("{peer} is here");
@@ -480,7 +482,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn register<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
-) -> anyhow::Result<(PeerId, Room)> {
+) -> anyhow::Result<(PeerId, Room, Role)> {
     let mut challenge = [0; 32];
     getrandom::fill(&mut challenge).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
     socket
@@ -626,10 +628,59 @@ fn text(reply: &RelayReply) -> Message {
 /// Never an empty list.
 type Places = HashMap<PeerId, Vec<Place>>;
 
+/// Who is in one room.
+#[derive(Debug, Default)]
+struct Inside {
+    routers: Places,
+    leaves: HashMap<PeerId, LeafPlace>,
+}
+
+impl Inside {
+    fn is_empty(&self) -> bool {
+        self.routers.is_empty() && self.leaves.is_empty()
+    }
+}
+
+/// The one place of a leaf.
+#[derive(Debug)]
+struct LeafPlace {
+    place: Place,
+    /// The routers that it knows of.
+    told: Vec<PeerId>,
+}
+
+impl LeafPlace {
+    /// Tells it of routers that it does not know, from any on, until it knows enough.
+    fn tell(&mut self, routers: &Places, first: usize) {
+        let all = routers.keys().cycle().skip(first).take(routers.len());
+        for router in all {
+            if self.told.len() >= TOLD {
+                return;
+            }
+            if !self.told.contains(router) {
+                self.told.push(*router);
+                // a leaf that does not read has no use for it
+                let _ = self
+                    .place
+                    .queue
+                    .try_send(ToNode::Present(*router).encode().into());
+            }
+        }
+    }
+}
+
+/// Any number below `bound`.
+fn any(bound: usize) -> usize {
+    let mut bytes = [0; 8];
+    // without random numbers leaves go where those before them went
+    let _ = getrandom::fill(&mut bytes);
+    (u64::from_be_bytes(bytes) % bound.max(1) as u64) as usize
+}
+
 /// Who is where.
 #[derive(Debug, Default)]
 struct Rooms {
-    rooms: Mutex<HashMap<Room, Places>>,
+    rooms: Mutex<HashMap<Room, Inside>>,
     entered: AtomicU64,
 }
 
@@ -644,46 +695,95 @@ struct Seat<'a> {
     rooms: &'a Rooms,
     room: Room,
     peer: PeerId,
+    role: Role,
     number: u64,
     queue: mpsc::Receiver<Bytes>,
 }
 
 impl Rooms {
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Room, Places>> {
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Room, Inside>> {
         // no code between lock and unlock leaves the table half changed
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a place; none if the room is full. Of a peer with too many the oldest is cut off.
-    fn enter(&self, room: Room, peer: PeerId) -> Option<Seat<'_>> {
+    fn enter(&self, room: Room, (peer, role): (PeerId, Role)) -> Option<Seat<'_>> {
         let mut rooms = self.locked();
-        let places = rooms.entry(room).or_default();
-        if places.len() >= MAX_ROOM && !places.contains_key(&peer) {
-            return None;
-        }
-        // room for everybody's presence, and messages on top
-        let (sender, queue) = mpsc::channel(places.len() + QUEUE);
         let number = self.entered.fetch_add(1, Ordering::Relaxed);
-        for other in places.keys().filter(|other| **other != peer) {
-            // the queue was made long enough
-            let _ = sender.try_send(ToNode::Present(*other).encode().into());
+        let inside = rooms.entry(room).or_default();
+        let queue = match role {
+            Role::Router => enter_router(inside, peer, number),
+            Role::Leaf => enter_leaf(inside, peer, number),
+        };
+        if inside.is_empty() {
+            rooms.remove(&room);
         }
-        let own = places.entry(peer).or_default();
-        if own.len() >= MAX_SEATS {
-            own.remove(0);
-        }
-        own.push(Place {
-            number,
-            queue: sender,
-        });
-        announce(places, &peer, &ToNode::Present(peer));
         Some(Seat {
             rooms: self,
             room,
             peer,
+            role,
             number,
-            queue,
+            queue: queue?,
         })
+    }
+}
+
+/// The queue of a router that takes a place; none if the room is full.
+fn enter_router(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::Receiver<Bytes>> {
+    let places = &mut inside.routers;
+    if places.len() >= MAX_ROOM && !places.contains_key(&peer) {
+        return None;
+    }
+    // room for everybody's presence, and messages on top
+    let (sender, queue) = mpsc::channel(places.len() + QUEUE);
+    for other in places.keys().filter(|other| **other != peer) {
+        // the queue was made long enough
+        let _ = sender.try_send(ToNode::Present(*other).encode().into());
+    }
+    let own = places.entry(peer).or_default();
+    if own.len() >= MAX_SEATS {
+        own.remove(0);
+    }
+    own.push(Place {
+        number,
+        queue: sender,
+    });
+    announce(places, &peer, &ToNode::Present(peer));
+    for leaf in inside.leaves.values_mut() {
+        leaf.tell(&inside.routers, 0);
+    }
+    Some(queue)
+}
+
+/// The queue of a leaf that takes a place, the one that it has had before if there was one; none if there is no room.
+fn enter_leaf(inside: &mut Inside, peer: PeerId, number: u64) -> Option<mpsc::Receiver<Bytes>> {
+    if inside.leaves.len() >= MAX_ROOM && !inside.leaves.contains_key(&peer) {
+        return None;
+    }
+    let (sender, queue) = mpsc::channel(QUEUE_SEALED + TOLD);
+    let place = Place {
+        number,
+        queue: sender,
+    };
+    let mut leaf = LeafPlace {
+        place,
+        told: Vec::new(),
+    };
+    leaf.tell(&inside.routers, any(inside.routers.len()));
+    inside.leaves.insert(peer, leaf);
+    Some(queue)
+}
+
+/// A router has left a room: leaves that knew of it hear of another.
+fn tell_gone(inside: &mut Inside, router: &PeerId) {
+    let gone = Bytes::from(ToNode::Gone(*router).encode());
+    for leaf in inside.leaves.values_mut() {
+        if let Some(at) = leaf.told.iter().position(|told| told == router) {
+            leaf.told.swap_remove(at);
+            let _ = leaf.place.queue.try_send(gone.clone());
+            leaf.tell(&inside.routers, any(inside.routers.len()));
+        }
     }
 }
 
@@ -710,8 +810,13 @@ impl Seat<'_> {
         };
         let bytes = Bytes::from(message.encode());
         let rooms = self.rooms.locked();
-        let seats = rooms.get(&self.room).and_then(|places| places.get(&to));
-        for place in seats.into_iter().flatten() {
+        let inside = rooms.get(&self.room);
+        let routers = inside.and_then(|inside| inside.routers.get(&to));
+        // leaves have nothing to say to each other
+        let leaf = inside.filter(|_| self.role == Role::Router);
+        let leaf = leaf.and_then(|inside| inside.leaves.get(&to));
+        let places = routers.into_iter().flatten();
+        for place in places.chain(leaf.map(|leaf| &leaf.place)) {
             // signalling repeats itself: a queue that is full loses this message only
             let waiting = place.queue.max_capacity() - place.queue.capacity();
             if waiting < QUEUE_SEALED {
@@ -725,9 +830,20 @@ impl Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut rooms = self.rooms.locked();
-        let Some(places) = rooms.get_mut(&self.room) else {
+        let Some(inside) = rooms.get_mut(&self.room) else {
             return;
         };
+        if self.role == Role::Leaf {
+            let is_own = |leaf: &LeafPlace| leaf.place.number == self.number;
+            if inside.leaves.get(&self.peer).is_some_and(is_own) {
+                inside.leaves.remove(&self.peer);
+            }
+            if inside.is_empty() {
+                rooms.remove(&self.room);
+            }
+            return;
+        }
+        let places = &mut inside.routers;
         if let Some(seats) = places.get_mut(&self.peer) {
             seats.retain(|place| place.number != self.number);
             if !seats.is_empty() {
@@ -736,7 +852,8 @@ impl Drop for Seat<'_> {
             places.remove(&self.peer);
         }
         announce(places, &self.peer, &ToNode::Gone(self.peer));
-        if places.is_empty() {
+        tell_gone(inside, &self.peer);
+        if inside.is_empty() {
             rooms.remove(&self.room);
         }
     }
@@ -756,6 +873,14 @@ mod tests {
 
     fn peer(n: u8) -> PeerId {
         SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    fn enter(rooms: &Rooms, n: u8) -> Option<Seat<'_>> {
+        rooms.enter(room(), (peer(n), Role::Router))
+    }
+
+    fn enter_as_leaf(rooms: &Rooms, n: u8) -> Option<Seat<'_>> {
+        rooms.enter(room(), (peer(n), Role::Leaf))
     }
 
     fn received(seat: &mut Seat<'_>) -> Vec<ToNode> {
@@ -884,8 +1009,8 @@ mod tests {
     #[test]
     fn a_room_tells_who_comes_and_goes_and_relays() {
         let rooms = Rooms::default();
-        let mut a = rooms.enter(room(), peer(1)).unwrap();
-        let mut b = rooms.enter(room(), peer(2)).unwrap();
+        let mut a = enter(&rooms, 1).unwrap();
+        let mut b = enter(&rooms, 2).unwrap();
         assert_eq!(received(&mut a), [ToNode::Present(peer(2))]);
         assert_eq!(received(&mut b), [ToNode::Present(peer(1))]);
         a.forward(ToServer::Send {
@@ -909,8 +1034,8 @@ mod tests {
     #[test]
     fn rooms_are_closed_to_each_other() {
         let rooms = Rooms::default();
-        let mut a = rooms.enter(room(), peer(1)).unwrap();
-        let b = rooms.enter(Room([0; 32]), peer(2)).unwrap();
+        let mut a = enter(&rooms, 1).unwrap();
+        let b = rooms.enter(Room([0; 32]), (peer(2), Role::Router)).unwrap();
         b.forward(ToServer::Send {
             to: peer(1),
             bytes: vec![7],
@@ -922,9 +1047,9 @@ mod tests {
     #[test]
     fn a_peer_is_present_until_its_last_connection_ends() {
         let rooms = Rooms::default();
-        let mut watcher = rooms.enter(room(), peer(3)).unwrap();
-        let mut old = rooms.enter(room(), peer(1)).unwrap();
-        let mut new = rooms.enter(room(), peer(1)).unwrap();
+        let mut watcher = enter(&rooms, 3).unwrap();
+        let mut old = enter(&rooms, 1).unwrap();
+        let mut new = enter(&rooms, 1).unwrap();
         assert_eq!(
             received(&mut watcher),
             [ToNode::Present(peer(1)), ToNode::Present(peer(1))],
@@ -948,9 +1073,7 @@ mod tests {
     #[test]
     fn of_too_many_connections_of_a_peer_the_oldest_is_cut_off() {
         let rooms = Rooms::default();
-        let mut seats: Vec<_> = (0..=MAX_SEATS)
-            .map(|_| rooms.enter(room(), peer(1)).unwrap())
-            .collect();
+        let mut seats: Vec<_> = (0..=MAX_SEATS).map(|_| enter(&rooms, 1).unwrap()).collect();
         assert!(seats[0].queue.is_closed() && !seats[1].queue.is_closed());
         assert!(seats[0].queue.try_recv().is_err(), "nothing left to read");
         drop(seats);
@@ -960,9 +1083,9 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_is_cut_off() {
         let rooms = Rooms::default();
-        let mut slow = rooms.enter(room(), peer(1)).unwrap();
+        let mut slow = enter(&rooms, 1).unwrap();
         for _ in 0..QUEUE {
-            drop(rooms.enter(room(), peer(2)).unwrap());
+            drop(enter(&rooms, 2).unwrap());
         }
         while slow.queue.try_recv().is_ok() {}
         assert!(slow.queue.is_closed(), "its sender was dropped");
@@ -984,7 +1107,67 @@ mod tests {
                 }],
             );
         }
-        rooms.locked().insert(room(), places);
-        assert!(rooms.enter(room(), peer(200)).is_none());
+        let inside = Inside {
+            routers: places,
+            ..Inside::default()
+        };
+        rooms.locked().insert(room(), inside);
+        assert!(enter(&rooms, 200).is_none());
+    }
+
+    #[test]
+    fn a_leaf_is_told_of_four_routers_and_nobody_of_a_leaf() {
+        let rooms = Rooms::default();
+        let mut routers: Vec<_> = (1..=6).map(|n| enter(&rooms, n).unwrap()).collect();
+        for router in &mut routers {
+            received(router);
+        }
+        let mut leaf = enter_as_leaf(&rooms, 50).unwrap();
+        let mut other = enter_as_leaf(&rooms, 51).unwrap();
+        let told = |seat: &mut Seat<'_>| -> std::collections::BTreeSet<PeerId> {
+            let all = received(seat).into_iter().map(|message| match message {
+                ToNode::Present(router) => router,
+                message => panic!("{message:?}"),
+            });
+            all.collect()
+        };
+        let of_leaf = told(&mut leaf);
+        assert_eq!((of_leaf.len(), told(&mut other).len()), (4, 4));
+        let mut newcomer = enter(&rooms, 7).unwrap();
+        assert_eq!(received(&mut newcomer).len(), 6, "routers alone");
+        assert!(received(&mut leaf).is_empty(), "it knows enough");
+        // words go both ways between leaf and router, and not between leaves
+        let word = |to| ToServer::Send { to, bytes: vec![7] };
+        let from = |n| ToNode::Deliver {
+            from: peer(n),
+            bytes: vec![7],
+        };
+        leaf.forward(word(peer(7))).unwrap();
+        newcomer.forward(word(peer(50))).unwrap();
+        leaf.forward(word(peer(51))).unwrap();
+        assert_eq!(received(&mut newcomer), [from(50)]);
+        assert_eq!(received(&mut leaf), [from(7)]);
+        assert!(received(&mut other).is_empty());
+        // one that it knows of leaves: it hears of another
+        let gone = *of_leaf.first().unwrap();
+        routers.retain(|router| router.peer != gone);
+        let heard = received(&mut leaf);
+        let [ToNode::Gone(left), ToNode::Present(another)] = heard.as_slice() else {
+            panic!("{heard:?}")
+        };
+        assert!(*left == gone && !of_leaf.contains(another));
+        // a leaf that comes again takes its place, and no router hears of its end
+        let again = enter_as_leaf(&rooms, 50).unwrap();
+        drop(leaf);
+        for router in &mut routers {
+            received(router);
+        }
+        newcomer.forward(word(peer(50))).unwrap();
+        drop((again, other));
+        for router in &mut routers {
+            assert!(received(router).is_empty());
+        }
+        drop((routers, newcomer));
+        assert!(rooms.locked().is_empty());
     }
 }

@@ -109,6 +109,8 @@ pub struct InviteOptions {
     pub gateway: Vec<SourcePrefix>,
     /// How many nodes can join by it; none: any number.
     pub uses: Option<u32>,
+    /// Whether its nodes are leaves, which listen to `prefixes` and do no more.
+    pub leaf: bool,
 }
 
 /// How long a token of [`token_for_all`] can be used: as long as one of `invite` by default.
@@ -141,7 +143,7 @@ pub fn invite(
     let shown = link.as_ref().unwrap_or(&text);
     let labels = &token.invitation().grant().labels;
     if common.json {
-        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "ephemeral": is_ephemeral(labels), "signal": token.signal });
+        let mut line = json!({ "token": text.as_str(), "not_after": not_after, "member_ttl": member_ttl, "uses": uses, "ephemeral": is_ephemeral(labels), "leaf": token.invitation().grant().leaf, "signal": token.signal });
         if let Some(link) = &link {
             line["link"] = link.as_str().into();
         }
@@ -197,6 +199,7 @@ fn plain(config: &Config, identity: &Identity) -> InviteOptions {
         core: false,
         gateway: Vec::new(),
         uses: None,
+        leaf: false,
     }
 }
 
@@ -266,6 +269,7 @@ fn sign_token(
             options.prefixes
         },
         gateway: options.gateway,
+        leaf: options.leaf,
     };
     let token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
@@ -322,6 +326,11 @@ pub fn accept(
 ) -> anyhow::Result<Identity> {
     let text = read_token(token)?;
     let token: Token = text.parse().map_err(usage)?;
+    if token.invitation().grant().leaf {
+        let message =
+            "the token is for leaves, which listen and do not route: `lcroute leaf GROUP` takes it";
+        return Err(usage(message).into());
+    }
     let now = unix_now();
     let old = state.membership()?;
     if old.as_ref().is_some_and(|m| m.network != token.network()) {

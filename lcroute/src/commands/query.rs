@@ -153,6 +153,9 @@ fn status(s: &Status) -> String {
     if let Some(conflict) = &s.key_conflict {
         text += &format!("  key       {}\n", key_conflict(conflict));
     }
+    if s.leaves.linked > 0 {
+        text += &format!("  leaves    {} of {}\n", s.leaves.linked, s.leaves.max);
+    }
     text += &found_by(&s.doors);
     if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
         let stream = if s.relay.stream { ", by TCP" } else { "" };
@@ -232,6 +235,11 @@ fn peers(list: &[Peer]) -> String {
             .reason
             .as_ref()
             .map_or(String::new(), |r| format!("  {r}"));
+        let reason = if p.leaf {
+            format!("  leaf{reason}")
+        } else {
+            reason
+        };
         text += &format!(
             "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {found_by:<8} {}{reason}\n",
             p.state, p.peer_id
@@ -272,8 +280,8 @@ fn groups(list: &[Group]) -> String {
         return "no groups\n".into();
     }
     let mut text = format!(
-        "{:<40} {:<6} {:>5} {:>10}  {}\n",
-        "GROUP", "LOCAL", "LINKS", "PACKETS", "SOURCES"
+        "{:<40} {:<6} {:>5} {:>6} {:>10}  {}\n",
+        "GROUP", "LOCAL", "LINKS", "LEAVES", "PACKETS", "SOURCES"
     );
     for g in list {
         let sources: Vec<_> = g.sources.iter().map(ToString::to_string).collect();
@@ -288,9 +296,10 @@ fn groups(list: &[Group]) -> String {
             Some(Privacy::NoKey) => "  sealed: no key here",
         };
         text += &format!(
-            "{:<40} {local:<6} {:>5} {:>10}  {}{private}{refused}\n",
+            "{:<40} {local:<6} {:>5} {:>6} {:>10}  {}{private}{refused}\n",
             g.group.to_string(),
             g.links.len(),
+            g.leaves,
             g.packets,
             sources.join(" ")
         );
@@ -412,6 +421,7 @@ mod tests {
             private: Vec::new(),
             signal_servers: 1,
             peers: 1,
+            leaves: crate::status::Leaves::default(),
             groups: 2,
             counters,
         });

@@ -185,7 +185,7 @@ fn join_once(
 
 /// The token of a host without a hand on it: in the environment, or in a file that this names. Empty counts as none, as
 /// compose files leave variables that nobody has set.
-fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>> {
+pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>> {
     let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let text = match (given(TOKEN), given(TOKEN_FILE)) {
         (None, None) => return Ok(None),

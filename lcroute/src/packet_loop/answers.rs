@@ -17,8 +17,8 @@ use crate::control::{Answer, GivenSecret, MAX_PING, Request};
 use crate::keeper::Kept;
 use crate::metrics::Observation;
 use crate::status::{
-    Contact, Counters, Door, Group, Lan, LanListener, LanSource, Look, NotFound, Peer, Pong,
-    PrivateStatus, Relay, Route, State, Status, find, key_conflict,
+    Contact, Counters, Door, Group, Lan, LanListener, LanSource, Leaves, Look, NotFound, Peer,
+    Pong, PrivateStatus, Relay, Route, State, Status, find, key_conflict,
 };
 
 /// Names of STUN servers are found within so long.
@@ -331,6 +331,10 @@ impl PacketLoop {
             relay: relay(p.node.connections().relay_status()),
             mapping: self.mapping.clone(),
             peers: self.parts.node.links().len(),
+            leaves: Leaves {
+                linked: p.node.leaves(),
+                max: p.max_leaves,
+            },
             groups: p.node.engine().group_count(),
             counters: self.counters(),
         }
@@ -390,6 +394,7 @@ impl PacketLoop {
                 peer_id: p.peer_id,
                 name: p.name,
                 address: NodeAddresses::derive(&self.parts.node.network(), &p.peer_id).address,
+                leaf: p.leaf,
                 state: lower(&p.state),
                 rtt_ms: p.rtt_ms,
                 loss: p.loss,
@@ -416,6 +421,7 @@ impl PacketLoop {
             peer_id: member.peer,
             name: Some(member.name.clone()),
             address: member.addresses.address,
+            leaf: false,
             state: lower(&PeerState::Refused),
             rtt_ms: None,
             loss: None,
@@ -485,6 +491,7 @@ impl PacketLoop {
                 group: mapped::shown(g.group),
                 local: g.local,
                 links: g.links.iter().filter_map(peer).collect(),
+                leaves: g.leaves,
                 sources: g.sources.into_iter().map(mapped::shown).collect(),
                 packets: g.packets,
                 bytes: g.bytes,
@@ -598,6 +605,7 @@ mod tests {
             group: std::net::Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, n).into(),
             local: n == 9_000,
             links: vec![peer; 7],
+            leaves: 0,
             sources: Vec::new(),
             packets: u64::from(n == 8_000),
             bytes: 0,

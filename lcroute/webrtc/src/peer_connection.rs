@@ -619,6 +619,11 @@ impl PeerConnection {
         self.send(self.channels.data_out, self.data_queue, parts, now)
     }
 
+    /// At most so many bytes wait in the data channel.
+    pub(crate) fn bound_data_queue(&mut self, bytes: usize) {
+        self.data_queue = bytes;
+    }
+
     /// The link is up.
     pub(crate) fn link_is_made(&mut self) {
         self.flight.link_is_made();

@@ -870,6 +870,14 @@ impl Connections for WebRtc {
         }
     }
 
+    fn bound_data_queue(&mut self, link: LinkId, bytes: usize) {
+        if let Some((_, connection)) = self.find(link)
+            && let Some(pc) = connection.pc.as_mut()
+        {
+            pc.bound_data_queue(bytes);
+        }
+    }
+
     fn send_control(
         &mut self,
         link: LinkId,

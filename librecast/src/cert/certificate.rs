@@ -27,6 +27,8 @@ const FLAG_RENEWED: u8 = 2;
 
 /// Source prefixes follow the group prefixes.
 const FLAG_GATEWAY: u8 = 4;
+/// The subject is a leaf: it listens and does not route. Versions that do not know the flag refuse the certificate.
+const FLAG_LEAF: u8 = 8;
 
 /// What a certificate grants its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,10 +48,12 @@ pub struct Grant {
     pub uses: Option<u32>,
     /// Labels that selectors can use.
     pub labels: BTreeMap<String, String>,
-    /// Groups that the subject may send to.
+    /// Groups that the subject may send to; that a leaf may join.
     pub prefixes: Vec<GroupPrefix>,
     /// Hosts without lcroute for which the subject may speak, by their addresses.
     pub gateway: Vec<SourcePrefix>,
+    /// A leaf: it listens, sends nothing and is no router. Not of issuers, and neither with `core` nor with `gateway`.
+    pub leaf: bool,
 }
 
 impl Grant {
@@ -66,6 +70,7 @@ impl Grant {
             labels: BTreeMap::new(),
             prefixes: vec![GroupPrefix::ALL],
             gateway: Vec::new(),
+            leaf: false,
         }
     }
 }
@@ -135,6 +140,8 @@ impl Certificate {
         } else {
             FLAG_GATEWAY
         };
+        check_leaf(kind, &grant)?;
+        let leaf = if grant.leaf { FLAG_LEAF } else { 0 };
         let name = name_or_terms(kind, &grant)?;
         let mut w = Writer::new();
         w.u8(VERSION)
@@ -144,7 +151,7 @@ impl Certificate {
         w.u64(grant.not_before)
             .u64(grant.not_after)
             .u64(grant.renew_for)
-            .u8(core | renewed | gateway);
+            .u8(core | renewed | gateway | leaf);
         w.text8(&name)?;
         w.u8(grant.labels.len() as u8);
         for (key, value) in &grant.labels {
@@ -296,7 +303,9 @@ impl Certificate {
         // an issuer has no LAN, and says of whom one is
         let covered = |p: &SourcePrefix| above.gateway.iter().any(|a| a.covers(p));
         let gateway = by_issuer || own.gateway.iter().all(covered);
-        if in_time && own.prefixes.iter().all(inside) && core && labels && gateway {
+        // what invites leaves makes no routers
+        let leaf = own.leaf || !above.leaf;
+        if in_time && own.prefixes.iter().all(inside) && core && labels && gateway && leaf {
             Ok(())
         } else {
             Err(CertError::Widened(self.kind))
@@ -316,6 +325,16 @@ fn name_or_terms(kind: Kind, grant: &Grant) -> Result<String, WireError> {
         (_, None) => Err(WireError::Bad("name (of nodes only)")),
         (_, Some(_)) => Err(WireError::Bad("number of uses (of invitations only)")),
     }
+}
+
+/// A leaf has nothing that only a router uses.
+fn check_leaf(kind: Kind, grant: &Grant) -> Result<(), WireError> {
+    if grant.leaf && (kind == Kind::Issuer || grant.core || !grant.gateway.is_empty()) {
+        return Err(WireError::Bad(
+            "leaf (neither an issuer, nor core, nor a gateway)",
+        ));
+    }
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), WireError> {
@@ -366,7 +385,7 @@ fn decode_previous(r: &mut Reader<'_>) -> Result<KeysAbove, WireError> {
 fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireError> {
     let (not_before, not_after, renew_for) = (r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
-    if flags & !(FLAG_CORE | FLAG_RENEWED | FLAG_GATEWAY) != 0 {
+    if flags & !(FLAG_CORE | FLAG_RENEWED | FLAG_GATEWAY | FLAG_LEAF) != 0 {
         return Err(WireError::Bad("flags"));
     }
     let (core, renewed) = (flags & FLAG_CORE != 0, flags & FLAG_RENEWED != 0);
@@ -417,7 +436,9 @@ fn decode_grant(r: &mut Reader<'_>, kind: Kind) -> Result<(Grant, bool), WireErr
         labels,
         prefixes,
         gateway,
+        leaf: flags & FLAG_LEAF != 0,
     };
+    check_leaf(kind, &grant)?;
     Ok((grant, renewed))
 }
 
@@ -550,6 +571,7 @@ mod tests {
             labels: BTreeMap::from([("k".into(), "v".into())]),
             prefixes: vec!["ff1e::/16".parse().unwrap()],
             gateway: vec!["fd00::/64".parse().unwrap()],
+            leaf: false,
         };
         let previous = KeysAbove {
             issuers: vec![id(3)],
@@ -575,6 +597,47 @@ mod tests {
         let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
         assert_eq!(signed, golden.as_slice());
         assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
+    }
+
+    /// A version that does not know leaves refuses bit 3 of the flags: such a certificate makes no router of anybody there.
+    #[test]
+    fn the_bytes_of_an_invitation_for_leaves_do_not_change() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let id = key.peer_id();
+        let grant = Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            leaf: true,
+            ..Grant::new("", (1, 2))
+        };
+        let sign = |kind, grant| Certificate::sign(kind, id, id, grant, &key);
+        let cert = sign(Kind::Invitation, grant.clone()).unwrap();
+        let mut golden = Writer::new();
+        golden.u8(2).u8(2).put(id.public_key()).put(id.public_key());
+        golden.u64(1).u64(2).u64(0).u8(0b1000);
+        golden.put(b"\x00\x00\x01");
+        golden.ipv6("ff1e::".parse().unwrap()).u8(16);
+        let (signed, _) = cert.as_bytes().split_last_chunk::<64>().unwrap();
+        assert_eq!(signed, golden.as_slice());
+        assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
+        // what only routers have
+        let core = Grant {
+            core: true,
+            ..grant.clone()
+        };
+        let gateway = Grant {
+            gateway: vec![SourcePrefix::ANY],
+            ..grant.clone()
+        };
+        for refused in [core, gateway] {
+            assert!(sign(Kind::Invitation, refused).is_err());
+        }
+        assert!(sign(Kind::Issuer, grant).is_err());
+        let mut core = cert.as_bytes().to_vec();
+        let flags = 1 + 1 + 32 + 32 + 3 * 8;
+        core[flags] |= FLAG_CORE;
+        assert!(Certificate::decode(&core).is_err());
+        core[flags] = 0b1_0000;
+        assert_eq!(Certificate::decode(&core), Err(WireError::Bad("flags")));
     }
 
     /// As every version from 0.1 on reads them.
@@ -611,7 +674,7 @@ mod tests {
             let key = SecretKey::from_seed(&[5; 32]);
             let of_lan = |n| SourcePrefix::new(Ipv6Addr::new(0xfd00, 0, 0, n, 0, 0, 0, 0), 64).unwrap();
             let gateway = any_host.then_some(SourcePrefix::ANY).into_iter().chain(lan.map(of_lan)).collect();
-            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, uses: None, labels, prefixes: vec![GroupPrefix::ALL], gateway };
+            let grant = Grant { not_before: NOW, not_after, renew_for: 0, core, name, uses: None, labels, prefixes: vec![GroupPrefix::ALL], gateway, leaf: false };
             let cert = Certificate::sign(Kind::Node, key.peer_id(), key.peer_id(), grant, &key).unwrap();
             prop_assert_eq!(Certificate::decode(cert.as_bytes()).unwrap(), cert);
         }

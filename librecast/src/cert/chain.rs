@@ -231,6 +231,7 @@ impl Chain {
             prefixes: grant.prefixes.clone(),
             gateway: grant.gateway.clone(),
             core: grant.core,
+            leaf: grant.leaf,
             not_after: grant.not_after,
             addresses: NodeAddresses::derive(network, &signer),
             keys: self.keys(),

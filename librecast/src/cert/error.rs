@@ -29,6 +29,9 @@ pub enum CertError {
     /// Grants more than the certificate above it.
     #[error("{0:?} certificate grants more than its issuer has")]
     Widened(Kind),
+    /// The node is a leaf, which listens and does not route.
+    #[error("certificate of a leaf, which is no router")]
+    Leaf,
     /// The text is no token, or the token cannot be made.
     #[error("{0}")]
     BadToken(#[from] TokenError),

@@ -88,12 +88,14 @@ pub struct Member {
     pub name: String,
     /// Labels of its certificate.
     pub labels: BTreeMap<String, String>,
-    /// Groups it may send to.
+    /// Groups it may send to; that a leaf may join.
     pub prefixes: Vec<GroupPrefix>,
     /// Hosts without lcroute for which it may speak, by their addresses.
     pub gateway: Vec<SourcePrefix>,
     /// May be the root of shared trees.
     pub core: bool,
+    /// A leaf: it listens, sends nothing and is no router.
+    pub leaf: bool,
     /// Unix seconds: when its certificate ends, the first of its chain to do so.
     pub not_after: u64,
     /// Addresses derived from network key and node key.

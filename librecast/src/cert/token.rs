@@ -270,6 +270,34 @@ mod tests {
     }
 
     #[test]
+    fn a_token_for_leaves_makes_nobody_a_router() {
+        let n = network();
+        let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());
+        let of = |name, leaf| Grant {
+            prefixes: vec!["ff1e::/16".parse().unwrap()],
+            leaf,
+            ..grant(name)
+        };
+        let token: Token = token(&n, of("", true)).encode().parse().unwrap();
+        let chain = token.join(node, "a", NOW).unwrap();
+        let member = chain.verify(&net, NOW).unwrap();
+        assert!(member.leaf && member.prefixes == of("", true).prefixes);
+        let renewed = chain.renew(&n.issuer, &n.issuer_key, NOW, DAY).unwrap();
+        assert!(renewed.verify(&net, NOW).unwrap().leaf);
+        // its holder signs what it likes
+        let router = Certificate::sign(Kind::Node, net, node, of("a", false), &token.secret);
+        let chain = signed_by_the_holder(&n, &token, &router.unwrap());
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+        let wide = Grant {
+            leaf: true,
+            ..grant("a")
+        };
+        let wide = Certificate::sign(Kind::Node, net, node, wide, &token.secret).unwrap();
+        let chain = signed_by_the_holder(&n, &token, &wide);
+        assert_eq!(chain.verify(&net, NOW), Err(CertError::Widened(Kind::Node)));
+    }
+
+    #[test]
     fn a_bound_of_uses_stays_with_the_invitation() {
         let n = network();
         let (net, node) = (n.key.peer_id(), SecretKey::generate().peer_id());

@@ -35,6 +35,7 @@ mod lcsync_keys;
 mod lcsync_lan;
 mod lcsync_lc0;
 mod lcsync_mld;
+mod leaves;
 mod links;
 mod many;
 mod membership;

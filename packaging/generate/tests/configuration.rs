@@ -144,6 +144,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "metrics",
         "tls_cert",
         "tls_key",
+        "mbit",
     ];
     let of_network = [
         "profile",

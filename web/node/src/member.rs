@@ -13,7 +13,7 @@ use lcroute_node::{
     Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
 };
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{Room, ToNode, ToServer};
+use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
 use lcroute_overlay::{CarrierId, PeerInfo, Presence, Random};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -257,7 +257,7 @@ impl PageMember {
         let carrier = CarrierId(number);
         match ToNode::decode(message) {
             Ok(ToNode::Challenge(challenge)) => {
-                let register = ToServer::register(&self.visit.key, self.room, &challenge);
+                let register = ToServer::register(&self.visit.key, (self.room, Role::Router), &challenge);
                 let register = Command::Server(number, register.encode());
                 self.commands.push_back(register);
                 let ask = RelayRequest::Ask.encode();

@@ -73,6 +73,9 @@ impl Visit {
             let (first, rest) = (first.unwrap_or_default(), rest.as_str());
             format!("{first}{rest}{end} `lcroute invite` prints a token on a host.")
         })?;
+        if token.invitation().grant().leaf {
+            return Err("This token is for leaves, which only listen: `lcroute leaf GROUP` on a host takes it, and pages do not yet.".into());
+        }
         if token.signal.is_empty() {
             return Err("This token names no signalling server, and a page finds a network by nothing else: \
                 `lcroute invite --signal ws://HOST:7117` makes one that does."

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use librecast::cert::MAX_CHAIN;
+use librecast::cert::{CertError, MAX_CHAIN};
 use librecast::id::{OriginId, PeerId, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -54,6 +54,9 @@ impl CredentialLsa {
             return Err(WireError::Bad("length of the chain").into());
         }
         let credential = services.verify_chain(chain).map_err(LsaError::Refused)?;
+        if credential.member.leaf {
+            return Err(LsaError::Refused(CertError::Leaf));
+        }
         if credential.member.addresses.origin != origin {
             return Err(WireError::Bad("origin of a credential").into());
         }

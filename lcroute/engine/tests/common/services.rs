@@ -74,6 +74,8 @@ pub struct Rights {
     pub renewed: bool,
     /// It is forgotten some minutes after it has gone.
     pub ephemeral: bool,
+    /// It listens and is no router.
+    pub leaf: bool,
 }
 
 impl Default for Rights {
@@ -87,6 +89,7 @@ impl Default for Rights {
             invitation: None,
             renewed: false,
             ephemeral: false,
+            leaf: false,
         }
     }
 }
@@ -153,6 +156,7 @@ pub fn chain(n: u16, rights: &Rights) -> Bytes {
         prefixes: rights.prefixes.clone(),
         gateway: rights.gateway.clone(),
         labels: lifetime.into_iter().collect(),
+        leaf: rights.leaf,
         ..Grant::new(format!("node-{n}"), (rights.not_before, rights.not_after))
     };
     let (network, node) = (NETWORK.key.peer_id(), secret(n).peer_id());

@@ -1,0 +1,714 @@
+//! This node as a leaf: it joins groups over a link with a router, has another link that stands by, and is no router.
+//!
+//! ```text
+//!   ACTIVE --a running flow falls silent--> SUSPECTED --the standby link brings it--> ACTIVE over that link
+//!     ^                                      |   |
+//!     \------ it comes again, or has ended --/ \--the link is down--> LOST: the standby link is the active one
+//! ```
+//! While a flow is suspected both links have the joins. What comes twice is dropped by (origin, incarnation, sequence).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
+
+use bytes::{Buf, Bytes};
+use librecast::cert::GroupPrefix;
+use librecast::drops::Drops;
+use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::random::Random;
+use librecast::time::{Duration, Instant};
+
+use crate::classify::{CarriedScopes, Class, Flow, trim};
+use crate::control::{self, Batch, Element, LeafJoin, RefusalReason};
+use crate::drops::DropReason;
+use crate::duplicate::Windows;
+use crate::header::{DataHeader, HEADER_LEN, Payload};
+use crate::leaves::LEAF_GROUPS;
+use crate::output::LinkFault;
+use crate::source_filter::SourceFilter;
+
+/// Links that a leaf has: one active, one that stands by.
+const LINKS: usize = 2;
+/// A flow of so many packets counts as running. Chosen: fewer say nothing of the gap between two.
+const RUNNING: u32 = 8;
+/// A running flow is suspected after so long, or so many of its gaps. Chosen: two hellos of a link.
+const SILENCE: Duration = Duration::from_millis(300);
+const SILENT_GAPS: u32 = 4;
+/// A flow that neither link brings for so long has ended. Chosen: a tree is computed and joined in less.
+const ENDED: Duration = Duration::from_secs(3);
+/// A link that is no longer the active one keeps the joins for so long: what is under way is not lost.
+const OVERLAP: Duration = Duration::from_secs(1);
+/// The active link is changed for a nearer one at most this often.
+const SWAP_EVERY: Duration = Duration::from_secs(30);
+/// Nearer is what has at most 3/4 of the round trip, and is this much shorter.
+const SWAP_GAIN: Duration = Duration::from_millis(5);
+/// A router to which no link came in this time makes room for another. Chosen: as long as an attempt at a link may take.
+const LINK_WITHIN: Duration = Duration::from_secs(15);
+/// Another link is looked for within so long after one of two has ended. Chosen: all leaves of a router lose it at once.
+const REPLACED_WITHIN: Duration = Duration::from_secs(4);
+/// A router that failed is left out for so long, if there are others.
+const AVOIDED: Duration = Duration::from_secs(30);
+/// A join that was refused for want of room is sent again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+/// Most routers, flows and origins that are remembered. Chosen: routers offer four each; 64 groups have a few speakers.
+const MAX_ROUTERS: usize = 64;
+const MAX_FLOWS: usize = 256;
+const MAX_ORIGINS: usize = 1_024;
+/// Sequence numbers of an origin that are remembered.
+const WINDOW: u64 = 4_096;
+
+/// Something for the owner to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeafOutput {
+    /// Send on the control channel of a link.
+    Control {
+        /// Where it goes.
+        link: LinkId,
+        /// At most 16 KiB.
+        message: Bytes,
+    },
+    /// A packet of a group that is joined, IPv6 or IPv4.
+    Packet {
+        /// The packet.
+        packet: Bytes,
+    },
+    /// The routers with which there should be a link.
+    Wanted(BTreeSet<PeerId>),
+    /// The active router did not keep a join.
+    Refused {
+        /// Of this group.
+        group: Ipv6Addr,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// The router broke the protocol: close this link.
+    LinkFault {
+        /// The link.
+        link: LinkId,
+        /// Why.
+        reason: LinkFault,
+    },
+}
+
+/// How a leaf stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeafState {
+    /// Packets come over the active link, as far as is known.
+    Active,
+    /// A running flow is silent; the standby link has the joins as well.
+    Suspected,
+    /// There is no link.
+    Lost,
+}
+
+/// A router as the leaf knows it.
+#[derive(Debug, Default)]
+struct Router {
+    /// A carrier of signalling says that it is there.
+    present: bool,
+    avoided_until: Option<Instant>,
+    /// Since when a link with it is wanted that there is not.
+    tried: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Link {
+    router: PeerId,
+    rtt: Option<Duration>,
+    /// It has the joins.
+    joined: bool,
+    /// When they are taken back.
+    leaves_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Joined {
+    filter: SourceFilter,
+    refused: Option<RefusalReason>,
+    retry_at: Option<Instant>,
+}
+
+/// Packets of one source to one group.
+#[derive(Debug)]
+struct Run {
+    /// The last packet, over whichever link.
+    last: Instant,
+    packets: u32,
+    /// From one packet to the next, smoothed.
+    gap: Duration,
+    /// When it was suspected, while it is silent.
+    suspected: Option<Instant>,
+}
+
+impl Run {
+    fn silent_at(&self) -> Option<Instant> {
+        let silence = (self.gap * SILENT_GAPS).max(SILENCE);
+        (self.packets >= RUNNING && self.suspected.is_none()).then(|| self.last + silence)
+    }
+
+    fn ends_at(&self) -> Option<Instant> {
+        self.suspected.map(|since| since + ENDED)
+    }
+}
+
+#[derive(Debug)]
+struct Origin {
+    incarnation: u32,
+    passed: Windows,
+    last: Instant,
+}
+
+/// A listener that is no router.
+///
+/// After each `handle_*`, [`Self::join`] or [`Self::part`] the owner empties [`Self::poll_output`], and calls
+/// [`Self::handle_timeout`] at [`Self::poll_timeout`].
+#[derive(Debug)]
+pub struct Leaf {
+    joins: BTreeMap<Ipv6Addr, Joined>,
+    links: BTreeMap<LinkId, Link>,
+    active: Option<LinkId>,
+    swapped_at: Option<Instant>,
+    routers: BTreeMap<PeerId, Router>,
+    wanted: BTreeSet<PeerId>,
+    /// When another link is looked for, while there is one.
+    replace_at: Option<Instant>,
+    flows: BTreeMap<(Ipv6Addr, Ipv6Addr), Run>,
+    origins: BTreeMap<OriginId, Origin>,
+    random: Random,
+    outputs: VecDeque<LeafOutput>,
+    drops: Drops<DropReason>,
+    now: Instant,
+}
+
+/// What is joined.
+impl Leaf {
+    /// A leaf without links and groups.
+    #[must_use]
+    pub fn new(seed: u64, now: Instant) -> Self {
+        Self {
+            joins: BTreeMap::new(),
+            links: BTreeMap::new(),
+            active: None,
+            swapped_at: None,
+            routers: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            replace_at: None,
+            flows: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            random: Random::new(seed),
+            outputs: VecDeque::new(),
+            drops: Drops::default(),
+            now,
+        }
+    }
+
+    /// Joins a group, or what else of it is to come from now on. False: there are as many as a router takes.
+    pub fn join(&mut self, group: Ipv6Addr, filter: SourceFilter, now: Instant) -> bool {
+        self.now = now;
+        if !self.joins.contains_key(&group) && self.joins.len() >= LEAF_GROUPS {
+            return false;
+        }
+        self.tell_joined(group, Some(&filter));
+        let joined = Joined {
+            filter,
+            refused: None,
+            retry_at: None,
+        };
+        self.joins.insert(group, joined);
+        true
+    }
+
+    /// Leaves a group.
+    pub fn part(&mut self, group: Ipv6Addr, now: Instant) {
+        self.now = now;
+        if self.joins.remove(&group).is_some() {
+            self.flows.retain(|(_, of), _| *of != group);
+            self.tell_joined(group, None);
+        }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> LeafState {
+        match self.active {
+            None => LeafState::Lost,
+            Some(_) if self.suspects() => LeafState::Suspected,
+            Some(_) => LeafState::Active,
+        }
+    }
+
+    /// The router that packets come from.
+    #[must_use]
+    pub fn active(&self) -> Option<PeerId> {
+        Some(self.links.get(&self.active?)?.router)
+    }
+
+    /// How many links there are.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// What was dropped so far, by reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        self.drops.by_name()
+    }
+
+    fn suspects(&self) -> bool {
+        self.flows.values().any(|run| run.suspected.is_some())
+    }
+}
+
+/// Links.
+impl Leaf {
+    /// A carrier says that a router is there, or no longer.
+    pub fn handle_router(&mut self, router: PeerId, present: bool, now: Instant) {
+        self.now = now;
+        if present {
+            if let Some(known) = self.know(router) {
+                known.present = true;
+            }
+        } else if let Some(known) = self.routers.get_mut(&router) {
+            known.present = false;
+        }
+        self.choose();
+    }
+
+    /// Attempts to make a link with a router fail.
+    pub fn handle_failure(&mut self, router: PeerId, now: Instant) {
+        self.now = now;
+        self.avoid(router);
+        self.choose();
+    }
+
+    /// A link with a router is up.
+    pub fn handle_link_up(&mut self, link: LinkId, router: PeerId, now: Instant) {
+        self.now = now;
+        let up = Link {
+            router,
+            rtt: None,
+            joined: false,
+            leaves_at: None,
+        };
+        self.links.insert(link, up);
+        if let Some(known) = self.know(router) {
+            (known.tried, known.avoided_until) = (None, None);
+        }
+        if self.active.is_none() {
+            self.activate(link);
+        } else if self.suspects() {
+            self.join_over(link);
+        }
+        self.choose();
+    }
+
+    /// A link is gone.
+    pub fn handle_link_down(&mut self, link: LinkId, now: Instant) {
+        self.now = now;
+        let Some(gone) = self.links.remove(&link) else {
+            return;
+        };
+        self.avoid(gone.router);
+        if !self.links.is_empty() {
+            let wait = self.random.between(Duration::ZERO, REPLACED_WITHIN);
+            self.replace_at = Some(now + wait);
+        }
+        if self.active == Some(link) {
+            self.active = None;
+            if let Some(other) = self.standby() {
+                self.activate(other);
+            }
+        }
+        self.choose();
+    }
+
+    /// The round trip of a link.
+    pub fn handle_link_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
+        self.now = now;
+        if let Some(known) = self.links.get_mut(&link) {
+            known.rtt = Some(rtt);
+        }
+        let rtt_of = |link: LinkId| self.links.get(&link).and_then(|l| l.rtt);
+        let (Some(active), Some(other)) = (self.active, self.standby()) else {
+            return;
+        };
+        let (Some(far), Some(near)) = (rtt_of(active), rtt_of(other)) else {
+            return;
+        };
+        let rests = self.swapped_at.is_some_and(|at| now < at + SWAP_EVERY);
+        if !rests && near <= far * 3 / 4 && near + SWAP_GAIN <= far {
+            self.swapped_at = Some(now);
+            self.activate(other);
+        }
+    }
+
+    fn standby(&self) -> Option<LinkId> {
+        let others = self.links.keys().copied();
+        others
+            .filter(|link| Some(*link) != self.active)
+            .min_by_key(|link| (self.links.get(link).and_then(|l| l.rtt), *link))
+    }
+
+    /// Packets come over this link from now on; another one that had the joins keeps them for a moment.
+    fn activate(&mut self, link: LinkId) {
+        let before = self.active.replace(link);
+        self.join_over(link);
+        if let Some(old) = before.and_then(|old| self.links.get_mut(&old)) {
+            old.leaves_at = Some(self.now + OVERLAP);
+        }
+    }
+
+    /// The routers with which there should be a link: those that there are links with, and of the others any.
+    fn choose(&mut self) {
+        let now = self.now;
+        let mut wanted: BTreeSet<_> = self.links.values().map(|link| link.router).collect();
+        let trying = self.wanted.iter().filter(|router| {
+            let known = self.routers.get(*router);
+            known.is_some_and(|known| known.tried.is_some())
+        });
+        for router in trying {
+            if wanted.len() < LINKS {
+                wanted.insert(*router);
+            }
+        }
+        let waits = self.replace_at.is_some_and(|at| now < at);
+        let waits = waits && !self.links.is_empty();
+        while wanted.len() < LINKS && !waits {
+            let candidates = self.routers.iter();
+            let candidates = candidates.filter(|(id, r)| r.present && !wanted.contains(id));
+            let rests = |r: &Router| r.avoided_until.is_some_and(|until| now < until);
+            // one that failed is better than none
+            let (rested, others): (Vec<_>, Vec<_>) = candidates.partition(|(_, r)| rests(r));
+            let candidates = if others.is_empty() { rested } else { others };
+            if candidates.is_empty() {
+                break;
+            }
+            let (chosen, _) = candidates[self.random.index(candidates.len())];
+            wanted.insert(*chosen);
+        }
+        let linked: Vec<_> = self.links.values().map(|link| link.router).collect();
+        for (id, known) in &mut self.routers {
+            let tries = wanted.contains(id) && !linked.contains(id);
+            known.tried = tries.then(|| known.tried.unwrap_or(now));
+        }
+        if wanted != self.wanted {
+            self.wanted.clone_from(&wanted);
+            self.outputs.push_back(LeafOutput::Wanted(wanted));
+        }
+    }
+
+    fn avoid(&mut self, router: PeerId) {
+        let until = self.now + AVOIDED;
+        if let Some(known) = self.routers.get_mut(&router) {
+            (known.avoided_until, known.tried) = (Some(until), None);
+        }
+    }
+
+    /// A router that may be new; the room of one that is neither present nor linked is taken.
+    fn know(&mut self, router: PeerId) -> Option<&mut Router> {
+        if !self.routers.contains_key(&router) && self.routers.len() >= MAX_ROUTERS {
+            let linked = |id: &PeerId| self.links.values().any(|link| link.router == *id);
+            let mut idle = self.routers.iter();
+            let idle = idle.find(|(id, known)| !known.present && !linked(id));
+            let idle = idle.map(|(id, _)| *id)?;
+            self.routers.remove(&idle);
+        }
+        Some(self.routers.entry(router).or_default())
+    }
+}
+
+/// Control messages.
+impl Leaf {
+    /// One message of a control channel.
+    pub fn handle_control(&mut self, link: LinkId, message: &[u8], now: Instant) {
+        self.now = now;
+        if !self.links.contains_key(&link) {
+            self.drops.count(DropReason::UnknownLink);
+            return;
+        }
+        let Ok(elements) = control::decode(message) else {
+            self.drops.count(DropReason::BadControl);
+            let reason = LinkFault::Unreadable;
+            self.outputs
+                .push_back(LeafOutput::LinkFault { link, reason });
+            return;
+        };
+        for element in elements {
+            match element {
+                Element::LeafOffer(offer) => {
+                    for router in offer.others {
+                        if let Some(known) = self.know(router) {
+                            known.present = true;
+                        }
+                    }
+                }
+                Element::Refusal { reason, prefix, .. } => {
+                    self.handle_refusal(link, prefix, reason);
+                }
+                // of a router that takes this node for another one
+                _ => self.drops.count(DropReason::BadControl),
+            }
+        }
+        self.choose();
+    }
+
+    fn handle_refusal(&mut self, link: LinkId, prefix: GroupPrefix, reason: RefusalReason) {
+        let group = prefix.as_group();
+        let Some(joined) = group.and_then(|group| self.joins.get_mut(&group)) else {
+            return;
+        };
+        if self.active != Some(link) {
+            return;
+        }
+        joined.retry_at = match reason {
+            RefusalReason::TooManyGroups => Some(self.now + RETRY),
+            _ => None,
+        };
+        if joined.refused.replace(reason) != Some(reason)
+            && let Some(group) = group
+        {
+            self.outputs
+                .push_back(LeafOutput::Refused { group, reason });
+        }
+    }
+
+    /// A link gets all joins.
+    fn join_over(&mut self, link: LinkId) {
+        let Some(known) = self.links.get_mut(&link) else {
+            return;
+        };
+        known.leaves_at = None;
+        if std::mem::replace(&mut known.joined, true) {
+            return;
+        }
+        let joins = self.joins.iter();
+        let joins: Vec<_> = joins
+            .map(|(group, joined)| leaf_join(*group, Some(joined.filter.clone())))
+            .collect();
+        self.send(link, &joins);
+    }
+
+    /// A link loses all joins.
+    fn part_over(&mut self, link: LinkId) {
+        let Some(known) = self.links.get_mut(&link) else {
+            return;
+        };
+        known.leaves_at = None;
+        if std::mem::replace(&mut known.joined, false) {
+            let parts: Vec<_> = self.joins.keys().map(|g| leaf_join(*g, None)).collect();
+            self.send(link, &parts);
+        }
+    }
+
+    fn tell_joined(&mut self, group: Ipv6Addr, filter: Option<&SourceFilter>) {
+        let joined = self.links.iter().filter(|(_, link)| link.joined);
+        let links: Vec<_> = joined.map(|(link, _)| *link).collect();
+        for link in links {
+            self.send(link, &[leaf_join(group, filter.cloned())]);
+        }
+    }
+
+    fn send(&mut self, link: LinkId, elements: &[Element]) {
+        let mut batch = Batch::default();
+        elements.iter().for_each(|element| batch.push(element));
+        for message in batch.finish() {
+            self.outputs
+                .push_back(LeafOutput::Control { link, message });
+        }
+    }
+}
+
+fn leaf_join(group: Ipv6Addr, join: Option<SourceFilter>) -> Element {
+    let group = GroupPrefix::group(group);
+    Element::LeafJoin(LeafJoin { group, join })
+}
+
+/// Packets.
+impl Leaf {
+    /// One message of a data channel: data header and packet.
+    pub fn handle_data(&mut self, link: LinkId, mut message: Bytes, now: Instant) {
+        self.now = now;
+        let header = DataHeader::decode(&message).ok().map(|(header, _)| header);
+        message.advance(HEADER_LEN.min(message.len()));
+        match self.receive(link, header, &message) {
+            Ok(flow) => {
+                trim(&mut message);
+                self.note(link, flow);
+                let packet = message;
+                self.outputs.push_back(LeafOutput::Packet { packet });
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// The router has checked whose packet it is: what is checked here is what costs this node something.
+    fn receive(
+        &mut self,
+        link: LinkId,
+        header: Option<DataHeader>,
+        packet: &Bytes,
+    ) -> Result<Flow, DropReason> {
+        if !self.links.contains_key(&link) {
+            return Err(DropReason::UnknownLink);
+        }
+        let header = header.ok_or(DropReason::BadHeader)?;
+        if header.payload != Payload::of(packet) {
+            return Err(DropReason::BadHeader);
+        }
+        let flow = match CarriedScopes::ON_LINKS.classify(packet) {
+            Class::Carried(flow) => flow,
+            Class::Dropped(reason) => return Err(reason),
+            Class::Mld => return Err(DropReason::LinkControl),
+            Class::Unicast(_) => return Err(DropReason::NotJoined),
+        };
+        let joined = self.joins.get(&flow.group);
+        if !joined.is_some_and(|joined| joined.filter.allows(flow.source)) {
+            return Err(DropReason::NotJoined);
+        }
+        self.accept(&header)?;
+        Ok(flow)
+    }
+
+    fn accept(&mut self, header: &DataHeader) -> Result<(), DropReason> {
+        if !self.origins.contains_key(&header.origin) && self.origins.len() >= MAX_ORIGINS {
+            let oldest = self.origins.iter().min_by_key(|(_, origin)| origin.last);
+            let oldest = oldest.map(|(id, _)| *id);
+            oldest.map(|oldest| self.origins.remove(&oldest));
+        }
+        let fresh = || Origin {
+            incarnation: header.incarnation,
+            passed: Windows::default(),
+            last: self.now,
+        };
+        let known = self.origins.entry(header.origin).or_insert_with(fresh);
+        if header.incarnation > known.incarnation {
+            *known = fresh();
+        }
+        if header.incarnation < known.incarnation {
+            return Err(DropReason::OldIncarnation);
+        }
+        known.last = self.now;
+        match known.passed.accept(header.sequence, WINDOW) {
+            true => Ok(()),
+            false => Err(DropReason::Duplicate),
+        }
+    }
+
+    /// A packet of a flow has come, and not over the other link before.
+    fn note(&mut self, link: LinkId, flow: Flow) {
+        let now = self.now;
+        let key = (flow.source, flow.group);
+        if !self.flows.contains_key(&key) && self.flows.len() >= MAX_FLOWS {
+            let oldest = self.flows.iter().min_by_key(|(_, run)| run.last);
+            let oldest = oldest.map(|(key, _)| *key);
+            oldest.map(|oldest| self.flows.remove(&oldest));
+        }
+        let run = self.flows.entry(key).or_insert(Run {
+            last: now,
+            packets: 0,
+            gap: Duration::ZERO,
+            suspected: None,
+        });
+        let gap = now.saturating_duration_since(run.last);
+        if run.suspected.is_none() && run.packets > 0 {
+            run.gap = match run.packets {
+                1 => gap,
+                _ => (run.gap * 7 + gap) / 8,
+            };
+        }
+        (run.last, run.packets) = (now, run.packets.saturating_add(1));
+        let was_suspected = run.suspected.take().is_some();
+        if self.active != Some(link) && was_suspected {
+            // the standby link brings what the active one does not
+            self.activate(link);
+        } else if was_suspected && !self.suspects() {
+            self.leave_standby();
+        }
+    }
+
+    /// The active link does: the others need no joins.
+    fn leave_standby(&mut self) {
+        let active = self.active;
+        let others = self.links.keys().copied();
+        let others: Vec<_> = others.filter(|link| Some(*link) != active).collect();
+        others.into_iter().for_each(|link| self.part_over(link));
+    }
+}
+
+/// Time and outputs.
+impl Leaf {
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let mut suspects = false;
+        for run in self.flows.values_mut() {
+            if is_due(run.silent_at()) {
+                run.suspected = Some(now);
+                suspects = true;
+            }
+        }
+        if suspects && let Some(standby) = self.standby() {
+            self.join_over(standby);
+        }
+        let before = self.flows.len();
+        self.flows.retain(|_, run| !is_due(run.ends_at()));
+        if self.flows.len() < before && !self.suspects() {
+            self.leave_standby();
+        }
+        let leaving = self.links.iter().filter(|(_, link)| is_due(link.leaves_at));
+        let leaving: Vec<_> = leaving.map(|(link, _)| *link).collect();
+        leaving.into_iter().for_each(|link| self.part_over(link));
+        self.retry();
+        let late = self.routers.iter().filter(|(_, known)| {
+            let until = known.tried.map(|since| since + LINK_WITHIN);
+            is_due(until)
+        });
+        let late: Vec<_> = late.map(|(id, _)| *id).collect();
+        late.into_iter().for_each(|router| self.avoid(router));
+        self.replace_at = self.replace_at.filter(|at| now < *at);
+        for known in self.routers.values_mut() {
+            known.avoided_until = known.avoided_until.filter(|until| now < *until);
+        }
+        self.choose();
+    }
+
+    /// Joins for which there was no room.
+    fn retry(&mut self) {
+        let now = self.now;
+        let Some(active) = self.active else {
+            return;
+        };
+        let mut again = Vec::new();
+        for (group, joined) in &mut self.joins {
+            if joined.retry_at.take_if(|at| *at <= now).is_some() {
+                again.push(leaf_join(*group, Some(joined.filter.clone())));
+            }
+        }
+        if !again.is_empty() {
+            self.send(active, &again);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let flows = self.flows.values();
+        let flows = flows.filter_map(|run| run.silent_at().or(run.ends_at()));
+        let links = self.links.values().filter_map(|link| link.leaves_at);
+        let retries = self.joins.values().filter_map(|joined| joined.retry_at);
+        let retries = retries.filter(|_| self.active.is_some());
+        let routers = self.routers.values().filter_map(|known| {
+            let tried = known.tried.map(|since| since + LINK_WITHIN);
+            tried.or(known.avoided_until)
+        });
+        let others = flows.chain(links).chain(retries).chain(routers);
+        others.chain(self.replace_at).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<LeafOutput> {
+        self.outputs.pop_front()
+    }
+}

@@ -1,0 +1,880 @@
+//! Leaves on routers, on virtual time: what they hear, what they may do, and what the network hears of them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{Rights, addresses, config, group, join, neighbor, restricted, start, udp};
+use lcroute_engine::control::{
+    self, Audit, Batch, Element, LeafJoin, LeafOffer, RefusalReason, Routed, RoutedKind,
+};
+use lcroute_engine::header::{DataHeader, Payload};
+use lcroute_engine::lsdb::Lsa;
+use lcroute_engine::{
+    Config, DropReason, Engine, Leaf, LeafOutput, LeafState, Limits, LinkFault, Neighbor, Output,
+    SourceFilter,
+};
+use librecast::cert::{GroupPrefix, Member};
+use librecast::id::{LinkId, PeerId};
+use librecast::mld::{self, Message};
+use librecast::random::Random;
+
+/// One way, on every link.
+const DELAY: Duration = Duration::from_millis(10);
+/// How often a program speaks.
+const GAP: Duration = Duration::from_millis(20);
+/// Numbers of leaves begin here, and their links at routers.
+const FIRST_LEAF: u16 = 1_000;
+
+/// What a leaf of these groups is.
+fn leaf_member(n: u16, prefixes: &[&str]) -> Member {
+    let rights = Rights {
+        core: false,
+        leaf: true,
+        prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
+        ..Rights::default()
+    };
+    restricted(n, &rights).1.member
+}
+
+/// One end of a link: a router, or a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Router(u16),
+    Leaf(u16),
+}
+
+#[derive(Debug)]
+enum Sent {
+    Control(Bytes),
+    Data(Bytes),
+}
+
+/// Routers, all linked with all, and leaves.
+struct World {
+    now: Instant,
+    routers: BTreeMap<u16, Engine>,
+    leaves: BTreeMap<u16, Leaf>,
+    /// Who is at the other end: (end, link there).
+    links: BTreeMap<(End, LinkId), (End, LinkId)>,
+    under_way: BTreeMap<(Instant, u64), ((End, LinkId), Sent)>,
+    sent: u64,
+    next_link: u32,
+    /// What leaves have heard: leaf, number, when.
+    heard: BTreeMap<u16, Vec<(u32, Instant)>>,
+    refused: Vec<(u16, Ipv6Addr, RefusalReason)>,
+    faults: Vec<(u16, LinkFault)>,
+    /// Bytes of control messages between routers.
+    routing_bytes: u64,
+    /// Routers whose links are cut without anybody's knowing.
+    silent: BTreeSet<u16>,
+}
+
+impl World {
+    fn new(routers: u16) -> Self {
+        Self::with(routers, &Limits::default())
+    }
+
+    fn with(routers: u16, limits: &Limits) -> Self {
+        let now = start();
+        let mut world = Self {
+            now,
+            routers: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            links: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            sent: 0,
+            next_link: 1,
+            heard: BTreeMap::new(),
+            refused: Vec::new(),
+            faults: Vec::new(),
+            routing_bytes: 0,
+            silent: BTreeSet::new(),
+        };
+        for n in 1..=routers {
+            let config = Config {
+                limits: limits.clone(),
+                ..config(n)
+            };
+            let mut engine = common::engine(config, now);
+            engine.handle_start(now);
+            world.routers.insert(n, engine);
+        }
+        for a in 1..=routers {
+            for b in a + 1..=routers {
+                let (at_a, at_b) = world.link(End::Router(a), End::Router(b));
+                let engine = world.routers.get_mut(&a).unwrap();
+                engine.handle_link_up(at_a, neighbor(b), now);
+                let engine = world.routers.get_mut(&b).unwrap();
+                engine.handle_link_up(at_b, neighbor(a), now);
+            }
+        }
+        world.run(Duration::from_secs(15));
+        world
+    }
+
+    fn link(&mut self, a: End, b: End) -> (LinkId, LinkId) {
+        let (at_a, at_b) = (LinkId(self.next_link), LinkId(self.next_link + 1));
+        self.next_link += 2;
+        self.links.insert((a, at_a), (b, at_b));
+        self.links.insert((b, at_b), (a, at_a));
+        (at_a, at_b)
+    }
+
+    /// A leaf with a link to each of these routers, in order.
+    fn leaf(&mut self, n: u16, prefixes: &[&str], routers: &[u16]) {
+        let n = FIRST_LEAF + n;
+        self.leaves.insert(n, Leaf::new(n.into(), self.now));
+        for router in routers {
+            self.leaf_link(n, prefixes, *router);
+        }
+        self.flush();
+    }
+
+    fn leaf_link(&mut self, n: u16, prefixes: &[&str], router: u16) {
+        let member = leaf_member(n, prefixes);
+        let (at_leaf, at_router) = self.link(End::Leaf(n), End::Router(router));
+        let engine = self.routers.get_mut(&router).unwrap();
+        engine.handle_link_up(at_router, Neighbor { member }, self.now);
+        let peer = common::member(router).peer;
+        let leaf = self.leaves.get_mut(&n).unwrap();
+        leaf.handle_link_up(at_leaf, peer, self.now);
+    }
+
+    fn leaf_mut(&mut self, n: u16) -> &mut Leaf {
+        self.leaves.get_mut(&(FIRST_LEAF + n)).unwrap()
+    }
+
+    fn joins(&mut self, n: u16, g: Ipv6Addr) {
+        let now = self.now;
+        assert!(self.leaf_mut(n).join(g, SourceFilter::all(), now));
+        self.flush();
+    }
+
+    /// The links of a router are gone, and both sides know.
+    fn kill(&mut self, router: u16) {
+        let dead: Vec<_> = self
+            .links
+            .iter()
+            .filter(|((end, _), _)| *end == End::Router(router))
+            .map(|(_, other)| *other)
+            .collect();
+        for (end, link) in dead {
+            self.links.remove(&(end, link));
+            match end {
+                End::Router(n) => self
+                    .routers
+                    .get_mut(&n)
+                    .unwrap()
+                    .handle_link_down(link, self.now),
+                End::Leaf(n) => self
+                    .leaves
+                    .get_mut(&n)
+                    .unwrap()
+                    .handle_link_down(link, self.now),
+            }
+        }
+        self.routers.remove(&router);
+        self.flush();
+    }
+
+    fn leaf_goes(&mut self, n: u16) {
+        let n = FIRST_LEAF + n;
+        self.leaves.remove(&n);
+        let gone: Vec<_> = self
+            .links
+            .iter()
+            .filter(|((end, _), _)| *end == End::Leaf(n))
+            .map(|(_, other)| *other)
+            .collect();
+        for (end, link) in gone {
+            self.links.remove(&(end, link));
+            let End::Router(router) = end else {
+                unreachable!()
+            };
+            let engine = self.routers.get_mut(&router).unwrap();
+            engine.handle_link_down(link, self.now);
+        }
+        self.flush();
+    }
+
+    /// A program on a router says a number.
+    fn say(&mut self, router: u16, g: Ipv6Addr, number: u32) {
+        let packet = udp(addresses(router).address, g, &number.to_be_bytes());
+        let engine = self.routers.get_mut(&router).unwrap();
+        engine.handle_local_packet(packet.into(), self.now);
+        self.flush();
+    }
+
+    fn send(&mut self, from: (End, LinkId), message: Sent) {
+        self.sent += 1;
+        if let Some(to) = self.links.get(&from) {
+            let both = matches!((from.0, to.0), (End::Router(_), End::Router(_)));
+            if let (true, Sent::Control(m)) = (both, &message) {
+                self.routing_bytes += m.len() as u64;
+            }
+            let at = (self.now + DELAY, self.sent);
+            self.under_way.insert(at, (*to, message));
+        }
+    }
+
+    fn flush(&mut self) {
+        let routers: Vec<_> = self.routers.keys().copied().collect();
+        for n in routers {
+            while let Some(output) = self.routers.get_mut(&n).unwrap().poll_output() {
+                match output {
+                    Output::Control { link, message } => {
+                        self.send((End::Router(n), link), Sent::Control(message));
+                    }
+                    Output::Data {
+                        links,
+                        header,
+                        packet,
+                    } => {
+                        for link in links.iter() {
+                            let message = [&header[..], &packet].concat().into();
+                            self.send((End::Router(n), *link), Sent::Data(message));
+                        }
+                    }
+                    Output::LinkFault { reason, .. } => self.faults.push((n, reason)),
+                    _ => {}
+                }
+            }
+        }
+        let leaves: Vec<_> = self.leaves.keys().copied().collect();
+        for n in leaves {
+            while let Some(output) = self.leaves.get_mut(&n).unwrap().poll_output() {
+                match output {
+                    LeafOutput::Control { link, message } => {
+                        self.send((End::Leaf(n), link), Sent::Control(message));
+                    }
+                    LeafOutput::Packet { packet } => {
+                        let number = packet.last_chunk::<4>().unwrap();
+                        let heard = self.heard.entry(n - FIRST_LEAF).or_default();
+                        heard.push((u32::from_be_bytes(*number), self.now));
+                    }
+                    LeafOutput::Refused { group, reason } => {
+                        self.refused.push((n - FIRST_LEAF, group, reason));
+                    }
+                    LeafOutput::Wanted(_) => {}
+                    LeafOutput::LinkFault { .. } => panic!("{output:?}"),
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.flush();
+            let message = self.under_way.first_key_value().map(|((at, _), _)| *at);
+            let routers = self.routers.values().filter_map(|e| e.poll_timeout());
+            let leaves = self.leaves.values().filter_map(Leaf::poll_timeout);
+            let timer = routers.map(|(at, _)| at).chain(leaves).min();
+            let next = message.into_iter().chain(timer).min();
+            let Some(next) = next.filter(|at| *at <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            if message == Some(next) {
+                let (_, ((end, link), message)) = self.under_way.pop_first().unwrap();
+                self.deliver(end, link, message);
+                continue;
+            }
+            let now = self.now;
+            for engine in self.routers.values_mut() {
+                if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                    engine.handle_timeout(now);
+                }
+            }
+            for leaf in self.leaves.values_mut() {
+                if leaf.poll_timeout().is_some_and(|at| at <= now) {
+                    leaf.handle_timeout(now);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn deliver(&mut self, end: End, link: LinkId, message: Sent) {
+        let is_cut = |end: &End| matches!(end, End::Router(n) if self.silent.contains(n));
+        let other = self.links.get(&(end, link)).map(|(other, _)| *other);
+        if is_cut(&end) || other.is_none_or(|other| is_cut(&other)) {
+            return;
+        }
+        match (end, message) {
+            (End::Router(n), Sent::Control(m)) => {
+                if let Some(engine) = self.routers.get_mut(&n) {
+                    engine.handle_control(link, &m, self.now);
+                }
+            }
+            (End::Router(n), Sent::Data(m)) => {
+                if let Some(engine) = self.routers.get_mut(&n) {
+                    engine.handle_data(link, m, self.now);
+                }
+            }
+            (End::Leaf(n), Sent::Control(m)) => {
+                if let Some(leaf) = self.leaves.get_mut(&n) {
+                    leaf.handle_control(link, &m, self.now);
+                }
+            }
+            (End::Leaf(n), Sent::Data(m)) => {
+                if let Some(leaf) = self.leaves.get_mut(&n) {
+                    leaf.handle_data(link, m, self.now);
+                }
+            }
+        }
+    }
+
+    /// A program on a router speaks for so long; the number after the last.
+    fn speak(&mut self, router: u16, g: Ipv6Addr, from: u32, time: Duration) -> u32 {
+        let count = (time.as_millis() / GAP.as_millis()) as u32;
+        for number in from..from + count {
+            self.say(router, g, number);
+            self.run(GAP);
+        }
+        from + count
+    }
+
+    fn numbers(&self, n: u16) -> Vec<u32> {
+        let heard = self.heard.get(&n).into_iter().flatten();
+        heard.map(|(number, _)| *number).collect()
+    }
+
+    /// The longest time between two packets from `from` on, in milliseconds.
+    fn gap(&self, n: u16, from: u32) -> u128 {
+        let heard = self.heard[&n].iter().filter(|(number, _)| *number >= from);
+        let times: Vec<_> = heard.map(|(_, at)| *at).collect();
+        let gaps = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis());
+        gaps.max().unwrap()
+    }
+
+    /// How many groups leaves of a router join.
+    fn joined_by_leaves(&self, router: u16) -> usize {
+        let groups = self.routers[&router].snapshot().groups;
+        groups.iter().filter(|group| group.leaves > 0).count()
+    }
+
+    fn dropped(&self, router: u16, reason: DropReason) -> u64 {
+        self.routers[&router].dropped(reason)
+    }
+}
+
+const ALL: &[&str] = &["ff1e::/16"];
+
+#[test]
+fn leaves_hear_what_they_join_from_every_router_and_from_their_own() {
+    let mut world = World::new(4);
+    for n in 0..8 {
+        world.leaf(n, ALL, &[n % 4 + 1]);
+        world.joins(n, group(1));
+    }
+    world.joins(7, group(2));
+    world.run(Duration::from_secs(1));
+    for (router, number) in [(1, 10), (2, 20), (4, 40)] {
+        world.say(router, group(1), number);
+        world.run(Duration::from_secs(1));
+    }
+    world.say(1, group(2), 99);
+    world.run(Duration::from_secs(1));
+    for n in 0..7 {
+        assert_eq!(world.numbers(n), [10, 20, 40], "{n}");
+    }
+    assert_eq!(world.numbers(7), [10, 20, 40, 99]);
+    // the end of a join, and of a link
+    let now = world.now;
+    world.leaf_mut(0).part(group(1), now);
+    world.leaf_goes(4);
+    world.leaf_goes(7);
+    world.run(Duration::from_secs(1));
+    world.say(2, group(1), 50);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.numbers(0), [10, 20, 40]);
+    assert_eq!(world.numbers(1), [10, 20, 40, 50]);
+    for n in [1, 2, 3, 5, 6] {
+        world.leaf_goes(n);
+    }
+    world.leaf_goes(0);
+    world.run(Duration::from_secs(70));
+    for router in world.routers.values() {
+        let tables = router.tables();
+        assert_eq!((tables.leaves, tables.join_states), (0, 0));
+    }
+}
+
+#[test]
+fn the_listeners_of_a_host_and_its_servers_hear_of_joins_of_leaves() {
+    let mut world = World::new(2);
+    world.leaf(0, ALL, &[1]);
+    world.run(Duration::from_secs(1));
+    // the server on router 2 learns who listens from the report into its lc0
+    let now = world.now;
+    world.leaf_mut(0).join(group(1), SourceFilter::all(), now);
+    let mut reported = BTreeSet::new();
+    for _ in 0..50 {
+        // as `flush`, but looking at reports
+        for (n, engine) in &mut world.routers {
+            let mut others = Vec::new();
+            while let Some(output) = engine.poll_output() {
+                if let Output::LocalMld { packet } = &output
+                    && let Ok((_, Message::Report(records))) = mld::parse_packet(packet)
+                    && records.iter().any(|r| r.group == group(1))
+                {
+                    reported.insert(*n);
+                }
+                others.push(output);
+            }
+            for output in others {
+                if let Output::Control { link, message } = output {
+                    let from = (End::Router(*n), link);
+                    if let Some(to) = world.links.get(&from) {
+                        world.sent += 1;
+                        let at = (world.now + DELAY, world.sent);
+                        world.under_way.insert(at, (*to, Sent::Control(message)));
+                    }
+                }
+            }
+        }
+        world.run_without_flush(Duration::from_millis(20));
+    }
+    assert_eq!(reported, BTreeSet::from([1, 2]));
+    // a program on the leaf's router hears the group as well, once
+    let engine = world.routers.get_mut(&1).unwrap();
+    engine.handle_local_packet(join(group(1)).into(), world.now);
+    world.run(Duration::from_secs(1));
+    world.say(2, group(1), 1);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.numbers(0), [1]);
+}
+
+impl World {
+    /// Only what is under way arrives, and leaves say what they have to say.
+    fn run_without_flush(&mut self, time: Duration) {
+        let end = self.now + time;
+        let leaves: Vec<_> = self.leaves.keys().copied().collect();
+        for n in leaves {
+            while let Some(output) = self.leaves.get_mut(&n).unwrap().poll_output() {
+                if let LeafOutput::Control { link, message } = output {
+                    self.send((End::Leaf(n), link), Sent::Control(message));
+                }
+            }
+        }
+        while let Some(at) = self.under_way.first_key_value().map(|((at, _), _)| *at)
+            && at <= end
+        {
+            self.now = at;
+            let (_, ((end, link), message)) = self.under_way.pop_first().unwrap();
+            self.deliver(end, link, message);
+        }
+        self.now = end;
+    }
+}
+
+#[test]
+fn a_join_outside_of_the_certificate_is_refused_by_name() {
+    let mut world = World::new(2);
+    world.leaf(0, &["ff1e:5::/32"], &[1]);
+    let inside: Ipv6Addr = "ff1e:5::1".parse().unwrap();
+    world.joins(0, inside);
+    world.joins(0, group(1));
+    world.joins(0, "ff02::1234".parse().unwrap());
+    world.run(Duration::from_secs(1));
+    world.say(2, inside, 1);
+    world.say(2, group(1), 2);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.numbers(0), [1]);
+    let refused: Vec<_> = world.refused.iter().map(|(_, g, r)| (*g, *r)).collect();
+    assert_eq!(refused.len(), 2);
+    assert!(refused.contains(&(group(1), RefusalReason::NotPermitted)));
+    assert_eq!(world.dropped(1, DropReason::LeafNotPermitted), 2);
+    // nothing of it reached the network
+    assert_eq!(world.routers[&2].snapshot().groups.len(), 1);
+}
+
+#[test]
+fn a_leaf_that_speaks_is_heard_by_nobody() {
+    let mut world = World::new(2);
+    world.leaf(0, ALL, &[1]);
+    world.leaf(1, ALL, &[1]);
+    world.joins(1, group(1));
+    world.run(Duration::from_secs(1));
+    let (router, link) = world.router_link(0);
+    let member = leaf_member(FIRST_LEAF, ALL);
+    let packet = udp(member.addresses.address, group(1), &[0, 0, 0, 7]);
+    let header = DataHeader {
+        payload: Payload::Ipv6,
+        flags: 0,
+        hop_limit: 64,
+        root: member.addresses.origin,
+        origin: member.addresses.origin,
+        incarnation: 1,
+        sequence: 1,
+        key_epoch: 0,
+    };
+    let message = [&header.encode()[..], &packet].concat();
+    let engine = world.routers.get_mut(&router).unwrap();
+    engine.handle_data(link, message.into(), world.now);
+    world.run(Duration::from_secs(1));
+    assert!(world.numbers(1).is_empty());
+    assert_eq!(world.dropped(1, DropReason::LeafSent), 1);
+    assert!(world.faults.is_empty(), "its link stays");
+}
+
+impl World {
+    /// The first router of a leaf, and the link there.
+    fn router_link(&self, n: u16) -> (u16, LinkId) {
+        let of_leaf = |(end, _): &(End, LinkId)| *end == End::Leaf(FIRST_LEAF + n);
+        let mut links = self.links.iter();
+        let (_, (end, link)) = links.find(|(from, _)| of_leaf(from)).unwrap();
+        let End::Router(router) = end else {
+            unreachable!()
+        };
+        (*router, *link)
+    }
+}
+
+#[test]
+fn a_leaf_that_routes_loses_its_link_and_leaves_no_trace() {
+    let chain = restricted(
+        FIRST_LEAF,
+        &Rights {
+            core: false,
+            leaf: true,
+            ..Rights::default()
+        },
+    )
+    .1
+    .chain;
+    let routing = [
+        Element::Hello {
+            incarnation: 1,
+            salt: 2,
+        },
+        Element::Lsa(Lsa {
+            kind: 1,
+            bytes: chain,
+        }),
+        Element::Routed(Routed {
+            destination: addresses(2).origin,
+            source: addresses(FIRST_LEAF).origin,
+            hop_limit: 64,
+            kind: RoutedKind::Echo,
+            payload: Bytes::from_static(b"hello"),
+        }),
+        Element::Audit(Audit::Digest(1)),
+        Element::LeafOffer(LeafOffer {
+            groups: 1,
+            room: 1,
+            others: Vec::new(),
+        }),
+    ];
+    for element in routing {
+        let mut world = World::new(2);
+        let before = world.routers[&2].graph_digest();
+        world.leaf(0, ALL, &[1]);
+        world.run(Duration::from_secs(1));
+        let (router, link) = world.router_link(0);
+        let mut batch = Batch::default();
+        batch.push(&element);
+        let engine = world.routers.get_mut(&router).unwrap();
+        for message in batch.finish() {
+            engine.handle_control(link, &message, world.now);
+            engine.handle_control(link, &message, world.now);
+        }
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.faults, [(1, LinkFault::LeafRoutes)], "{element:?}");
+        for router in world.routers.values() {
+            assert_eq!(router.tables().routers, 2);
+            assert_eq!(router.graph_digest(), before);
+        }
+    }
+}
+
+#[test]
+fn what_one_leaf_may_ask_for_is_bounded() {
+    let mut world = World::new(1);
+    world.leaf(0, ALL, &[1]);
+    world.run(Duration::from_secs(1));
+    let (router, link) = world.router_link(0);
+    let sends = |world: &mut World, elements: Vec<Element>| {
+        let mut batch = Batch::default();
+        elements.iter().for_each(|e| batch.push(e));
+        let engine = world.routers.get_mut(&router).unwrap();
+        for message in batch.finish() {
+            engine.handle_control(link, &message, world.now);
+        }
+        world.run(Duration::from_millis(50));
+    };
+    let joins = |g: Ipv6Addr, join| {
+        let group = GroupPrefix::group(g);
+        Element::LeafJoin(LeafJoin { group, join })
+    };
+    // 64 groups
+    let many = (0..100).map(|n| joins(group(n), Some(SourceFilter::all())));
+    sends(&mut world, many.collect());
+    assert_eq!(world.routers[&1].snapshot().groups.len(), 64);
+    assert_eq!(world.dropped(1, DropReason::JoinRefused), 36);
+    sends(
+        &mut world,
+        (0..100).map(|n| joins(group(n), None)).collect(),
+    );
+    assert!(world.routers[&1].snapshot().groups.is_empty());
+    world.run(Duration::from_secs(10));
+    // 16 sources
+    let sources = |n: u16| {
+        let sources = (0..n).map(|n| addresses(1 + n % 2).address.segments()[7] ^ n);
+        let sources = sources.map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, n));
+        SourceFilter::include(sources)
+    };
+    sends(&mut world, vec![joins(group(1), sources(17))]);
+    assert!(world.routers[&1].snapshot().groups.is_empty());
+    sends(&mut world, vec![joins(group(1), sources(16))]);
+    assert_eq!(world.routers[&1].snapshot().groups.len(), 1);
+    // a prefix is no group
+    let prefix = Element::LeafJoin(LeafJoin {
+        group: "ff1e::/16".parse().unwrap(),
+        join: Some(SourceFilter::all()),
+    });
+    sends(&mut world, vec![prefix]);
+    assert_eq!(world.routers[&1].snapshot().groups.len(), 1);
+    // 128 changes at once, 32 a second
+    let before = world.dropped(1, DropReason::JoinRefused);
+    for _ in 0..100 {
+        let turn = |n: u16| joins(group(2), n.is_multiple_of(2).then(SourceFilter::all));
+        sends(&mut world, (0..8).map(turn).collect());
+    }
+    // 400 joins in 5 s: the burst and 160 pass
+    let refused = world.dropped(1, DropReason::JoinRefused) - before;
+    assert!((90..=140).contains(&refused), "{refused}");
+}
+
+#[test]
+fn so_many_leaves_and_so_many_bits() {
+    let limits = Limits {
+        leaves: 3,
+        leaf_bits_per_second: Some(1_000_000),
+        ..Limits::default()
+    };
+    let mut world = World::with(1, &limits);
+    for n in 0..4 {
+        world.leaf(n, ALL, &[1]);
+        world.joins(n, group(1));
+    }
+    assert_eq!(world.faults, [(1, LinkFault::LeavesFull)]);
+    world.run(Duration::from_secs(1));
+    let packet = udp(addresses(1).address, group(1), &[7; 1_000]);
+    for _ in 0..1_000 {
+        let engine = world.routers.get_mut(&1).unwrap();
+        engine.handle_local_packet(packet.clone().into(), world.now);
+        world.run(Duration::from_millis(10));
+    }
+    // 10 s of a megabit a second and the burst are 1,577,680 bytes: 501 packets to three leaves
+    let heard = world.heard[&0].len();
+    assert!((490..=512).contains(&heard), "{heard}");
+    assert!(!world.heard.contains_key(&3));
+    let dropped = world.dropped(1, DropReason::LeafRate);
+    assert_eq!(dropped, 3 * (1_000 - heard as u64));
+}
+
+#[test]
+fn a_router_that_dies_costs_a_leaf_less_than_a_second_and_nothing_comes_twice() {
+    let mut world = World::new(4);
+    world.leaf(0, ALL, &[2, 3]);
+    world.leaf(1, ALL, &[3, 2]);
+    for n in 0..2 {
+        world.joins(n, group(1));
+    }
+    world.run(Duration::from_secs(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(2));
+    // nobody has noticed yet
+    world.silent.insert(2);
+    let next = world.speak(1, group(1), next, Duration::from_millis(280));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    let later = world.speak(1, group(1), next, Duration::from_millis(400));
+    let peer = common::member(3).peer;
+    assert_eq!(
+        world.leaf_mut(0).active(),
+        Some(peer),
+        "the other brings it"
+    );
+    world.kill(2);
+    world.speak(1, group(1), later, Duration::from_secs(3));
+    for n in 0..2 {
+        let numbers = world.numbers(n);
+        let once: BTreeSet<_> = numbers.iter().collect();
+        assert_eq!(once.len(), numbers.len(), "{n}: twice");
+    }
+    assert_eq!(world.numbers(1).len(), 284);
+    let gap = world.gap(0, 50);
+    assert!((300..=420).contains(&gap), "{gap} ms");
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+}
+
+#[test]
+fn a_speaker_that_falls_silent_leaves_no_join_on_the_standby_link() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2, 3]);
+    world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    let joins = |world: &World, router| world.joined_by_leaves(router);
+    world.run(Duration::from_millis(400));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Suspected);
+    assert_eq!((joins(&world, 2), joins(&world, 3)), (1, 1));
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
+    assert_eq!((joins(&world, 2), joins(&world, 3)), (1, 0));
+    // it speaks again, over the link of before, suspected and later
+    let next = world.speak(1, group(1), next, Duration::from_secs(1));
+    world.run(Duration::from_millis(600));
+    let next = world.speak(1, group(1), next, Duration::from_secs(2));
+    assert_eq!(world.leaf_mut(0).active(), Some(common::member(2).peer));
+    assert_eq!((joins(&world, 2), joins(&world, 3)), (1, 0));
+    let numbers = world.numbers(0);
+    assert_eq!(numbers, (0..next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_leaf_without_a_link_hears_again_by_the_next_one() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2]);
+    world.joins(0, group(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    world.kill(2);
+    assert_eq!(world.leaf_mut(0).state(), LeafState::Lost);
+    let next = world.speak(1, group(1), next, Duration::from_secs(1));
+    world.leaf_link(FIRST_LEAF, ALL, 3);
+    world.speak(1, group(1), next, Duration::from_secs(1));
+    assert_eq!(world.numbers(0).last(), Some(&149));
+}
+
+#[test]
+fn the_nearer_router_becomes_the_active_one() {
+    let mut world = World::new(3);
+    world.leaf(0, ALL, &[2, 3]);
+    world.joins(0, group(1));
+    world.run(Duration::from_secs(1));
+    let next = world.speak(1, group(1), 0, Duration::from_secs(1));
+    let links: Vec<_> = world.links.keys().copied().collect();
+    let of_leaf = links.iter().filter(|(end, _)| matches!(end, End::Leaf(_)));
+    let of_leaf: Vec<_> = of_leaf.map(|(_, link)| *link).collect();
+    let now = world.now;
+    let leaf = world.leaf_mut(0);
+    leaf.handle_link_rtt(of_leaf[0], Duration::from_millis(40), now);
+    leaf.handle_link_rtt(of_leaf[1], Duration::from_millis(36), now);
+    assert_eq!(leaf.active(), Some(common::member(2).peer));
+    leaf.handle_link_rtt(of_leaf[1], Duration::from_millis(20), now);
+    assert_eq!(leaf.active(), Some(common::member(3).peer));
+    let next = world.speak(1, group(1), next, Duration::from_secs(2));
+    assert_eq!(world.numbers(0), (0..next).collect::<Vec<_>>());
+    assert_eq!(world.joined_by_leaves(2), 0);
+}
+
+#[test]
+fn leaves_are_told_of_other_routers_and_of_nothing_else() {
+    let mut world = World::new(6);
+    world.leaf(0, ALL, &[1]);
+    let (_, link) = world.router_link(0);
+    let mut told: Vec<Vec<Element>> = Vec::new();
+    let end = world.now + Duration::from_secs(65);
+    while world.now < end {
+        let messages = world.under_way.values();
+        let to_leaf = messages.filter(|((end, _), _)| matches!(end, End::Leaf(_)));
+        for (_, message) in to_leaf {
+            let Sent::Control(message) = message else {
+                panic!("{message:?}")
+            };
+            told.push(control::decode(message).unwrap());
+        }
+        world.run(DELAY);
+    }
+    assert_eq!(told.len(), 3, "at once and every 30 s; to {link:?}");
+    let routers: BTreeSet<PeerId> = (2..=6).map(|n| common::member(n).peer).collect();
+    for elements in told {
+        let [Element::LeafOffer(offer)] = elements.as_slice() else {
+            panic!("{elements:?}")
+        };
+        assert_eq!((offer.groups, offer.room), (64, 255));
+        assert_eq!(offer.others.len(), 4);
+        assert!(offer.others.iter().all(|other| routers.contains(other)));
+    }
+}
+
+/// The network pays for a group that is listened to, however many listen.
+#[test]
+fn an_audience_costs_routers_what_one_leaf_a_router_does() {
+    let bytes = |leaves: u16| {
+        let mut world = World::new(5);
+        let before = world.routing_bytes;
+        for n in 0..leaves {
+            world.leaf(n, ALL, &[n % 5 + 1, (n + 1) % 5 + 1]);
+            world.joins(n, group(1));
+        }
+        let next = world.speak(1, group(1), 0, Duration::from_secs(2));
+        for n in 0..leaves {
+            assert!(world.numbers(n).contains(&(next - 1)), "{n}");
+        }
+        world.run(Duration::from_secs(100));
+        world.routing_bytes - before
+    };
+    assert_eq!(bytes(5), bytes(500));
+}
+
+#[test]
+fn leaves_that_come_and_go_leave_routers_as_the_model_says() {
+    for seed in 0..20 {
+        let mut random = Random::new(seed);
+        let mut world = World::new(3);
+        // what each leaf joins
+        let mut model: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
+        for step in 0..60_u16 {
+            let n = random.below(8) as u16;
+            match model.get_mut(&n) {
+                None => {
+                    let at = random.below(3) as u16;
+                    world.leaf(n, ALL, &[at + 1, (at + 1) % 3 + 1]);
+                    model.insert(n, BTreeSet::new());
+                }
+                Some(_) if random.chance(0.15) => {
+                    world.leaf_goes(n);
+                    model.remove(&n);
+                }
+                Some(joined) => {
+                    let g = random.below(3) as u16;
+                    let now = world.now;
+                    if joined.remove(&g) {
+                        world.leaf_mut(n).part(group(g), now);
+                    } else {
+                        joined.insert(g);
+                        world.leaf_mut(n).join(group(g), SourceFilter::all(), now);
+                    }
+                    world.flush();
+                }
+            }
+            world.run(Duration::from_millis(random.below(300)));
+            if step % 10 == 9 {
+                world.run(Duration::from_secs(6));
+                world.heard.clear();
+                for g in 0..3 {
+                    let number = u32::from(step) << 8 | u32::from(g);
+                    world.say(random.below(3) as u16 + 1, group(g), number);
+                }
+                world.run(Duration::from_secs(1));
+                for (n, joined) in &model {
+                    let mut heard = world.numbers(*n);
+                    heard.sort_unstable();
+                    let joined = joined.iter();
+                    let due: Vec<_> = joined
+                        .map(|g| u32::from(step) << 8 | u32::from(*g))
+                        .collect();
+                    assert_eq!(heard, due, "seed {seed}, step {step}, leaf {n}");
+                }
+            }
+        }
+    }
+}

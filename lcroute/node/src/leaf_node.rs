@@ -1,0 +1,288 @@
+//! A leaf as a node: it listens over links with two routers, and is no router itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lcroute_engine::{Leaf, LeafOutput, LeafState, SourceFilter, control::RefusalReason};
+use lcroute_overlay::{
+    CarrierId, Connections, EndReason, Event, Identity, Overlay, OverlayConfig, Presence, Random,
+};
+use librecast::cert::Chain;
+use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::time::{Duration, Instant, WallClock};
+
+/// With both links for so long a leaf needs no signalling server. Chosen: a network of leaves comes back in turns of this.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// What a leaf begins with.
+#[derive(Debug)]
+pub struct LeafConfig {
+    /// The network's key.
+    pub network: NetworkId,
+    /// This node's key.
+    pub key: Arc<SecretKey>,
+    /// Its certificates, which say that it is a leaf.
+    pub chain: Chain,
+    /// By which certificates expire.
+    pub clock: WallClock,
+    /// The hello epoch of all links.
+    pub epoch: Instant,
+    /// Where all randomness comes from.
+    pub seed: [u8; 32],
+}
+
+/// Something for the owner to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeafNodeOutput {
+    /// A packet of a group that is joined, IPv6 or IPv4.
+    Packet {
+        /// The packet.
+        packet: Bytes,
+    },
+    /// A sealed message for a router, over every signalling server.
+    Signal {
+        /// To whom.
+        to: PeerId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Signalling servers are needed from now on, or not any more.
+    Servers(bool),
+    /// A router did not keep a join.
+    Refused {
+        /// Of this group.
+        group: Ipv6Addr,
+        /// Why.
+        reason: RefusalReason,
+    },
+}
+
+/// A leaf over `C`.
+///
+/// After each `handle_*` the owner empties [`Self::poll_output`], then what the connections give, until both are silent, and
+/// calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
+#[derive(Debug)]
+pub struct LeafNode<C> {
+    leaf: Leaf,
+    overlay: Overlay<C>,
+    /// Signalling servers are needed.
+    meets: bool,
+    settled_at: Option<Instant>,
+    outputs: VecDeque<LeafNodeOutput>,
+    now: Instant,
+}
+
+impl<C: Connections> LeafNode<C> {
+    /// A leaf without links, over `connections`; signalling servers are needed.
+    #[must_use]
+    pub fn new(config: LeafConfig, connections: C, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
+        let overlay = OverlayConfig {
+            identity: Identity::new(config.key, config.network, config.chain),
+            clock: config.clock,
+            epoch: config.epoch,
+            seed: random.array(),
+            limits: lcroute_overlay::Limits::default(),
+        };
+        Self {
+            leaf: Leaf::new(u64::from_be_bytes(random.array()), now),
+            overlay: Overlay::new(overlay, connections, now),
+            meets: true,
+            settled_at: None,
+            outputs: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// Joins a group; false: there are as many as a router takes.
+    pub fn join(&mut self, group: Ipv6Addr, filter: SourceFilter, now: Instant) -> bool {
+        self.now = now;
+        self.leaf.join(group, filter, now)
+    }
+
+    /// Leaves a group.
+    pub fn part(&mut self, group: Ipv6Addr, now: Instant) {
+        self.now = now;
+        self.leaf.part(group, now);
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> LeafState {
+        self.leaf.state()
+    }
+
+    /// The router that packets come from.
+    #[must_use]
+    pub fn active(&self) -> Option<PeerId> {
+        self.leaf.active()
+    }
+
+    /// How many links there are.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.leaf.links()
+    }
+
+    /// The stack below: what is particular to it, its addresses and datagrams, is told to it directly.
+    pub fn connections_mut(&mut self) -> &mut C {
+        self.overlay.connections_mut()
+    }
+
+    /// What was dropped so far, by reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = self.overlay.drops();
+        for (reason, count) in self.leaf.drops() {
+            *all.entry(reason).or_default() += count;
+        }
+        all
+    }
+
+    /// A server tells which routers are there.
+    pub fn handle_presence(&mut self, carrier: CarrierId, presence: Presence, now: Instant) {
+        self.now = now;
+        self.overlay.handle_presence(carrier, presence, now);
+        match presence {
+            Presence::Online(peer) => self.leaf.handle_router(peer, true, now),
+            Presence::Offline(peer) => self.leaf.handle_router(peer, false, now),
+            Presence::CarrierUp | Presence::CarrierDown => {}
+        }
+    }
+
+    /// A sealed message from a server, in whose room `from` is.
+    pub fn handle_signal(&mut self, carrier: CarrierId, from: PeerId, bytes: &[u8], now: Instant) {
+        self.now = now;
+        self.overlay.handle_signal(carrier, from, bytes, now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.leaf.poll_timeout()) {
+            self.leaf.handle_timeout(now);
+        }
+        if is_due(self.overlay.poll_timeout()) {
+            self.overlay.handle_timeout(now);
+        }
+        self.review_servers();
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let settles = self.settled_at.filter(|_| self.meets);
+        let all = [
+            self.leaf.poll_timeout(),
+            self.overlay.poll_timeout(),
+            settles,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self, now: Instant) -> Option<LeafNodeOutput> {
+        self.now = now;
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            if let Some(event) = self.overlay.poll_event(now) {
+                self.handle_event(event);
+                continue;
+            }
+            let output = self.leaf.poll_output()?;
+            self.handle_output(output);
+        }
+    }
+
+    /// Says goodbye on all links. What the connections give is sent after this; then the leaf is over.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.now = now;
+        self.overlay.shutdown(now);
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::LinkUp { link, member } => {
+                self.leaf.handle_link_up(link, member.peer, now);
+                self.review_servers();
+            }
+            Event::LinkDown { link, .. } => {
+                self.leaf.handle_link_down(link, now);
+                self.review_servers();
+            }
+            Event::RoundTrip { link, rtt } => self.leaf.handle_link_rtt(link, rtt, now),
+            Event::Control { link, message } => self.leaf.handle_control(link, &message, now),
+            Event::Data { link, message } => self.leaf.handle_data(link, message, now),
+            Event::Signal { to, bytes, .. } => {
+                self.outputs.push_back(LeafNodeOutput::Signal { to, bytes });
+            }
+            Event::DirectFailure {
+                peer,
+                failing: true,
+            }
+            | Event::PeerRefused {
+                peer: Some(peer), ..
+            } => self.leaf.handle_failure(peer, now),
+            // a leaf knows no link state, and has no address that others ask for
+            Event::DirectFailure { .. }
+            | Event::PeerRefused { .. }
+            | Event::Revocation { .. }
+            | Event::AddressesChanged
+            | Event::KeyConflict(_) => {}
+        }
+    }
+
+    fn handle_output(&mut self, output: LeafOutput) {
+        let now = self.now;
+        match output {
+            LeafOutput::Control { link, message } => {
+                if self.overlay.send_control(link, &message, now).is_err() {
+                    self.overlay.close_link(link, EndReason::ControlStuck, now);
+                }
+            }
+            LeafOutput::Packet { packet } => {
+                self.outputs.push_back(LeafNodeOutput::Packet { packet });
+            }
+            LeafOutput::Wanted(routers) => {
+                // those that other routers have named are asked for over any server
+                for router in &routers {
+                    let present = Presence::Online(*router);
+                    self.overlay.handle_presence(NAMED, present, now);
+                }
+                self.overlay.set_wanted(routers, now);
+                self.review_servers();
+            }
+            LeafOutput::Refused { group, reason } => {
+                let refused = LeafNodeOutput::Refused { group, reason };
+                self.outputs.push_back(refused);
+            }
+            LeafOutput::LinkFault { link, reason } => {
+                let reason = EndReason::Fault(reason.as_str());
+                self.overlay.close_link(link, reason, now);
+            }
+        }
+    }
+
+    /// A leaf leaves the servers' places to others while it has what it needs.
+    fn review_servers(&mut self) {
+        let now = self.now;
+        if self.leaf.links() < 2 {
+            self.settled_at = None;
+        } else if self.settled_at.is_none() {
+            self.settled_at = Some(now + SETTLED);
+        }
+        let meets = self.settled_at.is_none_or(|at| now < at);
+        if std::mem::replace(&mut self.meets, meets) != meets {
+            self.outputs.push_back(LeafNodeOutput::Servers(meets));
+        }
+    }
+}
+
+/// A carrier that does not exist: what stands for routers that other routers have named.
+const NAMED: CarrierId = CarrierId(u32::MAX - 3);

@@ -1,0 +1,580 @@
+//! `lcroute leaf`: listeners that are no routers, many in one process. They need neither lc0 nor the daemon.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcroute_engine::{LeafState, SourceFilter};
+use lcroute_node::{LeafConfig, LeafNode, LeafNodeOutput};
+use lcroute_overlay::{CarrierId, Presence, SPEAKS};
+use lcroute_signalling::{CarrierEvent, Carriers};
+use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
+use librecast::cert::Token;
+use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::mapped;
+use librecast::time::WallClock;
+use librecast_program::cli::{Exit, ExitError};
+use serde_json::json;
+use tokio::net::UdpSocket;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::up::token_of_environment;
+use super::{hint, membership, print_line};
+use crate::config::Config;
+use crate::netlink;
+use crate::servers::stun_name;
+use crate::state::{since_1970, unix_now};
+use crate::system::{room_for_clients, stop_signal};
+
+/// Most listeners of one process: each has sockets for its addresses and one for a server.
+pub const MAX_LISTENERS: u32 = 4_096;
+/// Addresses of this host that a listener uses.
+const MAX_ADDRESSES: usize = 3;
+/// Listeners that look for their links at a time: handshakes cost a processor milliseconds each.
+const STARTING: usize = 16;
+/// One that takes longer holds up the others no more.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// Lines that wait for the terminal, and datagrams for one listener.
+const LINES: usize = 4_096;
+const DATAGRAMS: usize = 256;
+/// Bytes of a UDP header (RFC 768).
+const UDP_HEADER: usize = 8;
+
+/// What is listened to.
+#[derive(Debug)]
+pub struct LeafOptions {
+    /// The group.
+    pub group: IpAddr,
+    /// How many listeners.
+    pub count: u32,
+    /// The token, or `-`; none: that of the environment.
+    pub token: Option<String>,
+    /// Packets are not printed; at the end each listener says what it has heard.
+    pub summary: bool,
+}
+
+/// What one listener has heard.
+#[derive(Debug, Default)]
+struct Heard {
+    packets: u64,
+    last: Option<Duration>,
+    /// From one packet to the next.
+    longest_gap: Duration,
+    /// With a summary: hashes of what came, to find what comes again.
+    seen: BTreeSet<u64>,
+    repeated: u64,
+}
+
+impl Heard {
+    fn note(&mut self, packet: &Packet, remember: bool) {
+        self.packets += 1;
+        let gap = self.last.map(|last| packet.at.saturating_sub(last));
+        self.longest_gap = self.longest_gap.max(gap.unwrap_or_default());
+        self.last = Some(packet.at);
+        if remember {
+            let mut hasher = DefaultHasher::new();
+            (packet.from, packet.port, &packet.payload).hash(&mut hasher);
+            self.repeated += u64::from(!self.seen.insert(hasher.finish()));
+        }
+    }
+}
+
+/// What a listener has to say.
+#[derive(Debug)]
+enum Line {
+    Heard(u32, Packet),
+    State(u32, LeafState, usize, Option<PeerId>),
+    Refused(u32, Ipv6Addr, &'static str),
+    /// Why it ended.
+    Failed(u32, String),
+}
+
+/// A datagram of the group.
+#[derive(Debug)]
+struct Packet {
+    from: IpAddr,
+    group: IpAddr,
+    port: u16,
+    payload: Vec<u8>,
+    at: Duration,
+}
+
+/// What listeners have in common.
+#[derive(Debug)]
+struct Common {
+    token: Token,
+    network: NetworkId,
+    group: Ipv6Addr,
+    addresses: Vec<IpAddr>,
+    stun: Vec<SocketAddr>,
+    epoch: Instant,
+    begun: Instant,
+    lines: mpsc::Sender<Line>,
+}
+
+/// Listens until SIGINT or SIGTERM.
+pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result<Exit> {
+    let token = token(options)?;
+    let files = room_for_clients();
+    if options.count as usize * (MAX_ADDRESSES + 1) > files * 2 {
+        let message = format!(
+            "--count {}: the limit of open files allows {}; ulimit -n",
+            options.count,
+            files * 2 / (MAX_ADDRESSES + 1)
+        );
+        return Err(ExitError::new(Exit::Failed, message).into());
+    }
+    let mut addresses = netlink::host_addresses(&[&config.tun.name], None)?;
+    addresses.truncate(MAX_ADDRESSES);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let (lines, printed) = mpsc::channel(LINES);
+        let stun = stun_servers(&token.signal).await;
+        let now = Instant::now();
+        let common = Arc::new(Common {
+            network: token.network(),
+            group: mapped::name_of(options.group),
+            addresses,
+            stun,
+            epoch: common_epoch(now, since_1970()),
+            begun: now,
+            token,
+            lines,
+        });
+        let count = options.count;
+        tokio::spawn(async move {
+            let starting = Arc::new(Semaphore::new(STARTING));
+            for n in 0..count {
+                let Ok(turn) = starting.clone().acquire_owned().await else {
+                    return;
+                };
+                tokio::spawn(listen(n, common.clone(), turn));
+            }
+        });
+        show(options, printed, json).await
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// The token, which must be one for leaves.
+fn token(options: &LeafOptions) -> anyhow::Result<Token> {
+    let text = match &options.token {
+        Some(token) => membership::read_token(token)?,
+        None => token_of_environment()?.ok_or_else(|| {
+            let message = "--token -, or LCROUTE_TOKEN or LCROUTE_TOKEN_FILE: a token of `lcroute invite --leaf`";
+            ExitError::new(Exit::Usage, message)
+        })?,
+    };
+    let token: Token = text
+        .parse()
+        .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+    if !token.invitation().grant().leaf {
+        let message = "the token makes routers, not leaves: `lcroute invite --leaf --groups P` prints one for leaves";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    if token.signal.is_empty() {
+        let message = "the token names no signalling server, and a leaf finds routers by nothing else: `lcroute invite --signal URL`";
+        return Err(ExitError::new(Exit::Usage, message).into());
+    }
+    // whether it is good is found out once, and not by each listener
+    let key = SecretKey::generate().peer_id();
+    let chain = token.join(key, "leaf", unix_now());
+    chain.map_err(|e| {
+        ExitError::new(
+            Exit::NotPermitted,
+            format!("the token is not accepted: {e}"),
+        )
+    })?;
+    Ok(token)
+}
+
+async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for name in urls.iter().filter_map(|url| stun_name(url)) {
+        match tokio::net::lookup_host(&name).await {
+            Ok(addresses) => found.extend(addresses),
+            Err(e) => tracing::warn!("{name}: {e}"),
+        }
+    }
+    found
+}
+
+/// Prints what listeners say.
+async fn show(
+    options: &LeafOptions,
+    mut lines: mpsc::Receiver<Line>,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let many = options.count > 1;
+    if !json {
+        let who = if many {
+            format!("{} leaves", options.count)
+        } else {
+            "a leaf".to_owned()
+        };
+        hint(format_args!(
+            "{who}, listening to {}; Ctrl-C ends",
+            options.group
+        ));
+    }
+    let mut heard: BTreeMap<u32, Heard> = BTreeMap::new();
+    loop {
+        let line = tokio::select! {
+            () = &mut stop => break,
+            line = lines.recv() => line,
+        };
+        match line {
+            None => break,
+            Some(Line::Heard(n, packet)) => {
+                let of_leaf = heard.entry(n).or_default();
+                of_leaf.note(&packet, options.summary);
+                if !options.summary {
+                    print_packet(n, &packet, (many, json))?;
+                }
+            }
+            Some(Line::State(n, state, links, router)) if json => {
+                print_line(json!({ "leaf": n, "state": state, "links": links, "router": router }))?;
+            }
+            Some(Line::State(n, state, links, _)) => {
+                tracing::info!(leaf = n, ?state, links, "leaf");
+            }
+            Some(Line::Refused(n, group, reason)) => {
+                let group = mapped::shown(group);
+                if json {
+                    print_line(json!({ "leaf": n, "group": group, "refused": reason }))?;
+                }
+                if reason == "not_permitted" {
+                    let message = format!(
+                        "{group}: the token does not let a leaf join it, or the network does not carry it"
+                    );
+                    return Err(ExitError::new(Exit::NotPermitted, message).into());
+                }
+                hint(format_args!(
+                    "leaf {n}: {group}: refused ({reason}); asked for again"
+                ));
+            }
+            Some(Line::Failed(n, why)) => {
+                return Err(anyhow::anyhow!("leaf {n}: {why}"));
+            }
+        }
+    }
+    if options.summary {
+        for (n, heard) in &heard {
+            print_heard(*n, heard, json)?;
+        }
+    }
+    let all = heard.values().map(|heard| heard.packets).sum::<u64>();
+    let each = || (0..options.count).map(|n| heard.get(&n).map_or(0, |heard| heard.packets));
+    let (least, most) = (each().min().unwrap_or(0), each().max().unwrap_or(0));
+    if json {
+        print_line(
+            json!({ "leaves": options.count, "packets": all, "least": least, "most": most }),
+        )?;
+    } else if many {
+        hint(format_args!(
+            "{all} packets heard, {least} to {most} by each"
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+fn print_heard(n: u32, heard: &Heard, json: bool) -> std::io::Result<()> {
+    let gap = heard.longest_gap.as_millis() as u64;
+    let Heard {
+        packets, repeated, ..
+    } = heard;
+    match json {
+        true => print_line(json!({
+            "leaf": n, "packets": packets, "longest_gap_ms": gap, "repeated": repeated,
+        })),
+        false => print_line(format_args!(
+            "{n}  {packets} packets, longest gap {gap} ms, {repeated} repeated"
+        )),
+    }
+}
+
+fn print_packet(n: u32, packet: &Packet, (many, json): (bool, bool)) -> std::io::Result<()> {
+    let text = String::from_utf8_lossy(&packet.payload);
+    if json {
+        return print_line(json!({
+            "leaf": n, "at_ms": packet.at.as_millis() as u64, "group": packet.group, "from": packet.from,
+            "port": packet.port, "bytes": packet.payload.len(), "text": text,
+        }));
+    }
+    // what comes from the network must not steer the terminal
+    let shown: String = text
+        .trim_end()
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    match many {
+        true => print_line(format_args!("{n}  {}  {shown}", packet.from)),
+        false => print_line(format_args!("{}  {shown}", packet.from)),
+    }
+}
+
+/// One listener, from its key to its end.
+async fn listen(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) {
+    let lines = common.lines.clone();
+    match Listener::new(n, common, turn).await {
+        Ok(mut listener) => while listener.step().await {},
+        // without a reader the program ends
+        Err(e) => drop(lines.send(Line::Failed(n, format!("{e:#}"))).await),
+    }
+}
+
+struct Listener {
+    n: u32,
+    common: Arc<Common>,
+    node: LeafNode<WebRtc>,
+    sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
+    datagrams: mpsc::Receiver<(SocketAddr, SocketAddr, Vec<u8>)>,
+    carriers: Carriers,
+    /// Servers that are, or were, connected.
+    connected: BTreeSet<CarrierId>,
+    events: mpsc::Receiver<CarrierEvent>,
+    shown: Option<(LeafState, usize, Option<PeerId>)>,
+    /// Others wait for it, until when at the latest.
+    turn: Option<(OwnedSemaphorePermit, Instant)>,
+}
+
+impl Listener {
+    async fn new(n: u32, common: Arc<Common>, turn: OwnedSemaphorePermit) -> anyhow::Result<Self> {
+        let key = Arc::new(SecretKey::generate());
+        let name = format!("leaf-{n}");
+        let chain = common.token.join(key.peer_id(), &name, unix_now())?;
+        let now = Instant::now();
+        let webrtc = WebRtcConfig {
+            control: SPEAKS.control,
+            epoch: common.epoch,
+            seed: seed()?,
+            mtu: 1_280,
+            media: true,
+            limits: lcroute_webrtc::Limits::default(),
+        };
+        let mut webrtc = WebRtc::new(webrtc, now)?;
+        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+        let mut sockets = Vec::new();
+        for ip in &common.addresses {
+            let bound = UdpSocket::bind((*ip, 0)).await;
+            let socket = Arc::new(bound.with_context(|| format!("UDP socket of {ip}"))?);
+            let at = socket.local_addr()?;
+            tokio::spawn(receive(socket.clone(), at, received.clone()));
+            sockets.push((at, socket));
+        }
+        webrtc.set_local_candidates(sockets.iter().map(|(at, _)| *at).collect(), now);
+        webrtc.set_stun_servers(common.stun.clone(), now);
+        let config = LeafConfig {
+            network: common.network,
+            key: key.clone(),
+            chain,
+            clock: WallClock::new(unix_now),
+            epoch: common.epoch,
+            seed: seed()?,
+        };
+        let mut node = LeafNode::new(config, webrtc, now);
+        node.join(common.group, SourceFilter::all(), now);
+        let (sender, events) = mpsc::channel(DATAGRAMS);
+        let mut carriers = Carriers::of_leaf(key, common.network, sender);
+        carriers.set_servers(&common.token.signal, None);
+        Ok(Self {
+            n,
+            common,
+            node,
+            sockets,
+            datagrams,
+            carriers,
+            connected: BTreeSet::new(),
+            events,
+            shown: None,
+            turn: Some((turn, now + STARTS_WITHIN)),
+        })
+    }
+
+    async fn step(&mut self) -> bool {
+        if !self.flush().await {
+            return false;
+        }
+        let at = self.node.poll_timeout();
+        let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        let links = self.node.links();
+        self.turn
+            .take_if(|(_, until)| links >= 2 || Instant::now() >= *until);
+        tokio::select! {
+            Some((from, at, datagram)) = self.datagrams.recv() => {
+                let connections = self.node.connections_mut();
+                connections.handle_datagram(from, at, &datagram, Ecn::None, Instant::now());
+            }
+            Some(event) = self.events.recv() => self.handle_carrier(event),
+            () = tokio::time::sleep_until(at.into()) => self.node.handle_timeout(Instant::now()),
+        }
+        true
+    }
+
+    fn handle_carrier(&mut self, event: CarrierEvent) {
+        let now = Instant::now();
+        match event {
+            CarrierEvent::Presence(carrier, presence) => {
+                self.connected.insert(carrier);
+                self.node.handle_presence(carrier, presence, now);
+            }
+            CarrierEvent::Signal {
+                carrier,
+                from,
+                bytes,
+            } => self.node.handle_signal(carrier, from, &bytes, now),
+            CarrierEvent::Relay(..)
+            | CarrierEvent::Record { .. }
+            | CarrierEvent::RecordGone { .. } => {}
+        }
+    }
+
+    /// All that is to be done now; false: nobody listens any more.
+    async fn flush(&mut self) -> bool {
+        loop {
+            while let Some(transmit) = self.node.connections_mut().poll_transmit() {
+                self.send(transmit.from, transmit.to, &transmit.contents);
+            }
+            let Some(output) = self.node.poll_output(Instant::now()) else {
+                break;
+            };
+            let line = match output {
+                LeafNodeOutput::Packet { packet } => {
+                    let at = self.common.begun.elapsed();
+                    let Some(packet) = datagram_of(&packet, at) else {
+                        continue;
+                    };
+                    Line::Heard(self.n, packet)
+                }
+                LeafNodeOutput::Refused { group, reason } => {
+                    Line::Refused(self.n, group, reason.name())
+                }
+                LeafNodeOutput::Signal { to, bytes } => {
+                    self.carriers.send(to, &bytes);
+                    continue;
+                }
+                LeafNodeOutput::Servers(needed) => {
+                    self.set_servers(needed);
+                    continue;
+                }
+            };
+            if self.common.lines.send(line).await.is_err() {
+                return false;
+            }
+        }
+        let now = (self.node.state(), self.node.links(), self.node.active());
+        if self.shown.replace(now) == Some(now) {
+            return true;
+        }
+        let line = Line::State(self.n, now.0, now.1, now.2);
+        self.common.lines.send(line).await.is_ok()
+    }
+
+    fn set_servers(&mut self, needed: bool) {
+        if needed {
+            self.carriers.set_servers(&self.common.token.signal, None);
+            return;
+        }
+        self.carriers.set_servers(&[], None);
+        let now = Instant::now();
+        for carrier in std::mem::take(&mut self.connected) {
+            self.node
+                .handle_presence(carrier, Presence::CarrierDown, now);
+        }
+    }
+
+    fn send(&self, from: Option<SocketAddr>, to: SocketAddr, datagram: &[u8]) {
+        let is_its = |at: &SocketAddr| match from {
+            Some(from) => *at == from,
+            None => at.is_ipv4() == to.is_ipv4(),
+        };
+        let socket = self.sockets.iter().find(|(at, _)| is_its(at));
+        if let Some((_, socket)) = socket
+            && let Err(e) = socket.try_send_to(datagram, to)
+        {
+            // the network may lose a datagram at any time
+            tracing::debug!("to {to}: {e}");
+        }
+    }
+}
+
+async fn receive(
+    socket: Arc<UdpSocket>,
+    at: SocketAddr,
+    received: mpsc::Sender<(SocketAddr, SocketAddr, Vec<u8>)>,
+) {
+    let mut buffer = vec![0; 2_048];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((n, from)) => {
+                let datagram = buffer[..n].to_vec();
+                if received.send((from, at, datagram)).await.is_err() {
+                    return;
+                }
+            }
+            // an ICMP error about an earlier datagram
+            Err(e) => tracing::debug!("{at}: {e}"),
+        }
+    }
+}
+
+/// The datagram in a packet; none if it holds something else, or a part.
+fn datagram_of(packet: &[u8], at: Duration) -> Option<Packet> {
+    let (from, group, udp): (IpAddr, IpAddr, &[u8]) = match packet.first()? >> 4 {
+        6 if packet.get(6) == Some(&17) => {
+            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let group: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            (source.into(), group.into(), packet.get(40..)?)
+        }
+        4 if packet.get(9) == Some(&17) => {
+            let header = usize::from(packet.first()? & 0xf) * 4;
+            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let group: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            (source.into(), group.into(), packet.get(header..)?)
+        }
+        _ => return None,
+    };
+    let port: [u8; 2] = udp.get(..2)?.try_into().ok()?;
+    Some(Packet {
+        from,
+        group,
+        port: u16::from_be_bytes(port),
+        payload: udp.get(UDP_HEADER..)?.to_vec(),
+        at,
+    })
+}
+
+fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::ipv6::udp_packet;
+
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_read_and_what_is_none_is_left_out() {
+        let [source, group] = ["fd00::1", "ff1e::42"].map(|a| a.parse().unwrap());
+        let packet = udp_packet(source, group, (14_244, 1), b"hello");
+        let read = datagram_of(&packet, Duration::ZERO).unwrap();
+        assert_eq!((read.from, read.group), (source.into(), group.into()));
+        assert_eq!(read.payload, b"hello");
+        for n in 0..UDP_HEADER + 40 {
+            assert!(datagram_of(&packet[..n], Duration::ZERO).is_none(), "{n}");
+        }
+        let mut icmp = packet.clone();
+        icmp[6] = 58;
+        assert!(datagram_of(&icmp, Duration::ZERO).is_none());
+    }
+}

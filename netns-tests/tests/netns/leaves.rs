@@ -1,0 +1,344 @@
+//! Leaves: listeners with a link that are no routers, on routers that die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+use serde_json::Value;
+
+use crate::world;
+
+const GROUP: &str = "ff1e:5::42";
+/// As many as two cores carry beside the routers, in a build for tests.
+const LEAVES: usize = 60;
+
+/// A token for leaves of `ff1e:5::/32`.
+fn invite(network: &Network) -> Result<String> {
+    let url = network.signalling.url()?;
+    let args = [
+        "invite",
+        "--leaf",
+        "--groups",
+        "ff1e:5::/32",
+        "--signal",
+        &url,
+    ];
+    let token = network.members[0].host.run("lcroute", &args)?.success()?;
+    Ok(token.stdout.trim().to_owned())
+}
+
+fn leaves(host: &Host, count: usize, token: &str) -> Result<Process> {
+    let count = count.to_string();
+    let args = ["leaf", GROUP, "--count", &count, "--json", "--token", token];
+    host.spawn("lcroute", &args)
+}
+
+/// A program says numbers, fifty a second.
+fn speak(host: &Host) -> Result<Process> {
+    let numbers =
+        format!("n=0; while sleep 0.019 && echo $n; do n=$((n+1)); done | lcroute say {GROUP}");
+    host.spawn("sh", &["-c", &numbers])
+}
+
+/// What leaves have printed.
+fn lines(leaves: &Process) -> Vec<Value> {
+    let said = leaves.stdout();
+    said.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// What each leaf has heard: number and milliseconds.
+fn heard(leaves: &Process) -> BTreeMap<u64, Vec<(u64, u64)>> {
+    let mut heard: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for line in lines(leaves) {
+        let number = line["text"].as_str().and_then(|t| t.trim().parse().ok());
+        if let (Some(leaf), Some(number), Some(at)) =
+            (line["leaf"].as_u64(), number, line["at_ms"].as_u64())
+        {
+            heard.entry(leaf).or_default().push((number, at));
+        }
+    }
+    heard
+}
+
+/// How many links each leaf has now.
+fn links(leaves: &Process) -> BTreeMap<u64, u64> {
+    let state = |line: &Value| Some((line["leaf"].as_u64()?, line["links"].as_u64()?));
+    lines(leaves).iter().filter_map(state).collect()
+}
+
+fn linked_leaves(member: &Member) -> Result<u64> {
+    let status = member.status()?;
+    status["leaves"]["linked"].as_u64().context("leaves")
+}
+
+/// Memory of all daemons, in kB.
+fn memory(network: &mut Network) -> Result<u64> {
+    let mut all = 0;
+    for member in &mut network.members {
+        let status = fs::read_to_string(format!("/proc/{}/status", member.daemon()?.pid()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        all += kib.context("VmRSS")?.parse::<u64>()?;
+    }
+    Ok(all)
+}
+
+fn wait_for_two_links(leaves: &Process, count: usize) -> Result<()> {
+    within(
+        Duration::from_secs(120),
+        "all leaves have two links",
+        || {
+            let links = links(leaves);
+            let ready = links.values().filter(|links| **links == 2).count();
+            ensure!(
+                ready == count,
+                "{ready} of {}: {}",
+                links.len(),
+                leaves.stderr()
+            );
+            Ok(())
+        },
+    )
+}
+
+fn audience(lab: &Lab) -> Result<(Network, Host)> {
+    let mut network = lab.closed_network(["a", "b", "c", "d"])?;
+    // all leaves come from one address
+    network.signalling.kill()?;
+    let more = ["--per-address", "4096"].map(str::to_owned);
+    network.signalling.args.extend(more);
+    network.signalling.start()?;
+    let host = lab.closed_hosts(&["audience"])?.remove(0);
+    Ok((network, host))
+}
+
+#[test]
+fn an_audience_hears_on_when_a_router_is_killed_and_nothing_twice() {
+    world("leaves-killed", |lab| {
+        let count = LEAVES;
+        let (mut network, host) = audience(lab)?;
+        let token = invite(&network)?;
+        let before = memory(&mut network)?;
+        let leaves = leaves(&host, count, &token)?;
+        wait_for_two_links(&leaves, count)?;
+        let silent = memory(&mut network)?;
+        // routers know them as leaves, and the network knows nothing of them
+        let mut linked = 0;
+        for member in &network.members {
+            linked += linked_leaves(member)?;
+            ensure!(member.routes()?.len() == 3);
+        }
+        ensure!(linked == 2 * count as u64, "{linked} links");
+        let of_leaf = |peer: &Value| peer["leaf"] == true && peer["state"] == "connected";
+        ensure!(network.members[1].peers()?.iter().any(of_leaf));
+        let speaker = speak(&network.members[0].host)?;
+        eventually("all hear", || {
+            let heard = heard(&leaves);
+            ensure!(heard.len() == count, "{} hear", heard.len());
+            Ok(())
+        })?;
+        let packets = |leaves: &Process| heard(leaves).values().map(Vec::len).sum::<usize>();
+        let heard_before = packets(&leaves);
+        eventually("they hear for a while", || {
+            ensure!(packets(&leaves) > heard_before + 100 * count);
+            Ok(())
+        })?;
+        let spoken = memory(&mut network)?;
+        let per_link = |kib: u64| kib.saturating_sub(before) / (2 * count as u64);
+        println!(
+            "memory of a leaf's link at its router: {} kB, {} kB once packets went",
+            per_link(silent),
+            per_link(spoken)
+        );
+        let affected = linked_leaves(&network.members[1])?;
+        let last: BTreeMap<u64, u64> = heard(&leaves)
+            .into_iter()
+            .filter_map(|(leaf, heard)| Some((leaf, heard.last()?.0)))
+            .collect();
+        network.members[1].daemon()?.kill()?;
+        within(Duration::from_secs(60), "all hear again", || {
+            let heard = heard(&leaves);
+            let on = heard.iter().filter(|(leaf, heard)| {
+                let (number, _) = heard.last().copied().unwrap_or_default();
+                number > last.get(leaf).copied().unwrap_or_default() + 150
+            });
+            let on = on.count();
+            ensure!(on == count, "{on} hear on");
+            Ok(())
+        })?;
+        drop(speaker);
+        let mut gaps = Vec::new();
+        for (leaf, heard) in heard(&leaves) {
+            let numbers: BTreeSet<_> = heard.iter().map(|(number, _)| *number).collect();
+            ensure!(
+                numbers.len() == heard.len(),
+                "leaf {leaf} heard something twice"
+            );
+            let from = last.get(&leaf).copied().unwrap_or_default();
+            let times = heard.iter().filter(|(number, _)| *number >= from);
+            let times: Vec<_> = times.map(|(_, at)| *at).collect();
+            gaps.push(
+                times
+                    .windows(2)
+                    .map(|pair| pair[1] - pair[0])
+                    .max()
+                    .unwrap_or(0),
+            );
+        }
+        gaps.sort_unstable();
+        let [half, most] = [gaps.len() / 2, gaps.len() * 99 / 100].map(|at| gaps[at]);
+        println!(
+            "{count} leaves, {affected} links on the router that was killed: gap p50 {half} ms, p99 {most} ms, longest {:?} ms",
+            gaps.last()
+        );
+        // without another link it would be more than two seconds
+        ensure!(most < 2_000, "{gaps:?}");
+        wait_for_two_links(&leaves, count)
+    });
+}
+
+#[test]
+fn a_leaf_hears_what_its_token_says_and_nothing_else() {
+    world("leaves-bounds", |lab| {
+        let (network, host) = audience(lab)?;
+        let token = invite(&network)?;
+        // a group outside: refused by name, and the program ends
+        let other = host.run(
+            "lcroute",
+            &["leaf", "ff1e:6::1", "--json", "--token", &token],
+        )?;
+        ensure!(other.code == 4, "{}", other.code);
+        ensure!(
+            other.stdout.contains("\"refused\":\"not_permitted\""),
+            "{}",
+            other.stdout
+        );
+        ensure!(other.stderr.contains("ff1e:6::1"), "{}", other.stderr);
+        let mut refused = 0;
+        for member in &network.members {
+            refused += member.counter("drops/leaf_not_permitted")?;
+        }
+        ensure!(refused > 0);
+        // the token makes no router, and a router's token no leaf
+        let router = host.run("lcroute", &["join", &token, "--name", "eve"])?;
+        ensure!(
+            router.code == 2 && router.stderr.contains("lcroute leaf"),
+            "{}",
+            router.stderr
+        );
+        let leaf = host.run("lcroute", &["leaf", GROUP, "--token", &network.token])?;
+        ensure!(
+            leaf.code == 2 && leaf.stderr.contains("invite --leaf"),
+            "{}",
+            leaf.stderr
+        );
+        // one that listens, and is expelled with its token
+        let mut listener = leaves(&host, 1, &token)?;
+        wait_for_two_links(&listener, 1)?;
+        let speaker = speak(&network.members[3].host)?;
+        eventually("it hears", || {
+            ensure!(!heard(&listener).is_empty(), "{}", listener.stderr());
+            Ok(())
+        })?;
+        let founder = &network.members[0].host;
+        founder
+            .run("lcroute", &["revoke", "--token", &token])?
+            .success()?;
+        eventually("it has no link any more", || {
+            ensure!(
+                links(&listener).get(&0) == Some(&0),
+                "{:?}",
+                links(&listener)
+            );
+            Ok(())
+        })?;
+        drop(speaker);
+        ensure!(listener.stop()? == 0);
+        Ok(())
+    });
+}
+
+/// So many at a time are too many lines: each says at the end what it has heard. `NETNS_LEAVES` says how many.
+#[test]
+#[ignore = "`make test-all`: hundreds of leaves take minutes"]
+fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
+    let count = std::env::var("NETNS_LEAVES").ok();
+    let count = count
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(150_u64);
+    world("leaves-many", |lab| {
+        let (mut network, host) = audience(lab)?;
+        let token = invite(&network)?;
+        let before = memory(&mut network)?;
+        let many = count.to_string();
+        let args = [
+            "--log",
+            "error",
+            "leaf",
+            GROUP,
+            "--count",
+            &many,
+            "--summary",
+            "--json",
+            "--token",
+            &token,
+        ];
+        let mut leaves = host.spawn("lcroute", &args)?;
+        let linked = |members: &[Member]| members.iter().map(linked_leaves).sum::<Result<u64>>();
+        within(Duration::from_secs(300), "all have two links", || {
+            let linked = linked(&network.members)?;
+            ensure!(linked == 2 * count, "{linked} links");
+            Ok(())
+        })?;
+        let speaker = speak(&network.members[0].host)?;
+        let packets = |member: &Member| member.counter("link_tx_packets");
+        let wait_for = |what: &str, more: u64| {
+            let begun = packets(&network.members[3])?;
+            within(Duration::from_secs(60), what, || {
+                let sent = packets(&network.members[3])? - begun;
+                ensure!(sent > more, "{sent} packets");
+                Ok(())
+            })
+        };
+        wait_for("they hear", 40 * count)?;
+        let memory = memory(&mut network)?.saturating_sub(before) / (2 * count);
+        let affected = linked_leaves(&network.members[1])?;
+        network.members[1].daemon()?.kill()?;
+        let others = [
+            &network.members[0],
+            &network.members[2],
+            &network.members[3],
+        ];
+        within(Duration::from_secs(120), "all have two links again", || {
+            let linked = others.iter().map(|member| linked_leaves(member));
+            let linked = linked.sum::<Result<u64>>()?;
+            ensure!(linked >= 2 * count, "{linked} links");
+            Ok(())
+        })?;
+        drop(speaker);
+        leaves.stop()?;
+        let heard = lines(&leaves)
+            .into_iter()
+            .filter(|line| line["longest_gap_ms"].is_u64());
+        let heard: Vec<_> = heard.collect();
+        ensure!(heard.len() as u64 == count, "{} have heard", heard.len());
+        ensure!(
+            heard.iter().all(|line| line["repeated"] == 0),
+            "something twice"
+        );
+        let gaps = heard
+            .iter()
+            .filter_map(|line| line["longest_gap_ms"].as_u64());
+        let mut gaps: Vec<_> = gaps.collect();
+        gaps.sort_unstable();
+        let [half, most] = [gaps.len() / 2, gaps.len() * 99 / 100].map(|at| gaps[at]);
+        println!(
+            "{count} leaves, {memory} kB a link, {affected} links on the router that was killed: gap p50 {half} ms, p99 {most} ms"
+        );
+        Ok(())
+    });
+}
