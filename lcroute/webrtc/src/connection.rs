@@ -622,7 +622,7 @@ impl Connection {
         pc.drain(&mut notices, &mut out.transmits, now);
         // not earlier: what made it up, our Auth, may have gone out just now
         if self.up.is_some() {
-            pc.link_is_made();
+            pc.link_is_made(!self.restarts, now);
         }
         for transmit in out.transmits.range(before..) {
             self.traffic.sent(transmit.contents.len());

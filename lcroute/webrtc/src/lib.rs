@@ -18,6 +18,7 @@ mod flight;
 mod gather;
 mod liveness;
 mod media;
+mod pace;
 mod peer_connection;
 pub mod relay;
 pub mod sctp;

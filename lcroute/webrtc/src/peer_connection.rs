@@ -44,6 +44,7 @@ use crate::datagram::Transmit;
 use crate::fence::{Fenced, Panic, fenced};
 use crate::flight::Flight;
 use crate::media::{KeyTap, LinkKeys};
+use crate::pace::{EVEN, FAST, StackClock};
 use crate::stun::Credentials;
 
 /// The names that the channels carry in their `protocol` field; behind the first comes its version.
@@ -141,6 +142,7 @@ struct Channels {
 /// One peer connection.
 pub(crate) struct PeerConnection {
     pc: Fenced<RTCPeerConnection>,
+    clock: StackClock,
     role: Role,
     channels: Channels,
     opened: bool,
@@ -268,6 +270,7 @@ impl Factory {
         };
         Ok(PeerConnection {
             pc,
+            clock: StackClock::new(now),
             role,
             channels,
             opened: false,
@@ -323,7 +326,7 @@ impl Factory {
         own: &Own<'_>,
         now: Instant,
     ) -> Result<Description> {
-        connection.begin_restart(own);
+        connection.begin_restart(own, now);
         connection.stack(|pc| {
             pc.restart_ice();
             Ok(())
@@ -340,7 +343,7 @@ impl Factory {
         own: &Own<'_>,
         now: Instant,
     ) -> Result<Description> {
-        connection.begin_restart(own);
+        connection.begin_restart(own, now);
         connection.describe_answer(offer, now)?;
         Ok(connection.description(self.fingerprint, own))
     }
@@ -396,7 +399,8 @@ impl PeerConnection {
     }
 
     /// A path over a relay serves until there is another; any other is lost already.
-    fn begin_restart(&mut self, own: &Own<'_>) {
+    fn begin_restart(&mut self, own: &Own<'_>, now: Instant) {
+        self.clock.set_pace(EVEN, now);
         if self.path_kind() != Some(PathKind::Relay) {
             self.path = None;
         }
@@ -425,7 +429,8 @@ impl PeerConnection {
         (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
         let sdp = answer.to_sdp(SdpKind::Answer);
         self.describing = true;
-        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::answer(sdp)?))?;
+        let at = self.clock.at(now);
+        self.stack(|pc| pc.set_remote_description(at, RTCSessionDescription::answer(sdp)?))?;
         self.describing = false;
         Ok(())
     }
@@ -497,7 +502,7 @@ impl PeerConnection {
         self.flight.received(datagram);
         self.keys.forget_opened();
         let message = TaggedBytesMut {
-            now,
+            now: self.clock.at(now),
             transport,
             message: BytesMut::from(datagram),
         };
@@ -506,7 +511,8 @@ impl PeerConnection {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let _ = self.pc.call(|pc| pc.handle_timeout(now));
+        let at = self.clock.at(now);
+        let _ = self.pc.call(|pc| pc.handle_timeout(at));
         // the client's last flight was heard when its handshake is over, the server's when the
         // client sends data
         if self.role == Role::Answerer && self.dtls_is_connected() {
@@ -522,6 +528,7 @@ impl PeerConnection {
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         let stack = self.poll(Protocol::poll_timeout);
+        let stack = stack.map(|at| self.clock.host_at(at));
         [stack, self.flight.deadline()].into_iter().flatten().min()
     }
 
@@ -624,9 +631,13 @@ impl PeerConnection {
         self.data_queue = bytes;
     }
 
-    /// The link is up.
-    pub(crate) fn link_is_made(&mut self) {
+    /// The link is up; `has_path`: ICE looks for none.
+    pub(crate) fn link_is_made(&mut self, has_path: bool, now: Instant) {
         self.flight.link_is_made();
+        // where there is a media lane, SCTP carries next to nothing
+        if has_path && self.media != [true; 2] {
+            self.clock.set_pace(FAST, now);
+        }
     }
 
     /// Says goodbye; the datagrams that do are in `transmits`.
@@ -644,6 +655,7 @@ impl PeerConnection {
         now: Instant,
     ) -> std::result::Result<(), SendError> {
         self.used = now;
+        let at = self.clock.at(now);
         let size = head.len() + body.len();
         if size > MAX_MESSAGE {
             return Err(SendError::TooLarge);
@@ -656,9 +668,7 @@ impl PeerConnection {
             let mut message = BytesMut::with_capacity(size);
             message.extend_from_slice(head);
             message.extend_from_slice(body);
-            channel
-                .send(now, message)
-                .map_err(|_| SendError::NoSuchLink)
+            channel.send(at, message).map_err(|_| SendError::NoSuchLink)
         };
         self.pc.call(send).unwrap_or(Err(SendError::NoSuchLink))
     }
@@ -743,19 +753,21 @@ impl PeerConnection {
         let offer = self.stack(|pc| pc.create_offer(None))?;
         self.set_local(&offer.sdp)?;
         self.credentials.remote_ufrag.clear();
-        self.stack(|pc| pc.set_local_description(now, offer))?;
+        let at = self.clock.at(now);
+        self.stack(|pc| pc.set_local_description(at, offer))?;
         self.add_locals()
     }
 
     fn describe_answer(&mut self, offer: &Description, now: Instant) -> Result<()> {
         let sdp = offer.to_sdp(SdpKind::Offer);
         self.describing = true;
-        self.stack(|pc| pc.set_remote_description(now, RTCSessionDescription::offer(sdp)?))?;
+        let at = self.clock.at(now);
+        self.stack(|pc| pc.set_remote_description(at, RTCSessionDescription::offer(sdp)?))?;
         let answer = self.stack(|pc| pc.create_answer(None))?;
         self.set_local(&answer.sdp)?;
         self.set_remote(offer);
         (self.media[1], self.lane_control) = (offer.media, offer.lane_control);
-        self.stack(|pc| pc.set_local_description(now, answer))?;
+        self.stack(|pc| pc.set_local_description(at, answer))?;
         self.add_locals()?;
         self.describing = false;
         Ok(())

@@ -662,6 +662,99 @@ fn a_page_keeps_its_links_where_a_twentieth_gets_lost_and_makes_them_anew_after_
     );
 }
 
+/// From now on `percent` of the datagrams that come to a host get lost, and are counted.
+pub(super) fn lose(host: &Host, percent: u8) -> Result<()> {
+    // together: no datagram is between the two
+    host.nft(&format!(
+        "table inet lost {{ }}
+         delete table inet lost
+         table inet lost {{
+           counter dropped {{ }}
+           counter passed {{ }}
+           chain incoming {{
+             type filter hook input priority -300;
+             iifname eth0 meta l4proto udp numgen random mod 100 < {percent} counter name dropped drop
+             iifname eth0 meta l4proto udp counter name passed
+           }}
+         }}"
+    ))
+}
+
+/// What was dropped, of how many.
+pub(super) fn dropped(host: &Host) -> Result<String> {
+    let [dropped, passed] = ["dropped", "passed"].map(|name| host.counter("lost", name));
+    let (dropped, passed) = (dropped?.packets, passed?.packets);
+    Ok(format!("{dropped} of {}", dropped + passed))
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn what_a_page_hears_and_says_comes_where_a_fifth_gets_lost() {
+    as_a_member(
+        "node-fifth",
+        |Visit {
+             kind,
+             a,
+             b,
+             host,
+             page,
+             ..
+         }| {
+            listen(page, GROUP)?;
+            until_wanted(a, GROUP, true)?;
+            let heard = || {
+                let count = page.eval(&REST.replace("COUNT", COUNT))?;
+                count.as_u64().context("a number")
+            };
+            let mut before = 0;
+            for (to_page, to_hosts) in [(0, 0), (20, 0), (0, 20), (20, 20)] {
+                lose(host, to_page)?;
+                for member in [a, b] {
+                    lose(&member.host, to_hosts)?;
+                }
+                let args = ["--rate", "50", "--size", "200"];
+                a.host.send(GROUP, 500, &args)?;
+                let count = heard()?;
+                let came = count - before;
+                before = count;
+                println!(
+                    "{kind}: {came} of 500 packets heard; dropped to the page {}, to a {}",
+                    dropped(host)?,
+                    dropped(&a.host)?
+                );
+                ensure!(came >= 300, "{came}");
+            }
+            let listener = b.host.spawn("lcroute", &["listen", MARK])?;
+            page.fill("#to", MARK)?;
+            say_until(page, "at first", || {
+                ensure!(listener.stdout().contains("at first"), "not yet");
+                Ok(())
+            })?;
+            for (to_page, to_hosts) in [(20, 0), (0, 20), (20, 20)] {
+                lose(host, to_page)?;
+                for member in [a, b] {
+                    lose(&member.host, to_hosts)?;
+                }
+                let mark = format!("to-page-{to_page}-to-hosts-{to_hosts}-");
+                page.eval(&format!(
+                    "(async () => {{ for (let n = 0; n < 500; n += 1) {{ \
+                       document.querySelector('#words').value = '{mark}' + String(n).padEnd(170, '.'); \
+                       document.querySelector('#say').requestSubmit(); \
+                       await new Promise((done) => setTimeout(done, 20)); }} return true; }})()"
+                ))?;
+                let came = listener.stdout().matches(&mark).count();
+                println!(
+                    "{kind}: {came} of 500 packets said; dropped to the page {}, to b {}",
+                    dropped(host)?,
+                    dropped(&b.host)?
+                );
+                ensure!(came >= 300, "{came}");
+            }
+            Ok(())
+        },
+    );
+}
+
 #[test]
 #[ignore = "`make test-all`: browsers, and the module of `make web`"]
 fn a_page_notices_a_frozen_daemon_and_comes_back_after_a_reload() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Process, eventually};
 
-use super::node::meeting;
+use super::node::{dropped, lose, meeting};
 use super::{Browser, Kind, Page, Theme, in_each_browser};
 use crate::radio::{
     RADIO, RATE, cast, chirp, key_of, last_status, likeness, listen, read_samples, sounding,
@@ -190,6 +190,53 @@ fn a_link_with_a_station_plays_after_one_click() {
         page.until_says("#live", "has ended")?;
         page.expect_fits_a_phone()?;
         meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
+    in_each_browser("radio-loss", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let file = write_chirp(&a.host, 300)?;
+        let (key, station, _) = key_of(&a.host, "station.key")?;
+        let _casts = cast(&a.host, &file, &format!("--key {key} --name lossy -i lc0"))?;
+        let (_server, output) = loudspeakers(&visitor.host)?;
+        let browser = Browser::start_with(&visitor.host, kind, Theme::Light, None, Some(&output))?;
+        let token = &meeting.network.token;
+        let link = format!("{}/radio/#{token},{}", visitor.origin, *station.encode());
+        let page = browser.open("radio", &link)?;
+        page.eval(TAP)?;
+        page.click("#enter")?;
+        page.until("document.querySelector('#live').dataset.state === 'live'")?;
+        // before the stack's clock ran faster it was a fiftieth at 20 %
+        for (percent, least) in [(0, 0.7), (5, 0.7), (20, 0.3)] {
+            for host in [&visitor.host, &a.host, &b.host] {
+                lose(host, percent)?;
+            }
+            // the buffer grows, and the copy is joined
+            let seconds = "reduce((sum, plane) => sum + plane.length, 0) / 48000";
+            let after = |n: u32| {
+                page.eval("(window.decoded.length = 0, window.played.length = 0, true)")?;
+                page.until(&format!("played.{seconds} >= {n}"))
+            };
+            after(15)?;
+            after(20)?;
+            let shares = page.eval(&format!("decoded.{seconds} / (played.{seconds})"))?;
+            let share = shares.as_f64().context("a number")?;
+            let figures = page.eval("document.querySelector('#figures').innerText")?;
+            let figures = figures.as_str().unwrap_or_default().replace('\n', " ");
+            eprintln!(
+                "{kind}, {percent} %: {:.1} % of the sound came in time; dropped to the page {}, to a {}; {figures}",
+                share * 100.0,
+                dropped(&visitor.host)?,
+                dropped(&a.host)?
+            );
+            ensure!(share >= least, "{share}");
+        }
+        Ok(())
     });
 }
 

@@ -1,0 +1,89 @@
+//! The clock of the WebRTC stack.
+//!
+//! `rtc-sctp` waits a second at least before it takes a packet for lost that no later one has shown to be (RTO.Min of RFC 9260,
+//! section 16), by a constant. On a data channel without retransmissions that second is a stall: what is lost meanwhile counts as under
+//! way, and after it the window is one packet. So a link whose data goes over SCTP has a stack whose clock runs faster than the
+//! host's. Round trips are measured by the same clock, so its timeouts stay what they are on long paths.
+
+use librecast::time::{Duration, Instant};
+
+/// As fast as the host's.
+pub(crate) const EVEN: u32 = 1;
+/// So much faster, RTO.Min is 250 ms: longer than receivers keep an acknowledgement back (200 ms, RFC 9260, section 6.2).
+pub(crate) const FAST: u32 = 4;
+
+/// What the stack is told as the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StackClock {
+    /// The host's and the stack's time of when the pace changed last.
+    since: (Instant, Instant),
+    pace: u32,
+}
+
+impl StackClock {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            since: (now, now),
+            pace: EVEN,
+        }
+    }
+
+    /// The stack's time.
+    pub(crate) fn at(&self, now: Instant) -> Instant {
+        let (host, stack) = self.since;
+        stack + now.saturating_duration_since(host) * self.pace
+    }
+
+    /// When the host's clock is there.
+    pub(crate) fn host_at(&self, at: Instant) -> Instant {
+        let (host, stack) = self.since;
+        // rounded up: not earlier than it is due
+        let pause =
+            at.saturating_duration_since(stack) + Duration::from_nanos((self.pace - 1).into());
+        host + pause / self.pace
+    }
+
+    /// Runs at this pace from now on.
+    pub(crate) fn set_pace(&mut self, pace: u32, now: Instant) {
+        if self.pace != pace {
+            self.since = (now, self.at(now));
+            self.pace = pace;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_never_goes_back_and_is_due_when_the_stack_says() {
+        let begin = Instant::now();
+        let mut clock = StackClock::new(begin);
+        let (mut now, mut last) = (begin, begin);
+        for (ms, pace) in [
+            (10, FAST),
+            (333, EVEN),
+            (0, FAST),
+            (1, FAST),
+            (5_000, EVEN),
+            (7, FAST),
+        ] {
+            now += Duration::from_millis(ms);
+            let at = clock.at(now);
+            assert!(at >= last);
+            last = at;
+            clock.set_pace(pace, now);
+            assert_eq!(clock.at(now), at);
+            for pause in [0, 1, 999, 1_000_003] {
+                let due = at + Duration::from_nanos(pause);
+                let on_host = clock.host_at(due);
+                assert!(clock.at(on_host) >= due);
+                assert!(
+                    on_host >= now
+                        && on_host - now <= Duration::from_nanos(pause / u64::from(pace) + 1)
+                );
+            }
+        }
+    }
+}
