@@ -263,8 +263,9 @@ impl Playout {
             self.skip(excess);
         } else if self.played.is_none() && excess < 0 {
             return silence;
-        } else if excess < -micros(FRAME.into()) {
-            // the delay is to grow: nothing of what waits is played
+        } else if excess < -micros(u64::from(FRAME) / 4) {
+            // the delay is to grow: nothing of what waits is played. A frame less is where copies come just too late; what is
+            // little is left to resampling
             self.stats.stretched += 1;
             return self.lost(FRAME, None);
         } else if let Some(since) = since {
