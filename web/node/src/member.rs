@@ -257,7 +257,8 @@ impl PageMember {
         let carrier = CarrierId(number);
         match ToNode::decode(message) {
             Ok(ToNode::Challenge(challenge)) => {
-                let register = ToServer::register(&self.visit.key, (self.room, Role::Router), &challenge);
+                let register =
+                    ToServer::register(&self.visit.key, (self.room, Role::Router), &challenge);
                 let register = Command::Server(number, register.encode());
                 self.commands.push_back(register);
                 let ask = RelayRequest::Ask.encode();
