@@ -114,6 +114,8 @@ pub struct Playout {
     /// Arrival, transit in microseconds.
     transits: VecDeque<(Instant, i64)>,
     target: Duration,
+    /// The target when the delay last was as long.
+    reached: Duration,
     measured_at: Instant,
     /// Average of the delay above the target, seconds.
     excess: f64,
@@ -143,6 +145,7 @@ impl Playout {
             newest_arrival: now,
             transits: VecDeque::new(),
             target: latency.bound(FLOOR),
+            reached: latency.bound(FLOOR),
             measured_at: now,
             excess: 0.0,
             polled_at: None,
@@ -263,9 +266,8 @@ impl Playout {
             self.skip(excess);
         } else if self.played.is_none() && excess < 0 {
             return silence;
-        } else if excess < -micros(u64::from(FRAME) / 4) {
-            // the delay is to grow: nothing of what waits is played. A frame less is where copies come just too late; what is
-            // little is left to resampling
+        } else if excess < -self.tolerated(excess) {
+            // the delay is to grow: nothing of what waits is played
             self.stats.stretched += 1;
             return self.lost(FRAME, None);
         } else if let Some(since) = since {
@@ -274,6 +276,18 @@ impl Playout {
             self.excess += (excess as f64 / 1e6 - self.excess) * weight;
         }
         self.next_frame()
+    }
+
+    /// By how much the delay may be too short, in microseconds. Where the target has risen since it was reached, copies would
+    /// come just too late: a quarter of a frame. What clocks make of it is left to resampling, up to a frame.
+    fn tolerated(&mut self, excess: i64) -> i64 {
+        let (frame, little) = (micros(FRAME.into()), micros(u64::from(FRAME) / 4));
+        self.reached = match excess >= -little {
+            true => self.target,
+            false => self.reached.min(self.target),
+        };
+        let risen = self.target.saturating_sub(self.reached).as_micros() as i64;
+        if risen >= little { little } else { frame }
     }
 
     /// The host slept: what should have been played meanwhile is not.
