@@ -265,7 +265,7 @@ fn a_tab_casts_from_its_microphone() {
         let (key, station, _) = key_of(&visitor.host, "station.key")?;
         let (_, public, _) = key_of(&visitor.host, "public.key")?;
         drop(public);
-        let (hears, heard) = listen(&a.host, &station.encode(), "heard", "-i lc0 --latency 900")?;
+        let (hears, heard) = listen(&a.host, &station.encode(), "heard", "-i lc0 --latency 800")?;
         let recording = b.host.path("recording.opus").display().to_string();
         let text = station.encode();
         let args = [
