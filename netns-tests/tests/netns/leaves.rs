@@ -37,8 +37,9 @@ fn leaves(host: &Host, count: usize, token: &str) -> Result<Process> {
 
 /// A program says numbers, fifty a second.
 fn speak(host: &Host) -> Result<Process> {
-    let numbers =
-        format!("n=0; while sleep 0.019 && echo $n; do n=$((n+1)); done | lcroute say {GROUP}");
+    let numbers = format!(
+        "n=0; while sleep 0.019 && kill -0 $$ && echo $n; do n=$((n+1)); done | lcroute say {GROUP}"
+    );
     host.spawn("sh", &["-c", &numbers])
 }
 
