@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units::{parse_duration, parse_size};
 
@@ -377,18 +377,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => finish("lcagent", run(cli)),
-        Err(usage) => {
-            // help and version go to stdout and are no error; a closed pipe is no reason for more
-            let _ = usage.print();
-            if usage.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            }
-        }
-    }
+    cli::run("lcagent", run)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::units::parse_duration;
-use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::groups;
 
 use crate::daemon;
@@ -191,18 +191,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => finish("lcgroup", run(cli)),
-        Err(usage) => {
-            // help and version go to stdout and are no error; a closed pipe is no reason for more
-            let _ = usage.print();
-            if usage.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            }
-        }
-    }
+    cli::run("lcgroup", run)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -1,15 +1,14 @@
 //! What was said in a group, as this host's users read it: a file of lines of JSON.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use librecast::durable::sync_folder_of;
 use librecast::id::PeerId;
+use librecast_log_host::AppendedFile;
 use serde::{Deserialize, Serialize};
 
 /// Messages whose ids are remembered, the last ones: after a crash those of one turn may be told once more.
@@ -65,11 +64,9 @@ pub struct Message {
 /// The file, and who waits for more of it.
 #[derive(Debug)]
 pub struct Conversation {
-    file: File,
-    length: u64,
+    file: AppendedFile,
     lines: u64,
     known: Known,
-    waiting: Vec<u8>,
     shared: Arc<Shared>,
 }
 
@@ -89,18 +86,10 @@ impl Conversation {
     ///
     /// The system's; a line that is no message.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(path)?;
-        sync_folder_of(path)?;
+        let mut file = AppendedFile::open(path)?;
         let (mut length, mut lines) = (0, 0);
         let mut known = Known::default();
-        let mut reader = BufReader::new(&mut file);
+        let mut reader = BufReader::new(file.read());
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
             if line.last() != Some(&b'\n') {
@@ -117,7 +106,7 @@ impl Conversation {
         }
         drop(reader);
         // what a crash left unfinished is told again
-        file.set_len(length)?;
+        file.cut(length)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
@@ -125,10 +114,8 @@ impl Conversation {
                 grown: Condvar::new(),
             }),
             file,
-            length,
             lines,
             known,
-            waiting: Vec::new(),
         })
     }
 
@@ -140,8 +127,9 @@ impl Conversation {
         }
         self.lines += 1;
         message.n = self.lines;
-        if serde_json::to_writer(&mut self.waiting, &message).is_ok() {
-            self.waiting.push(b'\n');
+        let waiting = self.file.waiting();
+        if serde_json::to_writer(&mut *waiting, &message).is_ok() {
+            waiting.push(b'\n');
         }
     }
 
@@ -151,20 +139,11 @@ impl Conversation {
     ///
     /// The system's; what was added stays, for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
+        if self.file.sync()? {
+            let shared = &self.shared;
+            *shared.length.lock().unwrap_or_else(PoisonError::into_inner) = self.file.len();
+            shared.grown.notify_all();
         }
-        // half a line of an attempt that failed
-        if self.file.metadata()?.len() != self.length {
-            self.file.set_len(self.length)?;
-        }
-        self.file.write_all(&self.waiting)?;
-        self.file.sync_data()?;
-        self.length += self.waiting.len() as u64;
-        self.waiting.clear();
-        let shared = &self.shared;
-        *shared.length.lock().unwrap_or_else(PoisonError::into_inner) = self.length;
-        shared.grown.notify_all();
         Ok(())
     }
 

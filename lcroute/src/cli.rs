@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
 use librecast_program::book;
-use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units;
 
@@ -382,19 +382,7 @@ pub fn command() -> clap::Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            // clap prints help on stdout and errors on stderr; the reader may have gone
-            let _ = e.print();
-            return if e.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            };
-        }
-    };
-    finish("lcroute", execute(cli))
+    cli::run("lcroute", execute)
 }
 
 fn execute(cli: Cli) -> anyhow::Result<Exit> {

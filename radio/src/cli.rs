@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcradio_core::{Latency, Profile};
 use librecast::units::{parse_duration, parse_rate};
-use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::cli::{self, Exit, init_logging};
 
 use crate::{cast, device, keys, listen, stations};
 
@@ -180,18 +180,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => finish("lcradio", run(cli)),
-        Err(usage) => {
-            // help and version go to stdout and are no error; a closed pipe is no reason for more
-            let _ = usage.print();
-            if usage.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            }
-        }
-    }
+    cli::run("lcradio", run)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -282,7 +282,9 @@ impl Attender<'_> {
         match (word, rest.trim().parse::<Choice>()) {
             ("", _) => Ok(()),
             ("/join", Ok(choice)) => {
-                self.wanted.push(choice);
+                if !self.wanted.contains(&choice) {
+                    self.wanted.push(choice);
+                }
                 Ok(())
             }
             ("/part", Ok(choice)) => {
@@ -370,7 +372,7 @@ impl Attender<'_> {
 
     /// The slide that is shown, once all turns are here: not each of those before.
     fn tell_slide(&mut self) -> anyhow::Result<()> {
-        if self.tracks.lacks_something() {
+        if self.tracks.lacks(&Place::Track(TrackName::Turn)) {
             return Ok(());
         }
         let Some((number, text)) = self.view.shown() else {

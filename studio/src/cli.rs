@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcstudio_core::{Language, clean_line};
 use librecast::units::parse_duration;
-use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::cli::{self, Exit, init_logging};
 
 use crate::attend::Choice;
 use crate::folder::{Folder, say_next};
@@ -167,18 +167,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => finish("lcstudio", run(cli)),
-        Err(usage) => {
-            // help and version go to stdout and are no error; a closed pipe is no reason for more
-            let _ = usage.print();
-            if usage.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            }
-        }
-    }
+    cli::run("lcstudio", run)
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

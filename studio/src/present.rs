@@ -30,6 +30,8 @@ const APPEND_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
+/// Entries that wait while more is typed. Chosen: some seconds of them; a pipe waits.
+const MAX_QUEUE: usize = 256;
 /// Most questions that wait for the presenter. Chosen: more than anybody reads while he talks.
 const MAX_QUESTIONS: usize = 200;
 
@@ -151,6 +153,7 @@ impl Presenter<'_> {
             // nobody types before there is something to turn
             while let Some(lines) = input
                 && self.is_on
+                && self.queue.len() < MAX_QUEUE
             {
                 match lines.next()? {
                     Read::Line(line) => {

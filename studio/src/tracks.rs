@@ -15,6 +15,9 @@ use librecast_program::process::{Wake, unix_ms};
 /// What could not be written is written again after so long.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether files are mostly of what is gone: questions that nobody took up.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
+
 /// A log, and how far it was read.
 #[derive(Debug)]
 struct Joined {
@@ -40,6 +43,7 @@ pub struct Tracks {
     joined: BTreeMap<Place, Joined>,
     /// The disk did not take something: nothing is sent before it does.
     disk_again: Option<Instant>,
+    compact_at: Instant,
 }
 
 impl Tracks {
@@ -49,6 +53,7 @@ impl Tracks {
             network: Network::open(interfaces, now)?,
             joined: BTreeMap::new(),
             disk_again: None,
+            compact_at: now + COMPACT_INTERVAL,
         })
     }
 
@@ -66,7 +71,8 @@ impl Tracks {
         file: Option<&Path>,
         now: Instant,
     ) -> io::Result<()> {
-        let log = KeptLog::open(space, keys, file, now)?;
+        let mut log = KeptLog::open(space, keys, file, now)?;
+        compact(&place, &mut log);
         self.network.join(log.address());
         let joined = Joined {
             log,
@@ -115,12 +121,15 @@ impl Tracks {
         }
     }
 
-    /// Whether others may have entries of joined tracks that are not here.
+    /// Whether others may have entries of a track that are not here.
+    pub fn lacks(&self, place: &Place) -> bool {
+        let mut authors = self.log(place).into_iter().flat_map(Log::authors);
+        authors.any(|author| author.advertised > author.last)
+    }
+
+    /// The same of any track that is joined.
     pub fn lacks_something(&self) -> bool {
-        self.joined.values().any(|joined| {
-            let mut authors = joined.log.log().authors();
-            authors.any(|author| author.advertised > author.last)
-        })
+        self.joined.keys().any(|place| self.lacks(place))
     }
 
     /// Takes what has come, does what is due, sends. What happened in which track.
@@ -157,6 +166,12 @@ impl Tracks {
                     }
                     self.disk_again = Some(now + DISK_AGAIN);
                 }
+            }
+        }
+        if self.compact_at <= now && self.disk_again.is_none() {
+            self.compact_at = now + COMPACT_INTERVAL;
+            for (place, joined) in &mut self.joined {
+                compact(place, &mut joined.log);
             }
         }
         if was_full && self.disk_again.is_none() {
@@ -197,5 +212,12 @@ impl Tracks {
         let first = first.into_iter().chain(until).min();
         let first = first.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         wake.wait(self.network.fds(), first)
+    }
+}
+
+/// The file as it is serves as well.
+fn compact(place: &Place, log: &mut KeptLog) {
+    if let Err(e) = log.compact() {
+        tracing::warn!("{place}: its file is as long as it was: {e}");
     }
 }

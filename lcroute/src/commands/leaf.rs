@@ -63,10 +63,14 @@ struct Heard {
     last: Option<Duration>,
     /// From one packet to the next.
     longest_gap: Duration,
-    /// With a summary: hashes of what came, to find what comes again.
+    /// With a summary: hashes of what came, to find what comes again; and of those before.
     seen: BTreeSet<u64>,
+    seen_before: BTreeSet<u64>,
     repeated: u64,
 }
+
+/// Packets of which a listener knows at least that they came. Chosen: some minutes of 50/s.
+const SEEN: usize = 16_384;
 
 impl Heard {
     fn note(&mut self, packet: &Packet, remember: bool) {
@@ -77,7 +81,12 @@ impl Heard {
         if remember {
             let mut hasher = DefaultHasher::new();
             (packet.from, packet.port, &packet.payload).hash(&mut hasher);
-            self.repeated += u64::from(!self.seen.insert(hasher.finish()));
+            let hash = hasher.finish();
+            let is_new = !self.seen_before.contains(&hash) && self.seen.insert(hash);
+            self.repeated += u64::from(!is_new);
+            if self.seen.len() >= SEEN {
+                self.seen_before = std::mem::take(&mut self.seen);
+            }
         }
     }
 }

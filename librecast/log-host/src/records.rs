@@ -6,13 +6,13 @@
 //!
 //! The checksum is the beginning of the record's BLAKE3. What a crash left unfinished at the end is cut off.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use librecast::durable::{replace, sync_folder_of};
+use librecast::durable::replace;
 use librecast_log::Stored;
+
+use crate::appended::AppendedFile;
 
 /// Longest record: an entry, with room to spare.
 const MAX_RECORD: usize = 2_048;
@@ -25,11 +25,8 @@ const HEAD: usize = 4 + 8;
 /// The file, open for appending.
 #[derive(Debug)]
 pub struct Records {
-    file: File,
+    file: AppendedFile,
     path: PathBuf,
-    length: u64,
-    /// Bytes that wait to be written.
-    waiting: Vec<u8>,
 }
 
 impl Records {
@@ -39,22 +36,13 @@ impl Records {
     ///
     /// The system's. What is unreadable in the middle is an error, not an end: nothing is dropped because it seems gone.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<Stored>)> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(path)?;
-        sync_folder_of(path)?;
-        let length = file.metadata()?.len();
-        if length > MAX_FILE {
-            let message = format!("{length} bytes are more than a log ever has");
+        let mut file = AppendedFile::open(path)?;
+        if file.len() > MAX_FILE {
+            let message = format!("{} bytes are more than a log ever has", file.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let mut bytes = Vec::new();
-        (&mut file).take(MAX_FILE).read_to_end(&mut bytes)?;
+        file.read().take(MAX_FILE).read_to_end(&mut bytes)?;
         let (records, length) = read(&bytes)?;
         if length < bytes.len() {
             let lost = bytes.len() - length;
@@ -62,23 +50,17 @@ impl Records {
                 "{}: {lost} bytes at the end were not written whole; cut off",
                 path.display()
             );
-            file.set_len(length as u64)?;
-            file.sync_all()?;
+            file.cut(length as u64)?;
         }
-        let records_file = Self {
-            file,
-            path: path.to_owned(),
-            length: length as u64,
-            waiting: Vec::new(),
-        };
-        Ok((records_file, records))
+        let path = path.to_owned();
+        Ok((Self { file, path }, records))
     }
 
     /// Another record, on disk after the next [`Records::sync`].
     pub fn add(&mut self, stored: &Stored) {
         // an entry that was taken fits
         if let Ok(record) = stored.encode() {
-            put(&mut self.waiting, &record);
+            put(self.file.waiting(), &record);
         }
     }
 
@@ -88,18 +70,7 @@ impl Records {
     ///
     /// The system's; what was added stays, for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        // half a record of an attempt that failed would make all that follows unreadable
-        if self.file.metadata()?.len() != self.length {
-            self.file.set_len(self.length)?;
-        }
-        self.file.write_all(&self.waiting)?;
-        self.file.sync_data()?;
-        self.length += self.waiting.len() as u64;
-        self.waiting.clear();
-        Ok(())
+        self.file.sync().map(drop)
     }
 
     /// Puts `kept` in the place of all records, if the file is much larger than that.
@@ -114,13 +85,11 @@ impl Records {
                 put(&mut bytes, &record);
             }
         }
-        if self.length < 2 * bytes.len() as u64 + (1 << 20) {
+        if self.file.len() < 2 * bytes.len() as u64 + (1 << 20) {
             return Ok(());
         }
         replace(&self.path, &bytes)?;
-        let mut options = OpenOptions::new();
-        self.file = options.read(true).append(true).open(&self.path)?;
-        self.length = bytes.len() as u64;
+        self.file = AppendedFile::open(&self.path)?;
         Ok(())
     }
 }

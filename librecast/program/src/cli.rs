@@ -63,6 +63,24 @@ impl fmt::Display for ExitError {
 
 impl std::error::Error for ExitError {}
 
+/// Runs a program with the arguments of this process. Help and version go to stdout and are no error.
+pub fn run<C: clap::Parser>(
+    program: &str,
+    execute: impl FnOnce(C) -> anyhow::Result<Exit>,
+) -> ExitCode {
+    match C::try_parse() {
+        Ok(cli) => finish(program, execute(cli)),
+        Err(usage) => {
+            // a reader that has gone is no reason for more
+            let _ = usage.print();
+            match usage.use_stderr() {
+                true => Exit::Usage.into(),
+                false => Exit::Ok.into(),
+            }
+        }
+    }
+}
+
 /// Prints the error of a command, if any, and gives the exit code.
 pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
     match result {

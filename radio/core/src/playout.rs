@@ -365,3 +365,53 @@ impl Playout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME_TIME: Duration = Duration::from_millis(20);
+
+    /// Plays for half a minute: all packets take the same time, from five seconds on but each 25th, which takes so much longer.
+    fn play(late: Duration) -> PlayoutStats {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        let begun = Instant::now();
+        let mut playout = Playout::new(Latency::Auto, begun);
+        let mut packets: Vec<SoundPacket> = (0..1_500_u32)
+            .map(|n| SoundPacket {
+                caster: 0,
+                session: 1,
+                index: n.into(),
+                timestamp: u64::from(n * FRAME),
+                samples: FRAME,
+                payload: vec![0; 40],
+                arrival: begun + FRAME_TIME * n + late * u32::from(n > 250 && n % 25 == 0),
+            })
+            .collect();
+        packets.sort_by_key(|packet| packet.arrival);
+        let mut packets = packets.into_iter().peekable();
+        for n in 0..1_400 {
+            let at = begun + FRAME_TIME * n + Duration::from_millis(1);
+            while let Some(packet) = packets.next_if(|packet| packet.arrival <= at) {
+                playout.push(packet);
+            }
+            playout.poll_frame(at);
+        }
+        playout.stats()
+    }
+
+    #[test]
+    fn a_target_that_rises_by_less_than_a_frame_is_reached_at_once() {
+        let stats = play(Duration::from_millis(38));
+        // 38 ms and a frame; it was 40 ms before
+        assert_eq!(stats.target, Duration::from_millis(58), "{stats:?}");
+        assert_eq!((stats.stretched, stats.resyncs), (1, 0), "{stats:?}");
+    }
+
+    #[test]
+    fn what_is_within_the_target_changes_nothing() {
+        let stats = play(Duration::from_millis(15));
+        assert_eq!(stats.target, Duration::from_millis(40), "{stats:?}");
+        assert_eq!((stats.stretched, stats.resyncs), (0, 0), "{stats:?}");
+    }
+}

@@ -448,33 +448,6 @@ fn the_copy_repairs_what_loss_takes_and_is_left_when_all_is_well() {
 }
 
 #[test]
-fn the_delay_grows_so_that_copies_come_in_time_to_be_played() {
-    // when in a frame of the caster the player asks decides how much delay there is at first
-    for (jitter_ms, phase_ms) in [(1, 0), (1, 4), (1, 8), (1, 12), (1, 16), (15, 0)] {
-        let lossy = Path {
-            loss: 0.05,
-            jitter: Duration::from_millis(jitter_ms),
-            ..jittery()
-        };
-        let mut world = World::new(false, lossy);
-        world.cast(1, 0.0);
-        world.run(Duration::from_millis(phase_ms));
-        world.listen();
-        world.run(Duration::from_secs(20));
-        assert!(world.receiver().listener.wants_copy());
-        let concealed = |world: &World| world.receiver().playout.stats().concealed;
-        let before = concealed(&world);
-        world.run(MINUTE);
-        // 5 % of 5 % of 3,000 are 8; without the copy it would be 150
-        let concealed = concealed(&world) - before;
-        assert!(
-            concealed < 40,
-            "{jitter_ms} ms, at {phase_ms} ms: {concealed}"
-        );
-    }
-}
-
-#[test]
 fn what_comes_out_of_order_or_twice_is_played_once_and_in_order() {
     let wild = Path {
         delay: Duration::from_millis(10),

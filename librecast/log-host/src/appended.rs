@@ -1,0 +1,96 @@
+//! A file that is appended to, and whole after each sync: what a failed attempt left is cut off by the next one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use librecast::durable::sync_folder_of;
+
+/// The file, for its owner alone.
+#[derive(Debug)]
+pub struct AppendedFile {
+    file: File,
+    length: u64,
+    waiting: Vec<u8>,
+}
+
+impl AppendedFile {
+    /// Opens or makes it. What is in it is read by [`read`](Self::read), before anything is added.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)?;
+        sync_folder_of(path)?;
+        Ok(Self {
+            length: file.metadata()?.len(),
+            file,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// From its beginning, if nothing was read before.
+    pub fn read(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes that are on disk.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether nothing is on disk.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Cuts off what stands behind `length`: a crash left it unfinished.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn cut(&mut self, length: u64) -> io::Result<()> {
+        if length < self.length {
+            self.file.set_len(length)?;
+            self.file.sync_all()?;
+            self.length = length;
+        }
+        Ok(())
+    }
+
+    /// Where the next bytes go; they are on disk after the next [`sync`](Self::sync).
+    pub fn waiting(&mut self) -> &mut Vec<u8> {
+        &mut self.waiting
+    }
+
+    /// Writes what waits. Whether anything did.
+    ///
+    /// # Errors
+    ///
+    /// The system's; what waits stays, for the next attempt.
+    pub fn sync(&mut self) -> io::Result<bool> {
+        if self.waiting.is_empty() {
+            return Ok(false);
+        }
+        // half of an attempt that failed would make all that follows unreadable
+        if self.file.metadata()?.len() != self.length {
+            self.file.set_len(self.length)?;
+        }
+        self.file.write_all(&self.waiting)?;
+        self.file.sync_data()?;
+        self.length += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(true)
+    }
+}
