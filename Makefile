@@ -68,7 +68,7 @@ wasm:
 	web/cargo build --package lcroute-node
 
 web:
-	for module in playground web-node web-radio; do \
+	for module in playground web-node web-radio web-studio; do \
 	    web/cargo rustc --package lcroute-$$module --lib --crate-type cdylib --profile web || exit; \
 	done
 	web/assemble $(TARGET)

@@ -97,6 +97,14 @@ async function hindrances({ tab }) {
         .map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.target.join(" ")} (${node.failureSummary?.replace(/\s+/g, " ")})`).join("; ")}`);
 }
 
+/** What the system asks for, beside the theme (Chromium); as long as the tab is told. */
+async function media({ tab, features }) {
+    await asked?.detach();
+    asked = await tabs.get(tab).createCDPSession();
+    await asked.send("Emulation.setEmulatedMedia", { features });
+}
+let asked = null;
+
 const commands = {
     open,
     until,
@@ -107,6 +115,7 @@ const commands = {
     upload: async ({ tab, at, file }) => (await tabs.get(tab).$(at)).uploadFile(file),
     press: ({ tab, key }) => tabs.get(tab).keyboard.press(key),
     size: ({ tab, width, height }) => tabs.get(tab).setViewport({ width, height }),
+    media,
     reload: async ({ tab }) => void (await tabs.get(tab).reload({ timeout: PATIENCE })),
     shot: async ({ tab, path }) => writeFileSync(path, await tabs.get(tab).screenshot({ fullPage: true })),
     seen: () => seen,

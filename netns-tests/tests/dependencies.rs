@@ -257,7 +257,11 @@ fn radio_knows_librecast_only_and_no_other_program_has_a_codec() {
     assert_eq!(ours["lcradio-core"], below);
     let below = ["lcradio-core", "librecast", "librecast-program"];
     assert_eq!(ours["lcradio"], BTreeSet::from(below.map(str::to_owned)));
-    let below = ["lcradio-core", "librecast"];
+    assert_eq!(
+        ours["lcroute-web-page"],
+        BTreeSet::from(["librecast".to_owned()])
+    );
+    let below = ["lcradio-core", "lcroute-web-page", "librecast"];
     let in_a_page = &ours["lcroute-web-radio"];
     assert_eq!(*in_a_page, BTreeSet::from(below.map(str::to_owned)));
     for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcroute-lab"] {
@@ -285,6 +289,14 @@ fn studio_knows_what_radio_calls_a_station_and_no_other_program_knows_studio() {
         "librecast-program",
     ];
     assert_eq!(ours["lcstudio"], BTreeSet::from(below.map(str::to_owned)));
+    let below = [
+        "lcroute-web-page",
+        "lcstudio-core",
+        "librecast",
+        "librecast-log",
+    ];
+    let in_a_page = &ours["lcroute-web-studio"];
+    assert_eq!(*in_a_page, BTreeSet::from(below.map(str::to_owned)));
     for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcradio"] {
         let studio = ours[program]
             .iter()

@@ -35,9 +35,11 @@ const CRATES: &[&str] = &[
     "studio",
     "studio/core",
     "web/node",
+    "web/page",
     "web/playground",
     "web/radio",
     "web/server",
+    "web/studio",
 ];
 
 /// Files that a page names and that stand in another tree, or on a user's host.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{
-    CaptionLine, Change, Language, Place, Question, Session, TrackName, TrackPlace, View,
-    clean_line, split_caption, to_text,
+    Asking, CaptionLine, Change, Language, NewEntry, Place, Question, Session, TrackName,
+    TrackPlace, View, to_text,
 };
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::process::Wake;
@@ -18,14 +18,10 @@ use crate::input::{Input, Read};
 use crate::keys;
 use crate::said::said;
 use crate::sound::Sound;
-use crate::tracks::{NewEntry, Tracks};
+use crate::tracks::Tracks;
 
 /// After the end of a session, so long until nobody had anything more to add.
 const REST: Duration = Duration::from_secs(3);
-/// A question is said so often: a request is not repaired. Who heard it once passes over the others.
-const ASKED_TIMES: u32 = 3;
-/// Between two of these.
-const ASK_AGAIN: Duration = Duration::from_millis(400);
 
 /// A track by its name, or by what it is: then in the language of who attends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +73,7 @@ struct Attender<'a> {
     /// The slide that was told last.
     last_slide: Option<(usize, String)>,
     is_shown: bool,
-    /// Questions that are said again: when, how often.
-    asked: Vec<(Vec<u8>, Instant, u32)>,
+    asking: Asking,
     received_at: Instant,
 }
 
@@ -104,7 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         sounds: BTreeMap::new(),
         last_slide: None,
         is_shown: false,
-        asked: Vec::new(),
+        asking: Asking::default(),
         received_at: now,
     };
     let index = attender.session.index();
@@ -123,16 +118,6 @@ fn language() -> Option<Language> {
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))?;
     let tag = set.split(['.', '@']).next()?.replace('_', "-");
     tag.parse().ok()
-}
-
-/// The language among `found` that is closest to `wanted`; else the first.
-fn closest(wanted: Option<&Language>, found: &[Language]) -> Option<Language> {
-    let main = |tag: &Language| tag.tag().split('-').next().map(str::to_owned);
-    let same = wanted.and_then(|wanted| {
-        let exact = found.iter().find(|tag| *tag == wanted);
-        exact.or_else(|| found.iter().find(|tag| main(tag) == main(wanted)))
-    });
-    same.or(found.first()).cloned()
 }
 
 impl Attender<'_> {
@@ -156,7 +141,7 @@ impl Attender<'_> {
                     Read::End => input = None,
                 }
             }
-            self.ask_again()?;
+            self.send_questions()?;
             let (now, received) = (Instant::now(), self.received_at);
             if !self.view.index().has_begun && now >= received + self.options.timeout {
                 let message = "nobody presents or holds this session where this host listens";
@@ -172,8 +157,7 @@ impl Attender<'_> {
                 )?;
                 return Ok(Exit::Ok);
             }
-            let asked = self.asked.iter().map(|(_, at, _)| *at).min();
-            self.tracks.wait(wake, asked)?;
+            self.tracks.wait(wake, self.asking.poll_timeout())?;
         }
     }
 
@@ -187,7 +171,7 @@ impl Attender<'_> {
                 TrackName::Audio(tag) if !captions => Some(tag.clone()),
                 _ => None,
             });
-            closest(own.as_ref(), &languages.collect::<Vec<_>>())
+            Language::closest(own.as_slice(), &languages.collect::<Vec<_>>()).cloned()
         };
         let mut chosen = Vec::new();
         for choice in &self.wanted {
@@ -251,12 +235,17 @@ impl Attender<'_> {
         match name {
             TrackName::Audio(language) => drop(self.sounds.remove(language)),
             TrackName::Slides => {
-                self.tracks.part(&Place::Track(TrackName::Turn));
-                self.tracks.part(&Place::Track(TrackName::Slides));
+                for name in [TrackName::Turn, TrackName::Slides] {
+                    self.tracks.part(&Place::Track(name.clone()));
+                    self.view.forget(&name);
+                }
                 self.wanted
                     .retain(|choice| *choice != Choice::Track(TrackName::Turn));
             }
-            _ => self.tracks.part(&Place::Track(name.clone())),
+            _ => {
+                self.tracks.part(&Place::Track(name.clone()));
+                self.view.forget(name);
+            }
         }
     }
 
@@ -312,25 +301,17 @@ impl Attender<'_> {
             tracing::warn!("questions are not joined: /join questions");
             return Ok(());
         }
-        for part in split_caption(text) {
-            let question = Question {
-                name: clean_line(&self.options.name),
-                text: lcstudio_core::clean(part),
-            };
-            self.asked.push((question.encode()?, Instant::now(), 0));
-        }
+        self.asking.ask(&self.options.name, text, Instant::now())?;
         Ok(())
     }
 
-    fn ask_again(&mut self) -> anyhow::Result<()> {
-        let now = Instant::now();
-        for (body, at, times) in &mut self.asked {
-            if *at <= now {
-                self.tracks.ask(&Place::Track(TrackName::Questions), body)?;
-                (*at, *times) = (now + ASK_AGAIN, *times + 1);
+    fn send_questions(&mut self) -> anyhow::Result<()> {
+        let place = Place::Track(TrackName::Questions);
+        while let Some(body) = self.asking.poll_request(Instant::now()) {
+            if self.tracks.has_joined(&place) {
+                self.tracks.ask(&place, &body)?;
             }
         }
-        self.asked.retain(|(_, _, times)| *times < ASKED_TIMES);
         // what was asked is sent
         self.tracks.turn()?;
         Ok(())
@@ -434,21 +415,6 @@ impl Attender<'_> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_closest_language_is_taken() {
-        let all = ["en", "de", "pt-br"].map(|tag| tag.parse::<Language>().unwrap());
-        let find = |wanted: &str| {
-            closest(Some(&wanted.parse().unwrap()), &all)
-                .unwrap()
-                .to_string()
-        };
-        for (wanted, found) in [("de", "de"), ("de-AT", "de"), ("pt", "pt-br"), ("fr", "en")] {
-            assert_eq!(find(wanted), found);
-        }
-        assert_eq!(closest(None, &all).unwrap().tag(), "en");
-        assert_eq!(closest(None, &[]), None);
-    }
 
     #[test]
     fn a_choice_is_a_track_or_what_it_is() {

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lcstudio_core::Place;
+use lcstudio_core::{NewEntry, Place, Reading, lacks_entries, sort_by_time};
 use librecast::id::SecretKey;
-use librecast_log::{AppendError, AuthorId, Entry, Event, Log, Space};
+use librecast_log::{AppendError, AuthorId, Event, Log, Space};
 use librecast_log_host::{KeptLog, Network};
 use librecast_program::process::{Wake, unix_ms};
 
@@ -22,18 +22,7 @@ const COMPACT_INTERVAL: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 struct Joined {
     log: KeptLog,
-    read: BTreeMap<AuthorId, u32>,
-}
-
-/// An entry that was not read before.
-#[derive(Debug)]
-pub struct NewEntry {
-    /// Where.
-    pub place: Place,
-    /// The owner of the place has written it.
-    pub by_owner: bool,
-    /// What.
-    pub entry: Entry,
+    reading: Reading,
 }
 
 /// All tracks that are joined.
@@ -76,7 +65,7 @@ impl Tracks {
         self.network.join(log.address());
         let joined = Joined {
             log,
-            read: BTreeMap::new(),
+            reading: Reading::default(),
         };
         self.joined.insert(place, joined);
         Ok(())
@@ -123,8 +112,7 @@ impl Tracks {
 
     /// Whether others may have entries of a track that are not here.
     pub fn lacks(&self, place: &Place) -> bool {
-        let mut authors = self.log(place).into_iter().flat_map(Log::authors);
-        authors.any(|author| author.advertised > author.last)
+        self.log(place).is_some_and(lacks_entries)
     }
 
     /// The same of any track that is joined.
@@ -184,21 +172,9 @@ impl Tracks {
     pub fn entries(&mut self) -> Vec<NewEntry> {
         let mut entries = Vec::new();
         for (place, joined) in &mut self.joined {
-            let log = joined.log.log();
-            for author in log.authors() {
-                let read = joined.read.entry(author.author).or_default();
-                while let Some(entry) = log.next_entry(author.author, *read) {
-                    *read = entry.number;
-                    entries.push(NewEntry {
-                        place: place.clone(),
-                        by_owner: author.author == log.owner(),
-                        entry: entry.clone(),
-                    });
-                }
-            }
+            entries.extend(joined.reading.new_entries(place, joined.log.log()));
         }
-        // stable: an author's times never go back
-        entries.sort_by_key(|new| new.entry.time);
+        sort_by_time(&mut entries);
         entries
     }
 

@@ -7,6 +7,7 @@ mod groups;
 mod node;
 mod playground;
 mod radio;
+mod studio;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -279,6 +280,18 @@ impl Page<'_> {
         let found = self.ask("hindrances", json!({}))?;
         let found = found.as_array().context("a list")?;
         ensure!(found.is_empty(), "{}: {found:#?}", self.browser.title);
+        Ok(())
+    }
+
+    /// As wide as this, in pixels: nothing scrolls sideways.
+    fn expect_fits(&self, width: u32, height: u32) -> Result<()> {
+        self.ask("size", json!({ "width": width, "height": height }))?;
+        self.until(&format!("innerWidth === {width}"))?;
+        let needed = self.eval("document.documentElement.scrollWidth")?;
+        if needed.as_u64() > Some(width.into()) {
+            let shot = self.shot("too-wide")?;
+            bail!("{needed} pixels wide, not {width}: {}", shot.display());
+        }
         Ok(())
     }
 

@@ -1,17 +1,24 @@
 //! Studio: who chooses a track gets that track, and nothing else is sent to him.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lcradio_core::StationKey;
 use lcroute_lab::lab::{DEADLINE, Host, Lab, Network, Process, eventually};
+use lcstudio_core::{SessionKey, TrackName};
+use librecast::id::SecretKey;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
+use crate::radio::{cast, write_chirp};
 use crate::world;
 
 /// The program that casts; lcroute-lab has no codec.
@@ -37,13 +44,13 @@ fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
 }
 
 /// A program whose standard input is typed by the test.
-struct Typed {
-    process: Process,
+pub(crate) struct Typed {
+    pub process: Process,
     input: File,
 }
 
 impl Typed {
-    fn start(host: &Host, name: &str, command: &str) -> Result<Self> {
+    pub fn start(host: &Host, name: &str, command: &str) -> Result<Self> {
         let pipe = host.path(&format!("{name}.in"));
         if !pipe.exists() {
             mkfifo(&pipe, Mode::S_IRWXU)?;
@@ -55,13 +62,13 @@ impl Typed {
         Ok(Self { process, input })
     }
 
-    fn types(&mut self, line: &str) -> Result<()> {
+    pub fn types(&mut self, line: &str) -> Result<()> {
         Ok(writeln!(self.input, "{line}")?)
     }
 }
 
 /// A key, what attends its session, and its public half.
-fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
+pub(crate) fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
     let path = host.path(name).display().to_string();
     let said = host
         .run("lcstudio", &["--json", "keygen", &path])?
@@ -73,7 +80,7 @@ fn keygen(host: &Host, name: &str) -> Result<(String, String, String)> {
 }
 
 /// A session, ready to be presented: its folder, its key, and what attends it.
-fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, String)> {
+pub(crate) fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, String)> {
     let (key, text, _) = keygen(host, "talk.key")?;
     let folder = host.path("talk");
     let path = folder.display().to_string();
@@ -94,7 +101,7 @@ fn session(host: &Host, captioner: Option<&str>) -> Result<(PathBuf, String, Str
     Ok((folder, key, text))
 }
 
-fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
+pub(crate) fn present(host: &Host, folder: &Path, key: &str) -> Result<Typed> {
     let folder = folder.display();
     let started = Typed::start(
         host,
@@ -112,7 +119,7 @@ fn present(host: &Host, folder: &std::path::Path, key: &str) -> Result<Typed> {
     Ok(started)
 }
 
-fn attend(host: &Host, name: &str, session: &str, args: &str) -> Result<Typed> {
+pub(crate) fn attend(host: &Host, name: &str, session: &str, args: &str) -> Result<Typed> {
     Typed::start(
         host,
         name,
@@ -136,7 +143,7 @@ fn told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> 
 }
 
 /// Groups that programs of this host have joined.
-fn groups(host: &Host) -> Result<Vec<String>> {
+pub(crate) fn groups(host: &Host) -> Result<Vec<String>> {
     let said = host
         .ask("lcroute", &["groups", "--json"])?
         .success()?
@@ -301,6 +308,190 @@ fn who_chooses_captions_gets_captions_and_who_comes_late_gets_all() {
             page.contains("they dance to tell where") && page.contains("They dance."),
             "{page}"
         );
+        Ok(())
+    });
+}
+
+/// Of sound: carries each packet once more, for who loses some.
+const COPY: &str = "-copy";
+
+/// A session's groups by the names of their tracks.
+fn groups_of_tracks(key: &str) -> Result<BTreeMap<String, Ipv6Addr>> {
+    let seed = SecretKey::load(Path::new(key))?.seed();
+    let secret = SessionKey::from_seed(&seed);
+    let session = secret.session();
+    let mut groups = BTreeMap::from([("index".to_owned(), session.index().group())]);
+    for name in ["slides", "turn", "questions", "captions/en", "captions/de"] {
+        let owner = secret.track_key(&name.parse::<TrackName>()?).peer_id();
+        groups.insert(name.to_owned(), session.space(owner).group());
+    }
+    let station = StationKey::from_seed(&secret.station_seed(&"en".parse()?)).station(false);
+    groups.insert("audio/en".to_owned(), station.group());
+    groups.insert(format!("audio/en{COPY}"), station.copy_group());
+    Ok(groups)
+}
+
+/// What nftables calls the counter of a track.
+fn counter(track: &str) -> String {
+    format!("of_{}", track.replace(['/', '-'], "_"))
+}
+
+/// Counts what comes to programs of this host out of lc0, by track.
+fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> Result<()> {
+    let mut script = String::from("add table inet tracks\n");
+    script += "add chain inet tracks in { type filter hook prerouting priority 0; }\n";
+    for (name, group) in groups {
+        let counter = counter(name);
+        script += &format!("add counter inet tracks {counter}\n");
+        script += &format!(
+            "add rule inet tracks in iifname lc0 ip6 daddr {group} counter name {counter}\n"
+        );
+    }
+    host.nft(&script)
+}
+
+/// Bytes that came of each track, with headers of IPv6 and UDP.
+fn bytes_of_tracks(
+    host: &Host,
+    groups: &BTreeMap<String, Ipv6Addr>,
+) -> Result<BTreeMap<String, u64>> {
+    let names = groups.keys();
+    let bytes = names.map(|name| {
+        let counted = host.counter("tracks", &counter(name))?;
+        Ok((name.clone(), counted.bytes))
+    });
+    bytes.collect()
+}
+
+/// What each of eight chooses, and what it then gets.
+const CHOICES: [(&str, &[&str]); 8] = [
+    ("captions/en", &["captions/en"]),
+    ("captions/en", &["captions/en"]),
+    ("captions/de", &["captions/de"]),
+    ("slides", &["slides", "turn"]),
+    ("slides,questions", &["slides", "turn", "questions"]),
+    ("slides,captions/en", &["slides", "turn", "captions/en"]),
+    ("audio/en", &["audio/en"]),
+    (
+        "slides,captions/en,audio/en",
+        &["slides", "turn", "captions/en", "audio/en"],
+    ),
+];
+
+#[test]
+fn eight_who_attend_get_what_they_chose_and_nothing_else() {
+    world("studio-eight", |lab| {
+        let names = [
+            "stage", "one", "two", "three", "four", "five", "six", "seven", "eight",
+        ];
+        let (_network, hosts) = network(lab, &names)?;
+        let (stage, hall) = hosts.split_first().context("hosts")?;
+        let (folder, key, lcs) = session(stage, None)?;
+        let groups = groups_of_tracks(&key)?;
+        let mut presenter = present(stage, &folder, &key)?;
+        let mut attending = Vec::new();
+        for (host, (tracks, _)) in hall.iter().zip(CHOICES) {
+            count_tracks(host, &groups)?;
+            // sound is recorded here: no host has a loudspeaker
+            let sound = host.path("sound.opus");
+            let radio = format!(
+                "#!/bin/sh\nexec {RADIO} \"$@\" --record {}\n",
+                sound.display()
+            );
+            let radio = host.write("programs/lcradio", radio)?;
+            fs::set_permissions(&radio, fs::Permissions::from_mode(0o755))?;
+            let programs = host.path("programs").display().to_string();
+            let attend = format!(
+                "env PATH={programs}:$PATH lcstudio --json attend {lcs} --tracks {tracks} -i lc0"
+            );
+            attending.push(Typed::start(host, "attend", &attend)?);
+        }
+        let sound = write_chirp(stage, 60)?;
+        let args = format!(
+            "--key {}/audio-en.key --profile voice -i lc0",
+            folder.display()
+        );
+        let _cast = cast(stage, &sound, &args)?;
+        let count = |host: &Host| bytes_of_tracks(host, &groups);
+        // each has something of all that it chose
+        for line in ["c good evening", "c and welcome"] {
+            presenter.types(line)?;
+        }
+        let has_all = |host: &Host, chosen: &[&str]| {
+            let bytes = count(host)?;
+            let quiet = ["captions/de", "questions"];
+            let missing = chosen
+                .iter()
+                .find(|track| bytes[**track] == 0 && !quiet.contains(track));
+            ensure!(missing.is_none(), "{}: {bytes:?}", host.name());
+            Ok(())
+        };
+        for (host, (_, chosen)) in hall.iter().zip(CHOICES) {
+            eventually("all that was chosen comes", || has_all(host, chosen))?;
+        }
+        let before: Vec<_> = hall.iter().map(count).collect::<Result<_>>()?;
+        let begun = Instant::now();
+        for number in 0..LINES {
+            presenter.types(&format!("c line {number} of what is said in this lecture"))?;
+            let mut slides = SLIDES.to_owned();
+            slides += &format!("\n---\n\n# More {number}\n\n{}\n", "word ".repeat(100));
+            fs::write(folder.join("slides.md"), slides)?;
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        let took = begun.elapsed().as_secs_f64();
+        for ((host, (tracks, chosen)), before) in hall.iter().zip(CHOICES).zip(&before) {
+            let after = count(host)?;
+            let rate = |name: &String| (after[name] - before[name]) as f64 * 8.0 / took;
+            let rates: Vec<_> = after
+                .keys()
+                .map(|name| (name.clone(), rate(name)))
+                .collect();
+            let shown = rates.iter().filter(|(_, rate)| *rate > 0.0);
+            let shown: Vec<_> = shown
+                .map(|(name, rate)| format!("{name} {rate:.0}"))
+                .collect();
+            println!("{tracks}: {} bit/s", shown.join(", "));
+            for (name, bytes) in &after {
+                let of = name.trim_end_matches(COPY);
+                let is_chosen = name == "index" || chosen.contains(&of);
+                ensure!(
+                    is_chosen || *bytes == 0,
+                    "{tracks}: {bytes} bytes of {name}"
+                );
+            }
+            let all: f64 = rates.iter().map(|(_, rate)| rate).sum();
+            let is_thin = chosen.iter().all(|track| track.starts_with("captions"));
+            ensure!(!is_thin || all <= 10_000.0, "{tracks}: {all} bit/s");
+        }
+        // a PART of sound stops sound, and nothing else
+        let (host, last) = (&hall[7], attending.last_mut().context("the eighth")?);
+        last.types("/part audio/en")?;
+        let sound = groups.iter().filter(|(name, _)| name.starts_with("audio"));
+        let sound: Vec<String> = sound.map(|(_, group)| group.to_string()).collect();
+        eventually("it has left", || {
+            let joined = self::groups(host)?;
+            ensure!(
+                !joined.iter().any(|group| sound.contains(group)),
+                "{joined:?}"
+            );
+            Ok(())
+        })?;
+        let left = count(host)?["audio/en"];
+        presenter.types("c after the sound")?;
+        eventually("captions still come", || {
+            told(&last.process, "caption", "text", &"after the sound".into())
+        })?;
+        eventually("sound flows to the other", || {
+            let bytes = count(&hall[6])?["audio/en"];
+            ensure!(bytes > before[6]["audio/en"] + 20_000, "{bytes}");
+            Ok(())
+        })?;
+        // what was on its way
+        let now = count(host)?["audio/en"];
+        ensure!(now - left < 4_000, "{} bytes after the PART", now - left);
+        presenter.types("q")?;
+        let code = presenter.process.wait(DEADLINE)?;
+        ensure!(code == 0, "{}", presenter.process.stderr());
         Ok(())
     });
 }

@@ -111,9 +111,17 @@ impl Transcript {
     /// All lines in the order in which they were said.
     #[must_use]
     pub fn lines(&self) -> Vec<&CaptionLine> {
-        let mut lines: Vec<_> = self.lines.iter().collect();
-        lines.sort_by_key(|((author, number), line)| (line.time_ms, *author, *number));
-        lines.into_iter().map(|(_, line)| line).collect()
+        let numbered = self.numbered().into_iter();
+        numbered.map(|(.., line)| line).collect()
+    }
+
+    /// The same, each with its author and its number, which stay the same when it is corrected.
+    #[must_use]
+    pub fn numbered(&self) -> Vec<(AuthorId, u32, &CaptionLine)> {
+        let lines = self.lines.iter();
+        let mut lines: Vec<_> = lines.map(|((a, n), line)| (*a, *n, line)).collect();
+        lines.sort_by_key(|(author, number, line)| (line.time_ms, *author, *number));
+        lines
     }
 
     /// The next entry of an author. The line that it begins or corrects.

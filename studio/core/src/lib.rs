@@ -15,7 +15,7 @@
 //! |---|---|
 //! | `session`, `track` | keys, the text of a session, names of tracks |
 //! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
-//! | `view` | a session as far as it is known |
+//! | `reading`, `view` | entries in order; a session as far as it is known |
 //! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
@@ -27,6 +27,7 @@ mod index;
 mod markdown;
 mod plain;
 mod questions;
+mod reading;
 mod session;
 mod track;
 mod view;
@@ -39,9 +40,10 @@ pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 pub use drops::DropReason;
 pub use export::{page, transcript_markdown, webvtt};
 pub use index::{Index, IndexEntry, TrackPlace};
-pub use markdown::{Problem, Slide, split, to_html, to_text};
+pub use markdown::{Problem, Slide, split, title, to_html, to_text};
 pub use plain::{MAX_LINE, clean, clean_line};
-pub use questions::{MAX_QUESTION, Question};
+pub use questions::{Asking, MAX_QUESTION, Question};
+pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
 pub use session::{Session, SessionKey};
 pub use track::{Language, TrackName};
 pub use view::{Change, Place, View};

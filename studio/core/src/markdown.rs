@@ -9,7 +9,7 @@ use std::ops::Range;
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
 use crate::deck::MAX_SLIDE;
-use crate::plain::{clean, is_refused};
+use crate::plain::{clean, clean_line, is_refused};
 
 /// A slide, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +171,15 @@ pub fn to_text(markdown: &str) -> String {
         out.event(event);
     }
     clean(out.text.trim_end())
+}
+
+/// What a slide is called in a list: its first line.
+#[must_use]
+pub fn title(markdown: &str) -> String {
+    let text = to_text(markdown);
+    let first = text.lines().map(|line| line.trim_start_matches('#').trim());
+    let mut first = first.filter(|line| !line.is_empty());
+    clean_line(first.next().unwrap_or_default())
 }
 
 /// What [`to_text`] has written.
@@ -434,6 +443,9 @@ mod tests {
                         [picture: a hive] more (https://bee.example)\n\na | b\n1 | 2";
         assert_eq!(to_text(slide), expected);
         assert_eq!(to_text("![](x.png)"), "[picture: without a description]");
+        assert_eq!(title(slide), "Bees");
+        assert_eq!(title("#\n\n> well\n\nthen"), "> well");
+        assert_eq!(title(""), "");
     }
 
     #[test]

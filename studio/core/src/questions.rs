@@ -5,9 +5,10 @@
 //!   name text8 | text <= 720          body of a request, and of an entry of kind 1
 //! ```
 
+use librecast::time::{Duration, Instant};
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::captions::MAX_CAPTION;
+use crate::captions::{MAX_CAPTION, split_caption};
 use crate::drops::DropReason;
 use crate::plain::{clean, clean_line};
 
@@ -69,5 +70,75 @@ impl Question {
             true => Err(DropReason::Malformed),
             false => Ok(question),
         }
+    }
+}
+
+/// A question is sent so often: a request is not repaired. Who received it once passes over the others.
+const ASKED_TIMES: u32 = 3;
+/// Between two of these.
+const ASK_AGAIN: Duration = Duration::from_millis(400);
+
+/// Questions of one who attends, on their way to the presenter.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// When each is sent next, how often it was, and its body.
+    waiting: Vec<(Instant, u32, Vec<u8>)>,
+}
+
+impl Asking {
+    /// Asks. A text that is too long for one question becomes several.
+    ///
+    /// # Errors
+    ///
+    /// The name is too long.
+    pub fn ask(&mut self, name: &str, text: &str, now: Instant) -> Result<(), WireError> {
+        for part in split_caption(text) {
+            let question = Question {
+                name: clean_line(name),
+                text: clean(part),
+            };
+            self.waiting.push((now, 0, question.encode()?));
+        }
+        Ok(())
+    }
+
+    /// The body of a request that is due.
+    pub fn poll_request(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let due = |(at, ..): &&mut (Instant, u32, Vec<u8>)| *at <= now;
+        let (at, times, body) = self.waiting.iter_mut().find(due)?;
+        (*at, *times) = (now + ASK_AGAIN, *times + 1);
+        let body = body.clone();
+        self.waiting.retain(|(_, times, _)| *times < ASKED_TIMES);
+        Some(body)
+    }
+
+    /// When the next one is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.iter().map(|(at, ..)| *at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+    fn a_question_is_sent_three_times() {
+        let begin = Instant::now();
+        let mut asking = Asking::default();
+        asking.ask("Bob", "how far?", begin).unwrap();
+        let mut sent = Vec::new();
+        while let Some(at) = asking.poll_timeout() {
+            let body = asking.poll_request(at).unwrap();
+            let question = Question::decode(&body).unwrap();
+            assert_eq!((&*question.name, &*question.text), ("Bob", "how far?"));
+            assert_eq!(asking.poll_request(at), None);
+            sent.push((at - begin).as_millis());
+        }
+        assert_eq!(sent, [0, 400, 800]);
+        asking.ask("Bob", &"long ".repeat(400), begin).unwrap();
+        assert!(asking.poll_request(begin).is_some() && asking.poll_request(begin).is_some());
     }
 }

@@ -29,6 +29,20 @@ impl Language {
     pub fn tag(&self) -> &str {
         &self.0
     }
+
+    /// The language of `found` that is closest to what somebody prefers, the best first; where none is, the first.
+    #[must_use]
+    pub fn closest<'a>(preferred: &[Self], found: &'a [Self]) -> Option<&'a Self> {
+        fn main(tag: &Language) -> Option<&str> {
+            tag.0.split('-').next()
+        }
+        let of_one = |wanted: &Self| {
+            let exact = found.iter().find(|tag| *tag == wanted);
+            let same = |tag: &&Self| main(tag) == main(wanted);
+            exact.or_else(|| found.iter().find(same))
+        };
+        preferred.iter().find_map(of_one).or(found.first())
+    }
 }
 
 impl fmt::Display for Language {
@@ -97,6 +111,22 @@ impl FromStr for TrackName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_closest_language_is_taken() {
+        let all = ["en", "de", "pt-br"].map(|tag| tag.parse::<Language>().unwrap());
+        let find = |preferred: &[&str]| {
+            let preferred = preferred.iter().map(|tag| tag.parse().unwrap());
+            let preferred: Vec<Language> = preferred.collect();
+            Language::closest(&preferred, &all).unwrap().to_string()
+        };
+        for (wanted, found) in [("de", "de"), ("de-AT", "de"), ("pt", "pt-br"), ("fr", "en")] {
+            assert_eq!(find(&[wanted]), found);
+        }
+        assert_eq!(find(&["fr", "pt-PT", "de"]), "pt-br");
+        assert_eq!(find(&[]), "en");
+        assert_eq!(Language::closest(&all, &[]), None);
+    }
 
     #[test]
     fn names_come_back_from_their_text() {

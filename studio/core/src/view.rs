@@ -105,6 +105,17 @@ impl View {
         &self.questions
     }
 
+    /// Forgets what came of a track: it was parted from, and comes again from its beginning once it is joined again.
+    pub fn forget(&mut self, track: &TrackName) {
+        match track {
+            TrackName::Slides => self.deck = Deck::default(),
+            TrackName::Turn => self.turn_log.clear(),
+            TrackName::Questions => self.questions.clear(),
+            TrackName::Captions(language) => drop(self.transcripts.remove(language)),
+            TrackName::Audio(_) => {}
+        }
+    }
+
     /// What counted for nothing.
     #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {

@@ -46,3 +46,69 @@ export class Wasm {
         }
     }
 }
+
+/** What a module asks of the member, by number. */
+const COMMANDS = [null, "join", "leave", "send"];
+
+/** A module that works beside the member of this page, which carries its datagrams, and joins and sends as it says. */
+export class MemberModule extends Wasm {
+    /** `does`: what the member does: join, leave, send. */
+    static async load(url, prefix, does) {
+        const module = new this(await Wasm.fetch(url), prefix);
+        return Object.assign(module, { prefix, does });
+    }
+
+    of(name) {
+        return this.call[`${this.prefix}_${name}`];
+    }
+
+    /** It does nothing any more. */
+    close() {
+        this.isClosed = true;
+        clearTimeout(this.timer);
+    }
+
+    /** A datagram of a group, as the member's module has it. */
+    datagram(bytes) {
+        this.put(bytes);
+        this.of("datagram")(performance.now(), Date.now());
+        this.soon();
+    }
+
+    /** Not now: the member may be at it. */
+    soon() {
+        if (!this.due) {
+            this.due = true;
+            queueMicrotask(() => this.run());
+        }
+    }
+
+    /** Does what is due. */
+    run() {
+        this.due = false;
+        clearTimeout(this.timer);
+        if (this.isClosed) {
+            return;
+        }
+        const pause = this.of("run")(performance.now(), Date.now());
+        this.execute();
+        this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
+    }
+
+    /** Hands its commands to the member. */
+    execute() {
+        const poll = this.of("poll");
+        for (let length = poll(); length; length = poll()) {
+            this.pass(this.output(length).slice());
+        }
+    }
+
+    pass(bytes) {
+        const kind = COMMANDS[bytes[0]];
+        const begin = kind === "send" ? 3 : 1;
+        const end = bytes.indexOf(10, begin);
+        const group = decoder.decode(bytes.subarray(begin, end));
+        const port = kind === "send" ? new DataView(bytes.buffer).getUint16(1, true) : null;
+        this.does[kind](group, port, bytes.subarray(end + 1));
+    }
+}

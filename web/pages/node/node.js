@@ -9,11 +9,13 @@ import { signs } from "../common/signs.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
 import { Talk } from "./talk.js";
-import { forgetVisit, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, takeLink } from "./visit.js";
+import { forgetVisit, isSession, isStation, keepTalk, keepVisit, keptTalk, keptVisit, random, takeLink } from "./visit.js";
 
-// a link with a station in it is a radio
-if (location.hash.split(/[^A-Za-z0-9]+/).some(isStation)) {
-    location.replace(`../radio/${location.hash}`);
+// a link with a station in it is a radio, one with a session a lecture
+const linked = location.hash.split(/[^A-Za-z0-9]+/);
+const page = linked.some(isStation) ? "radio" : linked.some(isSession) ? "studio" : null;
+if (page) {
+    location.replace(`../${page}/${location.hash}`);
     await new Promise(() => {});
 }
 

@@ -3,6 +3,7 @@
 const VISIT = "lcroute visit";
 const TALK = "lcroute talk";
 const RADIO = "lcroute radio";
+const STUDIO = "lcroute studio";
 const LOCK = "lcroute node ";
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -19,17 +20,20 @@ export function random(length) {
     return "1".repeat(zeros < 0 ? length : zeros) + text;
 }
 
-/** What stands behind the `#` of the address, which from now on has none: a token, a station, or both. */
+/** What stands behind the `#` of the address, which from now on has none: a token, and a station or a session. */
 export function takeLink() {
     const words = location.hash.split(/[^A-Za-z0-9]+/);
     if (words.length > 1) {
         history.replaceState(null, "", location.pathname + location.search);
     }
-    const station = words.find(isStation) ?? null;
-    return { token: words.find((word) => word && !isStation(word)) ?? "", station };
+    const isOther = (word) => isStation(word) || isSession(word);
+    const token = words.find((word) => word && !isOther(word)) ?? "";
+    return { token, station: words.find(isStation) ?? null, session: words.find(isSession) ?? null };
 }
 
 export const isStation = (word) => word.startsWith("lcr1");
+/** Of Studio. */
+export const isSession = (word) => word.startsWith("lcs1");
 
 export function keepVisit(text) {
     sessionStorage.setItem(VISIT, text);
@@ -37,7 +41,7 @@ export function keepVisit(text) {
 }
 
 export function forgetVisit() {
-    [VISIT, TALK, RADIO].forEach((name) => sessionStorage.removeItem(name));
+    [VISIT, TALK, RADIO, STUDIO].forEach((name) => sessionStorage.removeItem(name));
 }
 
 /** What it listened to, and what it heard. */
@@ -56,6 +60,15 @@ export function keepRadio(radio) {
 
 export function keptRadio() {
     return JSON.parse(sessionStorage.getItem(RADIO) ?? "{}");
+}
+
+/** Which session was attended, and its tracks. */
+export function keepStudio(studio) {
+    sessionStorage.setItem(STUDIO, JSON.stringify(studio));
+}
+
+export function keptStudio() {
+    return JSON.parse(sessionStorage.getItem(STUDIO) ?? "{}");
 }
 
 /** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */

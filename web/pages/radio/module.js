@@ -1,20 +1,16 @@
 // Live radio as WebAssembly (web/radio): stations, packets and the buffer are those of lcradio on hosts.
 
-import { Wasm } from "../common/wasm.js";
+import { MemberModule } from "../common/wasm.js";
 
-const decoder = new TextDecoder();
 const now = () => performance.now();
 
-/** What the module asks for, by number. */
-const COMMANDS = [null, "join", "leave", "send"];
 /** Kinds of frames, by number. */
 const FRAMES = ["silence", "opus", "lost"];
 
-export class Radio extends Wasm {
+export class Radio extends MemberModule {
     /** `does`: what the member does: join, leave, send. */
-    static async load(does) {
-        const radio = new Radio(await Wasm.fetch(new URL("radio.wasm", import.meta.url)), "radio");
-        return Object.assign(radio, { does });
+    static load(does) {
+        return super.load(new URL("radio.wasm", import.meta.url), "radio", does);
     }
 
     /** Begins, for the member of this address. */
@@ -22,49 +18,6 @@ export class Radio extends Wasm {
         this.put(address);
         this.check(this.call.radio_open(now()));
         this.run();
-    }
-
-    close() {
-        this.isClosed = true;
-        clearTimeout(this.timer);
-    }
-
-    /** A datagram of a group, as the member's module has it. */
-    datagram(bytes) {
-        this.put(bytes);
-        this.call.radio_datagram(now(), Date.now());
-        this.soon();
-    }
-
-    /** Not now: the member may be at it. */
-    soon() {
-        if (!this.due) {
-            this.due = true;
-            queueMicrotask(() => this.run());
-        }
-    }
-
-    /** Does what is due. */
-    run() {
-        this.due = false;
-        clearTimeout(this.timer);
-        if (this.isClosed) {
-            return;
-        }
-        const pause = this.call.radio_run(now(), Date.now());
-        for (let length = this.call.radio_poll(); length; length = this.call.radio_poll()) {
-            this.obey(this.output(length).slice());
-        }
-        this.timer = setTimeout(() => this.run(), Math.min(Math.max(pause, 1), 1000));
-    }
-
-    obey(bytes) {
-        const kind = COMMANDS[bytes[0]];
-        const begin = kind === "send" ? 3 : 1;
-        const end = bytes.indexOf(10, begin);
-        const group = decoder.decode(bytes.subarray(begin, end));
-        const port = kind === "send" ? new DataView(bytes.buffer).getUint16(1, true) : null;
-        this.does[kind](group, port, bytes.subarray(end + 1));
     }
 
     /** Listens to a station; `delay`: milliseconds, 0: as the network needs. */

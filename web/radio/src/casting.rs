@@ -6,10 +6,9 @@ use lcradio_core::{
     BEACON_PORT, Caster, CasterConfig, FRAME, MEDIA_PORT, Profile, REPORT_PORT, SAP_GROUP,
     SAP_PORT, StationKey, Transmit,
 };
+use lcroute_web_page::Command;
 use librecast::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
-
-use crate::command::Command;
 
 /// Sound that comes so much later than it should is no jitter of the page: it was not made (a computer that slept).
 const PAUSE: Duration = Duration::from_millis(500);

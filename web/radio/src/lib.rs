@@ -10,7 +10,7 @@
 //! Everything but `page` is an ordinary library, so a test on a host runs it as a page does.
 
 pub mod casting;
-pub mod command;
+pub mod frame;
 mod page;
 pub mod radio;
 pub mod tuned;

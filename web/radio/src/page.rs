@@ -4,98 +4,50 @@
 //! at [`radio_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
 
 use std::cell::RefCell;
-use std::net::Ipv6Addr;
 
 use lcradio_core::{Latency, StationKey};
-use librecast::time::{Duration, Instant};
-use zeroize::Zeroizing;
+use lcroute_web_page::{Datagram, Exchange, at};
+use librecast::time::Duration;
 
 use crate::casting::CastStart;
-use crate::command::frame_bytes;
+use crate::frame::frame_bytes;
 use crate::radio::PageRadio;
 
-#[derive(Debug, Default)]
-struct Page {
-    /// Wiped when it is taken: a key may have been in it.
-    input: Zeroizing<Vec<u8>>,
-    output: Vec<u8>,
-    radio: Option<PageRadio>,
-}
-
 thread_local! {
-    static PAGE: RefCell<Page> = RefCell::default();
+    static PAGE: RefCell<Exchange<PageRadio>> = RefCell::default();
 }
 
-impl Page {
-    fn answer(&mut self, bytes: Vec<u8>) -> usize {
-        self.output = bytes;
-        self.output.len()
-    }
-
-    /// The length of an error; 0 if there is none.
-    fn outcome(&mut self, result: Result<(), String>) -> usize {
-        self.answer(result.err().unwrap_or_default().into_bytes())
-    }
-}
-
-fn page<T>(f: impl FnOnce(&mut Page) -> T) -> T {
+fn page<T>(f: impl FnOnce(&mut Exchange<PageRadio>) -> T) -> T {
     PAGE.with_borrow_mut(f)
 }
 
 /// Does something to the radio with the input, if there is one.
 fn radio<T: Default>(f: impl FnOnce(&mut PageRadio, &[u8]) -> T) -> T {
-    page(|page| {
-        let input = std::mem::take(&mut page.input);
-        let radio = page.radio.as_mut();
-        radio.map(|radio| f(radio, &input)).unwrap_or_default()
-    })
-}
-
-/// The time of a page. On a host, where this is never called, it stands still.
-#[cfg(target_family = "wasm")]
-fn at(now: f64) -> Instant {
-    Instant::from_millis(now)
-}
-
-#[cfg(not(target_family = "wasm"))]
-fn at(now: f64) -> Instant {
-    thread_local! {
-        static BEGIN: Instant = Instant::now();
-    }
-    BEGIN.with(|begin| *begin + Duration::from_secs_f64(now / 1_000.0))
-}
-
-/// An address at the beginning, and what follows.
-fn address(bytes: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
-    let (address, rest) = bytes.split_first_chunk::<16>()?;
-    Some((Ipv6Addr::from(*address), rest))
+    page(|page| page.with(f))
 }
 
 /// Room for the bytes of the next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_input(bytes: usize) -> *mut u8 {
-    page(|page| {
-        page.input = Zeroizing::new(vec![0; bytes]);
-        page.input.as_mut_ptr()
-    })
+    page(|page| page.room(bytes))
 }
 
 /// Where the last answer lies.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_output() -> *const u8 {
-    page(|page| page.output.as_ptr())
+    page(|page| page.output())
 }
 
 /// Begins anew, for the member whose address the input is (text).
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_open(now: f64) -> usize {
     page(|page| {
-        let input = std::mem::take(&mut page.input);
+        let input = page.take_input();
         let address = std::str::from_utf8(&input)
             .ok()
             .and_then(|t| t.parse().ok());
-        page.radio = address.map(|address| PageRadio::new(address, at(now)));
-        let opened = page.radio.as_ref().map(|_| ());
+        page.machine = address.map(|address| PageRadio::new(address, at(now)));
+        let opened = page.machine.as_ref().map(|_| ());
         page.outcome(opened.ok_or_else(|| "This member has no address.".to_owned()))
     })
 }
@@ -104,11 +56,7 @@ pub extern "C" fn radio_open(now: f64) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_datagram(now: f64, unix: f64) {
     radio(|radio, input| {
-        if let Some((source, rest)) = address(input)
-            && let Some((group, rest)) = address(rest)
-            && let Some((port, data)) = rest.split_first_chunk()
-        {
-            let from = (source, group, u16::from_be_bytes(*port));
+        if let Some(Datagram { from, data }) = Datagram::decode(input) {
             radio.handle_datagram(from, data, at(now), unix as u64);
         }
     });
@@ -124,11 +72,11 @@ pub extern "C" fn radio_run(now: f64, unix: f64) -> f64 {
     })
 }
 
-/// The next command ([`Command::to_bytes`](crate::command::Command::to_bytes)): its length. 0: none.
+/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_poll() -> usize {
     page(|page| {
-        let command = page.radio.as_mut().and_then(PageRadio::poll_command);
+        let command = page.machine.as_mut().and_then(PageRadio::poll_command);
         page.answer(command.map_or_else(Vec::new, |command| command.to_bytes()))
     })
 }
@@ -172,7 +120,7 @@ pub extern "C" fn radio_voices() -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_frame(now: f64, caster: u8) -> usize {
     page(|page| {
-        let radio = page.radio.as_mut();
+        let radio = page.machine.as_mut();
         let frame = radio.map(|radio| radio.poll_frame(caster, at(now)));
         page.answer(frame.map_or_else(Vec::new, frame_bytes))
     })
@@ -242,7 +190,7 @@ pub extern "C" fn radio_end(now: f64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_status(now: f64) -> usize {
     page(|page| {
-        let status = page.radio.as_ref().map(|radio| radio.status(at(now)));
+        let status = page.machine.as_ref().map(|radio| radio.status(at(now)));
         page.answer(status.unwrap_or_default().into_bytes())
     })
 }

@@ -6,11 +6,11 @@ use std::net::Ipv6Addr;
 use lcradio_core::{
     Description, Directory, FRAME, Frame, Latency, SAP_GROUP, SAP_PORT, Station, StationKey, Tuned,
 };
+use lcroute_web_page::Command;
 use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::casting::{CastStart, CastStatus, Casting};
-use crate::command::Command;
 use crate::tuned::{ListenStatus, TunedStation};
 
 /// How often stations that are silent are forgotten.

@@ -54,7 +54,7 @@ macro_rules! policy {
 const POLICY: &str = policy!("");
 /// Pages that are members meet others by the signalling servers of their token.
 const MEMBER_POLICY: &str = policy!(" ws: wss:");
-const MEMBERS: [&str; 2] = ["/node/", "/radio/"];
+const MEMBERS: [&str; 3] = ["/node/", "/radio/", "/studio/"];
 /// Files change with the package: a browser keeps them, and asks each time whether they are the same.
 const FILE: &str = "no-cache";
 /// Data changes all the time, and is not for disks.

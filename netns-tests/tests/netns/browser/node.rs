@@ -180,7 +180,7 @@ fn link(member: &Member, page: &str) -> Result<Value> {
 }
 
 /// Waits until the host knows that another member listens to the group, or that none does.
-fn until_wanted(member: &Member, group: &str, is_wanted: bool) -> Result<()> {
+pub(super) fn until_wanted(member: &Member, group: &str, is_wanted: bool) -> Result<()> {
     eventually("others want the group, or do no longer", || {
         let groups = member.groups()?;
         let found = groups.iter().find(|found| found["group"] == group);

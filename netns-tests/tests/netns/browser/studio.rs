@@ -1,0 +1,274 @@
+//! The page of a lecture: a tab attends what a host presents, and its reader decides how it looks.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use lcstudio_core::{SessionKey, TrackName};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::node::{meeting, until_wanted};
+use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::studio::{Typed, keygen, present, session};
+
+/// The third one tries what a page must not do.
+const SLIDES: &str = r##"# How bees talk
+
+They *dance*, and others read it:
+
+- where: the angle to the sun
+- how far: the length of the run
+- how good: how often it is repeated
+
+![A bee that runs in a figure of eight](images/waggle.png)
+
+---
+
+## The waggle dance
+
+> The discovery of the dance is one of the great stories of biology.
+
+| metres | seconds |
+|-------:|:-------:|
+| 100    | 0.5     |
+| 1,000  | 1.4     |
+
+See [the dance](https://bee.example/dance).
+
+---
+
+<script>window.wasRun = true</script>
+
+<img src="x" onerror="window.wasRun = true">
+
+[click](javascript:window.wasRun=true) ![far](https://far.example/p.png) <b>bold</b>
+
+---
+
+# Questions?
+"##;
+
+/// Sizes at which axe-core looks at each preset, in percent.
+const SIZES: [u32; 2] = [100, 400];
+
+/// Waits until the slide that is shown has this heading.
+fn until_slide(page: &Page, heading: &str) -> Result<()> {
+    page.until_says("#slide :is(h2, h3)", heading).map(drop)
+}
+
+/// Another value of a field of the form, as if somebody had chosen it.
+fn choose(page: &Page, field: &str, value: &str) -> Result<()> {
+    let js = format!(
+        "(() => {{ const field = document.querySelector({}); field.value = {}; \
+         field.dispatchEvent(new Event('input', {{ bubbles: true }})); return true; }})()",
+        json!(field),
+        json!(value)
+    );
+    page.eval(&js).map(drop)
+}
+
+/// In each preset, small and large, nothing scrolls sideways and axe-core finds nothing serious.
+fn expect_each_preset_open_to_all(page: &Page, kind: Kind) -> Result<()> {
+    for preset in ["system", "easy", "contrast", "captions"] {
+        page.eval("document.querySelector('#looks').hidden && document.querySelector('[data-panel=looks]').click(), true")?;
+        page.eval(&format!(
+            "document.querySelector('[name=preset][value={preset}]').click(), true"
+        ))?;
+        page.expect_open_to_all()?;
+        page.expect_fits(1_280, 900)?;
+        page.shot(&format!("{preset}-looks"))?;
+        page.eval("document.querySelector('[data-close=looks]').click(), true")?;
+        page.shot(&format!("{preset}-1280"))?;
+        page.expect_fits(390, 844)?;
+        page.shot(&format!("{preset}-390"))?;
+        let size = page.eval("document.querySelector('#size').value")?;
+        for percent in SIZES {
+            choose(page, "#size", &percent.to_string())?;
+            page.expect_open_to_all()
+                .with_context(|| format!("{kind}, {preset}, {percent} %"))?;
+            for width in [320, 1_280] {
+                page.expect_fits(width, 844)?;
+            }
+        }
+        page.shot(&format!("{preset}-400"))?;
+        choose(page, "#size", size.as_str().context("a number")?)?;
+    }
+    Ok(())
+}
+
+/// What the system asks for counts first.
+fn expect_system_first(page: &Page) -> Result<()> {
+    let media = |features: serde_json::Value| page.ask("media", json!({ "features": features }));
+    let palette = "document.documentElement.dataset.palette";
+    page.eval("document.querySelector('[name=preset][value=system]').click(), true")?;
+    page.until(&format!("{palette} === 'light'"))?;
+    let scheme = |value: &str| json!({ "name": "prefers-color-scheme", "value": value });
+    media(json!([scheme("dark")]))?;
+    page.until(&format!("{palette} === 'dark'"))?;
+    let more = json!({ "name": "prefers-contrast", "value": "more" });
+    media(json!([scheme("light"), more]))?;
+    page.until(&format!("{palette} === 'white'"))?;
+    media(json!([{ "name": "forced-colors", "value": "active" }]))?;
+    page.until("!document.querySelector('#forced').hidden && document.querySelector('[name=colours]').disabled")?;
+    page.shot("forced")?;
+    media(json!([]))?;
+    page.until("document.querySelector('#forced').hidden")
+        .map(drop)
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
+    in_each_browser("studio-attends", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let (ann, _, public) = keygen(&a.host, "ann.key")?;
+        let (folder, key, lcs) = session(&a.host, Some(&public))?;
+        fs::write(folder.join("slides.md"), SLIDES)?;
+        let mut presenter = present(&a.host, &folder, &key)?;
+        let seed: [u8; 32] = fs::read(Path::new(&key))?
+            .try_into()
+            .ok()
+            .context("a key")?;
+        let secret = SessionKey::from_seed(&seed);
+        let group = |name: &str| -> Result<String> {
+            let owner = secret.track_key(&name.parse::<TrackName>()?).peer_id();
+            Ok(secret.session().space(owner).group().to_string())
+        };
+        let mut writer = Typed::start(
+            &a.host,
+            "caption",
+            &format!("lcstudio caption {lcs} --key {ann} --lang en --speaker Ann -i lc0 -"),
+        )?;
+        writer.types("good evening, and welcome")?;
+        let browser = Browser::start(&visitor.host, kind, Theme::Light)?;
+        // one link for all pages that are members
+        let link = format!("{}/node/#{},{lcs}", visitor.origin, meeting.network.token);
+        let page = browser.open("studio", &link)?;
+        page.until(
+            "location.pathname === '/studio/' && !document.querySelector('#invited')?.hidden",
+        )?;
+        ensure!(
+            page.eval("location.hash === ''")? == true,
+            "the link is still there"
+        );
+        page.expect_open_to_all()?;
+        page.shot("door")?;
+        page.click("#enter")?;
+        until_slide(&page, "How bees talk")?;
+        page.until_says("#log", "good evening, and welcome")?;
+        page.until_says("#title", "Bees")?;
+        until_wanted(a, &group("captions/en")?, true)?;
+        until_wanted(a, &group("captions/de")?, false)?;
+        // what is corrected, and what comes while somebody reads
+        writer.types("bees dance, and others read it")?;
+        page.until_says("#log", "bees dance")?;
+        writer.types("^ bees dance, and other bees read it")?;
+        page.until_says("#log .corrected", "other bees read it")?;
+        // who presents turns, and the page follows
+        presenter.types("")?;
+        until_slide(&page, "The waggle dance")?;
+        page.until_says("#announce", "Slide 2 of 4: The waggle dance")?;
+        page.shot("table")?;
+        presenter.types("3")?;
+        page.until("document.querySelector('#slide').textContent.includes('<script>')")?;
+        let made = "document.querySelectorAll('#slide :is(script, img, b, a)').length";
+        ensure!(page.eval(made)? == 0, "the slide has made something");
+        ensure!(page.eval("window.wasRun === undefined")? == true);
+        // on its own, by keyboard, and back
+        page.eval("document.activeElement.blur()")?;
+        page.press("ArrowLeft")?;
+        until_slide(&page, "The waggle dance")?;
+        presenter.types("4")?;
+        page.until_says("#return", "Back to slide 4")?;
+        until_slide(&page, "The waggle dance")?;
+        // not around the page: Firefox without a window does not come back into it
+        page.eval("document.querySelector('#before').focus(), true")?;
+        page.press_until("Tab", "#return")?;
+        page.press("Enter")?;
+        until_slide(&page, "Questions?")?;
+        ensure!(page.eval("document.querySelector('#return').hidden")? == true);
+        presenter.types("1")?;
+        until_slide(&page, "How bees talk")?;
+        // a question
+        page.click("[data-panel=asking]")?;
+        page.fill("#asker", "Bob")?;
+        page.fill("#question", "how far do they fly?")?;
+        page.click("#ask .primary")?;
+        lcroute_lab::lab::eventually("the question came", || {
+            let said = presenter.process.stdout();
+            ensure!(said.contains("how far do they fly?"), "{said}");
+            Ok(())
+        })?;
+        presenter.types("a 1")?;
+        page.until_says("#asked", "how far do they fly?")?;
+        page.shot("asked")?;
+        page.click("[data-close=asking]")?;
+        // German beside English, then captions are dropped
+        page.click("[data-panel=tracks]")?;
+        page.click("[data-track='captions/de'] input")?;
+        until_wanted(a, &group("captions/de")?, true)?;
+        presenter.types("c as she said")?;
+        page.until_says("#log", "as she said")?;
+        page.shot("tracks")?;
+        page.expect_open_to_all()?;
+        for track in ["captions/en", "captions/de"] {
+            page.click(&format!("[data-track='{track}'] input"))?;
+            until_wanted(a, &group(track)?, false)?;
+        }
+        page.until("document.querySelector('#said').hidden")?;
+        writer.types("nobody here reads this")?;
+        presenter.types("2")?;
+        until_slide(&page, "The waggle dance")?;
+        page.until_says("[data-track='captions/en']", "dropped")?;
+        let shown = page.eval("document.body.textContent.includes('nobody here reads this')")?;
+        ensure!(shown == false, "what was dropped came all the same");
+        // who joins again gets what was said meanwhile
+        page.click("[data-track='captions/en'] input")?;
+        page.until_says("#log", "nobody here reads this")?;
+        page.until_says("#log", "good evening, and welcome")?;
+        page.click("[data-close=tracks]")?;
+        presenter.types("1")?;
+        until_slide(&page, "How bees talk")?;
+        for line in [
+            "the angle to the sun is the angle on the comb",
+            "and the length of the run says how far they have to fly",
+            "a second is about a kilometre",
+        ] {
+            writer.types(line)?;
+        }
+        page.until_says("#log", "about a kilometre")?;
+        expect_each_preset_open_to_all(&page, kind)?;
+        // one line when it is asked for
+        choose(&page, "#place", "single")?;
+        page.until("!document.querySelector('#single').hidden")?;
+        page.click("#line-after")?;
+        page.until_says("#line", "good evening, and welcome")?;
+        page.shot("single")?;
+        // a pair of colours, whose contrast is told
+        page.eval("document.querySelector('[name=colours][value=own]').click(), true")?;
+        choose(&page, "#ink", "#767676")?;
+        choose(&page, "#ground", "#ffffff")?;
+        page.until_says("#ratio", "4.5 : 1. Enough")?;
+        choose(&page, "#ink", "#777777")?;
+        page.until_says("#ratio", "4.4 : 1. Too little")?;
+        choose(&page, "#ink", "#10243f")?;
+        if kind == Kind::Chromium {
+            expect_system_first(&page)?;
+        }
+        choose(&page, "#size", "180")?;
+        // as the same member, with the same tracks and looks
+        page.reload()?;
+        until_slide(&page, "How bees talk")?;
+        page.until("document.querySelector('#size').value === '180'")?;
+        page.until_says("#log", "about a kilometre")?;
+        presenter.types("q")?;
+        page.until_says("#state", "has ended")?;
+        ensure!(presenter.process.wait(lcroute_lab::lab::DEADLINE)? == 0);
+        writer.process.signal(Signal::SIGTERM)?;
+        until_slide(&page, "How bees talk")?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}

@@ -1,0 +1,102 @@
+//! What the member in the page is to do, and what it hands over.
+
+use std::net::Ipv6Addr;
+
+/// Something that the member in the page does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Join a group.
+    Join(Ipv6Addr),
+    /// Leave a group.
+    Leave(Ipv6Addr),
+    /// Send a datagram to a group.
+    Send {
+        /// To which group.
+        group: Ipv6Addr,
+        /// To which UDP port.
+        port: u16,
+        /// Without headers.
+        data: Vec<u8>,
+    },
+}
+
+impl Command {
+    /// The form in which the page takes it: one byte for its kind, the group as text and a line's end; to send, the port
+    /// (little-endian) in front of the group, and the data behind it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (kind, group) = match self {
+            Self::Join(group) => (1, group),
+            Self::Leave(group) => (2, group),
+            Self::Send { group, .. } => (3, group),
+        };
+        let mut bytes = vec![kind];
+        if let Self::Send { port, .. } = self {
+            bytes.extend(port.to_le_bytes());
+        }
+        bytes.extend(group.to_string().bytes());
+        bytes.push(b'\n');
+        if let Self::Send { data, .. } = self {
+            bytes.extend(data);
+        }
+        bytes
+    }
+}
+
+/// An address at the beginning, and what follows.
+fn address(bytes: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
+    let (address, rest) = bytes.split_first_chunk::<16>()?;
+    Some((Ipv6Addr::from(*address), rest))
+}
+
+/// A datagram, as the member hands it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// From where, to which group and UDP port.
+    pub from: (Ipv6Addr, Ipv6Addr, u16),
+    /// Without headers.
+    pub data: &'a [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// From bytes: source, group (16 each), port (2, big-endian), data.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (source, rest) = address(bytes)?;
+        let (group, rest) = address(rest)?;
+        let (port, data) = rest.split_first_chunk()?;
+        let from = (source, group, u16::from_be_bytes(*port));
+        Some(Self { from, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_page_takes_has_this_form() {
+        let group = "ff1e::2".parse().unwrap();
+        let join = Command::Join(group).to_bytes();
+        assert_eq!(join, b"\x01ff1e::2\n");
+        let leave = Command::Leave(group).to_bytes();
+        assert_eq!(leave, b"\x02ff1e::2\n");
+        let data = b"abc".to_vec();
+        let port = 5_004;
+        let send = Command::Send { group, port, data }.to_bytes();
+        assert_eq!(send, b"\x03\x8c\x13ff1e::2\nabc");
+    }
+
+    #[test]
+    fn a_datagram_is_two_addresses_a_port_and_data() {
+        let mut bytes = [0; 34].to_vec();
+        (bytes[15], bytes[16], bytes[31], bytes[33]) = (1, 0xff, 2, 9);
+        let from = ("::1".parse().unwrap(), "ff00::2".parse().unwrap(), 9);
+        let data = &[][..];
+        assert_eq!(Datagram::decode(&bytes), Some(Datagram { from, data }));
+        bytes.push(7);
+        let data = &[7][..];
+        assert_eq!(Datagram::decode(&bytes), Some(Datagram { from, data }));
+        assert_eq!(Datagram::decode(&bytes[..33]), None);
+    }
+}

@@ -1,0 +1,474 @@
+// The page of a lecture: this tab becomes a member, joins the tracks that its reader chooses, and renders them as he likes. Slides,
+// captions, names come from others: they are shown as text, or as the few elements of slide.js.
+
+import { fill, html, say } from "../common/html.js";
+import { Member } from "../node/member.js";
+import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, takeLink } from "../node/visit.js";
+import { Captions } from "./captions.js";
+import { Looks } from "./looks.js";
+import { Studio } from "./module.js";
+import { elements } from "./slide.js";
+import { Sound } from "./sound.js";
+import { Voice } from "./voice.js";
+
+/** How often the network is looked at, in milliseconds. */
+const LOOK = 1000;
+/** What changes at once is drawn at once, in milliseconds. */
+const TOGETHER = 30;
+/** Nothing has come for so long: it is said what may be the matter, in milliseconds. */
+const PATIENCE = 6000;
+
+/** What tracks are called. */
+const KINDS = { slides: "Slides", questions: "Questions", captions: "Captions", audio: "Sound" };
+
+const $ = (id) => document.getElementById(id);
+const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
+const voice = new Voice();
+const captions = new Captions();
+/** `own`: the slide that the reader is on, where he does not follow who presents. */
+const view = { member: null, studio: null, sound: null, own: null, drawn: null, since: 0, session: null };
+let chosen = {};
+new Looks((now) => {
+    const before = chosen;
+    chosen = { ...now };
+    $("log").setAttribute("aria-live", now.announced ? "polite" : "off");
+    $("log").hidden = now.place === "single";
+    $("single").hidden = now.place !== "single";
+    captions.follow();
+    if ((before.readSlides && !now.readSlides) || (before.readCaptions && !now.readCaptions)) {
+        voice.stop();
+    }
+    showVoices();
+});
+
+$("become").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const session = $("session").value.match(/lcs1[A-Za-z0-9]*/)?.[0] ?? $("session").value.trim();
+    begin({ token: $("token").value, name: $("call").value.trim(), session, tracks: null });
+});
+$("before").addEventListener("click", () => move(-1));
+$("after").addEventListener("click", () => move(1));
+$("number").addEventListener("change", () => go(Number($("number").value)));
+$("return").addEventListener("click", () => {
+    go(null);
+    $("slide").focus({ preventScroll: true });
+});
+$("earlier").addEventListener("click", () => {
+    captions.extend();
+    draw();
+});
+$("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+});
+$("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
+$("leave").addEventListener("click", () => {
+    forgetVisit();
+    leave();
+    notice("You have left the network.");
+});
+document.querySelectorAll("[data-panel]").forEach((button) => button.addEventListener("click", () => open(button.dataset.panel)));
+document.querySelectorAll("[data-close]").forEach((button) => button.addEventListener("click", () => close(button.dataset.close)));
+addEventListener("keydown", (event) => {
+    const isElsewhere = event.target.closest?.("input, select, textarea, [tabindex='0']");
+    const by = { ArrowLeft: -1, PageUp: -1, ArrowRight: 1, PageDown: 1 }[event.key];
+    const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey;
+    if (event.key === "Escape" && !$("panel").hidden) {
+        close([...$("panel").children].find((panel) => !panel.hidden)?.id);
+    } else if (by && isPlain && view.studio && !isElsewhere && event.key.startsWith("Arrow")) {
+        event.preventDefault();
+        move(by);
+    }
+});
+// peers learn at once that this tab goes
+addEventListener("pagehide", () => view.member?.end());
+setInterval(() => view.studio && draw(), LOOK);
+
+$("call").value = `studio-${random(3).toLowerCase()}`;
+const link = takeLink();
+const before = keptStudio();
+$("token").value = link.token;
+$("session").value = link.session ?? before.session ?? "";
+if (link.session) {
+    $("invited").hidden = false;
+    $("door-details").open = !link.token;
+}
+const kept = await keptVisit();
+if (kept.visit && $("session").value) {
+    const isSame = !link.session || link.session === before.session;
+    await begin({ visit: kept.visit, name: "", session: $("session").value, tracks: isSame ? (before.tracks ?? null) : null });
+} else if (kept.problem) {
+    problem(kept.problem);
+} else if (kept.visit) {
+    // a member already: only the session is missing
+    $("token").required = false;
+    $("token").closest("label").hidden = true;
+    $("token-hint").hidden = true;
+}
+
+// --- the member ---
+
+async function begin({ token, visit = kept.visit, name, session, tracks }) {
+    problem(null);
+    notice(null);
+    const start = { token: token || undefined, visit: token ? undefined : visit, name, key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
+    const hear = { datagram: ({ bytes }) => datagram(bytes), sealed: () => {}, keep: keepVisit, change: () => {} };
+    try {
+        view.member = await Member.begin(start, hear);
+        view.studio = await Studio.load({
+            join: (group) => view.member.join(group),
+            leave: (group) => view.member.leave(group),
+            send,
+            change: () => soon(),
+        });
+        // what has no sound is chosen again by a click
+        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/")) ?? null);
+    } catch (error) {
+        view.member?.end();
+        Object.assign(view, { member: null, studio: null });
+        forgetVisit();
+        problem(error.message);
+        return;
+    }
+    Object.assign(view, { session, since: performance.now(), own: null, drawn: null });
+    $("token").value = "";
+    show(true);
+    draw();
+}
+
+function datagram(bytes) {
+    view.studio?.datagram(bytes);
+    view.sound?.datagram(bytes);
+}
+
+function send(group, port, data) {
+    try {
+        view.member.send(group, port, data);
+    } catch (error) {
+        notice(`${error.message} What gets lost cannot be asked for again.`);
+    }
+}
+
+/** `why`: what went wrong, if something did. */
+function leave(why = null) {
+    endSound();
+    voice.stop();
+    view.studio?.end();
+    view.member?.end();
+    Object.assign(view, { member: null, studio: null });
+    show(false);
+    state("starting", "not a member of a network");
+    problem(why);
+}
+
+function show(isMember) {
+    $("door").hidden = isMember;
+    $("inside").hidden = !isMember;
+    $("tools").hidden = !isMember;
+    document.body.classList.toggle("attending", isMember);
+    // where there is no mouse, the focus would bring up a keyboard
+    if (!isMember && matchMedia("(pointer: fine)").matches) {
+        $("token").focus({ preventScroll: true });
+    } else if (isMember) {
+        $("slide").focus({ preventScroll: true });
+    }
+}
+
+function problem(words) {
+    $("problem").hidden = words === null;
+    say($("problem"), words ?? "");
+}
+
+function notice(words) {
+    $("notice").hidden = words === null;
+    say($("notice"), words ?? "");
+}
+
+function state(name, words) {
+    say($("state"), words);
+    $("state").dataset.state = name;
+}
+
+/** What a reload would lose. */
+function remember(status) {
+    // before the index is here nothing was chosen
+    if (status.state !== "waiting") {
+        const tracks = status.tracks.filter((track) => track.chosen && track.kind !== "turn");
+        keepStudio({ session: view.session, tracks: tracks.map(({ name }) => name) });
+    }
+}
+
+// --- panels ---
+
+function open(id) {
+    const isOpen = $(id).hidden;
+    for (const panel of $("panel").children) {
+        panel.hidden = panel.id !== id || !isOpen;
+    }
+    $("panel").hidden = !isOpen;
+    document.querySelectorAll("[data-panel]").forEach((button) => button.setAttribute("aria-expanded", String(isOpen && button.dataset.panel === id)));
+    if (isOpen) {
+        // whose title is read then
+        $(id).querySelector("[data-close]").focus();
+    }
+}
+
+function close(id) {
+    if (id && !$(id).hidden) {
+        open(id);
+        document.querySelector(`[data-panel=${id}]`).focus();
+    }
+}
+
+// --- slides ---
+
+/** The slide that is shown here: none, while there is none. */
+function number(status) {
+    return view.own === null ? status.shown : Math.min(view.own, status.slides);
+}
+
+function move(by) {
+    const status = view.studio.status();
+    const wanted = (number(status) ?? 0) + by;
+    if (wanted >= 1 && wanted <= status.slides) {
+        go(wanted);
+    }
+}
+
+/** To a slide of one's own, or back to where who presents is. */
+function go(own) {
+    view.own = own;
+    draw();
+}
+
+function showSlide(status) {
+    const at = number(status);
+    const slide = at ? view.studio.slide(at) : null;
+    const hasSlides = status.tracks.some((track) => track.kind === "slides" && track.chosen);
+    const isNone = status.state !== "waiting" && !hasSlides;
+    $("stage").hidden = isNone;
+    showWalk(status, at);
+    const key = JSON.stringify([at, slide?.html ?? status.state]);
+    if (key === view.drawn) {
+        return;
+    }
+    view.drawn = key;
+    const hadFocus = $("slide").contains(document.activeElement) && document.activeElement !== $("slide");
+    $("slide").lang = slide ? (status.language ?? "") : "en";
+    $("slide").setAttribute("aria-label", slide ? `Slide ${at} of ${status.slides}` : "No slide");
+    fill($("slide"), slide ? elements(slide.html) : [html("p", { class: "hint" }, none(status))]);
+    if (hadFocus) {
+        $("slide").focus({ preventScroll: true });
+    }
+    if (slide) {
+        say($("announce"), `Slide ${at} of ${status.slides}: ${slide.title}`.replaceAll("`", "'"));
+        if (chosen.readSlides) {
+            voice.readAnew(slide.text, status.language, chosen.rate);
+        }
+    }
+}
+
+function none(status) {
+    if (status.state === "waiting") {
+        return performance.now() - view.since < PATIENCE ? "Waiting for the lecture" : "Nobody presents or holds this session where this tab listens. It begins here when somebody does.";
+    }
+    return status.slides > 0 ? "Slides are coming" : "There are no slides yet.";
+}
+
+function showWalk(status, at) {
+    const { slides, shown } = status;
+    const presenter = status.presenter || "the presenter";
+    const titles = view.studio.titles();
+    const wanted = JSON.stringify(titles);
+    if ($("number").dataset.titles !== wanted) {
+        $("number").dataset.titles = wanted;
+        fill($("number"), titles.map((title, i) => html("option", { value: i + 1 }, `${i + 1}${title ? ` · ${title}` : ""}`)));
+    }
+    $("number").value = at ?? "";
+    $("number").disabled = slides === 0;
+    // a button that has the focus stays one
+    $("before").setAttribute("aria-disabled", String(!at || at <= 1));
+    $("after").setAttribute("aria-disabled", String(!at || at >= slides));
+    const isAway = view.own !== null;
+    say($("where"), slides === 0 ? "" : isAway ? `of ${slides}; you go your own way` : `of ${slides}; you follow ${presenter}`.replaceAll("`", "'"));
+    $("return").hidden = !isAway;
+    say($("return"), shown ? `Back to slide ${shown}` : "Follow again");
+    $("stage").classList.toggle("away", isAway);
+}
+
+// --- captions and questions ---
+
+function showCaptions(status) {
+    const languages = status.tracks.filter((track) => track.kind === "captions" && track.chosen).map(({ language }) => language);
+    const shown = view.studio.captions(captions.most);
+    $("said").hidden = languages.length === 0 && status.state !== "waiting";
+    const isFirst = captions.items.size === 0;
+    const fresh = captions.show(shown, languages);
+    if (chosen.readCaptions && !isFirst) {
+        fresh.forEach(({ text, speaker, language }) => voice.read(speaker ? `${speaker}: ${text}` : text, language, chosen.rate));
+    }
+}
+
+function showQuestions(status) {
+    const questions = view.studio.questions();
+    const hasQuestions = status.tracks.some((track) => track.kind === "questions" && track.chosen);
+    $("questions").hidden = questions.length === 0 || !hasQuestions;
+    const known = $("asked").children.length;
+    if (questions.length < known) {
+        fill($("asked"), []);
+    }
+    questions.slice($("asked").children.length).forEach(({ name, text }) => {
+        const item = html("li", { dir: "auto" }, ...(name ? [html("b", {}, `${name}: `)] : []), text);
+        $("asked").append(item);
+    });
+}
+
+function ask() {
+    try {
+        problem(null);
+        view.studio.ask($("asker").value.trim(), $("question").value.trim());
+        $("question").value = "";
+        say($("sent"), "Sent. Who presents sees it now.");
+    } catch (error) {
+        say($("sent"), error.message);
+    }
+}
+
+// --- tracks ---
+
+function showTracks(status) {
+    const tracks = status.tracks.filter(({ kind }) => kind !== "turn");
+    const items = new Map([...$("all").children].map((item) => [item.dataset.track, item]));
+    const shown = tracks.map((track) => {
+        const item = items.get(track.name) ?? entry(track);
+        const [box, words] = item.firstChild.children;
+        // while the sound begins, its box says so already
+        box.checked = track.chosen;
+        say(words.children[1], about(track));
+        return item;
+    });
+    if (shown.length !== items.size || shown.some((item, at) => $("all").children[at] !== item)) {
+        fill($("all"), shown);
+    }
+    $("sound").hidden = view.sound === null;
+}
+
+function entry({ name, kind, language }) {
+    const box = html("input", { type: "checkbox" });
+    const title = language ? `${KINDS[kind]}, ${called(language)}` : KINDS[kind];
+    box.addEventListener("change", () => (kind === "audio" ? hear(name, box.checked) : choose(name, box.checked)));
+    return html("li", { "data-track": name }, html("label", {}, box, html("span", {}, html("b", {}, title), html("small"))));
+}
+
+function called(language) {
+    try {
+        return names.of(language) ?? language;
+    } catch {
+        return language;
+    }
+}
+
+function about({ kind, name, chosen, bytes, lacks }) {
+    if (!chosen) {
+        return bytes > 0 ? `dropped: no more comes; ${size(bytes)} had come` : "not joined: nothing of it comes";
+    }
+    if (kind === "audio") {
+        return view.sound ? view.sound.words() : "beginning";
+    }
+    return `joined, ${size(bytes)} so far${lacks ? ", more is coming" : ""}${name === "slides" ? ", with the turn of slides beside it" : ""}`;
+}
+
+function size(bytes) {
+    return bytes < 1000 ? `${bytes} bytes` : `${(bytes / 1000).toFixed(1)} kB`;
+}
+
+function choose(track, isChosen) {
+    try {
+        problem(null);
+        view.studio.choose(track, isChosen);
+    } catch (error) {
+        problem(error.message);
+    }
+    draw();
+}
+
+async function hear(track, isChosen) {
+    endSound();
+    choose(track, isChosen);
+    const station = view.studio.status().tracks.find(({ name }) => name === track)?.station;
+    if (!isChosen || !station) {
+        return;
+    }
+    try {
+        const sound = await Sound.start(view.member, station);
+        // it was dropped meanwhile
+        if (!view.studio?.status().tracks.some(({ name, chosen }) => name === track && chosen)) {
+            sound.end();
+            return;
+        }
+        view.sound = sound;
+        sound.volume = Number($("volume").value) / 100;
+    } catch (error) {
+        choose(track, false);
+        problem(error.message);
+    }
+    draw();
+}
+
+function endSound() {
+    view.sound?.end();
+    view.sound = null;
+}
+
+function showVoices() {
+    const language = view.studio?.status().language;
+    const isWanted = chosen.readSlides || chosen.readCaptions;
+    say($("voices"), (isWanted && view.studio && voice.problem(language)) || "");
+}
+
+// --- drawing ---
+
+function soon() {
+    view.timer ??= setTimeout(() => {
+        view.timer = null;
+        draw();
+    }, TOGETHER);
+}
+
+function draw() {
+    if (!view.studio) {
+        return;
+    }
+    const network = view.member.status();
+    if (network.state === "expelled") {
+        forgetVisit();
+        leave("This page has been expelled from the network: it needs a new token.");
+        return;
+    }
+    const status = view.studio.status();
+    const title = status.title || "Lecture";
+    say($("title"), title.replaceAll("`", "'"));
+    document.title = title;
+    say($("presenter"), (status.presenter ? `by ${status.presenter}` : "").replaceAll("`", "'"));
+    showState(network, status);
+    showSlide(status);
+    showCaptions(status);
+    showQuestions(status);
+    showTracks(status);
+    remember(status);
+    document.body.classList.toggle("no-slides", $("stage").hidden);
+    document.body.classList.toggle("no-captions", $("said").hidden);
+}
+
+function showState(network, { state: lecture }) {
+    const up = network.peers.filter((peer) => peer.state === "connected").length;
+    const refused = network.peers.find((peer) => peer.state === "refused");
+    const isServed = network.servers.some((server) => server.connected);
+    if (up > 0) {
+        const words = { waiting: "connected, waiting for the lecture", live: "live", ended: "the lecture has ended; what was shown stays" };
+        state(lecture === "live" ? "connected" : "starting", words[lecture]);
+    } else {
+        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
+        state("starting", network.peers.length > 0 && !refused ? "making links" : lonely);
+    }
+}

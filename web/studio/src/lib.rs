@@ -1,0 +1,13 @@
+//! Lectures in a web page. Sessions, tracks, slides and captions are those of `lcstudio-core`, logs those of `librecast-log`; the
+//! member in the same page carries datagrams, and the browser renders as its reader likes.
+//!
+//! ```text
+//!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each track that is joined ── datagrams to send
+//!                                                   └─ View ── shown: JSON of what is shown
+//! ```
+//!
+//! Everything but `page` is an ordinary library, so a test on a host runs it as a page does.
+
+pub mod attender;
+mod page;
+mod shown;

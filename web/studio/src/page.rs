@@ -1,0 +1,159 @@
+//! The C functions that a page calls.
+//!
+//! Bytes for a function are written to where [`studio_input`] says, and are taken by the next call. What a function answers lies
+//! at [`studio_output`]; it gives the length. Times are milliseconds: `now` of `performance.now()`, `unix` of `Date.now()`.
+
+use std::cell::RefCell;
+
+use lcroute_web_page::{Datagram, Exchange, at};
+use serde::Deserialize;
+
+use crate::attender::{PageAttender, Start};
+
+thread_local! {
+    static PAGE: RefCell<Exchange<PageAttender>> = RefCell::default();
+}
+
+/// What somebody asks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    name: String,
+    text: String,
+}
+
+fn page<T>(f: impl FnOnce(&mut Exchange<PageAttender>) -> T) -> T {
+    PAGE.with_borrow_mut(f)
+}
+
+/// Does something to who attends with the input.
+fn attender<T: Default>(f: impl FnOnce(&mut PageAttender, &[u8]) -> T) -> T {
+    page(|page| page.with(f))
+}
+
+/// Keeps a text of what is shown; its length.
+fn text(f: impl FnOnce(&PageAttender) -> String) -> usize {
+    page(|page| page.answer_with(|attender, _| f(attender).into_bytes()))
+}
+
+/// Room for the bytes of the next call.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_input(bytes: usize) -> *mut u8 {
+    page(|page| page.room(bytes))
+}
+
+/// Where the last answer lies.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_output() -> *const u8 {
+    page(|page| page.output())
+}
+
+/// Attends a session: the input is 32 bytes that nobody can guess and the JSON of a [`Start`]. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_open(now: f64) -> usize {
+    page(|page| {
+        let input = page.take_input();
+        let opened = match input.split_first_chunk::<32>() {
+            Some((seed, start)) => serde_json::from_slice::<Start>(start)
+                .map_err(|e| e.to_string())
+                .and_then(|start| PageAttender::new(&start, *seed, at(now))),
+            None => Err("no seed".to_owned()),
+        };
+        let result = opened.map(|attender| page.machine = Some(attender));
+        page.outcome(result)
+    })
+}
+
+/// A datagram came: the input, as the member has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_datagram(now: f64, unix: f64) {
+    attender(|attender, input| {
+        if let Some(Datagram { from, data }) = Datagram::decode(input) {
+            attender.handle_datagram(from, data, at(now), unix as u64);
+        }
+    });
+}
+
+/// Does what is due. In how many milliseconds it is to be called again.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_run(now: f64, unix: f64) -> f64 {
+    attender(|attender, _| {
+        attender.handle_timeout(at(now), unix as u64);
+        let next = attender.poll_timeout(at(now));
+        next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
+    })
+}
+
+/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_poll() -> usize {
+    page(|page| {
+        page.answer_with(|attender, _| {
+            let command = attender.poll_command();
+            command.map_or_else(Vec::new, |command| command.to_bytes())
+        })
+    })
+}
+
+/// Chooses the track in the input, or drops it. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_choose(now: f64, chosen: bool) -> usize {
+    let error = attender(|attender, name| {
+        let name = String::from_utf8_lossy(name);
+        attender.choose(&name, chosen, at(now)).err()
+    });
+    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+}
+
+/// Asks: the input is JSON of name and text. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_ask(now: f64) -> usize {
+    let error = attender(|attender, input| {
+        let question = serde_json::from_slice::<Question>(input).map_err(|e| e.to_string());
+        let asked = question.and_then(|q| attender.ask(&q.name, &q.text, at(now)));
+        asked.err()
+    });
+    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+}
+
+/// Leaves all groups.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_end() {
+    attender(|attender, _| attender.end());
+}
+
+/// Counts up with each change of what is shown.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_revision() -> f64 {
+    attender(|attender, _| attender.revision() as f64)
+}
+
+/// How things stand: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_status() -> usize {
+    text(PageAttender::status)
+}
+
+/// What slides are called: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_titles() -> usize {
+    text(PageAttender::titles)
+}
+
+/// A slide, from 1: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_slide(number: usize) -> usize {
+    text(|attender| attender.slide(number))
+}
+
+/// The last lines of captions: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_captions(most: usize) -> usize {
+    text(|attender| attender.captions(most))
+}
+
+/// What was taken up: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_questions() -> usize {
+    text(PageAttender::questions)
+}

@@ -1,0 +1,204 @@
+//! What the page shows, as JSON.
+
+use lcstudio_core::{Language, Place, TrackName, TrackPlace, title, to_html, to_text};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use crate::attender::PageAttender;
+
+/// How things stand.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    /// `waiting`, `live` or `ended`.
+    state: &'static str,
+    title: &'a str,
+    presenter: &'a str,
+    /// The first language of captions: what who presents writes in, as far as anybody can tell.
+    language: Option<&'a str>,
+    tracks: Vec<Track>,
+    /// How many slides there are.
+    slides: usize,
+    /// The slide that who presents shows, from 1.
+    shown: Option<usize>,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+/// A track that the index names.
+#[derive(Debug, Serialize)]
+struct Track {
+    name: String,
+    /// Its name without a language.
+    kind: &'static str,
+    language: Option<String>,
+    chosen: bool,
+    /// Bytes that came of it, without headers.
+    bytes: u64,
+    /// Others have more of it than is here.
+    lacks: bool,
+    /// Of sound that is chosen: what the radio of the page plays, a secret.
+    station: Option<String>,
+}
+
+/// A slide.
+#[derive(Debug, Serialize)]
+struct Shown {
+    number: usize,
+    title: String,
+    /// Runs nothing and fetches nothing; a picture is an `img` with a path that leads nowhere.
+    html: String,
+    /// As it is read aloud.
+    text: String,
+}
+
+/// A line of captions.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    /// Stays the same when it is corrected.
+    id: String,
+    language: &'a str,
+    /// Milliseconds since 1970.
+    time: u64,
+    speaker: &'a str,
+    text: &'a str,
+    corrected: bool,
+}
+
+/// The last captions of all languages that are chosen, in the order in which they were said.
+#[derive(Debug, Serialize)]
+struct Captions<'a> {
+    /// So many stand before these.
+    earlier: usize,
+    lines: Vec<Line<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Asked<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+fn json(value: &impl Serialize) -> String {
+    // of strings and numbers, of which JSON can be made
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
+    match name {
+        TrackName::Slides => ("slides", None),
+        TrackName::Turn => ("turn", None),
+        TrackName::Questions => ("questions", None),
+        TrackName::Captions(language) => ("captions", Some(language)),
+        TrackName::Audio(language) => ("audio", Some(language)),
+    }
+}
+
+impl PageAttender {
+    /// How things stand.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let index = self.view.index();
+        let turn = Place::Track(TrackName::Turn);
+        // once all turns are here: not each of those before
+        let shown = self.view.shown().filter(|_| !self.lacks(&turn));
+        json(&Status {
+            state: match (index.has_begun, index.has_ended) {
+                (false, _) => "waiting",
+                (true, false) => "live",
+                (true, true) => "ended",
+            },
+            title: &index.title,
+            presenter: &index.presenter,
+            language: self.first_language().map(Language::tag),
+            tracks: index
+                .tracks
+                .iter()
+                .map(|(name, at)| self.track(name, at))
+                .collect(),
+            slides: self.view.deck().len(),
+            shown: shown.map(|(number, _)| number),
+            drops: self.drops(),
+        })
+    }
+
+    fn first_language(&self) -> Option<&Language> {
+        let mut names = self.view.index().names();
+        names.find_map(|name| match name {
+            TrackName::Captions(language) => Some(language),
+            _ => None,
+        })
+    }
+
+    fn track(&self, name: &TrackName, at: &TrackPlace) -> Track {
+        let (kind, language) = kind(name);
+        let (place, chosen) = (Place::Track(name.clone()), self.has_chosen(name));
+        Track {
+            name: name.to_string(),
+            kind,
+            language: language.map(Language::to_string),
+            chosen,
+            bytes: self.received(&place),
+            lacks: self.lacks(&place),
+            station: match at {
+                TrackPlace::Station(station) if chosen => Some(station.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    /// What slides are called, in order; null where one is not here.
+    #[must_use]
+    pub fn titles(&self) -> String {
+        let slides = self.view.deck().slides();
+        json(&slides.map(|slide| slide.map(title)).collect::<Vec<_>>())
+    }
+
+    /// The slide with this number, from 1; null where it is not here.
+    #[must_use]
+    pub fn slide(&self, number: usize) -> String {
+        let at = number.checked_sub(1);
+        let slide = at.and_then(|at| self.view.deck().slides().nth(at).flatten());
+        json(&slide.map(|markdown| Shown {
+            number,
+            title: title(markdown),
+            html: to_html(markdown, |path| Some(path.to_owned())),
+            text: to_text(markdown),
+        }))
+    }
+
+    /// The last `most` lines of captions.
+    #[must_use]
+    pub fn captions(&self, most: usize) -> String {
+        let mut lines = Vec::new();
+        for (language, transcript) in self.view.transcripts() {
+            for (author, number, line) in transcript.numbered() {
+                lines.push((language, author, number, line));
+            }
+        }
+        lines.sort_by_key(|(_, author, number, line)| (line.time_ms, *author, *number));
+        let earlier = lines.len().saturating_sub(most);
+        let lines = lines.split_off(earlier).into_iter();
+        let lines = lines.map(|(language, author, number, line)| Line {
+            id: format!("{author}-{number}"),
+            language: language.tag(),
+            time: line.time_ms,
+            speaker: &line.speaker,
+            text: &line.text,
+            corrected: line.is_corrected,
+        });
+        json(&Captions {
+            earlier,
+            lines: lines.collect(),
+        })
+    }
+
+    /// What was taken up.
+    #[must_use]
+    pub fn questions(&self) -> String {
+        let questions = self.view.questions().iter();
+        let questions = questions.map(|question| Asked {
+            name: &question.name,
+            text: &question.text,
+        });
+        json(&questions.collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,319 @@
+//! One presents as a host does, a page attends: everything but the browser and the network, whose parts this test plays.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use lcroute_web_page::Command;
+use lcroute_web_studio::attender::PageAttender;
+use lcstudio_core::{
+    Caption, Deck, DeckWriter, IndexEntry, Question, SessionKey, SlideId, TrackName, TrackPlace,
+    Turn,
+};
+use librecast::id::SecretKey;
+use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, Log, Output};
+use serde_json::{Value, json};
+
+const UNIX_MS: u64 = 1_800_000_000_000;
+const HOST: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
+const PAGE: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+const SLIDES: [&str; 2] = [
+    "# Bees\n\nThey *dance*.\n\n![two bees that dance](images/dance.png)",
+    "## <script>alert(1)</script>\n\n[x](javascript:alert(1)) ![far](https://h.example/p.png)",
+];
+
+/// Who presents, a page, and the network between them, which loses nothing unless it is told to.
+struct World {
+    key: SessionKey,
+    logs: BTreeMap<String, (Log, AuthorId)>,
+    page: PageAttender,
+    joined: BTreeSet<Ipv6Addr>,
+    begin: Instant,
+    ms: u64,
+    asked: Vec<Question>,
+}
+
+impl World {
+    fn new(tracks: Option<&[&str]>) -> Self {
+        let key = SessionKey::from_seed(&[7; 32]);
+        let begin = Instant::now();
+        let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks });
+        let start = serde_json::from_value(start).unwrap();
+        let page = PageAttender::new(&start, [3; 32], begin).unwrap();
+        let mut world = Self {
+            key,
+            logs: BTreeMap::new(),
+            page,
+            joined: BTreeSet::new(),
+            begin,
+            ms: 0,
+            asked: Vec::new(),
+        };
+        world.present();
+        world
+    }
+
+    fn now(&self) -> Instant {
+        self.begin + Duration::from_millis(self.ms)
+    }
+
+    fn open(&mut self, place: &str, owner: SecretKey) {
+        let space = self.key.session().space(owner.peer_id());
+        let author = space.author(&owner.peer_id());
+        let seed = [self.logs.len() as u8; 32];
+        let keys = vec![owner];
+        let log = Log::new(Config { space, keys, seed }, self.begin);
+        self.logs.insert(place.to_owned(), (log, author));
+    }
+
+    fn append(&mut self, place: &str, (kind, body): (u8, Vec<u8>)) {
+        let (now, time) = (self.now(), UNIX_MS + self.ms);
+        let (log, author) = self.logs.get_mut(place).unwrap();
+        log.append(*author, kind, &body, time, now).unwrap();
+    }
+
+    /// Logs of all tracks, and what the index says of them.
+    fn present(&mut self) {
+        self.open("index", self.key.index_key());
+        let names = ["slides", "turn", "questions", "captions/en", "captions/de"];
+        let tracks = names.map(|name| name.parse::<TrackName>().unwrap());
+        for (name, track) in names.iter().zip(&tracks) {
+            self.open(name, self.key.track_key(track));
+        }
+        // a log first asks others for entries of its own
+        self.pass(4_000);
+        for track in tracks {
+            let owner = self.key.track_key(&track).peer_id();
+            let place = TrackPlace::Space(owner);
+            self.append("index", IndexEntry::Track(track, place).encode().unwrap());
+        }
+        let audio = "audio/en".parse().unwrap();
+        let place = TrackPlace::Station("lcr1abc".into());
+        self.append("index", IndexEntry::Track(audio, place).encode().unwrap());
+        for entry in DeckWriter::entries(&Deck::default(), &SLIDES).unwrap() {
+            self.append("slides", entry);
+        }
+        self.turn(1);
+        let (title, presenter) = ("Bees".into(), "Ann".into());
+        let begun = IndexEntry::Session { title, presenter };
+        self.append("index", begun.encode().unwrap());
+        self.pass(3_000);
+    }
+
+    fn turn(&mut self, number: u16) {
+        let id = SlideId::of(SLIDES[usize::from(number) - 1]);
+        self.append("turn", Turn { number, id }.encode());
+    }
+
+    fn says(&mut self, language: &str, text: &str, replaces: u32) {
+        let caption = Caption {
+            replaces,
+            speaker: "Ann".into(),
+            text: text.into(),
+        };
+        self.append(&format!("captions/{language}"), caption.encode().unwrap());
+    }
+
+    /// So many milliseconds, in which what each sends comes to the other.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.ms += 50;
+            let (now, time) = (self.now(), UNIX_MS + self.ms);
+            self.page.handle_timeout(now, time);
+            assert!(self.page.poll_timeout(now) > self.begin);
+            while let Some(command) = self.page.poll_command() {
+                match command {
+                    Command::Join(group) => assert!(self.joined.insert(group)),
+                    Command::Leave(group) => assert!(self.joined.remove(&group)),
+                    Command::Send { group, port, data } => {
+                        assert_eq!(port, ENTRY_LOG_PORT);
+                        let mut logs = self.logs.values_mut();
+                        let (log, _) = logs.find(|(l, _)| l.space().group() == group).unwrap();
+                        log.handle_packet(PAGE.into(), &data, time, now);
+                    }
+                }
+            }
+            for (log, _) in self.logs.values_mut() {
+                if log.poll_timeout() <= now {
+                    log.handle_timeout(time, now);
+                }
+                let group = log.space().group();
+                while let Some(output) = log.poll_output() {
+                    match output {
+                        Output::Transmit(data) if self.joined.contains(&group) => {
+                            let from = (HOST, group, ENTRY_LOG_PORT);
+                            self.page.handle_datagram(from, &data, now, time);
+                        }
+                        Output::Event(Event::Request(body)) => {
+                            self.asked.push(Question::decode(&body).unwrap());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.page.status()).unwrap()
+    }
+
+    fn captions(&self, most: usize) -> Value {
+        serde_json::from_str(&self.page.captions(most)).unwrap()
+    }
+
+    /// The texts of the captions that are here.
+    fn texts(&self) -> Vec<String> {
+        let captions = self.captions(100);
+        let lines = captions["lines"].as_array().unwrap();
+        let texts = lines.iter().map(|line| line["text"].as_str().unwrap());
+        texts.map(str::to_owned).collect()
+    }
+
+    fn group(&self, place: &str) -> Ipv6Addr {
+        self.logs[place].0.space().group()
+    }
+}
+
+#[test]
+fn a_page_shows_what_is_presented_in_the_readers_language() {
+    let mut world = World::new(None);
+    world.says("de", "sie tanzen", 0);
+    world.says("en", "they dance", 0);
+    world.pass(1_000);
+    let status = world.status();
+    assert_eq!(status["state"], "live");
+    assert_eq!([&status["title"], &status["presenter"]], ["Bees", "Ann"]);
+    assert_eq!(
+        (&status["shown"], &status["slides"]),
+        (&json!(1), &json!(2))
+    );
+    let tracks = status["tracks"].as_array().unwrap().iter();
+    let chosen = tracks.filter(|track| track["chosen"] == true);
+    let chosen: Vec<_> = chosen
+        .map(|track| track["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(chosen, ["slides", "turn", "questions", "captions/de"]);
+    let places = ["index", "slides", "turn", "questions", "captions/de"];
+    let groups = places.map(|place| world.group(place));
+    assert_eq!(world.joined, BTreeSet::from(groups));
+    assert_eq!(world.texts(), ["sie tanzen"]);
+    assert_eq!(
+        world.page.titles(),
+        r#"["Bees","<script>alert(1)</script>"]"#
+    );
+    let slide: Value = serde_json::from_str(&world.page.slide(1)).unwrap();
+    let html = slide["html"].as_str().unwrap();
+    assert!(html.contains("<em>dance</em>"), "{html}");
+    assert!(html.contains("alt=\"two bees that dance\""), "{html}");
+    let slide: Value = serde_json::from_str(&world.page.slide(2)).unwrap();
+    let html = slide["html"].as_str().unwrap();
+    let runs = ["<script", "javascript:", "h.example"];
+    assert!(!runs.iter().any(|bad| html.contains(bad)), "{html}");
+    for nowhere in [0, 3] {
+        assert_eq!(world.page.slide(nowhere), "null");
+    }
+    // a correction takes the place of its line
+    world.says("de", "sie tanzen im Kreis", 1);
+    world.turn(2);
+    world.pass(1_000);
+    assert_eq!(world.texts(), ["sie tanzen im Kreis"]);
+    assert_eq!(world.captions(1)["lines"][0]["corrected"], true);
+    assert_eq!(world.captions(0)["earlier"], 1);
+    assert_eq!(world.status()["shown"], 2);
+    let ended = IndexEntry::Ended.encode().unwrap();
+    world.append("index", ended);
+    world.pass(1_000);
+    assert_eq!(world.status()["state"], "ended");
+    // packets repeat the last entries
+    let drops = world.status()["drops"].clone();
+    let names: Vec<_> = drops.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["duplicate"]);
+}
+
+#[test]
+fn choosing_a_track_joins_its_group_and_dropping_it_leaves() {
+    let mut world = World::new(Some(&["captions/en", "audio/en"]));
+    world.says("en", "they dance", 0);
+    world.pass(1_000);
+    let only = ["index", "captions/en"].map(|place| world.group(place));
+    assert_eq!(world.joined, BTreeSet::from(only));
+    assert_eq!(world.status()["slides"], 0, "nobody chose them");
+    let tracks = world.status()["tracks"].clone();
+    let sound = tracks.as_array().unwrap().last().unwrap().clone();
+    assert_eq!(sound["station"], "lcr1abc");
+    for (name, is_chosen) in [("captions/en", false), ("slides", true), ("audio/de", true)] {
+        let now = world.now();
+        world.page.choose(name, is_chosen, now).unwrap();
+    }
+    world.says("en", "nobody reads this", 0);
+    world.pass(2_000);
+    let only = ["index", "slides", "turn"].map(|place| world.group(place));
+    assert_eq!(world.joined, BTreeSet::from(only));
+    assert_eq!(world.texts(), Vec::<String>::new());
+    assert_eq!(
+        (&world.status()["slides"], &world.status()["shown"]),
+        (&json!(2), &json!(1))
+    );
+    let tracks = world.status()["tracks"].clone();
+    let sound = tracks.as_array().unwrap().last().unwrap().clone();
+    assert_eq!(sound["station"], Value::Null, "one sound at a time");
+    // who joins again gets what was said meanwhile
+    let now = world.now();
+    world.page.choose("captions/en", true, now).unwrap();
+    world.pass(3_000);
+    assert_eq!(world.texts(), ["they dance", "nobody reads this"]);
+    assert!(world.page.choose("video", true, now).is_err());
+    world.page.end();
+    world.pass(100);
+    assert!(world.joined.is_empty());
+}
+
+#[test]
+fn a_question_comes_to_who_presents_and_is_shown_once_it_is_taken_up() {
+    let mut world = World::new(Some(&["slides"]));
+    let now = world.now();
+    let refused = world.page.ask("Bob", "how far?", now).unwrap_err();
+    assert!(refused.contains("not joined"), "{refused}");
+    world.page.choose("questions", true, now).unwrap();
+    world.pass(500);
+    let now = world.now();
+    world.page.ask("Bob", "how far?", now).unwrap();
+    world.pass(2_000);
+    let question = Question {
+        name: "Bob".into(),
+        text: "how far?".into(),
+    };
+    assert_eq!(world.asked, std::slice::from_ref(&question));
+    assert_eq!(world.page.questions(), "[]");
+    world.append("questions", question.entry().unwrap());
+    world.pass(1_000);
+    let shown: Value = serde_json::from_str(&world.page.questions()).unwrap();
+    assert_eq!(shown, json!([{ "name": "Bob", "text": "how far?" }]));
+}
+
+#[test]
+fn what_is_no_session_is_said_and_datagrams_of_strangers_change_nothing() {
+    for (session, said) in [("lct1abc", "a token"), ("", "lcs1"), ("lcs1xx", "lcs1")] {
+        let start = json!({ "session": session, "languages": [], "tracks": null });
+        let start = serde_json::from_value(start).unwrap();
+        let error = PageAttender::new(&start, [0; 32], Instant::now()).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    let mut world = World::new(None);
+    let (now, revision) = (world.now(), world.page.revision());
+    let index = world.group("index");
+    for (group, port) in [(index, ENTRY_LOG_PORT), (index, 9), (HOST, ENTRY_LOG_PORT)] {
+        for data in [&b""[..], &[0xff; 1_500]] {
+            world
+                .page
+                .handle_datagram((HOST, group, port), data, now, UNIX_MS);
+        }
+    }
+    world.page.handle_timeout(now, UNIX_MS);
+    assert_eq!(world.page.revision(), revision);
+    let drops = world.status()["drops"].clone();
+    assert_eq!(drops["foreign"], 2, "{drops}");
+}
