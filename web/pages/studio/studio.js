@@ -368,14 +368,14 @@ function called(language) {
     }
 }
 
-function about({ kind, name, chosen, bytes, lacks }) {
+function about({ kind, chosen, bytes, lacks }) {
     if (!chosen) {
         return bytes > 0 ? `dropped: no more comes; ${size(bytes)} had come` : "not joined: nothing of it comes";
     }
     if (kind === "audio") {
         return view.sound ? view.sound.words() : "beginning";
     }
-    return `joined, ${size(bytes)} so far${lacks ? ", more is coming" : ""}${name === "slides" ? ", with the turn of slides beside it" : ""}`;
+    return `joined, ${size(bytes)} so far${lacks ? ", more is coming" : ""}`;
 }
 
 function size(bytes) {

@@ -15,7 +15,7 @@ use crate::radio::{
 };
 
 /// Keeps what the page decodes, and what it plays.
-const TAP: &str = r#"(() => {
+pub(super) const TAP: &str = r#"(() => {
     window.decoded = [];
     window.played = [];
     const Real = AudioDecoder;
@@ -44,7 +44,7 @@ const TAP: &str = r#"(() => {
 })()"#;
 
 /// Loudspeakers that nobody hears: without any, Firefox plays nothing, and Chromium's own do not keep time on a busy machine.
-fn loudspeakers(host: &Host) -> Result<(Process, String)> {
+pub(super) fn loudspeakers(host: &Host) -> Result<(Process, String)> {
     let socket = host.path("pulse/native");
     fs::create_dir_all(host.path("pulse"))?;
     let protocol = format!(

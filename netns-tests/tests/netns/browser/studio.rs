@@ -4,12 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use lcradio_core::StationKey;
 use lcstudio_core::{SessionKey, TrackName};
+use librecast::id::SecretKey;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::node::{meeting, until_wanted};
+use super::radio::{TAP, loudspeakers};
 use super::{Browser, Kind, Page, Theme, in_each_browser};
+use crate::radio::{cast, write_chirp};
 use crate::studio::{Typed, keygen, present, session};
 
 /// The third one tries what a page must not do.
@@ -269,6 +273,52 @@ fn a_tab_attends_and_its_reader_decides_what_comes_and_how_it_looks() {
         ensure!(presenter.process.wait(lcroute_lab::lab::DEADLINE)? == 0);
         writer.process.signal(Signal::SIGTERM)?;
         until_slide(&page, "How bees talk")?;
+        meeting.expect_clean(&browser, visitor)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_plays_the_sound_of_a_lecture_until_it_is_dropped() {
+    in_each_browser("studio-sound", |lab, kind| {
+        let meeting = meeting(lab, &["visitor"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let visitor = &meeting.visitors[0];
+        let (folder, key, lcs) = session(&a.host, None)?;
+        let mut presenter = present(&a.host, &folder, &key)?;
+        let file = write_chirp(&a.host, 300)?;
+        let key = folder.join("audio-en.key");
+        let args = format!("--key {} --profile voice -i lc0", key.display());
+        let _cast = cast(&a.host, &file, &args)?;
+        let seed = SecretKey::load(&key)?.seed();
+        let station = StationKey::from_seed(&seed).station(false);
+        let group = station.group().to_string();
+        let (_server, output) = loudspeakers(&visitor.host)?;
+        let browser = Browser::start_with(&visitor.host, kind, Theme::Light, None, Some(&output))?;
+        let token = &meeting.network.token;
+        let link = format!("{}/studio/#{token},{lcs}", visitor.origin);
+        let page = browser.open("studio", &link)?;
+        page.eval(TAP)?;
+        page.click("#enter")?;
+        until_slide(&page, "Bees")?;
+        until_wanted(a, &group, false)?;
+        page.click("[data-panel=tracks]")?;
+        page.click("[data-track='audio/en'] input")?;
+        until_wanted(a, &group, true)?;
+        page.until_says("[data-track='audio/en']", "playing")?;
+        page.until("played.some((plane) => plane.some((s) => Math.abs(s) > 0.02))")?;
+        page.shot("sound")?;
+        page.expect_open_to_all()?;
+        page.click("[data-track='audio/en'] input")?;
+        until_wanted(a, &group, false)?;
+        page.until_says("[data-track='audio/en']", "not joined")?;
+        page.until("document.querySelector('#sound').hidden")?;
+        // and once more, in this tab
+        page.click("[data-track='audio/en'] input")?;
+        until_wanted(a, &group, true)?;
+        page.until_says("[data-track='audio/en']", "playing")?;
+        presenter.types("q")?;
+        page.until_says("#state", "has ended")?;
         meeting.expect_clean(&browser, visitor)
     });
 }
