@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lcroute_sim::scenario::{MAX_NODES, Policy, Scenario, Span};
 use lcroute_sim::{
-    At, Nanos, Outcome, Population, SECOND, Subject, Trace, explain, library, measure, run_script,
-    script, table,
+    At, AudienceFigures, Nanos, Outcome, Population, SECOND, Subject, Trace, audience, compare,
+    comparison_table, explain, library, max_leaves, measure, run_script, script, table,
 };
 use librecast_program::cli::{Exit, ExitError};
 
@@ -24,11 +24,19 @@ Examples:
   lcroute sim --scenario my.toml
   lcroute sim --replay trace.toml
   lcroute sim --measure 10,100 --policy regular   the figures of docs/routing-measured.md
+  lcroute sim --compare-topologies 100            mesh, regular, tree and fractal beside each other
+  lcroute sim --scenario audience --leaves 100000 what routers pay for listeners that are leaves
 
 Exit code 1: a rule was broken. The seed and a short trace that replays are printed.";
 
 /// A mesh of more nodes is not measured.
 const MAX_MESH: u32 = 100;
+/// The scenario that measures leaves instead of running a script.
+const AUDIENCE: &str = "audience";
+/// Routers and leaves of the scenario `audience`, where nobody says how many. Chosen: 250 leaves at each router.
+const AUDIENCE_SIZE: (u32, u32) = (400, 100_000);
+/// Links of a node, where nobody says how many: the daemon's.
+const DEGREE: u8 = 8;
 
 /// Arguments of `lcroute sim`.
 #[derive(Debug, Args)]
@@ -38,6 +46,9 @@ pub struct Arguments {
     scenario: String,
     #[command(flatten)]
     changes: Changes,
+    /// How many leaves the scenario `audience` has [default: 100000]
+    #[arg(long, value_name = "N")]
+    leaves: Option<u32>,
     /// So many runs, with seeds from the scenario's on
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
@@ -50,6 +61,9 @@ pub struct Arguments {
     /// Measure networks of so many nodes: the figures of docs/routing-measured.md
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay"])]
     measure: Vec<u32>,
+    /// Measure each topology policy in networks of so many nodes, at the same places; --policy for one alone
+    #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with_all = ["scenario", "replay", "measure"])]
+    compare_topologies: Vec<u32>,
     /// On so many threads, instead of as many as there are processors, and no more than that; the result is the same
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -76,7 +90,7 @@ struct Changes {
     /// All that is random
     #[arg(long)]
     seed: Option<u64>,
-    /// Which links there are: mesh, regular or auto
+    /// Which links there are: mesh, regular, tree, fractal or auto
     #[arg(long)]
     policy: Option<Policy>,
     /// Links of a node
@@ -140,6 +154,7 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
         for (name, _) in library::all() {
             print_line(name)?;
         }
+        print_line(AUDIENCE)?;
         return Ok(Exit::Ok);
     }
     if let Some(path) = &arguments.replay {
@@ -149,6 +164,16 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     }
     if !arguments.measure.is_empty() {
         return measure_all(arguments, json);
+    }
+    if !arguments.compare_topologies.is_empty() {
+        return compare_all(arguments, json);
+    }
+    if arguments.scenario == AUDIENCE {
+        return measure_audience(arguments, json);
+    }
+    if arguments.leaves.is_some() {
+        let message = "--leaves: of --scenario audience alone";
+        return Err(ExitError::new(Exit::Usage, message).into());
     }
     let scenario = arguments.load()?;
     if arguments.print {
@@ -206,7 +231,7 @@ fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
             let subject = Subject {
                 nodes,
                 policy,
-                degree: changes.degree.unwrap_or(8),
+                degree: changes.degree.unwrap_or(DEGREE),
                 seed: changes.seed.unwrap_or(1),
             };
             let bar = Bar::spinner(json);
@@ -221,6 +246,122 @@ fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
     }
     let broken = all.iter().any(|f| f.broken_rule.is_some());
     Ok(if broken { Exit::Failed } else { Exit::Ok })
+}
+
+fn compare_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
+    let changes = &arguments.changes;
+    let policies = match changes.policy {
+        Some(policy) => vec![policy],
+        None => vec![Policy::Mesh, Policy::Regular, Policy::Tree, Policy::Fractal],
+    };
+    let mut all = Vec::new();
+    for &nodes in &arguments.compare_topologies {
+        if !(4..=MAX_NODES).contains(&nodes) {
+            let message = format!("--compare-topologies {nodes}: 4 to {MAX_NODES} nodes");
+            return Err(ExitError::new(Exit::Usage, message).into());
+        }
+        for &policy in &policies {
+            if policy == Policy::Mesh && nodes > MAX_MESH {
+                continue;
+            }
+            let subject = Subject {
+                nodes,
+                policy,
+                degree: changes.degree.unwrap_or(DEGREE),
+                seed: changes.seed.unwrap_or(1),
+            };
+            let bar = Bar::spinner(json);
+            let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
+            all.push(compare(subject, threads(arguments.threads), &mut progress));
+        }
+    }
+    if json {
+        print_line(serde_json::to_string(&all)?)?;
+    } else {
+        print_line(comparison_table(&all))?;
+    }
+    let broken = all.iter().any(|f| f.broken_rule.is_some());
+    Ok(if broken { Exit::Failed } else { Exit::Ok })
+}
+
+fn measure_audience(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
+    let changes = &arguments.changes;
+    let usage = |message: String| Err(ExitError::new(Exit::Usage, message).into());
+    if arguments.print || arguments.seeds > 1 || arguments.trace.is_some() {
+        return usage(format!(
+            "--scenario {AUDIENCE} is measured: without --print, --seeds and --trace"
+        ));
+    }
+    if changes.duration.is_some() || changes.loss.is_some() || changes.whole {
+        return usage(format!(
+            "--scenario {AUDIENCE}: without --duration, --loss and --whole"
+        ));
+    }
+    let nodes = changes.nodes.unwrap_or(AUDIENCE_SIZE.0);
+    if !(2..=MAX_NODES).contains(&nodes) {
+        return usage(format!("--nodes {nodes}: 2 to {MAX_NODES} nodes"));
+    }
+    let (leaves, most) = (
+        arguments.leaves.unwrap_or(AUDIENCE_SIZE.1),
+        max_leaves(nodes),
+    );
+    if leaves > most {
+        return usage(format!(
+            "--leaves {leaves}: {nodes} routers serve {most} at most"
+        ));
+    }
+    let subject = Subject {
+        nodes,
+        policy: changes.policy.unwrap_or(Policy::Auto),
+        degree: changes.degree.unwrap_or(DEGREE),
+        seed: changes.seed.unwrap_or(1),
+    };
+    let bar = Bar::spinner(json);
+    let mut progress = |what: &str| bar.say(what);
+    let figures = audience(subject, leaves, threads(arguments.threads), &mut progress);
+    drop(bar);
+    print_audience(&figures, json)?;
+    let complete = figures.packets_sent == figures.packets_expected;
+    Ok(match figures.broken_rule.is_none() && complete {
+        true => Exit::Ok,
+        false => Exit::Failed,
+    })
+}
+
+fn print_audience(figures: &AudienceFigures, json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(print_line(serde_json::to_string(figures)?)?);
+    }
+    let bytes = |b: lcroute_sim::RouterBytes| format!("{:.1}, {:.1}", b.coming, b.listening);
+    let rows = [
+        ("routers", figures.nodes.to_string()),
+        ("leaves", figures.leaves.to_string()),
+        (
+            "between routers, none",
+            format!("{} B/s a router", bytes(figures.without_audience)),
+        ),
+        (
+            "between routers, all",
+            format!("{} B/s a router", bytes(figures.with_audience)),
+        ),
+        ("of none", format!("{:.1} %", figures.ratio * 100.0)),
+        (
+            "router to leaf",
+            format!("{:.1} B/s a leaf", figures.bytes_to_leaf),
+        ),
+        (
+            "packets to leaves",
+            format!("{} of {}", figures.packets_sent, figures.packets_expected),
+        ),
+        (
+            "rules",
+            figures.broken_rule.clone().unwrap_or("all hold".into()),
+        ),
+    ];
+    for (name, value) in rows {
+        print_line(format_args!("{name:<24} {value}"))?;
+    }
+    Ok(())
 }
 
 fn replay(trace: &Trace, threads: usize, json: bool) -> anyhow::Result<Exit> {

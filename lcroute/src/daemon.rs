@@ -331,6 +331,7 @@ fn assemble(
         record,
         texts,
         max_leaves: config.leaf.max.into(),
+        policy: config.topology.policy,
         interfaces: config.ice.interfaces.clone(),
         lans: config.lan.clone(),
     };

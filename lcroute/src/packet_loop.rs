@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::DropReason;
+use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
 use lcroute_signalling::Door;
@@ -100,6 +101,8 @@ pub struct Parts {
     pub interfaces: Vec<String>,
     /// Leaves at a time.
     pub max_leaves: usize,
+    /// Which links this node wants.
+    pub policy: PolicyKind,
     /// LANs that this node is a gateway of.
     pub lans: Vec<Lan>,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lcroute_engine::topology::PolicyKind;
 use lcroute_node::Privacy;
 use lcroute_overlay::{KeyConflict, PathKind, RepairInfo};
 use librecast::id::PeerId;
@@ -107,6 +108,9 @@ pub struct Status {
     /// Leaves, and how many may come.
     #[serde(default)]
     pub leaves: Leaves,
+    /// Which links it wants.
+    #[serde(default)]
+    pub topology: PolicyKind,
     /// Groups known, those of remote listeners included.
     pub groups: usize,
     /// Counters since the start.

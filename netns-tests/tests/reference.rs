@@ -626,7 +626,7 @@ const FILES: &[File] = &[
                     (
                         "policy",
                         "`\"auto\"`",
-                        "`auto` (a mesh up to 8 nodes, regular above), `mesh` (to everyone) or `regular` (to `degree` others).",
+                        "`auto` (a mesh up to 8 nodes, regular above), `mesh` (to everyone), `regular` (to `degree` others), `fractal` (cells of cells) or `tree` (as few links as there can be). The same on all nodes.",
                     ),
                     (
                         "degree",

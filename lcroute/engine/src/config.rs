@@ -22,6 +22,10 @@ pub enum PolicyKind {
     Mesh,
     /// A random regular graph.
     Regular,
+    /// One tree: a link that fails parts the network until another one is there.
+    Tree,
+    /// Cells of cells.
+    Fractal,
 }
 
 /// `[topology]` of the configuration.

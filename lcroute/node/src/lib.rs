@@ -22,6 +22,7 @@ pub mod renewal;
 pub mod report;
 pub mod revocations;
 mod services;
+mod slow_leaves;
 #[cfg(test)]
 mod testing;
 mod uses;

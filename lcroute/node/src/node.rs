@@ -1,6 +1,6 @@
 //! The node: hands what the router says to the links, and the other way round.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -39,10 +39,8 @@ use crate::private_prefixes::{GiveError, PrivatePrefixes};
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
 use crate::services::{HostServices, MakeAead};
+use crate::slow_leaves::SlowLeaves;
 use crate::uses::Uses;
-
-/// A leaf that takes nothing for so long loses its link. Chosen: no pause of a network is as long.
-const LEAF_STUCK: Duration = Duration::from_secs(5);
 
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
@@ -195,10 +193,8 @@ pub struct Node<C> {
     engine: Engine,
     overlay: Overlay<C>,
     links: BTreeMap<LinkId, Member>,
-    /// Links with leaves.
-    leaves: BTreeSet<LinkId>,
-    /// Leaves whose queue is full, and since when it has been.
-    stuck: BTreeMap<LinkId, Instant>,
+    /// Links with leaves, and which of these take nothing.
+    leaves: SlowLeaves,
     membership: Membership,
     present: Present,
     records: Records,
@@ -265,8 +261,7 @@ impl<C: Connections> Node<C> {
             engine: Engine::new(engine, Arc::new(services), now),
             overlay: Overlay::new(overlay, connections, now),
             links: BTreeMap::new(),
-            leaves: BTreeSet::new(),
-            stuck: BTreeMap::new(),
+            leaves: SlowLeaves::default(),
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -834,7 +829,7 @@ impl<C: Connections> Node<C> {
         let now = self.now;
         match event {
             Event::LinkUp { link, member } if member.leaf => {
-                self.leaves.insert(link);
+                self.leaves.link_up(link);
                 let neighbor = Neighbor { member: *member };
                 self.engine.handle_link_up(link, neighbor, now);
             }
@@ -850,13 +845,12 @@ impl<C: Connections> Node<C> {
                 self.engine.handle_link_up(link, neighbor, now);
             }
             Event::LinkDown { link, reason, .. } => {
-                let is_leaf = self.leaves.remove(&link);
+                let is_leaf = self.leaves.link_down(link);
                 // a leaf's path says nothing of ours
                 if reason == EndReason::Silent && !is_leaf {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
-                self.stuck.remove(&link);
                 self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
@@ -970,19 +964,9 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// A leaf that does not take what it has joined must not hold memory for ever.
+    /// A leaf that takes nothing loses its link.
     fn watch_leaf(&mut self, link: LinkId, sent: Result<(), SendError>) {
-        if sent != Err(SendError::QueueFull) {
-            if !self.stuck.is_empty() {
-                self.stuck.remove(&link);
-            }
-            return;
-        }
-        if !self.leaves.contains(&link) {
-            return;
-        }
-        let since = *self.stuck.entry(link).or_insert(self.now);
-        if since + LEAF_STUCK <= self.now {
+        if self.leaves.is_slow(link, sent, self.now) {
             self.drops.count(DropReason::LeafSlow);
             let reason = EndReason::Fault("a leaf that takes nothing");
             self.overlay.close_link(link, reason, self.now);

@@ -113,6 +113,8 @@ pub fn topology(scenario: &Scenario) -> TopologyConfig {
             Policy::Auto => PolicyKind::Auto,
             Policy::Mesh => PolicyKind::Mesh,
             Policy::Regular => PolicyKind::Regular,
+            Policy::Tree => PolicyKind::Tree,
+            Policy::Fractal => PolicyKind::Fractal,
         },
         degree: scenario.topology.degree,
     }

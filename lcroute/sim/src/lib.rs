@@ -16,8 +16,10 @@
 )]
 
 mod action;
+mod audience;
 mod calendar;
 mod check;
+mod compare;
 mod crew;
 mod daemon;
 mod fast;
@@ -54,8 +56,10 @@ mod whole;
 mod workload;
 
 pub use action::{Action, SourceFilter};
+pub use audience::{AudienceFigures, RouterBytes, audience, max_leaves};
+pub use compare::{Comparison, Joined, compare, comparison_table};
 pub use live::{GroupView, LinkView, Live};
-pub use measure::{Subject, measure};
+pub use measure::{Outage, Subject, measure};
 pub use model::{Rule, Violation};
 pub use population::Population;
 pub use run::{Outcome, explain, run_script};

@@ -18,11 +18,11 @@ use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::workload;
 
 /// From the first start until links and roots have settled.
-const REST: Nanos = 150 * SECOND;
+pub(crate) const REST: Nanos = 150 * SECOND;
 /// Nodes try better links now and then, more and more seldom: half an hour later is rest.
-const LATER: Nanos = 1_800 * SECOND;
+pub(crate) const LATER: Nanos = 1_800 * SECOND;
 /// How long control traffic is counted.
-const WINDOW: Nanos = 60 * SECOND;
+pub(crate) const WINDOW: Nanos = 60 * SECOND;
 /// Between two packets of the stream that shows outages.
 const PERIOD: Nanos = 20 * MILLISECOND;
 /// How long an outage is watched.
@@ -88,7 +88,9 @@ pub struct Outage {
     pub interrupted: f64,
     /// Of the listeners that live: nothing came any more.
     pub cut_off: f64,
+    /// From the end to the first packet, the half that waits less.
     pub median_ms: f64,
+    /// The same, all but one in a hundred.
     pub p99_ms: f64,
     /// How many interruptions there were.
     pub count: usize,
@@ -141,15 +143,15 @@ enum Kind {
 }
 
 /// A network under measurement.
-struct Bench {
-    simulation: Simulation,
-    random: Random,
-    nodes: u32,
+pub(crate) struct Bench {
+    pub(crate) simulation: Simulation,
+    pub(crate) random: Random,
+    pub(crate) nodes: u32,
     groups: u32,
 }
 
 impl Bench {
-    fn new(subject: Subject, threads: usize) -> Self {
+    pub(crate) fn new(subject: Subject, threads: usize) -> Self {
         let scenario = Arc::new(Scenario {
             nodes: subject.nodes,
             seed: subject.seed,
@@ -177,17 +179,17 @@ impl Bench {
         }
     }
 
-    fn run(&mut self, time: Nanos) {
+    pub(crate) fn run(&mut self, time: Nanos) {
         let end = self.simulation.now() + time;
         self.simulation.run_until(end);
     }
 
-    fn end_calm(&mut self) {
+    pub(crate) fn end_calm(&mut self) {
         self.simulation.end_calm();
         self.run(40 * SECOND);
     }
 
-    fn node(&mut self) -> u32 {
+    pub(crate) fn node(&mut self) -> u32 {
         self.random.index(self.nodes as usize) as u32
     }
 
@@ -196,12 +198,12 @@ impl Bench {
     }
 
     /// A group that nobody has used.
-    fn group(&mut self) -> Ipv6Addr {
+    pub(crate) fn group(&mut self) -> Ipv6Addr {
         self.groups += 1;
         Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 9, 0, self.groups as u16)
     }
 
-    fn join(&mut self, node: u32, group: Ipv6Addr) {
+    pub(crate) fn join(&mut self, node: u32, group: Ipv6Addr) {
         self.simulation
             .act(Action::Join(node, group, SourceFilter::All));
     }
@@ -211,7 +213,7 @@ impl Bench {
         self.simulation.act(leave);
     }
 
-    fn links(&mut self) -> (f64, usize) {
+    pub(crate) fn links(&mut self) -> (f64, usize) {
         let simulation = &self.simulation;
         let counts = simulation.all().map(|n| simulation.node(n).links.len());
         let (sum, max) = counts.fold((0, 0), |(sum, max), n| (sum + n, n.max(max)));
@@ -219,7 +221,7 @@ impl Bench {
     }
 
     /// Control bytes per node and second.
-    fn control_bytes(&mut self, window: Nanos) -> f64 {
+    pub(crate) fn control_bytes(&mut self, window: Nanos) -> f64 {
         let before = self.simulation.statistics().control.bytes;
         self.run(window);
         let bytes = self.simulation.statistics().control.bytes - before;
@@ -317,7 +319,7 @@ impl Bench {
         figures.join_extra_max_ms = extra.iter().copied().fold(0.0, f64::max);
     }
 
-    fn stream(&mut self, source: u32, group: Ipv6Addr, period: Nanos, time: Nanos) {
+    pub(crate) fn stream(&mut self, source: u32, group: Ipv6Addr, period: Nanos, time: Nanos) {
         for _ in 0..time / period {
             self.simulation.send(source, group, 100, false);
             self.run(period);
@@ -396,7 +398,7 @@ impl Bench {
         figures.hottest_share = most as f64 / sum.max(1) as f64;
     }
 
-    fn packets(&self) -> Vec<[u64; 2]> {
+    pub(crate) fn packets(&self) -> Vec<[u64; 2]> {
         let simulation = &self.simulation;
         let left = |id: u32, node: u32| {
             simulation
@@ -502,7 +504,7 @@ impl Bench {
     }
 
     /// A node that passes packets of the stream on, and one that it passes them to.
-    fn on_tree(&mut self, source: u32, group: Ipv6Addr) -> Option<(u32, u32)> {
+    pub(crate) fn on_tree(&mut self, source: u32, group: Ipv6Addr) -> Option<(u32, u32)> {
         let before = self.packets();
         self.stream(source, group, PERIOD, SECOND / 2);
         let mut edges = Vec::new();
@@ -521,7 +523,7 @@ impl Bench {
     }
 
     /// Does what breaks something, and looks when listeners hear the stream again.
-    fn outage(&mut self, source: u32, group: Ipv6Addr, actions: &[Action]) -> Seen {
+    pub(crate) fn outage(&mut self, source: u32, group: Ipv6Addr, actions: &[Action]) -> Seen {
         self.stream(source, group, PERIOD, SECOND / 2);
         self.simulation.watch_deliveries();
         self.stream(source, group, PERIOD, SECOND / 5);
@@ -558,7 +560,7 @@ impl Bench {
         seen
     }
 
-    fn churn(&mut self) -> f64 {
+    pub(crate) fn churn(&mut self) -> f64 {
         let before = self.simulation.statistics().control.bytes;
         let count = f64::from(self.nodes) * CHURN / 60.0;
         let count = (count.round() as u64).max(1);
@@ -581,7 +583,7 @@ impl Bench {
 
 /// What listeners saw of one outage.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     listeners: usize,
     cut_off: usize,
     recovered: Vec<Nanos>,
@@ -590,7 +592,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn together(all: &[Self]) -> Outage {
+    pub(crate) fn together(all: &[Self]) -> Outage {
         let listeners: usize = all.iter().map(|s| s.listeners).sum();
         let cut_off: usize = all.iter().map(|s| s.cut_off).sum();
         let mut times: Vec<Nanos> = all.iter().flat_map(|s| s.recovered.clone()).collect();

@@ -150,6 +150,26 @@ impl Population {
         self.node(NodeAddresses::derive(&self.network, key).origin)
     }
 
+    /// What a leaf is that may join every group. Routers tell leaves apart by their links alone.
+    pub fn leaf(&self) -> Member {
+        let grant = Grant {
+            core: false,
+            leaf: true,
+            ..grant("leaf".to_owned(), VALID)
+        };
+        let (network, key) = (self.network, key(b'l', 0));
+        let sign = |kind, subject, grant, by| {
+            Certificate::sign(kind, network, subject, grant, by).expect("short names fit")
+        };
+        let issuing = self::key(NOBODY.0, NOBODY.1);
+        let above = self::grant(String::new(), VALID);
+        let issuer = sign(Kind::Issuer, issuing.peer_id(), above, &self.top);
+        let leaf = sign(Kind::Node, key.peer_id(), grant, &issuing);
+        let chain = Chain::new(vec![issuer, leaf]).expect("an issuer, then a node");
+        let member = chain.verify(&network, UNIX_START);
+        member.expect("it was signed a moment ago")
+    }
+
     /// As text: the network's key expels a node.
     pub fn revocation(&self, node: u32, unix: u64) -> String {
         let key = self.get(node).member.peer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::{Config, Engine, Neighbor, Output};
-use librecast::cert::GroupPrefix;
+use librecast::cert::{GroupPrefix, Member};
 use librecast::id::LinkId;
 
 use crate::daemon::{Effect, Start, limits, topology};
@@ -69,6 +69,14 @@ impl RouterAlone {
         };
         let now = self.clock.instant(now);
         self.engine.handle_link_up(link_id(link), neighbor, now);
+    }
+
+    /// A leaf is linked.
+    pub fn leaf_up(&mut self, link: u32, member: &Member, now: Nanos) {
+        let member = member.clone();
+        let now = self.clock.instant(now);
+        self.engine
+            .handle_link_up(link_id(link), Neighbor { member }, now);
     }
 
     /// A link is gone.

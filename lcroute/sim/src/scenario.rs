@@ -196,6 +196,10 @@ pub enum Policy {
     Regular,
     /// `mesh` up to 8 nodes, `regular` above.
     Auto,
+    /// One tree.
+    Tree,
+    /// Cells of cells.
+    Fractal,
 }
 
 impl fmt::Display for Policy {
@@ -204,6 +208,8 @@ impl fmt::Display for Policy {
             Self::Mesh => "mesh",
             Self::Regular => "regular",
             Self::Auto => "auto",
+            Self::Tree => "tree",
+            Self::Fractal => "fractal",
         })
     }
 }
@@ -216,7 +222,9 @@ impl FromStr for Policy {
             "mesh" => Ok(Self::Mesh),
             "regular" => Ok(Self::Regular),
             "auto" => Ok(Self::Auto),
-            _ => Err("write mesh, regular or auto".into()),
+            "tree" => Ok(Self::Tree),
+            "fractal" => Ok(Self::Fractal),
+            _ => Err("write mesh, regular, tree, fractal or auto".into()),
         }
     }
 }

@@ -37,6 +37,16 @@ const WAKES_AT_ONCE: u32 = 1_000;
 /// A whole node that is woken so often in a second does nothing else; what is due for ever wakes it every 10 us.
 const WAKES_A_SECOND: u32 = 10_000;
 
+/// Links from this number on are with leaves. Chosen: no run makes as many links between routers.
+pub const FIRST_LEAF_LINK: u32 = 1 << 31;
+
+/// What routers send to leaves; leaves answer nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ToLeaves {
+    pub packets: u64,
+    pub control_bytes: u64,
+}
+
 /// What happens to one node.
 #[derive(Debug)]
 pub enum Input {
@@ -192,6 +202,7 @@ pub struct Shard {
     pub deliveries: Option<Vec<Delivery>>,
     pub sights: Sights,
     pub statistics: Statistics,
+    pub to_leaves: ToLeaves,
     due: Vec<(Nanos, Ticket)>,
 }
 
@@ -216,6 +227,7 @@ impl Shard {
             deliveries: None,
             sights: Sights::default(),
             statistics: Statistics::default(),
+            to_leaves: ToLeaves::default(),
             due: Vec::new(),
         }
     }
@@ -520,6 +532,10 @@ impl Shard {
         message: (&[u8; HEADER_LEN], &Bytes),
         number: Option<u64>,
     ) {
+        if link >= FIRST_LEAF_LINK {
+            self.to_leaves.packets += 1;
+            return;
+        }
         let echo = self.setting.defect == Some(Defect::Echo) && self.strikes(node, 200);
         for _ in 0..if echo { 3 } else { 1 } {
             self.send_data_once(node, now, link, message, number);
@@ -575,6 +591,10 @@ impl Shard {
     }
 
     fn send_control(&mut self, node: u32, now: Nanos, link: u32, message: Bytes) {
+        if link >= FIRST_LEAF_LINK {
+            self.to_leaves.control_bytes += message.len() as u64;
+            return;
+        }
         let lost = self.setting.defect == Some(Defect::LostControl) && self.strikes(node, 50);
         let at = self.at(node);
         let Some(port) = self.nodes[at].links.get_mut(&link) else {

@@ -32,7 +32,7 @@ use crate::random::{Draw as _, Random, mix};
 use crate::router::RouterAlone;
 use crate::scenario::{Links, Scenario, Span};
 use crate::services::Watch;
-use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, deal};
+use crate::shard::{Delivery, Effect, Input, Place, Setting, Shard, Since, ToLeaves, deal};
 use crate::sight::{Sight, Sights, What};
 use crate::statistics::Statistics;
 use crate::terrain::Terrain;
@@ -201,6 +201,15 @@ impl Simulation {
             sum += &shard.statistics;
         }
         sum
+    }
+
+    /// What routers have sent to leaves so far.
+    pub(crate) fn to_leaves(&self) -> ToLeaves {
+        let sum = |sum: ToLeaves, shard: &Shard| ToLeaves {
+            packets: sum.packets + shard.to_leaves.packets,
+            control_bytes: sum.control_bytes + shard.to_leaves.control_bytes,
+        };
+        self.shards.iter().fold(ToLeaves::default(), sum)
     }
 
     /// What whole nodes dropped so far, by reason.

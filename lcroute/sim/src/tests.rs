@@ -6,7 +6,7 @@ use crate::library;
 use crate::model::Rule;
 use crate::population::Population;
 use crate::run::{Outcome, explain, run_script};
-use crate::scenario::{Defect, Scenario, Span};
+use crate::scenario::{Defect, Policy, Scenario, Span};
 use crate::trace::Trace;
 use crate::workload;
 
@@ -77,6 +77,24 @@ fn every_scenario_holds_with_several_seeds() {
             let s = outcome.statistics;
             assert!(s.delivered > 50, "{name}: the programs were idle: {s:?}");
             assert!(s.required > 20, "{name}: the rules were idle: {s:?}");
+        }
+    }
+}
+
+/// The tree is parted by each death, and the fractal by none: the rules hold in both.
+#[test]
+fn every_rule_holds_in_trees_and_fractals() {
+    for policy in [Policy::Tree, Policy::Fractal] {
+        for seed in 1..=20 {
+            let name = ["bad-day", "churn", "mass-death"][seed as usize % 3];
+            let mut scenario = Scenario {
+                duration: Span::seconds(30),
+                ..named(name, 8 + seed as u32, seed)
+            };
+            scenario.topology.policy = policy;
+            println!("{policy}, {name}, seed {seed}");
+            let s = holds(scenario).statistics;
+            assert!(s.delivered > 50 && s.required > 20, "{s:?}");
         }
     }
 }

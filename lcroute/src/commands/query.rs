@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::book::{book_name, book_of_user, name_by_book};
 use crate::control::Request;
 use crate::control::client::Client;
+use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LanRole, Privacy};
 use lcroute_overlay::PathKind;
 
@@ -155,6 +156,9 @@ fn status(s: &Status) -> String {
     }
     if s.leaves.linked > 0 {
         text += &format!("  leaves    {} of {}\n", s.leaves.linked, s.leaves.max);
+    }
+    if s.topology == PolicyKind::Tree {
+        text += "  topology  tree: each link or node that fails parts the network for a second or more; [topology] policy = \"auto\" has other paths\n";
     }
     text += &found_by(&s.doors);
     if let Some((url, address)) = s.relay.url.as_ref().zip(s.relay.address) {
@@ -422,6 +426,7 @@ mod tests {
             signal_servers: 1,
             peers: 1,
             leaves: crate::status::Leaves::default(),
+            topology: PolicyKind::Tree,
             groups: 2,
             counters,
         });
@@ -431,6 +436,7 @@ mod tests {
             "iifname \"lc7\" ip6 daddr ff00::/8 accept",
             "state     connected, up 1 h 1 min, 1 peer, 2 groups",
             "version   1.2.3\n",
+            "topology  tree: each link",
             "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
             "found by  ws://one, ws://two (not connected), lan eth0\n",
             "from lc7  7 packets, 0 B",

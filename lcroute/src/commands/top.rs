@@ -223,6 +223,7 @@ mod tests {
                 signal_servers: 1,
                 peers: 1,
                 leaves: crate::status::Leaves::default(),
+                topology: lcroute_engine::topology::PolicyKind::default(),
                 groups: 3,
                 counters: crate::status::Counters::default(),
             },

@@ -335,6 +335,7 @@ impl PacketLoop {
                 linked: p.node.leaves(),
                 max: p.max_leaves,
             },
+            topology: p.policy,
             groups: p.node.engine().group_count(),
             counters: self.counters(),
         }

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use librecast::id::OriginId;
 use librecast::time::Instant;
 
+use super::fractal::Fractal;
 use super::mesh::Mesh;
 use super::policy::{Policy, View};
 use super::regular::Regular;
+use super::tree::Tree;
 use crate::config::{PolicyKind, TopologyConfig};
 
 /// Nodes, this one included, up to which `auto` is a mesh.
@@ -28,6 +30,8 @@ pub(super) fn policy(config: TopologyConfig, seed: u64, now: Instant) -> Box<dyn
         }),
         PolicyKind::Mesh => Box::new(Mesh),
         PolicyKind::Regular => Box::new(regular),
+        PolicyKind::Tree => Box::new(Tree::default()),
+        PolicyKind::Fractal => Box::new(Fractal::new(seed, now)),
     }
 }
 

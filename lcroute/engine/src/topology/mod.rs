@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   who is there (link state, carriers) ─┐
-//!   what cannot be reached directly     ─┼─> Topology ──> Policy: mesh, regular, auto
+//!   what cannot be reached directly     ─┼─> Topology ──> Policy: mesh, regular, tree, fractal, auto
 //!   links, their RTT, the peers' requests ┘      │
 //!                                               └──> Wanted (to make), Keep (to tell), Retire (to close)
 //! ```
@@ -17,11 +17,14 @@
 //! | `auto` | a mesh while the network is small |
 //! | `mesh` | everybody |
 //! | `regular` | about k links: rings, and for k >= 6 two near ones |
+//! | `tree` | a link with a parent, and those of children |
+//! | `fractal` | cells of cells: a mesh of up to eight, and a link on each level above |
 //! | `rings` | random rings on which everybody knows his place |
 //! | `near` | links chosen by latency |
 
 mod auto;
 mod driver;
+mod fractal;
 mod mesh;
 mod near;
 mod policy;
@@ -29,6 +32,7 @@ mod regular;
 mod rings;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use driver::{Topology, TopologyEvent};
 pub use policy::{Known, LinkRequest, LinkView, Policy, Prospect, View};

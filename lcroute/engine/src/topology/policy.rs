@@ -112,6 +112,39 @@ pub(super) enum Standing {
     Failing,
 }
 
+/// Members without a direct link, and such that are about to come, that are tried on the way to a good one.
+const MAX_FAILING: usize = 2;
+const MAX_ARRIVING: usize = 2;
+/// How far to look for a good one.
+const MAX_WALK: usize = 256;
+
+/// The first good member along a way is wanted. Those before it that may be there are tried as well: who waited for a
+/// dead one that a carrier still shows would be cut off.
+pub(super) fn seek(
+    view: &View<'_>,
+    way: impl Iterator<Item = OriginId>,
+    wanted: &mut BTreeSet<OriginId>,
+) {
+    let (mut arriving, mut failing) = (0, 0);
+    for origin in way.take(MAX_WALK) {
+        match view.standing(origin) {
+            Some(Standing::Good) => {
+                wanted.insert(origin);
+                return;
+            }
+            Some(Standing::Arriving) if arriving < MAX_ARRIVING => {
+                wanted.insert(origin);
+                arriving += 1;
+            }
+            Some(Standing::Failing) if failing < MAX_FAILING => {
+                wanted.insert(origin);
+                failing += 1;
+            }
+            Some(Standing::Arriving | Standing::Failing) | None => {}
+        }
+    }
+}
+
 impl View<'_> {
     pub(super) fn standing(&self, origin: OriginId) -> Option<Standing> {
         if self.links.contains_key(&origin) {

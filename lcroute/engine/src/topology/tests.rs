@@ -848,7 +848,13 @@ impl World {
 }
 
 fn any_config() -> impl Strategy<Value = TopologyConfig> {
-    let kinds = [PolicyKind::Auto, PolicyKind::Mesh, PolicyKind::Regular];
+    let kinds = [
+        PolicyKind::Auto,
+        PolicyKind::Mesh,
+        PolicyKind::Regular,
+        PolicyKind::Tree,
+        PolicyKind::Fractal,
+    ];
     (prop::sample::select(kinds.to_vec()), 0u8..9)
         .prop_map(|(policy, degree)| TopologyConfig { policy, degree })
 }
@@ -957,5 +963,110 @@ proptest! {
         // in an odd degree the row of pairs closes up
         prop_assert!(late <= usize::from(degree % 2) * 8, "{} links made late", late);
         prop_assert!(world.is_connected() && world.is_as_wanted());
+    }
+}
+
+/// The links of a network in which everybody knows everybody and nobody looks for near ones.
+fn graph_of(policy: PolicyKind, members: &BTreeSet<OriginId>) -> Graph {
+    let (known, nothing) = (all_good(members), BTreeMap::new());
+    let mut graph: Graph = members.iter().map(|m| (*m, BTreeSet::new())).collect();
+    for own in members {
+        let mut known = known.clone();
+        known.remove(own);
+        let view = View {
+            own: *own,
+            known: &known,
+            members: None,
+            links: &nothing,
+            prospects: &[],
+        };
+        let mut policy = super::auto::policy(config(policy, 8), 1, start());
+        let wanted = policy.wanted(&view, start());
+        wanted.iter().for_each(|peer| add(&mut graph, *own, *peer));
+    }
+    graph
+}
+
+#[test]
+fn a_tree_is_one_piece_without_a_link_too_many() {
+    for n in [1, 2, 3, 9, 10, 60, 300] {
+        for seed in 0..10 {
+            let graph = graph_of(PolicyKind::Tree, &origins(1_000 * seed..1_000 * seed + n));
+            assert_eq!(edges(&graph).len() as u64, n - 1, "{n} {seed}");
+            assert_eq!(largest_part(&graph), 1.0, "{n} {seed}");
+            let most = graph.values().map(BTreeSet::len).max();
+            assert!(most <= Some(9), "{n} {seed}: {most:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fractal_is_one_piece_a_mesh_where_it_is_small_and_hard_to_part() {
+    for n in [1, 2, 8, 9, 20, 60, 300] {
+        for seed in 0..10 {
+            let graph = graph_of(
+                PolicyKind::Fractal,
+                &origins(1_000 * seed..1_000 * seed + n),
+            );
+            assert_eq!(largest_part(&graph), 1.0, "{n} {seed}");
+            if n <= 8 {
+                assert_eq!(edges(&graph).len() as u64, n * (n - 1) / 2, "{n} {seed}");
+            }
+        }
+    }
+    let members = origins(0..1_000);
+    let graph = graph_of(PolicyKind::Fractal, &members);
+    let mean = edges(&graph).len() as f64 * 2.0 / 1_000.0;
+    let most = graph.values().map(BTreeSet::len).max();
+    assert!((5.0..10.0).contains(&mean), "{mean} links a node");
+    assert!(most <= Some(20), "{most:?}");
+    let mut random = Random::new(1);
+    let dead = members.iter().filter(|_| random.below(5) == 0).copied();
+    let left = without(&graph, &dead.collect());
+    assert!(largest_part(&left) > 0.99, "{}", largest_part(&left));
+}
+
+#[test]
+fn in_trees_and_fractals_who_comes_or_goes_changes_few_links() {
+    for (policy, most) in [(PolicyKind::Tree, 6.0), (PolicyKind::Fractal, 16.0)] {
+        let mut changed = 0;
+        let with = edges(&graph_of(policy, &origins(0..200)));
+        for gone in 0..20 {
+            let mut members = origins(0..200);
+            members.remove(&origin(gone * 7));
+            let without = edges(&graph_of(policy, &members));
+            changed += with.symmetric_difference(&without).count();
+        }
+        let mean = f64::from(changed as u32) / 20.0;
+        assert!(mean <= most, "{policy:?}: {mean} links");
+    }
+}
+
+#[test]
+fn trees_and_fractals_heal_whoever_dies_and_whoever_cannot_link() {
+    for policy in [PolicyKind::Tree, PolicyKind::Fractal] {
+        for seed in 0..20 {
+            let (mut world, n) = (World::new(), 12);
+            let config = config(policy, 8);
+            for (a, b) in [(0, 1), (2, 3), (4, 5), (0, 5)] {
+                let member = |n| origin(100 * seed + n);
+                world.apart.insert(pair(member(a), member(b)));
+            }
+            (0..n).for_each(|number| world.come(origin(100 * seed + number), config));
+            world.run(seconds(60));
+            assert!(world.is_connected(), "{policy:?} {seed}");
+            for victim in 0..n / 2 {
+                let victim = origin(100 * seed + victim);
+                world.die(victim);
+                world.run(seconds(12));
+                assert!(world.is_connected(), "{policy:?} {seed}: {victim:?}");
+                world.forget(victim);
+            }
+            world.run(seconds(90));
+            assert!(
+                world.is_connected() && world.is_as_wanted(),
+                "{policy:?} {seed}"
+            );
+        }
     }
 }

@@ -1,0 +1,114 @@
+//! Leaves that do not take what they have joined: the queue of such a link must not hold memory for ever.
+//!
+//! ```text
+//!   draining ── queue full ──> full since t ── full again at t + 5 s ──> slow: its link is closed (`leaf_slow`)
+//!       ^                          │
+//!       └──── a packet went in ────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lcroute_overlay::SendError;
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+
+/// A leaf that takes nothing for so long loses its link. Chosen: no pause of a network is as long.
+const LEAF_STUCK: Duration = Duration::from_secs(5);
+
+/// Links with leaves, and those of them whose queues are full.
+#[derive(Debug, Default)]
+pub(crate) struct SlowLeaves {
+    leaves: BTreeSet<LinkId>,
+    full_since: BTreeMap<LinkId, Instant>,
+}
+
+impl SlowLeaves {
+    /// A leaf has come.
+    pub(crate) fn link_up(&mut self, link: LinkId) {
+        self.leaves.insert(link);
+    }
+
+    /// A link has gone; whether it was a leaf's.
+    pub(crate) fn link_down(&mut self, link: LinkId) -> bool {
+        self.full_since.remove(&link);
+        self.leaves.remove(&link)
+    }
+
+    /// How many leaves there are.
+    pub(crate) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// A packet was put into the queue of a link, or found no room there. True: a leaf is at the other end, and too slow.
+    pub(crate) fn is_slow(
+        &mut self,
+        link: LinkId,
+        sent: Result<(), SendError>,
+        now: Instant,
+    ) -> bool {
+        if sent != Err(SendError::QueueFull) {
+            if !self.full_since.is_empty() {
+                self.full_since.remove(&link);
+            }
+            return false;
+        }
+        if !self.leaves.contains(&link) {
+            return false;
+        }
+        let since = *self.full_since.entry(link).or_insert(now);
+        since + LEAF_STUCK <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const LEAF: LinkId = LinkId(1);
+    const OTHER: LinkId = LinkId(2);
+    const ROUTER: LinkId = LinkId(3);
+    const FULL: Result<(), SendError> = Err(SendError::QueueFull);
+
+    fn leaves() -> SlowLeaves {
+        let mut leaves = SlowLeaves::default();
+        leaves.link_up(LEAF);
+        leaves.link_up(OTHER);
+        leaves
+    }
+
+    #[test]
+    fn a_leaf_that_takes_nothing_for_five_seconds_is_slow_and_nobody_else_is() {
+        let (mut leaves, now) = (leaves(), start());
+        for tenths in 0..50 {
+            let now = now + Duration::from_millis(100 * tenths);
+            assert!(!leaves.is_slow(LEAF, FULL, now), "{tenths}");
+            assert!(!leaves.is_slow(OTHER, Ok(()), now));
+            assert!(!leaves.is_slow(ROUTER, FULL, now));
+        }
+        let now = now + LEAF_STUCK;
+        assert!(leaves.is_slow(LEAF, FULL, now));
+        assert!(!leaves.is_slow(OTHER, FULL, now));
+        assert!(!leaves.is_slow(ROUTER, FULL, now));
+    }
+
+    #[test]
+    fn one_packet_that_went_in_begins_the_time_anew() {
+        let (mut leaves, now) = (leaves(), start());
+        assert!(!leaves.is_slow(LEAF, FULL, now));
+        let later = now + LEAF_STUCK - Duration::from_millis(1);
+        assert!(!leaves.is_slow(LEAF, Ok(()), later));
+        assert!(!leaves.is_slow(LEAF, FULL, now + LEAF_STUCK));
+        assert!(leaves.is_slow(LEAF, FULL, now + 2 * LEAF_STUCK));
+    }
+
+    #[test]
+    fn what_was_known_of_a_link_goes_with_it() {
+        let (mut leaves, now) = (leaves(), start());
+        assert!(!leaves.is_slow(LEAF, FULL, now));
+        assert!(leaves.link_down(LEAF));
+        assert!(!leaves.link_down(LEAF) && !leaves.link_down(ROUTER));
+        assert_eq!((leaves.len(), leaves.full_since.len()), (1, 0));
+        assert!(!leaves.is_slow(LEAF, FULL, now + LEAF_STUCK));
+    }
+}

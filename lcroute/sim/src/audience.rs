@@ -1,0 +1,187 @@
+//! What an audience costs the routers that it listens at: the same network twice, once without leaves.
+//!
+//! ```text
+//!   ... at rest ──> a minute in which leaves come ──> a minute in which all listen
+//!                   one router speaks once a second all the time
+//! ```
+//!
+//! A leaf is a link of the real engine, and a real LEAF JOIN; what routers send to it is counted, and goes nowhere.
+
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use lcroute_engine::{Leaf, LeafOutput, Limits, SourceFilter};
+use librecast::id::LinkId;
+use serde::Serialize;
+
+use crate::measure::{Bench, LATER, REST, Subject};
+use crate::shard::FIRST_LEAF_LINK;
+use crate::time::{Clock, SECOND};
+
+/// Seconds in which leaves come, and in which they listen. Chosen: both are as long as control bytes are counted elsewhere.
+const SECONDS: u32 = 60;
+/// Router that speaks.
+const SPEAKER: u32 = 0;
+/// Bytes of each of its packets.
+const PACKET_BYTES: u16 = 100;
+
+/// Control bytes between routers, per router and second.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct RouterBytes {
+    /// In the minute in which leaves come.
+    pub coming: f64,
+    /// In the minute after.
+    pub listening: f64,
+}
+
+/// What an audience costs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AudienceFigures {
+    /// Routers.
+    pub nodes: u32,
+    /// Leaves of all of them together.
+    pub leaves: u32,
+    /// Which links the routers have.
+    pub policy: String,
+    /// All that is random.
+    pub seed: u64,
+    /// Where nobody listens.
+    pub without_audience: RouterBytes,
+    /// Where all leaves do.
+    pub with_audience: RouterBytes,
+    /// Control bytes with the audience, of those without, in both minutes.
+    pub ratio: f64,
+    /// Control bytes from routers to leaves, per leaf and second. They are in no other figure.
+    pub bytes_to_leaf: f64,
+    /// Packets that leaves had to be sent in the second minute.
+    pub packets_expected: u64,
+    /// Those that they were sent.
+    pub packets_sent: u64,
+    /// A rule of the simulation that did not hold.
+    pub broken_rule: Option<String>,
+}
+
+/// Most leaves at so many routers.
+#[must_use]
+pub fn max_leaves(nodes: u32) -> u32 {
+    let each = Limits::default().leaves;
+    nodes.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX))
+}
+
+/// Measures a network without an audience, and with one of `leaves`, evenly spread over the routers. `progress` is told
+/// what is being done.
+pub fn audience(
+    subject: Subject,
+    leaves: u32,
+    threads: usize,
+    progress: &mut dyn FnMut(&str),
+) -> AudienceFigures {
+    let mut figures = AudienceFigures {
+        nodes: subject.nodes,
+        leaves,
+        policy: subject.policy.to_string(),
+        seed: subject.seed,
+        ..AudienceFigures::default()
+    };
+    progress("without an audience");
+    let mut bench = Bench::new(subject, threads);
+    figures.without_audience = listen(&mut bench, 0, &mut AudienceFigures::default());
+    progress("with an audience");
+    let mut bench = Bench::new(subject, threads);
+    figures.with_audience = listen(&mut bench, leaves, &mut figures);
+    let sum = |bytes: RouterBytes| bytes.coming + bytes.listening;
+    figures.ratio = sum(figures.with_audience) / sum(figures.without_audience);
+    figures
+}
+
+fn listen(bench: &mut Bench, leaves: u32, figures: &mut AudienceFigures) -> RouterBytes {
+    bench.run(REST + LATER);
+    let group = bench.group();
+    let (member, message) = (bench.simulation.population.leaf(), leaf_join(group));
+    let mut bytes = RouterBytes::default();
+    let mut linked = 0;
+    bytes.coming = router_bytes(bench, |bench, second| {
+        let until = u64::from(leaves) * u64::from(second + 1) / u64::from(SECONDS);
+        for leaf in linked..until as u32 {
+            let link = FIRST_LEAF_LINK + leaf;
+            bench.simulation.alone(leaf % bench.nodes, |router, now| {
+                router.leaf_up(link, &member, now);
+                router.control(link, &message, now);
+            });
+        }
+        linked = until as u32;
+        speak(bench, group);
+    });
+    let before = bench.simulation.to_leaves();
+    bytes.listening = router_bytes(bench, |bench, _| speak(bench, group));
+    let since = bench.simulation.to_leaves();
+    figures.packets_expected = u64::from(leaves) * u64::from(SECONDS);
+    figures.packets_sent = since.packets - before.packets;
+    let to_leaves = since.control_bytes - before.control_bytes;
+    figures.bytes_to_leaf = to_leaves as f64 / f64::from(leaves.max(1)) / f64::from(SECONDS);
+    figures.broken_rule = bench
+        .simulation
+        .violation
+        .as_ref()
+        .map(|v| format!("{v:?}"));
+    bytes
+}
+
+/// Control bytes per router and second while `each` is done for each second.
+fn router_bytes(bench: &mut Bench, mut each: impl FnMut(&mut Bench, u32)) -> f64 {
+    let before = bench.simulation.statistics().control.bytes;
+    for second in 0..SECONDS {
+        each(bench, second);
+    }
+    let bytes = bench.simulation.statistics().control.bytes - before;
+    bytes as f64 / f64::from(bench.nodes) / f64::from(SECONDS)
+}
+
+fn speak(bench: &mut Bench, group: Ipv6Addr) {
+    bench.simulation.send(SPEAKER, group, PACKET_BYTES, false);
+    bench.run(SECOND);
+}
+
+/// The control message with which a leaf joins a group.
+fn leaf_join(group: Ipv6Addr) -> Bytes {
+    let now = Clock::new().instant(0);
+    let mut leaf = Leaf::new(0, now);
+    let router = librecast::id::SecretKey::from_seed(&[0; 32]).peer_id();
+    leaf.handle_link_up(LinkId(0), router, now);
+    leaf.join(group, SourceFilter::all(), now);
+    std::iter::from_fn(|| leaf.poll_output())
+        .find_map(|output| match output {
+            LeafOutput::Control { message, .. } => Some(message),
+            _ => None,
+        })
+        .expect("a leaf with a link says what it joins")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Policy;
+
+    #[test]
+    fn an_audience_is_sent_each_packet_and_costs_routers_next_to_nothing() {
+        let subject = Subject {
+            nodes: 12,
+            policy: Policy::Regular,
+            degree: 4,
+            seed: 1,
+        };
+        let few = audience(subject, 12, 1, &mut |_| ());
+        let many = audience(subject, 1_200, 1, &mut |_| ());
+        assert_eq!(few.broken_rule, None);
+        assert_eq!(many.broken_rule, None);
+        assert_eq!(many.packets_expected, 72_000);
+        assert_eq!(many.packets_sent, many.packets_expected);
+        assert!(many.bytes_to_leaf > 0.0);
+        assert_eq!(few.without_audience.coming, many.without_audience.coming);
+        // a leaf more at a router that has one already says nothing to other routers
+        assert!(
+            (many.ratio / few.ratio - 1.0).abs() < 0.05,
+            "{few:?} {many:?}"
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Topology policies beside each other: the same places of the same nodes, and what each policy makes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::action::{Action, SourceFilter};
+use crate::measure::{Bench, Outage, REST, Seen, Subject, WINDOW};
+use crate::random::Draw as _;
+use crate::time::{MILLISECOND, Nanos, SECOND};
+
+/// After [`REST`], until control bytes are counted. Chosen: most trials of near links are over, and a thousand nodes take
+/// minutes of processor time and no hour.
+const SETTLE: Nanos = 300 * SECOND;
+/// Sources of path stretch. From the model that the figures are held against.
+const SOURCES: usize = 40;
+/// Groups, and listeners of each.
+const GROUPS: usize = 8;
+const LISTENERS: usize = 20;
+/// Routers of a tree that die, one after the other.
+const DEATHS: usize = 10;
+/// How long after a mass death the pieces are counted again.
+const AFTER: Nanos = 5 * SECOND;
+/// Until all who died are back in their places.
+const RECOVERY: Nanos = 60 * SECOND;
+
+/// Survivors of a mass death that are in the largest piece of the network, as a share of all survivors.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Joined {
+    /// Before any link was made.
+    pub before: f64,
+    /// Five seconds later.
+    pub after: f64,
+}
+
+/// What one policy makes of a network.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Comparison {
+    /// How many there are.
+    pub nodes: u32,
+    /// The policy, with its degree where it has one.
+    pub policy: String,
+    /// All that is random.
+    pub seed: u64,
+    /// Links of a node.
+    pub links_mean: f64,
+    /// The most links that a node has.
+    pub links_max: usize,
+    /// Latency of a link, one way.
+    pub link_ms: f64,
+    /// Time on the shortest path, of that between the places of both ends.
+    pub stretch_path: f64,
+    /// The same over a shared tree.
+    pub stretch_shared: f64,
+    /// For a packet to twenty listeners: latencies of all links that it crosses.
+    pub listeners_ms: f64,
+    /// How many these are.
+    pub listeners_sends: f64,
+    /// Control bytes per node and second, five minutes after all have started.
+    pub rest_bytes: f64,
+    /// The same with two restarts per node and hour.
+    pub churn_bytes: f64,
+    /// A router on the tree dies: when listeners hear again.
+    pub node_death: Outage,
+    /// So many of all die at once.
+    pub of_5_percent: Joined,
+    /// So many of all die at once.
+    pub of_20_percent: Joined,
+    /// The fifth of all nodes that lies around one place dies at once.
+    pub of_region: Joined,
+    /// A rule of the simulation that did not hold.
+    pub broken_rule: Option<String>,
+}
+
+/// Measures one policy. `progress` is told what is being done.
+pub fn compare(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str)) -> Comparison {
+    let mut bench = Bench::new(subject, threads);
+    let mut figures = Comparison {
+        nodes: subject.nodes,
+        policy: match subject.policy {
+            crate::scenario::Policy::Regular => format!("regular {}", subject.degree),
+            policy => policy.to_string(),
+        },
+        seed: subject.seed,
+        ..Comparison::default()
+    };
+    progress("coming to rest");
+    bench.run(REST + SETTLE);
+    figures.rest_bytes = bench.control_bytes(WINDOW);
+    (figures.links_mean, figures.links_max) = bench.links();
+    bench.simulation.act(Action::Calm);
+    bench.run(15 * SECOND);
+    progress("stretch");
+    figures.link_ms = link_ms(&bench);
+    figures.stretch_path = path_stretch(&mut bench);
+    shared(&mut bench, &mut figures);
+    bench.end_calm();
+    progress("deaths");
+    figures.node_death = node_deaths(&mut bench);
+    let nodes = f64::from(subject.nodes);
+    for (share, joined) in [
+        (0.05, &mut figures.of_5_percent),
+        (0.20, &mut figures.of_20_percent),
+    ] {
+        let count = (nodes * share).round() as usize;
+        let victims = bench.random.sample(subject.nodes as usize, count);
+        *joined = mass_death(&mut bench, victims);
+    }
+    let victims = region(&mut bench, (nodes * 0.20).round() as usize);
+    figures.of_region = mass_death(&mut bench, victims);
+    progress("churn");
+    figures.churn_bytes = bench.churn();
+    figures.broken_rule = bench.simulation.violation.map(|v| format!("{v:?}"));
+    figures
+}
+
+fn link_ms(bench: &Bench) -> f64 {
+    let links = bench.simulation.links.iter();
+    let up = links.filter(|l| l.alive && l.up == [true; 2]);
+    let (sum, count) = up.fold((0, 0), |(sum, n), l| (sum + l.latency, n + 1));
+    sum as f64 / f64::from(count.max(1)) / MILLISECOND as f64
+}
+
+fn path_stretch(bench: &mut Bench) -> f64 {
+    let nodes = bench.nodes;
+    let sources = bench.random.sample(nodes as usize, SOURCES);
+    let (mut path, mut direct) = (0, 0);
+    for source in sources {
+        let far = bench.simulation.latencies(source);
+        for node in (0..nodes).filter(|node| *node != source) {
+            // who is cut off has no path: that is another row's
+            if far[node as usize] < Nanos::MAX {
+                path += far[node as usize];
+                direct += bench.simulation.map.latency(source, node);
+            }
+        }
+    }
+    path as f64 / direct.max(1) as f64
+}
+
+fn shared(bench: &mut Bench, figures: &mut Comparison) {
+    let (mut path, mut direct, mut sends, mut crossed) = (0, 0, 0, 0);
+    for _ in 0..GROUPS {
+        let (source, group) = (bench.node(), bench.group());
+        for node in bench.random.sample(bench.nodes as usize, LISTENERS) {
+            bench
+                .simulation
+                .act(Action::Join(node, group, SourceFilter::All));
+        }
+        bench.run(3 * SECOND);
+        // the first packets of a flow look for listeners
+        bench.simulation.send(source, group, 100, false);
+        bench.run(3 * SECOND);
+        let before = bench.packets();
+        bench.simulation.watch_deliveries();
+        bench.simulation.send(source, group, 8, false);
+        bench.run(2 * SECOND);
+        for delivery in bench.simulation.take_deliveries() {
+            if delivery.node != source {
+                path += delivery.at - delivery.sent;
+                direct += bench.simulation.map.latency(source, delivery.node);
+            }
+        }
+        for (link, now) in bench.packets().iter().enumerate() {
+            let old = before.get(link).copied().unwrap_or_default();
+            let packets: u64 = (0..2).map(|side| now[side].saturating_sub(old[side])).sum();
+            sends += packets;
+            crossed += packets * bench.simulation.links[link].latency;
+        }
+    }
+    figures.stretch_shared = path as f64 / direct.max(1) as f64;
+    figures.listeners_sends = sends as f64 / GROUPS as f64;
+    figures.listeners_ms = crossed as f64 / GROUPS as f64 / MILLISECOND as f64;
+}
+
+fn node_deaths(bench: &mut Bench) -> Outage {
+    let (group, source) = (bench.group(), bench.node());
+    let count = (bench.nodes as usize / 2).min(200);
+    let listeners = bench.random.sample(bench.nodes as usize, count);
+    for node in listeners.iter().filter(|n| **n != source) {
+        bench.join(*node, group);
+    }
+    bench.run(3 * SECOND);
+    let mut seen: Vec<Seen> = Vec::new();
+    for _ in 0..DEATHS {
+        let Some((node, _)) = bench.on_tree(source, group) else {
+            break;
+        };
+        seen.push(bench.outage(source, group, &[Action::Crash(node)]));
+        bench.simulation.act(Action::Start(node));
+        bench.run(15 * SECOND);
+    }
+    Seen::together(&seen)
+}
+
+fn region(bench: &mut Bench, count: usize) -> Vec<u32> {
+    let middle = bench.node();
+    let mut all: Vec<u32> = (0..bench.nodes).collect();
+    all.sort_by_key(|node| match *node {
+        node if node == middle => 0,
+        node => bench.simulation.map.latency(middle, node),
+    });
+    all.truncate(count);
+    all
+}
+
+fn mass_death(bench: &mut Bench, victims: Vec<u32>) -> Joined {
+    let dead: BTreeSet<u32> = victims.iter().copied().collect();
+    for node in &victims {
+        bench.simulation.act(Action::Crash(*node));
+    }
+    let before = largest_piece(bench, &dead);
+    bench.run(AFTER);
+    let after = largest_piece(bench, &dead);
+    for node in victims {
+        bench.simulation.act(Action::Start(node));
+    }
+    bench.run(RECOVERY);
+    Joined { before, after }
+}
+
+fn largest_piece(bench: &mut Bench, dead: &BTreeSet<u32>) -> f64 {
+    let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
+    let pieces = (0..).zip(bench.simulation.pieces());
+    for (_, piece) in pieces.filter(|(node, _)| !dead.contains(node)) {
+        *sizes.entry(*piece).or_default() += 1;
+    }
+    let survivors: usize = sizes.values().sum();
+    let largest = sizes.values().copied().max().unwrap_or(0);
+    largest as f64 / survivors.max(1) as f64
+}
+
+/// All policies as a table for people, in Markdown.
+#[must_use]
+pub fn comparison_table(all: &[Comparison]) -> String {
+    let mut text = String::from(
+        "| | links (most) | link, ms | stretch: path, shared | 20 listeners: ms, sends | control B/s: rest, churn | heard again p50, p99, ms | joined after 5 %, 20 %, a region die |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for f in all {
+        let joined = [f.of_5_percent, f.of_20_percent, f.of_region].map(|joined| {
+            let percent = |share: f64| (share * 1_000.0).floor() / 10.0;
+            format!("{} -> {}", percent(joined.before), percent(joined.after))
+        });
+        // writing into a string cannot fail
+        let _ = writeln!(
+            text,
+            "| {}, {} nodes | {:.1} ({}) | {:.1} | {:.2}, {:.2} | {:.0}, {:.0} | {:.0}, {:.0} | {:.0}, {:.0} | {} |",
+            f.policy,
+            f.nodes,
+            f.links_mean,
+            f.links_max,
+            f.link_ms,
+            f.stretch_path,
+            f.stretch_shared,
+            f.listeners_ms,
+            f.listeners_sends,
+            f.rest_bytes,
+            f.churn_bytes,
+            f.node_death.median_ms,
+            f.node_death.p99_ms,
+            joined.join("; "),
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Policy;
+
+    #[test]
+    fn policies_differ_where_they_should() {
+        let of = |policy| {
+            let subject = Subject {
+                nodes: 24,
+                policy,
+                degree: 4,
+                seed: 1,
+            };
+            let figures = compare(subject, 1, &mut |_| ());
+            assert_eq!(figures.broken_rule, None, "{policy}");
+            assert!(figures.node_death.count > 0, "{policy}: {figures:?}");
+            figures
+        };
+        let [mesh, regular, tree, fractal] =
+            [Policy::Mesh, Policy::Regular, Policy::Tree, Policy::Fractal].map(of);
+        assert_eq!(mesh.links_mean, 23.0);
+        assert!((1.8..2.2).contains(&tree.links_mean), "{tree:?}");
+        assert!(tree.stretch_path > regular.stretch_path);
+        assert!(tree.stretch_path > fractal.stretch_path);
+        assert!((0.99..1.001).contains(&mesh.stretch_path), "{mesh:?}");
+        for figures in [&mesh, &regular, &fractal] {
+            let all = [
+                figures.of_5_percent,
+                figures.of_20_percent,
+                figures.of_region,
+            ];
+            assert!(all.iter().all(|joined| joined.after == 1.0), "{figures:?}");
+        }
+        assert_eq!(comparison_table(&[tree, fractal]).lines().count(), 4);
+    }
+
+    #[test]
+    fn a_tree_is_parted_by_a_death_and_grows_together() {
+        let subject = Subject {
+            nodes: 24,
+            policy: Policy::Tree,
+            degree: 4,
+            seed: 1,
+        };
+        let mut bench = Bench::new(subject, 1);
+        bench.run(60 * SECOND);
+        let links = |node: &u32| bench.simulation.node(*node).links.len();
+        let victim = (0..bench.nodes).max_by_key(links);
+        let joined = mass_death(&mut bench, victim.into_iter().collect());
+        assert!(joined.before < 1.0, "{joined:?}");
+        assert!(joined.after > joined.before, "{joined:?}");
+    }
+}
