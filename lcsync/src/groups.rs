@@ -6,17 +6,34 @@
 use librecast::channel::{ChannelId, block_channel};
 
 use crate::block::{BlockHash, BlockRef};
+use crate::stretch::{STRETCH, Stretch};
 
-/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers.
-pub const LAYERS: u8 = 2;
+/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers, layer 2 for who lacks a little.
+pub const LAYERS: u8 = 3;
 
 /// What is sent on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A block.
+    Block {
+        /// Its hash and length.
+        block: BlockRef,
+        /// 0: at the normal rate, 1: slowly, 2: repair symbols.
+        layer: u8,
+    },
+    /// Blocks one after the other, faster.
+    Stretch(Stretch),
+}
+
+/// The block that a symbol of a channel is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// Hash and length of the block.
-    pub block: BlockRef,
-    /// 0: at the normal rate, 1: slowly.
-    pub layer: u8,
+pub struct Carried {
+    /// The block, and where it is.
+    pub located: Located,
+    /// What the number of its first symbol is on that channel.
+    pub first: u32,
+    /// The first number that is not of this block.
+    pub end: u32,
 }
 
 /// A block and where it is, a number that this module does not interpret.
@@ -62,16 +79,20 @@ pub struct Groups {
     starts: Vec<u32>,
     /// Bits of a channel that are not the first ones.
     low_bits: u32,
+    /// The content's leaves in order, as numbers of blocks; none where no stretches are sent.
+    leaves: Vec<u32>,
+    /// Channels of stretches in order, and the first leaf of each.
+    stretches: Vec<(ChannelId, u32)>,
 }
 
 /// Channels that share their first bits, about.
 const BUCKET: usize = 8;
 
 impl Groups {
-    /// The groups of these blocks under the share's key; `None` if there are more than can be numbered. Of equal
-    /// blocks the one at the lowest place counts.
+    /// The groups of these blocks under the share's key, and of stretches of these `leaves`, which are among them; `None`
+    /// if there are more than can be numbered. Of equal blocks the one at the lowest place counts.
     #[must_use]
-    pub fn new(key: &[u8], mut blocks: Vec<Located>) -> Option<Self> {
+    pub fn new(key: &[u8], mut blocks: Vec<Located>, leaves: &[BlockRef]) -> Option<Self> {
         blocks.sort_unstable();
         blocks.dedup_by_key(|b| b.hash);
         blocks.shrink_to_fit();
@@ -97,6 +118,8 @@ impl Groups {
             low_bits,
             channels: pairs.iter().map(|(channel, _)| *channel).collect(),
             numbers: pairs.iter().map(|(_, number)| *number).collect(),
+            leaves: numbers_of(leaves, &blocks)?,
+            stretches: channels_of_stretches(key, leaves),
             blocks,
         })
     }
@@ -104,11 +127,52 @@ impl Groups {
     /// What belongs on a channel.
     #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
-        let (located, layer) = self.locate(channel)?;
-        Some(Found {
-            block: located.block(),
-            layer,
+        if let Some((located, layer)) = self.locate(channel) {
+            let block = located.block();
+            return Some(Found::Block { block, layer });
+        }
+        let blocks: Vec<BlockRef> = self.leaves_of(channel)?.map(|l| l.block()).collect();
+        Stretch::of(&blocks).map(Found::Stretch)
+    }
+
+    /// The block that symbol `number` of a channel is of.
+    #[must_use]
+    pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
+        if let Some((located, _)) = self.locate(channel) {
+            let (first, end) = (0, u32::MAX);
+            return Some(Carried {
+                located,
+                first,
+                end,
+            });
+        }
+        let Found::Stretch(stretch) = self.find(channel)? else {
+            return None;
+        };
+        let span = stretch.span_at(number)?;
+        let block = stretch.blocks()[span.index];
+        Some(Carried {
+            located: self.leaves_of(channel)?.find(|l| l.block() == block)?,
+            first: span.first,
+            end: span.first + span.symbols,
         })
+    }
+
+    /// Whether some blocks are also sent in stretches.
+    #[must_use]
+    pub fn has_stretches(&self) -> bool {
+        !self.stretches.is_empty()
+    }
+
+    /// The leaves of a stretch.
+    fn leaves_of(&self, channel: ChannelId) -> Option<impl Iterator<Item = Located>> {
+        let at = self
+            .stretches
+            .binary_search_by_key(&channel, |(channel, _)| *channel);
+        let first = self.stretches[at.ok()?].1 as usize;
+        let end = self.leaves.len().min(first + STRETCH);
+        let numbers = &self.leaves[first..end];
+        Some(numbers.iter().map(|n| self.blocks[*n as usize]))
     }
 
     /// The block of a channel with its place, and the layer.
@@ -136,6 +200,27 @@ impl Groups {
     }
 }
 
+/// Where each leaf is among `blocks`, which are in order.
+fn numbers_of(leaves: &[BlockRef], blocks: &[Located]) -> Option<Vec<u32>> {
+    let number = |leaf: &BlockRef| {
+        let at = blocks.binary_search_by_key(&leaf.hash, |b| b.hash).ok()?;
+        u32::try_from(at).ok()
+    };
+    leaves.iter().map(number).collect()
+}
+
+fn channels_of_stretches(key: &[u8], leaves: &[BlockRef]) -> Vec<(ChannelId, u32)> {
+    let firsts = (0..).step_by(STRETCH);
+    let mut all: Vec<(ChannelId, u32)> = leaves
+        .chunks(STRETCH)
+        .zip(firsts)
+        .filter_map(|(chunk, first)| Some((Stretch::of(chunk)?.channel(key), first)))
+        .collect();
+    all.sort_unstable();
+    all.dedup_by_key(|(channel, _)| *channel);
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,14 +229,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_block_is_found_on_both_its_channels_and_nothing_else_is(
+        fn every_block_is_found_on_its_channels_and_in_its_stretch_and_nothing_else_is(
             seeds in proptest::collection::vec(0..50u8, 0..60), others in proptest::collection::vec(any::<u64>(), 20), key in "[a-z]{0,3}"
         ) {
             let blocks: Vec<Located> = (0..)
                 .zip(&seeds)
                 .map(|(place, seed)| Located::new(BlockRef::of(&vec![*seed; usize::from(*seed) + 1]), place))
                 .collect();
-            let groups = Groups::new(key.as_bytes(), blocks.clone()).unwrap();
+            let leaves: Vec<BlockRef> = blocks.iter().map(Located::block).collect();
+            let groups = Groups::new(key.as_bytes(), blocks.clone(), &leaves).unwrap();
             let mut model = BTreeMap::new();
             for located in &blocks {
                 for layer in 0..LAYERS {
@@ -163,7 +249,19 @@ mod tests {
             prop_assert!(groups.channels().iter().eq(model.keys()));
             for (channel, found) in &model {
                 prop_assert_eq!(groups.locate(*channel), Some(*found));
-                prop_assert_eq!(groups.find(*channel), Some(Found { block: found.0.block(), layer: found.1 }));
+                let (block, layer) = (found.0.block(), found.1);
+                prop_assert_eq!(groups.find(*channel), Some(Found::Block { block, layer }));
+                prop_assert_eq!(groups.carried(*channel, 7).map(|c| (c.located, c.first)), Some((found.0, 0)));
+            }
+            for stretch in leaves.chunks(STRETCH).filter_map(Stretch::of) {
+                let channel = stretch.channel(key.as_bytes());
+                for span in stretch.spans() {
+                    let carried = groups.carried(channel, span.first).unwrap();
+                    prop_assert_eq!(carried.located.block(), stretch.blocks()[span.index]);
+                    prop_assert_eq!((carried.first, carried.end), (span.first, span.first + span.symbols));
+                }
+                prop_assert_eq!(groups.carried(channel, stretch.symbols()), None);
+                prop_assert_eq!(groups.find(channel), Some(Found::Stretch(stretch)));
             }
             for channel in others.into_iter().filter(|c| !model.contains_key(c)) {
                 prop_assert_eq!(groups.find(channel), None);

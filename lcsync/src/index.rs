@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::block::BlockRef;
 use crate::folder::Folder;
-use crate::groups::{Found, Groups, Located};
+use crate::groups::{Carried, Found, Groups, Located};
 use crate::layout::Layout;
 pub use crate::leaves::HashCache;
 use crate::leaves::{PieceReader, leaves_of, read_piece};
@@ -87,7 +87,7 @@ impl Index {
         loop {
             let layout = Layout::new(&scan.entries).ok_or(IndexError::TooLarge)?;
             let unreadable = match leaves_of(&scan, &layout, cache, looks < LOOKS) {
-                Ok(leaves) => return Self::assemble(scan, layout, &leaves, key),
+                Ok(leaves) => return Self::assemble(scan, layout, &leaves, &leaves, key),
                 Err(unreadable) => unreadable,
             };
             let mut gone = BTreeSet::new();
@@ -120,7 +120,8 @@ impl Index {
         if content != layout.length() {
             return Err(IndexError::Changed);
         }
-        let index = Self::assemble(scan, layout, leaves, key)?;
+        // of a stretch, blocks may be missing here
+        let index = Self::assemble(scan, layout, leaves, &[], key)?;
         Ok(Self {
             partial: Some(partial),
             ..index
@@ -131,6 +132,7 @@ impl Index {
         scan: Scan,
         layout: Layout,
         leaves: &[BlockRef],
+        in_stretches: &[BlockRef],
         key: &[u8],
     ) -> Result<Self, IndexError> {
         let mut assembly = Assembly::new(leaves);
@@ -166,16 +168,28 @@ impl Index {
             metadata,
             layout,
             partial: None,
-            groups: Groups::new(key, assembly.blocks).ok_or(IndexError::TooLarge)?,
+            groups: Groups::new(key, assembly.blocks, in_stretches).ok_or(IndexError::TooLarge)?,
             nodes: assembly.nodes,
             scan,
         })
     }
 
-    /// The block that belongs on a channel, and how fast it is sent there.
+    /// What belongs on a channel, and how fast it is sent there.
     #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
         self.groups.find(channel)
+    }
+
+    /// The block that symbol `number` of a channel is of.
+    #[must_use]
+    pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
+        self.groups.carried(channel, number)
+    }
+
+    /// Whether blocks are also sent in stretches.
+    #[must_use]
+    pub fn has_stretches(&self) -> bool {
+        self.groups.has_stretches()
     }
 
     /// Whether the channel's block is a list of others, which nobody can join before he has it.
@@ -207,6 +221,11 @@ impl Index {
     /// The bytes of a channel's block, verified: a file may have changed since.
     pub fn read(&self, channel: ChannelId) -> Result<Vec<u8>, IndexError> {
         let (located, _) = self.groups.locate(channel).ok_or(IndexError::Unknown)?;
+        self.read_located(located)
+    }
+
+    /// The same of a block that was found in it.
+    pub fn read_located(&self, located: Located) -> Result<Vec<u8>, IndexError> {
         if let Some(node) = located.place.checked_sub(self.layout.length()) {
             return Ok(self.nodes[node as usize].clone());
         }
@@ -372,7 +391,9 @@ mod tests {
         let index = build(dir.path());
         for channel in index.groups.channels() {
             let block = BlockRef::of(&index.read(*channel).unwrap());
-            assert_eq!(index.find(*channel).unwrap().block, block);
+            assert!(
+                matches!(index.find(*channel), Some(Found::Block { block: its, .. }) if its == block)
+            );
         }
         // of the big file; pack, content node, listing, metadata, root
         let big = cut(&noise(7, 600_000)).len();

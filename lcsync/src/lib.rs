@@ -8,7 +8,7 @@
 //! | [`sealing`], `signature` | datagrams of shares with a key; who may say what a share is |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
 //! | `mount` | what a file system is known again by |
-//! | `scan`, `leaves`, [`index`], [`groups`], `store` | what a server knows of its files, in memory and on disk |
+//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | what a server knows of its files, in memory and on disk |
 //! | [`server`] | serving: who has joined what, what is sent when |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
@@ -44,6 +44,7 @@ pub mod server;
 mod signature;
 mod status;
 mod store;
+mod stretch;
 pub mod tree;
 
 pub use cli::{command, main};

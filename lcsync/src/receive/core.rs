@@ -331,10 +331,12 @@ impl Receiver {
         }
     }
 
-    /// Fetches blocks of the version whose tree was given last.
-    pub fn fetch(&mut self, blocks: &[BlockRef], now: Instant) {
+    /// Fetches blocks of the version whose tree was given last, which has these leaves: blocks in their order may come in
+    /// stretches of them.
+    pub fn fetch(&mut self, blocks: &[BlockRef], leaves: &[BlockRef], now: Instant) {
         self.phase = Phase::Blocks;
-        self.want(blocks, now);
+        self.fetch.want_content(blocks, leaves);
+        self.last_symbol = now;
     }
 
     /// Everything has come, or cannot be taken: waits for another version. This one is tried again at `retry_at`.
@@ -439,6 +441,12 @@ impl Receiver {
     #[must_use]
     pub fn channels(&self) -> usize {
         self.fetch.channels()
+    }
+
+    /// Blocks half received, or whole and still to be handed over.
+    #[must_use]
+    pub fn blocks_held(&self) -> usize {
+        self.fetch.blocks_held()
     }
 
     /// Loss of late, 0 to 1.
@@ -608,7 +616,7 @@ mod tests {
         let mut receiver = receiver(None, now);
         let first = Served::file(1, 1, &[1; 300_000]);
         let leaves = first.serve_tree(&mut receiver, now);
-        receiver.fetch(&leaves, now);
+        receiver.fetch(&leaves, &leaves, now);
         let told = first.serve(&mut receiver, now);
         let blocks = told.iter().filter(|e| matches!(e, Event::Block { .. }));
         let different = std::collections::BTreeSet::from_iter(&leaves).len();
@@ -624,7 +632,7 @@ mod tests {
         assert!(receiver.is_resting() && own.serve(&mut receiver, now).is_empty());
         let second = Served::file(1, 2, b"short");
         let leaves = second.serve_tree(&mut receiver, now);
-        receiver.fetch(&leaves, now);
+        receiver.fetch(&leaves, &leaves, now);
         second.serve(&mut receiver, now);
         assert!(before > 200_000 && receiver.counters().bytes < 1_000);
     }
@@ -634,7 +642,7 @@ mod tests {
         let now = Instant::now();
         let mut receiver = receiver(None, now);
         let leaves = Served::file(1, 1, b"first").serve_tree(&mut receiver, now);
-        receiver.fetch(&leaves, now);
+        receiver.fetch(&leaves, &leaves, now);
         let second = Served::file(1, 2, b"second");
         second.announce(&mut receiver, now);
         let told = std::iter::from_fn(|| receiver.poll_event(now));

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, block_channel};
-use librecast::coding::SYMBOL_SIZE;
 
 use super::collector::{Collector, Outcome, Source};
+use super::streams::Streams;
+use super::stretches::{Candidate, Candidates, Joined, whole_stretches};
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::packet::{Symbol, WIRE_SIZE};
 use crate::record::{MAX_SENDING, Record};
+use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, Stretch, symbols_of};
 
 /// A channel that is silent for so long is left and joined again; doubled each time.
 const SILENCE: Duration = Duration::from_millis(800);
@@ -23,10 +25,33 @@ const REJOIN: Duration = Duration::from_millis(100);
 const LEAD: Duration = Duration::from_millis(60);
 /// How often windows and silences are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// Servers whose sequence numbers are followed on one channel.
-const MAX_STREAMS: usize = 8;
-/// A larger gap is a server that has started anew.
-const MAX_GAP: u32 = 1 << 16;
+/// A stretch that was sent to its end is left after such a silence: packets that were overtaken may come until then.
+const OVERTAKEN: Duration = Duration::from_millis(30);
+/// A stretch of which only the tail can be missing is left after such a silence (chosen: some turns of its channel).
+const TAIL_SILENCE: Duration = Duration::from_millis(100);
+/// Stretches are offered for so long after a record that says so: other servers' records may not.
+const OFFER_TIME: Duration = Duration::from_secs(3);
+/// A stretch of which nothing comes keeps from further ones for so long.
+const STRETCH_RETRY: Duration = Duration::from_secs(10);
+/// A block that lacks less than one part in so many of its symbols is repaired, not fetched anew.
+const LITTLE: u32 = 2;
+/// Of what came of late, less than one of so many packets is lost where stretches are joined: one of each block.
+const LOSSLESS: u64 = 256;
+/// A loss of eight packets says nothing yet (chosen).
+const SOME: u64 = 8 * LOSSLESS;
+/// What came earlier counts half after so long (chosen).
+const HALF_LIFE: Duration = Duration::from_secs(1);
+/// So many blocks are few: stretches of them are joined before anything is known of the link. Chosen: at most 16 MiB, which
+/// come in a second at the rate that a window begins with.
+const FEW_BLOCKS: usize = 64;
+/// Other stretches are joined where the window has room for so many of them: on slower links one would be too much at once.
+const MIN_STRETCHES: usize = 3;
+/// No stretch is joined for so long after one that lost much: the window has judged the loss by then (chosen).
+const LOSSY_TIME: Duration = Duration::from_secs(1);
+/// The window holds so many times as many channels if it holds stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel.
+const STRETCHED: f64 = 3.0;
+/// Groups joined at once, but for those that end (kernels pay for each on every packet).
+const MAX_GROUPS: usize = 128;
 /// Between two records of a busy server, at most.
 const RECORDS: Duration = Duration::from_millis(100);
 /// The same where the server has a long queue.
@@ -86,7 +111,7 @@ pub struct Fetch {
     key: Vec<u8>,
     window: Window,
     limit: Option<TokenBucket>,
-    wanted: BTreeMap<u64, BlockRef>,
+    wanted: BTreeMap<u64, Wanted>,
     order_of: HashMap<ChannelId, u64>,
     next_order: u64,
     /// Blocks are taken from here on, then from the first one: in the order of those who fetch the same.
@@ -99,6 +124,19 @@ pub struct Fetch {
     /// Symbols of a channel that come between a JOIN and its first.
     lead: u32,
     parked: BTreeMap<BlockHash, Collector>,
+    candidates: Candidates,
+    stretches: BTreeMap<ChannelId, Joined>,
+    /// Of these, so many whose last symbols are coming.
+    ending_stretches: usize,
+    /// Until when stretches are offered.
+    offered_until: Instant,
+    /// Until when none is joined, as nothing came of one.
+    stretches_from: Instant,
+    /// The same, as one has lost too much.
+    lossless_from: Instant,
+    recent: Recent,
+    /// Channels in use and allowed when nothing more could be joined: nothing has changed as long as these have not.
+    stalled: Option<(usize, usize)>,
     /// The server has more to send than it says.
     long_queue: bool,
     /// Channels to hold at most, if nobody else has joined them: more only wait at the server.
@@ -114,6 +152,8 @@ pub struct Fetch {
     next_tick: Instant,
     /// Blocks that whoever takes them has room for.
     room: usize,
+    /// The most that this has been.
+    most_room: usize,
     /// Blocks that are still to be handed over.
     complete: usize,
 }
@@ -152,8 +192,30 @@ struct Active {
     silences: u32,
     /// Its last symbols are coming.
     ending: bool,
-    /// Next expected sequence number of each server.
-    streams: BTreeMap<Source, u32>,
+    /// On the block's repair channel.
+    repaired: bool,
+    streams: Streams,
+}
+
+/// Packets of late: older ones count less.
+#[derive(Debug)]
+struct Recent {
+    came: u64,
+    lost: u64,
+    halved: Instant,
+}
+
+/// A block, and the channel that it is to come on.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    block: BlockRef,
+    channel: ChannelId,
+}
+
+/// What is joined next.
+enum Next {
+    Block(u64),
+    Stretch(Candidate),
 }
 
 impl Fetch {
@@ -173,6 +235,18 @@ impl Fetch {
             ending: 0,
             lead: 0,
             parked: BTreeMap::new(),
+            candidates: Candidates::default(),
+            stretches: BTreeMap::new(),
+            ending_stretches: 0,
+            offered_until: now,
+            stretches_from: now,
+            lossless_from: now,
+            recent: Recent {
+                came: 0,
+                lost: 0,
+                halved: now,
+            },
+            stalled: None,
             long_queue: false,
             own: usize::MAX,
             being_sent: Vec::new(),
@@ -183,6 +257,7 @@ impl Fetch {
             counters: Counters::default(),
             next_tick: now,
             room: usize::MAX,
+            most_room: 0,
             complete: 0,
         }
     }
@@ -200,9 +275,31 @@ impl Fetch {
         if self.order_of.contains_key(&channel) || self.active.contains_key(&channel) {
             return;
         }
-        self.wanted.insert(self.next_order, block);
+        self.stalled = None;
+        self.wanted
+            .insert(self.next_order, Wanted { block, channel });
         self.order_of.insert(channel, self.next_order);
         self.next_order += 1;
+    }
+
+    /// Wants blocks of the content that has these leaves, in their order: where a server offers stretches of them, these
+    /// may be joined instead.
+    pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef]) {
+        let first = self.next_order;
+        for block in blocks {
+            self.want(*block);
+        }
+        // some were wanted already: their orders are others
+        if self.next_order - first != blocks.len() as u64 {
+            return;
+        }
+        for (at, stretch) in whole_stretches(leaves, blocks) {
+            self.candidates.add(Candidate {
+                channel: stretch.channel(&self.key),
+                first: first + at as u64,
+                blocks: stretch.blocks().len() as u64,
+            });
+        }
     }
 
     /// Wants nothing any more, and leaves all channels.
@@ -212,7 +309,11 @@ impl Fetch {
         self.wanted.clear();
         self.order_of.clear();
         self.parked.clear();
-        self.ending = 0;
+        self.candidates = Candidates::default();
+        (self.ending, self.ending_stretches, self.stalled) = (0, 0, None);
+        for channel in std::mem::take(&mut self.stretches).into_keys() {
+            self.events.push_back(Event::Leave(channel));
+        }
         for (channel, active) in std::mem::take(&mut self.active) {
             if active.rejoin_at.is_none() {
                 self.events.push_back(Event::Leave(channel));
@@ -223,13 +324,21 @@ impl Fetch {
     /// Blocks still to come.
     #[must_use]
     pub fn missing(&self) -> usize {
-        self.wanted.len() + self.active.len()
+        let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
+        self.wanted.len() + self.active.len() + in_stretches
     }
 
     /// Channels that are joined.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.active.len()
+        self.active.len() + self.stretches.len()
+    }
+
+    /// Blocks half received, or whole and still to be handed over.
+    #[must_use]
+    pub fn blocks_held(&self) -> usize {
+        let begun: usize = self.stretches.values().map(Joined::begun).sum();
+        self.active.len() + self.complete + begun
     }
 
     /// The window, for what it knows of loss.
@@ -265,8 +374,15 @@ impl Fetch {
             _ => 0,
         };
         self.being_sent.clear();
+        self.stalled = None;
         for sending in &record.sending {
-            if let Some(active) = self.active.get_mut(&sending.channel) {
+            if sending.channel == OFFER_CHANNEL {
+                if usize::from(sending.left) == STRETCH {
+                    self.offered_until = now + OFFER_TIME;
+                }
+            } else if let Some(stretch) = self.stretches.get_mut(&sending.channel) {
+                stretch.last_activity = now;
+            } else if let Some(active) = self.active.get_mut(&sending.channel) {
                 // its turn comes
                 active.last_activity = now;
             } else {
@@ -274,7 +390,10 @@ impl Fetch {
                     channel: sending.channel,
                     left: sending.left,
                     at: now,
-                    symbol_time,
+                    symbol_time: match self.candidates.of(sending.channel) {
+                        Some(_) => symbol_time / STRETCH as u32,
+                        None => symbol_time,
+                    },
                 });
             }
         }
@@ -289,13 +408,38 @@ impl Fetch {
         };
         let slow = (record.slow_rate > 0)
             .then(|| f64::from(record.slow_rate) / f64::from(record.channel_rate));
+        let max = match self.is_stretching(now) {
+            true => max * STRETCHED,
+            false => max,
+        };
         self.window
             .set_bounds(max, packet_rate(record.channel_rate), slow);
+    }
+
+    /// Whether stretches are joined where they can be.
+    fn is_stretching(&self, now: Instant) -> bool {
+        // a little comes in one burst: as fast as the channels that a window begins with
+        let begins = self.wanted.len() <= FEW_BLOCKS;
+        self.may_stretch(if begins { 1 } else { MIN_STRETCHES }, now)
+    }
+
+    /// Whether a server offers stretches, and the link carries so many of them without loss.
+    fn may_stretch(&self, count: usize, now: Instant) -> bool {
+        let suits =
+            self.layer == 0 && !self.apart && self.limit.is_none() && now >= self.lossless_from;
+        let offered = self.is_offered(now) && !self.candidates.is_empty();
+        let lossless = self.recent.lost * LOSSLESS <= self.recent.came + SOME;
+        offered && suits && lossless && self.window.suits_stretches(count)
+    }
+
+    fn is_offered(&self, now: Instant) -> bool {
+        now < self.offered_until && now >= self.stretches_from
     }
 
     /// No more blocks than these are under way or still to be handed over, whatever the window allows.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
+        self.most_room = self.most_room.max(room);
     }
 
     /// A symbol came on `channel`; whether it was of any use.
@@ -306,6 +450,9 @@ impl Fetch {
         symbol: &Symbol<'_>,
         now: Instant,
     ) -> bool {
+        if self.stretches.contains_key(&channel) {
+            return self.handle_symbol_of_stretch(channel, source, symbol, now);
+        }
         let Some(active) = self.active.get_mut(&channel) else {
             self.counters.unwanted += 1;
             return false;
@@ -324,21 +471,11 @@ impl Fetch {
             .collector
             .receive(source, trusted, symbol.esi, symbol.data);
         let is_new = outcome != Ok(Outcome::Duplicate);
-        match active.follow(source, symbol.sequence) {
-            None if is_new => {
-                self.counters.lost = self.counters.lost.saturating_sub(1);
-                self.window.on_overtaken(now);
-            }
-            gap => {
-                // where somebody lies, he does not say how full the link is either
-                let counts = trusted || !self.apart || self.trusted.is_empty();
-                let lost = gap.filter(|_| counts).map_or(0, u64::from);
-                self.counters.lost += lost;
-                if self.window.on_packet(lost, now) {
-                    self.next_tick = now;
-                }
-            }
-        }
+        let gap = active.streams.follow(source, symbol.sequence);
+        self.count(gap, is_new, trusted, now);
+        let Some(active) = self.active.get_mut(&channel) else {
+            return false;
+        };
         match outcome {
             Ok(Outcome::Kept) => {
                 if !active.ending && active.collector.is_ending(self.lead) {
@@ -348,11 +485,7 @@ impl Fetch {
                 true
             }
             Ok(Outcome::Block(bytes, from)) => {
-                if let Some(from) = from
-                    && self.trusted.len() < MAX_TRUSTED
-                {
-                    self.trusted.insert(from);
-                }
+                self.trust(from);
                 self.complete(channel, bytes, now);
                 true
             }
@@ -365,6 +498,89 @@ impl Fetch {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// The same of a stretch.
+    fn handle_symbol_of_stretch(
+        &mut self,
+        channel: ChannelId,
+        source: Source,
+        symbol: &Symbol<'_>,
+        now: Instant,
+    ) -> bool {
+        let room = self.blocks_held() < self.room;
+        let trusted = self.trusted.contains(&source);
+        let banned = self.banned.get(&source).is_some_and(|until| now < *until);
+        let Some(stretch) = self.stretches.get_mut(&channel) else {
+            return false;
+        };
+        let fits = symbol.channel == channel && !banned;
+        let received = fits.then(|| stretch.receive(source, trusted, symbol, room));
+        let Some(received) = received.flatten() else {
+            self.counters.refused += 1;
+            return false;
+        };
+        stretch.last_activity = now;
+        self.counters.symbols += 1;
+        let gap = stretch.follow(source, symbol.sequence);
+        if !stretch.ending && stretch.is_ending(self.lead * STRETCH as u32) {
+            stretch.ending = true;
+            self.ending_stretches += 1;
+        }
+        // else those that were overtaken may still come
+        let (over, lossy) = (stretch.missing() == 0, stretch.is_lossy());
+        let Ok(received) = received else {
+            return false;
+        };
+        let is_new = received.outcome != Outcome::Duplicate;
+        self.count(gap, is_new, trusted, now);
+        if let Some((order, block, collector)) = received.given_up {
+            self.want_singly(order, block, Some(collector), now);
+        }
+        match received.outcome {
+            Outcome::Kept => {}
+            Outcome::Block(bytes, from) => {
+                self.trust(from);
+                self.hand_over(received.block, bytes);
+            }
+            Outcome::Duplicate => self.counters.duplicate += 1,
+            Outcome::Forged(source) => self.forged(source, now),
+        }
+        if lossy {
+            self.lossless_from = now + LOSSY_TIME;
+        }
+        if over || lossy {
+            self.end_stretch(channel, now);
+            self.fill(now);
+        }
+        is_new
+    }
+
+    /// A packet came, `gap` packets after the last one of its source.
+    fn count(&mut self, gap: Option<u32>, is_new: bool, trusted: bool, now: Instant) {
+        self.recent.came += 1;
+        if gap.is_none() && is_new {
+            self.recent.lost = self.recent.lost.saturating_sub(1);
+            self.counters.lost = self.counters.lost.saturating_sub(1);
+            self.window.on_overtaken(now);
+            return;
+        }
+        // where somebody lies, he does not say how full the link is either
+        let counts = trusted || !self.apart || self.trusted.is_empty();
+        let lost = gap.filter(|_| counts).map_or(0, u64::from);
+        self.counters.lost += lost;
+        self.recent.lost += lost;
+        if self.window.on_packet(lost, now) {
+            self.next_tick = now;
+        }
+    }
+
+    fn trust(&mut self, source: Option<Source>) {
+        if let Some(source) = source
+            && self.trusted.len() < MAX_TRUSTED
+        {
+            self.trusted.insert(source);
         }
     }
 
@@ -381,9 +597,16 @@ impl Fetch {
         }
         self.next_tick = now + TICK;
         self.window.on_tick(now);
-        self.choose_layer();
-        self.shrink();
+        if now.saturating_duration_since(self.recent.halved) >= HALF_LIFE {
+            let Recent { came, lost, .. } = self.recent;
+            let (came, lost, halved) = (came / 2, lost / 2, now);
+            self.recent = Recent { came, lost, halved };
+        }
+        self.choose_layer(now);
+        self.shrink(now);
         self.toggle_silent(now);
+        self.end_silent_stretches(now);
+        self.stalled = None;
         self.fill(now);
     }
 
@@ -399,16 +622,67 @@ impl Fetch {
 
     fn complete(&mut self, channel: ChannelId, bytes: Vec<u8>, now: Instant) {
         if let Some(active) = self.take(channel) {
-            self.complete += 1;
-            self.counters.blocks += 1;
-            self.counters.bytes += u64::from(active.block.length);
             self.events.push_back(Event::Leave(channel));
-            self.events.push_back(Event::Block {
-                block: active.block,
-                bytes,
-            });
-            self.window.on_block();
+            self.hand_over(active.block, bytes);
             self.fill(now);
+        }
+    }
+
+    fn hand_over(&mut self, block: BlockRef, bytes: Vec<u8>) {
+        self.complete += 1;
+        self.counters.blocks += 1;
+        self.counters.bytes += u64::from(block.length);
+        self.events.push_back(Event::Block { block, bytes });
+        self.window.on_block();
+    }
+
+    /// Leaves a stretch. What has not come of it is joined block by block.
+    fn end_stretch(&mut self, channel: ChannelId, now: Instant) {
+        let Some(stretch) = self.stretches.remove(&channel) else {
+            return;
+        };
+        self.ending_stretches -= usize::from(stretch.ending);
+        self.events.push_back(Event::Leave(channel));
+        for (order, block, collector) in stretch.rest() {
+            self.want_singly(order, block, collector, now);
+        }
+    }
+
+    /// A block of a stretch is to be fetched by itself: what is there of it decides on which channel.
+    fn want_singly(
+        &mut self,
+        order: u64,
+        block: BlockRef,
+        collector: Option<Collector>,
+        now: Instant,
+    ) {
+        let lacking = collector.as_ref().map(Collector::missing);
+        let lacks_little = lacking.is_some_and(|n| n < symbols_of(&block) / LITTLE);
+        let repairs = self.layer == 0 && !self.apart && self.is_offered(now);
+        let channel = match lacks_little && repairs {
+            true => block_channel(&self.key, &block.hash.0, REPAIR_LAYER),
+            false => self.channel_of(block),
+        };
+        self.want_again(order, block, channel, collector);
+    }
+
+    /// A block that was being fetched is to be fetched on this channel, with what there is of it.
+    fn want_again(
+        &mut self,
+        order: u64,
+        block: BlockRef,
+        channel: ChannelId,
+        collector: Option<Collector>,
+    ) {
+        self.stalled = None;
+        self.cursor = self.cursor.min(order);
+        self.order_of.insert(channel, order);
+        self.wanted.insert(order, Wanted { block, channel });
+        if let Some(collector) = collector
+            && self.parked.len() < MAX_PARKED
+            && collector.received() > 0
+        {
+            self.parked.insert(block.hash, collector);
         }
     }
 
@@ -420,8 +694,23 @@ impl Fetch {
 
     /// Channels that fill the window.
     fn busy(&self) -> usize {
+        let stretches = self.stretches.len();
+        self.busy_blocks()
+            + (stretches - self.ending_stretches.min(stretches.div_ceil(2))) * STRETCH
+    }
+
+    fn busy_blocks(&self) -> usize {
         // blocks of which nothing more comes must not let others in without end
         self.active.len() - self.ending.min(self.active.len() / 2)
+    }
+
+    /// Blocks that are under way or still to be handed over. Those of stretches come one after the other: where whoever takes
+    /// them keeps up, half of them are gone before the others come.
+    fn under_way(&self) -> usize {
+        let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
+        let keeps_up = self.room >= self.most_room - self.most_room / 4;
+        let count = in_stretches.div_ceil(if keeps_up { 2 } else { 1 });
+        self.active.len() + self.complete + count
     }
 
     /// Symbols of a block did not make the block. If they came from one source, its symbols are refused for a while; else
@@ -430,6 +719,14 @@ impl Fetch {
         self.counters.forged += 1;
         let Some(source) = source else {
             self.apart = true;
+            // a corrupt source shows itself by a whole block
+            let repaired = self.active.iter().filter(|(_, a)| a.repaired);
+            for channel in repaired.map(|(channel, _)| *channel).collect::<Vec<_>>() {
+                self.put_back(channel);
+            }
+            for channel in self.stretches.keys().copied().collect::<Vec<_>>() {
+                self.end_stretch(channel, now);
+            }
             return;
         };
         self.trusted.remove(&source);
@@ -446,46 +743,98 @@ impl Fetch {
 
     /// Joins channels while the window and the limit have room.
     fn fill(&mut self, now: Instant) {
-        while self.busy() < self.window.size_of_shared()
-            && self.active.len() + self.complete < self.room
-            && !self.wanted.is_empty()
-        {
+        let stretching = self.is_stretching(now);
+        loop {
+            let (busy, most) = (self.busy(), self.window.size_of_shared());
+            let groups = self.busy_blocks() + self.stretches.len();
+            let full = busy >= most || groups >= MAX_GROUPS || self.under_way() >= self.room;
+            if full || self.wanted.is_empty() || self.stalled == Some((busy, most)) {
+                return;
+            }
             if self.limit.as_mut().is_some_and(|l| !l.ready(now)) {
                 return;
             }
-            let own = self.busy() < self.own.min(self.window.size());
-            let next = self
-                .announced(now)
-                .or_else(|| self.following().filter(|_| own));
-            let Some(order) = next else {
-                return;
-            };
-            self.begin(order, now);
+            let own = self.own.min(self.window.size());
+            let next = self.announced(stretching, now).map(|next| (next, most));
+            let next = next.or_else(|| Some((self.following(stretching)?, own)));
+            match next {
+                Some((Next::Block(order), most)) if busy < most => self.begin(order, now),
+                Some((Next::Stretch(candidate), most)) if busy + STRETCH <= most => {
+                    self.begin_stretch(candidate, now);
+                }
+                _ => {
+                    self.stalled = Some((busy, most));
+                    return;
+                }
+            }
         }
     }
 
     /// What will be sent anyway, that first which begins first.
-    fn announced(&self, now: Instant) -> Option<u64> {
+    fn announced(&self, stretching: bool, now: Instant) -> Option<Next> {
+        // what others have joined costs nobody anything
+        let may_follow = self.may_stretch(1, now);
         self.being_sent.iter().find_map(|sent| {
-            let order = self.order_of.get(&sent.channel)?;
-            let symbols = self.wanted.get(order)?.length.div_ceil(SYMBOL_SIZE as u32);
-            sent.is_worth_joining(symbols, now).then_some(*order)
+            if let Some(candidate) = self.candidates.of(sent.channel) {
+                let stretch = self.whole(candidate).filter(|_| may_follow)?;
+                let next = Next::Stretch(candidate);
+                return sent
+                    .is_worth_joining(stretch.symbols(), now)
+                    .then_some(next);
+            }
+            let order = *self.order_of.get(&sent.channel)?;
+            // others fetch block by block: this host need not
+            if stretching && self.stretch_at(order).is_some() {
+                return None;
+            }
+            let symbols = symbols_of(&self.wanted.get(&order)?.block);
+            let next = Next::Block(order);
+            sent.is_worth_joining(symbols, now).then_some(next)
         })
     }
 
     /// What follows the block that was taken last, and after the end the first one.
-    fn following(&self) -> Option<u64> {
+    fn following(&self, stretching: bool) -> Option<Next> {
         let next = self.wanted.range(self.cursor..).next();
-        next.or_else(|| self.wanted.first_key_value())
-            .map(|(o, _)| *o)
+        let next = next.or_else(|| self.wanted.first_key_value());
+        let order = next.map(|(order, _)| *order)?;
+        let stretch = self.stretch_at(order).filter(|_| stretching);
+        Some(stretch.map_or(Next::Block(order), Next::Stretch))
+    }
+
+    /// The stretch that this wanted block is in, if all the others are wanted as well.
+    fn stretch_at(&self, order: u64) -> Option<Candidate> {
+        let candidate = self.candidates.at(order)?;
+        self.whole(candidate).map(|_| candidate)
+    }
+
+    /// A stretch all blocks of which are wanted.
+    fn whole(&self, candidate: Candidate) -> Option<Stretch> {
+        let orders = candidate.first..candidate.first + candidate.blocks;
+        let blocks: Vec<BlockRef> = self.wanted.range(orders).map(|(_, w)| w.block).collect();
+        (blocks.len() as u64 == candidate.blocks).then(|| Stretch::of(&blocks))?
+    }
+
+    fn begin_stretch(&mut self, candidate: Candidate, now: Instant) {
+        let Some(stretch) = self.whole(candidate) else {
+            return;
+        };
+        for order in candidate.first..candidate.first + candidate.blocks {
+            if let Some(wanted) = self.wanted.remove(&order) {
+                self.order_of.remove(&wanted.channel);
+            }
+        }
+        self.cursor = candidate.first + candidate.blocks;
+        let joined = Joined::new(stretch, candidate.first, &mut self.parked, now);
+        self.stretches.insert(candidate.channel, joined);
+        self.events.push_back(Event::Join(candidate.channel));
     }
 
     fn begin(&mut self, order: u64, now: Instant) {
-        let Some(block) = self.wanted.remove(&order) else {
+        let Some(Wanted { block, channel }) = self.wanted.remove(&order) else {
             return;
         };
         self.cursor = order + 1;
-        let channel = self.channel_of(block);
         self.order_of.remove(&channel);
         let parked = self.parked.remove(&block.hash).map(Ok);
         // lengths have been checked when the block's parent was parsed
@@ -503,15 +852,21 @@ impl Fetch {
             last_activity: now,
             silences: 0,
             ending: false,
-            streams: BTreeMap::new(),
+            repaired: channel != self.channel_of(block),
+            streams: Streams::default(),
         };
         self.active.insert(channel, active);
         self.events.push_back(Event::Join(channel));
     }
 
     /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
-    fn shrink(&mut self) {
+    fn shrink(&mut self, now: Instant) {
         while self.busy() > self.window.size_of_shared() {
+            let stretch = self.stretches.iter().min_by_key(|(_, s)| s.passed());
+            if let Some(channel) = stretch.map(|(channel, _)| *channel) {
+                self.end_stretch(channel, now);
+                continue;
+            }
             let least = self
                 .active
                 .iter()
@@ -532,17 +887,13 @@ impl Fetch {
         if active.rejoin_at.is_none() {
             self.events.push_back(Event::Leave(channel));
         }
-        self.cursor = self.cursor.min(active.order);
-        self.wanted.insert(active.order, active.block);
-        self.order_of.insert(channel, active.order);
-        if self.parked.len() < MAX_PARKED && active.collector.received() > 0 {
-            self.parked.insert(active.block.hash, active.collector);
-        }
+        let channel = self.channel_of(active.block);
+        self.want_again(active.order, active.block, channel, Some(active.collector));
     }
 
     /// Changes to the channels of the other layer when the window has become too small for those of this one, or too
     /// large. What has come is kept: it is the same blocks.
-    fn choose_layer(&mut self) {
+    fn choose_layer(&mut self, now: Instant) {
         let layer = u8::from(self.window.is_slow());
         if layer == self.layer {
             return;
@@ -550,16 +901,40 @@ impl Fetch {
         for channel in self.active.keys().copied().collect::<Vec<_>>() {
             self.put_back(channel);
         }
+        for channel in self.stretches.keys().copied().collect::<Vec<_>>() {
+            self.end_stretch(channel, now);
+        }
         self.layer = layer;
         self.being_sent.clear();
-        self.order_of = self
-            .wanted
-            .iter()
-            .map(|(order, block)| (block_channel(&self.key, &block.hash.0, layer), *order))
-            .collect();
+        self.order_of.clear();
+        for (order, wanted) in &mut self.wanted {
+            wanted.channel = block_channel(&self.key, &wanted.block.hash.0, layer);
+            self.order_of.insert(wanted.channel, *order);
+        }
+    }
+
+    fn end_silent_stretches(&mut self, now: Instant) {
+        let silent = |stretch: &Joined| {
+            let silence = match stretch.passed() {
+                0 if self.long_queue => QUEUE_TIMEOUT,
+                _ if stretch.is_over() => OVERTAKEN,
+                _ if stretch.is_in_tail() => TAIL_SILENCE,
+                _ => SILENCE,
+            };
+            now.saturating_duration_since(stretch.last_activity) >= silence
+        };
+        let ended = self.stretches.iter().filter(|(_, s)| silent(s));
+        let ended: Vec<(ChannelId, u32)> = ended.map(|(c, s)| (*c, s.passed())).collect();
+        for (channel, passed) in ended {
+            if passed == 0 {
+                self.stretches_from = now + STRETCH_RETRY;
+            }
+            self.end_stretch(channel, now);
+        }
     }
 
     fn toggle_silent(&mut self, now: Instant) {
+        let mut unrepaired = Vec::new();
         for (channel, active) in &mut self.active {
             if let Some(at) = active.rejoin_at {
                 if now >= at {
@@ -581,27 +956,16 @@ impl Fetch {
                 active.silences += 1;
                 active.rejoin_at = Some(now + REJOIN);
                 self.events.push_back(Event::Leave(*channel));
+                if active.repaired {
+                    unrepaired.push(*channel);
+                }
             }
         }
-    }
-}
-
-impl Active {
-    /// How many packets are missing before this one; `None` if others have overtaken it, which counted it as lost.
-    fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
-        let next = sequence.wrapping_add(1);
-        if let Some(expected) = self.streams.get_mut(&source) {
-            let gap = sequence.wrapping_sub(*expected);
-            if gap > u32::MAX - MAX_GAP {
-                return None;
-            }
-            *expected = next;
-            return Some(if gap < MAX_GAP { gap } else { 0 });
+        // the server that offered it is gone, or another is there that does not
+        for channel in unrepaired {
+            self.offered_until = now;
+            self.put_back(channel);
         }
-        if self.streams.len() < MAX_STREAMS {
-            self.streams.insert(source, next);
-        }
-        Some(0)
     }
 }
 
@@ -976,5 +1340,199 @@ mod tests {
             (3_800_000..4_700_000).contains(&bytes),
             "{bytes} in 4 s at 1 MB/s"
         );
+    }
+
+    /// A stretch of blocks of 20 symbols, and its leaves.
+    struct Fed {
+        channel: ChannelId,
+        data: Vec<Vec<u8>>,
+        leaves: Vec<BlockRef>,
+        sequence: u32,
+    }
+
+    impl Fed {
+        fn new() -> Self {
+            let data: Vec<Vec<u8>> = (1..=STRETCH as u8)
+                .map(|n| (0..20 * SYMBOL_SIZE).map(|at| n ^ at as u8).collect())
+                .collect();
+            let leaves: Vec<BlockRef> = data.iter().map(|d| BlockRef::of(d)).collect();
+            let channel = Stretch::of(&leaves).unwrap().channel(b"");
+            Self {
+                channel,
+                data,
+                leaves,
+                sequence: 0,
+            }
+        }
+
+        /// A receiver that wants all of it, and the server has offered stretches.
+        fn fetch(&self, now: Instant) -> Fetch {
+            let mut fetch = fetch(16, now);
+            fetch.want_content(&self.leaves, &self.leaves);
+            fetch.set_record(&record(&[(OFFER_CHANNEL, STRETCH as u16)]), 128.0, now);
+            fetch
+        }
+
+        fn send(&mut self, fetch: &mut Fetch, number: u32, now: Instant) -> bool {
+            let block = number as usize / 20;
+            let from = number as usize % 20 * SYMBOL_SIZE;
+            let data = self.data[block][from..from + SYMBOL_SIZE].to_vec();
+            self.deliver(fetch, number, self.leaves[block].length, &data, now)
+        }
+
+        fn deliver(
+            &mut self,
+            fetch: &mut Fetch,
+            esi: u32,
+            block_length: u32,
+            data: &[u8],
+            now: Instant,
+        ) -> bool {
+            let symbol = Symbol {
+                server: 1,
+                sequence: self.sequence,
+                channel: self.channel,
+                block_length,
+                esi,
+                data,
+            };
+            self.sequence += 1;
+            fetch.handle_symbol(self.channel, source(1), &symbol, now)
+        }
+
+        fn symbols(&self) -> u32 {
+            self.leaves.len() as u32 * 20
+        }
+    }
+
+    fn blocks(events: &[Event]) -> usize {
+        events
+            .iter()
+            .filter(|e| matches!(e, Event::Block { .. }))
+            .count()
+    }
+
+    #[test]
+    fn a_stretch_brings_its_blocks_by_one_join() {
+        let now = Instant::now();
+        let mut fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        assert_eq!(events(&mut fetch, now), [Event::Join(fed.channel)]);
+        // it is joined in the middle
+        let order = (70..fed.symbols()).chain(0..70);
+        let mut all = Vec::new();
+        for number in order {
+            assert!(fed.send(&mut fetch, number, now));
+            all.extend(events(&mut fetch, now));
+        }
+        assert_eq!(blocks(&all), STRETCH);
+        let others: Vec<&Event> = all
+            .iter()
+            .filter(|e| !matches!(e, Event::Block { .. }))
+            .collect();
+        assert_eq!(others, [&Event::Leave(fed.channel)]);
+        assert_eq!((fetch.missing(), fetch.channels()), (0, 0));
+    }
+
+    #[test]
+    fn a_block_that_lacks_a_symbol_is_repaired_on_its_own_channel() {
+        let now = Instant::now();
+        let mut fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        events(&mut fetch, now);
+        for number in 0..fed.symbols() {
+            if number == 45 {
+                fed.sequence += 1;
+                continue;
+            }
+            fed.send(&mut fetch, number, now);
+        }
+        let lacking = fed.leaves[2];
+        let repair = block_channel(b"", &lacking.hash.0, REPAIR_LAYER);
+        assert_eq!(blocks(&events(&mut fetch, now)), STRETCH - 1);
+        assert_eq!(fetch.channels(), 1, "what was overtaken may come");
+        let then = now + TICK * 2;
+        fetch.handle_timeout(then);
+        let told = events(&mut fetch, then);
+        assert_eq!(told, [Event::Leave(fed.channel), Event::Join(repair)]);
+        let mut feeder = Feeder::new(&fed.data[2]);
+        feeder.channel = repair;
+        feeder.send(&mut fetch, source(1), 300, then);
+        assert_eq!(blocks(&events(&mut fetch, then)), 1);
+        assert_eq!(fetch.missing(), 0);
+    }
+
+    #[test]
+    fn a_stretch_of_which_nothing_comes_is_fetched_block_by_block() {
+        let now = Instant::now();
+        let fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        events(&mut fetch, now);
+        let then = now + SILENCE;
+        fetch.handle_timeout(then);
+        let told = events(&mut fetch, then);
+        assert_eq!(told[0], Event::Leave(fed.channel));
+        let single = |leaf: &BlockRef| Event::Join(block_channel(b"", &leaf.hash.0, 0));
+        assert_eq!(told[1..], fed.leaves.iter().map(single).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_an_offer_no_stretch_is_joined_and_none_on_a_link_that_loses() {
+        let now = Instant::now();
+        let fed = Fed::new();
+        let mut silent = fetch(16, now);
+        silent.want_content(&fed.leaves, &fed.leaves);
+        silent.set_record(&record(&[]), 128.0, now);
+        assert_eq!(events(&mut silent, now).len(), 16);
+        let mut lossy = fed.fetch(now);
+        lossy.recent.lost = 9;
+        assert_eq!(events(&mut lossy, now).len(), 16);
+    }
+
+    #[test]
+    fn numbers_and_lengths_that_are_not_of_the_stretch_are_refused() {
+        let now = Instant::now();
+        let mut fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        events(&mut fetch, now);
+        let (data, end) = ([0; SYMBOL_SIZE], fed.symbols());
+        for (number, length) in [
+            (end, 20 * 1_024),
+            (u32::MAX, 20 * 1_024),
+            (0, 1),
+            (25, 19 * 1_024),
+        ] {
+            assert!(!fed.deliver(&mut fetch, number, length, &data, now));
+        }
+        assert_eq!(fetch.counters().refused, 4);
+        assert_eq!(fetch.blocks_held(), 0);
+    }
+
+    #[test]
+    fn a_corrupt_stretch_ends_and_its_blocks_come_one_by_one() {
+        let now = Instant::now();
+        let mut fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        events(&mut fetch, now);
+        for number in 0..20 {
+            fed.deliver(&mut fetch, number, 20 * 1_024, &[7; SYMBOL_SIZE], now);
+        }
+        assert_eq!(fetch.counters().forged, 1);
+        let told = events(&mut fetch, now);
+        assert!(told.contains(&Event::CorruptSource(source(1))), "{told:?}");
+    }
+
+    #[test]
+    fn no_block_is_begun_that_nobody_has_room_for() {
+        let now = Instant::now();
+        let mut fed = Fed::new();
+        let mut fetch = fed.fetch(now);
+        events(&mut fetch, now);
+        fetch.set_room(1);
+        for number in 0..30 {
+            fed.send(&mut fetch, number, now);
+        }
+        // the first is whole, and still to be handed over
+        assert_eq!((fetch.blocks_held(), fetch.missing()), (1, STRETCH - 1));
     }
 }

@@ -335,7 +335,7 @@ impl<'a> Transfer<'a> {
             mut place => {
                 if let Some(place) = &mut place {
                     let uncertain = plan.uncertain();
-                    self.fetch(&uncertain, |block, bytes| {
+                    self.fetch(&uncertain, &[], |block, bytes| {
                         plan.settle(block, &bytes, place);
                         Ok(())
                     })?;
@@ -373,7 +373,7 @@ impl<'a> Transfer<'a> {
         }
         plan.begin(place, self.options.delete)?;
         let wanted: Vec<BlockRef> = plan.wanted().collect();
-        self.fetch_and_write(&wanted, &mut plan, place)?;
+        self.fetch_and_write((&wanted, &tree.leaves), &mut plan, place)?;
         let folder = tree.root.kind == RootKind::Folder && self.options.keeps_metadata();
         let deleted = finish::finish(
             self.options.delete,
@@ -435,7 +435,7 @@ impl<'a> Transfer<'a> {
     /// Writing has a thread of its own: packets do not wait for disks.
     fn fetch_and_write(
         &mut self,
-        wanted: &[BlockRef],
+        (wanted, leaves): (&[BlockRef], &[BlockRef]),
         plan: &mut Plan<'_>,
         place: &mut Place,
     ) -> anyhow::Result<()> {
@@ -449,7 +449,7 @@ impl<'a> Transfer<'a> {
                 }
                 result
             });
-            let fetched = self.fetch(wanted, |block, bytes| {
+            let fetched = self.fetch(wanted, leaves, |block, bytes| {
                 queued.fetch_add(1, Ordering::SeqCst);
                 // the writer has failed: its error says why
                 sender.send((block, bytes)).map_err(|_| WriterGone.into())
@@ -634,13 +634,14 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Fetches blocks; gives each to `take` as it comes.
+    /// Fetches blocks of the content that has these leaves; gives each to `take` as it comes.
     fn fetch(
         &mut self,
         blocks: &[BlockRef],
+        leaves: &[BlockRef],
         mut take: impl FnMut(BlockRef, Vec<u8>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.core.fetch(blocks, Instant::now());
+        self.core.fetch(blocks, leaves, Instant::now());
         loop {
             match self.next()? {
                 Event::Block { block, bytes } => take(block, bytes)?,

@@ -10,6 +10,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::stretch::STRETCH;
+
 /// Loss and rate are judged after each such time (chosen: 30 packets of a slow channel).
 const INTERVAL: Duration = Duration::from_millis(300);
 /// The same at the start, while nothing is lost and [`MIN_FAST_PACKETS`] came (chosen).
@@ -59,8 +61,11 @@ const START_STEP: f64 = 3.0;
 const SLOW_BELOW: f64 = 3.0;
 /// Windows above this size hold channels of the normal rate again.
 const FAST_ABOVE: f64 = 6.0;
-/// Channels held at once, of either layer (kernels pay for each on every packet).
-const MAX_CHANNELS: usize = 128;
+/// Stretches are joined while an interval loses less than one of so many packets: of each block of 256 that lacks one, more
+/// has to be joined.
+const LOSSLESS_FOR_STRETCHES: f64 = 256.0;
+/// Channels, or what counts as so many: more than any bound.
+const MAX_CHANNELS: usize = 4_096;
 
 /// Losses within this time may have one reason, as a train of packets (chosen: longer than a channel's turn).
 const BATCH: Duration = Duration::from_millis(10);
@@ -210,6 +215,14 @@ impl Window {
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.slow
+    }
+
+    /// Whether there is room for so many stretches, and the link loses nothing.
+    #[must_use]
+    pub fn suits_stretches(&self, count: usize) -> bool {
+        let lossless = self.granted == 0.0 && self.loss * LOSSLESS_FOR_STRETCHES < 1.0;
+        let most = self.server_full.unwrap_or(self.size);
+        lossless && self.size.min(most) >= (count * STRETCH) as f64
     }
 
     /// Loss of the last interval, 0 to 1.

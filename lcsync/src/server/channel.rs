@@ -22,6 +22,8 @@ pub struct Rates {
     pub channel: u64,
     /// The same for channels of the slow layer.
     pub slow: u64,
+    /// The same for stretches, if any are sent.
+    pub stretch: Option<u64>,
     /// Bits per second over all channels.
     pub total: Option<u64>,
 }
@@ -48,10 +50,12 @@ pub enum Action {
 /// What is joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Bytes of the block.
-    pub length: u32,
-    /// 0: at the normal rate, 1: slowly.
+    /// Symbols of the block, or of all blocks of the stretch.
+    pub symbols: u32,
+    /// 0: at the normal rate, 1: slowly, 2: repair symbols, 3: a stretch.
     pub layer: u8,
+    /// The number of the symbol that a stretch begins with.
+    pub start: u32,
     /// Hosts that are there and may want it, as far as is known.
     pub receivers: usize,
     /// It tells of other blocks.

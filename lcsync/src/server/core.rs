@@ -18,6 +18,7 @@ use crate::groups::Found;
 use crate::index::Index;
 use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
+use crate::stretch::{OFFER_CHANNEL, STRETCH, STRETCH_LAYER, Stretch, symbols_of};
 
 /// Between two records on a joined root channel.
 const RECORD_INTERVAL: Duration = Duration::from_millis(200);
@@ -554,7 +555,11 @@ impl Server {
         }
         let share = self.share_of(channel.group);
         let found = share.and_then(|s| Some((s, s.index.find(channel_of(channel.group))?)));
-        let Some((share, Found { block, layer })) = found else {
+        let sent = |found: &Found| match found {
+            Found::Block { .. } => true,
+            Found::Stretch(_) => self.rates.stretch.is_some(),
+        };
+        let Some((share, found)) = found.filter(|(_, found)| sent(found)) else {
             self.drops.unknown_channel += 1;
             return;
         };
@@ -562,9 +567,14 @@ impl Server {
         let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
         let root = group.and_then(|group| self.roots.get(&Channel { group, ..channel }));
         let list = share.index.is_list(channel_of(channel.group));
+        let (symbols, layer, start) = match &found {
+            Found::Block { block, layer } => (symbols_of(block), *layer, 0),
+            Found::Stretch(stretch) => (stretch.symbols(), STRETCH_LAYER, self.start_of(stretch)),
+        };
         let wanted = Wanted {
-            length: block.length,
+            symbols,
             layer,
+            start,
             receivers: root.map_or(0, |r| r.reporters.count()),
             list,
         };
@@ -572,6 +582,12 @@ impl Server {
         if self.schedule.joined() > before {
             self.announce(channel, now);
         }
+    }
+
+    /// The symbol that this server begins a stretch with: servers of one share begin with different blocks.
+    fn start_of(&self, stretch: &Stretch) -> u32 {
+        let nth = self.id as usize % stretch.blocks().len();
+        stretch.spans().nth(nth).map_or(0, |span| span.first)
     }
 
     /// Others may want this block as well: the next record comes soon.
@@ -733,13 +749,21 @@ impl Server {
 
     fn record(&self, channel: Channel) -> Option<Record> {
         let share = self.share_of(channel.group)?;
+        let limits = [self.rates.total, self.schedule.limit_of(channel.group)];
         let upcoming = most_useful(self.upcoming(channel).collect());
         let sending = upcoming.iter().map(|u| Sending {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
         });
+        // a limit is kept by single blocks, of which few fit at once
+        let offer = self.rates.stretch.is_some()
+            && share.index.has_stretches()
+            && limits.iter().all(Option::is_none);
+        let offer = offer.then_some(Sending {
+            channel: OFFER_CHANNEL,
+            left: STRETCH as u16,
+        });
         let kilobits = |rate: u64| u32::try_from(rate / 1_000).unwrap_or(u32::MAX);
-        let limits = [self.rates.total, self.schedule.limit_of(channel.group)];
         let total = limits.into_iter().flatten().chain(self.schedule.capacity());
         Some(Record {
             server: self.id,
@@ -751,7 +775,7 @@ impl Server {
             total_rate: total.min().map_or(0, |r| kilobits(r).max(1)),
             max_channels: MAX_CHANNELS,
             authentication: share.authentication.clone(),
-            sending: sending.collect(),
+            sending: offer.into_iter().chain(sending).take(MAX_SENDING).collect(),
         })
     }
 }
@@ -777,6 +801,7 @@ mod tests {
         let index = Arc::new(Index::build(dir.path(), b"", &mut HashCache::default()).unwrap());
         let prefix = SharePrefix::of_name(b"", "test");
         let rates = Rates {
+            stretch: None,
             channel: 20_000_000,
             slow: 2_000_000,
             total: None,

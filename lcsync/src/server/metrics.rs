@@ -136,6 +136,7 @@ mod tests {
     fn names_keep_to_the_rules_and_all_are_shown() {
         assert_eq!(check("lcsync", TABLE), Ok(()));
         let rates = Rates {
+            stretch: None,
             channel: 1_000_000,
             slow: 100_000,
             total: None,

@@ -18,6 +18,9 @@
 //! carry, channels wait in a queue that is fair between shares and between those who have joined, instead of all
 //! becoming slower.
 //!
+//! A stretch has no trickle: who lost some of it joins the repair channels of blocks, which have nothing else. Whoever
+//! answers the question about a stretch gets all of it once more.
+//!
 //! A receiver that lost nothing leaves after the burst; the pause before the trickle lets its PART come in time.
 //! One that vanished costs at most the burst and the trickle. Whoever needs more answers the question. How much more
 //! than K members have needed lately lengthens the burst.
@@ -28,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use librecast::bucket::TokenBucket;
 use librecast::channel::{ChannelId, SharePrefix};
-use librecast::coding::SYMBOL_SIZE;
 
 mod capacity;
 mod need;
@@ -41,20 +43,23 @@ mod turns;
 use self::capacity::Capacity;
 use self::need::{MIN_GATHERED, Need};
 use self::sending::{Burst, Kept, Pace, Sending, Stage};
-use self::symbols::Positions;
+use self::symbols::{Positions, Start};
 use super::channel::{Action, Channel, Joined, Progress, Rates, Sent, Terms, Upcoming, Wanted};
 use super::queue::FairQueue;
 use super::reporters::{Evidence, Reporters};
 use super::traffic::Traffic;
 use crate::packet::WIRE_SIZE;
 use crate::sealing::SEALED_WIRE_SIZE;
+use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
 
 /// A block waits so long for others to join it: longer than a record and a JOIN in answer to it take.
 const GATHER: Duration = Duration::from_millis(40);
 /// Where others are known to be there: as long as that takes on links that are full.
 const GATHER_MORE: Duration = Duration::from_millis(64);
-/// All bursts together have at most so many times the rate of a channel. Chosen.
+/// Bursts of blocks have at most so many times the rate of a channel together. Chosen.
 const MAX_BURSTS: u64 = 128;
+/// The same with those of stretches: 7.7 Gbit/s at 15 Mbit/s a channel. Chosen.
+const MAX_STRETCHED: u64 = 512;
 /// Most channels in a burst at once. Chosen.
 const MAX_BURSTING: usize = 256;
 /// Channels known at once; a JOIN beyond is dropped and counted.
@@ -65,7 +70,8 @@ const BEHIND: Duration = Duration::from_millis(8);
 /// Joined channels and their turns.
 #[derive(Debug)]
 pub struct Schedule {
-    paces: [Pace; 2],
+    /// By layer; without stretches nobody joins the last.
+    paces: [Pace; 4],
     bucket: Option<TokenBucket>,
     /// Shares with a limit of their own, or longer packets.
     terms: BTreeMap<SharePrefix, Kept>,
@@ -76,6 +82,8 @@ pub struct Schedule {
     bursting: usize,
     /// Bits per second of all bursts.
     load: u64,
+    /// Bits per second of those that are stretches'.
+    load_of_stretches: u64,
     capacity: Capacity,
     /// What members have needed on an interface and layer.
     needs: BTreeMap<(u32, u8), Need>,
@@ -94,7 +102,13 @@ impl Schedule {
         // a turn may overdraw the bucket; its size decides how much goes out back to back
         let bucket = rates.total.map(|rate| bucket_of(rate, now));
         Self {
-            paces: [Pace::new(rates.channel), Pace::new(rates.slow)],
+            paces: [
+                rates.channel,
+                rates.slow,
+                rates.channel,
+                rates.stretch.unwrap_or(rates.channel),
+            ]
+            .map(Pace::new),
             bucket,
             terms: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -103,6 +117,7 @@ impl Schedule {
             queue: FairQueue::default(),
             bursting: 0,
             load: 0,
+            load_of_stretches: 0,
             capacity: Capacity::new(now),
             needs: BTreeMap::new(),
             positions: Positions::new(seed),
@@ -397,15 +412,20 @@ impl Schedule {
         evidence: Evidence,
         now: Instant,
     ) {
-        let symbols = (wanted.length as usize).div_ceil(SYMBOL_SIZE) as u32;
-        let layer = wanted.layer.min(1);
+        let symbols = wanted.symbols;
+        let layer = wanted.layer.min(STRETCH_LAYER);
         if symbols == 0 || !self.make_room(channel, reporter, now) {
             self.refused += 1;
             return;
         }
         let mut reporters = Reporters::default();
         reporters.add(reporter, evidence);
-        let position = self.positions.begin(channel, symbols, now);
+        let start = match layer {
+            REPAIR_LAYER => Start::Repair,
+            STRETCH_LAYER => Start::Around(wanted.start),
+            _ => Start::Anywhere,
+        };
+        let position = self.positions.begin(channel, symbols, start, now);
         let gather = if symbols < MIN_GATHERED {
             Duration::ZERO
         } else if wanted.receivers > 1 {
@@ -482,8 +502,12 @@ impl Schedule {
         let limit = total.into_iter().chain(self.capacity()).min();
         // a little more than fits, so that nothing is left unused
         let fits = limit.map_or(u64::MAX, |limit| limit + limit / 10);
-        let most = fits.min(MAX_BURSTS * self.paces[0].rate);
-        while !behind && self.load < most && self.bursting < MAX_BURSTING {
+        let rate = self.paces[0].rate;
+        while !behind && self.bursting < MAX_BURSTING {
+            let most = MAX_BURSTS * rate + self.load_of_stretches;
+            if self.load >= most.min(MAX_STRETCHED * rate).min(fits) {
+                return;
+            }
             let terms = &self.terms;
             let full = |channel: &Channel| {
                 let prefix = SharePrefix::of_group(channel.group);
@@ -498,6 +522,11 @@ impl Schedule {
                 continue;
             };
             sending.next_turn = ticket.end();
+            if sending.layer == REPAIR_LAYER {
+                sending.due = sending.due.max(now);
+                self.enter_trickle(channel);
+                continue;
+            }
             let owed = std::mem::take(&mut sending.owed);
             let left = match owed {
                 0 => {

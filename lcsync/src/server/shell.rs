@@ -39,9 +39,10 @@ use super::status::{self, Status};
 use super::status_socket::StatusSocket;
 use crate::block::BlockHash;
 use crate::catalogue::{self, Listed};
-use crate::groups::Found;
+use crate::groups::Carried;
 use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
 use crate::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey, group_key};
+use crate::stretch::STRETCH;
 
 /// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
 /// beside the ten milliseconds that JOINs of different receivers differ by.
@@ -241,6 +242,8 @@ impl Shell {
         let rates = Rates {
             channel,
             slow: channel / SLOWER,
+            // a limit is shared by slower channels
+            stretch: options.limit.is_none().then_some(channel * STRETCH as u64),
             total: options.limit,
         };
         let v1 = V1Listener::open(CHANNELS)
@@ -804,21 +807,28 @@ impl Shell {
             return;
         };
         let id = channel_of(channel.group);
-        let Some(Found { block, .. }) = share.index.find(id) else {
-            return;
-        };
-        let encoder = match self.blocks.get(block.hash, || share.index.read(id)) {
-            Ok(encoder) => encoder,
-            Err(e) => {
-                tracing::debug!("block {}: {e}", block.hash);
-                self.server.handle_block_gone(channel, Instant::now());
-                return;
-            }
-        };
         let generation = share.generation;
         let mut sealer = sealer_of(&mut self.sealers, channel.group);
         self.packets.clear();
+        let mut carried: Option<Carried> = None;
         for (n, esi) in ids.iter().enumerate() {
+            let same = carried.filter(|c| (c.first..c.end).contains(esi));
+            let Some(of) = same.or_else(|| share.index.carried(id, *esi)) else {
+                return;
+            };
+            carried = Some(of);
+            let block = of.located.block();
+            let encoder = self
+                .blocks
+                .get(block.hash, || share.index.read_located(of.located));
+            let encoder = match encoder {
+                Ok(encoder) => encoder,
+                Err(e) => {
+                    tracing::debug!("block {}: {e}", block.hash);
+                    self.server.handle_block_gone(channel, Instant::now());
+                    return;
+                }
+            };
             let symbol = Symbol {
                 server: self.id,
                 sequence: sequence.wrapping_add(n as u32),
@@ -828,7 +838,7 @@ impl Shell {
                 data: &[],
             };
             // the schedule's ids are in range
-            let mut write = |out: &mut Vec<u8>| encoder.symbol(*esi, out).is_ok();
+            let mut write = |out: &mut Vec<u8>| encoder.symbol(*esi - of.first, out).is_ok();
             let written = match &mut sealer {
                 Some(sealer) => sealer.seal_symbol(generation, &symbol, &mut self.packets, write),
                 None => {

@@ -375,6 +375,7 @@ mod tests {
             };
             let watched = named(&[options]).unwrap().remove(0);
             let rates = Rates {
+                stretch: None,
                 channel: 20_000_000,
                 slow: 2_000_000,
                 total: Some(30_000_000),

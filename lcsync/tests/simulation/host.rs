@@ -191,13 +191,14 @@ impl Host {
                 && let Some(missing) = self.missing.take()
             {
                 self.began = time;
-                core.fetch(&missing, now);
+                let leaves = self.blocks.as_ref().map_or(&[][..], |b| &b.leaves);
+                core.fetch(&missing, leaves, now);
             }
             while let Some(event) = core.poll_event(now) {
                 self.handle(event, &mut core, contents, time);
                 core.set_room(MOST_BLOCKS - self.writing.len(), now);
             }
-            assert!(core.channels() + self.writing.len() <= MOST_BLOCKS);
+            assert!(core.blocks_held() + self.writing.len() <= MOST_BLOCKS);
             self.core = (self.finished.is_none() || self.follows).then_some(core);
             if self.core.is_none() {
                 self.changes.set(ROOT_CHANNEL, false);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lcsync::block::BlockRef;
+use lcsync::block::{BlockHash, BlockRef};
 use lcsync::packet::{Packet, Symbol, WIRE_SIZE, decode, encode_record};
 use lcsync::record::Record;
 use lcsync::server::channel::{Channel, Rates, Sent};
@@ -81,14 +81,15 @@ pub struct Simulation {
     /// What is through the server's link, and what is on its way to and from receivers.
     at_switch: Queue<Duration, Datagram>,
     network: Network<Duration, usize, (usize, Message)>,
-    encoders: HashMap<ChannelId, Encoder>,
+    encoders: HashMap<BlockHash, Encoder>,
     symbols_sent: u64,
 }
 
-fn server(id: u32, now: Instant) -> Server {
+fn server(id: u32, stretch: Option<u64>, now: Instant) -> Server {
     let rates = Rates {
         channel: RATE,
         slow: RATE / 10,
+        stretch,
         total: None,
     };
     let mut server = Server::new(id, rates, 1, now);
@@ -113,7 +114,7 @@ impl Simulation {
             time: Duration::ZERO,
             seed,
             random: Random::new(seed),
-            server: server(1, start),
+            server: server(1, Some(RATE * 16), start),
             server_id: 1,
             contents: vec![Content::new(seed, blocks, 1)],
             prefix: SharePrefix::of_name(b"", "simulated"),
@@ -140,6 +141,12 @@ impl Simulation {
 
     fn content(&self) -> &Content {
         self.contents.last().unwrap()
+    }
+
+    /// The server is of a version that knows no stretches.
+    pub fn offer_no_stretches(&mut self) {
+        self.server = server(self.server_id, None, self.start);
+        self.share(self.start);
     }
 
     /// Bits per second that leave the server at most.
@@ -195,7 +202,7 @@ impl Simulation {
         match incident {
             Incident::NewServer => {
                 self.server_id += 1;
-                self.server = server(self.server_id, now);
+                self.server = server(self.server_id, Some(RATE * 16), now);
                 self.share(now);
             }
             Incident::NewVersion => {
@@ -307,12 +314,15 @@ impl Simulation {
     fn symbols(&mut self, time: Duration, channel: Channel, sequence: u32, ids: &[u32]) {
         let id = channel_of(channel.group);
         let index = Arc::clone(&self.content().index);
-        let block_length = index.find(id).unwrap().block.length;
-        let encoder = self.encoders.remove(&id);
-        let mut encoder = encoder.unwrap_or_else(|| Encoder::new(index.read(id).unwrap()).unwrap());
         for (n, esi) in ids.iter().enumerate() {
+            let carried = index.carried(id, *esi).unwrap();
+            let block = carried.located.block();
+            let encoder = self.encoders.entry(block.hash).or_insert_with(|| {
+                Encoder::new(index.read_located(carried.located).unwrap()).unwrap()
+            });
+            let block_length = block.length;
             let mut data = Vec::new();
-            encoder.symbol(*esi, &mut data).unwrap();
+            encoder.symbol(*esi - carried.first, &mut data).unwrap();
             let symbol = Symbol {
                 server: self.server_id,
                 sequence: sequence + n as u32,
@@ -333,7 +343,6 @@ impl Simulation {
                 self.lie(time, id, &encode(&lie));
             }
         }
-        self.encoders.insert(id, encoder);
         self.symbols_sent += ids.len() as u64;
     }
 

@@ -14,8 +14,8 @@ use crate::server::reporters::Reporters;
 
 /// What a channel sends in one turn takes about this long at its rate.
 const TURN: Duration = Duration::from_millis(7);
-/// Most symbols that a channel sends in one turn. Chosen.
-const MAX_TURN: u64 = 32;
+/// Most symbols that a channel sends in one turn: sealed or not, one send of the kernel takes them (64 KiB, GSO).
+const MAX_TURN: u64 = 56;
 
 /// The rate of a layer.
 #[derive(Debug, Clone, Copy)]

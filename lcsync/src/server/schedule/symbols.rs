@@ -1,5 +1,6 @@
 //! Which symbols of a channel come next. They never repeat: first the source symbols once around from a random start,
-//! because receiving these costs no decoding, then repair symbols upwards from a random id.
+//! because receiving these costs no decoding, then repair symbols upwards from a random id. Those of a stretch do: it has
+//! source symbols only, once around and again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -22,8 +23,8 @@ pub(super) struct Position {
     start: u32,
     /// Source symbols sent since the start.
     source: u32,
-    /// Next repair symbol.
-    repair: u32,
+    /// Next repair symbol; none of a stretch.
+    repair: Option<u32>,
 }
 
 impl Position {
@@ -35,14 +36,31 @@ impl Position {
     /// The id of the next symbol, of a block that has so many.
     pub(super) fn next(&mut self, symbols: u32) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        if self.source < symbols {
-            self.source += 1;
-            return (self.start + self.source - 1) % symbols;
-        }
-        let id = self.repair;
-        self.repair = if id >= MAX_ESI { symbols } else { id + 1 };
+        let id = match self.repair {
+            Some(id) if self.source >= symbols => id,
+            _ => {
+                let id = (self.start + self.source) % symbols;
+                self.source += 1;
+                if self.repair.is_none() {
+                    self.source %= symbols;
+                }
+                return id;
+            }
+        };
+        self.repair = Some(if id >= MAX_ESI { symbols } else { id + 1 });
         id
     }
+}
+
+/// Which symbols a channel begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// Source symbols from any on, then repair symbols.
+    Anywhere,
+    /// Repair symbols.
+    Repair,
+    /// Source symbols from this one on, without end.
+    Around(u32),
 }
 
 /// Where channels start, and where those that were joined lately stopped.
@@ -64,10 +82,30 @@ impl Positions {
     }
 
     /// Where a channel begins that has so many symbols.
-    pub(super) fn begin(&mut self, channel: Channel, symbols: u32, now: Instant) -> Position {
+    pub(super) fn begin(
+        &mut self,
+        channel: Channel,
+        symbols: u32,
+        start: Start,
+        now: Instant,
+    ) -> Position {
         self.forget(now);
         let remembered = self.memory.remove(&channel).map(|(_, position)| position);
-        remembered.unwrap_or_else(|| self.fresh(symbols))
+        remembered.unwrap_or_else(|| {
+            let fresh = self.fresh(symbols);
+            match start {
+                Start::Anywhere => fresh,
+                Start::Repair => Position {
+                    source: symbols,
+                    ..fresh
+                },
+                Start::Around(start) => Position {
+                    start: start % symbols,
+                    repair: None,
+                    ..fresh
+                },
+            }
+        })
     }
 
     pub(super) fn remember(&mut self, channel: Channel, position: Position, now: Instant) {
@@ -100,7 +138,7 @@ impl Positions {
             sequence: 0,
             start: random as u32 % symbols,
             source: 0,
-            repair: symbols + ((random >> 32) as u32 % (MAX_ESI / 2)),
+            repair: Some(symbols + ((random >> 32) as u32 % (MAX_ESI / 2))),
         }
     }
 }

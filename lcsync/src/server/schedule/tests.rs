@@ -4,13 +4,15 @@ use crate::sealing::SEALED_WIRE_SIZE;
 use crate::server::reporters::MAX_REPORTERS;
 
 const RATES: Rates = Rates {
+    stretch: None,
     channel: 20_000_000,
     slow: 2_000_000,
     total: None,
 };
 const BLOCK: Wanted = Wanted {
-    length: 256 * SYMBOL_SIZE as u32,
+    symbols: 256,
     layer: 0,
+    start: 0,
     receivers: 0,
     list: false,
 };
@@ -237,6 +239,7 @@ fn answers_bring_a_little_more_twice_and_then_everything_anew() {
 fn the_total_rate_is_kept_and_those_who_joined_share_it_fairly() {
     let now = Instant::now();
     let rates = Rates {
+        stretch: None,
         total: Some(10_000_000),
         ..RATES
     };
@@ -276,7 +279,7 @@ fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
     let now = Instant::now();
     let mut schedule = Schedule::new(RATES, 1, now);
     let small = Wanted {
-        length: 1_024,
+        symbols: 1,
         ..BLOCK
     };
     for n in 0..MAX_CHANNELS as u32 + 5 {
@@ -305,6 +308,7 @@ fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
 fn a_share_that_thousands_of_hosts_join_again_and_again_leaves_half_to_another() {
     let start = Instant::now();
     let rates = Rates {
+        stretch: None,
         total: Some(100_000_000),
         ..RATES
     };
@@ -390,10 +394,12 @@ fn a_share_keeps_its_own_limit_and_holds_up_no_other() {
 
 #[test]
 fn slow_channels_run_slowly_and_leave_room_for_others() {
+    /// As many of each kind as burst at once.
+    const MANY: u16 = MAX_BURSTING as u16 / 2;
     let now = Instant::now();
     let mut schedule = Schedule::new(RATES, 1, now);
     let slow = Wanted { layer: 1, ..BLOCK };
-    for n in 0..MAX_BURSTS as u16 {
+    for n in 0..MANY {
         schedule.join(channel(1_000 + n), slow, host(1), Evidence::Joined, now);
         schedule.join(channel(n), BLOCK, host(2), Evidence::Joined, now);
     }
@@ -408,7 +414,7 @@ fn slow_channels_run_slowly_and_leave_room_for_others() {
             .map(|(_, ids)| ids.len())
             .sum()
     };
-    let bits = sent(1_000) as u64 * WIRE_SIZE * 8 / u64::from(MAX_BURSTS as u16);
+    let bits = sent(1_000) as u64 * WIRE_SIZE * 8 / u64::from(MANY);
     assert!(
         (800_000..=1_200_000).contains(&bits),
         "{bits} bits in 0.5 s at 2 Mbit/s"
@@ -479,7 +485,7 @@ fn a_list_that_several_wait_for_is_sent_with_half_as_much_again() {
         let now = Instant::now();
         let mut schedule = Schedule::new(RATES, 1, now);
         let block = Wanted {
-            length: 25 * SYMBOL_SIZE as u32,
+            symbols: 25,
             receivers,
             list,
             ..BLOCK
@@ -488,4 +494,68 @@ fn a_list_that_several_wait_for_is_sent_with_half_as_much_again() {
         let seen = run(&mut schedule, now, Duration::from_millis(25));
         assert_eq!(ids(&seen).len(), sent);
     }
+}
+
+#[test]
+fn a_stretch_is_sent_once_around_and_then_asked_about() {
+    let now = Instant::now();
+    let rates = Rates {
+        stretch: Some(RATES.channel * 16),
+        ..RATES
+    };
+    let mut schedule = Schedule::new(rates, 1, now);
+    let stretch = Wanted {
+        symbols: 4_096,
+        layer: STRETCH_LAYER,
+        start: 256,
+        ..BLOCK
+    };
+    schedule.join(channel(1), stretch, host(1), Evidence::Joined, now);
+    let seen = run(&mut schedule, now, Duration::from_secs(1));
+    let sent = ids(&seen);
+    let around: Vec<u32> = (256..4_096).chain(0..256).collect();
+    assert_eq!(sent, around);
+    let asked = seen.iter().find(|(_, a)| matches!(a, Action::Ask { .. }));
+    let last = seen
+        .iter()
+        .rfind(|(_, a)| matches!(a, Action::Symbols { .. }));
+    let (asked, last) = (asked.unwrap().0, last.unwrap().0);
+    assert!(
+        asked >= last + Duration::from_millis(200),
+        "{asked:?} {last:?}"
+    );
+    // whoever answers has lost the end of it
+    schedule.join(
+        channel(1),
+        stretch,
+        host(1),
+        Evidence::Confirmed,
+        now + asked,
+    );
+    let more = run(
+        &mut schedule,
+        now + Duration::from_secs(1),
+        Duration::from_secs(1),
+    );
+    assert_eq!(ids(&more).len(), 4_096);
+}
+
+#[test]
+fn a_repair_channel_sends_few_symbols_and_waits_for_parts() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(RATES, 1, now);
+    let repair = Wanted {
+        layer: REPAIR_LAYER,
+        ..BLOCK
+    };
+    schedule.join(channel(1), repair, host(1), Evidence::Joined, now);
+    let seen = run(&mut schedule, now, GATHER + Duration::from_millis(30));
+    let sent = ids(&seen);
+    assert!((1..=16).contains(&sent.len()), "{}", sent.len());
+    assert!(sent.iter().all(|id| *id >= 256), "{sent:?}");
+    schedule.join(channel(1), repair, host(2), Evidence::Joined, now + GATHER);
+    schedule.part(channel(1), host(1), now + GATHER);
+    schedule.part(channel(1), host(2), now + GATHER);
+    let more = run(&mut schedule, now + GATHER, Duration::from_secs(1));
+    assert!(ids(&more).is_empty());
 }

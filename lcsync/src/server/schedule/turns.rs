@@ -8,6 +8,7 @@ use super::need::{MIN_GATHERED, Need};
 use super::sending::{Burst, Stage};
 use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
+use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
 
 /// Fewest symbols of a trickle. Chosen: few symbols cost less than the time for another question.
 const MIN_TRICKLE: u32 = 16;
@@ -21,6 +22,9 @@ const HARD_TIME: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 /// Questions without an answer before a channel is given up. Chosen: one may get lost.
 const ASKS: u8 = 2;
+/// Beyond what PARTs take, between the end of a stretch and the question: longer than a receiver takes to see that nothing
+/// more comes, 100 ms and a tick of 50.
+const STRETCH_PAUSE: Duration = Duration::from_millis(200);
 /// A sender that was held up catches up on no more than this. Chosen.
 const MAX_LAG: Duration = Duration::from_millis(20);
 
@@ -39,6 +43,10 @@ impl Schedule {
         };
         let fresh = sending.symbols + sending.extra_of(need);
         match sending.stage {
+            Stage::Trickle { .. } | Stage::Asked { .. } if sending.layer == REPAIR_LAYER => {
+                self.enter_trickle(channel);
+                return;
+            }
             // who comes with the first symbols misses none
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
@@ -71,12 +79,25 @@ impl Schedule {
         if let Some(sending) = self.channels.get_mut(&channel) {
             sending.stage = Stage::Burst { left };
             self.turns.insert((sending.due, channel));
-            let rate = self.paces[usize::from(sending.layer)].rate;
+            let layer = sending.layer;
+            let rate = self.paces[usize::from(layer)].rate;
             self.bursting += 1;
             self.load += rate;
+            if layer == STRETCH_LAYER {
+                self.load_of_stretches += rate;
+            }
             if let Some(kept) = self.kept(channel) {
                 kept.load += rate;
             }
+        }
+    }
+
+    /// Few symbols at a time, and pauses: a whole block's at most.
+    pub(super) fn enter_trickle(&mut self, channel: Channel) {
+        if let Some(sending) = self.channels.get_mut(&channel) {
+            let (left, sent) = (sending.symbols, 0);
+            sending.stage = Stage::Trickle { left, sent, run: 0 };
+            self.turns.insert((sending.due, channel));
         }
     }
 
@@ -84,6 +105,9 @@ impl Schedule {
         let rate = self.paces[usize::from(layer)].rate;
         self.bursting -= 1;
         self.load -= rate;
+        if layer == STRETCH_LAYER {
+            self.load_of_stretches -= rate;
+        }
         if let Some(kept) = self.kept(channel) {
             kept.load -= rate;
         }
@@ -98,7 +122,7 @@ impl Schedule {
             self.wait_for_rest(channel, now);
             return;
         }
-        if sending.answers == TRICKLES {
+        if sending.answers == TRICKLES || sending.layer == STRETCH_LAYER {
             self.renew(channel, reporter, now);
             return;
         }
@@ -123,7 +147,8 @@ impl Schedule {
             sending.stage,
             Stage::Gathering { .. } | Stage::Waiting { .. }
         );
-        if sending.symbols < MIN_GATHERED || sending.list || !whole || !ended {
+        let other = sending.layer >= REPAIR_LAYER;
+        if sending.symbols < MIN_GATHERED || sending.list || other || !whole || !ended {
             return;
         }
         let need = self
@@ -179,8 +204,13 @@ impl Schedule {
                     self.wait_for_rest(channel, now);
                     return action;
                 } else {
+                    let stretch = layer == STRETCH_LAYER;
                     sending.stage = Stage::Trickle {
-                        left: trickle_of(sending.symbols),
+                        left: if stretch {
+                            0
+                        } else {
+                            trickle_of(sending.symbols)
+                        },
                         sent: 0,
                         run: 0,
                     };
@@ -238,7 +268,10 @@ impl Schedule {
         time: Duration,
         now: Instant,
     ) -> Option<Action> {
-        let pause = self.need_of(channel).pause();
+        let mut pause = self.need_of(channel).pause();
+        if self.channels.get(&channel)?.layer == STRETCH_LAYER {
+            pause += STRETCH_PAUSE;
+        }
         let action = self.send(channel, count, time + pause, now);
         let sending = self.channels.get_mut(&channel)?;
         sending.pauses.rotate_right(1);

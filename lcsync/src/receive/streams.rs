@@ -1,0 +1,51 @@
+//! The sequence numbers of servers on one channel.
+
+use std::collections::BTreeMap;
+
+use super::collector::Source;
+
+/// Servers whose sequence numbers are followed on one channel.
+const MAX_STREAMS: usize = 8;
+/// A larger gap is a server that has started anew.
+const MAX_GAP: u32 = 1 << 16;
+
+/// What each server sends next.
+#[derive(Debug, Default)]
+pub(super) struct Streams(BTreeMap<Source, Stream>);
+
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    first: u32,
+    next: u32,
+}
+
+impl Streams {
+    /// How many packets are missing before this one; `None` if others have overtaken it, which counted it as lost.
+    pub(super) fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
+        let next = sequence.wrapping_add(1);
+        let begun = Stream {
+            first: sequence,
+            next,
+        };
+        if let Some(stream) = self.0.get_mut(&source) {
+            let gap = sequence.wrapping_sub(stream.next);
+            if gap > u32::MAX - MAX_GAP {
+                return None;
+            }
+            if gap < MAX_GAP {
+                stream.next = next;
+                return Some(gap);
+            }
+            *stream = begun;
+        } else if self.0.len() < MAX_STREAMS {
+            self.0.insert(source, begun);
+        }
+        Some(0)
+    }
+
+    /// Packets of the server that has sent most, lost ones included, since its first that came.
+    pub(super) fn passed(&self) -> u32 {
+        let passed = self.0.values().map(|s| s.next.wrapping_sub(s.first));
+        passed.max().unwrap_or(0)
+    }
+}
