@@ -18,8 +18,8 @@ export PATH := $(CARGO_HOME)/bin:$(PATH)
 
 PREFIX ?= /usr/local
 PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
-# what lcroute executes
-EXECUTED = lcroute-lab lcroute-web lcroute-streams
+# what lcroute executes, or its services
+EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-reach
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # tests that are ignored for their length, one at a time; others that are ignored are measurements

@@ -105,6 +105,7 @@ fn applet(name: &str) -> Option<ExitCode> {
         "lcroute" => lcroute::main(),
         "lcroute-web" => lcroute_web::main(),
         "lcroute-streams" => lcroute_streams::main(),
+        "lcroute-reach" => lcroute_reach::main(),
         "lcsync" => lcsync::main(),
         "lcagent" => lcagent::main(),
         "lcgroup" => lcgroup::main(),
@@ -117,6 +118,7 @@ fn applet(name: &str) -> Option<ExitCode> {
         "lcsync-forge" => programs::forge(),
         "lcgroup-forge" => programs::log_forge(),
         "mld-watch" => programs::mld_watch(),
+        "dht-swarm" => programs::dht_swarm(),
         "bare-relay" => bench::bare_relay(),
         _ => return None,
     })

@@ -11,6 +11,7 @@ use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
+use librecast::reach::MAX_BOOTSTRAP;
 use librecast::{igmp, mapped};
 use librecast_program::cli::ExitError;
 use librecast_program::keyfile;
@@ -228,6 +229,11 @@ pub struct Signal {
     pub lan: bool,
     /// A folder that other nodes reach, too: they find each other by files in it.
     pub spool: Option<PathBuf>,
+    /// Keep presence records in a DHT, and look there for members who are away.
+    pub dht: bool,
+    /// Nodes by which the DHT is entered, `HOST:PORT`; without any, well-known ones of BitTorrent's.
+    #[serde(deserialize_with = "dht_nodes")]
+    pub dht_bootstrap: Vec<String>,
     /// A SOCKS5 proxy, such as that of Tor, through which signalling servers are reached.
     pub socks: Option<SocketAddr>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
@@ -241,6 +247,8 @@ impl Default for Signal {
             listen: None,
             lan: true,
             spool: None,
+            dht: false,
+            dht_bootstrap: Vec::new(),
             socks: None,
             per_address: NonZeroU32::MIN.saturating_add(PER_ADDRESS as u32 - 1),
         }
@@ -287,6 +295,16 @@ fn signal_urls<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
     let list = Vec::<String>::deserialize(d)?;
     for url in &list {
         signal_url(url).map_err(|e| serde::de::Error::custom(format!("`{url}`: {e}")))?;
+    }
+    Ok(list)
+}
+
+fn dht_nodes<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let list = stun_servers(d)?;
+    // a name has 253 characters at most
+    if list.len() > MAX_BOOTSTRAP || list.iter().any(|name| name.len() > 260) {
+        let message = format!("at most {MAX_BOOTSTRAP} nodes, with names of 253 characters");
+        return Err(serde::de::Error::custom(message));
     }
     Ok(list)
 }
@@ -997,6 +1015,10 @@ mod tests {
                 "f:2: link_scope_groups: ",
             ),
             ("[signal]\nservers = [\"http://a\"]\n", "f:2: servers: "),
+            (
+                "[signal]\ndht_bootstrap = [\"a:1\", \"b\"]\n",
+                "f:2: dht_bootstrap: ",
+            ),
             ("[metrics]\nlisten = \"x\"\n", "f:2: listen: "),
             ("[network]\nunicast = 1\n", "f:2: unicast: "),
             ("[network]\nannounce = [\"fe80::/10\"]\n", "f:2: announce: "),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use lcroute_node::{PrivatePrefix, Settings};
 use lcroute_overlay::{Presence, Published};
-use lcroute_signalling::{CarrierEvent, Carriers, PathChange, server};
+use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast_program::metrics;
@@ -20,7 +20,8 @@ use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::control::server::ControlSocket;
+use crate::control::REACH_GROUP;
+use crate::control::server::{ControlSocket, bind};
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
 use crate::keeper::Keeper;
 use crate::netlink;
@@ -47,6 +48,10 @@ pub struct ControlThread {
     pub sealed: mpsc::Receiver<(PeerId, Bytes)>,
     /// This node's presence record.
     pub record: watch::Receiver<Option<Published>>,
+    /// Whom this node looks for.
+    pub seeking: watch::Receiver<Seeking>,
+    /// Where the program for a DHT connects, if one is used.
+    pub reach: PathBuf,
     /// The UDP port of all links.
     pub port: u16,
     /// What is to be done with streams to relays.
@@ -112,6 +117,7 @@ impl ControlThread {
             &self.config,
             &self.token_servers,
         );
+        set_dht(&mut carriers, &self.reach, &self.config, &self.inbox).await;
         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         let relays = Relays::start(self.inbox.clone(), self.relay_commands);
@@ -159,6 +165,10 @@ impl ControlThread {
                     record.into_iter().for_each(|record| carriers.publish(record));
                     None
                 }
+                Ok(()) = self.seeking.changed() => {
+                    carriers.seek(self.seeking.borrow_and_update().clone());
+                    None
+                }
                 () = self.path_changed.notified() => {
                     carriers.path_changed(PathChange::Links);
                     None
@@ -174,7 +184,12 @@ impl ControlThread {
                     None
                 }
                 Some(event) = carrier_events.recv() => {
-                    pass_on(event, &self.inbox, &relays).await;
+                    match event {
+                        CarrierEvent::Doors => {
+                            self.inbox.send(Message::Doors(carriers.doors())).await;
+                        }
+                        event => pass_on(event, &self.inbox, &relays).await,
+                    }
                     None
                 }
             };
@@ -197,6 +212,7 @@ impl ControlThread {
                             &self.config,
                             &self.token_servers,
                         );
+                        set_dht(&mut carriers, &self.reach, &self.config, &self.inbox).await;
                         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox)
                             .await;
                         if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox)
@@ -246,6 +262,26 @@ fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token:
     carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 
+/// The DHT, if the configuration says so.
+async fn set_dht(carriers: &mut Carriers, path: &Path, config: &Config, inbox: &Inbox) {
+    let signal = &config.signal;
+    let bootstrap = signal.dht.then_some(signal.dht_bootstrap.as_slice());
+    let open = || -> anyhow::Result<ReachSocket> {
+        Ok(ReachSocket {
+            listener: bind(path, REACH_GROUP, true)?,
+            path: path.to_owned(),
+        })
+    };
+    match carriers.set_dht(bootstrap, open) {
+        Ok(None) => {}
+        Ok(Some(gone)) => {
+            let down = Message::Presence(gone, Presence::CarrierDown);
+            inbox.send(down).await;
+        }
+        Err(e) => tracing::error!("without a DHT: {e:#}"),
+    }
+}
+
 /// Carriers of presence records, as the configuration says, and the LANs that there are now.
 async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, inbox: &Inbox) {
     let (signal, tun) = (&config.signal, &config.tun.name);
@@ -292,6 +328,8 @@ async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
         CarrierEvent::Relay(url, credentials) => {
             return relays.tell(Input::Offered(url, credentials)).await;
         }
+        // the caller has them
+        CarrierEvent::Doors => return,
         CarrierEvent::Presence(carrier, presence) => Message::Presence(carrier, presence),
         CarrierEvent::Record {
             carrier,

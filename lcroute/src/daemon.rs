@@ -10,7 +10,7 @@ use anyhow::Context;
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
-use lcroute_signalling::server;
+use lcroute_signalling::{Seeking, server};
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
@@ -25,7 +25,7 @@ use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::inviter::Inviter;
 use crate::control::server::{ControlSocket, Given};
-use crate::control::{Access, keys_of, sign_of, view_of};
+use crate::control::{Access, keys_of, reach_of, sign_of, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::{Keeper, Kept};
@@ -168,6 +168,7 @@ fn assemble(
     // first, so that a second daemon stops here
     let control = common.control(config);
     let (view, sign, keys) = (view_of(&control), sign_of(&control), keys_of(&control));
+    let reach = reach_of(&control);
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
     let given = Given::default();
@@ -194,6 +195,7 @@ fn assemble(
     let (relay_commands, streams) = mpsc::channel(OUTBOX);
     let socket = open_socket(config.ice.port, state)?;
     let (record, records) = watch::channel(None);
+    let (seeking, sought) = watch::channel(Seeking::default());
     let key = Arc::new(identity.key);
     let sign = sign.map(|sign| sign.signing(key.clone()));
     let network = identity.membership.network;
@@ -276,6 +278,8 @@ fn assemble(
         reloads,
         sealed,
         record: records,
+        seeking: sought,
+        reach,
         port: socket.port()?,
         relay_commands: streams,
         moved: moved.clone(),
@@ -329,6 +333,7 @@ fn assemble(
         path_changed,
         keep,
         record,
+        seeking,
         texts,
         max_leaves: config.leaf.max.into(),
         policy: config.topology.policy,

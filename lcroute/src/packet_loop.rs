@@ -22,7 +22,7 @@ use lcroute_engine::DropReason;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
-use lcroute_signalling::Door;
+use lcroute_signalling::{Door, Seeking};
 use lcroute_webrtc::WebRtc;
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::events;
@@ -95,6 +95,8 @@ pub struct Parts {
     pub keep: mpsc::UnboundedSender<Kept>,
     /// This node's presence record.
     pub record: watch::Sender<Option<Published>>,
+    /// Whom this node looks for.
+    pub seeking: watch::Sender<Seeking>,
     /// Presence records that were pasted into earlier runs.
     pub texts: Texts,
     /// Interfaces whose addresses are used; empty for all.
@@ -614,6 +616,14 @@ impl PacketLoop {
                 }
             }
             Output::Publish(record) => drop(self.parts.record.send_replace(Some(record))),
+            Output::Seek(sought) => {
+                let seeking = Seeking {
+                    issuer: sought.issuer,
+                    peers: sought.peers,
+                    invites: sought.invites,
+                };
+                drop(self.parts.seeking.send_replace(seeking));
+            }
             // the control thread ends after this one
             Output::Keep(what) => drop(self.parts.keep.send(Kept::Node(what))),
             Output::Pong { ping, rtt } => {

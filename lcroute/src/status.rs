@@ -142,12 +142,15 @@ pub const NEW_KEY: &str =
 /// Where others find this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
-    /// `server`, `lan` or `spool`.
+    /// `server`, `lan`, `spool` or `dht`.
     pub kind: String,
-    /// The URL of a signalling server, the interface of a LAN, or a folder.
+    /// The URL of a signalling server, the interface of a LAN, a folder, or `mainline`.
     pub at: String,
-    /// Whether it can be used now: a server is connected.
+    /// Whether it can be used now: a server is connected, nodes of the DHT answer.
     pub open: bool,
+    /// What is to be said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How it stands with relays.

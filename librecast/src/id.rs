@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use curve25519_dalek::scalar::Scalar;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
+use ed25519_dalek::{Sha512, Signature, Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -111,13 +112,16 @@ impl PeerId {
         let point = CompressedEdwardsY(self.0)
             .decompress()
             .ok_or(IdError::BadKey)?;
+        Ok((point * self.blinding_factor(secret)).compress().to_bytes())
+    }
+
+    fn blinding_factor(&self, secret: &[u8; 32]) -> Scalar {
         let low = derive("lcroute 2026 blinding, low", &[&self.0, secret]);
         let high = derive("lcroute 2026 blinding, high", &[&self.0, secret]);
         let mut wide = [0; 64];
         wide[..32].copy_from_slice(&low);
         wide[32..].copy_from_slice(&high);
-        let factor = Scalar::from_bytes_mod_order_wide(&wide);
-        Ok((point * factor).compress().to_bytes())
+        Scalar::from_bytes_mod_order_wide(&wide)
     }
 
     /// Verifies `signature` over `context || 0x00 || message` (strictly: RFC 8032 without malleability).
@@ -226,6 +230,21 @@ impl SecretKey {
     #[must_use]
     pub fn sign_tls13(&self, message: &[u8]) -> Option<[u8; 64]> {
         is_tls13_message(message).then(|| self.0.sign(message).to_bytes())
+    }
+
+    /// Signs `message` as it is, under this key blinded by `secret` ([`PeerId::blinded`]): for protocols of others, whose
+    /// signatures verify as any of ed25519. The key itself has signed nothing by it.
+    #[must_use]
+    pub fn sign_blinded(&self, secret: &[u8; 32], message: &[u8]) -> [u8; 64] {
+        let own = ExpandedSecretKey::from(self.0.as_bytes());
+        let context = "lcroute 2026 blinding, nonce";
+        let blinded = ExpandedSecretKey {
+            scalar: own.scalar * self.peer_id().blinding_factor(secret),
+            // what makes nonces must differ between keys
+            hash_prefix: derive(context, &[&own.hash_prefix, secret]),
+        };
+        let public = VerifyingKey::from(&blinded);
+        raw_sign::<Sha512>(&blinded, message, &public).to_bytes()
     }
 
     /// Signs `context || 0x00 || message`. Contexts keep signatures of one purpose from serving another.
@@ -344,6 +363,20 @@ fn link_local(low: [u8; 8]) -> Ipv6Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_blinded_key_signs_verifies_under_the_key_that_others_compute() {
+        let key = SecretKey::from_seed(&[5; 32]);
+        let (secret, other) = ([1; 32], [2; 32]);
+        let signature = Signature::from_bytes(&key.sign_blinded(&secret, b"value"));
+        let public = |secret| VerifyingKey::from_bytes(&key.peer_id().blinded(secret).unwrap());
+        let verify = |secret, message| public(secret).unwrap().verify_strict(message, &signature);
+        verify(&secret, b"value").unwrap();
+        verify(&secret, b"another").unwrap_err();
+        verify(&other, b"value").unwrap_err();
+        let plain = VerifyingKey::from_bytes(key.peer_id().public_key()).unwrap();
+        plain.verify_strict(b"value", &signature).unwrap_err();
+    }
 
     #[test]
     fn peer_id_has_libp2p_form() {

@@ -64,6 +64,7 @@
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
+//! | [`reach`] | what the router and its program for a DHT say to each other |
 //! | [`events`] | entries of the journal: numbers and fields |
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
 //! | [`units`] | sizes, rates and durations as users write them |
@@ -113,6 +114,7 @@ pub mod private_file;
 #[cfg(feature = "stream")]
 mod protocol_name;
 pub mod random;
+pub mod reach;
 pub mod revocation;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;

@@ -228,6 +228,19 @@ fn streams_know_what_the_router_answers_and_the_router_knows_nothing_of_quic() {
 }
 
 #[test]
+fn who_reads_the_whole_internet_knows_librecast_only_and_the_router_knows_no_dht() {
+    let ours = ours();
+    let below = ["librecast", "librecast-program"].map(str::to_owned);
+    assert_eq!(ours["lcroute-reach"], BTreeSet::from(below));
+    for name in ["lcroute", "lcroute-streams", "lcroute-web", "lcsync"] {
+        assert!(
+            !built_from(name).contains("n0-mainline"),
+            "{name} has a DHT in it"
+        );
+    }
+}
+
+#[test]
 fn groups_know_librecast_only_and_no_other_program_knows_them() {
     let ours = ours();
     let below = BTreeSet::from(["librecast".to_owned()]);

@@ -22,6 +22,7 @@ const CRATES: &[&str] = &[
     "lcroute/engine",
     "lcroute/node",
     "lcroute/overlay",
+    "lcroute/reach",
     "lcroute/signalling",
     "lcroute/sim",
     "lcroute/webrtc",

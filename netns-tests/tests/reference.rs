@@ -168,6 +168,7 @@ fn reference() -> String {
     // the verbs of lcroute-lab, lcroute-web and lcroute-streams among those of lcroute, as a user types them
     for command in [
         lcroute_lab::lcroute(),
+        lcroute_reach::command(),
         lcsync::command(),
         lcagent::command(),
         lcgroup::command(),
@@ -413,6 +414,16 @@ const FILES: &[File] = &[
                         "spool",
                         "off",
                         "A folder that other nodes reach, too (Syncthing, NFS, a USB stick): they find each other by files in it.",
+                    ),
+                    (
+                        "dht",
+                        "false",
+                        "Keep this node's presence record in a DHT, and look there for members that are away; lcroute-reach.service does it. What it shows to whom is in [security.md](security.md).",
+                    ),
+                    (
+                        "dht_bootstrap",
+                        "none",
+                        "Nodes by which the DHT is entered, `HOST:PORT`, over IPv4; without any the well-known ones of BitTorrent's. Of a DHT of your own name two or three.",
                     ),
                     (
                         "socks",

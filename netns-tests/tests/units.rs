@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The most that `systemd-analyze security` may say, times ten.
-const EXPOSURE: [(&str, u32); 7] = [
+const EXPOSURE: [(&str, u32); 8] = [
     ("lcroute.service", 18),
     ("lcroute-signal.service", 11),
     ("lcroute-web.service", 11),
     ("lcroute-streams.service", 13),
+    ("lcroute-reach.service", 11),
     ("lcsync@.service", 13),
     ("lcagent.service", 11),
     ("lcgroup.service", 11),

@@ -50,10 +50,11 @@ pub use traffic::{MldWatch, Receiver, Sent};
 pub use wait::{DEADLINE, Hopeless, eventually, within};
 
 /// The programs in the multi-call binary, found by hosts under these names.
-pub const APPLETS: [&str; 16] = [
+pub const APPLETS: [&str; 18] = [
     "lcroute",
     "lcroute-web",
     "lcroute-streams",
+    "lcroute-reach",
     "lcsync",
     "lcagent",
     "lcgroup",
@@ -66,6 +67,7 @@ pub const APPLETS: [&str; 16] = [
     "udp-flood",
     "lcsync-forge",
     "lcgroup-forge",
+    "dht-swarm",
     "bare-relay",
 ];
 

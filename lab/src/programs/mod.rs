@@ -1,6 +1,7 @@
 //! Ordinary multicast programs that know nothing of lcroute: a sender, a receiver, a watcher of
 //! MLD. They do what programs in the wild do and report in JSON what the kernel gave them.
 
+mod dht_swarm;
 mod dice;
 mod flap;
 mod flood;
@@ -15,6 +16,7 @@ mod receive;
 mod send;
 mod syscalls;
 
+pub use dht_swarm::main as dht_swarm;
 pub use flap::main as flap;
 pub use flood::main as flood;
 pub use forge::main as forge;

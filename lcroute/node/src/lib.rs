@@ -21,6 +21,7 @@ mod records;
 pub mod renewal;
 pub mod report;
 pub mod revocations;
+mod seeking;
 mod services;
 mod slow_leaves;
 #[cfg(test)]
@@ -44,5 +45,6 @@ pub use membership::spent;
 pub use node::{Counters, Node, NodeConfig, Output, PingError, PingId, RevokeError, Settings};
 pub use private_prefixes::GiveError;
 pub use revocations::Revocations;
+pub use seeking::Sought;
 pub use services::{HostServices, MakeAead};
 pub use uses::Uses;

@@ -240,6 +240,18 @@ impl Members {
             .unwrap_or_else(|| name.to_owned())
     }
 
+    /// Those that are away and may come back, those seen last first.
+    pub(crate) fn away(&self, is_present: impl Fn(&PeerId) -> bool, now: u64) -> Vec<PeerId> {
+        let mut away: Vec<_> = self
+            .known
+            .values()
+            .filter(|k| !is_present(&k.peer_id) && !is_ephemeral(&k.labels))
+            .filter(|k| k.not_after.saturating_add(CLOCK_SKEW) >= now)
+            .collect();
+        away.sort_by_key(|k| (std::cmp::Reverse(k.last_seen), k.peer_id));
+        away.into_iter().map(|k| k.peer_id).collect()
+    }
+
     /// All of them by name; `is_present` says who can be reached now.
     #[must_use]
     pub fn rows(
@@ -333,6 +345,27 @@ mod tests {
             assert_eq!(find(node)[0].peer_id, away.peer, "{node}");
         }
         assert_eq!(find("gamma"), []);
+    }
+
+    #[test]
+    fn those_that_are_away_come_last_seen_first_without_the_ephemeral_and_the_expired() {
+        let mut members = Members::default();
+        let mut brief = member(4, "brief");
+        let (label, value) = librecast::cert::EPHEMERAL;
+        brief.labels = BTreeMap::from([(label.into(), value.into())]);
+        for (at, member) in [
+            (1, member(1, "alpha")),
+            (3, member(2, "beta")),
+            (2, member(3, "gamma")),
+            (4, brief),
+        ] {
+            members.note(&member, NOW + at);
+        }
+        let peer = |n| member(n, "x").peer;
+        let away = members.away(|other| *other == peer(3), NOW);
+        assert_eq!(away, [peer(2), peer(1)]);
+        let later = NOW + 1_000 + CLOCK_SKEW + 1;
+        assert_eq!(members.away(|_| false, later), []);
     }
 
     #[test]

@@ -188,6 +188,12 @@ impl Membership {
         self.renewal.handle_issuer_reachable(now);
     }
 
+    /// Who invited this node, unless it is one who may.
+    pub(crate) fn issuer(&self) -> Option<PeerId> {
+        let issuer = self.renewal.chain().issuer().subject();
+        (issuer != self.member.peer).then_some(issuer)
+    }
+
     /// Whether this node renews certificates, its own as well.
     pub(crate) fn is_issuer(&self) -> bool {
         self.renewer.is_some()

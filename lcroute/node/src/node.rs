@@ -38,6 +38,7 @@ use crate::presence::Present;
 use crate::private_prefixes::{GiveError, PrivatePrefixes};
 use crate::records::{KnownRecord, Records};
 use crate::revocations::{self, Revocations};
+use crate::seeking::{Seeking, Sought};
 use crate::services::{HostServices, MakeAead};
 use crate::slow_leaves::SlowLeaves;
 use crate::uses::Uses;
@@ -136,6 +137,8 @@ pub enum Output {
     Ipv4Address(Option<Ipv4Addr>),
     /// This node's presence record, for every carrier that holds one.
     Publish(Published),
+    /// Whom this node looks for, for carriers where names have to be known.
+    Seek(Sought),
     /// What must outlive this run.
     Keep(Keep),
     /// A ping was answered, or not in time.
@@ -198,6 +201,7 @@ pub struct Node<C> {
     membership: Membership,
     present: Present,
     records: Records,
+    seeking: Seeking,
     announcements: Announcements,
     private: PrivatePrefixes,
     flows: Flows,
@@ -265,6 +269,7 @@ impl<C: Connections> Node<C> {
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
+            seeking: Seeking::new(),
             announcements: Announcements::new(&settings.announce),
             private: PrivatePrefixes::new(settings.private),
             flows: Flows::new(settings.report, now),
@@ -283,6 +288,7 @@ impl<C: Connections> Node<C> {
     pub fn start(&mut self, now: Instant) {
         self.now = now;
         self.engine.handle_start(now);
+        self.seeking.changed(now);
         let known: Vec<_> = self.membership.revocations().cloned().collect();
         let keys = known.iter().map(|r| (r.key(), revoked(r)));
         self.overlay.set_revoked(keys.collect(), now);
@@ -723,7 +729,9 @@ impl<C: Connections> Node<C> {
         let records = Some(self.records.next_timeout());
         let flows = self.flows.next_timeout();
         let gone = self.membership.members.next_timeout();
-        [renewal, records, self.echoes.next_timeout(), flows, gone]
+        let seeking = self.seeking.next_timeout();
+        let echoes = self.echoes.next_timeout();
+        [renewal, records, echoes, flows, gone, seeking]
             .into_iter()
             .flatten()
             .min()
@@ -746,6 +754,9 @@ impl<C: Connections> Node<C> {
         {
             self.outputs.push_back(Output::Publish(record));
         }
+        if self.seeking.is_due(now) {
+            self.seek();
+        }
         for (_, ping) in self.echoes.expired(now) {
             self.outputs.push_back(Output::Pong { ping, rtt: None });
         }
@@ -763,6 +774,19 @@ impl<C: Connections> Node<C> {
             }
             Some((to, request)) => self.send_routed(to, RoutedKind::Renew, request.into()),
         }
+    }
+
+    /// Says whom this node looks for, if that has changed.
+    fn seek(&mut self) {
+        let own = self.membership.member.peer;
+        let is_present = |peer: &PeerId| *peer == own || self.present.is_reachable(peer);
+        let unix = self.membership.unix_now();
+        let away = self.membership.members.away(is_present, unix);
+        let issuer = self.membership.issuer();
+        let issuer = issuer.filter(|issuer| !is_present(issuer));
+        let traits = (self.links.is_empty(), self.membership.is_issuer());
+        let sought = self.seeking.choose(issuer, away.into_iter(), traits);
+        self.outputs.extend(sought.map(Output::Seek));
     }
 
     fn look_at_flows(&mut self) {
@@ -842,6 +866,7 @@ impl<C: Connections> Node<C> {
                     member: Member::clone(&member),
                 };
                 self.links.insert(link, *member);
+                self.seeking.changed(now);
                 self.engine.handle_link_up(link, neighbor, now);
             }
             Event::LinkDown { link, reason, .. } => {
@@ -851,6 +876,7 @@ impl<C: Connections> Node<C> {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
+                self.seeking.changed(now);
                 self.engine.handle_link_down(link, now);
             }
             Event::RoundTrip { link, rtt } => {
@@ -989,6 +1015,7 @@ impl<C: Connections> Node<C> {
 
     /// Over the links of the network a node can be reached for signalling as well.
     fn handle_reachable(&mut self, origin: OriginId, up: bool) {
+        self.seeking.changed(self.now);
         let is_issuer = self.engine.member(origin).is_none_or(Member::is_issuer);
         if is_issuer && self.membership.set_issuers(&self.engine.issuers()) {
             // the one that decided before has gone

@@ -154,6 +154,11 @@ pub struct Renewal {
 }
 
 impl Renewal {
+    /// The certificates as they are.
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// Watches over `chain`, which belongs to `key`.
     #[must_use]
     pub fn new(

@@ -33,6 +33,8 @@ pub enum CarrierKind {
     Spool,
     /// A presence record that was pasted.
     Text,
+    /// A presence record in a DHT.
+    Dht,
     /// Datagrams from an address, without any of these.
     Straight,
 }

@@ -8,6 +8,7 @@ mod auth;
 mod config;
 mod connections;
 mod description;
+mod dht;
 mod drops;
 mod envelope;
 mod event;

@@ -68,9 +68,18 @@ impl Rendezvous {
     /// it is called on another day.
     #[must_use]
     pub fn name(&self, node: &PeerId, unix: u64) -> [u8; 32] {
-        let secret = self.secret("lcroute 2026 record names", unix / DAY);
+        let secret = self.name_secret(unix);
         // a PeerId is a point of the curve
         node.blinded(&secret).unwrap_or(secret)
+    }
+
+    /// What names of the day of `unix` are blinded by.
+    pub(crate) fn name_secret(&self, unix: u64) -> [u8; 32] {
+        self.secret("lcroute 2026 record names", unix / DAY)
+    }
+
+    pub(crate) fn network(&self) -> &NetworkId {
+        &self.network
     }
 
     /// Signs and seals a record. Addresses that do not fit are left out.

@@ -39,6 +39,8 @@ pub enum CarrierEvent {
         /// The message.
         bytes: Vec<u8>,
     },
+    /// What doors say has changed.
+    Doors,
     /// The server at this URL relays for us, with these credentials.
     Relay(String, RelayCredentials),
 }

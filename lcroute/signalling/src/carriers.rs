@@ -17,7 +17,11 @@ use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::{Me, WebSocket};
 use crate::lan::Lan;
 use crate::ranking::Ranking;
+use crate::reach::{Reach, ReachSocket, Seeking};
 use crate::spool::Spool;
+
+/// What the DHT is called where doors are named.
+const DHT: &str = "mainline";
 
 /// Where others find a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +30,31 @@ pub struct Door {
     pub carrier: CarrierId,
     /// What kind of carrier.
     pub kind: CarrierKind,
-    /// The URL of a server, a LAN's interface, or a folder.
+    /// The URL of a server, a LAN's interface, a folder, or the name of a DHT.
     pub at: String,
+    /// What is to be said of it; none where all is well.
+    pub note: Option<String>,
+    /// Whether it works, as far as the carrier knows.
+    pub open: bool,
+}
+
+impl Door {
+    fn new(carrier: CarrierId, kind: CarrierKind, at: String) -> Self {
+        Self {
+            carrier,
+            kind,
+            at,
+            note: None,
+            open: true,
+        }
+    }
 }
 
 /// The carriers of a node. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carriers {
     me: Me,
+    network: NetworkId,
     chain: watch::Sender<Option<Chain>>,
     events: mpsc::Sender<CarrierEvent>,
     /// Signalling servers, by the URL that names each.
@@ -42,6 +63,8 @@ pub struct Carriers {
     ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
+    reach: Option<(CarrierId, Reach)>,
+    seeking: Seeking,
     /// What each carrier of records holds for us.
     record: Option<Published>,
     next: u32,
@@ -63,6 +86,7 @@ impl Carriers {
                 role: Role::Router,
                 chain: shown,
             },
+            network,
             chain,
             events,
             servers: BTreeMap::new(),
@@ -70,6 +94,8 @@ impl Carriers {
             ranking: Ranking::default(),
             lan: None,
             spool: None,
+            reach: None,
+            seeking: Seeking::default(),
             record: None,
             next: 0,
         }
@@ -150,28 +176,65 @@ impl Carriers {
         before
     }
 
+    /// Uses a DHT that is entered by these nodes (of none of them: the well-known one), or none. `open` gives the socket for the
+    /// program that speaks with it. Tells whose records are gone with it.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn set_dht<E>(
+        &mut self,
+        bootstrap: Option<&[String]>,
+        open: impl FnOnce() -> Result<ReachSocket, E>,
+    ) -> Result<Option<CarrierId>, E> {
+        let Some(bootstrap) = bootstrap else {
+            return Ok(self.reach.take().map(|(id, _)| id));
+        };
+        if self.reach.is_none() {
+            let socket = open()?;
+            let (id, events) = (self.new_id(), self.events.clone());
+            let me = (self.me.key.clone(), self.network);
+            let reach = Reach::start(id, socket, me, events);
+            self.record.iter().for_each(|record| reach.publish(record));
+            reach.seek(&self.seeking);
+            self.reach = Some((id, reach));
+        }
+        if let Some((_, reach)) = &self.reach {
+            reach.set_bootstrap(bootstrap);
+        }
+        Ok(None)
+    }
+
+    /// Whom this node looks for, for carriers where names have to be known.
+    pub fn seek(&mut self, seeking: Seeking) {
+        if let Some((_, reach)) = &self.reach {
+            reach.seek(&seeking);
+        }
+        self.seeking = seeking;
+    }
+
     /// By which doors others find this node.
     #[must_use]
     pub fn doors(&self) -> Vec<Door> {
-        let servers = self.servers.iter().map(|(url, carrier)| Door {
-            carrier: carrier.0,
-            kind: CarrierKind::Server,
-            at: url.clone(),
-        });
+        let servers = self
+            .servers
+            .iter()
+            .map(|(url, carrier)| Door::new(carrier.0, CarrierKind::Server, url.clone()));
         let lan = self.lan.iter().flat_map(|(id, lan)| {
             let interfaces = lan.interfaces().into_iter();
-            interfaces.map(|at| Door {
-                carrier: *id,
-                kind: CarrierKind::Lan,
-                at,
-            })
+            interfaces.map(|at| Door::new(*id, CarrierKind::Lan, at))
         });
-        let spool = self.spool.iter().map(|(id, folder, _)| Door {
-            carrier: *id,
-            kind: CarrierKind::Spool,
-            at: folder.display().to_string(),
+        let spool = self.spool.iter().map(|(id, folder, _)| {
+            Door::new(*id, CarrierKind::Spool, folder.display().to_string())
         });
-        servers.chain(lan).chain(spool).collect()
+        let dht = self.reach.iter().map(|(id, reach)| {
+            let (open, note) = reach.standing();
+            Door {
+                open,
+                note: Some(note),
+                ..Door::new(*id, CarrierKind::Dht, DHT.into())
+            }
+        });
+        servers.chain(lan).chain(spool).chain(dht).collect()
     }
 
     /// Our presence record, for each carrier that holds one.
@@ -200,7 +263,9 @@ impl Carriers {
         let lan = self.lan.iter().map(|(_, carrier)| carrier as &dyn Carrier);
         let spool = self.spool.iter();
         let spool = spool.map(|(.., carrier)| carrier as &dyn Carrier);
-        servers.chain(lan).chain(spool)
+        let reach = self.reach.iter();
+        let reach = reach.map(|(_, carrier)| carrier as &dyn Carrier);
+        servers.chain(lan).chain(spool).chain(reach)
     }
 
     /// Paths from this host may have changed.

@@ -108,7 +108,7 @@ impl Node {
                     self.overlay.connections_mut().handle_datagram(from, self.addr, datagram, Ecn::None, now);
                 }
                 Some(event) = self.events.recv() => match event {
-                    CarrierEvent::Relay(..) => {}
+                    CarrierEvent::Relay(..) | CarrierEvent::Doors => {}
                     CarrierEvent::Presence(carrier, presence) => {
                         let now = Instant::now();
                         if let Presence::Online(peer) = presence {

@@ -247,6 +247,7 @@ impl WholeNode {
             // nobody asks for pings, the server's connection is not simulated, and there are neither IPv4 nor LANs
             Output::Pong { .. }
             | Output::Publish(_)
+            | Output::Seek(_)
             | Output::PathSuspect
             | Output::Ipv4Address(_)
             | Output::Lan { .. } => return None,

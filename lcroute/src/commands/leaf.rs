@@ -440,6 +440,7 @@ impl Listener {
                 bytes,
             } => self.node.handle_signal(carrier, from, &bytes, now),
             CarrierEvent::Relay(..)
+            | CarrierEvent::Doors
             | CarrierEvent::Record { .. }
             | CarrierEvent::RecordGone { .. } => {}
         }

@@ -194,6 +194,11 @@ fn found_by(doors: &[Door]) -> String {
     let door = |door: &Door| match door.kind.as_str() {
         "server" if !door.open => format!("{} (not connected)", door.at),
         "server" => door.at.clone(),
+        // which DHT it is needs no word
+        kind @ "dht" => match &door.note {
+            Some(note) => format!("{kind} ({note})"),
+            None => kind.to_owned(),
+        },
         kind => format!("{kind} {}", door.at),
     };
     let doors: Vec<_> = doors.iter().map(door).collect();
@@ -406,14 +411,16 @@ mod tests {
             version: Some("1.2.3".into()),
             uptime_s: 3_700,
             doors: [
-                ("server", "ws://one", true),
-                ("server", "ws://two", false),
-                ("lan", "eth0", true),
+                ("server", "ws://one", true, None),
+                ("server", "ws://two", false, None),
+                ("lan", "eth0", true, None),
+                ("dht", "mainline", true, Some("9 nodes")),
             ]
-            .map(|(kind, at, open)| Door {
+            .map(|(kind, at, open, note)| Door {
                 kind: kind.into(),
                 at: at.into(),
                 open,
+                note: note.map(Into::into),
             })
             .into(),
             relay: crate::status::Relay::default(),
@@ -438,7 +445,7 @@ mod tests {
             "version   1.2.3\n",
             "topology  tree: each link",
             "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
-            "found by  ws://one, ws://two (not connected), lan eth0\n",
+            "found by  ws://one, ws://two (not connected), lan eth0, dht (9 nodes)\n",
             "from lc7  7 packets, 0 B",
             "dropped   3 no_listener: ",
         ] {

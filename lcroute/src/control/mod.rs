@@ -198,6 +198,15 @@ pub fn keys_of(control: &Path) -> PathBuf {
     socket_beside(control, "keys")
 }
 
+/// The socket of the daemon with this control socket for the program for a DHT: `reach.sock`, or `NAME.reach`.
+#[must_use]
+pub fn reach_of(control: &Path) -> PathBuf {
+    socket_beside(control, "reach")
+}
+
+/// Who may connect there.
+pub const REACH_GROUP: &str = "lcroute-reach";
+
 /// Most secrets of a prefix that a program gives. Chosen: each opens packets of one epoch of a group's keys, and epochs that
 /// ended a minute ago are over.
 const MAX_SECRETS: usize = 16;

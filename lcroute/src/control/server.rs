@@ -34,6 +34,57 @@ const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: 
 const NO_INVITATIONS: &str =
     "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
 
+/// Binds `path` with mode 0660 and this group where it exists; else 0600 what is for one program. A socket that a crashed daemon
+/// left is replaced; a living daemon is an error.
+pub fn bind(
+    path: &Path,
+    group: &str,
+    is_for_one: bool,
+) -> anyhow::Result<std::os::unix::net::UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{}: another lcroute is running", path.display());
+    }
+    let error = |e: io::Error| -> anyhow::Error {
+        let (exit, hint) = match e.kind() {
+            io::ErrorKind::PermissionDenied => (
+                Exit::NotPermitted,
+                ": run as root, or choose another place with --control",
+            ),
+            _ => (Exit::Failed, ""),
+        };
+        ExitError::new(exit, format!("{}: {e}{hint}", path.display())).into()
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(error)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
+            anyhow::bail!(
+                "{}: is not a socket; choose another --control",
+                path.display()
+            )
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(error)?,
+        Err(_) => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
+    listener.set_nonblocking(true)?;
+    let mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    // until its group is known, nobody but the owner
+    mode(0o600).map_err(error)?;
+    let known = nix::unistd::Group::from_name(group);
+    let known = known.ok().flatten().map(|group| group.gid);
+    // a daemon without the right to do so still serves root
+    let given = known.map(|gid| nix::unistd::chown(path, None, Some(gid)));
+    if let Some(Err(e)) = given {
+        tracing::info!("{}: not for group {group}: {e}", path.display());
+    }
+    if !is_for_one || matches!(given, Some(Ok(()))) {
+        mode(0o660).map_err(error)?;
+    }
+    Ok(listener)
+}
+
 /// The bound socket; removed when dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
@@ -49,52 +100,11 @@ pub struct ControlSocket {
 pub type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
 
 impl ControlSocket {
-    /// Binds `path` with mode 0660 and the group of `access` where it exists; else 0600 what is for one program. A socket that a
-    /// crashed daemon left is replaced; a living daemon is an error.
+    /// [`bind`] for those of `access`.
     pub fn bind(path: &Path, access: Access) -> anyhow::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            anyhow::bail!("{}: another lcroute is running", path.display());
-        }
-        let error = |e: io::Error| -> anyhow::Error {
-            let (exit, hint) = match e.kind() {
-                io::ErrorKind::PermissionDenied => (
-                    Exit::NotPermitted,
-                    ": run as root, or choose another place with --control",
-                ),
-                _ => (Exit::Failed, ""),
-            };
-            ExitError::new(exit, format!("{}: {e}{hint}", path.display())).into()
-        };
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(error)?;
-        }
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
-                anyhow::bail!(
-                    "{}: is not a socket; choose another --control",
-                    path.display()
-                )
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(error)?,
-            Err(_) => {}
-        }
-        let listener = std::os::unix::net::UnixListener::bind(path).map_err(error)?;
-        listener.set_nonblocking(true)?;
-        let mode = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-        // until its group is known, nobody but the owner
-        mode(0o600).map_err(error)?;
-        let group = nix::unistd::Group::from_name(access.group());
-        let group = group.ok().flatten().map(|group| group.gid);
-        // a daemon without the right to do so still serves root
-        let given = group.map(|gid| nix::unistd::chown(path, None, Some(gid)));
-        if let Some(Err(e)) = given {
-            tracing::info!("{}: not for group {}: {e}", path.display(), access.group());
-        }
         // the daemon's own group must not ask in place of another program
         let is_for_one = matches!(access, Access::Streams | Access::Keys);
-        if !is_for_one || matches!(given, Some(Ok(()))) {
-            mode(0o660).map_err(error)?;
-        }
+        let listener = bind(path, access.group(), is_for_one)?;
         Ok(Self {
             listener,
             path: path.to_owned(),

@@ -116,6 +116,10 @@ pub const CHECKS: &[(&str, &str)] = &[
         "Whether the folder that nodes share can be read, and how many were found by it.",
     ),
     (
+        "dht",
+        "Whether lcroute-reach runs where it is wanted, how many nodes of the DHT answer, what they see, and how many were found by it.",
+    ),
+    (
         "relay",
         "Whether relays answer, and by what: UDP, TCP or TLS.",
     ),

@@ -4,7 +4,7 @@ use super::{Check, Patient};
 use crate::netlink;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    vec![discovery(patient), spool(patient)]
+    vec![discovery(patient), spool(patient), dht(patient)]
 }
 
 /// Links of the daemon that came by this kind of carrier.
@@ -62,4 +62,31 @@ fn spool(patient: &Patient) -> Check {
             Check::ok(NAME, detail)
         }
     }
+}
+
+/// The DHT.
+fn dht(patient: &Patient) -> Check {
+    const NAME: &str = "dht";
+    if !patient.config.signal.dht {
+        return Check::skipped(NAME, "no DHT is used ([signal] dht)");
+    }
+    let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
+    let Some(status) = status else {
+        return Check::skipped(NAME, "the daemon does not say how it stands");
+    };
+    let door = status.doors.iter().find(|door| door.kind == "dht");
+    let Some(door) = door else {
+        let remedy = "lcroute reload; the daemon's log says why, if that does not help";
+        return Check::fail(NAME, "the daemon does not use it", remedy);
+    };
+    let note = door.note.as_deref().unwrap_or("?");
+    if !door.open {
+        let remedy = "systemctl enable --now lcroute-reach; it needs IPv4, UDP to any port of any host, and names of `dht_bootstrap`";
+        return Check::warn(NAME, note, remedy);
+    }
+    let linked = met_by(patient, "dht");
+    let detail = format!(
+        "{note}; linked with {linked} by it; nodes of the DHT see this host's address and when it looks for whom, and neither names nor addresses in a record"
+    );
+    Check::ok(NAME, detail)
 }

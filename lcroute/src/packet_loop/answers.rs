@@ -362,7 +362,11 @@ impl PacketLoop {
         let doors = self.doors.iter().map(|door| Door {
             kind: lower(&door.kind),
             at: door.at.clone(),
-            open: door.kind != CarrierKind::Server || node.is_connected(door.carrier),
+            open: match door.kind {
+                CarrierKind::Server => node.is_connected(door.carrier),
+                _ => door.open,
+            },
+            note: door.note.clone(),
         });
         doors.collect()
     }

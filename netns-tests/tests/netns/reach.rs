@@ -414,3 +414,87 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
         members[2].wait_links(2)
     });
 }
+
+/// Nodes of a DHT on a host of their own; enters by the first.
+fn swarm(lab: &Lab) -> Result<(Process, String)> {
+    let host = lab.host("swarm")?;
+    let address = host.v4()?.to_string();
+    let nodes = host.spawn("dht-swarm", &["--address", &address])?;
+    eventually("the nodes know each other", || {
+        ensure!(nodes.stdout().contains("nodes"), "not yet");
+        Ok(())
+    })?;
+    Ok((nodes, format!("{address}:6881")))
+}
+
+/// What a node says of its DHT: whether it is open, and in words.
+fn dht_of(member: &Member) -> Result<(bool, String)> {
+    let status = member.status()?;
+    let doors = status["doors"].as_array().context("doors")?;
+    let door = doors.iter().find(|door| door["kind"] == "dht");
+    let door = door.context("no DHT")?;
+    let note = door["note"].as_str().unwrap_or_default();
+    Ok((door["open"] == true, note.to_owned()))
+}
+
+#[test]
+fn two_closed_hosts_that_share_a_token_link_by_a_dht() {
+    world("reach-dht", |lab| {
+        let (_swarm, enters) = swarm(lab)?;
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for host in &hosts {
+            host.configure(&format!(
+                "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
+            ))?;
+        }
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        let (open, note) = dht_of(&members[0])?;
+        ensure!(!open && note.contains("does not run"), "{note}");
+        let began = Instant::now();
+        let mut programs = Vec::new();
+        for member in &members {
+            programs.push(member.host.spawn("lcroute-reach", &[])?);
+        }
+        members[0].wait_links(1)?;
+        println!("linked after {} ms", began.elapsed().as_millis());
+        for member in &members {
+            ensure!(met_by(member)? == ["dht"], "{:?}", member.peers()?);
+        }
+        let shown = members[1].host.ask("lcroute", &["status"])?.success()?;
+        let line = "  found by  dht (";
+        ensure!(shown.stdout.contains(line), "{line} in {}", shown.stdout);
+
+        // a second program is sent away; the first goes on
+        let second = members[0].host.run("lcroute-reach", &[])?;
+        let why = second.stderr.contains("another lcroute-reach");
+        ensure!(second.code == 1 && why, "{second:?}");
+        // one that dies is missed, and no link with it; the daemon takes no nonsense from another
+        programs[0].kill()?;
+        eventually("the daemon misses it", || {
+            let (open, note) = dht_of(&members[0])?;
+            ensure!(!open && note.contains("does not run"), "{note}");
+            Ok(())
+        })?;
+        let socket = members[0].host.path("run/reach.sock");
+        let nonsense = format!(
+            "import socket; s = socket.socket(socket.AF_UNIX); s.connect({socket:?}); s.recv(9)\n\
+             try:\n  s.sendall(b'x' * 100000); s.recv(1)\nexcept OSError: pass"
+        );
+        let sent = members[0].host.run("python3", &["-c", &nonsense])?;
+        sent.success()?;
+        programs[0] = members[0].host.spawn("lcroute-reach", &[])?;
+        eventually("the daemon has another", || {
+            let (open, note) = dht_of(&members[0])?;
+            ensure!(open && note.contains("2 records held"), "{note}");
+            Ok(())
+        })?;
+        members[0].wait_links(1)?;
+
+        // off and on again while it runs
+        members[0].host.configure("[signal]\nlan = false\n")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        ensure!(dht_of(&members[0]).is_err() && !socket.exists(), "still on");
+        members[0].wait_links(1)
+    });
+}

@@ -195,6 +195,25 @@ pub const PROGRAMS: &[Program] = &[
         vendored: &[],
     },
     Program {
+        name: "lcroute-reach",
+        called: "lcroute-reach",
+        command: lcroute_reach::command,
+        files: &[
+            (
+                "/run/lcroute/reach.sock",
+                "where the daemon says what to keep in the DHT, for root and the group lcroute-reach",
+            ),
+            (
+                "/usr/lib/lcroute/lcroute-reach",
+                "this program, as lcroute-reach.service runs it",
+            ),
+        ],
+        exit_status: EXIT_STATUS,
+        environment: COMMON,
+        see_also: &["lcroute(1)", "systemctl(1)"],
+        vendored: &[],
+    },
+    Program {
         name: "lcsync",
         called: "lcsync",
         command: lcsync::command,

@@ -127,6 +127,8 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "servers",
         "listen",
         "spool",
+        "dht",
+        "dht_bootstrap",
         "socks",
         "addresses",
         "turn",

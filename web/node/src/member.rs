@@ -508,6 +508,7 @@ impl PageMember {
             // a page has neither disk nor IPv4 nor LANs
             Output::Keep(_)
             | Output::Publish(_)
+            | Output::Seek(_)
             | Output::PathSuspect
             | Output::Ipv4Address(_)
             | Output::Lan { .. } => {}

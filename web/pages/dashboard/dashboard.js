@@ -173,7 +173,7 @@ function showState({ status, nodes }) {
     say($("name"), status.name);
     say($("state"), state);
     $("state").dataset.state = status.state;
-    const doors = status.doors.map((door) => (door.open ? door.at : `${door.at} (✗ not connected)`));
+    const doors = status.doors.map((door) => (door.open ? door.at : `${door.at} (✗ ${door.note || "not connected"})`));
     const rows = [
         ["Address", status.address, true],
         ["PeerId", status.peer_id, true],

@@ -1,0 +1,110 @@
+//! Whom this node looks for where names have to be known: in a DHT. One link is enough, so few are sought at a time.
+
+use librecast::id::PeerId;
+use librecast::time::{Duration, Instant};
+
+/// Most nodes that are sought at a time. Chosen: each costs a look-up an hour, and the first that is found knows the others.
+const MAX_SOUGHT: usize = 8;
+/// Nodes come and go together: what follows is looked at so much later.
+const SETTLES_IN: Duration = Duration::from_secs(1);
+
+/// Whom this node looks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// Who invited this node, where it is linked with nobody: that one may not know it.
+    pub issuer: Option<PeerId>,
+    /// Members that cannot be reached, those seen last first; the issuer among them.
+    pub peers: Vec<PeerId>,
+    /// Whether newcomers look for this node.
+    pub invites: bool,
+}
+
+/// What was said last, and when to look again.
+#[derive(Debug)]
+pub(crate) struct Seeking {
+    said: Option<Sought>,
+    look_at: Option<Instant>,
+}
+
+impl Seeking {
+    pub(crate) fn new() -> Self {
+        Self {
+            said: None,
+            look_at: None,
+        }
+    }
+
+    /// Somebody has come or gone.
+    pub(crate) fn changed(&mut self, now: Instant) {
+        self.look_at.get_or_insert(now + SETTLES_IN);
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Whether it is time to look.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.look_at.is_some_and(|at| at <= now);
+        if due {
+            self.look_at = None;
+        }
+        due
+    }
+
+    /// Whom to look for: `issuer` and `away`, those seen last first. None where it is as it was.
+    pub(crate) fn choose(
+        &mut self,
+        issuer: Option<PeerId>,
+        away: impl Iterator<Item = PeerId>,
+        (lonely, invites): (bool, bool),
+    ) -> Option<Sought> {
+        let others = away.filter(|peer| Some(*peer) != issuer);
+        let peers = issuer.into_iter().chain(others).take(MAX_SOUGHT);
+        let sought = Sought {
+            issuer: issuer.filter(|_| lonely),
+            peers: peers.collect(),
+            invites,
+        };
+        if self.said.as_ref() == Some(&sought) {
+            return None;
+        }
+        self.said = Some(sought.clone());
+        Some(sought)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{key, start};
+
+    #[test]
+    fn the_issuer_comes_first_and_few_others_follow() {
+        let mut seeking = Seeking::new();
+        let peer = |n| key(n).peer_id();
+        let away = || (1..20).map(peer);
+        let sought = seeking
+            .choose(Some(peer(3)), away(), (true, false))
+            .unwrap();
+        assert_eq!(sought.issuer, Some(peer(3)));
+        let expected: Vec<_> = [3, 1, 2, 4, 5, 6, 7, 8].map(peer).into();
+        assert_eq!(sought.peers, expected);
+        assert_eq!(seeking.choose(Some(peer(3)), away(), (true, false)), None);
+        // with a link there is no need to be found
+        let sought = seeking
+            .choose(Some(peer(3)), away(), (false, false))
+            .unwrap();
+        assert_eq!((sought.issuer, sought.peers.len()), (None, 8));
+    }
+
+    #[test]
+    fn changes_are_gathered() {
+        let (mut seeking, now) = (Seeking::new(), start());
+        seeking.changed(now);
+        seeking.changed(now + SETTLES_IN / 2);
+        assert_eq!(seeking.next_timeout(), Some(now + SETTLES_IN));
+        assert!(!seeking.is_due(now) && seeking.is_due(now + SETTLES_IN));
+        assert!(!seeking.is_due(now + SETTLES_IN));
+    }
+}

@@ -1,0 +1,229 @@
+//! Speaks with nodes of the DHT, as a client: it answers nobody.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use librecast::reach::{Item, Key};
+use n0_mainline::errors::{PutMutableError, PutQueryError};
+use n0_mainline::{DatagramHook, MutableItem};
+use tokio::time::{Instant, timeout_at};
+
+use crate::schedule::Refused;
+
+/// Nodes that enter BitTorrent's DHT for whoever asks: those of its first programs, and one that stores items (BEP 44).
+const WELL_KNOWN: [&str; 4] = [
+    "router.bittorrent.com:6881",
+    "dht.transmissionbt.com:6881",
+    "dht.libtorrent.org:25401",
+    "relay.pkarr.org:6881",
+];
+/// A name that does not resolve holds up the others so long at most.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time of a put or look-up: a dozen rounds of requests, each with seconds to answer.
+const TASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most different answers to a look-up that are kept. Chosen: twice the nodes that store a value.
+const MAX_ANSWERS: usize = 40;
+/// How a request ends in bencode, whose keys are in order.
+const REQUEST: &[u8] = b"1:y1:qe";
+
+/// A client of the DHT.
+#[derive(Debug, Clone)]
+pub(crate) struct Dht(n0_mainline::Dht);
+
+impl Dht {
+    /// Enters by these nodes, without any by the well-known ones; to be called within a tokio runtime.
+    pub(crate) async fn enter(bootstrap: &[String]) -> io::Result<Self> {
+        let known = WELL_KNOWN.map(str::to_owned);
+        let names = if bootstrap.is_empty() {
+            &known
+        } else {
+            bootstrap
+        };
+        // the crate's own look-up would hold up everything
+        let addresses = resolve(names).await;
+        let dht = n0_mainline::Dht::builder()
+            .bootstrap(&addresses)
+            // not 6881, which some firewalls take for a mark
+            .port(0)
+            .build()?;
+        // a client without requests never finds that it could be a server, and does not become one
+        let filter = DatagramHook::new(|bytes, _| bytes.ends_with(REQUEST));
+        dht.set_datagram_hook(Some(filter)).await?;
+        Ok(Self(dht))
+    }
+
+    /// Nodes that answer.
+    pub(crate) async fn nodes(&self) -> usize {
+        let info = self.0.info().await;
+        info.map_or(0, |info| info.routing_table_size())
+    }
+
+    /// Has the nodes nearest to the key hold this.
+    pub(crate) async fn put(&self, item: Item) -> Result<(), Refused> {
+        let key = &item.key.0;
+        let (value, signature) = (&item.value.0, &item.signature.0);
+        let item = MutableItem::new_signed_unchecked(*key, *signature, value, item.sequence, None);
+        let until = Instant::now() + TASK_TIMEOUT;
+        match timeout_at(until, self.0.put_mutable(item, None)).await {
+            Err(_) => Err(Refused::Silent),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(why(&e)),
+        }
+    }
+
+    /// Values under this key, with their sequences. The crate has verified that the key signed them.
+    pub(crate) async fn get(&self, key: Key) -> Vec<(i64, Vec<u8>)> {
+        let mut found = BTreeSet::new();
+        let until = Instant::now() + TASK_TIMEOUT;
+        let Ok(mut answers) = self.0.get_mutable(&key.0, None, None).await else {
+            return Vec::new();
+        };
+        while let Ok(Some(item)) = timeout_at(until, answers.next()).await {
+            found.insert((item.seq(), item.value().to_vec()));
+            if found.len() > MAX_ANSWERS {
+                found.pop_first();
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+fn why(error: &PutMutableError) -> Refused {
+    match error {
+        PutMutableError::Concurrency(_) => Refused::Newer,
+        PutMutableError::Query(PutQueryError::ErrorResponse(_)) => Refused::Invalid,
+        PutMutableError::Query(_) => Refused::Silent,
+    }
+}
+
+/// Addresses of nodes; what does not resolve is left out.
+async fn resolve(names: &[String]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for name in names {
+        let until = Instant::now() + LOOKUP_TIMEOUT;
+        match timeout_at(until, tokio::net::lookup_host(name)).await {
+            Ok(Ok(found)) => addresses.extend(found.filter(SocketAddr::is_ipv4)),
+            Ok(Err(e)) => tracing::debug!("{name}: {e}"),
+            Err(_) => tracing::debug!("{name}: its name does not resolve in time"),
+        }
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+    use librecast::reach::{Base58, MAX_VALUE, Value, signed_bytes};
+    use n0_mainline::Testnet;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    const SECRET: [u8; 32] = [3; 32];
+
+    fn item(seed: u8, sequence: i64, value: Vec<u8>) -> Item {
+        let key = SecretKey::from_seed(&[seed; 32]);
+        let signature = key.sign_blinded(&SECRET, &signed_bytes(sequence, &value));
+        Item {
+            key: Base58(key.peer_id().blinded(&SECRET).unwrap()),
+            sequence,
+            value: Value(value),
+            signature: Base58(signature),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_blinded_key_signed_is_held_and_found_and_an_older_one_is_refused() {
+        let swarm = Testnet::new(5).await.unwrap();
+        let (writer, reader) = (
+            Dht::enter(&swarm.bootstrap).await.unwrap(),
+            Dht::enter(&swarm.bootstrap).await.unwrap(),
+        );
+        let first = item(1, 5, vec![1; MAX_VALUE]);
+        writer.put(first.clone()).await.unwrap();
+        assert!(writer.nodes().await > 0);
+        assert_eq!(reader.get(first.key).await, [(5, vec![1; MAX_VALUE])]);
+        let older = writer.put(item(1, 4, vec![2; 256])).await;
+        assert_eq!(older, Err(Refused::Newer));
+        writer.put(item(1, 6, vec![3; 256])).await.unwrap();
+        let found = reader.get(first.key).await;
+        assert_eq!(found.last(), Some(&(6, vec![3; 256])));
+        // nobody has signed this
+        let mut foreign = item(2, 1, vec![4; 256]);
+        foreign.signature = item(1, 1, vec![4; 256]).signature;
+        writer.put(foreign.clone()).await.unwrap_err();
+        assert_eq!(reader.get(foreign.key).await, []);
+    }
+
+    /// One field of a dictionary in bencode.
+    fn field(name: &str, value: &[u8]) -> Vec<u8> {
+        let head = format!("{}:{name}{}:", name.len(), value.len());
+        [head.as_bytes(), value].concat()
+    }
+
+    /// A node that answers every request with `item`, whatever it is.
+    async fn answer(socket: UdpSocket, item: Item) {
+        let mut request = [0; 2_048];
+        loop {
+            let (length, from) = socket.recv_from(&mut request).await.unwrap();
+            let request = &request[..length];
+            // "1:t4:" and four bytes
+            let at = request.windows(5).rposition(|w| w == b"1:t4:").unwrap();
+            let sequence = format!("3:seqi{}e", item.sequence);
+            let fields = [
+                b"d2:ip6:\x7f\0\0\x01\x10\x101:rd".to_vec(),
+                field("id", &[9; 20]),
+                field("k", &item.key.0),
+                field("nodes", b""),
+                sequence.into_bytes(),
+                field("sig", &item.signature.0),
+                field("token", b"abcd"),
+                field("v", &item.value.0),
+                b"e".to_vec(),
+                field("t", &request[at + 5..at + 9]),
+                field("y", b"r"),
+                b"e".to_vec(),
+            ];
+            socket.send_to(&fields.concat(), from).await.unwrap();
+            // and what is no answer
+            for garbage in [&b"d1:y1:re"[..], b"", b"\xff\xff", &[b'd'; 1_500]] {
+                socket.send_to(garbage, from).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_invents_values_is_not_believed() {
+        let honest = item(1, 7, vec![7; 256]);
+        let mut foreign = honest.clone();
+        foreign.value = Value(vec![8; 256]);
+        let mut other_key = honest.clone();
+        other_key.key = item(2, 1, Vec::new()).key;
+        let mut sequence = honest.clone();
+        sequence.sequence = i64::MAX;
+        for (hostile, found) in [
+            (&honest, vec![(7, vec![7; 256])]),
+            (&foreign, vec![]),
+            (&other_key, vec![]),
+            (&sequence, vec![]),
+        ] {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let node = socket.local_addr().unwrap().to_string();
+            let node_task = tokio::spawn(answer(socket, hostile.clone()));
+            let dht = Dht::enter(&[node]).await.unwrap();
+            assert_eq!(dht.get(honest.key).await, found);
+            assert!(!node_task.is_finished());
+            node_task.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn names_that_do_not_resolve_leave_the_others() {
+        let names = ["127.0.0.1:7", "[::1]:7", "nonsense", ""].map(str::to_owned);
+        let addresses = resolve(&names).await;
+        assert_eq!(addresses, ["127.0.0.1:7".parse().unwrap()]);
+    }
+}

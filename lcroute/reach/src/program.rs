@@ -1,0 +1,328 @@
+//! The program that stays: between the daemon and the DHT.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use librecast::reach::{FromReach, MAX_LINE, Plan, State, ToReach};
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::service;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, sleep_until, timeout};
+
+use crate::dht::Dht;
+use crate::schedule::{Done, Schedule, Task};
+
+/// Between two attempts to reach the daemon. Chosen: one that is executed anew is away for some tenths of a second.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often the nodes that answer are counted.
+const COUNT: Duration = Duration::from_secs(2);
+/// Where no node answers, the DHT is entered anew so often: names may resolve by then.
+const ENTER_AGAIN: Duration = Duration::from_secs(30);
+/// The daemon takes a line within so long, or it hangs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to end.
+pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        service::ready();
+        let ended = tokio::select! {
+            ended = serve(socket) => ended,
+            _ = interrupt.recv() => Ok(Exit::Ok),
+            _ = terminate.recv() => Ok(Exit::Ok),
+        };
+        service::stopping();
+        ended
+    })
+}
+
+/// Serves the daemon, however often it is started anew.
+async fn serve(socket: &Path) -> anyhow::Result<Exit> {
+    let mut entered = Entered::default();
+    let mut said = String::new();
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => {
+                tracing::info!("connected with the daemon at {}", socket.display());
+                said.clear();
+                match Conversation::new(stream, &mut entered).run().await {
+                    Ok(()) => tracing::info!("the daemon has gone"),
+                    Err(Ended::Refused(why)) => {
+                        return Err(ExitError::new(Exit::Failed, why).into());
+                    }
+                    Err(Ended::Io(e)) => tracing::warn!("the daemon: {e}"),
+                }
+            }
+            Err(e) => {
+                let problem = format!(
+                    "{}: {e}: waiting for `lcroute run` with [signal] dht = true",
+                    socket.display()
+                );
+                if said != problem {
+                    tracing::info!("{problem}");
+                    said = problem;
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// The DHT, while the daemon may come and go.
+#[derive(Debug, Default)]
+struct Entered {
+    by: Vec<String>,
+    dht: Option<Dht>,
+    at: Option<Instant>,
+}
+
+impl Entered {
+    /// Enters the DHT by these nodes, unless that is done.
+    async fn enter(&mut self, bootstrap: &[String]) {
+        if self.dht.is_none() || self.by != bootstrap {
+            self.by = bootstrap.to_vec();
+            self.enter_anew().await;
+        }
+    }
+
+    async fn enter_anew(&mut self) {
+        self.at = Some(Instant::now());
+        self.dht = match Dht::enter(&self.by).await {
+            Ok(dht) => Some(dht),
+            Err(e) => {
+                tracing::warn!("UDP socket: {e}");
+                None
+            }
+        };
+    }
+
+    async fn nodes(&self) -> usize {
+        match &self.dht {
+            Some(dht) => dht.nodes().await,
+            None => 0,
+        }
+    }
+}
+
+/// Why a conversation ends before the daemon does.
+enum Ended {
+    /// The daemon says so.
+    Refused(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+struct Conversation<'a> {
+    read: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+    write: OwnedWriteHalf,
+    entered: &'a mut Entered,
+    schedule: Schedule,
+    has_plan: bool,
+    tasks: JoinSet<Done>,
+    nodes: usize,
+    said: Option<State>,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(stream: UnixStream, entered: &'a mut Entered) -> Self {
+        let (read, write) = stream.into_split();
+        Self {
+            read: BufReader::new(read),
+            line: Vec::new(),
+            write,
+            entered,
+            schedule: Schedule::default(),
+            has_plan: false,
+            tasks: JoinSet::new(),
+            nodes: 0,
+            said: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Ended> {
+        let mut count = interval(COUNT);
+        loop {
+            let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
+            let mut limited = (&mut self.read).take(room);
+            let due = self.schedule.next_timeout();
+            let due = due.filter(|_| self.entered.dht.is_some());
+            let due = due.unwrap_or_else(|| Instant::now() + COUNT);
+            // while as much as may be is under way, its end is waited for
+            let idle = self.tasks.is_empty() || due > Instant::now();
+            tokio::select! {
+                read = limited.read_until(b'\n', &mut self.line) => {
+                    read?;
+                    let line = std::mem::take(&mut self.line);
+                    match line.as_slice() {
+                        [] => return Ok(()),
+                        [.., b'\n'] => self.handle(&line).await?,
+                        _ => return Err(io::Error::other("a line that is too long").into()),
+                    }
+                }
+                Some(done) = self.tasks.join_next() => {
+                    // one that panicked would be waited for for ever
+                    let done = done.map_err(io::Error::other)?;
+                    let found = self.schedule.handle(done, Instant::now());
+                    if let Some((key, value)) = found {
+                        self.say(&FromReach::Seen { key, value }).await?;
+                    }
+                    self.say_state().await?;
+                }
+                _ = count.tick(), if self.has_plan => self.count().await?,
+                () = sleep_until(due.into()), if idle => {}
+            }
+            self.work();
+        }
+    }
+
+    async fn handle(&mut self, line: &[u8]) -> Result<(), Ended> {
+        let line: ToReach = serde_json::from_slice(line).map_err(io::Error::from)?;
+        let plan: Plan = match line {
+            ToReach::Plan(plan) if plan.is_bounded() => plan,
+            ToReach::Plan(_) => return Err(io::Error::other("a plan beyond all bounds").into()),
+            ToReach::Error(why) => return Err(Ended::Refused(why)),
+        };
+        self.entered.enter(&plan.bootstrap).await;
+        self.schedule.set_plan(&plan, Instant::now());
+        self.has_plan = true;
+        Ok(())
+    }
+
+    /// Begins what is due.
+    fn work(&mut self) {
+        let Some(dht) = &self.entered.dht else {
+            return;
+        };
+        while let Some(task) = self.schedule.poll_task(Instant::now()) {
+            let dht = dht.clone();
+            self.tasks.spawn(async move {
+                match task {
+                    Task::Put(item) => Done::Put(item.key, dht.put(item).await),
+                    Task::Get(key) => Done::Got(key, dht.get(key).await),
+                }
+            });
+        }
+    }
+
+    /// Counts the nodes; where none answers, the DHT is entered anew now and then.
+    async fn count(&mut self) -> Result<(), Ended> {
+        let before = self.nodes;
+        self.nodes = self.entered.nodes().await;
+        let entered = self.entered.at;
+        if self.nodes == 0 && entered.is_none_or(|at| at.elapsed() >= ENTER_AGAIN) {
+            self.entered.enter_anew().await;
+        }
+        if before == 0 && self.nodes > 0 {
+            self.schedule.try_again(Instant::now());
+        }
+        self.say_state().await
+    }
+
+    async fn say_state(&mut self) -> Result<(), Ended> {
+        let state = State {
+            nodes: self.nodes,
+            held: self.schedule.stored(),
+            dropped: self.schedule.dropped(),
+        };
+        if self.said.as_ref() != Some(&state) {
+            self.say(&FromReach::State(state.clone())).await?;
+            self.said = Some(state);
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, line: &FromReach) -> Result<(), Ended> {
+        let mut text = serde_json::to_vec(line).map_err(io::Error::from)?;
+        text.push(b'\n');
+        let written = timeout(WRITE_TIMEOUT, self.write.write_all(&text)).await;
+        written.map_err(io::Error::from)??;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::reach::Base58;
+    use n0_mainline::Testnet;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    async fn line(stream: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_talks_nonsense_is_left_and_one_that_sends_away_ends_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reach.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = tokio::spawn(async move { serve(&path).await });
+        let long = vec![b'x'; MAX_LINE + 2];
+        let plan = Plan {
+            seek: vec![Base58([1; 32]); 33],
+            ..Plan::default()
+        };
+        let plan = serde_json::to_vec(&ToReach::Plan(plan)).unwrap();
+        let plan = [plan, b"\n".to_vec()].concat();
+        for nonsense in [&b"nonsense\n"[..], b"\xff\n", &long, &plan] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // it may have gone before it has all of it
+            let _ = stream.write_all(nonsense).await;
+            let mut rest = Vec::new();
+            // a reset says the same
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream
+            .write_all(b"{\"error\":\"another\"}\n")
+            .await
+            .unwrap();
+        let ended = served.await.unwrap().unwrap_err();
+        assert_eq!(ended.to_string(), "another");
+    }
+
+    #[tokio::test]
+    async fn the_daemon_learns_how_it_stands() {
+        let swarm = Testnet::new(3).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reach.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = tokio::spawn(async move { serve(&path).await });
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let plan = Plan {
+            bootstrap: swarm.bootstrap.clone(),
+            seek: vec![Base58([1; 32])],
+            ..Plan::default()
+        };
+        let text = serde_json::to_string(&ToReach::Plan(plan)).unwrap() + "\n";
+        stream.get_mut().write_all(text.as_bytes()).await.unwrap();
+        loop {
+            let line: FromReach = serde_json::from_str(&line(&mut stream).await).unwrap();
+            match line {
+                FromReach::State(state) if state.nodes > 0 => break,
+                FromReach::State(_) => {}
+                other @ FromReach::Seen { .. } => panic!("{other:?}"),
+            }
+        }
+        served.abort();
+    }
+}

@@ -1,0 +1,439 @@
+//! What is put and looked up when, and what of the answers counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use librecast::reach::{Item, Key, MAX_VALUE, Plan, Value};
+
+/// What is held is put again so often: nodes may drop it after two hours (BEP 44).
+const REPUT: Duration = Duration::from_secs(3_600);
+/// Pause after a put that no node took; it doubles up to [`REPUT`] / 6.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Pause between the first two look-ups of a key; it doubles. Chosen: two hosts that are started together find each other by
+/// the second or third.
+const FIRST_PAUSE: Duration = Duration::from_secs(4);
+/// Longest pause for a node that is sought: an hour, in which it puts its record at least once.
+const SEEK_PAUSE: Duration = Duration::from_secs(3_600);
+/// Longest pause for a key to which anybody may write. Chosen: a newcomer waits so long at most.
+const WATCH_PAUSE: Duration = Duration::from_secs(120);
+/// What was done so lately is not done again when all is tried anew: paths change several times in a row.
+const LATELY: Duration = Duration::from_secs(3);
+/// Most puts and look-ups at a time: each has some dozen requests under way.
+const MAX_AT_ONCE: usize = 4;
+
+/// What is to be done with the DHT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Have nodes hold this.
+    Put(Item),
+    /// Look for a value under this key.
+    Get(Key),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Nodes hold it, or not, for this reason.
+    Put(Key, Result<(), Refused>),
+    /// Signed values that nodes had.
+    Got(Key, Vec<(i64, Vec<u8>)>),
+}
+
+/// Why nobody holds an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Nodes have one with a higher sequence.
+    Newer,
+    /// They do not accept signature or length.
+    Invalid,
+    /// Nobody answers.
+    Silent,
+}
+
+impl Refused {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Newer => "put_newer_exists",
+            Self::Invalid => "put_invalid",
+            Self::Silent => "put_unanswered",
+        }
+    }
+}
+
+/// A value is longer than any record.
+const TOO_LONG: &str = "value_too_long";
+/// A value is older than one that was seen before.
+const STALE: &str = "value_stale";
+
+/// One key's puts or look-ups.
+#[derive(Debug, Clone, Copy)]
+struct Timer {
+    next: Instant,
+    pause: Duration,
+    last: Option<Instant>,
+    under_way: bool,
+}
+
+impl Timer {
+    fn new(pause: Duration, now: Instant) -> Self {
+        Self {
+            next: now,
+            pause,
+            last: None,
+            under_way: false,
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.under_way = true;
+        self.last = Some(now);
+    }
+
+    /// The next one follows after a pause that doubles up to `most`.
+    fn end(&mut self, most: Duration, now: Instant) {
+        self.under_way = false;
+        self.next = now + self.pause.min(most);
+        self.pause = (self.pause * 2).min(most);
+    }
+
+    fn restart(&mut self, pause: Duration, now: Instant) {
+        let lately = self.last.map(|last| last + LATELY);
+        self.next = lately.map_or(now, |at| at.max(now));
+        self.pause = pause;
+    }
+}
+
+#[derive(Debug)]
+struct Holding {
+    item: Item,
+    timer: Timer,
+    held: bool,
+}
+
+#[derive(Debug)]
+struct Lookup {
+    timer: Timer,
+    most: Duration,
+    /// What was passed on.
+    newest: Option<(i64, Vec<u8>)>,
+}
+
+/// What the daemon wants, and how far it is.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    round: u64,
+    holdings: BTreeMap<Key, Holding>,
+    lookups: BTreeMap<Key, Lookup>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Schedule {
+    /// What holds from now on; what is as it was goes on.
+    pub(crate) fn set_plan(&mut self, plan: &Plan, now: Instant) {
+        let hold: BTreeMap<_, _> = plan.hold.iter().map(|item| (item.key, item)).collect();
+        self.holdings.retain(|key, _| hold.contains_key(key));
+        for (key, item) in hold {
+            let holding = self.holdings.entry(key).or_insert_with(|| Holding {
+                item: item.clone(),
+                timer: Timer::new(FIRST_RETRY, now),
+                held: false,
+            });
+            if holding.item != *item {
+                holding.item = item.clone();
+                holding.held = false;
+                holding.timer.restart(FIRST_RETRY, now);
+            }
+        }
+        let seek = plan.seek.iter().map(|key| (*key, SEEK_PAUSE));
+        let watch = plan.watch.iter().map(|key| (*key, WATCH_PAUSE));
+        let keys: BTreeMap<_, _> = seek.chain(watch).collect();
+        self.lookups.retain(|key, _| keys.contains_key(key));
+        for (key, most) in keys {
+            let lookup = self.lookups.entry(key).or_insert_with(|| Lookup {
+                timer: Timer::new(FIRST_PAUSE, now),
+                most,
+                newest: None,
+            });
+            lookup.most = most;
+        }
+        if std::mem::replace(&mut self.round, plan.round) != plan.round {
+            self.try_again(now);
+        }
+    }
+
+    /// Paths may lead elsewhere now: all is tried anew.
+    pub(crate) fn try_again(&mut self, now: Instant) {
+        for holding in self.holdings.values_mut() {
+            holding.timer.restart(FIRST_RETRY, now);
+        }
+        for lookup in self.lookups.values_mut() {
+            lookup.timer.restart(FIRST_PAUSE, now);
+        }
+    }
+
+    /// The next thing to do now.
+    pub(crate) fn poll_task(&mut self, now: Instant) -> Option<Task> {
+        let holdings = self.holdings.values().map(|h| &h.timer);
+        let timers = holdings.chain(self.lookups.values().map(|l| &l.timer));
+        if timers.filter(|timer| timer.under_way).count() >= MAX_AT_ONCE {
+            return None;
+        }
+        let is_due = |timer: &Timer| !timer.under_way && timer.next <= now;
+        // what has waited longest comes first, of either kind
+        let put = self.holdings.iter_mut().filter(|(_, h)| is_due(&h.timer));
+        let put = put.min_by_key(|(_, h)| h.timer.next);
+        let get = self.lookups.iter_mut().filter(|(_, l)| is_due(&l.timer));
+        let get = get.min_by_key(|(_, l)| l.timer.next);
+        let gets_first = match (&put, &get) {
+            (Some((_, put)), Some((_, get))) => get.timer.next < put.timer.next,
+            (put, _) => put.is_none(),
+        };
+        if gets_first {
+            let (key, lookup) = get?;
+            lookup.timer.begin(now);
+            return Some(Task::Get(*key));
+        }
+        let (_, holding) = put?;
+        holding.timer.begin(now);
+        Some(Task::Put(holding.item.clone()))
+    }
+
+    /// When [`Self::poll_task`] has something, unless something ends before.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let holdings = self.holdings.values().map(|h| &h.timer);
+        let timers = holdings.chain(self.lookups.values().map(|l| &l.timer));
+        let waiting = timers.filter(|timer| !timer.under_way);
+        waiting.map(|timer| timer.next).min()
+    }
+
+    /// Something has been done: a value for the daemon, if one is new.
+    pub(crate) fn handle(&mut self, done: Done, now: Instant) -> Option<(Key, Value)> {
+        match done {
+            Done::Put(key, result) => {
+                if let Err(refused) = result {
+                    self.count(refused.name());
+                }
+                let holding = self.holdings.get_mut(&key)?;
+                holding.held = result.is_ok();
+                match result {
+                    Ok(()) => {
+                        holding.timer.under_way = false;
+                        holding.timer.pause = FIRST_RETRY;
+                        holding.timer.next = now + REPUT;
+                    }
+                    Err(_) => holding.timer.end(REPUT / 6, now),
+                }
+                None
+            }
+            Done::Got(key, values) => {
+                let newest = self.newest(values);
+                let lookup = self.lookups.get_mut(&key)?;
+                lookup.timer.end(lookup.most, now);
+                let newest = newest?;
+                match &lookup.newest {
+                    Some(known) if newest < *known => {
+                        self.count(STALE);
+                        None
+                    }
+                    Some(known) if newest == *known => None,
+                    _ => {
+                        let value = Value(newest.1.clone());
+                        lookup.newest = Some(newest);
+                        Some((key, value))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nodes may answer with what is old, or too long.
+    fn newest(&mut self, values: Vec<(i64, Vec<u8>)>) -> Option<(i64, Vec<u8>)> {
+        let (fits, long): (BTreeSet<_>, BTreeSet<_>) = values
+            .into_iter()
+            .partition(|(_, value)| value.len() <= MAX_VALUE);
+        if !long.is_empty() {
+            self.count(TOO_LONG);
+        }
+        fits.into_iter().next_back()
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        let count = self.dropped.entry(reason).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Items that nodes hold.
+    pub(crate) fn stored(&self) -> usize {
+        self.holdings.values().filter(|h| h.held).count()
+    }
+
+    /// What was dropped, by reason.
+    pub(crate) fn dropped(&self) -> BTreeMap<String, u64> {
+        let all = self.dropped.iter();
+        all.map(|(reason, count)| ((*reason).to_owned(), *count))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::reach::Base58;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key(n: u8) -> Key {
+        Base58([n; 32])
+    }
+
+    fn item(n: u8, sequence: i64) -> Item {
+        Item {
+            key: key(n),
+            sequence,
+            value: Value(vec![n; 256]),
+            signature: Base58([n; 64]),
+        }
+    }
+
+    fn seeking(seek: &[u8], watch: &[u8]) -> Plan {
+        Plan {
+            seek: seek.iter().map(|n| key(*n)).collect(),
+            watch: watch.iter().map(|n| key(*n)).collect(),
+            ..Plan::default()
+        }
+    }
+
+    /// Does what is due for so long, each look-up finding `values`: when each began, in seconds.
+    fn times(schedule: &mut Schedule, from: Instant, seconds: u64) -> Vec<u64> {
+        let mut times = Vec::new();
+        let mut now = from;
+        while let Some(at) = schedule.next_timeout()
+            && at <= from + SECOND * seconds as u32
+        {
+            now = at.max(now);
+            while let Some(task) = schedule.poll_task(now) {
+                times.push((now - from).as_secs());
+                let done = match task {
+                    Task::Put(item) => Done::Put(item.key, Ok(())),
+                    Task::Get(key) => Done::Got(key, Vec::new()),
+                };
+                schedule.handle(done, now);
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn who_is_away_is_sought_more_and_more_rarely_and_a_mailbox_steadily() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.set_plan(&seeking(&[1], &[]), now);
+        let sought = times(&mut schedule, now, 86_400);
+        assert_eq!(sought[..5], [0, 4, 12, 28, 60]);
+        assert!((24..36).contains(&sought.len()), "{sought:?}");
+        schedule.set_plan(&seeking(&[], &[2]), now);
+        let watched = times(&mut schedule, now, 3_600);
+        let pauses = watched.windows(2).all(|w| w[1] - w[0] <= 120);
+        assert!(pauses && (30..38).contains(&watched.len()), "{watched:?}");
+    }
+
+    #[test]
+    fn what_is_held_is_put_each_hour_and_at_once_when_it_is_new() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let plan = |sequence| Plan {
+            hold: vec![item(1, sequence)],
+            ..Plan::default()
+        };
+        schedule.set_plan(&plan(1), now);
+        assert_eq!(times(&mut schedule, now, 7_200), [0, 3_600, 7_200]);
+        assert_eq!(schedule.stored(), 1);
+        let later = now + SECOND * 8_000;
+        schedule.set_plan(&plan(2), later);
+        assert_eq!(
+            (schedule.stored(), schedule.next_timeout()),
+            (0, Some(later))
+        );
+        assert_eq!(schedule.poll_task(later), Some(Task::Put(item(1, 2))));
+        let refused = Done::Put(key(1), Err(Refused::Newer));
+        schedule.handle(refused, later);
+        assert_eq!(schedule.next_timeout(), Some(later + FIRST_RETRY));
+        assert_eq!(schedule.dropped()["put_newer_exists"], 1);
+        schedule.set_plan(&Plan::default(), later);
+        assert_eq!(schedule.next_timeout(), None);
+    }
+
+    #[test]
+    fn another_round_tries_all_anew_but_not_what_was_done_just_now() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let mut plan = seeking(&[1], &[]);
+        schedule.set_plan(&plan, now);
+        times(&mut schedule, now, 3_600);
+        let later = now + SECOND * 4_000;
+        plan.round = 1;
+        schedule.set_plan(&plan, later);
+        assert_eq!(times(&mut schedule, later, 5), [0, 4]);
+        plan.round = 2;
+        let again = later + SECOND * 5;
+        schedule.set_plan(&plan, again);
+        assert_eq!(schedule.next_timeout(), Some(later + SECOND * 4 + LATELY));
+    }
+
+    #[test]
+    fn few_things_are_done_at_a_time() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let keys: Vec<u8> = (0..20).collect();
+        schedule.set_plan(&seeking(&keys, &[]), now);
+        let tasks: Vec<_> = std::iter::from_fn(|| schedule.poll_task(now)).collect();
+        assert_eq!(tasks.len(), MAX_AT_ONCE);
+        let Task::Get(first) = tasks[0] else {
+            panic!("{tasks:?}");
+        };
+        schedule.handle(Done::Got(first, Vec::new()), now);
+        assert!(schedule.poll_task(now).is_some() && schedule.poll_task(now).is_none());
+    }
+
+    #[test]
+    fn stale_and_long_values_are_dropped_by_name_and_a_new_one_is_passed_on_once() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.set_plan(&seeking(&[], &[1]), now);
+        let mut got = |values: Vec<(i64, Vec<u8>)>| {
+            let found = schedule.handle(Done::Got(key(1), values), now);
+            (found.map(|(_, value)| value.0), schedule.dropped())
+        };
+        let long = vec![0; MAX_VALUE + 1];
+        let (found, dropped) = got(vec![(9, long), (5, vec![5]), (3, vec![3])]);
+        assert_eq!((found, dropped[TOO_LONG]), (Some(vec![5]), 1));
+        let (found, dropped) = got(vec![(4, vec![4])]);
+        assert_eq!((found, dropped[STALE]), (None, 1));
+        assert_eq!(got(vec![(5, vec![5])]).0, None);
+        assert_eq!(got(vec![(6, vec![6])]).0, Some(vec![6]));
+        // nobody looks for it any more
+        let unasked = Done::Got(key(7), vec![(1, vec![1])]);
+        assert_eq!(schedule.handle(unasked, now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_found_the_sequence_never_falls(
+            answers in prop::collection::vec(
+                prop::collection::vec((any::<i64>(), prop::collection::vec(any::<u8>(), 0..600)), 0..5),
+                0..20,
+            )
+        ) {
+            let (mut schedule, now) = (Schedule::default(), Instant::now());
+            schedule.set_plan(&seeking(&[1], &[]), now);
+            let mut last: Option<(i64, Vec<u8>)> = None;
+            for values in answers {
+                let known = values.clone();
+                let Some((_, value)) = schedule.handle(Done::Got(key(1), values), now) else {
+                    continue;
+                };
+                prop_assert!(value.0.len() <= MAX_VALUE);
+                let newest = known.into_iter().filter(|(_, v)| *v == value.0).max();
+                prop_assert!(newest > last);
+                last = newest;
+            }
+        }
+    }
+}

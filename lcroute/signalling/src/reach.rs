@@ -1,0 +1,540 @@
+//! A DHT as a carrier, through `lcroute-reach`: a program beside the daemon, without rights, which alone reads datagrams of the
+//! whole Internet.
+//!
+//! The daemon listens on `reach.sock` and says what to hold and whom to look for ([`librecast::reach`]); it signs, and takes what
+//! comes back as a presence record from anybody. Where the program is missing, the daemon says so and goes on without.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published, Rendezvous};
+use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::reach::{FromReach, Key, MAX_LINE, Plan, State, ToReach};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+
+use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
+
+/// How often names are looked at, which change with the day.
+const NAMES: Duration = Duration::from_secs(60);
+/// A program that takes no line for so long is let go. Chosen: a thousand times what it takes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an accept that failed: most likely there are too many open files.
+const RETRY: Duration = Duration::from_millis(100);
+/// What doors say while nobody has connected.
+const ABSENT: &str = "lcroute-reach does not run: systemctl enable --now lcroute-reach";
+
+/// Where the program connects; the file goes with the carrier.
+#[derive(Debug)]
+pub struct ReachSocket {
+    /// Bound, with the rights of whom it is for.
+    pub listener: StdListener,
+    /// Where it is bound.
+    pub path: PathBuf,
+}
+
+impl Drop for ReachSocket {
+    fn drop(&mut self) {
+        // somebody may have removed it already
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Whom this node looks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seeking {
+    /// Whom this node asks for a link although it may not be known there.
+    pub issuer: Option<PeerId>,
+    /// Members that cannot be reached.
+    pub peers: Vec<PeerId>,
+    /// Whether newcomers look for this node.
+    pub invites: bool,
+}
+
+/// What a plan is made of.
+#[derive(Debug, Clone, Default)]
+struct Wish {
+    bootstrap: Vec<String>,
+    record: Option<Published>,
+    seeking: Seeking,
+    round: u64,
+}
+
+/// The DHT, by way of the program.
+#[derive(Debug)]
+pub struct Reach {
+    wish: watch::Sender<Wish>,
+    state: Arc<RwLock<Option<State>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Reach {
+    /// Waits for the program at `socket`; to be called within a tokio runtime.
+    pub(crate) fn start(
+        carrier: CarrierId,
+        socket: ReachSocket,
+        (key, network): (Arc<SecretKey>, NetworkId),
+        events: mpsc::Sender<CarrierEvent>,
+    ) -> Self {
+        let (wish, wishes) = watch::channel(Wish::default());
+        let state = Arc::new(RwLock::new(None));
+        let service = Service {
+            carrier,
+            key,
+            rendezvous: Rendezvous::new(network),
+            wishes,
+            state: state.clone(),
+            events,
+        };
+        let task = tokio::spawn(async move {
+            if let Err(e) = service.serve(&socket).await {
+                tracing::error!("{}: {e}", socket.path.display());
+            }
+        });
+        Self { wish, state, task }
+    }
+
+    /// Nodes by which the DHT is entered.
+    pub(crate) fn set_bootstrap(&self, nodes: &[String]) {
+        self.wish.send_if_modified(|wish| {
+            let is_new = wish.bootstrap != nodes;
+            wish.bootstrap = nodes.to_vec();
+            is_new
+        });
+    }
+
+    /// Whom to look for.
+    pub(crate) fn seek(&self, seeking: &Seeking) {
+        let seeking = seeking.clone();
+        self.wish.send_modify(|wish| wish.seeking = seeking);
+    }
+
+    /// Whether nodes of the DHT answer, and in words.
+    pub(crate) fn standing(&self) -> (bool, String) {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = &*state else {
+            return (false, ABSENT.into());
+        };
+        if state.nodes == 0 {
+            return (false, "no node of it answers".into());
+        }
+        let mut note = format!("{} nodes, {} records held", state.nodes, state.held);
+        for (reason, count) in &state.dropped {
+            note += &format!(", dropped {count} {reason}");
+        }
+        (true, note)
+    }
+}
+
+impl Carrier for Reach {
+    fn pace(&self) -> Pace {
+        Pace::Slow
+    }
+
+    fn publish(&self, record: &Published) {
+        let record = record.clone();
+        self.wish.send_modify(|wish| wish.record = Some(record));
+    }
+
+    fn path_changed(&self, change: PathChange) {
+        // who is lost with a link is sought anew without that
+        if change == PathChange::Addresses {
+            self.wish.send_modify(|wish| wish.round += 1);
+        }
+    }
+}
+
+/// What the program is to do at this time.
+fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Plan {
+    let seeking = &wish.seeking;
+    let mut hold = Vec::new();
+    if let Some(record) = &wish.record {
+        hold.extend(rendezvous.items(key, record, unix));
+        let mailbox = seeking.issuer.as_ref();
+        hold.extend(mailbox.into_iter().flat_map(|of| {
+            let items = rendezvous.mailbox_items(of, record, unix);
+            items.into_iter()
+        }));
+    }
+    let seek = seeking.peers.iter();
+    let watch = seeking.invites.then(|| key.peer_id());
+    Plan {
+        bootstrap: wish.bootstrap.clone(),
+        hold,
+        seek: seek.map(|peer| rendezvous.key_of(peer, unix)).collect(),
+        watch: watch
+            .map(|own| rendezvous.mailbox_of(&own, unix))
+            .into_iter()
+            .collect(),
+        round: wish.round,
+    }
+}
+
+fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+struct Service {
+    carrier: CarrierId,
+    key: Arc<SecretKey>,
+    rendezvous: Rendezvous,
+    wishes: watch::Receiver<Wish>,
+    state: Arc<RwLock<Option<State>>>,
+    events: mpsc::Sender<CarrierEvent>,
+}
+
+impl Service {
+    async fn serve(mut self, socket: &ReachSocket) -> io::Result<()> {
+        let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
+        loop {
+            let stream = accept(&listener).await;
+            tracing::info!("lcroute-reach has connected");
+            let ended = tokio::select! {
+                ended = self.converse(stream) => ended,
+                () = refuse(&listener) => Ok(()),
+            };
+            let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
+            tracing::warn!("lcroute-reach has gone{why}");
+            self.set_state(None).await;
+        }
+    }
+
+    /// Returns when the program has gone, or says what it may not.
+    async fn converse(&mut self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = Lines::new(read);
+        let mut names = interval(NAMES);
+        let (mut said, mut asked) = (None, BTreeSet::new());
+        self.wishes.mark_changed();
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line?,
+                changed = self.wishes.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return Ok(()),
+                },
+                _ = names.tick() => None,
+            };
+            if let Some(line) = line {
+                if line.is_empty() {
+                    return Ok(());
+                }
+                self.handle(&line, &asked).await?;
+                continue;
+            }
+            let wish = self.wishes.borrow_and_update().clone();
+            let plan = plan(&wish, &self.rendezvous, &self.key, unix_now());
+            if said.as_ref() != Some(&plan) {
+                asked = plan.seek.iter().chain(&plan.watch).copied().collect();
+                send(&mut write, &ToReach::Plan(plan.clone())).await?;
+                said = Some(plan);
+            }
+        }
+    }
+
+    async fn handle(&self, line: &[u8], asked: &BTreeSet<Key>) -> io::Result<()> {
+        let line: FromReach = serde_json::from_slice(line)?;
+        match line {
+            FromReach::Seen { key, value } => {
+                if !asked.contains(&key) || value.0.len() > MAX_RECORD {
+                    // the day, or who is sought, may have changed meanwhile
+                    tracing::debug!("lcroute-reach: nobody asked for {key}");
+                    return Ok(());
+                }
+                let record = CarrierEvent::Record {
+                    carrier: self.carrier,
+                    kind: CarrierKind::Dht,
+                    name: key.to_string(),
+                    sealed: value.0,
+                };
+                self.tell(record).await;
+            }
+            FromReach::State(mut state) => {
+                // a program that somebody has taken over must not fill memory
+                while state.dropped.len() > MAX_REASONS {
+                    state.dropped.pop_last();
+                }
+                self.set_state(Some(state)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_state(&self, state: Option<State>) {
+        {
+            let mut known = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            *known = state;
+        }
+        self.tell(CarrierEvent::Doors).await;
+    }
+
+    async fn tell(&self, event: CarrierEvent) {
+        // the daemon ends otherwise, and this task with it
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Most reasons for drops that are shown.
+const MAX_REASONS: usize = 16;
+
+async fn accept(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(e) => {
+                tracing::warn!("socket of lcroute-reach: {e}");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Sends others away as long as there is one.
+async fn refuse(listener: &UnixListener) {
+    loop {
+        let (_, mut write) = accept(listener).await.into_split();
+        let error = ToReach::Error("another lcroute-reach is connected".into());
+        // who asked may have gone
+        let _ = send(&mut write, &error).await;
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, line: &ToReach) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    timeout(WRITE_TIMEOUT, write.write_all(&text)).await?
+}
+
+/// Lines of bounded length; what has come of one is kept while others things happen.
+struct Lines {
+    read: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn new(read: OwnedReadHalf) -> Self {
+        Self {
+            read: BufReader::new(read),
+            line: Vec::new(),
+        }
+    }
+
+    /// The next line; an empty one at the end. Nothing is lost where the future is dropped.
+    async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let room = (MAX_LINE + 1).saturating_sub(self.line.len()) as u64;
+        let mut limited = (&mut self.read).take(room);
+        limited.read_until(b'\n', &mut self.line).await?;
+        if self.line.len() > MAX_LINE {
+            return Err(io::Error::other("a line that is too long"));
+        }
+        Ok(Some(std::mem::take(&mut self.line)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
+    use librecast::reach::{Base58, Item, Value};
+
+    use super::*;
+
+    const NOON: u64 = 1_800_000_000 / 86_400 * 86_400 + 43_200;
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn wish() -> Wish {
+        let record = Published {
+            name: [1; 32],
+            sealed: vec![1; 256].into(),
+            until: NOON,
+        };
+        Wish {
+            record: Some(record),
+            ..Wish::default()
+        }
+    }
+
+    #[test]
+    fn a_newcomer_is_held_in_the_mailbox_that_its_issuer_watches() {
+        let rendezvous = Rendezvous::new(key(9).peer_id());
+        let (issuer, newcomer) = (key(1), key(2));
+        let mut wish = wish();
+        wish.seeking.peers = vec![issuer.peer_id()];
+        let linked = plan(&wish, &rendezvous, &newcomer, NOON);
+        assert_eq!((linked.hold.len(), linked.seek.len()), (2, 1));
+        wish.seeking.issuer = Some(issuer.peer_id());
+        let alone = plan(&wish, &rendezvous, &newcomer, NOON);
+        assert!(alone.is_bounded() && alone.hold.len() == 4);
+        wish.seeking = Seeking {
+            invites: true,
+            ..Seeking::default()
+        };
+        let inviting = plan(&wish, &rendezvous, &issuer, NOON);
+        let holds = |key: &Key, item: &Item| item.key == *key;
+        let mailbox = &inviting.watch[0];
+        assert!(alone.hold.iter().any(|item| holds(mailbox, item)));
+        assert!(!linked.hold.iter().any(|item| holds(mailbox, item)));
+        let own = &alone.seek[0];
+        assert!(inviting.hold.iter().any(|item| holds(own, item)));
+    }
+
+    struct World {
+        folder: tempfile::TempDir,
+        reach: Reach,
+        events: mpsc::Receiver<CarrierEvent>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("reach.sock");
+            let listener = StdListener::bind(&path).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (sender, events) = mpsc::channel(64);
+            let me = (Arc::new(key(1)), key(9).peer_id());
+            let reach = Reach::start(CarrierId(1), ReachSocket { listener, path }, me, sender);
+            Self {
+                folder,
+                reach,
+                events,
+            }
+        }
+
+        async fn connect(&self) -> BufReader<UnixStream> {
+            let path = self.folder.path().join("reach.sock");
+            BufReader::new(UnixStream::connect(path).await.unwrap())
+        }
+
+        /// The next event that is no change of doors.
+        async fn record(&mut self) -> (String, Vec<u8>) {
+            loop {
+                match self.events.recv().await.unwrap() {
+                    CarrierEvent::Doors => {}
+                    CarrierEvent::Record { name, sealed, .. } => return (name, sealed),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        async fn wait_note(&mut self, part: &str) {
+            while !self.reach.standing().1.contains(part) {
+                assert!(matches!(
+                    self.events.recv().await,
+                    Some(CarrierEvent::Doors)
+                ));
+            }
+        }
+    }
+
+    async fn line(stream: &mut BufReader<UnixStream>) -> Option<ToReach> {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).ok()
+    }
+
+    async fn write(stream: &mut BufReader<UnixStream>, line: &[u8]) {
+        stream.get_mut().write_all(line).await.unwrap();
+    }
+
+    async fn say(stream: &mut BufReader<UnixStream>, line: &FromReach) {
+        let text = serde_json::to_string(line).unwrap() + "\n";
+        write(stream, text.as_bytes()).await;
+    }
+
+    #[tokio::test]
+    async fn only_what_was_asked_for_comes_through() {
+        let mut world = World::new();
+        world.reach.seek(&Seeking {
+            peers: vec![key(2).peer_id()],
+            ..Seeking::default()
+        });
+        let mut program = world.connect().await;
+        let Some(ToReach::Plan(plan)) = line(&mut program).await else {
+            panic!("no plan");
+        };
+        let seen = |key, byte| FromReach::Seen {
+            key,
+            value: Value(vec![byte; 256]),
+        };
+        say(&mut program, &seen(Base58([3; 32]), 1)).await;
+        say(&mut program, &seen(plan.seek[0], 2)).await;
+        let (name, sealed) = world.record().await;
+        assert_eq!((name, sealed[0]), (plan.seek[0].to_string(), 2));
+        // nobody is sought any more: a new plan
+        world.reach.seek(&Seeking::default());
+        let Some(ToReach::Plan(next)) = line(&mut program).await else {
+            panic!("no plan");
+        };
+        assert!(next.seek.is_empty());
+    }
+
+    #[tokio::test]
+    async fn garbage_ends_the_connection_and_the_next_program_is_served() {
+        let mut world = World::new();
+        let long = vec![b'x'; MAX_LINE + 2];
+        let garbage: [&[u8]; 4] = [b"nonsense\n", b"{\"seen\":{}}\n", b"\xff\n", &long];
+        for bytes in garbage {
+            let mut program = world.connect().await;
+            assert!(matches!(line(&mut program).await, Some(ToReach::Plan(_))));
+            // it may have gone before it has all of it
+            let _ = program.get_mut().write_all(bytes).await;
+            let mut rest = Vec::new();
+            // a reset says the same
+            let _ = program.read_to_end(&mut rest).await;
+            assert_eq!(rest, b"");
+        }
+        world.wait_note(ABSENT).await;
+        let mut program = world.connect().await;
+        assert!(line(&mut program).await.is_some());
+        let state = State {
+            nodes: 3,
+            ..State::default()
+        };
+        say(&mut program, &FromReach::State(state)).await;
+        world.wait_note("3 nodes").await;
+        assert!(world.reach.standing().0);
+    }
+
+    #[tokio::test]
+    async fn a_second_program_is_sent_away_and_the_file_goes_with_the_carrier() {
+        let world = World::new();
+        let mut first = world.connect().await;
+        assert!(matches!(line(&mut first).await, Some(ToReach::Plan(_))));
+        let mut second = world.connect().await;
+        let Some(ToReach::Error(error)) = line(&mut second).await else {
+            panic!("no error");
+        };
+        assert!(error.contains("another"), "{error}");
+        // the first one goes on
+        world.reach.path_changed(PathChange::Addresses);
+        assert!(matches!(line(&mut first).await, Some(ToReach::Plan(_))));
+        let path = world.folder.path().join("reach.sock");
+        let is_socket = |path: &PathBuf| {
+            let status = std::fs::symlink_metadata(path);
+            status.is_ok_and(|status| status.file_type().is_socket())
+        };
+        assert!(is_socket(&path));
+        drop(world.reach);
+        while is_socket(&path) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
