@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # lcsync beside uftp and rsync, each ratio within one run. Rows can be named; without names all of them run (15 min).
 #
-#   netns-tests/bench/lcsync.sh [one receivers staggered tbf loss slow second small lc0 memory copies copies_small]
+#   netns-tests/bench/lcsync.sh [one beside_rsync receivers staggered tbf loss slow second small lc0 memory copies copies_small]
 #
 # "server bytes" are bytes of symbols that the server has sent, per byte shared; "wire" is what its interface has sent,
 # headers and all, per byte. Files are random, in a tmpfs; `small`, `second` and `memory` are on disk (TMPDIR).
@@ -184,6 +184,26 @@ one() {
     has uftp || return 0
     uftp_transfer "$dir/ram/file" 1 -1
     echo "  uftp   $mbit Mbit/s, wire $wire; lcsync / uftp = $(calc "$ours / $mbit")"
+}
+
+beside_rsync() {
+    echo "== beside_rsync: one receiver, trains of datagrams pass whole, medians of three pairs (goal: rsync's time for 1 MiB, else twice)"
+    has_rsyncd || return 0
+    world 1
+    for end in vs vr1; do ip link set $end gso_max_segs 65535; done
+    for host in s r1; do ip -n $host link set eth0 gso_max_segs 65535; done
+    local size pairs
+    for size in 1 10 100 1024; do
+        random "$dir/ram/file" $((size * MiB))
+        pairs=
+        for _ in 1 2 3; do
+            transfer "$dir/ram/file" 1 0
+            local ours=$seconds
+            rsync_transfer "$dir/ram/file" 1
+            pairs+="$(calc "$ours / $seconds") $ours $seconds"$'\n'
+        done
+        echo "  $size MiB: $(sort -n <<< "${pairs%$'\n'}" | sed -n 2p | { read -r of ours theirs; echo "lcsync $ours s, rsync $theirs s: ${of}x"; })"
+    done
 }
 
 receivers() {
@@ -481,7 +501,7 @@ copies() {
 }
 
 if [ $# = 0 ]; then
-    set -- one receivers staggered tbf loss slow second small lc0 memory copies copies_small
+    set -- one beside_rsync receivers staggered tbf loss slow second small lc0 memory copies copies_small
 fi
 for row in "$@"; do
     declare -F "$row" > /dev/null || { echo "no row $row"; exit 2; }

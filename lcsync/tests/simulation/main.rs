@@ -46,7 +46,7 @@ fn eight_receivers_cost_no_more_than_one() {
 fn stretches_fill_what_blocks_alone_do_not_and_cost_no_more() {
     for receivers in [1, 4] {
         let run = |offered: bool| {
-            let mut sim = Simulation::new(1_600, &vec![(0, 0.0); receivers]);
+            let mut sim = Simulation::new(800, &vec![(0, 0.0); receivers]);
             if !offered {
                 sim.offer_no_stretches();
             }
