@@ -22,6 +22,8 @@ const LOSSY_INTERVAL: Duration = Duration::from_millis(150);
 const OVERLOAD_INTERVAL: Duration = Duration::from_millis(30);
 /// Packets that an early judgement needs (chosen).
 const MIN_FAST_PACKETS: u64 = 500;
+/// That cut leaves one part in so many: two cuts reach what a link of 5 Mbit/s carries (chosen).
+const MAX_CUT: f64 = 16.0;
 /// After such a silence an interval begins anew: a block that ends before the next ones come would hide what a link
 /// carries.
 const SILENCE: Duration = Duration::from_millis(30);
@@ -327,7 +329,9 @@ impl Window {
             None if flood => {
                 // far too much at once: what arrives is what the link carries
                 (self.starting, self.falling) = (false, true);
-                self.size = self.filling(rate).clamp(self.slow_unit, self.size);
+                // of a link; a receiver that got no processor for a moment carries more than that
+                let least = (self.size / MAX_CUT).max(self.slow_unit);
+                self.size = self.filling(rate).clamp(least, self.size.max(least));
                 self.full_rate = Some(rate);
                 self.settle = 1;
             }
