@@ -604,8 +604,9 @@ impl<'a> Transfer<'a> {
         let usage = |message: String| ExitError::new(Exit::Usage, message);
         match kind {
             RootKind::Folder => {
+                // looked at once: another lcsync may be making it
                 ensure!(
-                    dest.is_dir() || !dest.exists(),
+                    std::fs::metadata(dest).map_or(true, |found| found.is_dir()),
                     "{}: is a file, and lc:{} is a folder",
                     dest.display(),
                     self.options.name
