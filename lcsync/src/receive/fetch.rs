@@ -8,7 +8,7 @@ use librecast::channel::{ChannelId, block_channel};
 
 use super::collector::{Collector, Outcome, Source};
 use super::streams::Streams;
-use super::stretches::{Candidate, Candidates, Joined, whole_stretches};
+use super::stretches::{Candidate, Candidates, Joined, Prospect, whole_stretches};
 use super::window::Window;
 use crate::block::{BlockHash, BlockRef};
 use crate::packet::{Symbol, WIRE_SIZE};
@@ -29,25 +29,13 @@ const TICK: Duration = Duration::from_millis(50);
 const OVERTAKEN: Duration = Duration::from_millis(30);
 /// A stretch of which only the tail can be missing is left after such a silence (chosen: some turns of its channel).
 const TAIL_SILENCE: Duration = Duration::from_millis(100);
-/// Stretches are offered for so long after a record that says so: other servers' records may not.
-const OFFER_TIME: Duration = Duration::from_secs(3);
-/// A stretch of which nothing comes keeps from further ones for so long.
-const STRETCH_RETRY: Duration = Duration::from_secs(10);
 /// A block that lacks less than one part in so many of its symbols is repaired, not fetched anew.
 const LITTLE: u32 = 2;
-/// Of what came of late, less than one of so many packets is lost where stretches are joined: one of each block.
-const LOSSLESS: u64 = 256;
-/// A loss of eight packets says nothing yet (chosen).
-const SOME: u64 = 8 * LOSSLESS;
-/// What came earlier counts half after so long (chosen).
-const HALF_LIFE: Duration = Duration::from_secs(1);
 /// So many blocks are few: stretches of them are joined before anything is known of the link. Chosen: at most 16 MiB, which
 /// come in a second at the rate that a window begins with.
 const FEW_BLOCKS: usize = 64;
 /// Other stretches are joined where the window has room for so many of them: on slower links one would be too much at once.
 const MIN_STRETCHES: usize = 3;
-/// No stretch is joined for so long after one that lost much: the window has judged the loss by then (chosen).
-const LOSSY_TIME: Duration = Duration::from_secs(1);
 /// The window holds so many times as many channels if it holds stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel.
 const STRETCHED: f64 = 3.0;
 /// Groups joined at once, but for those that end (kernels pay for each on every packet).
@@ -128,13 +116,7 @@ pub struct Fetch {
     stretches: BTreeMap<ChannelId, Joined>,
     /// Of these, so many whose last symbols are coming.
     ending_stretches: usize,
-    /// Until when stretches are offered.
-    offered_until: Instant,
-    /// Until when none is joined, as nothing came of one.
-    stretches_from: Instant,
-    /// The same, as one has lost too much.
-    lossless_from: Instant,
-    recent: Recent,
+    prospect: Prospect,
     /// Channels in use and allowed when nothing more could be joined: nothing has changed as long as these have not.
     stalled: Option<(usize, usize)>,
     /// The server has more to send than it says.
@@ -197,14 +179,6 @@ struct Active {
     streams: Streams,
 }
 
-/// Packets of late: older ones count less.
-#[derive(Debug)]
-struct Recent {
-    came: u64,
-    lost: u64,
-    halved: Instant,
-}
-
 /// A block, and the channel that it is to come on.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
@@ -238,14 +212,7 @@ impl Fetch {
             candidates: Candidates::default(),
             stretches: BTreeMap::new(),
             ending_stretches: 0,
-            offered_until: now,
-            stretches_from: now,
-            lossless_from: now,
-            recent: Recent {
-                came: 0,
-                lost: 0,
-                halved: now,
-            },
+            prospect: Prospect::new(now),
             stalled: None,
             long_queue: false,
             own: usize::MAX,
@@ -378,7 +345,7 @@ impl Fetch {
         for sending in &record.sending {
             if sending.channel == OFFER_CHANNEL {
                 if usize::from(sending.left) == STRETCH {
-                    self.offered_until = now + OFFER_TIME;
+                    self.prospect.offered(now);
                 }
             } else if let Some(stretch) = self.stretches.get_mut(&sending.channel) {
                 stretch.last_activity = now;
@@ -425,15 +392,9 @@ impl Fetch {
 
     /// Whether a server offers stretches, and the link carries so many of them without loss.
     fn may_stretch(&self, count: usize, now: Instant) -> bool {
-        let suits =
-            self.layer == 0 && !self.apart && self.limit.is_none() && now >= self.lossless_from;
-        let offered = self.is_offered(now) && !self.candidates.is_empty();
-        let lossless = self.recent.lost * LOSSLESS <= self.recent.came + SOME;
-        offered && suits && lossless && self.window.suits_stretches(count)
-    }
-
-    fn is_offered(&self, now: Instant) -> bool {
-        now < self.offered_until && now >= self.stretches_from
+        let suits = self.layer == 0 && !self.apart && self.limit.is_none();
+        let promises = self.prospect.is_lossless(now) && self.window.suits_stretches(count);
+        suits && !self.candidates.is_empty() && self.prospect.is_offered(now) && promises
     }
 
     /// No more blocks than these are under way or still to be handed over, whatever the window allows.
@@ -509,7 +470,8 @@ impl Fetch {
         symbol: &Symbol<'_>,
         now: Instant,
     ) -> bool {
-        let room = self.blocks_held() < self.room;
+        let begins = self.stretches.get(&channel).map(|s| s.begins(symbol.esi));
+        let room = begins == Some(false) || self.blocks_held() < self.room;
         let trusted = self.trusted.contains(&source);
         let banned = self.banned.get(&source).is_some_and(|until| now < *until);
         let Some(stretch) = self.stretches.get_mut(&channel) else {
@@ -548,7 +510,7 @@ impl Fetch {
             Outcome::Forged(source) => self.forged(source, now),
         }
         if lossy {
-            self.lossless_from = now + LOSSY_TIME;
+            self.prospect.lost_much(now);
         }
         if over || lossy {
             self.end_stretch(channel, now);
@@ -559,9 +521,8 @@ impl Fetch {
 
     /// A packet came, `gap` packets after the last one of its source.
     fn count(&mut self, gap: Option<u32>, is_new: bool, trusted: bool, now: Instant) {
-        self.recent.came += 1;
         if gap.is_none() && is_new {
-            self.recent.lost = self.recent.lost.saturating_sub(1);
+            self.prospect.overtaken();
             self.counters.lost = self.counters.lost.saturating_sub(1);
             self.window.on_overtaken(now);
             return;
@@ -570,7 +531,7 @@ impl Fetch {
         let counts = trusted || !self.apart || self.trusted.is_empty();
         let lost = gap.filter(|_| counts).map_or(0, u64::from);
         self.counters.lost += lost;
-        self.recent.lost += lost;
+        self.prospect.came(lost);
         if self.window.on_packet(lost, now) {
             self.next_tick = now;
         }
@@ -597,11 +558,7 @@ impl Fetch {
         }
         self.next_tick = now + TICK;
         self.window.on_tick(now);
-        if now.saturating_duration_since(self.recent.halved) >= HALF_LIFE {
-            let Recent { came, lost, .. } = self.recent;
-            let (came, lost, halved) = (came / 2, lost / 2, now);
-            self.recent = Recent { came, lost, halved };
-        }
+        self.prospect.on_tick(now);
         self.choose_layer(now);
         self.shrink(now);
         self.toggle_silent(now);
@@ -658,7 +615,7 @@ impl Fetch {
     ) {
         let lacking = collector.as_ref().map(Collector::missing);
         let lacks_little = lacking.is_some_and(|n| n < symbols_of(&block) / LITTLE);
-        let repairs = self.layer == 0 && !self.apart && self.is_offered(now);
+        let repairs = self.layer == 0 && !self.apart && self.prospect.is_offered(now);
         let channel = match lacks_little && repairs {
             true => block_channel(&self.key, &block.hash.0, REPAIR_LAYER),
             false => self.channel_of(block),
@@ -927,7 +884,7 @@ impl Fetch {
         let ended: Vec<(ChannelId, u32)> = ended.map(|(c, s)| (*c, s.passed())).collect();
         for (channel, passed) in ended {
             if passed == 0 {
-                self.stretches_from = now + STRETCH_RETRY;
+                self.prospect.was_silent(now);
             }
             self.end_stretch(channel, now);
         }
@@ -963,7 +920,7 @@ impl Fetch {
         }
         // the server that offered it is gone, or another is there that does not
         for channel in unrepaired {
-            self.offered_until = now;
+            self.prospect.withdrawn(now);
             self.put_back(channel);
         }
     }
@@ -1485,7 +1442,7 @@ mod tests {
         silent.set_record(&record(&[]), 128.0, now);
         assert_eq!(events(&mut silent, now).len(), 16);
         let mut lossy = fed.fetch(now);
-        lossy.recent.lost = 9;
+        lossy.prospect.came(9);
         assert_eq!(events(&mut lossy, now).len(), 16);
     }
 

@@ -1,7 +1,7 @@
 //! Stretches whose blocks are all wanted, and those that are joined for them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use librecast::channel::ChannelId;
 use librecast::coding::CodingError;
@@ -21,6 +21,90 @@ const LOSSY: u32 = 64;
 const MIN_LOST: u32 = 16;
 /// Packets that this needs at least: before, it shows little whether some overtake others (chosen: two blocks).
 const MIN_PASSED: u32 = 512;
+
+/// Stretches are offered for so long after a record that says so: other servers' records may not.
+const OFFER_TIME: Duration = Duration::from_secs(3);
+/// A stretch of which nothing comes keeps from further ones for so long (chosen).
+const SILENT_TIME: Duration = Duration::from_secs(10);
+/// One that lost much does so for this time: the window has judged the loss by then (chosen).
+const LOSSY_TIME: Duration = Duration::from_secs(1);
+/// Of what came of late, less than one of so many packets is lost where stretches are joined: one of each block.
+const LOSSLESS: u64 = 256;
+/// A loss of eight packets says nothing yet (chosen).
+const SOME_PACKETS: u64 = 8 * LOSSLESS;
+/// What came earlier counts half after so long (chosen).
+const HALF_LIFE: Duration = Duration::from_secs(1);
+
+/// Whether stretches can be expected to come, and to come whole.
+#[derive(Debug)]
+pub(super) struct Prospect {
+    offered_until: Instant,
+    silent_until: Instant,
+    lossy_until: Instant,
+    /// Packets of late: older ones count less.
+    came: u64,
+    lost: u64,
+    halved: Instant,
+}
+
+impl Prospect {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            offered_until: now,
+            silent_until: now,
+            lossy_until: now,
+            came: 0,
+            lost: 0,
+            halved: now,
+        }
+    }
+
+    /// A server's record says that it sends stretches.
+    pub(super) fn offered(&mut self, now: Instant) {
+        self.offered_until = now + OFFER_TIME;
+    }
+
+    /// A server does not send what one that offers stretches does.
+    pub(super) fn withdrawn(&mut self, now: Instant) {
+        self.offered_until = now;
+    }
+
+    /// Nothing came of a stretch.
+    pub(super) fn was_silent(&mut self, now: Instant) {
+        self.silent_until = now + SILENT_TIME;
+    }
+
+    /// A stretch was given up for its losses.
+    pub(super) fn lost_much(&mut self, now: Instant) {
+        self.lossy_until = now + LOSSY_TIME;
+    }
+
+    /// A packet came, and `lost` before it did not.
+    pub(super) fn came(&mut self, lost: u64) {
+        self.came += 1;
+        self.lost += lost;
+    }
+
+    /// A packet came that counted as lost.
+    pub(super) fn overtaken(&mut self) {
+        self.came += 1;
+        self.lost = self.lost.saturating_sub(1);
+    }
+
+    pub(super) fn on_tick(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.halved) >= HALF_LIFE {
+            (self.came, self.lost, self.halved) = (self.came / 2, self.lost / 2, now);
+        }
+    }
+
+    pub(super) fn is_offered(&self, now: Instant) -> bool {
+        now < self.offered_until && now >= self.silent_until
+    }
+
+    pub(super) fn is_lossless(&self, now: Instant) -> bool {
+        now >= self.lossy_until && self.lost * LOSSLESS <= self.came + SOME_PACKETS
+    }
+}
 
 /// A stretch that can be joined as long as all its blocks are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +273,15 @@ impl Joined {
         let gap = self.streams.follow(source, sequence);
         self.overtaken += u32::from(gap.is_none());
         gap
+    }
+
+    /// Whether the symbol of this number is the first that comes of its block.
+    pub(super) fn begins(&self, number: u32) -> bool {
+        let part = self
+            .stretch
+            .span_at(number)
+            .map(|span| &self.parts[span.index]);
+        matches!(part, Some(Part::Missing))
     }
 
     /// Takes a symbol. Nothing of a further block is held unless there is `room`. `None` if it is not one of this stretch.

@@ -63,11 +63,9 @@ const START_STEP: f64 = 3.0;
 const SLOW_BELOW: f64 = 3.0;
 /// Windows above this size hold channels of the normal rate again.
 const FAST_ABOVE: f64 = 6.0;
-/// Stretches are joined while an interval loses less than one of so many packets: of each block of 256 that lacks one, more
-/// has to be joined.
+/// Stretches are joined where the last interval lost less than one of so many packets: at the start it knows of loss before
+/// the packets of a longer time do.
 const LOSSLESS_FOR_STRETCHES: f64 = 256.0;
-/// Channels, or what counts as so many: more than any bound.
-const MAX_CHANNELS: usize = 4_096;
 
 /// Losses within this time may have one reason, as a train of packets (chosen: longer than a channel's turn).
 const BATCH: Duration = Duration::from_millis(10);
@@ -195,7 +193,7 @@ impl Window {
     pub fn size(&self) -> usize {
         let channels = self.size.min(self.max) / self.unit();
         // half a channel too many is lost and repaired, half a channel too few is not used
-        (channels.round() as usize).clamp(1, MAX_CHANNELS)
+        (channels.round() as usize).max(1)
     }
 
     /// Channels that may be held if others have joined them: it costs nobody anything, and as long as nothing is lost they
@@ -210,7 +208,7 @@ impl Window {
             1.0
         };
         let most = (self.max / self.unit()).max(1.0);
-        ((self.size() as f64 * ahead).min(most) as usize).min(MAX_CHANNELS)
+        (self.size() as f64 * ahead).min(most) as usize
     }
 
     /// Whether these are channels of the slow layer.

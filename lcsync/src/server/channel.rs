@@ -56,6 +56,8 @@ pub struct Wanted {
     pub layer: u8,
     /// The number of the symbol that a stretch begins with.
     pub start: u32,
+    /// Its blocks: one, but for a stretch.
+    pub blocks: u32,
     /// Hosts that are there and may want it, as far as is known.
     pub receivers: usize,
     /// It tells of other blocks.

@@ -567,14 +567,19 @@ impl Server {
         let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
         let root = group.and_then(|group| self.roots.get(&Channel { group, ..channel }));
         let list = share.index.is_list(channel_of(channel.group));
-        let (symbols, layer, start) = match &found {
-            Found::Block { block, layer } => (symbols_of(block), *layer, 0),
-            Found::Stretch(stretch) => (stretch.symbols(), STRETCH_LAYER, self.start_of(stretch)),
+        let (symbols, layer, start, blocks) = match &found {
+            Found::Block { block, layer } => (symbols_of(block), *layer, 0, 1),
+            Found::Stretch(stretch) => {
+                let blocks = stretch.blocks().len() as u32;
+                let start = self.start_of(stretch);
+                (stretch.symbols(), STRETCH_LAYER, start, blocks)
+            }
         };
         let wanted = Wanted {
             symbols,
             layer,
             start,
+            blocks,
             receivers: root.map_or(0, |r| r.reporters.count()),
             list,
         };

@@ -440,6 +440,7 @@ impl Schedule {
             reporters,
             receivers: wanted.receivers,
             list: wanted.list,
+            blocks: wanted.blocks,
             stage: Stage::Gathering { until },
             position,
             due: now,
@@ -527,6 +528,7 @@ impl Schedule {
                 self.enter_trickle(channel);
                 continue;
             }
+            let blocks = sending.blocks;
             let owed = std::mem::take(&mut sending.owed);
             let left = match owed {
                 0 => {
@@ -545,7 +547,7 @@ impl Schedule {
             if owed == 0
                 && let Some(traffic) = self.traffic_of(channel, now)
             {
-                traffic.begin_block();
+                traffic.begin_blocks(blocks);
             }
         }
     }

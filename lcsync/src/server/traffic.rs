@@ -45,9 +45,9 @@ impl Traffic {
         self.symbols += u64::from(symbols);
     }
 
-    /// A whole block begins.
-    pub fn begin_block(&mut self) {
-        self.blocks += 1;
+    /// So many whole blocks begin.
+    pub fn begin_blocks(&mut self, count: u32) {
+        self.blocks += u64::from(count);
     }
 
     /// Symbols sent.
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(traffic.rates(at(40_000)), (0, 0));
         traffic.add(1, 1_000, at(3_600_000));
         assert_eq!(traffic.rates(at(3_600_000)), (8_000, 800));
-        traffic.begin_block();
+        traffic.begin_blocks(1);
         assert_eq!((traffic.symbols(), traffic.blocks()), (2_001, 1));
     }
 

@@ -93,6 +93,42 @@ fn a_sealed_share_is_found_and_read_with_its_key_only() {
 }
 
 #[test]
+fn stretches_bring_many_blocks_by_few_joins_sealed_ones_too() {
+    world("stretches", |lab| {
+        let hosts = lab.lan(&["server", "receiver"])?;
+        let (server, receiver) = (&hosts[0], &hosts[1]);
+        server.run("lcsync", &["keygen", "team.key"])?.success()?;
+        give(server, "team.key", receiver)?;
+        // one file of some thirty blocks
+        let bytes = noise(1, 6_000_000);
+        std::fs::write(server.path("file"), &bytes)?;
+        for (name, key) in [("plain", &[][..]), ("sealed", &["--keyfile", "team.key"])] {
+            let serve = ["file", "--name", name, "-i", "lan0"];
+            let (_share, _) = share(server, &[&serve[..], key].concat())?;
+            let source = format!("lc:{name}");
+            let fetch = [&source, name, "-i", "lan0", "--json"];
+            let said = receiver
+                .run("lcsync", &[&fetch[..], key].concat())?
+                .success()?;
+            ensure!(
+                std::fs::read(receiver.path(name))? == bytes,
+                "{name} differs"
+            );
+            let done = said.stdout.lines().last().context("no line")?;
+            let done: serde_json::Value = serde_json::from_str(done)?;
+            let count = |what: &str| done["stats"][what].as_u64().unwrap_or(0);
+            // alone, blocks are joined sixteen at a time
+            let (blocks, channels) = (count("blocks_fetched"), count("channels"));
+            ensure!(
+                blocks > 24 && (1..8).contains(&channels),
+                "{name}: {blocks} blocks by {channels} channels"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_sniffer_reads_a_plain_share_and_nothing_of_a_sealed_one() {
     world("key-sniffer", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;

@@ -61,6 +61,7 @@ pub(super) struct Sending {
     pub(super) reporters: Reporters,
     pub(super) receivers: usize,
     pub(super) list: bool,
+    pub(super) blocks: u32,
     pub(super) stage: Stage,
     pub(super) position: Position,
     pub(super) due: Instant,

@@ -13,6 +13,7 @@ const BLOCK: Wanted = Wanted {
     symbols: 256,
     layer: 0,
     start: 0,
+    blocks: 1,
     receivers: 0,
     list: false,
 };
@@ -508,6 +509,7 @@ fn a_stretch_is_sent_once_around_and_then_asked_about() {
         symbols: 4_096,
         layer: STRETCH_LAYER,
         start: 256,
+        blocks: 16,
         ..BLOCK
     };
     schedule.join(channel(1), stretch, host(1), Evidence::Joined, now);
@@ -515,6 +517,8 @@ fn a_stretch_is_sent_once_around_and_then_asked_about() {
     let sent = ids(&seen);
     let around: Vec<u32> = (256..4_096).chain(0..256).collect();
     assert_eq!(sent, around);
+    let share = SharePrefix::of_group(channel(1).group).unwrap();
+    assert_eq!(schedule.traffic(share).unwrap().blocks(), 16);
     let asked = seen.iter().find(|(_, a)| matches!(a, Action::Ask { .. }));
     let last = seen
         .iter()
