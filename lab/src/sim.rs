@@ -213,74 +213,78 @@ pub fn run(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
 }
 
 fn measure_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
-    let changes = &arguments.changes;
-    let policies = match changes.policy {
-        Some(policy) => vec![policy],
-        None => vec![Policy::Mesh, Policy::Regular],
-    };
-    let mut all = Vec::new();
-    for policy in policies {
-        for &nodes in &arguments.measure {
-            if !(4..=MAX_NODES).contains(&nodes) {
-                let message = format!("--measure {nodes}: 4 to {MAX_NODES} nodes");
-                return Err(ExitError::new(Exit::Usage, message).into());
-            }
-            if policy == Policy::Mesh && nodes > MAX_MESH {
-                continue;
-            }
-            let subject = Subject {
-                nodes,
-                policy,
-                degree: changes.degree.unwrap_or(DEGREE),
-                seed: changes.seed.unwrap_or(1),
-            };
-            let bar = Bar::spinner(json);
-            let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
-            all.push(measure(subject, threads(arguments.threads), &mut progress));
-        }
-    }
-    if json {
-        print_line(serde_json::to_string(&all)?)?;
-    } else {
-        print_line(table(&all))?;
-    }
+    let policies = [Policy::Mesh, Policy::Regular];
+    let mut subjects = subjects(arguments, ("--measure", &arguments.measure), &policies)?;
+    // one policy after the other, each from small to large
+    subjects.sort_by_key(|subject| subject.policy != Policy::Mesh);
+    let all = run_each(subjects, arguments, json, measure);
     let broken = all.iter().any(|f| f.broken_rule.is_some());
-    Ok(if broken { Exit::Failed } else { Exit::Ok })
+    let text = match json {
+        true => serde_json::to_string(&all)?,
+        false => table(&all),
+    };
+    conclude(text, broken)
 }
 
 fn compare_all(arguments: &Arguments, json: bool) -> anyhow::Result<Exit> {
-    let changes = &arguments.changes;
-    let policies = match changes.policy {
-        Some(policy) => vec![policy],
-        None => vec![Policy::Mesh, Policy::Regular, Policy::Tree, Policy::Fractal],
+    let policies = [Policy::Mesh, Policy::Regular, Policy::Tree, Policy::Fractal];
+    let sizes = ("--compare-topologies", &arguments.compare_topologies[..]);
+    let subjects = subjects(arguments, sizes, &policies)?;
+    let all = run_each(subjects, arguments, json, compare);
+    let broken = all.iter().any(|f| f.broken_rule.is_some());
+    let text = match json {
+        true => serde_json::to_string(&all)?,
+        false => comparison_table(&all),
     };
+    conclude(text, broken)
+}
+
+/// Networks of each size, which `option` asks for, with each of these policies or the one that was asked for.
+fn subjects(
+    arguments: &Arguments,
+    (option, sizes): (&str, &[u32]),
+    policies: &[Policy],
+) -> anyhow::Result<Vec<Subject>> {
+    let changes = &arguments.changes;
+    let policies = changes
+        .policy
+        .as_ref()
+        .map_or(policies, std::slice::from_ref);
     let mut all = Vec::new();
-    for &nodes in &arguments.compare_topologies {
+    for &nodes in sizes {
         if !(4..=MAX_NODES).contains(&nodes) {
-            let message = format!("--compare-topologies {nodes}: 4 to {MAX_NODES} nodes");
+            let message = format!("{option} {nodes}: 4 to {MAX_NODES} nodes");
             return Err(ExitError::new(Exit::Usage, message).into());
         }
-        for &policy in &policies {
-            if policy == Policy::Mesh && nodes > MAX_MESH {
-                continue;
-            }
-            let subject = Subject {
-                nodes,
-                policy,
-                degree: changes.degree.unwrap_or(DEGREE),
-                seed: changes.seed.unwrap_or(1),
-            };
-            let bar = Bar::spinner(json);
-            let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
-            all.push(compare(subject, threads(arguments.threads), &mut progress));
-        }
+        let few = |policy: &&Policy| **policy != Policy::Mesh || nodes <= MAX_MESH;
+        all.extend(policies.iter().filter(few).map(|policy| Subject {
+            nodes,
+            policy: *policy,
+            degree: changes.degree.unwrap_or(DEGREE),
+            seed: changes.seed.unwrap_or(1),
+        }));
     }
-    if json {
-        print_line(serde_json::to_string(&all)?)?;
-    } else {
-        print_line(comparison_table(&all))?;
-    }
-    let broken = all.iter().any(|f| f.broken_rule.is_some());
+    Ok(all)
+}
+
+fn run_each<T>(
+    subjects: Vec<Subject>,
+    arguments: &Arguments,
+    json: bool,
+    run: impl Fn(Subject, usize, &mut dyn FnMut(&str)) -> T,
+) -> Vec<T> {
+    let run_one = |subject: Subject| {
+        let (policy, nodes) = (subject.policy, subject.nodes);
+        let bar = Bar::spinner(json);
+        let mut progress = |what: &str| bar.say(&format!("{policy} {nodes}: {what}"));
+        run(subject, threads(arguments.threads), &mut progress)
+    };
+    subjects.into_iter().map(run_one).collect()
+}
+
+/// Prints what was found; a broken rule makes the program fail.
+fn conclude(text: String, broken: bool) -> anyhow::Result<Exit> {
+    print_line(text)?;
     Ok(if broken { Exit::Failed } else { Exit::Ok })
 }
 

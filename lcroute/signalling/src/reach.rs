@@ -320,7 +320,7 @@ async fn send(write: &mut OwnedWriteHalf, line: &ToReach) -> io::Result<()> {
     timeout(WRITE_TIMEOUT, write.write_all(&text)).await?
 }
 
-/// Lines of bounded length; what has come of one is kept while others things happen.
+/// Lines of bounded length; what has come of one is kept while other things happen.
 struct Lines {
     read: BufReader<OwnedReadHalf>,
     line: Vec<u8>,

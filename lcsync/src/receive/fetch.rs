@@ -25,19 +25,19 @@ const REJOIN: Duration = Duration::from_millis(100);
 const LEAD: Duration = Duration::from_millis(60);
 /// How often windows and silences are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// A stretch that was sent to its end is left after such a silence: packets that were overtaken may come until then.
-const OVERTAKEN: Duration = Duration::from_millis(30);
+/// A receiver leaves a stretch that was sent to its end after such a silence: overtaken packets come until then (chosen).
+const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
 /// A stretch of which only the tail can be missing is left after such a silence (chosen: some turns of its channel).
 const TAIL_SILENCE: Duration = Duration::from_millis(100);
-/// A block that lacks less than one part in so many of its symbols is repaired, not fetched anew.
-const LITTLE: u32 = 2;
-/// So many blocks are few: stretches of them are joined before anything is known of the link. Chosen: at most 16 MiB, which
-/// come in a second at the rate that a window begins with.
+/// A receiver repairs a block that lacks less than one part in so many of its symbols, and fetches others anew (chosen).
+const REPAIRED_FRACTION: u32 = 2;
+/// A receiver that lacks at most so many blocks joins stretches before it knows the link. Chosen: 16 MiB take a second at the
+/// rate that a window begins with.
 const FEW_BLOCKS: usize = 64;
-/// Other stretches are joined where the window has room for so many of them: on slower links one would be too much at once.
+/// A receiver that lacks more joins stretches once its window has room for so many. Chosen: one is too much for slower links.
 const MIN_STRETCHES: usize = 3;
-/// The window holds so many times as many channels if it holds stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel.
-const STRETCHED: f64 = 3.0;
+/// Factor of the window's bound while the receiver joins stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel (chosen).
+const STRETCHED_WINDOW: f64 = 3.0;
 /// Groups joined at once, but for those that end (kernels pay for each on every packet).
 const MAX_GROUPS: usize = 128;
 /// Between two records of a busy server, at most.
@@ -376,7 +376,7 @@ impl Fetch {
         let slow = (record.slow_rate > 0)
             .then(|| f64::from(record.slow_rate) / f64::from(record.channel_rate));
         let max = match self.is_stretching(now) {
-            true => max * STRETCHED,
+            true => max * STRETCHED_WINDOW,
             false => max,
         };
         self.window
@@ -614,7 +614,7 @@ impl Fetch {
         now: Instant,
     ) {
         let lacking = collector.as_ref().map(Collector::missing);
-        let lacks_little = lacking.is_some_and(|n| n < symbols_of(&block) / LITTLE);
+        let lacks_little = lacking.is_some_and(|n| n < symbols_of(&block) / REPAIRED_FRACTION);
         let repairs = self.layer == 0 && !self.apart && self.prospect.is_offered(now);
         let channel = match lacks_little && repairs {
             true => block_channel(&self.key, &block.hash.0, REPAIR_LAYER),
@@ -874,7 +874,7 @@ impl Fetch {
         let silent = |stretch: &Joined| {
             let silence = match stretch.passed() {
                 0 if self.long_queue => QUEUE_TIMEOUT,
-                _ if stretch.is_over() => OVERTAKEN,
+                _ if stretch.is_over() => OVERTAKEN_SILENCE,
                 _ if stretch.is_in_tail() => TAIL_SILENCE,
                 _ => SILENCE,
             };

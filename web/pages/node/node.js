@@ -6,6 +6,7 @@ import { canonical, purpose } from "../common/groups.js";
 import { facts, fill, html, say, table } from "../common/html.js";
 import { NetworkMap } from "../common/map.js";
 import { signs } from "../common/signs.js";
+import { notice, problem, state } from "../common/standing.js";
 import { showMapTables, showPeers } from "../dashboard/tables.js";
 import { Member } from "./member.js";
 import { Talk } from "./talk.js";
@@ -162,21 +163,6 @@ function attempt(action) {
     } catch (error) {
         problem(error.message);
     }
-}
-
-function problem(words) {
-    $("problem").hidden = words === null;
-    say($("problem"), words ?? "");
-}
-
-function notice(words) {
-    $("notice").hidden = words === null;
-    say($("notice"), words ?? "");
-}
-
-function state(name, words) {
-    say($("state"), words);
-    $("state").dataset.state = name;
 }
 
 function listen(group) {

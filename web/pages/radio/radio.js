@@ -2,6 +2,7 @@
 // are shown as text, never as markup.
 
 import { copier, facts, fill, html, say } from "../common/html.js";
+import { notice, problem, state } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepRadio, keepVisit, keptRadio, keptVisit, random, takeLink } from "../node/visit.js";
 import { Level } from "./level.js";
@@ -171,21 +172,6 @@ function attempt(action) {
         problem(error.message);
     }
     draw();
-}
-
-function problem(words) {
-    $("problem").hidden = words === null;
-    say($("problem"), words ?? "");
-}
-
-function notice(words) {
-    $("notice").hidden = words === null;
-    say($("notice"), words ?? "");
-}
-
-function state(name, words) {
-    say($("state"), words);
-    $("state").dataset.state = name;
 }
 
 /** What a reload would lose. */

@@ -2,6 +2,7 @@
 // captions, names come from others: they are shown as text, or as the few elements of slide.js.
 
 import { fill, html, say } from "../common/html.js";
+import { notice, problem, state } from "../common/standing.js";
 import { Member } from "../node/member.js";
 import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, takeLink } from "../node/visit.js";
 import { Captions } from "./captions.js";
@@ -172,21 +173,6 @@ function show(isMember) {
     } else if (isMember) {
         $("slide").focus({ preventScroll: true });
     }
-}
-
-function problem(words) {
-    $("problem").hidden = words === null;
-    say($("problem"), words ?? "");
-}
-
-function notice(words) {
-    $("notice").hidden = words === null;
-    say($("notice"), words ?? "");
-}
-
-function state(name, words) {
-    say($("state"), words);
-    $("state").dataset.state = name;
 }
 
 /** What a reload would lose. */
