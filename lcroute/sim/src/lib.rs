@@ -26,6 +26,9 @@ mod fast;
 mod kernel;
 mod ledger;
 pub mod library;
+// a page has no lanes
+#[cfg(not(target_family = "wasm"))]
+mod line;
 mod link;
 mod links;
 mod live;
@@ -58,6 +61,8 @@ mod workload;
 pub use action::{Action, SourceFilter};
 pub use audience::{AudienceFigures, RouterBytes, audience, max_leaves};
 pub use compare::{Comparison, Joined, compare, comparison_table};
+#[cfg(not(target_family = "wasm"))]
+pub use line::{Code, LineFigures, LineSubject, line, line_table};
 pub use live::{GroupView, LinkView, Live};
 pub use measure::{Outage, Subject, measure};
 pub use model::{Rule, Violation};

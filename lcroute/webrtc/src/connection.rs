@@ -822,9 +822,8 @@ fn new_media(
     let keys = pc.media_keys()?;
     let crypto = context.factory.provider().crypto();
     let config = &context.config;
-    let times = (config.limits.media_queue, config.limits.media_repair);
     let seed = u64::from_be_bytes(random.array());
-    let mut media = Media::new(&keys, crypto, config.mtu, times, seed, now)?;
+    let mut media = Media::new(&keys, crypto, config.mtu, &config.limits, seed, now)?;
     if pc.lane_carries_control() {
         media.carry_control(config.limits.control_queue, now);
     }

@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod bare_lane;
 mod config;
 mod connection;
 mod datagram;
@@ -25,6 +26,7 @@ pub mod sctp;
 mod stun;
 mod webrtc;
 
+pub use bare_lane::BareLane;
 pub use config::{Limits, WebRtcConfig};
 pub use datagram::{Ecn, Transmit, Unreachable};
 pub use drops::DropReason;

@@ -30,6 +30,7 @@ use super::reliable::{Reliable, Transport};
 use super::repair::Repair;
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
 use super::window_code::CODE_OVERHEAD;
+use crate::config::Limits;
 use crate::datagram::Ecn;
 use crate::drops::DropReason;
 
@@ -94,16 +95,16 @@ pub(crate) struct Media {
 
 impl Media {
     /// A lane under the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the keys
-    /// are of no use. `queue` and `repair` say how long a packet may wait, and how much later repair may
-    /// still deliver it.
+    /// are of no use. `limits` say how long a packet may wait, and how much later repair may still deliver it.
     pub(crate) fn new(
         keys: &LinkKeys,
         crypto: &dyn RTCCrypto,
         mtu: u16,
-        (queue, repair): (Duration, Duration),
+        limits: &Limits,
         seed: u64,
         now: Instant,
     ) -> Option<Self> {
+        let (queue, repair) = (limits.media_queue, limits.media_repair);
         let sending = keys.sending.session(crypto).ok()?;
         let receiving = keys.receiving.session(crypto).ok()?;
         Some(Self {
@@ -686,8 +687,8 @@ mod tests {
                 sending: master(sending),
                 receiving: master(receiving),
             };
-            let times = (Duration::from_millis(20), Duration::from_millis(25));
-            let mut media = Media::new(&keys, provider.crypto(), 1_280, times, 1, now).unwrap();
+            let limits = Limits::default();
+            let mut media = Media::new(&keys, provider.crypto(), 1_280, &limits, 1, now).unwrap();
             media.carry_control(1 << 20, now);
             media
         })

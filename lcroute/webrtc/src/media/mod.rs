@@ -57,7 +57,7 @@ mod window_code;
 
 #[cfg(test)]
 pub(crate) use keys::Forge;
-pub(crate) use keys::{KeyTap, LinkKeys};
+pub(crate) use keys::{KeyTap, LinkKeys, MasterKey};
 pub(crate) use lane::Media;
 pub(crate) use queue::Dropped;
 pub(crate) use srtp::{is_rtcp, ssrc_of};

@@ -1,0 +1,478 @@
+//! A line of links that lose packets, one flow that fills it and a live one beside it, with each code that lanes repair
+//! by. The lanes are those of `lcroute-webrtc`; the links are simulated.
+//!
+//! ```text
+//!   sender ══ lane ── rate, queue, delay, loss ── lane ══ router ══ ... ══ listener
+//!              \_____ reports: delay, loss _____/
+//! ```
+//!
+//! The flow is a fountain: any packet that comes is of use, so what counts is how many different ones come.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lcroute_webrtc::{BareLane, Limits};
+use librecast::random::mix;
+use librecast::simulated::{Bottleneck, Network, Path};
+use librecast::time::Instant;
+use serde::Serialize;
+
+use crate::time::Clock;
+
+/// Bits a second of each link. Chosen: that of a home's uplink.
+const RATE: f64 = 20e6;
+/// How long a full queue before a link takes to empty. Chosen: that of a home router.
+const QUEUE: Duration = Duration::from_millis(100);
+/// How long a link takes, one way. Chosen: hosts of one country.
+const DELAY: Duration = Duration::from_millis(10);
+/// Until all windows have found their size. Chosen.
+const SETTLE: Duration = Duration::from_secs(5);
+/// What the bulk flow offers, as a share of the rate. Chosen: enough that it fills the first link at any moment.
+const OFFERED: f64 = 1.25;
+/// Bytes of a message: data header and packet; of the bulk flow as long as the MTU of `lc0` allows.
+const BULK_BYTES: usize = 32 + MTU as usize;
+const LIVE_BYTES: usize = 32 + 200;
+const MTU: u16 = 1_280;
+/// Bytes around a message in a datagram of its own: chunk, RTP, tag.
+const LANE_BYTES: usize = 2 + 12 + 16;
+/// Bytes around a datagram: UDP, IPv6.
+const UDP_BYTES: usize = 48;
+/// Between two packets of the live flow: those of speech.
+const LIVE_EVERY: Duration = Duration::from_millis(20);
+/// Timers of a lane are served no more often. Chosen: a turn of a busy daemon.
+const TURN: Duration = Duration::from_micros(100);
+/// Where a message has its flow's group, its number, and the nanosecond at which it was sent.
+const GROUP: usize = 32 + 39;
+const NUMBER: std::ops::Range<usize> = 72..80;
+const SENT: std::ops::Range<usize> = 80..88;
+/// Groups of both flows.
+const BULK: u8 = 1;
+const LIVE: u8 = 2;
+
+/// What lanes do against loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Nothing.
+    None,
+    /// They send again what still comes in time, or symbols, where data leaves room.
+    Resend,
+}
+
+impl Code {
+    /// All that there are.
+    pub const ALL: [Self; 2] = [Self::None, Self::Resend];
+
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Resend => "resend",
+        }
+    }
+
+    fn limits(self) -> Limits {
+        let limits = Limits::default();
+        match self {
+            Self::None => Limits {
+                media_repair: Duration::ZERO,
+                ..limits
+            },
+            Self::Resend => limits,
+        }
+    }
+
+    /// The share that arrives if windows were always full and repair took nothing but what it replaces.
+    fn bound(self, subject: &LineSubject) -> f64 {
+        let links = match self {
+            Self::None => subject.links,
+            Self::Resend => 1,
+        };
+        (1.0 - subject.loss).powi(i32::try_from(links).unwrap_or(i32::MAX))
+    }
+}
+
+impl FromStr for Code {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|code| code.name() == text);
+        found.ok_or_else(|| match text {
+            "bats" => "bats is not built".into(),
+            _ => format!(
+                "`{text}` is none of {}",
+                Self::ALL.map(Self::name).join(", ")
+            ),
+        })
+    }
+}
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy)]
+pub struct LineSubject {
+    /// Links in a row.
+    pub links: u32,
+    /// Share of datagrams that each of them loses, both ways.
+    pub loss: f64,
+    /// All that is random, in the first run; so many runs.
+    pub seed: u64,
+    /// Runs, each with the next seed.
+    pub seeds: u64,
+    /// How long packets are counted in each of them.
+    pub counted: Duration,
+}
+
+/// What one code makes of a line: means of all runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct LineFigures {
+    /// Links in a row.
+    pub links: u32,
+    /// Share of datagrams that each loses.
+    pub loss: f64,
+    /// The first seed, and how many.
+    pub seed: u64,
+    /// How many runs.
+    pub seeds: u64,
+    /// What lanes do against loss.
+    pub code: &'static str,
+    /// Packets of the bulk flow that arrive, as a share of those that a link carries which loses none.
+    pub share: f64,
+    /// The least and the most of a run.
+    pub share_range: [f64; 2],
+    /// What loss alone leaves.
+    pub bound: f64,
+    /// Datagrams that a link carries for each packet that arrives at the end.
+    pub cost: f64,
+    /// Packets sent again, and symbols, as a share of these datagrams.
+    pub repair: f64,
+    /// Packets of the live flow that arrive, as a share of those sent.
+    pub live_share: f64,
+    /// From sender to listener, half of them and 99 of a hundred.
+    pub live_p50_ms: f64,
+    /// 99 of a hundred.
+    pub live_p99_ms: f64,
+}
+
+/// Measures a line with one code; none where the crypto provider fails.
+#[must_use]
+pub fn line(subject: &LineSubject, code: Code) -> Option<LineFigures> {
+    let mut counts = Counts::default();
+    let mut shares = Vec::new();
+    for seed in subject.seed..=subject.seed.saturating_add(subject.seeds.max(1) - 1) {
+        let one = Line::new(subject, code, seed)?.run();
+        shares.push(one.share(subject.counted));
+        counts.add(one);
+    }
+    counts.delays.sort_unstable();
+    let runs = shares.len() as f64;
+    let percentile = |share: usize| {
+        let at = counts.delays.len() * share / 100;
+        let delay = counts.delays.get(at).or(counts.delays.last());
+        delay.map_or(0.0, |delay| *delay as f64 / 1e6)
+    };
+    let carried = counts.datagrams as f64;
+    Some(LineFigures {
+        links: subject.links,
+        loss: subject.loss,
+        seed: subject.seed,
+        seeds: shares.len() as u64,
+        code: code.name(),
+        share: shares.iter().sum::<f64>() / runs,
+        share_range: [
+            shares.iter().copied().fold(f64::INFINITY, f64::min),
+            shares.iter().copied().fold(0.0, f64::max),
+        ],
+        bound: code.bound(subject),
+        cost: carried / f64::from(subject.links) / (counts.arrived as f64).max(1.0),
+        repair: counts.repair as f64 / carried.max(1.0),
+        live_share: counts.delays.len() as f64 / (counts.live_sent as f64).max(1.0),
+        live_p50_ms: percentile(50),
+        live_p99_ms: percentile(99),
+    })
+}
+
+/// What a run counts, of packets that are sent while it counts.
+#[derive(Debug, Default)]
+struct Counts {
+    arrived: u64,
+    /// Datagrams towards the listener that links carried, lost ones among them; those for repair.
+    datagrams: u64,
+    repair: u64,
+    live_sent: u64,
+    /// Nanoseconds.
+    delays: Vec<u64>,
+}
+
+impl Counts {
+    fn share(&self, counted: Duration) -> f64 {
+        let bits = (BULK_BYTES + LANE_BYTES + UDP_BYTES) as f64 * 8.0;
+        self.arrived as f64 * bits / counted.as_secs_f64() / RATE
+    }
+
+    fn add(&mut self, one: Self) {
+        self.arrived += one.arrived;
+        self.datagrams += one.datagrams;
+        self.repair += one.repair;
+        self.live_sent += one.live_sent;
+        self.delays.extend(one.delays);
+    }
+}
+
+/// An end of a link: towards the listener those with even numbers send.
+struct End {
+    lane: BareLane,
+    out: Bottleneck<Instant>,
+    /// When its timers may be served again.
+    rested: Instant,
+}
+
+struct Line {
+    clock: Clock,
+    now: Instant,
+    ends: Vec<End>,
+    /// Between ends that are numbered; a datagram says for which end it is.
+    network: Network<Instant, usize, (usize, Bytes)>,
+    until: Instant,
+    next_bulk: Instant,
+    next_live: Instant,
+    number: u64,
+    seen: BTreeSet<u64>,
+    counts: Counts,
+}
+
+impl Line {
+    fn new(subject: &LineSubject, code: Code, seed: u64) -> Option<Self> {
+        let clock = Clock::new();
+        let now = clock.instant(0);
+        let mut ends = Vec::new();
+        for link in 0..subject.links {
+            let seed = mix(seed ^ mix(u64::from(link) + 1));
+            let lanes = BareLane::pair(&code.limits(), MTU, seed, now)?;
+            ends.extend(lanes.map(|lane| End {
+                lane,
+                out: Bottleneck::new(RATE, QUEUE, now),
+                rested: now,
+            }));
+        }
+        let path = Path {
+            delay: DELAY,
+            loss: subject.loss,
+            ..Path::default()
+        };
+        Some(Self {
+            clock,
+            now,
+            ends,
+            network: Network::new(path, seed),
+            until: now + SETTLE + subject.counted,
+            next_bulk: now,
+            next_live: now,
+            number: 0,
+            seen: BTreeSet::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    fn run(mut self) -> Counts {
+        let mut repaired_before = None;
+        loop {
+            self.now = self.next_at();
+            if self.now >= self.until {
+                break;
+            }
+            if self.is_counting() && repaired_before.is_none() {
+                repaired_before = Some(self.repaired());
+            }
+            self.turn();
+        }
+        self.counts.repair = self.repaired() - repaired_before.unwrap_or_default();
+        self.counts
+    }
+
+    fn is_counting(&self) -> bool {
+        self.now >= self.clock.instant(0) + SETTLE
+    }
+
+    fn repaired(&self) -> u64 {
+        let each = self.ends.iter().step_by(2).map(|end| end.lane.repaired());
+        each.map(|info| info.media_resent + info.media_symbols)
+            .sum()
+    }
+
+    fn next_at(&self) -> Instant {
+        let timers = self.ends.iter().filter_map(End::due);
+        let arrival = self.network.poll_timeout();
+        let next = timers.chain(arrival).fold(self.next_bulk, Instant::min);
+        next.min(self.next_live).max(self.now)
+    }
+
+    /// All that happens at one moment.
+    fn turn(&mut self) {
+        let now = self.now;
+        while let Some((at, datagram)) = self.network.poll(now) {
+            let mut messages = Vec::new();
+            let lane = &mut self.ends[at].lane;
+            lane.handle_datagram(&datagram, now, &mut |message| messages.push(message));
+            for message in messages {
+                self.pass_on(at, &message);
+            }
+            self.flush(at);
+        }
+        if self.next_bulk <= now {
+            let bits = (BULK_BYTES + LANE_BYTES + UDP_BYTES) as f64 * 8.0;
+            self.next_bulk = now + Duration::from_secs_f64(bits / RATE / OFFERED);
+            self.say(BULK, BULK_BYTES);
+        }
+        if self.next_live <= now {
+            self.next_live = now + LIVE_EVERY;
+            self.counts.live_sent += u64::from(self.is_counting());
+            self.say(LIVE, LIVE_BYTES);
+        }
+        for at in 0..self.ends.len() {
+            let end = &mut self.ends[at];
+            if end.due().is_some_and(|due| due <= now) {
+                end.lane.handle_timeout(now);
+                end.rested = now + TURN;
+                self.flush(at);
+            }
+        }
+    }
+
+    /// The sender sends a packet.
+    fn say(&mut self, group: u8, bytes: usize) {
+        let mut message = vec![0; bytes];
+        message[GROUP] = group;
+        message[NUMBER].copy_from_slice(&self.number.to_be_bytes());
+        let sent = self.clock.nanos(self.now);
+        message[SENT].copy_from_slice(&sent.to_be_bytes());
+        self.number += 1;
+        self.ends[0].lane.send(&message, self.now);
+        self.flush(0);
+    }
+
+    /// A message came at an end: it goes on over the next link, or has arrived.
+    fn pass_on(&mut self, at: usize, message: &[u8]) {
+        if let Some(next) = self.ends.get_mut(at + 1) {
+            next.lane.send(message, self.now);
+            return self.flush(at + 1);
+        }
+        let (Some(number), Some(sent)) = (read(message, NUMBER), read(message, SENT)) else {
+            return;
+        };
+        if sent < SETTLE.as_nanos() as u64 || !self.seen.insert(number) {
+            return;
+        }
+        match message[GROUP] {
+            LIVE => self.counts.delays.push(self.clock.nanos(self.now) - sent),
+            _ => self.counts.arrived += 1,
+        }
+    }
+
+    /// Whatever an end has to send goes to the other end of its link.
+    fn flush(&mut self, at: usize) {
+        let counting = self.is_counting();
+        let end = &mut self.ends[at];
+        for datagram in end.lane.poll_transmits(self.now) {
+            let Some(through) = end.out.pass(datagram.len() + UDP_BYTES, self.now) else {
+                continue;
+            };
+            self.counts.datagrams += u64::from(counting && at.is_multiple_of(2));
+            let other = at ^ 1;
+            self.network.send(at, other, (other, datagram), through);
+        }
+    }
+}
+
+impl End {
+    /// When its timers are to be served.
+    fn due(&self) -> Option<Instant> {
+        let due = self.lane.poll_timeout()?;
+        Some(due.max(self.rested))
+    }
+}
+
+fn read(message: &[u8], range: std::ops::Range<usize>) -> Option<u64> {
+    let bytes = message.get(range)?.try_into().ok()?;
+    Some(u64::from_be_bytes(bytes))
+}
+
+/// A line for each code.
+#[must_use]
+pub fn line_table(all: &[LineFigures]) -> String {
+    let mut text = String::new();
+    if let Some(first) = all.first() {
+        let _ = writeln!(
+            text,
+            "{} links, {} Mbit/s, {} ms one way, {} % lost on each, both ways; {} run{}",
+            first.links,
+            RATE / 1e6,
+            DELAY.as_millis(),
+            first.loss * 100.0,
+            first.seeds,
+            if first.seeds == 1 { "" } else { "s" },
+        );
+    }
+    text.push_str(
+        "code     share (least, most)     bound  datagrams/link  of them repair  live: share  p50 ms  p99 ms\n",
+    );
+    for f in all {
+        let _ = writeln!(
+            text,
+            "{:<8} {:.3} ({:.3}, {:.3})    {:.3}  {:>14.3}  {:>13.1}%  {:>11.4}  {:>6.1}  {:>6.1}",
+            f.code,
+            f.share,
+            f.share_range[0],
+            f.share_range[1],
+            f.bound,
+            f.cost,
+            f.repair * 100.0,
+            f.live_share,
+            f.live_p50_ms,
+            f.live_p99_ms,
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(links: u32, loss: f64, code: Code) -> LineFigures {
+        let subject = LineSubject {
+            links,
+            loss,
+            seed: 1,
+            seeds: 1,
+            counted: Duration::from_secs(4),
+        };
+        line(&subject, code).unwrap()
+    }
+
+    #[test]
+    fn without_repair_each_link_takes_its_share() {
+        let f = figures(2, 0.05, Code::None);
+        assert!((0.84..0.91).contains(&f.share), "{f:?}");
+        assert_eq!(f.repair, 0.0);
+        assert!((0.88..0.92).contains(&f.live_share), "{f:?}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_figures() {
+        let all = || Code::ALL.map(|code| figures(2, 0.05, code));
+        assert_eq!(format!("{:?}", all()), format!("{:?}", all()));
+    }
+
+    #[test]
+    fn codes_have_names() {
+        for code in Code::ALL {
+            assert_eq!(code.name().parse(), Ok(code));
+        }
+        for wrong in ["bats", "", "None"] {
+            assert!(wrong.parse::<Code>().is_err(), "{wrong}");
+        }
+    }
+}
