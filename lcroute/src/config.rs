@@ -18,7 +18,7 @@ use librecast_program::keyfile;
 use librecast_program::metrics::Listen;
 use serde::Deserialize;
 
-use crate::streams::Serve;
+use crate::streams::{Serve, Who, who};
 
 mod relay;
 
@@ -332,6 +332,48 @@ pub struct Ice {
     pub interfaces: Vec<String>,
     /// Ask the router to map the port.
     pub map_port: bool,
+    /// Over what members are linked that `disclose` does not name.
+    pub policy: IcePolicy,
+    /// Members that see this host's addresses although the policy is `relay`.
+    #[serde(deserialize_with = "disclosed")]
+    pub disclose: Vec<Who>,
+}
+
+/// Over what links lead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IcePolicy {
+    /// The best path that there is.
+    #[default]
+    All,
+    /// Relays alone: the other end does not learn where this host is.
+    Relay,
+}
+
+impl Ice {
+    /// Whether there are members that must not learn where this host is.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        self.policy == IcePolicy::Relay
+    }
+
+    /// Whether the router is asked to map the port: not where nobody may hear of it.
+    #[must_use]
+    pub fn maps_port(&self) -> bool {
+        self.map_port && !(self.hides() && self.disclose.is_empty())
+    }
+}
+
+/// A name is what a node has chosen for itself.
+fn disclosed<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Who>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    let list = who(&texts).map_err(serde::de::Error::custom)?;
+    match list.iter().find(|who| matches!(who, Who::Name(_))) {
+        Some(Who::Name(name)) => Err(serde::de::Error::custom(format!(
+            "`{name}`: a node chooses its name itself; write label:key=value, book:NAME or a PeerId"
+        ))),
+        _ => Ok(list),
+    }
 }
 
 impl Default for Ice {
@@ -341,6 +383,8 @@ impl Default for Ice {
             port: 0,
             interfaces: Vec::new(),
             map_port: true,
+            policy: IcePolicy::default(),
+            disclose: Vec::new(),
         }
     }
 }
@@ -883,6 +927,8 @@ mod tests {
             stun = ["b:3478"]
             port = 7000
             interfaces = ["eth0"]
+            policy = "relay"
+            disclose = ["label:friend=yes", "book:friends"]
             [relay]
             serve = false
             private = true
@@ -945,6 +991,9 @@ mod tests {
                 .len(),
             1
         );
+        assert!(c.ice.hides() && c.ice.maps_port() && c.ice.disclose.len() == 2);
+        let alone = Config::parse("f", "[ice]\npolicy = \"relay\"").unwrap();
+        assert!(!alone.ice.maps_port() && !Config::parse("f", "").unwrap().ice.hides());
         assert_eq!(c.serve[0].allow.len(), 2);
         let serve = |more: &str| {
             let text = format!("[[serve]]\nprotocol = \"/x\"\nto = \"127.0.0.1:22\"\n{more}");
@@ -1028,6 +1077,8 @@ mod tests {
             ("[topology]\ndegree = 65\n", "f:2: degree: "),
             ("[topology]\ndegree = -3\n", "f:2: degree: "),
             ("[ice]\nstun = [\"no-port\"]\n", "f:2: stun: "),
+            ("[ice]\npolicy = \"tor\"\n", "f:2: policy: "),
+            ("[ice]\ndisclose = [\"beta\"]\n", "f:2: disclose: "),
             ("\n[nonsense]\n", "f:2: nonsense: "),
             ("name = \n", "f:1: name: "),
         ];

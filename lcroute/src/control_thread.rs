@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use lcroute_node::{PrivatePrefix, Settings};
-use lcroute_overlay::{Presence, Published};
+use lcroute_overlay::{Disclosure, Presence, Published, Trusted};
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange, ReachSocket, Seeking, server};
 use lcroute_webrtc::relay::StreamCommand;
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::metrics;
 use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -30,6 +31,7 @@ use crate::private;
 use crate::relays::{Input, Relays};
 use crate::servers::{servers, stun_name};
 use crate::settings::Overrides;
+use crate::streams::{Who, resolved};
 use crate::system::{SystemRequest, SystemSignals};
 
 /// Names of STUN servers are looked up this often: addresses of hosts change.
@@ -125,6 +127,7 @@ impl ControlThread {
             servers: servers(config, &self.token_servers),
             socks: config.signal.socks,
             relay: config.relay.clone(),
+            hides: config.ice.hides(),
         };
         relays.tell(in_use(&self.config)).await;
         let ports = PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config);
@@ -265,7 +268,9 @@ fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token:
 /// The DHT, if the configuration says so.
 async fn set_dht(carriers: &mut Carriers, path: &Path, config: &Config, inbox: &Inbox) {
     let signal = &config.signal;
-    let bootstrap = signal.dht.then_some(signal.dht_bootstrap.as_slice());
+    // who asks there shows his address, to members as well
+    let is_used = signal.dht && !config.ice.hides();
+    let bootstrap = is_used.then_some(signal.dht_bootstrap.as_slice());
     let open = || -> anyhow::Result<ReachSocket> {
         Ok(ReachSocket {
             listener: bind(path, REACH_GROUP, true)?,
@@ -287,7 +292,9 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
     let (signal, tun) = (&config.signal, &config.tun.name);
     let only = &config.ice.interfaces;
     let only = (!only.is_empty()).then_some(only.as_slice());
-    let lans = signal.lan.then(|| {
+    // what is published there shows this host's addresses to all members
+    let hides = config.ice.hides();
+    let lans = (signal.lan && !hides).then(|| {
         let found = netlink::lan_interfaces(&[tun], only);
         found.unwrap_or_else(|e| {
             tracing::warn!("interfaces of this host: {e}");
@@ -296,7 +303,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
     });
     let gone = [
         carriers.set_lan(lans, port),
-        carriers.set_spool(signal.spool.as_deref()),
+        carriers.set_spool(signal.spool.as_deref().filter(|_| !hides)),
     ];
     inbox.send(Message::Doors(carriers.doors())).await;
     for carrier in gone.into_iter().flatten() {
@@ -392,7 +399,47 @@ pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
         unicast: config.network.unicast(),
         private,
         report: config.web.report,
+        disclosure: disclosure(config),
     }
+}
+
+/// To whom this host's addresses are shown.
+fn disclosure(config: &Config) -> Disclosure {
+    if !config.ice.hides() {
+        return Disclosure::Everybody;
+    }
+    let doors = [
+        ("lan", config.signal.lan),
+        ("spool", config.signal.spool.is_some()),
+        ("dht", config.signal.dht),
+    ];
+    let unused: Vec<_> = doors
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(key, _)| *key)
+        .collect();
+    if !unused.is_empty() {
+        let unused = unused.join(", ");
+        tracing::info!(
+            "[ice] policy = \"relay\": [signal] {unused} not used, as it shows this host's addresses to all members"
+        );
+    }
+    let book = Book::load(Path::new(HOST_BOOK)).unwrap_or_else(|e| {
+        tracing::error!("without the address book: {e}");
+        Book::default()
+    });
+    let (nodes, unknown) = resolved(config.ice.disclose.clone(), &book);
+    for name in unknown {
+        tracing::warn!(
+            "[ice] disclose: `book:{name}` is nobody: {HOST_BOOK} has no such name or purpose"
+        );
+    }
+    let trusted = nodes.into_iter().filter_map(|who| match who {
+        Who::Peer(peer) => Some(Trusted::Node(peer)),
+        Who::Label(key, value) => Some(Trusted::Label(key, value)),
+        Who::Name(_) | Who::Book(_) => None,
+    });
+    Disclosure::Only(trusted.collect())
 }
 
 fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {

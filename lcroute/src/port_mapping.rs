@@ -198,7 +198,7 @@ impl Task {
     }
 
     async fn configure(&mut self, config: Config) {
-        let ice = |config: &Config| (config.ice.map_port, config.ice.interfaces.clone());
+        let ice = |config: &Config| (config.ice.maps_port(), config.ice.interfaces.clone());
         if ice(&config) != ice(&self.config) {
             self.give_back().await;
             self.due = Some(Instant::now());
@@ -222,7 +222,7 @@ impl Task {
 
     async fn ask(&mut self) {
         let now = Instant::now();
-        if !self.config.ice.map_port {
+        if !self.config.ice.maps_port() {
             self.due = None;
             return self.tell(Some("[ice] map_port = false".into())).await;
         }

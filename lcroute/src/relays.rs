@@ -28,6 +28,10 @@ const USED: Duration = Duration::from_secs(43_200);
 /// Most bytes of a file with a password or a secret.
 const MAX_SECRET: u64 = 1_024;
 
+/// What is wrong where links need a relay, and none is known.
+pub const NO_RELAY: &str = "no relay is known, and [ice] policy = \"relay\" allows no other path: nobody but members of `disclose` can be \
+     linked; name one in [relay] turn, or use a signalling server that relays";
+
 /// What the task is told.
 #[derive(Debug)]
 pub enum Input {
@@ -41,6 +45,8 @@ pub enum Input {
         socks: Option<SocketAddr>,
         /// `[relay]`
         relay: Relay,
+        /// Whether some links lead over relays alone.
+        hides: bool,
     },
 }
 
@@ -67,6 +73,8 @@ impl Relays {
             servers: Vec::new(),
             socks: None,
             config: Relay::default(),
+            hides: false,
+            lacks: 0,
             minted: None,
             told: Vec::new(),
             targets: BTreeMap::new(),
@@ -89,6 +97,9 @@ struct Task {
     servers: Vec<String>,
     socks: Option<SocketAddr>,
     config: Relay,
+    hides: bool,
+    /// How often in a row there was no relay, where links need one.
+    lacks: u32,
     /// Made of the secret, and when.
     minted: Option<(Instant, RelayCredentials)>,
     told: Vec<RelayOffer>,
@@ -114,15 +125,19 @@ impl Task {
                 Some(input) = inputs.recv() => {
                     match input {
                         Input::Offered(url, credentials) => drop(self.offered.insert(url, credentials)),
-                        Input::Configure { servers, socks, relay } => {
+                        Input::Configure { servers, socks, relay, hides } => {
                             self.offered.retain(|url, _| servers.contains(url));
                             self.minted = None;
                             (self.servers, self.socks, self.config) = (servers, socks, relay);
+                            (self.hides, self.lacks) = (hides, 0);
                         }
                     }
                     self.offer().await;
                 }
-                _ = lookup.tick() => self.offer().await,
+                _ = lookup.tick() => {
+                    self.offer().await;
+                    self.tell_lack();
+                }
                 Some(command) = commands.recv() => self.obey(command).await,
                 else => return,
             }
@@ -166,6 +181,17 @@ impl Task {
             let _ = events.send(StreamEvent::Closed).await;
         });
         self.stream = Some(Stream { number, messages });
+    }
+
+    /// Says once that no link can come about. Servers have had a minute to offer their relays.
+    fn tell_lack(&mut self) {
+        self.lacks = match self.hides && self.told.is_empty() {
+            true => self.lacks.saturating_add(1),
+            false => 0,
+        };
+        if self.lacks == 2 {
+            tracing::warn!("{NO_RELAY}");
+        }
     }
 
     /// Tells the packet loop which relays there are, where that has changed.
@@ -212,6 +238,8 @@ impl Task {
         let credentials = self.credentials()?;
         let url = turn.to_string();
         let udp = match turn.leg {
+            // a proxy hides this host
+            Leg::Any if self.socks.is_some() => Vec::new(),
             Leg::Any | Leg::Udp => look_up(&turn.authority()).await?,
             Leg::Tcp | Leg::Tls => Vec::new(),
         };
@@ -219,7 +247,7 @@ impl Task {
             host: turn.host.clone(),
             port: turn.port,
             tls: turn.leg == Leg::Tls,
-            socks: None,
+            socks: self.socks,
         };
         self.targets.insert(url.clone(), target);
         Ok(RelayOffer {
@@ -267,4 +295,48 @@ fn read(path: &Path) -> anyhow::Result<String> {
 async fn look_up(name: &str) -> std::io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host(name).await?;
     Ok(found.filter(|a| !a.ip().is_loopback()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_proxy_leads_to_relays_by_streams_unless_their_url_says_udp() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        private_file::create(&secret, b"north").unwrap();
+        let proxy: SocketAddr = "192.0.2.9:1080".parse().unwrap();
+        for (url, streams, datagrams) in [
+            ("turn:192.0.2.1:3478", true, false),
+            ("turn:192.0.2.1:3478?transport=tcp", true, false),
+            ("turns:192.0.2.1:5349", true, false),
+            ("turn:192.0.2.1:3478?transport=udp", false, true),
+        ] {
+            let text = format!(
+                "[relay]\nturn = [\"{url}\"]\nsecret_file = \"{}\"",
+                secret.display()
+            );
+            let config = Config::parse("f", &text).unwrap().relay;
+            let turn = config.turn[0].clone();
+            let mut task = Task {
+                inbox: Inbox::new(crate::waker::Waker::new().unwrap()).0,
+                offered: BTreeMap::new(),
+                servers: Vec::new(),
+                socks: Some(proxy),
+                config,
+                hides: true,
+                lacks: 0,
+                minted: None,
+                told: Vec::new(),
+                targets: BTreeMap::new(),
+                stream: None,
+            };
+            let offer = task.configured(&turn).await.unwrap();
+            assert_eq!((offer.stream, !offer.udp.is_empty()), (streams, datagrams));
+            let target = task.targets.get(&offer.url).unwrap();
+            assert_eq!(target.socks, Some(proxy));
+        }
+    }
 }

@@ -166,6 +166,9 @@ pub struct Relay {
     pub stream: bool,
     /// Why the last attempt came to nothing.
     pub failure: Option<String>,
+    /// Members that `[ice] disclose` does not name are linked over relays alone.
+    #[serde(default)]
+    pub only: bool,
 }
 
 /// What the router maps to this node's UDP port.

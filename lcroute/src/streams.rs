@@ -39,7 +39,7 @@ impl Who {
             Self::Peer(peer) => *peer == node.peer_id,
             Self::Name(name) => *name == node.name,
             Self::Label(key, value) => node.labels.get(key) == Some(value),
-            // resolved before: `Access::resolved`
+            // resolved before: [`resolved`]
             Self::Book(_) => false,
         }
     }
@@ -70,6 +70,24 @@ impl FromStr for Who {
     }
 }
 
+/// The keys that a book has for its names, and all else as it is; and names that it does not have.
+#[must_use]
+pub fn resolved(nodes: Vec<Who>, book: &Book) -> (Vec<Who>, Vec<String>) {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for who in nodes {
+        let Who::Book(name) = who else {
+            known.push(who);
+            continue;
+        };
+        let keys = book.meant_by(&name);
+        match keys.is_empty() {
+            true => unknown.push(name),
+            false => known.extend(keys.into_iter().map(Who::Peer)),
+        }
+    }
+    (known, unknown)
+}
+
 /// A list of nodes that may; nobody by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
@@ -83,18 +101,7 @@ impl Access {
     /// With the keys that a book has for its names; and those that it does not have.
     #[must_use]
     pub fn resolved(self, book: &Book) -> (Self, Vec<String>) {
-        let (mut nodes, mut unknown) = (Vec::new(), Vec::new());
-        for who in self.nodes {
-            let Who::Book(name) = who else {
-                nodes.push(who);
-                continue;
-            };
-            let keys = book.meant_by(&name);
-            match keys.is_empty() {
-                true => unknown.push(name),
-                false => nodes.extend(keys.into_iter().map(Who::Peer)),
-            }
-        }
+        let (nodes, unknown) = resolved(self.nodes, book);
         let all = self.all;
         (Self { all, nodes }, unknown)
     }

@@ -428,7 +428,7 @@ const FILES: &[File] = &[
                     (
                         "socks",
                         "off",
-                        "A SOCKS5 proxy, `ADDRESS:PORT`, such as Tor's, through which signalling servers are reached; it looks up their names, `.onion` too. They are not asked by STUN then.",
+                        "A SOCKS5 proxy, `ADDRESS:PORT`, such as Tor's, through which signalling servers and relays are reached; it looks up their names, `.onion` too. They are not asked by STUN then.",
                     ),
                     (
                         "per_address",
@@ -513,6 +513,16 @@ const FILES: &[File] = &[
                         "map_port",
                         "true",
                         "Ask the router to map the port to this host: by PCP, else NAT-PMP, else UPnP. Other hosts then reach it directly, whatever NAT they are behind. Only a router on a LAN is asked, where this host has a private IPv4 address.",
+                    ),
+                    (
+                        "policy",
+                        "`\"all\"`",
+                        "`relay`: members that `disclose` does not name are linked over relays alone, and learn no address of this host. LAN discovery, the folder and the DHT are not used then.",
+                    ),
+                    (
+                        "disclose",
+                        "nobody",
+                        "Members that see this host's addresses although the policy is `relay`: `label:KEY=VALUE`, `book:NAME` or a PeerId.",
                     ),
                 ],
             },

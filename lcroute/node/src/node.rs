@@ -12,8 +12,9 @@ use lcroute_engine::{
     PrivatePrefix, RoutedKind, Secret,
 };
 use lcroute_overlay::{
-    CarrierId, CarrierKind, Connections, EndReason, Event, Identity, KeyConflict, OVERLAY_CARRIER,
-    Overlay, OverlayConfig, PeerState, Presence, Published, Random, Revoked, SendError,
+    CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
+    OVERLAY_CARRIER, Overlay, OverlayConfig, PeerState, Presence, Published, Random, Revoked,
+    SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -104,6 +105,8 @@ pub struct Settings {
     pub private: Vec<PrivatePrefix>,
     /// Tell those who look at the network what this node carries.
     pub report: bool,
+    /// To whom addresses of this host are shown.
+    pub disclosure: Disclosure,
 }
 
 /// Something for the owner to do.
@@ -261,9 +264,11 @@ impl<C: Connections> Node<C> {
             clock: config.clock,
             seed: u64::from_be_bytes(random.array()),
         };
+        let mut overlay = Overlay::new(overlay, connections, now);
+        overlay.set_disclosure(settings.disclosure, now);
         Self {
             engine: Engine::new(engine, Arc::new(services), now),
-            overlay: Overlay::new(overlay, connections, now),
+            overlay,
             links: BTreeMap::new(),
             leaves: SlowLeaves::default(),
             membership: Membership::new(membership, now),
@@ -315,6 +320,10 @@ impl<C: Connections> Node<C> {
         self.private.configure(settings.private);
         self.engine.set_private(self.private.all(), now);
         self.flows.reports = settings.report;
+        if self.overlay.set_disclosure(settings.disclosure, now) {
+            // it may be published now
+            self.records.addresses_changed(now);
+        }
         self.announcements.configure(&settings.announce);
         self.push_announcements();
     }
@@ -584,6 +593,12 @@ impl<C: Connections> Node<C> {
     pub fn record(&mut self, now: Instant) -> Option<Published> {
         self.now = now;
         self.overlay.record(now)
+    }
+
+    /// Whether there are members that do not learn addresses of this host.
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        self.overlay.hides_addresses()
     }
 
     /// Sends an echo to a node over the overlay; [`Output::Pong`] follows.

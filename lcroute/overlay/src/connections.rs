@@ -23,6 +23,10 @@ use crate::event::{EndReason, Lane, PathKind, RepairInfo, SendError};
 /// Natively WebRTC over datagrams (`lcroute-webrtc`), in a page RTCPeerConnection. After each call the overlay empties
 /// [`Self::poll_event`]. A number that is not known, or not any more, is ignored.
 pub trait Connections: fmt::Debug {
+    /// The peer of a connection that is about to begin must not learn addresses of this host: relays are all that it may use.
+    /// Where a stack does not know how, only its description keeps them from the peer.
+    fn use_relays_only(&mut self, _link: LinkId) {}
+
     /// Begins a connection as offerer. [`ConnectionEvent::Described`] follows, once addresses are known.
     fn offer(&mut self, link: LinkId, now: Instant);
 

@@ -67,6 +67,8 @@ drop_reasons! {
         SignalUnexpected = "signal_unexpected",
         /// A signalling message of another version of lcroute.
         SignalVersion = "signal_version",
+        /// A signalling message to the host's own address, of a member to whom `[ice] disclose` does not show it.
+        StraightHidden = "straight_hidden",
         /// The WebRTC stack panicked: the link it happened in was ended.
         WebrtcPanic = "webrtc_panic",
         /// Refused, and asked again: the WebRTC stack has panicked over what this peer sent.

@@ -194,6 +194,10 @@ pub enum EndReason {
     NoPathAfterMove,
     /// Addresses of this node changed while the connection was made.
     AddressesChanged,
+    /// The peer must not learn this host's addresses, and no relay gives another one.
+    NoRelay,
+    /// The configuration says otherwise now who may learn this host's addresses.
+    DisclosureChanged,
     /// The peer has no link any more.
     GivenUpByPeer,
     /// The peer began another attempt.
@@ -233,6 +237,8 @@ impl EndReason {
             Self::NoDirectPath => "no direct path: firewalls or NATs on the way",
             Self::NoPathAfterMove => "no path after an address change",
             Self::AddressesChanged => "addresses changed",
+            Self::NoRelay => "no relay answers, and [ice] policy = \"relay\" allows no other path",
+            Self::DisclosureChanged => "[ice] policy or disclose changed",
             Self::GivenUpByPeer => "given up by the peer",
             Self::BegunAnewByPeer => "begun anew by the peer",
             Self::ReplacedByPeer => "replaced by the peer",

@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod description;
 mod dht;
+mod disclosure;
 mod drops;
 mod envelope;
 mod event;
@@ -37,6 +38,7 @@ pub use connections::{Closing, ConnectionEvent, ConnectionInfo, Connections, Pat
 pub use description::{
     Candidate, CandidateKind, Description, Fingerprint, SdpKind, credentials_of,
 };
+pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;
 pub use event::{
     CarrierId, CarrierKind, EndReason, Event, KeyConflict, Lane, PathKind, PeerInfo, PeerState,

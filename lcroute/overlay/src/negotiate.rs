@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::attestation::{Attestation, MAX_OTHER_RUNS, OtherRun};
 use crate::auth::{Binding, Role};
 use crate::connections::Connections;
-use crate::description::Description;
+use crate::description::{CandidateKind, Description};
 use crate::envelope::{Opened, Payload, Refusal};
 use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, KEY_CONFLICT_HERE, KeyConflict, PeerState,
@@ -284,7 +284,11 @@ impl Peer {
         }
         self.retry_at = None;
         let id = parts.new_link(self.id);
-        let link = Link::new(id, role, run, attempt, parts.now);
+        let mut link = Link::new(id, role, run, attempt, parts.now);
+        link.is_hidden = !self.may_learn_addresses(parts);
+        if link.is_hidden {
+            parts.connections.use_relays_only(id);
+        }
         self.link.insert(link)
     }
 }
@@ -345,7 +349,7 @@ impl Peer {
         let idle = self.up().is_some()
             || parts.stands_back()
             || !parts.places.take_due(&self.id, wanted, now);
-        if idle || self.is_barred(parts) {
+        if idle || self.is_barred(parts) || !self.may_learn_addresses(parts) {
             return;
         }
         // ICE's checks find the path themselves; an offer may have got lost
@@ -427,7 +431,11 @@ impl Peer {
         let Some(link) = self.link.as_mut() else {
             return;
         };
-        let description = description.outside(&parts.session.identity().network());
+        let mut description = description.outside(&parts.session.identity().network());
+        if link.is_hidden {
+            let candidates = &mut description.candidates;
+            candidates.retain(|candidate| candidate.kind == CandidateKind::Relayed);
+        }
         let restart = link.restart.is_some();
         let payload = match link.role {
             Role::Offerer => {
@@ -527,6 +535,9 @@ impl Peer {
         sealed: &bytes::Bytes,
         parts: &mut Parts<C>,
     ) {
+        if !self.may_learn_addresses(parts) {
+            return;
+        }
         let datagrams = Straight::count(sealed);
         let places = parts.places.of(&self.id, datagrams, parts.now);
         if places.is_empty() {
@@ -611,7 +622,10 @@ impl Peer {
     /// The peer sees another run of this node beside this one.
     fn attest<C: Connections>(&mut self, session: u64, other: u64, parts: &mut Parts<C>) {
         let runs = (parts.session.id(), other);
-        let candidates = parts.connections.candidates();
+        let candidates = match self.may_learn_addresses(parts) {
+            true => parts.connections.candidates(),
+            false => Vec::new(),
+        };
         let bytes = Attestation::sign(parts.session.identity(), runs, &candidates).into();
         let linked = self.up().is_some();
         self.send_to(session, &Payload::Attestation { linked, bytes }, parts);

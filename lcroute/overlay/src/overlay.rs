@@ -16,6 +16,7 @@ use tracing::debug;
 use crate::config::OverlayConfig;
 use crate::connections::{ConnectionEvent, Connections, Path};
 use crate::description::keep_outside;
+use crate::disclosure::Disclosure;
 use crate::drops::DropReason;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
@@ -118,6 +119,7 @@ impl<C: Connections> Overlay<C> {
                 suspensions: Suspensions::default(),
                 links: BTreeMap::new(),
                 links_up: 0,
+                disclosure: Disclosure::default(),
                 places: Places::new(now),
                 straight: Straight::new(network),
                 rendezvous: Rendezvous::new(network),
@@ -129,6 +131,28 @@ impl<C: Connections> Overlay<C> {
                 stopped: false,
             },
         }
+    }
+
+    /// To whom addresses of this host are shown from now on. Links that were made otherwise end, and are made anew.
+    /// Whether it was otherwise before.
+    pub fn set_disclosure(&mut self, disclosure: Disclosure, now: Instant) -> bool {
+        if !self.observe(now) || self.parts.disclosure == disclosure {
+            return false;
+        }
+        self.parts.disclosure = disclosure;
+        self.visit_all(|peer, parts| {
+            let link = peer.link.as_ref();
+            if link.is_some_and(|link| link.is_hidden == peer.may_learn_addresses(parts)) {
+                peer.end_link(EndReason::DisclosureChanged, parts);
+            }
+        });
+        true
+    }
+
+    /// Whether there are members that do not learn addresses of this host.
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        self.parts.disclosure.hides()
     }
 
     /// Our own identity.
@@ -416,10 +440,14 @@ impl<C: Connections> Overlay<C> {
 
 /// Presence records.
 impl<C: Connections> Overlay<C> {
-    /// Where this node can be reached now, for carriers of records. None where it has no address.
+    /// Where this node can be reached now, for carriers of records. None where it has no address, or hides it from some:
+    /// whoever knows the network reads it.
     pub fn record(&mut self, now: Instant) -> Option<Published> {
         self.observe(now);
         let parts = &mut self.parts;
+        if parts.disclosure.hides() {
+            return None;
+        }
         let made = parts.clock.unix_now();
         let mut candidates = parts.connections.candidates();
         // a host has nothing else while its network comes up
@@ -557,9 +585,25 @@ impl<C: Connections> Overlay<C> {
             is_member: carrier == OVERLAY_CARRIER || from.is_some_and(|id| self.is_member(&id)),
             sealed,
         };
-        match self.parts.session.open(arrived, self.parts.now)? {
+        let Parts {
+            session,
+            disclosure,
+            now,
+            ..
+        } = &mut self.parts;
+        let mut dropped = DropReason::SignalCopy;
+        let is_heeded = |opened: &Opened| {
+            let sender = &opened.member;
+            let heeded = path.is_none() || disclosure.includes(&sender.peer, Some(sender));
+            if !heeded {
+                // an answer, by whatever way, would show that this host is there
+                dropped = DropReason::StraightHidden;
+            }
+            heeded
+        };
+        match session.open(arrived, is_heeded, *now)? {
             None => {
-                self.parts.count(DropReason::SignalCopy);
+                self.parts.count(dropped);
                 Ok(())
             }
             Some(opened) => {

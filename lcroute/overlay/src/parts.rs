@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Limits;
 use crate::connections::Connections;
+use crate::disclosure::Disclosure;
 use crate::drops::DropReason;
 use crate::envelope::Refusal;
 use crate::event::{EndReason, Event};
@@ -47,6 +48,7 @@ pub(crate) struct Parts<C> {
     pub(crate) links: BTreeMap<LinkId, PeerId>,
     /// How many of them are authenticated.
     pub(crate) links_up: usize,
+    pub(crate) disclosure: Disclosure,
     pub(crate) places: Places,
     pub(crate) straight: Straight,
     pub(crate) rendezvous: Rendezvous,

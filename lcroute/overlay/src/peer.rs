@@ -98,6 +98,8 @@ pub(crate) struct Link {
     pub(crate) up: Option<Instant>,
     pub(crate) began: Instant,
     pub(crate) restart: Option<Restart>,
+    /// The peer must not learn addresses of this host.
+    pub(crate) is_hidden: bool,
 }
 
 /// ICE is being restarted.
@@ -170,6 +172,11 @@ impl Peer {
         let straight = parts.places.deadline(&self.id, wanted, parts.now);
         let straight = straight.filter(|_| self.up().is_none());
         [next, self.fails_at, straight].into_iter().flatten().min()
+    }
+
+    /// Whether it may learn addresses of this host.
+    pub(crate) fn may_learn_addresses<C>(&self, parts: &Parts<C>) -> bool {
+        parts.disclosure.includes(&self.id, self.member.as_ref())
     }
 
     /// The row of `peers --json`.
@@ -307,6 +314,7 @@ impl Link {
             up: None,
             began: now,
             restart: None,
+            is_hidden: false,
         }
     }
 

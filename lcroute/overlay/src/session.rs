@@ -72,10 +72,11 @@ impl Session {
     }
 
     /// Opens a message: budget, seal, signature, certificates, age and novelty are checked. None: it came over another
-    /// carrier before.
+    /// carrier before, or `is_heeded` says no; then a copy of it counts that comes over another one.
     pub(crate) fn open(
         &mut self,
         arrived: Arrived<'_>,
+        is_heeded: impl FnOnce(&Opened) -> bool,
         now: Instant,
     ) -> Result<Option<Opened>, (Refusal, Option<PeerId>)> {
         let Arrived {
@@ -96,6 +97,9 @@ impl Session {
             self.budget.punish(carrier, from, now);
         }
         let opened = opened?;
+        if !is_heeded(&opened) {
+            return Ok(None);
+        }
         let sender = opened.member.peer;
         if !self.replay.is_new(&sender, opened.session, opened.sequence) {
             return Err((Refusal::Replayed, Some(sender)));

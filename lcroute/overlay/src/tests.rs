@@ -134,7 +134,7 @@ impl Scripted {
             fingerprint: self.own,
             media: false,
             lane_control: false,
-            candidates: Vec::new(),
+            candidates: self.candidates.clone(),
         };
         self.described = Some(link);
         let described = ConnectionEvent::Described { link, description };
@@ -751,4 +751,109 @@ fn a_node_that_was_killed_and_is_back_is_no_second_host() {
         assert_eq!(cloned.told, [0; 2]);
         assert_eq!(cloned.pair.overlays[1 - n].peers()[0].reason, None);
     }
+}
+
+const ALL_KINDS: [crate::CandidateKind; 4] = [
+    crate::CandidateKind::Host,
+    crate::CandidateKind::ServerReflexive,
+    crate::CandidateKind::Relayed,
+    crate::CandidateKind::Mapped,
+];
+
+/// What the peer reads of the hidden end's addresses, whichever end offers.
+fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<crate::Candidate> {
+    let now = start();
+    let mut pair = Pair::new(now);
+    let overlay = &mut pair.overlays[hidden];
+    overlay.set_disclosure(disclosure, now);
+    overlay.connections_mut().candidates = ALL_KINDS
+        .into_iter()
+        .zip(1..)
+        .map(|(kind, n)| crate::Candidate {
+            kind,
+            addr: ([192, 0, 2, n], 7).into(),
+        })
+        .collect();
+    let mut identities = [member(1), member(2)];
+    identities.sort_by_key(Identity::peer_id);
+    let mut seen = Vec::new();
+    let mut rounds = 0;
+    while rounds < 10 {
+        rounds += 1;
+        for n in [0, 1] {
+            while let Some(event) = pair.overlays[n].poll_event(now) {
+                let Event::Signal { bytes, .. } = event else {
+                    continue;
+                };
+                let from = pair.overlays[n].peer_id();
+                if n == hidden {
+                    let opened = open(&identities[1 - n], TODAY, &bytes).unwrap();
+                    if let Payload::Offer { description, .. }
+                    | Payload::Answer { description, .. } = opened.payload
+                    {
+                        seen.extend(description.candidates);
+                    }
+                }
+                pair.overlays[1 - n].handle_signal(SERVER, from, &bytes, now);
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn offers_and_answers_have_addresses_of_relays_alone_unless_the_peer_is_disclosed() {
+    let mut ids = [member(1), member(2)].map(|identity| identity.peer_id());
+    ids.sort_unstable();
+    let only = |trusted| crate::Disclosure::Only(trusted);
+    for hidden in [0, 1] {
+        let kinds = |disclosure| -> Vec<_> {
+            let seen = candidates_in_signals(hidden, disclosure);
+            seen.into_iter().map(|candidate| candidate.kind).collect()
+        };
+        assert_eq!(kinds(only(vec![])), [crate::CandidateKind::Relayed]);
+        let other = vec![crate::Trusted::Node(ids[hidden])];
+        assert_eq!(kinds(only(other)), [crate::CandidateKind::Relayed]);
+        let peer = vec![crate::Trusted::Node(ids[1 - hidden])];
+        assert_eq!(kinds(only(peer)), ALL_KINDS);
+        assert_eq!(kinds(crate::Disclosure::Everybody), ALL_KINDS);
+    }
+}
+
+#[test]
+fn a_label_discloses_to_those_whose_certificate_has_it() {
+    let of = |value: &str| {
+        let trusted = crate::Trusted::Label("friend".to_owned(), value.to_owned());
+        crate::Disclosure::Only(vec![trusted])
+    };
+    let identity = member(1);
+    let bytes = seal(
+        &identity,
+        &member(2).peer_id(),
+        stamp(),
+        &request(),
+        &mut random(),
+    );
+    let mut friend = open(&member(2), TODAY, &bytes.unwrap()).unwrap().member;
+    friend.labels.insert("friend".to_owned(), "yes".to_owned());
+    let id = identity.peer_id();
+    assert!(of("yes").includes(&id, Some(&friend)));
+    assert!(!of("no").includes(&id, Some(&friend)));
+    assert!(!of("yes").includes(&id, None), "it has not shown it");
+    assert!(of("yes").hides() && !crate::Disclosure::default().hides());
+}
+
+#[test]
+fn a_hidden_host_publishes_no_record() {
+    let now = start();
+    let mut overlay = overlay(member(1), Limits::default(), now);
+    overlay.connections_mut().candidates = vec![crate::Candidate {
+        kind: crate::CandidateKind::Host,
+        addr: ([192, 0, 2, 1], 1).into(),
+    }];
+    assert!(overlay.record(now).is_some());
+    assert!(overlay.set_disclosure(crate::Disclosure::Only(vec![]), now));
+    assert!(overlay.record(now).is_none() && overlay.hides_addresses());
+    assert!(overlay.set_disclosure(crate::Disclosure::Everybody, now));
+    assert!(overlay.record(now).is_some());
 }

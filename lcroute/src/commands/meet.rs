@@ -31,6 +31,9 @@ struct Own {
     record: Option<String>,
     until: Option<u64>,
     settled: bool,
+    /// `[ice] policy = "relay"`
+    #[serde(default)]
+    hidden: bool,
 }
 
 /// Whose record the daemon has taken.
@@ -75,6 +78,10 @@ fn own_record(control: &Path) -> anyhow::Result<(Vec<u8>, u64)> {
     let begin = Instant::now();
     loop {
         let own: Own = client.ask(&Request::Meet)?;
+        if own.hidden {
+            let why = "a text would show this host's addresses to all who read it ([ice] policy = \"relay\"); `lcroute meet --with` takes the text of a member that `disclose` names by its key";
+            return Err(ExitError::new(Exit::Failed, why).into());
+        }
         let (late, found) = (
             begin.elapsed() > ADDRESSES_WITHIN,
             own.record.zip(own.until),

@@ -165,6 +165,16 @@ fn status(s: &Status) -> String {
         let stream = if s.relay.stream { ", by TCP" } else { "" };
         text += &format!("  relay     {url} as {address}{stream}\n");
     }
+    if s.relay.only {
+        text += match s.relay.offered {
+            0 => {
+                "  hidden    nobody can be linked but members of [ice] disclose: no relay is known, and [ice] policy = \"relay\" allows no other path\n"
+            }
+            _ => {
+                "  hidden    members that [ice] disclose does not name are linked over relays alone\n"
+            }
+        };
+    }
     if let Some((address, by)) = s.mapping.address.zip(s.mapping.by) {
         text += &format!("  ports     the router maps {address}, by {}\n", by.name());
     }

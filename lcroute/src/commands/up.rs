@@ -16,6 +16,7 @@ use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
+use crate::relays::NO_RELAY;
 use crate::settings::{Common, Overrides};
 use crate::state::{StateDir, unix_now};
 use crate::status::{Peer, State, Status};
@@ -289,7 +290,11 @@ fn missing(status: &Status, config: &Config) -> String {
         (_, 0) => doors.push("no signalling server answers"),
         (_, _) => doors.push("a signalling server answers, and no other node can be reached"),
     }
+    if status.relay.only && status.relay.offered == 0 {
+        doors.push(NO_RELAY);
+    }
     doors.push(match config.signal.lan {
+        _ if config.ice.hides() => "LANs are not looked at ([ice] policy = \"relay\")",
         true => "no node of the network is on a LAN of this host",
         false => "LANs are not looked at ([signal] lan = false)",
     });

@@ -12,6 +12,12 @@ const BY_HAND: &str = "nothing has to be done while links come about. For a dire
      NAT-PMP or UPnP in the router, or forward a UDP port there to this host, and set [ice] port to it";
 
 pub(super) fn check(patient: &Patient) -> Check {
+    if patient.config.ice.map_port && !patient.config.ice.maps_port() {
+        return Check::skipped(
+            NAME,
+            "the router is not asked: nobody may learn of the port ([ice] policy)",
+        );
+    }
     if !patient.config.ice.map_port {
         return Check::skipped(NAME, "the router is not asked: [ice] map_port = false");
     }

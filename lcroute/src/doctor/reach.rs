@@ -7,6 +7,10 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     vec![discovery(patient), spool(patient), dht(patient)]
 }
 
+/// Why records are not published.
+const HIDDEN: &str =
+    "it would show this host's addresses to all members ([ice] policy = \"relay\")";
+
 /// Links of the daemon that came by this kind of carrier.
 fn met_by(patient: &Patient, kind: &str) -> usize {
     let peers = patient.daemon.iter().flat_map(|daemon| &daemon.peers);
@@ -18,6 +22,9 @@ fn met_by(patient: &Patient, kind: &str) -> usize {
 fn discovery(patient: &Patient) -> Check {
     const NAME: &str = "discovery";
     let config = &patient.config;
+    if config.signal.lan && config.ice.hides() {
+        return Check::skipped(NAME, format!("LANs are not looked at: {HIDDEN}"));
+    }
     if !config.signal.lan {
         return Check::skipped(NAME, "LANs are not looked at: [signal] lan = false");
     }
@@ -50,6 +57,9 @@ fn spool(patient: &Patient) -> Check {
     let Some(folder) = &patient.config.signal.spool else {
         return Check::skipped(NAME, "no folder is shared ([signal] spool)");
     };
+    if patient.config.ice.hides() {
+        return Check::skipped(NAME, format!("the folder is not used: {HIDDEN}"));
+    }
     let shown = folder.display();
     let remedy = "make the folder, and let the daemon's user (lcroute) write in it";
     match std::fs::read_dir(folder) {
@@ -69,6 +79,9 @@ fn dht(patient: &Patient) -> Check {
     const NAME: &str = "dht";
     if !patient.config.signal.dht {
         return Check::skipped(NAME, "no DHT is used ([signal] dht)");
+    }
+    if patient.config.ice.hides() {
+        return Check::skipped(NAME, format!("the DHT is not used: {HIDDEN}"));
     }
     let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
     let Some(status) = status else {

@@ -8,10 +8,15 @@ use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
 
 use super::{Check, Patient};
 use crate::config::Leg;
+use crate::relays::NO_RELAY;
 use crate::servers::{servers, stun_name};
 
 const TRY: Duration = Duration::from_millis(500);
 const TRIES: usize = 3;
+
+/// How there comes to be a relay.
+const REMEDY: &str =
+    "have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
 
 /// A relay and what may lead to it.
 struct Candidate {
@@ -23,6 +28,10 @@ struct Candidate {
 pub(super) fn check(patient: &Patient) -> Check {
     const NAME: &str = "relay";
     let known = candidates(patient);
+    let hides = patient.config.ice.hides();
+    if known.is_empty() && hides {
+        return Check::fail(NAME, NO_RELAY, REMEDY);
+    }
     if known.is_empty() {
         return Check::skipped(NAME, "no signalling server, and no [relay] turn");
     }
@@ -34,6 +43,9 @@ pub(super) fn check(patient: &Patient) -> Check {
     };
     let mut works = false;
     let mut told = Vec::new();
+    if hides {
+        told.push(policy(patient.config.ice.disclose.len()));
+    }
     for relay in known {
         let udp = relay.udp.map(|name| ("UDP", ask(&name)));
         let stream = relay.stream.map(|target| {
@@ -64,9 +76,27 @@ pub(super) fn check(patient: &Patient) -> Check {
     if works {
         Check::ok(NAME, detail)
     } else {
-        let remedy = "links that no direct path leads to do not come about: have a server relay (lcroute signal does unless --no-relay), or name one in [relay] turn";
-        Check::warn(NAME, detail, remedy)
+        let unlinked = match hides {
+            true => "nobody but members of [ice] disclose can be linked",
+            false => "links that no direct path leads to do not come about",
+        };
+        let remedy = format!("{unlinked}: {REMEDY}");
+        match hides {
+            true => Check::fail(NAME, detail, &remedy),
+            false => Check::warn(NAME, detail, &remedy),
+        }
     }
+}
+
+/// What `[ice] policy = "relay"` means here.
+fn policy(disclosed: usize) -> String {
+    let whom = match disclosed {
+        0 => "all members".to_owned(),
+        _ => format!("members that none of the {disclosed} entries of disclose means"),
+    };
+    format!(
+        "[ice] policy = \"relay\": {whom} are linked over relays alone and do not learn this host's addresses; signalling servers and relays do, unless [signal] socks"
+    )
 }
 
 fn candidates(patient: &Patient) -> Vec<Candidate> {
@@ -82,12 +112,13 @@ fn candidates(patient: &Patient) -> Vec<Candidate> {
     });
     let configured = patient.config.relay.turn.iter().map(|turn| Candidate {
         url: turn.to_string(),
-        udp: matches!(turn.leg, Leg::Any | Leg::Udp).then(|| turn.authority()),
+        udp: (turn.leg == Leg::Udp || (turn.leg == Leg::Any && socks.is_none()))
+            .then(|| turn.authority()),
         stream: (turn.leg != Leg::Udp).then(|| RelayTarget {
             host: turn.host.clone(),
             port: turn.port,
             tls: turn.leg == Leg::Tls,
-            socks: None,
+            socks,
         }),
     });
     configured.chain(of_servers).collect()

@@ -50,13 +50,14 @@ const TEXT_REFUSALS: [(&str, &str); 7] = [
     ("presence_names_full", "there is no room for more"),
 ];
 
-fn relay(status: RelayStatus) -> Relay {
+fn relay(status: RelayStatus, only: bool) -> Relay {
     Relay {
         offered: status.offered,
         url: status.url,
         address: status.relayed,
         stream: status.stream,
         failure: status.failure,
+        only,
     }
 }
 
@@ -169,7 +170,10 @@ impl PacketLoop {
         let sealed = record
             .as_ref()
             .map(|r| bs58::encode(&r.sealed).into_string());
-        json!({ "record": sealed, "until": record.map(|r| r.until), "settled": settled })
+        let hidden = node.hides_addresses();
+        json!({
+            "record": sealed, "until": record.map(|r| r.until), "settled": settled, "hidden": hidden,
+        })
     }
 
     /// `{"cmd": "take"}`: answered once the record is on disk.
@@ -328,7 +332,10 @@ impl PacketLoop {
             private: self.private(),
             signal_servers: p.node.servers(),
             doors: self.doors(),
-            relay: relay(p.node.connections().relay_status()),
+            relay: relay(
+                p.node.connections().relay_status(),
+                p.node.hides_addresses(),
+            ),
             mapping: self.mapping.clone(),
             peers: self.parts.node.links().len(),
             leaves: Leaves {

@@ -74,6 +74,8 @@ pub(crate) struct Connection {
     restarts: bool,
     pub(crate) up: Option<Up>,
     pub(crate) traffic: Traffic,
+    /// The peer must not learn addresses of this host: it uses relays alone.
+    pub(crate) relay_only: bool,
     /// A panic while the connection was begun, and whether it is the peer's doing.
     begin_panic: Option<(String, bool)>,
     /// When the peer connection wants its timeout, as of when it was last drained.
@@ -127,6 +129,7 @@ impl Connection {
             restarts: false,
             up: None,
             traffic: Traffic::default(),
+            relay_only: false,
             begin_panic: None,
             due: None,
             scheduled: None,
@@ -176,11 +179,12 @@ impl Connection {
         out: &mut Out,
         now: Instant,
     ) -> bool {
-        if addresses.are_dead(now) || self.needs_relay() {
+        if self.relay_only || addresses.are_dead(now) || self.needs_relay() {
             relays.need(addresses.are_dead(now), now);
         }
         let patient = match &self.pending {
             None => return false,
+            Some(_) if self.relay_only => relays.relayed().is_none(),
             Some(Pending::RestartOffer(since)) => {
                 addresses.are_awaited(now) && now < *since + RESTART_DELAY
             }
@@ -193,11 +197,20 @@ impl Connection {
             return false;
         }
         let reflexive = addresses.reflexive();
-        let own = Own {
-            hosts: addresses.hosts(),
-            mapped: addresses.mapped(),
-            reflexive: &reflexive,
-            relayed: relays.relayed(),
+        let relayed = relays.relayed();
+        let own = match self.relay_only {
+            true => Own {
+                hosts: &[],
+                mapped: None,
+                reflexive: &[],
+                relayed,
+            },
+            false => Own {
+                hosts: addresses.hosts(),
+                mapped: addresses.mapped(),
+                reflexive: &reflexive,
+                relayed,
+            },
         };
         let (factory, pc) = (&context.factory, self.pc.as_mut());
         let made = match (self.pending.take(), pc) {
@@ -260,6 +273,17 @@ impl Connection {
         kinds.all(|kind| kind == CandidateKind::Relayed)
     }
 
+    /// There has to be a relay before it can begin, and within so long.
+    pub(crate) fn await_relay(&mut self, now: Instant) {
+        self.relay_only = true;
+        self.stuck_at = Some(now + STUCK);
+    }
+
+    /// No relay has given an address to begin with.
+    pub(crate) fn end_without_relay(&mut self, out: &mut Out) {
+        self.end(EndReason::NoRelay, out);
+    }
+
     /// There should be a path by now, and is none.
     pub(crate) fn is_stuck(&mut self, now: Instant) -> bool {
         let stuck = self.stuck_at.take_if(|at| *at <= now).is_some();
@@ -284,6 +308,9 @@ impl Connection {
 
     /// A path over a relay is left for a better one, if there is: from time to time, and when addresses change.
     pub(crate) fn seek_better_path(&mut self, out: &mut Out, now: Instant) {
+        if self.relay_only {
+            return;
+        }
         if self.up.is_some() && !self.restarts && self.kind() == Some(PathKind::Relay) {
             let link = self.id;
             out.events.push_back(ConnectionEvent::BetterPath { link });
@@ -298,7 +325,7 @@ impl Connection {
             .as_ref()
             .is_some_and(|pc| pc.role() == Role::Offerer);
         let relayed = self.kind() == Some(PathKind::Relay);
-        self.seek_at = (offers && relayed).then(|| now + self.seek_after);
+        self.seek_at = (offers && relayed && !self.relay_only).then(|| now + self.seek_after);
     }
 
     fn kind(&self) -> Option<PathKind> {
@@ -324,7 +351,7 @@ impl Connection {
     /// When a description does not wait for addresses any longer, if they are known at all.
     pub(crate) fn describes_at(&self) -> Option<Instant> {
         match &self.pending {
-            Some(Pending::RestartOffer(since)) => Some(*since + RESTART_DELAY),
+            Some(Pending::RestartOffer(since)) if !self.relay_only => Some(*since + RESTART_DELAY),
             _ => None,
         }
     }

@@ -11,6 +11,10 @@ drop_reasons! {
         IcmpNoLink = "icmp_no_link",
         /// A packet of the media lane that does not authenticate.
         MediaForged = "media_forged",
+        /// A datagram from the host's own address, to a peer of whom it is hidden; kept back.
+        KeptBack = "kept_back",
+        /// A datagram to the host's own address, of a link on which `[ice] disclose` does not show it.
+        LinkHidden = "link_hidden",
         /// A message of several packets of which one never came.
         MediaIncomplete = "media_incomplete",
         /// A packet of the media lane that cannot be read.

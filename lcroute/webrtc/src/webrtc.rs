@@ -6,7 +6,7 @@
 //! connection does is in [`crate::connection`].
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -73,6 +73,10 @@ pub struct WebRtc {
     early: VecDeque<Early>,
     /// A description waits for addresses.
     awaiting: bool,
+    /// Links about to begin whose peers must not learn addresses of this host.
+    relay_only: BTreeSet<LinkId>,
+    /// There was such a link in this run.
+    hides: bool,
     out: Out,
 }
 
@@ -159,6 +163,8 @@ impl WebRtc {
             undrained: 0,
             early: VecDeque::new(),
             awaiting: false,
+            relay_only: BTreeSet::new(),
+            hides: false,
             out: Out::default(),
         })
     }
@@ -210,6 +216,7 @@ impl WebRtc {
         self.observe(now);
         self.relays.offer(offers, now);
         self.handle_relay_changes();
+        self.describe_pending();
     }
 
     /// What becomes of a stream to a relay.
@@ -251,7 +258,7 @@ impl WebRtc {
         }
         // those who find no path are told of this one; those who have just begun may well find another
         for connection in self.connections.iter().flatten() {
-            if connection.path().is_none() && connection.has_waited(now) {
+            if connection.path().is_none() && connection.has_waited(now) && !connection.relay_only {
                 let link = connection.id;
                 let outdated = ConnectionEvent::Outdated { link };
                 self.out.events.push_back(outdated);
@@ -293,6 +300,9 @@ impl WebRtc {
         match datagram.first() {
             Some(0..=3) => self.handle_stun(from, to_local, datagram),
             Some(20..=63) => match self.index.addresses.get(&from) {
+                Some(&index) if self.is_hidden_at(index, to_local) => {
+                    self.out.count(DropReason::LinkHidden);
+                }
                 Some(&index) => self.handle_dtls(index, from, to_local, datagram),
                 None => self.keep_early(from, to_local, datagram),
             },
@@ -305,7 +315,7 @@ impl WebRtc {
                 let event = ConnectionEvent::Straight { path, datagram };
                 self.out.events.push_back(event);
             }
-            Some(128..=191) => self.handle_media(from, datagram, ecn),
+            Some(128..=191) => self.handle_media((from, to_local), datagram, ecn),
             _ => self.out.count(DropReason::UdpNoProtocol),
         }
     }
@@ -347,6 +357,10 @@ impl WebRtc {
             }
             let transmit = self.out.transmits.pop_front()?;
             if transmit.from.is_none() || transmit.from != self.relays.relayed() {
+                if self.is_kept_back(&transmit) {
+                    self.out.count(DropReason::KeptBack);
+                    continue;
+                }
                 return Some(transmit);
             }
             let contents = &transmit.contents;
@@ -415,6 +429,8 @@ impl WebRtc {
         for early in std::mem::take(&mut self.early) {
             if early.from != remote {
                 self.early.push_back(early);
+            } else if self.is_hidden_at(index, early.to_local) {
+                self.out.count(DropReason::LinkHidden);
             } else if let Some(connection) = self.connection_mut(index) {
                 connection.feed((early.from, early.to_local), &early.datagram, now);
             }
@@ -432,11 +448,20 @@ impl WebRtc {
                 let Some(&index) = self.index.ufrags.get(ours) else {
                     return self.out.count(DropReason::StunNoLink);
                 };
+                if self.is_hidden_at(index, to_local) {
+                    return self.out.count(DropReason::LinkHidden);
+                }
                 if !self.answer_hello(index, from, &mut binding) {
                     self.feed(index, (from, to_local), datagram);
                 }
             }
             Class::Response => {
+                let at_address = self.index.addresses.get(&from).copied();
+                let check = self.index.checks.get(&binding.id()).copied();
+                let hidden = check.or(at_address);
+                if hidden.is_some_and(|index| self.is_hidden_at(index, to_local)) {
+                    return self.out.count(DropReason::LinkHidden);
+                }
                 if let Some(index) = self.index.checks.remove(&binding.id()) {
                     self.feed(index, (from, to_local), datagram);
                 } else if !self.handle_hello_answer(from, &mut binding) {
@@ -479,7 +504,7 @@ impl WebRtc {
             Some(true) => {
                 debug!(addresses = ?self.addresses.reflexive(), "server-reflexive addresses");
                 let young = self.connections.iter().flatten();
-                let young = young.filter(|c| c.up.is_none() && c.pc.is_some());
+                let young = young.filter(|c| c.up.is_none() && c.pc.is_some() && !c.relay_only);
                 let outdated = young.map(|c| ConnectionEvent::Outdated { link: c.id });
                 self.out.events.extend(outdated);
                 self.seek_better_paths();
@@ -492,10 +517,18 @@ impl WebRtc {
         self.describe_pending();
     }
 
-    fn handle_media(&mut self, from: SocketAddr, datagram: &[u8], ecn: Ecn) {
+    fn handle_media(
+        &mut self,
+        (from, to_local): (SocketAddr, SocketAddr),
+        datagram: &[u8],
+        ecn: Ecn,
+    ) {
         let Some(index) = self.media_index(from, datagram) else {
             return self.out.count(DropReason::MediaNoLink);
         };
+        if self.is_hidden_at(index, to_local) {
+            return self.out.count(DropReason::LinkHidden);
+        }
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
             return self.out.count(DropReason::UnauthenticatedData);
         };
@@ -536,7 +569,11 @@ impl WebRtc {
     }
 
     fn insert(&mut self, link: LinkId, pending: Pending) {
-        let connection = Connection::new(link, pending);
+        let mut connection = Connection::new(link, pending);
+        if self.relay_only.remove(&link) {
+            self.hides = true;
+            connection.await_relay(self.now);
+        }
         let free = self.connections.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.connections.push(None);
@@ -545,6 +582,20 @@ impl WebRtc {
         self.connections[index] = Some(connection);
         self.index.links.insert(link, index);
         self.describe(index);
+        self.schedule(index);
+    }
+
+    /// Whether what came in at this address of the host is none of this connection's, whose peer is to know no such address.
+    fn is_hidden_at(&self, index: usize, to_local: SocketAddr) -> bool {
+        let relay_only = self.connection(index).is_some_and(|c| c.relay_only);
+        relay_only && self.relays.relayed() != Some(to_local)
+    }
+
+    /// Whether a datagram would leave from this host's own address although it was meant to come from one at a relay, which
+    /// this node has no more.
+    fn is_kept_back(&self, transmit: &Transmit) -> bool {
+        let from_host = |from| self.addresses.hosts().contains(&from);
+        self.hides && transmit.from.is_some_and(|from| !from_host(from))
     }
 
     /// Links over a relay look for a better path now.
@@ -584,7 +635,13 @@ impl WebRtc {
         let Some(connection) = self.connection(index) else {
             return;
         };
-        let mapped = self.addresses.mapped();
+        if connection.relay_only && connection.pc.is_none() {
+            if let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) {
+                connection.end_without_relay(&mut self.out);
+            }
+            return;
+        }
+        let mapped = self.addresses.mapped().filter(|_| !connection.relay_only);
         if mapped.is_some() && connection.mapped() != mapped {
             let link = connection.id;
             let outdated = ConnectionEvent::Outdated { link };
@@ -815,6 +872,10 @@ impl WebRtc {
 }
 
 impl Connections for WebRtc {
+    fn use_relays_only(&mut self, link: LinkId) {
+        self.relay_only.insert(link);
+    }
+
     fn offer(&mut self, link: LinkId, now: Instant) {
         self.observe(now);
         self.insert(link, Pending::Offer);

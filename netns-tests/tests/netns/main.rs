@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod foreign;
 mod groups;
+mod hidden;
 mod hostile_load;
 mod interface;
 mod ipv4;

@@ -1,5 +1,6 @@
 //! Overlays against each other, in memory and on virtual time.
 
+mod hidden;
 mod links;
 mod media;
 mod membership;

@@ -152,6 +152,12 @@ pub(crate) struct Net {
     pub(crate) media_cut: bool,
     /// Media packets that were sent, for those who replay them.
     pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    /// Which nodes have sent which others datagrams, with no relay between them.
+    pub(crate) direct: BTreeSet<(usize, usize)>,
+    /// All that was sent, if a test wants it: by whom, and what.
+    pub(crate) copied: Option<Vec<(usize, Vec<u8>)>>,
+    /// Datagrams that came out with an address that their host does not have, nor the relay for it.
+    pub(crate) strays: usize,
     /// The longest datagram that passes, of UDP payload.
     pub(crate) mtu: usize,
     /// The longest datagram that a node's own host takes.
@@ -224,6 +230,9 @@ impl Net {
             control: None,
             media_cut: false,
             tapped: None,
+            direct: BTreeSet::new(),
+            copied: None,
+            strays: 0,
             mtu: usize::MAX,
             host_mtu: usize::MAX,
             congested: false,
@@ -600,7 +609,13 @@ impl Net {
         }
     }
 
-    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, contents: &[u8], ecn: Ecn) {
+    pub(crate) fn deliver_datagram(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        contents: &[u8],
+        ecn: Ecn,
+    ) {
         if to.to_string() == STUN {
             if let Some(answer) = respond(contents, from) {
                 self.post(
@@ -804,6 +819,7 @@ impl Net {
             node.probes += usize::from(dont_fragment);
             // from an address that it no longer has, nothing leaves a host
             if from.is_some_and(|from| from != node.host) {
+                self.strays += 1;
                 continue;
             }
             if contents.len() > self.host_mtu {
@@ -855,7 +871,13 @@ impl Net {
                 contents: contents.to_vec(),
                 ecn,
             };
+            if let Some(copied) = self.copied.as_mut() {
+                copied.push((n, contents.to_vec()));
+            }
             let target = self.node_at(to).unwrap_or(ELSEWHERE);
+            if target != ELSEWHERE {
+                self.direct.insert((n, target));
+            }
             self.wire.send(n, target, parcel, leaves);
         }
     }

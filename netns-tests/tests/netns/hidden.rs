@@ -1,0 +1,180 @@
+//! A host with `[ice] policy = "relay"`: members learn nothing of where it is, but those that `disclose` names.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually};
+
+use crate::world;
+
+/// All that a host sends and receives over its own interface, LAN protocols apart.
+fn capture(host: &Host) -> Result<(Process, std::path::PathBuf)> {
+    let file = host.path("seen.pcap");
+    let shown = file.display().to_string();
+    let filter = "udp or tcp or icmp or sctp";
+    let dump = host.spawn("tcpdump", &["-i", "eth0", "-U", "-w", &shown, filter])?;
+    eventually("tcpdump listens", || {
+        ensure!(dump.stderr().contains("listening on"), "not yet");
+        Ok(())
+    })?;
+    Ok((dump, file))
+}
+
+/// How often an address of `of` stands in what was captured, in headers or in what is not sealed.
+fn mentions(captured: &[u8], of: &Host) -> Result<usize> {
+    let addresses: [IpAddr; 2] = [of.v4()?.into(), of.v6()?.into()];
+    let count = |address: IpAddr| {
+        let bytes = match address {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let windows = captured.windows(bytes.len());
+        let text = address.to_string();
+        let texts = captured.windows(text.len());
+        windows.filter(|window| *window == bytes).count()
+            + texts.filter(|window| *window == text.as_bytes()).count()
+    };
+    Ok(addresses.into_iter().map(count).sum())
+}
+
+fn path(of: &Member, with: &Member) -> Result<String> {
+    let (peers, id) = (of.peers()?, with.peer_id()?);
+    let row = peers.iter().find(|row| row["peer_id"] == id.as_str());
+    let row = row.with_context(|| format!("no row of {}: {peers:?}", with.host.name()))?;
+    Ok(format!("{} {}", row["state"], row["path"]).replace('"', ""))
+}
+
+/// Packets reach every other member from each.
+fn expect_carries(members: &[&Member]) -> Result<()> {
+    for (n, from) in members.iter().enumerate() {
+        let group = format!("ff1e::{n}");
+        let others: Vec<_> = members
+            .iter()
+            .filter(|m| m.host.name() != from.host.name())
+            .collect();
+        let mut receivers = Vec::new();
+        for to in &others {
+            receivers.push(to.host.receive(&group, &[])?);
+        }
+        for to in &others {
+            from.wait_wanted(&group, to)?;
+        }
+        from.host.send(&group, 300, &["--size", "1200"])?;
+        for receiver in receivers {
+            receiver.expect_exactly(300)?;
+        }
+    }
+    Ok(())
+}
+
+/// A relaying server, and open hosts: `hidden`, `stranger`, `friend`; `hidden` is set up by what is given.
+fn three(lab: &Lab, setup: impl Fn(&str) -> String) -> Result<Network> {
+    let names = ["hidden", "stranger", "friend"].into_iter();
+    let hosts: Result<Vec<_>> = names.map(|name| lab.host(name)).collect();
+    let mut network = lab.network(hosts?)?;
+    network.signalling.restart_with_relay()?;
+    let [hidden, _, friend] = network.nodes()?;
+    let id = friend.host.run("lcroute", &["id", "--json"])?.success()?;
+    let id: serde_json::Value = serde_json::from_str(&id.stdout)?;
+    let id = id["peer_id"].as_str().context("no PeerId")?;
+    let setup = setup(id);
+    hidden.host.configure(&setup)?;
+    Ok(network)
+}
+
+fn policy(friend: &str) -> String {
+    format!("[ice]\npolicy = \"relay\"\ndisclose = [\"{friend}\"]\n")
+}
+
+/// Runs the network, and says how often the stranger saw an address of the hidden host, and the two paths to it.
+fn seen_by_stranger(network: &mut Network) -> Result<(usize, [String; 2])> {
+    let [_, stranger, _] = network.nodes()?;
+    let (mut dump, file) = capture(&stranger.host)?;
+    for member in &mut network.members {
+        member.start()?;
+    }
+    network.wait_linked()?;
+    let [hidden, stranger, friend] = network.nodes()?;
+    let paths = [path(stranger, hidden)?, path(friend, hidden)?];
+    expect_carries(&[hidden, stranger, friend])?;
+    // another look at all peers, and the goodbye of the last run
+    for member in [stranger, friend] {
+        let shown = format!("{:?} {}", member.peers()?, member.status()?);
+        let address = hidden.host.v4()?.to_string();
+        ensure!(!shown.contains(&address), "{shown}");
+    }
+    network.members[0].stop()?;
+    dump.stop()?;
+    let captured = std::fs::read(&file)?;
+    ensure!(captured.len() > 300 * 1_200, "{} bytes", captured.len());
+    let count = mentions(&captured, &network.members[0].host)?;
+    println!(
+        "{count} addresses of the hidden host in {} bytes",
+        captured.len()
+    );
+    Ok((count, paths))
+}
+
+#[test]
+fn a_member_exchanges_no_packet_with_a_hidden_host_and_a_friend_is_linked_directly() {
+    world("hidden", |lab| {
+        let mut network = three(lab, policy)?;
+        let (count, paths) = seen_by_stranger(&mut network)?;
+        ensure!(paths == ["connected relay", "connected host"], "{paths:?}");
+        ensure!(count == 0, "{count} times");
+        Ok(())
+    });
+}
+
+#[test]
+fn without_the_policy_the_same_member_sees_the_same_host() {
+    world("not-hidden", |lab| {
+        let mut network = three(lab, |_| String::new())?;
+        let (count, paths) = seen_by_stranger(&mut network)?;
+        ensure!(paths == ["connected host", "connected host"], "{paths:?}");
+        ensure!(count > 300, "{count} times");
+        Ok(())
+    });
+}
+
+#[test]
+fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
+    world("hidden-alone", |lab| {
+        let hosts = vec![lab.host("hidden")?, lab.host("stranger")?];
+        let mut network = lab.network(hosts)?;
+        let [hidden, _] = network.nodes()?;
+        let setup = "[ice]\npolicy = \"relay\"\n";
+        hidden.host.configure(setup)?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let [hidden, _] = network.nodes()?;
+        eventually("the reason is shown", || {
+            let peers = format!("{:?}", hidden.peers()?);
+            ensure!(peers.contains("no relay answers"), "{peers}");
+            Ok(())
+        })?;
+        let status = hidden.host.run("lcroute", &["status"])?.stdout;
+        ensure!(status.contains("no relay is known"), "{status}");
+        let doctor = hidden.host.ask("lcroute", &["doctor", "--json"])?.stdout;
+        let doctor: serde_json::Value = serde_json::from_str(&doctor)?;
+        let mut checks = doctor["checks"].as_array().into_iter().flatten();
+        let relay = checks.find(|check| check["name"] == "relay");
+        let relay = relay.context("no such check")?;
+        ensure!(relay["state"] == "fail", "{relay}");
+        let meet = hidden.host.ask("lcroute", &["meet"])?;
+        ensure!(meet.stderr.contains("policy"), "{}", meet.stderr);
+        // it comes about as soon as there is one, and ends being hidden as soon as the file says so
+        network.signalling.restart_with_relay()?;
+        network.wait_linked()?;
+        let [hidden, stranger] = network.nodes()?;
+        ensure!(path(stranger, hidden)? == "connected relay");
+        hidden.host.configure("")?;
+        hidden.host.run("lcroute", &["reload"])?.success()?;
+        eventually("the link is direct", || {
+            let now = path(stranger, hidden)?;
+            ensure!(now == "connected host", "{now}");
+            Ok(())
+        })
+    });
+}
