@@ -59,11 +59,13 @@ pub enum Code {
     None,
     /// They send again what still comes in time, or symbols, where data leaves room.
     Resend,
+    /// The same; and what a flow that fills a link lost goes out again instead of what is new.
+    Bulk,
 }
 
 impl Code {
     /// All that there are.
-    pub const ALL: [Self; 2] = [Self::None, Self::Resend];
+    pub const ALL: [Self; 3] = [Self::None, Self::Resend, Self::Bulk];
 
     /// As on the command line.
     #[must_use]
@@ -71,6 +73,7 @@ impl Code {
         match self {
             Self::None => "none",
             Self::Resend => "resend",
+            Self::Bulk => "bulk",
         }
     }
 
@@ -82,6 +85,10 @@ impl Code {
                 ..limits
             },
             Self::Resend => limits,
+            Self::Bulk => Limits {
+                media_bulk_repair: true,
+                ..limits
+            },
         }
     }
 
@@ -89,7 +96,7 @@ impl Code {
     fn bound(self, subject: &LineSubject) -> f64 {
         let links = match self {
             Self::None => subject.links,
-            Self::Resend => 1,
+            Self::Resend | Self::Bulk => 1,
         };
         (1.0 - subject.loss).powi(i32::try_from(links).unwrap_or(i32::MAX))
     }
@@ -464,6 +471,14 @@ mod tests {
     fn the_same_seed_gives_the_same_figures() {
         let all = || Code::ALL.map(|code| figures(2, 0.05, code));
         assert_eq!(format!("{:?}", all()), format!("{:?}", all()));
+    }
+
+    #[test]
+    fn more_of_a_flow_that_fills_its_path_arrives_by_bulk_repair() {
+        let [none, resend, bulk] = Code::ALL.map(|code| figures(3, 0.2, code));
+        assert!(none.share < resend.share, "{none:?} {resend:?}");
+        assert!(resend.share + 0.03 < bulk.share, "{resend:?} {bulk:?}");
+        assert!(bulk.share <= bulk.bound, "{bulk:?}");
     }
 
     #[test]
