@@ -23,7 +23,7 @@ EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-reach
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
-LONG = browser:: chaos:: containers:: foreign:: lan_programs:: ports:: radio:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended ansible_runs a_mesh_that_grows cables_of_three_routers the_module_does
+LONG = browser:: chaos:: containers:: foreign:: lan_programs:: matrix:: ports:: radio:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended ansible_runs a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
 WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld the_lab
 

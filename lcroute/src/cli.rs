@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use librecast::cert::{GroupPrefix, MAX_USES, SourcePrefix};
+use librecast::reach::Room;
 use librecast_program::book;
 use librecast_program::cli::{self, Exit, init_logging};
 use librecast_program::keygen::{KeyKind, keygen};
@@ -299,6 +300,9 @@ struct Invite {
     /// Where its nodes meet; may be repeated [default: those of the configuration]
     #[arg(long, value_name = "URL", value_parser = signal_url)]
     signal: Vec<String>,
+    /// The Matrix room where its nodes meet, #ALIAS:SERVER or !ID:SERVER [default: that of the configuration]
+    #[arg(long, value_name = "ROOM", conflicts_with = "leaf")]
+    matrix: Option<Room>,
     /// Groups that its nodes may send to; may be repeated [default: all]
     #[arg(long, value_name = "P")]
     prefix: Vec<GroupPrefix>,
@@ -449,6 +453,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 ephemeral: i.ephemeral,
                 labels: i.label,
                 signal: i.signal,
+                matrix: i.matrix,
                 prefixes: if i.leaf { i.groups } else { i.prefix },
                 core: i.core,
                 gateway: i.gateway,

@@ -11,7 +11,7 @@ use lcroute_node::MAX_ANNOUNCED;
 use lcroute_signalling::server::PER_ADDRESS;
 use librecast::cert::{GroupPrefix, SourcePrefix};
 use librecast::id::NetworkId;
-use librecast::reach::MAX_BOOTSTRAP;
+use librecast::reach::{MAX_BOOTSTRAP, MAX_NAME, Room};
 use librecast::{igmp, mapped};
 use librecast_program::cli::ExitError;
 use librecast_program::keyfile;
@@ -46,6 +46,8 @@ pub struct Config {
     pub tun: Tun,
     /// How nodes find one another.
     pub signal: Signal,
+    /// A Matrix room where nodes find one another.
+    pub matrix: Matrix,
     /// How links are made.
     pub ice: Ice,
     /// Relays for links that come about in no other way.
@@ -259,6 +261,56 @@ impl Signal {
     /// The bound per address: of the command line, or of the configuration.
     pub fn per_address(&self, flag: Option<u32>) -> usize {
         flag.unwrap_or(self.per_address.get()) as usize
+    }
+}
+
+/// `[matrix]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Matrix {
+    /// The server of this node's account: `https://HOST` or `https://HOST:PORT`.
+    #[serde(deserialize_with = "homeserver")]
+    pub homeserver: Option<String>,
+    /// The room; without it that of the token, if it names one.
+    pub room: Option<Room>,
+    /// The account, `@NAME:SERVER`; without it the one of the access token.
+    #[serde(deserialize_with = "matrix_user")]
+    pub user: Option<String>,
+    /// A file with the account's access token.
+    #[serde(rename = "token-file")]
+    pub token_file: Option<PathBuf>,
+}
+
+fn homeserver<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let authority = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let printable = text.len() <= MAX_NAME && text.bytes().all(|b| b.is_ascii_graphic());
+    match authority {
+        Some(authority)
+            if printable && !authority.contains('/') && is_authority(authority, false) =>
+        {
+            Ok(Some(text))
+        }
+        _ => Err(serde::de::Error::custom(format!(
+            "`{text}`: write it as https://HOST or https://HOST:PORT"
+        ))),
+    }
+}
+
+fn matrix_user<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let parts = text.strip_prefix('@').and_then(|rest| rest.split_once(':'));
+    let printable = text.len() <= MAX_NAME && text.bytes().all(|b| b.is_ascii_graphic());
+    match parts {
+        Some((name, server)) if printable && !name.is_empty() && !server.is_empty() => {
+            Ok(Some(text))
+        }
+        _ => Err(serde::de::Error::custom(format!(
+            "`{text}`: write it as @NAME:SERVER"
+        ))),
     }
 }
 
@@ -861,6 +913,11 @@ impl Config {
         for private in &mut config.private {
             private.resolve(folder);
         }
+        if let Some(file) = config.matrix.token_file.as_mut()
+            && !keyfile::is_credential(file)
+        {
+            *file = folder.join(&file);
+        }
         Ok(config)
     }
 
@@ -923,6 +980,11 @@ mod tests {
             [signal]
             servers = ["ws://a:7117"]
             listen = "[::]:7117"
+            [matrix]
+            homeserver = "https://a.example:8448/"
+            room = "!r:a.example"
+            user = "@me:a.example"
+            token-file = "matrix.token"
             [ice]
             stun = ["b:3478"]
             port = 7000
@@ -1003,6 +1065,14 @@ mod tests {
         for bad in ["allow = [\"label:x\"]", "user = \"root\"", "allow_all = 1"] {
             assert_eq!(serve(bad).unwrap_err().exit, Exit::Usage, "{bad}");
         }
+        let matrix = c.matrix.clone();
+        assert_eq!(
+            matrix.homeserver.as_deref(),
+            Some("https://a.example:8448/")
+        );
+        assert_eq!(matrix.room.unwrap().as_str(), "!r:a.example");
+        assert_eq!(matrix.user.as_deref(), Some("@me:a.example"));
+        assert_eq!(matrix.token_file, Some("matrix.token".into()));
         let mut private = c.private[0].clone();
         private.resolve(Path::new("/etc/lcroute"));
         assert_eq!(private.prefix, "ff1e:7::/32".parse().unwrap());
@@ -1068,6 +1138,9 @@ mod tests {
                 "[signal]\ndht_bootstrap = [\"a:1\", \"b\"]\n",
                 "f:2: dht_bootstrap: ",
             ),
+            ("[matrix]\nhomeserver = \"a\"\n", "f:2: homeserver: "),
+            ("[matrix]\nroom = \"#a\"\n", "f:2: room: "),
+            ("[matrix]\nuser = \"me\"\n", "f:2: user: "),
             ("[metrics]\nlisten = \"x\"\n", "f:2: listen: "),
             ("[network]\nunicast = 1\n", "f:2: unicast: "),
             ("[network]\nannounce = [\"fe80::/10\"]\n", "f:2: announce: "),

@@ -29,7 +29,7 @@ use crate::netlink;
 use crate::port_mapping::PortMapping;
 use crate::private;
 use crate::relays::{Input, Relays};
-use crate::servers::{servers, stun_name};
+use crate::servers::{account, servers, stun_name};
 use crate::settings::Overrides;
 use crate::streams::{Who, resolved};
 use crate::system::{SystemRequest, SystemSignals};
@@ -52,7 +52,7 @@ pub struct ControlThread {
     pub record: watch::Receiver<Option<Published>>,
     /// Whom this node looks for.
     pub seeking: watch::Receiver<Seeking>,
-    /// Where the program for a DHT connects, if one is used.
+    /// Where the program for a DHT and a room connects, if either is used.
     pub reach: PathBuf,
     /// The UDP port of all links.
     pub port: u16,
@@ -119,7 +119,8 @@ impl ControlThread {
             &self.config,
             &self.token_servers,
         );
-        set_dht(&mut carriers, &self.reach, &self.config, &self.inbox).await;
+        let said_by = (&self.config, self.token_servers.as_slice());
+        set_reach(&mut carriers, &self.reach, said_by, &self.inbox).await;
         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox).await;
         let mut lookup = Lookup::start(&self.config, &self.token_servers, &self.inbox);
         let relays = Relays::start(self.inbox.clone(), self.relay_commands);
@@ -215,7 +216,8 @@ impl ControlThread {
                             &self.config,
                             &self.token_servers,
                         );
-                        set_dht(&mut carriers, &self.reach, &self.config, &self.inbox).await;
+                        let said_by = (&self.config, self.token_servers.as_slice());
+                        set_reach(&mut carriers, &self.reach, said_by, &self.inbox).await;
                         set_slow_carriers(&mut carriers, self.port, &self.config, &self.inbox)
                             .await;
                         if let Err(e) = serve_metrics(&mut self.metrics, &self.config, &self.inbox)
@@ -265,25 +267,37 @@ fn set_servers(carriers: &mut Carriers, keeper: &Keeper, config: &Config, token:
     carriers.set_servers(&servers(config, token), config.signal.socks);
 }
 
-/// The DHT, if the configuration says so.
-async fn set_dht(carriers: &mut Carriers, path: &Path, config: &Config, inbox: &Inbox) {
+/// The DHT and the room, if the configuration says so.
+async fn set_reach(
+    carriers: &mut Carriers,
+    path: &Path,
+    (config, token): (&Config, &[String]),
+    inbox: &Inbox,
+) {
     let signal = &config.signal;
     // who asks there shows his address, to members as well
-    let is_used = signal.dht && !config.ice.hides();
+    let hides = config.ice.hides();
+    let is_used = signal.dht && !hides;
     let bootstrap = is_used.then_some(signal.dht_bootstrap.as_slice());
+    let account = account(config, token).unwrap_or_else(|e| {
+        tracing::error!("without a Matrix room: {e:#}");
+        None
+    });
+    let account = account.filter(|_| !hides);
     let open = || -> anyhow::Result<ReachSocket> {
         Ok(ReachSocket {
             listener: bind(path, REACH_GROUP, true)?,
             path: path.to_owned(),
         })
     };
-    match carriers.set_dht(bootstrap, open) {
-        Ok(None) => {}
-        Ok(Some(gone)) => {
-            let down = Message::Presence(gone, Presence::CarrierDown);
-            inbox.send(down).await;
+    match carriers.set_reach(bootstrap, account.as_ref(), open) {
+        Ok(gone) => {
+            for carrier in gone {
+                let down = Message::Presence(carrier, Presence::CarrierDown);
+                inbox.send(down).await;
+            }
         }
-        Err(e) => tracing::error!("without a DHT: {e:#}"),
+        Err(e) => tracing::error!("without DHT and Matrix room: {e:#}"),
     }
 }
 

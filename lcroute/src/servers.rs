@@ -3,12 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use anyhow::Context;
+use lcroute_signalling::Account;
+use librecast::private_file;
+use librecast::reach::{MAX_ACCESS_TOKEN, Room};
+use librecast_program::keyfile;
+
 use crate::config::Config;
 
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
 
-/// Servers of file or flags, and of the token, each once.
+/// Servers of file or flags, and of the token, each once; a room that the token names is none.
 pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let own = config.signal.listen.map(|listen| {
@@ -23,8 +29,50 @@ pub fn servers(config: &Config, token: &[String]) -> Vec<String> {
     let all = own
         .into_iter()
         .chain(config.signal.servers.iter().cloned())
-        .chain(token.iter().cloned());
+        .chain(
+            token
+                .iter()
+                .filter(|url| Room::of_uri(url).is_none())
+                .cloned(),
+        );
     all.filter(|url| seen.insert(url.clone())).collect()
+}
+
+/// The Matrix room of the file, else of the token.
+pub fn room(config: &Config, token: &[String]) -> Option<Room> {
+    let of_token = || token.iter().find_map(|url| Room::of_uri(url));
+    config.matrix.room.clone().or_else(of_token)
+}
+
+/// The account and the room where this node meets others; none where the file names no account.
+///
+/// # Errors
+/// What is missing, or cannot be read.
+pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Account>> {
+    let matrix = &config.matrix;
+    let (homeserver, file) = match (&matrix.homeserver, &matrix.token_file) {
+        (Some(homeserver), Some(file)) => (homeserver.clone(), file),
+        (None, None) => return Ok(None),
+        (None, Some(_)) => anyhow::bail!("[matrix] homeserver is not set"),
+        (Some(_), None) => anyhow::bail!("[matrix] token-file is not set"),
+    };
+    let room = room(config, token);
+    let room = room.context("[matrix] room is not set, and this node's token names none")?;
+    let path = keyfile::named(file)?;
+    let shown = || format!("[matrix] token-file: {}", path.display());
+    // two bytes for what may end the line
+    let bytes = private_file::read(&path, MAX_ACCESS_TOKEN as u64 + 2).with_context(shown)?;
+    let text = std::str::from_utf8(&bytes).with_context(shown)?;
+    let token = text
+        .parse()
+        .map_err(anyhow::Error::msg)
+        .with_context(shown)?;
+    Ok(Some(Account {
+        homeserver,
+        room,
+        user: matrix.user.clone(),
+        token,
+    }))
 }
 
 /// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.

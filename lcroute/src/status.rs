@@ -142,11 +142,11 @@ pub const NEW_KEY: &str =
 /// Where others find this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
-    /// `server`, `lan`, `spool` or `dht`.
+    /// `server`, `lan`, `spool`, `dht` or `matrix`.
     pub kind: String,
     /// The URL of a signalling server, the interface of a LAN, a folder, or `mainline`.
     pub at: String,
-    /// Whether it can be used now: a server is connected, nodes of the DHT answer.
+    /// Whether it can be used now: a server is connected, nodes of the DHT answer, the room has this node's record.
     pub open: bool,
     /// What is to be said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

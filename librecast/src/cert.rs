@@ -36,4 +36,4 @@ pub use member::{
 };
 pub use prefix::{GroupPrefix, SourcePrefix};
 pub use text::{MAX_NAME, MAX_USES, is_node_name, is_visible};
-pub use token::{MAX_TOKEN, Token};
+pub use token::{MAX_TOKEN, MAX_URLS, Token};

@@ -64,7 +64,7 @@
 //! | [`pool`] | buffers that packets are cut from |
 //! | [`bucket`] | token buckets without a clock of their own |
 //! | [`random`] | numbers from a seed |
-//! | [`reach`] | what the router and its program for a DHT say to each other |
+//! | [`reach`] | what the router and its program for a DHT and a Matrix room say to each other |
 //! | [`events`] | entries of the journal: numbers and fields |
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
 //! | [`units`] | sizes, rates and durations as users write them |

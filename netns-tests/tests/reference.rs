@@ -438,6 +438,32 @@ const FILES: &[File] = &[
                 ],
             },
             Table {
+                heading: "[matrix]",
+                with: "",
+                keys: &[
+                    (
+                        "homeserver",
+                        "off",
+                        "The server of this node's account, `https://HOST` or `https://HOST:PORT`. `http://` shows the access token to whoever is on the way. lcroute-reach.service does the rest; what it shows to whom is in [security.md](security.md).",
+                    ),
+                    (
+                        "room",
+                        "that of the token",
+                        "The room, `#ALIAS:SERVER` or `!ID:SERVER`. The account must be a member, or invited, or the room public.",
+                    ),
+                    (
+                        "user",
+                        "that of the access token",
+                        "The account, `@NAME:SERVER`: an access token of another one is not used.",
+                    ),
+                    (
+                        "token-file",
+                        "off",
+                        "A file with the account's access token, beside this file, or `credential:NAME`; readable by the daemon's user alone. Tokens that expire are not renewed.",
+                    ),
+                ],
+            },
+            Table {
                 heading: "[relay]",
                 with: "",
                 keys: &[
@@ -517,7 +543,7 @@ const FILES: &[File] = &[
                     (
                         "policy",
                         "`\"all\"`",
-                        "`relay`: members that `disclose` does not name are linked over relays alone, and learn no address of this host. LAN discovery, the folder and the DHT are not used then.",
+                        "`relay`: members that `disclose` does not name are linked over relays alone, and learn no address of this host. LAN discovery, the folder, the DHT and the Matrix room are not used then.",
                     ),
                     (
                         "disclose",

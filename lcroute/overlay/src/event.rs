@@ -35,6 +35,8 @@ pub enum CarrierKind {
     Text,
     /// A presence record in a DHT.
     Dht,
+    /// A presence record in a Matrix room.
+    Matrix,
     /// Datagrams from an address, without any of these.
     Straight,
 }

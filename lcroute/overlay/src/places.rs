@@ -255,8 +255,8 @@ fn is_elsewhere(kind: CarrierKind, ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let is_usual = !matches!(ip.octets()[0], 0 | 127 | 224..);
-            is_usual
-                && (!matches!(kind, CarrierKind::Spool | CarrierKind::Dht) || !ip.is_link_local())
+            let far = [CarrierKind::Spool, CarrierKind::Dht, CarrierKind::Matrix].contains(&kind);
+            is_usual && !(far && ip.is_link_local())
         }
         IpAddr::V6(ip) => {
             let never = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
@@ -497,5 +497,6 @@ mod tests {
         assert!(known(CarrierKind::Lan, "169.254.1.1:7"));
         assert!(!known(CarrierKind::Spool, "169.254.169.254:7"));
         assert!(!known(CarrierKind::Dht, "169.254.169.254:7"));
+        assert!(!known(CarrierKind::Matrix, "169.254.169.254:7"));
     }
 }

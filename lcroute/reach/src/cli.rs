@@ -10,9 +10,9 @@ use librecast_program::cli::{init_logging, run};
 /// The control socket of a daemon that the system started.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 
-/// Keep presence records of this host's lcroute in a DHT, and look there for those of members that are away
+/// Keep presence records of this host's lcroute in a DHT or a Matrix room, and look there for those of others
 ///
-/// lcroute-reach.service runs it; `[signal] dht = true` has the daemon use it.
+/// lcroute-reach.service runs it; `[signal] dht = true` or `[matrix]` has the daemon use it.
 #[derive(Debug, Parser)]
 #[command(
     name = "lcroute-reach",

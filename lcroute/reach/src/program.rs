@@ -1,20 +1,22 @@
-//! The program that stays: between the daemon and the DHT.
+//! The program that stays: between the daemon, the DHT and the room.
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use librecast::reach::{FromReach, MAX_LINE, Plan, State, ToReach};
+use librecast::reach::{FromReach, MAX_LINE, Meeting, Plan, State, ToReach};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, sleep_until, timeout};
 
 use crate::dht::Dht;
+use crate::matrix;
 use crate::schedule::{Done, Schedule, Task};
 
 /// Between two attempts to reach the daemon. Chosen: one that is executed anew is away for some tenths of a second.
@@ -25,6 +27,8 @@ const COUNT: Duration = Duration::from_secs(2);
 const ENTER_AGAIN: Duration = Duration::from_secs(30);
 /// The daemon takes a line within so long, or it hangs.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lines about the room that wait for the daemon; who reads the room waits for room among them.
+const ROOM_LINES: usize = 64;
 
 /// Runs until it is told to end.
 pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
@@ -64,7 +68,7 @@ async fn serve(socket: &Path) -> anyhow::Result<Exit> {
             }
             Err(e) => {
                 let problem = format!(
-                    "{}: {e}: waiting for `lcroute run` with [signal] dht = true",
+                    "{}: {e}: waiting for `lcroute run` with [signal] dht = true or [matrix]",
                     socket.display()
                 );
                 if said != problem {
@@ -105,6 +109,10 @@ impl Entered {
         };
     }
 
+    fn leave(&mut self) {
+        self.dht = None;
+    }
+
     async fn nodes(&self) -> usize {
         match &self.dht {
             Some(dht) => dht.nodes().await,
@@ -136,11 +144,19 @@ struct Conversation<'a> {
     tasks: JoinSet<Done>,
     nodes: usize,
     said: Option<State>,
+    meetings: watch::Sender<Option<Box<Meeting>>>,
+    room_lines: mpsc::Receiver<FromReach>,
+    /// Ends with the conversation.
+    _room: JoinSet<()>,
 }
 
 impl<'a> Conversation<'a> {
     fn new(stream: UnixStream, entered: &'a mut Entered) -> Self {
         let (read, write) = stream.into_split();
+        let (meetings, wanted) = watch::channel(None);
+        let (lines, room_lines) = mpsc::channel(ROOM_LINES);
+        let mut room = JoinSet::new();
+        room.spawn(matrix::run(wanted, lines));
         Self {
             read: BufReader::new(read),
             line: Vec::new(),
@@ -151,6 +167,9 @@ impl<'a> Conversation<'a> {
             tasks: JoinSet::new(),
             nodes: 0,
             said: None,
+            meetings,
+            room_lines,
+            _room: room,
         }
     }
 
@@ -183,6 +202,10 @@ impl<'a> Conversation<'a> {
                     }
                     self.say_state().await?;
                 }
+                line = self.room_lines.recv() => match line {
+                    Some(line) => self.say(&line).await?,
+                    None => return Err(io::Error::other("meeting in a room has ended").into()),
+                },
                 _ = count.tick(), if self.has_plan => self.count().await?,
                 () = sleep_until(due.into()), if idle => {}
             }
@@ -192,15 +215,32 @@ impl<'a> Conversation<'a> {
 
     async fn handle(&mut self, line: &[u8]) -> Result<(), Ended> {
         let line: ToReach = serde_json::from_slice(line).map_err(io::Error::from)?;
-        let plan: Plan = match line {
-            ToReach::Plan(plan) if plan.is_bounded() => plan,
-            ToReach::Plan(_) => return Err(io::Error::other("a plan beyond all bounds").into()),
+        let unbounded = || io::Error::other("a plan beyond all bounds");
+        match line {
+            ToReach::Plan(Some(plan)) if plan.is_bounded() => self.set_plan(&plan).await,
+            ToReach::Plan(None) => self.leave_dht(),
+            ToReach::Matrix(None) => drop(self.meetings.send_replace(None)),
+            ToReach::Matrix(Some(meeting)) if meeting.is_bounded() => {
+                self.meetings.send_replace(Some(meeting));
+            }
+            ToReach::Plan(Some(_)) | ToReach::Matrix(Some(_)) => return Err(unbounded().into()),
             ToReach::Error(why) => return Err(Ended::Refused(why)),
-        };
-        self.entered.enter(&plan.bootstrap).await;
-        self.schedule.set_plan(&plan, Instant::now());
-        self.has_plan = true;
+        }
         Ok(())
+    }
+
+    async fn set_plan(&mut self, plan: &Plan) {
+        self.entered.enter(&plan.bootstrap).await;
+        self.schedule.set_plan(plan, Instant::now());
+        self.has_plan = true;
+    }
+
+    fn leave_dht(&mut self) {
+        self.tasks.abort_all();
+        self.tasks = JoinSet::new();
+        self.schedule = Schedule::default();
+        self.entered.leave();
+        (self.has_plan, self.nodes, self.said) = (false, 0, None);
     }
 
     /// Begins what is due.
@@ -280,7 +320,7 @@ mod tests {
             seek: vec![Base58([1; 32]); 33],
             ..Plan::default()
         };
-        let plan = serde_json::to_vec(&ToReach::Plan(plan)).unwrap();
+        let plan = serde_json::to_vec(&ToReach::Plan(Some(plan))).unwrap();
         let plan = [plan, b"\n".to_vec()].concat();
         for nonsense in [&b"nonsense\n"[..], b"\xff\n", &long, &plan] {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -313,14 +353,14 @@ mod tests {
             seek: vec![Base58([1; 32])],
             ..Plan::default()
         };
-        let text = serde_json::to_string(&ToReach::Plan(plan)).unwrap() + "\n";
+        let text = serde_json::to_string(&ToReach::Plan(Some(plan))).unwrap() + "\n";
         stream.get_mut().write_all(text.as_bytes()).await.unwrap();
         loop {
             let line: FromReach = serde_json::from_str(&line(&mut stream).await).unwrap();
             match line {
                 FromReach::State(state) if state.nodes > 0 => break,
                 FromReach::State(_) => {}
-                other @ FromReach::Seen { .. } => panic!("{other:?}"),
+                other => panic!("{other:?}"),
             }
         }
         served.abort();

@@ -17,7 +17,7 @@ use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::client::{Me, WebSocket};
 use crate::lan::Lan;
 use crate::ranking::Ranking;
-use crate::reach::{Reach, ReachSocket, Seeking};
+use crate::reach::{Account, Reach, ReachIds, ReachSocket, Seeking};
 use crate::spool::Spool;
 
 /// What the DHT is called where doors are named.
@@ -30,7 +30,7 @@ pub struct Door {
     pub carrier: CarrierId,
     /// What kind of carrier.
     pub kind: CarrierKind,
-    /// The URL of a server, a LAN's interface, a folder, or the name of a DHT.
+    /// The URL of a server, a LAN's interface, a folder, the name of a DHT, or a Matrix room.
     pub at: String,
     /// What is to be said of it; none where all is well.
     pub note: Option<String>,
@@ -63,7 +63,7 @@ pub struct Carriers {
     ranking: Ranking,
     lan: Option<(CarrierId, Lan)>,
     spool: Option<(CarrierId, PathBuf, Spool)>,
-    reach: Option<(CarrierId, Reach)>,
+    reach: Option<(ReachIds, Reach)>,
     seeking: Seeking,
     /// What each carrier of records holds for us.
     record: Option<Published>,
@@ -176,32 +176,44 @@ impl Carriers {
         before
     }
 
-    /// Uses a DHT that is entered by these nodes (of none of them: the well-known one), or none. `open` gives the socket for the
-    /// program that speaks with it. Tells whose records are gone with it.
+    /// Uses a DHT that is entered by these nodes (of none of them: the well-known one), or none, and the room of this account,
+    /// or none. `open` gives the socket for the program that speaks with them. Tells whose records are gone.
     ///
     /// # Errors
     /// Those of `open`.
-    pub fn set_dht<E>(
+    pub fn set_reach<E>(
         &mut self,
-        bootstrap: Option<&[String]>,
+        dht: Option<&[String]>,
+        account: Option<&Account>,
         open: impl FnOnce() -> Result<ReachSocket, E>,
-    ) -> Result<Option<CarrierId>, E> {
-        let Some(bootstrap) = bootstrap else {
-            return Ok(self.reach.take().map(|(id, _)| id));
-        };
+    ) -> Result<Vec<CarrierId>, E> {
+        let mut gone = Vec::new();
+        if let Some((ids, reach)) = &self.reach {
+            let room = account.map(|account| &account.room);
+            gone.extend((dht.is_none() && reach.uses_dht()).then_some(ids.dht));
+            let left = reach.room().is_some_and(|left| Some(&left) != room);
+            gone.extend(left.then_some(ids.matrix));
+        }
+        if dht.is_none() && account.is_none() {
+            self.reach = None;
+            return Ok(gone);
+        }
         if self.reach.is_none() {
             let socket = open()?;
-            let (id, events) = (self.new_id(), self.events.clone());
+            let ids = ReachIds {
+                dht: self.new_id(),
+                matrix: self.new_id(),
+            };
             let me = (self.me.key.clone(), self.network);
-            let reach = Reach::start(id, socket, me, events);
+            let reach = Reach::start(ids, socket, me, self.events.clone());
             self.record.iter().for_each(|record| reach.publish(record));
             reach.seek(&self.seeking);
-            self.reach = Some((id, reach));
+            self.reach = Some((ids, reach));
         }
         if let Some((_, reach)) = &self.reach {
-            reach.set_bootstrap(bootstrap);
+            reach.set(dht, account);
         }
-        Ok(None)
+        Ok(gone)
     }
 
     /// Whom this node looks for, for carriers where names have to be known.
@@ -226,15 +238,23 @@ impl Carriers {
         let spool = self.spool.iter().map(|(id, folder, _)| {
             Door::new(*id, CarrierKind::Spool, folder.display().to_string())
         });
-        let dht = self.reach.iter().map(|(id, reach)| {
-            let (open, note) = reach.standing();
-            Door {
-                open,
-                note: Some(note),
-                ..Door::new(*id, CarrierKind::Dht, DHT.into())
-            }
+        let door = |(open, note), door| Door {
+            open,
+            note: Some(note),
+            ..door
+        };
+        let dht = self.reach.iter().filter(|(_, reach)| reach.uses_dht());
+        let dht = dht.map(|(ids, reach)| {
+            let at = Door::new(ids.dht, CarrierKind::Dht, DHT.into());
+            door(reach.dht_standing(), at)
         });
-        servers.chain(lan).chain(spool).chain(dht).collect()
+        let room = self.reach.iter().filter_map(|(ids, reach)| {
+            let room = reach.room()?.to_string();
+            let at = Door::new(ids.matrix, CarrierKind::Matrix, room);
+            Some(door(reach.room_standing(), at))
+        });
+        let programs = dht.chain(room);
+        servers.chain(lan).chain(spool).chain(programs).collect()
     }
 
     /// Our presence record, for each carrier that holds one.

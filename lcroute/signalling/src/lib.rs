@@ -2,7 +2,7 @@
 //! node.
 //!
 //! [`server`] is met by [`client`] over WebSocket, in the words of [`lcroute_overlay::server`]. On a LAN ([`Lan`]) and in a folder ([`Spool`])
-//! nodes find each other's records without a server, in a DHT through a program beside the daemon ([`Reach`]). [`Carriers`] holds those that a node has.
+//! nodes find each other's records without a server, in a DHT and a Matrix room through a program beside the daemon ([`Reach`]). [`Carriers`] holds those that a node has.
 
 mod carrier;
 mod carriers;
@@ -20,5 +20,5 @@ mod tls;
 pub use carrier::{Carrier, CarrierEvent, Pace, PathChange};
 pub use carriers::{Carriers, Door};
 pub use lan::Lan;
-pub use reach::{Reach, ReachSocket, Seeking};
+pub use reach::{Account, Reach, ReachSocket, Seeking};
 pub use spool::Spool;

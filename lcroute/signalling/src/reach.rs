@@ -1,10 +1,10 @@
-//! A DHT as a carrier, through `lcroute-reach`: a program beside the daemon, without rights, which alone reads datagrams of the
-//! whole Internet.
+//! A DHT and a Matrix room as carriers, through `lcroute-reach`: a program beside the daemon, without rights, which alone reads
+//! what strangers on the Internet send.
 //!
 //! The daemon listens on `reach.sock` and says what to hold and whom to look for ([`librecast::reach`]); it signs, and takes what
 //! comes back as a presence record from anybody. Where the program is missing, the daemon says so and goes on without.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
@@ -13,7 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published, Rendezvous};
 use librecast::id::{NetworkId, PeerId, SecretKey};
-use librecast::reach::{FromReach, Key, MAX_LINE, Plan, State, ToReach};
+use librecast::reach::{
+    AccessToken, Base58, FromReach, Keep, Key, MAX_LINE, MAX_NAME, Meeting, Plan, Room, RoomState,
+    State, ToReach, Value,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -59,20 +62,49 @@ pub struct Seeking {
     pub invites: bool,
 }
 
+/// An account of Matrix, and the room where its nodes meet others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// `https://HOST` of its server.
+    pub homeserver: String,
+    /// The room.
+    pub room: Room,
+    /// Its name, if that is to be verified.
+    pub user: Option<String>,
+    /// Lets lcroute-reach act for it.
+    pub token: AccessToken,
+}
+
+/// By what the carriers of the program are known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReachIds {
+    pub(crate) dht: CarrierId,
+    pub(crate) matrix: CarrierId,
+}
+
 /// What a plan is made of.
 #[derive(Debug, Clone, Default)]
 struct Wish {
-    bootstrap: Vec<String>,
+    /// Nodes by which the DHT is entered, if it is used.
+    dht: Option<Vec<String>>,
+    account: Option<Account>,
     record: Option<Published>,
     seeking: Seeking,
     round: u64,
 }
 
-/// The DHT, by way of the program.
+/// How it stands with both, as the program says.
+#[derive(Debug, Default)]
+struct Standing {
+    dht: State,
+    room: RoomState,
+}
+
+/// The DHT and the room, by way of the program.
 #[derive(Debug)]
 pub struct Reach {
     wish: watch::Sender<Wish>,
-    state: Arc<RwLock<Option<State>>>,
+    state: Arc<RwLock<Option<Standing>>>,
     task: JoinHandle<()>,
 }
 
@@ -85,7 +117,7 @@ impl Drop for Reach {
 impl Reach {
     /// Waits for the program at `socket`; to be called within a tokio runtime.
     pub(crate) fn start(
-        carrier: CarrierId,
+        ids: ReachIds,
         socket: ReachSocket,
         (key, network): (Arc<SecretKey>, NetworkId),
         events: mpsc::Sender<CarrierEvent>,
@@ -93,7 +125,7 @@ impl Reach {
         let (wish, wishes) = watch::channel(Wish::default());
         let state = Arc::new(RwLock::new(None));
         let service = Service {
-            carrier,
+            ids,
             key,
             rendezvous: Rendezvous::new(network),
             wishes,
@@ -108,13 +140,25 @@ impl Reach {
         Self { wish, state, task }
     }
 
-    /// Nodes by which the DHT is entered.
-    pub(crate) fn set_bootstrap(&self, nodes: &[String]) {
+    /// Uses the DHT that these nodes enter, or none, and meets in this account's room, or in none.
+    pub(crate) fn set(&self, dht: Option<&[String]>, account: Option<&Account>) {
         self.wish.send_if_modified(|wish| {
-            let is_new = wish.bootstrap != nodes;
-            wish.bootstrap = nodes.to_vec();
+            let is_new = wish.dht.as_deref() != dht || wish.account.as_ref() != account;
+            wish.dht = dht.map(<[String]>::to_vec);
+            wish.account = account.cloned();
             is_new
         });
+    }
+
+    /// Whether the DHT is used.
+    pub(crate) fn uses_dht(&self) -> bool {
+        self.wish.borrow().dht.is_some()
+    }
+
+    /// The room that is used.
+    pub(crate) fn room(&self) -> Option<Room> {
+        let wish = self.wish.borrow();
+        wish.account.as_ref().map(|account| account.room.clone())
     }
 
     /// Whom to look for.
@@ -124,19 +168,38 @@ impl Reach {
     }
 
     /// Whether nodes of the DHT answer, and in words.
-    pub(crate) fn standing(&self) -> (bool, String) {
+    pub(crate) fn dht_standing(&self) -> (bool, String) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = &*state else {
+        let Some(Standing { dht: state, .. }) = &*state else {
             return (false, ABSENT.into());
         };
         if state.nodes == 0 {
             return (false, "no node of it answers".into());
         }
         let mut note = format!("{} nodes, {} records held", state.nodes, state.held);
-        for (reason, count) in &state.dropped {
-            note += &format!(", dropped {count} {reason}");
-        }
+        add_dropped(&mut note, &state.dropped);
         (true, note)
+    }
+
+    /// Whether others find this node in the room, and in words.
+    pub(crate) fn room_standing(&self) -> (bool, String) {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(Standing { room: state, .. }) = &*state else {
+            return (false, ABSENT.into());
+        };
+        let mut note = match (&state.problem, state.open) {
+            (Some(problem), _) => problem.clone(),
+            (None, false) => "it is being entered".into(),
+            (None, true) => format!("records of others: {}", state.values),
+        };
+        add_dropped(&mut note, &state.dropped);
+        (state.open, note)
+    }
+}
+
+fn add_dropped(note: &mut String, dropped: &BTreeMap<String, u64>) {
+    for (reason, count) in dropped {
+        *note += &format!(", dropped {count} {reason}");
     }
 }
 
@@ -158,8 +221,27 @@ impl Carrier for Reach {
     }
 }
 
-/// What the program is to do at this time.
-fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Plan {
+/// Where the program is to meet.
+fn meeting(wish: &Wish) -> Option<Meeting> {
+    let account = wish.account.clone()?;
+    let keep = wish.record.as_ref().map(|record| Keep {
+        name: Base58(record.name),
+        value: Value(record.sealed.to_vec()),
+        until: record.until,
+    });
+    Some(Meeting {
+        homeserver: account.homeserver,
+        room: account.room,
+        user: account.user,
+        token: account.token,
+        keep,
+        round: wish.round,
+    })
+}
+
+/// What the program is to do with the DHT at this time.
+fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Option<Plan> {
+    let bootstrap = wish.dht.clone()?;
     let seeking = &wish.seeking;
     let mut hold = Vec::new();
     if let Some(record) = &wish.record {
@@ -172,8 +254,8 @@ fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Pla
     }
     let seek = seeking.peers.iter();
     let watch = seeking.invites.then(|| key.peer_id());
-    Plan {
-        bootstrap: wish.bootstrap.clone(),
+    Some(Plan {
+        bootstrap,
         hold,
         seek: seek.map(|peer| rendezvous.key_of(peer, unix)).collect(),
         watch: watch
@@ -181,7 +263,7 @@ fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Pla
             .into_iter()
             .collect(),
         round: wish.round,
-    }
+    })
 }
 
 fn unix_now() -> u64 {
@@ -190,11 +272,11 @@ fn unix_now() -> u64 {
 }
 
 struct Service {
-    carrier: CarrierId,
+    ids: ReachIds,
     key: Arc<SecretKey>,
     rendezvous: Rendezvous,
     wishes: watch::Receiver<Wish>,
-    state: Arc<RwLock<Option<State>>>,
+    state: Arc<RwLock<Option<Standing>>>,
     events: mpsc::Sender<CarrierEvent>,
 }
 
@@ -210,7 +292,7 @@ impl Service {
             };
             let why = ended.err().map(|e| format!(": {e}")).unwrap_or_default();
             tracing::warn!("lcroute-reach has gone{why}");
-            self.set_state(None).await;
+            self.change(|state| *state = None).await;
         }
     }
 
@@ -219,7 +301,9 @@ impl Service {
         let (read, mut write) = stream.into_split();
         let mut lines = Lines::new(read);
         let mut names = interval(NAMES);
-        let (mut said, mut asked) = (None, BTreeSet::new());
+        let (mut said, mut asked) = ((None, None), BTreeSet::new());
+        self.change(|state| *state = Some(Standing::default()))
+            .await;
         self.wishes.mark_changed();
         loop {
             let line = tokio::select! {
@@ -239,10 +323,19 @@ impl Service {
             }
             let wish = self.wishes.borrow_and_update().clone();
             let plan = plan(&wish, &self.rendezvous, &self.key, unix_now());
-            if said.as_ref() != Some(&plan) {
-                asked = plan.seek.iter().chain(&plan.watch).copied().collect();
+            if said.0 != plan {
+                let keys = plan
+                    .iter()
+                    .flat_map(|plan| plan.seek.iter().chain(&plan.watch));
+                asked = keys.copied().collect();
                 send(&mut write, &ToReach::Plan(plan.clone())).await?;
-                said = Some(plan);
+                said.0 = plan;
+            }
+            let meeting = meeting(&wish);
+            if said.1 != meeting {
+                let line = ToReach::Matrix(meeting.clone().map(Box::new));
+                send(&mut write, &line).await?;
+                said.1 = meeting;
             }
         }
     }
@@ -257,29 +350,49 @@ impl Service {
                     return Ok(());
                 }
                 let record = CarrierEvent::Record {
-                    carrier: self.carrier,
+                    carrier: self.ids.dht,
                     kind: CarrierKind::Dht,
                     name: key.to_string(),
                     sealed: value.0,
                 };
                 self.tell(record).await;
             }
-            FromReach::State(mut state) => {
-                // a program that somebody has taken over must not fill memory
-                while state.dropped.len() > MAX_REASONS {
-                    state.dropped.pop_last();
+            FromReach::Kept {
+                account,
+                name,
+                value,
+            } => {
+                let is_used = self.wishes.borrow().account.is_some();
+                if !is_used || account.len() > MAX_NAME || value.0.len() > MAX_RECORD {
+                    tracing::debug!("lcroute-reach: nobody asked for {name}");
+                    return Ok(());
                 }
-                self.set_state(Some(state)).await;
+                let record = CarrierEvent::Record {
+                    carrier: self.ids.matrix,
+                    kind: CarrierKind::Matrix,
+                    // another account may use the same name
+                    name: format!("{account} {name}"),
+                    sealed: value.0,
+                };
+                self.tell(record).await;
+            }
+            FromReach::State(mut state) => {
+                bound(&mut state.dropped);
+                self.change(|standing| standing.get_or_insert_default().dht = state)
+                    .await;
+            }
+            FromReach::Room(mut state) => {
+                bound(&mut state.dropped);
+                state.problem = state.problem.map(|problem| printable(&problem));
+                self.change(|standing| standing.get_or_insert_default().room = state)
+                    .await;
             }
         }
         Ok(())
     }
 
-    async fn set_state(&self, state: Option<State>) {
-        {
-            let mut known = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            *known = state;
-        }
+    async fn change(&self, change: impl FnOnce(&mut Option<Standing>)) {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
         self.tell(CarrierEvent::Doors).await;
     }
 
@@ -291,6 +404,21 @@ impl Service {
 
 /// Most reasons for drops that are shown.
 const MAX_REASONS: usize = 16;
+/// Longest text of a problem that is shown, in characters. Chosen: two lines of a terminal.
+const MAX_PROBLEM: usize = 200;
+
+/// A program that somebody has taken over must not fill memory.
+fn bound(dropped: &mut BTreeMap<String, u64>) {
+    while dropped.len() > MAX_REASONS {
+        dropped.pop_last();
+    }
+}
+
+/// Nor steer a terminal.
+fn printable(problem: &str) -> String {
+    let shown = problem.chars().filter(|c| !c.is_control());
+    shown.take(MAX_PROBLEM).collect()
+}
 
 async fn accept(listener: &UnixListener) -> UnixStream {
     loop {
@@ -367,6 +495,7 @@ mod tests {
             until: NOON,
         };
         Wish {
+            dht: Some(Vec::new()),
             record: Some(record),
             ..Wish::default()
         }
@@ -378,16 +507,16 @@ mod tests {
         let (issuer, newcomer) = (key(1), key(2));
         let mut wish = wish();
         wish.seeking.peers = vec![issuer.peer_id()];
-        let linked = plan(&wish, &rendezvous, &newcomer, NOON);
+        let linked = plan(&wish, &rendezvous, &newcomer, NOON).unwrap();
         assert_eq!((linked.hold.len(), linked.seek.len()), (2, 1));
         wish.seeking.issuer = Some(issuer.peer_id());
-        let alone = plan(&wish, &rendezvous, &newcomer, NOON);
+        let alone = plan(&wish, &rendezvous, &newcomer, NOON).unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
         wish.seeking = Seeking {
             invites: true,
             ..Seeking::default()
         };
-        let inviting = plan(&wish, &rendezvous, &issuer, NOON);
+        let inviting = plan(&wish, &rendezvous, &issuer, NOON).unwrap();
         let holds = |key: &Key, item: &Item| item.key == *key;
         let mailbox = &inviting.watch[0];
         assert!(alone.hold.iter().any(|item| holds(mailbox, item)));
@@ -410,7 +539,14 @@ mod tests {
             listener.set_nonblocking(true).unwrap();
             let (sender, events) = mpsc::channel(64);
             let me = (Arc::new(key(1)), key(9).peer_id());
-            let reach = Reach::start(CarrierId(1), ReachSocket { listener, path }, me, sender);
+            let reach = {
+                let ids = ReachIds {
+                    dht: CarrierId(1),
+                    matrix: CarrierId(2),
+                };
+                Reach::start(ids, ReachSocket { listener, path }, me, sender)
+            };
+            reach.set(Some(&[]), None);
             Self {
                 folder,
                 reach,
@@ -435,7 +571,7 @@ mod tests {
         }
 
         async fn wait_note(&mut self, part: &str) {
-            while !self.reach.standing().1.contains(part) {
+            while !self.reach.dht_standing().1.contains(part) {
                 assert!(matches!(
                     self.events.recv().await,
                     Some(CarrierEvent::Doors)
@@ -467,7 +603,7 @@ mod tests {
             ..Seeking::default()
         });
         let mut program = world.connect().await;
-        let Some(ToReach::Plan(plan)) = line(&mut program).await else {
+        let Some(ToReach::Plan(Some(plan))) = line(&mut program).await else {
             panic!("no plan");
         };
         let seen = |key, byte| FromReach::Seen {
@@ -480,7 +616,7 @@ mod tests {
         assert_eq!((name, sealed[0]), (plan.seek[0].to_string(), 2));
         // nobody is sought any more: a new plan
         world.reach.seek(&Seeking::default());
-        let Some(ToReach::Plan(next)) = line(&mut program).await else {
+        let Some(ToReach::Plan(Some(next))) = line(&mut program).await else {
             panic!("no plan");
         };
         assert!(next.seek.is_empty());
@@ -510,7 +646,7 @@ mod tests {
         };
         say(&mut program, &FromReach::State(state)).await;
         world.wait_note("3 nodes").await;
-        assert!(world.reach.standing().0);
+        assert!(world.reach.dht_standing().0);
     }
 
     #[tokio::test]
@@ -536,5 +672,74 @@ mod tests {
         while is_socket(&path) {
             tokio::task::yield_now().await;
         }
+    }
+
+    fn account(room: &str) -> Account {
+        Account {
+            homeserver: "https://a.example".into(),
+            room: room.parse().unwrap(),
+            user: None,
+            token: "syt_secret".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_room_is_used_beside_a_dht_and_without_one() {
+        let mut world = World::new();
+        let account = account("#lc:a.example");
+        world.reach.publish(&wish().record.unwrap());
+        world.reach.set(None, Some(&account));
+        let mut program = world.connect().await;
+        let Some(ToReach::Matrix(Some(meeting))) = line(&mut program).await else {
+            panic!("no meeting, or a plan");
+        };
+        assert_eq!(
+            (&meeting.room, &meeting.token),
+            (&account.room, &account.token)
+        );
+        assert_eq!(meeting.keep.unwrap().name, Base58([1; 32]));
+        let kept = |name, byte| FromReach::Kept {
+            account: "@b:a.example".into(),
+            name: Base58([name; 32]),
+            value: Value(vec![byte; 256]),
+        };
+        say(&mut program, &kept(7, 3)).await;
+        let (name, sealed) = world.record().await;
+        assert_eq!(name, format!("@b:a.example {}", Base58([7; 32])));
+        assert_eq!(sealed[0], 3);
+        // what a program says that was taken over is bounded, and steers no terminal
+        let state = RoomState {
+            problem: Some("\x1b[2Jbad ".repeat(1_000)),
+            ..RoomState::default()
+        };
+        say(&mut program, &FromReach::Room(state)).await;
+        while !world.reach.room_standing().1.contains("bad") {
+            world.events.recv().await.unwrap();
+        }
+        let (open, note) = world.reach.room_standing();
+        assert!(!open && note.len() <= MAX_PROBLEM && !note.contains('\x1b'));
+        // beside a DHT, then neither
+        world.reach.set(Some(&[]), Some(&account));
+        assert!(matches!(
+            line(&mut program).await,
+            Some(ToReach::Plan(Some(_)))
+        ));
+        world.reach.set(Some(&[]), None);
+        assert!(matches!(
+            line(&mut program).await,
+            Some(ToReach::Matrix(None))
+        ));
+        say(&mut program, &kept(8, 4)).await;
+        world.reach.set(None, None);
+        assert!(matches!(
+            line(&mut program).await,
+            Some(ToReach::Plan(None))
+        ));
+        // what came after the room was left is not taken
+        say(&mut program, &FromReach::State(State::default())).await;
+        assert!(matches!(
+            world.events.recv().await,
+            Some(CarrierEvent::Doors)
+        ));
     }
 }

@@ -15,6 +15,7 @@ use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Token;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::mapped;
+use librecast::reach::Room;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::json;
@@ -180,9 +181,10 @@ fn token(options: &LeafOptions) -> anyhow::Result<Token> {
             ExitError::new(Exit::Usage, message)
         })?,
     };
-    let token: Token = text
+    let mut token: Token = text
         .parse()
         .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+    token.signal.retain(|url| Room::of_uri(url).is_none());
     if !token.invitation().grant().leaf {
         let message = "the token makes routers, not leaves: `lcroute invite --leaf --groups P` prints one for leaves";
         return Err(ExitError::new(Exit::Usage, message).into());

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cert::{
-    CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_TOKEN, Member, SourcePrefix, Token,
-    is_ephemeral, is_node_name,
+    CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_TOKEN, MAX_URLS, Member, SourcePrefix,
+    Token, is_ephemeral, is_node_name,
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
+use librecast::reach::Room;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::duration;
 use nix::errno::Errno;
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::pages;
+use crate::servers::room;
 use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
 use crate::status::{Peer, Route};
@@ -101,6 +103,8 @@ pub struct InviteOptions {
     pub labels: Vec<(String, String)>,
     /// Where they meet.
     pub signal: Vec<String>,
+    /// The Matrix room where they meet.
+    pub matrix: Option<Room>,
     /// Groups they may send to; empty for all.
     pub prefixes: Vec<GroupPrefix>,
     /// Whether they may be roots.
@@ -195,6 +199,7 @@ fn plain(config: &Config, identity: &Identity) -> InviteOptions {
         ephemeral: false,
         labels: Vec::new(),
         signal: configured_urls(config, identity),
+        matrix: None,
         prefixes: Vec::new(),
         core: false,
         gateway: Vec::new(),
@@ -215,7 +220,7 @@ fn sign_token(
         return Err(ExitError::new(Exit::NotPermitted, message).into());
     }
     let own = configured_urls(config, identity);
-    let signal = match options.signal.is_empty() {
+    let mut signal = match options.signal.is_empty() {
         true => own,
         false => {
             if own.is_empty() {
@@ -227,6 +232,22 @@ fn sign_token(
             options.signal
         }
     };
+    let room = options
+        .matrix
+        .or_else(|| room(config, &identity.membership.signal));
+    // leaves find routers by servers alone
+    if let Some(room) = room.filter(|_| !options.leaf) {
+        if signal.len() >= MAX_URLS.into() {
+            let message = format!("a token has room for {MAX_URLS} URLs, and a Matrix room is one");
+            return Err(usage(message).into());
+        }
+        if config.matrix.token_file.is_none() {
+            hint(format_args!(
+                "this node itself does not meet in {room} yet: homeserver and token-file under [matrix] in its configuration"
+            ));
+        }
+        signal.push(room.to_uri());
+    }
     if signal.is_empty() {
         hint(
             "the token names no signalling server: nodes meet on a LAN, and by `lcroute meet`; elsewhere --signal URL is needed",
@@ -278,7 +299,7 @@ fn sign_token(
     Ok((token, not_after))
 }
 
-/// Signalling servers of file and membership, and this daemon itself if it serves.
+/// Signalling servers of file and membership, and this daemon itself if it serves; a room where they have one goes beside them.
 fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
     let mut urls = config.signal.servers.clone();
     if let Some(listen) = config.signal.listen {
@@ -295,10 +316,12 @@ fn configured_urls(config: &Config, identity: &Identity) -> Vec<String> {
             urls.push(format!("ws://{listen}"));
         }
     }
-    urls.extend(identity.membership.signal.iter().cloned());
+    let of_token = identity.membership.signal.iter();
+    urls.extend(of_token.filter(|url| Room::of_uri(url).is_none()).cloned());
     let mut seen = std::collections::BTreeSet::new();
     urls.retain(|url| seen.insert(url.clone()));
-    urls.truncate(8);
+    let room = room(config, &identity.membership.signal);
+    urls.truncate(usize::from(MAX_URLS) - usize::from(room.is_some()));
     urls
 }
 
@@ -376,6 +399,13 @@ pub fn accept(
         token.signal.clone(),
         &chain,
     ))?;
+    if let Some(room) = token.signal.iter().find_map(|url| Room::of_uri(url))
+        && config.matrix.token_file.is_none()
+    {
+        hint(format_args!(
+            "its nodes meet in the Matrix room {room}: set homeserver and token-file of an account there under [matrix] in the configuration, and have lcroute-reach run"
+        ));
+    }
     state.identity(now)
 }
 

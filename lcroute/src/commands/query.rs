@@ -209,7 +209,10 @@ fn found_by(doors: &[Door]) -> String {
             Some(note) => format!("{kind} ({note})"),
             None => kind.to_owned(),
         },
-        kind => format!("{kind} {}", door.at),
+        kind => match door.note.as_ref().filter(|_| !door.open) {
+            Some(note) => format!("{kind} {} ({note})", door.at),
+            None => format!("{kind} {}", door.at),
+        },
     };
     let doors: Vec<_> = doors.iter().map(door).collect();
     match doors.is_empty() {
@@ -425,6 +428,7 @@ mod tests {
                 ("server", "ws://two", false, None),
                 ("lan", "eth0", true, None),
                 ("dht", "mainline", true, Some("9 nodes")),
+                ("matrix", "#lc:a", false, Some("no answer")),
             ]
             .map(|(kind, at, open, note)| Door {
                 kind: kind.into(),
@@ -455,7 +459,7 @@ mod tests {
             "version   1.2.3\n",
             "topology  tree: each link",
             "ports     the router maps 203.0.113.5:7000, by NAT-PMP",
-            "found by  ws://one, ws://two (not connected), lan eth0, dht (9 nodes)\n",
+            "found by  ws://one, ws://two (not connected), lan eth0, dht (9 nodes), matrix #lc:a (no answer)\n",
             "from lc7  7 packets, 0 B",
             "dropped   3 no_listener: ",
         ] {

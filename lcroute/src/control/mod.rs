@@ -198,7 +198,7 @@ pub fn keys_of(control: &Path) -> PathBuf {
     socket_beside(control, "keys")
 }
 
-/// The socket of the daemon with this control socket for the program for a DHT: `reach.sock`, or `NAME.reach`.
+/// The socket of the daemon with this control socket for the program for a DHT and a Matrix room: `reach.sock`, or `NAME.reach`.
 #[must_use]
 pub fn reach_of(control: &Path) -> PathBuf {
     socket_beside(control, "reach")

@@ -120,6 +120,10 @@ pub const CHECKS: &[(&str, &str)] = &[
         "Whether lcroute-reach runs where it is wanted, how many nodes of the DHT answer, what they see, and how many were found by it.",
     ),
     (
+        "matrix",
+        "Whether this node's account is in the Matrix room, may keep its record there, and how many were found by it.",
+    ),
+    (
         "relay",
         "Whether relays answer, and by what: UDP, TCP or TLS.",
     ),

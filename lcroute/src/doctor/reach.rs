@@ -2,9 +2,15 @@
 
 use super::{Check, Patient};
 use crate::netlink;
+use crate::servers::{account, room};
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    vec![discovery(patient), spool(patient), dht(patient)]
+    vec![
+        discovery(patient),
+        spool(patient),
+        dht(patient),
+        matrix(patient),
+    ]
 }
 
 /// Why records are not published.
@@ -101,5 +107,52 @@ fn dht(patient: &Patient) -> Check {
     let detail = format!(
         "{note}; linked with {linked} by it; nodes of the DHT see this host's address and when it looks for whom, and neither names nor addresses in a record"
     );
+    Check::ok(NAME, detail)
+}
+
+/// The room of Matrix.
+fn matrix(patient: &Patient) -> Check {
+    const NAME: &str = "matrix";
+    let identity = patient.identity.as_ref();
+    let token = identity.map(|i| i.membership.signal.clone());
+    let token = token.unwrap_or_default();
+    let matrix = &patient.config.matrix;
+    if matrix.homeserver.is_none() && matrix.token_file.is_none() {
+        return match room(&patient.config, &token) {
+            None => Check::skipped(NAME, "no Matrix room is used ([matrix])"),
+            Some(room) => Check::warn(
+                NAME,
+                format!("nodes meet in the room {room}, and this one has no account"),
+                "homeserver and token-file under [matrix]; then lcroute reload, and systemctl enable --now lcroute-reach",
+            ),
+        };
+    }
+    if patient.config.ice.hides() {
+        return Check::skipped(NAME, format!("the room is not used: {HIDDEN}"));
+    }
+    let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
+    let Some(status) = status else {
+        return Check::skipped(NAME, "the daemon does not say how it stands");
+    };
+    let door = status.doors.iter().find(|door| door.kind == NAME);
+    let Some(door) = door else {
+        let why = account(&patient.config, &token).err();
+        let why = why.map_or("the daemon does not use it".into(), |e| format!("{e:#}"));
+        let remedy = "the token's file is for the daemon's user alone (chown lcroute, chmod 600); then lcroute reload";
+        return Check::fail(NAME, why, remedy);
+    };
+    let note = door.note.as_deref().unwrap_or("?");
+    if !door.open {
+        let remedy = "docs/guide/finding.md says what a room needs; lcroute-reach must run: systemctl enable --now lcroute-reach";
+        return Check::warn(NAME, format!("{}: {note}", door.at), remedy);
+    }
+    let linked = met_by(patient, NAME);
+    let detail = format!("{}: {note}; linked with {linked} by it", door.at);
+    let homeserver = matrix.homeserver.as_deref().unwrap_or_default();
+    if homeserver.starts_with("http://") {
+        let remedy = "https:// in [matrix] homeserver, unless the way there is safe in itself";
+        let detail = format!("{detail}; the access token goes over the network in the clear");
+        return Check::warn(NAME, detail, remedy);
+    }
     Check::ok(NAME, detail)
 }

@@ -12,8 +12,8 @@ use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::text::{self, TextKind};
 use crate::wire::{Reader, Writer};
 
-/// Most signalling URLs in a token.
-const MAX_URLS: u8 = 8;
+/// Most URLs in a token.
+pub const MAX_URLS: u8 = 8;
 /// Longest token in characters.
 pub const MAX_TOKEN: usize = 8_192;
 /// Most bytes in a token: what [`MAX_TOKEN`] characters hold.
@@ -25,7 +25,7 @@ pub struct Token {
     issuer: Certificate,
     pub(super) invitation: Certificate,
     pub(super) secret: SecretKey,
-    /// Where to meet: `ws://HOST:PORT` or `wss://...`.
+    /// Where to meet: `ws://HOST:PORT` or `wss://...`, and the URI of a Matrix room ([`crate::reach::Room::to_uri`]).
     pub signal: Vec<String>,
 }
 

@@ -39,6 +39,7 @@ mod lcsync_mld;
 mod leaves;
 mod links;
 mod many;
+mod matrix;
 mod membership;
 mod metrics;
 mod nat;

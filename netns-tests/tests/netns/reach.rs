@@ -40,7 +40,7 @@ fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
 }
 
 /// By what kind of carrier they met.
-fn met_by(member: &Member) -> Result<Vec<String>> {
+pub(crate) fn met_by(member: &Member) -> Result<Vec<String>> {
     let peers = member.peers()?.into_iter();
     let connected = peers.filter(|peer| peer["state"] == "connected");
     Ok(connected

@@ -201,7 +201,7 @@ pub const PROGRAMS: &[Program] = &[
         files: &[
             (
                 "/run/lcroute/reach.sock",
-                "where the daemon says what to keep in the DHT, for root and the group lcroute-reach",
+                "where the daemon says what to keep in a DHT and a Matrix room, for root and the group lcroute-reach",
             ),
             (
                 "/usr/lib/lcroute/lcroute-reach",

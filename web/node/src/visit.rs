@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use librecast::cert::{CertError, Chain, Member, Token, is_node_name};
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::reach::Room;
 use serde::{Deserialize, Serialize};
 
 /// What a page begins with.
@@ -65,7 +66,7 @@ impl Visit {
     }
 
     fn by_token(token: &str, name: &str, key: &str, unix: u64) -> Result<Self, String> {
-        let token: Token = (token.parse()).map_err(|e: CertError| {
+        let mut token: Token = (token.parse()).map_err(|e: CertError| {
             let why = e.to_string();
             let end = if why.ends_with('?') { "" } else { "." };
             let mut rest = why.chars();
@@ -76,6 +77,7 @@ impl Visit {
         if token.invitation().grant().leaf {
             return Err("This token is for leaves, which only listen: `lcroute leaf GROUP` on a host takes it, and pages do not yet.".into());
         }
+        token.signal.retain(|url| Room::of_uri(url).is_none());
         if token.signal.is_empty() {
             return Err("This token names no signalling server, and a page finds a network by nothing else: \
                 `lcroute invite --signal ws://HOST:7117` makes one that does."

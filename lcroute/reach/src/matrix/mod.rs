@@ -1,0 +1,187 @@
+//! A Matrix room as a meeting place: an account keeps the records of its nodes there, and sees those of others at once.
+//!
+//! `session` decides what is asked when, `answers` reads what comes; both are without I/O. Here are the HTTP client and the task.
+
+mod answers;
+mod session;
+
+use std::error::Error;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use librecast::reach::{FromReach, Meeting, RoomState};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use session::{Answer, Request, Session};
+
+/// Longest answer in bytes. Chosen: a hundred messages to a device, 64 KiB each, which a server sends at a time unasked.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// Longest head of an answer in bytes. Chosen: twice what servers take of a request.
+const MAX_HEAD: usize = 32 * 1024;
+/// Where nothing is due, the loop waits so long.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Meets where the daemon says, until it says nothing any more.
+pub(crate) async fn run(
+    mut meetings: watch::Receiver<Option<Box<Meeting>>>,
+    lines: mpsc::Sender<FromReach>,
+) {
+    loop {
+        let meeting = meetings.borrow_and_update().clone();
+        let ended = match meeting {
+            Some(meeting) => meet(*meeting, &mut meetings, &lines).await,
+            None => meetings.changed().await.ok(),
+        };
+        if ended.is_none() {
+            return;
+        }
+    }
+}
+
+/// Returns when another account or room is wanted, or none; None: nobody wants anything any more.
+async fn meet(
+    meeting: Meeting,
+    meetings: &mut watch::Receiver<Option<Box<Meeting>>>,
+    lines: &mpsc::Sender<FromReach>,
+) -> Option<()> {
+    let mut http = match Http::new(&meeting) {
+        Ok(http) => http,
+        Err(why) => {
+            let state = RoomState {
+                problem: Some(why),
+                ..RoomState::default()
+            };
+            lines.send(FromReach::Room(state)).await.ok()?;
+            return meetings.changed().await.ok();
+        }
+    };
+    let mut round = meeting.round;
+    let mut session = Session::new(meeting, Instant::now());
+    let mut calls = JoinSet::new();
+    let mut said = None;
+    loop {
+        while let Some(request) = session.poll_request(Instant::now(), unix_now()) {
+            let http = http.clone();
+            calls.spawn(async move {
+                let answer = http.call(&request).await;
+                (request, answer)
+            });
+        }
+        let state = session.state(unix_now());
+        if said.as_ref() != Some(&state) {
+            lines.send(FromReach::Room(state.clone())).await.ok()?;
+            said = Some(state);
+        }
+        let due = session.next_timeout(unix_now());
+        let due = due.unwrap_or_else(|| Instant::now() + IDLE);
+        tokio::select! {
+            changed = meetings.changed() => {
+                changed.ok()?;
+                let Some(meeting) = meetings.borrow_and_update().clone() else {
+                    return Some(());
+                };
+                if !session.go_on(&meeting) {
+                    meetings.mark_changed();
+                    return Some(());
+                }
+                if std::mem::replace(&mut round, meeting.round) != meeting.round {
+                    calls.abort_all();
+                    while calls.join_next().await.is_some() {}
+                    // connections that are kept lead nowhere, too
+                    if let Ok(new) = Http::new(&meeting) {
+                        http = new;
+                    }
+                    session.try_again(Instant::now());
+                }
+            }
+            Some(done) = calls.join_next() => {
+                // one that panicked would be waited for for ever
+                let (request, answer) = done.ok()?;
+                for line in session.handle(&request, answer, Instant::now(), unix_now()) {
+                    lines.send(line).await.ok()?;
+                }
+            }
+            () = sleep_until(due.into()) => {}
+        }
+    }
+}
+
+fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+/// A client of one homeserver. Redirects are not followed: they would take the token elsewhere.
+#[derive(Debug, Clone)]
+struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    homeserver: String,
+    authorization: HeaderValue,
+}
+
+impl Http {
+    fn new(meeting: &Meeting) -> Result<Self, String> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let tls = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
+        let tls = tls.map_err(|e| format!("this host's certificates: {e}"))?;
+        let tls = tls.https_or_http().enable_http1().build();
+        let bearer = format!("Bearer {}", meeting.token.secret());
+        let mut authorization = HeaderValue::try_from(bearer).map_err(|e| e.to_string())?;
+        authorization.set_sensitive(true);
+        let client = Client::builder(TokioExecutor::new())
+            .http1_max_buf_size(MAX_HEAD)
+            .build(tls);
+        Ok(Self {
+            client,
+            homeserver: meeting.homeserver.trim_end_matches('/').to_owned(),
+            authorization,
+        })
+    }
+
+    /// The answer, or why there is none.
+    async fn call(&self, request: &Request) -> Result<Answer, String> {
+        let answer = timeout(request.timeout, self.exchange(request)).await;
+        answer.map_err(|_| "the homeserver does not answer in time".to_owned())?
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Answer, String> {
+        let body = request.body.clone().unwrap_or_default();
+        let message = hyper::Request::builder()
+            .method(request.method)
+            .uri(format!("{}{}", self.homeserver, request.path))
+            .header(AUTHORIZATION, &self.authorization)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)));
+        let message = message.map_err(|e| format!("[matrix] homeserver: {e}"))?;
+        let answer = self.client.request(message).await;
+        let answer =
+            answer.map_err(|e| format!("the homeserver cannot be reached: {}", cause(&e)))?;
+        let (head, body) = answer.into_parts();
+        let retry_after = head.headers.get(RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| format!("the homeserver's answer: {e}"))?;
+        Ok(Answer {
+            status: head.status.as_u16(),
+            retry_after,
+            body: body.to_bytes().into(),
+        })
+    }
+}
+
+/// The innermost reason: those around it say that there is one.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,883 @@
+//! What is asked of a homeserver when, and what of its answers counts; without I/O.
+//!
+//! ```text
+//! whoami -> join -> sync, sync ...        each waits at the server until something happens
+//!                -> put                   where the event of our account lacks our record
+//! ```
+//!
+//! Each account has one state event in the room, which it alone may write: records of its nodes by name. Nodes that share an
+//! account put theirs beside those of the others; who finds that another has overwritten it puts it again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use librecast::reach::{FromReach, Key, MAX_NAME, Meeting, RoomState, Value};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::answers::{Content, EVENT, Entry, Joined, MAX_NODES, ServerError, Sync, WhoAmI};
+
+/// So long a server holds back an answer while nothing happens. Chosen: what clients ask for, and proxies before servers bear.
+const LONG_POLL: Duration = Duration::from_secs(30);
+/// A server answers within so long beyond that.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Pause after the first failure; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest pause that is chosen here.
+const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Longest pause that a server may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+/// From one `sync` or put to the next at least. Chosen: a record is known within a second, and a server that answers at once
+/// is not asked for ever.
+const SYNC_PAUSE: Duration = Duration::from_millis(500);
+/// Chosen: Synapse admits one event in five seconds, after ten at once (`rc_message`).
+const PUT_PAUSE: Duration = Duration::from_secs(5);
+/// Most values of others that are known: as many as there are nodes in the largest network.
+const MAX_VALUES: usize = 4_096;
+/// Longest code of an error that is shown, in bytes; those of the standard have 30.
+const MAX_CODE: usize = 64;
+
+/// Messages to this device: nobody is asked for any.
+const UNASKED: &str = "to_device_unasked";
+/// Events in the room that are none of an account's own records.
+const NONSENSE: &str = "event_malformed";
+/// Values beyond the bound.
+const FULL: &str = "room_full";
+
+/// What stands in a path: all but what RFC 3986 lets stand anywhere.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn segment(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, SEGMENT)
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    WhoAmI,
+    Join,
+    Sync,
+    Put,
+}
+
+/// An HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) call: Call,
+    pub(crate) method: &'static str,
+    /// Path and query, after the homeserver.
+    pub(crate) path: String,
+    pub(crate) body: Option<String>,
+    /// How long an answer may take.
+    pub(crate) timeout: Duration,
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Header `Retry-After`, in seconds.
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// One kind of request: when the next is due.
+#[derive(Debug, Clone, Copy)]
+struct Timer {
+    next: Instant,
+    pause: Duration,
+    under_way: bool,
+}
+
+impl Timer {
+    fn new(now: Instant) -> Self {
+        Self {
+            next: now,
+            pause: FIRST_RETRY,
+            under_way: false,
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.under_way && self.next <= now
+    }
+
+    fn begin(&mut self, least: Duration, now: Instant) {
+        self.under_way = true;
+        self.next = now + least;
+    }
+
+    fn succeed(&mut self) {
+        (self.under_way, self.pause) = (false, FIRST_RETRY);
+    }
+
+    fn fail(&mut self, wait: Option<Duration>, now: Instant) {
+        self.under_way = false;
+        let pause = wait.map_or(self.pause, |wait| wait.clamp(FIRST_RETRY, LONGEST_WAIT));
+        self.next = self.next.max(now + pause);
+        self.pause = (self.pause * 2).min(LAST_RETRY);
+    }
+}
+
+/// Why something does not work, and when the server says that it may.
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    wait: Option<Duration>,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, wait: None }
+    }
+}
+
+/// An account in a room.
+#[derive(Debug)]
+pub(crate) struct Session {
+    meeting: Meeting,
+    user: Option<String>,
+    room: Option<String>,
+    since: Option<String>,
+    /// The event of our account, once it has been seen or found missing.
+    own: Option<Content>,
+    /// Values of others that have been passed on, by account.
+    others: BTreeMap<String, BTreeMap<Key, Entry>>,
+    /// For `whoami` and `join`.
+    enter: Timer,
+    sync: Timer,
+    put: Timer,
+    problems: BTreeMap<Call, String>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Session {
+    pub(crate) fn new(meeting: Meeting, now: Instant) -> Self {
+        Self {
+            meeting,
+            user: None,
+            room: None,
+            since: None,
+            own: None,
+            others: BTreeMap::new(),
+            enter: Timer::new(now),
+            sync: Timer::new(now),
+            put: Timer::new(now),
+            problems: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+        }
+    }
+
+    /// What holds from now on; false if it is another account or room, for which another session is needed.
+    pub(crate) fn go_on(&mut self, meeting: &Meeting) -> bool {
+        let known = &self.meeting;
+        let same = (&known.homeserver, &known.room, &known.user, &known.token)
+            == (
+                &meeting.homeserver,
+                &meeting.room,
+                &meeting.user,
+                &meeting.token,
+            );
+        if same {
+            self.meeting = meeting.clone();
+        }
+        same
+    }
+
+    /// Requests that were under way have been given up, as paths may lead elsewhere now: all is tried anew.
+    pub(crate) fn try_again(&mut self, now: Instant) {
+        self.enter = Timer::new(now);
+        self.sync = Timer::new(now);
+        // what was put a moment ago need not be put again
+        self.put.under_way = false;
+        self.put.next = self.put.next.min(now + PUT_PAUSE);
+    }
+
+    /// The next request that is to be made now.
+    pub(crate) fn poll_request(&mut self, now: Instant, unix: u64) -> Option<Request> {
+        let Some(user) = &self.user else {
+            return self.poll_enter(Call::WhoAmI, "GET", "account/whoami", now);
+        };
+        let Some(room) = &self.room else {
+            let path = join_path(&self.meeting);
+            return self.poll_enter(Call::Join, "POST", &path, now);
+        };
+        if self.sync.is_due(now) {
+            let path = sync_path(room, self.since.as_deref());
+            self.sync.begin(SYNC_PAUSE, now);
+            return Some(request(Call::Sync, "GET", &path, None, LONG_POLL + ANSWER));
+        }
+        let content = self.wanted(unix)?;
+        if !self.put.is_due(now) {
+            return None;
+        }
+        let path = format!("rooms/{}/state/{EVENT}/{}", segment(room), segment(user));
+        self.put.begin(PUT_PAUSE, now);
+        let body = json!(content).to_string();
+        Some(request(Call::Put, "PUT", &path, Some(body), ANSWER))
+    }
+
+    fn poll_enter(
+        &mut self,
+        call: Call,
+        method: &'static str,
+        path: &str,
+        now: Instant,
+    ) -> Option<Request> {
+        if !self.enter.is_due(now) {
+            return None;
+        }
+        self.enter.begin(Duration::ZERO, now);
+        let body = (method == "POST").then(|| "{}".to_owned());
+        Some(request(call, method, path, body, ANSWER))
+    }
+
+    /// When [`Self::poll_request`] has something, unless something is answered before.
+    pub(crate) fn next_timeout(&self, unix: u64) -> Option<Instant> {
+        let timer = |timer: &Timer| (!timer.under_way).then_some(timer.next);
+        if self.room.is_none() {
+            return timer(&self.enter);
+        }
+        let put = self.wanted(unix).and_then(|_| timer(&self.put));
+        timer(&self.sync).into_iter().chain(put).min()
+    }
+
+    /// What the event of our account is to be, if it is something else.
+    fn wanted(&self, unix: u64) -> Option<Content> {
+        let (own, keep) = (self.own.as_ref()?, self.meeting.keep.as_ref()?);
+        let entry = Entry {
+            sealed: keep.value.clone(),
+            until: keep.until,
+        };
+        if own.records.get(&keep.name) == Some(&entry) {
+            return None;
+        }
+        let mut content = own.clone();
+        content.records.retain(|_, entry| entry.until > unix);
+        while content.records.len() >= MAX_NODES && !content.records.contains_key(&keep.name) {
+            let oldest = content.records.iter().min_by_key(|(_, entry)| entry.until);
+            let oldest = oldest.map(|(name, _)| *name)?;
+            content.records.remove(&oldest);
+        }
+        content.records.insert(keep.name, entry);
+        Some(content)
+    }
+
+    /// An answer, or why there is none: what the daemon is to know.
+    pub(crate) fn handle(
+        &mut self,
+        request: &Request,
+        answer: Result<Answer, String>,
+        now: Instant,
+        unix: u64,
+    ) -> Vec<FromReach> {
+        let call = request.call;
+        let answer = answer
+            .map_err(Failure::from)
+            .and_then(|answer| self.accept(call, answer));
+        let done = answer.and_then(|body| match call {
+            Call::WhoAmI => self.handle_whoami(&body),
+            Call::Join => self.handle_join(&body),
+            Call::Sync => self.handle_sync(&body, unix),
+            Call::Put => {
+                // as it will be seen; what others of the account do meanwhile is seen after it
+                let sent = request.body.as_deref().unwrap_or_default();
+                self.own = serde_json::from_str(sent).ok().map(Content::read);
+                Ok(Vec::new())
+            }
+        });
+        let timer = match call {
+            Call::WhoAmI | Call::Join => &mut self.enter,
+            Call::Sync => &mut self.sync,
+            Call::Put => &mut self.put,
+        };
+        match done {
+            Ok(lines) => {
+                timer.succeed();
+                self.problems.remove(&call);
+                lines
+            }
+            Err(Failure { why, wait }) => {
+                timer.fail(wait, now);
+                self.problems.insert(call, why);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The body of an answer that is none of an error.
+    fn accept(&mut self, call: Call, answer: Answer) -> Result<Vec<u8>, Failure> {
+        if answer.status == 200 {
+            return Ok(answer.body);
+        }
+        let error: ServerError = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let of_body = error.retry_after_ms.map(Duration::from_millis);
+        let wait = answer.retry_after.map(Duration::from_secs).or(of_body);
+        let code = Some(error.errcode).filter(|code| {
+            let known =
+                |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'.';
+            !code.is_empty() && code.len() <= MAX_CODE && code.bytes().all(known)
+        });
+        let code = code.unwrap_or_else(|| format!("HTTP {}", answer.status));
+        let why = match (call, code.as_str()) {
+            (_, "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
+                let how = match error.soft_logout {
+                    true => "has expired",
+                    false => "is not known",
+                };
+                format!(
+                    "the access token {how}: put a new one into token-file, then lcroute reload ({code})"
+                )
+            }
+            (_, "M_LIMIT_EXCEEDED") => format!("the homeserver asks to wait ({code})"),
+            (Call::Join, "M_FORBIDDEN") => {
+                let user = self.user.as_deref().unwrap_or("the account");
+                format!("{user} may not enter the room: have it invited ({code})")
+            }
+            (Call::Join, "M_NOT_FOUND" | "M_UNKNOWN") => {
+                format!("the homeserver does not find the room ({code})")
+            }
+            (Call::Put, "M_FORBIDDEN") => format!(
+                "the room does not let this account keep a record: members need the permission to send {EVENT} ({code})"
+            ),
+            (Call::Sync, "M_FORBIDDEN") => {
+                format!("the account is not in the room any more ({code})")
+            }
+            _ => format!("the homeserver refuses: {code}"),
+        };
+        match (call, answer.status) {
+            // a point in time that it does not know any more
+            (Call::Sync, 400) => self.since = None,
+            (Call::Sync | Call::Put, 404) => (self.room, self.since) = (None, None),
+            (Call::Sync, 403) => (self.room, self.since) = (None, None),
+            _ => {}
+        }
+        Err(Failure { why, wait })
+    }
+
+    fn handle_whoami(&mut self, body: &[u8]) -> Result<Vec<FromReach>, Failure> {
+        let user = read::<WhoAmI>(body)?.user_id;
+        if !is_name(&user, '@') {
+            return Err(nonsense());
+        }
+        let wanted = self.meeting.user.as_ref();
+        if let Some(wanted) = wanted.filter(|wanted| **wanted != user) {
+            let why = format!("the access token is one of {user}, not of {wanted}");
+            return Err(Failure {
+                why,
+                wait: Some(LAST_RETRY),
+            });
+        }
+        self.user = Some(user);
+        Ok(Vec::new())
+    }
+
+    fn handle_join(&mut self, body: &[u8]) -> Result<Vec<FromReach>, Failure> {
+        let room = read::<Joined>(body)?.room_id;
+        if !is_name(&room, '!') {
+            return Err(nonsense());
+        }
+        self.room = Some(room);
+        Ok(Vec::new())
+    }
+
+    fn handle_sync(&mut self, body: &[u8], unix: u64) -> Result<Vec<FromReach>, Failure> {
+        // it may have been left meanwhile
+        let room = self.room.clone().unwrap_or_default();
+        let Ok(sync) = Sync::read(body, &room) else {
+            // the next answer begins where a new one does
+            self.since = None;
+            return Err(nonsense());
+        };
+        self.count(NONSENSE, sync.nonsense);
+        self.count(UNASKED, sync.unasked);
+        if sync.left {
+            (self.room, self.since, self.own) = (None, None, None);
+            let why = "the account is not in the room any more".to_owned();
+            return Err(why.into());
+        }
+        self.since = Some(sync.next_batch);
+        self.own.get_or_insert_default();
+        let mut lines = Vec::new();
+        for (account, content) in sync.kept {
+            if Some(&account) == self.user.as_ref() {
+                self.own = Some(content.clone());
+            }
+            self.note(&account, content, unix, &mut lines);
+        }
+        Ok(lines)
+    }
+
+    /// What of an account's event is new, and good.
+    fn note(&mut self, account: &str, content: Content, unix: u64, lines: &mut Vec<FromReach>) {
+        let own = self.meeting.keep.as_ref().map(|keep| keep.name);
+        let before = self.others.remove(account).unwrap_or_default();
+        let others: usize = self.others.values().map(BTreeMap::len).sum();
+        let mut known = BTreeMap::new();
+        for (name, entry) in content.records {
+            if entry.until <= unix || Some(name) == own {
+                continue;
+            }
+            if others + known.len() >= MAX_VALUES {
+                self.count(FULL, 1);
+                continue;
+            }
+            if before.get(&name) != Some(&entry) {
+                lines.push(kept(account, name, entry.sealed.clone()));
+            }
+            known.insert(name, entry);
+        }
+        if !known.is_empty() {
+            self.others.insert(account.to_owned(), known);
+        }
+    }
+
+    fn count(&mut self, reason: &'static str, number: u64) {
+        if number > 0 {
+            let count = self.dropped.entry(reason).or_default();
+            *count = count.saturating_add(number);
+        }
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self, unix: u64) -> RoomState {
+        let holds =
+            self.own.is_some() && (self.meeting.keep.is_none() || self.wanted(unix).is_none());
+        let entries = self.others.values().flat_map(BTreeMap::values);
+        let dropped = self.dropped.iter();
+        RoomState {
+            open: holds && self.since.is_some() && self.problems.is_empty(),
+            values: entries.filter(|entry| entry.until > unix).count(),
+            problem: self.problems.values().next().cloned(),
+            dropped: dropped
+                .map(|(reason, n)| ((*reason).to_owned(), *n))
+                .collect(),
+        }
+    }
+}
+
+fn kept(account: &str, name: Key, value: Value) -> FromReach {
+    FromReach::Kept {
+        account: account.to_owned(),
+        name,
+        value,
+    }
+}
+
+fn request(
+    call: Call,
+    method: &'static str,
+    path: &str,
+    body: Option<String>,
+    timeout: Duration,
+) -> Request {
+    Request {
+        call,
+        method,
+        path: format!("/_matrix/client/v3/{path}"),
+        body,
+        timeout,
+    }
+}
+
+fn join_path(meeting: &Meeting) -> String {
+    let room = segment(meeting.room.as_str());
+    // a room of another server is joined by way of one that knows it
+    let via = meeting.room.server().map(|server| {
+        let server = segment(server);
+        format!("?via={server}&server_name={server}")
+    });
+    format!("join/{room}{}", via.unwrap_or_default())
+}
+
+fn sync_path(room: &str, since: Option<&str>) -> String {
+    let none = json!({ "types": [] });
+    let filter = json!({
+        "account_data": none,
+        "presence": none,
+        "room": {
+            "account_data": none,
+            "ephemeral": none,
+            "rooms": [room],
+            "state": { "types": [EVENT] },
+            "timeline": { "limit": 100, "types": [EVENT] },
+        },
+    });
+    let filter = filter.to_string();
+    let filter = segment(&filter);
+    let more = match since {
+        Some(since) => format!(
+            "&timeout={}&since={}",
+            LONG_POLL.as_millis(),
+            segment(since)
+        ),
+        None => "&timeout=0".to_owned(),
+    };
+    format!("sync?filter={filter}&set_presence=offline{more}")
+}
+
+fn is_name(text: &str, sigil: char) -> bool {
+    text.starts_with(sigil) && text.len() <= MAX_NAME && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|_| nonsense())
+}
+
+fn nonsense() -> Failure {
+    "the homeserver's answer makes no sense".to_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::reach::{Base58, Keep};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const UNIX: u64 = 1_800_000_000;
+
+    fn keep(n: u8) -> Keep {
+        Keep {
+            name: Base58([n; 32]),
+            value: Value(vec![n; 3]),
+            until: UNIX + 86_400,
+        }
+    }
+
+    fn meeting() -> Meeting {
+        Meeting {
+            homeserver: "https://a.example".into(),
+            room: "#lc:b.example:8448".parse().unwrap(),
+            user: None,
+            token: "syt".parse().unwrap(),
+            keep: Some(keep(1)),
+            round: 0,
+        }
+    }
+
+    fn answer(status: u16, body: &str) -> Result<Answer, String> {
+        Ok(Answer {
+            status,
+            retry_after: None,
+            body: body.into(),
+        })
+    }
+
+    /// An event of an account with these entries, as `sync` has it.
+    fn sync_with(account: &str, entries: &[Keep]) -> String {
+        let records: serde_json::Map<_, _> = entries
+            .iter()
+            .map(|k| {
+                (
+                    k.name.to_string(),
+                    json!({ "sealed": k.value, "until": k.until }),
+                )
+            })
+            .collect();
+        let event = json!({ "type": EVENT, "sender": account, "state_key": account, "content": { "records": records } });
+        json!({ "next_batch": "s2", "rooms": { "join": { "!r:b": { "timeline": { "events": [event] } } } } })
+            .to_string()
+    }
+
+    fn begin() -> Instant {
+        Instant::now()
+    }
+
+    /// A session, its time, and requests that are under way.
+    struct World {
+        session: Session,
+        now: Instant,
+        under_way: BTreeMap<Call, Request>,
+    }
+
+    impl World {
+        fn new(meeting: Meeting) -> Self {
+            let now = begin();
+            Self {
+                session: Session::new(meeting, now),
+                now,
+                under_way: BTreeMap::new(),
+            }
+        }
+
+        fn poll(&mut self) {
+            while let Some(request) = self.session.poll_request(self.now, UNIX) {
+                assert!(self.under_way.insert(request.call, request).is_none());
+            }
+        }
+
+        /// Waits until this is asked, other requests staying without an answer: after how many seconds.
+        fn wait(&mut self, call: Call) -> u64 {
+            let from = self.now;
+            loop {
+                self.poll();
+                if self.under_way.contains_key(&call) {
+                    return (self.now - from).as_secs();
+                }
+                self.now = self.session.next_timeout(UNIX).unwrap().max(self.now);
+            }
+        }
+
+        fn answer(&mut self, call: Call, answer: Result<Answer, String>) -> Vec<FromReach> {
+            self.wait(call);
+            let request = self.under_way.remove(&call).unwrap();
+            self.session.handle(&request, answer, self.now, UNIX)
+        }
+
+        /// The room has been entered, and nothing is there.
+        fn entered(meeting: Meeting) -> Self {
+            let mut world = Self::new(meeting);
+            world.answer(
+                Call::WhoAmI,
+                answer(200, r#"{"user_id":"@me:a.example","device_id":"D"}"#),
+            );
+            world.answer(Call::Join, answer(200, r#"{"room_id":"!r:b"}"#));
+            world.answer(Call::Sync, answer(200, r#"{"next_batch":"s1"}"#));
+            world
+        }
+
+        fn state(&self) -> RoomState {
+            self.session.state(UNIX)
+        }
+    }
+
+    #[test]
+    fn requests_are_as_the_api_has_them() {
+        let mut world = World::new(meeting());
+        world.poll();
+        let whoami = &world.under_way[&Call::WhoAmI];
+        assert_eq!(
+            (whoami.method, whoami.path.as_str()),
+            ("GET", "/_matrix/client/v3/account/whoami")
+        );
+        world.answer(Call::WhoAmI, answer(200, r#"{"user_id":"@me:a.example"}"#));
+        world.poll();
+        let join = &world.under_way[&Call::Join];
+        assert_eq!(
+            (join.method, join.path.as_str(), join.body.as_deref()),
+            (
+                "POST",
+                "/_matrix/client/v3/join/%23lc%3Ab.example%3A8448?via=b.example%3A8448&server_name=b.example%3A8448",
+                Some("{}")
+            )
+        );
+        world.answer(Call::Join, answer(200, r#"{"room_id":"!r:b"}"#));
+        world.poll();
+        let filter = r#"{"account_data":{"types":[]},"presence":{"types":[]},"room":{"account_data":{"types":[]},"ephemeral":{"types":[]},"rooms":["!r:b"],"state":{"types":["org.librecast.lcroute.node"]},"timeline":{"limit":100,"types":["org.librecast.lcroute.node"]}}}"#;
+        let sync = format!(
+            "/_matrix/client/v3/sync?filter={}&set_presence=offline",
+            segment(filter)
+        );
+        assert_eq!(
+            world.under_way[&Call::Sync].path,
+            format!("{sync}&timeout=0")
+        );
+        // what is there is seen before anything is put
+        assert!(!world.under_way.contains_key(&Call::Put));
+        world.answer(Call::Sync, answer(200, r#"{"next_batch":"s/1"}"#));
+        world.wait(Call::Sync);
+        assert_eq!(
+            world.under_way[&Call::Sync].path,
+            format!("{sync}&timeout=30000&since=s%2F1")
+        );
+        let put = &world.under_way[&Call::Put];
+        assert_eq!(
+            (put.method, put.path.as_str()),
+            (
+                "PUT",
+                "/_matrix/client/v3/rooms/%21r%3Ab/state/org.librecast.lcroute.node/%40me%3Aa.example"
+            )
+        );
+        let name = keep(1).name;
+        let body = format!(r#"{{"records":{{"{name}":{{"sealed":"LZN","until":1800086400}}}}}}"#);
+        assert_eq!(put.body.as_deref(), Some(body.as_str()));
+        assert!(!world.state().open);
+        world.answer(Call::Put, answer(200, r#"{"event_id":"$1"}"#));
+        assert!(world.state().open, "{:?}", world.state());
+        world.poll();
+        assert!(!world.under_way.contains_key(&Call::Put));
+    }
+
+    #[test]
+    fn values_of_others_are_passed_on_once_and_dead_ones_never() {
+        let mut world = World::entered(meeting());
+        let old = Keep {
+            until: UNIX,
+            ..keep(3)
+        };
+        let body = sync_with("@b:b", &[keep(2), old]);
+        let lines = world.answer(Call::Sync, answer(200, &body));
+        assert_eq!(lines, [kept("@b:b", keep(2).name, keep(2).value)]);
+        assert_eq!(world.answer(Call::Sync, answer(200, &body)), []);
+        assert_eq!(world.state().values, 1);
+        let newer = Keep {
+            value: Value(vec![9]),
+            ..keep(2)
+        };
+        let body = sync_with("@b:b", std::slice::from_ref(&newer));
+        let lines = world.answer(Call::Sync, answer(200, &body));
+        assert_eq!(lines, [kept("@b:b", newer.name, newer.value)]);
+        world.answer(Call::Sync, answer(200, &sync_with("@b:b", &[])));
+        assert_eq!(world.state().values, 0);
+    }
+
+    #[test]
+    fn nodes_of_one_account_keep_their_values_beside_each_other() {
+        let mut world = World::entered(meeting());
+        world.answer(Call::Put, answer(200, "{}"));
+        // another one of the account did not see it, and wrote over it
+        let expired = Keep {
+            until: UNIX,
+            ..keep(3)
+        };
+        let body = sync_with("@me:a.example", &[keep(2), expired]);
+        let lines = world.answer(Call::Sync, answer(200, &body));
+        assert_eq!(lines, [kept("@me:a.example", keep(2).name, keep(2).value)]);
+        assert!(!world.state().open);
+        assert!(world.wait(Call::Put) >= 4, "events are limited");
+        let put = world.under_way[&Call::Put].body.clone().unwrap();
+        assert!(
+            [1, 2]
+                .iter()
+                .all(|n| put.contains(&keep(*n).name.to_string()))
+        );
+        assert!(!put.contains(&keep(3).name.to_string()));
+        // a full event has room for one's own
+        let full: Vec<_> = (10..10 + MAX_NODES as u8).map(keep).collect();
+        world.answer(Call::Put, answer(200, "{}"));
+        world.answer(Call::Sync, answer(200, &sync_with("@me:a.example", &full)));
+        world.wait(Call::Put);
+        let put = world.under_way[&Call::Put].body.clone().unwrap();
+        assert!(put.contains(&keep(1).name.to_string()) && put.len() < 32_768);
+        assert_eq!(put.matches("sealed").count(), MAX_NODES);
+    }
+
+    #[test]
+    fn a_new_value_is_put_at_once_and_then_not_faster_than_servers_like() {
+        let mut world = World::entered(meeting());
+        world.answer(Call::Put, answer(200, "{}"));
+        world.now += SECOND * 60;
+        let mut next = meeting();
+        next.keep = Some(keep(5));
+        assert!(world.session.go_on(&next));
+        assert_eq!(world.wait(Call::Put), 0);
+        world.answer(Call::Put, answer(200, "{}"));
+        next.keep = Some(keep(6));
+        assert!(world.session.go_on(&next));
+        assert_eq!(world.wait(Call::Put), 5);
+        next.room = "#other:a".parse().unwrap();
+        assert!(!world.session.go_on(&next));
+    }
+
+    #[test]
+    fn refusals_are_named_and_waited_out() {
+        let refused =
+            |status, code: &str| answer(status, &format!(r#"{{"errcode":"{code}","error":"x"}}"#));
+        let mut world = World::new(meeting());
+        let soft = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"x","soft_logout":true}"#;
+        world.answer(Call::WhoAmI, answer(401, soft));
+        assert!(world.state().problem.unwrap().contains("has expired"));
+        let pauses: Vec<_> = (0..12)
+            .map(|_| {
+                let pause = world.wait(Call::WhoAmI);
+                world.answer(Call::WhoAmI, refused(401, "M_UNKNOWN_TOKEN"));
+                pause
+            })
+            .collect();
+        assert_eq!((&pauses[..4], pauses[11]), (&[1, 2, 4, 8][..], 300));
+        world.answer(Call::WhoAmI, answer(200, r#"{"user_id":"@me:a.example"}"#));
+        world.answer(Call::Join, refused(403, "M_FORBIDDEN"));
+        assert!(world.state().problem.unwrap().contains("have it invited"));
+        world.answer(Call::Join, answer(200, r#"{"room_id":"!r:b"}"#));
+        world.answer(Call::Sync, answer(200, r#"{"next_batch":"s1"}"#));
+        world.answer(Call::Put, refused(403, "M_FORBIDDEN"));
+        assert!(
+            world
+                .state()
+                .problem
+                .unwrap()
+                .contains("permission to send")
+        );
+        let limit = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x","retry_after_ms":70000}"#;
+        world.answer(Call::Put, answer(429, limit));
+        assert_eq!(world.wait(Call::Put), 70);
+        let mut header = answer(429, "{}").unwrap();
+        header.retry_after = Some(90);
+        world.answer(Call::Put, Ok(header));
+        assert_eq!(world.wait(Call::Put), 90);
+        let for_ever = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":9999999999999}"#;
+        world.answer(Call::Put, answer(429, for_ever));
+        assert_eq!(world.wait(Call::Put), 3_600);
+        world.answer(Call::Put, answer(200, "{}"));
+        // a text of a stranger is not shown
+        world.answer(Call::Sync, refused(500, "no such\\u001b thing"));
+        assert_eq!(
+            world.state().problem.as_deref(),
+            Some("the homeserver refuses: HTTP 500")
+        );
+        world.answer(
+            Call::Sync,
+            Err("the homeserver does not answer in time".into()),
+        );
+        assert!(!world.state().open);
+        world.answer(Call::Sync, answer(200, r#"{"next_batch":"s2"}"#));
+        assert!(world.state().open);
+    }
+
+    #[test]
+    fn a_room_that_is_left_is_entered_again_and_an_unknown_point_in_time_forgotten() {
+        let mut world = World::entered(meeting());
+        world.answer(Call::Put, answer(200, "{}"));
+        world.answer(Call::Sync, answer(400, r#"{"errcode":"M_UNKNOWN_POS"}"#));
+        world.wait(Call::Sync);
+        assert!(!world.under_way[&Call::Sync].path.contains("since="));
+        let left = r#"{"next_batch":"s3","rooms":{"leave":{"!r:b":{}}}}"#;
+        world.answer(Call::Sync, answer(200, left));
+        assert!(!world.state().open);
+        world.answer(Call::Join, answer(200, r#"{"room_id":"!r:b"}"#));
+        world.answer(Call::Sync, answer(200, "nonsense"));
+        assert!(world.state().problem.unwrap().contains("makes no sense"));
+        world.answer(Call::Sync, answer(200, r#"{"next_batch":"s1"}"#));
+        // the event went with the membership, as far as is known
+        world.answer(Call::Put, answer(200, "{}"));
+        assert!(world.state().open);
+    }
+
+    #[test]
+    fn a_token_of_another_account_is_not_used() {
+        let mut meeting = meeting();
+        meeting.user = Some("@you:a.example".into());
+        let mut world = World::new(meeting);
+        world.answer(Call::WhoAmI, answer(200, r#"{"user_id":"@me:a.example"}"#));
+        assert!(
+            world
+                .state()
+                .problem
+                .unwrap()
+                .contains("not of @you:a.example")
+        );
+        assert_eq!(world.wait(Call::WhoAmI), 300);
+    }
+
+    #[test]
+    fn values_of_a_whole_room_are_bounded() {
+        let mut world = World::entered(meeting());
+        let mut passed = 0;
+        for n in 0..140 {
+            let entries: Vec<_> = (10..10 + MAX_NODES as u8).map(keep).collect();
+            let body = sync_with(&format!("@{n}:b"), &entries);
+            passed += world.answer(Call::Sync, answer(200, &body)).len();
+        }
+        assert_eq!((passed, world.state().values), (MAX_VALUES, MAX_VALUES));
+        assert_eq!(
+            world.state().dropped[FULL],
+            140 * MAX_NODES as u64 - MAX_VALUES as u64
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! Closed hosts that share a token without a URL, and accounts in one Matrix room: homeserver.py, and Synapse.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Member, Process, eventually};
+use serde_json::{Value, json};
+
+use crate::foreign;
+use crate::reach::met_by;
+use crate::world;
+
+const HOMESERVER: &str = include_str!("homeserver.py");
+const PORT: &str = "8008";
+
+/// What a node says of its room: whether it is open, and in words.
+fn room_of(member: &Member) -> Result<(bool, String)> {
+    let status = member.status()?;
+    let doors = status["doors"].as_array().context("doors")?;
+    let door = doors.iter().find(|door| door["kind"] == "matrix");
+    let door = door.context("no room")?;
+    let note = door["note"].as_str().unwrap_or_default();
+    Ok((door["open"] == true, note.to_owned()))
+}
+
+fn wait_note(member: &Member, part: &str) -> Result<()> {
+    eventually(&format!("{} says {part}", member.host.name()), || {
+        let (open, note) = room_of(member)?;
+        ensure!(note.contains(part), "{open}, {note}");
+        Ok(())
+    })
+}
+
+/// Writes an access token where only the daemon's user reads it, and a configuration that has nothing but an account.
+fn configure(host: &Host, homeserver: &str, token: &str) -> Result<()> {
+    let file = host.write("matrix.token", format!("{token}\n"))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    host.configure(&format!(
+        "[signal]\nlan = false\n[matrix]\nhomeserver = {homeserver:?}\ntoken-file = {file:?}\n"
+    ))
+}
+
+/// The first founds, the others join by a token that names the room, and programs are started.
+fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> {
+    let (founder, others) = hosts.split_first().context("hosts")?;
+    founder
+        .run("lcroute", &["init", "--name", founder.name()])?
+        .success()?;
+    let invited = founder
+        .run("lcroute", &["invite", "--matrix", room])?
+        .success()?;
+    let token = invited.stdout.trim();
+    for host in others {
+        let joined = host.run("lcroute", &["join", token, "--name", host.name()])?;
+        joined.success()?;
+    }
+    let mut members: Vec<_> = hosts.into_iter().map(Member::new).collect();
+    // the founder has no token: its own configuration names the room
+    let config = members[0].host.path("lcroute.toml");
+    let text = fs::read_to_string(&config)? + &format!("room = {room:?}\n");
+    fs::write(&config, text)?;
+    members.iter_mut().try_for_each(Member::start)?;
+    let programs = members.iter().map(|m| m.host.spawn("lcroute-reach", &[]));
+    let programs = programs.collect::<Result<_>>()?;
+    Ok((members, programs))
+}
+
+#[test]
+fn closed_hosts_that_share_a_token_and_a_room_link() {
+    world("matrix", |lab| {
+        let server = lab.host("server")?;
+        let address = server.v4()?.to_string();
+        let script = server.write("homeserver.py", HOMESERVER)?;
+        let accounts = ["@a:server=syt_aaaa", "@b:server=syt_bbbb"];
+        let args = [script.to_str().context("path")?, &address, PORT];
+        let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
+        eventually("it serves", || {
+            ensure!(serving.stdout().contains("serves"), "not yet");
+            Ok(())
+        })?;
+        let url = format!("http://{address}:{PORT}");
+        let change = |what: &str| {
+            let url = format!("{url}/_matrix/client/v3//test/{what}");
+            server.run("curl", &["-sf", "-X", "POST", &url])?.success()
+        };
+        // two nodes of one account
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        for (host, token) in hosts.iter().zip(["syt_aaaa", "syt_bbbb", "syt_bbbb"]) {
+            configure(host, &url, token)?;
+        }
+        let began = Instant::now();
+        let (mut members, programs) = meet_in(hosts, &format!("#lc:{address}"))?;
+        for member in &members {
+            member.wait_links(2)?;
+        }
+        println!("linked after {} ms", began.elapsed().as_millis());
+        for member in &members {
+            let by = met_by(member)?;
+            ensure!(by.iter().any(|by| by == "matrix"), "{by:?}");
+            wait_note(member, "records of others: 2")?;
+            ensure!(room_of(member)?.0, "closed");
+        }
+        let said = members[1].host.run("lcroute", &["doctor"])?.stdout;
+        ensure!(said.contains("by it; the access token goes over"), "{said}");
+
+        // refusals are named, links stay, and what is over is over without a hand
+        change("forbid")?;
+        members[1].stop()?;
+        members[1].start()?;
+        wait_note(&members[1], "permission to send")?;
+        members[1].wait_links(2)?;
+        change("garbage")?;
+        wait_note(&members[0], "the homeserver's answer")?;
+        members[0].wait_links(2)?;
+        change("normal")?;
+        for member in &members {
+            wait_note(member, "records of others: 2")?;
+        }
+        change("evict/@b:server")?;
+        wait_note(&members[2], "records of others: 2")?;
+        change("revoke/@a:server")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        wait_note(&members[0], "M_UNKNOWN_TOKEN")?;
+        members[0].wait_links(2)?;
+        // off while it runs
+        members[0].host.configure("[signal]\nlan = false\n")?;
+        members[0].host.run("lcroute", &["reload"])?.success()?;
+        ensure!(room_of(&members[0]).is_err(), "still on");
+
+        for member in &members {
+            let logs = fs::read_dir(member.host.path("logs"))?;
+            for log in logs.collect::<Result<Vec<_>, _>>()? {
+                let text = fs::read_to_string(log.path())?;
+                ensure!(
+                    !text.contains("syt_"),
+                    "{} has a token",
+                    log.path().display()
+                );
+            }
+        }
+        for program in &programs {
+            println!(
+                "lcroute-reach: {} kB at most",
+                program.peak_memory()? / 1_000
+            );
+        }
+        Ok(())
+    });
+}
+
+/// Configuration of Synapse for two accounts and nobody else.
+fn synapse_config(address: &str) -> Value {
+    json!({
+        "server_name": "server",
+        "listeners": [{
+            "port": 8008, "type": "http", "tls": false, "bind_addresses": [address],
+            "resources": [{ "names": ["client"] }],
+        }],
+        "database": { "name": "sqlite3", "args": { "database": "homeserver.db" } },
+        "signing_key_path": "signing.key",
+        "media_store_path": "media",
+        "pid_file": "synapse.pid",
+        "trusted_key_servers": [],
+        "federation_domain_whitelist": [],
+        "enable_registration": true,
+        "enable_registration_without_verification": true,
+        "report_stats": false,
+    })
+}
+
+/// A request of a test: the answer, which is no error.
+fn ask(host: &Host, url: &str, token: &str, body: &Value) -> Result<Value> {
+    let (bearer, body) = (format!("Authorization: Bearer {token}"), body.to_string());
+    let mut args = vec!["-s", "-X", "POST", "-d", &body, url];
+    if !token.is_empty() {
+        args.extend(["-H", &bearer]);
+    }
+    let said = host.run("curl", &args)?.success()?.stdout;
+    let said: Value = serde_json::from_str(&said)?;
+    ensure!(said["errcode"].is_null(), "{url}: {said}");
+    Ok(said)
+}
+
+#[test]
+#[ignore = "`make test-all`: a program of others"]
+fn closed_hosts_link_by_a_room_of_synapse() {
+    world("matrix-synapse", |lab| {
+        let server = lab.host("server")?;
+        let address = server.v4()?.to_string();
+        // JSON is YAML
+        server.write("homeserver.yaml", synapse_config(&address).to_string())?;
+        let python = foreign::root()?.join("synapse/bin/python");
+        let python = python.to_str().context("path")?;
+        let args = ["-m", "synapse.app.homeserver", "-c", "homeserver.yaml"];
+        let keys = [&[python][..], &args, &["--generate-keys"]].concat();
+        server.run("env", &keys)?.success()?;
+        let synapse = server.spawn("env", &[&[python][..], &args].concat())?;
+        let url = format!("http://{address}:{PORT}");
+        let versions = format!("{url}/_matrix/client/versions");
+        eventually("Synapse serves", || {
+            ensure!(
+                server.ask("curl", &["-sf", &versions])?.code == 0,
+                "{}",
+                foreign::said(&synapse)
+            );
+            Ok(())
+        })?;
+        let url = format!("{url}/_matrix/client/v3");
+        let account = |name: &str| -> Result<String> {
+            let body = json!({ "username": name, "password": "not-a-secret", "auth": { "type": "m.login.dummy" } });
+            let said = ask(&server, &format!("{url}/register"), "", &body)?;
+            Ok(said["access_token"].as_str().context("token")?.to_owned())
+        };
+        let tokens = [account("a")?, account("b")?];
+        // as the guide has it
+        let room = json!({
+            "room_alias_name": "lc", "invite": ["@b:server"], "preset": "private_chat",
+            "power_level_content_override": { "events": { "org.librecast.lcroute.node": 0 } },
+        });
+        ask(&server, &format!("{url}/createRoom"), &tokens[0], &room)?;
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        for (host, token) in hosts.iter().zip(&tokens) {
+            configure(host, &format!("http://{address}:{PORT}"), token)?;
+        }
+        let began = Instant::now();
+        let (mut members, _programs) = meet_in(hosts, "#lc:server")?;
+        for member in &members {
+            member.wait_links(1)?;
+            ensure!(met_by(member)? == ["matrix"], "{:?}", member.peers()?);
+            wait_note(member, "records of others: 1")?;
+        }
+        println!("linked after {} ms", began.elapsed().as_millis());
+        // who comes back is found again
+        members[1].daemon()?.kill()?;
+        members[0].wait_links(0)?;
+        members[1].start()?;
+        members[0].wait_links(1)?;
+
+        // a stranger's messages to the account's devices cost a counter
+        let stranger = account("stranger")?;
+        let flood = json!({ "messages": { "@b:server": { "*": { "text": "x".repeat(50_000) } } } });
+        for n in 0..5 {
+            let path = format!("{url}/sendToDevice/org.example/{n}");
+            let (bearer, body) = (
+                format!("Authorization: Bearer {stranger}"),
+                flood.to_string(),
+            );
+            let args = ["-sf", "-X", "PUT", "-H", &bearer, "-d", &body, &path];
+            server.run("curl", &args)?.success()?;
+        }
+        wait_note(&members[1], "dropped 5 to_device_unasked")?;
+        members[1].wait_links(1)
+    });
+}
