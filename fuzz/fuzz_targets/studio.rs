@@ -2,16 +2,24 @@
 #![no_main]
 
 use lcstudio_core::{
-    Place, Session, View, page, split, to_html, to_text, transcript_markdown, webvtt,
+    NotesReading, Place, Session, View, Writer, page, split, to_html, to_text, transcript_markdown, webvtt,
 };
 use libfuzzer_sys::fuzz_target;
 use librecast_log::{AuthorId, Entry};
 
-const PLACES: [&str; 5] = ["index", "slides", "turn", "questions", "captions/en"];
+const PLACES: [&str; 6] = [
+    "index",
+    "slides",
+    "turn",
+    "questions",
+    "notes",
+    "captions/en",
+];
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("studio"), |data: &[u8]| {
     // n x (place 1 | kind 1 | length 1 | body), then Markdown
     let (mut view, mut rest, mut number) = (View::default(), data, 0);
+    let mut notes = NotesReading::default();
     while let Some(([place, kind, length], after)) = rest.split_first_chunk() {
         let Some((body, after)) = after.split_at_checked(usize::from(*length)) else {
             break;
@@ -33,6 +41,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("studio"), |data: &[u8]| {
             signature: [0; 64],
         };
         view.read(&place, kind & 0x40 == 0, &entry);
+        let _ = notes.read(&entry);
+        if let Ok(writer) = Writer::decode(&entry.body) {
+            assert_eq!(writer.encode(), entry.body);
+        }
     }
     let english = "en".parse().expect("a language");
     let made = page(&view, Some(&english), |_| None);

@@ -41,6 +41,9 @@ impl FromStr for Choice {
         match text {
             "captions" => Ok(Self::Captions),
             "audio" => Ok(Self::Audio),
+            "notes" => {
+                Err("notes are read and written in a browser; `lcstudio hold` keeps them".into())
+            }
             _ => text.parse().map(Self::Track).map_err(|e| format!("{e}")),
         }
     }

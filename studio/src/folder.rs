@@ -1,7 +1,7 @@
 //! The folder of a session.
 //!
 //! ```text
-//! session.toml    title, presenter, languages, who writes captions       of who presents
+//! session.toml    title, presenter, languages, who writes                of who presents
 //! slides.md       slides, with `---` between them
 //! images/         pictures that slides name
 //! audio-en.key    the key of the station with the sound, for lcradio
@@ -47,6 +47,9 @@ Write slides here, with a line of three dashes between them:
 ";
 
 const FIRST_SETTINGS: &str = "\
+# true: all who attend write notes together
+notes = false
+
 # Who else writes captions, by the public half of a key of his own (lcstudio keygen, or book:NAME):
 # [[captions]]
 # language = \"en\"
@@ -65,6 +68,8 @@ struct File {
     sound: Vec<String>,
     #[serde(default)]
     captions: Vec<Captions>,
+    #[serde(default)]
+    notes: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +92,8 @@ pub struct Settings {
     pub sound: Vec<Language>,
     /// Who else writes captions.
     pub captions: Vec<(Language, PeerId)>,
+    /// All who attend write notes.
+    pub notes: bool,
 }
 
 /// The folder.
@@ -176,6 +183,7 @@ impl Folder {
             languages,
             sound: all("sound", &file.sound)?,
             captions,
+            notes: file.notes,
         })
     }
 

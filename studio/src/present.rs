@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use lcstudio_core::{
     Change, DeckWriter, DropReason, IndexEntry, Language, MAX_SLIDE, MAX_SLIDES, Place, Problem,
-    Question, SessionKey, Slide, SlideId, TrackName, TrackPlace, Turn, View, to_text,
+    Question, SessionKey, Slide, SlideId, TrackName, TrackPlace, Turn, View, Writer, to_text,
 };
 use librecast::id::PeerId;
 use librecast_log::{AppendError, Event, GRANT_KIND, Grant};
@@ -74,6 +74,8 @@ struct Presenter<'a> {
     /// The folder was published once.
     is_on: bool,
     questions: Vec<Question>,
+    /// Somebody may wait for a grant to write notes.
+    writers_wait: bool,
 }
 
 /// Presents until somebody ends it.
@@ -102,6 +104,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         look_at: now + LOOK_INTERVAL,
         is_on: false,
         questions: Vec::new(),
+        writers_wait: true,
     };
     presenter.stamp = stamp(&presenter.folder);
     presenter.slides = presenter.folder.slides()?;
@@ -148,6 +151,7 @@ impl Presenter<'_> {
                 self.happened(&place, event)?;
             }
             self.read()?;
+            self.grant_writers();
             self.append()?;
             self.look()?;
             // nobody types before there is something to turn
@@ -196,6 +200,9 @@ impl Presenter<'_> {
     /// The tracks that the session is to have.
     fn names(&self) -> Vec<TrackName> {
         let mut names = vec![TrackName::Slides, TrackName::Turn, TrackName::Questions];
+        if self.settings.notes {
+            names.push(TrackName::Notes);
+        }
         let captions = self.settings.languages.iter().cloned();
         names.extend(captions.map(TrackName::Captions));
         names.extend(self.settings.sound.iter().cloned().map(TrackName::Audio));
@@ -244,6 +251,9 @@ impl Presenter<'_> {
                     || json!({"event": "question", "number": number, "name": question.name, "text": question.text}),
                 );
             }
+            Event::Request(_) if *place == Place::Track(TrackName::Notes) => {
+                self.writers_wait = true;
+            }
             Event::Conflict { author, number } => {
                 let log = self.tracks.log(place);
                 if log.is_some_and(|log| log.owner() == author) {
@@ -254,7 +264,7 @@ impl Presenter<'_> {
                     return Err(ExitError::new(Exit::Failed, message).into());
                 }
                 tracing::warn!(
-                    "{place}: one key writes captions on two hosts; its entries from {number} on count for nobody"
+                    "{place}: one key writes on two hosts; its entries from {number} on count for nobody"
                 );
             }
             _ => {}
@@ -391,6 +401,22 @@ impl Presenter<'_> {
         for grants in grants.chunks(librecast_log::GRANTS_IN_ENTRY) {
             self.queue
                 .push_back((place.clone(), GRANT_KIND, Grant::encode(grants)));
+        }
+    }
+
+    /// Who asked to write notes may.
+    fn grant_writers(&mut self) {
+        let place = Place::Track(TrackName::Notes);
+        // grants that are not appended yet would be made twice
+        let waits = self.queue.iter().any(|(queued, ..)| *queued == place);
+        if !self.writers_wait || !self.is_on || waits {
+            return;
+        }
+        self.writers_wait = false;
+        if let Some(log) = self.tracks.log(&place) {
+            let grants = Writer::grants(log).into_iter();
+            self.queue
+                .extend(grants.map(|body| (place.clone(), GRANT_KIND, body)));
         }
     }
 

@@ -5,6 +5,7 @@
 mod dashboard;
 mod groups;
 mod node;
+mod notes;
 mod playground;
 mod radio;
 mod studio;

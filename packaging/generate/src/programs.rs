@@ -142,11 +142,18 @@ pub const PROGRAMS: &[Program] = &[
         exit_status: EXIT_STATUS,
         environment: COMMON,
         see_also: &["lcroute(1)", "systemctl(1)"],
-        vendored: &[Vendored {
-            file: "web/pages/vendor/d3-force.js",
-            text: include_str!("../../../web/pages/vendor/d3-force.js"),
-            licence: "ISC",
-        }],
+        vendored: &[
+            Vendored {
+                file: "web/pages/vendor/d3-force.js",
+                text: include_str!("../../../web/pages/vendor/d3-force.js"),
+                licence: "ISC",
+            },
+            Vendored {
+                file: "web/pages/vendor/loro.js",
+                text: include_str!("../../../web/pages/vendor/loro.js"),
+                licence: "MIT",
+            },
+        ],
     },
     Program {
         name: "lcroute-streams",

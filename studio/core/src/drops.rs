@@ -17,6 +17,8 @@ librecast::drop_reasons! {
         TranscriptFull = "transcript_full",
         /// More questions than are kept.
         TooManyQuestions = "too_many_questions",
+        /// The notes are as long as they may be.
+        NotesFull = "notes_full",
         /// Only the session's own key says this.
         NotOwner = "not_owner",
     }

@@ -9,12 +9,14 @@
 //! which slide is shown             -> entries of `turn`    |-> View -> what has changed -> text, HTML, captions
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
+//! text that all write              -> entries of `notes`   -> NotesReading -> the CRDT of a page; hosts hold them
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `session`, `track` | keys, the text of a session, names of tracks |
 //! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
+//! | `notes` | who may write notes, what waits to be appended, what is read of them |
 //! | `reading`, `view` | entries in order; a session as far as it is known |
 //! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
@@ -25,6 +27,7 @@ mod drops;
 mod export;
 mod index;
 mod markdown;
+mod notes;
 mod plain;
 mod questions;
 mod reading;
@@ -41,6 +44,10 @@ pub use drops::DropReason;
 pub use export::{page, transcript_markdown, webvtt};
 pub use index::{Index, IndexEntry, TrackPlace};
 pub use markdown::{Problem, Slide, split, title, to_html, to_text};
+pub use notes::{
+    MAX_NOTES_BYTES, MAX_NOTES_ENTRIES, MAX_WRITERS, NOTES_UPDATE, NotesReading, NotesUpdate,
+    NotesWriting, Writer,
+};
 pub use plain::{MAX_LINE, clean, clean_line};
 pub use questions::{Asking, MAX_QUESTION, Question};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};

@@ -12,7 +12,7 @@ const MAX_LANGUAGE: usize = 35;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// No track.
-    #[error("slides, turn, questions, captions/LANGUAGE or audio/LANGUAGE")]
+    #[error("slides, turn, questions, notes, captions/LANGUAGE or audio/LANGUAGE")]
     Track,
     /// No language.
     #[error("a language is a tag such as en, de or pt-BR")]
@@ -75,6 +75,8 @@ pub enum TrackName {
     Turn,
     /// What was asked.
     Questions,
+    /// What all write together.
+    Notes,
     /// What is said, as text.
     Captions(Language),
     /// What is said, as sound.
@@ -87,6 +89,7 @@ impl fmt::Display for TrackName {
             Self::Slides => f.write_str("slides"),
             Self::Turn => f.write_str("turn"),
             Self::Questions => f.write_str("questions"),
+            Self::Notes => f.write_str("notes"),
             Self::Captions(language) => write!(f, "captions/{language}"),
             Self::Audio(language) => write!(f, "audio/{language}"),
         }
@@ -103,6 +106,7 @@ impl FromStr for TrackName {
             None if text == "slides" => Self::Slides,
             None if text == "turn" => Self::Turn,
             None if text == "questions" => Self::Questions,
+            None if text == "notes" => Self::Notes,
             _ => return Err(NameError::Track),
         })
     }
@@ -130,7 +134,14 @@ mod tests {
 
     #[test]
     fn names_come_back_from_their_text() {
-        for name in ["slides", "turn", "questions", "captions/en", "audio/pt-br"] {
+        for name in [
+            "slides",
+            "turn",
+            "questions",
+            "notes",
+            "captions/en",
+            "audio/pt-br",
+        ] {
             assert_eq!(name.parse::<TrackName>().unwrap().to_string(), name);
         }
         let brazil: TrackName = "captions/pt-BR".parse().unwrap();

@@ -112,7 +112,8 @@ impl View {
             TrackName::Turn => self.turn_log.clear(),
             TrackName::Questions => self.questions.clear(),
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
-            TrackName::Audio(_) => {}
+            // who renders notes keeps them
+            TrackName::Notes | TrackName::Audio(_) => {}
         }
     }
 
@@ -144,6 +145,8 @@ impl View {
         }
         let track = match place {
             Place::Track(TrackName::Captions(language)) => return self.caption(language, entry),
+            // held and repeated, and never parsed: a page does that
+            Place::Track(TrackName::Notes) => return Ok(None),
             // captions have authors; all else is the owner's
             _ if !by_owner => return Err(DropReason::NotOwner),
             Place::Index => return self.index_entry(entry),

@@ -3,6 +3,7 @@
 import { MemberModule } from "../common/wasm.js";
 
 const now = () => performance.now();
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class Studio extends MemberModule {
     /** `does`: what the member does: join, leave, send; and `change`, when something is shown that was not. */
@@ -10,21 +11,99 @@ export class Studio extends MemberModule {
         return super.load(new URL("studio.wasm", import.meta.url), "studio", does);
     }
 
-    /** Attends a session. `tracks`: those chosen before, or null. */
+    /** Attends a session, once it runs. `tracks`: those chosen before, or null. */
     open(session, tracks) {
         const start = { session, languages: [...navigator.languages], tracks };
         this.put(crypto.getRandomValues(new Uint8Array(32)), JSON.stringify(start));
         this.check(this.call.studio_open(now()));
-        this.run();
+    }
+
+    /** Of the session, and no secret. */
+    name() {
+        return this.text(this.call.studio_name());
+    }
+
+    /** The key that writes notes, and records that were kept of a visit before. */
+    restore(key, records) {
+        const parts = records.flatMap(({ kind, bytes }) => [Uint8Array.of(kind, bytes.length >> 8, bytes.length & 255), bytes]);
+        this.put(key, ...parts);
+        this.call.studio_restore(now());
     }
 
     run() {
         super.run();
+        if (!this.isClosed) {
+            this.hand(this.records(), this.does.records);
+            this.hand(this.updates(), this.does.updates);
+        }
         const revision = this.isClosed ? this.revision : this.call.studio_revision();
         if (revision !== this.revision) {
             this.revision = revision;
             this.does.change();
         }
+    }
+
+    hand(list, to) {
+        if (list.length > 0) {
+            to?.(...list);
+        }
+    }
+
+    /** What is to be on disk before what follows is sent: its number, records of logs, drafts that are among them. */
+    records() {
+        const length = this.call.studio_records();
+        if (length === 0) {
+            return [];
+        }
+        const all = this.output(length).slice();
+        const view = new DataView(all.buffer);
+        const [records, done] = [[], []];
+        for (let at = 4; at < length; ) {
+            const [kind, size] = [all[at], view.getUint16(at + 17)];
+            if (kind === 2) {
+                done.push(view.getUint32(at + 1));
+            } else {
+                records.push({ kind, id: hex(all.subarray(at + 1, at + 17)), bytes: all.slice(at + 19, at + 19 + size) });
+            }
+            at += 19 + size;
+        }
+        // there may be more
+        this.soon();
+        return [view.getUint32(0), records, done];
+    }
+
+    kept(turn) {
+        if (!this.isClosed) {
+            this.call.studio_kept(turn);
+            this.execute();
+        }
+    }
+
+    /** Updates of notes that have come: one list of them. */
+    updates() {
+        const updates = [];
+        for (let length = this.call.studio_update(); length; length = this.call.studio_update()) {
+            const all = this.output(length).slice();
+            updates.push({ author: hex(all.subarray(0, 8)), number: new DataView(all.buffer).getUint32(8), body: all.slice(12) });
+        }
+        return updates.length > 0 ? [updates] : [];
+    }
+
+    openNotes() {
+        this.check(this.call.studio_notes(now()));
+        this.run();
+    }
+
+    /** A draft of notes that is on disk. */
+    write(id, body) {
+        this.put(body);
+        this.check(this.call.studio_write(id));
+        this.soon();
+    }
+
+    connect(isConnected) {
+        this.call.studio_connect(isConnected);
+        this.soon();
     }
 
     /** Leaves all groups. */

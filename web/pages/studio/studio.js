@@ -8,6 +8,7 @@ import { forgetVisit, keepStudio, keepVisit, keptStudio, keptVisit, random, take
 import { Captions } from "./captions.js";
 import { Looks } from "./looks.js";
 import { Studio } from "./module.js";
+import { Notes } from "./notes.js";
 import { elements } from "./slide.js";
 import { Sound } from "./sound.js";
 import { Voice } from "./voice.js";
@@ -19,15 +20,17 @@ const TOGETHER = 30;
 /** Nothing has come for so long: it is said what may be the matter, in milliseconds. */
 const PATIENCE = 6000;
 
+/** What is more than a track of text. */
+const CHOOSE = { audio: hear, notes: chooseNotes };
 /** What tracks are called. */
-const KINDS = { slides: "Slides", questions: "Questions", captions: "Captions", audio: "Sound" };
+const KINDS = { slides: "Slides", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
 const voice = new Voice();
 const captions = new Captions();
 /** `own`: the slide that the reader is on, where he does not follow who presents. */
-const view = { member: null, studio: null, sound: null, own: null, drawn: null, since: 0, session: null };
+const view = { member: null, studio: null, notes: null, sound: null, own: null, drawn: null, since: 0, session: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -63,6 +66,8 @@ $("ask").addEventListener("submit", (event) => {
     ask();
 });
 $("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
+$("save").addEventListener("click", saveNotes);
+$("forget").addEventListener("click", () => view.notes?.forget());
 $("leave").addEventListener("click", () => {
     forgetVisit();
     leave();
@@ -123,15 +128,20 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
             change: () => soon(),
         });
         // what has no sound is chosen again by a click
-        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/")) ?? null);
+        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null);
+        view.notes = await Notes.begin(view.studio);
+        view.studio.run();
     } catch (error) {
         view.member?.end();
-        Object.assign(view, { member: null, studio: null });
+        view.notes?.end();
+        Object.assign(view, { member: null, studio: null, notes: null });
         forgetVisit();
         problem(error.message);
         return;
     }
     Object.assign(view, { session, since: performance.now(), own: null, drawn: null });
+    // what was written is not forgotten: it is to be sent
+    view.wantsNotes = (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
     $("token").value = "";
     show(true);
     draw();
@@ -154,9 +164,10 @@ function send(group, port, data) {
 function leave(why = null) {
     endSound();
     voice.stop();
+    view.notes?.end();
     view.studio?.end();
     view.member?.end();
-    Object.assign(view, { member: null, studio: null });
+    Object.assign(view, { member: null, studio: null, notes: null });
     show(false);
     state("starting", "not a member of a network");
     problem(why);
@@ -196,6 +207,9 @@ function open(id) {
     if (isOpen) {
         // whose title is read then
         $(id).querySelector("[data-close]").focus();
+        if (id === "notes") {
+            openNotes();
+        }
     }
 }
 
@@ -342,7 +356,7 @@ function showTracks(status) {
 function entry({ name, kind, language }) {
     const box = html("input", { type: "checkbox" });
     const title = language ? `${KINDS[kind]}, ${called(language)}` : KINDS[kind];
-    box.addEventListener("change", () => (kind === "audio" ? hear(name, box.checked) : choose(name, box.checked)));
+    box.addEventListener("change", () => (CHOOSE[kind] ?? choose)(name, box.checked));
     return html("li", { "data-track": name }, html("label", {}, box, html("span", {}, html("b", {}, title), html("small"))));
 }
 
@@ -401,6 +415,42 @@ async function hear(track, isChosen) {
     draw();
 }
 
+async function openNotes() {
+    try {
+        await view.notes.open();
+    } catch (error) {
+        problem(error.message);
+    }
+    draw();
+}
+
+async function chooseNotes(name, isChosen) {
+    if (isChosen) {
+        await openNotes();
+    } else {
+        await view.notes.close();
+        choose(name, false);
+    }
+}
+
+function showNotes(network, status) {
+    const track = status.tracks.find(({ kind }) => kind === "notes");
+    document.querySelector("[data-panel=notes]").hidden = !track;
+    view.notes.isConnected = network.peers.some((peer) => peer.state === "connected");
+    if (track && view.wantsNotes) {
+        view.wantsNotes = false;
+        openNotes();
+    }
+    view.notes.show();
+}
+
+/** As a file of the reader's. */
+function saveNotes() {
+    const url = URL.createObjectURL(new Blob([$("text").value], { type: "text/plain" }));
+    html("a", { href: url, download: "notes.txt" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), LOOK);
+}
+
 function endSound() {
     view.sound?.end();
     view.sound = null;
@@ -422,7 +472,7 @@ function soon() {
 }
 
 function draw() {
-    if (!view.studio) {
+    if (!view.studio || !view.notes) {
         return;
     }
     const network = view.member.status();
@@ -441,6 +491,7 @@ function draw() {
     showCaptions(status);
     showQuestions(status);
     showTracks(status);
+    showNotes(network, status);
     remember(status);
     document.body.classList.toggle("no-slides", $("stage").hidden);
     document.body.classList.toggle("no-captions", $("said").hidden);

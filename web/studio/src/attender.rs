@@ -6,14 +6,16 @@ use std::net::Ipv6Addr;
 
 use lcroute_web_page::Command;
 use lcstudio_core::{
-    Asking, Language, Place, Reading, Session, TrackName, TrackPlace, View, lacks_entries,
-    sort_by_time,
+    Asking, Language, NotesUpdate, Place, Reading, Session, TrackName, TrackPlace, View,
+    lacks_entries, sort_by_time,
 };
-use librecast::id::derive;
+use librecast::id::{SecretKey, derive};
 use librecast::time::{Duration, Instant};
 use librecast_log::{Config, ENTRY_LOG_PORT, Log, Output, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
+
+use crate::notes::{Of, PageNotes};
 
 /// The page looks again at the latest after so long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,6 +50,17 @@ struct Joined {
     reading: Reading,
 }
 
+/// What a log has to send.
+fn send(log: &mut Log, commands: &mut VecDeque<Command>) {
+    let group = log.space().group();
+    while let Some(output) = log.poll_output() {
+        if let Output::Transmit(data) = output {
+            let port = ENTRY_LOG_PORT;
+            commands.push_back(Command::Send { group, port, data });
+        }
+    }
+}
+
 /// Attends a session for a page.
 #[derive(Debug)]
 pub struct PageAttender {
@@ -60,6 +73,8 @@ pub struct PageAttender {
     /// Bytes that came of each track, without headers.
     received: BTreeMap<Place, u64>,
     asking: Asking,
+    /// None before the page has said what it keeps.
+    pub(crate) notes: Option<PageNotes>,
     revision: u64,
     seed: Zeroizing<[u8; 32]>,
     /// Logs begun so far: each has randomness of its own.
@@ -87,6 +102,7 @@ impl PageAttender {
             joined: BTreeMap::new(),
             received: BTreeMap::new(),
             asking: Asking::default(),
+            notes: None,
             revision: 0,
             seed: Zeroizing::new(seed),
             logs: 0,
@@ -95,6 +111,11 @@ impl PageAttender {
         };
         attender.follow_tracks(now);
         Ok(attender)
+    }
+
+    /// Its name on the wire, which is no secret.
+    pub(crate) fn name(&self) -> String {
+        self.session.index().group().to_string()
     }
 
     /// What there is without a choice: slides, questions, captions in the language of who reads.
@@ -169,13 +190,16 @@ impl PageAttender {
             let space = wanted.get(place);
             space.is_some_and(|space| space.owner() == joined.log.space().owner())
         };
-        for (place, left) in self
+        for (place, mut left) in self
             .joined
             .extract_if(.., |place, joined| !is_wanted(place, joined))
         {
             let group = left.log.space().group();
             self.commands.push_back(Command::Leave(group));
             if let Place::Track(name) = place {
+                if let (TrackName::Notes, Some(notes)) = (&name, &mut self.notes) {
+                    notes.leave(&mut left.log);
+                }
                 self.view.forget(&name);
             }
             self.revision += 1;
@@ -187,15 +211,22 @@ impl PageAttender {
             self.commands.push_back(Command::Join(space.group()));
             self.logs += 1;
             let parts = [&self.seed[..], &self.logs.to_be_bytes()];
+            let is_notes = place == Place::Track(TrackName::Notes);
+            let notes = self.notes.as_mut().filter(|_| is_notes);
+            let key = notes
+                .as_ref()
+                .map(|notes| SecretKey::from_seed(&notes.key.seed()));
             let config = Config {
                 space,
-                keys: Vec::new(),
+                keys: key.into_iter().collect(),
                 seed: derive("lcroute 2026 log in a page", &parts),
             };
-            let joined = Joined {
-                log: Log::new(config, now),
-                reading: Reading::default(),
-            };
+            let mut log = Log::new(config, now);
+            if let Some(notes) = notes {
+                notes.begin(&mut log, now);
+            }
+            let reading = Reading::default();
+            let joined = Joined { log, reading };
             self.joined.insert(place, joined);
             self.revision += 1;
         }
@@ -233,18 +264,29 @@ impl PageAttender {
             if log.poll_timeout() <= now {
                 log.handle_timeout(unix_ms, now);
             }
-            let group = log.space().group();
-            while let Some(output) = log.poll_output() {
-                if let Output::Transmit(data) = output {
-                    let port = ENTRY_LOG_PORT;
-                    let send = Command::Send { group, port, data };
-                    self.commands.push_back(send);
+            let of = match place {
+                Place::Index => Some(Of::Index),
+                Place::Track(TrackName::Notes) => Some(Of::Notes),
+                Place::Track(_) => None,
+            };
+            match (of, self.notes.as_mut().filter(|notes| notes.is_open)) {
+                (Some(of), Some(notes)) => {
+                    if of == Of::Notes {
+                        notes.append(log, unix_ms, now);
+                    }
+                    notes.handle_outputs(of, log);
                 }
+                _ => send(log, &mut self.commands),
             }
             entries.extend(reading.new_entries(place, log));
         }
         sort_by_time(&mut entries);
         for new in entries {
+            if let (Place::Track(TrackName::Notes), Some(notes)) = (&new.place, &mut self.notes) {
+                notes.read(&new);
+                self.revision += 1;
+                continue;
+            }
             let change = self.view.read(&new.place, new.by_owner, &new.entry);
             self.revision += u64::from(change.is_some());
         }
@@ -255,13 +297,71 @@ impl PageAttender {
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let logs = self.joined.values().map(|joined| joined.log.poll_timeout());
-        let first = logs.chain(self.asking.poll_timeout()).min();
+        let notes = self.notes.as_ref().and_then(PageNotes::poll_timeout);
+        let first = logs.chain(self.asking.poll_timeout()).chain(notes).min();
         first.unwrap_or(now + LOOK).min(now + LOOK)
     }
 
     /// The next thing that the page is to do.
     pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        let notes = self.notes.as_mut();
+        let command = self.commands.pop_front();
+        command.or_else(|| notes?.poll_command())
+    }
+
+    /// What the page kept of a visit before, kind and bytes of each record, and the key that writes notes. To be called before
+    /// anything is joined.
+    pub fn restore(&mut self, key: &[u8; 32], records: &[(u8, &[u8])], now: Instant) {
+        if let Some(index) = self.joined.get_mut(&Place::Index) {
+            let key = SecretKey::from_seed(key);
+            self.notes = Some(PageNotes::new(key, &mut index.log, records, now));
+        }
+    }
+
+    /// Opens the notes: from now on the page keeps what their log and the index store, before anything that follows is sent.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn open_notes(&mut self, now: Instant) -> Result<(), String> {
+        let index = self.joined.get(&Place::Index);
+        if let (Some(notes), Some(index)) = (&mut self.notes, index) {
+            notes.open(&index.log);
+        }
+        self.choose("notes", true, now)
+    }
+
+    /// What was read of notes and not taken yet.
+    pub fn poll_update(&mut self) -> Option<NotesUpdate> {
+        self.notes.as_mut()?.poll_update()
+    }
+
+    /// What the page is to put on disk now, with the number by which it says that it has.
+    pub fn take_records(&mut self) -> Vec<u8> {
+        let notes = self.notes.as_mut();
+        notes.map(PageNotes::take_records).unwrap_or_default()
+    }
+
+    /// All records up to this number are on disk.
+    pub fn kept(&mut self, turn: u32) {
+        if let Some(notes) = &mut self.notes {
+            notes.kept(turn);
+        }
+    }
+
+    /// A draft of notes that is on disk; one of the same number that is no entry yet is replaced.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn write(&mut self, id: u32, body: &[u8]) -> Result<(), String> {
+        let notes = self.notes.as_mut();
+        notes.map_or(Ok(()), |notes| notes.write(id, body.to_vec()))
+    }
+
+    /// Whether other nodes are there: else drafts wait.
+    pub fn connect(&mut self, is_connected: bool) {
+        if let Some(notes) = &mut self.notes {
+            notes.connect(is_connected);
+        }
     }
 
     /// Asks who presents. Everybody who attends sees it once it is taken up.
@@ -304,9 +404,24 @@ impl PageAttender {
         self.received.get(place).copied().unwrap_or_default()
     }
 
+    /// Whether the owner of the notes has granted this page's key.
+    pub(crate) fn may_write_notes(&self) -> bool {
+        let joined = self.joined.get(&Place::Track(TrackName::Notes));
+        let found = joined.zip(self.notes.as_ref());
+        found.is_some_and(|(joined, notes)| {
+            let ours = notes.author(&joined.log);
+            let mut authors = joined.log.authors();
+            authors.any(|author| author.author == ours && author.conflict.is_none())
+        })
+    }
+
     /// What counted for nothing, of all logs and of what was read of them.
     pub(crate) fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = self.view.drops().by_name();
+        let notes = self.notes.iter().flat_map(|notes| notes.drops().by_name());
+        for (name, count) in notes {
+            *drops.entry(name).or_default() += count;
+        }
         for joined in self.joined.values() {
             for (name, count) in joined.log.drops().by_name() {
                 *drops.entry(name).or_default() += count;

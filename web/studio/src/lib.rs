@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!   page (JavaScript) ── bytes ── page ── attender ─┬─ Log of each track that is joined ── datagrams to send
-//!                                                   └─ View ── shown: JSON of what is shown
+//!                                                   ├─ View ── shown: JSON of what is shown
+//!                                                   └─ notes ── updates of a CRDT, which a worker of the page reads; records for its disk
 //! ```
 //!
 //! Everything but `page` is an ordinary library, so a test on a host runs it as a page does.
 
 pub mod attender;
+mod notes;
 mod page;
 mod shown;

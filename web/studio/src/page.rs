@@ -116,6 +116,82 @@ pub extern "C" fn studio_ask(now: f64) -> usize {
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
+/// A name of the session, which is no secret: the length of its text.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_name() -> usize {
+    text(PageAttender::name)
+}
+
+/// What was kept of a visit before: the input is the key that writes notes (32), then of each record kind (1), length (2,
+/// big-endian) and bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_restore(now: f64) {
+    attender(|attender, input| {
+        let Some((key, mut rest)) = input.split_first_chunk::<32>() else {
+            return;
+        };
+        let mut records = Vec::new();
+        while let Some(([kind, high, low], after)) = rest.split_first_chunk::<3>() {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            let Some((bytes, after)) = after.split_at_checked(length) else {
+                break;
+            };
+            records.push((*kind, bytes));
+            rest = after;
+        }
+        attender.restore(key, &records, at(now));
+    });
+}
+
+/// Opens the notes. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_notes(now: f64) -> usize {
+    let error = attender(|attender, _| attender.open_notes(at(now)).err());
+    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+}
+
+/// The next update of notes: author (8), number (4), both big-endian, and what the CRDT reads. Its length; 0: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_update() -> usize {
+    page(|page| {
+        page.answer_with(|attender, _| {
+            let Some(update) = attender.poll_update() else {
+                return Vec::new();
+            };
+            let mut bytes = update.author.to_be_bytes().to_vec();
+            bytes.extend(update.number.to_be_bytes());
+            bytes.extend(update.body);
+            bytes
+        })
+    })
+}
+
+/// What is to be put on disk before what follows is sent: number (4, big-endian), then of each record kind (1; 2: the draft with
+/// this number is done), what it is known by (16), length (2, big-endian) and bytes. The length; 0: nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_records() -> usize {
+    page(|page| page.answer_with(|attender, _| attender.take_records()))
+}
+
+/// All records up to this number are on disk.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_kept(turn: u32) {
+    attender(|attender, _| attender.kept(turn));
+}
+
+/// A draft of notes, which is on disk: the input is an update of the CRDT. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_write(id: u32) -> usize {
+    let error = attender(|attender, body| attender.write(id, body).err());
+    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+}
+
+/// Whether other nodes are there.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_connect(is_connected: bool) {
+    attender(|attender, _| attender.connect(is_connected));
+}
+
 /// Leaves all groups.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_end() {

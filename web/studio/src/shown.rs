@@ -21,6 +21,20 @@ struct Status<'a> {
     /// The slide that who presents shows, from 1.
     shown: Option<usize>,
     drops: BTreeMap<&'static str, u64>,
+    notes: Notes,
+}
+
+/// How the notes stand.
+#[derive(Debug, Default, Serialize)]
+struct Notes {
+    /// Changes that are no entries yet.
+    waiting: usize,
+    /// The owner lets this page write.
+    granted: bool,
+    /// Why nothing more can be written.
+    failed: Option<String>,
+    /// Updates wait to be taken.
+    unread: bool,
 }
 
 /// A track that the index names.
@@ -87,6 +101,7 @@ fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
         TrackName::Slides => ("slides", None),
         TrackName::Turn => ("turn", None),
         TrackName::Questions => ("questions", None),
+        TrackName::Notes => ("notes", None),
         TrackName::Captions(language) => ("captions", Some(language)),
         TrackName::Audio(language) => ("audio", Some(language)),
     }
@@ -117,7 +132,20 @@ impl PageAttender {
             slides: self.view.deck().len(),
             shown: shown.map(|(number, _)| number),
             drops: self.drops(),
+            notes: self.notes(),
         })
+    }
+
+    fn notes(&self) -> Notes {
+        let Some(notes) = &self.notes else {
+            return Notes::default();
+        };
+        Notes {
+            waiting: notes.waiting(),
+            granted: self.may_write_notes(),
+            failed: notes.failed(),
+            unread: notes.has_updates(),
+        }
     }
 
     fn first_language(&self) -> Option<&Language> {

@@ -10,10 +10,10 @@ use lcroute_web_page::Command;
 use lcroute_web_studio::attender::PageAttender;
 use lcstudio_core::{
     Caption, Deck, DeckWriter, IndexEntry, Question, SessionKey, SlideId, TrackName, TrackPlace,
-    Turn,
+    Turn, Writer,
 };
 use librecast::id::SecretKey;
-use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, Log, Output};
+use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, GRANT_KIND, Log, Output, Stored};
 use serde_json::{Value, json};
 
 const UNIX_MS: u64 = 1_800_000_000_000;
@@ -33,6 +33,11 @@ struct World {
     begin: Instant,
     ms: u64,
     asked: Vec<Question>,
+    /// What the page has put on disk: kind and bytes; and drafts that it was rid of.
+    disk: Vec<(u8, Vec<u8>)>,
+    done: Vec<u32>,
+    /// The page's disk takes what it is given.
+    disk_works: bool,
 }
 
 impl World {
@@ -41,7 +46,8 @@ impl World {
         let begin = Instant::now();
         let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks });
         let start = serde_json::from_value(start).unwrap();
-        let page = PageAttender::new(&start, [3; 32], begin).unwrap();
+        let mut page = PageAttender::new(&start, [3; 32], begin).unwrap();
+        page.restore(&[9; 32], &[], begin);
         let mut world = Self {
             key,
             logs: BTreeMap::new(),
@@ -50,6 +56,9 @@ impl World {
             begin,
             ms: 0,
             asked: Vec::new(),
+            disk: Vec::new(),
+            done: Vec::new(),
+            disk_works: true,
         };
         world.present();
         world
@@ -77,7 +86,14 @@ impl World {
     /// Logs of all tracks, and what the index says of them.
     fn present(&mut self) {
         self.open("index", self.key.index_key());
-        let names = ["slides", "turn", "questions", "captions/en", "captions/de"];
+        let names = [
+            "slides",
+            "turn",
+            "questions",
+            "notes",
+            "captions/en",
+            "captions/de",
+        ];
         let tracks = names.map(|name| name.parse::<TrackName>().unwrap());
         for (name, track) in names.iter().zip(&tracks) {
             self.open(name, self.key.track_key(track));
@@ -123,6 +139,9 @@ impl World {
             let (now, time) = (self.now(), UNIX_MS + self.ms);
             self.page.handle_timeout(now, time);
             assert!(self.page.poll_timeout(now) > self.begin);
+            if self.disk_works {
+                self.keep();
+            }
             while let Some(command) = self.page.poll_command() {
                 match command {
                     Command::Join(group) => assert!(self.joined.insert(group)),
@@ -135,7 +154,12 @@ impl World {
                     }
                 }
             }
-            for (log, _) in self.logs.values_mut() {
+            if let Some((notes, owner)) = self.logs.get_mut("notes") {
+                for body in Writer::grants(notes) {
+                    notes.append(*owner, GRANT_KIND, &body, time, now).unwrap();
+                }
+            }
+            for (place, (log, _)) in &mut self.logs {
                 if log.poll_timeout() <= now {
                     log.handle_timeout(time, now);
                 }
@@ -146,7 +170,7 @@ impl World {
                             let from = (HOST, group, ENTRY_LOG_PORT);
                             self.page.handle_datagram(from, &data, now, time);
                         }
-                        Output::Event(Event::Request(body)) => {
+                        Output::Event(Event::Request(body)) if place != "notes" => {
                             self.asked.push(Question::decode(&body).unwrap());
                         }
                         _ => {}
@@ -154,6 +178,35 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Puts on disk what the page is to keep.
+    fn keep(&mut self) {
+        let records = self.page.take_records();
+        let Some((turn, mut rest)) = records.split_first_chunk::<4>() else {
+            return;
+        };
+        while let Some(([kind, head @ ..], after)) = rest.split_first_chunk::<19>() {
+            let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+            let (bytes, after) = after.split_at(length);
+            match kind {
+                2 => self
+                    .done
+                    .push(u32::from_be_bytes(*head.first_chunk().unwrap())),
+                _ => self.disk.push((*kind, bytes.to_vec())),
+            }
+            rest = after;
+        }
+        self.page.kept(u32::from_be_bytes(*turn));
+    }
+
+    /// Entries of the page's own that the presenter has.
+    fn written(&self) -> Vec<Vec<u8>> {
+        let log = &self.logs["notes"].0;
+        let page = SecretKey::from_seed(&[9; 32]).peer_id();
+        let author = log.space().author(&page);
+        let entries = (0..).map_while(|after| log.next_entry(author, after));
+        entries.map(|entry| entry.body.clone()).collect()
     }
 
     fn status(&self) -> Value {
@@ -316,4 +369,71 @@ fn what_is_no_session_is_said_and_datagrams_of_strangers_change_nothing() {
     assert_eq!(world.page.revision(), revision);
     let drops = world.status()["drops"].clone();
     assert_eq!(drops["foreign"], 2, "{drops}");
+}
+
+#[test]
+fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
+    let mut world = World::new(None);
+    let now = world.now();
+    world.page.open_notes(now).unwrap();
+    world.page.write(1, b"first").unwrap();
+    world.pass(15_000);
+    assert_eq!(world.written(), Vec::<Vec<u8>>::new(), "nobody is there");
+    world.page.connect(true);
+    world.pass(15_000);
+    assert_eq!(world.written(), [b"first".to_vec()]);
+    assert_eq!(world.done, [1]);
+    assert_eq!(world.status()["notes"]["granted"], true);
+    let update = world.page.poll_update().unwrap();
+    assert_eq!((update.number, &*update.body), (1, &b"first"[..]));
+    // the disk is slow: nothing leaves
+    world.disk_works = false;
+    world.page.write(2, b"second").unwrap();
+    world.pass(5_000);
+    assert_eq!(world.written().len(), 1);
+    world.disk_works = true;
+    world.pass(2_000);
+    assert_eq!(world.written(), [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!(world.done, [1, 2]);
+    // a page that begins with this disk and without a network knows the session and what was written, whatever else is there
+    let mut disk = world.disk.clone();
+    disk.reverse();
+    disk.push((1, b"garbage".to_vec()));
+    let forged = disk.iter().find_map(|(kind, bytes)| {
+        let Ok(Stored::Entry(mut entry)) = Stored::decode(bytes) else {
+            return None;
+        };
+        entry.body.push(0);
+        (*kind == 1).then(|| Stored::Entry(entry).encode().unwrap())
+    });
+    disk.push((1, forged.unwrap()));
+    let records: Vec<_> = disk
+        .iter()
+        .map(|(kind, bytes)| (*kind, &bytes[..]))
+        .collect();
+    let start =
+        json!({ "session": *world.key.session().encode(), "languages": ["en"], "tracks": null });
+    let start = serde_json::from_value(start).unwrap();
+    let now = world.now();
+    let mut page = PageAttender::new(&start, [4; 32], now).unwrap();
+    page.restore(&[9; 32], &records, now);
+    page.handle_timeout(now, UNIX_MS);
+    page.open_notes(now).unwrap();
+    page.handle_timeout(now, UNIX_MS);
+    let status: Value = serde_json::from_str(&page.status()).unwrap();
+    assert_eq!(status["title"], "Bees");
+    assert_eq!(status["notes"]["granted"], true);
+    let updates = std::iter::from_fn(|| page.poll_update());
+    let bodies: Vec<_> = updates.map(|update| update.body).collect();
+    assert_eq!(bodies, [b"first".to_vec(), b"second".to_vec()]);
+    // who drops the track and joins it again goes on behind what was written
+    world.page.choose("notes", false, now).unwrap();
+    world.pass(1_000);
+    world.page.open_notes(now).unwrap();
+    world.page.write(3, b"third").unwrap();
+    world.pass(15_000);
+    assert_eq!(world.written().len(), 3);
+    let drops = world.status()["drops"].clone();
+    assert!(drops.get("conflict").is_none(), "{drops}");
+    assert!(world.page.write(4, &[0; 1_001]).is_err());
 }

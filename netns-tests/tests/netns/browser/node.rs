@@ -32,7 +32,7 @@ pub(super) struct Meeting {
 pub(super) struct Visitor {
     pub host: Host,
     pub origin: String,
-    _pages: Process,
+    pages: Process,
 }
 
 pub(super) fn meeting(lab: &Lab, visitors: &[&str], has_relay: bool) -> Result<Meeting> {
@@ -58,6 +58,11 @@ fn meeting_with(lab: &Lab, visitors: &[&str], has_relay: bool, more: &str) -> Re
 }
 
 impl Visitor {
+    /// Nothing serves the pages to this host any more.
+    pub fn stop_pages(&self) -> Result<()> {
+        self.pages.signal(Signal::SIGTERM)
+    }
+
     /// Serves the pages.
     fn new(host: Host) -> Result<Self> {
         let (pages, address) = serve(&host)?;
@@ -66,7 +71,7 @@ impl Visitor {
         Ok(Self {
             host,
             origin,
-            _pages: pages,
+            pages,
         })
     }
 }

@@ -1,0 +1,252 @@
+//! Notes of a lecture: tabs write one document, also without a network, and nothing is lost.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually};
+use serde_json::json;
+
+use super::node::{Meeting, Visitor, meeting};
+use super::{Browser, Page, Theme, in_each_browser};
+use crate::studio::{Typed, present, session};
+
+const TEXT: &str = "document.querySelector('#text').value";
+
+/// Records of notes that are on the disk of this browser, and drafts.
+const DISK: &str = "(async () => { \
+    const done = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result))); \
+    const database = await done(indexedDB.open('lcroute studio')); \
+    const disk = database.transaction(['records', 'drafts']); \
+    const [records, drafts] = await Promise.all([done(disk.objectStore('records').getAll()), done(disk.objectStore('drafts').count())]); \
+    database.close(); \
+    return [records.filter(({ kind }) => kind === 1).length, drafts]; })()";
+
+/// Waits until so many records and drafts are on disk.
+fn until_on_disk(page: &Page, records: usize, drafts: usize) -> Result<()> {
+    let js = format!("{DISK}.then((found) => found[0] >= {records} && found[1] === {drafts})");
+    page.until(&js).map(drop)
+}
+
+/// A session whose notes all write, on air; another host holds it.
+struct Lecture {
+    meeting: Meeting,
+    presenter: Typed,
+    _holder: Process,
+    lcs: String,
+}
+
+impl Lecture {
+    fn begin(lab: &Lab, visitors: &[&str]) -> Result<Self> {
+        let meeting = meeting(lab, visitors, false)?;
+        let [a, b] = meeting.network.nodes()?;
+        let (folder, key, lcs) = session(&a.host, None)?;
+        let settings = folder.join("session.toml");
+        let written = fs::read_to_string(&settings)?;
+        ensure!(written.contains("\nnotes = false\n"), "{written}");
+        fs::write(&settings, written.replace("notes = false", "notes = true"))?;
+        let presenter = present(&a.host, &folder, &key)?;
+        let holder = hold(&b.host, &lcs)?;
+        Ok(Self {
+            meeting,
+            presenter,
+            _holder: holder,
+            lcs,
+        })
+    }
+
+    /// A tab that attends.
+    fn attend<'a>(
+        &self,
+        browser: &'a Browser,
+        visitor: &Visitor,
+        tab: &'a str,
+    ) -> Result<Page<'a>> {
+        let token = &self.meeting.network.token;
+        // by its name: at http://[::1] Firefox has no store for service workers
+        let origin = visitor.origin.replace("[::1]", "localhost");
+        let link = format!("{origin}/studio/#{token},{}", self.lcs);
+        let page = browser.open(tab, &link)?;
+        page.until("document.querySelector('#enter')?.checkVisibility()")?;
+        page.click("#enter")?;
+        Ok(page)
+    }
+}
+
+fn hold(host: &Host, lcs: &str) -> Result<Process> {
+    let kept = host.path("kept").display().to_string();
+    host.spawn("lcstudio", &["hold", lcs, &kept, "--no-sound", "-i", "lc0"])
+}
+
+fn open_notes(page: &Page) -> Result<()> {
+    page.until("!document.querySelector('[data-panel=notes]').hidden")?;
+    page.click("[data-panel=notes]")?;
+    until_open(page)
+}
+
+fn until_open(page: &Page) -> Result<()> {
+    page.until("!document.querySelector('#text').readOnly")
+        .map(drop)
+}
+
+/// Types at a place of the text; a negative one counts from the end.
+fn write_at(page: &Page, place: i32, text: &str) -> Result<()> {
+    page.eval(&format!(
+        "(() => {{ const text = document.querySelector('#text'); const at = {place} < 0 ? text.value.length + 1 + {place} : {place}; \
+         text.focus(); text.setSelectionRange(at, at); return true; }})()"
+    ))?;
+    page.ask("type", json!({ "at": "#text", "text": text }))
+        .map(drop)
+}
+
+fn until_text(page: &Page, text: &str) -> Result<()> {
+    page.until(&format!("{TEXT} === {}", json!(text))).map(drop)
+}
+
+/// Waits until both show the same, with all of these words.
+fn until_equal(pages: [&Page; 2], words: &[&str]) -> Result<String> {
+    let mut text = String::new();
+    eventually("the same text in both tabs", || {
+        let [one, other] = [pages[0].eval(TEXT)?, pages[1].eval(TEXT)?];
+        ensure!(one == other, "{one}\n{other}");
+        text = one.as_str().unwrap_or_default().to_owned();
+        let lacking: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+        ensure!(lacking.is_empty(), "{text} lacks {lacking:?}");
+        Ok(())
+    })?;
+    Ok(text)
+}
+
+/// Waits until what is said of the notes begins with this.
+fn until_said(page: &Page, words: &str) -> Result<()> {
+    page.until_says("#notes-state", words).map(drop)
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn tabs_write_one_text_also_without_a_network_and_who_comes_late_gets_it() {
+    in_each_browser("notes-offline", |lab, kind| {
+        let mut lecture = Lecture::begin(lab, &["here", "there"])?;
+        let [here, there] = [0, 1].map(|n| &lecture.meeting.visitors[n]);
+        let browsers = [
+            Browser::start(&here.host, kind, Theme::Light)?,
+            Browser::start(&there.host, kind, Theme::Dark)?,
+        ];
+        let one = lecture.attend(&browsers[0], here, "one")?;
+        let other = lecture.attend(&browsers[1], there, "other")?;
+        let asked = one.eval(
+            "performance.getEntriesByType('resource').some(({ name }) => name.includes('loro'))",
+        )?;
+        ensure!(asked == false, "Loro came before anybody opened the notes");
+        open_notes(&one)?;
+        open_notes(&other)?;
+        write_at(&one, 0, "Bees dance.")?;
+        until_text(&other, "Bees dance.")?;
+        // both at once: what one types stays where he types it
+        write_at(&other, 0, "# Notes\n\n")?;
+        write_at(&one, -1, "\nA second is a kilometre.")?;
+        let words = ["# Notes", "Bees dance.", "A second is a kilometre."];
+        let live = until_equal([&one, &other], &words)?;
+        ensure!(
+            live == "# Notes\n\nBees dance.\nA second is a kilometre.",
+            "{live}"
+        );
+        until_said(&one, "All who attend read this")?;
+        look_at(&one)?;
+        let server = lecture.meeting.network.signalling.url()?;
+        let as_http = server.replace("ws:", "http:");
+        browsers[0].expect_clean(&["http://localhost:7180", &server, &as_http])?;
+        // nobody reaches anybody
+        for visitor in [here, there] {
+            visitor.host.cut_uplink()?;
+        }
+        for page in [&one, &other] {
+            until_said(page, "Offline")?;
+        }
+        write_at(&one, 0, "written here 🐝\n")?;
+        write_at(&other, -1, "\nwritten there")?;
+        for page in [&one, &other] {
+            page.until("/Offline, \\d+ changes? kept here/.test(document.querySelector('#notes-state').textContent)")?;
+        }
+        one.shot("offline")?;
+        let apart = [one.eval(TEXT)?, other.eval(TEXT)?];
+        ensure!(apart[0] != apart[1], "{apart:?}");
+        for visitor in [here, there] {
+            visitor.host.heal_uplink()?;
+        }
+        let words = ["written here 🐝", "written there", "Bees dance."];
+        let text = until_equal([&one, &other], &words)?;
+        for page in [&one, &other] {
+            until_said(page, "All who attend read this")?;
+        }
+        // all others go; who comes late gets it from the host that holds it
+        lecture.presenter.types("q")?;
+        ensure!(lecture.presenter.process.wait(DEADLINE)? == 0);
+        drop(browsers);
+        let profile = there.host.path(&format!("{kind}-light"));
+        ensure!(!profile.exists(), "this browser knows nothing yet");
+        let late = Browser::start(&there.host, kind, Theme::Light)?;
+        let page = lecture.attend(&late, there, "late")?;
+        open_notes(&page)?;
+        until_text(&page, &text)
+    });
+}
+
+/// As people see it: nothing hinders them, and nothing scrolls sideways.
+fn look_at(page: &Page) -> Result<()> {
+    page.expect_open_to_all()?;
+    for width in [320, 390, 1_280] {
+        page.expect_fits(width, 900)?;
+        page.shot(&width.to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_that_is_killed_between_writing_and_sending_loses_nothing() {
+    in_each_browser("notes-killed", |lab, kind| {
+        let lecture = Lecture::begin(lab, &["here", "there"])?;
+        let [here, there] = [0, 1].map(|n| &lecture.meeting.visitors[n]);
+        let browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let page = lecture.attend(&browser, here, "one")?;
+        open_notes(&page)?;
+        write_at(&page, 0, "sent.")?;
+        // a grant, and what was written
+        until_on_disk(&page, 2, 0)?;
+        page.until("caches.open('lcroute studio').then(async (cache) => (await cache.keys()).some(({ url }) => url.endsWith('loro.wasm')))")?;
+        here.host.cut_uplink()?;
+        until_said(&page, "Offline")?;
+        // as a paste does, so that one change has all of it
+        page.eval("(() => { const text = document.querySelector('#text'); text.focus(); text.setSelectionRange(5, 5); \
+            return document.execCommand('insertText', false, ' kept.'); })()")?;
+        until_said(&page, "Offline, 1 change kept here")?;
+        until_on_disk(&page, 2, 1)?;
+        // SIGKILL for the browser and all that it has started; the host that serves the page has gone, too
+        drop(browser);
+        here.stop_pages()?;
+        let browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let page = lecture.attend(&browser, here, "again")?;
+        page.until_says("#title", "Bees")?;
+        // what waits is opened by itself
+        until_open(&page)?;
+        until_text(&page, "sent. kept.")?;
+        page.click("[data-panel=notes]")?;
+        until_said(&page, "kept here")?;
+        page.shot("again")?;
+        // another tab of this browser is another author
+        let third = lecture.attend(&browser, here, "third")?;
+        open_notes(&third)?;
+        until_text(&third, "sent.")?;
+        here.host.heal_uplink()?;
+        let other = Browser::start(&there.host, kind, Theme::Light)?;
+        let far = lecture.attend(&other, there, "far")?;
+        open_notes(&far)?;
+        until_text(&far, "sent. kept.")?;
+        write_at(&third, 0, "third ")?;
+        let text = until_equal([&page, &far], &["third ", "sent. kept."])?;
+        until_text(&third, &text)?;
+        let said = lecture.presenter.process.stderr();
+        ensure!(!said.contains("two hosts"), "{said}");
+        Ok(())
+    });
+}

@@ -1,0 +1,156 @@
+// The document of notes: Loro runs here and nowhere else. What others wrote may make it fail, or take for ever: then the page ends
+// this worker, and opens the document without what did it.
+//
+//   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole }
+//   out  { trying } before each update, { pending } behind one that needs others first; at the end { remote, text, drafts, isFull },
+//        or { bad, why }: this update does harm, or { failed }
+
+import { load, LoroDoc, decodeImportBlobMeta } from "../vendor/loro.js";
+
+/** The document's only text. */
+const NAME = "notes";
+/** Longest body of an entry, in bytes (librecast-log). */
+const MAX_BODY = 1000;
+/** So much text is written at once: its update fits into an entry, whatever the letters (three bytes each at most). */
+const PIECE = 250;
+/** Longest document that is shown, in UTF-16 units: what a text field edits without stumbling (chosen). */
+const MAX_TEXT = 1_000_000;
+/** What text never has: control characters but breaks and tabs, what turns text around, what nobody sees (lcstudio-core, plain). */
+const REFUSED = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufff9-\ufffb\ufeff]|[\u{e0000}-\u{e007f}]/gu;
+
+/** As long as it was: places stay. */
+const shown = (text) => text.replace(REFUSED, (found) => "\ufffd".repeat(found.length));
+
+const ready = (async () => {
+    const answer = await fetch(new URL("../vendor/loro.wasm", import.meta.url));
+    if (!answer.ok) {
+        throw new Error("Loro is not installed.");
+    }
+    await load({ module_or_path: await answer.arrayBuffer() });
+    const doc = new LoroDoc();
+    postMessage({ ready: true });
+    return { doc, text: doc.getText(NAME), peer: doc.peerIdStr };
+})();
+ready.catch(({ message }) => postMessage({ failed: message }));
+
+/** The draft that may still grow: its number, and where its changes begin among ours. */
+let growing = null;
+let nextDraft = 1;
+
+addEventListener("message", async ({ data }) => {
+    try {
+        postMessage(work(await ready, data));
+    } catch (error) {
+        postMessage({ failed: String(error?.message ?? error) });
+    }
+});
+
+function work(loro, { edit = null, updates = [], drafts = [], appended = [], firstDraft, whole = false }) {
+    const { doc, text } = loro;
+    nextDraft = firstDraft ?? nextDraft;
+    if (appended.includes(growing?.id)) {
+        growing = null;
+    }
+    const made = new Map();
+    if (edit) {
+        write(loro, edit, made);
+    }
+    const before = doc.frontiers();
+    // ours, of a visit before
+    drafts.forEach((body) => take(doc, body));
+    for (const { author, number, body } of updates) {
+        postMessage({ trying: { author, number } });
+        const { why, pending } = take(doc, body);
+        if (why) {
+            return { bad: { author, number }, why };
+        }
+        if (pending) {
+            postMessage({ pending: { author, number } });
+        }
+    }
+    return {
+        remote: whole ? [] : changes(loro, before),
+        text: whole ? shown(text.toString().slice(0, MAX_TEXT)) : null,
+        drafts: [...made].map(([id, body]) => ({ id, body })),
+        isFull: text.length > MAX_TEXT,
+    };
+}
+
+/** Why this update counts for nothing, if so; whether it needs others first. */
+function take(doc, body) {
+    try {
+        // what is not wanted of others: a whole document in place of a change
+        const { mode } = decodeImportBlobMeta(body, true);
+        return mode === "update" ? { pending: doc.import(body).pending !== null } : { why: `not a change but a ${mode}` };
+    } catch (error) {
+        return { why: String(error?.message ?? error) };
+    }
+}
+
+/** What others changed, as a list of { at, remove, insert }, each in the text that those before it have left. */
+function changes({ doc, text }, before) {
+    const steps = [];
+    for (const [container, { type, diff }] of doc.diff(before, doc.frontiers(), false)) {
+        if (container !== text.id || type !== "text") {
+            continue;
+        }
+        let at = 0;
+        for (const { retain, insert, delete: remove } of diff) {
+            if (retain) {
+                at += retain;
+            } else if (remove) {
+                steps.push({ at, remove, insert: "" });
+            } else if (insert) {
+                steps.push({ at, remove: 0, insert: shown(insert) });
+                at += insert.length;
+            }
+        }
+    }
+    return steps;
+}
+
+function write(loro, { at, remove, insert }, made) {
+    if (remove) {
+        step(loro, made, () => loro.text.delete(at, remove));
+    }
+    for (const piece of pieces(insert)) {
+        step(loro, made, () => loro.text.insert(at, piece));
+        at += piece.length;
+    }
+}
+
+/** Never between the halves of a character. */
+function* pieces(text) {
+    for (let begin = 0; begin < text.length; ) {
+        let end = Math.min(begin + PIECE, text.length);
+        if (end < text.length && /[\ud800-\udbff]/.test(text[end - 1])) {
+            end -= 1;
+        }
+        yield text.slice(begin, end);
+        begin = end;
+    }
+}
+
+/** A change of ours, in the draft that grows or in another one. */
+function step({ doc, peer }, made, change) {
+    const from = count(doc, peer);
+    change();
+    doc.commit();
+    const to = count(doc, peer);
+    const since = (begin) => doc.export({ mode: "updates-in-range", spans: [{ id: { peer, counter: begin }, len: to - begin }] });
+    const longer = growing && since(growing.from);
+    if (longer && longer.length <= MAX_BODY) {
+        made.set(growing.id, longer);
+        return;
+    }
+    growing = { id: nextDraft++, from };
+    const body = since(from);
+    if (body.length > MAX_BODY) {
+        throw new Error(`an update of ${body.length} bytes`);
+    }
+    made.set(growing.id, body);
+}
+
+function count(doc, peer) {
+    return doc.version().toJSON().get(peer) ?? 0;
+}

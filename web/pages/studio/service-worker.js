@@ -1,0 +1,48 @@
+// The page of lectures opens without a network: what it is made of is kept once notes were opened, and is used while the host that
+// serves it does not answer. What comes anew replaces what is kept.
+
+const CACHE = "lcroute studio";
+/** A host that does not answer for so long is away, in milliseconds. */
+const PATIENCE = 2000;
+/** And is not asked again for so long. */
+const AWAY = 10_000;
+
+let awayUntil = 0;
+
+addEventListener("install", () => skipWaiting());
+addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+addEventListener("message", (event) => event.waitUntil(keep(event.data.keep)));
+addEventListener("fetch", (event) => {
+    const { request } = event;
+    const { origin, pathname } = new URL(request.url);
+    if (request.method === "GET" && origin === location.origin && !pathname.startsWith("/api/")) {
+        event.respondWith(answer(request));
+    }
+});
+
+async function keep(urls) {
+    const cache = await caches.open(CACHE);
+    await Promise.allSettled(urls.map((url) => cache.add(url)));
+}
+
+async function answer(request) {
+    // some browsers refuse a store to some addresses
+    const cache = await caches.open(CACHE).catch(() => null);
+    const kept = await cache?.match(request, { ignoreSearch: true, ignoreVary: true });
+    if (!kept) {
+        return fetch(request);
+    }
+    if (Date.now() < awayUntil) {
+        return kept;
+    }
+    const late = new Promise((done) => setTimeout(() => done(null), PATIENCE));
+    const fresh = await Promise.race([fetch(request).catch(() => null), late]);
+    if (!fresh) {
+        awayUntil = Date.now() + AWAY;
+        return kept;
+    }
+    if (fresh.ok && !fresh.redirected) {
+        await cache.put(request, fresh.clone());
+    }
+    return fresh;
+}
