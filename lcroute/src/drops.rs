@@ -1,67 +1,52 @@
 //! Every reason for which the daemon drops a packet or a message: those of the layers below, and these.
 
+use librecast::drop_reasons;
 use librecast::drops::list;
 
-/// What is dropped at lc0, at the UDP socket, and on the way to the control thread.
-const SHELL: &[(&str, &str)] = &[
-    (
-        "lan_bad_offload",
-        "A super-packet from a LAN that cannot be cut.",
-    ),
-    (
-        "lan_overrun",
-        "Lost by the kernel before a frame of a LAN was read: lcroute was too slow, or did not run.",
-    ),
-    (
-        "lan_receive_error",
-        "The kernel gave an error instead of a frame of a LAN.",
-    ),
-    (
-        "lan_send_error",
-        "The kernel did not take a frame for a LAN.",
-    ),
-    (
-        "relay_queue_full",
-        "For a relay whose stream takes less than is sent.",
-    ),
-    (
-        "signal_queue_full",
-        "A signalling message while too many wait for a server.",
-    ),
-    (
-        "tun_bad_offload",
-        "A super-packet from lc0 that cannot be cut.",
-    ),
-    (
-        "tun_not_ipv6",
-        "From lc0, and not IPv6, nor IPv4 where that is on.",
-    ),
-    (
-        "tun_overrun",
-        "Lost by the kernel before lc0 was read: lcroute was too slow, or did not run.",
-    ),
-    ("tun_truncated", "From lc0, and longer than its MTU."),
-    ("tun_write_error", "The kernel did not take it for lc0."),
-    ("udp_congested", "The UDP socket's send buffer was full."),
-    (
-        "udp_icmp_error",
-        "An ICMP error told that a datagram did not arrive.",
-    ),
-    (
-        "udp_receive_error",
-        "The kernel gave an error instead of a datagram.",
-    ),
-    (
-        "udp_receive_overflow",
-        "Came while the UDP socket's receive buffer was full.",
-    ),
-    ("udp_send_error", "The kernel did not send a datagram."),
-    ("udp_too_big", "A datagram longer than the interface takes."),
-    (
-        "udp_unreachable",
-        "No route, no such source address any more, or the host's firewall said no.",
-    ),
-];
+drop_reasons! {
+    /// Why a packet or a message was dropped at lc0, a LAN, the UDP socket, or on the way to the control thread.
+    pub enum DropReason {
+        /// A super-packet from a LAN that cannot be cut.
+        LanBadOffload = "lan_bad_offload",
+        /// Lost by the kernel before a frame of a LAN was read: lcroute was too slow, or did not run.
+        LanOverrun = "lan_overrun",
+        /// The kernel gave an error instead of a frame of a LAN.
+        LanReceiveError = "lan_receive_error",
+        /// The kernel did not take a frame for a LAN.
+        LanSendError = "lan_send_error",
+        /// For a relay whose stream takes less than is sent.
+        RelayQueueFull = "relay_queue_full",
+        /// A signalling message while too many wait for a server.
+        SignalQueueFull = "signal_queue_full",
+        /// A super-packet from lc0 that cannot be cut.
+        TunBadOffload = "tun_bad_offload",
+        /// From lc0, and not IPv6, nor IPv4 where that is on.
+        TunNotIpv6 = "tun_not_ipv6",
+        /// Lost by the kernel before lc0 was read: lcroute was too slow, or did not run.
+        TunOverrun = "tun_overrun",
+        /// From lc0, and longer than its MTU.
+        TunTruncated = "tun_truncated",
+        /// The kernel did not take it for lc0.
+        TunWriteError = "tun_write_error",
+        /// The UDP socket's send buffer was full.
+        UdpCongested = "udp_congested",
+        /// An ICMP error told that a datagram did not arrive.
+        UdpIcmpError = "udp_icmp_error",
+        /// The kernel gave an error instead of a datagram.
+        UdpReceiveError = "udp_receive_error",
+        /// Came while the UDP socket's receive buffer was full.
+        UdpReceiveOverflow = "udp_receive_overflow",
+        /// The kernel did not send a datagram.
+        UdpSendError = "udp_send_error",
+        /// A datagram longer than the interface takes.
+        UdpTooBig = "udp_too_big",
+        /// No route, no such source address any more, or the host's firewall said no.
+        UdpUnreachable = "udp_unreachable",
+    }
+}
+
+/// How often each of them occurred.
+pub type Drops = librecast::drops::Drops<DropReason>;
 
 /// All names that can stand in `drops`, in order, with what they mean.
 #[must_use]
@@ -70,7 +55,7 @@ pub fn reasons() -> Vec<(&'static str, &'static str)> {
     all.extend(list::<lcroute_overlay::DropReason>());
     all.extend(list::<lcroute_webrtc::DropReason>());
     all.extend(list::<lcroute_node::DropReason>());
-    all.extend(SHELL);
+    all.extend(list::<DropReason>());
     // what two layers call the same is counted together: the first one explains it
     all.sort_by_key(|(name, _)| *name);
     all.dedup_by_key(|(name, _)| *name);

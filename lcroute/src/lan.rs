@@ -27,6 +27,7 @@ use librecast::events;
 use nix::libc;
 
 use crate::config::{Lan, MAX_LANS};
+use crate::drops::{DropReason, Drops};
 use crate::netlink::{self, Interface};
 use frame::Extra;
 use socket::LanSocket;
@@ -92,9 +93,6 @@ pub struct Lans {
     /// Role and problem of each interface, as the journal has them.
     told: BTreeMap<String, (LanRole, Option<String>)>,
 }
-
-/// Drops by reason.
-type Drops = BTreeMap<&'static str, u64>;
 
 impl Lans {
     /// These LANs are to be served from now on.
@@ -197,14 +195,11 @@ impl Lans {
                     break;
                 }
             }
-            let bad_offload = open.socket.take_bad_offload();
-            if bad_offload > 0 {
-                *drops.entry("lan_bad_offload").or_default() += bad_offload;
-            }
+            drops.add(DropReason::LanBadOffload, open.socket.take_bad_offload());
             if let Err(e) = result {
                 // the interface went down: netlink tells of it
                 tracing::debug!("{}: {e}", served.name());
-                *drops.entry("lan_receive_error").or_default() += 1;
+                drops.count(DropReason::LanReceiveError);
             }
         }
     }
@@ -217,9 +212,8 @@ impl Lans {
             let Some(Ok((packets, control))) = lost else {
                 continue;
             };
-            if packets > 0 || control > 0 {
-                *drops.entry("lan_overrun").or_default() += u64::from(packets) + u64::from(control);
-            }
+            let lost = u64::from(packets) + u64::from(control);
+            drops.add(DropReason::LanOverrun, lost);
             if control > 0 {
                 node.handle_lost_reports(served.id, now);
             }
@@ -247,17 +241,15 @@ impl Lans {
         };
         if let Err(e) = result {
             tracing::debug!("{}: {e}", served.wanted.config.interface);
-            *drops.entry("lan_send_error").or_default() += 1;
+            drops.count(DropReason::LanSendError);
         }
     }
 
     /// Packets of groups leave that were held back.
     pub fn flush(&mut self, drops: &mut Drops) {
         let open = self.served.iter_mut().filter_map(|s| s.open.as_mut());
-        let failed: u64 = open.map(|open| open.socket.flush()).sum();
-        if failed > 0 {
-            *drops.entry("lan_send_error").or_default() += failed;
-        }
+        let failed = open.map(|open| open.socket.flush()).sum();
+        drops.add(DropReason::LanSendError, failed);
     }
 
     /// LANs that are not served, and why.

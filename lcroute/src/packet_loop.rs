@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lcroute_engine::DropReason;
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::{LC0, Node, Output, PingId};
 use lcroute_overlay::{CarrierKind, Published, TEXT_CARRIER};
@@ -34,6 +33,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Lan;
+use crate::drops::{DropReason, Drops};
 use crate::inbound_probe::InboundProbe;
 use crate::inbox::{End, Message, Reconfigure};
 use crate::keeper::Kept;
@@ -116,7 +116,7 @@ pub struct PacketLoop {
     port: u16,
     /// Who waits for the answer to a ping.
     askers: BTreeMap<PingId, Asker>,
-    drops: BTreeMap<&'static str, u64>,
+    drops: Drops,
     read_batching: ReadBatching,
     outgoing: Outgoing,
     lans: Lans,
@@ -151,7 +151,7 @@ impl PacketLoop {
             port: parts.socket.port()?,
             parts,
             askers: BTreeMap::new(),
-            drops: BTreeMap::new(),
+            drops: Drops::default(),
             read_batching: ReadBatching::default(),
             outgoing: Outgoing::default(),
             lans: Lans::default(),
@@ -312,7 +312,7 @@ impl PacketLoop {
         for _ in 0..UDP_CALLS {
             let units = self.parts.socket.receive().unwrap_or_else(|e| {
                 tracing::debug!("udp receive: {e}");
-                *self.drops.entry("udp_receive_error").or_default() += 1;
+                self.drops.count(DropReason::UdpReceiveError);
                 0
             });
             for unit in 0..units {
@@ -528,7 +528,8 @@ impl PacketLoop {
     fn check_overruns(&mut self, now: Instant) {
         let overruns = self.parts.device.overruns().unwrap_or(self.overruns);
         if overruns > self.overruns {
-            *self.drops.entry("tun_overrun").or_default() += overruns - self.overruns;
+            self.drops
+                .add(DropReason::TunOverrun, overruns - self.overruns);
             self.parts.node.handle_lost_reports(LC0, now);
         }
         self.overruns = overruns;
@@ -537,7 +538,7 @@ impl PacketLoop {
     /// An address that somebody has put on lc0 may be what programs send from: told, as their packets get lost.
     fn check_foreign_sources(&mut self, now: Instant) {
         let engine = self.parts.node.engine();
-        let dropped = engine.dropped(DropReason::ForeignSource);
+        let dropped = engine.dropped(lcroute_engine::DropReason::ForeignSource);
         let seen = &mut self.foreign_sources;
         let grown = dropped > std::mem::replace(&mut seen.dropped, dropped);
         let quiet = seen
@@ -569,7 +570,7 @@ impl PacketLoop {
             }
             while let Some(command) = self.parts.node.connections_mut().poll_relay_stream() {
                 if self.parts.relay_commands.try_send(command).is_err() {
-                    *self.drops.entry("relay_queue_full").or_default() += 1;
+                    self.drops.count(DropReason::RelayQueueFull);
                 }
             }
             if silent {
@@ -606,13 +607,13 @@ impl PacketLoop {
             Output::LocalMld { packet } => {
                 if let Err(e) = self.parts.device.write(&packet) {
                     tracing::debug!("write to lc0: {e}");
-                    *self.drops.entry("tun_write_error").or_default() += 1;
+                    self.drops.count(DropReason::TunWriteError);
                 }
             }
             Output::Lan { interface, frame } => self.lans.send(interface, frame, &mut self.drops),
             Output::Signal { to, bytes } => {
                 if self.parts.outbox.try_send((to, bytes)).is_err() {
-                    *self.drops.entry("signal_queue_full").or_default() += 1;
+                    self.drops.count(DropReason::SignalQueueFull);
                 }
             }
             Output::Publish(record) => drop(self.parts.record.send_replace(Some(record))),

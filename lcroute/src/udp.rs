@@ -14,6 +14,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use crate::drops::{DropReason, Drops};
+
 /// Bursts of all links arrive in one buffer while the packet loop is busy elsewhere. The kernel doubles it,
 /// and counts a datagram as its memory, up to 2,304 bytes for one of 1,200: about 7,000 fit, or 20,000 short
 /// ones. Under a flood that is the queue in which live packets wait as well: with four times as much, that
@@ -49,26 +51,6 @@ mod option {
         /// Path MTU discovery over IPv6.
         MtuDiscoverV6, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int
     );
-}
-
-/// Datagrams that were not sent, and errors while receiving. None of these closes a link: the
-/// network may lose a datagram at any time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// No route, no such source address any more, or a local firewall said no.
-    pub unreachable: u64,
-    /// Larger than the interface takes.
-    pub too_big: u64,
-    /// The socket's send buffer was full in the middle of a burst.
-    pub congested: u64,
-    /// Any other error of sending.
-    pub other: u64,
-    /// Errors reported while receiving.
-    pub receive: u64,
-    /// Came when the receive buffer was full.
-    pub overflow: u64,
-    /// ICMP errors about datagrams of ours.
-    pub icmp: u64,
 }
 
 /// Datagrams that this host itself refused: too large for an interface, or no buffer for them. Where a veth or a driver is narrower
@@ -110,7 +92,8 @@ pub struct Socket {
     /// What was received last.
     buffer: Vec<u8>,
     metas: [RecvMeta; UNITS],
-    counters: Counters,
+    /// What was not sent or not received. None of it closes a link: the network may lose a datagram at any time.
+    drops: Drops,
     refused: Vec<Refused>,
     /// What the kernel had counted of drops when it was last asked.
     dropped: u32,
@@ -134,7 +117,7 @@ impl fmt::Debug for Socket {
         f.debug_struct("Socket")
             .field("address", &self.socket.local_addr())
             .field("segmentation", &self.segmentation)
-            .field("counters", &self.counters)
+            .field("drops", &self.drops)
             .finish_non_exhaustive()
     }
 }
@@ -157,7 +140,7 @@ impl Socket {
             segmentation: state.max_gso_segments() > 1,
             buffer: vec![0; UNITS * UNIT],
             metas: [RecvMeta::default(); UNITS],
-            counters: Counters::default(),
+            drops: Drops::default(),
             refused: Vec::new(),
             dropped: 0,
             socket,
@@ -180,14 +163,15 @@ impl Socket {
     pub fn count_overflow(&mut self) {
         if let Some(dropped) = kernel_drops(&self.socket) {
             let new = dropped.wrapping_sub(self.dropped);
-            self.counters.overflow += u64::from(new);
+            self.drops
+                .add(DropReason::UdpReceiveOverflow, u64::from(new));
             self.dropped = dropped;
         }
     }
 
     /// What went wrong so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// Takes what has come in with one system call: up to [`UNITS`] units, as [`Self::unit`] gives them.
@@ -201,7 +185,7 @@ impl Socket {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
             Err(error) if is_transient(&error) => {
-                self.counters.receive += 1;
+                self.drops.count(DropReason::UdpReceiveError);
                 Ok(0)
             }
             Err(error) => Err(error),
@@ -262,7 +246,8 @@ impl Socket {
         let mut sent = burst;
         for part in bursts {
             if self.send_burst(to, size, part).is_err() {
-                self.counters.congested += count(contents.len() - sent, size);
+                self.drops
+                    .add(DropReason::UdpCongested, count(contents.len() - sent, size));
                 break;
             }
             sent += part.len();
@@ -283,7 +268,9 @@ impl Socket {
         for error in sent.into_iter().filter_map(Result::err) {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => {}
-                _ if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
+                _ if error.kind() == ErrorKind::WouldBlock => {
+                    self.drops.count(DropReason::UdpCongested)
+                }
                 _ => self.count_unsent(&error, 1),
             }
         }
@@ -316,7 +303,9 @@ impl Socket {
         for datagram in burst.chunks(size) {
             match self.transmit(to, None, datagram) {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.counters.congested += 1,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.drops.count(DropReason::UdpCongested)
+                }
                 Err(error) => {
                     self.count_unsent(&error, 1);
                     self.note_refused(&error, to.to, datagram.len(), 1);
@@ -383,15 +372,15 @@ impl Socket {
         {
             self.state = state;
         }
-        let counter = match error.raw_os_error() {
-            Some(libc::EMSGSIZE) => &mut self.counters.too_big,
-            Some(libc::ENOBUFS | libc::ENOMEM) => &mut self.counters.congested,
+        let reason = match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => DropReason::UdpTooBig,
+            Some(libc::ENOBUFS | libc::ENOMEM) => DropReason::UdpCongested,
             // EINVAL: the source address has gone.
-            Some(libc::EINVAL) => &mut self.counters.unreachable,
-            _ if is_transient(error) => &mut self.counters.unreachable,
-            _ => &mut self.counters.other,
+            Some(libc::EINVAL) => DropReason::UdpUnreachable,
+            _ if is_transient(error) => DropReason::UdpUnreachable,
+            _ => DropReason::UdpSendError,
         };
-        *counter += datagrams;
+        self.drops.add(reason, datagrams);
     }
 }
 
@@ -541,6 +530,7 @@ fn count(bytes: usize, size: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -599,7 +589,7 @@ mod tests {
         // an address that has gone must not cost the marks of later datagrams
         a.send(&from("192.0.2.1", at("127.0.0.1", &b)), None, b"not ours")
             .unwrap();
-        assert_eq!(a.counters().unreachable, 1);
+        assert_eq!(a.drops().get(DropReason::UdpUnreachable), 1);
         let mut to = vec![at("127.0.0.1", &b)];
         to.extend(UdpSocket::bind("[::1]:0").is_ok().then(|| at("::1", &b)));
         for (to, ecn) in to
@@ -680,7 +670,7 @@ mod tests {
                     .all(|(_, _, datagram)| datagram.len() == 1000)
             );
             assert_eq!(received[100].2.len(), 10);
-            assert_eq!(a.counters(), Counters::default());
+            assert_eq!(*a.drops(), Drops::default());
         }
     }
 
@@ -690,14 +680,11 @@ mod tests {
         let to = at("127.0.0.1", &b);
         a.send(&from("192.0.2.1", to), None, b"not ours").unwrap();
         assert_eq!(
-            a.counters(),
-            Counters {
-                unreachable: 1,
-                ..Counters::default()
-            }
+            a.drops().by_name(),
+            BTreeMap::from([("udp_unreachable", 1)])
         );
         a.send(&destination(to), None, &vec![0; 70_000]).unwrap();
-        assert_eq!(a.counters().too_big, 1);
+        assert_eq!(a.drops().get(DropReason::UdpTooBig), 1);
         // A probe that is too long is an answer, not a loss; what follows may be fragmented again.
         let probe = Destination {
             dont_fragment: true,
@@ -706,7 +693,7 @@ mod tests {
         a.send(&probe, None, &vec![0; 70_000]).unwrap();
         a.send(&probe, None, b"short").unwrap();
         assert_eq!(receive(&mut b, 1)[0].2, b"short");
-        assert_eq!(a.counters().too_big, 1);
+        assert_eq!(a.drops().get(DropReason::UdpTooBig), 1);
         let refused = Refused {
             to,
             size: 70_000,
@@ -749,7 +736,7 @@ mod tests {
             a.take_errors(&mut |e| told.push((e.remote, e.is_refusal, e.quoted.to_vec())));
             assert_eq!(told, [(gone, true, b"anybody?".to_vec())]);
             // errors that nobody has taken yet
-            let before = a.counters();
+            let before = a.drops().clone();
             for _ in 0..5 {
                 a.send(&destination(gone), None, b"anybody?").unwrap();
                 wait_for_error(&a);
@@ -761,10 +748,14 @@ mod tests {
                 a.send(&destination(gone), None, b"anybody?").unwrap();
                 assert_eq!(receive(&mut a, 1)[0].2, b"back");
             }
-            assert_eq!(a.counters(), before);
+            assert_eq!(*a.drops(), before);
             let mut count = 0;
             a.take_errors(&mut |_| count += 1);
-            assert!(count > 0 && a.counters().icmp == before.icmp + count);
+            assert!(
+                count > 0
+                    && a.drops().get(DropReason::UdpIcmpError)
+                        == before.get(DropReason::UdpIcmpError) + count
+            );
         }
     }
 
@@ -779,11 +770,14 @@ mod tests {
             a.send(&to, None, &[0; 1_000]).unwrap();
         }
         b.count_overflow();
-        let dropped = usize::try_from(b.counters().overflow).unwrap();
+        let dropped = usize::try_from(b.drops().get(DropReason::UdpReceiveOverflow)).unwrap();
         assert!(dropped > 50);
         assert_eq!(receive(&mut b, 100 - dropped).len(), 100 - dropped);
         b.count_overflow();
-        assert_eq!(b.counters().overflow, dropped as u64);
+        assert_eq!(
+            b.drops().get(DropReason::UdpReceiveOverflow),
+            dropped as u64
+        );
     }
 
     #[test]

@@ -487,6 +487,7 @@ impl Engine {
                 self.gateway.handle_link_control(interface, &packet, now);
                 Ok(())
             }
+            Class::Dropped(DropReason::Malformed) => Err(DropReason::Malformed),
             // the LAN's own business
             Class::Unicast(_) | Class::Dropped(_) => Ok(()),
         };

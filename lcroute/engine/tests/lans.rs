@@ -839,6 +839,19 @@ fn groups_of_routers_stay_on_their_lan_at_any_scope() {
 }
 
 #[test]
+fn multicast_of_a_lan_that_ends_before_its_headers_do_is_counted() {
+    let mut w = World::new(&[1, 1]);
+    w.run(secs(5));
+    let packet = udp(host_address(0, 0), stream(1), &7u64.to_be_bytes());
+    let now = w.now;
+    let engine = w.gateways[0].engine.as_mut().unwrap();
+    for len in [0, 1, 39] {
+        engine.handle_lan_packet(LAN, mac(0, 0x100), packet[..len].to_vec().into(), now);
+    }
+    assert_eq!(engine.dropped(lcroute_engine::DropReason::Malformed), 3);
+}
+
+#[test]
 fn two_gateways_on_both_lans_carry_each_packet_once() {
     let mut w = World::new(&[2, 2]);
     let g = group(1);

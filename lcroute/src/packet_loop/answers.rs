@@ -250,30 +250,10 @@ impl PacketLoop {
         let p = &self.parts;
         let engine = p.node.engine().counters();
         let links = p.node.counters();
-        let (tun, udp) = (p.device.counters(), p.socket.counters());
-        let edges = [
-            ("tun_not_ipv6", tun.not_ipv6),
-            ("tun_truncated", tun.truncated),
-            ("tun_bad_offload", tun.bad_offload),
-            ("tun_write_error", tun.write_error),
-            ("udp_receive_error", udp.receive),
-            ("udp_receive_overflow", udp.overflow),
-            ("udp_unreachable", udp.unreachable),
-            ("udp_too_big", udp.too_big),
-            ("udp_congested", udp.congested),
-            ("udp_send_error", udp.other),
-            ("udp_icmp_error", udp.icmp),
-        ];
-        let own = self.drops.iter().map(|(reason, n)| (*reason, *n));
-        let counted = p.node.drops().into_iter().chain(own);
+        let own = [&self.drops, p.device.drops(), p.socket.drops()];
+        let own = own.into_iter().flat_map(|drops| drops.by_name());
         let mut drops = BTreeMap::new();
-        for (reason, n) in counted.chain(edges).filter(|(_, n)| *n > 0) {
-            debug_assert!(
-                crate::drops::reasons()
-                    .iter()
-                    .any(|(known, _)| *known == reason),
-                "{reason}"
-            );
+        for (reason, n) in p.node.drops().into_iter().chain(own) {
             *drops.entry(reason.to_owned()).or_default() += n;
         }
         Counters {

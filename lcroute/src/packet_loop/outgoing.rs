@@ -1,7 +1,6 @@
 //! Datagrams on their way to the UDP socket.
 
-use std::collections::BTreeMap;
-
+use crate::drops::{DropReason, Drops};
 use crate::udp;
 
 /// Datagrams of equal size for one destination leave in one system call.
@@ -24,7 +23,7 @@ impl Outgoing {
         destination: udp::Destination,
         datagram: &[u8],
         socket: &mut udp::Socket,
-        drops: &mut BTreeMap<&'static str, u64>,
+        drops: &mut Drops,
     ) {
         let fits = self.destination == Some(destination)
             && datagram.len() <= self.segment
@@ -42,12 +41,12 @@ impl Outgoing {
     }
 
     /// Sends what waits.
-    pub fn flush(&mut self, socket: &mut udp::Socket, drops: &mut BTreeMap<&'static str, u64>) {
+    pub fn flush(&mut self, socket: &mut udp::Socket, drops: &mut Drops) {
         if let Some(destination) = self.destination.take() {
             let segment = (self.count > 1).then_some(self.segment);
             if let Err(e) = socket.send(&destination, segment, &self.buffer) {
                 tracing::debug!("udp send to {}: {e}", destination.to);
-                *drops.entry("udp_send_error").or_default() += self.count as u64;
+                drops.add(DropReason::UdpSendError, self.count as u64);
             }
         }
         self.count = 0;

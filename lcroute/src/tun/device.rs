@@ -18,25 +18,13 @@ use super::ipv4::Repaired;
 use super::offload::Offload;
 use super::packets::Packets;
 use super::{Error, Mode, Settings, ioctl, ipv4, labels};
+use crate::drops::{DropReason, Drops};
 use crate::netlink::Connection;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
 /// Bytes that hold whatever can be read: the largest IPv6 packet and its headers.
 const LONGEST: usize = 40 + 65_535 + TAP_LEN;
-
-/// What went no further at the device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets of other protocols than IPv6, and IPv4 where it is on.
-    pub not_ipv6: u64,
-    /// Packets longer than the kernel could give us.
-    pub truncated: u64,
-    /// Packets whose offload header makes no sense.
-    pub bad_offload: u64,
-    /// Packets given to [`Device::queue`] that the kernel did not take.
-    pub write_error: u64,
-}
 
 /// The open device. Dropping it leaves the interface as a crash does; see [`Device::close`].
 #[derive(Debug)]
@@ -48,7 +36,7 @@ pub struct Device {
     buffer: Vec<u8>,
     packets: Packets,
     runs: Runs,
-    counters: Counters,
+    drops: Drops,
     ipv4_overlaps: bool,
 }
 
@@ -142,7 +130,7 @@ impl Device {
             buffer: vec![0; LONGEST],
             packets: Packets::default(),
             runs: Runs::default(),
-            counters: Counters::default(),
+            drops: Drops::default(),
             ipv4_overlaps,
         })
     }
@@ -158,8 +146,8 @@ impl Device {
     }
 
     /// What was passed over so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// Reads once, and gives the packets that a program or the kernel has sent, without the
@@ -182,9 +170,9 @@ impl Device {
             });
         match unpacked {
             Ok(()) => {}
-            Err(Skip::NotIp) => self.counters.not_ipv6 += 1,
-            Err(Skip::Truncated) => self.counters.truncated += 1,
-            Err(Skip::BadOffload) => self.counters.bad_offload += 1,
+            Err(Skip::NotIp) => self.drops.count(DropReason::TunNotIpv6),
+            Err(Skip::Truncated) => self.drops.count(DropReason::TunTruncated),
+            Err(Skip::BadOffload) => self.drops.count(DropReason::TunBadOffload),
         }
         Ok(true)
     }
@@ -201,27 +189,21 @@ impl Device {
     /// with others of its flow. Errors are counted.
     pub fn queue(&mut self, packet: Bytes) {
         let Self {
-            port,
-            runs,
-            counters,
-            ..
+            port, runs, drops, ..
         } = self;
         if port.super_packets {
-            runs.push(packet, &mut |run| port.write_run(run, counters));
+            runs.push(packet, &mut |run| port.write_run(run, drops));
         } else {
-            port.write_run(&[packet], counters);
+            port.write_run(&[packet], drops);
         }
     }
 
     /// Gives the kernel what [`Device::queue`] holds back.
     pub fn flush(&mut self) {
         let Self {
-            port,
-            runs,
-            counters,
-            ..
+            port, runs, drops, ..
         } = self;
-        runs.flush(&mut |run| port.write_run(run, counters));
+        runs.flush(&mut |run| port.write_run(run, drops));
     }
 
     /// How many packets towards [`Device::read`] the kernel has dropped since the interface was
@@ -266,7 +248,7 @@ impl Port {
     }
 
     /// Writes the packets of a run: in one call if the kernel takes it so.
-    fn write_run(&mut self, run: &[Bytes], counters: &mut Counters) {
+    fn write_run(&mut self, run: &[Bytes], drops: &mut Drops) {
         if run.len() > 1 && self.super_packets {
             match self.write_super_packet(run) {
                 Ok(()) => return,
@@ -276,7 +258,7 @@ impl Port {
                 }
                 Err(error) => {
                     tracing::debug!("write to the interface: {error}");
-                    counters.write_error += run.len() as u64;
+                    drops.add(DropReason::TunWriteError, run.len() as u64);
                     return;
                 }
             }
@@ -284,7 +266,7 @@ impl Port {
         for packet in run {
             if let Err(error) = self.write(packet) {
                 tracing::debug!("write to the interface: {error}");
-                counters.write_error += 1;
+                drops.count(DropReason::TunWriteError);
             }
         }
     }

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 
 use super::{Socket, plain};
+use crate::drops::DropReason;
 
 /// Errors taken in one turn of the loop: whoever floods us with them gets no more of it.
 const BATCH: usize = 64;
@@ -53,7 +54,7 @@ impl Socket {
                 // of this host itself: a probe longer than the interface takes
                 continue;
             };
-            self.counters.icmp += 1;
+            self.drops.count(DropReason::UdpIcmpError);
             if error.is_unreachable {
                 tell(&Unreachable {
                     remote,
