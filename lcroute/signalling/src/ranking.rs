@@ -68,9 +68,13 @@ impl Rank {
 
     /// Waits until it is not needed any more.
     pub(crate) async fn over(&mut self) {
+        self.over_for(GRACE).await;
+    }
+
+    async fn over_for(&mut self, grace: Duration) {
         loop {
             self.wait(false).await;
-            if timeout(GRACE, self.wait(true)).await.is_err() {
+            if timeout(grace, self.wait(true)).await.is_err() {
                 return;
             }
         }
@@ -112,6 +116,9 @@ mod tests {
     use super::*;
     use librecast::id::SecretKey;
 
+    /// Enough for what is due at once.
+    const MOMENT: Duration = Duration::from_millis(50);
+
     fn room(seed: u8) -> Room {
         Room::of(&SecretKey::from_seed(&[seed; 32]).peer_id())
     }
@@ -124,6 +131,11 @@ mod tests {
         timeout(Duration::ZERO, rank.come()).await.is_ok()
     }
 
+    /// Whether it is not needed any more, now that better ones have answered for `grace`.
+    async fn is_over(rank: &mut Rank, grace: Duration) -> bool {
+        timeout(MOMENT, rank.over_for(grace)).await.is_ok()
+    }
+
     async fn used(ranking: &mut [Rank]) -> Vec<usize> {
         let mut used = Vec::new();
         for (n, rank) in ranking.iter_mut().enumerate() {
@@ -134,7 +146,7 @@ mod tests {
         used
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nodes_that_know_the_servers_in_any_order_use_the_same() {
         let (a, b) = (Ranking::default(), Ranking::default());
         let mut of_a: Vec<_> = urls(8).iter().map(|u| a.add(&room(1), u, false)).collect();
@@ -158,7 +170,7 @@ mod tests {
         assert_eq!(used(&mut of_a).await, first);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn networks_spread_over_the_servers() {
         let mut uses = [0; 8];
         for network in 0..64 {
@@ -173,7 +185,7 @@ mod tests {
         assert!(uses.iter().all(|uses| (12..=36).contains(uses)), "{uses:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn few_servers_and_those_of_this_host_are_all_used() {
         let ranking = Ranking::default();
         let mut all: Vec<_> = urls(3)
@@ -183,10 +195,10 @@ mod tests {
         assert_eq!(used(&mut all).await, [0, 1, 2]);
         let mut own = ranking.add(&room(1), "ws://127.0.0.1:7117", true);
         assert!(is_on(&mut own).await);
-        assert!(timeout(2 * GRACE, own.over()).await.is_err());
+        assert!(!is_over(&mut own, Duration::ZERO).await);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_server_is_left_when_better_ones_have_been_back_for_a_while() {
         let ranking = Ranking::default();
         let mut all: Vec<_> = urls(4)
@@ -199,8 +211,8 @@ mod tests {
         all[best].answers(false);
         assert!(is_on(&mut all[last]).await);
         all[best].answers(true);
-        assert!(timeout(GRACE / 2, all[last].over()).await.is_err());
-        assert!(timeout(2 * GRACE, all[last].over()).await.is_ok());
+        assert!(!is_over(&mut all[last], GRACE).await, "not at once");
+        assert!(is_over(&mut all[last], Duration::ZERO).await);
         // a server that is configured no more does not count
         drop(all.remove(best));
         assert_eq!(used(&mut all).await.len(), 3);

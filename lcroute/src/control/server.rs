@@ -746,12 +746,13 @@ mod tests {
         assert!(reloads.try_recv().is_err(), "nothing was reloaded");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn viewers_take_turns() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("view.sock");
         let socket = ControlSocket::bind(&path, Access::View).unwrap();
         let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
+        let start = tokio::time::Instant::now();
         tokio::spawn(async move { socket.serve(inbox).await });
         let (asked, mut times) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -763,7 +764,7 @@ mod tests {
             }
         });
         let mut viewers = Vec::new();
-        for _ in 0..30 {
+        for _ in 0..8 {
             let path = path.clone();
             viewers.push(tokio::spawn(async move {
                 ask(&path, b"{\"cmd\":\"groups\"}\n").await
@@ -772,10 +773,8 @@ mod tests {
         for viewer in viewers {
             assert!(viewer.await.unwrap().unwrap().contains("answered"));
         }
-        // by the clock of the test, which goes on when all wait
-        let first = times.recv().await.unwrap();
         let last = std::iter::from_fn(|| times.try_recv().ok()).last().unwrap();
-        assert!(last - first >= 29 * VIEW_GAP, "{:?}", last - first);
+        assert!(last - start >= 7 * VIEW_GAP, "{:?}", last - start);
     }
 
     #[tokio::test]
