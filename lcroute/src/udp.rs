@@ -269,7 +269,7 @@ impl Socket {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => {}
                 _ if error.kind() == ErrorKind::WouldBlock => {
-                    self.drops.count(DropReason::UdpCongested)
+                    self.drops.count(DropReason::UdpCongested);
                 }
                 _ => self.count_unsent(&error, 1),
             }
@@ -304,7 +304,7 @@ impl Socket {
             match self.transmit(to, None, datagram) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.drops.count(DropReason::UdpCongested)
+                    self.drops.count(DropReason::UdpCongested);
                 }
                 Err(error) => {
                     self.count_unsent(&error, 1);

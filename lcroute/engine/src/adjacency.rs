@@ -20,7 +20,8 @@ pub type RootPrefix = (OriginId, GroupPrefix);
 
 /// First wait after a refusal; doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(320);
+/// Longest wait after a refusal. Chosen.
+const MAX_RETRY: Duration = Duration::from_secs(320);
 /// Added to a wait at random, so that refused groups do not come back all at once.
 const RETRY_JITTER: Duration = Duration::from_secs(2);
 /// Without another refusal for this long, join state counts as kept.
@@ -182,7 +183,7 @@ impl Refusals {
         self.forget(key);
         let wait = FIRST_RETRY
             .saturating_mul(1 << attempts.min(10))
-            .min(LONGEST_RETRY);
+            .min(MAX_RETRY);
         let at = now + wait + random.between(Duration::ZERO, RETRY_JITTER);
         self.refused.insert(
             key,
@@ -384,7 +385,7 @@ mod tests {
             (advertised.refused_len(), advertised.next_timeout()),
             (0, None)
         );
-        advertised.handle_timeout(now + LONGEST_RETRY * 2);
+        advertised.handle_timeout(now + MAX_RETRY * 2);
         assert!(advertised.take_again().is_empty());
     }
 }

@@ -10,14 +10,23 @@ use librecast::{igmp, mapped, mld};
 
 use crate::drops::DropReason;
 
+/// Next header (RFC 8200 4.3).
 const HOP_BY_HOP: u8 = 0;
+/// Next header of UDP.
 const UDP: u8 = 17;
+/// Next header (RFC 8200 4.4).
 const ROUTING: u8 = 43;
+/// Next header (RFC 8200 4.5).
 const FRAGMENT: u8 = 44;
+/// Next header (RFC 4302).
 const AUTHENTICATION: u8 = 51;
+/// Next header (RFC 4443 1).
 const ICMPV6: u8 = 58;
+/// Next header (RFC 8200 4.6).
 const DESTINATION_OPTIONS: u8 = 60;
+/// Next header (RFC 6275 6.1).
 const MOBILITY: u8 = 135;
+/// Bytes of an IPv6 header.
 const IPV6_HEADER_LEN: usize = 40;
 
 /// Extension headers that are followed before a packet counts as malformed.

@@ -17,37 +17,55 @@ use crate::topology::LinkRequest;
 
 /// Longest message that is sent, in bytes. Longer ones are refused as well.
 pub const MAX_MESSAGE: usize = 16 << 10;
-/// Room for this much is made at once: an LSA or two.
-const USUAL_MESSAGE: usize = 512;
+/// Bytes that a message has room for at once: an LSA or two.
+const INITIAL_CAPACITY: usize = 512;
 
+/// Type of an element: this router, first on a link.
 const TYPE_HELLO: u8 = 1;
+/// Joins and SourceActive of a group on a tree.
 const TYPE_JOIN_STATE: u8 = 2;
+/// Join state of the neighbour that was not kept.
 const TYPE_REFUSAL: u8 = 3;
+/// What the link state database holds.
 const TYPE_SUMMARY: u8 = 4;
+/// A link state advertisement.
 const TYPE_LSA: u8 = 5;
+/// A message from router to router.
 const TYPE_ROUTED: u8 = 6;
+/// Comparison of join state.
 const TYPE_AUDIT: u8 = 7;
+/// Whether this side needs the link.
 const TYPE_LINK_REQUEST: u8 = 8;
+/// Joins of a leaf.
 const TYPE_LEAF_JOIN: u8 = 9;
+/// Other routers for a leaf.
 const TYPE_LEAF_OFFER: u8 = 10;
+/// Bytes before an element: type and length.
 const ELEMENT_HEADER: usize = 3;
 /// Buckets into which an audit sorts the join state of a link.
 pub const AUDIT_BUCKETS: usize = 256;
+/// Form of an audit: one digest of all.
 const AUDIT_DIGEST: u8 = 0;
+/// A digest of each bucket.
 const AUDIT_BUCKET_DIGESTS: u8 = 1;
+/// Buckets whose join state is sent again.
 const AUDIT_RESET: u8 = 2;
 /// Longest payload of a [`Routed`] message in bytes.
 pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
+/// Bytes of a routed message before its payload.
 const ROUTED_HEADER: usize = 18;
 /// Most routers that a LEAF OFFER names.
 pub const MAX_OFFERED: usize = 4;
-/// Two bytes before the address.
-const LONGEST_PREFIX: usize = 18;
+/// Longest prefix in bytes: two before the address.
+const MAX_PREFIX_LEN: usize = 18;
 
+/// Join state: the group is joined.
 const FLAG_JOIN: u8 = 0x01;
+/// Join state: somebody sends.
 const FLAG_SOURCE_ACTIVE: u8 = 0x02;
-/// With a Join: sources are listed, and these are excluded, or only these included. Neither: every source.
+/// With a Join: every source but those listed.
 const FLAG_EXCLUDE: u8 = 0x04;
+/// With a Join: only the sources listed. Neither flag: every source.
 const FLAG_INCLUDE: u8 = 0x08;
 
 /// In the first byte of a prefix: a length follows. Without, it is a single group.
@@ -533,7 +551,7 @@ impl Batch {
         root: Option<OriginId>,
         (first, prefix, rest): (u8, &GroupPrefix, &[u8]),
     ) {
-        let longest = LONGEST_PREFIX + 1 + rest.len();
+        let longest = MAX_PREFIX_LEN + 1 + rest.len();
         let grows = |open: &Open| open.kind == kind && open.root == root;
         let has_room = self.current.len() + longest <= MAX_MESSAGE;
         let open = self.open.take().filter(|open| has_room && grows(open));
@@ -573,7 +591,7 @@ impl Batch {
             self.close(self.current.len());
         }
         if self.current.capacity() == 0 {
-            self.current.reserve(USUAL_MESSAGE);
+            self.current.reserve(INITIAL_CAPACITY);
         }
         let start = self.current.len();
         self.current.extend_from_slice(&[kind, 0, 0]);

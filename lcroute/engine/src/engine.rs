@@ -16,13 +16,14 @@ use siphasher::sip::SipHasher13;
 
 use crate::classify::{CarriedScopes, Class, Flow, is_link_scope, trim};
 use crate::config::{Config, Neighbor, Node};
+use crate::context::Context;
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
 use crate::exchange::ControlExchange;
-use crate::forwarding::{Forwarding, deliver};
+use crate::forwarding::{Arrival, Forwarding, LocalPacket, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
-use crate::lan::{Gateway, LanEvent, LanSettings, mdns};
+use crate::lan::{Gateway, HostPacket, LanEvent, LanSettings, NewLan, mdns};
 use crate::local_interface::{InterfaceSettings, Ipv4Link, Senders};
 use crate::lsdb::{
     AddRevocationError, Database, DatabaseEvent, FLAG_CORE, FLAG_ISSUER, FLAG_STREAMS, FLAG_STUB,
@@ -333,8 +334,13 @@ impl Engine {
             let seed = self.node.config.seed;
             let mut nonce = SipHasher13::new_with_keys(seed, self.random.next());
             nonce.write_u8(interface.0);
-            let random = (self.node.own, nonce.finish(), seed);
-            self.gateway.add(interface, settings, random, now);
+            let new = NewLan {
+                id: interface,
+                own: self.node.own,
+                nonce: nonce.finish(),
+                seed,
+            };
+            self.gateway.add(new, settings, now);
         }
         self.review_senders(interface);
         self.review_scopes(now);
@@ -442,20 +448,38 @@ impl Engine {
         self.now = now;
         self.timers.touch();
         let (node, outbox) = (&self.node, &mut self.outbox);
+        let context = Context {
+            node,
+            database: &self.database,
+            now,
+        };
         let result = match node.scopes.classify(&packet) {
             Class::Carried(flow) if mapped::is_group_name(flow.group) => {
-                let (parts, gateway) = ((node, &self.database), &mut self.gateway);
-                let admitted = gateway.admit_ipv4(interface, (flow, mac), &packet, parts, now);
+                let sent = HostPacket {
+                    flow,
+                    mac,
+                    packet: &packet,
+                };
+                let admitted = self.gateway.admit_ipv4(interface, sent, context);
                 admitted.and_then(|(flow, packet)| self.send(interface, flow, packet))
             }
-            Class::Carried(flow) if is_link_scope(flow.group) => {
-                self.reflect(interface, (flow, mac), &packet)
-            }
+            Class::Carried(flow) if is_link_scope(flow.group) => self.reflect(
+                interface,
+                HostPacket {
+                    flow,
+                    mac,
+                    packet: &packet,
+                },
+            ),
             Class::Carried(flow) => {
                 trim(&mut packet);
-                let parts = (node, &self.database);
+                let sent = HostPacket {
+                    flow,
+                    mac,
+                    packet: &packet,
+                };
                 self.gateway
-                    .admit(interface, (flow, mac), &packet, parts, outbox, now)
+                    .admit(interface, sent, context, outbox)
                     .and_then(|()| self.send(interface, flow, packet))
             }
             Class::Mld => {
@@ -463,7 +487,7 @@ impl Engine {
                 let database = &self.database;
                 let gateway = &mut self.gateway;
                 gateway
-                    .admit_mld(interface, (mac, packet.len()), now)
+                    .admit_mld(interface, mac, packet.len(), now)
                     .and_then(|()| {
                         let is_gateway = |source: Ipv6Addr| {
                             // IPv4 addresses do not say whose they are
@@ -498,15 +522,23 @@ impl Engine {
     fn reflect(
         &mut self,
         interface: LocalInterfaceId,
-        (flow, mac): (Flow, MacAddress),
-        packet: &[u8],
+        sent: HostPacket<'_>,
     ) -> Result<(), DropReason> {
-        let parts = (&self.node, &self.database);
-        let packet = self
-            .gateway
-            .admit_mdns(interface, (flow, mac), packet, parts, self.now)?;
+        let context = Context {
+            node: &self.node,
+            database: &self.database,
+            now: self.now,
+        };
+        let packet = self.gateway.admit_mdns(interface, sent, context)?;
         let source = self.node.config.member.addresses.link_local;
-        self.send(interface, Flow { source, ..flow }, packet)
+        self.send(
+            interface,
+            Flow {
+                source,
+                ..sent.flow
+            },
+            packet,
+        )
     }
 
     /// A PROBE that was heard on a LAN, from this Ethernet address.
@@ -518,11 +550,15 @@ impl Engine {
         now: Instant,
     ) {
         self.turn(now);
-        let parts = (&self.node, &self.database);
+        let context = Context {
+            node: &self.node,
+            database: &self.database,
+            now,
+        };
         let services = &*self.services;
         let result = self
             .gateway
-            .handle_probe(interface, (mac, probe), parts, services, now);
+            .handle_probe(interface, mac, probe, context, services);
         self.outbox.count(result);
     }
 
@@ -588,8 +624,13 @@ impl Engine {
         let leaves = leaves.admit(flow.group, flow.source, packet.len(), &mut self.outbox, now);
         self.forwarding.send(
             root,
-            (from, flow, leaves, delivered),
-            packet,
+            LocalPacket {
+                from,
+                flow,
+                packet,
+                leaves,
+                delivered,
+            },
             node,
             &mut self.outbox,
             now,
@@ -651,21 +692,24 @@ impl Engine {
         if header.hop_limit == 0 {
             return Err(DropReason::HopLimit);
         }
-        let arrival = (link, header);
         let (node, database, outbox) = (&self.node, &self.database, &mut self.outbox);
         match CarriedScopes::ON_LINKS.classify(&packet) {
-            Class::Carried(flow) => {
-                let local = (&mut self.membership, &mut self.gateway);
-                let parts = (database, local);
-                self.forwarding.receive(
-                    (link, header, flow),
+            Class::Carried(flow) => self.forwarding.receive(
+                Arrival {
+                    link,
+                    header,
+                    flow,
                     packet,
-                    node.own,
-                    parts,
-                    outbox,
-                    self.now,
-                )
-            }
+                },
+                Context {
+                    node,
+                    database,
+                    now: self.now,
+                },
+                &mut self.membership,
+                &mut self.gateway,
+                outbox,
+            ),
             Class::Unicast(flow) => {
                 let view = RouteView {
                     own: node.own,
@@ -675,7 +719,7 @@ impl Engine {
                 let origins = &mut self.forwarding.origins;
                 let parts = (node, database, view);
                 self.unicast
-                    .receive(arrival, flow, packet, parts, origins, outbox)
+                    .receive((link, header), flow, packet, parts, origins, outbox)
             }
             Class::Mld => Err(DropReason::LinkControl),
             Class::Dropped(reason) => Err(reason),
@@ -934,7 +978,14 @@ impl Engine {
     fn flush_lans(&mut self) {
         let (node, database) = (&self.node, &self.database);
         let linked = !self.exchange.neighbors().is_empty();
-        self.gateway.review((node, database), linked, self.now);
+        self.gateway.review(
+            linked,
+            Context {
+                node,
+                database,
+                now: self.now,
+            },
+        );
         for event in self.gateway.take_events(&node.config.member, self.now) {
             match event {
                 LanEvent::Forwarder(interface) => {

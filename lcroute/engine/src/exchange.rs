@@ -196,16 +196,17 @@ impl ControlExchange {
     pub fn handle_refusal(
         &mut self,
         link: LinkId,
-        (root, prefix): (OriginId, GroupPrefix),
+        key: (OriginId, GroupPrefix),
         reason: RefusalReason,
         trees: &Trees,
         now: Instant,
     ) {
+        let (root, prefix) = key;
         let Some((join, source_active)) = trees.advertised_to(link, root, prefix) else {
             return;
         };
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
-            let (random, key) = (&mut self.random, (root, prefix));
+            let random = &mut self.random;
             if adjacency.refusals.handle_refusal(key, reason, random, now) {
                 self.timers_stale = true;
                 adjacency

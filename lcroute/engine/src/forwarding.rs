@@ -9,13 +9,13 @@ use librecast::time::Instant;
 
 use crate::classify::{Flow, flow_of, trim};
 use crate::config::Node;
+use crate::context::Context;
 use crate::drops::DropReason;
 use crate::first_packets::FirstPacketBuffer;
 use crate::header::{DataHeader, HOP_LIMIT, MAX_SEQUENCE, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
 use crate::lan::Gateway;
 use crate::local_groups::LocalGroups;
-use crate::lsdb::Database;
 use crate::membership::Membership;
 use crate::origins::Origins;
 use crate::outbox::Outbox;
@@ -50,6 +50,34 @@ pub struct Forwarding {
     pub private: Private,
     /// Of the last packet that this router sent.
     sequence: u64,
+}
+
+/// A packet of a local sender.
+#[derive(Debug)]
+pub struct LocalPacket {
+    /// The interface that it came from.
+    pub from: LocalInterfaceId,
+    /// Whence and whither.
+    pub flow: Flow,
+    /// With its IP header.
+    pub packet: Bytes,
+    /// Links of leaves that get it.
+    pub leaves: Links,
+    /// Listeners of other local interfaces have it.
+    pub delivered: bool,
+}
+
+/// A packet that came over a link.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The link.
+    pub link: LinkId,
+    /// The data header before the packet.
+    pub header: DataHeader,
+    /// Whence and whither.
+    pub flow: Flow,
+    /// With its IP header.
+    pub packet: Bytes,
 }
 
 /// Packets from local interfaces.
@@ -88,17 +116,22 @@ impl Forwarding {
         (root, is_new)
     }
 
-    /// A packet of a local sender on the tree of `root`, and to leaves. `delivered`: listeners of other local interfaces have
-    /// it.
+    /// A packet of a local sender on the tree of `root`, and to leaves.
     pub fn send(
         &mut self,
         root: OriginId,
-        (from, flow, leaves, delivered): (LocalInterfaceId, Flow, Links, bool),
-        packet: Bytes,
+        sent: LocalPacket,
         node: &Node,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let LocalPacket {
+            from,
+            flow,
+            packet,
+            leaves,
+            delivered,
+        } = sent;
         let sender = (flow.source, node.own);
         let entry = self.trees.forward(root, flow.group, sender);
         let Some(entry) = entry.filter(|entry| !entry.links().is_empty()) else {
@@ -224,16 +257,25 @@ impl Forwarding {
     /// A multicast packet that came over a link.
     pub fn receive(
         &mut self,
-        (link, header, flow): (LinkId, DataHeader, Flow),
-        mut packet: Bytes,
-        own: OriginId,
-        (database, local): (&Database, (&mut Membership, &mut Gateway)),
+        arrival: Arrival,
+        context: Context<'_>,
+        membership: &mut Membership,
+        gateway: &mut Gateway,
         outbox: &mut Outbox,
-        now: Instant,
     ) -> Result<(), DropReason> {
+        let Arrival {
+            link,
+            header,
+            flow,
+            mut packet,
+        } = arrival;
+        let Context {
+            node,
+            database,
+            now,
+        } = context;
         let Flow { source, group } = flow;
-        let (membership, gateway) = local;
-        let is_of_origin = header.origin != own
+        let is_of_origin = header.origin != node.own
             && (OriginId::of(source) == header.origin
                 || database.lan_sources().speaks_for(header.origin, source));
         let entry = self

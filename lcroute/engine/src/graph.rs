@@ -22,6 +22,7 @@ use crate::router_index::RouterIndex;
 
 pub use tree::Tree;
 
+/// Index of no router.
 const NONE: u32 = u32::MAX;
 
 /// The first number of this seed: every bit of the result depends on every bit of `z`.

@@ -29,6 +29,7 @@ pub const HOP_LIMIT: u8 = 64;
 /// Sequence numbers have 48 bits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 
+/// Kind of authentication: none behind the header.
 const AUTH_NONE: u8 = 0;
 
 /// What is behind a data header.

@@ -9,6 +9,7 @@ use librecast::ipv6::{HEADER_LEN, ICMPV6, icmpv6_packet};
 use crate::classify::is_ipv4;
 use crate::config::ROUTER_ADDRESS;
 
+/// Hop limit of our own ICMP errors.
 const HOP_LIMIT: u8 = 64;
 /// No error message is longer (RFC 4443 §2.4 c).
 const MIN_MTU: usize = 1_280;

@@ -29,10 +29,11 @@ use crate::source_filter::SourceFilter;
 /// Links that a leaf has: one active, one that stands by.
 const LINKS: usize = 2;
 /// A flow of so many packets counts as running. Chosen: fewer say nothing of the gap between two.
-const RUNNING: u32 = 8;
-/// A running flow is suspected after so long, or so many of its gaps. Chosen: two hellos of a link.
-const SILENCE: Duration = Duration::from_millis(300);
-const SILENT_GAPS: u32 = 4;
+const RUNNING_PACKETS: u32 = 8;
+/// Silence after which a running flow is suspected, at least. Chosen: a hello interval of a link.
+const SUSPECT_SILENCE: Duration = Duration::from_millis(300);
+/// The same in gaps between packets of the flow. Chosen.
+const SUSPECT_GAPS: u32 = 4;
 /// A flow that neither link brings for so long has ended. Chosen: a tree is computed and joined in less.
 const ENDED: Duration = Duration::from_secs(3);
 /// A link that is no longer the active one keeps the joins for so long: what is under way is not lost.
@@ -49,9 +50,11 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(4);
 const AVOIDED: Duration = Duration::from_secs(30);
 /// A join that was refused for want of room is sent again after this time.
 const RETRY: Duration = Duration::from_secs(5);
-/// Most routers, flows and origins that are remembered. Chosen: routers offer four each; 64 groups have a few speakers.
+/// Routers that are remembered. Chosen: each offers four.
 const MAX_ROUTERS: usize = 64;
+/// Flows that are remembered. Chosen: 64 groups have a few speakers.
 const MAX_FLOWS: usize = 256;
+/// Origins that are remembered. Chosen: four for each flow.
 const MAX_ORIGINS: usize = 1_024;
 /// Sequence numbers of an origin that are remembered.
 const WINDOW: u64 = 4_096;
@@ -142,8 +145,8 @@ struct Run {
 
 impl Run {
     fn silent_at(&self) -> Option<Instant> {
-        let silence = (self.gap * SILENT_GAPS).max(SILENCE);
-        (self.packets >= RUNNING && self.suspected.is_none()).then(|| self.last + silence)
+        let silence = (self.gap * SUSPECT_GAPS).max(SUSPECT_SILENCE);
+        (self.packets >= RUNNING_PACKETS && self.suspected.is_none()).then(|| self.last + silence)
     }
 
     fn ends_at(&self) -> Option<Instant> {

@@ -28,6 +28,7 @@ mod adjacency;
 mod audit;
 pub mod classify;
 mod config;
+mod context;
 pub mod control;
 mod drops;
 mod duplicate;

@@ -35,13 +35,19 @@ pub const SEALED: u8 = 253;
 /// Bytes of a group's secret.
 pub const SECRET_LEN: usize = 32;
 
+/// Bytes of an IPv6 header.
 const IPV6_HEADER_LEN: usize = 40;
-/// Where an IPv6 header has its payload length, next header and hop limit (RFC 8200, section 3).
-const PAYLOAD_LEN: usize = 4;
-const NEXT_HEADER: usize = 6;
-const HOP_LIMIT: usize = 7;
+/// Where an IPv6 header has its payload length (RFC 8200 3).
+const PAYLOAD_LEN_AT: usize = 4;
+/// Where it has its next header.
+const NEXT_HEADER_AT: usize = 6;
+/// Where it has its hop limit.
+const HOP_LIMIT_AT: usize = 7;
+/// Bytes of a key's number.
 const KEY_NUMBER_LEN: usize = 2;
+/// Bytes of a salt.
 const SALT_LEN: usize = 6;
+/// Bytes of the authentication tag of AES-GCM.
 const TAG_LEN: usize = 16;
 /// Bytes before what is sealed, behind the IPv6 header.
 const PREAMBLE_LEN: usize = KEY_NUMBER_LEN + SALT_LEN + TAG_LEN;
@@ -49,6 +55,7 @@ const PREAMBLE_LEN: usize = KEY_NUMBER_LEN + SALT_LEN + TAG_LEN;
 pub const OVERHEAD: usize = PREAMBLE_LEN + 1;
 /// Those of a data header that are bound: origin, incarnation, sequence. Routers change the others.
 const BOUND: std::ops::Range<usize> = 12..30;
+/// Bytes that are authenticated beside the packet: those of the data header, and an IPv6 header.
 const ASSOCIATED_LEN: usize = BOUND.end - BOUND.start + IPV6_HEADER_LEN;
 /// Sender keys kept of an origin. Chosen: two secrets while one follows the other, each of two runs of the origin.
 const KEYS_PER_ORIGIN: usize = 4;
@@ -280,8 +287,8 @@ impl Private {
             .ok_or(DropReason::Malformed)?;
         let len = u16::try_from(OVERHEAD + payload.len()).map_err(|_| DropReason::TooBig)?;
         let mut sealed_ipv6 = *ipv6;
-        sealed_ipv6[PAYLOAD_LEN..NEXT_HEADER].copy_from_slice(&len.to_be_bytes());
-        sealed_ipv6[NEXT_HEADER] = SEALED;
+        sealed_ipv6[PAYLOAD_LEN_AT..NEXT_HEADER_AT].copy_from_slice(&len.to_be_bytes());
+        sealed_ipv6[NEXT_HEADER_AT] = SEALED;
         let mut sealed = Vec::with_capacity(IPV6_HEADER_LEN + usize::from(len));
         sealed.extend_from_slice(&sealed_ipv6);
         sealed.extend_from_slice(&secret.number.to_be_bytes());
@@ -289,7 +296,7 @@ impl Private {
         let tag_at = sealed.len();
         sealed.extend_from_slice(&[0; TAG_LEN]);
         let text_at = sealed.len();
-        sealed.push(ipv6[NEXT_HEADER]);
+        sealed.push(ipv6[NEXT_HEADER_AT]);
         sealed.extend_from_slice(payload);
         self.sealed = header.sequence;
         let tag = self.sealing[key].aead.seal(
@@ -402,10 +409,10 @@ impl OpeningKey {
         self.passed.accept(header.sequence, window);
         let next_header = packet[text_at];
         packet[..IPV6_HEADER_LEN].copy_from_slice(sealed.ipv6);
-        packet[NEXT_HEADER] = next_header;
+        packet[NEXT_HEADER_AT] = next_header;
         // it is shorter than what carried it
         let len = (sealed.text.len() - 1) as u16;
-        packet[PAYLOAD_LEN..NEXT_HEADER].copy_from_slice(&len.to_be_bytes());
+        packet[PAYLOAD_LEN_AT..NEXT_HEADER_AT].copy_from_slice(&len.to_be_bytes());
         Ok(packet.into())
     }
 }
@@ -442,7 +449,7 @@ impl<'a> Sealed<'a> {
 /// Whether a packet that was classified is sealed.
 #[must_use]
 pub fn is_sealed(packet: &[u8]) -> bool {
-    packet.get(NEXT_HEADER) == Some(&SEALED)
+    packet.get(NEXT_HEADER_AT) == Some(&SEALED)
 }
 
 fn nonce(sequence: u64) -> [u8; 12] {
@@ -456,7 +463,7 @@ fn associated(header: &DataHeader, ipv6: &[u8; IPV6_HEADER_LEN]) -> [u8; ASSOCIA
     let (bound, packet) = bytes.split_at_mut(BOUND.end - BOUND.start);
     bound.copy_from_slice(&header.encode()[BOUND]);
     packet.copy_from_slice(ipv6);
-    packet[HOP_LIMIT] = 0;
+    packet[HOP_LIMIT_AT] = 0;
     bytes
 }
 

@@ -26,7 +26,8 @@ const UNSOLICITED_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const EARLIEST_REPEAT: Duration = Duration::from_millis(200);
 /// Current-state records per turn: 16 reports at the smallest MTU, so that no receive buffer overflows.
 const RECORDS_PER_TURN: usize = 960;
-const TURN_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two such batches of records. Chosen.
+const REPORT_INTERVAL: Duration = Duration::from_millis(20);
 /// Nobody can make the proxy recite everything more often than this.
 const GENERAL_ANSWER_GAP: Duration = Duration::from_secs(1);
 
@@ -223,7 +224,7 @@ impl Proxy {
         self.next_turn = None;
         if !self.asked.is_empty() {
             self.report_current_state();
-            self.next_turn = Some(now + TURN_INTERVAL);
+            self.next_turn = Some(now + REPORT_INTERVAL);
         }
     }
 

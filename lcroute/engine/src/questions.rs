@@ -8,6 +8,7 @@ use librecast::id::{LinkId, OriginId};
 use librecast::mapped;
 
 use crate::adjacency::Adjacency;
+use crate::context::Context;
 use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::flow_meter::{FlowMeter, LinkFlow};
@@ -127,8 +128,11 @@ impl Engine {
     /// LANs that this node serves, or stands by for.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
-        let parts = (&self.node, &self.database);
-        let lans = self.gateway.snapshot(parts, self.now);
+        let lans = self.gateway.snapshot(Context {
+            node: &self.node,
+            database: &self.database,
+            now: self.now,
+        });
         let complete = |(id, mut lan): (_, LanSnapshot)| {
             if let Some(interface) = self.membership.interface(id) {
                 (lan.querier, lan.ipv4_querier) = interface.other_queriers();

@@ -23,6 +23,7 @@ use librecast::time::{Duration, Instant};
 use librecast::wire::{Reader, WireError, Writer};
 
 const CONTEXT: &str = "lcroute 2026 renewal";
+/// Version of a request for a renewal.
 const VERSION: u8 = 1;
 /// How long an issuer has to answer before the next one is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -20,6 +20,7 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::look::{Edge, Flow};
 
+/// Version of a report.
 const VERSION: u8 = 1;
 /// Of the datagram that says what the node runs.
 const SOFTWARE: u8 = 2;
@@ -27,14 +28,17 @@ const SOFTWARE: u8 = 2;
 const SOFTWARE_EVERY: u64 = 4;
 /// Longest version of a program, in bytes. Chosen: twice "10.20.30-beta.1".
 const MAX_SOFTWARE: usize = 32;
+/// Flag of a group: programs of this host have joined it.
 const FLAG_LOCAL: u8 = 1;
 /// Longest report in a datagram: it fits into a packet of 1,280 bytes over any link.
 const MAX_LEN: usize = 1_150;
 /// Most datagrams of one second; the busiest groups come first.
 const MAX_PARTS: usize = 8;
+/// Bytes before the groups of a datagram.
 const HEAD_LEN: usize = 7;
-/// Bytes of a group and of an edge.
+/// Bytes of a group.
 pub(crate) const GROUP_LEN: usize = 18;
+/// Bytes of an edge.
 pub(crate) const EDGE_LEN: usize = 20;
 /// Bytes of groups and edges that the datagrams of one second hold: some 450 edges.
 pub(crate) const MAX_SECOND: usize = MAX_PARTS * (MAX_LEN - HEAD_LEN);

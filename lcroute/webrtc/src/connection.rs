@@ -24,9 +24,11 @@ use crate::peer_connection::{Error, Factory, Notice, Own, PeerConnection};
 use crate::relay::Relays;
 use crate::stun::{Binding, hello, request_id};
 
-/// After so long without a message the timers of a peer connection are looked at once in so many hellos.
-const CALM: Duration = Duration::from_secs(5);
-const CALM_HELLOS: u32 = 6;
+/// Without a message for so long a link is quiet: the timers of its peer connection are looked at once in
+/// [`QUIET_HELLOS`]. Chosen.
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
+/// Hellos between two looks at the timers of a quiet link. Chosen: two seconds.
+const QUIET_HELLOS: u32 = 6;
 /// How long a restart waits for STUN.
 const RESTART_DELAY: Duration = Duration::from_millis(250);
 
@@ -742,9 +744,9 @@ impl Connection {
         let (is_up, restarts) = (self.up.is_some(), self.restarts);
         let Some(pc) = self.pc.as_mut() else { return };
         let due = pc.deadline();
-        let calm = is_up && !restarts && now.saturating_duration_since(pc.used()) > CALM;
+        let calm = is_up && !restarts && now.saturating_duration_since(pc.used()) > QUIET_PERIOD;
         // ICE wants to be asked five times a second for nothing
-        let patient = due.map(|due| due.max(next_hello_at(epoch, now, CALM_HELLOS)));
+        let patient = due.map(|due| due.max(next_hello_at(epoch, now, QUIET_HELLOS)));
         self.due = if calm { patient } else { due };
     }
 

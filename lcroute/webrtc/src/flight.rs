@@ -14,18 +14,22 @@ use std::collections::VecDeque;
 
 use crate::datagram::Transmit;
 
-/// First pause, doubled up to the longest.
-const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(1);
+/// From a flight of DTLS to its first repetition. Chosen: RFC 6347 4.2.4.1 has a second, which a link that is awaited
+/// cannot wait.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// The interval doubles up to this one.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// When what follows is sent again.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
 /// Most datagrams that wait for it.
 const MAX_AGAIN: usize = 64;
 /// A flight with a certificate is two or three datagrams.
 const MAX_DATAGRAMS: usize = 16;
-/// Record types of RFC 6347: what belongs to a handshake, and what shows that it is over.
+/// DTLS content type (RFC 6347 4.1): part of a handshake.
 const CHANGE_CIPHER_SPEC: u8 = 20;
+/// DTLS content type: part of a handshake.
 const HANDSHAKE: u8 = 22;
+/// DTLS content type: shows that a handshake is over.
 const APPLICATION_DATA: u8 = 23;
 
 /// The last flight sent.
@@ -59,8 +63,8 @@ impl Flight {
         if self.sent != Some(now) {
             self.datagrams.clear();
             self.sent = Some(now);
-            self.pause = FIRST;
-            self.repeat_at = Some(now + FIRST);
+            self.pause = FIRST_RETRY_INTERVAL;
+            self.repeat_at = Some(now + FIRST_RETRY_INTERVAL);
         }
         if self.datagrams.len() < MAX_DATAGRAMS {
             self.datagrams.push(datagram.clone());
@@ -109,7 +113,7 @@ impl Flight {
             *at > now
         });
         if self.repeat_at.is_some_and(|at| at <= now) {
-            self.pause = (self.pause * 2).min(LONGEST);
+            self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL);
             self.repeat_at = Some(now + self.pause);
             due.extend(self.datagrams.iter().cloned());
         }
@@ -163,7 +167,7 @@ mod tests {
         flight.received(&[APPLICATION_DATA, 0]);
         assert!(flight.deadline().is_none());
         flight.sent(&datagram(HANDSHAKE, 2), now);
-        assert!(flight.repeat(now + LONGEST).is_empty());
+        assert!(flight.repeat(now + MAX_RETRY_INTERVAL).is_empty());
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::stun::{Binding, TxId, address_request};
 
 /// How long offers wait for the first answers.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(1);
-const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// From a question to a STUN server to its first repetition, doubled after that. Chosen: half of the RTO of RFC 8489
+/// 6.2.1.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// NATs forget a mapping after 30 s or more.
 const REFRESH: Duration = Duration::from_secs(15);
 /// A mapping that was not confirmed so often is dropped.
@@ -130,7 +132,8 @@ impl Gatherer {
                     request.into(),
                 ));
             }
-            query.next = now + (FIRST_RETRY * 2_u32.pow(query.unanswered.min(6))).min(REFRESH);
+            query.next =
+                now + (FIRST_RETRY_INTERVAL * 2_u32.pow(query.unanswered.min(6))).min(REFRESH);
             query.unanswered = query.unanswered.saturating_add(1);
         }
     }

@@ -21,62 +21,80 @@ use librecast::time::{Duration, Instant};
 
 use crate::stun::TxId;
 
-const HELLO_EVERY: Duration = Duration::from_millis(333);
-/// So many times as long apart are those of the end that answers: what it receives shows as much, and consent is renewed
-/// every five seconds (RFC 7675). Not so on a new link, while more than this gets lost, or for a while after somebody
-/// was suspected.
+/// Between two hellos of the end that sends them regularly. ADR 0007: three a second.
+const HELLO_INTERVAL: Duration = Duration::from_millis(333);
+/// The end that answers sends hellos so many times as far apart: about the five seconds after which consent is
+/// renewed (RFC 7675 5.1). What it receives shows as much.
 const ANSWERER_FACTOR: u32 = 15;
-const CLEAN: f64 = 0.02;
-const WARY: Duration = Duration::from_secs(10);
-/// How much of the round trip the last one is.
+/// Share of lost hellos above which the answering end sends them as often as the other. ADR 0007.
+const ANSWERER_LOSS_MAX: f64 = 0.02;
+/// How long the answering end does the same on a new link, and after a suspicion. ADR 0007.
+const ANSWERER_WARY_PERIOD: Duration = Duration::from_secs(10);
+/// The last round trip counts one part in so many of the smoothed one (RFC 9002 5.3).
 const RTT_WEIGHT: u32 = 8;
-/// The path takes as long as the quickest of so many: others waited for a processor, as hosts all say hello at one moment.
+/// The round trip of a link is the quickest of so many: others waited for a processor, as hosts send hellos at one
+/// moment. ADR 0007.
 const RTT_SAMPLES: usize = 8;
-/// Hosts agree as well on the moments of what is done once in a number of hellos that divides this one.
-const COMMON: u32 = 720;
-/// A new link is measured so many times at once, beside the hello epoch, or for so long: routes depend on it.
-const NEW_SAMPLES: usize = 3;
-const NEW: Duration = Duration::from_millis(300);
-const HELLO_EVERY_NEW: Duration = Duration::from_millis(25);
-const HELLO_EVERY_ASKED: Duration = Duration::from_millis(50);
-const HELLO_EVERY_SUSPECTING: Duration = Duration::from_millis(25);
-/// Silence after which a peer is suspected: a little more than hellos are apart. Where packets came
-/// closer to each other, three times the longest gap of the last second or two, but at least the second.
-const SILENCE: Duration = Duration::from_millis(350);
-const LEAST_SILENCE: Duration = Duration::from_millis(100);
-const GAPS: u32 = 3;
+/// Hellos of the common epoch. What is done once in a number of hellos that divides it happens at one moment on all
+/// hosts. Chosen: 720 has many divisors.
+const EPOCH_HELLOS: u32 = 720;
+/// Round trips that a new link is measured by at once, beside the hello epoch: routes depend on it. Chosen.
+const NEW_LINK_SAMPLES: usize = 3;
+/// Longest time for these measurements. Chosen.
+const NEW_LINK_PERIOD: Duration = Duration::from_millis(300);
+/// Between two hellos meanwhile. Chosen.
+const NEW_LINK_HELLO_INTERVAL: Duration = Duration::from_millis(25);
+/// Between two hellos for a peer that suspects this node. ADR 0007: 20 a second.
+const ASKED_HELLO_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two hellos to a peer that is suspected. ADR 0007: 40 a second.
+const SUSPECTING_HELLO_INTERVAL: Duration = Duration::from_millis(25);
+/// Silence after which a peer is suspected: a little more than a hello interval. ADR 0007.
+const SUSPECT_SILENCE: Duration = Duration::from_millis(350);
+/// Least such silence where packets came closer to each other. ADR 0007.
+const SUSPECT_SILENCE_MIN: Duration = Duration::from_millis(100);
+/// There it is so many times the longest gap of late. ADR 0007.
+const SUSPECT_GAPS: u32 = 3;
+/// Gaps count for so long, and up to twice that. ADR 0007.
 const GAP_MEMORY: Duration = Duration::from_secs(1);
-/// Of a path that takes no longer there and back than this; of others so much more as they take longer.
-const SUSPICION: Duration = Duration::from_millis(400);
-const EXPECTED_TRIP: Duration = Duration::from_millis(150);
-/// The host there says itself that nobody takes our datagrams: so long after the round trip of a hello. Only
-/// where so few hellos get lost that none of a handful being answered says something.
-const REFUSAL: Duration = Duration::from_millis(100);
+/// From a suspicion without a sign of life to the end of the link, up to a round trip of [`SUSPECT_TIMEOUT_RTT`];
+/// longer paths get the excess on top. ADR 0007.
+const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
+/// Round trip that [`SUSPECT_TIMEOUT`] has room for, and that of a link that was not measured yet. ADR 0007.
+const SUSPECT_TIMEOUT_RTT: Duration = Duration::from_millis(150);
+/// From a refusal by the peer's host to the end of the link, beside a round trip. ADR 0007.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Least hellos without an answer before a refusal ends a link. ADR 0007.
 const REFUSAL_HELLOS: u32 = 4;
-const REFUSAL_LOSS: f64 = 0.05;
-/// A process that slept must not blame the peer: so many hellos go unanswered before a link is down, and
-/// what it sleeps longer than this while it suspects somebody does not count.
-const LEAST_HELLOS: u32 = 8;
-const ASLEEP: Duration = Duration::from_millis(100);
-/// For so long after the peer has asked for it we send hellos fast: it goes on asking.
-const ASKED: Duration = Duration::from_millis(300);
-/// A hello that is not answered by then counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Share of lost hellos from which on refusals do not count: so few hellos without an answer say little there. ADR
+/// 0007.
+const REFUSAL_LOSS_MAX: f64 = 0.05;
+/// Least hellos without an answer before a silent link ends: a process that slept must not blame the peer. Chosen: at
+/// 20 % of loss all get lost once in hundreds of hours.
+const SUSPECT_HELLOS: u32 = 8;
+/// What this process sleeps longer than this during a suspicion does not count. Chosen: above the pauses of a busy
+/// host.
+const OWN_SLEEP_MIN: Duration = Duration::from_millis(100);
+/// How long a peer that has asked for it gets hellos fast: it goes on asking. ADR 0007.
+const ASKED_PERIOD: Duration = Duration::from_millis(300);
+/// A hello that is not answered within this time counts as lost. Chosen: three hello intervals.
+const HELLO_LOSS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Hellos without an answer that are remembered. Chosen: more than are sent in a [`HELLO_LOSS_TIMEOUT`] while
+/// suspecting.
 const MAX_OUTSTANDING: usize = 64;
-/// What others say is believed no more often: anybody can forge it.
-const HINT_EVERY: Duration = Duration::from_secs(1);
+/// Between two hints of others that start a suspicion: anybody can forge them. ADR 0007.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A hello epoch that is the same on all hosts whose clocks agree; `since_1970` is what the wall clock says `now`. Their
 /// hellos meet, and a node wakes once for those of all its idle links. Where clocks differ it is as good as any.
 #[must_use]
 pub fn common_epoch(now: Instant, since_1970: Duration) -> Instant {
-    now.checked_sub(past(since_1970, HELLO_EVERY * COMMON))
+    now.checked_sub(past(since_1970, HELLO_INTERVAL * EPOCH_HELLOS))
         .unwrap_or(now)
 }
 
 /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
 pub(crate) fn next_hello_at(epoch: Instant, now: Instant, hellos: u32) -> Instant {
-    let apart = HELLO_EVERY * hellos;
+    let apart = HELLO_INTERVAL * hellos;
     now + apart - past(now.saturating_duration_since(epoch), apart)
 }
 
@@ -100,7 +118,7 @@ pub(crate) enum Verdict {
 /// Liveness of one link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    /// Hellos of all links go out at this time and whole multiples of [`HELLO_EVERY`] later: a node with
+    /// Hellos of all links go out at this time and whole multiples of [`HELLO_INTERVAL`] later: a node with
     /// many links wakes no more often than one with few. ([`common_epoch`]: not even for those of its peers.)
     epoch: Instant,
     /// The peer sends the hellos, which say as much of it as answers to ours.
@@ -142,9 +160,9 @@ impl Liveness {
         Self {
             epoch,
             answers,
-            wary_until: now + WARY,
+            wary_until: now + ANSWERER_WARY_PERIOD,
             received_at: now,
-            gaps: [SILENCE; 2],
+            gaps: [SUSPECT_SILENCE; 2],
             gaps_since: now,
             suspected: None,
             asked_until: None,
@@ -155,7 +173,7 @@ impl Liveness {
             outstanding: VecDeque::new(),
             rtt: None,
             trips: VecDeque::new(),
-            new_until: Some(now + NEW),
+            new_until: Some(now + NEW_LINK_PERIOD),
             loss: 0.0,
             random,
         }
@@ -175,35 +193,35 @@ impl Liveness {
         }
     }
 
-    /// The time of the next hello, about [`HELLO_EVERY`] from now.
+    /// The time of the next hello, about [`HELLO_INTERVAL`] from now.
     fn next_common(&self, now: Instant) -> Instant {
         let next = next_hello_at(self.epoch, now, 1);
-        let soon = next - now < HELLO_EVERY / 8;
-        if soon { next + HELLO_EVERY } else { next }
+        let soon = next - now < HELLO_INTERVAL / 8;
+        if soon { next + HELLO_INTERVAL } else { next }
     }
 
     /// Silence of so long makes the peer suspect.
     fn suspicion_time(&self) -> Duration {
         let longest = self.gaps[0].max(self.gaps[1]);
-        (longest * GAPS).clamp(LEAST_SILENCE, SILENCE)
+        (longest * SUSPECT_GAPS).clamp(SUSPECT_SILENCE_MIN, SUSPECT_SILENCE)
     }
 
     /// There is reason to think that the peer has gone: find out now.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
-            self.wary_until = now + WARY;
+            self.wary_until = now + ANSWERER_WARY_PERIOD;
             self.suspected = Some(Suspicion {
                 since: now,
                 hellos: 0,
                 refused: false,
             });
-            self.hello_soon(HELLO_EVERY_SUSPECTING, now);
+            self.hello_soon(SUSPECTING_HELLO_INTERVAL, now);
         }
     }
 
     /// Somebody who may be lying says that the peer has gone.
     pub(crate) fn hint(&mut self, now: Instant) {
-        if self.hinted.is_none_or(|at| now >= at + HINT_EVERY) {
+        if self.hinted.is_none_or(|at| now >= at + HINT_INTERVAL) {
             self.hinted = Some(now);
             self.suspect(now);
         }
@@ -225,19 +243,19 @@ impl Liveness {
 
     /// How long a suspicion lasts, and how many hellos, before the link is down.
     fn verdict(&self, suspicion: &Suspicion) -> (Duration, u32) {
-        let trip = self.rtt.unwrap_or(EXPECTED_TRIP);
-        if suspicion.refused && self.loss < REFUSAL_LOSS {
-            return (trip + REFUSAL, REFUSAL_HELLOS);
+        let trip = self.rtt.unwrap_or(SUSPECT_TIMEOUT_RTT);
+        if suspicion.refused && self.loss < REFUSAL_LOSS_MAX {
+            return (trip + REFUSAL_TIMEOUT, REFUSAL_HELLOS);
         }
-        let longer = trip.saturating_sub(EXPECTED_TRIP);
-        (SUSPICION + longer, LEAST_HELLOS)
+        let longer = trip.saturating_sub(SUSPECT_TIMEOUT_RTT);
+        (SUSPECT_TIMEOUT + longer, SUSPECT_HELLOS)
     }
 
     /// The peer has received nothing for a while, and asks for hellos.
     pub(crate) fn asked(&mut self, now: Instant) {
-        self.asked_until = Some(now + ASKED);
-        self.wary_until = now + WARY;
-        self.hello_soon(HELLO_EVERY_ASKED, now);
+        self.asked_until = Some(now + ASKED_PERIOD);
+        self.wary_until = now + ANSWERER_WARY_PERIOD;
+        self.hello_soon(ASKED_HELLO_INTERVAL, now);
     }
 
     /// The next hello comes `pause` after the last.
@@ -259,7 +277,7 @@ impl Liveness {
             }
             self.trips.push_back(sample);
             self.new_until
-                .take_if(|until| self.trips.len() >= NEW_SAMPLES || now >= *until);
+                .take_if(|until| self.trips.len() >= NEW_LINK_SAMPLES || now >= *until);
             self.rtt = Some(self.rtt.map_or(sample, smoothed));
         }
         self.count(false);
@@ -269,7 +287,7 @@ impl Liveness {
 
     /// The hellos of the peer are enough.
     fn is_answerer_at_rest(&self, now: Instant) -> bool {
-        self.answers && self.loss <= CLEAN && now >= self.wary_until
+        self.answers && self.loss <= ANSWERER_LOSS_MAX && now >= self.wary_until
     }
 
     /// To be called at [`Self::deadline`], or whenever.
@@ -285,7 +303,7 @@ impl Liveness {
             self.suspect(now);
         }
         if let Some(suspicion) = &mut self.suspected
-            && slept >= ASLEEP
+            && slept >= OWN_SLEEP_MIN
         {
             suspicion.since = (suspicion.since + slept).min(now);
         }
@@ -307,11 +325,13 @@ impl Liveness {
         self.next_hello = match &mut self.suspected {
             Some(suspicion) => {
                 suspicion.hellos += 1;
-                now + HELLO_EVERY_SUSPECTING
+                now + SUSPECTING_HELLO_INTERVAL
             }
-            None if self.new_until.is_some_and(|until| now < until) => now + HELLO_EVERY_NEW,
-            None if self.asked_until.is_some() => now + HELLO_EVERY_ASKED,
-            None if seldom => self.next_common(now) + HELLO_EVERY * (ANSWERER_FACTOR - 1),
+            None if self.new_until.is_some_and(|until| now < until) => {
+                now + NEW_LINK_HELLO_INTERVAL
+            }
+            None if self.asked_until.is_some() => now + ASKED_HELLO_INTERVAL,
+            None if seldom => self.next_common(now) + HELLO_INTERVAL * (ANSWERER_FACTOR - 1),
             None => self.next_common(now),
         };
         self.last_hello = Some(now);
@@ -353,7 +373,7 @@ impl Liveness {
 
     fn forget_lost(&mut self, now: Instant) {
         while let Some((_, sent)) = self.outstanding.front() {
-            if now.saturating_duration_since(*sent) < LOST_AFTER {
+            if now.saturating_duration_since(*sent) < HELLO_LOSS_TIMEOUT {
                 return;
             }
             self.outstanding.pop_front();
@@ -412,7 +432,7 @@ mod tests {
         let mut now = Instant::now();
         let mut live = Liveness::new(now, false, Random::new([1; 32]), now);
         let mut after = |trip: u64| {
-            now += HELLO_EVERY;
+            now += HELLO_INTERVAL;
             let Verdict::Hello { id, .. } = live.poll(now) else {
                 panic!("no hello");
             };
@@ -458,7 +478,7 @@ mod tests {
         // a longer path is known with the first answer that comes later than that
         let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
         let mut hellos = VecDeque::new();
-        while live.deadline() <= start + NEW {
+        while live.deadline() <= start + NEW_LINK_PERIOD {
             now = live.deadline();
             if let Verdict::Hello { id, .. } = live.poll(now) {
                 hellos.push_back((id, now));
@@ -478,10 +498,10 @@ mod tests {
         let epoch = Instant::now();
         let next =
             |late: u64| settled(epoch, epoch + Duration::from_millis(late)).next_hello - epoch;
-        assert_eq!(next(0), HELLO_EVERY);
-        assert_eq!(next(100), HELLO_EVERY);
-        assert_eq!(next(220), HELLO_EVERY * 2, "not again at once");
-        assert_eq!(next(1_000), HELLO_EVERY * 4);
+        assert_eq!(next(0), HELLO_INTERVAL);
+        assert_eq!(next(100), HELLO_INTERVAL);
+        assert_eq!(next(220), HELLO_INTERVAL * 2, "not again at once");
+        assert_eq!(next(1_000), HELLO_INTERVAL * 4);
     }
 
     #[test]

@@ -14,29 +14,46 @@
 //! | DATA | it is of a stream that no channel of ours has, or far ahead of what has come: memory for each |
 //! | RE-CONFIG | always: channels end with their connection |
 
-/// Chunk types (RFC 9260, section 3.2; RFC 6525; RFC 3758).
+/// Chunk type (RFC 9260 3.2).
 const DATA: u8 = 0;
+/// Chunk type.
 const INIT: u8 = 1;
+/// Chunk type.
 const INIT_ACK: u8 = 2;
+/// Chunk type.
 const SACK: u8 = 3;
+/// Chunk type.
 const HEARTBEAT: u8 = 4;
+/// Chunk type.
 const HEARTBEAT_ACK: u8 = 5;
+/// Chunk type.
 const ABORT: u8 = 6;
+/// Chunk type.
 const ERROR: u8 = 9;
+/// Chunk type.
 const SHUTDOWN: u8 = 7;
+/// Chunk type.
 const SHUTDOWN_ACK: u8 = 8;
+/// Chunk type.
 const COOKIE_ACK: u8 = 11;
+/// Chunk type.
 const SHUTDOWN_COMPLETE: u8 = 14;
+/// Chunk type (RFC 6525 3.1).
 const RE_CONFIG: u8 = 130;
+/// Chunk type (RFC 3758 3.2).
 const FORWARD_TSN: u8 = 192;
 
+/// Bytes before the first chunk (RFC 9260 3.1).
 const COMMON_HEADER: usize = 12;
-/// Before the parameters of an INIT.
+/// Bytes of an INIT before its parameters (RFC 9260 3.3.2).
 const INIT_HEADER: usize = 16;
-/// Kinds of parameters (RFC 9260, section 3.3; RFC 3758; RFC 4895).
+/// Parameter type (RFC 9260 3.3.5).
 const HEARTBEAT_INFO: u16 = 1;
+/// Parameter type (RFC 9260 3.3.3).
 const STATE_COOKIE: u16 = 7;
+/// Parameter type (RFC 4895 3.3).
 const HMAC_ALGORITHMS: u16 = 0x8004;
+/// Parameter type (RFC 3758 3.1).
 const FORWARD_TSN_SUPPORTED: u16 = 0xc000;
 /// Those from here on may be skipped by who does not know them: the stack does, by their length.
 const SKIPPED: u16 = 0x8000;

@@ -34,9 +34,10 @@ use crate::stun::{Binding, Class, TxId, request_id};
 const CHECK_LIFETIME: Duration = Duration::from_secs(5);
 /// Most checks remembered.
 const MAX_CHECKS: usize = 65_536;
-/// DTLS datagrams kept that came before their path was known, and the longest in bytes.
-const MAX_EARLY: usize = 16;
-const MAX_EARLY_SIZE: usize = 1_500;
+/// DTLS datagrams that are kept, which came before their path was known. Chosen: a flight.
+const MAX_EARLY_DATAGRAMS: usize = 16;
+/// Longest of them, in bytes: what Ethernet carries.
+const MAX_EARLY_BYTES: usize = 1_500;
 /// Datagrams that are handled before connections are drained: `rtc` holds 256 messages at most.
 const DRAIN_EVERY: u32 = 128;
 /// What a sealed message begins with that travels straight to a peer, without a connection. RFC 7983 assigns it to nothing.
@@ -411,10 +412,10 @@ impl WebRtc {
     /// The first DTLS flight may overtake the check that makes its address known.
     fn keep_early(&mut self, from: SocketAddr, to_local: SocketAddr, datagram: &[u8]) {
         let making = self.connections.iter().flatten().any(|c| c.up.is_none());
-        if !making || datagram.len() > MAX_EARLY_SIZE {
+        if !making || datagram.len() > MAX_EARLY_BYTES {
             return self.out.count(DropReason::UdpNoLink);
         }
-        if self.early.len() == MAX_EARLY {
+        if self.early.len() == MAX_EARLY_DATAGRAMS {
             self.early.pop_front();
         }
         self.early.push_back(Early {

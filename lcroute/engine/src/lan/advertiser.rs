@@ -20,21 +20,29 @@ use librecast::time::{Duration, Instant};
 use librecast::wire::Writer;
 use siphasher::sip::SipHasher13;
 
+/// ICMPv6 type (RFC 4861 4.1).
 const SOLICITATION: u8 = 133;
+/// ICMPv6 type (RFC 4861 4.2).
 const ADVERTISEMENT: u8 = 134;
+/// Option type (RFC 4861 4.6.1).
 const OPTION_SOURCE_ADDRESS: u8 = 1;
+/// Option type (RFC 4861 4.6.2).
 const OPTION_PREFIX: u8 = 3;
 /// On link, and for addresses that hosts make themselves (RFC 4861 §4.6.2).
 const PREFIX_FLAGS: u8 = 0xc0;
+/// Bits of a prefix that hosts make addresses of (RFC 4862 5.5.3).
 const PREFIX_LEN: u8 = 64;
-/// How long hosts use an address after the last advertisement, and how long they keep it. Less than the latter they would not
-/// believe (RFC 4862 §5.5.3 e).
-const PREFERRED: Duration = Duration::from_secs(3_600);
-const VALID: Duration = Duration::from_secs(7_200);
-/// Between two advertisements: the first ones, later ones, and at least (RFC 4861 §10).
+/// How long hosts use an address after the last advertisement. Chosen.
+const PREFERRED_LIFETIME: Duration = Duration::from_secs(3_600);
+/// How long hosts keep an address. They would not believe less (RFC 4862 5.5.3 e).
+const VALID_LIFETIME: Duration = Duration::from_secs(7_200);
+/// Between two of the first advertisements (RFC 4861 10).
 const INITIAL_INTERVAL: Duration = Duration::from_secs(16);
+/// Number of the first advertisements (RFC 4861 10).
 const INITIAL_COUNT: u8 = 3;
+/// Between two later advertisements. Chosen: MinRtrAdvInterval of RFC 4861 6.2.1.
 const INTERVAL: Duration = Duration::from_secs(200);
+/// Least time between two advertisements (RFC 4861 10).
 const MIN_INTERVAL: Duration = Duration::from_secs(3);
 /// An answer waits up to so long (RFC 4861 §6.2.6).
 const MAX_ANSWER_DELAY: Duration = Duration::from_millis(500);
@@ -85,7 +93,7 @@ impl Advertiser {
         self.former.retain(|(former, _)| Some(*former) != prefix);
         let former = std::mem::replace(&mut self.prefix, prefix);
         if let Some(former) = former.filter(|_| std::mem::take(&mut self.is_told)) {
-            self.former.push((former, now + VALID));
+            self.former.push((former, now + VALID_LIFETIME));
             let surplus = self.former.len().saturating_sub(MAX_FORMER);
             self.former.drain(..surplus);
         }
@@ -146,7 +154,7 @@ impl Advertiser {
         w.u8(OPTION_SOURCE_ADDRESS).u8(1).put(&mac.0);
         if let Some(prefix) = self.prefix {
             self.is_told = true;
-            put_prefix(&mut w, prefix, VALID, PREFERRED);
+            put_prefix(&mut w, prefix, VALID_LIFETIME, PREFERRED_LIFETIME);
         }
         for (former, until) in &self.former {
             put_prefix(&mut w, *former, *until - now, Duration::ZERO);
@@ -280,6 +288,6 @@ mod tests {
             advertiser.handle_timeout(GATEWAY, at).unwrap();
             last = at;
         }
-        assert!((now + VALID..now + VALID + INTERVAL).contains(&last));
+        assert!((now + VALID_LIFETIME..now + VALID_LIFETIME + INTERVAL).contains(&last));
     }
 }

@@ -20,7 +20,9 @@ use crate::config::ROUTER_ADDRESS;
 
 /// The group (RFC 6762 §3).
 pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+/// UDP port (RFC 6762 3).
 const PORT: u16 = 5_353;
+/// Hop limit of messages (RFC 6762 11).
 const HOP_LIMIT: u8 = 255;
 /// The top bit of a question's class asks for an answer by unicast, which would end at the gateway (RFC 6762 §5.4).
 const WANTS_UNICAST: u8 = 0x80;

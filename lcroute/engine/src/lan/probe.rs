@@ -11,8 +11,11 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::services::Services;
 
+/// Version of a PROBE.
 const VERSION: u8 = 1;
+/// Flag: its sender is the forwarder.
 const FORWARDER: u8 = 0x01;
+/// Flag: its sender has links.
 const LINKED: u8 = 0x02;
 /// Distinguishes a PROBE from all else that routers sign.
 const SIGNED_AS: &[u8] = b"PROBE";

@@ -24,6 +24,7 @@ use super::lsa::{KIND_ADVERTISEMENT, LsaError, Version, signed_part};
 use crate::ipv4_network::is_assignable;
 use crate::services::Services;
 
+/// Version of an advertisement.
 const VERSION: u8 = 1;
 /// The version with LANs.
 const VERSION_WITH_LANS: u8 = 2;
@@ -31,6 +32,7 @@ const VERSION_WITH_LANS: u8 = 2;
 pub const MAX_PREFIXES: usize = 64;
 /// Most links of one router. Chosen: an advertisement stays below 8 KiB.
 pub const MAX_LINKS: usize = 512;
+/// Bytes of a link: neighbour and cost.
 const LINK_LEN: usize = 10;
 /// Most LANs of one gateway, an IPv4 address among them. Chosen: more than a host has interfaces for.
 pub const MAX_LANS: usize = 8;
@@ -57,7 +59,9 @@ pub const FLAG_STREAMS: u8 = 0x20;
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
 /// Bits of `candidacies` that mean a group range.
 const RANGE_BITS: u8 = 0x0f;
+/// Bit of `candidacies`: a candidate for the rendezvous point of announced prefixes.
 const PREFIX_CANDIDATE: u8 = 0x01;
+/// Flag of a LAN: this gateway is the forwarder.
 const LAN_FORWARDER: u8 = 0x01;
 
 /// A group prefix that a router announces.

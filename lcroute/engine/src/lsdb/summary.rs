@@ -26,16 +26,24 @@ use crate::graph::mix;
 
 /// Parts that the keys are divided into, by their first bits.
 pub const BUCKETS: usize = 64;
+/// Shift that leaves the bits of a key that say its bucket.
 const BUCKET_SHIFT: u32 = 64 - BUCKETS.trailing_zeros();
 /// Most entries of one HAVE or IHAVE: it fits into a message.
 pub(crate) const MAX_ENTRIES: usize = 900;
 
+/// Form of a summary: digests of all buckets.
 const FORM_DIGEST: u8 = 1;
+/// The same, and the neighbour's are asked for.
 const FORM_DIGEST_ASK: u8 = 2;
+/// Entries of buckets that differ.
 const FORM_HAVE: u8 = 3;
+/// The last of them.
 const FORM_HAVE_LAST: u8 = 4;
+/// All that the neighbour lacked was sent.
 const FORM_END: u8 = 5;
+/// LSAs that the neighbour may ask for.
 const FORM_IHAVE: u8 = 6;
+/// LSAs that are asked for.
 const FORM_IWANT: u8 = 7;
 
 /// Name and version of an LSA that the sender has.

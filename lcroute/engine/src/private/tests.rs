@@ -84,7 +84,7 @@ fn whoever_changes_replays_or_invents_a_packet_is_refused_and_moves_no_window() 
         let known = [DropReason::NotAuthentic, DropReason::NoGroupKey];
         assert!(known.contains(&reason), "{reason:?}");
     };
-    for at in (0..sealed.len()).filter(|at| !(NEXT_HEADER..=HOP_LIMIT).contains(at)) {
+    for at in (0..sealed.len()).filter(|at| !(NEXT_HEADER_AT..=HOP_LIMIT_AT).contains(at)) {
         let mut changed = sealed.to_vec();
         changed[at] ^= 1;
         refused(&mut b, &header(5), &changed);
@@ -102,11 +102,11 @@ fn whoever_changes_replays_or_invents_a_packet_is_refused_and_moves_no_window() 
     refused(&mut b, &other(&|h| h.incarnation = 4), &sealed);
     // what routers change on the way does not count
     let mut arrived = sealed.to_vec();
-    arrived[HOP_LIMIT] = 9;
+    arrived[HOP_LIMIT_AT] = 9;
     let on_the_way = other(&|h| (h.hop_limit, h.root) = (3, OriginId(99)));
     let mut opened = open(&mut b, &on_the_way, &arrived).unwrap().to_vec();
-    assert_eq!(opened[HOP_LIMIT], 9);
-    opened[HOP_LIMIT] = packet[HOP_LIMIT];
+    assert_eq!(opened[HOP_LIMIT_AT], 9);
+    opened[HOP_LIMIT_AT] = packet[HOP_LIMIT_AT];
     assert_eq!(opened, packet);
     assert_eq!(
         open(&mut b, &header(5), &sealed),

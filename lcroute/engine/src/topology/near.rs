@@ -28,9 +28,10 @@ const FILL_PAUSE: Duration = Duration::from_secs(2);
 const SWAP_PAUSE: Duration = Duration::from_secs(60);
 /// Trials that come to nothing become rarer, down to one in this time.
 const MAX_PAUSE: Duration = Duration::from_secs(3_600);
-/// Who was tried in vain is not tried again for so long, if remembered.
-const MEMORY: Duration = Duration::from_secs(1_800);
-const MAX_MEMORY: usize = 64;
+/// Who was tried in vain is not tried again for so long, if remembered. Chosen.
+const RETRY_AFTER: Duration = Duration::from_secs(1_800);
+/// Members that are remembered so. Chosen.
+const MAX_REMEMBERED: usize = 64;
 /// Who has so many links beyond the degree is nobody's candidate, and tries nobody: no hubs.
 const MAX_EXTRA_LINKS: u16 = 1;
 
@@ -175,7 +176,7 @@ impl Near {
             self.pause = SWAP_PAUSE;
         } else {
             self.in_vain.push_back((trial.origin, now));
-            if self.in_vain.len() > MAX_MEMORY {
+            if self.in_vain.len() > MAX_REMEMBERED {
                 self.in_vain.pop_front();
             }
         }
@@ -228,7 +229,7 @@ impl Near {
     }
 
     fn begin_trial(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
-        self.in_vain.retain(|(_, when)| now < *when + MEMORY);
+        self.in_vain.retain(|(_, when)| now < *when + RETRY_AFTER);
         let full = self.chosen.len() >= self.count;
         let has_room = view.links.len() <= usize::from(self.max_links);
         let candidate = if full && !(self.may_swap(now) && has_room) {

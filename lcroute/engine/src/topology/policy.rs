@@ -112,8 +112,9 @@ pub(super) enum Standing {
     Failing,
 }
 
-/// Members without a direct link, and such that are about to come, that are tried on the way to a good one.
+/// Members without a direct link that are tried on the way to a good one. Chosen.
 const MAX_FAILING: usize = 2;
+/// Members that are about to come that are tried on the way to a good one. Chosen.
 const MAX_ARRIVING: usize = 2;
 /// How far to look for a good one.
 const MAX_WALK: usize = 256;

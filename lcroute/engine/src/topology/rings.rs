@@ -21,6 +21,7 @@ use librecast::id::{OriginId, derive};
 use super::policy::{Known, Standing, View, builders};
 
 const CONTEXT: &str = "lcroute 2026 ring";
+/// Number of the ring on which neighbours pair up, where a node has an odd number of links.
 const PAIRS: u8 = 255;
 /// One of so many members begins a new row of pairs.
 const HEADS: u64 = 4;

@@ -26,76 +26,92 @@ use std::collections::VecDeque;
 
 use super::feedback::{Report, micros};
 
-/// Queueing delay in microseconds that ends probing up; below which a queue counts as empty; that ends the start
-/// phase; and from which on we do not grow even beside TCP.
-const TARGET: i64 = 15_000;
-const EMPTY: i64 = 4_000;
-const START_TARGET: i64 = 6_000;
-const COMPETING_TARGET: i64 = 150_000;
-/// What a drain leaves of the path's own content, and what is given back after it.
-const DRAINED: f64 = 0.85;
-const REFILLED: f64 = 0.97;
-/// What a drain at loss leaves of what has been under way and was not lost.
-const FITS: f64 = 0.9;
-/// What TCP leaves at loss, and what we do at a mark (RFC 8511).
-const TCP_CUT: f64 = 0.75;
-const CE_CUT: f64 = 0.8;
-/// Content of a path is counted for so many microseconds at least: hosts take longer to turn round.
-const LEAST_TRIP: i64 = 4_000;
-/// Loss beyond the floor that may add up before it calls for a drain, as a share; and that calls at once.
-const NEW_LOSS: f64 = 0.02;
-const MUCH_LOSS: f64 = 0.1;
-/// A floor is never higher.
-const MOST_FLOOR: f64 = 0.4;
-/// Packets that prove a sudden loss, and those that make a floor anew.
-const PROOF: u64 = 16;
-const FLOOR_PACKETS: f64 = 200.0;
-/// Rounds of a drain at most, at delay and at loss.
-const DRAIN_ROUNDS: u32 = 2;
-const LOSS_ROUNDS: u32 = 12;
-/// How long a delay must be high, in microseconds of the receiver: pauses of a host show many packets of
-/// one moment. Longer, if the window was not all used.
-const PERSISTS: u32 = 10_000;
-const PERSISTS_UNUSED: u32 = 40_000;
+/// Queueing delay that ends probing up, in microseconds. ADR 0010.
+const TARGET_DELAY: i64 = 15_000;
+/// Queueing delay below which a queue counts as empty, in microseconds. Chosen: jitter of an idle path.
+const EMPTY_DELAY: i64 = 4_000;
+/// Queueing delay that ends the start phase, in microseconds. Chosen: the window doubles within a round trip.
+const START_TARGET_DELAY: i64 = 6_000;
+/// Queueing delay from which on the window does not grow even beside TCP, in microseconds. ADR 0010.
+const COMPETING_TARGET_DELAY: i64 = 150_000;
+/// Share of the path's own content that a drain leaves. Chosen: as BBR drains.
+const DRAIN_GAIN: f64 = 0.85;
+/// Share of what arrived in a drain's rounds that the window gets after it. Chosen.
+const REFILL_GAIN: f64 = 0.97;
+/// Share of what was under way and was not lost that a drain at loss leaves. Chosen.
+const LOSS_DRAIN_GAIN: f64 = 0.9;
+/// Share of the window that loss leaves while competing with TCP. Chosen, near CUBIC's 0.7 (RFC 9438 4.6).
+const BETA: f64 = 0.75;
+/// Share of the window that a CE mark leaves (RFC 8511 3).
+const BETA_ECN: f64 = 0.8;
+/// Least round trip that a path's content is counted for, in microseconds: hosts take longer to turn round. Chosen.
+const CONTENT_RTT_MIN: i64 = 4_000;
+/// Share of packets lost beyond the floor that may add up before a drain. Chosen.
+const LOSS_SLACK: f64 = 0.02;
+/// Share of packets lost beyond the floor that calls for a drain at once. Chosen.
+const SUDDEN_LOSS: f64 = 0.1;
+/// Highest floor of random loss, a share of packets. Chosen: at more, a path is of no use.
+const LOSS_FLOOR_MAX: f64 = 0.4;
+/// Packets that a round has settled when a sudden loss counts. Chosen.
+const SUDDEN_LOSS_PACKETS: u64 = 16;
+/// Packets that make a floor anew; fewer move it by their share. Chosen.
+const LOSS_FLOOR_PACKETS: f64 = 200.0;
+/// Rounds of a drain at delay, at most. Chosen: one to empty the queue, one to see it.
+const DRAIN_ROUNDS_MAX: u32 = 2;
+/// Rounds of a drain at loss, at most: until enough packets are settled. Chosen.
+const LOSS_DRAIN_ROUNDS_MAX: u32 = 12;
+/// How long a delay must be high to count, in microseconds of the receiver: a host that paused shows many packets of
+/// one moment. ADR 0010.
+const DELAY_PERSISTENCE: u32 = 10_000;
+/// The same where the window was not all used, in microseconds. Chosen.
+const DELAY_PERSISTENCE_UNUSED: u32 = 40_000;
 /// Drains in a row that must not see the queue's end until others are to blame; those that saw a long one
 /// count twice.
 const FAILED_DRAINS: u32 = 7;
-/// How soon after a drain that failed the next one is: others of us may not have come to the end of their
-/// probing up, because they do not know the base delay.
-const DRAIN_AGAIN: Duration = Duration::from_millis(400);
-/// How often a drain comes while competing.
-const DRAIN_EVERY: Duration = Duration::from_secs(4);
-/// How soon after a drain that failed we join one of another.
-const JOIN_AFTER: Duration = Duration::from_secs(1);
-/// The pause after loss was found to be random, and how long a window at which it was ours is heeded.
-const LOSS_PAUSE: Duration = Duration::from_millis(500);
-const HEED: Duration = Duration::from_secs(10);
-/// Window in bytes: at first, at least, at most.
-const FIRST: f64 = 65_536.0;
-const LEAST: f64 = 3_000.0;
-const MOST: f64 = 67_108_864.0;
-/// Bytes a second of a path that nothing is known of.
+/// From a drain that failed to the next one: others of ours may not have ended their probing up, because they do not
+/// know the base delay. Chosen.
+const DRAIN_RETRY_INTERVAL: Duration = Duration::from_millis(400);
+/// Between two drains while competing. ADR 0010.
+const COMPETING_DRAIN_INTERVAL: Duration = Duration::from_secs(4);
+/// From a drain that failed to the next one of another that this sender joins. Chosen.
+const DRAIN_JOIN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long loss starts no drain after it was found to be random. Chosen.
+const RANDOM_LOSS_PAUSE: Duration = Duration::from_millis(500);
+/// How long the window at which loss was ours bounds the next ones. Chosen.
+const CEILING_LIFETIME: Duration = Duration::from_secs(10);
+/// Window of a new path, in bytes. Chosen: some 50 packets.
+const FIRST_WINDOW: f64 = 65_536.0;
+/// Least window, in bytes: two packets (RFC 9002 7.2).
+const MIN_WINDOW: f64 = 3_000.0;
+/// Greatest window, in bytes: 5 Gbit/s at 100 ms. Chosen.
+const MAX_WINDOW: f64 = 67_108_864.0;
+/// Rate of a path that nothing is known of, in bytes a second. Chosen: 100 Mbit/s.
 const FIRST_RATE: f64 = 12_500_000.0;
 /// Most packets under way.
 const MAX_PACKETS: usize = 65_000;
-/// What the window grows by in a first round trip of probing up.
-const STEP: f64 = 1_200.0;
-/// Without any feedback for so long (or four round trips) what is under way counts as lost.
-const SILENCE: Duration = Duration::from_millis(250);
-/// A round is a round trip, but at least this many microseconds.
-const LEAST_ROUND: i64 = 20_000;
-/// Probing up gets steeper by a packet in a round trip in so many seconds.
-const ROUND: f64 = 0.025;
-/// Rounds whose best rate counts.
-const RATES: usize = 4;
-/// The smallest delay is that of so many spans of so long.
-const SPANS: usize = 6;
-const SPAN: Duration = Duration::from_secs(10);
-/// Pacing: the window in a round trip, and somewhat more; a burst in microseconds; from what trip on.
-const START_PACE: f64 = 2.0;
-const PACE: f64 = 1.2;
-const BURST: f64 = 3_000.0;
-const PACED_TRIP: i64 = 3_000;
+/// Growth of the window in a first round trip of probing up, in bytes: a packet.
+const GROWTH_STEP: f64 = 1_200.0;
+/// Without feedback for so long, or four round trips, what is under way counts as lost. Chosen.
+const FEEDBACK_TIMEOUT: Duration = Duration::from_millis(250);
+/// Least length of a round, in microseconds; else it is a round trip. Chosen.
+const ROUND_MIN: i64 = 20_000;
+/// Seconds in which probing up gets steeper by a packet in a round trip. Chosen.
+const GROWTH_PERIOD: f64 = 0.025;
+/// Rounds of which the best rate counts. Chosen.
+const RATE_ROUNDS: usize = 4;
+/// The base delay is the smallest of so many spans. Chosen: a minute in all.
+const BASE_DELAY_SPANS: usize = 6;
+/// Length of such a span.
+const BASE_DELAY_SPAN: Duration = Duration::from_secs(10);
+/// In the start phase packets are paced so many times as fast as a window in a round trip. Chosen: the window
+/// doubles.
+const START_PACING_GAIN: f64 = 2.0;
+/// After it, so many times. Chosen, near the 1.25 of RFC 9002 7.7.
+const PACING_GAIN: f64 = 1.2;
+/// Time whose packets may leave at once, in microseconds. Chosen.
+const PACING_BURST: f64 = 3_000.0;
+/// Round trip from which on packets are paced, in microseconds. Chosen: below it timers are too coarse.
+const PACED_RTT_MIN: i64 = 3_000;
 
 /// A packet under way.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +151,7 @@ pub(crate) struct Controller {
     delay: i64,
     /// Of the last round, and the last few rounds.
     rate: f64,
-    rates: [f64; RATES],
+    rates: [f64; RATE_ROUNDS],
     loss: Option<f64>,
     round: Round,
     /// Since when it probes up.
@@ -216,10 +232,10 @@ impl Least {
     /// One more value; the smallest.
     fn note(&mut self, value: i64, now: Instant) -> i64 {
         match self.spans.back_mut() {
-            Some((since, least)) if now < *since + SPAN => *least = value.min(*least),
+            Some((since, least)) if now < *since + BASE_DELAY_SPAN => *least = value.min(*least),
             _ => {
                 self.spans.push_back((now, value));
-                if self.spans.len() > SPANS {
+                if self.spans.len() > BASE_DELAY_SPANS {
                     self.spans.pop_front();
                 }
             }
@@ -253,7 +269,7 @@ impl Controller {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             began: now,
-            window: FIRST,
+            window: FIRST_WINDOW,
             starting: true,
             competing: false,
             under_way: VecDeque::new(),
@@ -274,7 +290,7 @@ impl Controller {
             least_trip: Least::default(),
             delay: 0,
             rate: 0.0,
-            rates: [0.0; RATES],
+            rates: [0.0; RATE_ROUNDS],
             loss: None,
             round: Round::default(),
             probing_since: now,
@@ -289,7 +305,7 @@ impl Controller {
             next_drain: now,
             next_join: now,
             failed_drains: 0,
-            unfailed: (FIRST, 0.0),
+            unfailed: (FIRST_WINDOW, 0.0),
             longest: 0,
             ceiling: None,
         }
@@ -309,7 +325,7 @@ impl Controller {
 
     /// When a packet may go that waits for its time, though there is room in the window.
     pub(crate) fn opens_at(&self) -> Option<Instant> {
-        if self.path_trip() < PACED_TRIP || !self.has_room(0) {
+        if self.path_trip() < PACED_RTT_MIN || !self.has_room(0) {
             return None;
         }
         Some(self.began + Duration::from_micros(self.paced.max(0.0) as u64))
@@ -341,8 +357,12 @@ impl Controller {
         self.bytes += u64::from(bytes);
         let trip = self.path_trip();
         let elapsed = now.saturating_duration_since(self.began).as_micros() as f64;
-        let burst = BURST.max(trip as f64 / 8.0);
-        let pace = if self.starting { START_PACE } else { PACE };
+        let burst = PACING_BURST.max(trip as f64 / 8.0);
+        let pace = if self.starting {
+            START_PACING_GAIN
+        } else {
+            PACING_GAIN
+        };
         let takes = f64::from(bytes) * trip as f64 / (self.window * pace);
         self.paced = self.paced.max(elapsed - burst) + takes;
     }
@@ -375,7 +395,7 @@ impl Controller {
             .drain
             .as_ref()
             .is_some_and(|drain| drain.loss.is_none());
-        drains || self.competing || self.delay > TARGET / 2
+        drains || self.competing || self.delay > TARGET_DELAY / 2
     }
 
     /// Round trip, smoothed.
@@ -412,7 +432,7 @@ impl Controller {
         self.under_way.clear();
         self.bytes = 0;
         self.progress = now;
-        self.window = (self.window / 2.0).max(LEAST);
+        self.window = (self.window / 2.0).max(MIN_WINDOW);
         self.starting = true;
         self.drain = None;
         self.round = Round::default();
@@ -420,7 +440,8 @@ impl Controller {
     }
 
     fn silence(&self) -> Duration {
-        self.rtt().map_or(SILENCE, |rtt| SILENCE.max(rtt * 4))
+        self.rtt()
+            .map_or(FEEDBACK_TIMEOUT, |rtt| FEEDBACK_TIMEOUT.max(rtt * 4))
     }
 
     /// A report of the far side; false if it cannot be true.
@@ -524,52 +545,52 @@ impl Controller {
         let rounds = now
             .saturating_duration_since(self.probing_since)
             .as_secs_f64()
-            / ROUND;
+            / GROWTH_PERIOD;
         let step = if self.starting {
             self.window
         } else if self.competing {
             self.cubic(now)
         } else if self.is_careful(now) {
-            STEP
+            GROWTH_STEP
         } else {
-            let left = 1.0 - self.delay as f64 / TARGET as f64;
-            let step = STEP * (1.0 + rounds + rounds * rounds / 32.0);
-            step.min(self.window / 5.0).max(STEP) * left.max(0.25)
+            let left = 1.0 - self.delay as f64 / TARGET_DELAY as f64;
+            let step = GROWTH_STEP * (1.0 + rounds + rounds * rounds / 32.0);
+            step.min(self.window / 5.0).max(GROWTH_STEP) * left.max(0.25)
         };
         let by = step.min(self.window) * passed / self.window;
         // what arrives is known a round trip late, and may double meanwhile
         let queue = if self.competing {
-            COMPETING_TARGET
+            COMPETING_TARGET_DELAY
         } else {
-            2 * TARGET
+            2 * TARGET_DELAY
         };
-        let most = FIRST.max(self.content(queue) * 2.0).max(self.window);
-        self.window = (self.window + by).min(most.min(MOST));
+        let most = FIRST_WINDOW.max(self.content(queue) * 2.0).max(self.window);
+        self.window = (self.window + by).min(most.min(MAX_WINDOW));
     }
 
     /// What TCP grows by in a round trip (RFC 9438).
     fn cubic(&self, now: Instant) -> f64 {
-        if self.delay > COMPETING_TARGET {
+        if self.delay > COMPETING_TARGET_DELAY {
             return 0.0;
         }
         let Some((most, at)) = self.cut else {
             // to our share: TCP would double
-            let soon = self.delay < 3 * TARGET;
+            let soon = self.delay < 3 * TARGET_DELAY;
             return if soon {
-                STEP.max(self.window / 4.0)
+                GROWTH_STEP.max(self.window / 4.0)
             } else {
-                STEP
+                GROWTH_STEP
             };
         };
         let trip = self.rtt().unwrap_or_default();
         let seconds = (now.saturating_duration_since(at) + trip).as_secs_f64();
-        let plateau = (most / STEP * (1.0 - TCP_CUT) / 0.4).cbrt();
-        let aim = most + 0.4 * STEP * (seconds - plateau).powi(3);
-        (aim - self.window).clamp(STEP * 2.25, self.window.max(STEP * 5.0) / 2.0)
+        let plateau = (most / GROWTH_STEP * (1.0 - BETA) / 0.4).cbrt();
+        let aim = most + 0.4 * GROWTH_STEP * (seconds - plateau).powi(3);
+        (aim - self.window).clamp(GROWTH_STEP * 2.25, self.window.max(GROWTH_STEP * 5.0) / 2.0)
     }
 
     fn shrink(&mut self, to: f64) {
-        self.window = to.clamp(LEAST, self.window.max(LEAST));
+        self.window = to.clamp(MIN_WINDOW, self.window.max(MIN_WINDOW));
     }
 
     /// Near a window at which a short queue overflowed not long ago.
@@ -598,14 +619,14 @@ impl Controller {
 
     /// What must be under way for all of the rate, with a queue of so many microseconds.
     fn content(&self, queue: i64) -> f64 {
-        let trip = self.path_trip().max(LEAST_TRIP) + queue;
+        let trip = self.path_trip().max(CONTENT_RTT_MIN) + queue;
         self.best_rate() / (1.0 - self.floor) * (1.0 + self.floor / 2.0) * trip as f64 / 1e6
     }
 
     /// Once in a round trip: rate, loss, and what to do about them.
     fn end_round(&mut self, time: u32, now: Instant) {
         let since = *self.round.since.get_or_insert(time);
-        let span = self.srtt.unwrap_or(0).max(LEAST_ROUND);
+        let span = self.srtt.unwrap_or(0).max(ROUND_MIN);
         let took = time.wrapping_sub(since);
         if i64::from(took) < span {
             return;
@@ -624,12 +645,12 @@ impl Controller {
         let loss = round.loss();
         if round.settled > 0 {
             // a few packets, such as probes, tell little
-            let certainty = (round.settled as f64 / PROOF as f64).min(1.0);
+            let certainty = (round.settled as f64 / SUDDEN_LOSS_PACKETS as f64).min(1.0);
             let weight = (f64::from(took) / 1e6).min(1.0) * certainty;
             self.loss = Some(self.loss.map_or(loss, |old| old + (loss - old) * weight));
         }
         if round.ce > 0 {
-            return self.give_way(&round, CE_CUT, now);
+            return self.give_way(&round, BETA_ECN, now);
         }
         if let Some(drain) = &mut self.drain {
             drain.rounds += u32::from(self.highest >= Some(drain.first));
@@ -649,7 +670,11 @@ impl Controller {
 
     /// Cuts what was really used of the window.
     fn give_way(&mut self, round: &Round, left: f64, now: Instant) {
-        self.shrink(self.window.min(round.peak.max(FIRST.min(self.window))) * left);
+        self.shrink(
+            self.window
+                .min(round.peak.max(FIRST_WINDOW.min(self.window)))
+                * left,
+        );
         self.starting = false;
         self.probing_since = now;
         self.recover = self.next;
@@ -659,7 +684,7 @@ impl Controller {
     fn new_loss(&mut self, round: &Round) -> Option<f64> {
         let packets = round.settled as f64;
         let noise = self.floor * (1.0 - self.floor);
-        let slack = NEW_LOSS + noise / 8.0;
+        let slack = LOSS_SLACK + noise / 8.0;
         // what chance adds up to once in a great many packets
         let much = 3.0 + 5.0 * noise / slack;
         let more = round.lost as f64 - packets * (self.floor + slack);
@@ -671,7 +696,7 @@ impl Controller {
             (*settled, *lost) = (*settled + round.settled, *lost + round.lost);
         }
         let share = *lost as f64 / (*settled).max(1) as f64;
-        let sudden = more > packets * MUCH_LOSS && round.settled >= PROOF;
+        let sudden = more > packets * SUDDEN_LOSS && round.settled >= SUDDEN_LOSS_PACKETS;
         let new = self.beyond > much || sudden && self.starting;
         new.then_some(share)
     }
@@ -686,7 +711,7 @@ impl Controller {
             // fast convergence, as in RFC 9438
             let below = self.cut.is_some_and(|(most, _)| self.window < most);
             self.cut = Some((self.window * if below { 0.85 } else { 1.0 }, now));
-            self.give_way(round, TCP_CUT, now);
+            self.give_way(round, BETA, now);
         }
     }
 
@@ -702,8 +727,12 @@ impl Controller {
             self.drain();
             return;
         }
-        let target = if self.starting { START_TARGET } else { TARGET };
-        if delay < EMPTY && !self.competing {
+        let target = if self.starting {
+            START_TARGET_DELAY
+        } else {
+            TARGET_DELAY
+        };
+        if delay < EMPTY_DELAY && !self.competing {
             self.failed_drains = 0;
         }
         if delay <= target || self.competing || now < self.next_drain {
@@ -712,10 +741,10 @@ impl Controller {
         }
         let high_for = time.wrapping_sub(*self.high_since.get_or_insert(time));
         let persists = match (used, self.starting) {
-            (false, _) => PERSISTS_UNUSED,
-            (true, false) => PERSISTS,
+            (false, _) => DELAY_PERSISTENCE_UNUSED,
+            (true, false) => DELAY_PERSISTENCE,
             // a first flight is a queue by itself
-            (true, true) => PERSISTS.max((self.path_trip() / 4).clamp(0, 1 << 20) as u32),
+            (true, true) => DELAY_PERSISTENCE.max((self.path_trip() / 4).clamp(0, 1 << 20) as u32),
         };
         if high_for < persists {
             return;
@@ -728,21 +757,21 @@ impl Controller {
             // not much of it can be ours, yet
             self.starting = false;
             self.high_since = None;
-            self.shrink(self.window.min(self.content(TARGET)));
+            self.shrink(self.window.min(self.content(TARGET_DELAY)));
         }
     }
 
     /// Looks what becomes of a queue.
     fn drain(&mut self) {
-        self.begin(None, self.content(0) * DRAINED);
+        self.begin(None, self.content(0) * DRAIN_GAIN);
     }
 
     /// Looks what becomes of loss: what arrives fits, whatever else gets lost.
     fn try_less(&mut self, loss: f64, round: &Round) {
-        let mut left = self.content(0) * DRAINED * (1.0 - self.floor);
+        let mut left = self.content(0) * DRAIN_GAIN * (1.0 - self.floor);
         if self.starting || !round.blocked {
             // what arrives lags behind, or is all there is
-            left = left.max(round.peak * (1.0 - loss) * FITS);
+            left = left.max(round.peak * (1.0 - loss) * LOSS_DRAIN_GAIN);
         }
         self.begin(Some(loss), left);
     }
@@ -782,10 +811,10 @@ impl Controller {
         if report.highest < drain.first {
             return false;
         }
-        drain.empty |= delay.is_some_and(|delay| delay < EMPTY);
+        drain.empty |= delay.is_some_and(|delay| delay < EMPTY_DELAY);
         match drain.loss {
-            Some(_) => drain.settled >= drain.proof || drain.rounds >= LOSS_ROUNDS,
-            None => drain.empty || drain.rounds >= DRAIN_ROUNDS,
+            Some(_) => drain.settled >= drain.proof || drain.rounds >= LOSS_DRAIN_ROUNDS_MAX,
+            None => drain.empty || drain.rounds >= DRAIN_ROUNDS_MAX,
         }
     }
 
@@ -806,24 +835,24 @@ impl Controller {
     /// Goes on at what arrives, and learns the floor.
     fn refill(&mut self, drain: &Drain) {
         if drain.settled > 0 && drain.empty {
-            let weight = (drain.settled as f64 / FLOOR_PACKETS).min(1.0);
-            self.floor = (self.floor + (drain.share() - self.floor) * weight).min(MOST_FLOOR);
+            let weight = (drain.settled as f64 / LOSS_FLOOR_PACKETS).min(1.0);
+            self.floor = (self.floor + (drain.share() - self.floor) * weight).min(LOSS_FLOOR_MAX);
         }
-        let refilled = drain.arrived / (1.0 - self.floor) * REFILLED;
+        let refilled = drain.arrived / (1.0 - self.floor) * REFILL_GAIN;
         self.window = refilled
             .max(self.window)
-            .clamp(LEAST, drain.window.max(LEAST));
+            .clamp(MIN_WINDOW, drain.window.max(MIN_WINDOW));
     }
 
     fn judge_loss(&mut self, drain: &Drain, before: f64, now: Instant) {
         if drain.share() < self.floor + (before - self.floor) / 3.0 {
             let fit = drain.window * (1.0 - before + self.floor);
-            self.ceiling = Some((fit, now + HEED));
+            self.ceiling = Some((fit, now + CEILING_LIFETIME));
             return self.refill(drain);
         }
-        self.floor = drain.share().min(MOST_FLOOR);
+        self.floor = drain.share().min(LOSS_FLOOR_MAX);
         self.window = self.window.max(drain.window);
-        self.next_loss = now + LOSS_PAUSE;
+        self.next_loss = now + RANDOM_LOSS_PAUSE;
         self.starting = drain.starting;
     }
 
@@ -833,9 +862,9 @@ impl Controller {
             self.unfailed = (drain.window, drain.rate);
         }
         // little may be one of ours that has not come to the end of its probing up
-        self.failed_drains += if self.delay > TARGET { 2 } else { 1 };
+        self.failed_drains += if self.delay > TARGET_DELAY { 2 } else { 1 };
         if self.failed_drains < FAILED_DRAINS {
-            self.next_drain = now + DRAIN_AGAIN;
+            self.next_drain = now + DRAIN_RETRY_INTERVAL;
             return self.refill(drain);
         }
         let (window, rate) = self.unfailed;
@@ -846,9 +875,9 @@ impl Controller {
             self.cut = None;
         }
         self.competing = true;
-        self.window = self.window.max(least).min(MOST);
-        self.next_drain = now + DRAIN_EVERY;
-        self.next_join = now + JOIN_AFTER;
+        self.window = self.window.max(least).min(MAX_WINDOW);
+        self.next_drain = now + COMPETING_DRAIN_INTERVAL;
+        self.next_join = now + DRAIN_JOIN_INTERVAL;
     }
 }
 
@@ -904,8 +933,8 @@ mod tests {
         assert!(controller.handle(&report(29), 60, soon));
         assert!(controller.is_open(0, now));
         let (mut controller, now) = sent(60);
-        assert!(!controller.poll(now + SILENCE / 2));
-        assert!(controller.poll(now + SILENCE));
+        assert!(!controller.poll(now + FEEDBACK_TIMEOUT / 2));
+        assert!(controller.poll(now + FEEDBACK_TIMEOUT));
         assert!(controller.is_open(0, now) && controller.deadline().is_none());
     }
 
@@ -964,7 +993,7 @@ mod tests {
                 let words = Vec::new();
                 let report = Report { highest, received, settled, lost, ce, time, samples, words };
                 controller.handle(&report, 100, now);
-                prop_assert!((LEAST..=MOST).contains(&controller.window));
+                prop_assert!((MIN_WINDOW..=MAX_WINDOW).contains(&controller.window));
             }
             let silence = controller.silence();
             controller.poll(now + silence);

@@ -23,26 +23,31 @@ use librecast::wire::{Reader, WireError};
 use super::replay::ReplayWindow;
 use crate::datagram::Ecn;
 
+/// Name of our APP packets (RFC 3550 6.7).
 const NAME: &[u8; 4] = b"lcfb";
-/// Most samples, and most words of the bitmap, in a report.
+/// Samples of delay in a report, at most. Chosen.
 pub(crate) const MAX_SAMPLES: usize = 16;
+/// Words of 32 packets in the bitmap of a report, at most. Chosen.
 pub(crate) const MAX_WORDS: usize = 16;
 /// A report is made at the latest so long after the first packet it tells of.
 const EVERY: Duration = Duration::from_millis(20);
 /// Packets after which it is made at once.
 const MOST_PACKETS: u32 = 256;
-/// For repair, a gap is reported after so many later packets, or so long; once more after a while; and not more
-/// often than that.
+/// Packets after a gap that make a report of it, for repair. RFC 9002 6.1.1: the packet threshold.
 const GAP_PACKETS: u32 = 3;
+/// Time after a gap that makes a report of it, for repair. ADR 0010.
 const GAP_WAIT: Duration = Duration::from_millis(2);
-const GAP_AGAIN: Duration = Duration::from_millis(4);
-const GAP_EVERY: Duration = Duration::from_millis(1);
+/// From the report of a gap to the next one of the same. Chosen: the first one may get lost.
+const GAP_REPEAT_INTERVAL: Duration = Duration::from_millis(4);
+/// Least time between two reports of gaps. Chosen.
+const GAP_REPORT_INTERVAL: Duration = Duration::from_millis(1);
 /// With gaps, the bitmap reaches as far back as that of so many reports before.
 const OVERLAP: usize = 4;
 
-/// A packet that has not come so long after a later one is lost; how finely that is looked at.
-const REORDER: Duration = Duration::from_millis(30);
-const SETTLE_EVERY: Duration = Duration::from_millis(5);
+/// A packet that has not come so long after a later one is lost. ADR 0010.
+const REORDER_TIMEOUT: Duration = Duration::from_millis(30);
+/// Between two looks for such packets. Chosen.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One report, as the sender of the media reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -206,7 +211,7 @@ impl Reporter {
         if let Some(packets) = &mut self.gap {
             *packets += 1;
             if *packets == GAP_PACKETS {
-                self.due_by(now.max(self.reported_at + GAP_EVERY));
+                self.due_by(now.max(self.reported_at + GAP_REPORT_INTERVAL));
             }
         } else if index > self.newest.map_or(0, |(newest, _)| newest + 1) {
             self.gap = Some(1);
@@ -268,7 +273,7 @@ impl Reporter {
         self.reported[OVERLAP - 1] = highest;
         self.reported_at = now;
         if gap {
-            self.due = Some(now + GAP_AGAIN);
+            self.due = Some(now + GAP_REPEAT_INTERVAL);
         }
         self.settle(highest, seen, now);
         let words = (0..fresh.min(MAX_WORDS as u64)).map(|w| word(seen, highest, w * 64));
@@ -287,11 +292,11 @@ impl Reporter {
     /// Judges what had its time.
     fn settle(&mut self, highest: u64, seen: &ReplayWindow, now: Instant) {
         let last = self.marks.back();
-        if last.is_none_or(|(at, _)| now >= *at + SETTLE_EVERY) {
+        if last.is_none_or(|(at, _)| now >= *at + SETTLE_INTERVAL) {
             self.marks.push_back((now, highest));
         }
         while let Some((at, index)) = self.marks.front().copied()
-            && now >= at + REORDER
+            && now >= at + REORDER_TIMEOUT
         {
             self.lost += seen.missing(self.settled, index);
             self.settled = self.settled.max(index + 1);
@@ -384,7 +389,7 @@ mod tests {
             seen.mark(index);
             reporter.handle(index, true, Ecn::None, now);
             last = reporter.report(&seen, now);
-            now += REORDER + SETTLE_EVERY;
+            now += REORDER_TIMEOUT + SETTLE_INTERVAL;
         }
         let report = last.unwrap();
         assert_eq!((report.settled, report.lost), (8, 1), "number 5");
@@ -453,10 +458,16 @@ mod tests {
         let report = come(&mut reporter, 4, ms(101)).unwrap();
         let came = [0, 1, 2, 3, 4, 5].map(|index| report.came(index));
         assert_eq!(came, [true, false, true, true, true, false]);
-        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_AGAIN));
+        assert_eq!(
+            reporter.deadline(),
+            Some(start + ms(101) + GAP_REPEAT_INTERVAL)
+        );
         // not at once again
         (6..9).for_each(|index| assert_eq!(come(&mut reporter, index, ms(101)), None));
-        assert_eq!(reporter.deadline(), Some(start + ms(101) + GAP_EVERY));
+        assert_eq!(
+            reporter.deadline(),
+            Some(start + ms(101) + GAP_REPORT_INTERVAL)
+        );
         let report = come(&mut reporter, 200, ms(102)).unwrap();
         assert!(
             report.came(2) && !report.came(1),

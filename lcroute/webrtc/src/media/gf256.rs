@@ -1,5 +1,6 @@
 //! Arithmetic in GF(256), polynomial 0x11d as in RFC 8681: sums of packets with factors.
 
+/// x^8 + x^4 + x^3 + x^2 + 1, as RFC 5510 8.1.
 const POLYNOMIAL: u16 = 0x11d;
 
 /// Logarithms, and powers of 2 twice around.

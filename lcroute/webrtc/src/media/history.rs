@@ -3,9 +3,10 @@
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Bytes of payload that are kept, and packets that are remembered.
-const MOST_BYTES: usize = 3 << 20;
-const MOST_PACKETS: usize = 16_384;
+/// Bytes of payload that are kept, at most: the budget of repair at 1 Gbit/s. ADR 0010.
+const MAX_BYTES: usize = 3 << 20;
+/// Packets that are remembered, at most. Chosen.
+const MAX_PACKETS: usize = 16_384;
 /// Packets are remembered somewhat longer than their payload, in round trips too.
 const LONGER: Duration = Duration::from_millis(20);
 
@@ -108,7 +109,7 @@ impl History {
             payload.under_way += 1;
         }
         self.packets.push_back(Packet { at: now, payload });
-        if self.packets.len() > MOST_PACKETS {
+        if self.packets.len() > MAX_PACKETS {
             self.packets.pop_front();
             self.first += 1;
         }
@@ -126,7 +127,7 @@ impl History {
 
     fn forget_payloads(&mut self, room: usize, now: Instant) {
         while let Some(oldest) = self.payloads.front()
-            && (oldest.at + self.budget_of(oldest) < now || self.bytes + room > MOST_BYTES)
+            && (oldest.at + self.budget_of(oldest) < now || self.bytes + room > MAX_BYTES)
         {
             if let Some(payload) = self.payloads.pop_front() {
                 self.first_payload += 1;
@@ -234,7 +235,7 @@ mod tests {
         for index in 0..100_000 {
             let now = start + Duration::from_micros(index);
             h.sent(index, &[1; 1_300], false, now);
-            assert!(h.bytes <= MOST_BYTES && h.packets.len() <= MOST_PACKETS);
+            assert!(h.bytes <= MAX_BYTES && h.packets.len() <= MAX_PACKETS);
         }
         assert!(h.spare.len() <= 1, "buffers are used again");
         h.forget(BUDGET, start + Duration::from_secs(1));

@@ -20,15 +20,20 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::sctp::Watch;
 
-/// Labels of the key derivation; the last is our own.
+/// Label of the key derivation (RFC 3711 4.3.2): the key of SRTP.
 const SRTP_ENCRYPTION: u8 = 0;
+/// The salt of SRTP.
 const SRTP_SALT: u8 = 2;
+/// The key of SRTCP.
 const SRTCP_ENCRYPTION: u8 = 3;
+/// The salt of SRTCP.
 const SRTCP_SALT: u8 = 5;
+/// The SSRC of a direction; a label of our own, beyond those of RFC 3711.
 const SSRC: u8 = 0x80;
 
 /// Where the additional data of a DTLS record has its type, and that of application data (RFC 5246, 6.2.3.3).
 const RECORD_TYPE: usize = 8;
+/// Type of a record of application data (RFC 5246 6.2.1).
 const APPLICATION_DATA: u8 = 23;
 
 /// Master key and salt of one direction, AEAD_AES_128_GCM.

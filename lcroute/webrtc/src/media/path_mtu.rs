@@ -28,16 +28,18 @@ const ETHERNET: usize = 1_452;
 const LONGER: [usize; 2] = [4_048, 8_952];
 /// The short one of a pair.
 const SHORT: usize = 64;
-/// So many long ones must be lost without the short ones, and most pairs until nothing is concluded.
-const PROOF: u32 = 3;
-const MOST_PAIRS: u32 = 12;
+/// Pairs of which just the short one came that prove a narrow path. RFC 8899 5.1.2: MAX_PROBES.
+const PROBE_LOSSES: u32 = 3;
+/// Pairs after which a probe that proved nothing ends. Chosen.
+const MAX_PAIRS: u32 = 12;
 /// How long a pair may take, besides three round trips.
 const WAIT: Duration = Duration::from_millis(350);
 /// The first pair leaves the far side time to notice that the link is up.
 const FIRST: Duration = Duration::from_millis(100);
-/// Pauses until a longer size is tried again, doubling; the longest is also when the size in use is asked.
-const RETRY: Duration = Duration::from_secs(10);
-const RAISE: Duration = Duration::from_secs(600);
+/// From a probe that failed to the next one of that size, doubled after each. Chosen.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest such interval, and between two probes of the size in use. RFC 8899 5.1.1: PMTU_RAISE_TIMER.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often loss makes us ask.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
 /// Most packets that are remembered until a report judges them.
@@ -92,7 +94,7 @@ impl PathMtu {
             trial: None,
             due: now + FIRST,
             raise_at: now,
-            pause: RETRY,
+            pause: FIRST_RETRY_INTERVAL,
             proven: now,
             sent: Vec::new(),
             lost: 0,
@@ -109,7 +111,7 @@ impl PathMtu {
 
     /// Whether packets may carry the mark of ECN.
     pub(crate) fn marks(&self) -> bool {
-        self.dead_pairs < PROOF
+        self.dead_pairs < PROBE_LOSSES
     }
 
     /// Packets of probes that were lost: no sign of congestion.
@@ -157,7 +159,7 @@ impl PathMtu {
     pub(crate) fn path_changed(&mut self, now: Instant) {
         // what is under way says nothing of it
         self.sent.iter_mut().for_each(|(_, size)| *size = 0);
-        (self.limit, self.trial, self.pause) = (BASE, None, RETRY);
+        (self.limit, self.trial, self.pause) = (BASE, None, FIRST_RETRY_INTERVAL);
         (self.due, self.raise_at) = (now, now);
         (self.received, self.dead_pairs) = (false, 0);
     }
@@ -211,17 +213,17 @@ impl PathMtu {
         };
         trial.lost += u32::from(std::mem::take(&mut trial.alive));
         self.dead_pairs += u32::from(!self.received && trial.pairs > 0);
-        let (size, proven) = (trial.size, trial.lost == PROOF);
-        if !proven && trial.pairs < MOST_PAIRS {
+        let (size, proven) = (trial.size, trial.lost == PROBE_LOSSES);
+        if !proven && trial.pairs < MAX_PAIRS {
             return;
         }
         self.trial = None;
         if size > self.limit {
             self.raise_at = now + self.pause;
-            self.pause = (self.pause * 2).min(RAISE);
+            self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL);
         } else if proven {
             // a black hole: what was known of the path holds no longer
-            (self.limit, self.raise_at, self.pause) = (BASE, now, RETRY);
+            (self.limit, self.raise_at, self.pause) = (BASE, now, FIRST_RETRY_INTERVAL);
         }
     }
 
@@ -229,12 +231,12 @@ impl PathMtu {
         if now < self.raise_at {
             return None;
         }
-        if self.limit > BASE && now >= self.proven + RAISE / 2 {
+        if self.limit > BASE && now >= self.proven + MAX_RETRY_INTERVAL / 2 {
             return Some(Trial::of(self.limit));
         }
         let next = self.steps.iter().find(|size| **size > self.limit);
         if next.is_none() {
-            (self.raise_at, self.pause) = (now + RAISE, RETRY);
+            (self.raise_at, self.pause) = (now + MAX_RETRY_INTERVAL, FIRST_RETRY_INTERVAL);
         }
         next.map(|size| Trial::of(*size))
     }
@@ -371,12 +373,12 @@ mod tests {
             path.run(SOON, flow);
             path.mtu = 1_350;
             // without traffic nobody is hurt until it is asked anyway
-            let span = if flow { SOON } else { RAISE * 2 };
+            let span = if flow { SOON } else { MAX_RETRY_INTERVAL * 2 };
             path.search.suspect_size(path.now);
             path.run(span, flow);
             assert_eq!(path.search.limit(), 1_342, "{flow}");
             path.mtu = 1_452;
-            path.run(RAISE, flow);
+            path.run(MAX_RETRY_INTERVAL, flow);
             assert_eq!(path.search.limit(), 1_452, "{flow}");
         }
     }

@@ -16,17 +16,22 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// What a chunk needs besides its bytes, and what a piece needs besides that.
+/// What a chunk needs besides its bytes, in bytes.
 pub(crate) const CHUNK_HEADER: usize = 2;
+/// What a piece of a message needs besides that, in bytes.
 pub(crate) const PIECE_HEADER: usize = 4;
 /// Most pieces of a message.
 pub(crate) const MAX_PIECES: usize = 16;
 /// Messages that wait for more of their pieces; the oldest makes room.
 const MAX_PARTIAL: usize = 32;
 
+/// Kind of a chunk, in the top bits of its header: a whole message.
 const WHOLE: u16 = 0;
+/// A piece of a message.
 const PIECE: u16 = 1;
+/// A payload that is sent again.
 pub(crate) const RESENT: u16 = 2;
+/// A repair symbol.
 pub(crate) const SYMBOL: u16 = 3;
 /// Bytes of a chunk that says what is sent again.
 const RESENT_SIZE: usize = 4;

@@ -15,20 +15,23 @@ use std::hash::Hasher as _;
 
 use super::codel::{Codel, Limits};
 
-/// Flows that are told apart, each in one of some places; only if all of these are taken it shares one's
-/// turn.
+/// Places of flows. Two flows of one place share its turn. Chosen: FQ-CoDel has 1,024 (RFC 8290 5.2.2).
 const FLOWS: usize = 256;
+/// Places that a flow may have. Only where all are taken it shares one. Chosen: RFC 8290 has one.
 const WAYS: usize = 8;
 /// Bytes that a flow may send in its turn.
 const QUANTUM: usize = 1_500;
-/// Bytes that may wait at any rate, and at most.
-const LEAST_BYTES: usize = 64 * 1024;
-const MOST_BYTES: usize = 4 << 20;
+/// Bytes that may wait at any rate. Chosen.
+const MIN_LIMIT_BYTES: usize = 64 * 1024;
+/// Bytes that may wait at most. Chosen.
+const MAX_LIMIT_BYTES: usize = 4 << 20;
 /// What a message costs besides its bytes.
 const OVERHEAD: usize = 64;
-/// Buffers that are kept for messages to come, of how many bytes at most; and the room of an idle flow.
-const SPARE: usize = 64;
-const SPARE_BYTES: usize = 2_048;
+/// Buffers that are kept for messages to come. Chosen.
+const SPARE_BUFFERS: usize = 64;
+/// Longest buffer that is kept, in bytes: that of a full packet.
+const MAX_SPARE_BYTES: usize = 2_048;
+/// Messages that an idle flow keeps room for. Chosen.
 const IDLE_ROOM: usize = 16;
 /// A process that is woken later than this got no time: no link is that slow. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
@@ -37,8 +40,9 @@ pub(crate) const FILLS_FOR: Duration = Duration::from_secs(1);
 /// Where origin, source and group are: data header (docs/protocol.md), IPv6 header. Hosts of a LAN have one origin.
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
-/// The same behind a data header that says that IPv4 follows.
+/// Bytes of a message with source and destination of an IPv4 packet, behind a data header that announces one.
 const ADDRESSES_IPV4: std::ops::Range<usize> = 32 + 12..32 + 20;
+/// First byte of such a data header.
 const HEADER_OF_IPV4: u8 = 0x14;
 
 /// The queue of one link.
@@ -113,7 +117,8 @@ impl FairQueue {
         if self.flows.is_empty() {
             self.flows.resize_with(FLOWS, Flow::default);
         }
-        let most = ((rate * self.bound.as_secs_f64()) as usize).clamp(LEAST_BYTES, MOST_BYTES);
+        let most =
+            ((rate * self.bound.as_secs_f64()) as usize).clamp(MIN_LIMIT_BYTES, MAX_LIMIT_BYTES);
         let key = self.key_of(parts);
         let at = self.place_of(key);
         let mut bytes = self.spare.pop().unwrap_or_default();
@@ -251,7 +256,7 @@ impl FairQueue {
 
     /// Keeps a buffer for messages to come.
     fn keep(&mut self, mut bytes: Vec<u8>) {
-        if self.spare.len() < SPARE && bytes.capacity() <= SPARE_BYTES {
+        if self.spare.len() < SPARE_BUFFERS && bytes.capacity() <= MAX_SPARE_BYTES {
             bytes.clear();
             self.spare.push(bytes);
         }
@@ -525,12 +530,12 @@ mod tests {
         for n in 0..5_000_u32 {
             let size = (n as usize * 7_919) % 9_000;
             b.push(&message(n as u8, size), 1e6);
-            assert!(b.queue.bytes <= LEAST_BYTES);
+            assert!(b.queue.bytes <= MIN_LIMIT_BYTES);
         }
         while b.pop().is_some() {}
         let q = &b.queue;
         assert!(q.is_empty() && q.new.is_empty() && q.old.is_empty());
         assert!(q.flows.iter().all(|flow| flow.bytes == 0 && !flow.listed));
-        assert!(q.spare.len() <= SPARE);
+        assert!(q.spare.len() <= SPARE_BUFFERS);
     }
 }

@@ -30,8 +30,11 @@ use super::srtp::extend;
 use crate::config::ROUTED_QUEUE;
 use lcroute_overlay::SendError;
 
+/// Kind of an element: a segment.
 const SEGMENT: u8 = 1;
+/// Kind of an element: an acknowledgement.
 const ACKNOWLEDGEMENT: u8 = 2;
+/// Flag of a segment: it ends a message.
 const LAST: u8 = 1;
 /// Most bytes of a message in a segment: it fits the narrowest path with what else a packet needs.
 const SEGMENT_SIZE: usize = 1_024;
@@ -49,12 +52,14 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 const STANDING: Duration = Duration::from_millis(30);
 /// Later segments that have come when one counts as lost (RFC 9002, 6.1.1).
 const PACKET_THRESHOLD: u64 = 3;
-/// After so many tries in a row without an answer pauses grow, and no more segments are sent again at a time.
-const BACKOFF_AFTER: u32 = 4;
+/// Tries in a row without an answer after which intervals grow. Chosen.
+const BACKOFF_TRIES: u32 = 4;
+/// Segments that are sent again at a time from then on. Chosen.
 const BACKOFF_SEGMENTS: usize = 4;
-/// Loss from which on copies are sent, while no more than so many segments are under way.
+/// Share of lost packets from which on segments go twice at once. ADR 0010.
 const COPY_LOSS: f64 = 0.03;
-const MOST_COPIED: usize = 16;
+/// Segments under way up to which they do. Chosen: more would take the place of data.
+const MAX_COPIED_SEGMENTS: usize = 16;
 const COPY_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(15));
 /// Without any answer for so long, the lane does not get through.
 const STALLED: Duration = Duration::from_secs(1);
@@ -460,7 +465,7 @@ impl Reliable {
 
     fn send_again(&mut self, now: Instant, out: &mut dyn FnMut(Transport, [&[u8]; 2])) {
         let (pause, copy) = (self.pause(), self.copy_after());
-        let backs_off = self.tries >= BACKOFF_AFTER;
+        let backs_off = self.tries >= BACKOFF_TRIES;
         let mut most = if backs_off {
             BACKOFF_SEGMENTS
         } else {
@@ -495,13 +500,13 @@ impl Reliable {
         let first = (self.first_trip, self.first_trip / 8);
         let (trip, spread) = self.trip.unwrap_or(first);
         let pause = (trip * 3 / 2).max(trip + spread * 4);
-        let doublings = self.tries.saturating_sub(BACKOFF_AFTER).min(6);
+        let doublings = self.tries.saturating_sub(BACKOFF_TRIES).min(6);
         pause.max(PAUSE.0).min(PAUSE.1) * 3_u32.pow(doublings) / 2_u32.pow(doublings)
     }
 
     /// How long after it a segment's copy follows, if copies are worth it.
     fn copy_after(&self) -> Option<Duration> {
-        let few = self.under_way.len() <= MOST_COPIED && self.tries <= BACKOFF_AFTER;
+        let few = self.under_way.len() <= MAX_COPIED_SEGMENTS && self.tries <= BACKOFF_TRIES;
         let trip = self.trip.map_or(self.first_trip, |(trip, _)| trip);
         (few && self.loss >= COPY_LOSS).then(|| (trip / 8).clamp(COPY_AFTER.0, COPY_AFTER.1))
     }

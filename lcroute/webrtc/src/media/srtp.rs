@@ -11,27 +11,34 @@ use super::keys::SessionKeys;
 use super::replay::ReplayWindow;
 use crate::drops::DropReason;
 
-/// RTP header; no CSRC, no extension.
+/// Bytes of an RTP header without CSRC and extension (RFC 3550 5.1).
 pub(crate) const RTP_HEADER: usize = 12;
+/// Bytes of the authentication tag of AEAD_AES_128_GCM (RFC 7714 8.1).
 pub(crate) const TAG: usize = 16;
-/// RTCP header with the sender's SSRC, and the SRTCP index at the end.
+/// Bytes of an RTCP header with the sender's SSRC (RFC 3550 6.1).
 pub(crate) const RTCP_HEADER: usize = 8;
+/// Bytes of the SRTCP index at the end (RFC 3711 3.4).
 const RTCP_TRAILER: usize = 4;
 /// Version 2, no padding, no extension, no CSRC.
 const VERSION: u8 = 0x80;
-/// Payload type, dynamic; the marker bit asks for a report at once.
+/// A dynamic payload type (RFC 3551 3).
 const PAYLOAD_TYPE: u8 = 96;
+/// The marker bit: asks for a report at once.
 const MARKER: u8 = 0x80;
-/// Application-defined RTCP (RFC 3550, section 6.7), subtype 1.
+/// First byte of an RTCP packet: version 2, subtype 1.
 const RTCP_FIRST: u8 = VERSION | 1;
+/// Application-defined RTCP (RFC 3550 6.7).
 const RTCP_TYPE: u8 = 204;
+/// Flag of the SRTCP index: the packet is encrypted (RFC 3711 3.4).
 const ENCRYPTED: u32 = 1 << 31;
 /// Indices of RTP have 48 bits.
 const LAST_INDEX: u64 = (1 << 48) - 1;
 /// How far back a packet counts as one of the last: a second at the highest rates.
 const LATELY: u64 = 1 << 18;
-/// Replay windows: 65,472 packets of data, 960 of feedback.
+/// Words of 64 packets in the replay window of data: 65,472 packets. Chosen: 10 ms of reordering at the highest
+/// rates.
 const RTP_WINDOW: usize = 1_024;
+/// Words of 64 packets in the replay window of reports: 960 packets. Chosen.
 const RTCP_WINDOW: usize = 16;
 
 /// Why a packet is dropped; the name of its counter.

@@ -17,9 +17,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::gf256::{Sum, add, add_times, inverse, multiply};
 use super::payload::{CHUNK_HEADER, put_symbol_header};
 
-/// Most packets in a symbol, and most indices from the first to the last of them.
+/// Packets in a symbol, at most. ADR 0010.
 pub(crate) const MAX_SOURCES: usize = 128;
+/// Indices from the first to the last packet of a symbol, at most. Chosen: half as many again.
 pub(crate) const MAX_SPAN: u64 = 192;
+/// Bytes of a symbol's header: index, seed, length of the bitmap.
 const HEADER: usize = 4 + 2 + 1;
 /// Bytes of the length in a symbol.
 const LENGTH: usize = 2;
@@ -27,8 +29,9 @@ const LENGTH: usize = 2;
 const MAX_SYMBOL: usize = 9_000;
 /// By how much a packet with a symbol is longer than the longest in the sum, at most.
 pub(crate) const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usize / 8 + LENGTH;
-/// Indices that the decoder remembers: a power of two.
+/// Indices that the decoder remembers; a power of two above [`MAX_SPAN`].
 const RING: u64 = 256;
+/// Symbols that the decoder holds. Chosen.
 const MAX_ROWS: usize = 96;
 /// Symbols that may come in a row.
 const MAX_CREDIT: u32 = 128;

@@ -27,9 +27,10 @@ use crate::datagram::Transmit;
 use crate::fence::Fenced;
 use lcroute_overlay::server::RelayCredentials;
 
-/// How long a relay has to answer over UDP, and in a stream that is to be opened first.
-const UDP_WITHIN: Duration = Duration::from_secs(1);
-const STREAM_WITHIN: Duration = Duration::from_secs(5);
+/// How long a relay has to answer over UDP. Chosen.
+const UDP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a relay has to answer in a stream, which is to be opened first. Chosen.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long descriptions wait for one. Chosen: a stream over a long path is open by then.
 const AWAITED: Duration = Duration::from_millis(1_500);
 /// How long an allocation is kept that nobody uses.
@@ -47,8 +48,9 @@ const MAX_WAITING: usize = 64;
 /// Address of our end of a stream, which the crate does not look at.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-/// Refused Refresh, and its code for a nonce that is too old.
+/// Message type of a refused Refresh (RFC 8656 7.3).
 const REFRESH_ERROR: [u8; 2] = [0x01, 0x14];
+/// Error code of a nonce that is too old (RFC 8489 14.8).
 const STALE_NONCE: u16 = 438;
 
 /// A relay that this node may use.
@@ -469,8 +471,8 @@ impl Relays {
             };
             let Some(leg) = leg else { continue };
             let (server, within) = match leg {
-                Leg::Udp { server, .. } => (server, UDP_WITHIN),
-                Leg::Stream { .. } => (NOWHERE, STREAM_WITHIN),
+                Leg::Udp { server, .. } => (server, UDP_TIMEOUT),
+                Leg::Stream { .. } => (NOWHERE, STREAM_TIMEOUT),
             };
             let config = ClientConfig {
                 // an address: names would be looked up here and now

@@ -10,7 +10,9 @@ use thiserror::Error;
 
 /// Longest message in bytes: more than any path carries in a datagram.
 pub(super) const MAX_FRAME: usize = 16 << 10;
+/// Bytes of the header of ChannelData (RFC 8656 12.4).
 const HEADER: usize = 4;
+/// Bytes of the header of a STUN message (RFC 8489 5).
 const STUN_HEADER: usize = 20;
 /// First bytes of ChannelData.
 pub(crate) const CHANNELS: std::ops::RangeInclusive<u8> = 0x40..=0x4f;

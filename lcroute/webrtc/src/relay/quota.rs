@@ -24,9 +24,10 @@ const LEAST_BURST: u64 = 16 << 10;
 const ADDRESS_SHARE: u64 = 4;
 /// A site or a network that uses less than this part of all comes before those that use more (chosen).
 const LITTLE: u64 = 16;
-/// Allocations of a site and of a network, once half of all are in use: the other half is for those that have few (chosen).
-const FEW_OF_SITE: usize = 8;
-const FEW_OF_NETWORK: usize = 32;
+/// Allocations of a site once half of all are in use: the other half is for those that have few. Chosen.
+const SITE_GUARANTEE: usize = 8;
+/// The same of a network. Chosen.
+const NETWORK_GUARANTEE: usize = 32;
 /// Requests of one user a second, and at once: a permission and a channel for each of its peers (chosen).
 const REQUESTS: Rate = Rate::per_second(64, 512);
 
@@ -215,8 +216,8 @@ fn most_allocations(payer: &Payer, config: &RelayConfig) -> usize {
 
 fn few(payer: &Payer) -> usize {
     match payer {
-        Payer::Site(site) if site.size == SiteSize::Whole => FEW_OF_SITE,
-        Payer::Network(_) => FEW_OF_NETWORK,
+        Payer::Site(site) if site.size == SiteSize::Whole => SITE_GUARANTEE,
+        Payer::Network(_) => NETWORK_GUARANTEE,
         Payer::User(_) | Payer::Site(_) => usize::MAX,
     }
 }

@@ -47,13 +47,17 @@ use lcroute_overlay::server::RelayCredentials;
 const REALM: &str = "lcroute";
 /// How long credentials are good, in seconds.
 const CREDENTIALS: u64 = 3_600;
-/// Times of RFC 8656: an allocation that is not refreshed, a permission, a channel.
+/// Lifetime of an allocation that is not refreshed (RFC 8656 7.2).
 const LIFETIME: Duration = Duration::from_secs(600);
-const LONGEST_LIFETIME: Duration = Duration::from_secs(3_600);
-const PERMISSION: Duration = Duration::from_secs(300);
-const CHANNEL: Duration = Duration::from_secs(600);
-/// A nonce is good for so many seconds, and twice that at most.
-const NONCE: u64 = 3_600;
+/// Longest lifetime of an allocation (RFC 8656 7.2).
+const MAX_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Lifetime of a permission (RFC 8656 9).
+const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
+/// Lifetime of a channel binding (RFC 8656 12).
+const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+/// A nonce is good for so many seconds, and for twice that at most. Chosen; RFC 8656 5 recommends an hour at most.
+const NONCE_LIFETIME_SECONDS: u64 = 3_600;
+/// Bytes of a nonce that authenticate it. Chosen.
 const NONCE_TAG: usize = 8;
 /// How often what has ended is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -576,7 +580,7 @@ impl RelayServer {
         });
         let known: Option<BTreeMap<_, _>> = known.collect();
         let known = known.ok_or(Code::Forbidden)?;
-        let ends = self.now + PERMISSION;
+        let ends = self.now + PERMISSION_LIFETIME;
         let known = known.into_iter();
         permissions.extend(known.map(|(ip, own)| (ip, Permission { ends, own })));
         if new > 0 {
@@ -606,7 +610,7 @@ impl RelayServer {
         self.permit_all(id, &[peer])?;
         let allocation = self.allocations.get_mut(&id).ok_or(Code::Mismatch)?;
         allocation.channels.insert(number, peer);
-        let ends = self.now + CHANNEL;
+        let ends = self.now + CHANNEL_LIFETIME;
         allocation.by_peer.insert(peer, (number, ends));
         Ok(Vec::new())
     }
@@ -792,13 +796,13 @@ impl RelayServer {
 
     /// Good for this address and a while; nothing is kept of it.
     fn nonce(&self, client: Client) -> String {
-        let period = self.unix(self.now) / NONCE;
+        let period = self.unix(self.now) / NONCE_LIFETIME_SECONDS;
         let tag = sign(&self.nonces, &nonce_words(period, client));
         format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
     }
 
     fn is_fresh(&self, nonce: &str, client: Client) -> bool {
-        let now = self.unix(self.now) / NONCE;
+        let now = self.unix(self.now) / NONCE_LIFETIME_SECONDS;
         [now, now.saturating_sub(1)].into_iter().any(|period| {
             let tag = sign(&self.nonces, &nonce_words(period, client));
             nonce == format!("{period:x}-{}", hex(&tag.as_ref()[..NONCE_TAG]))
@@ -837,7 +841,7 @@ impl Allocation {
 impl Request {
     fn lifetime(&self) -> Duration {
         let asked = word(&self.message, ATTR_LIFETIME).unwrap_or(0);
-        Duration::from_secs(asked.into()).clamp(LIFETIME, LONGEST_LIFETIME)
+        Duration::from_secs(asked.into()).clamp(LIFETIME, MAX_LIFETIME)
     }
 
     /// Whether something must be understood that is not (RFC 8489, section 14).

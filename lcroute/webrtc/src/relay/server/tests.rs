@@ -511,7 +511,7 @@ fn what_strangers_send_to_a_relayed_address_costs_its_user_nothing() {
     w.run();
     assert_eq!((w.received().len(), w.dropped("relay_rate")), (100, before));
     // permissions end, and so does what passes the kernel
-    w.now += PERMISSION;
+    w.now += PERMISSION_LIFETIME;
     w.server.handle_timeout(w.now);
     w.run();
     assert!(w.permitted[&0].is_empty());

@@ -1,0 +1,83 @@
+//! What a gateway's configuration and its interface say of a LAN.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use librecast::cert::{GroupPrefix, SourcePrefix};
+use librecast::ethernet::MacAddress;
+
+use super::mdns;
+
+/// A LAN as its gateway's configuration and its interface say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanSettings {
+    /// The interface's name, for logs and `lcroute lan`.
+    pub name: String,
+    /// Groups that are carried.
+    pub groups: Vec<GroupPrefix>,
+    /// Hosts may send into the network.
+    pub send: bool,
+    /// Hosts hear the network.
+    pub receive: bool,
+    /// Addresses of hosts: configured, or on link.
+    pub prefixes: Vec<SourcePrefix>,
+    /// The interface's Ethernet address.
+    pub mac: MacAddress,
+    /// The interface's link-local address.
+    pub link_local: Ipv6Addr,
+    /// Of IPv4; none: the interface has no address.
+    pub ipv4: Option<LanIpv4>,
+    /// In bytes.
+    pub mtu: u16,
+    /// Of all hosts together into the network, in bits a second.
+    pub rate: u64,
+    /// Into the LAN, in bits a second.
+    pub rate_out: u64,
+    /// The greatest becomes the forwarder, all else being equal.
+    pub priority: u8,
+    /// Multicast DNS goes from and to other links.
+    pub reflect_mdns: bool,
+    /// Hosts are given a prefix to make addresses of.
+    pub advertise: bool,
+}
+
+impl LanSettings {
+    /// All groups that are carried.
+    pub fn carried(&self) -> Vec<GroupPrefix> {
+        let mdns = self.reflect_mdns.then(|| GroupPrefix::group(mdns::GROUP));
+        self.groups.iter().copied().chain(mdns).collect()
+    }
+
+    /// Whether IPv4 groups are among them.
+    #[must_use]
+    pub fn has_ipv4_groups(&self) -> bool {
+        self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
+    }
+
+    /// Where queries and reports of IPv4 come from; none: there is no need of any, or no address.
+    pub(crate) fn ipv4_address(&self) -> Option<Ipv4Addr> {
+        let ipv4 = self.ipv4.as_ref().filter(|_| self.has_ipv4_groups());
+        ipv4.map(|ipv4| ipv4.address)
+    }
+}
+
+/// IPv4 on a LAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanIpv4 {
+    /// The interface's lowest address: that of queries stays the same.
+    pub address: Ipv4Addr,
+    /// Addresses of hosts: address and length of what is on link.
+    pub prefixes: Vec<(Ipv4Addr, u8)>,
+}
+
+impl LanIpv4 {
+    /// Whether a host is on link.
+    pub(super) fn contains(&self, host: Ipv4Addr) -> bool {
+        let is_in = |(address, len): &(Ipv4Addr, u8)| {
+            let rest = 32_u32.saturating_sub((*len).into());
+            // no bits are left of a prefix of none
+            let of = |address: Ipv4Addr| address.to_bits().checked_shr(rest).unwrap_or_default();
+            of(*address) == of(host)
+        };
+        self.prefixes.iter().any(is_in)
+    }
+}
