@@ -12,7 +12,7 @@ export const PATHS = {
     relay: "by a relay",
     tcp: "by a relay, over TCP",
 };
-const CARRIERS = { server: "signalling server", overlay: "other nodes", lan: "LAN", spool: "shared folder", text: "pasted text", straight: "earlier address" };
+const CARRIERS = { server: "signalling server", overlay: "other nodes", lan: "LAN", spool: "shared folder", text: "pasted text", straight: "earlier address", dht: "DHT", matrix: "Matrix room" };
 /** Of private prefixes: whether this host can read them. */
 const SEALED = { sealed: "sealed", no_key: "sealed, no key at this host" };
 const STATES = { connected: "✓ connected", connecting: "… connecting", lost: "✗ lost", refused: "✗ refused" };
