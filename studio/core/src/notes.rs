@@ -318,7 +318,7 @@ mod tests {
         let mut world = World::new();
         world.writing.write(1, b"a".to_vec()).unwrap();
         world.writing.write(2, b"b".to_vec()).unwrap();
-        assert_eq!(world.pass(0, 8_000, false), []);
+        assert_eq!(world.pass(0, 8_000, false), Vec::<u32>::new());
         world.writing.write(2, b"bc".to_vec()).unwrap();
         assert_eq!(world.writing.waiting(), 2);
         assert_eq!(world.pass(8_000, 20_000, true), [1, 2]);
