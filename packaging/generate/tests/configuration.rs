@@ -140,6 +140,7 @@ fn what_holds_where_a_key_is_not_set_is_what_the_file_says() {
         "secret_file",
         "stun",
         "interfaces",
+        "disclose",
         "sources",
         "reflect",
         "keyfile",
