@@ -59,13 +59,11 @@ pub enum Code {
     None,
     /// They send again what still comes in time, or symbols, where data leaves room.
     Resend,
-    /// The same; and what a flow that fills a link lost goes out again instead of what is new.
-    Bulk,
 }
 
 impl Code {
     /// All that there are.
-    pub const ALL: [Self; 3] = [Self::None, Self::Resend, Self::Bulk];
+    pub const ALL: [Self; 2] = [Self::None, Self::Resend];
 
     /// As on the command line.
     #[must_use]
@@ -73,7 +71,6 @@ impl Code {
         match self {
             Self::None => "none",
             Self::Resend => "resend",
-            Self::Bulk => "bulk",
         }
     }
 
@@ -85,10 +82,6 @@ impl Code {
                 ..limits
             },
             Self::Resend => limits,
-            Self::Bulk => Limits {
-                media_bulk_repair: true,
-                ..limits
-            },
         }
     }
 
@@ -96,7 +89,7 @@ impl Code {
     fn bound(self, subject: &LineSubject) -> f64 {
         let links = match self {
             Self::None => subject.links,
-            Self::Resend | Self::Bulk => 1,
+            Self::Resend => 1,
         };
         (1.0 - subject.loss).powi(i32::try_from(links).unwrap_or(i32::MAX))
     }
@@ -107,12 +100,11 @@ impl FromStr for Code {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|code| code.name() == text);
-        found.ok_or_else(|| match text {
-            "bats" => "bats is not built".into(),
-            _ => format!(
+        found.ok_or_else(|| {
+            format!(
                 "`{text}` is none of {}",
                 Self::ALL.map(Self::name).join(", ")
-            ),
+            )
         })
     }
 }
@@ -474,19 +466,11 @@ mod tests {
     }
 
     #[test]
-    fn more_of_a_flow_that_fills_its_path_arrives_by_bulk_repair() {
-        let [none, resend, bulk] = Code::ALL.map(|code| figures(3, 0.2, code));
-        assert!(none.share < resend.share, "{none:?} {resend:?}");
-        assert!(resend.share + 0.03 < bulk.share, "{resend:?} {bulk:?}");
-        assert!(bulk.share <= bulk.bound, "{bulk:?}");
-    }
-
-    #[test]
     fn codes_have_names() {
         for code in Code::ALL {
             assert_eq!(code.name().parse(), Ok(code));
         }
-        for wrong in ["bats", "", "None"] {
+        for wrong in ["bulk", "", "None"] {
             assert!(wrong.parse::<Code>().is_err(), "{wrong}");
         }
     }

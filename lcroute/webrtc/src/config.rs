@@ -32,9 +32,6 @@ pub struct Limits {
     pub media_queue: Duration,
     /// How much later than at its first try a message may still come by repair; 0: there is none.
     pub media_repair: Duration,
-    /// Whether lost packets of flows that fill the link go out again instead of new ones, and then later than that. Off: not
-    /// tried with programs, and live flows beside such a one lose more where much gets lost.
-    pub media_bulk_repair: bool,
     /// The same as `data_queue`, of a control channel.
     pub control_queue: usize,
 }
@@ -45,7 +42,6 @@ impl Default for Limits {
             data_queue: 1 << 20,
             media_queue: Duration::from_millis(20),
             media_repair: Duration::from_millis(25),
-            media_bulk_repair: false,
             control_queue: 8 << 20,
         }
     }

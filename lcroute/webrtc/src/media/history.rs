@@ -13,9 +13,8 @@ const LONGER: Duration = Duration::from_millis(20);
 /// The packets of one direction: by index, and the payloads that they carried.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// How long after the first try a payload is of use; the same of a flow that fills the link.
+    /// How long after the first try a payload is of use.
     budget: Duration,
-    bulk_budget: Duration,
     /// Packets from index `first` on.
     packets: VecDeque<Packet>,
     first: u64,
@@ -40,8 +39,6 @@ pub(crate) struct Payload {
     /// The packet that carried it first, and when.
     pub(crate) index: u64,
     pub(crate) at: Instant,
-    /// All of it is of flows that fill the link.
-    bulk: bool,
     /// Packets with it of which nothing is known yet.
     under_way: u32,
     delivered: bool,
@@ -51,7 +48,6 @@ impl History {
     pub(crate) fn new(budget: Duration) -> Self {
         Self {
             budget,
-            bulk_budget: budget,
             packets: VecDeque::new(),
             first: 0,
             payloads: VecDeque::new(),
@@ -63,26 +59,12 @@ impl History {
 
     /// Forgets all, and gives its memory back.
     pub(crate) fn clear(&mut self) {
-        let (budget, bulk_budget) = (self.budget, self.bulk_budget);
+        let budget = self.budget;
         *self = Self::new(budget);
-        self.bulk_budget = bulk_budget;
     }
 
-    /// A payload of a flow that fills the link is of use for so long after the first try.
-    pub(crate) fn keep_bulk(&mut self, budget: Duration) {
-        self.bulk_budget = budget.max(self.budget);
-    }
-
-    fn budget_of(&self, payload: &Payload) -> Duration {
-        if payload.bulk {
-            self.bulk_budget
-        } else {
-            self.budget
-        }
-    }
-
-    /// A payload goes out for the first time, in packet `index`; `bulk` if all of it is of flows that fill the link.
-    pub(crate) fn sent(&mut self, index: u64, bytes: &[u8], bulk: bool, now: Instant) {
+    /// A payload goes out for the first time, in packet `index`.
+    pub(crate) fn sent(&mut self, index: u64, bytes: &[u8], now: Instant) {
         self.forget_payloads(bytes.len(), now);
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.clear();
@@ -93,7 +75,6 @@ impl History {
             bytes: copy,
             index,
             at: now,
-            bulk,
             under_way: 0,
             delivered: false,
         });
@@ -118,7 +99,7 @@ impl History {
     /// Lets go of what is too old; `rtt` is that of the path.
     pub(crate) fn forget(&mut self, rtt: Duration, now: Instant) {
         self.forget_payloads(0, now);
-        let kept = self.bulk_budget + rtt + LONGER;
+        let kept = self.budget + rtt + LONGER;
         while self.packets.front().is_some_and(|p| p.at + kept < now) {
             self.packets.pop_front();
             self.first += 1;
@@ -127,7 +108,7 @@ impl History {
 
     fn forget_payloads(&mut self, room: usize, now: Instant) {
         while let Some(oldest) = self.payloads.front()
-            && (oldest.at + self.budget_of(oldest) < now || self.bytes + room > MAX_BYTES)
+            && (oldest.at + self.budget < now || self.bytes + room > MAX_BYTES)
         {
             if let Some(payload) = self.payloads.pop_front() {
                 self.first_payload += 1;
@@ -163,28 +144,12 @@ impl History {
     pub(crate) fn wanted(&self, number: u64, now: Instant) -> Option<&Payload> {
         let at = usize::try_from(number.checked_sub(self.first_payload)?).ok()?;
         let payload = self.payloads.get(at)?;
-        let in_time = now <= payload.at + self.budget_of(payload);
-        (!payload.delivered && in_time).then_some(payload)
+        (!payload.delivered && now <= payload.at + self.budget).then_some(payload)
     }
 
-    /// Whether all of this payload is of flows that fill the link.
-    pub(crate) fn is_bulk(&self, number: u64) -> bool {
-        let at = number.checked_sub(self.first_payload);
-        let payload = at.and_then(|at| self.payloads.get(usize::try_from(at).ok()?));
-        payload.is_some_and(|payload| payload.bulk)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.payloads.is_empty()
-    }
-
-    /// How many payloads there are that a live flow could still use when the last one was sent.
-    pub(crate) fn recent(&self) -> usize {
-        let Some(newest) = self.payloads.back() else {
-            return 0;
-        };
-        let recent = |payload: &&Payload| newest.at <= payload.at + self.budget;
-        self.payloads.iter().rev().take_while(recent).count()
+    /// How many payloads there are.
+    pub(crate) fn len(&self) -> usize {
+        self.payloads.len()
     }
 
     /// The last `count` payloads, of which the indices span at most `span`.
@@ -215,8 +180,8 @@ mod tests {
     #[test]
     fn a_payload_is_wanted_until_one_of_its_packets_came() {
         let (mut h, now) = (History::new(BUDGET), Instant::now());
-        h.sent(7, b"a", false, now);
-        h.sent(8, b"b", false, now);
+        h.sent(7, b"a", now);
+        h.sent(8, b"b", now);
         assert_eq!(h.lost(7), Some(0));
         h.sent_again(9, Some(0), now);
         h.sent_again(10, Some(0), now);
@@ -234,12 +199,12 @@ mod tests {
         let (mut h, start) = (History::new(BUDGET), Instant::now());
         for index in 0..100_000 {
             let now = start + Duration::from_micros(index);
-            h.sent(index, &[1; 1_300], false, now);
+            h.sent(index, &[1; 1_300], now);
             assert!(h.bytes <= MAX_BYTES && h.packets.len() <= MAX_PACKETS);
         }
         assert!(h.spare.len() <= 1, "buffers are used again");
         h.forget(BUDGET, start + Duration::from_secs(1));
-        assert_eq!((h.bytes, h.payloads.len(), h.packets.len()), (0, 0, 0));
+        assert_eq!((h.bytes, h.len(), h.packets.len()), (0, 0, 0));
         h.clear();
         assert!(h.spare.is_empty());
     }
@@ -248,7 +213,7 @@ mod tests {
     fn the_last_payloads_are_near_each_other() {
         let (mut h, now) = (History::new(BUDGET), Instant::now());
         for index in (0..100).map(|n| n * 3) {
-            h.sent(index, b"x", false, now);
+            h.sent(index, b"x", now);
             (1..3).for_each(|n| h.sent_again(index + n, None, now));
         }
         let last = |count, span| h.last(count, span).map(|p| p.index).collect::<Vec<_>>();

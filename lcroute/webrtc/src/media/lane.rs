@@ -3,8 +3,7 @@
 //! ```text
 //! send --window open--> packet being filled --full, or end of turn--> sealed, out
 //!      \--window shut--> fair queue ------------report--------------/
-//!                                                repair -----------/  what data leaves of the window,
-//!                                                                     or instead of a flow that fills it
+//!                                                repair -----------/  what data leaves of the window
 //! ```
 
 use librecast::time::{Duration, Instant};
@@ -25,10 +24,10 @@ use super::payload::{
     CHUNK_HEADER, Chunk, MAX_PIECES, PIECE_HEADER, Pieced, RESENT, Reassembly, SYMBOL, kind_of,
     put_piece, put_whole, take,
 };
-use super::queue::{Dropped, FILLS_FOR, FairQueue};
+use super::queue::{Dropped, FairQueue};
 use super::recovery::Recovery;
 use super::reliable::{Reliable, Transport};
-use super::repair::{Repair, Work};
+use super::repair::Repair;
 use super::srtp::{Drop, MALFORMED, Opener, RTCP_HEADER, RTP_HEADER, Sealer, TAG, extend, is_rtcp};
 use super::window_code::CODE_OVERHEAD;
 use crate::config::Limits;
@@ -49,9 +48,6 @@ const REFUSED_OVER: f64 = 64.0;
 /// When so many of about so many messages find the window shut, the path is too narrow for data alone.
 const MOST_PRESSED: f64 = 0.5;
 const PRESSED_OVER: f64 = 64.0;
-/// When so many of them do, some flow fills the link. Chosen: a window saws, and is open most of the time where packets come
-/// at nearly the link's rate.
-const FULL_PRESSED: f64 = 0.05;
 
 /// The lane, both directions.
 pub(crate) struct Media {
@@ -65,8 +61,6 @@ pub(crate) struct Media {
     probes: Vec<Bytes>,
     /// The packet being filled, room for its header first; or nothing.
     packet: BytesMut,
-    /// All that it holds is of flows that fill the link.
-    bulk: bool,
     packets: Pool,
     /// Sealed packets of this turn: those of one link go out one after another, for GSO.
     ready: VecDeque<Bytes>,
@@ -79,9 +73,6 @@ pub(crate) struct Media {
     wake: Option<Instant>,
     /// Share of the last messages that found the window shut.
     pressed: f64,
-    /// Flows that fill the link get lost packets again instead of new ones; some did until then.
-    bulk_repair: bool,
-    full_until: Option<Instant>,
     /// Share of the last packets that this host refused to send.
     refused: f64,
     input: BytesMut,
@@ -123,7 +114,6 @@ impl Media {
             path: PathMtu::new(usize::from(mtu) + OVERHEAD + CODE_OVERHEAD, now),
             probes: Vec::new(),
             packet: BytesMut::new(),
-            bulk: false,
             packets: Pool::new(BUFFER, BUFFERS),
             ready: VecDeque::new(),
             next_message: 0,
@@ -132,8 +122,6 @@ impl Media {
             message: Vec::new(),
             wake: None,
             pressed: 0.0,
-            bulk_repair: limits.media_bulk_repair && !repair.is_zero(),
-            full_until: None,
             refused: 0.0,
             input: BytesMut::new(),
             inputs: Pool::new(BUFFER, BUFFERS),
@@ -211,7 +199,7 @@ impl Media {
         let loss = self.controller.loss().unwrap_or(self.hello_loss);
         let mut channel = std::mem::take(&mut self.channel);
         control.poll(loss, now, &mut |way, parts| match way {
-            Transport::Lane => self.put(parts, false, now),
+            Transport::Lane => self.put(parts, now),
             Transport::Channel => channel.push(parts.concat().into()),
         });
         (self.control, self.channel) = (Some(control), channel);
@@ -294,8 +282,7 @@ impl Media {
         let shut = f64::from(u8::from(!self.controller.has_room(self.packet.len())));
         self.pressed += (shut - self.pressed) / PRESSED_OVER;
         if has_path && self.queue.is_empty() && self.controller.is_open(self.packet.len(), now) {
-            let bulk = self.is_full(now) && self.queue.fills(parts, now);
-            self.put(parts, bulk, now);
+            self.put(parts, now);
         } else {
             self.forgive_stall(now);
             let rate = self.controller.capacity();
@@ -356,8 +343,7 @@ impl Media {
 
     fn flush_marked(&mut self, marker: bool, now: Instant) {
         if let Some(payload) = self.packet.get(RTP_HEADER..) {
-            self.repair
-                .sent(self.sealer.next(), payload, self.bulk, now);
+            self.repair.sent(self.sealer.next(), payload, now);
             self.seal(marker, now);
         }
     }
@@ -378,11 +364,6 @@ impl Media {
         Some((index, size))
     }
 
-    /// Whether a flow fills the link, or did of late.
-    fn is_full(&self, now: Instant) -> bool {
-        self.full_until.is_some_and(|until| now < until)
-    }
-
     /// Whether data leaves something of the window.
     fn has_left(&self) -> bool {
         self.queue.is_empty() && self.controller.has_room(self.packet.len())
@@ -392,26 +373,16 @@ impl Media {
     fn repair(&mut self, now: Instant) {
         let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
         let mut probe = self.repair.takes_probe();
-        loop {
-            let work = if std::mem::take(&mut probe) || !held && self.has_left() {
-                self.repair.next(now)
-            } else if self.is_full(now) && self.has_left() {
-                self.repair.next_resend(now)
-            } else {
-                None
-            };
-            let Some(work) = work else { break };
-            self.send_repair(work, now);
-        }
-    }
-
-    fn send_repair(&mut self, work: Work, now: Instant) {
-        self.flush(now);
-        self.begin();
-        self.repair.write(work, &mut self.packet, now);
-        let marker = self.repair.asks_for_report(now);
-        if let Some((index, size)) = self.seal(marker, now) {
-            self.repair.repaired(index, work, size, now);
+        while (std::mem::take(&mut probe) || !held && self.has_left())
+            && let Some(work) = self.repair.next(now)
+        {
+            self.flush(now);
+            self.begin();
+            self.repair.write(work, &mut self.packet, now);
+            let marker = self.repair.asks_for_report(now);
+            if let Some((index, size)) = self.seal(marker, now) {
+                self.repair.repaired(index, work, size, now);
+            }
         }
     }
 
@@ -604,40 +575,25 @@ impl Media {
         self.drain(dropped, now);
     }
 
-    /// Sends from the queue what the window lets through. What waits there is of flows that fill the link, unless it has just
-    /// come: of those, what is lost goes out again instead of what is new.
+    /// Sends from the queue what the window lets through.
     fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
         self.forgive_stall(now);
-        let full = self.bulk_repair && self.pressed > FULL_PRESSED;
-        if full {
-            self.full_until = Some(now + FILLS_FOR);
-        }
         let mut message = std::mem::take(&mut self.message);
-        while self.controller.is_open(self.packet.len(), now) {
-            if self.bulk_repair
-                && !self.queue.is_empty()
-                && !self.queue.has_new()
-                && let Some(work) = self.repair.next_resend(now)
-            {
-                self.send_repair(work, now);
-                continue;
-            }
-            let Some(bulk) = self.queue.pop(&mut message, full, now, dropped) else {
-                break;
-            };
-            self.put([&message, &[]], bulk, now);
+        while self.controller.is_open(self.packet.len(), now)
+            && self.queue.pop(&mut message, now, dropped)
+        {
+            self.put([&message, &[]], now);
         }
         self.message = message;
         self.wait(now);
     }
 
-    /// Puts a message into the packet being filled, or into as many as it needs. `bulk` says that its flow fills the link.
-    fn put(&mut self, parts: [&[u8]; 2], bulk: bool, now: Instant) {
+    /// Puts a message into the packet being filled, or into as many as it needs.
+    fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
         if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
             self.flush(now);
         }
-        self.bulk = bulk && (self.packet.is_empty() || self.bulk);
         if RTP_HEADER + size + TAG <= self.limit() {
             self.begin();
             put_whole(&mut self.packet, parts);

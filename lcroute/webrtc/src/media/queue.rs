@@ -35,8 +35,6 @@ const MAX_SPARE_BYTES: usize = 2_048;
 const IDLE_ROOM: usize = 16;
 /// A process that is woken later than this got no time: no link is that slow. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
-/// A flow fills the link until so long after it had more waiting than what went out. Chosen: longer than the window saws.
-pub(crate) const FILLS_FOR: Duration = Duration::from_secs(1);
 /// Where origin, source and group are: data header (docs/protocol.md), IPv6 header. Hosts of a LAN have one origin.
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
@@ -69,8 +67,6 @@ struct Flow {
     credit: isize,
     /// In one of the lists.
     listed: bool,
-    /// When it last filled the link.
-    filled: Option<Instant>,
     codel: Codel,
 }
 
@@ -126,9 +122,6 @@ impl FairQueue {
         bytes.extend_from_slice(parts[1]);
         let flow = &mut self.flows[at];
         if !flow.listed {
-            if flow.key != key {
-                flow.filled = None;
-            }
             (flow.listed, flow.key) = (true, key);
             flow.credit = QUANTUM as isize;
             self.new.push_back(at);
@@ -146,31 +139,19 @@ impl FairQueue {
         }
     }
 
-    /// Whether a flow that was idle is to go first.
-    pub(crate) fn has_new(&self) -> bool {
-        !self.new.is_empty()
-    }
-
-    /// Whether the flow of a message has filled the link of late.
-    pub(crate) fn fills(&self, parts: [&[u8]; 2], now: Instant) -> bool {
-        let key = self.key_of(parts);
-        let own = self.ways_of(key).find(|flow| flow.key == key);
-        own.is_some_and(|flow| flow.fills(now))
-    }
-
-    /// Puts the next message whose turn it is in the place of what `message` was, and says whether its flow fills the link;
-    /// none if there is none. `full` says that the window is too narrow for all of them.
+    /// Puts the next message whose turn it is in the place of what `message` was; false if there is none.
     pub(crate) fn pop(
         &mut self,
         message: &mut Vec<u8>,
-        full: bool,
         now: Instant,
         dropped: &mut Dropped,
-    ) -> Option<bool> {
+    ) -> bool {
         loop {
             let is_new = !self.new.is_empty();
             let list = if is_new { &mut self.new } else { &mut self.old };
-            let at = list.pop_front()?;
+            let Some(at) = list.pop_front() else {
+                return false;
+            };
             if self.flows[at].credit <= 0 {
                 self.flows[at].credit += QUANTUM as isize;
                 self.old.push_back(at);
@@ -191,11 +172,7 @@ impl FairQueue {
             let list = if is_new { &mut self.new } else { &mut self.old };
             list.push_front(at);
             self.keep(std::mem::replace(message, next));
-            let flow = &mut self.flows[at];
-            if full && !flow.messages.is_empty() {
-                flow.filled = Some(now);
-            }
-            return Some(flow.fills(now));
+            return true;
         }
     }
 
@@ -272,12 +249,6 @@ impl FairQueue {
         first + way.unwrap_or((key >> 32) as usize % WAYS)
     }
 
-    /// The places that a flow may have.
-    fn ways_of(&self, key: u64) -> impl Iterator<Item = &Flow> {
-        let first = (key % (FLOWS / WAYS) as u64) as usize * WAYS;
-        self.flows.iter().skip(first).take(WAYS)
-    }
-
     fn key_of(&self, parts: [&[u8]; 2]) -> u64 {
         let mut head = [0; ADDRESSES.end];
         let (first, second) = head.split_at_mut(parts[0].len().min(ADDRESSES.end));
@@ -296,10 +267,6 @@ impl FairQueue {
 }
 
 impl Flow {
-    fn fills(&self, now: Instant) -> bool {
-        self.filled.is_some_and(|filled| now < filled + FILLS_FOR)
-    }
-
     /// It has nothing left: what room it needed may be needed elsewhere.
     fn retire(&mut self) {
         self.listed = false;
@@ -364,10 +331,8 @@ mod tests {
 
         fn pop(&mut self) -> Option<Vec<u8>> {
             let mut message = Vec::new();
-            let found = self
-                .queue
-                .pop(&mut message, true, self.now, &mut self.dropped);
-            found.map(|_| message)
+            let found = self.queue.pop(&mut message, self.now, &mut self.dropped);
+            found.then_some(message)
         }
 
         fn wait(&mut self, micros: u64) {
@@ -437,21 +402,6 @@ mod tests {
             served[usize::from(group(&b.pop().unwrap()))] += 1;
         }
         assert!(served[1] > 100 && served[2] > 100, "{served:?}");
-    }
-
-    #[test]
-    fn a_flow_fills_the_link_for_a_while_after_more_of_it_waited() {
-        let mut b = Bench::new();
-        (0..4).for_each(|_| b.push(&message(1, 1_200), 1e9));
-        b.push(&message(2, 100), 1e9);
-        while b.pop().is_some() {}
-        let fills = |b: &Bench, group| b.queue.fills([&message(group, 100), &[]], b.now);
-        assert_eq!(
-            [1, 2, 3].map(|group| fills(&b, group)),
-            [true, false, false]
-        );
-        b.now += FILLS_FOR;
-        assert!(!fills(&b, 1));
     }
 
     #[test]

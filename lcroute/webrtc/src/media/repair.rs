@@ -11,8 +11,6 @@
 //! - A packet counts as lost when three later ones have come, or one that was sent 2 ms later. Where packets
 //!   overtake each other, more: what turns up later than that has shown how much.
 //! - Repair is at most half of the data, and gets only what data leaves of the window (lane.rs).
-//! - What a flow that fills the link lost goes out instead of a new packet of it, once, as long as some round trips take: to a
-//!   fountain both are worth the same, but the old one has paid for the links before this one.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -38,9 +36,6 @@ const MOST_WATCHED: usize = 256;
 const MOST_PASSED_OVER: usize = 16;
 /// Payloads that wait to be sent again.
 const MOST_WAITING: usize = 4_096;
-/// A flow that fills the link gets what is lost again until so many round trips after the first try. Chosen: of four tries at
-/// 20 % loss one of a thousand packets stays lost.
-const BULK_ROUNDS: u32 = 4;
 /// From a loss to its report, besides the round trip; and how long after a packet its report is missed.
 const FEEDBACK: Duration = Duration::from_millis(2);
 const MISSED: Duration = Duration::from_millis(5);
@@ -85,8 +80,6 @@ pub(crate) struct Repair {
     reordered: Instant,
     /// Payloads to be sent again.
     waiting: VecDeque<u64>,
-    /// Those of flows that fill the link.
-    bulk_waiting: VecDeque<u64>,
     /// Copies of the first that are still to be sent.
     copies: u32,
     /// Round trip, and how far single ones are off on the average.
@@ -159,7 +152,6 @@ impl Repair {
             reorder: Duration::ZERO,
             reordered: now,
             waiting: VecDeque::new(),
-            bulk_waiting: VecDeque::new(),
             copies: 0,
             rtt: Duration::ZERO,
             deviation: Duration::ZERO,
@@ -174,15 +166,12 @@ impl Repair {
         }
     }
 
-    /// Data goes out for the first time, in packet `index`; `bulk` if all of it is of flows that fill the link.
-    pub(crate) fn sent(&mut self, index: u64, payload: &[u8], bulk: bool, now: Instant) {
+    /// Data goes out for the first time, in packet `index`.
+    pub(crate) fn sent(&mut self, index: u64, payload: &[u8], now: Instant) {
         if self.on_until.is_none() {
             return;
         }
-        if bulk {
-            self.history.keep_bulk(self.rtt * BULK_ROUNDS);
-        }
-        self.history.sent(index, payload, bulk, now);
+        self.history.sent(index, payload, now);
         self.saved = (self.saved + payload.len() as f64 * SHARE).min(SAVED);
         if self.coding && self.code.rate > 0.0 {
             self.code.credit = (self.code.credit + self.code.rate).min(MAX_SOURCES as f64);
@@ -285,7 +274,7 @@ impl Repair {
         };
         let round = self.rtt + slack + self.reorder;
         let lossy = self.loss.share.is_some_and(|share| share > much);
-        round > self.budget || 2 * round > self.budget && lossy && self.history.recent() >= FILLED
+        round > self.budget || 2 * round > self.budget && lossy && self.history.len() >= FILLED
     }
 
     /// Nothing is kept any more.
@@ -293,7 +282,6 @@ impl Repair {
         self.history.clear();
         self.on_until = None;
         (self.watched, self.waiting) = (VecDeque::new(), VecDeque::new());
-        self.bulk_waiting = VecDeque::new();
         (self.copies, self.code) = (0, Code::default());
     }
 
@@ -319,16 +307,11 @@ impl Repair {
             self.watched.pop_front();
         }
         self.watched.push_back(Watched { index, tail });
-        let Some(number) = self.history.lost(index) else {
-            return;
-        };
-        let waiting = match self.history.is_bulk(number) {
-            true => &mut self.bulk_waiting,
-            false if !self.coding => &mut self.waiting,
-            false => return,
-        };
-        if waiting.len() < MOST_WAITING {
-            waiting.push_back(number);
+        if let Some(number) = self.history.lost(index)
+            && !self.coding
+            && self.waiting.len() < MOST_WAITING
+        {
+            self.waiting.push_back(number);
         }
     }
 
@@ -375,7 +358,7 @@ impl Repair {
             (self.code.rate, self.code.credit, self.code.due) = (0.0, 0.0, None);
             return;
         }
-        let mut window = self.history.recent().clamp(1, MAX_SOURCES);
+        let mut window = self.history.len().clamp(1, MAX_SOURCES);
         self.code.rate = strength(loss, self.loss.burst(), window);
         let most = (MOST_SUMMED / (rate * self.code.rate).max(1.0)) as usize;
         if window > most.max(16) {
@@ -424,16 +407,6 @@ impl Repair {
 
     /// What to send next.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Work> {
-        let resend = self.next_resend(now);
-        resend.or_else(|| self.next_symbol(now))
-    }
-
-    /// What to send again, of live flows first. It goes out in the place of new packets of flows that fill the link, too.
-    pub(crate) fn next_resend(&mut self, now: Instant) -> Option<Work> {
-        self.next_live(now).or_else(|| self.next_bulk(now))
-    }
-
-    fn next_live(&mut self, now: Instant) -> Option<Work> {
         while let Some(&number) = self.waiting.front() {
             let Some(payload) = self.history.wanted(number, now) else {
                 self.waiting.pop_front();
@@ -453,32 +426,14 @@ impl Repair {
             }
             return Some(Work::Resend(number));
         }
-        None
-    }
-
-    fn next_symbol(&mut self, now: Instant) -> Option<Work> {
         let code = &mut self.code;
         let due = code.credit >= 1.0 || code.due.is_some_and(|due| due <= now);
-        if !due || self.history.is_empty() || self.saved < 0.0 {
+        if !due || self.history.len() == 0 || self.saved < 0.0 {
             return None;
         }
         code.credit = (code.credit - 1.0).max(-1.0);
         code.due = None;
         Some(Work::Symbol)
-    }
-
-    fn next_bulk(&mut self, now: Instant) -> Option<Work> {
-        while let Some(&number) = self.bulk_waiting.front() {
-            if let Some(payload) = self.history.wanted(number, now) {
-                if self.saved < payload.bytes.len() as f64 {
-                    return None;
-                }
-                self.bulk_waiting.pop_front();
-                return Some(Work::Resend(number));
-            }
-            self.bulk_waiting.pop_front();
-        }
-        None
     }
 
     /// How many copies, when only so much time is left.
@@ -590,17 +545,17 @@ mod tests {
     fn off_keeps_and_sends_nothing() {
         let now = Instant::now();
         let mut repair = Repair::new(Duration::ZERO, now);
-        repair.sent(0, b"a", false, now);
+        repair.sent(0, b"a", now);
         repair.handle(&report(9, 1), MS, 0.0, now);
-        repair.sent(10, b"a", false, now);
-        assert_eq!((repair.history.recent(), repair.next(now)), (0, None));
+        repair.sent(10, b"a", now);
+        assert_eq!((repair.history.len(), repair.next(now)), (0, None));
         assert!(!repair.asks_for_report(now) && repair.deadline().is_none());
     }
 
     #[test]
     fn what_is_missing_is_sent_again_until_it_comes_or_is_too_late() {
         let (mut repair, start) = on(MS);
-        (5..10).for_each(|index| repair.sent(index, &[index as u8; 9], false, start));
+        (5..10).for_each(|index| repair.sent(index, &[index as u8; 9], start));
         let now = start + 2 * MS;
         repair.handle(&report(8, 0b1011), MS, 0.0, now);
         assert_eq!(repair.next(now), None, "two later packets are not enough");
@@ -613,13 +568,13 @@ mod tests {
             *b"\x80\x04\0\0\0\x06\x06\x06\x06\x06\x06\x06\x06\x06\x06"
         );
         repair.repaired(10, work, 40, now);
-        (11..15).for_each(|index| repair.sent(index, b"x", false, now));
+        (11..15).for_each(|index| repair.sent(index, b"x", now));
         // that got lost as well
         let then = now + 2 * MS;
         repair.handle(&report(14, 0b10_1111), MS, 0.0, then);
         assert_eq!(repair.next(then), Some(work));
         repair.repaired(15, work, 40, then);
-        (16..20).for_each(|index| repair.sent(index, b"x", false, then));
+        (16..20).for_each(|index| repair.sent(index, b"x", then));
         let late = start + BUDGET + MS;
         repair.handle(&report(19, 0b10_1111), MS, 0.0, late);
         assert_eq!(repair.next(late), None);
@@ -630,7 +585,7 @@ mod tests {
     fn what_turns_up_out_of_order_raises_the_wait() {
         let (mut repair, start) = on(MS);
         for index in 5..40 {
-            repair.sent(index, b"x", false, start + MS / 2 * index as u32);
+            repair.sent(index, b"x", start + MS / 2 * index as u32);
         }
         let now = start + 15 * MS;
         repair.handle(&report(12, 0b1111_0111), MS, 0.0, now);
@@ -655,28 +610,9 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_the_link_is_sent_again_later_than_the_budget_and_once() {
-        let (mut repair, start) = on(20 * MS);
-        (5..7).for_each(|index| repair.sent(index, &[0; 9], true, start));
-        repair.sent(7, &[0; 9], false, start);
-        (8..12).for_each(|index| repair.sent(index, &[0; 9], false, start));
-        let now = start + BUDGET + MS;
-        repair.handle(&report(11, 0b1_1111), 20 * MS, 0.0, now);
-        let resends: Vec<_> = std::iter::from_fn(|| repair.next_resend(now)).collect();
-        assert_eq!(resends.len(), 2, "5 and 6, and no copies: {resends:?}");
-        for (n, work) in (12..).zip(resends) {
-            repair.repaired(n, work, 40, now);
-        }
-        (14..18).for_each(|index| repair.sent(index, &[0; 9], false, now));
-        let late = start + 20 * MS * BULK_ROUNDS + MS;
-        repair.handle(&report(17, 0b1111), 20 * MS, 0.0, late);
-        assert_eq!(repair.next_resend(late), None, "four round trips are over");
-    }
-
-    #[test]
     fn half_of_the_data_at_most() {
         let (mut repair, now) = on(MS);
-        (5..5_000).for_each(|index| repair.sent(index, &[0; 1_200], false, now));
+        (5..5_000).for_each(|index| repair.sent(index, &[0; 1_200], now));
         let mut bytes = 0;
         for n in 1..70 {
             repair.handle(&report(n * 64, 0b111), MS, 0.0, now);
