@@ -56,6 +56,15 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
         (None, Some(_)) => anyhow::bail!("[matrix] homeserver is not set"),
         (Some(_), None) => anyhow::bail!("[matrix] token-file is not set"),
     };
+    if let Some(host) = homeserver.strip_prefix("http://")
+        && !["localhost", "127.", "[::1]"]
+            .iter()
+            .any(|own| host.starts_with(own))
+    {
+        tracing::warn!(
+            "[matrix] homeserver: {homeserver} is no https: whoever is on the way reads the access token"
+        );
+    }
     let room = room(config, token);
     let room = room.context("[matrix] room is not set, and this node's token names none")?;
     let path = keyfile::named(file)?;

@@ -18,6 +18,8 @@ pub(crate) const EVENT: &str = "org.librecast.lcroute.node";
 const MAX_EVENTS: usize = 4_096;
 /// Most rooms of an answer that are read. Chosen: far more than the one that is asked for.
 const MAX_ROOMS: usize = 16;
+/// Longest place to go on at, in bytes: it goes into the next request. Chosen: a hundred times what Synapse gives.
+const MAX_BATCH: usize = 8_192;
 /// Longest content of an event in bytes, as Matrix bounds whole events.
 const MAX_CONTENT: usize = 65_536;
 /// Most nodes of one account. Chosen: their records, 800 bytes each in JSON, make half of the largest event.
@@ -102,6 +104,9 @@ impl Sync {
     /// Reads an answer to `/sync`; of all rooms `room` counts.
     pub(crate) fn read(bytes: &[u8], room: &str) -> Result<Self, serde_json::Error> {
         let answer: Answer<'_> = serde_json::from_slice(bytes)?;
+        if answer.next_batch.len() > MAX_BATCH {
+            return Err(serde::de::Error::custom("next_batch is too long"));
+        }
         let mut sync = Self {
             next_batch: answer.next_batch,
             left: answer.rooms.leave.get(room).is_some(),
@@ -281,6 +286,13 @@ mod tests {
 
     fn name(n: u8) -> Key {
         librecast::reach::Base58([n; 32])
+    }
+
+    #[test]
+    fn a_place_to_go_on_at_is_bounded() {
+        let answer = |len| format!(r#"{{"next_batch":"{}"}}"#, "s".repeat(len));
+        assert!(Sync::read(answer(MAX_BATCH).as_bytes(), "!r:a.example").is_ok());
+        assert!(Sync::read(answer(MAX_BATCH + 1).as_bytes(), "!r:a.example").is_err());
     }
 
     #[test]
