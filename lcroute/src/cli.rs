@@ -321,6 +321,9 @@ struct Invite {
     /// Print a link in place of the token: to this node page of `lcroute web`, where it joins
     #[arg(long, value_name = "URL", value_parser = page_url)]
     page: Option<String>,
+    /// With --page: the link leads to this session of Studio, lcs1..., or a file with it
+    #[arg(long, value_name = "SESSION", requires = "page")]
+    session: Option<String>,
     /// Print it as a QR code, or write that to a file: NAME.svg, else a PNG
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     qr: Option<Option<PathBuf>>,
@@ -460,7 +463,14 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 uses: i.uses,
                 leaf: i.leaf,
             };
-            commands::membership::invite(&common, &config, options, i.page.as_deref(), i.qr)
+            let page = i
+                .page
+                .as_deref()
+                .map(|page| commands::membership::InvitePage {
+                    page,
+                    session: i.session.as_deref(),
+                });
+            commands::membership::invite(&common, &config, options, page, i.qr)
         }
         Command::Join { token, name } => commands::membership::join(&common, &config, &token, name),
         Command::Revoke { node, token } => {
@@ -572,7 +582,7 @@ fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Ta
 
 /// An address that [`pages::link`] takes.
 fn page_url(text: &str) -> Result<String, String> {
-    pages::link(text, "").map(|_| text.to_owned())
+    pages::link(text, "", None).map(|_| text.to_owned())
 }
 
 #[cfg(test)]

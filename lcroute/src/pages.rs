@@ -47,12 +47,12 @@ fn answers(address: &str) -> bool {
         .any(connects)
 }
 
-/// The link of a node page that takes a token: behind the `#`, from where browsers send it to nobody. A page without a path is
-/// that of `lcroute web`.
+/// The link of a node page that takes a token, and leads to a session of Studio where one is given: behind the `#`, from where
+/// browsers send it to nobody. A page without a path is that of `lcroute web`.
 ///
 /// # Errors
 /// It is no address of a page.
-pub fn link(page: &str, token: &str) -> Result<String, String> {
+pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, String> {
     let schemes = ["https://", "http://"];
     let rest = schemes.iter().find_map(|scheme| page.strip_prefix(scheme));
     let (host, path) = rest
@@ -69,7 +69,11 @@ pub fn link(page: &str, token: &str) -> Result<String, String> {
     } else {
         page
     };
-    Ok(format!("{page}{folder}#{token}"))
+    let session = session.map(|session| format!(",{session}"));
+    Ok(format!(
+        "{page}{folder}#{token}{}",
+        session.unwrap_or_default()
+    ))
 }
 
 #[cfg(test)]
@@ -86,7 +90,9 @@ mod tests {
                 "https://a.example/lc/node/?x#t",
             ),
         ] {
-            assert_eq!(link(page, "t").as_deref(), Ok(expected));
+            assert_eq!(link(page, "t", None).as_deref(), Ok(expected));
+            let both = format!("{expected},s");
+            assert_eq!(link(page, "t", Some("s")), Ok(both));
         }
         for bad in [
             "",
@@ -98,7 +104,7 @@ mod tests {
             "http://a b",
             "http://a/\n",
         ] {
-            assert!(link(bad, "t").is_err(), "{bad:?}");
+            assert!(link(bad, "t", None).is_err(), "{bad:?}");
         }
     }
 

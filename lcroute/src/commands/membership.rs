@@ -1,6 +1,7 @@
 //! `init`, `invite`, `join`, `id`: verbs on the state directory, with or without a daemon.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use librecast::cert::{
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::reach::Room;
+use librecast::text::{self, TextKind};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::duration;
 use nix::errno::Errno;
@@ -39,6 +41,12 @@ pub const FOUNDER_TTL: u64 = 10 * 365 * 86_400;
 
 /// How long a daemon may take to end: it tells its peers, and takes lc0 away.
 const STOPPING: Duration = Duration::from_secs(10);
+
+/// Bytes of a session of Studio: a public key and a read key (lcstudio-core).
+const STUDIO_SESSION: usize = 32 + 32;
+
+/// Longest file with the text of a session, in bytes. Chosen: twice such a text.
+const MAX_SESSION_FILE: u64 = 256;
 
 /// Founds a network.
 pub fn init(common: &Common, config: &Config, name: Option<String>) -> anyhow::Result<Exit> {
@@ -122,12 +130,30 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
 /// How long its nodes stay members without hearing from an issuer, likewise.
 pub const MEMBER_TTL: Duration = Duration::from_secs(365 * 86_400);
 
+/// The page that a link leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct InvitePage<'a> {
+    /// Its address.
+    pub page: &'a str,
+    /// A session of Studio which is attended there, or a file with it.
+    pub session: Option<&'a str>,
+}
+
+impl InvitePage<'_> {
+    fn link(&self, token: &str) -> anyhow::Result<Zeroizing<String>> {
+        let session = self.session.map(studio_session).transpose()?;
+        let session = session.as_ref().map(|text| text.as_str());
+        let link = pages::link(self.page, token, session);
+        Ok(link.map(Zeroizing::new).map_err(usage)?)
+    }
+}
+
 /// Prints a token, or the link of a page that takes it; as text or as a QR code.
 pub fn invite(
     common: &Common,
     config: &Config,
     options: InviteOptions,
-    page: Option<&str>,
+    page: Option<InvitePage<'_>>,
     qr: Option<Option<PathBuf>>,
 ) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
@@ -135,9 +161,8 @@ pub fn invite(
     let uses = options.uses;
     let (token, not_after) = sign_token(config, &identity, options)?;
     let text = token.encode();
-    let link = page.map(|page| pages::link(page, &text).map(Zeroizing::new));
-    let link = link.transpose().map_err(usage)?;
-    if page.is_some_and(|page| page.starts_with("https:"))
+    let link = page.map(|page| page.link(&text)).transpose()?;
+    if page.is_some_and(|page| page.page.starts_with("https:"))
         && token.signal.iter().any(|url| url.starts_with("ws:"))
     {
         hint(
@@ -626,6 +651,24 @@ pub fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
         text.push_str(token);
     }
     Ok(text)
+}
+
+/// A session of Studio, or a file with it, as `lcstudio` takes them.
+fn studio_session(text: &str) -> anyhow::Result<Zeroizing<String>> {
+    let mut session = Zeroizing::new(String::new());
+    if TextKind::of(text).is_some() {
+        session.push_str(text);
+    } else {
+        let file = File::open(text).map_err(|e| {
+            usage(format!(
+                "{text}: neither a session of Studio (lcs1...) nor a file with one: {e}"
+            ))
+        })?;
+        let read = file.take(MAX_SESSION_FILE).read_to_string(&mut session);
+        read.with_context(|| text.to_owned())?;
+    }
+    text::decode(TextKind::StudioSession, &session, STUDIO_SESSION).map_err(usage)?;
+    Ok(Zeroizing::new(session.trim().to_owned()))
 }
 
 /// Shows who this node is.

@@ -8,6 +8,7 @@ use lcroute_lab::lab::{Host, Member, Process, eventually};
 use serde_json::{Value, json};
 
 use crate::groups::{invitation, people};
+use crate::studio::keygen;
 use crate::world;
 
 /// Asks over HTTP, and prints the status, then the head, then lines of the body as they come.
@@ -270,6 +271,29 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
             .ask("zbarimg", &["--quiet", "--raw", &file])?
             .success()?;
         ensure!(seen.stdout.trim() == link, "{}", seen.stdout);
+        // to a lecture, whose text a presenter's folder has in a file
+        let (_, session, public) = keygen(&host, "talk.key")?;
+        let kept = host.path("session").display().to_string();
+        std::fs::write(&kept, format!("{session}\n"))?;
+        for given in [&session, &kept] {
+            let said = invite(&["https://a.example:7180", "--session", given])?.success()?;
+            let parts = said.stdout.trim().split_once("/node/#lct1");
+            let (_, parts) = parts.context("no link")?;
+            ensure!(parts.ends_with(&format!(",{session}")), "{parts}");
+        }
+        let damaged = &session[..session.len() - 1];
+        for (given, why) in [
+            (&*public, "neither a session"),
+            ("lcr1abc", "this is a station (lcr1), not a session"),
+            (damaged, "damaged"),
+        ] {
+            let refused = invite(&["https://a.example:7180", "--session", given])?;
+            ensure!(
+                refused.code == 2 && refused.stderr.contains(why),
+                "{}",
+                refused.stderr
+            );
+        }
         let refused = invite(&["a.example"])?;
         ensure!(refused.code == 2, "{}", refused.stderr);
         Ok(())

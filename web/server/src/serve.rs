@@ -308,9 +308,10 @@ impl Pages {
             page,
         } = wanted;
         // before a token is made that nobody gets
-        pages::link(&page, "").map_err(anyhow::Error::msg)?;
+        pages::link(&page, "", None).map_err(anyhow::Error::msg)?;
         let asked = self.feed.invite(&Ask::Invite { code, ttl_s, uses }).await?;
-        let link = Zeroizing::new(pages::link(&page, &asked.token).map_err(anyhow::Error::msg)?);
+        let link =
+            Zeroizing::new(pages::link(&page, &asked.token, None).map_err(anyhow::Error::msg)?);
         let row = |row: Vec<bool>| row.into_iter().map(|dark| if dark { '1' } else { '0' });
         let code = lcroute::text::best(&link)?;
         let code: Vec<String> = code.into_iter().map(|r| row(r).collect()).collect();
