@@ -1,0 +1,125 @@
+//! A drain: the window is held below what the path holds by itself, for some rounds, to see whether the queue goes, or the
+//! loss. As the state Drain of BBR, and ProbeBW_DOWN.
+
+use super::competition::Competition;
+use super::path_model::PathModel;
+use crate::media::feedback::Report;
+
+/// Queueing delay below which a queue counts as empty, in microseconds. Chosen: jitter of an idle path.
+pub(crate) const EMPTY_DELAY: i64 = 4_000;
+/// Share of the path's own content that a drain leaves. Chosen: as BBR drains.
+pub(crate) const DRAIN_GAIN: f64 = 0.85;
+/// Share of what was in flight and was not lost that a drain at loss leaves. Chosen.
+pub(crate) const LOSS_DRAIN_GAIN: f64 = 0.9;
+/// Packets that a drain at loss judges, times the loss before it: so many would be lost if it stayed. Chosen.
+const PROOF_LOSSES: f64 = 12.0;
+/// Rounds of a drain at delay, at most. Chosen: one to empty the queue, one to see it.
+const DRAIN_ROUNDS_MAX: u32 = 2;
+/// Rounds of a drain at loss, at most: until enough packets are settled. Chosen.
+const LOSS_DRAIN_ROUNDS_MAX: u32 = 12;
+
+/// Why a drain began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cause {
+    /// A queue stood.
+    Queue,
+    /// Loss beyond the floor: its share of packets.
+    Loss(f64),
+}
+
+/// The phase that a drain interrupted.
+#[derive(Debug)]
+pub(crate) enum Interrupted {
+    Start,
+    ProbeUp,
+    Compete(Competition),
+}
+
+/// A drain under way.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    pub(crate) cause: Cause,
+    pub(crate) interrupted: Interrupted,
+    /// The window before, in bytes.
+    pub(crate) window: f64,
+    /// What arrived before: bytes in a round trip of the path, and in a second.
+    pub(crate) arrived: f64,
+    pub(crate) rate: f64,
+    /// Packets from this index on count; totals when they began to be judged, and since then.
+    first: u64,
+    before: Option<(u64, u64)>,
+    settled: u64,
+    lost: u64,
+    /// So many packets prove something.
+    proof: u64,
+    /// Rounds since such a packet arrived, and whether the queue has been seen empty.
+    rounds: u32,
+    empty: bool,
+}
+
+impl Drain {
+    /// Begins with the packet of index `first`, of a window of `window` bytes.
+    pub(crate) fn new(
+        cause: Cause,
+        interrupted: Interrupted,
+        window: f64,
+        first: u64,
+        path: &PathModel,
+    ) -> Self {
+        let loss = match cause {
+            Cause::Queue => 1.0,
+            Cause::Loss(share) => share,
+        };
+        Self {
+            cause,
+            interrupted,
+            window,
+            arrived: path.content(0) * (1.0 - path.loss.floor()),
+            rate: path.rate.best(),
+            first,
+            before: None,
+            settled: 0,
+            lost: 0,
+            proof: (PROOF_LOSSES / loss) as u64,
+            rounds: 0,
+            empty: false,
+        }
+    }
+
+    /// A round is over; `highest` is the highest packet that has arrived.
+    pub(crate) fn end_round(&mut self, highest: Option<u64>) {
+        self.rounds += u32::from(highest >= Some(self.first));
+    }
+
+    /// A report, with the least queueing delay of its packets in microseconds; whether the drain is over.
+    pub(crate) fn handle(&mut self, report: &Report, delay: Option<i64>) -> bool {
+        if report.settled > self.first {
+            let (settled, lost) = *self.before.get_or_insert((report.settled, report.lost));
+            self.settled = report.settled.saturating_sub(settled);
+            self.lost = report.lost.saturating_sub(lost);
+        }
+        if report.highest < self.first {
+            return false;
+        }
+        self.empty |= delay.is_some_and(|delay| delay < EMPTY_DELAY);
+        match self.cause {
+            Cause::Loss(_) => self.settled >= self.proof || self.rounds >= LOSS_DRAIN_ROUNDS_MAX,
+            Cause::Queue => self.empty || self.rounds >= DRAIN_ROUNDS_MAX,
+        }
+    }
+
+    /// Whether the queue has been seen empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    /// Packets of the drain that were judged.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Share of them that got lost.
+    pub(crate) fn share(&self) -> f64 {
+        self.lost as f64 / self.settled.max(1) as f64
+    }
+}
