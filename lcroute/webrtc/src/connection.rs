@@ -22,7 +22,7 @@ use crate::liveness::{Liveness, Verdict, next_hello_at};
 use crate::media::{Dropped, Media, is_rtcp};
 use crate::peer_connection::{Error, Factory, Notice, Own, PeerConnection};
 use crate::relay::Relays;
-use crate::stun::{Binding, hello, request_id};
+use crate::stun::{Binding, CheckAttributes, hello, request_id};
 
 /// Without a message for so long a link is quiet: the timers of its peer connection are looked at once in
 /// [`QUIET_HELLOS`]. Chosen.
@@ -75,6 +75,8 @@ pub(crate) struct Connection {
     /// ICE restarts, or waits for the peer to restart: there is no path.
     restarts: bool,
     pub(crate) up: Option<Up>,
+    /// Of the last ICE check: hellos have the same.
+    check: Option<CheckAttributes>,
     pub(crate) traffic: Traffic,
     /// The peer must not learn addresses of this host: it uses relays alone.
     pub(crate) relay_only: bool,
@@ -130,6 +132,7 @@ impl Connection {
             pending: Some(pending),
             restarts: false,
             up: None,
+            check: None,
             traffic: Traffic::default(),
             relay_only: false,
             begin_panic: None,
@@ -655,6 +658,9 @@ impl Connection {
         }
         for transmit in out.transmits.range(before..) {
             self.traffic.sent(transmit.contents.len());
+            if let Some(check) = CheckAttributes::of(&transmit.contents) {
+                self.check = Some(check);
+            }
         }
         let mut path = None;
         for notice in notices.drain(..) {
@@ -808,7 +814,9 @@ impl Connection {
                 let Some((local, remote)) = pc.path() else {
                     return;
                 };
-                if let Some(request) = hello(id, asks, pc.credentials(), crypto) {
+                if let Some(request) =
+                    hello((id, asks), pc.credentials(), self.check.as_ref(), crypto)
+                {
                     self.traffic.sent(request.len());
                     let request = Transmit::plain(remote, Some(local), request.into());
                     out.transmits.push_back(request);

@@ -5,7 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 
 use rtc::crypto::RTCCrypto;
-use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType, RawAttribute};
+use rtc::stun::attributes::{
+    ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
+    AttrType, RawAttribute,
+};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{
@@ -49,6 +52,37 @@ pub(crate) struct Credentials {
     pub(crate) local_pwd: String,
     pub(crate) remote_ufrag: String,
     pub(crate) remote_pwd: String,
+}
+
+/// What each ICE check says of its sender (RFC 8445, section 7.1): its priority, and its role with the tie-breaker.
+/// Stacks that require these answer no check without them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckAttributes {
+    priority: Vec<u8>,
+    role: (AttrType, Vec<u8>),
+}
+
+impl CheckAttributes {
+    /// Those of a check that our stack sends; none where the datagram is no check.
+    pub(crate) fn of(datagram: &[u8]) -> Option<Self> {
+        request_id(datagram)?;
+        let message = Binding::parse(datagram)?.message;
+        let value = |typ| guarded(|| message.get(typ).ok());
+        let mut roles = [ATTR_ICE_CONTROLLING, ATTR_ICE_CONTROLLED].into_iter();
+        Some(Self {
+            priority: value(ATTR_PRIORITY)?,
+            role: roles.find_map(|typ| Some((typ, value(typ)?)))?,
+        })
+    }
+}
+
+fn raw(typ: AttrType, value: &[u8]) -> Box<dyn Setter> {
+    Box::new(RawAttribute {
+        typ,
+        // no value of ours is longer than a user name
+        length: value.len() as u16,
+        value: value.to_vec(),
+    })
 }
 
 impl Binding {
@@ -158,9 +192,9 @@ pub fn mapped_address(datagram: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
 
 /// A consent check (RFC 7675): only the other end of the link can answer it. It may ask for more of them.
 pub(crate) fn hello(
-    id: TxId,
-    asks: bool,
+    (id, asks): (TxId, bool),
     credentials: &Credentials,
+    check: Option<&CheckAttributes>,
     crypto: &dyn RTCCrypto,
 ) -> Option<Vec<u8>> {
     let username = format!("{}:{}", credentials.remote_ufrag, credentials.local_ufrag);
@@ -170,12 +204,12 @@ pub(crate) fn hello(
         Box::new(TransactionId(id)),
         Box::new(Username::new(ATTR_USERNAME, username)),
     ];
+    if let Some(CheckAttributes { priority, role }) = check {
+        setters.push(raw(role.0, &role.1));
+        setters.push(raw(ATTR_PRIORITY, priority));
+    }
     if asks {
-        setters.push(Box::new(RawAttribute {
-            typ: ATTR_HELLOS,
-            length: 0,
-            value: Vec::new(),
-        }));
+        setters.push(raw(ATTR_HELLOS, &[]));
     }
     setters.push(Box::new(MessageIntegrity::new_raw_integrity_with_provider(
         key, crypto,
@@ -260,9 +294,22 @@ mod tests {
     #[test]
     fn only_the_password_makes_a_hello_authentic() {
         let provider = rtc::crypto::default_provider().unwrap();
-        let plain = hello([1; 12], false, &credentials(), provider.crypto()).unwrap();
-        assert!(!Binding::parse(&plain).unwrap().asks_for_hellos());
-        let request = hello([1; 12], true, &credentials(), provider.crypto()).unwrap();
+        let check = CheckAttributes {
+            priority: vec![1, 2, 3, 4],
+            role: (ATTR_ICE_CONTROLLED, vec![5; 8]),
+        };
+        let hello = |asks| {
+            hello(
+                ([1; 12], asks),
+                &credentials(),
+                Some(&check),
+                provider.crypto(),
+            )
+            .unwrap()
+        };
+        assert!(!Binding::parse(&hello(false)).unwrap().asks_for_hellos());
+        let request = hello(true);
+        assert_eq!(CheckAttributes::of(&request), Some(check.clone()));
         let mut request = Binding::parse(&request).unwrap();
         assert!(request.asks_for_hellos());
         assert_eq!(request.username().as_deref(), Some("theirs:ours"));

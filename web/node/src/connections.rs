@@ -223,6 +223,10 @@ impl PageConnections {
             }
             return;
         }
+        // peers say no hellos before, and the overlay bounds how long that may take
+        if !connection.is_authenticated {
+            return;
+        }
         connection.silent.1 += 1;
         let quiet = now.saturating_duration_since(connection.silent.0);
         if !connection.stats.counts_hellos && quiet >= QUIET {
@@ -470,6 +474,7 @@ mod tests {
         let (mut connections, now) = (PageConnections::default(), start());
         connections.offer(LINK, now);
         connections.handle_open(LINK, now);
+        connections.authenticated(LINK, now);
         while connections.poll_event().is_some() || connections.poll_command().is_some() {}
         (connections, now)
     }
@@ -533,7 +538,27 @@ mod tests {
         connections.handle_message(LINK, Channel::Data, data, later);
         connections.handle_stats(LINK, look(1.0), later);
         assert!(!ended(&mut connections));
+    }
+
+    #[test]
+    fn a_peer_that_has_not_proven_who_it_is_is_not_silent() {
+        let (mut connections, mut now) = (PageConnections::default(), start());
+        connections.offer(LINK, now);
+        connections.handle_open(LINK, now);
+        for _ in 0..40 {
+            now += Duration::from_millis(250);
+            connections.handle_stats(LINK, look(1.0), now);
+        }
+        assert!(!ended(&mut connections), "it says no hellos yet");
+        let data = Bytes::from_static(b"data");
+        connections.handle_message(LINK, Channel::Data, data, now);
         assert_eq!(connections.drops(), [("webrtc_unauthenticated", 1)]);
+        connections.authenticated(LINK, now);
+        for _ in 0..8 {
+            now += Duration::from_millis(250);
+            connections.handle_stats(LINK, look(1.0), now);
+        }
+        assert!(ended(&mut connections));
     }
 
     #[test]
