@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{
-    Caption, Language, Place, TrackName, TrackPlace, View, clean, clean_line, split_caption,
+    CORRECTION_MARK, Caption, Language, Logs as _, Place, TrackName, TrackPlace, View, clean,
+    clean_line, split_caption,
 };
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast_log::{AppendError, AuthorId, Event};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::load_signing_key;
-use librecast_program::process::Wake;
+use librecast_program::process::{Wake, unix_ms};
 use librecast_program::state_lock::StateLock;
 
 use crate::folder::make_folder;
@@ -23,8 +24,6 @@ use crate::tracks::Tracks;
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
 /// At the end, so long until the last caption was repeated (librecast-log repeats it after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
-/// A line that begins so takes the place of the one before.
-const CORRECTS: &str = "^ ";
 
 /// What the command line says.
 #[derive(Debug)]
@@ -204,7 +203,7 @@ impl Writer<'_> {
     }
 
     fn say(&mut self, line: String) -> anyhow::Result<()> {
-        let (corrects, text) = match line.strip_prefix(CORRECTS) {
+        let (corrects, text) = match line.strip_prefix(CORRECTION_MARK) {
             Some(text) if self.last.is_some() => (self.last.unwrap_or(0), text),
             _ => (0, line.as_str()),
         };
@@ -216,7 +215,13 @@ impl Writer<'_> {
                 text: text.to_owned(),
             };
             let (kind, body) = caption.encode()?;
-            match self.tracks.append(&self.place, self.id, (kind, &body)) {
+            match self.tracks.append(
+                &self.place,
+                self.id,
+                (kind, &body),
+                unix_ms(),
+                Instant::now(),
+            ) {
                 Ok(number) if corrects == 0 => self.last = Some(number),
                 Ok(_) => {}
                 // after a start, or before the presenter's grant has come: only then nothing of the line was said

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lcstudio_core::{NewEntry, Place, Reading, lacks_entries, sort_by_time};
+use lcstudio_core::{Logs, NewEntry, Place, Reading, lacks_entries, sort_by_time};
 use librecast::id::SecretKey;
 use librecast_log::{AppendError, AuthorId, Event, Log, Space};
 use librecast_log_host::{KeptLog, Network};
@@ -81,25 +81,6 @@ impl Tracks {
     /// Whether a track is joined.
     pub fn has_joined(&self, place: &Place) -> bool {
         self.joined.contains_key(place)
-    }
-
-    /// What is known of a track.
-    pub fn log(&self, place: &Place) -> Option<&Log> {
-        self.joined.get(place).map(|joined| joined.log.log())
-    }
-
-    /// Appends to a track that is joined.
-    pub fn append(
-        &mut self,
-        place: &Place,
-        author: AuthorId,
-        (kind, body): (u8, &[u8]),
-    ) -> Result<u32, AppendError> {
-        let joined = self.joined.get_mut(place);
-        let joined = joined.ok_or(AppendError::NotOurs(author))?;
-        joined
-            .log
-            .append(author, kind, body, unix_ms(), Instant::now())
     }
 
     /// Asks the owner of a track that is joined.
@@ -188,6 +169,25 @@ impl Tracks {
         let first = first.into_iter().chain(until).min();
         let first = first.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         wake.wait(self.network.fds(), first)
+    }
+}
+
+impl Logs for Tracks {
+    fn log(&self, place: &Place) -> Option<&Log> {
+        self.joined.get(place).map(|joined| joined.log.log())
+    }
+
+    fn append(
+        &mut self,
+        place: &Place,
+        author: AuthorId,
+        (kind, body): (u8, &[u8]),
+        time: u64,
+        now: Instant,
+    ) -> Result<u32, AppendError> {
+        let joined = self.joined.get_mut(place);
+        let joined = joined.ok_or(AppendError::NotOurs(author))?;
+        joined.log.append(author, kind, body, time, now)
     }
 }
 

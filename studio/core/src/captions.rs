@@ -18,6 +18,9 @@ pub const MAX_CAPTION: usize = MAX_BODY - 4 - 1 - MAX_LINE - 20;
 /// Most captions of a language. Chosen: a day of one every two seconds.
 const MAX_CAPTIONS: usize = 43_200;
 
+/// In front of a line that takes the place of the one before.
+pub const CORRECTION_MARK: &str = "^ ";
+
 const LINE: u8 = 1;
 
 /// A caption, as its entry has it.

@@ -18,6 +18,7 @@
 //! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
 //! | `notes` | who may write notes, what waits to be appended, what is read of them |
 //! | `reading`, `view` | entries in order; a session as far as it is known |
+//! | `presenting` | who presents: what is typed and asked becomes entries |
 //! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
@@ -29,6 +30,7 @@ mod index;
 mod markdown;
 mod notes;
 mod plain;
+mod presenting;
 mod questions;
 mod reading;
 mod session;
@@ -38,7 +40,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use captions::{Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
+pub use captions::{CORRECTION_MARK, Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
 pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 pub use drops::DropReason;
 pub use export::{page, transcript_markdown, webvtt};
@@ -49,6 +51,7 @@ pub use notes::{
     NotesWriting, Writer,
 };
 pub use plain::{MAX_LINE, clean, clean_line};
+pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};
 pub use questions::{Asking, MAX_QUESTION, Question};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};
 pub use session::{Session, SessionKey};
