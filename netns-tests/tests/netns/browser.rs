@@ -7,6 +7,7 @@ mod groups;
 mod node;
 mod notes;
 mod playground;
+mod present;
 mod radio;
 mod studio;
 

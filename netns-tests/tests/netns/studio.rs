@@ -128,7 +128,7 @@ pub(crate) fn attend(host: &Host, name: &str, session: &str, args: &str) -> Resu
 }
 
 /// Whether a line that was told has `value` under `key`.
-fn told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> {
+pub(crate) fn told(process: &Process, event: &str, key: &str, value: &Value) -> Result<()> {
     let said = process.stdout();
     let mut lines = said
         .lines()

@@ -4,6 +4,7 @@ const VISIT = "lcroute visit";
 const TALK = "lcroute talk";
 const RADIO = "lcroute radio";
 const STUDIO = "lcroute studio";
+const PRESENTS = "lcroute presents";
 const LOCK = "lcroute node ";
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
@@ -41,7 +42,7 @@ export function keepVisit(text) {
 }
 
 export function forgetVisit() {
-    [VISIT, TALK, RADIO, STUDIO].forEach((name) => sessionStorage.removeItem(name));
+    [VISIT, TALK, RADIO, STUDIO, PRESENTS].forEach((name) => sessionStorage.removeItem(name));
 }
 
 /** What it listened to, and what it heard. */
@@ -69,6 +70,19 @@ export function keepStudio(studio) {
 
 export function keptStudio() {
     return JSON.parse(sessionStorage.getItem(STUDIO) ?? "{}");
+}
+
+/** Which lecture was presented, by a name that is no secret; null: none. */
+export function keepPresented(name) {
+    if (name === null) {
+        sessionStorage.removeItem(PRESENTS);
+    } else {
+        sessionStorage.setItem(PRESENTS, name);
+    }
+}
+
+export function keptPresented() {
+    return sessionStorage.getItem(PRESENTS);
 }
 
 /** Who this tab was before a reload. A copy of a tab has the same storage, and must be another member. */

@@ -306,7 +306,7 @@ impl PageAttender {
     pub fn poll_command(&mut self) -> Option<Command> {
         let notes = self.notes.as_mut();
         let command = self.commands.pop_front();
-        command.or_else(|| notes?.poll_command())
+        command.or_else(|| notes?.disk.poll_command())
     }
 
     /// What the page kept of a visit before, kind and bytes of each record, and the key that writes notes. To be called before
@@ -338,13 +338,15 @@ impl PageAttender {
     /// What the page is to put on disk now, with the number by which it says that it has.
     pub fn take_records(&mut self) -> Vec<u8> {
         let notes = self.notes.as_mut();
-        notes.map(PageNotes::take_records).unwrap_or_default()
+        notes
+            .map(|notes| notes.disk.take_records())
+            .unwrap_or_default()
     }
 
     /// All records up to this number are on disk.
     pub fn kept(&mut self, turn: u32) {
         if let Some(notes) = &mut self.notes {
-            notes.kept(turn);
+            notes.disk.kept(turn);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the page shows, as JSON.
 
-use lcstudio_core::{Language, Place, TrackName, TrackPlace, title, to_html, to_text};
+use lcstudio_core::{Language, Place, TrackName, TrackPlace, View, title, to_html, to_text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -91,7 +91,7 @@ struct Asked<'a> {
     text: &'a str,
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     // of strings and numbers, of which JSON can be made
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -105,6 +105,31 @@ fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
         TrackName::Captions(language) => ("captions", Some(language)),
         TrackName::Audio(language) => ("audio", Some(language)),
     }
+}
+
+/// The last `most` lines of captions.
+pub(crate) fn captions(view: &View, most: usize) -> String {
+    let mut lines = Vec::new();
+    for (language, transcript) in view.transcripts() {
+        for (author, number, line) in transcript.numbered() {
+            lines.push((language, author, number, line));
+        }
+    }
+    lines.sort_by_key(|(_, author, number, line)| (line.time_ms, *author, *number));
+    let earlier = lines.len().saturating_sub(most);
+    let lines = lines.split_off(earlier).into_iter();
+    let lines = lines.map(|(language, author, number, line)| Line {
+        id: format!("{author}-{number}"),
+        language: language.tag(),
+        time: line.time_ms,
+        speaker: &line.speaker,
+        text: &line.text,
+        corrected: line.is_corrected,
+    });
+    json(&Captions {
+        earlier,
+        lines: lines.collect(),
+    })
 }
 
 impl PageAttender {
@@ -196,27 +221,7 @@ impl PageAttender {
     /// The last `most` lines of captions.
     #[must_use]
     pub fn captions(&self, most: usize) -> String {
-        let mut lines = Vec::new();
-        for (language, transcript) in self.view.transcripts() {
-            for (author, number, line) in transcript.numbered() {
-                lines.push((language, author, number, line));
-            }
-        }
-        lines.sort_by_key(|(_, author, number, line)| (line.time_ms, *author, *number));
-        let earlier = lines.len().saturating_sub(most);
-        let lines = lines.split_off(earlier).into_iter();
-        let lines = lines.map(|(language, author, number, line)| Line {
-            id: format!("{author}-{number}"),
-            language: language.tag(),
-            time: line.time_ms,
-            speaker: &line.speaker,
-            text: &line.text,
-            corrected: line.is_corrected,
-        });
-        json(&Captions {
-            earlier,
-            lines: lines.collect(),
-        })
+        captions(&self.view, most)
     }
 
     /// What was taken up.

@@ -22,7 +22,7 @@ const DISK: &str = "(async () => { \
     return [records.filter(({ kind }) => kind === 1).length, drafts]; })()";
 
 /// Waits until so many records and drafts are on disk.
-fn until_on_disk(page: &Page, records: usize, drafts: usize) -> Result<()> {
+pub(super) fn until_on_disk(page: &Page, records: usize, drafts: usize) -> Result<()> {
     let js = format!("{DISK}.then((found) => found[0] >= {records} && found[1] === {drafts})");
     page.until(&js).map(drop)
 }
@@ -77,7 +77,7 @@ fn hold(host: &Host, lcs: &str) -> Result<Process> {
     host.spawn("lcstudio", &["hold", lcs, &kept, "--no-sound", "-i", "lc0"])
 }
 
-fn open_notes(page: &Page) -> Result<()> {
+pub(super) fn open_notes(page: &Page) -> Result<()> {
     page.until("!document.querySelector('[data-panel=notes]').hidden")?;
     page.click("[data-panel=notes]")?;
     until_open(page)
@@ -89,7 +89,7 @@ fn until_open(page: &Page) -> Result<()> {
 }
 
 /// Types at a place of the text; a negative one counts from the end.
-fn write_at(page: &Page, place: i32, text: &str) -> Result<()> {
+pub(super) fn write_at(page: &Page, place: i32, text: &str) -> Result<()> {
     page.eval(&format!(
         "(() => {{ const text = document.querySelector('#text'); const at = {place} < 0 ? text.value.length + 1 + {place} : {place}; \
          text.focus(); text.setSelectionRange(at, at); return true; }})()"

@@ -57,7 +57,7 @@ See [the dance](https://bee.example/dance).
 const SIZES: [u32; 2] = [100, 400];
 
 /// Waits until the slide that is shown has this heading.
-fn until_slide(page: &Page, heading: &str) -> Result<()> {
+pub(super) fn until_slide(page: &Page, heading: &str) -> Result<()> {
     page.until_says("#slide :is(h2, h3)", heading).map(drop)
 }
 

@@ -1,0 +1,272 @@
+//! The page that presents: a tab gives a lecture to tabs and terminals, and goes on after it was killed.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, eventually};
+use serde_json::json;
+
+use super::node::{Meeting, Visitor, meeting};
+use super::notes::{open_notes, until_on_disk, write_at};
+use super::studio::until_slide;
+use super::{Browser, Page, Theme, in_each_browser};
+use crate::studio::{attend, keygen, present, session, told};
+
+/// The second one has what does not help who listens.
+const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
+
+/// A tab that is to present, with the link of an invitation.
+fn open<'a>(
+    meeting: &Meeting,
+    browser: &'a Browser,
+    visitor: &Visitor,
+    tab: &'a str,
+) -> Result<Page<'a>> {
+    let token = &meeting.network.token;
+    let page = browser.open(
+        tab,
+        &format!("{}/studio/present.html#{token}", visitor.origin),
+    )?;
+    page.until("document.querySelector('#create')?.checkVisibility()")?;
+    Ok(page)
+}
+
+/// Another text of the slides, as if somebody had written it.
+fn write(page: &Page, text: &str) -> Result<()> {
+    let js = format!(
+        "(() => {{ const text = document.querySelector('#text'); text.value = {}; \
+         text.setSelectionRange(0, 0); text.dispatchEvent(new Event('input', {{ bubbles: true }})); return true; }})()",
+        json!(text)
+    );
+    page.eval(&js).map(drop)
+}
+
+/// On air, with a link to somebody; the session.
+fn go_on_air(page: &Page) -> Result<String> {
+    page.click("#go")?;
+    page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
+    let text = page.eval("[...document.querySelectorAll('#texts dd span')].at(-1).textContent")?;
+    let text = text.as_str().context("no session")?.to_owned();
+    ensure!(text.starts_with("lcs1"), "{text}");
+    Ok(text)
+}
+
+/// As people see it: nothing hinders them, and nothing scrolls sideways.
+fn look_at(page: &Page, name: &str) -> Result<()> {
+    for width in [320, 390, 1_280] {
+        page.expect_fits(width, 900)?;
+        page.expect_open_to_all()?;
+        page.shot(&format!("{name}-{width}"))?;
+    }
+    Ok(())
+}
+
+/// A key, with no field in focus.
+fn press(page: &Page, key: &str) -> Result<()> {
+    page.eval("document.activeElement.blur()")?;
+    page.press(key)
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
+    in_each_browser("studio-presents", |lab, kind| {
+        let meeting = meeting(lab, &["here", "there"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let [here, there] = [0, 1].map(|n| &meeting.visitors[n]);
+        let browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let page = open(&meeting, &browser, here, "ann")?;
+        look_at(&page, "door")?;
+        page.click("#create")?;
+        page.fill("#lecture", "Bees")?;
+        page.fill("#presenter", "Ann")?;
+        page.fill("#languages", "en, de")?;
+        page.click("#notes")?;
+        let file = here.host.path("bees.md");
+        fs::write(&file, SLIDES)?;
+        page.upload("#file", &file)?;
+        page.until_says("#seen :is(h2, h3)", "Bees")?;
+        page.until_says("#problems", "has no alt text")?;
+        page.until_says("#problems", "HTML is shown as text")?;
+        look_at(&page, "prepare")?;
+        let lcs = go_on_air(&page)?;
+        // a terminal and another browser
+        let mut bob = attend(&a.host, "bob", &lcs, "--name Bob")?;
+        let other = Browser::start(&there.host, kind, Theme::Dark)?;
+        let link = format!("{}/node/#{},{lcs}", there.origin, meeting.network.token);
+        let tab = other.open("dora", &link)?;
+        tab.until("document.querySelector('#enter')?.checkVisibility()")?;
+        tab.click("#enter")?;
+        until_slide(&tab, "Bees")?;
+        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
+            eventually("the terminal has it", || {
+                told(&bob.process, event, key, &value)
+            })
+        };
+        bob_got("slide", "number", 1.into())?;
+        // by keyboard, as clickers do, and by the list
+        press(&page, "PageDown")?;
+        until_slide(&tab, "The waggle")?;
+        bob_got("slide", "number", 2.into())?;
+        let ran = "window.wasRun === undefined && !document.querySelector('#slide script')";
+        ensure!(page.eval(ran)? == true && tab.eval(ran)? == true);
+        press(&page, "ArrowLeft")?;
+        until_slide(&tab, "Bees")?;
+        // what is said, and corrected
+        page.fill("#words", "god evening")?;
+        page.press("Enter")?;
+        tab.until_says("#log", "god evening")?;
+        page.fill("#words", "^ good evening")?;
+        page.press("Enter")?;
+        tab.until_says("#log .corrected", "good evening")?;
+        bob_got("caption", "text", "good evening".into())?;
+        page.until_says("#lines", "good evening")?;
+        // a question, from a terminal
+        bob.types("how far do they fly?")?;
+        page.until_says("#asked", "Bob: how far do they fly?")?;
+        page.click("#asked button")?;
+        tab.until_says("#asked", "how far do they fly?")?;
+        page.until_says("#asked button", "All see it")?;
+        let bob_got = |event: &str, key: &str, value: serde_json::Value| {
+            eventually("the terminal has it", || {
+                told(&bob.process, event, key, &value)
+            })
+        };
+        bob_got("question", "text", "how far do they fly?".into())?;
+        look_at(&page, "live")?;
+        // who asks to write notes may, and nobody clicks for it
+        open_notes(&tab)?;
+        write_at(&tab, 0, "A second is a kilometre.")?;
+        // a grant, and what was written
+        until_on_disk(&tab, 2, 0)?;
+        tab.click("[data-close=notes]")?;
+        // other slides, once all are to see them
+        page.click("#edit")?;
+        write(
+            &page,
+            &SLIDES.replace("They *dance*", "They dance in the dark"),
+        )?;
+        page.until_says("#seen", "in the dark")?;
+        look_at(&page, "edit")?;
+        let early = tab.eval("document.body.textContent.includes('in the dark')")?;
+        ensure!(early == false, "what is being written was sent");
+        page.click("#publish")?;
+        tab.until_says("#slide", "in the dark")?;
+        page.click("#edit")?;
+        meeting.expect_clean(&browser, here)?;
+        // SIGKILL for the browser and all that it has started
+        drop(browser);
+        let browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let page = open(&meeting, &browser, here, "again")?;
+        page.until_says("#lectures", "Bees")?;
+        look_at(&page, "lectures")?;
+        page.click("#lectures .primary")?;
+        page.until("document.querySelector('#text').value.includes('in the dark')")?;
+        ensure!(go_on_air(&page)? == lcs);
+        page.until_says("#lines", "good evening")?;
+        press(&page, "End")?;
+        until_slide(&tab, "How far")?;
+        bob_got("slide", "number", 3.into())?;
+        page.fill("#words", "as I said")?;
+        page.press("Enter")?;
+        bob_got("caption", "text", "as I said".into())?;
+        // one key is for one place at a time
+        let second = open(&meeting, &browser, here, "second")?;
+        second.click("#lectures .primary")?;
+        second.until_says("#problem", "Another tab of this browser")?;
+        // the same member, after a reload
+        page.reload()?;
+        page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
+        until_slide(&page, "How far")?;
+        page.click("#end")?;
+        tab.until_says("#state", "has ended")?;
+        ensure!(bob.process.wait(DEADLINE)? == 0, "{}", bob.process.stderr());
+        let shown = tab.eval("document.querySelector('#problem').textContent")?;
+        ensure!(shown == "", "{shown}");
+        meeting.expect_clean(&browser, here)
+    });
+}
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_whose_key_presents_on_a_terminal_as_well_says_so_and_ends() {
+    in_each_browser("studio-presents-twice", |lab, kind| {
+        let meeting = meeting(lab, &["here"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let here = &meeting.visitors[0];
+        let (folder, key, lcs) = session(&a.host, None)?;
+        let browser = Browser::start(&here.host, kind, Theme::Dark)?;
+        let page = open(&meeting, &browser, here, "ann")?;
+        let (public, ..) = keygen(&here.host, "other.key")?;
+        page.eval("document.querySelector('#choose details').open = true, null")?;
+        page.upload("#key", format!("{public}.pub").as_ref())?;
+        page.until_says("#problem", "This file is no key")?;
+        page.upload("#key", key.as_ref())?;
+        page.until("document.querySelector('#lecture').checkVisibility()")?;
+        page.fill("#lecture", "Bees")?;
+        ensure!(go_on_air(&page)? == lcs, "the session of another key");
+        let presenter = present(&a.host, &folder, &key)?;
+        page.until_says("#problem", "Another host presents this session")?;
+        page.until_says("#state", "not on air")?;
+        let said = presenter.process.stderr();
+        ensure!(!said.contains("two hosts"), "{said}");
+        Ok(())
+    });
+}
+
+/// The browser's store is full from now on; and takes nothing away either.
+const FULL: &str = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }, null";
+const BROKEN: &str = "IDBObjectStore.prototype.delete = () => { throw new DOMException('gone', 'UnknownError'); }, null";
+
+/// Lectures that are on the disk of this browser.
+const LECTURES: &str = "new Promise((resolve) => { indexedDB.open('lcroute presents').onsuccess = ({ target }) => { \
+    target.result.transaction('lectures').objectStore('lectures').count().onsuccess = (counted) => { \
+        target.result.close(); resolve(counted.target.result); }; }; })";
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
+    in_each_browser("studio-presents-full", |lab, kind| {
+        let meeting = meeting(lab, &["here"], false)?;
+        let [a, _] = meeting.network.nodes()?;
+        let here = &meeting.visitors[0];
+        let browser = Browser::start(&here.host, kind, Theme::Dark)?;
+        let begin = |tab| -> Result<(Page, String)> {
+            let page = open(&meeting, &browser, here, tab)?;
+            page.click("#create")?;
+            page.fill("#lecture", "Bees")?;
+            let lcs = go_on_air(&page)?;
+            Ok((page, lcs))
+        };
+        let say = |page: &Page, words: &str| {
+            page.fill("#words", words)?;
+            page.press("Enter")
+        };
+        // full: the key is not used again, and the lecture goes on
+        let (page, lcs) = begin("full")?;
+        let bob = attend(&a.host, "bob", &lcs, "")?;
+        ensure!(page.eval(LECTURES)? == 1);
+        page.eval(FULL)?;
+        say(&page, "they dance")?;
+        page.until_says("#notice", "its storage is full")?;
+        eventually("the terminal has it", || {
+            told(&bob.process, "caption", "text", &"they dance".into())
+        })?;
+        ensure!(page.eval(LECTURES)? == 0, "the key is still there");
+        page.expect_open_to_all()?;
+        // broken: nothing leaves any more
+        let (page, lcs) = begin("broken")?;
+        let eve = attend(&a.host, "eve", &lcs, "")?;
+        eventually("the terminal has it", || {
+            told(&eve.process, "slide", "number", &1.into())
+        })?;
+        page.eval(FULL)?;
+        page.eval(BROKEN)?;
+        say(&page, "nobody reads this")?;
+        page.until_says("#problem", "Nothing more is sent")?;
+        page.until_says("#state", "not on air")?;
+        let said = eve.process.stdout();
+        ensure!(!said.contains("nobody reads this"), "{said}");
+        Ok(())
+    });
+}

@@ -1,0 +1,151 @@
+// Presenting as WebAssembly (web/studio): entries, tracks and the order in which they are sent are those of lcstudio on hosts.
+
+import { MemberModule } from "../common/wasm.js";
+
+const now = () => performance.now();
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const encoder = new TextEncoder();
+
+function big(value, bytes) {
+    const view = new DataView(new ArrayBuffer(4));
+    view.setUint32(0, value);
+    return new Uint8Array(view.buffer, 4 - bytes);
+}
+
+export class Presenter extends MemberModule {
+    /** `does`: what the member does: join, leave, send; `records`: what is to be on disk; `change`, when something is shown that was not. */
+    static load(does) {
+        return super.load(new URL("studio.wasm", import.meta.url), "present", does);
+    }
+
+    /** The text of a key's session, and its name, which is no secret; null: these bytes are no key. */
+    session(key) {
+        this.put(key);
+        const [text, name] = this.text(this.call.present_session()).split(" ");
+        return name ? { text, name } : null;
+    }
+
+    /** Slides that are being written, with the cursor in this line. */
+    preview(text, line) {
+        this.put(text);
+        return this.json(this.call.present_preview(line));
+    }
+
+    /** Presents; `records`: what was kept of this session. */
+    open(key, { title, presenter, languages, notes, slides }, records) {
+        const start = encoder.encode(JSON.stringify({ title, presenter, languages, notes, slides }));
+        const parts = records.flatMap((bytes) => [big(bytes.length, 2), bytes]);
+        this.put(crypto.getRandomValues(new Uint8Array(32)), key, big(start.length, 4), start, ...parts);
+        this.check(this.call.present_open(now()));
+        this.isOpen = true;
+    }
+
+    /** Another node is there. */
+    connect() {
+        if (!this.isConnected) {
+            this.isConnected = true;
+            this.call.present_connect(now());
+            this.run();
+        }
+    }
+
+    run() {
+        if (!this.isOpen) {
+            return;
+        }
+        super.run();
+        if (this.isClosed) {
+            return;
+        }
+        this.store();
+        const revision = this.call.present_revision();
+        if (revision !== this.revision) {
+            this.revision = revision;
+            this.does.change();
+        }
+    }
+
+    /** What is to be on disk before what follows is sent. */
+    store() {
+        const length = this.call.present_records();
+        if (length === 0) {
+            return;
+        }
+        const all = this.output(length).slice();
+        const view = new DataView(all.buffer);
+        const records = [];
+        for (let at = 4; at < length; ) {
+            const size = view.getUint16(at + 17);
+            records.push({ id: hex(all.subarray(at + 1, at + 17)), bytes: all.slice(at + 19, at + 19 + size) });
+            at += 19 + size;
+        }
+        // there may be more
+        this.soon();
+        this.does.records(view.getUint32(0), records);
+    }
+
+    kept(turn) {
+        if (!this.isClosed) {
+            this.call.present_kept(turn);
+            this.execute();
+        }
+    }
+
+    slides(text) {
+        this.put(text);
+        this.check(this.call.present_slides());
+        this.run();
+    }
+
+    /** From 1. */
+    turn(number) {
+        this.call.present_turn(number);
+        this.run();
+    }
+
+    caption(language, text) {
+        this.put(JSON.stringify({ language, text }));
+        this.check(this.call.present_caption());
+        this.run();
+    }
+
+    /** From 1. */
+    takeUp(number) {
+        this.check(this.call.present_take_up(number));
+        this.run();
+    }
+
+    end() {
+        this.check(this.call.present_end());
+        this.run();
+    }
+
+    resume() {
+        this.call.present_resume();
+        this.run();
+    }
+
+    /** Leaves all groups. */
+    leave() {
+        this.call.present_leave();
+        this.execute();
+        this.close();
+    }
+
+    status() {
+        return this.json(this.call.present_status());
+    }
+
+    /** From 1; null where there is none. */
+    slide(number) {
+        return this.json(this.call.present_slide(number));
+    }
+
+    captions(most) {
+        return this.json(this.call.present_captions(most));
+    }
+
+    json(length) {
+        return JSON.parse(this.text(length));
+    }
+}

@@ -1,0 +1,143 @@
+// What this browser keeps of lectures that are presented from it: the key, slides, and entries before they are sent. So a tab that is
+// killed goes on with the next entry. A lock says which tab presents: it ends with the tab, however that ends.
+
+const DATABASE = "lcroute presents";
+const LOCK = "lcroute presents ";
+/** A disk that says nothing for so long is done without, in milliseconds. */
+const PATIENCE = 4000;
+/** The tab before a reload may have a lecture still: it is asked for again so often, after so many milliseconds. */
+const TRIES = 5;
+const AGAIN = 300;
+
+const all = (name) => IDBKeyRange.bound([name], [name, []]);
+
+function done(request) {
+    return new Promise((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+    });
+}
+
+function ended(transaction) {
+    return new Promise((resolve, reject) => {
+        transaction.oncomplete = () => resolve();
+        transaction.onabort = transaction.onerror = () => reject(transaction.error ?? new Error("the disk refused it"));
+    });
+}
+
+function openDatabase() {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => ["lectures", "records"].forEach((store) => request.result.createObjectStore(store));
+    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the disk does not answer")), PATIENCE));
+    return Promise.race([done(request), late]);
+}
+
+export class PresentStore {
+    /** Where nothing can be kept, `why` says so. */
+    static async open() {
+        const store = new PresentStore();
+        try {
+            if (!navigator.locks) {
+                throw new Error("this page came without TLS, and browsers keep nothing safely for such pages");
+            }
+            store.database = await openDatabase();
+            await store.lectures();
+        } catch (error) {
+            store.lose(error);
+        }
+        return store;
+    }
+
+    why = null;
+    database = null;
+
+    /** `error`: nothing is kept from now on. */
+    lose(error) {
+        this.database?.close();
+        this.database = null;
+        this.why = error.name === "QuotaExceededError" ? "its storage is full" : error.message || error.name;
+    }
+
+    /** All that are kept, the last one first. */
+    async lectures() {
+        const found = this.database ? await done(this.database.transaction("lectures").objectStore("lectures").getAll()) : [];
+        return found.sort((a, b) => b.changed - a.changed);
+    }
+
+    /** Takes a lecture for this tab alone, as long as it is there. */
+    async take(name) {
+        for (let tries = 0; this.database && tries < TRIES; tries += 1) {
+            if (await this.claim(name)) {
+                return;
+            }
+            await new Promise((resolve) => setTimeout(resolve, AGAIN));
+        }
+        if (this.database) {
+            throw new Error("Another tab of this browser has this lecture open. One key is for one place at a time.");
+        }
+    }
+
+    claim(name) {
+        return new Promise((resolve, reject) => {
+            const held = (lock) => {
+                resolve(lock !== null);
+                return lock && new Promise((release) => (this.release = release));
+            };
+            navigator.locks.request(LOCK + name, { ifAvailable: true }, held).catch(reject);
+        });
+    }
+
+    /** Another tab may have it. */
+    giveBack() {
+        this.release?.();
+        this.release = null;
+    }
+
+    /** A lecture by this name, if it is kept. */
+    async lecture(name) {
+        return this.database ? done(this.database.transaction("lectures").objectStore("lectures").get(name)) : undefined;
+    }
+
+    /** Entries that were kept of it. */
+    async records(name) {
+        return this.database ? done(this.database.transaction("records").objectStore("records").getAll(all(name))) : [];
+    }
+
+    /** Does something to the disk. Where that fails, the lecture is taken from it: a key whose last entries are not there must not be
+     *  used again. If even that fails, so does this. */
+    async change(name, what) {
+        if (!this.database) {
+            return;
+        }
+        try {
+            const transaction = this.database.transaction(["lectures", "records"], "readwrite", { durability: "strict" });
+            what(transaction.objectStore("lectures"), transaction.objectStore("records"));
+            await ended(transaction);
+        } catch (error) {
+            if (this.database) {
+                const forgetting = this.database.transaction("lectures", "readwrite");
+                forgetting.objectStore("lectures").delete(name);
+                await ended(forgetting);
+            }
+            this.lose(error);
+        }
+    }
+
+    /** Key, settings and slides of a lecture. */
+    put(lecture) {
+        return this.change(lecture.name, (lectures) => lectures.put({ ...lecture, changed: Date.now() }, lecture.name));
+    }
+
+    /** Entries, before they are sent. */
+    keep(name, records) {
+        return this.change(name, (_, kept) => records.forEach(({ id, bytes }) => kept.put(bytes, [name, id])));
+    }
+
+    /** Nothing of it is kept here any more. */
+    remove(name) {
+        return this.change(name, (lectures, records) => {
+            lectures.delete(name);
+            records.delete(all(name));
+        });
+    }
+}

@@ -1,0 +1,581 @@
+// The page that presents: slides are written here, and this tab becomes a member that sends them as `lcstudio present` does. Questions
+// and captions come from others: they are shown as text. What is sent is in this browser's store before.
+
+import { facts, fill, html, say } from "../common/html.js";
+import { notice, problem, state } from "../common/standing.js";
+import { Member } from "../node/member.js";
+import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
+import { Presenter } from "./present-module.js";
+import { PresentStore } from "./present-store.js";
+import { elements } from "./slide.js";
+
+/** How often the network is looked at, in milliseconds. */
+const LOOK = 1000;
+/** What changes at once is drawn at once, in milliseconds. */
+const TOGETHER = 30;
+/** Somebody who has stopped typing for so long: what was typed is kept, and shown as others see it. In milliseconds. */
+const TYPING = 300;
+/** Bytes of a key file. */
+const KEY = 32;
+/** Longest file of slides that is read, in bytes: as on hosts. */
+const MAX_SLIDES_FILE = 32 * 1024 * 1024;
+/** So many of the last lines are shown. */
+const LINES = 6;
+/** Entries that wait so that it is said. */
+const MANY = 20;
+
+const SLIDES = `# Title
+
+Write slides here, with a line of three dashes between them:
+
+---
+
+## What helps who listens
+
+- Say in words what a picture shows: \`![two bees that dance](images/dance.png)\`
+- One thought a slide
+`;
+
+const $ = (id) => document.getElementById(id);
+/** `lecture`: what is kept; `text`: the text of its session; `token`: by which this tab came, until a reload; `sent`: slides that all have. */
+const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null };
+
+$("create").addEventListener("click", () => attempt(() => create(crypto.getRandomValues(new Uint8Array(KEY)))));
+$("key").addEventListener("change", () => attempt(openKey));
+$("text").addEventListener("input", typed);
+$("settings").addEventListener("input", typed);
+$("settings").addEventListener("submit", (event) => event.preventDefault());
+// the slide in which the cursor stands
+["click", "keyup", "select"].forEach((event) => $("text").addEventListener(event, () => soonPreview()));
+$("file").addEventListener("change", () => attempt(openSlides));
+$("publish").addEventListener("click", () => attempt(publish));
+$("save-slides").addEventListener("click", () => save($("text").value, "text/markdown", "slides.md"));
+$("save-key").addEventListener("click", () => save(view.lecture.key, "application/octet-stream", "lecture.key"));
+$("back").addEventListener("click", () => attempt(toDoor));
+$("air").addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(goOnAir);
+});
+$("edit").addEventListener("click", () => edit($("editor").hidden));
+$("end").addEventListener("click", () => attempt(endOrGoOn));
+$("before").addEventListener("click", () => turn(-1));
+$("after").addEventListener("click", () => turn(1));
+$("number").addEventListener("change", () => turnTo(Number($("number").value)));
+$("say").addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(caption);
+});
+addEventListener("keydown", (event) => {
+    const isElsewhere = event.target.closest?.("input, select, textarea, [tabindex='0']");
+    const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey;
+    // what clickers send, too
+    const by = { ArrowLeft: -1, PageUp: -1, ArrowRight: 1, PageDown: 1 }[event.key];
+    const to = { Home: 1, End: Infinity }[event.key];
+    if (!isPlain || isElsewhere || !isOnAir() || !(by || to)) {
+        return;
+    }
+    event.preventDefault();
+    if (by) {
+        turn(by);
+    } else {
+        turnTo(Math.min(to, view.module.status().titles.length));
+    }
+});
+// peers learn at once that this tab goes
+addEventListener("pagehide", () => view.member?.end());
+setInterval(() => view.member && draw(), LOOK);
+
+const link = takeLink();
+$("token").value = link.token;
+$("call").value = `presenter-${random(3).toLowerCase()}`;
+view.store = await PresentStore.open();
+const kept = await keptVisit();
+if (kept.problem) {
+    problem(kept.problem);
+}
+await attempt(begin);
+
+async function attempt(what) {
+    try {
+        problem(null);
+        await what();
+    } catch (error) {
+        problem(error.message);
+    }
+}
+
+/** As before a reload, or at the door. */
+async function begin() {
+    view.module = await Presenter.load(doing());
+    const before = await view.store.lecture(keptPresented() ?? "");
+    if (!before || !kept.visit) {
+        return toDoor();
+    }
+    await openLecture(before);
+    return goOnAir();
+}
+
+/** What the module asks of this page. */
+function doing() {
+    const member = (name) => (...all) => view.member?.[name](...all);
+    return { join: member("join"), leave: member("leave"), send, records: keep, change: () => soon() };
+}
+
+function send(group, port, data) {
+    try {
+        view.member?.send(group, port, data);
+    } catch (error) {
+        notice(`${error.message} What gets lost is asked for again.`);
+    }
+}
+
+/** Entries are on disk before anybody gets them. */
+async function keep(turn, records) {
+    const { module, lecture, store } = view;
+    const could = store.database !== null;
+    try {
+        await store.keep(lecture.name, records);
+    } catch (error) {
+        await leave();
+        problem(`This browser’s store fails: ${error.message}. Nothing more is sent, so that this key stays good. Save slides and key, and present from somewhere else.`);
+        return;
+    }
+    if (could && store.why) {
+        notice(keepsNothing());
+    }
+    module.kept(turn);
+}
+
+function keepsNothing() {
+    return `This browser keeps nothing of this lecture: ${view.store.why}. A reload ends it, and a new one has another link. Save the slides.`;
+}
+
+// --- lectures ---
+
+function step(name) {
+    document.body.dataset.step = name;
+    $("choose").hidden = name !== "door";
+    $("editor").hidden = name !== "prepare";
+    $("live").hidden = name !== "live";
+    $("tools").hidden = name !== "live";
+    $("publish").hidden = name !== "live";
+    for (const id of ["air", "settings"]) {
+        $(id).hidden = name !== "prepare";
+    }
+}
+
+async function toDoor() {
+    await saved();
+    view.store.giveBack();
+    Object.assign(view, { lecture: null, text: null });
+    keepPresented(null);
+    const lectures = await view.store.lectures();
+    $("kept").hidden = lectures.length === 0;
+    fill($("lectures"), lectures.map(row));
+    say($("title"), "Present a lecture");
+    document.title = "Present a lecture";
+    if (view.store.why) {
+        notice(`This browser keeps no lectures: ${view.store.why}.`);
+    }
+    step("door");
+}
+
+function row(lecture) {
+    const title = lecture.title || "A lecture without a title";
+    const [open, remove] = [html("button", { type: "button", class: "primary" }, "Open"), html("button", { type: "button" }, "Remove")];
+    open.setAttribute("aria-label", `Open: ${title}`);
+    remove.setAttribute("aria-label", `Remove: ${title}`);
+    open.addEventListener("click", () => attempt(() => openLecture(lecture)));
+    remove.addEventListener("click", () => attempt(() => removeLecture(lecture, remove)));
+    const when = new Date(lecture.changed).toLocaleDateString(undefined, { dateStyle: "medium" });
+    return html("li", {}, html("span", {}, html("b", { dir: "auto" }, title), html("small", {}, when)), html("span", { class: "buttons" }, open, remove));
+}
+
+/** The second click does it. */
+async function removeLecture(lecture, button) {
+    if (button.dataset.sure) {
+        await view.store.take(lecture.name);
+        await view.store.remove(lecture.name);
+        await toDoor();
+        $("create").focus();
+        return;
+    }
+    button.dataset.sure = true;
+    button.textContent = "Remove its key, too";
+    button.setAttribute("aria-label", `Remove key, slides and entries of: ${lecture.title}`);
+}
+
+async function openKey() {
+    const [file] = $("key").files;
+    $("key").value = "";
+    const bytes = new Uint8Array(await file.slice(0, KEY + 1).arrayBuffer());
+    if (bytes.length !== KEY) {
+        throw new Error("This file is no key: `lcstudio keygen` makes one, and so does this page.");
+    }
+    if (view.store.why) {
+        throw new Error(`A key that goes on needs a browser that keeps what was sent with it. This one keeps nothing: ${view.store.why}.`);
+    }
+    await create(bytes);
+}
+
+/** A lecture with this key, or the one that it has already. */
+async function create(key) {
+    const { name } = view.module.session(key);
+    const lecture = { name, key, title: "", presenter: "", languages: navigator.language.split("-")[0], notes: false, slides: SLIDES, changed: Date.now() };
+    const known = await view.store.lecture(name);
+    await openLecture(known ?? lecture);
+    await view.store.put(view.lecture);
+    // only a prompt of some browsers; without it they remove what is kept when they need room
+    navigator.storage?.persist?.().catch(() => {});
+}
+
+async function openLecture(lecture) {
+    await view.store.take(lecture.name);
+    view.lecture = lecture;
+    view.text = view.module.session(lecture.key).text;
+    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, text: lecture.slides })) {
+        $(id).value = value;
+    }
+    $("notes").checked = lecture.notes;
+    $("membership").hidden = Boolean(kept.visit);
+    say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
+    step("prepare");
+    preview();
+    $("lecture").focus({ preventScroll: true });
+}
+
+// --- writing ---
+
+function typed() {
+    clearTimeout(view.typing);
+    view.typing = setTimeout(() => attempt(saved), TYPING);
+    soonPreview();
+}
+
+/** What was typed is kept. */
+async function saved() {
+    clearTimeout(view.typing);
+    if (!view.lecture) {
+        return;
+    }
+    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, notes: $("notes").checked };
+    view.lecture = { ...view.lecture, ...settings, slides: $("text").value };
+    await view.store.put(view.lecture);
+}
+
+function soonPreview() {
+    view.previewing ??= setTimeout(() => {
+        view.previewing = null;
+        preview();
+    }, TYPING);
+}
+
+function preview() {
+    const { value, selectionStart } = $("text");
+    const line = value.slice(0, selectionStart).split("\n").length;
+    const { slides, problems, shown, refused } = view.module.preview(value, line);
+    const said = [...(refused ? [refused] : []), ...problems.map(([at, why]) => `Line ${at}: ${why}`)];
+    const wanted = JSON.stringify(said);
+    if ($("problems").dataset.said !== wanted) {
+        $("problems").dataset.said = wanted;
+        fill($("problems"), said.map((words) => html("li", { dir: "auto" }, words)));
+    }
+    say($("which"), shown ? `slide ${shown.number} of ${slides}` : "");
+    $("seen").lang = language();
+    fill($("seen"), shown ? elements(shown.html) : [html("p", { class: "hint" }, "There are no slides yet.")]);
+    showPublish();
+}
+
+function showPublish() {
+    const isSame = $("text").value === view.sent;
+    $("publish").setAttribute("aria-disabled", String(isSame));
+    say($("published"), isSame ? "All see these slides." : "All see those before still.");
+    $("published").hidden = !isOnAir();
+}
+
+/** The first language, as far as it is known. */
+function language() {
+    return $("languages").value.trim().split(/[\s,;]+/)[0];
+}
+
+async function openSlides() {
+    const [file] = $("file").files;
+    $("file").value = "";
+    if (file.size > MAX_SLIDES_FILE) {
+        throw new Error(`${file.name} has ${file.size} bytes: these are no slides.`);
+    }
+    $("text").value = await file.text();
+    $("text").setSelectionRange(0, 0);
+    preview();
+    await saved();
+}
+
+function save(content, type, name) {
+    const url = URL.createObjectURL(new Blob([content], { type }));
+    html("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), LOOK);
+}
+
+async function publish() {
+    if ($("text").value === view.sent) {
+        return;
+    }
+    view.module.slides($("text").value);
+    view.sent = $("text").value;
+    showPublish();
+    await saved();
+}
+
+function edit(isOpen) {
+    $("editor").hidden = !isOpen;
+    $("edit").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) {
+        preview();
+        $("text").focus();
+    }
+}
+
+// --- on air ---
+
+function isOnAir() {
+    return view.member !== null;
+}
+
+async function goOnAir() {
+    await saved();
+    const token = $("token").value;
+    if (!kept.visit && !token.trim()) {
+        $("token").focus();
+        throw new Error("A token is missing: this tab is no member of a network yet.");
+    }
+    if (!view.lecture.title) {
+        $("lecture").focus();
+        throw new Error("What is the lecture called? Its title is missing.");
+    }
+    const visit = token ? undefined : kept.visit;
+    const start = { token: token || undefined, visit, name: visit ? "" : $("call").value.trim(), key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
+    const hear = { datagram: ({ bytes }) => isOnAir() && view.module.datagram(bytes), sealed: () => {}, keep: keepVisit, change: () => {} };
+    const records = await view.store.records(view.lecture.name);
+    // what is wrong with the lecture is said before anything else
+    view.module.open(view.lecture.key, view.lecture, records);
+    try {
+        view.member = await Member.begin(start, hear);
+    } catch (error) {
+        view.module = await Presenter.load(doing());
+        if (visit) {
+            forgetVisit();
+            kept.visit = null;
+            $("membership").hidden = false;
+        }
+        throw error;
+    }
+    view.token = token.match(/lct1[A-Za-z0-9]*/)?.[0] ?? null;
+    $("token").value = "";
+    view.sent = view.lecture.slides;
+    keepPresented(view.lecture.name);
+    if (view.store.why) {
+        notice(keepsNothing());
+    }
+    step("live");
+    view.module.run();
+    draw();
+    $("slide").focus({ preventScroll: true });
+}
+
+/** No member any more; another module, as this one has left its groups for good. */
+async function leave() {
+    view.module.leave();
+    view.member?.end();
+    forgetVisit();
+    kept.visit = null;
+    Object.assign(view, { member: null, sent: null, drawn: null, module: await Presenter.load(doing()) });
+    $("membership").hidden = false;
+    state("starting", "not on air");
+    keepPresented(null);
+    if (view.store.why) {
+        renew();
+    }
+    edit(false);
+    step("prepare");
+    preview();
+}
+
+/** Nothing was kept of what this key has sent: it must not be used again. */
+function renew() {
+    const key = crypto.getRandomValues(new Uint8Array(KEY));
+    const { text, name } = view.module.session(key);
+    Object.assign(view, { text, lecture: { ...view.lecture, key, name } });
+    notice("This browser has kept nothing of it: the same slides are a new lecture now, with another link.");
+}
+
+async function endOrGoOn() {
+    const { state: now } = view.module.status();
+    if (now === "ended") {
+        view.module.resume();
+    } else {
+        view.module.end();
+    }
+    draw();
+}
+
+function turn(by) {
+    turnTo(view.module.status().shown + by);
+}
+
+function turnTo(number) {
+    const { titles } = view.module.status();
+    if (isLive() && number >= 1 && number <= titles.length) {
+        view.module.turn(number);
+        draw();
+    }
+}
+
+/** Nobody turns before there is something to turn. */
+function isLive() {
+    return isOnAir() && view.module.status().state === "live";
+}
+
+function caption() {
+    const words = $("words").value.trim();
+    if (words) {
+        view.module.caption($("language").value, words);
+        $("words").value = "";
+    }
+}
+
+// --- drawing ---
+
+function soon() {
+    view.timer ??= setTimeout(() => {
+        view.timer = null;
+        draw();
+    }, TOGETHER);
+}
+
+function draw() {
+    if (!isOnAir()) {
+        return;
+    }
+    const network = view.member.status();
+    if (network.peers.some((peer) => peer.state === "connected")) {
+        view.module.connect();
+    }
+    const status = view.module.status();
+    if (network.state === "expelled" || status.state === "failed") {
+        const why = status.failed ?? "This tab was expelled from the network: it needs a new token.";
+        attempt(leave).then(() => problem(why[0].toUpperCase() + why.slice(1)));
+        return;
+    }
+    say($("title"), view.lecture.title.replaceAll("`", "'"));
+    document.title = view.lecture.title;
+    showState(network, status);
+    showSlide(status);
+    showLines(status);
+    showQuestions(status);
+    showShare();
+    showPublish();
+    say($("end"), status.state === "ended" ? "Go on" : "End the lecture");
+}
+
+function showState(network, { state: lecture, waiting }) {
+    const up = network.peers.filter((peer) => peer.state === "connected").length;
+    const refused = network.peers.find((peer) => peer.state === "refused");
+    const isServed = network.servers.some((server) => server.connected);
+    const nodes = `${up} ${up === 1 ? "link" : "links"}`;
+    const words = {
+        starting: "asking others what was presented before",
+        live: waiting > MANY ? `on air, ${waiting} entries on their way` : up > 0 ? `on air, ${nodes}` : "on air, and nobody is there yet",
+        ended: "ended; who comes late gets it while this tab is open",
+    };
+    if (up > 0 || lecture !== "starting") {
+        state(lecture === "live" && up > 0 ? "connected" : "starting", words[lecture]);
+    } else {
+        const lonely = refused ? `refused: ${refused.reason}` : isServed ? "alone so far: no other node is there" : "no signalling server answers";
+        state("starting", network.peers.length > 0 && !refused ? "making links" : lonely);
+    }
+}
+
+function showSlide({ shown, titles, state: lecture }) {
+    const slide = view.module.slide(shown);
+    const wanted = JSON.stringify(titles);
+    if ($("number").dataset.titles !== wanted) {
+        $("number").dataset.titles = wanted;
+        fill($("number"), titles.map((title, i) => html("option", { value: i + 1 }, `${i + 1}${title ? ` · ${title}` : ""}`)));
+    }
+    $("number").value = shown;
+    $("number").disabled = titles.length === 0 || lecture !== "live";
+    // a button that has the focus stays one
+    $("before").setAttribute("aria-disabled", String(lecture !== "live" || shown <= 1));
+    $("after").setAttribute("aria-disabled", String(lecture !== "live" || shown >= titles.length));
+    say($("where"), titles.length > 0 ? `of ${titles.length}; arrow keys turn` : "");
+    const next = titles[shown];
+    say($("next"), (next === undefined ? "This is the last slide." : `Next: ${next || "a slide without a title"}`).replaceAll("`", "'"));
+    const key = JSON.stringify([shown, slide?.html]);
+    if (key === view.drawn) {
+        return;
+    }
+    view.drawn = key;
+    const hadFocus = $("slide").contains(document.activeElement);
+    $("slide").lang = slide ? language() : "en";
+    $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
+    fill($("slide"), slide ? elements(slide.html) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    if (hadFocus) {
+        $("slide").focus({ preventScroll: true });
+    }
+    if (slide) {
+        say($("announce"), `Slide ${shown} of ${titles.length}: ${slide.title}`.replaceAll("`", "'"));
+    }
+}
+
+function showLines({ languages }) {
+    $("say-card").hidden = languages.length === 0;
+    if ($("language").options.length !== languages.length) {
+        fill($("language"), languages.map((tag) => html("option", { value: tag }, tag)));
+    }
+    $("language").hidden = languages.length < 2;
+    const { lines } = view.module.captions(LINES);
+    const wanted = JSON.stringify(lines);
+    if ($("lines").dataset.lines !== wanted) {
+        $("lines").dataset.lines = wanted;
+        const tag = (line) => (languages.length > 1 ? [html("span", { class: "tag" }, line.language), " "] : []);
+        fill($("lines"), lines.map((line) => html("li", { dir: "auto", lang: line.language }, ...tag(line), line.text)));
+    }
+}
+
+function showQuestions({ questions }) {
+    $("no-question").hidden = questions.length > 0;
+    const known = $("asked").children;
+    // the oldest are forgotten where there are very many
+    if (known.length > 0 && known[0].dataset.asked !== JSON.stringify([questions[0]?.name, questions[0]?.text])) {
+        fill($("asked"), []);
+    }
+    questions.slice(known.length).forEach((question) => $("asked").append(asked(question)));
+    questions.forEach(({ taken }, at) => {
+        const button = known[at].querySelector("button");
+        const words = taken ? "All see it" : "Take up";
+        button.setAttribute("aria-disabled", String(taken));
+        button.setAttribute("aria-label", `${words}: ${questions[at].text}`);
+        say(button, words);
+    });
+}
+
+function asked({ number, name, text }) {
+    const button = html("button", { type: "button" });
+    button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && attempt(() => view.module.takeUp(number)));
+    const words = html("p", { dir: "auto" }, ...(name ? [html("b", {}, `${name}: `)] : []), text);
+    return html("li", { "data-asked": JSON.stringify([name, text]) }, words, button);
+}
+
+function showShare() {
+    facts($("texts"), [
+        ["Link for members", linkTo(view.text), true],
+        ...(view.token ? [["Link for others", linkTo(`${view.token},${view.text}`), true]] : []),
+        ["Session, for terminals", view.text, true],
+    ]);
+}
+
+function linkTo(hash) {
+    const address = new URL("../node/", location.href);
+    address.hash = hash;
+    return address.href;
+}

@@ -1,0 +1,522 @@
+//! Who presents in a page: logs of all tracks, what the page keeps of them, and what it shows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use lcroute_web_page::Command;
+use lcstudio_core::{
+    Language, Logs, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
+    clean_line, sort_by_time, split, title, to_html, to_text,
+};
+use librecast::id::derive;
+use librecast::time::{Duration, Instant};
+use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Stored};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::disk::{Disk, restore};
+use crate::shown::{captions, json};
+
+/// The page looks again at the latest after so long.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Kind of all records that this page keeps.
+const RECORD: u8 = 1;
+
+/// Longest text of slides that is read, in bytes: 500 slides of 64 KiB, as on hosts.
+const MAX_SLIDES_TEXT: usize = 32 << 20;
+
+/// What a page begins with. The key comes apart from it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// What the session is called.
+    title: String,
+    /// Who presents.
+    presenter: String,
+    /// Languages of captions, as people write them: with commas or spaces between.
+    languages: String,
+    /// All who attend write notes.
+    notes: bool,
+    /// Slides, with `---` between them.
+    slides: String,
+}
+
+/// Languages as people write them.
+///
+/// # Errors
+/// What is none.
+fn languages(text: &str) -> Result<Vec<Language>, String> {
+    let mut all = Vec::new();
+    for tag in text.split([',', ' ', ';', '\n', '\t']) {
+        if tag.is_empty() {
+            continue;
+        }
+        let language = tag.parse::<Language>();
+        let language = language.map_err(|e| format!("{}: {e}", clean_line(tag)))?;
+        if !all.contains(&language) {
+            all.push(language);
+        }
+    }
+    Ok(all)
+}
+
+/// Slides in a text that somebody wrote.
+///
+/// # Errors
+/// The text is longer than any slides.
+fn slides(text: &str) -> Result<Vec<Slide>, String> {
+    match text.len() > MAX_SLIDES_TEXT {
+        true => Err(format!("{} bytes are no slides", text.len())),
+        false => Ok(split(text)),
+    }
+}
+
+/// A log, and how far it was read.
+#[derive(Debug)]
+struct Joined {
+    log: Log,
+    reading: Reading,
+}
+
+#[derive(Debug, Default)]
+struct Tracks(BTreeMap<Place, Joined>);
+
+impl Logs for Tracks {
+    fn log(&self, place: &Place) -> Option<&Log> {
+        self.0.get(place).map(|joined| &joined.log)
+    }
+
+    fn append(
+        &mut self,
+        place: &Place,
+        author: AuthorId,
+        (kind, body): (u8, &[u8]),
+        time: u64,
+        now: Instant,
+    ) -> Result<u32, AppendError> {
+        let joined = self.0.get_mut(place);
+        let joined = joined.ok_or(AppendError::NotOurs(author))?;
+        joined.log.append(author, kind, body, time, now)
+    }
+}
+
+/// Presents a session for a page.
+pub struct PagePresenter {
+    presenting: Presenting,
+    /// Until another node is there: randomness for logs, and what was kept of them.
+    start: Option<(Zeroizing<[u8; 32]>, Vec<Stored>)>,
+    tracks: Tracks,
+    disk: Disk,
+    commands: VecDeque<Command>,
+    /// Why nothing is presented any more.
+    failed: Option<String>,
+    revision: u64,
+}
+
+impl fmt::Debug for PagePresenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PagePresenter")
+    }
+}
+
+impl PagePresenter {
+    /// Joins nothing before [`connect`](Self::connect). `seed`: what nobody can guess, another one each time; `key`: the content of a key file; `records`: what
+    /// the page kept of this session.
+    ///
+    /// # Errors
+    /// What of the settings is wrong, as people read it.
+    pub fn new(
+        start: &Start,
+        seed: &[u8; 32],
+        key: &[u8; 32],
+        records: &[&[u8]],
+        now: Instant,
+    ) -> Result<Self, String> {
+        let settings = Settings {
+            title: clean_line(&start.title),
+            presenter: clean_line(&start.presenter),
+            languages: languages(&start.languages)?,
+            stations: Vec::new(),
+            captions: None,
+            notes: start.notes,
+        };
+        let key = SessionKey::from_seed(key);
+        let presenting = Presenting::new(key, settings, slides(&start.slides)?, now);
+        let presenting = presenting.map_err(|e| e.to_string())?;
+        // a disk may lie: what is none is passed over
+        let stored = records
+            .iter()
+            .filter_map(|bytes| Stored::decode(bytes).ok());
+        Ok(Self {
+            presenting,
+            start: Some((Zeroizing::new(*seed), stored.collect())),
+            tracks: Tracks::default(),
+            disk: Disk::default(),
+            commands: VecDeque::new(),
+            failed: None,
+            revision: 0,
+        })
+    }
+
+    /// Another node is there: all tracks are joined, and others are asked for what was presented before.
+    pub fn connect(&mut self, now: Instant) {
+        let Some((seed, stored)) = self.start.take() else {
+            return;
+        };
+        let session = self.presenting.session();
+        for (at, (place, owner)) in self.presenting.places().into_iter().enumerate() {
+            let space = session.space(owner.peer_id());
+            self.commands.push_back(Command::Join(space.group()));
+            let seed = Zeroizing::new(derive(
+                "lcroute 2026 log of a presenter in a page",
+                &[&seed[..], &at.to_be_bytes()],
+            ));
+            let config = Config {
+                space,
+                keys: vec![owner],
+                seed: *seed,
+            };
+            let mut log = Log::new(config, now);
+            // what is signed by nobody whom the log knows is passed over
+            restore(&mut log, stored.clone(), now);
+            let reading = Reading::default();
+            self.tracks.0.insert(place, Joined { log, reading });
+        }
+        self.read();
+    }
+
+    /// A datagram came to a group that the page has joined: from where, to which group and port. What belongs to no track is
+    /// passed over.
+    pub fn handle_datagram(
+        &mut self,
+        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
+        data: &[u8],
+        now: Instant,
+        unix_ms: u64,
+    ) {
+        let mut joined = self.tracks.0.values_mut();
+        let found = joined.find(|joined| joined.log.space().group() == group);
+        if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {
+            joined.log.handle_packet(source.into(), data, unix_ms, now);
+        }
+    }
+
+    /// Does what is due, and reads what has come.
+    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
+        if self.start.is_some() {
+            return;
+        }
+        for joined in self.tracks.0.values_mut() {
+            if joined.log.poll_timeout() <= now {
+                joined.log.handle_timeout(unix_ms, now);
+            }
+        }
+        self.handle_outputs();
+        self.read();
+        if self.failed.is_some() {
+            return;
+        }
+        let before = (self.presenting.waiting(), self.presenting.is_on());
+        let progress = self
+            .presenting
+            .handle_timeout(&mut self.tracks, unix_ms, now);
+        let is_same = before == (self.presenting.waiting(), self.presenting.is_on());
+        self.revision += u64::from(!is_same);
+        if let Err(error) = progress {
+            self.fail(&error);
+        }
+        self.handle_outputs();
+        self.read();
+    }
+
+    /// What logs have to send and to store, and what happened in them.
+    fn handle_outputs(&mut self) {
+        let mut failed = None;
+        for (place, joined) in &mut self.tracks.0 {
+            let group = joined.log.space().group();
+            while let Some(output) = joined.log.poll_output() {
+                match output {
+                    // who asks asks again
+                    Output::Store(Stored::Request(_)) => {}
+                    Output::Store(stored) => self.disk.store(RECORD, stored),
+                    Output::Transmit(data) => {
+                        let port = ENTRY_LOG_PORT;
+                        self.disk.send(Command::Send { group, port, data });
+                    }
+                    Output::Event(event) => {
+                        let asked = self.presenting.handle_event(&joined.log, place, &event);
+                        match asked {
+                            Ok(asked) => self.revision += u64::from(asked.is_some()),
+                            Err(error) => failed = Some(error),
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(error) = failed {
+            self.fail(&error);
+        }
+    }
+
+    fn read(&mut self) {
+        let mut entries = Vec::new();
+        for (place, Joined { log, reading }) in &mut self.tracks.0 {
+            entries.extend(reading.new_entries(place, log));
+        }
+        sort_by_time(&mut entries);
+        for new in entries {
+            match self.presenting.read(&new) {
+                Ok(change) => self.revision += u64::from(change.is_some()),
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &PresentError) {
+        self.failed = Some(error.to_string());
+        self.leave();
+        self.revision += 1;
+    }
+
+    /// Leaves all, for good; what was not sent yet is not sent any more.
+    pub fn leave(&mut self) {
+        let joined = self.tracks.0.values();
+        let groups = joined.map(|joined| Command::Leave(joined.log.space().group()));
+        self.commands.extend(groups);
+        self.tracks.0.clear();
+        self.disk = Disk::default();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        let logs = self
+            .tracks
+            .0
+            .values()
+            .map(|joined| joined.log.poll_timeout());
+        let presenting = self.presenting.poll_timeout();
+        let presenting = presenting.filter(|_| self.failed.is_none() && self.start.is_none());
+        let first = logs.chain(presenting).min();
+        first.unwrap_or(now + LOOK).min(now + LOOK)
+    }
+
+    /// The next thing that the page is to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        let command = self.commands.pop_front();
+        command.or_else(|| self.disk.poll_command())
+    }
+
+    /// What the page is to put on disk now, with the number by which it says that it has.
+    pub fn take_records(&mut self) -> Vec<u8> {
+        self.disk.take_records()
+    }
+
+    /// All records up to this number are on disk.
+    pub fn kept(&mut self, turn: u32) {
+        self.disk.kept(turn);
+    }
+
+    // what the presenter does
+
+    /// Other slides.
+    ///
+    /// # Errors
+    /// Why these cannot be shown.
+    pub fn set_slides(&mut self, text: &str) -> Result<(), String> {
+        let set = self.presenting.set_slides(slides(text)?);
+        set.map_err(|e| e.to_string())
+    }
+
+    /// Shows a slide, from 1.
+    pub fn turn_to(&mut self, number: usize) {
+        let moved = self.presenting.turn_to(number.saturating_sub(1));
+        self.revision += u64::from(moved);
+    }
+
+    /// A line of captions.
+    ///
+    /// # Errors
+    /// The session has none in this language.
+    pub fn caption(&mut self, language: &str, line: &str) -> Result<(), String> {
+        let language = language.parse::<Language>().map_err(|e| e.to_string())?;
+        let said = self.presenting.caption(&language, line);
+        said.map_err(|e| e.to_string())
+    }
+
+    /// Takes up a question, from 1.
+    ///
+    /// # Errors
+    /// There is none with this number.
+    pub fn take_up(&mut self, number: usize) -> Result<(), String> {
+        let taken = self.presenting.take_up(number.wrapping_sub(1));
+        taken.map_err(|e| e.to_string())
+    }
+
+    /// Tells everybody that this was all.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.presenting.end().map_err(|e| e.to_string())
+    }
+
+    /// Goes on after the end.
+    pub fn resume(&mut self) {
+        self.presenting.resume();
+    }
+
+    // what the page shows
+
+    /// Counts up with each change of what is shown.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let presenting = &self.presenting;
+        let has_ended = presenting.view().index().has_ended;
+        let taken = presenting.view().questions();
+        let questions = presenting.questions().iter().enumerate();
+        let languages = presenting.settings().languages.iter();
+        json(&Status {
+            state: match (&self.failed, presenting.is_on(), has_ended) {
+                (Some(_), ..) => "failed",
+                (None, false, _) => "starting",
+                (None, true, false) => "live",
+                (None, true, true) => "ended",
+            },
+            failed: self.failed.as_deref(),
+            shown: presenting.current() + 1,
+            titles: presenting
+                .slides()
+                .iter()
+                .map(|slide| title(&slide.text))
+                .collect(),
+            waiting: presenting.waiting(),
+            languages: languages.map(Language::tag).collect(),
+            questions: questions
+                .map(|(at, question)| Asked {
+                    number: at + 1,
+                    name: &question.name,
+                    text: &question.text,
+                    taken: taken.contains(question),
+                })
+                .collect(),
+            drops: self.drops(),
+        })
+    }
+
+    fn drops(&self) -> BTreeMap<&'static str, u64> {
+        let mut drops = self.presenting.view().drops().by_name();
+        for joined in self.tracks.0.values() {
+            for (name, count) in joined.log.drops().by_name() {
+                *drops.entry(name).or_default() += count;
+            }
+        }
+        drops
+    }
+
+    /// The slide with this number, from 1; null where there is none.
+    #[must_use]
+    pub fn slide(&self, number: usize) -> String {
+        json(&shown(self.presenting.slides(), number))
+    }
+
+    /// The last `most` lines of captions.
+    #[must_use]
+    pub fn captions(&self, most: usize) -> String {
+        captions(self.presenting.view(), most)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    /// `starting`, `live`, `ended` or `failed`.
+    state: &'static str,
+    /// Why nothing is presented any more.
+    failed: Option<&'a str>,
+    /// The slide that is shown, from 1.
+    shown: usize,
+    /// What slides are called.
+    titles: Vec<String>,
+    /// Entries that are not sent yet.
+    waiting: usize,
+    languages: Vec<&'a str>,
+    questions: Vec<Asked<'a>>,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Asked<'a> {
+    /// From 1.
+    number: usize,
+    name: &'a str,
+    text: &'a str,
+    /// Everybody sees it.
+    taken: bool,
+}
+
+/// A slide, as all who attend have it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    number: usize,
+    title: String,
+    html: String,
+    text: String,
+}
+
+fn shown(slides: &[Slide], number: usize) -> Option<Shown> {
+    let slide = slides.get(number.checked_sub(1)?)?;
+    Some(Shown {
+        number,
+        title: title(&slide.text),
+        html: to_html(&slide.text, |path| Some(path.to_owned())),
+        text: to_text(&slide.text),
+    })
+}
+
+/// What slides that somebody writes look like, and what those who attend would not get of them.
+#[derive(Debug, Serialize)]
+struct Preview {
+    slides: usize,
+    /// Line, from 1, and what is the matter.
+    problems: Vec<(usize, String)>,
+    /// The slide in which the line of the cursor stands.
+    shown: Option<Shown>,
+    /// Why these cannot be shown.
+    refused: Option<String>,
+}
+
+/// A preview of slides, with the cursor in this line, from 1.
+#[must_use]
+pub fn preview(text: &str, line: usize) -> String {
+    let (all, refused) = match slides(text) {
+        Ok(all) => (all, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    let refused = refused.or_else(|| Presenting::check(&all).err().map(|e| e.to_string()));
+    let number = all.iter().take_while(|slide| slide.line <= line).count();
+    let problems = all.iter().flat_map(|slide| &slide.problems);
+    json(&Preview {
+        slides: all.len(),
+        problems: problems
+            .map(|(line, problem)| (*line, problem.to_string()))
+            .collect(),
+        shown: shown(&all, number.max(1)),
+        refused,
+    })
+}
+
+/// What attends the session of a key, and its name on the wire, which is no secret.
+#[must_use]
+pub fn session_of(key: &[u8; 32]) -> Zeroizing<String> {
+    let session = SessionKey::from_seed(key).session();
+    let name = session.index().group();
+    Zeroizing::new(format!("{} {name}", *session.encode()))
+}

@@ -1,0 +1,219 @@
+//! The C functions that a page calls which presents; as in `page`.
+
+use std::cell::RefCell;
+
+use lcroute_web_page::{Datagram, Exchange, at};
+use serde::Deserialize;
+
+use crate::presenter::{PagePresenter, Start, preview, session_of};
+
+thread_local! {
+    static PAGE: RefCell<Exchange<PagePresenter>> = RefCell::default();
+}
+
+/// A line of captions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    language: String,
+    text: String,
+}
+
+fn page<T>(f: impl FnOnce(&mut Exchange<PagePresenter>) -> T) -> T {
+    PAGE.with_borrow_mut(f)
+}
+
+/// Does something to who presents with the input.
+fn presenter<T: Default>(f: impl FnOnce(&mut PagePresenter, &[u8]) -> T) -> T {
+    page(|page| page.with(f))
+}
+
+/// Keeps a text of what is shown; its length.
+fn text(f: impl FnOnce(&PagePresenter) -> String) -> usize {
+    page(|page| page.answer_with(|presenter, _| f(presenter).into_bytes()))
+}
+
+/// Does what may fail; the length of an error.
+fn attempt(f: impl FnOnce(&mut PagePresenter, &[u8]) -> Result<(), String>) -> usize {
+    let error = presenter(|presenter, input| f(presenter, input).err());
+    page(|page| page.outcome(error.map_or(Ok(()), Err)))
+}
+
+/// Room for the bytes of the next call.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_input(bytes: usize) -> *mut u8 {
+    page(|page| page.room(bytes))
+}
+
+/// Where the last answer lies.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_output() -> *const u8 {
+    page(|page| page.output())
+}
+
+/// The input is the content of a key file: the text of its session, a space, a name that is no secret. Its length; 0: no key.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_session() -> usize {
+    page(|page| {
+        let key = page.take_input();
+        let found = key.as_slice().try_into().ok().map(session_of);
+        page.answer(found.map_or_else(Vec::new, |text| text.as_bytes().to_vec()))
+    })
+}
+
+/// The input is slides that somebody writes, with the cursor in this line: the length of a preview's JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_preview(line: usize) -> usize {
+    page(|page| {
+        let text = page.take_input();
+        let shown = preview(&String::from_utf8_lossy(&text), line);
+        page.answer(shown.into_bytes())
+    })
+}
+
+/// Presents once another node is there: the input is 32 bytes that nobody can guess, the content of a key file (32), the length (4, big-endian) of the JSON of
+/// a [`Start`], that, and of each record that was kept its length (2, big-endian) and bytes. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_open(now: f64) -> usize {
+    page(|page| {
+        let input = page.take_input();
+        let result = open(&input, now).map(|presenter| page.machine = Some(presenter));
+        page.outcome(result)
+    })
+}
+
+fn open(input: &[u8], now: f64) -> Result<PagePresenter, String> {
+    let short = "an input that is too short";
+    let (seed, rest) = input.split_first_chunk::<32>().ok_or(short)?;
+    let (key, rest) = rest.split_first_chunk::<32>().ok_or(short)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let (start, mut rest) = rest.split_at_checked(length).ok_or(short)?;
+    let start = serde_json::from_slice::<Start>(start).map_err(|e| e.to_string())?;
+    let mut records = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length));
+        let (record, after) = after.split_at_checked(length).ok_or(short)?;
+        records.push(record);
+        rest = after;
+    }
+    PagePresenter::new(&start, seed, key, &records, at(now))
+}
+
+/// Another node is there.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_connect(now: f64) {
+    presenter(|presenter, _| presenter.connect(at(now)));
+}
+
+/// A datagram came: the input, as the member has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_datagram(now: f64, unix: f64) {
+    presenter(|presenter, input| {
+        if let Some(Datagram { from, data }) = Datagram::decode(input) {
+            presenter.handle_datagram(from, data, at(now), unix as u64);
+        }
+    });
+}
+
+/// Does what is due. In how many milliseconds it is to be called again.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_run(now: f64, unix: f64) -> f64 {
+    presenter(|presenter, _| {
+        presenter.handle_timeout(at(now), unix as u64);
+        let next = presenter.poll_timeout(at(now));
+        next.saturating_duration_since(at(now)).as_secs_f64() * 1_000.0
+    })
+}
+
+/// The next command ([`Command::to_bytes`](lcroute_web_page::Command::to_bytes)): its length. 0: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_poll() -> usize {
+    page(|page| {
+        page.answer_with(|presenter, _| {
+            let command = presenter.poll_command();
+            command.map_or_else(Vec::new, |command| command.to_bytes())
+        })
+    })
+}
+
+/// What is to be put on disk before what follows is sent: as [`studio_records`](crate::page::studio_records).
+#[unsafe(no_mangle)]
+pub extern "C" fn present_records() -> usize {
+    page(|page| page.answer_with(|presenter, _| presenter.take_records()))
+}
+
+/// All records up to this number are on disk.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_kept(turn: u32) {
+    presenter(|presenter, _| presenter.kept(turn));
+}
+
+/// Other slides: the input. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_slides() -> usize {
+    attempt(|presenter, text| presenter.set_slides(&String::from_utf8_lossy(text)))
+}
+
+/// Shows a slide, from 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_turn(number: usize) {
+    presenter(|presenter, _| presenter.turn_to(number));
+}
+
+/// A line of captions: the input is JSON of language and text. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_caption() -> usize {
+    attempt(|presenter, input| {
+        let line = serde_json::from_slice::<Line>(input).map_err(|e| e.to_string())?;
+        presenter.caption(&line.language, &line.text)
+    })
+}
+
+/// Takes up a question, from 1. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_take_up(number: usize) -> usize {
+    attempt(|presenter, _| presenter.take_up(number))
+}
+
+/// Tells everybody that this was all. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_end() -> usize {
+    attempt(|presenter, _| presenter.end())
+}
+
+/// Goes on after the end.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_resume() {
+    presenter(|presenter, _| presenter.resume());
+}
+
+/// Leaves all groups.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_leave() {
+    presenter(|presenter, _| presenter.leave());
+}
+
+/// Counts up with each change of what is shown.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_revision() -> f64 {
+    presenter(|presenter, _| presenter.revision() as f64)
+}
+
+/// How things stand: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_status() -> usize {
+    text(PagePresenter::status)
+}
+
+/// A slide, from 1: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_slide(number: usize) -> usize {
+    text(|presenter| presenter.slide(number))
+}
+
+/// The last lines of captions: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_captions(most: usize) -> usize {
+    text(|presenter| presenter.captions(most))
+}
