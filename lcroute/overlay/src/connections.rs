@@ -36,6 +36,9 @@ pub trait Connections: fmt::Debug {
     /// Takes the answer to an offer, of a new connection or of a restart.
     fn accept(&mut self, link: LinkId, answer: &Description, now: Instant);
 
+    /// More addresses of the peer: ICE tries them besides (RFC 8838). Those that come before the answer may be dropped.
+    fn add_candidates(&mut self, link: LinkId, candidates: &[Candidate], now: Instant);
+
     /// The path is lost, and the peer is asked for a restart: nothing is sent before there is another path.
     fn await_restart(&mut self, link: LinkId);
 
@@ -171,8 +174,15 @@ pub enum ConnectionEvent {
         /// Of which connection.
         link: LinkId,
     },
-    /// An address of this node came to be known after the description was made: a connection that is not authenticated
-    /// yet had better begin anew.
+    /// Addresses of this node came to be known after the description was made: the peer had better know them.
+    Candidates {
+        /// Of which connection.
+        link: LinkId,
+        /// For the peer.
+        candidates: Vec<Candidate>,
+    },
+    /// A relay came to be known after the description was made, or an address of this host went: a connection that is not
+    /// authenticated yet had better begin anew.
     Outdated {
         /// Of which connection.
         link: LinkId,

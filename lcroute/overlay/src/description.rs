@@ -139,6 +139,22 @@ pub(crate) fn keep_outside(candidates: &mut Vec<Candidate>, network: &NetworkId)
     candidates.retain(|candidate| !is_inside(candidate.addr.ip()));
 }
 
+/// A number, and so many candidates; those beyond the bound are left out.
+pub(crate) fn write_candidates(candidates: &[Candidate], w: &mut Writer) -> Result<(), WireError> {
+    let count = candidates.len().min(MAX_CANDIDATES);
+    w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
+    candidates.iter().take(count).for_each(|c| c.write(w));
+    Ok(())
+}
+
+pub(crate) fn read_candidates(r: &mut Reader<'_>) -> Result<Vec<Candidate>, WireError> {
+    let count = usize::from(r.u8()?);
+    if count > MAX_CANDIDATES {
+        return Err(WireError::Bad("candidate count"));
+    }
+    (0..count).map(|_| Candidate::read(r)).collect()
+}
+
 impl Description {
     /// Without addresses of the network itself.
     pub(crate) fn outside(mut self, network: &NetworkId) -> Self {
@@ -154,10 +170,7 @@ impl Description {
             .text8(&self.pwd)?
             .put(&self.fingerprint)
             .u8(lanes);
-        let count = self.candidates.len().min(MAX_CANDIDATES);
-        w.u8(u8::try_from(count).map_err(|_| WireError::Bad("candidates"))?);
-        self.candidates.iter().take(count).for_each(|c| c.write(w));
-        Ok(())
+        write_candidates(&self.candidates, w)
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -166,13 +179,7 @@ impl Description {
         let fingerprint = r.array()?;
         let lanes = r.u8()?;
         let (media, lane_control) = (lanes & MEDIA != 0, lanes & LANE_CONTROL != 0);
-        let count = usize::from(r.u8()?);
-        if count > MAX_CANDIDATES {
-            return Err(WireError::Bad("candidate count"));
-        }
-        let candidates = (0..count)
-            .map(|_| Candidate::read(r))
-            .collect::<Result<_, _>>()?;
+        let candidates = read_candidates(r)?;
         Ok(Self {
             ufrag,
             pwd,

@@ -16,6 +16,7 @@
 //!              | if revoked: the revocation (u16 length, bytes; none: empty)
 //! attestation request (5): session 64 of the other run
 //! attestation (6): flags 8 (bit 0: the sender has a link to the recipient's run) | attestation (rest)
+//! candidates (7): attempt 256 (of the offer) | count 8 | candidates
 //! ```
 //!
 //! What comes before `time`, and the signature at the end, are the same in all versions: so who speaks another
@@ -35,7 +36,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::MAX_SIGNAL;
 use crate::attestation::MAX_ATTESTATION;
 use crate::config::Identity;
-use crate::description::Description;
+use crate::description::{Candidate, Description, read_candidates, write_candidates};
 use crate::drops::DropReason;
 use crate::random::Random;
 
@@ -283,6 +284,11 @@ pub(crate) enum Payload {
         nonce: [u8; 32],
         description: Description,
     },
+    /// Addresses of the sender that its offer or answer does not name (trickle ICE, RFC 8838).
+    Candidates {
+        attempt: [u8; 32],
+        candidates: Vec<Candidate>,
+    },
     /// You get no link. `proof`: the revocation that says so, which the sender cannot make up.
     Refusal { code: RefusalCode, proof: Bytes },
     /// Somebody else has your key, it seems: this run of yours asks for links beside you.
@@ -475,6 +481,7 @@ impl Payload {
             Self::Refusal { .. } => 4,
             Self::AttestationRequest { .. } => 5,
             Self::Attestation { .. } => 6,
+            Self::Candidates { .. } => 7,
         }
     }
 
@@ -501,6 +508,13 @@ impl Payload {
                 w.u8(u8::from(*restart)).put(attempt).put(nonce);
                 description.write(&mut w)?;
             }
+            Self::Candidates {
+                attempt,
+                candidates,
+            } => {
+                w.put(attempt);
+                write_candidates(candidates, &mut w)?;
+            }
             Self::Refusal { code, proof } => {
                 w.u8(code.number());
                 if *code == RefusalCode::Revoked {
@@ -523,6 +537,15 @@ impl Payload {
             let other = r.u64()?;
             r.finish()?;
             return Ok(Self::AttestationRequest { other });
+        }
+        if kind == 7 {
+            let attempt = r.array()?;
+            let candidates = read_candidates(&mut r)?;
+            r.finish()?;
+            return Ok(Self::Candidates {
+                attempt,
+                candidates,
+            });
         }
         let first = r.u8()?;
         let restart = first & RESTART != 0;
@@ -584,6 +607,7 @@ impl Payload {
             Self::Refusal { .. } => "refusal",
             Self::AttestationRequest { .. } => "attestation request",
             Self::Attestation { .. } => "attestation",
+            Self::Candidates { .. } => "candidates",
         }
     }
 }

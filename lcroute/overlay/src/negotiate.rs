@@ -5,6 +5,7 @@
 //!   | --- connection request ---------------> |  verified: only now does ICE state come to be
 //!   | <-- offer (to this run of us) --------- |
 //!   | --- answer ---------------------------> |
+//!   | <-- candidates, both ways, if any come - |
 //!   | <========= ICE, DTLS, Auth ===========> |
 //! ```
 //! A connection request says "I have no link to you". A node that wants a link sends one when it sees the peer, and after
@@ -17,7 +18,7 @@ use tracing::debug;
 use crate::attestation::{Attestation, MAX_OTHER_RUNS, OtherRun};
 use crate::auth::{Binding, Role};
 use crate::connections::Connections;
-use crate::description::{CandidateKind, Description};
+use crate::description::{Candidate, CandidateKind, Description, keep_outside};
 use crate::envelope::{Opened, Payload, Refusal};
 use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, KEY_CONFLICT_HERE, KeyConflict, PeerState,
@@ -96,7 +97,13 @@ impl Peer {
                 self.request_back(parts);
                 return Err(Refusal::Session);
             }
-            Payload::Answer { .. } if !for_us => return Err(Refusal::Session),
+            Payload::Answer { .. } | Payload::Candidates { .. } if !for_us => {
+                return Err(Refusal::Session);
+            }
+            Payload::Candidates {
+                attempt,
+                candidates,
+            } => self.handle_candidates((session, attempt), candidates, parts),
             Payload::Offer {
                 restart,
                 attempt,
@@ -230,6 +237,23 @@ impl Peer {
         }
         let connections = &mut parts.connections;
         connections.accept(link.id, &answer.description, parts.now);
+    }
+
+    /// More addresses of the peer, for the attempt under way.
+    fn handle_candidates<C: Connections>(
+        &mut self,
+        (session, attempt): (u64, [u8; 32]),
+        mut candidates: Vec<Candidate>,
+        parts: &mut Parts<C>,
+    ) {
+        if let Some(link) = self.link.as_ref()
+            && link.up.is_none()
+            && (link.session, link.attempt) == (session, attempt)
+        {
+            keep_outside(&mut candidates, &parts.session.identity().network());
+            let connections = &mut parts.connections;
+            connections.add_candidates(link.id, &candidates, parts.now);
+        }
     }
 
     /// Takes the old link out of the way of a new one.
@@ -484,6 +508,27 @@ impl Peer {
             }
         }
         self.send(&payload, parts);
+    }
+
+    /// Addresses of this end came to be known after the peer got its description.
+    pub(crate) fn send_candidates<C: Connections>(
+        &mut self,
+        mut candidates: Vec<Candidate>,
+        parts: &mut Parts<C>,
+    ) {
+        let Some(link) = self.link.as_ref() else {
+            return;
+        };
+        let is_described = link.up.is_none() && link.fingerprints.0.is_some();
+        keep_outside(&mut candidates, &parts.session.identity().network());
+        if is_described && !link.is_hidden && !candidates.is_empty() {
+            let attempt = link.attempt;
+            let payload = Payload::Candidates {
+                attempt,
+                candidates,
+            };
+            self.send(&payload, parts);
+        }
     }
 
     /// A connection under way began without an address that is known now.

@@ -967,6 +967,7 @@ impl<C: Connections> Overlay<C> {
             | E::Path { link }
             | E::PathLost { link }
             | E::BetterPath { link }
+            | E::Candidates { link, .. }
             | E::Outdated { link }
             | E::Closed { link, .. } => (link, event),
         };
@@ -991,6 +992,7 @@ impl<C: Connections> Overlay<C> {
             }
             E::PathLost { .. } => peer.ask_restart(parts),
             E::BetterPath { .. } => peer.seek_better_path(parts),
+            E::Candidates { candidates, .. } => peer.send_candidates(candidates, parts),
             E::Outdated { .. } => peer.begin_anew(parts),
             E::Closed { reason, .. } => peer.end_link(reason, parts),
             E::Data { .. } | E::AddressesChanged | E::CandidatesChanged | E::Straight { .. } => {}

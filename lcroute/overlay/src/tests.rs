@@ -16,7 +16,8 @@ use crate::envelope::{Payload, Refusal, RefusalCode, Stamp, open, seal};
 use crate::event::SendError;
 use crate::random::Random;
 use crate::{
-    CarrierId, Event, Identity, Limits, Overlay, OverlayConfig, PeerState, Presence, Revoked,
+    Candidate, CandidateKind, CarrierId, Event, Identity, Limits, Overlay, OverlayConfig,
+    PeerState, Presence, Revoked,
 };
 
 const TODAY: u64 = 1_800_000_000;
@@ -119,7 +120,9 @@ struct Scripted {
     closed: Vec<LinkId>,
     /// Which connection was described last.
     described: Option<LinkId>,
-    candidates: Vec<crate::Candidate>,
+    candidates: Vec<Candidate>,
+    /// More of the peer's.
+    added: Vec<(LinkId, Vec<Candidate>)>,
     /// What the peer shows in DTLS.
     remote: Fingerprint,
     /// Of this end.
@@ -152,6 +155,10 @@ impl Connections for Scripted {
     }
 
     fn accept(&mut self, _: LinkId, _: &Description, _: Instant) {}
+
+    fn add_candidates(&mut self, link: LinkId, candidates: &[Candidate], _now: Instant) {
+        self.added.push((link, candidates.to_vec()));
+    }
 
     fn await_restart(&mut self, _: LinkId) {}
 
@@ -196,7 +203,7 @@ impl Connections for Scripted {
         _: &Bytes,
     ) {
     }
-    fn candidates(&self) -> Vec<crate::Candidate> {
+    fn candidates(&self) -> Vec<Candidate> {
         self.candidates.clone()
     }
 
@@ -346,6 +353,36 @@ fn both_sides_prove_who_they_are_and_have_a_link() {
     for overlay in &pair.overlays {
         assert_eq!(overlay.peers()[0].state, PeerState::Connected);
     }
+}
+
+#[test]
+fn addresses_that_come_later_are_added_to_the_attempt_under_way() {
+    let mut pair = Pair::new(start());
+    pair.signal();
+    let links = [0, 1].map(|n| pair.overlays[n].connections().described.unwrap());
+    let candidate = |address: &str| Candidate {
+        kind: CandidateKind::ServerReflexive,
+        addr: address.parse().unwrap(),
+    };
+    let tell = |pair: &mut Pair, n: usize, address: &str| {
+        let (link, candidates) = (links[n], vec![candidate(address)]);
+        let events = &mut pair.overlays[n].connections_mut().events;
+        events.push(ConnectionEvent::Candidates { link, candidates });
+        pair.signal();
+    };
+    for (n, address) in [(0, "198.51.100.1:7"), (1, "198.51.100.2:7")] {
+        tell(&mut pair, n, address);
+        let added = &pair.overlays[1 - n].connections().added;
+        assert_eq!(added[..], [(links[1 - n], vec![candidate(address)])]);
+    }
+    // an address of the network leads through the link itself
+    let inside = pair.overlays[1].peers()[0].address.unwrap();
+    tell(&mut pair, 0, &format!("[{inside}]:7"));
+    assert_eq!(pair.overlays[1].connections().added.len(), 1);
+    pair.open(|_, _| {});
+    assert_eq!(pair.links, links.map(Some));
+    tell(&mut pair, 0, "198.51.100.3:7");
+    assert_eq!(pair.overlays[1].connections().added.len(), 1, "it is made");
 }
 
 #[test]
@@ -525,6 +562,12 @@ fn a_revocation_ends_a_link_however_many_there_are() {
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         any::<bool>().prop_map(|restart| Payload::Request { restart }),
+        (any::<[u8; 32]>(), description()).prop_map(|(attempt, description)| {
+            Payload::Candidates {
+                attempt,
+                candidates: description.candidates,
+            }
+        }),
         (any::<bool>(), any::<[u8; 32]>(), description()).prop_map(
             |(restart, attempt, description)| Payload::Offer {
                 restart,
@@ -761,7 +804,7 @@ const ALL_KINDS: [crate::CandidateKind; 4] = [
 ];
 
 /// What the peer reads of the hidden end's addresses, whichever end offers.
-fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<crate::Candidate> {
+fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<Candidate> {
     let now = start();
     let mut pair = Pair::new(now);
     let overlay = &mut pair.overlays[hidden];

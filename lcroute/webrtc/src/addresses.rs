@@ -19,8 +19,6 @@ pub(crate) struct Addresses {
     servers: Vec<SocketAddr>,
     gatherer: Gatherer,
     mapped: Option<SocketAddr>,
-    /// Descriptions waited for STUN when the servers were asked last.
-    were_awaited: bool,
 }
 
 impl Addresses {
@@ -30,7 +28,6 @@ impl Addresses {
             servers: Vec::new(),
             gatherer: Gatherer::new(random),
             mapped: None,
-            were_awaited: false,
         }
     }
 
@@ -85,7 +82,6 @@ impl Addresses {
         }
         self.hosts = hosts;
         self.gatherer.reset(&self.hosts, &self.servers, now);
-        self.were_awaited = self.gatherer.still_waits(now);
         true
     }
 
@@ -93,24 +89,17 @@ impl Addresses {
         if servers != self.servers {
             self.servers = servers;
             self.gatherer.reset(&self.hosts, &self.servers, now);
-            self.were_awaited = self.gatherer.still_waits(now);
         }
     }
 
-    /// A response of a server: whether it shows an address that descriptions made before lack. None: nobody asked for it.
+    /// A response of a server: whether it shows another address than before. None: nobody asked for it.
     pub(crate) fn handle_response(
         &mut self,
         response: &Binding,
         from: SocketAddr,
         now: Instant,
     ) -> Option<bool> {
-        let changed = self.gatherer.handle_response(response, from, now)?;
-        Some(changed && !self.were_awaited)
-    }
-
-    /// Those who waited for addresses have been served.
-    pub(crate) fn settled(&mut self, now: Instant) {
-        self.were_awaited = self.gatherer.still_waits(now);
+        self.gatherer.handle_response(response, from, now)
     }
 
     /// Asks the servers that are due.

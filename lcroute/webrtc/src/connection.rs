@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    CandidateKind, ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path, PathKind,
-    Random, Role, SendError, Traffic,
+    Candidate, CandidateKind, ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path,
+    PathKind, Random, Role, SendError, Traffic,
 };
 use librecast::drops::Drops;
 use librecast::id::LinkId;
@@ -268,6 +268,20 @@ impl Connection {
         self.stuck_at = Some(now + STUCK);
     }
 
+    /// More addresses of the peer.
+    pub(crate) fn add_candidates(&mut self, candidates: &[Candidate]) {
+        if let Some(pc) = self.pc.as_mut().filter(|pc| !pc.awaits_answer())
+            && let Err(error) = pc.add_remote(candidates)
+        {
+            debug!(%error, "candidates not taken");
+        }
+    }
+
+    /// Whether the peer was sent a description of this end.
+    pub(crate) fn is_described(&self) -> bool {
+        self.described_at.is_some()
+    }
+
     /// The peer is nowhere but at a relay: UDP is dead there, and may not reach the relay from here.
     fn needs_relay(&self) -> bool {
         let (Some(Pending::Answer(offer)) | Some(Pending::RestartAnswer(offer))) = &self.pending
@@ -304,11 +318,6 @@ impl Connection {
     /// Our address at a relay, if the peer knows it.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.pc.as_ref()?.relayed()
-    }
-
-    /// The address that our router maps, if the peer knows it.
-    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
-        self.pc.as_ref()?.mapped()
     }
 
     /// A path over a relay is left for a better one, if there is: from time to time, and when addresses change.

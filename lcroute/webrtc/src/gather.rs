@@ -9,7 +9,10 @@ use librecast::time::{Duration, Instant};
 use crate::datagram::Transmit;
 use crate::stun::{Binding, TxId, address_request};
 
-/// How long offers wait for the first answers.
+/// Longest time that offers wait for servers. Peers hear of later answers by messages of their own. Chosen: most servers are
+/// nearer, and one message is saved.
+const OFFER_WAIT: Duration = Duration::from_millis(100);
+/// Servers of which none has answered by then count as unreachable, so that relays are asked for. Chosen.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(1);
 /// From a question to a STUN server to its first repetition, doubled after that. Chosen: half of the RTO of RFC 8489
 /// 6.2.1.
@@ -35,7 +38,8 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     queries: Vec<Query>,
-    waits_until: Option<Instant>,
+    /// Since when servers are asked of whom none had answered.
+    asked_at: Option<Instant>,
     random: Random,
 }
 
@@ -43,7 +47,7 @@ impl Gatherer {
     pub(crate) fn new(random: Random) -> Self {
         Self {
             queries: Vec::new(),
-            waits_until: None,
+            asked_at: None,
             random,
         }
     }
@@ -73,20 +77,25 @@ impl Gatherer {
             }
         }
         let asking = self.queries.iter().any(|q| q.mapped.is_none());
-        self.waits_until = asking.then(|| now + GATHER_TIMEOUT);
+        self.asked_at = asking.then_some(now);
     }
 
-    /// Whether it is worth waiting with an offer: somebody has not answered yet, but may soon.
+    /// Until when offers wait: somebody has not answered yet, but may soon.
+    fn waits_until(&self) -> Option<Instant> {
+        self.queries.iter().find(|query| query.mapped.is_none())?;
+        Some(self.asked_at? + OFFER_WAIT)
+    }
+
+    /// Whether it is worth waiting with an offer.
     pub(crate) fn still_waits(&self, now: Instant) -> bool {
-        self.waits_until.is_some_and(|until| now < until)
-            && self.queries.iter().any(|q| q.mapped.is_none())
+        self.waits_until().is_some_and(|until| now < until)
     }
 
     /// Whether servers were asked, have had time to answer, and none has.
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
-        let waits = self.waits_until.is_some_and(|until| now < until);
+        let has_time = self.asked_at.is_some_and(|at| now < at + GATHER_TIMEOUT);
         let answered = self.queries.iter().any(|q| q.mapped.is_some());
-        !self.queries.is_empty() && !waits && !answered
+        !self.queries.is_empty() && !has_time && !answered
     }
 
     /// Addresses that servers see and that are not our own.
@@ -141,7 +150,7 @@ impl Gatherer {
     /// When to poll next, and when the wait ends.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let next = self.queries.iter().map(|q| q.next).min();
-        let timeout = self.waits_until.filter(|_| self.still_waits(now));
+        let timeout = self.waits_until().filter(|until| now < *until);
         [next, timeout].into_iter().flatten().min()
     }
 }
@@ -204,8 +213,10 @@ mod tests {
             asked += ask(&mut g, at).len();
             at = g.deadline(at).unwrap().max(at + Duration::from_millis(1));
         }
-        assert!(!g.still_waits(now + GATHER_TIMEOUT));
+        assert!(g.still_waits(now));
+        assert!(!g.still_waits(now + OFFER_WAIT));
         assert!((5..12).contains(&asked), "{asked}");
+        assert!(!g.is_dead(now + OFFER_WAIT) && g.is_dead(now + GATHER_TIMEOUT));
     }
 
     #[test]

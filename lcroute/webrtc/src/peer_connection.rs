@@ -52,6 +52,8 @@ const CONTROL_PROTOCOL: &str = "/lcroute/control/";
 const DATA_PROTOCOL: &str = "/lcroute/data/1";
 /// Longest message in bytes, as our descriptions say.
 const MAX_MESSAGE: usize = 65_536;
+/// Candidates of the far side: those of its description, and as many more.
+const MAX_REMOTE_CANDIDATES: usize = 32;
 /// SCTP packets fit every path of IPv6 without fragments: DTLS adds 37, UDP and IPv6 48, 1,273 in all.
 const SCTP_MTU: u32 = 1_188;
 /// Between two ICE checks of a pair. Chosen: RFC 8445 14.2 has 50 ms for all pairs.
@@ -165,7 +167,6 @@ pub(crate) struct PeerConnection {
     /// Our address at a relay, if the description has one.
     relayed: Option<SocketAddr>,
     /// The address that our router maps, if the description has one.
-    mapped: Option<SocketAddr>,
     /// The far side's candidates.
     remote: Vec<Candidate>,
     path: Option<(SocketAddr, SocketAddr)>,
@@ -286,7 +287,6 @@ impl Factory {
             credentials: Credentials::default(),
             hosts: own.hosts.to_vec(),
             relayed: own.relayed,
-            mapped: own.mapped,
             remote: Vec::new(),
             path: None,
             data_queue: self.data_queue,
@@ -389,11 +389,6 @@ impl PeerConnection {
         self.relayed
     }
 
-    /// The address that our router maps, if the far side knows it.
-    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
-        self.mapped
-    }
-
     /// Where the far side may be, as far as it says.
     pub(crate) fn remote_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
         self.remote.iter().map(|candidate| candidate.addr)
@@ -406,7 +401,7 @@ impl PeerConnection {
             self.path = None;
         }
         self.hosts = own.hosts.to_vec();
-        (self.relayed, self.mapped) = (own.relayed, own.mapped);
+        self.relayed = own.relayed;
     }
 
     /// The keys of the media lane, if both sides offer it and DTLS has made some.
@@ -433,6 +428,26 @@ impl PeerConnection {
         let at = self.clock.at(now);
         self.stack(|pc| pc.set_remote_description(at, RTCSessionDescription::answer(sdp)?))?;
         self.describing = false;
+        Ok(())
+    }
+
+    /// More addresses of the far side.
+    pub(crate) fn add_remote(&mut self, candidates: &[Candidate]) -> Result<()> {
+        for candidate in candidates {
+            let rank = self.remote.len();
+            if rank >= MAX_REMOTE_CANDIDATES || self.remote.contains(candidate) {
+                continue;
+            }
+            self.remote.push(*candidate);
+            let init = RTCIceCandidateInit {
+                candidate: candidate.to_attribute(rank),
+                ..RTCIceCandidateInit::default()
+            };
+            self.describing = true;
+            let added = self.stack(|pc| pc.add_remote_candidate(init));
+            self.describing = false;
+            added?;
+        }
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Candidate, Closing, ConnectionEvent, ConnectionInfo, Connections, Description, Fingerprint,
-    Path, PathKind, Random, SendError,
+    Candidate, CandidateKind, Closing, ConnectionEvent, ConnectionInfo, Connections, Description,
+    Fingerprint, Path, PathKind, Random, SendError,
 };
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
@@ -257,15 +257,21 @@ impl WebRtc {
         if mapped.is_none() {
             return;
         }
-        // those who find no path are told of this one; those who have just begun may well find another
-        for connection in self.connections.iter().flatten() {
-            if connection.path().is_none() && connection.has_waited(now) && !connection.relay_only {
-                let link = connection.id;
-                let outdated = ConnectionEvent::Outdated { link };
-                self.out.events.push_back(outdated);
-            }
-        }
+        self.trickle(CandidateKind::Mapped, mapped.as_slice());
         self.seek_better_paths();
+    }
+
+    /// Peers that were sent a description, and to whom there is no path yet, hear of more addresses.
+    fn trickle(&mut self, kind: CandidateKind, addresses: &[SocketAddr]) {
+        let candidate = |addr: &SocketAddr| Candidate { kind, addr: *addr };
+        let described = self.connections.iter().flatten();
+        let described = described.filter(|c| c.is_described() && !c.relay_only);
+        for connection in described.filter(|c| c.up.is_none() && c.path().is_none()) {
+            let candidates = addresses.iter().map(candidate).collect();
+            let link = connection.id;
+            let event = ConnectionEvent::Candidates { link, candidates };
+            self.out.events.push_back(event);
+        }
     }
 
     /// A datagram from the one UDP socket, `to_local` being the local address it came in at.
@@ -504,10 +510,9 @@ impl WebRtc {
             Some(false) => {}
             Some(true) => {
                 debug!(addresses = ?self.addresses.reflexive(), "server-reflexive addresses");
-                let young = self.connections.iter().flatten();
-                let young = young.filter(|c| c.up.is_none() && c.pc.is_some() && !c.relay_only);
-                let outdated = young.map(|c| ConnectionEvent::Outdated { link: c.id });
-                self.out.events.extend(outdated);
+                let mut added = self.addresses.reflexive();
+                added.retain(|address| !before.contains(address));
+                self.trickle(CandidateKind::ServerReflexive, &added);
                 self.seek_better_paths();
             }
         }
@@ -631,7 +636,7 @@ impl WebRtc {
         }
     }
 
-    /// No path, and there should be one: the peer hears of our mapped address, or of that at a relay, or a relay is asked for one.
+    /// No path, and there should be one: the peer hears of our address at a relay, or a relay is asked for one.
     fn handle_stuck(&mut self, index: usize) {
         let Some(connection) = self.connection(index) else {
             return;
@@ -641,12 +646,6 @@ impl WebRtc {
                 connection.end_without_relay(&mut self.out);
             }
             return;
-        }
-        let mapped = self.addresses.mapped().filter(|_| !connection.relay_only);
-        if mapped.is_some() && connection.mapped() != mapped {
-            let link = connection.id;
-            let outdated = ConnectionEvent::Outdated { link };
-            return self.out.events.push_back(outdated);
         }
         match (self.relays.relayed(), connection.relayed()) {
             (Some(relayed), known) if known != Some(relayed) => {
@@ -677,7 +676,6 @@ impl WebRtc {
     fn describe_pending(&mut self) {
         if std::mem::take(&mut self.awaiting) {
             (0..self.connections.len()).for_each(|index| self.describe(index));
-            self.addresses.settled(self.now);
         }
     }
 
@@ -893,6 +891,17 @@ impl Connections for WebRtc {
             && let Some(connection) = self.connections[index].as_mut()
         {
             connection.accept(answer, &mut self.out, now);
+            self.mark_dirty(index);
+            self.permit(index);
+        }
+    }
+
+    fn add_candidates(&mut self, link: LinkId, candidates: &[Candidate], now: Instant) {
+        self.observe(now);
+        if let Some(index) = self.index.links.get(&link).copied()
+            && let Some(connection) = self.connections[index].as_mut()
+        {
+            connection.add_candidates(candidates);
             self.mark_dirty(index);
             self.permit(index);
         }

@@ -15,6 +15,8 @@ pub enum Command {
     Answer(LinkId, String),
     /// Take the answer in this SDP.
     Accept(LinkId, String),
+    /// Take more addresses of the peer: attributes of SDP, a line each.
+    Candidates(LinkId, String),
     /// Restart ICE: with the offer in this SDP, else by an offer.
     Restart(LinkId, Option<String>),
     /// Send over the control channel.
@@ -87,6 +89,7 @@ impl Command {
             }
             Self::Keep => (12, 0, Vec::new()),
             Self::ServerText(server, word) => (13, server, word.into_bytes()),
+            Self::Candidates(link, lines) => (15, link.0, lines.into_bytes()),
             Self::Sealed { source, group } => (14, 0, [source.octets(), group.octets()].concat()),
         }
     }

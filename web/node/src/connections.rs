@@ -26,6 +26,8 @@ use crate::sdp;
 
 /// Longest message in bytes, as descriptions say.
 const MAX_MESSAGE: usize = 65_536;
+/// Candidates of a peer that came after its description: as many as a description has.
+const MAX_LATE_CANDIDATES: usize = 16;
 /// Bytes that may wait in a control channel, those of others that this node passes on, and in a data channel.
 const CONTROL_QUEUE: usize = 1 << 20;
 const ROUTED_QUEUE: usize = 64 << 10;
@@ -99,6 +101,8 @@ struct Connection {
     tells_rtt: bool,
     /// ICE restarts: what comes from then on comes over a path.
     restarts: bool,
+    /// Of the peer, that came after its description.
+    late_candidates: usize,
 }
 
 impl Connection {
@@ -114,6 +118,7 @@ impl Connection {
             is_suspected: false,
             tells_rtt: false,
             restarts: false,
+            late_candidates: 0,
         }
     }
 
@@ -254,6 +259,20 @@ impl PageConnections {
         }
     }
 
+    /// An address of this end that its description does not name, as an attribute of SDP.
+    pub fn handle_candidate(&mut self, link: LinkId, attribute: &str) {
+        let candidate = attribute
+            .strip_prefix("candidate:")
+            .and_then(sdp::candidate);
+        if let Some(candidate) = candidate
+            && self.links.get(&link).is_some_and(|c| !c.is_open)
+        {
+            let candidates = vec![candidate];
+            let event = ConnectionEvent::Candidates { link, candidates };
+            self.events.push_back(event);
+        }
+    }
+
     /// There is a way to the peer that the description of this end does not name.
     pub fn handle_outdated(&mut self, link: LinkId) {
         if self.links.get(&link).is_some_and(|c| !c.is_open) {
@@ -348,6 +367,20 @@ impl Connections for PageConnections {
             connection.remote = Some(answer.fingerprint);
             let sdp = answer.to_sdp(SdpKind::Answer);
             self.commands.push_back(Command::Accept(link, sdp));
+        }
+    }
+
+    fn add_candidates(&mut self, link: LinkId, candidates: &[Candidate], _now: Instant) {
+        let connection = self.links.get_mut(&link);
+        if let Some(connection) = connection.filter(|c| c.remote.is_some() && !c.is_open) {
+            let room = MAX_LATE_CANDIDATES.saturating_sub(connection.late_candidates);
+            let candidates = &candidates[..candidates.len().min(room)];
+            let rank = connection.late_candidates;
+            connection.late_candidates += candidates.len();
+            let lines = candidates.iter().zip(rank..);
+            let lines = lines.map(|(candidate, rank)| candidate.to_attribute(rank));
+            let lines = lines.collect::<Vec<_>>().join("\n");
+            self.commands.push_back(Command::Candidates(link, lines));
         }
     }
 

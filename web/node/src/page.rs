@@ -245,6 +245,15 @@ pub extern "C" fn node_ended(now: f64, link: u32, reason: u32) {
     });
 }
 
+/// An address of this end of a connection came after its description: the input is an attribute of SDP.
+#[unsafe(no_mangle)]
+pub extern "C" fn node_candidate(now: f64, link: u32) {
+    member(|member, text| {
+        let text = String::from_utf8_lossy(&text);
+        member.handle_connection(at(now), |c| c.handle_candidate(LinkId(link), &text));
+    });
+}
+
 /// A connection that is being made had better begin anew: the page knows a relay now.
 #[unsafe(no_mangle)]
 pub extern "C" fn node_outdated(now: f64, link: u32) {

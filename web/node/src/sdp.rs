@@ -28,7 +28,7 @@ pub fn description(sdp: &str) -> Option<Description> {
 
 /// RFC 8839, section 5.1: foundation, component, transport, priority, address, port, "typ", kind. Names of mDNS and TCP are
 /// nothing for peers.
-fn candidate(value: &str) -> Option<Candidate> {
+pub(crate) fn candidate(value: &str) -> Option<Candidate> {
     let fields: Vec<_> = value.split(' ').collect();
     let [_, "1", transport, _, address, port, "typ", kind, ..] = fields[..] else {
         return None;

@@ -146,6 +146,11 @@ impl Browser {
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
     }
 
+    fn add(&mut self, candidate: &str) {
+        let candidate = Candidate::from_sdp_string(candidate).unwrap();
+        self.rtc.add_remote_candidate(candidate);
+    }
+
     fn restart(&mut self, offer: Option<&str>) -> String {
         if let Some(offer) = offer.filter(|offer| !offer.is_empty()) {
             return self.answer(offer);
@@ -344,6 +349,9 @@ struct World {
     wires: VecDeque<Wire>,
     /// Which of its addresses the host has.
     place: usize,
+    /// It has this one behind a NAT that lets everybody in and only answers out; the page tells its addresses one by one.
+    inside: Option<SocketAddr>,
+    was_reached: bool,
     /// How many of 256 datagrams get lost.
     loss: u16,
     random: Random,
@@ -379,6 +387,8 @@ impl World {
             browsers: BTreeMap::new(),
             wires: VecDeque::new(),
             place: 0,
+            inside: None,
+            was_reached: false,
             loss: 0,
             random: Random::new([8; 32]),
             heard: Default::default(),
@@ -427,6 +437,13 @@ impl World {
         }
     }
 
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.step();
+        }
+    }
+
     fn step(&mut self) {
         self.now += Duration::from_millis(1);
         while self.wires.front().is_some_and(|wire| wire.at <= self.now) {
@@ -448,7 +465,9 @@ impl World {
         let now = self.now;
         if wire.to == host_address(self.place) {
             let webrtc = self.host.connections_mut();
-            webrtc.handle_datagram(wire.from, wire.to, &wire.contents, Ecn::None, now);
+            let to = self.inside.unwrap_or(wire.to);
+            self.was_reached = true;
+            webrtc.handle_datagram(wire.from, to, &wire.contents, Ecn::None, now);
         } else if let Some(link) = self.link_at(wire.to) {
             let browser = self.browsers.get_mut(&link).unwrap();
             browser.handle_datagram(wire.from, &wire.contents, now);
@@ -499,7 +518,9 @@ impl World {
         while let Some(datagram) = self.host.connections_mut().poll_transmit() {
             let from = host_address(self.place);
             // nothing leaves a host from an address that it had
-            if datagram.from.is_none_or(|chosen| chosen == from) {
+            let own = self.inside.unwrap_or(from);
+            let is_out = self.inside.is_none() || self.was_reached;
+            if is_out && datagram.from.is_none_or(|chosen| chosen == own) {
                 self.transmit(from, datagram.to, datagram.contents.to_vec());
             }
         }
@@ -521,6 +542,11 @@ impl World {
             Command::Answer(link, offer) => {
                 self.answers += 1;
                 self.begin(link, |browser| browser.answer(&offer));
+            }
+            Command::Candidates(link, lines) => {
+                self.with(link, |browser| {
+                    lines.lines().for_each(|line| browser.add(line));
+                });
             }
             Command::Accept(link, answer) => self.with(link, |browser| browser.accept(&answer)),
             Command::Restart(link, offer) => {
@@ -555,8 +581,17 @@ impl World {
         self.browsers.insert(link, browser);
         self.drain(link);
         let now = self.now;
-        self.page
-            .handle_connection(now, |c| c.handle_description(link, &described));
+        let (later, described): (Vec<_>, Vec<_>) = described
+            .lines()
+            .partition(|line| self.inside.is_some() && line.starts_with("a=candidate:"));
+        let described = described.join("\r\n");
+        self.page.handle_connection(now, |page| {
+            page.handle_description(link, &described);
+        });
+        for line in later {
+            self.page
+                .handle_connection(now, |page| page.handle_candidate(link, &line[2..]));
+        }
     }
 
     fn with(&mut self, link: LinkId, change: impl FnOnce(&mut Browser)) {
@@ -672,6 +707,26 @@ fn a_host_offers_to_a_foreign_stack_and_each_hears_the_other() {
 }
 
 #[test]
+fn addresses_that_come_after_the_descriptions_make_a_path() {
+    for page_offers in [true, false] {
+        let mut world = World::of(page_offers);
+        let inside = host_address(1);
+        world.inside = Some(inside);
+        let now = world.now;
+        let webrtc = world.host.connections_mut();
+        webrtc.set_local_candidates(vec![inside], now);
+        world.until("a description", |world| world.offers + world.answers > 0);
+        world.run(Duration::from_millis(500));
+        assert!(!world.is_linked(), "nobody knows a way");
+        let now = world.now;
+        let webrtc = world.host.connections_mut();
+        webrtc.set_mapped(Some(host_address(0)), now);
+        world.begin_to_talk();
+        assert_eq!(world.offers + world.answers, 1, "the attempt is the first");
+    }
+}
+
+#[test]
 fn a_host_that_moves_keeps_its_link_by_a_restart_of_ice() {
     for page_offers in [true, false] {
         let mut world = linked(page_offers);
@@ -693,10 +748,7 @@ fn a_host_that_moves_keeps_its_link_by_a_restart_of_ice() {
 fn an_idle_link_lasts() {
     for page_offers in [true, false] {
         let mut world = linked(page_offers);
-        let end = world.now + Duration::from_secs(60);
-        while world.now < end {
-            world.step();
-        }
+        world.run(Duration::from_secs(60));
         assert_eq!(world.offers + world.answers, 1, "{}", world.status());
         assert!(world.is_linked());
     }

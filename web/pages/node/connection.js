@@ -4,8 +4,10 @@ const CONTROL = "/lcroute/control/";
 /** Of control messages: SPEAKS in lcroute-overlay. */
 const VERSION = 4;
 const DATA = "/lcroute/data/1";
-/** Addresses that have not shown by then are not told to the peer, in milliseconds. */
-const GATHER = 1500;
+/** A description waits so long for addresses, in milliseconds; those that come later are told one by one. */
+const OFFER_WAIT = 100;
+/** The same of a restart, of which nothing is told later, and where it is asked which addresses there are. */
+export const GATHER = 1500;
 /** How much longer after the first that a server told. */
 const SETTLE = 200;
 
@@ -14,6 +16,9 @@ export class Connection {
     constructor(link, tell) {
         this.link = link;
         this.tell = tell;
+        this.wait = OFFER_WAIT;
+        /** Of the peer, before its description. */
+        this.early = [];
     }
 
     /** `servers`: for ICE. */
@@ -23,6 +28,11 @@ export class Connection {
         this.out.addEventListener("open", () => this.lookIfOpen());
         this.watch(this.out, true);
         this.pc.addEventListener("datachannel", ({ channel }) => this.accept(channel));
+        this.pc.addEventListener("icecandidate", ({ candidate }) => {
+            if (this.described && candidate?.candidate) {
+                this.tell.candidate?.(this.link, candidate.candidate);
+            }
+        });
         this.pc.addEventListener("connectionstatechange", () => {
             if (this.pc.connectionState === "failed") {
                 this.end(this.opened ? "peer" : "path");
@@ -37,18 +47,33 @@ export class Connection {
 
     async answer(sdp) {
         await this.pc.setRemoteDescription({ type: "offer", sdp });
+        this.add(this.early);
         await this.describe(() => this.pc.createAnswer());
     }
 
     async take(sdp) {
         try {
             await this.pc.setRemoteDescription({ type: "answer", sdp });
+            this.add(this.early);
         } catch {
             this.end("answer");
         }
     }
 
+    /** Addresses of the peer that came after its description. */
+    add(attributes) {
+        if (!this.pc?.remoteDescription) {
+            this.early.push(...attributes);
+            return;
+        }
+        for (const candidate of attributes) {
+            // one that the browser does not take is one less
+            this.pc.addIceCandidate({ candidate, sdpMLineIndex: 0 }).catch(() => {});
+        }
+    }
+
     async restart(sdp) {
+        this.wait = GATHER;
         if (sdp) {
             await this.answer(sdp);
         } else {
@@ -60,6 +85,7 @@ export class Connection {
         await this.pc.setLocalDescription(await make());
         await this.gathered();
         if (!this.ended) {
+            this.described = true;
             this.tell.described(this.link, this.pc.localDescription.sdp);
         }
     }
@@ -72,7 +98,7 @@ export class Connection {
             this.pc.addEventListener("icegatheringstatechange", look);
             // one server has answered: the others had their time
             this.pc.addEventListener("icecandidate", ({ candidate }) => ["srflx", "relay"].includes(candidate?.type) && setTimeout(done, SETTLE));
-            setTimeout(done, GATHER);
+            setTimeout(done, this.wait);
             look();
         });
     }

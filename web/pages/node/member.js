@@ -1,6 +1,6 @@
 // The member that this page is: runs the node, keeps WebSockets and connections for it, and tells the page what happens.
 
-import { Connection } from "./connection.js";
+import { Connection, GATHER } from "./connection.js";
 import { Module } from "./module.js";
 
 /** How often peers are looked at, in milliseconds: a host that does not answer shows within two seconds. */
@@ -26,7 +26,7 @@ export class Member {
         this.hear = hear;
         this.connections = new Map();
         this.relays = new Map();
-        this.tell = Object.fromEntries(["described", "opened", "message", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
+        this.tell = Object.fromEntries(["described", "candidate", "opened", "message", "waiting", "ended", "otherControl"].map((name) => [name, (...all) => this.into(name, ...all)]));
     }
 
     open(start) {
@@ -137,6 +137,7 @@ export class Member {
     /** Where no server says what address this page has, UDP does not get through. */
     async probe() {
         const probe = new Connection(null, { described: (_, sdp) => (this.needsRelay ||= !sdp.includes(" typ srflx")) });
+        probe.wait = GATHER;
         probe.start(this.iceServers());
         await probe.offer().catch(() => {});
         probe.close();
@@ -160,6 +161,10 @@ export class Member {
 
     accept(link, sdp) {
         this.connections.get(link)?.take(decoder.decode(sdp));
+    }
+
+    candidates(link, lines) {
+        this.connections.get(link)?.add(decoder.decode(lines).split("\n"));
     }
 
     restart(link, sdp) {

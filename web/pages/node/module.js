@@ -3,7 +3,7 @@
 import { Wasm } from "../common/wasm.js";
 
 /** What the module asks for, by number. */
-export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed"];
+export const COMMANDS = [null, "offer", "answer", "accept", "restart", "control", "data", "close", "server", "refused", "relay", "datagram", "keep", "serverText", "sealed", "candidates"];
 
 const now = () => performance.now();
 
@@ -60,6 +60,11 @@ export class Module extends Wasm {
     described(link, sdp) {
         this.put(sdp);
         this.call.node_described(now(), link);
+    }
+
+    candidate(link, attribute) {
+        this.put(attribute);
+        this.call.node_candidate(now(), link);
     }
 
     opened(link) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::net::{Net, Network, SERVER, today};
+use super::net::{Net, Network, SERVER, STUN, today};
 use lcroute_overlay::{EndReason, PeerState, Presence, SendError};
 
 use crate::Unreachable;
@@ -386,6 +386,32 @@ fn two_nodes_behind_different_nats_connect() {
     let mut net = behind_nats();
     net.join_all();
     net.until(Duration::from_secs(5), "link", |net| net.linked(0, 1));
+    net.run(LONG);
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+}
+
+#[test]
+fn a_slow_stun_server_delays_only_those_who_need_it() {
+    let slow = Duration::from_millis(700);
+    let mut net = Net::mesh(2);
+    net.stun_delay = slow;
+    let now = net.now;
+    for node in &mut net.nodes {
+        let servers = vec![STUN.parse().unwrap()];
+        node.overlay
+            .connections_mut()
+            .set_stun_servers(servers, now);
+    }
+    net.join_all();
+    net.until(slow, "link", |net| net.linked(0, 1));
+    net.run(LONG);
+    assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
+
+    let mut net = behind_nats();
+    net.stun_delay = slow;
+    net.join_all();
+    let took = net.until(20 * slow, "link", |net| net.linked(0, 1));
+    assert!(took < 2 * slow, "{took:?}");
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
 }

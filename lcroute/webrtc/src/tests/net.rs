@@ -168,6 +168,8 @@ pub(crate) struct Net {
     pub(crate) quotes: Option<usize>,
     /// What each node sends goes through such a pipe.
     pub(crate) pipe: Option<Pipe>,
+    /// So much later than the path takes does the STUN server answer.
+    pub(crate) stun_delay: Duration,
     /// At [`STUN`], with the addresses of its sockets.
     pub(crate) relay: Option<(RelayServer, BTreeMap<AllocationId, SocketAddr>)>,
 }
@@ -238,6 +240,7 @@ impl Net {
             congested: false,
             quotes: None,
             pipe: None,
+            stun_delay: Duration::ZERO,
             relay: None,
         }
     }
@@ -619,7 +622,7 @@ impl Net {
         if to.to_string() == STUN {
             if let Some(answer) = respond(contents, from) {
                 self.post(
-                    self.wire.path.delay,
+                    self.wire.path.delay + self.stun_delay,
                     Parcel::Datagram {
                         from: to,
                         to: from,
