@@ -17,6 +17,7 @@ use librecast::time::{Duration, Instant};
 use librecast::wire::WireError;
 use librecast_log::{AppendError, AuthorId, Event, GRANT_KIND, GRANTS_IN_ENTRY, Grant, Log};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::captions::{CORRECTION_MARK, Caption, split_caption};
 use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
@@ -87,6 +88,9 @@ pub enum PresentError {
     /// The session has no captions in this language.
     #[error("the session has no captions in this language")]
     NoCaptions,
+    /// It is no text of a station.
+    #[error("this is no station")]
+    NoStation,
     /// There is no question with this number.
     #[error("there is no such question")]
     NoQuestion,
@@ -640,6 +644,41 @@ impl Presenting {
         Ok(())
     }
 
+    /// There is sound in a language, at the station with this text: what attends knows it once it is sent.
+    ///
+    /// # Errors
+    ///
+    /// This is no text of a station.
+    pub fn add_station(
+        &mut self,
+        language: &Language,
+        station: String,
+    ) -> Result<(), PresentError> {
+        let name = TrackName::Audio(language.clone());
+        let place = TrackPlace::Station(station.clone());
+        let entry = IndexEntry::Track(name.clone(), place.clone()).encode()?;
+        if IndexEntry::decode(entry.0, &entry.1).is_err() {
+            return Err(PresentError::NoStation);
+        }
+        self.settings
+            .stations
+            .retain(|(known, _)| known != language);
+        self.settings.stations.push((language.clone(), station));
+        // before it begins, the beginning says it
+        let is_known = self.view.index().place(&name) == Some(&place);
+        let waits = self.queue.iter().any(|waiting| waiting.body == entry.1);
+        if self.is_on && !is_known && !waits {
+            self.push(Place::Index, entry);
+        }
+        Ok(())
+    }
+
+    /// What a key file of radio holds, for the sound of this language.
+    #[must_use]
+    pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
+        self.key.station_seed(language)
+    }
+
     /// Tells everybody that this was all, once it is sent.
     ///
     /// # Errors
@@ -850,6 +889,25 @@ mod tests {
         assert_eq!(again.presenting.current(), 1);
         assert_eq!(again.entries(), before + 1, "it goes on, and no more");
         assert_eq!(again.presenting.view().shown(), Some((2, "## Why")));
+    }
+
+    #[test]
+    fn sound_that_begins_later_is_named_once() {
+        let mut world = World::on_air();
+        let de: Language = "de".parse().unwrap();
+        let name = TrackName::Audio(de.clone());
+        let presenting = &mut world.presenting;
+        assert!(presenting.add_station(&de, "lcs1abc".into()).is_err());
+        for _ in 0..2 {
+            presenting.add_station(&de, "lcr1def".into()).unwrap();
+        }
+        let before = world.entries();
+        world.pass(500).unwrap();
+        world.presenting.add_station(&de, "lcr1def".into()).unwrap();
+        world.pass(500).unwrap();
+        assert_eq!(world.entries(), before + 1);
+        let place = world.presenting.view().index().place(&name);
+        assert_eq!(place, Some(&TrackPlace::Station("lcr1def".into())));
     }
 
     #[test]

@@ -109,6 +109,22 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
+    /** What a key file of radio holds, for the sound of this language; who takes it wipes it. */
+    stationKey(language) {
+        this.put(language);
+        const answer = this.output(this.call.present_station_key());
+        const key = answer.slice();
+        answer.fill(0);
+        return key;
+    }
+
+    /** There is sound in this language, at a station. */
+    station(language, text) {
+        this.put(JSON.stringify({ language, text }));
+        this.check(this.call.present_station());
+        this.run();
+    }
+
     /** From 1. */
     takeUp(number) {
         this.check(this.call.present_take_up(number));

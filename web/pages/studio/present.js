@@ -7,6 +7,7 @@ import { Member } from "../node/member.js";
 import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
 import { Presenter } from "./present-module.js";
 import { PresentStore } from "./present-store.js";
+import { Voice } from "./present-sound.js";
 import { elements } from "./slide.js";
 
 /** How often the network is looked at, in milliseconds. */
@@ -38,7 +39,7 @@ Write slides here, with a line of three dashes between them:
 
 const $ = (id) => document.getElementById(id);
 /** `lecture`: what is kept; `text`: the text of its session; `token`: by which this tab came, until a reload; `sent`: slides that all have. */
-const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null };
+const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null, voice: null };
 
 $("create").addEventListener("click", () => attempt(() => create(crypto.getRandomValues(new Uint8Array(KEY)))));
 $("key").addEventListener("change", () => attempt(openKey));
@@ -58,6 +59,8 @@ $("air").addEventListener("submit", (event) => {
 });
 $("edit").addEventListener("click", () => edit($("editor").hidden));
 $("end").addEventListener("click", () => attempt(endOrGoOn));
+$("microphone").addEventListener("click", () => attempt(view.voice ? endVoice : speak));
+$("mute").addEventListener("click", () => mute($("mute").getAttribute("aria-pressed") !== "true"));
 $("before").addEventListener("click", () => turn(-1));
 $("after").addEventListener("click", () => turn(1));
 $("number").addEventListener("change", () => turnTo(Number($("number").value)));
@@ -354,7 +357,7 @@ async function goOnAir() {
     }
     const visit = token ? undefined : kept.visit;
     const start = { token: token || undefined, visit, name: visit ? "" : $("call").value.trim(), key: random(32), seed: random(32), incarnation: Math.floor(Date.now() / 1000), report: false };
-    const hear = { datagram: ({ bytes }) => isOnAir() && view.module.datagram(bytes), sealed: () => {}, keep: keepVisit, change: () => {} };
+    const hear = { datagram: ({ bytes }) => datagram(bytes), sealed: () => {}, keep: keepVisit, change: () => {} };
     const records = await view.store.records(view.lecture.name);
     // what is wrong with the lecture is said before anything else
     view.module.open(view.lecture.key, view.lecture, records);
@@ -382,8 +385,59 @@ async function goOnAir() {
     $("slide").focus({ preventScroll: true });
 }
 
+function datagram(bytes) {
+    if (isOnAir()) {
+        view.module.datagram(bytes);
+        view.voice?.datagram(bytes);
+    }
+}
+
+// --- sound ---
+
+/** In the language of captions that is chosen. */
+async function speak() {
+    const spoken = $("language").value || "en";
+    const { title, presenter } = view.lecture;
+    $("microphone").disabled = true;
+    try {
+        const key = view.module.stationKey(spoken);
+        view.voice = await Voice.begin(view.member, key, { name: presenter || title, title }, (why) => endVoice(why));
+        view.module.station(spoken, view.voice.station);
+    } finally {
+        $("microphone").disabled = false;
+        showVoice();
+    }
+}
+
+function mute(isMuted) {
+    view.voice.talks = !isMuted;
+    $("mute").setAttribute("aria-pressed", String(isMuted));
+    showVoice();
+}
+
+/** `why`: what went wrong, if something did. */
+function endVoice(why = null) {
+    view.voice?.end();
+    view.voice = null;
+    $("mute").setAttribute("aria-pressed", "false");
+    showVoice();
+    problem(why);
+}
+
+function showVoice() {
+    if (view.voice?.isSuperseded) {
+        endVoice("Another one casts this sound with the same key, and began later: this one has ended.");
+        return;
+    }
+    const isMuted = $("mute").getAttribute("aria-pressed") === "true";
+    say($("microphone"), view.voice ? "Microphone off" : "Microphone on");
+    $("mute").hidden = $("loud").hidden = !view.voice;
+    say($("voice-state"), view.voice ? (isMuted ? "Listeners hear silence." : "Listeners hear you.") : "Nobody hears you.");
+}
+
 /** No member any more; another module, as this one has left its groups for good. */
 async function leave() {
+    endVoice();
     view.module.leave();
     view.member?.end();
     forgetVisit();
@@ -413,6 +467,7 @@ async function endOrGoOn() {
     if (now === "ended") {
         view.module.resume();
     } else {
+        endVoice();
         view.module.end();
     }
     draw();
@@ -473,7 +528,9 @@ function draw() {
     showLines(status);
     showQuestions(status);
     showShare();
+    showVoice();
     showPublish();
+    $("voice-card").hidden = status.state !== "live";
     say($("end"), status.state === "ended" ? "Go on" : "End the lecture");
 }
 

@@ -355,6 +355,25 @@ impl PagePresenter {
         taken.map_err(|e| e.to_string())
     }
 
+    /// What a key file of radio holds, for the sound of this language.
+    ///
+    /// # Errors
+    /// This is no language.
+    pub fn station_key(&self, language: &str) -> Result<Zeroizing<[u8; 32]>, String> {
+        let language = language.parse::<Language>().map_err(|e| e.to_string())?;
+        Ok(self.presenting.station_seed(&language))
+    }
+
+    /// There is sound in this language, at the station with this text.
+    ///
+    /// # Errors
+    /// This is no language, or no station.
+    pub fn add_station(&mut self, language: &str, station: &str) -> Result<(), String> {
+        let language = language.parse::<Language>().map_err(|e| e.to_string())?;
+        let added = self.presenting.add_station(&language, station.to_owned());
+        added.map_err(|e| e.to_string())
+    }
+
     /// Tells everybody that this was all.
     ///
     /// # Errors

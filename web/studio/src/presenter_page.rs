@@ -11,7 +11,7 @@ thread_local! {
     static PAGE: RefCell<Exchange<PagePresenter>> = RefCell::default();
 }
 
-/// A line of captions.
+/// A text in a language.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -174,6 +174,26 @@ pub extern "C" fn present_caption() -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_take_up(number: usize) -> usize {
     attempt(|presenter, _| presenter.take_up(number))
+}
+
+/// The input is a language: what a key file of radio holds for its sound. Its length; 0: no language.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_station_key() -> usize {
+    page(|page| {
+        page.answer_with(|presenter, language| {
+            let key = presenter.station_key(&String::from_utf8_lossy(language));
+            key.map_or_else(|_| Vec::new(), |key| key.to_vec())
+        })
+    })
+}
+
+/// There is sound: the input is JSON of language and the text of its station. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_station() -> usize {
+    attempt(|presenter, input| {
+        let line = serde_json::from_slice::<Line>(input).map_err(|e| e.to_string())?;
+        presenter.add_station(&line.language, &line.text)
+    })
 }
 
 /// Tells everybody that this was all. The length of an error.

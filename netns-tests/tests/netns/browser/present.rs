@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::node::{Meeting, Visitor, meeting};
 use super::notes::{open_notes, until_on_disk, write_at};
+use super::radio::{TAP, loudspeakers, write_wav};
 use super::studio::until_slide;
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::studio::{attend, keygen, present, session, told};
@@ -214,9 +215,51 @@ fn a_tab_whose_key_presents_on_a_terminal_as_well_says_so_and_ends() {
     });
 }
 
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_tab_that_presents_is_heard_by_who_chooses_its_sound() {
+    in_each_browser("studio-presents-sound", |lab, kind| {
+        let meeting = meeting(lab, &["here", "there"], false)?;
+        let [here, there] = [0, 1].map(|n| &meeting.visitors[n]);
+        let wav = write_wav(&here.host, 60)?;
+        let (_quiet, silent) = loudspeakers(&here.host)?;
+        let (theme, microphone) = (Theme::Light, Some(wav.as_path()));
+        let browser = Browser::start_with(&here.host, kind, theme, microphone, Some(&silent))?;
+        let page = open(&meeting, &browser, here, "ann")?;
+        page.click("#create")?;
+        page.fill("#lecture", "Bees")?;
+        page.fill("#languages", "en")?;
+        let lcs = go_on_air(&page)?;
+        let (_server, output) = loudspeakers(&there.host)?;
+        let other = Browser::start_with(&there.host, kind, theme, None, Some(&output))?;
+        let token = &meeting.network.token;
+        let tab = other.open("dora", &format!("{}/studio/#{token},{lcs}", there.origin))?;
+        tab.eval(TAP)?;
+        tab.click("#enter")?;
+        until_slide(&tab, "Title")?;
+        page.click("#microphone")?;
+        page.until_says("#voice-state", "Listeners hear you")?;
+        look_at(&page, "sound")?;
+        tab.click("[data-panel=tracks]")?;
+        tab.click("[data-track='audio/en'] input")?;
+        tab.until_says("[data-track='audio/en']", "playing")?;
+        let sounds = "played.slice(-8).some((plane) => plane.some((s) => Math.abs(s) > 0.02))";
+        tab.until(sounds)?;
+        page.click("#mute")?;
+        page.until_says("#voice-state", "Listeners hear silence")?;
+        tab.until(&format!("played.length > 8 && !{sounds}"))?;
+        page.click("#mute")?;
+        tab.until(sounds)?;
+        page.click("#microphone")?;
+        page.until_says("#voice-state", "Nobody hears you")?;
+        tab.until_says("[data-track='audio/en']", "the sound has ended")?;
+        meeting.expect_clean(&browser, here)
+    });
+}
+
 /// The browser's store is full from now on; and takes nothing away either.
-const FULL: &str = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }, null";
-const BROKEN: &str = "IDBObjectStore.prototype.delete = () => { throw new DOMException('gone', 'UnknownError'); }, null";
+pub(super) const FULL: &str = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }, null";
+pub(super) const BROKEN: &str = "IDBObjectStore.prototype.delete = () => { throw new DOMException('gone', 'UnknownError'); }, null";
 
 /// Lectures that are on the disk of this browser.
 const LECTURES: &str = "new Promise((resolve) => { indexedDB.open('lcroute presents').onsuccess = ({ target }) => { \

@@ -92,7 +92,7 @@ fn good_pieces(heard: &[f64]) -> (usize, usize) {
 }
 
 /// What a microphone hears: the sweep, as WAV of one channel.
-fn write_wav(host: &Host, seconds: usize) -> Result<PathBuf> {
+pub(super) fn write_wav(host: &Host, seconds: usize) -> Result<PathBuf> {
     let samples = chirp(seconds);
     let bytes = u32::try_from(samples.len() * 2)?;
     let mut wav = Vec::new();
