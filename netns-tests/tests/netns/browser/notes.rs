@@ -7,6 +7,7 @@ use lcroute_lab::lab::{DEADLINE, Host, Lab, Process, eventually};
 use serde_json::json;
 
 use super::node::{Meeting, Visitor, meeting};
+use super::present::{BROKEN, FULL};
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::studio::{Typed, present, session};
 
@@ -248,5 +249,43 @@ fn a_tab_that_is_killed_between_writing_and_sending_loses_nothing() {
         let said = lecture.presenter.process.stderr();
         ensure!(!said.contains("two hosts"), "{said}");
         Ok(())
+    });
+}
+
+/// Keys that write notes, on the disk of this browser.
+const KEYS: &str = "new Promise((resolve) => { indexedDB.open('lcroute studio').onsuccess = ({ target }) => { \
+    target.result.transaction('keys').objectStore('keys').count().onsuccess = (counted) => { \
+        target.result.close(); resolve(counted.target.result); }; }; })";
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn a_browser_that_is_full_says_so_and_what_is_written_goes_on() {
+    in_each_browser("notes-full", |lab, kind| {
+        let lecture = Lecture::begin(lab, &["here"])?;
+        let here = &lecture.meeting.visitors[0];
+        let browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let tabs = ["reads", "full", "broken"];
+        let [reads, full, broken] = tabs.map(|tab| lecture.attend(&browser, here, tab));
+        let [reads, full, broken] = [reads?, full?, broken?];
+        for page in [&reads, &full, &broken] {
+            open_notes(page)?;
+        }
+        ensure!(full.eval(KEYS)? == 3, "each tab has a key");
+        write_at(&full, 0, "kept.")?;
+        until_text(&reads, "kept.")?;
+        full.eval(FULL)?;
+        write_at(&full, -1, " sent.")?;
+        full.until_says("#notes-warning", "its storage is full")?;
+        until_text(&reads, "kept. sent.")?;
+        ensure!(full.eval(KEYS)? == 2, "a key that would repeat numbers");
+        full.expect_open_to_all()?;
+        // a disk that takes nothing away either: nothing leaves
+        until_text(&broken, "kept. sent.")?;
+        broken.eval(FULL)?;
+        broken.eval(BROKEN)?;
+        write_at(&broken, 0, "lost ")?;
+        broken.until_says("#notes-state", "keeps nothing any more")?;
+        write_at(&full, -1, " And more.")?;
+        until_text(&reads, "kept. sent. And more.")
     });
 }
