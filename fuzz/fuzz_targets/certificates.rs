@@ -1,9 +1,10 @@
-//! Certificates, chains, revocations, tokens.
+//! Certificates, chains, revocations, epochs, tokens.
 #![no_main]
 
 use lcroute_fuzz::{TODAY, network};
 use libfuzzer_sys::fuzz_target;
 use librecast::cert::{Certificate, Chain, GroupPrefix, Kind, MAX_USES, Token, is_node_name};
+use librecast::epoch::Epoch;
 use librecast::id::PeerId;
 use librecast::revocation::Revocation;
 
@@ -20,6 +21,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("certificates"), |data: &[u8]| {
     }
     if let Ok(revocation) = Revocation::decode(data) {
         let _ = revocation.verify(&network());
+    }
+    if let Ok(epoch) = Epoch::decode(data) {
+        assert_eq!(epoch.as_bytes(), data, "one way to write an epoch");
+        let _ = epoch.verify(&network());
     }
     if let Ok(text) = std::str::from_utf8(data) {
         if let Ok(token) = text.parse::<Token>() {

@@ -57,11 +57,13 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("presence"), |data: &[u8]| {
         };
         now += Duration::from_millis(u64::from(how >> 4) * 100);
         match how & 7 {
-            0 => drop(overlay.handle_record(CarrierKind::Lan, bytes, now)),
+            0 => {
+                let _ = overlay.handle_record(CarrierKind::Lan, bytes, |_| true, now);
+            }
             how @ 1..4 => {
                 let kind = KINDS[usize::from(*from) % 3];
-                let taken = overlay.handle_record(kind, &record(how != 1, bytes), now);
-                assert!(taken.is_none_or(|(peer, _)| peer == key(11).peer_id()), "whose is it?");
+                let taken = overlay.handle_record(kind, &record(how != 1, bytes), |_| true, now);
+                assert!(taken.is_err() || taken.is_ok_and(|(peer, _)| peer == key(11).peer_id()), "whose is it?");
             }
             how => {
                 let body = match how {

@@ -20,6 +20,7 @@ use lcsync::tree::{Root, RootKind, Stream};
 use librecast::cert::{Grant, GroupPrefix, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
+use librecast::epoch::{Epoch, EpochSecret};
 use librecast::revocation::Revocation;
 use librecast::{igmp, mapped};
 
@@ -147,6 +148,10 @@ fn certificates() -> Vec<Vec<u8>> {
     let by_bounded = bounded.join(key(10).peer_id(), "node", TODAY).unwrap();
     let by_issuer = Revocation::by_issuer(chain.issuer(), &key(2), revoked, TODAY, until);
     let by_network = Revocation::by_network(&key(1), revoked, TODAY, until);
+    let made = (1, [0; 32], EpochSecret::new([7; 32]));
+    let epoch = Epoch::sign(made, by_network.clone().unwrap(), Some(chain.issuer()), &key(2));
+    let mut at_epoch = Token::invite(chain.issuer(), &key(2), invitation_of(TODAY), Vec::new()).unwrap();
+    at_epoch.epoch = Some((1, EpochSecret::new([7; 32])));
     vec![
         chain.encode(),
         by_bounded.encode(),
@@ -154,6 +159,8 @@ fn certificates() -> Vec<Vec<u8>> {
         chain.node().as_bytes().to_vec(),
         by_issuer.unwrap().as_bytes().to_vec(),
         by_network.unwrap().as_bytes().to_vec(),
+        epoch.unwrap().as_bytes().to_vec(),
+        at_epoch.encode().as_bytes().to_vec(),
         token.encode().as_bytes().to_vec(),
         key(10).peer_id().to_string().into_bytes(),
     ]

@@ -200,6 +200,7 @@ fn assemble(
     let sign = sign.map(|sign| sign.signing(key.clone()));
     let network = identity.membership.network;
     let revocations = state.revocations(&network, unix_now())?;
+    let epochs = state.epochs(&network, unix_now())?;
     let mut members = state.members();
     members.note(&identity.member, unix_now());
     let (keep, kept) = mpsc::unbounded_channel();
@@ -239,6 +240,7 @@ fn assemble(
         settings: settings(config, private::load_and_tell(&config.private)?),
         topology: topology(&config.topology),
         revocations: revocations.clone(),
+        epochs,
         members,
         uses: state.uses(),
         clock: WallClock::new(unix_now),

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use lcroute_node::{Keep, Revocations};
+use lcroute_node::{EpochsText, Keep, Revocations};
 use librecast::cert::Chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -36,6 +36,7 @@ struct Unwritten {
     incarnation: Option<u32>,
     ipv4: Option<Ipv4Addr>,
     revocations: bool,
+    epochs: Option<EpochsText>,
     members: Option<String>,
     uses: Option<String>,
     texts: bool,
@@ -53,7 +54,7 @@ pub enum Kept {
 impl Unwritten {
     fn is_empty(&self) -> bool {
         let files = self.membership || self.revocations || self.texts;
-        let lists = self.members.is_some() || self.uses.is_some();
+        let lists = self.members.is_some() || self.uses.is_some() || self.epochs.is_some();
         !files && !lists && self.incarnation.is_none() && self.ipv4.is_none()
     }
 }
@@ -126,6 +127,7 @@ impl Keeper {
             Keep::Revocation(r) => {
                 self.unwritten.revocations |= self.revocations.add(*r, unix_now());
             }
+            Keep::Epochs(text) => self.unwritten.epochs = Some(text),
             Keep::Members(text) => self.unwritten.members = Some(text),
             Keep::Uses(text) => self.unwritten.uses = Some(text),
         }
@@ -141,6 +143,10 @@ impl Keeper {
         if unwritten.membership {
             unwritten.membership = !is_kept(state.store_membership(&self.membership));
         }
+        // first: an epoch has in it the revocation that it was made for
+        unwritten
+            .epochs
+            .take_if(|text| is_kept(state.store_epochs(&text.0)));
         if unwritten.revocations {
             unwritten.revocations = !is_kept(state.store_revocations(&self.revocations));
         }
@@ -212,10 +218,20 @@ mod tests {
             let learnt = Keep::Revocation(Box::new(revocation));
             keep.send(Kept::Node(learnt)).unwrap();
         }
+        let mut epochs = lcroute_node::Epochs::new(id);
+        epochs.set_of_token(7, librecast::epoch::EpochSecret::new([7; 32]));
+        let kept_epochs = Keep::Epochs(EpochsText(epochs.text()));
+        assert!(!format!("{kept_epochs:?}").contains("token"));
         let uses = Keep::Uses("a token a line\n".into());
         let address = Ipv4Addr::new(10, 77, 4, 5);
         let ipv4 = Keep::Ipv4Address(address);
-        for learnt in [Keep::Chain(new.clone()), Keep::Incarnation(41), ipv4, uses] {
+        for learnt in [
+            Keep::Chain(new.clone()),
+            Keep::Incarnation(41),
+            ipv4,
+            uses,
+            kept_epochs,
+        ] {
             keep.send(Kept::Node(learnt)).unwrap();
         }
         let membership_file = dir.path().join("membership.toml");
@@ -229,6 +245,10 @@ mod tests {
         let uses = std::fs::read_to_string(dir.path().join("uses")).unwrap();
         assert_eq!(uses, "a token a line\n");
         assert_eq!(state().ipv4(), Some(address));
+        assert_eq!(state().epochs(&id, now).unwrap().number(), 7);
+        let mode = std::fs::metadata(dir.path().join("epochs")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+        assert_eq!(mode & 0o777, 0o600);
         let read = state().membership().unwrap().unwrap();
         assert_eq!(read.chain().unwrap(), new);
         assert_eq!(read.signal, ["ws://a:1"], "what was not renewed stays");

@@ -232,6 +232,7 @@ mod tests {
                 token_uses: None,
                 address: Ipv6Addr::LOCALHOST,
                 network: id(9),
+                epoch: 0,
                 ipv4: None,
                 tun: "lc0".into(),
                 inbound: Inbound::Blocked,

@@ -622,6 +622,7 @@ impl PacketLoop {
                     issuer: sought.issuer,
                     peers: sought.peers,
                     invites: sought.invites,
+                    epochs: sought.epochs,
                 };
                 drop(self.parts.seeking.send_replace(seeking));
             }

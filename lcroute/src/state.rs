@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use lcroute_node::{Members, Revocations, Uses};
+use lcroute_node::{Epochs, Members, Revocations, Uses};
 use librecast::cert::{CertError, Chain, Member};
 use librecast::durable;
+use librecast::epoch::EpochSecret;
 use librecast::id::{IdError, NetworkId, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::service;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 const NODE_KEY: &str = "node.key";
 /// The node's key as a credential of a service manager: it need not lie on disk in the clear.
@@ -25,6 +27,8 @@ const NETWORK_KEY: &str = "network.key";
 const MEMBERSHIP: &str = "membership.toml";
 const INCARNATION: &str = "incarnation";
 const REVOCATIONS: &str = "revocations";
+/// Rendezvous epochs, with their secrets.
+const EPOCHS: &str = "epochs";
 const MEMBERS: &str = "members";
 const USES: &str = "uses";
 /// Presence records that were pasted.
@@ -41,6 +45,8 @@ const MAX_TEXTS: usize = 64;
 const MAX_MEMBERS_FILE: u64 = 32 << 20;
 /// More than as many tokens and nodes as are counted take.
 const MAX_USES_FILE: u64 = 8 << 20;
+/// More than as many epochs as are kept take in base58.
+const MAX_EPOCHS_FILE: u64 = 512 << 10;
 /// More than [`MAX_REVOCATIONS`] of the longest take in base58.
 const MAX_REVOCATIONS_FILE: u64 = 16 << 20;
 
@@ -153,6 +159,8 @@ pub struct Identity {
     pub chain: Chain,
     /// What they say.
     pub member: Member,
+    /// Number and secret of the rendezvous epoch, for tokens.
+    pub epoch: Option<(u32, EpochSecret)>,
 }
 
 impl StateDir {
@@ -310,11 +318,13 @@ impl StateDir {
         if member.peer != key.peer_id() {
             return Err(missing("the certificate belongs to another key").into());
         }
+        let epochs = self.epochs(&membership.network, now)?;
         Ok(Ok(Identity {
             key,
             membership,
             chain,
             member,
+            epoch: epochs.newest(),
         }))
     }
 
@@ -392,6 +402,38 @@ impl StateDir {
                 Ok(all)
             }
         }
+    }
+
+    /// The rendezvous epochs that this node knows, those of expelled issuers behind all others. A damaged line costs no other.
+    pub fn epochs(&self, network: &NetworkId, now: u64) -> anyhow::Result<Epochs> {
+        let path = self.path.join(EPOCHS);
+        let mut text = Zeroizing::new(String::new());
+        let read =
+            File::open(&path).and_then(|file| file.take(MAX_EPOCHS_FILE).read_to_string(&mut text));
+        match read {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                tracing::warn!("{}: damaged and left out", path.display());
+            }
+            Err(e) => return Err(permission(&e, &path)),
+        }
+        let (mut all, damaged) = Epochs::parse(&text, *network);
+        if damaged > 0 {
+            tracing::warn!(
+                "{}: {damaged} lines are damaged and left out",
+                path.display()
+            );
+        }
+        for revocation in self.revocations(network, now)?.iter() {
+            all.expel(revocation);
+        }
+        Ok(all)
+    }
+
+    /// Replaces the rendezvous epochs.
+    pub fn store_epochs(&self, text: &str) -> anyhow::Result<()> {
+        self.write(EPOCHS, text.as_bytes())
     }
 
     /// Whom this node has seen; nobody where the list cannot be read, as the network tells it again.
@@ -510,6 +552,7 @@ impl StateDir {
             MEMBERSHIP,
             NODE_KEY,
             REVOCATIONS,
+            EPOCHS,
             MEMBERS,
             USES,
             INCARNATION,

@@ -74,6 +74,9 @@ pub struct Status {
     pub ipv4: Option<Ipv4Addr>,
     /// The network's public key.
     pub network: PeerId,
+    /// Number of the network's rendezvous epoch: one more with each expulsion.
+    #[serde(default)]
+    pub epoch: u32,
     /// Name of the interface.
     pub tun: String,
     /// Whether UDP that arrives on it reaches programs.

@@ -55,6 +55,7 @@
 //! | [`wire`] | bounded cursors that every binary format of ours is read and written with |
 //! | [`id`] | ed25519 identities, libp2p PeerIds, addresses derived from keys |
 //! | [`cert`] | certificates, chains, invitation tokens, renewal |
+//! | [`epoch`] | secrets that members find one another by, a new one with each expulsion |
 //! | [`revocation`] | signed statements that a key is not to be trusted any more |
 //! | [`mld`] | MLDv2 and MLDv1 messages (RFC 9777, RFC 2710) as bytes |
 //! | [`igmp`] | IGMPv3, IGMPv2 and IGMPv1 messages (RFC 9776, RFC 2236) as bytes |
@@ -88,6 +89,7 @@ pub mod coding;
 pub mod drops;
 #[cfg(unix)]
 pub mod durable;
+pub mod epoch;
 pub mod ethernet;
 pub mod events;
 pub mod id;

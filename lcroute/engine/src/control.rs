@@ -40,6 +40,8 @@ const TYPE_LINK_REQUEST: u8 = 8;
 const TYPE_LEAF_JOIN: u8 = 9;
 /// Other routers for a leaf.
 const TYPE_LEAF_OFFER: u8 = 10;
+/// Rendezvous epochs of the network.
+const TYPE_EPOCHS: u8 = 11;
 /// Bytes before an element: type and length.
 const ELEMENT_HEADER: usize = 3;
 /// Buckets into which an audit sorts the join state of a link.
@@ -54,6 +56,8 @@ const AUDIT_RESET: u8 = 2;
 pub const MAX_ROUTED: usize = MAX_MESSAGE - ELEMENT_HEADER - ROUTED_HEADER;
 /// Bytes of a routed message before its payload.
 const ROUTED_HEADER: usize = 18;
+/// Longest value of an EPOCHS element in bytes.
+pub const MAX_EPOCHS: usize = MAX_MESSAGE - ELEMENT_HEADER;
 /// Most routers that a LEAF OFFER names.
 pub const MAX_OFFERED: usize = 4;
 /// Longest prefix in bytes: two before the address.
@@ -298,6 +302,9 @@ pub enum Element {
     LeafJoin(LeafJoin),
     /// For a leaf, at once and every 30 s.
     LeafOffer(LeafOffer),
+    /// Rendezvous epochs ([`librecast::epoch`]), each with its length (16 bits) before it. Their secrets are for members alone,
+    /// so they go from link to link and are in no LSA. At most [`MAX_EPOCHS`] bytes.
+    Epochs(Bytes),
 }
 
 /// Reads a message; one error makes all of it void.
@@ -321,6 +328,9 @@ pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
             TYPE_LINK_REQUEST => elements.push(decode_link_request(value)?),
             TYPE_LEAF_JOIN => decode_leaf_join(value, &mut elements)?,
             TYPE_LEAF_OFFER => elements.push(decode_leaf_offer(value)?),
+            TYPE_EPOCHS => {
+                elements.push(Element::Epochs(Bytes::copy_from_slice(value.rest())));
+            }
             _ => {}
         }
     }
@@ -526,6 +536,9 @@ impl Batch {
                 for other in others {
                     w.put(other.public_key());
                 }
+            }),
+            Element::Epochs(epochs) => self.append_whole(TYPE_EPOCHS, |w| {
+                w.put(epochs);
             }),
             Element::Refusal {
                 reason,
@@ -811,6 +824,7 @@ mod tests {
             }),
             Element::Audit(Audit::Digest(5)),
             Element::LinkRequest(LinkRequest::Keep),
+            Element::Epochs(vec![0, 1, 9].into()),
         ];
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
         bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // JOIN STATE, length, root
@@ -822,6 +836,7 @@ mod tests {
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 64, 2, 7, 7]);
         bytes.extend([7, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 5]); // AUDIT
         bytes.extend([8, 0, 1, 1]); // LINK REQUEST
+        bytes.extend([11, 0, 3, 0, 1, 9]); // EPOCHS
         assert_eq!(encode(&elements), vec![bytes.clone()]);
         assert_eq!(decode(&bytes).unwrap(), elements);
     }

@@ -817,11 +817,18 @@ impl Engine {
                 self.topology.set_peer_request(link, request, now);
                 self.review_standing(link);
             }
+            Element::Epochs(epochs) => outbox.push(Output::Epochs { link, epochs }),
             // between leaf and router alone
             Element::LeafJoin(_) | Element::LeafOffer(_) => {
                 outbox.drops.count(DropReason::BadControl);
             }
         }
+    }
+
+    /// Sends rendezvous epochs to a neighbour, as in [`control::Element::Epochs`]; nothing where there is no such link.
+    pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes, now: Instant) {
+        self.turn(now);
+        self.exchange.send_epochs(link, epochs);
     }
 
     fn handle_routed(&mut self, link: LinkId, routed: Routed) -> Result<(), DropReason> {

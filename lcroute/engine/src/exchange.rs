@@ -116,6 +116,14 @@ impl ControlExchange {
         self.adjacencies.get(&link).is_some_and(|a| !a.faulty)
     }
 
+    /// Leaves rendezvous epochs for a neighbour.
+    pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes) {
+        if let Some(adjacency) = self.adjacencies.get_mut(&link) {
+            adjacency.pending.push(Element::Epochs(epochs));
+            self.pending_on.insert(link);
+        }
+    }
+
     /// The neighbour broke the protocol: the shell closes the link.
     pub fn fault(&mut self, link: LinkId, reason: LinkFault, outbox: &mut Outbox) {
         outbox.drops.count(DropReason::BadControl);

@@ -96,6 +96,13 @@ pub enum Output {
     },
     /// This node has another IPv4 address, or none any more: set it on `lc0`, and keep it.
     Ipv4Address(Option<Ipv4Addr>),
+    /// Rendezvous epochs of a neighbour, as it sent them: nothing of them has been verified.
+    Epochs {
+        /// Over which link.
+        link: LinkId,
+        /// As in [`crate::control::Element::Epochs`].
+        epochs: Bytes,
+    },
     /// A router has new certificates.
     Renewed {
         /// What they say.

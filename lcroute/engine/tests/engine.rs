@@ -150,7 +150,10 @@ impl Bench {
     fn outputs(&mut self) -> Vec<Output> {
         let about_packets = |o: &Output| match o {
             Output::Control { message, .. } => !join_states(message).is_empty(),
-            Output::Wanted(_) | Output::Reachable { .. } | Output::Renewed { .. } => false,
+            Output::Wanted(_)
+            | Output::Reachable { .. }
+            | Output::Renewed { .. }
+            | Output::Epochs { .. } => false,
             _ => true,
         };
         self.exchange().into_iter().filter(about_packets).collect()

@@ -357,7 +357,7 @@ impl Mesh {
                 Output::LocalMld { packet } => self.write_mld(n, &packet),
                 // the test decides on links
                 Output::Wanted(_) | Output::Retire { .. } => {}
-                Output::Reachable { .. } | Output::Renewed { .. } => {}
+                Output::Reachable { .. } | Output::Renewed { .. } | Output::Epochs { .. } => {}
                 other => panic!("node {n}: {other:?}"),
             }
         }

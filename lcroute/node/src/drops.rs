@@ -5,6 +5,14 @@ use librecast::drop_reasons;
 drop_reasons! {
     /// Why a packet or a message was dropped.
     pub enum DropReason {
+        /// A rendezvous epoch that nobody has signed who may.
+        EpochForged = "epoch_forged",
+        /// A neighbour passes on more rendezvous epochs than are looked at: the last ones wait.
+        EpochLimited = "epoch_limited",
+        /// Rendezvous epochs that cannot be read.
+        EpochMalformed = "epoch_malformed",
+        /// A rendezvous epoch by an issuer that was expelled.
+        EpochRefused = "epoch_refused",
         /// A leaf took nothing of its packets for five seconds: its link is closed.
         LeafSlow = "leaf_slow",
         /// For a link that has just gone down.

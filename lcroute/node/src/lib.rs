@@ -7,6 +7,7 @@
 mod announcements;
 mod drops;
 mod echo;
+mod epochs;
 mod flows;
 mod keep;
 mod key_conflict;
@@ -37,7 +38,8 @@ pub use lcroute_engine::{
 pub use announcements::{AnnounceError, MAX_ANNOUNCED};
 pub use drops::DropReason;
 pub use echo::ECHO_LEN;
-pub use keep::Keep;
+pub use epochs::Epochs;
+pub use keep::{EpochsText, Keep};
 pub use leaf_node::{LeafConfig, LeafNode, LeafNodeOutput};
 pub use look::{Edge, Flow, Look, Router};
 pub use members::{KnownMember, Members};

@@ -240,6 +240,11 @@ impl Members {
             .unwrap_or_else(|| name.to_owned())
     }
 
+    /// Whether this is a member that was seen.
+    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
+        self.known.contains_key(peer)
+    }
+
     /// Those that are away and may come back, those seen last first.
     pub(crate) fn away(&self, is_present: impl Fn(&PeerId) -> bool, now: u64) -> Vec<PeerId> {
         let mut away: Vec<_> = self

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use librecast::cert::{Chain, Member};
+use librecast::epoch::{Epoch, EpochSecret};
 use librecast::events;
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::revocation::Revocation;
@@ -176,6 +177,23 @@ impl Membership {
                 None
             }
         }
+    }
+
+    /// As an issuer: a new epoch, for a revocation.
+    pub(crate) fn make_epoch(
+        &self,
+        follows: (u32, [u8; 32]),
+        secret: EpochSecret,
+        revocation: Revocation,
+    ) -> Option<Epoch> {
+        self.renewer
+            .as_ref()?
+            .make_epoch(follows, secret, revocation)
+    }
+
+    /// Whether a member is out.
+    pub(crate) fn expels(&self, member: &Member) -> bool {
+        self.revocations.expel(member)
     }
 
     /// Who has come by tokens, if that has changed.

@@ -13,12 +13,13 @@ use lcroute_engine::{
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
-    OVERLAY_CARRIER, Overlay, OverlayConfig, PeerState, Presence, Published, Random, Revoked,
-    SendError,
+    NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, PeerState, Presence, Published, Random,
+    Revoked, SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
 use librecast::drops::Drops;
+use librecast::epoch::{Epoch, EpochSecret};
 use librecast::ethernet::MacAddress;
 use librecast::id::{LinkId, NetworkId, OriginId, PeerId, SecretKey};
 use librecast::ipv6::udp_packet;
@@ -29,8 +30,9 @@ use thiserror::Error;
 use crate::announcements::{AnnounceError, Announcements};
 use crate::drops::DropReason;
 use crate::echo::Echoes;
+use crate::epochs::{self, EpochIntake, Epochs};
 use crate::flows::{self, Due, Flows};
-use crate::keep::Keep;
+use crate::keep::{EpochsText, Keep};
 use crate::key_conflict::KeyConflicts;
 use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
@@ -44,6 +46,9 @@ use crate::services::{HostServices, MakeAead};
 use crate::slow_leaves::SlowLeaves;
 use crate::uses::Uses;
 
+/// Pause between two epochs that this node makes because others did not know of its own. Chosen: many issuers agree before one of
+/// them makes a second one.
+const REMADE_EVERY: Duration = Duration::from_secs(10);
 /// Reports reach the whole network.
 const REPORT_HOP_LIMIT: u8 = 64;
 
@@ -72,6 +77,8 @@ pub struct NodeConfig {
     pub topology: TopologyConfig,
     /// Revocations that earlier runs learnt.
     pub revocations: Revocations,
+    /// Rendezvous epochs that earlier runs learnt.
+    pub epochs: Epochs,
     /// Members that earlier runs have seen, and this node itself.
     pub members: Members,
     /// Who has come by tokens that are for so many, as earlier runs counted.
@@ -204,6 +211,13 @@ pub struct Node<C> {
     membership: Membership,
     present: Present,
     records: Records,
+    epochs: Epochs,
+    epoch_intake: EpochIntake,
+    /// The newest epoch was made by somebody who did not know the last one of this node.
+    is_overtaken: bool,
+    /// Before, this node makes no epoch but for an expulsion.
+    remade_until: Instant,
+    random: Random,
     seeking: Seeking,
     announcements: Announcements,
     private: PrivatePrefixes,
@@ -264,7 +278,12 @@ impl<C: Connections> Node<C> {
             clock: config.clock,
             seed: u64::from_be_bytes(random.array()),
         };
+        let mut epochs = config.epochs;
+        for revocation in membership.revocations.iter() {
+            epochs.expel(revocation);
+        }
         let mut overlay = Overlay::new(overlay, connections, now);
+        overlay.set_rendezvous(epochs.rendezvous());
         overlay.set_disclosure(settings.disclosure, now);
         Self {
             engine: Engine::new(engine, Arc::new(services), now),
@@ -274,6 +293,10 @@ impl<C: Connections> Node<C> {
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
+            epochs,
+            epoch_intake: EpochIntake::default(),
+            is_overtaken: false,
+            remade_until: now,
             seeking: Seeking::new(),
             announcements: Announcements::new(&settings.announce),
             private: PrivatePrefixes::new(settings.private),
@@ -281,6 +304,7 @@ impl<C: Connections> Node<C> {
             not_permitted: Vec::new(),
             key_conflicts: KeyConflicts::default(),
             echoes: Echoes::new(u64::from_be_bytes(random.array())),
+            random,
             next_ping: 0,
             counters: Counters::default(),
             drops: Drops::default(),
@@ -303,6 +327,11 @@ impl<C: Connections> Node<C> {
             if let Err(e) = self.engine.add_revocation(&record, now) {
                 tracing::warn!("{revocation:?}: {e}");
             }
+        }
+        // an epoch may have been kept when its revocation was not yet
+        let for_revocations: Vec<_> = self.epochs.iter().map(|e| e.revocation().clone()).collect();
+        for revocation in for_revocations {
+            self.add_revocation_of_epoch(&revocation);
         }
         if self.membership.is_expelled() {
             tell_expelled(&self.membership.member);
@@ -421,6 +450,12 @@ impl<C: Connections> Node<C> {
     #[must_use]
     pub fn is_connected(&self, server: CarrierId) -> bool {
         self.present.is_connected(server)
+    }
+
+    /// The number of the rendezvous epoch; 0: nobody has been expelled.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epochs.number()
     }
 
     /// All members that were seen, absent ones too.
@@ -562,7 +597,17 @@ impl<C: Connections> Node<C> {
         now: Instant,
     ) -> Option<(PeerId, Instant)> {
         self.now = now;
-        let (peer, until) = self.overlay.handle_record(kind, sealed, now)?;
+        let members = &self.membership.members;
+        let is_known = |peer: &PeerId| members.knows(peer);
+        let taken = self.overlay.handle_record(kind, sealed, is_known, now);
+        let (peer, until) = match taken {
+            Ok(taken) => taken,
+            Err(NotTaken::NotOpened) => {
+                self.records.insert_unopened((carrier, name), kind, sealed);
+                return None;
+            }
+            Err(NotTaken::Dropped) => return None,
+        };
         match self.records.insert((carrier, name), (kind, peer), until) {
             None => self.drops.count(DropReason::PresenceNamesFull),
             Some(before) => {
@@ -589,10 +634,10 @@ impl<C: Connections> Node<C> {
         self.handle_presence(carrier, Presence::Offline(known.peer), now);
     }
 
-    /// This node's presence record as of now. None where it has no address.
+    /// This node's presence record as of now, for a text that a user hands on. None where it has no address.
     pub fn record(&mut self, now: Instant) -> Option<Published> {
         self.now = now;
-        self.overlay.record(now)
+        self.overlay.record_for_text(now)
     }
 
     /// Whether there are members that do not learn addresses of this host.
@@ -682,11 +727,12 @@ impl<C: Connections> Node<C> {
         Ok(())
     }
 
-    /// A revocation of this node's operator, as text: it is flooded. Whose key it revokes.
+    /// A revocation of this node's operator, as text: it is flooded, and the network gets a new rendezvous epoch. Whose key it
+    /// revokes, and whether there is a new epoch.
     ///
     /// # Errors
     /// It is not valid in this network, or names an issuer that only the network's key expels.
-    pub fn revoke(&mut self, text: &str, now: Instant) -> Result<PeerId, RevokeError> {
+    pub fn revoke(&mut self, text: &str, now: Instant) -> Result<(PeerId, bool), RevokeError> {
         self.now = now;
         let revocation = revocations::parse(text, &self.membership.network);
         let revocation = revocation.map_err(RevokeError::Invalid)?;
@@ -698,7 +744,9 @@ impl<C: Connections> Node<C> {
         let record = Bytes::copy_from_slice(revocation.as_bytes());
         let added = self.engine.add_revocation(&record, now);
         added.map_err(|e| RevokeError::Refused(e.to_string()))?;
-        Ok(key)
+        // first, so that the epoch does not go to whom it shuts out
+        self.learn_revocation(&record);
+        Ok((key, self.make_epoch(revocation)))
     }
 
     /// What links cost, told to the router once a second or so.
@@ -746,10 +794,14 @@ impl<C: Connections> Node<C> {
         let gone = self.membership.members.next_timeout();
         let seeking = self.seeking.next_timeout();
         let echoes = self.echoes.next_timeout();
-        [renewal, records, echoes, flows, gone, seeking]
-            .into_iter()
-            .flatten()
-            .min()
+        let epochs = self.epoch_intake.next_timeout();
+        let remake = self.is_overtaken.then_some(self.remade_until);
+        [
+            renewal, records, echoes, flows, gone, seeking, epochs, remake,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn handle_own_timeout(&mut self) {
@@ -769,6 +821,10 @@ impl<C: Connections> Node<C> {
         {
             self.outputs.push_back(Output::Publish(record));
         }
+        for (link, waiting) in self.epoch_intake.due(now) {
+            self.handle_epochs(link, &waiting);
+        }
+        self.remake_epoch();
         if self.seeking.is_due(now) {
             self.seek();
         }
@@ -800,7 +856,10 @@ impl<C: Connections> Node<C> {
         let issuer = self.membership.issuer();
         let issuer = issuer.filter(|issuer| !is_present(issuer));
         let traits = (self.links.is_empty(), self.membership.is_issuer());
-        let sought = self.seeking.choose(issuer, away.into_iter(), traits);
+        let epochs = self.overlay.rendezvous();
+        let sought = self
+            .seeking
+            .choose(issuer, away.into_iter(), traits, epochs);
         self.outputs.extend(sought.map(Output::Seek));
     }
 
@@ -883,6 +942,7 @@ impl<C: Connections> Node<C> {
                 self.links.insert(link, *member);
                 self.seeking.changed(now);
                 self.engine.handle_link_up(link, neighbor, now);
+                self.send_epochs(self.epochs.to_send(), |to| to == link);
             }
             Event::LinkDown { link, reason, .. } => {
                 let is_leaf = self.leaves.link_down(link);
@@ -891,6 +951,7 @@ impl<C: Connections> Node<C> {
                     self.outputs.push_back(Output::PathSuspect);
                 }
                 self.links.remove(&link);
+                self.epoch_intake.forget(link);
                 self.seeking.changed(now);
                 self.engine.handle_link_down(link, now);
             }
@@ -995,6 +1056,7 @@ impl<C: Connections> Node<C> {
             } => {
                 self.handle_routed(via, from, kind, payload);
             }
+            O::Epochs { link, epochs } => self.handle_epochs(link, &epochs),
             O::Reachable { origin, up } => self.handle_reachable(origin, up),
             O::Incarnation(incarnation) => self.keep(Keep::Incarnation(incarnation)),
             O::Revoked { revocation, .. } => self.learn_revocation(&revocation),
@@ -1158,9 +1220,15 @@ impl<C: Connections> Node<C> {
         };
         let (key, by) = (revocation.key(), revoked(&revocation));
         self.overlay.revoke(key, by, self.now);
+        self.epochs.expel(&revocation);
+        self.use_epochs();
         if self.membership.revoke(&revocation) {
             self.keep(Keep::Revocation(Box::new(revocation)));
         }
+    }
+
+    fn keep(&mut self, what: Keep) {
+        self.outputs.push_back(Output::Keep(what));
     }
 
     fn push_announcements(&mut self) {
@@ -1175,9 +1243,104 @@ impl<C: Connections> Node<C> {
         }
         self.not_permitted = refused;
     }
+}
 
-    fn keep(&mut self, what: Keep) {
-        self.outputs.push_back(Output::Keep(what));
+/// Epochs of the rendezvous secret.
+impl<C: Connections> Node<C> {
+    /// What a neighbour knows: the expelled lose their links first, then what is new goes on to all others.
+    fn handle_epochs(&mut self, from: LinkId, bytes: &Bytes) {
+        let received = (from, bytes);
+        let (new, drops) = self.epoch_intake.receive(received, &self.epochs, self.now);
+        drops
+            .into_iter()
+            .for_each(|reason| self.drops.count(reason));
+        for epoch in &new {
+            self.add_revocation_of_epoch(epoch.revocation());
+        }
+        self.take_epochs(new, Some(from));
+        self.remake_epoch();
+    }
+
+    /// A revocation that an epoch was made for, verified with it: it counts here even where there is no room to flood it.
+    fn add_revocation_of_epoch(&mut self, revocation: &Revocation) {
+        let record = Bytes::copy_from_slice(revocation.as_bytes());
+        if let Err(e) = self.engine.add_revocation(&record, self.now) {
+            tracing::debug!("{revocation:?}: {e}");
+        }
+        self.learn_revocation(&record);
+    }
+
+    /// Keeps epochs that have been verified, uses them, and passes on what is new; not to where it came `from`.
+    fn take_epochs(&mut self, epochs: Vec<Epoch>, from: Option<LinkId>) {
+        let new: Vec<_> = epochs
+            .into_iter()
+            .filter(|epoch| self.epochs.add(epoch.clone()))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let own = self.membership.member.peer;
+        self.is_overtaken = self.membership.is_issuer() && self.epochs.overtaken(&own).is_some();
+        self.keep(Keep::Epochs(EpochsText(self.epochs.text())));
+        self.use_epochs();
+        self.send_epochs(Some(epochs::message(new.iter())), |link| Some(link) != from);
+    }
+
+    /// To those of the links that are meant, unless the member there is expelled: its link ends in a moment.
+    fn send_epochs(&mut self, message: Option<Bytes>, is_meant: impl Fn(LinkId) -> bool) {
+        let Some(message) = message else { return };
+        let (membership, links) = (&self.membership, &self.links);
+        for (link, member) in links.iter().filter(|(link, _)| is_meant(**link)) {
+            if !membership.expels(member) {
+                self.engine.send_epochs(*link, message.clone(), self.now);
+            }
+        }
+    }
+
+    /// This node publishes under the newest epoch from now on, looks under all, and opens what it could not.
+    fn use_epochs(&mut self) {
+        let (now, rendezvous) = (self.now, self.epochs.rendezvous());
+        if *self.overlay.rendezvous() == rendezvous {
+            return;
+        }
+        if self.overlay.rendezvous().newest() != rendezvous.newest() {
+            tracing::info!("rendezvous epoch {}", self.epochs.number());
+            self.records.addresses_changed(now);
+        }
+        self.overlay.set_rendezvous(rendezvous);
+        self.seeking.changed(now);
+        for ((carrier, name), (kind, sealed)) in self.records.take_unopened() {
+            self.handle_record((carrier, kind), name, &sealed, now);
+        }
+    }
+
+    /// As an issuer: makes the epoch that follows, for this revocation. False: this node cannot.
+    fn make_epoch(&mut self, revocation: Revocation) -> bool {
+        let Some(follows) = self.epochs.next() else {
+            tracing::warn!("no number is left for a new epoch: an issuer has used them up");
+            return false;
+        };
+        let secret = EpochSecret::new(self.random.array());
+        let made = self.membership.make_epoch(follows, secret, revocation);
+        let Some(epoch) = made else {
+            return false;
+        };
+        self.take_epochs(vec![epoch], None);
+        true
+    }
+
+    /// Whom this node has expelled may know an epoch that was made elsewhere meanwhile: one more follows it.
+    fn remake_epoch(&mut self) {
+        let own = self.membership.member.peer;
+        if !self.is_overtaken || self.now < self.remade_until {
+            return;
+        }
+        self.remade_until = self.now + REMADE_EVERY;
+        match self.epochs.overtaken(&own) {
+            // what it makes is taken, and looked at again
+            Some(revocation) => self.is_overtaken &= self.make_epoch(revocation),
+            None => self.is_overtaken = false,
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lcroute_overlay::{CarrierId, CarrierKind};
+use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD};
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 
 /// Most records of all carriers.
 const MAX_RECORDS: usize = 4_096;
+/// Most records that are kept until another epoch opens them: carriers bring each once. Chosen: 128 KiB.
+const MAX_UNOPENED: usize = 256;
 /// Addresses of one cause come to be known within so long.
 const SETTLES_IN: Duration = Duration::from_millis(200);
 /// Pause between two records: carriers repeat each.
@@ -18,7 +20,7 @@ const RENEWED_AFTER: Duration = Duration::from_secs(6 * 3_600);
 const DAY: u64 = 86_400;
 
 /// Which carrier, and what it calls the record.
-type Key = (CarrierId, String);
+pub(crate) type Key = (CarrierId, String);
 
 /// A record that a carrier has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) struct KnownRecord {
 #[derive(Debug)]
 pub(crate) struct Records {
     known: BTreeMap<Key, KnownRecord>,
+    /// Those that no epoch opens which this node knows.
+    unopened: BTreeMap<Key, (CarrierKind, Vec<u8>)>,
     publish_at: Instant,
     published: Option<Instant>,
 }
@@ -40,6 +44,7 @@ impl Records {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             known: BTreeMap::new(),
+            unopened: BTreeMap::new(),
             publish_at: now + RENEWED_AFTER,
             published: None,
         }
@@ -55,19 +60,35 @@ impl Records {
         if !self.known.contains_key(&key) && self.known.len() >= MAX_RECORDS {
             return None;
         }
+        self.unopened.remove(&key);
         let known = KnownRecord { peer, kind, until };
         let before = self.known.insert(key, known);
         Some(before.filter(|before| before.peer != peer))
     }
 
+    /// A carrier has a record that cannot be opened: it is kept for another epoch, while there is room.
+    pub(crate) fn insert_unopened(&mut self, key: Key, kind: CarrierKind, sealed: &[u8]) {
+        let is_known = self.unopened.contains_key(&key);
+        if sealed.len() <= MAX_RECORD && (is_known || self.unopened.len() < MAX_UNOPENED) {
+            self.unopened.insert(key, (kind, sealed.to_vec()));
+        }
+    }
+
+    /// All that could not be opened.
+    pub(crate) fn take_unopened(&mut self) -> BTreeMap<Key, (CarrierKind, Vec<u8>)> {
+        std::mem::take(&mut self.unopened)
+    }
+
     /// A carrier has a record no more: whose, if it has no other of that node.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<KnownRecord> {
+        self.unopened.remove(key);
         let known = self.known.remove(key)?;
         (!self.has(key.0, &known.peer)).then_some(known)
     }
 
     /// All of a carrier that is used no more.
     pub(crate) fn remove_all(&mut self, carrier: CarrierId) -> Vec<KnownRecord> {
+        self.unopened.retain(|(other, _), _| *other != carrier);
         let of_carrier = self.known.keys().filter(|(other, _)| *other == carrier);
         let keys: Vec<_> = of_carrier.cloned().collect();
         let known = keys.iter().filter_map(|key| self.known.remove(key));

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use librecast::bucket::{Rate, TokenBucket};
 use librecast::cert::{CLOCK_SKEW, CertError, Certificate, Chain, MAX_CHAIN, Member, is_ephemeral};
+use librecast::epoch::{Epoch, EpochSecret};
 use librecast::id::{NetworkId, OriginId, PeerId, SecretKey};
 use librecast::random::Random;
 use librecast::revocation::Revocation;
@@ -372,6 +373,20 @@ impl Renewer {
         let revocation = Revocation::by_issuer(&self.certificate, &self.key, peer, unix, until);
         revocation
             .map_err(|e| tracing::warn!("{peer} cannot be expelled here: {e}"))
+            .ok()
+    }
+
+    /// The epoch that follows: of this number, after the one with this hash, for this revocation.
+    pub(crate) fn make_epoch(
+        &self,
+        (number, before): (u32, [u8; 32]),
+        secret: EpochSecret,
+        revocation: Revocation,
+    ) -> Option<Epoch> {
+        let made = (number, before, secret);
+        let epoch = Epoch::sign(made, revocation, Some(&self.certificate), &self.key);
+        epoch
+            .map_err(|e| tracing::warn!("no new epoch of the network: {e}"))
             .ok()
     }
 

@@ -1,5 +1,6 @@
 //! Whom this node looks for where names have to be known: in a DHT. One link is enough, so few are sought at a time.
 
+use lcroute_overlay::RendezvousEpochs;
 use librecast::id::PeerId;
 use librecast::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Sought {
     pub peers: Vec<PeerId>,
     /// Whether newcomers look for this node.
     pub invites: bool,
+    /// Under which names; none: those of epoch 0.
+    pub epochs: Option<RendezvousEpochs>,
 }
 
 /// What was said last, and when to look again.
@@ -58,6 +61,7 @@ impl Seeking {
         issuer: Option<PeerId>,
         away: impl Iterator<Item = PeerId>,
         (lonely, invites): (bool, bool),
+        epochs: &RendezvousEpochs,
     ) -> Option<Sought> {
         let others = away.filter(|peer| Some(*peer) != issuer);
         let peers = issuer.into_iter().chain(others).take(MAX_SOUGHT);
@@ -65,6 +69,7 @@ impl Seeking {
             issuer: issuer.filter(|_| lonely),
             peers: peers.collect(),
             invites,
+            epochs: Some(epochs.clone()),
         };
         if self.said.as_ref() == Some(&sought) {
             return None;
@@ -82,18 +87,22 @@ mod tests {
     #[test]
     fn the_issuer_comes_first_and_few_others_follow() {
         let mut seeking = Seeking::new();
+        let epochs = RendezvousEpochs::new(key(9).peer_id());
         let peer = |n| key(n).peer_id();
         let away = || (1..20).map(peer);
         let sought = seeking
-            .choose(Some(peer(3)), away(), (true, false))
+            .choose(Some(peer(3)), away(), (true, false), &epochs)
             .unwrap();
         assert_eq!(sought.issuer, Some(peer(3)));
         let expected: Vec<_> = [3, 1, 2, 4, 5, 6, 7, 8].map(peer).into();
         assert_eq!(sought.peers, expected);
-        assert_eq!(seeking.choose(Some(peer(3)), away(), (true, false)), None);
+        assert_eq!(
+            seeking.choose(Some(peer(3)), away(), (true, false), &epochs),
+            None
+        );
         // with a link there is no need to be found
         let sought = seeking
-            .choose(Some(peer(3)), away(), (false, false))
+            .choose(Some(peer(3)), away(), (false, false), &epochs)
             .unwrap();
         assert_eq!((sought.issuer, sought.peers.len()), (None, 8));
     }

@@ -10,6 +10,8 @@
 //! the mailbox of its issuer, so that both ask for a link, which opens firewalls on both sides. What is in a mailbox is a
 //! sealed and signed record as anywhere; who floods it keeps newcomers from being found, and no more.
 //!
+//! The names follow the network's epoch ([`librecast::epoch`]): who was expelled knows none that are in use.
+//!
 //! Clocks may differ by twelve hours: a record is held under the names of two days, and looked up under that of today.
 
 use librecast::id::{PeerId, SecretKey, derive};
@@ -85,6 +87,7 @@ mod tests {
             name: [0; 32],
             sealed: vec![7; 256].into(),
             until: NOON + DAY,
+            epoch: Rendezvous::new(key(9).peer_id()),
         }
     }
 

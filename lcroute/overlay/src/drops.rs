@@ -39,6 +39,8 @@ drop_reasons! {
         PresenceNotOpened = "presence_not_opened",
         /// A presence record that is good no more, or older than one that is known.
         PresenceStale = "presence_stale",
+        /// A presence record of a former epoch, by a node that is not known as a member.
+        PresenceUnknown = "presence_unknown",
         /// There is no room for more revocations.
         RevocationsFull = "revocations_full",
         /// A signalling message whose sender's clock differs by more than a day.

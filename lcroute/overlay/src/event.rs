@@ -10,6 +10,8 @@ use librecast::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::record::Rendezvous;
+
 /// Why a node gets no link from a peer that has one to another host with the same key.
 pub(crate) const KEY_CONFLICT_HERE: &str = "another host has this node's key";
 /// What a peer with a link to one of two such hosts shows.
@@ -50,6 +52,17 @@ pub struct Published {
     pub sealed: Bytes,
     /// Until when it is good, in unix seconds.
     pub until: u64,
+    /// Of which epoch name and seal are.
+    pub epoch: Rendezvous,
+}
+
+/// Why a presence record is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is of another network, or of an epoch that is not known yet.
+    NotOpened,
+    /// It is our own, or dropped for another reason, which is counted.
+    Dropped,
 }
 
 /// Who can be reached over a carrier.

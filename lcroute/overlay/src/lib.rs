@@ -41,12 +41,12 @@ pub use description::{
 pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, CarrierKind, EndReason, Event, KeyConflict, Lane, PathKind, PeerInfo, PeerState,
-    Presence, Published, RepairInfo, SendError,
+    CarrierId, CarrierKind, EndReason, Event, KeyConflict, Lane, NotTaken, PathKind, PeerInfo,
+    PeerState, Presence, Published, RepairInfo, SendError,
 };
 pub use overlay::Overlay;
 pub use random::Random;
-pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous};
+pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};
 pub use revocations::Revoked;
 pub use site::{Site, SiteSize};
 

@@ -20,7 +20,8 @@ use crate::disclosure::Disclosure;
 use crate::drops::DropReason;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
-    CarrierId, CarrierKind, EndReason, Event, PeerInfo, PeerState, Presence, Published, SendError,
+    CarrierId, CarrierKind, EndReason, Event, NotTaken, PeerInfo, PeerState, Presence, Published,
+    SendError,
 };
 use crate::negotiate::signal;
 use crate::parts::{Journal, Parts};
@@ -28,7 +29,7 @@ use crate::peer::Peer;
 use crate::places::{Learned, Places};
 use crate::presence::{Noted, Reachable};
 use crate::random::Random;
-use crate::record::{PresenceRecord, RECORD_LIFETIME, Rendezvous};
+use crate::record::{PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};
 use crate::revocations::{Revocations, Revoked, expels};
 use crate::session::{Arrived, Session};
 use crate::straight::{Received, Straight};
@@ -122,7 +123,7 @@ impl<C: Connections> Overlay<C> {
                 disclosure: Disclosure::default(),
                 places: Places::new(now),
                 straight: Straight::new(network),
-                rendezvous: Rendezvous::new(network),
+                rendezvous: RendezvousEpochs::new(network),
                 next_link: 1,
                 events: VecDeque::new(),
                 drops: Drops::default(),
@@ -440,9 +441,31 @@ impl<C: Connections> Overlay<C> {
 
 /// Presence records.
 impl<C: Connections> Overlay<C> {
+    /// By these epochs nodes find one another from now on.
+    pub fn set_rendezvous(&mut self, epochs: RendezvousEpochs) {
+        self.parts.rendezvous = epochs;
+    }
+
+    /// By which epochs nodes find one another.
+    #[must_use]
+    pub fn rendezvous(&self) -> &RendezvousEpochs {
+        &self.parts.rendezvous
+    }
+
     /// Where this node can be reached now, for carriers of records. None where it has no address, or hides it from some:
-    /// whoever knows the network reads it.
+    /// members read it.
     pub fn record(&mut self, now: Instant) -> Option<Published> {
+        let epoch = self.parts.rendezvous.newest().clone();
+        self.record_of(epoch, now)
+    }
+
+    /// The same for a text that a user hands to somebody, who may know no epoch: whoever knows the network reads it.
+    pub fn record_for_text(&mut self, now: Instant) -> Option<Published> {
+        let epoch = Rendezvous::new(self.parts.session.identity().network());
+        self.record_of(epoch, now)
+    }
+
+    fn record_of(&mut self, epoch: Rendezvous, now: Instant) -> Option<Published> {
         self.observe(now);
         let parts = &mut self.parts;
         if parts.disclosure.hides() {
@@ -462,22 +485,28 @@ impl<C: Connections> Overlay<C> {
             candidates,
         };
         let key = parts.session.identity().key.clone();
-        let sealed = parts.rendezvous.seal(&record, &key, &mut parts.random);
+        let sealed = epoch.seal(&record, &key, &mut parts.random);
         Some(Published {
-            name: parts.rendezvous.name(&parts.own, made),
+            name: epoch.name(&parts.own, made),
             sealed: sealed.into(),
             until: record.until,
+            epoch,
         })
     }
 
     /// A record that a carrier has brought: whose it is, and until when it is good. Its owner is asked for a link there as
-    /// soon as one is wanted. None: it is dropped, or our own.
+    /// soon as one is wanted. Of a former epoch, which the expelled know, it counts for who is a member as `is_known` says:
+    /// others would draw our requests to an address of their choice. A text is for whoever pastes it.
+    ///
+    /// # Errors
+    /// Why it is not taken.
     pub fn handle_record(
         &mut self,
         kind: CarrierKind,
         sealed: &[u8],
+        is_known: impl Fn(&PeerId) -> bool,
         now: Instant,
-    ) -> Option<(PeerId, Instant)> {
+    ) -> Result<(PeerId, Instant), NotTaken> {
         self.observe(now);
         let bucket = self.record_buckets.entry(kind);
         if !bucket
@@ -485,20 +514,27 @@ impl<C: Connections> Overlay<C> {
             .take(RECORD_RATE, 1, now)
         {
             self.parts.count(DropReason::PresenceLimited);
-            return None;
+            return Err(NotTaken::Dropped);
         }
         let parts = &mut self.parts;
         let unix = parts.clock.unix_now();
-        let mut record = match parts.rendezvous.open(sealed, unix) {
-            Ok(record) => record,
+        let (mut record, is_former) = match parts.rendezvous.open(sealed, unix) {
+            Ok(opened) => opened,
             Err(reason) => {
                 parts.count(reason);
-                return None;
+                return Err(match reason {
+                    DropReason::PresenceNotOpened => NotTaken::NotOpened,
+                    _ => NotTaken::Dropped,
+                });
             }
         };
         let node = record.node;
         if node == parts.own || self.is_expelled(&node) {
-            return None;
+            return Err(NotTaken::Dropped);
+        }
+        if is_former && kind != CarrierKind::Text && !is_known(&node) {
+            self.parts.count(DropReason::PresenceUnknown);
+            return Err(NotTaken::Dropped);
         }
         let network = self.parts.session.identity().network();
         keep_outside(&mut record.candidates, &network);
@@ -510,16 +546,16 @@ impl<C: Connections> Overlay<C> {
             Learned::Taken => {}
             Learned::Older => {
                 parts.count(DropReason::PresenceStale);
-                return None;
+                return Err(NotTaken::Dropped);
             }
             Learned::Full => {
                 parts.count(DropReason::PresenceFull);
-                return None;
+                return Err(NotTaken::Dropped);
             }
         }
         // its timer follows the new places
         self.visit(&node, |_, _| ());
-        Some((node, until))
+        Ok((node, until))
     }
 
     /// The carrier of this kind has the record of `peer` no more.

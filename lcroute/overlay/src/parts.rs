@@ -18,7 +18,7 @@ use crate::event::{EndReason, Event};
 use crate::places::Places;
 use crate::presence::Reachable;
 use crate::random::Random;
-use crate::record::Rendezvous;
+use crate::record::RendezvousEpochs;
 use crate::revocations::Revocations;
 use crate::session::Session;
 use crate::straight::Straight;
@@ -51,7 +51,7 @@ pub(crate) struct Parts<C> {
     pub(crate) disclosure: Disclosure,
     pub(crate) places: Places,
     pub(crate) straight: Straight,
-    pub(crate) rendezvous: Rendezvous,
+    pub(crate) rendezvous: RendezvousEpochs,
     pub(crate) next_link: u32,
     pub(crate) events: VecDeque<Event>,
     pub(crate) drops: Drops<DropReason>,

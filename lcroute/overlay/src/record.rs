@@ -12,11 +12,13 @@
 //! NATs on both sides. A record is a claim of whoever knows the network's public key: members, those who were, and who
 //! has a token. It is worth as much as a server's word that somebody is present, and links are authenticated as ever.
 //!
-//! The key comes from the network's public key and the day of `made`. The carrier sees sealed bytes of two lengths, and a
+//! The key comes from the network's public key, the day of `made` and the secret of the network's epoch, which changes when
+//! somebody is expelled ([`librecast::epoch`]); in epoch 0 there is none. The carrier sees sealed bytes of two lengths, and a
 //! name that changes daily ([`Rendezvous::name`]).
 
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
+use librecast::epoch::EpochSecret;
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
@@ -51,17 +53,79 @@ pub struct PresenceRecord {
     pub candidates: Vec<Candidate>,
 }
 
-/// What the nodes of a network derive from its key to find one another.
-#[derive(Debug, Clone)]
+/// What the nodes of a network derive from its key, and from the secret of its epoch, to find one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendezvous {
     network: NetworkId,
+    /// None: epoch 0, in which the network's key alone counts.
+    secret: Option<EpochSecret>,
+}
+
+/// The epochs by which a node finds others: under the newest one it publishes, under all of them it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RendezvousEpochs {
+    newest: Rendezvous,
+    /// The latest first.
+    former: Vec<Rendezvous>,
+}
+
+impl RendezvousEpochs {
+    /// Of a network in which nobody has been expelled.
+    #[must_use]
+    pub fn new(network: NetworkId) -> Self {
+        Self {
+            newest: Rendezvous::new(network),
+            former: Vec::new(),
+        }
+    }
+
+    /// With these secrets, that of the newest epoch first; epoch 0 follows.
+    #[must_use]
+    pub fn with(network: NetworkId, secrets: impl Iterator<Item = EpochSecret>) -> Self {
+        let secrets = secrets.map(Some).chain([None]);
+        let mut all = secrets.map(|secret| Rendezvous { network, secret });
+        Self {
+            newest: all.next().unwrap_or(Rendezvous::new(network)),
+            former: all.collect(),
+        }
+    }
+
+    /// What this node publishes under.
+    #[must_use]
+    pub fn newest(&self) -> &Rendezvous {
+        &self.newest
+    }
+
+    /// What members that were away since an expulsion publish under, the latest first.
+    #[must_use]
+    pub fn former(&self) -> &[Rendezvous] {
+        &self.former
+    }
+
+    /// Opens and checks a record at the time `unix`; with true where it is of a former epoch, which the expelled know.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn open(&self, sealed: &[u8], unix: u64) -> Result<(PresenceRecord, bool), DropReason> {
+        let newest = self.newest.open(sealed, unix);
+        if newest != Err(DropReason::PresenceNotOpened) {
+            return newest.map(|record| (record, false));
+        }
+        let mut former = self.former.iter().map(|epoch| epoch.open(sealed, unix));
+        let opened = former.find(|opened| *opened != Err(DropReason::PresenceNotOpened));
+        let opened = opened.unwrap_or(Err(DropReason::PresenceNotOpened));
+        opened.map(|record| (record, true))
+    }
 }
 
 impl Rendezvous {
-    /// Of this network.
+    /// Of epoch 0 of this network.
     #[must_use]
     pub fn new(network: NetworkId) -> Self {
-        Self { network }
+        Self {
+            network,
+            secret: None,
+        }
     }
 
     /// What a node's record is called on the day of `unix`. Who does not know the network cannot tell whose it is, nor what
@@ -155,7 +219,11 @@ impl Rendezvous {
     }
 
     fn secret(&self, purpose: &str, day: u64) -> [u8; 32] {
-        derive(purpose, &[self.network.public_key(), &day.to_be_bytes()])
+        let (network, day) = (self.network.public_key(), day.to_be_bytes());
+        match &self.secret {
+            None => derive(purpose, &[network, &day]),
+            Some(secret) => derive(purpose, &[network, &day, secret.bytes()]),
+        }
     }
 
     fn cipher(&self, day: u64) -> XSalsa20Poly1305 {
@@ -283,6 +351,39 @@ mod tests {
         assert_eq!(different.len(), names.len());
         let later = NOW - NOW % DAY + DAY - 1;
         assert_eq!(rendezvous(9).name(&node, later), names[0]);
+    }
+
+    #[test]
+    fn an_epoch_changes_names_and_seals_and_former_ones_are_opened_as_such() {
+        let network = key(9).peer_id();
+        let secret = |byte| EpochSecret::new([byte; 32]);
+        let with = |bytes: &[u8]| RendezvousEpochs::with(network, bytes.iter().map(|b| secret(*b)));
+        let (zero, first, third) = (with(&[]), with(&[1]), with(&[3, 2, 1]));
+        assert_eq!(zero, RendezvousEpochs::new(network));
+        let record = record(Vec::new());
+        let seal = |by: &RendezvousEpochs| {
+            by.newest()
+                .seal(&record, &key(1), &mut Random::new([3; 32]))
+        };
+        let opened =
+            |by: &RendezvousEpochs, sealed: &[u8]| by.open(sealed, NOW).map(|(_, old)| old);
+        assert_eq!(opened(&third, &seal(&third)), Ok(false));
+        assert_eq!(opened(&third, &seal(&first)), Ok(true));
+        assert_eq!(opened(&third, &seal(&zero)), Ok(true));
+        let not_opened = Err(DropReason::PresenceNotOpened);
+        assert_eq!(opened(&first, &seal(&third)), not_opened);
+        assert_eq!(opened(&zero, &seal(&first)), not_opened);
+        let name = |by: &RendezvousEpochs| by.newest().name(&key(1).peer_id(), NOW);
+        assert!(name(&zero) != name(&first) && name(&first) != name(&third));
+        let shown = name(&first).map(|b| format!("{b:02x}"));
+        assert_eq!(shown[..8].concat(), "a31b8667a8ac2b0e");
+        // what is wrong with it is said, whatever its epoch
+        let mut long = record.clone();
+        long.until += 1;
+        let sealed = first
+            .newest()
+            .seal(&long, &key(1), &mut Random::new([3; 32]));
+        assert_eq!(opened(&third, &sealed), Err(DropReason::PresenceMalformed));
     }
 
     #[test]

@@ -465,7 +465,8 @@ fn a_flood_of_records_on_one_carrier_is_not_opened_and_other_carriers_go_on() {
     let mut overlay = overlay(member(1), Limits::default(), now);
     for n in 0..10_000_u32 {
         let junk = [&n.to_be_bytes()[..], &[0; 400]].concat();
-        overlay.handle_record(crate::CarrierKind::Lan, &junk, now);
+        let taken = overlay.handle_record(crate::CarrierKind::Lan, &junk, |_| true, now);
+        assert!(taken.is_err());
     }
     assert_eq!(overlay.drops()["presence_limited"], 10_000 - 8_192);
     let mut peer = overlay_of_run(member(2), Limits::default(), [2; 32], now);
@@ -475,19 +476,19 @@ fn a_flood_of_records_on_one_carrier_is_not_opened_and_other_carriers_go_on() {
     }];
     let record = peer.record(now).unwrap().sealed;
     assert_eq!(
-        overlay.handle_record(crate::CarrierKind::Lan, &record, now),
-        None
+        overlay.handle_record(crate::CarrierKind::Lan, &record, |_| true, now),
+        Err(crate::NotTaken::Dropped)
     );
     assert!(
         overlay
-            .handle_record(crate::CarrierKind::Spool, &record, now)
-            .is_some()
+            .handle_record(crate::CarrierKind::Spool, &record, |_| true, now)
+            .is_ok()
     );
     let later = now + Duration::from_secs(1);
     assert!(
         overlay
-            .handle_record(crate::CarrierKind::Lan, &record, later)
-            .is_some(),
+            .handle_record(crate::CarrierKind::Lan, &record, |_| true, later)
+            .is_ok(),
         "said again"
     );
 }

@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lcroute_overlay::{CarrierId, CarrierKind, MAX_RECORD, Published, Rendezvous};
+use lcroute_overlay::{
+    CarrierId, CarrierKind, MAX_RECORD, Published, Rendezvous, RendezvousEpochs,
+};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
-    AccessToken, Base58, FromReach, Keep, Key, MAX_LINE, MAX_NAME, Meeting, Plan, Room, RoomState,
-    State, ToReach, Value,
+    AccessToken, Base58, FromReach, Keep, Key, MAX_KEYS, MAX_LINE, MAX_NAME, Meeting, Plan, Room,
+    RoomState, State, ToReach, Value,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,6 +30,9 @@ use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 
 /// How often names are looked at, which change with the day.
 const NAMES: Duration = Duration::from_secs(60);
+/// Former epochs under which names are looked up, the latest ones. Chosen: with the newest one they make eight nodes as many keys
+/// as a plan may have.
+const FORMER: usize = 3;
 /// A program that takes no line for so long is let go. Chosen: a thousand times what it takes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an accept that failed: most likely there are too many open files.
@@ -60,6 +65,8 @@ pub struct Seeking {
     pub peers: Vec<PeerId>,
     /// Whether newcomers look for this node.
     pub invites: bool,
+    /// Under which names; none: those of epoch 0.
+    pub epochs: Option<RendezvousEpochs>,
 }
 
 /// An account of Matrix, and the room where its nodes meet others.
@@ -127,7 +134,7 @@ impl Reach {
         let service = Service {
             ids,
             key,
-            rendezvous: Rendezvous::new(network),
+            network,
             wishes,
             state: state.clone(),
             events,
@@ -240,28 +247,35 @@ fn meeting(wish: &Wish) -> Option<Meeting> {
 }
 
 /// What the program is to do with the DHT at this time.
-fn plan(wish: &Wish, rendezvous: &Rendezvous, key: &SecretKey, unix: u64) -> Option<Plan> {
+fn plan(wish: &Wish, network: &NetworkId, key: &SecretKey, unix: u64) -> Option<Plan> {
     let bootstrap = wish.dht.clone()?;
     let seeking = &wish.seeking;
     let mut hold = Vec::new();
     if let Some(record) = &wish.record {
-        hold.extend(rendezvous.items(key, record, unix));
+        hold.extend(record.epoch.items(key, record, unix));
         let mailbox = seeking.issuer.as_ref();
         hold.extend(mailbox.into_iter().flat_map(|of| {
-            let items = rendezvous.mailbox_items(of, record, unix);
+            let items = record.epoch.mailbox_items(of, record, unix);
             items.into_iter()
         }));
     }
-    let seek = seeking.peers.iter();
-    let watch = seeking.invites.then(|| key.peer_id());
+    let epochs = seeking.epochs.clone();
+    let epochs = epochs.unwrap_or(RendezvousEpochs::new(*network));
+    // who was away since an expulsion is under a former name
+    let former = epochs.former().iter().take(FORMER);
+    let epochs: Vec<&Rendezvous> = [epochs.newest()].into_iter().chain(former).collect();
+    let keys_of = |peer: &PeerId| {
+        let peer = *peer;
+        epochs.iter().map(move |epoch| epoch.key_of(&peer, unix))
+    };
+    let seek = seeking.peers.iter().flat_map(keys_of).take(MAX_KEYS);
+    let own = key.peer_id();
+    let watch = epochs.iter().filter(|_| seeking.invites);
     Some(Plan {
         bootstrap,
         hold,
-        seek: seek.map(|peer| rendezvous.key_of(peer, unix)).collect(),
-        watch: watch
-            .map(|own| rendezvous.mailbox_of(&own, unix))
-            .into_iter()
-            .collect(),
+        seek: seek.collect(),
+        watch: watch.map(|epoch| epoch.mailbox_of(&own, unix)).collect(),
         round: wish.round,
     })
 }
@@ -274,7 +288,7 @@ fn unix_now() -> u64 {
 struct Service {
     ids: ReachIds,
     key: Arc<SecretKey>,
-    rendezvous: Rendezvous,
+    network: NetworkId,
     wishes: watch::Receiver<Wish>,
     state: Arc<RwLock<Option<Standing>>>,
     events: mpsc::Sender<CarrierEvent>,
@@ -322,7 +336,7 @@ impl Service {
                 continue;
             }
             let wish = self.wishes.borrow_and_update().clone();
-            let plan = plan(&wish, &self.rendezvous, &self.key, unix_now());
+            let plan = plan(&wish, &self.network, &self.key, unix_now());
             if said.0 != plan {
                 let keys = plan
                     .iter()
@@ -478,6 +492,7 @@ impl Lines {
 mod tests {
     use std::os::unix::fs::FileTypeExt;
 
+    use librecast::epoch::EpochSecret;
     use librecast::reach::{Base58, Item, Value};
 
     use super::*;
@@ -493,6 +508,7 @@ mod tests {
             name: [1; 32],
             sealed: vec![1; 256].into(),
             until: NOON,
+            epoch: Rendezvous::new(key(9).peer_id()),
         };
         Wish {
             dht: Some(Vec::new()),
@@ -503,26 +519,73 @@ mod tests {
 
     #[test]
     fn a_newcomer_is_held_in_the_mailbox_that_its_issuer_watches() {
-        let rendezvous = Rendezvous::new(key(9).peer_id());
+        let network = key(9).peer_id();
         let (issuer, newcomer) = (key(1), key(2));
         let mut wish = wish();
         wish.seeking.peers = vec![issuer.peer_id()];
-        let linked = plan(&wish, &rendezvous, &newcomer, NOON).unwrap();
+        let linked = plan(&wish, &network, &newcomer, NOON).unwrap();
         assert_eq!((linked.hold.len(), linked.seek.len()), (2, 1));
         wish.seeking.issuer = Some(issuer.peer_id());
-        let alone = plan(&wish, &rendezvous, &newcomer, NOON).unwrap();
+        let alone = plan(&wish, &network, &newcomer, NOON).unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
         wish.seeking = Seeking {
             invites: true,
             ..Seeking::default()
         };
-        let inviting = plan(&wish, &rendezvous, &issuer, NOON).unwrap();
+        let inviting = plan(&wish, &network, &issuer, NOON).unwrap();
         let holds = |key: &Key, item: &Item| item.key == *key;
         let mailbox = &inviting.watch[0];
         assert!(alone.hold.iter().any(|item| holds(mailbox, item)));
         assert!(!linked.hold.iter().any(|item| holds(mailbox, item)));
         let own = &alone.seek[0];
         assert!(inviting.hold.iter().any(|item| holds(own, item)));
+    }
+
+    #[test]
+    fn an_expelled_node_finds_no_name_and_who_was_away_is_found_by_a_former_one() {
+        let network = key(9).peer_id();
+        let with = |secrets: &[u8]| {
+            let secrets = secrets.iter().map(|b| EpochSecret::new([*b; 32]));
+            RendezvousEpochs::with(network, secrets)
+        };
+        let plan_of = |own: u8, other: u8, epochs: &RendezvousEpochs, invites: bool| {
+            let mut wish = wish();
+            wish.record.as_mut().unwrap().epoch = epochs.newest().clone();
+            wish.seeking = Seeking {
+                issuer: (!invites).then(|| key(other).peer_id()),
+                peers: vec![key(other).peer_id()],
+                invites,
+                epochs: Some(epochs.clone()),
+            };
+            plan(&wish, &network, &key(own), NOON).unwrap()
+        };
+        let meets = |plan: &Plan, other: &Plan| {
+            let mut looked_up = plan.seek.iter().chain(&plan.watch);
+            looked_up.any(|key| other.hold.iter().any(|item| item.key == *key))
+        };
+        let (before, now) = (with(&[1]), with(&[3, 2, 1]));
+        let issuer = plan_of(1, 2, &now, true);
+        assert!(issuer.is_bounded());
+        // the same keys: what differs is what they know
+        let (member, expelled) = (plan_of(2, 1, &now, false), plan_of(2, 1, &before, false));
+        assert!(meets(&issuer, &member) && meets(&member, &issuer));
+        assert!(
+            !meets(&expelled, &issuer),
+            "nothing that it looks up is there"
+        );
+        assert!(meets(&issuer, &expelled), "a former name is looked up");
+        let old = plan_of(2, 1, &with(&[]), false);
+        assert!(
+            !meets(&old, &issuer) && meets(&issuer, &old),
+            "epoch 0 is the last"
+        );
+        // the most that are sought, each under four names
+        let many = with(&[9, 8, 7, 6, 5, 4, 3, 2, 1]);
+        let mut wish = wish();
+        wish.seeking.peers = (10..18).map(|n| key(n).peer_id()).collect();
+        wish.seeking.epochs = Some(many);
+        let plan = plan(&wish, &network, &key(1), NOON).unwrap();
+        assert!(plan.is_bounded() && plan.seek.len() == MAX_KEYS);
     }
 
     struct World {

@@ -231,6 +231,9 @@ fn file_name(name: &[u8; 32]) -> String {
 mod tests {
     use std::process::Command;
 
+    use lcroute_overlay::Rendezvous;
+    use librecast::id::SecretKey;
+
     use super::*;
 
     fn reader(folder: &Path) -> Reader {
@@ -248,6 +251,7 @@ mod tests {
             name: [name; 32],
             sealed: vec![sealed; 256].into(),
             until: 9,
+            epoch: Rendezvous::new(SecretKey::from_seed(&[9; 32]).peer_id()),
         }
     }
 

@@ -96,8 +96,42 @@ impl Simulation {
         let other = first.and_then(|f| running.find(|n| piece(*n) != piece(f)));
         if let Some(node) = other {
             let text = "it has no path to the first node".to_owned();
-            self.violate(Rule::Divided, node, text);
+            return self.violate(Rule::Divided, node, text);
         }
+        self.check_epoch();
+    }
+
+    /// All members find each other, and who was expelled finds nobody.
+    fn check_epoch(&mut self) {
+        // an expulsion beyond the bound of a token makes no epoch
+        if self.scenario.certificates.token.is_some() {
+            return;
+        }
+        let mut known = None;
+        let running: Vec<u32> = self.all().filter(|n| self.runs(*n)).collect();
+        for node in running.iter().copied() {
+            if self.is_expelled(node) {
+                continue;
+            }
+            if let Some(epoch) = self.epoch(node)
+                && *known.get_or_insert(epoch) != epoch
+            {
+                let text = "it does not know the newest one".to_owned();
+                return self.violate(Rule::Epoch, node, text);
+            }
+        }
+        for node in running {
+            let own = self.revoked.contains_key(&node);
+            if own && known.is_some() && self.epoch(node) == known {
+                let text = "it was expelled, and knows the newest one".to_owned();
+                return self.violate(Rule::Epoch, node, text);
+            }
+        }
+    }
+
+    fn epoch(&mut self, node: u32) -> Option<[u8; 32]> {
+        let router = self.node_mut(node).router.as_mut();
+        Some(router.and_then(Router::whole)?.epoch())
     }
 
     /// Nobody keeps a link with a node that is no member any more.

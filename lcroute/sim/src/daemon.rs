@@ -8,7 +8,7 @@ use bytes::Bytes;
 use lcroute_engine::header::HEADER_LEN;
 use lcroute_engine::topology::{PolicyKind, TopologyConfig};
 use lcroute_engine::{Limits, Links};
-use lcroute_node::{Keep, Revocations};
+use lcroute_node::{EpochsText, Keep, Revocations};
 use librecast::cert::{Chain, GroupPrefix};
 
 use crate::population::Population;
@@ -21,6 +21,7 @@ use crate::time::Clock;
 pub struct Disk {
     pub chain: Option<Chain>,
     pub revocations: Revocations,
+    pub epochs: Option<EpochsText>,
     pub members: String,
     pub uses: String,
     /// The highest incarnation that was seen.
@@ -38,6 +39,7 @@ impl Disk {
             Keep::Revocation(revocation) => {
                 self.revocations.add(*revocation, unix);
             }
+            Keep::Epochs(text) => self.epochs = Some(text),
             Keep::Members(text) => self.members = text,
             Keep::Uses(text) => self.uses = text,
             // hosts of the simulator have no IPv4

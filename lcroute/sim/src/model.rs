@@ -49,6 +49,8 @@ pub enum Rule {
     Protocol,
     /// A link with a node that was expelled, or whose certificate is over.
     Expelled,
+    /// Members do not know each other's rendezvous epoch, or one that was expelled knows it.
+    Epoch,
     /// A program that watches MLD sees a listener where there is none, or none where there is one.
     Watcher,
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Rule {
             Self::Divided => "the network is in pieces",
             Self::Protocol => "the protocol was broken",
             Self::Expelled => "a link with a node that is no member",
+            Self::Epoch => "the rendezvous epoch is not what all members know, and nobody else",
             Self::Watcher => "a watching program sees something else",
         })
     }

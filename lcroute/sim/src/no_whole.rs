@@ -47,6 +47,10 @@ impl WholeNode {
         match *self {}
     }
 
+    pub fn epoch(&self) -> [u8; 32] {
+        match *self {}
+    }
+
     pub fn presence(&mut self, _: &Identity, _: bool, _: Nanos) {
         match *self {}
     }

@@ -182,6 +182,7 @@ impl RouterAlone {
             | Output::Incarnation(_)
             | Output::Revoked { .. }
             | Output::Renewed { .. }
+            | Output::Epochs { .. }
             // its hosts have neither IPv4 nor LANs
             | Output::Ipv4Address(_)
             | Output::Lan { .. } => return None,

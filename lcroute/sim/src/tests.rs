@@ -244,6 +244,43 @@ fn certificates_are_renewed_and_their_end_counts() {
     assert!(s.statistics.links_broken >= 28, "{:?}", s.statistics);
 }
 
+/// Expelled while the network is in two pieces and others are away: all that come back know the new epoch, on whichever side
+/// they were, and the expelled do not (`Rule::Epoch`).
+#[test]
+fn members_on_both_sides_of_a_partition_learn_the_new_epoch_and_the_expelled_do_not() {
+    use crate::scenario::Event;
+    let at = Span::seconds;
+    for seed in 1..3 {
+        let mut scenario = whole("partition", 9, seed);
+        scenario.duration = at(200);
+        // it ends before the rule for links with the expelled counts
+        let lasts = at(18);
+        scenario.events = vec![
+            Event::Absence {
+                at: at(10),
+                share: 0.25,
+                lasts: at(80),
+            },
+            Event::Partition {
+                at: at(15),
+                share: 0.5,
+                lasts,
+            },
+            Event::Revoke {
+                at: at(30),
+                share: 0.25,
+            },
+            Event::Revoke {
+                at: at(110),
+                share: 0.15,
+            },
+        ];
+        let outcome = holds(scenario);
+        assert!(!outcome.expelled.is_empty(), "seed {seed}");
+        assert!(outcome.statistics.starts > 9, "seed {seed}");
+    }
+}
+
 /// Nodes come and go, the issuer among them, and each of those that the token is for stays a member.
 #[test]
 fn a_token_for_as_many_nodes_as_there_are_expels_none() {

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lcroute_engine::Engine;
-use lcroute_node::{Members, Node, NodeConfig, Output, Settings, Uses};
+use lcroute_node::{Epochs, Members, Node, NodeConfig, Output, Settings, Uses};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
-use librecast::id::LinkId;
+use librecast::id::{LinkId, NetworkId};
 use librecast::time::WallClock;
 
-use crate::daemon::{Effect, Start, limits, topology};
+use crate::daemon::{Disk, Effect, Start, limits, topology};
 use crate::population::{Identity, Population};
 use crate::random::Random;
 use crate::terrain::{STUN, local};
@@ -91,6 +91,7 @@ impl WholeNode {
             settings: settings(start.announced),
             topology: topology(start.scenario),
             revocations: disk.revocations.clone(),
+            epochs: epochs(disk, population.network),
             members: Members::parse(&disk.members),
             uses: Uses::parse(&disk.uses),
             clock: WallClock::new(move || watch.unix()),
@@ -142,6 +143,12 @@ impl WholeNode {
         let mut members = self.node.links().values();
         let expired = members.find(|member| over(member.not_after))?;
         Some(&expired.name)
+    }
+
+    /// What nodes that know the same rendezvous epoch have in common.
+    pub fn epoch(&self) -> [u8; 32] {
+        let newest = self.node.overlay().rendezvous().newest();
+        newest.name(&self.node.network(), 0)
     }
 
     pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
@@ -267,6 +274,11 @@ impl WholeNode {
                 .collect(),
         )
     }
+}
+
+fn epochs(disk: &Disk, network: NetworkId) -> Epochs {
+    let text = disk.epochs.as_ref().map_or("", |text| &text.0);
+    Epochs::parse(text, network).0
 }
 
 fn settings(announced: &[GroupPrefix]) -> Settings {

@@ -317,10 +317,12 @@ fn sign_token(
         gateway: options.gateway,
         leaf: options.leaf,
     };
-    let token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
+    let mut token = Token::invite(issuer, &identity.key, grant, signal).map_err(|e| match e {
         CertError::Widened(_) => ExitError::new(Exit::NotPermitted, e.to_string()),
         e => ExitError::new(Exit::Usage, e.to_string()),
     })?;
+    // leaves find routers by servers alone
+    token.epoch = identity.epoch.clone().filter(|_| !options.leaf);
     Ok((token, not_after))
 }
 
@@ -419,6 +421,11 @@ pub fn accept(
             format!("the token is not accepted: {e}"),
         ),
     })?;
+    if let Some((number, secret)) = &token.epoch {
+        let mut epochs = state.epochs(&token.network(), now)?;
+        epochs.set_of_token(*number, secret.clone());
+        state.store_epochs(&epochs.text())?;
+    }
     state.store_membership(&Membership::new(
         token.network(),
         token.signal.clone(),

@@ -145,6 +145,9 @@ fn status(s: &Status) -> String {
     if let Some(ipv4) = s.ipv4 {
         text += &format!("  ipv4      {ipv4}\n");
     }
+    if s.epoch > 0 {
+        text += &format!("  epoch     {} (one more with each expulsion)\n", s.epoch);
+    }
     if s.state == State::Expelled {
         if let Some(uses) = s.token_uses {
             text += &format!("  token     {}\n", lcroute_node::spent(uses));
@@ -416,6 +419,7 @@ mod tests {
             token_uses: None,
             address: std::net::Ipv6Addr::LOCALHOST,
             network: id,
+            epoch: 0,
             ipv4: None,
             tun: "lc7".into(),
             inbound: Inbound::Blocked,

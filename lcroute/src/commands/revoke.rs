@@ -2,11 +2,13 @@
 
 use std::net::Ipv6Addr;
 
-use librecast::cert::{CLOCK_SKEW, Token};
-use librecast::id::PeerId;
+use librecast::cert::{CLOCK_SKEW, Certificate, Token};
+use librecast::epoch::{Epoch, EpochSecret};
+use librecast::id::{PeerId, SecretKey};
 use librecast::revocation::{Revocation, RevocationError};
 use librecast_program::cli::{Exit, ExitError};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::membership::{FOUNDER_TTL, known_members, read_token};
 use super::{hint, print_line};
@@ -34,25 +36,34 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
     let control = common.control_to_ask(config);
     let key = key_of(whom, &identity, common, config)?;
     let revocation = signer.revoke(&identity, key)?;
-    let spread = match Client::connect_if_running(&control)? {
+    let (spread, epoch) = match Client::connect_if_running(&control)? {
         Some(mut client) => {
             let revocation = lcroute_node::revocations::text(&revocation);
-            let _: Value = client.ask(&Request::Revoke { revocation })?;
-            true
+            let answer: Value = client.ask(&Request::Revoke { revocation })?;
+            (true, answer["epoch"] == true)
         }
         None => {
+            let epoch = signer.make_epoch(&state, &identity, &revocation)?;
             store(&state, &identity, revocation)?;
-            false
+            (false, epoch)
         }
     };
     if common.json {
-        print_line(json!({ "revoked": key, "spread": spread }))?;
+        print_line(json!({ "revoked": key, "spread": spread, "epoch": epoch }))?;
     } else {
         print_line(format_args!("revoked {key}"))?;
         if !spread {
             hint("no daemon is running here: the network hears of it when `lcroute run` runs next");
         }
     }
+    hint(match epoch {
+        true => {
+            "members find each other by a new secret from now on: tokens made before need a signalling server; `lcroute invite` makes new ones"
+        }
+        false => {
+            "no new secret was made by which members find each other, so who was expelled can still read their presence records: revoke from a node that is an issuer"
+        }
+    });
     Ok(Exit::Ok)
 }
 
@@ -116,6 +127,27 @@ fn find(members: &[KnownMember], node: &str) -> anyhow::Result<PeerId> {
     }
 }
 
+/// Makes the epoch that follows, for this revocation; the daemon passes it on when it runs next. False: all numbers are used up.
+fn next_epoch(
+    state: &StateDir,
+    identity: &Identity,
+    revocation: &Revocation,
+    (issuer, key): (Option<&Certificate>, &SecretKey),
+) -> anyhow::Result<bool> {
+    let mut epochs = state.epochs(&identity.membership.network, unix_now())?;
+    epochs.expel(revocation);
+    let Some((number, before)) = epochs.next() else {
+        return Ok(false);
+    };
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret)?;
+    let made = (number, before, EpochSecret::new(*secret));
+    epochs.add(Epoch::sign(made, revocation.clone(), issuer, key)?);
+    // first: the revocation is in it
+    state.store_epochs(&epochs.text())?;
+    Ok(true)
+}
+
 /// With what revocations are signed.
 enum Signer {
     /// The network's key: it can expel issuers as well.
@@ -135,6 +167,21 @@ impl Signer {
                 Err(ExitError::new(Exit::NotPermitted, message).into())
             }
         }
+    }
+
+    /// An epoch for a revocation, by the issuer if this node is one: a daemon makes another where that one is overtaken.
+    fn make_epoch(
+        &self,
+        state: &StateDir,
+        identity: &Identity,
+        revocation: &Revocation,
+    ) -> anyhow::Result<bool> {
+        let own = (Some(identity.chain.issuer()), &identity.key);
+        let by = match self {
+            Self::Network(network) if !identity.member.is_issuer() => (None, &**network),
+            _ => own,
+        };
+        next_epoch(state, identity, revocation, by)
     }
 
     fn revoke(&self, identity: &Identity, key: PeerId) -> anyhow::Result<Revocation> {

@@ -209,6 +209,7 @@ mod tests {
                 token_uses: None,
                 address: std::net::Ipv6Addr::LOCALHOST,
                 network: id,
+                epoch: 0,
                 ipv4: None,
                 tun: "lc0".into(),
                 inbound: crate::status::Inbound::Open,

@@ -210,8 +210,9 @@ impl PacketLoop {
 
     /// `{"cmd": "revoke"}`
     fn revoke(&mut self, revocation: &str, now: Instant) -> Result<Value, String> {
-        let key = self.parts.node.revoke(revocation, now);
-        Ok(json!({ "revoked": key.map_err(|e| e.to_string())? }))
+        let revoked = self.parts.node.revoke(revocation, now);
+        let (key, epoch) = revoked.map_err(|e| e.to_string())?;
+        Ok(json!({ "revoked": key, "epoch": epoch }))
     }
 
     /// `{"cmd": "ping"}`: answered when the echo is.
@@ -292,6 +293,7 @@ impl PacketLoop {
             token_uses: p.node.member().bound.map(|bound| bound.uses),
             address: p.node.member().addresses.address,
             network: p.node.network(),
+            epoch: p.node.epoch(),
             // while other routes overlap, lc0 has not got it
             ipv4: p
                 .node

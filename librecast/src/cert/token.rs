@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::certificate::{CLOCK_SKEW, Certificate, Grant};
 use super::chain::Chain;
 use super::error::{CertError, Kind, TokenError};
+use crate::epoch::EpochSecret;
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::text::{self, TextKind};
 use crate::wire::{Reader, Writer};
@@ -27,6 +28,8 @@ pub struct Token {
     pub(super) secret: SecretKey,
     /// Where to meet: `ws://HOST:PORT` or `wss://...`, and the URI of a Matrix room ([`crate::reach::Room::to_uri`]).
     pub signal: Vec<String>,
+    /// Number and secret of the rendezvous epoch at which the network was; none: nobody had been expelled.
+    pub epoch: Option<(u32, EpochSecret)>,
 }
 
 impl Token {
@@ -60,6 +63,7 @@ impl Token {
             invitation,
             secret,
             signal,
+            epoch: None,
         })
     }
 
@@ -127,6 +131,9 @@ impl Token {
             // the constructor and the decoder hold at most 255 bytes
             w.u8(url.len() as u8).put(url.as_bytes());
         }
+        if let Some((number, secret)) = &self.epoch {
+            w.u32(*number).put(secret.bytes());
+        }
         let bytes = Zeroizing::new(w.into_vec());
         text::encode(TextKind::Token, &bytes)
     }
@@ -150,6 +157,10 @@ impl FromStr for Token {
         let signal = (0..urls)
             .map(|_| r.text8().map(str::to_owned))
             .collect::<Result<_, _>>()?;
+        let epoch = match r.is_empty() {
+            true => None,
+            false => Some((r.u32()?, EpochSecret::new(r.array()?))),
+        };
         r.finish()?;
         let right = issuer.kind == Kind::Issuer
             && invitation.kind == Kind::Invitation
@@ -163,6 +174,7 @@ impl FromStr for Token {
             invitation,
             secret,
             signal,
+            epoch,
         })
     }
 }
@@ -345,6 +357,26 @@ mod tests {
         let lasting = super::super::fixture::token(&n, grant(""));
         let lasting = lasting.join(node, "a", NOW).unwrap();
         assert!(!lasting.verify(&net, NOW).unwrap().is_ephemeral());
+    }
+
+    #[test]
+    fn a_token_carries_the_epoch_where_there_is_one() {
+        let n = network();
+        let mut made = token(&n, grant(""));
+        let without = made.encode();
+        let read: Token = without.parse().unwrap();
+        assert_eq!(read.epoch, None);
+        made.epoch = Some((5, EpochSecret::new([7; 32])));
+        let text = made.encode();
+        let read: Token = text.parse().unwrap();
+        assert_eq!(read.epoch, made.epoch);
+        // half of it is damage
+        let bytes = text::decode(TextKind::Token, &text, MAX_TOKEN_BYTES).unwrap();
+        let cut = text::encode(TextKind::Token, &bytes[..bytes.len() - 1]);
+        assert!(cut.parse::<Token>().is_err());
+        let plain = text::decode(TextKind::Token, &without, MAX_TOKEN_BYTES).unwrap();
+        assert_eq!(bytes[..plain.len()], plain[..]);
+        assert_eq!(bytes[plain.len()..plain.len() + 4], [0, 0, 0, 5]);
     }
 
     #[test]

@@ -183,6 +183,90 @@ fn hosts_that_share_a_folder_link_without_server() {
     });
 }
 
+/// In a shared folder, where an expelled node reads on, and knows whom it knew.
+#[test]
+fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
+    world("reach-epoch", |lab| {
+        let mut hosts = lab.closed_hosts(&["a", "b", "c", "d", "e"])?;
+        let folder = hosts[0].path("spool");
+        for host in &hosts {
+            let folder = folder.display();
+            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
+        }
+        std::fs::create_dir(&folder)?;
+        let late = hosts.pop().context("e")?;
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(3)?;
+        members[2].daemon()?.kill()?;
+        let expelled = members[3].peer_id()?;
+        let revoked = members[0].host.run("lcroute", &["revoke", "d"])?;
+        let told = revoked.success()?.stderr;
+        ensure!(told.contains("by a new secret from now on"), "{told}");
+        let epoch = |member: &Member| -> Result<serde_json::Value> {
+            Ok(member.status()?["epoch"].clone())
+        };
+        for member in &members[..2] {
+            eventually("it knows the new epoch", || {
+                ensure!(epoch(member)? == 1, "{}", epoch(member)?);
+                Ok(())
+            })?;
+        }
+
+        // it does not say that it was expelled, and begins anew with all that it knew
+        members[3].daemon()?.kill()?;
+        let state = members[3].host.state_dir();
+        for name in ["revocations", "epochs"] {
+            match std::fs::remove_file(state.join(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+        }
+        members[3].start()?;
+        eventually("it reads the records of a and b in vain", || {
+            let status = members[3].status()?;
+            let dropped = &status["counters"]["drops"]["presence_not_opened"];
+            ensure!(dropped.as_u64() >= Some(2), "{dropped}");
+            Ok(())
+        })?;
+        let away = members[2].host.name().to_owned();
+        let tried = members[3].peers()?;
+        let is_away = |peer: &serde_json::Value| peer["name"].is_null() || peer["name"] == *away;
+        ensure!(tried.len() <= 1 && tried.iter().all(is_away), "{tried:?}");
+
+        // what c has published is of epoch 0: a and b know it, and tell it of the expulsion before of the secret
+        members[2].start()?;
+        let ids = [members[0].peer_id()?, members[1].peer_id()?];
+        eventually("c is back, and d has found nobody", || {
+            let linked = members[2].linked_with()?;
+            ensure!(ids.iter().all(|id| linked.contains(id)), "{linked:?}");
+            ensure!(!linked.contains(&expelled), "{linked:?}");
+            ensure!(epoch(&members[2])? == 1, "{}", epoch(&members[2])?);
+            Ok(())
+        })?;
+        ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
+        ensure!(!state.join("epochs").exists(), "it was told a secret");
+        let file = members[2].host.state_dir().join("epochs");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file)?.permissions());
+        ensure!(mode & 0o777 == 0o600, "{mode:o}");
+
+        // a token of now leads a newcomer to the others, and all of this outlives the daemons
+        let token = members[0].host.run("lcroute", &["invite"])?.success()?;
+        let joined = late.run("lcroute", &["join", token.stdout.trim(), "--name", "e"])?;
+        joined.success()?;
+        for member in &mut members[..3] {
+            member.daemon()?.kill()?;
+            member.start()?;
+        }
+        let mut late = Member::new(late);
+        late.start()?;
+        late.wait_links(3)?;
+        ensure!(epoch(&late)? == 1, "{}", epoch(&late)?);
+        ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
+        Ok(())
+    });
+}
+
 /// What `lcroute up` printed behind a word, once it has.
 fn said(process: &Process, word: &str) -> Result<String> {
     let mut found = String::new();

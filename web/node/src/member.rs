@@ -10,7 +10,7 @@ use lcroute_engine::topology::TopologyConfig;
 use lcroute_engine::{Ipv4Config, Ipv4Network, Limits};
 use lcroute_node::view::{Network, View};
 use lcroute_node::{
-    Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
+    Epochs, Keep, Members, Node, NodeConfig, Output, PingId, Revocations, Settings, Uses, is_sealed,
 };
 use lcroute_overlay::proof::{RelayReply, RelayRequest, prove};
 use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
@@ -146,6 +146,7 @@ impl PageMember {
                 ..TopologyConfig::default()
             },
             revocations: Revocations::default(),
+            epochs: Epochs::new(visit.network),
             members: Members::default(),
             uses: Uses::default(),
             clock: WallClock::new(move || read.load(Ordering::Relaxed)),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lcroute_engine::topology::TopologyConfig;
-use lcroute_node::{Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
+use lcroute_node::{Epochs, Members, Node, NodeConfig, Output, Revocations, Settings, Uses};
 use lcroute_overlay::server::{ToNode, ToServer};
 use lcroute_overlay::{CarrierId, EndReason, Presence, Random, SPEAKS};
 use lcroute_web_node::command::Command;
@@ -301,6 +301,7 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
         settings: Settings::default(),
         topology: TopologyConfig::default(),
         revocations: Revocations::default(),
+        epochs: Epochs::new(network.peer_id()),
         members: Members::default(),
         uses: Uses::default(),
         clock: WallClock::new(|| UNIX),

@@ -166,7 +166,7 @@ fn a_member_that_knows_the_address_from_before_gets_no_answer_there() {
     hide(&mut net, 0, Vec::new());
     assert!(net.nodes[0].overlay.record(now).is_none());
     let overlay = &mut net.nodes[1].overlay;
-    let learned = overlay.handle_record(CarrierKind::Lan, &record.sealed, now);
+    let learned = overlay.handle_record(CarrierKind::Lan, &record.sealed, |_| true, now);
     let (peer, _) = learned.unwrap();
     overlay.handle_presence(CarrierId(2), Presence::Online(peer), now);
     net.server = false;

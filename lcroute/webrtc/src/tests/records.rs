@@ -19,7 +19,7 @@ fn pass(net: &mut Net, from: usize, to: usize) {
     let record = net.nodes[from].overlay.record(now).expect("an address");
     assert!([256, 512].contains(&record.sealed.len()));
     let overlay = &mut net.nodes[to].overlay;
-    let learned = overlay.handle_record(CarrierKind::Lan, &record.sealed, now);
+    let learned = overlay.handle_record(CarrierKind::Lan, &record.sealed, |_| true, now);
     let (peer, until) = learned.expect("a record");
     assert!(until > now + Duration::from_secs(80_000));
     overlay.handle_presence(LAN, Presence::Online(peer), now);

@@ -1,0 +1,556 @@
+//! The epochs that a node knows ([`librecast::epoch`]): which one it publishes under, which ones it looks under, what it passes on.
+//!
+//! ```text
+//! revoke here  -> epoch n+1, signed             token -> number and secret, unsigned: until a link brings the rest
+//!                    |                                       |
+//! links  ------>  Epochs: of the network's key and of issuers that nobody expelled the newest counts; all others are former
+//!                    |
+//! links of all who are not expelled: all that is kept once a link is up, then each one that is new
+//! ```
+//!
+//! What an expelled issuer has signed never becomes the newest; kept before, it stays a former one, as members that are away may
+//! still publish under it. Two halves of a split network may expel at the same time: then one of the two epochs wins in
+//! both, and who made the other makes another on top, as somebody that it expelled may know the winner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use lcroute_engine::control::MAX_EPOCHS;
+use lcroute_overlay::RendezvousEpochs;
+use librecast::bucket::{Bucket, Rate};
+use librecast::epoch::{Epoch, EpochSecret};
+use librecast::id::{LinkId, NetworkId, PeerId};
+use librecast::revocation::Revocation;
+use librecast::time::Instant;
+use librecast::wire::{Reader, WireError};
+use zeroize::Zeroizing;
+
+use crate::drops::DropReason;
+use crate::revocations::MAX_REVOCATIONS;
+
+/// Most signed epochs that are kept. Chosen: who was away for as many expulsions is found by its records; each costs a trial for
+/// each record.
+pub const MAX_KEPT: usize = 32;
+/// Most epochs that a new link gets. Chosen: some 700 bytes each fill one control message.
+const MAX_SENT: usize = 16;
+/// Epochs of a neighbour that are verified: each costs three signatures, a write to disk and a message on each link. Chosen: an
+/// operator who expels a whole site at once, then one a second.
+const RATE: Rate = Rate::per_second(1, 64);
+/// First word of the line of the state file that holds what a token brought.
+const OF_TOKEN: &str = "token";
+
+/// The epochs that a node knows.
+#[derive(Debug, Clone)]
+pub struct Epochs {
+    network: NetworkId,
+    /// The newest that counts first, those of expelled issuers last.
+    signed: Vec<Epoch>,
+    of_token: Option<(u32, EpochSecret)>,
+    /// Issuers whose epochs do not count.
+    expelled: BTreeSet<PeerId>,
+}
+
+impl Epochs {
+    /// Of a node that knows none.
+    #[must_use]
+    pub fn new(network: NetworkId) -> Self {
+        Self {
+            network,
+            signed: Vec::new(),
+            of_token: None,
+            expelled: BTreeSet::new(),
+        }
+    }
+
+    /// Reads the state file's text; what is damaged or of another network is left out and counted.
+    #[must_use]
+    pub fn parse(text: &str, network: NetworkId) -> (Self, usize) {
+        let (mut all, mut damaged) = (Self::new(network), 0);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            if all.read_line(line).is_none() {
+                damaged += 1;
+            }
+        }
+        (all, damaged)
+    }
+
+    fn read_line(&mut self, line: &str) -> Option<()> {
+        if let Some(of_token) = line.strip_prefix(OF_TOKEN) {
+            let mut words = of_token.split_whitespace();
+            let network: NetworkId = words.next()?.parse().ok()?;
+            let number = words.next()?.parse().ok()?;
+            let mut secret = Zeroizing::new([0; 32]);
+            let length = bs58::decode(words.next()?).onto(&mut *secret).ok()?;
+            if length != secret.len() || network != self.network {
+                return None;
+            }
+            self.set_of_token(number, EpochSecret::new(*secret));
+            return Some(());
+        }
+        let bytes = Zeroizing::new(bs58::decode(line.trim()).into_vec().ok()?);
+        let epoch = Epoch::decode(&bytes).ok()?;
+        epoch.verify(&self.network).ok()?;
+        self.add(epoch);
+        Some(())
+    }
+
+    /// The state file's text: secrets, for members of this node alone.
+    #[must_use]
+    pub fn text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::new());
+        for epoch in &self.signed {
+            *text += &Zeroizing::new(bs58::encode(epoch.as_bytes()).into_string());
+            text.push('\n');
+        }
+        if let Some((number, secret)) = &self.of_token {
+            let secret = Zeroizing::new(bs58::encode(secret.bytes()).into_string());
+            *text += &format!("{OF_TOKEN} {} {number} ", self.network);
+            *text += &secret;
+            text.push('\n');
+        }
+        text
+    }
+
+    /// A token says that the network was at this epoch.
+    pub fn set_of_token(&mut self, number: u32, secret: EpochSecret) {
+        let is_signed = |epoch: &Epoch| *epoch.secret() == secret;
+        if !self.signed.iter().any(is_signed) {
+            self.of_token = Some((number, secret));
+        }
+    }
+
+    /// The number of the newest; 0: nobody has been expelled.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.newest().map_or(0, |(number, _)| number)
+    }
+
+    /// Number and secret of the newest, for a token.
+    #[must_use]
+    pub fn newest(&self) -> Option<(u32, EpochSecret)> {
+        let signed = self.newest_signed();
+        let of_token = self.of_token.as_ref();
+        let of_token = of_token.filter(|(number, _)| signed.is_none_or(|e| e.number() < *number));
+        let signed = signed.map(|epoch| (epoch.number(), epoch.secret().clone()));
+        of_token.cloned().or(signed)
+    }
+
+    /// Number of the epoch that follows, and the hash of the one before it. None: an issuer has used up all numbers.
+    #[must_use]
+    pub fn next(&self) -> Option<(u32, [u8; 32])> {
+        let before = self.newest_signed().map(|epoch| *epoch.hash());
+        Some((self.number().checked_add(1)?, before.unwrap_or_default()))
+    }
+
+    /// What names and keys of presence records follow from.
+    #[must_use]
+    pub fn rendezvous(&self) -> RendezvousEpochs {
+        let newest = self.newest();
+        let of_token = self.of_token.iter().map(|(_, secret)| secret);
+        let known = self.signed.iter().map(Epoch::secret).chain(of_token);
+        let mut secrets: Vec<EpochSecret> = Vec::new();
+        for secret in newest.iter().map(|(_, secret)| secret).chain(known) {
+            if !secrets.contains(secret) {
+                secrets.push(secret.clone());
+            }
+        }
+        RendezvousEpochs::with(self.network, secrets.into_iter())
+    }
+
+    /// All that are kept and signed.
+    pub fn iter(&self) -> impl Iterator<Item = &Epoch> {
+        self.signed.iter()
+    }
+
+    /// Keeps an epoch that has been verified; false if it is known, or older than all of too many.
+    pub fn add(&mut self, epoch: Epoch) -> bool {
+        if self.knows(&epoch) {
+            return false;
+        }
+        self.expel(epoch.revocation());
+        let hash = *epoch.hash();
+        let is_same = |(_, secret): &mut (u32, EpochSecret)| secret == epoch.secret();
+        self.of_token.take_if(is_same);
+        self.signed.push(epoch);
+        self.sort();
+        self.signed.truncate(MAX_KEPT);
+        self.signed.iter().any(|kept| *kept.hash() == hash)
+    }
+
+    /// An issuer that the network's key expels: what it has signed does not count any more.
+    pub fn expel(&mut self, revocation: &Revocation) {
+        let signed = |key| self.signed.iter().any(|epoch| epoch.signer() == key);
+        // an issuer expels no other, and a node signs nothing
+        if revocation.is_by_network()
+            && (signed(revocation.key()) || self.expelled.len() < MAX_REVOCATIONS)
+            && self.expelled.insert(revocation.key())
+        {
+            self.sort();
+        }
+    }
+
+    /// Whether an epoch counts for nothing as an expelled issuer has signed it.
+    fn is_refused(&self, epoch: &Epoch) -> bool {
+        self.expelled.contains(&epoch.signer())
+    }
+
+    fn knows(&self, epoch: &Epoch) -> bool {
+        self.signed.iter().any(|kept| kept.hash() == epoch.hash())
+    }
+
+    fn newest_signed(&self) -> Option<&Epoch> {
+        let first = self.signed.first();
+        first.filter(|epoch| !self.is_refused(epoch))
+    }
+
+    fn sort(&mut self) {
+        let expelled = &self.expelled;
+        let counts = |epoch: &Epoch| !expelled.contains(&epoch.signer());
+        self.signed
+            .sort_by(|a, b| (counts(b), b).cmp(&(counts(a), a)));
+    }
+
+    /// The revocation that `own` expelled somebody by, in an epoch that the newest one does not follow: whoever made
+    /// that one did not know of it.
+    pub(crate) fn overtaken(&self, own: &PeerId) -> Option<Revocation> {
+        let newest = self.newest_signed()?;
+        let made = self.signed.iter().filter(|epoch| epoch.signer() == *own);
+        let made = made.max()?;
+        let by_hash: BTreeMap<_, _> = self.signed.iter().map(|e| (*e.hash(), e)).collect();
+        let mut at = Some(newest);
+        while let Some(epoch) = at {
+            if epoch == made {
+                return None;
+            }
+            // numbers fall, so this ends whatever others have signed
+            let before = by_hash.get(epoch.before()).copied();
+            at = before.filter(|before| before.number() < epoch.number());
+        }
+        Some(made.revocation().clone())
+    }
+
+    /// For a new link: the newest that fit into a message, the oldest of them first.
+    pub(crate) fn to_send(&self) -> Option<Bytes> {
+        let mut left = MAX_EPOCHS;
+        let fits = |epoch: &&Epoch| {
+            let taken = epoch.as_bytes().len() + 2;
+            left.checked_sub(taken).map(|rest| left = rest).is_some()
+        };
+        let counts = self.signed.iter().filter(|epoch| !self.is_refused(epoch));
+        let newest: Vec<_> = counts.take(MAX_SENT).take_while(fits).collect();
+        (!newest.is_empty()).then(|| message(newest.into_iter().rev()))
+    }
+}
+
+/// Epochs as they go over a link.
+pub(crate) fn message<'a>(epochs: impl Iterator<Item = &'a Epoch>) -> Bytes {
+    let mut bytes = Vec::new();
+    for epoch in epochs {
+        let length = epoch.as_bytes().len() as u16; // MAX_EPOCH is less
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(epoch.as_bytes());
+    }
+    bytes.into()
+}
+
+/// What of a neighbour's epochs is looked at.
+#[derive(Debug, Default)]
+pub(crate) struct EpochIntake(BTreeMap<LinkId, Intake>);
+
+#[derive(Debug)]
+struct Intake {
+    bucket: Bucket,
+    /// What came too soon; the latest alone.
+    waiting: Option<Bytes>,
+}
+
+impl EpochIntake {
+    /// New epochs of a neighbour, verified, in the order in which it sent them. What is beyond its rate waits.
+    pub(crate) fn receive(
+        &mut self,
+        (link, bytes): (LinkId, &Bytes),
+        known: &Epochs,
+        now: Instant,
+    ) -> (Vec<Epoch>, Vec<DropReason>) {
+        let intake = self.0.entry(link).or_insert_with(|| Intake {
+            bucket: Bucket::full(now),
+            waiting: None,
+        });
+        let (mut new, mut drops) = (Vec::new(), Vec::new());
+        let mut r = Reader::new(bytes);
+        while !r.is_empty() {
+            let Ok(epoch) = read(&mut r) else {
+                drops.push(DropReason::EpochMalformed);
+                break;
+            };
+            if known.knows(&epoch) {
+                continue;
+            }
+            if !intake.bucket.take(RATE, 1, now) {
+                drops.push(DropReason::EpochLimited);
+                intake.waiting = Some(bytes.clone());
+                break;
+            }
+            if known.is_refused(&epoch) {
+                drops.push(DropReason::EpochRefused);
+            } else if epoch.verify(&known.network).is_err() {
+                drops.push(DropReason::EpochForged);
+            } else {
+                new.push(epoch);
+            }
+        }
+        (new, drops)
+    }
+
+    /// A link is gone.
+    pub(crate) fn forget(&mut self, link: LinkId) {
+        self.0.remove(&link);
+    }
+
+    /// When there is something to look at that came too soon.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let waiting = self.0.values().filter(|intake| intake.waiting.is_some());
+        waiting.map(|intake| intake.bucket.next(RATE, 1)).min()
+    }
+
+    /// What came too soon, and may be looked at now.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(LinkId, Bytes)> {
+        let ready = |intake: &mut Intake| match intake.bucket.ready(RATE, now) {
+            true => intake.waiting.take(),
+            false => None,
+        };
+        let all = self.0.iter_mut();
+        all.filter_map(|(link, intake)| Some((*link, ready(intake)?)))
+            .collect()
+    }
+}
+
+fn read(r: &mut Reader<'_>) -> Result<Epoch, WireError> {
+    Epoch::decode(r.bytes16()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Kind};
+    use librecast::id::SecretKey;
+    use librecast::time::Duration;
+
+    use super::*;
+    use crate::testing::{key, start};
+
+    const NOW: u64 = 1_800_000_000;
+    const LINK: LinkId = LinkId(1);
+
+    /// The network's key is `key(1)`.
+    fn network() -> NetworkId {
+        key(1).peer_id()
+    }
+
+    fn issuer(n: u8) -> Certificate {
+        let grant = Grant::new("", (NOW, NOW + 1_000));
+        Certificate::sign(Kind::Issuer, network(), key(n).peer_id(), grant, &key(1)).unwrap()
+    }
+
+    fn revocation(of: u8) -> Revocation {
+        Revocation::by_network(&key(1), key(of).peer_id(), NOW, NOW + 1_000 + CLOCK_SKEW).unwrap()
+    }
+
+    /// The next epoch that the issuer `by` makes when it expels `of`.
+    fn next(known: &Epochs, by: u8, of: u8, secret: u8) -> Epoch {
+        let (number, before) = known.next().unwrap();
+        let made = (number, before, EpochSecret::new([secret; 32]));
+        Epoch::sign(made, revocation(of), Some(&issuer(by)), &key(by)).unwrap()
+    }
+
+    /// It expels `of`.
+    fn expel(known: &mut Epochs, by: u8, of: u8, secret: u8) -> Epoch {
+        let epoch = next(known, by, of, secret);
+        assert!(known.add(epoch.clone()));
+        epoch
+    }
+
+    fn secret(known: &Epochs) -> u8 {
+        known
+            .newest()
+            .map_or(0, |(_, secret)| secret.bytes().to_owned()[0])
+    }
+
+    fn receive(known: &mut Epochs, message: &Bytes) -> Vec<DropReason> {
+        let received = (LINK, message);
+        let (new, drops) = EpochIntake::default().receive(received, known, start());
+        new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
+        drops
+    }
+
+    #[test]
+    fn two_halves_that_expel_at_one_time_agree_and_the_loser_makes_another_epoch() {
+        let mut left = Epochs::new(network());
+        expel(&mut left, 2, 9, 1);
+        let mut right = left.clone();
+        // one after another on the left, so that its numbers are ahead
+        let [a, b] = [expel(&mut left, 2, 10, 2), expel(&mut left, 2, 11, 3)];
+        let c = expel(&mut right, 3, 12, 4);
+        for epoch in [&a, &b] {
+            assert_eq!(receive(&mut right, &message([epoch].into_iter())), []);
+        }
+        assert_eq!(receive(&mut left, &message([&c].into_iter())), []);
+        assert_eq!((left.number(), secret(&left), secret(&right)), (3, 3, 3));
+        assert_eq!(left.rendezvous().newest(), right.rendezvous().newest());
+        assert_eq!(left.rendezvous().former().len(), 4, "three and epoch 0");
+        // whom the right expelled may have been on the left meanwhile
+        assert_eq!(left.overtaken(&key(2).peer_id()), None);
+        assert_eq!(
+            right.overtaken(&key(3).peer_id()),
+            Some(c.revocation().clone())
+        );
+        let d = expel(&mut right, 3, 12, 5);
+        assert_eq!((d.number(), right.overtaken(&key(3).peer_id())), (4, None));
+        assert_eq!(receive(&mut left, &message([&d].into_iter())), []);
+        assert_eq!((left.number(), secret(&left)), (4, 5));
+        assert_eq!(left.overtaken(&key(2).peer_id()), None, "it follows both");
+    }
+
+    #[test]
+    fn of_one_number_both_halves_choose_the_same() {
+        let mut left = Epochs::new(network());
+        let mut right = left.clone();
+        let a = expel(&mut left, 2, 10, 2);
+        let b = expel(&mut right, 3, 11, 3);
+        assert_eq!(
+            (left.overtaken(&key(2).peer_id()), a.number()),
+            (None, b.number())
+        );
+        receive(&mut left, &right.to_send().unwrap());
+        receive(&mut right, &left.to_send().unwrap());
+        assert_eq!(secret(&left), secret(&right));
+        let overtaken = |by| left.overtaken(&key(by).peer_id()).is_some();
+        assert!(overtaken(2) != overtaken(3), "the loser, and nobody else");
+    }
+
+    #[test]
+    fn an_expelled_issuer_makes_no_winning_epoch_and_what_was_kept_is_former() {
+        let mut known = Epochs::new(network());
+        let first = expel(&mut known, 3, 9, 1);
+        // it takes all numbers that there are
+        let last = (u32::MAX, [0; 32], EpochSecret::new([7; 32]));
+        let greedy = Epoch::sign(last, revocation(9), Some(&issuer(3)), &key(3)).unwrap();
+        assert!(known.add(greedy.clone()));
+        assert_eq!((known.next(), secret(&known)), (None, 7));
+        // who expels it learns of that first, as a node does
+        known.expel(&revocation(3));
+        assert_eq!(known.number(), 0, "both were its own");
+        let made = expel(&mut known, 2, 3, 2);
+        assert_eq!((made.number(), secret(&known)), (1, 2));
+        let former: Vec<_> = known.iter().map(Epoch::hash).collect();
+        assert_eq!(former, [made.hash(), greedy.hash(), first.hash()]);
+        // who learns of it by the epoch refuses what it has signed
+        let mut other = Epochs::new(network());
+        receive(&mut other, &known.to_send().unwrap());
+        let drops = receive(&mut other, &message([&greedy].into_iter()));
+        assert_eq!(drops, [DropReason::EpochRefused]);
+        assert_eq!((other.iter().count(), secret(&other)), (1, 2));
+        // and an issuer expels no other
+        let by_issuer =
+            Revocation::by_issuer(&issuer(3), &key(3), key(2).peer_id(), NOW, NOW + 5).unwrap();
+        other.expel(&by_issuer);
+        assert_eq!(secret(&other), 2);
+    }
+
+    #[test]
+    fn what_a_token_brought_counts_until_a_link_brings_more_and_stays_a_former_one() {
+        let mut network_of_others = Epochs::new(network());
+        let first = expel(&mut network_of_others, 2, 9, 1);
+        let (number, token) = network_of_others.newest().unwrap();
+        let mut joined = Epochs::new(network());
+        joined.set_of_token(number, token.clone());
+        assert_eq!(joined.rendezvous(), network_of_others.rendezvous());
+        assert_eq!(joined.to_send(), None, "nobody has signed it");
+        let (read, damaged) = Epochs::parse(&joined.text(), network());
+        assert_eq!((read.newest(), damaged), (joined.newest(), 0));
+        let (_, damaged) = Epochs::parse(&joined.text(), key(8).peer_id());
+        assert_eq!(damaged, 1, "of another network");
+        let mut later = joined.clone();
+        receive(&mut joined, &message([&first].into_iter()));
+        assert_eq!(joined.text(), network_of_others.text(), "the same, signed");
+        let second = expel(&mut network_of_others, 2, 10, 2);
+        receive(&mut later, &message([&second].into_iter()));
+        assert_eq!((later.number(), secret(&later)), (2, 2));
+        assert_eq!(later.rendezvous().former().len(), 2, "the token's, and 0");
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_was_written_and_damage_costs_one_line() {
+        let mut known = Epochs::new(network());
+        (1..4).for_each(|n| drop(expel(&mut known, 2, 10 + n, n)));
+        let (read, damaged) = Epochs::parse(&known.text(), network());
+        assert_eq!((read.text(), damaged), (known.text(), 0));
+        let text = known.text().replacen('A', "B", 1) + "\n0OIl\ntoken x\ntoken\n";
+        let (read, damaged) = Epochs::parse(&text, network());
+        assert_eq!((read.iter().count(), damaged), (2, 4));
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_fit_into_one_message() {
+        let mut known = Epochs::new(network());
+        (0..40).for_each(|n| drop(expel(&mut known, 2, 100 + n, n)));
+        assert_eq!((known.iter().count(), known.number()), (MAX_KEPT, 40));
+        assert_eq!(known.rendezvous().former().len(), MAX_KEPT);
+        let message = known.to_send().unwrap();
+        assert!(message.len() <= MAX_EPOCHS);
+        let mut other = Epochs::new(network());
+        assert_eq!(receive(&mut other, &message), []);
+        assert_eq!((other.iter().count(), other.number()), (MAX_SENT, 40));
+        // one that is older than all of too many changes nothing
+        let old = next(&Epochs::new(network()), 2, 9, 99);
+        assert!(!known.add(old));
+    }
+
+    #[test]
+    fn what_comes_too_often_waits_and_what_is_bad_is_dropped_by_name() {
+        let (mut intake, mut known, now) =
+            (EpochIntake::default(), Epochs::new(network()), start());
+        let mut others = known.clone();
+        let mut dropped = 0;
+        for n in 0..100 {
+            let made = expel(&mut others, 2, 100 + n % 100, n);
+            let bytes = message([&made].into_iter());
+            let (new, drops) = intake.receive((LINK, &bytes), &known, now);
+            new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
+            assert!(drops.iter().all(|d| *d == DropReason::EpochLimited));
+            dropped += drops.len();
+        }
+        assert_eq!((dropped, known.number()), (36, 64));
+        // the last one comes through
+        let at = intake.next_timeout().unwrap();
+        assert_eq!(at, now + Duration::from_secs(1));
+        let due = intake.due(at);
+        let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, at);
+        new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
+        assert_eq!((drops.len(), known.number()), (0, 100));
+        assert_eq!(intake.next_timeout(), None);
+
+        let stranger = SecretKey::from_seed(&[77; 32]);
+        let mut forged = expel(&mut others, 2, 9, 7).as_bytes().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let foreign = Revocation::by_network(&stranger, key(9).peer_id(), NOW, NOW).unwrap();
+        let made = (1, [0; 32], EpochSecret::new([1; 32]));
+        let foreign = Epoch::sign(made, foreign, None, &stranger).unwrap();
+        let length = (forged.len() as u16).to_be_bytes();
+        let forged = Bytes::from([&length[..], &forged].concat());
+        let later = at + Duration::from_secs(100);
+        for (bytes, why) in [
+            (forged, DropReason::EpochForged),
+            (message([&foreign].into_iter()), DropReason::EpochForged),
+            (
+                Bytes::from_static(b"\0\x02\x01"),
+                DropReason::EpochMalformed,
+            ),
+            (Bytes::from_static(&[0, 1, 9]), DropReason::EpochMalformed),
+        ] {
+            let (new, drops) = intake.receive((LINK, &bytes), &known, later);
+            assert_eq!((new.len(), drops), (0, vec![why]));
+        }
+        intake.forget(LINK);
+        assert!(intake.0.is_empty());
+    }
+}

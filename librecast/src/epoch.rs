@@ -1,0 +1,401 @@
+//! Epochs of a network's rendezvous secret: what nodes derive names and keys of presence records from, beside the network's key.
+//!
+//! An expelled node knows the network's key for ever. So whoever expels a node makes a new secret in the same step, and
+//! members pass it on over their links, which the expelled node has no more.
+//!
+//! ```text
+//! version 8 = 1 | network 256 | number 32 | hash of the epoch before 256 | secret 256 | certificate of the issuer that signs, length 16 before it (none: the
+//! network's key) | revocation that it was made for, length 16 before it | ed25519 signature 512 over all of the above
+//! ```
+//!
+//! The hash is that of the newest epoch which the signer knew (zeros: none), so that who made one in another half of a split
+//! network sees that it was not known. The revocation travels inside, so that nobody passes the secret on to the node that is expelled. Of two epochs the one with
+//! the higher number is newer, of one number the one with the higher hash.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::cert::{CLOCK_SKEW, CertError, Certificate, Kind, MAX_CERTIFICATE};
+use crate::id::{NetworkId, PeerId, SecretKey, derive};
+use crate::revocation::{MAX_REVOCATION, Revocation, RevocationError};
+use crate::wire::{Reader, WireError, Writer};
+
+/// Context of signatures.
+const CONTEXT: &str = "lcroute 2026 rendezvous epoch";
+/// Context of the hash by which epochs are named, and those of one number ordered.
+const HASH: &str = "lcroute 2026 rendezvous epoch hash";
+/// Version of the format.
+const VERSION: u8 = 1;
+/// Longest epoch in bytes.
+pub const MAX_EPOCH: usize = 1 + 32 + 4 + 32 + 32 + 2 + MAX_CERTIFICATE + 2 + MAX_REVOCATION + 64;
+
+/// A secret of members, which debug output does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EpochSecret(Zeroizing<[u8; 32]>);
+
+impl EpochSecret {
+    /// These bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EpochSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EpochSecret")
+    }
+}
+
+/// Why an epoch does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EpochError {
+    /// The bytes are not an epoch of this version.
+    #[error("malformed epoch: {0}")]
+    Malformed(#[from] WireError),
+    /// An epoch of another network.
+    #[error("epoch of another network")]
+    OtherNetwork,
+    /// Not signed by the key that it names.
+    #[error("forged epoch")]
+    Forged,
+    /// The certificate of the one who signed is not good.
+    #[error("epoch by nobody who may: {0}")]
+    Signer(CertError),
+    /// The revocation inside does not count.
+    #[error("epoch for no revocation: {0}")]
+    Revocation(#[from] RevocationError),
+}
+
+/// A signed epoch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Epoch {
+    network: NetworkId,
+    number: u32,
+    before: [u8; 32],
+    secret: EpochSecret,
+    /// The issuer that signed; none: the network key itself.
+    issuer: Option<Certificate>,
+    revocation: Revocation,
+    hash: [u8; 32],
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch {} by {}", self.number, self.signer())
+    }
+}
+
+impl PartialOrd for Epoch {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The newest is the greatest.
+impl Ord for Epoch {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.number, self.hash).cmp(&(other.number, other.hash))
+    }
+}
+
+impl Epoch {
+    /// Signs an epoch that follows the one with the hash `before`: with the key of an issuer and its certificate, or with that
+    /// of the network and none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::verify`].
+    pub fn sign(
+        (number, before, secret): (u32, [u8; 32], EpochSecret),
+        revocation: Revocation,
+        issuer: Option<&Certificate>,
+        key: &SecretKey,
+    ) -> Result<Self, EpochError> {
+        let network = issuer.map_or(key.peer_id(), Certificate::network);
+        let mut w = Writer::new();
+        w.u8(VERSION).put(network.public_key());
+        w.u32(number).put(&before).put(secret.bytes());
+        w.bytes16(issuer.map_or(&[], Certificate::as_bytes))?;
+        w.bytes16(revocation.as_bytes())?;
+        let signature = key.sign(CONTEXT, w.as_slice());
+        w.put(&signature);
+        let bytes = Zeroizing::new(w.into_vec());
+        let epoch = Self {
+            network,
+            number,
+            before,
+            secret,
+            issuer: issuer.cloned(),
+            revocation,
+            hash: derive(HASH, &[&bytes]),
+            bytes,
+        };
+        // who may not make one learns it here, and not from others
+        epoch.verify(&network)?;
+        Ok(epoch)
+    }
+
+    /// Reads an epoch; who signed it is not checked here but by [`Self::verify`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the format.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > MAX_EPOCH {
+            return Err(WireError::Bad("length of the epoch"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8()? {
+            VERSION => {}
+            version => return Err(WireError::Version(version)),
+        }
+        let network =
+            PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("public key"))?;
+        let (number, before) = (r.u32()?, r.array()?);
+        let secret = EpochSecret::new(r.array()?);
+        let issuer = match r.bytes16()? {
+            [] => None,
+            certificate => Some(Certificate::decode(certificate)?),
+        };
+        let revocation = Revocation::decode(r.bytes16()?)?;
+        r.array::<64>()?;
+        r.finish()?;
+        if number == 0 {
+            return Err(WireError::Bad("number of the epoch"));
+        }
+        Ok(Self {
+            network,
+            number,
+            before,
+            secret,
+            issuer,
+            revocation,
+            hash: derive(HASH, &[bytes]),
+            bytes: Zeroizing::new(bytes.to_vec()),
+        })
+    }
+
+    /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when the revocation was
+    /// issued, for a revocation that counts there. Whether that issuer was expelled since is not known here.
+    ///
+    /// # Errors
+    ///
+    /// It is of another network, forged, signed by one who may not, or for a revocation that does not count.
+    pub fn verify(&self, network: &NetworkId) -> Result<(), EpochError> {
+        if self.network != *network {
+            return Err(EpochError::OtherNetwork);
+        }
+        if self.number == 0 {
+            return Err(WireError::Bad("number of the epoch").into());
+        }
+        if let Some(issuer) = &self.issuer {
+            if issuer.kind() != Kind::Issuer {
+                return Err(EpochError::Signer(CertError::Order));
+            }
+            issuer
+                .verify_by(network, network, self.revocation.issued(), CLOCK_SKEW)
+                .map_err(EpochError::Signer)?;
+        }
+        let split = self.bytes.split_last_chunk::<64>();
+        let (message, signature) = split.ok_or(WireError::Truncated)?;
+        self.signer()
+            .verify(CONTEXT, message, signature)
+            .map_err(|_| EpochError::Forged)?;
+        Ok(self.revocation.verify(network)?)
+    }
+
+    /// Who signed it: an issuer's key, or that of the network.
+    #[must_use]
+    pub fn signer(&self) -> PeerId {
+        let issuer = self.issuer.as_ref();
+        issuer.map_or(self.network, Certificate::subject)
+    }
+
+    /// Its number: 1 is the first after that of a network in which nobody was expelled.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What names it, and orders epochs of one number.
+    #[must_use]
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The hash of the newest epoch that its signer knew; zeros: none.
+    #[must_use]
+    pub fn before(&self) -> &[u8; 32] {
+        &self.before
+    }
+
+    /// What names and keys are derived from.
+    #[must_use]
+    pub fn secret(&self) -> &EpochSecret {
+        &self.secret
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn revocation(&self) -> &Revocation {
+        &self.revocation
+    }
+
+    /// The signed bytes, at most [`MAX_EPOCH`]; the secret is among them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cert::Grant;
+
+    const NOW: u64 = 1_800_000_000;
+    const YEAR: u64 = 365 * 86_400;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32])
+    }
+
+    /// Of the network whose key is `key(1)`, for `key(2)`.
+    fn certificate(kind: Kind) -> Certificate {
+        let grant = Grant::new("", (NOW, NOW + YEAR));
+        Certificate::sign(kind, key(1).peer_id(), key(2).peer_id(), grant, &key(1)).unwrap()
+    }
+
+    fn revocation() -> Revocation {
+        Revocation::by_network(&key(1), key(3).peer_id(), NOW, NOW + YEAR).unwrap()
+    }
+
+    fn secret(byte: u8) -> EpochSecret {
+        EpochSecret::new([byte; 32])
+    }
+
+    fn by_issuer(number: u32) -> Result<Epoch, EpochError> {
+        let issuer = certificate(Kind::Issuer);
+        Epoch::sign(
+            (number, [4; 32], secret(7)),
+            revocation(),
+            Some(&issuer),
+            &key(2),
+        )
+    }
+
+    #[test]
+    fn network_and_issuer_make_epochs_and_nobody_else() {
+        let network = key(1).peer_id();
+        let by_network = Epoch::sign((3, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        for epoch in [by_network, by_issuer(3).unwrap()] {
+            let read = Epoch::decode(epoch.as_bytes()).unwrap();
+            assert_eq!((&read, read.verify(&network)), (&epoch, Ok(())));
+            assert_eq!((read.number(), read.secret()), (3, &secret(7)));
+            assert_eq!(read.revocation().key(), key(3).peer_id());
+            let other = read.verify(&key(9).peer_id());
+            assert_eq!(other, Err(EpochError::OtherNetwork));
+            assert!(!format!("{read:?} {:?}", read.secret()).contains("7, 7"));
+        }
+        assert!(by_issuer(0).is_err(), "epoch 0 needs no signature");
+        let issuer = certificate(Kind::Issuer);
+        let other_key = Epoch::sign(
+            (3, [4; 32], secret(7)),
+            revocation(),
+            Some(&issuer),
+            &key(3),
+        );
+        assert_eq!(other_key, Err(EpochError::Forged));
+        let invitation = certificate(Kind::Invitation);
+        let invited = Epoch::sign(
+            (3, [4; 32], secret(7)),
+            revocation(),
+            Some(&invitation),
+            &key(2),
+        );
+        assert_eq!(invited, Err(EpochError::Signer(CertError::Order)));
+        let foreign = Revocation::by_network(&key(8), key(3).peer_id(), NOW, NOW).unwrap();
+        let for_another = Epoch::sign((3, [4; 32], secret(7)), foreign, None, &key(1));
+        assert!(matches!(for_another, Err(EpochError::Revocation(_))));
+    }
+
+    #[test]
+    fn an_issuer_must_have_been_one_when_it_expelled() {
+        let late =
+            Revocation::by_network(&key(1), key(3).peer_id(), NOW + 2 * YEAR, NOW + 3 * YEAR);
+        let issuer = certificate(Kind::Issuer);
+        let epoch = Epoch::sign(
+            (3, [4; 32], secret(7)),
+            late.unwrap(),
+            Some(&issuer),
+            &key(2),
+        );
+        let expired = EpochError::Signer(CertError::Expired(Kind::Issuer));
+        assert_eq!(epoch, Err(expired));
+    }
+
+    #[test]
+    fn the_higher_number_is_newer_and_of_one_number_the_order_is_total() {
+        let made = |number, byte| {
+            Epoch::sign((number, [4; 32], secret(byte)), revocation(), None, &key(1))
+        };
+        let made = |number, byte| made(number, byte).unwrap();
+        assert!(made(2, 1) > made(1, 9) && made(2, 9) > made(1, 1));
+        let (a, b) = (made(2, 1), made(2, 2));
+        assert_ne!(a.cmp(&b), Ordering::Equal);
+        assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+        assert_eq!(
+            a.cmp(&Epoch::decode(a.as_bytes()).unwrap()),
+            Ordering::Equal
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let epoch = by_issuer(5).unwrap();
+        for i in 0..epoch.as_bytes().len() {
+            let mut bad = epoch.as_bytes().to_vec();
+            bad[i] ^= 1;
+            let verdict = Epoch::decode(&bad).map(|epoch| epoch.verify(&key(1).peer_id()));
+            assert!(!matches!(verdict, Ok(Ok(()))), "byte {i}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_do_not_change() {
+        let epoch = Epoch::sign((0x0102, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        let mut golden = vec![1];
+        golden.extend(key(1).peer_id().public_key());
+        golden.extend([0, 0, 1, 2]);
+        golden.extend([4; 32]);
+        golden.extend([7; 32]);
+        golden.extend([0, 0]);
+        let revocation = revocation();
+        golden.extend((revocation.as_bytes().len() as u16).to_be_bytes());
+        golden.extend(revocation.as_bytes());
+        golden.extend(key(1).sign("lcroute 2026 rendezvous epoch", &golden));
+        assert_eq!(epoch.as_bytes(), golden);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..5_000)) {
+            if let Ok(epoch) = Epoch::decode(&bytes) {
+                prop_assert!(epoch.verify(&key(1).peer_id()).is_err());
+            }
+        }
+    }
+}
