@@ -1,6 +1,7 @@
 //! What `[metrics] listen` shows: read from the packet loop when somebody asks, nothing is counted for it.
 
 use lcroute_node::LanRole;
+use lcroute_overlay::Lane;
 use librecast_program::metrics::Page;
 use librecast_program::metrics_table;
 
@@ -173,22 +174,22 @@ fn put_peer(page: &mut Page, p: &Peer) {
     let labels = [id.as_str(), p.name.as_deref().unwrap_or_default()];
     page.put_with(&PEER_UP, &labels, u64::from(p.state == "connected"));
     page.put_with(&PEER_SINCE, &labels, p.since_s);
-    if let Some(ms) = p.rtt_ms {
+    if let Some(ms) = p.link.rtt_ms {
         page.put_float(&PEER_RTT, &labels, ms / 1_000.0);
     }
-    if let Some(loss) = p.loss {
+    if let Some(loss) = p.link.loss {
         page.put_float(&PEER_LOSS, &labels, loss);
     }
     page.put_with(&PEER_TX, &labels, p.tx_bytes);
     page.put_with(&PEER_RX, &labels, p.rx_bytes);
-    page.put_with(&PEER_MEDIA, &labels, u64::from(p.lane == "media"));
-    if let Some(mtu) = p.path_mtu {
+    page.put_with(&PEER_MEDIA, &labels, u64::from(p.link.lane == Lane::Media));
+    if let Some(mtu) = p.link.path_mtu {
         page.put_with(&PEER_MTU, &labels, mtu as u64);
     }
-    page.put_with(&PEER_CONGESTED, &labels, p.congested_packets);
-    page.put_with(&PEER_RESENT, &labels, p.repair.media_resent);
-    page.put_with(&PEER_SYMBOLS, &labels, p.repair.media_symbols);
-    page.put_with(&PEER_REPAIRED, &labels, p.repair.media_repaired);
+    page.put_with(&PEER_CONGESTED, &labels, p.link.congested_packets);
+    page.put_with(&PEER_RESENT, &labels, p.link.repair.media_resent);
+    page.put_with(&PEER_SYMBOLS, &labels, p.link.repair.media_symbols);
+    page.put_with(&PEER_REPAIRED, &labels, p.link.repair.media_repaired);
 }
 
 #[cfg(test)]
@@ -196,7 +197,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::net::Ipv6Addr;
 
-    use lcroute_overlay::RepairInfo;
+    use lcroute_overlay::LinkInfo;
     use librecast::id::SecretKey;
     use librecast_program::metrics::check;
 
@@ -211,13 +212,13 @@ mod tests {
             address: Ipv6Addr::LOCALHOST,
             leaf: false,
             state: state.into(),
-            rtt_ms: Some(12.5),
-            loss: Some(0.25),
-            lane: "media".into(),
-            path: None,
-            path_mtu: Some(1_452),
-            congested_packets: 0,
-            repair: RepairInfo::default(),
+            link: LinkInfo {
+                rtt_ms: Some(12.5),
+                loss: Some(0.25),
+                lane: Lane::Media,
+                path_mtu: Some(1_452),
+                ..LinkInfo::default()
+            },
             tx_bytes: 1,
             rx_bytes: 2,
             carrier: None,

@@ -441,7 +441,7 @@ impl PacketLoop {
             lans.check_overruns(&mut self.parts.node, drops, now);
             self.lans.tell(&self.parts.node);
             self.parts.socket.count_overflow();
-            self.parts.node.tell_round_trips(now);
+            self.parts.node.update_round_trips(now);
             self.tell_manager();
         }
         if self.inbound.look(now) {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::Privacy;
-use lcroute_overlay::{KeyConflict, PathKind, RepairInfo};
+use lcroute_overlay::{KeyConflict, LinkInfo};
 use librecast::id::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -250,22 +250,9 @@ pub struct Peer {
     pub leaf: bool,
     /// `connecting`, `connected`, `lost` or `refused`.
     pub state: String,
-    /// Round trip in milliseconds: the quickest of the last eight hellos.
-    pub rtt_ms: Option<f64>,
-    /// Share of packets lost on the way to us, 0 to 1.
-    pub loss: Option<f64>,
-    /// `media` (SRTP) or `data` (the SCTP data channel).
-    pub lane: String,
-    /// What kind of path leads to it: `host`, `mapped`, `reflexive`, `relay`, or `tcp`: a relay, and a stream to that.
-    #[serde(default)]
-    pub path: Option<PathKind>,
-    /// Longest UDP payload that is known to reach it; absent in the data channel.
-    pub path_mtu: Option<usize>,
-    /// Packets sent to it over the present link that met a filling queue (ECN).
-    pub congested_packets: u64,
-    /// What repair has done on the present link, both ways.
+    /// The present link.
     #[serde(flatten)]
-    pub repair: RepairInfo,
+    pub link: LinkInfo,
     /// UDP payload bytes sent to it.
     pub tx_bytes: u64,
     /// UDP payload bytes received from it.
@@ -481,6 +468,7 @@ pub fn find<'a>(routes: &'a [Route], node: &str) -> Result<&'a Route, NotFound> 
 #[cfg(test)]
 mod tests {
     use librecast::id::{NodeAddresses, SecretKey};
+    use serde_json::Value;
 
     use super::*;
 
@@ -511,6 +499,29 @@ mod tests {
                 find(&routes, nobody).err(),
                 Some(NotFound::Nobody(nobody.into()))
             );
+        }
+    }
+
+    /// Programs of users read these names.
+    #[test]
+    fn an_element_of_peers_has_these_names_and_forms() {
+        let peer_id = SecretKey::from_seed(&[1; 32]).peer_id();
+        let linked = format!(
+            "{{\"address\":\"fd00::1\",\"carrier\":\"server\",\"congested_packets\":3,\"lane\":\"media\",\"leaf\":false,\
+             \"loss\":0.25,\"media_repaired\":6,\"media_resent\":4,\"media_symbols\":5,\"name\":\"beta\",\"path\":\"reflexive\",\
+             \"path_mtu\":1452,\"peer_id\":\"{peer_id}\",\"reason\":null,\"rtt_ms\":12.5,\"rx_bytes\":8,\"since_s\":9,\
+             \"state\":\"connected\",\"tx_bytes\":7}}"
+        );
+        let refused = format!(
+            "{{\"address\":\"fd00::1\",\"carrier\":null,\"congested_packets\":0,\"lane\":\"data\",\"leaf\":false,\"loss\":null,\
+             \"media_repaired\":0,\"media_resent\":0,\"media_symbols\":0,\"name\":null,\"path\":null,\"path_mtu\":null,\
+             \"peer_id\":\"{peer_id}\",\"reason\":\"revoked\",\"rtt_ms\":null,\"rx_bytes\":0,\"since_s\":0,\"state\":\"refused\",\
+             \"tx_bytes\":0}}"
+        );
+        for text in [linked, refused] {
+            let peer: Peer = serde_json::from_str(&text).unwrap();
+            let again: Value = serde_json::to_value(&peer).unwrap();
+            assert_eq!(again.to_string(), text);
         }
     }
 }

@@ -13,8 +13,8 @@ use lcroute_engine::{
 };
 use lcroute_overlay::{
     CarrierId, CarrierKind, Connections, Disclosure, EndReason, Event, Identity, KeyConflict,
-    NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, PeerState, Presence, Published, Random,
-    Revoked, SendError,
+    NotTaken, OVERLAY_CARRIER, Overlay, OverlayConfig, Presence, Published, Random, Revoked,
+    SendError,
 };
 use librecast::cert::{Chain, GroupPrefix, Member};
 use librecast::channel::{REPORT_PORT, look_group, report_group};
@@ -749,15 +749,11 @@ impl<C: Connections> Node<C> {
         Ok((key, self.make_epoch(revocation)))
     }
 
-    /// What links cost, told to the router once a second or so.
-    pub fn tell_round_trips(&mut self, now: Instant) {
+    /// What links cost, for the router: to be called once a second or so.
+    pub fn update_round_trips(&mut self, now: Instant) {
         self.now = now;
-        for peer in self.overlay.peers() {
-            let rtt = peer.rtt_ms.filter(|_| peer.state == PeerState::Connected);
-            let rtt = rtt.and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
-            if let (Some(link), Some(rtt)) = (peer.link, rtt) {
-                self.engine.handle_link_rtt(link, rtt, now);
-            }
+        for (link, rtt) in self.overlay.round_trips() {
+            self.engine.handle_link_rtt(link, rtt, now);
         }
     }
 

@@ -16,7 +16,8 @@ use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
 
 use crate::description::{Candidate, Description, Fingerprint};
-use crate::event::{EndReason, Lane, PathKind, RepairInfo, SendError};
+use crate::event::{EndReason, SendError};
+use crate::info::{LinkInfo, Traffic};
 
 /// Connections to peers, each known by the number of the link that it may become.
 ///
@@ -91,8 +92,14 @@ pub trait Connections: fmt::Debug {
     /// Addresses at which this node may be reached.
     fn candidates(&self) -> Vec<Candidate>;
 
-    /// How a connection does.
-    fn info(&self, link: LinkId) -> ConnectionInfo;
+    /// How a link does, but for its round trip.
+    fn info(&self, link: LinkId) -> LinkInfo;
+
+    /// The round trip of a link: the quickest of the last hellos, once there were enough.
+    fn round_trip(&self, link: LinkId) -> Option<Duration>;
+
+    /// What a connection has sent and received.
+    fn traffic(&self, link: LinkId) -> Traffic;
 
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant);
@@ -214,63 +221,4 @@ pub struct Closing {
     pub panic: Option<(String, bool)>,
     /// What it has sent and received in all.
     pub traffic: Traffic,
-}
-
-/// How a connection does.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct ConnectionInfo {
-    /// The quickest of the last hellos.
-    pub rtt: Option<Duration>,
-    /// Share of what got lost, 0..=1.
-    pub loss: Option<f64>,
-    /// The lane in use.
-    pub lane: Lane,
-    /// What kind of path it has.
-    pub path: Option<PathKind>,
-    /// Longest UDP payload in bytes that is sent in the media lane.
-    pub path_mtu: Option<usize>,
-    /// Packets that met a filling queue (ECN).
-    pub congested: u64,
-    /// What repair has done.
-    pub repair: RepairInfo,
-    /// What was sent and received.
-    pub traffic: Traffic,
-}
-
-/// UDP payload to and from a peer.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Datagrams sent.
-    pub tx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Datagrams received.
-    pub rx_packets: u64,
-}
-
-impl Traffic {
-    /// A datagram of so many bytes was sent.
-    pub fn sent(&mut self, bytes: usize) {
-        self.tx_bytes += bytes as u64;
-        self.tx_packets += 1;
-    }
-
-    /// A datagram of so many bytes was received.
-    pub fn received(&mut self, bytes: usize) {
-        self.rx_bytes += bytes as u64;
-        self.rx_packets += 1;
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            tx_bytes: self.tx_bytes + other.tx_bytes,
-            tx_packets: self.tx_packets + other.tx_packets,
-            rx_bytes: self.rx_bytes + other.rx_bytes,
-            rx_packets: self.rx_packets + other.rx_packets,
-        }
-    }
 }

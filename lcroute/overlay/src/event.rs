@@ -1,7 +1,7 @@
-//! What goes in and out of the overlay: presence, events, peers as users see them.
+//! What goes in and out of the overlay: presence and events.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use librecast::cert::Member;
@@ -98,7 +98,7 @@ pub enum Event {
         reason: EndReason,
     },
     /// A link's round trip was measured for the first time, or is shorter than was thought; a longer one shows in
-    /// [`PeerInfo::rtt_ms`].
+    /// [`crate::LinkInfo::rtt_ms`].
     RoundTrip {
         /// Of which.
         link: LinkId,
@@ -266,36 +266,6 @@ impl EndReason {
     }
 }
 
-/// By which kind of address a peer is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PathKind {
-    /// One of its host.
-    Host,
-    /// One that its router maps to it because it was asked to.
-    Mapped,
-    /// One that a NAT maps to it.
-    Reflexive,
-    /// One of a relay, this node's or the peer's.
-    Relay,
-    /// One of a relay to which a stream leads from this node.
-    Tcp,
-}
-
-impl PathKind {
-    /// As users read it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Mapped => "mapped",
-            Self::Reflexive => "reflexive",
-            Self::Relay => "relay",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
@@ -314,87 +284,4 @@ pub enum SendError {
     /// Longer than the far side accepts.
     #[error("message too large")]
     TooLarge,
-}
-
-/// State of a peer, as the contract names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeerState {
-    /// A link is being made.
-    Connecting,
-    /// There is a link.
-    Connected,
-    /// There was a link; it is tried again.
-    Lost,
-    /// It gets no link; the reason says why.
-    Refused,
-}
-
-/// Which lane of a link carries data.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Lane {
-    /// The unordered data channel.
-    #[default]
-    Data,
-    /// RTP under SRTP, between nodes that both offer it.
-    Media,
-}
-
-/// What repair has done on a media lane, in packets.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepairInfo {
-    /// Packets sent again.
-    pub media_resent: u64,
-    /// Repair symbols sent.
-    pub media_symbols: u64,
-    /// Lost packets of the peer whose messages came by either.
-    pub media_repaired: u64,
-}
-
-/// A row of `peers --json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PeerInfo {
-    /// The peer's identity.
-    pub peer_id: PeerId,
-    /// Its name, once its certificate has been seen.
-    pub name: Option<String>,
-    /// Its address in the network, once its certificate has been seen.
-    pub address: Option<Ipv6Addr>,
-    /// It is a leaf: it listens, and is no router.
-    pub leaf: bool,
-    /// Where it stands.
-    pub state: PeerState,
-    /// Round trip in milliseconds: the quickest of the last eight hellos.
-    pub rtt_ms: Option<f64>,
-    /// Share of media packets that got lost, else of probes that were not answered, 0..=1.
-    pub loss: Option<f64>,
-    /// The lane in use.
-    pub lane: Lane,
-    /// What kind of path its link has.
-    pub path: Option<PathKind>,
-    /// Longest UDP payload that is sent in the media lane.
-    pub path_mtu: Option<usize>,
-    /// Packets sent to it over the present link that met a filling queue (ECN).
-    pub congested_packets: u64,
-    /// UDP payload bytes sent to it, over all its links.
-    pub tx_bytes: u64,
-    /// UDP payload bytes received from it.
-    pub rx_bytes: u64,
-    /// UDP datagrams sent to it.
-    pub tx_packets: u64,
-    /// UDP datagrams received from it.
-    pub rx_packets: u64,
-    /// What repair has done on its link.
-    #[serde(flatten)]
-    pub repair: RepairInfo,
-    /// How the peers of the present link met.
-    pub carrier: Option<CarrierKind>,
-    /// Seconds in this state.
-    pub since_s: u64,
-    /// Why it is refused or lost.
-    pub reason: Option<&'static str>,
-    /// The link, where there is one.
-    #[serde(skip)]
-    pub link: Option<LinkId>,
 }

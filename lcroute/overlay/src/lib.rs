@@ -13,6 +13,7 @@ mod disclosure;
 mod drops;
 mod envelope;
 mod event;
+mod info;
 mod link;
 mod negotiate;
 mod overlay;
@@ -34,16 +35,16 @@ mod suspension;
 
 pub use auth::Role;
 pub use config::{Identity, Limits, OverlayConfig, SPEAKS, Versions};
-pub use connections::{Closing, ConnectionEvent, ConnectionInfo, Connections, Path, Traffic};
+pub use connections::{Closing, ConnectionEvent, Connections, Path};
 pub use description::{
     Candidate, CandidateKind, Description, Fingerprint, SdpKind, credentials_of,
 };
 pub use disclosure::{Disclosure, Trusted};
 pub use drops::DropReason;
 pub use event::{
-    CarrierId, CarrierKind, EndReason, Event, KeyConflict, Lane, NotTaken, PathKind, PeerInfo,
-    PeerState, Presence, Published, RepairInfo, SendError,
+    CarrierId, CarrierKind, EndReason, Event, KeyConflict, NotTaken, Presence, Published, SendError,
 };
+pub use info::{Lane, LinkInfo, PathKind, PeerInfo, PeerState, RepairInfo, Traffic};
 pub use overlay::Overlay;
 pub use random::Random;
 pub use record::{MAX_RECORD, PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};

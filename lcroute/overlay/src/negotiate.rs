@@ -20,9 +20,8 @@ use crate::auth::{Binding, Role};
 use crate::connections::Connections;
 use crate::description::{Candidate, CandidateKind, Description, keep_outside};
 use crate::envelope::{Opened, Payload, Refusal};
-use crate::event::{
-    CarrierId, CarrierKind, EndReason, Event, KEY_CONFLICT_HERE, KeyConflict, PeerState,
-};
+use crate::event::{CarrierId, CarrierKind, EndReason, Event, KEY_CONFLICT_HERE, KeyConflict};
+use crate::info::PeerState;
 use crate::parts::Parts;
 use crate::peer::{LINGER, Link, Offered, Peer, Restart, Waiting};
 use crate::presence::Reachable;

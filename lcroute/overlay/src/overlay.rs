@@ -20,9 +20,9 @@ use crate::disclosure::Disclosure;
 use crate::drops::DropReason;
 use crate::envelope::{Opened, Payload, Refusal, RefusalCode};
 use crate::event::{
-    CarrierId, CarrierKind, EndReason, Event, NotTaken, PeerInfo, PeerState, Presence, Published,
-    SendError,
+    CarrierId, CarrierKind, EndReason, Event, NotTaken, Presence, Published, SendError,
 };
+use crate::info::{LinkInfo, PeerInfo, PeerState};
 use crate::negotiate::signal;
 use crate::parts::{Journal, Parts};
 use crate::peer::Peer;
@@ -179,9 +179,17 @@ impl<C: Connections> Overlay<C> {
     pub fn peers(&self) -> Vec<PeerInfo> {
         let parts = &self.parts;
         let row = |peer: &Peer| {
-            let link = peer.link.as_ref();
-            let connection = link.map(|link| parts.connections.info(link.id));
-            peer.info(connection.unwrap_or_default(), parts.now)
+            let connections = &parts.connections;
+            let link = peer.up().map(|link| LinkInfo {
+                rtt_ms: connections.round_trip(link.id).map(in_milliseconds),
+                ..connections.info(link.id)
+            });
+            let traffic = peer.link.as_ref().map(|l| connections.traffic(l.id));
+            peer.info(
+                link.unwrap_or_default(),
+                traffic.unwrap_or_default(),
+                parts.now,
+            )
         };
         let mut rows: Vec<_> = self.peers.values().map(row).collect();
         let strangers = self.strangers.iter();
@@ -192,6 +200,14 @@ impl<C: Connections> Overlay<C> {
         );
         rows.sort_by_key(|row| row.peer_id);
         rows
+    }
+
+    /// Round trips of links that are up.
+    pub fn round_trips(&self) -> impl Iterator<Item = (LinkId, Duration)> + '_ {
+        let peers = self.peers.values();
+        let connected = peers.filter(|peer| peer.state == PeerState::Connected);
+        let up = connected.filter_map(Peer::up);
+        up.filter_map(|link| Some((link.id, self.parts.connections.round_trip(link.id)?)))
     }
 
     /// What was dropped so far, by reason.
@@ -1034,4 +1050,8 @@ impl<C: Connections> Overlay<C> {
             E::Data { .. } | E::AddressesChanged | E::CandidatesChanged | E::Straight { .. } => {}
         });
     }
+}
+
+fn in_milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
 }

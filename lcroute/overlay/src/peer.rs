@@ -12,10 +12,11 @@ use librecast::time::{Duration, Instant};
 
 use crate::attestation::OtherRun;
 use crate::auth::{Binding, Role};
-use crate::connections::{ConnectionInfo, Connections, Traffic};
+use crate::connections::Connections;
 use crate::description::{Description, Fingerprint};
 use crate::envelope::Refusal;
-use crate::event::{CarrierId, CarrierKind, KEY_CONFLICT_THERE, PeerInfo, PeerState};
+use crate::event::{CarrierId, CarrierKind, KEY_CONFLICT_THERE};
+use crate::info::{LinkInfo, PeerInfo, PeerState, Traffic};
 use crate::parts::Parts;
 
 /// How long a link is kept while ICE restarts.
@@ -179,18 +180,9 @@ impl Peer {
         parts.disclosure.includes(&self.id, self.member.as_ref())
     }
 
-    /// The row of `peers --json`.
-    pub(crate) fn info(&self, connection: ConnectionInfo, now: Instant) -> PeerInfo {
+    /// What users see of it, with what its connection has carried.
+    pub(crate) fn info(&self, link: LinkInfo, traffic: Traffic, now: Instant) -> PeerInfo {
         let up = self.up();
-        let connection = if up.is_some() {
-            connection
-        } else {
-            ConnectionInfo {
-                traffic: connection.traffic,
-                ..Default::default()
-            }
-        };
-        let traffic = self.traffic.plus(connection.traffic);
         let proven = self.other_runs.iter().find(|run| run.is_proven(now));
         let two_hosts = up.and(proven).map(|_| KEY_CONFLICT_THERE);
         PeerInfo {
@@ -199,21 +191,11 @@ impl Peer {
             address: self.member.as_ref().map(|m| m.addresses.address),
             leaf: self.member.as_ref().is_some_and(|m| m.leaf),
             state: self.state,
-            rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0),
-            loss: connection.loss,
-            lane: connection.lane,
-            path: connection.path,
-            path_mtu: connection.path_mtu,
-            congested_packets: connection.congested,
-            tx_bytes: traffic.tx_bytes,
-            rx_bytes: traffic.rx_bytes,
-            tx_packets: traffic.tx_packets,
-            rx_packets: traffic.rx_packets,
-            repair: connection.repair,
+            link,
+            traffic: self.traffic.plus(traffic),
             carrier: self.carrier.filter(|_| up.is_some()),
             since_s: now.saturating_duration_since(self.since).as_secs(),
             reason: self.reason.or(two_hosts),
-            link: up.map(|link| link.id),
         }
     }
 

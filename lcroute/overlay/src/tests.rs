@@ -9,11 +9,12 @@ use librecast::id::{LinkId, PeerId, SecretKey};
 use librecast::time::{Duration, Instant, WallClock};
 use proptest::prelude::*;
 
-use crate::connections::{Closing, ConnectionEvent, ConnectionInfo, Connections, Path};
+use crate::connections::{Closing, ConnectionEvent, Connections, Path};
 use crate::description::tests::description;
 use crate::description::{Description, Fingerprint};
 use crate::envelope::{Payload, Refusal, RefusalCode, Stamp, open, seal};
 use crate::event::SendError;
+use crate::info::{LinkInfo, Traffic};
 use crate::random::Random;
 use crate::{
     Candidate, CandidateKind, CarrierId, Event, Identity, Limits, Overlay, OverlayConfig,
@@ -207,8 +208,16 @@ impl Connections for Scripted {
         self.candidates.clone()
     }
 
-    fn info(&self, _: LinkId) -> ConnectionInfo {
-        ConnectionInfo::default()
+    fn info(&self, _: LinkId) -> LinkInfo {
+        LinkInfo::default()
+    }
+
+    fn round_trip(&self, _: LinkId) -> Option<Duration> {
+        None
+    }
+
+    fn traffic(&self, _: LinkId) -> Traffic {
+        Traffic::default()
     }
 
     fn handle_timeout(&mut self, _: Instant) {}

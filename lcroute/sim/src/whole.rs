@@ -203,7 +203,7 @@ impl WholeNode {
         if self.next_round_trips <= now {
             let next = self.node.connections().next_hello(instant, HELLOS);
             self.next_round_trips = self.clock.nanos(next).max(now + TICK);
-            self.node.tell_round_trips(instant);
+            self.node.update_round_trips(instant);
         }
         self.node.handle_timeout(instant);
     }

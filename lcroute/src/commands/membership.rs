@@ -579,7 +579,7 @@ fn distances(common: &Common, config: &Config) -> anyhow::Result<BTreeMap<PeerId
     };
     let routes: Vec<Route> = client.ask(&Request::Routes)?;
     let peers: Vec<Peer> = client.ask(&Request::Peers)?;
-    let rtt_of = |id: &PeerId| peers.iter().find(|p| p.peer_id == *id)?.rtt_ms;
+    let rtt_of = |id: &PeerId| peers.iter().find(|p| p.peer_id == *id)?.link.rtt_ms;
     let distance = |route: Route| {
         let id = route.peer_id;
         let rtt = (route.hops == 1).then(|| rtt_of(&id)).flatten();

@@ -249,9 +249,10 @@ fn peers(list: &[Peer]) -> String {
         "NAME", "STATE", "PATH", "RTT", "LOSS", "FOUND BY", "PEER"
     );
     for p in list {
-        let path = p.path.map_or("-", PathKind::name);
-        let rtt = p.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
+        let path = p.link.path.map_or("-", PathKind::name);
+        let rtt = p.link.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
         let loss = p
+            .link
             .loss
             .map_or("-".into(), |loss| format!("{:.1}%", loss * 100.0));
         let name = p.name.as_deref().unwrap_or("?");

@@ -122,8 +122,8 @@ impl Top {
                 state: p.state.clone(),
                 tx_bits_s: rate(tx, p.tx_bytes) * 8.0,
                 rx_bits_s: rate(rx, p.rx_bytes) * 8.0,
-                rtt_ms: p.rtt_ms,
-                loss: p.loss,
+                rtt_ms: p.link.rtt_ms,
+                loss: p.link.loss,
             }
         };
         let own = &after.status;

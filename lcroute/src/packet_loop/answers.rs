@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lcroute_node::{ECHO_LEN, LanRole, LanSnapshot, LanStanding, PrivatePrefix};
-use lcroute_overlay::{CarrierKind, Lane, PeerState, RepairInfo};
+use lcroute_overlay::{CarrierKind, LinkInfo, PeerState};
 use lcroute_webrtc::relay::RelayStatus;
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, NodeAddresses, PeerId};
@@ -390,15 +390,9 @@ impl PacketLoop {
                 address: NodeAddresses::derive(&self.parts.node.network(), &p.peer_id).address,
                 leaf: p.leaf,
                 state: lower(&p.state),
-                rtt_ms: p.rtt_ms,
-                loss: p.loss,
-                lane: lower(&p.lane),
-                path: p.path,
-                path_mtu: p.path_mtu,
-                congested_packets: p.congested_packets,
-                repair: p.repair,
-                tx_bytes: p.tx_bytes,
-                rx_bytes: p.rx_bytes,
+                link: p.link,
+                tx_bytes: p.traffic.tx_bytes,
+                rx_bytes: p.traffic.rx_bytes,
                 carrier: p.carrier.as_ref().map(lower),
                 since_s: p.since_s,
                 reason: p.reason.map(str::to_owned),
@@ -417,13 +411,7 @@ impl PacketLoop {
             address: member.addresses.address,
             leaf: false,
             state: lower(&PeerState::Refused),
-            rtt_ms: None,
-            loss: None,
-            lane: lower(&Lane::default()),
-            path: None,
-            path_mtu: None,
-            congested_packets: 0,
-            repair: RepairInfo::default(),
+            link: LinkInfo::default(),
             tx_bytes: 0,
             rx_bytes: 0,
             carrier: None,

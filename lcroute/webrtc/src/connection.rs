@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Candidate, CandidateKind, ConnectionEvent, ConnectionInfo, Description, EndReason, Lane, Path,
+    Candidate, CandidateKind, ConnectionEvent, Description, EndReason, Lane, LinkInfo, Path,
     PathKind, Random, Role, SendError, Traffic,
 };
 use librecast::drops::Drops;
@@ -393,13 +393,14 @@ impl Connection {
         self.up.as_mut()?.media.as_deref_mut()
     }
 
-    pub(crate) fn info(&self) -> ConnectionInfo {
+    /// How the link does, but for its round trip.
+    pub(crate) fn info(&self) -> LinkInfo {
         let up = self.up.as_ref();
         let media = up.and_then(|up| up.media.as_deref());
         let loss = || up.map(|up| up.liveness.loss());
-        ConnectionInfo {
-            // not the media lane's, which grows with its queues: routes must not follow load
-            rtt: up.and_then(|up| up.liveness.rtt()),
+        LinkInfo {
+            // the overlay adds it
+            rtt_ms: None,
             loss: media.and_then(Media::loss).or_else(loss),
             lane: match media {
                 Some(_) => Lane::Media,
@@ -407,10 +408,19 @@ impl Connection {
             },
             path: self.kind(),
             path_mtu: media.map(Media::path_mtu),
-            congested: media.map_or(0, Media::congested),
+            congested_packets: media.map_or(0, Media::congested),
             repair: media.map(Media::repaired).unwrap_or_default(),
-            traffic: self.traffic,
         }
+    }
+
+    /// Not the media lane's, which grows with its queues: routes must not follow load.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.up.as_ref()?.liveness.rtt()
+    }
+
+    /// What it has sent and received.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
     }
 }
 

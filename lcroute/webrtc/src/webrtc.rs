@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Candidate, CandidateKind, Closing, ConnectionEvent, ConnectionInfo, Connections, Description,
-    Fingerprint, Path, PathKind, Random, SendError,
+    Candidate, CandidateKind, Closing, ConnectionEvent, Connections, Description, Fingerprint,
+    LinkInfo, Path, PathKind, Random, SendError, Traffic,
 };
 use librecast::id::LinkId;
 use librecast::time::{Duration, Instant};
@@ -565,6 +565,10 @@ impl WebRtc {
         self.connections.get(index)?.as_ref()
     }
 
+    fn connection_of(&self, link: LinkId) -> Option<&Connection> {
+        self.connection(*self.index.links.get(&link)?)
+    }
+
     fn connection_mut(&mut self, index: usize) -> Option<&mut Connection> {
         self.connections.get_mut(index)?.as_mut()
     }
@@ -1024,8 +1028,7 @@ impl Connections for WebRtc {
     }
 
     fn path(&self, link: LinkId) -> Option<Path> {
-        let index = *self.index.links.get(&link)?;
-        self.connection(index)?.path()
+        self.connection_of(link)?.path()
     }
 
     fn send_straight(&mut self, from: Option<SocketAddr>, to: SocketAddr, datagram: &Bytes) {
@@ -1038,9 +1041,8 @@ impl Connections for WebRtc {
         self.addresses.candidates()
     }
 
-    fn info(&self, link: LinkId) -> ConnectionInfo {
-        let index = self.index.links.get(&link);
-        let connection = index.and_then(|index| self.connection(*index));
+    fn info(&self, link: LinkId) -> LinkInfo {
+        let connection = self.connection_of(link);
         let mut info = connection.map(Connection::info).unwrap_or_default();
         let over_stream = connection.and_then(Connection::path).is_some_and(|path| {
             self.relays.is_stream() && self.relays.relayed() == Some(path.local)
@@ -1049,6 +1051,15 @@ impl Connections for WebRtc {
             info.path = Some(PathKind::Tcp);
         }
         info
+    }
+
+    fn round_trip(&self, link: LinkId) -> Option<Duration> {
+        self.connection_of(link)?.round_trip()
+    }
+
+    fn traffic(&self, link: LinkId) -> Traffic {
+        let connection = self.connection_of(link);
+        connection.map(Connection::traffic).unwrap_or_default()
     }
 
     fn handle_timeout(&mut self, now: Instant) {

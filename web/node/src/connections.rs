@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use lcroute_overlay::{
-    Candidate, Closing, ConnectionEvent, ConnectionInfo, Connections, Description, EndReason,
-    Fingerprint, Path, PathKind, SdpKind, SendError, Traffic,
+    Candidate, Closing, ConnectionEvent, Connections, Description, EndReason, Fingerprint,
+    LinkInfo, Path, PathKind, SdpKind, SendError, Traffic,
 };
 use librecast::drop_reasons;
 use librecast::drops::Drops;
@@ -465,16 +465,21 @@ impl Connections for PageConnections {
         Vec::new()
     }
 
-    fn info(&self, link: LinkId) -> ConnectionInfo {
-        let Some(connection) = self.links.get(&link) else {
-            return ConnectionInfo::default();
-        };
-        ConnectionInfo {
-            rtt: connection.stats.rtt.and_then(round_trip),
-            path: connection.path_kind(),
-            traffic: connection.traffic,
-            ..ConnectionInfo::default()
+    fn info(&self, link: LinkId) -> LinkInfo {
+        let connection = self.links.get(&link);
+        LinkInfo {
+            path: connection.and_then(Connection::path_kind),
+            ..LinkInfo::default()
         }
+    }
+
+    fn round_trip(&self, link: LinkId) -> Option<Duration> {
+        self.links.get(&link)?.stats.rtt.and_then(round_trip)
+    }
+
+    fn traffic(&self, link: LinkId) -> Traffic {
+        let connection = self.links.get(&link);
+        connection.map(|c| c.traffic).unwrap_or_default()
     }
 
     fn handle_timeout(&mut self, _now: Instant) {}
@@ -626,7 +631,7 @@ mod tests {
             let event = connections.poll_event();
             assert_eq!(event.is_some(), told, "{event:?}");
         }
-        let info = connections.info(LINK);
-        assert_eq!(info.rtt, Some(Duration::from_millis(2)));
+        let shown = connections.round_trip(LINK);
+        assert_eq!(shown, Some(Duration::from_millis(2)));
     }
 }

@@ -196,7 +196,7 @@ impl PageMember {
         if self.next_round_trips <= now {
             self.next_round_trips = now + ROUND_TRIPS;
             self.measure(now);
-            self.node.tell_round_trips(now);
+            self.node.update_round_trips(now);
         }
         self.settle(now);
     }

@@ -56,7 +56,7 @@ fn label() -> Trusted {
 }
 
 fn path(net: &Net, from: usize, to: usize) -> Option<PathKind> {
-    net.row(from, to).and_then(|row| row.path)
+    net.row(from, to).and_then(|row| row.link.path)
 }
 
 fn linked(net: &mut Net, a: usize, b: usize) {

@@ -76,7 +76,7 @@ fn two_closed_hosts_get_a_link_in_both_directions() {
         (row.state, row.name.as_deref()),
         (PeerState::Connected, Some("node1"))
     );
-    assert!(row.tx_bytes > 0 && row.rx_bytes > 0 && row.address.is_some());
+    assert!(row.traffic.tx_bytes > 0 && row.traffic.rx_bytes > 0 && row.address.is_some());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn an_idle_link_stays_and_costs_little() {
         wakeups < 2 * 600 * 5,
         "{wakeups} timers in ten minutes of two nodes"
     );
-    let rtt = net.row(0, 1).unwrap().rtt_ms.unwrap();
+    let rtt = net.row(0, 1).unwrap().link.rtt_ms.unwrap();
     assert!((3.9..5.0).contains(&rtt), "{rtt} ms over 2 x 2 ms");
 }
 
@@ -164,7 +164,7 @@ fn links_outlive_loss_that_stalls_sctp() {
         "{:?}",
         net.nodes[0].downs
     );
-    let loss = net.row(0, 1).unwrap().loss.unwrap();
+    let loss = net.row(0, 1).unwrap().link.loss.unwrap();
     assert!((0.02..0.5).contains(&loss), "{loss}");
 }
 
@@ -320,7 +320,7 @@ fn both_addresses_may_change_at_once() {
     // and again, before the first restart has settled everywhere
     net.move_to(0, "10.7.7.7:7777");
     net.until(LONG, "data after the move", |net| {
-        net.linked(0, 1) && net.row(0, 1).is_some_and(|row| row.rtt_ms.is_some())
+        net.linked(0, 1) && net.row(0, 1).is_some_and(|row| row.link.rtt_ms.is_some())
     });
     net.run(Duration::from_secs(10));
     let (link, now) = (net.link(0, 1).unwrap(), net.now);
@@ -562,7 +562,7 @@ fn no_link_dies_by_mistake_at_20_percent_loss_each_way() {
     net.set_jitter(10);
     net.run(LONG * 60);
     assert!(net.nodes.iter().all(|n| n.ups == 2 && n.downs.is_empty()));
-    let loss = net.row(0, 1).unwrap().loss.unwrap();
+    let loss = net.row(0, 1).unwrap().link.loss.unwrap();
     assert!((0.15..0.6).contains(&loss), "{loss} of round trips");
 }
 

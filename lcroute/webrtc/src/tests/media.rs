@@ -141,7 +141,7 @@ fn the_lane_is_media_only_where_both_offer_it() {
     ] {
         let mut net = connected_by(&offers);
         for (a, b) in [(0, 1), (1, 0)] {
-            assert_eq!(net.row(a, b).unwrap().lane, lane, "{offers:?}");
+            assert_eq!(net.row(a, b).unwrap().link.lane, lane, "{offers:?}");
             let (link, now) = (net.link(a, b).unwrap(), net.now);
             let body = message(1, 7, 1_312);
             net.nodes[a]
@@ -248,10 +248,10 @@ fn probes_are_no_loss_and_nobody_fragments_them() {
     net.join_all();
     net.until(SOON, "a link", |net| net.linked(0, 1));
     net.run(Duration::from_secs(30));
-    assert_eq!(net.row(0, 1).unwrap().loss.unwrap_or_default(), 0.0);
+    assert_eq!(net.row(0, 1).unwrap().link.loss.unwrap_or_default(), 0.0);
     assert!(net.nodes[0].probes > 0 && net.nodes[0].probes < 40);
     assert!(one(&mut net, 500.0, 1_000, SOON).delivered() > 0.999);
-    assert_eq!(net.row(0, 1).unwrap().loss, Some(0.0));
+    assert_eq!(net.row(0, 1).unwrap().link.loss, Some(0.0));
 }
 
 #[test]
@@ -282,13 +282,13 @@ fn marks_of_congestion_come_back_to_the_sender() {
     let mut net = media();
     let span = Duration::from_secs(1);
     one(&mut net, 500.0, 1_000, span);
-    assert_eq!(net.row(0, 1).unwrap().congested_packets, 0);
+    assert_eq!(net.row(0, 1).unwrap().link.congested_packets, 0);
     net.congested = true;
     let marked = one(&mut net, 500.0, 1_000, span).sent as u64;
-    let counted = net.row(0, 1).unwrap().congested_packets;
+    let counted = net.row(0, 1).unwrap().link.congested_packets;
     assert!((marked - 20..=marked).contains(&counted), "{counted}");
     // reports are not marked, and what is wiped off harms nothing
-    assert_eq!(net.row(1, 0).unwrap().congested_packets, 0);
+    assert_eq!(net.row(1, 0).unwrap().link.congested_packets, 0);
 }
 
 #[test]
@@ -309,12 +309,12 @@ fn loss_takes_what_it_takes_and_no_more() {
         // at the start the window is small, and loss not yet known to be random: 10 ms, and the queue's 20
         assert!(p99 < Duration::from_millis(31), "{p99:?} at {loss}");
         let row = net.row(0, 1).unwrap();
-        let seen = row.loss.unwrap();
+        let seen = row.link.loss.unwrap();
         assert!(
             (seen - loss as f64 / 1_000.0).abs() < 0.05,
             "{seen} at {loss}"
         );
-        let rtt = row.rtt_ms.unwrap();
+        let rtt = row.link.rtt_ms.unwrap();
         assert!((19.0..22.0).contains(&rtt), "{rtt}");
     }
 }
@@ -451,7 +451,7 @@ fn disorder_is_no_loss() {
     one(&mut net, 5_000.0, 1_200, SOON);
     let outcome = one(&mut net, 5_000.0, 1_200, SOON);
     assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
-    let seen = net.row(0, 1).unwrap().loss.unwrap();
+    let seen = net.row(0, 1).unwrap().link.loss.unwrap();
     assert!(seen < 0.02, "{seen}");
 }
 
@@ -558,7 +558,7 @@ fn media_flows_on_over_an_address_change() {
         let outcome = one(&mut net, 500.0, 1_200, SOON);
         assert!(outcome.delivered() > 0.999, "{}", outcome.delivered());
         assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
-        assert_eq!(net.row(0, 1).unwrap().lane, Lane::Media);
+        assert_eq!(net.row(0, 1).unwrap().link.lane, Lane::Media);
     }
 }
 
@@ -796,7 +796,7 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     net.join_all();
     net.until(SOON, "a link", |net| net.linked(0, 1));
     net.run(Duration::from_secs(5));
-    assert_eq!(net.row(0, 1).unwrap().path_mtu, Some(1_452));
+    assert_eq!(net.row(0, 1).unwrap().link.path_mtu, Some(1_452));
     net.host_mtu = 1_300;
     // packets that leave nothing else for the far side to report
     let send = |net: &mut Net, n| {
@@ -808,10 +808,10 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
         net.run(Duration::from_millis(10));
     };
     (0..20).for_each(|n| send(&mut net, n));
-    let loss = net.row(0, 1).unwrap().loss.unwrap();
+    let loss = net.row(0, 1).unwrap().link.loss.unwrap();
     assert!(loss > 0.2, "{loss}");
     let mut n = 20;
-    while net.row(0, 1).unwrap().path_mtu != Some(1_200) {
+    while net.row(0, 1).unwrap().link.path_mtu != Some(1_200) {
         send(&mut net, n);
         n += 1;
         assert!(n < 300, "not noticed within three seconds");

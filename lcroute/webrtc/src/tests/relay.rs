@@ -34,7 +34,7 @@ fn udp_dead(net: &mut Net, n: usize) {
 }
 
 fn paths(net: &Net) -> [Option<PathKind>; 2] {
-    [(0, 1), (1, 0)].map(|(a, b)| net.row(a, b).and_then(|row| row.path))
+    [(0, 1), (1, 0)].map(|(a, b)| net.row(a, b).and_then(|row| row.link.path))
 }
 
 /// Until both have a link; it carries data both ways.

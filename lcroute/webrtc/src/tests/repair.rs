@@ -40,7 +40,7 @@ fn steady(net: &mut Net, rate: f64, seconds: u64) -> Outcome {
 }
 
 fn repaired(net: &Net, from: usize, to: usize) -> RepairInfo {
-    net.row(from, to).unwrap().repair
+    net.row(from, to).unwrap().link.repair
 }
 
 /// At 1, 5, 20 % loss: shares delivered of what the window let out, and the time for 99 of a
@@ -55,7 +55,7 @@ fn check(rtt: u64, rate: f64, shares: [f64; 3]) {
         assert!(delivered >= share, "{delivered} at {loss}, {rtt} us");
         let most = Duration::from_micros(rtt / 2 + 25_000);
         assert!(p99 <= most, "{p99:?} at {loss}, {rtt} us");
-        let data = net.row(0, 1).unwrap().tx_packets as f64;
+        let data = net.row(0, 1).unwrap().traffic.tx_packets as f64;
         let RepairInfo {
             media_resent,
             media_symbols,
@@ -141,7 +141,7 @@ fn packets_that_overtake_each_other_are_not_sent_again() {
         let delivered = steady(&mut net, MBIT_50, 4).delivered();
         assert!(delivered > 0.999, "{delivered} at {rtt} us, {jitter} ms");
         let needless = repaired(&net, 0, 1);
-        let sent = net.row(0, 1).unwrap().tx_packets;
+        let sent = net.row(0, 1).unwrap().traffic.tx_packets;
         let packets = needless.media_resent + needless.media_symbols;
         assert!(
             packets < sent / 100,
@@ -172,7 +172,7 @@ fn a_full_bottleneck_gets_no_more_to_carry() {
                 media_symbols,
                 ..
             } = repaired(&net, 0, 1);
-            let sent = net.row(0, 1).unwrap().tx_packets;
+            let sent = net.row(0, 1).unwrap().traffic.tx_packets;
             let repair = (media_resent + media_symbols) as f64 / sent as f64;
             assert!(repair < 0.02, "{repair} of what is sent");
             delivered
