@@ -19,6 +19,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::config::Identity;
 use crate::description::Candidate;
 
+/// Context of the signature: it is good for nothing else.
 const CONTEXT: &str = "lcroute 2026 attestation";
 /// Most addresses that are named. Chosen: enough to find a host by.
 const MAX_ADDRESSES: usize = 4;

@@ -14,8 +14,11 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::description::Fingerprint;
 
+/// Context of the signature: it is good for nothing else.
 const CONTEXT: &str = "lcroute 2026 link";
+/// First byte of Auth.
 const TYPE: u8 = 1;
+/// Its second byte: the version of Auth.
 const VERSION: u8 = 1;
 
 /// Which side of a link.

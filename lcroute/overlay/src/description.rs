@@ -18,8 +18,9 @@ use librecast::wire::{Reader, WireError, Writer};
 /// Most candidates in a description.
 pub(crate) const MAX_CANDIDATES: usize = 16;
 
-/// The bits of the media lane in `lanes`, and of control messages in it.
+/// Bit of `lanes`: the media lane.
 const MEDIA: u8 = 1;
+/// Bit of `lanes`: control messages in it.
 const LANE_CONTROL: u8 = 2;
 
 /// SHA-256 of a DTLS certificate.

@@ -40,8 +40,11 @@ use crate::description::{Candidate, Description, read_candidates, write_candidat
 use crate::drops::DropReason;
 use crate::random::Random;
 
+/// Context of the signature: it is good for nothing else.
 const CONTEXT: &str = "lcroute 2026 signal";
+/// Bit of a payload's first byte: an ICE restart.
 const RESTART: u8 = 1;
+/// Bit of an attestation's first byte: that run has the link.
 const LINKED: u8 = 1;
 
 /// Why a signalling message is refused.

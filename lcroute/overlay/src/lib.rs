@@ -15,7 +15,9 @@ mod envelope;
 mod event;
 mod info;
 mod link;
+mod link_table;
 mod negotiate;
+mod outputs;
 mod overlay;
 mod parts;
 mod peer;
@@ -32,6 +34,8 @@ mod signal_budget;
 mod site;
 mod straight;
 mod suspension;
+mod trust;
+mod wanted;
 
 pub use auth::Role;
 pub use config::{Identity, Limits, OverlayConfig, SPEAKS, Versions};

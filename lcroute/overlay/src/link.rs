@@ -5,9 +5,8 @@ use librecast::time::Duration;
 
 use crate::auth::Role;
 use crate::connections::Connections;
-use crate::drops::DropReason;
 use crate::envelope::Refusal;
-use crate::event::{EndReason, Event};
+use crate::event::EndReason;
 use crate::info::PeerState;
 use crate::negotiate::is_stuck;
 use crate::parts::Parts;
@@ -68,7 +67,7 @@ impl Peer {
             return;
         }
         link.up = Some(now);
-        parts.links_up += 1;
+        parts.links.raise();
         let (id, session) = (link.id, link.session);
         parts.connections.authenticated(id, now);
         if member.leaf {
@@ -77,11 +76,7 @@ impl Peer {
         self.set_state(PeerState::Connected, None, now);
         (self.waiting, self.keep_until) = (None, None);
         self.failures = 0;
-        parts.journal.link_up(&self.id, &member.name, now);
-        parts.events.push_back(Event::LinkUp {
-            link: id,
-            member: Box::new(member),
-        });
+        parts.outputs.link_up(id, member, now);
         parts.places.found(&self.id);
         self.count_success(parts);
         self.ask_proven_runs(session, parts);
@@ -179,7 +174,7 @@ impl Peer {
             self.count_failure(parts);
         }
         self.settle(parts);
-        if parts.suspensions.is_suspended(&self.id, now) {
+        if parts.trust.is_suspended(&self.id, now) {
             self.refuse(Refusal::Panicked, parts);
         }
     }
@@ -192,27 +187,22 @@ impl Peer {
     ) -> Option<Duration> {
         let link = self.link.take()?;
         let now = parts.now;
-        parts.links.remove(&link.id);
+        parts.links.remove(link.id, link.up.is_some());
         let closing = parts.connections.close(link.id, now);
         self.traffic = self.traffic.plus(closing.traffic);
         if let Some((panic, proven)) = closing.panic {
-            parts.count(DropReason::WebrtcPanic);
             // not at once again: what has happened may happen each time
             self.failures = self.failures.max(BROKE_PROTOCOL);
             let panic = (panic.as_str(), proven);
-            parts.journal.panic(&self.id, self.name(), panic, now);
+            let peer = (self.id, self.name());
+            parts.outputs.count_panic(peer, panic, now);
             if proven {
-                parts.suspensions.add(self.id, now);
+                parts.trust.suspend(self.id, now);
             }
         }
         let since = link.up?;
-        parts.links_up -= 1;
-        parts.journal.link_down(&self.id, self.name(), reason, now);
-        parts.events.push_back(Event::LinkDown {
-            link: link.id,
-            peer: self.id,
-            reason,
-        });
+        let peer = (self.id, self.name());
+        parts.outputs.link_down(link.id, peer, reason, now);
         Some(now.saturating_duration_since(since))
     }
 }

@@ -306,9 +306,9 @@ impl Peer {
             self.set_state(PeerState::Connecting, None, parts.now);
         }
         self.retry_at = None;
-        let id = parts.new_link(self.id);
+        let id = parts.links.add(self.id);
         let mut link = Link::new(id, role, run, attempt, parts.now);
-        link.is_hidden = !self.may_learn_addresses(parts);
+        link.is_hidden = !self.may_learn_addresses(&parts.trust);
         if link.is_hidden {
             parts.connections.use_relays_only(id);
         }
@@ -324,7 +324,7 @@ impl Peer {
             return;
         }
         if self.link.is_some() {
-            return self.expect_link(parts);
+            return self.expect_link(&parts.wanted, parts.now);
         }
         self.failures = 0;
         // a peer that flaps does not make us sign as fast
@@ -332,7 +332,7 @@ impl Peer {
         match next.filter(|at| parts.now < *at) {
             Some(later) => {
                 self.retry_at = Some(later);
-                self.expect_link(parts);
+                self.expect_link(&parts.wanted, parts.now);
             }
             None => self.request(false, parts),
         }
@@ -350,7 +350,7 @@ impl Peer {
         self.failures = self.failures.saturating_add(1);
         if self.may_be_tried(parts) {
             self.retry_at = Some(parts.now + pause);
-            self.expect_link(parts);
+            self.expect_link(&parts.wanted, parts.now);
         }
         self.send(&Payload::Request { restart }, parts);
     }
@@ -372,7 +372,10 @@ impl Peer {
         let idle = self.up().is_some()
             || parts.stands_back()
             || !parts.places.take_due(&self.id, wanted, now);
-        if idle || self.is_barred(parts) || !self.may_learn_addresses(parts) {
+        if idle
+            || self.is_barred(&parts.trust, parts.now)
+            || !self.may_learn_addresses(&parts.trust)
+        {
             return;
         }
         // ICE's checks find the path themselves; an offer may have got lost
@@ -565,12 +568,12 @@ impl Peer {
         let to = self.id;
         let sealed = match parts.session.seal(&to, session, payload, &mut parts.random) {
             Ok(sealed) => sealed,
-            Err(refusal) => return parts.count(refusal.counter()),
+            Err(refusal) => return parts.outputs.count(refusal.counter()),
         };
         debug!(peer = %to, payload = payload.name(), "signal sent");
         self.send_straight(&sealed, parts);
         let event = signal(to, sealed, self.received_over, &parts.reachable);
-        parts.events.push_back(event);
+        parts.outputs.push(event);
     }
 
     /// Sends a sealed message to where the peer may be, if anything is known of that.
@@ -579,7 +582,7 @@ impl Peer {
         sealed: &bytes::Bytes,
         parts: &mut Parts<C>,
     ) {
-        if !self.may_learn_addresses(parts) {
+        if !self.may_learn_addresses(&parts.trust) {
             return;
         }
         let datagrams = Straight::count(sealed);
@@ -666,7 +669,7 @@ impl Peer {
     /// The peer sees another run of this node beside this one.
     fn attest<C: Connections>(&mut self, session: u64, other: u64, parts: &mut Parts<C>) {
         let runs = (parts.session.id(), other);
-        let candidates = match self.may_learn_addresses(parts) {
+        let candidates = match self.may_learn_addresses(&parts.trust) {
             true => parts.connections.candidates(),
             false => Vec::new(),
         };
@@ -699,7 +702,7 @@ impl Peer {
             addresses: ours.addresses,
             seen_by: self.id,
         };
-        parts.events.push_back(Event::KeyConflict(conflict));
+        parts.outputs.push(Event::KeyConflict(conflict));
         Ok(())
     }
 
@@ -724,8 +727,9 @@ impl Peer {
         };
         if proof.is_first {
             let at = [&proof.linked_at[..], &proof.other_at[..]];
-            let (id, name) = (self.id, self.name().to_owned());
-            parts.journal.key_conflict(&id, &name, at, parts.now);
+            let name = self.name().to_owned();
+            let outputs = &mut parts.outputs;
+            outputs.log_key_conflict((self.id, &name), at, parts.now);
         }
         for (session, bytes, linked) in [
             (linked, proof.for_linked, true),
@@ -743,7 +747,7 @@ impl Peer {
             self.set_state(PeerState::Refused, Some(KEY_CONFLICT_HERE), parts.now);
             self.failures = self.failures.max(5);
         }
-        if parts.links_up > 0 && parts.session.id() > other {
+        if parts.links.any_up() && parts.session.id() > other {
             parts.stands_back_until = Some(parts.now + STANDS_BACK_FOR);
         }
     }

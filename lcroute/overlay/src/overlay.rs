@@ -3,12 +3,11 @@
 //! Each peer is a state machine of its own ([`crate::peer`]); what they share is handed to them ([`Parts`]). This file finds
 //! the peer that an input is about, and keeps the table of peers and their timers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use librecast::bucket::{Bucket, Rate};
 use librecast::cert::{Chain, Member};
-use librecast::drops::Drops;
 use librecast::id::{LinkId, PeerId};
 use librecast::time::{Duration, Instant};
 use tracing::debug;
@@ -23,17 +22,20 @@ use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, NotTaken, Presence, Published, SendError,
 };
 use crate::info::{LinkInfo, PeerInfo, PeerState};
+use crate::link_table::LinkTable;
 use crate::negotiate::signal;
-use crate::parts::{Journal, Parts};
+use crate::outputs::Outputs;
+use crate::parts::Parts;
 use crate::peer::Peer;
 use crate::places::{Learned, Places};
 use crate::presence::{Noted, Reachable};
 use crate::random::Random;
 use crate::record::{PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};
-use crate::revocations::{Revocations, Revoked, expels};
+use crate::revocations::{Revoked, expels};
 use crate::session::{Arrived, Session};
 use crate::straight::{Received, Straight};
-use crate::suspension::Suspensions;
+use crate::trust::Trust;
+use crate::wanted::Wanted;
 use crate::{OVERLAY_CARRIER, STRAIGHT_CARRIER};
 
 /// Most refused strangers that `peers` shows.
@@ -114,20 +116,13 @@ impl<C: Connections> Overlay<C> {
                 random,
                 connections,
                 session,
-                wanted: BTreeSet::new(),
-                failing: BTreeSet::new(),
-                revocations: Revocations::default(),
-                suspensions: Suspensions::default(),
-                links: BTreeMap::new(),
-                links_up: 0,
-                disclosure: Disclosure::default(),
+                links: LinkTable::new(),
+                wanted: Wanted::default(),
+                trust: Trust::default(),
                 places: Places::new(now),
                 straight: Straight::new(network),
                 rendezvous: RendezvousEpochs::new(network),
-                next_link: 1,
-                events: VecDeque::new(),
-                drops: Drops::default(),
-                journal: Journal::default(),
+                outputs: Outputs::default(),
                 stands_back_until: None,
                 stopped: false,
             },
@@ -137,13 +132,12 @@ impl<C: Connections> Overlay<C> {
     /// To whom addresses of this host are shown from now on. Links that were made otherwise end, and are made anew.
     /// Whether it was otherwise before.
     pub fn set_disclosure(&mut self, disclosure: Disclosure, now: Instant) -> bool {
-        if !self.observe(now) || self.parts.disclosure == disclosure {
+        if !self.observe(now) || !self.parts.trust.set_disclosure(disclosure) {
             return false;
         }
-        self.parts.disclosure = disclosure;
         self.visit_all(|peer, parts| {
             let link = peer.link.as_ref();
-            if link.is_some_and(|link| link.is_hidden == peer.may_learn_addresses(parts)) {
+            if link.is_some_and(|link| link.is_hidden == peer.may_learn_addresses(&parts.trust)) {
                 peer.end_link(EndReason::DisclosureChanged, parts);
             }
         });
@@ -153,7 +147,7 @@ impl<C: Connections> Overlay<C> {
     /// Whether there are members that do not learn addresses of this host.
     #[must_use]
     pub fn hides_addresses(&self) -> bool {
-        self.parts.disclosure.hides()
+        self.parts.trust.hides_addresses()
     }
 
     /// Our own identity.
@@ -213,7 +207,7 @@ impl<C: Connections> Overlay<C> {
     /// What was dropped so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
-        let mut drops = self.parts.drops.by_name();
+        let mut drops = self.parts.outputs.drops();
         for (reason, count) in self.parts.connections.drops() {
             *drops.entry(reason).or_default() += count;
         }
@@ -224,7 +218,7 @@ impl<C: Connections> Overlay<C> {
     #[must_use]
     pub fn is_expelled(&self, id: &PeerId) -> bool {
         let member = self.peers.get(id).and_then(|peer| peer.member.as_ref());
-        self.parts.revocations.expel(id, member)
+        self.parts.trust.is_expelled(id, member)
     }
 
     fn observe(&mut self, now: Instant) -> bool {
@@ -273,7 +267,7 @@ impl<C: Connections> Overlay<C> {
             match self.evictable() {
                 Some(victim) => self.forget(victim),
                 None => {
-                    self.parts.count(Refusal::Full.counter());
+                    self.parts.outputs.count(Refusal::Full.counter());
                     return false;
                 }
             }
@@ -292,7 +286,8 @@ impl<C: Connections> Overlay<C> {
     /// Counts a refusal, and shows it in `peers` where the sender is known.
     fn refuse(&mut self, refusal: Refusal, id: Option<PeerId>) {
         let Some(id) = id else {
-            return self.parts.note_refusal(refusal, None);
+            let now = self.parts.now;
+            return self.parts.outputs.refuse_message(refusal, None, now);
         };
         if self
             .visit(&id, |peer, parts| peer.refuse(refusal, parts))
@@ -300,10 +295,11 @@ impl<C: Connections> Overlay<C> {
         {
             return;
         }
-        self.parts.note_refusal(refusal, Some(id));
+        let (now, outputs) = (self.parts.now, &mut self.parts.outputs);
+        outputs.refuse_message(refusal, Some(id), now);
         let reason = refusal.reason();
         if self.remember_stranger(id, reason) {
-            self.parts.tell_refused(id, reason);
+            self.parts.outputs.refuse_peer(id, reason, now);
         }
     }
 
@@ -373,8 +369,8 @@ impl<C: Connections> Overlay<C> {
         }
         let over_links = carrier == OVERLAY_CARRIER;
         let parts = &mut self.parts;
-        match parts.reachable.insert(id, carrier, &parts.wanted) {
-            Noted::Full => return parts.count(DropReason::PresenceFull),
+        match parts.reachable.insert(id, carrier, parts.wanted.peers()) {
+            Noted::Full => return parts.outputs.count(DropReason::PresenceFull),
             // that a path over links is still there is no news
             Noted::Again if over_links => return,
             Noted::New | Noted::Again => {}
@@ -407,7 +403,7 @@ impl<C: Connections> Overlay<C> {
         }
         parts.places.forget(id, now);
         parts.session.release(id);
-        parts.set_failing(*id, false);
+        parts.wanted.succeed(id, &mut parts.outputs);
         self.visit(id, |_, _| ());
     }
 
@@ -438,14 +434,12 @@ impl<C: Connections> Overlay<C> {
 
     /// The peers to which a link is to be made; before the first call there are none. A link to one
     /// that is not wanted any more stays up, and is not made anew when it ends.
-    pub fn set_wanted(&mut self, wanted: BTreeSet<PeerId>, now: Instant) {
+    pub fn set_wanted(&mut self, mut wanted: BTreeSet<PeerId>, now: Instant) {
         if !self.observe(now) {
             return;
         }
-        let before = std::mem::replace(&mut self.parts.wanted, wanted);
-        self.parts.wanted.remove(&self.parts.own);
-        let dropped: Vec<_> = before.difference(&self.parts.wanted).copied().collect();
-        let added: Vec<_> = self.parts.wanted.difference(&before).copied().collect();
+        wanted.remove(&self.parts.own);
+        let [dropped, added] = self.parts.wanted.replace(wanted);
         for id in dropped {
             self.visit(&id, |peer, _| peer.stop_trying());
         }
@@ -484,7 +478,7 @@ impl<C: Connections> Overlay<C> {
     fn record_of(&mut self, epoch: Rendezvous, now: Instant) -> Option<Published> {
         self.observe(now);
         let parts = &mut self.parts;
-        if parts.disclosure.hides() {
+        if parts.trust.hides_addresses() {
             return None;
         }
         let made = parts.clock.unix_now();
@@ -529,7 +523,7 @@ impl<C: Connections> Overlay<C> {
             .or_insert(Bucket::full(now))
             .take(RECORD_RATE, 1, now)
         {
-            self.parts.count(DropReason::PresenceLimited);
+            self.parts.outputs.count(DropReason::PresenceLimited);
             return Err(NotTaken::Dropped);
         }
         let parts = &mut self.parts;
@@ -537,7 +531,7 @@ impl<C: Connections> Overlay<C> {
         let (mut record, is_former) = match parts.rendezvous.open(sealed, unix) {
             Ok(opened) => opened,
             Err(reason) => {
-                parts.count(reason);
+                parts.outputs.count(reason);
                 return Err(match reason {
                     DropReason::PresenceNotOpened => NotTaken::NotOpened,
                     _ => NotTaken::Dropped,
@@ -549,7 +543,7 @@ impl<C: Connections> Overlay<C> {
             return Err(NotTaken::Dropped);
         }
         if is_former && kind != CarrierKind::Text && !is_known(&node) {
-            self.parts.count(DropReason::PresenceUnknown);
+            self.parts.outputs.count(DropReason::PresenceUnknown);
             return Err(NotTaken::Dropped);
         }
         let network = self.parts.session.identity().network();
@@ -561,11 +555,11 @@ impl<C: Connections> Overlay<C> {
         match parts.places.learn(kind, &record, until, now) {
             Learned::Taken => {}
             Learned::Older => {
-                parts.count(DropReason::PresenceStale);
+                parts.outputs.count(DropReason::PresenceStale);
                 return Err(NotTaken::Dropped);
             }
             Learned::Full => {
-                parts.count(DropReason::PresenceFull);
+                parts.outputs.count(DropReason::PresenceFull);
                 return Err(NotTaken::Dropped);
             }
         }
@@ -601,7 +595,7 @@ impl<C: Connections> Overlay<C> {
         if !self.observe(now) {
             return;
         }
-        let neighbor = via.and_then(|link| self.parts.links.get(&link)).copied();
+        let neighbor = via.and_then(|link| self.parts.links.peer(link));
         if let Err((refusal, sender)) = self.handle_message(OVERLAY_CARRIER, None, neighbor, bytes)
         {
             self.refuse(refusal, sender);
@@ -614,7 +608,7 @@ impl<C: Connections> Overlay<C> {
         let sealed = match parts.straight.receive(path.remote, datagram) {
             Received::Message(sealed) => sealed,
             Received::Part => return,
-            Received::Foreign => return parts.count(DropReason::SignalUnexpected),
+            Received::Foreign => return parts.outputs.count(DropReason::SignalUnexpected),
         };
         // who was heard there before has a budget of its own
         let from = parts.places.at(path.remote, parts.now);
@@ -639,14 +633,14 @@ impl<C: Connections> Overlay<C> {
         };
         let Parts {
             session,
-            disclosure,
+            trust,
             now,
             ..
         } = &mut self.parts;
         let mut dropped = DropReason::SignalCopy;
         let is_heeded = |opened: &Opened| {
             let sender = &opened.member;
-            let heeded = path.is_none() || disclosure.includes(&sender.peer, Some(sender));
+            let heeded = path.is_none() || trust.discloses_to(&sender.peer, Some(sender));
             if !heeded {
                 // an answer, by whatever way, would show that this host is there
                 dropped = DropReason::StraightHidden;
@@ -655,7 +649,7 @@ impl<C: Connections> Overlay<C> {
         };
         match session.open(arrived, is_heeded, *now)? {
             None => {
-                self.parts.count(dropped);
+                self.parts.outputs.count(dropped);
                 Ok(())
             }
             Some(opened) => {
@@ -687,18 +681,17 @@ impl<C: Connections> Overlay<C> {
             self.visit(&sender, |peer, parts| handle_refusal(peer, code, parts));
             if !proof.is_empty() {
                 let event = Event::Revocation { revocation: proof };
-                self.parts.events.push_back(event);
+                self.parts.outputs.push(event);
             }
             if theirs != ours {
                 return Err(Refusal::of_control(theirs, ours));
             }
             return Ok(());
         }
-        let revocation = self.parts.revocations.of(&opened.member);
-        let revocation = revocation.map(|revoked| revoked.revocation.clone());
+        let revocation = self.parts.trust.revocation_of(&opened.member);
         let result = if revocation.is_some() {
             Err(Refusal::Revoked)
-        } else if self.parts.suspensions.is_suspended(&sender, self.parts.now) {
+        } else if self.parts.trust.is_suspended(&sender, self.parts.now) {
             Err(Refusal::Panicked)
         } else if theirs != ours {
             Err(Refusal::of_control(theirs, ours))
@@ -768,9 +761,9 @@ impl<C: Connections> Overlay<C> {
                 self.visit(&to, |peer, parts| peer.send_straight(&sealed, parts));
                 let parts = &mut self.parts;
                 let event = signal(to, sealed, Some(carrier), &parts.reachable);
-                parts.events.push_back(event);
+                parts.outputs.push(event);
             }
-            Err(refusal) => parts.count(refusal.counter()),
+            Err(refusal) => parts.outputs.count(refusal.counter()),
         }
     }
 }
@@ -787,7 +780,7 @@ fn handle_refusal<C: Connections>(peer: &mut Peer, code: RefusalCode, parts: &mu
     peer.end_link(EndReason::RefusedByPeer(reason), parts);
     peer.set_state(PeerState::Refused, Some(reason), parts.now);
     let peer = Some(peer.id);
-    parts.events.push_back(Event::PeerRefused { peer, reason });
+    parts.outputs.push(Event::PeerRefused { peer, reason });
 }
 
 /// Membership.
@@ -801,7 +794,7 @@ impl<C: Connections> Overlay<C> {
 
     /// A peer's certificate was renewed, and has been verified: its link lives as long as that one.
     pub fn refresh_member(&mut self, member: Member, now: Instant) {
-        if !self.observe(now) || self.parts.revocations.of(&member).is_some() {
+        if !self.observe(now) || self.parts.trust.revocation_of(&member).is_some() {
             return;
         }
         let id = member.peer;
@@ -813,20 +806,23 @@ impl<C: Connections> Overlay<C> {
     /// it made or is end at once, and they get no other.
     pub fn revoke(&mut self, key: PeerId, revoked: Revoked, now: Instant) {
         self.observe(now);
-        let forgotten = self.parts.revocations.add(key, revoked.clone());
-        self.parts.drops.add(DropReason::RevocationsFull, forgotten);
+        let forgotten = self.parts.trust.revoke(key, revoked.clone());
+        let outputs = &mut self.parts.outputs;
+        outputs.count_many(DropReason::RevocationsFull, forgotten);
         self.expel(&BTreeMap::from([(key, revoked)]));
     }
 
     /// All keys that do not count any more, in place of those before; at most 8,192 are heeded.
     pub fn set_revoked(&mut self, keys: BTreeMap<PeerId, Revoked>, now: Instant) {
         self.observe(now);
-        let forgotten = self.parts.revocations.set(keys);
-        self.parts.drops.add(DropReason::RevocationsFull, forgotten);
-        let keys = self.parts.revocations.all();
+        let forgotten = self.parts.trust.set_revoked(keys);
+        let outputs = &mut self.parts.outputs;
+        outputs.count_many(DropReason::RevocationsFull, forgotten);
+        let keys = self.parts.trust.revoked();
         self.expel(&keys);
         self.readmit(Refusal::Revoked, |peer, parts| {
-            !parts.revocations.expel(&peer.id, peer.member.as_ref()) && !keys.contains_key(&peer.id)
+            let member = peer.member.as_ref();
+            !parts.trust.is_expelled(&peer.id, member) && !keys.contains_key(&peer.id)
         });
     }
 
@@ -913,9 +909,9 @@ impl<C: Connections> Overlay<C> {
 
     /// The peer at the other end of a link that is up.
     fn linked(&self, link: LinkId) -> Option<PeerId> {
-        let id = self.parts.links.get(&link)?;
-        let up = self.peers.get(id)?.up()?;
-        (up.id == link).then_some(*id)
+        let id = self.parts.links.peer(link)?;
+        let up = self.peers.get(&id)?.up()?;
+        (up.id == link).then_some(id)
     }
 
     /// Says goodbye on all links; send what the connections give after this, and stop.
@@ -935,7 +931,7 @@ impl<C: Connections> Overlay<C> {
         }
         self.parts.connections.handle_timeout(now);
         self.handle_connection_events();
-        let ended = self.parts.suspensions.ended(now);
+        let ended = self.parts.trust.end_suspensions(now);
         if !ended.is_empty() {
             self.readmit(Refusal::Panicked, |peer, _| ended.contains(&peer.id));
         }
@@ -967,7 +963,7 @@ impl<C: Connections> Overlay<C> {
         }
         let own = [
             self.timers.first(),
-            self.parts.suspensions.deadline(),
+            self.parts.trust.deadline(),
             (!self.parts.links.is_empty()).then_some(self.next_expiry),
             self.parts.connections.poll_timeout(),
         ];
@@ -978,7 +974,7 @@ impl<C: Connections> Overlay<C> {
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         self.observe(now);
         loop {
-            if let Some(event) = self.parts.events.pop_front() {
+            if let Some(event) = self.parts.outputs.poll() {
                 return Some(event);
             }
             match self.parts.connections.poll_event()? {
@@ -995,7 +991,7 @@ impl<C: Connections> Overlay<C> {
         while let Some(event) = self.parts.connections.poll_event() {
             match event {
                 ConnectionEvent::Data { link, message } => {
-                    self.parts.events.push_back(Event::Data { link, message });
+                    self.parts.outputs.push(Event::Data { link, message });
                 }
                 event => self.handle_connection_event(event),
             }
@@ -1007,7 +1003,7 @@ impl<C: Connections> Overlay<C> {
         let (link, event) = match event {
             E::AddressesChanged => return self.visit_all(Peer::addresses_changed),
             E::CandidatesChanged => {
-                return self.parts.events.push_back(Event::AddressesChanged);
+                return self.parts.outputs.push(Event::AddressesChanged);
             }
             E::Straight { path, datagram } => return self.handle_straight(path, &datagram),
             E::Data { .. } => return,
@@ -1023,18 +1019,18 @@ impl<C: Connections> Overlay<C> {
             | E::Outdated { link }
             | E::Closed { link, .. } => (link, event),
         };
-        let Some(id) = self.parts.links.get(&link).copied() else {
+        let Some(id) = self.parts.links.peer(link) else {
             return;
         };
         self.visit(&id, |peer, parts| match event {
             E::Described { description, .. } => peer.handle_described(description, parts),
             E::Open { .. } => peer.handle_open(parts),
             E::Control { message, .. } if peer.up().is_some() => {
-                parts.events.push_back(Event::Control { link, message });
+                parts.outputs.push(Event::Control { link, message });
             }
             E::Control { message, .. } => peer.handle_auth(&message, parts),
             E::RoundTrip { rtt, .. } => {
-                parts.events.push_back(Event::RoundTrip { link, rtt });
+                parts.outputs.push(Event::RoundTrip { link, rtt });
             }
             E::OtherControl { version, .. } => peer.handle_other_control(version, parts),
             E::Path { .. } => {

@@ -12,12 +12,13 @@ use librecast::time::{Duration, Instant};
 
 use crate::attestation::OtherRun;
 use crate::auth::{Binding, Role};
-use crate::connections::Connections;
 use crate::description::{Description, Fingerprint};
 use crate::envelope::Refusal;
 use crate::event::{CarrierId, CarrierKind, KEY_CONFLICT_THERE};
 use crate::info::{LinkInfo, PeerInfo, PeerState, Traffic};
 use crate::parts::Parts;
+use crate::trust::Trust;
+use crate::wanted::Wanted;
 
 /// How long a link is kept while ICE restarts.
 const RESTART_GRACE: Duration = Duration::from_secs(6);
@@ -25,9 +26,9 @@ const RESTART_GRACE: Duration = Duration::from_secs(6);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a message of a peer that we do not want, or one to it, is kept in mind.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// A wanted peer without a link counts as one that cannot be reached directly after so long, and after
-/// so many attempts.
+/// A wanted peer without a link counts as one that cannot be reached directly after so long. Chosen.
 pub(crate) const FAILS_AFTER: Duration = Duration::from_secs(10);
+/// The same after so many attempts. Chosen.
 const FAILS_AFTER_ATTEMPTS: u32 = 2;
 
 /// One peer.
@@ -176,8 +177,8 @@ impl Peer {
     }
 
     /// Whether it may learn addresses of this host.
-    pub(crate) fn may_learn_addresses<C>(&self, parts: &Parts<C>) -> bool {
-        parts.disclosure.includes(&self.id, self.member.as_ref())
+    pub(crate) fn may_learn_addresses(&self, trust: &Trust) -> bool {
+        trust.discloses_to(&self.id, self.member.as_ref())
     }
 
     /// What users see of it, with what its connection has carried.
@@ -201,14 +202,14 @@ impl Peer {
 
     /// Whether we look for a link to this peer, and know a way to tell it so.
     pub(crate) fn may_be_tried<C>(&self, parts: &Parts<C>) -> bool {
-        parts.wanted.contains(&self.id) && parts.reachable.knows(&self.id) && !self.is_barred(parts)
+        parts.wanted.contains(&self.id)
+            && parts.reachable.knows(&self.id)
+            && !self.is_barred(&parts.trust, parts.now)
     }
 
     /// Whether it gets no link: it is expelled, or suspended.
-    pub(crate) fn is_barred<C>(&self, parts: &Parts<C>) -> bool {
-        let member = self.member.as_ref();
-        parts.revocations.expel(&self.id, member)
-            || parts.suspensions.is_suspended(&self.id, parts.now)
+    pub(crate) fn is_barred(&self, trust: &Trust, now: Instant) -> bool {
+        trust.bars(&self.id, self.member.as_ref(), now)
     }
 
     /// Whether nobody needs to remember it: not wanted, no link, nothing to show.
@@ -221,8 +222,10 @@ impl Peer {
     }
 
     /// It is refused; shows it, where that says something of the peer itself.
-    pub(crate) fn refuse<C: Connections>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
-        parts.note_refusal(refusal, Some(self.id));
+    pub(crate) fn refuse<C>(&mut self, refusal: Refusal, parts: &mut Parts<C>) {
+        parts
+            .outputs
+            .refuse_message(refusal, Some(self.id), parts.now);
         // what somebody replays or spoils says nothing of a peer that we know
         if self.up().is_some() || (!refusal.blames_sender() && self.member.is_some()) {
             return;
@@ -232,39 +235,39 @@ impl Peer {
         self.set_state(PeerState::Refused, Some(reason), parts.now);
         self.failures = self.failures.max(5);
         if !is_shown {
-            parts.tell_refused(self.id, reason);
+            parts.outputs.refuse_peer(self.id, reason, parts.now);
         }
     }
 
     /// From now on the time runs within which a link should come to be.
-    pub(crate) fn expect_link<C>(&mut self, parts: &Parts<C>) {
-        let open = self.fails_at.is_none() && !parts.failing.contains(&self.id);
-        if open && parts.wanted.contains(&self.id) {
-            (self.fails_at, self.attempts) = (Some(parts.now + FAILS_AFTER), 0);
+    pub(crate) fn expect_link(&mut self, wanted: &Wanted, now: Instant) {
+        let open = self.fails_at.is_none() && !wanted.is_failing(&self.id);
+        if open && wanted.contains(&self.id) {
+            (self.fails_at, self.attempts) = (Some(now + FAILS_AFTER), 0);
         }
     }
 
     /// An attempt has come to nothing.
-    pub(crate) fn count_failure<C: Connections>(&mut self, parts: &mut Parts<C>) {
+    pub(crate) fn count_failure<C>(&mut self, parts: &mut Parts<C>) {
         self.attempts = self.attempts.saturating_add(1);
         self.judge_failure(parts);
     }
 
     /// Tells that a wanted peer cannot be reached directly, once that has shown.
-    pub(crate) fn judge_failure<C: Connections>(&mut self, parts: &mut Parts<C>) {
+    pub(crate) fn judge_failure<C>(&mut self, parts: &mut Parts<C>) {
         let late = self.fails_at.is_some_and(|at| at <= parts.now);
         let often = self.fails_at.is_some() && self.attempts >= FAILS_AFTER_ATTEMPTS;
         if late || often {
             self.fails_at = None;
-            parts.forget_failing();
-            parts.set_failing(self.id, true);
+            let most = parts.limits.peers;
+            parts.wanted.fail(self.id, most, &mut parts.outputs);
         }
     }
 
     /// There is a link.
-    pub(crate) fn count_success<C: Connections>(&mut self, parts: &mut Parts<C>) {
+    pub(crate) fn count_success<C>(&mut self, parts: &mut Parts<C>) {
         (self.fails_at, self.attempts) = (None, 0);
-        parts.set_failing(self.id, false);
+        parts.wanted.succeed(&self.id, &mut parts.outputs);
     }
 
     /// It is not wanted any more, or cannot be reached: an attempt under way may end as it will.

@@ -26,9 +26,13 @@ use crate::description::{Candidate, MAX_CANDIDATES};
 use crate::drops::DropReason;
 use crate::random::Random;
 
+/// Context of the signature: it is good for nothing else.
 const CONTEXT: &str = "lcroute 2026 presence record";
+/// Version of the format.
 const VERSION: u8 = 1;
+/// Bytes of the nonce of XSalsa20-Poly1305.
 const NONCE: usize = 24;
+/// Bytes of its tag.
 const TAG: usize = 16;
 /// Lengths of what is sealed: few addresses, and many.
 const LENGTHS: [usize; 2] = [256 - NONCE - TAG, 512 - NONCE - TAG];

@@ -17,11 +17,15 @@ use std::fmt;
 
 use crate::MAX_SIGNAL;
 
+/// Version of REGISTER.
 const VERSION: u8 = 1;
+/// Context of the signature over the challenge of a router.
 const PROOF_CONTEXT: &str = "lcroute 2026 register";
 /// REGISTER with a role. Servers that do not know it close the connection.
 const VERSION_WITH_ROLE: u8 = 2;
+/// Context of the signature over the challenge, and the role with it.
 const ROLE_CONTEXT: &str = "lcroute 2026 register with role";
+/// The role of a leaf.
 const ROLE_LEAF: u8 = 1;
 
 /// Longest message in bytes.

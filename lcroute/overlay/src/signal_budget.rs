@@ -20,8 +20,9 @@ const ALL: Rate = Rate::per_second(100, 1_000);
 const SENDER: Rate = Rate::per_second(10, 40);
 /// Of one neighbour, which passes on those of many.
 const NEIGHBOR: Rate = Rate::per_second(50, 250);
-/// Senders that are remembered, and carriers.
+/// Senders that are remembered on one carrier. Chosen.
 const MAX_SENDERS: usize = 1_024;
+/// Carriers of which messages are counted. Chosen.
 const MAX_CARRIERS: usize = 64;
 
 /// Budgets by key. Without room, the fullest is forgotten: that does its owner no harm.

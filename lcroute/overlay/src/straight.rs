@@ -17,7 +17,9 @@ use librecast::wire::Reader;
 
 use crate::random::Random;
 
+/// Context of the hash that [`TAG`] is of.
 const CONTEXT: &str = "lcroute 2026 straight";
+/// Bytes of the hash that a datagram begins with: who does not know the network is ignored. Chosen.
 const TAG: usize = 8;
 /// Bytes of a message in a datagram. With headers of IPv6 and UDP it fits into 1,280 bytes, which each path of IPv6 takes.
 const PART: usize = 1_180;

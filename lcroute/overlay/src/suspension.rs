@@ -9,11 +9,11 @@ use librecast::time::{Duration, Instant};
 
 use librecast::id::PeerId;
 
-/// How long the first suspension lasts, and the longest; each is twice the one before. One is remembered for
-/// as long as the longest after its end.
+/// How long the first suspension lasts; each is twice the one before. Chosen.
 pub(crate) const FIRST: Duration = Duration::from_secs(60);
+/// How long the longest lasts, and how long one is remembered after its end. Chosen.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Most peers remembered.
+/// Most peers remembered. Chosen.
 const MAX_SUSPENDED: usize = 1_024;
 
 /// Who is suspended, and was lately.

@@ -1,0 +1,61 @@
+//! Numbers of connections, and to whom each leads.
+
+use std::collections::BTreeMap;
+
+use librecast::id::{LinkId, PeerId};
+
+/// All connections of this node, authenticated or not.
+#[derive(Debug)]
+pub(crate) struct LinkTable {
+    peers: BTreeMap<LinkId, PeerId>,
+    /// How many of them are authenticated.
+    up: usize,
+    next: u32,
+}
+
+impl LinkTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            up: 0,
+            next: 1,
+        }
+    }
+
+    /// A number for a connection to `peer`: none is used twice.
+    pub(crate) fn add(&mut self, peer: PeerId) -> LinkId {
+        let link = LinkId(self.next);
+        self.next += 1;
+        self.peers.insert(link, peer);
+        link
+    }
+
+    /// A connection ends that is authenticated, or is not.
+    pub(crate) fn remove(&mut self, link: LinkId, is_up: bool) {
+        self.peers.remove(&link);
+        self.up -= usize::from(is_up);
+    }
+
+    /// A connection is authenticated.
+    pub(crate) fn raise(&mut self) {
+        self.up += 1;
+    }
+
+    /// Whether any is.
+    pub(crate) fn any_up(&self) -> bool {
+        self.up > 0
+    }
+
+    /// To whom a connection leads.
+    pub(crate) fn peer(&self, link: LinkId) -> Option<PeerId> {
+        self.peers.get(&link).copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+}
