@@ -307,6 +307,7 @@ fn telling(rows: &[serde_json::Value]) -> usize {
 
 /// Names of a job's nodes, as far as they fit a table.
 fn names_of(row: &serde_json::Value) -> String {
+    /// Names shown in one row. Chosen: what fits a terminal of 80 columns.
     const MOST: usize = 4;
     let nodes = row["nodes"].as_array().into_iter().flatten();
     let names: Vec<String> = nodes.map(|node| cell(node, "node")).collect();

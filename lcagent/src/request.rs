@@ -387,6 +387,7 @@ impl Run {
 
 /// So much of a text as tells which one it is.
 fn beginning(text: &OsString) -> String {
+    /// Characters shown. Chosen.
     const MOST: usize = 24;
     let text = text.to_string_lossy();
     match text.char_indices().nth(MOST) {

@@ -28,6 +28,7 @@ pub use relay::{Leg, Relay, TurnUrl};
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
 /// The interface that programs see.
 pub const DEFAULT_TUN: &str = "lc0";
+/// MTU of `lc0` in bytes: the least that IPv6 allows (RFC 8200 5).
 const DEFAULT_MTU: u16 = 1280;
 
 /// The whole file.

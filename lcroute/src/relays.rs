@@ -24,6 +24,7 @@ const STREAM_QUEUE: usize = 128;
 const LOOKUP: Duration = Duration::from_secs(60);
 /// For how long credentials are made of a secret, and how long they serve.
 const MINTED: Duration = Duration::from_secs(86_400);
+/// For how long such credentials serve: half of their life.
 const USED: Duration = Duration::from_secs(43_200);
 /// Most bytes of a file with a password or a secret.
 const MAX_SECRET: u64 = 1_024;

@@ -33,6 +33,7 @@ pub const UNITS: usize = 8;
 
 /// Segments that the kernel takes in one call (`UDP_MAX_SEGMENTS`), and their bytes in all.
 const SEGMENTS: usize = 64;
+/// Bytes of all segments of one call: below what a UDP datagram may have.
 const SEGMENTED_BYTES: usize = 65_000;
 
 /// An ICMP error ends the next call on the socket, whatever that call was for: it is made again. Others may

@@ -170,6 +170,7 @@ fn is_cut_point(path: &[u8]) -> bool {
     let [a, b, ..] = *blake3::hash(path).as_bytes();
     u16::from_be_bytes([a, b]) & 0x3ff == 0
 }
+/// Least bytes of a part of a listing. Chosen.
 const MIN_CUT: usize = 32 << 10;
 
 /// The blocks of a listing with these entries, which must be in order.

@@ -30,6 +30,7 @@ use crate::record::Record;
 
 /// Length of a salt.
 pub const SALT: usize = 16;
+/// Bytes of a tag of the AEAD.
 const TAG: usize = 16;
 /// Before the sealed part of a symbol.
 const SYMBOL_HEADER: usize = 16;

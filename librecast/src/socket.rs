@@ -232,6 +232,7 @@ impl ReceiveSockets {
 
     /// Hands waiting datagrams to `take`, at most about a thousand; true if there may be more.
     pub fn receive(&mut self, mut take: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+        /// Most calls of the kernel for each socket in one turn.
         const TURNS: usize = 64;
         let mut more = false;
         for socket in &self.sockets {

@@ -388,6 +388,7 @@ impl Session {
 /// Whoever answers has been met; what nobody else may read goes only to nodes of which the operator has said that they
 /// are his.
 fn refuse_unaccepted(expected: &[&Entry]) -> Result<(), ExitError> {
+    /// Names that the error shows. Chosen.
     const MOST: usize = 8;
     let mut unaccepted: Vec<&&Entry> = expected.iter().filter(|e| !e.accepted).collect();
     unaccepted.sort_by_key(|e| &e.name);

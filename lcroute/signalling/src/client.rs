@@ -28,12 +28,14 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::ranking::Rank;
 
+/// How long each step of a connection to a server may take. Chosen.
 const CONNECT: Duration = Duration::from_secs(10);
 /// TCP takes no longer to reach an address, one repetition included: later ones come ever more seldom, however soon the
 /// path is back.
 const DIAL: Duration = Duration::from_millis(2_500);
 /// An attempt that is older begins anew where the path may have changed. Chosen: the first repetition of TCP.
 const STALE: Duration = Duration::from_secs(1);
+/// Between two pings of a server; the server ends a silent client after 25 s.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A server that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(25);

@@ -47,6 +47,7 @@ const FEW: usize = 64;
 /// Connections a second from one address, and what may come at once: a registration costs two signatures, and with TLS
 /// a key exchange. Chosen: the nodes of a NAT are back within seconds after a restart of the server.
 const ARRIVALS: u64 = 16;
+/// Connections from one address at once.
 const ARRIVALS_BURST: u64 = 64;
 /// The same of all: some 5 % of a core.
 const ALL_ARRIVALS_A_SECOND: u64 = 512;
@@ -71,11 +72,13 @@ const QUEUE: usize = 1_024;
 const QUEUE_SEALED: usize = 64;
 /// A client proves who it is within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Between two pings of a client. Chosen: two may be lost before [`SILENCE`] ends.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(25);
 /// Bits per second of one client's messages, and the burst in bytes; above it the server reads slower.
 const CLIENT_RATE: u64 = 8_000_000;
+/// Bytes of one client's messages at once.
 const CLIENT_BURST: u64 = 8 << 20;
 
 /// A bound signalling server.

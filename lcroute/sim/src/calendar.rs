@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::time::Nanos;
 
+/// Slots of the wheel. Chosen: a power of two.
 const SLOTS: u64 = 1 << 12;
 
 #[derive(Debug)]

@@ -40,6 +40,7 @@ const STARTING: usize = 16;
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// Lines that wait for the terminal, and datagrams for one listener.
 const LINES: usize = 4_096;
+/// Datagrams that wait for one listener. Chosen.
 const DATAGRAMS: usize = 256;
 /// Bytes of a UDP header (RFC 768).
 const UDP_HEADER: usize = 8;

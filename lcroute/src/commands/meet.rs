@@ -23,6 +23,7 @@ use crate::text;
 const USUAL_SIZE: (usize, usize) = (80, 24);
 /// A network that is up has addresses within so long, and its STUN servers have answered.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at the addresses of a daemon that has just started. Chosen.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What the daemon says of its own record.

@@ -26,6 +26,7 @@ const UNIT: &str = "lcroute.service";
 const PATH_UNIT: &str = "lcroute.path";
 /// How long the daemon may take to answer.
 const START: Duration = Duration::from_secs(20);
+/// Between two looks whether the daemon answers. Chosen.
 const LOOK: Duration = Duration::from_millis(100);
 /// The environment's token.
 const TOKEN: &str = "LCROUTE_TOKEN";

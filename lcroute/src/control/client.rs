@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, Request, view_of};
 
+/// How long the daemon may take for an answer. Chosen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the daemon.

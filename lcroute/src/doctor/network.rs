@@ -12,6 +12,7 @@ use crate::servers::{servers, stun_name};
 
 /// A request and its answer; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
+/// Requests to one STUN server. Chosen.
 const TRIES: usize = 3;
 /// Servers that are asked: two tell all that there is to be told.
 const MAX_SERVERS: usize = 8;

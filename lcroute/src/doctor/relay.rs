@@ -11,7 +11,9 @@ use crate::config::Leg;
 use crate::relays::NO_RELAY;
 use crate::servers::{servers, stun_name};
 
+/// How long a relay has for an answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
+/// Requests to one relay. Chosen.
 const TRIES: usize = 3;
 
 /// How there comes to be a relay.

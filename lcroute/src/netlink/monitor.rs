@@ -17,6 +17,7 @@ use super::request::messages;
 /// Datagrams taken in one [`Monitor::drain`]: a host whose routes churn must not hold up packets.
 const BATCH: usize = 64;
 
+/// Bytes of one datagram of netlink. Chosen: above what the kernel puts into one.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// What has changed since the last look. One event often brings several in a row (an address, its

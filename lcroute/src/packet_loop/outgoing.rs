@@ -14,6 +14,7 @@ pub struct Outgoing {
 
 /// The kernel takes 64 segments of at most 64 KiB in all.
 const MAX_SEGMENTS: usize = 50;
+/// Bytes of one batch: below the 64 KiB that the kernel takes, with room for headers.
 const MAX_BATCH: usize = 60_000;
 
 impl Outgoing {

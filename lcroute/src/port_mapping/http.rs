@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Most bytes of an answer: descriptions of routers have some 10,000.
 const MAX_ANSWER: u64 = 256 * 1024;
+/// Headers of an answer that are read. Chosen.
 const MAX_HEADERS: usize = 64;
 
 /// What came back.

@@ -20,11 +20,14 @@ use super::http;
 use super::offerable;
 use crate::netlink::Gateway;
 
+/// Port of SSDP (UPnP Device Architecture 1.0, 1.2.2).
 const SSDP_PORT: u16 = 1900;
 const SSDP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 /// Routers of version 2 answer to version 1.
 const SEARCH: &str = "urn:schemas-upnp-org:device:InternetGatewayDevice:1";
+/// How long routers have for an answer to a search. Chosen.
 const SEARCH_TRY: Duration = Duration::from_millis(700);
+/// Searches, as UDP may lose some (UPnP Device Architecture 1.0, 1.2.2).
 const SEARCH_TRIES: usize = 3;
 /// Services that map ports, without their versions.
 const KINDS: [&str; 2] = [

@@ -84,6 +84,7 @@ const HANDSHAKES: Rate = Rate::per_second(10, 20);
 const ALL_HANDSHAKES: Rate = Rate::per_second(100, 200);
 /// Handshakes that wait until it is looked at them, and what may come of one meanwhile, in bytes. Chosen: all of a burst.
 const MAX_INCOMING: usize = 512;
+/// Bytes that may come of one handshake before it is looked at. Chosen.
 const INCOMING_BUFFER: u64 = 8 << 10;
 /// Nodes whose handshakes are counted at a time: as many as a network has.
 const MAX_COUNTED: usize = 4_096;

@@ -82,6 +82,7 @@ const PROOFS: Rate = Rate::per_second(2, 8);
 
 /// Longest back-off of a want, and of an answer by who is not the author.
 const WANT_BACKOFF: Duration = Duration::from_millis(150);
+/// Longest back-off of an answer by who is not the author: twice that of a want.
 const ANSWER_BACKOFF: Duration = Duration::from_millis(300);
 
 /// An author answers at once, others after this: most wants are done then.
@@ -89,6 +90,7 @@ const OTHERS_WAIT: Duration = Duration::from_millis(120);
 
 /// First pause until a number is asked for again, doubled each time, and the longest.
 const WANT_AGAIN: Duration = Duration::from_millis(400);
+/// Longest pause until a number is asked for again. Chosen.
 const WANT_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
 /// An entry that was on the wire so lately is not sent again.
@@ -102,6 +104,7 @@ const REPEATED: u32 = 2;
 
 /// After a start, own entries that others may know of are waited for: so long where nobody is heard, and at most.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Longest wait for own entries after a start. Chosen.
 const SETTLE_LONGEST: Duration = Duration::from_secs(10);
 
 /// Asked for so often without an answer, what nobody early_heads to have any more is given up.

@@ -30,6 +30,7 @@ pub const COPY_DELAY: Duration = Duration::from_millis(40);
 pub const BEACON_INTERVAL: Duration = Duration::from_secs(1);
 /// The last beacon is sent so often, so far apart: one may be lost.
 const LAST_BEACONS: u32 = 3;
+/// Between two of the last beacons. Chosen.
 const LAST_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest payload in bytes: with header and tag it is a packet.
 pub const MAX_PAYLOAD: usize = rtp::MAX_PACKET - rtp::HEADER - crate::srtp::TAG;

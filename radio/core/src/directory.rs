@@ -20,6 +20,7 @@ const MAX_RATE: Rate = Rate::per_second(500, 500);
 /// How long an announcement is good: ten intervals of ours; foreign senders repeat theirs each 5 minutes or more rarely
 /// (RFC 2974, 4).
 const SIGNED_TIME: Duration = Duration::from_secs(10 * ANNOUNCE_INTERVAL.as_secs());
+/// The same of foreign senders, who announce themselves more rarely. Chosen.
 const UNSIGNED_TIME: Duration = Duration::from_secs(3_600);
 
 /// Signed ones are of a key, wherever they come from.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 const SETTLED: u64 = 64;
 /// Seconds of loss that join the copy group, and that leave it.
 const JOIN_SECONDS: usize = 5;
+/// Seconds without loss that leave the copy group. Chosen.
 const LEAVE_SECONDS: usize = 60;
 /// Fewer lost packets join nothing: of 5 s of 20-ms packets they are 1 %.
 const JOIN_LOST: u64 = 3;

@@ -47,6 +47,7 @@ const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 const REFUSED_OVER: f64 = 64.0;
 /// When so many of about so many messages find the window shut, the path is too narrow for data alone.
 const MOST_PRESSED: f64 = 0.5;
+/// Messages over which that share is reckoned. Chosen.
 const PRESSED_OVER: f64 = 64.0;
 
 /// The lane, both directions.

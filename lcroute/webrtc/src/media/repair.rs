@@ -27,6 +27,7 @@ use super::window_code::{MAX_SOURCES, MAX_SPAN, put_symbol};
 const ON: Duration = Duration::from_secs(60);
 /// When a packet is lost: so many later ones came, or one sent so much later.
 const PACKET_THRESHOLD: u64 = 3;
+/// A packet counts as lost when one sent so much later came. Chosen.
 const DISTANCE: Duration = Duration::from_millis(2);
 /// Packets overtaken by more are looked for again after so long.
 const REORDER_FADE: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ const MOST_PASSED_OVER: usize = 16;
 const MOST_WAITING: usize = 4_096;
 /// From a loss to its report, besides the round trip; and how long after a packet its report is missed.
 const FEEDBACK: Duration = Duration::from_millis(2);
+/// How long after a packet a report of it is missed, besides the round trip. Chosen.
 const MISSED: Duration = Duration::from_millis(5);
 /// Before the budget is over, the last try is made.
 const SPARE: Duration = Duration::from_millis(1);
@@ -45,9 +47,11 @@ const SPARE: Duration = Duration::from_millis(1);
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// Repair per byte of data, at most, and how many bytes of it may be saved up.
 const SHARE: f64 = 0.5;
+/// Bytes of repair that may be saved up. Chosen.
 const SAVED: f64 = 65_536.0;
 /// What may stay lost, while copies are worth their price; most copies.
 const RESIDUE: f64 = 0.000_5;
+/// Most copies of a packet. Chosen.
 const MOST_COPIES: u32 = 3;
 /// Most of the data that first copies may add.
 const COPIES_SHARE: f64 = 0.45;
@@ -57,6 +61,7 @@ const PROOF: u64 = 100;
 const LEAST_LOSS: f64 = 0.000_5;
 /// Loss, and packets within the budget, with which a code is better than one try.
 const CODE_LOSS: f64 = 0.08;
+/// Packets within the budget from which on a code is better than one try. Chosen.
 const FILLED: usize = 32;
 /// By how many standard deviations a code is stronger than the average loss.
 const MARGIN: f64 = 3.0;
