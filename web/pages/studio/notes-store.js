@@ -1,38 +1,15 @@
 // What this browser keeps of notes: entries before they are sent, changes that are no entries yet, the key that writes. Each tab has a
 // key of its own, as a key is for one host at a time: a lock holds its place until the tab is gone, however it ends.
 
+import { all, done, ended, openDatabase, reason } from "./disk.js";
+
 const DATABASE = "lcroute studio";
 const LOCK = "lcroute notes";
 /** Most tabs of a session in one browser that keep something. */
 const MAX_TABS = 32;
-/** A disk that says nothing for so long is done without, in milliseconds. */
-const PATIENCE = 4000;
 
 /** Places of this tab, by session: a lock is held until the tab is gone. */
 const places = new Map();
-
-const all = (name) => IDBKeyRange.bound([name], [name, []]);
-
-function done(request) {
-    return new Promise((resolve, reject) => {
-        request.onsuccess = () => resolve(request.result);
-        request.onerror = () => reject(request.error);
-    });
-}
-
-function ended(transaction) {
-    return new Promise((resolve, reject) => {
-        transaction.oncomplete = () => resolve();
-        transaction.onabort = transaction.onerror = () => reject(transaction.error ?? new Error("the disk refused it"));
-    });
-}
-
-function openDatabase() {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => ["keys", "records", "drafts"].forEach((store) => request.result.createObjectStore(store));
-    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the disk does not answer")), PATIENCE));
-    return Promise.race([done(request), late]);
-}
 
 /** Whether nobody had this place, which is ours from now on, or as long as `use` takes. */
 function claim(name, place, use = null) {
@@ -65,10 +42,7 @@ export class NotesStore {
     static async open(name) {
         const store = new NotesStore(name);
         try {
-            if (!navigator.locks) {
-                throw new Error("this page came without TLS, and browsers keep nothing safely for such pages");
-            }
-            store.database = await openDatabase();
+            store.database = await openDatabase(DATABASE, ["keys", "records", "drafts"]);
             store.place = await ownPlace(name);
             await store.load();
         } catch (error) {
@@ -85,7 +59,7 @@ export class NotesStore {
     lose(error) {
         this.database?.close();
         this.database = null;
-        this.why = error.name === "QuotaExceededError" ? "its storage is full" : error.message || error.name;
+        this.why = reason(error);
     }
 
     transaction(...stores) {

@@ -1,46 +1,20 @@
 // What this browser keeps of lectures that are presented from it: the key, slides, and entries before they are sent. So a tab that is
 // killed goes on with the next entry. A lock says which tab presents: it ends with the tab, however that ends.
 
+import { all, done, ended, openDatabase, reason } from "./disk.js";
+
 const DATABASE = "lcroute presents";
 const LOCK = "lcroute presents ";
-/** A disk that says nothing for so long is done without, in milliseconds. */
-const PATIENCE = 4000;
 /** The tab before a reload may have a lecture still: it is asked for again so often, after so many milliseconds. */
 const TRIES = 5;
 const AGAIN = 300;
-
-const all = (name) => IDBKeyRange.bound([name], [name, []]);
-
-function done(request) {
-    return new Promise((resolve, reject) => {
-        request.onsuccess = () => resolve(request.result);
-        request.onerror = () => reject(request.error);
-    });
-}
-
-function ended(transaction) {
-    return new Promise((resolve, reject) => {
-        transaction.oncomplete = () => resolve();
-        transaction.onabort = transaction.onerror = () => reject(transaction.error ?? new Error("the disk refused it"));
-    });
-}
-
-function openDatabase() {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => ["lectures", "records"].forEach((store) => request.result.createObjectStore(store));
-    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the disk does not answer")), PATIENCE));
-    return Promise.race([done(request), late]);
-}
 
 export class PresentStore {
     /** Where nothing can be kept, `why` says so. */
     static async open() {
         const store = new PresentStore();
         try {
-            if (!navigator.locks) {
-                throw new Error("this page came without TLS, and browsers keep nothing safely for such pages");
-            }
-            store.database = await openDatabase();
+            store.database = await openDatabase(DATABASE, ["lectures", "records"]);
             await store.lectures();
         } catch (error) {
             store.lose(error);
@@ -55,7 +29,7 @@ export class PresentStore {
     lose(error) {
         this.database?.close();
         this.database = null;
-        this.why = error.name === "QuotaExceededError" ? "its storage is full" : error.message || error.name;
+        this.why = reason(error);
     }
 
     /** All that are kept, the last one first. */
