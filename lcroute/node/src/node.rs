@@ -935,6 +935,7 @@ impl<C: Connections> Node<C> {
                 let neighbor = Neighbor {
                     member: Member::clone(&member),
                 };
+                self.note(&member);
                 self.links.insert(link, *member);
                 self.seeking.changed(now);
                 self.engine.handle_link_up(link, neighbor, now);
@@ -1202,11 +1203,16 @@ impl<C: Connections> Node<C> {
         for known in self.links.values_mut().filter(|m| m.peer == member.peer) {
             *known = member.clone();
         }
+        self.note(member);
+        self.overlay.refresh_member(member.clone(), self.now);
+    }
+
+    /// A member is known by its certificates before there is a route to it.
+    fn note(&mut self, member: &Member) {
         self.membership.note(member);
         if !self.present.is_reachable(&member.peer) {
             self.membership.note_gone(&member.peer, self.now);
         }
-        self.overlay.refresh_member(member.clone(), self.now);
     }
 
     /// A revocation, verified by the engine: the expelled lose their links, and it is not forgotten.

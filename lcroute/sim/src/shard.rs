@@ -704,6 +704,12 @@ impl Shard {
             .collect();
         self.note(node, now, 7, &linked);
         self.effects.push((now, node, Effect::Linked));
+        // commands find who has a link by its name, before there is a route
+        let whole = self.node(node).router.as_mut().and_then(Router::whole);
+        if let Some(name) = whole.and_then(|whole| whole.unknown_neighbor()) {
+            let text = format!("{name} has a link and is not among the members");
+            self.violate(Rule::Protocol, node, now, text);
+        }
     }
 
     /// A message is on its way.

@@ -16,7 +16,7 @@ use lcroute_node::{Epochs, Members, Node, NodeConfig, Output, Settings, Uses};
 use lcroute_overlay::{CarrierId, Presence, SPEAKS};
 use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig};
 use librecast::cert::{CLOCK_SKEW, Chain, GroupPrefix};
-use librecast::id::{LinkId, NetworkId};
+use librecast::id::{LinkId, NetworkId, PeerId};
 use librecast::time::WallClock;
 
 use crate::daemon::{Disk, Effect, Start, limits, topology};
@@ -143,6 +143,15 @@ impl WholeNode {
         let mut members = self.node.links().values();
         let expired = members.find(|member| over(member.not_after))?;
         Some(&expired.name)
+    }
+
+    /// A neighbour that is not among the members that this node knows.
+    pub fn unknown_neighbor(&self) -> Option<String> {
+        let known = self.node.members();
+        let is_known = |peer: &PeerId| known.iter().any(|member| member.peer_id == *peer);
+        let mut members = self.node.links().values();
+        let unknown = members.find(|member| !is_known(&member.peer))?;
+        Some(unknown.name.clone())
     }
 
     /// What nodes that know the same rendezvous epoch have in common.
