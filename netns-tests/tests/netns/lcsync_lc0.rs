@@ -1,9 +1,9 @@
 //! lcsync over lc0: the receivers are anywhere, the server has no port open to anybody.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lcroute_lab::lab::{Host, Lab, make_folder, open_sockets, same_content};
+use lcroute_lab::lab::{Host, Lab, UPLINK, make_folder, open_sockets, same_content};
 
 use crate::lcsync_lan::share;
 use crate::world;
@@ -87,4 +87,54 @@ fn sealed_server_and_receivers(lab: &Lab) -> Result<Vec<Host>> {
     let mut hosts = vec![server];
     hosts.extend(lab.closed_hosts(&["first", "second"])?);
     Ok(hosts)
+}
+
+/// What a receiver behind links in a row has of their rate, each of which loses datagrams both ways: `HOPS`, `LOSS` in
+/// percent, `MBIT`.
+#[test]
+#[ignore = "a measurement"]
+fn lossy_hops_measured() {
+    world("lossy-hops", |lab| {
+        let var = |name, default| -> Result<u32> {
+            std::env::var(name).map_or(Ok(default), |set| Ok(set.parse()?))
+        };
+        let (hops, loss, mbit) = (var("HOPS", 3)?, var("LOSS", 5)?, var("MBIT", 20)?);
+        let names: Vec<String> = (0..=hops).map(|n| format!("n{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut network = lab.network(lab.hosts_in_a_row(&names)?)?;
+        network.start_routed()?;
+        let nodes = &network.members;
+        for node in nodes {
+            // a queue of 40 ms at 20 Mbit/s
+            let limit = format!("root tbf rate {mbit}mbit burst 4000 limit 100000");
+            let args = ["qdisc", "replace", "dev", UPLINK].into_iter();
+            let args: Vec<&str> = args.chain(limit.split(' ')).collect();
+            node.host.run("tc", &args)?.success()?;
+            if loss > 0 {
+                node.host.lose_incoming(u8::try_from(loss)?)?;
+            }
+        }
+        let (server, receiver) = (&nodes[0].host, &nodes[nodes.len() - 1].host);
+        // 20 s of such a link
+        let bytes = mbit as usize * 125_000 * 20;
+        make_folder(&server.path("folder"), bytes)?;
+        let (_share, _) = share(server, &["folder"])?;
+        let start = Instant::now();
+        let mut fetch = receiver.spawn("lcsync", &["lc:folder", "copy", "--stats"])?;
+        let code = fetch.wait(Duration::from_secs(300))?;
+        ensure!(code == 0, "exit code {code}: {}", fetch.stderr());
+        let mbit_s = bytes as f64 * 8.0 / 1e6 / start.elapsed().as_secs_f64();
+        let share = mbit_s / f64::from(mbit);
+        println!("{hops} hops, {loss} % each way: {mbit_s:.1} Mbit/s of {mbit}, {share:.3}");
+        println!("{}", fetch.stderr());
+        for node in &nodes[1..] {
+            let (received, _) = node.host.uplink_traffic()?;
+            let received = received.bytes as f64 / bytes as f64;
+            println!(
+                "{}: {received:.3} bytes received per byte",
+                node.host.name()
+            );
+        }
+        same_content(&server.path("folder"), &receiver.path("copy"))
+    });
 }
