@@ -393,12 +393,7 @@ impl StateDir {
             _ => {
                 let text = String::from_utf8_lossy(&bytes);
                 let (all, damaged) = Revocations::parse(&text, network, now);
-                if damaged > 0 {
-                    tracing::warn!(
-                        "{}: {damaged} lines are damaged and left out",
-                        path.display()
-                    );
-                }
+                warn_of_damage(&path, damaged);
                 Ok(all)
             }
         }
@@ -419,12 +414,7 @@ impl StateDir {
             Err(e) => return Err(permission(&e, &path)),
         }
         let (mut all, damaged) = Epochs::parse(&text, *network);
-        if damaged > 0 {
-            tracing::warn!(
-                "{}: {damaged} lines are damaged and left out",
-                path.display()
-            );
-        }
+        warn_of_damage(&path, damaged);
         for revocation in self.revocations(network, now)?.iter() {
             all.expel(revocation);
         }
@@ -582,6 +572,13 @@ fn load_key(path: &Path) -> anyhow::Result<Option<SecretKey>> {
             Ok(None)
         }
         Err(e) => Err(ExitError::new(Exit::NotPermitted, e.to_string()).into()),
+    }
+}
+
+fn warn_of_damage(path: &Path, lines: usize) {
+    if lines > 0 {
+        let path = path.display();
+        tracing::warn!("{path}: damaged lines, which are left out: {lines}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
+use librecast::id::SecretKey;
 
 use serde_json::json;
 
@@ -264,6 +265,70 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         ensure!(epoch(&late)? == 1, "{}", epoch(&late)?);
         ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
         Ok(())
+    });
+}
+
+#[test]
+fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
+    world("reach-epoch-full", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let folder = hosts[0].path("spool");
+        for host in &hosts {
+            let folder = folder.display();
+            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
+        }
+        std::fs::create_dir(&folder)?;
+        let mut members = members_without_server(hosts)?;
+        // the state of b on a disk of its own, with nothing left of it
+        let host = &members[1].host;
+        let (state, copy) = (host.state_dir(), host.path("copy"));
+        let (state_arg, copy_arg) = (state.display().to_string(), copy.display().to_string());
+        host.run("cp", &["-a", &state_arg, &copy_arg])?.success()?;
+        let mount = ["-t", "tmpfs", "-o", "size=64k,mode=700", "none", &state_arg];
+        host.run("mount", &mount)?.success()?;
+        let all = format!("{copy_arg}/.");
+        host.run("cp", &["-a", &all, &state_arg])?.success()?;
+        members.iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(1)?;
+        let fill = "head -c 100000 /dev/zero > fill";
+        let filled = members[1]
+            .host
+            .run("sh", &["-c", &format!("cd {state_arg} && {fill}")])?;
+        ensure!(filled.code != 0, "the disk is not full");
+
+        let stranger = SecretKey::generate().peer_id().to_string();
+        let revoked = members[0].host.run("lcroute", &["revoke", &stranger])?;
+        revoked.success()?;
+        let knows = |member: &Member| {
+            eventually("it knows the new epoch", || {
+                let status = member.status()?;
+                ensure!(status["epoch"] == 1, "{}", status["epoch"]);
+                Ok(())
+            })
+        };
+        knows(&members[1])?;
+        eventually("it says that it does not keep it", || {
+            let said = members[1].daemon()?.stderr();
+            ensure!(said.contains("not kept, tried again in"), "{said}");
+            Ok(())
+        })?;
+        ensure!(!state.join("epochs").exists(), "there was room");
+
+        // it begins with the epoch of before, and a looks for that, too
+        members[1].daemon()?.kill()?;
+        members[0].wait_links(0)?;
+        members[1].start()?;
+        members[0].wait_links(1)?;
+        knows(&members[1])?;
+        members[1].daemon()?.kill()?;
+        members[0].wait_links(0)?;
+        std::fs::remove_file(state.join("fill"))?;
+        members[1].start()?;
+        eventually("there is room, and it is kept", || {
+            let kept = std::fs::read_to_string(state.join("epochs"))?;
+            ensure!(!kept.is_empty(), "an empty file");
+            Ok(())
+        })
     });
 }
 
