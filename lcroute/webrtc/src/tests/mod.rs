@@ -12,3 +12,4 @@ mod repair;
 mod security;
 mod versions;
 mod wanted;
+mod wire;
