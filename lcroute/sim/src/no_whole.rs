@@ -43,6 +43,10 @@ impl WholeNode {
         match *self {}
     }
 
+    pub fn unknown_neighbor(&self) -> Option<String> {
+        match *self {}
+    }
+
     pub fn expired_neighbor(&self, _: u64, _: u64) -> Option<&str> {
         match *self {}
     }
