@@ -32,8 +32,8 @@ export class Presenter extends MemberModule {
     }
 
     /** Presents; `records`: what was kept of this session. */
-    open(key, { title, presenter, languages, notes, slides }, records) {
-        const start = encoder.encode(JSON.stringify({ title, presenter, languages, notes, slides }));
+    open(key, { title, presenter, languages, captions, notes, slides }, records) {
+        const start = encoder.encode(JSON.stringify({ title, presenter, languages, captions: captions ?? null, notes, slides }));
         const parts = records.flatMap((bytes) => [big(bytes.length, 2), bytes]);
         this.put(crypto.getRandomValues(new Uint8Array(32)), key, big(start.length, 4), start, ...parts);
         this.check(this.call.present_open(now()));

@@ -236,9 +236,10 @@ async function openLecture(lecture) {
     await view.store.take(lecture.name);
     view.lecture = lecture;
     view.text = view.module.session(lecture.key).text;
-    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, text: lecture.slides })) {
+    for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides })) {
         $(id).value = value;
     }
+    $("writers").closest("details").open = Boolean(lecture.captions);
     $("notes").checked = lecture.notes;
     $("membership").hidden = Boolean(kept.visit);
     say($("where-kept"), view.store.why ? keepsNothing() : "Kept in this browser until you remove it: the key, slides, and what was sent. Whoever serves this page, and who uses this browser, could take the key.");
@@ -261,7 +262,9 @@ async function saved() {
     if (!view.lecture) {
         return;
     }
-    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, notes: $("notes").checked };
+    // nothing was ever written here: whom a terminal named that presented with this key still may
+    const captions = $("writers").value.trim() || typeof view.lecture.captions === "string" ? $("writers").value : null;
+    const settings = { title: $("lecture").value.trim(), presenter: $("presenter").value.trim(), languages: $("languages").value, captions, notes: $("notes").checked };
     view.lecture = { ...view.lecture, ...settings, slides: $("text").value };
     await view.store.put(view.lecture);
 }

@@ -9,7 +9,7 @@ use lcstudio_core::{
     Language, Logs, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
     clean_line, sort_by_time, split, title, to_html, to_text,
 };
-use librecast::id::derive;
+use librecast::id::{PeerId, derive};
 use librecast::time::{Duration, Instant};
 use librecast_log::{AppendError, AuthorId, Config, ENTRY_LOG_PORT, Log, Output, Stored};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub struct Start {
     presenter: String,
     /// Languages of captions, as people write them: with commas or spaces between.
     languages: String,
+    /// Who else writes captions, as people write them: a language and a public key a line. None: who may stays as it is.
+    captions: Option<String>,
     /// All who attend write notes.
     notes: bool,
     /// Slides, with `---` between them.
@@ -60,6 +62,24 @@ fn languages(text: &str) -> Result<Vec<Language>, String> {
         }
     }
     Ok(all)
+}
+
+/// Who else writes captions: a language, a public key, and whatever helps people to tell them apart.
+///
+/// # Errors
+/// The line that says something else.
+fn caption_writers(text: &str) -> Result<Vec<(Language, PeerId)>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let language = words.next().and_then(|tag| tag.parse().ok());
+            let key = words.next().and_then(|key| key.parse().ok());
+            language.zip(key).ok_or_else(|| {
+                format!("{}: a line is a language and the public key of who writes captions, such as: en 12D3KooW…", clean_line(line))
+            })
+        })
+        .collect()
 }
 
 /// Slides in a text that somebody wrote.
@@ -134,12 +154,19 @@ impl PagePresenter {
         records: &[&[u8]],
         now: Instant,
     ) -> Result<Self, String> {
+        let mut languages = languages(&start.languages)?;
+        let captions = start.captions.as_deref().map(caption_writers).transpose()?;
+        for (language, _) in captions.iter().flatten() {
+            if !languages.contains(language) {
+                languages.push(language.clone());
+            }
+        }
         let settings = Settings {
             title: clean_line(&start.title),
             presenter: clean_line(&start.presenter),
-            languages: languages(&start.languages)?,
+            languages,
             stations: Vec::new(),
-            captions: None,
+            captions,
             notes: start.notes,
         };
         let key = SessionKey::from_seed(key);

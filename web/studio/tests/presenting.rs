@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lcroute_web_page::Command;
 use lcroute_web_studio::attender::PageAttender;
 use lcroute_web_studio::presenter::{PagePresenter, preview, session_of};
+use librecast::id::SecretKey;
 use librecast_log::Stored;
 use serde_json::{Value, json};
 
@@ -31,7 +32,11 @@ struct World {
 }
 
 fn presenter(records: &[Vec<u8>], slides: &str, now: Instant) -> Result<PagePresenter, String> {
-    let start = json!({ "title": "Bees", "presenter": "Ann", "languages": "en, DE en", "notes": true, "slides": slides });
+    let captions = format!(
+        "\n en  {}  Bob\nfr {0}\n",
+        SecretKey::from_seed(&[8; 32]).peer_id()
+    );
+    let start = json!({ "title": "Bees", "presenter": "Ann", "languages": "en, DE en", "captions": captions, "notes": true, "slides": slides });
     let start = serde_json::from_value(start).unwrap();
     let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
     let mut presenter = PagePresenter::new(&start, &[1; 32], &KEY, &records, now)?;
@@ -139,13 +144,13 @@ fn what_a_page_presents_is_attended_by_another() {
     world.pass(8_000);
     assert_eq!(world.status()["state"], "live");
     assert_eq!(world.status()["titles"], json!(["Bees", "Why"]));
-    assert_eq!(world.status()["languages"], json!(["en", "de"]));
+    assert_eq!(world.status()["languages"], json!(["en", "de", "fr"]));
     let attended = world.attended();
     assert_eq!(attended["title"], "Bees");
     assert_eq!([&attended["slides"], &attended["shown"]], [2, 1]);
     world.presenter.turn_to(2);
     world.presenter.caption("en", "they dance").unwrap();
-    assert!(world.presenter.caption("fr", "non").is_err());
+    assert!(world.presenter.caption("es", "no").is_err());
     let now = world.now();
     world.attender.ask("Bob", "how far?", now).unwrap();
     world.pass(2_000);
@@ -279,6 +284,13 @@ fn what_cannot_be_presented_is_said() {
     let now = Instant::now();
     let refused = PagePresenter::new(&start, &[1; 32], &KEY, &[], now).unwrap_err();
     assert!(refused.contains("no_language"), "{refused}");
+    for captions in ["en", "en 12D3KooW", "12D3KooW en", "en\u{202e}, nobody"] {
+        let start = json!({ "title": "", "presenter": "", "languages": "en", "captions": captions, "notes": false, "slides": "" });
+        let start = serde_json::from_value(start).unwrap();
+        let refused = PagePresenter::new(&start, &[1; 32], &KEY, &[], now).unwrap_err();
+        assert!(refused.contains("a line is a language and"), "{refused}");
+        assert!(!refused.contains('\u{202e}'), "{refused}");
+    }
     let refused = presenter(&[], &"a".repeat(65 << 10), now).unwrap_err();
     assert!(refused.contains("slide in line 1"), "{refused}");
     let refused = presenter(&[], &"a".repeat(33 << 20), now).unwrap_err();

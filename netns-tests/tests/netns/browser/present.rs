@@ -11,7 +11,7 @@ use super::notes::{open_notes, until_on_disk, write_at};
 use super::radio::{TAP, loudspeakers, write_wav};
 use super::studio::until_slide;
 use super::{Browser, Page, Theme, in_each_browser};
-use crate::studio::{attend, keygen, present, session, told};
+use crate::studio::{Typed, attend, keygen, present, session, told};
 
 /// The second one has what does not help who listens.
 const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
@@ -81,7 +81,10 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         page.click("#create")?;
         page.fill("#lecture", "Bees")?;
         page.fill("#presenter", "Ann")?;
-        page.fill("#languages", "en, de")?;
+        page.fill("#languages", "en")?;
+        let (eve_key, _, eve) = keygen(&a.host, "eve.key")?;
+        page.click("#settings summary")?;
+        page.fill("#writers", &format!("de {eve} Eve"))?;
         page.click("#notes")?;
         let file = here.host.path("bees.md");
         fs::write(&file, SLIDES)?;
@@ -122,6 +125,11 @@ fn a_tab_presents_to_tabs_and_terminals_and_goes_on_after_it_was_killed() {
         tab.until_says("#log .corrected", "good evening")?;
         bob_got("caption", "text", "good evening".into())?;
         page.until_says("#lines", "good evening")?;
+        // by others, whom this lecture names
+        let command = format!("lcstudio caption {lcs} --key {eve_key} --lang de -i lc0 -");
+        let mut eve = Typed::start(&a.host, "eve", &command)?;
+        eve.types("guten Abend")?;
+        page.until_says("#lines", "guten Abend")?;
         // a question, from a terminal
         bob.types("how far do they fly?")?;
         page.until_says("#asked", "Bob: how far do they fly?")?;
