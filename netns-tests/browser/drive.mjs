@@ -67,6 +67,11 @@ async function newTab(tab) {
     return page;
 }
 
+/** A new tab, in whose pages this runs before what they bring. */
+async function prepare({ tab, js }) {
+    await (await newTab(tab)).evaluateOnNewDocument(js);
+}
+
 /** Nobody writes into a tab that is not seen. */
 async function inFront(tab) {
     const page = tabs.get(tab);
@@ -107,6 +112,7 @@ let asked = null;
 
 const commands = {
     open,
+    prepare,
     until,
     hindrances,
     eval: ({ tab, js }) => tabs.get(tab).evaluate(js),

@@ -163,6 +163,12 @@ impl Browser {
         Ok(Page { browser: self, tab })
     }
 
+    /// Opens a tab in whose pages this runs before what they bring.
+    fn open_prepared<'a>(&'a self, tab: &'a str, js: &str, url: &str) -> Result<Page<'a>> {
+        self.ask("prepare", tab, json!({ "js": js }))?;
+        self.open(tab, url)
+    }
+
     /// No page has said an error so far, and all that was asked for was asked from these.
     fn expect_clean(&self, from: &[&str]) -> Result<()> {
         let seen = self.ask("seen", "", json!({}))?;

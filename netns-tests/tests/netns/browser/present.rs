@@ -269,6 +269,9 @@ fn a_tab_that_presents_is_heard_by_who_chooses_its_sound() {
 pub(super) const FULL: &str = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }, null";
 pub(super) const BROKEN: &str = "IDBObjectStore.prototype.delete = () => { throw new DOMException('gone', 'UnknownError'); }, null";
 
+/// No page of this browser may keep anything, as in some private windows.
+const REFUSED: &str = "IDBFactory.prototype.open = () => { throw new DOMException('not in this window', 'SecurityError'); }";
+
 /// Lectures that are on the disk of this browser.
 const LECTURES: &str = "new Promise((resolve) => { indexedDB.open('lcroute presents').onsuccess = ({ target }) => { \
     target.result.transaction('lectures').objectStore('lectures').count().onsuccess = (counted) => { \
@@ -318,6 +321,28 @@ fn a_tab_whose_store_fails_forgets_its_key_or_sends_nothing_more() {
         page.until_says("#state", "not on air")?;
         let said = eve.process.stdout();
         ensure!(!said.contains("nobody reads this"), "{said}");
-        Ok(())
+        // refused from the start: a lecture of this tab alone
+        let token = &meeting.network.token;
+        let url = format!("{}/studio/present.html#{token}", here.origin);
+        let page = browser.open_prepared("refused", REFUSED, &url)?;
+        page.until_says("#notice", "keeps no lectures: not in this window")?;
+        let key = here.host.path("other.key");
+        fs::write(&key, [9; 32])?;
+        page.click("#choose summary")?;
+        page.upload("#key", &key)?;
+        page.until_says(
+            "#problem",
+            "needs a browser that keeps what was sent with it",
+        )?;
+        page.click("#create")?;
+        page.until_says("#where-kept", "A reload ends it")?;
+        page.fill("#lecture", "Wasps")?;
+        let lcs = go_on_air(&page)?;
+        page.until_says("#notice", "keeps nothing of this lecture")?;
+        let tim = attend(&a.host, "tim", &lcs, "")?;
+        say(&page, "they sting")?;
+        eventually("the terminal has it", || {
+            told(&tim.process, "caption", "text", &"they sting".into())
+        })
     });
 }
