@@ -588,7 +588,7 @@ impl Connection {
             return false;
         }
         up.liveness.note_received(now);
-        if request.asks_for_hellos() {
+        if request.asks_for_hellos(password, crypto) {
             up.liveness.asked(now);
         }
         if let Some(answer) = request.success(from, Some((password, crypto))) {

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use lcroute_overlay::{EndReason, Random};
 use librecast::time::{Duration, Instant};
 
-use crate::stun::TxId;
+use crate::stun::{TxId, is_same_transaction};
 
 /// Between two hellos of the end that sends them regularly. ADR 0007: three a second.
 const HELLO_INTERVAL: Duration = Duration::from_millis(333);
@@ -238,7 +238,8 @@ impl Liveness {
 
     /// Whether this hello was sent lately, and not answered yet.
     pub(crate) fn is_outstanding(&self, id: TxId) -> bool {
-        self.outstanding.iter().any(|(known, _)| *known == id)
+        let mut known = self.outstanding.iter();
+        known.any(|(known, _)| is_same_transaction(*known, id))
     }
 
     /// How long a suspicion lasts, and how many hellos, before the link is down.
@@ -266,7 +267,9 @@ impl Liveness {
 
     /// A hello was answered; false if it is not one of ours.
     pub(crate) fn answered(&mut self, id: TxId, now: Instant) -> bool {
-        let Some(at) = self.outstanding.iter().position(|(known, _)| *known == id) else {
+        let mut outstanding = self.outstanding.iter();
+        let at = outstanding.position(|(known, _)| is_same_transaction(*known, id));
+        let Some(at) = at else {
             return false;
         };
         if let Some((_, sent)) = self.outstanding.remove(at) {

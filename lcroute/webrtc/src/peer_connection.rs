@@ -45,7 +45,7 @@ use crate::fence::{Fenced, Panic, fenced};
 use crate::flight::Flight;
 use crate::media::{KeyTap, LinkKeys};
 use crate::pace::{EVEN, FAST, StackClock};
-use crate::stun::Credentials;
+use crate::stun::{Credentials, dressed};
 
 /// The names that the channels carry in their `protocol` field; behind the first comes its version.
 const CONTROL_PROTOCOL: &str = "/lcroute/control/";
@@ -609,7 +609,9 @@ impl PeerConnection {
         transmits.extend(self.repeated.drain(..));
         while let Some(datagram) = self.poll(Protocol::poll_write) {
             let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
-            let transmit = Transmit::plain(to, Some(from), datagram.message.freeze());
+            let message = datagram.message.freeze();
+            let check = dressed(&message, &self.credentials, self.keys.crypto());
+            let transmit = Transmit::plain(to, Some(from), check.map_or(message, Bytes::from));
             self.flight.sent(&transmit, now);
             transmits.push_back(transmit);
         }

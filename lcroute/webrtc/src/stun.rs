@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 
-use rtc::crypto::RTCCrypto;
+use rtc::crypto::{HmacAlgorithm, RTCCrypto};
 use rtc::stun::attributes::{
     ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
     AttrType, RawAttribute,
@@ -21,9 +21,19 @@ use tracing::warn;
 
 use crate::fence::fenced;
 
-/// Asks the receiver for twenty checks a second. It is for private use, and whoever does not know it ignores it
-/// (RFC 8489, sections 14 and 18.3); it has no value.
+/// Asks the receiver for twenty checks a second, in checks of nodes that do not mark transactions ([`marked`]). It has
+/// no value.
 const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
+/// GOOG-NETWORK-INFO, which stands in each check of Chromium. Whoever does not know it ignores it (RFC 8489 14).
+const ATTR_NETWORK_INFO: AttrType = AttrType(0xC057);
+/// Its value where a page may not ask which networks there are: network 0, of the highest cost. ADR 0086, from a capture.
+const NETWORK_INFO: [u8; 4] = [0, 0, 0x03, 0xE7];
+/// Bytes of a transaction id that are random; those behind them may be a mark. Chosen: one in 2^32 others has it by chance.
+const RANDOM_ID: usize = 8;
+/// What the mark of a transaction is made for, beside its random bytes.
+const MARK_LABEL: &[u8] = b"lcroute hellos";
+/// Bytes of HMAC-SHA-256.
+const HMAC: usize = 32;
 
 /// Longest STUN message that is looked at: checks are about 100 bytes.
 const MAX_MESSAGE: usize = 1_280;
@@ -66,7 +76,10 @@ impl CheckAttributes {
     /// Those of a check that our stack sends; none where the datagram is no check.
     pub(crate) fn of(datagram: &[u8]) -> Option<Self> {
         request_id(datagram)?;
-        let message = Binding::parse(datagram)?.message;
+        Self::in_message(&Binding::parse(datagram)?.message)
+    }
+
+    fn in_message(message: &Message) -> Option<Self> {
         let value = |typ| guarded(|| message.get(typ).ok());
         let mut roles = [ATTR_ICE_CONTROLLING, ATTR_ICE_CONTROLLED].into_iter();
         Some(Self {
@@ -125,9 +138,20 @@ impl Binding {
         self.message.contains(ATTR_USE_CANDIDATE)
     }
 
-    /// Whether the sender has received nothing, and asks for checks.
-    pub(crate) fn asks_for_hellos(&self) -> bool {
-        self.message.contains(ATTR_HELLOS)
+    /// Whether the sender has received nothing, and asks for checks; `password` is the one of this check.
+    pub(crate) fn asks_for_hellos(&self, password: &str, crypto: &dyn RTCCrypto) -> bool {
+        let id = self.id();
+        self.message.contains(ATTR_HELLOS) || marked(id, password, crypto) == Some(id)
+    }
+
+    /// A check with these attributes, in the order of Chromium's.
+    fn check(&self, password: &str, crypto: &dyn RTCCrypto) -> Option<Vec<u8>> {
+        let check = CheckAttributes::in_message(&self.message)?;
+        check_request(
+            (self.id(), &self.username()?),
+            (Some(&check), self.nominates()),
+            (password, crypto),
+        )
     }
 
     /// XOR-MAPPED-ADDRESS of a response.
@@ -198,19 +222,67 @@ pub(crate) fn hello(
     crypto: &dyn RTCCrypto,
 ) -> Option<Vec<u8>> {
     let username = format!("{}:{}", credentials.remote_ufrag, credentials.local_ufrag);
-    let key = credentials.remote_pwd.as_bytes().to_vec();
+    let password = &credentials.remote_pwd;
+    let id = if asks {
+        marked(id, password, crypto)?
+    } else {
+        id
+    };
+    check_request((id, &username), (check, false), (password, crypto))
+}
+
+/// A check of the stack in the form of Chromium's; none where the datagram is no check of these credentials.
+pub(crate) fn dressed(
+    datagram: &[u8],
+    credentials: &Credentials,
+    crypto: &dyn RTCCrypto,
+) -> Option<Vec<u8>> {
+    request_id(datagram)?;
+    let mut check = Binding::parse(datagram)?;
+    let password = &credentials.remote_pwd;
+    let is_ours = check.is_authentic(password, crypto);
+    is_ours.then(|| check.check(password, crypto))?
+}
+
+/// The transaction that begins as `id` and asks for hellos: only who knows the password can tell that it does.
+fn marked(mut id: TxId, password: &str, crypto: &dyn RTCCrypto) -> Option<TxId> {
+    let mut mac = [0; HMAC];
+    let (random, mark) = id.split_at_mut(RANDOM_ID);
+    crypto
+        .new_hmac(HmacAlgorithm::Sha256, password.as_bytes())
+        .and_then(|mut key| key.sign(&[MARK_LABEL, random], &mut mac))
+        .ok()?;
+    mark.copy_from_slice(&mac[..mark.len()]);
+    Some(id)
+}
+
+/// Whether an id is that of the transaction `sent`, which may have got a mark.
+pub(crate) fn is_same_transaction(sent: TxId, id: TxId) -> bool {
+    sent[..RANDOM_ID] == id[..RANDOM_ID]
+}
+
+/// A check whose attributes stand in the order of Chromium's.
+fn check_request(
+    (id, username): (TxId, &str),
+    (check, nominates): (Option<&CheckAttributes>, bool),
+    (password, crypto): (&str, &dyn RTCCrypto),
+) -> Option<Vec<u8>> {
     let mut setters: Vec<Box<dyn Setter + '_>> = vec![
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId(id)),
-        Box::new(Username::new(ATTR_USERNAME, username)),
+        Box::new(Username::new(ATTR_USERNAME, username.to_owned())),
+        raw(ATTR_NETWORK_INFO, &NETWORK_INFO),
     ];
-    if let Some(CheckAttributes { priority, role }) = check {
+    if let Some(CheckAttributes { role, .. }) = check {
         setters.push(raw(role.0, &role.1));
+    }
+    if nominates {
+        setters.push(raw(ATTR_USE_CANDIDATE, &[]));
+    }
+    if let Some(CheckAttributes { priority, .. }) = check {
         setters.push(raw(ATTR_PRIORITY, priority));
     }
-    if asks {
-        setters.push(raw(ATTR_HELLOS, &[]));
-    }
+    let key = password.as_bytes().to_vec();
     setters.push(Box::new(MessageIntegrity::new_raw_integrity_with_provider(
         key, crypto,
     )));
@@ -307,11 +379,21 @@ mod tests {
             )
             .unwrap()
         };
-        assert!(!Binding::parse(&hello(false)).unwrap().asks_for_hellos());
+        let asks = |hello: &[u8], password| {
+            let hello = Binding::parse(hello).unwrap();
+            hello.asks_for_hellos(password, provider.crypto())
+        };
+        assert!(!asks(&hello(false), "their password"));
+        assert!(asks(&hello(true), "their password"));
+        assert!(
+            !asks(&hello(true), "our password"),
+            "who does not know it sees nothing"
+        );
+        assert_eq!(hello(true).len(), hello(false).len());
         let request = hello(true);
         assert_eq!(CheckAttributes::of(&request), Some(check.clone()));
         let mut request = Binding::parse(&request).unwrap();
-        assert!(request.asks_for_hellos());
+        assert!(is_same_transaction([1; 12], request.id()));
         assert_eq!(request.username().as_deref(), Some("theirs:ours"));
         assert!(request.is_authentic("their password", provider.crypto()));
         assert!(!request.is_authentic("our password", provider.crypto()));
@@ -321,6 +403,55 @@ mod tests {
             .unwrap();
         let mut answer = Binding::parse(&answer).unwrap();
         assert!(answer.is_authentic("their password", provider.crypto()));
+    }
+
+    #[test]
+    fn a_node_of_before_asks_by_an_attribute_and_is_understood() {
+        let provider = rtc::crypto::default_provider().unwrap();
+        let request = build(&[
+            Box::new(BINDING_REQUEST),
+            Box::new(TransactionId([1; 12])),
+            raw(ATTR_HELLOS, &[]),
+            Box::new(FINGERPRINT),
+        ]);
+        let request = Binding::parse(&request.unwrap()).unwrap();
+        assert!(request.asks_for_hellos("any", provider.crypto()));
+    }
+
+    #[test]
+    fn a_check_that_is_not_of_these_credentials_stays_as_it_is() {
+        let provider = rtc::crypto::default_provider().unwrap();
+        let check = CheckAttributes {
+            priority: vec![1, 2, 3, 4],
+            role: (ATTR_ICE_CONTROLLING, vec![5; 8]),
+        };
+        let setters: [Box<dyn Setter>; 6] = [
+            Box::new(BINDING_REQUEST),
+            Box::new(TransactionId([1; 12])),
+            Box::new(Username::new(ATTR_USERNAME, "theirs:ours".into())),
+            raw(ATTR_USE_CANDIDATE, &[]),
+            raw(check.role.0, &check.role.1),
+            raw(ATTR_PRIORITY, &check.priority),
+        ];
+        let key = b"their password".to_vec();
+        let integrity = MessageIntegrity::new_raw_integrity_with_provider(key, provider.crypto());
+        let mut stack = Message::new();
+        stack.build(&setters).unwrap();
+        integrity.add_to(&mut stack).unwrap();
+        FINGERPRINT.add_to(&mut stack).unwrap();
+        let dressed = |credentials| dressed(&stack.raw, &credentials, provider.crypto());
+        let other = Credentials {
+            remote_pwd: "another password".into(),
+            ..credentials()
+        };
+        assert_eq!(dressed(other), None);
+        let dressed = dressed(credentials()).unwrap();
+        assert_eq!(CheckAttributes::of(&dressed), Some(check));
+        let mut dressed = Binding::parse(&dressed).unwrap();
+        assert!(dressed.is_authentic("their password", provider.crypto()));
+        assert!(dressed.nominates());
+        assert_eq!(dressed.id(), [1; 12]);
+        assert_eq!(dressed.username().as_deref(), Some("theirs:ours"));
     }
 
     proptest! {
