@@ -7,13 +7,17 @@
 //! ```
 //!
 //! Time is whatever the test counts it in: an `Instant`, or the `Duration` since the beginning. A [`Bottleneck`] stands
-//! before `send` where a test wants one: what is through then is sent then.
+//! before `send` where a test wants one: what is through then is sent then. A [`Kernel`] joins groups at a host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use crate::random::Random;
+
+mod kernel;
+
+pub use kernel::{Joined, Kernel, Membership};
 
 /// A point of virtual time.
 pub trait Time: Copy + Ord + Add<Duration, Output = Self> + Sub<Output = Duration> {}

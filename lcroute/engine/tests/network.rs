@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ use lcroute_engine::{
     Config, Engine, Limits, Output, PrivatePrefix, SEALED, SECRET_LEN, Secret, Tables,
 };
 use librecast::id::LinkId;
-use librecast::mld::{self, Message, Query, Record, RecordType};
+use librecast::mld::{self, Message, Query, Record};
 use librecast::random::Random;
-use librecast::simulated::{self, Path};
+use librecast::simulated::{self, Joined, Kernel, Path};
 
 /// Groups whose packets are sealed: one byte of a group's number.
 const PRIVATE: &str = "ff1e::/120";
@@ -33,88 +33,11 @@ fn ms(random: &mut Random, low: u64, high: u64) -> Duration {
     random.between(Duration::from_millis(low), Duration::from_millis(high))
 }
 
-/// What the programs of a host have joined, as its kernel keeps it (RFC 9777 §4.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Joined {
-    exclude: bool,
-    sources: BTreeSet<Ipv6Addr>,
-}
-
-impl Joined {
-    fn nothing() -> Self {
-        Self {
-            exclude: false,
-            sources: BTreeSet::new(),
-        }
-    }
-
-    fn everything() -> Self {
-        Self {
-            exclude: true,
-            sources: BTreeSet::new(),
-        }
-    }
-
-    fn only(source: Ipv6Addr) -> Self {
-        Self {
-            exclude: false,
-            sources: BTreeSet::from([source]),
-        }
-    }
-
-    fn allows(&self, source: Ipv6Addr) -> bool {
-        self.exclude != self.sources.contains(&source)
-    }
-
-    fn is_nothing(&self) -> bool {
-        !self.exclude && self.sources.is_empty()
-    }
-}
-
-/// Records by which a kernel tells a change (RFC 9777 §6.1).
-fn changes(group: Ipv6Addr, from: &Joined, to: &Joined) -> Vec<Record> {
-    let list = |s: &BTreeSet<Ipv6Addr>| s.iter().copied().collect::<Vec<_>>();
-    if from.exclude != to.exclude {
-        let kind = if to.exclude {
-            RecordType::ChangeToExclude
-        } else {
-            RecordType::ChangeToInclude
-        };
-        return vec![Record::new(kind, group, list(&to.sources))];
-    }
-    let gone = list(&(&from.sources - &to.sources));
-    let came = list(&(&to.sources - &from.sources));
-    let (allow, block) = if to.exclude {
-        (gone, came)
-    } else {
-        (came, gone)
-    };
-    [
-        (RecordType::AllowNewSources, allow),
-        (RecordType::BlockOldSources, block),
-    ]
-    .into_iter()
-    .filter(|(_, sources)| !sources.is_empty())
-    .map(|(kind, sources)| Record::new(kind, group, sources))
-    .collect()
-}
-
-fn current(group: Ipv6Addr, joined: &Joined) -> Record {
-    let kind = if joined.exclude {
-        RecordType::ModeIsExclude
-    } else {
-        RecordType::ModeIsInclude
-    };
-    Record::new(kind, group, joined.sources.iter().copied().collect())
-}
-
 struct Node {
     engine: Option<Engine>,
     incarnation: u32,
     next_link: u32,
-    joined: BTreeMap<Ipv6Addr, Joined>,
-    /// What a program that watches MLD on `lc0` believes of the rest of the network.
-    watched: BTreeMap<Ipv6Addr, Joined>,
+    kernel: Kernel<()>,
     received: BTreeSet<u64>,
 }
 
@@ -196,8 +119,7 @@ impl Mesh {
             engine: None,
             incarnation: 0,
             next_link: 0,
-            joined: BTreeMap::new(),
-            watched: BTreeMap::new(),
+            kernel: Kernel::default(),
             received: BTreeSet::new(),
         };
         let path = Path {
@@ -250,7 +172,7 @@ impl Mesh {
     fn start(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         node.incarnation += 1;
-        node.watched.clear();
+        node.kernel.forget_reports();
         // half of them are behind with the change of a key
         let secrets = if n.is_multiple_of(2) { [1, 2] } else { [2, 1] };
         let private = PrivatePrefix {
@@ -412,14 +334,10 @@ impl Mesh {
             |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
         let (source, group) = (address(8), address(24));
         let node = &mut self.nodes[n];
-        let joined = node
-            .joined
-            .get(&group)
-            .cloned()
-            .unwrap_or_else(Joined::nothing);
         assert!(
-            joined.allows(source),
-            "node {n} got {group} from {source}, but wants {joined:?}"
+            node.kernel.has_joined(group, source),
+            "node {n} got {group} from {source}, but wants {:?}",
+            node.kernel.membership(group)
         );
         let id = u64::from_be_bytes(packet[48..56].try_into().unwrap());
         assert!(node.received.insert(id), "node {n} got packet {id} twice");
@@ -433,16 +351,7 @@ impl Mesh {
                 let after = Duration::from_millis(10);
                 self.at(after, Event::Answer { node: n, query });
             }
-            Message::Report(records) => {
-                for record in records {
-                    let watched = &mut self.nodes[n].watched;
-                    let state = watched.entry(record.group).or_insert_with(Joined::nothing);
-                    follow(state, &record);
-                    if state.is_nothing() {
-                        watched.remove(&record.group);
-                    }
-                }
-            }
+            Message::Report(records) => self.nodes[n].kernel.watch(&records),
             other => panic!("{other:?} written into lc0"),
         }
     }
@@ -460,45 +369,13 @@ impl Mesh {
         if to.exclude && is_source_specific(group) && self.limits.small_network == 0 {
             return;
         }
-        let from = self.nodes[n]
-            .joined
-            .get(&group)
-            .cloned()
-            .unwrap_or_else(Joined::nothing);
-        if from == *to {
+        let records = self.nodes[n].kernel.join(group, to.clone(), ());
+        if records.is_empty() {
             return;
         }
-        if to.is_nothing() {
-            self.nodes[n].joined.remove(&group);
-        } else {
-            self.nodes[n].joined.insert(group, to.clone());
-        }
-        self.report(n, &changes(group, &from, to));
+        self.report(n, &records);
         let after = ms(&mut self.network.random, 0, 1000);
         self.at(after, Event::Repeat { node: n, group });
-    }
-
-    fn repeat(&mut self, n: usize, group: Ipv6Addr) {
-        let nothing = Joined::nothing();
-        let record = match self.nodes[n].joined.get(&group) {
-            None => changes(
-                group,
-                &Joined {
-                    exclude: true,
-                    ..nothing.clone()
-                },
-                &nothing,
-            ),
-            Some(joined) => changes(group, &nothing, joined),
-        };
-        self.report(n, &record);
-    }
-
-    fn answer(&mut self, n: usize, query: &Query) {
-        let asked = |g: &Ipv6Addr| query.group.is_none_or(|q| q == *g);
-        let joined = self.nodes[n].joined.iter().filter(|(g, _)| asked(g));
-        let records: Vec<_> = joined.map(|(g, j)| current(*g, j)).collect();
-        self.report(n, &records);
     }
 
     fn source(&mut self, n: usize, group: Ipv6Addr) -> Ipv6Addr {
@@ -572,8 +449,14 @@ impl Mesh {
             Event::Connect { a, b } if self.is_connected(a, b) => {}
             Event::Connect { a, b } => self.connect(a, b),
             Event::Start { node } => self.start(node),
-            Event::Repeat { node, group } => self.repeat(node, group),
-            Event::Answer { node, query } => self.answer(node, &query),
+            Event::Repeat { node, group } => {
+                let records = self.nodes[node].kernel.repeat(group);
+                self.report(node, &records);
+            }
+            Event::Answer { node, query } => {
+                let records = self.nodes[node].kernel.answer(&query);
+                self.report(node, &records);
+            }
         }
     }
 
@@ -607,14 +490,14 @@ impl Mesh {
                 self.send(n, group);
             }
             45..60 => self.join(n, group, &Joined::everything()),
-            60..75 => self.join(n, group, &Joined::nothing()),
+            60..75 => self.join(n, group, &Joined::default()),
             75..88 => {
                 let exclude = self.network.random.chance(0.4);
                 let sources = (0..size)
                     .filter(|_| self.network.random.chance(0.4))
                     .map(|other| addresses(other as u16 + 1).address)
                     .collect();
-                self.join(n, group, &Joined { exclude, sources });
+                self.join(n, group, &Joined::new(exclude, sources));
             }
             88..92 => self.flap(n),
             92..93 if self.nodes[n].engine.is_some() => self.kill(n),
@@ -652,11 +535,6 @@ impl Mesh {
         self.totals.flaps += 1;
     }
 
-    fn wants(&self, n: usize, group: Ipv6Addr, source: Ipv6Addr) -> bool {
-        let joined = self.nodes[n].joined.get(&group);
-        joined.is_some_and(|j| j.allows(source))
-    }
-
     /// The other nodes to which paths lead, not through a stub, when all is well.
     fn reached(&self, n: usize) -> BTreeSet<usize> {
         let (mut reached, mut waiting) = (BTreeSet::from([n]), vec![n]);
@@ -675,7 +553,9 @@ impl Mesh {
     /// Who must get a packet of node `n`.
     fn listeners(&self, n: usize, group: Ipv6Addr, source: Ipv6Addr) -> BTreeSet<usize> {
         let others = self.reached(n).into_iter();
-        others.filter(|o| self.wants(*o, group, source)).collect()
+        others
+            .filter(|o| self.nodes[*o].kernel.has_joined(group, source))
+            .collect()
     }
 
     /// When nothing has changed for a while, everybody gets what he wants, over the fewest links.
@@ -743,10 +623,7 @@ impl Mesh {
         let sources = [own.address, own.link_local];
         for source in sources.into_iter().take(if group == MDNS { 2 } else { 1 }) {
             let wanted = !self.listeners(n, group, source).is_empty();
-            let seen = self.nodes[n]
-                .watched
-                .get(&group)
-                .is_some_and(|w| w.allows(source));
+            let seen = self.nodes[n].kernel.sees_listener(group, source);
             assert_eq!(seen, wanted, "what node {n} sees of {group} and {source}");
         }
     }
@@ -755,14 +632,14 @@ impl Mesh {
     fn check_empty(&mut self, groups: &[Ipv6Addr]) {
         for n in 0..self.nodes.len() {
             for group in groups {
-                self.join(n, *group, &Joined::nothing());
+                self.join(n, *group, &Joined::default());
             }
         }
         self.run(Duration::from_secs(5));
         for node in &self.nodes {
             let snapshot = node.engine.as_ref().expect("it runs").snapshot();
             assert!(snapshot.groups.is_empty(), "{:?}", snapshot.groups);
-            assert!(node.watched.is_empty(), "{:?}", node.watched);
+            assert_eq!(node.kernel.watched().next(), None);
         }
         for c in 0..self.connections.len() {
             self.connections[c].alive = false;
@@ -786,34 +663,6 @@ impl Mesh {
         for engine in self.nodes.iter().filter_map(|n| n.engine.as_ref()) {
             let drops = engine.snapshot().counters.drops;
             self.totals.duplicates += drops.get("duplicate").copied().unwrap_or(0);
-        }
-    }
-}
-
-/// What a router on the link makes of a record.
-fn follow(state: &mut Joined, record: &Record) {
-    let listed: BTreeSet<_> = record.sources.iter().copied().collect();
-    match record.kind {
-        RecordType::ModeIsInclude | RecordType::ChangeToInclude => {
-            *state = Joined {
-                exclude: false,
-                sources: listed,
-            };
-        }
-        RecordType::ModeIsExclude | RecordType::ChangeToExclude => {
-            *state = Joined {
-                exclude: true,
-                sources: listed,
-            };
-        }
-        kind => {
-            let allow = kind == RecordType::AllowNewSources;
-            let new = if allow != state.exclude {
-                &state.sources | &listed
-            } else {
-                &state.sources - &listed
-            };
-            state.sources = new;
         }
     }
 }
@@ -904,10 +753,7 @@ fn a_router_that_has_just_come_gets_nothing_that_it_has_not_joined() {
                 mesh.connect(a, b);
             }
         }
-        let everything = Joined {
-            exclude: true,
-            sources: BTreeSet::new(),
-        };
+        let everything = Joined::everything();
         for n in 0..newcomer {
             mesh.join(n, group(1), &everything);
         }
@@ -980,11 +826,11 @@ fn refused_joins_get_through_when_there_is_room() {
     mesh.run(Duration::from_millis(400));
     assert_eq!(mesh.totals.delivered - before, served.len() as u64);
     for n in 3..=24 {
-        mesh.join(0, group(n), &Joined::nothing());
+        mesh.join(0, group(n), &Joined::default());
     }
     mesh.run(Duration::from_secs(60));
     assert_eq!(refused(&mesh), 0);
-    let left: Vec<_> = mesh.nodes[0].joined.keys().copied().collect();
+    let left: Vec<_> = mesh.nodes[0].kernel.groups().collect();
     let before = mesh.totals.delivered;
     for group in &left {
         mesh.send(1, *group);
@@ -999,7 +845,11 @@ fn listeners_are_served_across_query_intervals() {
     let mut mesh = Mesh::new(3, 8, Limits::default());
     mesh.network.path.loss = 0.0;
     mesh.join(1, group(1), &Joined::everything());
-    mesh.join(2, group(1), &Joined::only(addresses(1).address));
+    mesh.join(
+        2,
+        group(1),
+        &Joined::new(false, [addresses(1).address].into()),
+    );
     mesh.run(Duration::from_secs(2));
     let before = mesh.totals.delivered;
     for _ in 0..2_000 {

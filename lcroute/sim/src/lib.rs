@@ -2,7 +2,7 @@
 //! must receive what.
 //!
 //! [`scenario`] says what is simulated; `workload` makes of it a script of `action`s, such as joins, packets and
-//! crashes; `simulation` runs routers (`node`), hosts (`kernel`) and `links` through it, in shards side by side
+//! crashes; `simulation` runs hosts (`node`) and `links` through it, in shards side by side
 //! (`shard`), and asks `model` and `ledger` at every step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
 //! down. The same scenario gives the same run, bit for bit. The command line is `lcroute-lab`'s.
 //! `live` is a run that somebody plays with, and sees by `sight`: the playground of web pages.
@@ -23,7 +23,6 @@ mod compare;
 mod crew;
 mod daemon;
 mod fast;
-mod kernel;
 mod ledger;
 pub mod library;
 // a page has no lanes

@@ -7,9 +7,9 @@ use lcroute_engine::small_map::SmallMap;
 use lcroute_engine::{Engine, Tables};
 use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
+use librecast::simulated::Kernel;
 
 use crate::daemon::{Disk, Effect, Start, limits};
-use crate::kernel::Kernel;
 use crate::link::Port;
 use crate::population::Identity;
 use crate::router::RouterAlone;
@@ -22,7 +22,7 @@ use crate::whole::WholeNode;
 /// A node: the host with its programs, and the daemon while it runs.
 #[derive(Debug, Default)]
 pub struct Node {
-    pub kernel: Kernel,
+    pub kernel: Kernel<Nanos>,
     pub router: Option<Router>,
     /// Raised at every start.
     pub incarnation: u32,

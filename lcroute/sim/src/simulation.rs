@@ -16,13 +16,12 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use librecast::cert::GroupPrefix;
-use librecast::simulated::Queue;
+use librecast::simulated::{Joined, Queue};
 
 use crate::action::{Action, Script, SourceFilter};
 use crate::crew::Crew;
 use crate::daemon::Start;
 use crate::fast;
-use crate::kernel::Joined;
 use crate::link::{Link, Map, Pair};
 use crate::model::{Expired, LISTENER_SETTLE, Model, Rule, Sent, Violation};
 use crate::node::{Node, Router};
@@ -629,7 +628,7 @@ impl Simulation {
 
     /// Programs of a node join groups within a moment: its kernel tells of them together.
     pub(crate) fn join_all(&mut self, node: u32, groups: &[Ipv6Addr]) {
-        self.change(node, groups, &Joined::new(true, BTreeSet::new()));
+        self.change(node, groups, &Joined::everything());
     }
 
     fn change(&mut self, node: u32, groups: &[Ipv6Addr], to: &Joined) {

@@ -1,33 +1,41 @@
-//! The programs of a host and its kernel: MLDv2 reports, answers to queries, and a program that watches
+//! The programs of a simulated host and its kernel: MLDv2 reports, answers to queries, and a program that watches
 //! MLD (RFC 9777).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use lcroute_engine::small_map::SmallMap;
-use librecast::mld::{Query, Record, RecordType};
-
-use crate::time::Nanos;
+use crate::mld::{Query, Record, RecordType};
 
 /// A source filter as a kernel keeps it (RFC 9777 §4.2).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
-    exclude: bool,
-    sources: BTreeSet<Ipv6Addr>,
+    /// EXCLUDE mode: every source but those listed.
+    pub exclude: bool,
+    /// Those listed.
+    pub sources: BTreeSet<Ipv6Addr>,
 }
 
 impl Joined {
     /// INCLUDE or EXCLUDE of these sources.
+    #[must_use]
     pub fn new(exclude: bool, sources: BTreeSet<Ipv6Addr>) -> Self {
         Self { exclude, sources }
     }
 
+    /// Every source.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self::new(true, BTreeSet::new())
+    }
+
     /// Whether packets of this source are wanted.
+    #[must_use]
     pub fn allows(&self, source: Ipv6Addr) -> bool {
         self.exclude != self.sources.contains(&source)
     }
 
     /// Whether it is no membership at all.
+    #[must_use]
     pub fn is_nothing(&self) -> bool {
         !self.exclude && self.sources.is_empty()
     }
@@ -39,26 +47,39 @@ impl Joined {
 
 /// One membership and since when it is as it is.
 #[derive(Debug, Clone)]
-pub struct Membership {
+pub struct Membership<T> {
+    /// The source filter.
     pub joined: Joined,
-    pub since: Nanos,
+    /// When it became what it is.
+    pub since: T,
 }
 
 /// What a kernel and its programs know. It outlives the daemon.
-#[derive(Debug, Default)]
-pub struct Kernel {
-    memberships: SmallMap<Ipv6Addr, Membership>,
+#[derive(Debug)]
+pub struct Kernel<T> {
+    memberships: BTreeMap<Ipv6Addr, Membership<T>>,
     /// What a program that watches MLD on `lc0` believes of the rest of the network.
     watched: BTreeMap<Ipv6Addr, Joined>,
 }
 
-impl Kernel {
+impl<T> Default for Kernel<T> {
+    fn default() -> Self {
+        Self {
+            memberships: BTreeMap::new(),
+            watched: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Kernel<T> {
     /// The membership in a group.
-    pub fn membership(&self, group: Ipv6Addr) -> Option<&Membership> {
+    #[must_use]
+    pub fn membership(&self, group: Ipv6Addr) -> Option<&Membership<T>> {
         self.memberships.get(&group)
     }
 
     /// Whether a packet is for a program here.
+    #[must_use]
     pub fn has_joined(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let membership = self.memberships.get(&group);
         membership.is_some_and(|m| m.joined.allows(source))
@@ -66,11 +87,11 @@ impl Kernel {
 
     /// Groups that programs here have joined.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
-        self.memberships.keys().iter().copied()
+        self.memberships.keys().copied()
     }
 
     /// Programs want something else: the records that tell the change (RFC 9777 §6.1).
-    pub fn join(&mut self, group: Ipv6Addr, to: Joined, now: Nanos) -> Vec<Record> {
+    pub fn join(&mut self, group: Ipv6Addr, to: Joined, now: T) -> Vec<Record> {
         let from = self.memberships.get(&group).map(|m| m.joined.clone());
         let from = from.unwrap_or_default();
         let records = changes(group, &from, &to);
@@ -87,29 +108,34 @@ impl Kernel {
     }
 
     /// The robustness repeat of the last change.
+    #[must_use]
     pub fn repeat(&self, group: Ipv6Addr) -> Vec<Record> {
         let nothing = Joined::default();
         match self.memberships.get(&group) {
             Some(membership) => changes(group, &nothing, &membership.joined),
-            None => changes(group, &Joined::new(true, BTreeSet::new()), &nothing),
+            None => changes(group, &Joined::everything(), &nothing),
         }
     }
 
     /// The answer to a query: current state.
+    #[must_use]
     pub fn answer(&self, query: &Query) -> Vec<Record> {
-        let record = |(group, m): (Ipv6Addr, &Membership)| {
+        let record = |(group, m): (&Ipv6Addr, &Membership<T>)| {
             let kind = if m.joined.exclude {
                 RecordType::ModeIsExclude
             } else {
                 RecordType::ModeIsInclude
             };
-            Record::new(kind, group, m.joined.list())
+            Record::new(kind, *group, m.joined.list())
         };
         match query.group {
             None => self.memberships.iter().map(record).collect(),
             Some(group) => {
                 let membership = self.memberships.get(&group);
-                membership.map(|m| record((group, m))).into_iter().collect()
+                membership
+                    .map(|m| record((&group, m)))
+                    .into_iter()
+                    .collect()
             }
         }
     }
@@ -131,6 +157,7 @@ impl Kernel {
     }
 
     /// Whether the watching program believes that somebody in the network wants `group` from `source`.
+    #[must_use]
     pub fn sees_listener(&self, group: Ipv6Addr, source: Ipv6Addr) -> bool {
         let seen = self.watched.get(&group);
         seen.is_some_and(|joined| joined.allows(source))
@@ -212,9 +239,9 @@ mod tests {
             filter(true, &[2, 3]),
             filter(false, &[]),
         ];
-        let (mut kernel, mut watcher) = (Kernel::default(), Kernel::default());
+        let (mut kernel, mut watcher) = (Kernel::default(), Kernel::<usize>::default());
         for (at, to) in filters.iter().chain(filters.iter().rev()).enumerate() {
-            let records = kernel.join(GROUP, to.clone(), at as Nanos);
+            let records = kernel.join(GROUP, to.clone(), at);
             watcher.watch(&records);
             for n in 0..5u16 {
                 let source = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
