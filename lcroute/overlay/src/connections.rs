@@ -50,8 +50,9 @@ pub trait Connections: fmt::Debug {
     /// SHA-256 of the certificate that the peer has shown in DTLS.
     fn remote_fingerprint(&mut self, link: LinkId) -> Option<Fingerprint>;
 
-    /// Both sides have proven who they are: lanes and hellos begin.
-    fn authenticated(&mut self, link: LinkId, now: Instant);
+    /// Both sides have proven who they are: lanes and hellos begin. `answers`: the other end sends the regular hellos, this
+    /// one answers them. It is false at one end of each link.
+    fn authenticated(&mut self, link: LinkId, answers: bool, now: Instant);
 
     /// At most so many bytes wait in the data channel of a connection. The media lane bounds itself.
     fn bound_data_queue(&mut self, _link: LinkId, _bytes: usize) {}

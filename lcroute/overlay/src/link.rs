@@ -1,6 +1,7 @@
 //! The life of a link: channels open, both sides prove who they are, it is up; it ends, and is tried again.
 
 use librecast::cert::CLOCK_SKEW;
+use librecast::id::PeerId;
 use librecast::time::Duration;
 
 use crate::auth::Role;
@@ -69,7 +70,8 @@ impl Peer {
         link.up = Some(now);
         parts.links.raise();
         let (id, session) = (link.id, link.session);
-        parts.connections.authenticated(id, now);
+        let answers = answers_hellos(link.role, [&parts.own, &member.peer]);
+        parts.connections.authenticated(id, answers, now);
         if member.leaf {
             parts.connections.bound_data_queue(id, LEAF_QUEUE);
         }
@@ -205,4 +207,11 @@ impl Peer {
         parts.outputs.link_down(link.id, peer, reason, now);
         Some(now.saturating_duration_since(since))
     }
+}
+
+/// Whether this end of a link answers hellos rather than to send them: by the last bits of both keys, so that
+/// it is this one for half of a node's peers.
+fn answers_hellos(role: Role, keys: [&PeerId; 2]) -> bool {
+    let [own, peer] = keys.map(|id| id.public_key()[31]);
+    (role == Role::Answerer) ^ ((own ^ peer) & 1 == 1)
 }

@@ -171,7 +171,7 @@ impl Connections for Scripted {
         Some(self.remote)
     }
 
-    fn authenticated(&mut self, _: LinkId, _: Instant) {}
+    fn authenticated(&mut self, _: LinkId, _: bool, _: Instant) {}
 
     fn send_control(&mut self, link: LinkId, message: &[u8], _: Instant) -> Result<(), SendError> {
         self.sent.push((link, message.to_vec()));

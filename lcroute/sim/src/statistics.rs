@@ -42,7 +42,7 @@ pub struct Statistics {
     pub required: u64,
     /// Data messages on links.
     pub data_messages: u64,
-    /// Bytes of them.
+    /// Bytes of them, without DTLS handshakes.
     pub data_bytes: u64,
     /// Data messages that links lost.
     pub lost: u64,

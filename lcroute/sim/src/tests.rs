@@ -205,6 +205,16 @@ fn whole(name: &str, nodes: u32, seed: u64) -> Scenario {
 }
 
 #[test]
+fn the_same_seed_gives_whole_nodes_the_same_run_too() {
+    for name in ["churn", "bad-links"] {
+        let outcome = run(whole(name, 6, 5));
+        assert!(outcome.statistics.events > 10_000, "{outcome:?}");
+        assert_eq!(run(whole(name, 6, 5)), outcome, "{name}");
+        assert_ne!(run(whole(name, 6, 6)).log, outcome.log);
+    }
+}
+
+#[test]
 fn whole_nodes_hold_as_routers_do() {
     for name in ["zipf", "lcsync", "churn", "partition"] {
         let s = holds(whole(name, 6, 2)).statistics;

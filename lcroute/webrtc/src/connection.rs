@@ -374,10 +374,16 @@ impl Connection {
 /// Authenticated.
 impl Connection {
     /// Hellos and the media lane begin, if both sides offer it.
-    pub(crate) fn authenticate(&mut self, context: &Context, random: &mut Random, now: Instant) {
+    pub(crate) fn authenticate(
+        &mut self,
+        answers: bool,
+        context: &Context,
+        random: &mut Random,
+        now: Instant,
+    ) {
         let Some(pc) = self.pc.as_mut() else { return };
         // a browser says none: its ICE answers ours
-        let answers = pc.media_keys().is_some() && answers_hellos(pc, &context.factory);
+        let answers = answers && pc.media_keys().is_some();
         let seed = Random::new(random.array());
         let liveness = Liveness::new(context.config.epoch, answers, seed, now);
         let media = new_media(pc, context, random, now);
@@ -884,13 +890,4 @@ fn new_media(
         media.carry_control(config.limits.control_queue, now);
     }
     Some(Box::new(media))
-}
-
-/// Which end of a connection answers hellos rather than to say them: by a bit that both ends know, so that it is this one
-/// for half of a node's peers.
-fn answers_hellos(pc: &mut PeerConnection, factory: &Factory) -> bool {
-    let own = factory.fingerprint();
-    let remote = pc.remote_fingerprint(factory).unwrap_or_default();
-    let bit = (own[31] ^ remote[31]) & 1 == 1;
-    (pc.role() == Role::Answerer) ^ bit
 }

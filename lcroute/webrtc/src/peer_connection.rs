@@ -204,11 +204,6 @@ impl Factory {
         })
     }
 
-    /// SHA-256 of our certificate.
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
     pub(crate) fn provider(&self) -> &dyn RTCCryptoProvider {
         self.provider.as_ref()
     }

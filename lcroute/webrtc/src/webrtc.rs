@@ -932,12 +932,12 @@ impl Connections for WebRtc {
         pc.remote_fingerprint(&self.context.factory)
     }
 
-    fn authenticated(&mut self, link: LinkId, now: Instant) {
+    fn authenticated(&mut self, link: LinkId, answers: bool, now: Instant) {
         self.observe(now);
         if let Some(index) = self.index.links.get(&link).copied()
             && let Some(connection) = self.connections[index].as_mut()
         {
-            connection.authenticate(&self.context, &mut self.random, now);
+            connection.authenticate(answers, &self.context, &mut self.random, now);
             if let Some(ssrc) = connection.receiving_ssrc() {
                 self.index.ssrcs.insert(ssrc, index);
             }

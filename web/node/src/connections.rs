@@ -399,7 +399,7 @@ impl Connections for PageConnections {
         self.links.get(&link)?.remote
     }
 
-    fn authenticated(&mut self, link: LinkId, now: Instant) {
+    fn authenticated(&mut self, link: LinkId, _answers: bool, now: Instant) {
         if let Some(connection) = self.links.get_mut(&link) {
             connection.is_authenticated = true;
             connection.heard(now);
@@ -512,7 +512,7 @@ mod tests {
         let (mut connections, now) = (PageConnections::default(), start());
         connections.offer(LINK, now);
         connections.handle_open(LINK, now);
-        connections.authenticated(LINK, now);
+        connections.authenticated(LINK, false, now);
         while connections.poll_event().is_some() || connections.poll_command().is_some() {}
         (connections, now)
     }
@@ -591,7 +591,7 @@ mod tests {
         let data = Bytes::from_static(b"data");
         connections.handle_message(LINK, Channel::Data, data, now);
         assert_eq!(connections.drops(), [("webrtc_unauthenticated", 1)]);
-        connections.authenticated(LINK, now);
+        connections.authenticated(LINK, false, now);
         for _ in 0..8 {
             now += Duration::from_millis(250);
             connections.handle_stats(LINK, look(1.0), now);
