@@ -215,3 +215,29 @@ fn answers_hellos(role: Role, keys: [&PeerId; 2]) -> bool {
     let [own, peer] = keys.map(|id| id.public_key()[31]);
     (role == Role::Answerer) ^ ((own ^ peer) & 1 == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn one_end_of_each_link_answers_hellos_and_a_node_does_so_for_half_of_its_peers() {
+        let id = |n: u8| SecretKey::from_seed(&[n; 32]).peer_id();
+        let own = id(0);
+        let answered = (1..=200).filter(|n| {
+            let peer = id(*n);
+            let (role, other) = if own < peer {
+                (Role::Offerer, Role::Answerer)
+            } else {
+                (Role::Answerer, Role::Offerer)
+            };
+            let answers = answers_hellos(role, [&own, &peer]);
+            assert_ne!(answers, answers_hellos(other, [&peer, &own]));
+            answers
+        });
+        let count = answered.count();
+        assert!((70..130).contains(&count), "{count}");
+    }
+}
