@@ -55,6 +55,7 @@ pub fn overlay(n: u8, address: SocketAddr, media: bool, now: Instant) -> Overlay
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
         epoch: now,
+        unix_now: TODAY,
         seed: [7; 32],
         mtu: 1_280,
         media,

@@ -215,6 +215,7 @@ fn assemble(
     let webrtc = WebRtcConfig {
         control: lcroute_overlay::SPEAKS.control,
         epoch,
+        unix_now: unix_now(),
         seed: seed(),
         mtu: config.tun.mtu,
         media: config.live.media,

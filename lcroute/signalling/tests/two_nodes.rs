@@ -60,6 +60,7 @@ impl Node {
         let webrtc = WebRtcConfig {
             control: identity.speaks().control,
             epoch: now,
+            unix_now: unix_now(),
             seed: [seed; 32],
             mtu: 1280,
             media,

@@ -74,6 +74,7 @@ impl WholeNode {
         let webrtc = WebRtcConfig {
             control: SPEAKS.control,
             epoch,
+            unix_now: unix,
             seed: seed(),
             mtu: 1_280,
             media: true,

@@ -366,6 +366,7 @@ impl Listener {
         let webrtc = WebRtcConfig {
             control: SPEAKS.control,
             epoch: common.epoch,
+            unix_now: unix_now(),
             seed: seed()?,
             mtu: 1_280,
             media: true,

@@ -13,6 +13,8 @@ pub struct WebRtcConfig {
     /// The hello epoch: hellos of all links go out at this time and at whole steps before and after. See
     /// [`crate::common_epoch`].
     pub epoch: Instant,
+    /// What the wall clock says at the start, in Unix seconds: the DTLS certificate says from when on it is good.
+    pub unix_now: u64,
     /// Where all randomness but that of the stack `rtc` comes from.
     pub seed: [u8; 32],
     /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use lcroute_overlay::{
@@ -39,7 +40,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use thiserror::Error;
 
-use crate::config::{Limits, ROUTED_QUEUE};
+use crate::config::{ROUTED_QUEUE, WebRtcConfig};
 use crate::datagram::Transmit;
 use crate::fence::{Fenced, Panic, fenced};
 use crate::flight::Flight;
@@ -65,6 +66,18 @@ const MAX_CHECKS: u16 = 200;
 const RELAY_WAIT: Duration = Duration::from_millis(700);
 /// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
 const RECEIVE_BUFFER: u32 = 4 << 20;
+
+/// The subject of a certificate, which Chromium's has.
+const SUBJECT: &str = "WebRTC";
+/// A day of a certificate. Chromium's is good for 31, from the day before on.
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long a certificate says that it is good. From a capture.
+const CERTIFICATE_DAYS: u32 = 31;
+/// Bytes of a certificate's serial number. From a capture.
+const SERIAL: usize = 8;
+/// Until when the stack takes our own certificate: a daemon runs for longer than the certificate says, and peers go by its
+/// fingerprint alone. Chosen.
+const OWN_USE: Duration = Duration::from_secs(1 << 34);
 
 type StackError = rtc::shared::error::Error;
 type StackResult<T> = std::result::Result<T, StackError>;
@@ -178,29 +191,24 @@ pub(crate) struct PeerConnection {
 
 impl Factory {
     /// Makes the DTLS certificate of this process: ECDSA P-256.
-    pub(crate) fn new(control: u8, media: bool, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(config: &WebRtcConfig) -> Result<Self> {
         let provider =
             rtc::crypto::default_provider().map_err(|e| StackError::Crypto(e.to_string()))?;
-        let certificate = RTCCertificate::generate(
-            provider.crypto(),
-            SignatureScheme::EcdsaP256Sha256,
-            CertificateParams::default(),
-        )?;
+        let certificate = certificate(provider.as_ref(), config.unix_now)?;
         let der = certificate
             .dtls_certificate
             .certificate
             .first()
             .ok_or(StackError::ErrNonCertificate)?;
         let fingerprint = sha256(provider.as_ref(), der)?;
-        let (data_queue, control_queue) = (limits.data_queue, limits.control_queue);
         Ok(Self {
             provider,
             certificate,
             fingerprint,
-            control,
-            media,
-            data_queue,
-            control_queue,
+            control: config.control,
+            media: config.media,
+            data_queue: config.limits.data_queue,
+            control_queue: config.limits.control_queue,
         })
     }
 
@@ -866,6 +874,34 @@ impl fmt::Debug for PeerConnection {
 fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
     let ip: IpAddr = candidate.address.parse().ok()?;
     Some(SocketAddr::new(ip, candidate.port))
+}
+
+/// A certificate that says what one of Chromium's says; DTLS 1.2 shows it in clear.
+fn certificate(provider: &dyn RTCCryptoProvider, unix_now: u64) -> StackResult<RTCCertificate> {
+    let crypto_error = |e: rtc::crypto::CryptoError| StackError::Crypto(e.to_string());
+    let scheme = SignatureScheme::EcdsaP256Sha256;
+    let key = provider.crypto().generate_signing_key(scheme);
+    let key = key.map_err(crypto_error)?;
+    let mut serial = [0; SERIAL];
+    provider.random().fill(&mut serial).map_err(crypto_error)?;
+    // positive, and of the same length always
+    serial[0] = serial[0] & 0x7f | 0x40;
+    let now = Duration::from_secs(unix_now);
+    let first = SystemTime::UNIX_EPOCH + now.saturating_sub(DAY);
+    let mut params = CertificateParams::default();
+    params.not_before = first.into();
+    params.not_after = (first + DAY * CERTIFICATE_DAYS).into();
+    params.serial_number = Some(serial.to_vec().into());
+    let name = &mut params.distinguished_name;
+    if let Some(common_name) = name.iter().next().map(|(typ, _)| typ.clone()) {
+        name.push(common_name, SUBJECT);
+    }
+    let made = RTCCertificate::generate_from_signing_key(params, scheme, key.clone())?;
+    Ok(RTCCertificate::from_signing_key(
+        made.dtls_certificate.certificate,
+        key,
+        SystemTime::UNIX_EPOCH + OWN_USE,
+    ))
 }
 
 fn sha256(provider: &dyn RTCCryptoProvider, der: impl AsRef<[u8]>) -> StackResult<Fingerprint> {

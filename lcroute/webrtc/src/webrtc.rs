@@ -147,7 +147,7 @@ impl WebRtc {
     /// # Errors
     /// The DTLS certificate of this process cannot be made.
     pub fn new(config: WebRtcConfig, now: Instant) -> Result<Self, WebRtcError> {
-        let factory = Factory::new(config.control, config.media, &config.limits);
+        let factory = Factory::new(&config);
         let factory = factory.map_err(|e| WebRtcError::Certificate(e.to_string()))?;
         let mut random = Random::new(config.seed);
         Ok(Self {

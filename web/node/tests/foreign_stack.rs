@@ -282,6 +282,7 @@ fn host(network: &SecretKey, issuer: &SecretKey, key: SecretKey, now: Instant) -
     let webrtc = WebRtcConfig {
         control: SPEAKS.control,
         epoch: now,
+        unix_now: UNIX,
         seed: [3; 32],
         mtu: 1_280,
         media: true,

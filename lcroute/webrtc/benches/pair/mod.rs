@@ -48,6 +48,7 @@ fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
     let webrtc = WebRtcConfig {
         control: identity.speaks().control,
         epoch: now,
+        unix_now: unix_now(),
         seed: [1; 32],
         mtu: 1280,
         media,

@@ -345,6 +345,7 @@ impl Net {
             WebRtcConfig {
                 control: self.control.unwrap_or(identity.speaks().control),
                 epoch: self.now,
+                unix_now: clock(),
                 seed,
                 mtu: 1280,
                 media: self.media,

@@ -81,6 +81,13 @@ fn what_is_as_a_browsers_stays_so() {
 }
 
 #[test]
+fn a_certificate_in_clear_says_what_chromiums_says() {
+    // what `RTCDtlsTransport.getRemoteCertificates()` of Chromium 156 has given
+    let as_chromium = "Certificate in clear: subject \"WebRTC\", 31 days";
+    assert!(observed().contains(as_chromium));
+}
+
+#[test]
 fn the_descriptions_of_browsers_are_whole() {
     for browser in [CHROMIUM, FIREFOX] {
         let lines = lines(browser);
