@@ -12,7 +12,7 @@ use librecast_program::cli::{self, Exit, init_logging};
 
 use crate::attend::Choice;
 use crate::folder::{Folder, say_next};
-use crate::{attend, caption, export, hold, keys, present};
+use crate::{attend, caption, export, hold, keys, notes, present};
 
 const EXAMPLES: &str = "Examples:
   lcstudio keygen talk.key                                 a key; prints the session that it presents
@@ -21,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   lcstudio attend lcs1...                                  slides, questions and captions as text
   lcstudio attend lcs1... --tracks captions/en             captions alone: nothing else is sent to this host
   lcstudio caption lcs1... --key ann.key --lang en -       a line in, a caption out
+  lcstudio notes lcs1... notes.md                          any editor writes the notes of all
   lcstudio hold lcs1... kept                               keeps it all, and gives it to who comes late
   lcstudio export kept lecture.html                        one page; also .md, .vtt, or a folder for all
 
@@ -124,6 +125,22 @@ enum Verb {
         #[arg(value_name = "-")]
         input: Pipe,
     },
+    /// Write the notes of a session with any editor: a save goes to all, what others write comes into the file
+    Notes {
+        /// lcs1..., or a file with it
+        session: String,
+        /// A text file that is not there yet, or that this verb has made
+        file: PathBuf,
+        /// Give up when nobody was heard for so long; not where the session is known from before
+        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+        timeout: Duration,
+        /// Where it is kept what was written [default: $XDG_STATE_HOME/lcstudio]
+        #[arg(long, env = "LCSTUDIO_STATE_DIR", value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+    /// The document of notes, on standard input and output; started by `notes`
+    #[command(hide = true, name = notes::VERB)]
+    Document,
     /// Keep a session, and give it to who comes late
     Hold {
         /// lcs1..., or a file with it
@@ -237,6 +254,20 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             state_dir: given.map_or_else(state_dir, Ok)?,
             interfaces,
         }),
+        Verb::Notes {
+            session,
+            file,
+            timeout,
+            state_dir: given,
+        } => notes::run(&notes::Options {
+            session,
+            file,
+            timeout,
+            state_dir: given.map_or_else(state_dir, Ok)?,
+            interfaces,
+            json,
+        }),
+        Verb::Document => notes::document::run(),
         Verb::Hold {
             session,
             folder,

@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `present`, `attend`, `caption`, `hold`, `export`, `keys` | its verbs |
+//! | `present`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `folder` | what lies in the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; a line of what somebody said |
@@ -17,6 +17,7 @@ mod folder;
 mod hold;
 mod input;
 mod keys;
+mod notes;
 mod present;
 mod said;
 mod sound;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lcstudio_core::{Logs, NewEntry, Place, Reading, lacks_entries, sort_by_time};
+use lcstudio_core::{Logs, NewEntry, NotesWriting, Place, Reading, lacks_entries, sort_by_time};
 use librecast::id::SecretKey;
 use librecast_log::{AppendError, AuthorId, Event, Log, Space};
 use librecast_log_host::{KeptLog, Network};
@@ -89,6 +89,26 @@ impl Tracks {
             Some(joined) => joined.log.request(body).map_err(io::Error::other),
             None => Err(io::Error::other("nobody takes questions here")),
         }
+    }
+
+    /// Appends what somebody has written in notes, as far as it is due. Drafts that are entries now, on disk once
+    /// [`turn`](Self::turn) has returned and [`is_on_disk`](Self::is_on_disk).
+    pub fn write_notes(
+        &mut self,
+        place: &Place,
+        writing: &mut NotesWriting,
+        time: u64,
+        now: Instant,
+    ) -> Vec<u32> {
+        let joined = self.joined.get_mut(place);
+        joined.map_or_else(Vec::new, |joined| {
+            writing.handle_timeout(joined.log.log_mut(), time, now)
+        })
+    }
+
+    /// Whether the disk took everything.
+    pub fn is_on_disk(&self) -> bool {
+        self.disk_again.is_none()
     }
 
     /// Whether others may have entries of a track that are not here.

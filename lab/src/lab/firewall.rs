@@ -181,6 +181,22 @@ impl Host {
         self.nft("delete table inet cut")
     }
 
+    /// Cuts another interface in the same way.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn cut(&self, interface: &str) -> Result<()> {
+        self.drop_on(&format!("cut_{interface}"), interface, "")
+    }
+
+    /// Heals an interface that was cut.
+    ///
+    /// # Errors
+    /// It was not cut.
+    pub fn heal(&self, interface: &str) -> Result<()> {
+        self.nft(&format!("delete table inet cut_{interface}"))
+    }
+
     /// Drops all packets from and to one other host.
     ///
     /// # Errors

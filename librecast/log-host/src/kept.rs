@@ -68,6 +68,11 @@ impl KeptLog {
         &self.log
     }
 
+    /// The same, to append by what decides; it is on disk and may be sent after the next [`turn`](Self::turn).
+    pub fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
     /// Where its packets go.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {

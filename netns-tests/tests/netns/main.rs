@@ -59,6 +59,7 @@ mod signalling;
 mod ssm;
 mod streams;
 mod studio;
+mod studio_notes;
 mod the_lab;
 mod troubleshooting;
 mod watch;

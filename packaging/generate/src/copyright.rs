@@ -17,6 +17,7 @@ const TAKEN: &[&str] = &[
     "ISC",
     "BSD-3-Clause",
     "BSD-2-Clause",
+    "BSL-1.0",
     "Zlib",
     "Unicode-3.0",
 ];

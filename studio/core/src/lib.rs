@@ -9,7 +9,7 @@
 //! which slide is shown             -> entries of `turn`    |-> View -> what has changed -> text, HTML, captions
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
-//! text that all write              -> entries of `notes`   -> NotesReading -> the CRDT of a page; hosts hold them
+//! text that all write              -> entries of `notes`   -> NotesReading -> the CRDT of a page or host
 //! ```
 //!
 //! | module | what it holds |
@@ -17,14 +17,17 @@
 //! | `session`, `track` | keys, the text of a session, names of tracks |
 //! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
 //! | `notes` | who may write notes, what waits to be appended, what is read of them |
+//! | `batches`, `edits` | notes on their way into a document; what a save has changed of them |
 //! | `reading`, `view` | entries in order; a session as far as it is known |
 //! | `presenting` | who presents: what is typed and asked becomes entries |
 //! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
+mod batches;
 mod captions;
 mod deck;
 mod drops;
+mod edits;
 mod export;
 mod index;
 mod markdown;
@@ -40,9 +43,11 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use batches::{Blamed, NotesBatches, UpdateName};
 pub use captions::{CORRECTION_MARK, Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
 pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 pub use drops::DropReason;
+pub use edits::{Edit, apply, closest, difference, merge};
 pub use export::{page, transcript_markdown, webvtt};
 pub use index::{Index, IndexEntry, TrackPlace};
 pub use markdown::{Problem, Slide, split, title, to_html, to_text};

@@ -1,0 +1,661 @@
+//! `lcstudio notes`: a file that any editor writes, and the notes of a session, equal in both directions.
+//!
+//! ```text
+//!   FILE ── a save ──► merge ──► document ──► drafts on disk ──► entries on disk ──► others
+//!    ▲                             ▲    │
+//!    └── written beside, exchanged ┼────┘ its text
+//!                                  └── updates of all, in batches ◄── entries
+//! ```
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lcstudio_core::{
+    Blamed, Logs as _, NotesBatches, NotesReading, NotesWriting, Place, Session, TrackName,
+    TrackPlace, View, closest, merge,
+};
+use librecast::drops::Reason as _;
+use librecast::durable;
+use librecast::id::{PeerId, SecretKey, derive};
+use librecast_log::Event;
+use librecast_program::cli::{Exit, ExitError};
+use librecast_program::process::{Wake, unix_ms};
+use librecast_program::state_lock::StateLock;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::document::{Answer, MAX_TEXT, Request, Update};
+use self::drafts::Drafts;
+use self::file::{Content, NotesFile};
+use self::worker::{LIMIT, Next, Worker};
+use crate::folder::make_folder;
+use crate::keys;
+use crate::tracks::Tracks;
+
+pub mod document;
+mod drafts;
+mod file;
+mod worker;
+
+pub use worker::VERB;
+
+/// Between two looks at the file (chosen).
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two texts that are put into the file while others write (chosen).
+const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+/// What the disk did not take is tried again after so long.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+/// Longest until the document's process reads its first line.
+const LOADING: Duration = Duration::from_secs(30);
+/// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
+const LAST_WORDS: Duration = Duration::from_millis(1_300);
+/// What waits for a grant is said after so long: most come at once (chosen).
+const GRANT_WAIT: Duration = Duration::from_secs(3);
+/// So often in a row the document may fail with nobody to blame.
+const MAX_FAILURES: u32 = 3;
+/// Most texts of the file of which an editor may have loaded any, the last save among them (chosen: eight seconds of writing).
+const MAX_VERSIONS: usize = 16;
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Options {
+    /// Text of the session, or a file with it.
+    pub session: String,
+    /// The file that somebody edits.
+    pub file: PathBuf,
+    /// Give up when nobody was heard for so long, and nothing is known of the session.
+    pub timeout: Duration,
+    /// Where keys and entries are kept.
+    pub state_dir: PathBuf,
+    /// Interfaces; none: all that can carry multicast.
+    pub interfaces: Vec<String>,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// Texts that the file has had, on disk.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Versions {
+    file: PathBuf,
+    versions: Vec<String>,
+}
+
+/// Where it stands with what was written here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// It is on its way.
+    Sent,
+    /// It waits for a grant.
+    Waits,
+    /// Nothing more can be appended.
+    Failed(String),
+}
+
+struct Notes<'a> {
+    options: &'a Options,
+    wake: &'a Wake,
+    folder: PathBuf,
+    tracks: Tracks,
+    view: View,
+    key: SecretKey,
+    file: NotesFile,
+    drafts: Drafts,
+    writing: NotesWriting,
+    reading: NotesReading,
+    batches: NotesBatches,
+    worker: Option<Worker>,
+    /// The text of the document, once all that was known was read.
+    text: Option<String>,
+    is_full: bool,
+    /// The last save that was taken, and what was put into the file since.
+    versions: VecDeque<String>,
+    /// They are to be written to disk, once all drafts are: else a crash would take a save as known that is not.
+    versions_due: bool,
+    /// The save that the document takes now.
+    taking: Option<String>,
+    /// Drafts that are entries, which may not be on disk yet; and those of which the document does not know yet.
+    appended: Vec<u32>,
+    unsaid: Vec<u32>,
+    failures: u32,
+    look_at: Instant,
+    write_at: Instant,
+    sync_at: Instant,
+    /// That the disk did not take something was said.
+    is_disk_full: bool,
+    state: State,
+    /// Since when something waits for a grant.
+    waits_since: Option<Instant>,
+    /// What was said last of the file.
+    problem: Option<String>,
+}
+
+/// Keeps both equal until somebody ends it.
+pub fn run(options: &Options) -> anyhow::Result<Exit> {
+    librecast_program::process::confine()?;
+    let session = keys::session(&options.session)?;
+    let wake = Wake::on_interrupt()?;
+    let now = Instant::now();
+    let folder = options.state_dir.join(of_session(&session));
+    make_folder(&folder)?;
+    let _lock = StateLock::take(&folder, "lcstudio")?;
+    let in_folder = |name: &str| folder.join(name);
+    let named = |path: &Path| path.display().to_string();
+    let file = NotesFile::open(&options.file).with_context(|| named(&options.file))?;
+    let key = own_key(&in_folder("key"))?;
+    let drafts = in_folder("drafts");
+    let drafts = Drafts::open(&drafts).with_context(|| named(&drafts))?;
+    let mut writing = NotesWriting::new(key.peer_id());
+    for (id, body) in drafts.waiting() {
+        // what was kept fits
+        let _ = writing.write(id, body.clone());
+    }
+    let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
+    let index = in_folder("index");
+    let joined = tracks.join(Place::Index, session.index(), Vec::new(), Some(&index), now);
+    joined.with_context(|| named(&index))?;
+    let versions = versions(&in_folder("versions"), file.path())?;
+    let mut notes = Notes {
+        options,
+        wake: &wake,
+        tracks,
+        view: View::default(),
+        key,
+        file,
+        drafts,
+        writing,
+        reading: NotesReading::default(),
+        batches: NotesBatches::default(),
+        worker: None,
+        text: None,
+        is_full: false,
+        versions,
+        versions_due: false,
+        taking: None,
+        appended: Vec::new(),
+        unsaid: Vec::new(),
+        failures: 0,
+        look_at: now,
+        write_at: now,
+        sync_at: now,
+        state: State::Sent,
+        waits_since: None,
+        is_disk_full: false,
+        // that all is well is said once
+        problem: Some(String::new()),
+        folder: folder.clone(),
+    };
+    if let Some(exit) = notes.join(&session)? {
+        return Ok(exit);
+    }
+    notes.run()
+}
+
+/// Its folder: what is written is kept beside no other session's.
+fn of_session(session: &Session) -> String {
+    let hash = derive(
+        "lcstudio 2026 state of notes",
+        &[session.encode().as_bytes()],
+    );
+    let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("notes-{hash}")
+}
+
+/// The key that writes here: each host has its own.
+fn own_key(path: &Path) -> anyhow::Result<SecretKey> {
+    if !path.exists() {
+        let stored = SecretKey::generate().store(path);
+        stored.with_context(|| path.display().to_string())?;
+    }
+    Ok(librecast_program::keyfile::load_signing_key(path)?)
+}
+
+/// What this file has had in a run before.
+fn versions(path: &Path, file: &Path) -> anyhow::Result<VecDeque<String>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(VecDeque::new()),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    let read: Versions =
+        serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+    let is_same = read.file == file;
+    Ok(read.versions.into_iter().filter(|_| is_same).collect())
+}
+
+impl Notes<'_> {
+    const PLACE: Place = Place::Track(TrackName::Notes);
+
+    /// Waits until it is known where the notes are.
+    fn join(&mut self, session: &Session) -> anyhow::Result<Option<Exit>> {
+        let until = Instant::now() + self.options.timeout;
+        let owner = loop {
+            if let Some(exit) = self.wake.interrupted() {
+                return Ok(Some(exit));
+            }
+            self.tracks.turn()?;
+            self.read_entries();
+            if let Some(owner) = self.owner() {
+                break owner;
+            }
+            if until <= Instant::now() {
+                let (exit, message) = match self.view.index().has_begun {
+                    true => (
+                        Exit::Failed,
+                        "the session has no notes: `notes = true` in session.toml, before it is presented",
+                    ),
+                    false => (
+                        Exit::Unreachable,
+                        "nobody presents or holds this session where this host listens",
+                    ),
+                };
+                return Err(ExitError::new(exit, message).into());
+            }
+            self.tracks.wait(self.wake, Some(until))?;
+        };
+        let file = self.folder.join("log");
+        let (space, key) = (session.space(owner), SecretKey::from_seed(&self.key.seed()));
+        let joined = self
+            .tracks
+            .join(Self::PLACE, space, vec![key], Some(&file), Instant::now());
+        joined.with_context(|| file.display().to_string())?;
+        Ok(None)
+    }
+
+    fn owner(&self) -> Option<PeerId> {
+        match self.view.index().place(&TrackName::Notes)? {
+            TrackPlace::Space(owner) => Some(*owner),
+            TrackPlace::Station(_) => None,
+        }
+    }
+
+    fn run(&mut self) -> anyhow::Result<Exit> {
+        self.read_entries();
+        self.start()?;
+        let mut end: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let interrupted = self.wake.interrupted();
+            if interrupted.is_some() && end.is_none() {
+                self.file.look(true, now);
+                end = Some(now + LAST_WORDS);
+            }
+            self.turn(now)?;
+            if let (Some(exit), Some(end)) = (interrupted, end)
+                && now >= end
+                && self.is_kept()
+            {
+                return Ok(exit);
+            }
+            let worker = self.worker.as_ref().and_then(Worker::poll_timeout);
+            let dues = [
+                worker,
+                self.writing.poll_timeout(),
+                end.filter(|end| *end > now),
+            ];
+            let until = dues.into_iter().flatten().chain([self.look_at]).min();
+            self.tracks.wait(self.wake, until)?;
+        }
+    }
+
+    /// Whether all that was saved is on disk here.
+    fn is_kept(&self) -> bool {
+        let is_busy = self.worker.as_ref().is_some_and(Worker::is_busy);
+        !is_busy && self.drafts.is_synced() && !self.versions_due
+    }
+
+    fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
+        let done = self
+            .tracks
+            .write_notes(&Self::PLACE, &mut self.writing, unix_ms(), now);
+        self.appended.extend(done);
+        for (place, event) in self.tracks.turn()? {
+            if let Event::Conflict { author, number } = event {
+                tracing::warn!(
+                    "{place}: author {author} writes on two hosts; from {number} on nothing of it counts"
+                );
+            }
+        }
+        if self.tracks.is_on_disk() {
+            for id in self.appended.drain(..) {
+                self.drafts.done(id);
+                self.unsaid.push(id);
+            }
+        }
+        self.read_entries();
+        self.read_answers(now)?;
+        if self.look_at <= now {
+            self.look_at = now + LOOK_INTERVAL;
+            self.file.look(false, now);
+        }
+        self.pump(now)?;
+        self.sync(now);
+        self.write_file(now)?;
+        self.say_state(now)
+    }
+
+    fn read_entries(&mut self) {
+        for new in self.tracks.entries() {
+            if new.place == Place::Index {
+                self.view.read(&new.place, new.by_owner, &new.entry);
+                continue;
+            }
+            match self.reading.read(&new.entry) {
+                Ok(Some(update)) => self.batches.add(update),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::warn!("an entry of the notes counts for nothing: {}", why.name());
+                }
+            }
+        }
+    }
+
+    // the document
+
+    /// Opens it, with nothing in it but what was written here and is no entry yet.
+    fn start(&mut self) -> anyhow::Result<()> {
+        // before the next one: together they would have twice the memory
+        self.worker = None;
+        (self.text, self.taking) = (None, None);
+        self.batches.restart();
+        let mut worker = Worker::start(worker::command(), self.wake.clone())?;
+        let request = Request {
+            drafts: self
+                .drafts
+                .waiting()
+                .map(|(_, body)| body.clone())
+                .collect(),
+            first_draft: Some(self.drafts.next()),
+            ..Request::default()
+        };
+        worker.ask(&request, LOADING, Instant::now())?;
+        self.worker = Some(worker);
+        Ok(())
+    }
+
+    fn read_answers(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let Some(worker) = &mut self.worker {
+            match worker.next(now) {
+                Next::Nothing => break,
+                Next::Answer(Answer::Trying { author, number }) => {
+                    self.batches.trying((author, number));
+                }
+                Next::Answer(Answer::Pending { author, number }) => {
+                    self.batches.pending((author, number));
+                }
+                Next::Answer(Answer::Done {
+                    text,
+                    drafts,
+                    is_full,
+                }) => {
+                    self.batches.answered();
+                    self.failures = 0;
+                    self.is_full = is_full;
+                    for (id, body) in drafts {
+                        self.drafts.write(id, &body);
+                    }
+                    self.text = text.or(self.text.take());
+                    self.versions_due |= self.taking.is_some();
+                    self.versions = match self.taking.take() {
+                        Some(taken) => VecDeque::from([taken]),
+                        None => std::mem::take(&mut self.versions),
+                    };
+                }
+                Next::Answer(Answer::Bad { why } | Answer::Failed { why }) => self.blame(&why)?,
+                Next::Ended(why) => self.blame(why)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The document does not go on: it is opened again, without what did it.
+    fn blame(&mut self, why: &str) -> anyhow::Result<()> {
+        match self.batches.blame() {
+            Blamed::Nobody => {
+                self.failures += 1;
+                if self.failures >= MAX_FAILURES {
+                    anyhow::bail!("the document does not work: {why}");
+                }
+            }
+            Blamed::Waiting => {}
+            Blamed::Author((author, number)) => {
+                let author = librecast_log::AuthorId(author);
+                tracing::warn!("author {author} is set aside from entry {number} on: {why}");
+                self.tell(
+                    "an author was set aside: what came from there makes the document fail",
+                    || json!({"event": "aside", "author": author.to_string(), "number": number, "why": why}),
+                )?;
+            }
+        }
+        self.start()
+    }
+
+    /// Gives the document what there is, once it is done with what was before.
+    fn pump(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.worker.as_ref().is_none_or(Worker::is_busy) {
+            return Ok(());
+        }
+        let is_open = !self.batches.has_unread();
+        let edits = match is_open {
+            true => self.take_save()?,
+            false => Vec::new(),
+        };
+        let updates = self.batches.next_batch().into_iter().map(|update| Update {
+            author: update.author,
+            number: update.number,
+            body: update.body,
+        });
+        let request = Request {
+            edits: edits.into_iter().map(Into::into).collect(),
+            updates: updates.collect(),
+            appended: std::mem::take(&mut self.unsaid),
+            ..Request::default()
+        };
+        if request.edits.is_empty() && request.updates.is_empty() && request.appended.is_empty() {
+            return Ok(());
+        }
+        if let Some(worker) = &mut self.worker {
+            worker.ask(&request, LIMIT, now)?;
+        }
+        Ok(())
+    }
+
+    // the file
+
+    /// What somebody has saved, as changes of the document.
+    fn take_save(&mut self) -> anyhow::Result<Vec<lcstudio_core::Edit>> {
+        let (Some(text), Content::Text(saved)) = (&self.text, self.file.content()) else {
+            return Ok(Vec::new());
+        };
+        if self.versions.is_empty() {
+            // the first time
+            if !saved.is_empty() && saved != text {
+                let message = format!(
+                    "{}: it has a text that is not of these notes. Name a file that is not there; what is to go into the notes, paste there",
+                    self.file.path().display()
+                );
+                return Err(ExitError::new(Exit::Failed, message).into());
+            }
+            self.versions.push_back(saved.clone());
+        }
+        if self.versions.back() == Some(saved) {
+            return Ok(Vec::new());
+        }
+        let versions = self.versions.iter().map(String::as_str);
+        let base = closest(versions, saved).and_then(|n| self.versions.get(n));
+        let edits = merge(base.map_or("", String::as_str), saved, text);
+        let added: usize = edits.iter().map(|edit| edit.insert.chars().count()).sum();
+        if edits.is_empty() {
+            self.versions = VecDeque::from([saved.clone()]);
+            self.versions_due = true;
+        } else if self.is_full || text.chars().count() + added > MAX_TEXT {
+            let message = format!("the notes are full: {MAX_TEXT} letters");
+            self.say_problem(Some(message))?;
+            return Ok(Vec::new());
+        } else {
+            self.taking = Some(saved.clone());
+        }
+        Ok(edits)
+    }
+
+    /// Drafts to the disk, and from there to those that are appended.
+    fn sync(&mut self, now: Instant) {
+        if self.sync_at > now {
+            return;
+        }
+        let synced = self.drafts.sync().and_then(|synced| {
+            for (id, body) in synced {
+                // the document makes none that is too long
+                let _ = self.writing.write(id, body);
+            }
+            if std::mem::take(&mut self.versions_due) {
+                let kept = self.keep_versions();
+                self.versions_due = kept.is_err();
+                return kept;
+            }
+            Ok(())
+        });
+        match synced {
+            Ok(()) => self.is_disk_full = false,
+            Err(e) => {
+                if !std::mem::replace(&mut self.is_disk_full, true) {
+                    let path = self.folder.display();
+                    tracing::error!(
+                        "{path}: what was saved is not kept, and nothing is sent, until the disk takes it: {e}"
+                    );
+                }
+                self.sync_at = now + DISK_AGAIN;
+            }
+        }
+    }
+
+    /// The text of the document into the file, unless somebody has saved.
+    fn write_file(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.write_at > now || self.batches.has_unread() || !self.is_kept() {
+            return Ok(());
+        }
+        let Some(text) = &self.text else {
+            return Ok(());
+        };
+        let is_first = match self.file.content() {
+            Content::Refused(why) => {
+                let message = format!("nothing of it is taken, and it stays as it is: {why}");
+                return self.say_problem(Some(message));
+            }
+            Content::Text(there) if there == text => return self.say_problem(None),
+            // a save, which is taken first
+            Content::Text(there) if self.versions.back() != Some(there) => return Ok(()),
+            Content::Text(_) => false,
+            Content::Missing => true,
+        };
+        let was_removed = is_first && !self.versions.is_empty();
+        self.versions.push_back(text.clone());
+        if self.versions.len() > MAX_VERSIONS {
+            // the last save stays
+            self.versions.remove(1);
+        }
+        let kept = self.keep_versions();
+        let written = kept.and_then(|()| self.file.write(text, now));
+        match written {
+            Ok(true) if was_removed => {
+                let path = self.file.path().display();
+                tracing::warn!("{path}: it was removed, and is written again");
+            }
+            Ok(true) => {}
+            _ => drop(self.versions.pop_back()),
+        }
+        self.write_at = now
+            + if written.is_ok() {
+                WRITE_INTERVAL
+            } else {
+                DISK_AGAIN
+            };
+        match written {
+            Ok(_) => self.say_problem(None),
+            Err(e) => self.say_problem(Some(format!("it does not get what others write: {e}"))),
+        }
+    }
+
+    /// The last save, what the file has and what it gets: after a crash one of them is there.
+    fn keep_versions(&self) -> io::Result<()> {
+        let last = self.versions.len().saturating_sub(2).max(1);
+        let versions = self.versions.iter().enumerate();
+        let versions = versions.filter(|(n, _)| *n == 0 || *n >= last);
+        let kept = Versions {
+            file: self.file.path().to_owned(),
+            versions: versions.map(|(_, text)| text.clone()).collect(),
+        };
+        durable::replace(&self.folder.join("versions"), &serde_json::to_vec(&kept)?)
+    }
+
+    // what is said
+
+    fn say_problem(&mut self, problem: Option<String>) -> anyhow::Result<()> {
+        if self.problem == problem {
+            return Ok(());
+        }
+        let path = self.file.path().display().to_string();
+        let said = problem.as_deref().unwrap_or("equal to the notes");
+        self.tell(
+            &format!("{path}: {said}"),
+            || json!({"event": "file", "file": path, "problem": problem}),
+        )?;
+        self.problem = problem;
+        Ok(())
+    }
+
+    fn say_state(&mut self, now: Instant) -> anyhow::Result<()> {
+        let waiting = self.drafts.len();
+        let state = match (self.writing.failed(), waiting) {
+            (Some(failed), _) => State::Failed(failed.to_string()),
+            (None, 1..) if !self.is_granted() => {
+                let since = *self.waits_since.get_or_insert(now);
+                match now.saturating_duration_since(since) >= GRANT_WAIT {
+                    true => State::Waits,
+                    false => return Ok(()),
+                }
+            }
+            _ => State::Sent,
+        };
+        self.waits_since.take_if(|_| state == State::Sent);
+        if state == self.state {
+            return Ok(());
+        }
+        let words = match &state {
+            State::Sent => "who presents lets you write: all is sent".to_owned(),
+            State::Waits => "what you save is kept here until who presents lets you write; what others write still comes".to_owned(),
+            State::Failed(why) => format!("nothing more can be written: {why}. What you save is kept in {}, and sent to nobody", self.folder.display()),
+        };
+        let name = match &state {
+            State::Sent => "sent",
+            State::Waits => "waits",
+            State::Failed(_) => "failed",
+        };
+        self.tell(
+            &words,
+            || json!({"event": name, "changes": waiting, "says": words}),
+        )?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Whether the owner of the notes lets this host write.
+    fn is_granted(&self) -> bool {
+        self.tracks.log(&Self::PLACE).is_some_and(|log| {
+            let own = log.space().author(&self.key.peer_id());
+            log.authors().any(|author| author.author == own)
+        })
+    }
+
+    fn tell(&self, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.options.json {
+            true => writeln!(out, "{}", value())?,
+            false => writeln!(out, "{text}")?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
