@@ -7,6 +7,7 @@
 mod carrier;
 mod carriers;
 pub mod client;
+mod http;
 mod lan;
 mod peer_filter;
 mod ranking;

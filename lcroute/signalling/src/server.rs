@@ -28,7 +28,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role as Side, WebSocketConfig};
+
+use crate::http::until_websocket;
 
 pub use crate::relay::RelaySettings;
 use crate::relay::{Relay, serve_udp};
@@ -429,7 +431,7 @@ async fn converse(
 }
 
 /// The first byte tells: STUN begins with one that no HTTP begins with.
-async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     from: SocketAddr,
     welcome: Welcome<'_>,
@@ -451,15 +453,17 @@ enum Welcome<'a> {
     Refuse(&'static str),
 }
 
-async fn serve_client<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     welcome: Welcome<'_>,
 ) -> anyhow::Result<()> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config));
-    let mut socket = timeout(HANDSHAKE, accepted).await??;
+    let Some(stream) = timeout(HANDSHAKE, until_websocket(stream)).await?? else {
+        return Ok(());
+    };
+    let mut socket = WebSocketStream::from_raw_socket(stream, Side::Server, Some(config)).await;
     let (rooms, relay) = match welcome {
         Welcome::Serve(rooms, relay) => (rooms, relay),
         Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,

@@ -11,6 +11,8 @@ use lcroute_overlay::Presence;
 use lcroute_signalling::server::Server;
 use lcroute_signalling::{CarrierEvent, Carriers, PathChange};
 use librecast::id::{PeerId, SecretKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -207,4 +209,57 @@ async fn a_change_of_addresses_begins_an_unanswered_connection_anew() {
     a.carriers.path_changed(PathChange::Addresses);
     let second = timeout(SOON, silent.accept()).await;
     assert!(second.is_ok(), "it waits for the first");
+}
+
+/// What the server answers, until it closes the connection.
+async fn ask(server: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    timeout(DEADLINE, read).await.expect("it closes").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn who_speaks_http_gets_what_a_web_server_says() {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (server, _stop, _task) = start(any).await;
+    let page = ask(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    for line in [
+        "content-type: text/html; charset=utf-8",
+        "connection: close",
+        "date: ",
+    ] {
+        assert!(page.contains(&format!("\r\n{line}")), "{page}");
+    }
+    assert!(page.ends_with("</html>\n"), "{page}");
+    // a client's request without its key is no client's
+    let almost = b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let none = ask(server, almost).await;
+    assert!(none.starts_with("HTTP/1.1 404 Not Found\r\n"), "{none}");
+    let head = ask(server, b"HEAD / HTTP/1.0\r\n\r\n").await;
+    assert!(
+        head.starts_with("HTTP/1.0 200 OK\r\n") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    let post = ask(
+        server,
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    )
+    .await;
+    assert!(
+        post.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
+        "{post}"
+    );
+    assert!(post.contains("\r\nallow: GET, HEAD\r\n"), "{post}");
+    let noise = ask(server, b"\x80\x7f no request\r\n\r\n").await;
+    assert!(noise.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{noise}");
+    let fields = "A: b\r\n".repeat(100);
+    let many = ask(server, format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes()).await;
+    assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(15 << 10));
+    let long = ask(server, format!("{long}\r\n").as_bytes()).await;
+    assert!(long.starts_with("HTTP/1.1 404 "), "{long}");
 }

@@ -1,0 +1,89 @@
+//! What the server is to whoever speaks HTTP: WebSockets are for clients, all else gets what a small web server says.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+/// A request's head is here within this time. Chosen: shorter than what a connection has in all.
+const HEAD: Duration = Duration::from_secs(8);
+/// Most fields of a head. Chosen: browsers send about twenty.
+const MAX_FIELDS: usize = 64;
+/// Most bytes of a head. Chosen.
+const MAX_HEAD: usize = 16 << 10;
+
+type Answer = Response<Full<Bytes>>;
+
+/// A stream that has become one of WebSocket frames.
+pub(crate) type WebSocketIo = TokioIo<Upgraded>;
+
+/// Answers requests of HTTP/1 until one of them is for a WebSocket, or the connection ends: then there is none.
+///
+/// # Errors
+/// The connection broke, or what came was no HTTP; that was answered.
+pub(crate) async fn until_websocket<S>(stream: S) -> hyper::Result<Option<WebSocketIo>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgrade = Mutex::new(None);
+    let service = service_fn(|request| {
+        let (answer, upgraded) = answer(request);
+        if upgraded.is_some() {
+            *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = upgraded;
+        }
+        async { Ok::<_, Infallible>(answer) }
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(MAX_FIELDS)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await?;
+    let upgrade = upgrade.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match upgrade {
+        Some(upgrade) => Ok(Some(TokioIo::new(upgrade.await?))),
+        None => Ok(None),
+    }
+}
+
+fn answer(mut request: Request<Incoming>) -> (Answer, Option<OnUpgrade>) {
+    if let Ok(switching) = create_response_with_body(&request, Full::default) {
+        return (switching, Some(hyper::upgrade::on(&mut request)));
+    }
+    let readable = matches!(*request.method(), Method::GET | Method::HEAD);
+    let mut answer = match (readable, request.uri().path()) {
+        (true, "/") => page(StatusCode::OK, "Welcome"),
+        (true, _) => page(StatusCode::NOT_FOUND, "404 Not Found"),
+        (false, _) => page(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed"),
+    };
+    let headers = answer.headers_mut();
+    if !readable {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    // nobody has a second question: places are for clients
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    (answer, None)
+}
+
+fn page(status: StatusCode, title: &str) -> Answer {
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><title>{title}</title></head>\n<body><h1>{title}</h1></body></html>\n"
+    );
+    let mut answer = Response::new(Full::from(page));
+    *answer.status_mut() = status;
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, html);
+    answer
+}
