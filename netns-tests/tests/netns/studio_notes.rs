@@ -34,7 +34,8 @@ impl<'a> NotesFile<'a> {
     }
 
     fn run(host: &Host, lcs: &str, interface: &str) -> Result<Process> {
-        let [file, state] = ["notes.md", "state"].map(|name| host.path(name).display().to_string());
+        let [file, state] =
+            ["notes.md", "notes-state"].map(|name| host.path(name).display().to_string());
         let args = [
             "--json",
             "notes",
@@ -85,7 +86,7 @@ impl<'a> NotesFile<'a> {
     pub fn until_kept(&self, words: &str) -> Result<()> {
         eventually("what was saved is on disk", || {
             let mut found = false;
-            for folder in fs::read_dir(self.host.path("state"))? {
+            for folder in fs::read_dir(self.host.path("notes-state"))? {
                 for name in ["drafts", "log"] {
                     let bytes = fs::read(
                         folder
@@ -172,7 +173,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         host.until_kept("of all")?;
         let (path, state) = (
             theirs.display().to_string(),
-            two.path("state").display().to_string(),
+            two.path("notes-state").display().to_string(),
         );
         let refused = two.run(
             "lcstudio",
@@ -184,7 +185,7 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
         );
         ensure!(fs::read_to_string(&theirs)? == "not of these notes\n");
         // one state, one program
-        let state = one.path("state").display().to_string();
+        let state = one.path("notes-state").display().to_string();
         let again = one.run(
             "lcstudio",
             &["notes", &lcs, &path, "--state-dir", &state, "-i", "lan0"],

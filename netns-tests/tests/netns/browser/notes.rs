@@ -10,6 +10,7 @@ use super::node::{Meeting, Visitor, meeting};
 use super::present::{BROKEN, FULL};
 use super::{Browser, Page, Theme, in_each_browser};
 use crate::studio::{Typed, present, session};
+use crate::studio_notes::NotesFile;
 
 const TEXT: &str = "document.querySelector('#text').value";
 
@@ -124,7 +125,7 @@ fn until_said(page: &Page, words: &str) -> Result<()> {
 
 #[test]
 #[ignore = "needs browsers; make test-all"]
-fn tabs_write_one_text_also_without_a_network_and_who_comes_late_gets_it() {
+fn tabs_and_a_host_write_one_text_also_without_a_network_and_who_comes_late_gets_it() {
     in_each_browser("notes-offline", |lab, kind| {
         let mut lecture = Lecture::begin(lab, &["here", "there"])?;
         let [here, there] = [0, 1].map(|n| &lecture.meeting.visitors[n]);
@@ -152,30 +153,37 @@ fn tabs_write_one_text_also_without_a_network_and_who_comes_late_gets_it() {
             "{live}"
         );
         until_said(&one, "All who attend read this")?;
+        let [_, b] = lecture.meeting.network.nodes()?;
+        let host = NotesFile::start(&b.host, &lecture.lcs, "lc0")?;
+        host.until(&live)?;
         look_at(&one)?;
         let server = lecture.meeting.network.signalling.url()?;
         let as_http = server.replace("ws:", "http:");
         browsers[0].expect_clean(&["http://localhost:7180", &server, &as_http])?;
         // nobody reaches anybody
-        for visitor in [here, there] {
-            visitor.host.cut_uplink()?;
+        for cut in [&here.host, &there.host, &b.host] {
+            cut.cut_uplink()?;
         }
         for page in [&one, &other] {
             until_said(page, "Offline")?;
         }
         write_at(&one, 0, "written here 🐝\n")?;
         write_at(&other, -1, "\nwritten there")?;
+        let dance = "Bees dance, written on a host.";
+        fs::write(&host.path, live.replace("Bees dance.", dance))?;
+        host.until_kept("written on a host")?;
         for page in [&one, &other] {
             page.until("/Offline, \\d+ changes? kept here/.test(document.querySelector('#notes-state').textContent)")?;
         }
         one.shot("offline")?;
         let apart = [one.eval(TEXT)?, other.eval(TEXT)?];
         ensure!(apart[0] != apart[1], "{apart:?}");
-        for visitor in [here, there] {
-            visitor.host.heal_uplink()?;
+        for cut in [&here.host, &there.host, &b.host] {
+            cut.heal_uplink()?;
         }
-        let words = ["written here 🐝", "written there", "Bees dance."];
+        let words = ["written here 🐝", "written there", dance];
         let text = until_equal([&one, &other], &words)?;
+        host.until(&text)?;
         for page in [&one, &other] {
             until_said(page, "All who attend read this")?;
         }
