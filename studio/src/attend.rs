@@ -1,7 +1,6 @@
 //! `lcstudio attend`: the tracks that somebody chose, as text on a terminal.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::input::{Input, Read};
 use crate::keys;
-use crate::said::said;
+use crate::said::{print, said};
 use crate::sound::Sound;
 use crate::tracks::Tracks;
 
@@ -404,13 +403,7 @@ impl Attender<'_> {
     }
 
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        match self.options.json {
-            true => writeln!(out, "{}", value())?,
-            false => writeln!(out, "{text}")?,
-        }
-        out.flush()?;
-        Ok(())
+        print(self.options.json, text, value)
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `present`, `attend`, `caption`, `notes`, `hold`, `export`, `keys` | its verbs |
 //! | `folder` | what lies in the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
-//! | `input`, `said` | lines of standard input; a line of what somebody said |
+//! | `input`, `said` | lines of standard input; lines of standard output |
 //! | `sound` | lcradio, which plays or records the sound of a session |
 
 mod attend;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ use self::file::{Content, NotesFile};
 use self::worker::{LIMIT, Next, Worker};
 use crate::folder::make_folder;
 use crate::keys;
+use crate::said::print;
 use crate::tracks::Tracks;
 
 pub mod document;
@@ -650,12 +651,6 @@ impl Notes<'_> {
     }
 
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        match self.options.json {
-            true => writeln!(out, "{}", value())?,
-            false => writeln!(out, "{text}")?,
-        }
-        out.flush()?;
-        Ok(())
+        print(self.options.json, text, value)
     }
 }

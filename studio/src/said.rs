@@ -1,4 +1,8 @@
-//! What somebody said, as a line.
+//! What is said on standard output.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
 
 /// Who says it, and what.
 pub fn said(speaker: &str, text: &str) -> String {
@@ -6,4 +10,15 @@ pub fn said(speaker: &str, text: &str) -> String {
         true => text.to_owned(),
         false => format!("{speaker}: {text}"),
     }
+}
+
+/// A line for people, or with `json` one for programs.
+pub fn print(json: bool, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", value())?,
+        false => writeln!(out, "{text}")?,
+    }
+    out.flush()?;
+    Ok(())
 }
