@@ -1,9 +1,12 @@
 """A Matrix homeserver of one process, as far as lcroute-reach asks it anything, and as unfriendly as a test wants.
 
 homeserver.py ADDRESS PORT USER=TOKEN...    all are invited to the room, which is #lc:ADDRESS as well
+If there is a file tls.pem, it has the key and the certificate that the next connection sees.
 POST /test/... changes what it does: revoke/USER evict/USER forbid limit garbage normal
 """
 import json
+import os
+import ssl
 import sys
 import threading
 import urllib.parse
@@ -110,7 +113,19 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer((address, port), Handler)
+class Server(ThreadingHTTPServer):
+    def finish_request(self, request, client_address):
+        if os.path.exists("tls.pem"):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain("tls.pem")
+            request = context.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+
+    def handle_error(self, *_):
+        print(repr(sys.exc_info()[1]), file=sys.stderr, flush=True)
+
+
+server = Server((address, port), Handler)
 server.daemon_threads = True
 print("serves", flush=True)
 server.serve_forever()

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Member, Process, eventually};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
 use crate::foreign;
@@ -42,8 +43,8 @@ fn configure(host: &Host, homeserver: &str, token: &str) -> Result<()> {
     ))
 }
 
-/// The first founds, the others join by a token that names the room, and programs are started.
-fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> {
+/// The first founds, and the others join by a token that names the room.
+fn members_in(hosts: Vec<Host>, room: &str) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     founder
         .run("lcroute", &["init", "--name", founder.name()])?
@@ -56,15 +57,39 @@ fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> 
         let joined = host.run("lcroute", &["join", token, "--name", host.name()])?;
         joined.success()?;
     }
-    let mut members: Vec<_> = hosts.into_iter().map(Member::new).collect();
+    let members: Vec<_> = hosts.into_iter().map(Member::new).collect();
     // the founder has no token: its own configuration names the room
     let config = members[0].host.path("lcroute.toml");
     let text = fs::read_to_string(&config)? + &format!("room = {room:?}\n");
     fs::write(&config, text)?;
+    Ok(members)
+}
+
+/// The same, and programs are started.
+fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> {
+    let mut members = members_in(hosts, room)?;
     members.iter_mut().try_for_each(Member::start)?;
     let programs = members.iter().map(|m| m.host.spawn("lcroute-reach", &[]));
     let programs = programs.collect::<Result<_>>()?;
     Ok((members, programs))
+}
+
+/// Runs homeserver.py for three accounts.
+fn serve(server: &Host) -> Result<Process> {
+    let script = server.write("homeserver.py", HOMESERVER)?;
+    let address = server.v4()?.to_string();
+    let accounts = [
+        "@a:server=syt_aaaa",
+        "@b:server=syt_bbbb",
+        "@c:server=syt_cccc",
+    ];
+    let args = [script.to_str().context("path")?, &address, PORT];
+    let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
+    eventually("it serves", || {
+        ensure!(serving.stdout().contains("serves"), "not yet");
+        Ok(())
+    })?;
+    Ok(serving)
 }
 
 #[test]
@@ -72,14 +97,7 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
     world("matrix", |lab| {
         let server = lab.host("server")?;
         let address = server.v4()?.to_string();
-        let script = server.write("homeserver.py", HOMESERVER)?;
-        let accounts = ["@a:server=syt_aaaa", "@b:server=syt_bbbb"];
-        let args = [script.to_str().context("path")?, &address, PORT];
-        let serving = server.spawn("python3", &[&args[..], &accounts].concat())?;
-        eventually("it serves", || {
-            ensure!(serving.stdout().contains("serves"), "not yet");
-            Ok(())
-        })?;
+        let _serving = serve(&server)?;
         let url = format!("http://{address}:{PORT}");
         let change = |what: &str| {
             let url = format!("{url}/_matrix/client/v3//test/{what}");
@@ -146,6 +164,91 @@ fn closed_hosts_that_share_a_token_and_a_room_link() {
                 program.peak_memory()? / 1_000
             );
         }
+        Ok(())
+    });
+}
+
+/// An authority of a test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate, in PEM.
+    certificate: String,
+}
+
+impl Authority {
+    fn new() -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?.pem();
+        let issuer = Issuer::new(params, key);
+        Ok(Self {
+            issuer,
+            certificate,
+        })
+    }
+
+    /// Key and certificate of a server of this name, good until the end of a year, in PEM.
+    fn certify(&self, name: &str, year: i32) -> Result<String> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(year, 12, 31);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(key.serialize_pem() + &certificate.pem())
+    }
+}
+
+#[test]
+fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name() {
+    world("matrix-tls", |lab| {
+        let server = lab.host("server")?;
+        let address = server.v4()?.to_string();
+        let (authority, other) = (Authority::new()?, Authority::new()?);
+        let show = |pem: Result<String>| server.write("tls.pem", pem?);
+        show(authority.certify(&address, 2022))?;
+        let serving = serve(&server)?;
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let url = format!("https://{address}:{PORT}");
+        for (host, token) in hosts.iter().zip(["syt_aaaa", "syt_bbbb"]) {
+            host.write("authorities.pem", &authority.certificate)?;
+            configure(host, &url, token)?;
+        }
+        let (members, mut programs) = meet_in(hosts, &format!("#lc:{address}"))?;
+        let mut begin_anew = || -> Result<()> {
+            for (program, member) in programs.iter_mut().zip(&members) {
+                program.stop()?;
+                *program = member.host.spawn("lcroute-reach", &[])?;
+            }
+            Ok(())
+        };
+        let refused = |why: &str| {
+            let said = format!("the homeserver's certificate {why}");
+            members.iter().try_for_each(|m| wait_note(m, &said))
+        };
+        refused("has expired: 2022-12-31")?;
+        show(authority.certify("elsewhere.example", 2099))?;
+        begin_anew()?;
+        refused(&format!("has another name than {url}"))?;
+        show(other.certify(&address, 2099))?;
+        begin_anew()?;
+        refused("is of no authority that this host trusts")?;
+        for member in &members {
+            member.wait_links(0)?;
+            // whoever is trusted later is so without a hand
+            member.host.write("authorities.pem", &other.certificate)?;
+        }
+        for member in &members {
+            member.wait_links(1)?;
+            ensure!(met_by(member)? == ["matrix"], "{:?}", member.peers()?);
+            wait_note(member, "records of others: 1")?;
+            let said = member.host.run("lcroute", &["doctor"])?.stdout;
+            ensure!(!said.contains("in the clear"), "{said}");
+        }
+        // each refusal was one before anything was asked, so no token went out
+        let alerts = serving.stderr();
+        let alerts = alerts.lines().filter(|line| line.contains("SSLError"));
+        ensure!(alerts.count() >= 6, "{}", serving.stderr());
         Ok(())
     });
 }

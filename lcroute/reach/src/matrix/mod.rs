@@ -1,11 +1,14 @@
 //! A Matrix room as a meeting place: an account keeps the records of its nodes there, and sees those of others at once.
 //!
-//! `session` decides what is asked when, `answers` reads what comes; both are without I/O. Here are the HTTP client and the task.
+//! `session` decides what is asked when, `answers` reads what comes; both are without I/O. `trust` says which certificates count.
+//! Here are the HTTP client and the task.
 
 mod answers;
 mod session;
+mod trust;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -21,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use session::{Answer, Request, Session};
+use trust::Trust;
 
 /// Longest answer in bytes. Chosen: a hundred messages to a device, 64 KiB each, which a server sends at a time unasked.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -64,7 +68,7 @@ async fn meet(
         }
     };
     let mut round = meeting.round;
-    let mut session = Session::new(meeting, Instant::now());
+    let mut session = Session::new(meeting.clone(), Instant::now());
     let mut calls = JoinSet::new();
     let mut said = None;
     loop {
@@ -105,6 +109,12 @@ async fn meet(
             Some(done) = calls.join_next() => {
                 // one that panicked would be waited for for ever
                 let (request, answer) = done.ok()?;
+                // it may have lacked an authority, which is there the next time
+                if answer.is_err()
+                    && let Ok(new) = Http::new(&meeting)
+                {
+                    http = new;
+                }
                 for line in session.handle(&request, answer, Instant::now(), unix_now()) {
                     lines.send(line).await.ok()?;
                 }
@@ -123,15 +133,15 @@ fn unix_now() -> u64 {
 #[derive(Debug, Clone)]
 struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    trust: Arc<Trust>,
     homeserver: String,
     authorization: HeaderValue,
 }
 
 impl Http {
     fn new(meeting: &Meeting) -> Result<Self, String> {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let tls = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
-        let tls = tls.map_err(|e| format!("this host's certificates: {e}"))?;
+        let trust = Trust::load().map_err(|e| format!("TLS: {e}"))?;
+        let tls = HttpsConnectorBuilder::new().with_tls_config(trust.config.clone());
         let tls = tls.https_or_http().enable_http1().build();
         let bearer = format!("Bearer {}", meeting.token.secret());
         let mut authorization = HeaderValue::try_from(bearer).map_err(|e| e.to_string())?;
@@ -141,6 +151,7 @@ impl Http {
             .build(tls);
         Ok(Self {
             client,
+            trust: Arc::new(trust),
             homeserver: meeting.homeserver.trim_end_matches('/').to_owned(),
             authorization,
         })
@@ -162,8 +173,10 @@ impl Http {
             .body(Full::new(Bytes::from(body)));
         let message = message.map_err(|e| format!("[matrix] homeserver: {e}"))?;
         let answer = self.client.request(message).await;
-        let answer =
-            answer.map_err(|e| format!("the homeserver cannot be reached: {}", cause(&e)))?;
+        let answer = answer.map_err(|e| {
+            let refusal = self.trust.refusal(&e, &self.homeserver);
+            refusal.unwrap_or_else(|| format!("the homeserver cannot be reached: {}", cause(&e)))
+        })?;
         let (head, body) = answer.into_parts();
         let retry_after = head.headers.get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());

@@ -33,6 +33,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
 /// Chosen: Synapse admits one event in five seconds, after ten at once (`rc_message`).
 const PUT_PAUSE: Duration = Duration::from_secs(5);
+/// Two hosts with one key write over each other's record: from the second time on that is said. Once is what a node finds that
+/// has been started anew beside an old lcroute-reach.
+const RIVAL: u32 = 2;
 /// Most values of others that are known: as many as there are nodes in the largest network.
 const MAX_VALUES: usize = 4_096;
 /// Longest code of an error that is shown, in bytes; those of the standard have 30.
@@ -146,6 +149,10 @@ pub(crate) struct Session {
     since: Option<String>,
     /// The event of our account, once it has been seen or found missing.
     own: Option<Content>,
+    /// How often somebody wrote another value under our name, where ours stood.
+    overwritten: u32,
+    /// When our record was put last.
+    put_at: Instant,
     /// Values of others that have been passed on, by account.
     others: BTreeMap<String, BTreeMap<Key, Entry>>,
     /// For `whoami` and `join`.
@@ -164,6 +171,8 @@ impl Session {
             room: None,
             since: None,
             own: None,
+            overwritten: 0,
+            put_at: now,
             others: BTreeMap::new(),
             enter: Timer::new(now),
             sync: Timer::new(now),
@@ -184,6 +193,10 @@ impl Session {
                 &meeting.token,
             );
         if same {
+            let name = |meeting: &Meeting| meeting.keep.as_ref().map(|keep| keep.name);
+            if name(&self.meeting) != name(meeting) {
+                self.overwritten = 0;
+            }
             self.meeting = meeting.clone();
         }
         same
@@ -283,11 +296,12 @@ impl Session {
         let done = answer.and_then(|body| match call {
             Call::WhoAmI => self.handle_whoami(&body),
             Call::Join => self.handle_join(&body),
-            Call::Sync => self.handle_sync(&body, unix),
+            Call::Sync => self.handle_sync(&body, now, unix),
             Call::Put => {
                 // as it will be seen; what others of the account do meanwhile is seen after it
                 let sent = request.body.as_deref().unwrap_or_default();
                 self.own = serde_json::from_str(sent).ok().map(Content::read);
+                self.put_at = now;
                 Ok(Vec::new())
             }
         });
@@ -386,7 +400,12 @@ impl Session {
         Ok(Vec::new())
     }
 
-    fn handle_sync(&mut self, body: &[u8], unix: u64) -> Result<Vec<FromReach>, Failure> {
+    fn handle_sync(
+        &mut self,
+        body: &[u8],
+        now: Instant,
+        unix: u64,
+    ) -> Result<Vec<FromReach>, Failure> {
         // it may have been left meanwhile
         let room = self.room.clone().unwrap_or_default();
         let Ok(sync) = Sync::read(body, &room) else {
@@ -403,14 +422,34 @@ impl Session {
         }
         self.since = Some(sync.next_batch);
         self.own.get_or_insert_default();
+        if now.saturating_duration_since(self.put_at) > LAST_RETRY * 2 {
+            self.overwritten = 0;
+        }
         let mut lines = Vec::new();
         for (account, content) in sync.kept {
             if Some(&account) == self.user.as_ref() {
-                self.own = Some(content.clone());
+                self.note_own(&content, now);
             }
             self.note(&account, content, unix, &mut lines);
         }
         Ok(lines)
+    }
+
+    /// The event of our account. Whoever writes over our record would do so again at once, and room histories keep each event:
+    /// it is put again after pauses that double.
+    fn note_own(&mut self, content: &Content, now: Instant) {
+        let before = self.own.replace(content.clone());
+        let Some(keep) = &self.meeting.keep else {
+            return;
+        };
+        let ours = |entry: &Entry| entry.sealed == keep.value;
+        let stood = before.and_then(|before| before.records.get(&keep.name).map(ours));
+        let stands = content.records.get(&keep.name).map(ours);
+        if (stood, stands) == (Some(true), Some(false)) {
+            let doubled = PUT_PAUSE.saturating_mul(1 << self.overwritten.min(16));
+            self.put.next = self.put.next.max(now + doubled.min(LAST_RETRY));
+            self.overwritten = self.overwritten.saturating_add(1);
+        }
     }
 
     /// What of an account's event is new, and good.
@@ -450,10 +489,13 @@ impl Session {
             self.own.is_some() && (self.meeting.keep.is_none() || self.wanted(unix).is_none());
         let entries = self.others.values().flat_map(BTreeMap::values);
         let dropped = self.dropped.iter();
+        let rival = (self.overwritten >= RIVAL).then(|| {
+            "another host of this account keeps a record under this node's name: both have its key".to_owned()
+        });
         RoomState {
             open: holds && self.since.is_some() && self.problems.is_empty(),
             values: entries.filter(|entry| entry.until > unix).count(),
-            problem: self.problems.values().next().cloned(),
+            problem: self.problems.values().next().cloned().or(rival),
             dropped: dropped
                 .map(|(reason, n)| ((*reason).to_owned(), *n))
                 .collect(),
@@ -756,6 +798,45 @@ mod tests {
         let put = world.under_way[&Call::Put].body.clone().unwrap();
         assert!(put.contains(&keep(1).name.to_string()) && put.len() < 32_768);
         assert_eq!(put.matches("sealed").count(), MAX_NODES);
+    }
+
+    #[test]
+    fn two_hosts_with_one_key_do_not_fill_the_room_and_are_told() {
+        let mut world = World::entered(meeting());
+        let rival = Keep {
+            value: Value(vec![9]),
+            ..keep(1)
+        };
+        // what an earlier run of this node has left there is none
+        let body = sync_with("@me:a.example", std::slice::from_ref(&rival));
+        world.answer(Call::Sync, answer(200, &body));
+        let pauses: Vec<_> = (0..10)
+            .map(|_| {
+                let pause = world.wait(Call::Put);
+                world.answer(Call::Put, answer(200, "{}"));
+                let told = world.state().problem.is_some();
+                world.answer(Call::Sync, answer(200, &body));
+                (pause, told)
+            })
+            .collect();
+        assert_eq!(
+            (&pauses[1..5], pauses[9].0),
+            (&[(5, false), (10, true), (20, true), (40, true)][..], 300)
+        );
+        let problem = world.state().problem;
+        assert!(problem.unwrap().contains("both have its key"));
+        // whoever is let alone forgets it
+        world.wait(Call::Put);
+        world.answer(Call::Put, answer(200, "{}"));
+        world.now += LAST_RETRY * 3;
+        world.answer(Call::Sync, answer(200, r#"{"next_batch":"s3"}"#));
+        assert_eq!(world.state().problem, None);
+        // the next day has another name
+        world.answer(Call::Sync, answer(200, &body));
+        let mut next = meeting();
+        next.keep = Some(keep(2));
+        assert!(world.session.go_on(&next));
+        assert_eq!(world.state().problem, None);
     }
 
     #[test]
