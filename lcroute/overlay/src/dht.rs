@@ -8,7 +8,8 @@
 //!
 //! Who knows a node finds its record under the first. A node that has just joined is known to nobody: it puts its record into
 //! the mailbox of its issuer, so that both ask for a link, which opens firewalls on both sides. What is in a mailbox is a
-//! sealed and signed record as anywhere; who floods it keeps newcomers from being found, and no more.
+//! sealed and signed record as anywhere; who floods it keeps newcomers from being found, and no more. It holds one record at a
+//! time: of several newcomers each signs its own anew, later than the others, until it is found.
 //!
 //! The names follow the network's epoch ([`librecast::epoch`]): who was expelled knows none that are in use.
 //!
@@ -18,7 +19,7 @@ use librecast::id::{PeerId, SecretKey, derive};
 use librecast::reach::{Base58, Item, Key, Value, signed_bytes};
 
 use crate::event::Published;
-use crate::record::Rendezvous;
+use crate::record::{RECORD_LIFETIME, Rendezvous};
 
 /// By so many seconds clocks may differ: half a day.
 const SKEW: u64 = 43_200;
@@ -40,14 +41,25 @@ impl Rendezvous {
     #[must_use]
     pub fn items(&self, key: &SecretKey, record: &Published, unix: u64) -> Vec<Item> {
         let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
-        let items = days.map(|day| self.item(key, record, day));
+        // a newer record is good for longer
+        let items = days.map(|day| self.item(key, (record, record.until), day));
         items.into()
     }
 
-    /// A record for the mailbox of a node.
+    /// A record for the mailbox of a node, signed for it at the time `signed`; of several records there the one signed last counts.
     #[must_use]
-    pub fn mailbox_items(&self, of: &PeerId, record: &Published, unix: u64) -> Vec<Item> {
-        self.items(&self.mailbox(of), record, unix)
+    pub fn mailbox_items(
+        &self,
+        of: &PeerId,
+        (record, signed): (&Published, u64),
+        unix: u64,
+    ) -> Vec<Item> {
+        let days = [unix.saturating_sub(SKEW), unix.saturating_add(SKEW)];
+        let mailbox = self.mailbox(of);
+        // comparable with those of nodes that leave a record there once, under the end of its lifetime
+        let sequence = signed.saturating_add(RECORD_LIFETIME);
+        let items = days.map(|day| self.item(&mailbox, (record, sequence), day));
+        items.into()
     }
 
     /// Every member has this key.
@@ -57,9 +69,8 @@ impl Rendezvous {
         SecretKey::from_seed(&seed)
     }
 
-    fn item(&self, key: &SecretKey, record: &Published, unix: u64) -> Item {
-        // a newer record is good for longer
-        let sequence = i64::try_from(record.until).unwrap_or(i64::MAX);
+    fn item(&self, key: &SecretKey, (record, sequence): (&Published, u64), unix: u64) -> Item {
+        let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
         let message = signed_bytes(sequence, &record.sealed);
         let signature = key.sign_blinded(&self.name_secret(unix), &message);
         Item {
@@ -114,8 +125,11 @@ mod tests {
         );
         let (node, another) = (key(1).peer_id(), key(2).peer_id());
         let mailbox = rendezvous.mailbox_of(&node, NOON);
-        let items = rendezvous.mailbox_items(&node, &published(), NOON);
+        let items = rendezvous.mailbox_items(&node, (&published(), NOON), NOON);
         assert!(items.iter().any(|item| item.key == mailbox));
+        let later = rendezvous.mailbox_items(&node, (&published(), NOON + 1), NOON);
+        let pairs = items.iter().zip(&later);
+        assert!(pairs.into_iter().all(|(a, b)| a.sequence < b.sequence));
         let different = [
             mailbox,
             rendezvous.mailbox_of(&node, NOON + DAY),

@@ -237,6 +237,12 @@ impl Schedule {
                     }
                     Some(known) if newest == *known => None,
                     _ => {
+                        // a mailbox holds one record: others may wait behind it
+                        let known = lookup.newest.as_ref().map(|(_, value)| value);
+                        if lookup.most == WATCH_PAUSE && known != Some(&newest.1) {
+                            lookup.timer.pause = FIRST_PAUSE;
+                            lookup.timer.next = now + FIRST_PAUSE;
+                        }
                         let value = Value(newest.1.clone());
                         lookup.newest = Some(newest);
                         Some((key, value))
@@ -408,6 +414,12 @@ mod tests {
         assert_eq!((found, dropped[STALE]), (None, 1));
         assert_eq!(got(vec![(5, vec![5])]).0, None);
         assert_eq!(got(vec![(6, vec![6])]).0, Some(vec![6]));
+        // others may wait behind what came into a mailbox, and nobody behind what was signed anew
+        let pause = |schedule: &Schedule| schedule.lookups[&key(1)].timer.pause;
+        assert_eq!(pause(&schedule), FIRST_PAUSE);
+        let again = Done::Got(key(1), vec![(7, vec![6])]);
+        assert!(schedule.handle(again, now).is_some());
+        assert_eq!(pause(&schedule), FIRST_PAUSE * 2);
         // nobody looks for it any more
         let unasked = Done::Got(key(7), vec![(1, vec![1])]);
         assert_eq!(schedule.handle(unasked, now), None);

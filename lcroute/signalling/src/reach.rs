@@ -24,12 +24,17 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 
 /// How often names are looked at, which change with the day.
 const NAMES: Duration = Duration::from_secs(60);
+/// A mailbox holds one record, of whoever signed last: a newcomer signs anew after this pause, which doubles. Chosen: its issuer
+/// looks again after 4 and 8 s where it has just found somebody.
+const SIGN_AGAIN: Duration = Duration::from_secs(8);
+/// Longest such pause: an issuer that is away for days costs some 40 kB an hour.
+const LAST_SIGN_AGAIN: Duration = Duration::from_secs(3_600);
 /// Former epochs under which names are looked up, the latest ones. Chosen: with the newest one they make eight nodes as many keys
 /// as a plan may have.
 const FORMER: usize = 3;
@@ -246,8 +251,52 @@ fn meeting(wish: &Wish) -> Option<Meeting> {
     })
 }
 
-/// What the program is to do with the DHT at this time.
-fn plan(wish: &Wish, network: &NetworkId, key: &SecretKey, unix: u64) -> Option<Plan> {
+/// When this node has signed its record for a mailbox, and when it does so again.
+#[derive(Debug)]
+struct Newcomer {
+    issuer: Option<PeerId>,
+    signed: u64,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Newcomer {
+    fn new(issuer: Option<PeerId>, unix: u64, now: Instant) -> Self {
+        Self {
+            issuer,
+            signed: unix,
+            pause: SIGN_AGAIN,
+            next: now + SIGN_AGAIN,
+        }
+    }
+
+    /// The time to sign by, for the mailbox of this issuer.
+    fn signed(&mut self, issuer: Option<PeerId>, unix: u64, now: Instant) -> u64 {
+        if self.issuer != issuer {
+            *self = Self::new(issuer, unix, now);
+        } else if self.next <= now {
+            self.signed = unix.max(self.signed + 1);
+            self.pause = (self.pause * 2).min(LAST_SIGN_AGAIN);
+            self.next = now + self.pause;
+        }
+        self.signed
+    }
+
+    /// Returns when it is time to sign again.
+    async fn is_due(&self) {
+        match self.issuer {
+            Some(_) => sleep_until(self.next).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What the program is to do with the DHT at the time `unix`; what is for a mailbox has been signed at the time `signed`.
+fn plan(
+    wish: &Wish,
+    (network, key): (&NetworkId, &SecretKey),
+    (unix, signed): (u64, u64),
+) -> Option<Plan> {
     let bootstrap = wish.dht.clone()?;
     let seeking = &wish.seeking;
     let mut hold = Vec::new();
@@ -255,7 +304,7 @@ fn plan(wish: &Wish, network: &NetworkId, key: &SecretKey, unix: u64) -> Option<
         hold.extend(record.epoch.items(key, record, unix));
         let mailbox = seeking.issuer.as_ref();
         hold.extend(mailbox.into_iter().flat_map(|of| {
-            let items = record.epoch.mailbox_items(of, record, unix);
+            let items = record.epoch.mailbox_items(of, (record, signed), unix);
             items.into_iter()
         }));
     }
@@ -315,6 +364,7 @@ impl Service {
         let (read, mut write) = stream.into_split();
         let mut lines = Lines::new(read);
         let mut names = interval(NAMES);
+        let mut newcomer = Newcomer::new(None, unix_now(), Instant::now());
         let (mut said, mut asked) = ((None, None), BTreeSet::new());
         self.change(|state| *state = Some(Standing::default()))
             .await;
@@ -327,6 +377,7 @@ impl Service {
                     Err(_) => return Ok(()),
                 },
                 _ = names.tick() => None,
+                () = newcomer.is_due() => None,
             };
             if let Some(line) = line {
                 if line.is_empty() {
@@ -336,7 +387,9 @@ impl Service {
                 continue;
             }
             let wish = self.wishes.borrow_and_update().clone();
-            let plan = plan(&wish, &self.network, &self.key, unix_now());
+            let unix = unix_now();
+            let signed = newcomer.signed(wish.seeking.issuer, unix, Instant::now());
+            let plan = plan(&wish, (&self.network, &self.key), (unix, signed));
             if said.0 != plan {
                 let keys = plan
                     .iter()
@@ -518,21 +571,48 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_signs_anew_more_and_more_rarely_as_long_as_it_is_one() {
+        let (begin, issuer) = (Instant::now(), Some(key(1).peer_id()));
+        let mut newcomer = Newcomer::new(None, NOON, begin);
+        assert_eq!(newcomer.signed(issuer, NOON, begin), NOON);
+        let mut last = NOON;
+        let times: Vec<_> = (0..12)
+            .map(|_| {
+                let now = newcomer.next;
+                // also where the clock was set back
+                let signed = newcomer.signed(issuer, NOON, now);
+                assert!(signed > last);
+                last = signed;
+                (now - begin).as_secs()
+            })
+            .collect();
+        assert_eq!(
+            (&times[..4], times[11] - times[10]),
+            (&[8, 24, 56, 120][..], 3_600)
+        );
+        // linked, and alone again
+        let now = Instant::now();
+        assert_eq!(newcomer.signed(None, NOON + 9, now), NOON + 9);
+        assert_eq!(newcomer.signed(issuer, NOON + 99, now), NOON + 99);
+        assert_eq!(newcomer.next, now + SIGN_AGAIN);
+    }
+
+    #[test]
     fn a_newcomer_is_held_in_the_mailbox_that_its_issuer_watches() {
         let network = key(9).peer_id();
         let (issuer, newcomer) = (key(1), key(2));
         let mut wish = wish();
         wish.seeking.peers = vec![issuer.peer_id()];
-        let linked = plan(&wish, &network, &newcomer, NOON).unwrap();
+        let linked = plan(&wish, (&network, &newcomer), (NOON, NOON)).unwrap();
         assert_eq!((linked.hold.len(), linked.seek.len()), (2, 1));
         wish.seeking.issuer = Some(issuer.peer_id());
-        let alone = plan(&wish, &network, &newcomer, NOON).unwrap();
+        let alone = plan(&wish, (&network, &newcomer), (NOON, NOON)).unwrap();
         assert!(alone.is_bounded() && alone.hold.len() == 4);
         wish.seeking = Seeking {
             invites: true,
             ..Seeking::default()
         };
-        let inviting = plan(&wish, &network, &issuer, NOON).unwrap();
+        let inviting = plan(&wish, (&network, &issuer), (NOON, NOON)).unwrap();
         let holds = |key: &Key, item: &Item| item.key == *key;
         let mailbox = &inviting.watch[0];
         assert!(alone.hold.iter().any(|item| holds(mailbox, item)));
@@ -557,7 +637,7 @@ mod tests {
                 invites,
                 epochs: Some(epochs.clone()),
             };
-            plan(&wish, &network, &key(own), NOON).unwrap()
+            plan(&wish, (&network, &key(own)), (NOON, NOON)).unwrap()
         };
         let meets = |plan: &Plan, other: &Plan| {
             let mut looked_up = plan.seek.iter().chain(&plan.watch);
@@ -584,7 +664,7 @@ mod tests {
         let mut wish = wish();
         wish.seeking.peers = (10..18).map(|n| key(n).peer_id()).collect();
         wish.seeking.epochs = Some(many);
-        let plan = plan(&wish, &network, &key(1), NOON).unwrap();
+        let plan = plan(&wish, (&network, &key(1)), (NOON, NOON)).unwrap();
         assert!(plan.is_bounded() && plan.seek.len() == MAX_KEYS);
     }
 
