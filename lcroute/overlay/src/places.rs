@@ -46,6 +46,8 @@ struct Place {
     record: Option<Known>,
     /// Where it was heard last, and when.
     heard: Option<(Path, Instant)>,
+    /// Where it was heard before, elsewhere: of two hosts with its key both are to be told.
+    heard_before: Option<(Path, Instant)>,
     /// It is asked there although it may not be wanted any more: as soon as nobody can be reached, nobody is.
     insists: bool,
     requests: u32,
@@ -128,10 +130,13 @@ impl Places {
             return;
         };
         let before = place.heard.replace((path, now));
-        if let Some((before, _)) = before
-            && self.heard.get(&before.remote) == Some(&peer)
-        {
-            self.heard.remove(&before.remote);
+        if let Some((before, at)) = before {
+            if before.remote != path.remote {
+                place.heard_before = Some((before, at));
+            }
+            if self.heard.get(&before.remote) == Some(&peer) {
+                self.heard.remove(&before.remote);
+            }
         }
         self.heard.insert(path.remote, peer);
     }
@@ -179,6 +184,12 @@ impl Places {
             .map(|path| (Some(path.local), path.remote))
             .into_iter()
             .collect();
+        let before = place.heard_before.filter(|(_, at)| now < *at + IS_THERE);
+        if let (Some(last), Some((before, _))) = (heard, before)
+            && last.remote != before.remote
+        {
+            all.push((Some(before.local), before.remote));
+        }
         let known = place.record.as_ref().filter(|known| now < known.until);
         if let Some(known) = known
             && place.heard_within(IS_THERE, now).is_none()
@@ -242,6 +253,7 @@ impl Places {
         Some(self.peers.entry(peer).or_insert(Place {
             record: None,
             heard: None,
+            heard_before: None,
             insists: false,
             requests: 0,
             next_request: now,
@@ -361,6 +373,24 @@ mod tests {
         let later = now + HEARD_FOR;
         assert_eq!(places.of(&peer(1), 1, later), all);
         assert_eq!(places.at(address(7), later), None);
+    }
+
+    #[test]
+    fn two_hosts_with_one_key_are_both_sent_to_while_both_are_heard() {
+        let (mut places, now) = (Places::new(start()), start());
+        let path = |n| Path {
+            local: address(9),
+            remote: address(n),
+        };
+        let at = |n| (Some(address(9)), address(n));
+        places.hear(peer(1), path(1), now);
+        places.hear(peer(1), path(2), now);
+        places.hear(peer(1), path(2), now);
+        assert_eq!(places.of(&peer(1), 1, now), [at(2), at(1)]);
+        places.hear(peer(1), path(1), now);
+        assert_eq!(places.of(&peer(1), 1, now), [at(1), at(2)]);
+        let later = now + IS_THERE;
+        assert_eq!(places.of(&peer(1), 1, later), [at(1)]);
     }
 
     #[test]

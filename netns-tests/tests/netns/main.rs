@@ -12,6 +12,7 @@ mod daemon;
 mod deaths;
 mod demo;
 mod doctor;
+mod epochs;
 mod foreign;
 mod groups;
 mod hidden;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Member, Process, eventually};
+use lcroute_lab::lab::{Host, Lab, Member, Process, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
@@ -72,6 +72,19 @@ fn meet_in(hosts: Vec<Host>, room: &str) -> Result<(Vec<Member>, Vec<Process>)> 
     let programs = members.iter().map(|m| m.host.spawn("lcroute-reach", &[]));
     let programs = programs.collect::<Result<_>>()?;
     Ok((members, programs))
+}
+
+/// Closed hosts with accounts of their own in a room, which is all that they have in common.
+pub(crate) fn members_of_a_room(lab: &Lab, names: &[&str]) -> Result<(Process, Vec<Member>)> {
+    let server = lab.host("server")?;
+    let address = server.v4()?.to_string();
+    let serving = serve(&server)?;
+    let hosts = lab.closed_hosts(names)?;
+    for (host, token) in hosts.iter().zip(["syt_aaaa", "syt_bbbb", "syt_cccc"]) {
+        configure(host, &format!("http://{address}:{PORT}"), token)?;
+    }
+    let members = members_in(hosts, &format!("#lc:{address}"))?;
+    Ok((serving, members))
 }
 
 /// Runs homeserver.py for three accounts.

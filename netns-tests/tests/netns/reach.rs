@@ -28,7 +28,7 @@ const MDNS_ONLY: &str = "table inet closed {
 }";
 
 /// Founds a network on the first host; the others join by a token that names no server.
-fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
+pub(crate) fn members_without_server(hosts: Vec<Host>) -> Result<Vec<Member>> {
     let (founder, others) = hosts.split_first().context("hosts")?;
     let init = founder.run("lcroute", &["init", "--name", founder.name()])?;
     init.success()?;
@@ -56,7 +56,7 @@ fn looks_on_lans(member: &mut Member) -> Result<bool> {
     Ok(sockets.iter().any(|socket| socket.local.ends_with(&port)))
 }
 
-fn closed_lan(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
+pub(crate) fn closed_lan(lab: &Lab, names: &[&str]) -> Result<Vec<Host>> {
     let hosts = lab.lan(names)?;
     hosts.iter().try_for_each(|host| host.nft(MDNS_ONLY))?;
     Ok(hosts)
@@ -565,7 +565,7 @@ fn of_many_signalling_servers_members_use_the_same_three_and_others_when_those_g
 }
 
 /// Nodes of a DHT on a host of their own; enters by the first.
-fn swarm(lab: &Lab) -> Result<(Process, String)> {
+pub(crate) fn swarm(lab: &Lab) -> Result<(Process, String)> {
     let host = lab.host("swarm")?;
     let address = host.v4()?.to_string();
     let nodes = host.spawn("dht-swarm", &["--address", &address])?;
