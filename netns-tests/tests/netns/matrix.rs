@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Member, Process, eventually};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
 use crate::foreign;
@@ -204,6 +204,8 @@ impl Authority {
     /// Key and certificate of a server of this name, good until the end of a year, in PEM.
     fn certify(&self, name: &str, year: i32) -> Result<String> {
         let mut params = CertificateParams::new([name.to_owned()])?;
+        // with the authority's own name it would look self-signed to OpenSSL
+        params.distinguished_name.push(DnType::CommonName, name);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 12, 31);
         let key = KeyPair::generate()?;
@@ -266,12 +268,14 @@ fn a_homeserver_is_spoken_with_if_an_authority_of_this_host_vouches_for_its_name
     });
 }
 
-/// Configuration of Synapse for two accounts and nobody else.
+/// Configuration of Synapse for two accounts and nobody else, behind TLS.
 fn synapse_config(address: &str) -> Value {
     json!({
         "server_name": "server",
+        "tls_certificate_path": "tls.pem",
+        "tls_private_key_path": "tls.pem",
         "listeners": [{
-            "port": 8008, "type": "http", "tls": false, "bind_addresses": [address],
+            "port": 8008, "type": "http", "tls": true, "bind_addresses": [address],
             "resources": [{ "names": ["client"] }],
         }],
         "database": { "name": "sqlite3", "args": { "database": "homeserver.db" } },
@@ -286,10 +290,14 @@ fn synapse_config(address: &str) -> Value {
     })
 }
 
+/// What lets curl speak with the homeserver.
+const TRUST: [&str; 2] = ["--cacert", "authorities.pem"];
+
 /// A request of a test: the answer, which is no error.
 fn ask(host: &Host, url: &str, token: &str, body: &Value) -> Result<Value> {
     let (bearer, body) = (format!("Authorization: Bearer {token}"), body.to_string());
     let mut args = vec!["-s", "-X", "POST", "-d", &body, url];
+    args.extend(TRUST);
     if !token.is_empty() {
         args.extend(["-H", &bearer]);
     }
@@ -305,6 +313,9 @@ fn closed_hosts_link_by_a_room_of_synapse() {
     world("matrix-synapse", |lab| {
         let server = lab.host("server")?;
         let address = server.v4()?.to_string();
+        let authority = Authority::new()?;
+        server.write("tls.pem", authority.certify(&address, 2099)?)?;
+        server.write("authorities.pem", &authority.certificate)?;
         // JSON is YAML
         server.write("homeserver.yaml", synapse_config(&address).to_string())?;
         let python = foreign::root()?.join("synapse/bin/python");
@@ -313,11 +324,14 @@ fn closed_hosts_link_by_a_room_of_synapse() {
         let keys = [&[python][..], &args, &["--generate-keys"]].concat();
         server.run("env", &keys)?.success()?;
         let synapse = server.spawn("env", &[&[python][..], &args].concat())?;
-        let url = format!("http://{address}:{PORT}");
+        let url = format!("https://{address}:{PORT}");
         let versions = format!("{url}/_matrix/client/versions");
         eventually("Synapse serves", || {
             ensure!(
-                server.ask("curl", &["-sf", &versions])?.code == 0,
+                server
+                    .ask("curl", &[&TRUST[..], &["-sf", &versions]].concat())?
+                    .code
+                    == 0,
                 "{}",
                 foreign::said(&synapse)
             );
@@ -338,7 +352,8 @@ fn closed_hosts_link_by_a_room_of_synapse() {
         ask(&server, &format!("{url}/createRoom"), &tokens[0], &room)?;
         let hosts = lab.closed_hosts(&["a", "b"])?;
         for (host, token) in hosts.iter().zip(&tokens) {
-            configure(host, &format!("http://{address}:{PORT}"), token)?;
+            host.write("authorities.pem", &authority.certificate)?;
+            configure(host, &format!("https://{address}:{PORT}"), token)?;
         }
         let began = Instant::now();
         let (mut members, _programs) = meet_in(hosts, "#lc:server")?;
@@ -364,7 +379,9 @@ fn closed_hosts_link_by_a_room_of_synapse() {
                 flood.to_string(),
             );
             let args = ["-sf", "-X", "PUT", "-H", &bearer, "-d", &body, &path];
-            server.run("curl", &args)?.success()?;
+            server
+                .run("curl", &[&TRUST[..], &args].concat())?
+                .success()?;
         }
         wait_note(&members[1], "dropped 5 to_device_unasked")?;
         members[1].wait_links(1)
