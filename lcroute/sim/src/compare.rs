@@ -5,14 +5,17 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::action::{Action, SourceFilter};
+use crate::action::Action;
 use crate::measure::{Bench, Outage, REST, Seen, Subject, WINDOW};
 use crate::random::Draw as _;
+use crate::scenario::Policy;
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
 /// After [`REST`], until control bytes are counted. Chosen: most trials of near links are over, and a thousand nodes take
 /// minutes of processor time and no hour.
 const SETTLE: Nanos = 300 * SECOND;
+/// Virtual time in one step of waiting. Chosen: a phone draws again within about a second.
+const STEP: Nanos = SECOND;
 /// Sources of path stretch. From the model that the figures are held against.
 const SOURCES: usize = 40;
 /// Groups, and listeners of each.
@@ -75,44 +78,178 @@ pub struct Comparison {
 
 /// Measures one policy. `progress` is told what is being done.
 pub fn compare(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str)) -> Comparison {
-    let mut bench = Bench::new(subject, threads);
-    let mut figures = Comparison {
-        nodes: subject.nodes,
-        policy: match subject.policy {
-            crate::scenario::Policy::Regular => format!("regular {}", subject.degree),
-            policy => policy.to_string(),
-        },
-        seed: subject.seed,
-        ..Comparison::default()
-    };
-    progress("coming to rest");
-    bench.run(REST + SETTLE);
-    figures.rest_bytes = bench.control_bytes(WINDOW);
-    (figures.links_mean, figures.links_max) = bench.links();
-    bench.simulation.act(Action::Calm);
-    bench.run(15 * SECOND);
-    progress("stretch");
-    figures.link_ms = link_ms(&bench);
-    figures.stretch_path = path_stretch(&mut bench);
-    shared(&mut bench, &mut figures);
-    bench.end_calm();
+    let mut comparing = Comparing::new(subject, threads);
+    while let Some(part) = comparing.part() {
+        progress(part.name());
+        comparing.step();
+    }
+    let Comparing {
+        mut bench,
+        mut figures,
+        ..
+    } = comparing;
+    bench.run(RECOVERY);
     progress("deaths");
     figures.node_death = node_deaths(&mut bench);
-    let nodes = f64::from(subject.nodes);
-    for (share, joined) in [
-        (0.05, &mut figures.of_5_percent),
-        (0.20, &mut figures.of_20_percent),
-    ] {
-        let count = (nodes * share).round() as usize;
-        let victims = bench.random.sample(subject.nodes as usize, count);
-        *joined = mass_death(&mut bench, victims);
-    }
-    let victims = region(&mut bench, (nodes * 0.20).round() as usize);
-    figures.of_region = mass_death(&mut bench, victims);
     progress("churn");
     figures.churn_bytes = bench.churn();
     figures.broken_rule = bench.simulation.violation.map(|v| format!("{v:?}"));
     figures
+}
+
+/// A comparison that comes back after each step, so that a page can draw in between. It has no single deaths and no
+/// churn; whatever else it measures is to the bit what [`compare`] does.
+#[derive(Debug)]
+pub struct Comparing {
+    bench: Bench,
+    figures: Comparison,
+    shared: Shared,
+    /// What comes next, the last first.
+    parts: Vec<Part>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Nodes start, and links settle.
+    Settle,
+    /// Control bytes are counted.
+    Rest,
+    /// Latencies of links and paths.
+    Paths,
+    /// Packets to twenty listeners of a group.
+    Shared,
+    /// One node of twenty dies, all at once.
+    FivePercent,
+    /// One node of five dies.
+    TwentyPercent,
+    /// One node of five dies, all of them around one place.
+    Region,
+    /// Those who died start again, and links settle.
+    Return,
+}
+
+impl Part {
+    /// For whoever waits.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Settle => "coming to rest",
+            Self::Rest => "control bytes",
+            Self::Paths => "stretch",
+            Self::Shared => "packets to 20 listeners",
+            Self::FivePercent => "5 % die",
+            Self::TwentyPercent => "20 % die",
+            Self::Region => "a region dies",
+            Self::Return => "the dead return",
+        }
+    }
+}
+
+impl Comparing {
+    /// A network in which nothing runs yet.
+    #[must_use]
+    pub fn new(subject: Subject, threads: usize) -> Self {
+        let steps = |part, time: Nanos| vec![part; (time / STEP) as usize];
+        let mut parts = vec![Part::Region];
+        parts.extend(steps(Part::Return, RECOVERY));
+        parts.push(Part::TwentyPercent);
+        parts.extend(steps(Part::Return, RECOVERY));
+        parts.push(Part::FivePercent);
+        parts.extend([Part::Shared; GROUPS]);
+        parts.extend([Part::Paths, Part::Rest]);
+        parts.extend(steps(Part::Settle, REST + SETTLE));
+        let policy = match subject.policy {
+            Policy::Regular => format!("regular {}", subject.degree),
+            policy => policy.to_string(),
+        };
+        Self {
+            bench: Bench::new(subject, threads),
+            figures: Comparison {
+                nodes: subject.nodes,
+                policy,
+                seed: subject.seed,
+                ..Comparison::default()
+            },
+            shared: Shared::default(),
+            parts,
+        }
+    }
+
+    /// What the next step does; None: there is no other.
+    #[must_use]
+    pub fn part(&self) -> Option<Part> {
+        self.parts.last().copied()
+    }
+
+    /// Steps that are left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Does the next step.
+    pub fn step(&mut self) {
+        let (bench, figures) = (&mut self.bench, &mut self.figures);
+        match self.parts.pop() {
+            None => {}
+            Some(Part::Settle | Part::Return) => bench.run(STEP),
+            Some(Part::Rest) => {
+                figures.rest_bytes = bench.control_bytes(WINDOW);
+                (figures.links_mean, figures.links_max) = bench.links();
+                bench.simulation.act(Action::Calm);
+                bench.run(15 * SECOND);
+            }
+            Some(Part::Paths) => {
+                figures.link_ms = link_ms(bench);
+                figures.stretch_path = path_stretch(bench);
+            }
+            Some(Part::Shared) => {
+                self.shared.add(bench);
+                self.shared.write(figures);
+                if self.part() != Some(Part::Shared) {
+                    self.bench.end_calm();
+                }
+            }
+            Some(Part::FivePercent) => figures.of_5_percent = share_dies(bench, 0.05),
+            Some(Part::TwentyPercent) => figures.of_20_percent = share_dies(bench, 0.20),
+            Some(Part::Region) => {
+                let count = share(bench, 0.20);
+                let victims = region(bench, count);
+                figures.of_region = mass_death(bench, victims);
+            }
+        }
+    }
+
+    /// What was measured so far; the rest is zero.
+    #[must_use]
+    pub fn figures(&self) -> &Comparison {
+        &self.figures
+    }
+
+    /// Links between nodes that run, each once.
+    #[must_use]
+    pub fn links(&self) -> Vec<[u32; 2]> {
+        let links = self.bench.simulation.links.iter();
+        let up = links.filter(|l| l.alive && l.up == [true; 2]);
+        up.map(|l| l.ends).collect()
+    }
+
+    /// Where the nodes lie, in the unit square.
+    #[must_use]
+    pub fn places(&self) -> &[(f64, f64)] {
+        self.bench.simulation.map.places()
+    }
+}
+
+fn share(bench: &Bench, share: f64) -> usize {
+    (f64::from(bench.nodes) * share).round() as usize
+}
+
+fn share_dies(bench: &mut Bench, of_all: f64) -> Joined {
+    let count = share(bench, of_all);
+    let victims = bench.random.sample(bench.nodes as usize, count);
+    mass_death(bench, victims)
 }
 
 fn link_ms(bench: &Bench) -> f64 {
@@ -139,14 +276,22 @@ fn path_stretch(bench: &mut Bench) -> f64 {
     path as f64 / direct.max(1) as f64
 }
 
-fn shared(bench: &mut Bench, figures: &mut Comparison) {
-    let (mut path, mut direct, mut sends, mut crossed) = (0, 0, 0, 0);
-    for _ in 0..GROUPS {
+/// Sums over groups with a shared tree.
+#[derive(Debug, Default)]
+struct Shared {
+    groups: u32,
+    path: Nanos,
+    direct: Nanos,
+    sends: u64,
+    crossed: Nanos,
+}
+
+impl Shared {
+    /// Listeners of one more group, and a packet to them.
+    fn add(&mut self, bench: &mut Bench) {
         let (source, group) = (bench.node(), bench.group());
         for node in bench.random.sample(bench.nodes as usize, LISTENERS) {
-            bench
-                .simulation
-                .act(Action::Join(node, group, SourceFilter::All));
+            bench.join(node, group);
         }
         bench.run(3 * SECOND);
         // the first packets of a flow look for listeners
@@ -158,20 +303,25 @@ fn shared(bench: &mut Bench, figures: &mut Comparison) {
         bench.run(2 * SECOND);
         for delivery in bench.simulation.take_deliveries() {
             if delivery.node != source {
-                path += delivery.at - delivery.sent;
-                direct += bench.simulation.map.latency(source, delivery.node);
+                self.path += delivery.at - delivery.sent;
+                self.direct += bench.simulation.map.latency(source, delivery.node);
             }
         }
         for (link, now) in bench.packets().iter().enumerate() {
             let old = before.get(link).copied().unwrap_or_default();
             let packets: u64 = (0..2).map(|side| now[side].saturating_sub(old[side])).sum();
-            sends += packets;
-            crossed += packets * bench.simulation.links[link].latency;
+            self.sends += packets;
+            self.crossed += packets * bench.simulation.links[link].latency;
         }
+        self.groups += 1;
     }
-    figures.stretch_shared = path as f64 / direct.max(1) as f64;
-    figures.listeners_sends = sends as f64 / GROUPS as f64;
-    figures.listeners_ms = crossed as f64 / GROUPS as f64 / MILLISECOND as f64;
+
+    fn write(&self, figures: &mut Comparison) {
+        let groups = f64::from(self.groups.max(1));
+        figures.stretch_shared = self.path as f64 / self.direct.max(1) as f64;
+        figures.listeners_sends = self.sends as f64 / groups;
+        figures.listeners_ms = self.crossed as f64 / groups / MILLISECOND as f64;
+    }
 }
 
 fn node_deaths(bench: &mut Bench) -> Outage {
@@ -205,6 +355,7 @@ fn region(bench: &mut Bench, count: usize) -> Vec<u32> {
     all
 }
 
+/// So many die at once, are counted, and start again.
 fn mass_death(bench: &mut Bench, victims: Vec<u32>) -> Joined {
     let dead: BTreeSet<u32> = victims.iter().copied().collect();
     for node in &victims {
@@ -216,7 +367,6 @@ fn mass_death(bench: &mut Bench, victims: Vec<u32>) -> Joined {
     for node in victims {
         bench.simulation.act(Action::Start(node));
     }
-    bench.run(RECOVERY);
     Joined { before, after }
 }
 
@@ -269,7 +419,6 @@ pub fn comparison_table(all: &[Comparison]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Policy;
 
     #[test]
     fn policies_differ_where_they_should() {

@@ -59,7 +59,7 @@ mod workload;
 
 pub use action::{Action, SourceFilter};
 pub use audience::{AudienceFigures, RouterBytes, audience, max_leaves};
-pub use compare::{Comparison, Joined, compare, comparison_table};
+pub use compare::{Comparing, Comparison, Joined, Part, compare, comparison_table};
 #[cfg(not(target_family = "wasm"))]
 pub use line::{Code, LineFigures, LineSubject, line, line_table};
 pub use live::{GroupView, LinkView, Live};

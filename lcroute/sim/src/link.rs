@@ -204,6 +204,14 @@ impl Map {
         Random::stream(self.seed, &[13, node.into()]).chance(self.behind_nat)
     }
 
+    /// Where nodes lie in the unit square, of a latency that goes by it.
+    pub fn places(&self) -> &[(f64, f64)] {
+        match &self.latency {
+            Latency::Places { places, .. } => places,
+            _ => &self.places,
+        }
+    }
+
     /// The seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed

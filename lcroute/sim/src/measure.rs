@@ -143,6 +143,7 @@ enum Kind {
 }
 
 /// A network under measurement.
+#[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) simulation: Simulation,
     pub(crate) random: Random,

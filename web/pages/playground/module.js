@@ -19,12 +19,12 @@ export async function start(bytes) {
     return (await WebAssembly.instantiate(bytes, {})).instance.exports;
 }
 
-/** A network of routers. */
-export class World {
-    constructor(module, scenario) {
+/** Something in the module that has a number: `make` gets it, for a text. */
+class Numbered {
+    constructor(module, text, make) {
         this.module = module;
-        this.put(scenario);
-        this.number = module.playground_open();
+        this.put(text);
+        this.number = make();
         if (!this.number) {
             throw new Error(this.answer(module.playground_answer()));
         }
@@ -44,6 +44,34 @@ export class World {
         if (length) {
             throw new Error(this.answer(length));
         }
+    }
+
+    close() {
+        this.module.playground_close(this.number);
+    }
+}
+
+/** A topology policy under measurement. */
+export class Comparison extends Numbered {
+    constructor(module, policy, nodes, seed) {
+        super(module, policy, () => module.playground_compare(nodes, seed));
+    }
+
+    /** Measures on: what comes next, and the figures so far. */
+    step() {
+        return JSON.parse(this.answer(this.module.playground_compare_step(this.number)));
+    }
+
+    /** Places and links. */
+    picture() {
+        return JSON.parse(this.answer(this.module.playground_compare_picture(this.number)));
+    }
+}
+
+/** A network of routers. */
+export class World extends Numbered {
+    constructor(module, scenario) {
+        super(module, scenario, () => module.playground_open());
     }
 
     /** Does what a line of the simulator's scripts says, without its time. */
@@ -87,9 +115,5 @@ export class World {
     /** A hash of all that happened. */
     log() {
         return this.answer(this.module.playground_log(this.number));
-    }
-
-    close() {
-        this.module.playground_close(this.number);
     }
 }

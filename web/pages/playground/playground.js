@@ -1,5 +1,6 @@
 // The page: what is clicked goes to the simulator, what happens there is drawn and told.
 
+import { TopologyComparison } from "./compare.js";
 import { cities } from "./europe.js";
 import { NetworkMap } from "./map.js";
 import { World, load } from "./module.js";
@@ -155,6 +156,7 @@ class Playground {
         this.story = new Story((text, kind, wave) => this.tell(text, kind, wave));
         this.makeControls();
         this.makeTable();
+        this.comparison = new TopologyComparison($("#compare"), module, html);
         this.tour = new Tour($("#tour"), this, () => !this.moving(), () => $("#begin").focus());
         this.shared = readShared();
         this.open();

@@ -5,9 +5,11 @@
 //! ```
 //!
 //! The page describes a network as a scenario of `lcroute sim`, and does things to it by lines of the simulator's
-//! scripts. What it hands in and out is text, so nobody frees memory of the other side.
+//! scripts. Or it lets a topology policy be measured (`comparison`). What it hands in and out is text, so nobody frees memory of the other side.
 
+mod comparison;
 mod page;
 mod world;
 
+pub use comparison::PolicyComparison;
 pub use world::World;

@@ -1,11 +1,12 @@
 //! The C functions that a page calls.
 //!
 //! Text for a function is written to where [`playground_input`] says, and is taken by the next call. What a function answers in text
-//! lies at [`playground_output`]; it gives the length. A world is named by a number, which no other ever had.
+//! lies at [`playground_output`]; it gives the length. A world, or a comparison, is named by a number, which no other ever had.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::comparison::PolicyComparison;
 use crate::world::World;
 
 #[derive(Debug, Default)]
@@ -13,6 +14,7 @@ struct Page {
     input: Vec<u8>,
     output: String,
     worlds: BTreeMap<u32, World>,
+    comparisons: BTreeMap<u32, PolicyComparison>,
     last: u32,
 }
 
@@ -29,6 +31,13 @@ impl Page {
         let scenario = self.input();
         self.last += 1;
         self.worlds.insert(self.last, World::new(&scenario)?);
+        Ok(self.last)
+    }
+
+    fn compare(&mut self, nodes: u32, seed: u32) -> Result<u32, String> {
+        let comparison = PolicyComparison::new(&self.input(), nodes, seed)?;
+        self.last += 1;
+        self.comparisons.insert(self.last, comparison);
         Ok(self.last)
     }
 
@@ -74,15 +83,46 @@ pub extern "C" fn playground_output() -> *const u8 {
 /// Makes a world of a scenario. 0: it cannot, and the answer says why; its length is [`playground_answer`].
 #[unsafe(no_mangle)]
 pub extern "C" fn playground_open() -> u32 {
-    let mut world = 0;
-    answer(|page| match page.open() {
+    number(Page::open)
+}
+
+/// Makes so many nodes, to be compared under the policy that the text names. 0: as [`playground_open`].
+#[unsafe(no_mangle)]
+pub extern "C" fn playground_compare(nodes: u32, seed: u32) -> u32 {
+    number(|page| page.compare(nodes, seed))
+}
+
+/// Measures on: the length of the JSON of what is next and of all figures so far.
+#[unsafe(no_mangle)]
+pub extern "C" fn playground_compare_step(comparison: u32) -> usize {
+    answer(|page| {
+        let comparison = page.comparisons.get_mut(&comparison);
+        comparison.map(PolicyComparison::step).unwrap_or_default()
+    })
+}
+
+/// Nodes and links under comparison: the length of their JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn playground_compare_picture(comparison: u32) -> usize {
+    answer(|page| {
+        let comparison = page.comparisons.get(&comparison);
+        comparison
+            .map(PolicyComparison::picture)
+            .unwrap_or_default()
+    })
+}
+
+/// The number of what was made; 0, with an answer, if it cannot be.
+fn number(f: impl FnOnce(&mut Page) -> Result<u32, String>) -> u32 {
+    let mut made = 0;
+    answer(|page| match f(page) {
         Ok(number) => {
-            world = number;
+            made = number;
             String::new()
         }
         Err(text) => text,
     });
-    world
+    made
 }
 
 /// The length of the last answer.
@@ -91,10 +131,13 @@ pub extern "C" fn playground_answer() -> usize {
     PAGE.with_borrow(|page| page.output.len())
 }
 
-/// A world is no longer needed.
+/// A world, or a comparison, is no longer needed.
 #[unsafe(no_mangle)]
-pub extern "C" fn playground_close(world: u32) {
-    PAGE.with_borrow_mut(|page| page.worlds.remove(&world));
+pub extern "C" fn playground_close(number: u32) {
+    PAGE.with_borrow_mut(|page| {
+        page.worlds.remove(&number);
+        page.comparisons.remove(&number);
+    });
 }
 
 /// Does what a line of a script says. The length of an error.

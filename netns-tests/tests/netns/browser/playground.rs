@@ -1,6 +1,6 @@
 //! The playground, from a file and from a server.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{Browser, Page, Theme, built, in_each_browser, serve_folder};
@@ -174,6 +174,65 @@ fn play_with_the_keyboard(page: &Page) -> Result<()> {
         ensure!(says.contains("listens") == is, "{says}");
     }
     Ok(())
+}
+
+/// Four policies beside each other, without a mouse.
+fn compare_with_the_keyboard(page: &Page) -> Result<()> {
+    page.eval("document.activeElement.blur(), scrollTo(0, 0), null")?;
+    page.press_until("Tab", "#compare select")?;
+    page.press("ArrowUp")?;
+    page.until("document.querySelector('#compare select').value === '20'")?;
+    page.press("Tab")?;
+    page.press("Enter")?;
+    page.until_says("#compare [role=status]", "Tree: 20 routers start.")?;
+    page.until_says("#compare [role=status]", "Mesh: 20 routers start.")?;
+    page.until_says("#compare [role=status]", "All four are measured.")?;
+    let rows = page.eval(
+        "[...document.querySelectorAll('#compare tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))",
+    )?;
+    let rows: Vec<Vec<String>> = serde_json::from_value(rows)?;
+    ensure!(
+        rows.len() == 7 && rows.iter().flatten().all(|cell| cell != "–"),
+        "{rows:?}"
+    );
+    let [_, tree, fractal, regular, mesh] = &rows[0][..] else {
+        bail!("four policies: {rows:?}");
+    };
+    ensure!(mesh == "19.0 (19)", "a mesh of 20: {mesh}");
+    ensure!(
+        tree.starts_with("1.9") && fractal != tree && fractal != regular,
+        "{rows:?}"
+    );
+    let drawn = page.eval(
+        "[...document.querySelectorAll('#compare svg')].map((svg) => [svg.getAttribute('aria-label'), svg.querySelector('.wires').getAttribute('d').split('M').length - 1, svg.querySelector('.dots').getAttribute('d').split('M').length - 1])",
+    )?;
+    ensure!(
+        drawn[0] == json!(["Tree: 19 links", 19, 20])
+            && drawn[3] == json!(["Mesh: 190 links", 190, 20]),
+        "{drawn}"
+    );
+    page.shot("compared").map(drop)
+}
+
+#[test]
+#[ignore = "`make test-all`: browsers, and the module of `make web`"]
+fn the_playground_shows_topologies_beside_each_other() {
+    in_each_browser("playground-compare", |lab, kind| {
+        let host = lab.host("a")?;
+        let browser = Browser::start(&host, kind, Theme::Light)?;
+        let file = format!("file://{}", built("web/playground.html")?.display());
+        let page = browser.open("playground", &file)?;
+        expect_ready(&page)?;
+        compare_with_the_keyboard(&page)?;
+        page.expect_open_to_all()?;
+        page.expect_fits_a_phone()?;
+        // whoever has seen enough stops
+        page.click("#compare button")?;
+        page.until_says("#compare button", "Stop")?;
+        page.click("#compare button")?;
+        page.until_says("#compare [role=status]", "Stopped.")?;
+        browser.expect_clean(&[&file])
+    });
 }
 
 #[test]
