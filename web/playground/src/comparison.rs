@@ -128,7 +128,10 @@ mod tests {
             let links = picture["links"].as_array().unwrap().len() as f64;
             // it was drawn 15 s after links were counted: a near one may be on trial
             let counted = figures["links_mean"].as_f64().unwrap();
-            assert!((counted - links * 2.0 / 24.0).abs() < 0.5, "{policy}: {links}");
+            assert!(
+                (counted - links * 2.0 / 24.0).abs() < 0.5,
+                "{policy}: {links}"
+            );
             assert_eq!(picture["places"].as_array().unwrap().len(), 24);
         }
     }
