@@ -76,7 +76,7 @@ pub struct Arguments {
     /// Send through so many links in a row, each of which loses --loss percent: what arrives with each code of repair
     #[arg(long, value_name = "N", conflicts_with_all = ["scenario", "replay", "measure", "compare_topologies"], requires = "loss")]
     line: Option<u32>,
-    /// With --line: none, or resend; else each of them
+    /// With --line: none, resend, or bats; else each of them
     #[arg(long, value_name = "CODE", requires = "line")]
     code: Option<Code>,
     /// On so many threads, instead of as many as there are processors, and no more than that; the result is the same

@@ -17,6 +17,9 @@
 
 mod action;
 mod audience;
+// for lines of lanes
+#[cfg(not(target_family = "wasm"))]
+mod bats;
 mod calendar;
 mod check;
 mod compare;

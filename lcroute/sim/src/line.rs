@@ -6,7 +6,8 @@
 //!              \_____ reports: delay, loss _____/
 //! ```
 //!
-//! The flow is a fountain: any packet that comes is of use, so what counts is how many different ones come.
+//! The flow is a fountain: any packet that comes is of use, so what counts is how many different ones come. With the
+//! code `bats` it is a BATS code of real bytes: what counts is what is new of its batch, and decodes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,11 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lcroute_webrtc::{BareLane, Limits};
-use librecast::random::mix;
+use librecast::random::{Random, mix};
 use librecast::simulated::{Bottleneck, Network, Path};
 use librecast::time::Instant;
 use serde::Serialize;
 
+use crate::bats::{self, BATCH, Decoder, Encoder, Recoder, Undecoded};
 use crate::time::Clock;
 
 /// Bits a second of each link. Chosen: that of a home's uplink.
@@ -48,6 +50,11 @@ const TURN: Duration = Duration::from_micros(100);
 const GROUP: usize = 32 + 39;
 const NUMBER: std::ops::Range<usize> = 72..80;
 const SENT: std::ops::Range<usize> = 80..88;
+/// Where a message of a batch has its coefficients, and its symbol.
+const COEFFICIENTS: std::ops::Range<usize> = 88..88 + BATCH;
+const SYMBOL: std::ops::Range<usize> = COEFFICIENTS.end..BULK_BYTES;
+/// Source symbols of an object. Chosen: as many as a block of `lcsync` has at most.
+const SYMBOLS: usize = 1_024;
 /// Groups of both flows.
 const BULK: u8 = 1;
 const LIVE: u8 = 2;
@@ -59,11 +66,16 @@ pub enum Code {
     None,
     /// They send again what still comes in time, or symbols, where data leaves room.
     Resend,
+    /// Nothing; the flow is a BATS code, which routers recode.
+    Bats,
 }
+
+/// What was tried instead of a code.
+const TRIED: &str = "bulk";
 
 impl Code {
     /// All that there are.
-    pub const ALL: [Self; 2] = [Self::None, Self::Resend];
+    pub const ALL: [Self; 3] = [Self::None, Self::Resend, Self::Bats];
 
     /// As on the command line.
     #[must_use]
@@ -71,13 +83,14 @@ impl Code {
         match self {
             Self::None => "none",
             Self::Resend => "resend",
+            Self::Bats => "bats",
         }
     }
 
     fn limits(self) -> Limits {
         let limits = Limits::default();
         match self {
-            Self::None => Limits {
+            Self::None | Self::Bats => Limits {
                 media_repair: Duration::ZERO,
                 ..limits
             },
@@ -89,7 +102,8 @@ impl Code {
     fn bound(self, subject: &LineSubject) -> f64 {
         let links = match self {
             Self::None => subject.links,
-            Self::Resend => 1,
+            // of batches without end
+            Self::Resend | Self::Bats => 1,
         };
         (1.0 - subject.loss).powi(i32::try_from(links).unwrap_or(i32::MAX))
     }
@@ -101,10 +115,11 @@ impl FromStr for Code {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|code| code.name() == text);
         found.ok_or_else(|| {
-            format!(
-                "`{text}` is none of {}",
-                Self::ALL.map(Self::name).join(", ")
-            )
+            let codes = Self::ALL.map(Self::name).join(", ");
+            match text {
+                TRIED => format!("`{TRIED}` was tried, and is in no lane (ADR 0083): {codes}"),
+                _ => format!("`{text}` is none of {codes}"),
+            }
         })
     }
 }
@@ -137,7 +152,8 @@ pub struct LineFigures {
     pub seeds: u64,
     /// What lanes do against loss.
     pub code: &'static str,
-    /// Packets of the bulk flow that arrive, as a share of those that a link carries which loses none.
+    /// Packets of the bulk flow that arrive, as a share of those that a link carries which loses none. Of a BATS code
+    /// what is left of them without coefficients, and without packets that decoding needs beyond the symbols.
     pub share: f64,
     /// The least and the most of a run.
     pub share_range: [f64; 2],
@@ -149,6 +165,10 @@ pub struct LineFigures {
     pub repair: f64,
     /// Packets of the live flow that arrive, as a share of those sent.
     pub live_share: f64,
+    /// Objects of a BATS code that were decoded, all of them to the bytes that were sent.
+    pub decoded: u64,
+    /// Packets that decoding needed, of an object's symbols.
+    pub needed: f64,
     /// From sender to listener, half of them and 99 of a hundred.
     pub live_p50_ms: f64,
     /// 99 of a hundred.
@@ -162,7 +182,7 @@ pub fn line(subject: &LineSubject, code: Code) -> Option<LineFigures> {
     let mut shares = Vec::new();
     for seed in subject.seed..=subject.seed.saturating_add(subject.seeds.max(1) - 1) {
         let one = Line::new(subject, code, seed)?.run();
-        shares.push(one.share(subject.counted));
+        shares.push(one.share(code, subject.counted));
         counts.add(one);
     }
     counts.delays.sort_unstable();
@@ -185,6 +205,8 @@ pub fn line(subject: &LineSubject, code: Code) -> Option<LineFigures> {
             shares.iter().copied().fold(0.0, f64::max),
         ],
         bound: code.bound(subject),
+        decoded: counts.decoded,
+        needed: counts.needed(),
         cost: carried / f64::from(subject.links) / (counts.arrived as f64).max(1.0),
         repair: counts.repair as f64 / carried.max(1.0),
         live_share: counts.delays.len() as f64 / (counts.live_sent as f64).max(1.0),
@@ -200,21 +222,40 @@ struct Counts {
     /// Datagrams towards the listener that links carried, lost ones among them; those for repair.
     datagrams: u64,
     repair: u64,
+    /// Objects that were decoded, and packets that they needed.
+    decoded: u64,
+    decoded_of: u64,
     live_sent: u64,
     /// Nanoseconds.
     delays: Vec<u64>,
 }
 
 impl Counts {
-    fn share(&self, counted: Duration) -> f64 {
+    fn share(&self, code: Code, counted: Duration) -> f64 {
         let bits = (BULK_BYTES + LANE_BYTES + UDP_BYTES) as f64 * 8.0;
-        self.arrived as f64 * bits / counted.as_secs_f64() / RATE
+        let useful = match code {
+            Code::Bats => {
+                SYMBOL.len() as f64 / (BULK_BYTES - COEFFICIENTS.start) as f64 / self.needed()
+            }
+            _ => 1.0,
+        };
+        self.arrived as f64 * useful * bits / counted.as_secs_f64() / RATE
+    }
+
+    fn needed(&self) -> f64 {
+        match self.decoded {
+            // what was not decoded is of no use
+            0 => f64::INFINITY,
+            decoded => self.decoded_of as f64 / (decoded * SYMBOLS as u64) as f64,
+        }
     }
 
     fn add(&mut self, one: Self) {
         self.arrived += one.arrived;
         self.datagrams += one.datagrams;
         self.repair += one.repair;
+        self.decoded += one.decoded;
+        self.decoded_of += one.decoded_of;
         self.live_sent += one.live_sent;
         self.delays.extend(one.delays);
     }
@@ -228,6 +269,87 @@ struct End {
     rested: Instant,
 }
 
+/// A flow that is a BATS code: the same object without end, for one listener after another.
+struct Coded {
+    encoder: Encoder,
+    hash: [u8; 32],
+    /// Packets of the last batch that were not sent yet.
+    waiting: Vec<bats::Packet>,
+    batch: u32,
+    recoders: Vec<Recoder>,
+    decoder: Decoder,
+    /// Batches up to this one belong to objects that are decoded.
+    used: Option<u32>,
+    newest: u32,
+}
+
+impl Coded {
+    fn new(subject: &LineSubject, seed: u64) -> Option<Self> {
+        let mut random = Random::stream(seed, &[1]);
+        let symbol = |_| random.bytes(SYMBOL.len());
+        let source: Vec<Vec<u8>> = (0..SYMBOLS).map(symbol).collect();
+        let hash = Decoder::hash(&source);
+        let recoder = |link| Recoder::new(SYMBOL.len(), subject.loss, mix(seed ^ mix(link)));
+        Some(Self {
+            encoder: Encoder::new(source)?,
+            hash,
+            waiting: Vec::new(),
+            batch: 0,
+            recoders: (1..subject.links)
+                .map(|link| recoder(link.into()))
+                .collect(),
+            decoder: Decoder::new(SYMBOLS, SYMBOL.len(), hash),
+            used: None,
+            newest: 0,
+        })
+    }
+
+    /// The next packet of the sender.
+    fn next(&mut self) -> Option<bats::Packet> {
+        if self.waiting.is_empty() {
+            self.waiting = self.encoder.batch(self.batch);
+            self.waiting.reverse();
+            self.batch += 1;
+        }
+        self.waiting.pop()
+    }
+
+    /// A packet came to the listener.
+    fn arrive(&mut self, packet: &bats::Packet, counts: &mut Counts) {
+        if self.used.is_some_and(|used| packet.batch <= used)
+            || self.decoder.add(packet) != bats::Added::Innovative
+        {
+            return;
+        }
+        counts.arrived += 1;
+        self.newest = self.newest.max(packet.batch);
+        match self.decoder.decode() {
+            Err(Undecoded::Rank) => return,
+            Err(Undecoded::Wrong) => {}
+            Ok(_) => {
+                counts.decoded += 1;
+                counts.decoded_of += self.decoder.rank() as u64;
+            }
+        }
+        self.decoder = Decoder::new(SYMBOLS, SYMBOL.len(), self.hash);
+        self.used = Some(self.newest);
+    }
+}
+
+fn write_packet(message: &mut [u8], packet: &bats::Packet) {
+    message[NUMBER].copy_from_slice(&u64::from(packet.batch).to_be_bytes());
+    message[COEFFICIENTS].copy_from_slice(&packet.coefficients);
+    message[SYMBOL].copy_from_slice(&packet.symbol);
+}
+
+fn read_packet(message: &[u8]) -> Option<bats::Packet> {
+    Some(bats::Packet {
+        batch: read(message, NUMBER)?.try_into().ok()?,
+        coefficients: message.get(COEFFICIENTS)?.try_into().ok()?,
+        symbol: message.get(SYMBOL)?.to_vec(),
+    })
+}
+
 struct Line {
     clock: Clock,
     now: Instant,
@@ -239,6 +361,8 @@ struct Line {
     next_live: Instant,
     number: u64,
     seen: BTreeSet<u64>,
+    /// None: packets of the flow have a number and nothing else.
+    coded: Option<Coded>,
     counts: Counts,
 }
 
@@ -271,6 +395,10 @@ impl Line {
             next_live: now,
             number: 0,
             seen: BTreeSet::new(),
+            coded: match code {
+                Code::Bats => Some(Coded::new(subject, seed)?),
+                _ => None,
+            },
             counts: Counts::default(),
         })
     }
@@ -345,6 +473,10 @@ impl Line {
         let mut message = vec![0; bytes];
         message[GROUP] = group;
         message[NUMBER].copy_from_slice(&self.number.to_be_bytes());
+        let packet = self.coded.as_mut().filter(|_| group == BULK);
+        if let Some(packet) = packet.and_then(Coded::next) {
+            write_packet(&mut message, &packet);
+        }
         let sent = self.clock.nanos(self.now);
         message[SENT].copy_from_slice(&sent.to_be_bytes());
         self.number += 1;
@@ -354,6 +486,22 @@ impl Line {
 
     /// A message came at an end: it goes on over the next link, or has arrived.
     fn pass_on(&mut self, at: usize, message: &[u8]) {
+        if let Some(coded) = &mut self.coded
+            && message.get(GROUP) == Some(&BULK)
+            && let Some(packet) = read_packet(message)
+        {
+            if let Some(recoder) = coded.recoders.get_mut(at / 2) {
+                let mut onwards = message.to_vec();
+                for packet in recoder.handle(&packet) {
+                    write_packet(&mut onwards, &packet);
+                    self.ends[at + 1].lane.send(&onwards, self.now);
+                }
+                self.flush(at + 1);
+            } else if read(message, SENT) >= Some(SETTLE.as_nanos() as u64) {
+                coded.arrive(&packet, &mut self.counts);
+            }
+            return;
+        }
         if let Some(next) = self.ends.get_mut(at + 1) {
             next.lane.send(message, self.now);
             return self.flush(at + 1);
@@ -420,7 +568,7 @@ pub fn line_table(all: &[LineFigures]) -> String {
     for f in all {
         let _ = writeln!(
             text,
-            "{:<8} {:.3} ({:.3}, {:.3})    {:.3}  {:>14.3}  {:>13.1}%  {:>11.4}  {:>6.1}  {:>6.1}",
+            "{:<8} {:.3} ({:.3}, {:.3})    {:.3}  {:>14.3}  {:>13.1}%  {:>11.4}  {:>6.1}  {:>6.1}{}",
             f.code,
             f.share,
             f.share_range[0],
@@ -431,6 +579,13 @@ pub fn line_table(all: &[LineFigures]) -> String {
             f.live_share,
             f.live_p50_ms,
             f.live_p99_ms,
+            match f.decoded {
+                0 => String::new(),
+                decoded => format!(
+                    "  {decoded} objects decoded, each of {:.4} x its symbols",
+                    f.needed
+                ),
+            },
         );
     }
     text.trim_end().to_owned()
@@ -460,6 +615,14 @@ mod tests {
     }
 
     #[test]
+    fn recoded_batches_bring_what_the_last_link_lets_through_and_decode() {
+        let [none, bats] = [Code::None, Code::Bats].map(|code| figures(3, 0.2, code));
+        assert!(bats.decoded >= 2, "{bats:?}");
+        assert!((1.0..1.02).contains(&bats.needed), "{bats:?}");
+        assert!(bats.share > none.share * 1.1, "{bats:?} {none:?}");
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_figures() {
         let all = || Code::ALL.map(|code| figures(2, 0.05, code));
         assert_eq!(format!("{:?}", all()), format!("{:?}", all()));
@@ -470,8 +633,13 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(code.name().parse(), Ok(code));
         }
-        for wrong in ["bulk", "", "None"] {
+        for wrong in ["", "None"] {
             assert!(wrong.parse::<Code>().is_err(), "{wrong}");
         }
+        let tried = "bulk".parse::<Code>().unwrap_err();
+        assert!(
+            tried.contains("was tried") && tried.contains("ADR 0083"),
+            "{tried}"
+        );
     }
 }

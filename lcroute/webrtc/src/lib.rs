@@ -31,6 +31,7 @@ pub use config::{Limits, WebRtcConfig};
 pub use datagram::{Ecn, Transmit, Unreachable};
 pub use drops::DropReason;
 pub use liveness::common_epoch;
+pub use media::gf256;
 pub use stun::{address_request, mapped_address, respond};
 pub use webrtc::{WebRtc, WebRtcError};
 

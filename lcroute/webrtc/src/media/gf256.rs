@@ -21,7 +21,9 @@ const fn tables() -> ([u8; 256], [u8; 512]) {
     (log, power)
 }
 
-pub(crate) fn multiply(a: u8, b: u8) -> u8 {
+/// The product.
+#[must_use]
+pub fn multiply(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 {
         return 0;
     }
@@ -30,7 +32,8 @@ pub(crate) fn multiply(a: u8, b: u8) -> u8 {
 }
 
 /// The inverse of what is not 0.
-pub(crate) fn inverse(a: u8) -> u8 {
+#[must_use]
+pub fn inverse(a: u8) -> u8 {
     TABLES.1[255 - usize::from(TABLES.0[usize::from(a)])]
 }
 
@@ -40,12 +43,13 @@ fn double(byte: u8) -> u8 {
     byte << 1 ^ carry & POLYNOMIAL as u8
 }
 
-pub(crate) fn add(to: &mut [u8], bytes: &[u8]) {
+/// Adds bytes, as far as both go.
+pub fn add(to: &mut [u8], bytes: &[u8]) {
     to.iter_mut().zip(bytes).for_each(|(to, byte)| *to ^= byte);
 }
 
-/// Adds `factor` times `bytes`.
-pub(crate) fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
+/// Adds `factor` times `bytes`, as far as both go.
+pub fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
     let masks: [u8; 8] = std::array::from_fn(|bit| 0_u8.wrapping_sub(factor >> bit & 1));
     for (to, byte) in to.iter_mut().zip(bytes) {
         let mut power = *byte;
@@ -59,21 +63,21 @@ pub(crate) fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
 /// A sum of many byte strings with factors, which doubles once at the end instead of once per string:
 /// plane n holds the sum of those whose factor has bit n.
 #[derive(Debug, Default)]
-pub(crate) struct Sum {
+pub struct Sum {
     planes: Vec<u8>,
     size: usize,
 }
 
 impl Sum {
     /// Begins anew, `size` bytes long.
-    pub(crate) fn begin(&mut self, size: usize) {
+    pub fn begin(&mut self, size: usize) {
         self.size = size.max(1);
         self.planes.clear();
         self.planes.resize(8 * self.size, 0);
     }
 
     /// Adds `factor` times `bytes`, from `at` on; what is beyond the end is left out.
-    pub(crate) fn add(&mut self, factor: u8, at: usize, bytes: &[u8]) {
+    pub fn add(&mut self, factor: u8, at: usize, bytes: &[u8]) {
         let planes = self.planes.chunks_exact_mut(self.size).enumerate();
         for (_, plane) in planes.filter(|(bit, _)| factor >> bit & 1 != 0) {
             add(plane.get_mut(at..).unwrap_or_default(), bytes);
@@ -81,7 +85,7 @@ impl Sum {
     }
 
     /// The sum.
-    pub(crate) fn finish(&mut self) -> &[u8] {
+    pub fn finish(&mut self) -> &[u8] {
         let (lower, sum) = self.planes.split_at_mut(7 * self.size);
         for plane in lower.chunks_exact(self.size).rev() {
             for (sum, byte) in sum.iter_mut().zip(plane) {

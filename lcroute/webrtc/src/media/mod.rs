@@ -39,7 +39,7 @@
 mod codel;
 mod congestion;
 mod feedback;
-mod gf256;
+pub mod gf256;
 mod history;
 mod keys;
 mod lane;
