@@ -2,10 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, Process, eventually};
+use lcstudio_core::{NotesWriting, Place, Reading, Session, TrackName, TrackPlace, View};
+use librecast::id::SecretKey;
+use librecast_log_host::{KeptLog, Network};
+use librecast_program::process::unix_ms;
 use nix::sys::signal::Signal;
 
 use crate::studio::{Typed, session};
@@ -34,19 +40,16 @@ impl<'a> NotesFile<'a> {
     }
 
     fn run(host: &Host, lcs: &str, interface: &str) -> Result<Process> {
-        let [file, state] =
-            ["notes.md", "notes-state"].map(|name| host.path(name).display().to_string());
-        let args = [
-            "--json",
-            "notes",
-            lcs,
-            &file,
-            "--state-dir",
-            &state,
-            "-i",
-            interface,
-        ];
-        host.spawn("lcstudio", &args)
+        let arguments = Self::arguments(host, "notes.md", lcs, interface);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        host.spawn("lcstudio", &arguments)
+    }
+
+    fn arguments(host: &Host, file: &str, lcs: &str, interface: &str) -> Vec<String> {
+        let [file, state] = [file, "notes-state"].map(|name| host.path(name).display().to_string());
+        let arguments = ["--json", "notes", lcs, &file, "--state-dir", &state, "-i"];
+        let arguments = arguments.into_iter().chain([interface]);
+        arguments.map(str::to_owned).collect()
     }
 
     /// Kills it, and starts it again.
@@ -74,7 +77,7 @@ impl<'a> NotesFile<'a> {
     }
 
     /// Waits until this was said.
-    fn until_said(&self, words: &str) -> Result<()> {
+    pub fn until_said(&self, words: &str) -> Result<()> {
         eventually(words, || {
             let said = self.process.stdout();
             ensure!(said.contains(words), "{said}{}", self.process.stderr());
@@ -232,5 +235,207 @@ fn a_file_that_cannot_be_notes_stays_and_what_waits_for_a_grant_is_kept() {
             host.process.stderr()
         );
         Ok(())
+    });
+}
+
+/// What pages write: a title, and that bees dance. Then updates with good checksums that no document makes: one has Loro ask for
+/// 17 GB, one has it panic.
+const OF_A_PAGE: &str = "6c6f726f000000000000000000000000f1b0628d000457001700170110014d000000000000000101000000000005010000010006\
+    01040102000006056e6f746573000e0104020100020100020105020117001b1a23204e6f7465730a0a4265657320f09f909d2064616e63652e0a";
+const HARMFUL: [&str; 2] = [
+    "6c6f726f0000000000000000000000000eb6015b00045b00170017ffffffff0f10014d0000000000000001010000000000050100000100060104010200\
+     0006056e6f746573000e0104020100020100020105020117001b1a23204e6f7465730a0a4265657320f09f909d2064616e63652e0a",
+    "6c6f726f000000000000000000000000fa915cb0000447170217020111010000000000000000010100000000000501000001000601040102000006056e\
+     6f746573000e01040201000201000201090201020b010302010002010002010400",
+];
+
+fn bytes(hex: &str) -> Result<Vec<u8>> {
+    let digits = hex.as_bytes().chunks(2).map(std::str::from_utf8);
+    digits
+        .map(|two| Ok(u8::from_str_radix(two?, 16)?))
+        .collect()
+}
+
+/// A member with a key of its own, which writes what it likes into notes.
+struct Author {
+    network: Network,
+    index: KeptLog,
+    notes: Option<KeptLog>,
+    session: Session,
+    key: SecretKey,
+}
+
+impl Author {
+    /// Appends these bodies, and stays until others have them. To be called in the namespace of its host.
+    fn write(lcs: &str, seed: u8, bodies: &[Vec<u8>]) -> Result<()> {
+        let now = Instant::now();
+        let session = Session::decode(lcs)?;
+        let index = KeptLog::open(session.index(), Vec::new(), None, now)?;
+        let mut network = Network::open(&["lan0".to_owned()], now)?;
+        network.join(index.address());
+        let mut author = Self {
+            network,
+            index,
+            notes: None,
+            session,
+            key: SecretKey::from_seed(&[seed; 32]),
+        };
+        author.join()?;
+        let mut writing = NotesWriting::new(author.key.peer_id());
+        for (id, body) in (1..).zip(bodies) {
+            ensure!(writing.write(id, body.clone()).is_ok(), "it does not fit");
+        }
+        let mut last = None;
+        eventually("all is appended, and was repeated", || {
+            let now = Instant::now();
+            let notes = author.notes.as_mut().context("joined before")?;
+            writing.handle_timeout(notes.log_mut(), unix_ms(), now);
+            author.turn()?;
+            ensure!(writing.waiting() == 0, "{:?}", writing.failed());
+            let since = last.get_or_insert(now);
+            ensure!(now.duration_since(*since) > Duration::from_millis(1_300));
+            Ok(())
+        })
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let (mut view, mut reading) = (View::default(), Reading::default());
+        let mut owner = None;
+        eventually("it is known where the notes are", || {
+            self.turn()?;
+            for new in reading.new_entries(&Place::Index, self.index.log()) {
+                view.read(&new.place, new.by_owner, &new.entry);
+            }
+            match view.index().place(&TrackName::Notes) {
+                Some(TrackPlace::Space(key)) => owner = Some(*key),
+                other => anyhow::bail!("{other:?}"),
+            }
+            Ok(())
+        })?;
+        let space = self.session.space(owner.context("found before")?);
+        let key = SecretKey::from_seed(&self.key.seed());
+        let notes = KeptLog::open(space, vec![key], None, Instant::now())?;
+        self.network.join(notes.address());
+        self.notes = Some(notes);
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let (time, now) = (unix_ms(), Instant::now());
+        let Self {
+            network,
+            index,
+            notes,
+            ..
+        } = self;
+        network.receive(|group, source, bytes| {
+            let source = IpAddr::from(source);
+            let logs = [&mut *index].into_iter().chain(notes.as_mut());
+            for log in logs.filter(|log| log.address() == group) {
+                log.handle_packet(source, bytes, time, now);
+            }
+        })?;
+        for log in [index].into_iter().chain(notes) {
+            log.turn(time, now)?;
+            let address = log.address();
+            for bytes in log.take_transmits() {
+                network.send(address, &bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_update_that_wants_all_memory_ends_the_document_and_the_text_of_others_goes_on() {
+    world("studio-notes-harm", |lab| {
+        let hosts = lab.lan(&["stage", "one", "two", "bad"])?;
+        let [stage, one, two, bad] = &hosts[..] else {
+            anyhow::bail!("four hosts");
+        };
+        let (_presenter, lcs) = present_notes(stage, "lan0")?;
+        let one = NotesFile::start(one, &lcs, "lan0")?;
+        eventually("it has a file", || one.read().map(drop))?;
+        fs::write(&one.path, "of one\n")?;
+        one.until_kept("of one")?;
+        let honest = bytes(OF_A_PAGE)?;
+        for (seed, harm) in (1..).zip(HARMFUL) {
+            let bodies = match seed {
+                // what he wrote before stays
+                1 => vec![honest.clone(), bytes(harm)?],
+                _ => vec![bytes(harm)?],
+            };
+            bad.namespace().run(|| Author::write(&lcs, seed, &bodies))?;
+        }
+        for number in [2, 1] {
+            one.until_said(&format!(
+                r#""number":{number},"why":"its process has ended""#
+            ))?;
+        }
+        let both = ["of one\n", "# Notes\n\nBees 🐝 dance.\n"];
+        eventually("both texts are there", || {
+            let text = one.read()?;
+            ensure!(both.iter().all(|part| text.contains(part)), "{text}");
+            Ok(())
+        })?;
+        // who comes late meets the same updates, and others go on
+        let two = NotesFile::start(two, &lcs, "lan0")?;
+        two.until(&one.read()?)?;
+        fs::write(&one.path, format!("{}and more\n", one.read()?))?;
+        two.until(&one.read()?)?;
+        ensure!(two.read()?.ends_with("and more\n"), "{}", two.read()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_and_nothing_is_lost() {
+    world("studio-notes-read-only", |lab| {
+        let hosts = lab.lan(&["stage", "one", "two"])?;
+        let [stage, one, two] = &hosts[..] else {
+            anyhow::bail!("three hosts");
+        };
+        let (_presenter, lcs) = present_notes(stage, "lan0")?;
+        let two = NotesFile::start(two, &lcs, "lan0")?;
+        eventually("it has a file", || two.read().map(drop))?;
+        let path = one.write("docs/notes.md", "")?;
+        // the file can be written, and nothing beside it
+        let arguments = NotesFile::arguments(one, "docs/notes.md", &lcs, "lan0").join(" ");
+        let script = format!(
+            "set -e; mount --bind docs docs; mount --bind docs/notes.md docs/notes.md; \
+             mount -o remount,ro,bind docs; ! touch docs/other; exec lcstudio {arguments}"
+        );
+        let mut process = one.spawn("unshare", &["-m", "sh", "-c", &script])?;
+        fs::write(&two.path, "of two\n")?;
+        eventually("what cannot be written is said", || {
+            let said = process.stdout();
+            ensure!(
+                said.contains("it does not get what others write"),
+                "{said}{}",
+                process.stderr()
+            );
+            Ok(())
+        })?;
+        ensure!(fs::read_to_string(&path)?.is_empty());
+        // an editor that writes into the file: it goes to all
+        fs::write(&path, "of one\n")?;
+        eventually("both have written", || {
+            let text = two.read()?;
+            ensure!(
+                text.contains("of one\n") && text.contains("of two\n"),
+                "{text}"
+            );
+            Ok(())
+        })?;
+        ensure!(fs::read_to_string(&path)? == "of one\n");
+        process.kill()?;
+        // where it can be written again, all is there
+        let arguments = arguments.split(' ').collect::<Vec<_>>();
+        let _process = one.spawn("lcstudio", &arguments)?;
+        eventually("the file has all", || {
+            let there = fs::read_to_string(&path)?;
+            ensure!(there == two.read()?, "{there}");
+            Ok(())
+        })
     });
 }

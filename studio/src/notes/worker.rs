@@ -8,11 +8,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use librecast_program::process::Wake;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 use super::document::{Answer, Request};
 
-/// Longer than that no batch takes: else the process is ended, and who did it set aside. As in pages.
+/// Processor time that no batch takes: else the process is ended, and who did it set aside. Not by the clock as in pages: on a
+/// host that stands still or has too much to do, nobody is to blame.
 pub const LIMIT: Duration = Duration::from_secs(2);
+
+/// So often a process may have used less than its limit when that has passed by the clock. Chosen: one that waits for something
+/// is ended after a minute.
+const MOST_LOOKS: u32 = 30;
+
+/// Shortest time to the next look, in parts of the limit: one that is nearly used up.
+const LEAST_LOOK: u32 = 20;
 
 /// Longest answer, in bytes: all text as JSON escapes it, and the drafts of as much.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -37,8 +47,37 @@ pub struct Worker {
     child: Child,
     requests: Sender<Vec<u8>>,
     answers: Receiver<Answer>,
-    /// Until when the last request must be done.
-    limit: Option<Instant>,
+    /// What the last request may take.
+    limit: Option<Limit>,
+}
+
+/// What a request may take, in processor time of the process.
+#[derive(Debug)]
+struct Limit {
+    most: Duration,
+    /// What had been used when it was sent.
+    used_before: Duration,
+    look_at: Instant,
+    looks: u32,
+}
+
+impl Limit {
+    /// Looks at what is used now. Why it is ended, or when to look again.
+    fn look(&mut self, used: Option<Duration>, now: Instant) -> Result<(), &'static str> {
+        if now < self.look_at {
+            return Ok(());
+        }
+        let used = used.map_or(self.most, |used| used.saturating_sub(self.used_before));
+        if used >= self.most {
+            return Err("it took too long");
+        }
+        self.looks += 1;
+        if self.looks >= MOST_LOOKS {
+            return Err("it stood still");
+        }
+        self.look_at = now + (self.most - used).max(self.most / LEAST_LOOK);
+        Ok(())
+    }
 }
 
 /// This program, as the process with the document.
@@ -84,11 +123,23 @@ impl Worker {
         self.limit.is_some()
     }
 
-    /// Sends a request, to be done within `limit`; the one before was answered.
+    /// Processor time that the process has used, its threads together.
+    fn used(&self) -> Option<Duration> {
+        let id = i32::try_from(self.child.id()).ok()?;
+        let clock = clock_getcpuclockid(Pid::from_raw(id)).ok()?;
+        clock.now().ok().map(Duration::from)
+    }
+
+    /// Sends a request, to be done within `limit` of processor time; the one before was answered.
     pub fn ask(&mut self, request: &Request, limit: Duration, now: Instant) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.limit = Some(now + limit);
+        self.limit = Some(Limit {
+            most: limit,
+            used_before: self.used().unwrap_or_default(),
+            look_at: now + limit,
+            looks: 0,
+        });
         // that it has ended is seen where answers are read
         let _ = self.requests.send(line);
         Ok(())
@@ -103,17 +154,22 @@ impl Worker {
                 }
                 Next::Answer(answer)
             }
-            Err(TryRecvError::Empty) if self.limit.is_some_and(|limit| limit <= now) => {
-                Next::Ended("it took too long")
+            Err(TryRecvError::Empty) => {
+                let is_due = self
+                    .limit
+                    .as_ref()
+                    .is_some_and(|limit| limit.look_at <= now);
+                let used = if is_due { self.used() } else { None };
+                let looked = self.limit.as_mut().map_or(Ok(()), |l| l.look(used, now));
+                looked.map_or_else(Next::Ended, |()| Next::Nothing)
             }
-            Err(TryRecvError::Empty) => Next::Nothing,
             Err(TryRecvError::Disconnected) => Next::Ended("its process has ended"),
         }
     }
 
-    /// When it has taken too long.
+    /// When to look whether it has taken too long.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.limit
+        self.limit.as_ref().map(|limit| limit.look_at)
     }
 }
 
@@ -159,20 +215,25 @@ fn pass(
 mod tests {
     use super::*;
 
-    /// What a worker says that is this script.
-    fn said_by(script: &str) -> (Vec<Answer>, &'static str, Duration) {
+    /// What a worker says that is this script, and why it ended, if it did before it was done.
+    fn said_by(script: &str, limit: Duration) -> (Vec<Answer>, Option<&'static str>, Duration) {
         let wake = Wake::on_interrupt().unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let mut worker = Worker::start(command, wake.clone()).unwrap();
-        let begun = Instant::now();
-        worker.ask(&Request::default(), LIMIT, begun).unwrap();
+        worker
+            .ask(&Request::default(), limit, Instant::now())
+            .unwrap();
         let mut answers = Vec::new();
         loop {
             match worker.next(Instant::now()) {
                 Next::Answer(answer) => answers.push(answer),
-                Next::Ended(why) => return (answers, why, begun.elapsed()),
-                Next::Nothing => wake.wait(std::iter::empty(), begun + LIMIT).unwrap(),
+                Next::Ended(why) => return (answers, Some(why), worker.used().unwrap_or_default()),
+                Next::Nothing if !worker.is_busy() => return (answers, None, Duration::ZERO),
+                Next::Nothing => {
+                    let until = worker.poll_timeout().unwrap();
+                    wake.wait(std::iter::empty(), until).unwrap();
+                }
             }
         }
     }
@@ -180,7 +241,7 @@ mod tests {
     #[test]
     fn what_takes_for_ever_is_ended_and_named() {
         let trying = r#"read line; echo '{"trying":{"author":7,"number":3}}'; while :; do :; done"#;
-        let (answers, why, took) = said_by(trying);
+        let (answers, why, used) = said_by(trying, LIMIT / 4);
         assert_eq!(
             answers,
             [Answer::Trying {
@@ -188,8 +249,44 @@ mod tests {
                 number: 3
             }]
         );
-        assert_eq!(why, "it took too long");
-        assert!(took >= LIMIT);
+        assert_eq!(why, Some("it took too long"));
+        assert!(used >= LIMIT / 4, "{used:?}");
+    }
+
+    /// As on a host that stands still: the clock goes on, the process does not.
+    #[test]
+    fn who_gets_no_processor_time_is_waited_for_and_not_for_ever() {
+        let done = r#"{"done":{"text":null,"drafts":[],"is_full":false}}"#;
+        let late = format!("read line; sleep 0.5; echo '{done}'");
+        let (answers, why, _) = said_by(&late, Duration::from_millis(100));
+        assert!(matches!(answers[..], [Answer::Done { .. }]), "{answers:?}");
+        assert_eq!(why, None);
+        let (_, why, _) = said_by("read line; sleep 100", Duration::from_millis(20));
+        assert_eq!(why, Some("it stood still"));
+    }
+
+    #[test]
+    fn a_limit_counts_what_is_used_and_not_the_clock() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let limit = |looks| Limit {
+            most: LIMIT,
+            used_before: second,
+            look_at: begun + LIMIT,
+            looks,
+        };
+        // a laptop that slept for a day
+        let now = begun + Duration::from_secs(86_400);
+        let mut slept = limit(0);
+        assert_eq!(slept.look(Some(second), now), Ok(()));
+        assert_eq!(slept.look_at, now + LIMIT);
+        assert_eq!(slept.look(Some(second * 9), now), Ok(()), "not yet due");
+        assert_eq!(slept.look(Some(second * 2), now + LIMIT), Ok(()));
+        assert_eq!(slept.look_at, now + LIMIT + second);
+        let after = slept.look(Some(second * 3), slept.look_at);
+        assert_eq!(after, Err("it took too long"));
+        assert_eq!(limit(0).look(None, now), Err("it took too long"));
+        let last = limit(MOST_LOOKS - 1).look(Some(second), now);
+        assert_eq!(last, Err("it stood still"));
     }
 
     #[test]
@@ -199,9 +296,9 @@ mod tests {
             "read line; echo nonsense; sleep 100",
             "kill -9 $$",
         ] {
-            let (answers, why, _) = said_by(script);
+            let (answers, why, _) = said_by(script, LIMIT);
             assert!(answers.is_empty());
-            assert_eq!(why, "its process has ended", "{script}");
+            assert_eq!(why, Some("its process has ended"), "{script}");
         }
     }
 }
