@@ -2,7 +2,7 @@
 #![no_main]
 
 use lcstudio_core::{
-    NotesReading, Place, Session, View, Writer, page, split, to_html, to_text, transcript_markdown, webvtt,
+    NotesReading, Place, Presence, Session, View, Writer, page, split, to_html, to_text, transcript_markdown, webvtt,
 };
 use libfuzzer_sys::fuzz_target;
 use librecast_log::{AuthorId, Entry};
@@ -45,6 +45,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("studio"), |data: &[u8]| {
         if let Ok(writer) = Writer::decode(&entry.body) {
             assert_eq!(writer.encode(), entry.body);
         }
+    }
+    if let Ok(Some(presence)) = Presence::decode(data) {
+        let again = presence.encode().expect("it was read");
+        assert_eq!(Presence::decode(&again), Ok(Some(presence)));
     }
     let english = "en".parse().expect("a language");
     let made = page(&view, Some(&english), |_| None);

@@ -14,7 +14,7 @@ use lcroute_node::report::{FlowEdge, GroupFlow, Report};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, prove};
 use lcroute_overlay::server::{RelayCredentials, Role, Room, ToNode, ToServer};
-use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, SlideId, Turn};
+use lcstudio_core::{Caption, Deck, DeckWriter, IndexEntry, Presence, SlideId, Turn};
 use lcsync::block::BlockRef;
 use lcsync::tree::{Root, RootKind, Stream};
 use librecast::cert::{Grant, GroupPrefix, Token};
@@ -212,6 +212,7 @@ fn entries() -> Vec<Vec<u8>> {
         [&[2, 1][..], &[6; 8], &head, &head].concat(),
         [&[3][..], &want, &want].concat(),
         [&[4][..], b"let me in"].concat(),
+        [&[5][..], &[7; 8], &[9; 6], &[4], b"here", &[4; 64]].concat(),
     ];
     let records = [[&[1][..], &entry].concat(), [&[2][..], &[7; 12]].concat()];
     packets.into_iter().chain(records).chain([entry]).collect()
@@ -241,8 +242,14 @@ fn studio() -> Vec<Vec<u8>> {
         .into_iter()
         .map(|(place, (kind, body))| [&[place, kind, body.len() as u8][..], &body].concat());
     let slides = "# A\n\n- one\n  1. two\n\n---\n\n> [x](https://h.example) ![alt](p.png) <b>\n\n| a | b |\n|---|---|\n| 1 | 2 |\n";
+    let presence = Presence {
+        name: "Ann".to_owned(),
+        writes: true,
+        cursor: vec![7; 22],
+    };
     vec![
         entries.collect::<Vec<_>>().concat(),
+        presence.encode().expect("it fits"),
         slides.as_bytes().to_vec(),
     ]
 }

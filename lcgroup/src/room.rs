@@ -271,7 +271,10 @@ impl Room {
                     "nobody has entries {from} to {to} of {who} any more"
                 ));
             }
-            LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
+            LogEvent::OwnEntries { .. }
+            | LogEvent::Entries(_)
+            | LogEvent::Granted(_)
+            | LogEvent::Presence { .. } => {}
         }
     }
 

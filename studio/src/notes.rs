@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use self::document::{Answer, MAX_TEXT, Request, Update};
 use self::drafts::Drafts;
 use self::file::{Content, NotesFile};
+use self::present::Present;
 use self::worker::{LIMIT, Next, Worker};
 use crate::folder::make_folder;
 use crate::keys;
@@ -39,6 +40,7 @@ use crate::tracks::Tracks;
 pub mod document;
 mod drafts;
 mod file;
+mod present;
 mod worker;
 
 pub use worker::VERB;
@@ -129,6 +131,8 @@ struct Notes<'a> {
     state: State,
     /// Since when something waits for a grant.
     waits_since: Option<Instant>,
+    /// Who else is there.
+    present: Present,
     /// What was said last of the file.
     problem: Option<String>,
 }
@@ -184,6 +188,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         state: State::Sent,
         waits_since: None,
         is_disk_full: false,
+        present: Present::default(),
         // that all is well is said once
         problem: Some(String::new()),
         folder: folder.clone(),
@@ -262,6 +267,7 @@ impl Notes<'_> {
             .tracks
             .join(Self::PLACE, space, vec![key], Some(&file), Instant::now());
         joined.with_context(|| file.display().to_string())?;
+        self.tracks.watch_presence(&Self::PLACE);
         Ok(None)
     }
 
@@ -313,10 +319,17 @@ impl Notes<'_> {
             .write_notes(&Self::PLACE, &mut self.writing, unix_ms(), now);
         self.appended.extend(done);
         for (place, event) in self.tracks.turn()? {
-            if let Event::Conflict { author, number } = event {
-                tracing::warn!(
+            match event {
+                Event::Conflict { author, number } => tracing::warn!(
                     "{place}: author {author} writes on two hosts; from {number} on nothing of it counts"
-                );
+                ),
+                Event::Presence { author, body } => {
+                    // a later version may say what this one does not read
+                    if let Err(why) = self.present.handle(author.0, &body, now) {
+                        tracing::debug!("presence of {author} counts for nothing: {}", why.name());
+                    }
+                }
+                _ => {}
             }
         }
         if self.tracks.is_on_disk() {
@@ -334,6 +347,13 @@ impl Notes<'_> {
         self.pump(now)?;
         self.sync(now);
         self.write_file(now)?;
+        if let Some(names) = self.present.poll_names(now) {
+            print(
+                self.options.json,
+                &present::words(names),
+                || json!({"event": "present", "names": names}),
+            )?;
+        }
         self.say_state(now)
     }
 

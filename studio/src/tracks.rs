@@ -71,6 +71,13 @@ impl Tracks {
         Ok(())
     }
 
+    /// Presence of authors in a track that is joined comes as events from now on.
+    pub fn watch_presence(&mut self, place: &Place) {
+        if let Some(joined) = self.joined.get_mut(place) {
+            joined.log.log_mut().watch_presence(true);
+        }
+    }
+
     /// PARTs from a track: nothing of it comes any more. What has come is forgotten, unless a file has it.
     pub fn part(&mut self, place: &Place) {
         if let Some(joined) = self.joined.remove(place) {

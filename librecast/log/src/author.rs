@@ -56,6 +56,10 @@ pub(crate) struct Author {
     pub(crate) floor: Option<u32>,
     /// How many more of its entries are taken now: what it signs goes to every member's disk.
     pub(crate) taken: Bucket,
+    /// How much of its presence is taken now.
+    pub(crate) present: Bucket,
+    /// The time of its last presence.
+    pub(crate) present_at: u64,
     /// When it last changed: heads name the latest changes first.
     pub(crate) changed: Instant,
 }
@@ -75,6 +79,8 @@ impl Author {
             tries: 0,
             floor: None,
             taken: Bucket::full(now),
+            present: Bucket::full(now),
+            present_at: 0,
             changed: now,
         }
     }
@@ -99,6 +105,12 @@ impl Author {
     pub(crate) fn admits(&self, entry: &Entry) -> bool {
         self.grant
             .is_none_or(|grant| grant.admits(entry.number, entry.time))
+    }
+
+    /// Whether an entry after all others would count, were it written at this time.
+    pub(crate) fn may_go_on(&self, time: u64) -> bool {
+        let next = self.highest().saturating_add(1);
+        self.conflict.is_none() && self.grant.is_none_or(|grant| grant.admits(next, time))
     }
 
     pub(crate) fn head(&self, author: AuthorId) -> Head {

@@ -32,5 +32,9 @@ librecast::drop_reasons! {
         /// Wants or heads that differ came more often than they are answered; requests, or entries of one author, more often than
         /// they are stored.
         RateLimited = "rate_limited",
+        /// Nobody here wants to see which authors are there.
+        NotWatched = "not_watched",
+        /// The presence of an author is more than a day from the clock of this host.
+        WrongTime = "wrong_time",
     }
 }

@@ -17,7 +17,7 @@ const GRANT_LENGTH: usize = 32 + 6 + 6 + 4;
 pub const GRANTS_IN_ENTRY: usize = crate::MAX_BODY / GRANT_LENGTH;
 
 /// By how much clocks of authors may differ, in milliseconds: a day, as everywhere.
-const CLOCK_TOLERANCE: u64 = 86_400_000;
+pub(crate) const CLOCK_TOLERANCE: u64 = 86_400_000;
 
 /// An author's right to append. A later grant for the same key replaces it, and so ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

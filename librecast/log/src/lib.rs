@@ -8,6 +8,7 @@
 //!   entries ──► each packet repeats the author's last entries, and the last one once more after 0.25 and 1 s
 //!   heads   ──► how far each log goes, by Trickle (RFC 6206): each second while something changes, each minute later
 //!   want    ──► which numbers are missing; the author answers first, others after the back-off of RFC 5401
+//!   presence ─► an author is there now, and says what he does: sent once, kept by nobody
 //! ```
 //!
 //! A [`Space`] is an ed25519 key: who has its secret is the owner. The owner's log grants others the right to append
@@ -26,6 +27,7 @@ mod grant;
 mod log;
 mod outgoing;
 mod packet;
+mod presence;
 mod repair;
 mod space;
 mod stored;
@@ -38,5 +40,6 @@ pub use log::{
     MAX_ENTRIES_OF_AUTHOR, MAX_REQUESTS, Output,
 };
 pub use packet::{Head, MAX_PACKET, Packet, Want, decode, decode_sealed, seal_packet};
+pub use presence::{MAX_PRESENCE, Presence};
 pub use space::{ENTRY_LOG_PORT, ReadKey, Space};
 pub use stored::Stored;

@@ -13,11 +13,12 @@ use thiserror::Error;
 use crate::author::{Author, MAX_JUMP, Proof};
 use crate::drops::DropReason;
 use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
-use crate::grant::{GRANT_KIND, Grant};
+use crate::grant::{CLOCK_TOLERANCE, GRANT_KIND, Grant};
 use crate::outgoing::{Packing, Sealer};
 use crate::packet::{
     HEADS_IN_PACKET, Head, Packet, Refused, Seal, WANTED_AT_ONCE, WANTS_IN_PACKET, Want,
 };
+use crate::presence::{MAX_PRESENCE, Presence};
 use crate::repair::{Trickle, backoff};
 use crate::space::Space;
 use crate::stored::Stored;
@@ -64,6 +65,9 @@ const BAD_SIGNATURES: Rate = Rate::per_second(1, 32);
 
 /// Entries of one author that are taken, after as many at once as are kept of it: who was away gets all of them.
 const ENTRIES_OF_AUTHOR: Rate = Rate::per_second(20, MAX_ENTRIES_OF_AUTHOR as u64);
+
+/// Presence of one author that is taken. Chosen: who moves sends it four times a second, and once more when he comes and goes.
+const PRESENCE_OF_AUTHOR: Rate = Rate::per_second(5, 10);
 
 /// New requests that are taken and stored: anybody who knows the read key makes them.
 const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
@@ -148,6 +152,13 @@ pub enum Event {
     Entries(AuthorId),
     /// An author has a grant, or another one than before.
     Granted(PeerId),
+    /// An author is there now. Only where it is [watched](Log::watch_presence).
+    Presence {
+        /// Who.
+        author: AuthorId,
+        /// What he says; the log does not look into it.
+        body: Vec<u8>,
+    },
     /// A request came that was not here.
     Request(Vec<u8>),
     /// An author signed two histories: nothing from this number on counts.
@@ -191,6 +202,9 @@ pub enum AppendError {
     /// After a start it is first found out whether others know entries of ours that we lack.
     #[error("others are first asked for entries of ours")]
     Starting,
+    /// Presence that is too long.
+    #[error("presence of {0} bytes, at most {MAX_PRESENCE} fit")]
+    LongPresence(usize),
     /// A body too long.
     #[error(transparent)]
     Entry(#[from] EntryError),
@@ -218,7 +232,8 @@ pub struct AuthorStatus {
 #[derive(Debug)]
 struct Source {
     bad_signatures: Bucket,
-    heard_at: Instant,
+    /// None: only presence came from there.
+    heard_at: Option<Instant>,
 }
 
 fn request_id(body: &[u8]) -> [u8; 16] {
@@ -272,6 +287,9 @@ pub struct Log {
     expires_at: Instant,
     /// Hashes of the packets that were sent last: a host hears what it says itself.
     said: VecDeque<[u8; 32]>,
+    watches_presence: bool,
+    /// The last time in presence of a key of ours.
+    shown_at: BTreeMap<AuthorId, u64>,
     sealer: Sealer,
     random: Random,
     outputs: VecDeque<Output>,
@@ -314,6 +332,8 @@ impl Log {
             told_of_own: BTreeSet::new(),
             expires_at: now,
             said: VecDeque::new(),
+            watches_presence: false,
+            shown_at: BTreeMap::new(),
             sealer,
             random: Random::new(random),
             outputs: VecDeque::new(),
@@ -484,6 +504,31 @@ impl Log {
         Ok(())
     }
 
+    /// Sends that this author is there now: anything of at most [`MAX_PRESENCE`] bytes. It is not kept, and not sent again.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub fn show(&mut self, author: AuthorId, body: &[u8], time: u64) -> Result<(), AppendError> {
+        let key = self.keys.get(&author).ok_or(AppendError::NotOurs(author))?;
+        let known = self.authors.get(&author);
+        if !known.is_some_and(|known| known.may_go_on(time)) {
+            return Err(AppendError::NotGranted);
+        }
+        let last = self.shown_at.get(&author).copied().unwrap_or_default();
+        let time = time.max(last + 1);
+        let presence = Presence::sign(&self.space.owner(), key, time, body);
+        let presence = presence.ok_or(AppendError::LongPresence(body.len()))?;
+        self.shown_at.insert(author, time);
+        self.transmit(&Packet::Presence(presence));
+        Ok(())
+    }
+
+    /// Whether presence of others is looked at, and given out as events.
+    pub fn watch_presence(&mut self, watches: bool) {
+        self.watches_presence = watches;
+    }
+
     /// A datagram that came to the group from `source`, at wall clock `time` (milliseconds since 1970).
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
         if self.said.contains(&said_hash(bytes)) {
@@ -495,8 +540,15 @@ impl Log {
             Err(Refused::Unsealed) => return self.drops.count(DropReason::Unsealed),
             Err(Refused::Malformed) => return self.drops.count(DropReason::Malformed),
         };
+        if let Packet::Presence(presence) = packet {
+            if let Err(reason) = self.take_presence(source, presence, time, now) {
+                self.drops.count(reason);
+            }
+            return;
+        }
         let away = self.hear(source, now);
         match packet {
+            Packet::Presence(_) => {}
             Packet::Entries(entries) => {
                 for entry in entries {
                     if let Err(reason) = self.take(source, entry, time, now) {
@@ -621,16 +673,10 @@ impl Log {
         if entry.number > author.highest().saturating_add(MAX_JUMP) {
             return Err(DropReason::NumberJump);
         }
-        let suspended = |s: &Source| !s.bad_signatures.ready(BAD_SIGNATURES, now);
-        if self.sources.get(&source).is_some_and(suspended) {
-            return Err(DropReason::Suspended);
-        }
-        if !entry.is_signed_by(&self.space.owner(), &author.key) {
-            if let Some(source) = self.sources.get_mut(&source) {
-                source.bad_signatures.spend(BAD_SIGNATURES, 1, now);
-            }
-            return Err(DropReason::BadSignature);
-        }
+        let owner = self.space.owner();
+        verify(self.sources.get_mut(&source), now, || {
+            entry.is_signed_by(&owner, &author.key)
+        })?;
         if let Some(held) = author.entries.get(&entry.number) {
             let proof = Proof {
                 number: entry.number,
@@ -656,6 +702,48 @@ impl Log {
         self.outputs
             .push_back(Output::Store(Stored::Entry(entry.clone())));
         self.put(entry, now);
+        Ok(())
+    }
+
+    fn take_presence(
+        &mut self,
+        source: IpAddr,
+        presence: Presence,
+        time: u64,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let id = presence.author;
+        if !self.watches_presence {
+            return Err(DropReason::NotWatched);
+        }
+        if self.keys.contains_key(&id) {
+            return Err(DropReason::Own);
+        }
+        self.add_source(source, now);
+        let author = self.authors.get_mut(&id);
+        let author = author.ok_or(DropReason::UnknownAuthor)?;
+        if !author.may_go_on(presence.time) {
+            return Err(DropReason::NotGranted);
+        }
+        if presence.time.abs_diff(time) > CLOCK_TOLERANCE {
+            return Err(DropReason::WrongTime);
+        }
+        if presence.time <= author.present_at {
+            return Err(DropReason::Duplicate);
+        }
+        if !author.present.ready(PRESENCE_OF_AUTHOR, now) {
+            return Err(DropReason::RateLimited);
+        }
+        let owner = self.space.owner();
+        verify(self.sources.get_mut(&source), now, || {
+            presence.is_signed_by(&owner, &author.key)
+        })?;
+        author.present.spend(PRESENCE_OF_AUTHOR, 1, now);
+        author.present_at = presence.time;
+        self.outputs.push_back(Output::Event(Event::Presence {
+            author: id,
+            body: presence.body,
+        }));
         Ok(())
     }
 
@@ -818,4 +906,23 @@ impl Log {
             self.outputs.push_back(Output::Transmit(bytes));
         }
     }
+}
+
+/// Looks at a signature, unless its sender has sent too many bad ones.
+fn verify(
+    source: Option<&mut Source>,
+    now: Instant,
+    is_signed: impl FnOnce() -> bool,
+) -> Result<(), DropReason> {
+    let suspended = |s: &&mut Source| !s.bad_signatures.ready(BAD_SIGNATURES, now);
+    if source.as_ref().is_some_and(suspended) {
+        return Err(DropReason::Suspended);
+    }
+    if is_signed() {
+        return Ok(());
+    }
+    if let Some(source) = source {
+        source.bad_signatures.spend(BAD_SIGNATURES, 1, now);
+    }
+    Err(DropReason::BadSignature)
 }

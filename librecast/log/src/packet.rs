@@ -8,6 +8,7 @@
 //!   heads    flags 1 | digest 8 | n x (author 8 | first 4 | last 4 | hash 16 | flags 1)
 //!   want     n x (author 8 | first 4 | length 1 | bitmap)     bit 0 of the first byte: `first` itself
 //!   request  body <= 1000
+//!   presence one, of an author (presence.rs)
 //! ```
 //!
 //! The seal is XSalsa20-Poly1305 under a key that comes of the read key; the nonce is random.
@@ -18,6 +19,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
 use crate::entry::{AuthorId, ENTRY_OVERHEAD, Entry, EntryError, EntryHash, MAX_BODY};
+use crate::presence::Presence;
 use crate::space::Space;
 
 const VERSION: u8 = 1;
@@ -50,6 +52,8 @@ const KIND_ENTRIES: u8 = 1;
 const KIND_HEADS: u8 = 2;
 const KIND_WANT: u8 = 3;
 const KIND_REQUEST: u8 = 4;
+/// Members of a version without it pass over it as malformed.
+const KIND_PRESENCE: u8 = 5;
 
 /// Of heads: who sends them asks for the requests that wait.
 const ASKS_FOR_REQUESTS: u8 = 1;
@@ -132,6 +136,8 @@ pub enum Packet {
     Wants(Vec<Want>),
     /// Of somebody who is no author yet; the log does not look into it.
     Request(Vec<u8>),
+    /// An author is there now. Nobody keeps it.
+    Presence(Presence),
 }
 
 impl Packet {
@@ -166,6 +172,11 @@ impl Packet {
             Self::Request(body) => {
                 w.u8(KIND_REQUEST).put(body);
             }
+            Self::Presence(presence) => {
+                w.u8(KIND_PRESENCE);
+                let written = presence.write(w);
+                written.ok_or(EntryError::TooLong(presence.body.len()))?;
+            }
         }
         Ok(())
     }
@@ -190,6 +201,11 @@ impl Packet {
             }
             KIND_REQUEST if r.rest().len() <= MAX_BODY => Ok(Self::Request(r.rest().to_vec())),
             KIND_REQUEST => Err(EntryError::TooLong(r.rest().len())),
+            KIND_PRESENCE => {
+                let presence = Presence::read(&mut r)?;
+                r.finish()?;
+                Ok(Self::Presence(presence))
+            }
             _ => Err(WireError::Bad("kind").into()),
         }
     }
@@ -371,6 +387,12 @@ mod tests {
             },
             Packet::Wants(vec![want; WANTS_IN_PACKET]),
             Packet::Request(vec![1; MAX_BODY]),
+            Packet::Presence(Presence {
+                author,
+                time: 1 << 47,
+                body: vec![6; crate::presence::MAX_PRESENCE],
+                signature: [7; 64],
+            }),
         ]
     }
 
@@ -397,6 +419,15 @@ mod tests {
             assert_eq!(ours.open(&changed), Err(Refused::Unsealed), "byte {at}");
         }
         assert_eq!(ours.open(&bytes[..20]), Err(Refused::Unsealed));
+    }
+
+    #[test]
+    fn a_kind_of_later_versions_is_refused_and_so_is_what_stands_behind_presence() {
+        assert!(decode(&[6, 0, 0]).is_err());
+        let seal = Seal::new(&space(None));
+        let mut bytes = seal.seal(&packets()[4], &[1; 24]).unwrap();
+        bytes.push(0);
+        assert_eq!(seal.open(&bytes), Err(Refused::Malformed));
     }
 
     #[test]

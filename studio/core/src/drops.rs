@@ -19,6 +19,8 @@ librecast::drop_reasons! {
         TooManyQuestions = "too_many_questions",
         /// The notes are as long as they may be.
         NotesFull = "notes_full",
+        /// More show themselves in the notes than may write.
+        TooManyPresent = "too_many_present",
         /// Only the session's own key says this.
         NotOwner = "not_owner",
     }

@@ -17,6 +17,7 @@
 //! | `session`, `track` | keys, the text of a session, names of tracks |
 //! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
 //! | `notes` | who may write notes, what waits to be appended, what is read of them |
+//! | `presence` | who is in the notes, where, and whether he writes |
 //! | `batches`, `edits` | notes on their way into a document; what a save has changed of them |
 //! | `reading`, `view` | entries in order; a session as far as it is known |
 //! | `presenting` | who presents: what is typed and asked becomes entries |
@@ -33,6 +34,7 @@ mod index;
 mod markdown;
 mod notes;
 mod plain;
+mod presence;
 mod presenting;
 mod questions;
 mod reading;
@@ -56,6 +58,7 @@ pub use notes::{
     NotesWriting, Writer,
 };
 pub use plain::{MAX_LINE, clean, clean_line};
+pub use presence::{MAX_CURSOR, MAX_NAME, Others, Presence, Showing};
 pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};
 pub use questions::{Asking, MAX_QUESTION, Question};
 pub use reading::{NewEntry, Reading, lacks_entries, sort_by_time};

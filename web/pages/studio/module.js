@@ -106,9 +106,28 @@ export class Studio extends MemberModule {
         this.soon();
     }
 
+    /** Who is shown to whom in the notes: what the reader calls himself, null where he is not shown; whether he sees others. */
+    show(name, watches) {
+        this.put(JSON.stringify({ name, watches }));
+        this.call.studio_show(now());
+        this.run();
+    }
+
+    /** Where the reader is in the notes. */
+    move(cursor, writes) {
+        this.put(cursor);
+        this.call.studio_move(now(), writes);
+        this.soon();
+    }
+
+    /** Those who show themselves in the notes. */
+    others() {
+        return this.json(this.call.studio_others());
+    }
+
     /** Leaves all groups. */
     end() {
-        this.call.studio_end();
+        this.call.studio_end(now());
         this.execute();
         this.close();
     }

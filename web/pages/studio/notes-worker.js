@@ -1,9 +1,9 @@
 // The document of notes: Loro runs here and nowhere else. What others wrote may make it fail, or take for ever: then the page ends
 // this worker, and opens the document without what did it.
 //
-//   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole }
-//   out  { trying } before each update, { pending } behind one that needs others first; at the end { remote, text, drafts, isFull },
-//        or { bad, why }: this update does harm, or { failed }
+//   in   { edit: { at, remove, insert } or null, updates: [{ author, number, body }], drafts: [body], appended: [id], whole, at, cursors }
+//   out  { trying } before each update, { pending } behind one that needs others first; at the end { remote, text, drafts, isFull, cursor,
+//        places }, or { bad, why }: this update does harm, or { failed }
 
 import { load, LoroDoc, decodeImportBlobMeta } from "../vendor/loro.js";
 
@@ -33,6 +33,12 @@ const ready = (async () => {
 })();
 ready.catch(({ message }) => postMessage({ failed: message }));
 
+/** Longest cursor that is sent, in bytes (lcstudio-core, presence). */
+const MAX_CURSOR = 64;
+
+/** Cursors of others, by author. */
+const cursors = new Map();
+
 /** The draft that may still grow: its number, and where its changes begin among ours. */
 let growing = null;
 let nextDraft = 1;
@@ -45,7 +51,7 @@ addEventListener("message", async ({ data }) => {
     }
 });
 
-function work(loro, { edit = null, updates = [], drafts = [], appended = [], firstDraft, whole = false }) {
+function work(loro, { edit = null, updates = [], drafts = [], appended = [], firstDraft, whole = false, at = null, cursors: changed = [] }) {
     const { doc, text } = loro;
     nextDraft = firstDraft ?? nextDraft;
     if (appended.includes(growing?.id)) {
@@ -55,6 +61,7 @@ function work(loro, { edit = null, updates = [], drafts = [], appended = [], fir
     if (edit) {
         write(loro, edit, made);
     }
+    const cursor = at === null ? null : cursorAt(loro, at);
     const before = doc.frontiers();
     // ours, of a visit before
     drafts.forEach((body) => take(doc, body));
@@ -73,7 +80,57 @@ function work(loro, { edit = null, updates = [], drafts = [], appended = [], fir
         text: whole ? shown(text.toString().slice(0, MAX_TEXT)) : null,
         drafts: [...made].map(([id, body]) => ({ id, body })),
         isFull: text.length > MAX_TEXT,
+        cursor,
+        places: placesOf(loro, changed),
     };
+}
+
+/** A place of ours, as it is sent. */
+function cursorAt({ text }, at) {
+    const cursor = text.getCursor(Math.min(at, text.length));
+    const bytes = cursor?.encode() ?? [];
+    cursor?.free();
+    return bytes.length <= MAX_CURSOR ? bytes : null;
+}
+
+/** Where others are: author and place of each whose cursor is one in this text. `changed`: [author, cursor], null where he has gone. */
+function placesOf(loro, changed) {
+    for (const [author, cursor] of changed) {
+        if (cursor) {
+            cursors.set(author, cursor);
+        } else {
+            cursors.delete(author);
+        }
+    }
+    const found = [];
+    for (const [author, cursor] of cursors) {
+        // this one may do harm
+        postMessage({ placing: author });
+        const at = placeOf(loro, cursor);
+        if (at !== null) {
+            found.push([author, Math.min(at, MAX_TEXT)]);
+        }
+    }
+    return found;
+}
+
+function placeOf({ doc, text }, bytes) {
+    const ours = text.getCursor(0);
+    let cursor = null;
+    try {
+        cursor = ours.constructor.decode(bytes);
+        const isOurs = cursor.containerId() === text.id;
+        return isOurs ? (doc.getCursorPos(cursor)?.offset ?? null) : null;
+    } catch (error) {
+        if (error instanceof WebAssembly.RuntimeError) {
+            throw error;
+        }
+        // of nothing that is here
+        return null;
+    } finally {
+        cursor?.free();
+        ours.free();
+    }
 }
 
 /** Why this update counts for nothing, if so; whether it needs others first. */

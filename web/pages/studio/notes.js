@@ -2,7 +2,8 @@
 
 import { say } from "../common/html.js";
 import { NotesStore } from "./notes-store.js";
-import { difference, rebase } from "./notes-text.js";
+import { NotesPresence } from "./notes-presence.js";
+import { difference, moved, rebase } from "./notes-text.js";
 
 /** Between two changes that are sent while somebody types, in milliseconds. */
 const TYPING = 250;
@@ -10,6 +11,8 @@ const TYPING = 250;
 const BATCH = 200;
 /** Longer than that no batch takes, in milliseconds: else the worker is ended, and who did it set aside. */
 const LIMIT = 2000;
+/** So many steps of the clock are that: a computer that stands still has one meanwhile. */
+const STEPS = 8;
 /** Longest until the worker is there: it loads 1.2 MB. In milliseconds. */
 const LOADING = 120_000;
 /** More changes than this that wait are said. */
@@ -36,6 +39,7 @@ export class Notes {
         // all updates, as others see them, too; what of whom does not count from which number on
         Object.assign(this, { entries: new Map(), aside: new Map(), unread: [], pending: new Set(), late: new Set(), appended: [] });
         Object.assign(this, { base: "", sent: null, due: false, busy: false, saving: Promise.resolve(), worker: null });
+        this.presence = new NotesPresence(this);
         this.ending = new AbortController();
         const on = (event, what) => this.field.addEventListener(event, what, { signal: this.ending.signal });
         on("input", () => this.typed());
@@ -81,6 +85,7 @@ export class Notes {
     /** Nothing of it comes any more. */
     end() {
         this.ending.abort();
+        this.presence.end();
         this.isOpen = false;
         this.stop();
     }
@@ -88,6 +93,7 @@ export class Notes {
     /** The same, once what was typed is kept; it can be opened again. */
     async close() {
         this.field.readOnly = true;
+        this.presence.hide();
         for (let wait = 0; wait < LIMIT && this.worker && (this.busy || difference(this.base, this.field.value)); wait += TYPING) {
             this.flush();
             await new Promise((done) => setTimeout(done, TYPING));
@@ -101,7 +107,8 @@ export class Notes {
 
     start() {
         this.stop();
-        Object.assign(this, { isOpening: true, busy: true, trying: null, pending: new Set() });
+        Object.assign(this, { isOpening: true, busy: true, trying: null, placing: null, pending: new Set() });
+        this.presence.restart();
         this.field.readOnly = true;
         const counts = [...this.entries.values()].filter((entry) => this.counts(entry));
         const isLate = (entry) => this.late.has(nameOf(entry));
@@ -152,15 +159,21 @@ export class Notes {
         }
         const edit = this.due && !this.isOpening ? difference(this.base, this.field.value) : null;
         this.due = false;
+        const { at, cursors } = this.presence.take(edit !== null);
         const updates = this.unread.splice(0, BATCH);
         const first = this.first ?? {};
-        if (!edit && updates.length === 0 && this.appended.length === 0 && !this.isOpening) {
+        if (!edit && updates.length === 0 && this.appended.length === 0 && at === null && cursors.length === 0 && !this.isOpening) {
             return;
         }
         const whole = this.isOpening && this.unread.length === 0;
         Object.assign(this, { busy: true, sent: edit && this.field.value, first: null });
-        this.worker.postMessage({ edit, updates, appended: this.appended.splice(0), whole, ...first });
-        this.timer = setTimeout(() => this.blame("it took too long"), LIMIT);
+        this.worker.postMessage({ edit, updates, appended: this.appended.splice(0), whole, at, cursors, ...first });
+        this.watch(STEPS);
+    }
+
+    /** Ends what takes too long. */
+    watch(steps) {
+        this.timer = setTimeout(() => (steps > 1 ? this.watch(steps - 1) : this.blame("it took too long")), LIMIT / STEPS);
     }
 
     composed() {
@@ -176,6 +189,10 @@ export class Notes {
             this.trying = answer.trying;
             return undefined;
         }
+        if (answer.placing) {
+            this.placing = answer.placing;
+            return undefined;
+        }
         if (answer.pending) {
             this.pending.add(nameOf(answer.pending));
             return undefined;
@@ -186,15 +203,17 @@ export class Notes {
             return undefined;
         }
         if (answer.failed) {
-            return this.trying ? this.blame(answer.failed) : this.fail(`The document does not work here: ${answer.failed}`);
+            return this.trying || this.placing ? this.blame(answer.failed) : this.fail(`The document does not work here: ${answer.failed}`);
         }
         if (answer.bad) {
             this.trying = answer.bad;
             return this.blame(answer.why);
         }
         this.trying = null;
+        this.placing = null;
         if (!answer.ready) {
             this.done(answer);
+            this.presence.answered(answer);
         }
         this.busy = false;
         this.pump();
@@ -203,6 +222,11 @@ export class Notes {
 
     /** What was tried last does harm. What waited for it may be to blame: that comes last then, to be tried by itself. */
     blame(why) {
+        if (this.placing) {
+            this.presence.setAside(this.placing);
+            this.start();
+            return this.show();
+        }
         const suspects = [...this.pending].filter((name) => !this.late.has(name));
         if (!this.trying) {
             return this.fail(`The document does not work here: ${why}`);
@@ -214,7 +238,7 @@ export class Notes {
             this.aside.set(author, Math.min(number, this.aside.get(author) ?? Infinity));
         }
         this.start();
-        this.show();
+        return this.show();
     }
 
     done({ remote, text, drafts, isFull }) {
@@ -249,6 +273,12 @@ export class Notes {
         }
     }
 
+    /** Where a place of the document is in the field, in which more may stand by now. */
+    inField(at) {
+        const own = difference(this.base, this.field.value);
+        return own ? moved(at, [own]) : at;
+    }
+
     // --- what is written here ---
 
     typed() {
@@ -259,6 +289,7 @@ export class Notes {
             field.value = before + field.value.slice(field.selectionEnd).replace(REFUSED, "");
             field.setSelectionRange(before.length, before.length);
         }
+        this.presence.typed();
         this.typing ??= setTimeout(() => this.flush(), TYPING);
     }
 
@@ -311,6 +342,7 @@ export class Notes {
     }
 
     show() {
+        this.presence.show();
         if (!this.isOpen && !this.problem) {
             return;
         }

@@ -15,7 +15,7 @@ use librecast_log::{Config, ENTRY_LOG_PORT, Log, Output, Space};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use crate::notes::{Of, PageNotes};
+use crate::notes::{Of, PageNotes, may_write};
 
 /// The page looks again at the latest after so long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,6 +76,8 @@ pub struct PageAttender {
     /// None before the page has said what it keeps.
     pub(crate) notes: Option<PageNotes>,
     revision: u64,
+    /// The page's clock, when it was looked at last.
+    unix_ms: u64,
     seed: Zeroizing<[u8; 32]>,
     /// Logs begun so far: each has randomness of its own.
     logs: u64,
@@ -104,6 +106,7 @@ impl PageAttender {
             asking: Asking::default(),
             notes: None,
             revision: 0,
+            unix_ms: 0,
             seed: Zeroizing::new(seed),
             logs: 0,
             is_over: false,
@@ -185,7 +188,7 @@ impl PageAttender {
             return;
         }
         self.choose_first();
-        let wanted = self.wanted();
+        let (unix_ms, wanted) = (self.unix_ms, self.wanted());
         let is_wanted = |place: &Place, joined: &Joined| {
             let space = wanted.get(place);
             space.is_some_and(|space| space.owner() == joined.log.space().owner())
@@ -198,7 +201,7 @@ impl PageAttender {
             self.commands.push_back(Command::Leave(group));
             if let Place::Track(name) = place {
                 if let (TrackName::Notes, Some(notes)) = (&name, &mut self.notes) {
-                    notes.leave(&mut left.log);
+                    notes.leave(&mut left.log, unix_ms, now);
                 }
                 self.view.forget(&name);
             }
@@ -252,6 +255,7 @@ impl PageAttender {
 
     /// Does what is due, and reads what has come.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
+        self.unix_ms = unix_ms;
         let questions = Place::Track(TrackName::Questions);
         while let Some(body) = self.asking.poll_request(now) {
             if let Some(joined) = self.joined.get_mut(&questions) {
@@ -273,8 +277,9 @@ impl PageAttender {
                 (Some(of), Some(notes)) => {
                     if of == Of::Notes {
                         notes.append(log, unix_ms, now);
+                        notes.handle_presence(log, unix_ms, now);
                     }
-                    notes.handle_outputs(of, log);
+                    notes.handle_outputs(of, log, now);
                 }
                 _ => send(log, &mut self.commands),
             }
@@ -359,6 +364,24 @@ impl PageAttender {
         notes.map_or(Ok(()), |notes| notes.write(id, body.to_vec()))
     }
 
+    /// Shows the reader to others who have opened the notes, under this name, or not at all; and shows him others, or not.
+    pub fn choose_presence(&mut self, name: Option<&str>, watches: bool, now: Instant) {
+        if let Some(notes) = &mut self.notes {
+            notes.choose_presence(name, watches, now);
+            let joined = self.joined.get_mut(&Place::Track(TrackName::Notes));
+            if let Some(joined) = joined {
+                joined.log.watch_presence(notes.is_watching());
+            }
+        }
+    }
+
+    /// Where the reader is in the notes, as their document has it.
+    pub fn move_to(&mut self, cursor: &[u8], writes: bool, now: Instant) {
+        if let Some(notes) = &mut self.notes {
+            notes.move_to(cursor, writes, now);
+        }
+    }
+
     /// Whether other nodes are there: else drafts wait.
     pub fn connect(&mut self, is_connected: bool) {
         if let Some(notes) = &mut self.notes {
@@ -380,8 +403,16 @@ impl PageAttender {
     }
 
     /// Leaves all, for good.
-    pub fn end(&mut self) {
+    pub fn end(&mut self, now: Instant) {
         self.is_over = true;
+        let notes = self.joined.get_mut(&Place::Track(TrackName::Notes));
+        if let (Some(joined), Some(notes)) = (notes, &mut self.notes) {
+            notes.leave(&mut joined.log, self.unix_ms, now);
+            // what waits for the disk is not sent any more
+            while let Some(command) = notes.disk.poll_command() {
+                self.commands.push_back(command);
+            }
+        }
         let groups = self
             .joined
             .values()
@@ -393,7 +424,7 @@ impl PageAttender {
     /// Counts up with each change of what is shown.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.revision + self.notes.as_ref().map_or(0, |notes| notes.revision)
     }
 
     /// Whether others may have entries of a track that are not here.
@@ -410,11 +441,7 @@ impl PageAttender {
     pub(crate) fn may_write_notes(&self) -> bool {
         let joined = self.joined.get(&Place::Track(TrackName::Notes));
         let found = joined.zip(self.notes.as_ref());
-        found.is_some_and(|(joined, notes)| {
-            let ours = notes.author(&joined.log);
-            let mut authors = joined.log.authors();
-            authors.any(|author| author.author == ours && author.conflict.is_none())
-        })
+        found.is_some_and(|(joined, notes)| may_write(&joined.log, notes.author(&joined.log)))
     }
 
     /// What counted for nothing, of all logs and of what was read of them.

@@ -4,16 +4,17 @@
 //!   outputs of a log ─┬─ Store ──► records ──► page: IndexedDB ──► kept(turn)
 //!                     └─ Transmit ──► waits until all records before it are kept ──► the member
 //!   drafts of the page ──► entries ──► records, with the numbers of the drafts that are done
+//!   who is there ◄── presence ◄── others; where the reader is ──► presence, if he shows himself
 //! ```
 
 use std::collections::VecDeque;
 
 use lcroute_web_page::Command;
-use lcstudio_core::{NewEntry, NotesReading, NotesUpdate, NotesWriting};
+use lcstudio_core::{NewEntry, NotesReading, NotesUpdate, NotesWriting, Others, Showing};
 use librecast::drops::Drops;
 use librecast::id::SecretKey;
 use librecast::time::Instant;
-use librecast_log::{AuthorId, ENTRY_LOG_PORT, Log, Output, Stored};
+use librecast_log::{AuthorId, ENTRY_LOG_PORT, Event, Log, Output, Stored};
 
 use crate::disk::{Disk, restore};
 
@@ -37,11 +38,19 @@ pub(crate) struct PageNotes {
     reading: NotesReading,
     drops: Drops<lcstudio_core::DropReason>,
     updates: VecDeque<NotesUpdate>,
+    /// Those who show themselves, where the reader wants to see them.
+    others: Others,
+    is_watching: bool,
+    showing: Showing,
+    /// The owner lets this page write: else nobody would see it.
+    may_show: bool,
     pub(crate) disk: Disk,
     /// Others are there: without them drafts wait.
     is_connected: bool,
     /// The page keeps what is stored from now on.
     pub(crate) is_open: bool,
+    /// Counts up with each change of who is there.
+    pub(crate) revision: u64,
 }
 
 impl PageNotes {
@@ -70,9 +79,14 @@ impl PageNotes {
             reading: NotesReading::default(),
             drops: Drops::default(),
             updates: VecDeque::new(),
+            others: Others::default(),
+            is_watching: false,
+            showing: Showing::default(),
+            may_show: false,
             disk: Disk::default(),
             is_connected: false,
             is_open: false,
+            revision: 0,
         }
     }
 
@@ -94,11 +108,15 @@ impl PageNotes {
         restore(log, std::mem::take(&mut self.restored), now);
         self.reading = NotesReading::default();
         self.updates.clear();
+        log.watch_presence(self.is_watching);
     }
 
     /// The log of notes ends: a key must not begin again behind what it has written.
-    pub(crate) fn leave(&mut self, log: &mut Log) {
-        self.handle_outputs(Of::Notes, log);
+    pub(crate) fn leave(&mut self, log: &mut Log, time: u64, now: Instant) {
+        self.showing.show(None, now);
+        self.show(log, time, now);
+        self.others.clear();
+        self.handle_outputs(Of::Notes, log, now);
         self.restored = log.stored().collect();
     }
 
@@ -119,12 +137,19 @@ impl PageNotes {
     }
 
     /// Outputs of a log: records, and what may be sent once they are kept.
-    pub(crate) fn handle_outputs(&mut self, of: Of, log: &mut Log) {
+    pub(crate) fn handle_outputs(&mut self, of: Of, log: &mut Log, now: Instant) {
         let group = log.space().group();
         while let Some(output) = log.poll_output() {
             match output {
                 // requests are of use to who presents and who holds
-                Output::Store(Stored::Request(_)) | Output::Event(_) => {}
+                Output::Store(Stored::Request(_)) => {}
+                Output::Event(Event::Presence { author, body }) => {
+                    match self.others.handle(author.0, &body, now) {
+                        Ok(has_changed) => self.revision += u64::from(has_changed),
+                        Err(reason) => self.drops.count(reason),
+                    }
+                }
+                Output::Event(_) => {}
                 Output::Store(stored) => self.disk.store(of as u8, stored),
                 Output::Transmit(data) => {
                     let port = ENTRY_LOG_PORT;
@@ -140,14 +165,57 @@ impl PageNotes {
             return;
         }
         let done = self.writing.handle_timeout(log, time, now);
-        self.handle_outputs(Of::Notes, log);
+        self.handle_outputs(Of::Notes, log, now);
         for draft in done {
             self.disk.done(draft);
         }
     }
 
+    /// Says where the reader is, if it is due, and forgets those who have gone.
+    pub(crate) fn handle_presence(&mut self, log: &mut Log, time: u64, now: Instant) {
+        self.may_show = may_write(log, self.author(log));
+        self.show(log, time, now);
+        self.revision += u64::from(self.others.handle_timeout(now));
+    }
+
+    fn show(&mut self, log: &mut Log, time: u64, now: Instant) {
+        if self.is_connected
+            && self.may_show
+            && let Some(body) = self.showing.poll_presence(self.others.len(), now)
+        {
+            // its length is bounded; who has no grant any more is not seen
+            let _ = log.show(self.author(log), &body, time);
+        }
+    }
+
+    /// Shows the reader under this name, or not; shows him others, or not.
+    pub(crate) fn choose_presence(&mut self, name: Option<&str>, watches: bool, now: Instant) {
+        self.showing.show(name, now);
+        self.is_watching = watches;
+        if !watches && !self.others.is_empty() {
+            self.others.clear();
+            self.revision += 1;
+        }
+    }
+
+    pub(crate) fn is_watching(&self) -> bool {
+        self.is_watching
+    }
+
+    pub(crate) fn move_to(&mut self, cursor: &[u8], writes: bool, now: Instant) {
+        self.showing.move_to(cursor.to_vec(), writes, now);
+    }
+
+    pub(crate) fn others(&self) -> &Others {
+        &self.others
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.writing.poll_timeout().filter(|_| self.is_connected)
+        let showing = self.showing.poll_timeout(self.others.len());
+        let showing = showing.filter(|_| self.may_show);
+        let sent = self.writing.poll_timeout().into_iter().chain(showing);
+        let sent = sent.filter(|_| self.is_connected);
+        sent.chain(self.others.poll_timeout()).min()
     }
 
     /// # Errors
@@ -177,4 +245,10 @@ impl PageNotes {
     pub(crate) fn author(&self, log: &Log) -> AuthorId {
         log.space().author(&self.key.peer_id())
     }
+}
+
+/// Whether an entry of this author would count.
+pub(crate) fn may_write(log: &Log, author: AuthorId) -> bool {
+    let mut authors = log.authors();
+    authors.any(|known| known.author == author && known.conflict.is_none())
 }

@@ -14,6 +14,15 @@ thread_local! {
     static PAGE: RefCell<Exchange<PageAttender>> = RefCell::default();
 }
 
+/// What a reader lets others see of him in the notes, and whether he wants to see them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    /// What he calls himself; none: he is not shown.
+    name: Option<String>,
+    watches: bool,
+}
+
 /// What somebody asks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +195,28 @@ pub extern "C" fn studio_write(id: u32) -> usize {
     page(|page| page.outcome(error.map_or(Ok(()), Err)))
 }
 
+/// Who is shown to whom in the notes: the input is JSON of name and watches.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_show(now: f64) {
+    attender(|attender, input| {
+        if let Ok(Shown { name, watches }) = serde_json::from_slice(input) {
+            attender.choose_presence(name.as_deref(), watches, at(now));
+        }
+    });
+}
+
+/// Where the reader is in the notes: the input is a cursor of their document.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_move(now: f64, writes: bool) {
+    attender(|attender, cursor| attender.move_to(cursor, writes, at(now)));
+}
+
+/// Those who show themselves in the notes: the length of its JSON.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_others() -> usize {
+    text(PageAttender::others)
+}
+
 /// Whether other nodes are there.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_connect(is_connected: bool) {
@@ -194,8 +225,8 @@ pub extern "C" fn studio_connect(is_connected: bool) {
 
 /// Leaves all groups.
 #[unsafe(no_mangle)]
-pub extern "C" fn studio_end() {
-    attender(|attender, _| attender.end());
+pub extern "C" fn studio_end(now: f64) {
+    attender(|attender, _| attender.end(at(now)));
 }
 
 /// Counts up with each change of what is shown.

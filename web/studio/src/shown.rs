@@ -24,6 +24,15 @@ struct Status<'a> {
     notes: Notes,
 }
 
+/// Somebody in the notes.
+#[derive(Serialize)]
+struct Other<'a> {
+    author: String,
+    name: &'a str,
+    writes: bool,
+    cursor: String,
+}
+
 /// How the notes stand.
 #[derive(Debug, Default, Serialize)]
 struct Notes {
@@ -159,6 +168,19 @@ impl PageAttender {
             drops: self.drops(),
             notes: self.notes(),
         })
+    }
+
+    /// Those who show themselves in the notes, the cursor in hexadecimal digits.
+    #[must_use]
+    pub fn others(&self) -> String {
+        let all = self.notes.iter().flat_map(|notes| notes.others().iter());
+        let all = all.map(|(author, presence)| Other {
+            author: format!("{author:016x}"),
+            name: &presence.name,
+            writes: presence.writes,
+            cursor: presence.cursor.iter().map(|b| format!("{b:02x}")).collect(),
+        });
+        json(&all.collect::<Vec<_>>())
     }
 
     fn notes(&self) -> Notes {

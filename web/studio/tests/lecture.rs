@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use lcroute_web_page::Command;
 use lcroute_web_studio::attender::PageAttender;
 use lcstudio_core::{
-    Caption, Deck, DeckWriter, IndexEntry, Question, SessionKey, SlideId, TrackName, TrackPlace,
-    Turn, Writer,
+    Caption, Deck, DeckWriter, IndexEntry, Presence, Question, SessionKey, SlideId, TrackName,
+    TrackPlace, Turn, Writer,
 };
 use librecast::id::SecretKey;
 use librecast_log::{AuthorId, Config, ENTRY_LOG_PORT, Event, GRANT_KIND, Log, Output, Stored};
@@ -36,6 +36,8 @@ struct World {
     /// What the page has put on disk: kind and bytes; and drafts that it was rid of.
     disk: Vec<(u8, Vec<u8>)>,
     done: Vec<u32>,
+    /// Presence of the page that others see.
+    present: Vec<Vec<u8>>,
     /// The page's disk takes what it is given.
     disk_works: bool,
 }
@@ -58,6 +60,7 @@ impl World {
             asked: Vec::new(),
             disk: Vec::new(),
             done: Vec::new(),
+            present: Vec::new(),
             disk_works: true,
         };
         world.present();
@@ -170,6 +173,7 @@ impl World {
                             let from = (HOST, group, ENTRY_LOG_PORT);
                             self.page.handle_datagram(from, &data, now, time);
                         }
+                        Output::Event(Event::Presence { body, .. }) => self.present.push(body),
                         Output::Event(Event::Request(body)) if place != "notes" => {
                             self.asked.push(Question::decode(&body).unwrap());
                         }
@@ -319,7 +323,7 @@ fn choosing_a_track_joins_its_group_and_dropping_it_leaves() {
     world.pass(3_000);
     assert_eq!(world.texts(), ["they dance", "nobody reads this"]);
     assert!(world.page.choose("video", true, now).is_err());
-    world.page.end();
+    world.page.end(now);
     world.pass(100);
     assert!(world.joined.is_empty());
 }
@@ -436,4 +440,84 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
     let drops = world.status()["drops"].clone();
     assert!(drops.get("conflict").is_none(), "{drops}");
     assert!(world.page.write(4, &[0; 1_001]).is_err());
+}
+
+#[test]
+fn a_reader_is_shown_once_he_says_so_and_may_write_and_sees_others_if_he_wants_to() {
+    let mut world = World::new(None);
+    let now = world.now();
+    world.page.open_notes(now).unwrap();
+    world.page.connect(true);
+    world.pass(5_000);
+    let owner = {
+        let (log, owner) = world.logs.get_mut("notes").unwrap();
+        log.watch_presence(true);
+        *owner
+    };
+    let choose = |world: &mut World, name, watches| {
+        let now = world.now();
+        world.page.choose_presence(name, watches, now);
+    };
+    let shown = |world: &mut World| {
+        let all = std::mem::take(&mut world.present);
+        let all = all.iter().map(|body| Presence::decode(body).unwrap());
+        all.map(|presence| presence.map(|p| (p.name, p.writes, p.cursor)))
+            .collect::<Vec<_>>()
+    };
+    // nobody would take it of a key without a grant
+    choose(&mut world, Some("Dora"), true);
+    world.pass(12_000);
+    assert_eq!(shown(&mut world), []);
+    choose(&mut world, None, true);
+    world.page.write(1, b"first").unwrap();
+    world.pass(20_000);
+    assert_eq!(
+        shown(&mut world),
+        [],
+        "he has not said that he is to be seen"
+    );
+    choose(&mut world, Some("Dora"), true);
+    let now = world.now();
+    world.page.move_to(&[7; 22], true, now);
+    world.pass(9_000);
+    let dora = |writes| Some(("Dora".to_owned(), writes, vec![7; 22]));
+    assert_eq!(shown(&mut world), [dora(true), dora(false)]);
+    choose(&mut world, None, true);
+    world.pass(15_000);
+    assert_eq!(shown(&mut world), [None], "he leaves, and no more is sent");
+    // the presenter shows himself
+    let others = |world: &World| serde_json::from_str::<Value>(&world.page.others()).unwrap();
+    let show = |world: &mut World| {
+        let presence = Presence {
+            name: "Ann".to_owned(),
+            writes: false,
+            cursor: vec![0xab; 2],
+        };
+        let time = UNIX_MS + world.ms;
+        let (log, _) = world.logs.get_mut("notes").unwrap();
+        log.show(owner, &presence.encode().unwrap(), time).unwrap();
+        world.pass(100);
+    };
+    let before = world.page.revision();
+    show(&mut world);
+    let ann = json!([{ "author": format!("{:016x}", owner.0), "name": "Ann", "writes": false, "cursor": "abab" }]);
+    assert_eq!(others(&world), ann);
+    assert!(world.page.revision() > before);
+    choose(&mut world, None, false);
+    assert_eq!(others(&world), json!([]));
+    show(&mut world);
+    assert_eq!(others(&world), json!([]));
+    choose(&mut world, None, true);
+    show(&mut world);
+    assert_eq!(others(&world), ann);
+    world.pass(31_000);
+    assert_eq!(others(&world), json!([]), "nothing comes of him any more");
+    // who closes the page leaves
+    choose(&mut world, Some("Dora"), true);
+    world.pass(1_000);
+    assert_eq!(shown(&mut world), [dora(false)]);
+    let now = world.now();
+    world.page.end(now);
+    world.pass(100);
+    assert_eq!(shown(&mut world), [None]);
 }

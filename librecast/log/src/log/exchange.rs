@@ -15,10 +15,18 @@ impl Log {
 
     /// Whether this sender was not heard for a while.
     pub(super) fn hear(&mut self, source: IpAddr, now: Instant) -> bool {
-        if let Some(known) = self.sources.get_mut(&source) {
-            let away = now.saturating_duration_since(known.heard_at) > AWAY;
-            known.heard_at = now;
-            return away;
+        self.add_source(source, now);
+        let Some(known) = self.sources.get_mut(&source) else {
+            return true;
+        };
+        let before = known.heard_at.replace(now);
+        before.is_none_or(|at| now.saturating_duration_since(at) > AWAY)
+    }
+
+    /// Whose bad signatures are counted.
+    pub(super) fn add_source(&mut self, source: IpAddr, now: Instant) {
+        if self.sources.contains_key(&source) {
+            return;
         }
         if self.sources.len() >= MAX_SOURCES {
             let oldest = self.sources.iter().min_by_key(|(_, s)| s.heard_at);
@@ -28,10 +36,9 @@ impl Log {
         }
         let source_state = Source {
             bad_signatures: Bucket::full(now),
-            heard_at: now,
+            heard_at: None,
         };
         self.sources.insert(source, source_state);
-        true
     }
 
     fn digest(&self) -> u64 {

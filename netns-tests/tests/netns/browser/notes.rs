@@ -297,3 +297,121 @@ fn a_browser_that_is_full_says_so_and_what_is_written_goes_on() {
         until_text(&reads, "kept. sent. And more.")
     });
 }
+
+/// Lets others see this reader under a name.
+fn show_self(page: &Page, name: &str) -> Result<()> {
+    page.click("#here summary")?;
+    page.ask("type", json!({ "at": "#my-name", "text": name }))?;
+    page.click("#show-me").map(drop)
+}
+
+/// Waits until the list of those who are here is this: number, name, line, whether they write.
+fn until_present(page: &Page, words: &str) -> Result<()> {
+    let list = "[...document.querySelectorAll('#present button')].map((one) => one.textContent).join(' | ')";
+    page.until(&format!("{list} === {}", json!(words)))
+        .map(drop)
+}
+
+/// Puts the cursor of this reader at a place.
+fn go_to(page: &Page, place: u32) -> Result<()> {
+    page.eval(&format!(
+        "(() => {{ const text = document.querySelector('#text'); text.focus(); text.setSelectionRange({place}, {place}); return true; }})()"
+    ))
+    .map(drop)
+}
+
+/// The page is behind another one, or in front again.
+fn be_visible(page: &Page, state: &str) -> Result<()> {
+    page.eval(&format!(
+        "Object.defineProperty(document, 'visibilityState', {{ value: '{state}', configurable: true }}), \
+         document.dispatchEvent(new Event('visibilitychange'))"
+    ))
+    .map(drop)
+}
+
+/// The mark stands in the line of the text that it means: number of that line, by heights.
+const MARKED_LINE: &str = "(() => { const [mark] = document.querySelectorAll('#marks span'); const field = document.querySelector('#text'); \
+    const style = getComputedStyle(field); const height = parseFloat(style.lineHeight); \
+    const top = mark.getBoundingClientRect().top - field.getBoundingClientRect().top - parseFloat(style.paddingTop) + field.scrollTop; \
+    return 1 + Math.round(top / height); })()";
+
+#[test]
+#[ignore = "needs browsers; make test-all"]
+fn who_writes_where_is_seen_if_he_likes_and_gone_when_he_goes() {
+    in_each_browser("notes-presence", |lab, kind| {
+        let lecture = Lecture::begin(lab, &["here", "there"])?;
+        let [here, there] = [0, 1].map(|n| &lecture.meeting.visitors[n]);
+        let one_browser = Browser::start(&here.host, kind, Theme::Light)?;
+        let other_browser = Browser::start(&there.host, kind, Theme::Dark)?;
+        let one = lecture.attend(&one_browser, here, "one")?;
+        let other = lecture.attend(&other_browser, there, "other")?;
+        for page in [&one, &other] {
+            open_notes(page)?;
+        }
+        let [_, b] = lecture.meeting.network.nodes()?;
+        let host = NotesFile::start(&b.host, &lecture.lcs, "lc0")?;
+        write_at(&one, 0, "Bees dance.\n")?;
+        until_text(&other, "Bees dance.\n")?;
+        // a reader, who has written nothing
+        show_self(&other, "\u{202e}Dora")?;
+        other.until_says(
+            "#here-state",
+            "Nobody else shows himself. They see you once you have written",
+        )?;
+        write_at(&other, -1, "They fly.\n")?;
+        until_text(&one, "Bees dance.\nThey fly.\n")?;
+        go_to(&other, 15)?;
+        until_present(&one, "1Dora, line 2")?;
+        one.until_says("#here-state", "One other is here. Others do not see you.")?;
+        other.until_says("#here-state", "Nobody else shows himself.")?;
+        host.until_said(r#""event":"present","names":["Dora"]"#)?;
+        // the mark stays with its letter while others write
+        write_at(&one, 0, "# Notes\n\n")?;
+        until_present(&one, "1Dora, line 4")?;
+        ensure!(one.eval(MARKED_LINE)? == 4, "{}", one.eval(MARKED_LINE)?);
+        one.click("#present button")?;
+        one.until("document.querySelector('#text').selectionStart === 24 && document.activeElement.id === 'text'")?;
+        // while he writes
+        let writes = "(() => { const text = document.querySelector('#text'); window.typing = setInterval(() => { text.focus(); \
+            document.execCommand('insertText', false, 'x'); }, 300); return true; })()";
+        other.eval(writes)?;
+        until_present(&one, "1Dora, line 4, writes")?;
+        other.eval("clearInterval(window.typing), true")?;
+        until_present(&one, "1Dora, line 4")?;
+        // both
+        show_self(&one, "Ann")?;
+        other.until("document.querySelector('#present')?.textContent.startsWith('1Ann, line')")?;
+        one.expect_open_to_all()?;
+        for preset in ["system", "easy", "contrast", "captions"] {
+            one.eval(&format!(
+                "document.querySelector('[name=preset][value={preset}]').click(), true"
+            ))?;
+            one.expect_open_to_all()?;
+            for width in [320, 390, 1_280] {
+                one.expect_fits(width, 900)?;
+                if width != 320 {
+                    one.shot(&format!("{preset}-{width}"))?;
+                }
+            }
+        }
+        // behind another tab; in front again
+        be_visible(&other, "hidden")?;
+        until_present(&one, "")?;
+        be_visible(&other, "visible")?;
+        one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
+        // who does not want to see others does not
+        one.click("#show-others")?;
+        until_present(&one, "")?;
+        one.until_says("#here-state", "You do not see others.")?;
+        one.click("#show-others")?;
+        one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
+        // who does not want to be seen is not
+        other.click("#show-me")?;
+        until_present(&one, "")?;
+        other.click("#show-me")?;
+        one.until("document.querySelector('#present')?.textContent.startsWith('1Dora')")?;
+        // a browser that is killed says nothing more
+        drop(other_browser);
+        until_present(&one, "")
+    });
+}
