@@ -16,7 +16,7 @@ use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
 use crate::grant::{CLOCK_TOLERANCE, GRANT_KIND, Grant};
 use crate::outgoing::{Packing, Sealer};
 use crate::packet::{
-    HEADS_IN_PACKET, Head, Packet, Refused, Seal, WANTED_AT_ONCE, WANTS_IN_PACKET, Want,
+    HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTED_AT_ONCE, WANTS_IN_PACKET, Want,
 };
 use crate::presence::{MAX_PRESENCE, Presence};
 use crate::repair::{Trickle, backoff};
@@ -80,6 +80,9 @@ const BULK_REPAIRS: Rate = Rate::per_second(64, 16);
 
 /// More answers than this that wait are much.
 const BULK: usize = 64;
+
+/// More bytes of answers than this are much: what goes into a second of [`REPAIRS`].
+const BULK_BYTES: usize = 8 * ROOM;
 
 /// Answers to heads that know of no conflict, and entries that settle a dispute.
 const PROOFS: Rate = Rate::per_second(2, 8);
@@ -643,12 +646,11 @@ impl Log {
         now: Instant,
     ) -> Result<(), DropReason> {
         let id = entry.author;
+        self.drop_answer(id, entry.number, now);
         let Some(author) = self.authors.get_mut(&id) else {
             remember_head(&mut self.early_heads, id, entry.number);
             return Err(DropReason::UnknownAuthor);
         };
-        // somebody has just sent it: who else was to need not
-        self.answers.remove(&(id, entry.number));
         if let Some(held) = author.entries.get_mut(&entry.number) {
             held.sent = Some(now);
             if held.entry == entry {

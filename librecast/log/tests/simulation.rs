@@ -736,3 +736,65 @@ fn figures() {
         }
     }
 }
+
+/// So many entries that fill a packet, at the pace of a lecture's pictures; until all who are there have them.
+fn append_long_entries(world: &mut World, length: usize, there: usize) {
+    for number in 0..length {
+        world.append(0, &[number as u8; 970]);
+        if number % 8 == 7 {
+            world.run(SECOND / 8);
+        }
+    }
+    while !(0..there).all(|n| world.bodies(n, 0).len() == length) {
+        world.run(SECOND / 10);
+    }
+}
+
+/// A member that has nothing, until it has so many entries: how long it took, and bytes sent for each byte that it read.
+fn catch_up(world: &mut World, late: usize, length: usize) -> (Duration, f64) {
+    let (begin, before) = (world.now, world.sent);
+    world.restart(late, Vec::new());
+    while world.bodies(late, 0).len() < length {
+        world.run(SECOND / 10);
+    }
+    let sent = world.sent.1 - before.1;
+    (world.now - begin, sent as f64 / (length * 970) as f64)
+}
+
+#[test]
+fn long_entries_come_to_who_is_late_once_and_as_fast_as_repair_may() {
+    let (members, length) = (8, 400);
+    let mut world = World::new(members, path(0.02), 20);
+    world.members[7].online = false;
+    world.run(5 * SECOND);
+    append_long_entries(&mut world, length, 7);
+    // who wrote them has gone: seven hold them
+    world.members[0].online = false;
+    world.run(100 * SECOND);
+    let (took, bytes) = catch_up(&mut world, 7, length);
+    assert!(took < 12 * SECOND, "{took:?}");
+    assert!(bytes < 2.0, "{bytes} bytes a byte");
+}
+
+/// Figures of docs/benchmarks.md: a megabyte in entries that fill a packet, to who is there and to who comes late.
+#[test]
+#[ignore = "a measurement"]
+fn figures_of_long_entries() {
+    let length = 1_050;
+    for (members, loss) in [(3, 0.0), (3, 0.05), (20, 0.05), (60, 0.02)] {
+        for seed in 0..3 {
+            let mut world = World::new(members, path(loss), seed);
+            let late = members - 1;
+            world.members[late].online = false;
+            world.run(5 * SECOND);
+            let begin = world.now;
+            append_long_entries(&mut world, length, late);
+            let there = world.now - begin;
+            world.run(120 * SECOND);
+            let (came, bytes) = catch_up(&mut world, late, length);
+            println!(
+                "{members} members, loss {loss}, seed {seed}: there after {there:?}; late after {came:?}, {bytes:.1} bytes a byte"
+            );
+        }
+    }
+}

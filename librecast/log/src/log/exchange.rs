@@ -235,7 +235,10 @@ impl Log {
 
     pub(super) fn handle_want(&mut self, want: &Want, now: Instant) {
         let id = want.author;
-        let members = self.authors.len();
+        let wait = match self.keys.contains_key(&id) {
+            true => Duration::ZERO,
+            false => self.others_wait(),
+        };
         let Some(author) = self.authors.get_mut(&id) else {
             return;
         };
@@ -249,11 +252,6 @@ impl Log {
                 author.want_at = Some(at.max(now + WANT_AGAIN.mul_f64(1.0 + self.random.unit())));
             }
         }
-        let ours = self.keys.contains_key(&id);
-        let wait = match ours {
-            true => Duration::ZERO,
-            false => OTHERS_WAIT + backoff(ANSWER_BACKOFF, members, &mut self.random),
-        };
         let (first, last) = (author.first, author.last());
         for number in want.numbers() {
             // what has expired is not there: the latest entry says so
@@ -272,15 +270,46 @@ impl Log {
         }
     }
 
+    /// Somebody has just sent this entry: who else was to need not, and lets him send the rest. Without that, all who have them
+    /// send long answers at once (measured, docs/benchmarks.md).
+    pub(super) fn drop_answer(&mut self, id: AuthorId, number: u32, now: Instant) {
+        if self.answers.remove(&(id, number)).is_none() || self.keys.contains_key(&id) {
+            return;
+        }
+        let later = now + self.others_wait();
+        let rest = self.answers.range_mut((id, 0)..=(id, u32::MAX));
+        rest.for_each(|(_, at)| *at = (*at).max(later));
+    }
+
+    /// How long who is not the author waits until he answers.
+    fn others_wait(&mut self) -> Duration {
+        let members = self.authors.len().max(self.sources.len());
+        OTHERS_WAIT + backoff(ANSWER_BACKOFF, members, &mut self.random)
+    }
+
     pub(super) fn repair_bucket(&self) -> &TokenBucket {
-        match self.answers.len() > BULK {
+        match self.is_bulk() {
             true => &self.bulk_repairs,
             false => &self.repairs,
         }
     }
 
+    /// Whether much is asked for.
+    fn is_bulk(&self) -> bool {
+        if self.answers.len() > BULK {
+            return true;
+        }
+        let entry = |(id, number): &(AuthorId, u32)| self.authors.get(id)?.entries.get(number);
+        let sizes = self.answers.keys().filter_map(entry);
+        sizes.map(|held| held.entry.size()).sum::<usize>() > BULK_BYTES
+    }
+
     pub(super) fn send_answers(&mut self, now: Instant) {
-        while self.repair_bucket().ready(now) {
+        loop {
+            let is_bulk = self.is_bulk();
+            if !self.repair_bucket().ready(now) {
+                return;
+            }
             let due = self.answers.iter().filter(|(_, at)| **at <= now);
             let due: Vec<(AuthorId, u32)> = due.map(|(key, _)| *key).take(64).collect();
             let mut packing = Packing::default();
@@ -300,7 +329,7 @@ impl Log {
             if sent == 0 {
                 return;
             }
-            match self.answers.len() + sent > BULK {
+            match is_bulk {
                 true => self.bulk_repairs.spend(1, now),
                 false => self.repairs.spend(1, now),
             }
