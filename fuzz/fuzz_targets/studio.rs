@@ -2,18 +2,20 @@
 #![no_main]
 
 use lcstudio_core::{
-    NotesReading, Place, Presence, Session, View, Writer, page, split, to_html, to_text, transcript_markdown, webvtt,
+    NotesReading, Picture, Place, Presence, Session, View, Writer, page, split, to_html, to_text, transcript_markdown,
+    webvtt,
 };
 use libfuzzer_sys::fuzz_target;
 use librecast_log::{AuthorId, Entry};
 
-const PLACES: [&str; 6] = [
+const PLACES: [&str; 7] = [
     "index",
     "slides",
     "turn",
     "questions",
     "notes",
     "captions/en",
+    "pictures",
 ];
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("studio"), |data: &[u8]| {
@@ -49,6 +51,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("studio"), |data: &[u8]| {
     if let Ok(Some(presence)) = Presence::decode(data) {
         let again = presence.encode().expect("it was read");
         assert_eq!(Presence::decode(&again), Ok(Some(presence)));
+    }
+    if let Ok(picture) = Picture::new(data.to_vec()) {
+        let (width, height) = picture.size();
+        assert!(u64::from(width) * u64::from(height) <= 1 << 24);
     }
     let english = "en".parse().expect("a language");
     let made = page(&view, Some(&english), |_| None);

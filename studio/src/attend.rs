@@ -40,6 +40,10 @@ impl FromStr for Choice {
         match text {
             "captions" => Ok(Self::Captions),
             "audio" => Ok(Self::Audio),
+            "pictures" => Err(
+                "pictures are shown in a browser; `lcstudio hold` keeps them, `lcstudio export` makes a page with them"
+                    .into(),
+            ),
             "notes" => {
                 Err("notes are read and written in a browser; `lcstudio hold` keeps them".into())
             }
@@ -417,6 +421,7 @@ mod tests {
         assert_eq!("captions".parse(), Ok(Choice::Captions));
         let name = TrackName::Captions("de".parse().unwrap());
         assert_eq!("captions/de".parse(), Ok(Choice::Track(name)));
+        assert!("pictures".parse::<Choice>().is_err());
         assert!("video".parse::<Choice>().is_err());
     }
 }

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lcstudio_core::{Language, Place, TrackPlace, View, page, transcript_markdown, webvtt};
+use lcstudio_core::{
+    Language, Picture, Place, TrackPlace, View, page, transcript_markdown, webvtt,
+};
 use librecast::durable;
 use librecast_log::Space;
 use librecast_log_host::KeptLog;
@@ -43,7 +45,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         return Err(ExitError::new(Exit::Failed, message).into());
     }
     let language = options.language.as_ref().or(spoken.first().copied());
-    let picture = |url: &str| picture(folder.path(), url);
+    let picture = |url: &str| picture(folder.path(), url).or_else(|| sent_picture(&view, url));
     let ending = options.out.extension().and_then(|ending| ending.to_str());
     let out = &options.out;
     match ending {
@@ -67,6 +69,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             for language in spoken {
                 let file = out.join(format!("captions-{language}.vtt"));
                 write(&file, &webvtt(&view, language))?;
+            }
+            for (name, picture) in view.album().pictures() {
+                // others chose the name: what does not work with it leaves out that picture alone
+                if let Err(e) = write_picture(out, name, picture) {
+                    tracing::warn!("picture {name}: {e:#}");
+                }
             }
             copy_sound(folder.path(), out)?;
         }
@@ -119,7 +127,7 @@ fn read_log(
     Ok(())
 }
 
-/// A picture beside the slides, as a URL that has it whole.
+/// A picture beside the slides of who presented, as a URL that has it whole.
 fn picture(folder: &Path, url: &str) -> Option<String> {
     let kind = match Path::new(url)
         .extension()?
@@ -139,6 +147,38 @@ fn picture(folder: &Path, url: &str) -> Option<String> {
     file.take(MAX_PICTURE + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_PICTURE)
         .then(|| format!("data:{kind};base64,{}", BASE64.encode(bytes)))
+}
+
+/// A picture that came with the session.
+fn sent_picture(view: &View, name: &str) -> Option<String> {
+    let picture = view.album().picture(name)?;
+    let (kind, bytes) = (picture.kind().media_type(), picture.bytes());
+    Some(format!("data:{kind};base64,{}", BASE64.encode(bytes)))
+}
+
+/// Puts a picture where the slides name it, below `out`. Its name came from others: one that hides, or is called as no picture is,
+/// takes the place of nothing else.
+fn write_picture(out: &Path, name: &str, picture: &Picture) -> anyhow::Result<()> {
+    let name = Path::new(name);
+    let is_plain = |part: Component<'_>| {
+        let part = match part {
+            Component::Normal(part) => part.to_str(),
+            _ => None,
+        };
+        part.is_some_and(|part| !part.starts_with('.') && !part.contains('\\'))
+    };
+    let ending = name.extension().and_then(|ending| ending.to_str());
+    let ending = ending.map(str::to_ascii_lowercase);
+    let is_picture = ["png", "jpg", "jpeg", "gif", "webp"];
+    let is_picture = ending.is_some_and(|ending| is_picture.contains(&ending.as_str()));
+    if !is_picture || !name.components().all(is_plain) {
+        anyhow::bail!("not written by this name");
+    }
+    let path = out.join(name);
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    durable::replace(&path, picture.bytes()).with_context(|| path.display().to_string())
 }
 
 fn copy_sound(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -9,14 +9,19 @@
 //! log/            entries, a file for each track
 //! ```
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use lcradio_core::StationKey;
-use lcstudio_core::{Language, Place, Session, SessionKey, clean_line};
+use lcstudio_core::{
+    Language, MAX_PICTURE, MAX_PICTURES, MAX_PICTURES_BYTES, Picture, PictureError, Place, Session,
+    SessionKey, Slide, clean_line,
+};
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
@@ -59,7 +64,7 @@ notes = false
 /// `session.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct SettingsFile {
     title: String,
     #[serde(default)]
     presenter: String,
@@ -153,7 +158,7 @@ impl Folder {
     /// What who presents has decided.
     pub fn settings(&self) -> Result<Settings, ExitError> {
         let path = self.0.join(SETTINGS);
-        let file: File = config::read(&path)?;
+        let file: SettingsFile = config::read(&path)?;
         let language = |key: &str, text: &str| {
             let wrong = |e| format!("{}: {key}: {text}: {e}", path.display());
             let parsed: Result<Language, _> = text.parse();
@@ -202,6 +207,61 @@ impl Folder {
         }
         let bytes = fs::read(&path).map_err(in_file(&path))?;
         Ok(lcstudio_core::split(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// Pictures that these slides name, by name; and what is wrong with others, each by the line of its slide.
+    pub fn pictures(&self, slides: &[Slide]) -> (BTreeMap<String, Picture>, Vec<(usize, String)>) {
+        let (mut found, mut problems) = (BTreeMap::new(), Vec::new());
+        let (mut seen, mut bytes) = (BTreeSet::new(), 0);
+        for (line, name) in names_of_pictures(slides) {
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            let picture = match self.picture(&name) {
+                Ok(picture) => picture,
+                Err(e) => {
+                    problems.push((line, format!("picture {name}: {e}")));
+                    continue;
+                }
+            };
+            let all = bytes + picture.bytes().len();
+            if found.len() < MAX_PICTURES && all <= MAX_PICTURES_BYTES {
+                bytes = all;
+                found.insert(name, picture);
+            } else {
+                problems.push((line, no_room(&name)));
+            }
+        }
+        (found, problems)
+    }
+
+    fn picture(&self, name: &str) -> anyhow::Result<Picture> {
+        let path = self.0.join(name);
+        let file = File::open(&path)?;
+        if !file.metadata()?.is_file() {
+            anyhow::bail!("no file");
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_PICTURE as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MAX_PICTURE {
+            let length = fs::metadata(&path)?.len();
+            anyhow::bail!(PictureError::TooLong(length as usize));
+        }
+        Ok(Picture::new(bytes)?)
+    }
+
+    /// When slides and their pictures were changed last.
+    pub fn stamps(&self, slides: &[Slide]) -> Stamps {
+        let names = names_of_pictures(slides).map(|(_, name)| name);
+        let names: BTreeSet<String> = names.collect();
+        let pictures = names.into_iter().map(|name| {
+            let stamp = stamp(&self.0.join(&name));
+            (name, stamp)
+        });
+        Stamps {
+            slides: stamp(&self.slides_file()),
+            pictures: pictures.collect(),
+        }
     }
 
     /// The text of the station with the sound of a language. Its key is put into the folder, where it is not yet.
@@ -262,6 +322,39 @@ impl Folder {
         }
         path
     }
+}
+
+/// When a file was changed last, and how long it is; none: it is not there.
+pub type Stamp = Option<(SystemTime, u64)>;
+
+/// Of the files that are presented.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// The slides.
+    pub slides: Stamp,
+    /// Pictures by name.
+    pub pictures: BTreeMap<String, Stamp>,
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let known = fs::metadata(path).ok()?;
+    Some((known.modified().ok()?, known.len()))
+}
+
+/// Each picture that a slide names, with the line of its slide.
+fn names_of_pictures(slides: &[Slide]) -> impl Iterator<Item = (usize, String)> {
+    slides.iter().flat_map(|slide| {
+        let names = lcstudio_core::pictures(&slide.text).into_iter();
+        names.map(|name| (slide.line, name))
+    })
+}
+
+/// What is said of a picture that does not fit.
+pub fn no_room(name: &str) -> String {
+    let most = MAX_PICTURES_BYTES >> 20;
+    format!(
+        "picture {name}: no room, at most {MAX_PICTURES} pictures and {most} MiB of them are sent"
+    )
 }
 
 /// A folder for its owner alone, with all above it.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
@@ -11,7 +11,7 @@ use librecast_program::cli::Exit;
 use librecast_program::process::{Wake, unix_ms};
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Stamps, no_room};
 use crate::input::{Input, Read};
 use crate::keys;
 use crate::said::said;
@@ -40,16 +40,19 @@ pub struct Options {
     pub json: bool,
 }
 
-/// When a file was changed last, and how long it is.
-type Stamp = Option<(SystemTime, u64)>;
-
 struct Presenter<'a> {
     options: &'a Options,
     folder: Folder,
     tracks: Tracks,
     presenting: Presenting,
-    stamp: Stamp,
+    /// The slides that were read last.
+    slides: Vec<Slide>,
+    /// What lies on disk, as it was sent, and as it was looked at last.
+    sent: Stamps,
+    seen: Stamps,
     look_at: Instant,
+    /// Pictures of which it was said that there is no room for them.
+    left_out: Vec<String>,
 }
 
 /// Presents until somebody ends it.
@@ -75,18 +78,23 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         captions: Some(written.captions),
         notes: written.notes,
     };
-    let stamp = stamp(&folder);
     let slides = folder.slides()?;
-    let presenting = Presenting::new(key, settings, slides, now)?;
+    let stamps = folder.stamps(&slides);
+    let (pictures, problems) = folder.pictures(&slides);
+    let mut presenting = Presenting::new(key, settings, slides.clone(), now)?;
+    presenting.set_pictures(pictures)?;
     let mut presenter = Presenter {
         tracks: Tracks::open(&options.interfaces, now).context("multicast sockets")?,
         options,
         folder,
         presenting,
-        stamp,
+        slides,
+        seen: stamps.clone(),
+        sent: stamps,
         look_at: now + LOOK_INTERVAL,
+        left_out: Vec::new(),
     };
-    presenter.say_problems(presenter.presenting.slides());
+    presenter.say_problems(&presenter.slides, problems);
     presenter.join_all(now)?;
     // nobody may read it
     let _ = writeln!(
@@ -99,17 +107,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn stamp(folder: &Folder) -> Stamp {
-    let known = std::fs::metadata(folder.slides_file()).ok()?;
-    Some((known.modified().ok()?, known.len()))
-}
-
 impl Presenter<'_> {
     fn run(&mut self, wake: &Wake, input: &Input) -> anyhow::Result<()> {
         let mut input = Some(input);
         while wake.interrupted().is_none() {
             self.turn()?;
-            self.look();
+            self.look()?;
             // nobody types before there is something to turn
             while let Some(lines) = input
                 && self.presenting.is_on()
@@ -212,27 +215,48 @@ impl Presenter<'_> {
         Ok(())
     }
 
-    /// Slides that were changed on disk.
-    fn look(&mut self) {
+    /// Slides and pictures that were changed on disk.
+    fn look(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         if self.look_at > now || !self.presenting.is_on() {
-            return;
+            return Ok(());
         }
         self.look_at = now + LOOK_INTERVAL;
-        let found = stamp(&self.folder);
-        if found == self.stamp {
-            return;
+        self.say_left_out();
+        let found = self.folder.stamps(&self.slides);
+        if found.slides != self.sent.slides {
+            return self.take_slides(&found);
         }
-        self.stamp = found;
+        // a picture that is being written is not sent in between
+        if found != self.sent && found == self.seen {
+            let (pictures, problems) = self.folder.pictures(&self.slides);
+            self.presenting.set_pictures(pictures)?;
+            self.say_problems(&[], problems);
+            self.sent = found.clone();
+        }
+        self.seen = found;
+        Ok(())
+    }
+
+    fn take_slides(&mut self, found: &Stamps) -> anyhow::Result<()> {
+        self.sent.slides = found.slides;
         // half written, or put in place just now: what was shown stays
-        let slides = match self.folder.slides() {
-            Ok(slides) => slides,
-            Err(e) => return tracing::warn!("{e:#}; what was shown stays"),
-        };
-        match self.presenting.set_slides(slides.clone()) {
-            Ok(()) => self.say_problems(&slides),
-            Err(e) => tracing::warn!("{e}; what was shown stays"),
+        let taken = self.folder.slides();
+        let taken = taken.and_then(|slides| {
+            self.presenting.set_slides(slides.clone())?;
+            Ok(slides)
+        });
+        match taken {
+            Ok(slides) => {
+                let (pictures, problems) = self.folder.pictures(&slides);
+                self.presenting.set_pictures(pictures)?;
+                self.say_problems(&slides, problems);
+                self.sent.pictures = self.folder.stamps(&slides).pictures;
+                self.slides = slides;
+            }
+            Err(e) => tracing::warn!("{e:#}; what was shown stays"),
         }
+        Ok(())
     }
 
     /// Tells everybody that this was all.
@@ -323,10 +347,29 @@ impl Presenter<'_> {
         self.say_slide();
     }
 
-    fn say_problems(&self, slides: &[Slide]) {
+    /// `more`: by their lines.
+    fn say_problems(&self, slides: &[Slide], more: Vec<(usize, String)>) {
         let file = self.folder.slides_file();
-        for (line, problem) in slides.iter().flat_map(|slide| &slide.problems) {
+        let of_slides = slides.iter().flat_map(|slide| &slide.problems);
+        let mut all: Vec<_> = of_slides
+            .map(|(line, problem)| (*line, problem.to_string()))
+            .chain(more)
+            .collect();
+        all.sort_by_key(|(line, _)| *line);
+        for (line, problem) in all {
             let _ = writeln!(io::stderr(), "{}:{line}: {problem}", file.display());
+        }
+    }
+
+    /// Pictures that were changed so often that the session has no room for more.
+    fn say_left_out(&mut self) {
+        let left_out = self.presenting.left_out_pictures();
+        let left_out: Vec<String> = left_out.into_iter().map(str::to_owned).collect();
+        if left_out != self.left_out {
+            for name in &left_out {
+                tracing::warn!("{}", no_room(name));
+            }
+            self.left_out = left_out;
         }
     }
 

@@ -6,6 +6,7 @@ mod dashboard;
 mod groups;
 mod node;
 mod notes;
+mod pictures;
 mod playground;
 mod present;
 mod radio;

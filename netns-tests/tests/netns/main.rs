@@ -61,6 +61,7 @@ mod ssm;
 mod streams;
 mod studio;
 mod studio_notes;
+mod studio_pictures;
 mod the_lab;
 mod troubleshooting;
 mod watch;

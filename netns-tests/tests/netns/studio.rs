@@ -30,7 +30,7 @@ const SLIDES: &str = "# Bees\n\nThey dance.\n\n---\n\n## Why\n\n![two bees that 
 const LINES: u32 = 4;
 
 /// A network behind closed firewalls, on the air.
-fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
+pub(crate) fn network(lab: &Lab, names: &[&str]) -> Result<(Network, Vec<Host>)> {
     let mut network = lab.network(lab.closed_hosts(names)?)?;
     for member in &mut network.members {
         member.launch()?;
@@ -337,7 +337,7 @@ fn counter(track: &str) -> String {
 }
 
 /// Counts what comes to programs of this host out of lc0, by track.
-fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> Result<()> {
+pub(crate) fn count_tracks(host: &Host, groups: &BTreeMap<String, Ipv6Addr>) -> Result<()> {
     let mut script = String::from("add table inet tracks\n");
     script += "add chain inet tracks in { type filter hook prerouting priority 0; }\n";
     for (name, group) in groups {

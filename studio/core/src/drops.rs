@@ -11,8 +11,12 @@ librecast::drop_reasons! {
         TooManyTracks = "too_many_tracks",
         /// Parts of more slides wait than a deck has, or a slide is too long.
         TooManySlides = "too_many_slides",
-        /// The parts of a slide or a deck do not fit together.
+        /// The parts of a slide, a deck or a picture do not fit together.
         WrongPart = "wrong_part",
+        /// More pictures than a session has, or more bytes of them.
+        TooManyPictures = "too_many_pictures",
+        /// All parts came, and they are not what was announced, or no picture that is shown.
+        NoPicture = "no_picture",
         /// The transcript of a language is as long as it may be.
         TranscriptFull = "transcript_full",
         /// More questions than are kept.

@@ -9,13 +9,15 @@
 //! which slide is shown             -> entries of `turn`    |-> View -> what has changed -> text, HTML, captions
 //! a line of captions               -> entries of `captions` |
 //! index: title, tracks, the end    -> entries of `index`   -'
+//! pictures that slides name        -> entries of `pictures` -> Album, in a View
 //! text that all write              -> entries of `notes`   -> NotesReading -> the CRDT of a page or host
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `session`, `track` | keys, the text of a session, names of tracks |
-//! | `index`, `deck`, `captions`, `questions` | what entries hold, and what follows from them |
+//! | `index`, `deck`, `captions`, `questions`, `album` | what entries hold, and what follows from them |
+//! | `picture` | which bytes are a picture |
 //! | `notes` | who may write notes, what waits to be appended, what is read of them |
 //! | `presence` | who is in the notes, where, and whether he writes |
 //! | `batches`, `edits` | notes on their way into a document; what a save has changed of them |
@@ -24,6 +26,7 @@
 //! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
+mod album;
 mod batches;
 mod captions;
 mod deck;
@@ -33,6 +36,7 @@ mod export;
 mod index;
 mod markdown;
 mod notes;
+mod picture;
 mod plain;
 mod presence;
 mod presenting;
@@ -45,6 +49,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use album::{Album, AlbumSize, MAX_PICTURES, MAX_PICTURES_BYTES};
 pub use batches::{Blamed, NotesBatches, UpdateName};
 pub use captions::{CORRECTION_MARK, Caption, CaptionLine, MAX_CAPTION, Transcript, split_caption};
 pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
@@ -52,11 +57,12 @@ pub use drops::DropReason;
 pub use edits::{Edit, apply, closest, difference, merge};
 pub use export::{page, transcript_markdown, webvtt};
 pub use index::{Index, IndexEntry, TrackPlace};
-pub use markdown::{Problem, Slide, split, title, to_html, to_text};
+pub use markdown::{Problem, Slide, pictures, split, title, to_html, to_text};
 pub use notes::{
     MAX_NOTES_BYTES, MAX_NOTES_ENTRIES, MAX_WRITERS, NOTES_UPDATE, NotesReading, NotesUpdate,
     NotesWriting, Writer,
 };
+pub use picture::{MAX_PICTURE, Picture, PictureError, PictureId, PictureKind};
 pub use plain::{MAX_LINE, clean, clean_line};
 pub use presence::{MAX_CURSOR, MAX_NAME, Others, Presence, Showing};
 pub use presenting::{Logs, PresentError, Presenting, Progress, Settings};

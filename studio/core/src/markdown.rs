@@ -148,8 +148,23 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     found
 }
 
+/// Pictures beside the slides that this Markdown names, each once, in order.
+#[must_use]
+pub fn pictures(markdown: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for event in parser(markdown) {
+        if let Event::Start(Tag::Image { dest_url, .. }) = event
+            && is_local(&dest_url)
+            && !names.iter().any(|name| **name == *dest_url)
+        {
+            names.push(dest_url.into_string());
+        }
+    }
+    names
+}
+
 /// Whether a picture lies beside the slides: a path without a scheme, below their folder.
-fn is_local(url: &str) -> bool {
+pub(crate) fn is_local(url: &str) -> bool {
     let is_below = !url.starts_with(['/', '\\']) && url.split(['/', '\\']).all(|part| part != "..");
     is_below && !url.is_empty() && !url.contains([':', '?', '#'])
 }

@@ -4,6 +4,7 @@
 //!   settings, slides ──┐
 //!   turn, caption ─────┼─► queue ─► handle_timeout ─► Logs::append        one entry every 10 ms
 //!   take up, end ──────┘                  ▲
+//!   pictures ─► what is shown next first ─┤         64 entries a second, beside that queue
 //!   entries of all tracks ─► read ────────┘  what stands there already is not said again
 //!   events of logs ─► handle_event ─► questions, grants for who asks to write notes
 //! ```
@@ -12,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use librecast::bucket::{Rate, TokenBucket};
 use librecast::id::{PeerId, SecretKey};
 use librecast::time::{Duration, Instant};
 use librecast::wire::WireError;
@@ -22,8 +24,9 @@ use zeroize::Zeroizing;
 use crate::captions::{CORRECTION_MARK, Caption, split_caption};
 use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 use crate::index::{IndexEntry, TrackPlace};
-use crate::markdown::{Problem, Slide};
+use crate::markdown::{Problem, Slide, pictures};
 use crate::notes::Writer;
+use crate::picture::Picture;
 use crate::plain::clean;
 use crate::questions::Question;
 use crate::reading::NewEntry;
@@ -35,6 +38,10 @@ use crate::view::{Change, Place, View};
 const APPEND_INTERVAL: Duration = Duration::from_millis(10);
 /// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
+/// Entries of pictures: 0.6 Mbit/s, as repair (librecast-log). So many at once, where a browser lets a tab work once a second.
+const PICTURE_ENTRIES: Rate = Rate::per_second(64, 32);
+/// Between two batches of them: each is one write to a disk.
+const PICTURE_INTERVAL: Duration = Duration::from_millis(125);
 /// Most questions that wait for the presenter. Chosen: more than anybody reads while he talks.
 const MAX_QUESTIONS: usize = 200;
 /// A grant that does not expire (librecast-log has 48 bits for it).
@@ -123,6 +130,11 @@ pub trait Logs {
         time: u64,
         now: Instant,
     ) -> Result<u32, AppendError>;
+
+    /// Whether a disk has still to take what was appended: pictures wait for it, so that nothing else waits for them.
+    fn is_behind(&self) -> bool {
+        false
+    }
 }
 
 /// What was reached.
@@ -151,6 +163,13 @@ pub struct Presenting {
     slides: Vec<Slide>,
     /// Slides that replace these once nothing waits: what waits follows from the deck before.
     next_slides: Option<Vec<Slide>>,
+    pictures: BTreeMap<String, Picture>,
+    /// Names of pictures, of each slide.
+    pictures_of: Vec<Vec<String>>,
+    pictures_at: Option<Instant>,
+    picture_entries: TokenBucket,
+    /// The last entry of pictures that the view has.
+    pictures_read: u32,
     /// The slide that is shown, from 0.
     current: usize,
     queue: VecDeque<Waiting>,
@@ -182,6 +201,11 @@ impl Presenting {
             key,
             settings,
             view: View::default(),
+            pictures: BTreeMap::new(),
+            pictures_of: pictures_of(&slides),
+            pictures_at: None,
+            picture_entries: TokenBucket::of(PICTURE_ENTRIES, now),
+            pictures_read: 0,
             slides,
             next_slides: None,
             current: 0,
@@ -271,12 +295,22 @@ impl Presenting {
             let owner = self.key.track_key(&name);
             (Place::Track(name), owner)
         });
-        std::iter::once(index).chain(tracks).collect()
+        let named = std::iter::once(index).chain(tracks);
+        // the index names it once there is one
+        let pictures = Place::Track(TrackName::Pictures);
+        let owner = self.key.track_key(&TrackName::Pictures);
+        let is_named = !self.pictures.is_empty();
+        named
+            .chain((!is_named).then_some((pictures, owner)))
+            .collect()
     }
 
     /// The tracks that the session is to have.
     fn names(&self) -> Vec<TrackName> {
         let mut names = vec![TrackName::Slides, TrackName::Turn, TrackName::Questions];
+        if !self.pictures.is_empty() {
+            names.push(TrackName::Pictures);
+        }
         if self.settings.notes {
             names.push(TrackName::Notes);
         }
@@ -301,6 +335,13 @@ impl Presenting {
                 return Err(PresentError::AnotherHost);
             }
             *own = new.entry.number.max(*own);
+        }
+        if new.place == Place::Track(TrackName::Pictures) {
+            // what was appended here was read then
+            if new.entry.number <= self.pictures_read {
+                return Ok(None);
+            }
+            self.pictures_read = new.entry.number;
         }
         Ok(self.view.read(&new.place, new.by_owner, &new.entry))
     }
@@ -355,6 +396,7 @@ impl Presenting {
         now: Instant,
     ) -> Result<Option<Progress>, PresentError> {
         self.grant_writers(logs);
+        self.send_pictures(logs, time, now)?;
         if self.is_on
             && self.queue.is_empty()
             && let Some(slides) = self.next_slides.take()
@@ -382,7 +424,9 @@ impl Presenting {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waits = !self.queue.is_empty() || !self.is_on || self.next_slides.is_some();
-        waits.then_some(self.append_at)
+        let queue = waits.then_some(self.append_at);
+        let pictures = self.pictures_at.filter(|_| self.is_on);
+        queue.into_iter().chain(pictures).min()
     }
 
     fn append(
@@ -523,6 +567,58 @@ impl Presenting {
         }
     }
 
+    /// Sends more of the pictures, beside all else: what waits in the queue does not wait for them.
+    fn send_pictures(
+        &mut self,
+        logs: &mut impl Logs,
+        time: u64,
+        now: Instant,
+    ) -> Result<(), PresentError> {
+        if !self.is_on || self.pictures_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        let place = Place::Track(TrackName::Pictures);
+        let owner = logs.log(&place).map(Log::owner);
+        let owner = owner.ok_or_else(|| PresentError::NotJoined(place.clone()))?;
+        self.pictures_at = None;
+        while let Some((kind, body)) = self.view.album().next_entry(&self.wanted_pictures()) {
+            self.pictures_at = Some(now + PICTURE_INTERVAL);
+            if logs.is_behind() || !self.picture_entries.ready(now) {
+                return Ok(());
+            }
+            match logs.append(&place, owner, (kind, &body), time, now) {
+                Ok(number) => {
+                    self.picture_entries.spend(1, now);
+                    self.own.insert(place.clone(), number);
+                    let log = logs.log(&place);
+                    if let Some(entry) = log.and_then(|log| log.next_entry(owner, number - 1)) {
+                        let (place, by_owner, entry) = (place.clone(), true, entry.clone());
+                        self.read(&NewEntry {
+                            place,
+                            by_owner,
+                            entry,
+                        })?;
+                    }
+                }
+                Err(AppendError::Starting) => return Ok(()),
+                Err(e) => return Err(PresentError::Append(place, e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Pictures of the slide that is shown, of those after it, of those before.
+    fn wanted_pictures(&self) -> Vec<(&str, &Picture)> {
+        let (before, after) = self
+            .pictures_of
+            .split_at(self.current.min(self.pictures_of.len()));
+        let names = after.iter().chain(before).flatten();
+        let found = names.filter_map(|name| self.pictures.get_key_value(name));
+        found
+            .map(|(name, picture)| (name.as_str(), picture))
+            .collect()
+    }
+
     fn push_slides(&mut self) -> Result<(), PresentError> {
         let texts = self.slides.iter().map(|slide| slide.text.as_str());
         let texts: Vec<&str> = texts.collect();
@@ -577,6 +673,7 @@ impl Presenting {
         let mut all = slides.iter();
         let same = all.position(|slide| Some(&slide.text) == shown.map(|shown| &shown.text));
         self.current = same.unwrap_or(self.current.min(slides.len().saturating_sub(1)));
+        self.pictures_of = pictures_of(&slides);
         self.slides = slides;
         self.push_slides()?;
         self.push_turn();
@@ -673,6 +770,51 @@ impl Presenting {
         Ok(())
     }
 
+    /// The pictures that slides name, by these names: those that others do not have are sent while it is presented, those that are
+    /// shown next first. They replace all that were given before.
+    ///
+    /// # Errors
+    ///
+    /// None is known.
+    pub fn set_pictures(
+        &mut self,
+        pictures: BTreeMap<String, Picture>,
+    ) -> Result<(), PresentError> {
+        self.pictures = pictures;
+        self.name_pictures()
+    }
+
+    /// Another picture, or another one by this name, as [`set_pictures`](Self::set_pictures).
+    ///
+    /// # Errors
+    ///
+    /// None is known.
+    pub fn add_picture(&mut self, name: String, picture: Picture) -> Result<(), PresentError> {
+        self.pictures.insert(name, picture);
+        self.name_pictures()
+    }
+
+    /// There is something to send, and who attends is to know where it comes.
+    fn name_pictures(&mut self) -> Result<(), PresentError> {
+        self.pictures_at = Some(self.append_at);
+        let name = TrackName::Pictures;
+        let place = TrackPlace::Space(self.key.track_key(&name).peer_id());
+        let is_known = self.view.index().place(&name) == Some(&place);
+        let entry = IndexEntry::Track(name, place).encode()?;
+        let waits = self.queue.iter().any(|waiting| waiting.body == entry.1);
+        // before it begins, the beginning names it
+        if self.is_on && !is_known && !waits && !self.pictures.is_empty() {
+            self.push(Place::Index, entry);
+        }
+        Ok(())
+    }
+
+    /// Names of pictures for which the session has no room.
+    #[must_use]
+    pub fn left_out_pictures(&self) -> Vec<&str> {
+        self.view.album().left_out(&self.wanted_pictures())
+    }
+
     /// What a key file of radio holds, for the sound of this language.
     #[must_use]
     pub fn station_seed(&self, language: &Language) -> Zeroizing<[u8; 32]> {
@@ -692,6 +834,10 @@ impl Presenting {
     pub fn resume(&mut self) {
         self.is_on = !self.view.index().has_ended;
     }
+}
+
+fn pictures_of(slides: &[Slide]) -> Vec<Vec<String>> {
+    slides.iter().map(|slide| pictures(&slide.text)).collect()
 }
 
 #[cfg(test)]
@@ -745,11 +891,21 @@ mod tests {
     }
 
     impl World {
-        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
         fn new(settings: Settings, slides: &str, stored: &BTreeMap<Place, Vec<Stored>>) -> Self {
+            Self::with_pictures(settings, slides, stored, BTreeMap::new())
+        }
+
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        fn with_pictures(
+            settings: Settings,
+            slides: &str,
+            stored: &BTreeMap<Place, Vec<Stored>>,
+            pictures: BTreeMap<String, Picture>,
+        ) -> Self {
             let begin = Instant::now();
             let key = SessionKey::from_seed(&[7; 32]);
-            let presenting = Presenting::new(key, settings, split(slides), begin).unwrap();
+            let mut presenting = Presenting::new(key, settings, split(slides), begin).unwrap();
+            presenting.set_pictures(pictures).unwrap();
             let session = presenting.session();
             let mut logs = Kept::default();
             for (place, owner) in presenting.places() {
@@ -960,6 +1116,103 @@ mod tests {
         let found = world.presenting.handle_event(log, &Place::Index, &event);
         let found = found.unwrap_err().to_string();
         assert!(found.contains("two hosts"), "{found}");
+    }
+
+    const ILLUSTRATED: &str = "# Bees\n\n![a](a.png)\n\n---\n\n![b](b.png) ![far](https://h.example/c.png)\n\n---\n\n![c](c.png) ![a](a.png)";
+
+    /// Pictures of so many bytes, by name.
+    fn pictures_of_bytes(names: &[(&str, usize)]) -> BTreeMap<String, Picture> {
+        let pictures = names.iter().enumerate().map(|(at, (name, bytes))| {
+            let bytes = crate::tests::png(*bytes, at as u8);
+            ((*name).to_owned(), Picture::new(bytes).unwrap())
+        });
+        pictures.collect()
+    }
+
+    impl World {
+        fn pass_until_on(&mut self) {
+            while !self.presenting.is_on() {
+                self.pass(10).unwrap();
+            }
+        }
+
+        fn album(&self) -> Vec<&str> {
+            let album = self.presenting.view().album();
+            album.pictures().map(|(name, _)| name).collect()
+        }
+    }
+
+    #[test]
+    fn pictures_follow_the_slide_that_is_shown_and_delay_nothing() {
+        let all = pictures_of_bytes(&[("a.png", 30_000), ("b.png", 90_000), ("c.png", 30_000)]);
+        let mut world = World::with_pictures(settings(), ILLUSTRATED, &BTreeMap::new(), all);
+        world.pass_until_on();
+        let names = world.presenting.view().index().names();
+        assert!(names.into_iter().any(|name| *name == TrackName::Pictures));
+        // 31 entries are the first burst; a second later the next picture is on its way
+        world.pass(1_000).unwrap();
+        assert_eq!(world.album(), ["a.png"]);
+        // whoever turns has the picture of that slide before those that were on their way, and a caption goes at once
+        world.presenting.turn_to(2);
+        let en: Language = "en".parse().unwrap();
+        world.presenting.caption(&en, "this one").unwrap();
+        world.pass(100).unwrap();
+        assert_eq!(world.lines("en"), ["this one"]);
+        world.pass(800).unwrap();
+        assert_eq!(world.album(), ["a.png", "c.png"]);
+        world.pass(2_000).unwrap();
+        assert_eq!(world.album(), ["a.png", "b.png", "c.png"]);
+        assert_eq!(world.presenting.poll_timeout(), None, "nothing is left");
+    }
+
+    #[test]
+    fn who_begins_again_sends_the_rest_of_a_picture_and_what_has_changed() {
+        let names = [("a.png", 60_000), ("b.png", 60_000)];
+        let all = pictures_of_bytes(&names);
+        let mut world =
+            World::with_pictures(settings(), ILLUSTRATED, &BTreeMap::new(), all.clone());
+        world.pass_until_on();
+        world.pass(1_300).unwrap();
+        assert_eq!(world.album(), ["a.png"]);
+        let entries = |world: &World| {
+            let log = world.logs.log(&Place::Track(TrackName::Pictures));
+            log.unwrap().size().0
+        };
+        let before = entries(&world);
+        assert!((64..120).contains(&before), "some of the second: {before}");
+        let mut again = World::with_pictures(settings(), ILLUSTRATED, &world.stored(), all.clone());
+        again.pass(8_000).unwrap();
+        assert_eq!(again.album(), ["a.png", "b.png"]);
+        assert_eq!(
+            entries(&again),
+            2 * (60_000_usize.div_ceil(980) + 1),
+            "nothing twice"
+        );
+        // another picture by the same name takes its place, and one is of no slide
+        let mut others = pictures_of_bytes(&[("x.png", 10), ("z.png", 500), ("b.png", 5_000)]);
+        others.insert("a.png".into(), all["a.png"].clone());
+        let before = entries(&again);
+        again.presenting.set_pictures(others.clone()).unwrap();
+        again.pass(2_000).unwrap();
+        let album = again.presenting.view().album();
+        assert_eq!(album.picture("b.png"), Some(&others["b.png"]));
+        assert_eq!(album.size().named, 2);
+        assert_eq!(entries(&again), before + 7);
+    }
+
+    #[test]
+    fn a_first_picture_that_comes_while_it_is_presented_is_named_once() {
+        let mut world = World::new(settings(), ILLUSTRATED, &BTreeMap::new());
+        world.pass(5_000).unwrap();
+        let index = |world: &World| world.logs.log(&Place::Index).unwrap().size().0;
+        let before = index(&world);
+        for bytes in [100, 200] {
+            let pictures = pictures_of_bytes(&[("c.png", bytes)]);
+            world.presenting.set_pictures(pictures).unwrap();
+            world.pass(1_000).unwrap();
+            assert_eq!(world.album(), ["c.png"]);
+        }
+        assert_eq!(index(&world), before + 1);
     }
 
     #[test]

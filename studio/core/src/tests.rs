@@ -260,6 +260,219 @@ fn captions_are_cut_between_words() {
     assert!(split_caption(" \t ").is_empty());
 }
 
+/// So many bytes, and a PNG as far as its header goes: 8 x 4 pixels.
+pub(crate) fn png(bytes: usize, content: u8) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x08\0\0\0\x04\x08\x02\0\0\0".to_vec();
+    png.extend(b"....\0\0\0\0IDAT");
+    png.resize(bytes.max(png.len() + 1), content);
+    png
+}
+
+/// Entries of a writer's album until nothing is left.
+fn pictures_entries(wanted: &[(&str, &Picture)]) -> Vec<(u8, Vec<u8>)> {
+    let mut album = Album::default();
+    let entries = std::iter::from_fn(|| {
+        let (kind, body) = album.next_entry(wanted)?;
+        album.read(&entry(kind, &body)).unwrap();
+        Some((kind, body))
+    });
+    entries.collect()
+}
+
+#[test]
+fn headers_say_what_a_picture_is_how_large_and_whether_it_moves() {
+    let gif = |images: usize| {
+        let image = b"\x21\xf9\x04\0\0\0\0\0\x2c\0\0\0\0\x05\0\x09\0\0\x02\x01x\0";
+        [
+            &b"GIF89a\x04\0\x03\0\x80\0\0......"[..],
+            &image.repeat(images),
+            b";",
+        ]
+        .concat()
+    };
+    let webp = |chunk: &[u8]| [b"RIFF....WEBP", chunk].concat();
+    let jpeg = |frame: u8| {
+        let segments = [
+            0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xff, 0xc4, 0, 3, 9, 0xff, frame, 0, 11, 8, 0, 7, 0, 6,
+        ];
+        [&[0xff, 0xd8][..], &segments, &[1; 9]].concat()
+    };
+    let animated = |x: u8| {
+        webp(
+            &[
+                b"VP8X\x0a\0\0\0"[..].to_vec(),
+                vec![x, 0, 0, 0, 9, 0, 0, 4, 0, 0],
+            ]
+            .concat(),
+        )
+    };
+    for (bytes, kind, size) in [
+        (png(0, 0), PictureKind::Png, (8, 4)),
+        (jpeg(0xc0), PictureKind::Jpeg, (6, 7)),
+        (jpeg(0xc2), PictureKind::Jpeg, (6, 7)),
+        (gif(1), PictureKind::Gif, (5, 9)),
+        (animated(0x10), PictureKind::WebP, (10, 5)),
+        (
+            webp(b"VP8 \0\0\0\0...\x9d\x01\x2a\x03\x40\x02\0"),
+            PictureKind::WebP,
+            (3, 2),
+        ),
+        (
+            webp(b"VP8L\0\0\0\0\x2f\x02\x40\0\0"),
+            PictureKind::WebP,
+            (3, 2),
+        ),
+    ] {
+        let picture = Picture::new(bytes).unwrap();
+        assert_eq!((picture.kind(), picture.size()), (kind, size));
+    }
+    for moves in [gif(2), animated(2)] {
+        assert_eq!(Picture::new(moves), Err(PictureError::Moves));
+    }
+    let mut apng = png(0, 0);
+    let at = apng.len() - 5;
+    apng[at..at + 4].copy_from_slice(b"acTL");
+    assert_eq!(Picture::new(apng), Err(PictureError::Moves));
+    let mut bomb = png(0, 0);
+    bomb[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+    assert_eq!(
+        Picture::new(bomb),
+        Err(PictureError::TooManyPixels(65_535, 65_535))
+    );
+    let mut flat = png(0, 0);
+    flat[16..20].fill(0);
+    let svg = b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec();
+    for none in [
+        flat,
+        svg,
+        Vec::new(),
+        png(0, 0)[..30].to_vec(),
+        jpeg(0xda),
+        gif(0),
+        webp(b"VP8 "),
+    ] {
+        assert_eq!(Picture::new(none), Err(PictureError::Unknown));
+    }
+    let long = Picture::new(png(MAX_PICTURE + 1, 0));
+    assert_eq!(long, Err(PictureError::TooLong(MAX_PICTURE + 1)));
+    assert!(Picture::new(png(MAX_PICTURE, 0)).is_ok());
+}
+
+#[test]
+fn a_picture_counts_once_it_is_whole_and_what_was_announced() {
+    let [a, b] = [(3_000, 1), (2_000, 2)].map(|(bytes, of)| Picture::new(png(bytes, of)).unwrap());
+    let wanted = [("images/a.png", &a), ("b.png", &b), ("again.png", &a)];
+    let made = pictures_entries(&wanted);
+    assert_eq!(made.len(), 3 + 4 + 3, "names, and parts of two");
+    let mut album = Album::default();
+    for (at, (kind, body)) in made.iter().enumerate() {
+        assert_eq!(album.picture("images/a.png").is_some(), at > 4, "{at}");
+        album.read(&entry(*kind, body)).unwrap();
+    }
+    for (name, picture) in wanted {
+        assert_eq!(album.picture(name), Some(picture));
+    }
+    assert_eq!(
+        album.size(),
+        AlbumSize {
+            named: 2,
+            whole: 2,
+            bytes: 5_000
+        }
+    );
+    assert_eq!(album.next_entry(&wanted), None);
+    // the same again, one that is out of order, of nothing, too short, and of a name that leads out of the folder
+    let part = |hash: &[u8], number: u16, length: usize| {
+        entry(
+            2,
+            &[&hash[..8], &number.to_be_bytes(), &vec![1; length]].concat(),
+        )
+    };
+    let named = |hash: u8, length: u32, name: &str| {
+        let body = [
+            &[hash; 32][..],
+            &length.to_be_bytes(),
+            &[name.len() as u8],
+            name.as_bytes(),
+        ];
+        entry(1, &body.concat())
+    };
+    let known = made[1].1[..8].to_vec();
+    assert_eq!(
+        album.read(&part(&known, 0, 980)),
+        Err(DropReason::WrongPart)
+    );
+    album.read(&named(5, 1_000, "c.png")).unwrap();
+    for wrong in [
+        part(&[5; 8], 1, 20),
+        part(&[5; 8], 0, 979),
+        part(&[6; 8], 0, 980),
+    ] {
+        assert_eq!(album.read(&wrong), Err(DropReason::WrongPart));
+    }
+    for wrong in [
+        named(6, 5, "../c.png"),
+        named(6, 0, "d.png"),
+        named(6, 1 << 21, "d.png"),
+        named(6, 9, "d\u{202e}.png"),
+    ] {
+        assert_eq!(album.read(&wrong), Err(DropReason::Malformed));
+    }
+    assert_eq!(
+        album.read(&named(5, 999, "c.png")),
+        Err(DropReason::WrongPart)
+    );
+    // all of it came, and it is something else
+    album.read(&part(&[5; 8], 0, 980)).unwrap();
+    assert_eq!(
+        album.read(&part(&[5; 8], 1, 20)),
+        Err(DropReason::NoPicture)
+    );
+    assert_eq!(
+        album.read(&part(&[5; 8], 1, 20)),
+        Err(DropReason::WrongPart)
+    );
+    assert_eq!(album.picture("c.png"), None);
+    // another picture by a name: the one before stays while another name has it
+    for (kind, body) in pictures_entries(&[("images/a.png", &b)]) {
+        let _ = album.read(&entry(kind, &body));
+    }
+    assert_eq!(album.picture("images/a.png"), Some(&b));
+    assert_eq!(album.picture("again.png"), Some(&a));
+    assert_eq!(
+        album.next_entry(&wanted).map(|(kind, _)| kind),
+        Some(1),
+        "only its name"
+    );
+}
+
+#[test]
+fn an_album_of_invented_pictures_stays_within_its_bounds() {
+    let mut album = Album::default();
+    let mut taken = 0;
+    for n in 0..5_000_u32 {
+        let mut body = vec![0; 32];
+        body[..4].copy_from_slice(&n.to_be_bytes());
+        let name = n.to_string();
+        body.extend(
+            [
+                &(1_u32 << (n % 21)).to_be_bytes()[..],
+                &[name.len() as u8],
+                name.as_bytes(),
+            ]
+            .concat(),
+        );
+        taken += usize::from(album.read(&entry(1, &body)).is_ok());
+        assert!(album.size().bytes <= MAX_PICTURES_BYTES);
+    }
+    assert!((100..=MAX_PICTURES).contains(&taken), "{taken}");
+    // who presents is told by name what has no room
+    let [small, large] = [1, MAX_PICTURE].map(|bytes| Picture::new(png(bytes, 9)).unwrap());
+    let wanted = [("small", &small), ("large", &large)];
+    assert!(album.left_out(&wanted).contains(&"large"));
+    assert_eq!(Album::default().left_out(&wanted), Vec::<&str>::new());
+}
+
 #[test]
 fn golden_bytes() {
     let mut all = Vec::new();
@@ -300,17 +513,22 @@ fn golden_bytes() {
         Ok(question.clone())
     );
     all.extend(question.entry().unwrap().1);
+    let picture = Picture::new(png(1_000, 3)).unwrap();
+    for (kind, body) in pictures_entries(&[("images/map.png", &picture)]) {
+        all.push(kind);
+        all.extend(body);
+    }
     let hash = librecast::id::derive("golden", &[&all]);
     let hex: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, "67e02a1048bfab6b");
+    assert_eq!(hex, "4cd32ae073171bcc");
 }
 
 proptest! {
     #[test]
     fn any_entries_are_read_or_dropped(
-        entries in proptest::collection::vec((0_u8..5, 0_usize..6, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 0..40)
+        entries in proptest::collection::vec((0_u8..5, 0_usize..7, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 0..40)
     ) {
-        let places = [Place::Index, track("slides"), track("turn"), track("questions"), track("captions/en"), track("audio/en")];
+        let places = [Place::Index, track("slides"), track("turn"), track("questions"), track("captions/en"), track("audio/en"), track("pictures")];
         let mut view = View::default();
         for (kind, place, by_owner, body) in entries {
             let change = view.read(&places[place], by_owner, &entry(kind, &body));
@@ -319,5 +537,41 @@ proptest! {
             }
         }
         let _ = page(&view, None, |_| None);
+    }
+
+    #[test]
+    fn any_bytes_are_a_picture_within_bounds_or_none(head in 0_usize..8, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let heads: [&[u8]; 8] = [b"", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", b"\xff\xd8\xff", b"GIF89a", b"RIFF....WEBPVP8X", b"RIFF....WEBPVP8 ", b"RIFF....WEBPVP8L"];
+        if let Ok(picture) = Picture::new([heads[head], &bytes].concat()) {
+            let (width, height) = picture.size();
+            prop_assert!(width > 0 && height > 0);
+            prop_assert!(u64::from(width) * u64::from(height) <= crate::picture::MAX_PIXELS);
+        }
+    }
+
+    #[test]
+    fn any_entries_of_pictures_leave_an_album_that_keeps_its_bounds_and_its_word(
+        entries in proptest::collection::vec((1_u8..3, 0_u8..3, 0_u16..3, 0_usize..985), 0..60)
+    ) {
+        let pictures = [(100, 1), (1_900, 2), (985, 3)].map(|(bytes, of)| Picture::new(png(bytes, of)).unwrap());
+        let mut album = Album::default();
+        for (kind, which, number, length) in entries {
+            let picture = &pictures[usize::from(which)];
+            let id = picture.id().0;
+            let body = match kind {
+                1 => [&id[..], &(picture.bytes().len() as u32).to_be_bytes(), &[1, b'a' + number as u8]].concat(),
+                _ => {
+                    let rest = picture.bytes().get(usize::from(number) * 980..).unwrap_or_default();
+                    // some right, some cut off, some of another picture
+                    let part = &rest[..rest.len().min(if length % 2 == 0 { 980 } else { length })];
+                    [&id[..8], &number.to_be_bytes(), part].concat()
+                }
+            };
+            let _ = album.read(&entry(kind, &body));
+            for (_, held) in album.pictures() {
+                prop_assert!(pictures.contains(held));
+            }
+            prop_assert!(album.size().bytes <= 100 + 1_900 + 985);
+        }
     }
 }

@@ -12,7 +12,7 @@ const MAX_LANGUAGE: usize = 35;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// No track.
-    #[error("slides, turn, questions, notes, captions/LANGUAGE or audio/LANGUAGE")]
+    #[error("slides, turn, pictures, questions, notes, captions/LANGUAGE or audio/LANGUAGE")]
     Track,
     /// No language.
     #[error("a language is a tag such as en, de or pt-BR")]
@@ -73,6 +73,8 @@ pub enum TrackName {
     Slides,
     /// Which slide is shown.
     Turn,
+    /// Pictures that slides name.
+    Pictures,
     /// What was asked.
     Questions,
     /// What all write together.
@@ -88,6 +90,7 @@ impl fmt::Display for TrackName {
         match self {
             Self::Slides => f.write_str("slides"),
             Self::Turn => f.write_str("turn"),
+            Self::Pictures => f.write_str("pictures"),
             Self::Questions => f.write_str("questions"),
             Self::Notes => f.write_str("notes"),
             Self::Captions(language) => write!(f, "captions/{language}"),
@@ -105,6 +108,7 @@ impl FromStr for TrackName {
             Some(("audio", language)) => Self::Audio(language.parse()?),
             None if text == "slides" => Self::Slides,
             None if text == "turn" => Self::Turn,
+            None if text == "pictures" => Self::Pictures,
             None if text == "questions" => Self::Questions,
             None if text == "notes" => Self::Notes,
             _ => return Err(NameError::Track),
@@ -137,6 +141,7 @@ mod tests {
         for name in [
             "slides",
             "turn",
+            "pictures",
             "questions",
             "notes",
             "captions/en",

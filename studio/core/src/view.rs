@@ -6,6 +6,7 @@ use std::fmt;
 use librecast::drops::Drops;
 use librecast_log::{Entry, GRANT_KIND};
 
+use crate::album::Album;
 use crate::captions::{CaptionLine, Transcript};
 use crate::deck::{Deck, Turn};
 use crate::drops::DropReason;
@@ -47,6 +48,8 @@ pub enum Change {
     Deck,
     /// Which slide is shown.
     Turn,
+    /// A picture is whole, or another one.
+    Picture,
     /// A line of captions is new, or was corrected.
     Caption(Language, CaptionLine),
     /// A question was taken up.
@@ -61,6 +64,7 @@ pub struct View {
     turn_log: Vec<(u64, Turn)>,
     transcripts: BTreeMap<Language, Transcript>,
     questions: Vec<Question>,
+    album: Album,
     drops: Drops<DropReason>,
 }
 
@@ -105,11 +109,18 @@ impl View {
         &self.questions
     }
 
+    /// Pictures that slides name.
+    #[must_use]
+    pub fn album(&self) -> &Album {
+        &self.album
+    }
+
     /// Forgets what came of a track: it was parted from, and comes again from its beginning once it is joined again.
     pub fn forget(&mut self, track: &TrackName) {
         match track {
             TrackName::Slides => self.deck = Deck::default(),
             TrackName::Turn => self.turn_log.clear(),
+            TrackName::Pictures => self.album = Album::default(),
             TrackName::Questions => self.questions.clear(),
             TrackName::Captions(language) => drop(self.transcripts.remove(language)),
             // who renders notes keeps them
@@ -154,6 +165,7 @@ impl View {
         };
         match track {
             TrackName::Slides => Ok(self.deck.read(entry)?.then_some(Change::Deck)),
+            TrackName::Pictures => Ok(self.album.read(entry)?.then_some(Change::Picture)),
             TrackName::Turn => {
                 let turn = Turn::decode(entry.kind, &entry.body)?;
                 if self.turn_log.len() >= MAX_TURNS {

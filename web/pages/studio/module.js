@@ -11,9 +11,9 @@ export class Studio extends MemberModule {
         return super.load(new URL("studio.wasm", import.meta.url), "studio", does);
     }
 
-    /** Attends a session, once it runs. `tracks`: those chosen before, or null. */
-    open(session, tracks) {
-        const start = { session, languages: [...navigator.languages], tracks };
+    /** Attends a session, once it runs. `tracks`: those chosen before, or null; `pictures`: whether they are joined then. */
+    open(session, tracks, pictures) {
+        const start = { session, languages: [...navigator.languages], tracks, pictures };
         this.put(crypto.getRandomValues(new Uint8Array(32)), JSON.stringify(start));
         this.check(this.call.studio_open(now()));
     }
@@ -155,6 +155,14 @@ export class Studio extends MemberModule {
     /** From 1; null where it is not here. */
     slide(number) {
         return this.json(this.call.studio_slide(number));
+    }
+
+    /** A picture that is whole, by its id; null where it is not here. */
+    picture(id) {
+        this.put(id);
+        const file = this.output(this.call.studio_picture()).slice();
+        const end = file.indexOf(10);
+        return end < 0 ? null : new Blob([file.subarray(end + 1)], { type: new TextDecoder().decode(file.subarray(0, end)) });
     }
 
     /** The last lines, and how many stand before them. */

@@ -97,6 +97,23 @@ export class Presenter extends MemberModule {
         this.run();
     }
 
+    /** What keeps a file from being a picture that others get; empty: nothing. */
+    pictureProblem(bytes) {
+        this.put(bytes);
+        return this.text(this.call.present_picture_problem());
+    }
+
+    /** A picture by the name that slides have for it. */
+    picture(name, bytes) {
+        const called = encoder.encode(name);
+        if (called.length > 255) {
+            throw new Error(`${name}: this name is too long.`);
+        }
+        this.put(big(called.length, 1), called, bytes);
+        this.check(this.call.present_picture());
+        this.soon();
+    }
+
     /** From 1. */
     turn(number) {
         this.call.present_turn(number);

@@ -4,6 +4,8 @@
 import { all, done, ended, openDatabase, reason } from "./disk.js";
 
 const DATABASE = "lcroute presents";
+/** Apart from it: entries must be kept, and a key goes where they are not; without a picture a lecture only lacks a picture. */
+const FILES = "lcroute pictures";
 const LOCK = "lcroute presents ";
 /** The tab before a reload may have a lecture still: it is asked for again so often, after so many milliseconds. */
 const TRIES = 5;
@@ -16,6 +18,7 @@ export class PresentStore {
         try {
             store.database = await openDatabase(DATABASE, ["lectures", "records"]);
             await store.lectures();
+            store.images = await openDatabase(FILES, ["files"]).catch(() => null);
         } catch (error) {
             store.lose(error);
         }
@@ -24,6 +27,7 @@ export class PresentStore {
 
     why = null;
     database = null;
+    images = null;
 
     /** `error`: nothing is kept from now on. */
     lose(error) {
@@ -107,8 +111,28 @@ export class PresentStore {
         return this.change(name, (_, kept) => records.forEach(({ id, bytes }) => kept.put(bytes, [name, id])));
     }
 
+    /** Pictures of a lecture that are kept, by the names of their files. */
+    async files(name) {
+        const store = this.images?.transaction("files").objectStore("files");
+        const found = store ? await Promise.all([done(store.getAllKeys(all(name))), done(store.getAll(all(name)))]) : [[], []];
+        return new Map(found[0].map(([, file], at) => [file, found[1][at]]));
+    }
+
+    /** A picture, by the name of its file. Whether it is kept. */
+    async keepFile(name, file, bytes) {
+        try {
+            const transaction = this.images.transaction("files", "readwrite");
+            transaction.objectStore("files").put(bytes, [name, file]);
+            await ended(transaction);
+            return true;
+        } catch {
+            return false;
+        }
+    }
+
     /** Nothing of it is kept here any more. */
     remove(name) {
+        this.images?.transaction("files", "readwrite").objectStore("files").delete(all(name));
         return this.change(name, (lectures, records) => {
             lectures.delete(name);
             records.delete(all(name));

@@ -7,6 +7,7 @@ import { Member } from "../node/member.js";
 import { forgetVisit, keepPresented, keepVisit, keptPresented, keptVisit, random, takeLink } from "../node/visit.js";
 import { Presenter } from "./present-module.js";
 import { PresentStore } from "./present-store.js";
+import { Pictures } from "./pictures.js";
 import { Voice } from "./present-sound.js";
 import { elements } from "./slide.js";
 
@@ -20,6 +21,8 @@ const TYPING = 300;
 const KEY = 32;
 /** Longest file of slides that is read, in bytes: as on hosts. */
 const MAX_SLIDES_FILE = 32 * 1024 * 1024;
+/** More of a file of a picture is not read, in bytes: the module says what is too long. */
+const MAX_PICTURE_FILE = 2 * 1024 * 1024;
 /** So many of the last lines are shown. */
 const LINES = 6;
 /** Entries that wait so that it is said. */
@@ -38,8 +41,10 @@ Write slides here, with a line of three dashes between them:
 `;
 
 const $ = (id) => document.getElementById(id);
-/** `lecture`: what is kept; `text`: the text of its session; `token`: by which this tab came, until a reload; `sent`: slides that all have. */
-const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null, voice: null };
+/** `files`: pictures that were added, by the names of their files; `given`: those that the module has, by their names in slides; `lecture`: what is kept; `text`: the text of its session; `token`: by which this tab came, until a reload; `sent`: slides that all have. */
+const view = { store: null, module: null, member: null, lecture: null, text: null, token: null, sent: null, drawn: null, voice: null, files: new Map(), given: new Map() };
+/** Pictures as this page shows them, by the names of their files. */
+const shownPictures = new Pictures((file) => (view.files.has(file) ? new Blob([view.files.get(file)]) : null));
 
 $("create").addEventListener("click", () => attempt(() => create(crypto.getRandomValues(new Uint8Array(KEY)))));
 $("key").addEventListener("change", () => attempt(openKey));
@@ -49,6 +54,7 @@ $("settings").addEventListener("submit", (event) => event.preventDefault());
 // the slide in which the cursor stands
 ["click", "keyup", "select"].forEach((event) => $("text").addEventListener(event, () => soonPreview()));
 $("file").addEventListener("change", () => attempt(openSlides));
+$("images").addEventListener("change", () => attempt(addPictures));
 $("publish").addEventListener("click", () => attempt(publish));
 $("save-slides").addEventListener("click", () => save($("text").value, "text/markdown", "slides.md"));
 $("save-key").addEventListener("click", () => save(view.lecture.key, "application/octet-stream", "lecture.key"));
@@ -236,6 +242,8 @@ async function openLecture(lecture) {
     await view.store.take(lecture.name);
     view.lecture = lecture;
     view.text = view.module.session(lecture.key).text;
+    view.files = await view.store.files(lecture.name);
+    shownPictures.forget();
     for (const [id, value] of Object.entries({ lecture: lecture.title, presenter: lecture.presenter, languages: lecture.languages, writers: lecture.captions ?? "", text: lecture.slides })) {
         $(id).value = value;
     }
@@ -279,8 +287,10 @@ function soonPreview() {
 function preview() {
     const { value, selectionStart } = $("text");
     const line = value.slice(0, selectionStart).split("\n").length;
-    const { slides, problems, shown, refused } = view.module.preview(value, line);
-    const said = [...(refused ? [refused] : []), ...problems.map(([at, why]) => `Line ${at}: ${why}`)];
+    const { slides, problems, shown, refused, pictures } = view.module.preview(value, line);
+    const missing = pictures.filter(([, name]) => !view.files.has(fileOf(name)));
+    const all = [...problems, ...missing.map(([at, name]) => [at, `picture ${name}: add its file, or others get its words alone`])];
+    const said = [...(refused ? [refused] : []), ...all.sort(([a], [b]) => a - b).map(([at, why]) => `Line ${at}: ${why}`)];
     const wanted = JSON.stringify(said);
     if ($("problems").dataset.said !== wanted) {
         $("problems").dataset.said = wanted;
@@ -288,7 +298,7 @@ function preview() {
     }
     say($("which"), shown ? `slide ${shown.number} of ${slides}` : "");
     $("seen").lang = language();
-    fill($("seen"), shown ? elements(shown.html) : [html("p", { class: "hint" }, "There are no slides yet.")]);
+    fill($("seen"), shown ? elements(shown.html, own(shown)) : [html("p", { class: "hint" }, "There are no slides yet.")]);
     showPublish();
 }
 
@@ -316,6 +326,66 @@ async function openSlides() {
     await saved();
 }
 
+// --- pictures ---
+
+/** What the file of a picture is called: slides have its path, and a browser shows no folders. */
+function fileOf(name) {
+    const file = name.split("/").at(-1);
+    try {
+        return decodeURIComponent(file);
+    } catch {
+        return file;
+    }
+}
+
+/** What `elements` shows of a slide that is written here. */
+function own({ pictures }) {
+    return shownPictures.of({ pictures: pictures.map((name) => ({ id: fileOf(name) })) });
+}
+
+async function addPictures() {
+    const [files, refused] = [[...$("images").files], []];
+    $("images").value = "";
+    for (const file of files) {
+        const bytes = new Uint8Array(await file.slice(0, MAX_PICTURE_FILE).arrayBuffer());
+        const why = view.module.pictureProblem(bytes);
+        if (why) {
+            refused.push(`${file.name}: ${why}.`);
+            continue;
+        }
+        view.files.set(file.name, bytes);
+        if (!(await view.store.keepFile(view.lecture.name, file.name, bytes))) {
+            notice("This browser keeps no pictures: after a reload, add them again.");
+        }
+    }
+    shownPictures.forget();
+    view.drawn = null;
+    preview();
+    if (isOnAir()) {
+        givePictures();
+        draw();
+    }
+    if (refused.length > 0) {
+        throw new Error(refused.join(" "));
+    }
+}
+
+/** Pictures that the slides name which all have, and that the module does not have yet. */
+function givePictures() {
+    for (const [, name] of view.module.preview(view.sent, 1).pictures) {
+        const bytes = view.files.get(fileOf(name));
+        if (bytes && view.given.get(name) !== bytes) {
+            view.module.picture(name, bytes);
+            view.given.set(name, bytes);
+        }
+    }
+}
+
+function showPictures({ pictures: { named, whole }, left_out: out }) {
+    const sent = named === 0 ? "" : `Pictures: ${whole} of ${named} are sent.`;
+    say($("pictures"), out.length === 0 ? sent : `${sent} No room for ${out.join(", ")}: others get their words.`.replaceAll("`", "'"));
+}
+
 function save(content, type, name) {
     const url = URL.createObjectURL(new Blob([content], { type }));
     html("a", { href: url, download: name }).click();
@@ -328,6 +398,7 @@ async function publish() {
     }
     view.module.slides($("text").value);
     view.sent = $("text").value;
+    givePictures();
     showPublish();
     await saved();
 }
@@ -378,6 +449,8 @@ async function goOnAir() {
     view.token = token.match(/lct1[A-Za-z0-9]*/)?.[0] ?? null;
     $("token").value = "";
     view.sent = view.lecture.slides;
+    view.given.clear();
+    givePictures();
     keepPresented(view.lecture.name);
     if (view.store.why) {
         notice(keepsNothing());
@@ -529,6 +602,7 @@ function draw() {
     showState(network, status);
     showSlide(status);
     showLines(status);
+    showPictures(status);
     showQuestions(status);
     showShare();
     showVoice();
@@ -578,7 +652,7 @@ function showSlide({ shown, titles, state: lecture }) {
     const hadFocus = $("slide").contains(document.activeElement);
     $("slide").lang = slide ? language() : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
-    fill($("slide"), slide ? elements(slide.html) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
     if (hadFocus) {
         $("slide").focus({ preventScroll: true });
     }

@@ -16,15 +16,18 @@ const LINK = /^(https?:\/\/|mailto:)/i;
 /** How cells of tables are aligned: by a style, which a policy of this page refuses. A `<` in the text of a slide is escaped. */
 const ALIGNED = /<(t[hd]) style="text-align: (left|center|right)">/g;
 
-/** `text`: HTML of a slide. */
-export function elements(text) {
+/** What the module has for a picture: its place among the slide's. */
+const PICTURE = /^picture:(\d+)$/;
+
+/** `text`: HTML of a slide; `picture`: gives URL, width and height of a picture that is here, by its place. */
+export function elements(text, picture = () => null) {
     const { body } = new DOMParser().parseFromString(text.replaceAll(ALIGNED, '<$1 class="$2">'), "text/html");
-    return children(body);
+    return children(body, picture);
 }
 
-const children = (node) => [...node.childNodes].flatMap(one);
+const children = (node, picture) => [...node.childNodes].flatMap((child) => one(child, picture));
 
-function one(node) {
+function one(node, picture) {
     if (node.nodeType === Node.TEXT_NODE) {
         return [node.data];
     }
@@ -32,16 +35,16 @@ function one(node) {
         return [];
     }
     if (node.tagName === "IMG") {
-        return [picture(node.getAttribute("alt"))];
+        return [image(node, picture)];
     }
     if (node.tagName === "A" && LINK.test(node.getAttribute("href") ?? "")) {
-        return [html("a", { href: node.getAttribute("href"), target: "_blank", rel: "noreferrer noopener" }, ...children(node))];
+        return [html("a", { href: node.getAttribute("href"), target: "_blank", rel: "noreferrer noopener" }, ...children(node, picture))];
     }
     const name = ELEMENTS[node.tagName];
     if (!name) {
-        return children(node);
+        return children(node, picture);
     }
-    const made = html(name, attributes(node), ...children(node));
+    const made = html(name, attributes(node), ...children(node, picture));
     // what is wider than the page scrolls, by keyboard as well
     return [name === "table" ? html("div", { class: "scrolled", role: "region", "aria-label": "Table", tabindex: "0" }, made) : made];
 }
@@ -55,7 +58,16 @@ function attributes(node) {
     return { ...(node.tagName === "TH" && { scope: "col" }), ...(isCell && ALIGN.includes(node.className) && { class: node.className }) };
 }
 
-/** Pictures are not sent: what they show is. */
-function picture(alt) {
-    return html("span", { class: "picture" }, html("b", {}, "Picture"), " ", alt?.trim() || "without a description");
+/** A picture, once it is here; what it shows in words before that, and where it never comes or is none. */
+function image(node, picture) {
+    const alt = node.getAttribute("alt")?.trim() || "without a description";
+    const words = html("span", { class: "picture" }, html("b", {}, "Picture"), " ", alt);
+    const found = picture(Number(PICTURE.exec(node.getAttribute("src") ?? "")?.[1] ?? -1));
+    if (!found) {
+        return words;
+    }
+    const { url, width, height } = found;
+    const made = html("img", { src: url, alt, ...(width && { width, height }), decoding: "async" });
+    made.addEventListener("error", () => made.replaceWith(words));
+    return made;
 }

@@ -9,6 +9,7 @@ import { Captions } from "./captions.js";
 import { Looks } from "./looks.js";
 import { Studio } from "./module.js";
 import { Notes } from "./notes.js";
+import { Pictures, wantPictures, wantsPictures } from "./pictures.js";
 import { elements } from "./slide.js";
 import { Sound } from "./sound.js";
 import { Voice } from "./voice.js";
@@ -21,16 +22,16 @@ const TOGETHER = 30;
 const PATIENCE = 6000;
 
 /** What is more than a track of text. */
-const CHOOSE = { audio: hear, notes: chooseNotes };
+const CHOOSE = { audio: hear, notes: chooseNotes, pictures: choosePictures };
 /** What tracks are called. */
-const KINDS = { slides: "Slides", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
+const KINDS = { slides: "Slides", pictures: "Pictures", questions: "Questions", notes: "Notes", captions: "Captions", audio: "Sound" };
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.DisplayNames(navigator.languages, { type: "language" });
 const voice = new Voice();
 const captions = new Captions();
 /** `own`: the slide that the reader is on, where he does not follow who presents. */
-const view = { member: null, studio: null, notes: null, sound: null, own: null, drawn: null, since: 0, session: null };
+const view = { member: null, studio: null, notes: null, sound: null, pictures: null, own: null, drawn: null, read: null, since: 0, session: null };
 let chosen = {};
 new Looks((now) => {
     const before = chosen;
@@ -128,7 +129,8 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
             change: () => soon(),
         });
         // what has no sound is chosen again by a click
-        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null);
+        view.studio.open(session, tracks?.filter((track) => !track.startsWith("audio/") && track !== "notes") ?? null, wantsPictures());
+        view.pictures = new Pictures((id) => view.studio.picture(id));
         view.notes = await Notes.begin(view.studio);
         view.studio.run();
     } catch (error) {
@@ -139,7 +141,7 @@ async function begin({ token, visit = kept.visit, name, session, tracks }) {
         problem(error.message);
         return;
     }
-    Object.assign(view, { session, since: performance.now(), own: null, drawn: null });
+    Object.assign(view, { session, since: performance.now(), own: null, drawn: null, read: null });
     // what was written is not forgotten: it is to be sent
     view.wantsNotes = (tracks?.includes("notes") ?? false) || view.notes.drafts.size > 0;
     $("token").value = "";
@@ -167,7 +169,8 @@ function leave(why = null) {
     view.notes?.end();
     view.studio?.end();
     view.member?.end();
-    Object.assign(view, { member: null, studio: null, notes: null });
+    view.pictures?.forget();
+    Object.assign(view, { member: null, studio: null, notes: null, pictures: null });
     show(false);
     state("starting", "not a member of a network");
     problem(why);
@@ -190,8 +193,10 @@ function show(isMember) {
 function remember(status) {
     // before the index is here nothing was chosen
     if (status.state !== "waiting") {
-        const tracks = status.tracks.filter((track) => track.chosen && track.kind !== "turn");
-        keepStudio({ session: view.session, tracks: tracks.map(({ name }) => name) });
+        const tracks = status.tracks.filter((track) => track.chosen && track.kind !== "turn").map(({ name }) => name);
+        // a session names its pictures once it has one: until then nobody dropped them
+        const isOpen = wantsPictures() && !status.tracks.some(({ kind }) => kind === "pictures");
+        keepStudio({ session: view.session, tracks: isOpen ? [...tracks, "pictures"] : tracks });
     }
 }
 
@@ -248,7 +253,7 @@ function showSlide(status) {
     const isNone = status.state !== "waiting" && !hasSlides;
     $("stage").hidden = isNone;
     showWalk(status, at);
-    const key = JSON.stringify([at, slide?.html ?? status.state]);
+    const key = JSON.stringify([at, slide?.html ?? status.state, slide?.pictures]);
     if (key === view.drawn) {
         return;
     }
@@ -256,11 +261,14 @@ function showSlide(status) {
     const hadFocus = $("slide").contains(document.activeElement) && document.activeElement !== $("slide");
     $("slide").lang = slide ? (status.language ?? "") : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${at} of ${status.slides}` : "No slide");
-    fill($("slide"), slide ? elements(slide.html) : [html("p", { class: "hint" }, none(status))]);
+    fill($("slide"), slide ? elements(slide.html, view.pictures.of(slide)) : [html("p", { class: "hint" }, none(status))]);
     if (hadFocus) {
         $("slide").focus({ preventScroll: true });
     }
-    if (slide) {
+    // a picture that has come is nothing to read again
+    const read = JSON.stringify([at, slide?.text]);
+    if (slide && read !== view.read) {
+        view.read = read;
         say($("announce"), `Slide ${at} of ${status.slides}: ${slide.title}`.replaceAll("`", "'"));
         if (chosen.readSlides) {
             voice.readAnew(slide.text, status.language, chosen.rate);
@@ -368,12 +376,15 @@ function called(language) {
     }
 }
 
-function about({ kind, chosen, bytes, lacks }) {
+function about({ kind, chosen, bytes, lacks, pictures }) {
     if (!chosen) {
         return bytes > 0 ? `dropped: no more comes; ${size(bytes)} had come` : "not joined: nothing of it comes";
     }
     if (kind === "audio") {
         return view.sound ? view.sound.words() : "beginning";
+    }
+    if (kind === "pictures") {
+        return `joined, ${pictures.whole} of ${pictures.named} here, ${size(bytes)} so far`;
     }
     return `joined, ${size(bytes)} so far${lacks ? ", more is coming" : ""}`;
 }
@@ -390,6 +401,12 @@ function choose(track, isChosen) {
         problem(error.message);
     }
     draw();
+}
+
+function choosePictures(track, isChosen) {
+    wantPictures(isChosen);
+    choose(track, isChosen);
+    view.pictures.forget();
 }
 
 async function hear(track, isChosen) {

@@ -43,17 +43,19 @@ const STUCK: Duration = Duration::from_secs(20);
 const DOCTOR: Duration = Duration::from_secs(60);
 /// Nothing from elsewhere, no text as program, in nobody's frame.
 macro_rules! policy {
-    ($servers:literal) => {
+    ($servers:literal, $pictures:literal) => {
         concat!(
-            "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; ",
+            "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:",
+            $pictures,
+            "; ",
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'",
             $servers
         )
     };
 }
-const POLICY: &str = policy!("");
-/// Pages that are members meet others by the signalling servers of their token.
-const MEMBER_POLICY: &str = policy!(" ws: wss:");
+const POLICY: &str = policy!("", "");
+/// Pages that are members meet others by the signalling servers of their token, and show pictures that they made of what came.
+const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
 const MEMBERS: [&str; 3] = ["/node/", "/radio/", "/studio/"];
 /// Files change with the package: a browser keeps them, and asks each time whether they are the same.
 const FILE: &str = "no-cache";

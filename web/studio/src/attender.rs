@@ -29,8 +29,10 @@ pub struct Start {
     session: Zeroizing<String>,
     /// Languages that the reader prefers, the best first. What is no language is passed over.
     languages: Vec<String>,
-    /// Tracks that were chosen before; none: slides, questions, captions.
+    /// Tracks that were chosen before; none: slides, questions, captions, and pictures where they are wanted.
     tracks: Option<Vec<String>>,
+    /// Whether pictures are joined where nothing was chosen before.
+    pictures: bool,
 }
 
 fn wiped<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Error> {
@@ -68,6 +70,7 @@ pub struct PageAttender {
     languages: Vec<Language>,
     /// None until the index is here: only then it is known what there is.
     chosen: Option<BTreeSet<TrackName>>,
+    wants_pictures: bool,
     pub(crate) view: View,
     joined: BTreeMap<Place, Joined>,
     /// Bytes that came of each track, without headers.
@@ -100,6 +103,7 @@ impl PageAttender {
             session,
             languages: languages.filter_map(|tag| tag.parse().ok()).collect(),
             chosen: tracks.map(|all| all.iter().filter_map(|name| name.parse().ok()).collect()),
+            wants_pictures: start.pictures,
             view: View::default(),
             joined: BTreeMap::new(),
             received: BTreeMap::new(),
@@ -121,7 +125,8 @@ impl PageAttender {
         self.session.index().group().to_string()
     }
 
-    /// What there is without a choice: slides, questions, captions in the language of who reads.
+    /// What there is without a choice: slides, questions, captions in the language of who reads, and pictures, which the index may
+    /// name later.
     fn choose_first(&mut self) {
         let index = self.view.index();
         // the index names its tracks one after the other: a choice by language waits for all
@@ -135,7 +140,9 @@ impl PageAttender {
         let captions: Vec<Language> = captions.collect();
         let captions = Language::closest(&self.languages, &captions).cloned();
         let first = [TrackName::Slides, TrackName::Questions].into_iter();
-        self.chosen = Some(first.chain(captions.map(TrackName::Captions)).collect());
+        let pictures = self.wants_pictures.then_some(TrackName::Pictures);
+        let chosen = first.chain(pictures);
+        self.chosen = Some(chosen.chain(captions.map(TrackName::Captions)).collect());
     }
 
     /// Chooses a track, or drops it. Of sound there is one at a time.

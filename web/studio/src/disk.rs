@@ -74,6 +74,11 @@ impl Disk {
         self.records.push_back(Record::Done(draft));
     }
 
+    /// Whether the page has still to keep something.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.records.is_empty() || self.kept < self.taken
+    }
+
     /// Something that leaves once all records before it are kept.
     pub(crate) fn send(&mut self, command: Command) {
         // the next turn of the page takes what waits

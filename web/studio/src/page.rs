@@ -253,6 +253,14 @@ pub extern "C" fn studio_slide(number: usize) -> usize {
     text(|attender| attender.slide(number))
 }
 
+/// The input is the name of a picture, as a slide has it: the length of its media type, a line feed and its bytes; 0: not here.
+#[unsafe(no_mangle)]
+pub extern "C" fn studio_picture() -> usize {
+    page(|page| {
+        page.answer_with(|attender, id| attender.picture_file(&String::from_utf8_lossy(id)))
+    })
+}
+
 /// The last lines of captions: the length of its JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_captions(most: usize) -> usize {

@@ -1,13 +1,13 @@
 //! Who presents in a page: logs of all tracks, what the page keeps of them, and what it shows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use lcroute_web_page::Command;
 use lcstudio_core::{
-    Language, Logs, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
-    clean_line, sort_by_time, split, title, to_html, to_text,
+    Language, Logs, Picture, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
+    clean_line, sort_by_time, split, title, to_text,
 };
 use librecast::id::{PeerId, derive};
 use librecast::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::disk::{Disk, restore};
-use crate::shown::{captions, json};
+use crate::shown::{Pictures, captions, html_and_pictures, json, pictures};
 
 /// The page looks again at the latest after so long.
 const LOOK: Duration = Duration::from_secs(1);
@@ -101,11 +101,15 @@ struct Joined {
 }
 
 #[derive(Debug, Default)]
-struct Tracks(BTreeMap<Place, Joined>);
+struct Tracks {
+    joined: BTreeMap<Place, Joined>,
+    /// The browser's store has still to take something.
+    is_behind: bool,
+}
 
 impl Logs for Tracks {
     fn log(&self, place: &Place) -> Option<&Log> {
-        self.0.get(place).map(|joined| &joined.log)
+        self.joined.get(place).map(|joined| &joined.log)
     }
 
     fn append(
@@ -116,9 +120,13 @@ impl Logs for Tracks {
         time: u64,
         now: Instant,
     ) -> Result<u32, AppendError> {
-        let joined = self.0.get_mut(place);
+        let joined = self.joined.get_mut(place);
         let joined = joined.ok_or(AppendError::NotOurs(author))?;
         joined.log.append(author, kind, body, time, now)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.is_behind
     }
 }
 
@@ -209,7 +217,7 @@ impl PagePresenter {
             // what is signed by nobody whom the log knows is passed over
             restore(&mut log, stored.clone(), now);
             let reading = Reading::default();
-            self.tracks.0.insert(place, Joined { log, reading });
+            self.tracks.joined.insert(place, Joined { log, reading });
         }
         self.read();
     }
@@ -223,7 +231,7 @@ impl PagePresenter {
         now: Instant,
         unix_ms: u64,
     ) {
-        let mut joined = self.tracks.0.values_mut();
+        let mut joined = self.tracks.joined.values_mut();
         let found = joined.find(|joined| joined.log.space().group() == group);
         if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {
             joined.log.handle_packet(source.into(), data, unix_ms, now);
@@ -235,7 +243,7 @@ impl PagePresenter {
         if self.start.is_some() {
             return;
         }
-        for joined in self.tracks.0.values_mut() {
+        for joined in self.tracks.joined.values_mut() {
             if joined.log.poll_timeout() <= now {
                 joined.log.handle_timeout(unix_ms, now);
             }
@@ -245,12 +253,15 @@ impl PagePresenter {
         if self.failed.is_some() {
             return;
         }
+        self.tracks.is_behind = self.disk.is_behind();
+        let album = self.presenting.view().album().size();
         let before = (self.presenting.waiting(), self.presenting.is_on());
         let progress = self
             .presenting
             .handle_timeout(&mut self.tracks, unix_ms, now);
         let is_same = before == (self.presenting.waiting(), self.presenting.is_on());
-        self.revision += u64::from(!is_same);
+        let has_more = album != self.presenting.view().album().size();
+        self.revision += u64::from(!is_same || has_more);
         if let Err(error) = progress {
             self.fail(&error);
         }
@@ -261,7 +272,7 @@ impl PagePresenter {
     /// What logs have to send and to store, and what happened in them.
     fn handle_outputs(&mut self) {
         let mut failed = None;
-        for (place, joined) in &mut self.tracks.0 {
+        for (place, joined) in &mut self.tracks.joined {
             let group = joined.log.space().group();
             while let Some(output) = joined.log.poll_output() {
                 match output {
@@ -289,7 +300,7 @@ impl PagePresenter {
 
     fn read(&mut self) {
         let mut entries = Vec::new();
-        for (place, Joined { log, reading }) in &mut self.tracks.0 {
+        for (place, Joined { log, reading }) in &mut self.tracks.joined {
             entries.extend(reading.new_entries(place, log));
         }
         sort_by_time(&mut entries);
@@ -309,10 +320,10 @@ impl PagePresenter {
 
     /// Leaves all, for good; what was not sent yet is not sent any more.
     pub fn leave(&mut self) {
-        let joined = self.tracks.0.values();
+        let joined = self.tracks.joined.values();
         let groups = joined.map(|joined| Command::Leave(joined.log.space().group()));
         self.commands.extend(groups);
-        self.tracks.0.clear();
+        self.tracks.joined.clear();
         self.disk = Disk::default();
     }
 
@@ -321,7 +332,7 @@ impl PagePresenter {
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let logs = self
             .tracks
-            .0
+            .joined
             .values()
             .map(|joined| joined.log.poll_timeout());
         let presenting = self.presenting.poll_timeout();
@@ -355,6 +366,16 @@ impl PagePresenter {
     pub fn set_slides(&mut self, text: &str) -> Result<(), String> {
         let set = self.presenting.set_slides(slides(text)?);
         set.map_err(|e| e.to_string())
+    }
+
+    /// A picture by the name that slides have for it.
+    ///
+    /// # Errors
+    /// Why it is not sent.
+    pub fn add_picture(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        let picture = Picture::new(bytes.to_vec()).map_err(|e| format!("{name}: {e}"))?;
+        let added = self.presenting.add_picture(name.to_owned(), picture);
+        added.map_err(|e| e.to_string())
     }
 
     /// Shows a slide, from 1.
@@ -445,6 +466,8 @@ impl PagePresenter {
                 .map(|slide| title(&slide.text))
                 .collect(),
             waiting: presenting.waiting(),
+            pictures: pictures(presenting.view().album()),
+            left_out: presenting.left_out_pictures(),
             languages: languages.map(Language::tag).collect(),
             questions: questions
                 .map(|(at, question)| Asked {
@@ -460,7 +483,7 @@ impl PagePresenter {
 
     fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = self.presenting.view().drops().by_name();
-        for joined in self.tracks.0.values() {
+        for joined in self.tracks.joined.values() {
             for (name, count) in joined.log.drops().by_name() {
                 *drops.entry(name).or_default() += count;
             }
@@ -493,6 +516,10 @@ struct Status<'a> {
     titles: Vec<String>,
     /// Entries that are not sent yet.
     waiting: usize,
+    /// How much of them was sent.
+    pictures: Pictures,
+    /// Names of pictures for which the session has no room.
+    left_out: Vec<&'a str>,
     languages: Vec<&'a str>,
     questions: Vec<Asked<'a>>,
     drops: BTreeMap<&'static str, u64>,
@@ -514,15 +541,19 @@ struct Shown {
     number: usize,
     title: String,
     html: String,
+    /// Names of its pictures, in the order in which the HTML has them.
+    pictures: Vec<String>,
     text: String,
 }
 
 fn shown(slides: &[Slide], number: usize) -> Option<Shown> {
     let slide = slides.get(number.checked_sub(1)?)?;
+    let (html, pictures) = html_and_pictures(&slide.text);
     Some(Shown {
         number,
         title: title(&slide.text),
-        html: to_html(&slide.text, |path| Some(path.to_owned())),
+        html,
+        pictures,
         text: to_text(&slide.text),
     })
 }
@@ -537,6 +568,8 @@ struct Preview {
     shown: Option<Shown>,
     /// Why these cannot be shown.
     refused: Option<String>,
+    /// Pictures that all slides name, with the line of the first slide that does.
+    pictures: Vec<(usize, String)>,
 }
 
 /// A preview of slides, with the cursor in this line, from 1.
@@ -556,7 +589,24 @@ pub fn preview(text: &str, line: usize) -> String {
             .collect(),
         shown: shown(&all, number.max(1)),
         refused,
+        pictures: names_of_pictures(&all),
     })
+}
+
+/// Each once.
+fn names_of_pictures(slides: &[Slide]) -> Vec<(usize, String)> {
+    let mut seen = BTreeSet::new();
+    let all = slides.iter().flat_map(|slide| {
+        let names = lcstudio_core::pictures(&slide.text).into_iter();
+        names.map(|name| (slide.line, name))
+    });
+    all.filter(|(_, name)| seen.insert(name.clone())).collect()
+}
+
+/// Why these bytes are no picture that others would get; none, if they are one.
+#[must_use]
+pub fn picture_problem(bytes: &[u8]) -> Option<String> {
+    Picture::new(bytes.to_vec()).err().map(|e| e.to_string())
 }
 
 /// What attends the session of a key, and its name on the wire, which is no secret.

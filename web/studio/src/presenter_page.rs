@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use lcroute_web_page::{Datagram, Exchange, at};
 use serde::Deserialize;
 
-use crate::presenter::{PagePresenter, Start, preview, session_of};
+use crate::presenter::{PagePresenter, Start, picture_problem, preview, session_of};
 
 thread_local! {
     static PAGE: RefCell<Exchange<PagePresenter>> = RefCell::default();
@@ -153,6 +153,26 @@ pub extern "C" fn present_kept(turn: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_slides() -> usize {
     attempt(|presenter, text| presenter.set_slides(&String::from_utf8_lossy(text)))
+}
+
+/// The input is the bytes of a file: the length of what keeps it from being a picture that others get; 0: nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_picture_problem() -> usize {
+    page(|page| {
+        let bytes = page.take_input();
+        page.answer(picture_problem(&bytes).unwrap_or_default().into_bytes())
+    })
+}
+
+/// A picture: the input is the length of its name (1), that, and its bytes. The length of an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn present_picture() -> usize {
+    attempt(|presenter, input| {
+        let split = input.split_first();
+        let split = split.and_then(|(length, rest)| rest.split_at_checked((*length).into()));
+        let (name, bytes) = split.ok_or("an input that is too short")?;
+        presenter.add_picture(&String::from_utf8_lossy(name), bytes)
+    })
 }
 
 /// Shows a slide, from 1.

@@ -1,6 +1,6 @@
 //! What the page shows, as JSON.
 
-use lcstudio_core::{Language, Place, TrackName, TrackPlace, View, title, to_html, to_text};
+use lcstudio_core::{Album, Language, Place, TrackName, TrackPlace, View, title, to_html, to_text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -58,8 +58,27 @@ struct Track {
     bytes: u64,
     /// Others have more of it than is here.
     lacks: bool,
+    /// Of pictures: how many of them are here.
+    pictures: Option<Pictures>,
     /// Of sound that is chosen: what the radio of the page plays, a secret.
     station: Option<String>,
+}
+
+/// How much of the pictures is here.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pictures {
+    named: usize,
+    whole: usize,
+    /// Of all that are named.
+    bytes: usize,
+}
+
+/// A picture that is whole.
+#[derive(Debug, Serialize)]
+struct Picture {
+    id: String,
+    width: u32,
+    height: u32,
 }
 
 /// A slide.
@@ -67,8 +86,10 @@ struct Track {
 struct Shown {
     number: usize,
     title: String,
-    /// Runs nothing and fetches nothing; a picture is an `img` with a path that leads nowhere.
+    /// Runs nothing and fetches nothing; a picture is an `img` with `picture:` and its place in `pictures`.
     html: String,
+    /// Null where a picture is not here.
+    pictures: Vec<Option<Picture>>,
     /// As it is read aloud.
     text: String,
 }
@@ -109,11 +130,31 @@ fn kind(name: &TrackName) -> (&'static str, Option<&Language>) {
     match name {
         TrackName::Slides => ("slides", None),
         TrackName::Turn => ("turn", None),
+        TrackName::Pictures => ("pictures", None),
         TrackName::Questions => ("questions", None),
         TrackName::Notes => ("notes", None),
         TrackName::Captions(language) => ("captions", Some(language)),
         TrackName::Audio(language) => ("audio", Some(language)),
     }
+}
+
+pub(crate) fn pictures(album: &Album) -> Pictures {
+    let size = album.size();
+    Pictures {
+        named: size.named,
+        whole: size.whole,
+        bytes: size.bytes,
+    }
+}
+
+/// A slide as HTML in which each picture is `picture:` and its place among these names.
+pub(crate) fn html_and_pictures(markdown: &str) -> (String, Vec<String>) {
+    let mut names = Vec::new();
+    let html = to_html(markdown, |name| {
+        names.push(name.to_owned());
+        Some(format!("picture:{}", names.len() - 1))
+    });
+    (html, names)
 }
 
 /// The last `most` lines of captions.
@@ -213,6 +254,7 @@ impl PageAttender {
             chosen,
             bytes: self.received(&place),
             lacks: self.lacks(&place),
+            pictures: (*name == TrackName::Pictures).then(|| pictures(self.view.album())),
             station: match at {
                 TrackPlace::Station(station) if chosen => Some(station.clone()),
                 _ => None,
@@ -232,12 +274,38 @@ impl PageAttender {
     pub fn slide(&self, number: usize) -> String {
         let at = number.checked_sub(1);
         let slide = at.and_then(|at| self.view.deck().slides().nth(at).flatten());
-        json(&slide.map(|markdown| Shown {
-            number,
-            title: title(markdown),
-            html: to_html(markdown, |path| Some(path.to_owned())),
-            text: to_text(markdown),
+        json(&slide.map(|markdown| {
+            let (html, names) = html_and_pictures(markdown);
+            let pictures = names.iter().map(|name| self.picture(name));
+            Shown {
+                number,
+                title: title(markdown),
+                html,
+                pictures: pictures.collect(),
+                text: to_text(markdown),
+            }
         }))
+    }
+
+    fn picture(&self, name: &str) -> Option<Picture> {
+        let picture = self.view.album().picture(name)?;
+        let (width, height) = picture.size();
+        Some(Picture {
+            id: picture.id().to_string(),
+            width,
+            height,
+        })
+    }
+
+    /// The media type and bytes of a picture that is whole, with a line feed between them; nothing where it is not here.
+    #[must_use]
+    pub fn picture_file(&self, id: &str) -> Vec<u8> {
+        let mut pictures = self.view.album().pictures();
+        let found = pictures.find(|(_, picture)| picture.id().to_string() == id);
+        found.map_or_else(Vec::new, |(_, picture)| {
+            let head = [picture.kind().media_type().as_bytes(), b"\n"];
+            [&head.concat(), picture.bytes()].concat()
+        })
     }
 
     /// The last `most` lines of captions.

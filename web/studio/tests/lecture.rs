@@ -46,7 +46,7 @@ impl World {
     fn new(tracks: Option<&[&str]>) -> Self {
         let key = SessionKey::from_seed(&[7; 32]);
         let begin = Instant::now();
-        let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks });
+        let start = json!({ "session": *key.session().encode(), "languages": ["de-AT", "en"], "tracks": tracks, "pictures": true });
         let start = serde_json::from_value(start).unwrap();
         let mut page = PageAttender::new(&start, [3; 32], begin).unwrap();
         page.restore(&[9; 32], &[], begin);
@@ -354,7 +354,8 @@ fn a_question_comes_to_who_presents_and_is_shown_once_it_is_taken_up() {
 #[test]
 fn what_is_no_session_is_said_and_datagrams_of_strangers_change_nothing() {
     for (session, said) in [("lct1abc", "a token"), ("", "lcs1"), ("lcs1xx", "lcs1")] {
-        let start = json!({ "session": session, "languages": [], "tracks": null });
+        let start =
+            json!({ "session": session, "languages": [], "tracks": null, "pictures": true });
         let start = serde_json::from_value(start).unwrap();
         let error = PageAttender::new(&start, [0; 32], Instant::now()).unwrap_err();
         assert!(error.contains(said), "{error}");
@@ -415,8 +416,7 @@ fn what_is_written_is_on_disk_before_it_is_sent_and_comes_back_from_there() {
         .iter()
         .map(|(kind, bytes)| (*kind, &bytes[..]))
         .collect();
-    let start =
-        json!({ "session": *world.key.session().encode(), "languages": ["en"], "tracks": null });
+    let start = json!({ "session": *world.key.session().encode(), "languages": ["en"], "tracks": null, "pictures": true });
     let start = serde_json::from_value(start).unwrap();
     let now = world.now();
     let mut page = PageAttender::new(&start, [4; 32], now).unwrap();

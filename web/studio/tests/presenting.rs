@@ -54,7 +54,8 @@ fn session() -> String {
 impl World {
     fn new() -> Self {
         let begin = Instant::now();
-        let start = json!({ "session": session(), "languages": ["en"], "tracks": null });
+        let start =
+            json!({ "session": session(), "languages": ["en"], "tracks": null, "pictures": true });
         let start = serde_json::from_value(start).unwrap();
         Self {
             presenter: presenter(&[], SLIDES, begin).unwrap(),
@@ -177,6 +178,119 @@ fn what_a_page_presents_is_attended_by_another() {
     world.presenter.leave();
     world.pass(100);
     assert!(world.joined[0].is_empty());
+}
+
+/// So many bytes that are a PNG of 8 x 4 pixels, as far as its header goes.
+fn png(bytes: usize) -> Vec<u8> {
+    let head = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x08\0\0\0\x04\x08\x02\0\0\0....\0\0\0\0IDAT";
+    let mut png = head.to_vec();
+    png.resize(bytes, 7);
+    png
+}
+
+#[test]
+fn pictures_come_to_who_attends_and_do_not_once_they_are_dropped() {
+    let mut world = World::new();
+    world.pass(8_000);
+    let slide =
+        |world: &World| -> Value { serde_json::from_str(&world.attender.slide(1)).unwrap() };
+    let track = |world: &World| -> Value {
+        let attended = world.attended();
+        let mut tracks = attended["tracks"].as_array().unwrap().iter();
+        tracks
+            .find(|track| track["kind"] == "pictures")
+            .cloned()
+            .unwrap_or_default()
+    };
+    assert_eq!(track(&world), Value::Null, "there is none so far");
+    world
+        .presenter
+        .set_slides("# Bees\n\n![a dance](images/dance.png)")
+        .unwrap();
+    world.pass(1_000);
+    assert_eq!(slide(&world)["pictures"], json!([null]));
+    // while the store is busy pictures wait, and a turn does not wait for them
+    world
+        .presenter
+        .add_picture("images/dance.png", &png(40_000))
+        .unwrap();
+    world.pass(3_000);
+    let shown = slide(&world);
+    assert!(
+        shown["html"]
+            .as_str()
+            .unwrap()
+            .contains("<img src=\"picture:0\" alt=\"a dance\""),
+        "{shown}"
+    );
+    let picture = &shown["pictures"][0];
+    assert_eq!(
+        (&picture["width"], &picture["height"]),
+        (&json!(8), &json!(4))
+    );
+    let file = world.attender.picture_file(picture["id"].as_str().unwrap());
+    assert_eq!(file, [&b"image/png\n"[..], &png(40_000)].concat());
+    assert!(world.attender.picture_file("x").is_empty());
+    assert_eq!(
+        track(&world)["pictures"],
+        json!({ "named": 1, "whole": 1, "bytes": 40_000 })
+    );
+    assert_eq!(world.status()["pictures"], track(&world)["pictures"]);
+    // dropped: its group is left, and the alt text is there
+    let (joined, now) = (world.joined[1].len(), world.now());
+    world.attender.choose("pictures", false, now).unwrap();
+    world.pass(100);
+    assert_eq!(world.joined[1].len(), joined - 1);
+    assert_eq!(slide(&world)["pictures"], json!([null]));
+    let bytes = track(&world)["bytes"].clone();
+    world
+        .presenter
+        .add_picture("images/dance.png", &png(20_000))
+        .unwrap();
+    world.pass(3_000);
+    assert_eq!(track(&world)["bytes"], bytes);
+    // joined again, it comes as it is now
+    let now = world.now();
+    world.attender.choose("pictures", true, now).unwrap();
+    world.pass(8_000);
+    let id = slide(&world)["pictures"][0]["id"].clone();
+    let file = world.attender.picture_file(id.as_str().unwrap());
+    assert_eq!(file.len(), 10 + 20_000);
+    let refused = world.presenter.add_picture("x.svg", b"<svg/>").unwrap_err();
+    assert!(refused.contains("x.svg: no PNG"), "{refused}");
+}
+
+#[test]
+fn a_picture_waits_for_the_store_and_a_page_that_was_killed_sends_the_rest() {
+    let mut world = World::new();
+    world.presenter.set_slides("![a dance](dance.png)").unwrap();
+    world.pass(8_000);
+    world
+        .presenter
+        .add_picture("dance.png", &png(90_000))
+        .unwrap();
+    world.pass(500);
+    world.disk_works = false;
+    world.pass(200);
+    let before = world.presenter.status();
+    world.pass(5_000);
+    assert_eq!(
+        world.presenter.status(),
+        before,
+        "nothing more is made than the store takes"
+    );
+    world.disk_works = true;
+    let on_disk = world.disk.len();
+    world.reopen();
+    world.presenter.set_slides("![a dance](dance.png)").unwrap();
+    world
+        .presenter
+        .add_picture("dance.png", &png(90_000))
+        .unwrap();
+    world.pass(8_000);
+    assert!(world.disk.len() - on_disk < 92, "only the rest");
+    let slide: Value = serde_json::from_str(&world.attender.slide(1)).unwrap();
+    assert_eq!(slide["pictures"][0]["width"], 8, "{slide}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::studio::{Typed, attend, keygen, present, session, told};
 const SLIDES: &str = "# Bees\n\nThey *dance*.\n\n---\n\n## The waggle\n\n![](images/dance.png) <script>window.wasRun = true</script>\n\n---\n\n## How far\n\n| metres | seconds |\n|--:|:-:|\n| 100 | 0.5 |\n";
 
 /// A tab that is to present, with the link of an invitation.
-fn open<'a>(
+pub(super) fn open<'a>(
     meeting: &Meeting,
     browser: &'a Browser,
     visitor: &Visitor,
@@ -33,7 +33,7 @@ fn open<'a>(
 }
 
 /// Another text of the slides, as if somebody had written it.
-fn write(page: &Page, text: &str) -> Result<()> {
+pub(super) fn write(page: &Page, text: &str) -> Result<()> {
     let js = format!(
         "(() => {{ const text = document.querySelector('#text'); text.value = {}; \
          text.setSelectionRange(0, 0); text.dispatchEvent(new Event('input', {{ bubbles: true }})); return true; }})()",
@@ -43,7 +43,7 @@ fn write(page: &Page, text: &str) -> Result<()> {
 }
 
 /// On air, with a link to somebody; the session.
-fn go_on_air(page: &Page) -> Result<String> {
+pub(super) fn go_on_air(page: &Page) -> Result<String> {
     page.click("#go")?;
     page.until("/^on air, \\d+ link/.test(document.querySelector('#state').textContent)")?;
     let text = page.eval("[...document.querySelectorAll('#texts dd span')].at(-1).textContent")?;

@@ -1,0 +1,268 @@
+//! Pictures as entries: each name by a hash of what it shows, and the bytes of each hash in parts, one after the other.
+//!
+//! ```text
+//!   pictures  kind 1  picture   hash 32 | length 32 | name text8     name: as slides have it; a later one replaces it
+//!             kind 2  part      hash 8 | part 16 | bytes <= 980      the first 8 bytes of the hash; all but the last are full
+//! ```
+//!
+//! Parts of several pictures may stand between each other: whoever presents sends first what is shown next. A picture counts once it
+//! is whole, has its hash, and is one. Before that, and without, its alt text stands for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::wire::{Reader, WireError, Writer};
+use librecast_log::{Entry, GRANT_KIND};
+
+use crate::drops::DropReason;
+use crate::markdown::is_local;
+use crate::picture::{MAX_PICTURE, Picture, PictureId};
+use crate::plain::{MAX_LINE, is_refused};
+
+/// Most names of pictures in a session. Chosen: one for every second slide of the longest deck.
+pub const MAX_PICTURES: usize = 256;
+
+/// Most bytes of all pictures that slides name at once: 3.5 minutes at the rate of pictures, and what a tab keeps.
+pub const MAX_PICTURES_BYTES: usize = 12 << 20;
+
+/// Most entries of pictures: a member that comes late takes 16,384 entries of an author as fast as they come (librecast-log).
+const MAX_ENTRIES: u32 = 16_000;
+
+/// Bytes of a picture in an entry: what its body holds.
+const BYTES_IN_PART: usize = 980;
+
+const PICTURE: u8 = 1;
+const PART: u8 = 2;
+
+/// A picture whose parts come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Held {
+    /// So far.
+    Coming(Vec<u8>),
+    /// All of it.
+    Whole(Picture),
+    /// All parts came, and they are not what was announced, or no picture.
+    Wrong,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Announced {
+    length: usize,
+    held: Held,
+}
+
+impl Announced {
+    fn parts(&self) -> usize {
+        self.length.div_ceil(BYTES_IN_PART)
+    }
+
+    /// Parts that are not here.
+    fn missing(&self) -> usize {
+        match &self.held {
+            Held::Coming(bytes) => self.parts() - bytes.len() / BYTES_IN_PART,
+            Held::Whole(_) | Held::Wrong => 0,
+        }
+    }
+}
+
+/// Pictures of a session, as far as entries were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Album {
+    names: BTreeMap<String, PictureId>,
+    pictures: BTreeMap<PictureId, Announced>,
+    /// The last entry that was read.
+    entries: u32,
+}
+
+/// How much of its pictures a session has here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AlbumSize {
+    /// Pictures that are named.
+    pub named: usize,
+    /// Pictures that are whole.
+    pub whole: usize,
+    /// Bytes of all that are named.
+    pub bytes: usize,
+}
+
+impl Album {
+    /// The picture by this name, if it is whole.
+    #[must_use]
+    pub fn picture(&self, name: &str) -> Option<&Picture> {
+        match &self.pictures.get(self.names.get(name)?)?.held {
+            Held::Whole(picture) => Some(picture),
+            Held::Coming(_) | Held::Wrong => None,
+        }
+    }
+
+    /// Whole pictures by name.
+    pub fn pictures(&self) -> impl Iterator<Item = (&str, &Picture)> {
+        let names = self.names.keys();
+        names.filter_map(|name| Some((name.as_str(), self.picture(name)?)))
+    }
+
+    /// How much is here.
+    #[must_use]
+    pub fn size(&self) -> AlbumSize {
+        let all = self.pictures.values();
+        let whole = |announced: &&Announced| matches!(announced.held, Held::Whole(_));
+        AlbumSize {
+            named: self.pictures.len(),
+            whole: all.clone().filter(whole).count(),
+            bytes: all.map(|announced| announced.length).sum(),
+        }
+    }
+
+    /// The next entry of the track's owner. Whether something has changed that is shown.
+    ///
+    /// # Errors
+    ///
+    /// Why it counts for nothing.
+    pub fn read(&mut self, entry: &Entry) -> Result<bool, DropReason> {
+        let malformed = |_: WireError| DropReason::Malformed;
+        self.entries = self.entries.max(entry.number);
+        let mut r = Reader::new(&entry.body);
+        match entry.kind {
+            GRANT_KIND => Ok(false),
+            PICTURE => {
+                let id = PictureId(r.array().map_err(malformed)?);
+                let length = r.u32().map_err(malformed)? as usize;
+                let name = r.text8().map_err(malformed)?;
+                r.finish().map_err(malformed)?;
+                self.announce(name, id, length)
+            }
+            PART => {
+                let hash = r.array().map_err(malformed)?;
+                let part = usize::from(r.u16().map_err(malformed)?);
+                self.part(hash, part, r.rest())
+            }
+            _ => Err(DropReason::UnknownKind),
+        }
+    }
+
+    fn announce(&mut self, name: &str, id: PictureId, length: usize) -> Result<bool, DropReason> {
+        if length == 0 || length > MAX_PICTURE || !is_name(name) {
+            return Err(DropReason::Malformed);
+        }
+        if !self.has_room(name, id, length) {
+            return Err(DropReason::TooManyPictures);
+        }
+        if let Some(known) = self.pictures.get(&id)
+            && known.length != length
+        {
+            return Err(DropReason::WrongPart);
+        }
+        let before = self.names.insert(name.to_owned(), id);
+        if before == Some(id) {
+            return Ok(false);
+        }
+        // what nothing names any more
+        if let Some(before) = before.filter(|id| !self.names.values().any(|named| named == id)) {
+            self.pictures.remove(&before);
+        }
+        let coming = || Announced {
+            length,
+            held: Held::Coming(Vec::new()),
+        };
+        self.pictures.entry(id).or_insert_with(coming);
+        Ok(true)
+    }
+
+    /// Whether a picture of this length may have this name beside the others.
+    fn has_room(&self, name: &str, id: PictureId, length: usize) -> bool {
+        let others = self.names.iter().filter(|(known, _)| *known != name);
+        let ids: BTreeSet<PictureId> = others.map(|(_, id)| *id).filter(|of| *of != id).collect();
+        let of_others = ids.iter().filter_map(|id| self.pictures.get(id));
+        let bytes: usize = of_others.map(|announced| announced.length).sum();
+        let is_known = self.names.contains_key(name);
+        (is_known || self.names.len() < MAX_PICTURES) && bytes + length <= MAX_PICTURES_BYTES
+    }
+
+    fn part(&mut self, hash: [u8; 8], part: usize, bytes: &[u8]) -> Result<bool, DropReason> {
+        let (from, to) = (bounds(hash, 0), bounds(hash, 0xff));
+        let mut found = self.pictures.range_mut(from..=to);
+        let (id, announced) = found.next().ok_or(DropReason::WrongPart)?;
+        let Held::Coming(here) = &mut announced.held else {
+            return Err(DropReason::WrongPart);
+        };
+        let wanted = BYTES_IN_PART.min(announced.length - here.len());
+        if part != here.len() / BYTES_IN_PART || bytes.len() != wanted {
+            return Err(DropReason::WrongPart);
+        }
+        here.extend_from_slice(bytes);
+        if here.len() < announced.length {
+            return Ok(false);
+        }
+        let whole = Picture::new(std::mem::take(here));
+        let right = whole.ok().filter(|picture| picture.id() == *id);
+        announced.held = right.map_or(Held::Wrong, Held::Whole);
+        match announced.held {
+            Held::Wrong => Err(DropReason::NoPicture),
+            _ => Ok(true),
+        }
+    }
+
+    // who presents
+
+    /// The next entry, so that others have these pictures, the first of them first; none, if they have them, or have no room.
+    #[must_use]
+    pub fn next_entry(&self, wanted: &[(&str, &Picture)]) -> Option<(u8, Vec<u8>)> {
+        let mut entries = wanted.iter().filter_map(|(name, picture)| {
+            let announced = self.pictures.get(&picture.id());
+            if self.names.get(*name) != Some(&picture.id()) {
+                return self.announcement(name, picture);
+            }
+            match &announced?.held {
+                Held::Coming(here) => part(picture, here.len()),
+                Held::Whole(_) | Held::Wrong => None,
+            }
+        });
+        entries.next()
+    }
+
+    fn announcement(&self, name: &str, picture: &Picture) -> Option<(u8, Vec<u8>)> {
+        let length = picture.bytes().len();
+        let missing: usize = self.pictures.values().map(Announced::missing).sum();
+        let parts = match self.pictures.contains_key(&picture.id()) {
+            true => 0,
+            false => length.div_ceil(BYTES_IN_PART),
+        };
+        let entries = self.entries as usize + missing + parts + 1;
+        let fits = self.has_room(name, picture.id(), length) && entries <= MAX_ENTRIES as usize;
+        let mut w = Writer::new();
+        w.put(&picture.id().0).u32(length as u32);
+        w.text8(name).ok().filter(|_| fits && is_name(name))?;
+        Some((PICTURE, w.into_vec()))
+    }
+
+    /// Names of pictures among these that others do not have, and that do not fit beside what they have.
+    #[must_use]
+    pub fn left_out<'a>(&self, wanted: &[(&'a str, &Picture)]) -> Vec<&'a str> {
+        let lacks = wanted
+            .iter()
+            .filter(|(name, picture)| self.names.get(*name) != Some(&picture.id()));
+        let out = lacks.filter(|(name, picture)| self.announcement(name, picture).is_none());
+        out.map(|(name, _)| *name).collect()
+    }
+}
+
+/// The part of a picture that begins at this byte.
+fn part(picture: &Picture, from: usize) -> Option<(u8, Vec<u8>)> {
+    let rest = picture.bytes().get(from..)?;
+    let mut w = Writer::new();
+    w.put(&picture.id().0[..8]);
+    w.u16((from / BYTES_IN_PART) as u16);
+    w.put(&rest[..rest.len().min(BYTES_IN_PART)]);
+    Some((PART, w.into_vec()))
+}
+
+/// The least or the greatest hash that begins so.
+fn bounds(hash: [u8; 8], rest: u8) -> PictureId {
+    let mut id = [rest; 32];
+    id[..8].copy_from_slice(&hash);
+    PictureId(id)
+}
+
+/// Whether a picture of slides may be called so.
+fn is_name(name: &str) -> bool {
+    name.len() <= MAX_LINE && is_local(name) && !name.contains(is_refused)
+}
