@@ -8,27 +8,20 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use lcroute_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
-use rtc::dtls::cipher_suite::CipherSuiteId;
-use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
-use rtc::dtls::crypto::Certificate;
+use rtc::crypto::SignatureScheme;
+use rtc::dtls::config::{ConfigBuilder, HandshakeConfig};
 use rtc::dtls::endpoint::Endpoint;
-use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use rtc::shared::TransportProtocol;
 
 /// As `rtc` sets it up: both sides show certificates.
 static CONFIGS: LazyLock<[Arc<HandshakeConfig>; 2]> = LazyLock::new(|| {
     let provider = rtc::crypto::default_provider().unwrap();
     [false, true].map(|client| {
-        let names = vec!["node".to_owned()];
-        let certificate = Certificate::generate_self_signed(names, provider.crypto()).unwrap();
-        let builder = ConfigBuilder::default()
-            .with_crypto_provider(provider.clone())
-            .with_certificates(vec![certificate])
-            .with_srtp_protection_profiles(vec![SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm])
-            .with_cipher_suites(vec![CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256])
-            .with_client_auth(ClientAuthType::RequireAnyClientCert)
-            .with_extended_master_secret(ExtendedMasterSecretType::Require)
-            .with_insecure_skip_verify(true);
+        let scheme = SignatureScheme::EcdsaP256Sha256;
+        let params = CertificateParams::default();
+        let made = RTCCertificate::generate(provider.crypto(), scheme, params).unwrap();
+        let builder = ConfigBuilder::default().with_certificates(vec![made.dtls_certificate]);
         Arc::new(builder.build(client, None).unwrap())
     })
 });

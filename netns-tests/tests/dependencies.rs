@@ -160,11 +160,13 @@ fn engine_and_overlay_do_not_know_each_other() {
     assert_eq!(ours["lcroute-engine"], only_librecast);
     assert_eq!(ours["lcroute-overlay"], only_librecast);
     let below = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-    let webrtc: BTreeSet<String> = below(&["librecast", "lcroute-overlay"]);
+    let webrtc: BTreeSet<String> = below(&["librecast", "lcroute-overlay", "rtc-dtls"]);
+    assert_eq!(ours["rtc-dtls"], BTreeSet::new());
     assert_eq!(ours["lcroute-webrtc"], webrtc);
     let node: BTreeSet<String> = below(&["librecast", "lcroute-engine", "lcroute-overlay"]);
     assert_eq!(ours["lcroute-node"], node);
-    let signalling: BTreeSet<String> = below(&["librecast", "lcroute-overlay", "lcroute-webrtc"]);
+    let signalling: BTreeSet<String> =
+        below(&["librecast", "lcroute-overlay", "lcroute-webrtc", "rtc-dtls"]);
     assert_eq!(ours["lcroute-signalling"], signalling);
 }
 
@@ -172,7 +174,7 @@ fn engine_and_overlay_do_not_know_each_other() {
 fn the_simulator_knows_what_decides_only() {
     let ours = ours();
     let mut below = ours["lcroute-node"].clone();
-    let more = ["lcroute-node", "lcroute-webrtc"];
+    let more = ["lcroute-node", "lcroute-webrtc", "rtc-dtls"];
     below.extend(more.map(str::to_owned));
     assert_eq!(ours["lcroute-sim"], below);
 }

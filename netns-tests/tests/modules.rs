@@ -19,6 +19,7 @@ const CRATES: &[&str] = &[
     "lcgroup",
     "lcgroup/core",
     "lcroute",
+    "lcroute/dtls",
     "lcroute/engine",
     "lcroute/node",
     "lcroute/overlay",

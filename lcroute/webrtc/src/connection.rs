@@ -69,6 +69,8 @@ pub(crate) enum Pending {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: LinkId,
+    /// For DTLS: what is random there, and no secret.
+    seed: u64,
     /// None before the first description is made.
     pub(crate) pc: Option<PeerConnection>,
     pub(crate) pending: Option<Pending>,
@@ -125,9 +127,10 @@ impl Out {
 }
 
 impl Connection {
-    pub(crate) fn new(id: LinkId, pending: Pending) -> Self {
+    pub(crate) fn new(id: LinkId, pending: Pending, seed: u64) -> Self {
         Self {
             id,
+            seed,
             pc: None,
             pending: Some(pending),
             restarts: false,
@@ -219,12 +222,12 @@ impl Connection {
         };
         let (factory, pc) = (&context.factory, self.pc.as_mut());
         let made = match (self.pending.take(), pc) {
-            (Some(Pending::Offer), _) => factory.offer(&own, now).map(|(pc, d)| {
+            (Some(Pending::Offer), _) => factory.offer(&own, self.seed, now).map(|(pc, d)| {
                 self.pc = Some(pc);
                 d
             }),
             (Some(Pending::Answer(offer)), _) => {
-                let made = factory.answer(&offer, &own, now);
+                let made = factory.answer(&offer, &own, self.seed, now);
                 made.map(|(pc, d)| {
                     self.pc = Some(pc);
                     d

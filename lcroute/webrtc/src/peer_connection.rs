@@ -23,7 +23,6 @@ use lcroute_overlay::{
 use librecast::time::{Duration, Instant};
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider, SignatureScheme};
 use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
-use rtc::dtls::cipher_suite::CipherSuiteId;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
@@ -32,9 +31,7 @@ use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::{RTCIceConnectionState, RTCPeerConnectionState};
-use rtc::peer_connection::transport::{
-    RTCDtlsTransportState, RTCIceCandidate, RTCIceCandidateInit,
-};
+use rtc::peer_connection::transport::{RTCIceCandidate, RTCIceCandidateInit};
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
@@ -43,9 +40,9 @@ use thiserror::Error;
 use crate::config::{ROUTED_QUEUE, WebRtcConfig};
 use crate::datagram::Transmit;
 use crate::fence::{Fenced, Panic, fenced};
-use crate::flight::Flight;
 use crate::media::{KeyTap, LinkKeys};
 use crate::pace::{EVEN, FAST, StackClock};
+use crate::repeats::Repeats;
 use crate::stun::{Credentials, dressed};
 
 /// The names that the channels carry in their `protocol` field; behind the first comes its version.
@@ -165,13 +162,14 @@ pub(crate) struct PeerConnection {
     /// DTLS has something to send that only a timeout brings out.
     kick: bool,
     keys: Arc<KeyTap>,
+    provider: Arc<dyn RTCCryptoProvider>,
     /// Version of control messages.
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
     /// Whether the far side takes control messages in it; we do.
     lane_control: bool,
-    flight: Flight,
+    repeats: Repeats,
     repeated: Vec<Transmit>,
     /// When it last sent or got something.
     used: Instant,
@@ -216,9 +214,9 @@ impl Factory {
         self.provider.as_ref()
     }
 
-    fn settings(&self, provider: Arc<dyn RTCCryptoProvider>) -> SettingEngine {
+    fn settings(&self) -> SettingEngine {
         SettingEngineBuilder::new()
-            .with_crypto_provider(provider)
+            .with_crypto_provider(self.provider.clone())
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             // the overlay has its own timers: ICE neither fails nor sends keepalives by itself
             .with_ice_timeouts(
@@ -234,19 +232,25 @@ impl Factory {
             .with_discard_local_candidates_during_ice_restart(true)
             .with_sctp_max_receive_buffer_size(RECEIVE_BUFFER)
             .with_sctp_mtu(SCTP_MTU)
-            // what both sides have preferred ever since; the records of no other are seen by the tap
-            .with_dtls_cipher_suites(vec![CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256])
             .build()
     }
 
-    fn connection(&self, role: Role, own: &Own<'_>, now: Instant) -> Result<PeerConnection> {
+    fn connection(
+        &self,
+        role: Role,
+        own: &Own<'_>,
+        seed: u64,
+        now: Instant,
+    ) -> Result<PeerConnection> {
+        let keys = Arc::new(KeyTap::new(seed));
+        let mut certificate = self.certificate.clone();
+        certificate.dtls_certificate = certificate.dtls_certificate.observed_by(keys.clone());
         let configuration = RTCConfigurationBuilder::new()
-            .with_certificates(vec![self.certificate.clone()])
+            .with_certificates(vec![certificate])
             .build();
-        let keys = Arc::new(KeyTap::new(self.provider.clone()));
         let stack = RTCPeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(self.settings(keys.clone()));
+            .with_setting_engine(self.settings());
         let mut pc = Fenced::new(fenced(|| stack.build(now))??);
         let control = RTCDataChannelInit {
             protocol: format!("{CONTROL_PROTOCOL}{}", self.control),
@@ -281,10 +285,11 @@ impl Factory {
             opened: false,
             kick: false,
             keys,
+            provider: self.provider.clone(),
             control: self.control,
             media: [self.media, false],
             lane_control: false,
-            flight: Flight::default(),
+            repeats: Repeats::default(),
             repeated: Vec::new(),
             used: now,
             credentials: Credentials::default(),
@@ -302,9 +307,10 @@ impl Factory {
     pub(crate) fn offer(
         &self,
         own: &Own<'_>,
+        seed: u64,
         now: Instant,
     ) -> Result<(PeerConnection, Description)> {
-        let mut connection = self.connection(Role::Offerer, own, now)?;
+        let mut connection = self.connection(Role::Offerer, own, seed, now)?;
         connection.describe_offer(now)?;
         let description = connection.description(self.fingerprint, own);
         Ok((connection, description))
@@ -315,9 +321,10 @@ impl Factory {
         &self,
         offer: &Description,
         own: &Own<'_>,
+        seed: u64,
         now: Instant,
     ) -> Result<(PeerConnection, Description)> {
-        let mut connection = self.connection(Role::Answerer, own, now)?;
+        let mut connection = self.connection(Role::Answerer, own, seed, now)?;
         connection.describe_answer(offer, now)?;
         let description = connection.description(self.fingerprint, own);
         Ok((connection, description))
@@ -518,7 +525,6 @@ impl PeerConnection {
         if self.pc.panic().is_some() {
             return;
         }
-        self.flight.received(datagram);
         self.keys.forget_opened();
         let message = TaggedBytesMut {
             now: self.clock.at(now),
@@ -532,12 +538,7 @@ impl PeerConnection {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let at = self.clock.at(now);
         let _ = self.pc.call(|pc| pc.handle_timeout(at));
-        // the client's last flight was heard when its handshake is over, the server's when the
-        // client sends data
-        if self.role == Role::Answerer && self.dtls_is_connected() {
-            self.flight.finish();
-        }
-        self.repeated.extend(self.flight.repeat(now));
+        self.repeated.extend(self.repeats.repeat(now));
     }
 
     /// When it last sent or got something.
@@ -548,12 +549,7 @@ impl PeerConnection {
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         let stack = self.poll(Protocol::poll_timeout);
         let stack = stack.map(|at| self.clock.host_at(at));
-        [stack, self.flight.deadline()].into_iter().flatten().min()
-    }
-
-    fn dtls_is_connected(&mut self) -> bool {
-        let state = |pc: &mut RTCPeerConnection| Some(pc.sctp()?.transport().state());
-        self.poll(state) == Some(RTCDtlsTransportState::Connected)
+        [stack, self.repeats.deadline()].into_iter().flatten().min()
     }
 
     /// Takes everything that the connection has to say and to send. After a panic it says that it is
@@ -613,9 +609,9 @@ impl PeerConnection {
         while let Some(datagram) = self.poll(Protocol::poll_write) {
             let (to, from) = (datagram.transport.peer_addr, datagram.transport.local_addr);
             let message = datagram.message.freeze();
-            let check = dressed(&message, &self.credentials, self.keys.crypto());
+            let check = dressed(&message, &self.credentials, self.provider.crypto());
             let transmit = Transmit::plain(to, Some(from), check.map_or(message, Bytes::from));
-            self.flight.sent(&transmit, now);
+            self.repeats.sent(&transmit, now);
             transmits.push_back(transmit);
         }
     }
@@ -654,7 +650,7 @@ impl PeerConnection {
 
     /// The link is up; `has_path`: ICE looks for none.
     pub(crate) fn link_is_made(&mut self, has_path: bool, now: Instant) {
-        self.flight.link_is_made();
+        self.repeats.link_is_made();
         // where there is a media lane, SCTP carries next to nothing
         if has_path && self.media != [true; 2] {
             self.clock.set_pace(FAST, now);
@@ -663,7 +659,7 @@ impl PeerConnection {
 
     /// Says goodbye; the datagrams that do are in `transmits`.
     pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
-        self.flight.stop();
+        self.repeats.stop();
         let _ = self.pc.call(|pc| pc.close());
         self.drain_writes(transmits, now);
     }

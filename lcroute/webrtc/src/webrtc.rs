@@ -27,6 +27,7 @@ use crate::drops::DropReason;
 use crate::liveness::next_hello_at;
 use crate::media::ssrc_of;
 use crate::peer_connection::Factory;
+use crate::records::is_encrypted;
 use crate::relay::{Change, RelayOffer, RelayStatus, Relays, StreamCommand, StreamEvent};
 use crate::stun::{Binding, Class, TxId, request_id};
 
@@ -579,7 +580,8 @@ impl WebRtc {
     }
 
     fn insert(&mut self, link: LinkId, pending: Pending) {
-        let mut connection = Connection::new(link, pending);
+        let seed = u64::from_be_bytes(self.random.array());
+        let mut connection = Connection::new(link, pending, seed);
         if self.relay_only.remove(&link) {
             self.hides = true;
             connection.await_relay(self.now);
@@ -1113,19 +1115,6 @@ impl Connections for WebRtc {
     }
 }
 
-/// Whether all records of a datagram belong to an encrypted epoch (RFC 6347, section 4.1).
-fn is_encrypted(mut datagram: &[u8]) -> bool {
-    while let Some((header, rest)) = datagram.split_first_chunk::<13>() {
-        let epoch = u16::from_be_bytes([header[3], header[4]]);
-        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-        match rest.get(length..) {
-            Some(next) if epoch != 0 => datagram = next,
-            _ => return false,
-        }
-    }
-    datagram.is_empty()
-}
-
 #[cfg(test)]
 impl WebRtc {
     /// No connection is begun.
@@ -1164,34 +1153,5 @@ impl WebRtc {
 
     pub(crate) fn unsend(&mut self, from: usize) {
         self.out.transmits.truncate(from);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn record(epoch: u8, length: u8) -> Vec<u8> {
-        let mut record = vec![23, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 1, 0, length];
-        record.resize(13 + usize::from(length), 7);
-        record
-    }
-
-    #[test]
-    fn every_record_must_be_of_an_encrypted_epoch() {
-        assert!(is_encrypted(&record(1, 40)));
-        assert!(is_encrypted(&[record(1, 40), record(2, 1)].concat()));
-        assert!(!is_encrypted(&record(0, 40)));
-        assert!(!is_encrypted(&[record(1, 40), record(0, 1)].concat()));
-        assert!(!is_encrypted(&record(1, 40)[..50]));
-        assert!(!is_encrypted(&[record(1, 40), vec![0; 5]].concat()));
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = is_encrypted(&bytes);
-        }
     }
 }

@@ -1,21 +1,15 @@
 //! The keys of a link's media: from its own DTLS (RFC 5764) to those of each packet (RFC 3711, 4.3).
 //!
-//! `rtc` exports the SRTP master keys when a handshake is over, but hands them to nobody. It derives
-//! session keys from them through the crypto provider of the connection, so a provider that listens
-//! learns them: [`KeyTap`]. AES blocks are encrypted one by one for nothing else. It also sees which records of
-//! DTLS were genuine (who is to be blamed for what the stack does with one), and keeps SCTP from the stack that
-//! it does not deal well with (sctp.rs).
+//! DTLS hands the SRTP master keys to who observes a connection: [`KeyTap`]. It also sees which records were genuine (who
+//! is to be blamed for what the stack does with one), and keeps SCTP from the stack that it does not deal well with
+//! (sctp.rs).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rtc::crypto::{
-    ActiveKeyExchange, AeadAlgorithm, AeadCipher, BlockCipherAlgorithm, CbcAlgorithm, CbcCipher,
-    CryptoAlgorithm, CryptoError, HashAlgorithm, HmacAlgorithm, KeyExchangeAlgorithm, Mac,
-    PublicKey, RTCCrypto, RTCCryptoProvider, RTCRandom, SignatureScheme, SigningKey, StreamCipher,
-    StreamCipherAlgorithm,
-};
+use rtc::crypto::{BlockCipherAlgorithm, CryptoError, RTCCrypto};
+use rtc_dtls::observer::{Observer, ProtocolVersion, SrtpKeys, SrtpProfile};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::sctp::Watch;
@@ -31,10 +25,9 @@ const SRTCP_SALT: u8 = 5;
 /// The SSRC of a direction; a label of our own, beyond those of RFC 3711.
 const SSRC: u8 = 0x80;
 
-/// Where the additional data of a DTLS record has its type, and that of application data (RFC 5246, 6.2.3.3).
-const RECORD_TYPE: usize = 8;
-/// Type of a record of application data (RFC 5246 6.2.1).
-const APPLICATION_DATA: u8 = 23;
+/// Bytes of a master key and of a salt (RFC 7714 12.1, 12.2).
+const KEY: usize = 16;
+const SALT: usize = 12;
 
 /// Master key and salt of one direction, AEAD_AES_128_GCM.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -94,25 +87,14 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// A crypto provider for one connection that keeps the SRTP master keys it sees.
-pub(crate) struct KeyTap {
-    inner: Arc<dyn RTCCryptoProvider>,
-    crypto: TappedCrypto,
-}
-
-struct TappedCrypto {
-    inner: Arc<dyn RTCCryptoProvider>,
-    /// In the order of their first use: ours, then theirs.
-    seen: Mutex<Vec<MasterKey>>,
-    /// Keys were derived: the handshake is over, and the certificate of the far side the one that was told.
-    finished: AtomicBool,
-    records: Arc<Records>,
-}
-
-/// What is known of the records of a connection.
+/// Sees what goes through the DTLS of one connection.
 #[derive(Default)]
-struct Records {
-    /// One with application data has been authenticated since [`KeyTap::forget_opened`].
+pub(crate) struct KeyTap {
+    seed: u64,
+    /// The handshake is over, and the certificate of the far side is the one that was told. None: media cannot be sealed
+    /// by what it has made.
+    keys: OnceLock<Option<LinkKeys>>,
+    /// A record with application data has been authenticated since [`KeyTap::forget_opened`].
     opened: AtomicBool,
     watch: Mutex<Watch>,
     /// Packets that the stack did not get to see.
@@ -129,68 +111,50 @@ struct Records {
 #[cfg(test)]
 pub(crate) type Forge = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// A cipher of which it is known what it opens.
-struct TappedAead {
-    inner: Box<dyn AeadCipher>,
-    records: Arc<Records>,
-}
-
 impl KeyTap {
-    pub(crate) fn new(inner: Arc<dyn RTCCryptoProvider>) -> Self {
-        let crypto = TappedCrypto {
-            inner: inner.clone(),
-            seen: Mutex::new(Vec::new()),
-            finished: AtomicBool::new(false),
-            records: Arc::default(),
-        };
-        Self { inner, crypto }
+    /// `seed`: for what is random in DTLS, and no secret.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
     }
 
     /// Whether a record with application data was opened since the call below, in a session whose
     /// handshake is over: its sender has the certificate that was told by signalling.
     pub(crate) fn has_opened(&self) -> bool {
-        let opened = self.crypto.records.opened.load(Ordering::Relaxed);
-        opened && self.crypto.finished.load(Ordering::Relaxed)
+        self.opened.load(Ordering::Relaxed) && self.keys.get().is_some()
     }
 
     /// What was opened so far does not count.
     pub(crate) fn forget_opened(&self) {
-        self.crypto.records.opened.store(false, Ordering::Relaxed);
+        self.opened.store(false, Ordering::Relaxed);
     }
 
     /// How many packets of SCTP the stack did not get to see since this was asked before.
     pub(crate) fn take_left_out(&self) -> u32 {
-        self.crypto.records.left_out.swap(0, Ordering::Relaxed)
+        self.left_out.swap(0, Ordering::Relaxed)
     }
 
     /// The stack gets to see everything from now on.
     #[cfg(test)]
     pub(crate) fn unwatch(&self) {
-        let unwatched = &self.crypto.records.unwatched;
-        unwatched.store(true, Ordering::Relaxed);
+        self.unwatched.store(true, Ordering::Relaxed);
     }
 
     /// What is sealed from now on is what this makes of it.
     #[cfg(test)]
     pub(crate) fn forge(&self, forge: Forge) {
-        let mut place = self.crypto.records.forge.lock().unwrap();
-        *place = Some(forge);
+        *self.forge.lock().unwrap() = Some(forge);
     }
 
     /// The keys, once the handshake is over.
     pub(crate) fn keys(&self) -> Option<LinkKeys> {
-        let seen = self
-            .crypto
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match seen.as_slice() {
-            [sending, receiving] => Some(LinkKeys {
-                sending: sending.clone(),
-                receiving: receiving.clone(),
-            }),
-            _ => None,
-        }
+        self.keys.get()?.clone()
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,179 +164,63 @@ impl fmt::Debug for KeyTap {
     }
 }
 
-impl RTCCryptoProvider for KeyTap {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn crypto(&self) -> &dyn RTCCrypto {
-        &self.crypto
-    }
-
-    fn random(&self) -> &dyn RTCRandom {
-        self.inner.random()
-    }
-}
-
-impl TappedCrypto {
-    /// The first block under a master key is that of label 0: the salt as it is, and zeros, of which
-    /// other profiles than AEAD_AES_128_GCM (a salt of 14 bytes, a key of 32) have fewer.
-    fn see(&self, key: &[u8], block: &[u8]) {
-        self.finished.store(true, Ordering::Relaxed);
-        let (Ok(key), Ok(block)) = (key.try_into(), <[u8; 16]>::try_from(block)) else {
-            return;
-        };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.iter().all(|master| master.key != key) && block[12..] == [0; 4] {
-            let salt = first(&block);
-            seen.push(MasterKey { key, salt });
+/// The keys for AEAD_AES_128_GCM, which the lane seals by. DTLS 1.3 agrees on AEAD_AES_256_GCM: half of each of its keys
+/// is as good. Nodes that speak 1.2 alone do not know that, and have no lane then.
+fn link_keys(keys: &SrtpKeys<'_>) -> Option<LinkKeys> {
+    let length = match (keys.profile, keys.version) {
+        (SrtpProfile::AEAD_AES_128_GCM, _) => KEY,
+        (SrtpProfile::AEAD_AES_256_GCM, ProtocolVersion::DTLS1_3) => 2 * KEY,
+        _ => return None,
+    };
+    let (masters, salts) = keys.material.split_at_checked(2 * length)?;
+    let of = |side: usize| {
+        Some(MasterKey {
+            key: *masters.get(side * length..)?.first_chunk()?,
+            salt: *salts.get(side * SALT..)?.first_chunk()?,
+        })
+    };
+    let [client, server] = [of(0)?, of(1)?];
+    Some(if keys.is_client {
+        LinkKeys {
+            sending: client,
+            receiving: server,
         }
-    }
+    } else {
+        LinkKeys {
+            sending: server,
+            receiving: client,
+        }
+    })
 }
 
-impl RTCCrypto for TappedCrypto {
-    fn supports(&self, algorithm: CryptoAlgorithm) -> bool {
-        self.inner.crypto().supports(algorithm)
+impl Observer for KeyTap {
+    fn seed(&self) -> Option<u64> {
+        Some(self.seed)
     }
 
-    fn hash(&self, algorithm: HashAlgorithm, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.inner.crypto().hash(algorithm, data)
+    fn handle_keys(&self, keys: &SrtpKeys<'_>) {
+        let _ = self.keys.set(link_keys(keys));
     }
 
-    fn block_encrypt(
-        &self,
-        algorithm: BlockCipherAlgorithm,
-        key: &[u8],
-        block: &mut [u8],
-    ) -> Result<(), CryptoError> {
-        self.see(key, block);
-        self.inner.crypto().block_encrypt(algorithm, key, block)
-    }
-
-    fn new_hmac(&self, algorithm: HmacAlgorithm, key: &[u8]) -> Result<Box<dyn Mac>, CryptoError> {
-        self.inner.crypto().new_hmac(algorithm, key)
-    }
-
-    fn new_stream_cipher(
-        &self,
-        algorithm: StreamCipherAlgorithm,
-        key: &[u8],
-    ) -> Result<Box<dyn StreamCipher>, CryptoError> {
-        self.inner.crypto().new_stream_cipher(algorithm, key)
-    }
-
-    fn new_aead(
-        &self,
-        algorithm: AeadAlgorithm,
-        key: &[u8],
-    ) -> Result<Box<dyn AeadCipher>, CryptoError> {
-        let inner = self.inner.crypto().new_aead(algorithm, key)?;
-        let records = self.records.clone();
-        Ok(Box::new(TappedAead { inner, records }))
-    }
-
-    fn new_cbc(
-        &self,
-        algorithm: CbcAlgorithm,
-        key: &[u8],
-    ) -> Result<Box<dyn CbcCipher>, CryptoError> {
-        self.inner.crypto().new_cbc(algorithm, key)
-    }
-
-    fn start_key_exchange(
-        &self,
-        algorithm: KeyExchangeAlgorithm,
-    ) -> Result<Box<dyn ActiveKeyExchange>, CryptoError> {
-        self.inner.crypto().start_key_exchange(algorithm)
-    }
-
-    fn generate_signing_key(
-        &self,
-        scheme: SignatureScheme,
-    ) -> Result<Arc<dyn SigningKey>, CryptoError> {
-        self.inner.crypto().generate_signing_key(scheme)
-    }
-
-    fn import_signing_key(
-        &self,
-        scheme: SignatureScheme,
-        pkcs8_der: &[u8],
-    ) -> Result<Arc<dyn SigningKey>, CryptoError> {
-        self.inner.crypto().import_signing_key(scheme, pkcs8_der)
-    }
-
-    fn verify_signature(
-        &self,
-        scheme: SignatureScheme,
-        public_key: PublicKey<'_>,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        self.inner
-            .crypto()
-            .verify_signature(scheme, public_key, message, signature)
-    }
-}
-
-impl Records {
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the stack may see a packet of the far side.
-    fn admits(&self, packet: &[u8]) -> bool {
+    fn admits(&self, plain: &[u8]) -> bool {
+        self.opened.store(true, Ordering::Relaxed);
         #[cfg(test)]
         if self.unwatched.load(Ordering::Relaxed) {
             return true;
         }
-        let admitted = self.watch().admits(packet);
+        let admitted = self.watch().admits(plain);
         if !admitted {
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
         admitted
     }
-}
 
-impl AeadCipher for TappedAead {
-    fn tag_len(&self) -> usize {
-        self.inner.tag_len()
-    }
-
-    fn seal_in_place(
-        &mut self,
-        nonce: &[u8],
-        aad: &[u8],
-        text: &mut [u8],
-        tag: &mut [u8],
-    ) -> Result<(), CryptoError> {
+    fn seal(&self, plain: &mut [u8]) {
         #[cfg(test)]
-        if let Some(forge) = self.records.forge.lock().unwrap().as_mut()
-            && aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA)
-        {
-            forge(text);
+        if let Some(forge) = self.forge.lock().unwrap().as_mut() {
+            forge(plain);
         }
-        if aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA) {
-            self.records.watch().sent(text);
-        }
-        self.inner.seal_in_place(nonce, aad, text, tag)
-    }
-
-    fn open_in_place(
-        &mut self,
-        nonce: &[u8],
-        aad: &[u8],
-        text: &mut [u8],
-        tag: &[u8],
-    ) -> Result<(), CryptoError> {
-        self.inner.open_in_place(nonce, aad, text, tag)?;
-        if aad.get(RECORD_TYPE) == Some(&APPLICATION_DATA) {
-            self.records.opened.store(true, Ordering::Relaxed);
-            if !self.records.admits(text) {
-                // then the record is dropped as a forged one is
-                return Err(CryptoError::AuthenticationFailed);
-            }
-        }
-        Ok(())
+        self.watch().sent(plain);
     }
 }
 
@@ -380,64 +228,67 @@ impl AeadCipher for TappedAead {
 mod tests {
     use super::*;
     use rtc::crypto::default_provider;
-    use rtc::srtp::context::Context;
-    use rtc::srtp::protection_profile::ProtectionProfile;
 
-    #[test]
-    fn keys_are_learned_from_the_contexts_that_the_stack_makes() {
-        let tap = KeyTap::new(default_provider().unwrap());
-        assert!(tap.keys().is_none());
-        for side in [1, 2] {
-            let (key, salt) = ([side; 16], [side + 10; 12]);
-            let profile = ProtectionProfile::AeadAes128Gcm;
-            Context::new(&key, &salt, profile, None, None, tap.crypto()).unwrap();
-        }
-        let keys = tap.keys().unwrap();
-        assert_eq!((keys.sending.key, keys.sending.salt), ([1; 16], [11; 12]));
-        assert_eq!(
-            (keys.receiving.key, keys.receiving.salt),
-            ([2; 16], [12; 12])
-        );
+    fn keys(profile: SrtpProfile, version: ProtocolVersion, is_client: bool) -> Option<LinkKeys> {
+        let tap = KeyTap::default();
+        let length = profile.keying_material_len();
+        let material: Vec<u8> = (0..length).map(|n| u8::try_from(n).unwrap()).collect();
+        tap.handle_keys(&SrtpKeys {
+            version,
+            profile,
+            material: &material,
+            is_client,
+        });
+        tap.keys()
+    }
+
+    fn from(start: u8) -> [u8; 16] {
+        std::array::from_fn(|n| start + u8::try_from(n).unwrap())
     }
 
     #[test]
-    fn only_a_genuine_record_with_application_data_after_the_handshake_counts_as_opened() {
-        let tap = KeyTap::new(default_provider().unwrap());
-        tap.unwatch();
-        let key = [7; 16];
-        let gcm = || tap.crypto().new_aead(AeadAlgorithm::Aes128Gcm, &key);
-        let (mut ours, mut theirs) = (gcm().unwrap(), gcm().unwrap());
-        let mut open = |kind: u8, spoil: bool| {
-            let aad = [0, 1, 0, 0, 0, 0, 0, 1, kind, 254, 253, 0, 4];
-            let (mut text, mut tag) = ([1; 4], [0; 16]);
-            theirs
-                .seal_in_place(&[0; 12], &aad, &mut text, &mut tag)
-                .unwrap();
-            text[0] ^= u8::from(spoil);
-            let opened = ours.open_in_place(&[0; 12], &aad, &mut text, &tag);
-            assert_eq!(opened.is_err(), spoil);
-            tap.has_opened()
-        };
-        assert!(!open(APPLICATION_DATA, false), "the handshake is not over");
-        tap.forget_opened();
-        let profile = ProtectionProfile::AeadAes128Gcm;
-        Context::new(&key, &[8; 12], profile, None, None, tap.crypto()).unwrap();
-        assert!(!open(22, false), "a record of the handshake");
-        assert!(!open(APPLICATION_DATA, true), "a forged one");
-        assert!(open(APPLICATION_DATA, false));
-        tap.forget_opened();
-        assert!(!tap.has_opened());
+    fn each_side_sends_by_its_own_half_of_the_keys() {
+        let [short, long] = [SrtpProfile::AEAD_AES_128_GCM, SrtpProfile::AEAD_AES_256_GCM];
+        for (profile, version, key, salt) in [
+            (short, ProtocolVersion::DTLS1_2, 16, 32),
+            (short, ProtocolVersion::DTLS1_3, 16, 32),
+            (long, ProtocolVersion::DTLS1_3, 32, 64),
+        ] {
+            let client = keys(profile, version, true).unwrap();
+            let server = keys(profile, version, false).unwrap();
+            assert_eq!(client.sending, server.receiving);
+            assert_eq!(client.receiving, server.sending);
+            assert_eq!(
+                (client.sending.key, server.sending.key),
+                (from(0), from(key))
+            );
+            assert_eq!(client.sending.salt, from(salt)[..12]);
+            assert_eq!(server.sending.salt, from(salt + 12)[..12]);
+        }
     }
 
     #[test]
     fn other_profiles_give_no_keys() {
-        let tap = KeyTap::new(default_provider().unwrap());
-        let profile = ProtectionProfile::Aes128CmHmacSha1_80;
-        for side in [1, 2] {
-            let (key, salt) = ([side; 16], [side + 10; 14]);
-            Context::new(&key, &salt, profile, None, None, tap.crypto()).unwrap();
-        }
-        assert!(tap.keys().is_none());
+        let sha1 = SrtpProfile::AES128_CM_SHA1_80;
+        assert!(keys(sha1, ProtocolVersion::DTLS1_3, true).is_none());
+        // nodes that speak 1.2 alone have none either
+        let long = SrtpProfile::AEAD_AES_256_GCM;
+        assert!(keys(long, ProtocolVersion::DTLS1_2, true).is_none());
+    }
+
+    #[test]
+    fn only_a_record_after_the_handshake_counts_as_opened() {
+        let tap = KeyTap::default();
+        tap.unwatch();
+        assert!(tap.admits(&[1; 4]));
+        assert!(!tap.has_opened(), "the handshake is not over");
+        tap.forget_opened();
+        assert!(tap.keys.set(None).is_ok());
+        assert!(!tap.has_opened());
+        assert!(tap.admits(&[1; 4]));
+        assert!(tap.has_opened());
+        tap.forget_opened();
+        assert!(!tap.has_opened());
     }
 
     /// RFC 3711, appendix B.3, with the last two bytes of its salt zero as they are for GCM.

@@ -1,0 +1,203 @@
+//! One DTLS association.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use dimpl::{Dtls, DtlsCertificate, Error as DtlsError, Output, UnexpectedMessageError};
+use rtc_shared::error::{Error, Result};
+
+use crate::clear::is_worth_a_look;
+use crate::config::HandshakeConfig;
+use crate::observer::SrtpKeys;
+use crate::state::State;
+
+/// Room for what comes out, first; longer records make it grow.
+const BUFFER_BYTES: usize = 2_048;
+/// A timer further away than this is none: `dimpl` says ten years for never.
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// One DTLS association.
+pub(crate) struct Connection {
+    dtls: Dtls,
+    config: Arc<HandshakeConfig>,
+    pub(crate) state: State,
+    timeout: Option<Instant>,
+    buffer: Vec<u8>,
+    /// The handshake is over.
+    connected: bool,
+    /// The caller knows that.
+    reported: bool,
+    /// It cannot be used any more.
+    dead: bool,
+}
+
+/// What a connection has to say.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) packets: Vec<BytesMut>,
+    pub(crate) plain: Vec<BytesMut>,
+    pub(crate) completed: bool,
+    pub(crate) peer_closed: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(config: Arc<HandshakeConfig>, is_client: bool, now: Instant) -> Result<Self> {
+        let der = config.certificate.certificate.first();
+        let key = config.certificate.key.as_ref();
+        let (Some(der), Some(key)) = (der, key) else {
+            return Err(Error::ErrNonCertificate);
+        };
+        let certificate = DtlsCertificate {
+            certificate: der.to_vec(),
+            private_key: key.as_ref().as_ref().to_vec(),
+        };
+        let mut dtls = Dtls::new_auto(config.dtls.clone(), certificate, now);
+        if is_client {
+            dtls.set_active(true);
+        }
+        let mut connection = Self {
+            dtls,
+            config,
+            state: State::new(is_client),
+            timeout: None,
+            buffer: vec![0; BUFFER_BYTES],
+            connected: false,
+            reported: false,
+            dead: false,
+        };
+        connection.call(|dtls| dtls.handle_timeout(now))?;
+        Ok(connection)
+    }
+
+    /// After an error `dimpl` cannot be used any more.
+    fn call<R>(
+        &mut self,
+        call: impl FnOnce(&mut Dtls) -> std::result::Result<R, DtlsError>,
+    ) -> Result<R> {
+        if self.dead {
+            return Err(Error::ErrConnClosed);
+        }
+        match call(&mut self.dtls) {
+            Ok(value) => Ok(value),
+            // a client that waits for the first answer looks at no more than its version, and stays as it was
+            Err(DtlsError::UnexpectedMessage(
+                UnexpectedMessageError::UnrecognizedAutoServerResponse,
+            )) => Err(Error::Other("no answer to a hello".to_owned())),
+            Err(error) => {
+                self.dead = true;
+                Err(Error::Other(error.to_string()))
+            }
+        }
+    }
+
+    pub(crate) fn read(&mut self, datagram: &[u8], now: Instant) -> Result<Said> {
+        if !is_worth_a_look(datagram) {
+            return Err(Error::Other(
+                "a record that anybody may have written".to_owned(),
+            ));
+        }
+        self.call(|dtls| dtls.handle_timeout(now))?;
+        let handled = self.call(|dtls| dtls.handle_packet(datagram));
+        // what it has to say before an error is said all the same: an alert
+        let said = self.poll(now);
+        handled.and(said)
+    }
+
+    pub(crate) fn write(&mut self, plain: &[u8], now: Instant) -> Result<Said> {
+        self.call(|dtls| dtls.handle_timeout(now))?;
+        let mut copy;
+        let plain = match &self.config.certificate.observer {
+            None => plain,
+            Some(observer) => {
+                copy = plain.to_vec();
+                observer.seal(&mut copy);
+                &copy
+            }
+        };
+        if !self.connected {
+            return Err(Error::ErrHandshakeInProgress);
+        }
+        self.call(|dtls| dtls.send_application_data(plain))?;
+        self.poll(now)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Said> {
+        if self.timeout.is_some_and(|at| at > now) {
+            return Ok(Said::default());
+        }
+        self.call(|dtls| dtls.handle_timeout(now))?;
+        self.poll(now)
+    }
+
+    pub(crate) fn close(&mut self, now: Instant) -> Result<Said> {
+        self.call(Dtls::close)?;
+        self.poll(now)
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.timeout.filter(|_| !self.dead)
+    }
+
+    /// Takes all that there is.
+    pub(crate) fn poll(&mut self, now: Instant) -> Result<Said> {
+        let mut said = Said::default();
+        loop {
+            match self.dtls.poll_output(&mut self.buffer) {
+                Output::Packet(packet) => said.packets.push(BytesMut::from(packet)),
+                Output::BufferTooSmall { needed } => self.buffer.resize(needed, 0),
+                Output::Timeout(at) => {
+                    self.timeout = Some(at).filter(|at| *at < now + NEVER);
+                    break;
+                }
+                Output::Connected => self.connected = true,
+                Output::PeerCert(der) => {
+                    let chain = vec![der.to_vec()];
+                    if let Some(verify) = &self.config.verify
+                        && let Err(error) = verify(&chain, &[])
+                    {
+                        self.dead = true;
+                        return Err(error);
+                    }
+                    self.state.peer_certificates = chain;
+                }
+                Output::KeyingMaterial(material, profile) => self.state.keep(&material, profile),
+                Output::ApplicationData(plain) => {
+                    let observer = self.config.certificate.observer.as_ref();
+                    if observer.is_none_or(|observer| observer.admits(plain)) {
+                        said.plain.push(BytesMut::from(plain));
+                    }
+                }
+                Output::CloseNotify => said.peer_closed = true,
+                _ => {}
+            }
+        }
+        if self.connected && !self.reported {
+            self.complete(&mut said)?;
+        }
+        Ok(said)
+    }
+
+    fn complete(&mut self, said: &mut Said) -> Result<()> {
+        if self.state.peer_certificates.is_empty() {
+            self.dead = true;
+            return Err(Error::ErrNonCertificate);
+        }
+        self.reported = true;
+        said.completed = true;
+        self.state.version = self.dtls.protocol_version();
+        if let (Some(observer), Some((profile, material)), Some(version)) = (
+            &self.config.certificate.observer,
+            &self.state.srtp,
+            self.state.version,
+        ) {
+            observer.handle_keys(&SrtpKeys {
+                version,
+                profile: *profile,
+                material,
+                is_client: self.state.is_client,
+            });
+        }
+        Ok(())
+    }
+}
