@@ -11,7 +11,8 @@ const HEADER_BYTES: usize = 13;
 
 /// Whether a datagram begins with a record that a handshake needs, or that somebody has sealed. An alert in clear is
 /// neither: `dimpl` would give up. A record of a handshake has messages in it: `dimpl` keeps one without until it gives up.
-pub(crate) fn is_worth_a_look(datagram: &[u8]) -> bool {
+/// Until both ends have a version (`has_version`), nothing of another epoch is a hello: `dimpl` would take it for one.
+pub(crate) fn is_worth_a_look(datagram: &[u8], has_version: bool) -> bool {
     let Some((header, rest)) = datagram.split_first_chunk::<HEADER_BYTES>() else {
         return datagram
             .first()
@@ -25,6 +26,7 @@ pub(crate) fn is_worth_a_look(datagram: &[u8]) -> bool {
     match rest.get(..length.into()) {
         None => false,
         Some(_) if header[0] == ALERT && is_clear => false,
+        Some(_) if !has_version && !is_clear => false,
         Some(messages) if header[0] == HANDSHAKE && is_clear => are_messages(messages),
         Some(_) => true,
     }

@@ -92,7 +92,7 @@ impl Connection {
     }
 
     pub(crate) fn read(&mut self, datagram: &[u8], now: Instant) -> Result<Said> {
-        if !is_worth_a_look(datagram) {
+        if !is_worth_a_look(datagram, self.dtls.protocol_version().is_some()) {
             return Err(Error::Other(
                 "a record that anybody may have written".to_owned(),
             ));
