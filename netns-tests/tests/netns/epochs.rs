@@ -172,7 +172,7 @@ fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
 
 /// Names of records change at midnight, which it is not for all at the same moment.
 fn on_a_lan_with_clocks_apart(seconds: i64) {
-    world("epochs-lan", |lab| {
+    world(&format!("epochs-lan-{seconds}"), |lab| {
         let mut members = members_without_server(closed_lan(lab, &["a", "b", "c"])?)?;
         for (member, sign) in members.iter_mut().zip([-1, 1, 1]) {
             set_clock(member, sign * seconds / 2)?;
