@@ -139,7 +139,7 @@ fn a_module_is_called_by_name_and_only_as_the_policy_says() {
 
 #[test]
 fn copies_arrive_whole_where_they_are_allowed() {
-    world("agt-copy", |lab| {
+    world("agt-orders", |lab| {
         let fleet = Fleet::new(lab, LAN)?;
         let content: Vec<u8> = (0..3_000_000_u32)
             .map(|n| (n.wrapping_mul(n) >> 7) as u8)

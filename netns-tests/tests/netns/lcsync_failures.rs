@@ -95,7 +95,7 @@ fn what_finds_no_room_is_refused_before_anything_is_written() {
 #[test]
 fn a_full_disk_is_named_and_after_room_was_made_only_the_rest_travels() {
     const SIZE: usize = 12 * MEGABYTE;
-    world("full-disk", |lab| {
+    world("lcsync-disk", |lab| {
         let lan = Lan::with_args(lab, &["receiver"], SIZE, &["--bwlimit", "24M"])?;
         let receiver = &lan.receivers[0];
         let disk = Disk::new(receiver.path("copy"), 2 * SIZE)?;
@@ -479,7 +479,7 @@ fn an_interface_that_does_not_exist_is_named() {
 
 #[test]
 fn a_share_waits_for_an_interface_that_comes_later_and_survives_its_end() {
-    world("later", |lab| {
+    world("lcsync-later", |lab| {
         let hosts = lab.lan(&["server", "receiver"])?;
         let [server, receiver] = &hosts[..] else {
             anyhow::bail!("two hosts were asked for")
