@@ -1,10 +1,12 @@
 //! A host with `[ice] policy = "relay"`: members learn nothing of where it is, but those that `disclose` names.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, wait_reach, within};
 
+use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 use crate::world;
 
 /// All that a host sends and receives over its own interface, LAN protocols apart.
@@ -176,5 +178,116 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
             ensure!(now == "connected host", "{now}");
             Ok(())
         })
+    });
+}
+
+/// How many packets a host exchanged with these by TCP; and all others, a line for each.
+fn strays(host: &Host, file: &std::path::Path, allowed: &[Host]) -> Result<(usize, String)> {
+    let allowed: Result<Vec<_>> = allowed.iter().map(Host::v4).collect();
+    let allowed: Vec<_> = allowed?.iter().map(|ip| format!("host {ip}")).collect();
+    let allowed = format!("tcp and ({})", allowed.join(" or "));
+    let (file, stray) = (file.display().to_string(), format!("not ({allowed})"));
+    let read = |filter: &str| -> Result<String> {
+        let read = host.run("tcpdump", &["-n", "-r", &file, filter])?;
+        Ok(read.success()?.stdout)
+    };
+    Ok((read(&allowed)?.lines().count(), read(&stray)?))
+}
+
+/// Packets pass both ways through Tor. It stalls at times, and lcroute drops what waits too long: so some may be lost.
+fn expect_passes(members: [&Member; 2]) -> Result<()> {
+    let [a, b] = members;
+    for (from, to) in [(a, b), (b, a)] {
+        let receiver = to.host.receive("ff1e::7", &[])?;
+        from.wait_wanted("ff1e::7", to)?;
+        let args = ["ff1e::7", "--size", "1200", "--rate", "100", "--count"];
+        let sender = from
+            .host
+            .spawn("mc-send", &[&args[..], &["100000"]].concat())?;
+        within(PATIENCE, "300 packets pass", || {
+            let packets = receiver.packets()?;
+            ensure!(packets >= 300, "{packets} packets");
+            Ok(())
+        })?;
+        drop(sender);
+        receiver.expect_no_duplicates()?;
+        drop(receiver);
+        from.wait_unwanted("ff1e::7", to)?;
+    }
+    Ok(())
+}
+
+/// Waits until both are linked and know it; says how long that took.
+fn wait_link(hidden: &Member, stranger: &Member) -> Result<()> {
+    let begun = Instant::now();
+    within(PATIENCE, "a link through Tor is there", || {
+        let paths = [path(hidden, stranger)?, path(stranger, hidden)?];
+        let expected = ["connected tcp", "connected relay"];
+        ensure!(paths == expected, "{paths:?}: {:?}", hidden.status()?);
+        Ok(())
+    })?;
+    println!("linked after {:?}", begun.elapsed());
+    wait_reach(&[hidden, stranger])
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn a_host_is_linked_through_a_private_tor_network() {
+    world("hidden-tor", |lab| {
+        let tor = TorNetwork::start(lab)?;
+        let hosts = ["stranger", "hidden"].into_iter();
+        let hosts: Result<Vec<_>> = hosts.map(|name| lab.host(name)).collect();
+        let mut network = lab.network(hosts?)?;
+        network.signalling.restart_with_relay()?;
+        let [stranger, hidden] = network.nodes()?;
+        let setup = format!("[ice]\npolicy = \"relay\"\n\n[signal]\nsocks = \"{SOCKS}\"\n");
+        hidden.host.configure(&setup)?;
+        let (mut own, own_file) = capture(&hidden.host)?;
+        let watched = [&stranger.host, &network.signalling.host];
+        let watched = watched.map(capture);
+        let mut client = tor.client(&hidden.host)?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let [stranger, hidden] = network.nodes()?;
+        wait_link(hidden, stranger)?;
+        expect_passes([hidden, stranger])?;
+        let rtt = hidden.peers()?[0]["rtt_ms"].clone();
+        println!("{}: round trip {rtt} ms", tor.version()?);
+        let doctor = hidden.host.ask("lcroute", &["doctor"])?.stdout;
+        ensure!(doctor.contains("TCP works"), "{doctor}");
+        // without Tor there is no link, and no other way is tried
+        client.kill()?;
+        within(PATIENCE, "the link ends with Tor", || {
+            let linked = hidden.linked_with()?;
+            ensure!(linked.is_empty(), "{linked:?}");
+            Ok(())
+        })?;
+        let again = tor.client(&hidden.host)?;
+        wait_link(hidden, stranger)?;
+        expect_passes([hidden, stranger])?;
+        network.members[1].stop()?;
+        drop(again);
+        own.stop()?;
+        let hidden = &network.members[1].host;
+        let (to_tor, stray) = strays(hidden, &own_file, &tor.relays)?;
+        println!("{to_tor} packets between the hidden host and relays of Tor, and no others");
+        ensure!(to_tor > 1_000, "{to_tor} packets");
+        ensure!(stray.is_empty(), "{stray}");
+        let mut exits = 0;
+        for watch in watched {
+            let (mut dump, file) = watch?;
+            dump.stop()?;
+            let captured = std::fs::read(&file)?;
+            ensure!(captured.len() > 300 * 1_200, "{} bytes", captured.len());
+            let count = mentions(&captured, hidden)?;
+            ensure!(count == 0, "{}: {count} times", file.display());
+            for relay in &tor.relays {
+                exits += mentions(&captured, relay)?;
+            }
+        }
+        // the server speaks with exits in its place
+        ensure!(exits > 1_000, "{exits} times");
+        Ok(())
     });
 }

@@ -63,6 +63,7 @@ mod studio;
 mod studio_notes;
 mod studio_pictures;
 mod the_lab;
+mod tor;
 mod troubleshooting;
 mod watch;
 mod web;

@@ -1,0 +1,143 @@
+//! A private Tor network, for hosts that hide behind it; `netns-tests/setup all` fetches the program.
+//!
+//! ```text
+//!   host: client, SOCKS5 on its loopback ── relay ── relay ── relay as exit ── server
+//! ```
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Host, Lab, Process, within};
+
+use crate::foreign::{foreign, said};
+
+/// Where a client takes connections.
+pub(crate) const SOCKS: &str = "127.0.0.1:9050";
+/// Relays, all of them exits: a path has three, and one more makes it a choice.
+const RELAYS: usize = 4;
+/// So many of them are directory authorities, too. Two make a consensus, if one is late.
+const AUTHORITIES: usize = 3;
+/// Ends a broken test: consensus, descriptors and circuits take 10 to 60 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Relays on public hosts of their own.
+#[derive(Debug)]
+pub(crate) struct TorNetwork {
+    pub(crate) relays: Vec<Host>,
+    /// The authorities, in the words of Tor's configuration.
+    directory: String,
+    _running: Vec<Process>,
+}
+
+impl TorNetwork {
+    /// Starts the relays. Clients wait for the first consensus.
+    pub(crate) fn start(lab: &Lab) -> Result<TorNetwork> {
+        let relays = (1..=RELAYS).map(|n| lab.host(&format!("tor{n}")));
+        let relays = relays.collect::<Result<Vec<_>>>()?;
+        let mut directory = String::new();
+        for host in &relays {
+            host.write("torrc", relay(host)?)?;
+        }
+        for host in &relays[..AUTHORITIES] {
+            directory += &authority(host)?;
+        }
+        let running = relays
+            .iter()
+            .map(|host| tor(host, "torrc", &directory))
+            .collect::<Result<_>>()?;
+        Ok(TorNetwork {
+            relays,
+            directory,
+            _running: running,
+        })
+    }
+
+    /// A client on this host, as soon as it has a circuit.
+    pub(crate) fn client(&self, host: &Host) -> Result<Process> {
+        let config = format!(
+            "TestingTorNetwork 1\nDataDirectory {}\nSocksPort {SOCKS}\nLog notice stdout\n\
+             ClientRejectInternalAddresses 0\nClientDNSRejectInternalAddresses 0\n",
+            host.path("tor").display()
+        );
+        host.write("torrc", config)?;
+        let client = tor(host, "torrc", &self.directory)?;
+        within(PATIENCE, "the Tor client has a circuit", || {
+            let said = said(&client);
+            ensure!(said.contains("Bootstrapped 100%"), "{said}");
+            Ok(())
+        })?;
+        Ok(client)
+    }
+
+    /// Which Tor this is.
+    pub(crate) fn version(&self) -> Result<String> {
+        let shown = run(&self.relays[0], "tor", &["--version"])?;
+        Ok(shown.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// The configuration of a relay that lets streams out to anywhere, laboratories included.
+fn relay(host: &Host) -> Result<String> {
+    let (name, data) = (host.name(), host.path("tor"));
+    let (address, data) = (host.v4()?, data.display());
+    Ok(format!(
+        "TestingTorNetwork 1\nDataDirectory {data}\nNickname {name}\nAddress {address}\n\
+         ORPort {address}:5000 IPv4Only\nSocksPort 0\nAssumeReachable 1\nExtendAllowPrivateAddresses 1\n\
+         ExitRelay 1\nExitPolicy accept *:*\nExitPolicyRejectPrivate 0\nLog notice stdout\n"
+    ))
+}
+
+/// Makes this relay an authority, with keys; and how all others name it.
+fn authority(host: &Host) -> Result<String> {
+    let (name, address) = (host.name(), host.v4()?);
+    // votes every 10 s, the shortest interval that Tor takes
+    let config = format!(
+        "{}AuthoritativeDirectory 1\nV3AuthoritativeDirectory 1\nDirPort {address}:7000\nContactInfo lab\n\
+         TestingDirAuthVoteExit *\nTestingDirAuthVoteGuard *\nTestingDirAuthVoteHSDir *\n\
+         TestingV3AuthInitialVotingInterval 10\nTestingV3AuthInitialVoteDelay 2\n\
+         TestingV3AuthInitialDistDelay 2\nV3AuthVotingInterval 10\nV3AuthVoteDelay 2\nV3AuthDistDelay 2\n",
+        relay(host)?
+    );
+    let torrc = host.write("torrc", config)?.display().to_string();
+    let at = format!("{address}:7000");
+    let args = ["--create-identity-key", "--passphrase-fd", "0", "-a", &at];
+    let make = foreign("tor-gencert", &args)?.join(" ");
+    let script = format!("umask 077; mkdir -p tor/keys; cd tor/keys; echo lab | env {make}");
+    host.run("sh", &["-c", &script])?.success()?;
+    let certificate = std::fs::read_to_string(host.path("tor/keys/authority_certificate"))?;
+    let mut lines = certificate.lines();
+    let identity = lines.find_map(|line| line.strip_prefix("fingerprint "));
+    let identity = identity.context("no fingerprint")?;
+    // a relay with this configuration does not say its own fingerprint before it knows an authority
+    let none = "0".repeat(40);
+    let nobody = format!("nobody v3ident={none} 127.0.0.1:1 {none}");
+    let args = [
+        "-f",
+        &torrc,
+        "--quiet",
+        "--list-fingerprint",
+        "--DirAuthority",
+        &nobody,
+    ];
+    let said = run(host, "tor", &args)?;
+    let (_, fingerprint) = said.trim().split_once(' ').context("no fingerprint")?;
+    let fingerprint = fingerprint.replace(' ', "");
+    Ok(format!(
+        "DirAuthority {name} orport=5000 v3ident={identity} {at} {fingerprint}\n"
+    ))
+}
+
+/// Runs Tor with a configuration of the host's and these authorities.
+fn tor(host: &Host, config: &str, directory: &str) -> Result<Process> {
+    let config = host.path(config);
+    let whole = std::fs::read_to_string(&config)? + directory;
+    std::fs::write(&config, whole)?;
+    crate::foreign::start(host, "tor", &["-f", &config.display().to_string()])
+}
+
+/// What a program of Tor's prints.
+fn run(host: &Host, program: &str, args: &[&str]) -> Result<String> {
+    let args = foreign(program, args)?;
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    Ok(host.run("env", &args)?.success()?.stdout)
+}
