@@ -271,9 +271,9 @@ fn a_host_is_linked_through_a_private_tor_network() {
         own.stop()?;
         let hidden = &network.members[1].host;
         let (to_tor, stray) = strays(hidden, &own_file, &tor.relays)?;
-        println!("{to_tor} packets between the hidden host and relays of Tor, and no others");
-        ensure!(to_tor > 1_000, "{to_tor} packets");
         ensure!(stray.is_empty(), "{stray}");
+        ensure!(to_tor > 1_000, "{to_tor} packets");
+        println!("{to_tor} packets between the hidden host and relays of Tor, and no others");
         let mut exits = 0;
         for watch in watched {
             let (mut dump, file) = watch?;
@@ -288,6 +288,42 @@ fn a_host_is_linked_through_a_private_tor_network() {
         }
         // the server speaks with exits in its place
         ensure!(exits > 1_000, "{exits} times");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: programs of others"]
+fn a_signalling_server_that_is_an_onion_service_relays_for_a_hidden_host() {
+    world("hidden-onion", |lab| {
+        let tor = TorNetwork::start(lab)?;
+        let mut network = lab.network(vec![lab.host("stranger")?])?;
+        network.signalling.restart_with_relay()?;
+        let (_service, name) = tor.service(&network.signalling.host, 7117)?;
+        let (stranger, hidden) = (&network.members[0].host, lab.host("hidden")?);
+        // the only server that the hidden host knows
+        let url = format!("ws://{name}:7117");
+        let token = stranger.run("lcroute", &["invite", "--signal", &url])?;
+        let token = token.success()?.stdout;
+        let join = ["join", token.trim(), "--name", "hidden"];
+        hidden.run("lcroute", &join)?.success()?;
+        let setup = format!("[ice]\npolicy = \"relay\"\n\n[signal]\nsocks = \"{SOCKS}\"\n");
+        hidden.configure(&setup)?;
+        let (mut own, file) = capture(&hidden)?;
+        let _client = tor.client(&hidden)?;
+        network.members.push(Member::new(hidden));
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let [stranger, hidden] = network.nodes()?;
+        wait_link(hidden, stranger)?;
+        let relay = &hidden.status()?["relay"];
+        ensure!(relay["url"] == url.as_str(), "{relay}");
+        expect_passes([hidden, stranger])?;
+        own.stop()?;
+        let (to_tor, stray) = strays(&hidden.host, &file, &tor.relays)?;
+        ensure!(stray.is_empty(), "{stray}");
+        ensure!(to_tor > 1_000, "{to_tor} packets");
         Ok(())
     });
 }

@@ -54,9 +54,25 @@ impl TorNetwork {
 
     /// A client on this host, as soon as it has a circuit.
     pub(crate) fn client(&self, host: &Host) -> Result<Process> {
+        self.client_with(host, "")
+    }
+
+    /// The same, and an onion service that leads to a port of the host; its name.
+    pub(crate) fn service(&self, host: &Host, port: u16) -> Result<(Process, String)> {
+        let folder = host.path("service");
+        let (at, shown) = (host.v4()?, folder.display());
+        let more = format!("HiddenServiceDir {shown}\nHiddenServicePort {port} {at}:{port}\n");
+        let client = self.client_with(host, &more)?;
+        let name = within(PATIENCE, "the service has a name", || {
+            Ok(std::fs::read_to_string(folder.join("hostname"))?)
+        })?;
+        Ok((client, name.trim().to_owned()))
+    }
+
+    fn client_with(&self, host: &Host, more: &str) -> Result<Process> {
         let config = format!(
             "TestingTorNetwork 1\nDataDirectory {}\nSocksPort {SOCKS}\nLog notice stdout\n\
-             ClientRejectInternalAddresses 0\nClientDNSRejectInternalAddresses 0\n",
+             ClientRejectInternalAddresses 0\nClientDNSRejectInternalAddresses 0\n{more}",
             host.path("tor").display()
         );
         host.write("torrc", config)?;
