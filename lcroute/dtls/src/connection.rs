@@ -98,13 +98,14 @@ impl Connection {
             ));
         }
         self.call(|dtls| dtls.handle_timeout(now))?;
-        let handled = self.call(|dtls| dtls.handle_packet(datagram));
-        // what it has to say before an error is said all the same: an alert
-        let said = self.poll(now);
-        handled.and(said)
+        self.call(|dtls| dtls.handle_packet(datagram))?;
+        self.poll(now)
     }
 
     pub(crate) fn write(&mut self, plain: &[u8], now: Instant) -> Result<Said> {
+        if !self.connected {
+            return Err(Error::ErrHandshakeInProgress);
+        }
         self.call(|dtls| dtls.handle_timeout(now))?;
         let mut copy;
         let plain = match &self.config.certificate.observer {
@@ -115,9 +116,6 @@ impl Connection {
                 &copy
             }
         };
-        if !self.connected {
-            return Err(Error::ErrHandshakeInProgress);
-        }
         self.call(|dtls| dtls.send_application_data(plain))?;
         self.poll(now)
     }
@@ -163,8 +161,10 @@ impl Connection {
                 }
                 Output::KeyingMaterial(material, profile) => self.state.keep(&material, profile),
                 Output::ApplicationData(plain) => {
+                    // whose certificate was not looked at says nothing
+                    let is_known = self.connected && !self.state.peer_certificates.is_empty();
                     let observer = self.config.certificate.observer.as_ref();
-                    if observer.is_none_or(|observer| observer.admits(plain)) {
+                    if is_known && observer.is_none_or(|observer| observer.admits(plain)) {
                         said.plain.push(BytesMut::from(plain));
                     }
                 }
