@@ -260,7 +260,8 @@ async function openLecture(lecture) {
 
 function typed() {
     clearTimeout(view.typing);
-    view.typing = setTimeout(() => attempt(saved), TYPING);
+    // what was said of something else stays
+    view.typing = setTimeout(() => saved().catch((error) => problem(error.message)), TYPING);
     soonPreview();
 }
 
