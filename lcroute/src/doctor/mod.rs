@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::{Client, to_look};
+use crate::servers::servers;
 use crate::settings::Common;
 use crate::state::{Identity, unix_now};
 use crate::status::{Inbound, Lan, Peer, Status};
@@ -208,6 +209,21 @@ struct Patient {
     identity: Option<Identity>,
     /// What the daemon says, if one runs and answers.
     daemon: Option<Daemon>,
+}
+
+impl Patient {
+    /// Signalling servers of file and token, and those that the daemon uses: it may have them of its command line.
+    fn servers(&self) -> Vec<String> {
+        let token = self.identity.as_ref().map(|i| i.membership.signal.clone());
+        let mut urls = servers(&self.config, &token.unwrap_or_default());
+        let doors = self.daemon.iter().flat_map(|daemon| &daemon.status.doors);
+        for door in doors.filter(|door| door.kind == "server") {
+            if !urls.contains(&door.at) {
+                urls.push(door.at.clone());
+            }
+        }
+        urls
+    }
 }
 
 struct Daemon {

@@ -8,7 +8,7 @@ use lcroute_signalling::client;
 use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
-use crate::servers::{servers, stun_name};
+use crate::servers::stun_name;
 
 /// A request and its answer; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
@@ -18,11 +18,7 @@ const TRIES: usize = 3;
 const MAX_SERVERS: usize = 8;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    let token = patient
-        .identity
-        .as_ref()
-        .map(|i| i.membership.signal.clone());
-    let urls = servers(&patient.config, &token.unwrap_or_default());
+    let urls = patient.servers();
     vec![
         signalling(patient, &urls),
         nat(patient, &urls),
@@ -33,17 +29,6 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
 fn signalling(patient: &Patient, urls: &[String]) -> Check {
     const NAME: &str = "signalling";
     if urls.is_empty() {
-        // those of its command line, which only it knows
-        let connected = patient
-            .daemon
-            .as_ref()
-            .map_or(0, |d| d.status.signal_servers);
-        if connected > 0 {
-            return Check::ok(
-                NAME,
-                format!("the daemon is connected to {connected} of its own"),
-            );
-        }
         if patient.identity.is_none() {
             return Check::skipped(
                 NAME,

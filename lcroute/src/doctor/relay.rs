@@ -9,7 +9,7 @@ use lcroute_webrtc::relay::{is_relay_answer, relay_probe};
 use super::{Check, Patient};
 use crate::config::Leg;
 use crate::relays::NO_RELAY;
-use crate::servers::{servers, stun_name};
+use crate::servers::stun_name;
 
 /// How long a relay has for an answer. Chosen.
 const TRY: Duration = Duration::from_millis(500);
@@ -102,11 +102,8 @@ fn policy(disclosed: usize) -> String {
 }
 
 fn candidates(patient: &Patient) -> Vec<Candidate> {
-    let identity = patient.identity.as_ref();
-    let token = identity.map(|i| i.membership.signal.clone());
-    let urls = servers(&patient.config, &token.unwrap_or_default());
     let socks = patient.config.signal.socks;
-    let of_servers = urls.into_iter().map(|url| Candidate {
+    let of_servers = patient.servers().into_iter().map(|url| Candidate {
         // a proxy hides this host from servers
         udp: stun_name(&url).filter(|_| socks.is_none()),
         stream: RelayTarget::of_signalling(&url, socks),

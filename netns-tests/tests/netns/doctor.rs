@@ -45,6 +45,31 @@ fn a_healthy_host_has_nothing_that_fails() {
     });
 }
 
+/// As it founds a network: no file and no token names the server.
+#[test]
+fn a_server_that_the_command_line_of_run_alone_names_is_looked_at() {
+    world("doctor-run-signal", |lab| {
+        let mut network = lab.network(vec![lab.host("founder")?])?;
+        network.signalling.restart_with_relay()?;
+        let host = &network.members[0].host;
+        host.configure("[ice]\npolicy = \"relay\"\n")?;
+        let (_, checks) = examine(host)?;
+        fails(&checks, "relay", "[relay] turn")?;
+        network.members[0].start()?;
+        let (host, url) = (&network.members[0].host, network.signalling.url()?);
+        eventually("it is asked", || {
+            let (_, checks) = examine(host)?;
+            for name in ["signalling", "relay"] {
+                let check = find(&checks, name)?;
+                let detail = check["detail"].as_str().unwrap_or_default();
+                ensure!(check["state"] == "ok" && detail.contains(&url), "{check}");
+            }
+            ensure!(find(&checks, "nat")?["state"] == "ok", "{checks:?}");
+            Ok(())
+        })
+    });
+}
+
 #[test]
 fn what_is_broken_is_named_with_what_to_do() {
     world("doctor-broken", |lab| {
