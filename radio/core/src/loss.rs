@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 /// Packets after which a missing one is lost: 1.3 s of 20-ms packets, longer than a recording waits for one.
 const SETTLED: u64 = 64;
-/// Seconds of loss that join the copy group, and that leave it.
+/// Seconds of loss that join the copy group. Chosen.
 const JOIN_SECONDS: usize = 5;
-/// Seconds without loss that leave the copy group. Chosen.
+/// Seconds with hardly any loss that leave the copy group. Chosen.
 const LEAVE_SECONDS: usize = 60;
 /// Fewer lost packets join nothing: of 5 s of 20-ms packets they are 1 %.
 const JOIN_LOST: u64 = 3;
