@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use dimpl::{Dtls, DtlsCertificate, Error as DtlsError, Output, UnexpectedMessageError};
 use rtc_shared::error::{Error, Result};
 
-use crate::clear::is_worth_a_look;
+use crate::clear::{Needs, is_worth_a_look};
 use crate::config::HandshakeConfig;
 use crate::observer::SrtpKeys;
 use crate::state::State;
@@ -43,20 +43,8 @@ pub(crate) struct Said {
 
 impl Connection {
     pub(crate) fn new(config: Arc<HandshakeConfig>, is_client: bool, now: Instant) -> Result<Self> {
-        let der = config.certificate.certificate.first();
-        let key = config.certificate.key.as_ref();
-        let (Some(der), Some(key)) = (der, key) else {
-            return Err(Error::ErrNonCertificate);
-        };
-        let certificate = DtlsCertificate {
-            certificate: der.to_vec(),
-            private_key: key.as_ref().as_ref().to_vec(),
-        };
-        let mut dtls = Dtls::new_auto(config.dtls.clone(), certificate, now);
-        if is_client {
-            dtls.set_active(true);
-        }
-        let mut connection = Self {
+        let dtls = begin(&config, is_client, now)?;
+        Ok(Self {
             dtls,
             config,
             state: State::new(is_client),
@@ -65,9 +53,7 @@ impl Connection {
             connected: false,
             reported: false,
             dead: false,
-        };
-        connection.call(|dtls| dtls.handle_timeout(now))?;
-        Ok(connection)
+        })
     }
 
     /// After an error `dimpl` cannot be used any more.
@@ -92,13 +78,25 @@ impl Connection {
     }
 
     pub(crate) fn read(&mut self, datagram: &[u8], now: Instant) -> Result<Said> {
-        if !is_worth_a_look(datagram, self.dtls.protocol_version().is_some()) {
+        let needs = Needs {
+            is_client: self.state.is_client,
+            version: self.dtls.protocol_version(),
+        };
+        if !is_worth_a_look(datagram, needs) {
             return Err(Error::Other(
                 "a record that anybody may have written".to_owned(),
             ));
         }
         self.call(|dtls| dtls.handle_timeout(now))?;
-        self.call(|dtls| dtls.handle_packet(datagram))?;
+        let awaits_hello = !needs.is_client && needs.version.is_none();
+        if let Err(error) = self.call(|dtls| dtls.handle_packet(datagram)) {
+            // of a hello that makes no sense nothing is kept: the next one may be the far side's
+            if awaits_hello {
+                self.dtls = begin(&self.config, false, now)?;
+                self.dead = false;
+            }
+            return Err(error);
+        }
         self.poll(now)
     }
 
@@ -200,4 +198,24 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// An end of `dimpl`.
+fn begin(config: &HandshakeConfig, is_client: bool, now: Instant) -> Result<Dtls> {
+    let der = config.certificate.certificate.first();
+    let key = config.certificate.key.as_ref();
+    let (Some(der), Some(key)) = (der, key) else {
+        return Err(Error::ErrNonCertificate);
+    };
+    let certificate = DtlsCertificate {
+        certificate: der.to_vec(),
+        private_key: key.as_ref().as_ref().to_vec(),
+    };
+    let mut dtls = Dtls::new_auto(config.dtls.clone(), certificate, now);
+    if is_client {
+        dtls.set_active(true);
+    }
+    dtls.handle_timeout(now)
+        .map_err(|error| Error::Other(error.to_string()))?;
+    Ok(dtls)
 }

@@ -302,6 +302,63 @@ fn neither_an_alert_in_clear_nor_a_record_without_a_message_ends_anything() {
     }
 }
 
+/// A record in clear (RFC 6347 4.1).
+fn clear(kind: u8, number: u8, text: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    let head = [kind, 254, 253, 0, 0, 0, 0, 0, 0, 0, number, 0, length];
+    [&head[..], text].concat()
+}
+
+/// A piece of a message of a handshake (RFC 6347 4.2.2).
+fn message(kind: u8, number: u8, (all, offset): (u8, u8), piece: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(piece.len()).unwrap();
+    let head = [kind, 0, 0, all, 0, number, 0, 0, offset, 0, 0, length];
+    [&head[..], piece].concat()
+}
+
+#[test]
+fn an_alert_in_clear_ends_nothing_behind_another_record_either() {
+    // fatal: handshake_failure
+    let alert = clear(21, 9, &[2, 40]);
+    // sealed by nobody, and a piece of a message that is not awaited
+    let sealed = [&[0x2e, 0, 1, 0, 20][..], &[7; 20]].concat();
+    let piece = clear(22, 7, &message(11, 3, (9, 0), &[5]));
+    for (first, to) in [(&sealed, 0), (&sealed, 1), (&piece, 0), (&piece, 1)] {
+        for steps in 0..3 {
+            let mut pair = Pair::new();
+            (0..steps).for_each(|_| assert!(pair.step() || steps > 1));
+            pair.give(to, &[&first[..], &alert].concat());
+            assert!(pair.complete(), "{first:?} {to} {steps}");
+            pair.assert_talks();
+        }
+    }
+}
+
+#[test]
+fn nothing_but_a_hello_that_makes_sense_counts_with_who_waits_for_one() {
+    let sealed = [&[0x2f, 0, 1, 0, 20][..], &[7; 20]].concat();
+    let piece = clear(22, 7, &message(11, 3, (9, 0), &[5]));
+    // of no version, and with a cookie that nobody gave
+    let empty = clear(22, 7, &message(1, 0, (4, 0), &[0; 4]));
+    let mut body = [&[254, 253][..], &[7; 32], &[0, 4, 1, 2, 3, 4]].concat();
+    body.extend([0, 2, 19, 1, 1, 0, 0, 0]);
+    let length = u8::try_from(body.len()).unwrap();
+    let cookie = clear(22, 7, &message(1, 0, (length, 0), &body));
+    for (junk, to) in [
+        (&sealed, 0),
+        (&sealed, 1),
+        (&piece, 0),
+        (&piece, 1),
+        (&empty, 1),
+        (&cookie, 1),
+    ] {
+        let mut pair = Pair::new();
+        (0..200).for_each(|_| pair.give(to, junk));
+        assert!(pair.complete(), "{junk:?} {to}");
+        pair.assert_talks();
+    }
+}
+
 /// Notes what it sees; leaves out what begins with 7.
 #[derive(Default)]
 struct Notes {
@@ -353,8 +410,9 @@ struct Old {
 }
 
 impl Old {
-    fn new(is_client: bool, now: Instant) -> Self {
-        let config = Arc::new(dimpl::Config::default());
+    fn new(is_client: bool, asks_for_cookie: bool, now: Instant) -> Self {
+        let config = dimpl::Config::builder().use_server_cookie(asks_for_cookie);
+        let config = Arc::new(config.build().unwrap());
         let made = generate_self_signed_certificate().unwrap();
         let mut dtls = Dtls::new_12(config, made, now);
         dtls.set_active(is_client);
@@ -383,10 +441,10 @@ impl Old {
 
 #[test]
 fn nodes_that_speak_dtls_1_2_alone_are_understood() {
-    for old_is_client in [false, true] {
+    for (old_is_client, asks_for_cookie) in [(false, false), (false, true), (true, false)] {
         let mut pair = Pair::new();
         let (new, at) = (usize::from(old_is_client), pair.at);
-        let mut old = Old::new(old_is_client, pair.now);
+        let mut old = Old::new(old_is_client, asks_for_cookie, pair.now);
         for _ in 0..8 {
             for packet in old.packets() {
                 pair.give(new, &packet);
@@ -432,9 +490,12 @@ fn record() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![clear, sealed, text]
 }
 
-/// A piece of a handshake message whose header is right.
-fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let kinds = prop::sample::select(vec![1_u8, 2, 3, 8, 11, 12, 13, 14, 15, 16, 20, 24]);
+/// Kinds of messages of a handshake, hellos first.
+const KINDS: [u8; 12] = [1, 2, 3, 8, 11, 12, 13, 14, 15, 16, 20, 24];
+
+/// A piece of a handshake message of such a kind, whose header is right.
+fn piece(kinds: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+    let kinds = prop::sample::select(kinds);
     let body = prop::collection::vec(any::<u8>(), 0..100);
     (kinds, 0..4_u8, any::<u8>(), body).prop_map(|(kind, number, sequence, body)| {
         let length = u8::try_from(body.len()).unwrap();
@@ -446,12 +507,18 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// One to three records, none of which is a hello.
+fn datagram() -> impl Strategy<Value = Vec<u8>> {
+    let one = prop_oneof![record(), piece(&KINDS[3..])];
+    prop::collection::vec(one, 1..4).prop_map(|records| records.concat())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn forgeries_end_no_connection(
-        forged in prop::collection::vec((0..2_usize, prop_oneof![record(), piece()]), 1..60),
+        forged in prop::collection::vec((0..2_usize, prop_oneof![record(), piece(&KINDS)]), 1..60),
     ) {
         let mut pair = Pair::up();
         for (to, datagram) in forged {
@@ -481,7 +548,7 @@ proptest! {
 
     #[test]
     fn records_that_are_none_end_no_handshake(
-        forged in prop::collection::vec((0..2_usize, 0..3_usize, record()), 1..20),
+        forged in prop::collection::vec((0..2_usize, 0..3_usize, datagram()), 1..20),
     ) {
         let mut pair = Pair::new();
         for step in 0..3 {
