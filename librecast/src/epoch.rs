@@ -187,7 +187,8 @@ impl Epoch {
     }
 
     /// Whether it counts in `network`: signed by its key, or by an issuer whose certificate was valid when the revocation was
-    /// issued, for a revocation that counts there. Whether that issuer was expelled since is not known here.
+    /// issued, for a revocation that counts there. Whether that issuer was expelled since is not known here, and when it signed is
+    /// known to nobody: see [`Self::is_over`].
     ///
     /// # Errors
     ///
@@ -220,6 +221,14 @@ impl Epoch {
     pub fn signer(&self) -> PeerId {
         let issuer = self.issuer.as_ref();
         issuer.map_or(self.network, Certificate::subject)
+    }
+
+    /// Whether its signer is an issuer no more at the time `now`, clocks that differ by a day included: it may have been made
+    /// since.
+    #[must_use]
+    pub fn is_over(&self, now: u64) -> bool {
+        let end = |issuer: &Certificate| issuer.grant().not_after.saturating_add(CLOCK_SKEW);
+        self.issuer.as_ref().is_some_and(|issuer| end(issuer) < now)
     }
 
     /// Its number: 1 is the first after that of a network in which nobody was expelled.
@@ -310,6 +319,11 @@ mod tests {
             assert_eq!(other, Err(EpochError::OtherNetwork));
             assert!(!format!("{read:?} {:?}", read.secret()).contains("7, 7"));
         }
+        let end = NOW + YEAR + CLOCK_SKEW;
+        let made = by_issuer(3).unwrap();
+        assert_eq!([end, end + 1].map(|now| made.is_over(now)), [false, true]);
+        let by_network = Epoch::sign((3, [4; 32], secret(7)), revocation(), None, &key(1)).unwrap();
+        assert!(!by_network.is_over(u64::MAX));
         assert!(by_issuer(0).is_err(), "epoch 0 needs no signature");
         let issuer = certificate(Kind::Issuer);
         let other_key = Epoch::sign(

@@ -11,7 +11,7 @@ drop_reasons! {
         EpochLimited = "epoch_limited",
         /// Rendezvous epochs that cannot be read.
         EpochMalformed = "epoch_malformed",
-        /// A rendezvous epoch by an issuer that was expelled.
+        /// A rendezvous epoch by an issuer that was expelled, or is one no more.
         EpochRefused = "epoch_refused",
         /// A leaf took nothing of its packets for five seconds: its link is closed.
         LeafSlow = "leaf_slow",

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What an expelled issuer has signed never becomes the newest; kept before, it stays a former one, as members that are away may
-//! still publish under it. Two halves of a split network may expel at the same time: then one of the two epochs wins in
+//! still publish under it. What an issuer has signed whose certificate has ended is kept where it was, and taken from nobody: it may
+//! have been made since. Two halves of a split network may expel at the same time: then one of the two epochs wins in
 //! both, and who made the other makes another on top, as somebody that it expelled may know the winner.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,7 +271,7 @@ impl EpochIntake {
         &mut self,
         (link, bytes): (LinkId, &Bytes),
         known: &Epochs,
-        now: Instant,
+        (unix, now): (u64, Instant),
     ) -> (Vec<Epoch>, Vec<DropReason>) {
         let intake = self.0.entry(link).or_insert_with(|| Intake {
             bucket: Bucket::full(now),
@@ -291,7 +292,7 @@ impl EpochIntake {
                 intake.waiting = Some(bytes.clone());
                 break;
             }
-            if known.is_refused(&epoch) {
+            if known.is_refused(&epoch) || epoch.is_over(unix) {
                 drops.push(DropReason::EpochRefused);
             } else if epoch.verify(&known.network).is_err() {
                 drops.push(DropReason::EpochForged);
@@ -377,7 +378,7 @@ mod tests {
 
     fn receive(known: &mut Epochs, message: &Bytes) -> Vec<DropReason> {
         let received = (LINK, message);
-        let (new, drops) = EpochIntake::default().receive(received, known, start());
+        let (new, drops) = EpochIntake::default().receive(received, known, (NOW, start()));
         new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
         drops
     }
@@ -514,7 +515,7 @@ mod tests {
         for n in 0..100 {
             let made = expel(&mut others, 2, 100 + n % 100, n);
             let bytes = message([&made].into_iter());
-            let (new, drops) = intake.receive((LINK, &bytes), &known, now);
+            let (new, drops) = intake.receive((LINK, &bytes), &known, (NOW, now));
             new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
             assert!(drops.iter().all(|d| *d == DropReason::EpochLimited));
             dropped += drops.len();
@@ -524,7 +525,7 @@ mod tests {
         let at = intake.next_timeout().unwrap();
         assert_eq!(at, now + Duration::from_secs(1));
         let due = intake.due(at);
-        let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, at);
+        let (new, drops) = intake.receive((due[0].0, &due[0].1), &known, (NOW, at));
         new.into_iter().for_each(|epoch| assert!(known.add(epoch)));
         assert_eq!((drops.len(), known.number()), (0, 100));
         assert_eq!(intake.next_timeout(), None);
@@ -547,7 +548,7 @@ mod tests {
             ),
             (Bytes::from_static(&[0, 1, 9]), DropReason::EpochMalformed),
         ] {
-            let (new, drops) = intake.receive((LINK, &bytes), &known, later);
+            let (new, drops) = intake.receive((LINK, &bytes), &known, (NOW, later));
             assert_eq!((new.len(), drops), (0, vec![why]));
         }
         intake.forget(LINK);

@@ -331,6 +331,7 @@ impl<C: Connections> Node<C> {
         for revocation in for_revocations {
             self.add_revocation_of_epoch(&revocation);
         }
+        self.note_overtaken();
         if self.membership.is_expelled() {
             tell_expelled(&self.membership.member);
         }

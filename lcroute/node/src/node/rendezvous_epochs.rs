@@ -10,6 +10,7 @@ use librecast::time::Duration;
 use super::Node;
 use crate::epochs;
 use crate::keep::{EpochsText, Keep};
+use crate::revocations::is_over;
 
 /// Pause between two epochs that this node makes because others did not know of its own. Chosen: many issuers agree before one of
 /// them makes a second one.
@@ -18,8 +19,8 @@ const REMADE_EVERY: Duration = Duration::from_secs(10);
 impl<C: Connections> Node<C> {
     /// What a neighbour knows: the expelled lose their links first, then what is new goes on to all others.
     pub(super) fn handle_epochs(&mut self, from: LinkId, bytes: &Bytes) {
-        let received = (from, bytes);
-        let (new, drops) = self.epoch_intake.receive(received, &self.epochs, self.now);
+        let (received, time) = ((from, bytes), (self.membership.unix_now(), self.now));
+        let (new, drops) = self.epoch_intake.receive(received, &self.epochs, time);
         drops
             .into_iter()
             .for_each(|reason| self.drops.count(reason));
@@ -30,8 +31,12 @@ impl<C: Connections> Node<C> {
         self.remake_epoch();
     }
 
-    /// A revocation that an epoch was made for, verified with it: it counts here even where there is no room to flood it.
+    /// A revocation that an epoch was made for, verified with it: it counts here even where there is no room to flood it. One
+    /// that is over shuts nobody out, as anywhere else.
     pub(super) fn add_revocation_of_epoch(&mut self, revocation: &Revocation) {
+        if is_over(revocation, self.membership.unix_now()) {
+            return;
+        }
         let record = Bytes::copy_from_slice(revocation.as_bytes());
         if let Err(e) = self.engine.add_revocation(&record, self.now) {
             tracing::debug!("{revocation:?}: {e}");
@@ -48,11 +53,16 @@ impl<C: Connections> Node<C> {
         if new.is_empty() {
             return;
         }
-        let own = self.membership.member.peer;
-        self.is_overtaken = self.membership.is_issuer() && self.epochs.overtaken(&own).is_some();
+        self.note_overtaken();
         self.keep(Keep::Epochs(EpochsText(self.epochs.text())));
         self.use_epochs();
         self.send_epochs(Some(epochs::message(new.iter())), |link| Some(link) != from);
+    }
+
+    /// Whether another epoch is to follow: a run that was ended before it made one has left that to the next.
+    pub(super) fn note_overtaken(&mut self) {
+        let own = self.membership.member.peer;
+        self.is_overtaken = self.membership.is_issuer() && self.epochs.overtaken(&own).is_some();
     }
 
     /// To those of the links that are meant, unless the member there is expelled: its link ends in a moment.
@@ -114,5 +124,109 @@ impl<C: Connections> Node<C> {
             Some(revocation) => self.is_overtaken &= self.make_epoch(revocation),
             None => self.is_overtaken = false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lcroute_engine::topology::TopologyConfig;
+    use librecast::cert::{CLOCK_SKEW, Certificate, Grant, Kind};
+    use librecast::time::WallClock;
+
+    use super::*;
+    use crate::epochs::{Epochs, message};
+    use crate::node::{NodeConfig, Settings};
+    use crate::testing::{NoConnections, chains, key, start};
+    use crate::{Members, Output, Revocations, Uses};
+
+    const NOW: u64 = 1_800_000_000;
+    const LINK: LinkId = LinkId(1);
+
+    /// The founder of the network of `key(1)`, at this time, who knows these epochs.
+    fn founder(unix: u64, epochs: Epochs) -> Node<NoConnections> {
+        let network = key(1);
+        let (chain, _) = chains(&network, unix);
+        let member = chain.verify(&network.peer_id(), unix).unwrap();
+        let config = NodeConfig {
+            network: network.peer_id(),
+            key: Arc::new(key(100)),
+            chain,
+            member,
+            incarnation: 1,
+            mtu: 1_280,
+            transits: true,
+            ipv4: None,
+            settings: Settings::default(),
+            topology: TopologyConfig::default(),
+            revocations: Revocations::default(),
+            epochs,
+            members: Members::default(),
+            uses: Uses::default(),
+            clock: WallClock::new(move || unix),
+            epoch: start(),
+            aead: None,
+            seed: [7; 32],
+            limits: lcroute_engine::Limits::default(),
+            overlay_limits: lcroute_overlay::Limits::default(),
+        };
+        let mut node = Node::new(config, NoConnections, start());
+        node.start(start());
+        node
+    }
+
+    /// An epoch of the issuer `by`, a member until the time `end`, that expels `of` and follows what is known.
+    fn epoch((by, end): (u8, u64), of: u8, known: &Epochs) -> Epoch {
+        let network = key(1);
+        let grant = Grant::new("", (NOW, end));
+        let (id, subject) = (network.peer_id(), key(by).peer_id());
+        let issuer = Certificate::sign(Kind::Issuer, id, subject, grant, &network).unwrap();
+        let until = end + CLOCK_SKEW;
+        let (issued, out) = (NOW, key(of).peer_id());
+        let revocation = Revocation::by_issuer(&issuer, &key(by), out, issued, until).unwrap();
+        let (number, before) = known.next().unwrap();
+        let made = (number, before, EpochSecret::new([by; 32]));
+        Epoch::sign(made, revocation, Some(&issuer), &key(by)).unwrap()
+    }
+
+    #[test]
+    fn an_issuer_makes_the_epoch_that_its_last_run_did_not_come_to() {
+        let valid = NOW + 1_000;
+        let mut known = Epochs::new(key(1).peer_id());
+        let own = epoch((100, valid), 9, &known);
+        // another half of the network has gone ahead: somebody whom this one has expelled may know what it made
+        for of in [8, 7] {
+            assert!(known.add(epoch((2, valid), of, &known)));
+        }
+        assert!(known.add(own));
+        let mut node = founder(NOW, known);
+        node.handle_timeout(start());
+        assert_eq!(node.epoch(), 3);
+        let mut outputs = std::iter::from_fn(|| node.poll_output(start()));
+        assert!(outputs.any(|output| matches!(output, Output::Keep(Keep::Epochs(_)))));
+    }
+
+    #[test]
+    fn who_was_an_issuer_expels_nobody_and_makes_no_epoch() {
+        let none = Epochs::new(key(1).peer_id());
+        let made = epoch((2, NOW + 1_000), 9, &none);
+        let out = key(9).peer_id();
+        for (unix, counts) in [(NOW, true), (NOW + 1_001 + CLOCK_SKEW, false)] {
+            let mut node = founder(unix, none.clone());
+            node.handle_epochs(LINK, &message([&made].into_iter()));
+            assert_eq!(node.overlay().is_expelled(&out), counts, "{unix}");
+            assert_eq!(node.epoch(), u32::from(counts));
+            let refused = node.drops().get("epoch_refused").copied();
+            assert_eq!(refused, (!counts).then_some(1));
+        }
+        // nor by an epoch of somebody who is one
+        let over = made.revocation().clone();
+        let issuer = chains(&key(1), NOW + 1_001 + CLOCK_SKEW).0;
+        let now = (1, [0; 32], EpochSecret::new([3; 32]));
+        let wrapped = Epoch::sign(now, over, None, &key(1)).unwrap();
+        let mut node = founder(issuer.issuer().grant().not_before, none);
+        node.handle_epochs(LINK, &message([&wrapped].into_iter()));
+        assert_eq!((node.epoch(), node.overlay().is_expelled(&out)), (1, false));
     }
 }
