@@ -58,10 +58,10 @@ const WEB: &str = "Another program, of the package lcroute-web, does this.";
 const LAB: &str = "Another program, of the package lcroute-lab, does this.";
 
 /// The WebRTC crates log every packet they do not like.
-const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_dtls=error,rtc_sctp=error";
+const DAEMON_LOG: &str = "info,rtc=error,rtc_ice=error,rtc_sctp=error,dimpl=error";
 
 /// Of hundreds of listeners what each link does is too much.
-const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_dtls=off,rtc_sctp=off";
+const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_sctp=off,dimpl=off";
 
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.

@@ -82,6 +82,8 @@ const SILENCE: Duration = Duration::from_secs(25);
 const CLIENT_RATE: u64 = 8_000_000;
 /// Bytes of one client's messages at once.
 const CLIENT_BURST: u64 = 8 << 20;
+/// What a message costs beside its bytes, in bytes: a ping has none, and is answered. Chosen: that of a small one.
+const MESSAGE_COST: u64 = 64;
 
 /// A bound signalling server.
 #[derive(Debug)]
@@ -527,7 +529,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
             message = socket.next() => {
                 let Some(message) = message.transpose()? else { return Ok(()) };
                 received_at = Instant::now();
-                bucket.spend(message.len() as u64, received_at.into_std());
+                charge(&mut bucket, &message, received_at);
                 match message {
                     Message::Binary(bytes) => seat.forward(ToServer::decode(&bytes)?)?,
                     Message::Text(text) => {
@@ -552,6 +554,11 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
+}
+
+/// What a client has sent counts: its server reads on when the bucket is ready.
+fn charge(bucket: &mut TokenBucket, message: &Message, now: Instant) {
+    bucket.spend(MESSAGE_COST + message.len() as u64, now.into_std());
 }
 
 /// How it stands with a client and the relay.
@@ -903,6 +910,15 @@ mod tests {
         };
         let now = Instant::now();
         (Arc::new(Sources::new(bounds, now)), now)
+    }
+
+    #[test]
+    fn messages_without_a_byte_are_not_free() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(CLIENT_RATE, CLIENT_BURST, now.into_std());
+        let ping = Message::Ping(Bytes::new());
+        (0..200_000).for_each(|_| charge(&mut bucket, &ping, now));
+        assert!(bucket.ready_at() > (now + Duration::from_secs(3)).into_std());
     }
 
     #[test]
