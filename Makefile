@@ -22,6 +22,8 @@ PROGRAMS = lcroute lcsync lcagent lcgroup lcradio lcstudio
 EXECUTED = lcroute-lab lcroute-web lcroute-streams lcroute-reach
 ALL = $(PROGRAMS) $(EXECUTED)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
+# with the features of the whole workspace: `make test` compiles none of it again
+LAB = cargo build --workspace --bin lcroute-lab && $(TARGET)/debug/lcroute-lab
 # tests that are ignored for their length, one at a time; others that are ignored are measurements
 LONG = browser:: chaos:: containers:: foreign:: lan_programs:: matrix:: ports:: radio:: relay:: two_hundred_nodes_hold got_no_time_for_a_while was_suspended ansible_runs a_mesh_that_grows cables_of_three_routers the_module_does
 # tests on plain LANs: offloads of lc0 make no difference there
@@ -32,8 +34,7 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 demo:
 	netns-tests/setup demo
 	$(if $(findstring --web,$(ARGS)),-$(MAKE) web)
-	cargo build --package lcroute-lab --bin lcroute-lab
-	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo $(ARGS)
+	$(LAB) demo $(ARGS)
 
 test:
 	netns-tests/setup test
@@ -53,7 +54,7 @@ reference:
 
 # the README's picture is of a run of the demo; a test fails where it is of another
 figures: setup
-	cargo run --quiet --package lcroute-lab --bin lcroute-lab -- demo --json >docs/figures/demo.new
+	$(LAB) demo --json >docs/figures/demo.new
 	mv docs/figures/demo.new docs/figures/demo.json
 	docs/figures/demo.py <docs/figures/demo.json >docs/figures/demo.svg
 

@@ -1,4 +1,5 @@
-//! The command line. All programs are in one binary, so that the demo and the tests run what was just built.
+//! The command line. The programs of the demo and the bench are in one binary, so that they run what was just built;
+//! the tests add theirs.
 //!
 //! The name it is called by picks the program, else the first argument: `lcroute-lab demo`,
 //! `lcroute-lab lcsync share ...`.
@@ -12,6 +13,9 @@ use librecast_program::cli::{finish, init_logging};
 
 use crate::lab::APPLETS;
 use crate::{bench, demo, lab, programs, sim};
+
+/// A program in the multi-call binary: the name that it is called by, and what runs it.
+pub type Applet = (&'static str, fn() -> ExitCode);
 
 /// The verbs of `lcroute` that this program has.
 pub const VERBS: [&str; 3] = ["demo", "bench", "sim"];
@@ -72,6 +76,16 @@ pub fn lcroute() -> clap::Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&[])
+}
+
+/// The same, with other programs in the same binary.
+#[must_use]
+pub fn main_with(others: &[Applet]) -> ExitCode {
+    let applet = |name: &str| {
+        let other = others.iter().find(|(other, _)| *other == name);
+        applet(name).or_else(|| other.map(|(_, main)| main()))
+    };
     let mut args = std::env::args_os();
     let called = args.next().unwrap_or_default();
     let name = Path::new(&called).file_name();
@@ -79,7 +93,10 @@ pub fn main() -> ExitCode {
         return code;
     }
     let first = args.next().unwrap_or_default();
-    if let Some(name) = first.to_str().filter(|name| APPLETS.contains(name)) {
+    if let Some(name) = first
+        .to_str()
+        .filter(|name| APPLETS.contains(name) || others.iter().any(|(other, _)| other == name))
+    {
         // Argument parsers read the process's arguments: take the name's place and start over.
         let itself = "/proc/self/exe";
         let error = process::Command::new(itself).arg0(name).args(args).exec();
@@ -105,20 +122,9 @@ fn applet(name: &str) -> Option<ExitCode> {
         "lcroute" => lcroute::main(),
         "lcroute-web" => lcroute_web::main(),
         "lcroute-streams" => lcroute_streams::main(),
-        "lcroute-reach" => lcroute_reach::main(),
         "lcsync" => lcsync::main(),
-        "lcagent" => lcagent::main(),
-        "lcgroup" => lcgroup::main(),
-        "lcstudio" => lcstudio::main(),
         "mc-send" => programs::send(),
         "mc-recv" => programs::receive(),
-        "mc-flap" => programs::flap(),
-        "udp-flood" => programs::flood(),
-        "mld-flood" => programs::mld_flood(),
-        "lcsync-forge" => programs::forge(),
-        "lcgroup-forge" => programs::log_forge(),
-        "mld-watch" => programs::mld_watch(),
-        "dht-swarm" => programs::dht_swarm(),
         "bare-relay" => bench::bare_relay(),
         _ => return None,
     })

@@ -1,11 +1,11 @@
 //! `lcroute-lab`, the program that `lcroute sim`, `lcroute demo` and `lcroute bench` execute.
 //!
 //! - [`lab`] holds worlds made of namespaces, in which hosts run programs
-//! - [`programs`] holds ordinary multicast programs (`mc-send`, `mc-recv`, `mld-watch`)
+//! - [`programs`] holds ordinary multicast programs (`mc-send`, `mc-recv`)
 //! - [`demo`] is `lcroute demo`
 //! - [mod@bench] is `lcroute bench`
 //! - [`sim`] is the command line of the simulator, `lcroute sim`
-//! - `cli` picks one of them; it is all programs in one binary
+//! - `cli` picks one of them; it is the programs of demo and bench in one binary
 
 pub mod bench;
 mod cli;
@@ -14,4 +14,4 @@ pub mod lab;
 pub mod programs;
 pub mod sim;
 
-pub use cli::{VERBS, command, lcroute, main};
+pub use cli::{Applet, VERBS, command, lcroute, main, main_with};

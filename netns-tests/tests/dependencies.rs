@@ -234,7 +234,13 @@ fn who_reads_the_whole_internet_knows_librecast_only_and_the_router_knows_no_dht
     let ours = ours();
     let below = ["librecast", "librecast-program"].map(str::to_owned);
     assert_eq!(ours["lcroute-reach"], BTreeSet::from(below));
-    for name in ["lcroute", "lcroute-streams", "lcroute-web", "lcsync"] {
+    for name in [
+        "lcroute",
+        "lcroute-lab",
+        "lcroute-streams",
+        "lcroute-web",
+        "lcsync",
+    ] {
         assert!(
             !built_from(name).contains("n0-mainline"),
             "{name} has a DHT in it"
@@ -255,7 +261,7 @@ fn groups_know_librecast_only_and_no_other_program_knows_them() {
         "librecast-program",
     ];
     assert_eq!(ours["lcgroup"], BTreeSet::from(below.map(str::to_owned)));
-    for program in ["lcroute", "lcsync", "lcagent"] {
+    for program in ["lcroute", "lcroute-lab", "lcsync", "lcagent"] {
         let groups = ours[program]
             .iter()
             .find(|name| name.starts_with("lcgroup"));
@@ -312,7 +318,14 @@ fn studio_knows_what_radio_calls_a_station_and_no_other_program_knows_studio() {
     ];
     let in_a_page = &ours["lcroute-web-studio"];
     assert_eq!(*in_a_page, BTreeSet::from(below.map(str::to_owned)));
-    for program in ["lcroute", "lcsync", "lcagent", "lcgroup", "lcradio"] {
+    for program in [
+        "lcroute",
+        "lcroute-lab",
+        "lcsync",
+        "lcagent",
+        "lcgroup",
+        "lcradio",
+    ] {
         let studio = ours[program]
             .iter()
             .find(|name| name.starts_with("lcstudio"));

@@ -178,7 +178,7 @@ fn measure(args: &Arguments) -> Result<Value> {
     });
     if args.wants(Part::Files) {
         eprintln!("lcsync");
-        figures["file_over_veth"] = files::files(&Lab::new("bench-files", &program)?)?;
+        figures["file_over_veth"] = files::files(&Lab::new("bench-files", &program, [])?)?;
     }
     Ok(figures)
 }
@@ -231,7 +231,7 @@ impl Arguments {
     fn through(&self, through: Through, program: &FilePath) -> Result<Value> {
         let name = through.name();
         eprintln!("{name}: starting");
-        let lab = Lab::new(&format!("bench-{name}"), program)?;
+        let lab = Lab::new(&format!("bench-{name}"), program, [])?;
         let measured = self.figures(through, &lab);
         if measured.is_err() {
             eprintln!("{}", lab.logs());

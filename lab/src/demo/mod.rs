@@ -44,7 +44,7 @@ fn show(arguments: &Arguments, narrator: &mut Narrator) -> Result<()> {
     lab::isolate()?;
     lab::exit_on_signals()?;
     let program = std::fs::read_link("/proc/self/exe").context("/proc/self/exe")?;
-    let lab = Lab::new("demo", &program)?;
+    let lab = Lab::new("demo", &program, [])?;
     let shown = steps::run(&lab, usize::from(arguments.nodes), ports, narrator);
     if shown.is_err() {
         eprintln!("{}", lab.logs());

@@ -4,11 +4,10 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-use librecast::packet;
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 
 /// Joins `group` from one `source` only (MLDv2 INCLUDE, RFC 3678). Interface 0: the route decides.
 pub fn join_source(
@@ -43,14 +42,6 @@ fn storage(address: Ipv6Addr) -> libc::sockaddr_storage {
     let address = SockAddr::from(SocketAddrV6::new(address, 0, 0, 0));
     // SAFETY: SockAddr holds a whole sockaddr_storage, as its documentation says.
     unsafe { *address.as_ptr().cast() }
-}
-
-/// A socket that sees the frames of one interface and one protocol (`ETH_P_ALL`: outgoing ones too).
-pub fn sniffer(interface: u32, protocol: libc::c_int) -> io::Result<Socket> {
-    let wanted = Protocol::from(i32::from((protocol as u16).to_be()));
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(wanted))?;
-    packet::bind_protocol(&socket, Some(interface), protocol)?;
-    Ok(socket)
 }
 
 /// The machine's monotonic clock in nanoseconds: the same in every namespace.

@@ -182,7 +182,8 @@ fn a_disk_that_takes_nothing_keeps_no_daemon_from_upgrade_and_start() {
         network.members[1].daemon()?.kill()?;
         network.members[0].wait_links(0)?;
         drop(file);
-        disk.make_read_only(SIZE)?;
+        // a process that another test begins has our files until it executes
+        eventually("nobody writes there", || disk.make_read_only(SIZE))?;
         network.members[1].start()?;
         network.wait_linked()?;
         let log = network.members[1].daemon()?.stderr();

@@ -1,7 +1,7 @@
-//! The whole system in network namespaces. Every test builds a world of its own (two run at a
-//! time), waits for conditions with generous deadlines and shows all logs when it fails.
+//! The whole system in network namespaces. Every test builds a world of its own, waits for conditions with
+//! generous deadlines and shows all logs when it fails.
 //!
-//! One binary, so that the whole suite shares the two worlds; one file a theme.
+//! One binary, so that no more worlds run at a time than the machine has room for; one file a theme.
 
 mod bench;
 mod browser;
@@ -68,12 +68,26 @@ mod troubleshooting;
 mod watch;
 mod web;
 
+use lcroute_lab::lab::{Lab, Turn};
+
 lcroute_lab::isolate_before_main!();
 
 /// The multi-call binary.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netns-tests");
 
 /// Runs a test in a world of its own.
-fn world(name: &str, test: impl FnOnce(&lcroute_lab::lab::Lab) -> anyhow::Result<()>) {
-    lcroute_lab::lab::world(name, PROGRAM, test);
+fn world(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
+    let _turn = Turn::wait();
+    run(name, test);
+}
+
+/// The same while no other runs: of what plays or sends faster than a host with others on it may keep up with.
+fn world_alone(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
+    let _turn = Turn::alone();
+    run(name, test);
+}
+
+fn run(name: &str, test: impl FnOnce(&Lab) -> anyhow::Result<()>) {
+    let others = netns_tests::PROGRAMS.map(|(name, _)| name);
+    lcroute_lab::lab::world(name, PROGRAM, others, test);
 }

@@ -11,19 +11,19 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::world;
+use crate::{world, world_alone};
 
 const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 0x42);
 pub(crate) const PORT: u16 = 5001;
 
 #[test]
 fn trains_of_datagrams_arrive_whole_at_ordinary_and_at_coalescing_receivers() {
-    world("trains", |lab| trains_arrive_whole(lab, "tun"));
+    world_alone("trains", |lab| trains_arrive_whole(lab, "tun"));
 }
 
 #[test]
 fn trains_of_datagrams_arrive_whole_through_taps() {
-    world("trains-tap", |lab| trains_arrive_whole(lab, "tap"));
+    world_alone("trains-tap", |lab| trains_arrive_whole(lab, "tap"));
 }
 
 fn trains_arrive_whole(lab: &Lab, mode: &str) -> Result<()> {

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::foreign::{foreign, root as foreign_root, start as start_foreign};
-use crate::world;
+use crate::{world, world_alone};
 
 /// The program; lcroute-lab has no codec.
 pub(crate) const RADIO: &str = env!("CARGO_BIN_EXE_radio");
@@ -167,7 +167,7 @@ pub(crate) fn key_of(host: &Host, name: &str) -> Result<(String, Station, Statio
 
 #[test]
 fn stations_are_heard_behind_closed_firewalls_and_by_nobody_without_the_key() {
-    world("radio", |lab| {
+    world_alone("radio", |lab| {
         let network = lab.closed_network(["caster", "near", "far"])?;
         network.wait_linked()?;
         let [caster, near, far] = network.nodes()?;

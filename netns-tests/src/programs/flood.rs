@@ -47,7 +47,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    super::run(flood)
+    lcroute_lab::programs::run(flood)
 }
 
 fn flood(args: &Args) -> Result<()> {

@@ -19,7 +19,7 @@ use nix::net::if_::if_nametoindex;
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::syscalls::sniffer;
+use super::sniffer::sniffer;
 
 /// The hop-by-hop header of MLD: next header ICMPv6, router alert, padding.
 const HOP_BY_HOP: [u8; 8] = [0x3a, 0, 5, 2, 0, 0, 1, 0];
@@ -42,7 +42,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    super::run(watch)
+    lcroute_lab::programs::run(watch)
 }
 
 fn watch(args: &Args) -> Result<()> {

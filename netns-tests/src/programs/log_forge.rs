@@ -33,7 +33,7 @@ struct Args {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    super::run(run)
+    lcroute_lab::programs::run(run)
 }
 
 fn run(args: &Args) -> Result<()> {

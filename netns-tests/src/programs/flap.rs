@@ -25,7 +25,7 @@ struct Args {
 
 /// The program.
 pub fn main() -> ExitCode {
-    super::run(flap)
+    lcroute_lab::programs::run(flap)
 }
 
 fn flap(args: &Args) -> Result<()> {

@@ -15,7 +15,7 @@ use serde_json::json;
 use socket2::SockRef;
 
 use super::dice::Dice;
-use super::syscalls::sniffer;
+use super::sniffer::sniffer;
 
 const PORT: u16 = 14242;
 const HEADERS: usize = 14 + 40 + 8;
@@ -59,7 +59,7 @@ enum What {
 
 /// The program.
 pub fn main() -> ExitCode {
-    super::run(forge)
+    lcroute_lab::programs::run(forge)
 }
 
 fn forge(args: &Args) -> Result<()> {

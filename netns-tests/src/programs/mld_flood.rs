@@ -61,7 +61,7 @@ enum What {
 
 /// The program.
 pub fn main() -> ExitCode {
-    super::run(flood)
+    lcroute_lab::programs::run(flood)
 }
 
 fn flood(args: &Args) -> Result<()> {

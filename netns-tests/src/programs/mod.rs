@@ -1,0 +1,19 @@
+//! Programs that know nothing of lcroute, or too much: they lie, flood and look on. They report in JSON.
+
+mod dht_swarm;
+mod dice;
+mod flap;
+mod flood;
+mod forge;
+mod log_forge;
+mod mld_flood;
+mod mld_watch;
+mod sniffer;
+
+pub use dht_swarm::main as dht_swarm;
+pub use flap::main as flap;
+pub use flood::main as flood;
+pub use forge::main as forge;
+pub use log_forge::main as log_forge;
+pub use mld_flood::main as mld_flood;
+pub use mld_watch::main as mld_watch;
