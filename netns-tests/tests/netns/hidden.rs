@@ -128,6 +128,40 @@ fn a_member_exchanges_no_packet_with_a_hidden_host_and_a_friend_is_linked_direct
     });
 }
 
+/// What a signalling server can connect two days of a hidden host by is its key: without a disk it has another each time.
+#[test]
+fn a_hidden_host_that_keeps_nothing_comes_back_under_another_key_and_is_linked_again() {
+    world("hidden-anew", |lab| {
+        let hosts = vec![lab.host("stranger")?, lab.host("hidden")?];
+        let mut network = lab.network_invited(hosts, &["--ephemeral"])?;
+        network.signalling.restart_with_relay()?;
+        network.members[1]
+            .host
+            .configure("[ice]\npolicy = \"relay\"\n")?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        let mut keys = Vec::new();
+        for _day in 0..2 {
+            network.wait_linked()?;
+            let [stranger, hidden] = network.nodes()?;
+            let by = path(stranger, hidden)?;
+            ensure!(by == "connected relay", "{by}");
+            expect_carries(&[stranger, hidden])?;
+            keys.push(hidden.peer_id()?);
+
+            network.members[1].stop()?;
+            let host = &network.members[1].host;
+            std::fs::remove_dir_all(host.state_dir())?;
+            host.run("lcroute", &["join", &network.token, "--name", "hidden"])?
+                .success()?;
+            network.members[1].start()?;
+        }
+        ensure!(keys[0] != keys[1], "{keys:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn without_the_policy_the_same_member_sees_the_same_host() {
     world("not-hidden", |lab| {
