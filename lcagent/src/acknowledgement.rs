@@ -21,13 +21,15 @@
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 
-use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, StreamId, read_ranges};
+use crate::datagram::{
+    FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, SIGNATURE_LEN, StreamId, read_ranges,
+};
 
 const CONTEXT: &str = "lcagent 2026 acknowledgement";
-const SIGNATURE: usize = 64;
 /// In the count of hashes: they have 16 bits.
 const SHORT: u16 = 1 << 15;
-const FIXED: usize = 2 + 8 + 4 + 1 + 2 + 2 + SIGNATURE;
+/// Bytes of an acknowledgement of no node: version, kind, job, counter, window, both counts, signature.
+const FIXED_LEN: usize = 2 + 8 + 4 + 1 + 2 + 2 + SIGNATURE_LEN;
 
 /// A node's name in an acknowledgement.
 pub type ShortId = [u8; 8];
@@ -104,7 +106,7 @@ pub fn cut(hash: WholeHash, short: bool) -> WholeHash {
 /// How many nodes fit one acknowledgement: (of `whole`, of `nodes`), from the fronts of both.
 #[must_use]
 pub fn fitting(whole: usize, nodes: &[Progress]) -> (usize, usize) {
-    let mut room = MAX_DATAGRAM - FIXED;
+    let mut room = MAX_DATAGRAM - FIXED_LEN;
     let whole = whole.min(room / 3);
     room -= 3 * whole;
     let mut fit = 0;
@@ -167,7 +169,7 @@ impl Acknowledgement {
             return Err(WireError::Trailing);
         }
         let (signed, signature) = datagram
-            .split_last_chunk::<SIGNATURE>()
+            .split_last_chunk::<SIGNATURE_LEN>()
             .ok_or(WireError::Truncated)?;
         let job = JobId(r.array()?);
         let operator = operator(job).ok_or(WireError::Bad("job"))?;
@@ -182,7 +184,7 @@ impl Acknowledgement {
         let nodes = (0..r.u16()?)
             .map(|_| Progress::decode(&mut r))
             .collect::<Result<_, _>>()?;
-        r.take(SIGNATURE)?;
+        r.take(SIGNATURE_LEN)?;
         r.finish()?;
         operator
             .verify(CONTEXT, signed, signature)

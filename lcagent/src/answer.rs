@@ -18,7 +18,7 @@
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 
-use crate::datagram::{JobId, Kind, MAX_DATAGRAM, StreamId};
+use crate::datagram::{JobId, Kind, MAX_DATAGRAM, SIGNATURE_LEN, StreamId};
 use crate::sealed::OVERHEAD;
 
 /// Most bytes of a stream in one segment.
@@ -27,7 +27,6 @@ pub const SEGMENT: usize = 1_024;
 pub const MAX_STREAM: u32 = 1 << 30;
 
 const CONTEXT: &str = "lcagent 2026 answer";
-const SIGNATURE: usize = 64;
 
 /// A segment; nothing is believed before [`Segment::verify`].
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +44,7 @@ pub struct Segment<'a> {
     /// Whether the content is sealed to the operator.
     pub sealed: bool,
     signed: &'a [u8],
-    signature: &'a [u8; SIGNATURE],
+    signature: &'a [u8; SIGNATURE_LEN],
 }
 
 /// A signed segment; `content` holds at most [`SEGMENT`] bytes. `stream`: for an operator who reads it.
@@ -108,13 +107,13 @@ impl<'a> Segment<'a> {
             return Err(WireError::Trailing);
         }
         let (signed, signature) = datagram
-            .split_last_chunk::<SIGNATURE>()
+            .split_last_chunk::<SIGNATURE_LEN>()
             .ok_or(WireError::Truncated)?;
         let agent = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("agent key"))?;
         let job = JobId(r.array()?);
         let stream = named.then(|| r.array().map(StreamId)).transpose()?;
         let offset = r.u32()?;
-        let length = r.rest().len().saturating_sub(SIGNATURE);
+        let length = r.rest().len().saturating_sub(SIGNATURE_LEN);
         let content = r.take(length)?;
         let least = if sealed { OVERHEAD + 1 } else { 1 };
         if length < least || length > most || offset > MAX_STREAM {

@@ -17,14 +17,15 @@ use librecast::text::{self, TextError, TextKind};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
+use crate::datagram::SIGNATURE_LEN;
 use crate::pattern::Pattern;
 
 /// Longest certificate in bytes: an envelope has to hold it.
 pub const MAX_CERTIFICATE: usize = 512;
 
 const CONTEXT: &str = "lcagent 2026 certificate";
+/// Version of certificates, their first byte.
 const VERSION: u8 = 1;
-const SIGNATURE: usize = 64;
 
 /// What one operator has signed for another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Certificate {
                 .collect::<Result<_, _>>()?,
             bytes: bytes.to_vec(),
         };
-        r.take(SIGNATURE)?;
+        r.take(SIGNATURE_LEN)?;
         r.finish()?;
         Ok(certificate)
     }
@@ -91,7 +92,7 @@ impl Certificate {
     /// Whether the certifier has signed it.
     #[must_use]
     pub fn verify(&self) -> bool {
-        let Some((signed, signature)) = self.bytes.split_last_chunk::<SIGNATURE>() else {
+        let Some((signed, signature)) = self.bytes.split_last_chunk::<SIGNATURE_LEN>() else {
             return false;
         };
         self.certifier.verify(CONTEXT, signed, signature).is_ok()

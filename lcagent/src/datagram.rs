@@ -40,7 +40,10 @@ pub const MAX_RANGES: usize = 8;
 /// What is said of a datagram whose signature does not verify.
 pub const FORGED: WireError = WireError::Bad("signature");
 
+/// Version of all datagrams, their first byte.
 const VERSION: u8 = 1;
+/// Bytes of an ed25519 signature (RFC 8032 §5.1.6), the last field of each signed datagram.
+pub(crate) const SIGNATURE_LEN: usize = 64;
 
 /// What a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,15 +14,17 @@ use std::collections::BTreeMap;
 use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError};
 
-use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, push_range, read_ranges};
+use crate::datagram::{
+    FORGED, JobId, Kind, MAX_DATAGRAM, MAX_RANGES, SIGNATURE_LEN, push_range, read_ranges,
+};
 
 /// Bytes of a payload in one part.
 pub const PART: usize = 1_024;
 
 const CONTEXT: &str = "lcagent 2026 part";
 const PAYLOAD_CONTEXT: &str = "lcagent 2026 payload";
-const HEAD: usize = 2 + 8 + 2;
-const SIGNATURE: usize = 64;
+/// Bytes before a part's content: version, kind, job, index.
+const HEAD_LEN: usize = 2 + 8 + 2;
 
 /// The signed datagrams of a payload of at most [`crate::envelope::MAX_PAYLOAD`] bytes.
 pub(crate) fn split(job: JobId, payload: &[u8], key: &SecretKey) -> Vec<Vec<u8>> {
@@ -116,10 +118,10 @@ impl Collection {
             return Err(WireError::Trailing);
         }
         let (signed, signature) = datagram
-            .split_last_chunk::<SIGNATURE>()
+            .split_last_chunk::<SIGNATURE_LEN>()
             .ok_or(WireError::Truncated)?;
-        let content = signed.get(HEAD..).ok_or(WireError::Truncated)?;
-        let index = Reader::new(&signed[HEAD - 2..]).u16()?;
+        let content = signed.get(HEAD_LEN..).ok_or(WireError::Truncated)?;
+        let index = Reader::new(&signed[HEAD_LEN - 2..]).u16()?;
         if content.len() != self.length_of(index) {
             return Err(WireError::Bad("part length"));
         }

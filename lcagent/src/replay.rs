@@ -43,8 +43,11 @@ const MAX_KEYS: usize = MAX_LISTED + MAX_CERTIFIED;
 pub const MAX_SNAPSHOT: usize =
     1 + 8 + 2 + MAX_KEYS * (32 + 32 + 8 + 8 + 2 + WINDOW * (8 + 16)) + 32;
 
+/// Version of snapshots that this program writes.
 const VERSION: u8 = 3;
+/// An older version that it reads: without `forgotten`, ends and certifiers.
 const VERSION_1: u8 = 1;
+/// An older version that it reads: without certifiers.
 const VERSION_2: u8 = 2;
 /// In the place of a certifier: the policy lists the key.
 const NOBODY: [u8; 32] = [0; 32];

@@ -36,7 +36,9 @@ use crate::datagram::JobId;
 /// A program that begins so is a copy to there.
 pub const COPY: &str = "copy:";
 
+/// Version of requests, their first byte.
 const VERSION: u8 = 2;
+/// Flag of a request: it carries a script.
 const SCRIPT: u8 = 1;
 /// Most arguments, and most variables.
 const MAX_ITEMS: u16 = 4_096;

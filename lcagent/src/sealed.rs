@@ -27,11 +27,14 @@ use crate::acknowledgement::{ShortId, short_id};
 use crate::datagram::JobId;
 
 /// What sealing adds to a segment.
-pub const OVERHEAD: usize = NONCE_LEN + TAG;
+pub const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
 
+/// Version of sealed commands; it tells them from requests, which begin with theirs.
 const VERSION: u8 = 3;
-const TAG: usize = 16;
-const WRAP: usize = 32 + 16 + 64;
+/// Bytes of an AES-256-GCM tag (RFC 5116 §5.2).
+const TAG_LEN: usize = 16;
+/// Bytes of a `wrap`: the sealed box's own key, its tag, content key and answer key.
+const WRAP_LEN: usize = 32 + 16 + 64;
 const REQUEST_CONTEXT: &str = "lcagent 2026 sealed request";
 const ANSWER_CONTEXT: &str = "lcagent 2026 sealed answer";
 const NONCE_CONTEXT: &str = "lcagent 2026 sealed nonce";
@@ -136,7 +139,7 @@ pub fn open_request(
     let mut mine = None;
     for _ in 0..r.u16()? {
         let node: ShortId = r.array()?;
-        let wrap = r.take(WRAP)?;
+        let wrap = r.take(WRAP_LEN)?;
         if node == me {
             mine = Some(wrap);
         }
@@ -211,7 +214,7 @@ mod tests {
             let mut changed = payload.clone();
             changed[at] ^= 1;
             let opened = open_request(&changed, &operator(), &key(1));
-            let second = 3 + 8 + WRAP..3 + 2 * (8 + WRAP);
+            let second = 3 + 8 + WRAP_LEN..3 + 2 * (8 + WRAP_LEN);
             let same = opened == open_request(&payload, &operator(), &key(1));
             assert_eq!(same, second.contains(&at), "{at}");
         }

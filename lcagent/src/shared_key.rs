@@ -13,10 +13,9 @@ use std::net::Ipv6Addr;
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError};
 
-use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, StreamId};
+use crate::datagram::{FORGED, JobId, Kind, MAX_DATAGRAM, SIGNATURE_LEN, StreamId};
 
 const CONTEXT: &str = "lcagent 2026 shared key";
-const SIGNATURE: usize = 64;
 
 /// Most streams of one key that an operator takes for one command.
 pub const MAX_STREAMS: usize = 8;
@@ -54,7 +53,7 @@ impl SharedKey {
             return Err(WireError::Trailing);
         }
         let (signed, signature) = datagram
-            .split_last_chunk::<SIGNATURE>()
+            .split_last_chunk::<SIGNATURE_LEN>()
             .ok_or(WireError::Truncated)?;
         let job = JobId(r.array()?);
         let agent = PeerId::from_public_key(r.array()?).map_err(|_| WireError::Bad("agent key"))?;
@@ -65,7 +64,7 @@ impl SharedKey {
         let streams = (0..count)
             .map(|_| Ok((StreamId(r.array()?), r.ipv6()?)))
             .collect::<Result<_, WireError>>()?;
-        r.take(SIGNATURE)?;
+        r.take(SIGNATURE_LEN)?;
         r.finish()?;
         operator
             .verify(CONTEXT, signed, signature)

@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 
 /// A content that begins so says what it is.
 const TYPED: u8 = 0;
+/// Type of a content: bytes, which may themselves begin with [`TYPED`].
 const BYTES: u8 = 0;
+/// Type of a content: a share of lcsync.
 const FILES: u8 = 1;
 
 /// Bytes of a share's key (lcsync's `--keyfile`), and of a public key.

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
+use librecast::ipv4::UDP;
 use librecast::mld::checksum;
 use librecast::wire::Writer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,7 +18,6 @@ use crate::{netlink, tun};
 
 /// The datagram crosses one interface of this host: longer means never.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
-const UDP: u8 = 17;
 const CONTENT: [u8; 16] = *b"lcroute: let in?";
 
 /// The verdict so far, and a trial while one is under way.

@@ -451,8 +451,9 @@ fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
 
 /// What the kernel has dropped at a socket, modulo 2^32; none on a kernel before 4.12.
 fn kernel_drops(socket: &UdpSocket) -> Option<u32> {
-    /// `SK_MEMINFO_VARS`, and `SK_MEMINFO_DROPS` among them.
+    /// Values that the kernel gives (`SK_MEMINFO_VARS`, linux/sock_diag.h).
     const VALUES: usize = 9;
+    /// The place of dropped packets among them (`SK_MEMINFO_DROPS`).
     const DROPS: usize = 8;
     let mut values = [0_u32; VALUES];
     let size = size_of_val(&values) as libc::socklen_t;

@@ -8,12 +8,17 @@ use crate::record::Record;
 
 /// Version of all datagrams.
 pub(crate) const VERSION: u8 = 1;
+/// Type of a datagram, its second byte, as all here (docs/protocol.md §9): the state of a share.
 const RECORD: u8 = 1;
+/// A piece of a block.
 const SYMBOL: u8 = 2;
-/// Of shares with a key: see [`sealing`](crate::sealing).
+/// A record of a share with a key: see [`sealing`](crate::sealing).
 pub(crate) const SEALED_RECORD: u8 = 3;
+/// A symbol of a share with a key.
 pub(crate) const SEALED_SYMBOL: u8 = 4;
+/// What a server shares.
 const CATALOGUE: u8 = 5;
+/// The shares that a server has under one key.
 pub(crate) const SEALED_CATALOGUE: u8 = 6;
 /// What all datagrams begin with: version, type, flags.
 pub(crate) const HEADER: usize = 4;

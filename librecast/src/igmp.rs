@@ -30,11 +30,17 @@ pub const ALL_IGMPV3_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
 /// Where multicast router advertisements go: all snooping switches of the link.
 pub const ALL_SNOOPERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 106);
 
+/// Membership Query, of all versions (RFC 9776 §4).
 const TYPE_QUERY: u8 = 0x11;
+/// Version 1 Membership Report (RFC 1112, appendix I).
 const TYPE_REPORT_V1: u8 = 0x12;
+/// Version 2 Membership Report (RFC 2236 §2.1).
 const TYPE_REPORT_V2: u8 = 0x16;
+/// Version 2 Leave Group (RFC 2236 §2.1).
 const TYPE_LEAVE_V2: u8 = 0x17;
+/// Version 3 Membership Report (RFC 9776 §4.2).
 const TYPE_REPORT_V3: u8 = 0x22;
+/// Multicast Router Advertisement (RFC 4286 §3.1).
 const TYPE_ROUTER_ADVERTISEMENT: u8 = 0x30;
 /// Bytes of a query of version 1 or 2, and of every message but those of version 3 (RFC 2236 §2).
 const OLD_LEN: usize = 8;

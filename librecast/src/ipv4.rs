@@ -16,21 +16,31 @@ pub const UDP: u8 = 17;
 /// The protocol number of PIM.
 pub const PIM: u8 = 103;
 
-/// Don't Fragment, in the 16 bits of flags and fragment offset.
+/// Don't Fragment, in the 16 bits of flags and fragment offset (RFC 791 §3.1, as all here).
 const DONT_FRAGMENT: u16 = 0x4000;
+/// More Fragments, in the same 16 bits.
 const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset in the same 16 bits, in units of eight bytes.
 const OFFSET_MASK: u16 = 0x1fff;
-/// Where in a header TTL and protocol are, the checksum, and the source.
+/// Offset in a header of the TTL, before the protocol, in bytes.
 const TTL_AT: usize = 8;
+/// Offset in a header of its checksum, in bytes.
 const CHECKSUM_AT: usize = 10;
+/// Offset in a header of the source, before the destination, in bytes.
 const SOURCE_AT: usize = 12;
-/// Where in a UDP header its checksum is, and the length of the header (RFC 768).
+/// Offset in a UDP header of its checksum, in bytes (RFC 768).
 const UDP_CHECKSUM_AT: usize = 6;
+/// Length of a UDP header, in bytes (RFC 768).
 const UDP_HEADER_LEN: usize = 8;
+/// The option that ends the list; it has no length.
 const OPTION_END: u8 = 0;
+/// The option that fills up; it has no length.
 const OPTION_NOP: u8 = 1;
+/// Loose source and record route: the sender names routers on the way.
 const OPTION_LOOSE_ROUTE: u8 = 131;
+/// Strict source and record route: the sender names all routers on the way.
 const OPTION_STRICT_ROUTE: u8 = 137;
+/// Router alert (RFC 2113 §2.1).
 const OPTION_ROUTER_ALERT: u8 = 148;
 /// RFC 2113 §2.1: every router looks at it.
 const ROUTER_ALERT: [u8; 4] = [OPTION_ROUTER_ALERT, 4, 0, 0];

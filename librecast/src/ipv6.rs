@@ -13,6 +13,7 @@ pub const ICMPV6: u8 = 58;
 /// Where the hop limit is.
 pub const HOP_LIMIT_AT: usize = 7;
 
+/// Length of a UDP header, in bytes (RFC 768).
 const UDP_HEADER_LEN: usize = 8;
 
 /// An ICMPv6 message of 4 to 65,535 bytes in a packet. The checksum is filled in.

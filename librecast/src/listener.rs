@@ -192,7 +192,9 @@ fn mld_filter() -> [u32; 8] {
 
 /// Packets that found the socket's queue full (Linux: SO_MEMINFO, the field SK_MEMINFO_DROPS).
 pub(crate) fn drops_of(socket: &Socket) -> io::Result<u32> {
+    /// Fields that the kernel gives (`SK_MEMINFO_VARS`, linux/sock_diag.h).
     const FIELDS: usize = 9;
+    /// The place of dropped packets among them (`SK_MEMINFO_DROPS`).
     const DROPS: usize = 8;
     let mut fields = [0_u32; FIELDS];
     let mut length = size_of_val(&fields) as libc::socklen_t;

@@ -121,9 +121,13 @@ impl AsFd for V1Listener {
 
 /// Next header hop-by-hop, 8 bytes of it, ICMPv6, Report or Done, and the group.
 fn filter(prefix: u16) -> [SockFilter; 11] {
+    /// Loads the byte at an offset (linux/filter.h, as all below).
     const BYTE: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_B) as u16;
+    /// Loads the 16 bits at an offset.
     const HALF: u16 = (libc::BPF_LD | libc::BPF_ABS | libc::BPF_H) as u16;
+    /// Jumps by whether what was loaded is the operand.
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    /// Ends, and lets in so many bytes of the packet.
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let load = |size, at| SockFilter::new(size, 0, 0, at);
     // goes on, or skips so many

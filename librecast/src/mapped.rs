@@ -15,10 +15,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const PREFIX_LEN: u8 = 96;
 /// The bits between the first 16 and the last 32 of every name.
 const MIDDLE: u128 = 0xffff << 32;
+/// The mask of [`MIDDLE`].
 const MIDDLE_MASK: u128 = u128::MAX >> 16 & !0xffff_ffff;
 
+/// The first 16 bits of names of groups that stay on their link: 224.0.0.0/24 (RFC 5771 §4).
 const LINK_SCOPE: u128 = 0xff12 << 112;
+/// The first 16 bits of names of source-specific groups: 232.0.0.0/8 (RFC 4607 §1).
 const SOURCE_SPECIFIC: u128 = 0xff3e << 112;
+/// The first 16 bits of names of all other groups.
 const GLOBAL_SCOPE: u128 = 0xff1e << 112;
 
 /// Ranges of IPv4 groups that have names of one form, the narrower first: address, length, first bits of the names.

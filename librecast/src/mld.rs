@@ -36,11 +36,17 @@ const IPV6_HEADER_LEN: usize = 40;
 const REPORT_HEADER_LEN: usize = 8;
 /// Bytes of a record before its sources (RFC 9777 §5.2).
 const RECORD_HEADER_LEN: usize = 20;
+/// Next header of hop-by-hop options, which router alerts are (RFC 8200 §4.3).
 const HOP_BY_HOP: u8 = 0;
+/// Next header of ICMPv6 (RFC 4443 §1).
 pub(crate) const ICMPV6: u8 = 58;
+/// Multicast Listener Query, of both versions (RFC 9777 §5).
 const TYPE_QUERY: u8 = 130;
+/// Version 1 Multicast Listener Report (RFC 2710 §3).
 pub(crate) const TYPE_REPORT_V1: u8 = 131;
+/// Version 1 Multicast Listener Done (RFC 2710 §3).
 pub(crate) const TYPE_DONE_V1: u8 = 132;
+/// Version 2 Multicast Listener Report (RFC 9777 §5.2).
 const TYPE_REPORT_V2: u8 = 143;
 /// Multicast Router Advertisement (RFC 4286 §3.1).
 const TYPE_ROUTER_ADVERTISEMENT: u8 = 151;

@@ -24,8 +24,11 @@ use crate::process::Wake;
 
 /// The device that is taken when none is named: ALSA's own choice, which desktops point to PipeWire or PulseAudio.
 pub const DEFAULT: &str = "default";
+/// Channels of every device: left and right, as decoders give them.
 const CHANNELS: u32 = 2;
+/// Samples of a frame, of all channels.
 const FRAME_SAMPLES: usize = (FRAME * CHANNELS) as usize;
+/// How long a frame of [`FRAME`] samples plays.
 const FRAME_TIME: Duration = Duration::from_millis(20);
 /// What a microphone is asked to hold: sound is read as it comes, so this is for a thread that is called late.
 const CAPTURED: Duration = Duration::from_millis(200);

@@ -201,6 +201,7 @@ fn wav_header(input: &mut dyn Read) -> io::Result<(u8, u64)> {
 fn wav_format(format: &[u8]) -> io::Result<u8> {
     /// Plain samples, by itself or as a subformat.
     const PCM: u16 = 1;
+    /// The kind stands in a subformat (`WAVE_FORMAT_EXTENSIBLE`, mmreg.h).
     const EXTENSIBLE: u16 = 0xfffe;
     let short = |at: usize| {
         let bytes = format.get(at..at + 2)?;

@@ -147,6 +147,7 @@ fn read_owned(path: &Path) -> Result<String, ExitError> {
 
 /// Why others than root and this user can change a file, or put another one into a folder.
 fn check_owner(meta: &Metadata) -> Result<(), String> {
+    /// Mode bit of a folder from which only the owner of a file removes it (`S_ISVTX`, inode(7)).
     const STICKY: u32 = 0o1000;
     if ![0, geteuid().as_raw()].contains(&meta.uid()) {
         return Err(format!(

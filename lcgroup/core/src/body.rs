@@ -33,6 +33,7 @@ const PART_HEADER: usize = 12;
 const MAX_MESSAGE_PARTS: u16 = 90;
 /// Most parts of a commit or tree: 1,000 members take 140 and 290 (measured: 98 KB, 250 KB).
 const MAX_OWNER_PARTS: u16 = 640;
+/// Version of bodies, the first byte of each.
 const VERSION: u8 = 1;
 
 /// Kinds of entries; others are not this crate's, and it passes over them.

@@ -82,9 +82,13 @@ pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
 /// Longest name of a member in bytes.
 pub const MAX_NAME: usize = 64;
 
+/// In milliseconds, the unit of this crate's times.
 const SECOND: u64 = 1_000;
+/// In milliseconds.
 const HOUR: u64 = 3_600 * SECOND;
+/// In milliseconds.
 const DAY: u64 = 24 * HOUR;
+/// In milliseconds.
 const WEEK: u64 = 7 * DAY;
 
 /// A name without what nobody sees: control characters, and those that join, break or turn around what is shown.

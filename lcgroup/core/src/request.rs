@@ -16,6 +16,7 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::invitation::Invitation;
 use crate::random::Random;
 
+/// Version of requests, their first byte.
 const VERSION: u8 = 1;
 const CONTEXT: &str = "lcgroup 2026 request";
 /// Longest request in bytes: it has to fit into a packet of the log.

@@ -23,6 +23,7 @@ use crate::random::Random;
 use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::{MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
 
+/// Version of a state on disk, its first byte.
 const VERSION: u8 = 1;
 /// Longest MLS state and list in a state: far above what 1,000 members need (0.5 MB).
 const MAX_FIELD: usize = 16 * 1_024 * 1_024;

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use socket2::{SockFilter, SockRef};
 use tokio::net::UdpSocket;
 
-// classic BPF (linux/bpf_common.h, linux/filter.h)
+/// Classic BPF, as all here (linux/bpf_common.h): loads the 32 bits at an offset (`BPF_LD | BPF_W | BPF_ABS`).
 const LOAD_WORD: u16 = 0x20;
+/// Skips instructions unless what was loaded is this value (`BPF_JMP | BPF_JEQ | BPF_K`).
 const IS_EQUAL: u16 = 0x15;
+/// Ends, and lets in so many bytes of the datagram (`BPF_RET | BPF_K`).
 const RETURN: u16 = 0x06;
-/// Behind it are offsets in the IP header.
+/// Offsets from it on count from the IP header (`SKF_NET_OFF`, linux/filter.h).
 const NETWORK_HEADER: u32 = (-0x10_0000_i32) as u32;
-/// Where sources stand in headers of IPv4 and IPv6.
+/// Offset of the source in an IPv4 header (RFC 791 §3.1).
 const SOURCE_V4: u32 = NETWORK_HEADER + 12;
+/// Offset of the source in an IPv6 header (RFC 8200 §3).
 const SOURCE_V6: u32 = NETWORK_HEADER + 8;
 
 /// Lets datagrams of these peers into a socket, and no others.

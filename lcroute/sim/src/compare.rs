@@ -18,8 +18,9 @@ const SETTLE: Nanos = 300 * SECOND;
 const STEP: Nanos = SECOND;
 /// Sources of path stretch. From the model that the figures are held against.
 const SOURCES: usize = 40;
-/// Groups, and listeners of each.
+/// Groups that have listeners. Chosen: enough for a mean.
 const GROUPS: usize = 8;
+/// Listeners of each group, at random nodes. Chosen.
 const LISTENERS: usize = 20;
 /// Routers of a tree that die, one after the other.
 const DEATHS: usize = 10;

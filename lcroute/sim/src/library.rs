@@ -2,6 +2,7 @@
 
 use crate::scenario::{Certificates, Churn, Event, Links, Scenario, Span, Workload};
 
+/// In seconds.
 const DAY: u64 = 86_400;
 
 fn zipf(groups: u32, rate: f64) -> Workload {

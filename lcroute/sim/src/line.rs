@@ -34,9 +34,11 @@ const DELAY: Duration = Duration::from_millis(10);
 const SETTLE: Duration = Duration::from_secs(5);
 /// What the bulk flow offers, as a share of the rate. Chosen: enough that it fills the first link at any moment.
 const OFFERED: f64 = 1.25;
-/// Bytes of a message: data header and packet; of the bulk flow as long as the MTU of `lc0` allows.
+/// Bytes of a message of the bulk flow: data header, and the longest packet of `lc0`.
 const BULK_BYTES: usize = 32 + MTU as usize;
+/// Bytes of a message of the live flow: data header, and a packet as sound has it. Chosen.
 const LIVE_BYTES: usize = 32 + 200;
+/// MTU of `lc0` in bytes: the least of IPv6 (RFC 8200 §5).
 const MTU: u16 = 1_280;
 /// Bytes around a message in a datagram of its own: chunk, RTP, tag.
 const LANE_BYTES: usize = 2 + 12 + 16;
@@ -55,8 +57,9 @@ const COEFFICIENTS: std::ops::Range<usize> = 88..88 + BATCH;
 const SYMBOL: std::ops::Range<usize> = COEFFICIENTS.end..BULK_BYTES;
 /// Source symbols of an object. Chosen: as many as a block of `lcsync` has at most.
 const SYMBOLS: usize = 1_024;
-/// Groups of both flows.
+/// Last byte of the bulk flow's group.
 const BULK: u8 = 1;
+/// Last byte of the live flow's group.
 const LIVE: u8 = 2;
 
 /// What lanes do against loss.

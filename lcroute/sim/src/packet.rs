@@ -2,14 +2,16 @@
 
 use std::net::Ipv6Addr;
 
-const IPV6_AND_UDP: usize = 48;
-const NUMBER: usize = 8;
+/// Bytes of both headers (RFC 8200 §3, RFC 768).
+const HEADERS_LEN: usize = 48;
+/// Bytes of the number with which a payload begins.
+const NUMBER_LEN: usize = 8;
 
 /// A UDP datagram with hop limit 1, as most programs send it; `bytes` long behind the UDP header.
 pub fn datagram(source: Ipv6Addr, to: Ipv6Addr, number: u64, bytes: u16) -> Vec<u8> {
-    let payload = usize::from(bytes).clamp(NUMBER, 1_100);
+    let payload = usize::from(bytes).clamp(NUMBER_LEN, 1_100);
     let len = (payload + 8) as u16;
-    let mut packet = Vec::with_capacity(IPV6_AND_UDP + payload);
+    let mut packet = Vec::with_capacity(HEADERS_LEN + payload);
     packet.extend([0x60, 0, 0, 0]);
     packet.extend(len.to_be_bytes());
     packet.extend([17, 1]);
@@ -19,7 +21,7 @@ pub fn datagram(source: Ipv6Addr, to: Ipv6Addr, number: u64, bytes: u16) -> Vec<
     packet.extend(len.to_be_bytes());
     packet.extend([0xab, 0xcd]);
     packet.extend(number.to_be_bytes());
-    packet.resize(IPV6_AND_UDP + payload, 0);
+    packet.resize(HEADERS_LEN + payload, 0);
     packet
 }
 
@@ -38,7 +40,7 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
 
 /// The label of a packet that was handed out for programs.
 pub fn label(packet: &[u8]) -> Option<Label> {
-    let number = packet.get(IPV6_AND_UDP..IPV6_AND_UDP + NUMBER)?;
+    let number = packet.get(HEADERS_LEN..HEADERS_LEN + NUMBER_LEN)?;
     Some(Label {
         source: address(packet, 8)?,
         to: address(packet, 24)?,

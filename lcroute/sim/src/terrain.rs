@@ -12,8 +12,9 @@ pub const STUN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 3_478);
 /// One way through the signalling server, unless links are slower.
 pub const SIGNAL_DELAY: Nanos = 30 * MILLISECOND;
-/// The UDP port of all daemons, and that of NATs in front of them.
+/// The UDP port of all daemons.
 const PORT: u16 = 7_117;
+/// The outer UDP port of all NATs. Chosen: another than that of daemons.
 const NAT_PORT: u16 = 40_000;
 /// A firewall forgets what a host has sent to after so long (RFC 4787, REQ-5, has two minutes).
 const FLOW: Nanos = 60 * SECOND;

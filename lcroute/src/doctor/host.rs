@@ -11,6 +11,7 @@ use crate::clock;
 /// Kernels before this one were not considered.
 const OLDEST: (u32, u32) = (5, 10);
 const TUN: &str = "/dev/net/tun";
+/// Number of the capability that lcroute needs (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 /// Memberships of one socket come out of it: 2,340 with this much, 365 with what older kernels have.
 const OPTMEM: u64 = 131_072;

@@ -14,18 +14,27 @@ pub const ETHERNET_LEN: usize = 14;
 /// The UDP port that gateways send PROBEs to.
 pub const PROBE_PORT: u16 = 7118;
 
+/// UDP port of multicast DNS (RFC 6762 §3).
 const MDNS_PORT: u16 = 5_353;
+/// Type of the ICMPv6 message (RFC 4861 §4.1).
 const ROUTER_SOLICITATION: u32 = 133;
-/// Offsets in a frame.
+/// Offset in a frame of the Ethernet source address, in bytes, as all offsets here (IEEE 802.3).
 const SOURCE_MAC: u32 = 6;
+/// Offset of the Ethernet type (IEEE 802.3).
 const ETHERTYPE: u32 = 12;
+/// Offset of the IPv6 next header (RFC 8200 §3).
 const NEXT_HEADER: u32 = ETHERNET_LEN as u32 + 6;
+/// Offset of the IPv6 destination (RFC 8200 §3).
 const GROUP: u32 = ETHERNET_LEN as u32 + 24;
+/// Offset of what follows the IPv6 header, if no extension header does (RFC 8200 §3).
 const PAYLOAD: u32 = (ETHERNET_LEN + ipv6::HEADER_LEN) as u32;
+/// Offset of the IPv4 protocol (RFC 791 §3.1).
 const IPV4_PROTOCOL: u32 = ETHERNET_LEN as u32 + 9;
+/// Offset of the IPv4 destination (RFC 791 §3.1).
 const IPV4_GROUP: u32 = ETHERNET_LEN as u32 + 16;
-/// 224.0.0.0/24, whose groups stay on their link, and its mask.
+/// 224.0.0.0/24, whose groups stay on their link (RFC 5771 §4).
 const IPV4_LINK_SCOPE: u32 = u32::from_be_bytes([224, 0, 0, 0]);
+/// The mask of [`IPV4_LINK_SCOPE`]: 24 bits.
 const IPV4_LINK_SCOPE_MASK: u32 = 0xffff_ff00;
 
 /// What a filter lets in.
@@ -63,12 +72,19 @@ pub struct Extra {
 
 /// A filter for one interface with this address.
 pub fn filter(wanted: Wanted, own: MacAddress) -> Vec<SockFilter> {
+    /// Loads the byte at an offset (linux/filter.h, as all below).
     const BYTE: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_B;
+    /// Loads the 16 bits at an offset.
     const HALF: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_H;
+    /// Loads the 32 bits at an offset.
     const WORD: u32 = libc::BPF_LD | libc::BPF_ABS | libc::BPF_W;
+    /// Loads the operand.
     const CONSTANT: u32 = libc::BPF_LD | libc::BPF_IMM;
+    /// Keeps of what was loaded the bits of the operand.
     const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+    /// Jumps by whether what was loaded is the operand.
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    /// Jumps by whether what was loaded, without a sign, is above the operand.
     const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
     let ancillary = |what: libc::c_int| (libc::SKF_AD_OFF + what) as u32;
     let MacAddress([a, b, c, d, e, f]) = own;

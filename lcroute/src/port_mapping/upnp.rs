@@ -39,8 +39,9 @@ const MAX_SERVICES: usize = 4;
 /// Ports that are tried where others are taken.
 const PORT_TRIES: usize = 4;
 
-/// ConflictInMappingEntry, OnlyPermanentLeasesSupported.
+/// ConflictInMappingEntry: another host has the port (UPnP WANIPConnection 1, 2.4.16).
 const CONFLICT: u16 = 718;
+/// OnlyPermanentLeasesSupported: the router takes mappings without an end alone (the same).
 const ONLY_PERMANENT: u16 = 725;
 
 /// What a router has mapped.

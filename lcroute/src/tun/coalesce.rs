@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use librecast::checksum::Sum;
-use librecast::ipv4;
+use librecast::ipv4::{self, UDP};
 use smallvec::SmallVec;
 
 use super::offload::{IPV6_LEN, UDP_CHECKSUM, UDP_LEN};
@@ -28,8 +28,6 @@ const IPV4_HEADERS_LEN: usize = ipv4::HEADER_LEN + UDP_LEN;
 
 /// Version and length of such a header.
 const IPV4_PLAIN: u8 = 0x45;
-
-const UDP: u8 = 17;
 
 /// Headers of a run.
 pub(crate) type Headers = SmallVec<[u8; IPV6_HEADERS_LEN]>;

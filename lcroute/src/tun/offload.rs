@@ -9,7 +9,7 @@
 //! the last, which may be shorter.
 
 use librecast::checksum::Sum;
-use librecast::ipv4;
+use librecast::ipv4::{self, UDP};
 
 /// Length of the header.
 pub const OFFLOAD_LEN: usize = 10;
@@ -32,9 +32,10 @@ const NEEDS_CHECKSUM: u8 = 1;
 /// The checksums were right when a card put the datagrams together.
 const CHECKSUM_WAS_RIGHT: u8 = 2;
 
-const UDP: u8 = 17;
-
+/// The packet is one datagram (`VIRTIO_NET_HDR_GSO_NONE`, linux/virtio_net.h).
 const KIND_NONE: u8 = 0;
+
+/// The packet is a super-packet of UDP datagrams (`VIRTIO_NET_HDR_GSO_UDP_L4`).
 const KIND_UDP: u8 = 5;
 
 /// The header. `checksum_start` counts from the IPv6 header, also on a TAP.

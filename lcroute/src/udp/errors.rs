@@ -25,9 +25,13 @@ const QUOTED: usize = 64;
 /// (packet information, traffic class).
 const CONTROL: usize = 512;
 
+/// ICMP type Destination Unreachable (RFC 792).
 const ICMP_UNREACHABLE: u8 = 3;
+/// Its code for a port at which nobody listens (RFC 792).
 const ICMP_PORT_UNREACHABLE: u8 = 3;
+/// ICMPv6 type Destination Unreachable (RFC 4443 §3.1).
 const ICMPV6_UNREACHABLE: u8 = 1;
+/// Its code for a port at which nobody listens (RFC 4443 §3.1).
 const ICMPV6_PORT_UNREACHABLE: u8 = 4;
 
 impl Socket {

@@ -15,9 +15,13 @@ pub const MAX_MESSAGE: usize = 3 + MAX_PROTOCOLS * (1 + MAX_PROTOCOL_NAME);
 /// Bytes of a message's length.
 pub const LENGTH_LEN: usize = 2;
 
+/// Code of [`Answer::Agreed`], as all codes here the first byte of an answer (docs/protocol.md §11).
 const AGREED: u8 = 0;
+/// Code of [`Answer::NoneCommon`].
 const NONE_COMMON: u8 = 1;
+/// Code of [`Answer::Refused`].
 const REFUSED: u8 = 2;
+/// Code of [`Answer::Unavailable`].
 const UNAVAILABLE: u8 = 3;
 
 /// What the side that opens a stream says.

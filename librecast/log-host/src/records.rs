@@ -20,7 +20,8 @@ const MAX_RECORD: usize = 2_048;
 /// Longest file that is read, in bytes: all that a log keeps, eight times over. It is rewritten long before.
 const MAX_FILE: u64 = 512 << 20;
 
-const HEAD: usize = 4 + 8;
+/// Bytes before a record: its length and its checksum.
+const HEAD_LEN: usize = 4 + 8;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -108,10 +109,10 @@ fn checksum(record: &[u8]) -> [u8; 8] {
 /// Records, and how many bytes of them are whole. An error where more follows on what cannot be read.
 fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
     let (mut records, mut at) = (Vec::new(), 0);
-    while let Some(head) = bytes.get(at..at + HEAD) {
+    while let Some(head) = bytes.get(at..at + HEAD_LEN) {
         let (length, sum) = head.split_at(4);
         let length = u32::from_be_bytes(*length.first_chunk().expect("four bytes")) as usize;
-        let Some(record) = bytes.get(at + HEAD..at + HEAD + length.min(MAX_RECORD)) else {
+        let Some(record) = bytes.get(at + HEAD_LEN..at + HEAD_LEN + length.min(MAX_RECORD)) else {
             break;
         };
         let stored = match checksum(record) == *sum {
@@ -127,7 +128,7 @@ fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         };
         records.push(stored);
-        at += HEAD + length;
+        at += HEAD_LEN + length;
     }
     Ok((records, at))
 }
@@ -176,7 +177,7 @@ mod tests {
         records.add(&request(2));
         records.sync().unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[HEAD + 3] ^= 1;
+        bytes[HEAD_LEN + 3] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         let refused = Records::open(&path).unwrap_err();
         assert!(refused.to_string().starts_with("damaged at byte 0"));

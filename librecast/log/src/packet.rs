@@ -22,6 +22,7 @@ use crate::entry::{AuthorId, ENTRY_OVERHEAD, Entry, EntryError, EntryHash, MAX_B
 use crate::presence::Presence;
 use crate::space::Space;
 
+/// Version of packets, their first byte.
 const VERSION: u8 = 1;
 
 /// Version and space.
@@ -48,11 +49,15 @@ pub(crate) const WANTED_AT_ONCE: u32 = 256;
 /// Most wants in a packet, were each of full length.
 pub(crate) const WANTS_IN_PACKET: usize = ROOM / (8 + 4 + 1 + WANTED_AT_ONCE as usize / 8);
 
+/// Kind of a packet, the first byte of what is sealed, as all here (docs/protocol.md §12): entries of any authors.
 const KIND_ENTRIES: u8 = 1;
+/// How far each log goes at the sender.
 const KIND_HEADS: u8 = 2;
+/// Numbers that the sender lacks.
 const KIND_WANT: u8 = 3;
+/// What somebody who is no author yet asks of the owner.
 const KIND_REQUEST: u8 = 4;
-/// Members of a version without it pass over it as malformed.
+/// What an author says of himself now. Members of a version without it pass over it as malformed.
 const KIND_PRESENCE: u8 = 5;
 
 /// Of heads: who sends them asks for the requests that wait.

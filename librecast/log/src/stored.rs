@@ -4,8 +4,11 @@ use librecast::wire::{Reader, WireError, Writer};
 
 use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
 
+/// Kind of a record, its first byte, as all here: an entry of a log.
 const ENTRY: u8 = 1;
+/// Where the log of an author begins.
 const FIRST: u8 = 2;
+/// A request that waits for the owner.
 const REQUEST: u8 = 3;
 
 /// A record of what must survive.

@@ -24,10 +24,14 @@ use crate::grant::{Grant, GrantError};
 use crate::srtp::TAG;
 use crate::station::{Station, StationKey};
 
+/// Version of a public station's beacon, its first byte.
 const PLAIN: u8 = 1;
+/// Version of a private station's beacon, its first byte.
 const SEALED: u8 = 2;
 const CONTEXT: &str = "lcradio 2026 beacon";
+/// Flag of a beacon: somebody talks.
 const TALKS: u8 = 1;
+/// Flag of a beacon: the session has ended.
 const ENDED: u8 = 2;
 /// Longest name or title in bytes: what a length byte counts.
 pub const MAX_TEXT: usize = 255;

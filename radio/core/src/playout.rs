@@ -20,9 +20,10 @@ use crate::rtp::CLOCK_RATE;
 pub const FRAME: u32 = CLOCK_RATE / 50;
 /// Most packets in the buffer: a second of 20-ms packets.
 pub const MAX_BUFFERED: usize = 50;
-/// The least and the most that the target goes to by itself.
-const FLOOR: Duration = Duration::from_millis(40);
-const CAP: Duration = Duration::from_millis(400);
+/// The least target: two packets of 20 ms (chosen).
+const MIN_TARGET: Duration = Duration::from_millis(40);
+/// The most that the target grows to by itself, whatever the jitter. Chosen.
+const MAX_TARGET: Duration = Duration::from_millis(400);
 /// How long jitter is remembered.
 const JITTER_TIME: Duration = Duration::from_secs(10);
 /// Most packets whose jitter is remembered: 200 a second.
@@ -55,9 +56,9 @@ pub enum Latency {
 impl Latency {
     fn bound(self, target: Duration) -> Duration {
         match self {
-            Self::Auto => target.clamp(FLOOR, CAP),
-            Self::Quick => FLOOR,
-            Self::Safe => target.clamp(Duration::from_millis(200), CAP),
+            Self::Auto => target.clamp(MIN_TARGET, MAX_TARGET),
+            Self::Quick => MIN_TARGET,
+            Self::Safe => target.clamp(Duration::from_millis(200), MAX_TARGET),
             Self::Fixed(target) => target,
         }
     }
@@ -144,8 +145,8 @@ impl Playout {
             played: None,
             newest_arrival: now,
             transits: VecDeque::new(),
-            target: latency.bound(FLOOR),
-            reached: latency.bound(FLOOR),
+            target: latency.bound(MIN_TARGET),
+            reached: latency.bound(MIN_TARGET),
             measured_at: now,
             excess: 0.0,
             polled_at: None,

@@ -9,8 +9,11 @@ use librecast::wire::Writer;
 /// How often a report is sent (RFC 3550, 6.2: at least 5 s).
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Packet type SR (RFC 3550 §12.1).
 const SENDER_REPORT: u8 = 200;
+/// Packet type SDES (RFC 3550 §12.1).
 const SOURCE_DESCRIPTION: u8 = 202;
+/// SDES item of the canonical name (RFC 3550 §12.2).
 const CNAME: u8 = 1;
 /// Seconds from 1900, where NTP begins, to 1970.
 const NTP_OFFSET: u64 = 2_208_988_800;

@@ -18,9 +18,13 @@ pub const SAP_PORT: u16 = 9_875;
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 
 const SDP_TYPE: &[u8] = b"application/sdp\0";
+/// Bit A of the first byte (RFC 2974 §6, as all here): the source is an IPv6 address.
 const IPV6: u8 = 0x10;
+/// Bit T: the announcement is taken back.
 const DELETION: u8 = 0x04;
+/// Bit E: the payload is encrypted.
 const ENCRYPTED: u8 = 0x02;
+/// Bit C: the payload is compressed.
 const COMPRESSED: u8 = 0x01;
 
 /// What a packet announces.

@@ -30,7 +30,9 @@ const MAX_ENTRIES: u32 = 16_000;
 /// Bytes of a picture in an entry: what its body holds.
 const BYTES_IN_PART: usize = 980;
 
+/// Kind of an entry that announces a picture (docs/protocol.md §12).
 const PICTURE: u8 = 1;
+/// Kind of an entry with a part of a picture's bytes.
 const PART: u8 = 2;
 
 /// A picture whose parts come.

@@ -21,6 +21,7 @@ const MAX_CAPTIONS: usize = 43_200;
 /// In front of a line that takes the place of the one before.
 pub const CORRECTION_MARK: &str = "^ ";
 
+/// The kind of all entries of a captions' track (docs/protocol.md §12).
 const LINE: u8 = 1;
 
 /// A caption, as its entry has it.

@@ -31,8 +31,11 @@ const SLIDES_IN_PART: usize = 120;
 /// Most bytes of slides that wait for the deck that names them. Chosen: a deck of long slides once over.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
+/// Kind of an entry of the slides' track: a part of a slide's text (docs/protocol.md §12).
 const SLIDE_PART: u8 = 1;
+/// Kind of an entry of the slides' track: a part of the slides' order.
 const DECK_PART: u8 = 2;
+/// The kind of all entries of the turns' track: a slide is shown.
 const SHOWN: u8 = 1;
 
 /// A slide by its content.

@@ -18,8 +18,11 @@ use crate::track::TrackName;
 /// Most tracks of a session. Chosen: sound and captions in thirty languages.
 const MAX_TRACKS: usize = 64;
 
+/// Kind of an entry of the index: the session begins, or goes on (docs/protocol.md §12).
 const SESSION: u8 = 1;
+/// Kind of an entry that names a track, before [`SESSION`].
 const TRACK: u8 = 2;
+/// Kind of an entry that ends the session.
 const ENDED: u8 = 3;
 
 /// Where a track is found.

@@ -30,14 +30,16 @@ pub const MAX_NOTES_ENTRIES: usize = 100_000;
 /// Most bytes of their bodies that are read: what a telephone's browser has room for (chosen).
 pub const MAX_NOTES_BYTES: usize = 16 << 20;
 
+/// Version of a request for a grant, its first byte.
 const REQUEST_VERSION: u8 = 1;
 
 /// Between two entries of a writer: as many a second as readers take of one author.
 const APPEND_INTERVAL: Duration = Duration::from_millis(50);
 /// What cannot be appended yet is tried again after so long.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
-/// First pause until a grant is asked for again, doubled each time, and the longest.
+/// First pause until a grant is asked for again; each is twice the one before. Chosen.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// The longest pause until a grant is asked for again. Chosen.
 const ASK_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
 /// A key that wants to write.

@@ -25,7 +25,9 @@ pub const MAX_NAME: usize = 60;
 /// Longest cursor, in bytes: Loro's has 22 for the text of notes.
 pub const MAX_CURSOR: usize = 64;
 
+/// Version of a presence, its first byte.
 const VERSION: u8 = 1;
+/// Flag of a presence: its author writes just now.
 const WRITES: u8 = 1;
 
 /// Between two packets of one who moves or types.

@@ -15,6 +15,7 @@ use crate::plain::{clean, clean_line};
 /// Longest question, in bytes.
 pub const MAX_QUESTION: usize = MAX_CAPTION;
 
+/// The kind of all entries of the questions' track: one that was taken up (docs/protocol.md §12).
 pub(crate) const ASKED: u8 = 1;
 
 /// A question.

@@ -11,7 +11,8 @@ use std::path::Path;
 use librecast_log::MAX_BODY;
 use librecast_log_host::AppendedFile;
 
-const HEAD: usize = 4 + 8;
+/// Bytes before a record: its length and its checksum.
+const HEAD_LEN: usize = 4 + 8;
 
 /// Longest file that is read, in bytes: an entry's worth for all that a space holds.
 const MAX_FILE: u64 = 128 << 20;
@@ -121,10 +122,10 @@ fn checksum(record: &[u8]) -> [u8; 8] {
 
 /// The record there, and where the next one is. None where it is not whole.
 fn read(bytes: &[u8], at: usize) -> Option<(u32, &[u8], usize)> {
-    let (length, sum) = bytes.get(at..at + HEAD)?.split_at(4);
+    let (length, sum) = bytes.get(at..at + HEAD_LEN)?.split_at(4);
     let length = u32::from_be_bytes(*length.first_chunk()?) as usize;
-    let next = at + HEAD + length.min(MAX_BODY + 5);
-    let record = bytes.get(at + HEAD..next)?;
+    let next = at + HEAD_LEN + length.min(MAX_BODY + 5);
+    let record = bytes.get(at + HEAD_LEN..next)?;
     let (id, body) = record.split_first_chunk()?;
     (checksum(record) == *sum).then_some((u32::from_be_bytes(*id), body, next))
 }

@@ -28,9 +28,12 @@ use crate::sdp;
 const MAX_MESSAGE: usize = 65_536;
 /// Candidates of a peer that came after its description: as many as a description has.
 const MAX_LATE_CANDIDATES: usize = 16;
-/// Bytes that may wait in a control channel, those of others that this node passes on, and in a data channel.
+/// Bytes that may wait in a control channel before a message of this node is refused.
 const CONTROL_QUEUE: usize = 1 << 20;
+/// Bytes that may wait in a control channel before a message of others, which this node passes on, is refused: these leave
+/// room for its own.
 const ROUTED_QUEUE: usize = 64 << 10;
+/// Bytes that may wait in a data channel before a packet is dropped.
 const DATA_QUEUE: usize = 256 << 10;
 /// Counters that stand still for so long, and so often, are those of a dead peer: four hellos are missing. Timers of a
 /// page in the background come once a second, so time alone says nothing.

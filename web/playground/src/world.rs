@@ -7,6 +7,7 @@ use lcroute_sim::scenario::Scenario;
 use lcroute_sim::{Action, Live, Nanos, Sight, What};
 use serde::Serialize;
 
+/// In nanoseconds.
 const MILLISECOND: f64 = 1e6;
 /// Longest payload of a stream's packet, in bytes.
 const BYTES: u16 = 200;

@@ -62,13 +62,15 @@ const FILE: &str = "no-cache";
 /// Data changes all the time, and is not for disks.
 const DATA: &str = "no-store";
 
-/// Where pages ask for invitations, and how long what they send may be, in bytes.
+/// Where pages ask for invitations.
 const INVITE: &str = "/api/invite";
-const MAX_WANTED: usize = 4_096;
+/// Longest body of a request for an invitation, in bytes. Chosen: names, groups and times of one.
+const MAX_INVITE_BYTES: usize = 4_096;
 
-/// Where pages ask for groups of people, and how long a message may be, in bytes.
+/// Where pages ask for groups of people.
 const GROUPS: &str = "/api/groups";
-const MAX_WORDS: usize = 64 * 1024;
+/// Longest message, in bytes: as lcgroup takes it.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// What an invitation is to be like.
 #[derive(serde::Deserialize)]
@@ -248,7 +250,7 @@ impl Pages {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
         }
-        let whole = Limited::new(request.into_body(), MAX_WANTED).collect();
+        let whole = Limited::new(request.into_body(), MAX_INVITE_BYTES).collect();
         let wanted = match tokio::time::timeout(HEAD, whole).await {
             Ok(Ok(whole)) => serde_json::from_slice::<Wanted>(&whole.to_bytes()),
             _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
@@ -288,7 +290,7 @@ impl Pages {
                 return body(StatusCode::OK, "application/x-ndjson", lines);
             }
             (Some(name), &Method::POST) => {
-                let whole = Limited::new(request.into_body(), MAX_WORDS).collect();
+                let whole = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
                 match tokio::time::timeout(HEAD, whole).await {
                     Ok(Ok(words)) => groups.say(name, &words.to_bytes()).await,
                     _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),

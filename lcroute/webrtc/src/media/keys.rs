@@ -25,8 +25,9 @@ const SRTCP_SALT: u8 = 5;
 /// The SSRC of a direction; a label of our own, beyond those of RFC 3711.
 const SSRC: u8 = 0x80;
 
-/// Bytes of a master key and of a salt (RFC 7714 12.1, 12.2).
+/// Bytes of a master key (RFC 7714 §12).
 const KEY: usize = 16;
+/// Bytes of a master salt (RFC 7714 §12).
 const SALT: usize = 12;
 
 /// Master key and salt of one direction, AEAD_AES_128_GCM.

@@ -276,6 +276,7 @@ fn rtcp_aad(header: &[u8], trailer: [u8; RTCP_TRAILER]) -> Option<[u8; 12]> {
 
 /// The index with these low bits that lies nearest to `highest`.
 pub(crate) fn extend(low: u32, highest: u64) -> u64 {
+    /// Values of the low bits.
     const ROUND: u64 = 1 << 32;
     let near = (highest & !(ROUND - 1)) | u64::from(low);
     if near > highest + ROUND / 2 && near >= ROUND {

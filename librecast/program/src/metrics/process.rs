@@ -22,10 +22,14 @@ pub const PROCESS: &[Description] = &[
     ),
 ];
 
-/// Fields of `/proc/self/stat` after the name, which may hold spaces (proc(5) counts from 1, these from 3).
+/// Processor time in user mode, in clock ticks: a field of `/proc/self/stat` after the name, which may hold spaces
+/// (proc_pid_stat(5) counts from 1, these from 3).
 const UTIME: usize = 14 - 3;
+/// Processor time in the kernel, in clock ticks.
 const STIME: usize = 15 - 3;
+/// When the process started, in clock ticks since the host did.
 const START: usize = 22 - 3;
+/// Resident memory in pages.
 const RSS: usize = 24 - 3;
 
 /// What /proc does not tell is left out.
