@@ -610,8 +610,8 @@ fn signalling() -> Vec<Vec<u8>> {
         },
     ];
     let to_server = [
-        ToServer::register(&key(10), (room, Role::Router), &[4; 32]),
-        ToServer::register(&key(10), (room, Role::Leaf), &[4; 32]),
+        ToServer::register(&key(10), room, Role::Router, &[4; 32]),
+        ToServer::register(&key(10), room, Role::Leaf, &[4; 32]),
         ToServer::Send {
             to: peer,
             bytes: vec![7],

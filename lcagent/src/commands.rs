@@ -21,7 +21,7 @@ use crate::agent::unix_now;
 use crate::certificate::{Certificate, MAX_CERTIFICATE};
 use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
-use crate::operator::core::{Event, Fate, Sender};
+use crate::operator::core::{Event, Fate, NodeFate, Sender};
 use crate::operator::known::{Book, Entry};
 use crate::operator::plain::{clean, clean_json, escape};
 use crate::operator::print::{
@@ -117,11 +117,10 @@ fn order(
         Some(_) => &[],
     };
     printer.end(fates)?;
-    let did = |fate: &Fate| *fate == Fate::Answered(Record::Done);
     let names: Vec<&str> = fates
         .iter()
-        .filter(|(_, _, fate)| did(fate))
-        .map(|(_, name, _)| name.as_str())
+        .filter(|node| node.fate == Fate::Answered(Record::Done))
+        .map(|node| node.name.as_str())
         .collect();
     if style != Style::Json && !names.is_empty() {
         let on = count(names.len(), "node");
@@ -249,7 +248,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
         }
         Ok(())
     })?;
-    for (id, name, fate) in &outcome.fates {
+    for NodeFate { id, name, fate } in &outcome.fates {
         let name = label(id, name, &outcome);
         if let Some(complaint) = complaint(fate) {
             complain(format_args!("{name}: {complaint}"));
@@ -373,7 +372,7 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     };
     let (rows, outcome) = ask_nodes(&mut session, options, &mut show)?;
     // who has not come
-    let ids = outcome.fates.iter().map(|(id, _, _)| *id);
+    let ids = outcome.fates.iter().map(|node| node.id);
     ids.zip(&rows).try_for_each(|(id, row)| show(id, row))?;
     Ok(exit(options, &outcome))
 }
@@ -446,7 +445,7 @@ fn ask_nodes(
         }
         Ok(())
     })?;
-    for (_, name, fate) in &outcome.fates {
+    for NodeFate { name, fate, .. } in &outcome.fates {
         // a row does not say why
         let refused = matches!(fate, Fate::Answered(Record::Refused(_)));
         if let Some(complaint) = complaint(fate).filter(|_| refused) {
@@ -454,7 +453,7 @@ fn ask_nodes(
         }
     }
     let none = BTreeMap::new();
-    let row = |(id, name, fate): &(Sender, String, Fate)| {
+    let row = |NodeFate { id, name, fate }: &NodeFate| {
         // of silent ones, what they said last
         let noted = known.get(&id.key).map(|e| &e.labels);
         let labels = answered.get(id).map(|node| &node.labels).or(noted);
@@ -660,11 +659,11 @@ fn exit(options: &Options, outcome: &Outcome) -> Exit {
         Fate::Silent | Fate::Unfinished => false,
     };
     // of hosts with one key nobody knows which is the node that was meant
-    if !outcome.sharing.is_empty() || outcome.fates.iter().any(|(_, _, fate)| failed(fate)) {
+    if !outcome.sharing.is_empty() || outcome.fates.iter().any(|node| failed(&node.fate)) {
         return Exit::Failed;
     }
     let missing = |fate: &Fate| matches!(fate, Fate::Silent | Fate::Unfinished);
-    if outcome.fates.iter().any(|(_, _, fate)| missing(fate)) {
+    if outcome.fates.iter().any(|node| missing(&node.fate)) {
         return Exit::Unreachable;
     }
     Exit::Ok

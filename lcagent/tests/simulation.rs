@@ -684,8 +684,8 @@ fn silent_node_is_waited_for_and_named() {
     let took = simulation.run();
     assert_eq!(took, TIMEOUT);
     let fates = simulation.operator.fates();
-    assert_eq!(fates[1].2, Fate::Silent);
-    assert!(fates[1].1 == "node-1" && fates.len() == 3);
+    assert_eq!(fates[1].fate, Fate::Silent);
+    assert!(fates[1].name == "node-1" && fates.len() == 3);
     // the others heard a repeat of the command, and ran it once
     assert_eq!(simulation.hosts[0].started.len(), 1);
     simulation.expect_all_of(2);
@@ -761,7 +761,7 @@ fn forbid(simulation: &mut Simulation, n: usize) {
 fn refusals(simulation: &Simulation) -> usize {
     let fates = simulation.operator.fates().into_iter();
     let refused = |fate: &Fate| matches!(fate, Fate::Answered(Record::Refused(_)));
-    fates.filter(|(_, _, fate)| refused(fate)).count()
+    fates.filter(|node| refused(&node.fate)).count()
 }
 
 #[test]

@@ -263,6 +263,15 @@ enum Content {
     Stored(JobId),
 }
 
+/// What a payload holds.
+struct ReadRequest {
+    request: Result<Request, WireError>,
+    /// What to seal the answer under.
+    seal: Option<AnswerKey>,
+    /// False: it is sealed, and for other nodes alone.
+    is_for_us: bool,
+}
+
 #[derive(Debug)]
 struct Collecting {
     opened: Opened,
@@ -974,12 +983,16 @@ impl Agent {
         self.keep_open(id, open);
         let me = self.key.peer_id().to_string();
         let node = self.settings.as_selected(&me);
-        let (request, seal, mine) = self.read_request(&operator, &command.payload);
+        let ReadRequest {
+            request,
+            seal,
+            is_for_us,
+        } = self.read_request(&operator, &command.payload);
         let short = short_id(&self.key.peer_id());
         let others = request
             .as_ref()
             .is_ok_and(|r| !r.only.is_empty() && !r.only.contains(&short));
-        if !mine || others || !command.selector.selects(&node) {
+        if !is_for_us || others || !command.selector.selects(&node) {
             let mut job = self.job(id, opened, via, Delivery::resting(now));
             // nobody asks after the command's time; a day is more than most have
             job.forget_at = Some(now + KEEP);
@@ -1010,19 +1023,20 @@ impl Agent {
         }
     }
 
-    /// The request in a payload, what to seal the answer under, and whether it is for this node at all.
-    fn read_request(
-        &self,
-        operator: &PeerId,
-        payload: &[u8],
-    ) -> (Result<Request, WireError>, Option<AnswerKey>, bool) {
-        if !sealed::is_sealed(payload) {
-            return (Request::decode(payload), None, true);
-        }
-        match sealed::open_request(payload, operator, &self.key) {
-            Ok(Some((request, seal))) => (Request::decode(&request), Some(seal), true),
-            Ok(None) => (Err(WireError::Bad("sealed for others")), None, false),
-            Err(e) => (Err(e), None, true),
+    fn read_request(&self, operator: &PeerId, payload: &[u8]) -> ReadRequest {
+        let (request, seal, is_for_us) = if !sealed::is_sealed(payload) {
+            (Request::decode(payload), None, true)
+        } else {
+            match sealed::open_request(payload, operator, &self.key) {
+                Ok(Some((request, seal))) => (Request::decode(&request), Some(seal), true),
+                Ok(None) => (Err(WireError::Bad("sealed for others")), None, false),
+                Err(e) => (Err(e), None, true),
+            }
+        };
+        ReadRequest {
+            request,
+            seal,
+            is_for_us,
         }
     }
 

@@ -39,6 +39,17 @@ pub struct JobDir {
     path: PathBuf,
 }
 
+/// What a supervisor runs.
+pub struct Work {
+    pub run: Run,
+    /// As whom, how long, and how much it may say.
+    pub permit: Permit,
+    /// What is executed in place of the program that was named.
+    pub program: Option<PathBuf>,
+    /// How its stream is called.
+    pub stream: Option<StreamId>,
+}
+
 /// Whose job it is, and as what it runs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Spec {
@@ -204,8 +215,8 @@ impl JobDir {
         self.write("stream", &start.preamble)
     }
 
-    /// What to run, as what, and what to execute in place of the program that was named; and how its stream is called.
-    pub fn read(&self) -> io::Result<(Run, Permit, Option<PathBuf>, Option<StreamId>)> {
+    /// What to run.
+    pub fn read(&self) -> io::Result<Work> {
         let spec = self.spec()?;
         let request = Request::decode(&fs::read(self.file("request"))?);
         let What::Run(run) = request.map_err(io::Error::other)?.what else {
@@ -217,7 +228,12 @@ impl JobDir {
             output: spec.output,
             memory: spec.memory,
         };
-        Ok((run, permit, spec.program, spec.stream.map(|s| s.id)))
+        Ok(Work {
+            run,
+            permit,
+            program: spec.program,
+            stream: spec.stream.map(|s| s.id),
+        })
     }
 
     /// Whose job it is, and what the policy called him.

@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use super::contain::{
     Account, FilesAs, Group, Leader, contain, environment, kill_all, mark, reap, terminate,
 };
-use super::job::{JobDir, append_whole};
+use super::job::{JobDir, Work, append_whole};
 use super::unix_now_ms;
 use crate::datagram::JobId;
 use crate::record::{Ended, Ending, Record};
@@ -164,7 +164,11 @@ fn run(
 ) -> Ended {
     let begun = Instant::now();
     let how = match start(dir, files, log, send) {
-        Ok((leader, group, time)) => {
+        Ok(Started {
+            leader,
+            group,
+            time,
+        }) => {
             let how = watch(dir, log, events, leader, group.as_ref(), begun + time);
             reap();
             if let Err(e) = files.with_own_rights(|| drop(group)) {
@@ -196,14 +200,27 @@ fn run(
     }
 }
 
-/// Starts the job: its leader, its control group, and how long it may take.
+/// A job that runs.
+struct Started {
+    leader: Pid,
+    /// Its control group, where there could be one.
+    group: Option<Group>,
+    /// How long it may take.
+    time: Duration,
+}
+
 fn start(
     dir: &JobDir,
     files: &FilesAs,
     log: &mut Log,
     send: SyncSender<Event>,
-) -> io::Result<(Pid, Option<Group>, Duration)> {
-    let (run, permit, program, stream) = dir.read()?;
+) -> io::Result<Started> {
+    let Work {
+        run,
+        permit,
+        program,
+        stream,
+    } = dir.read()?;
     log.left = permit.output;
     let account = Account::find(permit.user.as_deref())?;
     let name = dir.path().file_name().unwrap_or_default();
@@ -240,7 +257,11 @@ fn start(
         // nobody is left to hear it once the supervisor has ended
         let _ = send.send(Event::Exited(child.wait()));
     })?;
-    Ok((leader, group, permit.time))
+    Ok(Started {
+        leader,
+        group,
+        time: permit.time,
+    })
 }
 
 /// Why the job could not be started, for people. The system says "no such file" whatever it misses: the folder, the

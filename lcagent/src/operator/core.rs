@@ -202,6 +202,17 @@ impl fmt::Display for Far {
     }
 }
 
+/// A node of a command, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFate {
+    /// Its key, and its stream.
+    pub id: Sender,
+    /// What it calls itself; else its key.
+    pub name: String,
+    /// What became of it.
+    pub fate: Fate,
+}
+
 /// What became of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -259,6 +270,13 @@ impl Node {
             rejected: false,
         }
     }
+}
+
+/// Hashes of nodes that are done, as an acknowledgement has them.
+struct Hashes {
+    counter: u32,
+    short: bool,
+    whole: Vec<WholeHash>,
 }
 
 #[derive(Debug)]
@@ -400,7 +418,7 @@ impl Operator {
 
     /// What has become of all nodes: those that answered and those that were expected to.
     #[must_use]
-    pub fn fates(&self) -> Vec<(Sender, String, Fate)> {
+    pub fn fates(&self) -> Vec<NodeFate> {
         let mut fates = Vec::new();
         for (id, node) in self.nodes.iter().filter(|(_, n)| !n.rejected) {
             let fate = match &node.last {
@@ -409,12 +427,20 @@ impl Operator {
                 None => Fate::Unfinished,
             };
             let name = node.name.clone().unwrap_or_else(|| id.key.to_string());
-            fates.push((*id, name, fate));
+            fates.push(NodeFate {
+                id: *id,
+                name,
+                fate,
+            });
         }
         for known in self.silent() {
-            fates.push((Sender::of(known.id), known.name.clone(), Fate::Silent));
+            fates.push(NodeFate {
+                id: Sender::of(known.id),
+                name: known.name.clone(),
+                fate: Fate::Silent,
+            });
         }
-        fates.sort_by(|a, b| a.1.cmp(&b.1));
+        fates.sort_by(|a, b| a.name.cmp(&b.name));
         fates
     }
 
@@ -775,14 +801,14 @@ impl Operator {
     fn send_acknowledgements(&mut self, mut whole: Vec<PeerId>, mut nodes: Vec<Progress>) {
         while !whole.is_empty() || !nodes.is_empty() {
             let (w, n) = fitting(whole.len(), &nodes);
-            let (counter, short, hashes) = self.hashes(&whole[..w]);
-            self.counter = counter;
+            let hashes = self.hashes(&whole[..w]);
+            self.counter = hashes.counter;
             let acknowledgement = Acknowledgement {
                 job: self.signed.job,
-                counter,
+                counter: hashes.counter,
                 window: self.settings.window,
-                short,
-                whole: hashes,
+                short: hashes.short,
+                whole: hashes.whole,
                 nodes: nodes.drain(..n).collect(),
             };
             whole.drain(..w);
@@ -792,7 +818,7 @@ impl Operator {
     }
 
     /// A counter under which no node that is not done shares its hash with one that is, and the hashes.
-    fn hashes(&self, whole: &[PeerId]) -> (u32, bool, Vec<WholeHash>) {
+    fn hashes(&self, whole: &[PeerId]) -> Hashes {
         let job = self.signed.job;
         let done = |id: &PeerId| {
             let mut senders = self.senders_of(id).peekable();
@@ -809,7 +835,7 @@ impl Operator {
         let mut counter = self.counter;
         loop {
             counter = counter.saturating_add(1);
-            let hashes: Vec<WholeHash> = whole
+            let hashes: Vec<_> = whole
                 .iter()
                 .map(|id| cut(whole_hash(job, counter, id), short))
                 .collect();
@@ -819,7 +845,11 @@ impl Operator {
                 .any(|id| taken.contains(&cut(whole_hash(job, counter, id), short)));
             // with a thousand nodes one counter in a thousand is no good
             if !clash || counter == u32::MAX {
-                return (counter, short, hashes);
+                return Hashes {
+                    counter,
+                    short,
+                    whole: hashes,
+                };
             }
         }
     }

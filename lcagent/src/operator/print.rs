@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use librecast::id::PeerId;
 use serde_json::json;
 
-use super::core::{Event, Fate, Sender};
+use super::core::{Event, Fate, NodeFate, Sender};
 use super::lines::{Lines, MAX_WAITING, incomplete};
 use super::plain::{clean, clean_json};
 use crate::datagram::{JobId, StreamId};
@@ -149,14 +149,14 @@ impl Printer {
     }
 
     /// Shows what is left of a command, once nothing more comes.
-    pub fn end(&mut self, fates: &[(Sender, String, Fate)]) -> io::Result<()> {
+    pub fn end(&mut self, fates: &[NodeFate]) -> io::Result<()> {
         self.bar.finish_and_clear();
         let begun = self.lines.iter().flat_map(Lines::begun);
         let begun: BTreeSet<Sender> = begun.chain(self.tails.keys().map(|(id, _)| *id)).collect();
         for id in begun {
             self.end_of(&id)?;
         }
-        for (id, name, fate) in fates {
+        for NodeFate { id, name, fate } in fates {
             if self.style == Style::Json {
                 if let Some(event) = silence(fate) {
                     self.document(id, name, event, json!({}))?;

@@ -23,7 +23,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
-use super::core::{Event, Fate, KnownNode, Operator, Output, Sender, Settings, pace};
+use super::core::{Event, Fate, KnownNode, NodeFate, Operator, Output, Sender, Settings, pace};
 use super::known::{Book, Entry, is_selected};
 use crate::acknowledgement::short_id;
 use crate::agent::unix_now;
@@ -88,7 +88,7 @@ struct Interrupt {
 #[derive(Debug)]
 pub struct Outcome {
     /// What became of all nodes.
-    pub fates: Vec<(Sender, String, Fate)>,
+    pub fates: Vec<NodeFate>,
     /// Those that have answered, as they describe themselves.
     pub answered: Vec<(PeerId, NodeInfo)>,
     /// Hosts that have their key in common with others, and where each is.
@@ -228,13 +228,13 @@ impl Session {
         tracing::debug!("{job}: {:?}", operator.counters());
         let fates = operator.fates();
         if interrupted.is_none() {
-            let silent = fates.iter().filter(|(_, _, fate)| *fate == Fate::Silent);
-            let silent: Vec<_> = silent.map(|(id, _, _)| id.key).collect();
+            let silent = fates.iter().filter(|node| node.fate == Fate::Silent);
+            let silent: Vec<_> = silent.map(|node| node.id.key).collect();
             for name in self.book.forget_ephemeral(&self.channel, &silent)? {
                 tracing::warn!("{name} keeps nothing and did not answer: forgotten until it does");
             }
         }
-        let keys: BTreeSet<PeerId> = fates.iter().map(|(id, _, _)| id.key).collect();
+        let keys: BTreeSet<PeerId> = fates.iter().map(|node| node.id.key).collect();
         let sharing = keys.iter().flat_map(|key| {
             let streams = operator.sharing(key).into_iter();
             streams.map(|(stream, address)| {

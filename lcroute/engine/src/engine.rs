@@ -19,7 +19,7 @@ use crate::config::{Config, Neighbor, Node};
 use crate::context::Context;
 use crate::control::{self, Element, MAX_ROUTED, Routed, RoutedKind};
 use crate::drops::DropReason;
-use crate::exchange::ControlExchange;
+use crate::exchange::{ControlExchange, Outgoing, ReceivedJoins};
 use crate::forwarding::{Arrival, Forwarding, LocalPacket, deliver};
 use crate::header::{DataHeader, HEADER_LEN, HOP_LIMIT, Payload};
 use crate::interface_id::{LC0, LocalInterfaceId, MAX_LOCAL_INTERFACES};
@@ -430,7 +430,7 @@ impl Engine {
                 let (node, outbox) = (&self.node, &mut self.outbox);
                 let nobody = |_| false;
                 self.membership
-                    .handle_mld(LC0, &packet, (node, nobody), outbox, now)
+                    .handle_mld(LC0, &packet, node, nobody, outbox, now)
             }
             Class::Dropped(reason) => Err(reason),
         };
@@ -497,13 +497,8 @@ impl Engine {
                             let origin = OriginId::of(source);
                             database.is_gateway(origin) || gateway.is_reporter(source)
                         };
-                        self.membership.handle_mld(
-                            interface,
-                            &packet,
-                            (node, is_gateway),
-                            outbox,
-                            now,
-                        )
+                        self.membership
+                            .handle_mld(interface, &packet, node, is_gateway, outbox, now)
                     })
             }
             Class::Dropped(DropReason::LinkControl) => {
@@ -595,10 +590,8 @@ impl Engine {
         }
         let mut delivered = false;
         if self.membership.has_lans() {
-            let (len, sender) = (packet.len(), (flow.source, Some(from)));
-            let local = self
-                .membership
-                .count_listeners(flow.group, sender, len, now);
+            let len = packet.len();
+            let local = self.membership.count_listeners(flow, Some(from), len, now);
             let mut local = match self.forwarding.private.is_closed_to_lans(flow.group) {
                 true => local.without_lans(),
                 false => local,
@@ -784,12 +777,15 @@ impl Engine {
 
     fn handle_element(&mut self, link: LinkId, element: Element) {
         let (now, outbox) = (self.now, &mut self.outbox);
-        let trees = (&mut self.forwarding.trees, &self.node.config.limits);
+        let mut joins = ReceivedJoins {
+            trees: &mut self.forwarding.trees,
+            limits: &self.node.config.limits,
+        };
         match element {
             Element::Hello { .. } => {}
             Element::JoinState(state) => {
                 self.exchange
-                    .handle_join_state(link, state, trees, outbox, now);
+                    .handle_join_state(link, state, &mut joins, outbox, now);
             }
             Element::Refusal {
                 reason,
@@ -797,7 +793,7 @@ impl Engine {
                 prefix,
             } => {
                 self.exchange
-                    .handle_refusal(link, (root, prefix), reason, trees.0, now);
+                    .handle_refusal(link, (root, prefix), reason, joins.trees, now);
             }
             Element::Summary(summary) => {
                 outbox.count(self.database.handle_summary(link, &summary, now));
@@ -811,7 +807,8 @@ impl Engine {
                 self.outbox.count(result);
             }
             Element::Audit(audit) => {
-                self.exchange.handle_audit(link, &audit, trees, outbox, now);
+                self.exchange
+                    .handle_audit(link, &audit, &mut joins, outbox, now);
             }
             Element::LinkRequest(request) => {
                 self.topology.set_peer_request(link, request, now);
@@ -1058,13 +1055,15 @@ impl Engine {
     }
 
     fn flush_control(&mut self) {
-        let messages = self.database.take_messages();
-        let messages = (messages, self.routed.take());
+        let outgoing = Outgoing {
+            lsdb: self.database.take_messages(),
+            routed: self.routed.take(),
+        };
         let (node, outbox) = (&self.node, &mut self.outbox);
         let Forwarding { trees, replay, .. } = &mut self.forwarding;
         let changed = self
             .exchange
-            .flush(node, messages, (trees, replay), outbox, self.now);
+            .flush(node, outgoing, trees, replay, outbox, self.now);
         for (root, group) in &changed {
             self.forwarding.release(*group, node, outbox, self.now);
             self.forwarding.replay(*root, *group, outbox);

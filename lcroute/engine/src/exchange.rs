@@ -29,6 +29,18 @@ use crate::trees::{JoinUpdate, Trees};
 /// What goes over links, in order.
 type PerLink<T> = Vec<(LinkId, T)>;
 
+/// Where join state of neighbours goes, and how much of it one neighbour may have.
+pub struct ReceivedJoins<'a> {
+    pub trees: &'a mut Trees,
+    pub limits: &'a Limits,
+}
+
+/// What other parts than this one have for neighbours.
+pub struct Outgoing {
+    pub lsdb: PerLink<Message>,
+    pub routed: PerLink<Routed>,
+}
+
 /// The control exchange with all neighbours.
 #[derive(Debug)]
 pub struct ControlExchange {
@@ -174,7 +186,7 @@ impl ControlExchange {
         &mut self,
         link: LinkId,
         state: JoinState,
-        (trees, limits): (&mut Trees, &Limits),
+        joins: &mut ReceivedJoins<'_>,
         outbox: &mut Outbox,
         now: Instant,
     ) {
@@ -183,15 +195,8 @@ impl ControlExchange {
         };
         let key = (state.root, state.prefix);
         let booked = match state.prefix.as_group() {
-            Some(group) => receive_join(
-                adjacency,
-                (link, group),
-                state,
-                (trees, limits),
-                outbox,
-                now,
-            ),
-            None => receive_prefix(adjacency, link, &state, (trees, limits), outbox, now),
+            Some(group) => receive_join(adjacency, link, group, state, joins, outbox, now),
+            None => receive_prefix(adjacency, link, &state, joins, outbox, now),
         };
         if let Err(reason) = booked {
             outbox.drops.count(DropReason::JoinRefused);
@@ -229,7 +234,7 @@ impl ControlExchange {
         &mut self,
         link: LinkId,
         audit: &Audit,
-        (trees, limits): (&mut Trees, &Limits),
+        joins: &mut ReceivedJoins<'_>,
         outbox: &mut Outbox,
         now: Instant,
     ) {
@@ -266,9 +271,10 @@ impl ControlExchange {
                 adjacency.pending.push(Element::Audit(Audit::Reset(bits)));
                 let lies_in =
                     |root, prefix| audit::is_in(&bits, adjacency.advertised.bucket(root, prefix));
-                for (root, prefix, join, source_active) in trees.advertised_in(link, &lies_in) {
+                for known in joins.trees.advertised_in(link, &lies_in) {
+                    let (root, prefix) = (known.root, known.prefix);
                     if !adjacency.refusals.is_refused((root, prefix)) {
-                        let element = join_state(root, prefix, &join, source_active);
+                        let element = join_state(root, prefix, &known.join, known.source_active);
                         adjacency.pending.push(element);
                     }
                 }
@@ -283,14 +289,14 @@ impl ControlExchange {
                     return;
                 };
                 let lies_in = |root, prefix| audit::is_in(bits, received.bucket(root, prefix));
-                for (root, prefix) in trees.received_in(link, &lies_in) {
+                for (root, prefix) in joins.trees.received_in(link, &lies_in) {
                     let nothing = JoinState {
                         root,
                         prefix,
                         join: None,
                         source_active: false,
                     };
-                    self.handle_join_state(link, nothing, (trees, limits), outbox, now);
+                    self.handle_join_state(link, nothing, joins, outbox, now);
                 }
             }
         }
@@ -300,9 +306,10 @@ impl ControlExchange {
 /// Books and stores join state of one group.
 fn receive_join(
     adjacency: &mut Adjacency,
-    (link, group): (LinkId, Ipv6Addr),
+    link: LinkId,
+    group: Ipv6Addr,
     state: JoinState,
-    (trees, limits): (&mut Trees, &Limits),
+    joins: &mut ReceivedJoins<'_>,
     outbox: &mut Outbox,
     now: Instant,
 ) -> Result<(), RefusalReason> {
@@ -311,7 +318,7 @@ fn receive_join(
     let Some(received) = &mut adjacency.received else {
         return Ok(());
     };
-    let before = trees.received(link, root, group);
+    let before = joins.trees.received(link, root, group);
     if before.was.0 == join && before.was.1 == source_active {
         return Ok(());
     }
@@ -320,7 +327,7 @@ fn receive_join(
     let booked = if is_end || adjacency.joins.take(JOIN_RATE, 1, now) {
         adjacency
             .account
-            .book(&before, &join, source_active, limits)
+            .book(&before, &join, source_active, joins.limits)
     } else {
         adjacency.account.forget(&before);
         outbox.drops.count(DropReason::JoinLimited);
@@ -332,7 +339,9 @@ fn receive_join(
         Err(_) => (Join::None, false),
     };
     received.toggle(root, prefix, &join, source_active);
-    trees.set_received(link, root, group, join, source_active);
+    joins
+        .trees
+        .set_received(link, root, group, join, source_active);
     booked
 }
 
@@ -341,7 +350,7 @@ fn receive_prefix(
     adjacency: &mut Adjacency,
     link: LinkId,
     state: &JoinState,
-    (trees, limits): (&mut Trees, &Limits),
+    joins: &mut ReceivedJoins<'_>,
     outbox: &mut Outbox,
     now: Instant,
 ) -> Result<(), RefusalReason> {
@@ -349,7 +358,7 @@ fn receive_prefix(
     let Some(received) = &mut adjacency.received else {
         return Ok(());
     };
-    let before = trees.has_received_prefix(link, root, prefix);
+    let before = joins.trees.has_received_prefix(link, root, prefix);
     let booked = if before == source_active {
         Ok(())
     } else if !source_active
@@ -357,7 +366,9 @@ fn receive_prefix(
             .joins
             .take(JOIN_RATE, u64::from(PREFIX_CHARGE), now)
     {
-        adjacency.account.book_prefix(before, source_active, limits)
+        adjacency
+            .account
+            .book_prefix(before, source_active, joins.limits)
     } else {
         outbox.drops.count(DropReason::JoinLimited);
         Err(RefusalReason::TooManyGroups)
@@ -366,7 +377,9 @@ fn receive_prefix(
     if before != source_active {
         received.toggle(root, prefix, &Join::None, before);
         received.toggle(root, prefix, &Join::None, source_active);
-        trees.set_received_prefix(link, root, prefix, source_active);
+        joins
+            .trees
+            .set_received_prefix(link, root, prefix, source_active);
     }
     match &state.join {
         Some(_) => Err(RefusalReason::JoinedPrefix),
@@ -428,8 +441,9 @@ impl ControlExchange {
     pub fn flush(
         &mut self,
         node: &Node,
-        (messages, routed): (PerLink<Message>, PerLink<Routed>),
-        (trees, replay): (&mut Trees, &mut ReplayBuffer),
+        outgoing: Outgoing,
+        trees: &mut Trees,
+        replay: &mut ReplayBuffer,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Vec<(OriginId, Ipv6Addr)> {
@@ -438,7 +452,7 @@ impl ControlExchange {
         for link in &pending_on {
             self.push_pending(*link, node, &mut batches);
         }
-        for (link, message) in messages {
+        for (link, message) in outgoing.lsdb {
             let batch = batches.entry(link).or_default();
             batch.push(&match message {
                 Message::Lsa(lsa) => Element::Lsa(lsa),
@@ -475,7 +489,7 @@ impl ControlExchange {
             message,
         });
         let mut batches: BTreeMap<LinkId, Batch> = BTreeMap::new();
-        for (link, message) in routed {
+        for (link, message) in outgoing.routed {
             let batch = batches.entry(link).or_default();
             batch.push(&Element::Routed(message));
         }

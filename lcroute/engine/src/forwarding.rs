@@ -227,8 +227,8 @@ impl Forwarding {
         }
         let trees = &mut self.trees;
         let joining = |sender| Some(trees.forward(root, group, sender)?.links().clone());
-        for (links, header, packet) in self.replay.replay((root, group), joining) {
-            outbox.transmit(links, header, packet);
+        for again in self.replay.replay((root, group), joining) {
+            outbox.transmit(again.links, again.header, again.packet);
         }
     }
 
@@ -307,7 +307,7 @@ impl Forwarding {
         if !self.replay.is_idle() && header.hop_limit > 1 {
             self.replay.keep(flow, onward(header), &packet, &links);
         }
-        let local = membership.count_listeners(group, (source, None), packet.len(), now);
+        let local = membership.count_listeners(flow, None, packet.len(), now);
         let leaves = membership
             .leaves
             .admit(group, source, packet.len(), outbox, now);

@@ -34,6 +34,7 @@ pub enum IcmpError {
 }
 
 impl IcmpError {
+    /// Type and code, and the second word of the ICMPv6 message.
     fn head(self) -> (u8, u8, u32) {
         match self {
             Self::NoRoute => (1, 0, 0),

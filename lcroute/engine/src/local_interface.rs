@@ -20,7 +20,7 @@ use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::ipv4_network::Ipv4Network;
 use crate::outbox::Outbox;
 use crate::proxy::Proxy;
-use crate::querier::{Querier, Timing, UNTRACKED};
+use crate::querier::{Querier, Room, Timing, UNTRACKED};
 use crate::source_filter::SourceFilter;
 use crate::timers::Timer;
 use crate::traffic::Traffic;
@@ -175,12 +175,15 @@ pub struct LocalInterface {
 impl LocalInterface {
     /// An interface that is silent before [`Self::start`].
     pub fn new(id: LocalInterfaceId, settings: InterfaceSettings, seed: u64) -> Self {
-        let limits = (settings.max_groups, settings.max_reporters);
+        let room = Room {
+            groups: settings.max_groups,
+            reporters: settings.max_reporters,
+        };
         Self {
             id,
-            querier: Querier::new(settings.timing, limits, seed),
+            querier: Querier::new(settings.timing, room, seed),
             ipv4_querier: (id != LC0)
-                .then(|| Querier::new(settings.timing, limits, seed.rotate_left(32))),
+                .then(|| Querier::new(settings.timing, room, seed.rotate_left(32))),
             old_querier: None,
             proxy: Proxy::new(settings.max_reported, seed),
             settings,
@@ -413,7 +416,7 @@ impl LocalInterface {
             return Err(DropReason::BadMld);
         }
         if let Message::Query(query) = message {
-            self.handle_igmp_query((source, own), &query, now);
+            self.handle_igmp_query(source, own, &query, now);
             return Ok(());
         }
         if is_gateway(source) {
@@ -432,12 +435,7 @@ impl LocalInterface {
     }
 
     /// A query of another host; or of a switch, which asks from 0.0.0.0 and takes part in no election (RFC 4541 §2.1.1).
-    fn handle_igmp_query(
-        &mut self,
-        (from, own): (Ipv6Addr, Ipv6Addr),
-        query: &Query,
-        now: Instant,
-    ) {
+    fn handle_igmp_query(&mut self, from: Ipv6Addr, own: Ipv6Addr, query: &Query, now: Instant) {
         let elects = from != mapped::name(Ipv4Addr::UNSPECIFIED);
         if let Some(querier) = self.ipv4_querier.as_mut().filter(|_| elects) {
             querier.handle_query(from, own, query, now);
@@ -486,10 +484,8 @@ impl LocalInterface {
     pub fn flush(
         &mut self,
         scopes: &CarriedScopes,
-        (changed, joins): (
-            &BTreeSet<Ipv6Addr>,
-            impl Fn(Ipv6Addr) -> Option<SourceFilter>,
-        ),
+        changed: &BTreeSet<Ipv6Addr>,
+        joins: impl Fn(Ipv6Addr) -> Option<SourceFilter>,
         outbox: &mut Outbox,
         now: Instant,
     ) {

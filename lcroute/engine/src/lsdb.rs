@@ -50,7 +50,7 @@ use advertisement::FLAG_URGENT;
 use bytes::Bytes;
 use credential::{first_version, peek, revocation_key};
 use flooding::{Flood, Flooding};
-use intake::{ADVERTISEMENT_RATE, Intake};
+use intake::{ADVERTISEMENT_RATE, Intake, ReceivedLsa};
 use lans::Lans;
 use librecast::cert::{GroupPrefix, Member, SourcePrefix};
 use librecast::ethernet::MacAddress;
@@ -297,7 +297,7 @@ impl Database {
                 to,
                 last,
                 entries,
-            } => flooding.handle_have(link, (*from, *to), *last, entries, store, now),
+            } => flooding.handle_have(link, *from..=*to, *last, entries, store, now),
             Summary::End => flooding.handle_end(link),
             Summary::IHave(entries) => flooding.handle_ihave(link, entries, store),
             Summary::IWant(ids) => flooding.handle_iwant(link, ids, store),
@@ -470,9 +470,12 @@ impl Database {
             self.flooding.ask_later(false, now);
             return self.intake.keep_orphan(link, origin, version, bytes, now);
         };
-        let admitted = self
-            .intake
-            .admit(router, origin, (link, version, bytes), now);
+        let received = ReceivedLsa {
+            link,
+            version,
+            bytes,
+        };
+        let admitted = self.intake.admit(router, origin, received, now);
         if let Err(deferred) = admitted {
             if !deferred {
                 self.flooding.ask_later(true, now);

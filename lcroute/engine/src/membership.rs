@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::time::{Duration, Instant};
 
-use crate::classify::CarriedScopes;
+use crate::classify::{CarriedScopes, Flow};
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
@@ -122,7 +122,8 @@ impl Membership {
         &mut self,
         interface: LocalInterfaceId,
         packet: &[u8],
-        (node, is_gateway): (&Node, impl Fn(Ipv6Addr) -> bool),
+        node: &Node,
+        is_gateway: impl Fn(Ipv6Addr) -> bool,
         outbox: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -219,17 +220,17 @@ impl Membership {
         interfaces.any(|interface| interface.has_listeners(group, source))
     }
 
-    /// The interfaces whose listeners join packets of this source, which are counted there; not the one that they come from.
+    /// The interfaces whose listeners join packets of this source, which are counted there; not `from`, that they come from.
     pub fn count_listeners(
         &mut self,
-        group: Ipv6Addr,
-        (source, from): (Ipv6Addr, Option<LocalInterfaceId>),
+        flow: Flow,
+        from: Option<LocalInterfaceId>,
         len: usize,
         now: Instant,
     ) -> LocalInterfaces {
         let mut listening = LocalInterfaces::default();
         for (id, interface) in self.interfaces.iter_mut() {
-            if Some(id) != from && interface.count(group, source, len, now) {
+            if Some(id) != from && interface.count(flow.group, flow.source, len, now) {
                 listening.insert(id);
             }
         }
@@ -279,7 +280,7 @@ impl Membership {
                 merge(joins(group).iter().chain(&others))
             };
             if let Some(interface) = self.interfaces.get_mut(&id) {
-                interface.flush(scopes, (&changed, all), outbox, now);
+                interface.flush(scopes, &changed, all, outbox, now);
             }
         }
     }

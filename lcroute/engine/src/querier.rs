@@ -70,6 +70,15 @@ impl Group {
     }
 }
 
+/// How much a listener table holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Groups that listeners may join.
+    pub groups: usize,
+    /// Listeners of a group that are tracked one by one.
+    pub reporters: usize,
+}
+
 /// The querier and its listener table.
 #[derive(Debug)]
 pub struct Querier {
@@ -79,8 +88,7 @@ pub struct Querier {
     groups: Table<Ipv6Addr, Group>,
     /// Another querier with a lower address, and until when it counts as present.
     other: Option<(Ipv6Addr, Instant)>,
-    max_groups: usize,
-    max_reporters: usize,
+    room: Room,
     /// Reporters and their sources, of all groups.
     tracked: usize,
     /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
@@ -99,14 +107,13 @@ pub struct Querier {
 
 impl Querier {
     /// A querier that sends nothing before [`Self::start`].
-    pub fn new(timing: Timing, (max_groups, max_reporters): (usize, usize), seed: u64) -> Self {
+    pub fn new(timing: Timing, room: Room, seed: u64) -> Self {
         Self {
             configured: timing,
             timing,
             other: None,
             groups: Table::new(seed),
-            max_groups,
-            max_reporters,
+            room,
             tracked: 0,
             deadlines: BTreeSet::new(),
             changed: BTreeMap::new(),
@@ -204,7 +211,7 @@ impl Querier {
         let is_of_crowd = group.is_some_and(|group| {
             let reporters = &group.reporters;
             !reporters.contains_key(&reporter)
-                && (reporters.len() >= self.max_reporters
+                && (reporters.len() >= self.room.reporters
                     || leaves && reporters.contains_key(&UNTRACKED))
         });
         if is_of_crowd || reporter == UNTRACKED {
@@ -274,7 +281,7 @@ impl Querier {
         } else {
             reporter
         };
-        let full = reporters == 0 && self.groups.len() >= self.max_groups;
+        let full = reporters == 0 && self.groups.len() >= self.room.groups;
         if is_new && state.is_some() && full {
             return Err(DropReason::GroupLimit);
         }
@@ -537,6 +544,11 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    const FEW: Room = Room {
+        groups: 4,
+        reporters: 2,
+    };
+
     struct Bench {
         querier: Querier,
         now: Instant,
@@ -545,7 +557,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = start();
-            let mut querier = Querier::new(Timing::HOST, (4, 2), 1);
+            let mut querier = Querier::new(Timing::HOST, FEW, 1);
             querier.start(now);
             Self { querier, now }
         }
@@ -794,7 +806,14 @@ mod tests {
     #[test]
     fn groups_times_reporters_times_sources_are_bounded() {
         let mut b = Bench::new();
-        b.querier = Querier::new(Timing::LAN, (16_384, 64), 1);
+        b.querier = Querier::new(
+            Timing::LAN,
+            Room {
+                groups: 16_384,
+                reporters: 64,
+            },
+            1,
+        );
         b.querier.start(b.now);
         let sources: Vec<_> = (0..64).map(source).collect();
         let tracked = |b: &Bench| {
@@ -871,7 +890,7 @@ mod tests {
     #[test]
     fn the_lowest_address_asks_and_its_values_count() {
         let now = start();
-        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        let mut querier = Querier::new(Timing::LAN, FEW, 1);
         querier.start(now);
         let mut b = Bench { querier, now };
         assert_eq!(b.queries().len(), 1);
@@ -896,7 +915,7 @@ mod tests {
     #[test]
     fn nobody_is_lost_when_the_querier_is_gone() {
         let now = start();
-        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        let mut querier = Querier::new(Timing::LAN, FEW, 1);
         querier.start(now);
         let mut b = Bench { querier, now };
         b.queries();
@@ -913,7 +932,7 @@ mod tests {
     #[test]
     fn who_does_not_ask_lowers_timers_when_the_querier_asks() {
         let now = start();
-        let mut querier = Querier::new(Timing::LAN, (4, 2), 1);
+        let mut querier = Querier::new(Timing::LAN, FEW, 1);
         querier.start(now);
         let mut b = Bench { querier, now };
         general(HOST, &mut b, 2, 125);

@@ -22,6 +22,14 @@ const REPLAY_TIME: Duration = Duration::from_secs(1);
 
 type Key = (OriginId, Ipv6Addr);
 
+/// A packet that goes out again, over further links.
+#[derive(Debug)]
+pub struct Replayed {
+    pub links: Links,
+    pub header: DataHeader,
+    pub packet: Bytes,
+}
+
 #[derive(Debug)]
 struct Kept {
     header: DataHeader,
@@ -95,7 +103,7 @@ impl ReplayBuffer {
         &mut self,
         key: Key,
         mut wanting: impl FnMut((Ipv6Addr, OriginId)) -> Option<Links>,
-    ) -> Vec<(Links, DataHeader, Bytes)> {
+    ) -> Vec<Replayed> {
         let mut new = Vec::new();
         for (source, packets) in self.groups.get_mut(&key).into_iter().flatten() {
             for kept in packets {
@@ -109,7 +117,11 @@ impl ReplayBuffer {
                     .collect();
                 if !further.is_empty() {
                     kept.links.extend(&further);
-                    new.push((further.into(), kept.header, kept.packet.clone()));
+                    new.push(Replayed {
+                        links: further.into(),
+                        header: kept.header,
+                        packet: kept.packet.clone(),
+                    });
                 }
             }
         }
@@ -197,11 +209,9 @@ mod tests {
         buffer.keep(FLOW, header(2), &packet, &links(&[1]));
         let mut further = |all: &[u32]| {
             let new = buffer.replay((ROOT, GROUP), |_| Some(links(all)));
-            let sequence_and_links = |(links, header, _): (Links, DataHeader, Bytes)| {
-                (
-                    header.sequence,
-                    links.iter().map(|l| l.0).collect::<Vec<_>>(),
-                )
+            let sequence_and_links = |again: Replayed| {
+                let links = again.links.iter().map(|l| l.0);
+                (again.header.sequence, links.collect::<Vec<_>>())
             };
             new.into_iter().map(sequence_and_links).collect::<Vec<_>>()
         };

@@ -188,6 +188,15 @@ fn advertised_for_prefix(
     all.any(|(prefix, state)| state.advertised == Some(link) && prefix.contains(group))
 }
 
+/// Join state that was advertised over a link.
+#[derive(Debug)]
+pub struct Advertised {
+    pub root: OriginId,
+    pub prefix: GroupPrefix,
+    pub join: Join,
+    pub source_active: bool,
+}
+
 /// What is to be advertised over a link, and what was before.
 #[derive(Debug)]
 pub struct JoinUpdate<'a> {
@@ -546,7 +555,7 @@ impl Trees {
         &self,
         link: LinkId,
         lies_in: &dyn Fn(OriginId, GroupPrefix) -> bool,
-    ) -> Vec<(OriginId, GroupPrefix, Join, bool)> {
+    ) -> Vec<Advertised> {
         let mut advertised = Vec::new();
         for root in &self.roots {
             let Some(state) = self.states.get(root) else {
@@ -556,7 +565,12 @@ impl Trees {
                 let advertised_for_prefix =
                     known.advertised == Some(link) || known.former == Some(link);
                 if advertised_for_prefix && lies_in(*root, *prefix) {
-                    advertised.push((*root, *prefix, Join::None, true));
+                    advertised.push(Advertised {
+                        root: *root,
+                        prefix: *prefix,
+                        join: Join::None,
+                        source_active: true,
+                    });
                 }
             }
             for group in state.entries.sorted_keys() {
@@ -565,13 +579,12 @@ impl Trees {
                     known.filter(|l| l.advertised_source_active || l.advertised.is_some())
                     && lies_in(*root, GroupPrefix::group(group))
                 {
-                    let prefix = GroupPrefix::group(group);
-                    advertised.push((
-                        *root,
-                        prefix,
-                        known.advertised.clone(),
-                        known.advertised_source_active,
-                    ));
+                    advertised.push(Advertised {
+                        root: *root,
+                        prefix: GroupPrefix::group(group),
+                        join: known.advertised.clone(),
+                        source_active: known.advertised_source_active,
+                    });
                 }
             }
         }

@@ -121,10 +121,21 @@ fn encode_answer(nonce: u64, answer: Result<&Chain, Verdict>) -> Result<Vec<u8>,
     Ok(w.into_vec())
 }
 
-fn decode_answer(bytes: &[u8]) -> Result<(u64, Verdict, &[u8]), WireError> {
+#[derive(Debug, PartialEq, Eq)]
+struct Answer<'a> {
+    nonce: u64,
+    verdict: Verdict,
+    chain: &'a [u8],
+}
+
+fn decode_answer(bytes: &[u8]) -> Result<Answer<'_>, WireError> {
     let mut r = Reader::new(bytes);
     check_version(&mut r)?;
-    let answer = (r.u64()?, Verdict::from_byte(r.u8()?)?, r.bytes16()?);
+    let answer = Answer {
+        nonce: r.u64()?,
+        verdict: Verdict::from_byte(r.u8()?)?,
+        chain: r.bytes16()?,
+    };
     r.finish()?;
     Ok(answer)
 }
@@ -254,7 +265,11 @@ impl Renewal {
         unix: u64,
         now: Instant,
     ) -> Option<(Chain, Member)> {
-        let (nonce, verdict, chain) = decode_answer(answer).ok()?;
+        let Answer {
+            nonce,
+            verdict,
+            chain,
+        } = decode_answer(answer).ok()?;
         if self.waiting != Some((from, nonce)) {
             return None;
         }
@@ -614,7 +629,7 @@ mod tests {
                 .issuer
                 .answer(&asker, &request, &known, unix, now)
                 .unwrap();
-            assert_eq!(decode_answer(&answer).unwrap().1, verdict);
+            assert_eq!(decode_answer(&answer).unwrap().verdict, verdict);
         }
     }
 
@@ -696,7 +711,7 @@ mod tests {
     fn the_expelled_and_the_early_get_nothing() {
         let mut w = world(NOW + 100 * WEEK);
         let (s, _, request) = w.wait(0, &[ISSUER]);
-        let verdict = |answer: &[u8]| decode_answer(answer).unwrap().1;
+        let verdict = |answer: &[u8]| decode_answer(answer).unwrap().verdict;
         assert_eq!(verdict(&w.answer(s, &request, true)), Verdict::Revoked);
         assert_eq!(
             verdict(&w.answer(s, &request, false)),
@@ -819,7 +834,7 @@ mod tests {
             assert_eq!(answer, None, "the victim has not signed it");
         }
         let answer = w.answer(s, &request, false);
-        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::Renewed);
+        assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::Renewed);
     }
 
     #[test]
@@ -856,9 +871,12 @@ mod tests {
         let mut w = world(NOW + 500 * WEEK);
         let request = encode_request(1, &chain(often), &key(3)).unwrap();
         let answer = w.answer(1, &request, false);
-        let (_, verdict, renewed) = decode_answer(&answer).unwrap();
-        assert_eq!(verdict, Verdict::Renewed);
-        assert_eq!(Chain::decode(renewed).unwrap().not_after(), NOW + 1 + WEEK);
+        let answer = decode_answer(&answer).unwrap();
+        assert_eq!(answer.verdict, Verdict::Renewed);
+        assert_eq!(
+            Chain::decode(answer.chain).unwrap().not_after(),
+            NOW + 1 + WEEK
+        );
     }
 
     #[test]
@@ -866,7 +884,7 @@ mod tests {
         let mut w = world(NOW + WEEK);
         let (s, _, request) = w.wait(0, &[ISSUER]);
         let answer = w.answer(s, &request, false);
-        assert_eq!(decode_answer(&answer).unwrap().1, Verdict::NoGain);
+        assert_eq!(decode_answer(&answer).unwrap().verdict, Verdict::NoGain);
         assert!(w.receive(s, ISSUER, &answer).is_none());
         let (next, _, _) = w.wait(s, &[ISSUER]);
         assert!(next > s + 2_000, "{}", next - s);
@@ -916,7 +934,11 @@ mod tests {
         assert_eq!(renewed[..10], [1, 0, 0, 0, 0, 0, 0, 0, 3, 0]);
         assert_eq!(
             decode_answer(&renewed).unwrap(),
-            (3, Verdict::Renewed, chain.as_slice())
+            Answer {
+                nonce: 3,
+                verdict: Verdict::Renewed,
+                chain: &chain,
+            }
         );
     }
 

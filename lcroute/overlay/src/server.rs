@@ -136,10 +136,21 @@ fn context(role: Role) -> &'static str {
     }
 }
 
+/// Who has registered, where, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// Its key.
+    pub peer: PeerId,
+    /// The room.
+    pub room: Room,
+    /// Router or leaf.
+    pub role: Role,
+}
+
 impl ToServer {
     /// The answer to a challenge.
     #[must_use]
-    pub fn register(key: &SecretKey, (room, role): (Room, Role), challenge: &[u8; 32]) -> Self {
+    pub fn register(key: &SecretKey, room: Room, role: Role, challenge: &[u8; 32]) -> Self {
         Self::Register {
             peer: key.peer_id(),
             room,
@@ -150,7 +161,7 @@ impl ToServer {
 
     /// Who has registered where; none if the signature is not one over this challenge, or it is another message.
     #[must_use]
-    pub fn registered(&self, challenge: &[u8; 32]) -> Option<(PeerId, Room, Role)> {
+    pub fn registered(&self, challenge: &[u8; 32]) -> Option<Registration> {
         let Self::Register {
             peer,
             room,
@@ -161,7 +172,11 @@ impl ToServer {
             return None;
         };
         let proven = peer.verify(context(*role), &proof(challenge, room), signature);
-        proven.is_ok().then_some((*peer, *room, *role))
+        proven.is_ok().then_some(Registration {
+            peer: *peer,
+            room: *room,
+            role: *role,
+        })
     }
 }
 
@@ -348,8 +363,12 @@ mod tests {
     #[test]
     fn only_the_key_itself_registers_for_this_challenge_and_room() {
         let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
-        let register = ToServer::register(&key, (room, Role::Router), &[3; 32]);
-        let registered = Some((key.peer_id(), room, Role::Router));
+        let register = ToServer::register(&key, room, Role::Router, &[3; 32]);
+        let registered = Some(Registration {
+            peer: key.peer_id(),
+            room,
+            role: Role::Router,
+        });
         assert_eq!(register.registered(&[3; 32]), registered);
         assert_eq!(register.registered(&[4; 32]), None);
         let ToServer::Register {
@@ -379,7 +398,7 @@ mod tests {
     fn routers_register_as_ever_and_leaves_with_their_role() {
         let (key, room) = (SecretKey::from_seed(&[1; 32]), Room([2; 32]));
         let [router, leaf] = [Role::Router, Role::Leaf].map(|role| {
-            let register = ToServer::register(&key, (room, role), &[3; 32]);
+            let register = ToServer::register(&key, room, role, &[3; 32]);
             let bytes = register.encode();
             assert_eq!(ToServer::decode(&bytes).unwrap(), register);
             bytes

@@ -232,7 +232,7 @@ where
             ToNode::Refused(reason) => return Err(refused(&reason)),
             _ => anyhow::bail!("no challenge: is it a signalling server?"),
         };
-        let register = ToServer::register(&me.key, (me.room, me.role), &challenge);
+        let register = ToServer::register(&me.key, me.room, me.role, &challenge);
         socket.send(Message::binary(register.encode())).await?;
         return Ok(());
     }

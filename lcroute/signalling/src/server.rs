@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use lcroute_overlay::proof::{RelayReply, RelayRequest};
-use lcroute_overlay::server::{MAX_MESSAGE, Role, Room, ToNode, ToServer};
+use lcroute_overlay::server::{MAX_MESSAGE, Registration, Role, Room, ToNode, ToServer};
 use lcroute_overlay::{Site, SiteSize};
 use lcroute_webrtc::relay::is_relay_stream;
 use librecast::bucket::{Bucket, Rate, TokenBucket};
@@ -470,11 +470,11 @@ async fn serve_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         Welcome::Serve(rooms, relay) => (rooms, relay),
         Welcome::Refuse(reason) => return refuse(&mut socket, reason).await,
     };
-    let (peer, room, role) = timeout(HANDSHAKE, register(&mut socket)).await??;
-    let Some(mut seat) = rooms.enter(room, (peer, role)) else {
+    let registration = timeout(HANDSHAKE, register(&mut socket)).await??;
+    let Some(mut seat) = rooms.enter(registration) else {
         return refuse(&mut socket, "the room is full").await;
     };
-    tracing::debug!("{peer} is here");
+    tracing::debug!("{} is here", seat.peer);
     pass_on(&mut socket, &mut seat, relay).await
 }
 
@@ -491,7 +491,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn register<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
-) -> anyhow::Result<(PeerId, Room, Role)> {
+) -> anyhow::Result<Registration> {
     let mut challenge = [0; 32];
     getrandom::fill(&mut challenge).map_err(|e| anyhow::anyhow!("random numbers: {e}"))?;
     socket
@@ -721,7 +721,8 @@ impl Rooms {
     }
 
     /// Takes a place; none if the room is full. Of a peer with too many the oldest is cut off.
-    fn enter(&self, room: Room, (peer, role): (PeerId, Role)) -> Option<Seat<'_>> {
+    fn enter(&self, registration: Registration) -> Option<Seat<'_>> {
+        let Registration { peer, room, role } = registration;
         let mut rooms = self.locked();
         let number = self.entered.fetch_add(1, Ordering::Relaxed);
         let inside = rooms.entry(room).or_default();
@@ -889,12 +890,17 @@ mod tests {
         SecretKey::from_seed(&[n; 32]).peer_id()
     }
 
+    fn enter_as(rooms: &Rooms, n: u8, role: Role) -> Option<Seat<'_>> {
+        let (peer, room) = (peer(n), room());
+        rooms.enter(Registration { peer, room, role })
+    }
+
     fn enter(rooms: &Rooms, n: u8) -> Option<Seat<'_>> {
-        rooms.enter(room(), (peer(n), Role::Router))
+        enter_as(rooms, n, Role::Router)
     }
 
     fn enter_as_leaf(rooms: &Rooms, n: u8) -> Option<Seat<'_>> {
-        rooms.enter(room(), (peer(n), Role::Leaf))
+        enter_as(rooms, n, Role::Leaf)
     }
 
     fn received(seat: &mut Seat<'_>) -> Vec<ToNode> {
@@ -1058,7 +1064,13 @@ mod tests {
     fn rooms_are_closed_to_each_other() {
         let rooms = Rooms::default();
         let mut a = enter(&rooms, 1).unwrap();
-        let b = rooms.enter(Room([0; 32]), (peer(2), Role::Router)).unwrap();
+        let b = rooms
+            .enter(Registration {
+                peer: peer(2),
+                room: Room([0; 32]),
+                role: Role::Router,
+            })
+            .unwrap();
         b.forward(ToServer::Send {
             to: peer(1),
             bytes: vec![7],

@@ -34,6 +34,7 @@ const LINKS: u8 = 4;
 const MTU: u16 = 1_280;
 /// Longest datagram that a page sends: what fits into a packet.
 const MAX_DATA: usize = MTU as usize - 48;
+/// Hop limit of the page's packets. Chosen: that of most hosts.
 const HOP_LIMIT: u8 = 64;
 /// Groups that the page is told of; of more, those that this router knows first. Chosen: more than anybody looks through.
 const MAX_CARRIED: usize = 1_024;
@@ -259,7 +260,7 @@ impl PageMember {
         match ToNode::decode(message) {
             Ok(ToNode::Challenge(challenge)) => {
                 let register =
-                    ToServer::register(&self.visit.key, (self.room, Role::Router), &challenge);
+                    ToServer::register(&self.visit.key, self.room, Role::Router, &challenge);
                 let register = Command::Server(number, register.encode());
                 self.commands.push_back(register);
                 let ask = RelayRequest::Ask.encode();

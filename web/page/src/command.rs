@@ -52,8 +52,12 @@ fn address(bytes: &[u8]) -> Option<(Ipv6Addr, &[u8])> {
 /// A datagram, as the member hands it over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// From where, to which group and UDP port.
-    pub from: (Ipv6Addr, Ipv6Addr, u16),
+    /// Its sender.
+    pub source: Ipv6Addr,
+    /// The group that it was sent to.
+    pub group: Ipv6Addr,
+    /// The UDP port that it was sent to.
+    pub port: u16,
     /// Without headers.
     pub data: &'a [u8],
 }
@@ -65,8 +69,12 @@ impl<'a> Datagram<'a> {
         let (source, rest) = address(bytes)?;
         let (group, rest) = address(rest)?;
         let (port, data) = rest.split_first_chunk()?;
-        let from = (source, group, u16::from_be_bytes(*port));
-        Some(Self { from, data })
+        Some(Self {
+            source,
+            group,
+            port: u16::from_be_bytes(*port),
+            data,
+        })
     }
 }
 
@@ -91,12 +99,16 @@ mod tests {
     fn a_datagram_is_two_addresses_a_port_and_data() {
         let mut bytes = [0; 34].to_vec();
         (bytes[15], bytes[16], bytes[31], bytes[33]) = (1, 0xff, 2, 9);
-        let from = ("::1".parse().unwrap(), "ff00::2".parse().unwrap(), 9);
-        let data = &[][..];
-        assert_eq!(Datagram::decode(&bytes), Some(Datagram { from, data }));
+        let empty = Datagram {
+            source: "::1".parse().unwrap(),
+            group: "ff00::2".parse().unwrap(),
+            port: 9,
+            data: &[],
+        };
+        assert_eq!(Datagram::decode(&bytes), Some(empty));
         bytes.push(7);
         let data = &[7][..];
-        assert_eq!(Datagram::decode(&bytes), Some(Datagram { from, data }));
+        assert_eq!(Datagram::decode(&bytes), Some(Datagram { data, ..empty }));
         assert_eq!(Datagram::decode(&bytes[..33]), None);
     }
 }

@@ -6,7 +6,7 @@ use lcradio_core::{
     BEACON_PORT, Caster, CasterConfig, FRAME, MEDIA_PORT, Profile, REPORT_PORT, SAP_GROUP,
     SAP_PORT, StationKey, Transmit,
 };
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use librecast::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
@@ -98,13 +98,13 @@ impl Casting {
     }
 
     /// A datagram came: of another caster with this key, perhaps.
-    pub fn handle_datagram(
-        &mut self,
-        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
-        data: &[u8],
-        now: Instant,
-        unix_ms: u64,
-    ) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+        let Datagram {
+            source,
+            group,
+            port,
+            data,
+        } = datagram;
         let is_beacon = group == self.group() && port == BEACON_PORT;
         if is_beacon && self.caster.is_superseded_by(data, source, unix_ms) {
             self.is_superseded = true;

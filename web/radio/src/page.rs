@@ -56,8 +56,8 @@ pub extern "C" fn radio_open(now: f64) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn radio_datagram(now: f64, unix: f64) {
     radio(|radio, input| {
-        if let Some(Datagram { from, data }) = Datagram::decode(input) {
-            radio.handle_datagram(from, data, at(now), unix as u64);
+        if let Some(datagram) = Datagram::decode(input) {
+            radio.handle_datagram(datagram, at(now), unix as u64);
         }
     });
 }

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use lcradio_core::{
     Description, Directory, FRAME, Frame, Latency, SAP_GROUP, SAP_PORT, Station, StationKey, Tuned,
 };
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use librecast::time::{Duration, Instant};
 use serde::Serialize;
 
@@ -83,22 +83,21 @@ impl PageRadio {
     }
 
     /// A datagram came to a group that the page has joined: from where, to which group and port.
-    pub fn handle_datagram(
-        &mut self,
-        from: (Ipv6Addr, Ipv6Addr, u16),
-        data: &[u8],
-        now: Instant,
-        unix_ms: u64,
-    ) {
-        let (source, group, port) = from;
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+        let Datagram {
+            source,
+            group,
+            port,
+            data,
+        } = datagram;
         if group == SAP_GROUP && port == SAP_PORT {
             self.directory.handle_datagram(source, data, now, unix_ms);
         }
         if let Some(tuned) = &mut self.tuned {
-            tuned.handle_datagram(from, data, now, unix_ms);
+            tuned.handle_datagram(datagram, now, unix_ms);
         }
         if let Some(casting) = &mut self.casting {
-            casting.handle_datagram(from, data, now, unix_ms);
+            casting.handle_datagram(datagram, now, unix_ms);
         }
     }
 

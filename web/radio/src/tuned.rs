@@ -7,6 +7,7 @@ use lcradio_core::{
     BEACON_PORT, Beacon, Channel, DropReason, Event, FRAME, Frame, Latency, Listener, MAX_CASTERS,
     Playout, PlayoutStats, SoundPacket, Tuned,
 };
+use lcroute_web_page::Datagram;
 use librecast::time::Instant;
 use serde::Serialize;
 
@@ -77,13 +78,13 @@ impl TunedStation {
     }
 
     /// A datagram came to a group that the page has joined; others are passed over.
-    pub fn handle_datagram(
-        &mut self,
-        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
-        data: &[u8],
-        now: Instant,
-        unix_ms: u64,
-    ) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+        let Datagram {
+            source,
+            group,
+            port,
+            data,
+        } = datagram;
         let tuned = self.listener.tuned();
         let is_media = port == tuned.media_port();
         let channel = if group == tuned.group() && is_media {

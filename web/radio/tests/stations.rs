@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use lcradio_core::{Frame, Latency, SAP_GROUP, StationKey};
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use lcroute_web_radio::casting::CastStart;
 use lcroute_web_radio::frame::frame_bytes;
 use lcroute_web_radio::radio::PageRadio;
@@ -87,8 +87,13 @@ impl World {
             if let Command::Send { group, port, data } = command
                 && self.joined.contains(&group)
             {
-                self.listener
-                    .handle_datagram((CASTER, group, port), &data, now, unix_ms);
+                let datagram = Datagram {
+                    source: CASTER,
+                    group,
+                    port,
+                    data: &data,
+                };
+                self.listener.handle_datagram(datagram, now, unix_ms);
             }
         }
     }
@@ -183,8 +188,13 @@ fn of_two_casters_with_one_key_the_later_one_stays() {
     later.cast(key(), start(false, 2), now, unix_ms).unwrap();
     while let Some(command) = later.poll_command() {
         if let Command::Send { group, port, data } = command {
-            let from = (LISTENER, group, port);
-            world.caster.handle_datagram(from, &data, now, unix_ms);
+            let datagram = Datagram {
+                source: LISTENER,
+                group,
+                port,
+                data: &data,
+            };
+            world.caster.handle_datagram(datagram, now, unix_ms);
         }
     }
     let status = world.status(&world.caster);

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::net::Ipv6Addr;
 
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
     Asking, Language, NotesUpdate, Place, Reading, Session, TrackName, TrackPlace, View,
     lacks_entries, sort_by_time,
@@ -244,13 +243,13 @@ impl PageAttender {
 
     /// A datagram came to a group that the page has joined: from where, to which group and port. What belongs to no track is
     /// passed over.
-    pub fn handle_datagram(
-        &mut self,
-        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
-        data: &[u8],
-        now: Instant,
-        unix_ms: u64,
-    ) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+        let Datagram {
+            source,
+            group,
+            port,
+            data,
+        } = datagram;
         let mut joined = self.joined.iter_mut();
         let found = joined.find(|(_, joined)| joined.log.space().group() == group);
         let Some((place, joined)) = found.filter(|_| port == ENTRY_LOG_PORT) else {

@@ -77,8 +77,8 @@ pub extern "C" fn studio_open(now: f64) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn studio_datagram(now: f64, unix: f64) {
     attender(|attender, input| {
-        if let Some(Datagram { from, data }) = Datagram::decode(input) {
-            attender.handle_datagram(from, data, at(now), unix as u64);
+        if let Some(datagram) = Datagram::decode(input) {
+            attender.handle_datagram(datagram, at(now), unix as u64);
         }
     });
 }

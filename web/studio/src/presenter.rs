@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::net::Ipv6Addr;
 
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use lcstudio_core::{
     Language, Logs, Picture, Place, PresentError, Presenting, Reading, SessionKey, Settings, Slide,
     clean_line, sort_by_time, split, title, to_text,
@@ -224,13 +223,13 @@ impl PagePresenter {
 
     /// A datagram came to a group that the page has joined: from where, to which group and port. What belongs to no track is
     /// passed over.
-    pub fn handle_datagram(
-        &mut self,
-        (source, group, port): (Ipv6Addr, Ipv6Addr, u16),
-        data: &[u8],
-        now: Instant,
-        unix_ms: u64,
-    ) {
+    pub fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant, unix_ms: u64) {
+        let Datagram {
+            source,
+            group,
+            port,
+            data,
+        } = datagram;
         let mut joined = self.tracks.joined.values_mut();
         let found = joined.find(|joined| joined.log.space().group() == group);
         if let Some(joined) = found.filter(|_| port == ENTRY_LOG_PORT) {

@@ -110,8 +110,8 @@ pub extern "C" fn present_connect(now: f64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn present_datagram(now: f64, unix: f64) {
     presenter(|presenter, input| {
-        if let Some(Datagram { from, data }) = Datagram::decode(input) {
-            presenter.handle_datagram(from, data, at(now), unix as u64);
+        if let Some(datagram) = Datagram::decode(input) {
+            presenter.handle_datagram(datagram, at(now), unix as u64);
         }
     });
 }

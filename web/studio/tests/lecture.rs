@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use lcroute_web_studio::attender::PageAttender;
 use lcstudio_core::{
     Caption, Deck, DeckWriter, IndexEntry, Presence, Question, SessionKey, SlideId, TrackName,
@@ -170,8 +170,13 @@ impl World {
                 while let Some(output) = log.poll_output() {
                     match output {
                         Output::Transmit(data) if self.joined.contains(&group) => {
-                            let from = (HOST, group, ENTRY_LOG_PORT);
-                            self.page.handle_datagram(from, &data, now, time);
+                            let datagram = Datagram {
+                                source: HOST,
+                                group,
+                                port: ENTRY_LOG_PORT,
+                                data: &data,
+                            };
+                            self.page.handle_datagram(datagram, now, time);
                         }
                         Output::Event(Event::Presence { body, .. }) => self.present.push(body),
                         Output::Event(Event::Request(body)) if place != "notes" => {
@@ -365,9 +370,13 @@ fn what_is_no_session_is_said_and_datagrams_of_strangers_change_nothing() {
     let index = world.group("index");
     for (group, port) in [(index, ENTRY_LOG_PORT), (index, 9), (HOST, ENTRY_LOG_PORT)] {
         for data in [&b""[..], &[0xff; 1_500]] {
-            world
-                .page
-                .handle_datagram((HOST, group, port), data, now, UNIX_MS);
+            let datagram = Datagram {
+                source: HOST,
+                group,
+                port,
+                data,
+            };
+            world.page.handle_datagram(datagram, now, UNIX_MS);
         }
     }
     world.page.handle_timeout(now, UNIX_MS);

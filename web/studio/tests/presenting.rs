@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use lcroute_web_page::Command;
+use lcroute_web_page::{Command, Datagram};
 use lcroute_web_studio::attender::PageAttender;
 use lcroute_web_studio::presenter::{PagePresenter, preview, session_of};
 use librecast::id::SecretKey;
@@ -89,8 +89,13 @@ impl World {
                     Command::Send { group, port, data } => {
                         self.sent += 1;
                         if self.joined[1].contains(&group) {
-                            let from = (ANN, group, port);
-                            self.attender.handle_datagram(from, &data, now, time);
+                            let datagram = Datagram {
+                                source: ANN,
+                                group,
+                                port,
+                                data: &data,
+                            };
+                            self.attender.handle_datagram(datagram, now, time);
                         }
                     }
                 }
@@ -100,8 +105,13 @@ impl World {
                     Command::Join(group) => assert!(self.joined[1].insert(group)),
                     Command::Leave(group) => assert!(self.joined[1].remove(&group)),
                     Command::Send { group, port, data } => {
-                        let from = (DORA, group, port);
-                        self.presenter.handle_datagram(from, &data, now, time);
+                        let datagram = Datagram {
+                            source: DORA,
+                            group,
+                            port,
+                            data: &data,
+                        };
+                        self.presenter.handle_datagram(datagram, now, time);
                     }
                 }
             }
@@ -352,8 +362,13 @@ fn two_pages_with_one_key_find_each_other() {
         }
         while let Some(command) = other.poll_command() {
             if let Command::Send { group, port, data } = command {
-                let from = (DORA, group, port);
-                world.presenter.handle_datagram(from, &data, now, time);
+                let datagram = Datagram {
+                    source: DORA,
+                    group,
+                    port,
+                    data: &data,
+                };
+                world.presenter.handle_datagram(datagram, now, time);
             }
         }
     }

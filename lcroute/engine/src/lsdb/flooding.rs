@@ -1,5 +1,6 @@
 //! Flooding: which LSA goes over which link, and how databases of neighbours are compared ([`super::summary`]).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use librecast::id::{LinkId, OriginId};
@@ -289,20 +290,20 @@ impl Flooding {
     pub fn handle_have(
         &mut self,
         link: LinkId,
-        (from, to): (u64, u64),
+        keys: RangeInclusive<u64>,
         last: bool,
         theirs: &[SummaryEntry],
         store: &Store,
         now: Instant,
     ) {
-        if from > to {
+        if keys.is_empty() {
             return;
         }
         let Some(state) = self.links.get_mut(&link) else {
             return;
         };
         state.summarized_at = now;
-        for entry in store.entries(from, to, false) {
+        for entry in store.entries(keys, false) {
             let known = theirs
                 .binary_search_by_key(&entry.id, |theirs| theirs.id)
                 .ok()
@@ -368,9 +369,9 @@ impl Flooding {
                 continue;
             };
             let mut parts = Vec::new();
-            for (from, to) in differing(&sums, &digest) {
-                let entries = store.entries(from, to, true);
-                have(from, to, &entries, &mut parts);
+            for keys in differing(&sums, &digest) {
+                let entries = store.entries(keys.clone(), true);
+                have(keys, &entries, &mut parts);
             }
             let Some(Summary::Have { last, .. }) = parts.last_mut() else {
                 continue;

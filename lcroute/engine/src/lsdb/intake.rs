@@ -23,6 +23,14 @@ const MAX_ORPHANS_PER_LINK: usize = 64;
 /// Deferred advertisements of one router, each from another neighbour.
 const MAX_DEFERRED: usize = 4;
 
+/// An advertisement as it came from a neighbour, not verified yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReceivedLsa<'a> {
+    pub link: LinkId,
+    pub version: Version,
+    pub bytes: &'a [u8],
+}
+
 /// An advertisement whose router's credential has not come.
 #[derive(Debug)]
 struct OrphanLsa {
@@ -99,7 +107,7 @@ impl Intake {
         &mut self,
         router: &mut Router,
         origin: OriginId,
-        lsa: (LinkId, Version, &[u8]),
+        lsa: ReceivedLsa<'_>,
         now: Instant,
     ) -> Result<(), bool> {
         if router.deferred.is_empty() && router.rate.take(ADVERTISEMENT_RATE, 1, now) {
@@ -155,7 +163,12 @@ impl Intake {
 }
 
 /// Keeps an advertisement in place of an older one of the same neighbour. False: there is no room.
-fn defer(router: &mut Router, (link, version, bytes): (LinkId, Version, &[u8])) -> bool {
+fn defer(router: &mut Router, lsa: ReceivedLsa<'_>) -> bool {
+    let ReceivedLsa {
+        link,
+        version,
+        bytes,
+    } = lsa;
     let deferred = DeferredLsa {
         link,
         version,

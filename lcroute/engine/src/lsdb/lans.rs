@@ -65,7 +65,12 @@ impl Lans {
             }
         }
         let mut behind = BTreeMap::new();
-        for (origin, lan, member) in forwarders(&gateways) {
+        for Forwarder {
+            origin,
+            lan,
+            member,
+        } in forwarders(&gateways)
+        {
             let prefixes = lan.prefixes.iter();
             let permitted = prefixes.filter_map(|prefix| {
                 let by_name = permits(member, *prefix)?;
@@ -145,17 +150,16 @@ fn lans_of(router: &Router) -> &[AdvertisedLan] {
     router.advertisement().map_or(&[], |a| a.lans())
 }
 
+/// A gateway that carries a LAN's packets.
+struct Forwarder<'a> {
+    origin: OriginId,
+    lan: &'a AdvertisedLan,
+    member: &'a Member,
+}
+
 /// The forwarder of each LAN: by name before any, then the highest term, then the lowest id.
-fn forwarders<'a>(
-    gateways: &[(OriginId, &'a Router)],
-) -> impl Iterator<Item = (OriginId, &'a AdvertisedLan, &'a Member)> {
-    type Best<'a> = (
-        (bool, u32, Reverse<OriginId>),
-        OriginId,
-        &'a AdvertisedLan,
-        &'a Member,
-    );
-    let mut best: BTreeMap<LanId, Best<'a>> = BTreeMap::new();
+fn forwarders<'a>(gateways: &[(OriginId, &'a Router)]) -> impl Iterator<Item = Forwarder<'a>> {
+    let mut best = BTreeMap::<LanId, (_, Forwarder<'a>)>::new();
     for (origin, router) in gateways {
         let member = &router.credential().member;
         for lan in lans_of(router).iter().filter(|lan| lan.is_forwarder) {
@@ -164,12 +168,17 @@ fn forwarders<'a>(
             let rank = (by_name, lan.term, Reverse(*origin));
             let known = best.get(&lan.lan);
             if known.is_none_or(|(before, ..)| *before < rank) {
-                best.insert(lan.lan, (rank, *origin, lan, member));
+                let origin = *origin;
+                let forwarder = Forwarder {
+                    origin,
+                    lan,
+                    member,
+                };
+                best.insert(lan.lan, (rank, forwarder));
             }
         }
     }
-    let best = best.into_values();
-    best.map(|(_, origin, lan, member)| (origin, lan, member))
+    best.into_values().map(|(_, forwarder)| forwarder)
 }
 
 /// Whether a certificate lets its node speak for the prefix: `Some(true)` by name, `Some(false)` as one of any.

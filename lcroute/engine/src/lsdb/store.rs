@@ -1,6 +1,7 @@
 //! The LSAs that a router has: credentials and advertisements by router, and revocations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -389,14 +390,20 @@ impl Store {
     }
 
     /// Names and versions of all LSAs with keys in this range; of unreachable routers only if asked for. In no order.
-    fn each_entry(&self, from: u64, to: u64, unreachable: bool, mut add: impl FnMut(SummaryEntry)) {
+    fn each_entry(
+        &self,
+        keys: RangeInclusive<u64>,
+        unreachable: bool,
+        mut add: impl FnMut(SummaryEntry),
+    ) {
+        let origins = OriginId(*keys.start())..=OriginId(*keys.end());
         let mut entry = |key, kind, version| {
             add(SummaryEntry {
                 id: LsaId { key, kind },
                 version,
             });
         };
-        for (origin, router) in self.routers.range(OriginId(from)..=OriginId(to)) {
+        for (origin, router) in self.routers.range(origins) {
             if !router.reachable && !unreachable && origin != self.own {
                 continue;
             }
@@ -405,16 +412,16 @@ impl Store {
                 entry(origin.0, KIND_ADVERTISEMENT, advertisement.version());
             }
         }
-        for (key, revoked) in self.revocations.range(from..=to) {
+        for (key, revoked) in self.revocations.range(keys) {
             let version = Version(revoked.revocation.until);
             entry(*key, KIND_REVOCATION, version);
         }
     }
 
     /// The same in order.
-    pub fn entries(&self, from: u64, to: u64, unreachable: bool) -> Vec<SummaryEntry> {
+    pub fn entries(&self, keys: RangeInclusive<u64>, unreachable: bool) -> Vec<SummaryEntry> {
         let mut entries = Vec::new();
-        self.each_entry(from, to, unreachable, |entry| entries.push(entry));
+        self.each_entry(keys, unreachable, |entry| entries.push(entry));
         entries.sort_unstable_by_key(|entry| entry.id);
         entries
     }
@@ -422,7 +429,7 @@ impl Store {
     /// The digest: sums over all LSAs of reachable routers, by bucket.
     pub fn sums(&self) -> [u64; BUCKETS] {
         let mut sums = [0; BUCKETS];
-        self.each_entry(0, u64::MAX, false, |entry| add_to(&mut sums, &entry));
+        self.each_entry(0..=u64::MAX, false, |entry| add_to(&mut sums, &entry));
         sums
     }
 

@@ -19,6 +19,8 @@
 //! | LSAs ---------------------------------------------------------> |
 //! ```
 
+use std::ops::RangeInclusive;
+
 use librecast::wire::{Reader, WireError, Writer};
 
 use super::lsa::{LsaId, Version};
@@ -194,23 +196,23 @@ pub(crate) fn add_to(buckets: &mut [u64; BUCKETS], entry: &SummaryEntry) {
 }
 
 /// The ranges of keys in which the sums differ, neighbouring ones joined.
-pub(crate) fn differing(a: &[u64; BUCKETS], b: &[u64; BUCKETS]) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
+pub(crate) fn differing(a: &[u64; BUCKETS], b: &[u64; BUCKETS]) -> Vec<RangeInclusive<u64>> {
+    let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
     for bucket in (0..BUCKETS).filter(|&bucket| a[bucket] != b[bucket]) {
         let from = (bucket as u64) << BUCKET_SHIFT;
         let to = from | u64::MAX >> BUCKETS.trailing_zeros();
         match ranges.last_mut() {
-            Some((_, end)) if end.wrapping_add(1) == from => *end = to,
-            _ => ranges.push((from, to)),
+            Some(last) if last.end().wrapping_add(1) == from => *last = *last.start()..=to,
+            _ => ranges.push(from..=to),
         }
     }
     ranges
 }
 
-/// Says of all keys from `from` to `to` what is there; `entries` are these, in ascending order.
-pub(crate) fn have(from: u64, to: u64, entries: &[SummaryEntry], parts: &mut Vec<Summary>) {
+/// Says of all these keys what is there: `entries`, in ascending order.
+pub(crate) fn have(keys: RangeInclusive<u64>, entries: &[SummaryEntry], parts: &mut Vec<Summary>) {
     let mut rest = entries;
-    let mut from = from;
+    let (mut from, to) = keys.into_inner();
     loop {
         let (part, end) = if rest.len() <= MAX_ENTRIES {
             (rest, to)
@@ -314,9 +316,9 @@ mod tests {
         for bucket in [0, 1, 62, 63] {
             b[bucket] = 1;
         }
-        let expected = [(0, (2 << 58) - 1), (62 << 58, u64::MAX)];
+        let expected = [0..=(2 << 58) - 1, 62 << 58..=u64::MAX];
         assert_eq!(differing(&a, &b), expected);
-        assert_eq!(differing(&a, &[1; BUCKETS]), [(0, u64::MAX)]);
+        assert_eq!(differing(&a, &[1; BUCKETS]), [0..=u64::MAX]);
     }
 
     proptest! {
@@ -330,7 +332,7 @@ mod tests {
                 .flat_map(|&key| kinds.iter().map(move |&kind| entry(key, kind, key * 3)))
                 .collect();
             let mut parts = Vec::new();
-            have(1_000, 20_000, &entries, &mut parts);
+            have(1_000..=20_000, &entries, &mut parts);
             let (mut next, mut originated) = (1_000, Vec::new());
             for part in &parts {
                 let Summary::Have { from, to, entries, .. } = round_trip(part) else {
