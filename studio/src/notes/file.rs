@@ -247,9 +247,9 @@ impl NotesFile {
         let mut new = File::from(openat(&self.folder, self.new.as_os_str(), flags, mode)?);
         if let Some(old) = old {
             let old = old.metadata()?;
-            // who may not give it away keeps it
+            // who may not give it away keeps it: without special bits, which would be rights of another one then
             let _ = fchown(&new, Some(old.uid()), Some(old.gid()));
-            new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
+            new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
         }
         let written = new.write_all(bytes).and_then(|()| new.sync_all());
         if written.is_err() {
@@ -373,6 +373,16 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         file.look(true, now);
         assert_eq!(file.content(), &text("one\n2\n"));
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_gets_no_special_rights_of_who_replaces_it() {
+        let (_folder, path, mut file) = file(b"one");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+        let now = Instant::now();
+        file.look(true, now);
+        assert!(file.write("two", now).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
     }
 
     #[test]
