@@ -8,21 +8,20 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 /// Content types that have a header of 13 bytes; from 32 on is what DTLS 1.3 has sealed (RFC 9147 4).
 const LONG_HEADER: std::ops::Range<u8> = 20..32;
-/// Kinds of handshake messages (RFC 6347 4.3.2).
+/// Kind of the message that a client begins with (RFC 6347 4.3.2).
 const CLIENT_HELLO: u8 = 1;
-/// See above.
+/// Kind of the message that a server chooses version and keys by (RFC 6347 4.3.2).
 const SERVER_HELLO: u8 = 2;
-/// See above.
+/// Kind of the message by which a server of DTLS 1.2 asks for a cookie (RFC 6347 4.3.2).
 const HELLO_VERIFY_REQUEST: u8 = 3;
-/// Bytes of that header.
+/// Bytes of the long header of a record (RFC 6347 4.1).
 const HEADER_BYTES: usize = 13;
 
-/// Bits of the first byte of what DTLS 1.3 has sealed (RFC 9147 4): an identifier of the connection follows; a number of 16
-/// bits instead of 8; a length.
+/// Bit of the first byte of what DTLS 1.3 has sealed (RFC 9147 4): an identifier of the connection follows.
 const CONNECTION_ID: u8 = 0x10;
-/// See above.
+/// Bit of that byte (RFC 9147 4): the number of the record has 16 bits instead of 8.
 const LONG_NUMBER: u8 = 0x08;
-/// See above.
+/// Bit of that byte (RFC 9147 4): the record has a length, and others may follow it.
 const HAS_LENGTH: u8 = 0x04;
 
 /// What an end needs in clear.
