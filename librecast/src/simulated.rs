@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Time is whatever the test counts it in: an `Instant`, or the `Duration` since the beginning. A [`Bottleneck`] stands
-//! before `send` where a test wants one: what is through then is sent then. A [`Kernel`] joins groups at a host.
+//! before `send` where a test wants one: what is through then is sent then. A [`Kernel`] joins groups at a host, a
+//! [`Firewall`] stands before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, Sub};
@@ -15,8 +16,10 @@ use std::time::Duration;
 
 use crate::random::Random;
 
+mod firewall;
 mod kernel;
 
+pub use firewall::{Behavior, Firewall};
 pub use kernel::{Joined, Kernel, Membership};
 
 /// A point of virtual time.

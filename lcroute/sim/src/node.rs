@@ -34,8 +34,8 @@ pub struct Node {
     pub links: SmallMap<u32, Port>,
     /// The nodes to which it has links, where it makes them itself.
     pub linked: BTreeSet<u32>,
-    /// The firewall of the host, and the paths to other hosts.
-    pub socket: Socket,
+    /// The firewall of the host, and the paths to other hosts: of whole nodes that have sent something.
+    pub socket: Option<Box<Socket>>,
     /// What outlives a run of the daemon.
     pub disk: Disk,
     /// What it announces; the configuration outlives the daemon.

@@ -25,7 +25,7 @@ use crate::scenario::{Defect, Links};
 use crate::services::Watch;
 use crate::sight::{Sights, What};
 use crate::statistics::Statistics;
-use crate::terrain::{MAX_DATAGRAM, STUN, Terrain, node_at, public};
+use crate::terrain::{MAX_DATAGRAM, STUN, Socket, Terrain, node_at};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::whole::stun_answer;
 use crate::{fast, packet};
@@ -628,13 +628,8 @@ impl Shard {
 
     /// A datagram arrives at a host.
     fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
-        let (map, nodes) = (
-            self.setting.terrain.map.clone(),
-            self.setting.population.len(),
-        );
-        let sender = node_at(from, nodes, &map);
-        let admitted = sender.is_none_or(|from| self.node(node).socket.admits(from, now));
-        if !admitted {
+        let socket = self.node(node).socket.as_ref();
+        if !socket.is_some_and(|socket| socket.admits(from, now)) {
             return;
         }
         // ciphertext is another one in each run
@@ -647,14 +642,16 @@ impl Shard {
     }
 
     fn send_datagram(&mut self, node: u32, now: Nanos, to: SocketAddr, contents: Bytes) {
-        let terrain = self.setting.terrain.clone();
+        let (terrain, weather) = (self.setting.terrain.clone(), self.setting.weather.clone());
         let (map, nodes) = (&terrain.map, self.setting.population.len());
         // signatures in DTLS handshakes have other lengths in each run
         let is_handshake = contents.first().is_some_and(is_dtls_handshake);
         let bytes = if is_handshake { 0 } else { contents.len() };
         self.statistics.data_messages += 1;
         self.statistics.data_bytes += bytes as u64;
-        let from = public(node, map);
+        let socket = &mut self.node(node).socket;
+        let socket = socket.get_or_insert_with(|| Box::new(Socket::new(node, map)));
+        let from = socket.send(to, now);
         if to == STUN {
             if let Some(contents) = stun_answer(&contents, from) {
                 let from = to;
@@ -666,8 +663,7 @@ impl Shard {
         let Some(peer) = node_at(to, nodes, map) else {
             return;
         };
-        let weather = self.setting.weather.clone();
-        let port = self.node(node).socket.port(node, peer, map, now);
+        let port = socket.port(node, peer, map);
         let arrival = port.send_data(bytes, now, &weather);
         let order = (node + 1, port.messages);
         let passes = contents.len() <= MAX_DATAGRAM && terrain.passes(node, peer, now);

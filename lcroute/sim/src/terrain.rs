@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use librecast::simulated::Firewall;
+use librecast::time::Duration;
+
 use crate::link::{Link, Map, Port};
-use crate::time::{MILLISECOND, Nanos, SECOND};
+use crate::time::{MILLISECOND, Nanos};
 
 /// The STUN responder of the signalling server.
 pub const STUN: SocketAddr =
@@ -16,34 +19,43 @@ pub const SIGNAL_DELAY: Nanos = 30 * MILLISECOND;
 const PORT: u16 = 7_117;
 /// The outer UDP port of all NATs. Chosen: another than that of daemons.
 const NAT_PORT: u16 = 40_000;
-/// A firewall forgets what a host has sent to after so long (RFC 4787, REQ-5, has two minutes).
-const FLOW: Nanos = 60 * SECOND;
 /// Longest UDP payload on a path of 1,500 bytes.
 pub const MAX_DATAGRAM: usize = 1_452;
 
 /// The UDP socket of a host, behind a firewall that lets in answers only; for some hosts a NAT in addition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Socket {
-    /// When something was last sent to each node.
-    flows: BTreeMap<u32, Nanos>,
+    firewall: Firewall<Duration>,
     /// Paths to other hosts.
     ports: BTreeMap<u32, Port>,
 }
 
 impl Socket {
-    /// The path to a node, over which something is sent now.
-    pub fn port(&mut self, from: u32, to: u32, map: &Map, now: Nanos) -> &mut Port {
-        self.flows.insert(to, now);
+    /// The socket of a node.
+    pub fn new(node: u32, map: &Map) -> Self {
+        Self {
+            firewall: firewall(node, map),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Something is sent to an address. Returns the one from which it comes there.
+    pub fn send(&mut self, to: SocketAddr, now: Nanos) -> SocketAddr {
+        self.firewall.send(to, Duration::from_nanos(now))
+    }
+
+    /// The path to a node.
+    pub fn port(&mut self, from: u32, to: u32, map: &Map) -> &mut Port {
         self.ports.entry(to).or_insert_with(|| {
             let link = Link::new([from.min(to), from.max(to)], map.latency(from, to), 0);
             link.port(link.side(from), map.seed())
         })
     }
 
-    /// Whether the firewall lets in what comes from a node.
-    pub fn admits(&self, from: u32, now: Nanos) -> bool {
-        let sent = self.flows.get(&from);
-        sent.is_some_and(|at| now.saturating_sub(*at) < FLOW)
+    /// Whether the firewall lets in what comes from an address.
+    pub fn admits(&self, from: SocketAddr, now: Nanos) -> bool {
+        let to = self.firewall.public();
+        self.firewall.admits(from, to, Duration::from_nanos(now))
     }
 }
 
@@ -53,14 +65,13 @@ pub fn local(node: u32) -> SocketAddr {
     SocketAddr::from(([10, 0, high, low], PORT))
 }
 
-/// The address under which others see it.
-pub fn public(node: u32, map: &Map) -> SocketAddr {
+/// What stands before it.
+fn firewall(node: u32, map: &Map) -> Firewall<Duration> {
     let [_, _, high, low] = node.to_be_bytes();
-    if map.behind_nat(node) {
-        SocketAddr::from(([198, 18, high, low], NAT_PORT))
-    } else {
-        local(node)
-    }
+    let nat = SocketAddr::from(([198, 18, high, low], NAT_PORT));
+    let mut firewall = Firewall::new(local(node));
+    firewall.nat = map.behind_nat(node).then_some(nat);
+    firewall
 }
 
 /// The node whose public address this is.
@@ -70,7 +81,7 @@ pub fn node_at(address: SocketAddr, nodes: u32, map: &Map) -> Option<u32> {
     };
     let [_, _, high, low] = v4.ip().octets();
     let node = u32::from(u16::from_be_bytes([high, low]));
-    (node < nodes && public(node, map) == address).then_some(node)
+    (node < nodes && firewall(node, map).is_at(address)).then_some(node)
 }
 
 /// What lies between hosts.
@@ -127,13 +138,12 @@ mod tests {
     use crate::scenario::Links;
 
     #[test]
-    fn a_firewall_lets_in_answers_for_a_minute() {
+    fn a_socket_lets_in_who_it_has_sent_to() {
         let map = Map::new(&Links::default(), 3, 1);
-        let mut socket = Socket::default();
-        assert!(!socket.admits(1, 0));
-        socket.port(0, 1, &map, SECOND);
-        assert!(socket.admits(1, FLOW) && !socket.admits(2, FLOW));
-        assert!(!socket.admits(1, SECOND + FLOW));
+        let mut socket = Socket::new(0, &map);
+        assert_eq!(socket.send(local(1), 0), local(0));
+        assert!(socket.admits(local(1), MILLISECOND));
+        assert!(!socket.admits(local(2), MILLISECOND));
     }
 
     #[test]
@@ -146,7 +156,8 @@ mod tests {
         let behind = (0..300).filter(|n| map.behind_nat(*n)).count();
         assert!((100..200).contains(&behind), "{behind}");
         for node in 0..300 {
-            assert_eq!(node_at(public(node, &map), 300, &map), Some(node));
+            let public = firewall(node, &map).public();
+            assert_eq!(node_at(public, 300, &map), Some(node));
             let inner = node_at(local(node), 300, &map);
             assert_eq!(inner.is_none(), map.behind_nat(node));
         }

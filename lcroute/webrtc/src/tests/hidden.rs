@@ -9,6 +9,7 @@ use lcroute_overlay::{
 };
 use librecast::cert::{Certificate, Chain, Grant, Kind};
 use librecast::id::SecretKey;
+use librecast::simulated::Behavior;
 
 use super::net::{Net, Network, TODAY, today};
 use crate::Ecn;
@@ -40,7 +41,7 @@ fn hosts(labelled: &[bool]) -> Net {
         let chain = Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap();
         let identity = Identity::new(Arc::new(key), id, chain);
         let n = net.add(&identity, today, None);
-        net.nodes[n].closed = false;
+        net.nodes[n].firewall.filtering = Behavior::EndpointIndependent;
     }
     net
 }
@@ -193,7 +194,7 @@ fn what_belongs_to_a_link_is_not_heeded_at_the_address_of_the_host() {
     net.run(SOON);
     let copied = net.copied.take().unwrap();
     let of_peer = copied.iter().filter(|(by, _)| *by == 1);
-    let (from, to) = (net.nodes[1].host, net.nodes[0].host);
+    let (from, to) = (net.nodes[1].firewall.host, net.nodes[0].firewall.host);
     net.collect(0);
     let sent = net.nodes[0].sent;
     let mut kinds = BTreeSet::new();

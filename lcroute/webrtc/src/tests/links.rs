@@ -358,7 +358,7 @@ fn disorder_alone_costs_no_retry() {
 #[test]
 fn an_address_more_disturbs_nothing() {
     let mut net = connected(2);
-    let (host, now) = (net.nodes[0].host, net.now);
+    let (host, now) = (net.nodes[0].firewall.host, net.now);
     let more = vec!["10.9.9.9:7000".parse().unwrap(), host];
     net.nodes[0]
         .overlay
@@ -596,7 +596,7 @@ fn forged(remote: SocketAddr) -> Unreachable<'static> {
 fn word_that_nobody_listens_is_believed_only_after_asking() {
     let mut net = connected(2);
     net.run(Duration::from_millis(10_250));
-    let (host, now) = (net.nodes[1].host, net.now);
+    let (host, now) = (net.nodes[1].firewall.host, net.now);
     for _ in 0..1_000 {
         net.nodes[0]
             .overlay
@@ -664,7 +664,7 @@ fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
     for _ in 0..600 {
         net.run(Duration::from_secs(1));
         for (n, other) in [(0, 1), (1, 0)] {
-            let (host, now) = (net.nodes[other].host, net.now);
+            let (host, now) = (net.nodes[other].firewall.host, net.now);
             net.nodes[n]
                 .overlay
                 .connections_mut()
@@ -762,8 +762,11 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
     net.server = false;
     net.kill(1);
     net.run(SOON);
-    let (from, elsewhere) = (net.nodes[1].host, "198.51.100.9:9".parse().unwrap());
-    let (host, now) = (net.nodes[0].host, net.now);
+    let (from, elsewhere) = (
+        net.nodes[1].firewall.host,
+        "198.51.100.9:9".parse().unwrap(),
+    );
+    let (host, now) = (net.nodes[0].firewall.host, net.now);
     let overlay = &mut net.nodes[0].overlay;
     for datagram in [&[0xc0][..], &[0xc0; 100], &[0xc0; 1_500]] {
         for from in [from, elsewhere] {

@@ -398,7 +398,7 @@ fn a_flood_in_one_group_leaves_another_its_latency() {
 fn a_slow_link_does_not_slow_a_fast_one() {
     let mut net = connected_over(&[true; 3], Duration::from_millis(5));
     let mut pipe = Pipe::new(5e6, Duration::from_millis(200));
-    pipe.only = Some(net.nodes[1].host);
+    pipe.only = Some(net.nodes[1].firewall.host);
     net.pipe = Some(pipe);
     // 48 Mbit/s to both
     let (count, every) = (10_000, Duration::from_micros(200));
@@ -463,7 +463,7 @@ fn replayed_and_forged_packets_are_dropped_and_counted() {
     let got = net.nodes[1].data.len();
     assert!(got > 490);
     let tapped = net.tapped.take().unwrap();
-    let (host, now) = (net.nodes[1].host, net.now);
+    let (host, now) = (net.nodes[1].firewall.host, net.now);
     let theirs = tapped.iter().filter(|(_, to, _)| *to == host);
     let mut replayed = 0;
     for (from, _, datagram) in theirs {
@@ -502,7 +502,7 @@ fn a_packet_from_an_address_that_nobody_knows_finds_its_link() {
     net.media_cut = true;
     one(&mut net, 100.0, 1_200, Duration::from_millis(50));
     let tapped = net.tapped.take().unwrap();
-    let (host, now) = (net.nodes[1].host, net.now);
+    let (host, now) = (net.nodes[1].firewall.host, net.now);
     let (_, _, datagram) = tapped.iter().find(|(_, to, _)| *to == host).unwrap();
     let from = "192.0.2.9:9".parse().unwrap();
     net.nodes[1]
@@ -529,7 +529,7 @@ fn a_restarted_peer_has_new_keys() {
     net.until(SOON * 2, "again", |net| {
         net.linked(0, 1) && net.nodes[0].ups == 2
     });
-    let host = net.nodes[1].host;
+    let host = net.nodes[1].firewall.host;
     for (from, _, datagram) in old.iter().filter(|(_, to, _)| *to == host) {
         let now = net.now;
         net.nodes[1].overlay.connections_mut().handle_datagram(
@@ -590,7 +590,7 @@ fn arbitrary_media_bytes_change_nothing() {
     net.tapped = Some(Vec::new());
     one(&mut net, 100.0, 1_200, Duration::from_millis(100));
     let tapped = net.tapped.take().unwrap();
-    let (host, mut random) = (net.nodes[1].host, Random::new(7));
+    let (host, mut random) = (net.nodes[1].firewall.host, Random::new(7));
     let theirs: Vec<_> = tapped.iter().filter(|(_, to, _)| *to == host).collect();
     let got = net.nodes[1].data.len();
     for _ in 0..20_000 {

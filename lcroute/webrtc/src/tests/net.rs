@@ -1,6 +1,6 @@
 //! A network in memory: overlays, closed firewalls, NATs, a STUN server and a server, on virtual time.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use librecast::id::{PeerId, SecretKey};
 use lcroute_overlay::{CarrierId, Event, Identity, Overlay, OverlayConfig, PeerInfo, Presence};
 use librecast::id::LinkId;
 use librecast::random::Random;
-use librecast::simulated::{self, Bottleneck, Path};
+use librecast::simulated::{self, Bottleneck, Firewall, Path};
 use librecast::time::WallClock;
 
 use crate::relay::{
@@ -59,17 +59,9 @@ impl Network {
 pub(crate) struct Node {
     pub(crate) overlay: Overlay<WebRtc>,
     pub(crate) id: PeerId,
-    pub(crate) host: SocketAddr,
-    /// Public address of the NAT in front.
-    pub(crate) nat: Option<SocketAddr>,
-    pub(crate) closed: bool,
-    /// A NAT with another port for each destination: what it has given out.
-    pub(crate) symmetric: Option<Vec<SocketAddr>>,
-    /// What the NAT maps to it for everybody.
-    pub(crate) mapped: Option<SocketAddr>,
+    pub(crate) firewall: Firewall<Instant>,
     /// No datagram passes.
     pub(crate) udp_dead: bool,
-    pub(crate) flows: HashSet<SocketAddr>,
     pub(crate) alive: bool,
     pub(crate) present: bool,
     pub(crate) links: BTreeMap<LinkId, PeerId>,
@@ -298,16 +290,13 @@ impl Net {
         let host = format!("10.{}.{}.2:{}", n / 256, n % 256, 7_000 + n);
         let host: SocketAddr = host.parse().unwrap();
         let overlay = self.overlay(identity, clock, host, nat.is_some());
+        let mut firewall = Firewall::new(host);
+        firewall.nat = nat.map(|a| a.parse().unwrap());
         self.nodes.push(Node {
             overlay,
             id: identity.peer_id(),
-            host,
-            nat: nat.map(|a| a.parse().unwrap()),
-            closed: true,
-            symmetric: None,
-            mapped: None,
+            firewall,
             udp_dead: false,
-            flows: HashSet::new(),
             alive: true,
             present: false,
             links: BTreeMap::new(),
@@ -376,7 +365,8 @@ impl Net {
 
     /// A new process with the same key.
     pub(crate) fn restart(&mut self, n: usize, identity: &Identity) {
-        let (host, nat) = (self.nodes[n].host, self.nodes[n].nat.is_some());
+        let firewall = &self.nodes[n].firewall;
+        let (host, nat) = (firewall.host, firewall.nat.is_some());
         let overlay = self.overlay(identity, today, host, nat);
         let node = &mut self.nodes[n];
         node.overlay = overlay;
@@ -433,8 +423,7 @@ impl Net {
     pub(crate) fn move_to(&mut self, n: usize, host: &str) {
         let host: SocketAddr = host.parse().unwrap();
         let node = &mut self.nodes[n];
-        node.host = host;
-        node.flows.clear();
+        node.firewall.move_to(host);
         node.overlay
             .connections_mut()
             .set_local_candidates(vec![host], self.now);
@@ -599,7 +588,7 @@ impl Net {
             }
             Parcel::Refusal { by, to, quoted } => {
                 let mut nodes = self.nodes.iter_mut();
-                if let Some(node) = nodes.find(|n| n.alive && n.nat.unwrap_or(n.host) == to) {
+                if let Some(node) = nodes.find(|n| n.alive && n.firewall.is_at(to)) {
                     let refusal = Unreachable {
                         remote: by,
                         is_refusal: true,
@@ -655,15 +644,8 @@ impl Net {
             return;
         };
         let node = &mut self.nodes[target];
-        let forwarded = node.mapped == Some(to);
-        let open = forwarded || !(node.closed || node.nat.is_some()) || node.flows.contains(&from);
-        let mapped = match &node.symmetric {
-            _ if forwarded => true,
-            Some(given) => given.get(usize::from(to.port() - 10_000)) == Some(&from),
-            None => true,
-        };
-        if node.alive && open && mapped && !node.udp_dead {
-            let host = node.host;
+        if node.alive && node.firewall.admits(from, to, now) && !node.udp_dead {
+            let host = node.firewall.host;
             node.overlay
                 .connections_mut()
                 .handle_datagram(from, host, contents, ecn, now);
@@ -676,12 +658,8 @@ impl Net {
 
     /// The node whose public address this is.
     fn node_at(&self, address: SocketAddr) -> Option<usize> {
-        let is_at = |n: &Node| match (&n.symmetric, n.nat) {
-            _ if n.mapped == Some(address) => true,
-            (Some(_), Some(nat)) => nat.ip() == address.ip() && address.port() >= 10_000,
-            _ => n.nat.unwrap_or(n.host) == address,
-        };
-        self.nodes.iter().position(is_at)
+        let mut nodes = self.nodes.iter();
+        nodes.position(|node| node.firewall.is_at(address))
     }
 
     /// Takes what a node has to say and to send.
@@ -777,7 +755,7 @@ impl Net {
 
     fn stream_to_relay(&mut self, node: usize, command: StreamCommand) {
         let client = |stream| Client {
-            address: self.nodes[node].host,
+            address: self.nodes[node].firewall.host,
             stream: Some((node as u64) << 32 | stream),
         };
         let now = self.now;
@@ -822,7 +800,7 @@ impl Net {
             let node = &mut self.nodes[n];
             node.probes += usize::from(dont_fragment);
             // from an address that it no longer has, nothing leaves a host
-            if from.is_some_and(|from| from != node.host) {
+            if from.is_some_and(|from| from != node.firewall.host) {
                 self.strays += 1;
                 continue;
             }
@@ -837,21 +815,9 @@ impl Net {
                 continue;
             }
             node.sent += 1;
-            node.flows.insert(to);
+            let from = node.firewall.send(to, self.now);
             if node.udp_dead {
                 continue;
-            }
-            let mut from = node.nat.unwrap_or(node.host);
-            if let Some(mapped) = node.mapped {
-                // RFC 6887, section 11: what goes out has the mapped address, too
-                from = mapped;
-            } else if let Some(given) = &mut node.symmetric {
-                let at = given.iter().position(|known| *known == to);
-                let at = at.unwrap_or_else(|| {
-                    given.push(to);
-                    given.len() - 1
-                });
-                from.set_port(10_000 + u16::try_from(at).unwrap());
             }
             let media = matches!(contents.first(), Some(128..=191));
             if media && let Some(tapped) = self.tapped.as_mut() {

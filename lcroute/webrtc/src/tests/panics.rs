@@ -207,7 +207,11 @@ fn a_forged_datagram_is_not_held_against_whose_data_came_before_it() {
     let mut net = connected_by(&[true, false]);
     send_data(&mut net, 1, 0).unwrap();
     net.until(SOON, "data", |net| !net.nodes[0].data.is_empty());
-    let (to, from, now) = (net.nodes[0].host, net.nodes[1].host, net.now);
+    let (to, from, now) = (
+        net.nodes[0].firewall.host,
+        net.nodes[1].firewall.host,
+        net.now,
+    );
     let forged = [23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 9, 0, 0];
     let connection = connection(&mut net, 0, 1).unwrap();
     connection.handle_datagram(from, to, &forged, now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lcroute_overlay::{CarrierId, CarrierKind, Presence};
 use librecast::cert::{Certificate, Chain, Grant, Kind};
 use librecast::id::SecretKey;
+use librecast::simulated::Behavior;
 
 use super::links::behind_nats;
 use super::net::{Net, Network, TODAY};
@@ -53,7 +54,7 @@ fn two_closed_hosts_link_by_each_others_record() {
 fn one_record_is_enough_where_one_host_is_open() {
     for open in [0, 1] {
         let mut net = alone(2);
-        net.nodes[open].closed = false;
+        net.nodes[open].firewall.filtering = Behavior::EndpointIndependent;
         pass(&mut net, open, 1 - open);
         net.until(SOON, "link", |net| net.linked(0, 1));
     }
@@ -117,7 +118,7 @@ fn who_moved_is_found_where_nobody_looked() {
     net.until(SOON, "link", |net| net.linked(0, 1));
     net.run(SOON);
     // the one that stays has an open port; the other's record is of before
-    net.nodes[1].closed = false;
+    net.nodes[1].firewall.filtering = Behavior::EndpointIndependent;
     net.move_to(0, "10.9.9.9:7000");
     net.until(LONG, "loss", |net| {
         net.nodes[1].ups == 2 || net.linked(0, 1)
@@ -128,7 +129,7 @@ fn who_moved_is_found_where_nobody_looked() {
 #[test]
 fn strangers_make_a_node_open_nothing() {
     let mut net = alone(2);
-    let (host, now) = (net.nodes[0].host, net.now);
+    let (host, now) = (net.nodes[0].firewall.host, net.now);
     let datagram = [&[0xc0][..], &[7; 300]].concat();
     let webrtc = net.nodes[0].overlay.connections_mut();
     let from = "198.51.100.9:9".parse().unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use librecast::id::SecretKey;
+use librecast::simulated::Behavior;
 
 use lcroute_overlay::{CandidateKind, ConnectionEvent, Connections, PathKind};
 
@@ -26,7 +27,7 @@ fn behind_nats(cut_off: impl Fn(&mut Net, usize)) -> Net {
 }
 
 fn symmetric(net: &mut Net, n: usize) {
-    net.nodes[n].symmetric = Some(Vec::new());
+    net.nodes[n].firewall.mapping = Behavior::AddressAndPortDependent;
 }
 
 fn udp_dead(net: &mut Net, n: usize) {
@@ -146,7 +147,7 @@ const MAPPED: &str = "198.51.100.1:9000";
 fn map(net: &mut Net, n: usize) {
     let mapped = MAPPED.parse().unwrap();
     let now = net.now;
-    net.nodes[n].mapped = Some(mapped);
+    net.nodes[n].firewall.forwarded = Some(mapped);
     let connections = net.nodes[n].overlay.connections_mut();
     connections.set_mapped(Some(mapped), now);
 }

@@ -191,7 +191,7 @@ fn it_ends_a_minute_after_the_last_loss() {
     net.tapped = Some(Vec::new());
     one(&mut net, 50.0, 1_200, Duration::from_secs(1));
     assert_eq!(repaired(&net, 0, 1), before);
-    let (host, tapped) = (net.nodes[1].host, net.tapped.take().unwrap());
+    let (host, tapped) = (net.nodes[1].firewall.host, net.tapped.take().unwrap());
     let asked = tapped
         .iter()
         .filter(|(_, to, bytes)| *to == host && bytes[1] == 0x80 | 96);

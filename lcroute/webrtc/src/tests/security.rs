@@ -254,7 +254,10 @@ fn datagrams_from_nowhere_are_counted_and_cost_nothing() {
     net.join_all();
     // between two probes
     net.run(Duration::from_millis(2_150));
-    let (from, to) = ("192.0.2.66:6666".parse().unwrap(), net.nodes[0].host);
+    let (from, to) = (
+        "192.0.2.66:6666".parse().unwrap(),
+        net.nodes[0].firewall.host,
+    );
     let now = net.now;
     for datagram in [
         &[][..],
@@ -292,7 +295,11 @@ fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
     let mut net = Net::mesh(2);
     net.join_all();
     net.run(Duration::from_secs(2));
-    let (from, to, now) = (net.nodes[1].host, net.nodes[0].host, net.now);
+    let (from, to, now) = (
+        net.nodes[1].firewall.host,
+        net.nodes[0].firewall.host,
+        net.now,
+    );
     // a fatal alert, as anybody could write it
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
     net.nodes[0]
