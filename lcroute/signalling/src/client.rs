@@ -27,6 +27,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
 use crate::ranking::Rank;
+use crate::tls::HTTP_1;
 
 /// How long each step of a connection to a server may take. Chosen.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -157,7 +158,7 @@ async fn open(
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let connector = match url.starts_with("wss:") {
-        true => Connector::Rustls(crate::tls::client()?),
+        true => Connector::Rustls(crate::tls::client(&[HTTP_1])?),
         false => Connector::Plain,
     };
     let request = url.into_client_request()?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
@@ -14,6 +15,11 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme,
 };
+
+/// What WebSockets and pages are spoken by (RFC 7301): browsers ask for it, and web servers say it.
+pub(super) const HTTP_1: &[u8] = b"http/1.1";
+/// What a client of relays may ask for (RFC 7443); ours asks for nothing, as browsers do.
+const TURN: &[u8] = b"stun.turn";
 
 /// Files of a TLS server.
 #[derive(Debug, Clone)]
@@ -90,15 +96,17 @@ fn read(files: &TlsFiles) -> io::Result<Arc<CertifiedKey>> {
 
 pub(super) fn server(files: &TlsFiles) -> io::Result<(Arc<ServerConfig>, Arc<Certificate>)> {
     let certificate = Arc::new(Certificate::load(files.clone())?);
-    let config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(certificate.clone());
+    config.alpn_protocols = [HTTP_1, TURN].map(<[u8]>::to_vec).into();
     Ok((Arc::new(config), certificate))
 }
 
-pub(super) fn client() -> io::Result<Arc<ClientConfig>> {
+/// A client that names these protocols, or none.
+pub(super) fn client(protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
     // some certificates of a system may be unreadable: the others still count
     let trusted = rustls_native_certs::load_native_certs().certs;
     let mut roots = RootCertStore::empty();
@@ -114,7 +122,9 @@ pub(super) fn client() -> io::Result<Arc<ClientConfig>> {
         // a system without any: the error comes with the handshake
         Err(_) => builder.with_root_certificates(RootCertStore::empty()),
     };
-    Ok(Arc::new(config.with_no_client_auth()))
+    let mut config = config.with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
 }
 
 /// The usual checks, and one more way to pass: a self-signed certificate that is itself among the trusted ones.
@@ -178,6 +188,68 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+/// The usual one, which prefers what browsers prefer: a key exchange that a quantum computer does not undo.
+fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let hybrid = aws_lc_rs::kx_group::X25519MLKEM768;
+    provider
+        .kx_groups
+        .retain(|group| group.name() != hybrid.name());
+    provider.kx_groups.insert(0, hybrid);
+    Arc::new(provider)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::Acceptor;
+    use rustls::{ClientConnection, NamedGroup};
+
+    use super::*;
+
+    /// What Chromium asks for a WebSocket; not all of it, and not in its order (docs/wire.md).
+    #[test]
+    fn the_hello_of_a_websocket_names_host_protocol_and_groups_as_a_browsers_does() {
+        let name = ServerName::try_from("meet.example").unwrap();
+        let mut client = ClientConnection::new(client(&[HTTP_1]).unwrap(), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let mut acceptor = Acceptor::default();
+        acceptor.read_tls(&mut hello.as_slice()).unwrap();
+        let accepted = acceptor.accept().unwrap().unwrap();
+        let hello = accepted.client_hello();
+        assert_eq!(hello.server_name(), Some("meet.example"));
+        let protocols: Vec<_> = hello.alpn().unwrap().collect();
+        assert_eq!(protocols, [b"http/1.1"]);
+        let groups = [
+            NamedGroup::X25519MLKEM768,
+            NamedGroup::X25519,
+            NamedGroup::secp256r1,
+            NamedGroup::secp384r1,
+        ];
+        assert_eq!(hello.named_groups(), Some(&groups[..]));
+    }
+
+    #[test]
+    fn a_server_says_http_1_to_browsers_and_lets_in_who_asks_for_a_relay_or_nothing() {
+        let file = |name: &str| {
+            let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+            tests.join(name)
+        };
+        let (cert, key) = (file("cert.pem"), file("key.pem"));
+        let (server, _) = server(&TlsFiles { cert, key }).unwrap();
+        let chosen = |protocols: &[&[u8]]| {
+            let name = ServerName::try_from("meet.example").unwrap();
+            let mut client = ClientConnection::new(client(protocols).unwrap(), name).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+            server.read_tls(&mut hello.as_slice()).unwrap();
+            server.process_new_packets().map_err(drop)?;
+            Ok(server.alpn_protocol().map(<[u8]>::to_vec))
+        };
+        assert_eq!(chosen(&[b"h2", HTTP_1]), Ok(Some(HTTP_1.to_vec())));
+        assert_eq!(chosen(&[TURN]), Ok(Some(TURN.to_vec())));
+        assert_eq!(chosen(&[]), Ok(None));
+        assert_eq!(chosen(&[b"h2"]), Err(()), "as a web server without it");
+    }
 }
