@@ -43,7 +43,7 @@ drop_reasons! {
         PresenceUnknown = "presence_unknown",
         /// There is no room for more revocations.
         RevocationsFull = "revocations_full",
-        /// A signalling message whose sender's clock differs by more than a day.
+        /// A signalling message, or a presence record, whose sender's clock differs by more than a day.
         SignalClock = "signal_clock",
         /// A signalling message that came by another way before.
         SignalCopy = "signal_copy",

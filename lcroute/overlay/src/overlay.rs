@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use librecast::bucket::{Bucket, Rate};
-use librecast::cert::{Chain, Member};
+use librecast::cert::{CLOCK_SKEW, Chain, Member};
 use librecast::id::{LinkId, PeerId};
 use librecast::time::{Duration, Instant};
 use tracing::debug;
@@ -45,6 +45,9 @@ const EXPIRY_EVERY: Duration = Duration::from_secs(10);
 /// Presence records that are opened, of each kind of carrier: 0.1 ms of a processor each. Chosen: a folder of the largest
 /// network at once, then as many a second as a router verifies advertisements.
 const RECORD_RATE: Rate = Rate::per_second(256, 8_192);
+/// A record that has ended by our clock is good for so many seconds: by its owner's it may not have ended. Chosen: four requests
+/// of its owner, each of which passes our firewall once we have sent there.
+const OVERDUE: u64 = 60;
 
 /// A node's links to all its peers, made and ended over `C`.
 ///
@@ -272,7 +275,12 @@ impl<C: Connections> Overlay<C> {
                 }
             }
         }
-        self.peers.insert(id, Peer::new(id, self.parts.now));
+        // why it was refused before it was wanted stays readable
+        let peer = match self.strangers.remove(&id) {
+            Some((reason, since)) => Peer::refused_stranger(id, reason, since),
+            None => Peer::new(id, self.parts.now),
+        };
+        self.peers.insert(id, peer);
         true
     }
 
@@ -449,6 +457,13 @@ impl<C: Connections> Overlay<C> {
     }
 }
 
+/// Whether the owner's clock or ours is wrong: the record is from the future; or it is over, and held where what nobody renews
+/// goes within hours. Records are made anew every six hours.
+fn is_by_a_wrong_clock(kind: CarrierKind, record: &PresenceRecord, unix: u64) -> bool {
+    let forgets = matches!(kind, CarrierKind::Dht | CarrierKind::Lan);
+    record.made > unix.saturating_add(CLOCK_SKEW) || (forgets && record.until <= unix)
+}
+
 /// Presence records.
 impl<C: Connections> Overlay<C> {
     /// By these epochs nodes find one another from now on.
@@ -549,7 +564,8 @@ impl<C: Connections> Overlay<C> {
         let network = self.parts.session.identity().network();
         keep_outside(&mut record.candidates, &network);
         // a clock that is ahead of ours makes it good for no longer
-        let left = record.until.saturating_sub(unix).min(RECORD_LIFETIME);
+        let left = record.until.saturating_sub(unix);
+        let left = left.clamp(OVERDUE, RECORD_LIFETIME);
         let until = now + Duration::from_secs(left);
         let parts = &mut self.parts;
         match parts.places.learn(kind, &record, until, now) {
@@ -565,6 +581,10 @@ impl<C: Connections> Overlay<C> {
         }
         // its timer follows the new places
         self.visit(&node, |_, _| ());
+        // its owner is asked all the same, and learns so as well
+        if is_by_a_wrong_clock(kind, &record, unix) {
+            self.refuse(Refusal::Clock, Some(node));
+        }
         Ok((node, until))
     }
 

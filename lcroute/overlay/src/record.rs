@@ -186,12 +186,13 @@ impl Rendezvous {
         let (nonce, rest) = sealed.split_at(NONCE);
         let (tag, body) = rest.split_at(TAG);
         let today = unix / DAY;
-        // made yesterday, by a clock that differs by up to a day
+        // made yesterday, by a clock that differs by up to a day; or by one that differs by up to two, which is then said
         let days = [
             today,
             today.wrapping_sub(1),
             today + 1,
             today.wrapping_sub(2),
+            today + 2,
         ];
         let opened = days.into_iter().find_map(|day| {
             let mut bytes = body.to_vec();
@@ -300,7 +301,7 @@ mod tests {
             let record = record(d.candidates);
             let sealed = sealed(&record);
             prop_assert!([256, 512].contains(&sealed.len()));
-            for unix in [NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY] {
+            for unix in [NOW - 2 * DAY, NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY] {
                 let opened = rendezvous(9).open(&sealed, unix);
                 prop_assert_eq!(opened.as_ref(), Ok(&record));
             }

@@ -469,6 +469,57 @@ fn strangers_cannot_fill_the_tables() {
 }
 
 #[test]
+fn a_record_by_a_wrong_clock_says_so_and_its_owner_is_asked() {
+    use crate::CarrierKind::{Dht, Lan, Matrix};
+    const HOUR: i64 = 3_600;
+    let now = start();
+    for (kind, made, is_refused) in [
+        (Dht, 24 * HOUR, false),
+        (Dht, 26 * HOUR, true),
+        (Matrix, 26 * HOUR, true),
+        (Lan, -23 * HOUR, false),
+        (Lan, -26 * HOUR, true),
+        // a room keeps what nobody renews
+        (Matrix, -26 * HOUR, false),
+    ] {
+        let peer = member(2);
+        let made = TODAY.saturating_add_signed(made);
+        let record = crate::PresenceRecord {
+            node: peer.peer_id(),
+            made,
+            until: made + crate::RECORD_LIFETIME,
+            candidates: vec![crate::Candidate {
+                kind: crate::CandidateKind::Host,
+                addr: ([192, 0, 2, 1], 1).into(),
+            }],
+        };
+        let rendezvous = crate::Rendezvous::new(peer.network());
+        let sealed = rendezvous.seal(&record, &peer.key, &mut crate::Random::new([3; 32]));
+        let mut overlay = overlay(member(1), Limits::default(), now);
+        let taken = overlay.handle_record(kind, &sealed, |_| true, now);
+        assert!(
+            taken.is_ok_and(|(_, until)| until > now),
+            "its owner may be asked"
+        );
+        let reasons = |overlay: &Overlay<Scripted>| {
+            let peers = overlay.peers();
+            peers.iter().filter_map(|p| p.reason).collect::<Vec<_>>()
+        };
+        let expected: &[_] = match is_refused {
+            true => &["clock differs by more than a day"],
+            false => &[],
+        };
+        assert_eq!(reasons(&overlay), expected);
+        let dropped = overlay.drops().get("signal_clock").copied();
+        assert_eq!(dropped, is_refused.then_some(1));
+        overlay.set_wanted(BTreeSet::from([peer.peer_id()]), now);
+        overlay.handle_presence(SERVER, Presence::Online(peer.peer_id()), now);
+        assert_eq!(reasons(&overlay), expected, "while it is asked as well");
+        assert!(overlay.poll_timeout().is_some(), "it is asked");
+    }
+}
+
+#[test]
 fn a_flood_of_records_on_one_carrier_is_not_opened_and_other_carriers_go_on() {
     let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);

@@ -35,6 +35,8 @@ const NAMES: Duration = Duration::from_secs(60);
 const SIGN_AGAIN: Duration = Duration::from_secs(8);
 /// Longest such pause: an issuer that is away for days costs some 40 kB an hour.
 const LAST_SIGN_AGAIN: Duration = Duration::from_secs(3_600);
+/// Seconds of a day: names change with it.
+const DAY: u64 = 86_400;
 /// Former epochs under which names are looked up, the latest ones. Chosen: with the newest one they make eight nodes as many keys
 /// as a plan may have.
 const FORMER: usize = 3;
@@ -102,6 +104,8 @@ struct Wish {
     account: Option<Account>,
     record: Option<Published>,
     seeking: Seeking,
+    /// Whom this node has looked for in vain for a while.
+    in_vain: BTreeSet<PeerId>,
     round: u64,
 }
 
@@ -312,12 +316,22 @@ fn plan(
     let epochs = epochs.unwrap_or(RendezvousEpochs::new(*network));
     // who was away since an expulsion is under a former name
     let former = epochs.former().iter().take(FORMER);
-    let epochs: Vec<&Rendezvous> = [epochs.newest()].into_iter().chain(former).collect();
+    let newest = epochs.newest();
+    let epochs: Vec<&Rendezvous> = [newest].into_iter().chain(former).collect();
     let keys_of = |peer: &PeerId| {
         let peer = *peer;
         epochs.iter().map(move |epoch| epoch.key_of(&peer, unix))
     };
-    let seek = seeking.peers.iter().flat_map(keys_of).take(MAX_KEYS);
+    // a clock that is wrong by more than half a day says another day: who is found there is told of it
+    let in_vain = seeking.peers.iter().filter(|p| wish.in_vain.contains(p));
+    let days = [unix.saturating_sub(DAY), unix.saturating_add(DAY)];
+    let other_days = in_vain.flat_map(|peer| days.map(|day| newest.key_of(peer, day)));
+    let seek = seeking
+        .peers
+        .iter()
+        .flat_map(keys_of)
+        .chain(other_days)
+        .take(MAX_KEYS);
     let own = key.peer_id();
     let watch = epochs.iter().filter(|_| seeking.invites);
     Some(Plan {
@@ -365,6 +379,7 @@ impl Service {
         let mut lines = Lines::new(read);
         let mut names = interval(NAMES);
         let mut newcomer = Newcomer::new(None, unix_now(), Instant::now());
+        let (mut sought, mut in_vain) = (BTreeSet::new(), BTreeSet::new());
         let (mut said, mut asked) = ((None, None), BTreeSet::new());
         self.change(|state| *state = Some(Standing::default()))
             .await;
@@ -376,7 +391,13 @@ impl Service {
                     Ok(()) => None,
                     Err(_) => return Ok(()),
                 },
-                _ = names.tick() => None,
+                _ = names.tick() => {
+                    // those of the last look that are sought still
+                    let now: BTreeSet<_> = self.wishes.borrow().seeking.peers.iter().copied().collect();
+                    in_vain = now.intersection(&sought).copied().collect();
+                    sought = now;
+                    None
+                }
                 () = newcomer.is_due() => None,
             };
             if let Some(line) = line {
@@ -386,7 +407,8 @@ impl Service {
                 self.handle(&line, &asked).await?;
                 continue;
             }
-            let wish = self.wishes.borrow_and_update().clone();
+            let mut wish = self.wishes.borrow_and_update().clone();
+            wish.in_vain.clone_from(&in_vain);
             let unix = unix_now();
             let signed = newcomer.signed(wish.seeking.issuer, unix, Instant::now());
             let plan = plan(&wish, (&self.network, &self.key), (unix, signed));
@@ -619,6 +641,36 @@ mod tests {
         assert!(!linked.hold.iter().any(|item| holds(mailbox, item)));
         let own = &alone.seek[0];
         assert!(inviting.hold.iter().any(|item| holds(own, item)));
+    }
+
+    #[test]
+    fn who_is_looked_for_in_vain_is_found_by_a_clock_that_is_a_day_and_a_half_off() {
+        let network = key(9).peer_id();
+        let own = key(2);
+        let mut wish = wish();
+        wish.seeking.peers = (10..20).map(|n| key(n).peer_id()).collect();
+        let plan_of = |wish: &Wish, unix| plan(wish, (&network, &own), (unix, unix)).unwrap();
+        let of_today = plan_of(&wish, NOON);
+        wish.in_vain = [key(10).peer_id(), key(1).peer_id()].into();
+        let of_three_days = plan_of(&wish, NOON);
+        let (today, others) = of_three_days.seek.split_at(10);
+        assert_eq!((today, others.len()), (&of_today.seek[..], 2));
+        let mut sought = wish.clone();
+        sought.seeking.peers = vec![own.peer_id()];
+        sought.in_vain = [own.peer_id()].into();
+        for ahead in [26 * 3_600, 36 * 3_600 - 1] {
+            let held = plan_of(&wish, NOON + ahead).hold;
+            let looks = plan_of(&sought, NOON).seek;
+            assert!(held.iter().any(|item| looks.contains(&item.key)));
+            let (held, looks) = (
+                plan_of(&wish, NOON).hold,
+                plan_of(&sought, NOON + ahead).seek,
+            );
+            assert!(held.iter().any(|item| looks.contains(&item.key)));
+        }
+        wish.in_vain = wish.seeking.peers.iter().copied().collect();
+        wish.seeking.peers = (10..30).map(|n| key(n).peer_id()).collect();
+        assert!(plan_of(&wish, NOON).is_bounded());
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! `lcroute` on a host whose clock is wrong, or which has slept, for tests: the wall clock is off by as many seconds as
-//! the file `clock-offset` in the working directory says, and by as many more as the file `clock-set`, if there is one, says
-//! in its eight bytes: it is set while the program runs. Monotonic time lacks as many nanoseconds as the file `clock-slept`,
-//! if there is one, says in its eight bytes: a suspended host's stands still, and the others' does not.
+//! `lcroute`, or the program by whose name it is called, on a host whose clock is wrong, or which has slept, for tests: the
+//! wall clock is off by as many seconds as the file `clock-offset` in the working directory says, and by as many more as the
+//! file `clock-set`, if there is one, says in its eight bytes: it is set while the program runs. Monotonic time lacks as many
+//! nanoseconds as the file `clock-slept`, if there is one, says in its eight bytes: a suspended host's stands still, and the
+//! others' does not.
 //!
 //! The kernel has no namespace for the wall clock and no sleep for one of its hosts, so this program puts its own
 //! `clock_gettime` before that of the C library.
 
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
@@ -30,7 +32,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    lcroute::main()
+    match std::env::args_os().next().map(PathBuf::from) {
+        Some(called) if called.file_name() != Some("lcroute-skewed".as_ref()) => {
+            lcroute_lab::main()
+        }
+        _ => lcroute::main(),
+    }
 }
 
 /// Maps the eight bytes of a file, if it is there.

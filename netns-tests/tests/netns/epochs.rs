@@ -161,7 +161,7 @@ fn opens_not(member: &Member, records: u64) -> Result<()> {
 }
 
 /// Sets this member's clock to so many seconds before or after the next midnight.
-fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
+pub(crate) fn set_clock(member: &mut Member, seconds: i64) -> Result<()> {
     const DAY: i64 = 86_400;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
     let offset = DAY - now % DAY + seconds;

@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod chaos;
 mod cli;
+mod clocks;
 mod containers;
 mod daemon;
 mod deaths;

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -30,6 +30,8 @@ use trust::Trust;
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Longest head of an answer in bytes. Chosen: twice what servers take of a request.
 const MAX_HEAD: usize = 32 * 1024;
+/// By so many seconds the host's clock is set before all is read anew. Chosen: far more than a clock drifts within a day.
+const CLOCK_STEP: u64 = 3_600;
 /// Where nothing is due, the loop waits so long.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -67,11 +69,17 @@ async fn meet(
             return meetings.changed().await.ok();
         }
     };
+    let begun = (Instant::now(), unix_now());
     let mut round = meeting.round;
     let mut session = Session::new(meeting.clone(), Instant::now());
     let mut calls = JoinSet::new();
     let mut said = None;
     loop {
+        // what was over by the old clock may be good by the new one
+        if unix_now().abs_diff(begun.1 + begun.0.elapsed().as_secs()) > CLOCK_STEP {
+            meetings.mark_changed();
+            return Some(());
+        }
         while let Some(request) = session.poll_request(Instant::now(), unix_now()) {
             let http = http.clone();
             calls.spawn(async move {
@@ -180,11 +188,15 @@ impl Http {
         let (head, body) = answer.into_parts();
         let retry_after = head.headers.get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let date = head.headers.get(DATE);
+        let date = date.and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
+        let date = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|e| format!("the homeserver's answer: {e}"))?;
         Ok(Answer {
             status: head.status.as_u16(),
             retry_after,
+            date: date.map(|date| date.as_secs()),
             body: body.to_bytes().into(),
         })
     }

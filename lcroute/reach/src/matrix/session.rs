@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use librecast::cert::CLOCK_SKEW;
 use librecast::reach::{FromReach, Key, MAX_NAME, Meeting, RoomState, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -38,6 +39,9 @@ const PUT_PAUSE: Duration = Duration::from_secs(5);
 const RIVAL: u32 = 2;
 /// Most values of others that are known: as many as there are nodes in the largest network.
 const MAX_VALUES: usize = 4_096;
+/// By so many seconds this host's clock may differ from the homeserver's until that is said. Chosen: half of what members bear
+/// between each other.
+const CLOCK_DIFFERS: u64 = 43_200;
 /// Longest code of an error that is shown, in bytes; those of the standard have 30.
 const MAX_CODE: usize = 64;
 
@@ -86,6 +90,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Header `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u64>,
+    /// Header `Date`, as Unix seconds.
+    pub(crate) date: Option<u64>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -160,6 +166,8 @@ pub(crate) struct Session {
     sync: Timer,
     put: Timer,
     problems: BTreeMap<Call, String>,
+    /// What this host's clock and the homeserver's said at its last answer.
+    clocks: Option<(u64, u64)>,
     dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -178,6 +186,7 @@ impl Session {
             sync: Timer::new(now),
             put: Timer::new(now),
             problems: BTreeMap::new(),
+            clocks: None,
             dropped: BTreeMap::new(),
         }
     }
@@ -290,6 +299,8 @@ impl Session {
         unix: u64,
     ) -> Vec<FromReach> {
         let call = request.call;
+        let date = answer.as_ref().ok().and_then(|answer| answer.date);
+        self.clocks = date.map(|date| (unix, date)).or(self.clocks);
         let answer = answer
             .map_err(Failure::from)
             .and_then(|answer| self.accept(call, answer));
@@ -459,7 +470,8 @@ impl Session {
         let others: usize = self.others.values().map(BTreeMap::len).sum();
         let mut known = BTreeMap::new();
         for (name, entry) in content.records {
-            if entry.until <= unix || Some(name) == own {
+            // over by any clock that members bear; one that differs from ours says why no link comes about
+            if entry.until.saturating_add(CLOCK_SKEW) <= unix || Some(name) == own {
                 continue;
             }
             if others + known.len() >= MAX_VALUES {
@@ -483,6 +495,17 @@ impl Session {
         }
     }
 
+    /// That members may refuse this host for its clock, or it them.
+    fn clock_differs(&self) -> Option<String> {
+        let (own, server) = self.clocks?;
+        let differs = own.abs_diff(server);
+        let side = if own > server { "ahead of" } else { "behind" };
+        let hours = differs / 3_600;
+        (differs > CLOCK_DIFFERS).then(|| {
+            format!("this host's clock is {hours} h {side} the homeserver's, and members link with clocks less than a day apart: timedatectl set-ntp true")
+        })
+    }
+
     /// How it stands.
     pub(crate) fn state(&self, unix: u64) -> RoomState {
         let holds =
@@ -492,10 +515,11 @@ impl Session {
         let rival = (self.overwritten >= RIVAL).then(|| {
             "another host of this account keeps a record under this node's name: both have its key".to_owned()
         });
+        let clock = self.clock_differs();
         RoomState {
-            open: holds && self.since.is_some() && self.problems.is_empty(),
+            open: holds && self.since.is_some() && self.problems.is_empty() && clock.is_none(),
             values: entries.filter(|entry| entry.until > unix).count(),
-            problem: self.problems.values().next().cloned().or(rival),
+            problem: self.problems.values().next().cloned().or(clock).or(rival),
             dropped: dropped
                 .map(|(reason, n)| ((*reason).to_owned(), *n))
                 .collect(),
@@ -606,8 +630,8 @@ mod tests {
     fn answer(status: u16, body: &str) -> Result<Answer, String> {
         Ok(Answer {
             status,
-            retry_after: None,
             body: body.into(),
+            ..Answer::default()
         })
     }
 
@@ -690,6 +714,32 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_wrong_by_the_homeservers_is_said_until_it_is_set() {
+        let mut world = World::entered(Meeting {
+            keep: None,
+            ..meeting()
+        });
+        let mut sync_at = |date: u64| {
+            let mut answer = answer(200, r#"{"next_batch":"s1"}"#).unwrap();
+            answer.date = Some(date);
+            world.answer(Call::Sync, Ok(answer));
+            let state = world.state();
+            (state.open, state.problem.unwrap_or_default())
+        };
+        let day = 86_400;
+        assert_eq!(sync_at(UNIX + 40_000), (true, String::new()));
+        for (date, words) in [
+            (UNIX - day - 7_200, "26 h ahead of the homeserver's"),
+            (UNIX + 2 * day, "48 h behind the homeserver's"),
+            (0, "500000 h ahead of"),
+        ] {
+            let (open, problem) = sync_at(date);
+            assert!(!open && problem.contains(words), "{problem}");
+        }
+        assert_eq!(sync_at(UNIX), (true, String::new()));
+    }
+
+    #[test]
     fn requests_are_as_the_api_has_them() {
         let mut world = World::new(meeting());
         world.poll();
@@ -749,13 +799,12 @@ mod tests {
     #[test]
     fn values_of_others_are_passed_on_once_and_dead_ones_never() {
         let mut world = World::entered(meeting());
-        let old = Keep {
-            until: UNIX,
-            ..keep(3)
-        };
-        let body = sync_with("@b:b", &[keep(2), old]);
+        let old = |n: u8, until: u64| Keep { until, ..keep(n) };
+        let (by_a_clock, dead) = (old(4, UNIX - 86_399), old(3, UNIX - 86_400));
+        let body = sync_with("@b:b", &[keep(2), by_a_clock, dead]);
         let lines = world.answer(Call::Sync, answer(200, &body));
-        assert_eq!(lines, [kept("@b:b", keep(2).name, keep(2).value)]);
+        let passed_on = [2, 4].map(|n| kept("@b:b", keep(n).name, keep(n).value));
+        assert_eq!(lines, passed_on);
         assert_eq!(world.answer(Call::Sync, answer(200, &body)), []);
         assert_eq!(world.state().values, 1);
         let newer = Keep {
@@ -775,7 +824,7 @@ mod tests {
         world.answer(Call::Put, answer(200, "{}"));
         // another one of the account did not see it, and wrote over it
         let expired = Keep {
-            until: UNIX,
+            until: UNIX - 86_400,
             ..keep(3)
         };
         let body = sync_with("@me:a.example", &[keep(2), expired]);

@@ -1,0 +1,168 @@
+//! Hosts whose clocks differ, at the DHT and in a Matrix room: they link, or both sides say that it is the clock.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Process, within};
+
+use crate::epochs::set_clock;
+use crate::matrix::members_of_a_room;
+use crate::reach::{members_without_server, met_by, swarm};
+use crate::world;
+
+const HOUR: i64 = 3_600;
+/// Noon, in seconds from the next midnight: all clocks that differ by less than half a day say the same day then.
+const NOON: i64 = -12 * HOUR;
+
+/// A program that runs on this host by the clock of its daemon.
+fn spawn_skewed(host: &Host, program: &str) -> Result<Process> {
+    let link = host.path(program);
+    if !link.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lcroute-skewed"), &link)?;
+    }
+    host.spawn(link.to_str().context("path")?, &[])
+}
+
+/// Two hosts in a room, by clocks that say so many seconds from the next midnight.
+fn in_a_room(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
+    let (serving, members) = members_of_a_room(lab, &["a", "b"])?;
+    start(clocks, vec![serving], members)
+}
+
+/// The same, by a DHT.
+fn in_a_dht(lab: &Lab, clocks: [i64; 2]) -> Result<(Vec<Process>, Vec<Member>)> {
+    let (swarm, enters) = swarm(lab)?;
+    let hosts = lab.closed_hosts(&["a", "b"])?;
+    for host in &hosts {
+        host.configure(&format!(
+            "[signal]\nlan = false\ndht = true\ndht_bootstrap = [\"{enters}\"]\n"
+        ))?;
+    }
+    start(clocks, vec![swarm], members_without_server(hosts)?)
+}
+
+fn start(
+    clocks: [i64; 2],
+    mut programs: Vec<Process>,
+    mut members: Vec<Member>,
+) -> Result<(Vec<Process>, Vec<Member>)> {
+    for (member, seconds) in members.iter_mut().zip(clocks) {
+        set_clock(member, seconds)?;
+        member.host.write("clock-set", 0_i64.to_ne_bytes())?;
+        member.start()?;
+        programs.push(spawn_skewed(&member.host, "lcroute-reach")?);
+    }
+    Ok((programs, members))
+}
+
+fn they_link(members: &[Member], door: &str) -> Result<()> {
+    for member in members {
+        member.wait_links(1)?;
+        let by = met_by(member)?;
+        ensure!(by == [door] || by == ["straight"], "{by:?}");
+    }
+    Ok(())
+}
+
+/// Its door says so, or it shows the other one as refused for it; and its log and `lcroute doctor` say the same.
+fn names_the_clock(member: &mut Member) -> Result<()> {
+    const REFUSED: &str = "clock differs by more than a day";
+    let name = member.host.name().to_owned();
+    within(
+        3 * DEADLINE,
+        &format!("{name} says that it is the clock"),
+        || {
+            let peers = format!("{:?}", member.peers()?);
+            let doors = member.status()?["doors"].to_string();
+            let log = member.daemon()?.stderr();
+            ensure!(peers.contains(REFUSED), "{peers} {doors}");
+            ensure!(log.contains(REFUSED), "{log}");
+            let doctor = member.host.ask("lcroute", &["doctor"])?.stdout;
+            ensure!(doctor.contains(REFUSED), "{doctor}");
+            Ok(())
+        },
+    )
+}
+
+/// Nobody is restarted.
+fn set_right(member: &Member, behind: i64) -> Result<()> {
+    let file = fs::File::options()
+        .write(true)
+        .open(member.host.path("clock-set"))?;
+    // in place: it is mapped
+    Ok(file.write_all_at(&behind.to_ne_bytes(), 0)?)
+}
+
+/// They have no link as long as clocks are 26 hours apart, and one once they are not.
+fn link_once_it_is_set(members: &[Member], door: &str) -> Result<()> {
+    for member in members {
+        member.wait_links(0)?;
+    }
+    set_right(&members[1], -26 * HOUR)?;
+    within(4 * DEADLINE, "they link", || {
+        for member in members {
+            let linked = member.linked_with()?.len();
+            ensure!(linked == 1, "{:?}", member.peers()?);
+        }
+        Ok(())
+    })?;
+    they_link(members, door)
+}
+
+#[test]
+fn clocks_90_seconds_apart_around_midnight_link_in_a_room() {
+    world("clocks-matrix-90", |lab| {
+        let (_programs, members) = in_a_room(lab, [-45, 45])?;
+        they_link(&members, "matrix")
+    });
+}
+
+#[test]
+fn clocks_10_minutes_apart_around_midnight_link_in_a_room() {
+    world("clocks-matrix-600", |lab| {
+        let (_programs, members) = in_a_room(lab, [300, -300])?;
+        they_link(&members, "matrix")
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: half a minute"]
+fn in_a_room_clocks_26_hours_apart_are_named_by_both_until_they_are_set() {
+    world("clocks-matrix-26", |lab| {
+        let (_programs, mut members) = in_a_room(lab, [NOON, NOON + 26 * HOUR])?;
+        members.iter_mut().try_for_each(names_the_clock)?;
+        let note = members[1].status()?["doors"].to_string();
+        ensure!(note.contains("ahead of the homeserver's"), "{note}");
+        link_once_it_is_set(&members, "matrix")
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: newcomers take turns at a mailbox"]
+fn clocks_90_seconds_apart_around_midnight_link_by_a_dht() {
+    world("clocks-dht-90", |lab| {
+        let (_programs, members) = in_a_dht(lab, [-45, 45])?;
+        they_link(&members, "dht")
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: newcomers take turns at a mailbox"]
+fn clocks_10_minutes_apart_around_midnight_link_by_a_dht() {
+    world("clocks-dht-600", |lab| {
+        let (_programs, members) = in_a_dht(lab, [300, -300])?;
+        they_link(&members, "dht")
+    });
+}
+
+#[test]
+#[ignore = "`make test-all`: minutes"]
+fn in_a_dht_a_clock_26_hours_off_is_named_by_the_newcomer_until_it_is_set() {
+    world("clocks-dht-26", |lab| {
+        let (_programs, mut members) = in_a_dht(lab, [NOON, NOON + 26 * HOUR])?;
+        // its issuer does not find the newcomer's mailbox of another day
+        names_the_clock(&mut members[1])?;
+        link_once_it_is_set(&members, "dht")
+    });
+}
