@@ -1,4 +1,5 @@
-//! No two modules of a crate import each other, not even transitively; every file that a page names exists.
+//! No two modules of a crate import each other, not even transitively; every file that a page names exists; what is to be run
+//! by `make test-all` is.
 //!
 //! Sources are read as text: paths that begin with `crate`, `super` or `self`, outside of tests. What a module takes from its
 //! own submodules, and they from it, counts as well.
@@ -247,6 +248,52 @@ fn files_that_pages_name_exist() {
         }
     }
     assert!(dead.is_empty(), "not there:\n{}", dead.join("\n"));
+}
+
+#[test]
+fn no_page_has_the_marks_of_a_merge() {
+    let out = Command::new("git")
+        .args([
+            "grep",
+            "-lE",
+            "^(<{7} |>{7} )",
+            "--",
+            "*.md",
+            "*.toml",
+            "Makefile",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let files = String::from_utf8(out.stdout).unwrap();
+    assert_eq!((out.status.code(), files.as_str()), (Some(1), ""));
+}
+
+/// Where a test that is ignored says that `make test-all` runs it, the list of the Makefile has it.
+#[test]
+fn make_test_all_runs_what_says_so() {
+    let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
+    let list = makefile
+        .lines()
+        .find_map(|line| line.strip_prefix("LONG = "));
+    let list: Vec<&str> = list.unwrap().split_whitespace().collect();
+    let tests = root().join("netns-tests/tests/netns");
+    let (mut found, mut left_out) = (0, Vec::new());
+    for (file, text) in sources::below(&tests) {
+        let module = file.strip_prefix(&tests).unwrap().with_extension("");
+        let module = module.to_str().unwrap().replace('/', "::");
+        for ignored in text.split("#[ignore = \"").skip(1) {
+            let (reason, rest) = ignored.split_once('"').unwrap();
+            let name = rest.split_once("fn ").unwrap().1;
+            let name = format!("{module}::{}", name.split('(').next().unwrap());
+            if reason.contains("make test-all") {
+                found += 1;
+                left_out.extend((!list.iter().any(|word| name.contains(word))).then_some(name));
+            }
+        }
+    }
+    assert!(found > 50, "{found}");
+    assert!(left_out.is_empty(), "not in LONG: {left_out:?}");
 }
 
 #[test]
