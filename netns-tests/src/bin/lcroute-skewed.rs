@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     match std::env::args_os().next().map(PathBuf::from) {
         Some(called) if called.file_name() != Some("lcroute-skewed".as_ref()) => {
-            lcroute_lab::main()
+            lcroute_lab::main_with(&netns_tests::PROGRAMS)
         }
         _ => lcroute::main(),
     }
