@@ -470,7 +470,7 @@ impl Session {
         let others: usize = self.others.values().map(BTreeMap::len).sum();
         let mut known = BTreeMap::new();
         for (name, entry) in content.records {
-            // over by any clock that members bear; one that differs from ours says why no link comes about
+            // a record counts as over a day late: the owner's clock may be behind, and the daemon can say so
             if entry.until.saturating_add(CLOCK_SKEW) <= unix || Some(name) == own {
                 continue;
             }
