@@ -882,10 +882,10 @@ proptest! {
             }
         }
         prop_assert!(world.is_connected() && world.is_as_wanted());
-        // and it comes to rest: a few trials at most
+        // and it comes to rest: of trials in vain, pauses of 60, 120 and 240 s leave three in this time
         let made = world.made;
         world.run(seconds(300));
-        prop_assert!(world.made - made <= 2 * n as usize, "{} links made", world.made - made);
+        prop_assert!(world.made - made <= 3 * n as usize, "{} links made", world.made - made);
         if config.policy == PolicyKind::Regular && config.degree < 6 {
             prop_assert_eq!(world.made, made);
         }
