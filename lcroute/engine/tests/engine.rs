@@ -869,10 +869,8 @@ fn a_neighbour_that_breaks_the_protocol_is_closed_and_ignored() {
             "{message:?}"
         );
         b.engine.handle_control(L, message, b.now);
-        let header = header_of(2, 1).encode();
         let packet = udp(addresses(2).address, group(1), b"x");
-        b.engine
-            .handle_data(L, [&header[..], &packet].concat().into(), b.now);
+        b.data(1, header_of(2, 1), &packet);
         assert!(b.outputs().is_empty(), "nothing more is taken from it");
         assert_eq!((b.drops("bad_control"), b.drops("unknown_link")), (2, 1));
     }
@@ -884,13 +882,11 @@ fn a_bound_is_answered_with_a_refusal() {
         join_states_per_neighbor: 2,
         ..Limits::default()
     };
-    let mut b = Bench::with(
-        Config {
-            limits,
-            ..root_config()
-        },
-        &[2, 3],
-    );
+    let config = Config {
+        limits,
+        ..root_config()
+    };
+    let mut b = Bench::with(config, &[2, 3]);
     for g in 1..=3 {
         b.wants(2, g, ALL());
     }
@@ -991,13 +987,11 @@ fn the_local_group_table_is_bounded() {
         groups: 10,
         ..Limits::default()
     };
-    let mut b = Bench::with(
-        Config {
-            limits,
-            ..config(1)
-        },
-        &[],
-    );
+    let config = Config {
+        limits,
+        ..config(1)
+    };
+    let mut b = Bench::with(config, &[]);
     for n in 0..15 {
         b.local(&join(group(n)));
     }

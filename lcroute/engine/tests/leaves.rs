@@ -146,6 +146,10 @@ impl World {
         leaf.handle_link_up(at_leaf, peer, self.now);
     }
 
+    fn router(&mut self, n: u16) -> &mut Engine {
+        self.routers.get_mut(&n).unwrap()
+    }
+
     fn leaf_mut(&mut self, n: u16) -> &mut Leaf {
         self.leaves.get_mut(&(FIRST_LEAF + n)).unwrap()
     }
@@ -158,47 +162,26 @@ impl World {
 
     /// The links of a router are gone, and both sides know.
     fn kill(&mut self, router: u16) {
-        let dead: Vec<_> = self
-            .links
-            .iter()
-            .filter(|((end, _), _)| *end == End::Router(router))
-            .map(|(_, other)| *other)
-            .collect();
-        for (end, link) in dead {
-            self.links.remove(&(end, link));
-            match end {
-                End::Router(n) => self
-                    .routers
-                    .get_mut(&n)
-                    .unwrap()
-                    .handle_link_down(link, self.now),
-                End::Leaf(n) => self
-                    .leaves
-                    .get_mut(&n)
-                    .unwrap()
-                    .handle_link_down(link, self.now),
-            }
-        }
         self.routers.remove(&router);
-        self.flush();
+        self.unlink(End::Router(router));
     }
 
     fn leaf_goes(&mut self, n: u16) {
-        let n = FIRST_LEAF + n;
-        self.leaves.remove(&n);
-        let gone: Vec<_> = self
-            .links
-            .iter()
-            .filter(|((end, _), _)| *end == End::Leaf(n))
-            .map(|(_, other)| *other)
-            .collect();
-        for (end, link) in gone {
+        self.leaves.remove(&(FIRST_LEAF + n));
+        self.unlink(End::Leaf(FIRST_LEAF + n));
+    }
+
+    /// The other ends notice that one is gone.
+    fn unlink(&mut self, gone: End) {
+        let now = self.now;
+        let links = self.links.iter();
+        let ends = links.filter(|((end, _), _)| *end == gone);
+        for (end, link) in ends.map(|(_, other)| *other).collect::<Vec<_>>() {
             self.links.remove(&(end, link));
-            let End::Router(router) = end else {
-                unreachable!()
-            };
-            let engine = self.routers.get_mut(&router).unwrap();
-            engine.handle_link_down(link, self.now);
+            match end {
+                End::Router(n) => self.router(n).handle_link_down(link, now),
+                End::Leaf(n) => self.leaf_mut(n - FIRST_LEAF).handle_link_down(link, now),
+            }
         }
         self.flush();
     }
@@ -226,7 +209,7 @@ impl World {
     fn flush(&mut self) {
         let routers: Vec<_> = self.routers.keys().copied().collect();
         for n in routers {
-            while let Some(output) = self.routers.get_mut(&n).unwrap().poll_output() {
+            while let Some(output) = self.router(n).poll_output() {
                 match output {
                     Output::Control { link, message } => {
                         self.send((End::Router(n), link), Sent::Control(message));
@@ -307,27 +290,17 @@ impl World {
         if is_cut(&end) || other.is_none_or(|other| is_cut(&other)) {
             return;
         }
-        match (end, message) {
-            (End::Router(n), Sent::Control(m)) => {
-                if let Some(engine) = self.routers.get_mut(&n) {
-                    engine.handle_control(link, &m, self.now);
-                }
-            }
-            (End::Router(n), Sent::Data(m)) => {
-                if let Some(engine) = self.routers.get_mut(&n) {
-                    engine.handle_data(link, m, self.now);
-                }
-            }
-            (End::Leaf(n), Sent::Control(m)) => {
-                if let Some(leaf) = self.leaves.get_mut(&n) {
-                    leaf.handle_control(link, &m, self.now);
-                }
-            }
-            (End::Leaf(n), Sent::Data(m)) => {
-                if let Some(leaf) = self.leaves.get_mut(&n) {
-                    leaf.handle_data(link, m, self.now);
-                }
-            }
+        match end {
+            End::Router(n) => match (self.routers.get_mut(&n), message) {
+                (Some(engine), Sent::Control(m)) => engine.handle_control(link, &m, self.now),
+                (Some(engine), Sent::Data(m)) => engine.handle_data(link, m, self.now),
+                (None, _) => {}
+            },
+            End::Leaf(n) => match (self.leaves.get_mut(&n), message) {
+                (Some(leaf), Sent::Control(m)) => leaf.handle_control(link, &m, self.now),
+                (Some(leaf), Sent::Data(m)) => leaf.handle_data(link, m, self.now),
+                (None, _) => {}
+            },
         }
     }
 

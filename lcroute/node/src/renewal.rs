@@ -561,6 +561,15 @@ mod tests {
         }
     }
 
+    /// The same, where the node has joined by a token.
+    fn world_by_token(name: &str, grant: Grant) -> World {
+        let mut w = world(NOW + 100 * WEEK);
+        let token = invite(&issuer_certificate(NOW + 100 * WEEK), grant);
+        let joined = token.join(key(3).peer_id(), name, NOW).unwrap();
+        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        w
+    }
+
     impl World {
         /// Time as the hosts have it, so many seconds after the start.
         fn at(&self, s: u64) -> (u64, Instant) {
@@ -573,20 +582,18 @@ mod tests {
         }
 
         fn answer(&mut self, s: u64, request: &[u8], revoked: bool) -> Vec<u8> {
+            let known = Known {
+                revoked,
+                spent: false,
+            };
+            self.answer_to(3, s, request, &known).unwrap()
+        }
+
+        /// What the issuer answers to the node with this key.
+        fn answer_to(&mut self, n: u8, s: u64, request: &[u8], known: &Known) -> Option<Vec<u8>> {
             let (unix, now) = self.at(s);
-            let asker = key(3).peer_id();
-            self.issuer
-                .answer(
-                    &asker,
-                    request,
-                    &Known {
-                        revoked,
-                        spent: false,
-                    },
-                    unix,
-                    now,
-                )
-                .unwrap()
+            let asker = key(n).peer_id();
+            self.issuer.answer(&asker, request, known, unix, now)
         }
 
         fn receive(&mut self, s: u64, from: OriginId, answer: &[u8]) -> Option<(Chain, Member)> {
@@ -618,18 +625,13 @@ mod tests {
         let token = invite(&issuer_certificate(NOW + 100 * WEEK), bounded);
         let chain = token.join(key(3).peer_id(), "late", NOW).unwrap();
         let request = encode_request(7, &chain, &key(3)).unwrap();
-        let asker = key(3).peer_id();
         for (spent, verdict) in [(true, Verdict::Busy), (false, Verdict::Renewed)] {
             let known = Known {
                 spent,
                 ..Known::default()
             };
-            let (unix, now) = w.at(if spent { 10 } else { 20 });
-            let answer = w
-                .issuer
-                .answer(&asker, &request, &known, unix, now)
-                .unwrap();
-            assert_eq!(decode_answer(&answer).unwrap().verdict, verdict);
+            let answer = w.answer_to(3, if spent { 10 } else { 20 }, &request, &known);
+            assert_eq!(decode_answer(&answer.unwrap()).unwrap().verdict, verdict);
         }
     }
 
@@ -723,11 +725,7 @@ mod tests {
         let answer = early.answer(100, &request, false);
         assert_eq!(verdict(&answer), Verdict::Early);
         let foreign = encode_request(1, &w.joined, &key(4)).unwrap();
-        let (unix, now) = w.at(s + 10);
-        let other = key(4).peer_id();
-        let other = w
-            .issuer
-            .answer(&other, &foreign, &Known::default(), unix, now);
+        let other = w.answer_to(4, s + 10, &foreign, &Known::default());
         assert_eq!(
             verdict(&other.unwrap()),
             Verdict::Refused,
@@ -742,15 +740,11 @@ mod tests {
 
     #[test]
     fn who_came_by_a_token_gets_at_once_what_the_token_promises() {
-        let certificate = issuer_certificate(NOW + 100 * WEEK);
         let hour = Grant {
             renew_for: 9 * WEEK,
             ..grant(NOW + 3_600)
         };
-        let token = invite(&certificate, hour);
-        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
-        let mut w = world(NOW + 100 * WEEK);
-        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut w = world_by_token("node", hour);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
         let (chain, member) = w.receive(1, ISSUER, &answer).unwrap();
@@ -763,17 +757,13 @@ mod tests {
 
     #[test]
     fn an_ephemeral_member_asks_when_a_third_of_its_tokens_time_is_left() {
-        let certificate = issuer_certificate(NOW + 100 * WEEK);
         let (label, value) = librecast::cert::EPHEMERAL;
         let invited = Grant {
             renew_for: 9 * WEEK,
             labels: [(label.into(), value.into())].into(),
             ..grant(NOW + 3 * WEEK)
         };
-        let token = invite(&certificate, invited);
-        let joined = token.join(key(3).peer_id(), "pod", NOW).unwrap();
-        let mut w = world(NOW + 100 * WEEK);
-        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut w = world_by_token("pod", invited);
         let (s, _, request) = w.wait(0, &[ISSUER]);
         assert!((2 * WEEK..2 * WEEK + 2).contains(&s), "{s}");
         let answer = w.answer(s, &request, false);
@@ -786,11 +776,7 @@ mod tests {
 
     #[test]
     fn a_new_member_that_is_not_answered_asks_again_within_seconds_and_then_less_often() {
-        let certificate = issuer_certificate(NOW + 100 * WEEK);
-        let token = invite(&certificate, grant(NOW + WEEK));
-        let joined = token.join(key(3).peer_id(), "node", NOW).unwrap();
-        let mut w = world(NOW + 100 * WEEK);
-        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut w = world_by_token("node", grant(NOW + WEEK));
         let mut asked = Vec::new();
         let mut s = 1;
         for _ in 0..14 {
@@ -805,15 +791,11 @@ mod tests {
 
     #[test]
     fn who_has_the_name_of_another_gets_one_of_its_own() {
-        let certificate = issuer_certificate(NOW + 100 * WEEK);
         let week = Grant {
             renew_for: WEEK,
             ..grant(NOW + WEEK)
         };
-        let token = invite(&certificate, week);
-        let joined = token.join(key(3).peer_id(), "taken", NOW).unwrap();
-        let mut w = world(NOW + 100 * WEEK);
-        w.node = Renewal::new(key(3), network(), joined, 1, w.start);
+        let mut w = world_by_token("taken", week);
         let (_, request) = w.ask(1, &[ISSUER]).unwrap();
         let answer = w.answer(1, &request, false);
         let (_, member) = w.receive(1, ISSUER, &answer).unwrap();
@@ -824,13 +806,9 @@ mod tests {
     fn nobody_uses_up_the_turn_of_another_node() {
         let mut w = world(NOW + 100 * WEEK);
         let (s, _, request) = w.wait(0, &[ISSUER]);
-        let (unix, now) = w.at(s);
-        let victim = key(3).peer_id();
         for n in 0..1_000 {
             let forged = encode_request(n, &w.joined, &key(4)).unwrap();
-            let answer = w
-                .issuer
-                .answer(&victim, &forged, &Known::default(), unix, now);
+            let answer = w.answer_to(3, s, &forged, &Known::default());
             assert_eq!(answer, None, "the victim has not signed it");
         }
         let answer = w.answer(s, &request, false);
@@ -909,12 +887,8 @@ mod tests {
     #[test]
     fn a_request_is_signed_by_its_node() {
         let mut w = world(NOW + 100 * WEEK);
-        let (unix, now) = w.at(WEEK - 10);
         let stolen = encode_request(1, &w.joined, &key(4)).unwrap();
-        let node = key(3).peer_id();
-        let answer = w
-            .issuer
-            .answer(&node, &stolen, &Known::default(), unix, now);
+        let answer = w.answer_to(3, WEEK - 10, &stolen, &Known::default());
         assert_eq!(answer, None);
     }
 
@@ -948,9 +922,7 @@ mod tests {
             let mut w = world(NOW + 100 * WEEK);
             let (s, _, _) = w.wait(0, &[ISSUER]);
             prop_assert!(w.receive(s, ISSUER, &bytes).is_none());
-            let (unix, now) = w.at(s);
-            let asker = key(3).peer_id();
-            prop_assert_eq!(w.issuer.answer(&asker, &bytes, &Known::default(), unix, now), None);
+            prop_assert_eq!(w.answer_to(3, s, &bytes, &Known::default()), None);
         }
     }
 }

@@ -64,21 +64,16 @@ fn stamp() -> Stamp {
     }
 }
 
-fn request() -> Payload {
-    Payload::Request { restart: false }
+/// A connection request, sealed.
+fn request(from: &Identity, to: PeerId) -> Vec<u8> {
+    let payload = Payload::Request { restart: false };
+    seal(from, &to, stamp(), &payload, &mut random()).unwrap()
 }
 
 #[test]
 fn a_message_for_another_node_cannot_be_opened() {
     let (sender, right, wrong) = (member(1), member(2), member(3));
-    let bytes = seal(
-        &sender,
-        &right.peer_id(),
-        stamp(),
-        &request(),
-        &mut random(),
-    )
-    .unwrap();
+    let bytes = request(&sender, right.peer_id());
     assert_eq!(
         open(&wrong, TODAY, &bytes).unwrap_err(),
         (Refusal::Sealed, None)
@@ -89,14 +84,7 @@ fn a_message_for_another_node_cannot_be_opened() {
 #[test]
 fn a_message_sealed_again_for_another_node_is_refused() {
     let (sender, right, wrong) = (member(1), member(2), member(3));
-    let bytes = seal(
-        &sender,
-        &right.peer_id(),
-        stamp(),
-        &request(),
-        &mut random(),
-    )
-    .unwrap();
+    let bytes = request(&sender, right.peer_id());
     // `right` passes on what was for it
     let inner = crypto_box::SecretKey::from(*right.key.x25519())
         .unseal(&bytes)
@@ -235,6 +223,13 @@ impl Connections for Scripted {
     }
 }
 
+fn host() -> Candidate {
+    Candidate {
+        kind: CandidateKind::Host,
+        addr: ([192, 0, 2, 1], 1).into(),
+    }
+}
+
 fn overlay(identity: Identity, limits: Limits, now: Instant) -> Overlay<Scripted> {
     let seed = *identity.peer_id().public_key();
     overlay_of_run(identity, limits, seed, now)
@@ -289,6 +284,22 @@ impl Pair {
             overlay.handle_presence(SERVER, Presence::Online(peer), now);
         }
         pair
+    }
+
+    /// The same, with a link.
+    fn linked(now: Instant) -> Self {
+        let mut pair = Self::new(now);
+        pair.signal();
+        pair.open(|_, _| {});
+        pair
+    }
+
+    /// Another run with the key of node `n`.
+    fn another(&self, n: usize, seed: [u8; 32]) -> Overlay<Scripted> {
+        let key = self.overlays[n].peer_id();
+        let mut members = [member(1), member(2)].into_iter();
+        let identity = members.find(|id| id.peer_id() == key).unwrap();
+        overlay_of_run(identity, Limits::default(), seed, self.now)
     }
 
     /// Carries signals until both are silent.
@@ -355,9 +366,7 @@ impl Pair {
 
 #[test]
 fn both_sides_prove_who_they_are_and_have_a_link() {
-    let mut pair = Pair::new(start());
-    pair.signal();
-    pair.open(|_, _| {});
+    let pair = Pair::linked(start());
     assert_eq!(pair.links, [Some(LinkId(1)); 2]);
     for overlay in &pair.overlays {
         assert_eq!(overlay.peers()[0].state, PeerState::Connected);
@@ -398,9 +407,7 @@ fn addresses_that_come_later_are_added_to_the_attempt_under_way() {
 fn the_same_seed_and_the_same_inputs_give_the_same_bytes() {
     let now = start();
     let traces = [0, 1].map(|_| {
-        let mut pair = Pair::new(now);
-        pair.signal();
-        pair.open(|_, _| {});
+        let mut pair = Pair::linked(now);
         let link = LinkId(1);
         let reason = crate::EndReason::Silent;
         let closed = ConnectionEvent::Closed { link, reason };
@@ -530,27 +537,14 @@ fn a_flood_of_records_on_one_carrier_is_not_opened_and_other_carriers_go_on() {
     }
     assert_eq!(overlay.drops()["presence_limited"], 10_000 - 8_192);
     let mut peer = overlay_of_run(member(2), Limits::default(), [2; 32], now);
-    peer.connections_mut().candidates = vec![crate::Candidate {
-        kind: crate::CandidateKind::Host,
-        addr: ([192, 0, 2, 1], 1).into(),
-    }];
+    peer.connections_mut().candidates = vec![host()];
     let record = peer.record(now).unwrap().sealed;
-    assert_eq!(
-        overlay.handle_record(crate::CarrierKind::Lan, &record, |_| true, now),
-        Err(crate::NotTaken::Dropped)
-    );
-    assert!(
-        overlay
-            .handle_record(crate::CarrierKind::Spool, &record, |_| true, now)
-            .is_ok()
-    );
+    let mut takes = |kind, at| overlay.handle_record(kind, &record, |_| true, at);
+    let dropped = Err(crate::NotTaken::Dropped);
+    assert_eq!(takes(crate::CarrierKind::Lan, now), dropped);
+    assert!(takes(crate::CarrierKind::Spool, now).is_ok());
     let later = now + Duration::from_secs(1);
-    assert!(
-        overlay
-            .handle_record(crate::CarrierKind::Lan, &record, |_| true, later)
-            .is_ok(),
-        "said again"
-    );
+    assert!(takes(crate::CarrierKind::Lan, later).is_ok(), "said again");
 }
 
 #[test]
@@ -560,7 +554,7 @@ fn refused_strangers_are_remembered_within_bounds() {
     let to = overlay.peer_id();
     for n in 0..200_u8 {
         let stranger = member_of(2, n);
-        let bytes = seal(&stranger, &to, stamp(), &request(), &mut random()).unwrap();
+        let bytes = request(&stranger, to);
         overlay.handle_signal(SERVER, stranger.peer_id(), &bytes, now);
     }
     assert_eq!(overlay.peers().len(), 64);
@@ -603,9 +597,7 @@ fn presence_that_flaps_does_not_cause_a_request_each_time() {
 
 #[test]
 fn a_revocation_ends_a_link_however_many_there_are() {
-    let mut pair = Pair::new(start());
-    pair.signal();
-    pair.open(|_, _| {});
+    let mut pair = Pair::linked(start());
     let now = pair.now;
     for n in 0..9_000_u32 {
         let mut seed = [9; 32];
@@ -688,7 +680,7 @@ proptest! {
     #[test]
     fn a_changed_bit_behind_the_seal_is_refused(at: prop::sample::Index, bit in 0_u8..8) {
         let (from, to) = (member(1), member(2));
-        let bytes = seal(&from, &to.peer_id(), stamp(), &request(), &mut random()).unwrap();
+        let bytes = request(&from, to.peer_id());
         let mut inner = crypto_box::SecretKey::from(*to.key.x25519()).unseal(&bytes).unwrap();
         let at = at.index(inner.len());
         inner[at] ^= 1_u8 << bit;
@@ -713,14 +705,8 @@ struct Cloned {
 impl Cloned {
     fn new(n: usize) -> Self {
         let now = start();
-        let mut pair = Pair::new(now);
-        pair.signal();
-        pair.open(|_, _| {});
-        let id = pair.overlays[n].peer_id();
-        let identity = [member(1), member(2)]
-            .into_iter()
-            .find(|m| m.peer_id() == id);
-        let mut clone = overlay_of_run(identity.unwrap(), Limits::default(), [9; 32], now);
+        let pair = Pair::linked(now);
+        let mut clone = pair.another(n, [9; 32]);
         let peer = pair.overlays[1 - n].peer_id();
         clone.set_wanted(BTreeSet::from([peer]), now);
         clone.handle_presence(SERVER, Presence::Online(peer), now);
@@ -788,11 +774,7 @@ fn two_hosts_with_one_key_are_told_and_who_has_the_link_keeps_it() {
     for n in [0, 1] {
         let mut cloned = Cloned::new(n);
         cloned.run();
-        assert!(
-            cloned.told.iter().all(|told| *told > 0),
-            "{:?}",
-            cloned.told
-        );
+        assert!(!cloned.told.contains(&0), "{:?}", cloned.told);
         let row = |overlay: &Overlay<Scripted>| overlay.peers().remove(0);
         let pair = &cloned.pair;
         assert_eq!(pair.links, [Some(LinkId(1)); 2]);
@@ -825,10 +807,7 @@ fn two_hosts_with_one_key_are_told_again_when_the_linked_one_has_restarted() {
         };
         let peer = pair.overlays[1 - n].peer_id();
         pair.overlays[1 - n].connections_mut().events.push(closed);
-        let key = pair.overlays[n].peer_id();
-        let mut members = [member(1), member(2)].into_iter();
-        let identity = members.find(|id| id.peer_id() == key).unwrap();
-        let mut restarted = overlay_of_run(identity, Limits::default(), [8; 32], now);
+        let mut restarted = pair.another(n, [8; 32]);
         restarted.connections_mut().remote = *peer.public_key();
         restarted.set_wanted(BTreeSet::from([peer]), now);
         restarted.handle_presence(SERVER, Presence::Online(peer), now);
@@ -837,11 +816,7 @@ fn two_hosts_with_one_key_are_told_again_when_the_linked_one_has_restarted() {
         pair.begin_open(|_, _| {});
         cloned.told = [0; 2];
         cloned.run();
-        assert!(
-            cloned.told.iter().all(|told| *told > 0),
-            "{:?}",
-            cloned.told
-        );
+        assert!(!cloned.told.contains(&0), "{:?}", cloned.told);
     }
 }
 
@@ -881,9 +856,7 @@ fn candidates_in_signals(hidden: usize, disclosure: crate::Disclosure) -> Vec<Ca
     let mut identities = [member(1), member(2)];
     identities.sort_by_key(Identity::peer_id);
     let mut seen = Vec::new();
-    let mut rounds = 0;
-    while rounds < 10 {
-        rounds += 1;
+    for _ in 0..10 {
         for n in [0, 1] {
             while let Some(event) = pair.overlays[n].poll_event(now) {
                 let Event::Signal { bytes, .. } = event else {
@@ -931,14 +904,8 @@ fn a_label_discloses_to_those_whose_certificate_has_it() {
         crate::Disclosure::Only(vec![trusted])
     };
     let identity = member(1);
-    let bytes = seal(
-        &identity,
-        &member(2).peer_id(),
-        stamp(),
-        &request(),
-        &mut random(),
-    );
-    let mut friend = open(&member(2), TODAY, &bytes.unwrap()).unwrap().member;
+    let bytes = request(&identity, member(2).peer_id());
+    let mut friend = open(&member(2), TODAY, &bytes).unwrap().member;
     friend.labels.insert("friend".to_owned(), "yes".to_owned());
     let id = identity.peer_id();
     assert!(of("yes").includes(&id, Some(&friend)));
@@ -951,10 +918,7 @@ fn a_label_discloses_to_those_whose_certificate_has_it() {
 fn a_hidden_host_publishes_no_record() {
     let now = start();
     let mut overlay = overlay(member(1), Limits::default(), now);
-    overlay.connections_mut().candidates = vec![crate::Candidate {
-        kind: crate::CandidateKind::Host,
-        addr: ([192, 0, 2, 1], 1).into(),
-    }];
+    overlay.connections_mut().candidates = vec![host()];
     assert!(overlay.record(now).is_some());
     assert!(overlay.set_disclosure(crate::Disclosure::Only(vec![]), now));
     assert!(overlay.record(now).is_none() && overlay.hides_addresses());

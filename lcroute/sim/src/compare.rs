@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::action::Action;
-use crate::measure::{Bench, Outage, REST, Seen, Subject, WINDOW};
+use crate::measure::{Bench, Outage, REST, Subject, WINDOW};
 use crate::random::Draw as _;
 use crate::scenario::Policy;
 use crate::time::{MILLISECOND, Nanos, SECOND};
@@ -22,8 +22,6 @@ const SOURCES: usize = 40;
 const GROUPS: usize = 8;
 /// Listeners of each group, at random nodes. Chosen.
 const LISTENERS: usize = 20;
-/// Routers of a tree that die, one after the other.
-const DEATHS: usize = 10;
 /// How long after a mass death the pieces are counted again.
 const AFTER: Nanos = 5 * SECOND;
 /// Until all who died are back in their places.
@@ -91,7 +89,8 @@ pub fn compare(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str))
     } = comparing;
     bench.run(RECOVERY);
     progress("deaths");
-    figures.node_death = node_deaths(&mut bench);
+    let (group, source) = bench.join_half();
+    figures.node_death = bench.node_deaths(source, group);
     progress("churn");
     figures.churn_bytes = bench.churn();
     figures.broken_rule = bench.simulation.violation.map(|v| format!("{v:?}"));
@@ -323,26 +322,6 @@ impl Shared {
         figures.listeners_sends = self.sends as f64 / groups;
         figures.listeners_ms = self.crossed as f64 / groups / MILLISECOND as f64;
     }
-}
-
-fn node_deaths(bench: &mut Bench) -> Outage {
-    let (group, source) = (bench.group(), bench.node());
-    let count = (bench.nodes as usize / 2).min(200);
-    let listeners = bench.random.sample(bench.nodes as usize, count);
-    for node in listeners.iter().filter(|n| **n != source) {
-        bench.join(*node, group);
-    }
-    bench.run(3 * SECOND);
-    let mut seen: Vec<Seen> = Vec::new();
-    for _ in 0..DEATHS {
-        let Some((node, _)) = bench.on_tree(source, group) else {
-            break;
-        };
-        seen.push(bench.outage(source, group, &[Action::Crash(node)]));
-        bench.simulation.act(Action::Start(node));
-        bench.run(15 * SECOND);
-    }
-    Seen::together(&seen)
 }
 
 fn region(bench: &mut Bench, count: usize) -> Vec<u32> {

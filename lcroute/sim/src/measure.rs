@@ -27,6 +27,8 @@ pub(crate) const WINDOW: Nanos = 60 * SECOND;
 const PERIOD: Nanos = 20 * MILLISECOND;
 /// How long an outage is watched.
 const OUTAGE: Nanos = 6 * SECOND;
+/// Routers or links of a tree that die, one after the other.
+const DEATHS: usize = 10;
 /// Restarts per node and hour of "under churn".
 const CHURN: f64 = 2.0;
 
@@ -444,18 +446,25 @@ impl Bench {
             .collect()
     }
 
-    fn deaths(&mut self, figures: &mut Figures) {
-        let group = self.group();
-        let source = self.node();
-        let count = (self.nodes as usize / 2).min(200);
-        let listeners = self.random.sample(self.nodes as usize, count);
+    /// Half of the nodes, 200 at most, join a group: the group, and who sends to it.
+    pub(crate) fn join_half(&mut self) -> (Ipv6Addr, u32) {
+        let (group, source) = (self.group(), self.node());
+        let listeners = self.random.sample(self.nodes as usize, self.half());
         for node in listeners.iter().filter(|n| **n != source) {
             self.join(*node, group);
         }
         self.run(3 * SECOND);
-        let rounds = 10;
+        (group, source)
+    }
+
+    fn half(&self) -> usize {
+        (self.nodes as usize / 2).min(200)
+    }
+
+    /// Nodes of the group's tree die and start again, one after another.
+    pub(crate) fn node_deaths(&mut self, source: u32, group: Ipv6Addr) -> Outage {
         let mut seen = Vec::new();
-        for _ in 0..rounds {
+        for _ in 0..DEATHS {
             let Some((node, _)) = self.on_tree(source, group) else {
                 break;
             };
@@ -463,9 +472,14 @@ impl Bench {
             self.simulation.act(Action::Start(node));
             self.run(15 * SECOND);
         }
-        figures.node_death = Seen::together(&seen);
-        seen.clear();
-        for _ in 0..rounds {
+        Seen::together(&seen)
+    }
+
+    fn deaths(&mut self, figures: &mut Figures) {
+        let (group, source) = self.join_half();
+        figures.node_death = self.node_deaths(source, group);
+        let mut seen = Vec::new();
+        for _ in 0..DEATHS {
             let Some((a, b)) = self.on_tree(source, group) else {
                 break;
             };
@@ -478,7 +492,7 @@ impl Bench {
             if count == 0 {
                 continue;
             }
-            let rounds = 1 + 200 / listeners.len().max(1);
+            let rounds = 1 + 200 / self.half().max(1);
             let seen: Vec<Seen> = (0..rounds.min(5))
                 .map(|_| self.mass_death(source, group, count))
                 .collect();

@@ -192,11 +192,15 @@ impl Network {
         network
     }
 
+    /// One more node, with no link.
+    fn add(&mut self, services: TestServices) -> usize {
+        let last = node(services, 1, &Limits::default(), self.now);
+        self.nodes.push(last);
+        self.nodes.len() - 1
+    }
+
     fn restart(&mut self, at: usize, incarnation: u32) {
-        let gone: Vec<LinkId> = self.links_of(at);
-        for link in gone {
-            self.cut(link);
-        }
+        self.cut_off(at);
         let services = TestServices::new(at as u16);
         self.nodes[at] = node(services, incarnation, &Limits::default(), self.now);
     }
@@ -244,6 +248,13 @@ impl Network {
         for end in wire.ends {
             self.nodes[end].database.link_down(link, self.now);
             self.flush(end);
+        }
+    }
+
+    /// All links of a node are cut.
+    fn cut_off(&mut self, at: usize) {
+        for link in self.links_of(at) {
+            self.cut(link);
         }
     }
 
@@ -408,6 +419,12 @@ impl Network {
         self.nodes[at].database.router(self.origin(of))
     }
 
+    fn revoke(&mut self, at: usize, revocation: &[u8]) {
+        let database = &mut self.nodes[at].database;
+        database.add_revocation(revocation, self.now).unwrap();
+        self.flush(at);
+    }
+
     fn announce(&mut self, at: usize, prefixes: &[&str]) {
         let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
         let now = self.now;
@@ -476,10 +493,7 @@ fn each_lsa_goes_over_each_link_about_once() {
 #[test]
 fn a_router_with_many_new_links_gets_everything_once() {
     let mut network = Network::ring(24);
-    let newcomer = network.nodes.len();
-    let services = TestServices::new(newcomer as u16);
-    let last = node(services, 1, &Limits::default(), network.now);
-    network.nodes.push(last);
+    let newcomer = network.add(TestServices::new(24));
     network.run(10 * MINUTE);
     let (sent, verified) = (
         network.sent,
@@ -506,9 +520,7 @@ fn a_lost_link_is_known_at_once_and_a_lost_router_leaves() {
         network.events(at);
     }
     let lost = network.origin(3);
-    for link in network.links_of(3) {
-        network.cut(link);
-    }
+    network.cut_off(3);
     network.run(SECOND / 5);
     for at in (0..12).filter(|at| *at != 3) {
         assert!(!network.nodes[at].database.is_reachable(lost), "node {at}");
@@ -546,15 +558,11 @@ fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind()
     network.connect(0, 4, 5);
     network.run(10 * MINUTE);
     // node 5 is away for long, and no ephemeral member
-    for link in network.links_of(5) {
-        network.cut(link);
-    }
+    network.cut_off(5);
     // six, the container, those that have gone since, and one that is about to be forgotten
     let most = 6 + 1 + EPHEMERAL_FORGOTTEN_AFTER.as_secs() as usize / 10 + 1;
     for run in 0..200 {
-        for link in network.links_of(6) {
-            network.cut(link);
-        }
+        network.cut_off(6);
         network.nodes[6] = ephemeral(100 + run, network.now);
         network.connect(6, usize::from(run % 5), 3);
         network.run(10 * SECOND);
@@ -564,9 +572,7 @@ fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind()
             assert!(tables.routers <= most, "node {at} knows {tables:?}");
         }
     }
-    for link in network.links_of(6) {
-        network.cut(link);
-    }
+    network.cut_off(6);
     // not a moment too early: a path that comes back soon costs nothing
     network.run(EPHEMERAL_FORGOTTEN_AFTER - 10 * SECOND);
     let last = TestServices::with(299, &Rights::default()).origin();
@@ -602,9 +608,7 @@ fn an_ephemeral_member_is_known_as_long_as_a_path_leads_there() {
         assert!(network.router(at, 3).is_some_and(Router::is_reachable));
     }
     // a part of the network that was away finds it again
-    for link in network.links_of(3) {
-        network.cut(link);
-    }
+    network.cut_off(3);
     network.run(EPHEMERAL_FORGOTTEN_AFTER * 2);
     assert!(network.router(0, 3).is_none() && network.router(3, 0).is_some());
     network.connect(3, 1, 5);
@@ -637,10 +641,7 @@ fn a_router_that_came_during_a_partition_gets_all_lsas_after_it() {
 #[test]
 fn after_a_merge_only_differences_travel() {
     let mut network = Network::ring(24);
-    let far = network.nodes.len();
-    let services = TestServices::new(far as u16);
-    let last = node(services, 1, &Limits::default(), network.now);
-    network.nodes.push(last);
+    let far = network.add(TestServices::new(24));
     let link = network.connect(far, 0, 5);
     network.run(10 * MINUTE);
     network.cut(link);
@@ -766,9 +767,7 @@ fn in_a_mesh_few_relays_flood_the_loss_of_a_router() {
     network.run(2 * MINUTE);
     network.assert_agreed();
     let lsas = network.lsas;
-    for link in network.links_of(19) {
-        network.cut(link);
-    }
+    network.cut_off(19);
     network.run(SECOND / 10);
     for at in 0..19 {
         let graph = network.nodes[at].database.graph();
@@ -866,9 +865,7 @@ fn a_router_that_lost_its_number_jumps_above_it() {
 #[test]
 fn two_hosts_with_one_key_do_not_flood_the_network() {
     let mut network = Network::ring(8);
-    let twin = network.nodes.len();
-    let last = node(TestServices::new(3), 1, &Limits::default(), network.now);
-    network.nodes.push(last);
+    let twin = network.add(TestServices::new(3));
     network.connect(twin, 6, 5);
     network.run(MINUTE);
     let sent = network.sent;
@@ -884,12 +881,7 @@ fn a_revocation_spreads_and_blocks() {
     network.run(MINUTE);
     let (origin, peer) = (network.origin(4), network.nodes[4].services.peer());
     let bytes = revocation(&peer, NOT_AFTER + 1_000_000);
-    let now = network.now;
-    network.nodes[0]
-        .database
-        .add_revocation(&bytes, now)
-        .unwrap();
-    network.flush(0);
+    network.revoke(0, &bytes);
     for at in 0..10 {
         network.events(at);
     }
@@ -903,9 +895,7 @@ fn a_revocation_spreads_and_blocks() {
             assert!(events.contains(&DatabaseEvent::RouterDown(origin)));
         }
     }
-    for link in network.links_of(4) {
-        network.cut(link);
-    }
+    network.cut_off(4);
     network.connect(4, 8, 5);
     network.run(MINUTE);
     assert!(network.router(8, 4).is_none());
@@ -928,13 +918,7 @@ fn the_issuers_revocation_takes_all_its_members() {
     let mut network = Network::ring(6);
     network.run(MINUTE);
     let issuer = network.router(0, 1).unwrap().credential().keys[0];
-    let now = network.now;
-    let bytes = revocation(&issuer, NOT_AFTER);
-    network.nodes[0]
-        .database
-        .add_revocation(&bytes, now)
-        .unwrap();
-    network.flush(0);
+    network.revoke(0, &revocation(&issuer, NOT_AFTER));
     assert_eq!(network.nodes[0].database.tables().routers, 1, "itself");
     assert_eq!(network.nodes[0].database.rp(1), Some(network.origin(0)));
 }
@@ -994,9 +978,7 @@ fn expired_certificates_leave_with_their_router_unless_renewed() {
         ..Rights::default()
     };
     for at in [2, 4] {
-        for link in network.links_of(at) {
-            network.cut(link);
-        }
+        network.cut_off(at);
         let services = TestServices::with(at as u16, &soon);
         network.nodes[at] = node(services, 2, &Limits::default(), network.now);
         network.connect(at, 1, 5);
@@ -1508,9 +1490,7 @@ fn a_worse_placed_rp_gives_way_after_a_minute_and_takes_nothing_back() {
     let gone = (0..9).find(|&at| network.origin(at) == before[0]).unwrap();
     let around: Vec<usize> = (0..9usize).filter(|&at| at.abs_diff(gone) == 1).collect();
     network.connect(around[0], around[1], 20);
-    for link in network.links_of(gone) {
-        network.cut(link);
-    }
+    network.cut_off(gone);
     network.run(MINUTE);
     let between = roots(&network);
     assert_ne!(between[0], before[0]);

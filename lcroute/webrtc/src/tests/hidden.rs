@@ -1,13 +1,10 @@
 //! Nodes that show their addresses to few: all others are linked over a relay, and learn none.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lcroute_overlay::{
-    CarrierId, CarrierKind, Disclosure, EndReason, Identity, PathKind, Presence, Trusted,
-};
-use librecast::cert::{Certificate, Chain, Grant, Kind};
+use lcroute_overlay::{CarrierId, CarrierKind, Disclosure, EndReason, PathKind, Presence, Trusted};
+use librecast::cert::Grant;
 use librecast::id::SecretKey;
 use librecast::simulated::Behavior;
 
@@ -33,14 +30,7 @@ fn hosts(labelled: &[bool]) -> Net {
             let (key, value) = FRIEND;
             grant.labels.insert(key.to_owned(), value.to_owned());
         }
-        let (own, id) = (&network.key, network.key.peer_id());
-        let issuer = SecretKey::from_seed(&[77; 32]);
-        let may = Grant::new("", (0, u64::MAX));
-        let issued = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), may, own);
-        let member = Certificate::sign(Kind::Node, id, key.peer_id(), grant, &issuer);
-        let chain = Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap();
-        let identity = Identity::new(Arc::new(key), id, chain);
-        let n = net.add(&identity, today, None);
+        let n = net.add(&network.issued(key, grant), today, None);
         net.nodes[n].firewall.filtering = Behavior::EndpointIndependent;
     }
     net
@@ -62,16 +52,8 @@ fn path(net: &Net, from: usize, to: usize) -> Option<PathKind> {
 
 fn linked(net: &mut Net, a: usize, b: usize) {
     net.until(SOON, "link", |net| net.linked(a, b));
-    for (a, b) in [(a, b), (b, a)] {
-        let (link, now) = (net.link(a, b).unwrap(), net.now);
-        let overlay = &mut net.nodes[a].overlay;
-        overlay
-            .send_data(link, [&[0x10], &[7; 1_200]], now)
-            .unwrap();
-        let before = net.nodes[b].data.len();
-        let arrived = move |net: &Net| net.nodes[b].data.len() > before;
-        net.until(Duration::from_secs(1), "data", arrived);
-    }
+    net.assert_carries(a, b);
+    net.assert_carries(b, a);
 }
 
 fn never_met(net: &Net, a: usize, b: usize) {

@@ -43,24 +43,10 @@ fn two_closed_hosts_get_a_link_in_both_directions() {
     net.join_all();
     let took = net.until(SOON, "link", |net| net.linked(0, 1));
     assert!(took < Duration::from_millis(800), "{took:?}");
-    let (ab, ba) = (net.link(0, 1).unwrap(), net.link(1, 0).unwrap());
-    let now = net.now;
-    net.nodes[0]
-        .overlay
-        .send_control(ab, b"control from 0", now)
-        .unwrap();
-    net.nodes[1]
-        .overlay
-        .send_control(ba, b"control from 1", now)
-        .unwrap();
-    net.nodes[0]
-        .overlay
-        .send_data(ab, [&[0x10], b"data from 0"], now)
-        .unwrap();
-    net.nodes[1]
-        .overlay
-        .send_data(ba, [&[0x10], b"data from 1"], now)
-        .unwrap();
+    net.send_control(0, 1, b"control from 0").unwrap();
+    net.send_control(1, 0, b"control from 1").unwrap();
+    net.send_data(0, 1, [&[0x10], b"data from 0"]).unwrap();
+    net.send_data(1, 0, [&[0x10], b"data from 1"]).unwrap();
     net.until(SOON, "messages", |net| {
         net.nodes
             .iter()
@@ -84,13 +70,9 @@ fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
     let mut net = connected_by(&[false; 2]);
     net.set_loss(200);
     for (a, b) in [(0, 1), (1, 0)] {
-        let link = net.link(a, b).unwrap();
         for n in 0..200_u8 {
-            let now = net.now;
             // a stalled association may refuse, and a link may not outlive the loss
-            let _ = net.nodes[a]
-                .overlay
-                .send_data(link, [&[0x10], &[n; 100]], now);
+            let _ = net.send_data(a, b, [&[0x10], &[n; 100]]);
             net.run(Duration::from_millis(1));
         }
     }
@@ -151,12 +133,7 @@ fn links_outlive_loss_that_stalls_sctp() {
     let mut net = connected(2);
     net.set_loss(100);
     for _ in 0..600 {
-        let now = net.now;
-        if let Some(link) = net.link(0, 1) {
-            let _ = net.nodes[0]
-                .overlay
-                .send_data(link, [&[0x10], &[0; 1000]], now);
-        }
+        let _ = net.send_data(0, 1, [&[0x10], &[0; 1000]]);
         net.run(Duration::from_millis(100));
     }
     assert!(
@@ -262,16 +239,8 @@ fn an_address_change_keeps_the_link() {
         let mut net = connected_by(&[media; 2]);
         net.run(Duration::from_secs(3));
         net.move_to(n, "10.9.9.9:7777");
-        let link = net.link(0, 1).unwrap();
         net.run(Duration::from_secs(3));
-        let now = net.now;
-        net.nodes[0]
-            .overlay
-            .send_data(link, [&[0x10], b"after"], now)
-            .unwrap();
-        net.until(SOON, "data after the move", |net| {
-            !net.nodes[1].data.is_empty()
-        });
+        net.assert_carries(0, 1);
         assert!(
             net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()),
             "moving {n}"
@@ -301,12 +270,7 @@ fn an_address_change_that_cuts_the_carrier_too_keeps_the_link() {
             net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()),
             "moving {n}"
         );
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        net.nodes[0]
-            .overlay
-            .send_data(link, [&[0x10], b"after"], now)
-            .unwrap();
-        net.until(SOON, "data", |net| !net.nodes[1].data.is_empty());
+        net.assert_carries(0, 1);
     }
 }
 
@@ -323,12 +287,7 @@ fn both_addresses_may_change_at_once() {
         net.linked(0, 1) && net.row(0, 1).is_some_and(|row| row.link.rtt_ms.is_some())
     });
     net.run(Duration::from_secs(10));
-    let (link, now) = (net.link(0, 1).unwrap(), net.now);
-    net.nodes[0]
-        .overlay
-        .send_data(link, [&[0x10], b"after"], now)
-        .unwrap();
-    net.until(SOON, "data", |net| !net.nodes[1].data.is_empty());
+    net.assert_carries(0, 1);
 }
 
 #[test]
@@ -421,12 +380,7 @@ fn four_nodes_make_a_full_mesh_over_one_socket_each() {
     let mut net = connected(4);
     for a in 0..4 {
         for b in (0..4).filter(|b| *b != a) {
-            let link = net.link(a, b).unwrap();
-            let now = net.now;
-            net.nodes[a]
-                .overlay
-                .send_data(link, [&[0x10], &[a as u8, b as u8]], now)
-                .unwrap();
+            net.send_data(a, b, [&[0x10], &[a as u8, b as u8]]).unwrap();
         }
     }
     net.run(SOON);
@@ -478,13 +432,10 @@ fn why_there_is_no_link_stays_readable_while_it_is_tried_again() {
 #[test]
 fn a_full_channel_refuses_instead_of_growing() {
     let mut net = connected_by(&[false; 2]);
-    let link = net.link(0, 1).unwrap();
     net.wire.cut.insert((0, 1));
-    let now = net.now;
-    let body = [0; 1_200];
     let mut taken = 0;
     let refusal = loop {
-        match net.nodes[0].overlay.send_data(link, [&[0x10], &body], now) {
+        match net.send_data(0, 1, [&[0x10], &[0; 1_200]]) {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -492,11 +443,8 @@ fn a_full_channel_refuses_instead_of_growing() {
     };
     assert_eq!(refusal, SendError::QueueFull);
     assert!(taken * 1_201 <= 1 << 20 && taken > 500, "{taken}");
-    let most = vec![0; 70_000];
-    assert_eq!(
-        net.nodes[0].overlay.send_control(link, &most, now),
-        Err(SendError::TooLarge)
-    );
+    let refusal = net.send_control(0, 1, &[0; 70_000]);
+    assert_eq!(refusal, Err(SendError::TooLarge));
 }
 
 #[test]
@@ -572,9 +520,7 @@ fn a_dead_neighbour_is_noticed_sooner_where_much_was_heard() {
     net.run(SOON);
     for _ in 0..300 {
         for (a, b) in [(0, 1), (1, 0)] {
-            let (link, now) = (net.link(a, b).unwrap(), net.now);
-            let message = [&[0x10][..], &[0; 100]];
-            net.nodes[a].overlay.send_data(link, message, now).unwrap();
+            net.send_data(a, b, [&[0x10], &[0; 100]]).unwrap();
         }
         net.run(Duration::from_millis(10));
     }
@@ -631,9 +577,7 @@ fn refused_within(quotes: usize, streams: bool) -> Duration {
     net.quotes = Some(quotes);
     net.kill(1);
     if streams {
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        let message = [&[0x10][..], &[0; 100]];
-        net.nodes[0].overlay.send_data(link, message, now).unwrap();
+        net.send_data(0, 1, [&[0x10], &[0; 100]]).unwrap();
     }
     let sent = net.nodes[0].sent;
     net.until(SOON, "a datagram", |net| net.nodes[0].sent > sent);

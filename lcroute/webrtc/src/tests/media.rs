@@ -88,11 +88,7 @@ fn run(net: &mut Net, flows: &[Flow], span: Duration) -> Vec<Outcome> {
             while at(flow, sent.len()) <= now {
                 let body = message(flow.group, sent.len() as u32, flow.size);
                 sent.push(now);
-                if let Some(link) = net.link(0, 1) {
-                    let _ = net.nodes[0]
-                        .overlay
-                        .send_data(link, [&body[..32], &body[32..]], now);
-                }
+                let _ = net.send_data(0, 1, [&body[..32], &body[32..]]);
             }
         }
         let next = flows.iter().zip(&sent).map(|(f, s)| at(f, s.len())).min();
@@ -142,12 +138,8 @@ fn the_lane_is_media_only_where_both_offer_it() {
         let mut net = connected_by(&offers);
         for (a, b) in [(0, 1), (1, 0)] {
             assert_eq!(net.row(a, b).unwrap().link.lane, lane, "{offers:?}");
-            let (link, now) = (net.link(a, b).unwrap(), net.now);
             let body = message(1, 7, 1_312);
-            net.nodes[a]
-                .overlay
-                .send_data(link, [&body[..32], &body[32..]], now)
-                .unwrap();
+            net.send_data(a, b, [&body[..32], &body[32..]]).unwrap();
             net.until(SOON, "data", |net| !net.nodes[b].data.is_empty());
             assert_eq!(net.nodes[b].data[0].1, body);
         }
@@ -158,13 +150,9 @@ fn the_lane_is_media_only_where_both_offer_it() {
 fn a_full_packet_of_lc0_is_one_datagram_and_small_ones_share() {
     let mut net = media();
     net.tapped = Some(Vec::new());
-    let (link, now) = (net.link(0, 1).unwrap(), net.now);
     for n in 0..2 {
         let body = message(1, n, 1_312);
-        let overlay = &mut net.nodes[0].overlay;
-        overlay
-            .send_data(link, [&body[..32], &body[32..]], now)
-            .unwrap();
+        net.send_data(0, 1, [&body[..32], &body[32..]]).unwrap();
     }
     net.run(Duration::from_millis(10));
     let sizes = |net: &Net| -> Vec<_> {
@@ -174,13 +162,8 @@ fn a_full_packet_of_lc0_is_one_datagram_and_small_ones_share() {
     };
     assert_eq!(sizes(&net), [1_342, 1_342]);
     net.tapped = Some(Vec::new());
-    let now = net.now;
     for n in 0..20 {
-        let body = message(1, n, 100);
-        net.nodes[0]
-            .overlay
-            .send_data(link, [&body, &[]], now)
-            .unwrap();
+        net.send_data(0, 1, [&message(1, n, 100), &[]]).unwrap();
     }
     net.run(Duration::from_millis(10));
     assert_eq!(net.nodes[1].data.len(), 22);
@@ -218,12 +201,7 @@ fn datagrams_are_as_long_as_the_path_takes() {
             "{sent} on {mtu}"
         );
         // the link came up and nothing broke: control passes as well
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        let control = vec![7; 16_000];
-        net.nodes[0]
-            .overlay
-            .send_control(link, &control, now)
-            .unwrap();
+        net.send_control(0, 1, &[7; 16_000]).unwrap();
         net.until(SOON, "control", |net| !net.nodes[1].control.is_empty());
     }
 }
@@ -260,12 +238,8 @@ fn messages_of_all_sizes_arrive_on_both_lanes() {
         let mut net = connected_by(&[media; 2]);
         let sizes = [76, 1_000, 1_312, 1_313, 2_000, 9_032, 20_000, 40_000];
         for size in sizes {
-            let (link, now) = (net.link(0, 1).unwrap(), net.now);
             let body = message(1, size as u32, size);
-            let overlay = &mut net.nodes[0].overlay;
-            overlay
-                .send_data(link, [&body[..32], &body[32..]], now)
-                .unwrap();
+            net.send_data(0, 1, [&body[..32], &body[32..]]).unwrap();
             net.run(Duration::from_millis(50));
         }
         let got: Vec<_> = net.nodes[1].data.iter().map(|(_, m)| m.clone()).collect();
@@ -406,11 +380,7 @@ fn a_slow_link_does_not_slow_a_fast_one() {
     for n in 0..count {
         let (body, now) = (message(1, n, 1_200), net.now);
         for to in [1, 2] {
-            let link = net.link(0, to).unwrap();
-            let overlay = &mut net.nodes[0].overlay;
-            overlay
-                .send_data(link, [&body[..32], &body[32..]], now)
-                .unwrap();
+            net.send_data(0, to, [&body[..32], &body[32..]]).unwrap();
         }
         sent.push(now);
         net.run(every);
@@ -622,17 +592,13 @@ fn arbitrary_media_bytes_change_nothing() {
 fn packets_of_one_link_go_out_one_after_another() {
     let mut net = connected_by(&[true; 3]);
     net.run(Duration::from_secs(1));
-    let links = [1, 2].map(|to| net.link(0, to).unwrap());
-    let now = net.now;
-    let overlay = &mut net.nodes[0].overlay;
     for n in 0..20 {
-        for link in links {
+        for to in [1, 2] {
             let body = message(1, n, 1_200);
-            overlay
-                .send_data(link, [&body[..32], &body[32..]], now)
-                .unwrap();
+            net.send_data(0, to, [&body[..32], &body[32..]]).unwrap();
         }
     }
+    let overlay = &mut net.nodes[0].overlay;
     let mut runs = vec![];
     while let Some(transmit) = overlay.connections_mut().poll_transmit() {
         if matches!(transmit.contents[0], 128..=191) {
@@ -676,13 +642,10 @@ fn memory_of_many_links() {
     net.pipe = Some(Pipe::new(1e9, Duration::from_millis(50)));
     for round in 0..400 {
         for from in 0..usize::from(nodes) {
-            let links: Vec<_> = net.nodes[from].links.keys().copied().collect();
-            for link in links {
+            for to in net.links_of(from) {
                 for n in 0..20 {
                     let body = message(n as u8, round, 1_312);
-                    let now = net.now;
-                    let overlay = &mut net.nodes[from].overlay;
-                    let _ = overlay.send_data(link, [&body[..32], &body[32..]], now);
+                    let _ = net.send_data(from, to, [&body[..32], &body[32..]]);
                 }
             }
             net.nodes[from].data.clear();
@@ -704,12 +667,8 @@ fn control_latencies(media: bool, delay: u64, loss: u64, count: usize) -> Vec<Du
     net.run(Duration::from_secs(5));
     let mut sent = Vec::new();
     for _ in 0..count {
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        sent.push(now);
-        net.nodes[0]
-            .overlay
-            .send_control(link, &[7; 200], now)
-            .unwrap();
+        sent.push(net.now);
+        net.send_control(0, 1, &[7; 200]).unwrap();
         net.run(Duration::from_millis(100));
     }
     net.run(Duration::from_secs(120));
@@ -742,11 +701,9 @@ fn control_both_ways(net: &mut Net, seconds: u32) {
     let before = [0, 1].map(|n| net.nodes[n].control.len());
     for n in 0..seconds * 50 {
         for (a, b) in [(0, 1), (1, 0)] {
-            let (link, now) = (net.link(a, b).unwrap(), net.now);
             let mut message = n.to_be_bytes().to_vec();
             message.resize(4 + [0, 60, 900, 4_000][(n % 4) as usize], 9);
-            let overlay = &mut net.nodes[a].overlay;
-            overlay.send_control(link, &message, now).unwrap();
+            net.send_control(a, b, &message).unwrap();
         }
         net.run(Duration::from_millis(20));
     }
@@ -776,11 +733,7 @@ fn control_messages_outlive_loss_disorder_and_moves() {
 fn control_messages_take_the_channel_where_media_packets_do_not_pass() {
     let mut net = media_over(Duration::from_millis(10));
     net.media_cut = true;
-    let (link, now) = (net.link(0, 1).unwrap(), net.now);
-    net.nodes[0]
-        .overlay
-        .send_control(link, b"hello", now)
-        .unwrap();
+    net.send_control(0, 1, b"hello").unwrap();
     let came = |net: &Net| net.nodes[1].control.len() == 1;
     let took = net.until(SOON, "control", came);
     assert!(took < Duration::from_millis(1_300), "{took:?}");
@@ -800,11 +753,7 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     net.host_mtu = 1_300;
     // packets that leave nothing else for the far side to report
     let send = |net: &mut Net, n| {
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        let overlay = &mut net.nodes[0].overlay;
-        overlay
-            .send_data(link, [&message(1, n, 1_312), &[]], now)
-            .unwrap();
+        net.send_data(0, 1, [&message(1, n, 1_312), &[]]).unwrap();
         net.run(Duration::from_millis(10));
     };
     (0..20).for_each(|n| send(&mut net, n));

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use librecast::cert::Chain;
+use librecast::cert::{Certificate, Chain, Grant, Kind};
 use librecast::id::{PeerId, SecretKey};
 
-use lcroute_overlay::{CarrierId, Event, Identity, Overlay, OverlayConfig, PeerInfo, Presence};
+use lcroute_overlay::{
+    CarrierId, Event, Identity, Overlay, OverlayConfig, PeerInfo, Presence, SendError,
+};
 use librecast::id::LinkId;
 use librecast::random::Random;
 use librecast::simulated::{self, Bottleneck, Firewall, Path};
@@ -48,6 +50,17 @@ impl Network {
     /// A certificate chain for `node` that was valid for a week from `from` on.
     pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
         super::membership::chain(&self.key, node, name, (from, from + 7 * DAY))
+    }
+
+    /// A node whose certificate an issuer has signed.
+    pub(crate) fn issued(&self, key: SecretKey, grant: Grant) -> Identity {
+        let (own, id) = (&self.key, self.key.peer_id());
+        let issuer = SecretKey::from_seed(&[77; 32]);
+        let may = Grant::new("", (0, u64::MAX));
+        let issued = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), may, own);
+        let member = Certificate::sign(Kind::Node, id, key.peer_id(), grant, &issuer);
+        let chain = Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap();
+        Identity::new(Arc::new(key), id, chain)
     }
 
     pub(crate) fn identity(&self, key: SecretKey, name: &str) -> Identity {
@@ -460,6 +473,36 @@ impl Net {
 
     pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
         self.link(a, b).is_some() && self.link(b, a).is_some()
+    }
+
+    /// Node `a` sends data, in two parts, over its link to `b`.
+    pub(crate) fn send_data(
+        &mut self,
+        a: usize,
+        b: usize,
+        parts: [&[u8]; 2],
+    ) -> Result<(), SendError> {
+        let link = self.link(a, b).ok_or(SendError::NoSuchLink)?;
+        self.nodes[a].overlay.send_data(link, parts, self.now)
+    }
+
+    /// Node `a` sends a control message over its link to `b`.
+    pub(crate) fn send_control(
+        &mut self,
+        a: usize,
+        b: usize,
+        message: &[u8],
+    ) -> Result<(), SendError> {
+        let link = self.link(a, b).ok_or(SendError::NoSuchLink)?;
+        self.nodes[a].overlay.send_control(link, message, self.now)
+    }
+
+    /// What is sent over the link from `a` to `b` arrives.
+    pub(crate) fn assert_carries(&mut self, a: usize, b: usize) {
+        let before = self.nodes[b].data.len();
+        self.send_data(a, b, [&[0x10], &[7; 1_200]]).unwrap();
+        let arrived = move |net: &Self| net.nodes[b].data.len() > before;
+        self.until(Duration::from_secs(1), "data", arrived);
     }
 
     /// Runs until the condition holds; panics when it does not within `most` of virtual time.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::links::connected_by;
 use super::net::Net;
-use lcroute_overlay::{PeerState, SendError};
+use lcroute_overlay::PeerState;
 
 use crate::peer_connection::PeerConnection;
 
@@ -67,11 +67,7 @@ fn spoil_with(net: &mut Net, a: usize, b: usize, chunk: &[u8; 8]) -> Arc<AtomicU
 }
 
 /// Data that goes over SCTP where the sender does not offer the media lane.
-fn send_data(net: &mut Net, a: usize, b: usize) -> Result<(), SendError> {
-    let (link, now) = (net.link(a, b).unwrap(), net.now);
-    let overlay = &mut net.nodes[a].overlay;
-    overlay.send_data(link, [&[0x10], b"data"], now)
-}
+const DATA: [&[u8]; 2] = [&[0x10], b"data"];
 
 #[test]
 fn a_panic_over_what_a_peer_sent_ends_its_link_and_no_other() {
@@ -79,7 +75,7 @@ fn a_panic_over_what_a_peer_sent_ends_its_link_and_no_other() {
         let mut net = connected_by(&[true, false, true]);
         connection(&mut net, 0, 1).unwrap().unwatch();
         let spoilt = spoil(&mut net, 1, 0, chunk);
-        send_data(&mut net, 1, 0).unwrap();
+        net.send_data(1, 0, DATA).unwrap();
         net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());
         assert!(spoilt.load(Ordering::Relaxed) > 0);
         assert_eq!(drops(&net, 0, "webrtc_panic"), 1);
@@ -89,7 +85,7 @@ fn a_panic_over_what_a_peer_sent_ends_its_link_and_no_other() {
         assert_eq!((row.state, row.reason), (PeerState::Refused, Some(why)));
 
         assert!(net.linked(0, 2), "the others notice nothing");
-        send_data(&mut net, 2, 0).unwrap();
+        net.send_data(2, 0, DATA).unwrap();
         net.until(SOON, "data", |net| !net.nodes[0].data.is_empty());
         assert_eq!(net.nodes[0].data[0].0, net.nodes[2].id);
     }
@@ -111,7 +107,7 @@ fn what_the_stack_does_not_deal_well_with_is_left_out_and_the_link_lives_on() {
                 _ => chunk,
             };
             let spoilt = spoil_with(&mut net, 1, 0, &chunk);
-            send_data(&mut net, 1, 0).unwrap();
+            net.send_data(1, 0, DATA).unwrap();
             while spoilt.load(Ordering::Relaxed) == 0 {
                 net.run(Duration::from_millis(1));
             }
@@ -121,7 +117,7 @@ fn what_the_stack_does_not_deal_well_with_is_left_out_and_the_link_lives_on() {
             drops(net, 0, "sctp_left_out") > 0
         });
         assert_eq!(drops(&net, 0, "webrtc_panic"), 0);
-        send_data(&mut net, 1, 0).unwrap();
+        net.send_data(1, 0, DATA).unwrap();
         net.until(LONG, "data", |net| !net.nodes[0].data.is_empty());
         assert!(net.linked(0, 1) && net.nodes[0].downs.is_empty());
     }
@@ -132,7 +128,7 @@ fn who_makes_the_stack_panic_gets_no_link_for_a_while_and_then_one_again() {
     let mut net = connected_by(&[true, false]);
     connection(&mut net, 0, 1).unwrap().unwatch();
     spoil(&mut net, 1, 0, ERROR);
-    send_data(&mut net, 1, 0).unwrap();
+    net.send_data(1, 0, DATA).unwrap();
     net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());
     let (began, sent) = (net.now, net.nodes[0].sent);
     // it is back at once, and asks
@@ -157,7 +153,7 @@ fn who_makes_the_stack_panic_gets_no_link_for_a_while_and_then_one_again() {
     // and once more: twice as long
     connection(&mut net, 0, 1).unwrap().unwatch();
     spoil(&mut net, 1, 0, ABORT);
-    send_data(&mut net, 1, 0).unwrap();
+    net.send_data(1, 0, DATA).unwrap();
     net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());
     let began = net.now;
     net.until(FIRST * 3, "a link", |net| net.linked(0, 1));
@@ -205,7 +201,7 @@ fn a_panic_that_anybody_may_have_caused_refuses_nobody() {
 #[test]
 fn a_forged_datagram_is_not_held_against_whose_data_came_before_it() {
     let mut net = connected_by(&[true, false]);
-    send_data(&mut net, 1, 0).unwrap();
+    net.send_data(1, 0, DATA).unwrap();
     net.until(SOON, "data", |net| !net.nodes[0].data.is_empty());
     let (to, from, now) = (
         net.nodes[0].firewall.host,
@@ -227,12 +223,8 @@ fn nothing_that_nodes_send_is_left_out() {
     net.set_jitter(20);
     for n in 0..300 {
         for (a, b) in [(0, 1), (1, 0)] {
-            let (Some(link), now) = (net.link(a, b), net.now) else {
-                continue;
-            };
-            let overlay = &mut net.nodes[a].overlay;
-            let _ = overlay.send_data(link, [&[0x10], &[7; 3_000][..n * 10]], now);
-            let _ = overlay.send_control(link, &[8; 3_000][..n * 10 + 1], now);
+            let _ = net.send_data(a, b, [&[0x10], &[7; 3_000][..n * 10]]);
+            let _ = net.send_control(a, b, &[8; 3_000][..n * 10 + 1]);
         }
         net.run(Duration::from_millis(5));
     }

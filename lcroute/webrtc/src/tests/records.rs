@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lcroute_overlay::{CarrierId, CarrierKind, Presence};
-use librecast::cert::{Certificate, Chain, Grant, Kind};
+use librecast::cert::Grant;
 use librecast::id::SecretKey;
 use librecast::simulated::Behavior;
 
@@ -93,15 +93,7 @@ fn certificates_that_fill_several_datagrams_go_as_well() {
             labels: labels.collect(),
             ..Grant::new(format!("node{n}"), (TODAY - 1, TODAY + 1_000))
         };
-        let (own, id) = (&network.key, network.key.peer_id());
-        let issuer = SecretKey::from_seed(&[77; 32]);
-        let may = Grant::new("", (0, u64::MAX));
-        let issued = Certificate::sign(Kind::Issuer, id, issuer.peer_id(), may, own);
-        let member = Certificate::sign(Kind::Node, id, key.peer_id(), grant, &issuer);
-        let chain = Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap();
-        let identity =
-            lcroute_overlay::Identity::new(std::sync::Arc::new(key), network.key.peer_id(), chain);
-        net.add(&identity, super::net::today, None);
+        net.add(&network.issued(key, grant), super::net::today, None);
     }
     net.server = false;
     net.want_all();

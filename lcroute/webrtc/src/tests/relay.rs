@@ -48,16 +48,8 @@ fn link(net: &mut Net, most: u64) -> Duration {
 }
 
 fn assert_carries(net: &mut Net) {
-    for (a, b) in [(0, 1), (1, 0)] {
-        let (link, now) = (net.link(a, b).unwrap(), net.now);
-        let overlay = &mut net.nodes[a].overlay;
-        overlay
-            .send_data(link, [&[0x10], &[7; 1_200]], now)
-            .unwrap();
-        let before = net.nodes[b].data.len();
-        let arrived = move |net: &Net| net.nodes[b].data.len() > before;
-        net.until(Duration::from_secs(1), "data", arrived);
-    }
+    net.assert_carries(0, 1);
+    net.assert_carries(1, 0);
 }
 
 #[test]
@@ -107,9 +99,7 @@ fn a_relayed_link_moves_to_a_direct_path_without_a_break_and_gives_the_relay_bac
     let mut sent = 0;
     while !direct(&net) {
         assert!(sent < 1_000, "it stays at the relay");
-        let (link, now) = (net.link(0, 1).unwrap(), net.now);
-        let overlay = &mut net.nodes[0].overlay;
-        overlay.send_data(link, [&[0x10], &[8; 500]], now).unwrap();
+        net.send_data(0, 1, [&[0x10], &[8; 500]]).unwrap();
         sent += 1;
         net.run(Duration::from_millis(100));
     }
