@@ -21,6 +21,7 @@ use librecast::cert::{Grant, GroupPrefix, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
 use librecast::epoch::{Epoch, EpochSecret};
+use librecast::reach::{Base58, FromReach, Value};
 use librecast::revocation::Revocation;
 use librecast::{igmp, mapped};
 
@@ -47,6 +48,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "engine" => engine(),
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
         "entry_log" => entries(),
+        "homeserver" => homeservers(),
         "igmp" => igmp_packets(),
         "lan" => lan(),
         "offload" => offload(),
@@ -87,6 +89,22 @@ fn input<const N: usize>(head: &[u8], pieces: [&[u8]; N]) -> Vec<u8> {
         input.extend(piece);
     }
     input
+}
+
+/// A record of another account; then the same, and a value that is none, as a server may send them.
+fn homeservers() -> Vec<Vec<u8>> {
+    let name = Base58([7; 32]);
+    let until = TODAY + 86_400;
+    let content = serde_json::json!({ "records": { (name.to_string()): { "sealed": Value(vec![7; 256]), "until": until } } });
+    let content = [&[2, 0, 1][..], content.to_string().as_bytes()].concat();
+    let any = [&[3, 0, 1][..], br#"{"next_batch":"s2","rooms":{"join":{"!r:b":{"state":{"events":[{}]}}}}}"#].concat();
+    let wait = [&[3, 208, 1][..], br#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":70000}"#].concat();
+    let line = FromReach::Kept { account: "@a:b".into(), name, value: Value(vec![7; 256]) };
+    vec![
+        input(&[], [&[0, 0, 0][..], &content, &content]),
+        input(&[], [&[0, 0, 0][..], &any, &wait]),
+        serde_json::to_vec(&line).unwrap(),
+    ]
 }
 
 fn invitation_of(day: u64) -> Grant {
