@@ -131,7 +131,11 @@ impl Gateways {
                     frame: LanFrame::Multicast(packet) | LanFrame::Link(packet),
                     ..
                 } => {
-                    assert!(packet[0] >> 4 == 6 && packet[24] == 0xff, "{packet:02x?}");
+                    let is_multicast = match packet[0] >> 4 {
+                        4 => packet[16] >> 4 == 0xe,
+                        version => version == 6 && packet[24] == 0xff,
+                    };
+                    assert!(is_multicast, "{packet:02x?}");
                 }
                 _ => {}
             }

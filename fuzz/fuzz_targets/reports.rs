@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use lcroute_fuzz::pieces;
-use lcroute_node::report::Report;
+use lcroute_node::report::{Report, Said};
 use lcroute_node::view::View;
 use lcroute_node::{Look, Router};
 use libfuzzer_sys::fuzz_target;
@@ -31,10 +31,10 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("reports"), |data: &[u8]| {
     let (mut view, mut now) = (View::default(), Instant::now());
     view.show(&look, now);
     for bytes in pieces(data) {
-        let report = Report::decode(bytes);
+        let said = Said::decode(bytes);
         now += Duration::from_millis(125);
-        assert_eq!(view.take_report(address(2), bytes, now), report.is_ok());
-        let Ok(report) = report else { continue };
+        assert_eq!(view.take_report(address(2), bytes, now), said.is_ok());
+        let Ok(Said::Report(report)) = said else { continue };
         for part in report.encode() {
             assert!(part.len() <= 1_150);
             Report::decode(&part).unwrap();
