@@ -71,16 +71,16 @@ impl Namespace {
             if getppid() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into()); // the parent died in between
             }
-            // the parent may have blocked some, and a shell has its background jobs ignore these two
+            // the parent may have blocked some; a shell has its background jobs ignore the first two, nohup the third
             SigSet::empty().thread_set_mask()?;
-            for ignored in [Signal::SIGINT, Signal::SIGQUIT] {
+            for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
                 // SAFETY: no handler is set
                 unsafe { signal(ignored, SigHandler::SigDfl) }?;
             }
             setns(&*file, CloneFlags::CLONE_NEWNET)?;
             Ok(())
         };
-        // SAFETY: between fork and exec `enter` makes six system calls and neither allocates
+        // SAFETY: between fork and exec `enter` makes seven system calls and neither allocates
         // nor takes a lock (the error kinds it returns need no memory).
         unsafe { command.pre_exec(enter) };
         command
