@@ -44,8 +44,9 @@ test:
 	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace $(ARGS)
 
 # what `make test` leaves out for its length
-test-all: fuzz
+test-all:
 	$(MAKE) test SEED=$$(date +%s)
+	$(MAKE) fuzz
 	netns-tests/setup all
 	NETNS_OFFLOAD=off cargo test --workspace --test netns $(ARGS) -- $(WITHOUT_LC0:%=--skip %::)
 	$(MAKE) web

@@ -847,6 +847,20 @@ impl World {
     }
 }
 
+#[test]
+fn trials_of_whole_networks_become_rare() {
+    for (policy, degree) in [(PolicyKind::Fractal, 0), (PolicyKind::Regular, 8)] {
+        let mut world = World::new();
+        (0..17).for_each(|n| world.come(origin(n), config(policy, degree)));
+        world.run(seconds(1_800));
+        let made = world.made;
+        world.run(seconds(600));
+        let made = world.made - made;
+        // ten; without longer and longer pauses 92
+        assert!(made <= 17, "{policy:?}: {made} links in ten minutes");
+    }
+}
+
 fn any_config() -> impl Strategy<Value = TopologyConfig> {
     let kinds = [
         PolicyKind::Auto,
