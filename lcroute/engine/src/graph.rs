@@ -13,6 +13,7 @@
 //!   c 2..3  d 3..4    f 5..6
 //! ```
 
+mod coordinates;
 mod tree;
 
 use librecast::id::OriginId;
@@ -20,6 +21,9 @@ use librecast::random::Random;
 
 use crate::router_index::RouterIndex;
 
+#[cfg(test)]
+pub(crate) use coordinates::MEAN_OF_STEP;
+pub(crate) use coordinates::direct_rtts;
 pub use tree::Tree;
 
 /// Index of no router.

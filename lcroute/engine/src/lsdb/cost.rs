@@ -119,6 +119,15 @@ mod tests {
     }
 
     #[test]
+    fn coordinates_know_what_a_round_trip_is_of_its_cost() {
+        // as many round trips between 10 and 11 ms as between 100 and 110
+        let rtts = (0..1_000).map(|n| Duration::from_micros((2_000.0 * 1.005_f64.powi(n)) as u64));
+        let shares = rtts.map(|rtt| rtt.as_micros() as f64 / 100.0 / f64::from(step(rtt)));
+        let mean = shares.sum::<f64>() / 1_000.0;
+        assert!((mean - crate::graph::MEAN_OF_STEP).abs() < 0.01, "{mean}");
+    }
+
+    #[test]
     fn it_is_known_when_it_was_measured_or_could_not_be() {
         let (mut cost, t) = new();
         assert!(!cost.is_known());

@@ -260,8 +260,8 @@ impl Topology {
         &self.wanted
     }
 
-    /// Time has come to what [`Self::poll_timeout`] said. Where it matters, `prospects` is asked for the routers two
-    /// links away.
+    /// Time has come to what [`Self::poll_timeout`] said. Where it matters, `prospects` is asked for the routers that are
+    /// there.
     pub fn handle_timeout(&mut self, prospects: impl FnOnce() -> Vec<Prospect>, now: Instant) {
         let policy = self.policy.next_timeout().is_some_and(|at| at <= now);
         if policy || self.decision_at().is_some_and(|at| at <= now) {

@@ -1,9 +1,9 @@
 //! Links chosen by latency, beside the rings.
 //!
 //! ```text
-//!   two links away, cheapest way ──> trial: a link ──10 s──> among the best two, or 25 % better than the
-//!                                                            worse of them: chosen.  Else it is let go, and
-//!                                                            the pause before the next trial doubles.
+//!   nearest by a guess ──> trial: a link ──10 s──> among the best two, or 25 % better than the worse of them:
+//!                                                  chosen.  Else it is let go, and the pause before the next
+//!                                                  trial doubles, as when nobody is guessed to be nearer.
 //!   linked already (the peer chose us) ──as soon as it is 10 s old──> the same, without a trial.
 //! ```
 //!
@@ -182,14 +182,23 @@ impl Near {
         }
         let pause = if self.chosen.len() < self.count {
             FILL_PAUSE
+        } else if success {
+            self.pause
         } else {
-            let pause = self.pause;
-            if !success {
-                self.pause = (pause * 2).min(MAX_PAUSE);
-            }
-            pause
+            self.lengthen_pause()
         };
+        self.pause_for(pause, now);
+    }
+
+    fn pause_for(&mut self, pause: Duration, now: Instant) {
         self.next_trial = now + self.random.between(pause, pause * 5 / 4);
+    }
+
+    /// The pause; the next is twice as long.
+    fn lengthen_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(MAX_PAUSE);
+        pause
     }
 
     /// Links that are there cost nothing: a peer that chose us is chosen first.
@@ -238,15 +247,19 @@ impl Near {
             self.candidate(view, rings)
         };
         let Some(origin) = candidate else {
-            let pause = if full { self.pause } else { 5 * FILL_PAUSE };
-            self.next_trial = now + self.random.between(pause, pause * 5 / 4);
+            let pause = if full {
+                self.lengthen_pause()
+            } else {
+                5 * FILL_PAUSE
+            };
+            self.pause_for(pause, now);
             return;
         };
         self.judge_at = Some(now + MAX_TRIAL);
         self.trial = Some(Trial { origin, since: now });
     }
 
-    /// The nearest of those two links away.
+    /// The nearest; if there are enough, only who is guessed to be nearer than one of the chosen.
     fn candidate(&self, view: &View<'_>, rings: &BTreeSet<OriginId>) -> Option<OriginId> {
         let free = |prospect: &&Prospect| {
             let origin = &prospect.origin;
@@ -258,6 +271,10 @@ impl Near {
                 && !self.in_vain.iter().any(|(tried, _)| tried == origin)
         };
         let free = view.prospects.iter().filter(free);
-        free.min_by_key(|c| (c.cost, c.origin)).map(|c| c.origin)
+        let nearest = free.min_by_key(|prospect| (prospect.rtt, prospect.origin))?;
+        let rtts = self.chosen.iter().filter_map(|o| view.links.get(o)?.rtt);
+        let farthest = rtts.max().filter(|_| self.chosen.len() >= self.count);
+        let is_nearer = farthest.is_none_or(|rtt| nearest.rtt < rtt);
+        is_nearer.then_some(nearest.origin)
     }
 }

@@ -2,45 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use crate::graph::Graph;
+use crate::graph::{Graph, direct_rtts};
 
-/// A router two links away: somebody for a link of our own.
+/// A router for a link of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prospect {
     /// The router.
     pub origin: OriginId,
-    /// Cost of both links, in units of 100 us.
-    pub cost: u32,
+    /// The round trip of a link with it: a guess.
+    pub rtt: Duration,
     /// Links that the router has.
     pub links: u16,
 }
 
 impl Prospect {
-    /// All of them, from the point of view of `own`. Stub routers are nobody's.
-    pub fn all(graph: &Graph, own: OriginId) -> Vec<Self> {
-        let transits = |origin: &OriginId| !graph.is_stub(*origin);
-        let beyond = |(neighbor, near)| {
-            let far = graph.neighbors(neighbor);
-            far.map(move |(origin, far)| (origin, u32::from(near) + u32::from(far)))
-        };
-        let near = graph.neighbors(own).filter(|(near, _)| transits(near));
-        let ways = near.flat_map(beyond);
-        let other = ways.filter(|(origin, _)| *origin != own && transits(origin));
-        let mut all: Vec<Self> = other
-            .map(|(origin, cost)| Self {
+    /// All routers that `own` reaches. Stub routers are nobody's.
+    pub fn all(graph: &Arc<Graph>, own: OriginId) -> Vec<Self> {
+        let guesses = direct_rtts(graph, own).into_iter();
+        guesses
+            .filter(|(origin, _)| !graph.is_stub(*origin))
+            .map(|(origin, rtt)| Self {
                 origin,
-                cost,
+                rtt,
                 // bounded by what an advertisement holds
                 links: graph.neighbors(origin).count() as u16,
             })
-            .collect();
-        all.sort_unstable();
-        all.dedup_by_key(|prospect| prospect.origin);
-        all
+            .collect()
     }
 }
 
@@ -90,7 +82,7 @@ pub struct View<'a> {
     pub members: Option<u64>,
     /// The links that are up.
     pub links: &'a BTreeMap<OriginId, LinkView>,
-    /// Where a policy is looking for somebody: who is two links away.
+    /// Where a policy is looking for somebody: who is there.
     pub prospects: &'a [Prospect],
 }
 
@@ -176,7 +168,7 @@ pub trait Policy: Debug + Send {
         None
     }
 
-    /// Whether it wants to know by now who is two links away.
+    /// Whether it wants to know by now how long round trips with others would be.
     fn is_looking(&self, _now: Instant) -> bool {
         false
     }
