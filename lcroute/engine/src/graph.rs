@@ -23,7 +23,7 @@ use crate::router_index::RouterIndex;
 
 #[cfg(test)]
 pub(crate) use coordinates::MEAN_OF_STEP;
-pub(crate) use coordinates::direct_rtts;
+pub(crate) use coordinates::{Guess, direct_rtts};
 pub use tree::Tree;
 
 /// Index of no router.

@@ -30,8 +30,18 @@ const SPRING_MOVES: usize = 300_000;
 /// Share of what a spring is off by which it moves its ends, first and last. Chosen.
 const STEPS: [f64; 2] = [0.3, 0.02];
 
+/// How far a router is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guess {
+    pub router: OriginId,
+    /// The round trip of a link with it, as far as can be guessed.
+    pub rtt: Duration,
+    /// Cost of the shortest path, in units of 100 us.
+    pub path: u32,
+}
+
 /// Guesses for the other routers that `own` reaches, in ascending order.
-pub(crate) fn direct_rtts(graph: &Arc<Graph>, own: OriginId) -> Vec<(OriginId, Duration)> {
+pub(crate) fn direct_rtts(graph: &Arc<Graph>, own: OriginId) -> Vec<Guess> {
     let Some(tree) = Tree::compute(graph, own) else {
         return Vec::new();
     };
@@ -40,11 +50,17 @@ pub(crate) fn direct_rtts(graph: &Arc<Graph>, own: OriginId) -> Vec<(OriginId, D
         return Vec::new();
     };
     let springs = Springs::of(graph, &routers, &tree);
+    let spots = springs.spots(here);
     let others = routers.iter().enumerate().filter(|(at, _)| *at != here);
     let guess = |(at, router): (usize, &OriginId)| {
         let path = tree.distance(*router)?;
-        let units = springs.length(here, at).min(path.into());
-        Some((*router, Duration::from_micros((units * 100.0) as u64)))
+        let lengths = spots.iter().map(|spot| springs.length(spot, at));
+        let units = lengths.fold(path.into(), f64::min);
+        Some(Guess {
+            router: *router,
+            rtt: Duration::from_micros((units * 100.0) as u64),
+            path,
+        })
     };
     others.filter_map(guess).collect()
 }
@@ -132,10 +148,34 @@ fn widest_axis(rows: &[Vec<f64>], width: usize, across: &[Vec<f64>]) -> Vec<f64>
     axis
 }
 
-/// Routers on a plane and above it, and a spring for each link.
+/// Where a router is: on a plane, and above it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spot {
+    place: [f64; 2],
+    height: f64,
+}
+
+impl Spot {
+    /// A spring moves it, as Vivaldi with heights does, by this share of the spring's length.
+    fn push(&mut self, from: [f64; 2], share: f64, with_height: bool) {
+        for (x, from) in self.place.iter_mut().zip(from) {
+            *x += share * (*x - from);
+        }
+        if with_height {
+            self.height = (self.height + share * self.height.max(1.0)).max(0.0);
+        }
+    }
+
+    fn length(&self, other: &Self) -> f64 {
+        let [x, y] = [0, 1].map(|axis| self.place[axis] - other.place[axis]);
+        // a root is the same number on every machine
+        (x * x + y * y).sqrt() + self.height + other.height
+    }
+}
+
+/// Routers, and a spring for each link.
 struct Springs {
-    places: Vec<[f64; 2]>,
-    heights: Vec<f64>,
+    spots: Vec<Spot>,
     /// Two routers, and the spring's length at rest.
     links: Vec<(usize, usize, f64)>,
 }
@@ -150,18 +190,19 @@ impl Springs {
                 Some((at, routers.binary_search(&to).ok()?, rest))
             })
         });
+        let places = first_places(routers.len(), &pivots(graph, routers, tree));
+        let spot = |place| Spot { place, height: 0.0 };
         let mut springs = Self {
             links: links.collect(),
-            places: first_places(routers.len(), &pivots(graph, routers, tree)),
-            heights: vec![0.0; routers.len()],
+            spots: places.into_iter().map(spot).collect(),
         };
         springs.scale();
         // two at one place would stay there
-        for (place, router) in springs.places.iter_mut().zip(routers) {
+        for (spot, router) in springs.spots.iter_mut().zip(routers) {
             let name = mix(router.0);
             let little = |bits: u64| f64::from(bits as u16) / f64::from(u16::MAX);
-            place[0] += little(name);
-            place[1] += little(name >> 16);
+            spot.place[0] += little(name);
+            spot.place[1] += little(name >> 16);
         }
         springs.relax();
         springs
@@ -171,51 +212,98 @@ impl Springs {
     fn scale(&mut self) {
         let (mut product, mut square) = (0.0, 0.0);
         for &(a, b, rest) in &self.links {
-            let apart = self.apart(a, b);
+            let apart = self.spots[a].length(&self.spots[b]);
             product += apart * rest;
             square += apart * apart;
         }
         if square > 0.0 {
             let scale = product / square;
-            self.places.iter_mut().flatten().for_each(|x| *x *= scale);
+            let places = self.spots.iter_mut().flat_map(|spot| &mut spot.place);
+            places.for_each(|x| *x *= scale);
         }
     }
 
+    /// Heights are for what no place explains: they rise when places have settled.
     fn relax(&mut self) {
         let rounds = (SPRING_MOVES / self.links.len().max(1)).min(SPRING_ROUNDS);
         for round in 0..rounds {
             let share = round as f64 / rounds as f64;
             let step = STEPS[0] + (STEPS[1] - STEPS[0]) * share;
-            for n in 0..self.links.len() {
-                let (a, b, rest) = self.links[n];
-                self.pull(a, b, rest, step);
+            for &(a, b, rest) in &self.links {
+                let [one, other] = [self.spots[a], self.spots[b]];
+                let length = one.length(&other).max(1.0);
+                let share = step * (rest - length) / 2.0 / length;
+                let with_height = round * 2 >= rounds;
+                self.spots[a].push(other.place, share, with_height);
+                self.spots[b].push(one.place, share, with_height);
             }
         }
     }
 
-    /// One spring moves both ends, as Vivaldi with heights does.
-    fn pull(&mut self, a: usize, b: usize, rest: f64, step: f64) {
-        let length = self.length(a, b).max(1.0);
-        let share = step * (rest - length) / 2.0 / length;
-        let offset = [0, 1].map(|axis| self.places[a][axis] - self.places[b][axis]);
-        for (at, sign) in [(a, 1.0), (b, -1.0)] {
-            for (x, offset) in self.places[at].iter_mut().zip(offset) {
-                *x += sign * share * offset;
+    /// Where a router may be: its place, and its mirror image where its own springs fit as well, such as when all of them lead to
+    /// two towns.
+    fn spots(&self, at: usize) -> Vec<Spot> {
+        let own = self.spots[at];
+        let links = self.links.iter().filter_map(|&(a, b, rest)| match at {
+            _ if at == a => Some((self.spots[b], rest)),
+            _ if at == b => Some((self.spots[a], rest)),
+            _ => None,
+        });
+        let links: Vec<(Spot, f64)> = links.collect();
+        let mut image = Spot {
+            place: mirrored(own.place, &links),
+            height: 0.0,
+        };
+        for round in 0..SPRING_ROUNDS {
+            for (other, rest) in &links {
+                let length = image.length(other).max(1.0);
+                let share = STEPS[0] * (rest - length) / length / links.len() as f64;
+                image.push(other.place, share, round * 2 >= SPRING_ROUNDS);
             }
-            let height = self.heights[at];
-            self.heights[at] = (height + share * height.max(1.0)).max(0.0);
+        }
+        let misfit = |spot: &Spot| -> f64 {
+            let off = links.iter().map(|(other, rest)| spot.length(other) - rest);
+            off.map(|off| off * off).sum()
+        };
+        // costs are rounded by about a tenth
+        let noise: f64 = links.iter().map(|(_, rest)| rest * rest / 100.0).sum();
+        if misfit(&image) <= misfit(&own) + noise {
+            vec![own, image]
+        } else {
+            vec![own]
         }
     }
 
-    fn apart(&self, a: usize, b: usize) -> f64 {
-        let [x, y] = [0, 1].map(|axis| self.places[a][axis] - self.places[b][axis]);
-        // a root is the same number on every machine
-        (x * x + y * y).sqrt()
+    fn length(&self, spot: &Spot, at: usize) -> f64 {
+        spot.length(&self.spots[at])
     }
+}
 
-    fn length(&self, a: usize, b: usize) -> f64 {
-        self.apart(a, b) + self.heights[a] + self.heights[b]
+/// `place` at the other side of the line that is nearest to all of these.
+fn mirrored(place: [f64; 2], links: &[(Spot, f64)]) -> [f64; 2] {
+    let count = links.len().max(1) as f64;
+    let [mx, my] = [0, 1].map(|n| links.iter().map(|(s, _)| s.place[n]).sum::<f64>() / count);
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for (spot, _) in links {
+        let [x, y] = [spot.place[0] - mx, spot.place[1] - my];
+        xx += x * x;
+        xy += x * y;
+        yy += y * y;
     }
+    let spread = ((xx - yy) * (xx - yy) + 4.0 * xy * xy).sqrt();
+    let mut line = [xx - yy + spread, 2.0 * xy];
+    let length = (line[0] * line[0] + line[1] * line[1]).sqrt();
+    line = if length > 0.0 {
+        line.map(|x| x / length)
+    } else {
+        [0.0, 1.0]
+    };
+    let [x, y] = [place[0] - mx, place[1] - my];
+    let along = x * line[0] + y * line[1];
+    [
+        mx + 2.0 * along * line[0] - x,
+        my + 2.0 * along * line[1] - y,
+    ]
 }
 
 #[cfg(test)]
@@ -288,16 +376,15 @@ mod tests {
                 let guesses = direct_rtts(&graph, own);
                 assert_eq!(guesses.len(), count - 1);
                 let truth = |router: OriginId| field.rtt(own.0 as usize, router.0 as usize);
-                let error = |(router, guess): &(OriginId, Duration)| {
-                    (guess.as_micros() as f64 / 100.0 / truth(*router) - 1.0).abs()
+                let error = |guess: &Guess| {
+                    (guess.rtt.as_micros() as f64 / 100.0 / truth(guess.router) - 1.0).abs()
                 };
                 errors.extend(guesses.iter().map(error));
-                let tree = Tree::compute(&graph, own).unwrap();
                 let is_new = |router: OriginId| graph.neighbors(own).all(|(n, _)| n != router);
-                let new = || guesses.iter().filter(|(router, _)| is_new(*router));
-                by_guess += truth(new().min_by_key(|(_, guess)| guess).unwrap().0);
-                by_path += truth(new().min_by_key(|(r, _)| tree.distance(*r)).unwrap().0);
-                let all = new().map(|(router, _)| truth(*router));
+                let new = || guesses.iter().filter(|g| is_new(g.router));
+                by_guess += truth(new().min_by_key(|g| g.rtt).unwrap().router);
+                by_path += truth(new().min_by_key(|g| g.path).unwrap().router);
+                let all = new().map(|g| truth(g.router));
                 nearest += all.min_by(f64::total_cmp).unwrap();
             }
             errors.sort_by(f64::total_cmp);
@@ -309,6 +396,35 @@ mod tests {
                 "{count}: {by_guess} {by_path}"
             );
         }
+    }
+
+    /// Of 24 routers in three towns one has links with the other two towns alone.
+    #[test]
+    fn who_has_links_with_two_other_towns_may_be_in_the_third() {
+        let town = |n: usize| [[0.0, 0.0], [900.0, 100.0], [300.0, 800.0]][n % 3];
+        let place = |n: usize| [town(n)[0] + n as f64, town(n)[1], 0.0];
+        let field = Field {
+            places: (0..24).map(place).collect(),
+        };
+        let mut links = Vec::new();
+        let mut add = |a: usize, b: usize| {
+            links.push((OriginId(a as u64), OriginId(b as u64), field.cost(a, b)));
+        };
+        for n in 1..24 {
+            for to in [1, 3, 7].map(|step| (n + step) % 24) {
+                if to != 0 {
+                    add(n, to);
+                }
+            }
+        }
+        for to in [1, 4, 7, 2, 5, 8] {
+            add(0, to);
+        }
+        let graph = Arc::new(Graph::new(0, [], &links));
+        let mut guesses = direct_rtts(&graph, OriginId(0));
+        guesses.sort_by_key(|g| g.rtt);
+        let towns = guesses.iter().map(|g| g.router.0 % 3);
+        assert_eq!(Vec::from_iter(towns.take(7)), [0; 7], "{guesses:?}");
     }
 
     #[test]
@@ -326,18 +442,17 @@ mod tests {
             let graph = Arc::new(Graph::new(0, routers, &links));
             let guesses = direct_rtts(&graph, a);
             let reached: Vec<_> = graph.reachable(a).filter(|r| *r != a).collect();
-            assert_eq!(Vec::from_iter(guesses.iter().map(|g| g.0)), reached);
-            for (router, guess) in guesses {
-                let path = Tree::compute(&graph, a).unwrap().distance(router).unwrap();
+            assert_eq!(Vec::from_iter(guesses.iter().map(|g| g.router)), reached);
+            for guess in guesses {
+                let path = Tree::compute(&graph, a).unwrap().distance(guess.router);
+                assert_eq!(Some(guess.path), path);
                 assert!(
-                    guess <= Duration::from_micros(100) * path,
-                    "{router} {guess:?}"
+                    guess.rtt <= Duration::from_micros(100) * guess.path,
+                    "{guess:?}"
                 );
             }
         }
-        assert_eq!(
-            direct_rtts(&Arc::new(Graph::new(0, [a], &[(b, c, 1u16)])), d),
-            []
-        );
+        let apart = Arc::new(Graph::new(0, [a], &[(b, c, 1u16)]));
+        assert!(direct_rtts(&apart, d).is_empty());
     }
 }

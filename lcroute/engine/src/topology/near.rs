@@ -3,7 +3,7 @@
 //! ```text
 //!   nearest by a guess ──> trial: a link ──10 s──> among the best two, or 25 % better than the worse of them:
 //!                                                  chosen.  Else it is let go, and the pause before the next
-//!                                                  trial doubles, as when nobody is guessed to be nearer.
+//!                                                  trial doubles.
 //!   linked already (the peer chose us) ──as soon as it is 10 s old──> the same, without a trial.
 //! ```
 //!
@@ -182,23 +182,18 @@ impl Near {
         }
         let pause = if self.chosen.len() < self.count {
             FILL_PAUSE
-        } else if success {
-            self.pause
         } else {
-            self.lengthen_pause()
+            let pause = self.pause;
+            if !success {
+                self.pause = (pause * 2).min(MAX_PAUSE);
+            }
+            pause
         };
         self.pause_for(pause, now);
     }
 
     fn pause_for(&mut self, pause: Duration, now: Instant) {
         self.next_trial = now + self.random.between(pause, pause * 5 / 4);
-    }
-
-    /// The pause; the next is twice as long.
-    fn lengthen_pause(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(MAX_PAUSE);
-        pause
     }
 
     /// Links that are there cost nothing: a peer that chose us is chosen first.
@@ -247,11 +242,7 @@ impl Near {
             self.candidate(view, rings)
         };
         let Some(origin) = candidate else {
-            let pause = if full {
-                self.lengthen_pause()
-            } else {
-                5 * FILL_PAUSE
-            };
+            let pause = if full { self.pause } else { 5 * FILL_PAUSE };
             self.pause_for(pause, now);
             return;
         };
@@ -259,7 +250,8 @@ impl Near {
         self.trial = Some(Trial { origin, since: now });
     }
 
-    /// The nearest; if there are enough, only who is guessed to be nearer than one of the chosen.
+    /// The nearest. If there are enough, and nobody is guessed to be nearer than one of the chosen, the guess may be wrong: who is
+    /// nearest by the path.
     fn candidate(&self, view: &View<'_>, rings: &BTreeSet<OriginId>) -> Option<OriginId> {
         let free = |prospect: &&Prospect| {
             let origin = &prospect.origin;
@@ -270,11 +262,14 @@ impl Near {
                 && !self.chosen.contains(origin)
                 && !self.in_vain.iter().any(|(tried, _)| tried == origin)
         };
-        let free = view.prospects.iter().filter(free);
-        let nearest = free.min_by_key(|prospect| (prospect.rtt, prospect.origin))?;
+        let free = || view.prospects.iter().filter(free);
+        let nearest = free().min_by_key(|prospect| (prospect.rtt, prospect.origin))?;
         let rtts = self.chosen.iter().filter_map(|o| view.links.get(o)?.rtt);
         let farthest = rtts.max().filter(|_| self.chosen.len() >= self.count);
-        let is_nearer = farthest.is_none_or(|rtt| nearest.rtt < rtt);
-        is_nearer.then_some(nearest.origin)
+        if farthest.is_none_or(|rtt| nearest.rtt < rtt) {
+            return Some(nearest.origin);
+        }
+        let by_path = free().min_by_key(|prospect| (prospect.path, prospect.origin));
+        by_path.map(|prospect| prospect.origin)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use librecast::id::OriginId;
 use librecast::time::{Duration, Instant};
 
-use crate::graph::{Graph, direct_rtts};
+use crate::graph::{Graph, Guess, direct_rtts};
 
 /// A router for a link of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub struct Prospect {
     pub origin: OriginId,
     /// The round trip of a link with it: a guess.
     pub rtt: Duration,
+    /// Cost of the path, in units of 100 us.
+    pub path: u32,
     /// Links that the router has.
     pub links: u16,
 }
@@ -25,12 +27,13 @@ impl Prospect {
     pub fn all(graph: &Arc<Graph>, own: OriginId) -> Vec<Self> {
         let guesses = direct_rtts(graph, own).into_iter();
         guesses
-            .filter(|(origin, _)| !graph.is_stub(*origin))
-            .map(|(origin, rtt)| Self {
-                origin,
+            .filter(|guess| !graph.is_stub(guess.router))
+            .map(|Guess { router, rtt, path }| Self {
+                origin: router,
                 rtt,
+                path,
                 // bounded by what an advertisement holds
-                links: graph.neighbors(origin).count() as u16,
+                links: graph.neighbors(router).count() as u16,
             })
             .collect()
     }
