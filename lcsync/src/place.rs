@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -162,6 +163,28 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
     faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)
         .map_err(|e| (folder.to_path_buf(), e.into()))
+}
+
+/// Whether a file may be put at `path`: a file, a link to one or nothing is there. A device, FIFO or socket, or a link
+/// to one, would be removed for it.
+///
+/// # Errors
+///
+/// A sentence that names the path and its kind.
+pub fn check_replaceable(path: &Path) -> Result<(), String> {
+    let Ok(found) = fs::metadata(path) else {
+        return Ok(());
+    };
+    let kind = match found.file_type() {
+        t if t.is_block_device() || t.is_char_device() => "device",
+        t if t.is_fifo() => "FIFO",
+        t if t.is_socket() => "socket",
+        _ => return Ok(()),
+    };
+    let path = path.display();
+    Err(format!(
+        "{path}: is a {kind}; lcsync replaces files, and writes into no {kind}"
+    ))
 }
 
 impl Opened {

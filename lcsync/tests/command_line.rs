@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -291,4 +291,38 @@ fn a_server_that_says_nothing_of_use_is_named() {
         !silent.status.success() && said.contains("sock: not one of this version"),
         "{said}"
     );
+}
+
+#[test]
+fn a_file_takes_the_place_of_no_device_fifo_or_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "words").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    nix::unistd::mkfifo(&at("folder/file"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    symlink("fifo", at("link")).unwrap();
+    symlink("/dev/null", at("device")).unwrap();
+    let node = |name: &str| fs::symlink_metadata(at(name)).unwrap().ino();
+    for (dest, kept, kind) in [
+        ("fifo", "fifo", "FIFO"),
+        ("link", "link", "FIFO"),
+        ("folder", "folder/file", "FIFO"),
+        ("socket", "socket", "socket"),
+        ("device", "device", "device"),
+    ] {
+        let before = node(kept);
+        let refused = format!("is a {kind}; lcsync replaces files");
+        for source in ["file", "lc:nobody-has-this"] {
+            // the name of a shared file in a folder is known once a server answers
+            if (source, dest) == ("lc:nobody-has-this", "folder") {
+                continue;
+            }
+            let args = [source, dest, "--timeout", "20s"];
+            let args = &args[..if source == "file" { 2 } else { 4 }];
+            ends(&lcsync(dir.path(), args), 2, &refused);
+            assert_eq!(node(kept), before, "{dest}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use super::changes::Source;
 use super::options::Options;
 use crate::listing::{Entry, Kind, is_plain_name, shown};
 use crate::name::check_name;
+use crate::place::check_replaceable;
 use crate::scan::{Scan, Walk};
 
 /// Entries that a copy looks at before it begins, and then at a time: they take some 200 bytes of memory each. Chosen: the
@@ -291,6 +292,16 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
         .into());
     }
     let scan = Scan::of_entry(source, &options.choice(&|_, _| false))?;
+    if !matches!(
+        scan.entries[..],
+        [Entry {
+            kind: Kind::Node(_),
+            ..
+        }]
+    ) {
+        check_replaceable(&folder.join(OsStr::from_bytes(target)))
+            .map_err(|e| ExitError::new(Exit::Usage, e))?;
+    }
     Ok(Job::new(scan, folder, Vec::new(), Some(target.to_vec())))
 }
 

@@ -7,8 +7,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use super::tree::Tree;
 use crate::block::{BlockHash, BlockRef};
 use crate::index::Index;
 use crate::listing::{self, shown};
-use crate::place::{Place, check_writable, current_umask};
+use crate::place::{Place, check_replaceable, check_writable, current_umask};
 use crate::progress::{Progress, Snapshot, human_bytes, print_line};
 use crate::record::Record;
 use crate::remembered::Remembered;
@@ -143,6 +145,8 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
             std::process::exit(Exit::Ok as i32);
         }
     })?;
+    // before somebody waits for a server; a shared file's name in DEST is known later
+    check_replaceable(&options.dest).map_err(|e| ExitError::new(Exit::Usage, e))?;
     if !options.dry_run {
         check_writable(&options.dest)
             .map_err(|(folder, e)| anyhow!("{}: cannot be written to: {e}", folder.display()))?;
@@ -614,7 +618,6 @@ impl<'a> Transfer<'a> {
                 Ok((dest.clone(), None))
             }
             RootKind::File { .. } => {
-                use std::os::unix::ffi::OsStrExt;
                 let into = dest.is_dir() || dest.as_os_str().as_bytes().ends_with(b"/");
                 let (folder, name) = if into {
                     (dest.as_path(), name)
@@ -630,6 +633,7 @@ impl<'a> Transfer<'a> {
                     ))
                     .into());
                 }
+                check_replaceable(&folder.join(OsStr::from_bytes(name))).map_err(usage)?;
                 Ok((folder.to_path_buf(), Some(name.to_vec())))
             }
         }
