@@ -164,7 +164,12 @@ impl Daemon {
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             service.alive(now);
-            self.network.look_at_interfaces(now)?;
+            if self.network.look_at_interfaces(now)? {
+                for room in self.rooms.values_mut() {
+                    room.come_back(now);
+                }
+                self.due = true;
+            }
             let mut answers: Vec<(Sender<Answer>, Answer)> = Vec::new();
             while let Ok(Asked { request, answer }) = requests.try_recv() {
                 answers.push((answer, self.answer(request)));
@@ -404,8 +409,12 @@ impl Daemon {
                     let text = format!("a message has 1 to {MAX_MESSAGE} bytes");
                     anyhow::bail!(ExitError::new(Exit::Usage, text));
                 }
-                let id = self.room(&group)?.say(&content, time)?;
-                Ok(json!({ "id": format!("{id:016x}") }))
+                let room = self.room(&group)?;
+                let id = format!("{:016x}", room.say(&content, time)?);
+                Ok(match room.waits() {
+                    Some(waits) => json!({ "id": id, "waits": waits }),
+                    None => json!({ "id": id }),
+                })
             }
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove { group, member } => {

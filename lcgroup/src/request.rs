@@ -114,6 +114,9 @@ pub struct GroupStatus {
     pub messages: u64,
     /// Of ours, that are not in the log yet.
     pub unsent: usize,
+    /// What messages of ours wait for, after a start or a time away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// That wait for `outbox`.
     pub outbox: usize,
     /// Entries that others have, and this host lacks.

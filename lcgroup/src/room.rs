@@ -46,6 +46,9 @@ use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 /// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
 
+/// By so much less the monotonic clock goes on while a host is suspended, in ms. Chosen: clocks are set by less.
+const SUSPENDED: u64 = 10_000;
+
 /// Most notices that are kept.
 const MAX_NOTICES: usize = 32;
 
@@ -91,6 +94,10 @@ pub struct Room {
     /// Which groups of lcroute the keys seal.
     prefixes: BTreeSet<GroupPrefix>,
     keyring: Keyring,
+    /// The end of the owner's log was here once in this run: the keyring has keys.
+    has_keys: bool,
+    /// The clocks at the last turn.
+    turned: Option<(u64, Instant)>,
 }
 
 impl Room {
@@ -124,6 +131,7 @@ impl Room {
         durable::sync_folder_of(folder)?;
         let state = group.state()?;
         durable::replace(&folder.join(STATE), &state)?;
+        // what a Welcome to a request of this run says is new
         Self::with(folder, name, group, now)
     }
 
@@ -132,8 +140,9 @@ impl Room {
         let path = folder.join(STATE);
         let state = librecast::private_file::read(&path, MAX_STATE)
             .with_context(|| path.display().to_string())?;
-        let group =
+        let mut group =
             Group::restore(&state, &*seed()?).with_context(|| path.display().to_string())?;
+        group.fall_behind();
         Self::with(folder, name, group, now)
     }
 
@@ -160,6 +169,7 @@ impl Room {
         let prefixes = read_prefixes(&path).with_context(|| path.display().to_string())?;
         let path = folder.join(OFFERS);
         let offers = Offers::open(&path).with_context(|| path.display().to_string())?;
+        let has_keys = !group.is_behind();
         let mut room = Self {
             name: name.to_owned(),
             folder: folder.to_owned(),
@@ -176,6 +186,8 @@ impl Room {
             notices: VecDeque::new(),
             prefixes,
             keyring: Keyring::default(),
+            has_keys,
+            turned: None,
         };
         // what a crash kept the group from hearing
         for log in [LogName::Own, LogName::Owner] {
@@ -201,13 +213,48 @@ impl Room {
         self.log.handle_packet(source, bytes, time, now);
     }
 
+    /// This host may have been away: what is said waits until the end of the owner's log is here.
+    pub fn come_back(&mut self, now: Instant) {
+        self.log.come_back(now);
+        self.group.fall_behind();
+    }
+
+    /// Whether the end of the owner's log is here now.
+    fn catch_up(&mut self, time: u64, now: Instant) {
+        let before = self.turned.replace((time, now));
+        let was_suspended = before.is_some_and(|(then, at)| {
+            let passed = now.saturating_duration_since(at).as_millis() as u64;
+            time.saturating_sub(then) > passed + SUSPENDED
+        });
+        if was_suspended {
+            self.come_back(now);
+        }
+        if self.group.is_behind() && self.log.caught_up_at().is_some_and(|at| at <= now) {
+            self.group.catch_up(time);
+            (self.has_keys, self.state_changed) = (true, true);
+        }
+    }
+
+    /// What is said waits for, if it waits.
+    pub fn waits(&self) -> Option<&'static str> {
+        if !self.group.is_behind() || self.group.standing() != Standing::Member {
+            return None;
+        }
+        Some(match self.log.caught_up_at() {
+            Some(_) => "waits for the last word of the group's owner, from any member",
+            None => "waits for any other member or mailbox of the group",
+        })
+    }
+
     /// When there is something to do. `time` is now, in milliseconds since 1970.
     pub fn poll_timeout(&self, time: u64, now: Instant) -> Instant {
         let group = self.group.poll_timeout();
         let group = group.map(|at| now + Duration::from_millis(at.saturating_sub(time)));
         let first = self.log.poll_timeout();
         let keys = self.keyring.poll_timeout(now);
-        let others = [group, self.append_at, keys].into_iter().flatten();
+        let owner = self.log.caught_up_at().filter(|_| self.group.is_behind());
+        let others = [group, self.append_at, keys, owner];
+        let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
     }
 
@@ -216,6 +263,7 @@ impl Room {
         if self.log.poll_timeout() <= now {
             self.log.handle_timeout(time, now);
         }
+        self.catch_up(time, now);
         if self.group.poll_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
             self.state_changed = true;
@@ -488,6 +536,9 @@ impl Room {
 
     fn persist(&mut self) -> io::Result<()> {
         self.records.sync()?;
+        if self.records.is_long() {
+            self.records.compact(self.log.stored())?;
+        }
         self.conversation.sync()?;
         if self.state_changed {
             let state = self.group.state().map_err(io::Error::other)?;
@@ -508,7 +559,7 @@ impl Room {
     /// Takes the secret of a new epoch, whose state is on disk.
     fn follow_epoch(&mut self, now: Instant) {
         self.keyring.handle_timeout(now);
-        if self.prefixes.is_empty() || !self.is_member() {
+        if self.prefixes.is_empty() || !self.is_member() || !self.has_keys {
             self.keyring.clear();
             return;
         }
@@ -772,13 +823,17 @@ impl Room {
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
+        let waits = || {
+            let waits = self.waits().filter(|_| !self.has_keys);
+            waits.map(str::to_owned)
+        };
         let protected = |prefix: &GroupPrefix| {
             let outcome = outcome(prefix);
             ProtectedStatus {
                 prefix: prefix.to_string(),
                 epoch: self.keyring.sealing(now),
                 sealed: outcome == Some(Ok(())),
-                problem: outcome.and_then(Result::err),
+                problem: outcome.and_then(Result::err).or_else(waits),
             }
         };
         let missing = self.log.authors();
@@ -792,7 +847,8 @@ impl Room {
             epoch: self.group.epoch(),
             members: self.group.members().len(),
             messages: self.conversation.messages(),
-            unsent: self.appends.len(),
+            unsent: self.appends.len() + self.group.queued(),
+            waits: self.waits().map(str::to_owned),
             outbox: self.group.outbox().count(),
             missing: missing.sum(),
             log: log_status(&self.log),

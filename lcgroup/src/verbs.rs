@@ -181,6 +181,8 @@ impl Verbs {
         let answer = self.ask(&request)?;
         if self.json {
             print(&answer.to_string())?;
+        } else if let Some(waits) = answer["waits"].as_str() {
+            eprintln!("lcgroup: it is kept here, and {waits}");
         }
         Ok(Exit::Ok)
     }
@@ -356,6 +358,9 @@ impl Verbs {
                 "{:<20} {}, {} members, {} messages{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
+            if let Some(waits) = group.waits {
+                print(&format!("  what is said {waits}"))?;
+            }
             for protected in group.prefixes {
                 let stands = match (protected.sealed, protected.problem) {
                     (true, _) => "sealed by its keys".to_owned(),

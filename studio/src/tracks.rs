@@ -135,8 +135,11 @@ impl Tracks {
     /// The network's. Where a disk is full this says so, and nothing is sent until it is not.
     pub fn turn(&mut self) -> io::Result<Vec<(Place, Event)>> {
         let (time, now) = (unix_ms(), Instant::now());
-        self.network.look_at_interfaces(now)?;
+        let is_back = self.network.look_at_interfaces(now)?;
         let joined = &mut self.joined;
+        for joined in joined.values_mut().filter(|_| is_back) {
+            joined.log.log_mut().come_back(now);
+        }
         self.network.receive(|group, source, bytes| {
             let source = IpAddr::from(source);
             for joined in joined.values_mut().filter(|j| j.log.address() == group) {

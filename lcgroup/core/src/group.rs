@@ -86,6 +86,8 @@ pub struct Group {
     pub(crate) refresh: Refresh,
     pub(crate) joining: Option<Joining>,
     pub(crate) owner: Option<Owner>,
+    /// What is said waits: the end of the owner's log may not be here.
+    pub(crate) is_behind: bool,
     /// Entries that are not known to be in the log.
     pub(crate) pending: VecDeque<Append>,
     pub(crate) outputs: VecDeque<Queued>,
@@ -180,6 +182,7 @@ impl Group {
             refresh: Refresh::default(),
             joining: None,
             owner: None,
+            is_behind: false,
             pending: VecDeque::new(),
             outputs: VecDeque::new(),
         })
@@ -273,6 +276,30 @@ impl Group {
         });
         self.advance(now);
         Ok(id)
+    }
+
+    /// The owner's log may have entries that are not here, as after a time away. What is said from now on waits for
+    /// [`catch_up`](Self::catch_up): keys of an epoch that has ended seal nothing.
+    pub fn fall_behind(&mut self) {
+        self.is_behind = self.owner.is_none();
+    }
+
+    /// The end of the owner's log is here, as far as anybody can tell.
+    pub fn catch_up(&mut self, now: u64) {
+        self.is_behind = false;
+        self.advance(now);
+    }
+
+    /// Whether what is said waits for the end of the owner's log.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Messages that wait to be sealed.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.voice.queue.len()
     }
 
     fn check_speaks(&self) -> Result<(), GroupError> {
@@ -479,9 +506,10 @@ impl Group {
         }
     }
 
-    /// Seals what waits to be said, unless a commit is about to void it.
+    /// Seals what waits to be said, unless a commit is about to void it, or may be.
     fn seal_queue(&mut self) {
-        let speaks = self.standing == Standing::Member && self.owner_log.commit.is_none();
+        let is_current = self.owner_log.commit.is_none() && !self.is_behind;
+        let speaks = self.standing == Standing::Member && is_current;
         let Some(mls) = self.mls.as_mut().filter(|_| speaks) else {
             return;
         };

@@ -183,6 +183,7 @@ impl Group {
             refresh,
             joining,
             owner,
+            is_behind: false,
             pending,
         })
     }

@@ -263,6 +263,46 @@ fn who_is_removed_opens_nothing_later() {
 }
 
 #[test]
+fn what_is_said_by_who_comes_back_is_sealed_after_the_owners_last_word() {
+    let mut world = group_of(2, 4);
+    let key = world.people[2].key;
+    let length = |world: &World| world.logs.get(&key).map_or(0, Vec::len);
+    world.people[2].group = None;
+    // whoever is removed keeps its state from before, and reads all that it can
+    world.remove(3);
+    world.start(2);
+    world.group(2).fall_behind();
+    let before = length(&world);
+    let id = world.say(2, b"the code").unwrap();
+    world.pass(DAY);
+    assert_eq!(
+        length(&world),
+        before,
+        "sealed by keys that the removed one has"
+    );
+    assert_eq!(world.group(2).queued(), 1);
+    for author in world.authors() {
+        world.feed(3, &author, usize::MAX);
+    }
+    // it was said in the state, too
+    world.start(2);
+    world.group(2).fall_behind();
+    for author in world.authors() {
+        world.feed(2, &author, usize::MAX);
+    }
+    assert_eq!(length(&world), before);
+    let now = world.now;
+    world.group(2).catch_up(now);
+    world.settle(2);
+    assert_eq!(length(&world), before + 1);
+    world.meet();
+    world.check_shown(&[0, 1, 2], &[0, 1, 2]);
+    assert!(!world.people[3].shown.contains_key(&(key, id)));
+    world.check_agreement();
+    assert_faultless(&world);
+}
+
+#[test]
 fn a_copy_of_a_disk_opens_nothing_after_a_refresh() {
     let mut world = group_of(3, 3);
     let copy = world.people[2].disk.clone();

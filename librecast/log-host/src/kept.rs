@@ -138,6 +138,9 @@ impl KeptLog {
         }
         if let Some(records) = &mut self.records {
             records.sync()?;
+            if records.is_long() {
+                records.compact(self.log.stored())?;
+            }
         }
         Ok(events)
     }

@@ -61,12 +61,13 @@ impl Network {
         }
     }
 
-    /// Joins on interfaces that have come, forgets those that have gone, from time to time.
-    pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<()> {
+    /// Joins on interfaces that have come, forgets those that have gone, from time to time. Whether any came.
+    pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<bool> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
         if self.looked_at.is_some_and(lately) {
-            return Ok(());
+            return Ok(false);
         }
+        let mut has_new = false;
         self.looked_at = Some(now);
         let found = multicast_interfaces(&self.only)?;
         let (groups, receive) = (&self.groups, &mut self.receive);
@@ -90,12 +91,13 @@ impl Network {
                         }
                     }
                     self.send.insert(index, (interface.name, socket));
+                    has_new = true;
                 }
                 // it may be gone already, or not be ready yet: looked at again
                 Err(e) => tracing::debug!("{}: {e}", interface.name),
             }
         }
-        Ok(())
+        Ok(has_new)
     }
 
     /// Sends on all interfaces.

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use librecast::durable::replace;
-use librecast_log::Stored;
+use librecast_log::{MAX_BYTES, Stored};
 
 use crate::appended::AppendedFile;
 
@@ -19,6 +19,10 @@ const MAX_RECORD: usize = 2_048;
 
 /// Longest file that is read, in bytes: all that a log keeps, eight times over. It is rewritten long before.
 const MAX_FILE: u64 = 512 << 20;
+
+/// A file of more bytes than this is rewritten at once. Chosen: three times what a log keeps, so that authors who fill it for
+/// days do not fill the disk.
+const LONG_FILE: u64 = 3 * MAX_BYTES as u64;
 
 /// Bytes before a record: its length and its checksum.
 const HEAD_LEN: usize = 4 + 8;
@@ -72,6 +76,12 @@ impl Records {
     /// The system's; what was added stays, for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync().map(drop)
+    }
+
+    /// Whether most of the file is not kept any more, however much is.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.file.len() > LONG_FILE
     }
 
     /// Puts `kept` in the place of all records, if the file is much larger than that.

@@ -9,21 +9,72 @@ use std::collections::BTreeMap;
 
 use librecast::bucket::Bucket;
 use librecast::id::PeerId;
-use librecast::time::Instant;
+use librecast::time::{Duration, Instant};
 
 use crate::entry::{AuthorId, Entry, EntryHash};
-use crate::grant::Grant;
+use crate::grant::{CLOCK_TOLERANCE, Grant};
 use crate::packet::Head;
 
 /// By how much a number may be beyond those that are here: what an honest author is ahead in a day of silence.
 pub(crate) const MAX_JUMP: u32 = 10_000;
 
-/// An entry, and when it was last on the wire.
+/// An entry is not answered with again so soon after it was on the wire. Each answer in a row doubles the pause.
+const HOLD_OFF: Duration = Duration::from_millis(200);
+
+/// Most doublings of [`HOLD_OFF`]. Chosen: 1.6 s, less than a member waits for the first answers after a start.
+pub(crate) const MOST_REPEATED: u8 = 3;
+
+/// After so long off the wire the pause begins anew. Chosen.
+const REPEATED_FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// An entry that is kept.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) entry: Entry,
-    /// When it was sent by anybody: it is not sent again at once.
+    pub(crate) hash: EntryHash,
+    /// When it was last on the wire, whoever sent it.
     pub(crate) sent: Option<Instant>,
+    /// Answers of this member in a row, at most [`MOST_REPEATED`].
+    repeated: u8,
+    /// Of an entry that was dated ahead of this host's clock: when it came (milliseconds since 1970).
+    pub(crate) received: Option<u64>,
+}
+
+impl Held {
+    fn new(entry: Entry, received: Option<u64>) -> Self {
+        Self {
+            hash: entry.hash(),
+            entry,
+            sent: None,
+            repeated: 0,
+            received,
+        }
+    }
+
+    /// How often it was answered with lately.
+    pub(crate) fn repeated(&self, now: Instant) -> u8 {
+        let lately = |at: Instant| now.saturating_duration_since(at) < REPEATED_FORGOTTEN;
+        match self.sent.is_some_and(lately) {
+            true => self.repeated,
+            false => 0,
+        }
+    }
+
+    /// Whether it was on the wire so lately that whoever asks for it will have it.
+    pub(crate) fn is_on_its_way(&self, now: Instant) -> bool {
+        let pause = HOLD_OFF * (1 << self.repeated(now));
+        let lately = |at: Instant| now.saturating_duration_since(at) < pause;
+        self.sent.is_some_and(lately)
+    }
+
+    /// It is an answer now.
+    pub(crate) fn answer(&mut self, now: Instant) {
+        self.repeated = match self.sent {
+            Some(_) => (self.repeated(now) + 1).min(MOST_REPEATED),
+            None => 0,
+        };
+        self.sent = Some(now);
+    }
 }
 
 /// An author's two entries that cannot both stand in one history.
@@ -32,10 +83,11 @@ pub(crate) struct Proof {
     /// From this number on nothing counts.
     pub(crate) number: u32,
     pub(crate) entries: [Entry; 2],
-    /// When it was last sent.
+    /// When it was last on the wire, whoever sent it.
     pub(crate) sent: Option<Instant>,
 }
 
+/// State of one author's log.
 #[derive(Debug)]
 pub(crate) struct Author {
     pub(crate) key: PeerId,
@@ -52,8 +104,14 @@ pub(crate) struct Author {
     pub(crate) want_at: Option<Instant>,
     /// How often they were asked for since the last entry came.
     pub(crate) tries: u32,
-    /// The least `first` that anybody's heads showed since the last entry came.
-    pub(crate) floor: Option<u32>,
+    /// When they were first asked for since the last entry came.
+    pub(crate) asked: Option<Instant>,
+    /// Another member's want has delayed the next one of this member.
+    pub(crate) is_postponed: bool,
+    /// When an unsigned head last made the pauses between wants begin anew.
+    pub(crate) hurried: Option<Instant>,
+    /// When a new entry last came from another member.
+    pub(crate) arrived: Option<Instant>,
     /// How many more of its entries are taken now: what it signs goes to every member's disk.
     pub(crate) taken: Bucket,
     /// How much of its presence is taken now.
@@ -77,7 +135,10 @@ impl Author {
             bytes: 0,
             want_at: None,
             tries: 0,
-            floor: None,
+            asked: None,
+            is_postponed: false,
+            hurried: None,
+            arrived: None,
             taken: Bucket::full(now),
             present: Bucket::full(now),
             present_at: 0,
@@ -125,7 +186,12 @@ impl Author {
     }
 
     pub(crate) fn hash_of(&self, number: u32) -> Option<EntryHash> {
-        self.entries.get(&number).map(|held| held.entry.hash())
+        self.entries.get(&number).map(|held| held.hash)
+    }
+
+    /// Whether a later entry is here, so that its author's signature shows that some are missing.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.highest() > self.have
     }
 
     /// Numbers that are claimed, may count, and are not here.
@@ -136,15 +202,15 @@ impl Author {
     }
 
     /// Puts a verified entry in. A proof where it does not fit to the history that is here.
-    pub(crate) fn insert(&mut self, entry: Entry) -> Option<Proof> {
+    pub(crate) fn insert(&mut self, entry: Entry, received: Option<u64>) -> Option<Proof> {
         self.bytes += entry.size();
         let number = entry.number;
         // as its author says, what stood before has expired
         if number > self.have + 1 && entry.first > self.have + 1 {
             self.begin_at(entry.first);
         }
-        self.entries.insert(number, Held { entry, sent: None });
-        (self.tries, self.floor) = (0, None);
+        self.entries.insert(number, Held::new(entry, received));
+        (self.tries, self.asked) = (0, None);
         self.advance()
     }
 
@@ -162,7 +228,7 @@ impl Author {
         while let Some(next) = self.entries.get(&(self.have + 1)) {
             let before = self.entries.get(&self.have);
             if let Some(before) = before
-                && before.entry.hash() != next.entry.previous
+                && before.hash != next.entry.previous
             {
                 return Some(Proof {
                     number: self.have,
@@ -179,16 +245,51 @@ impl Author {
         None
     }
 
-    /// Drops what was written before `oldest` (milliseconds since 1970), from the beginning on. Whether anything went.
-    pub(crate) fn expire(&mut self, oldest: u64) -> bool {
-        let before = self.first;
-        while let Some((&number, held)) = self.entries.first_key_value()
-            && number <= self.have
-            && held.entry.time < oldest
+    /// Drops entries that were written more than `ttl` milliseconds before `time`, from the beginning on. An entry that is
+    /// dated ahead of `time` counts from when it came.
+    pub(crate) fn expire(&mut self, ttl: u64, time: u64) {
+        let have = self.have;
+        while let Some(mut first) = self.entries.first_entry()
+            && *first.key() <= have
         {
+            let held = first.get_mut();
+            let written = match is_ahead(held.entry.time, time) {
+                true => *held.received.get_or_insert(time),
+                false => held.entry.time,
+            };
+            if written.saturating_add(ttl) >= time {
+                return;
+            }
+            let next = first.key() + 1;
+            self.begin_at(next);
+        }
+    }
+
+    /// Whether there is an entry without a gap before it.
+    pub(crate) fn has_oldest(&self) -> bool {
+        let first = self.entries.first_key_value();
+        first.is_some_and(|(number, _)| *number <= self.have)
+    }
+
+    /// Drops the oldest entry, if there is one without a gap before it. Whether there was.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let has_oldest = self.has_oldest();
+        if has_oldest && let Some((number, _)) = self.entries.first_key_value() {
             self.begin_at(number + 1);
         }
-        self.first != before
+        has_oldest
+    }
+
+    /// Drops entries beyond the last number that may count.
+    pub(crate) fn cut(&mut self) {
+        let limit = self.limit();
+        let Some(beyond) = limit.checked_add(1) else {
+            return;
+        };
+        let void = self.entries.split_off(&beyond);
+        self.bytes -= void.values().map(|held| held.entry.size()).sum::<usize>();
+        self.have = self.have.min(limit).max(self.first - 1);
+        self.advertised = self.advertised.min(limit);
     }
 
     /// Keeps a proof, and drops all that it makes void. Whether it makes more void than was before.
@@ -198,11 +299,13 @@ impl Author {
         {
             return false;
         }
-        let void = self.entries.split_off(&proof.number);
-        self.bytes -= void.values().map(|held| held.entry.size()).sum::<usize>();
-        self.have = self.have.min(proof.number - 1).max(self.first - 1);
-        self.advertised = self.advertised.min(proof.number - 1);
         self.conflict = Some(Box::new(proof));
+        self.cut();
         true
     }
+}
+
+/// Whether an entry of this date is from a clock that is further ahead of `time` than clocks may differ.
+pub(crate) fn is_ahead(date: u64, time: u64) -> bool {
+    date > time.saturating_add(CLOCK_TOLERANCE)
 }

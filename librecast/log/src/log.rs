@@ -10,14 +10,12 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 use thiserror::Error;
 
-use crate::author::{Author, MAX_JUMP, Proof};
+use crate::author::{Author, MAX_JUMP, MOST_REPEATED, Proof, is_ahead};
 use crate::drops::DropReason;
 use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
 use crate::grant::{CLOCK_TOLERANCE, GRANT_KIND, Grant};
 use crate::outgoing::{Packing, Sealer};
-use crate::packet::{
-    HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTED_AT_ONCE, WANTS_IN_PACKET, Want,
-};
+use crate::packet::{HEADS_IN_PACKET, Head, Packet, ROOM, Refused, Seal, WANTS_IN_PACKET, Want};
 use crate::presence::{MAX_PRESENCE, Presence};
 use crate::repair::{Trickle, backoff};
 use crate::space::Space;
@@ -25,7 +23,7 @@ use crate::stored::Stored;
 
 mod exchange;
 
-use exchange::remember_head;
+use exchange::{Answer, EarlyHeads};
 
 /// Most authors of a space, its owner included.
 pub const MAX_AUTHORS: usize = 1_024;
@@ -51,17 +49,24 @@ const REQUEST_LIFE: Duration = Duration::from_secs(86_400);
 /// Most senders whose bad signatures are counted.
 const MAX_SOURCES: usize = 1_024;
 
-/// Most early_heads about authors who have no grant yet.
+/// Most authors without a grant yet whose heads are remembered; the oldest gives way.
 const MAX_EARLY_HEADS: usize = 1_024;
 
 /// Of so many packets that were sent last it is known that they are ours.
 const MAX_SAID: usize = 128;
 
-/// Most entries that are asked for at once of all authors.
+/// Most entries that wait to be answered with, of all authors.
 const MAX_ANSWERS: usize = 4_096;
 
-/// Bad signatures of one sender: above, its entries are not looked at. One costs 60 us.
+/// One packet of wants gets at most this part of the places that are free, so that no packet takes all. Chosen.
+const ANSWERS_OF_PACKET: usize = 4;
+
+/// Bad signatures of one address. Above, its entries share [`SECOND_LOOKS`]. One costs 60 us.
 const BAD_SIGNATURES: Rate = Rate::per_second(1, 32);
+
+/// Signatures that are looked at of all addresses with too many bad ones: whoever forges an address does not silence its
+/// host. Chosen: 1 % of a core.
+const SECOND_LOOKS: Rate = Rate::per_second(200, 200);
 
 /// Entries of one author that are taken, after as many at once as are kept of it: who was away gets all of them.
 const ENTRIES_OF_AUTHOR: Rate = Rate::per_second(20, MAX_ENTRIES_OF_AUTHOR as u64);
@@ -71,6 +76,12 @@ const PRESENCE_OF_AUTHOR: Rate = Rate::per_second(5, 10);
 
 /// New requests that are taken and stored: anybody who knows the read key makes them.
 const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
+
+/// New requests of one address that are stored. Chosen: a host joins a group once.
+const REQUESTS_OF_SOURCE: Rate = Rate::every(Duration::from_secs(10), 8);
+
+/// A request is not sent again so soon after it was on the wire. Chosen: the owner asks for 30 s.
+const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 
 /// Repair packets while little is asked for (measured, ADR 0067: with 5 % loss at 200 members they never wait).
 const REPAIRS: Rate = Rate::per_second(8, 8);
@@ -83,9 +94,6 @@ const BULK: usize = 64;
 
 /// More bytes of answers than this are much: what goes into a second of [`REPAIRS`].
 const BULK_BYTES: usize = 8 * ROOM;
-
-/// Answers to heads that know of no conflict, and entries that settle a dispute.
-const PROOFS: Rate = Rate::per_second(2, 8);
 
 /// Longest back-off of a want, and of an answer by who is not the author.
 const WANT_BACKOFF: Duration = Duration::from_millis(150);
@@ -100,8 +108,27 @@ const WANT_AGAIN: Duration = Duration::from_millis(400);
 /// Longest pause until a number is asked for again. Chosen.
 const WANT_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
-/// An entry that was on the wire so lately is not sent again.
-const HOLD_OFF: Duration = Duration::from_millis(200);
+/// An entry that was on the wire so lately is no answer to heads: its author still repeats it.
+const HEADS_HOLD_OFF: Duration = Duration::from_millis(1_500);
+
+/// Heads that differ make all of ours leave at most once in this time. Chosen.
+const HEADS_AGAIN: Duration = Duration::from_secs(4);
+
+/// Most entries that are looked at for one packet of answers: more do not fit.
+const ANSWERS_AT_ONCE: usize = 64;
+
+/// Most packets of heads at once.
+const HEADS_AT_ONCE: usize = 4;
+
+/// Pause between wants for numbers that only unsigned heads claim. Chosen.
+const CLAIMS_AGAIN: Duration = Duration::from_secs(1);
+
+/// By so much longer for each author, for as many members see the same claim. Chosen: 21 s with 1,000 authors.
+const CLAIMS_AGAIN_OF_AUTHOR: Duration = Duration::from_millis(20);
+
+/// Longest time by which answers of others delay an answer of this member. Chosen: those who have 256 long entries of ten
+/// authors let one of them send.
+const LONGEST_ANSWER_DELAY: Duration = Duration::from_secs(10);
 
 /// An author's last entry is repeated so long after it left, if no other followed.
 const LAST_WORDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
@@ -109,15 +136,21 @@ const LAST_WORDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_se
 /// A packet with a new entry repeats so many before it.
 const REPEATED: u32 = 2;
 
-/// After a start, own entries that others may know of are waited for: so long where nobody is heard, and at most.
+/// After a start, or after new entries came, this member waits so long for entries that others may have. Chosen: heads leave
+/// three times, and each is answered within half a second.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Longest wait for own entries after a start. Chosen.
+/// The same, while unsigned heads claim that some are missing. Chosen.
 const SETTLE_LONGEST: Duration = Duration::from_secs(10);
+/// The same, while a later entry shows that some of the owner's are missing. Chosen.
+const SETTLE_GAP: Duration = Duration::from_secs(60);
 
-/// Asked for so often without an answer, what nobody early_heads to have any more is given up.
-const TRIES_UNTIL_GAP: u32 = 7;
+/// Wants for numbers that only unsigned heads claim, until the claim is forgotten.
+const TRIES_OF_CLAIM: u32 = 7;
 
-/// A sender that was not heard for so long is new: what it early_heads is asked for at once.
+/// Entries that are asked for so long in vain have expired at all members. Chosen.
+const GAP_AFTER: Duration = Duration::from_secs(3_600);
+
+/// A sender that was not heard for so long is new: entries that it claims are asked for at once, as often for each author.
 const AWAY: Duration = Duration::from_secs(30);
 
 /// How long the owner asks for requests after a start.
@@ -235,8 +268,22 @@ pub struct AuthorStatus {
 #[derive(Debug)]
 struct Source {
     bad_signatures: Bucket,
+    requests: Bucket,
     /// None: only presence came from there.
     heard_at: Option<Instant>,
+}
+
+/// A request that waits for the owner.
+#[derive(Debug)]
+struct Waiting {
+    body: Vec<u8>,
+    came: Instant,
+    /// None: it was on disk.
+    source: Option<IpAddr>,
+    /// When it was last on the wire.
+    sent: Option<Instant>,
+    /// When it is sent again.
+    due: Option<Instant>,
 }
 
 fn request_id(body: &[u8]) -> [u8; 16] {
@@ -269,23 +316,34 @@ pub struct Log {
     owner: AuthorId,
     keys: BTreeMap<AuthorId, SecretKey>,
     authors: BTreeMap<AuthorId, Author>,
-    early_heads: BTreeMap<AuthorId, u32>,
+    early_heads: EarlyHeads,
     grants_read: u32,
     entries: usize,
     bytes: usize,
-    requests: BTreeMap<[u8; 16], (Instant, Vec<u8>)>,
-    requests_due: Option<Instant>,
+    requests: BTreeMap<[u8; 16], Waiting>,
     sources: BTreeMap<IpAddr, Source>,
+    second_looks: TokenBucket,
     trickle: Trickle,
+    /// Of all heads; none after a change.
+    digest: Option<u64>,
+    /// All heads are to leave: somebody has others.
     heads_differ: bool,
-    answers: BTreeMap<(AuthorId, u32), Instant>,
+    /// When heads of somebody last made all of ours leave.
+    differed: Option<Instant>,
+    /// Up to this author heads have left, of many.
+    heads_until: Option<AuthorId>,
+    answers: BTreeMap<(AuthorId, u32), Answer>,
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
-    proofs: TokenBucket,
     new_requests: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
+    /// When numbers that only unsigned heads claim are next asked for.
+    claims_at: Instant,
     started: Instant,
-    heard_others: bool,
+    /// When this member started, or was last away.
+    back: Instant,
+    /// When it first heard another member since.
+    heard: Option<Instant>,
     told_of_own: BTreeSet<AuthorId>,
     expires_at: Instant,
     /// Hashes of the packets that were sent last: a host hears what it says itself.
@@ -315,23 +373,27 @@ impl Log {
             owner,
             keys: keys.collect(),
             authors: BTreeMap::from([(owner, Author::new(owner_key, None, now))]),
-            early_heads: BTreeMap::new(),
+            early_heads: EarlyHeads::default(),
             grants_read: 0,
             entries: 0,
             bytes: 0,
             requests: BTreeMap::new(),
-            requests_due: None,
             sources: BTreeMap::new(),
-            trickle: Trickle::new(now),
+            second_looks: TokenBucket::of(SECOND_LOOKS, now),
+            trickle: Trickle::new(SETTLE, now),
+            digest: None,
             heads_differ: true,
+            differed: None,
+            heads_until: None,
             answers: BTreeMap::new(),
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
-            proofs: TokenBucket::of(PROOFS, now),
             new_requests: TokenBucket::of(REQUESTS, now),
             last_words: BTreeMap::new(),
+            claims_at: now,
             started: now,
-            heard_others: false,
+            back: now,
+            heard: None,
             told_of_own: BTreeSet::new(),
             expires_at: now,
             said: VecDeque::new(),
@@ -348,9 +410,10 @@ impl Log {
     /// What was stored, in the order in which it was. Signatures were verified before.
     pub fn restore(&mut self, stored: Stored, now: Instant) {
         match stored {
-            Stored::Entry(entry) => self.put(entry, now),
+            Stored::Entry(entry) => self.put(entry, None, now),
+            Stored::Ahead(entry, received) => self.put(entry, Some(received), now),
             Stored::First(author, first) => self.begin_at(author, first),
-            Stored::Request(body) => self.keep_request(body, now),
+            Stored::Request(body) => self.keep_request(body, None, now),
         }
         self.outputs.clear();
     }
@@ -362,12 +425,13 @@ impl Log {
         let logs = owner.chain(others).flat_map(|(id, author)| {
             let first = (author.first > 1).then_some(Stored::First(*id, author.first));
             let proof = author.conflict.iter().flat_map(|proof| &proof.entries);
-            let entries = author.entries.values().map(|held| &held.entry);
-            let entries = entries.chain(proof).cloned().map(Stored::Entry);
-            first.into_iter().chain(entries)
+            let entries = author.entries.values();
+            let entries = entries.map(|held| stored(held.entry.clone(), held.received));
+            let proof = proof.cloned().map(Stored::Entry);
+            first.into_iter().chain(entries).chain(proof)
         });
         let requests = self.requests.values();
-        logs.chain(requests.map(|(_, body)| Stored::Request(body.clone())))
+        logs.chain(requests.map(|waiting| Stored::Request(waiting.body.clone())))
     }
 
     /// Another key to append with.
@@ -423,22 +487,46 @@ impl Log {
 
     /// Requests that wait.
     pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
-        self.requests.values().map(|(_, body)| body.as_slice())
+        self.requests.values().map(|waiting| &waiting.body[..])
     }
 
-    /// Whether it is known that nobody has entries of `author` that are not here, or that nobody is there who could.
+    /// Whether this member has waited for entries of `author` that others may have: 3 s after the start and after the last that
+    /// came, 10 s while some are missing.
     #[must_use]
     pub fn is_settled(&self, author: AuthorId, now: Instant) -> bool {
         let Some(known) = self.authors.get(&author) else {
             return false;
         };
-        let waited = now.saturating_duration_since(self.started);
-        let lacks = known.advertised > known.have;
-        match (self.heard_others, lacks) {
-            (true, false) => true,
-            (_, true) => waited >= SETTLE_LONGEST,
-            (false, false) => waited >= SETTLE,
-        }
+        let since = known
+            .arrived
+            .map_or(self.started, |at| at.max(self.started));
+        let lacks = known.missing().next().is_some();
+        let wait = if lacks { SETTLE_LONGEST } else { SETTLE };
+        now.saturating_duration_since(since) >= wait
+    }
+
+    /// This member may have been away: its heads leave at once, and [`caught_up_at`](Self::caught_up_at) begins anew.
+    pub fn come_back(&mut self, now: Instant) {
+        (self.back, self.heard) = (now, None);
+        (self.trickle, self.heads_differ) = (Trickle::new(SETTLE, now), true);
+    }
+
+    /// When this member has the end of the owner's log, as far as members who are there can tell: 3 s after it heard one of
+    /// them, and after the last entry of the owner's that came; 10 s while others claim to have more; 60 s while a later
+    /// entry shows that some are missing. `None` while nobody is heard.
+    #[must_use]
+    pub fn caught_up_at(&self) -> Option<Instant> {
+        let owner = self.authors.get(&self.owner)?;
+        let since = self
+            .heard
+            .max(owner.arrived.filter(|_| self.heard.is_some()))?;
+        let lacks = owner.missing().next().is_some();
+        let wait = match lacks {
+            true if owner.has_gap() => SETTLE_GAP,
+            true => SETTLE_LONGEST,
+            false => SETTLE,
+        };
+        Some(since + wait)
     }
 
     /// Appends an entry at wall clock `time` (milliseconds since 1970) and sends it. Its number.
@@ -463,15 +551,15 @@ impl Log {
             return Err(AppendError::Starting);
         }
         let number = log.have + 1;
-        let before = log.entries.get(&log.have).map(|held| &held.entry);
+        let before = log.entries.get(&log.have);
         let entry = Entry {
             author,
             number,
             first: log.first,
             // by one author times never go back: what expires is what stands first
-            time: time.max(before.map_or(0, |entry| entry.time)),
+            time: time.max(before.map_or(0, |held| held.entry.time)),
             kind,
-            previous: before.map(Entry::hash).unwrap_or_default(),
+            previous: before.map(|held| held.hash).unwrap_or_default(),
             body: body.to_vec(),
             signature: [0; 64],
         };
@@ -479,12 +567,11 @@ impl Log {
         if !log.admits(&entry) || number > log.limit() {
             return Err(AppendError::NotGranted);
         }
-        if self.is_full(author, &entry) {
+        let is_long = |log: &Author| log.entries.len() >= MAX_ENTRIES_OF_AUTHOR;
+        if author != self.owner && is_long(log) || self.is_full(author, &entry) {
             return Err(AppendError::Full);
         }
-        self.outputs
-            .push_back(Output::Store(Stored::Entry(entry.clone())));
-        self.put(entry, now);
+        self.store(entry, time, now);
         self.send_last(author, now);
         let last_words = LastWords {
             appended: now,
@@ -550,6 +637,12 @@ impl Log {
             return;
         }
         let away = self.hear(source, now);
+        if self.heard.is_none() {
+            if now.saturating_duration_since(self.back) > SETTLE {
+                self.come_back(now);
+            }
+            self.heard = Some(now);
+        }
         match packet {
             Packet::Presence(_) => {}
             Packet::Entries(entries) => {
@@ -564,29 +657,16 @@ impl Log {
                 digest,
                 heads,
             } => {
-                self.heard_others = true;
                 self.handle_heads(&heads, digest, away, now);
-                if asks_for_requests && !self.requests.is_empty() && self.requests_due.is_none() {
-                    let wait = backoff(ANSWER_BACKOFF, self.authors.len(), &mut self.random);
-                    self.requests_due = Some(now + wait);
+                if asks_for_requests {
+                    self.plan_requests(now);
                 }
             }
-            Packet::Wants(wants) => {
-                for want in &wants {
-                    self.handle_want(want, now);
-                }
-            }
+            Packet::Wants(wants) => self.handle_wants(&wants, now),
             Packet::Request(body) => {
-                if self.requests.contains_key(&request_id(&body)) {
-                    return self.drops.count(DropReason::Duplicate);
+                if let Err(reason) = self.take_request(source, body, now) {
+                    self.drops.count(reason);
                 }
-                if !self.new_requests.take(1, now) {
-                    return self.drops.count(DropReason::RateLimited);
-                }
-                self.keep_request(body.clone(), now);
-                let stored = Stored::Request(body.clone());
-                self.outputs.push_back(Output::Store(stored));
-                self.outputs.push_back(Output::Event(Event::Request(body)));
             }
         }
     }
@@ -599,13 +679,7 @@ impl Log {
         self.send_wants(now);
         self.send_answers(now);
         self.repeat_last_words(now);
-        if self.requests_due.is_some_and(|at| at <= now) {
-            self.requests_due = None;
-            let bodies: Vec<_> = self.requests().map(<[u8]>::to_vec).collect();
-            for body in bodies {
-                self.transmit(&Packet::Request(body));
-            }
-        }
+        self.send_requests(now);
         if self.expires_at <= now {
             self.expires_at = now + EXPIRY_INTERVAL;
             self.expire(time, now);
@@ -616,16 +690,18 @@ impl Log {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let wants = self.authors.values().filter_map(|author| author.want_at);
-        let answers = self.answers.values().min().map(|due| {
+        let answers = self.answers.values().map(|answer| answer.due).min();
+        let answers = answers.map(|due| {
             let repairs = self.repair_bucket();
-            if repairs.ready(*due) {
-                *due
+            if repairs.ready(due) {
+                due
             } else {
-                repairs.ready_at().max(*due)
+                repairs.ready_at().max(due)
             }
         });
         let last_words = self.last_words.values().filter_map(LastWords::due).min();
-        let others = [answers, last_words, self.requests_due];
+        let requests = self.requests.values().filter_map(|waiting| waiting.due);
+        let others = [answers, last_words, requests.min()];
         let first = wants.chain(others.into_iter().flatten()).min();
         let fixed = self.trickle.poll_timeout().min(self.expires_at);
         first.map_or(fixed, |first| first.min(fixed))
@@ -646,16 +722,24 @@ impl Log {
         now: Instant,
     ) -> Result<(), DropReason> {
         let id = entry.author;
-        self.drop_answer(id, entry.number, now);
         let Some(author) = self.authors.get_mut(&id) else {
-            remember_head(&mut self.early_heads, id, entry.number);
+            self.early_heads.add(id, entry.number);
             return Err(DropReason::UnknownAuthor);
         };
-        if let Some(held) = author.entries.get_mut(&entry.number) {
+        if let Some(held) = author.entries.get_mut(&entry.number)
+            && held.entry == entry
+        {
             held.sent = Some(now);
-            if held.entry == entry {
-                return Err(DropReason::Duplicate);
-            }
+            self.drop_answer(id, entry.number, now);
+            return Err(DropReason::Duplicate);
+        }
+        if let Some(proof) = &mut author.conflict
+            && proof.entries.contains(&entry)
+        {
+            proof.sent = Some(now);
+            let number = proof.number;
+            self.drop_answer(id, number, now);
+            return Err(DropReason::Conflict);
         }
         let ttl = self.space.ttl().as_millis() as u64;
         let expired = id != self.owner && ttl > 0 && entry.time.saturating_add(ttl) < time;
@@ -676,9 +760,8 @@ impl Log {
             return Err(DropReason::NumberJump);
         }
         let owner = self.space.owner();
-        verify(self.sources.get_mut(&source), now, || {
-            entry.is_signed_by(&owner, &author.key)
-        })?;
+        let looks = (self.sources.get_mut(&source), &mut self.second_looks);
+        verify(looks, now, || entry.is_signed_by(&owner, &author.key))?;
         if let Some(held) = author.entries.get(&entry.number) {
             let proof = Proof {
                 number: entry.number,
@@ -701,10 +784,20 @@ impl Log {
             let event = Event::OwnEntries { author: id };
             self.outputs.push_back(Output::Event(event));
         }
-        self.outputs
-            .push_back(Output::Store(Stored::Entry(entry.clone())));
-        self.put(entry, now);
+        if let Some(author) = self.authors.get_mut(&id) {
+            author.arrived = Some(now);
+        }
+        self.store(entry, time, now);
         Ok(())
+    }
+
+    /// Keeps what was verified, on disk and here.
+    fn store(&mut self, entry: Entry, time: u64, now: Instant) {
+        let expires = entry.author != self.owner && !self.space.ttl().is_zero();
+        let received = (expires && is_ahead(entry.time, time)).then_some(time);
+        let record = stored(entry.clone(), received);
+        self.outputs.push_back(Output::Store(record));
+        self.put(entry, received, now);
     }
 
     fn take_presence(
@@ -737,9 +830,8 @@ impl Log {
             return Err(DropReason::RateLimited);
         }
         let owner = self.space.owner();
-        verify(self.sources.get_mut(&source), now, || {
-            presence.is_signed_by(&owner, &author.key)
-        })?;
+        let looks = (self.sources.get_mut(&source), &mut self.second_looks);
+        verify(looks, now, || presence.is_signed_by(&owner, &author.key))?;
         author.present.spend(PRESENCE_OF_AUTHOR, 1, now);
         author.present_at = presence.time;
         self.outputs.push_back(Output::Event(Event::Presence {
@@ -749,47 +841,89 @@ impl Log {
         Ok(())
     }
 
+    /// Whether the owner's log has no room. Logs of others always have: the longest of them begins later.
     fn is_full(&self, id: AuthorId, entry: &Entry) -> bool {
         let (entries, bytes) = (self.entries + 1, self.bytes + entry.size());
-        if id == self.owner {
-            return entries > MAX_ENTRIES || bytes > MAX_BYTES;
+        id == self.owner && (entries > MAX_ENTRIES || bytes > MAX_BYTES)
+    }
+
+    /// Drops the oldest entries of the authors who take most, so that each keeps its part of the space, and the owner a quarter.
+    fn make_room(&mut self, id: AuthorId) {
+        let is_long = |author: &Author| author.entries.len() > MAX_ENTRIES_OF_AUTHOR;
+        while id != self.owner && self.authors.get(&id).is_some_and(is_long) {
+            if !self.change(id, Author::drop_oldest).unwrap_or(false) {
+                break;
+            }
         }
-        let of_author = self.authors.get(&id).map_or(0, |a| a.entries.len());
+        while self.is_crowded() {
+            let others = self.authors.iter().filter(|(id, _)| **id != self.owner);
+            let droppable = others.filter(|(_, author)| author.has_oldest());
+            let longest = droppable.max_by_key(|(_, author)| author.bytes);
+            let Some(id) = longest.map(|(id, _)| *id) else {
+                return;
+            };
+            self.change(id, Author::drop_oldest);
+        }
+    }
+
+    /// Whether authors take more than is theirs.
+    fn is_crowded(&self) -> bool {
+        let owner = self.authors.get(&self.owner);
+        let owned = owner.map_or((0, 0), |owner| (owner.entries.len(), owner.bytes));
         let others = OWNERS_SHARE - 1;
-        of_author >= MAX_ENTRIES_OF_AUTHOR
-            || entries > MAX_ENTRIES / OWNERS_SHARE * others
-            || bytes > MAX_BYTES / OWNERS_SHARE * others
+        let entries =
+            (MAX_ENTRIES / OWNERS_SHARE * others).min(MAX_ENTRIES.saturating_sub(owned.0));
+        let bytes = (MAX_BYTES / OWNERS_SHARE * others).min(MAX_BYTES.saturating_sub(owned.1));
+        self.entries - owned.0 > entries || self.bytes - owned.1 > bytes
+    }
+
+    /// Changes an author's log; counts what the space holds then.
+    fn change<T>(&mut self, id: AuthorId, change: impl FnOnce(&mut Author) -> T) -> Option<T> {
+        let author = self.authors.get_mut(&id)?;
+        let had = (author.entries.len(), author.bytes);
+        let result = change(author);
+        self.entries = self.entries + author.entries.len() - had.0;
+        self.bytes = self.bytes + author.bytes - had.1;
+        self.digest = None;
+        Some(result)
     }
 
     /// Puts in what was verified.
-    fn put(&mut self, entry: Entry, now: Instant) {
+    fn put(&mut self, entry: Entry, received: Option<u64>, now: Instant) {
         let id = entry.author;
-        let restored = self.authors.get(&id).and_then(|a| {
-            let held = a.entries.get(&entry.number)?;
-            (held.entry != entry).then(|| held.entry.clone())
-        });
-        if let Some(known) = restored {
-            let proof = Proof {
-                number: entry.number,
-                entries: [known, entry],
-                sent: None,
-            };
-            return self.convict(id, proof, now);
-        }
         let Some(author) = self.authors.get_mut(&id) else {
             return;
         };
-        let had = (author.have, author.entries.len(), author.bytes);
+        if let Some(held) = author.entries.get(&entry.number) {
+            if held.entry != entry {
+                let proof = Proof {
+                    number: entry.number,
+                    entries: [held.entry.clone(), entry],
+                    sent: None,
+                };
+                self.convict(id, proof, now);
+            }
+            return;
+        }
+        if entry.number > author.limit() && !self.keys.contains_key(&id) {
+            // its author was removed before it
+            return;
+        }
         author.changed = now;
-        let proof = author.insert(entry);
-        self.entries = self.entries + author.entries.len() - had.1;
-        self.bytes = self.bytes + author.bytes - had.2;
-        let advanced = author.have != had.0;
+        let had = author.have;
+        let Some(proof) = self.change(id, |author| author.insert(entry, received)) else {
+            return;
+        };
+        self.make_room(id);
+        let Some(author) = self.authors.get_mut(&id) else {
+            return;
+        };
+        let advanced = author.have != had;
         let pause = WANT_AGAIN + WANT_BACKOFF.mul_f64(self.random.unit());
         let missing = author.missing().next().is_some();
         // entries flow: what is missing then is asked for
         author.want_at = missing.then(|| match author.want_at {
-            Some(at) if had.0 == 0 => at,
+            Some(at) if had == 0 => at,
             Some(_) if advanced => now + pause,
             Some(at) => at,
             None => now + backoff(WANT_BACKOFF, 16, &mut self.random),
@@ -807,28 +941,20 @@ impl Log {
     }
 
     fn begin_at(&mut self, id: AuthorId, first: u32) {
-        if let Some(author) = self.authors.get_mut(&id) {
-            let had = (author.entries.len(), author.bytes);
-            author.begin_at(first);
-            self.entries = self.entries + author.entries.len() - had.0;
-            self.bytes = self.bytes + author.bytes - had.1;
-        }
+        self.change(id, |author| author.begin_at(first));
     }
 
     fn convict(&mut self, id: AuthorId, proof: Proof, now: Instant) {
-        let Some(author) = self.authors.get_mut(&id) else {
-            return;
-        };
-        let had = (author.entries.len(), author.bytes);
         let number = proof.number;
-        if author.convict(proof) {
-            author.changed = now;
-            self.entries = self.entries + author.entries.len() - had.0;
-            self.bytes = self.bytes + author.bytes - had.1;
+        if self.change(id, |author| author.convict(proof)) == Some(true) {
+            if let Some(author) = self.authors.get_mut(&id) {
+                author.changed = now;
+            }
             let event = Event::Conflict { author: id, number };
             self.outputs.push_back(Output::Event(event));
             self.trickle.reset(now, &mut self.random);
-            self.send_proof(id, now);
+            let due = now + self.others_wait();
+            self.plan_answer(id, number, Duration::ZERO, due, now);
         }
     }
 
@@ -853,49 +979,39 @@ impl Log {
             return;
         }
         let room = self.authors.len() < MAX_AUTHORS;
+        let is_own = self.keys.contains_key(&id);
         match self.authors.get_mut(&id) {
-            Some(author) => (author.grant, author.changed) = (Some(grant), now),
+            Some(author) => {
+                (author.grant, author.changed) = (Some(grant), now);
+                // a number of ours is never used twice
+                if !is_own {
+                    self.change(id, Author::cut);
+                }
+            }
             None if room => {
                 let mut author = Author::new(grant.author, Some(grant), now);
-                author.advertised = self.early_heads.remove(&id).unwrap_or(0).min(MAX_JUMP);
+                author.advertised = self.early_heads.take(id).min(MAX_JUMP);
                 self.authors.insert(id, author);
             }
             None => return,
         }
+        self.digest = None;
         self.look_for_missing(id, true, now);
         let event = Event::Granted(grant.author);
         self.outputs.push_back(Output::Event(event));
     }
 
     fn expire(&mut self, time: u64, now: Instant) {
-        let life = |at: &Instant| now.saturating_duration_since(*at) < REQUEST_LIFE;
-        self.requests.retain(|_, (at, _)| life(at));
+        let life = |at: Instant| now.saturating_duration_since(at) < REQUEST_LIFE;
+        self.requests.retain(|_, waiting| life(waiting.came));
         let ttl = self.space.ttl().as_millis() as u64;
         if ttl == 0 {
             return;
         }
-        let oldest = time.saturating_sub(ttl);
-        for (id, author) in &mut self.authors {
-            if *id == self.owner {
-                continue;
-            }
-            let had = (author.entries.len(), author.bytes);
-            author.expire(oldest);
-            self.entries = self.entries + author.entries.len() - had.0;
-            self.bytes = self.bytes + author.bytes - had.1;
+        let others = self.authors.keys().filter(|id| **id != self.owner);
+        for id in others.copied().collect::<Vec<_>>() {
+            self.change(id, |author| author.expire(ttl, time));
         }
-    }
-
-    fn keep_request(&mut self, body: Vec<u8>, now: Instant) {
-        let id = request_id(&body);
-        if self.requests.len() >= MAX_REQUESTS {
-            self.drops.count(DropReason::RequestsFull);
-            let oldest = self.requests.iter().min_by_key(|(_, (at, _))| *at);
-            if let Some((&oldest, _)) = oldest {
-                self.requests.remove(&oldest);
-            }
-        }
-        self.requests.insert(id, (now, body));
     }
 
     fn transmit(&mut self, packet: &Packet) {
@@ -910,20 +1026,29 @@ impl Log {
     }
 }
 
-/// Looks at a signature, unless its sender has sent too many bad ones.
+fn stored(entry: Entry, received: Option<u64>) -> Stored {
+    match received {
+        Some(received) => Stored::Ahead(entry, received),
+        None => Stored::Entry(entry),
+    }
+}
+
+/// Looks at a signature, unless its sender has sent too many bad ones and others who did use up what is left for them.
 fn verify(
-    source: Option<&mut Source>,
+    (source, second_looks): (Option<&mut Source>, &mut TokenBucket),
     now: Instant,
     is_signed: impl FnOnce() -> bool,
 ) -> Result<(), DropReason> {
     let suspended = |s: &&mut Source| !s.bad_signatures.ready(BAD_SIGNATURES, now);
-    if source.as_ref().is_some_and(suspended) {
+    if source.as_ref().is_some_and(suspended) && !second_looks.take(1, now) {
         return Err(DropReason::Suspended);
     }
     if is_signed() {
         return Ok(());
     }
-    if let Some(source) = source {
+    if let Some(source) = source
+        && source.bad_signatures.ready(BAD_SIGNATURES, now)
+    {
         source.bad_signatures.spend(BAD_SIGNATURES, 1, now);
     }
     Err(DropReason::BadSignature)

@@ -49,7 +49,8 @@ impl Packing {
         fits
     }
 
-    pub(crate) fn finish(self) -> Packet {
-        Packet::Entries(self.entries)
+    /// None where nothing was taken.
+    pub(crate) fn finish(self) -> Option<Packet> {
+        (!self.entries.is_empty()).then_some(Packet::Entries(self.entries))
     }
 }

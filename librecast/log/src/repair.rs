@@ -18,6 +18,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(86_400);
 /// So many heads that say the same in an interval make ours needless (RFC 6206: k).
 const REDUNDANT: u32 = 2;
 
+/// Intervals in a row in which heads of others can make ours needless: anybody with the read key can send those. Chosen.
+const MOST_SILENT: u32 = 4;
+
 /// A time up to `longest`, early for few of `members` and late for most (RFC 5401 §3.2.1): one is heard before others speak.
 pub(crate) fn backoff(longest: Duration, members: usize, random: &mut Random) -> Duration {
     let lambda = (members.max(2) as f64).ln() + 1.0;
@@ -36,18 +39,24 @@ pub(crate) struct Trickle {
     pub(crate) fires_at: Option<Instant>,
     ends_at: Instant,
     heard: u32,
+    /// Intervals in a row in which ours were needless.
+    silent: u32,
+    /// Until then heads leave in each of the shortest intervals, whatever others say.
+    eager_until: Instant,
     /// When something last changed.
     changed: Instant,
 }
 
 impl Trickle {
-    pub(crate) fn new(now: Instant) -> Self {
-        // the first heads tell others that somebody is back, who may lack something
+    /// Of a member that is back and may lack something: heads leave now and, for as long as `eager`, in each interval.
+    pub(crate) fn new(eager: Duration, now: Instant) -> Self {
         Self {
             interval: SHORTEST,
             fires_at: Some(now),
             ends_at: now + SHORTEST,
             heard: 0,
+            silent: 0,
+            eager_until: now + eager,
             changed: now,
         }
     }
@@ -61,9 +70,14 @@ impl Trickle {
         }
     }
 
-    /// Another's heads said all that ours would.
+    /// Heads of another member said the same as ours would.
     pub(crate) fn hear(&mut self) {
-        self.heard += 1;
+        self.heard = self.heard.saturating_add(1);
+    }
+
+    /// More heads are to leave in the next interval, which is the shortest.
+    pub(crate) fn go_on(&mut self, now: Instant) {
+        self.changed = now;
     }
 
     fn begin(&mut self, now: Instant, random: &mut Random) {
@@ -84,12 +98,16 @@ impl Trickle {
                 return false;
             }
             self.fires_at = None;
-            return self.heard < REDUNDANT;
+            let speaks = self.heard < REDUNDANT || self.silent >= MOST_SILENT;
+            let speaks = speaks || now < self.eager_until;
+            self.silent = if speaks { 0 } else { self.silent + 1 };
+            return speaks;
         }
         if self.ends_at <= now {
             let idle = now.saturating_duration_since(self.changed) > IDLE_AFTER;
             let longest = if idle { LONGEST_IDLE } else { LONGEST };
             let quiet = now.saturating_duration_since(self.changed) > SHORTEST;
+            let quiet = quiet && now >= self.eager_until;
             self.interval = if quiet {
                 (self.interval * 2).min(longest)
             } else {
@@ -122,7 +140,7 @@ mod tests {
     #[test]
     fn heads_leave_each_second_at_first_and_each_ten_minutes_after_a_day() {
         let (mut random, start) = (Random::new(1), Instant::now());
-        let mut trickle = Trickle::new(start);
+        let mut trickle = Trickle::new(Duration::ZERO, start);
         let mut sent = Vec::new();
         let mut now = start;
         while now < start + Duration::from_secs(200_000) {
@@ -140,11 +158,35 @@ mod tests {
     }
 
     #[test]
-    fn heads_of_two_others_make_ours_needless() {
+    fn heads_of_two_others_make_ours_needless_but_not_for_long() {
         let (mut random, start) = (Random::new(1), Instant::now());
-        let mut trickle = Trickle::new(start);
-        trickle.hear();
-        trickle.hear();
-        assert!(!trickle.handle_timeout(start, &mut random));
+        let mut trickle = Trickle::new(Duration::ZERO, start);
+        let (mut now, mut silent) = (start, 0);
+        loop {
+            trickle.hear();
+            trickle.hear();
+            let fires = trickle.fires_at.is_some();
+            if trickle.handle_timeout(now, &mut random) {
+                break;
+            }
+            silent += u32::from(fires);
+            now = trickle.poll_timeout();
+        }
+        assert_eq!(silent, MOST_SILENT);
+    }
+
+    #[test]
+    fn who_is_back_sends_heads_whatever_others_say() {
+        let (mut random, start) = (Random::new(1), Instant::now());
+        let eager = 3 * SHORTEST;
+        let mut trickle = Trickle::new(eager, start);
+        let (mut now, mut sent) = (start, 0);
+        while now < start + eager {
+            trickle.hear();
+            trickle.hear();
+            sent += u32::from(trickle.handle_timeout(now, &mut random));
+            now = trickle.poll_timeout();
+        }
+        assert_eq!(sent, 3);
     }
 }

@@ -10,12 +10,16 @@ const ENTRY: u8 = 1;
 const FIRST: u8 = 2;
 /// A request that waits for the owner.
 const REQUEST: u8 = 3;
+/// An entry that was dated ahead of this host's clock.
+const AHEAD: u8 = 4;
 
 /// A record of what must survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// An entry.
     Entry(Entry),
+    /// An entry whose date was more than a day ahead of this host's clock, and when it came (milliseconds since 1970).
+    Ahead(Entry, u64),
     /// The log of this author begins with this number: nobody has what stood before.
     First(AuthorId, u32),
     /// A request of somebody who is no author yet.
@@ -32,6 +36,7 @@ impl Stored {
         let mut w = Writer::new();
         match self {
             Self::Entry(entry) => w.u8(ENTRY).put(&entry.encode()?),
+            Self::Ahead(entry, received) => w.u8(AHEAD).u64(*received).put(&entry.encode()?),
             Self::First(author, first) => w.u8(FIRST).u64(author.0).u32(*first),
             Self::Request(body) => w.u8(REQUEST).put(body),
         };
@@ -47,6 +52,10 @@ impl Stored {
         let mut r = Reader::new(bytes);
         match r.u8()? {
             ENTRY => Ok(Self::Entry(Entry::decode(r.rest())?)),
+            AHEAD => {
+                let received = r.u64()?;
+                Ok(Self::Ahead(Entry::decode(r.rest())?, received))
+            }
             FIRST => {
                 let (author, first) = (AuthorId(r.u64()?), r.u32()?);
                 r.finish()?;

@@ -128,7 +128,7 @@ pub(crate) fn restore(log: &mut Log, mut stored: Vec<Stored>, now: Instant) {
     let owner = log.owner();
     let place = |stored: &Stored| match stored {
         Stored::First(author, first) => (*author, *first, 0),
-        Stored::Entry(entry) => (entry.author, entry.number, 1),
+        Stored::Entry(entry) | Stored::Ahead(entry, _) => (entry.author, entry.number, 1),
         Stored::Request(_) => (owner, u32::MAX, 2),
     };
     stored.sort_by_key(|stored| {
@@ -138,7 +138,7 @@ pub(crate) fn restore(log: &mut Log, mut stored: Vec<Stored>, now: Instant) {
     let mut seen = BTreeSet::new();
     for stored in stored {
         let is_new = match &stored {
-            Stored::Entry(entry) => {
+            Stored::Entry(entry) | Stored::Ahead(entry, _) => {
                 let held = log.next_entry(entry.author, entry.number - 1);
                 let key = log.authors().find(|author| author.author == entry.author);
                 let signed =

@@ -1,7 +1,10 @@
-//! What members tell each other: heads, wants, answers, proofs.
+//! What members tell each other: heads, wants, answers, requests. None of it is signed, but entries are: so nothing here
+//! takes anything away. A head or a want makes this member answer with entries, at a bounded rate; an answer is dropped only
+//! where another member sent the entry itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use librecast::bucket::{Bucket, TokenBucket};
 use librecast::id::derive;
@@ -9,6 +12,45 @@ use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
 use super::*;
+
+/// An entry that is to be sent because somebody lacks it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// When.
+    pub(super) due: Instant,
+    /// Answers of others delay it until then at most.
+    until: Instant,
+    /// What is due is sent in this order: what tells most, and what was not sent lately.
+    rank: u8,
+}
+
+/// Last numbers of authors without a grant, as anybody claims them: a grant that comes in the same second finds them here.
+#[derive(Debug, Default)]
+pub(super) struct EarlyHeads {
+    numbers: BTreeMap<AuthorId, u32>,
+    order: VecDeque<AuthorId>,
+}
+
+impl EarlyHeads {
+    pub(super) fn add(&mut self, id: AuthorId, number: u32) {
+        if let Some(known) = self.numbers.get_mut(&id) {
+            *known = number.max(*known);
+            return;
+        }
+        if self.order.len() >= MAX_EARLY_HEADS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.numbers.remove(&oldest);
+        }
+        self.numbers.insert(id, number);
+        self.order.push_back(id);
+    }
+
+    pub(super) fn take(&mut self, id: AuthorId) -> u32 {
+        self.order.retain(|other| *other != id);
+        self.numbers.remove(&id).unwrap_or(0)
+    }
+}
 
 impl Log {
     // heads
@@ -36,12 +78,21 @@ impl Log {
         }
         let source_state = Source {
             bad_signatures: Bucket::full(now),
+            requests: Bucket::full(now),
             heard_at: None,
         };
         self.sources.insert(source, source_state);
     }
 
-    fn digest(&self) -> u64 {
+    /// Of all heads. A packet of heads costs the same whether there are three authors or 1,000.
+    fn digest(&mut self) -> u64 {
+        let digest = self.digest.unwrap_or_else(|| self.digest_of_heads());
+        debug_assert_eq!(digest, self.digest_of_heads(), "a change was missed");
+        self.digest = Some(digest);
+        digest
+    }
+
+    fn digest_of_heads(&self) -> u64 {
         let mut bytes = Vec::with_capacity(self.authors.len() * 29);
         for (id, author) in &self.authors {
             let head = author.head(*id);
@@ -55,105 +106,95 @@ impl Log {
     }
 
     pub(super) fn send_heads(&mut self, now: Instant) {
-        let mut heads: Vec<_> = self.authors.iter().collect();
-        heads.sort_by_key(|(_, author)| std::cmp::Reverse(author.changed));
-        let heads: Vec<Head> = heads.iter().map(|(id, a)| a.head(**id)).collect();
         let owner = self.keys.contains_key(&self.owner);
         let waited = now.saturating_duration_since(self.started);
         let digest = self.digest();
-        // where all is equal, digest and latest changes suffice
-        let packets = if self.heads_differ { usize::MAX } else { 1 };
-        for heads in heads.chunks(HEADS_IN_PACKET).take(packets) {
+        let heads = self.next_heads();
+        for heads in heads.chunks(HEADS_IN_PACKET) {
             self.transmit(&Packet::Heads {
                 asks_for_requests: owner && waited < ASKING,
                 digest,
                 heads: heads.to_vec(),
             });
         }
-        self.heads_differ = false;
+        if self.heads_differ {
+            self.trickle.go_on(now);
+        }
+    }
+
+    /// The owner's head, those of own keys, and the latest changes: where all is equal, these suffice. Where something differs,
+    /// all others follow, some packets at a time.
+    fn next_heads(&mut self) -> Vec<Head> {
+        let is_first = |id: &AuthorId| *id == self.owner || self.keys.contains_key(id);
+        let mut heads: Vec<_> = self.authors.iter().collect();
+        heads.sort_by_key(|(id, author)| (!is_first(id), std::cmp::Reverse(author.changed)));
+        let heads = heads.into_iter().map(|(id, author)| author.head(*id));
+        let most = HEADS_IN_PACKET * HEADS_AT_ONCE;
+        if !self.heads_differ {
+            return heads.take(HEADS_IN_PACKET).collect();
+        }
+        if self.authors.len() <= most {
+            self.heads_differ = false;
+            return heads.collect();
+        }
+        let mut heads: Vec<Head> = heads.take(HEADS_IN_PACKET).collect();
+        let from = self.heads_until.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.authors.range((from, Bound::Unbounded));
+        let rest = rest.map(|(id, author)| author.head(*id));
+        heads.extend(rest.take(most - HEADS_IN_PACKET));
+        self.heads_until = match heads.len() < most {
+            true => None,
+            false => heads.last().map(|head| head.author),
+        };
+        self.heads_differ = self.heads_until.is_some();
+        heads
     }
 
     pub(super) fn handle_heads(&mut self, heads: &[Head], digest: u64, away: bool, now: Instant) {
         if digest == self.digest() {
             return self.trickle.hear();
         }
-        let (mut lacks, mut knows_more) = (false, false);
+        let due = now + self.others_wait();
         for head in heads {
             let id = head.author;
             let Some(author) = self.authors.get_mut(&id) else {
-                remember_head(&mut self.early_heads, id, head.last);
-                knows_more = true;
+                self.early_heads.add(id, head.last);
                 continue;
             };
             let last = author.last();
-            let beyond = head.last.min(author.limit());
-            author.floor = Some(author.floor.map_or(head.first, |f| f.min(head.first)));
             if head.last > last {
-                knows_more = true;
                 let bound = author.highest().saturating_add(MAX_JUMP);
-                author.advertised = author.advertised.max(beyond.min(bound));
+                let beyond = head.last.min(author.limit()).min(bound);
+                author.advertised = author.advertised.max(beyond);
             }
-            // what it early_heads before our first has expired here
-            lacks |= head.last < last;
-            let hash = author.hash_of(head.last);
-            let disputed = head.last >= author.first
-                && head.last <= last
-                && hash.is_some_and(|hash| hash != head.hash && head.hash != [0; 16]);
-            let proof = author.conflict.is_some() && !head.in_conflict;
+            let hash = author.hash_of(head.last).filter(|_| head.last <= last);
+            let disputed = hash.is_some_and(|hash| hash != head.hash && head.hash != [0; 16]);
+            let conflict = author.conflict.as_ref().filter(|_| !head.in_conflict);
+            let conflict = conflict.map(|proof| proof.number);
+            if let Some(number) = conflict {
+                self.plan_answer(id, number, SETTLE, due, now);
+            }
+            // two members have different entries of one number: this one shows it to the other
             if disputed {
-                self.dispute(id, head.last, now);
+                self.plan_answer(id, head.last, HEADS_HOLD_OFF, due, now);
             }
-            if proof {
-                lacks = true;
-                self.send_proof(id, now);
+            // what the sender claims before our first has expired here
+            if head.last < last {
+                self.plan_answer(id, last, HEADS_HOLD_OFF, due, now);
             }
             self.look_for_missing(id, away, now);
         }
-        if lacks || !knows_more {
-            // the digest differs: all heads tell by what
-            self.heads_differ = true;
+        let lately = |at: Instant| now.saturating_duration_since(at) < HEADS_AGAIN;
+        if !self.differed.is_some_and(lately) {
+            (self.differed, self.heads_differ) = (Some(now), true);
             self.trickle.reset(now, &mut self.random);
-        } else {
-            // it said all that we would
-            self.trickle.hear();
-        }
-    }
-
-    /// Two members have different entries of one number: ours shows it to the other.
-    fn dispute(&mut self, id: AuthorId, number: u32, now: Instant) {
-        if self.proofs.ready(now)
-            && let Some(author) = self.authors.get(&id)
-            && let Some(held) = author.entries.get(&number)
-        {
-            self.proofs.spend(1, now);
-            let packet = Packet::Entries(vec![held.entry.clone()]);
-            self.transmit(&packet);
-        }
-    }
-
-    pub(super) fn send_proof(&mut self, id: AuthorId, now: Instant) {
-        let Some(author) = self.authors.get_mut(&id) else {
-            return;
-        };
-        let Some(proof) = &mut author.conflict else {
-            return;
-        };
-        let lately = |at: Instant| now.saturating_duration_since(at) < SETTLE;
-        if proof.sent.is_some_and(lately) || !self.proofs.ready(now) {
-            return self.drops.count(DropReason::RateLimited);
-        }
-        self.proofs.spend(1, now);
-        proof.sent = Some(now);
-        let entries = proof.entries.clone();
-        // two of the longest do not fit into one packet
-        for entry in entries {
-            self.transmit(&Packet::Entries(vec![entry]));
         }
     }
 
     // wants
 
-    /// Sets when missing numbers are asked for, or that nothing is missing. `at_once`: the pauses begin anew.
+    /// Sets when missing numbers are asked for, or that nothing is missing. `at_once`: the pauses begin anew, if they did not
+    /// lately.
     pub(super) fn look_for_missing(&mut self, id: AuthorId, at_once: bool, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
@@ -162,8 +203,10 @@ impl Log {
             author.want_at = None;
             return;
         }
+        let lately = |at: Instant| now.saturating_duration_since(at) < AWAY;
+        let at_once = at_once && !author.hurried.is_some_and(lately);
         if at_once {
-            author.tries = 0;
+            (author.tries, author.hurried) = (0, Some(now));
         }
         let soon = now + backoff(WANT_BACKOFF, 16, &mut self.random);
         let again = pause_of(author.tries, &mut self.random);
@@ -176,16 +219,24 @@ impl Log {
     }
 
     pub(super) fn send_wants(&mut self, now: Instant) {
+        let due = |author: &Author| author.want_at.is_some_and(|at| at <= now);
+        let due = self.authors.iter().filter(|(_, author)| due(author));
+        let due: Vec<(AuthorId, bool)> = due.map(|(id, author)| (*id, author.has_gap())).collect();
+        let claims_wait = now < self.claims_at;
         let mut wants = Vec::new();
-        let due: Vec<AuthorId> = self
-            .authors
-            .iter()
-            .filter(|(_, author)| author.want_at.is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
+        for (id, has_gap) in due {
+            if claims_wait && !has_gap {
+                if let Some(author) = self.authors.get_mut(&id) {
+                    author.want_at = Some(self.claims_at);
+                }
+                continue;
+            }
             if let Some(want) = self.want(id, now) {
                 wants.push(want);
+                if !has_gap {
+                    let authors = self.authors.len() as u32;
+                    self.claims_at = now + CLAIMS_AGAIN + CLAIMS_AGAIN_OF_AUTHOR * authors;
+                }
             }
         }
         for wants in wants.chunks(WANTS_IN_PACKET) {
@@ -194,35 +245,17 @@ impl Log {
     }
 
     fn want(&mut self, id: AuthorId, now: Instant) -> Option<Want> {
+        let expires = id != self.owner && !self.space.ttl().is_zero();
         let author = self.authors.get_mut(&id)?;
         author.tries = author.tries.saturating_add(1);
-        let from = author.have + 1;
-        if author.tries > TRIES_UNTIL_GAP && id != self.owner {
-            match author.floor.take() {
-                // all who were heard since the last entry came begin later
-                Some(floor) if floor > from => {
-                    self.begin_at(id, floor);
-                    let author = self.authors.get_mut(&id)?;
-                    author.changed = now;
-                    let proof = author.advance();
-                    let stored = Stored::First(id, floor);
-                    self.outputs.push_back(Output::Store(stored));
-                    let to = floor - 1;
-                    let gap = Event::Gap {
-                        author: id,
-                        from,
-                        to,
-                    };
-                    self.outputs.push_back(Output::Event(gap));
-                    self.outputs.push_back(Output::Event(Event::Entries(id)));
-                    if let Some(proof) = proof {
-                        self.convict(id, proof, now);
-                    }
-                }
-                // nobody has what somebody claimed
-                None => author.advertised = author.highest(),
-                Some(_) => {}
-            }
+        author.is_postponed = false;
+        let asked = *author.asked.get_or_insert(now);
+        let in_vain = now.saturating_duration_since(asked);
+        if !author.has_gap() && author.tries > TRIES_OF_CLAIM {
+            // nobody has what somebody claimed
+            author.advertised = author.highest();
+        } else if author.has_gap() && expires && in_vain > GAP_AFTER {
+            self.skip_gap(id, now);
         }
         let author = self.authors.get_mut(&id)?;
         let want = Want::of(id, author.missing());
@@ -231,58 +264,138 @@ impl Log {
         want
     }
 
-    // answers
-
-    pub(super) fn handle_want(&mut self, want: &Want, now: Instant) {
-        let id = want.author;
-        let wait = match self.keys.contains_key(&id) {
-            true => Duration::ZERO,
-            false => self.others_wait(),
-        };
+    /// Nobody has had the entries of this author before the next that is here, for long.
+    fn skip_gap(&mut self, id: AuthorId, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
         };
-        // another asks for what we lack, too
-        let missing: Vec<u32> = author.missing().take(WANTED_AT_ONCE as usize).collect();
-        if !missing.is_empty() {
-            let asked: BTreeSet<u32> = want.numbers().collect();
-            if missing.iter().all(|number| asked.contains(number))
-                && let Some(at) = author.want_at
-            {
-                author.want_at = Some(at.max(now + WANT_AGAIN.mul_f64(1.0 + self.random.unit())));
-            }
-        }
-        let (first, last) = (author.first, author.last());
-        for number in want.numbers() {
-            // what has expired is not there: the latest entry says so
-            let number = if number < first { last } else { number };
-            let Some(held) = author.entries.get(&number) else {
-                continue;
-            };
-            let lately = |at: Instant| now.saturating_duration_since(at) < HOLD_OFF;
-            if number > last || held.sent.is_some_and(lately) {
-                continue;
-            }
-            if self.answers.len() >= MAX_ANSWERS {
-                return self.drops.count(DropReason::RateLimited);
-            }
-            self.answers.entry((id, number)).or_insert(now + wait);
+        let from = author.have + 1;
+        let Some((&first, _)) = author.entries.range(from..).next() else {
+            return;
+        };
+        (author.changed, author.asked, author.tries) = (now, None, 0);
+        let proof = self.change(id, |author| {
+            author.begin_at(first);
+            author.advance()
+        });
+        let stored = Stored::First(id, first);
+        self.outputs.push_back(Output::Store(stored));
+        let gap = Event::Gap {
+            author: id,
+            from,
+            to: first - 1,
+        };
+        self.outputs.push_back(Output::Event(gap));
+        self.outputs.push_back(Output::Event(Event::Entries(id)));
+        if let Some(proof) = proof.flatten() {
+            self.convict(id, proof, now);
         }
     }
 
+    // answers
+
+    pub(super) fn handle_wants(&mut self, wants: &[Want], now: Instant) {
+        let mut places = (MAX_ANSWERS - self.answers.len()) / ANSWERS_OF_PACKET;
+        for want in wants {
+            self.postpone_own(want, now);
+            let id = want.author;
+            let Some(author) = self.authors.get(&id) else {
+                continue;
+            };
+            let (first, last) = (author.first, author.last());
+            let due = now + self.others_wait();
+            for number in want.numbers() {
+                if places == 0 {
+                    return self.drops.count(DropReason::RateLimited);
+                }
+                // what has expired is not there: the latest entry says so
+                let number = if number < first { last } else { number };
+                if number > last {
+                    break;
+                }
+                places -= usize::from(self.plan_answer(id, number, Duration::ZERO, due, now));
+            }
+        }
+    }
+
+    /// Another member asks for the same as this one: the answer comes to both. Once for each want of this member, for anybody
+    /// can ask.
+    fn postpone_own(&mut self, want: &Want, now: Instant) {
+        let Some(author) = self.authors.get_mut(&want.author) else {
+            return;
+        };
+        if author.is_postponed {
+            return;
+        }
+        let first = author.missing().next();
+        let is_asked = first.is_some_and(|first| want.numbers().any(|number| number == first));
+        if let Some(at) = author.want_at.filter(|_| is_asked) {
+            let later = now + WANT_AGAIN.mul_f64(1.0 + self.random.unit());
+            (author.want_at, author.is_postponed) = (Some(at.max(later)), true);
+        }
+    }
+
+    /// Somebody lacks this entry, or the proof of a conflict. It is sent when it is `due`, at once by its author, unless it was on
+    /// the wire within `hold_off`. Whether that is new.
+    pub(super) fn plan_answer(
+        &mut self,
+        id: AuthorId,
+        number: u32,
+        hold_off: Duration,
+        due: Instant,
+        now: Instant,
+    ) -> bool {
+        let Some(author) = self.authors.get(&id) else {
+            return false;
+        };
+        let lately = |at: Instant| now.saturating_duration_since(at) < hold_off;
+        let is_owner = id == self.owner;
+        let rank = if let Some(held) = author.entries.get(&number) {
+            if held.is_on_its_way(now) || held.sent.is_some_and(lately) {
+                return false;
+            }
+            match (is_owner, number == author.last()) {
+                (true, true) => 0,
+                (true, false) => 1 + held.repeated(now),
+                (false, true) => 2 + MOST_REPEATED,
+                (false, false) => 3 + MOST_REPEATED + held.repeated(now),
+            }
+        } else if let Some(proof) = &author.conflict
+            && proof.number == number
+            && !proof.sent.is_some_and(lately)
+        {
+            0
+        } else {
+            return false;
+        };
+        if self.answers.contains_key(&(id, number)) {
+            return false;
+        }
+        if self.answers.len() >= MAX_ANSWERS {
+            self.drops.count(DropReason::RateLimited);
+            return false;
+        }
+        let is_own = self.keys.contains_key(&id);
+        let due = if is_own { now } else { due };
+        let until = due + LONGEST_ANSWER_DELAY;
+        let answer = Answer { due, until, rank };
+        self.answers.insert((id, number), answer);
+        true
+    }
+
     /// Somebody has just sent this entry: who else was to need not, and lets him send the rest. Without that, all who have them
-    /// send long answers at once (measured, docs/benchmarks.md).
+    /// send long answers at once (measured, docs/benchmarks.md). An author sends its own all the same.
     pub(super) fn drop_answer(&mut self, id: AuthorId, number: u32, now: Instant) {
-        if self.answers.remove(&(id, number)).is_none() || self.keys.contains_key(&id) {
+        if self.keys.contains_key(&id) || self.answers.remove(&(id, number)).is_none() {
             return;
         }
         let later = now + self.others_wait();
         let rest = self.answers.range_mut((id, 0)..=(id, u32::MAX));
-        rest.for_each(|(_, at)| *at = (*at).max(later));
+        rest.for_each(|(_, answer)| answer.due = answer.due.max(later.min(answer.until)));
     }
 
     /// How long who is not the author waits until he answers.
-    fn others_wait(&mut self) -> Duration {
+    pub(super) fn others_wait(&mut self) -> Duration {
         let members = self.authors.len().max(self.sources.len());
         OTHERS_WAIT + backoff(ANSWER_BACKOFF, members, &mut self.random)
     }
@@ -310,30 +423,49 @@ impl Log {
             if !self.repair_bucket().ready(now) {
                 return;
             }
-            let due = self.answers.iter().filter(|(_, at)| **at <= now);
-            let due: Vec<(AuthorId, u32)> = due.map(|(key, _)| *key).take(64).collect();
+            let due = self.answers.iter().filter(|(_, answer)| answer.due <= now);
+            let mut due: Vec<_> = due
+                .map(|(key, answer)| ((answer.rank, answer.due), *key))
+                .collect();
+            if due.len() > ANSWERS_AT_ONCE {
+                due.select_nth_unstable(ANSWERS_AT_ONCE);
+                due.truncate(ANSWERS_AT_ONCE);
+            }
+            due.sort_unstable();
             let mut packing = Packing::default();
-            let mut sent = 0;
-            for key in &due {
-                let held = self.authors.get_mut(&key.0);
-                let held = held.and_then(|author| author.entries.get_mut(&key.1));
-                if let Some(held) = held {
+            let mut packets = Vec::new();
+            for (_, key) in due {
+                let Some(author) = self.authors.get_mut(&key.0) else {
+                    self.answers.remove(&key);
+                    continue;
+                };
+                if let Some(held) = author.entries.get_mut(&key.1) {
                     if !packing.add(&held.entry) {
                         break;
                     }
-                    held.sent = Some(now);
-                    sent += 1;
+                    held.answer(now);
+                } else if let Some(proof) = &mut author.conflict
+                    && proof.number == key.1
+                {
+                    proof.sent = Some(now);
+                    // two of the longest do not fit into one packet
+                    let entries = proof.entries.iter().cloned();
+                    packets.extend(entries.map(|entry| Packet::Entries(vec![entry])));
                 }
-                self.answers.remove(key);
+                self.answers.remove(&key);
             }
-            if sent == 0 {
+            packets.extend(packing.finish());
+            if packets.is_empty() {
                 return;
             }
+            let spent = packets.len() as u64;
             match is_bulk {
-                true => self.bulk_repairs.spend(1, now),
-                false => self.repairs.spend(1, now),
+                true => self.bulk_repairs.spend(spent, now),
+                false => self.repairs.spend(spent, now),
             }
-            self.transmit(&packing.finish());
+            for packet in packets {
+                self.transmit(&packet);
+            }
         }
     }
 
@@ -366,7 +498,85 @@ impl Log {
             }
             held.sent = Some(now);
         }
-        self.transmit(&packing.finish());
+        if let Some(packet) = packing.finish() {
+            self.transmit(&packet);
+        }
+    }
+
+    // requests
+
+    /// The owner asks for requests that wait, or somebody in its name.
+    pub(super) fn plan_requests(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < REQUEST_HOLD_OFF;
+        let members = self.authors.len();
+        for waiting in self.requests.values_mut() {
+            if waiting.due.is_none() && !waiting.sent.is_some_and(lately) {
+                let wait = backoff(ANSWER_BACKOFF, members, &mut self.random);
+                waiting.due = Some(now + wait);
+            }
+        }
+    }
+
+    pub(super) fn send_requests(&mut self, now: Instant) {
+        let due = |waiting: &&mut Waiting| waiting.due.is_some_and(|at| at <= now);
+        let mut bodies = Vec::new();
+        for waiting in self.requests.values_mut().filter(due) {
+            (waiting.due, waiting.sent) = (None, Some(now));
+            bodies.push(waiting.body.clone());
+        }
+        for body in bodies {
+            self.transmit(&Packet::Request(body));
+        }
+    }
+
+    pub(super) fn take_request(
+        &mut self,
+        source: IpAddr,
+        body: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if let Some(waiting) = self.requests.get_mut(&request_id(&body)) {
+            (waiting.due, waiting.sent) = (None, Some(now));
+            return Err(DropReason::Duplicate);
+        }
+        let source_state = self.sources.get_mut(&source);
+        let is_kept = source_state.is_none_or(|s| s.requests.take(REQUESTS_OF_SOURCE, 1, now))
+            && self.new_requests.take(1, now);
+        if is_kept {
+            self.keep_request(body.clone(), Some(source), now);
+            let stored = Stored::Request(body.clone());
+            self.outputs.push_back(Output::Store(stored));
+        } else if !self.keys.contains_key(&self.owner) {
+            return Err(DropReason::RateLimited);
+        }
+        // a flood keeps nobody from the owner who is there
+        self.outputs.push_back(Output::Event(Event::Request(body)));
+        Ok(())
+    }
+
+    /// Where no place is free, the address with most requests gives one.
+    pub(super) fn keep_request(&mut self, body: Vec<u8>, source: Option<IpAddr>, now: Instant) {
+        if self.requests.len() >= MAX_REQUESTS {
+            self.drops.count(DropReason::RequestsFull);
+            let mut of_source: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+            for waiting in self.requests.values() {
+                *of_source.entry(waiting.source).or_default() += 1;
+            }
+            let most = |waiting: &Waiting| of_source.get(&waiting.source).copied();
+            let oldest = self.requests.iter();
+            let oldest = oldest.min_by_key(|(_, w)| (std::cmp::Reverse(most(w)), w.came));
+            if let Some((&oldest, _)) = oldest {
+                self.requests.remove(&oldest);
+            }
+        }
+        let waiting = Waiting {
+            came: now,
+            source,
+            sent: source.map(|_| now),
+            due: None,
+            body,
+        };
+        self.requests.insert(request_id(&waiting.body), waiting);
     }
 }
 
@@ -376,12 +586,4 @@ fn pause_of(tries: u32, random: &mut Random) -> Duration {
     doubled
         .min(WANT_AGAIN_LONGEST)
         .mul_f64(1.0 + random.unit() / 2.0)
-}
-
-pub(super) fn remember_head(early_heads: &mut BTreeMap<AuthorId, u32>, id: AuthorId, number: u32) {
-    if let Some(known) = early_heads.get_mut(&id) {
-        *known = number.max(*known);
-    } else if early_heads.len() < MAX_EARLY_HEADS {
-        early_heads.insert(id, number);
-    }
 }
