@@ -1,4 +1,5 @@
-//! `lcgroup-forge`: a holder of a group that lies: it sends others' entries again, changed, and tells of entries that nobody has.
+//! `lcgroup-forge`: a holder of a group that lies: it sends others' entries again, changed, answers wants with entries that
+//! nobody signed, and tells of entries and authors that nobody has.
 
 use std::io::Write;
 use std::net::Ipv6Addr;
@@ -12,12 +13,12 @@ use librecast::random::Random;
 use librecast::socket::{ReceiveSockets, SendSocket, interfaces};
 use librecast::text::{self, TextKind};
 use librecast_log::{
-    ENTRY_LOG_PORT, Entry, Head, Packet, ReadKey, Space, decode_sealed, seal_packet,
+    AuthorId, ENTRY_LOG_PORT, Entry, Head, Packet, ReadKey, Space, decode_sealed, seal_packet,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Between two lies about heads.
-const INTERVAL: Duration = Duration::from_millis(200);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Lies to a group until it is killed; says so first.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ fn run(args: &Args) -> Result<()> {
         space,
         random: Random::new(std::process::id().into()),
         seen: Vec::new(),
+        digest: 0,
+        told: 0,
     };
     writeln!(std::io::stdout(), "lying")?;
     let mut next = Instant::now();
@@ -85,13 +88,29 @@ struct Forger {
     space: Space,
     random: Random,
     seen: Vec<Entry>,
+    /// Of the heads that somebody sent last.
+    digest: u64,
+    told: usize,
 }
 
 impl Forger {
     /// What is said about a packet that came: its entries, changed.
     fn answer(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let Some(Packet::Entries(entries)) = decode_sealed(&self.space, bytes) else {
-            return None;
+        let entries = match decode_sealed(&self.space, bytes)? {
+            Packet::Entries(entries) => entries,
+            Packet::Heads { digest, .. } => {
+                self.digest = digest;
+                return None;
+            }
+            Packet::Wants(wants) => {
+                let wanted = wants.iter().flat_map(|want| {
+                    let numbers = want.numbers();
+                    numbers.map(|number| (want.author, number))
+                });
+                let false_ones = wanted.take(9).map(unsigned).collect();
+                return self.seal(&Packet::Entries(false_ones));
+            }
+            Packet::Request(_) | Packet::Presence(_) => return None,
         };
         let mut entry = entries.into_iter().next()?;
         // its own lies come back to it
@@ -107,27 +126,58 @@ impl Forger {
         self.seal(&Packet::Entries(vec![entry]))
     }
 
-    /// Heads that are not true: too short, or with entries that nobody has.
+    /// Heads that are not true: of authors whom nobody knows, as if all had the same, too short, or with entries that nobody has.
     fn invent(&mut self) -> Option<Vec<u8>> {
+        self.told += 1;
+        let (digest, heads) = match self.told % 3 {
+            0 => (self.digest, Vec::new()),
+            1 => {
+                let unknown = Head {
+                    author: AuthorId(self.random.next()),
+                    first: 1,
+                    last: 9,
+                    hash: [0; 16],
+                    in_conflict: false,
+                };
+                (self.random.next(), vec![unknown])
+            }
+            _ => (self.random.next(), self.false_head().into_iter().collect()),
+        };
+        self.seal(&Packet::Heads {
+            asks_for_requests: false,
+            digest,
+            heads,
+        })
+    }
+
+    fn false_head(&mut self) -> Option<Head> {
         let at = self.random.index(self.seen.len());
         let author = self.seen.get(at)?.author;
-        let head = Head {
+        Some(Head {
             author,
             first: 1,
             last: self.random.below(200) as u32,
             hash: [self.random.next() as u8; 16],
             in_conflict: self.random.chance(0.5),
-        };
-        let digest = self.random.next();
-        self.seal(&Packet::Heads {
-            asks_for_requests: false,
-            digest,
-            heads: vec![head],
         })
     }
 
     fn seal(&mut self, packet: &Packet) -> Option<Vec<u8>> {
         let nonce = self.random.bytes(24);
         seal_packet(&self.space, packet, nonce.first_chunk()?)
+    }
+}
+
+/// An entry of this number, which its author has not signed.
+fn unsigned((author, number): (AuthorId, u32)) -> Entry {
+    Entry {
+        author,
+        number,
+        first: 1,
+        time: 0,
+        kind: 16,
+        previous: [0; 16],
+        body: b"false".to_vec(),
+        signature: [1; 64],
     }
 }

@@ -235,6 +235,55 @@ fn words_wait_for_who_is_away_at_a_holder_that_cannot_read_them() {
 }
 
 #[test]
+fn who_comes_back_learns_of_a_removal_before_it_speaks_whatever_the_removed_one_sends() {
+    world("groups-lies", |lab| {
+        let hosts = lab.lan(&["ann", "bob", "cy", "dave"])?;
+        let hosts = hosts.into_iter();
+        let mut people: Vec<Person> = hosts
+            .map(|host| Person::new(host, "lan0"))
+            .collect::<Result<_>>()?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "3")?;
+        for person in &people[1..] {
+            person.join(&line)?;
+            eventually("they are members", || person.is("member"))?;
+        }
+        people[3].say("good night")?;
+        eventually("ann reads it", || people[0].has("good night"))?;
+        // cy is removed while dave is away, and knows how packets are sealed
+        people[3].daemon()?.stop()?;
+        people[2].daemon()?.stop()?;
+        let key = holding_key(&people[0])?;
+        people[0].ask(&["remove", "team", "cy"])?;
+        eventually("bob hears that", || {
+            let members = &people[1].status()?["members"];
+            ensure!(*members == 3, "{members}");
+            Ok(())
+        })?;
+        let lies = ["--interface", "lan0", &key];
+        let liar = people[2].host.spawn("lcgroup-forge", &lies)?;
+        eventually("cy lies", || {
+            ensure!(liar.stdout().contains("lying"), "{}", liar.stderr());
+            Ok(())
+        })?;
+        people[3].start()?;
+        people[3].say("the code is 4711")?;
+        eventually("bob reads it", || people[1].has("the code is 4711"))?;
+        // it was sealed once, for those who are members
+        let (ann, dave) = (people[0].status()?, people[3].status()?);
+        ensure!(
+            dave["members"] == 3 && dave["epoch"] == ann["epoch"],
+            "{dave}"
+        );
+        let members = people[0].ask(&["members", "team"])?;
+        let members = members["members"].as_array().context("members")?;
+        let of_dave = members.iter().find(|member| member["name"] == "dave");
+        ensure!(of_dave.is_some_and(|dave| dave["last"] == 2), "{members:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
     world("groups-copied", |lab| {
         let (_network, mut people) = people(lab, &["ann", "bob", "copy"])?;
