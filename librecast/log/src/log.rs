@@ -80,6 +80,10 @@ const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
 /// New requests of one address that are stored. Chosen: a host joins a group once.
 const REQUESTS_OF_SOURCE: Rate = Rate::every(Duration::from_secs(10), 8);
 
+/// New requests that the owner hears of, stored or not: a flood keeps nobody from an owner who is there. Chosen: as many as it
+/// can look into at 1 % of a core.
+const REQUESTS_TOLD: Rate = Rate::per_second(10, MAX_REQUESTS as u64);
+
 /// A request is not sent again so soon after it was on the wire. Chosen: the owner asks for 30 s.
 const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 
@@ -336,6 +340,7 @@ pub struct Log {
     repairs: TokenBucket,
     bulk_repairs: TokenBucket,
     new_requests: TokenBucket,
+    told_requests: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
     /// When numbers that only unsigned heads claim are next asked for.
     claims_at: Instant,
@@ -389,6 +394,7 @@ impl Log {
             repairs: TokenBucket::of(REPAIRS, now),
             bulk_repairs: TokenBucket::of(BULK_REPAIRS, now),
             new_requests: TokenBucket::of(REQUESTS, now),
+            told_requests: TokenBucket::of(REQUESTS_TOLD, now),
             last_words: BTreeMap::new(),
             claims_at: now,
             started: now,

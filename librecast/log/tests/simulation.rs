@@ -638,6 +638,32 @@ fn a_request_waits_at_a_holder_until_the_owner_is_back() {
 }
 
 #[test]
+fn junk_keeps_no_request_from_an_owner_who_is_there() {
+    let mut world = World::new(4, path(0.0), 52);
+    world.run(4 * SECOND);
+    world.lies(&[lies::Lie::Requests], 8, 1);
+    world.run(300 * SECOND);
+    world.members[3].log.request(b"let me in").unwrap();
+    world.settle(3);
+    world.run(SECOND);
+    let request = Event::Request(b"let me in".to_vec());
+    for n in 0..3 {
+        assert!(world.members[n].events.contains(&request), "member {n}");
+        let mut kept = world.members[n].log.requests();
+        assert!(kept.any(|body| body == b"let me in"));
+        assert!(world.members[n].log.requests().count() <= MAX_REQUESTS);
+    }
+    // from many addresses, only the owner hears it
+    world.lies(&[lies::Lie::Requests], 8, 2_000);
+    world.run(300 * SECOND);
+    world.members[3].log.request(b"and me").unwrap();
+    world.settle(3);
+    world.run(SECOND);
+    let request = Event::Request(b"and me".to_vec());
+    assert!(world.members[0].events.contains(&request));
+}
+
+#[test]
 fn one_author_does_not_take_the_place_of_others() {
     let start = Instant::now();
     let mut log = log_of(0, 0, TTL, start, 1);

@@ -542,14 +542,14 @@ impl Log {
         let source_state = self.sources.get_mut(&source);
         let is_kept = source_state.is_none_or(|s| s.requests.take(REQUESTS_OF_SOURCE, 1, now))
             && self.new_requests.take(1, now);
+        let is_told = self.keys.contains_key(&self.owner) && self.told_requests.take(1, now);
         if is_kept {
             self.keep_request(body.clone(), Some(source), now);
             let stored = Stored::Request(body.clone());
             self.outputs.push_back(Output::Store(stored));
-        } else if !self.keys.contains_key(&self.owner) {
+        } else if !is_told {
             return Err(DropReason::RateLimited);
         }
-        // a flood keeps nobody from the owner who is there
         self.outputs.push_back(Output::Event(Event::Request(body)));
         Ok(())
     }
