@@ -320,8 +320,9 @@ fn under_lies(members: usize, loss: f64, kinds: &[Lie], rate: u32, addresses: us
     }
 }
 
-/// 40 kB/s: as much as all members may send where a liar has filled the places for requests. Without requests they send less.
-const MOST_SENT: usize = 40_000;
+/// Most bytes that all members send in a second. Measured: 8 members send 27 kB, 60 send 39 kB, where a liar has filled the
+/// places for requests and asks for everything.
+const MOST_SENT: usize = 50_000;
 
 #[test]
 fn lies_keep_nothing_from_those_who_come_back() {
