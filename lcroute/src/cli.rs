@@ -16,8 +16,8 @@ use librecast_program::units;
 
 use crate::commands;
 use crate::config::{Config, signal_url};
-use crate::pages;
 use crate::settings::{Common, Overrides};
+use crate::{pages, private};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,6 +136,16 @@ enum Command {
         /// Signalling server; may be repeated
         #[arg(long, value_name = "URL", value_parser = signal_url)]
         signal: Vec<String>,
+    },
+    /// Keep programs from sending to groups of [[private]] in clear while no daemon runs; the package does this before the
+    /// network is up
+    #[command(
+        after_help = "The daemon closes these groups as well, and leaves them closed when it ends: no program sends to them or joins them that names no interface.\n\nExample: sudo lcroute close --end"
+    )]
+    Close {
+        /// Let programs send to them again, by any interface
+        #[arg(long)]
+        end: bool,
     },
     /// The signalling server: WebSocket on TCP, STUN on the same UDP port, a relay on both
     #[command(after_help = "Example: lcroute signal --listen [::]:7117")]
@@ -488,6 +498,13 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run { tun, signal } => {
             let overrides = Overrides { tun, signal };
             crate::daemon::run(&common, config, overrides)
+        }
+        Command::Close { end } => {
+            match end {
+                true => private::open(&config)?,
+                false => private::close(&config)?,
+            }
+            Ok(Exit::Ok)
         }
         Command::Signal {
             listen,

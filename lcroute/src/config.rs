@@ -922,7 +922,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Groups of programs that name no interface and go to lc0.
+    /// Groups of programs that name no interface and go to lc0. Private prefixes among them have routes of their own, as the
+    /// routes that close them are longer than the others.
     #[must_use]
     pub fn routes(&self) -> Vec<GroupPrefix> {
         let mut routes = self.tun.routes.prefixes();
@@ -932,7 +933,18 @@ impl Config {
         if self.tun.routes == Routes::All(true) && self.carries_ipv4() {
             routes.extend(ipv4_routes());
         }
+        let is_longer = |prefix: &GroupPrefix| {
+            routes.iter().any(|route| route.covers(prefix)) && !routes.contains(prefix)
+        };
+        let private: Vec<_> = self.closed().into_iter().filter(is_longer).collect();
+        routes.extend(private);
         routes
+    }
+
+    /// Groups that programs reach by lc0 or not at all.
+    #[must_use]
+    pub fn closed(&self) -> Vec<GroupPrefix> {
+        self.private.iter().map(|private| private.prefix).collect()
     }
 
     /// Whether IPv4 is carried for this host.
@@ -1228,6 +1240,27 @@ mod tests {
             &long,
         ] {
             assert!(signal_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_private_prefix_has_a_route_of_its_own_where_a_shorter_one_covers_it() {
+        let with = |routes: &str| {
+            let private =
+                "[[private]]\nprefix = \"ff1e:7::/32\"\n[[private]]\nprefix = \"ff15:7::/32\"";
+            let text = format!("[tun]\nroutes = {routes}\n{private}");
+            Config::parse("f", &text).unwrap()
+        };
+        let shown = |prefixes: Vec<GroupPrefix>| -> Vec<String> {
+            prefixes.iter().map(ToString::to_string).collect()
+        };
+        let closed = ["ff1e:7::/32", "ff15:7::/32"];
+        assert_eq!(shown(with("false").closed()), closed);
+        assert_eq!(shown(with("false").routes()), [""; 0]);
+        assert!(shown(with("true").routes()).contains(&closed[0].into()));
+        assert!(!shown(with("true").routes()).contains(&closed[1].into()));
+        for routes in ["[\"ff1e:7::/32\"]", "[\"ff1e:7:1::/48\"]"] {
+            assert_eq!(with(routes).routes().len(), 1, "{routes}");
         }
     }
 }

@@ -459,6 +459,7 @@ fn disclosure(config: &Config) -> Disclosure {
 fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {
     Reconfigure {
         routes: config.routes(),
+        closed: config.closed(),
         interfaces: config.ice.interfaces.clone(),
         lans: config.lan.clone(),
         node: settings(config, private),

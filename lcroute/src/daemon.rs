@@ -52,6 +52,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     // a folder that is not there, or has no membership, is nobody's
     let found = state.identity_now(unix_now())?;
     let _lock = StateLock::take(state.path(), "lcroute")?;
+    private::close(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -96,7 +97,11 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
     match end {
         End::Stop => {
             service::stopping();
-            device.close().context(config.tun.name)?;
+            device.close().context(config.tun.name.clone())?;
+            // after `lcroute leave` programs use the LAN again
+            if state.membership()?.is_none() {
+                private::open(&config)?;
+            }
             Ok(Exit::Ok)
         }
         End::Exec => {
@@ -314,14 +319,7 @@ fn assemble(
         address: node.engine().ipv4_address(),
     });
     let settings = tun_settings(config, &identity.member, ipv4);
-    let device = open_device(&settings).map_err(|e| {
-        let exit = match &e {
-            e if e.is_permission() => Exit::NotPermitted,
-            e if e.is_configuration() => Exit::Usage,
-            _ => Exit::Failed,
-        };
-        ExitError::new(exit, e.to_string())
-    })?;
+    let device = open_device(&settings).map_err(ExitError::from)?;
     let parts = Parts {
         device,
         settings,
@@ -387,6 +385,7 @@ fn tun_settings(
     ipv4: Option<tun::Ipv4Settings>,
 ) -> tun::Settings {
     let (routes, ipv4_routes) = tun::routes(&config.routes());
+    let (closed, _) = tun::routes(&config.closed());
     tun::Settings {
         ipv4,
         name: config.tun.name.clone(),
@@ -399,6 +398,7 @@ fn tun_settings(
         address: member.addresses.address,
         link_local: member.addresses.link_local,
         routes,
+        closed,
         offload: config.tun.offload,
         ipv4_routes,
     }

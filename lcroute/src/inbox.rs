@@ -61,6 +61,8 @@ pub enum Message {
 pub struct Reconfigure {
     /// Routes of lc0.
     pub routes: Vec<GroupPrefix>,
+    /// Prefixes that are reached by lc0 or not at all.
+    pub closed: Vec<GroupPrefix>,
     /// Interfaces whose addresses are used.
     pub interfaces: Vec<String>,
     /// LANs that this node is a gateway of.

@@ -415,6 +415,10 @@ impl PacketLoop {
     fn reconfigure(&mut self, new: Reconfigure, now: Instant) {
         let settings = &mut self.parts.settings;
         (settings.routes, settings.ipv4_routes) = tun::routes(&new.routes);
+        (settings.closed, _) = tun::routes(&new.closed);
+        if let Err(e) = tun::close(&settings.name, &settings.closed) {
+            tracing::warn!("private prefixes: {e}");
+        }
         self.parts.interfaces = new.interfaces;
         self.parts.node.configure(new.node, now);
         self.lans.configure(&new.lans, &mut self.parts.node, now);

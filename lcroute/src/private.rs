@@ -1,4 +1,4 @@
-//! Private prefixes on a host: their key files, and the cipher that seals and opens.
+//! Private prefixes on a host: their key files, the cipher that seals and opens, and when programs can reach them.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use lcroute_node::{PrivatePrefix, Secret};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{self, SharedKey};
 
-use crate::config::Private;
+use crate::config::{Config, Private};
+use crate::tun;
 
 /// What a prefix is to this node.
 #[derive(Debug)]
@@ -83,6 +84,26 @@ pub fn load_and_tell(private: &[Private]) -> Result<Vec<PrivatePrefix>, ExitErro
         }
     }
     Ok(loaded.into_iter().map(|l| l.prefix).collect())
+}
+
+/// Closes the private prefixes of the configuration, and opens those that it names no more. While lc0 is not there, programs
+/// would else send to them by other interfaces, in clear.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn close(config: &Config) -> Result<(), ExitError> {
+    let (closed, _) = tun::routes(&config.closed());
+    Ok(tun::close(&config.tun.name, &closed)?)
+}
+
+/// Opens them all: this host is no member any more, or lcroute goes from it.
+///
+/// # Errors
+///
+/// As [`close`].
+pub fn open(config: &Config) -> Result<(), ExitError> {
+    Ok(tun::close(&config.tun.name, &[])?)
 }
 
 /// Makes a cipher for one sender key.

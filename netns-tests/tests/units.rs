@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The most that `systemd-analyze security` may say, times ten.
-const EXPOSURE: [(&str, u32); 8] = [
+const EXPOSURE: [(&str, u32); 9] = [
     ("lcroute.service", 18),
+    ("lcroute-close.service", 11),
     ("lcroute-signal.service", 11),
     ("lcroute-web.service", 11),
     ("lcroute-streams.service", 13),
@@ -72,6 +73,27 @@ fn no_service_leaves_its_keys_in_a_core_dump() {
             "{name}"
         );
     }
+}
+
+/// No program sends to their groups before the daemon is there to seal what it sends.
+#[test]
+fn private_prefixes_are_closed_before_the_network_is_up() {
+    let unit = "lcroute-close.service";
+    let text = std::fs::read_to_string(units().join(unit)).unwrap();
+    let has = |line: &str| text.lines().any(|l| l == line);
+    for line in [
+        "DefaultDependencies=no",
+        "Wants=network-pre.target",
+        "Before=network-pre.target shutdown.target",
+        "ExecStart=/usr/bin/lcroute close",
+        "WantedBy=sysinit.target",
+    ] {
+        assert!(has(line), "{line}");
+    }
+    let manifest = units().join("../lcroute/Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let shipped = manifest.matches("systemd/lcroute-close.service").count();
+    assert_eq!(shipped, 2, "in the package of Debian, and in the RPM");
 }
 
 #[test]

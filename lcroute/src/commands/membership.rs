@@ -29,11 +29,11 @@ use super::{hint, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::pages;
 use crate::servers::room;
 use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
 use crate::status::{Peer, Route};
+use crate::{pages, private};
 use lcroute_node::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
@@ -485,6 +485,12 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
     state.forget_membership()?;
     if let Some(client) = Client::connect_if_running(&control)? {
         stop(&client, &control)?;
+    }
+    // a running daemon did this when it stopped; this is for the host's node without one
+    if common.is_hosts_state(config)
+        && let Err(e) = private::open(config)
+    {
+        hint(format_args!("private prefixes stay closed: {e}"));
     }
     state.forget()?;
     if state.node_key()?.is_some() {

@@ -24,6 +24,8 @@ use crate::status::{Peer, State, Status};
 const UNIT: &str = "lcroute.service";
 /// Starts the unit once there is a membership; it would start it again at once.
 const PATH_UNIT: &str = "lcroute.path";
+/// Closes private prefixes before the network is up, whether the daemon is to start or not.
+const CLOSE_UNIT: &str = "lcroute-close.service";
 /// How long the daemon may take to answer.
 const START: Duration = Duration::from_secs(20);
 /// Between two looks whether the daemon answers. Chosen.
@@ -129,7 +131,7 @@ impl Service {
 
     fn start(&self) -> anyhow::Result<()> {
         // enabled by the package, unless somebody said `down`
-        self.systemctl(&["enable", "--quiet", PATH_UNIT, UNIT])?;
+        self.systemctl(&["enable", "--quiet", PATH_UNIT, UNIT, CLOSE_UNIT])?;
         self.systemctl(&["start", PATH_UNIT, UNIT])
     }
 

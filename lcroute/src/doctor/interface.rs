@@ -216,7 +216,7 @@ fn grows(daemon: &mut Daemon) -> Option<u64> {
 }
 
 /// A group that nobody would have given a route of its own.
-fn example(prefix: &GroupPrefix) -> Ipv6Addr {
+pub(super) fn example(prefix: &GroupPrefix) -> Ipv6Addr {
     let bits = prefix.addr().to_bits();
     let tail: u128 = 0x6c63_646f_6374_6f72;
     let free = u128::MAX

@@ -1,10 +1,27 @@
 //! Private prefixes: whether this host has their keys, and where they are in clear.
 
+use super::interface::example;
 use super::{Check, Patient};
+use crate::config::Private;
+use crate::netlink;
 use crate::private::{self, Loaded};
 use crate::status::PrivateStatus;
+use crate::tun;
 
 const NAME: &str = "private prefixes";
+
+/// Prefixes that programs reach by another interface than one of lcroute's, and by which.
+fn open(configured: &[Private]) -> std::io::Result<Vec<String>> {
+    let all = netlink::interfaces()?;
+    let mut open = Vec::new();
+    for Private { prefix, .. } in configured {
+        let egress = netlink::route_to(example(prefix), None)?;
+        let taker = egress.and_then(|egress| all.iter().find(|i| i.index == egress.index));
+        let taker = taker.filter(|i| i.alias.as_deref() != Some(tun::ALIAS));
+        open.extend(taker.map(|taker| format!("{prefix} by {}", taker.name)));
+    }
+    Ok(open)
+}
 
 pub(super) fn check(patient: &Patient) -> Check {
     let configured = &patient.config.private;
@@ -18,6 +35,20 @@ pub(super) fn check(patient: &Patient) -> Check {
         Ok(loaded) => loaded,
         Err(e) => return Check::fail(NAME, e.to_string(), "name a key that `lcroute keygen` made"),
     };
+    if patient.daemon.is_none() {
+        match open(configured) {
+            Ok(open) if !open.is_empty() => {
+                let detail = format!("no daemon runs, and in clear go {}", open.join("; "));
+                return Check::fail(
+                    NAME,
+                    detail,
+                    "sudo lcroute close; with each start of the host: systemctl enable lcroute-close",
+                );
+            }
+            Ok(_) => {}
+            Err(e) => return Check::skipped(NAME, format!("netlink: {e}")),
+        }
+    }
     let (mut closed, mut remedies) = (Vec::new(), Vec::new());
     for Loaded { prefix, problem } in &loaded {
         let shown = prefix.prefix.to_string();

@@ -223,9 +223,18 @@ pub fn route_to(destination: Ipv6Addr, interface: Option<u32>) -> io::Result<Opt
     match Connection::open()?.get(RouteNetlinkMessage::GetRoute(question)) {
         Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(egress(&route)),
         Ok(_) => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NetworkUnreachable => Ok(None),
+        Err(e) if is_no_way(&e) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// There is no route, or one that says so.
+fn is_no_way(e: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::NetworkUnreachable,
+        io::ErrorKind::HostUnreachable,
+    ];
+    kinds.contains(&e.kind())
 }
 
 fn egress(route: &RouteMessage) -> Option<Egress> {

@@ -38,7 +38,7 @@ pub(super) const HIGHEST_NUMBER: u32 = 99;
 
 /// Metric of the route for ff00::/8 that the kernel makes for each interface. Among equal ones
 /// the oldest wins, so an `lc0` that is up before the LAN would attract groups that are the LAN's.
-const KERNEL_METRIC: u32 = 256;
+pub(super) const KERNEL_METRIC: u32 = 256;
 
 /// Metric of what replaces it on `lc0`, one more on `lc1`: enough to send to any group when the interface is named.
 const FALLBACK_METRIC: u32 = 4096;
@@ -611,6 +611,7 @@ mod tests {
             address: "fd12:3456:789a::1".parse().unwrap(),
             link_local: "fe80::1".parse().unwrap(),
             routes: routes.to_vec(),
+            closed: Vec::new(),
             offload: true,
             ipv4: None,
             ipv4_routes: Vec::new(),

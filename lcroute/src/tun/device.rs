@@ -17,7 +17,7 @@ use super::ioctl::Offloads;
 use super::ipv4::Repaired;
 use super::offload::Offload;
 use super::packets::Packets;
-use super::{Error, Mode, Settings, ioctl, ipv4, labels};
+use super::{Error, Mode, Settings, closed, ioctl, ipv4, labels};
 use crate::drops::{DropReason, Drops};
 use crate::netlink::Connection;
 
@@ -297,14 +297,15 @@ impl Port {
     }
 }
 
-/// Brings the interface to its settings, of both kinds.
+/// Brings the interface to its settings, of both kinds; first private prefixes are closed to all others.
 fn repair(
     netlink: &mut Connection,
     index: u32,
     settings: &Settings,
     extra: Extra,
 ) -> Result<Repaired, Error> {
-    let changed = configure::repair(netlink, index, settings, extra)?;
+    let mut changed = closed::repair(netlink, &settings.name, &settings.closed)?;
+    changed |= configure::repair(netlink, index, settings, extra)?;
     let repaired = ipv4::repair(netlink, index, settings)?;
     Ok(Repaired {
         changed: changed | repaired.changed,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv6Addr;
 
+use librecast_program::cli::{Exit, ExitError};
 use nix::libc;
 
 use super::{MIN_MTU, Mode, Prefix};
@@ -182,6 +183,17 @@ impl Error {
             Some(libc::ENODEV) => Self::Vanished,
             _ => Self::Io { action, source },
         }
+    }
+}
+
+impl From<Error> for ExitError {
+    fn from(e: Error) -> Self {
+        let exit = match &e {
+            e if e.is_permission() => Exit::NotPermitted,
+            e if e.is_configuration() => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, e.to_string())
     }
 }
 

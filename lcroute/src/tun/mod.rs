@@ -15,12 +15,13 @@
 //! system call, in both directions: super-packets. Neither the other side of this module nor any
 //! other node sees a difference.
 //!
-//! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (what netlink sets), `sysctl` (what only /proc
-//! sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
+//! Files: `device` (life and packets), `configure`, `ipv4` and `labels` (what netlink sets), `closed` (routes that outlive
+//! the interface), `sysctl` (what only /proc sets), `frame` (the bytes around a packet), `offload` (super-packets that are read), `coalesce`
 //! (super-packets that are written), `packets` (buffers of what was read), `ioctl` (the only `unsafe`), `error`.
 
 #[doc(hidden)]
 pub mod bench;
+mod closed;
 pub(crate) mod coalesce;
 mod configure;
 mod device;
@@ -42,6 +43,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use lcroute_engine::Ipv4Network;
 use librecast::cert::GroupPrefix;
 
+pub use closed::close;
 pub use configure::ALIAS;
 pub use device::Device;
 pub use error::Error;
@@ -114,6 +116,8 @@ pub struct Settings {
     pub link_local: Ipv6Addr,
     /// Multicast prefixes that move programs which name no interface to `lc0`.
     pub routes: Vec<Prefix>,
+    /// Multicast prefixes that programs reach by `lc0` or not at all, whether it is there or not.
+    pub closed: Vec<Prefix>,
     /// Let checksums and datagrams in super-packets cross, where the kernel can.
     pub offload: bool,
     /// IPv4 crosses as well.
@@ -213,6 +217,7 @@ mod tests {
                 addr: "ff1e::".parse().unwrap(),
                 len: 16,
             }],
+            closed: Vec::new(),
             offload: true,
             ipv4: None,
             ipv4_routes: Vec::new(),

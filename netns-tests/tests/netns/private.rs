@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{Host, Lab, Member, Network, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::world;
@@ -236,5 +237,193 @@ fn a_key_changes_without_loss() {
         }
         sender.output()?.success()?;
         receiver.expect_exactly(count)
+    });
+}
+
+/// Counts packets of the private prefix that leave by any other interface than lc0.
+fn watch_leaks(host: &Host) -> Result<()> {
+    host.nft(
+        "table inet leaks {\n counter leaks {}\n chain out { type filter hook output priority 0\n \
+         oifname != \"lc0\" ip6 daddr ff1e:7::/32 counter name \"leaks\"\n }\n}\n",
+    )
+}
+
+fn leaks(host: &Host) -> Result<u64> {
+    Ok(host.counter("leaks", "leaks")?.packets)
+}
+
+/// Sends 25 datagrams to the private group, in half a second: how many of them the kernel took.
+fn try_to_send(host: &Host) -> Result<u64> {
+    let args = [GROUP, "--count", "25", "--rate", "50"];
+    let said = host.run("mc-send", &args)?.success()?;
+    let said: Value = serde_json::from_str(&said.stdout)?;
+    said["sent"].as_u64().context("sent")
+}
+
+/// The check of private prefixes by `lcroute doctor`.
+fn doctor(host: &Host) -> Result<Value> {
+    let said = host.ask("lcroute", &["doctor", "--json"])?;
+    let said: Value = serde_json::from_str(&said.stdout)?;
+    let checks = said["checks"].as_array().context("checks")?;
+    let check = checks.iter().find(|c| c["name"] == "private prefixes");
+    check.cloned().context("private prefixes")
+}
+
+fn routes(host: &Host) -> Result<String> {
+    let shown = host.ask("ip", &["-6", "route", "show", "table", "all"])?;
+    Ok(shown.success()?.stdout)
+}
+
+fn closed(host: &Host) -> Result<bool> {
+    Ok(routes(host)?.contains("unreachable ff1e:7::/32"))
+}
+
+#[test]
+fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
+    world("private-stopped", |lab| {
+        let host = lab.host("alpha")?;
+        watch_leaks(&host)?;
+        share_key("team.key", &[&host])?;
+        make_private(&host, "keyfile = \"KEYSteam.key\"\n")?;
+        host.run("lcroute", &["init"])?.success()?;
+        let mut member = Member::new(host);
+        // as the unit does it before the network is up
+        member.host.run("lcroute", &["close"])?.success()?;
+        let _sender = member.host.send_for_ever(GROUP)?;
+        ensure!(try_to_send(&member.host)? == 0, "sent before the start");
+
+        member.start()?;
+        let sees_all = |member: &Member| {
+            eventually("lc0 has the sender's packets", || {
+                let before = member.counter("tun_rx_packets")?;
+                ensure!(try_to_send(&member.host)? == 25);
+                ensure!(member.counter("tun_rx_packets")? >= before + 25);
+                Ok(())
+            })
+        };
+        sees_all(&member)?;
+        let uptime = |member: &Member| -> Result<u64> {
+            member.status()?["uptime_s"].as_u64().context("uptime_s")
+        };
+        eventually("the daemon is older than a second", || {
+            ensure!(uptime(&member)? > 1);
+            Ok(())
+        })?;
+        let old = uptime(&member)?;
+        member.daemon()?.signal(Signal::SIGUSR2)?;
+        eventually("the daemon has started over", || {
+            ensure!(uptime(&member)? < old);
+            Ok(())
+        })?;
+        sees_all(&member)?;
+
+        member.stop()?;
+        ensure!(!member.host.has_interface("lc0"), "lc0 is left");
+        ensure!(try_to_send(&member.host)? == 0, "sent after SIGTERM");
+        member.start()?;
+        sees_all(&member)?;
+
+        member.daemon()?.kill()?;
+        ensure!(try_to_send(&member.host)? == 25, "lc0 is left");
+        member.start()?;
+        sees_all(&member)?;
+
+        // somebody flushes what is not his
+        let route = [
+            "-6",
+            "route",
+            "flush",
+            "table",
+            "local",
+            "type",
+            "unreachable",
+        ];
+        member.host.run("ip", &route)?.success()?;
+        eventually("the daemon closes it again", || {
+            ensure!(closed(&member.host)?, "{}", routes(&member.host)?);
+            Ok(())
+        })?;
+
+        member.host.run("lcroute", &["down"])?.success()?;
+        eventually("lc0 is gone", || {
+            ensure!(!member.host.has_interface("lc0"));
+            Ok(())
+        })?;
+        ensure!(try_to_send(&member.host)? == 0, "sent after `down`");
+        ensure!(leaks(&member.host)? == 0, "{} left", leaks(&member.host)?);
+        let check = doctor(&member.host)?;
+        ensure!(check["state"] == "ok", "{check}");
+        // the same packets are counted once nobody closes the prefix
+        member.host.run("lcroute", &["close", "--end"])?.success()?;
+        ensure!(try_to_send(&member.host)? == 25, "still closed");
+        ensure!(leaks(&member.host)? >= 25, "{}", leaks(&member.host)?);
+        let check = doctor(&member.host)?;
+        ensure!(check["state"] == "fail", "{check}");
+        ensure!(check["detail"].to_string().contains("in clear"), "{check}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_prefix_that_is_private_no_more_is_open_and_without_one_nothing_is_left_behind() {
+    world("private-opened", |lab| {
+        let host = lab.host("alpha")?;
+        host.run("lcroute", &["init"])?.success()?;
+        let mut member = Member::new(host);
+        let nothing_is_left = |member: &Member| -> Result<()> {
+            let routes = routes(&member.host)?;
+            ensure!(!routes.contains("unreachable"), "{routes}");
+            ensure!(!routes.contains("lc0"), "{routes}");
+            Ok(())
+        };
+        member.start()?;
+        member.stop()?;
+        nothing_is_left(&member)?;
+
+        // a prefix that no route of lc0 covers is closed while the daemon runs as well
+        let elsewhere = "[[private]]\nprefix = \"ff15:7::/32\"\n\n";
+        member.host.configure(elsewhere)?;
+        member.start()?;
+        let sent = member
+            .host
+            .run("mc-send", &["ff15:7::42", "--count", "5"])?;
+        let sent: Value = serde_json::from_str(&sent.success()?.stdout)?;
+        ensure!(sent["sent"] == 0, "{sent}");
+        let named = ["ff15:7::42", "--count", "5", "--interface", "lc0"];
+        let sent: Value =
+            serde_json::from_str(&member.host.run("mc-send", &named)?.success()?.stdout)?;
+        ensure!(sent["sent"] == 5, "{sent}");
+
+        make_private(&member.host, "")?;
+        reload(&member)?;
+        eventually("the new prefix is closed, the old one open", || {
+            let routes = routes(&member.host)?;
+            ensure!(routes.contains("unreachable ff1e:7::/32"), "{routes}");
+            ensure!(!routes.contains("unreachable ff15:7::/32"), "{routes}");
+            Ok(())
+        })?;
+        member.host.configure("")?;
+        reload(&member)?;
+        eventually("the prefix is open", || {
+            ensure!(!closed(&member.host)?, "{}", routes(&member.host)?);
+            Ok(())
+        })?;
+
+        // a section that goes while no daemon runs
+        make_private(&member.host, "")?;
+        reload(&member)?;
+        member.stop()?;
+        ensure!(closed(&member.host)?, "{}", routes(&member.host)?);
+        member.host.configure("")?;
+        member.start()?;
+        ensure!(!closed(&member.host)?, "{}", routes(&member.host)?);
+
+        make_private(&member.host, "")?;
+        reload(&member)?;
+        member
+            .host
+            .run("lcroute", &["leave", "--force"])?
+            .success()?;
+        eventually("nothing is left behind", || nothing_is_left(&member))
     });
 }
