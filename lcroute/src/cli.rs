@@ -460,6 +460,9 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
         },
         Command::Down => commands::up::down(&common, &config),
         Command::Invite(i) => {
+            if i.leaf {
+                commands::revoke::begin_epochs(&common, &config)?;
+            }
             let options = commands::membership::InviteOptions {
                 ttl: i.ttl,
                 member_ttl: i.member_ttl,

@@ -9,11 +9,11 @@
 //! ```
 //!
 //! Two nodes that have each other's record send connection requests straight to these addresses, which opens firewalls and
-//! NATs on both sides. A record is a claim of whoever knows the network's public key: members, those who were, and who
-//! has a token. It is worth as much as a server's word that somebody is present, and links are authenticated as ever.
+//! NATs on both sides. A record is a claim of whoever knows the epoch's secret: members, those who were until then, and who
+//! has a token for members. In epoch 0 the network's public key is enough, which is in tokens for leaves, too. It is worth as much as a server's word that somebody is present, and links are authenticated as ever.
 //!
 //! The key comes from the network's public key, the day of `made` and the secret of the network's epoch, which changes when
-//! somebody is expelled ([`librecast::epoch`]); in epoch 0 there is none. The carrier sees sealed bytes of two lengths, and a
+//! somebody is expelled ([`librecast::epoch`]), and begins with the first token for leaves; in epoch 0 there is none. The carrier sees sealed bytes of two lengths, and a
 //! name that changes daily ([`Rendezvous::name`]).
 
 use crypto_secretbox::aead::AeadInPlace;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The tag covers all that follows, under a key that follows from the network's public key: so nobody but members, those
-//! who were, and who has a token makes a node keep parts or open a seal. What cannot be told apart by it has a budget
+//! who were, and who has a token, also one for leaves, makes a node keep parts or open a seal. What cannot be told apart by it has a budget
 //! ([`crate::signal_budget`]).
 
 use std::collections::{BTreeMap, VecDeque};

@@ -30,24 +30,10 @@ pub enum Whom {
 
 /// Signs the revocation; the daemon spreads it at once, or when it runs next.
 pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
-    let state = common.state_dir(config);
-    let identity = state.identity(unix_now())?;
-    let signer = Signer::of(&state, &identity)?;
-    let control = common.control_to_ask(config);
+    let identity = common.state_dir(config).identity(unix_now())?;
+    let signer = Signer::of(&common.state_dir(config), &identity)?;
     let key = key_of(whom, &identity, common, config)?;
-    let revocation = signer.revoke(&identity, key)?;
-    let (spread, epoch) = match Client::connect_if_running(&control)? {
-        Some(mut client) => {
-            let revocation = lcroute_node::revocations::text(&revocation);
-            let answer: Value = client.ask(&Request::Revoke { revocation })?;
-            (true, answer["epoch"] == true)
-        }
-        None => {
-            let epoch = signer.make_epoch(&state, &identity, &revocation)?;
-            store(&state, &identity, revocation)?;
-            (false, epoch)
-        }
-    };
+    let (spread, epoch) = signer.expel(common, config, &identity, key)?;
     if common.json {
         print_line(json!({ "revoked": key, "spread": spread, "epoch": epoch }))?;
     } else {
@@ -65,6 +51,29 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
         }
     });
     Ok(Exit::Ok)
+}
+
+/// Makes the first epoch of a network, before strangers get its public key by a token for leaves: with that key alone nobody
+/// reads presence records any more. An epoch is made for a revocation, and this one revokes a key that nobody has.
+pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
+    let identity = common.state_dir(config).identity(unix_now())?;
+    // a node that is no issuer makes no token either
+    if identity.epoch.is_some() || !identity.member.is_issuer() {
+        return Ok(());
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed)?;
+    let nobody = SecretKey::from_seed(&seed).peer_id();
+    let signer = Signer::of(&common.state_dir(config), &identity)?;
+    let (_, is_made) = signer.expel(common, config, &identity, nobody)?;
+    anyhow::ensure!(
+        is_made,
+        "the daemon makes no epoch of the network: see its log"
+    );
+    hint(
+        "members find each other by a new secret from now on, which leaves do not have: tokens for members that were made before need a signalling server",
+    );
+    Ok(())
 }
 
 fn store(state: &StateDir, identity: &Identity, revocation: Revocation) -> anyhow::Result<()> {
@@ -165,6 +174,30 @@ impl Signer {
             None => {
                 let message = "this node may not expel others: only a node that holds an issuer certificate can (the one that ran `lcroute init`)";
                 Err(ExitError::new(Exit::NotPermitted, message).into())
+            }
+        }
+    }
+
+    /// Expels this key: whether the network hears of it now, and whether a new epoch was made.
+    fn expel(
+        &self,
+        common: &Common,
+        config: &Config,
+        identity: &Identity,
+        key: PeerId,
+    ) -> anyhow::Result<(bool, bool)> {
+        let revocation = self.revoke(identity, key)?;
+        match Client::connect_if_running(&common.control_to_ask(config))? {
+            Some(mut client) => {
+                let revocation = lcroute_node::revocations::text(&revocation);
+                let answer: Value = client.ask(&Request::Revoke { revocation })?;
+                Ok((true, answer["epoch"] == true))
+            }
+            None => {
+                let state = common.state_dir(config);
+                let epoch = self.make_epoch(&state, identity, &revocation)?;
+                store(&state, identity, revocation)?;
+                Ok((false, epoch))
             }
         }
     }

@@ -343,3 +343,30 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
         Ok(())
     });
 }
+
+#[test]
+fn a_token_for_members_from_before_one_for_leaves_still_leads_in() {
+    world("leaves-old-token", |lab| {
+        let mut hosts = lab.closed_hosts(&["a", "b", "late"])?;
+        let late = hosts.pop().context("late")?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let url = network.signalling.url()?;
+        let old = ["invite", "--signal", &url];
+        let old = network.members[0].host.run("lcroute", &old)?.success()?;
+        invite(&network)?;
+        let joined = late.run("lcroute", &["join", old.stdout.trim(), "--name", "late"])?;
+        joined.success()?;
+        let mut late = Member::new(late);
+        late.start()?;
+        late.wait_links(2)?;
+        for member in network.members.iter().chain([&late]) {
+            eventually("it knows the epoch", || {
+                let epoch = &member.status()?["epoch"];
+                ensure!(*epoch == 1, "{epoch}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}

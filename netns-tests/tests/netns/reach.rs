@@ -1,11 +1,12 @@
 //! Nodes that find each other without a signalling server: on a LAN, by a folder, by pasted text.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use lcroute_lab::lab::{DEADLINE, Host, LAN, Lab, Member, Process, eventually, open_sockets};
+use lcroute_overlay::{PresenceRecord, Random, RendezvousEpochs};
+use librecast::cert::Token;
 use librecast::id::SecretKey;
-
 use serde_json::json;
 
 use crate::web::serve;
@@ -264,6 +265,82 @@ fn an_expelled_node_finds_nobody_in_the_folder_and_who_was_away_comes_back() {
         late.wait_links(3)?;
         ensure!(epoch(&late)? == 1, "{}", epoch(&late)?);
         ensure!(epoch(&members[3])? == 0, "{}", epoch(&members[3])?);
+        Ok(())
+    });
+}
+
+/// Strangers have such a token, and may read the folder.
+#[test]
+fn a_token_for_leaves_opens_no_record_and_who_was_away_comes_back() {
+    world("reach-leaf-token", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b", "c"])?;
+        let folder = hosts[0].path("spool");
+        for host in &hosts {
+            let folder = folder.display();
+            host.configure(&format!("[signal]\nspool = \"{folder}\"\nlan = false\n"))?;
+        }
+        std::fs::create_dir(&folder)?;
+        let mut members = members_without_server(hosts)?;
+        members.iter_mut().try_for_each(Member::start)?;
+        members[0].wait_links(2)?;
+        let ids: Vec<_> = members.iter().map(Member::peer_id).collect::<Result<_>>()?;
+        members[2].daemon()?.kill()?;
+
+        let invite = ["invite", "--leaf", "--groups", "ff1e:5::/32", "--signal"];
+        let invite = [&invite[..], &["ws://meet.example:7117"]].concat();
+        let token = members[0].host.run("lcroute", &invite)?.success()?;
+        ensure!(token.stderr.contains("by a new secret"), "{}", token.stderr);
+        let token: Token = token.stdout.trim().parse()?;
+        ensure!(token.epoch.is_none(), "it has the secret");
+        let stranger = RendezvousEpochs::new(token.network());
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        eventually(
+            "a stranger opens the record of who is away, and no other",
+            || {
+                let mut opened = Vec::new();
+                for file in std::fs::read_dir(&folder)? {
+                    let record = stranger.open(&std::fs::read(file?.path())?, unix);
+                    opened.extend(record.map(|(record, _)| record.node.to_string()));
+                }
+                ensure!(opened == ids[2..], "{opened:?}");
+                Ok(())
+            },
+        )?;
+
+        // a leaf's own record draws nobody to where it says
+        let key = SecretKey::generate();
+        let record = PresenceRecord {
+            node: key.peer_id(),
+            made: unix,
+            until: unix + 3_600,
+            candidates: Vec::new(),
+        };
+        let random = &mut Random::new([7; 32]);
+        let sealed = stranger.newest().seal(&record, &key, random);
+        std::fs::write(folder.join(format!("{}.lcroute", "0".repeat(64))), sealed)?;
+        for member in &members[..2] {
+            eventually("the record is dropped", || {
+                let drops = &member.status()?["counters"]["drops"];
+                ensure!(drops["presence_unknown"].as_u64() > Some(0), "{drops}");
+                Ok(())
+            })?;
+        }
+
+        // the next token makes no other secret
+        members[0].host.run("lcroute", &invite)?.success()?;
+        for member in &mut members[..2] {
+            member.stop()?;
+            member.start()?;
+        }
+        members[2].start()?;
+        for member in &members {
+            member.wait_links(2)?;
+            eventually("it knows the epoch", || {
+                let epoch = &member.status()?["epoch"];
+                ensure!(*epoch == 1, "{epoch}");
+                Ok(())
+            })?;
+        }
         Ok(())
     });
 }
