@@ -174,11 +174,11 @@ fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String
     outcomes.insert(prefix, outcome);
 }
 
-/// The socket for keys where this user may use it, else the control socket.
+/// The socket for keys, for who may use it.
 fn connect(now: Instant) -> io::Result<Connection> {
     let mut first = None;
-    let beside = |control: PathBuf| [socket_beside(&control, "keys"), control];
-    for path in control_sockets().into_iter().flat_map(beside) {
+    let beside = |control: PathBuf| socket_beside(&control, "keys");
+    for path in control_sockets().into_iter().map(beside) {
         match UnixStream::connect(&path) {
             Ok(stream) => {
                 stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;

@@ -24,7 +24,7 @@ use crate::clock::{self, Waited};
 use crate::commands::print_line;
 use crate::config::{Config, Topology, TunMode};
 use crate::control::inviter::Inviter;
-use crate::control::server::{ControlSocket, Given};
+use crate::control::server::ControlSocket;
 use crate::control::{Access, keys_of, reach_of, sign_of, view_of};
 use crate::control_thread::{ControlThread, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
@@ -176,10 +176,7 @@ fn assemble(
     let reach = reach_of(&control);
     let inviter = config.web.invite.then(|| Inviter::new(config, state));
     let inviter = inviter.transpose()?.map(Arc::new);
-    let given = Given::default();
-    let control = ControlSocket::bind(&control, Access::Control)?
-        .inviting(inviter.clone())
-        .giving(given.clone());
+    let control = ControlSocket::bind(&control, Access::Control)?.inviting(inviter.clone());
     // who may use the control socket can look there
     let view = ControlSocket::bind(&view, Access::View)
         .inspect_err(|e| tracing::warn!("nobody may look without the right to control: {e:#}"))
@@ -190,7 +187,6 @@ fn assemble(
         .ok();
     let keys = ControlSocket::bind(&keys, Access::Keys)
         .inspect_err(|e| tracing::warn!("no program gives keys of private prefixes: {e:#}"))
-        .map(|keys| keys.giving(given))
         .ok();
     let waker = Waker::new()?;
     let moved = Arc::new(Notify::new());

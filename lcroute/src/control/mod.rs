@@ -1,5 +1,6 @@
-//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`. Beside it is the view socket,
-//! which takes what shows how things stand, and nothing that changes anything.
+//! The control socket: one JSON object a line, answered by `{"ok": ...}` or `{"error": ...}`. Beside it are the view socket,
+//! which takes what shows how things stand, and nothing that changes anything; and one each for the program for streams and for
+//! the one that gives secrets of private prefixes.
 
 pub mod client;
 pub mod inviter;
@@ -130,10 +131,10 @@ pub enum Answer {
     Error(String),
 }
 
-/// Which of the two sockets: what one may ask there, and who may.
+/// Which socket: what one may ask there, and who may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// Everything, but what is for one program.
     Control,
     /// What pages need.
     View,
@@ -158,27 +159,62 @@ impl Access {
     /// Whether this may be asked there.
     #[must_use]
     pub fn permits(self, request: &Request) -> bool {
-        match request {
-            // who may control the daemon may not speak in the name of its key
-            Request::Sign { .. } | Request::Streams => self == Self::Streams,
-            Request::Status | Request::Member { .. } if self == Self::Streams => true,
-            _ if self == Self::Streams => false,
-            Request::Private { .. } if self == Self::Keys => true,
-            _ if self == Self::Keys => false,
-            _ if self == Self::Control => true,
-            Request::Status | Request::Peers | Request::Groups | Request::Lan | Request::Watch => {
-                true
-            }
-            // the code says who asks, and whoever may look only is not told it
-            Request::Invite { .. } => true,
-            // others report to who announces this group, and it carries nothing else
-            Request::Announce { prefix } => {
-                prefix.parse() == Ok(GroupPrefix::group(librecast::channel::look_group()))
-            }
-            _ => false,
+        request.sockets().contains(&self)
+    }
+
+    /// Why a request that it does not permit is refused.
+    fn refusal(self, request: &Request) -> &'static str {
+        match (self, request) {
+            (Self::View, _) => NOT_TO_VIEWERS,
+            (Self::Keys, _) => FOR_KEYS,
+            (Self::Control, Request::Private { .. }) => ON_KEYS,
+            (Self::Control | Self::Streams, _) => FOR_STREAMS,
         }
     }
 }
+
+impl Request {
+    /// The sockets on which it may be asked. Nothing else decides that.
+    fn sockets(&self) -> &'static [Access] {
+        use Access::{Control, Keys, Streams, View};
+        match self {
+            // who may control the daemon may not speak in the name of its key
+            Self::Sign { .. } | Self::Streams => &[Streams],
+            // nor open a closed prefix by a key of its own
+            Self::Private { .. } => &[Keys],
+            Self::Status => &[Control, View, Streams],
+            Self::Member { .. } => &[Control, Streams],
+            Self::Peers | Self::Groups | Self::Lan | Self::Watch => &[Control, View],
+            // the code says who asks, and whoever may look only is not told it
+            Self::Invite { .. } => &[Control, View],
+            // others report to who announces this group, and it carries nothing else
+            Self::Announce { prefix }
+                if prefix.parse() == Ok(GroupPrefix::group(librecast::channel::look_group())) =>
+            {
+                &[Control, View]
+            }
+            Self::Announce { .. }
+            | Self::Routes
+            | Self::Members
+            | Self::Ping { .. }
+            | Self::Meet
+            | Self::Take { .. }
+            | Self::Revoke { .. }
+            | Self::Code
+            | Self::Reload { .. } => &[Control],
+        }
+    }
+}
+
+/// Who asks for what the program for streams alone may have.
+const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
+/// Who asks for anything else where secrets are given.
+const FOR_KEYS: &str = "this socket takes secrets of private prefixes, and nothing else";
+/// Refusal of secrets on the control socket.
+const ON_KEYS: &str =
+    "secrets of private prefixes are taken on keys.sock alone, from root and group lcroute-keys";
+/// Who may look only is told so.
+const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
 /// The view socket of the daemon with this control socket: `view.sock` beside `control.sock`, else `NAME.view`.
 #[must_use]

@@ -23,13 +23,6 @@ use super::{
 };
 use crate::inbox::{End, Inbox, Message};
 
-/// Who asks for what the program for streams alone may have.
-const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
-/// Who asks for anything else where secrets are given.
-const FOR_KEYS: &str = "this socket takes secrets of private prefixes, and nothing else";
-/// Who may look only is told so.
-const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
-
 /// Where the configuration says nothing of invitations.
 const NO_INVITATIONS: &str =
     "this daemon makes no invitations for pages: [web] invite = true in its configuration lets it";
@@ -96,8 +89,8 @@ pub struct ControlSocket {
     given: Given,
 }
 
-/// Prefixes whose secrets a connection gives, of all sockets of the daemon: each has one that gives them.
-pub type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
+/// Prefixes whose secrets a connection gives: each has one that gives them.
+type Given = Arc<std::sync::Mutex<BTreeSet<GroupPrefix>>>;
 
 impl ControlSocket {
     /// [`bind`] for those of `access`.
@@ -113,13 +106,6 @@ impl ControlSocket {
             key: None,
             given: Given::default(),
         })
-    }
-
-    /// Shares with other sockets of the daemon whose secrets are given.
-    #[must_use]
-    pub fn giving(mut self, given: Given) -> Self {
-        self.given = given;
-        self
     }
 
     /// Makes invitations for pages as well.
@@ -232,9 +218,7 @@ impl Conversation {
             let request = request.map_err(|e| format!("not a request: {e}"));
             let request = request.and_then(|request| match self.access.permits(&request) {
                 true => Ok(request),
-                false if self.access == Access::View => Err(NOT_TO_VIEWERS.into()),
-                false if self.access == Access::Keys => Err(FOR_KEYS.into()),
-                false => Err(FOR_STREAMS.into()),
+                false => Err(self.access.refusal(&request).into()),
             });
             if matches!(request, Ok(Request::Watch)) {
                 return self.watch((read, write)).await;
@@ -541,20 +525,101 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_command_is_taken_on_its_sockets_alone() {
+        let look = librecast::channel::look_group();
+        let secret = librecast::text::encode(librecast::text::TextKind::SharedKey, &[7; 32]);
+        let private = format!(
+            r#"{{"cmd":"private","prefix":"ff1e:7::/32","secrets":["{}"]}}"#,
+            *secret
+        );
+        let table = [
+            (r#"{"cmd":"status"}"#, "control view sign"),
+            (r#"{"cmd":"peers"}"#, "control view"),
+            (r#"{"cmd":"groups"}"#, "control view"),
+            (r#"{"cmd":"lan"}"#, "control view"),
+            (r#"{"cmd":"watch"}"#, "control view"),
+            (r#"{"cmd":"routes"}"#, "control"),
+            (r#"{"cmd":"members"}"#, "control"),
+            (r#"{"cmd":"member","node":"beta"}"#, "control sign"),
+            (r#"{"cmd":"streams"}"#, "sign"),
+            (r#"{"cmd":"sign","message":"x"}"#, "sign"),
+            (r#"{"cmd":"ping","node":"beta"}"#, "control"),
+            (r#"{"cmd":"announce","prefix":"ff1e:1::/32"}"#, "control"),
+            (
+                &format!(r#"{{"cmd":"announce","prefix":"{look}/128"}}"#),
+                "control view",
+            ),
+            (&private, "keys"),
+            (r#"{"cmd":"meet"}"#, "control"),
+            (r#"{"cmd":"take","record":"x"}"#, "control"),
+            (r#"{"cmd":"revoke","revocation":"x"}"#, "control"),
+            (r#"{"cmd":"code"}"#, "control"),
+            (
+                r#"{"cmd":"invite","code":"x","ttl_s":1,"uses":null}"#,
+                "control view",
+            ),
+            (r#"{"cmd":"reload"}"#, "control"),
+            (r#"{"cmd":"reload","exec":true}"#, "control"),
+        ];
+        // none is missing
+        let unknown = serde_json::from_str::<Request>(r#"{"cmd":"?"}"#).unwrap_err();
+        let unknown = unknown.to_string();
+        let known: BTreeSet<_> = unknown.split('`').skip(3).step_by(2).collect();
+        let command = |line: &&str| line.split('"').nth(3).unwrap().to_owned();
+        let asked: BTreeSet<_> = table.iter().map(|(line, _)| command(line)).collect();
+        assert_eq!(asked, known.into_iter().map(str::to_owned).collect());
+
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
+        tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if let Message::Ask(_, answer) = message {
+                    let _ = answer.send(Answer::Ok(serde_json::json!("answered")));
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(reload) = reloads.recv().await {
+                let _ = reload.done.send(Ok(()));
+            }
+        });
+        for (name, access) in [
+            ("control", Access::Control),
+            ("view", Access::View),
+            ("sign", Access::Streams),
+            ("keys", Access::Keys),
+        ] {
+            let path = dir.path().join(name);
+            let socket = ControlSocket::bind(&path, access).unwrap();
+            let inbox = inbox.clone();
+            tokio::spawn(async move { socket.serve(inbox).await });
+            for (line, sockets) in &table {
+                let answer = ask(&path, format!("{line}\n").as_bytes()).await.unwrap();
+                let refusals = [
+                    "not on this socket",
+                    "only the program",
+                    "takes secrets",
+                    "keys.sock alone",
+                ];
+                let is_refused = refusals.iter().any(|refusal| answer.contains(refusal));
+                assert!(!answer.contains("not a request"), "{line}: {answer}");
+                assert_eq!(
+                    !is_refused,
+                    sockets.contains(name),
+                    "{name}: {line}: {answer}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn secrets_hold_as_long_as_the_one_connection_that_gives_them() {
         let dir = tempfile::tempdir().unwrap();
         let (inbox, mut messages, _reloads) = Inbox::new(Waker::new().unwrap());
-        let given = Given::default();
-        let serve = |name: &str, access| {
-            let path = dir.path().join(name);
-            let socket = ControlSocket::bind(&path, access).unwrap();
-            let socket = socket.giving(given.clone());
-            let inbox = inbox.clone();
-            tokio::spawn(async move { socket.serve(inbox).await });
-            path
-        };
-        let (control, keys) = (serve("c", Access::Control), serve("k", Access::Keys));
-        let (view, sign) = (serve("v", Access::View), serve("s", Access::Streams));
+        let keys = dir.path().join("k");
+        let socket = ControlSocket::bind(&keys, Access::Keys).unwrap();
+        let given = socket.given.clone();
+        tokio::spawn(async move { socket.serve(inbox).await });
         let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
@@ -579,11 +644,6 @@ mod tests {
             format!("{request}\n")
         };
         let team = give("ff1e:7::/32", 2);
-        for other in [&view, &sign] {
-            assert!(ask(other, team.as_bytes()).await.unwrap().contains("error"));
-        }
-        let refused = ask(&keys, b"{\"cmd\":\"status\"}\n").await.unwrap();
-        assert!(refused.contains(FOR_KEYS), "{refused}");
         for bad in [
             team.replace("lck1", "lct1"),
             give("x", 1),
@@ -600,11 +660,9 @@ mod tests {
             holder.read_line(&mut answer).await.unwrap();
         }
         assert!(answer.contains("not private"), "{answer}");
-        // nobody else gives them meanwhile, by either socket; what was refused is free
-        for other in [&keys, &control] {
-            let refused = ask(other, team.as_bytes()).await.unwrap();
-            assert!(refused.contains("another program gives"), "{refused}");
-        }
+        // nobody else gives them meanwhile; what was refused is free
+        let refused = ask(&keys, team.as_bytes()).await.unwrap();
+        assert!(refused.contains("another program gives"), "{refused}");
         assert_eq!(given.lock().unwrap().len(), 1);
         drop(holder);
         let mut all = Vec::new();
@@ -621,11 +679,7 @@ mod tests {
             "-ff1e:7::/32",
         ];
         assert_eq!(all, expected);
-        while ask(&control, team.as_bytes())
-            .await
-            .unwrap()
-            .contains("error")
-        {}
+        while ask(&keys, team.as_bytes()).await.unwrap().contains("error") {}
     }
 
     #[tokio::test]
