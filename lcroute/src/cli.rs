@@ -99,6 +99,10 @@ enum Command {
         /// lc0 is as open as a LAN card: writes [network] profile = "lan"
         #[arg(long)]
         lan: bool,
+        /// Print neither a token nor the pages' address: for a standard output that others read, too. As the daemon, into a
+        /// log, only the start that founds a network prints a token
+        #[arg(long, env = "LCROUTE_NO_TOKEN", value_parser = clap::builder::FalseyValueParser::new())]
+        no_token: bool,
         /// How long to wait for the first link
         #[arg(long, default_value = "20s", value_parser = units::parse_duration)]
         timeout: Duration,
@@ -444,12 +448,14 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             token,
             name,
             lan,
+            no_token,
             timeout,
         } => {
             let options = commands::up::UpOptions {
                 token,
                 name,
                 lan,
+                no_token,
                 timeout,
             };
             commands::up::up(&common, config, &options)

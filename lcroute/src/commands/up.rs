@@ -1,6 +1,6 @@
 //! `up` and `down`: one command to be in, and one to be out.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,8 +44,21 @@ pub struct UpOptions {
     pub name: Option<String>,
     /// lc0 is to be as open as a LAN card.
     pub lan: bool,
+    /// Whether standard output is where others read, too.
+    pub no_token: bool,
     /// How long to wait for the first link.
     pub timeout: Duration,
+}
+
+/// What is told at the end.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// This node has just founded its network.
+    founded: bool,
+    /// A token is among it, where this node may invite, and the pages' address with their key.
+    secrets: bool,
+    /// How long to wait for the first link.
+    timeout: Duration,
 }
 
 /// Init or join, start the daemon, wait for the first link.
@@ -60,21 +73,28 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
         use_lan_profile(common, &mut config)?;
     }
     let founded = become_member(&config, &state, options)?;
+    let mut told = Told {
+        founded,
+        secrets: !options.no_token,
+        timeout: options.timeout,
+    };
     let control = common.control_to_ask(&config);
     if Client::connect_if_running(&control)?.is_some() {
         hint("the daemon runs already");
-        return tell(common, &config, &control, founded, options.timeout);
+        return tell(common, &config, &control, told);
     }
     match service {
         Some(service) => {
             service.start()?;
-            tell(common, &config, &control, founded, options.timeout)
+            tell(common, &config, &control, told)
         }
         None => {
             hint("no systemd here: the daemon runs in the foreground; Ctrl-C ends it");
-            let (teller, conf, timeout) = (common.clone(), config.clone(), options.timeout);
+            // a log keeps the daemon's output, and each start would add a token to it
+            told.secrets &= founded || std::io::stdout().is_terminal();
+            let (teller, conf) = (common.clone(), config.clone());
             std::thread::spawn(move || {
-                if let Err(e) = tell(&teller, &conf, &control, founded, timeout) {
+                if let Err(e) = tell(&teller, &conf, &control, told) {
                     hint(format_args!("{e:#}"));
                 }
             });
@@ -213,17 +233,12 @@ pub(super) fn token_of_environment() -> anyhow::Result<Option<Zeroizing<String>>
 }
 
 /// Waits for the first link, and says what a user wants to know now.
-fn tell(
-    common: &Common,
-    config: &Config,
-    control: &Path,
-    founded: bool,
-    timeout: Duration,
-) -> anyhow::Result<Exit> {
+fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow::Result<Exit> {
+    let timeout = told.timeout;
     let identity = common.state_dir(config).identity(unix_now())?;
     let mut status = ask_daemon(control)?;
     let begun = Instant::now();
-    let alone = founded || is_alone(control)? && identity.member.is_issuer();
+    let alone = told.founded || is_alone(control)? && identity.member.is_issuer();
     let mut linked = linked_with(control)?;
     while linked.is_empty() && !alone && begun.elapsed() < timeout {
         std::thread::sleep(LOOK);
@@ -231,9 +246,17 @@ fn tell(
         status = ask_daemon(control)?;
     }
     let took = begun.elapsed();
-    let token = membership::plain_token(config, &identity)?;
+    let token = match told.secrets {
+        true => membership::plain_token(config, &identity)?,
+        false if identity.member.is_issuer() => {
+            hint("`lcroute invite` prints a token for other hosts");
+            None
+        }
+        false => None,
+    };
     // where they are not for this user, they are none of his business
     let pages = crate::pages::served(control).ok().flatten();
+    let pages = pages.filter(|_| told.secrets);
     if common.json {
         print_line(json!({
             "name": identity.member.name, "address": identity.member.addresses.address, "ipv4": status.ipv4,

@@ -449,8 +449,38 @@ fn one_command_is_enough_on_each_host() {
             Ok(())
         })?;
         // and finds it as soon as it is there
-        let _again = hosts[0].spawn("lcroute", &["up"])?;
-        Member::new(hosts[1].clone()).wait_links(1)
+        let again = hosts[0].spawn("lcroute", &["up"])?;
+        Member::new(hosts[1].clone()).wait_links(1)?;
+        // to a log, which its standard output is, a later start prints no token
+        said(&again, "linked ")?;
+        eventually("it says how to get one", || {
+            ensure!(
+                again.stderr().contains("lcroute invite"),
+                "{}",
+                again.stderr()
+            );
+            Ok(())
+        })?;
+        ensure!(!again.stdout().contains("token "), "{}", again.stdout());
+        Ok(())
+    });
+}
+
+/// As in a container without a token, whose log is the standard output.
+#[test]
+fn a_founder_that_is_told_so_prints_no_token() {
+    world("reach-no-token", |lab| {
+        let host = lab.host("a")?;
+        let args = ["LCROUTE_NO_TOKEN=1", "lcroute", "up", "--name", "a"];
+        let up = host.spawn("env", &args)?;
+        eventually("it says how to get one", || {
+            ensure!(up.stderr().contains("lcroute invite"), "{}", up.stderr());
+            Ok(())
+        })?;
+        ensure!(!said(&up, "address ")?.is_empty());
+        ensure!(!up.stdout().contains("token "), "{}", up.stdout());
+        ensure!(!up.stderr().contains("lct1"), "{}", up.stderr());
+        Ok(())
     });
 }
 
