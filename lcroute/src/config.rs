@@ -20,8 +20,10 @@ use serde::Deserialize;
 
 use crate::streams::{Serve, Who, who};
 
+mod exposure;
 mod relay;
 
+pub use exposure::{Exposure, Silent};
 pub use relay::{Leg, Relay, TurnUrl};
 
 /// Where the configuration is looked for when nobody names it.
@@ -229,14 +231,14 @@ pub struct Signal {
     /// Serve as a signalling server oneself.
     pub listen: Option<SocketAddr>,
     /// Find nodes on the LANs of this host by multicast DNS.
-    pub lan: bool,
+    lan: bool,
     /// A folder that other nodes reach, too: they find each other by files in it.
-    pub spool: Option<PathBuf>,
+    spool: Option<PathBuf>,
     /// Keep presence records in a DHT, and look there for members who are away.
-    pub dht: bool,
+    dht: bool,
     /// Nodes by which the DHT is entered, `HOST:PORT`; without any, well-known ones of BitTorrent's.
     #[serde(deserialize_with = "dht_nodes")]
-    pub dht_bootstrap: Vec<String>,
+    dht_bootstrap: Vec<String>,
     /// A SOCKS5 proxy, such as that of Tor, through which signalling servers are reached.
     pub socks: Option<SocketAddr>,
     /// Most connections that a signalling server takes from one IPv4 address or IPv6 /64.
@@ -378,18 +380,18 @@ fn stun_servers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D
 pub struct Ice {
     /// More STUN servers, `HOST:PORT`; every signalling server is one already.
     #[serde(deserialize_with = "stun_servers")]
-    pub stun: Vec<String>,
+    stun: Vec<String>,
     /// The UDP port of all links; 0 lets the system choose.
     pub port: u16,
     /// Use the addresses of these interfaces only.
     pub interfaces: Vec<String>,
     /// Ask the router to map the port.
-    pub map_port: bool,
+    map_port: bool,
     /// Over what members are linked that `disclose` does not name.
-    pub policy: IcePolicy,
+    policy: IcePolicy,
     /// Members that see this host's addresses although the policy is `relay`.
     #[serde(deserialize_with = "disclosed")]
-    pub disclose: Vec<Who>,
+    disclose: Vec<Who>,
 }
 
 /// Over what links lead.
@@ -401,20 +403,6 @@ pub enum IcePolicy {
     All,
     /// Relays alone: the other end does not learn where this host is.
     Relay,
-}
-
-impl Ice {
-    /// Whether there are members that must not learn where this host is.
-    #[must_use]
-    pub fn hides(&self) -> bool {
-        self.policy == IcePolicy::Relay
-    }
-
-    /// Whether the router is asked to map the port: not where nobody may hear of it.
-    #[must_use]
-    pub fn maps_port(&self) -> bool {
-        self.map_port && !(self.hides() && self.disclose.is_empty())
-    }
 }
 
 /// A name is what a node has chosen for itself.
@@ -1066,9 +1054,8 @@ mod tests {
                 .len(),
             1
         );
-        assert!(c.ice.hides() && c.ice.maps_port() && c.ice.disclose.len() == 2);
-        let alone = Config::parse("f", "[ice]\npolicy = \"relay\"").unwrap();
-        assert!(!alone.ice.maps_port() && !Config::parse("f", "").unwrap().ice.hides());
+        assert!(c.exposure().hides() && c.exposure().disclosed().len() == 2);
+        assert!(!Config::parse("f", "").unwrap().exposure().hides());
         assert_eq!(c.serve[0].allow.len(), 2);
         let serve = |more: &str| {
             let text = format!("[[serve]]\nprotocol = \"/x\"\nto = \"127.0.0.1:22\"\n{more}");

@@ -29,7 +29,7 @@ use crate::netlink;
 use crate::port_mapping::PortMapping;
 use crate::private;
 use crate::relays::{Input, Relays};
-use crate::servers::{account, servers, stun_name};
+use crate::servers::{account, servers, stun_names};
 use crate::settings::Overrides;
 use crate::streams::{Who, resolved};
 use crate::system::{SystemRequest, SystemSignals};
@@ -128,7 +128,7 @@ impl ControlThread {
             servers: servers(config, &self.token_servers),
             socks: config.signal.socks,
             relay: config.relay.clone(),
-            hides: config.ice.hides(),
+            hides: config.exposure().hides(),
         };
         relays.tell(in_use(&self.config)).await;
         let ports = PortMapping::start(self.inbox.clone(), self.port, &self.key, &self.config);
@@ -243,8 +243,11 @@ impl ControlThread {
         };
         // what the loop said last
         self.keeper.write();
-        // the next image has the same port
-        let keeps = end == End::Exec;
+        // the next image has the same port; where it asks no router, it cannot give the mapping back either
+        let next = (end == End::Exec).then(|| Config::load(self.config_path.as_deref()).ok());
+        let keeps = next
+            .flatten()
+            .is_some_and(|next| next.exposure().router().is_ok());
         let give_back = async {
             if !keeps {
                 ports.end().await;
@@ -274,16 +277,12 @@ async fn set_reach(
     (config, token): (&Config, &[String]),
     inbox: &Inbox,
 ) {
-    let signal = &config.signal;
     // who asks there shows his address, to members as well
-    let hides = config.ice.hides();
-    let is_used = signal.dht && !hides;
-    let bootstrap = is_used.then_some(signal.dht_bootstrap.as_slice());
+    let bootstrap = config.exposure().dht().ok();
     let account = account(config, token).unwrap_or_else(|e| {
         tracing::error!("without a Matrix room: {e:#}");
         None
     });
-    let account = account.filter(|_| !hides);
     let open = || -> anyhow::Result<ReachSocket> {
         Ok(ReachSocket {
             listener: bind(path, REACH_GROUP, true)?,
@@ -303,12 +302,11 @@ async fn set_reach(
 
 /// Carriers of presence records, as the configuration says, and the LANs that there are now.
 async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, inbox: &Inbox) {
-    let (signal, tun) = (&config.signal, &config.tun.name);
+    let (exposure, tun) = (config.exposure(), &config.tun.name);
     let only = &config.ice.interfaces;
     let only = (!only.is_empty()).then_some(only.as_slice());
     // what is published there shows this host's addresses to all members
-    let hides = config.ice.hides();
-    let lans = (signal.lan && !hides).then(|| {
+    let lans = exposure.lans().ok().map(|()| {
         let found = netlink::lan_interfaces(&[tun], only);
         found.unwrap_or_else(|e| {
             tracing::warn!("interfaces of this host: {e}");
@@ -317,7 +315,7 @@ async fn set_slow_carriers(carriers: &mut Carriers, port: u16, config: &Config, 
     });
     let gone = [
         carriers.set_lan(lans, port),
-        carriers.set_spool(signal.spool.as_deref().filter(|_| !hides)),
+        carriers.set_spool(exposure.spool().ok()),
     ];
     inbox.send(Message::Doors(carriers.doors())).await;
     for carrier in gone.into_iter().flatten() {
@@ -419,30 +417,22 @@ pub fn settings(config: &Config, private: Vec<PrivatePrefix>) -> Settings {
 
 /// To whom this host's addresses are shown.
 fn disclosure(config: &Config) -> Disclosure {
-    if !config.ice.hides() {
+    let exposure = config.exposure();
+    if !exposure.hides() {
         return Disclosure::Everybody;
     }
-    let doors = [
-        ("lan", config.signal.lan),
-        ("spool", config.signal.spool.is_some()),
-        ("dht", config.signal.dht),
-    ];
-    let unused: Vec<_> = doors
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(key, _)| *key)
-        .collect();
-    if !unused.is_empty() {
-        let unused = unused.join(", ");
+    let overruled = exposure.overruled();
+    if !overruled.is_empty() {
+        let keys = overruled.join(", ");
         tracing::info!(
-            "[ice] policy = \"relay\": [signal] {unused} not used, as it shows this host's addresses to all members"
+            "[ice] policy = \"relay\": not used, as others would learn of this host: {keys}"
         );
     }
     let book = Book::load(Path::new(HOST_BOOK)).unwrap_or_else(|e| {
         tracing::error!("without the address book: {e}");
         Book::default()
     });
-    let (nodes, unknown) = resolved(config.ice.disclose.clone(), &book);
+    let (nodes, unknown) = resolved(exposure.disclosed().to_vec(), &book);
     for name in unknown {
         tracing::warn!(
             "[ice] disclose: `book:{name}` is nobody: {HOST_BOOK} has no such name or purpose"
@@ -471,12 +461,7 @@ struct Lookup(tokio::task::JoinHandle<()>);
 
 impl Lookup {
     fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {
-        let mut names: Vec<String> = config.ice.stun.clone();
-        // a proxy hides this host from signalling servers: datagrams to them would show it
-        if config.signal.socks.is_none() {
-            let servers = servers(config, token);
-            names.extend(servers.iter().filter_map(|url| stun_name(url)));
-        }
+        let names = stun_names(config, &servers(config, token)).unwrap_or_default();
         let inbox = inbox.clone();
         Self(tokio::spawn(async move {
             let mut known = None;

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::config::Config;
+use crate::config::{Config, Silent};
 use crate::inbox::{Inbox, Message};
 use crate::netlink::{self, Gateway};
 use crate::status::{Mapping as Status, Protocol};
@@ -198,7 +198,7 @@ impl Task {
     }
 
     async fn configure(&mut self, config: Config) {
-        let ice = |config: &Config| (config.ice.maps_port(), config.ice.interfaces.clone());
+        let ice = |config: &Config| (config.exposure().router(), config.ice.interfaces.clone());
         if ice(&config) != ice(&self.config) {
             self.give_back().await;
             self.due = Some(Instant::now());
@@ -222,9 +222,13 @@ impl Task {
 
     async fn ask(&mut self) {
         let now = Instant::now();
-        if !self.config.ice.maps_port() {
+        if let Err(silent) = self.config.exposure().router() {
             self.due = None;
-            return self.tell(Some("[ice] map_port = false".into())).await;
+            let why = match silent {
+                Silent::Off => "[ice] map_port = false",
+                Silent::Hidden => "[ice] policy = \"relay\"",
+            };
+            return self.tell(Some(why.into())).await;
         }
         let gateway = match router(&self.config) {
             Ok(gateway) => gateway,

@@ -9,7 +9,7 @@ use librecast::private_file;
 use librecast::reach::{MAX_ACCESS_TOKEN, Room};
 use librecast_program::keyfile;
 
-use crate::config::Config;
+use crate::config::{Config, Silent};
 
 /// Default port of signalling and STUN.
 const SIGNAL_PORT: u16 = 7117;
@@ -44,18 +44,18 @@ pub fn room(config: &Config, token: &[String]) -> Option<Room> {
     config.matrix.room.clone().or_else(of_token)
 }
 
-/// The account and the room where this node meets others; none where the file names no account.
+/// The account and the room where this node meets others; none where the file names no account, or the host hides.
 ///
 /// # Errors
 /// What is missing, or cannot be read.
 pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Account>> {
-    let matrix = &config.matrix;
-    let (homeserver, file) = match (&matrix.homeserver, &matrix.token_file) {
-        (Some(homeserver), Some(file)) => (homeserver.clone(), file),
-        (None, None) => return Ok(None),
-        (None, Some(_)) => anyhow::bail!("[matrix] homeserver is not set"),
-        (Some(_), None) => anyhow::bail!("[matrix] token-file is not set"),
+    let Ok(matrix) = config.exposure().matrix() else {
+        return Ok(None);
     };
+    let homeserver = matrix.homeserver.clone();
+    let homeserver = homeserver.context("[matrix] homeserver is not set")?;
+    let file = matrix.token_file.as_ref();
+    let file = file.context("[matrix] token-file is not set")?;
     if let Some(host) = homeserver.strip_prefix("http://")
         && !["localhost", "127.", "[::1]"]
             .iter()
@@ -82,6 +82,19 @@ pub fn account(config: &Config, token: &[String]) -> anyhow::Result<Option<Accou
         user: matrix.user.clone(),
         token,
     }))
+}
+
+/// Servers that are asked by STUN for this host's address; `servers` are those of signalling.
+///
+/// # Errors
+/// The policy lets none be asked.
+pub fn stun_names(config: &Config, servers: &[String]) -> Result<Vec<String>, Silent> {
+    let mut names = config.exposure().stun()?.to_vec();
+    // a proxy hides this host from signalling servers: datagrams to them would show it
+    if config.signal.socks.is_none() {
+        names.extend(servers.iter().filter_map(|url| stun_name(url)));
+    }
+    Ok(names)
 }
 
 /// `ws://HOST:PORT/path` -> `HOST:PORT`: a signalling server answers STUN on the same UDP port.

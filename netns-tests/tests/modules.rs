@@ -1,5 +1,5 @@
 //! No two modules of a crate import each other, not even transitively; every file that a page names exists; what is to be run
-//! by `make test-all` is.
+//! by `make test-all` is; a part that speaks with others asks first whether it may.
 //!
 //! Sources are read as text: paths that begin with `crate`, `super` or `self`, outside of tests. What a module takes from its
 //! own submodules, and they from it, counts as well.
@@ -305,4 +305,72 @@ fn every_decision_is_listed() {
     let is_listed = |name: &String| name == "README.md" || list.contains(&format!("({name})"));
     let missing: Vec<_> = names.filter(|name| !is_listed(name)).collect();
     assert!(missing.is_empty(), "not in the list: {missing:?}");
+}
+
+/// Parts of lcroute that open sockets or look up names, each with what lets it: a method of `Exposure`, or why none is asked.
+/// `docs/security.md`, "Who learns a host's address", has to be true of each.
+const SPEAKERS: &[(&str, &str)] = &[
+    ("reach/src/cli.rs", "no socket: the name of a crate"),
+    ("reach/src/dht.rs", "Exposure::dht"),
+    ("reach/src/matrix/mod.rs", "Exposure::matrix"),
+    ("signalling/src/client.rs", "signalling servers"),
+    ("signalling/src/lan.rs", "Exposure::lans"),
+    ("signalling/src/relay.rs", "a server for others"),
+    ("signalling/src/server.rs", "a server for others"),
+    ("src/commands/leaf.rs", "Exposure::direct"),
+    ("src/commands/selftest.rs", "this host"),
+    ("src/control_thread.rs", "Exposure::stun"),
+    ("src/doctor/network.rs", "Exposure::stun"),
+    ("src/doctor/relay.rs", "signalling servers and relays"),
+    ("src/inbound_probe.rs", "this host"),
+    ("src/lan/socket.rs", "a gateway's LANs"),
+    ("src/netlink/monitor.rs", "this host"),
+    ("src/netlink/request.rs", "this host"),
+    ("src/pages.rs", "this host"),
+    ("src/port_mapping.rs", "Exposure::router"),
+    ("src/port_mapping/http.rs", "Exposure::router"),
+    ("src/port_mapping/upnp.rs", "Exposure::router"),
+    ("src/relays.rs", "relays"),
+    ("src/udp.rs", "Disclosure, for each member"),
+    ("streams/src/daemon.rs", "this host"),
+    ("streams/src/network.rs", "lc0, and servers of this host"),
+];
+
+/// How a part begins to speak.
+const SPEAKING: &[&str] = &[
+    "UdpSocket::bind",
+    "TcpStream::connect",
+    "lookup_host",
+    "to_socket_addrs",
+    "Socket::new(",
+    "ServiceDaemon::new",
+    "packet::open",
+    "crab_nat",
+    "n0_mainline",
+    "hyper_util::client",
+];
+
+#[test]
+fn a_part_that_speaks_with_others_is_known() {
+    let lcroute = root().join("lcroute");
+    let exposure = lcroute.join("src/config/exposure.rs");
+    let exposure = std::fs::read_to_string(exposure).unwrap();
+    let mut found = BTreeSet::new();
+    for (file, text) in sources::below(&lcroute) {
+        let file = file.strip_prefix(&lcroute).unwrap().to_str().unwrap();
+        // cores open nothing: clippy.toml of each
+        if SPEAKING.iter().any(|word| text.contains(word)) && !file.starts_with("sim/") {
+            found.insert(file.to_owned());
+        }
+    }
+    let known: BTreeSet<_> = SPEAKERS
+        .iter()
+        .map(|(file, _)| (*file).to_owned())
+        .collect();
+    assert_eq!(found, known, "what lets it speak?");
+    for (file, rule) in SPEAKERS {
+        let method = rule.strip_prefix("Exposure::");
+        let exists = method.is_none_or(|name| exposure.contains(&format!("pub fn {name}(self)")));
+        assert!(exists, "{file}: {rule}");
+    }
 }

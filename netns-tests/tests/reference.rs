@@ -543,7 +543,7 @@ const FILES: &[File] = &[
                     (
                         "policy",
                         "`\"all\"`",
-                        "`relay`: members that `disclose` does not name are linked over relays alone, and learn no address of this host. LAN discovery, the folder, the DHT and the Matrix room are not used then.",
+                        "`relay`: members that `disclose` does not name are linked over relays alone, and learn no address of this host. LAN discovery, the folder, the DHT, the Matrix room and the router are not used then, and STUN servers only if `disclose` names somebody.",
                     ),
                     (
                         "disclose",

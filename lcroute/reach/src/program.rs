@@ -21,6 +21,9 @@ use crate::schedule::{Done, Schedule, Task};
 
 /// Between two attempts to reach the daemon. Chosen: one that is executed anew is away for some tenths of a second.
 const RETRY: Duration = Duration::from_millis(500);
+/// The daemon may be away for so long before the program leaves the DHT. Chosen: one that is started anew is back sooner, and
+/// finds the DHT entered.
+const AWAY: Duration = Duration::from_secs(10);
 /// How often the nodes that answer are counted.
 const COUNT: Duration = Duration::from_secs(2);
 /// Where no node answers, the DHT is entered anew so often: names may resolve by then.
@@ -39,8 +42,9 @@ pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         service::ready();
+        let mut entered = Entered::default();
         let ended = tokio::select! {
-            ended = serve(socket) => ended,
+            ended = serve(socket, &mut entered, AWAY) => ended,
             _ = interrupt.recv() => Ok(Exit::Ok),
             _ = terminate.recv() => Ok(Exit::Ok),
         };
@@ -49,16 +53,18 @@ pub(crate) fn run(socket: &Path) -> anyhow::Result<Exit> {
     })
 }
 
-/// Serves the daemon, however often it is started anew.
-async fn serve(socket: &Path) -> anyhow::Result<Exit> {
-    let mut entered = Entered::default();
+/// Serves the daemon, however often it is started anew; leaves the DHT where the daemon is away for so long.
+async fn serve(socket: &Path, entered: &mut Entered, away: Duration) -> anyhow::Result<Exit> {
     let mut said = String::new();
+    let mut seen = Instant::now();
     loop {
         match UnixStream::connect(socket).await {
             Ok(stream) => {
                 tracing::info!("connected with the daemon at {}", socket.display());
                 said.clear();
-                match Conversation::new(stream, &mut entered).run().await {
+                let ended = Conversation::new(stream, entered).run().await;
+                seen = Instant::now();
+                match ended {
                     Ok(()) => tracing::info!("the daemon has gone"),
                     Err(Ended::Refused(why)) => {
                         return Err(ExitError::new(Exit::Failed, why).into());
@@ -75,13 +81,16 @@ async fn serve(socket: &Path) -> anyhow::Result<Exit> {
                     tracing::info!("{problem}");
                     said = problem;
                 }
+                if seen.elapsed() >= away {
+                    entered.leave();
+                }
             }
         }
         sleep(RETRY).await;
     }
 }
 
-/// The DHT, while the daemon may come and go.
+/// The DHT, while the daemon may come and go: nodes of it see this host as long as it is entered.
 #[derive(Debug, Default)]
 struct Entered {
     by: Vec<String>,
@@ -148,6 +157,7 @@ struct Conversation<'a> {
     room_lines: mpsc::Receiver<FromReach>,
     /// Ends with the conversation.
     _room: JoinSet<()>,
+    begun: Instant,
 }
 
 impl<'a> Conversation<'a> {
@@ -170,6 +180,7 @@ impl<'a> Conversation<'a> {
             meetings,
             room_lines,
             _room: room,
+            begun: Instant::now(),
         }
     }
 
@@ -208,6 +219,10 @@ impl<'a> Conversation<'a> {
                 },
                 _ = count.tick(), if self.has_plan => self.count().await?,
                 () = sleep_until(due.into()), if idle => {}
+            }
+            // a daemon that says nothing of the DHT is another one than before
+            if !self.has_plan && self.begun.elapsed() >= AWAY {
+                self.entered.leave();
             }
             self.work();
         }
@@ -297,6 +312,9 @@ impl<'a> Conversation<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::task::Poll;
+
     use librecast::reach::Base58;
     use n0_mainline::Testnet;
     use tokio::net::UnixListener;
@@ -314,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reach.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let served = tokio::spawn(async move { serve(&path).await });
+        let served = tokio::spawn(async move { serve(&path, &mut Entered::default(), AWAY).await });
         let long = vec![b'x'; MAX_LINE + 2];
         let plan = Plan {
             seek: vec![Base58([1; 32]); 33],
@@ -339,13 +357,30 @@ mod tests {
         assert_eq!(ended.to_string(), "another");
     }
 
+    /// A daemon that hides this host has no socket here, and says nothing.
+    #[tokio::test]
+    async fn without_a_daemon_no_node_of_the_dht_sees_this_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reach.sock");
+        let mut entered = Entered::default();
+        entered.enter(&["127.0.0.1:1".into()]).await;
+        for (away, stays) in [(AWAY, true), (Duration::ZERO, false)] {
+            let mut served = Box::pin(serve(&path, &mut entered, away));
+            // one attempt to reach the daemon
+            let attempt = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_pending()));
+            assert!(attempt.await);
+            drop(served);
+            assert_eq!(entered.dht.is_some(), stays);
+        }
+    }
+
     #[tokio::test]
     async fn the_daemon_learns_how_it_stands() {
         let swarm = Testnet::new(3).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reach.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let served = tokio::spawn(async move { serve(&path).await });
+        let served = tokio::spawn(async move { serve(&path, &mut Entered::default(), AWAY).await });
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = BufReader::new(stream);
         let plan = Plan {

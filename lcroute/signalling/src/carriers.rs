@@ -161,12 +161,15 @@ impl Carriers {
         None
     }
 
-    /// Uses this folder, or none. Tells whose records are gone with the one before.
+    /// Uses this folder, or none; the file of this node goes from the one before. Tells whose records are gone with it.
     pub fn set_spool(&mut self, folder: Option<&Path>) -> Option<CarrierId> {
         if self.spool.as_ref().map(|(_, folder, _)| &**folder) == folder {
             return None;
         }
-        let before = self.spool.take().map(|(id, ..)| id);
+        let before = self.spool.take().map(|(id, _, spool)| {
+            spool.withdraw();
+            id
+        });
         if let Some(folder) = folder {
             let (id, events) = (self.new_id(), self.events.clone());
             let spool = Spool::start(id, folder, events);
@@ -194,11 +197,9 @@ impl Carriers {
             let left = reach.room().is_some_and(|left| Some(&left) != room);
             gone.extend(left.then_some(ids.matrix));
         }
-        if dht.is_none() && account.is_none() {
-            self.reach = None;
-            return Ok(gone);
-        }
-        if self.reach.is_none() {
+        let is_used = dht.is_some() || account.is_some();
+        // the program stays connected, so that it hears that it has nothing to do any more
+        if self.reach.is_none() && is_used {
             let socket = open()?;
             let ids = ReachIds {
                 dht: self.new_id(),
@@ -309,4 +310,45 @@ fn is_on_this_host(url: &str) -> bool {
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
     ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::reach::ToReach;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    async fn line(stream: &mut BufReader<UnixStream>) -> ToReach {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_program_for_a_dht_hears_that_none_is_used_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reach.sock");
+        let (events, mut told) = mpsc::channel(4);
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let key = Arc::new(SecretKey::from_seed(&[1; 32]));
+        let network = SecretKey::from_seed(&[9; 32]).peer_id();
+        let mut carriers = Carriers::new(key, network, events);
+        let open = || -> std::io::Result<ReachSocket> {
+            let listener = std::os::unix::net::UnixListener::bind(&path)?;
+            listener.set_nonblocking(true)?;
+            let path = path.clone();
+            Ok(ReachSocket { listener, path })
+        };
+        assert_eq!(carriers.set_reach(None, None, open).unwrap(), []);
+        assert!(!path.exists());
+        carriers.set_reach(Some(&[]), None, open).unwrap();
+        let stream = UnixStream::connect(&path).await.unwrap();
+        let mut program = BufReader::new(stream);
+        assert!(matches!(line(&mut program).await, ToReach::Plan(Some(_))));
+        assert_eq!(carriers.set_reach(None, None, open).unwrap().len(), 1);
+        assert!(matches!(line(&mut program).await, ToReach::Plan(None)));
+        assert!(carriers.doors().is_empty());
+    }
 }

@@ -17,7 +17,7 @@ use mdns_sd::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace};
 
@@ -116,7 +116,7 @@ enum Ended {
 
 impl Session {
     async fn run(mut self) {
-        loop {
+        while !self.is_dropped() {
             let begun = Instant::now();
             let why = match self.daemon() {
                 Ok(daemon) => {
@@ -135,16 +135,28 @@ impl Session {
                     tracing::warn!(
                         "mDNS: more is announced on the LAN than is remembered; not looking there for {PAUSE:?}"
                     );
-                    sleep(PAUSE).await;
+                    self.pause().await;
                 }
                 Ended::Failed(why) => {
                     tracing::warn!("mDNS: {why}; beginning anew");
                     if begun.elapsed() < SOON {
-                        sleep(PAUSE).await;
+                        self.pause().await;
                     }
                 }
             }
         }
+    }
+
+    /// Whether this carrier is no longer wanted.
+    fn is_dropped(&self) -> bool {
+        self.records.has_changed().is_err()
+    }
+
+    /// Waits before mDNS is begun anew; no longer than this carrier is wanted.
+    async fn pause(&mut self) {
+        let dropped = async { while self.records.changed().await.is_ok() {} };
+        // either is an end
+        let _ = timeout(PAUSE, dropped).await;
     }
 
     fn daemon(&self) -> mdns_sd::Result<ServiceDaemon> {
@@ -170,14 +182,15 @@ impl Session {
         self.records.mark_changed();
         loop {
             tokio::select! {
-                changed = self.records.changed() => {
-                    let record = self.records.borrow_and_update().clone();
-                    let registered_now = match (changed, record) {
-                        (Err(_), _) => return Ended::Dropped,
-                        (Ok(()), None) => continue,
-                        (Ok(()), Some(record)) => self.register(daemon, &record),
+                _ = self.records.changed() => {
+                    // a record that came before the end is a change as well
+                    if self.is_dropped() {
+                        return Ended::Dropped;
+                    }
+                    let Some(record) = self.records.borrow_and_update().clone() else {
+                        continue;
                     };
-                    match registered_now {
+                    match self.register(daemon, &record) {
                         Err(e) => return Ended::Failed(e.to_string()),
                         Ok(name) => {
                             let before = registered.replace(name.clone());
@@ -262,6 +275,12 @@ fn record_of(service: &ResolvedService) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::task::Poll;
+
+    use lcroute_overlay::Rendezvous;
+    use librecast::id::SecretKey;
+
     use super::*;
 
     #[test]
@@ -271,6 +290,31 @@ mod tests {
         let strings = strings_of(&sealed);
         let info = ServiceInfo::new(SERVICE, "a", "a.local.", "192.0.2.1", 7, strings).unwrap();
         assert_eq!(record_of(&info.as_resolved_service()), Some(sealed));
+    }
+
+    #[tokio::test]
+    async fn a_carrier_that_is_dropped_in_a_pause_announces_nothing_any_more() {
+        let (record, records) = watch::channel(None);
+        let (events, _told) = mpsc::channel(1);
+        let mut session = Session {
+            carrier: CarrierId(1),
+            port: 7,
+            interfaces: Arc::default(),
+            records,
+            events,
+        };
+        record.send_replace(Some(Published {
+            name: [1; 32],
+            sealed: vec![1; 256].into(),
+            until: 9,
+            epoch: Rendezvous::new(SecretKey::from_seed(&[9; 32]).peer_id()),
+        }));
+        drop(record);
+        session.pause().await;
+        // mDNS is not begun: that takes more than one poll
+        let mut run = Box::pin(session.run());
+        let ended = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_ready()));
+        assert!(ended.await);
     }
 
     #[test]

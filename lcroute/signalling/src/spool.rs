@@ -26,16 +26,17 @@ const EXTENSION: &str = "lcroute";
 /// Files of which nobody has written for so long belong to nobody.
 const FORGOTTEN: Duration = Duration::from_secs(3 * 86_400);
 
-/// A shared folder. What this node has put there stays when it is dropped: the record says until when it is good.
+/// A shared folder. The file of this node stays there when the folder is dropped: the record says until when it is good.
+/// [`Spool::withdraw`] removes it.
 #[derive(Debug)]
 pub struct Spool {
     record: watch::Sender<Option<Published>>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -56,8 +57,15 @@ impl Spool {
         };
         Self {
             record,
-            task: tokio::spawn(run(reader, records, events)),
+            task: Some(tokio::spawn(run(reader, records, events))),
         }
+    }
+
+    /// Removes the file of this node, and uses the folder no more.
+    pub(crate) fn withdraw(mut self) {
+        self.record.send_replace(None);
+        // it ends by itself after that
+        self.task = None;
     }
 }
 
@@ -136,7 +144,12 @@ impl Reader {
     }
 
     fn write(&mut self, record: Option<&Published>) -> io::Result<()> {
-        let Some(record) = record else { return Ok(()) };
+        let Some(record) = record else {
+            let withdrawn = self.own.take();
+            // somebody may have been faster
+            withdrawn.map(|(own, _)| fs::remove_file(self.folder.join(own)));
+            return Ok(());
+        };
         let name = file_name(&record.name);
         let is_written = self.own.as_ref().is_some_and(|(_, own)| own == record);
         if is_written && self.folder.join(&name).exists() {
@@ -284,15 +297,34 @@ mod tests {
             names(&a.work(Some(&record(1, 11)))),
             [(file_name(&[2; 32]).as_str(), Some(20))]
         );
-        assert_eq!(names(&b.work(None)), [(first.as_str(), Some(11))]);
+        assert_eq!(
+            names(&b.work(Some(&record(2, 20)))),
+            [(first.as_str(), Some(11))]
+        );
         // the next day
         a.work(Some(&record(3, 12)));
         let next = file_name(&[3; 32]);
         assert_eq!(
-            names(&b.work(None)),
+            names(&b.work(Some(&record(2, 20)))),
             [(first.as_str(), None), (next.as_str(), Some(12))]
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_used_no_more_keeps_no_record_of_this_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let (events, _told) = mpsc::channel(4);
+        let spool = Spool::start(CarrierId(1), folder.path(), events);
+        let own = folder.path().join(file_name(&[1; 32]));
+        spool.publish(&record(1, 10));
+        while !own.exists() {
+            tokio::task::yield_now().await;
+        }
+        spool.withdraw();
+        while own.exists() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

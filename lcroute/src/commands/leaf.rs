@@ -128,6 +128,10 @@ struct Common {
 
 /// Listens until SIGINT or SIGTERM.
 pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result<Exit> {
+    if config.exposure().direct().is_err() {
+        let message = "[ice] policy = \"relay\": a leaf links with routers directly, which would show them this host's addresses";
+        return Err(ExitError::new(Exit::NotPermitted, message).into());
+    }
     let token = token(options)?;
     let files = room_for_clients();
     if options.count as usize * (MAX_ADDRESSES + 1) > files * 2 {

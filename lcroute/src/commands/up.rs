@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::membership;
 use super::{hint, print_line};
-use crate::config::Config;
+use crate::config::{Config, Silent};
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::relays::NO_RELAY;
@@ -319,10 +319,10 @@ fn missing(status: &Status, config: &Config) -> String {
     if status.relay.only && status.relay.offered == 0 {
         doors.push(NO_RELAY);
     }
-    doors.push(match config.signal.lan {
-        _ if config.ice.hides() => "LANs are not looked at ([ice] policy = \"relay\")",
-        true => "no node of the network is on a LAN of this host",
-        false => "LANs are not looked at ([signal] lan = false)",
+    doors.push(match config.exposure().lans() {
+        Ok(()) => "no node of the network is on a LAN of this host",
+        Err(Silent::Off) => "LANs are not looked at ([signal] lan = false)",
+        Err(Silent::Hidden) => "LANs are not looked at ([ice] policy = \"relay\")",
     });
     format!(
         "{}. `lcroute doctor` looks closer; `lcroute meet` links two hosts by pasted text",

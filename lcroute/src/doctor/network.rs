@@ -8,7 +8,7 @@ use lcroute_signalling::client;
 use lcroute_webrtc::{address_request, mapped_address};
 
 use super::{Check, Patient};
-use crate::servers::stun_name;
+use crate::servers::stun_names;
 
 /// A request and its answer; lost ones are repeated.
 const TRY: Duration = Duration::from_millis(500);
@@ -68,11 +68,11 @@ fn signalling(patient: &Patient, urls: &[String]) -> Check {
 
 fn nat(patient: &Patient, urls: &[String]) -> Check {
     const NAME: &str = "nat";
-    let names = patient.config.ice.stun.iter().cloned();
-    // a proxy hides this host from them
-    let hidden = patient.config.signal.socks.is_some();
-    let urls = urls.iter().filter(|_| !hidden);
-    let names = names.chain(urls.filter_map(|url| stun_name(url)));
+    let Ok(names) = stun_names(&patient.config, urls) else {
+        let why = "no server is asked: no member gets the answer ([ice] policy = \"relay\")";
+        return Check::skipped(NAME, why);
+    };
+    let names = names.iter();
     let resolved = names.filter_map(|name| name.to_socket_addrs().ok());
     let servers: BTreeSet<SocketAddr> = resolved
         .flatten()

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Check, Patient, State};
+use crate::config::Silent;
 use crate::netlink::is_behind_nat;
 use crate::port_mapping::router;
 use crate::status::Mapping;
@@ -12,14 +13,15 @@ const BY_HAND: &str = "nothing has to be done while links come about. For a dire
      NAT-PMP or UPnP in the router, or forward a UDP port there to this host, and set [ice] port to it";
 
 pub(super) fn check(patient: &Patient) -> Check {
-    if patient.config.ice.map_port && !patient.config.ice.maps_port() {
-        return Check::skipped(
-            NAME,
-            "the router is not asked: nobody may learn of the port ([ice] policy)",
-        );
-    }
-    if !patient.config.ice.map_port {
-        return Check::skipped(NAME, "the router is not asked: [ice] map_port = false");
+    match patient.config.exposure().router() {
+        Ok(()) => {}
+        Err(Silent::Off) => {
+            return Check::skipped(NAME, "the router is not asked: [ice] map_port = false");
+        }
+        Err(Silent::Hidden) => {
+            let why = "the router is not asked: the LAN would learn of this host ([ice] policy = \"relay\")";
+            return Check::skipped(NAME, why);
+        }
     }
     if let Err(e) = router(&patient.config) {
         return Check::skipped(NAME, e.to_string());

@@ -1,6 +1,7 @@
 //! By which doors nodes find each other without a signalling server.
 
 use super::{Check, Patient};
+use crate::config::Silent;
 use crate::netlink;
 use crate::servers::{account, room};
 
@@ -28,11 +29,14 @@ fn met_by(patient: &Patient, kind: &str) -> usize {
 fn discovery(patient: &Patient) -> Check {
     const NAME: &str = "discovery";
     let config = &patient.config;
-    if config.signal.lan && config.ice.hides() {
-        return Check::skipped(NAME, format!("LANs are not looked at: {HIDDEN}"));
-    }
-    if !config.signal.lan {
-        return Check::skipped(NAME, "LANs are not looked at: [signal] lan = false");
+    match config.exposure().lans() {
+        Ok(()) => {}
+        Err(Silent::Off) => {
+            return Check::skipped(NAME, "LANs are not looked at: [signal] lan = false");
+        }
+        Err(Silent::Hidden) => {
+            return Check::skipped(NAME, format!("LANs are not looked at: {HIDDEN}"));
+        }
     }
     let only = &config.ice.interfaces;
     let only = (!only.is_empty()).then_some(only.as_slice());
@@ -60,12 +64,15 @@ fn discovery(patient: &Patient) -> Check {
 /// The folder that nodes share.
 fn spool(patient: &Patient) -> Check {
     const NAME: &str = "spool";
-    let Some(folder) = &patient.config.signal.spool else {
-        return Check::skipped(NAME, "no folder is shared ([signal] spool)");
+    let folder = match patient.config.exposure().spool() {
+        Ok(folder) => folder,
+        Err(Silent::Off) => {
+            return Check::skipped(NAME, "no folder is shared ([signal] spool)");
+        }
+        Err(Silent::Hidden) => {
+            return Check::skipped(NAME, format!("the folder is not used: {HIDDEN}"));
+        }
     };
-    if patient.config.ice.hides() {
-        return Check::skipped(NAME, format!("the folder is not used: {HIDDEN}"));
-    }
     let shown = folder.display();
     let remedy = "make the folder, and let the daemon's user (lcroute) write in it";
     match std::fs::read_dir(folder) {
@@ -83,11 +90,12 @@ fn spool(patient: &Patient) -> Check {
 /// The DHT.
 fn dht(patient: &Patient) -> Check {
     const NAME: &str = "dht";
-    if !patient.config.signal.dht {
-        return Check::skipped(NAME, "no DHT is used ([signal] dht)");
-    }
-    if patient.config.ice.hides() {
-        return Check::skipped(NAME, format!("the DHT is not used: {HIDDEN}"));
+    match patient.config.exposure().dht() {
+        Ok(_) => {}
+        Err(Silent::Off) => return Check::skipped(NAME, "no DHT is used ([signal] dht)"),
+        Err(Silent::Hidden) => {
+            return Check::skipped(NAME, format!("the DHT is not used: {HIDDEN}"));
+        }
     }
     let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
     let Some(status) = status else {
@@ -116,20 +124,22 @@ fn matrix(patient: &Patient) -> Check {
     let identity = patient.identity.as_ref();
     let token = identity.map(|i| i.membership.signal.clone());
     let token = token.unwrap_or_default();
-    let matrix = &patient.config.matrix;
-    if matrix.homeserver.is_none() && matrix.token_file.is_none() {
-        return match room(&patient.config, &token) {
-            None => Check::skipped(NAME, "no Matrix room is used ([matrix])"),
-            Some(room) => Check::warn(
-                NAME,
-                format!("nodes meet in the room {room}, and this one has no account"),
-                "homeserver and token-file under [matrix]; then lcroute reload, and systemctl enable --now lcroute-reach",
-            ),
-        };
-    }
-    if patient.config.ice.hides() {
-        return Check::skipped(NAME, format!("the room is not used: {HIDDEN}"));
-    }
+    let matrix = match patient.config.exposure().matrix() {
+        Ok(matrix) => matrix,
+        Err(Silent::Hidden) => {
+            return Check::skipped(NAME, format!("the room is not used: {HIDDEN}"));
+        }
+        Err(Silent::Off) => {
+            return match room(&patient.config, &token) {
+                None => Check::skipped(NAME, "no Matrix room is used ([matrix])"),
+                Some(room) => Check::warn(
+                    NAME,
+                    format!("nodes meet in the room {room}, and this one has no account"),
+                    "homeserver and token-file under [matrix]; then lcroute reload, and systemctl enable --now lcroute-reach",
+                ),
+            };
+        }
+    };
     let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
     let Some(status) = status else {
         return Check::skipped(NAME, "the daemon does not say how it stands");

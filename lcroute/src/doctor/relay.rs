@@ -30,7 +30,7 @@ struct Candidate {
 pub(super) fn check(patient: &Patient) -> Check {
     const NAME: &str = "relay";
     let known = candidates(patient);
-    let hides = patient.config.ice.hides();
+    let hides = patient.config.exposure().hides();
     if known.is_empty() && hides {
         return Check::fail(NAME, NO_RELAY, REMEDY);
     }
@@ -46,7 +46,7 @@ pub(super) fn check(patient: &Patient) -> Check {
     let mut works = false;
     let mut told = Vec::new();
     if hides {
-        told.push(policy(patient.config.ice.disclose.len()));
+        told.push(policy(patient.config.exposure().disclosed().len()));
     }
     for relay in known {
         let udp = relay.udp.map(|name| ("UDP", ask(&name)));

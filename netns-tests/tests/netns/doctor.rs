@@ -64,7 +64,8 @@ fn a_server_that_the_command_line_of_run_alone_names_is_looked_at() {
                 let detail = check["detail"].as_str().unwrap_or_default();
                 ensure!(check["state"] == "ok" && detail.contains(&url), "{check}");
             }
-            ensure!(find(&checks, "nat")?["state"] == "ok", "{checks:?}");
+            // no member may learn the answer of a STUN server
+            ensure!(find(&checks, "nat")?["state"] == "skipped", "{checks:?}");
             Ok(())
         })
     });

@@ -1,6 +1,7 @@
 //! A host with `[ice] policy = "relay"`: members learn nothing of where it is, but those that `disclose` names.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +11,20 @@ use crate::tor::{PATIENCE, SOCKS, TorNetwork};
 use crate::world;
 
 /// All that a host sends and receives over its own interface, LAN protocols apart.
-fn capture(host: &Host) -> Result<(Process, std::path::PathBuf)> {
-    let file = host.path("seen.pcap");
+fn capture(host: &Host) -> Result<(Process, PathBuf)> {
+    dump(host, "seen.pcap", &["udp or tcp or icmp or sctp"])
+}
+
+/// All that a host sends over its own interface, whatever it is.
+fn capture_sent(host: &Host, file: &str) -> Result<(Process, PathBuf)> {
+    dump(host, file, &["-Q", "out"])
+}
+
+fn dump(host: &Host, file: &str, args: &[&str]) -> Result<(Process, PathBuf)> {
+    let file = host.path(file);
     let shown = file.display().to_string();
-    let filter = "udp or tcp or icmp or sctp";
-    let dump = host.spawn("tcpdump", &["-i", "eth0", "-U", "-w", &shown, filter])?;
+    let whole = ["-i", "eth0", "-U", "-w", &shown];
+    let dump = host.spawn("tcpdump", &[&whole, args].concat())?;
     eventually("tcpdump listens", || {
         ensure!(dump.stderr().contains("listening on"), "not yet");
         Ok(())
@@ -216,7 +226,7 @@ fn without_any_relay_a_hidden_host_says_that_nobody_can_be_linked() {
 }
 
 /// How many packets a host exchanged with these by TCP; and all others, a line for each.
-fn strays(host: &Host, file: &std::path::Path, allowed: &[Host]) -> Result<(usize, String)> {
+fn strays(host: &Host, file: &Path, allowed: &[Host]) -> Result<(usize, String)> {
     let allowed: Result<Vec<_>> = allowed.iter().map(Host::v4).collect();
     let allowed: Vec<_> = allowed?.iter().map(|ip| format!("host {ip}")).collect();
     let allowed = format!("tcp and ({})", allowed.join(" or "));
@@ -226,6 +236,203 @@ fn strays(host: &Host, file: &std::path::Path, allowed: &[Host]) -> Result<(usiz
         Ok(read.success()?.stdout)
     };
     Ok((read(&allowed)?.lines().count(), read(&stray)?))
+}
+
+/// ARP, and by which hosts of a link find each other in IPv6: the kernel's own words.
+const OF_THE_KERNEL: &str = "arp or (icmp6 and ip6[40] >= 133 and ip6[40] <= 136)";
+/// Reports of groups: the kernel's words, about programs as well.
+const REPORTS: &str = "igmp or ip6 dst host ff02::16";
+
+fn read(host: &Host, file: &Path, filter: &str) -> Result<String> {
+    let file = file.display().to_string();
+    let read = host.run("tcpdump", &["-nn", "-t", "-vvv", "-r", &file, filter])?;
+    Ok(read.success()?.stdout)
+}
+
+/// All that a host has sent, but to the server, what its kernel says by itself, and reports of groups.
+fn told_others(host: &Host, file: &Path, server: &Host) -> Result<String> {
+    let server = format!("host {} and port 7117", server.v4()?);
+    let to_server = read(host, file, &server)?;
+    ensure!(!to_server.is_empty(), "nothing was captured");
+    let others = format!("not ({OF_THE_KERNEL} or {REPORTS} or ({server}))");
+    read(host, file, &others)
+}
+
+/// Reports by which a link learns to which groups programs of the host listen there, and not only that it has addresses.
+fn groups_told(host: &Host, file: &Path) -> Result<Vec<String>> {
+    let reports = read(host, file, REPORTS)?;
+    let groups = reports.split("[gaddr ").skip(1);
+    let foreign = groups.filter(|group| !group.starts_with("ff02::1:ff"));
+    Ok(foreign.map(str::to_owned).collect())
+}
+
+/// A host behind a home router, which is to hide, and one that anybody reaches; the server relays.
+fn behind_a_router(lab: &Lab) -> Result<(Network, Host)> {
+    let hosts = vec![lab.host("stranger")?, lab.host_behind_nat("hidden")?];
+    let router = lab.find("hidden-nat").context("the router")?;
+    let mut network = lab.network(hosts)?;
+    network.signalling.restart_with_relay()?;
+    Ok((network, router))
+}
+
+/// All by which a daemon can be switched on to speak with others: a LAN and its router by default, a folder, a DHT, a room.
+fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
+    let stranger = stranger.v4()?;
+    let token = folder.with_file_name("matrix.token").display().to_string();
+    let folder = folder.display();
+    Ok(format!(
+        "[signal]\nspool = \"{folder}\"\ndht = true\ndht_bootstrap = [\"{stranger}:6881\"]\n\
+         [matrix]\nhomeserver = \"http://{stranger}:8008\"\nroom = \"!r:a.example\"\ntoken-file = \"{token}\"\n\
+         [ice]\n{ice}\n"
+    ))
+}
+
+/// Of the whole run of a daemon, whatever is switched on, and whomever it discloses itself to.
+#[test]
+fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
+    world("hidden-silent", |lab| {
+        let (mut network, _) = behind_a_router(lab)?;
+        network.members[0].start()?;
+        let hidden = network.members[1].host.clone();
+        let folder = hidden.path("spool");
+        std::fs::create_dir(&folder)?;
+        let stranger = network.members[0].host.clone();
+        let stun = format!("stun = [\"{}:3478\"]", stranger.v4()?);
+        let cases = ["disclose = [\"label:friend=yes\"]", &stun];
+        for (n, more) in cases.into_iter().enumerate() {
+            let ice = format!("policy = \"relay\"\n{more}");
+            hidden.configure(&outspoken(&folder, &stranger, &ice)?)?;
+            let (mut dump, file) = capture_sent(&hidden, &format!("sent{n}.pcap"))?;
+            network.members[1].start()?;
+            network.wait_linked()?;
+            let by = path(&network.members[0], &network.members[1])?;
+            ensure!(by == "connected relay", "{by}");
+            let receiver = stranger.receive("ff1e::7", &[])?;
+            network.members[1].wait_wanted("ff1e::7", &network.members[0])?;
+            hidden.send("ff1e::7", 10, &[])?;
+            receiver.expect_exactly(10)?;
+            // what an administrator types asks no others either
+            hidden.run("lcroute", &["reload"])?.success()?;
+            hidden.ask("lcroute", &["doctor"])?;
+            let leaf = ["leaf", "ff1e::7", "--token", &network.token];
+            let leaf = hidden.ask("lcroute", &leaf)?;
+            ensure!(leaf.stderr.contains("policy"), "{leaf:?}");
+            network.members[1].stop()?;
+            dump.stop()?;
+            let told = told_others(&hidden, &file, &network.signalling.host)?;
+            ensure!(told.is_empty(), "{more}:\n{told}");
+            let groups = groups_told(&hidden, &file)?;
+            ensure!(groups.is_empty(), "{more}: {groups:?}");
+            let files = std::fs::read_dir(&folder)?.count();
+            ensure!(files == 0, "{files} files in the folder");
+        }
+        // that all would be seen: without the policy the same host tells the router and the LAN
+        hidden.configure("")?;
+        let (_dump, file) = capture_sent(&hidden, "open.pcap")?;
+        network.members[1].start()?;
+        eventually("the router and the LAN are spoken to", || {
+            let told = told_others(&hidden, &file, &network.signalling.host)?;
+            let lan = told.contains("224.0.0.251.5353");
+            ensure!(told.contains("192.168.1.1.5351") && lan, "{told}");
+            let groups = groups_told(&hidden, &file)?;
+            ensure!(!groups.is_empty(), "no report of the group of mDNS");
+            Ok(())
+        })
+    });
+}
+
+/// A router that maps ports by PCP, and prints for how many seconds.
+const ROUTER: &str = r#"
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("192.168.1.1", 5351))
+print("ready", flush=True)
+while True:
+    data, peer = s.recvfrom(2000)
+    if len(data) < 60 or data[:2] != b"\x02\x01":
+        continue
+    lifetime = struct.unpack("!I", data[4:8])[0]
+    print("mapped for", lifetime, flush=True)
+    external = bytes(10) + b"\xff\xff" + socket.inet_aton("44.1.2.3")
+    head = struct.pack("!BBBBII", 2, 0x81, 0, 0, lifetime, 1) + bytes(12)
+    s.sendto(head + data[24:44] + external, peer)
+"#;
+
+#[test]
+fn a_host_that_hides_from_now_on_takes_back_what_it_has_told() {
+    world("hidden-reload", |lab| {
+        let (mut network, router) = behind_a_router(lab)?;
+        let hidden = network.members[1].host.clone();
+        let server = network.signalling.host.clone();
+        let folder = hidden.path("spool");
+        std::fs::create_dir(&folder)?;
+        let spool = format!("[signal]\nspool = \"{}\"\n", folder.display());
+        let relay =
+            format!("{spool}[ice]\npolicy = \"relay\"\ndisclose = [\"label:friend=yes\"]\n");
+        let maps = router.spawn("python3", &["-c", ROUTER])?;
+        let taken_back = || maps.stdout().matches("mapped for 0").count();
+        hidden.configure(&spool)?;
+        eventually("the router listens", || {
+            ensure!(maps.stdout().contains("ready"), "not yet");
+            Ok(())
+        })?;
+        let (mut dump, file) = capture_sent(&hidden, "open.pcap")?;
+        for member in &mut network.members {
+            member.start()?;
+        }
+        network.wait_linked()?;
+        let has_record = || -> Result<bool> { Ok(std::fs::read_dir(&folder)?.count() > 0) };
+        let [stranger, member] = network.nodes()?;
+        eventually("the router, the LAN and the folder know", || {
+            let mapping = member.status()?["mapping"].clone();
+            ensure!(mapping["by"] == "pcp", "{mapping}");
+            ensure!(has_record()?, "no file in the folder");
+            let told = told_others(&hidden, &file, &server)?;
+            ensure!(told.contains("] TXT \"r0="), "{told}");
+            let by = path(stranger, member)?;
+            ensure!(
+                by == "connected host" || by == "connected mapped" || by == "connected reflexive",
+                "{by}"
+            );
+            Ok(())
+        })?;
+        hidden.configure(&relay)?;
+        hidden.run("lcroute", &["reload"])?.success()?;
+        eventually("all is taken back", || {
+            ensure!(taken_back() == 1, "{}", maps.stdout());
+            ensure!(!has_record()?, "a file in the folder");
+            let told = told_others(&hidden, &file, &server)?;
+            ensure!(told.contains("_lcroute._udp.local. [0s] PTR"), "{told}");
+            let by = path(stranger, member)?;
+            ensure!(by == "connected relay", "{by}");
+            Ok(())
+        })?;
+        dump.stop()?;
+        let (mut dump, file) = capture_sent(&hidden, "hidden.pcap")?;
+        hidden.ip("addr add 192.168.1.3/24 dev eth0")?;
+        hidden.run("lcroute", &["reload"])?.success()?;
+        expect_carries(&[stranger, member])?;
+        network.members[1].stop()?;
+        dump.stop()?;
+        let told = told_others(&hidden, &file, &server)?;
+        ensure!(told.is_empty(), "{told}");
+
+        // and where the next image of the daemon hides, the last one takes back the mapping
+        hidden.configure(&spool)?;
+        network.members[1].start()?;
+        let member = &network.members[1];
+        eventually("the router maps again", || {
+            let mapping = member.status()?["mapping"].clone();
+            ensure!(mapping["by"] == "pcp", "{mapping}");
+            Ok(())
+        })?;
+        hidden.configure(&relay)?;
+        hidden.run("lcroute", &["reload", "--exec"])?.success()?;
+        eventually("it is taken back", || {
+            ensure!(taken_back() == 2, "{}", maps.stdout());
+            Ok(())
+        })
+    });
 }
 
 /// Packets pass both ways through Tor. It stalls at times, and lcroute drops what waits too long: so some may be lost.

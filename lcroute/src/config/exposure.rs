@@ -1,0 +1,168 @@
+//! Whom this host speaks with, beside signalling servers and relays: each part asks here before it sends anything.
+//!
+//! The keys of such parts are private to the configuration. So no part can read its own key and forget the policy.
+
+use std::path::Path;
+
+use super::{Config, IcePolicy, Matrix};
+use crate::streams::Who;
+
+/// Why a part sends nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silent {
+    /// Its own key does not switch it on.
+    Off,
+    /// `[ice] policy = "relay"` hides this host from those whom the part speaks with.
+    Hidden,
+}
+
+/// Says of each part whether it may speak.
+#[derive(Debug, Clone, Copy)]
+pub struct Exposure<'a>(&'a Config);
+
+impl Config {
+    /// Whom this host speaks with.
+    #[must_use]
+    pub fn exposure(&self) -> Exposure<'_> {
+        Exposure(self)
+    }
+}
+
+impl<'a> Exposure<'a> {
+    /// Whether some members must not learn where this host is.
+    #[must_use]
+    pub fn hides(self) -> bool {
+        self.0.ice.policy == IcePolicy::Relay
+    }
+
+    /// Members that see this host's addresses although it hides.
+    #[must_use]
+    pub fn disclosed(self) -> &'a [Who] {
+        &self.0.ice.disclose
+    }
+
+    /// Whether nodes are looked for on LANs.
+    pub fn lans(self) -> Result<(), Silent> {
+        self.unless_hidden(self.0.signal.lan.then_some(()))
+    }
+
+    /// The folder that nodes share.
+    pub fn spool(self) -> Result<&'a Path, Silent> {
+        self.unless_hidden(self.0.signal.spool.as_deref())
+    }
+
+    /// Nodes by which the DHT is entered; an empty list stands for well-known ones.
+    pub fn dht(self) -> Result<&'a [String], Silent> {
+        let signal = &self.0.signal;
+        self.unless_hidden(signal.dht.then_some(signal.dht_bootstrap.as_slice()))
+    }
+
+    /// The account of a Matrix room.
+    pub fn matrix(self) -> Result<&'a Matrix, Silent> {
+        let matrix = &self.0.matrix;
+        let is_set = matrix.homeserver.is_some() || matrix.token_file.is_some();
+        self.unless_hidden(is_set.then_some(matrix))
+    }
+
+    /// Whether the router is asked to map the port. A hidden host asks no router, whomever `disclose` names: the request
+    /// tells the LAN that lcroute runs here.
+    pub fn router(self) -> Result<(), Silent> {
+        self.unless_hidden(self.0.ice.map_port.then_some(()))
+    }
+
+    /// STUN servers beside signalling servers. Where the host hides from all members, nobody gets the answer: no server of
+    /// either kind is asked.
+    pub fn stun(self) -> Result<&'a [String], Silent> {
+        match self.hides() && self.disclosed().is_empty() {
+            true => Err(Silent::Hidden),
+            false => Ok(&self.0.ice.stun),
+        }
+    }
+
+    /// Whether links with members that nobody has chosen may lead there directly, as those of a leaf do.
+    pub fn direct(self) -> Result<(), Silent> {
+        self.unless_hidden(Some(()))
+    }
+
+    /// Keys that are set, and that the policy overrules.
+    #[must_use]
+    pub fn overruled(self) -> Vec<&'static str> {
+        let hidden = Err(Silent::Hidden);
+        let has_stun = !self.0.ice.stun.is_empty();
+        let all = [
+            ("[signal] lan", self.lans() == hidden),
+            ("[signal] spool", self.spool().map(drop) == hidden),
+            ("[signal] dht", self.dht().map(drop) == hidden),
+            ("[matrix]", self.matrix().map(drop) == hidden),
+            ("[ice] map_port", self.router() == hidden),
+            ("[ice] stun", has_stun && self.stun().map(drop) == hidden),
+        ];
+        let overruled = all.into_iter().filter(|(_, is_overruled)| *is_overruled);
+        overruled.map(|(key, _)| key).collect()
+    }
+
+    fn unless_hidden<T>(self, wanted: Option<T>) -> Result<T, Silent> {
+        match wanted {
+            None => Err(Silent::Off),
+            Some(_) if self.hides() => Err(Silent::Hidden),
+            Some(wanted) => Ok(wanted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that can be switched on.
+    const ALL_ON: &str = "
+        [signal]
+        lan = true
+        spool = \"/srv/spool\"
+        dht = true
+        [matrix]
+        homeserver = \"https://a.example\"
+        token-file = \"/t\"
+        [ice]
+        map_port = true
+        stun = [\"b.example:3478\"]
+    ";
+
+    /// For each part whether it may speak.
+    fn of(ice: &str) -> [Result<(), Silent>; 7] {
+        let config = Config::parse("f", &format!("{ALL_ON}{ice}")).unwrap();
+        let exposure = config.exposure();
+        [
+            exposure.lans(),
+            exposure.spool().map(drop),
+            exposure.dht().map(drop),
+            exposure.matrix().map(drop),
+            exposure.router(),
+            exposure.direct(),
+            exposure.stun().map(drop),
+        ]
+    }
+
+    #[test]
+    fn a_hidden_host_speaks_with_nobody_but_servers_and_relays_whatever_else_is_switched_on() {
+        assert_eq!(of(""), [Ok(()); 7]);
+        let hidden = Err(Silent::Hidden);
+        assert_eq!(of("policy = \"relay\""), [hidden; 7]);
+        // members that see the addresses need those that STUN servers know; nobody else is told more
+        let disclosed = of("policy = \"relay\"\ndisclose = [\"label:friend=yes\"]");
+        assert_eq!(disclosed[..6], [hidden; 6]);
+        assert_eq!(disclosed[6], Ok(()));
+    }
+
+    #[test]
+    fn keys_that_the_policy_overrules_are_named() {
+        let overruled = |text: &str| Config::parse("f", text).unwrap().exposure().overruled();
+        assert!(overruled(ALL_ON).is_empty());
+        let all = overruled(&format!("{ALL_ON}policy = \"relay\""));
+        assert_eq!(all.len(), 6, "{all:?}");
+        let default = overruled("[ice]\npolicy = \"relay\"");
+        assert_eq!(default, ["[signal] lan", "[ice] map_port"]);
+        let off = "[signal]\nlan = false\n[ice]\nmap_port = false\npolicy = \"relay\"";
+        assert!(overruled(off).is_empty());
+    }
+}
