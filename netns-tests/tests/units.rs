@@ -49,6 +49,70 @@ fn services_expose_no_more_than_promised() {
     }
 }
 
+/// Rights of each service, as `docs/security.md` names them: its capabilities, the user that it runs as, its group.
+const RIGHTS: [(&str, &str, &str, &str); 8] = [
+    ("lcroute.service", "CAP_NET_ADMIN", "lcroute", "lcroute"),
+    ("lcroute-signal.service", "", "of its own", ""),
+    ("lcroute-web.service", "", "of its own", "lcroute-view"),
+    (
+        "lcroute-streams.service",
+        "",
+        "lcroute-streams",
+        "lcroute-streams",
+    ),
+    (
+        "lcroute-reach.service",
+        "",
+        "lcroute-reach",
+        "lcroute-reach",
+    ),
+    ("lcsync@.service", "CAP_NET_RAW", "lcsync", ""),
+    ("lcagent.service", "", "lcagent", "lcagent"),
+    ("lcgroup.service", "", "lcgroup", "lcgroup"),
+];
+
+#[test]
+fn each_service_has_a_user_of_its_own_and_one_capability_or_none() {
+    for (unit, capabilities, user, group) in RIGHTS {
+        let text = std::fs::read_to_string(units().join(unit)).unwrap();
+        let all = |key: &str| -> Vec<String> {
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            lines.map(str::to_owned).collect()
+        };
+        // a line that is not there leaves a service all of them
+        assert_eq!(all("CapabilityBoundingSet"), [capabilities], "{unit}");
+        let ambient: Vec<_> = [capabilities]
+            .into_iter()
+            .filter(|c| !c.is_empty())
+            .collect();
+        assert_eq!(all("AmbientCapabilities"), ambient, "{unit}");
+        assert_eq!(all("NoNewPrivileges"), ["yes"], "{unit}");
+        let (users, key) = match user {
+            "of its own" => (vec!["yes"], "DynamicUser"),
+            user => (vec![user], "User"),
+        };
+        assert_eq!(all(key), users, "{unit}");
+        let groups: Vec<_> = [group].into_iter().filter(|g| !g.is_empty()).collect();
+        assert_eq!(all("Group"), groups, "{unit}");
+        // further groups would be further sockets
+        assert!(all("SupplementaryGroups").is_empty(), "{unit}");
+    }
+    let services = units_of(&[".service"]);
+    let unknown = |name: &&String| RIGHTS.iter().all(|(unit, ..)| unit != name);
+    let unknown: Vec<_> = services.iter().filter(unknown).collect();
+    // jobs run outside of the agent's sandbox, with the rights that its policy gives them
+    assert_eq!(unknown, ["lcagent-job@.service"]);
+}
+
+/// `docs/security.md`: "The service ends at 256 MB."
+#[test]
+fn the_service_of_pages_has_no_more_memory_than_promised() {
+    let text = std::fs::read_to_string(units().join("lcroute-web.service")).unwrap();
+    assert!(text.lines().any(|line| line == "MemoryMax=256M"));
+}
+
 /// Names of units of these kinds.
 fn units_of(kinds: &[&str]) -> Vec<String> {
     let names = std::fs::read_dir(units()).unwrap();

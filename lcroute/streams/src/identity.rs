@@ -290,6 +290,7 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use librecast::id::SecretKey;
+    use rustls::{ClientConnection, HandshakeKind, ServerConnection};
 
     use super::*;
 
@@ -322,5 +323,49 @@ mod tests {
         assert_ne!((ids, reset), token(1, b"id"));
         assert_ne!(ids, token(1, b"id").0);
         assert_ne!(reset, token(2, b"other").1);
+    }
+
+    fn identity(seed: u8) -> (PeerId, Identity) {
+        let key = SecretKey::from_seed(&[seed; 32]);
+        let peer = key.peer_id();
+        (peer, Identity::new(peer, Arc::new(Key(key))))
+    }
+
+    /// Runs a handshake; gives its kind, and the number of tickets that the server sent after it.
+    fn connect(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> (Option<HandshakeKind>, u32) {
+        let name = ServerName::try_from("node").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            client.write_tls(&mut there).unwrap();
+            server.read_tls(&mut there.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            server.write_tls(&mut back).unwrap();
+            client.read_tls(&mut back.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        (client.handshake_kind(), client.tls13_tickets_received())
+    }
+
+    /// Whoever is expelled, or loses a label, must not come back by what an earlier connection has left.
+    #[test]
+    fn a_connection_is_never_resumed_nor_sends_data_before_the_handshake() {
+        let (peer, node) = identity(1);
+        let (_, other) = identity(2);
+        let server = Arc::new(node.server().unwrap());
+        assert_eq!(server.max_early_data_size, 0);
+        // a client of somebody else's making, which would resume
+        let mut client = other.client(peer).unwrap();
+        assert!(!client.enable_early_data);
+        client.resumption = Resumption::in_memory_sessions(8);
+        let client = Arc::new(client);
+        for _ in 0..2 {
+            let (kind, tickets) = connect(&client, &server);
+            assert_eq!((kind, tickets), (Some(HandshakeKind::Full), 0));
+        }
     }
 }

@@ -210,3 +210,76 @@ fn cause(error: &(dyn Error + 'static)) -> String {
     }
     innermost.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use session::Call;
+
+    fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        (listener, url)
+    }
+
+    /// Answers the first request with this head, and a body that repeats this without an end.
+    fn serve(listener: TcpListener, head: String, body: Vec<u8>) {
+        tokio::spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (mut stream, _): (TcpStream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4_096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            while !body.is_empty() && stream.write_all(&body).await.is_ok() {}
+        });
+    }
+
+    async fn call(homeserver: String) -> Result<Answer, String> {
+        let meeting = Meeting {
+            homeserver,
+            room: "!r:a.example".parse().unwrap(),
+            user: None,
+            token: "syt_secret".parse().unwrap(),
+            keep: None,
+            round: 0,
+        };
+        let request = Request {
+            call: Call::WhoAmI,
+            method: "GET",
+            path: "/_matrix/client/v3/account/whoami".into(),
+            body: None,
+            timeout: Duration::from_secs(60),
+        };
+        Http::new(&meeting)?.call(&request).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_left_at_its_bound() {
+        let (server, url) = listener();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        serve(server, head.into(), vec![b' '; 65_536]);
+        let refused = call(url).await.unwrap_err();
+        assert!(refused.contains("limit"), "{refused}");
+        // headers are bounded as well
+        let (server, url) = listener();
+        serve(server, "HTTP/1.1 200 OK\r\nX: ".into(), vec![b'x'; 65_536]);
+        assert!(call(url).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_takes_the_access_token_nowhere() {
+        let ((server, url), (elsewhere, target)) = (listener(), listener());
+        let head = format!("HTTP/1.1 307 Go\r\nLocation: {target}/\r\nContent-Length: 0\r\n\r\n");
+        serve(server, head, Vec::new());
+        assert_eq!(call(url).await.unwrap().status, 307);
+        let nobody = elsewhere.accept().unwrap_err();
+        assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
