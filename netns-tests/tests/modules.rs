@@ -307,8 +307,8 @@ fn every_decision_is_listed() {
     assert!(missing.is_empty(), "not in the list: {missing:?}");
 }
 
-/// Parts of lcroute that open sockets or look up names, each with what lets it: a method of `Exposure`, or why none is asked.
-/// `docs/security.md`, "Who learns a host's address", has to be true of each.
+/// Parts of lcroute that open sockets or look up names. Each has the method of `Exposure` that lets it, or the reason why it
+/// asks none. The section "Who learns a host's address" of `docs/security.md` holds for each.
 const SPEAKERS: &[(&str, &str)] = &[
     ("reach/src/cli.rs", "no socket: the name of a crate"),
     ("reach/src/dht.rs", "Exposure::dht"),
@@ -367,7 +367,7 @@ fn a_part_that_speaks_with_others_is_known() {
         .iter()
         .map(|(file, _)| (*file).to_owned())
         .collect();
-    assert_eq!(found, known, "what lets it speak?");
+    assert_eq!(found, known, "no rule lets it speak, or it speaks no more");
     for (file, rule) in SPEAKERS {
         let method = rule.strip_prefix("Exposure::");
         let exists = method.is_none_or(|name| exposure.contains(&format!("pub fn {name}(self)")));

@@ -21,7 +21,7 @@ use crate::schedule::{Done, Schedule, Task};
 
 /// Between two attempts to reach the daemon. Chosen: one that is executed anew is away for some tenths of a second.
 const RETRY: Duration = Duration::from_millis(500);
-/// The daemon may be away for so long before the program leaves the DHT. Chosen: one that is started anew is back sooner, and
+/// Longest absence of the daemon before the program leaves the DHT. Chosen: a daemon that is started anew is back sooner, and
 /// finds the DHT entered.
 const AWAY: Duration = Duration::from_secs(10);
 /// How often the nodes that answer are counted.

@@ -1,4 +1,5 @@
-//! Whom this host speaks with, beside signalling servers and relays: each part asks here before it sends anything.
+//! Decides which parts of this program may speak with others than signalling servers and relays. Each part asks here before it
+//! sends anything.
 //!
 //! The keys of such parts are private to the configuration. So no part can read its own key and forget the policy.
 
@@ -7,12 +8,12 @@ use std::path::Path;
 use super::{Config, IcePolicy, Matrix};
 use crate::streams::Who;
 
-/// Why a part sends nothing.
+/// Names the reason for which a part sends nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silent {
     /// Its own key does not switch it on.
     Off,
-    /// `[ice] policy = "relay"` hides this host from those whom the part speaks with.
+    /// `[ice] policy = "relay"` hides this host from the part's partners.
     Hidden,
 }
 
@@ -21,7 +22,7 @@ pub enum Silent {
 pub struct Exposure<'a>(&'a Config);
 
 impl Config {
-    /// Whom this host speaks with.
+    /// Returns the decisions of this configuration.
     #[must_use]
     pub fn exposure(&self) -> Exposure<'_> {
         Exposure(self)
@@ -29,49 +30,49 @@ impl Config {
 }
 
 impl<'a> Exposure<'a> {
-    /// Whether some members must not learn where this host is.
+    /// Returns whether this host hides from members.
     #[must_use]
     pub fn hides(self) -> bool {
         self.0.ice.policy == IcePolicy::Relay
     }
 
-    /// Members that see this host's addresses although it hides.
+    /// Returns members that see this host's addresses although it hides.
     #[must_use]
     pub fn disclosed(self) -> &'a [Who] {
         &self.0.ice.disclose
     }
 
-    /// Whether nodes are looked for on LANs.
+    /// Returns whether nodes are looked for on LANs.
     pub fn lans(self) -> Result<(), Silent> {
         self.unless_hidden(self.0.signal.lan.then_some(()))
     }
 
-    /// The folder that nodes share.
+    /// Returns the folder that nodes share.
     pub fn spool(self) -> Result<&'a Path, Silent> {
         self.unless_hidden(self.0.signal.spool.as_deref())
     }
 
-    /// Nodes by which the DHT is entered; an empty list stands for well-known ones.
+    /// Returns nodes by which the DHT is entered; an empty list stands for well-known ones.
     pub fn dht(self) -> Result<&'a [String], Silent> {
         let signal = &self.0.signal;
         self.unless_hidden(signal.dht.then_some(signal.dht_bootstrap.as_slice()))
     }
 
-    /// The account of a Matrix room.
+    /// Returns the account of a Matrix room.
     pub fn matrix(self) -> Result<&'a Matrix, Silent> {
         let matrix = &self.0.matrix;
         let is_set = matrix.homeserver.is_some() || matrix.token_file.is_some();
         self.unless_hidden(is_set.then_some(matrix))
     }
 
-    /// Whether the router is asked to map the port. A hidden host asks no router, whomever `disclose` names: the request
-    /// tells the LAN that lcroute runs here.
+    /// Returns whether the router is asked to map the port. A hidden host asks no router, even if `disclose` names members: the
+    /// request tells the LAN that lcroute runs here.
     pub fn router(self) -> Result<(), Silent> {
         self.unless_hidden(self.0.ice.map_port.then_some(()))
     }
 
-    /// STUN servers beside signalling servers. Where the host hides from all members, nobody gets the answer: no server of
-    /// either kind is asked.
+    /// Returns STUN servers beside signalling servers. A host that hides from all members asks no server of either kind: nobody
+    /// would get the answer.
     pub fn stun(self) -> Result<&'a [String], Silent> {
         match self.hides() && self.disclosed().is_empty() {
             true => Err(Silent::Hidden),
@@ -79,12 +80,12 @@ impl<'a> Exposure<'a> {
         }
     }
 
-    /// Whether links with members that nobody has chosen may lead there directly, as those of a leaf do.
+    /// Returns whether links may lead directly to members that `disclose` does not name, as links of a leaf do.
     pub fn direct(self) -> Result<(), Silent> {
         self.unless_hidden(Some(()))
     }
 
-    /// Keys that are set, and that the policy overrules.
+    /// Returns keys that are set, and that the policy overrules.
     #[must_use]
     pub fn overruled(self) -> Vec<&'static str> {
         let hidden = Err(Silent::Hidden);

@@ -249,7 +249,7 @@ fn read(host: &Host, file: &Path, filter: &str) -> Result<String> {
     Ok(read.success()?.stdout)
 }
 
-/// All that a host has sent, but to the server, what its kernel says by itself, and reports of groups.
+/// All packets that a host has sent, without those to the server, the kernel's own, and reports of groups.
 fn told_others(host: &Host, file: &Path, server: &Host) -> Result<String> {
     let server = format!("host {} and port 7117", server.v4()?);
     let to_server = read(host, file, &server)?;
@@ -275,7 +275,7 @@ fn behind_a_router(lab: &Lab) -> Result<(Network, Host)> {
     Ok((network, router))
 }
 
-/// All by which a daemon can be switched on to speak with others: a LAN and its router by default, a folder, a DHT, a room.
+/// A configuration with all ways to be found: LANs and the router by default, a folder, a DHT, a room.
 fn outspoken(folder: &Path, stranger: &Host, ice: &str) -> Result<String> {
     let stranger = stranger.v4()?;
     let token = folder.with_file_name("matrix.token").display().to_string();
@@ -311,7 +311,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             network.members[1].wait_wanted("ff1e::7", &network.members[0])?;
             hidden.send("ff1e::7", 10, &[])?;
             receiver.expect_exactly(10)?;
-            // what an administrator types asks no others either
+            // commands of an administrator ask no others either
             hidden.run("lcroute", &["reload"])?.success()?;
             hidden.ask("lcroute", &["doctor"])?;
             let leaf = ["leaf", "ff1e::7", "--token", &network.token];
@@ -326,7 +326,7 @@ fn nothing_leaves_a_hidden_host_but_what_goes_to_its_server() {
             let files = std::fs::read_dir(&folder)?.count();
             ensure!(files == 0, "{files} files in the folder");
         }
-        // that all would be seen: without the policy the same host tells the router and the LAN
+        // the capture would show it: without the policy the same host speaks to the router and the LAN
         hidden.configure("")?;
         let (_dump, file) = capture_sent(&hidden, "open.pcap")?;
         network.members[1].start()?;
