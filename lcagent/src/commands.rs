@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::id::PeerId;
+use librecast::plain::clean;
 use librecast_program::book;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::public_key;
@@ -23,7 +24,6 @@ use crate::datagram::{JobId, JobName};
 use crate::envelope::MAX_PAYLOAD;
 use crate::operator::core::{Event, Fate, NodeFate, Sender};
 use crate::operator::known::{Book, Entry};
-use crate::operator::plain::{clean, clean_json, escape};
 use crate::operator::print::{
     Printer, Style, complain, complaint, print_line, shared_label, tell_of_stranger,
 };
@@ -262,7 +262,7 @@ pub(crate) fn jobs(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let place = |row: &serde_json::Value| places.get(&cell(row, "job"));
     rows.sort_by_key(|row| (Reverse(row["started"].as_u64()), place(row)));
     if json {
-        print_line(clean_json(&rows.into()))?;
+        print_line(serde_json::Value::from(rows))?;
     } else {
         let length = telling(&rows);
         let mut table = vec![
@@ -351,7 +351,7 @@ pub(crate) fn nodes(options: &Options, json: bool) -> anyhow::Result<Exit> {
     let mut session = Session::open(options)?;
     if json {
         let (rows, outcome) = ask_nodes(&mut session, options, |_, _| Ok(()))?;
-        print_line(clean_json(&rows.into()))?;
+        print_line(serde_json::Value::from(rows))?;
         return Ok(exit(options, &outcome));
     }
     let mut table = Table::default();
@@ -393,7 +393,7 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
         if json {
             for mut row in rows {
                 row["at"] = at.into();
-                print_line(clean_json(&row))?;
+                print_line(&row)?;
             }
         } else {
             if std::io::stdout().is_terminal() {
@@ -619,7 +619,7 @@ pub(crate) fn accept(options: &Options, names: &[String], json: bool) -> anyhow:
     if json {
         let row = |e: &Entry| json!({ "name": e.name, "id": e.key, "accepted": true });
         let rows: Vec<_> = accepted.iter().map(row).collect();
-        print_line(clean_json(&rows.into()))?;
+        print_line(serde_json::Value::from(rows))?;
     } else {
         for entry in &accepted {
             print_line(format_args!("accepted {} {}", entry.name, entry.key))?;
@@ -703,7 +703,7 @@ pub(crate) fn log(state_dir: Option<PathBuf>, json: bool) -> anyhow::Result<Exit
     for line in BufReader::new(file).lines() {
         let line = line?;
         if json {
-            print_line(escape(&line))?;
+            print_line(&line)?;
             continue;
         }
         // a line that a crash cut short is shown as it is

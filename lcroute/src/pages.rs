@@ -5,6 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use librecast::plain::is_deceptive;
+
 /// The name of the file.
 pub const ADDRESS_FILE: &str = "web.url";
 /// Where the host's daemon answers.
@@ -58,7 +60,8 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
     let (host, path) = rest
         .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
         .unwrap_or_default();
-    if host.is_empty() || page.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
+    if host.is_empty() || page.contains(|c: char| c == '#' || c.is_whitespace() || is_deceptive(c))
+    {
         return Err(format!(
             "{page:?} is no address of a page, such as https://alpha.example:7180"
         ));

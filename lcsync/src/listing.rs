@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 
+use librecast::plain::is_deceptive;
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
@@ -128,14 +129,15 @@ pub fn parent_of(path: &[u8]) -> Option<&[u8]> {
     path.iter().rposition(|c| *c == b'/').map(|at| &path[..at])
 }
 
-/// A path for people, control characters as rsync shows them (`\#033`): a name must not command the terminal.
+/// A path for people, control characters as rsync shows them (`\#033`): a name must not command the terminal, nor show
+/// another order.
 #[must_use]
 pub fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     text.chars()
         .map(|c| match c {
             c if c.is_ascii_control() => format!("\\#{:03o}", u32::from(c)),
-            c if c.is_control() => char::REPLACEMENT_CHARACTER.to_string(),
+            c if is_deceptive(c) => char::REPLACEMENT_CHARACTER.to_string(),
             c => c.to_string(),
         })
         .collect()
@@ -401,6 +403,7 @@ mod tests {
         assert_eq!(shown("ü b".as_bytes()), "ü b");
         assert_eq!(shown(b"a\x1b[31m\n\xff"), "a\\#033[31m\\#012\u{fffd}");
         assert_eq!(shown("\u{9b}31m".as_bytes()), "\u{fffd}31m");
+        assert_eq!(shown("a\u{202e}gpj.exe".as_bytes()), "a\u{fffd}gpj.exe");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a share may be called.
 
+use librecast::plain::is_deceptive;
 use thiserror::Error;
 
 /// Longest NAME, in bytes: that of a file's name on Linux.
@@ -11,8 +12,10 @@ pub enum NameError {
     /// Empty, or longer than 255 bytes.
     #[error("a name has 1 to {MAX_NAME} bytes")]
     Length,
-    /// `#` begins the root hash in lc:NAME#ROOTHASH; control characters do harm in terminals.
-    #[error("a name contains no # and no control characters; give another with --name")]
+    /// `#` begins the root hash in lc:NAME#ROOTHASH; control characters do harm in terminals, and others deceive readers.
+    #[error(
+        "a name contains no #, no control characters, and none that are invisible or reverse text; give another with --name"
+    )]
     Characters,
 }
 
@@ -25,7 +28,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(NameError::Length);
     }
-    if name.contains('#') || name.chars().any(char::is_control) {
+    if name.contains('#') || name.contains(is_deceptive) {
         return Err(NameError::Characters);
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! How far a transfer is: a bar on a terminal, JSON lines on request, else silence.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use librecast_program::cli;
 use serde_json::json;
 
 /// Between two JSON lines.
@@ -167,9 +168,7 @@ impl Progress {
     /// Prints one JSON line, if JSON is wanted.
     pub fn event(&self, event: &serde_json::Value) {
         if self.json {
-            let mut out = std::io::stdout().lock();
-            // a reader that went away is no reason to stop a transfer
-            let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+            print_line(&event.to_string());
         }
     }
 
@@ -188,9 +187,9 @@ impl Drop for Progress {
     }
 }
 
-/// Prints a line on stdout. A reader that went away is no reason to stop half-way.
+/// Prints a line on stdout. A reader that went away is no reason to stop half-way, or to stop a transfer.
 pub fn print_line(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = cli::print_line(line);
 }
 
 /// Bytes for people.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{self, Exit, ExitError};
 use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
 use nix::unistd::geteuid;
@@ -53,11 +53,9 @@ pub fn show(options: &Options) -> anyhow::Result<Exit> {
         return screen::watch("lcsync", !options.json, INTERVAL, look);
     }
     let (text, hints) = look(options)?;
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    cli::print(&text)?;
     for hint in hints {
-        eprintln!("lcsync: {hint}");
+        cli::hint("lcsync", hint);
     }
     Ok(Exit::Ok)
 }

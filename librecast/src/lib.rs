@@ -67,6 +67,7 @@
 //! | [`random`] | numbers from a seed |
 //! | [`reach`] | what the router and its program for a DHT and a Matrix room say to each other |
 //! | [`events`] | entries of the journal: numbers and fields |
+//! | [`plain`] | text of others, harmless on terminals and in commands |
 //! | [`text`] | tokens, keys and the like as text: a prefix and base58check |
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
@@ -110,6 +111,7 @@ pub mod mapped;
 pub mod mld;
 #[cfg(feature = "net")]
 pub mod packet;
+pub mod plain;
 pub mod pool;
 #[cfg(unix)]
 pub mod private_file;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::plain::is_deceptive;
+
 /// Longest name in bytes: its length travels in one.
 pub const MAX_PROTOCOL_NAME: usize = 255;
 
@@ -33,7 +35,7 @@ impl FromStr for ProtocolName {
     fn from_str(text: &str) -> Result<Self, BadProtocolName> {
         let is_good = text.starts_with('/')
             && (2..=MAX_PROTOCOL_NAME).contains(&text.len())
-            && !text.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control());
+            && !text.contains(|c: char| c == ',' || c.is_whitespace() || is_deceptive(c));
         match is_good {
             true => Ok(Self(text.to_owned())),
             false => {
@@ -88,10 +90,12 @@ mod tests {
             "/a\n",
             "/\u{1b}[2J",
             "/\u{85}x",
+            "/a\u{202e}b",
+            "/a\u{200b}b",
             &long,
         ] {
             let error = bad.parse::<ProtocolName>().unwrap_err().to_string();
-            assert!(!error.contains(char::is_control), "{error:?}");
+            assert!(!error.contains(is_deceptive), "{error:?}");
         }
     }
 }

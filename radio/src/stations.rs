@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
@@ -92,8 +92,7 @@ fn end(directory: &Directory, options: &Options) -> anyhow::Result<Exit> {
         let message = format!("no station called {name} has announced itself");
         return Err(ExitError::new(Exit::Unreachable, message).into());
     }
-    let text = shown(directory, options.json);
-    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
+    print_line(shown(directory, options.json).trim_end())?;
     Ok(Exit::Ok)
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcstudio_core::{Change, Logs as _, Place, Presenting, Progress, Settings, Slide, to_text};
+use librecast::plain::escape;
 use librecast_log::Event;
 use librecast_program::cli::Exit;
 use librecast_program::process::{Wake, unix_ms};
@@ -381,7 +382,7 @@ impl Presenter<'_> {
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) {
         let mut out = io::stdout().lock();
         let _ = match self.options.json {
-            true => writeln!(out, "{}", value()),
+            true => writeln!(out, "{}", escape(&value().to_string())),
             false => writeln!(out, "{text}"),
         };
     }

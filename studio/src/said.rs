@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use librecast::plain::escape;
 use serde_json::Value;
 
 /// Who says it, and what.
@@ -16,7 +17,7 @@ pub fn said(speaker: &str, text: &str) -> String {
 pub fn print(json: bool, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match json {
-        true => writeln!(out, "{}", value())?,
+        true => writeln!(out, "{}", escape(&value().to_string()))?,
         false => writeln!(out, "{text}")?,
     }
     out.flush()?;

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use librecast::plain::clean;
+
 use super::core::Sender;
-use super::plain::clean;
 
 /// Longest line that is kept until it is whole, in bytes.
 pub const MAX_KEPT: usize = 64 * 1024;

@@ -7,7 +7,6 @@ mod assembly;
 pub mod core;
 pub(crate) mod known;
 mod lines;
-pub(crate) mod plain;
 pub(crate) mod print;
 pub(crate) mod rolling;
 pub(crate) mod shell;

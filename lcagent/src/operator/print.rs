@@ -9,11 +9,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use indicatif::{ProgressBar, ProgressStyle};
 use librecast::id::PeerId;
+use librecast::plain::clean;
+pub(crate) use librecast_program::cli::print_line;
 use serde_json::json;
 
 use super::core::{Event, Fate, NodeFate, Sender};
 use super::lines::{Lines, MAX_WAITING, incomplete};
-use super::plain::{clean, clean_json};
 use crate::datagram::{JobId, StreamId};
 use crate::files::AGENT_KEY;
 use crate::record::{Ended, Ending, Record};
@@ -34,14 +35,9 @@ pub enum Style {
     Json,
 }
 
-/// One line on stdout.
-pub(crate) fn print_line(line: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{line}")
-}
-
 /// One line on stderr. Nobody need read it: a reader that has gone is no reason to stop.
 pub(crate) fn complain(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "lcagent: {line}");
+    librecast_program::cli::hint("lcagent", line);
 }
 
 /// Shows the answers to one command, or to several one after the other.
@@ -357,7 +353,7 @@ impl Printer {
         {
             more["address"] = address.to_string().into();
         }
-        print_line(clean_json(&more))
+        print_line(more)
     }
 }
 

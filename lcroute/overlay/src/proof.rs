@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crypto_box::{PublicKey, SecretKey};
 use librecast::cert::{CertError, Chain, MAX_CHAIN};
 use librecast::id::PeerId;
+use librecast::plain::clean;
 use thiserror::Error;
 
 use crate::Random;
@@ -83,9 +84,7 @@ impl RelayReply {
             return Some(Self::Prove(key.try_into().ok()?));
         }
         let reason = text.strip_prefix("no-relay ")?;
-        // shown in logs: nothing that steers a terminal
-        let shown = reason.chars().filter(|c| !c.is_control()).take(200);
-        Some(Self::Refused(shown.collect()))
+        Some(Self::Refused(clean(reason).chars().take(200).collect()))
     }
 }
 

@@ -11,6 +11,7 @@
 //! ```
 
 use librecast::id::{NetworkId, PeerId, SecretKey, derive};
+use librecast::plain::clean;
 use librecast::wire::{Reader, WireError, Writer};
 
 use std::fmt;
@@ -228,9 +229,7 @@ impl ToNode {
             }
             7 => {
                 let reason = String::from_utf8_lossy(r.rest());
-                // shown in logs: nothing that steers a terminal
-                let shown = reason.chars().filter(|c| !c.is_control()).take(200);
-                return Ok(Self::Refused(shown.collect()));
+                return Ok(Self::Refused(clean(&reason).chars().take(200).collect()));
             }
             8 => Self::Relay {
                 lifetime: r.u32()?,
@@ -358,6 +357,13 @@ mod tests {
             let _ = ToNode::decode(&bytes);
             let _ = ToServer::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_servers_reason_steers_no_terminal() {
+        let told = ToNode::Refused("no\u{1b}[2J\u{9b}2J\u{202e}\nyes".into());
+        let shown = ToNode::Refused("no\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}yes".into());
+        assert_eq!(ToNode::decode(&told.encode()), Ok(shown));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lan;
 mod peer_filter;
 mod ranking;
 mod reach;
+mod reach_line;
 mod relay;
 pub mod relay_stream;
 pub mod server;

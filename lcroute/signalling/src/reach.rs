@@ -11,13 +11,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lcroute_overlay::{
-    CarrierId, CarrierKind, MAX_RECORD, Published, Rendezvous, RendezvousEpochs,
-};
+use lcroute_overlay::{CarrierId, CarrierKind, Published, Rendezvous, RendezvousEpochs};
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::reach::{
-    AccessToken, Base58, FromReach, Keep, Key, MAX_KEYS, MAX_LINE, MAX_NAME, Meeting, Plan, Room,
-    RoomState, State, ToReach, Value,
+    AccessToken, Base58, Keep, Key, MAX_KEYS, MAX_LINE, Meeting, Plan, Room, RoomState, State,
+    ToReach, Value,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -27,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use crate::carrier::{Carrier, CarrierEvent, Pace, PathChange};
+use crate::reach_line::{self, Said};
 
 /// How often names are looked at, which change with the day.
 const NAMES: Duration = Duration::from_secs(60);
@@ -430,49 +429,27 @@ impl Service {
     }
 
     async fn handle(&self, line: &[u8], asked: &BTreeSet<Key>) -> io::Result<()> {
-        let line: FromReach = serde_json::from_slice(line)?;
-        match line {
-            FromReach::Seen { key, value } => {
-                if !asked.contains(&key) || value.0.len() > MAX_RECORD {
-                    // the day, or who is sought, may have changed meanwhile
-                    tracing::debug!("lcroute-reach: nobody asked for {key}");
-                    return Ok(());
-                }
+        let has_room = self.wishes.borrow().account.is_some();
+        match reach_line::read(line, asked, has_room)? {
+            None => tracing::debug!("lcroute-reach: nobody asked for this"),
+            Some(Said::Record { kind, name, sealed }) => {
+                let carrier = match kind {
+                    CarrierKind::Matrix => self.ids.matrix,
+                    _ => self.ids.dht,
+                };
                 let record = CarrierEvent::Record {
-                    carrier: self.ids.dht,
-                    kind: CarrierKind::Dht,
-                    name: key.to_string(),
-                    sealed: value.0,
+                    carrier,
+                    kind,
+                    name,
+                    sealed,
                 };
                 self.tell(record).await;
             }
-            FromReach::Kept {
-                account,
-                name,
-                value,
-            } => {
-                let is_used = self.wishes.borrow().account.is_some();
-                if !is_used || account.len() > MAX_NAME || value.0.len() > MAX_RECORD {
-                    tracing::debug!("lcroute-reach: nobody asked for {name}");
-                    return Ok(());
-                }
-                let record = CarrierEvent::Record {
-                    carrier: self.ids.matrix,
-                    kind: CarrierKind::Matrix,
-                    // another account may use the same name
-                    name: format!("{account} {name}"),
-                    sealed: value.0,
-                };
-                self.tell(record).await;
-            }
-            FromReach::State(mut state) => {
-                bound(&mut state.dropped);
+            Some(Said::Dht(state)) => {
                 self.change(|standing| standing.get_or_insert_default().dht = state)
                     .await;
             }
-            FromReach::Room(mut state) => {
-                bound(&mut state.dropped);
-                state.problem = state.problem.map(|problem| printable(&problem));
+            Some(Said::Room(state)) => {
                 self.change(|standing| standing.get_or_insert_default().room = state)
                     .await;
             }
@@ -489,24 +466,6 @@ impl Service {
         // the daemon ends otherwise, and this task with it
         let _ = self.events.send(event).await;
     }
-}
-
-/// Most reasons for drops that are shown.
-const MAX_REASONS: usize = 16;
-/// Longest text of a problem that is shown, in characters. Chosen: two lines of a terminal.
-const MAX_PROBLEM: usize = 200;
-
-/// A program that somebody has taken over must not fill memory.
-fn bound(dropped: &mut BTreeMap<String, u64>) {
-    while dropped.len() > MAX_REASONS {
-        dropped.pop_last();
-    }
-}
-
-/// Nor steer a terminal.
-fn printable(problem: &str) -> String {
-    let shown = problem.chars().filter(|c| !c.is_control());
-    shown.take(MAX_PROBLEM).collect()
 }
 
 async fn accept(listener: &UnixListener) -> UnixStream {
@@ -568,9 +527,10 @@ mod tests {
     use std::os::unix::fs::FileTypeExt;
 
     use librecast::epoch::EpochSecret;
-    use librecast::reach::{Base58, Item, Value};
+    use librecast::reach::{Base58, FromReach, Item, Value};
 
     use super::*;
+    use crate::reach_line::MAX_TEXT;
 
     const NOON: u64 = 1_800_000_000 / 86_400 * 86_400 + 43_200;
 
@@ -912,7 +872,7 @@ mod tests {
             world.events.recv().await.unwrap();
         }
         let (open, note) = world.reach.room_standing();
-        assert!(!open && note.len() <= MAX_PROBLEM && !note.contains('\x1b'));
+        assert!(!open && note.chars().count() <= MAX_TEXT && !note.contains('\x1b'));
         // beside a DHT, then neither
         world.reach.set(Some(&[]), Some(&account));
         assert!(matches!(

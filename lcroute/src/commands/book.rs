@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use librecast::durable;
 use librecast::id::PeerId;
+use librecast::plain::clean;
 use librecast_program::book::{Book, HOST_BOOK, user_book};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile;
@@ -194,7 +195,7 @@ fn text(book: &Book) -> String {
     let mut text = format!("{:<16} {:<53} {:<20} {}", "NAME", "KEY", "FOR", "NOTE");
     for c in &book.contacts {
         let note = c.note.as_deref().unwrap_or_default();
-        let note: String = note.chars().filter(|c| !c.is_control()).collect();
+        let note = clean(note);
         let key = c.key.to_string();
         text += &format!(
             "\n{:<16} {key:<53} {:<20} {note}",

@@ -15,6 +15,7 @@ use lcroute_webrtc::{Ecn, WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Token;
 use librecast::id::{NetworkId, PeerId, SecretKey};
 use librecast::mapped;
+use librecast::plain::clean;
 use librecast::reach::Room;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
@@ -324,12 +325,7 @@ fn print_packet(n: u32, packet: &Packet, (many, json): (bool, bool)) -> std::io:
             "port": packet.port, "bytes": packet.payload.len(), "text": text,
         }));
     }
-    // what comes from the network must not steer the terminal
-    let shown: String = text
-        .trim_end()
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let shown = clean(text.trim_end());
     match many {
         true => print_line(format_args!("{n}  {}  {shown}", packet.from)),
         false => print_line(format_args!("{}  {shown}", packet.from)),

@@ -141,8 +141,11 @@ pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
 pub(super) fn print_code(text: &str) -> anyhow::Result<()> {
     let (columns, rows) = terminal_size();
     let colours = std::io::stdout().is_terminal();
-    print_line(text::qr(text, columns, rows, colours)?.trim_end_matches('\n'))?;
-    Ok(())
+    // colours are codes of the terminal
+    let code = text::qr(text, columns, rows, colours)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", code.trim_end_matches('\n'))?;
+    Ok(out.flush()?)
 }
 
 /// Writes a QR code to a file for its owner alone: an SVG by its name, else a PNG.

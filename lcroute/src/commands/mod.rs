@@ -13,17 +13,9 @@ pub mod signal;
 pub mod top;
 pub mod up;
 
-/// Writes a line to standard output: a reader that has gone is an error, no panic.
-pub fn print_line(line: impl std::fmt::Display) -> std::io::Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
-}
+pub use librecast_program::cli::print_line;
 
 /// Tells the user something beside the result.
 pub fn hint(line: impl std::fmt::Display) {
-    use std::io::Write;
-    // a result stays good when nobody reads the hint
-    let _ = writeln!(std::io::stderr(), "lcroute: {line}");
+    librecast_program::cli::hint("lcroute", line);
 }

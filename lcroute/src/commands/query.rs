@@ -1,11 +1,10 @@
 //! `status`, `peers`, `groups`, `routes`, `reload`: questions to a running daemon.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use librecast::stream;
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, print};
 use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
 use serde_json::Value;
@@ -43,9 +42,7 @@ pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Resul
         return screen::watch("lcroute", !json, INTERVAL, || ask(control, what, json));
     }
     let text = ask(control, what, json)?;
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(&text)?;
     Ok(Exit::Ok)
 }
 

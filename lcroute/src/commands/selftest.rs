@@ -2,14 +2,15 @@
 //! for what they cannot see: who is who, whether anybody listens, whether this host's firewall is in the way.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast_program::cli::{Exit, ExitError};
+use librecast::plain::clean;
+use librecast_program::cli::{Exit, ExitError, print_line};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
@@ -236,24 +237,15 @@ fn print(
     (from, name): (SocketAddr, Option<&str>),
     json: bool,
 ) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
     let text = String::from_utf8_lossy(bytes);
     if json {
-        let line = json!({
+        return print_line(json!({
             "group": target.group, "from": from.ip(), "name": name, "port": from.port(), "bytes": bytes.len(), "text": text,
-        });
-        writeln!(out, "{line}")?;
-    } else {
-        // what comes from the network must not steer the terminal
-        let shown: String = text
-            .trim_end()
-            .chars()
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect();
-        let name = name.map_or(String::new(), |name| format!(" ({name})"));
-        writeln!(out, "{}{name}  {shown}", from.ip())?;
+        }));
     }
-    out.flush()
+    let shown = clean(text.trim_end());
+    let name = name.map_or(String::new(), |name| format!(" ({name})"));
+    print_line(format_args!("{}{name}  {shown}", from.ip()))
 }
 
 /// SIGINT and SIGTERM as a descriptor that becomes readable.

@@ -1,13 +1,13 @@
 //! `top`: groups and peers of a running daemon by what they carry now.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use librecast::id::PeerId;
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, print};
 use librecast_program::screen;
 use librecast_program::units::{count, duration, short};
 use serde::Serialize;
@@ -87,10 +87,7 @@ pub fn run(control: &Path, json: bool, watch: bool) -> anyhow::Result<Exit> {
     if watch || (!json && std::io::stdout().is_terminal()) {
         return screen::watch("lcroute", !json, INTERVAL, show);
     }
-    let text = show()?;
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(&show()?)?;
     Ok(Exit::Ok)
 }
 

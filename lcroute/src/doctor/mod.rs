@@ -20,7 +20,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use librecast_program::cli::Exit;
+use librecast::plain::escape;
+use librecast_program::cli::{Exit, print_line};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -240,15 +241,15 @@ pub fn run(common: Common) -> anyhow::Result<Exit> {
     let json = common.json;
     let checks = examine(common);
     let failed = checks.iter().any(|c| c.state == State::Fail);
-    let mut out = std::io::stdout().lock();
     if json {
         let answer = serde_json::json!({ "ok": !failed, "checks": checks });
-        writeln!(out, "{answer}")?;
+        print_line(answer)?;
     } else {
+        let mut out = std::io::stdout().lock();
         let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
         out.write_all(text(&checks, colour).as_bytes())?;
+        out.flush()?;
     }
-    out.flush()?;
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
@@ -372,8 +373,9 @@ fn text(checks: &[Check], colour: bool) -> String {
             true => format!("\x1b[{code}m{padded}\x1b[0m"),
             false => padded,
         };
-        text += &format!("  {:<width$}  {}\n", check.name, check.detail);
+        text += &format!("  {:<width$}  {}\n", check.name, escape(&check.detail));
         for line in check.remedy.iter().flat_map(|r| r.lines()) {
+            let line = escape(line);
             text += &format!("{:9}{:<width$}  -> {line}\n", "", "");
         }
     }

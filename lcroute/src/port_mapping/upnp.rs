@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use librecast::plain::clean;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -283,7 +284,7 @@ impl Service {
         let code = element(&answer.body, "errorCode").and_then(|code| code.parse().ok());
         let says = element(&answer.body, "errorDescription").unwrap_or_default();
         match code {
-            Some(code) => Err(Refusal(code, printable(says)).into()),
+            Some(code) => Err(Refusal(code, clean(says).chars().take(80).collect()).into()),
             None => Err(anyhow!("{action}: HTTP {}", answer.status)),
         }
     }
@@ -293,12 +294,6 @@ impl Service {
 #[derive(Debug, thiserror::Error)]
 #[error("it refuses: {1} ({0})")]
 struct Refusal(u16, String);
-
-/// What may stand in a log.
-fn printable(text: &str) -> String {
-    let fine = |c: &char| c.is_ascii_graphic() || *c == ' ';
-    text.chars().filter(fine).take(80).collect()
-}
 
 /// What names a mapping.
 fn remote(port: u16) -> String {

@@ -19,7 +19,7 @@ use librecast::stream::{
     self, Allowed, End, Listener, ProtocolName, Reason, Stream, StreamError, socket_of,
 };
 use librecast_program::book::{self, Book};
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, hint};
 use librecast_program::interrupt::{exit_on_interrupt, on_signals};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
@@ -402,7 +402,7 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
             Ok(incoming) => incoming,
             Err(e) => {
                 // out of descriptors, most likely: others may end meanwhile
-                eprintln!("lcroute: {e}");
+                hint("lcroute", e);
                 thread::sleep(Duration::from_millis(100));
                 continue;
             }
@@ -411,7 +411,7 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
         open.fetch_add(1, Relaxed);
         thread::spawn(move || {
             if let Err(e) = carry(incoming, &program, &remote) {
-                eprintln!("lcroute: {e:#}");
+                hint("lcroute", format_args!("{e:#}"));
             }
             open.fetch_sub(1, Relaxed);
         });

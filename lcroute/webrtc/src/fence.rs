@@ -9,6 +9,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use librecast::plain::clean;
+
 #[cfg(panic = "abort")]
 compile_error!("a panic must unwind, or a peer that finds one in the WebRTC stack ends the daemon");
 
@@ -101,8 +103,7 @@ fn words(info: &PanicHookInfo<'_>) -> String {
         Some(place) => format!("{what}, at {place}"),
         None => what.to_owned(),
     };
-    let plain = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(MAX_WORDS).collect()
+    clean(&line).chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -113,7 +114,7 @@ mod tests {
     fn a_panic_is_told_in_one_short_line() {
         let panic = fenced(|| panic!("evil \x1b[2J\n{}", "x".repeat(1_000))).unwrap_err();
         let words = panic.to_string();
-        assert!(words.starts_with("evil  [2J xxx"), "{words}");
+        assert!(words.starts_with("evil \u{fffd}[2J\u{fffd}xxx"), "{words}");
         assert_eq!(words.chars().count(), MAX_WORDS);
         let panic = fenced(|| std::hint::black_box([1, 2])[std::hint::black_box(7)]).unwrap_err();
         let words = panic.to_string();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use librecast::plain::{escape, is_deceptive};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -88,7 +89,7 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
         Err(error) => {
             if !is_broken_pipe(&error) {
                 // a reader of stderr that has gone must not change the exit code: complaining there would panic
-                let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
+                hint(program, format_args!("{error:#}"));
             }
             let exit = error
                 .chain()
@@ -97,6 +98,32 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Writes a line to standard output, harmless on a terminal: a reader that has gone is an error, no panic.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
+    print(&format!("{line}\n"))
+}
+
+/// Writes whole lines to standard output, harmless on a terminal.
+///
+/// # Errors
+///
+/// They cannot be written.
+pub fn print(lines: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(escape(lines).as_bytes())?;
+    out.flush()
+}
+
+/// Tells the user something beside the result, harmless on a terminal. A result stays good when nobody reads it.
+pub fn hint(program: &str, line: impl fmt::Display) {
+    let line = format!("{program}: {line}\n");
+    let _ = std::io::stderr().write_all(escape(&line).as_bytes());
 }
 
 /// Whether a reader of our output went away (`lcroute peers | head -1`): no reason for a message.
@@ -205,7 +232,7 @@ struct TextVisitor<'w> {
 /// What others have said may stand in a log: a terminal must not execute it.
 fn write_plain(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| {
-        if c.is_control() && !matches!(c, '\n' | '\t') {
+        if is_deceptive(c) && !matches!(c, '\n' | '\t') {
             write!(out, "{}", c.escape_default())
         } else {
             out.write_char(c)

@@ -5,11 +5,12 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use librecast::plain::{escape, is_deceptive};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size};
 
-use crate::cli::Exit;
+use crate::cli::{Exit, hint};
 use crate::interrupt;
 
 /// The other screen, as `watch` and editors use it; no cursor.
@@ -76,7 +77,7 @@ impl Screen {
     /// Shows `text` instead of what was there.
     pub fn show(&mut self, text: &str) -> std::io::Result<()> {
         let shown = match (self.is_terminal, terminal_size()) {
-            (false, _) => text.to_owned(),
+            (false, _) => escape(text),
             (true, Some((Width(width), Height(height)))) => {
                 frame(text, width.into(), height.into())
             }
@@ -133,7 +134,7 @@ fn frame(text: &str, width: usize, height: usize) -> String {
 
 /// The beginning that fits; what would move the cursor is none of it.
 fn cut(line: &str, width: usize) -> String {
-    let printable = |c: char| if c.is_control() { '?' } else { c };
+    let printable = |c: char| if is_deceptive(c) { '?' } else { c };
     line.chars().take(width).map(printable).collect()
 }
 
@@ -164,7 +165,7 @@ pub fn watch(
             Err(e) => {
                 if !std::mem::replace(&mut away, true) {
                     // a result stays good when nobody reads this
-                    let _ = writeln!(std::io::stderr(), "{program}: {e:#}; trying again");
+                    hint(program, format_args!("{e:#}; trying again"));
                 }
             }
         }

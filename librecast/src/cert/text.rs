@@ -1,7 +1,6 @@
 //! Texts of certificates: names of nodes, labels, and what an invitation is bounded to.
 
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
-
+use crate::plain::is_hidden;
 use crate::wire::WireError;
 
 /// Longest node name and label in bytes.
@@ -24,9 +23,7 @@ pub fn is_node_name(name: &str) -> bool {
 /// Without control characters, and without those that nobody sees: they join, break or turn around what is shown.
 #[must_use]
 pub fn is_visible(text: &str) -> bool {
-    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
-    let hidden = [Control, Format, LineSeparator, ParagraphSeparator];
-    !text.chars().any(|c| hidden.contains(&c.general_category()))
+    !text.chars().any(is_hidden)
 }
 
 /// What an invitation is bounded to, in the place of a node's name: programs that know no terms pass over them.

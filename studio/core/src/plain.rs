@@ -1,22 +1,22 @@
 //! What text may hold that goes to a terminal, a page or a Braille line.
 
+use librecast::plain::is_deceptive;
+
 /// Longest text of one line: a title, a name. A length of 8 bits.
 pub const MAX_LINE: usize = 255;
 
-/// Turns text around for who reads it, or ends what turned it: U+202A to U+202E, U+2066 to U+2069.
-fn turns_text_around(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Nobody sees it, and no language needs it: byte order marks, line separators, tags, interlinear marks.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+/// Marks that writers need within words and sentences, and that turn nothing around: where a word may break, and the
+/// direction of the one place where such a mark stands.
+fn is_typographic(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2060}'..='\u{2064}'
+    )
 }
 
 /// Whether this character is taken out of text of several lines.
 pub(crate) fn is_refused(c: char) -> bool {
-    let breaks = matches!(c, '\n' | '\t');
-    c.is_control() && !breaks || turns_text_around(c) || is_hidden(c)
+    is_deceptive(c) && !matches!(c, '\n' | '\t') && !is_typographic(c)
 }
 
 /// Text of several lines, without control characters but the ends of lines and tabs, and without what turns text around.

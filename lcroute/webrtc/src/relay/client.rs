@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use librecast::plain::clean;
 use librecast::time::{Duration, Instant};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::sansio::Protocol;
@@ -556,7 +557,7 @@ impl Relays {
                     self.plan.clear();
                     self.changes.push_back(Change::Allocated);
                 }
-                Some(Event::AllocateError(_, error)) => failure = Some(printable(&error)),
+                Some(Event::AllocateError(_, error)) => failure = Some(shown(&error)),
                 Some(Event::CreatePermissionError(_, error)) => {
                     debug!(%error, "the relay permits no such peer");
                 }
@@ -615,7 +616,6 @@ fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {
 }
 
 /// The relay's words: nothing that steers a terminal, and not too many.
-fn printable(error: &rtc::shared::error::Error) -> String {
-    let text = error.to_string();
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
+fn shown(error: &rtc::shared::error::Error) -> String {
+    clean(&error.to_string()).chars().take(100).collect()
 }

@@ -1,0 +1,146 @@
+//! Lines of lcroute-reach, as far as they count for the daemon, without I/O. Whoever takes over that program says what he
+//! likes here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lcroute_overlay::{CarrierKind, MAX_RECORD};
+use librecast::plain::clean;
+use librecast::reach::{FromReach, Key, MAX_NAME, RoomState, State};
+
+/// Most reasons for drops that are shown. Chosen: twice those that there are.
+const MAX_REASONS: usize = 16;
+/// Longest text that is shown, in characters. Chosen: two lines of a terminal.
+pub const MAX_TEXT: usize = 200;
+
+/// A line that counts.
+#[derive(Debug)]
+pub enum Said {
+    /// A presence record, of whoever made it.
+    Record {
+        /// Where it was found.
+        kind: CarrierKind,
+        /// Tells it from others of its kind.
+        name: String,
+        /// As it was found.
+        sealed: Vec<u8>,
+    },
+    /// How the DHT is.
+    Dht(State),
+    /// How the room is.
+    Room(RoomState),
+}
+
+/// Reads a line: nothing where nobody asked for what it says. `asked` are the keys of the plan; `has_room` says that an account
+/// is in use.
+///
+/// # Errors
+///
+/// It is no line of such a program.
+pub fn read(
+    line: &[u8],
+    asked: &BTreeSet<Key>,
+    has_room: bool,
+) -> Result<Option<Said>, serde_json::Error> {
+    Ok(match serde_json::from_slice(line)? {
+        // the day, or who is sought, may have changed meanwhile
+        FromReach::Seen { key, value } => {
+            let counts = asked.contains(&key) && value.0.len() <= MAX_RECORD;
+            counts.then(|| Said::Record {
+                kind: CarrierKind::Dht,
+                name: key.to_string(),
+                sealed: value.0,
+            })
+        }
+        FromReach::Kept {
+            account,
+            name,
+            value,
+        } => {
+            let counts = has_room && account.len() <= MAX_NAME && value.0.len() <= MAX_RECORD;
+            counts.then(|| Said::Record {
+                kind: CarrierKind::Matrix,
+                // another account may use the same name
+                name: format!("{account} {name}"),
+                sealed: value.0,
+            })
+        }
+        FromReach::State(mut state) => {
+            bound(&mut state.dropped);
+            Some(Said::Dht(state))
+        }
+        FromReach::Room(mut state) => {
+            bound(&mut state.dropped);
+            state.problem = state.problem.map(|problem| shown(&problem));
+            Some(Said::Room(state))
+        }
+    })
+}
+
+/// Neither many nor long, so that nobody fills memory.
+fn bound(dropped: &mut BTreeMap<String, u64>) {
+    let all = std::mem::take(dropped).into_iter();
+    let some = all.take(MAX_REASONS);
+    *dropped = some.map(|(reason, n)| (shown(&reason), n)).collect();
+}
+
+/// Nor steers a terminal.
+fn shown(text: &str) -> String {
+    clean(text).chars().take(MAX_TEXT).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use librecast::reach::{Base58, Value};
+
+    use super::*;
+
+    fn line(line: &FromReach) -> Vec<u8> {
+        serde_json::to_vec(line).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_asked_for_counts() {
+        let asked = BTreeSet::from([Base58([1; 32])]);
+        let seen = |n, length| {
+            line(&FromReach::Seen {
+                key: Base58([n; 32]),
+                value: Value(vec![7; length]),
+            })
+        };
+        let counts = |line: &[u8], has_room| read(line, &asked, has_room).unwrap().is_some();
+        assert!(counts(&seen(1, 300), false));
+        assert!(!counts(&seen(2, 300), false));
+        let kept = |account: &str| {
+            line(&FromReach::Kept {
+                account: account.into(),
+                name: Base58([1; 32]),
+                value: Value(vec![7; 300]),
+            })
+        };
+        assert!(counts(&kept("@a:b"), true));
+        assert!(!counts(&kept("@a:b"), false));
+        assert!(!counts(&kept(&"a".repeat(MAX_NAME + 1)), true));
+        assert!(read(b"{}", &asked, true).is_err());
+    }
+
+    #[test]
+    fn states_are_short_and_steer_no_terminal() {
+        let reason = |n| (format!("{n:02}\u{1b}[2J{}", "x".repeat(999)), 1);
+        let state = RoomState {
+            problem: Some("a\u{9b}2J".repeat(500)),
+            dropped: (0..99).map(reason).collect(),
+            ..RoomState::default()
+        };
+        let told = read(&line(&FromReach::Room(state)), &BTreeSet::new(), true);
+        let Some(Said::Room(state)) = told.unwrap() else {
+            panic!("another line");
+        };
+        assert_eq!(state.dropped.len(), MAX_REASONS);
+        let texts = state.dropped.into_keys().chain(state.problem);
+        for text in texts {
+            assert_eq!(text.chars().count(), MAX_TEXT);
+            assert!(!text.contains(char::is_control));
+        }
+    }
+}
