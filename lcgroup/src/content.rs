@@ -7,6 +7,7 @@
 //! ```
 
 use librecast::id::PeerId;
+use librecast::plain::is_deceptive;
 use zeroize::Zeroizing;
 
 /// A content that begins so says what it is.
@@ -91,7 +92,7 @@ impl Files {
 
 /// Whether lcsync takes this for the name of a share.
 pub fn is_share_name(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && !name.contains('#') && !name.chars().any(char::is_control)
+    (1..=255).contains(&name.len()) && !name.contains('#') && !name.contains(is_deceptive)
 }
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ mod tests {
         }
         let longer = [&bytes[..], b"x"].concat();
         assert_eq!(Content::decode(&longer), Content::Bytes(&longer));
-        for bad in ["", "a#b", "a\nb"] {
+        for bad in ["", "a#b", "a\nb", "a\u{9b}2Jb", "a\u{202e}b"] {
             let bytes = self::files(bad).encode();
             assert_eq!(Content::decode(&bytes), Content::Bytes(&bytes), "{bad:?}");
         }

@@ -194,8 +194,9 @@ pub struct MemberStatus {
     pub last: u32,
 }
 
-/// How long a request may take to come, once it has begun.
+/// How long a request may take to come, from the beginning of the connection or the answer before it. Chosen: programs write
+/// at once.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest request, in bytes: the longest message in base64, with room for the rest.
-pub const MAX_REQUEST: u64 = 128 * 1_024;
+pub const MAX_REQUEST: usize = 128 * 1_024;

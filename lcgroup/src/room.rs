@@ -26,6 +26,7 @@ use lcgroup_core::{
 use librecast::cert::GroupPrefix;
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
+use librecast::plain::quoted;
 use librecast::text::{TextKind, encode};
 use librecast_log::{
     AppendError, AuthorId, AuthorStatus, Config, Event as LogEvent, GRANT_KIND, Grant, Log,
@@ -675,7 +676,8 @@ impl Room {
             [one, ..] => {
                 let names: Vec<_> = found.iter().map(|o| self.name_of(&o.author)).collect();
                 let (names, one) = (names.join(", "), self.name_of(&one.author));
-                let text = format!("{names} share {name:?}: --lcgroup {group}/{one} says whose");
+                let whose = quoted(&format!("{group}/{one}"));
+                let text = format!("{names} share {name:?}: --lcgroup {whose} says whose");
                 Err(ExitError::new(Exit::Usage, text).into())
             }
         }

@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::conversation::Shared;
 use crate::request::{MAX_REQUEST, REQUEST_TIMEOUT, Request};
 
-/// Most connections at once. Chosen: some followers for each of 64 groups.
+/// Most connections at once. Chosen: some readers for each of 64 groups.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Most of them that read conversations, for as long as they like. Chosen: a quarter stays for requests.
+const MAX_READERS: usize = MAX_CONNECTIONS - MAX_CONNECTIONS / 4;
 
 /// A follower that takes nothing for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,11 +50,20 @@ pub enum Answer {
 ///
 /// A thread cannot be started.
 pub fn serve(listener: UnixListener, wake: Arc<EventFd>) -> io::Result<Receiver<Asked>> {
+    listen(listener, wake, REQUEST_TIMEOUT)
+}
+
+fn listen(
+    listener: UnixListener,
+    wake: Arc<EventFd>,
+    patience: Duration,
+) -> io::Result<Receiver<Asked>> {
     let (asked, requests) = channel();
     thread::Builder::new()
         .name("control".into())
         .spawn(move || {
             let connections = Arc::new(AtomicUsize::new(0));
+            let readers = Arc::new(AtomicUsize::new(0));
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
                     // out of descriptors, most likely: others may end meanwhile
@@ -62,9 +75,9 @@ pub fn serve(listener: UnixListener, wake: Arc<EventFd>) -> io::Result<Receiver<
                     continue;
                 }
                 let (asked, wake) = (asked.clone(), Arc::clone(&wake));
-                let count = Arc::clone(&connections);
+                let (count, readers) = (Arc::clone(&connections), Arc::clone(&readers));
                 let started = thread::Builder::new().name("client".into()).spawn(move || {
-                    let ended = converse(stream, &asked, &wake);
+                    let ended = converse(stream, (&asked, &wake), &readers, patience);
                     tracing::debug!("control socket: {ended:?}");
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
@@ -76,20 +89,20 @@ pub fn serve(listener: UnixListener, wake: Arc<EventFd>) -> io::Result<Receiver<
     Ok(requests)
 }
 
-fn converse(stream: UnixStream, asked: &Sender<Asked>, wake: &EventFd) -> io::Result<()> {
+fn converse(
+    stream: UnixStream,
+    (asked, wake): (&Sender<Asked>, &EventFd),
+    readers: &AtomicUsize,
+    patience: Duration,
+) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     loop {
-        reader.get_ref().set_read_timeout(None)?;
-        if reader.fill_buf()?.is_empty() {
+        let line = read_line(&mut reader, patience)?;
+        if line.is_empty() {
             return Ok(());
         }
-        reader.get_ref().set_read_timeout(Some(REQUEST_TIMEOUT))?;
-        let mut line = zeroize::Zeroizing::new(Vec::new());
-        (&mut reader)
-            .take(MAX_REQUEST)
-            .read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
             return write(&mut writer, &json!({"error": "not a line", "exit": 2}));
         }
@@ -109,6 +122,10 @@ fn converse(stream: UnixStream, asked: &Sender<Asked>, wake: &EventFd) -> io::Re
                 write(&mut writer, &json!({ "error": error, "exit": exit }))?;
             }
             Answer::Tail(conversation, after, follow) => {
+                let Some(_place) = Place::among(readers) else {
+                    let error = json!({"error": "too many programs read", "exit": 1});
+                    return write(&mut writer, &error);
+                };
                 conversation.read(after, follow, |line| match line {
                     Some(line) => writer.write_all(line).map(|()| true),
                     None => is_there(&writer),
@@ -119,6 +136,49 @@ fn converse(stream: UnixStream, asked: &Sender<Asked>, wake: &EventFd) -> io::Re
                 write(&mut writer, &json!({ "ok": {} }))?;
             }
         }
+    }
+}
+
+/// A line, or nothing at the end. It is whole within `patience`, however many reads it takes: whoever says nothing must not
+/// keep others out for ever.
+fn read_line(
+    reader: &mut BufReader<UnixStream>,
+    patience: Duration,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    let until = Instant::now() + patience;
+    let mut line = Zeroizing::new(Vec::new());
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        reader.get_ref().set_read_timeout(Some(left))?;
+        let room = MAX_REQUEST.saturating_sub(line.len());
+        let buffer = reader.fill_buf()?;
+        let buffer = &buffer[..buffer.len().min(room)];
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let count = end.map_or(buffer.len(), |end| end + 1);
+        line.extend_from_slice(&buffer[..count]);
+        reader.consume(count);
+        if end.is_some() || count == 0 {
+            return Ok(line);
+        }
+    }
+}
+
+/// A place among those who read conversations.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn among(readers: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(readers);
+        (readers.fetch_add(1, Ordering::Relaxed) < MAX_READERS).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -140,4 +200,104 @@ fn write(writer: &mut UnixStream, answer: &Value) -> io::Result<()> {
     let mut line = answer.to_string();
     line.push('\n');
     writer.write_all(line.as_bytes())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use librecast::id::SecretKey;
+
+    use super::*;
+    use crate::conversation::{Conversation, Message};
+
+    /// Enough on a busy machine.
+    const LONG: Duration = Duration::from_secs(120);
+
+    /// A socket that answers as the daemon would, from a conversation of one message.
+    fn serving(folder: &Path, patience: Duration) -> std::path::PathBuf {
+        let path = folder.join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let wake = Arc::new(EventFd::new().unwrap());
+        let requests = listen(listener, wake, patience).unwrap();
+        let mut conversation = Conversation::open(&folder.join("messages")).unwrap();
+        conversation.add(Message {
+            n: 1,
+            author: SecretKey::from_seed(&[1; 32]).peer_id(),
+            name: "Ann".into(),
+            id: "1".into(),
+            time: 5,
+            text: Some("word".into()),
+            bytes: None,
+            files: None,
+        });
+        conversation.sync().unwrap();
+        thread::spawn(move || {
+            for asked in requests {
+                let answer = match asked.request {
+                    Request::Tail { follow, .. } => Answer::Tail(conversation.shared(), 0, follow),
+                    _ => Answer::Ok(json!({})),
+                };
+                // who asked may have gone
+                let _ = asked.answer.send(answer);
+            }
+        });
+        path
+    }
+
+    fn connect(path: &Path) -> UnixStream {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    fn ask(path: &Path, request: &str) -> io::Result<String> {
+        let mut stream = connect(path);
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        Ok(answer)
+    }
+
+    #[test]
+    fn silent_connections_end_and_others_are_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = serving(folder.path(), Duration::from_millis(200));
+        let mut silent: Vec<_> = (0..MAX_CONNECTIONS).map(|_| connect(&path)).collect();
+        for (n, stream) in silent.iter_mut().enumerate() {
+            if n % 2 == 0 {
+                // no line, and no end; it may be too late for it already
+                let _ = stream.write_all(b"{");
+            }
+        }
+        for stream in &mut silent {
+            let read = stream.read(&mut [0]);
+            let ended = matches!(read, Ok(0))
+                || read.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
+            assert!(ended);
+        }
+        let answer = ask(&path, "{\"cmd\":\"status\"}\n").unwrap();
+        assert_eq!(answer, "{\"ok\":{}}\n");
+    }
+
+    #[test]
+    fn whoever_reads_conversations_leaves_room_for_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = serving(folder.path(), LONG);
+        let tail = "{\"cmd\":\"tail\",\"group\":\"team\",\"follow\":true}\n";
+        let reader = |_| {
+            let mut stream = BufReader::new(connect(&path));
+            stream.get_mut().write_all(tail.as_bytes()).unwrap();
+            let mut first = String::new();
+            stream.read_line(&mut first).unwrap();
+            assert!(first.contains("word"), "{first}");
+            stream
+        };
+        let _readers: Vec<_> = (0..MAX_READERS).map(reader).collect();
+        let refused = ask(&path, tail).unwrap();
+        assert!(refused.contains("too many programs read"), "{refused}");
+        let answer = ask(&path, "{\"cmd\":\"status\"}\n").unwrap();
+        assert_eq!(answer, "{\"ok\":{}}\n");
+    }
 }

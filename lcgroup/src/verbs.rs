@@ -1,6 +1,6 @@
 //! What the verbs do: they ask the program that runs.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use librecast::cert::is_visible;
+use librecast::plain::{clean, quoted};
 use librecast::time::utc;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -58,8 +58,8 @@ pub fn init(state: &Path, as_json: bool) -> anyhow::Result<Exit> {
         .create(state)
         .with_context(|| state.display().to_string())?;
     match as_json {
-        true => print(&json!({ "state_dir": state }).to_string())?,
-        false => print(&format!(
+        true => print_line(json!({ "state_dir": state }).to_string())?,
+        false => print_line(format!(
             "groups are in {}; next: `lcgroup run`",
             state.display()
         ))?,
@@ -180,7 +180,7 @@ impl Verbs {
         };
         let answer = self.ask(&request)?;
         if self.json {
-            print(&answer.to_string())?;
+            print_line(answer.to_string())?;
         } else if let Some(waits) = answer["waits"].as_str() {
             eprintln!("lcgroup: it is kept here, and {waits}");
         }
@@ -210,8 +210,8 @@ impl Verbs {
                 return Ok(Exit::Ok);
             }
             match self.json {
-                true => print(line.trim_end())?,
-                false => print(&shown(&tail.group, &serde_json::from_value(value)?))?,
+                true => print_line(line.trim_end())?,
+                false => print_line(shown(&tail.group, &serde_json::from_value(value)?))?,
             }
         }
     }
@@ -219,14 +219,14 @@ impl Verbs {
     pub fn members(&self, group: String) -> anyhow::Result<Exit> {
         let answer = self.ask(&Request::Members { group })?;
         if self.json {
-            print(&answer.to_string())?;
+            print_line(answer.to_string())?;
             return Ok(Exit::Ok);
         }
         let members: Vec<MemberStatus> = serde_json::from_value(answer["members"].clone())?;
         for member in members {
             let marks = [(member.owner, " owner"), (member.me, " you")];
             let marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
-            print(&format!(
+            print_line(format!(
                 "{:<20} {}{marks}",
                 printable(&member.name),
                 member.author
@@ -345,7 +345,7 @@ impl Verbs {
     pub fn status(&self) -> anyhow::Result<Exit> {
         let answer = self.ask(&Request::Status {})?;
         if self.json {
-            print(&answer.to_string())?;
+            print_line(answer.to_string())?;
             return Ok(Exit::Ok);
         }
         let status: Status = serde_json::from_value(answer)?;
@@ -354,12 +354,12 @@ impl Verbs {
                 0 => String::new(),
                 n => format!(", {n} entries on their way"),
             };
-            print(&format!(
+            print_line(format!(
                 "{:<20} {}, {} members, {} messages{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
             if let Some(waits) = group.waits {
-                print(&format!("  what is said {waits}"))?;
+                print_line(format!("  what is said {waits}"))?;
             }
             for protected in group.prefixes {
                 let stands = match (protected.sealed, protected.problem) {
@@ -367,14 +367,14 @@ impl Verbs {
                     (false, Some(problem)) => format!("closed here: {problem}"),
                     (false, None) => "closed here".to_owned(),
                 };
-                print(&format!("  {}: {stands}", protected.prefix))?;
+                print_line(format!("  {}: {stands}", protected.prefix))?;
             }
             for notice in group.notices.iter().rev().take(3).rev() {
-                print(&format!("  {}", printable(notice)))?;
+                print_line(format!("  {}", printable(notice)))?;
             }
         }
         for held in status.held {
-            print(&format!(
+            print_line(format!(
                 "{:<20} held, {} entries of {} authors",
                 held.name, held.log.entries, held.authors
             ))?;
@@ -409,7 +409,7 @@ impl Verbs {
             false => line(answer),
         };
         if !line.is_empty() {
-            print(&line)?;
+            print_line(&line)?;
         }
         Ok(Exit::Ok)
     }
@@ -426,26 +426,21 @@ fn shown(group: &str, message: &Message) -> String {
         (Some(text), _, _) => printable(text),
         (None, Some(bytes), _) => format!("({} characters of base64)", bytes.len()),
         (None, None, Some(name)) => {
-            let name = printable(name);
-            format!("shares {name}: lcsync --lcgroup {group} 'lc:{name}' DEST")
+            let share = quoted(&format!("lc:{name}"));
+            format!(
+                "shares {}: lcsync --lcgroup {group} {share} DEST",
+                clean(name)
+            )
         }
         (None, None, None) => String::new(),
     };
     format!("{time} {}: {said}", printable(&message.name))
 }
 
-/// Without what nobody sees; an end of line is kept, and what follows is indented.
+/// Words of several lines: what follows the first is indented, as no message may look like another.
 fn printable(text: &str) -> String {
-    let mut all = String::new();
-    for c in text.chars() {
-        match c {
-            '\n' => all.push_str("\n    "),
-            '\t' => all.push(' '),
-            c if is_visible(c.encode_utf8(&mut [0; 4])) => all.push(c),
-            _ => all.push('\u{fffd}'),
-        }
-    }
-    all
+    let lines: Vec<_> = text.split('\n').map(clean).collect();
+    lines.join("\n    ")
 }
 
 fn text(value: &Value) -> String {
@@ -475,20 +470,32 @@ fn user_name() -> anyhow::Result<String> {
     Ok(user.ok_or_else(none)?)
 }
 
-fn print(line: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    Ok(writeln!(out, "{line}").and_then(|()| out.flush())?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_name_of_another_is_one_word_of_the_command_that_is_shown() {
+        let message = Message {
+            n: 1,
+            author: librecast::id::SecretKey::from_seed(&[1; 32]).peer_id(),
+            name: "Ann".into(),
+            id: "1".into(),
+            time: 0,
+            text: None,
+            bytes: None,
+            files: Some("plans'; touch FILE; echo '".into()),
+        };
+        let line = shown("team", &message);
+        let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";
+        assert!(line.ends_with(command), "{line}");
+    }
+
+    #[test]
     fn what_others_say_moves_no_cursor() {
         assert_eq!(
             printable("a\u{1b}[2Jb\nc\td\u{202e}"),
-            "a\u{fffd}[2Jb\n    c d\u{fffd}"
+            "a\u{fffd}[2Jb\n    c\td\u{fffd}"
         );
     }
 }

@@ -20,6 +20,9 @@ export function fill(host, children) {
 /** What stands between `backticks` is code. */
 export const words = (text) => text.split("`").map((part, i) => (i % 2 === 1 ? html("code", {}, part) : part));
 
+/** Text of others as one word of a shell's command. */
+export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
 /** Only what has changed is written: a selection stays, and nothing is read out twice. */
 export function say(host, text) {
     if (host.said !== text) {

@@ -1,7 +1,7 @@
 // Conversations of lcgroup on this host. All text comes from other people: it is shown as text, never as markup.
 
 import { follow, groups, say } from "../common/feed.js";
-import { fill, html, say as write } from "../common/html.js";
+import { fill, html, quoted, say as write } from "../common/html.js";
 
 /** Messages that are shown, the last ones. */
 const KEPT = 500;
@@ -149,7 +149,7 @@ function take(line) {
 
 function content({ text, bytes, files }) {
     if (files !== undefined) {
-        return [`shares ${files}: `, html("code", {}, `lcsync --lcgroup ${view.group} 'lc:${files}' DEST`)];
+        return [`shares ${files}: `, html("code", {}, `lcsync --lcgroup ${view.group} ${quoted(`lc:${files}`)} DEST`)];
     }
     return [text ?? `${Math.floor((bytes.length * 3) / 4)} bytes that are no text`];
 }
