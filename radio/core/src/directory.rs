@@ -1,22 +1,33 @@
 //! Stations that announce themselves: public ones, signed, and foreign senders, of which nothing is certain.
 
-use librecast::time::{Duration, Instant};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use librecast::bucket::{Rate, TokenBucket};
+use librecast::bucket::{Bucket, Rate, TokenBucket};
 use librecast::drops::Drops;
+use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
 use crate::sap::{ANNOUNCE_INTERVAL, Announcement};
 use crate::sdp::{self, Description, SdpError};
 
-/// Most announcements that are kept.
-pub const MAX_ENTRIES: usize = 4_096;
+/// Most signed announcements that are kept. Chosen: 64 hosts with as many stations as a host may have, 4 MiB.
+pub const MAX_SIGNED: usize = 1_024;
+/// Most signed announcements of one source. Chosen: far more than one host casts.
+const MAX_SIGNED_OF_SOURCE: usize = 64;
+/// Most announcements that nobody signed. Chosen: as many as are shown.
+pub const MAX_UNSIGNED: usize = 64;
+/// Most of one source that nobody signed. Chosen: a host with foreign senders has a few.
+const MAX_UNSIGNED_OF_SOURCE: usize = 8;
 /// Most stations that are shown.
 pub const MAX_SHOWN: usize = 64;
-/// Most announcements in a second: each signature takes time.
+/// Most announcements in a second, signed ones and others apart: each signature takes time. Chosen: 3 % of a core.
 const MAX_RATE: Rate = Rate::per_second(500, 500);
+/// Most signed announcements of one source in a second. Chosen: twice what [`MAX_SIGNED_OF_SOURCE`] stations announce.
+const SOURCE_RATE: Rate = Rate::per_second(32, 64);
+/// Most sources with a rate of their own. Chosen: on `lc0` nobody invents addresses, and a network has fewer that cast.
+const MAX_SOURCES: usize = 1_024;
 /// How long an announcement is good: ten intervals of ours; foreign senders repeat theirs each 5 minutes or more rarely
 /// (RFC 2974, 4).
 const SIGNED_TIME: Duration = Duration::from_secs(10 * ANNOUNCE_INTERVAL.as_secs());
@@ -30,6 +41,12 @@ enum EntryKey {
     Foreign(IpAddr, u16),
 }
 
+impl EntryKey {
+    fn is_signed(&self) -> bool {
+        matches!(self, Self::Station(_))
+    }
+}
+
 /// A station that announced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -39,6 +56,8 @@ pub struct Entry {
     pub sdp: String,
     /// Where the announcement came from.
     pub source: Ipv6Addr,
+    /// When it was announced first.
+    since: Instant,
     expires: Instant,
 }
 
@@ -46,7 +65,10 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Directory {
     entries: BTreeMap<EntryKey, Entry>,
-    rate: TokenBucket,
+    signed_rate: TokenBucket,
+    unsigned_rate: TokenBucket,
+    /// Of sources of signed ones, as long as they are not full.
+    sources: BTreeMap<Ipv6Addr, Bucket>,
     drops: Drops<DropReason>,
 }
 
@@ -56,7 +78,9 @@ impl Directory {
     pub fn new(now: Instant) -> Self {
         Self {
             entries: BTreeMap::new(),
-            rate: TokenBucket::of(MAX_RATE, now),
+            signed_rate: TokenBucket::of(MAX_RATE, now),
+            unsigned_rate: TokenBucket::of(MAX_RATE, now),
+            sources: BTreeMap::new(),
             drops: Drops::default(),
         }
     }
@@ -69,11 +93,7 @@ impl Directory {
         now: Instant,
         unix_ms: u64,
     ) -> bool {
-        let result = if self.rate.take(1, now) {
-            self.take(source, datagram, now, unix_ms)
-        } else {
-            Err(DropReason::Rate)
-        };
+        let result = self.take(source, datagram, now, unix_ms);
         result.unwrap_or_else(|reason| {
             self.drops.count(reason);
             false
@@ -92,6 +112,10 @@ impl Directory {
         let foreign = EntryKey::Foreign(announcement.source, announcement.hash);
         if announcement.is_deletion && self.delete(&foreign, source) {
             return Ok(true);
+        }
+        let is_signed = sdp::names_station(announcement.description);
+        if !self.has_time(source, is_signed, now) {
+            return Err(DropReason::Rate);
         }
         let description = sdp::read(announcement.description).map_err(|e| match e {
             SdpError::Malformed => DropReason::AnnouncementMalformed,
@@ -112,19 +136,24 @@ impl Directory {
             return Ok(self.delete(&key, source));
         }
         self.handle_timeout(now);
-        if !self.entries.contains_key(&key) && self.entries.len() >= MAX_ENTRIES {
-            return Err(DropReason::AnnouncementFull);
-        }
         if let Some(entry) = self.entries.get(&key)
             && !is_listed_by(&description, &entry.description)
         {
             return Ok(false);
         }
+        let since = match self.entries.get(&key) {
+            Some(entry) => entry.since,
+            None => {
+                self.make_room(source, key.is_signed());
+                now
+            }
+        };
         let sdp = String::from_utf8_lossy(announcement.description).into_owned();
         let entry = Entry {
             description,
             sdp,
             source,
+            since,
             expires: now + time,
         };
         let before = self.entries.insert(key, entry.clone());
@@ -132,6 +161,57 @@ impl Directory {
             (before.description, before.source) == (entry.description, entry.source)
         };
         Ok(!before.is_some_and(is_same))
+    }
+
+    /// Whether there is time for one more of this source.
+    fn has_time(&mut self, source: Ipv6Addr, is_signed: bool, now: Instant) -> bool {
+        if !is_signed {
+            return self.unsigned_rate.take(1, now);
+        }
+        if self.sources.len() >= MAX_SOURCES {
+            self.sources
+                .retain(|_, bucket| bucket.left(SOURCE_RATE, now) < SOURCE_RATE.burst());
+        }
+        let has_place = self.sources.len() < MAX_SOURCES || self.sources.contains_key(&source);
+        let of_source = has_place.then(|| self.sources.entry(source).or_insert(Bucket::full(now)));
+        of_source.is_none_or(|bucket| bucket.take(SOURCE_RATE, 1, now))
+            && self.signed_rate.take(1, now)
+    }
+
+    /// Room for a new one of this source among the signed ones, or among the others. The source with the most gives way,
+    /// this one beyond its part, and of the source the one that was heard the longest ago.
+    fn make_room(&mut self, source: Ipv6Addr, is_signed: bool) {
+        let (most, most_of_source) = match is_signed {
+            true => (MAX_SIGNED, MAX_SIGNED_OF_SOURCE),
+            false => (MAX_UNSIGNED, MAX_UNSIGNED_OF_SOURCE),
+        };
+        let mut of_sources: BTreeMap<Ipv6Addr, (usize, Instant, &EntryKey)> = BTreeMap::new();
+        let all = self.entries.iter();
+        let all = all.filter(|(key, _)| key.is_signed() == is_signed);
+        let mut count = 0;
+        for (key, entry) in all {
+            count += 1;
+            let first = (0, entry.expires, key);
+            let (of_source, oldest, which) = of_sources.entry(entry.source).or_insert(first);
+            *of_source += 1;
+            if entry.expires < *oldest {
+                (*oldest, *which) = (entry.expires, key);
+            }
+        }
+        let own = of_sources.get(&source).map_or(0, |(count, ..)| *count);
+        let victim = if own >= most_of_source {
+            of_sources.get(&source)
+        } else if count >= most {
+            let by_count = |(count, oldest, _): &&(usize, Instant, _)| (*count, Reverse(*oldest));
+            of_sources.values().max_by_key(by_count)
+        } else {
+            None
+        };
+        if let Some((_, _, key)) = victim {
+            let key = (*key).clone();
+            self.entries.remove(&key);
+            self.drops.count(DropReason::AnnouncementFull);
+        }
     }
 
     /// Who announced it takes it back.
@@ -147,16 +227,25 @@ impl Directory {
         self.entries.len() < before
     }
 
-    /// Those that are shown: signed ones first, by name.
+    /// Those that are shown: signed ones first, by name. If there are too many, as many of each source as of others, those
+    /// that were announced first before later ones.
     #[must_use]
     pub fn stations(&self) -> Vec<&Entry> {
         let mut all: Vec<&Entry> = self.entries.values().collect();
-        all.sort_by_key(|entry| {
-            let description = &entry.description;
-            (description.station.is_none(), &description.name)
-        });
-        all.truncate(MAX_SHOWN);
-        all
+        all.sort_by_key(|entry| (is_foreign(entry), entry.since));
+        let mut of_sources: BTreeMap<Ipv6Addr, usize> = BTreeMap::new();
+        let rank = |entry: &&Entry| {
+            let before = of_sources.entry(entry.source).or_default();
+            *before += 1;
+            *before
+        };
+        let ranks: Vec<usize> = all.iter().map(rank).collect();
+        let mut shown: Vec<(usize, &Entry)> = ranks.into_iter().zip(all).collect();
+        shown.sort_by_key(|(rank, entry)| (is_foreign(entry), *rank));
+        shown.truncate(MAX_SHOWN);
+        let mut shown: Vec<&Entry> = shown.into_iter().map(|(_, entry)| entry).collect();
+        shown.sort_by_key(|entry| (is_foreign(entry), &entry.description.name));
+        shown
     }
 
     /// Those of this name, signed ones first.
@@ -176,6 +265,11 @@ impl Directory {
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
+}
+
+/// Nobody signed it.
+fn is_foreign(entry: &Entry) -> bool {
+    entry.description.station.is_none()
 }
 
 /// Of several casters of a station one is listed: its own key, else the one that is listed already.
@@ -364,26 +458,92 @@ mod tests {
         assert_eq!(is_signed(&directory), [true, true]);
     }
 
+    fn listed_among(directory: &Directory, n: u16) -> bool {
+        let stations = directory.stations();
+        stations.iter().any(|entry| entry.source == address(n))
+    }
+
+    fn counts(directory: &Directory) -> (usize, usize) {
+        let signed = directory.entries.keys().filter(|key| key.is_signed());
+        let signed = signed.count();
+        (signed, directory.entries.len() - signed)
+    }
+
     #[test]
-    fn a_flood_of_announcements_is_bounded() {
+    fn a_flood_that_nobody_signed_keeps_no_signed_station_out() {
         let mut now = Instant::now();
         let mut directory = Directory::new(now);
-        for n in 0..6_000_u16 {
-            now += Duration::from_millis(3);
-            directory.handle_datagram(address(n), &foreign("flood", n), now, TODAY_MS);
+        let alien = foreign("alien", 2);
+        directory.handle_datagram(address(2), &alien, now, TODAY_MS);
+        for n in 1_000..5_096_u16 {
+            now += Duration::from_millis(2);
+            directory.handle_datagram(address(9), &foreign("flood", n), now, TODAY_MS);
         }
-        assert_eq!(directory.entries.len(), MAX_ENTRIES);
+        assert_eq!(counts(&directory), (0, 1 + MAX_UNSIGNED_OF_SOURCE));
+        assert!(listed_among(&directory, 2), "of another source");
+        let honest = packet(1, "one", address(1), false);
+        assert!(directory.handle_datagram(address(1), &honest, now, TODAY_MS));
+        assert!(listed_among(&directory, 1));
+        // under invented addresses, too
+        for n in 1_000..5_096_u16 {
+            now += Duration::from_millis(2);
+            directory.handle_datagram(address(n), &foreign("a flood", n), now, TODAY_MS);
+        }
+        assert_eq!(counts(&directory), (1, MAX_UNSIGNED));
+        assert!(listed_among(&directory, 1));
         assert_eq!(directory.stations().len(), MAX_SHOWN);
-        let full = directory.drops().get(DropReason::AnnouncementFull);
-        assert_eq!(full, 6_000 - MAX_ENTRIES as u64);
-        for _ in 0..1_000 {
-            directory.handle_datagram(
-                address(1),
-                &packet(1, "one", address(1), false),
-                now,
-                TODAY_MS,
-            );
+        assert!(directory.drops().get(DropReason::AnnouncementFull) > 4_000);
+    }
+
+    #[test]
+    fn a_flood_of_invented_stations_takes_the_part_of_its_source() {
+        let mut now = Instant::now();
+        let mut directory = Directory::new(now);
+        let mut seed = [7; 32];
+        let mut invented = |from: u16| {
+            seed[..2].copy_from_slice(&from.to_be_bytes());
+            seed[2] = seed[2].wrapping_add(1);
+            by(&StationKey::from_seed(&seed), None, "a", address(9), false)
+        };
+        let honest = packet(1, "one", address(1), false);
+        for n in 0..4_096_u16 {
+            now += Duration::from_millis(32);
+            directory.handle_datagram(address(9), &invented(n), now, TODAY_MS);
+            // as often as one announces itself
+            if n % 150 == 50 {
+                directory.handle_datagram(address(1), &honest, now, TODAY_MS);
+                assert!(listed_among(&directory, 1), "{n}");
+            }
+        }
+        assert_eq!(counts(&directory).0, 1 + MAX_SIGNED_OF_SOURCE);
+        // of as many sources as there are places, the newest takes the place of the one heard the longest ago
+        for n in 1_000..2_500_u16 {
+            now += Duration::from_millis(4);
+            directory.handle_datagram(address(n), &invented(n), now, TODAY_MS);
+        }
+        assert_eq!(counts(&directory).0, MAX_SIGNED);
+        let other = packet(2, "two", address(2), false);
+        assert!(directory.handle_datagram(address(2), &other, now, TODAY_MS));
+        let [two] = directory.named("two")[..] else {
+            panic!("it is kept");
+        };
+        assert_eq!(two.source, address(2));
+    }
+
+    #[test]
+    fn junk_takes_no_time_that_signatures_need() {
+        let now = Instant::now();
+        let mut directory = Directory::new(now);
+        let key = StationKey::from_seed(&[3; 32]);
+        let forged = by(&key, None, "x", address(9), false);
+        let forged = [&forged[..forged.len() - 4], b"00\r\n"].concat();
+        for n in 0..1_000 {
+            directory.handle_datagram(address(9), b"x", now, TODAY_MS);
+            directory.handle_datagram(address(9), &foreign("junk", n), now, TODAY_MS);
+            directory.handle_datagram(address(9), &forged, now, TODAY_MS);
         }
         assert!(directory.drops().get(DropReason::Rate) > 0);
+        let honest = packet(1, "one", address(1), false);
+        assert!(directory.handle_datagram(address(1), &honest, now, TODAY_MS));
     }
 }

@@ -47,7 +47,7 @@ librecast::drop_reasons! {
         AnnouncementOther = "announcement_other",
         /// An announcement that names a station, and is not signed by its key.
         AnnouncementForged = "announcement_forged",
-        /// More announcements than are kept.
+        /// An announcement gave way to another: there were more than are kept, of its source or of all.
         AnnouncementFull = "announcement_full",
     }
 }

@@ -49,7 +49,7 @@ mod station;
 
 pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
-pub use directory::{Directory, Entry, MAX_ENTRIES, MAX_SHOWN};
+pub use directory::{Directory, Entry, MAX_SHOWN, MAX_SIGNED, MAX_UNSIGNED};
 pub use drops::DropReason;
 pub use grant::{Grant, GrantError};
 pub use listener::{Channel, Event, Listener, MAX_CASTERS, Tuned};

@@ -23,6 +23,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use librecast::id::PeerId;
+use librecast::plain::is_deceptive;
 use thiserror::Error;
 
 use crate::beacon::{MAX_TEXT, Profile, is_showable};
@@ -182,7 +183,8 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     }
     let text = std::str::from_utf8(sdp).map_err(|_| SdpError::Malformed)?;
     let mut lines = text.lines();
-    if lines.next() != Some("v=0") {
+    // shown as it is; ends of lines are no part of them
+    if text.lines().any(|line| line.contains(is_deceptive)) || lines.next() != Some("v=0") {
         return Err(SdpError::Malformed);
     }
     let (mut name, mut session_group) = (String::new(), None);
@@ -231,6 +233,12 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
         station,
         grant: grant.flatten().map(Box::new),
     })
+}
+
+/// Whether a station is named, so that reading takes a signature's time.
+pub(crate) fn names_station(sdp: &[u8]) -> bool {
+    let mut lines = sdp.split(|byte| *byte == b'\n');
+    lines.any(|line| line.starts_with(STATION.as_bytes()))
 }
 
 /// Whether the block is of Opus; its group may stand above it.
@@ -397,6 +405,11 @@ mod tests {
         assert_eq!(with("v=0", "v=1"), Err(SdpError::Malformed));
         assert_eq!(with("t=0 0", "nonsense"), Err(SdpError::Malformed));
         assert_eq!(with("No Name", "a\u{7}b"), Err(SdpError::Malformed));
+        for hostile in ["\u{1b}[2J", "\rs=Morning", "\u{9b}2J", "\u{202e}"] {
+            let other = format!("libavformat 59{hostile}");
+            let read = with("libavformat 59", &other);
+            assert_eq!(read, Err(SdpError::Malformed), "{hostile:?}");
+        }
         let long = FOREIGN.replace("No Name", &"n".repeat(MAX_SDP));
         assert_eq!(read(long.as_bytes()), Err(SdpError::Malformed));
     }
