@@ -9,7 +9,7 @@ use std::ops::Range;
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
 use crate::deck::MAX_SLIDE;
-use crate::plain::{clean, clean_line, is_refused};
+use crate::plain::{MAX_LINE, clean, clean_line, is_refused};
 
 /// A slide, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,21 +177,45 @@ fn is_link(url: &str) -> bool {
         .any(|scheme| lower.starts_with(scheme))
 }
 
+/// Longest text of a slide in bytes: what comes after it is left out. Chosen: four times the longest slide, which every line
+/// that a person reads fits into with its indentation.
+const MAX_TEXT: usize = 4 * MAX_SLIDE;
+/// Most text in bytes in which a title is looked for. Chosen: some lines, as lists have a title for each slide.
+const MAX_TITLE: usize = 4 * MAX_LINE;
+/// Most quotations and lists within each other that a line shows at its beginning. Chosen: far more than people read.
+const MAX_INDENT: usize = 16;
+
 /// A slide as text for a terminal, a Braille line or a voice: headings, lists and tables as in Markdown, pictures by their
-/// alt text, links with where they lead.
+/// alt text, links with where they lead. It is bounded, whatever the slide is.
 #[must_use]
 pub fn to_text(markdown: &str) -> String {
-    let mut out = Text::default();
+    text_of(markdown, MAX_TEXT)
+}
+
+/// The beginning of the text, of some `most` bytes.
+fn text_of(markdown: &str, most: usize) -> String {
+    let mut out = Text {
+        most,
+        ..Text::default()
+    };
     for event in parser(markdown) {
+        if out.is_full() {
+            break;
+        }
         out.event(event);
     }
-    clean(out.text.trim_end())
+    let mut text = clean(out.text.trim_end());
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 /// What a slide is called in a list: its first line.
 #[must_use]
 pub fn title(markdown: &str) -> String {
-    let text = to_text(markdown);
+    let text = text_of(markdown, MAX_TITLE);
     let first = text.lines().map(|line| line.trim_start_matches('#').trim());
     let mut first = first.filter(|line| !line.is_empty());
     clean_line(first.next().unwrap_or_default())
@@ -201,6 +225,8 @@ pub fn title(markdown: &str) -> String {
 #[derive(Debug, Default)]
 struct Text {
     text: String,
+    /// Once there are more bytes, nothing follows.
+    most: usize,
     /// What each line begins with: of quotations, and of lists, from the outside in.
     indent: Vec<String>,
     /// Numbers of lists; none: of points.
@@ -215,8 +241,15 @@ struct Text {
 }
 
 impl Text {
+    fn is_full(&self) -> bool {
+        self.text.len() > self.most
+    }
+
     fn put(&mut self, text: &str) {
         for (at, line) in text.split('\n').enumerate() {
+            if self.is_full() {
+                return;
+            }
             if at > 0 {
                 self.end_line();
             }
@@ -224,7 +257,8 @@ impl Text {
                 continue;
             }
             if !self.in_line {
-                self.text.extend(self.indent.iter().map(String::as_str));
+                let indent = self.indent.iter().take(MAX_INDENT);
+                self.text.extend(indent.map(String::as_str));
                 self.in_line = true;
             }
             self.text.push_str(line);
@@ -461,6 +495,51 @@ mod tests {
         assert_eq!(title(slide), "Bees");
         assert_eq!(title("#\n\n> well\n\nthen"), "> well");
         assert_eq!(title(""), "");
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded_by_the_slide_whatever_it_is() {
+        let breaks = |marks: &str| format!("{marks}{}", "a  \n".repeat(8_000));
+        let rows = format!(
+            "{}\n{}\n{}",
+            "|a".repeat(800),
+            "|-".repeat(800),
+            "|\n".repeat(30_000)
+        );
+        let link = format!("[a]: <https://h.example/{}>\n\n", "x".repeat(8_000));
+        for hostile in [
+            breaks(&"> ".repeat(16_500)),
+            breaks(&">".repeat(20_000)),
+            breaks(&"- ".repeat(16_500)),
+            breaks(&"1. > ".repeat(6_500)),
+            format!("- - - - ```\n{}", "        x\n".repeat(6_500)),
+            rows,
+            link + &"[a] ".repeat(14_000),
+            "#\n".repeat(32_000),
+            "![".repeat(32_000),
+        ] {
+            assert!(hostile.len() <= MAX_SLIDE, "{}", hostile.len());
+            let begin = &hostile[..8];
+            let text = to_text(&hostile);
+            assert!(
+                text.len() <= MAX_TEXT + "…".len(),
+                "{begin:?}: {}",
+                text.len()
+            );
+            let deepest = text
+                .lines()
+                .map(|line| line.matches(['>', '-']).count())
+                .max();
+            assert!(
+                deepest <= Some(MAX_INDENT + 1) || begin.starts_with(['|', '[', '!']),
+                "{begin:?}: {deepest:?}"
+            );
+            assert!(title(&hostile).len() <= MAX_LINE, "{begin:?}");
+            let made = to_html(&hostile, |_| None);
+            assert!(made.len() <= 48 * MAX_SLIDE, "{begin:?}: {}", made.len());
+        }
+        let long = to_text(&breaks(&"> ".repeat(16_500)));
+        assert!(long.ends_with('…') && long.starts_with("> > > > "));
     }
 
     #[test]
