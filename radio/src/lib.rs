@@ -10,6 +10,7 @@
 //! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
 //! | `ogg_opus` | Opus in Ogg: headers and pages |
+//! | `wav` | the head of a WAV file |
 //! | `mixer` | the casters of a station as one sound |
 //! | `tracks`, `recording`, `pipe` | where sound goes |
 //! | `archive` | what becomes of a recording |
@@ -36,5 +37,6 @@ mod source;
 mod stations;
 mod talk;
 mod tracks;
+mod wav;
 
 pub use cli::{command, main};

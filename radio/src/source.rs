@@ -4,16 +4,15 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use lcradio_core::{CLOCK_RATE, FRAME, MAX_PAYLOAD};
+use lcradio_core::{FRAME, MAX_PAYLOAD};
 
 use crate::device::Capture;
 use crate::ogg_opus::{Item, OggReader};
+use crate::wav;
 
 /// What an error recommends where this program does not read a format.
 const FFMPEG: &str =
     "let ffmpeg read it: ffmpeg -i FILE -f s16le -ar 48000 -ac 2 - | lcradio cast -";
-/// Most bytes of a WAV file in front of its samples that are passed over.
-const MAX_CHUNKS: u64 = 16 << 20;
 
 /// A piece of sound.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,7 +86,8 @@ impl Source {
         let mut magic = Vec::new();
         input.by_ref().take(4).read_to_end(&mut magic)?;
         if magic == b"RIFF" {
-            let (channels, length) = wav_header(&mut input)?;
+            let (channels, length) =
+                wav::header(&mut input).map_err(|e| unusable(&e.to_string()))?;
             return Ok(Self {
                 format: Format::Samples(Box::new(input.take(length))),
                 channels,
@@ -157,79 +157,12 @@ fn of_item(item: Item) -> io::Result<Sound> {
     }
 }
 
-/// Channels of a WAV file, and bytes of its samples, which follow.
-fn wav_header(input: &mut dyn Read) -> io::Result<(u8, u64)> {
-    let mut rest = [0; 8];
-    input.read_exact(&mut rest)?;
-    if rest[4..] != *b"WAVE" {
-        return Err(unusable("no WAV file"));
-    }
-    let mut channels = None;
-    let mut passed = 0;
-    loop {
-        let mut chunk = [0; 8];
-        input
-            .read_exact(&mut chunk)
-            .map_err(|_| unusable("a WAV file without samples"))?;
-        let [a, b, c, d, l0, l1, l2, l3] = chunk;
-        let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
-        match (&[a, b, c, d], channels) {
-            (b"data", None) => return Err(unusable("a WAV file without a format")),
-            // who writes to a pipe does not know the length, and writes 0 or the most there can be
-            (b"data", Some(channels)) => {
-                let endless = length == 0 || length >= u64::from(u32::MAX) - 0xff;
-                return Ok((channels, if endless { u64::MAX } else { length }));
-            }
-            (b"fmt ", _) => {
-                let mut format = Vec::new();
-                input.take(length.min(64)).read_to_end(&mut format)?;
-                channels = Some(wav_format(&format)?);
-                io::copy(&mut input.take(length.saturating_sub(64)), &mut io::sink())?;
-            }
-            _ => {
-                passed += length;
-                if passed > MAX_CHUNKS {
-                    return Err(unusable("a WAV file without samples"));
-                }
-                // chunks are padded to even lengths
-                io::copy(&mut input.take(length + length % 2), &mut io::sink())?;
-            }
-        }
-    }
-}
-
-fn wav_format(format: &[u8]) -> io::Result<u8> {
-    /// Plain samples, by itself or as a subformat.
-    const PCM: u16 = 1;
-    /// The kind stands in a subformat (`WAVE_FORMAT_EXTENSIBLE`, mmreg.h).
-    const EXTENSIBLE: u16 = 0xfffe;
-    let short = |at: usize| {
-        let bytes = format.get(at..at + 2)?;
-        Some(u16::from_le_bytes([bytes[0], bytes[1]]))
-    };
-    let (Some(kind), Some(channels), Some(bits)) = (short(0), short(2), short(14)) else {
-        return Err(unusable("a WAV file with a damaged format"));
-    };
-    let (Some(low), Some(high)) = (short(4), short(6)) else {
-        return Err(unusable("a WAV file with a damaged format"));
-    };
-    let rate = u32::from(high) << 16 | u32::from(low);
-    let is_plain = kind == PCM || kind == EXTENSIBLE && short(24) == Some(PCM);
-    if !is_plain || bits != 16 || rate != CLOCK_RATE || !(1..=2).contains(&channels) {
-        let why = format!(
-            "WAV of {bits} bits, {rate} Hz, {channels} channels, not 16 bits, 48000 Hz, 1 or 2"
-        );
-        return Err(unusable(&why));
-    }
-    Ok(channels as u8)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn wav(kind: u16, channels: u16, rate: u32, bits: u16, length: u32, data: &[u8]) -> Vec<u8> {
+    fn wave(kind: u16, channels: u16, rate: u32, bits: u16, length: u32, data: &[u8]) -> Vec<u8> {
         let mut bytes = b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0".to_vec();
         bytes.extend(kind.to_le_bytes());
         bytes.extend(channels.to_le_bytes());
@@ -263,7 +196,7 @@ mod tests {
     fn wav_is_read_to_its_end_and_what_stands_behind_is_not() {
         let data = [vec![1; 100], b"LIST trailing".to_vec()].concat();
         for (length, expected) in [(100, 100), (0, 113), (u32::MAX, 113)] {
-            let mut source = source(wav(1, 1, 48_000, 16, length, &data)).unwrap();
+            let mut source = source(wave(1, 1, 48_000, 16, length, &data)).unwrap();
             assert_eq!(source.channels(), 1);
             let Some(Sound::Samples(samples)) = source.next().unwrap() else {
                 panic!("no samples");
@@ -276,10 +209,10 @@ mod tests {
     #[test]
     fn formats_that_are_not_read_name_the_way_out() {
         for wrong in [
-            wav(3, 2, 48_000, 32, 8, &[]),
-            wav(1, 2, 44_100, 16, 8, &[]),
-            wav(1, 6, 48_000, 16, 8, &[]),
-            wav(1, 2, 48_000, 24, 8, &[]),
+            wave(3, 2, 48_000, 32, 8, &[]),
+            wave(1, 2, 44_100, 16, 8, &[]),
+            wave(1, 6, 48_000, 16, 8, &[]),
+            wave(1, 2, 48_000, 24, 8, &[]),
             b"RIFF\0\0\0\0AVI LIST".to_vec(),
             b"RIFF\0\0\0\0WAVEdata\0\0\0\0".to_vec(),
             b"OggS".to_vec(),
@@ -287,7 +220,7 @@ mod tests {
             let error = source(wrong).map(drop).unwrap_err().to_string();
             assert!(error.contains("ffmpeg"), "{error}");
         }
-        let whole = wav(1, 2, 48_000, 16, 8, &[0; 8]);
+        let whole = wave(1, 2, 48_000, 16, 8, &[0; 8]);
         for cut in 4..whole.len() - 8 {
             assert!(source(whole[..cut].to_vec()).is_err(), "{cut}");
         }

@@ -8,6 +8,7 @@
 //! - `groups` asks lcgroup, where pages may show groups of people
 //! - `history` is what pages get of the time before they were opened
 //! - `serve` speaks HTTP, and `connections` decides who may stay connected
+//! - `wanted` reads what an invitation is to be like
 //! - `cli` is the command line
 
 mod cli;
@@ -19,5 +20,6 @@ pub mod guard;
 mod history;
 mod line;
 mod serve;
+mod wanted;
 
 pub use cli::{VERBS, command, main};

@@ -19,9 +19,6 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lcroute::control::Request as Ask;
-use lcroute::control::inviter::Code;
-use lcroute::pages;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +29,7 @@ use crate::feed::Feed;
 use crate::files::{File, Files};
 use crate::groups::Groups;
 use crate::guard::{Guard, Refusal};
+use crate::wanted::Wanted;
 
 /// Pages that get lines at a time.
 const MAX_PAGES: usize = 16;
@@ -71,17 +69,6 @@ const MAX_INVITE_BYTES: usize = 4_096;
 const GROUPS: &str = "/api/groups";
 /// Longest message, in bytes: as lcgroup takes it.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-
-/// What an invitation is to be like.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    code: Code,
-    ttl_s: u64,
-    uses: Option<u32>,
-    /// The node page that its link leads to.
-    page: String,
-}
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -252,12 +239,12 @@ impl Pages {
         }
         let whole = Limited::new(request.into_body(), MAX_INVITE_BYTES).collect();
         let wanted = match tokio::time::timeout(HEAD, whole).await {
-            Ok(Ok(whole)) => serde_json::from_slice::<Wanted>(&whole.to_bytes()),
+            Ok(Ok(whole)) => Wanted::read(&whole.to_bytes()),
             _ => return text(StatusCode::BAD_REQUEST, "too long, or too late\n"),
         };
         let made = match wanted {
-            Ok(wanted) => self.make(wanted).await,
-            Err(e) => Err(e.into()),
+            Ok(wanted) => self.make(&wanted).await,
+            Err(e) => Err(e),
         };
         match made {
             Ok(made) => body(StatusCode::OK, "application/json", Full::new(made)),
@@ -304,18 +291,9 @@ impl Pages {
         }
     }
 
-    async fn make(&self, wanted: Wanted) -> anyhow::Result<Bytes> {
-        let Wanted {
-            code,
-            ttl_s,
-            uses,
-            page,
-        } = wanted;
-        // before a token is made that nobody gets
-        pages::link(&page, "", None).map_err(anyhow::Error::msg)?;
-        let asked = self.feed.invite(&Ask::Invite { code, ttl_s, uses }).await?;
-        let link =
-            Zeroizing::new(pages::link(&page, &asked.token, None).map_err(anyhow::Error::msg)?);
+    async fn make(&self, wanted: &Wanted) -> anyhow::Result<Bytes> {
+        let asked = self.feed.invite(&wanted.request()).await?;
+        let link = Zeroizing::new(wanted.link(&asked.token)?);
         let row = |row: Vec<bool>| row.into_iter().map(|dark| if dark { '1' } else { '0' });
         let code = lcroute::text::best(&link)?;
         let code: Vec<String> = code.into_iter().map(|r| row(r).collect()).collect();
