@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::pump::Traffic;
 
@@ -63,13 +63,13 @@ pub fn longest(connection: &Connection) -> Option<usize> {
     connection.max_datagram_size()?.checked_sub(NUMBER_LEN)
 }
 
-/// Carries datagrams until one side ends the stream, or `withdrawn` closes.
+/// Carries datagrams until one side ends the stream, or `withdrawn` resolves.
 pub async fn carry(
     program: OwnedFd,
     (connection, takers): (&Connection, &Takers),
     (mut send_stream, mut recv_stream): (SendStream, RecvStream),
     traffic: &Traffic,
-    mut withdrawn: watch::Receiver<()>,
+    withdrawn: impl Future<Output = ()>,
 ) -> End {
     // a socket of the same family: each read and write is one message
     let Ok(program) = UnixStream::from_std(program.into()) else {
@@ -79,6 +79,7 @@ pub async fn carry(
     let (taker, mut taken) = mpsc::channel(QUEUE);
     takers.lock().insert(number, taker);
     let mut buffer = vec![0; 64 * 1024];
+    tokio::pin!(withdrawn);
     let end = loop {
         tokio::select! {
             Some(datagram) = taken.recv() => {
@@ -109,7 +110,7 @@ pub async fn carry(
                 Ok(None) => End::Finished,
                 _ => End::Reset,
             },
-            _ = withdrawn.changed() => {
+            () = &mut withdrawn => {
                 let _ = send_stream.reset(VarInt::from_u32(1));
                 break End::Reset;
             }

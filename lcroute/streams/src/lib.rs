@@ -8,10 +8,12 @@
 //! - `registry` knows what is served, and to whom
 //! - `identity` makes keys of nodes into those of TLS
 //! - `daemon` asks the daemon of this host
+//! - `admission` decides which handshakes of others go on
 //! - `network` has connections to other nodes, `pump` what goes through their streams, `datagrams` beside them
 //! - `local` answers programs of this host, [`metrics`] who watches it
 //! - `cli` is the command line, `verbs` what it does, `program` the program that stays
 
+mod admission;
 mod agreement;
 mod cli;
 mod daemon;

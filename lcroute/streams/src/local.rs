@@ -110,18 +110,18 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                 }) => {
                     let number = network.begin();
                     peer.stream = Some(number.number());
-                    let (_keep, never) = watch::channel(());
+                    let never = std::future::pending;
                     if datagrams {
                         let (ours, socket) = pair()?;
                         hand_over(&stream, &Answer::Ok { ok: peer }, &socket).await?;
                         drop(socket);
                         let over = (&link.connection, &link.takers);
-                        number.end(carry(ours, over, quic, network.traffic(), never).await);
+                        number.end(carry(ours, over, quic, network.traffic(), never()).await);
                         return Ok(());
                     }
                     answer(&mut stream, Ok(peer)).await?;
                     let local = Local::Unix(stream);
-                    let end = pump(local, first, quic, network.traffic(), never).await;
+                    let end = pump(local, first, quic, network.traffic(), never()).await;
                     number.end(end);
                     Ok(())
                 }
@@ -160,7 +160,7 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                 Ok(Service {
                     protocols,
                     datagrams,
-                    access,
+                    access: Arc::new(access),
                     destination: destination()?,
                     ended,
                 })

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use lcroute::control::Request;
 use lcroute::status::Contact;
-use lcroute::streams::Target;
-use librecast::bucket::{Bucket, Rate};
+use lcroute::streams::{Access, Target};
 use librecast::channel::STREAM_PORT;
 use librecast::id::PeerId;
 use librecast::stream::{End, Peer, ProtocolName, Reason, Status};
@@ -30,6 +29,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::admission::{Admission, Begun, Class};
 use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
@@ -57,7 +57,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const UNREACHABLE: Duration = Duration::from_secs(300);
 /// A silent connection says that it is there. Chosen: a quarter of a minute, for firewalls of hosts that keep state of UDP.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Most connections that others begin. Chosen: what waits in their windows is 1 GiB together; the unit has room for it.
+/// Most connections that others have begun, handshakes apart. Chosen: what waits in their windows is 1 GiB together; the unit has
+/// room for it.
 const MAX_CONNECTIONS: usize = 128;
 /// Most connections with one node: one that each side has made. One more ends the oldest.
 const MAX_CONNECTIONS_OF_PEER: usize = 2;
@@ -79,15 +80,10 @@ const INITIAL_RTT: Duration = Duration::from_millis(150);
 const INITIAL_MTU: u16 = 1_200;
 /// IPv6 and UDP headers, in bytes.
 const HEADERS: u16 = 48;
-/// Handshakes of one node, and of all together.
-const HANDSHAKES: Rate = Rate::per_second(10, 20);
-const ALL_HANDSHAKES: Rate = Rate::per_second(100, 200);
 /// Handshakes that wait until it is looked at them, and what may come of one meanwhile, in bytes. Chosen: all of a burst.
 const MAX_INCOMING: usize = 512;
 /// Bytes that may come of one handshake before it is looked at. Chosen.
 const INCOMING_BUFFER: u64 = 8 << 10;
-/// Nodes whose handshakes are counted at a time: as many as a network has.
-const MAX_COUNTED: usize = 4_096;
 /// Streams that have ended and are remembered, beside those that go on.
 const MAX_ENDS: usize = 4_096;
 /// Kernel buffers of the socket, in bytes. Chosen: 20 ms at 1 Gbit/s.
@@ -168,6 +164,7 @@ pub struct Opened {
 struct Counters {
     opened: AtomicU64,
     accepted: AtomicU64,
+    begun_by_others: AtomicUsize,
     open: AtomicUsize,
     of_others: AtomicUsize,
     refused: Mutex<BTreeMap<Refused, u64>>,
@@ -192,30 +189,6 @@ impl Ends {
             oldest.and_then(|number| self.known.remove(&number));
         }
         self.last
-    }
-}
-
-/// Handshakes so far.
-#[derive(Debug)]
-struct Admission {
-    all: Bucket,
-    by_address: BTreeMap<IpAddr, Bucket>,
-}
-
-impl Admission {
-    fn permits(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.by_address.len() >= MAX_COUNTED {
-            self.by_address
-                .retain(|_, bucket| bucket.left(HANDSHAKES, now) < HANDSHAKES.burst());
-        }
-        if self.by_address.len() >= MAX_COUNTED {
-            return false;
-        }
-        let bucket = self.by_address.entry(address);
-        bucket
-            .or_insert_with(|| Bucket::full(now))
-            .take(HANDSHAKES, 1, now)
-            && self.all.take(ALL_HANDSHAKES, 1, now)
     }
 }
 
@@ -264,6 +237,16 @@ impl Network {
     /// # Errors
     /// The interface or the port cannot be had.
     pub fn open_for(own: Own, daemon: Daemon, mtu: u16) -> anyhow::Result<Arc<Self>> {
+        let socket = open_socket(&own)?;
+        Self::over(socket, own, daemon, mtu)
+    }
+
+    fn over(
+        socket: std::net::UdpSocket,
+        own: Own,
+        daemon: Daemon,
+        mtu: u16,
+    ) -> anyhow::Result<Arc<Self>> {
         let identity = Identity::new(own.peer, Arc::new(daemon.clone()));
         let transport = Arc::new(transport(mtu));
         let server = QuicServerConfig::try_from(identity.server()?)?;
@@ -274,7 +257,6 @@ impl Network {
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(MAX_INCOMING as u64 * INITIAL_MTU as u64);
-        let socket = open_socket(&own)?;
         let runtime = Arc::new(TokioRuntime);
         let resets = Arc::new(ResetKey::new(&daemon).map_err(anyhow::Error::msg)?);
         let ids = resets.connection_ids();
@@ -289,10 +271,7 @@ impl Network {
             transport,
             registry: Mutex::default(),
             connections: Mutex::default(),
-            admission: Mutex::new(Admission {
-                all: Bucket::full(Instant::now()),
-                by_address: BTreeMap::new(),
-            }),
+            admission: Mutex::new(Admission::new(Instant::now())),
             ends: Mutex::default(),
             counters: Counters::default(),
             traffic: Traffic::default(),
@@ -488,11 +467,16 @@ impl Network {
         let connecting = self.endpoint.connect_with(config, to.into(), "lcroute");
         let connecting = connecting.map_err(|e| failed(e.to_string()))?;
         let connection = connecting.await.map_err(|e| ended(&contact.name, &e))?;
-        Ok(self.keep(connection, contact.clone()))
+        Ok(self.keep(connection, contact.clone(), None))
     }
 
-    /// Takes streams of a connection, in either direction, and looks after it.
-    fn keep(self: &Arc<Self>, connection: Connection, contact: Contact) -> Link {
+    /// Takes streams of a connection, in either direction, and looks after it. `begun`: the other node has begun it.
+    fn keep(
+        self: &Arc<Self>,
+        connection: Connection,
+        contact: Contact,
+        begun: Option<BegunByOther>,
+    ) -> Link {
         let peer = contact.peer_id;
         let link = Link {
             connection,
@@ -508,7 +492,8 @@ impl Network {
         drop(connections);
         let (network, kept) = (Arc::clone(self), link.clone());
         tokio::spawn(async move {
-            network.look_after(&kept, &contact).await;
+            network.look_after(&kept, contact, begun.is_some()).await;
+            drop(begun);
             let mut connections = lock(&network.connections);
             if let Some(links) = connections.get_mut(&peer) {
                 let id = kept.connection.stable_id();
@@ -525,26 +510,69 @@ impl Network {
     pub async fn accept(self: &Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             let address = incoming.remote_address().ip();
-            let now = Instant::now();
-            if !lock(&self.admission).permits(address, now) {
-                self.refuse(Refused::Handshakes);
-                incoming.refuse();
-            } else if self.endpoint.open_connections() >= MAX_CONNECTIONS {
+            if self.counters.begun_by_others.load(Relaxed) >= MAX_CONNECTIONS {
                 self.refuse(Refused::Connections);
                 incoming.refuse();
-            } else {
-                let network = Arc::clone(self);
-                tokio::spawn(async move {
-                    if let Err(reason) = network.let_in(incoming).await {
-                        network.refuse(reason);
-                    }
-                });
+                continue;
+            }
+            let is_validated = incoming.remote_address_validated();
+            let begun = lock(&self.admission).begin(address, is_validated, Instant::now());
+            match begun {
+                Begun::Refused => {
+                    self.refuse(Refused::Handshakes);
+                    incoming.refuse();
+                }
+                // it may be, where the address has not been validated
+                Begun::Validate => drop(incoming.retry()),
+                Begun::GoesOn => {
+                    let network = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let mut unfinished = Unfinished {
+                            network: Arc::clone(&network),
+                            address,
+                            admitted: None,
+                        };
+                        let let_in = network.let_in(incoming, &mut unfinished).await;
+                        if let Err(reason) = let_in {
+                            network.refuse(reason);
+                        }
+                    });
+                }
             }
         }
     }
 
-    async fn let_in(self: &Arc<Self>, incoming: Incoming) -> Result<(), Refused> {
-        let from = incoming.remote_address().ip();
+    /// Whether something is served to the node at this address, before it has shown that it is that node.
+    async fn class_of(&self, address: IpAddr) -> Class {
+        let known = lock(&self.admission).contact(address, Instant::now());
+        let contact = match known {
+            Some(contact) => contact,
+            None => {
+                let node = address.to_string();
+                let asked = self.daemon.ask::<Contact>(&Request::Member { node }).await;
+                let contact = asked.ok();
+                lock(&self.admission).remember(address, contact.clone(), Instant::now());
+                contact
+            }
+        };
+        match contact.is_some_and(|contact| self.registry().knows(&contact)) {
+            true => Class::Permitted,
+            false => Class::Other,
+        }
+    }
+
+    async fn let_in(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        unfinished: &mut Unfinished,
+    ) -> Result<(), Refused> {
+        let from = unfinished.address;
+        let class = self.class_of(from).await;
+        if !lock(&self.admission).admit(class, Instant::now()) {
+            incoming.refuse();
+            return Err(Refused::Handshakes);
+        }
+        unfinished.admitted = Some(class);
         let connecting = incoming.accept().map_err(|_| Refused::Handshake)?;
         let connection = timeout(OPEN_TIMEOUT, connecting).await;
         let connection = connection.map_err(|_| Refused::Handshake)?;
@@ -572,10 +600,13 @@ impl Network {
                 );
                 close(close::REFUSED, Refused::NotAllowed)
             }
-            Ok(contact) => {
-                self.keep(connection, contact);
-                Ok(())
-            }
+            Ok(contact) => match BegunByOther::new(self) {
+                Some(begun) => {
+                    self.keep(connection, contact, Some(begun));
+                    Ok(())
+                }
+                None => close(close::BUSY, Refused::Connections),
+            },
             Err(e) => {
                 tracing::info!("{peer} at {from}: {e:?}");
                 close(close::NO_MEMBER, Refused::NoMember)
@@ -583,8 +614,11 @@ impl Network {
         }
     }
 
-    async fn look_after(self: &Arc<Self>, link: &Link, contact: &Contact) {
+    async fn look_after(self: &Arc<Self>, link: &Link, contact: Contact, is_begun_by_other: bool) {
         let connection = &link.connection;
+        let node = contact.peer_id.to_string();
+        // its name and labels may change while it is connected
+        let contact = watch::Sender::new(contact);
         let mut idle_since = tokio::time::Instant::now();
         let mut look = tokio::time::interval(MEMBER_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -599,7 +633,7 @@ impl Network {
                         continue;
                     }
                     let (network, link) = (Arc::clone(self), link.clone());
-                    let contact = contact.clone();
+                    let contact = contact.subscribe();
                     self.counters.of_others.fetch_add(1, Relaxed);
                     tokio::spawn(async move {
                         network.take(stream, contact, &link).await;
@@ -613,16 +647,25 @@ impl Network {
                     }
                 }
                 _ = look.tick() => {
-                    let node = contact.peer_id.to_string();
-                    let asked = self.daemon.ask::<Contact>(&Request::Member { node }).await;
-                    if let Err(AskError::Refused(why)) = asked {
-                        tracing::info!("{}: its streams end: {why}", contact.name);
-                        connection.close(close::NO_MEMBER, b"no member");
-                        return;
+                    let request = Request::Member { node: node.clone() };
+                    match self.daemon.ask::<Contact>(&request).await {
+                        // streams that it may no longer have end
+                        Ok(known) => drop(contact.send_replace(known)),
+                        Err(AskError::Refused(why)) => {
+                            tracing::info!("{}: its streams end: {why}", contact.borrow().name);
+                            connection.close(close::NO_MEMBER, b"no member");
+                            return;
+                        }
+                        // whoever it was it is, as long as nobody can say
+                        Err(AskError::NoDaemon(_)) => {}
                     }
                     // one of them is in the table, one here
-                    if Arc::strong_count(&link.in_use) > 2 {
+                    let is_in_use = Arc::strong_count(&link.in_use) > 2;
+                    if is_in_use {
                         idle_since = tokio::time::Instant::now();
+                    } else if is_begun_by_other && !self.registry().knows(&contact.borrow()) {
+                        connection.close(close::REFUSED, b"not allowed");
+                        return;
                     } else if idle_since.elapsed() >= IDLE {
                         connection.close(close::IDLE, b"idle");
                         return;
@@ -636,7 +679,7 @@ impl Network {
     async fn take(
         self: &Arc<Self>,
         (mut send, mut recv): (SendStream, RecvStream),
-        contact: Contact,
+        mut contact: watch::Receiver<Contact>,
         link: &Link,
     ) {
         let read = timeout(OPEN_TIMEOUT, read_message(&mut recv, Hello::decode)).await;
@@ -644,7 +687,8 @@ impl Network {
             self.refuse(Refused::Hello);
             return;
         };
-        let choice = self.registry().choose(&contact, &hello);
+        let now = contact.borrow_and_update().clone();
+        let choice = self.registry().choose(&now, &hello);
         let (service, index) = match choice {
             Choice::Service(service, index) => (service, index),
             Choice::Not(answer) => {
@@ -658,11 +702,11 @@ impl Network {
         let Some(protocol) = hello.protocols.get(usize::from(index)).cloned() else {
             return;
         };
-        let mut peer = peer(contact, protocol);
+        let mut peer = peer(now, protocol);
         if hello.datagrams {
             peer.datagram_bytes = longest(&link.connection);
         }
-        let ended = service.ended.clone();
+        let withdrawn = withdrawn(service.ended.clone(), Arc::clone(&service.access), contact);
         let reached = self.reach(&service, &peer, hello.datagrams).await;
         let Some(reached) = reached else {
             self.refuse(Refused::Unavailable);
@@ -680,11 +724,11 @@ impl Network {
         let _open = Open::new(self);
         match reached {
             Reached::Stream(local) => {
-                pump(local, Vec::new(), (send, recv), &self.traffic, ended).await;
+                pump(local, Vec::new(), (send, recv), &self.traffic, withdrawn).await;
             }
             Reached::Datagrams(program) => {
                 let over = (&link.connection, &link.takers);
-                carry(program, over, (send, recv), &self.traffic, ended).await;
+                carry(program, over, (send, recv), &self.traffic, withdrawn).await;
             }
         }
     }
@@ -746,6 +790,28 @@ impl Network {
         self.endpoint.close(close::GONE, b"gone");
         // what waits in queues goes out, if anybody is there
         let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Resolves when a service has ended, or permits the node of a stream no longer.
+async fn withdrawn(
+    mut ended: watch::Receiver<()>,
+    access: Arc<Access>,
+    mut contact: watch::Receiver<Contact>,
+) {
+    let not_permitted = async {
+        // without news of the node its connection has ended, and the stream with it
+        while contact.changed().await.is_ok() {
+            if !access.permits(&contact.borrow_and_update()) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // closed, as nothing is ever sent
+        _ = ended.changed() => {}
+        () = not_permitted => {}
     }
 }
 
@@ -869,6 +935,38 @@ impl Drop for Client {
     }
 }
 
+/// A handshake of another node that goes on, until this is dropped.
+struct Unfinished {
+    network: Arc<Network>,
+    address: IpAddr,
+    admitted: Option<Class>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        lock(&self.network.admission).end(self.address, self.admitted);
+    }
+}
+
+/// A connection that another node has begun, until this is dropped.
+struct BegunByOther(Arc<Network>);
+
+impl BegunByOther {
+    /// None if there are too many.
+    fn new(network: &Arc<Network>) -> Option<Self> {
+        let all = &network.counters.begun_by_others;
+        let counted =
+            all.fetch_update(Relaxed, Relaxed, |n| (n < MAX_CONNECTIONS).then_some(n + 1));
+        counted.ok().map(|_| Self(Arc::clone(network)))
+    }
+}
+
+impl Drop for BegunByOther {
+    fn drop(&mut self) {
+        self.0.counters.begun_by_others.fetch_sub(1, Relaxed);
+    }
+}
+
 /// A stream is open.
 #[derive(Debug)]
 struct Open(Arc<Network>);
@@ -907,42 +1005,4 @@ impl Number {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_that_have_ended_are_forgotten_in_time_and_others_are_not() {
-        let mut ends = Ends::default();
-        let (goes_on, known) = watch::channel(None);
-        let first = ends.add(known);
-        for _ in 0..2 * MAX_ENDS {
-            ends.add(watch::channel(Some(End::Finished)).1);
-        }
-        assert_eq!(ends.known.len(), MAX_ENDS);
-        goes_on.send_replace(Some(End::Finished));
-        assert!(ends.known.contains_key(&first));
-        ends.add(watch::channel(Some(End::Reset)).1);
-        assert!(!ends.known.contains_key(&first), "it has ended meanwhile");
-    }
-
-    #[test]
-    fn one_node_cannot_use_up_the_handshakes_of_others() {
-        let now = Instant::now();
-        let mut admission = Admission {
-            all: Bucket::full(now),
-            by_address: BTreeMap::new(),
-        };
-        let address = |n: u32| IpAddr::from(Ipv6Addr::from_bits(n.into()));
-        let of_one = (0..1_000)
-            .filter(|_| admission.permits(address(1), now))
-            .count();
-        assert_eq!(of_one, 20);
-        assert!(admission.permits(address(2), now));
-        let of_many = (0..10_000)
-            .filter(|n| admission.permits(address(3 + n), now))
-            .count();
-        assert!(of_many < 200 && admission.by_address.len() <= MAX_COUNTED);
-        let later = now + Duration::from_secs(60);
-        assert!(admission.permits(address(1), later));
-    }
-}
+mod tests;

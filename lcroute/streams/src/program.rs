@@ -260,7 +260,7 @@ impl Served {
             let added = network.registry().add(Service {
                 protocols: vec![serve.protocol.clone()],
                 datagrams: false,
-                access,
+                access: Arc::new(access),
                 destination: Destination::Server(serve.to.clone(), false),
                 ended,
             });

@@ -11,7 +11,6 @@ use librecast::stream::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
 
 /// Bytes that are read at once. Chosen: a burst of 50 packets.
 const CHUNK: usize = 64 * 1024;
@@ -109,13 +108,13 @@ pub async fn gone(socket: BorrowedFd<'_>) {
     }
 }
 
-/// Carries a stream until both directions have ended, one broke, or `withdrawn` closes. `first` comes before what `local` says.
+/// Carries a stream until both directions have ended, one broke, or `withdrawn` resolves. `first` comes before what `local` says.
 pub async fn pump(
     local: Local,
     first: Vec<u8>,
     (mut send, mut recv): (SendStream, RecvStream),
     traffic: &Traffic,
-    mut withdrawn: watch::Receiver<()>,
+    withdrawn: impl Future<Output = ()>,
 ) -> End {
     use nix::sys::socket::Shutdown;
     let state = State::default();
@@ -128,8 +127,7 @@ pub async fn pump(
     };
     let is_whole = tokio::select! {
         is_whole = both => is_whole,
-        // closed, as nothing is ever sent
-        _ = withdrawn.changed() => false,
+        () = withdrawn => false,
     };
     if is_whole {
         return End::Finished;

@@ -31,7 +31,7 @@ pub struct Service {
     /// It takes datagrams, else streams.
     pub datagrams: bool,
     /// Who may.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// Where streams go.
     pub destination: Destination,
     /// Closed when the service has ended: its streams end, too.
@@ -127,10 +127,10 @@ mod tests {
         Service {
             protocols: names(protocols),
             datagrams: false,
-            access: Access {
+            access: Arc::new(Access {
                 all: false,
                 nodes: vec![allowed.parse().unwrap()],
-            },
+            }),
             destination: Destination::Server("127.0.0.1:22".parse().unwrap(), false),
             ended: watch::channel(()).1,
         }

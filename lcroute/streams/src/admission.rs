@@ -1,0 +1,273 @@
+//! Which handshakes of other nodes go on. Whoever begins many and ends none leaves room for all others: an address has few at a time,
+//! nodes without permission share places of their own, and where many are unfinished an address first shows that it receives.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lcroute::status::Contact;
+use librecast::bucket::{Bucket, Rate};
+use librecast::time::Instant;
+
+/// Handshakes of one node.
+const OF_NODE: Rate = Rate::per_second(10, 20);
+/// Handshakes of all nodes with permission together, and of all without.
+const OF_ALL: Rate = Rate::per_second(100, 200);
+/// Questions to the daemon of whom an address is. Chosen: as many as there were handshakes.
+const QUESTIONS: Rate = Rate::per_second(100, 200);
+/// Unfinished handshakes of one node. Chosen: one is enough, and two of them may be lost.
+const UNFINISHED_OF_NODE: usize = 4;
+/// Unfinished handshakes of all nodes with permission together, and of all without. Chosen: a second of [`OF_ALL`] over long ways.
+const UNFINISHED: usize = 64;
+/// With so many unfinished ones an address shows first that it receives (RFC 9000 §8.1.2). Chosen: fewer cost nobody a round trip.
+const CROWD: usize = 16;
+/// Nodes whose handshakes are counted at a time, and that are remembered: as many as a network has.
+const MAX_COUNTED: usize = 4_096;
+/// The daemon is asked again who has an address after so long. Chosen: a wrong place in a queue is all that an old answer does.
+const KNOWN: Duration = Duration::from_secs(60);
+
+/// What becomes of a handshake that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It goes on; its place is given back by [`Admission::end`].
+    GoesOn,
+    /// Its address is to show that it receives.
+    Validate,
+    /// It does not.
+    Refused,
+}
+
+/// Whom a handshake is of, as far as is known before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Of a node that may speak something that is served.
+    Permitted,
+    /// Of another one, or of nobody knows whom.
+    Other,
+}
+
+/// Handshakes so far, and those that go on.
+#[derive(Debug)]
+pub struct Admission {
+    nodes: BTreeMap<IpAddr, Node>,
+    contacts: BTreeMap<IpAddr, (Option<Contact>, Instant)>,
+    questions: Bucket,
+    permitted: Share,
+    others: Share,
+    unfinished: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    bucket: Bucket,
+    unfinished: usize,
+}
+
+#[derive(Debug)]
+struct Share {
+    bucket: Bucket,
+    unfinished: usize,
+}
+
+impl Share {
+    fn new(now: Instant) -> Self {
+        let bucket = Bucket::full(now);
+        Self {
+            bucket,
+            unfinished: 0,
+        }
+    }
+}
+
+impl Admission {
+    /// Nobody has begun any.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            questions: Bucket::full(now),
+            permitted: Share::new(now),
+            others: Share::new(now),
+            unfinished: 0,
+        }
+    }
+
+    /// A handshake begins at `address`, which has shown that it receives, or has not.
+    pub fn begin(&mut self, address: IpAddr, is_validated: bool, now: Instant) -> Begun {
+        let of_node = self.nodes.get(&address).map_or(0, |node| node.unfinished);
+        // others may use its address: they take one place of it, and none of its handshakes
+        if !is_validated && (of_node > 0 || self.unfinished >= CROWD) {
+            return Begun::Validate;
+        }
+        // as many as both shares have: they are told apart a moment later
+        if of_node >= UNFINISHED_OF_NODE || self.unfinished >= 2 * UNFINISHED {
+            return Begun::Refused;
+        }
+        if self.nodes.len() >= MAX_COUNTED {
+            self.nodes.retain(|_, node| {
+                node.unfinished > 0 || node.bucket.left(OF_NODE, now) < OF_NODE.burst()
+            });
+        }
+        if self.nodes.len() >= MAX_COUNTED && !self.nodes.contains_key(&address) {
+            return Begun::Refused;
+        }
+        let node = self.nodes.entry(address).or_insert_with(|| Node {
+            bucket: Bucket::full(now),
+            unfinished: 0,
+        });
+        if !node.bucket.take(OF_NODE, 1, now) {
+            return Begun::Refused;
+        }
+        node.unfinished += 1;
+        self.unfinished += 1;
+        Begun::GoesOn
+    }
+
+    /// Who has an address, as the daemon has said; `None` if it is to be asked.
+    pub fn contact(&mut self, address: IpAddr, now: Instant) -> Option<Option<Contact>> {
+        let known = self.contacts.get(&address);
+        if let Some((contact, since)) = known
+            && now.saturating_duration_since(*since) < KNOWN
+        {
+            return Some(contact.clone());
+        }
+        match self.questions.take(QUESTIONS, 1, now) {
+            true => None,
+            false => Some(known.and_then(|(contact, _)| contact.clone())),
+        }
+    }
+
+    /// The daemon says who has an address.
+    pub fn remember(&mut self, address: IpAddr, contact: Option<Contact>, now: Instant) {
+        if self.contacts.len() >= MAX_COUNTED {
+            let is_new = |since: Instant| now.saturating_duration_since(since) < KNOWN;
+            self.contacts.retain(|_, (_, since)| is_new(*since));
+        }
+        if self.contacts.len() < MAX_COUNTED {
+            self.contacts.insert(address, (contact, now));
+        }
+    }
+
+    /// Whether one that goes on, of this class, has a place among its like.
+    pub fn admit(&mut self, class: Class, now: Instant) -> bool {
+        let share = self.share(class);
+        let has_place = share.unfinished < UNFINISHED && share.bucket.take(OF_ALL, 1, now);
+        share.unfinished += usize::from(has_place);
+        has_place
+    }
+
+    /// One that went on has ended, whatever came of it; `admitted`: as what.
+    pub fn end(&mut self, address: IpAddr, admitted: Option<Class>) {
+        self.unfinished -= 1;
+        if let Some(node) = self.nodes.get_mut(&address) {
+            node.unfinished -= 1;
+        }
+        if let Some(class) = admitted {
+            self.share(class).unfinished -= 1;
+        }
+    }
+
+    fn share(&mut self, class: Class) -> &mut Share {
+        match class {
+            Class::Permitted => &mut self.permitted,
+            Class::Other => &mut self.others,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        Ipv6Addr::from_bits(n.into()).into()
+    }
+
+    #[test]
+    fn one_node_cannot_use_up_the_handshakes_of_others() {
+        let now = Instant::now();
+        let mut admission = Admission::new(now);
+        let mut finish = |n: u32, class: Class, now: Instant| {
+            let begun = admission.begin(address(n), true, now) == Begun::GoesOn;
+            let admitted = begun && admission.admit(class, now);
+            if begun {
+                admission.end(address(n), admitted.then_some(class));
+            }
+            admitted
+        };
+        let of_one = (0..1_000).filter(|_| finish(1, Class::Other, now)).count();
+        assert_eq!(of_one, 20);
+        assert!(finish(2, Class::Other, now));
+        let of_many = (0..10_000)
+            .filter(|n| finish(3 + n, Class::Other, now))
+            .count();
+        assert!(of_many < 200, "{of_many}");
+        assert!(
+            finish(20_000, Class::Permitted, now) || {
+                // all that is counted is full of addresses
+                finish(20_000, Class::Permitted, now + Duration::from_secs(60))
+            }
+        );
+        let later = now + Duration::from_secs(60);
+        assert!(finish(1, Class::Other, later));
+        assert!(admission.nodes.len() <= MAX_COUNTED);
+    }
+
+    #[test]
+    fn unfinished_ones_of_others_leave_places_for_nodes_with_permission() {
+        let now = Instant::now();
+        let mut admission = Admission::new(now);
+        let mut open = Vec::new();
+        for n in 0..1_000 {
+            for _ in 0..10 {
+                if admission.begin(address(n), true, now) == Begun::GoesOn {
+                    let admitted = admission.admit(Class::Other, now);
+                    if admitted {
+                        open.push(address(n));
+                    } else {
+                        admission.end(address(n), None);
+                    }
+                }
+            }
+        }
+        assert_eq!(open.len(), UNFINISHED);
+        let of_first = open.iter().filter(|a| **a == address(0)).count();
+        assert_eq!(of_first, UNFINISHED_OF_NODE);
+        let me = address(5_000);
+        for _ in 0..5 {
+            // where there is a crowd one more round trip
+            assert_eq!(admission.begin(me, false, now), Begun::Validate);
+            assert_eq!(admission.begin(me, true, now), Begun::GoesOn);
+            assert!(admission.admit(Class::Permitted, now));
+            admission.end(me, Some(Class::Permitted));
+        }
+        for address in open {
+            admission.end(address, Some(Class::Other));
+        }
+        assert_eq!(admission.unfinished, 0);
+        assert_eq!(admission.begin(me, false, now), Begun::GoesOn);
+        // who only says that he is there takes no more of it
+        assert_eq!(admission.begin(me, false, now), Begun::Validate);
+    }
+
+    #[test]
+    fn the_daemon_is_asked_once_about_an_address_and_seldom_in_all() {
+        let now = Instant::now();
+        let mut admission = Admission::new(now);
+        assert_eq!(admission.contact(address(1), now), None);
+        admission.remember(address(1), None, now);
+        assert_eq!(admission.contact(address(1), now), Some(None));
+        let questions = (2..10_000)
+            .filter(|n| admission.contact(address(*n), now).is_none())
+            .count();
+        assert_eq!(questions, 199);
+        let later = now + KNOWN;
+        assert_eq!(admission.contact(address(1), later), None);
+        for n in 0..10_000 {
+            admission.remember(address(n), None, later);
+        }
+        assert!(admission.contacts.len() <= MAX_COUNTED);
+    }
+}
