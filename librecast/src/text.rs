@@ -73,6 +73,21 @@ impl TextKind {
         }
     }
 
+    /// Whether who has such a text may more than others. A station's may be public; nothing of its text says so at a glance.
+    #[must_use]
+    pub const fn is_secret(self) -> bool {
+        match self {
+            Self::OperatorCertificate | Self::Revocation => false,
+            Self::Token
+            | Self::SharedKey
+            | Self::GroupInvitation
+            | Self::HoldingKey
+            | Self::Station
+            | Self::CastingGrant
+            | Self::StudioSession => true,
+        }
+    }
+
     /// What a text says it is; it may be damaged all the same.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {

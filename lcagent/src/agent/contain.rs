@@ -1,9 +1,9 @@
-//! Keeps a job together: as whom it runs, in which control group, and that nothing of it survives its end.
+//! Keeps a job together: in which control group it runs, and that nothing of it survives its end.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use librecast_program::child::{Account, Apart, set_apart};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, setfsgid, setfsuid};
+use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
 use serde::{Deserialize, Serialize};
 
 use crate::datagram::StreamId;
@@ -27,50 +28,6 @@ const SWEEPS: u32 = 200;
 const MAX_ENVIRONMENT: u64 = 4 << 20;
 /// Between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
-
-/// As whom a job runs.
-#[derive(Debug, Clone)]
-pub struct Account {
-    uid: Uid,
-    gid: Gid,
-    groups: Vec<Gid>,
-    pub name: String,
-    pub home: PathBuf,
-    pub shell: PathBuf,
-    /// Whether it is another one than this process's.
-    other: bool,
-}
-
-impl Account {
-    /// The account called `name`, or this process's own.
-    pub fn find(name: Option<&str>) -> io::Result<Self> {
-        let user = match name {
-            Some(name) => User::from_name(name)?,
-            None => User::from_uid(Uid::effective())?,
-        };
-        let unknown =
-            || io::Error::other(format!("there is no user {:?} here", name.unwrap_or("")));
-        let user = user.ok_or_else(unknown)?;
-        let other = user.uid != Uid::effective();
-        if other && !Uid::effective().is_root() {
-            let message = format!(
-                "only an agent that runs as root can run jobs as {:?}",
-                user.name
-            );
-            return Err(io::Error::other(message));
-        }
-        let text = CString::new(user.name.clone())?;
-        Ok(Self {
-            uid: user.uid,
-            gid: user.gid,
-            groups: getgrouplist(&text, user.gid)?,
-            name: user.name,
-            home: user.dir,
-            shell: user.shell,
-            other,
-        })
-    }
-}
 
 /// This thread works on files as another user: what the owner of a folder could not do there by himself is not done for
 /// him, whatever links he puts there.
@@ -330,19 +287,18 @@ fn own_group() -> io::Result<PathBuf> {
     }
 }
 
-/// Puts the process that `command` starts into its own process group and `group`, and makes it `account`'s. It dies
-/// with this process. `memory`: bytes that the group may have, or where that cannot be said, each process of it.
+/// Makes the process that `command` starts `account`'s, [apart](set_apart) from this one, and puts it into `group`. It dies with
+/// this process. `memory`: bytes that the group may have, or where that cannot be said, each process of it. `script`: the
+/// descriptor of what it executes.
 pub fn contain(
     command: &mut Command,
     account: &Account,
     group: Option<&Group>,
     memory: Option<u64>,
+    script: Option<RawFd>,
 ) {
     let each = memory.filter(|bytes| group.is_none_or(|g| g.limit_memory(*bytes).is_err()));
     let procs = group.map(|g| g.procs.as_raw_fd());
-    let (uid, gid, other) = (account.uid, account.gid, account.other);
-    let groups = account.groups.clone();
-    command.process_group(0);
     let prepare = move || {
         if let Some(fd) = procs {
             // SAFETY: `fd` stays open in the parent until after the spawn, the buffer is static
@@ -351,38 +307,17 @@ pub fn contain(
         if let Some(bytes) = each {
             setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
         }
-        if other {
-            nix::unistd::setgroups(&groups)?;
-            nix::unistd::setgid(gid)?;
-            nix::unistd::setuid(uid)?;
-        }
-        clear_ambient()?;
-        // the supervisor takes its signals from a thread and blocks them; a job must hear its own
-        SigSet::empty().thread_set_mask()?;
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         Ok(())
     };
     // SAFETY: between fork and exec; makes system calls only, and allocates nothing
     unsafe { command.pre_exec(prepare) };
-}
-
-/// No capability survives the exec beside what the account has.
-fn clear_ambient() -> io::Result<()> {
-    // SAFETY: takes and returns numbers only
-    let result = unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
+    let apart = Apart {
+        ended_by: Signal::SIGKILL,
+        // an operator who may run jobs as a user may have them call sudo, as that user could
+        gains_rights: true,
+        kept: script,
     };
-    match Errno::result(result) {
-        // a kernel without ambient capabilities has none to clear
-        Ok(_) | Err(Errno::EINVAL) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
+    set_apart(command, account, apart);
 }
 
 /// Asks the job's process group to end.
@@ -499,16 +434,10 @@ pub fn mark(stream: StreamId) -> (&'static str, String) {
 #[must_use]
 pub fn environment(account: &Account, job: &Path) -> Vec<(OsString, OsString)> {
     let name = job.file_name().unwrap_or_default();
-    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    vec![
-        ("PATH".into(), path.into()),
-        ("HOME".into(), account.home.clone().into()),
-        ("USER".into(), account.name.clone().into()),
-        ("LOGNAME".into(), account.name.clone().into()),
-        ("SHELL".into(), account.shell.clone().into()),
-        ("LANG".into(), "C.UTF-8".into()),
-        ("LCAGENT_JOB".into(), name.to_owned()),
-    ]
+    let mut all = account.environment();
+    all.push(("LANG".into(), "C.UTF-8".into()));
+    all.push(("LCAGENT_JOB".into(), name.to_owned()));
+    all
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast_program::child::Account;
 use librecast_program::cli::Exit;
 use librecast_program::interrupt::on_signals;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -24,7 +25,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::contain::{
-    Account, FilesAs, Group, Leader, contain, environment, kill_all, mark, reap, terminate,
+    FilesAs, Group, Leader, contain, environment, kill_all, mark, reap, terminate,
 };
 use super::job::{JobDir, Work, append_whole};
 use super::unix_now_ms;
@@ -222,7 +223,7 @@ fn start(
         stream,
     } = dir.read()?;
     log.left = permit.output;
-    let account = Account::find(permit.user.as_deref())?;
+    let account = Account::find(permit.user.as_deref()).map_err(io::Error::other)?;
     let name = dir.path().file_name().unwrap_or_default();
     let group = files
         .with_own_rights(|| Group::create(name))?
@@ -240,7 +241,13 @@ fn start(
     let group_path = group.as_ref().map(|group| group.path.clone());
     // before anything runs: a supervisor may go at any moment
     dir.note_traces(None, group_path.clone())?;
-    contain(&mut command, &account, group.as_ref(), permit.memory);
+    contain(
+        &mut command,
+        &account,
+        group.as_ref(),
+        permit.memory,
+        script.as_ref().map(AsRawFd::as_raw_fd),
+    );
     let spawned = files.with_own_rights(|| {
         let spawned = command.spawn();
         spawned.map_err(|e| io::Error::new(e.kind(), why_not_started(&run, &command, &e)))

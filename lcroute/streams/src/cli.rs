@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use lcroute::settings::Common;
 use librecast::stream::{Allowed, ProtocolName};
-use librecast_program::cli::{Exit, finish, init_logging};
+use librecast_program::cli::{Exit, init_logging, run};
 use librecast_program::units;
 
 use crate::verbs::{self, Listen, Remote, Serving};
@@ -34,7 +34,8 @@ struct Cli {
 enum Verb {
     /// Take streams of other nodes: a process for each, which reads and writes it
     #[command(after_help = "\
-The process has LC_PEER, LC_NAME and LC_PROTOCOL in its environment. It is of the user who typed this, or of --user.
+The process has a session of its own, without a terminal. It is of the user who typed this, or of --user. Its environment has
+LC_PEER, LC_NAME and LC_PROTOCOL, the account's usual variables, language and time zone, and nothing else of this one's.
 Without --allow and --allow-all nobody may. What a service serves stands in the configuration: [[serve]].
 
 Examples:
@@ -53,6 +54,12 @@ Examples:
         /// Whose process it is to be
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
+        /// Give it this variable of this environment, too; may be repeated
+        #[arg(long = "env", value_name = "VARIABLE")]
+        variables: Vec<OsString>,
+        /// Let it gain rights by programs such as sudo
+        #[arg(long)]
+        gain_rights: bool,
         /// The command
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -106,8 +113,7 @@ pub fn command() -> clap::Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { common, verb } = Cli::parse();
-    finish("lcroute", execute(&common, verb))
+    run("lcroute", |Cli { common, verb }| execute(&common, verb))
 }
 
 fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
@@ -121,6 +127,8 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
             allow,
             allow_all,
             user,
+            variables,
+            gain_rights,
             command,
         } => {
             let allowed = Allowed {
@@ -131,6 +139,8 @@ fn execute(common: &Common, verb: Verb) -> anyhow::Result<Exit> {
                 protocols,
                 allowed,
                 user,
+                variables,
+                gains_rights: gain_rights,
                 command,
             };
             verbs::serve(common, &serving)

@@ -1,6 +1,6 @@
 //! What the verbs do: they are programs like any other, and ask the program for streams.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use anyhow::Context;
 use lcroute::settings::Common;
 use librecast::stream::{
-    self, Allowed, End, Listener, ProtocolName, Reason, Stream, StreamError, socket_of,
+    self, Allowed, End, Listener, Peer, ProtocolName, Reason, Stream, StreamError, socket_of,
 };
 use librecast_program::book::{self, Book};
+use librecast_program::child::{Account, Apart, set_apart};
 use librecast_program::cli::{Exit, ExitError, hint};
 use librecast_program::interrupt::{exit_on_interrupt, on_signals};
 use nix::sys::signal::Signal;
-use nix::unistd::User;
 
 /// A program that a verb started goes this long after the last that used it.
 pub const IDLE: &str = "10s";
@@ -32,6 +32,29 @@ const MAX_PROCESSES: usize = 256;
 const MAX_FORWARDED: usize = 1_024;
 /// Bytes that are copied at once.
 const BUFFER: usize = 64 * 1024;
+/// Bytes of one line of a process's complaints; the rest is the next line. Chosen: a page.
+const MAX_LINE: u64 = 4_096;
+/// Variables that a served command has of the environment of `serve`, whatever its account: language and time zone (locale(7),
+/// tzset(3)).
+const PLAIN: [&str; 15] = [
+    "LANG",
+    "LC_ADDRESS",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_IDENTIFICATION",
+    "LC_MEASUREMENT",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NUMERIC",
+    "LC_PAPER",
+    "LC_TELEPHONE",
+    "LC_TIME",
+    "LANGUAGE",
+    "TZ",
+];
+/// Variables that it has beside them where it runs as who typed `serve`.
+const OWN: [&str; 3] = ["PATH", "HOME", "SHELL"];
 
 /// Which program for streams there is: the service's, or one that this starts.
 fn program(common: &Common) -> anyhow::Result<PathBuf> {
@@ -160,6 +183,10 @@ pub struct Serving {
     pub allowed: Allowed,
     /// Whose process it is to be; none: of who started this.
     pub user: Option<String>,
+    /// Variables of this process that it is to have beside the usual ones.
+    pub variables: Vec<OsString>,
+    /// Whether it may gain rights by set-user-ID programs.
+    pub gains_rights: bool,
     /// The command.
     pub command: Vec<OsString>,
 }
@@ -167,16 +194,8 @@ pub struct Serving {
 /// `lcroute serve`
 pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     end_well()?;
-    let user = match &serving.user {
-        None => None,
-        Some(name) => {
-            let unknown = || ExitError::new(Exit::Usage, format!("{name}: no such user"));
-            Some(User::from_name(name)?.ok_or_else(unknown)?)
-        }
-    };
-    let Some((command, args)) = serving.command.split_first() else {
-        return Err(ExitError::new(Exit::Usage, "a command is needed").into());
-    };
+    let account = Account::find(serving.user.as_deref())?;
+    let served = Served::new(serving, account)?;
     let socket = program(common)?;
     let allowed = Allowed {
         nodes: keys(&serving.allowed.nodes)?,
@@ -189,7 +208,7 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     if !serving.allowed.all && serving.allowed.nodes.is_empty() {
         eprintln!("nobody may speak it: --allow NODE, or --allow-all");
     }
-    if user.is_none() && nix::unistd::geteuid().is_root() {
+    if serving.user.is_none() && nix::unistd::geteuid().is_root() {
         eprintln!("each stream's process is root's; --user NAME makes it another's");
     }
     let running = Arc::new(AtomicUsize::new(0));
@@ -201,15 +220,7 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
             Ok(stream) => stream,
             Err(e) => return Err(exit_of(&e)),
         };
-        let mut process = Command::new(command);
-        process.args(args);
-        let peer = stream.peer();
-        process.env("LC_PEER", peer.peer.to_string());
-        process.env("LC_NAME", &peer.name);
-        process.env("LC_PROTOCOL", peer.protocol.as_str());
-        if let Some(user) = &user {
-            process.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-        }
+        let mut process = served.command(stream.peer());
         let output = OwnedFd::from(stream.try_clone()?);
         process.stdout(output).stdin(OwnedFd::from(stream));
         match process.spawn() {
@@ -217,14 +228,106 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
                 running.fetch_add(1, Relaxed);
                 let running = Arc::clone(&running);
                 thread::spawn(move || {
+                    if let Some(errors) = child.stderr.take() {
+                        show(errors);
+                    }
                     // how it ended is between it and the other side
                     let _ = child.wait();
                     running.fetch_sub(1, Relaxed);
                 });
             }
-            Err(e) => eprintln!("{}: {e}", command.to_string_lossy()),
+            Err(e) => eprintln!("{}: {e}", served.program.to_string_lossy()),
         }
     }
+}
+
+/// A command that is started for each stream, as whom, where, and with which environment.
+struct Served<'a> {
+    program: OsString,
+    arguments: &'a [OsString],
+    account: Account,
+    environment: Vec<(OsString, OsString)>,
+    folder: Option<PathBuf>,
+    apart: Apart,
+}
+
+impl<'a> Served<'a> {
+    fn new(serving: &'a Serving, account: Account) -> anyhow::Result<Self> {
+        let Some((program, arguments)) = serving.command.split_first() else {
+            return Err(ExitError::new(Exit::Usage, "a command is needed").into());
+        };
+        let mut program = program.clone();
+        let mut environment = account.environment();
+        let mut handed_on: Vec<&OsStr> = PLAIN.map(OsStr::new).into();
+        let folder = match account.is_other() {
+            false => {
+                handed_on.extend(OWN.map(OsStr::new));
+                None
+            }
+            true => {
+                // its folder is another one
+                if program.as_encoded_bytes().contains(&b'/') {
+                    program = std::path::absolute(&program)?.into();
+                }
+                let home = Some(account.home.clone()).filter(|home| home.is_dir());
+                Some(home.unwrap_or_else(|| "/".into()))
+            }
+        };
+        handed_on.extend(serving.variables.iter().map(OsString::as_os_str));
+        let given = |name: &OsStr| Some((name.to_owned(), std::env::var_os(name)?));
+        environment.extend(handed_on.into_iter().filter_map(given));
+        Ok(Self {
+            program,
+            arguments,
+            account,
+            environment,
+            folder,
+            apart: Apart {
+                ended_by: Signal::SIGTERM,
+                gains_rights: serving.gains_rights,
+                kept: None,
+            },
+        })
+    }
+
+    fn command(&self, peer: &Peer) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(self.arguments).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("LC_PEER", peer.peer.to_string());
+        command.env("LC_NAME", &peer.name);
+        command.env("LC_PROTOCOL", peer.protocol.as_str());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        // never the terminal of who typed this, nor his log file
+        command.stderr(Stdio::piped());
+        set_apart(&mut command, &self.account, self.apart);
+        command
+    }
+}
+
+/// Shows what a process complains of, until nothing of it is left that could: plain lines, whatever it writes.
+fn show(errors: impl Read) {
+    let mut errors = BufReader::new(errors);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match errors.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                // a reader that has gone must not end this
+                let _ = writeln!(io::stderr(), "{}", plain(&line));
+            }
+        }
+    }
+}
+
+/// Text without what changes a terminal.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches(['\n', '\r']).chars();
+    text.filter(|c| !c.is_control() || *c == '\t').collect()
 }
 
 /// The keys of those that this user's book has; all else as it is.

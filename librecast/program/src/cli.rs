@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::arguments;
 use librecast::plain::{escape, is_deceptive};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -69,16 +70,24 @@ pub fn run<C: clap::Parser>(
     program: &str,
     execute: impl FnOnce(C) -> anyhow::Result<Exit>,
 ) -> ExitCode {
-    match C::try_parse() {
+    match C::try_parse_from(arguments::given()) {
         Ok(cli) => finish(program, execute(cli)),
-        Err(usage) => {
-            // a reader that has gone is no reason for more
-            let _ = usage.print();
-            match usage.use_stderr() {
-                true => Exit::Usage.into(),
-                false => Exit::Ok.into(),
-            }
-        }
+        Err(usage) => show_usage(&usage),
+    }
+}
+
+/// Prints help, a version, or what is wrong with the arguments, and gives the exit code. Secrets among them are not shown.
+#[must_use]
+pub fn show_usage(usage: &clap::Error) -> ExitCode {
+    let text = usage.render().to_string();
+    // a reader that has gone is no reason for more
+    let _ = match arguments::has_secret(text.as_bytes()) {
+        true => std::io::stderr().write_all(arguments::without_secrets(&text).as_bytes()),
+        false => usage.print(),
+    };
+    match usage.use_stderr() {
+        true => Exit::Usage.into(),
+        false => Exit::Ok.into(),
     }
 }
 
@@ -88,8 +97,9 @@ pub fn finish(program: &str, result: anyhow::Result<Exit>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             if !is_broken_pipe(&error) {
+                let told = arguments::without_secrets(&format!("{error:#}"));
                 // a reader of stderr that has gone must not change the exit code: complaining there would panic
-                hint(program, format_args!("{error:#}"));
+                hint(program, format_args!("{told}"));
             }
             let exit = error
                 .chain()

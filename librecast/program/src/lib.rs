@@ -2,6 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`arguments`] | the arguments of a process, and secrets among them |
+//! | [`child`] | processes that run commands of others: as whom, and apart from this one |
 //! | [`cli`] | exit codes, errors that know theirs, logging to stderr or the journal |
 //! | [`config`] | configuration files in TOML; an error names file, line and key |
 //! | [`groups`] | asks `lcgroup run` on this host |
@@ -14,7 +16,9 @@
 //! | [`service`] | notifications to the service manager, and its credentials |
 //! | [`state_lock`] | one owner of a state folder at a time |
 
+pub mod arguments;
 pub mod book;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod groups;

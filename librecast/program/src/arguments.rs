@@ -1,0 +1,180 @@
+//! The arguments of a process, and secrets among them. Every user of a host can read the arguments of all its processes; so a program
+//! blots secrets out of its own as soon as it begins.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, BufRead};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
+
+use librecast::cert::MAX_TOKEN;
+use librecast::text::TextKind;
+use zeroize::Zeroizing;
+
+/// The argument in whose place a line of standard input is read.
+pub const STANDARD_INPUT: &str = "-";
+/// Stands in place of a secret, where arguments are shown.
+const BLOT: u8 = b'.';
+/// Bytes of standard input in which a secret is looked for: the longest token with space around it.
+const MAX_SECRET: u64 = 2 * MAX_TOKEN as u64;
+/// Fields of /proc/PID/stat behind the name that come before the address of the arguments (proc_pid_stat(5): field 48).
+const BEFORE_ARGUMENTS: usize = 45;
+
+/// The arguments of this process, its name first. The first call blots secrets out of what other users see of them: programs make it
+/// before all else.
+pub fn given() -> &'static [OsString] {
+    static GIVEN: OnceLock<Vec<OsString>> = OnceLock::new();
+    GIVEN.get_or_init(|| {
+        let all: Vec<OsString> = std::env::args_os().collect();
+        if all.iter().any(|argument| has_secret(argument.as_bytes())) {
+            // no address: there is no /proc, where others would look
+            blot(&all).unwrap_or_default();
+        }
+        all
+    })
+}
+
+/// Whether an argument is, holds or asks for a secret.
+#[must_use]
+pub fn is_secret(argument: &OsStr) -> bool {
+    argument == STANDARD_INPUT || has_secret(argument.as_bytes())
+}
+
+/// Whether something in this says that it is a secret.
+#[must_use]
+pub fn has_secret(bytes: &[u8]) -> bool {
+    !secrets(bytes).is_empty()
+}
+
+/// The text with `...` in place of each secret: for messages.
+#[must_use]
+pub fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut at = 0;
+    for secret in secrets(text.as_bytes()) {
+        shown.push_str(text.get(at..secret.start).unwrap_or_default());
+        shown.push_str("...");
+        at = secret.end;
+    }
+    shown.push_str(text.get(at..).unwrap_or_default());
+    shown
+}
+
+/// The secret that an argument is, or for `-` the first line of standard input that is not empty.
+///
+/// # Errors
+///
+/// Standard input cannot be read.
+pub fn secret(argument: &str) -> io::Result<Zeroizing<String>> {
+    match argument {
+        STANDARD_INPUT => first_line(io::stdin().lock()),
+        text => Ok(Zeroizing::new(text.to_owned())),
+    }
+}
+
+fn first_line(input: impl BufRead) -> io::Result<Zeroizing<String>> {
+    let mut input = input.take(MAX_SECRET);
+    // with room for all: a text that grows leaves a copy behind
+    let mut line = Zeroizing::new(String::with_capacity(MAX_SECRET as usize));
+    while input.read_line(&mut line)? > 0 && line.trim().is_empty() {
+        line.clear();
+    }
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// Where secrets lie, each behind the prefix that names its kind. Damaged ones count: most of them can be guessed whole.
+fn secrets(bytes: &[u8]) -> Vec<Range<usize>> {
+    let is_part = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = (at..).find(|at| !is_part(*at)).unwrap_or(bytes.len());
+        let word = &bytes[at..end];
+        let mut kinds = TextKind::ALL.into_iter().filter(|kind| kind.is_secret());
+        if let Some(kind) = kinds.find(|kind| word.starts_with(kind.prefix().as_bytes())) {
+            let start = at + kind.prefix().len();
+            if start < end {
+                found.push(start..end);
+            }
+        }
+        at = end + 1;
+    }
+    found
+}
+
+/// Overwrites the secrets of `all` where the kernel shows this process's arguments.
+fn blot(all: &[OsString]) -> Option<()> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    for argument in all {
+        bytes.extend_from_slice(argument.as_bytes());
+        bytes.push(0);
+    }
+    // whoever started this may have put other arguments there since
+    let shown = Zeroizing::new(fs::read("/proc/self/cmdline").ok()?);
+    if *shown != *bytes {
+        return None;
+    }
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // the name in parentheses may hold anything
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let start: usize = fields.nth(BEFORE_ARGUMENTS)?.parse().ok()?;
+    if start == 0 {
+        return None;
+    }
+    for secret in secrets(&bytes) {
+        for at in secret {
+            // SAFETY: the kernel put the arguments there, in one piece as they were compared above, on the stack of this process,
+            // which may write it. std copies arguments whenever it is asked for them: no reference to them lives
+            unsafe {
+                std::ptr::with_exposed_provenance_mut::<u8>(start + at).write_volatile(BLOT);
+            }
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_found_wherever_they_stand() {
+        for (text, shown) in [
+            ("lct1abc", "lct1..."),
+            ("--token=lct1abc", "--token=lct1..."),
+            ("lct1abc,lcr1DEF,news", "lct1...,lcr1...,news"),
+            ("https://a.example/#lct1abc", "https://a.example/#lct1..."),
+            ("'lcs1abc': damaged", "'lcs1...': damaged"),
+            (
+                "lcg1a lch1b lck1c lcb1d\n",
+                "lcg1... lch1... lck1... lcb1...\n",
+            ),
+            // prefixes alone, other words, and what is public
+            ("this is a token (lct1), not", "this is a token (lct1), not"),
+            ("xlct1abc lct2abc lct", "xlct1abc lct2abc lct"),
+            ("lcx1abc lca1abc", "lcx1abc lca1abc"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+            assert_eq!(has_secret(text.as_bytes()), text != shown);
+        }
+        assert!(has_secret(b"\xff lct1abc"));
+        assert_eq!(
+            without_secrets("\u{e9}lct1abc\u{e9}"),
+            "\u{e9}lct1...\u{e9}"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_an_argument_or_a_line() {
+        assert_eq!(*secret("lct1abc").unwrap(), "lct1abc");
+        let mut input = &b"\n \n lct1abc \nquestion\n"[..];
+        assert_eq!(*first_line(&mut input).unwrap(), "lct1abc");
+        assert_eq!(input, b"question\n");
+        assert_eq!(*first_line(&b""[..]).unwrap(), "");
+        let endless = vec![b'x'; 1 << 20];
+        let read = first_line(&endless[..]).unwrap();
+        assert_eq!(read.len() as u64, MAX_SECRET);
+    }
+}
