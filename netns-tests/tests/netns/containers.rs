@@ -700,6 +700,19 @@ fn validate(manifests: &str, version: &str) -> Result<String> {
     Ok(said)
 }
 
+/// A program in the pod of lcroute shares its network: whoever takes the program over has no socket of the daemon, which may be
+/// stopped by one and signs by another.
+#[test]
+fn the_program_beside_a_sidecar_has_neither_its_sockets_nor_its_account() -> Result<()> {
+    let file = std::fs::read_to_string(format!("{PACKAGING}/kubernetes/sidecar/deployment.yaml"))?;
+    let containers = file.split_once("\n      containers:\n");
+    let containers = containers.and_then(|(_, rest)| rest.split_once("\n      volumes:\n"));
+    let (program, _) = containers.context("containers, then volumes")?;
+    ensure!(!program.contains("volumeMounts"), "{program}");
+    ensure!(program.contains("runAsNonRoot: true"), "{program}");
+    Ok(())
+}
+
 /// The first version that has native sidecars, and the last that is known.
 const VERSIONS: [&str; 2] = ["1.29.0", "1.37.0"];
 
