@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
@@ -18,9 +19,6 @@ use zeroize::Zeroizing;
 
 use crate::conversation::Message;
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus, Request, Status};
-
-/// Longest line of stdin that is read as a secret.
-const MAX_LINE: u64 = 4_096;
 
 /// Longest content of stdin: one byte more than a message may have.
 const MAX_CONTENT: u64 = lcgroup_core::MAX_MESSAGE as u64 + 1;
@@ -117,7 +115,7 @@ impl Verbs {
         name: Option<String>,
         wait: bool,
     ) -> anyhow::Result<Exit> {
-        let invitation = secret_line(line)?;
+        let invitation = arguments::secret(line)?;
         let name = name.map_or_else(user_name, Ok)?;
         let answer = self.ask(&Request::Join {
             invitation,
@@ -397,7 +395,7 @@ impl Verbs {
             let answer = self.ask(&Request::Unhold { name })?;
             return self.say(&answer, |_| "deleted".into());
         }
-        let key = secret_line(&line.unwrap_or_default())?;
+        let key = arguments::secret(&line.unwrap_or_default())?;
         let shown = name.clone();
         let answer = self.ask(&Request::Hold { key, name })?;
         self.say(&answer, |_| format!("{shown} is held here"))
@@ -445,16 +443,6 @@ fn printable(text: &str) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
-}
-
-/// A secret: the argument, or a line of stdin for `-`.
-fn secret_line(argument: &str) -> anyhow::Result<Zeroizing<String>> {
-    if argument != "-" {
-        return Ok(Zeroizing::new(argument.to_owned()));
-    }
-    let mut line = Zeroizing::new(String::new());
-    io::stdin().lock().take(MAX_LINE).read_line(&mut line)?;
-    Ok(Zeroizing::new(line.trim().to_owned()))
 }
 
 /// The name of who runs this, if nothing else is said.

@@ -16,8 +16,8 @@ use librecast::cert::Member;
 use librecast::events;
 use librecast::time::WallClock;
 use librecast_program::cli::{Exit, ExitError};
-use librecast_program::service;
 use librecast_program::state_lock::StateLock;
+use librecast_program::{arguments, service};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{self, Waited};
@@ -116,13 +116,14 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
 
 /// The next image goes on with lc0, if this one has had it open.
 fn exec(program: &Path, device: Option<&OwnedFd>) -> anyhow::Error {
-    let mut args = std::env::args_os();
-    let name = args.next();
     let mut command = std::process::Command::new(program);
-    if let Some(name) = name {
-        command.arg0(name);
+    if let Some((name, given)) = arguments::given().split_first() {
+        // the token that `up` was told has made a member, and is not shown again
+        let given = given
+            .iter()
+            .filter(|argument| !arguments::is_secret(argument));
+        command.arg0(name).args(given);
     }
-    command.args(args);
     if let Some(device) = device {
         command.env(DEVICE_FD, device.as_raw_fd().to_string());
     }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use librecast_program::cli::{Exit, ExitError, finish, init_logging};
-use librecast_program::groups;
+use librecast_program::cli::{Exit, ExitError, finish, init_logging, show_usage};
 use librecast_program::keyfile::{self, SharedKey};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
 use librecast_program::units::{parse_duration, parse_rate};
+use librecast_program::{arguments, groups};
 
 use crate::attributes::Selection;
 use crate::block::BlockHash;
@@ -364,8 +364,10 @@ pub fn command() -> clap::Command {
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = parse(std::env::args_os()).unwrap_or_else(|e| e.exit());
-    finish("lcsync", run(cli))
+    match parse(arguments::given().iter().cloned()) {
+        Ok(cli) => finish("lcsync", run(cli)),
+        Err(usage) => show_usage(&usage),
+    }
 }
 
 /// Options of a transfer have no meaning before a verb; `--log` has. (The parser's own rule for this

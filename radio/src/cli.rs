@@ -118,7 +118,7 @@ enum Verb {
     },
     /// Hear a station, or record it
     Listen {
-        /// What `keygen` or `cast` printed, or the name of a public station
+        /// What `keygen` or `cast` printed, the name of a public station, or `-` to read either from standard input
         #[arg(required_unless_present = "station_file")]
         station: Option<String>,
         /// Samples to standard output: s16le, 48 kHz, two channels [default: loudspeakers]

@@ -9,6 +9,7 @@ use anyhow::Context;
 use lcradio_core::{Grant, GrantError, Station, StationKey};
 use librecast::text::{TextError, TextKind};
 use librecast::time::utc;
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, make_secret_key};
 use serde_json::json;
@@ -132,7 +133,8 @@ pub enum Wanted {
     Name(String),
 }
 
-/// From the command line: `lcr1...`, or the name of a public station; `file` holds a text that is not to be seen there.
+/// From the command line: `lcr1...`, the name of a public station, or `-` for a line of standard input; `file` holds a text that is
+/// not to be seen there.
 pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     if let Some(file) = file {
@@ -141,6 +143,8 @@ pub fn wanted(text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Wanted>
         return Ok(Wanted::Station(station));
     }
     let text = text.ok_or_else(|| usage("name a station".to_owned()))?;
+    let text = arguments::secret(text).context("standard input")?;
+    let text = text.as_str();
     match Station::decode(text) {
         Ok(station) => Ok(Wanted::Station(station)),
         Err(TextError::Prefix(_)) => Ok(Wanted::Name(text.to_owned())),

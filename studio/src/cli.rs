@@ -90,7 +90,7 @@ enum Verb {
     },
     /// Attend a session as text; a line that is typed is a question
     Attend {
-        /// lcs1..., or a file with it
+        /// lcs1..., a file with it, or `-` to read it from standard input
         session: String,
         /// What to join: slides, questions, captions, audio, captions/LANGUAGE, audio/LANGUAGE [default: all but audio]
         #[arg(long, value_delimiter = ',', value_name = "TRACK,...")]
@@ -104,7 +104,7 @@ enum Verb {
     },
     /// Write captions: a line in, a caption out; a line that begins with `^ ` corrects the one before
     Caption {
-        /// lcs1..., or a file with it
+        /// lcs1..., a file with it, or `-` to read it from standard input
         session: String,
         /// The session's key, or one that session.toml names
         #[arg(long, value_name = "FILE")]
@@ -127,7 +127,7 @@ enum Verb {
     },
     /// Write the notes of a session with any editor: a save goes to all, what others write comes into the file
     Notes {
-        /// lcs1..., or a file with it
+        /// lcs1..., a file with it, or `-` to read it from standard input
         session: String,
         /// A text file that is not there yet, or that this verb has made
         file: PathBuf,
@@ -143,7 +143,7 @@ enum Verb {
     Document,
     /// Keep a session, and give it to who comes late
     Hold {
-        /// lcs1..., or a file with it
+        /// lcs1..., a file with it, or `-` to read it from standard input
         session: String,
         /// Where it is kept
         #[arg(value_name = "DIR")]

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use lcstudio_core::{Session, SessionKey};
 use librecast::text::TextKind;
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, make_signing_key};
 use serde_json::json;
@@ -35,11 +36,13 @@ pub fn load(file: &Path) -> Result<SessionKey, ExitError> {
     Ok(SessionKey::from_seed(&load_signing_key(file)?.seed()))
 }
 
-/// What somebody wants to attend: `lcs1...`, or a file with it.
+/// What somebody wants to attend: `lcs1...`, a file with it, or `-` for a line of standard input.
 pub fn session(text: &str) -> anyhow::Result<Session> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
-    if TextKind::of(text).is_some() {
-        return Ok(Session::decode(text).map_err(|e| usage(e.to_string()))?);
+    let is_line = text == arguments::STANDARD_INPUT;
+    if is_line || TextKind::of(text).is_some() {
+        let text = arguments::secret(text).context("standard input")?;
+        return Ok(Session::decode(&text).map_err(|e| usage(e.to_string()))?);
     }
     let mut content = Zeroizing::new(String::new());
     let opened = File::open(text).map_err(|e| {

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 
 /// Becomes `program` with all arguments of this process; returns only when it cannot be found or executed.
@@ -18,7 +19,8 @@ pub fn execute(program: &str) -> anyhow::Result<Exit> {
         );
         return Err(ExitError::new(Exit::Failed, message).into());
     };
-    let error = Command::new(found).args(std::env::args_os().skip(1)).exec();
+    let given = arguments::given().get(1..).unwrap_or_default();
+    let error = Command::new(found).args(given).exec();
     Err(anyhow::Error::new(error).context(found.display().to_string()))
 }
 

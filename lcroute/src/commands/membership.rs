@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::cert::{
-    CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_TOKEN, MAX_URLS, Member, SourcePrefix,
-    Token, is_ephemeral, is_node_name,
+    CertError, Chain, EPHEMERAL, Grant, GroupPrefix, MAX_URLS, Member, SourcePrefix, Token,
+    is_ephemeral, is_node_name,
 };
 use librecast::id::{NetworkId, NodeAddresses, PeerId};
 use librecast::reach::Room;
 use librecast::text::{self, TextKind};
+use librecast_program::arguments;
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::units::duration;
 use nix::errno::Errno;
@@ -652,18 +653,9 @@ fn known_name(state: &StateDir, old: &Membership, config: &Config) -> anyhow::Re
     }
 }
 
-/// Tokens are secret: better by standard input than by an argument others can see.
+/// A token, or for `-` a line of standard input.
 pub fn read_token(token: &str) -> anyhow::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    if token == "-" {
-        std::io::stdin()
-            .take(MAX_TOKEN as u64 + 1)
-            .read_to_string(&mut text)
-            .context("standard input")?;
-    } else {
-        text.push_str(token);
-    }
-    Ok(text)
+    arguments::secret(token).context("standard input")
 }
 
 /// A session of Studio, or a file with it, as `lcstudio` takes them.

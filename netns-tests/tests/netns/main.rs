@@ -57,6 +57,7 @@ mod recipes;
 mod relay;
 mod repair;
 mod routing;
+mod secrets;
 mod signalling;
 mod ssm;
 mod streams;

@@ -410,7 +410,7 @@ fn an_epoch_that_a_full_disk_lost_comes_again_with_the_next_link() {
 }
 
 /// What `lcroute up` printed behind a word, once it has.
-fn said(process: &Process, word: &str) -> Result<String> {
+pub(crate) fn said(process: &Process, word: &str) -> Result<String> {
     let mut found = String::new();
     eventually(&format!("`up` says {word}"), || {
         let stdout = process.stdout();

@@ -13,7 +13,7 @@ use lcroute::pages;
 use lcroute::settings::Common;
 use lcroute::system::stop_signal;
 use lcroute_signalling::server::TlsFiles;
-use librecast_program::cli::{Exit, ExitError, finish, init_logging};
+use librecast_program::cli::{self, Exit, ExitError, init_logging};
 use librecast_program::{groups, service};
 
 use crate::feed::Feed;
@@ -69,13 +69,13 @@ pub fn command() -> clap::Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { common, verb } = Cli::parse();
-    let Verb::Web { listen, open, code } = verb;
-    let result = match code {
-        true => show_code(&common),
-        false => run(&common, listen, open),
-    };
-    finish("lcroute", result)
+    cli::run("lcroute", |Cli { common, verb }| {
+        let Verb::Web { listen, open, code } = verb;
+        match code {
+            true => show_code(&common),
+            false => run(&common, listen, open),
+        }
+    })
 }
 
 /// Prints what only the control socket tells.

@@ -1,0 +1,92 @@
+//! Secrets that somebody types as arguments: every user of a host can read the arguments of all its processes, and finds none.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use lcradio_core::StationKey;
+use lcroute_lab::lab::{Process, eventually};
+
+use crate::radio::RADIO;
+use crate::reach::{closed_lan, said};
+use crate::studio::keygen;
+use crate::world;
+
+/// As `ps` shows them.
+fn arguments(process: &Process) -> Result<String> {
+    let bytes = fs::read(format!("/proc/{}/cmdline", process.pid()))?;
+    Ok(String::from_utf8_lossy(&bytes).replace('\0', " "))
+}
+
+/// Waits until a process has begun: from then on it shows its verb, of a secret nothing but the kind.
+fn shows(process: &mut Process, verb: &str, secret: &str) -> Result<()> {
+    let (kind, rest) = secret.split_at(4);
+    eventually("its arguments are plain", || {
+        process.must_run()?;
+        let shown = arguments(process)?;
+        ensure!(!shown.contains(rest), "{verb}: {shown}");
+        ensure!(shown.contains(&format!(" {verb} {kind}.")), "{shown}");
+        Ok(())
+    })
+}
+
+#[test]
+fn no_process_that_stays_shows_a_secret_among_its_arguments() {
+    world("secrets", |lab| {
+        let hosts = closed_lan(lab, &["a", "b"])?;
+        let [a, b] = &hosts[..] else { unreachable!() };
+        let founder = a.spawn("lcroute", &["up", "--name", "a"])?;
+        let token = said(&founder, "token ")?;
+        let mut joined = b.spawn("lcroute", &["up", &token, "--name", "b"])?;
+        said(&joined, "linked ")?;
+        shows(&mut joined, "up", &token)?;
+
+        let station = StationKey::from_seed(&[7; 32]).station(false).encode();
+        let mut radio = b.spawn(RADIO, &["listen", &station, "-"])?;
+        shows(&mut radio, "listen", &station)?;
+
+        let (key, session, _) = keygen(b, "talk.key")?;
+        let (kept, notes) = (b.path("kept"), b.path("notes.md"));
+        let (kept, notes) = (kept.display().to_string(), notes.display().to_string());
+        for verb in [
+            &["attend", &session][..],
+            &["hold", &session, &kept],
+            &["notes", &session, &notes],
+            &["caption", &session, "--key", &key, "-"],
+        ] {
+            let mut studio = b.spawn("lcstudio", verb)?;
+            shows(&mut studio, verb[0], &session)?;
+        }
+
+        let mut owner = a.spawn("lcgroup", &["run"])?;
+        eventually("a group", || {
+            let args = ["create", "team", "--as", "ann"];
+            a.run("lcgroup", &args)?.success().map(|_| ())
+        })?;
+        let invitation = a.run("lcgroup", &["invite", "team"])?.success()?.stdout;
+        let invitation = invitation.trim();
+        owner.stop()?;
+        let _member = b.spawn("lcgroup", &["run"])?;
+        eventually("lcgroup answers", || {
+            b.run("lcgroup", &["status"])?.success().map(|_| ())
+        })?;
+        // nobody answers
+        let args = ["join", invitation, "team", "--as", "bob", "--wait"];
+        let mut joining = b.spawn("lcgroup", &args)?;
+        shows(&mut joining, "join", invitation)?;
+
+        // a daemon that is executed anew is a member, and needs no token
+        b.run("lcroute", &["reload", "--exec"])?.success()?;
+        eventually("it is executed anew", || {
+            joined.must_run()?;
+            let shown = arguments(&joined)?;
+            ensure!(shown.ends_with("lcroute up --name b "), "{shown}");
+            b.run("lcroute", &["status"])?.success().map(|_| ())
+        })?;
+        // nor do messages show any
+        let wrong = b.run("lcstudio", &["attend", &session, &token])?;
+        let told = wrong.stderr;
+        ensure!(wrong.code == 2 && told.contains("'lct1...'"), "{told}");
+        ensure!(!told.contains(&token[4..]), "{told}");
+        Ok(())
+    });
+}
