@@ -437,15 +437,15 @@ pub struct Leaf {
     /// Leaves at a time; 0: none.
     #[serde(deserialize_with = "max_leaves")]
     pub max: u16,
-    /// Megabits a second that packets for all of them together may take; not set: any.
-    pub mbit: Option<NonZeroU32>,
+    /// Megabits a second that packets for all of them together may take.
+    pub mbit: NonZeroU32,
 }
 
 impl Default for Leaf {
     fn default() -> Self {
         Self {
-            max: 256,
-            mbit: None,
+            max: 512,
+            mbit: NonZeroU32::new(50).unwrap_or(NonZeroU32::MIN),
         }
     }
 }

@@ -252,10 +252,7 @@ fn assemble(
         seed: seed(),
         limits: lcroute_engine::Limits {
             leaves: config.leaf.max.into(),
-            leaf_bits_per_second: config
-                .leaf
-                .mbit
-                .map(|mbit| u64::from(mbit.get()) * 1_000_000),
+            leaf_bits_per_second: u64::from(config.leaf.mbit.get()) * 1_000_000,
             ..Default::default()
         },
         overlay_limits: overlay_limits(config),

@@ -735,12 +735,12 @@ const FILES: &[File] = &[
                 keys: &[
                     (
                         "max",
-                        "`256`",
-                        "Leaves at a time, listeners that are no routers; 0: none. Read at the start.",
+                        "`512`",
+                        "Links with leaves at a time, listeners that are no routers; 0: none. A leaf has two, with two routers. Read at the start.",
                     ),
                     (
                         "mbit",
-                        "any",
+                        "50",
                         "Megabits a second that packets for all leaves together may take; packets beyond are dropped (`leaf_rate`). Read at the start.",
                     ),
                 ],

@@ -138,8 +138,8 @@ pub struct Limits {
     pub source_trees: usize,
     /// Leaves at a time.
     pub leaves: usize,
-    /// Bits a second that packets for all leaves together may take; `None`: any.
-    pub leaf_bits_per_second: Option<u64>,
+    /// Bits a second that packets for all leaves together may take.
+    pub leaf_bits_per_second: u64,
 }
 
 impl Limits {
@@ -160,8 +160,8 @@ impl Limits {
         revocations: 4_096,
         small_network: 32,
         source_trees: 8,
-        leaves: 256,
-        leaf_bits_per_second: None,
+        leaves: 512,
+        leaf_bits_per_second: 50_000_000,
     };
 }
 

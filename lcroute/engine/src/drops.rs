@@ -53,6 +53,8 @@ librecast::drop_reasons! {
     GroupLimit = "group_limit",
     /// Join state of a neighbour beyond its bounds; it was refused, and is sent again later.
     JoinRefused = "join_refused",
+    /// Join state that waits: the neighbour has no more room for those who want it.
+    JoinWithheld = "join_withheld",
     /// More changes of join state than a neighbour may make; they were refused, and are sent again later.
     JoinLimited = "join_limited",
     /// More LSAs or summaries than a router may send; the newest waits.
@@ -125,6 +127,8 @@ librecast::drop_reasons! {
     LeafSent = "leaf_sent",
     /// A join of a leaf outside the groups that its certificate permits, or of a group that is not carried.
     LeafNotPermitted = "leaf_not_permitted",
+    /// A join of a leaf beyond its share of the bounds of all leaves together: groups, sources, changes.
+    LeafJoinLimited = "leaf_join_limited",
     /// For leaves, beyond the rate that all of them together get.
     LeafRate = "leaf_rate",
     /// A neighbour advertised other join state than was received: it is advertised again.

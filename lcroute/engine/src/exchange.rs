@@ -460,6 +460,7 @@ impl ControlExchange {
             });
         }
         let adjacencies = &mut self.adjacencies;
+        let mut advertised = Vec::new();
         let mut advertise = |update: JoinUpdate<'_>| {
             let Some(adjacency) = adjacencies.get_mut(&update.link) else {
                 return;
@@ -472,11 +473,23 @@ impl ControlExchange {
             {
                 replay.start((root, group), now);
             }
-            let batch = batches.entry(update.link).or_default();
             let (join, source_active) = update.after;
-            batch.push(&join_state(root, prefix, join, source_active));
+            let element = join_state(root, prefix, join, source_active);
+            if join.is_some() || source_active {
+                advertised.push((update.payer.turn(), update.link, element));
+            } else {
+                // a withdrawal makes room for the rest
+                batches.entry(update.link).or_default().push(&element);
+            }
         };
         let changed = trees.flush(&mut advertise);
+        advertised.sort_by_key(|(turn, ..)| *turn);
+        for (_, link, element) in advertised {
+            batches.entry(link).or_default().push(&element);
+        }
+        outbox
+            .drops
+            .add(DropReason::JoinWithheld, trees.take_withheld());
         for link in &pending_on {
             self.push_retries(*link, trees, &mut batches);
         }

@@ -90,7 +90,7 @@ impl Forwarding {
         private.configure(&node.config.private);
         Self {
             private,
-            trees: Trees::new(seed),
+            trees: Trees::new(limits, seed),
             groups: LocalGroups::new(node.own, limits.flows, seed),
             first_packets: FirstPacketBuffer::new(limits),
             replay: ReplayBuffer::new(limits, seed),

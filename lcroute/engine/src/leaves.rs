@@ -8,6 +8,8 @@
 //!     | <-------- packets -------------- |
 //! ```
 //! A leaf is in no LSA and on no tree. Join state of a leaf is hard state: it ends with the link.
+//!
+//! All leaves together have bounds, and each leaf a fair share of these: a leaf with many joins gives way to one with few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use librecast::bucket::{Bucket, Rate};
 use librecast::cert::{GroupPrefix, Member};
 use librecast::id::{LinkId, OriginId, PeerId};
+use librecast::mld::MAX_SOURCES;
 use librecast::time::{Duration, Instant};
 
 use crate::classify::CarriedScopes;
@@ -24,19 +27,29 @@ use crate::drops::DropReason;
 use crate::join::Join;
 use crate::outbox::Outbox;
 use crate::output::{LinkFault, Links, Output};
-use crate::source_filter::{SourceFilter, merge};
+use crate::shares::Shares;
+use crate::source_filter::SourceFilter;
 use crate::timers::{Timer, TimerKind, timer};
 
 /// Groups that one leaf may join. Chosen: a page shows a handful.
 pub const LEAF_GROUPS: usize = 64;
 /// Sources that one leaf may list for a group. Chosen.
 const LEAF_SOURCES: usize = 16;
+/// Groups that all leaves together may join. Chosen: an eighth of the (root, group) entries that a neighbour keeps of a router.
+const GROUPS: usize = 2_048;
+/// (group, source) pairs that all leaves together may list, each perhaps with a tree of its own. Chosen.
+const PAIRS: usize = 1_024;
+/// Changes a second to the joins of all leaves together; each leaf has an equal part. Chosen: a quarter of the changes that
+/// a neighbour takes of a router.
+const CHANGES: u64 = 512;
+/// Changes at once to the joins of all leaves together; each leaf has an equal part. Chosen: all groups that they may join.
+const CHANGES_AT_ONCE: u64 = GROUPS as u64;
 /// Changes of joins that one leaf may make, per second and at once. Chosen: all its groups and their end at once.
 const LEAF_JOINS: Rate = Rate::per_second(32, 128);
 /// How often a leaf hears where else it may go. Chosen: routers come and go in hours.
 const OFFER_EVERY: Duration = Duration::from_secs(30);
-/// Bytes for all leaves that may go out at once: a packet of 1,300 bytes to 256 of them.
-const LEAF_BURST: u64 = 320 << 10;
+/// Bytes for all leaves that may go out at once: a packet of 1,300 bytes to 512 of them.
+const LEAF_BURST: u64 = 640 << 10;
 
 /// A leaf at the other end of a link.
 #[derive(Debug)]
@@ -46,6 +59,8 @@ struct Leaf {
     prefixes: Vec<GroupPrefix>,
     joins: BTreeMap<Ipv6Addr, Join>,
     changes: Bucket,
+    /// Changes to the joins of all leaves together.
+    common_changes: Bucket,
     /// It has not heard yet what this router offers.
     is_new: bool,
     refused: Vec<(GroupPrefix, RefusalReason)>,
@@ -53,32 +68,49 @@ struct Leaf {
     faulty: bool,
 }
 
-/// What leaves join of one group.
-#[derive(Debug, Default)]
+/// A source that leaves list of a group.
+#[derive(Debug)]
+struct Listed {
+    /// How many of them do.
+    leaves: usize,
+    /// In whose share of all pairs it is.
+    payer: LinkId,
+}
+
+/// Joins of leaves for one group.
+#[derive(Debug)]
 struct Group {
+    /// In whose share of all groups it is: one of the links here.
+    payer: LinkId,
     /// Links whose leaves join all sources.
     everyone: Links,
     /// Links whose leaves list sources.
     filtered: Vec<(LinkId, SourceFilter)>,
+    /// How many of these list sources that they do not join.
+    excluding: usize,
+    /// Sources that leaves join.
+    sources: BTreeMap<Ipv6Addr, Listed>,
+}
+
+/// The sources for which a leaf pays: those that it joins. A leaf that joins all but some costs as much as one that joins all.
+fn listed(join: &Join) -> &[Ipv6Addr] {
+    match join {
+        Join::Filtered(filter) => match &**filter {
+            SourceFilter::Include(sources) => sources,
+            SourceFilter::Exclude(_) => &[],
+        },
+        Join::None | Join::All => &[],
+    }
 }
 
 impl Group {
-    fn remove(&mut self, link: LinkId) {
-        self.filtered.retain(|(other, _)| *other != link);
-        if self.everyone.contains(&link) {
-            let others = self.everyone.iter().filter(|other| **other != link);
-            self.everyone = others.copied().collect();
-        }
-    }
-
-    fn insert(&mut self, link: LinkId, join: &Join) {
-        match join {
-            Join::None => {}
-            Join::All => {
-                let links = self.everyone.iter().copied().chain([link]);
-                self.everyone = links.collect();
-            }
-            Join::Filtered(filter) => self.filtered.push((link, (**filter).clone())),
+    fn new(payer: LinkId) -> Self {
+        Self {
+            payer,
+            everyone: Links::default(),
+            filtered: Vec::new(),
+            excluding: 0,
+            sources: BTreeMap::new(),
         }
     }
 
@@ -86,10 +118,15 @@ impl Group {
         self.everyone.is_empty() && self.filtered.is_empty()
     }
 
+    fn joins_all(&self) -> bool {
+        !self.everyone.is_empty() || self.excluding > 0
+    }
+
+    /// The join of all leaves together. Sources that only some of them join go to these alone.
     fn filter(&self) -> Option<SourceFilter> {
-        match self.everyone.is_empty() {
-            false => Some(SourceFilter::all()),
-            true => merge(self.filtered.iter().map(|(_, filter)| filter)),
+        match self.joins_all() {
+            true => Some(SourceFilter::all()),
+            false => SourceFilter::include(self.sources.keys().copied()),
         }
     }
 
@@ -102,13 +139,129 @@ impl Group {
         let listed = listed.map(|(link, _)| *link);
         self.everyone.iter().copied().chain(listed).collect()
     }
+
+    /// A leaf with a join here.
+    fn any_leaf(&self) -> Option<LinkId> {
+        let filtered = self.filtered.first().map(|(link, _)| *link);
+        self.everyone.first().copied().or(filtered)
+    }
+
+    /// A leaf that lists a source.
+    fn any_leaf_for(&self, source: Ipv6Addr) -> Option<LinkId> {
+        let lists = |filter: &SourceFilter| match filter {
+            SourceFilter::Include(list) => list.binary_search(&source).is_ok(),
+            SourceFilter::Exclude(_) => false,
+        };
+        let mut filtered = self.filtered.iter();
+        let (link, _) = filtered.find(|(_, filter)| lists(filter))?;
+        Some(*link)
+    }
+
+    /// How many of the sources here are in the share of a leaf.
+    fn share(&self, link: LinkId) -> usize {
+        self.sources.values().filter(|s| s.payer == link).count()
+    }
+
+    /// The leaf with most of the sources here, and how many these are.
+    fn largest_share(&self) -> Option<(LinkId, usize)> {
+        let payers = self.sources.values().map(|s| s.payer);
+        let shares = payers.map(|link| (link, self.share(link)));
+        shares.max_by_key(|(_, size)| *size)
+    }
+
+    /// A leaf joins this. True: all of them together join something else now.
+    fn insert(
+        &mut self,
+        link: LinkId,
+        join: &Join,
+        pairs: &mut PairShares,
+        group: Ipv6Addr,
+    ) -> bool {
+        let joined_all = self.joins_all();
+        match join {
+            Join::None => return false,
+            Join::All => {
+                let links = self.everyone.iter().copied().chain([link]);
+                self.everyone = links.collect();
+            }
+            Join::Filtered(filter) => {
+                self.filtered.push((link, (**filter).clone()));
+                self.excluding += usize::from(matches!(**filter, SourceFilter::Exclude(_)));
+            }
+        }
+        let mut sources_changed = false;
+        for source in listed(join) {
+            let known = self.sources.entry(*source).or_insert_with(|| {
+                sources_changed = true;
+                pairs.insert(link, (group, *source));
+                Listed {
+                    leaves: 0,
+                    payer: link,
+                }
+            });
+            known.leaves += 1;
+        }
+        self.joins_all() != joined_all || sources_changed && !joined_all
+    }
+
+    /// A leaf joins this no longer. True: all of them together join something else now.
+    fn remove(
+        &mut self,
+        link: LinkId,
+        join: &Join,
+        pairs: &mut PairShares,
+        group: Ipv6Addr,
+    ) -> bool {
+        let joined_all = self.joins_all();
+        match join {
+            Join::None => return false,
+            Join::All => {
+                let others = self.everyone.iter().filter(|other| **other != link);
+                self.everyone = others.copied().collect();
+            }
+            Join::Filtered(filter) => {
+                self.filtered.retain(|(other, _)| *other != link);
+                self.excluding -= usize::from(matches!(**filter, SourceFilter::Exclude(_)));
+            }
+        }
+        let mut sources_changed = false;
+        for source in listed(join) {
+            let Some(known) = self.sources.get_mut(source) else {
+                continue;
+            };
+            known.leaves -= 1;
+            let payer = known.payer;
+            if payer != link && known.leaves > 0 {
+                continue;
+            }
+            pairs.remove(payer, (group, *source));
+            match self.any_leaf_for(*source) {
+                Some(other) => {
+                    pairs.insert(other, (group, *source));
+                    self.sources.entry(*source).and_modify(|s| s.payer = other);
+                }
+                None => {
+                    self.sources.remove(source);
+                    sources_changed = true;
+                }
+            }
+        }
+        self.joins_all() != joined_all || sources_changed && !self.joins_all()
+    }
 }
+
+/// Shares of leaves in (group, source) pairs.
+type PairShares = Shares<LinkId, (Ipv6Addr, Ipv6Addr)>;
 
 /// All leaves.
 #[derive(Debug, Default)]
 pub struct Leaves {
     leaves: BTreeMap<LinkId, Leaf>,
     groups: BTreeMap<Ipv6Addr, Group>,
+    /// Whose joins fill the bound of groups,
+    group_shares: Shares<LinkId, Ipv6Addr>,
+    /// and that of sources.
+    pair_shares: PairShares,
     /// Groups of which all leaves together join something else than at the last [`Self::take_changes`].
     changed: BTreeSet<Ipv6Addr>,
     /// There was a leaf in this run: what local senders see of joins depends on more than interfaces.
@@ -116,16 +269,16 @@ pub struct Leaves {
     /// Links with something to say.
     pending: BTreeSet<LinkId>,
     next_offer: Option<Instant>,
-    /// Bytes that may go to all leaves, if that is bounded.
+    /// Bytes that may go to all leaves.
     budget: Option<(Rate, Bucket)>,
 }
 
 /// Links.
 impl Leaves {
     /// Packets for all leaves together take at most so many bits a second.
-    pub fn set_rate(&mut self, bits_per_second: Option<u64>, now: Instant) {
-        self.budget = bits_per_second
-            .map(|bits| (Rate::bits_per_second(bits, LEAF_BURST), Bucket::full(now)));
+    pub fn set_rate(&mut self, bits_per_second: u64, now: Instant) {
+        let rate = Rate::bits_per_second(bits_per_second, LEAF_BURST);
+        self.budget = Some((rate, Bucket::full(now)));
     }
 
     /// A leaf has come; false: there are as many as there may be.
@@ -138,6 +291,7 @@ impl Leaves {
             prefixes: member.prefixes.clone(),
             joins: BTreeMap::new(),
             changes: Bucket::full(now),
+            common_changes: Bucket::full(now),
             is_new: true,
             refused: Vec::new(),
             faulty: false,
@@ -155,8 +309,8 @@ impl Leaves {
             return false;
         };
         self.pending.remove(&link);
-        for group in leaf.joins.keys() {
-            self.set(link, *group, &Join::None);
+        for (group, join) in &leaf.joins {
+            self.remove(link, *group, join);
         }
         if self.leaves.is_empty() {
             self.next_offer = None;
@@ -179,18 +333,106 @@ impl Leaves {
         self.used
     }
 
-    /// What one leaf joins of a group is this from now on.
-    fn set(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
-        let entry = self.groups.entry(group).or_default();
-        let before = entry.filter();
-        entry.remove(link);
-        entry.insert(link, join);
-        if entry.filter() != before {
+    /// A leaf joins this of a group.
+    fn insert(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
+        let (groups, group_shares) = (&mut self.groups, &mut self.group_shares);
+        let entry = groups.entry(group).or_insert_with(|| {
+            group_shares.insert(link, group);
+            Group::new(link)
+        });
+        if entry.insert(link, join, &mut self.pair_shares, group) {
             self.changed.insert(group);
         }
-        if entry.is_empty() {
-            self.groups.remove(&group);
+    }
+
+    /// A leaf joins this of a group no longer.
+    fn remove(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
+        let Some(entry) = self.groups.get_mut(&group) else {
+            return;
+        };
+        if entry.remove(link, join, &mut self.pair_shares, group) {
+            self.changed.insert(group);
         }
+        if entry.payer == link || entry.is_empty() {
+            self.group_shares.remove(entry.payer, group);
+            match entry.any_leaf() {
+                Some(other) => {
+                    entry.payer = other;
+                    self.group_shares.insert(other, group);
+                }
+                None => {
+                    self.groups.remove(&group);
+                }
+            }
+        }
+    }
+}
+
+/// Bounds of all leaves together.
+impl Leaves {
+    /// The changes to the joins of all leaves together that one leaf may make.
+    fn part_of_changes(&self) -> Rate {
+        let leaves = self.leaves.len().max(1) as u64;
+        Rate::new(
+            CHANGES,
+            Duration::from_secs(leaves),
+            CHANGES_AT_ONCE / leaves,
+        )
+    }
+
+    /// Makes room for a join of a leaf within the bounds of all, if need be by ending joins of leaves that have more.
+    fn make_room(
+        &mut self,
+        link: LinkId,
+        group: Ipv6Addr,
+        join: &Join,
+        outbox: &mut Outbox,
+    ) -> bool {
+        while !self.groups.contains_key(&group) && self.group_shares.len() >= GROUPS {
+            let fair = self.group_shares.of(link) + 1;
+            let victim = self.group_shares.largest().filter(|(_, size)| *size > fair);
+            let victim = victim.and_then(|(v, _)| Some((v, self.group_shares.last(v)?)));
+            let Some((victim, other)) = victim else {
+                return false;
+            };
+            self.end_join(victim, other, outbox);
+        }
+        loop {
+            let known = self.groups.get(&group);
+            let is_new = |s: &&Ipv6Addr| known.is_none_or(|g| !g.sources.contains_key(*s));
+            let sources = listed(join).iter().filter(is_new).count();
+            let of_group = known.map_or(0, |g| g.sources.len());
+            let victim = if sources > 0 && of_group + sources > MAX_SOURCES {
+                let largest = known.and_then(|g| g.largest_share());
+                let fair = known.map_or(0, |g| g.share(link)) + sources;
+                largest
+                    .filter(|(_, size)| *size > fair)
+                    .map(|(victim, _)| (victim, group))
+            } else if sources > 0 && self.pair_shares.len() + sources > PAIRS {
+                let fair = self.pair_shares.of(link) + sources;
+                let largest = self.pair_shares.largest().filter(|(_, size)| *size > fair);
+                largest.and_then(|(v, _)| self.pair_shares.last(v).map(|(other, _)| (v, other)))
+            } else {
+                return true;
+            };
+            let Some((victim, other)) = victim else {
+                return false;
+            };
+            self.end_join(victim, other, outbox);
+        }
+    }
+
+    /// Ends a join of a leaf, which is told, and asks again later.
+    fn end_join(&mut self, link: LinkId, group: Ipv6Addr, outbox: &mut Outbox) {
+        outbox.drops.count(DropReason::LeafJoinLimited);
+        let Some(leaf) = self.leaves.get_mut(&link) else {
+            return;
+        };
+        let join = leaf.joins.remove(&group).unwrap_or_default();
+        let reason = RefusalReason::TooManyGroups;
+        leaf.refused.push((GroupPrefix::group(group), reason));
+        self.pending.insert(link);
+        self.remove(link, group, &join);
     }
 }
 
@@ -209,13 +451,11 @@ impl Leaves {
             let Element::LeafJoin(join) = element else {
                 return Err(LinkFault::LeafRoutes);
             };
-            if let Err((prefix, reason)) = self.handle_join(link, join, scopes, now) {
-                outbox.drops.count(match reason {
-                    RefusalReason::NotPermitted => DropReason::LeafNotPermitted,
-                    _ => DropReason::JoinRefused,
-                });
+            let group = join.group;
+            if let Err((drop, reason)) = self.handle_join(link, join, scopes, outbox, now) {
+                outbox.drops.count(drop);
                 if let Some(leaf) = self.leaves.get_mut(&link) {
-                    leaf.refused.push((prefix, reason));
+                    leaf.refused.push((group, reason));
                     self.pending.insert(link);
                 }
             }
@@ -228,37 +468,68 @@ impl Leaves {
         link: LinkId,
         LeafJoin { group, join }: LeafJoin,
         scopes: &CarriedScopes,
+        outbox: &mut Outbox,
         now: Instant,
-    ) -> Result<(), (GroupPrefix, RefusalReason)> {
+    ) -> Result<(), (DropReason, RefusalReason)> {
+        let part_of_changes = self.part_of_changes();
         let Some(leaf) = self.leaves.get_mut(&link) else {
             return Ok(());
         };
-        let refused = |reason| Err((group, reason));
+        let refused = |reason| Err((DropReason::JoinRefused, reason));
         let Some(address) = group.as_group() else {
             return refused(RefusalReason::JoinedPrefix);
         };
+        let before = leaf.joins.get(&address).cloned().unwrap_or_default();
         let Some(filter) = join else {
             // the end of a join is paid with its beginning
-            if leaf.joins.remove(&address).is_some() {
-                self.set(link, address, &Join::None);
-            }
+            leaf.joins.remove(&address);
+            self.remove(link, address, &before);
             return Ok(());
         };
         let permits = |prefix: &GroupPrefix| prefix.contains(address);
         if !leaf.prefixes.iter().any(permits) || !scopes.contains(address) {
-            return refused(RefusalReason::NotPermitted);
+            return Err((DropReason::LeafNotPermitted, RefusalReason::NotPermitted));
         }
-        let is_new = !leaf.joins.contains_key(&address);
-        if is_new && leaf.joins.len() >= LEAF_GROUPS || !leaf.changes.take(LEAF_JOINS, 1, now) {
+        if !before.is_some() && leaf.joins.len() >= LEAF_GROUPS
+            || !leaf.changes.take(LEAF_JOINS, 1, now)
+        {
             return refused(RefusalReason::TooManyGroups);
         }
         if filter.sources().len() > LEAF_SOURCES {
             return refused(RefusalReason::TooManySources);
         }
         let join = Join::from(Some(filter));
-        leaf.joins.insert(address, join.clone());
-        self.set(link, address, &join);
+        if join == before {
+            return Ok(());
+        }
+        let limited = (DropReason::LeafJoinLimited, RefusalReason::TooManyGroups);
+        if self.changes_with(address, &join)
+            && let Some(leaf) = self.leaves.get_mut(&link)
+            && !leaf.common_changes.take(part_of_changes, 1, now)
+        {
+            return Err(limited);
+        }
+        if !self.make_room(link, address, &join, outbox) {
+            return Err(limited);
+        }
+        self.remove(link, address, &before);
+        self.insert(link, address, &join);
+        if let Some(leaf) = self.leaves.get_mut(&link) {
+            leaf.joins.insert(address, join);
+        }
         Ok(())
+    }
+
+    /// Whether all leaves together join something else with this join: another leaf has not joined as much.
+    fn changes_with(&self, group: Ipv6Addr, join: &Join) -> bool {
+        let Some(known) = self.groups.get(&group) else {
+            return true;
+        };
+        let is_new = |source| !known.sources.contains_key(source);
+        match listed(join) {
+            [] => !known.joins_all(),
+            sources => sources.iter().any(is_new),
+        }
     }
 
     /// Nothing more is taken from this leaf; its link is to be closed. False: that is known.

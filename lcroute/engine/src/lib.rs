@@ -63,6 +63,7 @@ mod routed;
 mod router_index;
 mod routing;
 mod services;
+mod shares;
 pub mod small_map;
 mod snapshot;
 mod source_filter;

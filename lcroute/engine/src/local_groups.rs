@@ -16,7 +16,7 @@ use crate::join::Join;
 use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::timers::TimerKind;
-use crate::trees::Trees;
+use crate::trees::{LocalListeners, Trees};
 
 /// How long listeners stay on a tree whose root is no longer the group's.
 pub const OLD_JOIN: Duration = Duration::from_secs(5);
@@ -66,11 +66,11 @@ impl LocalGroups {
         }
     }
 
-    /// Programs join this of a group from now on, on these trees. `rerooted`: only the trees have changed.
+    /// Listeners here join this of a group from now on, on these trees. `rerooted`: only the trees have changed.
     pub fn listen(
         &mut self,
         group: Ipv6Addr,
-        joined: Vec<(OriginId, SourceFilter)>,
+        (joined, listeners): (Vec<(OriginId, SourceFilter)>, LocalListeners),
         rerooted: bool,
         trees: &mut Trees,
         now: Instant,
@@ -78,7 +78,7 @@ impl LocalGroups {
         let before = self.listening.remove(&group).unwrap_or_default();
         let mut after: Vec<Listening> = Vec::new();
         for (root, filter) in joined {
-            trees.set_local(root, group, Some(filter).into());
+            trees.set_local(root, group, Some(filter).into(), listeners);
             after.push(Listening { root, until: None });
         }
         for old in before {
@@ -93,7 +93,7 @@ impl LocalGroups {
                     until: Some(until),
                 });
             } else {
-                trees.set_local(old.root, group, Join::None);
+                trees.set_local(old.root, group, Join::None, LocalListeners::default());
             }
         }
         if !after.is_empty() {
@@ -212,7 +212,7 @@ impl LocalGroups {
             list.retain(|l| {
                 let over = l.until.is_some_and(|until| until <= now);
                 if over {
-                    trees.set_local(l.root, group, Join::None);
+                    trees.set_local(l.root, group, Join::None, LocalListeners::default());
                 }
                 !over
             });

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use librecast::time::{Duration, Instant};
 
-use crate::classify::{CarriedScopes, Flow};
+use crate::classify::{CarriedScopes, Flow, is_source_specific};
 use crate::config::Node;
 use crate::drops::DropReason;
 use crate::interface_id::{LC0, LocalInterfaceId, LocalInterfaces};
@@ -16,6 +16,7 @@ use crate::small_map::SmallMap;
 use crate::source_filter::{SourceFilter, merge};
 use crate::timers::Timer;
 use crate::traffic::Traffic;
+use crate::trees::LocalListeners;
 
 /// Between two general queries out of turn on a LAN. Chosen.
 const LAN_GAP: Duration = Duration::from_secs(5);
@@ -174,16 +175,41 @@ impl Membership {
         changed
     }
 
-    /// What listeners of all interfaces and leaves together join of a group.
+    /// The joins of all interfaces and leaves together for a group. Too long a list of a source-specific group would join
+    /// nothing: own programs come first, leaves last.
     pub fn filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let leaves = self.leaves.filter(group);
-        merge(self.interface_filter(group).iter().chain(&leaves))
+        let interfaces = self.interfaces.values();
+        let filters = interfaces.filter_map(|interface| interface.filter(group));
+        let filters = filters.chain(&leaves);
+        if !is_source_specific(group) {
+            return merge(filters);
+        }
+        filters.fold(None, |merged, filter| {
+            let union = merge(merged.iter().chain([filter]));
+            let is_list = |f: &SourceFilter| matches!(f, SourceFilter::Include(_));
+            let is_kept = union.as_ref().is_some_and(is_list) || !is_list(filter);
+            if is_kept { union } else { merged.or(union) }
+        })
     }
 
     /// The same without leaves.
     pub fn interface_filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let filters = self.interfaces.values();
         merge(filters.filter_map(|interface| interface.filter(group)))
+    }
+
+    /// The listeners of a group.
+    pub fn listeners(&self, group: Ipv6Addr) -> LocalListeners {
+        let mut listeners = LocalListeners {
+            leaves: self.leaves.listeners(group) > 0,
+            ..LocalListeners::default()
+        };
+        let interfaces = self.interfaces.iter();
+        for (id, _) in interfaces.filter(|(_, i)| i.filter(group).is_some()) {
+            listeners.interfaces.insert(id);
+        }
+        listeners
     }
 
     /// The same, but of all other interfaces than this one.

@@ -9,6 +9,7 @@ use librecast::mapped;
 
 use crate::adjacency::Adjacency;
 use crate::context::Context;
+use crate::control::RefusalReason;
 use crate::drops::DropReason;
 use crate::engine::Engine;
 use crate::flow_meter::{FlowMeter, LinkFlow};
@@ -96,9 +97,14 @@ impl Engine {
         links.sort_unstable();
         links.dedup();
         let prefix = GroupPrefix::group(group);
+        let trees = &self.forwarding.trees;
+        let waits: Vec<_> = roots().flat_map(|r| trees.waits_at(r, group)).collect();
         let refused = |(link, a): (LinkId, &Adjacency)| {
+            let waits = waits
+                .contains(&link)
+                .then_some(RefusalReason::TooManyGroups);
             let reason = roots().find_map(|root| a.refusals.refused((root, prefix)));
-            Some((link, reason?))
+            Some((link, reason.or(waits)?))
         };
         GroupSnapshot {
             group,
@@ -253,6 +259,8 @@ impl Engine {
     pub fn tables(&self) -> Tables {
         let [listener_groups, proxied_groups, pending] = self.membership.sizes();
         let forwarding = &self.forwarding;
+        let adjacencies = self.exchange.adjacencies().values();
+        let refused = adjacencies.map(|a| a.refusals.refused_len());
         Tables {
             listener_groups,
             join_states: self.forwarding.trees.len(),
@@ -263,12 +271,7 @@ impl Engine {
             flows: forwarding.first_packets.len(),
             buffered_bytes: forwarding.first_packets.bytes() + forwarding.replay.bytes(),
             origins: forwarding.origins.len(),
-            refused: self
-                .exchange
-                .adjacencies()
-                .values()
-                .map(|a| a.refusals.refused_len())
-                .sum(),
+            refused: refused.sum::<usize>() + forwarding.trees.waiting(),
             leaves: self.membership.leaves.len(),
             pending,
         }

@@ -348,8 +348,9 @@ impl Routing {
             Some(filter) if is_source_specific(group) => self.join_sources(&filter, parts),
             Some(filter) => self.join_roots(group, &filter, parts),
         };
+        let listeners = parts.membership.listeners(group);
         let Forwarding { groups, trees, .. } = &mut *parts.forwarding;
-        groups.listen(group, joins, rerooted, trees, parts.now);
+        groups.listen(group, (joins, listeners), rerooted, trees, parts.now);
     }
 
     /// On the shared tree of the group, and where routers send on their source trees, on these.

@@ -44,7 +44,7 @@ pub struct GroupSnapshot {
     pub bytes: u64,
     /// Whether this node can read it, if it is of a private prefix.
     pub private: Option<Privacy>,
-    /// Neighbours that refused our join state of it, and why; it is advertised again.
+    /// Neighbours that refused our join state of it, or have no room for it, and why; it is advertised again.
     pub refused: Vec<(LinkId, RefusalReason)>,
 }
 
@@ -134,7 +134,7 @@ pub struct Tables {
     pub buffered_bytes: usize,
     /// Origins with a duplicate window.
     pub origins: usize,
-    /// Join state of ours that neighbours refused.
+    /// Join state of ours that neighbours refused, or have no room for.
     pub refused: usize,
     /// Leaves.
     pub leaves: usize,

@@ -9,6 +9,9 @@
 //! Received join state is kept as it came, whatever this router believes of the tree at the moment. It counts only while the
 //! link is an edge of the tree. A router advertises join state over edges of its own tree only, and withdraws it from all
 //! other links. So received join state proves that the neighbour has this edge too, and no packet goes over a new edge before.
+//!
+//! A neighbour keeps a bounded number of entries of each router. Those who want these entries share the room
+//! ([`link_shares`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -20,9 +23,12 @@ use librecast::cert::GroupPrefix;
 use librecast::id::{LinkId, OriginId};
 use librecast::mapped;
 use librecast::time::Instant;
+use link_shares::{Key, LinkShares, Room};
 use position::{Moved, TreePosition};
 
-use crate::graph::Tree;
+use crate::config::Limits;
+use crate::graph::{Tree, mix};
+use crate::interface_id::{LC0, LocalInterfaces};
 use crate::join::Join;
 use crate::lan_sources::LanSources;
 use crate::source_filter::SourceFilter;
@@ -31,18 +37,30 @@ use crate::traffic::Traffic;
 
 mod forwarding_entry;
 mod group_link;
+mod link_shares;
 mod position;
 
 pub use forwarding_entry::Lookup;
+pub use link_shares::Payer;
 pub use position::Edge;
+
+/// Kinds of listeners here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LocalListeners {
+    /// Programs and hosts of LANs.
+    pub interfaces: LocalInterfaces,
+    /// Leaves.
+    pub leaves: bool,
+}
 
 /// One group on one tree.
 #[derive(Debug, Default)]
 struct Entry {
     /// Sorted by link.
     links: Vec<GroupLink>,
-    /// What programs on this host join.
+    /// The joins of programs on this host, of LAN hosts and of leaves.
     local: Join,
+    listeners: LocalListeners,
     /// A program on this host sends.
     local_source_active: bool,
     /// It is in the list of what the next flush looks at.
@@ -87,18 +105,36 @@ impl Entry {
         self.links.is_empty() && !self.local.is_some() && !self.local_source_active
     }
 
+    /// Whether Joins of the group go over an edge: to the parent always, to a child that says that somebody there sends.
+    fn asks_over(
+        &self,
+        edge: &Edge,
+        prefixes: &BTreeMap<GroupPrefix, PrefixEntry>,
+        group: Ipv6Addr,
+    ) -> bool {
+        edge.is_parent
+            || self
+                .link(edge.link)
+                .is_some_and(|l| l.received_source_active)
+            || received_for_prefix(prefixes, edge.link, group)
+    }
+
+    /// Whether the router at the other end of an edge is told that somebody here or below sends.
+    fn tells_parent(
+        &self,
+        edge: &Edge,
+        position: &TreePosition,
+        prefixes: &BTreeMap<GroupPrefix, PrefixEntry>,
+        group: Ipv6Addr,
+    ) -> bool {
+        edge.is_parent
+            && self.is_source_active_below(position)
+            && !advertised_for_prefix(prefixes, edge.link, group)
+    }
+
     /// The Join for one edge: what all others join, of the sources that lie behind it.
     fn join_over(&self, edge: &Edge, position: &TreePosition, lans: &LanSources) -> Join {
-        let others = self
-            .links
-            .iter()
-            .filter(|l| l.link != edge.link && l.received.is_some())
-            // what a former parent joins is for sources here, not for who is above now
-            .filter(|l| match position.edge(l.link) {
-                Some(_) => true,
-                None if edge.is_parent => position.was_below(l.link),
-                None => position.former_edge(l.link).is_some(),
-            });
+        let others = self.links.iter().filter(|l| joins_over(l, edge, position));
         let mut join = self.local.clone();
         for other in others {
             if join == Join::All {
@@ -116,13 +152,50 @@ impl Entry {
 
     /// Whether a local sender or a router below sends to the group.
     fn is_source_active_below(&self, position: &TreePosition) -> bool {
-        let below = |l: &GroupLink| {
-            l.received_source_active
-                && position
-                    .current_or_former_edge(l.link)
-                    .is_some_and(|edge| !edge.is_parent)
+        let mut links = self.links.iter();
+        self.local_source_active || links.any(|l| is_source_active_below(l, position))
+    }
+
+    /// Whether somebody else joins sources that lie behind this edge.
+    fn is_joined_over(&self, edge: &Edge, position: &TreePosition, lans: &LanSources) -> bool {
+        if self.lists_sources {
+            return self.join_over(edge, position, lans).is_some();
+        }
+        let mut links = self.links.iter();
+        self.local.is_some() || links.any(|l| joins_over(l, edge, position))
+    }
+
+    /// For whom join state is advertised over an edge: this host's programs before others, leaves last. Of several others the
+    /// one of before; in a crowd the one with the smallest share.
+    fn payer(
+        &self,
+        edge: &Edge,
+        position: &TreePosition,
+        before: Option<Payer>,
+        crowd: Option<&LinkShares>,
+    ) -> Payer {
+        let local = self.listeners;
+        let sends = edge.is_parent && self.local_source_active;
+        if local.interfaces.contains(LC0) || sends {
+            return Payer::Own;
+        }
+        let wants = |l: &GroupLink| {
+            let sends = || edge.is_parent && is_source_active_below(l, position);
+            l.link != edge.link && (joins_over(l, edge, position) || sends())
         };
-        self.local_source_active || self.links.iter().any(below)
+        let wants_still = |payer: &Payer| match payer {
+            Payer::Own | Payer::Leaves => false,
+            Payer::Lan(interface) => local.interfaces.contains(*interface),
+            Payer::Link(link) => self.link(*link).is_some_and(wants),
+        };
+        let lans = local.interfaces.lans().map(Payer::Lan);
+        let links = self.links.iter().filter(|l| wants(l));
+        let mut peers = lans.chain(links.map(|l| Payer::Link(l.link)));
+        let peer = match crowd {
+            Some(shares) => peers.min_by_key(|payer| shares.kept().of(*payer)),
+            None => before.filter(wants_still).or_else(|| peers.next()),
+        };
+        peer.unwrap_or(Payer::Leaves)
     }
 
     /// Looks at all Joins anew; whether one lists sources.
@@ -131,6 +204,24 @@ impl Entry {
         self.lists_sources = self.local.lists_sources() || self.links.iter().any(received);
         self.lists_sources
     }
+}
+
+/// Whether a neighbour joins a group for which this router therefore asks over an edge.
+fn joins_over(other: &GroupLink, edge: &Edge, position: &TreePosition) -> bool {
+    other.link != edge.link
+        && other.received.is_some()
+        // what a former parent joins is for sources here, not for who is above now
+        && match position.edge(other.link) {
+            Some(_) => true,
+            None if edge.is_parent => position.was_below(other.link),
+            None => position.former_edge(other.link).is_some(),
+        }
+}
+
+/// Whether a neighbour that is no parent says that somebody there sends.
+fn is_source_active_below(other: &GroupLink, position: &TreePosition) -> bool {
+    let edge = || position.current_or_former_edge(other.link);
+    other.received_source_active && edge().is_some_and(|edge| !edge.is_parent)
 }
 
 /// SourceActive for many groups at once.
@@ -210,6 +301,8 @@ pub struct JoinUpdate<'a> {
     pub before: (&'a Join, bool),
     /// Join and SourceActive from now on.
     pub after: (&'a Join, bool),
+    /// For whom.
+    pub payer: Payer,
 }
 
 /// What a neighbour had advertised before, for the account of what it keeps here.
@@ -236,12 +329,34 @@ pub struct Trees {
     unplaced: Vec<OriginId>,
     entries: usize,
     lans: Arc<LanSources>,
+    /// How much each neighbour keeps.
+    room: Room,
+    shares: BTreeMap<LinkId, LinkShares>,
+    /// Neighbours for which something waits.
+    crowded: BTreeSet<LinkId>,
+    /// Join state that began to wait since [`Self::take_withheld`].
+    withheld: u64,
+}
+
+/// The place of an entry within its share: that of its group, as a group is of no use on a part of its trees. Nobody outside
+/// can choose groups that come first.
+fn rank(seed: u64, group: Ipv6Addr) -> u64 {
+    let group = u128::from(group);
+    let words = [(group >> 64) as u64, group as u64];
+    words.into_iter().fold(seed, |rank, word| mix(rank ^ word))
 }
 
 impl Trees {
     /// No tree is in use.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
+            room: Room {
+                entries: limits.join_states_per_neighbor,
+                sources: limits.sources_per_neighbor,
+            },
+            shares: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+            withheld: 0,
             seed,
             states: Table::new(seed),
             roots: BTreeSet::new(),
@@ -453,12 +568,19 @@ impl Trees {
         }
     }
 
-    /// What programs on this host join of (root, group).
-    pub fn set_local(&mut self, root: OriginId, group: Ipv6Addr, join: Join) {
+    /// The joins of listeners here for (root, group), from now on.
+    pub fn set_local(
+        &mut self,
+        root: OriginId,
+        group: Ipv6Addr,
+        join: Join,
+        listeners: LocalListeners,
+    ) {
         if !join.is_some() && self.lookup(root, group).is_none() {
             return;
         }
-        self.entry(root, group).local = join;
+        let entry = self.entry(root, group);
+        (entry.local, entry.listeners) = (join, listeners);
         self.touch(root, group);
         self.note_sources(root, group);
     }
@@ -500,6 +622,8 @@ impl Trees {
 
     /// A link is gone, and all that was known over it in both directions.
     pub fn link_down(&mut self, link: LinkId) {
+        self.shares.remove(&link);
+        self.crowded.remove(&link);
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
                 continue;
@@ -615,11 +739,123 @@ impl Trees {
             self.flush_prefixes(root, emit);
         }
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.share_room(&mut dirty);
         dirty.sort_unstable();
+        dirty.dedup();
         for (root, group) in &dirty {
             self.flush_entry(*root, *group, emit);
         }
         dirty
+    }
+
+    /// Decides which of these entries are advertised. Adds those that gain or lose room by it.
+    fn share_room(&mut self, dirty: &mut Vec<(OriginId, Ipv6Addr)>) {
+        let mut at = 0;
+        loop {
+            while let Some((root, group)) = dirty.get(at) {
+                let evicted = self.share_entry(*root, *group);
+                at += 1;
+                for (link, (_, root, group)) in evicted {
+                    self.take_from_share(link, root, group);
+                    dirty.push((root, group));
+                }
+            }
+            let Some((link, payer, key)) = self.next_waiting() else {
+                return;
+            };
+            let (_, root, group) = key;
+            if let Some(shares) = self.shares.get_mut(&link) {
+                shares.release(payer, key);
+            }
+            self.take_from_share(link, root, group);
+            dirty.push((root, group));
+        }
+    }
+
+    /// The next entry for which there is room at a neighbour.
+    fn next_waiting(&mut self) -> Option<(LinkId, Payer, Key)> {
+        let (shares, room) = (&self.shares, self.room);
+        let has_waiting = |link: &LinkId| shares.get(link).is_some_and(LinkShares::has_waiting);
+        self.crowded.retain(has_waiting);
+        self.crowded.iter().find_map(|link| {
+            let (payer, key) = shares.get(link)?.next_waiting(room)?;
+            Some((*link, payer, key))
+        })
+    }
+
+    fn take_from_share(&mut self, link: LinkId, root: OriginId, group: Ipv6Addr) {
+        let state = self.states.get_mut(&root);
+        if let Some(entry) = state.and_then(|s| s.entries.get_mut(&group)) {
+            let known = entry.link_mut(link);
+            (known.payer, known.waits) = (None, false);
+        }
+    }
+
+    /// Join state that began to wait for room since the last call.
+    pub fn take_withheld(&mut self) -> u64 {
+        std::mem::take(&mut self.withheld)
+    }
+
+    /// Number of entries that wait for room at neighbours.
+    pub fn waiting(&self) -> usize {
+        let crowded = self.crowded.iter().filter_map(|link| self.shares.get(link));
+        crowded.map(LinkShares::waiting).sum()
+    }
+
+    /// The neighbours at which (root, group) waits for room.
+    pub fn waits_at(&self, root: OriginId, group: Ipv6Addr) -> impl Iterator<Item = LinkId> + '_ {
+        let links = self.lookup(root, group).map(|entry| &entry.links);
+        let waiting = links.into_iter().flatten().filter(|l| l.waits);
+        waiting.map(|l| l.link)
+    }
+
+    /// Decides over which edges join state of (root, group) may be advertised; the entries that make room for it.
+    fn share_entry(&mut self, root: OriginId, group: Ipv6Addr) -> Vec<(LinkId, Key)> {
+        let (room, seed) = (self.room, self.seed);
+        let mut evicted = Vec::new();
+        let Some(state) = self.states.get_mut(&root) else {
+            return evicted;
+        };
+        let (position, prefixes) = (&state.position, &state.prefixes);
+        let Some(entry) = state.entries.get_mut(&group) else {
+            return evicted;
+        };
+        for edge in &position.edges {
+            let advertises = entry.asks_over(edge, prefixes, group)
+                && entry.is_joined_over(edge, position, &self.lans)
+                || entry.tells_parent(edge, position, prefixes, group);
+            let before = entry.link(edge.link).and_then(|l| l.payer);
+            if before.is_none() && !advertises {
+                continue;
+            }
+            let waited = entry.link(edge.link).is_some_and(|l| l.waits);
+            let shares = self.shares.entry(edge.link).or_default();
+            let crowd = (waited || shares.is_full(room)).then_some(&*shares);
+            let after = advertises.then(|| entry.payer(edge, position, before, crowd));
+            if before == after && !waited {
+                continue;
+            }
+            let key = (rank(seed, group), root, group);
+            let mut waits = false;
+            match (before, after) {
+                (Some(from), Some(to)) if !waited => shares.pass(from, to, key),
+                (before, after) => {
+                    if let Some(payer) = before {
+                        shares.release(payer, key);
+                    }
+                    let mut others = Vec::new();
+                    waits = after.is_some_and(|to| !shares.admit(to, key, room, &mut others));
+                    evicted.extend(others.into_iter().map(|other| (edge.link, other)));
+                }
+            }
+            if waits {
+                self.crowded.insert(edge.link);
+                self.withheld += u64::from(!waited);
+            }
+            let known = entry.link_mut(edge.link);
+            (known.payer, known.waits) = (after, waits);
+        }
+        evicted
     }
 
     /// SourceActive for prefixes, towards the root. It covers single groups, so it is known before them.
@@ -661,6 +897,7 @@ impl Trees {
                     prefix: *prefix,
                     before: (&Join::None, !sending),
                     after: (&Join::None, sending),
+                    payer: Payer::Own,
                 });
             }
             known.advertised = advertised;
@@ -699,29 +936,33 @@ impl Trees {
         let prefix = GroupPrefix::group(group);
         for edge in &position.edges {
             let known = entry.link(edge.link);
-            let asks = edge.is_parent
-                || known.is_some_and(|l| l.received_source_active)
-                || received_for_prefix(prefixes, edge.link, group);
-            let join = if asks {
-                entry.join_over(edge, position, &self.lans)
-            } else {
-                Join::None
+            let kept = known.filter(|l| l.is_kept());
+            let payer = kept.and_then(|l| l.payer);
+            let shares = self.shares.entry(edge.link).or_default();
+            let join = match payer.filter(|_| entry.asks_over(edge, prefixes, group)) {
+                Some(payer) => {
+                    let join = entry.join_over(edge, position, &self.lans);
+                    let before = known.map_or(&Join::None, |l| &l.advertised);
+                    shares.fit(payer, before, join, self.room)
+                }
+                None => Join::None,
             };
-            let sending = edge.is_parent
-                && entry.is_source_active_below(position)
-                && !advertised_for_prefix(prefixes, edge.link, group);
+            let tells = || entry.tells_parent(edge, position, prefixes, group);
+            let sending = payer.is_some() && tells();
             let before = known.map_or((&Join::None, false), |l| {
                 (&l.advertised, l.advertised_source_active)
             });
             if before == (&join, sending) {
                 continue;
             }
+            shares.book_sources(before.0, &join);
             emit(JoinUpdate {
                 link: edge.link,
                 root,
                 prefix,
                 before,
                 after: (&join, sending),
+                payer: payer.unwrap_or(Payer::Leaves),
             });
             let advertised = entry.link_mut(edge.link);
             (advertised.advertised, advertised.advertised_source_active) = (join, sending);
@@ -731,6 +972,7 @@ impl Trees {
         let kept: Vec<LinkId> = entry
             .links
             .iter()
+            .filter(|l| l.is_kept())
             .filter_map(|l| position.former_edge(l.link))
             .filter(|edge| {
                 let joined = entry.join_over(edge, position, &self.lans).is_some();
@@ -739,18 +981,25 @@ impl Trees {
             .map(|edge| edge.link)
             .collect();
         for advertised in &mut entry.links {
-            let is_advertised =
-                advertised.advertised_source_active || advertised.advertised.is_some();
-            if is_advertised
-                && position.edge(advertised.link).is_none()
-                && !kept.contains(&advertised.link)
-            {
+            if position.edge(advertised.link).is_some() || kept.contains(&advertised.link) {
+                continue;
+            }
+            if let Some(payer) = advertised.payer.take() {
+                let key = (rank(self.seed, group), root, group);
+                let shares = self.shares.entry(advertised.link).or_default();
+                shares.release(payer, key);
+                advertised.waits = false;
+            }
+            if advertised.advertised_source_active || advertised.advertised.is_some() {
+                let shares = self.shares.entry(advertised.link).or_default();
+                shares.book_sources(&advertised.advertised, &Join::None);
                 emit(JoinUpdate {
                     link: advertised.link,
                     root,
                     prefix,
                     before: (&advertised.advertised, advertised.advertised_source_active),
                     after: (&Join::None, false),
+                    payer: Payer::Leaves,
                 });
                 (advertised.advertised, advertised.advertised_source_active) = (Join::None, false);
             }

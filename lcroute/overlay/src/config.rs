@@ -110,7 +110,7 @@ impl Default for Limits {
         Self {
             peers: 1_024,
             links: 256,
-            leaves: 256,
+            leaves: 512,
             present: 8_192,
             attempt: Duration::from_secs(15),
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),

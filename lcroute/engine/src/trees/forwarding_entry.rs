@@ -160,6 +160,7 @@ mod tests {
     use librecast::time::Instant;
 
     use super::*;
+    use crate::config::Limits;
     use crate::graph::{Graph, Tree};
     use crate::join::Join;
     use crate::source_filter::SourceFilter;
@@ -217,7 +218,7 @@ mod tests {
     }
 
     fn all_want(now: Instant) -> Trees {
-        let mut trees = Trees::new(7);
+        let mut trees = Trees::new(&Limits::default(), 7);
         for n in NEIGHBORS {
             trees.set_received(link_to(n), OWN, GROUP, Join::All, false);
         }

@@ -2,6 +2,7 @@
 
 use librecast::id::LinkId;
 
+use super::link_shares::Payer;
 use crate::join::Join;
 
 /// Join state of a group on one link, in both directions.
@@ -10,6 +11,10 @@ pub(super) struct GroupLink {
     pub link: LinkId,
     pub received_source_active: bool,
     pub advertised_source_active: bool,
+    /// There is no room for it at the neighbour: it waits.
+    pub waits: bool,
+    /// The owner of the share of the neighbour's room in which it is, or waits to be.
+    pub payer: Option<Payer>,
     pub received: Join,
     pub advertised: Join,
 }
@@ -20,6 +25,8 @@ impl GroupLink {
             link,
             received_source_active: false,
             advertised_source_active: false,
+            waits: false,
+            payer: None,
             received: Join::None,
             advertised: Join::None,
         }
@@ -28,7 +35,23 @@ impl GroupLink {
     pub fn is_empty(&self) -> bool {
         !(self.received_source_active
             || self.advertised_source_active
+            || self.payer.is_some()
             || self.received.is_some()
             || self.advertised.is_some())
+    }
+
+    /// Whether it may be advertised.
+    pub fn is_kept(&self) -> bool {
+        self.payer.is_some() && !self.waits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_may_be_a_million_of_these() {
+        assert_eq!(size_of::<GroupLink>(), 48);
     }
 }
