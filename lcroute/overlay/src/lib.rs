@@ -14,6 +14,7 @@ mod drops;
 mod envelope;
 mod event;
 mod info;
+mod leaf_places;
 mod link;
 mod link_table;
 mod negotiate;

@@ -15,7 +15,7 @@ use crate::peer::Peer;
 
 /// A link that lived so long was a good one: the next attempt comes at once.
 const STABLE: Duration = Duration::from_secs(5);
-/// What may wait in the data channel of a leaf. Chosen: 4 s of speech, and 256 such queues are 16 MiB.
+/// What may wait in the data channel of a leaf. Chosen: 4 s of speech, and 512 such queues are 32 MiB.
 const LEAF_QUEUE: usize = 64 << 10;
 /// Failed attempts that a peer counts as having made that broke the protocol: it is not tried again at once.
 const BROKE_PROTOCOL: u32 = 3;
@@ -67,9 +67,15 @@ impl Peer {
         if !link.auth_sent || !link.auth_received {
             return;
         }
+        let (id, session) = (link.id, link.session);
+        if member.leaf {
+            let address = parts.connections.path(id).map(|path| path.remote.ip());
+            if !parts.leaf_places.admit(id, address, parts.limits.leaves) {
+                return self.end_refused(Refusal::Full, parts);
+            }
+        }
         link.up = Some(now);
         parts.links.raise();
-        let (id, session) = (link.id, link.session);
         let answers = answers_hellos(link.role, [&parts.own, &member.peer]);
         parts.connections.authenticated(id, answers, now);
         if member.leaf {
@@ -190,6 +196,7 @@ impl Peer {
         let link = self.link.take()?;
         let now = parts.now;
         parts.links.remove(link.id, link.up.is_some());
+        parts.leaf_places.remove(link.id);
         let closing = parts.connections.close(link.id, now);
         self.traffic = self.traffic.plus(closing.traffic);
         if let Some((panic, proven)) = closing.panic {

@@ -22,6 +22,7 @@ use crate::event::{
     CarrierId, CarrierKind, EndReason, Event, NotTaken, Presence, Published, SendError,
 };
 use crate::info::{LinkInfo, PeerInfo, PeerState};
+use crate::leaf_places::LeafPlaces;
 use crate::link_table::LinkTable;
 use crate::negotiate::signal;
 use crate::outputs::Outputs;
@@ -33,6 +34,7 @@ use crate::random::Random;
 use crate::record::{PresenceRecord, RECORD_LIFETIME, Rendezvous, RendezvousEpochs};
 use crate::revocations::{Revoked, expels};
 use crate::session::{Arrived, Session};
+use crate::signal_budget::Standing;
 use crate::straight::{Received, Straight};
 use crate::trust::Trust;
 use crate::wanted::Wanted;
@@ -120,6 +122,7 @@ impl<C: Connections> Overlay<C> {
                 connections,
                 session,
                 links: LinkTable::new(),
+                leaf_places: LeafPlaces::default(),
                 wanted: Wanted::default(),
                 trust: Trust::default(),
                 places: Places::new(now),
@@ -648,7 +651,11 @@ impl<C: Connections> Overlay<C> {
         let arrived = Arrived {
             carrier,
             from,
-            is_member: carrier == OVERLAY_CARRIER || from.is_some_and(|id| self.is_member(&id)),
+            standing: match from {
+                _ if carrier == OVERLAY_CARRIER => Standing::Member,
+                Some(id) => self.standing(&id),
+                None => Standing::Stranger,
+            },
             sealed,
         };
         let Parts {
@@ -683,10 +690,15 @@ impl<C: Connections> Overlay<C> {
         }
     }
 
-    /// Whether this is known to be a member: a message of it has been verified, or the link state knows it.
-    fn is_member(&self, id: &PeerId) -> bool {
-        let verified = self.peers.get(id).is_some_and(|peer| peer.member.is_some());
-        (verified || self.parts.reachable.carriers(id).0) && !self.is_expelled(id)
+    /// The class of a key, by a verified message of it or by the link state.
+    fn standing(&self, id: &PeerId) -> Standing {
+        let verified = self.peers.get(id).and_then(|peer| peer.member.as_ref());
+        match verified.map(|member| member.leaf) {
+            _ if self.is_expelled(id) => Standing::Stranger,
+            Some(true) => Standing::Leaf,
+            None if !self.parts.reachable.carriers(id).0 => Standing::Stranger,
+            Some(false) | None => Standing::Member,
+        }
     }
 
     /// A message that has not come before, of a member.

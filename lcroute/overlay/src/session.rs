@@ -10,7 +10,7 @@ use crate::envelope::{Opened, Payload, Refusal, Stamp, open, seal};
 use crate::event::CarrierId;
 use crate::random::Random;
 use crate::replay::{Copies, ReplayCache};
-use crate::signal_budget::SignalBudget;
+use crate::signal_budget::{SignalBudget, Standing};
 
 /// Senders that the replay cache remembers.
 const REPLAY_SENDERS: usize = 4_096;
@@ -21,8 +21,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) carrier: CarrierId,
     /// The key that the server has proven, or the neighbour that passed the message on.
     pub(crate) from: Option<PeerId>,
-    /// That key is known to be a member's.
-    pub(crate) is_member: bool,
+    /// The class of that key.
+    pub(crate) standing: Standing,
     pub(crate) sealed: &'a [u8],
 }
 
@@ -82,14 +82,14 @@ impl Session {
         let Arrived {
             carrier,
             from,
-            is_member,
+            standing,
             sealed,
         } = arrived;
         let hash = Copies::hash(sealed);
         if self.copies.contains(&hash) {
             return Ok(None);
         }
-        if !self.budget.admits(carrier, from, is_member, now) {
+        if !self.budget.admits(carrier, from, standing, now) {
             return Err((Refusal::Rate, None));
         }
         let opened = open(&self.identity, self.clock.unix_now(), sealed);

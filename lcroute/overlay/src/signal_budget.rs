@@ -1,8 +1,8 @@
 //! How many signalling messages are opened: each costs half a millisecond, whoever sent it.
 //!
 //! A server proves which key is in its room, and nothing more: who knows the network's public key comes in, under as many
-//! keys as it likes. So each sender has a budget of its own, and those who are known to be members share another
-//! one than strangers. One message that nobody can open uses up its sender's budget. Of what travels over links of
+//! keys as it likes. So each sender has a budget of its own, and members, leaves and strangers share one each: a public
+//! token makes any number of leaves. One message that nobody can open uses up its sender's budget. Of what travels over links of
 //! the overlay only the neighbour that passed it on is proven, which has seldom written it: it is never punished.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,16 @@ use crate::event::CarrierId;
 
 /// Of all members, and of all strangers, on one carrier: the first messages of a mesh of 256 nodes at once.
 const ALL: Rate = Rate::per_second(100, 1_000);
+/// Of all leaves on one carrier. Chosen: an audience of 300 that comes at once, and then six leaves a second.
+const LEAVES: Rate = Rate::per_second(20, 1_000);
 /// Of one sender: an attempt takes three messages.
 const SENDER: Rate = Rate::per_second(10, 40);
 /// Of one neighbour, which passes on those of many.
 const NEIGHBOR: Rate = Rate::per_second(50, 250);
 /// Senders that are remembered on one carrier. Chosen.
 const MAX_SENDERS: usize = 1_024;
-/// Carriers of which messages are counted. Chosen.
-const MAX_CARRIERS: usize = 64;
+/// Budgets of carriers that are remembered. Chosen: three for each of 64.
+const MAX_CARRIERS: usize = 192;
 
 /// Budgets by key. Without room, the fullest is forgotten: that does its owner no harm.
 #[derive(Debug)]
@@ -54,12 +56,31 @@ impl<K: Ord + Copy> Budgets<K> {
     }
 }
 
+/// The class of a sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Anybody who knows the network's public key.
+    Stranger,
+    /// It is a leaf.
+    Leaf,
+    /// It is a member that is no leaf.
+    Member,
+}
+
+impl Standing {
+    fn rate(self) -> Rate {
+        match self {
+            Self::Leaf => LEAVES,
+            Self::Stranger | Self::Member => ALL,
+        }
+    }
+}
+
 /// The budgets of all carriers and senders.
 #[derive(Debug)]
 pub(crate) struct SignalBudget {
     senders: Budgets<(CarrierId, PeerId)>,
-    /// By whether the sender is known to be a member.
-    carriers: Budgets<(CarrierId, bool)>,
+    carriers: Budgets<(CarrierId, Standing)>,
 }
 
 impl SignalBudget {
@@ -71,12 +92,12 @@ impl SignalBudget {
     }
 
     /// Whether a message may be opened; then it is paid. `sender` is the key that the server has proven, or the
-    /// neighbour; `is_member`: it is known to be one.
+    /// neighbour; `standing`: its class.
     pub(crate) fn admits(
         &mut self,
         carrier: CarrierId,
         sender: Option<PeerId>,
-        is_member: bool,
+        standing: Standing,
         now: Instant,
     ) -> bool {
         let rate = rate_of(carrier);
@@ -87,8 +108,8 @@ impl SignalBudget {
         }
         if !self
             .carriers
-            .of((carrier, is_member), ALL, now)
-            .take(ALL, 1, now)
+            .of((carrier, standing), standing.rate(), now)
+            .take(standing.rate(), 1, now)
         {
             return false;
         }
@@ -136,7 +157,8 @@ mod tests {
     #[test]
     fn a_sender_uses_up_its_own_budget_only() {
         let (mut budget, mut now) = (SignalBudget::new(), start());
-        let mut admitted = |n: u32, now| budget.admits(SERVER, Some(peer(n)), false, now);
+        let mut admitted =
+            |n: u32, now| budget.admits(SERVER, Some(peer(n)), Standing::Stranger, now);
         assert_eq!((0..100).filter(|_| admitted(1, now)).count(), 40);
         assert!(admitted(2, now));
         now += Duration::from_millis(550);
@@ -146,36 +168,53 @@ mod tests {
     #[test]
     fn many_strangers_leave_members_and_other_carriers_alone() {
         let (mut budget, now) = (SignalBudget::new(), start());
-        let strangers = (0..3_000).filter(|n| budget.admits(SERVER, Some(peer(*n)), false, now));
+        let strangers =
+            (0..3_000).filter(|n| budget.admits(SERVER, Some(peer(*n)), Standing::Stranger, now));
         assert_eq!(strangers.count(), 1_000);
-        assert!(budget.admits(SERVER, Some(peer(9_999)), true, now));
-        assert!(budget.admits(CarrierId(2), Some(peer(9_999)), false, now));
-        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(9_999)), true, now));
+        assert!(budget.admits(SERVER, Some(peer(9_999)), Standing::Member, now));
+        assert!(budget.admits(CarrierId(2), Some(peer(9_999)), Standing::Stranger, now));
+        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(9_999)), Standing::Member, now));
+    }
+
+    #[test]
+    fn many_leaves_leave_members_and_strangers_alone() {
+        let (mut budget, mut now) = (SignalBudget::new(), start());
+        let mut leaves = |from: u32, now| {
+            let mut admits = |n| budget.admits(SERVER, Some(peer(n)), Standing::Leaf, now);
+            (from..from + 2_000).filter(|n| admits(*n)).count()
+        };
+        assert_eq!(leaves(0, now), 1_000);
+        now += Duration::from_secs(1);
+        assert_eq!(leaves(5_000, now), 20);
+        for n in 0..1_000 {
+            assert!(budget.admits(SERVER, Some(peer(20_000 + n)), Standing::Member, now));
+            assert!(budget.admits(SERVER, Some(peer(30_000 + n)), Standing::Stranger, now));
+        }
     }
 
     #[test]
     fn junk_silences_its_sender_but_not_a_neighbour_that_passed_it_on() {
         let (mut budget, now) = (SignalBudget::new(), start());
         for carrier in [SERVER, OVERLAY_CARRIER] {
-            assert!(budget.admits(carrier, Some(peer(1)), true, now));
+            assert!(budget.admits(carrier, Some(peer(1)), Standing::Member, now));
             budget.punish(carrier, Some(peer(1)), now);
         }
-        assert!(!budget.admits(SERVER, Some(peer(1)), true, now));
-        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(1)), true, now));
+        assert!(!budget.admits(SERVER, Some(peer(1)), Standing::Member, now));
+        assert!(budget.admits(OVERLAY_CARRIER, Some(peer(1)), Standing::Member, now));
         let later = now + Duration::from_secs(1);
-        assert!(budget.admits(SERVER, Some(peer(1)), true, later));
+        assert!(budget.admits(SERVER, Some(peer(1)), Standing::Member, later));
     }
 
     #[test]
     fn who_is_forgotten_for_want_of_room_has_spent_least() {
         let (mut budget, now) = (SignalBudget::new(), start());
-        budget.admits(SERVER, Some(peer(0)), false, now);
+        budget.admits(SERVER, Some(peer(0)), Standing::Stranger, now);
         budget.punish(SERVER, Some(peer(0)), now);
         for n in 1..2 * MAX_SENDERS as u32 {
             let bucket = budget.senders.of((SERVER, peer(n)), SENDER, now);
             bucket.spend(SENDER, 1, now);
         }
         assert_eq!(budget.senders.buckets.len(), MAX_SENDERS);
-        assert!(!budget.admits(SERVER, Some(peer(0)), false, now));
+        assert!(!budget.admits(SERVER, Some(peer(0)), Standing::Stranger, now));
     }
 }
