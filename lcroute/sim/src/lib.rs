@@ -24,6 +24,8 @@ mod calendar;
 mod check;
 mod compare;
 mod crew;
+#[cfg(test)]
+mod crowd;
 mod daemon;
 mod fast;
 mod ledger;
