@@ -1,6 +1,8 @@
 //! A command of `lcroute serve`, typed at a terminal by somebody who has secrets: the node at the other end of a stream gets the
 //! command, and nothing of that.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
@@ -136,7 +138,10 @@ fn serve(folder: &Path, more: &[&str]) -> Terminal {
     let (send, shown) = channel();
     let master: OwnedFd = pty.master;
     thread::spawn(move || {
-        for byte in File::from(master).bytes().map_while(Result::ok) {
+        for byte in BufReader::new(File::from(master))
+            .bytes()
+            .map_while(Result::ok)
+        {
             if send.send(byte).is_err() {
                 return;
             }
