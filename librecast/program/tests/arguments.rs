@@ -37,7 +37,8 @@ fn other_users_see_no_secret_and_the_program_has_them_whole() {
         .spawn()
         .unwrap();
     let mut given = Vec::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in output.by_ref() {
         let line = line.unwrap();
         if line == "ready" {
             break;
@@ -55,5 +56,6 @@ fn other_users_see_no_secret_and_the_program_has_them_whole() {
     assert_eq!(last[2], "lct1..................");
     assert_eq!(last[0], "lct1.............,lcr1..................,news");
     drop(child.stdin.take());
-    child.wait().unwrap();
+    output.for_each(drop);
+    assert!(child.wait().unwrap().success());
 }
