@@ -1,6 +1,6 @@
 //! `lcsync status`: what the servers of this host do, as they say it.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -400,6 +400,7 @@ fn rate(bits: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::Ipv6Addr;
 
     use super::*;
