@@ -339,9 +339,9 @@ mod tests {
     #[test]
     fn no_more_than_so_many_may_write() {
         let mut world = World::new();
-        let from = std::net::IpAddr::from([1, 2, 3, 4]);
         let mut ms = 10_000;
         for n in 0..MAX_WRITERS + 40 {
+            let from = std::net::IpAddr::from((n as u32).to_be_bytes());
             let mut seed = [5; 32];
             seed[..8].copy_from_slice(&(n as u64).to_be_bytes());
             let asks = Writer(SecretKey::from_seed(&seed).peer_id());
