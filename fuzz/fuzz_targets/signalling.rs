@@ -6,11 +6,37 @@ use std::sync::LazyLock;
 use lcroute_fuzz::{TODAY, chain, key, network};
 use lcroute_overlay::Random;
 use lcroute_overlay::proof::{ProofKey, RelayReply, RelayRequest, prove};
-use lcroute_overlay::server::{Room, ToNode, ToServer};
+use lcroute_overlay::server::{Role, Room, ToNode, ToServer};
 use libfuzzer_sys::fuzz_target;
 use librecast::cert::Chain;
 
 static SERVER: LazyLock<ProofKey> = LazyLock::new(|| ProofKey::new([7; 32]));
+
+/// Registrations of routers and leaves with some bytes changed: nobody comes in as what its key has not signed.
+fn registrations(data: &[u8]) {
+    let (key, room, challenge) = (key(10), Room::of(&network()), [3; 32]);
+    for role in [Role::Router, Role::Leaf] {
+        let whole = ToServer::register(&key, room, role, &challenge);
+        let mut written = whole.encode();
+        let length = written.len();
+        for change in data.chunks_exact(2).take(8) {
+            written[usize::from(change[0]) % length] = change[1];
+        }
+        // a leaf's registration without its role, and a router's with one
+        let other = match role {
+            Role::Leaf => [&written[..66], &written[67..]].concat(),
+            Role::Router => [&written[..66], &[1], &written[66..]].concat(),
+        };
+        for bytes in [written, other] {
+            if let Ok(message) = ToServer::decode(&bytes)
+                && let Some(registered) = message.registered(&challenge)
+            {
+                assert_eq!(registered.peer, key.peer_id());
+                assert_eq!((registered.room, registered.role), (room, role));
+            }
+        }
+    }
+}
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
     if let Ok(message) = ToNode::decode(data) {
@@ -22,6 +48,7 @@ fuzz_target!(init: lcroute_fuzz::seeds::write("signalling"), |data: &[u8]| {
         assert_eq!(ToServer::decode(&message.encode()), Ok(message.clone()));
         assert!(message.registered(&[3; 32]).is_none(), "a forged registration");
     }
+    registrations(data);
     let text = String::from_utf8_lossy(data);
     for word in [text.clone(), format!("proof {text}").into(), format!("prove {text}").into()] {
         if let Some(request) = RelayRequest::decode(&word) {

@@ -21,11 +21,18 @@ use librecast::cert::{Grant, GroupPrefix, Token};
 use librecast::id::OriginId;
 use librecast::mld::{self, Query, Record, RecordType};
 use librecast::epoch::{Epoch, EpochSecret};
-use librecast::reach::{Base58, FromReach, Value};
+use librecast::reach::{Base58, FromReach, RoomState, State, Value};
 use librecast::revocation::Revocation;
+use librecast::text::{TextKind, encode};
 use librecast::{igmp, mapped};
 
 use crate::{TODAY, chain, key};
+
+#[allow(dead_code)]
+#[path = "../../radio/src/ogg_opus.rs"]
+mod ogg_opus;
+
+use ogg_opus::OggWriter;
 
 /// Writes the seeds of a target into its corpus, where there is one.
 pub fn write(target: &str) {
@@ -49,8 +56,10 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "engine_codecs" => [control(), vec![header()], vec![udp()]].concat(),
         "entry_log" => entries(),
         "homeserver" => homeservers(),
+        "group_texts" => group_texts(),
         "igmp" => igmp_packets(),
         "lan" => lan(),
+        "leaves" => leaves(),
         "offload" => offload(),
         "presence" => presence(),
         "lcagent" => lcagent_datagrams(),
@@ -60,7 +69,10 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "private" => vec![udp()],
         "radio_announcements" => radio_announcements(),
         "radio_packets" => radio_packets(),
+        "streams" => streams(),
         "studio" => studio(),
+        "radio_files" => radio_files(),
+        "reach_lines" => reach_lines(),
         "relay" => relay(),
         "renewal" => renewals(),
         "reports" => reports(),
@@ -77,6 +89,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             .into_iter()
             .collect(),
         "text" => texts(),
+        "web_bodies" => web_bodies(),
         _ => Vec::new(),
     }
 }
@@ -105,6 +118,102 @@ fn homeservers() -> Vec<Vec<u8>> {
         input(&[], [&[0, 0, 0][..], &any, &wait]),
         serde_json::to_vec(&line).unwrap(),
     ]
+}
+
+/// Files with a name, and the text of a holding key.
+fn group_texts() -> Vec<Vec<u8>> {
+    let signer = key(3).peer_id();
+    let name = "it's plans";
+    let files = [
+        &[0, 1, name.len() as u8][..],
+        name.as_bytes(),
+        &[7; 32],
+        signer.public_key(),
+    ];
+    let holding = [&signer.public_key()[..], &[7; 32]].concat();
+    let text = encode(TextKind::HoldingKey, &holding);
+    vec![files.concat(), holding, text.as_bytes().to_vec(), b"words".to_vec()]
+}
+
+/// Leaves that join, filter and leave, come again, and send what they may not.
+fn leaves() -> Vec<Vec<u8>> {
+    let joins: Vec<u8> = (0..32_u8).flat_map(|n| [n % 2, n, n, n]).collect();
+    let of = |what: u8, bytes: &[u8]| [&[what, 1], bytes].concat();
+    let any = control().concat();
+    vec![
+        input(&[], [&of(4, &joins), &of(0x44, &joins), &of(3, b"data"), &of(0x82, &[])]),
+        input(&[], [&of(5, &joins[..64]), &of(0, &any), &of(0x41, &header())]),
+    ]
+}
+
+/// An Ogg file as `lcradio` records it, and a WAV file.
+fn radio_files() -> Vec<Vec<u8>> {
+    let wav = [
+        &b"RIFF\0\0\0\0WAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0\x01\0\x02\0"[..],
+        &CLOCK_RATE.to_le_bytes(),
+        &[0; 6],
+        &[16, 0],
+        b"data\x04\0\0\0abcd",
+    ];
+    let mut ogg = OggWriter::new(Vec::new(), 7, 2, "seed").unwrap();
+    for packet in [&[0xf8, 1][..], &[0xf8, 2, 3]] {
+        ogg.write(packet.to_vec(), 960).unwrap();
+    }
+    ogg.finish().unwrap();
+    vec![
+        std::mem::take(ogg.out_mut()),
+        wav.concat(),
+        input(&[], [&[0xf8, 1][..], &[0xf8, 2, 3], &[7; 300]]),
+    ]
+}
+
+/// Everything that lcroute-reach may say.
+fn reach_lines() -> Vec<Vec<u8>> {
+    let (key, value) = (Base58([1; 32]), Value(vec![7; 300]));
+    let dropped = std::collections::BTreeMap::from([("malformed".to_owned(), 3)]);
+    let room = RoomState {
+        open: true,
+        values: 2,
+        problem: Some("no answer".into()),
+        dropped: dropped.clone(),
+    };
+    let state = State {
+        nodes: 9,
+        held: 1,
+        dropped,
+    };
+    let lines = [
+        FromReach::Seen { key, value: value.clone() },
+        FromReach::Kept { account: "@a:b".into(), name: key, value },
+        FromReach::State(state),
+        FromReach::Room(room),
+    ];
+    lines.iter().map(|line| serde_json::to_vec(line).unwrap()).collect()
+}
+
+/// A hello and each answer, without their lengths (docs/protocol.md §11).
+fn streams() -> Vec<Vec<u8>> {
+    let all: [&[u8]; 6] = [
+        b"\x01\x01\x02\x04/x/2\x02/y",
+        b"\x01\x00\x01\x0a/voice/rtp",
+        b"\x00\x01",
+        b"\x01\x01\x02/z",
+        b"\x02",
+        b"\x03",
+    ];
+    all.map(<[u8]>::to_vec).into()
+}
+
+/// What a page asks for, and what programs ask the daemon.
+fn web_bodies() -> Vec<Vec<u8>> {
+    let all = [
+        r#"{"code":"abc","ttl_s":3600,"uses":2,"page":"https://a.example/x/"}"#,
+        r#"{"code":"abc","ttl_s":3600,"uses":null,"page":"http://[::1]:7180"}"#,
+        r#"{"cmd":"announce","prefix":"ff1e::/16"}"#,
+        r#"{"cmd":"reload","exec":true}"#,
+        r#"{"cmd":"status"}"#,
+    ];
+    all.map(|text| text.as_bytes().to_vec()).into()
 }
 
 fn invitation_of(day: u64) -> Grant {

@@ -1,0 +1,47 @@
+//! What members of a private group say, files among it, and texts of holding keys (`lch1`): any bytes, and texts of them.
+#![no_main]
+#![allow(dead_code)]
+
+use libfuzzer_sys::fuzz_target;
+use librecast::plain::{is_deceptive, quoted};
+use librecast::text::{TextKind, encode};
+
+// a program's own modules: nobody else may use them
+#[path = "../../lcgroup/src/content.rs"]
+mod content;
+#[path = "../../lcgroup/src/holding_key.rs"]
+mod holding_key;
+
+use content::{Content, encode_bytes, is_share_name};
+use holding_key::HoldingKey;
+
+fn check(data: &[u8]) {
+    match Content::decode(data) {
+        Content::Bytes(said) => assert!(data.ends_with(said)),
+        Content::Files(files) => {
+            assert_eq!(*files.encode(), data);
+            assert!(is_share_name(&files.name) && !files.name.contains(is_deceptive));
+            // one word: each quote within it stands behind a backslash, outside of quotes
+            let word = quoted(&files.name);
+            let inside = word[1..word.len() - 1].replace(r"'\''", "");
+            assert!(!inside.contains('\''), "{word}");
+        }
+    }
+    assert_eq!(Content::decode(&encode_bytes(data)), Content::Bytes(data));
+}
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("group_texts"), |data: &[u8]| {
+    check(data);
+    check(&[&[0, 1], data].concat());
+    let texts = [
+        String::from_utf8_lossy(data).into_owned(),
+        encode(TextKind::HoldingKey, data).to_string(),
+    ];
+    for text in texts {
+        if let Ok(key) = HoldingKey::decode(&text) {
+            let again = HoldingKey::decode(&key.encode()).map_err(|_| "it was written");
+            let again = again.unwrap();
+            assert!(again.group == key.group && again.read_key == key.read_key);
+        }
+    }
+});

@@ -1,0 +1,62 @@
+//! Files that are cast: Ogg Opus and WAV, damaged and hostile ones. Each is read to its end; what was written as Ogg comes back.
+#![no_main]
+#![allow(dead_code)]
+
+use std::io::Cursor;
+
+use lcradio_core::is_showable;
+use libfuzzer_sys::fuzz_target;
+
+// a program's own modules: nobody else may use them
+#[path = "../../radio/src/ogg_opus.rs"]
+mod ogg_opus;
+#[path = "../../radio/src/wav.rs"]
+mod wav;
+
+use ogg_opus::{Item, OggReader, OggWriter};
+
+fn read(file: Vec<u8>) -> Option<(u8, Vec<Item>)> {
+    let length = file.len();
+    let mut reader = OggReader::open(Cursor::new(file)).ok()?;
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Ok(Some(item)) = reader.next() {
+        match &item {
+            Item::Title(title) => assert!(is_showable(title)),
+            Item::Packet(packet) => bytes += packet.len(),
+        }
+        items.push(item);
+        // a packet has at least a byte of a page's table
+        assert!(items.len() <= length && bytes <= length);
+    }
+    Some((reader.channels(), items))
+}
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("radio_files"), |data: &[u8]| {
+    let known = read(data.to_vec());
+    assert!(known.is_none_or(|(channels, _)| (1..=2).contains(&channels)));
+    let (magic, mut rest) = data.split_at(data.len().min(4));
+    if magic == b"RIFF"
+        && let Ok((channels, length)) = wav::header(&mut rest)
+    {
+        assert!((1..=2).contains(&channels) && length > 0);
+    }
+    // packets of the input, in a file as this program writes it
+    let packets: Vec<&[u8]> = lcroute_fuzz::pieces(data).filter(|packet| !packet.is_empty()).take(64).collect();
+    let mut writer = OggWriter::new(Vec::new(), 7, 2, "title").expect("memory");
+    for packet in &packets {
+        writer.write(packet.to_vec(), 960).expect("memory");
+    }
+    writer.finish().expect("memory");
+    let written = std::mem::take(writer.out_mut());
+    let (channels, items) = read(written.clone()).expect("it was written");
+    let expected = packets.iter().map(|packet| Item::Packet(packet.to_vec()));
+    let expected: Vec<Item> = [Item::Title("title".into())].into_iter().chain(expected).collect();
+    assert_eq!((channels, items), (2, expected));
+    // the same with some bytes of it changed
+    let mut damaged = written;
+    for change in data.chunks_exact(3).take(8) {
+        let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % damaged.len();
+        damaged[at] = change[2];
+    }
+    let _ = read(damaged);
+});

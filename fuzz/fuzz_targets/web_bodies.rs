@@ -1,0 +1,30 @@
+//! Bodies of requests to lcroute-web: what an invitation is to be like; and requests that programs of the host write to the
+//! daemon. A link leads to the page that was named, and nowhere else.
+#![no_main]
+#![allow(dead_code)]
+
+use lcroute::control::Request;
+use libfuzzer_sys::fuzz_target;
+use librecast::plain::is_deceptive;
+
+// a program's own module: nobody else may use it
+#[path = "../../web/server/src/wanted.rs"]
+mod wanted;
+
+use wanted::Wanted;
+
+fuzz_target!(init: lcroute_fuzz::seeds::write("web_bodies"), |data: &[u8]| {
+    if let Ok(wanted) = Wanted::read(data) {
+        let request = wanted.request();
+        let written = serde_json::to_vec(&request).expect("a request is JSON");
+        assert_eq!(serde_json::from_slice::<Request>(&written).expect("it was written"), request);
+        let link = wanted.link("lct1x").expect("it was looked at");
+        assert!(link.starts_with("https://") || link.starts_with("http://"), "{link}");
+        assert!(link.ends_with("#lct1x") && link.matches('#').count() == 1, "{link}");
+        assert!(!link.contains(is_deceptive), "{link:?}");
+    }
+    if let Ok(request) = serde_json::from_slice::<Request>(data) {
+        let written = serde_json::to_vec(&request).expect("a request is JSON");
+        assert_eq!(serde_json::from_slice::<Request>(&written).expect("it was written"), request);
+    }
+});
