@@ -89,7 +89,9 @@ impl Engine {
         let ipv4 = node.config.ipv4.map(|ipv4| ipv4.network);
         let host = InterfaceSettings::of_host(limits, mtu, node.sources, ipv4);
         let mut membership = Membership::new(host, seed);
-        membership.leaves.set_rate(limits.leaf_bits_per_second, now);
+        membership
+            .leaves
+            .set_bound(limits.leaf_bits_per_second, now);
         Self {
             membership,
             forwarding: Forwarding::new(&node, services.clone()),
@@ -235,6 +237,11 @@ impl Engine {
         self.node.config.watch = watch;
         self.membership.touch(self.forwarding.trees.groups());
         self.routing.force();
+    }
+
+    /// Packets for all leaves together take so many bits a second, at most the bound of the configuration.
+    pub fn set_leaf_rate(&mut self, bits_per_second: u64) {
+        self.membership.leaves.set_rate(bits_per_second);
     }
 
     /// Prefixes whose packets are sealed from now on, and their secrets.

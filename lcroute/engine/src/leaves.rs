@@ -48,7 +48,7 @@ const CHANGES_AT_ONCE: u64 = GROUPS as u64;
 const LEAF_JOINS: Rate = Rate::per_second(32, 128);
 /// How often a leaf hears where else it may go. Chosen: routers come and go in hours.
 const OFFER_EVERY: Duration = Duration::from_secs(30);
-/// Bytes for all leaves that may go out at once: a packet of 1,300 bytes to 512 of them.
+/// Bytes for all leaves that may go out at once, at their full rate: a packet of 1,300 bytes to 512 of them.
 const LEAF_BURST: u64 = 640 << 10;
 
 /// A leaf at the other end of a link.
@@ -253,6 +253,15 @@ impl Group {
 /// Shares of leaves in (group, source) pairs.
 type PairShares = Shares<LinkId, (Ipv6Addr, Ipv6Addr)>;
 
+/// Bytes that may go to all leaves.
+#[derive(Debug)]
+struct Budget {
+    /// Bits a second, at most.
+    bound: u64,
+    rate: Rate,
+    bucket: Bucket,
+}
+
 /// All leaves.
 #[derive(Debug, Default)]
 pub struct Leaves {
@@ -270,15 +279,30 @@ pub struct Leaves {
     pending: BTreeSet<LinkId>,
     next_offer: Option<Instant>,
     /// Bytes that may go to all leaves.
-    budget: Option<(Rate, Bucket)>,
+    budget: Option<Budget>,
+    /// Which of the leaves of a group gets the next packet that is not for all of them.
+    turn: usize,
 }
 
 /// Links.
 impl Leaves {
     /// Packets for all leaves together take at most so many bits a second.
-    pub fn set_rate(&mut self, bits_per_second: u64, now: Instant) {
-        let rate = Rate::bits_per_second(bits_per_second, LEAF_BURST);
-        self.budget = Some((rate, Bucket::full(now)));
+    pub fn set_bound(&mut self, bits_per_second: u64, now: Instant) {
+        self.budget = Some(Budget {
+            bound: bits_per_second,
+            rate: Rate::bits_per_second(bits_per_second, LEAF_BURST),
+            bucket: Bucket::full(now),
+        });
+    }
+
+    /// They take so many from now on; the bound stays. The burst follows.
+    pub fn set_rate(&mut self, bits_per_second: u64) {
+        if let Some(budget) = &mut self.budget {
+            let bits = bits_per_second.min(budget.bound);
+            let burst = u128::from(LEAF_BURST) * u128::from(bits) / u128::from(budget.bound.max(1));
+            let burst = u64::try_from(burst).unwrap_or(LEAF_BURST);
+            budget.rate = Rate::bits_per_second(bits, burst);
+        }
     }
 
     /// A leaf has come; false: there are as many as there may be.
@@ -567,7 +591,8 @@ impl Leaves {
         std::mem::take(&mut self.changed)
     }
 
-    /// Over which links a packet goes to leaves; none where its bytes are beyond their rate.
+    /// Over which links a packet goes to leaves. Where its bytes are beyond their rate, some of them get it, and others the
+    /// next: a burst to all of them would fill the queue of a narrow line.
     pub fn admit(
         &mut self,
         group: Ipv6Addr,
@@ -580,15 +605,22 @@ impl Leaves {
             return Links::default();
         };
         let links = known.links(source);
-        if let Some((rate, bucket)) = self.budget.as_mut().filter(|_| !links.is_empty()) {
-            if !bucket.ready(*rate, now) {
-                let lost = links.len() as u64;
-                outbox.drops.add(DropReason::LeafRate, lost);
-                return Links::default();
-            }
-            bucket.spend(*rate, (len * links.len()) as u64, now);
+        let all = links.len();
+        let Some(Budget { rate, bucket, .. }) = self.budget.as_mut().filter(|_| all > 0) else {
+            return links;
+        };
+        let left = bucket.left(*rate, now) / len.max(1) as u64;
+        let left = left.max(u64::from(bucket.ready(*rate, now)));
+        let some = usize::try_from(left).unwrap_or(all).min(all);
+        bucket.spend(*rate, (len * some) as u64, now);
+        if some == all {
+            return links;
         }
-        links
+        outbox.drops.add(DropReason::LeafRate, (all - some) as u64);
+        let first = self.turn % all;
+        self.turn = first + some;
+        let others = links.iter().cycle().skip(first).take(some);
+        others.copied().collect()
     }
 }
 

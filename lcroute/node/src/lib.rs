@@ -12,6 +12,7 @@ mod flows;
 mod keep;
 mod key_conflict;
 mod leaf_node;
+mod leaf_rate;
 mod look;
 mod members;
 mod membership;

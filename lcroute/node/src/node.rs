@@ -33,6 +33,7 @@ use crate::epochs::{EpochIntake, Epochs};
 use crate::flows::{self, Due, Flows};
 use crate::keep::Keep;
 use crate::key_conflict::KeyConflicts;
+use crate::leaf_rate::LeafRate;
 use crate::look::{self, Look, Router};
 use crate::members::{KnownMember, Members};
 use crate::membership::{Membership, Start, tell_expelled};
@@ -206,6 +207,7 @@ pub struct Node<C> {
     links: BTreeMap<LinkId, Member>,
     /// Links with leaves, and which of these take nothing.
     leaves: SlowLeaves,
+    leaf_rate: LeafRate,
     membership: Membership,
     present: Present,
     records: Records,
@@ -248,6 +250,7 @@ impl<C: Connections> Node<C> {
         };
         let services = HostServices::new(config.key.clone(), config.network, config.clock.clone())
             .with_aead(config.aead);
+        let leaf_rate = LeafRate::new(config.limits.leaf_bits_per_second);
         let engine = lcroute_engine::Config {
             member: config.member.clone(),
             incarnation: config.incarnation,
@@ -283,11 +286,14 @@ impl<C: Connections> Node<C> {
         let mut overlay = Overlay::new(overlay, connections, now);
         overlay.set_rendezvous(epochs.rendezvous());
         overlay.set_disclosure(settings.disclosure, now);
+        let mut engine = Engine::new(engine, Arc::new(services), now);
+        engine.set_leaf_rate(leaf_rate.bits_per_second());
         Self {
-            engine: Engine::new(engine, Arc::new(services), now),
+            engine,
             overlay,
             links: BTreeMap::new(),
             leaves: SlowLeaves::default(),
+            leaf_rate,
             membership: Membership::new(membership, now),
             present: Present::new(config.network),
             records: Records::new(now),
@@ -791,8 +797,9 @@ impl<C: Connections> Node<C> {
         let echoes = self.echoes.next_timeout();
         let epochs = self.epoch_intake.next_timeout();
         let remake = self.is_overtaken.then_some(self.remade_until);
+        let leaves = self.leaf_rate.next_timeout();
         [
-            renewal, records, echoes, flows, gone, seeking, epochs, remake,
+            renewal, records, echoes, flows, gone, seeking, epochs, remake, leaves,
         ]
         .into_iter()
         .flatten()
@@ -828,6 +835,12 @@ impl<C: Connections> Node<C> {
         }
         if self.flows.next_timeout().is_some_and(|at| at <= now) {
             self.look_at_flows();
+        }
+        let connections = self.overlay.connections();
+        let is_congested = |link: LinkId| connections.is_congested(link);
+        let member = || self.links.keys().any(|link| is_congested(*link));
+        if let Some(rate) = self.leaf_rate.poll(is_congested, member, now) {
+            self.engine.set_leaf_rate(rate);
         }
         let issuers = self.engine.issuers();
         match self.membership.poll_renewal(issuers, now) {
@@ -1007,8 +1020,12 @@ impl<C: Connections> Node<C> {
             } => {
                 for link in links.iter() {
                     let sent = self.overlay.send_data(*link, [&header, &packet], now);
+                    let len = header.len() + packet.len();
+                    if sent.is_ok() && self.leaves.contains(*link) {
+                        self.leaf_rate.sent(*link, len, now);
+                    }
                     self.watch_leaf(*link, sent);
-                    self.count_sent(sent, header.len() + packet.len());
+                    self.count_sent(sent, len);
                 }
             }
             O::Control { link, message } => {

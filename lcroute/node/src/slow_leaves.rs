@@ -34,6 +34,11 @@ impl SlowLeaves {
         self.leaves.remove(&link)
     }
 
+    /// Whether a leaf is at the other end.
+    pub(crate) fn contains(&self, link: LinkId) -> bool {
+        self.leaves.contains(&link)
+    }
+
     /// How many leaves there are.
     pub(crate) fn len(&self) -> usize {
         self.leaves.len()

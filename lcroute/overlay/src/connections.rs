@@ -99,6 +99,11 @@ pub trait Connections: fmt::Debug {
     /// The round trip of a link: the quickest of the last hellos, once there were enough.
     fn round_trip(&self, link: LinkId) -> Option<Duration>;
 
+    /// Whether a queue stands in the path, as far as the stack knows.
+    fn is_congested(&self, _link: LinkId) -> bool {
+        false
+    }
+
     /// What a connection has sent and received.
     fn traffic(&self, link: LinkId) -> Traffic;
 

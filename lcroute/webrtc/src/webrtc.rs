@@ -1059,6 +1059,11 @@ impl Connections for WebRtc {
         self.connection_of(link)?.round_trip()
     }
 
+    fn is_congested(&self, link: LinkId) -> bool {
+        let connection = self.connection_of(link);
+        connection.is_some_and(Connection::is_congested)
+    }
+
     fn traffic(&self, link: LinkId) -> Traffic {
         let connection = self.connection_of(link);
         connection.map(Connection::traffic).unwrap_or_default()

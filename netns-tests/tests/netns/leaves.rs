@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, eventually, within};
+use lcroute_lab::lab::{Host, Lab, Member, Network, Process, UPLINK, eventually, within};
 use serde_json::Value;
 
 use crate::world;
@@ -367,6 +367,68 @@ fn a_token_for_members_from_before_one_for_leaves_still_leads_in() {
                 Ok(())
             })?;
         }
+        Ok(())
+    });
+}
+
+/// Packets of a megabit a second that a member gets, of 1,250: the router that sends them has ten megabits a second, and
+/// many leaves that want them, too.
+#[test]
+#[ignore = "`make test-all`: the flow takes ten seconds"]
+fn hundreds_of_leaves_take_no_upload_from_a_member() {
+    const FLOW: [&str; 4] = ["--rate", "125", "--size", "1000"];
+    world("leaves-upload", |lab| {
+        let count = std::env::var("NETNS_LEAVES").ok();
+        let count = count.and_then(|count| count.parse().ok()).unwrap_or(60_u64);
+        let mut network = lab.network(lab.closed_hosts(&["a", "b"])?)?;
+        // all leaves are the sender's
+        network.members[1].host.configure("[leaf]\nmax = 0\n")?;
+        network.signalling.kill()?;
+        let more = ["--per-address", "4096"].map(str::to_owned);
+        network.signalling.args.extend(more);
+        network.signalling.start()?;
+        network.start()?;
+        let audience = lab.closed_hosts(&["audience"])?.remove(0);
+        let token = invite(&network)?;
+        let many = count.to_string();
+        let args = ["--log", "error", "leaf", GROUP, "--count", &many];
+        let args = [&args[..], &["--summary", "--json", "--token", &token]].concat();
+        let mut leaves = audience.spawn("lcroute", &args)?;
+        within(Duration::from_secs(120), "all have a link", || {
+            let linked = linked_leaves(&network.members[0])?;
+            ensure!(linked == count, "{linked} links");
+            Ok(())
+        })?;
+        let [a, b] = network.nodes()?;
+        // a queue of 80 ms
+        let limit =
+            format!("qdisc replace dev {UPLINK} root tbf rate 10mbit burst 4000 limit 100000");
+        let limit: Vec<&str> = limit.split(' ').collect();
+        a.host.run("tc", &limit)?.success()?;
+        let member = b.host.receive(GROUP, &[])?;
+        a.wait_wanted(GROUP, b)?;
+        let sent = a.host.send(GROUP, 1_250, &FLOW)?.packets;
+        let marker = "ff1e:5::43";
+        let end = b.host.receive(marker, &[])?;
+        a.wait_wanted(marker, b)?;
+        let last = a.host.send_for_ever(marker)?;
+        eventually("what was sent before has come", || {
+            ensure!(end.packets()? > 50);
+            Ok(())
+        })?;
+        drop(last);
+        let got = member.packets()?;
+        let dropped = a.counter("drops/leaf_rate")?;
+        let passed = a.counter("link_tx_packets")?;
+        leaves.stop()?;
+        println!(
+            "{got} of {sent} packets at the member, {passed} to all, {dropped} kept from {count} leaves"
+        );
+        ensure!(100 * got >= 97 * sent, "{got} of {sent}");
+        ensure!(
+            dropped > 0 && passed > 2 * sent,
+            "leaves get some: {passed}"
+        );
         Ok(())
     });
 }

@@ -226,6 +226,11 @@ impl Media {
         Some(reported.unwrap_or_default().max(self.refused))
     }
 
+    /// Whether a queue stands in the path.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.controller.is_congested()
+    }
+
     /// This host refused to send datagrams, the longest of so many bytes.
     pub(crate) fn unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
         self.refused = (self.refused + datagrams as f64 / REFUSED_OVER).min(1.0);

@@ -1,0 +1,163 @@
+//! How fast packets may go to all leaves together: members' packets must not wait behind theirs.
+//!
+//! ```text
+//!   every 100 ms with packets for leaves:
+//!     queues in the paths of most of their links,        --> 0.7 of the rate in use, at most every 200 ms
+//!     or of a quarter, and in that of a member's link
+//!     else, while half of the rate is in use             --> half as much again until the first cut, 2 % after it
+//! ```
+//! Queues at most links at once stand in a line that they share: the router's upload. One slow leaf or member lowers nothing.
+
+use std::collections::BTreeSet;
+
+use librecast::id::LinkId;
+use librecast::time::{Duration, Instant};
+
+/// How often the rate changes. Chosen: longer than a round trip of most paths.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two cuts, at least. Chosen: links see the first cut before the second.
+const CUT_EVERY: Duration = Duration::from_millis(200);
+/// Bits a second that leaves keep in any case. Chosen: speech for a handful of them.
+const FLOOR: u64 = 256_000;
+/// Bits a second at first. Chosen: as little as most uplinks carry beside other packets; 50 Mbit/s follow within a second.
+const START: u64 = 2_000_000;
+
+/// The rate of all leaves together.
+#[derive(Debug)]
+pub(crate) struct LeafRate {
+    /// Bits a second, at most.
+    limit: u64,
+    /// Bits a second now.
+    rate: u64,
+    /// Links with leaves that carried a packet in this interval.
+    links: BTreeSet<LinkId>,
+    /// Their bytes.
+    bytes: u64,
+    /// Bytes of the interval before: a pause in a flow is no lower rate.
+    bytes_before: u64,
+    next: Option<Instant>,
+    last_cut: Option<Instant>,
+}
+
+impl LeafRate {
+    /// At most so many bits a second.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            rate: START.min(limit),
+            links: BTreeSet::new(),
+            bytes: 0,
+            bytes_before: 0,
+            next: None,
+            last_cut: None,
+        }
+    }
+
+    /// Bits a second now.
+    pub(crate) fn bits_per_second(&self) -> u64 {
+        self.rate
+    }
+
+    /// A packet goes to a leaf.
+    pub(crate) fn sent(&mut self, link: LinkId, bytes: usize, now: Instant) {
+        self.links.insert(link);
+        self.bytes += bytes as u64;
+        self.next.get_or_insert(now + INTERVAL);
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Returns the rate if it changes. `is_congested`: a queue stands in the path of a link. `member`: in that of a member.
+    pub(crate) fn poll(
+        &mut self,
+        is_congested: impl Fn(LinkId) -> bool,
+        member: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Option<u64> {
+        if self.next.is_none_or(|at| now < at) {
+            return None;
+        }
+        self.next = None;
+        let links = std::mem::take(&mut self.links);
+        let bytes = std::mem::take(&mut self.bytes);
+        let before = std::mem::replace(&mut self.bytes_before, bytes);
+        let congested = links.iter().filter(|link| is_congested(**link)).count();
+        let is_shared = congested > 0
+            && (2 * congested > links.len() || 4 * congested >= links.len() && member());
+        let in_use = bytes.max(before) * 8 * 1_000 / INTERVAL.as_millis() as u64;
+        let rate = match (is_shared, self.last_cut) {
+            (true, Some(cut)) if now < cut + CUT_EVERY => self.rate,
+            (true, _) => {
+                self.last_cut = Some(now);
+                in_use.min(self.rate) / 10 * 7
+            }
+            (false, _) if in_use < self.rate / 2 => self.rate,
+            (false, None) => self.rate / 2 * 3,
+            (false, Some(_)) => self.rate / 50 * 51,
+        };
+        let rate = rate.max(FLOOR).min(self.limit);
+        (std::mem::replace(&mut self.rate, rate) != rate).then_some(rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const LIMIT: u64 = 50_000_000;
+
+    /// Intervals in which so many bytes go to each of ten leaves; the last rate.
+    fn run(
+        rate: &mut LeafRate,
+        now: &mut Instant,
+        intervals: usize,
+        congested: u32,
+        member: bool,
+    ) -> u64 {
+        for _ in 0..intervals {
+            for link in 0..10 {
+                rate.sent(LinkId(link), 12_500, *now);
+            }
+            *now += INTERVAL;
+            rate.poll(|link| link.0 < congested, || member, *now);
+        }
+        rate.rate
+    }
+
+    #[test]
+    fn a_queue_of_many_cuts_the_rate_in_use_and_use_brings_it_back() {
+        let (mut rate, mut now) = (LeafRate::new(LIMIT), start());
+        // ten megabits a second are in use
+        assert_eq!(run(&mut rate, &mut now, 1, 0, false), 3_000_000);
+        assert_eq!(run(&mut rate, &mut now, 100, 0, false), 22_781_250);
+        assert_eq!(run(&mut rate, &mut now, 1, 6, false), 7_000_000);
+        assert_eq!(run(&mut rate, &mut now, 1, 6, false), 7_000_000, "too soon");
+        assert_eq!(run(&mut rate, &mut now, 1, 6, false), 4_900_000);
+        assert_eq!(run(&mut rate, &mut now, 1, 0, false), 4_998_000);
+        let unused = run(&mut rate, &mut now, 1_000, 0, true);
+        assert!((20_000_000..20_500_000).contains(&unused), "{unused}");
+        assert_eq!(run(&mut rate, &mut now, 100, 10, true), FLOOR);
+    }
+
+    #[test]
+    fn a_slow_leaf_or_a_slow_member_lowers_nothing_and_both_of_many_do() {
+        let (mut rate, mut now) = (LeafRate::new(8_000_000), start());
+        assert_eq!(run(&mut rate, &mut now, 10, 0, true), 8_000_000);
+        assert_eq!(run(&mut rate, &mut now, 10, 5, false), 8_000_000);
+        assert_eq!(run(&mut rate, &mut now, 10, 2, true), 8_000_000);
+        assert_eq!(run(&mut rate, &mut now, 1, 3, true), 5_600_000);
+    }
+
+    #[test]
+    fn nothing_runs_while_leaves_get_nothing_and_the_bound_may_be_below_the_floor() {
+        let mut now = start();
+        let mut rate = LeafRate::new(FLOOR / 2);
+        assert_eq!(rate.next_timeout(), None);
+        assert_eq!(run(&mut rate, &mut now, 3, 10, true), FLOOR / 2);
+        assert_eq!(rate.next_timeout(), None);
+    }
+}
