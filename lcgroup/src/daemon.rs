@@ -182,7 +182,7 @@ impl Daemon {
                     // it is kept in memory, and done once there is room
                     answer = Answer::Error(format!("not on disk yet: {e}"), Exit::Failed as i32);
                 }
-                // who asked may have gone
+                // the asker may have gone
                 let _ = to.send(answer);
             }
             self.wait(wake, &service)?;

@@ -174,7 +174,7 @@ fn note(outcomes: &mut Outcomes, prefix: GroupPrefix, outcome: Result<(), String
     outcomes.insert(prefix, outcome);
 }
 
-/// The socket for keys, for who may use it.
+/// The socket for keys.
 fn connect(now: Instant) -> io::Result<Connection> {
     let mut first = None;
     let beside = |control: PathBuf| socket_beside(&control, "keys");

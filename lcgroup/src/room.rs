@@ -132,7 +132,7 @@ impl Room {
         durable::sync_folder_of(folder)?;
         let state = group.state()?;
         durable::replace(&folder.join(STATE), &state)?;
-        // what a Welcome to a request of this run says is new
+        // a Welcome to a request of this run is new
         Self::with(folder, name, group, now)
     }
 
@@ -214,7 +214,7 @@ impl Room {
         self.log.handle_packet(source, bytes, time, now);
     }
 
-    /// This host may have been away: what is said waits until the end of the owner's log is here.
+    /// This host may have been away: new messages wait until the end of the owner's log is here.
     pub fn come_back(&mut self, now: Instant) {
         self.log.come_back(now);
         self.group.fall_behind();

@@ -239,7 +239,7 @@ mod tests {
                     Request::Tail { follow, .. } => Answer::Tail(conversation.shared(), 0, follow),
                     _ => Answer::Ok(json!({})),
                 };
-                // who asked may have gone
+                // the asker may have gone
                 let _ = asked.answer.send(answer);
             }
         });

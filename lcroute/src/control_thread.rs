@@ -236,7 +236,7 @@ impl ControlThread {
                 };
                 service::ready();
                 if let Some(done) = done {
-                    // who asked may have gone
+                    // the asker may have gone
                     let _ = done.send(result);
                 }
             }

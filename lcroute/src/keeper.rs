@@ -157,7 +157,7 @@ impl Keeper {
                 let told = why.clone().map(|why| {
                     Answer::Error(format!("it is used, and forgotten with a restart: {why}"))
                 });
-                // who asked may have gone
+                // the asker may have gone
                 let _ = asker.send(told.unwrap_or(answer));
             }
             unwritten.texts = !is_kept(stored);

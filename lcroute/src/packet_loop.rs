@@ -387,7 +387,7 @@ impl PacketLoop {
                 }
                 Message::Ask(request, answer) => self.answer(request, answer, now),
                 Message::Observe(to) => {
-                    // who asked may have gone
+                    // the asker may have gone
                     let _ = to.send(self.observe(now));
                 }
                 Message::Withdraw(prefix) => self.parts.node.withdraw(prefix, now),

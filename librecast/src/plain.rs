@@ -1,4 +1,4 @@
-//! Text of others, so that a terminal shows what is there and does nothing, and a shell takes it for a word.
+//! Text of others, made harmless: a terminal shows it and executes nothing, a shell reads it as one word.
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 

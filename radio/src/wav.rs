@@ -31,7 +31,7 @@ pub fn header(input: &mut impl Read) -> io::Result<(u8, u64)> {
         let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
         match (&[a, b, c, d], channels) {
             (b"data", None) => return Err(malformed("a WAV file without a format")),
-            // who writes to a pipe does not know the length, and writes 0 or the most there can be
+            // a writer to a pipe does not know the length, and writes 0 or the largest number
             (b"data", Some(channels)) => {
                 let endless = length == 0 || length >= u64::from(u32::MAX) - 0xff;
                 return Ok((channels, if endless { u64::MAX } else { length }));

@@ -290,7 +290,7 @@ impl Group {
         self.advance(now);
     }
 
-    /// Whether what is said waits for the end of the owner's log.
+    /// Whether new messages wait for the end of the owner's log.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
@@ -506,7 +506,7 @@ impl Group {
         }
     }
 
-    /// Seals what waits to be said, unless a commit is about to void it, or may be.
+    /// Seals waiting messages, unless a commit is about to void them, or may be.
     fn seal_queue(&mut self) {
         let is_current = self.owner_log.commit.is_none() && !self.is_behind;
         let speaks = self.standing == Standing::Member && is_current;

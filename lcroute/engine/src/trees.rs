@@ -210,7 +210,7 @@ impl Entry {
 fn joins_over(other: &GroupLink, edge: &Edge, position: &TreePosition) -> bool {
     other.link != edge.link
         && other.received.is_some()
-        // what a former parent joins is for sources here, not for who is above now
+        // a former parent's joins are for sources here, not for the parent of now
         && match position.edge(other.link) {
             Some(_) => true,
             None if edge.is_parent => position.was_below(other.link),

@@ -485,7 +485,7 @@ async fn refuse(listener: &UnixListener) {
     loop {
         let (_, mut write) = accept(listener).await.into_split();
         let error = ToReach::Error("another lcroute-reach is connected".into());
-        // who asked may have gone
+        // the asker may have gone
         let _ = send(&mut write, &error).await;
     }
 }

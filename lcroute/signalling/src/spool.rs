@@ -216,7 +216,7 @@ impl Reader {
 
 /// A record in a file; none if it is longer than any, or so old that it is removed.
 fn read_record(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // neither through a link nor waiting for who writes to a pipe
+    // neither through a link, nor waiting for the writer of a pipe
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(flags.cast_signed());

@@ -50,7 +50,7 @@ pub struct UpOptions {
     pub timeout: Duration,
 }
 
-/// What is told at the end.
+/// The lines printed at the end.
 #[derive(Debug, Clone, Copy)]
 struct Told {
     /// This node has just founded its network.

@@ -131,10 +131,10 @@ pub enum Answer {
     Error(String),
 }
 
-/// Which socket: what one may ask there, and who may.
+/// A socket of the daemon: it decides which requests are taken, and from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everything, but what is for one program.
+    /// All requests, except those of one program.
     Control,
     /// What pages need.
     View,
@@ -206,14 +206,14 @@ impl Request {
     }
 }
 
-/// Who asks for what the program for streams alone may have.
+/// Refusal of a request that only the program for streams may make.
 const FOR_STREAMS: &str = "only the program for streams may ask this, on a socket of its own";
 /// Who asks for anything else where secrets are given.
 const FOR_KEYS: &str = "this socket takes secrets of private prefixes, and nothing else";
 /// Refusal of secrets on the control socket.
 const ON_KEYS: &str =
     "secrets of private prefixes are taken on keys.sock alone, from root and group lcroute-keys";
-/// Who may look only is told so.
+/// Refusal of a request that changes something, on the view socket.
 const NOT_TO_VIEWERS: &str = "not on this socket, which shows how things stand: ask the control socket, as root or in group lcroute";
 
 /// The view socket of the daemon with this control socket: `view.sock` beside `control.sock`, else `NAME.view`.

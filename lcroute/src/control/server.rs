@@ -660,7 +660,7 @@ mod tests {
             holder.read_line(&mut answer).await.unwrap();
         }
         assert!(answer.contains("not private"), "{answer}");
-        // nobody else gives them meanwhile; what was refused is free
+        // no other connection gives them meanwhile; refused prefixes are free
         let refused = ask(&keys, team.as_bytes()).await.unwrap();
         assert!(refused.contains("another program gives"), "{refused}");
         assert_eq!(given.lock().unwrap().len(), 1);

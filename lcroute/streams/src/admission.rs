@@ -248,7 +248,7 @@ mod tests {
         }
         assert_eq!(admission.unfinished, 0);
         assert_eq!(admission.begin(me, false, now), Begun::GoesOn);
-        // who only says that he is there takes no more of it
+        // a node without permission takes no more of it
         assert_eq!(admission.begin(me, false, now), Begun::Validate);
     }
 

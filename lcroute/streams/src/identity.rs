@@ -351,7 +351,7 @@ mod tests {
         (client.handshake_kind(), client.tls13_tickets_received())
     }
 
-    /// Whoever is expelled, or loses a label, must not come back by what an earlier connection has left.
+    /// An expelled node, or one that lost a label, must not come back by a ticket of an earlier connection.
     #[test]
     fn a_connection_is_never_resumed_nor_sends_data_before_the_handshake() {
         let (peer, node) = identity(1);

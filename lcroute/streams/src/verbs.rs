@@ -53,7 +53,7 @@ const PLAIN: [&str; 15] = [
     "LANGUAGE",
     "TZ",
 ];
-/// Variables that it has beside them where it runs as who typed `serve`.
+/// Further variables of a command that runs under the account of `serve`.
 const OWN: [&str; 3] = ["PATH", "HOME", "SHELL"];
 
 /// Which program for streams there is: the service's, or one that this starts.
@@ -300,14 +300,14 @@ impl<'a> Served<'a> {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        // never the terminal of who typed this, nor his log file
+        // never the terminal or log file of `serve`
         command.stderr(Stdio::piped());
         set_apart(&mut command, &self.account, self.apart);
         command
     }
 }
 
-/// Shows what a process complains of, until nothing of it is left that could: plain lines, whatever it writes.
+/// Prints standard error of a process line by line, without control characters, until all its writers have closed it.
 fn show(errors: impl Read) {
     let mut errors = BufReader::new(errors);
     let mut line = Vec::new();
@@ -323,7 +323,7 @@ fn show(errors: impl Read) {
     }
 }
 
-/// Text without what changes a terminal.
+/// Text without control characters.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\n', '\r']).chars();

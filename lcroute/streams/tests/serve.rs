@@ -22,7 +22,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Uid, User, getgrouplist};
 
-/// Says in which session it is, what it can reach, and what it has.
+/// Prints its session, the terminals that it can open, its environment and its groups.
 const PROBE: &str = r##"
 echo session $(cut -d' ' -f6 /proc/$$/stat) $$
 if (: </dev/tty) 2>/dev/null; then echo tty yes; else echo tty no; fi
@@ -150,7 +150,7 @@ fn serve(folder: &Path, more: &[&str]) -> Terminal {
     Terminal { serving, shown }
 }
 
-/// What the command says of itself, and what the terminal shows.
+/// Output of the command, and output on the terminal.
 fn probe(more: &[&str]) -> (BTreeMap<String, String>, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -191,7 +191,7 @@ fn a_served_command_has_no_terminal_and_no_secret_of_who_serves() {
     let (said, shown) = probe(&[]);
     check(&said, &shown);
     assert_eq!(said["NoNewPrivs:"], "1");
-    // as oneself: what one has
+    // without --user: the caller's own account
     assert_eq!(said["env-PATH"], std::env::var("PATH").unwrap());
     let here = std::env::current_dir().unwrap();
     assert_eq!(said["folder"], here.to_str().unwrap());

@@ -127,34 +127,34 @@ const HEADS_AT_ONCE: usize = 4;
 /// Pause between wants for numbers that only unsigned heads claim. Chosen.
 const CLAIMS_AGAIN: Duration = Duration::from_secs(1);
 
-/// By so much longer for each author, for as many members see the same claim. Chosen: 21 s with 1,000 authors.
+/// Added to [`CLAIMS_AGAIN`] for each author, as each member sees the same claim. Chosen: 21 s with 1,000 authors.
 const CLAIMS_AGAIN_OF_AUTHOR: Duration = Duration::from_millis(20);
 
 /// Longest time by which answers of others delay an answer of this member. Chosen: those who have 256 long entries of ten
 /// authors let one of them send.
 const LONGEST_ANSWER_DELAY: Duration = Duration::from_secs(10);
 
-/// An author's last entry is repeated so long after it left, if no other followed.
+/// Pauses after which an author repeats its last entry, if no other followed. Chosen.
 const LAST_WORDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
-/// A packet with a new entry repeats so many before it.
+/// Earlier entries that a packet with a new one repeats. Chosen.
 const REPEATED: u32 = 2;
 
-/// After a start, or after new entries came, this member waits so long for entries that others may have. Chosen: heads leave
-/// three times, and each is answered within half a second.
+/// Wait for entries of other members, after a start and after the last new entry. Chosen: heads leave three times in it, and
+/// each is answered within half a second.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The same, while unsigned heads claim that some are missing. Chosen.
+/// Longest such wait while unsigned heads claim that entries are missing. Chosen.
 const SETTLE_LONGEST: Duration = Duration::from_secs(10);
-/// The same, while a later entry shows that some of the owner's are missing. Chosen.
+/// Longest such wait while a later entry shows that some of the owner's are missing. Chosen.
 const SETTLE_GAP: Duration = Duration::from_secs(60);
 
-/// Wants for numbers that only unsigned heads claim, until the claim is forgotten.
+/// Wants for numbers that only unsigned heads claim, before the claim is forgotten. Chosen.
 const TRIES_OF_CLAIM: u32 = 7;
 
-/// Entries that are asked for so long in vain have expired at all members. Chosen.
+/// Time of wants in vain after which missing entries count as expired at all members. Chosen.
 const GAP_AFTER: Duration = Duration::from_secs(3_600);
 
-/// A sender that was not heard for so long is new: entries that it claims are asked for at once, as often for each author.
+/// Silence of a sender after which its claims are asked for at once again, as often for each author. Chosen.
 const AWAY: Duration = Duration::from_secs(30);
 
 /// How long the owner asks for requests after a start.
@@ -263,7 +263,7 @@ pub struct AuthorStatus {
     pub first: u32,
     /// The last one that is here and counts, without a gap before it.
     pub last: u32,
-    /// The highest that anybody early_heads.
+    /// The highest number that heads of any member name.
     pub advertised: u32,
     /// From this number on nothing counts: two histories.
     pub conflict: Option<u32>,
@@ -797,7 +797,7 @@ impl Log {
         Ok(())
     }
 
-    /// Keeps what was verified, on disk and here.
+    /// Keeps verified entries, on disk and here.
     fn store(&mut self, entry: Entry, time: u64, now: Instant) {
         let expires = entry.author != self.owner && !self.space.ttl().is_zero();
         let received = (expires && is_ahead(entry.time, time)).then_some(time);
@@ -1039,7 +1039,7 @@ fn stored(entry: Entry, received: Option<u64>) -> Stored {
     }
 }
 
-/// Looks at a signature, unless its sender has sent too many bad ones and others who did use up what is left for them.
+/// Verifies a signature, unless its address sent too many bad ones and [`SECOND_LOOKS`] is used up.
 fn verify(
     (source, second_looks): (Option<&mut Source>, &mut TokenBucket),
     now: Instant,

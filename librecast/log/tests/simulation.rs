@@ -729,7 +729,7 @@ fn what_floods_a_space_does_not_fill_disks() {
     assert!(drops >= 1_000 - MAX_REQUESTS as u64 + 100, "{drops}");
 }
 
-/// A log of the owner's and of so many authors, who may write for ever.
+/// A log with an owner and this many authors, whose grants do not end.
 fn crowded(authors: usize, ttl: Duration, now: Instant) -> (Log, Vec<AuthorId>) {
     let mut log = log_of(0, 0, ttl, now - 4 * SECOND, 1);
     let owner = log.owner();

@@ -41,7 +41,7 @@ pub fn is_secret(argument: &OsStr) -> bool {
     argument == STANDARD_INPUT || has_secret(argument.as_bytes())
 }
 
-/// Whether something in this says that it is a secret.
+/// Whether the bytes contain a secret text.
 #[must_use]
 pub fn has_secret(bytes: &[u8]) -> bool {
     !secrets(bytes).is_empty()
@@ -150,7 +150,7 @@ mod tests {
                 "lcg1a lch1b lck1c lcb1d\n",
                 "lcg1... lch1... lck1... lcb1...\n",
             ),
-            // prefixes alone, other words, and what is public
+            // prefixes alone, other words, and public texts
             ("this is a token (lct1), not", "this is a token (lct1), not"),
             ("xlct1abc lct2abc lct", "xlct1abc lct2abc lct"),
             ("lcx1abc lca1abc", "lcx1abc lca1abc"),

@@ -1,5 +1,5 @@
-//! Processes that run commands of others: each is of one account, in a session of its own, and has nothing of this process but
-//! what it is given.
+//! Processes that run commands for others. Each has one account and a session of its own, and inherits nothing but the
+//! descriptors that it is given.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -25,7 +25,7 @@ const LAST_SIGNAL: i32 = 64;
 /// Descriptors that are looked at one by one, where the kernel cannot mark them together (before Linux 5.11). Chosen: all
 /// where no limit was raised beyond 64 times the usual one; looking takes some milliseconds.
 const MAX_MARKED: u64 = 65_536;
-/// What others may not do with files of another account (umask(2)): what login gives.
+/// umask(2) of a command of another account. Chosen: as login sets it.
 const UMASK: libc::mode_t = 0o022;
 
 /// As whom a command runs.

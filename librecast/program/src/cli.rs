@@ -76,7 +76,7 @@ pub fn run<C: clap::Parser>(
     }
 }
 
-/// Prints help, a version, or what is wrong with the arguments, and gives the exit code. Secrets among them are not shown.
+/// Prints help, a version or a usage error, and returns the exit code. Secrets among the arguments are not shown.
 #[must_use]
 pub fn show_usage(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();

@@ -328,7 +328,7 @@ fn nothing_of_a_private_prefix_leaves_in_clear_however_the_daemon_ends() {
         member.start()?;
         sees_all(&member)?;
 
-        // somebody flushes what is not his
+        // another program removes routes that are not its own
         let route = [
             "-6",
             "route",

@@ -505,7 +505,7 @@ fn a_router_with_many_new_links_gets_everything_once() {
     network.run(MINUTE);
     network.assert_agreed();
     let per_lsa = network.nodes[newcomer].services.verifications() - verified;
-    // credential: chain and signature; advertisement: signature; neighbours try_originate twice what is new
+    // credential: chain and signature; advertisement: signature; neighbours verify each new LSA twice
     assert!(per_lsa < 24 * 3 + 4 * 8 + 40, "{per_lsa} verifications");
     let sent = network.sent - sent;
     // 48 LSAs to the newcomer; some changes at nine routers, flooded over 56 links
@@ -1583,7 +1583,7 @@ fn announced_prefixes_have_one_root_and_stay_with_it() {
     let mut both = vec![one, network.origin(5)];
     both.sort_unstable();
     assert_eq!(announced[0].1.announcers, both);
-    // an honest router does not even try_originate what its certificate does not permit
+    // an honest router does not even originate an LSA that its certificate does not permit
     let originated = network.router(3, 7).unwrap().advertisement().unwrap();
     assert_eq!(originated.prefixes().len(), 1);
     network.announce(1, &[]);

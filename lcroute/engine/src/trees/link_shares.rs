@@ -202,7 +202,7 @@ mod tests {
                 next += 1;
                 let mut evicted = Vec::new();
                 shares.admit(*payer, key(next), ROOM, &mut evicted);
-                // whoever had it waits; entries of one payer alone
+                // an evicted entry waits; all are of one payer
                 for other in evicted {
                     let mut of = demands.iter().scan(0, |sum, (payer, demand)| {
                         *sum += demand;

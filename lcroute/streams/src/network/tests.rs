@@ -76,7 +76,7 @@ fn answer(listener: UnixListener, key: SecretKey, members: Members) {
             };
             let mut line = serde_json::to_vec(&answer).unwrap();
             line.push(b'\n');
-            // who asked may have gone
+            // the asker may have gone
             let _ = (&stream).write_all(&line);
         }
     });
@@ -277,7 +277,7 @@ fn streams_end_with_the_permission_and_others_on_the_connection_do_not() {
             panic!("a stream without permission");
         };
         assert!(back.link.connection.close_reason().is_none());
-        // what it may again it may over the same connection
+        // with the permission back, the same connection serves again
         label("admin");
         let again = async || {
             while open(&alpha, "beta", "/x/1").await.is_err() {

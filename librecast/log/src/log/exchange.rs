@@ -20,7 +20,7 @@ pub(super) struct Answer {
     pub(super) due: Instant,
     /// Answers of others delay it until then at most.
     until: Instant,
-    /// What is due is sent in this order: what tells most, and what was not sent lately.
+    /// Order in which due answers are sent: most telling first, lately sent ones last.
     rank: u8,
 }
 
@@ -178,7 +178,7 @@ impl Log {
             if disputed {
                 self.plan_answer(id, head.last, HEADS_HOLD_OFF, due, now);
             }
-            // what the sender claims before our first has expired here
+            // entries before our first have expired here: the sender's head there is no lack
             if head.last < last {
                 self.plan_answer(id, last, HEADS_HOLD_OFF, due, now);
             }
@@ -308,7 +308,7 @@ impl Log {
                 if places == 0 {
                     return self.drops.count(DropReason::RateLimited);
                 }
-                // what has expired is not there: the latest entry says so
+                // expired entries are gone: the latest entry shows it
                 let number = if number < first { last } else { number };
                 if number > last {
                     break;

@@ -277,7 +277,7 @@ fn until_all(world: &mut World, n: usize, authors: usize) -> Duration {
 }
 
 /// One member is away while five authors write nine entries each, and comes back; another comes for the first time. Somebody
-/// lies all the while. In the end all who are there have what was said last.
+/// lies all the while. In the end all members have the last entries.
 fn under_lies(members: usize, loss: f64, kinds: &[Lie], rate: u32, addresses: usize) -> Outcome {
     let mut world = World::new(members, path(loss), 40);
     let (away, late) = (members - 2, members - 1);
