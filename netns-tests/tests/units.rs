@@ -50,8 +50,14 @@ fn services_expose_no_more_than_promised() {
 }
 
 /// Rights of each service, as `docs/security.md` names them: its capabilities, the user that it runs as, its group.
-const RIGHTS: [(&str, &str, &str, &str); 8] = [
+const RIGHTS: [(&str, &str, &str, &str); 9] = [
     ("lcroute.service", "CAP_NET_ADMIN", "lcroute", "lcroute"),
+    (
+        "lcroute-close.service",
+        "CAP_NET_ADMIN",
+        "lcroute",
+        "lcroute",
+    ),
     ("lcroute-signal.service", "", "of its own", ""),
     ("lcroute-web.service", "", "of its own", "lcroute-view"),
     (

@@ -27,7 +27,7 @@ const EXTENSION: &str = "lcroute";
 const FORGOTTEN: Duration = Duration::from_secs(3 * 86_400);
 
 /// A shared folder. The file of this node stays there when the folder is dropped: the record says until when it is good.
-/// [`Spool::withdraw`] removes it.
+/// `withdraw` removes it.
 #[derive(Debug)]
 pub struct Spool {
     record: watch::Sender<Option<Published>>,

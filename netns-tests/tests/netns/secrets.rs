@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use lcradio_core::StationKey;
-use lcroute_lab::lab::{Process, eventually};
+use lcroute_lab::lab::{Host, Process, eventually};
 
 use crate::radio::RADIO;
 use crate::reach::{closed_lan, said};
@@ -57,7 +57,11 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
             shows(&mut studio, verb[0], &session)?;
         }
 
-        let mut owner = a.spawn("lcgroup", &["run"])?;
+        let run = |host: &Host| {
+            let state = host.path("lcgroup").display().to_string();
+            host.spawn("lcgroup", &["--state-dir", &state, "run"])
+        };
+        let mut owner = run(a)?;
         eventually("a group", || {
             let args = ["create", "team", "--as", "ann"];
             a.run("lcgroup", &args)?.success().map(|_| ())
@@ -65,7 +69,7 @@ fn no_process_that_stays_shows_a_secret_among_its_arguments() {
         let invitation = a.run("lcgroup", &["invite", "team"])?.success()?.stdout;
         let invitation = invitation.trim();
         owner.stop()?;
-        let _member = b.spawn("lcgroup", &["run"])?;
+        let _member = run(b)?;
         eventually("lcgroup answers", || {
             b.run("lcgroup", &["status"])?.success().map(|_| ())
         })?;
