@@ -21,6 +21,10 @@ const REDUNDANT: u32 = 2;
 /// Intervals in a row in which heads of others can make ours needless: anybody with the read key can send those. Chosen.
 const MOST_SILENT: u32 = 4;
 
+/// The same bound where more equal heads come in one interval: as many intervals as heads, at most this number. So n members
+/// send about the square root of n heads in an interval. Chosen.
+const MOST_SILENT_IN_A_CROWD: u32 = 32;
+
 /// A time up to `longest`, early for few of `members` and late for most (RFC 5401 §3.2.1): one is heard before others speak.
 pub(crate) fn backoff(longest: Duration, members: usize, random: &mut Random) -> Duration {
     let lambda = (members.max(2) as f64).ln() + 1.0;
@@ -98,7 +102,8 @@ impl Trickle {
                 return false;
             }
             self.fires_at = None;
-            let speaks = self.heard < REDUNDANT || self.silent >= MOST_SILENT;
+            let most_silent = self.heard.clamp(MOST_SILENT, MOST_SILENT_IN_A_CROWD);
+            let speaks = self.heard < REDUNDANT || self.silent >= most_silent;
             let speaks = speaks || now < self.eager_until;
             self.silent = if speaks { 0 } else { self.silent + 1 };
             return speaks;
