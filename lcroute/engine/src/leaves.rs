@@ -51,6 +51,9 @@ const OFFER_EVERY: Duration = Duration::from_secs(30);
 /// Bytes for all leaves that may go out at once, at their full rate: a packet of 1,300 bytes to 512 of them.
 const LEAF_BURST: u64 = 640 << 10;
 
+/// Bytes of a long packet to one leaf. Chosen: as in [`LEAF_BURST`].
+const LEAF_PACKET: u64 = 1_300;
+
 /// A leaf at the other end of a link.
 #[derive(Debug)]
 struct Leaf {
@@ -258,6 +261,8 @@ type PairShares = Shares<LinkId, (Ipv6Addr, Ipv6Addr)>;
 struct Budget {
     /// Bits a second, at most.
     bound: u64,
+    /// Bits a second now.
+    bits: u64,
     rate: Rate,
     bucket: Bucket,
 }
@@ -290,18 +295,21 @@ impl Leaves {
     pub fn set_bound(&mut self, bits_per_second: u64, now: Instant) {
         self.budget = Some(Budget {
             bound: bits_per_second,
+            bits: bits_per_second,
             rate: Rate::bits_per_second(bits_per_second, LEAF_BURST),
             bucket: Bucket::full(now),
         });
     }
 
-    /// They take so many from now on; the bound stays. The burst follows.
+    /// They take so many from now on; the bound stays. The burst follows, but a packet to each leaf fits in.
     pub fn set_rate(&mut self, bits_per_second: u64) {
         if let Some(budget) = &mut self.budget {
             let bits = bits_per_second.min(budget.bound);
             let burst = u128::from(LEAF_BURST) * u128::from(bits) / u128::from(budget.bound.max(1));
             let burst = u64::try_from(burst).unwrap_or(LEAF_BURST);
-            budget.rate = Rate::bits_per_second(bits, burst);
+            let each = LEAF_PACKET * self.leaves.len() as u64;
+            budget.bits = bits;
+            budget.rate = Rate::bits_per_second(bits, burst.max(each));
         }
     }
 
@@ -324,6 +332,9 @@ impl Leaves {
         self.pending.insert(link);
         self.next_offer = self.next_offer.or(Some(now + OFFER_EVERY));
         self.used = true;
+        if let Some(bits) = self.budget.as_ref().map(|budget| budget.bits) {
+            self.set_rate(bits);
+        }
         true
     }
 
