@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use librecast::id::PeerId;
 use thiserror::Error;
 
 /// Longest selector, in bytes.
@@ -82,6 +83,19 @@ impl Selector {
         }
     }
 
+    /// Two names that each alternative demands of one node; `,` was meant as `+`, most likely.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<(&str, &str)> {
+        let mut first = None;
+        for all_of in &self.any_of {
+            let mut names = all_of.iter().filter_map(Term::exact_name);
+            let name = names.next()?;
+            let other = names.find(|other| *other != name)?;
+            first = first.or(Some((name, other)));
+        }
+        first
+    }
+
     /// Whether the command is for `node`.
     #[must_use]
     pub fn selects(&self, node: &Node<'_>) -> bool {
@@ -123,6 +137,16 @@ impl fmt::Display for Selector {
 }
 
 impl Term {
+    /// The one name that a node must have; a PeerId is beside its name.
+    fn exact_name(&self) -> Option<&str> {
+        match &self.what {
+            What::Name(name) if !self.negated && !name.contains(['*', '?']) => {
+                name.parse::<PeerId>().is_err().then_some(name)
+            }
+            _ => None,
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, SelectorError> {
         let text = text.trim_matches(' ');
         let (negated, atom) = match text.strip_prefix('!') {
@@ -226,6 +250,28 @@ mod tests {
             id: "12D3KooWExample",
             labels: &labels,
         })
+    }
+
+    #[test]
+    fn two_names_for_one_node_are_a_contradiction() {
+        let two = |text: &str| {
+            let selector: Selector = text.parse().unwrap();
+            let found = selector.contradiction();
+            found.map(|(one, other)| format!("{one} {other}"))
+        };
+        assert_eq!(two("beta,gamma").as_deref(), Some("beta gamma"));
+        assert_eq!(two("beta,role=web,gamma").as_deref(), Some("beta gamma"));
+        assert_eq!(two("a,b+c,d").as_deref(), Some("a b"));
+        for possible in [
+            "beta+gamma",
+            "be*,beta",
+            "beta,!gamma",
+            "beta,beta",
+            "a,b+c",
+            "all",
+        ] {
+            assert_eq!(two(possible), None, "{possible}");
+        }
     }
 
     #[test]

@@ -154,6 +154,12 @@ impl Session {
         only: &[Entry],
         mut show: impl FnMut(JobId, &Event) -> io::Result<()>,
     ) -> anyhow::Result<Outcome> {
+        if let Some((one, other)) = options.selector.contradiction() {
+            let message = format!(
+                "no node is both {one} and {other}: `,` means and; --on {one}+{other} selects either"
+            );
+            return Err(ExitError::new(Exit::Unreachable, message).into());
+        }
         let known = self.book.channel(&self.channel)?;
         let (expected, others): (Vec<_>, Vec<_>) = known.iter().partition(|e| {
             is_selected(e, &options.selector) && (only.is_empty() || only.contains(e))
