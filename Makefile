@@ -83,8 +83,14 @@ setup:
 	netns-tests/setup test
 
 install:
-	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %)
+	cargo build --release $(ALL:%=--package %) $(ALL:%=--bin %) --package packaging-generate --bin packaging-generate
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lcroute $(DESTDIR)$(PREFIX)/share/lcroute
+	$(TARGET)/release/packaging-generate $(TARGET)/release/made
+	for made in $(TARGET)/release/made/*; do \
+	    for part in man:man/man1 bash:bash-completion/completions zsh:zsh/site-functions fish:fish/vendor_completions.d; do \
+	        [ ! -d "$$made/$${part%%:*}" ] || install -D --mode 644 --target-directory "$(DESTDIR)$(PREFIX)/share/$${part##*:}" "$$made/$${part%%:*}"/* || exit; \
+	    done; \
+	done
 	install $(PROGRAMS:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/bin
 	install $(EXECUTED:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/lib/lcroute
 	web/install $(TARGET) $(DESTDIR)$(PREFIX)/share/lcroute/web

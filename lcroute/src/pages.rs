@@ -1,7 +1,7 @@
 //! Where the pages of `lcroute web` are: it leaves their address, with the key, in a file.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,9 +79,43 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
     ))
 }
 
+/// Whether a page's address leads back to the host that opens it: another host finds nothing there.
+#[must_use]
+pub fn is_own_host(page: &str) -> bool {
+    let authority = page.split('/').nth(2).unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let is_name = host.eq_ignore_ascii_case("localhost") || host.ends_with(".localhost");
+    is_name
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_of_the_own_host_is_told_from_others() {
+        for own in [
+            "http://[::1]:7180",
+            "http://127.1.2.3/",
+            "https://localhost:7180/node/",
+            "http://0.0.0.0:1",
+        ] {
+            assert!(is_own_host(own), "{own}");
+        }
+        for other in [
+            "https://alpha.example:7180",
+            "http://192.0.2.1/",
+            "http://[fd00::1]:7180/node/",
+        ] {
+            assert!(!is_own_host(other), "{other}");
+        }
+    }
 
     #[test]
     fn a_link_has_its_token_where_no_server_sees_it() {

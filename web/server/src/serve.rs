@@ -55,6 +55,9 @@ const POLICY: &str = policy!("", "");
 /// Pages that are members meet others by the signalling servers of their token, and show pictures that they made of what came.
 const MEMBER_POLICY: &str = policy!(" ws: wss:", " blob:");
 const MEMBERS: [&str; 3] = ["/node/", "/radio/", "/studio/"];
+/// Sensors and devices that pages use: a microphone to cast, the clipboard for links, a whole screen for slides.
+const PERMISSIONS: &str = "microphone=(self), clipboard-write=(self), fullscreen=(self), screen-wake-lock=(self), \
+     autoplay=(self), camera=(), display-capture=(), geolocation=(), usb=(), serial=(), hid=(), bluetooth=(), midi=(), payment=()";
 /// Files change with the package: a browser keeps them, and asks each time whether they are the same.
 const FILE: &str = "no-cache";
 /// Data changes all the time, and is not for disks.
@@ -173,6 +176,7 @@ impl Pages {
             (CONTENT_SECURITY_POLICY.as_str(), policy),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
+            ("permissions-policy", PERMISSIONS),
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
         ] {
