@@ -15,19 +15,19 @@ use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::units;
 
 use crate::commands;
+use crate::commands::query::{Shape, What};
 use crate::config::{Config, signal_url};
 use crate::settings::{Common, Overrides};
 use crate::{pages, private};
 
 const EXAMPLES: &str = "\
 Examples:
-  lcroute demo                              see it work on this machine
-  lcroute bench                             measure it on this machine
-  lcroute init && lcroute invite            found a network, print a token
-  lcroute join lct1...                      on another host: join it
-  lcroute run                               the daemon (root, or CAP_NET_ADMIN)
+  sudo lcroute up                           found a network, print a token
+  sudo lcroute up lct1...                   on another host: join it
   lcroute listen ff1e::42                   on one host ...
-  lcroute say ff1e::42 hello                ... and on another";
+  lcroute say ff1e::42 hello                ... and on another
+  lcroute demo                              see it work on this machine
+  lcroute VERB --help                       more of a verb";
 
 const DOCTOR: &str = "\
 Works with and without a running daemon; as root it sees more. Nothing is changed.
@@ -66,7 +66,7 @@ const LEAF_LOG: &str = "error,lcroute=warn,rtc=off,rtc_ice=off,rtc_sctp=off,dimp
 /// Multicast for everyone: an interface, lc0, on which IPv6 multicast reaches every listener on
 /// every other node of its network.
 #[derive(Debug, Parser)]
-#[command(name = "lcroute", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "lcroute", version, help_template = help(), after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,
@@ -202,7 +202,11 @@ enum Command {
         token: Option<String>,
     },
     /// All that this node has seen of its network, absent nodes too
-    Members,
+    Members {
+        /// PeerIds and addresses, too
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Leave the network: stop the daemon, forget membership and key
     Leave {
         /// Also where this node is an issuer
@@ -222,7 +226,11 @@ enum Command {
     /// All nodes that can be reached, and over whom
     Routes(Watch),
     /// Groups and peers by what they carry now
-    Top(Watch),
+    Top {
+        /// Once a second, for ever
+        #[arg(long)]
+        watch: bool,
+    },
     /// Round trip to a node over the overlay
     #[command(after_help = "Example: lcroute ping alpha -c 10 -i 200ms")]
     Ping(Ping),
@@ -348,6 +356,9 @@ struct Watch {
     /// Once a second, for ever
     #[arg(long)]
     watch: bool,
+    /// PeerIds, addresses and all drops, too
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 #[derive(Debug, Args)]
@@ -392,6 +403,48 @@ fn group(text: &str) -> Result<std::net::IpAddr, String> {
     } else {
         Err("not a multicast address (ff00::/8, 224.0.0.0/4)".into())
     }
+}
+
+/// Verbs by what people want to do; within a group, in the order in which they are needed.
+const VERBS: [(&str, &[&str]); 5] = [
+    (
+        "Take part",
+        &[
+            "up", "down", "invite", "meet", "members", "revoke", "leave", "id",
+        ],
+    ),
+    (
+        "Look",
+        &[
+            "status", "doctor", "peers", "groups", "routes", "lan", "top", "ping", "web",
+        ],
+    ),
+    ("Try", &["demo", "listen", "say", "leaf", "bench", "sim"]),
+    ("Streams", &["connect", "serve", "forward", "book"]),
+    (
+        "Parts and services",
+        &[
+            "init", "join", "run", "reload", "signal", "streams", "keygen", "close",
+        ],
+    ),
+];
+
+/// Help with the verbs in groups.
+fn help() -> String {
+    let verbs = Command::augment_subcommands(clap::Command::new("lcroute"));
+    let width = VERBS.iter().flat_map(|(_, names)| *names);
+    let width = width.map(|name| name.len()).max().unwrap_or_default();
+    let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n");
+    for (heading, names) in VERBS {
+        text += &format!("\n{heading}:\n");
+        for name in names {
+            let verb = verbs.find_subcommand(name);
+            let about = verb.and_then(clap::Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            text += &format!("  {name:<width$}  {about}\n");
+        }
+    }
+    text + "\nOptions:\n{options}{after-help}"
 }
 
 /// The command line itself, for what is made from it: man pages, completions.
@@ -442,6 +495,14 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
     };
     init_logging(level, default)?;
     let control = common.control_to_ask(&config);
+    let look = |what, watch: &Watch| {
+        let shape = match (common.json, watch.verbose) {
+            (true, _) => Shape::Json,
+            (false, true) => Shape::All,
+            (false, false) => Shape::Short,
+        };
+        commands::query::run(&control, what, shape, watch.watch)
+    };
     match command {
         Command::Init { name } => commands::membership::init(&common, &config, name),
         Command::Up {
@@ -501,7 +562,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             commands::revoke::run(&common, &config, &whom)
         }
         Command::Keygen { file } => keygen(KeyKind::Shared, &file, common.json),
-        Command::Members => commands::membership::members(&common, &config),
+        Command::Members { verbose } => commands::membership::members(&common, &config, verbose),
         Command::Leave { force } => commands::membership::leave(&common, &config, force),
         Command::Id => commands::membership::id(&common, &config),
         Command::Run { tun, signal } => {
@@ -527,31 +588,12 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let relay = (!no_relay).then(|| config.relay.served()).flatten();
             commands::signal::run(listen, tls_cert.zip(tls_key), per_address, relay)
         }
-        Command::Status(w) => commands::query::run(
-            &control,
-            commands::query::What::Status,
-            common.json,
-            w.watch,
-        ),
-        Command::Peers(w) => {
-            commands::query::run(&control, commands::query::What::Peers, common.json, w.watch)
-        }
-        Command::Groups(w) => commands::query::run(
-            &control,
-            commands::query::What::Groups,
-            common.json,
-            w.watch,
-        ),
-        Command::Lan(w) => {
-            commands::query::run(&control, commands::query::What::Lan, common.json, w.watch)
-        }
-        Command::Routes(w) => commands::query::run(
-            &control,
-            commands::query::What::Routes,
-            common.json,
-            w.watch,
-        ),
-        Command::Top(w) => commands::top::run(&control, common.json, w.watch),
+        Command::Status(w) => look(What::Status, &w),
+        Command::Peers(w) => look(What::Peers, &w),
+        Command::Groups(w) => look(What::Groups, &w),
+        Command::Lan(w) => look(What::Lan, &w),
+        Command::Routes(w) => look(What::Routes, &w),
+        Command::Top { watch } => commands::top::run(&control, common.json, watch),
         Command::Ping(p) => {
             let options = commands::ping::PingOptions {
                 node: book::node(&p.node)?,
@@ -561,7 +603,7 @@ fn execute(cli: Cli) -> anyhow::Result<Exit> {
             };
             commands::ping::run(&control, &options, common.json)
         }
-        Command::Reload { exec } => commands::query::reload(&control, exec),
+        Command::Reload { exec } => commands::query::reload(&control, exec, common.json),
         // above
         Command::Doctor
         | Command::Demo(_)
@@ -603,6 +645,7 @@ fn target(g: Group, config: &Config, control: PathBuf) -> commands::selftest::Ta
         interface: g.interface,
         default_interface: config.tun.name.clone(),
         control,
+        link_scope_groups: config.network.link_scope_groups(),
     }
 }
 
@@ -613,6 +656,20 @@ fn page_url(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn help_has_each_verb_once() {
+        let command = super::command();
+        let mut known: Vec<_> = command.get_subcommands().map(|c| c.get_name()).collect();
+        let mut grouped: Vec<_> = super::VERBS
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .copied()
+            .collect();
+        known.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(grouped, known);
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         super::command().debug_assert();

@@ -22,9 +22,11 @@ use crate::streams::{Serve, Who, who};
 
 mod exposure;
 mod relay;
+mod written;
 
 pub use exposure::{Exposure, Silent};
 pub use relay::{Leg, Relay, TurnUrl};
+pub use written::{Reread, Written};
 
 /// Where the configuration is looked for when nobody names it.
 pub const DEFAULT_PATH: &str = "/etc/lcroute/lcroute.toml";
@@ -77,6 +79,9 @@ pub struct Config {
     pub web: Web,
     /// Who watches this node.
     pub metrics: librecast_program::metrics::Config,
+    /// What the file sets.
+    #[serde(skip)]
+    pub written: Written,
 }
 
 /// `[streams]`
@@ -897,7 +902,10 @@ impl Config {
         if !required && matches!(path.try_exists(), Ok(false)) {
             return Ok(Self::default());
         }
-        let mut config: Self = librecast_program::config::read(path)?;
+        use librecast_program::config::{parse, read_text};
+        let (file, text) = (path.display().to_string(), read_text(path)?);
+        let mut config: Self = parse(&file, &text)?;
+        config.written = Written::from(parse::<toml::Table>(&file, &text)?);
         let folder = path.parent().unwrap_or(Path::new(""));
         for private in &mut config.private {
             private.resolve(folder);

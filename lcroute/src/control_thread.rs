@@ -19,8 +19,9 @@ use librecast_program::book::{Book, HOST_BOOK};
 use librecast_program::metrics;
 use librecast_program::service;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Reread};
 use crate::control::REACH_GROUP;
 use crate::control::server::{ControlSocket, bind};
 use crate::inbox::{End, Inbox, Message, Reconfigure, Reload};
@@ -32,7 +33,7 @@ use crate::relays::{Input, Relays};
 use crate::servers::{account, servers, stun_names};
 use crate::settings::Overrides;
 use crate::streams::{Who, resolved};
-use crate::system::{SystemRequest, SystemSignals};
+use crate::system::{SystemRequest, SystemSignals, room_for_clients};
 
 /// Names of STUN servers are looked up this often: addresses of hosts change.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
@@ -75,7 +76,7 @@ pub struct ControlThread {
     /// Signals of the system.
     pub signals: SystemSignals,
     /// The signalling server inside this daemon.
-    pub server: Option<server::Server>,
+    pub server: Signalling,
     /// Proves to a server who we are.
     pub key: Arc<SecretKey>,
     /// Our network.
@@ -108,9 +109,8 @@ impl ControlThread {
             })
         };
         let sockets: Vec<_> = sockets.map(serve).collect();
-        if let Some(server) = self.server.take() {
-            tokio::spawn(server.run(std::future::pending()));
-        }
+        self.server.start();
+        let first = self.config.written.clone();
         let (events, mut carrier_events) = mpsc::channel(256);
         let mut carriers = Carriers::new(self.key.clone(), self.network, events);
         set_servers(
@@ -136,13 +136,13 @@ impl ControlThread {
             let reload = tokio::select! {
                 end = &mut ended => break end.unwrap_or(End::Stop),
                 request = self.signals.next() => match request {
-                    SystemRequest::End(End::Stop) => {
+                    SystemRequest::End(End::Stop | End::Expelled) => {
                         self.inbox.send(Message::Stop(End::Stop)).await;
                         None
                     }
                     SystemRequest::End(End::Exec) => {
                         match may_exec(self.config_path.as_deref()) {
-                            Ok(()) => { self.inbox.send(Message::Stop(End::Exec)).await; }
+                            Ok(_) => { self.inbox.send(Message::Stop(End::Exec)).await; }
                             Err(e) => tracing::error!("going on as before: {e}"),
                         }
                         None
@@ -199,12 +199,14 @@ impl ControlThread {
             };
             if let Some(done) = reload {
                 service::reloading();
+                let before = self.config.written.clone();
                 let result = reread(
                     &mut self.config,
                     self.config_path.as_deref(),
                     &self.overrides,
+                    &mut self.server,
                 );
-                let result = match result {
+                let result = match result.await {
                     Err(e) => {
                         tracing::error!("configuration kept as it was: {e}");
                         Err(e)
@@ -230,8 +232,9 @@ impl ControlThread {
                         self.inbox
                             .send(Message::Reconfigure(reconfigure(&self.config, private)))
                             .await;
-                        tracing::info!("configuration read again");
-                        Ok(())
+                        let told = self.config.written.reread(&before, &first);
+                        tracing::info!("{told}");
+                        Ok(told)
                     }
                 };
                 service::ready();
@@ -366,40 +369,87 @@ async fn pass_on(event: CarrierEvent, inbox: &Inbox, relays: &Relays) {
     inbox.send(message).await;
 }
 
-fn reread(
+/// Takes the file over, or leaves all as it was.
+async fn reread(
     config: &mut Config,
-    path: Option<&std::path::Path>,
+    path: Option<&Path>,
     overrides: &Overrides,
+    server: &mut Signalling,
 ) -> Result<Vec<PrivatePrefix>, String> {
     let new = overrides.apply(Config::load(path).map_err(|e| e.to_string())?);
     let private = private::load_and_tell(&new.private).map_err(|e| e.to_string())?;
-    let fixed = |c: &Config| {
-        let ipv4 = (c.carries_ipv4(), c.tun.ipv4);
-        let tun = (c.tun.name.clone(), c.tun.mode, c.tun.mtu, ipv4);
-        (
-            c.state_dir.clone(),
-            c.control.clone(),
-            tun,
-            c.signal.listen,
-            c.ice.port,
-            c.live.clone(),
-            c.topology.clone(),
-        )
-    };
-    if fixed(&new) != fixed(config) {
-        tracing::warn!(
-            "state_dir, control, [tun] name mode mtu ipv4, [signal] listen, [ice] port, [live] and [topology] change with the next start"
-        );
+    if new.signal.listen != config.signal.listen {
+        server
+            .change(&new, config)
+            .await
+            .map_err(|e| format!("{e:#}"))?;
     }
     *config = new;
     Ok(private)
 }
 
+/// The signalling server inside this daemon, where `[signal] listen` names a place.
+#[derive(Debug, Default)]
+pub struct Signalling {
+    bound: Option<server::Server>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Signalling {
+    /// Binds its port.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let Some(listen) = config.signal.listen else {
+            return Ok(Self::default());
+        };
+        let bound = server::Server::bind(listen, None).await.with_context(|| {
+            let other = "if lcroute-signal.service runs here, have servers = [\"ws://[::1]:7117\"] in its place";
+            format!("[signal] listen = \"{listen}\" ({other})")
+        })?;
+        let bound = bound
+            .with_max_clients(room_for_clients())
+            .with_per_address(config.signal.per_address(None))
+            .with_relay(config.relay.served());
+        Ok(Self {
+            bound: Some(bound),
+            running: None,
+        })
+    }
+
+    fn start(&mut self) {
+        if let Some(server) = self.bound.take() {
+            self.running = Some(tokio::spawn(server.run(std::future::pending())));
+        }
+    }
+
+    /// Serves elsewhere, or no more; as before, where the new place is taken.
+    async fn change(&mut self, new: &Config, old: &Config) -> anyhow::Result<()> {
+        // the new place may be the old one in another family
+        if let Some(running) = self.running.take() {
+            running.abort();
+            let _ = running.await;
+        }
+        let result = match Self::bind(new).await {
+            Ok(bound) => {
+                *self = bound;
+                Ok(())
+            }
+            Err(e) => {
+                *self = Self::bind(old).await?;
+                Err(e)
+            }
+        };
+        self.start();
+        result
+    }
+}
+
 /// A file that the next image would refuse must not end this one.
-fn may_exec(path: Option<&std::path::Path>) -> Result<(), String> {
+fn may_exec(path: Option<&Path>) -> Result<Reread, String> {
     let config = Config::load(path).map_err(|e| e.to_string())?;
     let private = private::load(&config.private);
-    private.map(drop).map_err(|e| e.to_string())
+    private
+        .map(|_| Reread::default())
+        .map_err(|e| e.to_string())
 }
 
 /// What concerns the node.
@@ -457,7 +507,7 @@ fn reconfigure(config: &Config, private: Vec<PrivatePrefix>) -> Reconfigure {
 }
 
 /// Looks up the addresses of STUN servers again and again; ends when dropped.
-struct Lookup(tokio::task::JoinHandle<()>);
+struct Lookup(JoinHandle<()>);
 
 impl Lookup {
     fn start(config: &Config, token: &[String], inbox: &Inbox) -> Self {

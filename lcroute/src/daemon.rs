@@ -10,12 +10,12 @@ use anyhow::Context;
 use lcroute_engine::Ipv4Config;
 use lcroute_engine::topology::TopologyConfig;
 use lcroute_node::{Keep, Node, NodeConfig};
-use lcroute_signalling::{Seeking, server};
+use lcroute_signalling::Seeking;
 use lcroute_webrtc::{WebRtc, WebRtcConfig, common_epoch};
 use librecast::cert::Member;
 use librecast::events;
 use librecast::time::WallClock;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, is_journal};
 use librecast_program::state_lock::StateLock;
 use librecast_program::{arguments, service};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -26,13 +26,13 @@ use crate::config::{Config, Topology, TunMode};
 use crate::control::inviter::Inviter;
 use crate::control::server::ControlSocket;
 use crate::control::{Access, keys_of, reach_of, sign_of, view_of};
-use crate::control_thread::{ControlThread, serve_metrics, settings};
+use crate::control_thread::{ControlThread, Signalling, serve_metrics, settings};
 use crate::inbox::{End, Inbox};
 use crate::keeper::{Keeper, Kept};
 use crate::packet_loop::{PacketLoop, Parts};
 use crate::settings::{Common, Overrides};
 use crate::state::{Identity, StateDir, since_1970, unix_now};
-use crate::system::{SystemSignals, room_for_clients};
+use crate::system::SystemSignals;
 use crate::waker::Waker;
 use crate::{netlink, private, tun, udp};
 
@@ -65,8 +65,8 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
         Ok(identity) => identity,
         Err(_) => match runtime.block_on(clock::wait(&state, &mut signals))? {
             Waited::Good(identity) => *identity,
-            Waited::End(End::Stop) => return Ok(Exit::Ok),
             Waited::End(End::Exec) => return Err(exec(&program, None)),
+            Waited::End(End::Stop | End::Expelled) => return Ok(Exit::Ok),
         },
     };
     if identity.member.leaf {
@@ -103,6 +103,16 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
                 private::open(&config)?;
             }
             Ok(Exit::Ok)
+        }
+        End::Expelled => {
+            service::stopping();
+            device.close().context(config.tun.name.clone())?;
+            // what cannot be forgotten is expelled at the next start, too
+            if let Err(e) = state.forget_membership().and_then(|()| state.forget()) {
+                tracing::warn!("{e:#}");
+            }
+            let message = "expelled from the network: the next start joins anew, by the token, as another member";
+            Err(ExitError::new(Exit::NotPermitted, message).into())
         }
         End::Exec => {
             // the interface never loses its reader, nor programs their joins
@@ -258,20 +268,7 @@ fn assemble(
         overlay_limits: overlay_limits(config),
     };
     let node = Node::new(node, WebRtc::new(webrtc, now)?, now);
-    let server = match config.signal.listen {
-        Some(listen) => Some(
-            runtime
-                .block_on(server::Server::bind(listen, None))
-                .with_context(|| {
-                    let other = "if lcroute-signal.service runs here, have servers = [\"ws://[::1]:7117\"] in its place";
-                    format!("[signal] listen = \"{listen}\" ({other})")
-                })?
-                .with_max_clients(room_for_clients())
-                .with_per_address(config.signal.per_address(None))
-                .with_relay(config.relay.served()),
-        ),
-        None => None,
-    };
+    let server = runtime.block_on(Signalling::bind(config))?;
     let mut metrics = None;
     serve_metrics(&mut metrics, config, &inbox)?;
     let control = ControlThread {
@@ -398,24 +395,27 @@ fn tun_settings(
     }
 }
 
-/// Says on stdout, and to systemd, that programs can use lc0 now.
+/// Tells the journal, or standard output, and systemd that programs can use lc0 now.
 fn announce_ready(config: &Config, parts: &Parts) {
     let member = parts.node.member();
+    if is_journal() {
+        tracing::info!(
+            target: events::TARGET,
+            message_id = events::UP.id,
+            lcroute_tun = config.tun.name.as_str(),
+            lcroute_address = %member.addresses.address,
+            lcroute_peer = %member.peer,
+            "ready: {} has {}, peer id {}",
+            config.tun.name,
+            member.addresses.address,
+            member.peer
+        );
+        return service::ready();
+    }
     // whoever started us need not listen
     let _ = print_line(format_args!(
         "ready: {} has {} ({})",
         config.tun.name, member.addresses.address, member.name
     ));
-    tracing::info!(
-        target: events::TARGET,
-        message_id = events::UP.id,
-        lcroute_tun = config.tun.name.as_str(),
-        lcroute_address = %member.addresses.address,
-        lcroute_peer = %member.peer,
-        "ready: {} has {}, peer id {}",
-        config.tun.name,
-        member.addresses.address,
-        member.peer
-    );
     service::ready();
 }

@@ -62,9 +62,71 @@ pub fn reasons() -> Vec<(&'static str, &'static str)> {
     all
 }
 
+/// Reasons that a network in good health counts as well: traffic that stays on its link or has no listener, copies by a second
+/// path, and remains of links that have ended.
+const USUAL: [&str; 40] = [
+    "audit_differs",
+    "broadcast",
+    "duplicate",
+    "flood_limited",
+    "icmp_no_link",
+    "join_withheld",
+    "lan_gateway_frame",
+    "lan_mdns_repeated",
+    "lan_other_path",
+    "lan_own_source",
+    "lan_standby",
+    "link_control",
+    "media_no_link",
+    "media_replayed",
+    "mld_unspecified_source",
+    "no_listener",
+    "no_route",
+    "no_such_link",
+    "not_joined",
+    "old_incarnation",
+    "presence_stale",
+    "presence_unknown",
+    "reverse_path",
+    "routed_not_sent",
+    "scope_not_carried",
+    "sctp_left_out",
+    "signal_copy",
+    "signal_not_opened",
+    "signal_recipient",
+    "signal_session",
+    "stun_no_link",
+    "stun_unasked",
+    "tun_not_ipv6",
+    "udp_icmp_error",
+    "udp_no_link",
+    "udp_unreachable",
+    "unauthenticated_data",
+    "unicast_off",
+    "unknown_link",
+    "unknown_router",
+];
+
+/// Whether a drop of this name calls for somebody to look.
+#[must_use]
+pub fn is_notable(reason: &str) -> bool {
+    !USUAL.contains(&reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usual_reasons_are_reasons() {
+        let all = reasons();
+        let unknown: Vec<_> = USUAL
+            .iter()
+            .filter(|usual| all.iter().all(|(name, _)| name != *usual))
+            .collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(is_notable("queue_codel") && !is_notable("no_listener"));
+    }
 
     #[test]
     fn each_reason_is_named_once_and_explained() {

@@ -18,6 +18,10 @@ use crate::{netlink, tun};
 
 /// The datagram crosses one interface of this host: longer means never.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
+/// Between two trials: rules of a firewall change while the daemon runs. Chosen: a datagram costs little.
+const AGAIN: Duration = Duration::from_secs(60);
+/// The same, while nothing is let in: somebody may be mending it.
+const AGAIN_WHILE_CLOSED: Duration = Duration::from_secs(5);
 const CONTENT: [u8; 16] = *b"lcroute: let in?";
 
 /// The verdict so far, and a trial while one is under way.
@@ -25,6 +29,9 @@ const CONTENT: [u8; 16] = *b"lcroute: let in?";
 pub struct InboundProbe {
     trial: Option<Trial>,
     verdict: Option<Inbound>,
+    /// The verdict that the log has.
+    logged: Option<Inbound>,
+    last: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -42,6 +49,20 @@ impl InboundProbe {
         self.verdict.unwrap_or(Inbound::Unknown)
     }
 
+    /// What held before may have been changed just now.
+    pub fn forget(&mut self) {
+        self.verdict = None;
+    }
+
+    /// Whether it is time for another trial.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let pause = match self.verdict {
+            Some(Inbound::Blocked | Inbound::NoRoute) => AGAIN_WHILE_CLOSED,
+            _ => AGAIN,
+        };
+        self.trial.is_none() && self.last.is_none_or(|last| now >= last + pause)
+    }
+
     /// Begins a trial; the socket exists until [`InboundProbe::look`] has the result.
     pub fn start(
         &mut self,
@@ -49,6 +70,7 @@ impl InboundProbe {
         own: Ipv6Addr,
         now: Instant,
     ) -> io::Result<()> {
+        self.last = Some(now);
         let group = group_of(own);
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
@@ -58,8 +80,6 @@ impl InboundProbe {
         let socket = UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
         device.write(&datagram(neighbor_of(own), group, port))?;
-        // what held before may have been changed just now
-        self.verdict = None;
         self.trial = Some(Trial {
             socket,
             group,
@@ -69,7 +89,7 @@ impl InboundProbe {
         Ok(())
     }
 
-    /// Looks whether the datagram has come; true when that is decided and differs from before.
+    /// Looks whether the datagram has come; true when that is decided and differs from what is logged.
     pub fn look(&mut self, now: Instant) -> bool {
         let Some(trial) = &self.trial else {
             return false;
@@ -85,7 +105,8 @@ impl InboundProbe {
             false => Inbound::NoRoute,
         };
         self.trial = None;
-        self.verdict.replace(verdict) != Some(verdict)
+        self.verdict = Some(verdict);
+        self.logged.replace(verdict) != Some(verdict)
     }
 }
 

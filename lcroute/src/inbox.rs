@@ -1,6 +1,6 @@
 //! How the control thread, and through it the control socket, speaks to the packet loop.
 
-use crate::config::Lan;
+use crate::config::{Lan, Reread};
 use std::net::SocketAddr;
 
 use lcroute_node::Settings;
@@ -78,6 +78,8 @@ pub enum End {
     Stop,
     /// lc0 stays, with the joins of programs, for the binary that is executed next.
     Exec,
+    /// lc0 goes away, and so does the membership: this ephemeral member was expelled.
+    Expelled,
 }
 
 /// Where the control thread puts its messages.
@@ -94,7 +96,7 @@ pub struct Reload {
     /// Execute the binary anew: the answer says whether it may, and who asked sends the [`Message::Stop`].
     pub exec: bool,
     /// What became of it.
-    pub done: oneshot::Sender<Result<(), String>>,
+    pub done: oneshot::Sender<Result<Reread, String>>,
 }
 
 impl Inbox {
@@ -129,7 +131,8 @@ impl Inbox {
                 return stopping();
             }
             return match result.await {
-                Ok(Ok(())) => Answer::Ok(serde_json::json!({})),
+                Ok(Ok(reread)) => serde_json::to_value(reread)
+                    .map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok),
                 Ok(Err(e)) => Answer::Error(e),
                 Err(_) => stopping(),
             };

@@ -179,6 +179,7 @@ impl PacketLoop {
         let end = ended?;
         let reason = match end {
             End::Stop => "told to stop",
+            End::Expelled => "expelled",
             End::Exec => "executing the binary anew",
         };
         tracing::info!(
@@ -422,6 +423,7 @@ impl PacketLoop {
         self.parts.interfaces = new.interfaces;
         self.parts.node.configure(new.node, now);
         self.lans.configure(&new.lans, &mut self.parts.node, now);
+        self.inbound.forget();
         self.probe_inbound(now);
         self.host_changed = Some(now);
     }
@@ -447,6 +449,13 @@ impl PacketLoop {
             self.parts.socket.count_overflow();
             self.parts.node.update_round_trips(now);
             self.tell_manager();
+            if self.inbound.is_due(now) {
+                self.probe_inbound(now);
+            }
+            // a supervisor starts it again, and it comes back as another member
+            if self.parts.node.is_expelled() && self.parts.node.member().is_ephemeral() {
+                self.end = Some(End::Expelled);
+            }
         }
         if self.inbound.look(now) {
             self.report_inbound();

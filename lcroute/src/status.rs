@@ -5,9 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lcroute_engine::topology::PolicyKind;
 use lcroute_node::Privacy;
-use lcroute_overlay::{KeyConflict, LinkInfo};
+use lcroute_overlay::{CLOCK_DIFFERS, KeyConflict, LinkInfo};
 use librecast::id::PeerId;
+use librecast::time::utc;
+use librecast_program::units::count;
 use serde::{Deserialize, Serialize};
+
+use crate::state::unix_now;
 
 /// What a daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +142,40 @@ pub fn key_conflict(conflict: &KeyConflict) -> String {
     )
 }
 
+/// How clocks of nodes compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clocks {
+    /// No link fails because of them.
+    Agree,
+    /// Most nodes differ from this host by more than a day.
+    ThisDiffers(String),
+    /// A few nodes do.
+    OthersDiffer(String),
+}
+
+/// Compares the nodes that were refused because of a clock with those that are linked.
+#[must_use]
+pub fn clocks(peers: &[Peer]) -> Clocks {
+    let differs = |peer: &&Peer| peer.reason.as_deref() == Some(CLOCK_DIFFERS);
+    let differing: Vec<_> = peers.iter().filter(differs).map(Peer::shown).collect();
+    let linked = peers
+        .iter()
+        .filter(|peer| peer.state == "connected")
+        .count();
+    match differing.len() {
+        0 => Clocks::Agree,
+        n if n > linked => Clocks::ThisDiffers(format!(
+            "this host's clock says {}, and differs by more than a day from {}",
+            utc(unix_now()),
+            count(n, "other node"),
+        )),
+        _ => Clocks::OthersDiffer(format!(
+            "clocks differ by more than a day from this host's: {}",
+            differing.join(", ")
+        )),
+    }
+}
+
 /// How a node gets a new key.
 pub const NEW_KEY: &str =
     "lcroute leave, then lcroute join with a new token: it comes back as another node";
@@ -265,6 +303,27 @@ pub struct Peer {
     /// Why it is lost or refused.
     pub reason: Option<String>,
 }
+
+impl Peer {
+    /// Its name, or the beginning of its PeerId.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let name = self.name.clone();
+        name.unwrap_or_else(|| short_id(&self.peer_id))
+    }
+}
+
+/// Enough of a PeerId to find it among those of a network.
+#[must_use]
+pub fn short_id(peer: &PeerId) -> String {
+    let id = peer.to_string();
+    // all begin alike; the end differs
+    let start = id.len().saturating_sub(SHORT_ID);
+    format!("...{}", &id[start..])
+}
+
+/// Letters of a short PeerId. Chosen: 46 bits, more than a network of thousands needs.
+const SHORT_ID: usize = 8;
 
 /// One element of `groups --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ use crate::{local, receive, server, status};
     version,
     subcommand_negates_reqs = true,
     subcommand_precedence_over_arg = true,
+    arg_required_else_help = true,
     after_help = "Examples:\n  \
         lcsync share ~/photos                 serve a folder as lc:photos; no port is opened\n  \
         lcsync lc:photos /backup/photos       fetch it, or what has changed\n  \

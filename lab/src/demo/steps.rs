@@ -106,6 +106,9 @@ pub fn run(lab: &Lab, nodes: usize, ports: Option<Ports>, narrator: &mut Narrato
         "{} nodes met through closed firewalls and NAT; packets went to who had joined, and nowhere else.",
         names.len()
     ));
+    summary.push("Next, on a host of your own: sudo lcroute up. On another: sudo lcroute up TOKEN, with the token that the first one prints.".into());
+    summary
+        .push("In a checkout, sudo make install comes first; README.md goes on from there.".into());
     narrator.summarize(&summary);
     Ok(())
 }

@@ -579,7 +579,12 @@ fn ask_named(host: &Host, name: &str, verb: &str) -> Result<Value> {
 }
 
 fn ask(host: &Host, verb: &str) -> Result<Value> {
-    let said = host.ask("lcroute", &[verb, "--json"])?.success()?;
+    let said = host.ask("lcroute", &[verb, "--json"])?;
+    // the status of an expelled node
+    let said = match said.code {
+        4 if verb == "status" => said,
+        _ => said.success()?,
+    };
     serde_json::from_str(&said.stdout)
         .with_context(|| format!("lcroute {verb} --json: {}", said.stdout))
 }

@@ -11,6 +11,7 @@ use lcroute_overlay::{
 };
 use librecast::cert::Chain;
 use librecast::id::{NetworkId, PeerId, SecretKey};
+use librecast::revocation::Revocation;
 use librecast::time::{Duration, Instant, WallClock};
 
 /// With both links for so long a leaf needs no signalling server. Chosen: a network of leaves comes back in turns of this.
@@ -50,6 +51,8 @@ pub enum LeafNodeOutput {
     },
     /// Signalling servers are needed from now on, or not any more.
     Servers(bool),
+    /// A router gives no link, by a revocation that has been verified.
+    Expelled,
     /// A router did not keep a join.
     Refused {
         /// Of this group.
@@ -67,6 +70,9 @@ pub enum LeafNodeOutput {
 pub struct LeafNode<C> {
     leaf: Leaf,
     overlay: Overlay<C>,
+    network: NetworkId,
+    chain: Chain,
+    clock: WallClock,
     /// Signalling servers are needed.
     meets: bool,
     settled_at: Option<Instant>,
@@ -79,6 +85,7 @@ impl<C: Connections> LeafNode<C> {
     #[must_use]
     pub fn new(config: LeafConfig, connections: C, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
+        let (chain, clock) = (config.chain.clone(), config.clock.clone());
         let overlay = OverlayConfig {
             identity: Identity::new(config.key, config.network, config.chain),
             clock: config.clock,
@@ -89,6 +96,9 @@ impl<C: Connections> LeafNode<C> {
         Self {
             leaf: Leaf::new(u64::from_be_bytes(random.array()), now),
             overlay: Overlay::new(overlay, connections, now),
+            network: config.network,
+            chain,
+            clock,
             meets: true,
             settled_at: None,
             outputs: VecDeque::new(),
@@ -229,6 +239,9 @@ impl<C: Connections> LeafNode<C> {
             | Event::PeerRefused {
                 peer: Some(peer), ..
             } => self.leaf.handle_failure(peer, now),
+            Event::Revocation { revocation } if self.is_expelled_by(&revocation) => {
+                self.outputs.push_back(LeafNodeOutput::Expelled);
+            }
             // a leaf knows no link state, and has no address that others ask for
             Event::DirectFailure { .. }
             | Event::PeerRefused { .. }
@@ -236,6 +249,15 @@ impl<C: Connections> LeafNode<C> {
             | Event::AddressesChanged
             | Event::KeyConflict(_) => {}
         }
+    }
+
+    /// Whether this is a revocation of the network, and expels this leaf.
+    fn is_expelled_by(&self, revocation: &[u8]) -> bool {
+        let Ok(revocation) = Revocation::decode(revocation) else {
+            return false;
+        };
+        let own = self.chain.verify(&self.network, self.clock.unix_now());
+        revocation.verify(&self.network).is_ok() && own.is_ok_and(|own| revocation.expels(&own))
     }
 
     fn handle_output(&mut self, output: LeafOutput) {

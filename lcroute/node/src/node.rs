@@ -732,12 +732,11 @@ impl<C: Connections> Node<C> {
         Ok(())
     }
 
-    /// A revocation of this node's operator, as text: it is flooded, and the network gets a new rendezvous epoch. Whose key it
-    /// revokes, and whether there is a new epoch.
+    /// A revocation of this node's operator, as text: it is verified and flooded.
     ///
     /// # Errors
     /// It is not valid in this network, or names an issuer that only the network's key expels.
-    pub fn revoke(&mut self, text: &str, now: Instant) -> Result<(PeerId, bool), RevokeError> {
+    pub fn revoke(&mut self, text: &str, now: Instant) -> Result<Revocation, RevokeError> {
         self.now = now;
         let revocation = revocations::parse(text, &self.membership.network);
         let revocation = revocation.map_err(RevokeError::Invalid)?;
@@ -751,7 +750,7 @@ impl<C: Connections> Node<C> {
         added.map_err(|e| RevokeError::Refused(e.to_string()))?;
         // first, so that the epoch does not go to whom it shuts out
         self.learn_revocation(&record);
-        Ok((key, self.make_epoch(revocation)))
+        Ok(revocation)
     }
 
     /// What links cost, for the router: to be called once a second or so.

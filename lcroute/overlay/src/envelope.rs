@@ -78,6 +78,9 @@ pub(crate) enum Refusal {
     Panicked,
 }
 
+/// The reason by which a node's users find out that a clock is wrong.
+pub const CLOCK_DIFFERS: &str = "clock differs by more than a day";
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())
@@ -110,7 +113,7 @@ impl Refusal {
             ),
             Self::Recipient => (DropReason::SignalRecipient, "wrong recipient"),
             Self::Network => (DropReason::SignalNetwork, "another network"),
-            Self::Clock => (DropReason::SignalClock, "clock differs by more than a day"),
+            Self::Clock => (DropReason::SignalClock, CLOCK_DIFFERS),
             Self::Signature => (DropReason::SignalForged, "forged signature"),
             Self::Certificate => (DropReason::CertificateMalformed, "malformed certificate"),
             Self::CertificateNetwork => (

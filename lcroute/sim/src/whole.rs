@@ -200,8 +200,9 @@ impl WholeNode {
     pub fn revoke(&mut self, target: u32, unix: u64, now: Nanos) -> Result<(), String> {
         let text = self.population.revocation(target, unix);
         let now = self.clock.instant(now);
-        let revoked = self.node.revoke(&text, now);
-        revoked.map(|_| ()).map_err(|e| e.to_string())
+        let revoked = self.node.revoke(&text, now).map_err(|e| e.to_string())?;
+        self.node.make_epoch(revoked);
+        Ok(())
     }
 
     pub fn goodbye(&mut self, now: Nanos) {

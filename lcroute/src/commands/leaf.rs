@@ -39,6 +39,8 @@ const MAX_ADDRESSES: usize = 3;
 const STARTING: usize = 16;
 /// One that takes longer holds up the others no more.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// Without a link for so long, a person is told what is waited for.
+const QUIET: Duration = Duration::from_secs(2);
 /// Lines that wait for the terminal, and datagrams for one listener.
 const LINES: usize = 4_096;
 /// Datagrams that wait for one listener. Chosen.
@@ -100,6 +102,8 @@ enum Line {
     Heard(u32, Packet),
     State(u32, LeafState, usize, Option<PeerId>),
     Refused(u32, Ipv6Addr, &'static str),
+    /// The network has revoked its token.
+    Expelled,
     /// Why it ended.
     Failed(u32, String),
 }
@@ -151,6 +155,7 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
     let result = runtime.block_on(async {
         let (lines, printed) = mpsc::channel(LINES);
         let stun = stun_servers(&token.signal).await;
+        let servers = token.signal.join(", ");
         let now = Instant::now();
         let common = Arc::new(Common {
             network: token.network(),
@@ -172,7 +177,7 @@ pub fn run(config: &Config, options: &LeafOptions, json: bool) -> anyhow::Result
                 tokio::spawn(listen(n, common.clone(), turn));
             }
         });
-        show(options, printed, json).await
+        show(options, &servers, printed, json).await
     });
     runtime.shutdown_background();
     result
@@ -225,6 +230,7 @@ async fn stun_servers(urls: &[String]) -> Vec<SocketAddr> {
 /// Prints what listeners say.
 async fn show(
     options: &LeafOptions,
+    servers: &str,
     mut lines: mpsc::Receiver<Line>,
     json: bool,
 ) -> anyhow::Result<Exit> {
@@ -242,9 +248,18 @@ async fn show(
         ));
     }
     let mut heard: BTreeMap<u32, Heard> = BTreeMap::new();
+    let mut quiet = std::pin::pin!(tokio::time::sleep(QUIET));
+    let mut is_quiet = !json;
     loop {
         let line = tokio::select! {
             () = &mut stop => break,
+            () = &mut quiet, if is_quiet => {
+                is_quiet = false;
+                hint(format_args!(
+                    "no link yet: waiting for a router of the network at {servers}; does one run there, and does this host reach it?"
+                ));
+                continue;
+            }
             line = lines.recv() => line,
         };
         match line {
@@ -260,6 +275,7 @@ async fn show(
                 print_line(json!({ "leaf": n, "state": state, "links": links, "router": router }))?;
             }
             Some(Line::State(n, state, links, _)) => {
+                is_quiet &= links == 0;
                 tracing::info!(leaf = n, ?state, links, "leaf");
             }
             Some(Line::Refused(n, group, reason)) => {
@@ -276,6 +292,10 @@ async fn show(
                 hint(format_args!(
                     "leaf {n}: {group}: refused ({reason}); asked for again"
                 ));
+            }
+            Some(Line::Expelled) => {
+                let message = "revoked: the network takes no leaf by this token any more; ask for a new one (`lcroute invite --leaf`)";
+                return Err(ExitError::new(Exit::NotPermitted, message).into());
             }
             Some(Line::Failed(n, why)) => {
                 return Err(anyhow::anyhow!("leaf {n}: {why}"));
@@ -470,6 +490,7 @@ impl Listener {
                 LeafNodeOutput::Refused { group, reason } => {
                     Line::Refused(self.n, group, reason.name())
                 }
+                LeafNodeOutput::Expelled => Line::Expelled,
                 LeafNodeOutput::Signal { to, bytes } => {
                     self.carriers.send(to, &bytes);
                     continue;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,8 @@ use zeroize::Zeroizing;
 
 use super::book::{book_name, book_of_user, name_by_book};
 use super::meet::{print_code, write_code};
-use super::{hint, print_line};
+use super::query::column;
+use super::{hint, names, print_line};
 use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
@@ -34,7 +36,7 @@ use crate::servers::room;
 use crate::settings::Common;
 use crate::state::{EARLIEST, Identity, Membership, StateDir, unix_now};
 use crate::status::{Peer, Route};
-use crate::{pages, private};
+use crate::{netlink, pages, private};
 use lcroute_node::KnownMember;
 
 /// An issuer, and the founding node's own membership, last ten years.
@@ -169,6 +171,16 @@ pub fn invite(
         hint(
             "a page that comes by https: reaches signalling servers at wss:// alone, and this token names others",
         );
+    }
+    if page.is_some_and(|page| pages::is_own_host(page.page)) {
+        let address = netlink::host_addresses(&[&config.tun.name], None)?;
+        let address = address.into_iter().find(|ip| !ip.is_loopback());
+        let port = config.web.listen.port();
+        let other = address.map(|ip| SocketAddr::new(ip, port).to_string());
+        let other = other.unwrap_or_else(|| format!("HOST:{port}"));
+        hint(format_args!(
+            "only this host can open that page; for others: [web] listen = \"[::]:{port}\", and --page http://{other} (by https, with [web] tls_cert, it can be kept and casts sound)"
+        ));
     }
     let shown = link.as_ref().unwrap_or(&text);
     let labels = &token.invitation().grant().labels;
@@ -484,8 +496,19 @@ pub fn leave(common: &Common, config: &Config, force: bool) -> anyhow::Result<Ex
     let control = common.control_to_ask(config);
     // first: a service manager starts no daemon without a membership
     state.forget_membership()?;
-    if let Some(client) = Client::connect_if_running(&control)? {
-        stop(&client, &control)?;
+    match Client::connect_if_running(&control)? {
+        Some(client) => stop(&client, &control)?,
+        None => {
+            if let Ok(member) = membership
+                .chain()
+                .and_then(|c| Ok(c.verify(&membership.network, unix_now())?))
+            {
+                let name = member.name;
+                hint(format_args!(
+                    "no daemon runs that could say goodbye: other nodes keep the name {name}, and this host would come back as {name}-2; on an issuer, `lcroute revoke {name}` frees it"
+                ));
+            }
+        }
     }
     // a running daemon did this when it stopped; this is for the host's node without one
     if common.is_hosts_state(config)
@@ -534,7 +557,7 @@ pub fn stop(client: &Client, control: &Path) -> anyhow::Result<()> {
 }
 
 /// All members that are known, absent ones too.
-pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
+pub fn members(common: &Common, config: &Config, verbose: bool) -> anyhow::Result<Exit> {
     let near = distances(common, config)?;
     let row = |member: KnownMember| {
         let (hops, rtt_ms) = near.get(&member.peer_id).copied().unwrap_or_default();
@@ -558,7 +581,7 @@ pub fn members(common: &Common, config: &Config) -> anyhow::Result<Exit> {
             let member = &mut row.member;
             member.name = book_name(&book, &member.peer_id, &member.name);
         }
-        print_line(members_text(&rows, unix_now()).trim_end())?;
+        print_line(members_text(&rows, verbose, unix_now()).trim_end())?;
     }
     Ok(Exit::Ok)
 }
@@ -609,12 +632,21 @@ pub fn known_members(common: &Common, config: &Config) -> anyhow::Result<Vec<Kno
     }
 }
 
-fn members_text(rows: &[MemberRow], now: u64) -> String {
+fn members_text(rows: &[MemberRow], verbose: bool, now: u64) -> String {
+    let nodes = rows
+        .iter()
+        .map(|row| (Some(row.member.name.as_str()), row.member.peer_id));
+    let names = names::distinct(nodes);
+    let width = column("NAME", &names);
     let mut text = format!(
-        "{:<16} {:<14} {:<14} {:>4} {:>9} {:<40} {:<53} {}\n",
-        "NAME", "LAST SEEN", "EXPIRES", "HOPS", "RTT", "ADDRESS", "PEER", "LABELS"
+        "{:<width$} {:<14} {:<14} {:>4} {:>9} ",
+        "NAME", "LAST SEEN", "EXPIRES", "HOPS", "RTT"
     );
-    for row in rows {
+    if verbose {
+        text += &format!("{:<40} {:<53} ", "ADDRESS", "PEER");
+    }
+    text += "LABELS\n";
+    for (row, name) in rows.iter().zip(&names) {
         let r = &row.member;
         let hops = row.hops.map(|hops| hops.to_string());
         let rtt = row.rtt_ms.map(|ms| format!("{ms:.1} ms"));
@@ -627,15 +659,21 @@ fn members_text(rows: &[MemberRow], now: u64) -> String {
             None => "expired".to_owned(),
         };
         let labels: Vec<_> = r.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        text += &format!(
-            "{:<16} {seen:<14} {expires:<14} {:>4} {:>9} {:<40} {:<53} {}\n",
-            r.name,
+        let mut line = format!(
+            "{name:<width$} {seen:<14} {expires:<14} {:>4} {:>9} ",
             hops.as_deref().unwrap_or("-"),
             rtt.as_deref().unwrap_or("-"),
-            r.address.to_string(),
-            r.peer_id.to_string(),
-            labels.join(" ")
         );
+        if verbose {
+            line += &format!(
+                "{:<40} {:<53} ",
+                r.address.to_string(),
+                r.peer_id.to_string()
+            );
+        }
+        line += &labels.join(" ");
+        text += line.trim_end();
+        text.push('\n');
     }
     text
 }

@@ -5,6 +5,7 @@ pub mod book;
 pub mod leaf;
 pub mod meet;
 pub mod membership;
+pub mod names;
 pub mod ping;
 pub mod query;
 pub mod revoke;

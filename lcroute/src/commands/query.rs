@@ -1,5 +1,7 @@
 //! `status`, `peers`, `groups`, `routes`, `reload`: questions to a running daemon.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use librecast_program::units::{count, duration, short};
 use serde_json::Value;
 
 use super::book::{book_name, book_of_user, name_by_book};
+use super::{hint, names, print_line};
+use crate::config::Reread;
 use crate::control::Request;
 use crate::control::client::Client;
 use lcroute_engine::topology::PolicyKind;
@@ -36,17 +40,33 @@ pub enum What {
     Routes,
 }
 
-/// Asks once, or once a second for ever.
-pub fn run(control: &Path, what: What, json: bool, watch: bool) -> anyhow::Result<Exit> {
-    if watch {
-        return screen::watch("lcroute", !json, INTERVAL, || ask(control, what, json));
-    }
-    let text = ask(control, what, json)?;
-    print(&text)?;
-    Ok(Exit::Ok)
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Names, as they fit on a screen.
+    Short,
+    /// PeerIds and addresses as well.
+    All,
+    /// One JSON document.
+    Json,
 }
 
-fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
+/// Asks once, or once a second for ever.
+pub fn run(control: &Path, what: What, shape: Shape, watch: bool) -> anyhow::Result<Exit> {
+    if watch {
+        let is_screen = shape != Shape::Json;
+        return screen::watch("lcroute", is_screen, INTERVAL, || {
+            Ok(ask(control, what, shape)?.0)
+        });
+    }
+    let (text, exit) = ask(control, what, shape)?;
+    print(&text)?;
+    Ok(exit)
+}
+
+/// The answer, and the exit code that goes with it.
+fn ask(control: &Path, what: What, shape: Shape) -> anyhow::Result<(String, Exit)> {
+    let (json, all) = (shape == Shape::Json, shape == Shape::All);
     let request = match what {
         What::Status => Request::Status,
         What::Peers => Request::Peers,
@@ -65,6 +85,11 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
     {
         name_by_book(&mut answer, book);
     }
+    // a health check looks at the exit code
+    let exit = match what {
+        What::Status if answer["state"] == State::Expelled.name() => Exit::NotPermitted,
+        _ => Exit::Ok,
+    };
     let streams = matches!(what, What::Status)
         .then(|| streams_of(control))
         .flatten();
@@ -72,12 +97,12 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
         if let Some(streams) = streams {
             answer["streams"] = serde_json::to_value(streams)?;
         }
-        return Ok(format!("{answer}\n"));
+        return Ok((format!("{answer}\n"), exit));
     }
-    Ok(match what {
+    let text = match what {
         What::Status => {
             let streams = streams.as_ref().map(streams_line);
-            status(&serde_json::from_value(answer)?) + &streams.unwrap_or_default()
+            status(&serde_json::from_value(answer)?, all) + &streams.unwrap_or_default()
         }
         What::Peers => {
             let mut list = serde_json::from_value::<Vec<Peer>>(answer)?;
@@ -86,12 +111,19 @@ fn ask(control: &Path, what: What, json: bool) -> anyhow::Result<String> {
                 let book = book.as_ref();
                 peer.name = book.map(|book| book_name(book, &peer.peer_id, name));
             }
-            peers(&list)
+            peers(&list, all)
         }
-        What::Groups => groups(&serde_json::from_value::<Vec<Group>>(answer)?),
+        What::Groups => {
+            let names = match all {
+                true => BTreeMap::new(),
+                false => names::by_address(control),
+            };
+            groups(&serde_json::from_value::<Vec<Group>>(answer)?, &names)
+        }
         What::Lan => lans(&serde_json::from_value::<Vec<Lan>>(answer)?),
-        What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?),
-    })
+        What::Routes => routes(&serde_json::from_value::<Vec<Route>>(answer)?, all),
+    };
+    Ok((text, exit))
 }
 
 /// What the program for streams counts, where one runs and this user may ask it.
@@ -116,13 +148,18 @@ fn streams_line(s: &stream::Status) -> String {
     )
 }
 
-/// Tells the daemon to read its configuration again, or to execute its binary anew.
-pub fn reload(control: &Path, exec: bool) -> anyhow::Result<Exit> {
-    let _: Value = Client::connect(control)?.ask(&Request::Reload { exec })?;
+/// Makes the daemon read its configuration again, or execute its binary anew.
+pub fn reload(control: &Path, exec: bool, json: bool) -> anyhow::Result<Exit> {
+    let reread: Reread = Client::connect(control)?.ask(&Request::Reload { exec })?;
+    match (json, exec) {
+        (true, _) => print_line(serde_json::to_string(&reread)?)?,
+        (false, true) => hint("the daemon executes its binary anew; lc0 and its joins stay"),
+        (false, false) => hint(reread),
+    }
     Ok(Exit::Ok)
 }
 
-fn status(s: &Status) -> String {
+fn status(s: &Status, all: bool) -> String {
     let c = &s.counters;
     let mut text = format!(
         "{} ({})\n  address   {} on {}\n  network   {}\n  state     {}, up {}, {}, {}\n",
@@ -191,10 +228,18 @@ fn status(s: &Status) -> String {
     line("sent", c.link_tx_packets, c.link_tx_bytes);
     line("received", c.link_rx_packets, c.link_rx_bytes);
     let meanings = crate::drops::reasons();
-    for (reason, n) in &c.drops {
+    let (notable, usual): (Vec<_>, Vec<_>) = c
+        .drops
+        .iter()
+        .partition(|(reason, _)| all || crate::drops::is_notable(reason));
+    for (reason, n) in notable {
         let meaning = meanings.iter().find(|(name, _)| name == reason);
         let meaning = meaning.map_or("", |(_, meaning)| meaning);
         text += &format!("  dropped   {n} {reason}: {meaning}\n");
+    }
+    match usual.iter().map(|(_, n)| **n).sum::<u64>() {
+        0 => {}
+        n => text += &format!("  dropped   {n} as in any network (-v names the reasons)\n"),
     }
     text
 }
@@ -225,8 +270,7 @@ fn found_by(doors: &[Door]) -> String {
 pub(super) fn firewall(tun: &str) -> String {
     format!(
         "this host drops UDP that arrives on {tun}: programs here receive nothing. Let it in, for example:\n            \
-         nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n            \
-         then: lcroute reload"
+         nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept"
     )
 }
 
@@ -237,77 +281,95 @@ pub(super) fn no_route(tun: &str) -> String {
     )
 }
 
-fn peers(list: &[Peer]) -> String {
+fn peers(list: &[Peer], all: bool) -> String {
     if list.is_empty() {
         return "no peers\n".into();
     }
+    let names = names::distinct(list.iter().map(|p| (p.name.as_deref(), p.peer_id)));
+    let width = column("NAME", &names);
     let mut text = format!(
-        "{:<16} {:<11} {:<9} {:>9} {:>6}  {:<8} {}\n",
-        "NAME", "STATE", "PATH", "RTT", "LOSS", "FOUND BY", "PEER"
+        "{:<width$} {:<11} {:<9} {:>9} {:>6}  {:<8}{}\n",
+        "NAME",
+        "STATE",
+        "PATH",
+        "RTT",
+        "LOSS",
+        "FOUND BY",
+        if all { " PEER" } else { "" }
     );
-    for p in list {
+    for (p, name) in list.iter().zip(&names) {
         let path = p.link.path.map_or("-", PathKind::name);
         let rtt = p.link.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
         let loss = p
             .link
             .loss
             .map_or("-".into(), |loss| format!("{:.1}%", loss * 100.0));
-        let name = p.name.as_deref().unwrap_or("?");
         let found_by = p.carrier.as_deref().unwrap_or("-");
-        let reason = p
-            .reason
-            .as_ref()
-            .map_or(String::new(), |r| format!("  {r}"));
-        let reason = if p.leaf {
-            format!("  leaf{reason}")
-        } else {
-            reason
-        };
-        text += &format!(
-            "{name:<16} {:<11} {path:<9} {rtt:>9} {loss:>6}  {found_by:<8} {}{reason}\n",
-            p.state, p.peer_id
-        );
+        let id = all.then(|| p.peer_id.to_string());
+        let leaf = p.leaf.then(|| " leaf".to_owned());
+        let reason = p.reason.as_ref().map(|reason| format!(" {reason}"));
+        let rest: Vec<_> = [id, leaf, reason].into_iter().flatten().collect();
+        text += format!(
+            "{name:<width$} {:<11} {path:<9} {rtt:>9} {loss:>6}  {found_by:<8} {}",
+            p.state,
+            rest.join(" ")
+        )
+        .trim_end();
+        text.push('\n');
     }
     text
 }
 
-fn routes(list: &[Route]) -> String {
+fn routes(list: &[Route], all: bool) -> String {
     if list.is_empty() {
         return "no routes\n".into();
     }
-    let mut text = format!(
-        "{:<16} {:>4} {:>6}  {:<16} {:<40} {}\n",
-        "NAME", "HOPS", "COST", "VIA", "ADDRESS", "PEER"
-    );
-    for r in list {
-        let via = list.iter().find(|other| other.peer_id == r.via);
+    let names = names::distinct(list.iter().map(|r| (Some(r.name.as_str()), r.peer_id)));
+    let width = column("NAME", &names);
+    let mut text = format!("{:<width$} {:>4} {:>6}  ", "NAME", "HOPS", "COST");
+    text += &match all {
+        true => format!("{:<width$} {:<40} PEER\n", "VIA", "ADDRESS"),
+        false => "VIA\n".to_owned(),
+    };
+    for (r, name) in list.iter().zip(&names) {
+        let via = list.iter().position(|other| other.peer_id == r.via);
         let via = match via {
             _ if r.via == r.peer_id => "-".into(),
-            Some(neighbor) => neighbor.name.clone(),
+            Some(neighbor) => names[neighbor].clone(),
             None => r.via.to_string(),
         };
-        text += &format!(
-            "{:<16} {:>4} {:>6}  {via:<16} {:<40} {}\n",
-            r.name,
-            r.hops,
-            r.cost,
-            r.address.to_string(),
-            r.peer_id
-        );
+        text += &format!("{name:<width$} {:>4} {:>6}  ", r.hops, r.cost);
+        text += &match all {
+            true => format!(
+                "{via:<width$} {:<40} {}\n",
+                r.address.to_string(),
+                r.peer_id
+            ),
+            false => format!("{via}\n"),
+        };
     }
     text
 }
 
-fn groups(list: &[Group]) -> String {
+/// The width of a column with these cells.
+pub(super) fn column(heading: &str, cells: &[String]) -> usize {
+    let widths = cells.iter().map(|cell| cell.chars().count());
+    widths.chain([heading.len()]).max().unwrap_or_default()
+}
+
+fn groups(list: &[Group], names: &BTreeMap<IpAddr, String>) -> String {
     if list.is_empty() {
         return "no groups\n".into();
     }
+    let shown: Vec<_> = list.iter().map(|g| g.group.to_string()).collect();
+    let width = column("GROUP", &shown);
     let mut text = format!(
-        "{:<40} {:<6} {:>5} {:>6} {:>10}  {}\n",
+        "{:<width$} {:<5} {:>5} {:>6} {:>10}  {}\n",
         "GROUP", "LOCAL", "LINKS", "LEAVES", "PACKETS", "SOURCES"
     );
-    for g in list {
-        let sources: Vec<_> = g.sources.iter().map(ToString::to_string).collect();
+    for (g, group) in list.iter().zip(&shown) {
+        let name = |source: &IpAddr| names.get(source).cloned().unwrap_or(source.to_string());
+        let sources: Vec<_> = g.sources.iter().map(name).collect();
         let local = if g.local { "yes" } else { "no" };
         let refused = g
             .refused
@@ -319,8 +381,7 @@ fn groups(list: &[Group]) -> String {
             Some(Privacy::NoKey) => "  sealed: no key here",
         };
         text += &format!(
-            "{:<40} {local:<6} {:>5} {:>6} {:>10}  {}{private}{refused}\n",
-            g.group.to_string(),
+            "{group:<width$} {local:<5} {:>5} {:>6} {:>10}  {}{private}{refused}\n",
             g.links.len(),
             g.leaves,
             g.packets,
@@ -391,7 +452,8 @@ mod tests {
             cost: 10 * u32::from(hops),
             links: 2,
         };
-        let text = routes(&[route(1, "near", 1, 1), route(2, "far", 1, 2)]);
+        let known = [route(1, "near", 1, 1), route(2, "far", 1, 2)];
+        let text = routes(&known, true);
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|l| l.split_whitespace().collect())
@@ -399,7 +461,9 @@ mod tests {
         let far = id(2).to_string();
         assert_eq!(lines[1][..5], ["near", "1", "10", "-", "::1"]);
         assert_eq!(lines[2], ["far", "2", "20", "near", "::1", far.as_str()]);
-        assert_eq!(routes(&[]), "no routes\n");
+        let short = "NAME HOPS   COST  VIA\nnear    1     10  -\nfar     2     20  near\n";
+        assert_eq!(routes(&known, false), short);
+        assert_eq!(routes(&[], true), "no routes\n");
     }
 
     #[test]
@@ -410,7 +474,7 @@ mod tests {
             ..Counters::default()
         };
         counters.drops.insert("no_listener".into(), 3);
-        let text = status(&Status {
+        let node = Status {
             peer_id: id,
             name: "Connector".into(),
             labels: std::collections::BTreeMap::new(),
@@ -452,7 +516,10 @@ mod tests {
             topology: PolicyKind::Tree,
             groups: 2,
             counters,
-        });
+        };
+        let short = status(&node, false);
+        assert!(short.contains("dropped   3 as in any network") && !short.contains("no_listener"));
+        let text = status(&node, true);
         for part in [
             "Connector (",
             "on lc7",

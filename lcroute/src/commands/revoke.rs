@@ -19,7 +19,7 @@ use crate::settings::Common;
 use crate::state::{Identity, StateDir, unix_now};
 use lcroute_node::KnownMember;
 
-/// Who shall be out.
+/// Whom to expel.
 #[derive(Debug)]
 pub enum Whom {
     /// A node: name, PeerId or address.
@@ -32,8 +32,10 @@ pub enum Whom {
 pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit> {
     let identity = common.state_dir(config).identity(unix_now())?;
     let signer = Signer::of(&common.state_dir(config), &identity)?;
-    let key = key_of(whom, &identity, common, config)?;
-    let (spread, epoch) = signer.expel(common, config, &identity, key)?;
+    let (key, is_leaf) = key_of(whom, &identity, common, config)?;
+    // leaves never knew the secret of an epoch
+    let keeps_epoch = is_leaf && identity.epoch.is_some();
+    let (spread, epoch) = signer.expel(common, config, &identity, key, keeps_epoch)?;
     if common.json {
         print_line(json!({ "revoked": key, "spread": spread, "epoch": epoch }))?;
     } else {
@@ -43,6 +45,9 @@ pub fn run(common: &Common, config: &Config, whom: &Whom) -> anyhow::Result<Exit
         }
     }
     hint(match epoch {
+        _ if keeps_epoch => {
+            "leaves know no secret of the network: other tokens stay as good as they were"
+        }
         true => {
             "members find each other by a new secret from now on: tokens made before need a signalling server; `lcroute invite` makes new ones"
         }
@@ -65,7 +70,7 @@ pub fn begin_epochs(common: &Common, config: &Config) -> anyhow::Result<()> {
     getrandom::fill(&mut *seed)?;
     let nobody = SecretKey::from_seed(&seed).peer_id();
     let signer = Signer::of(&common.state_dir(config), &identity)?;
-    let (_, is_made) = signer.expel(common, config, &identity, nobody)?;
+    let (_, is_made) = signer.expel(common, config, &identity, nobody, false)?;
     anyhow::ensure!(
         is_made,
         "the daemon makes no epoch of the network: see its log"
@@ -88,8 +93,9 @@ fn key_of(
     identity: &Identity,
     common: &Common,
     config: &Config,
-) -> anyhow::Result<PeerId> {
+) -> anyhow::Result<(PeerId, bool)> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
+    let mut is_leaf = false;
     let key = match whom {
         Whom::Token(text) => {
             let token: Token = read_token(text)?
@@ -98,6 +104,7 @@ fn key_of(
             if token.network() != identity.membership.network {
                 return Err(usage("a token of another network".into()).into());
             }
+            is_leaf = token.invitation().grant().leaf;
             token.invitation().subject()
         }
         Whom::Node(node) => match node.parse() {
@@ -109,7 +116,7 @@ fn key_of(
     if key == identity.key.peer_id() {
         return Err(usage("this is the node itself: let another issuer expel it".into()).into());
     }
-    Ok(key)
+    Ok((key, is_leaf))
 }
 
 /// The member of this name or address, whether it is there or not.
@@ -185,17 +192,21 @@ impl Signer {
         config: &Config,
         identity: &Identity,
         key: PeerId,
+        keeps_epoch: bool,
     ) -> anyhow::Result<(bool, bool)> {
         let revocation = self.revoke(identity, key)?;
         match Client::connect_if_running(&common.control_to_ask(config))? {
             Some(mut client) => {
                 let revocation = lcroute_node::revocations::text(&revocation);
-                let answer: Value = client.ask(&Request::Revoke { revocation })?;
+                let answer: Value = client.ask(&Request::Revoke {
+                    revocation,
+                    keeps_epoch,
+                })?;
                 Ok((true, answer["epoch"] == true))
             }
             None => {
                 let state = common.state_dir(config);
-                let epoch = self.make_epoch(&state, identity, &revocation)?;
+                let epoch = !keeps_epoch && self.make_epoch(&state, identity, &revocation)?;
                 store(&state, identity, revocation)?;
                 Ok((false, epoch))
             }

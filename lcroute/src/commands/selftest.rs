@@ -3,22 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use librecast::mapped;
 use librecast::plain::clean;
 use librecast_program::cli::{Exit, ExitError, print_line};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
-use super::{hint, query};
+use super::{hint, names, query};
 use crate::control::Request;
 use crate::control::client::Client;
-use crate::status::{Group, Inbound, Route, Status};
+use crate::status::{Group, Inbound, Status};
 
 /// How long a JOIN may take to become known to who has just begun to send.
 const DISCOVERY: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ pub struct Target {
     pub default_interface: String,
     /// Where its daemon answers.
     pub control: PathBuf,
+    /// Groups of one link that are carried all the same.
+    pub link_scope_groups: Vec<Ipv6Addr>,
 }
 
 impl Target {
@@ -61,6 +64,24 @@ impl Target {
         let mut daemon = Client::connect_if_running(&self.control).ok().flatten()?;
         let status: Status = daemon.ask(&Request::Status).ok()?;
         Some(status.tun)
+    }
+
+    /// Tells that no other node is reached by a group that stays on its link.
+    fn tell_if_not_carried(&self, index: u32) {
+        let tun = self.tun_of_daemon();
+        let tun = tun.as_deref().unwrap_or(&self.default_interface);
+        let is_lc0 = nix::net::if_::if_nametoindex(tun).is_ok_and(|lc0| lc0 == index);
+        let name = mapped::name_of(self.group);
+        let stays = match self.group {
+            IpAddr::V4(group) => group.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(group) => group.octets()[1] & 0xf <= 4,
+        };
+        if is_lc0 && stays && !self.link_scope_groups.contains(&name) {
+            hint(format_args!(
+                "{}: a group of this scope stays on its link: lcroute carries it to no other node, unless it is of scope 2 and [network] link_scope_groups names it",
+                self.group
+            ));
+        }
     }
 
     /// On the link that `index` names, where the group is one of a link.
@@ -151,21 +172,7 @@ impl Names {
         let is_due = self.asked.is_none_or(|at| at.elapsed() > DISCOVERY);
         if !self.known.contains_key(&address) && is_due {
             self.asked = Some(Instant::now());
-            if let Ok(Some(mut daemon)) = Client::connect_if_running(&target.control) {
-                let routes: Vec<Route> = daemon.ask(&Request::Routes).unwrap_or_default();
-                let own = daemon.ask::<Status>(&Request::Status).ok();
-                self.known.clear();
-                for route in routes {
-                    let ipv4 = route.ipv4.map(|ipv4| (ipv4.into(), route.name.clone()));
-                    self.known.extend(ipv4);
-                    self.known.insert(route.address.into(), route.name);
-                }
-                if let Some(own) = own {
-                    let ipv4 = own.ipv4.map(|ipv4| (ipv4.into(), own.name.clone()));
-                    self.known.extend(ipv4);
-                    self.known.insert(own.address.into(), own.name);
-                }
-            }
+            self.known = names::by_address(&target.control);
         }
         self.known.get(&address).map(String::as_str)
     }
@@ -178,6 +185,11 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
     if target.group.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if target.group.is_ipv4() && index != 0 {
+        // the kernel would join, and nothing would come
+        Target::ipv4_of(index)?;
+    }
+    target.tell_if_not_carried(index);
     // several may listen to one group on one host
     socket.set_reuse_address(true)?;
     // bound to the group, not to ::, so that other groups of this port stay out
@@ -201,7 +213,7 @@ pub fn listen(target: &Target, json: bool) -> anyhow::Result<Exit> {
         ));
     }
     if let Some(mut daemon) = target.daemon()
-        && let Ok(status) = daemon.ask::<Status>(&Request::Status)
+        && let Ok(status) = daemon.probe()
     {
         match status.inbound {
             Inbound::Blocked => hint(query::firewall(&status.tun)),
@@ -244,8 +256,10 @@ fn print(
         }));
     }
     let shown = clean(text.trim_end());
-    let name = name.map_or(String::new(), |name| format!(" ({name})"));
-    print_line(format_args!("{}{name}  {shown}", from.ip()))
+    match name {
+        Some(name) => print_line(format_args!("{name}  {shown}")),
+        None => print_line(format_args!("{}  {shown}", from.ip())),
+    }
 }
 
 /// SIGINT and SIGTERM as a descriptor that becomes readable.
@@ -271,6 +285,7 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
             IpAddr::V6(_) => socket.set_multicast_if_v6(index)?,
         }
     }
+    target.tell_if_not_carried(index);
     let address = target.address(index)?.into();
     let send = |line: &[u8]| {
         socket

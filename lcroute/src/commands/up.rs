@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 
 use super::membership;
 use super::{hint, print_line};
-use crate::config::{Config, Silent};
+use crate::config::{Config, Reread, Silent};
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::relays::NO_RELAY;
 use crate::settings::{Common, Overrides};
 use crate::state::{StateDir, unix_now};
-use crate::status::{Peer, State, Status};
+use crate::status::{Clocks, Peer, State, Status, clocks};
 
 const UNIT: &str = "lcroute.service";
 /// Starts the unit once there is a membership; it would start it again at once.
@@ -30,6 +30,8 @@ const CLOSE_UNIT: &str = "lcroute-close.service";
 const START: Duration = Duration::from_secs(20);
 /// Between two looks whether the daemon answers. Chosen.
 const LOOK: Duration = Duration::from_millis(100);
+/// Nobody waits longer than this without a word.
+const QUIET: Duration = Duration::from_secs(2);
 /// The environment's token.
 const TOKEN: &str = "LCROUTE_TOKEN";
 /// The file that has it: a secret of compose, Kubernetes or systemd.
@@ -79,8 +81,10 @@ pub fn up(common: &Common, mut config: Config, options: &UpOptions) -> anyhow::R
         timeout: options.timeout,
     };
     let control = common.control_to_ask(&config);
-    if Client::connect_if_running(&control)?.is_some() {
-        hint("the daemon runs already");
+    if let Some(mut daemon) = Client::connect_if_running(&control)? {
+        // a file that the daemon refuses leaves it as it was
+        let reread: Reread = daemon.ask(&Request::Reload { exec: false })?;
+        hint(format_args!("the daemon runs already; {reread}"));
         return tell(common, &config, &control, told);
     }
     match service {
@@ -239,11 +243,22 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     let mut status = ask_daemon(control)?;
     let begun = Instant::now();
     let alone = told.founded || is_alone(control)? && identity.member.is_issuer();
-    let mut linked = linked_with(control)?;
+    let mut peers = peers(control)?;
+    let mut linked = linked_with(&peers);
+    let mut is_quiet = !common.json;
     while linked.is_empty() && !alone && begun.elapsed() < timeout {
         std::thread::sleep(LOOK);
-        linked = linked_with(control)?;
+        peers = self::peers(control)?;
+        linked = linked_with(&peers);
         status = ask_daemon(control)?;
+        let left = timeout.saturating_sub(begun.elapsed()).as_secs();
+        if linked.is_empty() && is_quiet && begun.elapsed() > QUIET {
+            is_quiet = false;
+            let missing = missing(&status, &peers, config);
+            hint(format_args!(
+                "waiting {left} s more for the first link: {missing}"
+            ));
+        }
     }
     let took = begun.elapsed();
     let token = match told.secrets {
@@ -296,7 +311,7 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
     if !linked.is_empty() || alone {
         return Ok(Exit::Ok);
     }
-    let missing = missing(&status, config);
+    let missing = missing(&status, &peers, config);
     Err(ExitError::new(
         Exit::Unreachable,
         format!("no link within {timeout:?}: {missing}"),
@@ -305,7 +320,10 @@ fn tell(common: &Common, config: &Config, control: &Path, told: Told) -> anyhow:
 }
 
 /// Why there may be no link.
-fn missing(status: &Status, config: &Config) -> String {
+fn missing(status: &Status, peers: &[Peer], config: &Config) -> String {
+    if let Clocks::ThisDiffers(detail) = clocks(peers) {
+        return format!("{detail}: if it is wrong, `timedatectl set-ntp true`");
+    }
     let mut doors = Vec::new();
     match (status.state, status.signal_servers) {
         (State::Expelled, _) => {
@@ -332,11 +350,20 @@ fn missing(status: &Status, config: &Config) -> String {
 
 fn ask_daemon(control: &Path) -> anyhow::Result<Status> {
     let begun = Instant::now();
+    let mut is_quiet = true;
     loop {
         let asked = Client::connect(control).and_then(|mut client| client.ask(&Request::Status));
         match asked {
             Err(e) if begun.elapsed() < START && !is_refused(&e) => std::thread::sleep(LOOK),
             asked => return asked,
+        }
+        if is_quiet && begun.elapsed() > QUIET {
+            is_quiet = false;
+            hint(format_args!(
+                "waiting up to {} s for the daemon to answer at {}; its log says more (journalctl -u {UNIT})",
+                START.as_secs(),
+                control.display()
+            ));
         }
     }
 }
@@ -353,11 +380,13 @@ fn is_alone(control: &Path) -> anyhow::Result<bool> {
     Ok(members.len() <= 1)
 }
 
-fn linked_with(control: &Path) -> anyhow::Result<Vec<String>> {
-    let peers: Vec<Peer> = Client::connect(control)?.ask(&Request::Peers)?;
-    let connected = peers.into_iter().filter(|peer| peer.state == "connected");
-    let name = |peer: Peer| peer.name.unwrap_or_else(|| peer.peer_id.to_string());
-    Ok(connected.map(name).collect())
+fn peers(control: &Path) -> anyhow::Result<Vec<Peer>> {
+    Client::connect(control)?.ask(&Request::Peers)
+}
+
+fn linked_with(peers: &[Peer]) -> Vec<String> {
+    let connected = peers.iter().filter(|peer| peer.state == "connected");
+    connected.map(Peer::shown).collect()
 }
 
 /// Writes `profile = "lan"` into the configuration.

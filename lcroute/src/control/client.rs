@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast_program::cli::{Exit, ExitError};
@@ -14,9 +14,13 @@ use nix::unistd::{AccessFlags, access};
 use serde::de::DeserializeOwned;
 
 use super::{Answer, Request, view_of};
+use crate::status::{Inbound, Status};
 
 /// How long the daemon may take for an answer. Chosen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The daemon tries the firewall for a second or two.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -71,6 +75,20 @@ impl Client {
     pub fn wait_for(&mut self, longer: Duration) -> anyhow::Result<()> {
         let stream = self.stream.get_ref();
         Ok(stream.set_read_timeout(Some(ANSWER_TIMEOUT + longer))?)
+    }
+
+    /// The daemon's status, once it has tried whether what arrives now reaches programs.
+    pub fn probe(&mut self) -> anyhow::Result<Status> {
+        // an earlier daemon does not know this request, and has a verdict of its start
+        let _ = self.ask::<serde_json::Value>(&Request::Probe);
+        let deadline = Instant::now() + PROBE_TIMEOUT;
+        loop {
+            let status: Status = self.ask(&Request::Status)?;
+            if status.inbound != Inbound::Unknown || Instant::now() > deadline {
+                return Ok(status);
+            }
+            std::thread::sleep(PROBE_TIMEOUT / 20);
+        }
     }
 
     /// Asks and waits for the answer.

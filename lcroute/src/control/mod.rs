@@ -76,6 +76,9 @@ pub enum Request {
     Revoke {
         /// The signed revocation in base58.
         revocation: String,
+        /// It ends a token for leaves, which know no secret of an epoch: the epoch stays.
+        #[serde(default)]
+        keeps_epoch: bool,
     },
     /// The code with which a page may invite.
     Code,
@@ -88,6 +91,8 @@ pub enum Request {
         /// How many; none: any number.
         uses: Option<u32>,
     },
+    /// Try anew whether this host's firewall lets in what arrives on lc0; the next status has the result.
+    Probe,
     /// Read the configuration again; or execute the binary anew.
     Reload {
         /// Execute the binary anew, as SIGUSR2 does.
@@ -184,7 +189,7 @@ impl Request {
             Self::Private { .. } => &[Keys],
             Self::Status => &[Control, View, Streams],
             Self::Member { .. } => &[Control, Streams],
-            Self::Peers | Self::Groups | Self::Lan | Self::Watch => &[Control, View],
+            Self::Peers | Self::Groups | Self::Lan | Self::Watch | Self::Probe => &[Control, View],
             // the code says who asks, and whoever may look only is not told it
             Self::Invite { .. } => &[Control, View],
             // others report to who announces this group, and it carries nothing else

@@ -423,6 +423,7 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Reread;
     use crate::waker::Waker;
 
     async fn ask(path: &Path, request: &[u8]) -> io::Result<String> {
@@ -535,6 +536,7 @@ mod tests {
         let table = [
             (r#"{"cmd":"status"}"#, "control view sign"),
             (r#"{"cmd":"peers"}"#, "control view"),
+            (r#"{"cmd":"probe"}"#, "control view"),
             (r#"{"cmd":"groups"}"#, "control view"),
             (r#"{"cmd":"lan"}"#, "control view"),
             (r#"{"cmd":"watch"}"#, "control view"),
@@ -580,7 +582,7 @@ mod tests {
         });
         tokio::spawn(async move {
             while let Some(reload) = reloads.recv().await {
-                let _ = reload.done.send(Ok(()));
+                let _ = reload.done.send(Ok(Reread::default()));
             }
         });
         for (name, access) in [
@@ -839,7 +841,7 @@ mod tests {
         let (inbox, mut messages, mut reloads) = Inbox::new(Waker::new().unwrap());
         tokio::spawn(async move { socket.serve(inbox).await });
         let request = b"{\"cmd\":\"reload\",\"exec\":true}\n";
-        for verdict in [Err("bad file".to_owned()), Ok(())] {
+        for verdict in [Err("bad file".to_owned()), Ok(Reread::default())] {
             let may = verdict.is_ok();
             let decide = async { reloads.recv().await.unwrap().done.send(verdict) };
             let (answer, decided) = tokio::join!(ask(&path, request), decide);

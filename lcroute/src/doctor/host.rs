@@ -7,6 +7,7 @@ use nix::libc;
 
 use super::{Check, Patient, is_root, read};
 use crate::clock;
+use crate::status::{self, Clocks};
 
 /// Kernels before this one were not considered.
 const OLDEST: (u32, u32) = (5, 10);
@@ -24,7 +25,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         ipv6(),
         device(patient),
         capabilities(patient),
-        clock(),
+        clock(patient),
         mld(&patient.config.tun.name),
     ]
 }
@@ -131,9 +132,21 @@ fn has_filter(status: &str) -> bool {
 }
 
 /// Certificates have a beginning and an end: a day of difference is tolerated, not more.
-fn clock() -> Check {
+fn clock(patient: &Patient) -> Check {
     const NAME: &str = "clock";
     let remedy = "timedatectl set-ntp true, or run chrony";
+    let peers = patient
+        .daemon
+        .as_ref()
+        .map(|daemon| daemon.peers.as_slice());
+    match status::clocks(peers.unwrap_or_default()) {
+        Clocks::Agree => {}
+        Clocks::ThisDiffers(detail) => {
+            let remedy = format!("{remedy}; then links come up by themselves");
+            return Check::fail(NAME, detail, remedy);
+        }
+        Clocks::OthersDiffer(detail) => return Check::warn(NAME, detail, "set the clock there"),
+    }
     match clock::is_synchronised() {
         Ok(true) => Check::ok(NAME, "kept in time (NTP)"),
         Ok(false) => Check::warn(NAME, "the kernel's clock is not synchronised", remedy),

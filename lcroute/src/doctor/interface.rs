@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use librecast::cert::GroupPrefix;
 use librecast::mapped;
 
-use super::{Check, Daemon, Patient, read};
+use super::{Check, Daemon, NOT_TO_ASK, Patient, read};
 use crate::control::Request;
 use crate::netlink::{self, Egress, Interface};
 use crate::status::{Inbound, Status};
@@ -55,6 +55,9 @@ fn interface(patient: &Patient, name: &str, found: Option<&Interface>) -> Check 
                 heal,
             );
         }
+        (Some(_), None) if patient.without == NOT_TO_ASK => {
+            return Check::ok(NAME, format!("{name} is there"));
+        }
         (Some(_), None) => {
             return Check::ok(NAME, format!("{name} is there, and waits for the daemon"));
         }
@@ -96,7 +99,7 @@ fn routes(patient: &Patient, name: &str, found: Option<&Interface>, all: &[Inter
     // of IPv4 the check of that name tells
     wanted.retain(|prefix| prefix.as_ipv4().is_none());
     let Some(own) = found.filter(|_| patient.daemon.is_some()) else {
-        return Check::skipped(NAME, "without a daemon there are none");
+        return Check::skipped(NAME, patient.without);
     };
     if wanted.is_empty() {
         return Check::ok(
@@ -156,7 +159,7 @@ fn source(patient: &mut Patient) -> Check {
     let mut prefixes = patient.config.routes();
     prefixes.retain(|prefix| prefix.as_ipv4().is_none());
     let Some(daemon) = &mut patient.daemon else {
-        return Check::skipped(NAME, "without a daemon there is none");
+        return Check::skipped(NAME, patient.without);
     };
     let (name, address) = (daemon.status.tun.clone(), daemon.status.address);
     let index = match netlink::interfaces() {
@@ -255,7 +258,7 @@ fn opened(patient: &Patient, name: &str) -> Check {
 fn inbound(patient: &Patient) -> Check {
     const NAME: &str = "inbound firewall";
     let Some(daemon) = &patient.daemon else {
-        return Check::skipped(NAME, "the daemon tries it, and does not run");
+        return Check::skipped(NAME, format!("{}, which tries it", patient.without));
     };
     let tun = &daemon.status.tun;
     match daemon.status.inbound {
@@ -275,7 +278,7 @@ fn inbound(patient: &Patient) -> Check {
             format!("this host drops UDP that arrives on {tun}: programs receive nothing"),
             format!(
                 "nft insert rule inet filter input iifname \"{tun}\" ip6 daddr ff00::/8 accept\n\
-                 (names of table and chain as on this host; with firewalld, a zone for {tun}), then: lcroute reload"
+                 (names of table and chain as on this host; with firewalld, a zone for {tun})"
             ),
         ),
     }

@@ -20,7 +20,7 @@ pub(super) fn check(patient: &Patient) -> Check {
         );
     }
     let Some(daemon) = &patient.daemon else {
-        return Check::skipped(NAME, "without a daemon there is no address");
+        return Check::skipped(NAME, patient.without);
     };
     let status = &daemon.status;
     let name = &status.tun;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Check, Daemon, Patient, read};
+use super::{Check, Daemon, NOT_TO_ASK, Patient, read};
 use crate::{config, lan};
 
 const NAME: &str = "lans";
@@ -16,6 +16,9 @@ pub(super) fn check(patient: &Patient) -> Check {
     let lans = &patient.config.lan;
     if lans.is_empty() {
         return Check::skipped(NAME, "no [[lan]]: this node is no gateway");
+    }
+    if patient.without == NOT_TO_ASK {
+        return Check::skipped(NAME, NOT_TO_ASK);
     }
     let looked = match &patient.daemon {
         Some(daemon) => served(daemon),

@@ -38,7 +38,7 @@ fn folder(patient: &Patient) -> Check {
     let there = match path.metadata() {
         Ok(there) => there,
         Err(_) if is_elsewhere(path) => {
-            return Check::skipped(NAME, format!("no {shown}; root sees {SYSTEM_STATE}"));
+            return Check::skipped(NAME, format!("only root sees {SYSTEM_STATE}"));
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let remedy = "lcroute init founds a network, lcroute join TOKEN joins one";
@@ -165,19 +165,19 @@ fn identity(patient: &mut Patient) -> (Check, Option<Check>) {
             patient.identity = Some(found);
             (Check::ok(NAME, detail), Some(certificate))
         }
-        Err(e) if is_hidden(&state) || is_elsewhere(state.path()) => {
+        Err(_) if is_hidden(&state) || is_elsewhere(state.path()) => {
             let check = match &patient.daemon {
                 Some(daemon) => Check::ok(
                     NAME,
                     format!("{} ({})", daemon.status.name, daemon.status.peer_id),
                 ),
-                None => Check::skipped(NAME, format!("{e:#}")),
+                None => Check::skipped(NAME, "only root and the daemon see it"),
             };
             (
                 check,
                 Some(Check::skipped(
                     CERTIFICATE,
-                    "not to be read by who runs this",
+                    "only root and the daemon see it",
                 )),
             )
         }

@@ -22,6 +22,8 @@ use std::process::{Command, Stdio};
 
 use librecast::plain::escape;
 use librecast_program::cli::{Exit, print_line};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Group, User, access};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -30,7 +32,7 @@ use crate::control::client::{Client, to_look};
 use crate::servers::servers;
 use crate::settings::Common;
 use crate::state::{Identity, unix_now};
-use crate::status::{Inbound, Lan, Peer, Status};
+use crate::status::{Lan, Peer, Status};
 
 /// The names of all checks, and what each looks at.
 pub const CHECKS: &[(&str, &str)] = &[
@@ -210,6 +212,8 @@ struct Patient {
     identity: Option<Identity>,
     /// What the daemon says, if one runs and answers.
     daemon: Option<Daemon>,
+    /// Why there is nothing of it.
+    without: &'static str,
 }
 
 impl Patient {
@@ -239,21 +243,37 @@ struct Daemon {
 /// Looks at everything and prints what was found; exit code 1 if something fails.
 pub fn run(common: Common) -> anyhow::Result<Exit> {
     let json = common.json;
-    let checks = examine(common);
+    let (checks, may_see_more) = examine(common);
     let failed = checks.iter().any(|c| c.state == State::Fail);
     if json {
-        let answer = serde_json::json!({ "ok": !failed, "checks": checks });
+        let answer = serde_json::json!({ "ok": !failed, "checks": checks, "fix": fix(&checks) });
         print_line(answer)?;
     } else {
         let mut out = std::io::stdout().lock();
         let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
         out.write_all(text(&checks, colour).as_bytes())?;
+        if may_see_more {
+            let user = User::from_uid(nix::unistd::geteuid()).ok().flatten();
+            let user = user.map_or_else(|| "USER".into(), |user| user.name);
+            let group = Group::from_name("lcroute").ok().flatten();
+            let joins = group.map_or_else(String::new, |group| {
+                format!(
+                    ", or `sudo usermod -aG {} {user}` and log in again",
+                    group.name
+                )
+            });
+            writeln!(
+                out,
+                "this user cannot see everything: `sudo lcroute doctor`{joins}"
+            )?;
+        }
         out.flush()?;
     }
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
-fn examine(common: Common) -> Vec<Check> {
+/// The checks, and whether another user would see more.
+fn examine(common: Common) -> (Vec<Check>, bool) {
     let (config, configuration) = match common.load_config() {
         Ok(config) => {
             let at = common.config_path();
@@ -275,6 +295,7 @@ fn examine(common: Common) -> Vec<Check> {
         common,
         identity: None,
         daemon: None,
+        without: NOT_RUNNING,
     };
     let mut checks = vec![configuration];
     // first: what it says, others need not find out
@@ -296,15 +317,15 @@ fn examine(common: Common) -> Vec<Check> {
             .iter()
             .all(|c| CHECKS.iter().any(|(name, _)| *name == c.name))
     );
-    checks
+    (checks, patient.without == NOT_TO_ASK)
 }
 
 const DAEMON: &str = "daemon";
+const NOT_RUNNING: &str = "the daemon does not run";
+const NOT_TO_ASK: &str = "the daemon does not answer this user";
 /// Of a daemon that the system started.
 const SYSTEM_CONTROL: &str = "/run/lcroute/control.sock";
 const SYSTEM_STATE: &str = "/var/lib/lcroute";
-/// The daemon tries the firewall for a second or two.
-const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(4);
 
 fn ask_daemon(patient: &mut Patient) -> Check {
     let mut path = patient.common.control(&patient.config);
@@ -320,12 +341,16 @@ fn ask_daemon(patient: &mut Patient) -> Check {
             let remedy = "systemctl start lcroute, or `lcroute run` in a terminal";
             return Check::warn(DAEMON, format!("nothing answers at {shown}"), remedy);
         }
+        Err(_) if is_hidden(&path) => {
+            patient.without = NOT_TO_ASK;
+            return Check::skipped(DAEMON, format!("{NOT_TO_ASK} at {shown}"));
+        }
         Err(e) => return Check::skipped(DAEMON, format!("{e:#}")),
     };
     let pid = client.pid();
     let answers = || -> anyhow::Result<Daemon> {
         Ok(Daemon {
-            status: settled(&mut client)?,
+            status: client.probe()?,
             peers: client.ask(&Request::Peers)?,
             lans: client.ask(&Request::Lan)?,
             pid,
@@ -343,18 +368,6 @@ fn ask_daemon(patient: &mut Patient) -> Check {
             let remedy = "look at its log (journalctl -u lcroute); systemctl restart lcroute";
             Check::fail(DAEMON, format!("{shown}: {e:#}"), remedy)
         }
-    }
-}
-
-/// Its status, once it knows whether what arrives reaches programs: it has just started, or read its configuration again.
-fn settled(client: &mut Client) -> anyhow::Result<Status> {
-    let deadline = std::time::Instant::now() + PROBE_TIMEOUT;
-    loop {
-        let status: Status = client.ask(&Request::Status)?;
-        if status.inbound != Inbound::Unknown || std::time::Instant::now() > deadline {
-            return Ok(status);
-        }
-        std::thread::sleep(PROBE_TIMEOUT / 20);
     }
 }
 
@@ -383,9 +396,27 @@ fn text(checks: &[Check], colour: bool) -> String {
     let (failed, warned) = (count(State::Fail), count(State::Warn));
     text += &match (failed, warned) {
         (0, 0) => "nothing is wrong\n".to_owned(),
-        _ => format!("{failed} failed, {warned} warnings\n"),
+        (0, 1) => "nothing fails, 1 warning\n".to_owned(),
+        (0, n) => format!("nothing fails, {n} warnings\n"),
+        (n, _) => format!("{n} failed, {warned} warnings\n"),
     };
+    if let Some(fix) = fix(checks) {
+        text += &format!("fix this: {}\n", escape(&fix));
+    }
     text
+}
+
+/// The first thing to do: a check that fails comes before those that fail because of it.
+fn fix(checks: &[Check]) -> Option<String> {
+    let first = checks.iter().find(|check| check.state == State::Fail)?;
+    let remedy = first.remedy.as_deref().unwrap_or_default();
+    let remedy = remedy.lines().collect::<Vec<_>>().join(" ");
+    Some(format!("{}: {}; {remedy}", first.name, first.detail))
+}
+
+/// Whether there is a daemon that this user may not ask.
+fn is_hidden(control: &Path) -> bool {
+    access(control, AccessFlags::W_OK) == Err(Errno::EACCES)
 }
 
 fn is_root() -> bool {
@@ -427,6 +458,7 @@ FAIL     inbound firewall  it drops
                            -> then that
 skipped  clock             hidden
 1 failed, 0 warnings
+fix this: inbound firewall: it drops; do this then that
 ";
         assert_eq!(text(&checks, false), expected);
         assert!(text(&checks, true).contains("\x1b[31mFAIL   \x1b[0m  inbound"));

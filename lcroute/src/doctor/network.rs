@@ -173,7 +173,7 @@ fn kind_of_nat(name: &'static str, asked: usize, seen: &[Seen]) -> Check {
 fn links(patient: &Patient) -> Check {
     const NAME: &str = "links";
     let Some(daemon) = &patient.daemon else {
-        return Check::skipped(NAME, "the daemon does not run");
+        return Check::skipped(NAME, patient.without);
     };
     if daemon.status.state == crate::status::State::Expelled {
         return Check::skipped(NAME, "this node has been expelled: see certificate");

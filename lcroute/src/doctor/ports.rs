@@ -28,7 +28,7 @@ pub(super) fn check(patient: &Patient) -> Check {
     }
     match &patient.daemon {
         Some(daemon) => of(&daemon.status.mapping),
-        None => Check::skipped(NAME, "the daemon does not run, which asks the router"),
+        None => Check::skipped(NAME, format!("{}, which asks the router", patient.without)),
     }
 }
 

@@ -99,7 +99,7 @@ fn dht(patient: &Patient) -> Check {
     }
     let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
     let Some(status) = status else {
-        return Check::skipped(NAME, "the daemon does not say how it stands");
+        return Check::skipped(NAME, patient.without);
     };
     let door = status.doors.iter().find(|door| door.kind == "dht");
     let Some(door) = door else {
@@ -142,7 +142,7 @@ fn matrix(patient: &Patient) -> Check {
     };
     let status = patient.daemon.as_ref().map(|daemon| &daemon.status);
     let Some(status) = status else {
-        return Check::skipped(NAME, "the daemon does not say how it stands");
+        return Check::skipped(NAME, patient.without);
     };
     let door = status.doors.iter().find(|door| door.kind == NAME);
     let Some(door) = door else {

@@ -9,13 +9,17 @@ const NAME: &str = "streams";
 
 pub(super) fn check(patient: &Patient) -> Check {
     let control = patient.common.control_to_ask(&patient.config);
-    let Ok(status) = status(&socket_of(&control)) else {
+    let socket = socket_of(&control);
+    if super::is_hidden(&socket) {
+        return Check::skipped(NAME, "the program for streams does not answer this user");
+    }
+    let Ok(status) = status(&socket) else {
         return match patient.config.serve.len() {
             0 => Check::skipped(NAME, "no program for streams answers"),
             served => Check::warn(
                 NAME,
                 format!(
-                    "[[serve]] stands there {served} times, and no program for streams answers"
+                    "the configuration has [[serve]] {served} times, and no program for streams answers"
                 ),
                 "systemctl enable --now lcroute-streams",
             ),

@@ -99,12 +99,20 @@ impl PacketLoop {
             Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, to, now),
             Request::Watch => return reply(to, self.look(now)),
             Request::Meet => return reply(to, Ok(self.meet(now))),
+            Request::Probe => {
+                self.inbound.forget();
+                self.probe_inbound(now);
+                Ok(serde_json::json!({}))
+            }
             Request::Take { record } => return self.take_record(&record, to, now),
             Request::Announce { prefix } => return reply(to, self.announce(&prefix, now)),
             Request::Private { prefix, secrets } => {
                 return reply(to, self.give_secrets(&prefix, secrets, now));
             }
-            Request::Revoke { revocation } => return reply(to, self.revoke(&revocation, now)),
+            Request::Revoke {
+                revocation,
+                keeps_epoch,
+            } => return reply(to, self.revoke(&revocation, keeps_epoch, now)),
             Request::Reload { .. }
             | Request::Code
             | Request::Invite { .. }
@@ -209,9 +217,16 @@ impl PacketLoop {
     }
 
     /// `{"cmd": "revoke"}`
-    fn revoke(&mut self, revocation: &str, now: Instant) -> Result<Value, String> {
-        let revoked = self.parts.node.revoke(revocation, now);
-        let (key, epoch) = revoked.map_err(|e| e.to_string())?;
+    fn revoke(
+        &mut self,
+        revocation: &str,
+        keeps_epoch: bool,
+        now: Instant,
+    ) -> Result<Value, String> {
+        let node = &mut self.parts.node;
+        let revoked = node.revoke(revocation, now).map_err(|e| e.to_string())?;
+        let key = revoked.key();
+        let epoch = !keeps_epoch && node.make_epoch(revoked);
         Ok(json!({ "revoked": key, "epoch": epoch }))
     }
 

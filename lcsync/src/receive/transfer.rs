@@ -797,7 +797,9 @@ impl<'a> Transfer<'a> {
                     Some(_) => ": the name or the key may be wrong",
                     None => "",
                 };
-                format!("nothing heard of lc:{name} for {timeout:?} on {on}{or_key}")
+                format!(
+                    "nothing heard of lc:{name} for {timeout:?} on {on}{or_key}; is `lcsync share --name {name} PATH` running on a host of that network? (-i names an interface, --timeout waits longer)"
+                )
             }
             Failure::NoVersion => self.nothing_acceptable(),
             Failure::NoBlocks => {

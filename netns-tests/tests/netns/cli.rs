@@ -125,6 +125,34 @@ fn listen_prints_what_say_says_and_from_whom() {
 }
 
 #[test]
+fn listen_refuses_ipv4_without_an_address_and_tells_of_groups_that_stay_on_their_link() {
+    world("listen-stays", |lab| {
+        let network = lab.closed_network(["a"])?;
+        let host = &network.members[0].host;
+        for verb in ["listen", "say"] {
+            let refused = host.run(
+                "lcroute",
+                &[verb, "239.1.2.3", "x"][..if verb == "say" { 3 } else { 2 }],
+            )?;
+            let told = &refused.stderr;
+            ensure!(
+                refused.code == 1 && told.contains("no IPv4 address"),
+                "{told}"
+            );
+        }
+        let said = host.run("lcroute", &["say", "ff02::42", "x"])?.success()?;
+        ensure!(said.stderr.contains("stays on its link"), "{}", said.stderr);
+        let mut listener = host.spawn("lcroute", &["listen", "ff02::42"])?;
+        eventually("listen tells so as well", || {
+            ensure!(listener.stderr().contains("stays on its link"));
+            Ok(())
+        })?;
+        listener.stop()?;
+        Ok(())
+    });
+}
+
+#[test]
 fn say_and_listen_tell_what_sockets_cannot_see() {
     world("told", |lab| {
         let mut network = lab.closed_network(["a", "b"])?;
@@ -144,12 +172,6 @@ fn say_and_listen_tell_what_sockets_cannot_see() {
         ensure!(heard.stderr.is_empty(), "{}", heard.stderr);
         listener.stop()?;
         b.host.close_everywhere()?;
-        b.host.run("lcroute", &["reload"])?.success()?;
-        eventually("the firewall is in the way", || {
-            let status = b.status()?;
-            ensure!(status["inbound"] == "blocked", "{status}");
-            Ok(())
-        })?;
         let mut listener = b.host.spawn("lcroute", &["listen", "ff1e::43"])?;
         eventually("listen shows the rule", || {
             let told = listener.stderr();

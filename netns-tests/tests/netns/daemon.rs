@@ -138,6 +138,59 @@ fn a_reload_keeps_links_and_joins() {
     });
 }
 
+#[test]
+fn a_reload_takes_over_what_it_can_and_names_what_waits() {
+    world("reload-waits", |lab| {
+        let hosts = lab.closed_hosts(&["a"])?;
+        // the daemon reads this file again
+        hosts[0].configure("")?;
+        let mut network = lab.network(hosts)?;
+        network.start()?;
+        let host = &network.members[0].host;
+        let reload = |verb: &str, settings: &str| -> Result<String> {
+            host.configure(settings)?;
+            Ok(host.run("lcroute", &[verb])?.success()?.stderr)
+        };
+        let serves = |port: u16| {
+            let url = format!("[::1]:{port}").parse::<std::net::SocketAddr>();
+            host.namespace()
+                .run(|| Ok(std::net::TcpStream::connect(url?).is_ok()))
+        };
+        let settings = |port| format!("[signal]\nlisten = \"[::]:{port}\"\n[tun]\nmtu = 1400\n");
+        let told = reload("reload", &settings(7117))?;
+        ensure!(told.contains("now in use: [signal] listen"), "{told}");
+        ensure!(
+            told.contains("[tun] mtu will hold after `lcroute reload --exec`"),
+            "{told}"
+        );
+        ensure!(serves(7117)?, "the port is closed");
+        // `up` beside a daemon reads the file as well
+        let told = reload("up", &settings(7118))?;
+        ensure!(
+            told.contains("runs already") && told.contains("[signal] listen"),
+            "{told}"
+        );
+        ensure!(serves(7118)? && !serves(7117)?, "it serves where it did");
+        // a place that is taken: all stays as it was
+        let taken = host
+            .namespace()
+            .run(|| Ok(std::net::TcpListener::bind("[::]:7119")?))?;
+        host.configure(&settings(7119))?;
+        let refused = host.run("lcroute", &["reload"])?;
+        ensure!(
+            refused.code == 1 && refused.stderr.contains("[signal] listen"),
+            "{}",
+            refused.stderr
+        );
+        ensure!(serves(7118)?, "the old port is closed");
+        drop(taken);
+        let told = reload("reload", "")?;
+        ensure!(!told.contains("[tun] mtu"), "it holds what it has: {told}");
+        ensure!(!serves(7118)?, "it serves still");
+        Ok(())
+    });
+}
+
 fn index_of_lc0(host: &Host) -> Result<u32> {
     host.namespace()
         .run(|| nix::net::if_::if_nametoindex("lc0").context("lc0"))

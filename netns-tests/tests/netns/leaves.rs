@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lcroute_lab::lab::{Host, Lab, Member, Network, Process, UPLINK, eventually, within};
+use lcroute_lab::lab::{DEADLINE, Host, Lab, Member, Network, Process, UPLINK, eventually, within};
 use serde_json::Value;
 
 use crate::world;
@@ -340,6 +340,34 @@ fn hundreds_of_leaves_hear_on_when_a_router_is_killed() {
         println!(
             "{count} leaves, {memory} kB a link, {affected} links on the router that was killed: gap p50 {half} ms, p99 {most} ms"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_leaf_whose_token_is_revoked_ends_and_says_so() {
+    world("leaf-revoked", |lab| {
+        let network = lab.closed_network(["a", "b"])?;
+        let host = lab.closed_hosts(&["audience"])?.remove(0);
+        let token = invite(&network)?;
+        let mut listener = leaves(&host, 1, &token)?;
+        wait_for_two_links(&listener, 1)?;
+        let issuer = &network.members[0].host;
+        let epoch = || Ok::<_, anyhow::Error>(network.members[0].status()?["epoch"].clone());
+        let before = epoch()?;
+        issuer
+            .run("lcroute", &["revoke", "--token", &token])?
+            .success()?;
+        ensure!(epoch()? == before, "leaves never had the epoch's secret");
+        ensure!(listener.wait(DEADLINE)? == 4, "{}", listener.stderr());
+        ensure!(
+            listener.stderr().contains("revoked"),
+            "{}",
+            listener.stderr()
+        );
+        let mut late = leaves(&host, 1, &token)?;
+        ensure!(late.wait(DEADLINE)? == 4, "{}", late.stderr());
+        ensure!(late.stderr().contains("revoked"), "{}", late.stderr());
         Ok(())
     });
 }

@@ -308,8 +308,11 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
         network.wait_linked()?;
         late.start()?;
         is_expelled(&late)?;
-        let told = late.host.ask("lcroute", &["status"])?.success()?.stdout;
-        ensure!(told.contains(WHY), "{told}");
+        let told = late.host.ask("lcroute", &["status"])?;
+        ensure!(
+            told.code == NOT_PERMITTED && told.stdout.contains(WHY),
+            "{told:?}"
+        );
         let log = late.daemon()?.stderr();
         ensure!(log.contains(WHY), "{log}");
         late.stop()?;
@@ -329,6 +332,30 @@ fn a_token_for_two_nodes_makes_no_third_also_where_the_issuer_was_killed() {
             ensure!(linked.len() == 2, "{linked:?}");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn an_ephemeral_node_that_is_expelled_ends_and_can_come_back_as_another() {
+    world("ephemeral-uses", |lab| {
+        let hosts = lab.closed_hosts(&["a", "b"])?;
+        let mut network = lab.network_invited(hosts, &["--ephemeral", "--uses", "1"])?;
+        network.start()?;
+        network.wait_linked()?;
+        let late = lab.closed_hosts(&["c"])?.remove(0);
+        late.run("lcroute", &["join", &network.token, "--name", "c"])?
+            .success()?;
+        let mut late = Member::new(late);
+        late.start()?;
+        ensure!(late.daemon()?.wait(DEADLINE)? == NOT_PERMITTED);
+        let log = late.daemon()?.stderr();
+        ensure!(
+            log.contains("others came by it first") && log.contains("joins anew"),
+            "{log}"
+        );
+        // as its supervisor does: by the same state and token
+        let again = late.host.ask("lcroute", &["join", &network.token])?;
+        again.success().map(drop)
     });
 }
 

@@ -97,8 +97,8 @@ impl<C: Connections> Node<C> {
         }
     }
 
-    /// As an issuer: makes the epoch that follows, for this revocation. False: this node cannot.
-    pub(super) fn make_epoch(&mut self, revocation: Revocation) -> bool {
+    /// As an issuer: makes the epoch that follows, for this revocation, which has been flooded. False: this node cannot.
+    pub fn make_epoch(&mut self, revocation: Revocation) -> bool {
         let Some(follows) = self.epochs.next() else {
             tracing::warn!("no number is left for a new epoch: an issuer has used them up");
             return false;

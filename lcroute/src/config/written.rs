@@ -1,0 +1,206 @@
+//! The keys that a configuration file sets, to name those that a reload has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Keys of the daemon that hold from its next start on.
+const AT_START: [&str; 24] = [
+    "state_dir",
+    "control",
+    "log",
+    "[tun] name",
+    "[tun] mode",
+    "[tun] mtu",
+    "[tun] offload",
+    "[tun] ipv4",
+    "[signal] per_address",
+    "[ice] port",
+    "[relay] serve",
+    "[relay] open",
+    "[relay] private",
+    "[relay] rate",
+    "[relay] rate_total",
+    "[relay] addresses",
+    "[topology] policy",
+    "[topology] degree",
+    "[live] media",
+    "[live] queue_ms",
+    "[live] repair_ms",
+    "[leaf] max",
+    "[leaf] mbit",
+    "[web] invite",
+];
+/// Keys that only commands read.
+const OF_COMMANDS: [&str; 1] = ["name"];
+/// Keys of lcroute-streams.
+const OF_STREAMS: [&str; 2] = ["[[serve]]", "[streams] metrics"];
+/// Keys of lcroute-web; the daemon reads `[web] invite` as well.
+const OF_PAGES: [&str; 6] = [
+    "[web] listen",
+    "[web] names",
+    "[web] invite",
+    "[web] groups",
+    "[web] tls_cert",
+    "[web] tls_key",
+];
+
+/// A file's values by key, such as `[tun] mtu`; a list of sections is one value.
+#[derive(Clone, Default, PartialEq)]
+pub struct Written(BTreeMap<String, Value>);
+
+// TOML has no NaN that a key of the configuration takes
+impl Eq for Written {}
+
+/// Values may be secrets.
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl From<Table> for Written {
+    fn from(table: Table) -> Self {
+        let mut keys = BTreeMap::new();
+        for (name, value) in table {
+            match value {
+                Value::Table(section) => keys.extend(
+                    section
+                        .into_iter()
+                        .map(|(key, value)| (format!("[{name}] {key}"), value)),
+                ),
+                Value::Array(list) if list.iter().all(Value::is_table) => {
+                    keys.insert(format!("[[{name}]]"), Value::Array(list));
+                }
+                value => {
+                    keys.insert(name, value);
+                }
+            }
+        }
+        Self(keys)
+    }
+}
+
+impl Written {
+    /// Keys that differ from those of `other`, or that one of both lacks.
+    fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let all: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let all = all.into_iter().map(String::as_str);
+        all.filter(|key| self.0.get(*key) != other.0.get(*key))
+    }
+
+    /// What a reload makes of this file, after the one that was read before, in a daemon that started with `first`.
+    pub fn reread(&self, before: &Self, first: &Self) -> Reread {
+        let waits = |key: &&str| AT_START.contains(key);
+        let elsewhere = |key: &&str| {
+            OF_PAGES.contains(key) || OF_STREAMS.contains(key) || OF_COMMANDS.contains(key)
+        };
+        let owned = str::to_owned;
+        let now = self
+            .differing(before)
+            .filter(|key| !waits(key) && !elsewhere(key));
+        let of = |list: &'static [&str]| {
+            let keys = self.differing(before).filter(|key| list.contains(key));
+            keys.map(owned).collect()
+        };
+        Reread {
+            now: now.map(owned).collect(),
+            at_start: self.differing(first).filter(waits).map(owned).collect(),
+            streams: of(&OF_STREAMS),
+            pages: of(&OF_PAGES),
+        }
+    }
+}
+
+/// Keys that a reload has found changed, by the time from which they hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reread {
+    /// From now on.
+    pub now: Vec<String>,
+    /// From the daemon's next start on; changed since it started.
+    pub at_start: Vec<String>,
+    /// Once lcroute-streams reads them.
+    pub streams: Vec<String>,
+    /// Once lcroute-web starts anew.
+    pub pages: Vec<String>,
+}
+
+/// Sentences for people; the commands are those of a host with systemd.
+impl fmt::Display for Reread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.now.as_slice() {
+            [] => write!(f, "the configuration was read again")?,
+            now => write!(
+                f,
+                "the configuration was read again; now in use: {}",
+                now.join(", ")
+            )?,
+        }
+        for (keys, command) in [
+            (
+                &self.at_start,
+                "`lcroute reload --exec`, which keeps lc0 and its joins",
+            ),
+            (&self.streams, "`systemctl reload lcroute-streams`"),
+            (&self.pages, "`systemctl restart lcroute-web`"),
+        ] {
+            if !keys.is_empty() {
+                write!(f, "\n{} will hold after {command}", keys.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn written(text: &str) -> Written {
+        toml::from_str::<Table>(text).unwrap().into()
+    }
+
+    #[test]
+    fn keys_that_changed_are_told_by_the_time_from_which_they_hold() {
+        let first = written("[tun]\nmtu = 1400\n[live]\nqueue_ms = 5\n");
+        let second = written(
+            "[tun]\nmtu = 1300\nroutes = false\n[[lan]]\ninterface = \"eth0\"\n[[serve]]\nprotocol = \"/a/1\"\n[web]\nnames = [\"x\"]\nreport = true\n",
+        );
+        let told = second.reread(&first, &first);
+        assert_eq!(told.now, ["[[lan]]", "[tun] routes", "[web] report"]);
+        assert_eq!(told.at_start, ["[live] queue_ms", "[tun] mtu"]);
+        assert_eq!(
+            (told.streams, told.pages),
+            (vec!["[[serve]]".into()], vec!["[web] names".into()])
+        );
+        // read once more: nothing is new, and the same keys still wait
+        let again = second.reread(&second, &first);
+        assert_eq!((again.now.len(), again.at_start.len()), (0, 2));
+        // the value of the start is back: nothing waits
+        let back = first.reread(&second, &first);
+        assert_eq!((back.now.len(), back.at_start.len()), (3, 0));
+    }
+
+    /// A key that is renamed must be renamed here.
+    #[test]
+    fn every_key_that_waits_is_one_of_the_configuration() {
+        let all = [&AT_START[..], &OF_PAGES, &OF_STREAMS, &OF_COMMANDS].concat();
+        for key in all {
+            let (section, key) = match key.split_once("] ") {
+                Some((section, key)) => (section.trim_start_matches('['), key),
+                None => ("", key.trim_matches(['[', ']'])),
+            };
+            let text = match section {
+                "" => format!("{key} = {{}}"),
+                section => format!("[{section}]\n{key} = {{}}"),
+            };
+            let refused = toml::from_str::<Config>(&text).map_err(|e| e.to_string());
+            let unknown = refused.err().is_some_and(|e| e.contains("unknown field"));
+            assert!(!unknown, "{text}");
+        }
+    }
+}
