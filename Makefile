@@ -33,6 +33,7 @@ WITHOUT_LC0 = lcsync_failures lcsync_hostile lcsync_keys lcsync_lan lcsync_mld t
 
 demo:
 	netns-tests/setup demo
+	@[ -e $(TARGET)/debug/lcroute-lab ] || echo "The first build takes some 25 minutes of one processor, shared by as many as there are; later ones take seconds."
 	$(if $(findstring --web,$(ARGS)),-$(MAKE) web)
 	$(LAB) demo $(ARGS)
 

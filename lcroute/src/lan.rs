@@ -61,7 +61,7 @@ pub struct Complaint {
     /// What is wrong.
     pub problem: String,
     /// What to do about it.
-    pub remedy: &'static str,
+    pub remedy: String,
 }
 
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Lans {
         let beyond = wanted.split_off(MAX_LANS.min(wanted.len()));
         let beyond = beyond.into_iter().map(|wanted| {
             let problem = format!("{MAX_LANS} LANs are served already");
-            let remedy = "name fewer interfaces in [[lan]], or narrow the pattern";
+            let remedy = "name fewer interfaces in [[lan]], or narrow the pattern".into();
             (wanted.config.interface, Complaint { problem, remedy })
         });
         self.beyond = beyond.collect();
@@ -398,9 +398,9 @@ impl Served {
 
 /// What is used of an interface; or why it cannot be served.
 fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
-    let complain = |problem: &str, remedy| Complaint {
+    let complain = |problem: &str, remedy: &str| Complaint {
         problem: problem.into(),
-        remedy,
+        remedy: remedy.into(),
     };
     let interface = found.iter().find(|interface| interface.name == name);
     let interface = interface.ok_or_else(|| {
@@ -428,8 +428,10 @@ fn usable(name: &str, found: &[Interface]) -> Result<Usable, Complaint> {
         running: interface.running,
         ipv4: interface.ipv4.clone(),
         link_local: *link_local.ok_or_else(|| {
-            let remedy = "bring it up, with IPv6: `ip link set INTERFACE up`, sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0";
-            complain("it has no link-local IPv6 address", remedy)
+            let remedy = format!(
+                "bring it up, with IPv6, which gateways speak with each other: `ip link set {name} up`, `sysctl -w net.ipv6.conf.{name}.disable_ipv6=0`"
+            );
+            complain("it has no link-local IPv6 address", &remedy)
         })?,
     })
 }
@@ -454,7 +456,7 @@ fn refusal(error: &io::Error) -> Complaint {
     };
     Complaint {
         problem: format!("no packet socket: {error}"),
-        remedy,
+        remedy: remedy.into(),
     }
 }
 

@@ -1508,6 +1508,16 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
     });
     w.run(secs(5));
     assert_eq!(problem(&w), None);
+    // nor where groups of both are named, and hosts have IPv4 alone
+    w.set_all(&|s| s.prefixes.clear());
+    w.run(secs(5));
+    assert_eq!(problem(&w), None);
+    w.set_all(&|s| {
+        s.prefixes.clear();
+        s.groups = vec![GroupPrefix::ALL];
+    });
+    w.run(secs(5));
+    assert_eq!(problem(&w), Some(LanProblem::NoPrefix));
     w.ipv4 = false;
     w.boot(0);
     w.ipv4 = true;

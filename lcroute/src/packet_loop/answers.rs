@@ -440,7 +440,7 @@ impl PacketLoop {
             interface: interface.to_owned(),
             role: LanRole::Off.name().into(),
             problem: Some(complaint.problem.clone()),
-            remedy: Some(complaint.remedy.into()),
+            remedy: Some(complaint.remedy.clone()),
             querier: None,
             querier_ipv4: None,
             note: None,

@@ -130,12 +130,14 @@ impl Lan {
         if self.same_until.is_some() {
             return Some(LanProblem::SecondInterface);
         }
+        let ipv4 = self.ipv4_problem(node);
         let mut groups = self.settings.groups.iter();
         let has_ipv6 = groups.any(|prefix| prefix.as_ipv4().is_none());
-        if sends && has_ipv6 && self.prefixes().next().is_none() {
+        // hosts of a LAN without IPv6 send IPv4
+        let ipv4_works = self.settings.has_ipv4_groups() && ipv4.is_none();
+        if sends && has_ipv6 && !ipv4_works && self.prefixes().next().is_none() {
             return Some(LanProblem::NoPrefix);
         }
-        let ipv4 = self.ipv4_problem(node);
         let refused = those(&|prefix| sends && Database::permits(member, *prefix).is_none());
         refused
             .map(LanProblem::PrefixesNotPermitted)

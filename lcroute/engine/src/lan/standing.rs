@@ -70,7 +70,7 @@ impl LanProblem {
             }
             Self::SecondInterface => "name one of both in [[lan]]",
             Self::NoPrefix => {
-                "`advertise = true` in [[lan]] where no router gives addresses; else name theirs in `sources`"
+                "`advertise = true` in [[lan]] where no router gives addresses, else name theirs in `sources`; where hosts send IPv4 alone, `[tun] ipv4 = true` and their groups in [[lan]] `groups`"
             }
             Self::Ipv4Off => "`[tun] ipv4 = true`; then restart lcroute",
             Self::NoIpv4OnInterface => {
@@ -103,7 +103,9 @@ impl fmt::Display for LanProblem {
                 "this node's certificate does not allow {}: what hosts send is not carried",
                 list(prefixes)
             ),
-            Self::NoPrefix => f.write_str("no prefix is on link: what hosts send is not carried"),
+            Self::NoPrefix => {
+                f.write_str("no IPv6 prefix is on link: what hosts send over IPv6 is not carried")
+            }
             Self::Ipv4Off => f.write_str("IPv4 is off: IPv4 groups of this LAN are not carried"),
             Self::NoIpv4OnInterface => f.write_str(
                 "the interface has no IPv4 address: IPv4 groups of this LAN are not carried",
