@@ -49,8 +49,8 @@ fn answers(address: &str) -> bool {
         .any(connects)
 }
 
-/// The link of a node page that takes a token, and leads to a session of Studio where one is given: behind the `#`, from where
-/// browsers send it to nobody. A page without a path is that of `lcroute web`.
+/// The link of a page that takes a token, and a session of Studio where one is given: behind the `#`, from where browsers send
+/// it to nobody. A page without a path is one of `lcroute web`.
 ///
 /// # Errors
 /// It is no address of a page.
@@ -66,7 +66,12 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
             "{page:?} is no address of a page, such as https://alpha.example:7180"
         ));
     }
-    let folder = if path.is_empty() { "/node/" } else { "" };
+    // a browser keeps the page of lectures, which then opens without a network
+    let folder = match (path.is_empty(), session) {
+        (false, _) => "",
+        (true, Some(_)) => "/studio/",
+        (true, None) => "/node/",
+    };
     let page = if path.is_empty() {
         page.trim_end_matches('/')
     } else {
@@ -129,6 +134,7 @@ mod tests {
         ] {
             assert_eq!(link(page, "t", None).as_deref(), Ok(expected));
             let both = format!("{expected},s");
+            let both = both.replace("7180/node/", "7180/studio/");
             assert_eq!(link(page, "t", Some("s")), Ok(both));
         }
         for bad in [

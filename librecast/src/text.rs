@@ -134,7 +134,7 @@ pub enum TextError {
     #[error("too long for {0}")]
     TooLong(TextKind),
     /// Not base58, or the checksum does not match.
-    #[error("damaged: was {0} copied whole?")]
+    #[error("damaged: {0} was not copied whole, or was changed")]
     Damaged(TextKind),
 }
 

@@ -277,7 +277,7 @@ fn an_invitation_is_a_link_and_a_code_for_telephones() {
         std::fs::write(&kept, format!("{session}\n"))?;
         for given in [&session, &kept] {
             let said = invite(&["https://a.example:7180", "--session", given])?.success()?;
-            let parts = said.stdout.trim().split_once("/node/#lct1");
+            let parts = said.stdout.trim().split_once("/studio/#lct1");
             let (_, parts) = parts.context("no link")?;
             ensure!(parts.ends_with(&format!(",{session}")), "{parts}");
         }

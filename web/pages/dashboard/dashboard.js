@@ -18,6 +18,8 @@ const TOLD = 100;
 const NEWS = 20_000;
 /** In a network of more nodes the page begins with the busiest group: all together would be a tangle. */
 const CROWD = 60;
+/** Other nodes learn from this page that somebody looks, and report within this time, in milliseconds: before, nothing is known. */
+const REPORTING = 3_000;
 /** What happened, in words. */
 const EVENTS = {
     link_up: ({ name }) => `${name}: linked`,
@@ -88,6 +90,7 @@ function begin({ points, events, invites }) {
 }
 
 function look(line) {
+    view.begun ??= performance.now();
     view.look = line;
     view.rates = counted.next(line.at, counts(line));
     flows.next(line);
@@ -214,7 +217,7 @@ function showChoice() {
         view.group = view.look.nodes.length > CROWD ? all[0].group : null;
     }
     const shown = all.filter(({ group }) => group.includes(wanted)).slice(0, LISTED);
-    $("no-groups").hidden = all.length > 0;
+    $("no-groups").hidden = all.length > 0 || performance.now() - view.begun <= REPORTING;
     $("filter").parentElement.hidden = all.length < 8;
     const most = Math.max(1, ...all.map((row) => row.rate));
     const host = $("choose");
@@ -224,8 +227,10 @@ function showChoice() {
         label.querySelector("input").checked = (view.group ?? null) === group;
         if (group !== null) {
             const name = purpose(group);
-            say(label.querySelector("small"), `${name ? `${name}, ` : ""}${listeners === 1 ? "1 node listens" : `${listeners} nodes listen`}`);
-            say(label.querySelector(".rate"), packetsS > 0 ? packets(packetsS) : "silent");
+            const isKnown = performance.now() - view.begun > REPORTING;
+            const listen = listeners === 1 ? "1 node listens" : listeners > 0 || isKnown ? `${listeners} nodes listen` : "asking the nodes";
+            say(label.querySelector("small"), `${name ? `${name}, ` : ""}${listen}`);
+            say(label.querySelector(".rate"), packetsS > 0 ? packets(packetsS) : isKnown ? "silent" : "");
             label.querySelector("i").style.width = `${(100 * Math.log2(1 + packetsS)) / Math.log2(1 + most)}%`;
         }
         return label;
@@ -367,8 +372,12 @@ async function makeInvitation() {
     const { code, ttl, uses, page } = form.elements;
     try {
         const { token, link, qr, not_after: until } = await invite({ code: code.value.trim(), ttl_s: Number(ttl.value), uses: uses.value === "" ? null : Number(uses.value), page: page.value.trim() });
+        const isOwn = ["localhost", "127.0.0.1", "[::1]"].includes(new URL(page.value).hostname);
+        const other = `Only this computer can open that link. For others, set \`[web] listen = "[::]:${location.port || 443}"\`, and write an address of this host that they reach in place of ${new URL(page.value).hostname}.`;
+        const note = html("p", { class: "notice" });
+        isOwn && say(note, other);
         const words = `For ${uses.value === "" ? "any number of nodes" : uses.value === "1" ? "one node" : `${uses.value} nodes`}, until ${new Date(until * 1000).toLocaleString()}. Whoever has it can join.`;
-        fill(made, [showQr(qr), html("p", {}, words), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
+        fill(made, [showQr(qr), html("p", {}, words), ...(isOwn ? [note] : []), html("p", { class: "row" }, copier(link, "Copy the link"), copier(token, "Copy the token"))]);
     } catch (error) {
         fill(made, [html("p", { class: "problem" }, ...words(error.message))]);
     }

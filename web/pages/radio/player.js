@@ -97,14 +97,19 @@ class Voice {
 }
 
 export class Player {
+    /** Why this page plays nothing in this browser, or null. */
+    static obstacle() {
+        if (!window.isSecureContext) {
+            return "Browsers play and record sound only on pages that came by https:, or from this computer: ask for the https: address of this page.";
+        }
+        return window.AudioDecoder ? null : "This browser cannot decode sound for pages (WebCodecs). Firefox from 130, Chromium and Safari 26 can.";
+    }
+
     /** To be called by a click: else browsers play nothing. `radio`: says what is next. `hear`: {power} of what is played. */
     static async start(radio, hear) {
-        if (!window.isSecureContext || !window.AudioDecoder) {
-            throw new Error(
-                window.isSecureContext
-                    ? "This browser cannot decode sound for pages (WebCodecs). Firefox from 130, Chromium and Safari 26 can."
-                    : "Browsers play radio only on pages that came by https:, or from this computer.",
-            );
+        const obstacle = Player.obstacle();
+        if (obstacle) {
+            throw new Error(obstacle);
         }
         const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
         const player = new Player(radio, hear, context);

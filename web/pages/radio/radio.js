@@ -68,6 +68,10 @@ $("leave").addEventListener("click", () => {
     leave();
     notice("You have left the network.");
 });
+// the lock screen, and keys of a headset
+for (const [name, action] of [["play", () => listen(view.id)], ["pause", () => halt()], ["stop", () => halt()]]) {
+    navigator.mediaSession?.setActionHandler(name, action);
+}
 addEventListener("pagehide", () => {
     endCast();
     // peers learn at once that this tab goes
@@ -84,6 +88,9 @@ if (link.station) {
     say($("enter"), "Listen");
     $("token-details").open = !link.token;
 }
+// before anybody clicks
+problem(Player.obstacle());
+$("enter").disabled = Player.obstacle() !== null;
 const before = keptRadio();
 const kept = await keptVisit();
 if (kept.visit) {
@@ -430,6 +437,8 @@ function showPlayer(listens) {
     const isPlaying = view.player?.isPlaying === true;
     $("play").setAttribute("aria-label", isPlaying ? "Stop" : "Play");
     $("play").dataset.playing = isPlaying;
+    $("details").hidden = !isPlaying || !listens;
+    showMediaSession(isPlaying, listens);
     if (view.id !== null) {
         say($("station"), listens?.casters[0]?.name || name(view.id));
     }
@@ -452,6 +461,20 @@ function showPlayer(listens) {
         ["This page was late", `${view.player.underruns} ${view.player.underruns === 1 ? "time" : "times"}`],
         ["Copy", listens.copy ? "joined" : "not needed"],
     ]);
+}
+
+/** What the lock screen says. */
+function showMediaSession(isPlaying, listens) {
+    const session = navigator.mediaSession;
+    if (!session) {
+        return;
+    }
+    session.playbackState = view.id === null ? "none" : isPlaying ? "playing" : "paused";
+    const artist = view.id === null ? "" : name(view.id);
+    const title = listens?.casters[0]?.title || artist;
+    if (session.metadata?.title !== title || session.metadata?.artist !== artist) {
+        session.metadata = artist ? new MediaMetadata({ title, artist }) : null;
+    }
 }
 
 function live(name, words) {
@@ -491,6 +514,6 @@ function showCasting(casts) {
     say($("casts"), talks ? "On air: listeners hear you" : "On air: listeners hear silence");
     $("talk").textContent = talks ? "Talking: press for silence" : "Press to talk";
     ownShare.value = linkTo(casts.station);
-    const hosts = `On a host: lcradio listen ${casts.public ? casts.station : `${casts.station.slice(0, 12)}…`}`;
+    const hosts = `On a host: \`lcradio listen ${casts.public ? casts.station : `${casts.station.slice(0, 12)}…`}\``;
     say($("who-hears"), casts.public ? `Everybody on the network sees this station in the list. ${hosts}` : `Who has the link can listen, and nobody else: send it as you would a password. ${casts.packets.toLocaleString("en")} packets were sent.`);
 }

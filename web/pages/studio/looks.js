@@ -8,7 +8,7 @@ const $ = (id) => document.getElementById(id);
 
 /** What each preset is; a choice of its own changes it. */
 const PRESETS = {
-    system: { font: "system", ownFont: "", size: 100, spacing: 1.5, letters: 0, words: 0, width: 60, colours: "system", ink: "#20180a", ground: "#fff8e6", place: "below", announced: true, readSlides: false, readCaptions: false, rate: 1 },
+    system: { font: "system", ownFont: "", size: 100, spacing: 1.5, letters: 0, words: 0, width: 60, colours: "system", ink: "#20180a", ground: "#fff8e6", place: "strip", announced: true, readSlides: false, readCaptions: false, rate: 1 },
     easy: { font: "wide", size: 120, spacing: 1.9, letters: 0.05, words: 0.16, width: 44, colours: "paper" },
     contrast: { size: 140, spacing: 1.6, letters: 0.02, width: 56, colours: "contrast", place: "strip" },
     captions: { size: 160, width: 40, colours: "dark", place: "beside" },

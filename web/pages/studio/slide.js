@@ -3,12 +3,13 @@
 
 import { html } from "../common/html.js";
 
-/** Elements of a slide, each as what this page has of it: its own headings come before. */
+/** Elements of a slide, each as what this page has of it. */
 const ELEMENTS = {
-    ...{ H1: "h2", H2: "h3", H3: "h4", H4: "h5", H5: "h6", H6: "h6" },
     ...{ P: "p", UL: "ul", OL: "ol", LI: "li", BLOCKQUOTE: "blockquote", PRE: "pre", CODE: "code", HR: "hr", BR: "br" },
     ...{ EM: "em", STRONG: "strong", DEL: "del", TABLE: "table", THEAD: "thead", TBODY: "tbody", TR: "tr", TH: "th", TD: "td" },
 };
+const HEADINGS = "h1, h2, h3, h4, h5, h6";
+const level = (heading) => Number(heading.tagName[1]);
 const ALIGN = ["left", "center", "right"];
 /** Where links may lead. */
 const LINK = /^(https?:\/\/|mailto:)/i;
@@ -22,12 +23,15 @@ const PICTURE = /^picture:(\d+)$/;
 /** `text`: HTML of a slide; `picture`: gives URL, width and height of a picture that is here, by its place. */
 export function elements(text, picture = () => null) {
     const { body } = new DOMParser().parseFromString(text.replaceAll(ALIGNED, '<$1 class="$2">'), "text/html");
-    return children(body, picture);
+    const levels = [...body.querySelectorAll(HEADINGS)].map(level);
+    // the page's own heading comes before; a slide that begins with ## leaves no level out
+    const top = Math.min(...levels, 6);
+    return children(body, picture, top);
 }
 
-const children = (node, picture) => [...node.childNodes].flatMap((child) => one(child, picture));
+const children = (node, picture, top) => [...node.childNodes].flatMap((child) => one(child, picture, top));
 
-function one(node, picture) {
+function one(node, picture, top) {
     if (node.nodeType === Node.TEXT_NODE) {
         return [node.data];
     }
@@ -38,13 +42,13 @@ function one(node, picture) {
         return [image(node, picture)];
     }
     if (node.tagName === "A" && LINK.test(node.getAttribute("href") ?? "")) {
-        return [html("a", { href: node.getAttribute("href"), target: "_blank", rel: "noreferrer noopener" }, ...children(node, picture))];
+        return [html("a", { href: node.getAttribute("href"), target: "_blank", rel: "noreferrer noopener" }, ...children(node, picture, top))];
     }
-    const name = ELEMENTS[node.tagName];
+    const name = node.matches(HEADINGS) ? `h${Math.min(level(node) - top + 2, 6)}` : ELEMENTS[node.tagName];
     if (!name) {
-        return children(node, picture);
+        return children(node, picture, top);
     }
-    const made = html(name, attributes(node), ...children(node, picture));
+    const made = html(name, attributes(node), ...children(node, picture, top));
     // what is wider than the page scrolls, by keyboard as well
     return [name === "table" ? html("div", { class: "scrolled", role: "region", "aria-label": "Table", tabindex: "0" }, made) : made];
 }

@@ -66,6 +66,10 @@ $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
 });
+$("hear").addEventListener("click", () => {
+    const audio = view.studio?.status().tracks.find(({ kind }) => kind === "audio");
+    audio && hear(audio.name, !audio.chosen);
+});
 $("volume").addEventListener("input", () => view.sound && (view.sound.volume = Number($("volume").value) / 100));
 $("save").addEventListener("click", saveNotes);
 $("forget").addEventListener("click", () => view.notes?.forget());
@@ -328,6 +332,7 @@ function showQuestions(status) {
     questions.slice($("asked").children.length).forEach(({ name, text }) => {
         const item = html("li", { dir: "auto" }, ...(name ? [html("b", {}, `${name}: `)] : []), text);
         $("asked").append(item);
+        say($("announce"), `Question${name ? ` by ${name}` : ""}: ${text}`.replaceAll("`", "'"));
     });
 }
 
@@ -359,6 +364,10 @@ function showTracks(status) {
         fill($("all"), shown);
     }
     $("sound").hidden = view.sound === null;
+    const audio = tracks.find(({ kind }) => kind === "audio");
+    $("hear").hidden = !audio;
+    $("hear").setAttribute("aria-pressed", String(audio?.chosen === true));
+    say($("hear"), audio?.chosen ? "Sound off" : "Sound on");
 }
 
 function entry({ name, kind, language }) {

@@ -152,7 +152,7 @@ fn a_link_with_a_station_plays_after_one_click() {
         page.until("played.length > 60")?;
         page.until("(window.decoded.length = 0, window.played.length = 0, true)")?;
         page.until("decoded.reduce((sum, plane) => sum + plane.length, 0) > 480000")?;
-        let figures = page.eval("document.querySelector('#figures').innerText")?;
+        let figures = page.eval("document.querySelector('#figures').textContent")?;
         eprintln!(
             "{kind}: {}",
             figures.as_str().unwrap_or_default().replace('\n', " ")
@@ -226,7 +226,7 @@ fn a_tab_plays_where_a_fifth_of_all_datagrams_gets_lost() {
             after(20)?;
             let shares = page.eval(&format!("decoded.{seconds} / (played.{seconds})"))?;
             let share = shares.as_f64().context("a number")?;
-            let figures = page.eval("document.querySelector('#figures').innerText")?;
+            let figures = page.eval("document.querySelector('#figures').textContent")?;
             let figures = figures.as_str().unwrap_or_default().replace('\n', " ");
             eprintln!(
                 "{kind}, {percent} %: {:.1} % of the sound came in time; dropped to the page {}, to a {}; {figures}",
