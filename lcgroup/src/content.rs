@@ -7,7 +7,7 @@
 //! ```
 
 use librecast::id::PeerId;
-use librecast::plain::is_deceptive;
+use librecast::plain::is_name;
 use zeroize::Zeroizing;
 
 /// A content that begins so says what it is.
@@ -92,7 +92,7 @@ impl Files {
 
 /// Whether lcsync takes this for the name of a share.
 pub fn is_share_name(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && !name.contains('#') && !name.contains(is_deceptive)
+    (1..=255).contains(&name.len()) && !name.contains('#') && is_name(name)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use librecast::plain::is_deceptive;
+use librecast::plain::is_name;
 
 /// The name of the file.
 pub const ADDRESS_FILE: &str = "web.url";
@@ -60,8 +60,7 @@ pub fn link(page: &str, token: &str, session: Option<&str>) -> Result<String, St
     let (host, path) = rest
         .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
         .unwrap_or_default();
-    if host.is_empty() || page.contains(|c: char| c == '#' || c.is_whitespace() || is_deceptive(c))
-    {
+    if host.is_empty() || page.contains(|c: char| c == '#' || c.is_whitespace()) || !is_name(page) {
         return Err(format!(
             "{page:?} is no address of a page, such as https://alpha.example:7180"
         ));

@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 
-use librecast::plain::is_deceptive;
+use librecast::plain::clean;
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
@@ -133,14 +133,14 @@ pub fn parent_of(path: &[u8]) -> Option<&[u8]> {
 /// another order.
 #[must_use]
 pub fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    text.chars()
-        .map(|c| match c {
-            c if c.is_ascii_control() => format!("\\#{:03o}", u32::from(c)),
-            c if is_deceptive(c) => char::REPLACEMENT_CHARACTER.to_string(),
-            c => c.to_string(),
-        })
-        .collect()
+    let mut shown = String::new();
+    for c in String::from_utf8_lossy(path).chars() {
+        match c.is_ascii_control() {
+            true => shown += &format!("\\#{:03o}", u32::from(c)),
+            false => shown.push(c),
+        }
+    }
+    clean(&shown)
 }
 
 /// Whether a link at `path` with this target stays inside the shared folder. `..` is let pass at the front only:

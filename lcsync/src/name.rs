@@ -1,6 +1,6 @@
 //! What a share may be called.
 
-use librecast::plain::is_deceptive;
+use librecast::plain::is_name;
 use thiserror::Error;
 
 /// Longest NAME, in bytes: that of a file's name on Linux.
@@ -28,7 +28,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(NameError::Length);
     }
-    if name.contains('#') || name.contains(is_deceptive) {
+    if name.contains('#') || !is_name(name) {
         return Err(NameError::Characters);
     }
     Ok(())

@@ -35,5 +35,5 @@ pub use member::{
     EPHEMERAL, EPHEMERAL_FORGOTTEN_AFTER, KeysAbove, MAX_PREVIOUS, Member, TokenBound, is_ephemeral,
 };
 pub use prefix::{GroupPrefix, SourcePrefix};
-pub use text::{MAX_NAME, MAX_USES, is_node_name, is_visible};
+pub use text::{MAX_NAME, MAX_USES, is_node_name};
 pub use token::{MAX_TOKEN, MAX_URLS, Token};

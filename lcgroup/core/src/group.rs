@@ -160,7 +160,7 @@ impl Group {
         name: String,
         seed: &[u8; 32],
     ) -> Result<Self, GroupError> {
-        let good = librecast::cert::is_visible(&name) && (1..=MAX_NAME).contains(&name.len());
+        let good = librecast::plain::is_plain(&name) && (1..=MAX_NAME).contains(&name.len());
         if !good {
             return Err(GroupError::Name);
         }

@@ -117,7 +117,7 @@ impl FromStr for Invitation {
 
 /// Whether a text can be a group's topic.
 pub(crate) fn check_topic(topic: &str) -> Result<(), InvitationError> {
-    let good = topic.len() <= MAX_TOPIC && librecast::cert::is_visible(topic);
+    let good = topic.len() <= MAX_TOPIC && librecast::plain::is_plain(topic);
     good.then_some(()).ok_or(InvitationError::Topic)
 }
 

@@ -90,9 +90,3 @@ const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 /// In milliseconds.
 const WEEK: u64 = 7 * DAY;
-
-/// A name without what nobody sees: control characters, and those that join, break or turn around what is shown.
-pub(crate) fn printable(name: &str) -> String {
-    let visible = |c: &char| librecast::cert::is_visible(c.encode_utf8(&mut [0; 4]));
-    name.chars().filter(visible).collect()
-}

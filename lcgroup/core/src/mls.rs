@@ -108,7 +108,8 @@ impl Who {
         if name.len() > MAX_NAME {
             return Err(MlsFailure::Credential);
         }
-        let name = crate::printable(name);
+        // of one line, too
+        let name = librecast::plain::clean(&name.replace('\t', " "));
         Ok(Self { author, name })
     }
 }

@@ -84,7 +84,8 @@ impl RelayReply {
             return Some(Self::Prove(key.try_into().ok()?));
         }
         let reason = text.strip_prefix("no-relay ")?;
-        Some(Self::Refused(clean(reason).chars().take(200).collect()))
+        let reason: String = reason.chars().take(200).collect();
+        Some(Self::Refused(clean(&reason)))
     }
 }
 

@@ -229,7 +229,8 @@ impl ToNode {
             }
             7 => {
                 let reason = String::from_utf8_lossy(r.rest());
-                return Ok(Self::Refused(clean(&reason).chars().take(200).collect()));
+                let reason: String = reason.chars().take(200).collect();
+                return Ok(Self::Refused(clean(&reason)));
             }
             8 => Self::Relay {
                 lifetime: r.u32()?,

@@ -85,7 +85,7 @@ fn bound(dropped: &mut BTreeMap<String, u64>) {
 
 /// Nor steers a terminal.
 fn shown(text: &str) -> String {
-    clean(text).chars().take(MAX_TEXT).collect()
+    clean(&text.chars().take(MAX_TEXT).collect::<String>())
 }
 
 #[cfg(test)]

@@ -284,7 +284,10 @@ impl Service {
         let code = element(&answer.body, "errorCode").and_then(|code| code.parse().ok());
         let says = element(&answer.body, "errorDescription").unwrap_or_default();
         match code {
-            Some(code) => Err(Refusal(code, clean(says).chars().take(80).collect()).into()),
+            Some(code) => {
+                let says: String = says.chars().take(80).collect();
+                Err(Refusal(code, clean(&says)).into())
+            }
             None => Err(anyhow!("{action}: HTTP {}", answer.status)),
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lcroute::settings::Common;
+use librecast::plain::strip;
 use librecast::stream::{
     self, Allowed, End, Listener, Peer, ProtocolName, Reason, Stream, StreamError, socket_of,
 };
@@ -326,8 +327,7 @@ fn show(errors: impl Read) {
 /// Text without control characters.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches(['\n', '\r']).chars();
-    text.filter(|c| !c.is_control() || *c == '\t').collect()
+    strip(text.trim_end_matches(['\n', '\r']))
 }
 
 /// The keys of those that this user's book has; all else as it is.

@@ -103,7 +103,7 @@ fn words(info: &PanicHookInfo<'_>) -> String {
         Some(place) => format!("{what}, at {place}"),
         None => what.to_owned(),
     };
-    clean(&line).chars().take(MAX_WORDS).collect()
+    clean(&line.chars().take(MAX_WORDS).collect::<String>())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use librecast::plain::{escape, is_deceptive};
+use librecast::plain::{clean, escape};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size};
@@ -132,10 +132,10 @@ fn frame(text: &str, width: usize, height: usize) -> String {
     format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n"))
 }
 
-/// The beginning that fits; what would move the cursor is none of it.
+/// The beginning that fits; nothing of it moves the cursor.
 fn cut(line: &str, width: usize) -> String {
-    let printable = |c: char| if is_deceptive(c) { '?' } else { c };
-    line.chars().take(width).map(printable).collect()
+    let beginning: String = line.chars().take(width).collect();
+    clean(&beginning.replace('\t', " "))
 }
 
 /// Asks again and again with `ask`, and shows what it says; `Err` of the first time ends it, later ones are shown until
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(frame("abcdef\n", 3, 5), "\x1b[Habc\x1b[K\x1b[J");
         assert_eq!(
             frame("a\x1b[2Jb\u{9b}c\n", 80, 5),
-            "\x1b[Ha?[2Jb?c\x1b[K\x1b[J"
+            "\x1b[Ha\u{fffd}[2Jb\u{fffd}c\x1b[K\x1b[J"
         );
         assert_eq!(frame("", 80, 0), "\x1b[H\x1b[K\x1b[J");
     }

@@ -6,8 +6,9 @@ use std::fmt;
 use super::error::{CertError, Kind};
 use super::member::{KeysAbove, MAX_PREVIOUS};
 use super::prefix::{GroupPrefix, SourcePrefix};
-use super::text::{MAX_NAME, Terms, is_node_name, is_visible};
+use super::text::{MAX_NAME, Terms, is_node_name};
 use crate::id::{NetworkId, PeerId, SecretKey};
+use crate::plain::is_name;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Context of signatures.
@@ -348,7 +349,7 @@ fn check_name(name: &str) -> Result<(), WireError> {
 }
 
 fn check_label(text: &str) -> Result<(), WireError> {
-    if text.len() <= MAX_NAME && is_visible(text) {
+    if text.len() <= MAX_NAME && is_name(text) {
         Ok(())
     } else {
         Err(WireError::Bad("label (at most 63 visible bytes)"))

@@ -1,6 +1,5 @@
 //! Texts of certificates: names of nodes, labels, and what an invitation is bounded to.
 
-use crate::plain::is_hidden;
 use crate::wire::WireError;
 
 /// Longest node name and label in bytes.
@@ -18,12 +17,6 @@ pub fn is_node_name(name: &str) -> bool {
         letters && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
     };
     name.len() <= MAX_NAME && name.split('.').all(is_label)
-}
-
-/// Without control characters, and without those that nobody sees: they join, break or turn around what is shown.
-#[must_use]
-pub fn is_visible(text: &str) -> bool {
-    !text.chars().any(is_hidden)
 }
 
 /// What an invitation is bounded to, in the place of a node's name: programs that know no terms pass over them.
@@ -85,31 +78,6 @@ mod tests {
             &long,
         ] {
             assert!(!is_node_name(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn what_nobody_sees_is_in_no_label() {
-        for good in ["", "berlin", "Z\u{fc}rich 2", "\u{6771}\u{4eac}", "\u{5d9}"] {
-            assert!(is_visible(good), "{good}");
-        }
-        // controls, soft hyphen, zero width, directions, separators, byte order mark, tags
-        for hidden in [
-            '\n',
-            '\u{7f}',
-            '\u{9b}',
-            '\u{ad}',
-            '\u{61c}',
-            '\u{200b}',
-            '\u{200d}',
-            '\u{202e}',
-            '\u{2028}',
-            '\u{2029}',
-            '\u{2066}',
-            '\u{feff}',
-            '\u{e0041}',
-        ] {
-            assert!(!is_visible(&format!("a{hidden}b")), "{hidden:?}");
         }
     }
 

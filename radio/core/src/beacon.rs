@@ -14,8 +14,8 @@ use std::net::Ipv6Addr;
 
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Nonce, Tag};
-use librecast::cert::is_visible;
 use librecast::id::{PeerId, derive};
+use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -116,10 +116,10 @@ impl From<GrantError> for BeaconError {
     }
 }
 
-/// Whether a name or title can be shown: short, and without what nobody sees.
+/// Whether a name or title can be shown: short, and plain.
 #[must_use]
 pub fn is_showable(text: &str) -> bool {
-    text.len() <= MAX_TEXT && is_visible(text)
+    text.len() <= MAX_TEXT && is_plain(text)
 }
 
 impl Beacon {

@@ -23,7 +23,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use librecast::id::PeerId;
-use librecast::plain::is_deceptive;
+use librecast::plain::is_plain;
 use thiserror::Error;
 
 use crate::beacon::{MAX_TEXT, Profile, is_showable};
@@ -184,7 +184,7 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     let text = std::str::from_utf8(sdp).map_err(|_| SdpError::Malformed)?;
     let mut lines = text.lines();
     // shown as it is; ends of lines are no part of them
-    if text.lines().any(|line| line.contains(is_deceptive)) || lines.next() != Some("v=0") {
+    if !text.lines().all(is_plain) || lines.next() != Some("v=0") {
         return Err(SdpError::Malformed);
     }
     let (mut name, mut session_group) = (String::new(), None);
@@ -217,7 +217,7 @@ pub fn read(sdp: &[u8]) -> Result<Description, SdpError> {
     let (Some(group), Some(payload_type)) = (media.group.or(session_group), media.opus) else {
         return Err(SdpError::Other);
     };
-    if name.len() > MAX_TEXT || !is_showable(&name) {
+    if !is_showable(&name) {
         return Err(SdpError::Malformed);
     }
     let (station, grant) = signed(text)?.unzip();

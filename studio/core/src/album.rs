@@ -10,13 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use librecast::plain::is_plain;
 use librecast::wire::{Reader, WireError, Writer};
 use librecast_log::{Entry, GRANT_KIND};
 
 use crate::drops::DropReason;
 use crate::markdown::is_local;
 use crate::picture::{MAX_PICTURE, Picture, PictureId};
-use crate::plain::{MAX_LINE, is_refused};
+use crate::plain::MAX_LINE;
 
 /// Most names of pictures in a session. Chosen: one for every second slide of the longest deck.
 pub const MAX_PICTURES: usize = 256;
@@ -266,5 +267,5 @@ fn bounds(hash: [u8; 8], rest: u8) -> PictureId {
 
 /// Whether a picture of slides may be called so.
 fn is_name(name: &str) -> bool {
-    name.len() <= MAX_LINE && is_local(name) && !name.contains(is_refused)
+    name.len() <= MAX_LINE && is_local(name) && is_plain(name)
 }

@@ -10,7 +10,8 @@
 
 use std::io::{self, BufRead, Write};
 
-use lcstudio_core::{Edit, clean};
+use lcstudio_core::Edit;
+use librecast::plain::is_deceptive;
 use librecast_log::MAX_BODY;
 use librecast_program::cli::Exit;
 use loro::{EncodedBlobMode, ExportMode, IdSpan, LoroDoc, LoroText, PeerID};
@@ -260,7 +261,7 @@ impl Document {
 
 /// As many characters as there were: places stay.
 fn shown(c: char) -> char {
-    match clean(c.encode_utf8(&mut [0; 4])).is_empty() {
+    match is_deceptive(c) && !matches!(c, '\n' | '\t') {
         true => char::REPLACEMENT_CHARACTER,
         false => c,
     }

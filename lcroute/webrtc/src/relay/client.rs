@@ -617,5 +617,5 @@ fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {
 
 /// The relay's words: nothing that steers a terminal, and not too many.
 fn shown(error: &rtc::shared::error::Error) -> String {
-    clean(&error.to_string()).chars().take(100).collect()
+    clean(&error.to_string().chars().take(100).collect::<String>())
 }
