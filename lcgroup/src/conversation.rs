@@ -1,6 +1,6 @@
 //! What was said in a group, as this host's users read it: a file of lines of JSON.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -67,6 +67,8 @@ pub struct Conversation {
     file: AppendedFile,
     lines: u64,
     known: Known,
+    /// How each author called itself last.
+    names: BTreeMap<PeerId, String>,
     shared: Arc<Shared>,
 }
 
@@ -89,6 +91,7 @@ impl Conversation {
         let mut file = AppendedFile::open(path)?;
         let (mut length, mut lines) = (0, 0);
         let mut known = Known::default();
+        let mut names = BTreeMap::new();
         let mut reader = BufReader::new(file.read());
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
@@ -102,6 +105,7 @@ impl Conversation {
             length += line.len() as u64;
             lines += 1;
             known.insert((message.author, message.id));
+            names.insert(message.author, message.name);
             line.clear();
         }
         drop(reader);
@@ -116,6 +120,7 @@ impl Conversation {
             file,
             lines,
             known,
+            names,
         })
     }
 
@@ -125,12 +130,18 @@ impl Conversation {
         if !self.known.insert(key) {
             return;
         }
+        self.names.insert(message.author, message.name.clone());
         self.lines += 1;
         message.n = self.lines;
         let waiting = self.file.waiting();
         if serde_json::to_writer(&mut *waiting, &message).is_ok() {
             waiting.push(b'\n');
         }
+    }
+
+    /// Whether this message is one of the last.
+    pub fn knows(&self, author: PeerId, id: &str) -> bool {
+        self.known.all.contains(&(author, id.to_owned()))
     }
 
     /// Writes what was added, and wakes who waits for it.
@@ -145,6 +156,11 @@ impl Conversation {
             shared.grown.notify_all();
         }
         Ok(())
+    }
+
+    /// How each author called itself last, whether it is a member or not.
+    pub fn names(&self) -> &BTreeMap<PeerId, String> {
+        &self.names
     }
 
     /// How many messages there are.

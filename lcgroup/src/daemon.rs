@@ -10,16 +10,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lcgroup_core::{Founding, Invitation, MAX_MESSAGE};
+use lcgroup_core::{Founding, Invitation};
 use librecast::cert::GroupPrefix;
 use librecast::id::SecretKey;
 use librecast::text::{TextKind, encode};
+use librecast::time::utc;
 use librecast_log_host::{Network, seed};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::interrupt::on_signals;
@@ -29,14 +30,17 @@ use librecast_program::state_lock::StateLock;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
 use crate::giver::{Giver, Wanted};
 use crate::held::Held;
 use crate::holding_key::HoldingKey;
-use crate::request::{Request, Status};
-use crate::room::Room;
+use crate::names::chosen;
+use crate::request::{MAX_TEXT, Request, Status};
+use crate::room::{Room, SUSPENDED, clock_step};
 use crate::server::{Answer, Asked, serve};
 
 /// Between two looks at interfaces.
@@ -98,6 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         disk_again: None,
         compact_at: now + COMPACT_INTERVAL,
         due: true,
+        turned: None,
     };
     daemon.open_all(now)?;
     let socket = bind(&options.control)?;
@@ -128,6 +133,8 @@ struct Daemon {
     compact_at: Instant,
     /// Something came for a room.
     due: bool,
+    /// The clocks at the last turn.
+    turned: Option<(u64, Instant)>,
 }
 
 impl Daemon {
@@ -170,24 +177,60 @@ impl Daemon {
                 }
                 self.due = true;
             }
-            let mut answers: Vec<(Sender<Answer>, Answer)> = Vec::new();
+            let mut asked = Vec::new();
             while let Ok(Asked { request, answer }) = requests.try_recv() {
-                answers.push((answer, self.answer(request)));
+                let changed = request.changes().map(str::to_owned);
+                let saves = changed.as_ref().and_then(|group| self.saves(group));
+                let answered = match changed.is_some() && self.is_disk_full() {
+                    true => Err(disk_full("the disk takes nothing")),
+                    false => Ok(self.answer(request)),
+                };
+                let answered = answered.unwrap_or_else(|refused| refused);
+                asked.push((answer, answered, changed.zip(saves)));
                 self.due = true;
             }
             self.receive()?;
-            let written = self.turn();
-            for (to, mut answer) in answers {
-                if let (Err(e), Answer::Ok(_)) = (&written, &answer) {
-                    // it is kept in memory, and done once there is room
-                    answer = Answer::Error(format!("not on disk yet: {e}"), Exit::Failed as i32);
+            if let Err(e) = self.turn() {
+                for (_, answer, changed) in &mut asked {
+                    if let (Answer::Ok(_), Some((group, saves))) = (&answer, changed)
+                        && self.saves(group) == Some(*saves)
+                    {
+                        self.forget_changes(group, now);
+                        *answer = disk_full(&e.to_string());
+                    }
                 }
+            }
+            for (to, answer, _) in asked {
                 // the asker may have gone
                 let _ = to.send(answer);
             }
             self.wait(wake, &service)?;
         }
         Ok(())
+    }
+
+    /// How often the state of a group was written.
+    fn saves(&self, group: &str) -> Option<u64> {
+        self.rooms.get(group).map(Room::saves)
+    }
+
+    /// Whether the disk did not take something, and does not take it now.
+    fn is_disk_full(&mut self) -> bool {
+        if self.disk_again.is_some() {
+            self.disk_again = Some(Instant::now());
+            return self.turn().is_err();
+        }
+        false
+    }
+
+    /// The group is what its files say: a request that could not be written has no effect, whenever the program ends.
+    fn forget_changes(&mut self, group: &str, now: Instant) {
+        let Some(room) = self.rooms.get_mut(group) else {
+            return;
+        };
+        if let Err(e) = room.reopen(now) {
+            tracing::error!("group {group}: {e:#}");
+        }
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -211,6 +254,10 @@ impl Daemon {
     /// All groups that have something to do; what is on disk is sent.
     fn turn(&mut self) -> io::Result<()> {
         let (time, now) = (unix_ms(), Instant::now());
+        let before = self.turned.replace((time, now));
+        if before.is_some_and(|before| clock_step(before, (time, now)).unsigned_abs() > SUSPENDED) {
+            self.due = true;
+        }
         if self.disk_again.is_some_and(|at| at > now) {
             return Err(io::Error::other("the disk takes nothing"));
         }
@@ -351,6 +398,7 @@ impl Daemon {
                 Ok(serde_json::to_value(status)?)
             }
             Request::Create { group, name, topic } => {
+                let name = chosen(&name)?;
                 let folder = self.new_folder("groups", &group)?;
                 let founding = Founding {
                     key: SecretKey::generate(),
@@ -363,6 +411,13 @@ impl Daemon {
                 self.add(group, room);
                 Ok(json!({ "group": key }))
             }
+            Request::Await { group } => {
+                self.room(&group)?.ask_soon(time);
+                let names = self.network.interface_names().join(", ");
+                let outcome = |prefix: &GroupPrefix| self.giver.outcome(prefix);
+                let status = self.rooms.get(&group).map(|room| room.status(now, outcome));
+                Ok(json!({ "group": status, "interfaces": names }))
+            }
             Request::Join {
                 invitation,
                 group,
@@ -371,17 +426,27 @@ impl Daemon {
                 let invitation: Invitation = invitation
                     .parse()
                     .map_err(|e| ExitError::new(Exit::Usage, format!("{e}")))?;
+                if invitation.expires <= time {
+                    let text = format!(
+                        "the invitation has expired by this host's clock, which says {}: ask for another, or set the clock",
+                        utc(time / 1_000)
+                    );
+                    return Err(ExitError::new(Exit::Failed, text).into());
+                }
                 let group = group.unwrap_or_else(|| folder_name(&invitation.topic));
-                let same = self
-                    .rooms
-                    .iter()
-                    .find(|(_, room)| room.id() == invitation.group);
-                if let Some((known, _)) = same {
+                let mut rooms = self.rooms.iter_mut();
+                let same = rooms.find(|(_, room)| room.id() == invitation.group);
+                if let Some((known, room)) = same {
+                    if room.ask_by(invitation, time)? {
+                        let key = room.id();
+                        return Ok(json!({ "name": known, "group": key, "waits": room.waits() }));
+                    }
                     let text = format!(
                         "this host is in that group already: {known} (to join anew: lcgroup leave --forget {known})"
                     );
                     return Err(ExitError::new(Exit::Failed, text).into());
                 }
+                let name = chosen(&name)?;
                 let folder = self.new_folder("groups", &group)?;
                 let room = Room::join(&folder, &group, invitation, &name, time, now)?;
                 let key = room.id();
@@ -405,17 +470,24 @@ impl Daemon {
                         .map_err(|e| ExitError::new(Exit::Usage, format!("bytes: {e}")))?,
                     _ => anyhow::bail!(ExitError::new(Exit::Usage, "either text or bytes")),
                 };
-                if content.is_empty() || content.len() > MAX_MESSAGE {
-                    let text = format!("a message has 1 to {MAX_MESSAGE} bytes");
+                if content.is_empty() || content.len() > MAX_TEXT {
+                    let text = format!("a message has 1 to {MAX_TEXT} bytes");
                     anyhow::bail!(ExitError::new(Exit::Usage, text));
                 }
                 let room = self.room(&group)?;
                 let id = format!("{:016x}", room.say(&content, time)?);
-                Ok(match room.waits() {
-                    Some(waits) => json!({ "id": id, "waits": waits }),
-                    None => json!({ "id": id }),
-                })
+                let mut answer = json!({ "id": id });
+                for (key, said) in [("waits", room.waits()), ("clock", room.own_clock())] {
+                    if let Some(said) = said {
+                        answer[key] = said.into();
+                    }
+                }
+                if room.waits_shortly(now) {
+                    answer["shortly"] = true.into();
+                }
+                Ok(answer)
             }
+            Request::Names { group } => Ok(serde_json::to_value(self.room(&group)?.shown_names())?),
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove { group, member } => {
                 let room = self.room(&group)?;
@@ -546,6 +618,11 @@ impl Daemon {
     }
 }
 
+fn disk_full(why: &str) -> Answer {
+    let text = format!("nothing was done, as it could not be written to disk: {why}");
+    Answer::Error(text, Exit::Failed as i32)
+}
+
 fn refused(e: &anyhow::Error) -> Answer {
     let mut causes = e.chain().filter_map(|e| e.downcast_ref::<ExitError>());
     let exit = causes.next().map_or(Exit::Failed, |e| e.exit);
@@ -588,8 +665,13 @@ fn folders(all: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
 
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     let shown = || path.display().to_string();
-    if UnixStream::connect(path).is_ok() {
-        anyhow::bail!("{}: another lcgroup is running", path.display());
+    if let Ok(other) = UnixStream::connect(path) {
+        let pid = getsockopt(&other, PeerCredentials).map(|peer| peer.pid());
+        let pid = pid.map_or_else(|_| String::new(), |pid| format!(" (pid {pid})"));
+        anyhow::bail!(
+            "lcgroup runs already{pid}; it answers at {}",
+            path.display()
+        );
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(shown)?;

@@ -25,6 +25,8 @@ pub enum Request {
         group: Option<String>,
         name: String,
     },
+    /// One group, as `status` tells it; a user waits to become a member of it.
+    Await { group: String },
     /// A line to hand to somebody.
     Invite {
         group: String,
@@ -49,6 +51,8 @@ pub enum Request {
     },
     /// Who is in a group.
     Members { group: String },
+    /// How members are shown to people, and authors who were members: by key.
+    Names { group: String },
     /// The owner removes a member: its name, or its key.
     Remove { group: String, member: String },
     /// Offers a share of lcsync to the group, unless it has the offer; what opens it, and the seed of
@@ -93,6 +97,26 @@ pub enum Request {
     Unhold { name: String },
 }
 
+impl Request {
+    /// The group whose state it changes in memory; its files follow at the end of the turn.
+    pub fn changes(&self) -> Option<&str> {
+        match self {
+            Self::Send { group, .. }
+            | Self::Invite { group, .. }
+            | Self::Remove { group, .. }
+            | Self::Offer { group, .. }
+            | Self::Refresh { group }
+            | Self::Leave {
+                group,
+                forget: false,
+            }
+            | Self::Resend { group, .. }
+            | Self::Discard { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+}
+
 /// One group, as `status` tells it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GroupStatus {
@@ -114,9 +138,15 @@ pub struct GroupStatus {
     pub messages: u64,
     /// Of ours, that are not in the log yet.
     pub unsent: usize,
-    /// What messages of ours wait for, after a start or a time away.
+    /// What a request to join waits for, or messages of ours after a start or a time away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+    /// Why nothing can be said, or nobody lets this host in, and the way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// That this host's clock differs from others'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<String>,
     /// That wait for `outbox`.
     pub outbox: usize,
     /// Entries that others have, and this host lacks.
@@ -186,6 +216,8 @@ pub struct MemberStatus {
     pub author: PeerId,
     /// How it calls itself; nothing proves it.
     pub name: String,
+    /// The same with a mark where another name looks alike.
+    pub shown: String,
     /// The owner.
     pub owner: bool,
     /// This host.
@@ -198,5 +230,8 @@ pub struct MemberStatus {
 /// at once.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest request, in bytes: the longest message in base64, with room for the rest.
-pub const MAX_REQUEST: usize = 128 * 1_024;
+/// Longest request, in bytes: the longest message, of which JSON may write each byte as `\u0000`, with room for the rest.
+pub const MAX_REQUEST: usize = 6 * MAX_TEXT + 4 * 1_024;
+
+/// Longest message that a user sends, in bytes.
+pub const MAX_TEXT: usize = 64 * 1_024;

@@ -9,7 +9,7 @@
 //! A turn ends with everything on disk: entries, then messages, then the group's state; only then are entries appended,
 //! which are on disk before they are sent. So no key of the group seals two contents, whenever the host dies.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lcgroup_core::{
     Append, Entry, Event, Founding, Group, Invitation, Log as LogName, Member, NewEntry, Output,
-    Standing, Taken,
+    RequestRefusal, Standing, Taken,
 };
 use librecast::cert::GroupPrefix;
 use librecast::durable;
@@ -34,13 +34,16 @@ use librecast_log::{
 };
 use librecast_log_host::{Records, seed};
 use librecast_program::cli::{Exit, ExitError};
+use librecast_program::process::unix_ms;
 use zeroize::Zeroizing;
 
+use crate::clocks::{Clocks, Shown, off_by};
 use crate::content::{Content, Files, encode_bytes, is_share_name};
 use crate::conversation::{Conversation, Message, Shared};
 use crate::holding_key::HoldingKey;
 use crate::keyring::{Keyring, Secret};
 use crate::logs::{TTL, log_status};
+use crate::names::{Names, normal};
 use crate::offers::{self, Offer, Offers};
 use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 
@@ -48,7 +51,25 @@ use crate::request::{GroupStatus, MemberStatus, ProtectedStatus};
 const APPEND_AGAIN: Duration = Duration::from_millis(500);
 
 /// By so much less the monotonic clock goes on while a host is suspended, in ms. Chosen: clocks are set by less.
-const SUSPENDED: u64 = 10_000;
+pub const SUSPENDED: u64 = 10_000;
+
+/// Least pause between two requests to join when somebody of the group is heard, in ms. Chosen.
+const HEARD_PAUSE: u64 = 2_000;
+/// Longest pause between them while a user waits, in ms. Chosen.
+const AWAITED_PAUSE: u64 = 5_000;
+
+/// Least pause until this host shows its clock again. Chosen: hosts that come together show it once each.
+const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(10);
+/// Least pause until it answers another clock again. Chosen.
+const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);
+/// The first members of the group answer other clocks, the owner among them. Chosen: some of them are there.
+const ANSWERING: usize = 4;
+
+/// How long after its start a host may expect to hear others. Chosen: they answer within a second.
+const BEGINNING: Duration = Duration::from_secs(3);
+
+/// A question for people whose hosts do not hear each other.
+const FIREWALLS: &str = "do firewalls of both hosts let in UDP port 14246, ICMPv6 and multicast on the interfaces in use?";
 
 /// Most notices that are kept.
 const MAX_NOTICES: usize = 32;
@@ -99,6 +120,20 @@ pub struct Room {
     has_keys: bool,
     /// The clocks at the last turn.
     turned: Option<(u64, Instant)>,
+    /// Clocks of others.
+    clocks: Clocks,
+    /// When this host showed its clock last, and when it answered another one.
+    clock_shown: Option<Instant>,
+    clock_answered: Option<Instant>,
+    /// Why the owner refused the request that was made at this time.
+    refused: Option<(RequestRefusal, u64)>,
+    /// How often the state was written in this run.
+    saves: u64,
+    opened: Instant,
+    /// What this host's users said is not shown yet: its folder may turn out to be an old copy.
+    holds_back: bool,
+    /// How members call themselves, those who are gone, too.
+    names: BTreeMap<PeerId, String>,
 }
 
 impl Room {
@@ -129,11 +164,30 @@ impl Room {
 
     fn make(folder: &Path, name: &str, group: Group, now: Instant) -> anyhow::Result<Self> {
         std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
-        durable::sync_folder_of(folder)?;
-        let state = group.state()?;
-        durable::replace(&folder.join(STATE), &state)?;
-        // a Welcome to a request of this run is new
-        Self::with(folder, name, group, now)
+        let made = || {
+            durable::sync_folder_of(folder)?;
+            let state = group.state()?;
+            durable::replace(&folder.join(STATE), &state)?;
+            // a Welcome to a request of this run is new
+            Self::with(folder, name, group, now)
+        };
+        made().inspect_err(|_| {
+            // half a group would be in the way of the next attempt
+            let _ = std::fs::remove_dir_all(folder);
+        })
+    }
+
+    /// Goes on with what its files say.
+    pub fn reopen(&mut self, now: Instant) -> anyhow::Result<()> {
+        let mut room = Self::open(&self.folder, &self.name, now)?;
+        std::mem::swap(&mut room.notices, &mut self.notices);
+        *self = room;
+        Ok(())
+    }
+
+    /// How often its state was written in this run: whatever was asked before the last time is on disk.
+    pub fn saves(&self) -> u64 {
+        self.saves
     }
 
     /// Goes on with a group.
@@ -189,13 +243,34 @@ impl Room {
             keyring: Keyring::default(),
             has_keys,
             turned: None,
+            clocks: Clocks::default(),
+            clock_shown: None,
+            clock_answered: None,
+            refused: None,
+            saves: 0,
+            opened: now,
+            holds_back: false,
+            names: BTreeMap::new(),
         };
+        room.names.clone_from(room.conversation.names());
+        room.names.extend(room.all_names());
+        room.log.watch_presence(true);
+        room.log.watch_clocks(true);
         // what a crash kept the group from hearing
         for log in [LogName::Own, LogName::Owner] {
             if let Some(status) = room.status_of(log) {
                 room.group.handle_appended(log, status.last);
             }
         }
+        // and this host's users from reading
+        let me = room.group.author_key().peer_id();
+        let waiting: Vec<_> = room.group.unconfirmed().collect();
+        let waiting: Vec<Said> = waiting
+            .into_iter()
+            .filter(|(id, _)| !room.conversation.knows(me, &format!("{id:016x}")))
+            .map(|(id, content)| room.message(me, id, unix_ms(), content))
+            .collect();
+        room.said = waiting;
         Ok(room)
     }
 
@@ -223,12 +298,16 @@ impl Room {
     /// Whether the end of the owner's log is here now.
     fn catch_up(&mut self, time: u64, now: Instant) {
         let before = self.turned.replace((time, now));
-        let was_suspended = before.is_some_and(|(then, at)| {
-            let passed = now.saturating_duration_since(at).as_millis() as u64;
-            time.saturating_sub(then) > passed + SUSPENDED
-        });
-        if was_suspended {
+        let set_by = before.map_or(0, |(then, at)| clock_step((then, at), (time, now)));
+        if set_by > SUSPENDED as i64 {
             self.come_back(now);
+        }
+        if before.is_none() || set_by.unsigned_abs() > SUSPENDED {
+            // whoever had another clock may have the same now
+            (self.clocks, self.clock_shown) = (Clocks::default(), None);
+            self.group.mend_times(time);
+            self.state_changed = true;
+            self.show_clock(time, now);
         }
         if self.group.is_behind() && self.log.caught_up_at().is_some_and(|at| at <= now) {
             self.group.catch_up(time);
@@ -236,15 +315,81 @@ impl Room {
         }
     }
 
-    /// What is said waits for, if it waits.
-    pub fn waits(&self) -> Option<&'static str> {
+    /// What a request to join, or a message, waits for, if it waits.
+    pub fn waits(&self) -> Option<String> {
+        let is_heard = self.log.has_received();
+        if self.group.standing() == Standing::Joining {
+            let waits = match (self.own_clock(), is_heard) {
+                (Some(clock), _) => format!("waits for another clock: {clock}"),
+                (None, true) => format!(
+                    "waits for the group's owner: hosts of the group are heard, and none of them lets it in. Does `lcgroup run` run on the owner's host, and {FIREWALLS}"
+                ),
+                (None, false) => format!(
+                    "waits for the group's owner: nobody of the group is heard. Does `lcgroup run` run on the owner's host, are both hosts in one network, and {FIREWALLS}"
+                ),
+            };
+            return Some(waits);
+        }
         if !self.group.is_behind() || self.group.standing() != Standing::Member {
             return None;
         }
         Some(match self.log.caught_up_at() {
-            Some(_) => "waits for the last word of the group's owner, from any member",
-            None => "waits for any other member or mailbox of the group",
+            Some(_) => "waits for the last word of the group's owner, from any member".to_owned(),
+            None => format!(
+                "waits for any other member or mailbox of the group: nobody is heard. Does one run, and {FIREWALLS}"
+            ),
         })
+    }
+
+    /// Whether this will be over within seconds, as far as is known so soon after the start.
+    pub fn waits_shortly(&self, now: Instant) -> bool {
+        let has_begun = now.saturating_duration_since(self.opened) < BEGINNING;
+        let is_heard = self.log.caught_up_at().is_some();
+        self.group.is_behind() && (is_heard || has_begun)
+    }
+
+    /// Why nothing is said, or nobody lets this host in, and the way out.
+    pub fn problem(&self) -> Option<String> {
+        let anew = format!(
+            "`lcgroup leave --forget {}`, then `lcgroup join` with a new invitation",
+            self.name
+        );
+        let own = self.author_of(LogName::Own);
+        let mut authors = self.log.authors();
+        let conflict = authors.find(|a| a.author == own).and_then(|a| a.conflict);
+        match (self.group.standing(), conflict) {
+            (Standing::RolledBack, _) => Some(format!(
+                "this folder is an older copy than what was said from it: it says nothing more, and what waited in it was sent to nobody; {anew}"
+            )),
+            (Standing::Removed, _) => Some(format!(
+                "the owner removed this member; to come back: {anew}"
+            )),
+            (_, Some(from)) => Some(format!(
+                "this folder was used on two hosts: nothing that it said from entry {from} on counts; {anew}"
+            )),
+            (Standing::Joining, None) => {
+                let (reason, made) = self.refused?;
+                let is_final = !matches!(reason, RequestRefusal::Time | RequestRefusal::Full);
+                (is_final && self.group.request_made() == Some(made))
+                    .then(|| format!("the owner refused: {reason}; {anew}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Somebody waits to become a member.
+    pub fn ask_soon(&mut self, time: u64) {
+        self.group.ask_within(AWAITED_PAUSE, time);
+    }
+
+    /// Asks by another invitation of the group. Whether this host is not a member yet.
+    pub fn ask_by(&mut self, invitation: Invitation, time: u64) -> anyhow::Result<bool> {
+        if self.group.standing() != Standing::Joining {
+            return Ok(false);
+        }
+        self.group.ask_by(invitation, time)?;
+        self.state_changed = true;
+        Ok(true)
     }
 
     /// When there is something to do. `time` is now, in milliseconds since 1970.
@@ -254,7 +399,13 @@ impl Room {
         let first = self.log.poll_timeout();
         let keys = self.keyring.poll_timeout(now);
         let owner = self.log.caught_up_at().filter(|_| self.group.is_behind());
-        let others = [group, self.append_at, keys, owner];
+        let begun = Some(self.opened + BEGINNING).filter(|at| *at > now);
+        let show = match self.waits_shortly(now) {
+            _ if self.said.is_empty() => None,
+            true => begun,
+            false => Some(now),
+        };
+        let others = [group, self.append_at, keys, owner, show];
         let others = others.into_iter().flatten();
         others.fold(first, Instant::min)
     }
@@ -265,14 +416,15 @@ impl Room {
             self.log.handle_timeout(time, now);
         }
         self.catch_up(time, now);
+        self.holds_back = self.waits_shortly(now);
         if self.group.poll_timeout().is_some_and(|at| at <= time) {
             self.group.handle_timeout(time);
             self.state_changed = true;
         }
         loop {
-            let heard = self.drain_log(time);
+            let heard = self.drain_log(time, now);
             let read = self.feed(time);
-            let said = self.drain_group();
+            let said = self.drain_group(time);
             let appended = self.append(time, now)?;
             if !(heard || read || said || appended) {
                 break;
@@ -288,21 +440,36 @@ impl Room {
         std::mem::take(&mut self.transmits)
     }
 
-    fn drain_log(&mut self, time: u64) -> bool {
+    fn drain_log(&mut self, time: u64, now: Instant) -> bool {
         let mut any = false;
         while let Some(output) = self.log.poll_output() {
             any = true;
             match output {
                 LogOutput::Store(stored) => self.records.add(&stored),
                 LogOutput::Transmit(bytes) => self.transmits.push(bytes),
-                LogOutput::Event(event) => self.hear(event, time),
+                LogOutput::Event(event) => self.hear(event, time, now),
             }
         }
         any
     }
 
-    fn hear(&mut self, event: LogEvent, time: u64) {
+    fn hear(&mut self, event: LogEvent, time: u64, now: Instant) {
         match event {
+            LogEvent::HostIsBack => {
+                self.group.ask_within(HEARD_PAUSE, time);
+                self.show_clock(time, now);
+            }
+            LogEvent::Presence { author, body } => {
+                self.hear_clock(author, None, &body, (time, now));
+            }
+            LogEvent::OtherClock {
+                author,
+                time: theirs,
+                body,
+            } => {
+                let ahead = theirs as i64 - time as i64;
+                self.hear_clock(author, Some(ahead), &body, (time, now));
+            }
             LogEvent::Request(body) => match self.group.handle_request(&body, time) {
                 Ok(()) => self.state_changed = true,
                 // members hear requests, too, and owners hear the same one again
@@ -320,11 +487,81 @@ impl Room {
                     "nobody has entries {from} to {to} of {who} any more"
                 ));
             }
-            LogEvent::OwnEntries { .. }
-            | LogEvent::Entries(_)
-            | LogEvent::Granted(_)
-            | LogEvent::Presence { .. } => {}
+            LogEvent::OwnEntries { .. } | LogEvent::Entries(_) | LogEvent::Granted(_) => {}
         }
+    }
+
+    /// Shows this host's clock, so that a host with another one learns of it. Not often.
+    fn show_clock(&mut self, time: u64, now: Instant) {
+        let lately = |at| now.saturating_duration_since(at) < SHOW_CLOCK_AGAIN;
+        if !self.clock_shown.is_some_and(lately) {
+            self.clock_shown = Some(now);
+            self.show(LogName::Own, Shown::Clock, time);
+        }
+    }
+
+    fn show(&mut self, log: LogName, shown: Shown, time: u64) {
+        let author = self.author_of(log);
+        // whoever is no author yet has nothing to show
+        if let Err(e) = self.log.show(author, &shown.encode(), time) {
+            tracing::debug!("{}: presence: {e}", self.name);
+        }
+    }
+
+    /// A member showed its clock, which is so much ahead of this host's if it differs.
+    fn hear_clock(
+        &mut self,
+        author: AuthorId,
+        ahead: Option<i64>,
+        body: &[u8],
+        (time, now): (u64, Instant),
+    ) {
+        let status = self.log.authors().find(|status| status.author == author);
+        let Some(key) = status.map(|status| status.key) else {
+            return;
+        };
+        let is_new = self.clocks.hear(key, ahead);
+        let shown = Shown::decode(body);
+        if let Some(Shown::Refused(reason, asked, made)) = shown
+            && author == self.log.owner()
+            && asked == self.author_of(LogName::Own)
+        {
+            self.refused = Some((reason, made));
+        }
+        let Some(ahead) = ahead else {
+            return;
+        };
+        if is_new && self.own_clock().is_none() {
+            let (who, off) = (self.name_of(&key), off_by(-ahead));
+            self.notice(format!("the clock of {who} is {off} this host's"));
+        }
+        let me = self.group.author_key().peer_id();
+        let mut answering = self.group.members().into_iter().take(ANSWERING);
+        let lately = |at| now.saturating_duration_since(at) < ANSWER_CLOCK_AGAIN;
+        if shown == Some(Shown::Clock)
+            && answering.any(|member| member.author == me)
+            && !self.clock_answered.is_some_and(lately)
+        {
+            self.clock_answered = Some(now);
+            self.show(LogName::Own, Shown::ClockToo, time);
+        }
+    }
+
+    /// That this host's clock is wrong, as far as others show.
+    pub fn own_clock(&self) -> Option<String> {
+        let owner = self.group.members().into_iter().next();
+        let mut owners = vec![self.group.id()];
+        owners.extend(owner.map(|owner| owner.author));
+        let is_owner = self.group.group_key().is_some();
+        let (who, ahead) = self.clocks.judge(&owners, is_owner)?;
+        let whose = match owners.contains(&who) {
+            true => "the group's owner".to_owned(),
+            false => self.name_of(&who),
+        };
+        let off = off_by(ahead);
+        Some(format!(
+            "this host's clock is {off} the clock of {whose}: one of them is to be set (`date` shows this one)"
+        ))
     }
 
     /// Hands entries to the group, in order. Whether it read any.
@@ -368,7 +605,7 @@ impl Room {
         any
     }
 
-    fn drain_group(&mut self) -> bool {
+    fn drain_group(&mut self, time: u64) -> bool {
         let mut any = false;
         while let Some(output) = self.group.poll_output() {
             (any, self.state_changed) = (true, true);
@@ -379,13 +616,13 @@ impl Room {
                         tracing::warn!("{}: request to join: {e}", self.name);
                     }
                 }
-                Output::Event(event) => self.tell(event),
+                Output::Event(event) => self.tell(event, time),
             }
         }
         any
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: Event, now: u64) {
         match event {
             Event::Message {
                 author,
@@ -409,14 +646,20 @@ impl Room {
                 let who = self.name_of(&author);
                 self.notice(format!("{who} said message {id:016x} again, to all"));
             }
-            Event::Joined { epoch } => self.notice(format!("member since epoch {epoch}")),
-            Event::MemberAdded { name, .. } => {
+            Event::Joined { epoch } => {
+                self.names.extend(self.all_names());
+                self.notice(format!("member since epoch {epoch}"));
+            }
+            Event::MemberAdded { author, name } => {
                 self.offers.end_own(self.group.author_key().peer_id());
-                self.notice(format!("{name} joined"));
+                self.names.insert(author, name);
+                let who = self.name_of(&author);
+                self.notice(format!("{who} joined"));
             }
             Event::MemberRemoved { author } => {
                 self.offers.end_own(self.group.author_key().peer_id());
-                self.notice(format!("{author} is no member any more"));
+                let who = self.name_of(&author);
+                self.notice(format!("{who} is no member any more"));
             }
             Event::EpochChanged { epoch } => tracing::debug!("{}: epoch {epoch}", self.name),
             Event::OutboxWaits { id } => self.notice(format!(
@@ -435,8 +678,29 @@ impl Room {
             Event::InvitationExpired => {
                 self.notice("the invitation expired before the owner answered".into());
             }
+            Event::RequestRefused {
+                author,
+                name,
+                time: made,
+                reason,
+            } => {
+                let asked = self.log.space().author(&author);
+                self.show(LogName::Owner, Shown::Refused(reason, asked, made), now);
+                let by_clock = made as i64 - now as i64;
+                let why = match reason {
+                    RequestRefusal::Time => {
+                        format!("its clock is {} this host's", off_by(-by_clock))
+                    }
+                    _ => reason.to_string(),
+                };
+                let text = format!("{name} asks to join, and cannot: {why}");
+                if !self.notices.contains(&text) {
+                    self.notice(text);
+                }
+            }
             Event::NotAdmitted { author } => {
-                self.notice(format!("{author} could not be admitted: it has to ask again"));
+                let who = self.name_of(&author);
+                self.notice(format!("{who} could not be admitted: it has to ask again"));
             }
         }
     }
@@ -460,7 +724,7 @@ impl Room {
         let message = Message {
             n: 0,
             author,
-            name: self.name_of(&author),
+            name: self.own_name_of(&author),
             id: format!("{id:016x}"),
             time,
             text,
@@ -545,9 +809,18 @@ impl Room {
             let state = self.group.state().map_err(io::Error::other)?;
             durable::replace(&self.folder.join(STATE), &state)?;
             self.state_changed = false;
+            self.saves += 1;
         }
         let me = self.group.author_key().peer_id();
-        for (message, files) in std::mem::take(&mut self.said) {
+        if self.group.standing() == Standing::RolledBack {
+            // nobody gets it
+            self.said.clear();
+        }
+        let said = match self.holds_back {
+            true => Vec::new(),
+            false => std::mem::take(&mut self.said),
+        };
+        for (message, files) in said {
             if let Some(files) = files {
                 self.offers.add(me, &files);
             }
@@ -610,10 +883,43 @@ impl Room {
         self.log.authors().find(|status| status.author == id)
     }
 
+    /// Who is a member, and who was one in this run or said something.
+    fn all_names(&self) -> BTreeMap<PeerId, String> {
+        let mut all = self.names.clone();
+        let members = self.group.members().into_iter();
+        all.extend(members.map(|member| (member.author, member.name)));
+        all
+    }
+
+    fn names(&self) -> Names {
+        let all = self.all_names();
+        Names::of(all.iter().map(|(author, name)| (*author, name.as_str())))
+    }
+
+    /// Names as they are shown, by key.
+    pub fn shown_names(&self) -> BTreeMap<PeerId, String> {
+        let names = self.names();
+        let all = self.all_names().into_iter();
+        let shown = all.map(|(author, name)| (author, names.shown(&author, &name)));
+        shown.collect()
+    }
+
+    /// A member, or an author who was one, as it is shown.
     fn name_of(&self, author: &PeerId) -> String {
-        let members = self.group.members();
-        let member = members.into_iter().find(|m| m.author == *author);
-        member.map_or_else(|| author.to_string(), |member| member.name)
+        let mut shown = self.shown_names();
+        shown.remove(author).unwrap_or_else(|| {
+            // the first letters of all keys are the same
+            let key = author.to_string();
+            format!("a member with the key ...{}", &key[key.len() - 8..])
+        })
+    }
+
+    /// How a member calls itself.
+    fn own_name_of(&self, author: &PeerId) -> String {
+        let mut members = self.group.members().into_iter();
+        let member = members.find(|member| member.author == *author);
+        let name = member.map(|member| normal(&member.name));
+        name.unwrap_or_else(|| self.name_of(author))
     }
 
     fn who(&self, author: AuthorId) -> String {
@@ -629,6 +935,9 @@ impl Room {
     }
 
     fn say_content(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {
+        if let Some(problem) = self.problem() {
+            return Err(ExitError::new(Exit::Failed, problem).into());
+        }
         let id = self.group.say(content, time)?;
         let me = self.group.author_key().peer_id();
         let message = self.message(me, id, time, content);
@@ -661,9 +970,11 @@ impl Room {
 
     /// A share that a member offers; `by` is its name or key.
     pub fn offered(&self, name: &str, by: Option<&str>) -> anyhow::Result<&Offer> {
+        let shown = self.shown_names();
         let is_by = |offer: &&Offer| {
-            let is = |by| offer.author.to_string() == by || self.name_of(&offer.author) == by;
-            by.is_none_or(is)
+            let (who, name) = (&offer.author, self.own_name_of(&offer.author));
+            let shown = shown.get(who).unwrap_or(&name);
+            by.is_none_or(|by| is_called(by, (who, &name, shown)))
         };
         let found: Vec<&Offer> = self.offers.of_name(name).filter(is_by).collect();
         let group = &self.name;
@@ -697,6 +1008,7 @@ impl Room {
     /// All members.
     pub fn members(&self) -> Vec<MemberStatus> {
         let me = self.group.author_key().peer_id();
+        let names = self.names();
         let members = self.group.members().into_iter().enumerate();
         members
             .map(|(leaf, Member { author, name })| {
@@ -707,6 +1019,7 @@ impl Room {
                     owner: leaf == 0,
                     me: author == me,
                     last: status.map_or(0, |status| status.last),
+                    shown: names.shown(&author, &name),
                     author,
                     name,
                 }
@@ -716,10 +1029,10 @@ impl Room {
 
     /// Removes a member, by name or key.
     pub fn remove(&mut self, who: &str, time: u64) -> anyhow::Result<PeerId> {
-        let members = self.group.members();
-        let meant: Vec<PeerId> = members
+        let meant: Vec<PeerId> = self
+            .members()
             .iter()
-            .filter(|m| m.name == who || m.author.to_string() == who)
+            .filter(|m| is_called(who, (&m.author, &m.name, &m.shown)))
             .map(|m| m.author)
             .collect();
         let usage = |text: String| ExitError::new(Exit::Usage, text);
@@ -727,7 +1040,9 @@ impl Room {
             [one] => one,
             [] => return Err(usage(format!("no member is called {who:?}")).into()),
             _ => {
-                let text = format!("several members call themselves {who:?}: name the key");
+                let text = format!(
+                    "several members call themselves {who:?}: `lcgroup members` shows their marks"
+                );
                 return Err(usage(text).into());
             }
         };
@@ -825,10 +1140,7 @@ impl Room {
             Standing::Removed => "removed",
             Standing::RolledBack => "rolled_back",
         };
-        let waits = || {
-            let waits = self.waits().filter(|_| !self.has_keys);
-            waits.map(str::to_owned)
-        };
+        let waits = || self.waits().filter(|_| !self.has_keys);
         let protected = |prefix: &GroupPrefix| {
             let outcome = outcome(prefix);
             ProtectedStatus {
@@ -850,7 +1162,9 @@ impl Room {
             members: self.group.members().len(),
             messages: self.conversation.messages(),
             unsent: self.appends.len() + self.group.queued(),
-            waits: self.waits().map(str::to_owned),
+            waits: self.waits(),
+            problem: self.problem(),
+            clock: self.own_clock(),
             outbox: self.group.outbox().count(),
             missing: missing.sum(),
             log: log_status(&self.log),
@@ -868,6 +1182,17 @@ impl Room {
     pub fn delete(self) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&self.folder).map_err(|e| anyhow!("{}: {e}", self.folder.display()))
     }
+}
+
+/// Whether a user means this member: by its name, the mark behind it, or its key.
+fn is_called(who: &str, (author, name, shown): (&PeerId, &str, &str)) -> bool {
+    normal(name) == normal(who) || shown == who || author.to_string() == who
+}
+
+/// By how many ms the clock was set between two moments: a host that was suspended seems to have set it.
+pub fn clock_step((then, at): (u64, Instant), (time, now): (u64, Instant)) -> i64 {
+    let passed = now.saturating_duration_since(at).as_millis() as i64;
+    time as i64 - then as i64 - passed
 }
 
 /// The prefixes of a group, one a line; none where there is no such file.

@@ -1,5 +1,6 @@
 //! What the verbs do: they ask the program that runs.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,25 +10,32 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use librecast::id::PeerId;
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
 use librecast_program::arguments;
-use librecast_program::cli::{Exit, ExitError, print_line};
+use librecast_program::cli::{Exit, ExitError, hint, print_line};
 use librecast_program::groups;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::conversation::Message;
-use crate::request::{GroupStatus, MemberStatus, ProtectedStatus, Request, Status};
+use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
-/// Longest content of stdin: one byte more than a message may have.
-const MAX_CONTENT: u64 = lcgroup_core::MAX_MESSAGE as u64 + 1;
+/// Longest content of stdin: what a message may have, an end of line, and one byte more.
+const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;
 
 /// Between two looks at whether the owner has answered.
 const WAIT_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Longest wait for lcroute to seal with keys of this moment.
 const SEALED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait of `send` for the last word of the group's owner, while others are heard. Chosen: mostly it takes 3 s.
+const SPOKEN_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Longest silence of a program that waits. Chosen: people do not wonder yet.
+const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// Where groups are by default.
 pub fn default_state_dir() -> PathBuf {
@@ -72,6 +80,35 @@ pub struct Tail {
     pub follow: bool,
     pub after: Option<u64>,
     pub last: Option<u64>,
+}
+
+/// A wait that is told on standard error: what is missing, and what to check.
+struct Waiting {
+    since: Instant,
+    told: String,
+    quiet: bool,
+}
+
+impl Waiting {
+    fn new(quiet: bool) -> Self {
+        Self {
+            since: Instant::now(),
+            told: String::new(),
+            quiet,
+        }
+    }
+
+    /// Tells it, unless the wait has just begun, or the same was told before.
+    fn tell(&mut self, text: impl FnOnce() -> String) {
+        if self.quiet || self.since.elapsed() < SILENCE {
+            return;
+        }
+        let text = text();
+        if text != self.told && !text.is_empty() {
+            hint("lcgroup", &text);
+            self.told = text;
+        }
+    }
 }
 
 /// Asks at the socket, and prints.
@@ -126,27 +163,35 @@ impl Verbs {
         if wait {
             self.wait_until_member(&group)?;
         }
-        self.say(&answer, |_| match wait {
-            true => format!("a member of {group}"),
-            false => {
+        let waits = answer["waits"].as_str();
+        self.say(&answer, |_| match (wait, waits) {
+            (true, _) => format!("a member of {group}"),
+            (false, Some(waits)) => {
+                format!("asked for {group} before, and not let in yet: it {waits}")
+            }
+            (false, None) => {
                 format!("asked for {group}: a member once its owner has answered (lcgroup status)")
             }
         })
     }
 
     fn wait_until_member(&self, group: &str) -> anyhow::Result<()> {
+        let mut waiting = Waiting::new(self.json);
         loop {
-            let status: Status = serde_json::from_value(self.ask(&Request::Status {})?)?;
-            let known = status.groups.into_iter().find(|known| known.name == group);
-            match known {
-                None => anyhow::bail!("{group} was left meanwhile"),
-                Some(known) if known.state != "joining" => return Ok(()),
-                Some(known) => {
-                    if let Some(notice) = known.notices.last().filter(|n| n.contains("expired")) {
-                        anyhow::bail!("{notice}");
-                    }
-                }
+            let group = group.to_owned();
+            let answer = self.ask(&Request::Await { group })?;
+            let known: GroupStatus = serde_json::from_value(answer["group"].clone())?;
+            if let Some(problem) = known.problem {
+                return Err(ExitError::new(Exit::NotPermitted, problem).into());
             }
+            if known.state != "joining" {
+                return Ok(());
+            }
+            if let Some(notice) = known.notices.last().filter(|n| n.contains("expired")) {
+                anyhow::bail!("{notice}");
+            }
+            let on = text(&answer["interfaces"]);
+            waiting.tell(|| format!("{} (on {on})", known.waits.unwrap_or_default()));
             thread::sleep(WAIT_INTERVAL);
         }
     }
@@ -176,16 +221,46 @@ impl Verbs {
                 bytes: None,
             }
         };
-        let answer = self.ask(&request)?;
+        let of = match &request {
+            Request::Send { group, .. } => group.clone(),
+            _ => String::new(),
+        };
+        let mut answer = self.ask(&request)?;
+        if answer["shortly"] == true {
+            // it may turn out that this folder is an old copy, which says nothing
+            let mut waiting = Waiting::new(self.json);
+            let still = self.wait_until(SPOKEN_TIMEOUT, || {
+                let group = self.group(&of)?;
+                if let Some(problem) = group.problem {
+                    return Err(ExitError::new(Exit::Failed, problem).into());
+                }
+                waiting.tell(|| group.waits.clone().unwrap_or_default());
+                Ok(group.waits.is_none().then_some(()))
+            })?;
+            if still.is_some()
+                && let Some(answer) = answer.as_object_mut()
+            {
+                answer.remove("waits");
+            }
+        }
         if self.json {
             print_line(answer.to_string())?;
-        } else if let Some(waits) = answer["waits"].as_str() {
-            eprintln!("lcgroup: it is kept here, and {waits}");
+            return Ok(Exit::Ok);
+        }
+        if let Some(waits) = answer["waits"].as_str() {
+            hint("lcgroup", format_args!("it is kept here, and {waits}"));
+        }
+        if let Some(clock) = answer["clock"].as_str() {
+            hint("lcgroup", format_args!("it is sent; {clock}"));
         }
         Ok(Exit::Ok)
     }
 
     pub fn tail(&self, tail: &Tail) -> anyhow::Result<Exit> {
+        if let Some(problem) = self.group(&tail.group)?.problem {
+            hint("lcgroup", &problem);
+        }
+        let mut names = self.names(&tail.group)?;
         let mut stream = groups::connect(&self.control)?;
         let request = Request::Tail {
             group: tail.group.clone(),
@@ -207,11 +282,26 @@ impl Verbs {
                 serde_json::from_value::<groups::Answer<Value>>(value)?.result()?;
                 return Ok(Exit::Ok);
             }
-            match self.json {
-                true => print_line(line.trim_end())?,
-                false => print_line(shown(&tail.group, &serde_json::from_value(value)?))?,
+            let message: Message = serde_json::from_value(value)?;
+            if !names.contains_key(&message.author) {
+                names = self.names(&tail.group)?;
+            }
+            let name = names.get(&message.author).unwrap_or(&message.name);
+            match (self.json, line.trim_end().strip_suffix('}')) {
+                (true, Some(fields)) => {
+                    print_line(format!("{fields},\"shown\":{}}}", json!(name)))?;
+                }
+                _ => print_line(shown(&tail.group, &message, name))?,
             }
         }
+    }
+
+    /// How members are shown.
+    fn names(&self, group: &str) -> anyhow::Result<BTreeMap<PeerId, String>> {
+        let group = group.to_owned();
+        Ok(serde_json::from_value(
+            self.ask(&Request::Names { group })?,
+        )?)
     }
 
     pub fn members(&self, group: String) -> anyhow::Result<Exit> {
@@ -224,11 +314,8 @@ impl Verbs {
         for member in members {
             let marks = [(member.owner, " owner"), (member.me, " you")];
             let marks: String = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
-            print_line(format!(
-                "{:<20} {}{marks}",
-                printable(&member.name),
-                member.author
-            ))?;
+            let line = format!("{:<20}{marks}", printable(&member.shown));
+            print_line(line.trim_end())?;
         }
         Ok(Exit::Ok)
     }
@@ -238,8 +325,10 @@ impl Verbs {
         let answer = self.ask(&Request::Remove { group, member })?;
         // its last word: what is sent from now on is sealed by keys that the one who was removed lacks
         let before = answer["epoch"].as_u64();
+        let mut waiting = Waiting::new(self.json);
         let done = self.wait_until(SEALED_TIMEOUT, || {
             let group = self.group(&of)?;
+            waiting.tell(|| "waits for new keys, and for lcroute to seal with them where a prefix is protected".into());
             let is_new = |epoch: Option<u64>| epoch > before;
             let mut sealed = group.prefixes.iter().filter(|p| p.sealed);
             Ok((is_new(group.epoch) && sealed.all(|p| p.epoch == group.epoch)).then_some(()))
@@ -262,7 +351,11 @@ impl Verbs {
                 format!("{prefix} is closed here until other keys are given")
             });
         }
+        let mut waiting = Waiting::new(self.json);
         let known = self.wait_until(SEALED_TIMEOUT, || {
+            waiting.tell(|| {
+                "waits for lcroute to take the keys: does `lcroute status` answer?".into()
+            });
             let status = self.group(&of)?.prefixes.into_iter();
             let mut status = status.filter(|p| p.prefix == prefix);
             Ok(status.next().filter(|p| p.sealed || p.problem.is_some()))
@@ -288,7 +381,11 @@ impl Verbs {
         let status: Status = serde_json::from_value(self.ask(&Request::Status {})?)?;
         let mut groups = status.groups.into_iter();
         let found = groups.find(|group| group.name == name);
-        found.with_context(|| format!("{name} was left meanwhile"))
+        let none = || {
+            let text = format!("no group is called {name:?}: lcgroup status lists them");
+            ExitError::new(Exit::Usage, text)
+        };
+        Ok(found.ok_or_else(none)?)
     }
 
     /// Looks again and again until there is something; none: not within that time.
@@ -356,8 +453,17 @@ impl Verbs {
                 "{:<20} {}, {} members, {} messages{missing}",
                 group.name, group.state, group.members, group.messages
             ))?;
-            if let Some(waits) = group.waits {
-                print_line(format!("  what is said {waits}"))?;
+            if let Some(problem) = group.problem {
+                print_line(format!("  {problem}"))?;
+            } else if let Some(waits) = group.waits {
+                let what = match group.state.as_str() {
+                    "joining" => "it",
+                    _ => "what is said",
+                };
+                print_line(format!("  {what} {waits}"))?;
+            }
+            if let Some(clock) = group.clock {
+                print_line(format!("  {clock}"))?;
             }
             for protected in group.prefixes {
                 let stands = match (protected.sealed, protected.problem) {
@@ -413,12 +519,12 @@ impl Verbs {
     }
 
     fn ask(&self, request: &Request) -> anyhow::Result<Value> {
-        groups::ask(&self.control, request)
+        groups::ask(&self.control, request, self.json)
     }
 }
 
 /// A message as a line for people: nothing in it moves the cursor or colours the screen.
-fn shown(group: &str, message: &Message) -> String {
+fn shown(group: &str, message: &Message, name: &str) -> String {
     let time = utc(message.time / 1_000);
     let said = match (&message.text, &message.bytes, &message.files) {
         (Some(text), _, _) => printable(text),
@@ -432,7 +538,7 @@ fn shown(group: &str, message: &Message) -> String {
         }
         (None, None, None) => String::new(),
     };
-    format!("{time} {}: {said}", printable(&message.name))
+    format!("{time} {}: {said}", printable(name))
 }
 
 /// Words of several lines: what follows the first is indented, as no message may look like another.
@@ -474,7 +580,7 @@ mod tests {
             bytes: None,
             files: Some("plans'; touch FILE; echo '".into()),
         };
-        let line = shown("team", &message);
+        let line = shown("team", &message, "Ann");
         let command = r"lcsync --lcgroup team 'lc:plans'\''; touch FILE; echo '\''' DEST";
         assert!(line.ends_with(command), "{line}");
     }

@@ -13,9 +13,10 @@ use crate::error::GroupError;
 use crate::event::{Entry, Event, Log, NewEntry, Taken};
 use crate::group::{Group, Standing};
 use crate::invitation::Invitation;
-use crate::mls::{Commit, check_key_package};
+use crate::mls::{Commit, check_key_package, name_in};
 use crate::owner::{Kept, Owner};
 use crate::provider::{self, NO_NONCE};
+use crate::request::Request;
 use crate::{
     DAY, HOUR, MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGES, MAX_OUTBOX, MAX_REQUESTS, WEEK, request,
 };
@@ -177,6 +178,24 @@ impl Group {
             return Err(RequestRefusal::NotTheOwner);
         };
         let request = request::open(&owner.key, sealed).ok_or(RequestRefusal::NotOpened)?;
+        let (author, time) = (request.author, request.time);
+        let name = name_in(&request.key_package);
+        let taken = self.take_request(request, now);
+        if let Err(reason) = taken
+            && reason.is_answered()
+        {
+            self.tell(Event::RequestRefused {
+                author,
+                name,
+                time,
+                reason,
+            });
+        }
+        taken
+    }
+
+    fn take_request(&mut self, request: Request, now: u64) -> Result<(), RequestRefusal> {
+        let owner = self.own().map_err(|_| RequestRefusal::NotTheOwner)?;
         if owner.check_invited(&request, now)? {
             return Ok(());
         }
@@ -325,6 +344,7 @@ impl Group {
         for NewLeaf { author, .. } in refused {
             self.tell(Event::NotAdmitted { author });
         }
+        self.began = now;
         self.publish(epoch, &heads, commit);
     }
 

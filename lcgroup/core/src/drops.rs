@@ -31,6 +31,37 @@ pub enum DropReason {
     NotReading,
 }
 
+impl RequestRefusal {
+    /// Refusals that the owner answers: the joiner can do something about them. In answers they have these numbers.
+    const ANSWERED: [Self; 6] = [
+        Self::Time,
+        Self::UnknownInvitation,
+        Self::Expired,
+        Self::UsedUp,
+        Self::Full,
+        Self::KeyPackage,
+    ];
+
+    /// Whether the owner answers it.
+    #[must_use]
+    pub fn is_answered(self) -> bool {
+        self.number().is_some()
+    }
+
+    /// Its number in answers.
+    #[must_use]
+    pub fn number(self) -> Option<u8> {
+        let at = Self::ANSWERED.iter().position(|other| *other == self);
+        at.map(|at| at as u8)
+    }
+
+    /// The refusal of this number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ANSWERED.get(usize::from(number)).copied()
+    }
+}
+
 /// Why the owner refuses a request to join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum RequestRefusal {

@@ -3,7 +3,7 @@
 use librecast::id::PeerId;
 use zeroize::Zeroizing;
 
-use crate::drops::DropReason;
+use crate::drops::{DropReason, RequestRefusal};
 
 /// An entry of the log. The log has checked its signature and that it continues its author's log.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +151,17 @@ pub enum Event {
     RolledBack,
     /// The owner did not answer before the invitation expired.
     InvitationExpired,
+    /// The owner refused a request to join, by an invitation of the group.
+    RequestRefused {
+        /// Who wants to join.
+        author: PeerId,
+        /// How it calls itself; nothing proves it.
+        name: String,
+        /// When the request was made, by the joiner's clock (ms since the epoch).
+        time: u64,
+        /// Why.
+        reason: RequestRefusal,
+    },
     /// The owner could not give this author a leaf: its key package is not usable any more, or has a key of another member.
     NotAdmitted {
         /// The author key.
@@ -183,6 +194,9 @@ impl std::fmt::Debug for Event {
             Self::CannotFollow => f.write_str("CannotFollow"),
             Self::RolledBack => f.write_str("RolledBack"),
             Self::InvitationExpired => f.write_str("InvitationExpired"),
+            Self::RequestRefused { author, reason, .. } => {
+                write!(f, "RequestRefused {{ {author}, {reason} }}")
+            }
             Self::NotAdmitted { author } => write!(f, "NotAdmitted {{ {author} }}"),
         }
     }

@@ -12,7 +12,7 @@ use crate::body::{self, kind};
 use crate::error::GroupError;
 use crate::event::{Append, Event, Log, NewEntry, Output};
 use crate::invitation::{Invitation, check_topic};
-use crate::mls::{Change, Mls, OwnKeyPackage, Who};
+use crate::mls::{Change, Mls, OwnKeyPackage, Who, check_key_package};
 use crate::owner::Owner;
 use crate::owner_log::OwnerLog;
 use crate::provider::Provider;
@@ -88,6 +88,8 @@ pub struct Group {
     pub(crate) owner: Option<Owner>,
     /// What is said waits: the end of the owner's log may not be here.
     pub(crate) is_behind: bool,
+    /// When the epoch began, by the clock of the owner that made it (ms since the epoch); 0 where that is unknown.
+    pub(crate) began: u64,
     /// Entries that are not known to be in the log.
     pub(crate) pending: VecDeque<Append>,
     pub(crate) outputs: VecDeque<Queued>,
@@ -147,6 +149,7 @@ impl Group {
             package,
             due: Some(now),
             attempts: 0,
+            asked: 0,
             request: None,
         });
         group.advance(now);
@@ -183,6 +186,7 @@ impl Group {
             joining: None,
             owner: None,
             is_behind: false,
+            began: 0,
             pending: VecDeque::new(),
             outputs: VecDeque::new(),
         })
@@ -300,6 +304,64 @@ impl Group {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.voice.queue.len()
+    }
+
+    /// When the request to join was made that is repeated now, by this host's clock (ms since the epoch).
+    #[must_use]
+    pub fn request_made(&self) -> Option<u64> {
+        let request = self.joining.as_ref()?.request.as_ref();
+        request.map(|(made, _)| *made)
+    }
+
+    /// The owner may be there: a joiner asks again at the latest `wait` ms after it asked last.
+    pub fn ask_within(&mut self, wait: u64, now: u64) {
+        if let Some(joining) = &mut self.joining
+            && joining.invitation.expires > now
+        {
+            // a clock that was set back says nothing of the past
+            let asked = Some(joining.asked).filter(|asked| *asked <= now);
+            let due = asked.map_or(now, |asked| now.max(asked + wait));
+            joining.due = Some(joining.due.map_or(due, |planned| planned.min(due)));
+        }
+        self.advance(now);
+    }
+
+    /// A joiner asks by another invitation of the same group.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Expired`].
+    pub fn ask_by(&mut self, invitation: Invitation, now: u64) -> Result<(), GroupError> {
+        if invitation.expires <= now {
+            return Err(GroupError::Expired);
+        }
+        if let Some(joining) = &mut self.joining
+            && joining.invitation != invitation
+        {
+            joining.invitation = invitation;
+            (joining.request, joining.attempts) = (None, 0);
+        }
+        self.ask_within(0, now);
+        Ok(())
+    }
+
+    /// The clock was set, or may have been: nothing waits for a time that a wrong clock gave.
+    pub fn mend_times(&mut self, now: u64) {
+        self.refresh.due = self.refresh.due.min(now + 2 * WEEK);
+        if let Some(owner) = &mut self.owner {
+            owner.committed = owner.committed.min(now);
+            owner.wanted = owner.wanted.map(|wanted| wanted.min(now + HOUR));
+        }
+        for author in self.authors.values_mut() {
+            author.urgent = author.urgent.min(now);
+        }
+        self.ask_within(SECOND, now);
+    }
+
+    /// Messages of this member that no commit has confirmed: id and content.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let all = self.voice.unconfirmed.iter().chain(&self.voice.queue);
+        all.map(|said| (said.id, &said.content[..]))
     }
 
     fn check_speaks(&self) -> Result<(), GroupError> {
@@ -483,11 +545,20 @@ impl Group {
             return;
         }
         let fresh = |made: u64| made <= now && now - made < REQUEST_LIFE;
-        if !joining
-            .request
-            .as_ref()
-            .is_some_and(|(made, _)| fresh(*made))
-        {
+        let request = joining.request.as_ref();
+        if !request.is_some_and(|(made, _)| fresh(*made)) {
+            // one that was made by a wrong clock is of no use
+            let mut made = None;
+            if check_key_package(&self.provider, &joining.package.public, now).is_err() {
+                let who = Who {
+                    author: self.author.peer_id(),
+                    name: self.name.clone(),
+                };
+                made = OwnKeyPackage::new(&self.provider, &who, now).ok();
+            }
+            if let Some(package) = made {
+                joining.package = package;
+            }
             let package = &joining.package.public;
             let sealed = request::seal(
                 &joining.invitation,
@@ -499,7 +570,8 @@ impl Group {
             joining.request = sealed.map(|sealed| (now, sealed));
         }
         let doubled = FIRST_PAUSE << joining.attempts.min(16);
-        joining.attempts += 1;
+        joining.attempts = joining.attempts.saturating_add(1);
+        joining.asked = now;
         joining.due = Some(now + self.random.jittered(doubled.min(LONGEST_PAUSE)));
         if let Some((_, request)) = &joining.request {
             self.outputs.push_back(Queued::Request(request.clone()));

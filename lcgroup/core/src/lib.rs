@@ -67,8 +67,8 @@ pub use request::{MAX_REQUEST, Request};
 
 /// Most members of a group, the owner among them. Chosen: a commit is 98 KB then.
 pub const MAX_MEMBERS: usize = 1_000;
-/// Longest content of a message in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1_024;
+/// Longest content of a message in bytes: 64 KiB of a user's, behind two that may say what they are.
+pub const MAX_MESSAGE: usize = 64 * 1_024 + 2;
 /// Most messages of an author in an epoch: below the 1,024 keys that mls-rs derives ahead.
 pub const MAX_MESSAGES: u32 = 1_000;
 /// Most invitations that an owner keeps at once.
@@ -76,7 +76,7 @@ pub const MAX_INVITATIONS: usize = 64;
 /// Most requests that wait for a commit.
 pub const MAX_REQUESTS: usize = 256;
 /// Most content in bytes that a member keeps of its own: not confirmed, not yet said, or in the outbox.
-pub const MAX_OUTBOX: usize = 4 * 1_024 * 1_024;
+pub const MAX_OUTBOX: usize = 64 * MAX_MESSAGE;
 /// Most bytes that a reader keeps of messages whose parts have not all come, of all members together: 50 of the longest.
 pub const MAX_PARTIAL: usize = 4 * 1_024 * 1_024;
 /// Longest name of a member in bytes.

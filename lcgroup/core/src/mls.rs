@@ -203,6 +203,14 @@ pub(crate) fn check_key_package(
     Ok(who)
 }
 
+/// How somebody calls itself in a key package; empty where it is none.
+pub(crate) fn name_in(package: &[u8]) -> String {
+    let message = key_package(package).ok();
+    let package = message.as_ref().and_then(MlsMessage::as_key_package);
+    let who = package.and_then(|package| Who::of(package.signing_identity()).ok());
+    who.map(|who| who.name).unwrap_or_default()
+}
+
 fn key_package(bytes: &[u8]) -> Result<MlsMessage, MlsFailure> {
     let message = MlsMessage::from_bytes(bytes)?;
     // mls-rs looks at neither: the version of MLS 1.0, and what may stand behind

@@ -59,14 +59,14 @@ impl Owner {
 impl Owner {
     /// Whether a request is by an invitation of ours; `true` if it was taken before.
     pub fn check_invited(&self, request: &Request, now: u64) -> Result<bool, RequestRefusal> {
-        let (earliest, latest) = (now.saturating_sub(REQUEST_AGE), now + DAY);
-        if !(earliest..=latest).contains(&request.time) {
-            return Err(RequestRefusal::Time);
-        }
         let kept = self.invitations.get(&request.invitation);
         let kept = kept.ok_or(RequestRefusal::UnknownInvitation)?;
         if !request.proves(&kept.secret) {
             return Err(RequestRefusal::Proof);
+        }
+        let (earliest, latest) = (now.saturating_sub(REQUEST_AGE), now + DAY);
+        if !(earliest..=latest).contains(&request.time) {
+            return Err(RequestRefusal::Time);
         }
         if kept.used.contains(&request.author) {
             let waits = self.joins.contains_key(&request.author);

@@ -27,6 +27,8 @@ pub(crate) struct Tree {
 #[derive(Debug)]
 pub(crate) struct WaitingCommit {
     pub first: u32,
+    /// When the owner made it, by its clock (ms since the epoch).
+    pub time: u64,
     pub heads: Heads,
     pub commit: Vec<u8>,
 }

@@ -12,7 +12,7 @@ use crate::mls::{Change, Mls, OwnKeyPackage};
 use crate::owner_log::{OwnerLog, Tree, WaitingCommit};
 use crate::partial::{drop_void, make_room};
 use crate::provider::{self, NO_NONCE};
-use crate::{MAX_MESSAGES, WEEK, request};
+use crate::{DAY, MAX_MESSAGES, WEEK, request};
 
 /// What a Welcome to this participant is.
 enum Welcomed {
@@ -22,6 +22,17 @@ enum Welcomed {
     Before,
     /// It is for the one that waits, or nobody knows, and does not open: the owner will give no other.
     Unusable,
+}
+
+/// The time of a message: as its author claims, as far as this host's clock at `now` and the beginning of the epoch allow. Clocks
+/// may differ by a day. Two of them have to be wrong for a wrong time.
+fn believed(claimed: u64, began: u64, now: u64) -> u64 {
+    let (earliest, latest) = (now.min(began), now.max(began));
+    match claimed {
+        _ if claimed > latest.saturating_add(DAY) => latest,
+        _ if claimed.saturating_add(DAY) < earliest => earliest,
+        _ => claimed,
+    }
 }
 
 impl Group {
@@ -182,7 +193,7 @@ impl Group {
             return Taken::Dropped(DropReason::Malformed);
         };
         let telling = author.hear(entry.number, id);
-        let (author, time) = (entry.author, entry.time);
+        let (author, time) = (entry.author, believed(entry.time, self.began, now));
         match telling {
             Telling::Message => self.tell(Event::Message {
                 author,
@@ -235,6 +246,7 @@ impl Group {
         };
         self.owner_log.commit = Some(WaitingCommit {
             first: if part.part == 0 { number } else { first },
+            time: entry.time,
             heads,
             commit: commit.to_vec(),
         });
@@ -297,6 +309,7 @@ impl Group {
         }
         match self.welcomed(sealed) {
             Welcomed::Joined(mls, heads) => {
+                self.began = entry.time;
                 self.begin(*mls, &heads, now);
                 Taken::Done
             }
@@ -408,6 +421,7 @@ impl Group {
         match mls.apply(&waiting.commit) {
             Ok(change) => {
                 self.refresh.failures = 0;
+                self.began = waiting.time;
                 self.change(&waiting.heads, &change);
             }
             Err(_) => self.lose(now),

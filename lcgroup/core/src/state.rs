@@ -24,7 +24,9 @@ use crate::voice::{Joining, Refresh, Said, Voice};
 use crate::{MAX_INVITATIONS, MAX_MEMBERS, MAX_MESSAGE, MAX_NAME, MAX_REQUESTS, MAX_TOPIC};
 
 /// Version of a state on disk, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 3;
+/// The version before: without the time at which the epoch began.
+const BEFORE: u8 = 1;
 /// Longest MLS state and list in a state: far above what 1,000 members need (0.5 MB).
 const MAX_FIELD: usize = 16 * 1_024 * 1_024;
 
@@ -79,6 +81,7 @@ impl Group {
         for append in &self.pending {
             put_append(&mut w, append);
         }
+        w.u64(self.began);
         Ok(w.into_vec().into())
     }
 
@@ -105,10 +108,10 @@ impl Group {
         let random = Random::new(seed);
         let provider = Provider::new(random.clone());
         let mut r = Reader::new(state);
-        match r.u8()? {
-            VERSION => {}
+        let version = match r.u8()? {
+            version @ (BEFORE | VERSION) => version,
             other => return Err(WireError::Version(other).into()),
-        }
+        };
         let id = peer(&mut r)?;
         let read_key = Zeroizing::new(r.array()?);
         let topic = text(&mut r, MAX_TOPIC)?;
@@ -153,6 +156,10 @@ impl Group {
         for _ in 0..count(&mut r, MAX_FIELD / MAX_BODY)? {
             pending.push_back(read_append(&mut r)?);
         }
+        let began = match version {
+            BEFORE => 0,
+            _ => r.u64()?,
+        };
         r.finish()?;
         let consistent = match standing {
             Standing::Joining => joining.is_some(),
@@ -184,6 +191,7 @@ impl Group {
             joining,
             owner,
             is_behind: false,
+            began,
             pending,
         })
     }
@@ -344,6 +352,7 @@ fn read_joining(r: &mut Reader<'_>) -> Result<Joining, StateError> {
         package: read_package(r)?,
         due: time(r)?,
         attempts: r.u32()?,
+        asked: 0,
         request: None,
     })
 }

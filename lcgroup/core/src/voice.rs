@@ -68,6 +68,8 @@ pub(crate) struct Joining {
     /// When the next request is due (ms since the epoch); `None` after the invitation expired.
     pub due: Option<u64>,
     pub attempts: u32,
+    /// When it asked last, in this run.
+    pub asked: u64,
     /// When it was made, and its bytes: repeated as they are, so that holders keep one.
     pub request: Option<(u64, Vec<u8>)>,
 }

@@ -245,18 +245,26 @@ impl Author {
         None
     }
 
-    /// Drops entries that were written more than `ttl` milliseconds before `time`, from the beginning on. An entry that is
-    /// dated ahead of `time` counts from when it came.
+    /// Drops entries that were written more than `ttl` milliseconds before `time`, from the beginning on. An entry whose date
+    /// cannot be right, ahead of `time` or expired when it came, counts from when it came.
     pub(crate) fn expire(&mut self, ttl: u64, time: u64) {
         let have = self.have;
         while let Some(mut first) = self.entries.first_entry()
             && *first.key() <= have
         {
             let held = first.get_mut();
-            let written = match is_ahead(held.entry.time, time) {
-                true => *held.received.get_or_insert(time),
-                false => held.entry.time,
+            // this host's own clock may have been ahead when it came
+            let received = held
+                .received
+                .map(|received| match is_ahead(received, time) {
+                    true => time,
+                    false => received,
+                });
+            held.received = match is_ahead(held.entry.time, time) {
+                true => received.or(Some(time)),
+                false => received,
             };
+            let written = held.received.unwrap_or(held.entry.time);
             if written.saturating_add(ttl) >= time {
                 return;
             }

@@ -199,7 +199,19 @@ pub enum Event {
         /// What he says; the log does not look into it.
         body: Vec<u8>,
     },
-    /// A request came that was not here.
+    /// An author is there now, by a clock that differs from this host's by more than a day. Only where clocks are
+    /// [watched](Log::watch_clocks), too.
+    OtherClock {
+        /// Who.
+        author: AuthorId,
+        /// His clock: milliseconds since 1970.
+        time: u64,
+        /// What he says; the log does not look into it.
+        body: Vec<u8>,
+    },
+    /// A packet came of a host of the space that was silent before, or that wants requests.
+    HostIsBack,
+    /// A request came that was not here; to the owner also one that came before.
     Request(Vec<u8>),
     /// An author signed two histories: nothing from this number on counts.
     Conflict {
@@ -354,6 +366,7 @@ pub struct Log {
     /// Hashes of the packets that were sent last: a host hears what it says itself.
     said: VecDeque<[u8; 32]>,
     watches_presence: bool,
+    watches_clocks: bool,
     /// The last time in presence of a key of ours.
     shown_at: BTreeMap<AuthorId, u64>,
     sealer: Sealer,
@@ -404,6 +417,7 @@ impl Log {
             expires_at: now,
             said: VecDeque::new(),
             watches_presence: false,
+            watches_clocks: false,
             shown_at: BTreeMap::new(),
             sealer,
             random: Random::new(random),
@@ -535,6 +549,12 @@ impl Log {
         Some(since + wait)
     }
 
+    /// Whether a packet of any host of the space came since the start.
+    #[must_use]
+    pub fn has_received(&self) -> bool {
+        self.heard.is_some()
+    }
+
     /// Appends an entry at wall clock `time` (milliseconds since 1970) and sends it. Its number.
     ///
     /// # Errors
@@ -562,8 +582,11 @@ impl Log {
             author,
             number,
             first: log.first,
-            // by one author times never go back: what expires is what stands first
-            time: time.max(before.map_or(0, |held| held.entry.time)),
+            // by one author times never go back, unless its clock was far ahead once: the first entries expire first
+            time: before
+                .map(|held| held.entry.time)
+                .filter(|before| !is_ahead(*before, time))
+                .map_or(time, |before| before.max(time)),
             kind,
             previous: before.map(|held| held.hash).unwrap_or_default(),
             body: body.to_vec(),
@@ -611,8 +634,10 @@ impl Log {
         if !known.is_some_and(|known| known.may_go_on(time)) {
             return Err(AppendError::NotGranted);
         }
-        let last = self.shown_at.get(&author).copied().unwrap_or_default();
-        let time = time.max(last + 1);
+        // as in entries: a clock that was far ahead once counts no more
+        let last = self.shown_at.get(&author);
+        let last = last.filter(|last| !is_ahead(**last, time));
+        let time = last.map_or(time, |last| time.max(last + 1));
         let presence = Presence::sign(&self.space.owner(), key, time, body);
         let presence = presence.ok_or(AppendError::LongPresence(body.len()))?;
         self.shown_at.insert(author, time);
@@ -623,6 +648,11 @@ impl Log {
     /// Whether presence of others is looked at, and given out as events.
     pub fn watch_presence(&mut self, watches: bool) {
         self.watches_presence = watches;
+    }
+
+    /// Whether presence with another clock is given out, too, as [`Event::OtherClock`]. Somebody may have recorded it long ago.
+    pub fn watch_clocks(&mut self, watches: bool) {
+        self.watches_clocks = watches;
     }
 
     /// A datagram that came to the group from `source`, at wall clock `time` (milliseconds since 1970).
@@ -643,6 +673,10 @@ impl Log {
             return;
         }
         let away = self.hear(source, now);
+        let asks = matches!(&packet, Packet::Heads { asks_for_requests, .. } if *asks_for_requests);
+        if away || asks {
+            self.outputs.push_back(Output::Event(Event::HostIsBack));
+        }
         if self.heard.is_none() {
             if now.saturating_duration_since(self.back) > SETTLE {
                 self.come_back(now);
@@ -747,9 +781,7 @@ impl Log {
             self.drop_answer(id, number, now);
             return Err(DropReason::Conflict);
         }
-        let ttl = self.space.ttl().as_millis() as u64;
-        let expired = id != self.owner && ttl > 0 && entry.time.saturating_add(ttl) < time;
-        if entry.number < author.first || expired && entry.number <= author.have + 1 {
+        if entry.number < author.first {
             return Err(DropReason::Duplicate);
         }
         if author
@@ -799,8 +831,10 @@ impl Log {
 
     /// Keeps verified entries, on disk and here.
     fn store(&mut self, entry: Entry, time: u64, now: Instant) {
-        let expires = entry.author != self.owner && !self.space.ttl().is_zero();
-        let received = (expires && is_ahead(entry.time, time)).then_some(time);
+        let ttl = self.space.ttl().as_millis() as u64;
+        let expires = entry.author != self.owner && ttl > 0;
+        let is_off = is_ahead(entry.time, time) || entry.time.saturating_add(ttl) < time;
+        let received = (expires && is_off).then_some(time);
         let record = stored(entry.clone(), received);
         self.outputs.push_back(Output::Store(record));
         self.put(entry, received, now);
@@ -826,10 +860,11 @@ impl Log {
         if !author.may_go_on(presence.time) {
             return Err(DropReason::NotGranted);
         }
-        if presence.time.abs_diff(time) > CLOCK_TOLERANCE {
+        let is_off = presence.time.abs_diff(time) > CLOCK_TOLERANCE;
+        if is_off && !self.watches_clocks {
             return Err(DropReason::WrongTime);
         }
-        if presence.time <= author.present_at {
+        if !is_off && presence.time <= author.present_at {
             return Err(DropReason::Duplicate);
         }
         if !author.present.ready(PRESENCE_OF_AUTHOR, now) {
@@ -839,11 +874,19 @@ impl Log {
         let looks = (self.sources.get_mut(&source), &mut self.second_looks);
         verify(looks, now, || presence.is_signed_by(&owner, &author.key))?;
         author.present.spend(PRESENCE_OF_AUTHOR, 1, now);
-        author.present_at = presence.time;
-        self.outputs.push_back(Output::Event(Event::Presence {
-            author: id,
-            body: presence.body,
-        }));
+        let Presence { time, body, .. } = presence;
+        if is_off {
+            let event = Event::OtherClock {
+                author: id,
+                time,
+                body,
+            };
+            self.outputs.push_back(Output::Event(event));
+            return Err(DropReason::WrongTime);
+        }
+        author.present_at = time;
+        self.outputs
+            .push_back(Output::Event(Event::Presence { author: id, body }));
         Ok(())
     }
 

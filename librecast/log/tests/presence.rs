@@ -200,6 +200,29 @@ fn clocks_may_be_a_day_apart_and_what_was_recorded_before_does_not_count() {
 }
 
 #[test]
+fn another_clock_is_told_to_who_watches_clocks_and_sticks_to_nobody() {
+    let mut world = World::new();
+    world.reader.watch_clocks(true);
+    let ahead = world.shown(b"", EPOCH + 700 * DAY);
+    let from = source(2);
+    world.reader.handle_packet(from, &ahead, EPOCH, world.now);
+    let told = Event::OtherClock {
+        author: world.author(),
+        time: EPOCH + 700 * DAY,
+        body: Vec::new(),
+    };
+    assert_eq!(world.reader.poll_output(), Some(Output::Event(told)));
+    let false_one = made_up(|p| p.time += 1, &ahead);
+    world
+        .reader
+        .handle_packet(from, &false_one, EPOCH, world.now);
+    assert_eq!(world.reader.poll_output(), None);
+    // the clock was set
+    let right = world.shown(b"here", EPOCH + 1);
+    assert_eq!(world.seen(&right, EPOCH), [b"here"]);
+}
+
+#[test]
 fn an_author_who_floods_is_seen_ten_times_and_then_five_times_a_second() {
     let mut world = World::new();
     let mut seen = 0;

@@ -834,6 +834,64 @@ fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms
 }
 
 #[test]
+fn what_a_wrong_clock_dates_is_kept_and_the_date_sticks_to_nothing_later() {
+    let mut world = World::new(4, path(0.0), 52);
+    world.run(4 * SECOND);
+    let day = 86_400_000;
+    let grants = [1, 2].map(|n| Grant {
+        author: key(n).peer_id(),
+        not_before: 0,
+        expires: EPOCH + 1_000 * day,
+        last: u32::MAX,
+    });
+    world
+        .append_as(0, GRANT_KIND, &Grant::encode(&grants))
+        .unwrap();
+    world.run(5 * SECOND);
+    let append_at = |world: &mut World, n: usize, time: u64, body: &[u8]| {
+        let (now, id) = (world.now, world.id(n));
+        let log = &mut world.members[n].log;
+        log.append(id, 16, body, time, now).unwrap();
+        world.settle(n);
+    };
+    let now = world.wall();
+    append_at(&mut world, 1, now - 700 * day, b"two years behind");
+    append_at(&mut world, 2, now + 700 * day, b"two years ahead");
+    world.run(5 * SECOND);
+    append_at(&mut world, 1, now, b"set right");
+    append_at(&mut world, 2, now, b"set right");
+    world.run(5 * SECOND);
+    let others = [0, 3];
+    let held = |world: &World, n: usize| -> Vec<(u64, Vec<u8>)> {
+        let stored = world.members[n].log.stored();
+        let entries = stored.filter_map(|stored| match stored {
+            Stored::Entry(entry) | Stored::Ahead(entry, _) => Some(entry),
+            _ => None,
+        });
+        let entries = entries.filter(|entry| entry.kind == 16);
+        entries.map(|entry| (entry.time, entry.body)).collect()
+    };
+    for n in others {
+        let held = held(&world, n);
+        assert_eq!(held.len(), 4);
+        let right = held
+            .iter()
+            .filter(|(time, body)| *time == now && body == b"set right");
+        assert_eq!(right.count(), 2, "{held:?}");
+        let stored: Vec<_> = world.members[n].log.stored().collect();
+        world.restart(n, stored);
+    }
+    world.run(Duration::from_secs(29 * 86_400));
+    for n in others {
+        assert_eq!(held(&world, n).len(), 4);
+    }
+    world.run(Duration::from_secs(2 * 86_400));
+    for n in others {
+        assert_eq!(held(&world, n), []);
+    }
+}
+
+#[test]
 fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_restart() {
     let mut world = World::new(4, path(0.05), 51);
     world.run(4 * SECOND);

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use librecast::id::{PeerId, SecretKey};
 use nix::unistd::geteuid;
@@ -11,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::{Exit, ExitError};
+use crate::cli::{Exit, ExitError, hint};
 use crate::keyfile::SharedKey;
+
+/// Longest wait for an answer that nobody is told of. Chosen: people do not wonder yet.
+const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// Where the program of the host answers.
 const SYSTEM_CONTROL: &str = "/run/lcgroup/control.sock";
@@ -95,18 +99,33 @@ pub fn write_line(stream: &mut UnixStream, request: &impl Serialize) -> io::Resu
     stream.write_all(&line)
 }
 
-/// Asks, and waits for the answer.
+/// Asks, and waits for the answer. A wait of some seconds is told, unless `quiet`.
 ///
 /// # Errors
 ///
 /// Those of [`connect`] and [`Answer::result`].
-pub fn ask<T: DeserializeOwned>(control: &Path, request: &impl Serialize) -> anyhow::Result<T> {
+pub fn ask<T: DeserializeOwned>(
+    control: &Path,
+    request: &impl Serialize,
+    quiet: bool,
+) -> anyhow::Result<T> {
     let mut stream = connect(control)?;
     write_line(&mut stream, request)?;
-    let mut line = Zeroizing::new(String::new());
-    BufReader::new(stream).read_line(&mut line)?;
+    stream.set_read_timeout(Some(SILENCE).filter(|_| !quiet))?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Zeroizing::new(Vec::new());
+    while let Err(e) = reader.read_until(b'\n', &mut line) {
+        match e.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                let text = "waits for `lcgroup run`, which does not answer: is it stopped, or its disk slow?";
+                hint("lcgroup", text);
+                reader.get_ref().set_read_timeout(None)?;
+            }
+            _ => return Err(e.into()),
+        }
+    }
     anyhow::ensure!(!line.is_empty(), "lcgroup ended");
-    Ok(serde_json::from_str::<Answer<T>>(&line)?.result()?)
+    Ok(serde_json::from_slice::<Answer<T>>(&line)?.result()?)
 }
 
 /// Keys of a share that this host offers to a group.
@@ -147,7 +166,7 @@ pub fn offer(group: &str, name: &str) -> anyhow::Result<OwnShare> {
         signer: Zeroizing<String>,
     }
     let request = json!({ "cmd": "offer", "group": group, "name": name });
-    let keys: Keys = ask(&control(), &request)?;
+    let keys: Keys = ask(&control(), &request, false)?;
     Ok(OwnShare {
         key: keys.key.parse()?,
         signer: SecretKey::from_seed(keys.signer.parse::<SharedKey>()?.bytes()),
@@ -170,7 +189,7 @@ pub fn find(group: &str, name: &str) -> anyhow::Result<OfferedShare> {
         None => (group, None),
     };
     let request = json!({ "cmd": "offered", "group": group, "name": name, "by": by });
-    let keys: Keys = ask(&control(), &request)?;
+    let keys: Keys = ask(&control(), &request, false)?;
     Ok(OfferedShare {
         key: keys.key.parse()?,
         trust: keys.signer,

@@ -27,7 +27,7 @@ impl StateLock {
     ///
     /// # Errors
     ///
-    /// [`Exit::Failed`] with "FOLDER: used by another PROGRAM (pid N)" while another process holds it;
+    /// [`Exit::Failed`] with "PROGRAM runs already (pid N)" and the folder while another process holds it;
     /// [`Exit::NotPermitted`] where the folder cannot be opened.
     pub fn take(folder: &Path, program: &str) -> Result<Self, ExitError> {
         let refused = |e: io::Error| {
@@ -52,7 +52,7 @@ impl StateLock {
                         pid(&mut file).map_or_else(String::new, |pid| format!(" (pid {pid})"));
                     let folder = folder.display();
                     let message = format!(
-                        "{folder}: used by another {program}{pid}: each needs a folder of its own, in a container its own volume"
+                        "{program} runs already{pid}; {folder}: used by another {program}{pid}: each needs a folder of its own, in a container its own volume"
                     );
                     ExitError::new(Exit::Failed, message)
                 }

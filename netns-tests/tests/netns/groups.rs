@@ -15,15 +15,18 @@ use crate::world;
 /// Somebody with lcgroup on a host.
 pub(crate) struct Person {
     pub(crate) host: Host,
-    name: String,
-    control: String,
+    pub(crate) name: String,
+    pub(crate) control: String,
     interface: &'static str,
+    /// `lcgroup`, or a link of that name to a program with another clock.
+    pub(crate) program: String,
     daemon: Option<Process>,
 }
 
 impl Person {
-    fn new(host: Host, interface: &'static str) -> Result<Self> {
+    pub(crate) fn new(host: Host, interface: &'static str) -> Result<Self> {
         let mut person = Self {
+            program: "lcgroup".to_owned(),
             name: host.name().to_owned(),
             control: host.path("lcgroup.sock").display().to_string(),
             host,
@@ -34,11 +37,11 @@ impl Person {
         Ok(person)
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.host.path("groups")
     }
 
-    fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self) -> Result<()> {
         let folder = self.folder().display().to_string();
         let args = [
             "--state-dir",
@@ -49,7 +52,7 @@ impl Person {
             "--interface",
             self.interface,
         ];
-        self.daemon = Some(self.host.spawn("lcgroup", &args)?);
+        self.daemon = Some(self.host.spawn(&self.program, &args)?);
         eventually(&format!("lcgroup of {} answers", self.name), || {
             self.ask(&["status"]).map(drop)
         })
@@ -74,7 +77,7 @@ impl Person {
         self.ask(&["send", "team", words]).map(drop)
     }
 
-    fn status(&self) -> Result<Value> {
+    pub(crate) fn status(&self) -> Result<Value> {
         let status = self.ask(&["status"])?;
         Ok(status["groups"][0].clone())
     }
@@ -86,7 +89,7 @@ impl Person {
     }
 
     /// What was said, in the order in which this host has it.
-    fn said(&self) -> Result<Vec<Value>> {
+    pub(crate) fn said(&self) -> Result<Vec<Value>> {
         let args = ["--control", &self.control, "--json", "tail", "team"];
         let said = self.host.ask("lcgroup", &args)?.success()?.stdout;
         let lines = said.lines().map(serde_json::from_str);

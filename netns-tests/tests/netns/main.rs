@@ -16,6 +16,7 @@ mod doctor;
 mod epochs;
 mod foreign;
 mod groups;
+mod groups_people;
 mod hidden;
 mod hostile_load;
 mod interface;

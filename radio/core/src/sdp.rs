@@ -26,7 +26,7 @@ use librecast::id::PeerId;
 use librecast::plain::is_plain;
 use thiserror::Error;
 
-use crate::beacon::{MAX_TEXT, Profile, is_showable};
+use crate::beacon::{Profile, is_showable};
 use crate::grant::{GRANT, Grant};
 use crate::rtp::PAYLOAD_TYPE;
 use crate::station::{MEDIA_PORT, Station, StationKey};

@@ -1,0 +1,166 @@
+//! Names of members, which they choose themselves: one spelling, and a mark where two look alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use librecast::id::PeerId;
+use librecast::plain::clean;
+use librecast_program::cli::{Exit, ExitError};
+use unicode_normalization::UnicodeNormalization;
+use unicode_security::confusable_detection::skeleton;
+
+/// Before the mark of a name: the beginning of its member's key.
+const MARK: char = '#';
+
+/// Least characters of a mark.
+const SHORTEST_MARK: usize = 4;
+
+/// Characters with which the text of each key begins.
+const SAME: usize = "12D3KooW".len();
+
+/// A name in one spelling (NFC), without blanks around it, and with one between its words.
+pub fn normal(name: &str) -> String {
+    let words: Vec<_> = name.split_whitespace().collect();
+    words.join(" ").nfc().collect()
+}
+
+/// The same of a name that a user chose.
+///
+/// # Errors
+///
+/// Nobody would see anything of it.
+pub fn chosen(name: &str) -> Result<String, ExitError> {
+    let none = || {
+        ExitError::new(
+            Exit::Usage,
+            format!("{name:?}: nothing of this name is seen"),
+        )
+    };
+    let normal = normal(name);
+    (!look(&normal).is_empty())
+        .then_some(normal)
+        .ok_or_else(none)
+}
+
+/// The same for all names that look alike (UTS #39, skeletons), whatever blanks and case they have.
+fn look(name: &str) -> String {
+    let seen = |c: &char| !c.is_whitespace() && *c != '\u{2800}';
+    let all: String = skeleton(name).filter(seen).collect();
+    all.to_lowercase()
+}
+
+/// All members by the look of their names.
+#[derive(Debug, Default)]
+pub struct Names {
+    alike: BTreeMap<String, BTreeSet<PeerId>>,
+}
+
+impl Names {
+    /// Of these members.
+    pub fn of<'a>(members: impl IntoIterator<Item = (PeerId, &'a str)>) -> Self {
+        let mut names = Self::default();
+        for (author, name) in members {
+            names.alike.entry(look(name)).or_default().insert(author);
+        }
+        names
+    }
+
+    /// A name as it is shown to people: behind it the beginning of its key, as far as it differs from keys of others whose names
+    /// look alike. A name that seems to have such a mark has one, too.
+    pub fn shown(&self, author: &PeerId, name: &str) -> String {
+        let name = clean(&normal(name));
+        let alike = self.alike.get(&look(&name)).into_iter().flatten();
+        let others: Vec<_> = alike
+            .filter(|other| *other != author)
+            .map(PeerId::to_string)
+            .collect();
+        if others.is_empty() && !name.contains(MARK) {
+            return name;
+        }
+        let key = author.to_string();
+        let is_taken = |mark: &str| others.iter().any(|other| other[SAME..].starts_with(mark));
+        let mut marks = (SAME + SHORTEST_MARK..=key.len()).map(|end| &key[SAME..end]);
+        let mark = marks.find(|mark| !is_taken(mark)).unwrap_or(&key);
+        format!("{name}{MARK}{mark}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use librecast::id::SecretKey;
+
+    use super::*;
+
+    fn key(n: u8) -> PeerId {
+        SecretKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        assert_eq!(normal(" Ann \u{a0} Lee\t"), "Ann Lee");
+        assert_eq!(normal("Zoe\u{308}"), "Zo\u{eb}");
+        let joined = "\u{645}\u{6cc}\u{200c}\u{62e}";
+        assert_eq!(normal(joined), joined);
+        for blank in [
+            "",
+            "  ",
+            "\u{200b}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{200e}\u{200f}",
+        ] {
+            assert!(chosen(blank).is_err(), "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_alike_are_told_apart_and_others_stay() {
+        let members = [
+            "Ann",
+            "Ann ",
+            "\u{410}nn",
+            "A\u{200c}nn",
+            "ann",
+            "Bob",
+            "Zoe\u{308}",
+            "Ann#JvpU",
+        ];
+        let members: Vec<_> = (1..).map(key).zip(members).collect();
+        let names = Names::of(members.iter().copied());
+        let shown: Vec<_> = members
+            .iter()
+            .map(|(who, name)| names.shown(who, name))
+            .collect();
+        let keys: Vec<_> = members.iter().map(|(who, _)| who.to_string()).collect();
+        assert_eq!(shown[0], format!("Ann#{}", &keys[0][8..12]));
+        assert_eq!(shown[1], format!("Ann#{}", &keys[1][8..12]));
+        assert_eq!((&*shown[5], &*shown[6]), ("Bob", "Zo\u{eb}"));
+        assert!(
+            shown[7].starts_with("Ann#JvpU#"),
+            "nobody gives itself a mark"
+        );
+        let different: BTreeSet<_> = shown.iter().collect();
+        assert_eq!(different.len(), shown.len());
+    }
+
+    #[test]
+    fn a_mark_is_as_long_as_it_must_be() {
+        // two keys with the same first letters, found by trying
+        let (mut seen, mut n) = (BTreeMap::new(), 0_u32);
+        let (one, other) = loop {
+            n += 1;
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&n.to_be_bytes());
+            let new = SecretKey::from_seed(&seed).peer_id();
+            let mark = new.to_string()[SAME..SAME + SHORTEST_MARK].to_owned();
+            if let Some(old) = seen.insert(mark, new) {
+                break (old, new);
+            }
+        };
+        let names = Names::of([(one, "Ann"), (other, "Ann")]);
+        let (one, other) = (names.shown(&one, "Ann"), names.shown(&other, "Ann"));
+        assert!(
+            one != other && one.len() > "Ann#1234".len(),
+            "{one} {other}"
+        );
+    }
+}

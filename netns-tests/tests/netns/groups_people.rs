@@ -1,0 +1,459 @@
+//! Private groups of people whose clocks, names, texts, disks and firewalls are not as one would wish.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{Lab, Process, eventually};
+
+use crate::groups::{Person, invitation};
+use crate::world;
+
+const DAY: i64 = 86_400;
+
+/// People on one LAN.
+fn people(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
+    let hosts = lab.lan(names)?.into_iter();
+    hosts.map(|host| Person::new(host, "lan0")).collect()
+}
+
+/// A group of ann's with all others as members.
+fn members(lab: &Lab, names: &[&str]) -> Result<Vec<Person>> {
+    let people = people(lab, names)?;
+    people[0].ask(&["create", "team", "--as", "ann"])?;
+    let line = invitation(&people[0], "9")?;
+    for person in &people[1..] {
+        person.join(&line)?;
+        eventually("they are members", || person.is("member"))?;
+    }
+    Ok(people)
+}
+
+impl Person {
+    /// Starts it anew by a clock that is so many days ahead.
+    fn start_ahead(&mut self, days: i64) -> Result<()> {
+        self.daemon()?.stop()?;
+        let link = self.host.path("lcgroup");
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lcroute-skewed"), &link)?;
+        }
+        self.host.write("clock-offset", "0")?;
+        self.host.write("clock-set", (days * DAY).to_ne_bytes())?;
+        self.program = link.to_str().context("path")?.to_owned();
+        self.start()
+    }
+
+    /// Sets its clock while it runs.
+    fn set_clock(&self, days: i64) -> Result<()> {
+        let file = fs::File::options()
+            .write(true)
+            .open(self.host.path("clock-set"))?;
+        // in place: it is mapped
+        Ok(file.write_all_at(&(days * DAY).to_ne_bytes(), 0)?)
+    }
+
+    fn join_and_wait(&self, line: &str) -> Result<Process> {
+        let name = self.name.clone();
+        self.host
+            .spawn("lcgroup", &["join", line, "team", "--as", &name, "--wait"])
+    }
+
+    fn notices(&self) -> Result<String> {
+        Ok(self.status()?["notices"].to_string())
+    }
+}
+
+fn tells(process: &Process, words: &str) -> Result<()> {
+    eventually(&format!("it tells {words:?}"), || {
+        let told = process.stderr();
+        ensure!(told.contains(words), "{told}");
+        Ok(())
+    })
+}
+
+fn a_joiner_is_told_of_its_clock(days: i64, words: &str) {
+    world(&format!("groups-joins-{days}"), |lab| {
+        let mut people = people(lab, &["ann", "bob"])?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "1")?;
+        people[1].start_ahead(days)?;
+        let mut joins = people[1].join_and_wait(&line)?;
+        tells(&joins, words)?;
+        tells(&joins, "the group's owner")?;
+        eventually("status tells it, too", || {
+            let status = people[1].status()?["clock"].to_string();
+            ensure!(status.contains(words), "{status}");
+            let notices = people[0].notices()?;
+            ensure!(notices.contains("bob asks to join"), "{notices}");
+            Ok(())
+        })?;
+        ensure!(joins.is_running(), "{}", joins.stderr());
+        people[1].set_clock(0)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        joins.output()?.success()?;
+        people[1].say("in time")?;
+        eventually("ann reads it", || people[0].has("in time"))
+    });
+}
+
+#[test]
+fn a_joiner_whose_clock_is_weeks_behind_is_told_so_and_goes_on_when_it_is_set() {
+    a_joiner_is_told_of_its_clock(-40, "40 days behind");
+}
+
+#[test]
+fn a_joiner_whose_clock_is_days_ahead_is_told_so_and_goes_on_when_it_is_set() {
+    a_joiner_is_told_of_its_clock(3, "3 days ahead of");
+}
+
+#[test]
+fn a_joiner_is_told_that_the_owner_is_missing_and_is_let_in_soon_after_the_firewall_opens() {
+    world("groups-firewall", |lab| {
+        let people = people(lab, &["ann", "bob", "cy"])?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        let line = invitation(&people[0], "1")?;
+        let table = "add table inet filter; add chain inet filter input { type filter hook input priority 0; policy accept; }; \
+                     add rule inet filter input udp dport 14246 drop";
+        people[0].host.nft(table)?;
+        people[1].join(&line)?;
+        let mut joins = people[1].join_and_wait(&line)?;
+        tells(&joins, "waits for the group's owner")?;
+        tells(&joins, "UDP port 14246")?;
+        let again = people[1]
+            .host
+            .run("lcgroup", &["join", &line, "--as", "bob"])?;
+        ensure!(
+            again.code == 0 && again.stdout.contains("not let in yet"),
+            "{again:?}"
+        );
+        ensure!(joins.is_running(), "{}", joins.stderr());
+        people[0].host.nft("delete table inet filter")?;
+        ensure!(
+            joins.wait(std::time::Duration::from_secs(30))? == 0,
+            "{}",
+            joins.stderr()
+        );
+        people[1].is("member")?;
+        // the invitation was for one
+        let refused = people[2].join_and_wait(&line)?.output()?;
+        ensure!(
+            refused.code == 4 && refused.stderr.contains("used up"),
+            "{refused:?}"
+        );
+        // and another one lets the same host in
+        let line = invitation(&people[0], "1")?;
+        people[2].join_and_wait(&line)?.output()?.success()?;
+        Ok(())
+    });
+}
+
+fn now() -> Result<i64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64)
+}
+
+#[test]
+fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_and_it_is_told() {
+    world("groups-clocks", |lab| {
+        let mut people = members(lab, &["ann", "bob", "cy"])?;
+        let said = |person: &Person, words: &str| -> Result<()> {
+            let all = person.said()?;
+            let message = all.iter().find(|m| m["text"] == words);
+            let message = message.with_context(|| format!("{} lacks {words:?}", person.name))?;
+            let time = message["time"].as_i64().context("time")? / 1_000;
+            let off = (time - now()?).abs();
+            ensure!(off < 2 * DAY, "{words:?} is dated {} days away", off / DAY);
+            Ok(())
+        };
+        for (days, words) in [
+            (730, "730 days ahead of"),
+            (-730, "730 days behind"),
+            (-40, "40 days behind"),
+        ] {
+            people[1].start_ahead(days)?;
+            eventually("bob knows it", || {
+                let status = people[1].status()?["clock"].to_string();
+                ensure!(status.contains(words), "{status}");
+                Ok(())
+            })?;
+            let wrong = format!("by a clock {days} days ahead");
+            let sent = people[1].host.run("lcgroup", &["send", "team", &wrong])?;
+            ensure!(sent.code == 0 && sent.stderr.contains(words), "{sent:?}");
+            // it reads the others, too
+            let other = format!("to {wrong}");
+            people[0].say(&other)?;
+            eventually("bob reads ann", || people[1].has(&other))?;
+            for at in [0, 2] {
+                eventually("they read bob", || said(&people[at], &wrong))?;
+                let notices = people[at].notices()?;
+                ensure!(notices.contains("the clock of bob is"), "{notices}");
+            }
+            people[1].set_clock(0)?;
+            eventually("bob's clock is right", || {
+                let status = people[1].status()?;
+                ensure!(status["clock"].is_null(), "{status}");
+                Ok(())
+            })?;
+            let right = format!("not {wrong} any more");
+            let sent = people[1].ask(&["send", "team", &right])?;
+            ensure!(sent["clock"].is_null(), "{sent}");
+            for at in [0, 2] {
+                eventually("they read bob", || said(&people[at], &right))?;
+            }
+        }
+        // whoever comes later reads the same
+        people[2].daemon()?.stop()?;
+        people[1].say("later")?;
+        people[2].start()?;
+        eventually("cy reads it", || said(&people[2], "later"))
+    });
+}
+
+#[test]
+fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
+    world("groups-put-back", |lab| {
+        let mut people = members(lab, &["ann", "bob"])?;
+        people[1].say("first")?;
+        eventually("ann reads it", || people[0].has("first"))?;
+        people[1].daemon()?.stop()?;
+        let (folder, copy) = (people[1].folder(), people[1].host.path("copy"));
+        let (folder, copy) = (folder.display(), copy.display());
+        let sh = |person: &Person, script: &str| person.host.run("sh", &["-c", script]);
+        sh(&people[1], &format!("cp -a {folder} {copy}"))?.success()?;
+        people[1].start()?;
+        people[1].say("second")?;
+        eventually("ann reads it", || people[0].has("second"))?;
+        people[1].daemon()?.stop()?;
+        sh(&people[1], &format!("rm -r {folder} && mv {copy} {folder}"))?.success()?;
+        people[1].start()?;
+        // at once, and once the daemon knows
+        for words in ["third", "fourth"] {
+            let sent = people[1].host.run("lcgroup", &["send", "team", words])?;
+            ensure!(
+                sent.code == 1 && sent.stderr.contains("lcgroup leave --forget team"),
+                "{sent:?}"
+            );
+        }
+        for verb in [&["status"][..], &["tail", "team"]] {
+            let told = people[1].host.run("lcgroup", verb)?.success()?;
+            let told = told.stdout + &told.stderr;
+            ensure!(told.contains("older copy"), "{verb:?}: {told}");
+        }
+        people[0].say("fifth")?;
+        ensure!(people[0].has("third").is_err(), "a copy spoke");
+        // the way out
+        people[1].ask(&["leave", "team", "--forget"])?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member again", || people[1].is("member"))?;
+        people[1].say("sixth")?;
+        eventually("ann reads it", || people[0].has("sixth"))
+    });
+}
+
+#[test]
+fn a_folder_that_is_used_on_two_hosts_says_nothing_more_and_tells_the_way_out() {
+    world("groups-two-hosts", |lab| {
+        let mut people = members(lab, &["ann", "bob", "copy"])?;
+        people[1].daemon()?.stop()?;
+        people[2].daemon()?.stop()?;
+        let (from, to) = (people[1].folder(), people[2].folder());
+        let script = format!(
+            "rm -r {1}/groups && cp -a {0}/groups {1}/",
+            from.display(),
+            to.display()
+        );
+        people[2].host.run("sh", &["-c", &script])?.success()?;
+        // neither hears the other while they speak
+        let cut = "add table inet cut; add chain inet cut input { type filter hook input priority 0; policy accept; }; \
+                   add rule inet cut input udp dport 14246 drop";
+        people[0].host.nft(cut)?;
+        for (at, words) in [(1, "by the one"), (2, "by the other")] {
+            people[at].host.nft(cut)?;
+            people[at].start()?;
+            people[at].say(words)?;
+        }
+        for person in &people {
+            person.host.nft("delete table inet cut")?;
+        }
+        for person in &people[1..] {
+            eventually("it is told", || {
+                let sent = person.host.run("lcgroup", &["send", "team", "more"])?;
+                ensure!(
+                    sent.code == 1 && sent.stderr.contains("lcgroup leave --forget team"),
+                    "{sent:?}"
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn text_and_names_of_all_writings_stay_as_they_are() {
+    world("groups-writings", |lab| {
+        let people = people(lab, &["ann", "bob"])?;
+        people[0].ask(&["create", "team", "--as", "\u{645}\u{6cc}\u{200c}\u{62e}"])?;
+        let line = invitation(&people[0], "1")?;
+        let name = "\u{d2e}\u{d4b}\u{d39}\u{d28}\u{d4d}\u{200d} \u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}";
+        people[1].ask(&["join", &line, "team", "--as", name])?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        let written = [
+            "\u{dc1}\u{dca}\u{200d}\u{dbb}\u{dd3} \u{5e9}\u{5dc}\u{5d5}\u{5dd}!\u{200f}",
+            "Donau\u{ad}dampf\u{200b}schiff \u{2764}\u{fe0f}\u{200d}\u{1f525}",
+            "\u{2067}\u{5d0} (1)\u{2069} \u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+        ];
+        for words in written {
+            people[1].say(words)?;
+            eventually("ann reads it", || people[0].has(words))?;
+        }
+        people[1].say("a\u{202e}b\u{2067}c")?;
+        eventually("ann reads it", || people[0].has("a\u{202e}b\u{2067}c"))?;
+        let tail = people[0]
+            .host
+            .run("lcgroup", &["tail", "team"])?
+            .success()?;
+        let tail = tail.stdout;
+        for words in written {
+            ensure!(tail.contains(&format!("Z {name}: {words}\n")), "{tail:?}");
+        }
+        ensure!(tail.contains(": a\u{fffd}b\u{2067}c\u{2069}\n"), "{tail:?}");
+        // 64 KiB are 64 KiB, whatever JSON makes of them
+        for byte in ["\"", "\\n", "\\001", "\\000"] {
+            let script = format!("printf '{byte}%.0s' $(seq 65536) | lcgroup send team");
+            let sent = people[1].host.run("sh", &["-c", &script])?;
+            sent.success().with_context(|| format!("{byte:?}"))?;
+        }
+        eventually("ann has all", || {
+            let said = people[0].said()?;
+            ensure!(said.len() == 4 + 4, "{} messages", said.len());
+            let length = |m: &serde_json::Value| m["text"].as_str().map(str::len);
+            // the shell's end of line is none of the words
+            let lengths: Vec<_> = said[4..].iter().filter_map(length).collect();
+            ensure!(lengths == [65_536, 65_535, 65_536, 65_536], "{lengths:?}");
+            Ok(())
+        })?;
+        let script = "printf 'x%.0s' $(seq 65537) | lcgroup send team";
+        let longer = people[1].host.run("sh", &["-c", script])?;
+        ensure!(
+            longer.code == 2 && longer.stderr.contains("65536"),
+            "{longer:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn members_with_one_name_are_told_apart() {
+    world("groups-names", |lab| {
+        let people = people(lab, &["ann", "bob", "cy", "dora"])?;
+        people[0].ask(&["create", "team", "--as", "Ann"])?;
+        let line = invitation(&people[0], "3")?;
+        for (person, name) in people[1..].iter().zip([" Ann ", "\u{410}nn", "Dora"]) {
+            person.ask(&["join", &line, "team", "--as", name])?;
+            eventually("they are members", || person.is("member"))?;
+        }
+        for (n, person) in people.iter().enumerate() {
+            person.say(&format!("word {n}"))?;
+            eventually("ann reads it", || people[0].has(&format!("word {n}")))?;
+        }
+        let tail = people[0]
+            .host
+            .run("lcgroup", &["tail", "team"])?
+            .success()?
+            .stdout;
+        let names: Vec<&str> = tail
+            .lines()
+            .filter_map(|line| line.get(21..)?.split(": ").next())
+            .collect();
+        let mut different = names.clone();
+        different.sort_unstable();
+        different.dedup();
+        ensure!(different.len() == 4 && names[3] == "Dora", "{tail}");
+        ensure!(
+            names[0].starts_with("Ann#") && !tail.contains("12D3Koo"),
+            "{tail}"
+        );
+        let listed = people[0]
+            .host
+            .run("lcgroup", &["members", "team"])?
+            .success()?
+            .stdout;
+        ensure!(names.iter().all(|name| listed.contains(name)), "{listed}");
+        ensure!(!listed.contains("12D3Koo"), "{listed}");
+        let json = people[0].ask(&["members", "team"])?.to_string();
+        ensure!(
+            json.contains("12D3Koo") && names.iter().all(|name| json.contains(name)),
+            "{json}"
+        );
+        // the same word means one of them
+        let both = people[0].host.run("lcgroup", &["remove", "team", "Ann"])?;
+        ensure!(both.code == 2 && both.stderr.contains("marks"), "{both:?}");
+        people[0]
+            .host
+            .run("lcgroup", &["remove", "team", names[1]])?
+            .success()?;
+        eventually("the other ann is gone", || people[1].is("removed"))?;
+        for blank in [" ", "\u{200b}", "\u{3164}"] {
+            let refused = people[1]
+                .host
+                .run("lcgroup", &["create", "other", "--as", blank])?;
+            ensure!(refused.code == 2, "{refused:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_full_disk_refused_is_not_sent_later() {
+    world("groups-full-disk", |lab| {
+        let mut people = people(lab, &["ann", "bob"])?;
+        people[0].ask(&["create", "team", "--as", "ann"])?;
+        people[1].daemon()?.stop()?;
+        let folder = people[1].folder().display().to_string();
+        let mount = ["-t", "tmpfs", "-o", "size=600k,mode=700", "none", &folder];
+        people[1].host.run("mount", &mount)?.success()?;
+        people[1].start()?;
+        people[1].join(&invitation(&people[0], "1")?)?;
+        eventually("bob is a member", || people[1].is("member"))?;
+        people[1].say("before")?;
+        eventually("ann reads it", || people[0].has("before"))?;
+        let fill = format!("cat /dev/zero > {folder}/filler || true");
+        people[1].host.run("sh", &["-c", &fill])?.success()?;
+        let mut refused = Vec::new();
+        for n in 0..6 {
+            let words = format!("{n} on a full disk {}", "x".repeat(5_000));
+            let sent = people[1].host.run("lcgroup", &["send", "team", &words])?;
+            match sent.code {
+                0 => {}
+                _ => {
+                    ensure!(sent.stderr.contains("nothing was done"), "{sent:?}");
+                    refused.push(words);
+                }
+            }
+        }
+        ensure!(!refused.is_empty(), "the disk took all");
+        let invited = people[1]
+            .host
+            .run("lcgroup", &["create", "other", "--as", "bob"])?;
+        ensure!(invited.code == 1, "{invited:?}");
+        people[1].daemon()?.kill()?;
+        fs::remove_file(people[1].folder().join("filler"))?;
+        people[1].start()?;
+        people[1].say("after")?;
+        eventually("ann reads it", || people[0].has("after"))?;
+        for person in &people {
+            for words in &refused {
+                ensure!(
+                    person.has(words).is_err(),
+                    "{} has {}",
+                    person.name,
+                    &words[..20]
+                );
+            }
+        }
+        // what was refused is in the way of nothing
+        people[1].ask(&["create", "other", "--as", "bob"])?;
+        Ok(())
+    });
+}
