@@ -1,4 +1,4 @@
-//! What members of a private group say, files among it, and texts of holding keys (`lch1`): any bytes, and texts of them.
+//! What members of a private group say, files among it, what they show, and texts of holding keys (`lch1`): any bytes, and texts of them.
 #![no_main]
 #![allow(dead_code)]
 
@@ -7,11 +7,14 @@ use librecast::plain::{is_name, quoted};
 use librecast::text::{TextKind, encode};
 
 // a program's own modules: nobody else may use them
+#[path = "../../lcgroup/src/clocks.rs"]
+mod clocks;
 #[path = "../../lcgroup/src/content.rs"]
 mod content;
 #[path = "../../lcgroup/src/holding_key.rs"]
 mod holding_key;
 
+use clocks::Shown;
 use content::{Content, encode_bytes, is_share_name};
 use holding_key::HoldingKey;
 
@@ -28,6 +31,9 @@ fn check(data: &[u8]) {
         }
     }
     assert_eq!(Content::decode(&encode_bytes(data)), Content::Bytes(data));
+    if let Some(shown) = Shown::decode(data) {
+        assert_eq!(shown.encode(), data);
+    }
 }
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("group_texts"), |data: &[u8]| {

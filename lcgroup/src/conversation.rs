@@ -76,6 +76,8 @@ pub struct Conversation {
 #[derive(Debug)]
 pub struct Shared {
     path: PathBuf,
+    /// How authors are shown: their names, with marks where two look alike.
+    shown: Mutex<BTreeMap<PeerId, String>>,
     /// Bytes that are on disk.
     length: Mutex<u64>,
     grown: Condvar,
@@ -114,6 +116,7 @@ impl Conversation {
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
+                shown: Mutex::default(),
                 length: Mutex::new(length),
                 grown: Condvar::new(),
             }),
@@ -175,6 +178,23 @@ impl Conversation {
 }
 
 impl Shared {
+    /// Authors are shown so from now on.
+    pub fn show(&self, names: BTreeMap<PeerId, String>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// A line with the name by which its author is shown.
+    pub fn with_shown(&self, line: &[u8]) -> Vec<u8> {
+        let message = serde_json::from_slice::<Message>(line);
+        let (Ok(message), Some(fields)) = (message, line.strip_suffix(b"}\n")) else {
+            return line.to_vec();
+        };
+        let names = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = names.get(&message.author).unwrap_or(&message.name);
+        let shown = format!(",\"shown\":{}}}\n", serde_json::json!(shown));
+        [fields, shown.as_bytes()].concat()
+    }
+
     /// Hands over each line after message `after`, as it stands in the file, and with `follow` each that comes later, until
     /// `take` says that it has enough.
     ///
@@ -274,6 +294,24 @@ mod tests {
         conversation.add(message(3));
         conversation.sync().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_line_says_how_its_author_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let conversation = Conversation::open(&folder.path().join("messages")).unwrap();
+        let shared = conversation.shared();
+        let line = [&serde_json::to_vec(&message(1)).unwrap()[..], b"\n"].concat();
+        let shown = |line: &[u8]| -> serde_json::Value {
+            serde_json::from_slice(&shared.with_shown(line)).unwrap()
+        };
+        assert_eq!(shown(&line)["shown"], "Ann");
+        shared.show([(message(1).author, "Ann#\"".to_owned())].into());
+        assert_eq!(shown(&line)["shown"], "Ann#\"");
+        assert_eq!(
+            serde_json::from_value::<Message>(shown(&line)).unwrap(),
+            message(1)
+        );
     }
 
     #[test]

@@ -487,7 +487,6 @@ impl Daemon {
                 }
                 Ok(answer)
             }
-            Request::Names { group } => Ok(serde_json::to_value(self.room(&group)?.shown_names())?),
             Request::Members { group } => Ok(json!({ "members": self.room(&group)?.members() })),
             Request::Remove { group, member } => {
                 let room = self.room(&group)?;

@@ -51,8 +51,6 @@ pub enum Request {
     },
     /// Who is in a group.
     Members { group: String },
-    /// How members are shown to people, and authors who were members: by key.
-    Names { group: String },
     /// The owner removes a member: its name, or its key.
     Remove { group: String, member: String },
     /// Offers a share of lcsync to the group, unless it has the offer; what opens it, and the seed of

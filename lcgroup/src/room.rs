@@ -254,6 +254,7 @@ impl Room {
         };
         room.names.clone_from(room.conversation.names());
         room.names.extend(room.all_names());
+        room.show_names();
         room.log.watch_presence(true);
         room.log.watch_clocks(true);
         // what a crash kept the group from hearing
@@ -648,11 +649,13 @@ impl Room {
             }
             Event::Joined { epoch } => {
                 self.names.extend(self.all_names());
+                self.show_names();
                 self.notice(format!("member since epoch {epoch}"));
             }
             Event::MemberAdded { author, name } => {
                 self.offers.end_own(self.group.author_key().peer_id());
                 self.names.insert(author, name);
+                self.show_names();
                 let who = self.name_of(&author);
                 self.notice(format!("{who} joined"));
             }
@@ -896,8 +899,13 @@ impl Room {
         Names::of(all.iter().map(|(author, name)| (*author, name.as_str())))
     }
 
+    /// Readers of the conversation see the names of this moment.
+    fn show_names(&self) {
+        self.conversation.shared().show(self.shown_names());
+    }
+
     /// Names as they are shown, by key.
-    pub fn shown_names(&self) -> BTreeMap<PeerId, String> {
+    fn shown_names(&self) -> BTreeMap<PeerId, String> {
         let names = self.names();
         let all = self.all_names().into_iter();
         let shown = all.map(|(author, name)| (author, names.shown(&author, &name)));

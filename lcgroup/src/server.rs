@@ -127,7 +127,10 @@ fn converse(
                     return write(&mut writer, &error);
                 };
                 conversation.read(after, follow, |line| match line {
-                    Some(line) => writer.write_all(line).map(|()| true),
+                    Some(line) => {
+                        let line = conversation.with_shown(line);
+                        writer.write_all(&line).map(|()| true)
+                    }
                     None => is_there(&writer),
                 })?;
                 if follow {

@@ -1,6 +1,5 @@
 //! What the verbs do: they ask the program that runs.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use librecast::id::PeerId;
 use librecast::plain::{clean, quoted};
 use librecast::time::utc;
 use librecast_program::arguments;
@@ -260,7 +258,6 @@ impl Verbs {
         if let Some(problem) = self.group(&tail.group)?.problem {
             hint("lcgroup", &problem);
         }
-        let mut names = self.names(&tail.group)?;
         let mut stream = groups::connect(&self.control)?;
         let request = Request::Tail {
             group: tail.group.clone(),
@@ -282,26 +279,14 @@ impl Verbs {
                 serde_json::from_value::<groups::Answer<Value>>(value)?.result()?;
                 return Ok(Exit::Ok);
             }
-            let message: Message = serde_json::from_value(value)?;
-            if !names.contains_key(&message.author) {
-                names = self.names(&tail.group)?;
-            }
-            let name = names.get(&message.author).unwrap_or(&message.name);
-            match (self.json, line.trim_end().strip_suffix('}')) {
-                (true, Some(fields)) => {
-                    print_line(format!("{fields},\"shown\":{}}}", json!(name)))?;
+            match self.json {
+                true => print_line(line.trim_end())?,
+                false => {
+                    let name = text(&value["shown"]);
+                    print_line(shown(&tail.group, &serde_json::from_value(value)?, &name))?;
                 }
-                _ => print_line(shown(&tail.group, &message, name))?,
             }
         }
-    }
-
-    /// How members are shown.
-    fn names(&self, group: &str) -> anyhow::Result<BTreeMap<PeerId, String>> {
-        let group = group.to_owned();
-        Ok(serde_json::from_value(
-            self.ask(&Request::Names { group })?,
-        )?)
     }
 
     pub fn members(&self, group: String) -> anyhow::Result<Exit> {

@@ -136,7 +136,7 @@ function take(line) {
     const at = new Date(line.time);
     const when = html("time", { class: "when", datetime: at.toISOString(), title: at.toLocaleString() }, at.toLocaleTimeString());
     const me = view.all.find(({ name }) => name === view.group)?.author;
-    const who = html("p", {}, html("b", {}, line.name));
+    const who = html("p", {}, html("b", {}, line.shown));
     $("heard").append(html("li", { class: line.author === me ? "own" : "words" }, when, who, html("p", { class: "said" }, ...content(line))));
     while ($("heard").children.length > KEPT) {
         $("heard").firstChild.remove();
