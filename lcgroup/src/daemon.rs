@@ -475,7 +475,7 @@ impl Daemon {
                     anyhow::bail!(ExitError::new(Exit::Usage, text));
                 }
                 let room = self.room(&group)?;
-                let id = format!("{:016x}", room.say(&content, time)?);
+                let id = format!("{:016x}", room.say(&content, time, now)?);
                 let mut answer = json!({ "id": id });
                 for (key, said) in [("waits", room.waits()), ("clock", room.own_clock())] {
                     if let Some(said) = said {

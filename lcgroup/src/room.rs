@@ -58,8 +58,8 @@ const HEARD_PAUSE: u64 = 2_000;
 /// Longest pause between them while a user waits, in ms. Chosen.
 const AWAITED_PAUSE: u64 = 5_000;
 
-/// Least pause until this host shows its clock again. Chosen: hosts that come together show it once each.
-const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(10);
+/// Least pause until this host shows its clock again, with a message. Chosen: a packet may be lost.
+const SHOW_CLOCK_AGAIN: Duration = Duration::from_secs(60);
 /// Least pause until it answers another clock again. Chosen.
 const ANSWER_CLOCK_AGAIN: Duration = Duration::from_secs(2);
 /// The first members of the group answer other clocks, the owner among them. Chosen: some of them are there.
@@ -125,6 +125,8 @@ pub struct Room {
     /// When this host showed its clock last, and when it answered another one.
     clock_shown: Option<Instant>,
     clock_answered: Option<Instant>,
+    /// It was shown since others are there.
+    clock_received: bool,
     /// Why the owner refused the request that was made at this time.
     refused: Option<(RequestRefusal, u64)>,
     /// How often the state was written in this run.
@@ -246,6 +248,7 @@ impl Room {
             clocks: Clocks::default(),
             clock_shown: None,
             clock_answered: None,
+            clock_received: false,
             refused: None,
             saves: 0,
             opened: now,
@@ -294,6 +297,7 @@ impl Room {
     pub fn come_back(&mut self, now: Instant) {
         self.log.come_back(now);
         self.group.fall_behind();
+        self.clock_received = false;
     }
 
     /// Whether the end of the owner's log is here now.
@@ -458,7 +462,11 @@ impl Room {
         match event {
             LogEvent::HostIsBack => {
                 self.group.ask_within(HEARD_PAUSE, time);
-                self.show_clock(time, now);
+                // nobody may have received it before: once, as all others do the same
+                if !std::mem::replace(&mut self.clock_received, true) {
+                    self.clock_shown = None;
+                    self.show_clock(time, now);
+                }
             }
             LogEvent::Presence { author, body } => {
                 self.hear_clock(author, None, &body, (time, now));
@@ -938,8 +946,10 @@ impl Room {
     // what users ask
 
     /// Says something. The message's id.
-    pub fn say(&mut self, bytes: &[u8], time: u64) -> anyhow::Result<u64> {
-        self.say_content(&encode_bytes(bytes), time)
+    pub fn say(&mut self, bytes: &[u8], time: u64, now: Instant) -> anyhow::Result<u64> {
+        let id = self.say_content(&encode_bytes(bytes), time)?;
+        self.show_clock(time, now);
+        Ok(id)
     }
 
     fn say_content(&mut self, content: &[u8], time: u64) -> anyhow::Result<u64> {

@@ -160,6 +160,13 @@ const AWAY: Duration = Duration::from_secs(30);
 /// How long the owner asks for requests after a start.
 const ASKING: Duration = Duration::from_secs(30);
 
+/// A clock that was set ahead, or is wrong at a start, makes no entry expire before this time has passed. Chosen: clocks are set
+/// right by then, by people or by NTP.
+const TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
+
+/// By more than this a clock was set, in ms.
+const CLOCK_STEP: u64 = 3_600_000;
+
 /// How often entries are looked at for whether they have expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -363,6 +370,9 @@ pub struct Log {
     heard: Option<Instant>,
     told_of_own: BTreeSet<AuthorId>,
     expires_at: Instant,
+    /// The clocks when entries were last looked at for whether they have expired, and since when these two go evenly.
+    looked_at: Option<(u64, Instant)>,
+    even_since: Instant,
     /// Hashes of the packets that were sent last: a host hears what it says itself.
     said: VecDeque<[u8; 32]>,
     watches_presence: bool,
@@ -415,6 +425,8 @@ impl Log {
             heard: None,
             told_of_own: BTreeSet::new(),
             expires_at: now,
+            looked_at: None,
+            even_since: now,
             said: VecDeque::new(),
             watches_presence: false,
             watches_clocks: false,
@@ -1055,6 +1067,17 @@ impl Log {
         self.requests.retain(|_, waiting| life(waiting.came));
         let ttl = self.space.ttl().as_millis() as u64;
         if ttl == 0 {
+            return;
+        }
+        let before = self.looked_at.replace((time, now));
+        let steps = before.is_some_and(|(then, at)| {
+            let passed = now.saturating_duration_since(at).as_millis() as u64;
+            time > then.saturating_add(passed).saturating_add(CLOCK_STEP)
+        });
+        if steps {
+            self.even_since = now;
+        }
+        if now.saturating_duration_since(self.even_since) < TRUSTED_AFTER {
             return;
         }
         let others = self.authors.keys().filter(|id| **id != self.owner);

@@ -892,6 +892,39 @@ fn what_a_wrong_clock_dates_is_kept_and_the_date_sticks_to_nothing_later() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_for_a_while_makes_no_entry_expire() {
+    let mut world = World::new(3, path(0.0), 53);
+    world.run(4 * SECOND);
+    world.grant(1..2);
+    world.run(5 * SECOND);
+    world.append(1, b"word");
+    world.run(5 * SECOND);
+    let stored: Vec<_> = world.members[2].log.stored().collect();
+    let (kept, ahead) = (world.members[2].log.size(), 700 * 86_400_000);
+    // wrong at a start, and set while it runs
+    for starts_wrong in [true, false] {
+        let (mut time, mut now) = (world.wall(), world.now);
+        let mut log = log_of(2, 9, TTL, now, 3);
+        for stored in &stored {
+            log.restore(stored.clone(), now);
+        }
+        let mut pass = |minutes: u64, by: u64| {
+            for _ in 0..minutes / 11 {
+                (time, now) = (time + 660_000, now + 660 * SECOND);
+                log.handle_timeout(time + by, now);
+            }
+            log.size()
+        };
+        if !starts_wrong {
+            assert_eq!(pass(300, 0), kept);
+        }
+        assert_eq!(pass(44, ahead), kept);
+        assert_eq!(pass(29 * 24 * 60, 0), kept);
+        assert!(pass(2 * 24 * 60, 0) < kept);
+    }
+}
+
+#[test]
 fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_restart() {
     let mut world = World::new(4, path(0.05), 51);
     world.run(4 * SECOND);

@@ -303,6 +303,9 @@ fn a_copied_folder_says_nothing_and_a_second_program_does_not_start() {
             second.code == 1 && second.stderr.contains("used by another"),
             "{second:?}"
         );
+        let pid = people[1].daemon()?.pid();
+        let told = format!("lcgroup runs already (pid {pid})");
+        ensure!(second.stderr.contains(&told), "{second:?}");
         // a copy of bob's folder; bob speaks on, then the copy wakes up
         people[1].daemon()?.stop()?;
         people[2].daemon()?.stop()?;
