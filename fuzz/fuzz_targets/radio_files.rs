@@ -10,6 +10,8 @@ use libfuzzer_sys::fuzz_target;
 // a program's own modules: nobody else may use them
 #[path = "../../radio/src/ogg_opus.rs"]
 mod ogg_opus;
+#[path = "../../radio/src/ogg_pages.rs"]
+mod ogg_pages;
 #[path = "../../radio/src/wav.rs"]
 mod wav;
 
@@ -23,6 +25,7 @@ fn read(file: Vec<u8>) -> Option<(u8, Vec<Item>)> {
         match &item {
             Item::Title(title) => assert!(is_showable(title)),
             Item::Packet(packet) => bytes += packet.len(),
+            Item::Passed(passed) => assert!(!passed.is_empty()),
         }
         items.push(item);
         // a packet has at least a byte of a page's table

@@ -124,10 +124,18 @@ pub fn shorten(text: &str, most: usize) -> String {
         while !is_between_letters(&stripped, end) {
             end -= 1;
         }
-        let short = strip(&stripped[..end]);
+        // the first letter has more marks than fit
+        let end_shown = match end {
+            0 => stripped.floor_char_boundary(most),
+            end => end,
+        };
+        let short = strip(&stripped[..end_shown]);
         // ends of isolates come behind the cut
         if short.len() <= most {
             return short;
+        }
+        if end == 0 {
+            return String::new();
         }
         end -= 1;
     }

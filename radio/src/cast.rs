@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
+    showable,
 };
 use librecast_program::cli::{Exit, ExitError};
 use nix::sys::signal::Signal;
@@ -28,6 +29,8 @@ use crate::talk::{Gate, SpaceBar, Talk};
 const READ_AHEAD: usize = 8;
 /// How often a terminal shows the level.
 const LEVEL_INTERVAL: Duration = Duration::from_secs(1);
+/// Passages that are said one by one when they were passed over; of more, the number is said at the end.
+const MAX_PASSED_SAID: u64 = 8;
 /// Longest wait for copies and last beacons at the end.
 const END: Duration = Duration::from_secs(1);
 
@@ -85,7 +88,7 @@ fn bitrate(options: &Options) -> Result<u32, ExitError> {
 
 fn name(options: &Options) -> Result<String, ExitError> {
     let of_file = || match &options.input {
-        Input::File(file) => Some(file.file_stem()?.to_string_lossy().into_owned()),
+        Input::File(file) => Some(showable(&file.file_stem()?.to_string_lossy())),
         Input::Pipe | Input::Device(_) => None,
     };
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
@@ -135,6 +138,12 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     });
     let sounds = read_ahead(source, wake.clone())?;
     let ended = cast.run(&sounds, &wake);
+    if cast.passed > MAX_PASSED_SAID {
+        let all = cast.passed;
+        cast.say(&format!(
+            "lcradio: {all} passages of the sound were passed over in all"
+        ));
+    }
     if cast.level.is_some() {
         // below the level
         let _ = writeln!(io::stderr());
@@ -168,6 +177,13 @@ fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<
     Ok(sounds)
 }
 
+/// A line for people; on a terminal in the place of the level, which is shown again.
+fn say_over(has_level: bool, line: &str) {
+    let begin = if has_level { "\r\x1b[K" } else { "" };
+    // nobody may read it
+    let _ = writeln!(io::stderr(), "{begin}{line}");
+}
+
 struct Cast {
     caster: Caster,
     network: CasterNetwork,
@@ -180,6 +196,8 @@ struct Cast {
     level: Option<(Level, Instant)>,
     /// None: all that is read is sent.
     talk: Option<(Talk, Gate)>,
+    /// Passages of the sound that were passed over.
+    passed: u64,
     /// When the grant ends by which this casts.
     expires_ms: Option<u64>,
 }
@@ -221,6 +239,7 @@ impl Cast {
             pace: Pace::new(source.is_live(), now),
             level: io::stderr().is_terminal().then(|| (Level::default(), now)),
             talk: None,
+            passed: 0,
             expires_ms,
         })
     }
@@ -285,15 +304,22 @@ impl Cast {
                 self.caster.set_title(&title, now)?;
                 return Ok(());
             }
+            Sound::Passed(passed) => {
+                self.passed += 1;
+                if self.passed <= MAX_PASSED_SAID {
+                    self.say(&format!("lcradio: passed over: {passed}"));
+                }
+                return Ok(());
+            }
             Sound::Packet(packet, samples) => (packet, samples),
             Sound::Samples(mut samples) => {
                 if let Some((talk, gate)) = &mut self.talk {
                     let is_on = talk.is_on();
                     if is_on != gate.is_open() {
-                        let told = if is_on { "talking" } else { "silent" };
-                        let begin = if self.level.is_some() { "\r\x1b[K" } else { "" };
-                        // nobody may read it
-                        let _ = writeln!(io::stderr(), "{begin}{told}");
+                        say_over(
+                            self.level.is_some(),
+                            if is_on { "talking" } else { "silent" },
+                        );
                     }
                     gate.pass(&mut samples, self.source_channels, is_on);
                     self.caster.set_talking(is_on, now);
@@ -313,6 +339,10 @@ impl Cast {
             anyhow::bail!("a packet of {} bytes is too long", packet.len());
         }
         Ok(())
+    }
+
+    fn say(&self, line: &str) {
+        say_over(self.level.is_some(), line);
     }
 
     /// On a terminal: so one sees that the microphone hears.

@@ -127,7 +127,7 @@ enum Verb {
         /// Loudspeakers, as `devices` names them [default: the system's]
         #[arg(long, value_name = "DEVICE", conflicts_with_all = ["output", "record"])]
         device: Option<String>,
-        /// Record to this file, Ogg Opus; must not exist
+        /// Record to this file, Ogg Opus; if it exists, to the next free name, as FILE-2.opus
         #[arg(long, value_name = "FILE", conflicts_with = "output")]
         record: Option<PathBuf>,
         /// Share the recording by `lcsync share` when it has ended, until a second Ctrl-C
@@ -142,9 +142,9 @@ enum Verb {
         /// Delay of what is heard: auto, quick (40 ms), safe (200 ms at least), or milliseconds
         #[arg(long, default_value = "auto", value_parser = parse_latency, value_name = "DELAY")]
         latency: Latency,
-        /// Give up when nothing came for so long
-        #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
-        timeout: Duration,
+        /// Give up when nothing came for so long [default: 30s; a day for a recorder that systemd runs, or that has heard its station]
+        #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+        timeout: Option<Duration>,
     },
     /// List public stations, and foreign senders
     Stations {

@@ -9,7 +9,7 @@
 //! | `pace` | when a caster sends it |
 //! | `device` | microphones and loudspeakers, by ALSA |
 //! | `codec` | libopus; the only unsafe code |
-//! | `ogg_opus` | Opus in Ogg: headers and pages |
+//! | `ogg_opus`, `ogg_pages` | Opus in Ogg: headers, packets and pages |
 //! | `wav` | the head of a WAV file |
 //! | `mixer` | the casters of a station as one sound |
 //! | `tracks`, `recording`, `pipe` | where sound goes |
@@ -29,6 +29,7 @@ mod listen;
 mod mixer;
 mod network;
 mod ogg_opus;
+mod ogg_pages;
 mod pace;
 mod pipe;
 mod process;

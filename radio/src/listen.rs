@@ -1,5 +1,6 @@
 //! `lcradio listen`: a station is played, becomes a recording, or samples for a pipe.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,6 +24,12 @@ use crate::tracks::Tracks;
 
 /// After the end of a session a caster may come back within this time.
 const END_TIME: Duration = Duration::from_secs(3);
+/// A listener gives up when nothing came for so long. Chosen: a caster that restarts is back by then.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a recorder that systemd runs, or that has heard its station. Chosen: a daily station is on air once in it.
+const RECORDER_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// A wait that is longer is explained.
+const WAIT_NOTICE: Duration = Duration::from_secs(2);
 /// How often figures are shown.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,12 +57,29 @@ pub struct Options {
     pub archive: Option<Option<PathBuf>>,
     /// How much delay.
     pub latency: Latency,
-    /// Longest time without anything of the station.
-    pub timeout: Duration,
+    /// Longest time without anything of the station; none: as is good for the output.
+    pub timeout: Option<Duration>,
     /// Interfaces; none: all that can carry multicast.
     pub interfaces: Vec<String>,
     /// Figures as JSON.
     pub json: bool,
+}
+
+impl Options {
+    /// The longest time without anything of the station, of which a recorder may have recorded something.
+    fn timeout(&self, has_begun: bool) -> Duration {
+        let records = matches!(self.output, Output::Recording(_));
+        let by_output = match records && (has_begun || is_unit()) {
+            true => RECORDER_TIMEOUT,
+            false => TIMEOUT,
+        };
+        self.timeout.unwrap_or(by_output)
+    }
+}
+
+/// Whether systemd runs this as a unit: terminals of a desktop inherit the variable, too (systemd.exec(5)).
+fn is_unit() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some() && !io::stderr().is_terminal()
 }
 
 /// Listens until the station ends, or somebody ends it.
@@ -84,7 +108,15 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let output = match (&options.output, loudspeaker) {
         (Output::Recording(path), _) => {
             let [a, b, c, d, ..] = *keys::random()?;
-            Sink::Recording(Tracks::create(path, u32::from_be_bytes([a, b, c, d]))?)
+            let tracks = Tracks::create(path, u32::from_be_bytes([a, b, c, d]))?;
+            if tracks.path() != path {
+                hint(format_args!(
+                    "{} exists: this records to {}",
+                    path.display(),
+                    tracks.path().display()
+                ));
+            }
+            Sink::Recording(tracks)
         }
         (_, Some(loudspeaker)) => Sink::Sound(mixer(Clock::Device), Player::Device(loudspeaker)),
         (_, None) => {
@@ -114,6 +146,10 @@ fn archive(options: &Options, tuned: &Tuned) -> anyhow::Result<Option<Archive>> 
     Ok(Some(Archive::new(keyfile.as_deref(), &options.interfaces)?))
 }
 
+fn hint(line: impl fmt::Display) {
+    librecast_program::cli::hint("lcradio", line);
+}
+
 fn tuned(description: Description) -> Tuned {
     match description.station.clone() {
         Some(station) => Tuned::Station(station),
@@ -127,6 +163,8 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
     let mut network = Memberships::open(&[SAP_PORT], &options.interfaces)?;
     network.join(SAP_PORT, SAP_GROUP);
     let mut directory = Directory::new(begun);
+    let timeout = options.timeout(false);
+    let mut notice_at = Some(begun + WAIT_NOTICE);
     loop {
         let now = Instant::now();
         if let Some(exit) = wake.interrupted() {
@@ -146,11 +184,19 @@ fn find(name: &str, options: &Options, wake: &Wake) -> anyhow::Result<Result<Des
                 return Err(ExitError::new(Exit::Usage, message).into());
             }
         }
-        if now.saturating_duration_since(begun) >= options.timeout {
+        if now.saturating_duration_since(begun) >= timeout {
             let message = format!("no station called {name} has announced itself");
             return Err(ExitError::new(Exit::Unreachable, message).into());
         }
-        wake.wait(network.fds(), begun + options.timeout)?;
+        if notice_at.is_some_and(|at| at <= now) {
+            notice_at = None;
+            let seconds = timeout.as_secs_f64();
+            hint(format_args!(
+                "waits up to {seconds} s for a station called {name} to announce itself on {}: `lcradio stations` lists the others",
+                network.interface_names()
+            ));
+        }
+        wake.wait(network.fds(), notice_at.unwrap_or(begun + timeout))?;
     }
 }
 
@@ -209,7 +255,8 @@ struct Listen<'a> {
     has_ended: bool,
     ended_at: Option<Instant>,
     status_at: Instant,
-    clock_warned: bool,
+    /// What the listener said about the wait that lasts.
+    explained: Option<String>,
     /// Those that were on air last.
     on_air: Vec<OnAir>,
 }
@@ -264,7 +311,7 @@ impl<'a> Listen<'a> {
             has_ended: false,
             ended_at: None,
             status_at: now + STATUS_INTERVAL,
-            clock_warned: false,
+            explained: None,
             on_air: Vec::new(),
         })
     }
@@ -290,7 +337,9 @@ impl<'a> Listen<'a> {
             {
                 return Ok((Exit::Ok, self.finish(now)?));
             }
-            if now.saturating_duration_since(self.alive_at) >= self.options.timeout {
+            let silent = now.saturating_duration_since(self.alive_at);
+            self.explain_wait(silent);
+            if silent >= self.timeout() {
                 let told = self.why_nothing();
                 self.finish(now)?;
                 return Err(told.into());
@@ -309,25 +358,62 @@ impl<'a> Listen<'a> {
         let times = [
             Some(self.listener.poll_timeout()),
             Some(self.status_at),
-            Some(self.alive_at + self.options.timeout),
+            Some(self.alive_at + self.timeout()),
+            self.explained
+                .is_none()
+                .then_some(self.alive_at + WAIT_NOTICE),
             output,
             ended,
         ];
         times.into_iter().flatten().min().unwrap_or(now)
     }
 
+    fn timeout(&self) -> Duration {
+        let has_begun = matches!(&self.sink, Sink::Recording(tracks) if tracks.has_begun());
+        self.options.timeout(has_begun)
+    }
+
     fn why_nothing(&self) -> ExitError {
-        let timeout = self.options.timeout.as_secs_f64();
-        if self.listener.drops().get(DropReason::BeaconTime) > 0 {
-            let message = "the clocks of the station and of this host are more than an hour apart";
-            return ExitError::new(Exit::Failed, message);
+        if let Some((exit, why)) = self.obstacle() {
+            return ExitError::new(exit, why);
         }
-        if self.listener.is_of_another_key() {
-            let message = "someone sends here, this key does not open it";
-            return ExitError::new(Exit::NotPermitted, message);
-        }
-        let message = format!("nothing came for {timeout} s");
+        let message = format!("nothing came for {} s", self.timeout().as_secs_f64());
         ExitError::new(Exit::Unreachable, message)
+    }
+
+    /// The reason why packets that come are not played.
+    fn obstacle(&self) -> Option<(Exit, &'static str)> {
+        if self.listener.drops().get(DropReason::BeaconTime) > 0 {
+            let why = "the clocks of the station and of this host are more than an hour apart";
+            return Some((Exit::Failed, why));
+        }
+        let why = "someone sends here, this key does not open it";
+        self.listener
+            .is_of_another_key()
+            .then_some((Exit::NotPermitted, why))
+    }
+
+    /// Says why nothing is heard: once for each wait and each reason.
+    fn explain_wait(&mut self, silent: Duration) {
+        if silent < WAIT_NOTICE {
+            self.explained = None;
+            return;
+        }
+        let told = match self.obstacle() {
+            Some((_, why)) => why.to_owned(),
+            None => format!(
+                "waits up to {} s for the station on {}. If someone casts it, `lcroute doctor` checks the network; \
+                 firewalls must let in UDP ports 5004 to 5006",
+                self.timeout().as_secs_f64(),
+                self.network.interface_names(),
+            ),
+        };
+        let is_new = self.explained.as_ref() != Some(&told);
+        if is_new && !self.options.json {
+            // below the level
+            let _ = self.say(&format!("lcradio: {told}"));
+        }
+        self.explained = Some(told);
     }
 
     fn receive(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -368,12 +454,6 @@ impl<'a> Listen<'a> {
         if self.has_ended && self.ended_at.is_none() && self.listener.on_air(now).next().is_none() {
             self.ended_at = Some(now);
         }
-        if !self.clock_warned && self.listener.drops().get(DropReason::BeaconTime) > 0 {
-            self.clock_warned = true;
-            tracing::warn!(
-                "the clocks of the station and of this host are more than an hour apart"
-            );
-        }
         Ok(())
     }
 
@@ -399,7 +479,15 @@ impl<'a> Listen<'a> {
 
     fn sound(&mut self, packet: SoundPacket, now: Instant) -> anyhow::Result<()> {
         let is_of_use = match &mut self.sink {
-            Sink::Recording(tracks) => tracks.push(packet)?,
+            Sink::Recording(tracks) => {
+                let before = tracks.path().to_owned();
+                let is_of_use = tracks.push(packet, &mut self.level)?;
+                if tracks.path() != before {
+                    let path = tracks.path().display();
+                    hint(format_args!("after a long pause, this records to {path}"));
+                }
+                is_of_use
+            }
             Sink::Sound(mixer, player) => {
                 if let Player::Pipe { due, .. } = player {
                     due.get_or_insert(now);
@@ -505,7 +593,11 @@ impl<'a> Listen<'a> {
             return Ok(());
         }
         let level = status["level_dbfs"].as_f64();
-        let level = level.map_or("silence".to_owned(), as_text);
+        let level = match (level, &self.explained) {
+            (Some(level), _) => as_text(level),
+            (None, None) => "silence".to_owned(),
+            (None, Some(_)) => "nothing comes".to_owned(),
+        };
         let (sent, lost) = (status["sent"].as_u64(), status["lost"].as_u64());
         let share = 100.0 * lost.unwrap_or(0) as f64 / sent.unwrap_or(0).max(1) as f64;
         let mut line = format!("{level}, {share:.1} % lost");

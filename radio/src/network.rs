@@ -199,6 +199,15 @@ impl Memberships {
         }
     }
 
+    /// The interfaces in use, for messages.
+    pub fn interface_names(&self) -> String {
+        if self.joined_on.is_empty() {
+            return "no interface: none that carries multicast is up".to_owned();
+        }
+        let names: Vec<&str> = self.joined_on.values().map(String::as_str).collect();
+        names.join(", ")
+    }
+
     /// Leaves a group.
     pub fn leave(&mut self, port: u16, group: Ipv6Addr) {
         if self.groups.remove(&(port, group))

@@ -1,10 +1,13 @@
 //! Opus in Ogg (RFC 7845): the two headers, and pages of a recording. Pages themselves are the crate ogg's.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 
-use lcradio_core::{CLOCK_RATE, is_showable};
+use lcradio_core::{CLOCK_RATE, showable};
 use librecast::wire::Reader;
-use ogg::{PacketReader, PacketWriteEndInfo, PacketWriter};
+use ogg::reading::{BasePacketReader, OggPage};
+use ogg::{PacketWriteEndInfo, PacketWriter};
+
+use crate::ogg_pages::{Header, Pages, Part};
 
 /// A decoder that begins in the middle needs so long: 80 ms (RFC 7845, 4.6).
 const PRE_SKIP: u16 = 3_840;
@@ -13,6 +16,8 @@ const TAGS: &[u8] = b"OpusTags";
 const VENDOR: &[u8] = concat!("lcradio ", env!("CARGO_PKG_VERSION")).as_bytes();
 /// Most comments that are looked at for a title.
 const MAX_COMMENTS: u32 = 256;
+/// Most pages that one packet is spread over, 16 MiB. Chosen: comments with the picture of a cover fit.
+const MAX_CONTINUED: u32 = 256;
 
 fn malformed(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
@@ -60,7 +65,7 @@ fn read_head(packet: &[u8]) -> io::Result<u8> {
     Ok(channels)
 }
 
-/// ARTIST and TITLE of the second header, as far as they can be shown.
+/// ARTIST and TITLE of the second header, as much of them as can be shown.
 fn read_title(packet: &[u8]) -> Option<String> {
     let mut r = Reader::new(packet.strip_prefix(TAGS)?);
     let length = |r: &mut Reader<'_>| r.array().map(u32::from_le_bytes).ok();
@@ -85,7 +90,7 @@ fn read_title(packet: &[u8]) -> Option<String> {
         (None, Some(title)) => title.to_owned(),
         _ => return None,
     };
-    is_showable(&text).then_some(text)
+    Some(showable(&text))
 }
 
 /// What stands in an Ogg file.
@@ -95,28 +100,63 @@ pub enum Item {
     Title(String),
     /// A packet.
     Packet(Vec<u8>),
+    /// What was passed over: a part of a sentence.
+    Passed(String),
 }
 
-/// Reads packets of Opus.
-pub struct OggReader<R: Read + Seek> {
-    packets: PacketReader<R>,
+/// Reads packets of Opus. What is damaged is passed over.
+pub struct OggReader<R> {
+    pages: Pages<R>,
+    packets: BasePacketReader,
     channels: u8,
     stream: u32,
+    /// The number that the stream's next page has; none: it is not known.
+    sequence: Option<u32>,
+    /// Pages since the last packet.
+    continued: u32,
     /// The next packet has the comments.
     tags_follow: bool,
 }
 
-impl<R: Read + Seek> OggReader<R> {
-    /// A file, whose first packet is the header of Opus.
+impl<R: Read> OggReader<R> {
+    /// A file, whose first packet is the header of Opus. If that page is damaged, the comments show that it is Opus.
     pub fn open(file: R) -> io::Result<Self> {
-        let mut packets = PacketReader::new(file);
-        let first = read(&mut packets)?.ok_or_else(|| malformed("no Ogg file"))?;
-        Ok(Self {
-            channels: read_head(&first.data)?,
-            stream: first.stream_serial(),
-            packets,
+        let mut reader = Self {
+            pages: Pages::new(file),
+            packets: lenient(),
+            channels: 2,
+            stream: 0,
+            sequence: None,
+            continued: 0,
             tags_follow: true,
-        })
+        };
+        let (mut header, mut has_page) = (None, false);
+        while let Some(part) = reader.pages.next()? {
+            let Part::Page(found, page) = part else {
+                continue;
+            };
+            has_page = true;
+            reader.push(found, page);
+            if let Some(packet) = reader.packets.read_packet() {
+                header = Some(packet);
+                break;
+            }
+        }
+        let Some(header) = header else {
+            let why = if has_page {
+                "no Opus in this Ogg file"
+            } else {
+                "no Ogg file"
+            };
+            return Err(malformed(why));
+        };
+        reader.stream = header.stream_serial();
+        if header.data.starts_with(TAGS) {
+            reader.tags_follow = false;
+            return Ok(reader);
+        }
+        reader.channels = read_head(&header.data)?;
+        Ok(reader)
     }
 
     /// Channels of the first stream.
@@ -126,31 +166,82 @@ impl<R: Read + Seek> OggReader<R> {
 
     /// What comes next; none at the end.
     pub fn next(&mut self) -> io::Result<Option<Item>> {
-        while let Some(packet) = read(&mut self.packets)? {
-            if packet.first_in_stream() {
-                // another file behind the first one
-                read_head(&packet.data)?;
-                self.stream = packet.stream_serial();
-                self.tags_follow = true;
-            } else if packet.stream_serial() != self.stream {
+        loop {
+            if let Some(packet) = self.packets.read_packet() {
+                self.continued = 0;
+                if let Some(item) = self.packet(packet) {
+                    return Ok(Some(item));
+                }
                 continue;
-            } else if std::mem::take(&mut self.tags_follow) {
-                return Ok(Some(Item::Title(
-                    read_title(&packet.data).unwrap_or_default(),
-                )));
-            } else {
-                return Ok(Some(Item::Packet(packet.data)));
+            }
+            let (header, page) = match self.pages.next()? {
+                None => return Ok(None),
+                Some(Part::Damaged(at, bytes)) => {
+                    (self.packets, self.sequence) = (lenient(), None);
+                    return Ok(Some(Item::Passed(format!(
+                        "{bytes} damaged bytes at byte {at}"
+                    ))));
+                }
+                Some(Part::Page(header, page)) => (header, page),
+            };
+            // a picture beside the sound, for example
+            if header.stream != self.stream && !header.is_first {
+                continue;
+            }
+            if let Some(passed) = self.push(header, page) {
+                return Ok(Some(Item::Passed(passed)));
             }
         }
-        Ok(None)
+    }
+
+    /// Takes a page. What is missing before it.
+    fn push(&mut self, header: Header, page: OggPage) -> Option<String> {
+        let missing = match self.sequence {
+            Some(next) if !header.is_first => header.sequence.wrapping_sub(next),
+            _ => 0,
+        };
+        let is_endless = self.continued >= MAX_CONTINUED;
+        if header.is_first || missing > 0 || is_endless {
+            self.packets = lenient();
+            self.continued = 0;
+        }
+        self.continued += 1;
+        self.sequence = Some(header.sequence.wrapping_add(1));
+        // it has no state that the page could contradict
+        let _ = self.packets.push_page(page);
+        match missing {
+            _ if is_endless => Some("a packet without an end".to_owned()),
+            0 => None,
+            _ => Some(format!(
+                "a place where pages before page {} are missing",
+                header.sequence
+            )),
+        }
+    }
+
+    fn packet(&mut self, packet: ogg::Packet) -> Option<Item> {
+        if packet.first_in_stream() {
+            // another file behind the first one
+            if let Err(e) = read_head(&packet.data) {
+                return Some(Item::Passed(format!("another stream: {e}")));
+            }
+            self.stream = packet.stream_serial();
+            self.tags_follow = true;
+            return None;
+        }
+        // the page with the comments may be missing
+        if std::mem::take(&mut self.tags_follow) && packet.data.starts_with(TAGS) {
+            return Some(Item::Title(read_title(&packet.data).unwrap_or_default()));
+        }
+        Some(Item::Packet(packet.data))
     }
 }
 
-fn read<R: Read + Seek>(packets: &mut PacketReader<R>) -> io::Result<Option<ogg::Packet>> {
-    packets.read_packet().map_err(|e| match e {
-        ogg::OggReadError::ReadError(e) => e,
-        other => malformed(&format!("damaged Ogg file: {other}")),
-    })
+/// A reader that begins within a stream.
+fn lenient() -> BasePacketReader {
+    let mut packets = BasePacketReader::new();
+    packets.update_after_seek();
+    packets
 }
 
 /// Writes packets of Opus, whole pages at a time.
@@ -238,10 +329,10 @@ mod tests {
 
     use super::*;
 
-    fn file(stream: u32, title: &str, packets: u8) -> Vec<u8> {
+    fn file(stream: u32, title: &str, packets: u32) -> Vec<u8> {
         let mut writer = OggWriter::new(Vec::new(), stream, 2, title).unwrap();
         for n in 0..packets {
-            writer.write(vec![31 << 3, n], 960).unwrap();
+            writer.write(vec![31 << 3, n as u8], 960).unwrap();
         }
         writer.finish().unwrap();
         assert_eq!(writer.samples(), u64::from(packets) * 960);
@@ -280,22 +371,105 @@ mod tests {
         assert!(read_head(b"OpusHead\x01").is_err());
     }
 
+    /// Packets, titles, and passages that were passed over.
+    fn counts(file: Vec<u8>) -> (usize, usize, usize) {
+        let mut counts = (0, 0, 0);
+        for item in items(file) {
+            match item {
+                Item::Packet(_) => counts.0 += 1,
+                Item::Title(_) => counts.1 += 1,
+                Item::Passed(_) => counts.2 += 1,
+            }
+        }
+        counts
+    }
+
+    /// Where pages begin, and the end.
+    fn pages(file: &[u8]) -> Vec<usize> {
+        let begins = file.windows(4).enumerate().filter(|(_, w)| w == b"OggS");
+        begins.map(|(at, _)| at).chain([file.len()]).collect()
+    }
+
     #[test]
-    fn a_damaged_file_is_an_error_and_no_panic() {
-        let whole = file(7, "one", 100);
-        for at in (0..whole.len()).step_by(7) {
+    fn a_damaged_page_is_passed_over_whichever_byte_of_it_is_wrong() {
+        let whole = file(7, "one", 600);
+        let pages = pages(&whole);
+        assert_eq!((pages.len(), counts(whole.clone())), (15, (600, 1, 0)));
+        for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x55;
-            if let Ok(mut reader) = OggReader::open(Cursor::new(damaged)) {
-                while let Ok(Some(_)) = reader.next() {}
-            }
+            let page = pages.iter().rposition(|begin| *begin <= at).unwrap();
+            let (packets, titles, passed) = counts(damaged);
+            let lost = match page {
+                0 | 1 => 0,
+                13 => 600 - 11 * 51,
+                _ => 51,
+            };
+            let expected = (600 - lost, usize::from(page > 1), usize::from(page > 0));
+            assert_eq!((packets, titles, passed), expected, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_cut_or_lack_pages_are_read_as_far_as_they_go() {
+        let whole = file(7, "one", 600);
+        let pages = pages(&whole);
+        let mut last = 0;
+        for cut in pages[1]..whole.len() {
+            let (packets, _, passed) = counts(whole[..cut].to_vec());
+            assert!((last..600).contains(&packets) && passed <= 1, "{cut}");
+            last = packets;
+        }
+        assert_eq!(last, 11 * 51);
+        for page in 2..13 {
+            let without = [&whole[..pages[page]], &whole[pages[page + 1]..]].concat();
+            assert_eq!(counts(without), (549, 1, 1), "page {page}");
+            let garbage = [
+                &whole[..pages[page]],
+                &[b'O'; 70_000],
+                &whole[pages[page]..],
+            ]
+            .concat();
+            assert_eq!(counts(garbage), (600, 1, 1), "page {page}");
+        }
+        // the same number twice: a file behind itself
+        assert_eq!(counts([&whole[..], &whole[..]].concat()), (1_200, 2, 0));
+        assert!(OggReader::open(Cursor::new(&whole[pages[2]..])).is_err());
+    }
+
+    #[test]
+    fn a_packet_that_lost_its_middle_is_not_glued_together() {
+        let mut writer = PacketWriter::new(Vec::new());
+        let end = PacketWriteEndInfo::EndPage;
+        writer.write_packet(head(2), 7, end, 0).unwrap();
+        writer.write_packet(tags(""), 7, end, 0).unwrap();
+        // four pages
+        writer.write_packet(vec![1; 200_000], 7, end, 960).unwrap();
+        writer.write_packet(vec![2; 10], 7, end, 1_920).unwrap();
+        let whole = writer.into_inner();
+        let pages = pages(&whole);
+        assert_eq!(counts(whole.clone()), (2, 1, 0));
+        for page in 2..6 {
+            let without = [&whole[..pages[page]], &whole[pages[page + 1]..]].concat();
+            let packets = items(without).into_iter();
+            let packets = packets.filter(|item| matches!(item, Item::Packet(_)));
+            assert_eq!(packets.collect::<Vec<_>>(), [Item::Packet(vec![2; 10])]);
         }
     }
 
     #[test]
     fn titles_are_read_within_their_bounds() {
         assert_eq!(read_title(&tags("Song")), Some("Song".into()));
-        assert_eq!(read_title(&tags("a\u{202e}b")), None);
+        // Persian is written with joiners
+        for whole in ["می\u{200c}خواهم", "👩\u{200d}👧"] {
+            assert_eq!(read_title(&tags(whole)), Some(whole.into()));
+        }
+        assert_eq!(
+            read_title(&tags("a\u{202e}b\nc")),
+            Some("a\u{fffd}b c".into())
+        );
+        let long = read_title(&tags(&"ü".repeat(200))).unwrap();
+        assert_eq!(long, "ü".repeat(127));
         let whole = tags("Song");
         for cut in 0..whole.len() {
             assert_eq!(read_title(&whole[..cut]), None, "{cut}");

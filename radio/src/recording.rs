@@ -8,15 +8,25 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lcradio_core::{CLOCK_RATE, FRAME, Piece, SoundPacket};
 
 use crate::ogg_opus::OggWriter;
 
-/// Most of a gap that is filled, in samples: what others send must not fill the disk.
-const MAX_FILLED: u64 = 60 * CLOCK_RATE as u64;
+/// Most of a gap that is filled: what others send must not fill the disk.
+pub const LONGEST_FILLED: Duration = Duration::from_secs(60);
+/// The same in samples.
+const MAX_FILLED: u64 = LONGEST_FILLED.as_secs() * CLOCK_RATE as u64;
 /// CELT with 20 ms, without bytes: a lost frame.
 const LOST_FRAME: u8 = 31 << 3;
+
+/// The list of gaps of a recording: FILE.gaps.
+pub fn list_of_gaps(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gaps");
+    name.into()
+}
 
 /// What has not been written yet, and where it goes.
 struct Pages {
@@ -63,10 +73,8 @@ impl Recording {
             waiting: Vec::new(),
             written: 0,
         };
-        let mut list_of_gaps = path.to_owned().into_os_string();
-        list_of_gaps.push(".gaps");
         let mut recording = Self {
-            list_of_gaps: list_of_gaps.into(),
+            list_of_gaps: list_of_gaps(path),
             writer: OggWriter::new(pages, stream, 2, "")?,
             gaps: None,
             begun: false,
@@ -121,7 +129,7 @@ impl Recording {
         let seconds = |samples: u64| samples as f64 / f64::from(CLOCK_RATE);
         let begins = seconds(self.writer.samples());
         if self.gaps.is_none() {
-            self.gaps = Some(File::create(&self.list_of_gaps)?);
+            self.gaps = Some(File::create_new(&self.list_of_gaps)?);
         }
         if let Some(file) = &mut self.gaps {
             writeln!(file, "{begins:.3}\t{:.3}\t{packets}", seconds(samples))?;
@@ -177,7 +185,7 @@ mod tests {
         std::iter::from_fn(|| reader.next().unwrap())
             .filter_map(|item| match item {
                 Item::Packet(packet) => Some(packet),
-                Item::Title(_) => None,
+                Item::Title(_) | Item::Passed(_) => None,
             })
             .collect()
     }

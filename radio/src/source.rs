@@ -23,6 +23,8 @@ pub enum Sound {
     Packet(Vec<u8>, u32),
     /// What follows is called so.
     Title(String),
+    /// What was passed over: a part of a sentence.
+    Passed(String),
 }
 
 enum Format {
@@ -36,6 +38,10 @@ pub struct Source {
     format: Format,
     channels: u8,
     is_live: bool,
+    /// Bytes that the head of a WAV file promises; none: it does not know, or they were missed already.
+    promised: Option<u64>,
+    /// A packet of Opus was read that can be sent.
+    has_packets: bool,
 }
 
 fn unusable(why: &str) -> io::Error {
@@ -57,6 +63,8 @@ impl Source {
                     channels: reader.channels(),
                     format: Format::Opus(reader),
                     is_live: false,
+                    promised: None,
+                    has_packets: false,
                 })
             }
             b"RIFF" => Self::samples(Box::new(file), false),
@@ -79,6 +87,8 @@ impl Source {
             format: Format::Microphone(capture),
             channels: 2,
             is_live: true,
+            promised: None,
+            has_packets: false,
         }
     }
 
@@ -92,6 +102,8 @@ impl Source {
                 format: Format::Samples(Box::new(input.take(length))),
                 channels,
                 is_live,
+                promised: (length < u64::MAX).then_some(length),
+                has_packets: false,
             });
         }
         if magic == b"OggS" {
@@ -101,6 +113,8 @@ impl Source {
             format: Format::Samples(Box::new(io::Cursor::new(magic).chain(input))),
             channels: 2,
             is_live,
+            promised: None,
+            has_packets: false,
         })
     }
 
@@ -123,16 +137,29 @@ impl Source {
     pub fn next(&mut self) -> io::Result<Option<Sound>> {
         match &mut self.format {
             Format::Opus(reader) => {
-                let item = reader.next().map_err(|e| unusable(&e.to_string()))?;
-                item.map(of_item).transpose()
+                let Some(item) = reader.next()? else {
+                    return match self.has_packets {
+                        true => Ok(None),
+                        false => Err(unusable("no packet of Opus in this file can be sent")),
+                    };
+                };
+                let sound = of_item(item);
+                self.has_packets |= matches!(sound, Sound::Packet(..));
+                Ok(Some(sound))
             }
             Format::Microphone(capture) => capture.next().map(Sound::Samples).map(Some),
             Format::Samples(input) => {
                 let length = FRAME as usize * usize::from(self.channels) * 2;
                 let mut bytes = Vec::with_capacity(length);
                 input.take(length as u64).read_to_end(&mut bytes)?;
+                self.promised = self.promised.map(|all| all - bytes.len() as u64);
                 if bytes.is_empty() {
-                    return Ok(None);
+                    let missing = self.promised.take().filter(|missing| *missing > 0);
+                    return Ok(missing.map(|missing| {
+                        Sound::Passed(format!(
+                            "the last {missing} bytes, which the file does not have"
+                        ))
+                    }));
                 }
                 bytes.resize(length, 0);
                 let (pairs, _) = bytes.as_chunks::<2>();
@@ -143,17 +170,17 @@ impl Source {
     }
 }
 
-fn of_item(item: Item) -> io::Result<Sound> {
+fn of_item(item: Item) -> Sound {
     match item {
-        Item::Title(title) => Ok(Sound::Title(title)),
+        Item::Title(title) => Sound::Title(title),
+        Item::Passed(passed) => Sound::Passed(passed),
         Item::Packet(packet) if packet.len() > MAX_PAYLOAD => {
-            Err(unusable("packets of Opus that are too long for a datagram"))
+            Sound::Passed("a packet of Opus that is too long for a datagram".to_owned())
         }
-        Item::Packet(packet) => {
-            let samples = lcradio_core::samples(&packet);
-            let samples = samples.ok_or_else(|| unusable("a damaged packet of Opus"))?;
-            Ok(Sound::Packet(packet, samples))
-        }
+        Item::Packet(packet) => match lcradio_core::samples(&packet) {
+            Some(samples) => Sound::Packet(packet, samples),
+            None => Sound::Passed("a damaged packet of Opus".to_owned()),
+        },
     }
 }
 
@@ -203,7 +230,13 @@ mod tests {
             };
             let sounding = samples.iter().rposition(|s| *s != 0).unwrap() + 1;
             assert_eq!(sounding, usize::div_ceil(expected, 2), "{length}");
+            assert_eq!(source.next().unwrap(), None);
         }
+        let mut cut = source(wave(1, 1, 48_000, 16, 1_000, &data)).unwrap();
+        assert!(matches!(cut.next(), Ok(Some(Sound::Samples(_)))));
+        let passed = "the last 887 bytes, which the file does not have".to_owned();
+        assert_eq!(cut.next().unwrap(), Some(Sound::Passed(passed)));
+        assert_eq!(cut.next().unwrap(), None);
     }
 
     #[test]

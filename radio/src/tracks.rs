@@ -2,7 +2,13 @@
 //!
 //! The first caster that is heard is recorded to FILE.opus, the next one to FILE.2.opus. What is missing of a later track before its
 //! caster came is silence in it: tracks begin at one moment.
+//!
+//! No file is overwritten: if a recording of this name exists, the next one is FILE-2.opus. A pause that is too long to be filled
+//! also begins the next one.
 
+use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,7 +17,10 @@ use lcradio_core::{CLOCK_RATE, MAX_CASTERS, Order, Piece, SoundPacket};
 
 use crate::codec::Decoder;
 use crate::level::Level;
-use crate::recording::Recording;
+use crate::recording::{LONGEST_FILLED, Recording, list_of_gaps};
+
+/// Most recordings under one name. Chosen: one an hour, for a year.
+const MAX_RECORDINGS: usize = 9_999;
 
 /// Of one caster.
 struct Track {
@@ -23,55 +32,93 @@ struct Track {
 
 /// All that is recorded.
 pub struct Tracks {
+    /// The name that was asked for.
+    wanted: PathBuf,
+    /// The file of the first track.
     path: PathBuf,
+    /// Files of earlier recordings of this run.
+    before: Vec<PathBuf>,
     /// Numbers of the Ogg streams begin with it.
     stream: u32,
     tracks: Vec<Track>,
     /// Of each caster.
     track_of: [Option<usize>; MAX_CASTERS],
-    /// When the first packet came.
+    /// When the first packet came, and the last.
     begun: Option<Instant>,
+    last: Option<Instant>,
+}
+
+/// The name with `more` between its stem and its extension.
+fn with(path: &Path, more: &str) -> PathBuf {
+    let mut name = OsString::from(path.file_stem().unwrap_or_default());
+    name.push(more);
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 /// FILE.2.opus for FILE.opus.
 fn path_of(path: &Path, track: usize) -> PathBuf {
-    if track == 0 {
-        return path.to_owned();
+    match track {
+        0 => path.to_owned(),
+        _ => with(path, &format!(".{}", track + 1)),
     }
-    let number = (track + 1).to_string();
-    let extension = match path.extension() {
-        Some(extension) => {
-            let mut longer = std::ffi::OsString::from(number);
-            longer.push(".");
-            longer.push(extension);
-            longer
-        }
-        None => number.into(),
-    };
-    path.with_extension(extension)
+}
+
+/// Whether nothing stands where a recording would: tracks of all casters, and their lists of gaps.
+fn is_free(path: &Path) -> bool {
+    (0..MAX_CASTERS).all(|track| {
+        let track = path_of(path, track);
+        // a dangling link is in the way as well
+        [list_of_gaps(&track), track]
+            .iter()
+            .all(|file| file.symlink_metadata().is_err())
+    })
+}
+
+/// The first name that is free: FILE.opus, FILE-2.opus, FILE-3.opus.
+fn free_name(wanted: &Path) -> anyhow::Result<PathBuf> {
+    let numbered = (2..=MAX_RECORDINGS).map(|n| with(wanted, &format!("-{n}")));
+    let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
+    names.find(|name| is_free(name)).with_context(|| {
+        let name = wanted.display();
+        format!("{name}: {MAX_RECORDINGS} recordings have this name, move some away")
+    })
 }
 
 impl Tracks {
-    /// To this file, and those of further casters beside it. None of them may exist.
-    pub fn create(path: &Path, stream: u32) -> anyhow::Result<Self> {
-        for further in (1..MAX_CASTERS).map(|track| path_of(path, track)) {
-            // a dangling link is in the way as well
-            if further.symlink_metadata().is_ok() {
-                anyhow::bail!(
-                    "{}: a further caster would be recorded here, and it exists",
-                    further.display()
-                );
-            }
-        }
+    /// To this file, and those of further casters beside it; if one of them exists, to the next free name.
+    pub fn create(wanted: &Path, stream: u32) -> anyhow::Result<Self> {
         let mut tracks = Self {
-            path: path.to_owned(),
+            wanted: wanted.to_owned(),
+            path: PathBuf::new(),
+            before: Vec::new(),
             stream,
             tracks: Vec::new(),
             track_of: [None; MAX_CASTERS],
             begun: None,
+            last: None,
         };
-        tracks.open()?;
+        tracks.open_first()?;
         Ok(tracks)
+    }
+
+    /// The file of the first caster.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn open_first(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.path = free_name(&self.wanted)?;
+            match self.open() {
+                // another recorder was faster
+                Err(e) if is_taken(&e) => {}
+                other => return other,
+            }
+        }
     }
 
     fn open(&mut self) -> anyhow::Result<()> {
@@ -87,8 +134,28 @@ impl Tracks {
         Ok(())
     }
 
+    /// Ends these files, and begins others.
+    fn begin_anew(&mut self, now: Instant, level: &mut Level) -> anyhow::Result<()> {
+        let ended = finish(std::mem::take(&mut self.tracks), now, level)?;
+        self.before.extend(ended);
+        self.stream = self.stream.wrapping_add(MAX_CASTERS as u32);
+        self.track_of = [None; MAX_CASTERS];
+        self.begun = None;
+        self.open_first()
+    }
+
+    /// Whether a packet has come.
+    pub fn has_begun(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// A packet came. False if its turn has passed.
-    pub fn push(&mut self, packet: SoundPacket) -> anyhow::Result<bool> {
+    pub fn push(&mut self, packet: SoundPacket, level: &mut Level) -> anyhow::Result<bool> {
+        let pause = |last| packet.arrival.saturating_duration_since(last);
+        if self.last.is_some_and(|last| pause(last) > LONGEST_FILLED) {
+            self.begin_anew(packet.arrival, level)?;
+        }
+        self.last = self.last.max(Some(packet.arrival));
         let caster = usize::from(packet.caster);
         let Some(known) = self.track_of.get(caster) else {
             return Ok(false);
@@ -137,19 +204,35 @@ impl Tracks {
         of_each.fold(0.0, f64::max)
     }
 
-    /// Ends the files, each whole and on disk: which they are, lists of gaps among them; the first error of them.
+    /// Ends the files, each whole and on disk: which they are, lists of gaps among them; the first error of them. A file that
+    /// no packet came for is removed.
     pub fn finish(self, now: Instant, level: &mut Level) -> anyhow::Result<Vec<PathBuf>> {
-        let finish = |mut track: Track| {
-            let written = track.write(level, |order| order.finish(now));
-            let finished = track.recording.finish();
-            written?;
-            let gaps = finished.with_context(|| track.path.display().to_string())?;
-            anyhow::Ok(std::iter::once(track.path).chain(gaps).collect::<Vec<_>>())
-        };
-        let results: Vec<_> = self.tracks.into_iter().map(finish).collect();
-        let files = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(files.concat())
+        let mut files = self.before;
+        match self.begun {
+            Some(_) => files.extend(finish(self.tracks, now, level)?),
+            None => fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?,
+        }
+        Ok(files)
     }
+}
+
+/// The error of a name that somebody else has taken.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
+}
+
+fn finish(tracks: Vec<Track>, now: Instant, level: &mut Level) -> anyhow::Result<Vec<PathBuf>> {
+    let finish = |mut track: Track| {
+        let written = track.write(level, |order| order.finish(now));
+        let finished = track.recording.finish();
+        written?;
+        let gaps = finished.with_context(|| track.path.display().to_string())?;
+        anyhow::Ok(std::iter::once(track.path).chain(gaps).collect::<Vec<_>>())
+    };
+    let results: Vec<_> = tracks.into_iter().map(finish).collect();
+    let files = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(files.concat())
 }
 
 impl Track {
@@ -201,11 +284,16 @@ mod tests {
         };
         for index in 0..100 {
             let now = begun + Duration::from_millis(20) * index;
-            tracks.push(packet(3, index.into(), now)).unwrap();
+            let mut level = Level::default();
+            tracks
+                .push(packet(3, index.into(), now), &mut level)
+                .unwrap();
             if index >= 75 {
-                tracks.push(packet(0, index.into(), now)).unwrap();
+                tracks
+                    .push(packet(0, index.into(), now), &mut level)
+                    .unwrap();
             }
-            tracks.write(now, &mut Level::default()).unwrap();
+            tracks.write(now, &mut level).unwrap();
         }
         let end = begun + Duration::from_secs(2);
         let files = tracks.finish(end, &mut Level::default()).unwrap();
@@ -216,7 +304,7 @@ mod tests {
             let items = std::iter::from_fn(|| reader.next().unwrap());
             let packets = items.filter_map(|item| match item {
                 Item::Packet(packet) => Some(packet),
-                Item::Title(_) => None,
+                Item::Title(_) | Item::Passed(_) => None,
             });
             packets.collect::<Vec<_>>()
         };
@@ -228,8 +316,54 @@ mod tests {
         );
         assert_eq!(second[74], [248], "a frame that asks for silence");
         assert!(!folder.path().join("story.3.opus").exists());
-        std::fs::remove_file(&path).unwrap();
-        let told = Tracks::create(&path, 7).err().unwrap().to_string();
-        assert!(told.contains("story.2.opus"), "{told}");
+        fs::remove_file(&path).unwrap();
+        let next = Tracks::create(&path, 7).unwrap();
+        assert_eq!(next.path(), folder.path().join("story-2.opus"));
+        assert!(!path.exists(), "a further caster's file has the name");
+    }
+
+    #[test]
+    fn a_recording_takes_the_next_free_name_and_one_without_sound_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_folder = |name: &str| folder.path().join(name);
+        fs::write(in_folder("a.b.opus"), "first").unwrap();
+        std::os::unix::fs::symlink("nowhere", in_folder("a.b-2.opus")).unwrap();
+        fs::write(in_folder("a.b-3.opus.gaps"), "third").unwrap();
+        fs::write(in_folder("a.b-4.8.opus"), "fourth").unwrap();
+        let tracks = Tracks::create(&in_folder("a.b.opus"), 7).unwrap();
+        assert_eq!(tracks.path(), in_folder("a.b-5.opus"));
+        let files = tracks.finish(Instant::now(), &mut Level::default());
+        assert_eq!(files.unwrap(), Vec::<PathBuf>::new());
+        assert!(!in_folder("a.b-5.opus").exists());
+        for (name, content) in [("a.b.opus", "first"), ("a.b-3.opus.gaps", "third")] {
+            assert_eq!(fs::read_to_string(in_folder(name)).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn after_a_long_pause_the_sound_goes_to_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("story.opus");
+        let (begun, mut level) = (Instant::now(), Level::default());
+        let mut tracks = Tracks::create(&path, 7).unwrap();
+        let hour = Duration::from_secs(3_600);
+        for (session, at) in [(0, begun), (1, begun + LONGEST_FILLED), (2, begun + hour)] {
+            let packet = SoundPacket {
+                caster: 0,
+                session,
+                index: 0,
+                timestamp: 0,
+                samples: 960,
+                payload: vec![31 << 3, 1],
+                arrival: at,
+            };
+            assert!(tracks.push(packet, &mut level).unwrap());
+            tracks.write(at, &mut level).unwrap();
+        }
+        let second = folder.path().join("story-2.opus");
+        assert_eq!(tracks.path(), second);
+        let files = tracks.finish(begun + hour, &mut level).unwrap();
+        let gaps = folder.path().join("story.opus.gaps");
+        assert_eq!(files, [path, gaps, second]);
     }
 }

@@ -53,6 +53,7 @@ mod paths;
 mod ports;
 mod private;
 mod radio;
+mod radio_files;
 mod reach;
 mod recipes;
 mod relay;

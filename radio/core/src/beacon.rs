@@ -15,7 +15,7 @@ use std::net::Ipv6Addr;
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Nonce, Tag};
 use librecast::id::{PeerId, derive};
-use librecast::plain::is_plain;
+use librecast::plain::{clean, is_plain, shorten};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -120,6 +120,13 @@ impl From<GrantError> for BeaconError {
 #[must_use]
 pub fn is_showable(text: &str) -> bool {
     text.len() <= MAX_TEXT && is_plain(text)
+}
+
+/// As much of a name or title as can be shown, whole letters of it: ends of lines are blanks, and a replacement character
+/// stands for each other character that deceives.
+#[must_use]
+pub fn showable(text: &str) -> String {
+    shorten(&clean(&text.replace(['\r', '\n', '\t'], " ")), MAX_TEXT)
 }
 
 impl Beacon {
@@ -286,6 +293,38 @@ mod tests {
 
     use super::*;
     use crate::srtp::MAX_INDEX;
+
+    #[test]
+    fn a_text_is_cut_between_letters_and_what_deceives_is_replaced() {
+        let whole = "می\u{200c}خواهم 👩\u{200d}👧";
+        assert_eq!(showable(whole), whole);
+        assert_eq!(
+            showable("one\ntwo\u{1b}[2J\u{202e}x"),
+            "one two\u{fffd}[2J\u{fffd}x"
+        );
+        for (begin, letter) in [
+            ("", "ü"),
+            ("x", "ü"),
+            ("", "e\u{301}"),
+            ("xy", "👩\u{200d}👧"),
+            ("", "क\u{93e}"),
+        ] {
+            let cut = showable(&format!("{begin}{}", letter.repeat(200)));
+            let letters = (cut.len() - begin.len()) / letter.len();
+            assert_eq!(
+                cut,
+                format!("{begin}{}", letter.repeat(letters)),
+                "{letter:?}"
+            );
+            assert!(
+                is_showable(&cut) && cut.len() + letter.len() > MAX_TEXT,
+                "{letter:?}: {}",
+                cut.len()
+            );
+        }
+        let marks = format!("e{}", "\u{301}".repeat(500));
+        assert!(showable(&marks).len() > 250);
+    }
 
     fn beacon() -> Beacon {
         Beacon {

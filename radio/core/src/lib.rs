@@ -47,7 +47,7 @@ mod sdp;
 mod srtp;
 mod station;
 
-pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable};
+pub use beacon::{Beacon, BeaconError, MAX_TEXT, Profile, SessionId, is_showable, showable};
 pub use caster::{BEACON_INTERVAL, COPY_DELAY, Caster, CasterConfig, MAX_PAYLOAD, Transmit};
 pub use directory::{Directory, Entry, MAX_SHOWN, MAX_SIGNED, MAX_UNSIGNED};
 pub use drops::DropReason;

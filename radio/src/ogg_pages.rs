@@ -1,0 +1,109 @@
+//! Pages of Ogg (RFC 3533, 6). A damaged page is passed over: reading goes on at the next page, as other players do.
+
+use std::io::{self, Read};
+
+use ogg::reading::{OggPage, PageParser};
+
+/// The pattern that each page begins with.
+const CAPTURE: &[u8] = b"OggS";
+/// Bytes of a page's header before its table of segments.
+const HEADER: usize = 27;
+/// Longest page, in bytes: its header, 255 lengths, and as many segments of 255 bytes.
+const MAX_PAGE: usize = HEADER + 255 + 255 * 255;
+
+/// Fields of a page's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The number of its stream.
+    pub stream: u32,
+    /// Its number in the stream.
+    pub sequence: u32,
+    /// Whether the stream begins with it.
+    pub is_first: bool,
+}
+
+/// The next part of a file.
+pub enum Part {
+    /// A page whose checksum is right.
+    Page(Header, OggPage),
+    /// A stretch without such a page: where it begins, and its bytes.
+    Damaged(u64, u64),
+}
+
+/// Reads pages, one after the other.
+pub struct Pages<R> {
+    input: R,
+    /// What follows in the file, up to the longest page.
+    buffer: Vec<u8>,
+    /// The place of the buffer in the file.
+    at: u64,
+    /// The stretch that is being passed over.
+    damaged: Option<(u64, u64)>,
+}
+
+impl<R: Read> Pages<R> {
+    /// Reads from here on.
+    pub fn new(input: R) -> Self {
+        Self {
+            input,
+            buffer: Vec::new(),
+            at: 0,
+            damaged: None,
+        }
+    }
+
+    /// The next part; none at the end.
+    pub fn next(&mut self) -> io::Result<Option<Part>> {
+        loop {
+            let missing = MAX_PAGE.saturating_sub(self.buffer.len()) as u64;
+            let mut following = self.input.by_ref().take(missing);
+            let has_ended = (following.read_to_end(&mut self.buffer)? as u64) < missing;
+            let page = parse(&self.buffer);
+            if (page.is_some() || self.buffer.is_empty())
+                && let Some((at, bytes)) = self.damaged.take()
+            {
+                return Ok(Some(Part::Damaged(at, bytes)));
+            }
+            if let Some((header, page, length)) = page {
+                self.pass(length);
+                return Ok(Some(Part::Page(header, page)));
+            }
+            if self.buffer.is_empty() {
+                return Ok(None);
+            }
+            // a pattern may begin with the last bytes, unless these are the file's last
+            let unknown = if has_ended { 0 } else { CAPTURE.len() - 1 };
+            let behind = self.buffer.get(1..).unwrap_or_default();
+            let next = behind.windows(CAPTURE.len()).position(|w| w == CAPTURE);
+            let passed = next.map_or(self.buffer.len() - unknown, |at| at + 1);
+            let (_, bytes) = self.damaged.get_or_insert((self.at, 0));
+            *bytes += passed as u64;
+            self.pass(passed);
+        }
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        self.buffer.drain(..bytes);
+        self.at += bytes as u64;
+    }
+}
+
+/// The whole page at the beginning of these bytes, and its length.
+fn parse(bytes: &[u8]) -> Option<(Header, OggPage, usize)> {
+    let fixed = bytes.first_chunk::<HEADER>()?;
+    if !fixed.starts_with(CAPTURE) {
+        return None;
+    }
+    let number = |at: usize| Some(u32::from_le_bytes(*fixed.get(at..)?.first_chunk()?));
+    let header = Header {
+        stream: number(14)?,
+        sequence: number(18)?,
+        is_first: fixed[5] & 2 != 0,
+    };
+    let (mut parser, segments) = PageParser::new(*fixed).ok()?;
+    let table = HEADER..HEADER + segments;
+    let content = parser.parse_segments(bytes.get(table.clone())?.to_vec());
+    let length = table.end + content;
+    let content = bytes.get(table.end..length)?.to_vec();
+    Some((header, parser.parse_packet_data(content).ok()?, length))
+}
