@@ -9,6 +9,9 @@
 //! best. A packet's *jitter* is how much longer it took. The delay is held at the target: the 99th percentile of jitter and a
 //! frame. Up at once, by sound that is stretched; down by 1 ms/s, by playing faster. The same way the caster's clock is
 //! followed: [`Playout::speed_ppm`] says by how much the player is to resample, at most 500 ppm, which nobody hears.
+//!
+//! When a route gets longer, or a live source stood still for less than a caster calls a pause, all packets take longer from then
+//! on. If every packet of 100 ms comes too late, the shortest transit of before is forgotten.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +40,8 @@ const MAX_PPM: f64 = 500.0;
 const RESYNC: Duration = Duration::from_millis(500);
 /// Frames that are concealed while nothing comes: 100 ms, as NetEQ and libopus fade. Then silence.
 const MAX_CONCEALED: u32 = 5;
+/// All packets came too late for so long: the network takes longer than before. As long as sound is concealed.
+const LATE: Duration = Duration::from_millis(100);
 /// Nothing came for so long: the next packet begins anew.
 const STALLED: Duration = Duration::from_secs(2);
 
@@ -115,6 +120,8 @@ pub struct Playout {
     /// Arrival, transit in microseconds.
     transits: VecDeque<(Instant, i64)>,
     target: Duration,
+    /// When the first of the packets came that came too late, one after the other.
+    late_since: Option<Instant>,
     /// The target when the delay last was as long.
     reached: Duration,
     measured_at: Instant,
@@ -146,6 +153,7 @@ impl Playout {
             newest_arrival: now,
             transits: VecDeque::new(),
             target: latency.bound(MIN_TARGET),
+            late_since: None,
             reached: latency.bound(MIN_TARGET),
             measured_at: now,
             excess: 0.0,
@@ -177,8 +185,10 @@ impl Playout {
         self.newest_arrival = now;
         self.measure(&packet);
         if packet.timestamp + u64::from(packet.samples) <= self.position {
+            self.handle_late(now);
             return false;
         }
+        self.late_since = None;
         let ahead = packet.timestamp.saturating_sub(self.position);
         let longest = MAX_BUFFERED as u64 * u64::from(FRAME);
         if ahead > longest || self.buffer.len() >= MAX_BUFFERED {
@@ -194,6 +204,17 @@ impl Playout {
         true
     }
 
+    /// A packet came too late. Some that wait in a queue come all at once: then the network is as fast as before.
+    fn handle_late(&mut self, now: Instant) {
+        let since = *self.late_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= LATE {
+            self.transits.retain(|(at, _)| *at >= since);
+            // it grew by what is forgotten now
+            self.target = self.latency.bound(MIN_TARGET);
+            self.late_since = None;
+        }
+    }
+
     /// Begins anew with this packet.
     fn restart(&mut self, packet: &SoundPacket) {
         if self.session.is_some() {
@@ -205,6 +226,7 @@ impl Playout {
         self.played = None;
         self.buffer.clear();
         self.transits.clear();
+        self.late_since = None;
         self.excess = 0.0;
         self.newest_arrival = packet.arrival;
     }
@@ -399,6 +421,70 @@ mod tests {
             playout.poll_frame(at);
         }
         playout.stats()
+    }
+
+    /// Packets of 25 s that come too late; each takes so much longer as `transit` says, which is given its number.
+    fn lost(latency: Latency, transit: impl Fn(u32) -> Duration) -> u32 {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
+        let begun = Instant::now();
+        let mut playout = Playout::new(latency, begun);
+        let mut lost = 0;
+        let mut packets = (0..1_250_u32)
+            .map(|n| (n, begun + FRAME_TIME * n + transit(n)))
+            .peekable();
+        for n in 0..1_300 {
+            let at = begun + FRAME_TIME * n + Duration::from_millis(1);
+            while let Some((n, arrival)) = packets.next_if(|(_, arrival)| *arrival <= at) {
+                lost += u32::from(!playout.push(SoundPacket {
+                    caster: 0,
+                    session: 1,
+                    index: n.into(),
+                    timestamp: u64::from(n * FRAME),
+                    samples: FRAME,
+                    payload: vec![0; 40],
+                    arrival,
+                }));
+            }
+            playout.poll_frame(at);
+        }
+        lost
+    }
+
+    #[test]
+    fn when_all_packets_take_longer_a_listener_loses_some_of_them_and_not_those_of_ten_seconds() {
+        for latency in [
+            Latency::Quick,
+            Latency::Fixed(Duration::from_millis(60)),
+            Latency::Auto,
+            Latency::Safe,
+        ] {
+            for ms in [10, 45, 60, 100, 190, 300] {
+                let longer = Duration::from_millis(ms);
+                let once = lost(latency, |n| longer * u32::from(n > 500));
+                assert!(
+                    once <= 12 + ms as u32 / 20,
+                    "{latency:?} {ms} ms: {once} lost"
+                );
+                let twice = lost(latency, |n| {
+                    longer * u32::from(n > 500) + longer * u32::from(n > 900)
+                });
+                assert!(
+                    twice <= 24 + ms as u32 / 10,
+                    "{latency:?} {ms} ms: {twice} lost"
+                );
+            }
+            // 3 ms more in each second, which no resampling follows
+            let drifts = lost(latency, |n| Duration::from_micros(60) * n);
+            assert!(drifts <= 60, "{latency:?}: {drifts} lost");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_empties_at_once_changes_no_delay() {
+        // each second nothing comes for 150 ms, and then all of it
+        let queue = |n: u32| FRAME_TIME * 7_u32.saturating_sub((n + 25) % 50);
+        let quick = lost(Latency::Quick, queue);
+        assert!((100..180).contains(&quick), "{quick} lost");
     }
 
     #[test]
