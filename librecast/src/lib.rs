@@ -72,6 +72,7 @@
 //! | [`units`] | sizes, rates and durations as users write them |
 //! | `durable`, `private_file` (unix) | files that survive a power cut; files of secrets |
 //! | `listener`, `listener_v1`, `socket` (feature `net`) | MLD seen from a raw socket, that of version 1 from a packet socket; multicast sockets |
+//! | `listeners`, `querier` (feature `net`) | whether somebody listens to a group on an interface; queries about it |
 //! | `announce`, `local_node` (feature `announce`) | requests to the lcroute of this host: groups that are sent to, labels of the node |
 //! | `stream` (feature `stream`) | streams to programs on other nodes, by name or PeerId |
 //! | `coding` (feature `coding`) | RaptorQ (RFC 6330) behind an interface that cannot panic |
@@ -105,6 +106,8 @@ pub mod ipv6;
 pub mod listener;
 #[cfg(feature = "net")]
 pub mod listener_v1;
+#[cfg(feature = "net")]
+pub mod listeners;
 #[cfg(feature = "announce")]
 pub mod local_node;
 pub mod mapped;
@@ -117,6 +120,8 @@ pub mod pool;
 pub mod private_file;
 #[cfg(feature = "stream")]
 mod protocol_name;
+#[cfg(feature = "net")]
+pub mod querier;
 pub mod random;
 pub mod reach;
 pub mod revocation;

@@ -11,7 +11,7 @@ use lcradio_core::{
     CLOCK_RATE, Caster, CasterConfig, FRAME, Grant, Profile, StationKey, Transmit, is_showable,
     showable,
 };
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, hint};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -228,8 +228,7 @@ impl Cast {
             unix_ms: unix_ms(),
         };
         let caster = Caster::new(key, config, now)?;
-        let group = caster.station().group();
-        let network = CasterNetwork::open(group, &options.interfaces, now);
+        let network = CasterNetwork::open(caster.station(), &options.interfaces, now);
         Ok(Self {
             caster,
             network: network.context("multicast sockets")?,
@@ -267,15 +266,33 @@ impl Cast {
         } else {
             tracing::info!("on {names}: {}", station.group());
         }
+        if let Some(remark) = self.network.remark() {
+            hint("lcradio", remark);
+        }
         Ok(())
     }
 
+    /// Waits for the answers of those who listen already.
+    fn find_listeners(&mut self, wake: &Wake) -> io::Result<()> {
+        let until = self.network.settled_at(Instant::now());
+        loop {
+            let now = Instant::now();
+            self.network.turn(now)?;
+            if now >= until || wake.interrupted().is_some() {
+                return Ok(());
+            }
+            wake.wait(self.network.fds(), until)?;
+        }
+    }
+
     fn run(&mut self, sounds: &Receiver<io::Result<Sound>>, wake: &Wake) -> anyhow::Result<Exit> {
+        self.find_listeners(wake)?;
         loop {
             let now = Instant::now();
             if let Some(exit) = wake.interrupted() {
                 return Ok(exit);
             }
+            self.network.turn(now)?;
             if self.expires_ms.is_some_and(|at| at <= unix_ms()) {
                 return Err(ExitError::new(Exit::NotPermitted, "the grant has expired").into());
             }
@@ -293,7 +310,8 @@ impl Cast {
             self.transmit(now);
             self.look_at_beacons()?;
             let timeout = self.caster.poll_timeout();
-            let until = timeout.into_iter().chain(self.pace.due()).min();
+            let dues = [timeout, self.pace.due(), self.network.poll_timeout()];
+            let until = dues.into_iter().flatten().min();
             wake.wait(self.network.fds(), until.unwrap_or(now + END))?;
         }
     }
@@ -376,19 +394,19 @@ impl Cast {
             let (caster, network) = (&mut self.caster, &self.network);
             match transmit {
                 Transmit::Packet(packet) => {
-                    network.send(Port::Media, group, |_| Some(packet.clone()));
+                    network.send(Port::Media, group, now, |_| Some(packet.clone()));
                 }
                 Transmit::Copy(packet) => {
-                    network.send(Port::Media, copy_group, |_| Some(packet.clone()));
+                    network.send(Port::Media, copy_group, now, |_| Some(packet.clone()));
                 }
-                Transmit::Beacon => network.send(Port::Beacon, group, |source| {
+                Transmit::Beacon => network.send(Port::Beacon, group, now, |source| {
                     caster.beacon(source, unix_ms()).ok()
                 }),
                 Transmit::Report => {
-                    network.send(Port::Report, group, |_| Some(caster.report(unix_ms())));
+                    network.send(Port::Report, group, now, |_| Some(caster.report(unix_ms())));
                 }
                 Transmit::Announcement => {
-                    network.send(Port::Sap, lcradio_core::SAP_GROUP, |source| {
+                    network.send(Port::Sap, lcradio_core::SAP_GROUP, now, |source| {
                         Some(caster.announcement(source))
                     });
                 }

@@ -1,27 +1,44 @@
 //! Multicast on all interfaces in use: where a caster sends, where a listener joins.
+//!
+//! A caster uses lcroute's interface alone if there is one, unless the user has named others: lcroute forwards only packets that
+//! somebody wants. On a LAN, which carries every packet, MLD shows whether somebody listens; that needs CAP_NET_RAW.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv6Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use lcradio_core::{BEACON_PORT, MEDIA_PORT, REPORT_PORT, SAP_GROUP, SAP_PORT};
+use lcradio_core::{BEACON_PORT, MEDIA_PORT, REPORT_PORT, SAP_GROUP, SAP_PORT, Station};
+use librecast::listeners::{FIRST_ANSWERS, Listeners};
+use librecast::local_node;
 use librecast::socket::{Interface, ReceiveSockets, SendSocket, multicast_interfaces};
 
 /// How often interfaces are looked at.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 /// Beyond the host's own network, but not far.
 const HOP_LIMIT: u8 = 8;
+/// The interface of lcroute, unless it says otherwise.
+const TUN: &str = "lc0";
 
 /// The interfaces in use, looked at from time to time.
 #[derive(Debug)]
 struct Interfaces {
     only: Vec<String>,
+    /// The interface that is used alone if it is there and the user has named none.
+    preferred: Option<String>,
     looked_at: Option<Instant>,
 }
 
 impl Interfaces {
+    fn new(only: &[String], preferred: Option<String>) -> Self {
+        Self {
+            only: only.to_vec(),
+            preferred: preferred.filter(|_| only.is_empty()),
+            looked_at: None,
+        }
+    }
+
     /// Those there are now, if it is time to look.
     fn look(&mut self, now: Instant) -> io::Result<Option<BTreeMap<u32, Interface>>> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
@@ -29,7 +46,14 @@ impl Interfaces {
             return Ok(None);
         }
         self.looked_at = Some(now);
-        multicast_interfaces(&self.only).map(Some)
+        let mut found = multicast_interfaces(&self.only)?;
+        let preferred = found
+            .values()
+            .find(|i| Some(&i.name) == self.preferred.as_ref());
+        if let Some(index) = preferred.map(|i| i.index) {
+            found.retain(|known, _| *known == index);
+        }
+        Ok(Some(found))
     }
 }
 
@@ -77,24 +101,38 @@ pub enum Port {
 pub struct CasterNetwork {
     group: Ipv6Addr,
     interfaces: Interfaces,
+    /// The name of lcroute's interface.
+    tun: String,
     outgoing: BTreeMap<u32, Outgoing>,
     /// Beacons of others with the same key.
     beacons: Memberships,
+    /// Who listens on LANs; none: the system does not let this program see it.
+    listeners: Option<Listeners>,
 }
 
 impl CasterNetwork {
-    /// On the interfaces in `only`, or on all that can carry multicast if that is empty.
-    pub fn open(group: Ipv6Addr, only: &[String], now: Instant) -> io::Result<Self> {
-        let mut beacons = Memberships::open(&[BEACON_PORT], only)?;
+    /// On the interfaces in `only`. If that is empty: on lcroute's, or where there is none on all that can carry multicast.
+    pub fn open(station: &Station, only: &[String], now: Instant) -> io::Result<Self> {
+        let node = local_node::ask();
+        let tun = node.map_or_else(|| TUN.to_owned(), |node| node.tun);
+        let group = station.group();
+        let mut beacons =
+            Memberships::on(&[BEACON_PORT], Interfaces::new(only, Some(tun.clone())))?;
         beacons.join(BEACON_PORT, group);
+        // on one socket each
+        let own = [(group, 1), (station.copy_group(), 0), (SAP_GROUP, 0)];
+        let listeners = match Listeners::open(own) {
+            Ok(listeners) => Some(listeners),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(e) => return Err(e),
+        };
         let mut network = Self {
             group,
-            interfaces: Interfaces {
-                only: only.to_vec(),
-                looked_at: None,
-            },
+            interfaces: Interfaces::new(only, Some(tun.clone())),
+            tun,
             outgoing: BTreeMap::new(),
             beacons,
+            listeners,
         };
         network.look_at_interfaces(now)?;
         Ok(network)
@@ -106,6 +144,11 @@ impl CasterNetwork {
         let Some(found) = self.interfaces.look(now)? else {
             return Ok(());
         };
+        if let Some(listeners) = &mut self.listeners {
+            let mut lans = found.clone();
+            lans.retain(|_, i| i.name != self.tun);
+            listeners.set_interfaces(&lans, now);
+        }
         self.outgoing.retain(|index, outgoing| {
             let still = found.get(index);
             still.is_some_and(|i| i.name == outgoing.name && i.addresses.contains(&outgoing.source))
@@ -123,19 +166,71 @@ impl CasterNetwork {
         Ok(())
     }
 
+    /// What the user is told about where this sends; none: nothing that he would not expect.
+    pub fn remark(&self) -> Option<String> {
+        let lans = self.outgoing.values().filter(|o| o.name != self.tun);
+        let lans: Vec<&str> = lans.map(|o| o.name.as_str()).collect();
+        let lans = lans.join(", ");
+        let is_preferred = self
+            .outgoing
+            .values()
+            .any(|o| Some(&o.name) == self.interfaces.preferred.as_ref());
+        match (lans.is_empty(), &self.listeners) {
+            (true, _) if is_preferred => Some(format!(
+                "sends on {} alone, as lcroute runs here; -i NAME names others",
+                self.tun
+            )),
+            (true, _) => None,
+            (false, Some(_)) => Some(format!("sends on {lans} while somebody listens there")),
+            (false, None) => Some(format!(
+                "sends on {lans} all the time, as it cannot see whether somebody listens there: that needs CAP_NET_RAW \
+                 (setcap cap_net_raw+ep on this program)"
+            )),
+        }
+    }
+
+    /// Until when those who listen already on a LAN answer the first query.
+    pub fn settled_at(&self, now: Instant) -> Instant {
+        let has_lan = self.outgoing.values().any(|o| o.name != self.tun);
+        match &self.listeners {
+            Some(_) if has_lan => now + FIRST_ANSWERS,
+            _ => now,
+        }
+    }
+
+    /// Asks who listens, and hears it.
+    pub fn turn(&mut self, now: Instant) -> io::Result<()> {
+        match &mut self.listeners {
+            Some(listeners) => listeners.turn(now),
+            None => Ok(()),
+        }
+    }
+
+    /// When [`turn`](Self::turn) is to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.listeners.as_ref()?.poll_timeout()
+    }
+
     /// The interfaces in use.
     pub fn interface_names(&self) -> Vec<&str> {
         self.outgoing.values().map(|o| o.name.as_str()).collect()
     }
 
-    /// Sends on all interfaces what `make` makes for the address that it comes from.
+    /// Sends on all interfaces what `make` makes for the address that it comes from; on a LAN only while somebody listens.
     pub fn send(
         &self,
         port: Port,
         group: Ipv6Addr,
+        now: Instant,
         mut make: impl FnMut(Ipv6Addr) -> Option<Vec<u8>>,
     ) {
-        for outgoing in self.outgoing.values() {
+        for (index, outgoing) in &self.outgoing {
+            if let Some(listeners) = &self.listeners
+                && outgoing.name != self.tun
+                && !listeners.has_listener(*index, group, now)
+            {
+                continue;
+            }
             let socket = match port {
                 Port::Media => &outgoing.media,
                 Port::Report => &outgoing.report,
@@ -160,7 +255,8 @@ impl CasterNetwork {
 
     /// To wait on with poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.beacons.fds()
+        let listeners = self.listeners.iter().map(AsFd::as_fd);
+        self.beacons.fds().chain(listeners)
     }
 }
 
@@ -176,14 +272,15 @@ pub struct Memberships {
 impl Memberships {
     /// Sockets on these ports; nothing is joined yet.
     pub fn open(ports: &[u16], only: &[String]) -> io::Result<Self> {
+        Self::on(ports, Interfaces::new(only, None))
+    }
+
+    fn on(ports: &[u16], interfaces: Interfaces) -> io::Result<Self> {
         let sockets = ports
             .iter()
             .map(|port| Ok((*port, ReceiveSockets::open(*port)?)));
         Ok(Self {
-            interfaces: Interfaces {
-                only: only.to_vec(),
-                looked_at: None,
-            },
+            interfaces,
             joined_on: BTreeMap::new(),
             groups: BTreeSet::new(),
             sockets: sockets.collect::<io::Result<_>>()?,

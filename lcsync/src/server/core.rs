@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use librecast::channel::{ROOT_CHANNEL, SharePrefix, channel_of};
 use librecast::mld::{self, ALL_NODES, Message, Query, RecordType};
+use librecast::querier::{Querier, group_query};
 
 use super::channel::{Action, Channel, Joined, Rates, Sent, Terms, Upcoming, Wanted};
-use super::querier::{Querier, group_query};
 use super::reporters::{Evidence, Reporters};
 use super::rivals::SERVERS_CHANNEL;
 use super::schedule::Schedule;

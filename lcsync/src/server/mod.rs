@@ -1,7 +1,7 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`channel`] and [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent), `reporters` (who has joined)
-//! and `querier` (MLD's election); `rivals` knows who else publishes under a key, `meeting` hears them; `shell` is the
+//! [`core`] decides, with [`channel`] and [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent) and `reporters` (who has
+//! joined); `rivals` knows who else publishes under a key, `meeting` hears them; `shell` is the
 //! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
 //! of the kernel and `pace` say when to look, `origin` whether files are gone or only their disk); [`metrics`] and [`status`] what it tells of itself, the latter at
 //! `status_socket`; `seed` puts a server into a receiver.
@@ -14,7 +14,6 @@ pub mod metrics;
 mod notices;
 mod origin;
 mod pace;
-mod querier;
 mod queue;
 mod reporters;
 pub(crate) mod rescan;

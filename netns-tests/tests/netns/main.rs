@@ -54,6 +54,7 @@ mod ports;
 mod private;
 mod radio;
 mod radio_files;
+mod radio_lan;
 mod reach;
 mod recipes;
 mod relay;

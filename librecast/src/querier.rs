@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use librecast::mld::Query;
+use crate::mld::Query;
 
 /// Robustness variable (RFC 9777 §9.1): hosts repeat a change this often. At 20 % loss 0.03 % of the JOINs are lost,
 /// instead of 4 % with 2.

@@ -1,0 +1,98 @@
+//! Where a caster sends: on lcroute's interface alone, and on a LAN only while somebody listens there.
+
+use anyhow::{Context, Result, ensure};
+use lcroute_lab::lab::{DEADLINE, Host, LAN, eventually};
+use serde_json::Value;
+
+use crate::radio::{RATE, cast, key_of, listen, read_samples, sounding, write_chirp};
+use crate::{world, world_alone};
+
+/// Bytes that a host has sent on its LAN.
+fn sent(host: &Host) -> Result<u64> {
+    let (_, sent) = host.interface_traffic(LAN)?;
+    Ok(sent.bytes)
+}
+
+#[test]
+fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
+    world_alone("radio-consent", |lab| {
+        let hosts = lab.lan(&["caster", "listener"])?;
+        let [caster, listener] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        let (key, station, _) = key_of(caster, "station.key")?;
+        let file = write_chirp(caster, 4)?;
+        let args = format!("--key {key} --public");
+        let before = sent(caster)?;
+        let mut unheard = cast(caster, &file, &args)?;
+        ensure!(unheard.wait(DEADLINE)? == 0, "{}", unheard.stderr());
+        let bytes = sent(caster)? - before;
+        ensure!(bytes < 6_000, "{bytes} bytes for nobody");
+        let told = unheard.stderr();
+        ensure!(told.contains("while somebody listens there"), "{told}");
+
+        // who listens before hears all of it; who joins later, the rest
+        let private = format!("--key {key}");
+        let (mut first, heard) = listen(listener, &station.encode(), "heard", "")?;
+        eventually("it listens", || {
+            let told = first.stderr();
+            ensure!(told.contains("target_ms"), "{told}");
+            Ok(())
+        })?;
+        let mut casts = cast(caster, &file, &private)?;
+        for process in [&mut casts, &mut first] {
+            ensure!(process.wait(DEADLINE)? == 0, "{}", process.stderr());
+        }
+        let seconds = sounding(&read_samples(&heard)?).len() as f64 / RATE as f64;
+        ensure!(seconds > 3.9, "{seconds} s");
+        let long = write_chirp(caster, 30)?;
+        let casts = cast(caster, &long, &private)?;
+        eventually("it casts", || {
+            ensure!(casts.stderr().contains("sends on"), "{}", casts.stderr());
+            Ok(())
+        })?;
+        // on the same host as well, of which no report comes from elsewhere
+        for host in [listener, caster] {
+            let (_later, heard) = listen(host, &station.encode(), "later", "")?;
+            eventually("a second is heard", || {
+                let seconds = sounding(&read_samples(&heard)?).len() / RATE;
+                ensure!(seconds >= 1, "{seconds} s");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_caster_with_lcroute_sends_on_its_interface_alone_unless_it_names_others() {
+    world("radio-interfaces", |lab| {
+        let network = lab.closed_network(["caster", "listener"])?;
+        network.wait_linked()?;
+        let [caster, listener] = network.nodes()?;
+        let file = write_chirp(&caster.host, 20)?;
+        let (key, station, _) = key_of(&caster.host, "station.key")?;
+        let interfaces = |args: &str| -> Result<(Value, String)> {
+            let casts = cast(&caster.host, &file, &format!("--key {key} {args}"))?;
+            eventually("it has begun", || {
+                ensure!(casts.stdout().contains('}'), "{}", casts.stderr());
+                Ok(())
+            })?;
+            let said = casts.stdout();
+            let told: Value = serde_json::from_str(said.lines().next().context("no line")?)?;
+            Ok((told["interfaces"].clone(), casts.stderr()))
+        };
+        let (alone, told) = interfaces("")?;
+        ensure!(alone == serde_json::json!(["lc0"]), "{alone}");
+        ensure!(told.contains("sends on lc0 alone"), "{told}");
+        let (both, _) = interfaces("-i lc0 -i eth0")?;
+        ensure!(both.as_array().is_some_and(|all| all.len() == 2), "{both}");
+        let _casts = cast(&caster.host, &file, &format!("--key {key}"))?;
+        let (_hears, heard) = listen(&listener.host, &station.encode(), "heard", "")?;
+        eventually("a second is heard", || {
+            let seconds = sounding(&read_samples(&heard)?).len() / RATE;
+            ensure!(seconds >= 1, "{seconds} s");
+            Ok(())
+        })
+    });
+}
