@@ -11,7 +11,7 @@ use librecast::units::parse_duration;
 use librecast_program::cli::{self, Exit, init_logging};
 
 use crate::attend::Choice;
-use crate::folder::{Folder, say_next};
+use crate::folder::{Folder, default_title, say_next};
 use crate::{attend, caption, export, hold, keys, notes, present};
 
 const EXAMPLES: &str = "Examples:
@@ -203,10 +203,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             languages,
         } => {
             let secret = keys::load(&key)?;
-            let name = folder
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            let title = clean_line(&title.or(name).unwrap_or_default());
+            let title = title.map_or_else(|| default_title(&folder), |title| clean_line(&title));
             let english = || vec!["en".parse()].into_iter().flatten().collect();
             let languages = if languages.is_empty() {
                 english()

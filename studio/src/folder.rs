@@ -10,23 +10,24 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, FileType};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use lcradio_core::StationKey;
 use lcstudio_core::{
-    Language, MAX_PICTURE, MAX_PICTURES, MAX_PICTURES_BYTES, Picture, PictureError, Place, Session,
-    SessionKey, Slide, clean_line,
+    FrontMatter, Language, MAX_PICTURE, MAX_PICTURES, MAX_PICTURES_BYTES, Picture, PictureError,
+    Place, Session, SessionKey, Slide, clean_line,
 };
 use librecast::durable;
 use librecast::id::{PeerId, SecretKey};
 use librecast_program::cli::{Exit, ExitError};
 use librecast_program::keyfile::{load_signing_key, public_key};
 use librecast_program::{config, state_lock::StateLock};
+use nix::libc::O_NONBLOCK;
 use serde::Deserialize;
 use toml_edit::{Array, DocumentMut, value};
 
@@ -182,9 +183,19 @@ impl Folder {
         let more = captions.iter().map(|(language, _)| language.clone());
         let more: Vec<_> = more.filter(|tag| !languages.contains(tag)).collect();
         languages.extend(more);
+        // slides that are not there, or cannot be read, are said elsewhere
+        let about = self.front_matter().unwrap_or_default();
+        let (mut title, mut presenter) = (clean_line(&file.title), clean_line(&file.presenter));
+        let is_given = !title.is_empty() && title != default_title(&self.0);
+        if !is_given && !about.title.is_empty() {
+            title = clean_line(&about.title);
+        }
+        if presenter.is_empty() {
+            presenter = clean_line(&about.author);
+        }
         Ok(Settings {
-            title: clean_line(&file.title),
-            presenter: clean_line(&file.presenter),
+            title,
+            presenter,
             languages,
             sound: all("sound", &file.sound)?,
             captions,
@@ -199,14 +210,28 @@ impl Folder {
 
     /// The slides, apart.
     pub fn slides(&self) -> anyhow::Result<Vec<lcstudio_core::Slide>> {
+        Ok(lcstudio_core::split(&self.slides_text()?))
+    }
+
+    /// What the file of slides says about them.
+    pub fn front_matter(&self) -> anyhow::Result<FrontMatter> {
+        Ok(lcstudio_core::front_matter(&self.slides_text()?))
+    }
+
+    fn slides_text(&self) -> anyhow::Result<String> {
         let path = self.slides_file();
-        let length = fs::metadata(&path).map_err(in_file(&path))?.len();
-        if length > MAX_SLIDES_FILE {
-            let message = format!("{}: {length} bytes are no slides", path.display());
+        let file = open_file(&path).map_err(in_file(&path))?;
+        let mut bytes = Vec::new();
+        let mut file = file.take(MAX_SLIDES_FILE + 1);
+        file.read_to_end(&mut bytes).map_err(in_file(&path))?;
+        if bytes.len() as u64 > MAX_SLIDES_FILE {
+            let message = format!(
+                "{}: more than {MAX_SLIDES_FILE} bytes are no slides",
+                path.display()
+            );
             return Err(ExitError::new(Exit::Failed, message).into());
         }
-        let bytes = fs::read(&path).map_err(in_file(&path))?;
-        Ok(lcstudio_core::split(&String::from_utf8_lossy(&bytes)))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Pictures that these slides name, by name; and what is wrong with others, each by the line of its slide.
@@ -236,15 +261,11 @@ impl Folder {
     }
 
     fn picture(&self, name: &str) -> anyhow::Result<Picture> {
-        let path = self.0.join(name);
-        let file = File::open(&path)?;
-        if !file.metadata()?.is_file() {
-            anyhow::bail!("no file");
-        }
+        let file = open_file(&self.0.join(name))?;
+        let length = file.metadata()?.len();
         let mut bytes = Vec::new();
         file.take(MAX_PICTURE as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MAX_PICTURE {
-            let length = fs::metadata(&path)?.len();
             anyhow::bail!(PictureError::TooLong(length as usize));
         }
         Ok(Picture::new(bytes)?)
@@ -324,6 +345,34 @@ impl Folder {
     }
 }
 
+/// Opens a file to read it. A pipe, a device or a folder is refused, and not waited for.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let refuse = |kind: FileType| {
+        let kind = match kind {
+            kind if kind.is_dir() => "a folder",
+            kind if kind.is_fifo() => "a named pipe",
+            kind if kind.is_socket() => "a socket",
+            _ => "a device",
+        };
+        Err(io::Error::other(format!("this is {kind}, and no file")))
+    };
+    // opening a device may change it
+    let known = fs::metadata(path)?.file_type();
+    if !known.is_file() {
+        return refuse(known);
+    }
+    // another may have taken its place
+    let file = File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path)?;
+    let opened = file.metadata()?.file_type();
+    match opened.is_file() {
+        true => Ok(file),
+        false => refuse(opened),
+    }
+}
+
 /// When a file was changed last, and how long it is; none: it is not there.
 pub type Stamp = Option<(SystemTime, u64)>;
 
@@ -355,6 +404,12 @@ pub fn no_room(name: &str) -> String {
     format!(
         "picture {name}: no room, at most {MAX_PICTURES} pictures and {most} MiB of them are sent"
     )
+}
+
+/// The title of a session that was made without one: the name of its folder.
+pub fn default_title(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default();
+    clean_line(&name.to_string_lossy())
 }
 
 /// A folder for its owner alone, with all above it.

@@ -12,7 +12,7 @@ use librecast_program::cli::Exit;
 use librecast_program::process::{Wake, unix_ms};
 use serde_json::{Value, json};
 
-use crate::folder::{Folder, Stamps, no_room};
+use crate::folder::{Folder, Stamp, Stamps, no_room};
 use crate::input::{Input, Read};
 use crate::keys;
 use crate::said::said;
@@ -20,6 +20,10 @@ use crate::tracks::Tracks;
 
 /// Between two looks at the slides on disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A file that lost slides stays unchanged for so long before the others see that: editors write in pieces.
+const SETTLE: Duration = Duration::from_secs(3);
+/// The same if it lost more than half of them. Chosen: whoever removed them on purpose waits that long.
+const SETTLE_MOST: Duration = Duration::from_secs(30);
 /// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
 /// Entries that wait while more is typed. Chosen: some seconds of them; a pipe waits.
@@ -52,6 +56,8 @@ struct Presenter<'a> {
     sent: Stamps,
     seen: Stamps,
     look_at: Instant,
+    /// The file of slides lost some: its stamp, and since when it is unchanged.
+    incomplete: Option<(Stamp, Instant)>,
     /// Pictures of which it was said that there is no room for them.
     left_out: Vec<String>,
 }
@@ -93,6 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         seen: stamps.clone(),
         sent: stamps,
         look_at: now + LOOK_INTERVAL,
+        incomplete: None,
         left_out: Vec::new(),
     };
     presenter.say_problems(&presenter.slides, problems);
@@ -106,6 +113,16 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     presenter.run(&wake, &input)?;
     presenter.end(&wake)?;
     Ok(Exit::Ok)
+}
+
+/// How long a file with so many slides, which had others, stays unchanged before it is taken; none: it is not.
+fn settle_time(had: usize, has: usize) -> Option<Duration> {
+    match has {
+        0 if had > 0 => None,
+        _ if has * 2 < had => Some(SETTLE_MOST),
+        _ if has < had => Some(SETTLE),
+        _ => Some(Duration::ZERO),
+    }
 }
 
 impl Presenter<'_> {
@@ -240,24 +257,61 @@ impl Presenter<'_> {
     }
 
     fn take_slides(&mut self, found: &Stamps) -> anyhow::Result<()> {
-        self.sent.slides = found.slides;
+        let now = Instant::now();
+        let is_unchanged = self
+            .incomplete
+            .as_ref()
+            .is_some_and(|(stamp, _)| *stamp == found.slides);
         // half written, or put in place just now: what was shown stays
         let taken = self.folder.slides();
         let taken = taken.and_then(|slides| {
-            self.presenting.set_slides(slides.clone())?;
+            Presenting::check(&slides)?;
             Ok(slides)
         });
-        match taken {
-            Ok(slides) => {
-                let (pictures, problems) = self.folder.pictures(&slides);
-                self.presenting.set_pictures(pictures)?;
-                self.say_problems(&slides, problems);
-                self.sent.pictures = self.folder.stamps(&slides).pictures;
-                self.slides = slides;
+        let slides = match taken {
+            Ok(slides) => slides,
+            Err(e) => {
+                self.sent.slides = found.slides;
+                self.incomplete = None;
+                tracing::warn!("{e:#}; what was shown stays");
+                return Ok(());
             }
-            Err(e) => tracing::warn!("{e:#}; what was shown stays"),
+        };
+        if !is_unchanged {
+            self.incomplete = Some((found.slides, now));
         }
+        let since = self.incomplete.as_ref().map_or(now, |(_, since)| *since);
+        let (had, has) = (self.slides.len(), slides.len());
+        let settle = settle_time(had, has);
+        if settle.is_none_or(|time| now < since + time) {
+            if !is_unchanged {
+                self.say_incomplete(had, has, settle);
+            }
+            return Ok(());
+        }
+        self.sent.slides = found.slides;
+        self.incomplete = None;
+        self.presenting.set_slides(slides.clone())?;
+        let (pictures, problems) = self.folder.pictures(&slides);
+        self.presenting.set_pictures(pictures)?;
+        self.say_problems(&slides, problems);
+        self.sent.pictures = self.folder.stamps(&slides).pictures;
+        self.slides = slides;
         Ok(())
+    }
+
+    fn say_incomplete(&self, had: usize, has: usize, settle: Option<Duration>) {
+        let file = self.folder.slides_file();
+        let until = match settle {
+            None => "until it has slides again".to_owned(),
+            Some(time) => format!("for the others, for {} s", time.as_secs()),
+        };
+        // nobody may read it
+        let _ = writeln!(
+            io::stderr(),
+            "{}: {has} of {had} slides, which an editor may be writing: this waits {until}. What was shown stays",
+            file.display()
+        );
     }
 
     /// Tells everybody that this was all.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::captions::CaptionLine;
-use crate::markdown::to_html;
+use crate::markdown::html_below;
 use crate::track::Language;
 use crate::view::View;
 
@@ -93,7 +93,8 @@ pub fn webvtt(view: &View, language: &Language) -> String {
 pub fn transcript_markdown(view: &View, language: Option<&Language>) -> String {
     let mut out = format!("# {}\n", title(view));
     for part in parts(view, language) {
-        if let Some((number, text)) = part.slide {
+        if let Some((_, number, text)) = part.slide {
+            let text = without_title(text, &title(view));
             let _ = write!(out, "\n---\n\n<!-- slide {number} -->\n\n{text}\n");
         }
         for line in part.lines {
@@ -113,9 +114,21 @@ fn title(view: &View) -> String {
     }
 }
 
-/// A slide, and what was said while it was shown.
+/// A slide without a heading that only repeats the session's title, which stands above all slides.
+fn without_title<'a>(slide: &'a str, title: &str) -> &'a str {
+    let (first, rest) = slide.split_once('\n').unwrap_or((slide, ""));
+    let heading = first
+        .strip_prefix("# ")
+        .map(|text| text.trim().trim_end_matches('#').trim());
+    match heading == Some(title) {
+        true => rest.trim_start_matches('\n'),
+        false => slide,
+    }
+}
+
+/// A slide with the time when it was shown, and what was said meanwhile.
 struct Part<'a> {
-    slide: Option<(usize, &'a str)>,
+    slide: Option<(u64, usize, &'a str)>,
     lines: Vec<&'a CaptionLine>,
 }
 
@@ -136,23 +149,44 @@ fn parts<'a>(view: &'a View, language: Option<&Language>) -> Vec<Part<'a>> {
         parts.push(Part { slide, lines: said });
     };
     take(None, course.first().map_or(u64::MAX, |(time, ..)| *time));
-    for (at, (_, number, text)) in course.iter().enumerate() {
+    for (at, slide) in course.iter().enumerate() {
         let until = course.get(at + 1).map_or(u64::MAX, |(time, ..)| *time);
-        take(Some((*number, *text)), until);
+        take(Some(*slide), until);
     }
     parts
 }
 
 /// How it looks, if its reader wants nothing else: his colours, his size of text, no script.
 const STYLE: &str = "\
-:root { color-scheme: light dark; font: 112.5%/1.6 system-ui, sans-serif; }
-body { max-width: 44rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
-section { border-top: 1px solid; margin-top: 2rem; }
-img { max-width: 100%; height: auto; }
+:root { color-scheme: light dark; font: 112.5%/1.6 system-ui, sans-serif;
+  --line: color-mix(in srgb, currentColor 25%, transparent); --soft: color-mix(in srgb, currentColor 5%, transparent); }
+body { max-width: 46rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; overflow-wrap: break-word; }
+h1 { margin: 0; font-size: 2.25rem; line-height: 1.2; text-wrap: balance; }
+h2, h3, h4, h5, h6 { line-height: 1.25; text-wrap: balance; }
+.by { margin: .5rem 0 0; font-size: 1.25rem; }
+section { margin-top: 2.5rem; }
+.number { display: flex; justify-content: space-between; margin: 0 .25rem .4rem; font-size: .9rem; font-variant-numeric: tabular-nums; }
+.slide { padding: 1.25rem 1.75rem; border: 1px solid var(--line); border-radius: .75rem; background: var(--soft); }
+.slide > :first-child { margin-top: 0; }
+.slide > :last-child { margin-bottom: 0; }
+img { display: block; max-width: 100%; height: auto; margin: 1rem auto; border-radius: .4rem; }
 pre, table { overflow-x: auto; display: block; }
-td, th { padding: .2rem .6rem; border: 1px solid; }
-.said { margin: .5rem 0; padding-left: 1rem; border-left: .25rem solid; }
+pre { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .4rem; line-height: 1.45; }
+table { border-collapse: collapse; }
+td, th { padding: .3rem .75rem; border: 1px solid var(--line); text-align: start; }
+blockquote { margin-inline: 0; padding-inline-start: 1rem; border-inline-start: .25rem solid var(--line); }
+.said, .asked { margin: .75rem 0; padding-inline-start: 1rem; border-inline-start: .25rem solid var(--line); }
+@media print { section { break-inside: avoid; } }
 ";
+
+/// When something was, from the beginning on: minutes and seconds, with hours where there are some.
+fn elapsed(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s / 3_600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
 
 /// The whole session as one page of HTML, which needs nothing else and runs nothing. `picture` gives a picture beside the
 /// slides as a `data:` URL.
@@ -162,27 +196,45 @@ pub fn page(
     language: Option<&Language>,
     mut picture: impl FnMut(&str) -> Option<String>,
 ) -> String {
-    let title = escaped(&title(view));
+    let (plain_title, began) = (title(view), view.began_ms().unwrap_or(0));
+    let title = escaped(&plain_title);
+    let presenter = escaped(&view.index().presenter);
     let tag = language.map_or("", Language::tag);
     let lang = if tag.is_empty() {
         String::new()
     } else {
         format!(" lang=\"{tag}\"")
     };
+    let (author, by) = match presenter.is_empty() {
+        true => (String::new(), String::new()),
+        false => (
+            format!("<meta name=\"author\" content=\"{presenter}\">\n"),
+            format!("<p class=\"by\">{presenter}</p>\n"),
+        ),
+    };
     let mut out = format!(
         "<!doctype html>\n<html{lang}>\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+         {author}<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <header>\n<h1>{title}</h1>\n{by}</header>\n"
     );
-    if !view.index().presenter.is_empty() {
-        let _ = writeln!(out, "<p>{}</p>", escaped(&view.index().presenter));
-    }
     for part in parts(view, language) {
         match part.slide {
-            Some((number, text)) => {
-                let _ = writeln!(out, "<section aria-label=\"Slide {number}\">");
-                out.push_str(&to_html(text, &mut picture));
+            Some((time, number, text)) => {
+                let text = without_title(text, &plain_title);
+                let time = elapsed(time.saturating_sub(began));
+                let _ = writeln!(
+                    out,
+                    "<section aria-label=\"Slide {number}\">\n<p class=\"number\"><span>{number}</span> <span>{time}</span></p>"
+                );
+                if !text.trim().is_empty() {
+                    let _ = writeln!(
+                        out,
+                        "<div class=\"slide\">\n{}</div>",
+                        html_below(text, &mut picture)
+                    );
+                }
             }
             None if part.lines.is_empty() => continue,
             None => out.push_str("<section>\n"),
@@ -207,7 +259,11 @@ pub fn page(
                 true => String::new(),
                 false => format!("<b>{}:</b> ", escaped(&question.name)),
             };
-            let _ = writeln!(out, "<p>{name}{}</p>", escaped(&question.text));
+            let _ = writeln!(
+                out,
+                "<p class=\"asked\">{name}{}</p>",
+                escaped(&question.text)
+            );
         }
         out.push_str("</section>\n");
     }

@@ -23,7 +23,7 @@
 //! | `batches`, `edits` | notes on their way into a document; what a save has changed of them |
 //! | `reading`, `view` | entries in order; a session as far as it is known |
 //! | `presenting` | who presents: what is typed and asked becomes entries |
-//! | `markdown`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
+//! | `markdown`, `front_matter`, `plain` | slides apart, checked, as text, as HTML; what text may hold |
 //! | `export` | WebVTT, Markdown, one page of HTML |
 
 mod album;
@@ -33,6 +33,7 @@ mod deck;
 mod drops;
 mod edits;
 mod export;
+mod front_matter;
 mod index;
 mod markdown;
 mod notes;
@@ -56,8 +57,9 @@ pub use deck::{Deck, DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 pub use drops::DropReason;
 pub use edits::{Edit, apply, closest, difference, merge};
 pub use export::{page, transcript_markdown, webvtt};
+pub use front_matter::FrontMatter;
 pub use index::{Index, IndexEntry, TrackPlace};
-pub use markdown::{Problem, Slide, pictures, split, title, to_html, to_text};
+pub use markdown::{Problem, Slide, front_matter, pictures, split, title, to_html, to_text};
 pub use notes::{
     MAX_NOTES_BYTES, MAX_NOTES_ENTRIES, MAX_WRITERS, NOTES_UPDATE, NotesReading, NotesUpdate,
     NotesWriting, Writer,

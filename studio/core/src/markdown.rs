@@ -1,14 +1,17 @@
 //! Slides in Markdown (CommonMark, and tables): apart, checked, as text, as HTML.
 //!
-//! A line `---` between blank lines begins the next slide. HTML is text here, and pictures lie beside the slides: what others
-//! wrote starts no request and runs nothing.
+//! A line `---` between blank lines begins the next slide. Front matter at the beginning of the file, as Marp and static sites
+//! have it, is no slide ([`front_matter`](crate::front_matter)). HTML is text here, and pictures lie beside the slides: what
+//! others wrote starts no request and runs nothing.
 
 use std::fmt;
 use std::ops::Range;
 
-use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
+use pulldown_cmark::html::push_html;
+use pulldown_cmark::{CodeBlockKind, CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use crate::deck::MAX_SLIDE;
+use crate::front_matter::{self, FrontMatter};
 use crate::plain::{MAX_LINE, clean, clean_line};
 
 /// A slide, and where it stands.
@@ -33,6 +36,20 @@ pub enum Problem {
     Html,
     /// Characters that nobody sees were taken out.
     Hidden,
+    /// A path with a blank makes no picture.
+    BlankInPath(String),
+    /// Dashes below text make a heading of it, and no slide.
+    Underlined(String),
+    /// Dashes that belong to a table, to HTML or to a quotation separate no slides.
+    NoBreak,
+    /// Two dashes separate no slides.
+    TwoDashes,
+    /// A block of code without an end has dashes in it.
+    OpenCode,
+    /// Front matter has no end.
+    OpenFrontMatter,
+    /// Slides that begin at headings, which Marp makes by its front matter.
+    HeadingDivider,
     /// The slide is longer than may be.
     TooLong(usize),
 }
@@ -50,6 +67,28 @@ impl fmt::Display for Problem {
             ),
             Self::Html => f.write_str("HTML is shown as text: write Markdown"),
             Self::Hidden => f.write_str("characters that nobody sees are left out"),
+            Self::BlankInPath(path) => write!(
+                f,
+                "picture {path} is shown as text, as its path has a blank: write {}",
+                path.replace(' ', "%20")
+            ),
+            Self::Underlined(text) => write!(
+                f,
+                "--- directly below text makes a heading of it, and no new slide: put a blank line above ---, or write ## {text}"
+            ),
+            Self::NoBreak => {
+                f.write_str("--- belongs to what is above it, and begins no new slide: put a blank line above")
+            }
+            Self::TwoDashes => f.write_str("-- begins no new slide: write ---, with blank lines around it"),
+            Self::OpenCode => f.write_str(
+                "this block of code has no end, so all that follows belongs to it: put a line ``` below the code",
+            ),
+            Self::OpenFrontMatter => {
+                f.write_str("this front matter has no end, and is shown: put a line --- below it")
+            }
+            Self::HeadingDivider => {
+                f.write_str("headingDivider has no effect here: put a line --- between slides")
+            }
             Self::TooLong(bytes) => {
                 write!(f, "{bytes} bytes, at most {MAX_SLIDE} fit into a slide")
             }
@@ -61,27 +100,60 @@ fn parser(text: &str) -> Parser<'_> {
     Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH)
 }
 
-/// A file of slides, apart. Slides without anything are left out.
+/// The file with line ends of one kind, and without the mark of its encoding.
+fn plain_lines(file: &str) -> String {
+    let file = file.strip_prefix('\u{feff}').unwrap_or(file);
+    file.replace("\r\n", "\n").replace('\r', "\n")
+}
+
+/// What the front matter of a file of slides says, if it has one.
+#[must_use]
+pub fn front_matter(file: &str) -> FrontMatter {
+    front_matter::read(&plain_lines(file))
+}
+
+/// A file of slides, apart. Slides without anything are left out, and so is front matter.
 #[must_use]
 pub fn split(file: &str) -> Vec<Slide> {
-    let file = file.replace("\r\n", "\n");
+    let file = plain_lines(file);
+    let about = front_matter::read(&file);
+    // its lines stay empty, so that the numbers of others stay right
+    let blank: String = file[..about.length]
+        .chars()
+        .filter(|c| *c == '\n')
+        .collect();
+    let lines = blank.len();
+    let file = blank + &file[about.length..];
+    let mut slides = parts(&file);
+    if let Some(first) = slides.first_mut() {
+        if about.is_open {
+            first.problems.insert(0, (1, Problem::OpenFrontMatter));
+        }
+        if let Some(line) = about.heading_divider.filter(|line| *line <= lines) {
+            first.problems.insert(0, (line, Problem::HeadingDivider));
+        }
+    }
+    slides
+}
+
+fn parts(file: &str) -> Vec<Slide> {
     let mut from = 0;
     let mut slides = Vec::new();
     let mut depth = 0_usize;
-    for (event, range) in parser(&file).into_offset_iter() {
+    for (event, range) in parser(file).into_offset_iter() {
         match event {
             Event::Start(_) => depth += 1,
             Event::End(_) => depth = depth.saturating_sub(1),
             Event::Rule
                 if depth == 0 && file[range.clone()].trim_end().chars().all(|c| c == '-') =>
             {
-                slides.extend(slide(&file, from..range.start));
+                slides.extend(slide(file, from..range.start));
                 from = range.end;
             }
             _ => {}
         }
     }
-    slides.extend(slide(&file, from..file.len()));
+    slides.extend(slide(file, from..file.len()));
     slides
 }
 
@@ -109,13 +181,17 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     let mut found = Vec::new();
     // where a picture began, what it is, and its alt text
     let mut picture: Option<(usize, String, String)> = None;
+    // blocks of code, and whether one has no end; headings; pictures by where they begin
+    let (mut code, mut is_open, mut headings, mut pictures) =
+        (Vec::new(), false, Vec::new(), Vec::new());
     for (event, range) in parser(text).into_offset_iter() {
         match event {
             Event::Start(Tag::Image { dest_url, .. }) => {
                 let url = clean(&dest_url).replace(['\n', '\t'], " ");
-                if !is_local(&url) {
+                if local_name(&url).is_none() {
                     found.push((line_of(range.start), Problem::RemotePicture(url.clone())));
                 }
+                pictures.push(range.start);
                 picture = Some((range.start, url, String::new()));
             }
             Event::End(TagEnd::Image) => {
@@ -125,11 +201,23 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
                     found.push((line_of(at), Problem::NoAltText(url)));
                 }
             }
-            Event::Text(alt) | Event::Code(alt) => {
+            Event::Text(alt) if picture.is_some() => {
                 if let Some((_, _, all)) = &mut picture {
                     all.push_str(&alt);
                 }
             }
+            Event::Code(alt) => {
+                if let Some((_, _, all)) = &mut picture {
+                    all.push_str(&alt);
+                }
+                code.push(range);
+            }
+            Event::Start(Tag::CodeBlock(kind)) => {
+                is_open |=
+                    matches!(kind, CodeBlockKind::Fenced(_)) && is_unclosed(&text[range.clone()]);
+                code.push(range);
+            }
+            Event::Start(Tag::Heading { .. }) => headings.push(range),
             Event::Html(_) | Event::InlineHtml(_) => {
                 let at = line_of(range.start);
                 if found.last() != Some(&(at, Problem::Html)) {
@@ -139,6 +227,43 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
             _ => {}
         }
     }
+    let in_code = |at: usize| code.iter().find(|range| range.contains(&at));
+    let mut at = 0;
+    for (number, part) in text.split_inclusive('\n').enumerate() {
+        let (begins, number) = (at, line + number);
+        at += part.len();
+        let dashes = part.trim_end();
+        let in_code = in_code(begins);
+        match (dashes, in_code) {
+            ("---", Some(range)) if is_open && range.end >= text.trim_end().len() => {
+                let problem = (line_of(range.start), Problem::OpenCode);
+                if !found.contains(&problem) {
+                    found.push(problem);
+                }
+            }
+            (_, Some(_)) => {}
+            ("---", None) => {
+                let heading = headings.iter().find(|range| range.contains(&begins));
+                let heading = heading.map(|range| text[range.start..begins].trim());
+                found.push((
+                    number,
+                    match heading {
+                        Some(heading) => Problem::Underlined(clean_line(heading)),
+                        None => Problem::NoBreak,
+                    },
+                ));
+            }
+            ("--", None) => found.push((number, Problem::TwoDashes)),
+            _ => found.extend(
+                paths_with_blanks(part)
+                    .filter(|(place, _)| {
+                        !pictures.contains(&(begins + place))
+                            && !code.iter().any(|r| r.contains(&(begins + place)))
+                    })
+                    .map(|(_, path)| (number, Problem::BlankInPath(clean_line(path)))),
+            ),
+        }
+    }
     let is_hidden = |(_, text): &(usize, &str)| clean(text) != *text;
     if let Some((at, _)) = (line..).zip(text.lines()).find(is_hidden) {
         found.push((at, Problem::Hidden));
@@ -146,28 +271,85 @@ fn problems(text: &str, line: usize) -> Vec<(usize, Problem)> {
     if text.len() > MAX_SLIDE {
         found.push((line, Problem::TooLong(text.len())));
     }
+    found.sort_by_key(|(line, _)| *line);
     found
 }
 
-/// Pictures beside the slides that this Markdown names, each once, in order.
+/// Whether the last line of a fenced block of code is no fence.
+fn is_unclosed(block: &str) -> bool {
+    let mut lines = block.lines();
+    let fence = |line: &str| {
+        let line = line.trim_start_matches(['>', ' ']).trim();
+        let is_fence = line.starts_with("```") || line.starts_with("~~~");
+        let mark = line.chars().next();
+        is_fence && line.chars().all(|c| Some(c) == mark)
+    };
+    lines.next();
+    !lines.last().is_some_and(fence)
+}
+
+/// Paths of what somebody meant as a picture and CommonMark does not, as they have a blank; each with its place in the line.
+fn paths_with_blanks(line: &str) -> impl Iterator<Item = (usize, &str)> {
+    line.match_indices("![").filter_map(|(at, _)| {
+        let (_, rest) = line[at..].split_once("](")?;
+        let (path, _) = rest.split_once(')')?;
+        let path = path.trim();
+        // a title may stand behind the path
+        let path = path.split_once(" \"").map_or(path, |(path, _)| path);
+        (path.contains(' ') && !path.starts_with('<')).then_some((at, path))
+    })
+}
+
+/// Pictures beside the slides that this Markdown names, each once, in order: paths, of which `%20` and the like are decoded.
 #[must_use]
 pub fn pictures(markdown: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for event in parser(markdown) {
         if let Event::Start(Tag::Image { dest_url, .. }) = event
-            && is_local(&dest_url)
-            && !names.iter().any(|name| **name == *dest_url)
+            && let Some(name) = local_name(&dest_url)
+            && !names.contains(&name)
         {
-            names.push(dest_url.into_string());
+            names.push(name);
         }
     }
     names
 }
 
+/// The path of a picture beside the slides, of the URL that names it.
+fn local_name(url: &str) -> Option<String> {
+    // before it is decoded: an encoded colon is part of a name, a plain one ends a scheme
+    is_local(url)
+        .then(|| decoded(url))
+        .filter(|name| is_local(name))
+}
+
+/// A URL's path with its escapes decoded (RFC 3986, 2.1). It stays as it is where it has others, or is no UTF-8 then.
+fn decoded(url: &str) -> String {
+    let mut bytes = Vec::with_capacity(url.len());
+    let mut rest = url.as_bytes();
+    while let [first, more @ ..] = rest {
+        let escape = more.first_chunk::<2>().filter(|_| *first == b'%');
+        let escape = escape.and_then(|pair| std::str::from_utf8(pair).ok());
+        let escape = escape.filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()));
+        match escape.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| url.to_owned())
+}
+
 /// Whether a picture lies beside the slides: a path without a scheme, below their folder.
-pub(crate) fn is_local(url: &str) -> bool {
-    let is_below = !url.starts_with(['/', '\\']) && url.split(['/', '\\']).all(|part| part != "..");
-    is_below && !url.is_empty() && !url.contains([':', '?', '#'])
+pub(crate) fn is_local(name: &str) -> bool {
+    let is_below =
+        !name.starts_with(['/', '\\']) && name.split(['/', '\\']).all(|part| part != "..");
+    is_below && !name.is_empty() && !name.contains([':', '?', '#', '\0'])
 }
 
 /// Whether a link may be followed: nothing that a page would run.
@@ -398,7 +580,27 @@ impl Text {
 /// A slide as HTML that runs nothing and fetches nothing but what `picture` gives for a picture beside the slides: a URL. A
 /// picture without one is its alt text.
 #[must_use]
-pub fn to_html(markdown: &str, mut picture: impl FnMut(&str) -> Option<String>) -> String {
+pub fn to_html(markdown: &str, picture: impl FnMut(&str) -> Option<String>) -> String {
+    html(markdown, picture, |level| level)
+}
+
+/// The same below a heading of its own: its headings are one level lower.
+pub(crate) fn html_below(markdown: &str, picture: impl FnMut(&str) -> Option<String>) -> String {
+    use HeadingLevel::{H1, H2, H3, H4, H5, H6};
+    html(markdown, picture, |level| match level {
+        H1 => H2,
+        H2 => H3,
+        H3 => H4,
+        H4 => H5,
+        H5 | H6 => H6,
+    })
+}
+
+fn html(
+    markdown: &str,
+    mut picture: impl FnMut(&str) -> Option<String>,
+    level: impl Fn(HeadingLevel) -> HeadingLevel,
+) -> String {
     let mut events = Vec::new();
     // whether each picture or link that is open is one
     let (mut pictures, mut links) = (Vec::new(), Vec::new());
@@ -411,8 +613,7 @@ pub fn to_html(markdown: &str, mut picture: impl FnMut(&str) -> Option<String>) 
                 title,
                 id,
             }) => {
-                let url = Some(&*dest_url).filter(|url| is_local(url));
-                let url = url.and_then(&mut picture);
+                let url = local_name(&dest_url).and_then(|name| picture(&name));
                 pictures.push(url.is_some());
                 match url {
                     Some(url) => events.push(Event::Start(Tag::Image {
@@ -440,11 +641,25 @@ pub fn to_html(markdown: &str, mut picture: impl FnMut(&str) -> Option<String>) 
                 }
             }
             Event::Text(text) => events.push(Event::Text(CowStr::from(clean(&text)))),
+            Event::Start(Tag::Heading {
+                level: found,
+                id,
+                classes,
+                attrs,
+            }) => events.push(Event::Start(Tag::Heading {
+                level: level(found),
+                id,
+                classes,
+                attrs,
+            })),
+            Event::End(TagEnd::Heading(found)) => {
+                events.push(Event::End(TagEnd::Heading(level(found))));
+            }
             other => events.push(other),
         }
     }
     let mut out = String::new();
-    html::push_html(&mut out, events.into_iter());
+    push_html(&mut out, events.into_iter());
     out
 }
 
@@ -465,6 +680,82 @@ mod tests {
         assert_eq!(slides[2].text, "Three");
         assert!(split("\n---\n\n").is_empty());
         assert_eq!(split("a\r\n\r\n---\r\n\r\nb").len(), 2);
+    }
+
+    #[test]
+    fn dashes_that_separate_no_slides_are_named_with_their_line() {
+        let file = "# One\n\nlast words\n---\n\n# Two\n\n<div>\nx\n---\n</div>\n\n--\n\nThree\n\n---\n\n- a list\n---\nFour\n\n```\n---\n```\n";
+        let slides = split(file);
+        let lines: Vec<_> = slides.iter().map(|s| s.line).collect();
+        assert_eq!(lines, [1, 19, 21]);
+        let told = slides.into_iter().flat_map(|s| s.problems);
+        let told: Vec<_> = told.filter(|(_, p)| *p != Problem::Html).collect();
+        let underlined = Problem::Underlined("last words".to_owned());
+        assert_eq!(
+            told,
+            [
+                (4, underlined),
+                (10, Problem::NoBreak),
+                (13, Problem::TwoDashes)
+            ]
+        );
+        let open = split("# One\n\n```\nlet x;\n\n---\n\n# Two\n\n---\n\n# Three");
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].problems, [(3, Problem::OpenCode)]);
+    }
+
+    #[test]
+    fn front_matter_is_no_slide_and_lines_keep_their_numbers() {
+        for end in ["---", "..."] {
+            let file = format!(
+                "\u{feff}---\r\nmarp: true\r\ntitle: Bees\r\n{end}\r\n\r\n# One\r\n\r\n---\r\n\r\n![](x.png)\r\n"
+            );
+            let slides = split(&file);
+            assert_eq!(slides.len(), 2, "{slides:?}");
+            assert_eq!((slides[0].text.as_str(), slides[0].line), ("# One", 6));
+            assert_eq!(
+                slides[1].problems,
+                [(10, Problem::NoAltText("x.png".into()))]
+            );
+            assert_eq!(front_matter(&file).title, "Bees");
+        }
+        let open = split("---\ntitle: Bees\n\n# One\n");
+        assert_eq!(open[0].problems, [(1, Problem::OpenFrontMatter)]);
+        let divided = split("---\nheadingDivider: 2\n---\n# One\n## Two\n");
+        assert_eq!(divided[0].problems, [(2, Problem::HeadingDivider)]);
+        // a slide may stand first
+        assert_eq!(split("---\n\n# One\n\n---\n\n# Two\n").len(), 2);
+        assert_eq!(split("---\n# One\n\ntext: 1\n\n---\n").len(), 1);
+    }
+
+    #[test]
+    fn names_of_pictures_are_decoded_and_a_plain_blank_is_named() {
+        let slide = "![a](images/my%20photo.png) ![b](b%C3%BC.png) ![c](<c d.png>) ![e](100%.png) ![f](%2e%2e/f.png) ![g](x%00.png)";
+        assert_eq!(
+            pictures(slide),
+            ["images/my photo.png", "bü.png", "c d.png", "100%.png"]
+        );
+        let mut asked = Vec::new();
+        let made = to_html(slide, |name| {
+            asked.push(name.to_owned());
+            None
+        });
+        assert_eq!(asked, pictures(slide));
+        assert!(!made.contains("<img"), "{made}");
+        let file = "# A\n\n![a](images/my photo.png)\n![b](b c.png \"title\") ![d](d.png \"a title\")\n`![e](e f.png)`\n\n    ![g](g h.png)";
+        let slides = split(file);
+        let told: Vec<_> = slides[0]
+            .problems
+            .iter()
+            .map(|(line, p)| format!("{line}: {p}"))
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].starts_with("3: picture images/my photo.png is shown as text")
+                && told[0].ends_with("write images/my%20photo.png"),
+            "{told:?}"
+        );
+        assert!(told[1].starts_with("4: picture b c.png "), "{told:?}");
     }
 
     #[test]

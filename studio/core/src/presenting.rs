@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::captions::{CORRECTION_MARK, Caption, split_caption};
 use crate::deck::{DeckWriter, MAX_SLIDE, MAX_SLIDES, SlideId, Turn};
 use crate::index::{IndexEntry, TrackPlace};
-use crate::markdown::{Problem, Slide, pictures};
+use crate::markdown::{Problem, Slide, pictures, title};
 use crate::notes::Writer;
 use crate::picture::Picture;
 use crate::plain::clean;
@@ -172,6 +172,8 @@ pub struct Presenting {
     pictures_read: u32,
     /// The slide that is shown, from 0.
     current: usize,
+    /// The text of the slide that was shown when slides came without it: if it comes back, it is shown again.
+    vanished: Option<String>,
     queue: VecDeque<Waiting>,
     append_at: Instant,
     /// The last entry of each track that is known here, or was appended here.
@@ -209,6 +211,7 @@ impl Presenting {
             slides,
             next_slides: None,
             current: 0,
+            vanished: None,
             queue: VecDeque::new(),
             append_at: now,
             own: BTreeMap::new(),
@@ -478,10 +481,12 @@ impl Presenting {
     /// What the presenter has, as entries; and where the last presentation stopped.
     fn begin(&mut self, logs: &impl Logs) -> Result<(), PresentError> {
         let has_ended = self.view.index().has_ended;
-        if let Some((number, _)) = self.view.shown()
+        if let Some((number, text)) = self.view.shown()
             && !has_ended
         {
-            self.current = (number - 1).min(self.slides.len().saturating_sub(1));
+            let place = place_of(text, &self.slides);
+            let last = self.slides.len().saturating_sub(1);
+            self.current = place.unwrap_or((number - 1).min(last));
         }
         let index = self.view.index().clone();
         for name in self.names() {
@@ -669,10 +674,11 @@ impl Presenting {
 
     /// Whether there is something to send.
     fn replace_slides(&mut self, slides: Vec<Slide>) -> Result<bool, PresentError> {
-        let shown = self.slides.get(self.current);
-        let mut all = slides.iter();
-        let same = all.position(|slide| Some(&slide.text) == shown.map(|shown| &shown.text));
-        self.current = same.unwrap_or(self.current.min(slides.len().saturating_sub(1)));
+        let shown = self.slides.get(self.current).map(|slide| &slide.text);
+        let shown = self.vanished.take().or(shown.cloned());
+        let place = shown.as_ref().and_then(|text| place_of(text, &slides));
+        self.current = place.unwrap_or(self.current.min(slides.len().saturating_sub(1)));
+        self.vanished = shown.filter(|_| place.is_none());
         self.pictures_of = pictures_of(&slides);
         self.slides = slides;
         self.push_slides()?;
@@ -684,7 +690,7 @@ impl Presenting {
     pub fn turn_to(&mut self, slide: usize) -> bool {
         let slide = slide.min(self.slides.len().saturating_sub(1));
         let moved = slide != self.current;
-        self.current = slide;
+        (self.current, self.vanished) = (slide, None);
         self.push_turn();
         moved
     }
@@ -834,6 +840,20 @@ impl Presenting {
     pub fn resume(&mut self) {
         self.is_on = !self.view.index().has_ended;
     }
+}
+
+/// Where a slide stands among others: by its text; if that was changed, by its title, if no other slide has it.
+fn place_of(text: &str, slides: &[Slide]) -> Option<usize> {
+    let same = slides.iter().position(|slide| slide.text == text);
+    same.or_else(|| {
+        let wanted = title(text);
+        let mut titled = slides
+            .iter()
+            .enumerate()
+            .filter(|(_, slide)| title(&slide.text) == wanted);
+        let (place, _) = titled.next().filter(|_| !wanted.is_empty())?;
+        titled.next().is_none().then_some(place)
+    })
 }
 
 fn pictures_of(slides: &[Slide]) -> Vec<Vec<String>> {
