@@ -1,10 +1,12 @@
 //! Where sound comes from: Ogg Opus and WAV in files, WAV and plain samples by a pipe, a microphone.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use lcradio_core::{FRAME, MAX_PAYLOAD};
+use librecast_program::cli::hint;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::device::Capture;
 use crate::ogg_opus::{Item, OggReader};
@@ -13,6 +15,9 @@ use crate::wav;
 /// What an error recommends where this program does not read a format.
 const FFMPEG: &str =
     "let ffmpeg read it: ffmpeg -i FILE -f s16le -ar 48000 -ac 2 - | lcradio cast -";
+
+/// A wait that is longer is explained, in milliseconds.
+const WAIT_NOTICE_MS: u16 = 2_000;
 
 /// A piece of sound.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +56,12 @@ fn unusable(why: &str) -> io::Error {
 impl Source {
     /// A file: Ogg Opus or WAV.
     pub fn open(path: &Path) -> io::Result<Self> {
+        // a pipe would be waited for, and a device has no beginning
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other(
+                "this is no file: pipes are read by `lcradio cast - <PIPE`",
+            ));
+        }
         let mut file = File::open(path)?;
         let mut magic = [0; 4];
         let read = file.read(&mut magic)?;
@@ -78,6 +89,13 @@ impl Source {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         let file = File::from(stdin);
         let is_live = !file.metadata()?.is_file();
+        let mut waits_for = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waits_for, WAIT_NOTICE_MS)? == 0 {
+            hint(
+                "lcradio",
+                "waits for sound on standard input: s16le, 48 kHz, two channels; or WAV",
+            );
+        }
         Self::samples(Box::new(BufReader::new(file)), is_live)
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use lcradio_core::{ANNOUNCE_INTERVAL, Directory, Entry, SAP_GROUP, SAP_PORT};
-use librecast_program::cli::{Exit, ExitError, print_line};
+use librecast_program::cli::{Exit, ExitError, hint, print_line};
 use librecast_program::screen::watch;
 use serde_json::json;
 
@@ -13,6 +13,8 @@ use crate::process::{Wake, confine, unix_ms};
 
 /// Every station announces itself once in this time.
 const LOOK: Duration = Duration::from_millis(ANNOUNCE_INTERVAL.as_millis() as u64 + 500);
+/// A wait that is longer is explained.
+const WAIT_NOTICE: Duration = Duration::from_secs(2);
 /// Between two frames of `--watch`.
 const FRAME_TIME: Duration = Duration::from_secs(1);
 
@@ -68,8 +70,18 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         });
     }
     let wake = Wake::on_interrupt()?;
+    let mut notice_at = Some(begun + WAIT_NOTICE).filter(|_| !options.json);
     loop {
         let now = Instant::now();
+        if notice_at.is_some_and(|at| at <= now) {
+            notice_at = None;
+            let seconds = LOOK.as_secs_f64();
+            let interfaces = look.network.interface_names();
+            hint(
+                "lcradio",
+                format_args!("looks for stations for {seconds} s, on {interfaces}"),
+            );
+        }
         if let Some(exit) = wake.interrupted() {
             return Ok(exit);
         }
@@ -83,7 +95,11 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         if now.saturating_duration_since(begun) >= LOOK {
             return end(&look.directory, options);
         }
-        wake.wait(look.network.fds(), begun + LOOK)?;
+        let until = begun + LOOK;
+        wake.wait(
+            look.network.fds(),
+            notice_at.map_or(until, |at| at.min(until)),
+        )?;
     }
 }
 

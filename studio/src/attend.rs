@@ -18,6 +18,7 @@ use crate::keys;
 use crate::said::{print, said};
 use crate::sound::Sound;
 use crate::tracks::Tracks;
+use crate::waiting::{self, Waiting};
 
 /// After the end of a session, so long until nobody had anything more to add.
 const REST: Duration = Duration::from_secs(3);
@@ -81,6 +82,8 @@ struct Attender<'a> {
     is_shown: bool,
     asking: Asking,
     received_at: Instant,
+    /// For the session, or for the rest of its list of tracks.
+    waiting: Waiting,
 }
 
 /// Attends until the session ends.
@@ -107,6 +110,10 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         is_shown: false,
         asking: Asking::default(),
         received_at: now,
+        waiting: match options.json {
+            true => Waiting::unexplained(),
+            false => Waiting::begin(now),
+        },
     };
     let index = attender.session.index();
     attender
@@ -149,6 +156,9 @@ impl Attender<'_> {
             }
             self.send_questions()?;
             let (now, received) = (Instant::now(), self.received_at);
+            if !self.is_shown {
+                self.explain_wait(now);
+            }
             if !self.view.index().has_begun && now >= received + self.options.timeout {
                 let message = "nobody presents or holds this session where this host listens";
                 return Err(ExitError::new(Exit::Unreachable, message).into());
@@ -163,8 +173,21 @@ impl Attender<'_> {
                 )?;
                 return Ok(Exit::Ok);
             }
-            self.tracks.wait(wake, self.asking.poll_timeout())?;
+            let explain = self.waiting.poll_timeout().filter(|_| !self.is_shown);
+            let until = self.asking.poll_timeout().into_iter().chain(explain).min();
+            self.tracks.wait(wake, until)?;
         }
+    }
+
+    fn explain_wait(&mut self, now: Instant) {
+        let (tracks, has_begun) = (&self.tracks, self.view.index().has_begun);
+        self.waiting.explain(now, || match has_begun {
+            true => {
+                "waits for the rest of the session's list of tracks, of which packets were lost"
+                    .to_owned()
+            }
+            false => waiting::for_session(&tracks.interface_names(), Some(self.options.timeout)),
+        });
     }
 
     /// The tracks that are wanted and that the index names.

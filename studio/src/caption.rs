@@ -19,6 +19,7 @@ use crate::folder::make_folder;
 use crate::input::{Input, Read};
 use crate::keys;
 use crate::tracks::Tracks;
+use crate::waiting::{self, Waiting};
 
 /// What cannot be appended yet is tried again after so long: the log first asks others for entries of ours.
 const APPEND_AGAIN: Duration = Duration::from_millis(250);
@@ -56,6 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     let mut tracks = Tracks::open(&options.interfaces, now).context("multicast sockets")?;
     tracks.join(Place::Index, session.index(), Vec::new(), None, now)?;
     let mut view = View::default();
+    let mut waiting = Waiting::begin(now);
     // which track
     let (name, owner) = loop {
         if let Some(exit) = wake.interrupted() {
@@ -77,7 +79,13 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
             };
             return Err(ExitError::new(Exit::Unreachable, message).into());
         }
-        tracks.wait(&wake, Some(now + options.timeout))?;
+        waiting.explain(Instant::now(), || match view.index().has_begun {
+            true => "waits for captions among the session's tracks: `languages` in session.toml names them".to_owned(),
+            false => waiting::for_session(&tracks.interface_names(), Some(options.timeout)),
+        });
+        let until = now + options.timeout;
+        let next = waiting.poll_timeout().map_or(until, |at| at.min(until));
+        tracks.wait(&wake, Some(next))?;
     };
     let author = if is_presenter {
         presenter.track_key(&name)
@@ -108,6 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         last: None,
         waits: None,
         began: Instant::now(),
+        waiting: Waiting::begin(Instant::now()),
     };
     writer.run(&wake, &input)
 }
@@ -153,6 +162,8 @@ struct Writer<'a> {
     /// A line that could not be appended yet.
     waits: Option<String>,
     began: Instant,
+    /// For the permission to write.
+    waiting: Waiting,
 }
 
 impl Writer<'_> {
@@ -186,10 +197,13 @@ impl Writer<'_> {
                     }
                 }
             }
-            if self.waits.is_some() && self.began.elapsed() >= self.options.timeout {
+            let is_refused = self.is_refused();
+            if is_refused || self.waits.is_some() && self.began.elapsed() >= self.options.timeout {
                 let file = librecast_program::keyfile::public_path(&self.options.key);
                 let message = format!(
-                    "the presenter lets this key write no captions: [[captions]] in session.toml names {}",
+                    "the presenter lets this key write no captions in {}: he adds the key in {} to [[captions]] in session.toml, \
+                     and presents again",
+                    self.place,
                     file.display()
                 );
                 return Err(ExitError::new(Exit::NotPermitted, message).into());
@@ -197,9 +211,39 @@ impl Writer<'_> {
             if self.waits.is_none() && !std::mem::replace(&mut is_ready, true) {
                 tracing::info!("{}: a line is a caption", self.place);
             }
-            let again = self.waits.is_some().then(|| Instant::now() + APPEND_AGAIN);
+            let is_unknown = !self.is_permitted();
+            if is_unknown {
+                let interfaces = self.tracks.interface_names().join(", ");
+                self.waiting.explain(Instant::now(), || {
+                    format!("waits for the presenter's permission to write captions with this key, on {interfaces}")
+                });
+            }
+            let again = self.waits.is_some() || is_unknown;
+            let again = again.then(|| Instant::now() + APPEND_AGAIN);
             self.tracks.wait(wake, again)?;
         }
+    }
+
+    /// Whether an entry of the presenter permits this key, as far as entries are here.
+    fn is_permitted(&self) -> bool {
+        let Some(log) = self.tracks.log(&self.place) else {
+            return false;
+        };
+        let mut authors = log.authors();
+        // a grant up to the last entry permits no further one
+        let is_granted = authors.any(|author| {
+            author.author == self.id && author.grant.is_some_and(|grant| grant.last > author.last)
+        });
+        log.owner() == self.id || is_granted
+    }
+
+    /// Whether all that the presenter has said is here, and does not permit this key.
+    fn is_refused(&self) -> bool {
+        let caught_up = self
+            .tracks
+            .log(&self.place)
+            .and_then(|log| log.caught_up_at());
+        !self.is_permitted() && caught_up.is_some_and(|at| at <= Instant::now())
     }
 
     fn say(&mut self, line: String) -> anyhow::Result<()> {

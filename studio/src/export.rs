@@ -1,6 +1,6 @@
 //! `lcstudio export`: files that others read, from the folder of who presented or held.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use librecast_log::Space;
 use librecast_log_host::KeptLog;
 use librecast_program::cli::{Exit, ExitError};
 
-use crate::folder::{Folder, make_folder};
+use crate::folder::{Folder, make_folder, open_file};
 
 /// Longest picture that goes into a page, in bytes. Chosen: a photograph in print quality.
 const MAX_PICTURE: u64 = 8 << 20;
@@ -82,13 +82,21 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The session, as far as logs in the folder have it.
+/// The session, as far as logs in the folder have it. Copies of them are read: who presents or holds it may go on writing.
 fn read(folder: &Folder) -> anyhow::Result<View> {
     let session = folder.session()?;
-    let _lock = folder.lock()?;
+    let folder_of_copies = tempfile::tempdir().context("a folder for copies of logs")?;
+    let copies = folder_of_copies.path();
     let now = Instant::now();
     let mut view = View::default();
-    read_log(&mut view, folder, &Place::Index, session.index(), now)?;
+    read_log(
+        &mut view,
+        folder,
+        copies,
+        &Place::Index,
+        session.index(),
+        now,
+    )?;
     let index = view.index().clone();
     if !index.has_begun {
         let message = format!("{}: nothing was presented", folder.path().display());
@@ -97,7 +105,8 @@ fn read(folder: &Folder) -> anyhow::Result<View> {
     for (name, place) in &index.tracks {
         if let TrackPlace::Space(owner) = place {
             let space = session.space(*owner);
-            read_log(&mut view, folder, &Place::Track(name.clone()), space, now)?;
+            let place = Place::Track(name.clone());
+            read_log(&mut view, folder, copies, &place, space, now)?;
         }
     }
     Ok(view)
@@ -106,6 +115,7 @@ fn read(folder: &Folder) -> anyhow::Result<View> {
 fn read_log(
     view: &mut View,
     folder: &Folder,
+    copies: &Path,
     place: &Place,
     space: Space,
     now: Instant,
@@ -114,7 +124,9 @@ fn read_log(
     if !file.exists() {
         return Ok(());
     }
-    let log = KeptLog::open(space, Vec::new(), Some(&file), now);
+    let copy = copies.join(file.file_name().unwrap_or_default());
+    fs::copy(&file, &copy).with_context(|| file.display().to_string())?;
+    let log = KeptLog::open(space, Vec::new(), Some(&copy), now);
     let log = log.with_context(|| file.display().to_string())?;
     let log = log.log();
     for author in log.authors() {
@@ -143,7 +155,7 @@ fn picture(folder: &Path, url: &str) -> Option<String> {
         _ => return None,
     };
     let mut bytes = Vec::new();
-    let file = File::open(folder.join(url)).ok()?;
+    let file = open_file(&folder.join(url)).ok()?;
     file.take(MAX_PICTURE + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_PICTURE)
         .then(|| format!("data:{kind};base64,{}", BASE64.encode(bytes)))
@@ -184,10 +196,8 @@ fn write_picture(out: &Path, name: &str, picture: &Picture) -> anyhow::Result<()
 fn copy_sound(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let path = entry?.path();
-        let Some(name) = path
-            .file_name()
-            .filter(|_| path.extension().is_some_and(|e| e == "opus"))
-        else {
+        let is_sound = path.extension().is_some_and(|e| e == "opus") && path.is_file();
+        let Some(name) = path.file_name().filter(|_| is_sound) else {
             continue;
         };
         fs::copy(&path, to.join(name)).with_context(|| path.display().to_string())?;

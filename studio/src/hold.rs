@@ -15,6 +15,7 @@ use crate::folder::{Folder, make_folder};
 use crate::keys;
 use crate::sound::Sound;
 use crate::tracks::Tracks;
+use crate::waiting::{self, Waiting};
 
 /// A recording that has ended by itself begins again after so long.
 const RECORD_AGAIN: Duration = Duration::from_secs(10);
@@ -48,8 +49,14 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     joined.with_context(|| file.display().to_string())?;
     let mut view = View::default();
     let mut sounds: BTreeMap<Language, (Option<Sound>, Instant)> = BTreeMap::new();
+    let mut waiting = Waiting::begin(now);
     service::ready();
     while wake.interrupted().is_none() {
+        if !view.index().has_begun {
+            waiting.explain(Instant::now(), || {
+                waiting::for_session(&tracks.interface_names(), None)
+            });
+        }
         for (place, event) in tracks.turn()? {
             if let Event::Conflict { number, .. } = event {
                 tracing::warn!(
@@ -91,7 +98,8 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
                 _ => {}
             }
         }
-        tracks.wait(&wake, None)?;
+        let explain = waiting.poll_timeout();
+        tracks.wait(&wake, explain.filter(|_| !view.index().has_begun))?;
     }
     service::stopping();
     Ok(Exit::Ok)

@@ -7,6 +7,7 @@
 //! | `folder` | what lies in the folder of a session |
 //! | `tracks` | logs of tracks: files, sockets, time |
 //! | `input`, `said` | lines of standard input; lines of standard output |
+//! | `waiting` | waits that last are explained |
 //! | `sound` | lcradio, which plays or records the sound of a session |
 
 mod attend;
@@ -22,5 +23,6 @@ mod present;
 mod said;
 mod sound;
 mod tracks;
+mod waiting;
 
 pub use cli::{command, main};

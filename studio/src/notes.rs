@@ -36,6 +36,7 @@ use crate::folder::make_folder;
 use crate::keys;
 use crate::said::print;
 use crate::tracks::Tracks;
+use crate::waiting::{self, Waiting};
 
 pub mod document;
 mod drafts;
@@ -237,6 +238,10 @@ impl Notes<'_> {
     /// Waits until it is known where the notes are.
     fn join(&mut self, session: &Session) -> anyhow::Result<Option<Exit>> {
         let until = Instant::now() + self.options.timeout;
+        let mut waiting = match self.options.json {
+            true => Waiting::unexplained(),
+            false => Waiting::begin(Instant::now()),
+        };
         let owner = loop {
             if let Some(exit) = self.wake.interrupted() {
                 return Ok(Some(exit));
@@ -259,7 +264,15 @@ impl Notes<'_> {
                 };
                 return Err(ExitError::new(exit, message).into());
             }
-            self.tracks.wait(self.wake, Some(until))?;
+            waiting.explain(Instant::now(), || match self.view.index().has_begun {
+                true => "waits for the notes of this session: the presenter switches them on by `notes = true` in session.toml"
+                    .to_owned(),
+                false => {
+                    waiting::for_session(&self.tracks.interface_names(), Some(self.options.timeout))
+                }
+            });
+            let next = waiting.poll_timeout().map_or(until, |at| at.min(until));
+            self.tracks.wait(self.wake, Some(next))?;
         };
         let file = self.folder.join("log");
         let (space, key) = (session.space(owner), SecretKey::from_seed(&self.key.seed()));

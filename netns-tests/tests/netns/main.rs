@@ -65,6 +65,7 @@ mod signalling;
 mod ssm;
 mod streams;
 mod studio;
+mod studio_decks;
 mod studio_notes;
 mod studio_pictures;
 mod the_lab;

@@ -4,6 +4,7 @@
 //! saved just then, and his is put back. A program that had opened the file before may write into what was replaced: that is
 //! looked at for a while, too.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -26,6 +27,8 @@ const MAX_FILE: u64 = 3 * MAX_TEXT as u64;
 const SETTLE: Duration = Duration::from_millis(300);
 /// The same of a file that is gone or empty: some editors remove it first (chosen).
 const SETTLE_EMPTY: Duration = Duration::from_secs(2);
+/// Most characters that a warning names (chosen).
+const MAX_NAMED: usize = 8;
 /// What was replaced is looked at for so long (chosen).
 const LATE: Duration = Duration::from_secs(5);
 
@@ -332,10 +335,23 @@ fn content(bytes: &[u8]) -> Content {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Content::Refused("it is not UTF-8".into());
     };
+    say_left_out(text);
     let text = clean(text);
     match text.chars().count() {
         n if n > MAX_TEXT => too_long(n, "letters"),
         _ => Content::Text(text),
+    }
+}
+
+/// Says which characters of a file the notes cannot hold: nobody is to miss them later.
+fn say_left_out(text: &str) {
+    let is_left_out = |c: &char| *c != '\r' && clean(c.encode_utf8(&mut [0; 4])).is_empty();
+    let left_out: BTreeSet<char> = text.chars().filter(is_left_out).collect();
+    if !left_out.is_empty() {
+        let shown = left_out.iter().take(MAX_NAMED);
+        let shown: Vec<String> = shown.map(|c| format!("U+{:04X}", u32::from(*c))).collect();
+        let shown = shown.join(", ");
+        tracing::warn!("the notes leave out characters that nobody sees: {shown}");
     }
 }
 

@@ -1,0 +1,55 @@
+//! Waits that last: what they are for, and what to check, on standard error.
+
+use std::time::{Duration, Instant};
+
+use librecast_program::cli::hint;
+
+/// A wait that is longer is explained.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// A wait that began.
+#[derive(Debug)]
+pub struct Waiting {
+    /// When it is explained; none: it was.
+    at: Option<Instant>,
+}
+
+impl Waiting {
+    /// It begins now.
+    pub fn begin(now: Instant) -> Self {
+        Self {
+            at: Some(now + NOTICE),
+        }
+    }
+
+    /// Nobody reads explanations.
+    pub fn unexplained() -> Self {
+        Self { at: None }
+    }
+
+    /// Explains it once, if it has lasted.
+    pub fn explain(&mut self, now: Instant, text: impl FnOnce() -> String) {
+        if self.at.is_some_and(|at| at <= now) {
+            self.at = None;
+            hint("lcstudio", text());
+        }
+    }
+
+    /// When [`explain`](Self::explain) has something to say.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.at
+    }
+}
+
+/// The wait for somebody who presents or holds the session, on these interfaces.
+pub fn for_session(interfaces: &[&str], timeout: Option<Duration>) -> String {
+    let interfaces = match interfaces {
+        [] => "no interface, as none that carries multicast is up".to_owned(),
+        names => names.join(", "),
+    };
+    let time = timeout.map_or_else(String::new, |t| format!(" up to {} s", t.as_secs_f64()));
+    format!(
+        "waits{time} for the session on {interfaces}: nobody presents or holds it there yet. If somebody does, `lcroute doctor` \
+         checks the network; firewalls must let in UDP port 14246"
+    )
+}
