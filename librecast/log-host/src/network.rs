@@ -1,4 +1,7 @@
 //! Multicast for all groups of this host, on all interfaces in use.
+//!
+//! Groups are joined on all of them. Where lcroute runs, entries leave by its interface alone, which forwards only packets that
+//! somebody wants; and by a LAN, which carries every packet, once a member was heard there, or if the user has named it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,6 +9,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use librecast::local_node;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 use librecast_log::ENTRY_LOG_PORT;
 
@@ -13,6 +17,8 @@ use librecast_log::ENTRY_LOG_PORT;
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
 /// Beyond the host's own network, but not far.
 const HOP_LIMIT: u8 = 8;
+/// The interface of lcroute, unless it says otherwise.
+const TUN: &str = "lc0";
 
 /// Groups to listen to, and sockets to send from.
 #[derive(Debug)]
@@ -21,6 +27,13 @@ pub struct Network {
     only: Vec<String>,
     receive: ReceiveSockets,
     send: BTreeMap<u32, (String, SendSocket)>,
+    /// The name of lcroute's interface.
+    tun: String,
+    has_tun: bool,
+    /// Addresses of this host, whose packets come back to it.
+    own: BTreeSet<Ipv6Addr>,
+    /// Interfaces on which a member on another host was heard.
+    heard: BTreeSet<u32>,
     looked_at: Option<Instant>,
 }
 
@@ -32,6 +45,10 @@ impl Network {
             only: only.to_vec(),
             receive: ReceiveSockets::open(ENTRY_LOG_PORT)?,
             send: BTreeMap::new(),
+            tun: local_node::ask().map_or_else(|| TUN.to_owned(), |node| node.tun),
+            has_tun: false,
+            own: BTreeSet::new(),
+            heard: BTreeSet::new(),
             looked_at: None,
         };
         network.look_at_interfaces(now)?;
@@ -70,6 +87,8 @@ impl Network {
         let mut has_new = false;
         self.looked_at = Some(now);
         let found = multicast_interfaces(&self.only)?;
+        self.has_tun = found.values().any(|i| i.name == self.tun);
+        self.own = found.values().flat_map(|i| &i.addresses).copied().collect();
         let (groups, receive) = (&self.groups, &mut self.receive);
         self.send.retain(|index, (name, _)| {
             let stays = found.get(index).is_some_and(|i| i.name == *name);
@@ -78,6 +97,8 @@ impl Network {
             }
             stays
         });
+        let send = &self.send;
+        self.heard.retain(|index| send.contains_key(index));
         for (index, interface) in found {
             if self.send.contains_key(&index) {
                 continue;
@@ -100,9 +121,13 @@ impl Network {
         Ok(has_new)
     }
 
-    /// Sends on all interfaces.
+    /// Sends on the interfaces that lead to members, as far as is known.
     pub fn send(&self, group: Ipv6Addr, datagram: &[u8]) {
-        for (name, socket) in self.send.values() {
+        let sends_everywhere = !self.has_tun || !self.only.is_empty();
+        for (index, (name, socket)) in &self.send {
+            if !sends_everywhere && *name != self.tun && !self.heard.contains(index) {
+                continue;
+            }
             if let Err(e) = socket.send(group, datagram, datagram.len()) {
                 // lost like any packet: it is repaired
                 tracing::debug!("{name}: {e}");
@@ -112,9 +137,12 @@ impl Network {
 
     /// Hands over what has come: to which group, from where.
     pub fn receive(&mut self, mut take: impl FnMut(Ipv6Addr, Ipv6Addr, &[u8])) -> io::Result<bool> {
-        let groups = &self.groups;
+        let (groups, own, heard) = (&self.groups, &self.own, &mut self.heard);
         self.receive.receive(|datagram| {
             if groups.contains(&datagram.group) {
+                if !own.contains(&datagram.source) {
+                    heard.insert(datagram.interface);
+                }
                 take(datagram.group, datagram.source, datagram.payload);
             }
         })

@@ -232,3 +232,43 @@ fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
         Ok(())
     });
 }
+
+#[test]
+fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
+    world("studio-interfaces", |lab| {
+        let hosts = lab.lan(&["presenter", "attender"])?;
+        let [presenter, attender] = &hosts[..] else {
+            anyhow::bail!("two hosts");
+        };
+        // what a program sees of lcroute
+        presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
+        presenter.nft(
+            "table inet entries {
+               counter lan { }
+               chain out { type filter hook output priority 0; oifname lan0 udp dport 14246 counter name lan; }
+             }",
+        )?;
+        let (folder, key, text) = lecture(presenter, &deck(1..=3))?;
+        let mut presents = present(presenter, &folder, &key)?;
+        presents.types("2")?;
+        presents.types("c nobody is there")?;
+        eventually("the caption is sent", || {
+            told(
+                &presents.process,
+                "caption",
+                "text",
+                &json!("nobody is there"),
+            )
+        })?;
+        let sent = presenter.counter("entries", "lan")?.packets;
+        ensure!(sent == 0, "{sent} packets for nobody");
+        let attends = Typed::start(
+            attender,
+            "attend",
+            &format!("lcstudio --json attend {text}"),
+        )?;
+        eventually("the slide", || {
+            told(&attends.process, "slide", "number", &json!(2))
+        })
+    });
+}
