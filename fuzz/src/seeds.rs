@@ -31,6 +31,9 @@ use crate::{TODAY, chain, key};
 #[allow(dead_code)]
 #[path = "../../radio/src/ogg_opus.rs"]
 mod ogg_opus;
+#[allow(dead_code)]
+#[path = "../../radio/src/ogg_pages.rs"]
+mod ogg_pages;
 
 use ogg_opus::OggWriter;
 

@@ -7,7 +7,7 @@ use librecast::wire::Reader;
 use ogg::reading::{BasePacketReader, OggPage};
 use ogg::{PacketWriteEndInfo, PacketWriter};
 
-use crate::ogg_pages::{Header, Pages, Part};
+use super::ogg_pages::{Header, Pages, Part};
 
 /// A decoder that begins in the middle needs so long: 80 ms (RFC 7845, 4.6).
 const PRE_SKIP: u16 = 3_840;
