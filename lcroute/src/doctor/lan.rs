@@ -195,7 +195,7 @@ fn unserved(lans: &[config::Lan]) -> Vec<(String, Option<Complaint>)> {
     // what cannot be looked at is no complaint
     let looked = lan::look(lans).unwrap_or_default().into_iter();
     let said = looked.map(|(name, complaint)| {
-        let complaint = complaint.map(|c| (format!("{name}: {}", c.problem), c.remedy.into()));
+        let complaint = complaint.map(|c| (format!("{name}: {}", c.problem), c.remedy));
         (name, complaint)
     });
     said.collect()
