@@ -523,7 +523,9 @@ impl RunOptions {
         let mut input = Vec::new();
         if stdin {
             let most = MAX_PAYLOAD as u64;
-            std::io::stdin().take(most + 1).read_to_end(&mut input)?;
+            librecast_program::standard::input()
+                .take(most + 1)
+                .read_to_end(&mut input)?;
             if input.len() > MAX_PAYLOAD {
                 let message =
                     format!("standard input is longer than {MAX_PAYLOAD} bytes: copy it first");

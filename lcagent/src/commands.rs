@@ -398,7 +398,7 @@ pub(crate) fn watch(mut options: Options, every: Duration, json: bool) -> anyhow
         } else {
             if std::io::stdout().is_terminal() {
                 // home, and clear to the end of the screen
-                write!(std::io::stdout(), "\x1b[H\x1b[J")?;
+                write!(librecast_program::standard::output(), "\x1b[H\x1b[J")?;
             }
             print_nodes(&rows)?;
         }

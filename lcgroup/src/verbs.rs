@@ -1,6 +1,6 @@
 //! What the verbs do: they ask the program that runs.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -197,7 +197,9 @@ impl Verbs {
     pub fn send(&self, group: String, words: &[String]) -> anyhow::Result<Exit> {
         let request = if words.is_empty() {
             let mut content = Zeroizing::new(Vec::new());
-            io::stdin().take(MAX_CONTENT).read_to_end(&mut content)?;
+            librecast_program::standard::input()
+                .take(MAX_CONTENT)
+                .read_to_end(&mut content)?;
             // an end of line belongs to the shell, not to the words
             let end = content.strip_suffix(b"\n").unwrap_or(&content);
             match std::str::from_utf8(end) {

@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use librecast_program::cli::{Exit, ExitError, finish, init_logging, show_usage};
+use librecast_program::cli::{Exit, ExitError, finish, init_logging, print_line, show_usage};
 use librecast_program::keyfile::{self, SharedKey};
 use librecast_program::keygen::{KeyKind, keygen};
 use librecast_program::metrics::Listen;
@@ -653,7 +652,7 @@ fn hash(path: &Path) -> anyhow::Result<Exit> {
         "{}: {unread} entries could not be read: no hash",
         path.display()
     );
-    writeln!(std::io::stdout(), "{}", index.root.hash)?;
+    print_line(index.root.hash)?;
     Ok(Exit::Ok)
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, hint};
 use librecast_program::interrupt;
 
 use crate::place::{Drafts, Place};
@@ -77,7 +77,10 @@ fn run(options: &Options, jobs: &mut [Job], drafts: Arc<Drafts>) -> anyhow::Resu
     );
     for (what, error) in &lacks {
         let dest = options.dest.display();
-        eprintln!("lcsync: {dest}: {what} cannot be kept there: {error}");
+        hint(
+            "lcsync",
+            format_args!("{dest}: {what} cannot be kept there: {error}"),
+        );
     }
     let tally = &shared.tally;
     let problems = [

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use librecast_program::cli;
+use librecast_program::cli::{self, note};
 use serde_json::json;
 
 /// Between two JSON lines.
@@ -76,7 +76,7 @@ impl Progress {
             self.set_message(line);
         } else if !self.json && !self.quiet && !patient && !self.waiting_said {
             self.waiting_said = true;
-            eprintln!("{line}");
+            note(line);
         }
         self.event(&json!({
             "event": "waiting", "share": share, "interfaces": interfaces, "gives_up_s": seconds,

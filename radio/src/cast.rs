@@ -146,7 +146,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     }
     if cast.level.is_some() {
         // below the level
-        let _ = writeln!(io::stderr());
+        let _ = writeln!(librecast_program::standard::errors());
     }
     cast.end(&wake)?;
     ended
@@ -247,7 +247,7 @@ impl Cast {
     fn say_where(&self, options: &Options) -> io::Result<()> {
         let station = self.caster.station();
         let text = station.encode();
-        let mut out = io::stdout().lock();
+        let mut out = librecast_program::standard::output();
         if options.json {
             let told = json!({
                 "station": *text,
@@ -372,7 +372,11 @@ impl Cast {
         if now >= *at {
             *at = now + LEVEL_INTERVAL;
             // nobody may read it
-            let _ = write!(io::stderr(), "\r\x1b[K{}", level.take_text());
+            let _ = write!(
+                librecast_program::standard::errors(),
+                "\r\x1b[K{}",
+                level.take_text()
+            );
         }
     }
 

@@ -111,7 +111,7 @@ pub fn list() -> anyhow::Result<Vec<Device>> {
 /// `devices`: prints them.
 pub fn show(json: bool) -> anyhow::Result<Exit> {
     let devices = list()?;
-    let mut out = io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     if json {
         let all: Vec<_> = devices
             .iter()

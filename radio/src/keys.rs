@@ -31,7 +31,7 @@ pub fn random() -> io::Result<Zeroizing<[u8; 32]>> {
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     let key = StationKey::from_seed(&make_secret_key(file)?.seed());
     let (private, public) = (key.station(false).encode(), key.station(true).encode());
-    let mut out = io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     if json {
         let file = file.to_string_lossy();
         let told = json!({ "file": file, "private": *private, "public": *public });
@@ -82,7 +82,7 @@ pub fn grant(options: &GrantOptions) -> anyhow::Result<Exit> {
     let expires_ms = unix_ms().saturating_add(ttl_ms);
     let grant = Grant::new(&key, options.is_public, caster.key(), expires_ms);
     let text = grant.encode();
-    let mut out = io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     if options.json {
         let told = json!({
             "grant": *text,

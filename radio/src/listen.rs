@@ -470,8 +470,8 @@ impl<'a> Listen<'a> {
     }
 
     fn say(&self, line: &str) -> io::Result<()> {
-        let mut err = io::stderr().lock();
-        if err.is_terminal() {
+        let mut err = librecast_program::standard::errors();
+        if io::stderr().is_terminal() {
             write!(err, "\r\x1b[K")?;
         }
         writeln!(err, "{}", line.trim_end())
@@ -585,9 +585,11 @@ impl<'a> Listen<'a> {
         if self.options.json {
             // sound has standard output where it goes to a pipe
             match self.sink {
-                Sink::Sound(_, Player::Pipe { .. }) => writeln!(io::stderr().lock(), "{status}")?,
+                Sink::Sound(_, Player::Pipe { .. }) => {
+                    writeln!(librecast_program::standard::errors(), "{status}")?
+                }
                 Sink::Recording(_) | Sink::Sound(_, Player::Device(_)) => {
-                    writeln!(io::stdout().lock(), "{status}")?;
+                    writeln!(librecast_program::standard::output(), "{status}")?;
                 }
             }
             return Ok(());
@@ -606,14 +608,14 @@ impl<'a> Listen<'a> {
                 line.push_str(&format!(", {value} {text}"));
             }
         }
-        write!(io::stderr().lock(), "\r\x1b[K{line}")?;
+        write!(librecast_program::standard::errors(), "\r\x1b[K{line}")?;
         Ok(())
     }
 
     /// Ends what was begun: a recording is whole, a pipe has all of it.
     fn finish(mut self, now: Instant) -> anyhow::Result<Vec<PathBuf>> {
         if io::stderr().is_terminal() && !self.options.json {
-            writeln!(io::stderr().lock())?;
+            writeln!(librecast_program::standard::errors())?;
         }
         match self.sink {
             Sink::Recording(tracks) => tracks.finish(now, &mut self.level),

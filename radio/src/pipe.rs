@@ -27,7 +27,7 @@ impl Pipe {
         let (frames, incoming) = sync_channel::<Vec<i16>>(WAITING);
         let (tell, ended) = sync_channel(1);
         thread::Builder::new().name("pipe".into()).spawn(move || {
-            let mut out = io::stdout().lock();
+            let mut out = librecast_program::standard::output();
             for frame in incoming {
                 let bytes: Vec<u8> = frame.iter().flat_map(|s| s.to_le_bytes()).collect();
                 if let Err(e) = out.write_all(&bytes).and_then(|()| out.flush()) {

@@ -96,7 +96,11 @@ impl Source {
                 "waits for sound on standard input: s16le, 48 kHz, two channels; or WAV",
             );
         }
-        Self::samples(Box::new(BufReader::new(file)), is_live)
+        // it may be non-blocking
+        Self::samples(
+            Box::new(BufReader::new(librecast_program::standard::Patient(file))),
+            is_live,
+        )
     }
 
     /// A microphone.

@@ -89,7 +89,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
         if let Some(name) = &options.sdp
             && let [entry, ..] = look.directory.named(name)[..]
         {
-            io::stdout().write_all(entry.sdp.as_bytes())?;
+            librecast_program::standard::output().write_all(entry.sdp.as_bytes())?;
             return Ok(Exit::Ok);
         }
         if now.saturating_duration_since(begun) >= LOOK {

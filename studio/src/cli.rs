@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lcstudio_core::{Language, clean_line};
 use librecast::units::parse_duration;
-use librecast_program::cli::{self, Exit, init_logging};
+use librecast_program::cli::{self, Exit, init_logging, print_line};
 
 use crate::attend::Choice;
 use crate::folder::{Folder, default_title, say_next};
@@ -211,7 +211,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 languages
             };
             let folder = Folder::create(&folder, &secret, &title, &languages)?;
-            println!("{}", *secret.session().encode());
+            print_line(&*secret.session().encode())?;
             say_next(&folder, &key);
             Ok(Exit::Ok)
         }

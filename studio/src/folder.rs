@@ -424,7 +424,7 @@ pub fn say_next(folder: &Folder, key: &Path) {
     let (path, key) = (folder.path().display(), key.display());
     // nobody may read it
     let _ = writeln!(
-        io::stderr(),
+        librecast_program::standard::errors(),
         "Write {path}/{SLIDES} and {path}/{SETTINGS}, then: lcstudio present {path} --key {key}\n\
          Who is to attend gets the line above: lcstudio attend lcs1..."
     );

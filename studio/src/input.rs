@@ -38,7 +38,7 @@ impl Input {
     pub fn open(wake: Wake) -> io::Result<Self> {
         let (to, lines) = sync_channel(WAITING);
         thread::Builder::new().name("input".into()).spawn(move || {
-            let mut input = io::stdin().lock();
+            let mut input = librecast_program::standard::input();
             loop {
                 let mut line = Vec::new();
                 let read = (&mut input).take(MAX_LINE).read_until(b'\n', &mut line);

@@ -1,7 +1,7 @@
 //! Keys of sessions and of those who write captions, and the text of a session.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -20,7 +20,7 @@ const MAX_TEXT: u64 = 256;
 pub fn keygen(file: &Path, json: bool) -> anyhow::Result<Exit> {
     let public = make_signing_key(file)?;
     let session = load(file)?.session().encode();
-    let mut out = io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     if json {
         let file = file.to_string_lossy();
         let told = json!({ "file": file, "session": *session, "public": public });

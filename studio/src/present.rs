@@ -1,6 +1,6 @@
 //! `lcstudio present`: what lies in a folder goes to who attends, and what is typed turns the slides.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     presenter.join_all(now)?;
     // nobody may read it
     let _ = writeln!(
-        io::stderr(),
+        librecast_program::standard::errors(),
         "others are asked for what was presented before: 3 s"
     );
     let input = Input::open(wake.clone())?;
@@ -386,7 +386,7 @@ impl Presenter<'_> {
         self.tell(&text, || json!({"event": "on", "session": *text}));
         let interfaces = self.tracks.interface_names().join(", ");
         // nobody may read it
-        let mut err = io::stderr().lock();
+        let mut err = librecast_program::standard::errors();
         let _ = writeln!(err, "on air at {interfaces}. {COMMANDS}");
         for (language, _) in &self.presenting.settings().stations {
             let folder = self.folder.path().display();
@@ -412,7 +412,11 @@ impl Presenter<'_> {
             .collect();
         all.sort_by_key(|(line, _)| *line);
         for (line, problem) in all {
-            let _ = writeln!(io::stderr(), "{}:{line}: {problem}", file.display());
+            let _ = writeln!(
+                librecast_program::standard::errors(),
+                "{}:{line}: {problem}",
+                file.display()
+            );
         }
     }
 
@@ -429,12 +433,12 @@ impl Presenter<'_> {
     }
 
     fn say_usage(&self) {
-        let _ = writeln!(io::stderr(), "{COMMANDS}");
+        let _ = writeln!(librecast_program::standard::errors(), "{COMMANDS}");
     }
 
     /// A reader of stdout that has gone is no reason to end a lecture.
     fn tell(&self, text: &str, value: impl FnOnce() -> Value) {
-        let mut out = io::stdout().lock();
+        let mut out = librecast_program::standard::output();
         let _ = match self.options.json {
             true => writeln!(out, "{}", escape(&value().to_string())),
             false => writeln!(out, "{text}"),

@@ -1,6 +1,6 @@
 //! What is said on standard output.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use librecast::plain::escape;
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub fn said(speaker: &str, text: &str) -> String {
 
 /// A line for people, or with `json` one for programs.
 pub fn print(json: bool, text: &str, value: impl FnOnce() -> Value) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     match json {
         true => writeln!(out, "{}", escape(&value().to_string()))?,
         false => writeln!(out, "{text}")?,

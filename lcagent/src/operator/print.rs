@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use librecast::id::PeerId;
 use librecast::plain::clean;
 pub(crate) use librecast_program::cli::print_line;
+use librecast_program::standard;
 use serde_json::json;
 
 use super::core::{Event, Fate, NodeFate, Sender};
@@ -172,8 +173,10 @@ impl Printer {
     fn end_of(&mut self, id: &Sender) -> io::Result<()> {
         let label = self.label(id);
         let [out, err] = &mut self.lines;
-        let _ = err.end(*id, &label, &mut io::stderr());
-        out.end(*id, &label, &mut io::stdout())
+        let _ = err.end(*id, &label, &mut standard::errors());
+        let mut stdout = standard::output();
+        out.end(*id, &label, &mut stdout)?;
+        stdout.flush()
     }
 
     fn name(&self, id: &Sender) -> String {
@@ -222,11 +225,14 @@ impl Printer {
         let broken = if is_error {
             // a reader of stderr that has gone is no reason to stop
             lines
-                .take(*id, &label, bytes, &mut io::stderr())
+                .take(*id, &label, bytes, &mut standard::errors())
                 .ok()
                 .flatten()
         } else {
-            lines.take(*id, &label, bytes, &mut io::stdout())?
+            let mut stdout = standard::output();
+            let broken = lines.take(*id, &label, bytes, &mut stdout)?;
+            stdout.flush()?;
+            broken
         };
         if let Some(long) = broken {
             complain(format_args!(
@@ -256,7 +262,7 @@ impl Printer {
         groups.iter_mut().for_each(|(_, names)| names.sort());
         // most nodes first, then by name
         groups.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.1.cmp(&b.1)));
-        let mut out = io::stdout().lock();
+        let mut out = standard::output();
         for ((output, _), names) in groups {
             let rule = "-".repeat(15);
             writeln!(out, "{rule}\n{} ({})\n{rule}", names.join(","), names.len())?;
@@ -281,7 +287,7 @@ impl Printer {
                 ));
             }
         }
-        Ok(())
+        out.flush()
     }
 
     /// Whether some output was not kept for the folded view.

@@ -109,7 +109,9 @@ pub fn take(control: &Path, from: &str, json: bool) -> anyhow::Result<Exit> {
             if std::io::stdin().is_terminal() {
                 hint("paste the other node's text, then Ctrl-D");
             }
-            std::io::stdin().lock().take(most).read_to_end(&mut input)?;
+            librecast_program::standard::input()
+                .take(most)
+                .read_to_end(&mut input)?;
         }
         file => {
             let opened = std::fs::File::open(file).with_context(|| file.to_owned())?;
@@ -143,7 +145,7 @@ pub(super) fn print_code(text: &str) -> anyhow::Result<()> {
     let colours = std::io::stdout().is_terminal();
     // colours are codes of the terminal
     let code = text::qr(text, columns, rows, colours)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     writeln!(out, "{}", code.trim_end_matches('\n'))?;
     Ok(out.flush()?)
 }

@@ -298,7 +298,10 @@ pub fn say(target: &Target, text: Option<&str>) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     // whatever the lines are made of
-    for (n, line) in std::io::stdin().lock().split(b'\n').enumerate() {
+    for (n, line) in librecast_program::standard::input()
+        .split(b'\n')
+        .enumerate()
+    {
         send(&line?)?;
         if n == 0 {
             tell_if_nobody_listens(target);

@@ -249,8 +249,8 @@ pub fn run(common: Common) -> anyhow::Result<Exit> {
         let answer = serde_json::json!({ "ok": !failed, "checks": checks, "fix": fix(&checks) });
         print_line(answer)?;
     } else {
-        let mut out = std::io::stdout().lock();
-        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let mut out = librecast_program::standard::output();
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         out.write_all(text(&checks, colour).as_bytes())?;
         if may_see_more {
             let user = User::from_uid(nix::unistd::geteuid()).ok().flatten();

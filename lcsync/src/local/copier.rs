@@ -130,7 +130,10 @@ impl<'a> Copier<'a> {
             if job.scan.unread + self.unread == 0 {
                 self.delete(job);
             } else {
-                eprintln!("lcsync: not all of SRC could be read: nothing is deleted");
+                librecast_program::cli::hint(
+                    "lcsync",
+                    "not all of SRC could be read: nothing is deleted",
+                );
             }
         }
         Ok(())
@@ -337,7 +340,7 @@ impl<'a> Copier<'a> {
                     continue;
                 }
                 Pending::Complaint(line) => {
-                    eprintln!("{line}");
+                    librecast_program::cli::note(line);
                     self.pending.pop_front();
                     continue;
                 }
@@ -384,7 +387,7 @@ impl<'a> Copier<'a> {
 
     fn complain(&mut self, line: String) {
         if self.is_first || self.pending.is_empty() {
-            eprintln!("{line}");
+            librecast_program::cli::note(line);
         } else {
             self.pending.push_back(Pending::Complaint(line));
         }

@@ -193,7 +193,10 @@ impl Copier<'_> {
 
     fn not_removed(&mut self, job: &Job, path: &[u8], error: &io::Error) -> Step {
         self.shared.tally.not_deleted += 1;
-        eprintln!("lcsync: cannot delete {}: {error}", job.shown(path, false));
+        librecast_program::cli::hint(
+            "lcsync",
+            format_args!("cannot delete {}: {error}", job.shown(path, false)),
+        );
         Step::Stays
     }
 }

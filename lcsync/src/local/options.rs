@@ -83,7 +83,7 @@ impl Options {
 
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            librecast_program::cli::note(line);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use librecast::channel::ROOT_CHANNEL;
-use librecast_program::cli::Exit;
+use librecast_program::cli::{Exit, note};
 use librecast_program::interrupt;
 use librecast_program::keyfile::SharedKey;
 use librecast_program::units::count;
@@ -128,7 +128,9 @@ pub fn browse(options: &Options) -> anyhow::Result<Exit> {
         lines(&heard, interfaces).iter().for_each(|l| print_line(l));
         if heard.shares.is_empty() {
             let on = network.interface_names();
-            eprintln!("nothing is listed on {on}: a server lists what it shares with --listed");
+            note(format_args!(
+                "nothing is listed on {on}: a server lists what it shares with --listed"
+            ));
         }
     }
     if heard.left_out > 0 {

@@ -93,7 +93,7 @@ pub fn describe(
     plan: &Plan<'_>,
     place: Option<&mut Place>,
 ) -> anyhow::Result<u64> {
-    let mut out = std::io::stdout().lock();
+    let mut out = librecast_program::standard::output();
     for n in plan.changed_files() {
         writeln!(out, "{}", shown(&entries[n].path))?;
     }
@@ -105,6 +105,7 @@ pub fn describe(
         }
         skipped = deleted.skipped;
     }
+    out.flush()?;
     Ok(skipped)
 }
 

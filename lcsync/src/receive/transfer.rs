@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use librecast::channel::{ROOT_CHANNEL, SharePrefix};
 use librecast::id::PeerId;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, note};
 use librecast_program::interrupt;
 use librecast_program::keyfile::SharedKey;
 use librecast_program::units::count;
@@ -498,7 +498,7 @@ impl<'a> Transfer<'a> {
             count(plan.installed.len(), "file")
         ));
         if self.options.stats && !self.options.json {
-            stats.lines().iter().for_each(|line| eprintln!("{line}"));
+            stats.lines().iter().for_each(|line| note(line));
         }
     }
 
@@ -598,7 +598,7 @@ impl<'a> Transfer<'a> {
     /// A line for people.
     fn say(&self, line: &str) {
         if !self.options.quiet && !self.options.json {
-            eprintln!("{line}");
+            note(line);
         }
     }
 

@@ -19,7 +19,7 @@ use librecast::events::{SHARE_CHANGED, SHARE_READY, SHARE_VANISHED, TARGET};
 use librecast::listener::MldListener;
 use librecast::listener_v1::V1Listener;
 use librecast::socket::{Interface, SendSocket, interfaces, multicast_interfaces};
-use librecast_program::cli::{Exit, ExitError, is_journal};
+use librecast_program::cli::{Exit, ExitError, is_journal, note};
 use librecast_program::interrupt;
 use librecast_program::metrics::{Listen, Page, Served};
 use librecast_program::service::{self, Service};
@@ -515,12 +515,15 @@ impl Shell {
                     self.server.set_share(watched.prefix, share, now);
                     self.list_shares();
                     if first {
-                        let mut out = std::io::stdout().lock();
+                        let mut out = librecast_program::standard::output();
                         writeln!(out, "lc:{} {root}", watched.name)?;
                         out.flush()?;
                     } else if !self.ignores_own && !is_journal() {
                         // the journal has the event above
-                        eprintln!("lc:{} has a new version: {root}", watched.name);
+                        note(format_args!(
+                            "lc:{} has a new version: {root}",
+                            watched.name
+                        ));
                     }
                     self.is_there(watched.prefix);
                 }

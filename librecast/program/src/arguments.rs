@@ -12,6 +12,8 @@ use librecast::cert::MAX_TOKEN;
 use librecast::text::TextKind;
 use zeroize::Zeroizing;
 
+use crate::standard;
+
 /// The argument in whose place a line of standard input is read.
 pub const STANDARD_INPUT: &str = "-";
 /// Stands in place of a secret, where arguments are shown.
@@ -68,7 +70,7 @@ pub fn without_secrets(text: &str) -> String {
 /// Standard input cannot be read.
 pub fn secret(argument: &str) -> io::Result<Zeroizing<String>> {
     match argument {
-        STANDARD_INPUT => first_line(io::stdin().lock()),
+        STANDARD_INPUT => first_line(standard::input()),
         text => Ok(Zeroizing::new(text.to_owned())),
     }
 }

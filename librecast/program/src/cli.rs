@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::arguments;
+use crate::{arguments, standard};
 use librecast::plain::escape;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -82,7 +82,7 @@ pub fn show_usage(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();
     // a reader that has gone is no reason for more
     let _ = match arguments::has_secret(text.as_bytes()) {
-        true => std::io::stderr().write_all(arguments::without_secrets(&text).as_bytes()),
+        true => standard::errors().write_all(arguments::without_secrets(&text).as_bytes()),
         false => usage.print(),
     };
     match usage.use_stderr() {
@@ -125,15 +125,20 @@ pub fn print_line(line: impl fmt::Display) -> std::io::Result<()> {
 ///
 /// They cannot be written.
 pub fn print(lines: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = standard::output();
     out.write_all(escape(lines).as_bytes())?;
     out.flush()
 }
 
 /// Tells the user something beside the result, harmless on a terminal. A result stays good when nobody reads it.
 pub fn hint(program: &str, line: impl fmt::Display) {
-    let line = format!("{program}: {line}\n");
-    let _ = std::io::stderr().write_all(escape(&line).as_bytes());
+    note(format_args!("{program}: {line}"));
+}
+
+/// The same without a program's name before it.
+pub fn note(line: impl fmt::Display) {
+    let line = format!("{line}\n");
+    let _ = standard::errors().write_all(escape(&line).as_bytes());
 }
 
 /// Whether a reader of our output went away (`lcroute peers | head -1`): no reason for a message.
@@ -172,7 +177,7 @@ pub fn init_logging(level: Option<&str>, default: &str) -> Result<(), ExitError>
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = tracing_subscriber::fmt::layer()
         .fmt_fields(TextFields)
-        .with_writer(std::io::stderr)
+        .with_writer(standard::errors)
         // a reader of stderr that has gone must not end a daemon: complaining there would panic
         .log_internal_errors(false)
         .with_ansi(ansi)

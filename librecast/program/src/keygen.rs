@@ -1,6 +1,6 @@
 //! `keygen` of all programs: a new key on disk.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
@@ -23,7 +23,7 @@ pub enum KeyKind {
 ///
 /// A file exists or cannot be written; nobody reads what is printed.
 pub fn keygen(kind: KeyKind, file: &Path, json: bool) -> anyhow::Result<Exit> {
-    let mut out = io::stdout().lock();
+    let mut out = crate::standard::output();
     match kind {
         KeyKind::Shared => {
             SharedKey::make(file)?;

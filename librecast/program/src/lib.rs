@@ -14,6 +14,7 @@
 //! | [`process`] | what a process gives up; what ends its wait: datagrams, signals, other threads, time |
 //! | [`screen`] | `--watch`: frames on a terminal |
 //! | [`service`] | notifications to the service manager, and its credentials |
+//! | [`standard`] | standard input, output and error, also where they are non-blocking |
 //! | [`state_lock`] | one owner of a state folder at a time |
 
 pub mod arguments;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod process;
 pub mod screen;
 pub mod service;
+pub mod standard;
 pub mod state_lock;
 
 pub use librecast::units;

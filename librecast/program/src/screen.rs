@@ -11,7 +11,7 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size};
 
 use crate::cli::{Exit, hint};
-use crate::interrupt;
+use crate::{interrupt, standard};
 
 /// The other screen, as `watch` and editors use it; no cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -34,7 +34,7 @@ impl Screen {
         let before = keyboard.clone();
         interrupt::end_on_interrupt(move |exit| {
             restore(before.as_ref());
-            let mut out = std::io::stdout().lock();
+            let mut out = standard::output();
             if is_terminal {
                 let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
             }
@@ -42,7 +42,7 @@ impl Screen {
             std::process::exit(exit as i32)
         })?;
         if is_terminal {
-            let mut out = std::io::stdout().lock();
+            let mut out = standard::output();
             out.write_all(ENTER.as_bytes())?;
             out.flush()?;
         }
@@ -84,7 +84,7 @@ impl Screen {
             // as terminals were
             (true, None) => frame(text, 80, 24),
         };
-        let mut out = std::io::stdout().lock();
+        let mut out = standard::output();
         out.write_all(shown.as_bytes())?;
         out.flush()
     }
@@ -112,7 +112,7 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore(self.keyboard.as_ref());
         if self.is_terminal {
-            let mut out = std::io::stdout().lock();
+            let mut out = standard::output();
             // whoever watched may have gone
             let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
         }

@@ -13,7 +13,7 @@ use lcroute::pages;
 use lcroute::settings::Common;
 use lcroute::system::stop_signal;
 use lcroute_signalling::server::TlsFiles;
-use librecast_program::cli::{self, Exit, ExitError, init_logging};
+use librecast_program::cli::{self, Exit, ExitError, init_logging, print_line};
 use librecast_program::{groups, service};
 
 use crate::feed::Feed;
@@ -83,7 +83,7 @@ fn show_code(common: &Common) -> anyhow::Result<Exit> {
     let config = common.load_config()?;
     let mut client = Client::connect(&common.control_to_ask(&config))?;
     let code: String = client.ask(&Request::Code)?;
-    println!("{code}");
+    print_line(code)?;
     Ok(Exit::Ok)
 }
 
@@ -93,7 +93,7 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
     let control = common.control_to_ask(&config);
     let served = || pages::served(&control).map_err(|e| not_for_this_user(&e));
     if open && let Some(address) = served()? {
-        println!("{address}");
+        print_line(&address)?;
         show(&address);
         return Ok(Exit::Ok);
     }
@@ -135,7 +135,7 @@ fn run(common: &Common, listen: Option<SocketAddr>, open: bool) -> anyhow::Resul
             None => (pages::beside(&control), 0o640),
         };
         let _file = AddressFile::write(&address_file, mode, &address);
-        println!("{address}");
+        print_line(&address)?;
         if !bound.ip().is_loopback() && tls.is_none() {
             tracing::warn!("{bound}: other hosts reach the pages, and nothing encrypts them: [web] tls_cert and tls_key");
         }
