@@ -181,7 +181,7 @@ fn read_ahead(mut source: Source, wake: Wake) -> io::Result<Receiver<io::Result<
 fn say_over(has_level: bool, line: &str) {
     let begin = if has_level { "\r\x1b[K" } else { "" };
     // nobody may read it
-    let _ = writeln!(io::stderr(), "{begin}{line}");
+    let _ = writeln!(librecast_program::standard::errors(), "{begin}{line}");
 }
 
 struct Cast {

@@ -155,11 +155,14 @@ fn change(
 ) -> anyhow::Result<()> {
     let shown = path.display().to_string();
     let permitted = |e: io::Error| {
-        let exit = match e.kind() {
-            io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-            _ => Exit::Failed,
+        let (exit, hint) = match e.kind() {
+            io::ErrorKind::PermissionDenied => (
+                Exit::NotPermitted,
+                ": root changes it: sudo lcroute book ...",
+            ),
+            _ => (Exit::Failed, ""),
         };
-        ExitError::new(exit, format!("{shown}: {e}"))
+        ExitError::new(exit, format!("{shown}: {e}{hint}"))
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder).map_err(permitted)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librecast_program::cli::{Exit, ExitError};
+use librecast_program::cli::{Exit, ExitError, to_join};
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -33,12 +33,10 @@ impl Client {
     pub fn connect(path: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(path).map_err(|e| {
             let (exit, hint) = match e.kind() {
-                std::io::ErrorKind::PermissionDenied => {
-                    (Exit::NotPermitted, "be root or in group lcroute")
-                }
+                std::io::ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcroute")),
                 _ => (
                     Exit::Unreachable,
-                    "is `lcroute run` running, with this --control?",
+                    "is `lcroute run` running, with this --control?".to_owned(),
                 ),
             };
             ExitError::new(exit, format!("{}: {e}: {hint}", path.display()))

@@ -181,7 +181,7 @@ pub(super) fn explain_socket(error: std::io::Error) -> anyhow::Error {
         let program = std::env::current_exe().unwrap_or_else(|_| "lcsync".into());
         let message = format!(
             "sharing watches MLD on a raw ICMPv6 socket, which needs CAP_NET_RAW: run as root, or once \
-             `setcap cap_net_raw+ep {}`",
+             `sudo setcap cap_net_raw+ep {}`",
             program.display()
         );
         return ExitError::new(Exit::NotPermitted, message).into();

@@ -141,6 +141,17 @@ pub fn note(line: impl fmt::Display) {
     let _ = standard::errors().write_all(escape(&line).as_bytes());
 }
 
+/// What a user does who may not, as he is in no group that may.
+#[must_use]
+pub fn to_join(group: &str) -> String {
+    let own = nix::unistd::Uid::effective();
+    let user = nix::unistd::User::from_uid(own).ok().flatten();
+    let name = user.map_or_else(|| own.to_string(), |user| user.name);
+    format!(
+        "members of group {group} may: sudo usermod -aG {group} {name}, then log in again (or be root)"
+    )
+}
+
 /// Whether a reader of our output went away (`lcroute peers | head -1`): no reason for a message.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::{Exit, ExitError, hint};
+use crate::cli::{Exit, ExitError, hint, to_join};
 use crate::keyfile::SharedKey;
 
 /// Longest wait for an answer that nobody is told of. Chosen: people do not wonder yet.
@@ -79,10 +79,8 @@ impl<T> Answer<T> {
 pub fn connect(control: &Path) -> Result<UnixStream, ExitError> {
     UnixStream::connect(control).map_err(|e| {
         let (exit, hint) = match e.kind() {
-            io::ErrorKind::PermissionDenied => {
-                (Exit::NotPermitted, "for root and members of group lcgroup")
-            }
-            _ => (Exit::Unreachable, "does `lcgroup run` run?"),
+            io::ErrorKind::PermissionDenied => (Exit::NotPermitted, to_join("lcgroup")),
+            _ => (Exit::Unreachable, "does `lcgroup run` run?".to_owned()),
         };
         ExitError::new(exit, format!("{}: {e}: {hint}", control.display()))
     })

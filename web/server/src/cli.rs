@@ -13,7 +13,7 @@ use lcroute::pages;
 use lcroute::settings::Common;
 use lcroute::system::stop_signal;
 use lcroute_signalling::server::TlsFiles;
-use librecast_program::cli::{self, Exit, ExitError, init_logging, print_line};
+use librecast_program::cli::{self, Exit, ExitError, init_logging, print_line, to_join};
 use librecast_program::{groups, service};
 
 use crate::feed::Feed;
@@ -206,7 +206,7 @@ impl Drop for AddressFile {
 }
 
 fn not_for_this_user(e: &std::io::Error) -> ExitError {
-    let message = format!("{e}: root and members of group lcroute may see these pages");
+    let message = format!("{e}: {}", to_join("lcroute"));
     ExitError::new(Exit::NotPermitted, message)
 }
 
