@@ -1,4 +1,4 @@
-//! What both sides say at the beginning of a stream: any bytes as a hello and as an answer.
+//! What both sides say at the beginning of a stream: any bytes as a hello and as an answer; and frames, cut anywhere.
 #![no_main]
 #![allow(dead_code)]
 
@@ -9,9 +9,30 @@ use librecast::plain::is_name;
 #[path = "../../lcroute/streams/src/agreement.rs"]
 mod agreement;
 
+#[path = "../../lcroute/streams/src/framing.rs"]
+mod framing;
+
 use agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
+use framing::{Frames, Piece};
+
+/// Bytes and ends of frames that come in chunks of this length.
+fn pieces(data: &[u8], length: usize) -> (Vec<u8>, usize, bool) {
+    let (mut frames, mut bytes, mut ends) = (Frames::default(), Vec::new(), 0);
+    for mut chunk in data.chunks(length) {
+        loop {
+            match frames.next(&mut chunk) {
+                Ok(Some(Piece::Bytes(piece))) => bytes.extend_from_slice(piece),
+                Ok(Some(Piece::End(_))) => ends += 1,
+                Ok(None) => break,
+                Err(_) => return (bytes, ends, false),
+            }
+        }
+    }
+    (bytes, ends, true)
+}
 
 fuzz_target!(init: lcroute_fuzz::seeds::write("streams"), |data: &[u8]| {
+    assert_eq!(pieces(data, 1), pieces(data, data.len().max(1)));
     let mut names = Vec::new();
     if let Ok(hello) = Hello::decode(data) {
         let written = hello.encode().split_off(LENGTH_LEN);

@@ -132,8 +132,12 @@ pub enum Request {
         /// Datagrams are taken, not streams: descriptors are of sockets that keep them apart (SOCK_SEQPACKET).
         #[serde(default)]
         datagrams: bool,
+        /// Each stream is a command's: beside it comes a second descriptor, on which this program reports how it ended ([`Report`]).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reports: bool,
     },
-    /// Answered when the stream of this number has ended: [`End`].
+    /// Answered when the stream of this number has ended: [`End`]. A program that closes the connection before has given the stream
+    /// up: it breaks off.
     End {
         /// The number that `connect` was told.
         stream: u64,
@@ -172,6 +176,10 @@ pub enum End {
     Finished,
     /// It broke off.
     Reset,
+    /// The command at the other side has ended with this exit code, and all that it wrote has come.
+    Exited(u8),
+    /// The command at the other side was ended by this signal, and all that it wrote before has come.
+    Killed(u8),
 }
 
 /// What the program for streams counts.
@@ -288,7 +296,38 @@ pub fn connect_at(
 /// # Errors
 /// [`StreamError`] says why not.
 pub fn end_of(socket: &Path, stream: u64) -> Result<End, StreamError> {
-    Ok(ask(socket, &Request::End { stream })?.1)
+    Ending::of(socket, stream)?.wait()
+}
+
+/// The end of a stream that goes on. If this is dropped before the end, or the stream is, the stream breaks off.
+#[derive(Debug)]
+pub struct Ending {
+    socket: UnixStream,
+}
+
+impl Ending {
+    /// Asks for the end of the stream of this number.
+    ///
+    /// # Errors
+    /// [`StreamError`] says why not.
+    pub fn of(socket: &Path, stream: u64) -> Result<Self, StreamError> {
+        let socket = send_request(socket, &Request::End { stream })?;
+        Ok(Self { socket })
+    }
+
+    /// Waits until the stream has ended, and says how.
+    ///
+    /// # Errors
+    /// [`StreamError`] says why not.
+    pub fn wait(&self) -> Result<End, StreamError> {
+        read_answer(&mut &self.socket)
+    }
+
+    /// Breaks the stream off: the other side does not take it for whole.
+    pub fn give_up(&self) {
+        // it may be over already
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
 }
 
 /// What the program for streams at this socket counts.
@@ -299,6 +338,12 @@ pub fn status(socket: &Path) -> Result<Status, StreamError> {
     let mut socket = send_request(socket, &Request::Status)?;
     socket.set_read_timeout(Some(STATUS_TIMEOUT))?;
     read_answer(&mut socket)
+}
+
+impl AsFd for Ending {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// Which nodes may speak with a program; nobody by default.
@@ -334,7 +379,25 @@ impl Listener {
         protocols: &[ProtocolName],
         allowed: &Allowed,
     ) -> Result<Self, StreamError> {
-        Self::serve(socket, protocols, allowed, false)
+        Self::serve(socket, protocols, allowed, (false, false))
+    }
+
+    /// The same for commands, whose ends are reported: [`Self::accept_command`]. A program for streams of an earlier version hears no
+    /// reports.
+    ///
+    /// # Errors
+    /// [`StreamError`] says why not.
+    pub fn bind_commands_at(
+        socket: &Path,
+        protocols: &[ProtocolName],
+        allowed: &Allowed,
+    ) -> Result<Self, StreamError> {
+        match Self::serve(socket, protocols, allowed, (false, true)) {
+            Err(StreamError::Refused(Reason::BadRequest, why)) if why.contains("reports") => {
+                Self::bind_at(socket, protocols, allowed)
+            }
+            bound => bound,
+        }
     }
 
     /// Takes datagrams in these protocols: [`Self::accept_datagrams`].
@@ -345,14 +408,14 @@ impl Listener {
         protocols: &[ProtocolName],
         allowed: &Allowed,
     ) -> Result<Self, StreamError> {
-        Self::serve(&default_socket(), protocols, allowed, true)
+        Self::serve(&default_socket(), protocols, allowed, (true, false))
     }
 
     fn serve(
         socket: &Path,
         protocols: &[ProtocolName],
         allowed: &Allowed,
-        datagrams: bool,
+        (datagrams, reports): (bool, bool),
     ) -> Result<Self, StreamError> {
         let request = Request::Serve {
             protocols: protocols.to_vec(),
@@ -361,6 +424,7 @@ impl Listener {
             allow_all: allowed.all,
             header: true,
             datagrams,
+            reports,
         };
         let (socket, _) = ask::<serde_json::Value>(socket, &request)?;
         Ok(Self { socket })
@@ -371,9 +435,9 @@ impl Listener {
     /// # Errors
     /// The program for streams has gone.
     pub fn accept_datagrams(&self) -> Result<Datagrams, StreamError> {
-        let (peer, socket) = receive_line(&self.socket)?;
+        let (peer, mut sockets) = receive_line(&self.socket)?;
         let peer = serde_json::from_slice(&peer);
-        match (peer, socket) {
+        match (peer, sockets.pop()) {
             (Ok(peer), Some(socket)) => Ok(Datagrams { socket, peer }),
             _ => Err(StreamError::Answer("no datagrams".into())),
         }
@@ -384,14 +448,68 @@ impl Listener {
     /// # Errors
     /// The program for streams has gone.
     pub fn accept(&self) -> Result<Stream, StreamError> {
-        let (text, fd) = receive_line(&self.socket)?;
-        match (serde_json::from_slice(&text), fd) {
-            (Ok(peer), Some(fd)) => Ok(Stream {
-                socket: fd.into(),
-                peer,
-            }),
+        Ok(self.accept_command()?.0)
+    }
+
+    /// The next stream, and where to report how its command has ended; waits for it.
+    ///
+    /// # Errors
+    /// The program for streams has gone.
+    pub fn accept_command(&self) -> Result<(Stream, Option<Report>), StreamError> {
+        let (text, sockets) = receive_line(&self.socket)?;
+        let mut sockets = sockets.into_iter();
+        match (serde_json::from_slice(&text), sockets.next()) {
+            (Ok(peer), Some(socket)) => {
+                let stream = Stream {
+                    socket: socket.into(),
+                    peer,
+                };
+                let report = sockets.next();
+                let report = report.map(|socket| Report {
+                    socket: socket.into(),
+                });
+                Ok((stream, report))
+            }
             _ => Err(StreamError::Answer(String::from_utf8_lossy(&text).into())),
         }
+    }
+}
+
+/// Where a program that serves commands reports how one ended. Dropped without a report, the stream breaks off.
+#[derive(Debug)]
+pub struct Report {
+    socket: UnixStream,
+}
+
+impl Report {
+    /// The command has ended so: [`End::Exited`] or [`End::Killed`]. To be reported before the command's end of the stream is closed.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn ended(&self, end: End) -> io::Result<()> {
+        self.say(end)?;
+        // whoever waits in `broke_off` ends
+        self.socket.shutdown(Shutdown::Both)
+    }
+
+    /// Waits until the stream broke off, or is reported on; true if it broke off. The command's input may then be made to fail, until
+    /// this is answered by [`Self::passed_on`].
+    #[must_use]
+    pub fn broke_off(&self) -> bool {
+        let line = read_line(&mut &self.socket);
+        line.is_ok_and(|line| matches!(serde_json::from_slice(&line), Ok(End::Reset)))
+    }
+
+    /// The command has been told that the stream broke off.
+    pub fn passed_on(&self) {
+        // nobody may wait for it any more
+        let _ = self.say(End::Reset);
+    }
+
+    fn say(&self, end: End) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&end)?;
+        line.push(b'\n');
+        (&self.socket).write_all(&line)
     }
 }
 
@@ -415,8 +533,8 @@ impl Datagrams {
         };
         let path = default_socket();
         let socket = send_request(&path, &request)?;
-        let (answer, socket) = receive_line(&socket)?;
-        match (serde_json::from_slice(&answer), socket) {
+        let (answer, mut sockets) = receive_line(&socket)?;
+        match (serde_json::from_slice(&answer), sockets.pop()) {
             (Ok(Answer::Ok { ok: peer }), Some(socket)) => Ok(Self { socket, peer }),
             (Ok(Answer::Error { error, reason }), _) => Err(StreamError::Refused(reason, error)),
             _ => Err(StreamError::Answer(String::from_utf8_lossy(&answer).into())),
@@ -447,11 +565,11 @@ impl Datagrams {
     }
 }
 
-/// A line that was sent as one message, and the descriptor that came with it.
-fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Option<OwnedFd>), StreamError> {
+/// A line that was sent as one message, and the descriptors that came with it.
+fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), StreamError> {
     let mut line = vec![0; MAX_LINE];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let (count, fd) = loop {
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
+    let (count, fds) = loop {
         let mut slices = [IoSliceMut::new(&mut line)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
@@ -462,8 +580,8 @@ fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Option<OwnedFd>), Strea
                     _ => Vec::new(),
                 });
                 // SAFETY: the kernel has just made these descriptors for this process, and nobody else has them
-                let mut fds = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-                break (message.bytes, fds.next());
+                let fds = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+                break (message.bytes, fds.collect());
             }
             Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(io::Error::from(e).into()),
@@ -473,7 +591,7 @@ fn receive_line(socket: &UnixStream) -> Result<(Vec<u8>, Option<OwnedFd>), Strea
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     line.truncate(count);
-    Ok((line, fd))
+    Ok((line, fds))
 }
 
 /// The socket of a user's own program if he has one, else that of the host.
@@ -496,7 +614,7 @@ fn ask<T: for<'de> Deserialize<'de>>(
     Ok((socket, answer))
 }
 
-fn read_answer<T: for<'de> Deserialize<'de>>(socket: &mut UnixStream) -> Result<T, StreamError> {
+fn read_answer<T: for<'de> Deserialize<'de>>(socket: &mut impl Read) -> Result<T, StreamError> {
     let answer = read_line(socket)?;
     match serde_json::from_slice(&answer) {
         Ok(Answer::Ok { ok }) => Ok(ok),
@@ -515,7 +633,7 @@ fn send_request(path: &Path, request: &Request) -> Result<UnixStream, StreamErro
 }
 
 /// A line, and no byte of what follows.
-fn read_line(socket: &mut UnixStream) -> io::Result<Vec<u8>> {
+fn read_line(socket: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];
     while line.len() < MAX_LINE {
@@ -624,6 +742,60 @@ mod tests {
             assert_eq!(all, n);
         }
         assert!(matches!(listener.accept(), Err(StreamError::Io(_))));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_awaited_or_given_up() {
+        for (answer, expected) in [
+            ("{\"ok\":\"finished\"}\n", End::Finished),
+            ("{\"ok\":\"reset\"}\n", End::Reset),
+            ("{\"ok\":{\"exited\":3}}\n", End::Exited(3)),
+            ("{\"ok\":{\"killed\":9}}\n", End::Killed(9)),
+        ] {
+            let (_folder, path, _) = program(answer.into(), drop);
+            assert_eq!(end_of(&path, 7).unwrap(), expected);
+        }
+        let (_folder, path, told) = program(String::new(), |mut socket| {
+            // until it is given up
+            assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+        });
+        let ending = Ending::of(&path, 7).unwrap();
+        ending.give_up();
+        ending.wait().unwrap_err();
+        let request = told.join().unwrap();
+        assert_eq!(request, "{\"cmd\":\"end\",\"stream\":7}\n");
+    }
+
+    #[test]
+    fn a_command_is_reported_on_beside_its_stream() {
+        let (report_of_program, report) = UnixStream::pair().unwrap();
+        let (_folder, path, told) = program("{\"ok\":{}}\n".into(), move |socket| {
+            for number in 1..=2 {
+                let (ours, _theirs) = UnixStream::pair().unwrap();
+                let line = serde_json::to_string(&peer()).unwrap() + "\n";
+                let fds = [ours.as_raw_fd(), report.as_raw_fd()];
+                let rights = [ControlMessage::ScmRights(&fds[..number])];
+                let slices = [IoSlice::new(line.as_bytes())];
+                let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+                sendmsg::<()>(fd, &slices, &rights, flags, None).unwrap();
+            }
+        });
+        let listener =
+            Listener::bind_commands_at(&path, &protocols(), &Allowed::default()).unwrap();
+        let request = told.join().unwrap();
+        assert!(request.contains("\"reports\":true"), "{request}");
+        let (_stream, none) = listener.accept_command().unwrap();
+        assert!(none.is_none(), "of an earlier version");
+        let (_stream, report) = listener.accept_command().unwrap();
+        let report = report.unwrap();
+        (&report_of_program).write_all(b"\"reset\"\n").unwrap();
+        assert!(report.broke_off());
+        report.passed_on();
+        report.ended(End::Killed(15)).unwrap();
+        assert!(!report.broke_off(), "nobody waits once it is reported on");
+        let mut said = String::new();
+        (&report_of_program).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "\"reset\"\n{\"killed\":15}\n");
     }
 
     #[test]

@@ -38,7 +38,7 @@ import subprocess
 from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.plugins.connection import ConnectionBase
 
-# Runs a command in a folder of its own: a stream carries one output, and no exit code. The first line of the answer says how long
+# Runs a command in a folder of its own: a stream carries one output. The first line of the answer says how long
 # what follows is, so that what broke off is told from what ended.
 RUN = """
 d=$(mktemp -d) || exit

@@ -66,7 +66,9 @@ Examples:
     },
     /// Open a stream to a program on another node: standard input goes there, what comes to standard output
     #[command(after_help = "\
-Exit code 1: no protocol in common, or the stream broke off; 3: the node cannot be reached; 4: it does not allow this one.
+The exit code is that of the command at the other side; 128 + N where signal N ended it; 0 where a server answers. With a line
+`lcroute: ...` on standard error: 1: no protocol in common, or the stream broke off; 3: the node cannot be reached; 4: it does not
+allow this one.
 
 Examples:
   lcroute connect beta /demo/echo/1

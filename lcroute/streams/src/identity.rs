@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 
 /// The protocol inside TLS (RFC 7301). What a stream speaks is agreed later, when it is known who asks.
 const ALPN: &[u8] = b"lcroute/1";
+/// The same, where streams are framed: their end says how it came about.
+const ALPN_FRAMED: &[u8] = b"lcroute/2";
 /// An ed25519 public key's SubjectPublicKeyInfo, before the key (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
@@ -69,6 +71,16 @@ impl Signer for NodeKey {
 
 fn spki(peer: &PeerId) -> Vec<u8> {
     [&SPKI_PREFIX[..], peer.public_key()].concat()
+}
+
+/// Those that both sides may choose, the best first.
+fn protocols() -> Vec<Vec<u8>> {
+    vec![ALPN_FRAMED.to_vec(), ALPN.to_vec()]
+}
+
+/// Whether streams of a connection in this protocol are framed.
+pub fn is_framed(protocol: Option<&[u8]>) -> bool {
+    protocol == Some(ALPN_FRAMED)
 }
 
 /// Whose key it is.
@@ -265,7 +277,7 @@ impl Identity {
         let config = config.with_client_cert_verifier(Arc::new(RawKeys::new(None)));
         let keys = AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&self.key));
         let mut config = config.with_cert_resolver(Arc::new(keys));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -280,7 +292,7 @@ impl Identity {
         let config = config.with_custom_certificate_verifier(Arc::new(RawKeys::new(Some(to))));
         let keys = AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&self.key));
         let mut config = config.with_client_cert_resolver(Arc::new(keys));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols();
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
         Ok(config)

@@ -10,6 +10,7 @@
 //! - `daemon` asks the daemon of this host
 //! - `admission` decides which handshakes of others go on
 //! - `network` has connections to other nodes, `pump` what goes through their streams, `datagrams` beside them
+//! - `framing` is how bytes and ends stand in a stream, `window` how many wait, `report` how a served command ended
 //! - `local` answers programs of this host, [`metrics`] who watches it
 //! - `cli` is the command line, `verbs` what it does, `program` the program that stays
 
@@ -18,6 +19,7 @@ mod agreement;
 mod cli;
 mod daemon;
 mod datagrams;
+mod framing;
 mod identity;
 mod local;
 pub mod metrics;
@@ -25,7 +27,9 @@ mod network;
 mod program;
 mod pump;
 mod registry;
+mod report;
 mod verbs;
+mod window;
 
 pub use agreement::{Answer, Hello};
 pub use cli::{VERBS, command, main};

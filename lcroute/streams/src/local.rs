@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::agreement::Hello;
 use crate::datagrams::{carry, pair};
 use crate::network::{Network, Opened, Refusal};
-use crate::pump::{Local, gone, pump};
+use crate::pump::{Local, Teller, gone, pump};
 use crate::registry::{Destination, Service};
 
 /// Most connections of programs of this host. Chosen: a few thousand streams, and the descriptors that they hold.
@@ -33,8 +33,16 @@ const MAX_WAITING: usize = 64;
 pub struct Handover {
     /// Who, and in which protocol.
     pub peer: Peer,
-    /// The program's end.
-    pub socket: OwnedFd,
+    /// The program's end, and beside it where it reports how its command has ended.
+    sockets: Vec<OwnedFd>,
+}
+
+impl Handover {
+    /// One of `peer`'s, for a program that reports or does not.
+    pub fn new(peer: Peer, socket: OwnedFd, report: Option<OwnedFd>) -> Self {
+        let sockets = [Some(socket), report].into_iter().flatten().collect();
+        Self { peer, sockets }
+    }
 }
 
 /// Answers until the future is dropped.
@@ -50,7 +58,6 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
                 continue;
             }
         };
-        // above the bound new ones are closed at once: they see it and say so
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let network = Arc::clone(&network);
             tokio::spawn(async move {
@@ -59,6 +66,13 @@ pub async fn serve(listener: UnixListener, network: Arc<Network>) {
                     tracing::debug!("streams socket: {e}");
                 }
                 drop(place);
+            });
+        } else {
+            tokio::spawn(async move {
+                let mut stream = stream;
+                let many = "too many programs of this host use streams: try again".to_owned();
+                // it may have gone
+                let _ = answer::<()>(&mut stream, Err(Refusal(Reason::Unavailable, many))).await;
             });
         }
     }
@@ -75,12 +89,15 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
         Err(e) => answer::<()>(&mut stream, Err(e)).await,
         Ok(Request::Status) => answer(&mut stream, Ok(network.status())).await,
         Ok(Request::End { stream: number }) => match network.end_of(number) {
-            Some(end) => {
-                // who asked may go before
+            Some(mut waiting) => {
                 let mut rest = [0];
                 tokio::select! {
-                    end = end => answer(&mut stream, Ok(end)).await,
-                    _ = stream.read(&mut rest) => Ok(()),
+                    biased;
+                    end = waiting.end() => answer(&mut stream, Ok(end)).await,
+                    _ = stream.read(&mut rest) => {
+                        waiting.give_up();
+                        Ok(())
+                    }
                 }
             }
             None => answer::<()>(&mut stream, Err(refused("no such stream".into()))).await,
@@ -110,19 +127,22 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
                 }) => {
                     let number = network.begin();
                     peer.stream = Some(number.number());
-                    let never = std::future::pending;
+                    let given_up = number.given_up();
                     if datagrams {
                         let (ours, socket) = pair()?;
-                        hand_over(&stream, &Answer::Ok { ok: peer }, &socket).await?;
-                        drop(socket);
+                        hand_over(&stream, &Answer::Ok { ok: peer }, &[socket]).await?;
                         let over = (&link.connection, &link.takers);
-                        number.end(carry(ours, over, quic, network.traffic(), never()).await);
+                        let end = carry(ours, over, quic, network.traffic(), given_up).await;
+                        number.end(end);
                         return Ok(());
                     }
                     answer(&mut stream, Ok(peer)).await?;
                     let local = Local::Unix(stream);
-                    let end = pump(local, first, quic, network.traffic(), never()).await;
+                    let carriage = link.carriage(network.traffic());
+                    let teller = Teller::Waits(number.is_awaited());
+                    let end = pump(&local, first, quic, &carriage, teller, given_up).await;
                     number.end(end);
+                    local.close(end);
                     Ok(())
                 }
             }
@@ -134,12 +154,13 @@ async fn converse(mut stream: UnixStream, network: &Arc<Network>) -> io::Result<
             allow_all,
             header,
             datagrams,
+            reports,
         }) => {
             let (handovers, taken) = mpsc::channel(MAX_WAITING);
             let (alive, ended) = watch::channel(());
             let destination = || -> Result<Destination, String> {
                 Ok(match to {
-                    None => Destination::Program(handovers),
+                    None => Destination::Program(handovers, reports),
                     Some(_) if datagrams => {
                         return Err("datagrams come over this connection: leave out `to`".into());
                     }
@@ -199,7 +220,7 @@ async fn serve_program(
     loop {
         tokio::select! {
             Some(handover) = taken.recv() => {
-                hand_over(&stream, &handover.peer, &handover.socket).await?;
+                hand_over(&stream, &handover.peer, &handover.sockets).await?;
             }
             // nothing more is expected but the end
             read = stream.read(&mut rest) => if read? == 0 {
@@ -209,12 +230,16 @@ async fn serve_program(
     }
 }
 
-/// A line of JSON with a descriptor, in one message.
-async fn hand_over(stream: &UnixStream, said: &impl Serialize, socket: &OwnedFd) -> io::Result<()> {
+/// A line of JSON with descriptors, in one message.
+async fn hand_over(
+    stream: &UnixStream,
+    said: &impl Serialize,
+    sockets: &[OwnedFd],
+) -> io::Result<()> {
     let mut line = serde_json::to_vec(said)?;
     line.push(b'\n');
     let send = || {
-        let fds = [socket.as_raw_fd()];
+        let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let slices = [IoSlice::new(&line)];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);

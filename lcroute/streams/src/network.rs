@@ -1,11 +1,12 @@
 //! Connections to other nodes: whom this one opens them to, and whom it lets in.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use librecast::id::PeerId;
 use librecast::stream::{End, Peer, ProtocolName, Reason, Status};
 use librecast::time::Instant;
 use librecast::wire::WireError;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming,
     MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig,
@@ -26,18 +27,20 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant as Moment, sleep, timeout};
 
 use crate::admission::{Admission, Begun, Class};
 use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
-use crate::identity::{Identity, ResetKey, peer_of};
+use crate::identity::{Identity, ResetKey, is_framed, peer_of};
 use crate::local::Handover;
 use crate::metrics::Refused;
-use crate::pump::{Local, Traffic, pump};
+use crate::pump::{Carriage, Local, Teller, Traffic, pump};
 use crate::registry::{Choice, Destination, Registry, Service};
+use crate::report::Report;
+use crate::window::{RECEIVE_WINDOW, Room, STREAM_WINDOW, Window};
 
 /// How long a node that is away, or has no program for streams, is waited for: it may have begun a moment ago.
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +48,18 @@ const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
 const APPEAR_INTERVAL: Duration = Duration::from_millis(100);
 /// A handshake, and what is said at the beginning of a stream, take no longer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that was made before answers within so long, or another one is made: its program may have been killed.
+/// A connection that was made before shows within so long that the other side has it, or another one is made: its program may
+/// have been killed.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that can be reached has had no program for streams for so long: its streams are over. Chosen: one that its service starts
+/// anew is there again within some seconds.
+const NO_PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most handshakes for one stream. Chosen: with the intervals between them, one is among the handshakes of the next second.
+const MAX_HANDSHAKES: usize = 5;
+/// Between two of these.
+const HANDSHAKE_INTERVAL: Duration = Duration::from_millis(300);
+/// Between two attempts to connect to a server of this host that has too many waiting.
+const BACKLOG_INTERVAL: Duration = Duration::from_millis(20);
 /// A server of this host answers within so long.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is asked whether the other node is a member still.
@@ -66,10 +79,6 @@ const MAX_CONNECTIONS_OF_PEER: usize = 2;
 const MAX_STREAMS_OF_PEER: u32 = 1_024;
 /// Most streams that others have open here, together.
 const MAX_STREAMS: usize = 4_096;
-/// Bytes of one stream that may wait for its reader.
-const STREAM_WINDOW: u32 = 4 << 20;
-/// Bytes of one node's streams that may wait for readers.
-const RECEIVE_WINDOW: u32 = 8 << 20;
 /// Bytes of datagrams that may wait, either way. Chosen: 10 ms at 200 Mbit/s; older ones are dropped.
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// Packets that may overtake another before it counts as lost: repair and reroutes of the network reorder (RFC 9002 §6.1.1 has 3).
@@ -132,6 +141,8 @@ pub struct Network {
     transport: Arc<TransportConfig>,
     registry: Mutex<Registry>,
     connections: Mutex<BTreeMap<PeerId, Vec<Link>>>,
+    connecting: Mutex<BTreeMap<PeerId, Arc<tokio::sync::Mutex<()>>>>,
+    room: Room,
     admission: Mutex<Admission>,
     ends: Mutex<Ends>,
     counters: Counters,
@@ -146,7 +157,35 @@ pub struct Link {
     pub connection: Connection,
     /// Who takes its datagrams.
     pub takers: Takers,
+    /// Its streams are framed.
+    is_framed: bool,
+    /// How much may wait for readers.
+    window: Arc<Window>,
     in_use: Arc<()>,
+}
+
+impl Link {
+    fn new(connection: Connection, room: &Room) -> Self {
+        let data = connection.handshake_data();
+        let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+        let protocol = data.and_then(|data| data.protocol);
+        Self {
+            takers: Takers::default(),
+            is_framed: is_framed(protocol.as_deref()),
+            window: Window::new(connection.clone(), room.clone()),
+            in_use: Arc::new(()),
+            connection,
+        }
+    }
+
+    /// How its streams are carried.
+    pub fn carriage<'a>(&'a self, traffic: &'a Traffic) -> Carriage<'a> {
+        Carriage {
+            is_framed: self.is_framed,
+            window: &self.window,
+            traffic,
+        }
+    }
 }
 
 /// A stream that this node has opened.
@@ -175,6 +214,8 @@ struct Counters {
 struct Ends {
     last: u64,
     known: BTreeMap<u64, watch::Receiver<Option<End>>>,
+    /// Programs that wait for the ends of those that go on.
+    waiting: BTreeMap<u64, Arc<Waits>>,
 }
 
 impl Ends {
@@ -271,6 +312,8 @@ impl Network {
             transport,
             registry: Mutex::default(),
             connections: Mutex::default(),
+            connecting: Mutex::default(),
+            room: Room::default(),
             admission: Mutex::new(Admission::new(Instant::now())),
             ends: Mutex::default(),
             counters: Counters::default(),
@@ -337,19 +380,26 @@ impl Network {
     pub fn begin(self: &Arc<Self>) -> Number {
         self.counters.opened.fetch_add(1, Relaxed);
         let (end, known) = watch::channel(None);
-        let number = lock(&self.ends).add(known);
-        let _open = Open::new(self);
-        Number { number, end, _open }
+        let waits = Arc::new(Waits::default());
+        let mut ends = lock(&self.ends);
+        let number = ends.add(known);
+        ends.waiting.insert(number, Arc::clone(&waits));
+        drop(ends);
+        Number {
+            number,
+            end,
+            waits,
+            open: Open::new(self),
+        }
     }
 
-    /// Resolves when this stream ends; none if it is not known.
-    pub fn end_of(&self, number: u64) -> Option<impl Future<Output = End> + use<>> {
-        let mut known = lock(&self.ends).known.get(&number)?.clone();
-        Some(async move {
-            let end = known.wait_for(Option::is_some).await;
-            // who carried it is gone without a word
-            end.ok().and_then(|end| *end).unwrap_or(End::Reset)
-        })
+    /// The end of this stream; none if it is not known.
+    pub fn end_of(&self, number: u64) -> Option<Waiting> {
+        let ends = lock(&self.ends);
+        let end = ends.known.get(&number)?.clone();
+        let waits = ends.waiting.get(&number).cloned().unwrap_or_default();
+        waits.is_so.store(true, Relaxed);
+        Some(Waiting { end, waits })
     }
 
     /// Opens a stream to a program on `node`.
@@ -436,23 +486,85 @@ impl Network {
         contact: &Contact,
         hello: &Hello,
     ) -> Result<((SendStream, RecvStream), Answer, Link), Refusal> {
-        let known = lock(&self.connections).get(&contact.peer_id).cloned();
-        let is_open = |link: &Link| link.connection.close_reason().is_none();
-        let known = known.unwrap_or_default().into_iter().rfind(is_open);
-        if let Some(link) = &known {
-            let said = timeout(KNOWN_TIMEOUT, hello_over(&link.connection, hello)).await;
-            if let Ok(Ok((quic, answer))) = said {
-                return Ok((quic, answer, link.clone()));
-            }
+        let Some(link) = self.known(&contact.peer_id) else {
+            return self.say_hello_anew(contact, hello, None).await;
+        };
+        let before = received(&link);
+        let mut said = pin!(hello_over(&link.connection, hello));
+        let said = match timeout(KNOWN_TIMEOUT, &mut said).await {
+            Ok(said) => said,
+            // the other side acknowledges it, and what serves there takes its time
+            Err(_) if received(&link) > before => said.await,
+            Err(_) => tokio::select! {
+                said = &mut said => said,
+                anew = self.say_hello_anew(contact, hello, Some(&link)) => {
+                    if anew.is_ok() && received(&link) == before {
+                        // the program there is another one, which does not know it
+                        link.connection.close(close::GONE, b"silent");
+                    }
+                    return anew;
+                }
+            },
+        };
+        match said {
+            Ok((quic, answer)) => Ok((quic, answer, link.clone())),
+            Err(_) => self.say_hello_anew(contact, hello, Some(&link)).await,
         }
-        let link = self.connect(contact).await?;
+    }
+
+    /// Over another connection than `silent`.
+    async fn say_hello_anew(
+        self: &Arc<Self>,
+        contact: &Contact,
+        hello: &Hello,
+        silent: Option<&Link>,
+    ) -> Result<((SendStream, RecvStream), Answer, Link), Refusal> {
+        let link = self.connect_once(contact, silent).await?;
         let said = hello_over(&link.connection, hello).await;
         let (quic, answer) = said.map_err(|e| ended(&contact.name, &e))?;
-        if let Some(silent) = known {
-            // the program there is another one, which does not know it
-            silent.connection.close(close::GONE, b"silent");
-        }
         Ok((quic, answer, link))
+    }
+
+    /// The newest connection with a node.
+    fn known(&self, peer: &PeerId) -> Option<Link> {
+        let connections = lock(&self.connections);
+        let is_open = |link: &&Link| link.connection.close_reason().is_none();
+        connections.get(peer)?.iter().rfind(is_open).cloned()
+    }
+
+    /// Makes a connection, or takes the one that another stream has made meanwhile: a node has few handshakes, and few connections.
+    async fn connect_once(
+        self: &Arc<Self>,
+        contact: &Contact,
+        silent: Option<&Link>,
+    ) -> Result<Link, Refusal> {
+        let turn = {
+            let mut connecting = lock(&self.connecting);
+            connecting.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(connecting.entry(contact.peer_id).or_default())
+        };
+        let _turn = turn.lock().await;
+        let id = silent.map(|silent| silent.connection.stable_id());
+        let is_silent = |link: &Link| Some(link.connection.stable_id()) == id;
+        match self.known(&contact.peer_id).filter(|link| !is_silent(link)) {
+            Some(link) => Ok(link),
+            None => self.connect_again(contact).await,
+        }
+    }
+
+    /// Connects, and does so again where the other side or this host had too much to do: of many streams that begin at once, all wait
+    /// for this one connection.
+    async fn connect_again(self: &Arc<Self>, contact: &Contact) -> Result<Link, Refusal> {
+        for _ in 1..MAX_HANDSHAKES {
+            match self.connect(contact).await {
+                Err(Refusal(Reason::Unavailable | Reason::Unreachable, why)) => {
+                    tracing::debug!("{}: {why}: once more", contact.name);
+                    sleep(HANDSHAKE_INTERVAL).await;
+                }
+                connected => return connected,
+            }
+        }
+        self.connect(contact).await
     }
 
     async fn connect(self: &Arc<Self>, contact: &Contact) -> Result<Link, Refusal> {
@@ -478,11 +590,7 @@ impl Network {
         begun: Option<BegunByOther>,
     ) -> Link {
         let peer = contact.peer_id;
-        let link = Link {
-            connection,
-            takers: Takers::default(),
-            in_use: Arc::new(()),
-        };
+        let link = Link::new(connection, &self.room);
         let mut connections = lock(&self.connections);
         let links = connections.entry(peer).or_default();
         if links.len() >= MAX_CONNECTIONS_OF_PEER {
@@ -615,18 +723,21 @@ impl Network {
     }
 
     async fn look_after(self: &Arc<Self>, link: &Link, contact: Contact, is_begun_by_other: bool) {
-        let connection = &link.connection;
-        let node = contact.peer_id.to_string();
         // its name and labels may change while it is connected
         let contact = watch::Sender::new(contact);
-        let mut idle_since = tokio::time::Instant::now();
-        let mut look = tokio::time::interval(MEMBER_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::select! {
+            () = self.take_all(link, &contact) => {}
+            () = self.look_at_member(link, &contact, is_begun_by_other) => {}
+        }
+    }
+
+    /// Takes streams and datagrams of a connection until it ends.
+    async fn take_all(self: &Arc<Self>, link: &Link, contact: &watch::Sender<Contact>) {
+        let connection = &link.connection;
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => {
                     let Ok(stream) = stream else { return };
-                    idle_since = tokio::time::Instant::now();
                     if self.counters.of_others.load(Relaxed) >= MAX_STREAMS {
                         self.refuse(Refused::Streams);
                         // dropped, it is reset
@@ -646,31 +757,59 @@ impl Network {
                         self.refuse(Refused::Datagram);
                     }
                 }
-                _ = look.tick() => {
-                    let request = Request::Member { node: node.clone() };
-                    match self.daemon.ask::<Contact>(&request).await {
-                        // streams that it may no longer have end
-                        Ok(known) => drop(contact.send_replace(known)),
-                        Err(AskError::Refused(why)) => {
-                            tracing::info!("{}: its streams end: {why}", contact.borrow().name);
-                            connection.close(close::NO_MEMBER, b"no member");
-                            return;
-                        }
-                        // whoever it was it is, as long as nobody can say
-                        Err(AskError::NoDaemon(_)) => {}
+            }
+        }
+    }
+
+    /// Asks the daemon about the other node again and again, and closes the connection where it is of no more use.
+    async fn look_at_member(
+        &self,
+        link: &Link,
+        contact: &watch::Sender<Contact>,
+        is_begun_by_other: bool,
+    ) {
+        let connection = &link.connection;
+        let node = contact.borrow().peer_id.to_string();
+        let (mut idle_since, mut program_seen) = (Moment::now(), Moment::now());
+        let mut accepted = 0;
+        let mut look = tokio::time::interval(MEMBER_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let request = Request::Member { node: node.clone() };
+            match self.daemon.ask::<Contact>(&request).await {
+                Ok(known) => {
+                    if known.streams || !known.present {
+                        program_seen = Moment::now();
                     }
-                    // one of them is in the table, one here
-                    let is_in_use = Arc::strong_count(&link.in_use) > 2;
-                    if is_in_use {
-                        idle_since = tokio::time::Instant::now();
-                    } else if is_begun_by_other && !self.registry().knows(&contact.borrow()) {
-                        connection.close(close::REFUSED, b"not allowed");
-                        return;
-                    } else if idle_since.elapsed() >= IDLE {
-                        connection.close(close::IDLE, b"idle");
-                        return;
-                    }
+                    // streams that it may no longer have end
+                    contact.send_replace(known);
                 }
+                Err(AskError::Refused(why)) => {
+                    tracing::info!("{}: its streams end: {why}", contact.borrow().name);
+                    connection.close(close::NO_MEMBER, b"no member");
+                    return;
+                }
+                // whoever it was it is, as long as nobody can say
+                Err(AskError::NoDaemon(_)) => program_seen = Moment::now(),
+            }
+            if program_seen.elapsed() >= NO_PROGRAM_TIMEOUT {
+                let name = &contact.borrow().name;
+                tracing::info!("{name} has no program for streams any more: its streams end");
+                connection.close(close::GONE, b"no program");
+                return;
+            }
+            let streams = connection.stats().frame_rx.stream;
+            // one of them is in the table, one here
+            let is_in_use = Arc::strong_count(&link.in_use) > 2;
+            if is_in_use || streams != accepted {
+                (idle_since, accepted) = (Moment::now(), streams);
+            } else if is_begun_by_other && !self.registry().knows(&contact.borrow()) {
+                connection.close(close::REFUSED, b"not allowed");
+                return;
+            } else if idle_since.elapsed() >= IDLE {
+                connection.close(close::IDLE, b"idle");
+                return;
             }
         }
     }
@@ -723,8 +862,14 @@ impl Network {
         self.counters.accepted.fetch_add(1, Relaxed);
         let _open = Open::new(self);
         match reached {
-            Reached::Stream(local) => {
-                pump(local, Vec::new(), (send, recv), &self.traffic, withdrawn).await;
+            Reached::Stream(local, mut report) => {
+                let (quic, carriage) = ((send, recv), link.carriage(&self.traffic));
+                let teller = report.as_mut().map_or(Teller::Socket, Teller::Report);
+                let end = pump(&local, Vec::new(), quic, &carriage, teller, withdrawn).await;
+                if let (End::Reset, Some(report)) = (end, report) {
+                    report.break_off().await;
+                }
+                local.close(end);
             }
             Reached::Datagrams(program) => {
                 let over = (&link.connection, &link.takers);
@@ -736,25 +881,25 @@ impl Network {
     /// A connection to what serves.
     async fn reach(&self, service: &Service, peer: &Peer, datagrams: bool) -> Option<Reached> {
         let reached = async {
-            io::Result::Ok(Reached::Stream(match &service.destination {
-                Destination::Program(program) if datagrams => {
+            let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+            let local = match &service.destination {
+                Destination::Program(program, _) if datagrams => {
                     let (ours, socket) = pair()?;
-                    let peer = peer.clone();
-                    let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
-                    let handover = Handover { peer, socket };
+                    let handover = Handover::new(peer.clone(), socket, None);
                     program.send(handover).await.map_err(gone)?;
                     return Ok(Reached::Datagrams(ours));
                 }
-                Destination::Program(program) => {
+                Destination::Program(program, reports) => {
                     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
                     ours.set_nonblocking(true)?;
-                    let handover = Handover {
-                        peer: peer.clone(),
-                        socket: theirs.into(),
+                    let (report, theirs_too) = match reports {
+                        true => Some(Report::pair()?).unzip(),
+                        false => (None, None),
                     };
-                    let gone = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+                    let handover = Handover::new(peer.clone(), theirs.into(), theirs_too);
                     program.send(handover).await.map_err(gone)?;
-                    Local::Unix(UnixStream::from_std(ours)?)
+                    let local = Local::Unix(UnixStream::from_std(ours)?);
+                    return Ok(Reached::Stream(local, report));
                 }
                 Destination::Server(Target::Tcp(address), _) => {
                     let socket = TcpStream::connect(address).await?;
@@ -762,7 +907,7 @@ impl Network {
                     Local::Tcp(socket)
                 }
                 Destination::Server(Target::Unix(path), header) => {
-                    let mut socket = UnixStream::connect(path).await?;
+                    let mut socket = connect_in_turn(path).await?;
                     if *header {
                         let mut line = serde_json::to_vec(peer)?;
                         line.push(b'\n');
@@ -770,7 +915,8 @@ impl Network {
                     }
                     Local::Unix(socket)
                 }
-            }))
+            };
+            io::Result::Ok(Reached::Stream(local, None))
         };
         match timeout(SERVER_TIMEOUT, reached).await {
             Ok(Ok(local)) => Some(local),
@@ -815,15 +961,25 @@ async fn withdrawn(
     }
 }
 
+/// Connects to a server of this host. One that has too many waiting takes some of them in a moment.
+async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => sleep(BACKLOG_INTERVAL).await,
+            connected => return connected,
+        }
+    }
+}
+
 /// What serves, as it is reached.
 enum Reached {
-    Stream(Local),
+    Stream(Local, Option<Report>),
     Datagrams(OwnedFd),
 }
 
 fn destination(service: &Service) -> String {
     match &service.destination {
-        Destination::Program(_) => "its program".into(),
+        Destination::Program(..) => "its program".into(),
         Destination::Server(target, _) => target.to_string(),
     }
 }
@@ -876,6 +1032,11 @@ fn identity_of(connection: &Connection) -> Option<PeerId> {
     let identity = connection.peer_identity()?;
     let keys = identity.downcast_ref::<Vec<rustls::pki_types::CertificateDer<'static>>>()?;
     peer_of(keys.first()?)
+}
+
+/// Datagrams that have come over a connection.
+fn received(link: &Link) -> u64 {
+    link.connection.stats().udp_rx.datagrams
 }
 
 /// Opens a stream, and reads what the other side says to the hello.
@@ -989,7 +1150,15 @@ impl Drop for Open {
 pub struct Number {
     number: u64,
     end: watch::Sender<Option<End>>,
-    _open: Open,
+    waits: Arc<Waits>,
+    open: Open,
+}
+
+/// A program that waits for the end of a stream.
+#[derive(Debug, Default)]
+struct Waits {
+    is_so: AtomicBool,
+    has_gone: Notify,
 }
 
 impl Number {
@@ -998,9 +1167,46 @@ impl Number {
         self.number
     }
 
+    /// Whether a program waits for the end.
+    pub fn is_awaited(&self) -> &AtomicBool {
+        &self.waits.is_so
+    }
+
+    /// Resolves when a program that waited for the end has gone: the stream is to break off.
+    pub async fn given_up(&self) {
+        self.waits.has_gone.notified().await;
+    }
+
     /// It has ended so.
     pub fn end(self, end: End) {
         self.end.send_replace(Some(end));
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        lock(&self.open.0.ends).waiting.remove(&self.number);
+    }
+}
+
+/// The end of a stream, for one program that waits for it.
+#[derive(Debug)]
+pub struct Waiting {
+    end: watch::Receiver<Option<End>>,
+    waits: Arc<Waits>,
+}
+
+impl Waiting {
+    /// Resolves when the stream has ended.
+    pub async fn end(&mut self) -> End {
+        let end = self.end.wait_for(Option::is_some).await;
+        // who carried it is gone without a word
+        end.ok().and_then(|end| *end).unwrap_or(End::Reset)
+    }
+
+    /// The program has gone before the end: nobody reads or writes the stream any more.
+    pub fn give_up(&self) {
+        self.waits.has_gone.notify_one();
     }
 }
 

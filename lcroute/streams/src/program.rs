@@ -1,5 +1,6 @@
 //! The program that stays: a service, or started by a verb where there is none, until nobody needs it.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use lcroute::streams::{Access, Serve, Who};
 use lcroute::system::{SystemRequest, SystemSignals};
 use librecast::stream::socket_of;
 use librecast_program::book::{Book, HOST_BOOK};
-use librecast_program::cli::{Exit, ExitError, init_logging};
+use librecast_program::cli::{Exit, ExitError, init_logging, to_join};
 use librecast_program::{metrics, service};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::SigSet;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -30,6 +33,8 @@ use crate::registry::{Destination, Service};
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The daemon, its interface and the port are waited for so long at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A wait at the start that takes longer is told.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// A program that a verb started ends when the daemon has been away for so long.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// MTU of an interface that tells none.
@@ -41,6 +46,8 @@ pub fn run(common: &Common, idle: Option<Duration>) -> anyhow::Result<Exit> {
     init_logging(common.log.as_deref().or(config.log.as_deref()), "info")?;
     let control = common.control_to_ask(&config);
     lcroute::system::room_for_clients();
+    // a verb that starts this waits for its signals, and has blocked them
+    SigSet::all().thread_unblock()?;
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(async {
@@ -122,6 +129,7 @@ fn tell_starter() -> anyhow::Result<()> {
 /// The socket of streams, once the daemon, its interface and the port are there.
 async fn start(daemon: &Daemon, is_started_by_verb: bool) -> anyhow::Result<Arc<Network>> {
     let until = Instant::now() + START_TIMEOUT;
+    let mut notice = Some(Instant::now() + NOTICE_AFTER);
     loop {
         let failed = match own(daemon).await {
             Ok(own) => {
@@ -138,6 +146,13 @@ async fn start(daemon: &Daemon, is_started_by_verb: bool) -> anyhow::Result<Arc<
         };
         if Instant::now() >= until {
             return Err(failed);
+        }
+        if notice.is_some_and(|at| Instant::now() >= at) {
+            notice = None;
+            tracing::warn!(
+                "waiting for {} s at most: {failed:#}",
+                START_TIMEOUT.as_secs()
+            );
         }
         sleep(RETRY_INTERVAL).await;
     }
@@ -289,10 +304,13 @@ impl LocalSocket {
                 bound: None,
             });
         }
-        Self::bind(path).with_context(|| path.display().to_string())
+        Self::bind(path).map_err(|e| not_bound(path, e))
     }
 
     fn bind(path: &Path) -> anyhow::Result<Self> {
+        // many verbs may start one at once: none removes the socket that another has just bound
+        let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+        let _lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             anyhow::bail!("another program for streams answers there");
         }
@@ -314,6 +332,26 @@ impl LocalSocket {
             listener,
             bound: Some(path.to_owned()),
         })
+    }
+}
+
+/// Why no program for streams can be started here, and what to do.
+fn not_bound(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    let shown = path.display();
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied) => {
+            let message = format!(
+                "{shown}: {error}: root starts the program for streams: sudo systemctl enable --now lcroute-streams.socket; then {}",
+                to_join("lcroute")
+            );
+            ExitError::new(Exit::NotPermitted, message).into()
+        }
+        Some(io::ErrorKind::NotFound) => {
+            let message =
+                format!("{shown}: {error}: is `lcroute run` running, with this --control?");
+            ExitError::new(Exit::Unreachable, message).into()
+        }
+        _ => error.context(shown.to_string()),
     }
 }
 

@@ -1,21 +1,34 @@
 //! What goes through a stream: from a socket of this host to QUIC and back. Each direction ends by itself; what breaks one breaks
-//! both. A stream that waits holds no buffer, and who does not read is not sent more than the window.
+//! both, and a command that has ended ends both. A stream that waits holds no buffer, and who does not read is not sent more than
+//! the window.
 
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use librecast::stream::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use crate::framing::{self, Frames, Piece};
+use crate::report::Report;
+use crate::window::{Wider, Window};
 
 /// Bytes that are read at once. Chosen: a burst of 50 packets.
 const CHUNK: usize = 64 * 1024;
 /// How often it is looked whether a program that has sent all has gone as well.
 const GONE_INTERVAL: Duration = Duration::from_millis(200);
+/// A program that has not read for so long is behind. Chosen: one that reads at all is asked for more within some milliseconds.
+const BEHIND: Duration = Duration::from_millis(10);
 /// The side that reads wants no more, and has all that it wanted.
 const ENOUGH: VarInt = VarInt::from_u32(0);
 /// A stream broke off.
@@ -88,54 +101,125 @@ impl Local {
         }
     }
 
-    fn shutdown(&self, how: nix::sys::socket::Shutdown) {
-        use std::os::fd::AsRawFd;
+    fn shutdown(&self, how: Shutdown) {
         // the other side may have gone by itself
-        let _ = nix::sys::socket::shutdown(self.fd().as_raw_fd(), how);
+        let _ = shutdown(self.fd().as_raw_fd(), how);
     }
+
+    /// Ends the connection as the stream has ended. What broke off does not look whole, as far as the kind of socket can show it.
+    pub fn close(self, end: End) {
+        match (end, self) {
+            (End::Finished | End::Exited(_), local) => {
+                local.shutdown(Shutdown::Both);
+                // a socket that is closed with bytes in it would break off at the other side
+                let mut rest = BytesMut::with_capacity(CHUNK);
+                while matches!(local.try_read(&mut rest), Ok(1..)) {
+                    rest.clear();
+                }
+            }
+            (End::Reset | End::Killed(_), Self::Tcp(socket)) => {
+                // closed now, it is reset
+                let _ = socket.set_zero_linger();
+            }
+            // closed with bytes in it, it is reset
+            (End::Reset | End::Killed(_), Self::Unix(_)) => {}
+        }
+    }
+}
+
+/// Whether the other side of a socket neither writes nor reads.
+fn is_gone(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let looked = poll(&mut fds, PollTimeout::ZERO);
+    let events = fds[0].revents().unwrap_or(PollFlags::empty());
+    looked.is_err() || events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
 }
 
 /// Waits until the other side of a socket neither writes nor reads. The kernel wakes nobody for that alone.
 pub async fn gone(socket: BorrowedFd<'_>) {
     loop {
-        tokio::time::sleep(GONE_INTERVAL).await;
-        let mut fds = [PollFd::new(socket, PollFlags::empty())];
-        let looked = poll(&mut fds, PollTimeout::ZERO);
-        let events = fds[0].revents().unwrap_or(PollFlags::empty());
-        if looked.is_err() || events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+        sleep(GONE_INTERVAL).await;
+        if is_gone(socket) {
             return;
         }
     }
 }
 
-/// Carries a stream until both directions have ended, one broke, or `withdrawn` resolves. `first` comes before what `local` says.
+/// How a stream is carried.
+#[derive(Debug)]
+pub struct Carriage<'a> {
+    /// The connection is of `lcroute/2`: bytes stand in frames.
+    pub is_framed: bool,
+    /// The window of the connection.
+    pub window: &'a Arc<Window>,
+    /// Where bytes are counted.
+    pub traffic: &'a Traffic,
+}
+
+/// How the program of this host tells the end of what it sends, beside its socket.
+#[derive(Debug)]
+pub enum Teller<'a> {
+    /// By nothing: a connection that it closes ends what it sent.
+    Socket,
+    /// A command's end is reported.
+    Report(&'a mut Report),
+    /// While this is set it waits for the end of the stream: it was killed where its connection is closed before.
+    Waits(&'a AtomicBool),
+}
+
+/// Carries a stream until both directions have ended, the command at this side has, one broke, or `stop` resolves. `first` comes
+/// before what `local` says. The caller closes `local`.
 pub async fn pump(
-    local: Local,
+    local: &Local,
     first: Vec<u8>,
     (mut send, mut recv): (SendStream, RecvStream),
-    traffic: &Traffic,
-    withdrawn: impl Future<Output = ()>,
+    carriage: &Carriage<'_>,
+    teller: Teller<'_>,
+    stop: impl Future<Output = ()>,
 ) -> End {
-    use nix::sys::socket::Shutdown;
     let state = State::default();
-    let both = async {
-        let (up, down) = tokio::join!(
-            up(&local, first, &mut send, traffic, &state),
-            down(&local, &mut recv, traffic, &state)
-        );
-        up.is_ok() && down.is_ok()
+    let (mut sent, mut received) = (None, None);
+    let end = {
+        let mut up = pin!(up(local, first, &mut send, carriage, teller, &state));
+        let mut down = pin!(down(local, &mut recv, carriage, &state));
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                end = &mut up, if sent.is_none() => sent = Some(end),
+                end = &mut down, if received.is_none() => received = Some(end),
+                () = &mut stop => break End::Reset,
+            }
+            match (&sent, &received) {
+                (Some(Sent::Last(end)), _) => break *end,
+                (_, Some(end @ (End::Reset | End::Exited(_) | End::Killed(_)))) => break *end,
+                (Some(Sent::Broken), Some(End::Finished)) => break End::Reset,
+                (Some(Sent::All), Some(End::Finished)) => break End::Finished,
+                // the other side says how it ended, where it can
+                _ => {}
+            }
+        }
     };
-    let is_whole = tokio::select! {
-        is_whole = both => is_whole,
-        () = withdrawn => false,
+    let code = match end {
+        End::Finished | End::Exited(_) | End::Killed(_) => ENOUGH,
+        End::Reset => BROKEN,
     };
-    if is_whole {
-        return End::Finished;
+    if sent.is_none() {
+        // it may be over already
+        let _ = send.reset(code);
     }
-    // either may be over
-    let _ = (send.reset(BROKEN), recv.stop(BROKEN));
-    local.shutdown(Shutdown::Both);
-    End::Reset
+    let _ = recv.stop(code);
+    end
+}
+
+/// How what this side sends has ended.
+#[derive(Debug, Clone, Copy)]
+enum Sent {
+    /// All was sent, or as much as the other side wanted.
+    All,
+    /// The other side takes no more, and has not all.
+    Broken,
+    /// With this the stream is over; the other side is told.
+    Last(End),
 }
 
 /// What one direction tells the other.
@@ -143,105 +227,165 @@ pub async fn pump(
 struct State {
     /// The program of this host has sent all.
     has_ended: AtomicBool,
-    /// What came from the other side broke off.
-    is_broken: AtomicBool,
 }
-
-/// A direction broke off.
-struct Broken;
 
 /// From the program of this host to the other node.
 async fn up(
     local: &Local,
     first: Vec<u8>,
     send: &mut SendStream,
-    traffic: &Traffic,
+    carriage: &Carriage<'_>,
+    teller: Teller<'_>,
     state: &State,
-) -> Result<(), Broken> {
-    use nix::sys::socket::Shutdown;
-    let stopped = send.stopped();
-    tokio::pin!(stopped);
+) -> Sent {
+    let mut stopped = pin!(send.stopped());
     let mut next = Bytes::from(first);
-    loop {
+    let end = loop {
         if !next.is_empty() {
-            traffic.tx.fetch_add(next.len() as u64, Relaxed);
+            carriage.traffic.tx.fetch_add(next.len() as u64, Relaxed);
+            let head = Bytes::copy_from_slice(&framing::head(next.len()));
             // why is told by `stopped`
-            let _ = send.write_chunk(next).await;
+            let _ = match carriage.is_framed {
+                true => send.write_all_chunks(&mut [head, next]).await,
+                false => send.write_chunk(next).await,
+            };
         }
         let ready = tokio::select! {
             biased;
             end = &mut stopped => {
+                state.has_ended.store(true, Relaxed);
+                if !matches!(end, Ok(Some(ENOUGH))) {
+                    return Sent::Broken;
+                }
                 // writers are told that nobody reads
                 local.shutdown(Shutdown::Read);
-                state.has_ended.store(true, Relaxed);
-                return match end {
-                    Ok(Some(ENOUGH)) => Ok(()),
-                    _ => Err(Broken),
-                };
+                return Sent::All;
             }
             ready = local.readable() => ready,
         };
         let mut buffer = BytesMut::with_capacity(CHUNK);
         next = match ready.and_then(|()| local.try_read(&mut buffer)) {
-            Ok(0) => break,
+            Ok(0) => break End::Finished,
             Ok(_) => buffer.freeze(),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Bytes::new(),
-            Err(_) => return Err(Broken),
+            Err(_) => break End::Reset,
         };
-    }
+    };
     state.has_ended.store(true, Relaxed);
-    if state.is_broken.load(Relaxed) || send.finish().is_err() {
-        return Err(Broken);
+    let end = match teller {
+        Teller::Socket => end,
+        Teller::Waits(waits) => match waits.load(Relaxed) && is_gone(local.fd()) {
+            true => End::Reset,
+            false => end,
+        },
+        Teller::Report(report) => {
+            // the command writes no more, and reads on
+            if matches!(end, End::Finished) && !is_gone(local.fd()) && carriage.is_framed {
+                let _ = send.write_all(&framing::end(End::Finished)).await;
+            }
+            // one that has not read all breaks its socket, and none of what it wrote
+            report.end().await
+        }
+    };
+    let is_whole = matches!(end, End::Finished | End::Exited(_));
+    let is_sent = match carriage.is_framed {
+        true => send.write_all(&framing::end(end)).await.is_ok() && send.finish().is_ok(),
+        false if is_whole => send.finish().is_ok(),
+        false => send.reset(BROKEN).is_ok(),
+    };
+    if !matches!(end, End::Finished) {
+        return Sent::Last(end);
     }
     // until the other side has all of it
     match stopped.await {
-        Ok(None | Some(ENOUGH)) => Ok(()),
-        _ => Err(Broken),
+        Ok(None) if is_sent => Sent::All,
+        Ok(Some(ENOUGH)) => Sent::All,
+        _ => Sent::Broken,
     }
 }
 
 /// From the other node to the program of this host.
-async fn down(
-    local: &Local,
-    recv: &mut RecvStream,
-    traffic: &Traffic,
-    state: &State,
-) -> Result<(), Broken> {
-    use nix::sys::socket::Shutdown;
+async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, state: &State) -> End {
+    let (mut frames, mut end) = (Frames::default(), None);
+    let mut behind = None;
     loop {
         let gone = async {
             while !state.has_ended.load(Relaxed) {
-                tokio::time::sleep(GONE_INTERVAL).await;
+                sleep(GONE_INTERVAL).await;
             }
             gone(local.fd()).await;
         };
-        let chunk = tokio::select! {
-            biased;
-            chunk = recv.read_chunk(CHUNK, true) => chunk,
-            () = gone => {
-                // the other side may have ended meanwhile
-                let _ = recv.stop(ENOUGH);
-                return Ok(());
-            }
-        };
-        match chunk {
-            Ok(Some(chunk)) => {
-                traffic.rx.fetch_add(chunk.bytes.len() as u64, Relaxed);
-                if local.write_all(&chunk.bytes).await.is_err() {
-                    // it reads no more: what it had sent may be on its way still
-                    let _ = recv.stop(ENOUGH);
-                    return Ok(());
+        let chunk = {
+            let mut read = pin!(recv.read_chunk(CHUNK, true));
+            match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
+                Poll::Ready(chunk) => Some(chunk),
+                Poll::Pending => {
+                    // the program has read all that there was
+                    behind = None;
+                    tokio::select! {
+                        biased;
+                        chunk = &mut read => Some(chunk),
+                        () = gone => None,
+                    }
                 }
             }
-            Ok(None) => {
+        };
+        let chunk = match chunk {
+            Some(Ok(Some(chunk))) => chunk.bytes,
+            Some(Ok(None)) if carriage.is_framed => return end.unwrap_or(End::Reset),
+            Some(Ok(None)) => {
                 local.shutdown(Shutdown::Write);
-                return Ok(());
+                return End::Finished;
             }
-            Err(_) => {
-                state.is_broken.store(true, Relaxed);
-                local.shutdown(Shutdown::Both);
-                return Err(Broken);
+            Some(Err(_)) => return End::Reset,
+            None => {
+                // the other side may have ended meanwhile
+                let _ = recv.stop(ENOUGH);
+                return End::Finished;
+            }
+        };
+        let mut rest = &chunk[..];
+        loop {
+            let piece = match carriage.is_framed {
+                true => frames.next(&mut rest),
+                false if rest.is_empty() => Ok(None),
+                false => Ok(Some(Piece::Bytes(std::mem::take(&mut rest)))),
+            };
+            match piece {
+                Ok(None) => break,
+                Ok(Some(Piece::Bytes(bytes))) if end.is_none() => {
+                    carriage.traffic.rx.fetch_add(bytes.len() as u64, Relaxed);
+                    if deliver(local, bytes, carriage, &mut behind).await.is_err() {
+                        // it reads no more: what it had sent may be on its carriage still
+                        let _ = recv.stop(ENOUGH);
+                        return End::Finished;
+                    }
+                }
+                Ok(Some(Piece::End(End::Finished))) => {
+                    local.shutdown(Shutdown::Write);
+                    end = Some(End::Finished);
+                }
+                Ok(Some(Piece::End(last))) => return last,
+                // bytes behind the end, or an end of a kind that nobody knows
+                Ok(Some(Piece::Bytes(_))) | Err(_) => return End::Reset,
             }
         }
     }
+}
+
+/// Writes to the program. While it is behind, its bytes do not count for the streams of others.
+async fn deliver(
+    local: &Local,
+    bytes: &[u8],
+    carriage: &Carriage<'_>,
+    behind: &mut Option<Wider>,
+) -> io::Result<()> {
+    let mut write = pin!(local.write_all(bytes));
+    if let Ok(done) = timeout(BEHIND, &mut write).await {
+        return done;
+    }
+    if behind.is_none() {
+        *behind = carriage.window.widen();
+    }
+    write.await
 }

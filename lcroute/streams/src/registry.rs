@@ -19,8 +19,8 @@ const MAX_SERVICES: usize = 1_024;
 pub enum Destination {
     /// To a server; a Unix socket may be told first who comes.
     Server(Target, bool),
-    /// To the program that asked, over its connection.
-    Program(mpsc::Sender<Handover>),
+    /// To the program that asked, over its connection; it may report how each command has ended.
+    Program(mpsc::Sender<Handover>, bool),
 }
 
 /// A program that serves, or an entry of the configuration.

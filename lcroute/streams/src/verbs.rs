@@ -3,27 +3,31 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lcroute::settings::Common;
 use librecast::plain::strip;
 use librecast::stream::{
-    self, Allowed, End, Listener, Peer, ProtocolName, Reason, Stream, StreamError, socket_of,
+    self, Allowed, End, Ending, Listener, Peer, ProtocolName, Reason, Report, Stream, StreamError,
+    socket_of,
 };
 use librecast_program::book::{self, Book};
 use librecast_program::child::{Account, Apart, set_apart};
-use librecast_program::cli::{Exit, ExitError, hint};
+use librecast_program::cli::{Exit, ExitError, hint, note, print_line, to_join};
 use librecast_program::interrupt::{exit_on_interrupt, on_signals};
+use librecast_program::standard;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, send};
 
 /// A program that a verb started goes this long after the last that used it.
 pub const IDLE: &str = "10s";
@@ -31,6 +35,26 @@ pub const IDLE: &str = "10s";
 const MAX_PROCESSES: usize = 256;
 /// Most connections of `forward` at a time: two threads each.
 const MAX_FORWARDED: usize = 1_024;
+/// The group whose members may use streams.
+const GROUP: &str = "lcroute";
+/// A stream is open within so long, or refused: the sum of how long the program for streams looks for a node and waits for it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// The program for streams has started within so long.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A wait that takes longer is told.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
+/// And told again. Chosen: often enough to be seen, seldom enough for a log.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
+/// The program for streams is asked so often where it ends in the midst of it. Chosen: it ends once, then a new one has just begun.
+const ATTEMPTS: u32 = 5;
+/// Between two of these.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(200);
+/// A program that is told the end of its connection closes it within so long. Chosen: some round trips, as it is on this host.
+const LINGER: Duration = Duration::from_secs(2);
+/// Exit code of a command that does not exist, as shells have it (POSIX, Shell Command Language, 2.8.2).
+const NOT_FOUND: u8 = 127;
+/// Exit code of one that cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
 /// Bytes that are copied at once.
 const BUFFER: usize = 64 * 1024;
 /// Bytes of one line of a process's complaints; the rest is the next line. Chosen: a page.
@@ -65,10 +89,17 @@ fn program(common: &Common) -> anyhow::Result<PathBuf> {
     match UnixStream::connect(&path) {
         Ok(_) => Ok(path),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            let message = format!("{}: {e}: be root or in group lcroute", path.display());
+            let message = format!("{}: {e}: {}", path.display(), to_join(GROUP));
             Err(ExitError::new(Exit::NotPermitted, message).into())
         }
-        Err(_) => start(common, &control, &path).map(|()| path),
+        Err(_) => {
+            let line = |left: Duration| {
+                let left = left.as_secs();
+                format!("waiting for the program for streams to start, {left} s at most")
+            };
+            let _notice = Notice::after_a_while(START_TIMEOUT, line);
+            start(common, &control, &path).map(|()| path)
+        }
     }
 }
 
@@ -110,6 +141,51 @@ fn start(common: &Common, control: &Path, path: &Path) -> anyhow::Result<()> {
     Err(ExitError::new(exit, why).into())
 }
 
+/// Asks the program for streams. One that a verb has started may end just now, as nobody used it: then there is another one.
+fn asked<T>(
+    common: &Common,
+    ask: impl Fn(&Path) -> Result<T, StreamError>,
+) -> anyhow::Result<(PathBuf, T)> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        let path = program(common)?;
+        attempts -= 1;
+        match ask(&path) {
+            Ok(answer) => return Ok((path, answer)),
+            Err(StreamError::NoProgram(..) | StreamError::Io(_)) if attempts > 0 => {
+                thread::sleep(ATTEMPT_INTERVAL);
+            }
+            Err(e) => return Err(exit_of(&e)),
+        }
+    }
+}
+
+/// Says on standard error what is waited for, and how long yet, until it is dropped.
+struct Notice(Option<mpsc::Sender<()>>);
+
+impl Notice {
+    /// `line`: of the time that is left of `most`.
+    fn after_a_while(most: Duration, line: impl Fn(Duration) -> String + Send + 'static) -> Self {
+        let (kept, dropped) = mpsc::channel::<()>();
+        let waits = thread::Builder::new().spawn(move || {
+            let begun = Instant::now();
+            let mut next = NOTICE_AFTER;
+            while dropped.recv_timeout(next) == Err(mpsc::RecvTimeoutError::Timeout) {
+                hint("lcroute", line(most.saturating_sub(begun.elapsed())));
+                next = NOTICE_INTERVAL;
+            }
+        });
+        // without a thread it is silent
+        Self(waits.is_ok().then_some(kept))
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        self.0 = None;
+    }
+}
+
 fn exit_of(error: &StreamError) -> anyhow::Error {
     let exit = match error {
         StreamError::Refused(Reason::BadRequest, _) => Exit::Usage,
@@ -119,7 +195,26 @@ fn exit_of(error: &StreamError) -> anyhow::Error {
         StreamError::Refused(Reason::Refused, _) => Exit::NotPermitted,
         _ => Exit::Failed,
     };
-    ExitError::new(exit, error.to_string()).into()
+    let message = match error {
+        StreamError::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            "the program for streams of this host has ended: try again, or see why: journalctl -u lcroute-streams".into()
+        }
+        error => error.to_string(),
+    };
+    ExitError::new(exit, message).into()
+}
+
+/// Opens a stream, and says so where that takes a while.
+fn open(program: &Path, node: &str, protocols: &[ProtocolName]) -> Result<Stream, StreamError> {
+    let name = node.to_owned();
+    let line = move |left: Duration| {
+        let left = left.as_secs();
+        format!(
+            "waiting for {name}, {left} s at most: does `lcroute members` show it, and does its firewall let in UDP port 14247 of lc0 (`lcroute doctor` there)?"
+        )
+    };
+    let _notice = Notice::after_a_while(OPEN_TIMEOUT, line);
+    stream::connect_at(program, node, protocols)
 }
 
 /// `lcroute connect`
@@ -130,47 +225,80 @@ pub fn connect(
     is_verbose: bool,
 ) -> anyhow::Result<Exit> {
     exit_on_interrupt(|| ())?;
-    let socket = program(common)?;
     let node = book::node(node)?;
-    let mut stream = stream::connect_at(&socket, &node, protocols).map_err(|e| exit_of(&e))?;
+    let (socket, mut stream) = asked(common, |program| open(program, &node, protocols))?;
     let peer = stream.peer().clone();
+    // held to the end: when this process is killed the stream breaks off
+    let ending = Ending::of(&socket, peer.stream.unwrap_or_default());
+    let ending = Arc::new(ending.map_err(|e| exit_of(&e))?);
     if is_verbose {
-        eprintln!("{} ({}): {}", peer.name, peer.peer, peer.protocol);
+        note(format_args!(
+            "{} ({}): {}",
+            peer.name, peer.peer, peer.protocol
+        ));
     }
-    let number = peer.stream.unwrap_or_default();
-    let mut out = stream.try_clone()?;
-    thread::spawn(move || {
+    let (mut to, end_up) = (stream.try_clone()?, Arc::clone(&ending));
+    let (failed, input) = mpsc::channel();
+    thread::spawn(move || match copy(&mut standard::input(), &mut to) {
         // the other side says how it ended
-        let _ = copy(&mut io::stdin().lock(), &mut out);
-        let _ = out.finish();
-    });
-    let copied = copy(&mut stream, &mut io::stdout().lock());
-    let is_reset = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionReset;
-    match copied {
-        Err(e) if !is_reset(&e) => return Err(e.into()),
-        _ => {}
-    }
-    match stream::end_of(&socket, number).map_err(|e| exit_of(&e))? {
-        End::Finished => Ok(Exit::Ok),
-        End::Reset => {
-            let message = format!("the stream to {} broke off", peer.name);
-            Err(ExitError::new(Exit::Failed, message).into())
+        Ok(()) | Err(Uncopied::Write(_)) => drop(to.finish()),
+        Err(Uncopied::Read(e)) => {
+            // the receiver waits for the end, or has gone
+            let _ = failed.send(e);
+            end_up.give_up();
         }
+    });
+    match copy(&mut stream, &mut standard::output()) {
+        Err(Uncopied::Write(e)) => return Err(e.into()),
+        // how it ended is told now
+        Ok(()) | Err(Uncopied::Read(_)) => {}
+    }
+    let end = ending.wait();
+    if let Ok(e) = input.try_recv() {
+        return Err(anyhow::Error::new(e).context("standard input"));
+    }
+    let failed = |message: String| Err(ExitError::new(Exit::Failed, message).into());
+    match end {
+        Ok(End::Finished | End::Exited(0)) => Ok(Exit::Ok),
+        Ok(End::Exited(code)) => std::process::exit(code.into()),
+        Ok(End::Killed(signal)) => {
+            let name = Signal::try_from(i32::from(signal));
+            let name = name.map_or_else(|_| format!("signal {signal}"), |s| s.to_string());
+            let on = &peer.name;
+            hint(
+                "lcroute",
+                format_args!("the command on {on} was ended by {name}"),
+            );
+            std::process::exit(128 + i32::from(signal))
+        }
+        Ok(End::Reset) => failed(format!("the stream to {} broke off", peer.name)),
+        Err(_) => failed(format!(
+            "the stream to {} broke off: the program for streams of this host has ended",
+            peer.name
+        )),
     }
 }
 
+/// Why not all was copied.
+enum Uncopied {
+    /// It could not be read.
+    Read(io::Error),
+    /// It could not be written.
+    Write(io::Error),
+}
+
 /// Copies until an end, each read written at once.
-fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), Uncopied> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => {
-                to.write_all(&buffer[..count])?;
-                to.flush()?;
+                let written = to.write_all(&buffer[..count]).and_then(|()| to.flush());
+                written.map_err(Uncopied::Write)?;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(Uncopied::Read(e)),
         }
     }
 }
@@ -197,47 +325,30 @@ pub fn serve(common: &Common, serving: &Serving) -> anyhow::Result<Exit> {
     end_well()?;
     let account = Account::find(serving.user.as_deref())?;
     let served = Served::new(serving, account)?;
-    let socket = program(common)?;
     let allowed = Allowed {
         nodes: keys(&serving.allowed.nodes)?,
         all: serving.allowed.all,
     };
-    let listener = Listener::bind_at(&socket, &serving.protocols, &allowed);
-    let listener = listener.map_err(|e| exit_of(&e))?;
+    let (_, listener) = asked(common, |program| {
+        Listener::bind_commands_at(program, &serving.protocols, &allowed)
+    })?;
     let names: Vec<_> = serving.protocols.iter().map(ProtocolName::as_str).collect();
-    eprintln!("serving {}", names.join(", "));
+    note(format_args!("serving {}", names.join(", ")));
     if !serving.allowed.all && serving.allowed.nodes.is_empty() {
-        eprintln!("nobody may speak it: --allow NODE, or --allow-all");
+        note("nobody may speak it: --allow NODE, or --allow-all");
     }
     if serving.user.is_none() && nix::unistd::geteuid().is_root() {
-        eprintln!("each stream's process is root's; --user NAME makes it another's");
+        note("each stream's process is root's; --user NAME makes it another's");
     }
     let running = Arc::new(AtomicUsize::new(0));
     loop {
         while running.load(Relaxed) >= MAX_PROCESSES {
             thread::sleep(Duration::from_millis(50));
         }
-        let stream = match listener.accept() {
-            Ok(stream) => stream,
-            Err(e) => return Err(exit_of(&e)),
-        };
-        let mut process = served.command(stream.peer());
-        let output = OwnedFd::from(stream.try_clone()?);
-        process.stdout(output).stdin(OwnedFd::from(stream));
-        match process.spawn() {
-            Ok(mut child) => {
-                running.fetch_add(1, Relaxed);
-                let running = Arc::clone(&running);
-                thread::spawn(move || {
-                    if let Some(errors) = child.stderr.take() {
-                        show(errors);
-                    }
-                    // how it ended is between it and the other side
-                    let _ = child.wait();
-                    running.fetch_sub(1, Relaxed);
-                });
-            }
-            Err(e) => eprintln!("{}: {e}", served.program.to_string_lossy()),
+        let (stream, report) = listener.accept_command().map_err(|e| exit_of(&e))?;
+        if let Err(e) = served.start(stream, report, &running) {
+            // out of descriptors, most likely: others may end meanwhile
+            hint("lcroute", e);
         }
     }
 }
@@ -291,6 +402,65 @@ impl<'a> Served<'a> {
         })
     }
 
+    /// Starts the command for a stream, and reports how it ends.
+    fn start(
+        &self,
+        stream: Stream,
+        report: Option<Report>,
+        running: &Arc<AtomicUsize>,
+    ) -> io::Result<()> {
+        let mut process = self.command(stream.peer());
+        let output = OwnedFd::from(stream.try_clone()?);
+        let kept = OwnedFd::from(stream.try_clone()?);
+        process.stdout(output).stdin(OwnedFd::from(stream));
+        let mut child = match process.spawn() {
+            Ok(child) => child,
+            Err(e) => {
+                let code = match e.kind() {
+                    io::ErrorKind::NotFound => NOT_FOUND,
+                    _ => NOT_EXECUTABLE,
+                };
+                note(format_args!("{}: {e}", self.program.to_string_lossy()));
+                return report.map_or(Ok(()), |report| report.ended(End::Exited(code)));
+            }
+        };
+        // the command has its own
+        drop(process);
+        if let Some(errors) = child.stderr.take() {
+            thread::spawn(move || show(errors));
+        }
+        running.fetch_add(1, Relaxed);
+        let running = Arc::clone(running);
+        let report = report.map(Arc::new);
+        let kept = Arc::new(Mutex::new(Some(kept)));
+        if let Some(report) = report.clone() {
+            let kept = Arc::clone(&kept);
+            thread::spawn(move || {
+                if report.broke_off() {
+                    if let Some(stream) = held(&kept).take() {
+                        make_input_fail(&stream);
+                    }
+                    report.passed_on();
+                }
+            });
+        }
+        thread::spawn(move || {
+            let end = match child.wait().map(|status| (status.code(), status.signal())) {
+                Ok((Some(code), _)) => End::Exited(code.to_le_bytes()[0]),
+                Ok((None, Some(signal))) => End::Killed(signal.to_le_bytes()[0]),
+                Ok((None, None)) | Err(_) => End::Reset,
+            };
+            if let Some(report) = report {
+                // the stream may be over
+                let _ = report.ended(end);
+            }
+            // no sooner: the other side reads how it ended when nobody has the stream any more
+            drop(held(&kept).take());
+            running.fetch_sub(1, Relaxed);
+        });
+        Ok(())
+    }
+
     fn command(&self, peer: &Peer) -> Command {
         let mut command = Command::new(&self.program);
         command.args(self.arguments).env_clear();
@@ -308,6 +478,14 @@ impl<'a> Served<'a> {
     }
 }
 
+/// Makes the next read of the other side of this stream fail (ECONNRESET): the kernel does that where a socket is closed with bytes
+/// in it that nobody has read, and nobody reads this one. A read that fails is no end of the input.
+fn make_input_fail(stream: &OwnedFd) {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    // where no byte fits there are some already
+    let _ = send(stream.as_raw_fd(), &[0], flags);
+}
+
 /// Prints standard error of a process line by line, without control characters, until all its writers have closed it.
 fn show(errors: impl Read) {
     let mut errors = BufReader::new(errors);
@@ -317,8 +495,7 @@ fn show(errors: impl Read) {
         match errors.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                // a reader that has gone must not end this
-                let _ = writeln!(io::stderr(), "{}", plain(&line));
+                note(plain(&line));
             }
         }
     }
@@ -363,8 +540,12 @@ fn end_well() -> io::Result<()> {
 /// The Unix socket of this process: it goes with it.
 static SOCKET: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-fn lock() -> std::sync::MutexGuard<'static, Option<PathBuf>> {
-    SOCKET.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Option<PathBuf>> {
+    held(&SOCKET)
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where `lcroute forward` listens.
@@ -420,19 +601,23 @@ enum Incoming {
 }
 
 impl Incoming {
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
-            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
-        })
-    }
-
     fn finish(&self) {
         // it may have gone
         let _ = match self {
             Self::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Self::Unix(socket) => socket.shutdown(Shutdown::Write),
         };
+    }
+
+    /// Ends the connection after all that was written: closed with bytes in it, it would be reset, and the program lose some.
+    fn close(self) {
+        self.finish();
+        let _ = match &self {
+            Self::Tcp(socket) => socket.set_read_timeout(Some(LINGER)),
+            Self::Unix(socket) => socket.set_read_timeout(Some(LINGER)),
+        };
+        let (begun, mut rest) = (Instant::now(), vec![0; BUFFER]);
+        while matches!((&self).read(&mut rest), Ok(1..)) && begun.elapsed() < LINGER {}
     }
 
     /// The program sees that it broke off, where the kernel can tell it.
@@ -443,20 +628,29 @@ impl Incoming {
     }
 }
 
-impl Read for Incoming {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl AsFd for Incoming {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(socket) => socket.read(buf),
-            Self::Unix(socket) => socket.read(buf),
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
         }
     }
 }
 
-impl Write for Incoming {
+impl Read for &Incoming {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Incoming::Tcp(socket) => { socket }.read(buf),
+            Incoming::Unix(socket) => { socket }.read(buf),
+        }
+    }
+}
+
+impl Write for &Incoming {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(socket) => socket.write(buf),
-            Self::Unix(socket) => socket.write(buf),
+            Incoming::Tcp(socket) => { socket }.write(buf),
+            Incoming::Unix(socket) => { socket }.write(buf),
         }
     }
 
@@ -468,9 +662,12 @@ impl Write for Incoming {
 /// `lcroute forward`
 pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Result<Exit> {
     end_well()?;
-    let program = program(common)?;
+    lcroute::system::room_for_clients();
     // a connection of our own: the program stays as long as this does
-    let _kept = UnixStream::connect(&program)?;
+    let (program, _kept) = asked(common, |program| {
+        let no_program = |e| StreamError::NoProgram(program.to_owned(), e);
+        UnixStream::connect(program).map_err(no_program)
+    })?;
     let remote = Remote {
         node: book::node(&remote.node)?,
         protocol: remote.protocol.clone(),
@@ -478,7 +675,7 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
     let accept: Box<dyn Fn() -> io::Result<Incoming>> = match listen {
         Listen::Tcp(address) => {
             let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
-            println!("{}", listener.local_addr()?);
+            print_line(listener.local_addr()?)?;
             Box::new(move || {
                 let (socket, _) = listener.accept()?;
                 socket.set_nodelay(true)?;
@@ -491,11 +688,10 @@ pub fn forward(common: &Common, listen: &Listen, remote: &Remote) -> anyhow::Res
             }
             let listener = UnixListener::bind(path).with_context(|| path.display().to_string())?;
             *lock() = Some(path.clone());
-            println!("unix:{}", path.display());
+            print_line(format_args!("unix:{}", path.display()))?;
             Box::new(move || Ok(Incoming::Unix(listener.accept()?.0)))
         }
     };
-    io::stdout().flush()?;
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         while open.load(Relaxed) >= MAX_FORWARDED {
@@ -527,31 +723,83 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// One connection.
-fn carry(mut incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<()> {
+fn carry(incoming: Incoming, program: &Path, remote: &Remote) -> anyhow::Result<()> {
     let protocols = std::slice::from_ref(&remote.protocol);
-    let mut stream = match stream::connect_at(program, &remote.node, protocols) {
-        Ok(stream) => stream,
+    let opened = open(program, &remote.node, protocols).and_then(|stream| {
+        let ending = Ending::of(program, stream.peer().stream.unwrap_or_default())?;
+        Ok((stream, ending))
+    });
+    let (mut stream, ending) = match opened {
+        Ok(opened) => opened,
         Err(e) => {
             incoming.reset();
-            return Err(e.into());
+            return Err(exit_of(&e));
         }
     };
-    let number = stream.peer().stream.unwrap_or_default();
-    let (mut from, mut to): (Incoming, Stream) = (incoming.try_clone()?, stream.try_clone()?);
-    let up = thread::spawn(move || {
-        // the other side says how it ended
-        let _ = copy(&mut from, &mut to);
-        let _ = to.finish();
-    });
-    let _ = copy(&mut stream, &mut incoming);
-    incoming.finish();
-    match stream::end_of(program, number)? {
-        End::Finished => {
-            let _ = up.join();
+    let up = stream.try_clone()?;
+    let end = thread::scope(|scope| {
+        let sending =
+            thread::Builder::new().spawn_scoped(scope, || send_up(&incoming, up, &ending));
+        if let Err(e) = sending {
+            ending.give_up();
+            return Err(StreamError::Io(e));
         }
-        End::Reset => incoming.reset(),
+        match copy(&mut stream, &mut &incoming) {
+            // the other side writes no more, and reads on
+            Ok(()) if !is_over(&stream) => incoming.finish(),
+            Ok(()) | Err(Uncopied::Read(_)) => {}
+            // the program has gone
+            Err(Uncopied::Write(_)) => ending.give_up(),
+        }
+        ending.wait()
+    });
+    match end {
+        Ok(End::Finished | End::Exited(_)) => incoming.close(),
+        Ok(End::Reset | End::Killed(_)) | Err(_) => incoming.reset(),
     }
     Ok(())
+}
+
+/// Whether a stream that is at its end has ended in both directions: then it is told how.
+fn is_over(stream: &Stream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO);
+    polled.is_err() || fds[0].any() == Some(true)
+}
+
+/// Sends what a program writes until it ends, or the stream has.
+fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let mut fds = [
+            PollFd::new(incoming.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ending.as_fd(), PollFlags::POLLIN),
+        ];
+        if poll(&mut fds, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        if fds[1].any() == Some(true) {
+            return;
+        }
+        match incoming.read(&mut buffer) {
+            Ok(0) => {
+                // the other side says how it ended
+                let _ = stream.finish();
+                return;
+            }
+            Ok(count) => {
+                if stream.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // the program broke off: so does the stream
+            Err(_) => {
+                ending.give_up();
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

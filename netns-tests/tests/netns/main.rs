@@ -64,6 +64,7 @@ mod secrets;
 mod signalling;
 mod ssm;
 mod streams;
+mod streams_ends;
 mod studio;
 mod studio_decks;
 mod studio_notes;

@@ -1,0 +1,63 @@
+//! What a program that serves commands and this one tell each other about one stream, beside it: how the command ended, and that the
+//! stream broke off. An end of file cannot say either.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::Duration;
+
+use librecast::stream::End;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// A program says within so long that it has passed on the end of a broken stream.
+const PASSED_ON_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest line in bytes: an end has some twenty.
+const MAX_REPORT: usize = 64;
+
+/// This side of the socket on which a program reports.
+#[derive(Debug)]
+pub struct Report(UnixStream);
+
+impl Report {
+    /// Both sides; the second is the program's.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Self(UnixStream::from_std(ours)?), theirs.into()))
+    }
+
+    /// How the command ended. A program that goes without a report has broken the stream off.
+    pub async fn end(&mut self) -> End {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            if line.len() >= MAX_REPORT {
+                return End::Reset;
+            }
+            match self.0.read_buf(&mut line).await {
+                Ok(0) | Err(_) => return End::Reset,
+                Ok(_) => {}
+            }
+        }
+        match serde_json::from_slice(&line) {
+            Ok(end @ (End::Exited(_) | End::Killed(_))) => end,
+            _ => End::Reset,
+        }
+    }
+
+    /// Tells the program that the stream broke off, and waits until it has made the command's input fail.
+    pub async fn break_off(mut self) {
+        let told = async {
+            let mut line = serde_json::to_vec(&End::Reset)?;
+            line.push(b'\n');
+            self.0.write_all(&line).await?;
+            self.0.read(&mut [0; MAX_REPORT]).await
+        };
+        // it may have gone, or have more to do: then the command's input ends as it can
+        let _ = timeout(PASSED_ON_TIMEOUT, told).await;
+    }
+}
