@@ -1,4 +1,4 @@
-//! What members of a private group say, files among it, what they show, and texts of holding keys (`lch1`): any bytes, and texts of them.
+//! Messages and files of members of a private group, their presence, and texts of holding keys (`lch1`): any bytes, and texts of them.
 #![no_main]
 #![allow(dead_code)]
 

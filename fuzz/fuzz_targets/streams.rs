@@ -1,4 +1,4 @@
-//! What both sides say at the beginning of a stream: any bytes as a hello and as an answer; and frames, cut anywhere.
+//! The first messages of both sides of a stream: any bytes as a hello and as an answer; and frames, cut anywhere.
 #![no_main]
 #![allow(dead_code)]
 

@@ -16,14 +16,14 @@ use librecast_log::AuthorId;
 /// Milliseconds of a day.
 const DAY: u64 = 86_400_000;
 
-/// What presence says.
+/// The content of presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// The author's clock.
     Clock,
     /// The same, in answer to another clock.
     ClockToo,
-    /// A refusal, the author who asked, and the time of its request.
+    /// A refusal, the author that asked, and the time of its request.
     Refused(RequestRefusal, AuthorId, u64),
 }
 

@@ -223,7 +223,7 @@ impl Daemon {
         false
     }
 
-    /// The group is what its files say: a request that could not be written has no effect, whenever the program ends.
+    /// The files are the group's state: a request that could not be written has no effect, whenever the program ends.
     fn forget_changes(&mut self, group: &str, now: Instant) {
         let Some(room) = self.rooms.get_mut(group) else {
             return;

@@ -136,7 +136,7 @@ pub struct GroupStatus {
     pub messages: u64,
     /// Of ours, that are not in the log yet.
     pub unsent: usize,
-    /// What a request to join waits for, or messages of ours after a start or a time away.
+    /// The reason for which a request to join waits, or messages of ours after a start or a time away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
     /// Why nothing can be said, or nobody lets this host in, and the way out.

@@ -132,9 +132,9 @@ pub struct Room {
     /// How often the state was written in this run.
     saves: u64,
     opened: Instant,
-    /// What this host's users said is not shown yet: its folder may turn out to be an old copy.
+    /// Messages of this host's users are not shown yet: its folder may turn out to be an old copy.
     holds_back: bool,
-    /// How members call themselves, those who are gone, too.
+    /// Names that members chose, those of former members, too.
     names: BTreeMap<PeerId, String>,
 }
 
@@ -179,7 +179,7 @@ impl Room {
         })
     }
 
-    /// Goes on with what its files say.
+    /// Goes on with the state in its files.
     pub fn reopen(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut room = Self::open(&self.folder, &self.name, now)?;
         std::mem::swap(&mut room.notices, &mut self.notices);
@@ -308,7 +308,7 @@ impl Room {
             self.come_back(now);
         }
         if before.is_none() || set_by.unsigned_abs() > SUSPENDED {
-            // whoever had another clock may have the same now
+            // a host that had another clock may have the same now
             (self.clocks, self.clock_shown) = (Clocks::default(), None);
             self.group.mend_times(time);
             self.state_changed = true;
@@ -320,7 +320,7 @@ impl Room {
         }
     }
 
-    /// What a request to join, or a message, waits for, if it waits.
+    /// The reason for which a request to join, or a message, waits, if it does.
     pub fn waits(&self) -> Option<String> {
         let is_heard = self.log.has_received();
         if self.group.standing() == Standing::Joining {
@@ -479,11 +479,13 @@ impl Room {
                 let ahead = theirs as i64 - time as i64;
                 self.hear_clock(author, Some(ahead), &body, (time, now));
             }
-            LogEvent::Request(body) => match self.group.handle_request(&body, time) {
-                Ok(()) => self.state_changed = true,
-                // members hear requests, too, and owners hear the same one again
-                Err(e) => tracing::debug!("{}: a request to join: {e}", self.name),
-            },
+            LogEvent::Request(body) | LogEvent::RequestAgain(body) => {
+                match self.group.handle_request(&body, time) {
+                    Ok(()) => self.state_changed = true,
+                    // members hear requests, too, and owners hear the same one again
+                    Err(e) => tracing::debug!("{}: a request to join: {e}", self.name),
+                }
+            }
             LogEvent::Conflict { author, number } => {
                 let who = self.who(author);
                 self.notice(format!(
@@ -511,7 +513,7 @@ impl Room {
 
     fn show(&mut self, log: LogName, shown: Shown, time: u64) {
         let author = self.author_of(log);
-        // whoever is no author yet has nothing to show
+        // a host that is no author yet has nothing to show
         if let Err(e) = self.log.show(author, &shown.encode(), time) {
             tracing::debug!("{}: presence: {e}", self.name);
         }
@@ -894,7 +896,7 @@ impl Room {
         self.log.authors().find(|status| status.author == id)
     }
 
-    /// Who is a member, and who was one in this run or said something.
+    /// Members, and authors that were members in this run or wrote something.
     fn all_names(&self) -> BTreeMap<PeerId, String> {
         let mut all = self.names.clone();
         let members = self.group.members().into_iter();
@@ -920,7 +922,7 @@ impl Room {
         shown.collect()
     }
 
-    /// A member, or an author who was one, as it is shown.
+    /// A member, or an author that was one, as it is shown.
     fn name_of(&self, author: &PeerId) -> String {
         let mut shown = self.shown_names();
         shown.remove(author).unwrap_or_else(|| {

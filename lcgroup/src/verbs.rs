@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::conversation::Message;
 use crate::request::{GroupStatus, MAX_TEXT, MemberStatus, ProtectedStatus, Request, Status};
 
-/// Longest content of stdin: what a message may have, an end of line, and one byte more.
+/// Longest content of stdin: the longest message, an end of line, and one byte more.
 const MAX_CONTENT: u64 = MAX_TEXT as u64 + 2;
 
 /// Between two looks at whether the owner has answered.
@@ -80,7 +80,7 @@ pub struct Tail {
     pub last: Option<u64>,
 }
 
-/// A wait that is told on standard error: what is missing, and what to check.
+/// A wait that standard error explains: the missing thing, and the things to check.
 struct Waiting {
     since: Instant,
     told: String,

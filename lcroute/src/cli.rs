@@ -405,7 +405,7 @@ fn group(text: &str) -> Result<std::net::IpAddr, String> {
     }
 }
 
-/// Verbs by what people want to do; within a group, in the order in which they are needed.
+/// Verbs by their purpose; within a group, in the order in which people need them.
 const VERBS: [(&str, &[&str]); 5] = [
     (
         "Take part",

@@ -79,7 +79,7 @@ pub struct Config {
     pub web: Web,
     /// Who watches this node.
     pub metrics: librecast_program::metrics::Config,
-    /// What the file sets.
+    /// The keys that the file sets.
     #[serde(skip)]
     pub written: Written,
 }

@@ -107,7 +107,7 @@ pub fn run(common: &Common, config: Config, overrides: Overrides) -> anyhow::Res
         End::Expelled => {
             service::stopping();
             device.close().context(config.tun.name.clone())?;
-            // what cannot be forgotten is expelled at the next start, too
+            // a membership that stays on disk is expelled at the next start, too
             if let Err(e) = state.forget_membership().and_then(|()| state.forget()) {
                 tracing::warn!("{e:#}");
             }

@@ -49,7 +49,7 @@ impl InboundProbe {
         self.verdict.unwrap_or(Inbound::Unknown)
     }
 
-    /// What held before may have been changed just now.
+    /// The firewall may have changed just now: the verdict is unknown.
     pub fn forget(&mut self) {
         self.verdict = None;
     }
@@ -89,7 +89,7 @@ impl InboundProbe {
         Ok(())
     }
 
-    /// Looks whether the datagram has come; true when that is decided and differs from what is logged.
+    /// Looks whether the datagram has come; true when that is decided and differs from the verdict in the log.
     pub fn look(&mut self, now: Instant) -> bool {
         let Some(trial) = &self.trial else {
             return false;

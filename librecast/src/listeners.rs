@@ -39,7 +39,7 @@ struct Watched {
     listening: Duration,
 }
 
-/// What reports say, without a socket.
+/// The state that reports describe, without a socket.
 #[derive(Debug, Default)]
 struct Reported {
     /// Groups, and on how many sockets the program itself has joined each.
@@ -228,7 +228,7 @@ impl Listeners {
         self.of_host = members.lines().filter_map(member).collect();
     }
 
-    /// Reads what has come, and asks what is due.
+    /// Reads reports that have come, and sends queries that are due.
     ///
     /// # Errors
     ///

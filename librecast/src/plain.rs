@@ -141,7 +141,7 @@ pub fn shorten(text: &str, most: usize) -> String {
     }
 }
 
-/// Whether no letter, with its marks and what is joined to it, has bytes on both sides of this place.
+/// Whether no letter, with its marks and joined characters, has bytes on both sides of this place.
 fn is_between_letters(text: &str, at: usize) -> bool {
     use GeneralCategory::{EnclosingMark, NonspacingMark, SpacingMark};
     let Some((before, after)) = text.split_at_checked(at) else {
@@ -263,7 +263,7 @@ fn flag(text: &str) -> usize {
     }
 }
 
-/// What becomes of an isolate without an end.
+/// The treatment of an isolate without an end.
 #[derive(Clone, Copy, PartialEq)]
 enum Open {
     /// It ends at the end of the line.
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn nothing_turns_the_text_around_that_stands_beside_it() {
-        // what is open ends with its line
+        // open isolates end with their line
         assert_eq!(clean("\u{2067}a"), "\u{2067}a\u{2069}");
         assert_eq!(
             clean("\u{2066}\u{2068}a\u{2069}"),
@@ -396,7 +396,7 @@ mod tests {
         );
         assert_eq!(strip("\u{2067}a\nb"), "\u{2067}a\u{2069}\nb");
         assert!(!is_plain("\u{2067}a"));
-        // an end counts for what stands before it in the same isolate
+        // an end counts for characters before it in the same isolate
         assert_eq!(
             clean("\u{2069}\u{2067}a\u{2069}"),
             "\u{fffd}\u{2067}a\u{2069}"

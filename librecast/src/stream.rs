@@ -488,7 +488,7 @@ impl Report {
     /// The stream is over.
     pub fn ended(&self, end: End) -> io::Result<()> {
         self.say(end)?;
-        // whoever waits in `broke_off` ends
+        // a thread that waits in `broke_off` ends
         self.socket.shutdown(Shutdown::Both)
     }
 

@@ -272,7 +272,7 @@ impl Cast {
         Ok(())
     }
 
-    /// Waits for the answers of those who listen already.
+    /// Waits for the answers of present listeners.
     fn find_listeners(&mut self, wake: &Wake) -> io::Result<()> {
         let until = self.network.settled_at(Instant::now());
         loop {

@@ -255,7 +255,7 @@ struct Listen<'a> {
     has_ended: bool,
     ended_at: Option<Instant>,
     status_at: Instant,
-    /// What the listener said about the wait that lasts.
+    /// The words that the listener has printed about the present wait.
     explained: Option<String>,
     /// Those that were on air last.
     on_air: Vec<OnAir>,
@@ -586,7 +586,7 @@ impl<'a> Listen<'a> {
             // sound has standard output where it goes to a pipe
             match self.sink {
                 Sink::Sound(_, Player::Pipe { .. }) => {
-                    writeln!(librecast_program::standard::errors(), "{status}")?
+                    writeln!(librecast_program::standard::errors(), "{status}")?;
                 }
                 Sink::Recording(_) | Sink::Sound(_, Player::Device(_)) => {
                     writeln!(librecast_program::standard::output(), "{status}")?;

@@ -106,7 +106,7 @@ pub struct CasterNetwork {
     outgoing: BTreeMap<u32, Outgoing>,
     /// Beacons of others with the same key.
     beacons: Memberships,
-    /// Who listens on LANs; none: the system does not let this program see it.
+    /// Listeners on LANs; none: the system does not let this program see them.
     listeners: Option<Listeners>,
 }
 
@@ -166,7 +166,7 @@ impl CasterNetwork {
         Ok(())
     }
 
-    /// What the user is told about where this sends; none: nothing that he would not expect.
+    /// A sentence about the interfaces in use; none: they are the expected ones.
     pub fn remark(&self) -> Option<String> {
         let lans = self.outgoing.values().filter(|o| o.name != self.tun);
         let lans: Vec<&str> = lans.map(|o| o.name.as_str()).collect();
@@ -189,7 +189,7 @@ impl CasterNetwork {
         }
     }
 
-    /// Until when those who listen already on a LAN answer the first query.
+    /// Until when present listeners of a LAN answer the first query.
     pub fn settled_at(&self, now: Instant) -> Instant {
         let has_lan = self.outgoing.values().any(|o| o.name != self.tun);
         match &self.listeners {
@@ -198,7 +198,7 @@ impl CasterNetwork {
         }
     }
 
-    /// Asks who listens, and hears it.
+    /// Sends queries, and reads reports.
     pub fn turn(&mut self, now: Instant) -> io::Result<()> {
         match &mut self.listeners {
             Some(listeners) => listeners.turn(now),

@@ -100,11 +100,11 @@ pub enum Item {
     Title(String),
     /// A packet.
     Packet(Vec<u8>),
-    /// What was passed over: a part of a sentence.
+    /// A passage that was passed over: a part of a sentence.
     Passed(String),
 }
 
-/// Reads packets of Opus. What is damaged is passed over.
+/// Reads packets of Opus, and passes over damaged ones.
 pub struct OggReader<R> {
     pages: Pages<R>,
     packets: BasePacketReader,
@@ -194,7 +194,7 @@ impl<R: Read> OggReader<R> {
         }
     }
 
-    /// Takes a page. What is missing before it.
+    /// Takes a page; returns the gap before it.
     fn push(&mut self, header: Header, page: OggPage) -> Option<String> {
         let missing = match self.sequence {
             Some(next) if !header.is_first => header.sequence.wrapping_sub(next),

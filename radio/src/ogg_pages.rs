@@ -33,7 +33,7 @@ pub enum Part {
 /// Reads pages, one after the other.
 pub struct Pages<R> {
     input: R,
-    /// What follows in the file, up to the longest page.
+    /// The next bytes of the file, up to the longest page.
     buffer: Vec<u8>,
     /// The place of the buffer in the file.
     at: u64,

@@ -14,7 +14,7 @@ use lcradio_core::{CLOCK_RATE, FRAME, Piece, SoundPacket};
 
 use crate::ogg_opus::OggWriter;
 
-/// Most of a gap that is filled: what others send must not fill the disk.
+/// Most of a gap that is filled: packets of others must not fill the disk.
 pub const LONGEST_FILLED: Duration = Duration::from_secs(60);
 /// The same in samples.
 const MAX_FILLED: u64 = LONGEST_FILLED.as_secs() * CLOCK_RATE as u64;

@@ -28,7 +28,7 @@ pub enum Sound {
     Packet(Vec<u8>, u32),
     /// What follows is called so.
     Title(String),
-    /// What was passed over: a part of a sentence.
+    /// A passage that was passed over: a part of a sentence.
     Passed(String),
 }
 

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The session, as far as logs in the folder have it. Copies of them are read: who presents or holds it may go on writing.
+/// The session, as far as logs in the folder have it. Copies of them are read: a program that presents or holds it may go on writing.
 fn read(folder: &Folder) -> anyhow::Result<View> {
     let session = folder.session()?;
     let folder_of_copies = tempfile::tempdir().context("a folder for copies of logs")?;

@@ -213,7 +213,7 @@ impl Folder {
         Ok(lcstudio_core::split(&self.slides_text()?))
     }
 
-    /// What the file of slides says about them.
+    /// The file's own title and presenter.
     pub fn front_matter(&self) -> anyhow::Result<FrontMatter> {
         Ok(lcstudio_core::front_matter(&self.slides_text()?))
     }

@@ -22,7 +22,7 @@ use crate::tracks::Tracks;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that lost slides stays unchanged for so long before the others see that: editors write in pieces.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The same if it lost more than half of them. Chosen: whoever removed them on purpose waits that long.
+/// The same if it lost more than half of them. Chosen: an author that removed them on purpose waits that long.
 const SETTLE_MOST: Duration = Duration::from_secs(30);
 /// At the end, so long until the last entries were repeated (librecast-log repeats them after 0.25 and 1 s).
 const LAST_WORDS: Duration = Duration::from_millis(1_300);
@@ -308,7 +308,7 @@ impl Presenter<'_> {
         };
         // nobody may read it
         let _ = writeln!(
-            io::stderr(),
+            librecast_program::standard::errors(),
             "{}: {has} of {had} slides, which an editor may be writing: this waits {until}. What was shown stays",
             file.display()
         );

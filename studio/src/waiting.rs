@@ -1,4 +1,4 @@
-//! Waits that last: what they are for, and what to check, on standard error.
+//! Long waits: standard error names their reason, and the things to check.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl Waiting {
     }
 }
 
-/// The wait for somebody who presents or holds the session, on these interfaces.
+/// The wait for a host that presents or holds the session, on these interfaces.
 pub fn for_session(interfaces: &[&str], timeout: Option<Duration>) -> String {
     let interfaces = match interfaces {
         [] => "no interface, as none that carries multicast is up".to_owned(),

@@ -153,7 +153,7 @@ pub enum Event {
     InvitationExpired,
     /// The owner refused a request to join, by an invitation of the group.
     RequestRefused {
-        /// Who wants to join.
+        /// The author that asks to join.
         author: PeerId,
         /// How it calls itself; nothing proves it.
         name: String,

@@ -67,7 +67,7 @@ pub use request::{MAX_REQUEST, Request};
 
 /// Most members of a group, the owner among them. Chosen: a commit is 98 KB then.
 pub const MAX_MEMBERS: usize = 1_000;
-/// Longest content of a message in bytes: 64 KiB of a user's, behind two that may say what they are.
+/// Longest content of a message in bytes: 64 KiB of a user's, behind two bytes for their kind.
 pub const MAX_MESSAGE: usize = 64 * 1_024 + 2;
 /// Most messages of an author in an epoch: below the 1,024 keys that mls-rs derives ahead.
 pub const MAX_MESSAGES: u32 = 1_000;

@@ -39,7 +39,7 @@ const MAX_ADDRESSES: usize = 3;
 const STARTING: usize = 16;
 /// One that takes longer holds up the others no more.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-/// Without a link for so long, a person is told what is waited for.
+/// After so long without a link, standard error names the reason of the wait.
 const QUIET: Duration = Duration::from_secs(2);
 /// Lines that wait for the terminal, and datagrams for one listener.
 const LINES: usize = 4_096;
@@ -490,7 +490,14 @@ impl Listener {
                 LeafNodeOutput::Refused { group, reason } => {
                     Line::Refused(self.n, group, reason.name())
                 }
-                LeafNodeOutput::Expelled => Line::Expelled,
+                LeafNodeOutput::Expelled => {
+                    // the other router closes its link as well
+                    let alone = Line::State(self.n, self.node.state(), 0, None);
+                    if self.common.lines.send(alone).await.is_err() {
+                        return false;
+                    }
+                    Line::Expelled
+                }
                 LeafNodeOutput::Signal { to, bytes } => {
                     self.carriers.send(to, &bytes);
                     continue;

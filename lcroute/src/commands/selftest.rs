@@ -2,7 +2,7 @@
 //! for what they cannot see: who is who, whether anybody listens, whether this host's firewall is in the way.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{BufRead, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -257,7 +257,11 @@ fn print(
     }
     let shown = clean(text.trim_end());
     match name {
-        Some(name) => print_line(format_args!("{name}  {shown}")),
+        // an address fills half of a line for people, and programs look for it
+        Some(name) if std::io::stdout().is_terminal() => {
+            print_line(format_args!("{name}  {shown}"))
+        }
+        Some(name) => print_line(format_args!("{} ({name})  {shown}", from.ip())),
         None => print_line(format_args!("{}  {shown}", from.ip())),
     }
 }

@@ -91,7 +91,7 @@ impl Written {
         all.filter(|key| self.0.get(*key) != other.0.get(*key))
     }
 
-    /// What a reload makes of this file, after the one that was read before, in a daemon that started with `first`.
+    /// Compares this file with the one that was read before, in a daemon that started with `first`.
     pub fn reread(&self, before: &Self, first: &Self) -> Reread {
         let waits = |key: &&str| AT_START.contains(key);
         let elsewhere = |key: &&str| {

@@ -75,7 +75,7 @@ impl Client {
         Ok(stream.set_read_timeout(Some(ANSWER_TIMEOUT + longer))?)
     }
 
-    /// The daemon's status, once it has tried whether what arrives now reaches programs.
+    /// The daemon's status, once it has tried the host's firewall anew.
     pub fn probe(&mut self) -> anyhow::Result<Status> {
         // an earlier daemon does not know this request, and has a verdict of its start
         let _ = self.ask::<serde_json::Value>(&Request::Probe);

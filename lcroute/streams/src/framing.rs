@@ -26,7 +26,7 @@ pub fn head(length: usize) -> [u8; HEAD_LEN] {
     (length as u32).to_be_bytes()
 }
 
-/// The end of what one side sends.
+/// The end of one direction.
 #[must_use]
 pub fn end(end: End) -> [u8; END_LEN] {
     let (kind, number) = match end {

@@ -214,7 +214,7 @@ struct Counters {
 struct Ends {
     last: u64,
     known: BTreeMap<u64, watch::Receiver<Option<End>>>,
-    /// Programs that wait for the ends of those that go on.
+    /// Programs that wait for the ends of streams that go on.
     waiting: BTreeMap<u64, Arc<Waits>>,
 }
 
@@ -493,7 +493,7 @@ impl Network {
         let mut said = pin!(hello_over(&link.connection, hello));
         let said = match timeout(KNOWN_TIMEOUT, &mut said).await {
             Ok(said) => said,
-            // the other side acknowledges it, and what serves there takes its time
+            // the other side acknowledges it, and the service there takes its time
             Err(_) if received(&link) > before => said.await,
             Err(_) => tokio::select! {
                 said = &mut said => said,
@@ -790,7 +790,7 @@ impl Network {
                     connection.close(close::NO_MEMBER, b"no member");
                     return;
                 }
-                // whoever it was it is, as long as nobody can say
+                // while the daemon cannot be asked, the last answer counts
                 Err(AskError::NoDaemon(_)) => program_seen = Moment::now(),
             }
             if program_seen.elapsed() >= NO_PROGRAM_TIMEOUT {
@@ -1200,7 +1200,7 @@ impl Waiting {
     /// Resolves when the stream has ended.
     pub async fn end(&mut self) -> End {
         let end = self.end.wait_for(Option::is_some).await;
-        // who carried it is gone without a word
+        // the carrying program is gone without a word
         end.ok().and_then(|end| *end).unwrap_or(End::Reset)
     }
 

@@ -335,7 +335,7 @@ impl LocalSocket {
     }
 }
 
-/// Why no program for streams can be started here, and what to do.
+/// Why no program for streams can be started here, with the remedy.
 fn not_bound(path: &Path, error: anyhow::Error) -> anyhow::Error {
     let shown = path.display();
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {

@@ -1,5 +1,5 @@
 //! What goes through a stream: from a socket of this host to QUIC and back. Each direction ends by itself; what breaks one breaks
-//! both, and a command that has ended ends both. A stream that waits holds no buffer, and who does not read is not sent more than
+//! both, and a command that has ended ends both. A stream that waits holds no buffer, and a program that does not read gets no more than
 //! the window.
 
 use std::future::poll_fn;
@@ -106,7 +106,7 @@ impl Local {
         let _ = shutdown(self.fd().as_raw_fd(), how);
     }
 
-    /// Ends the connection as the stream has ended. What broke off does not look whole, as far as the kind of socket can show it.
+    /// Ends the connection as the stream has ended. A stream that broke off does not look whole, as far as the kind of socket can show it.
     pub fn close(self, end: End) {
         match (end, self) {
             (End::Finished | End::Exited(_), local) => {
@@ -156,10 +156,10 @@ pub struct Carriage<'a> {
     pub traffic: &'a Traffic,
 }
 
-/// How the program of this host tells the end of what it sends, beside its socket.
+/// How the program of this host marks the end of its direction, beside its socket.
 #[derive(Debug)]
 pub enum Teller<'a> {
-    /// By nothing: a connection that it closes ends what it sent.
+    /// By nothing: closing its connection ends its direction.
     Socket,
     /// A command's end is reported.
     Report(&'a mut Report),
@@ -168,7 +168,7 @@ pub enum Teller<'a> {
 }
 
 /// Carries a stream until both directions have ended, the command at this side has, one broke, or `stop` resolves. `first` comes
-/// before what `local` says. The caller closes `local`.
+/// before the bytes of `local`. The caller closes `local`.
 pub async fn pump(
     local: &Local,
     first: Vec<u8>,
@@ -211,7 +211,7 @@ pub async fn pump(
     end
 }
 
-/// How what this side sends has ended.
+/// How this side's direction has ended.
 #[derive(Debug, Clone, Copy)]
 enum Sent {
     /// All was sent, or as much as the other side wanted.
@@ -283,7 +283,7 @@ async fn up(
             if matches!(end, End::Finished) && !is_gone(local.fd()) && carriage.is_framed {
                 let _ = send.write_all(&framing::end(End::Finished)).await;
             }
-            // one that has not read all breaks its socket, and none of what it wrote
+            // one that has not read all breaks its socket, and keeps all that it wrote
             report.end().await
         }
     };
@@ -356,7 +356,7 @@ async fn down(local: &Local, recv: &mut RecvStream, carriage: &Carriage<'_>, sta
                 Ok(Some(Piece::Bytes(bytes))) if end.is_none() => {
                     carriage.traffic.rx.fetch_add(bytes.len() as u64, Relaxed);
                     if deliver(local, bytes, carriage, &mut behind).await.is_err() {
-                        // it reads no more: what it had sent may be on its carriage still
+                        // it reads no more: its last bytes may still be on their way
                         let _ = recv.stop(ENOUGH);
                         return End::Finished;
                     }

@@ -160,7 +160,7 @@ fn asked<T>(
     }
 }
 
-/// Says on standard error what is waited for, and how long yet, until it is dropped.
+/// Names on standard error the reason of a wait, and the time that is left, until it is dropped.
 struct Notice(Option<mpsc::Sender<()>>);
 
 impl Notice {
@@ -767,7 +767,7 @@ fn is_over(stream: &Stream) -> bool {
     polled.is_err() || fds[0].any() == Some(true)
 }
 
-/// Sends what a program writes until it ends, or the stream has.
+/// Sends a program's output until the program or the stream ends.
 fn send_up(mut incoming: &Incoming, mut stream: Stream, ending: &Ending) {
     let mut buffer = vec![0; BUFFER];
     loop {

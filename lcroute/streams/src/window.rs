@@ -1,4 +1,4 @@
-//! Room for streams whose programs read slowly. What waits for readers counts for the window of the whole connection: without more
+//! Room for streams whose programs read slowly. Bytes that wait for readers count for the window of the whole connection: without more
 //! room, two streams that nobody reads would stop all others between the same nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

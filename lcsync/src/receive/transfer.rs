@@ -498,7 +498,7 @@ impl<'a> Transfer<'a> {
             count(plan.installed.len(), "file")
         ));
         if self.options.stats && !self.options.json {
-            stats.lines().iter().for_each(|line| note(line));
+            stats.lines().iter().for_each(note);
         }
     }
 

@@ -201,28 +201,30 @@ pub enum Event {
     Granted(PeerId),
     /// An author is there now. Only where it is [watched](Log::watch_presence).
     Presence {
-        /// Who.
+        /// The author.
         author: AuthorId,
-        /// What he says; the log does not look into it.
+        /// The author's content, which is opaque to the log.
         body: Vec<u8>,
     },
     /// An author is there now, by a clock that differs from this host's by more than a day. Only where clocks are
     /// [watched](Log::watch_clocks), too.
     OtherClock {
-        /// Who.
+        /// The author.
         author: AuthorId,
         /// His clock: milliseconds since 1970.
         time: u64,
-        /// What he says; the log does not look into it.
+        /// The author's content, which is opaque to the log.
         body: Vec<u8>,
     },
     /// A packet came of a host of the space that was silent before, or that wants requests.
     HostIsBack,
-    /// A request came that was not here; to the owner also one that came before.
+    /// A request came that was not here.
     Request(Vec<u8>),
+    /// To the owner: a request came again, as its author waits for an answer.
+    RequestAgain(Vec<u8>),
     /// An author signed two histories: nothing from this number on counts.
     Conflict {
-        /// Who.
+        /// The author.
         author: AuthorId,
         /// The first number that does not count.
         number: u32,

@@ -141,7 +141,7 @@ pub fn note(line: impl fmt::Display) {
     let _ = standard::errors().write_all(escape(&line).as_bytes());
 }
 
-/// What a user does who may not, as he is in no group that may.
+/// The command by which a user joins the group that may ask a daemon.
 #[must_use]
 pub fn to_join(group: &str) -> String {
     let own = nix::unistd::Uid::effective();

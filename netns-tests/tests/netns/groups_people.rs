@@ -201,7 +201,7 @@ fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_an
                 eventually("they read bob", || said(&people[at], &right))?;
             }
         }
-        // whoever comes later reads the same
+        // a member that joins later reads the same
         people[2].daemon()?.stop()?;
         people[1].say("later")?;
         people[2].start()?;
@@ -453,7 +453,7 @@ fn what_a_full_disk_refused_is_not_sent_later() {
                 );
             }
         }
-        // what was refused is in the way of nothing
+        // the refused request is in the way of nothing
         people[1].ask(&["create", "other", "--as", "bob"])?;
         Ok(())
     });

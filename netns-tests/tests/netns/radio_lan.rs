@@ -31,7 +31,7 @@ fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
         let told = unheard.stderr();
         ensure!(told.contains("while somebody listens there"), "{told}");
 
-        // who listens before hears all of it; who joins later, the rest
+        // an early listener hears all of it; a late one, the rest
         let private = format!("--key {key}");
         let (mut first, heard) = listen(listener, &station.encode(), "heard", "")?;
         eventually("it listens", || {

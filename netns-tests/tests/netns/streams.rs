@@ -212,8 +212,10 @@ fn streams_end_as_they_should() {
         let command = ["sh", "-c", "cat; echo gone >> ended"];
         let _serving = serve(beta, "/cat/1", &["--allow", "alpha"], &command)?;
         let held = begin(alpha, beta)?;
-        let killed = ["-9", "-f", "lcroute-streams connect beta /cat/1"];
-        alpha.host.run("pkill", &killed)?;
+        // others of this name belong to other tests
+        let parent = held.pid().to_string();
+        let killed = ["-9", "-P", &parent, "-f", "lcroute-streams connect"];
+        alpha.host.run("pkill", &killed)?.success()?;
         ended(beta)?;
         drop(held);
         // one who is expelled in the midst of it

@@ -1,4 +1,4 @@
-//! How streams end: all bytes and the exit code arrive, what broke off never looks whole, and a slow service harms itself alone.
+//! How streams end: all bytes and the exit code arrive, a broken stream never looks whole, and a slow service harms itself alone.
 
 use std::fs;
 
@@ -78,7 +78,7 @@ fn connect_ends_with_the_command_and_passes_on_its_exit_code() {
             killed == "7|partly|137|lcroute: the command on beta was ended by SIGKILL",
             "{killed}"
         );
-        // what runs on with the output belongs to it, as with ssh
+        // a grandchild with the output belongs to it, as with ssh
         let late = said("/late/1", "(sleep 1; echo late) & exit 4", 2)?;
         ensure!(late == "5|late|4|", "{late}");
         let missing = said("/missing/1", "exec /no/such/command", 2)?;
@@ -249,7 +249,7 @@ fn nothing_that_broke_off_looks_whole() {
         )?;
         ensure!(whole.code == 0, "{whole:?}");
         how("broken\nwhole\n")?;
-        // the far program for streams is killed: whoever reads or writes learns it
+        // the far program for streams is killed: readers and writers learn it
         let _some = serve(beta, "/some/1", "echo some; cat")?;
         let _to_some = forward("8004", "/some/1")?;
         let client = client("8004", "x")?;
@@ -408,7 +408,7 @@ fn whoever_waits_or_may_not_is_told_what_to_do() {
                 && first.contains("14247"),
             "{first}"
         );
-        // a user who is in no group that may
+        // a user in no group that may
         let run = |verb: &[&str]| {
             let args = [
                 &["--reuid", "nobody", "--clear-groups", "lcroute-streams"],

@@ -461,7 +461,8 @@ fn eight_who_attend_get_what_they_chose_and_nothing_else() {
             }
             let all: f64 = rates.iter().map(|(_, rate)| rate).sum();
             let is_thin = chosen.iter().all(|track| track.starts_with("captions"));
-            ensure!(!is_thin || all <= 10_000.0, "{tracks}: {all} bit/s");
+            // captions at 24 lines a minute, and the index of a deck that changes as often
+            ensure!(!is_thin || all <= 12_000.0, "{tracks}: {all} bit/s");
         }
         // a PART of sound stops sound, and nothing else
         let (host, last) = (&hall[7], attending.last_mut().context("the eighth")?);

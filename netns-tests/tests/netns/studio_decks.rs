@@ -240,7 +240,7 @@ fn where_lcroute_runs_entries_go_to_a_lan_once_somebody_there_was_heard() {
         let [presenter, attender] = &hosts[..] else {
             anyhow::bail!("two hosts");
         };
-        // what a program sees of lcroute
+        // the part of lcroute that programs see
         presenter.ip("link add lc0 type veth peer name far0\nlink set lc0 up\nlink set far0 up")?;
         presenter.nft(
             "table inet entries {

@@ -209,7 +209,7 @@ impl Playout {
         let since = *self.late_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= LATE {
             self.transits.retain(|(at, _)| *at >= since);
-            // it grew by what is forgotten now
+            // it grew by transits that are forgotten now
             self.target = self.latency.bound(MIN_TARGET);
             self.late_since = None;
         }

@@ -126,7 +126,7 @@ fn without_title<'a>(slide: &'a str, title: &str) -> &'a str {
     }
 }
 
-/// A slide with the time when it was shown, and what was said meanwhile.
+/// A slide with the time when it was shown, and the captions meanwhile.
 struct Part<'a> {
     slide: Option<(u64, usize, &'a str)>,
     lines: Vec<&'a CaptionLine>,

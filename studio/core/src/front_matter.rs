@@ -5,7 +5,7 @@
 /// Most lines of it. Chosen: far more than anybody writes by hand.
 const MAX_LINES: usize = 200;
 
-/// What front matter says.
+/// The content of front matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrontMatter {
     /// Bytes of it at the beginning of the file; 0: there is none.
@@ -16,7 +16,7 @@ pub struct FrontMatter {
     pub(crate) heading_divider: Option<usize>,
     /// The title; empty if it names none.
     pub title: String,
-    /// Who presents; empty if it names nobody.
+    /// The presenter; empty if it names nobody.
     pub author: String,
 }
 

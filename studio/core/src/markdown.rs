@@ -106,7 +106,7 @@ fn plain_lines(file: &str) -> String {
     file.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// What the front matter of a file of slides says, if it has one.
+/// The front matter of a file of slides, if it has one.
 #[must_use]
 pub fn front_matter(file: &str) -> FrontMatter {
     front_matter::read(&plain_lines(file))
@@ -288,7 +288,7 @@ fn is_unclosed(block: &str) -> bool {
     !lines.last().is_some_and(fence)
 }
 
-/// Paths of what somebody meant as a picture and CommonMark does not, as they have a blank; each with its place in the line.
+/// Paths of pictures that CommonMark does not accept, as they have a blank; each with its place in the line.
 fn paths_with_blanks(line: &str) -> impl Iterator<Item = (usize, &str)> {
     line.match_indices("![").filter_map(|(at, _)| {
         let (_, rest) = line[at..].split_once("](")?;

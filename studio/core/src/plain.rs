@@ -5,7 +5,7 @@ use librecast::plain::{shorten, strip};
 /// Longest text of one line: a title, a name. A length of 8 bits.
 pub const MAX_LINE: usize = 255;
 
-/// Text of several lines, without what a terminal would do, hide or reorder.
+/// Text of several lines, without characters that move a terminal's cursor, hide or reorder text.
 #[must_use]
 pub fn clean(text: &str) -> String {
     strip(&text.replace("\r\n", "\n"))

@@ -64,6 +64,9 @@ $("air").addEventListener("submit", (event) => {
     attempt(goOnAir);
 });
 $("edit").addEventListener("click", () => edit($("editor").hidden));
+// a projector shows the slide alone; the arrow keys go on turning
+$("whole-screen").hidden = !document.fullscreenEnabled;
+$("whole-screen").addEventListener("click", () => attempt(() => $("slide").requestFullscreen()));
 $("end").addEventListener("click", () => attempt(endOrGoOn));
 $("microphone").addEventListener("click", () => attempt(view.voice ? endVoice : speak));
 $("mute").addEventListener("click", () => mute($("mute").getAttribute("aria-pressed") !== "true"));
@@ -450,6 +453,7 @@ async function goOnAir() {
     view.token = token.match(/lct1[A-Za-z0-9]*/)?.[0] ?? null;
     $("token").value = "";
     view.sent = view.lecture.slides;
+    view.begun = performance.now();
     view.given.clear();
     givePictures();
     keepPresented(view.lecture.name);
@@ -601,6 +605,7 @@ function draw() {
     say($("title"), view.lecture.title.replaceAll("`", "'"));
     document.title = view.lecture.title;
     showState(network, status);
+    showClock();
     showSlide(status);
     showLines(status);
     showPictures(status);
@@ -630,6 +635,15 @@ function showState(network, { state: lecture, waiting }) {
     }
 }
 
+/** The time of day, and how long this has been on air. */
+function showClock() {
+    const seconds = Math.floor((performance.now() - view.begun) / 1000);
+    const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+    const on = [...(hours ? [hours] : []), minutes, rest].map((part) => String(part).padStart(2, "0")).join(":");
+    const time = new Date().toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+    say($("clock"), `${time}, on air for ${on}`);
+}
+
 function showSlide({ shown, titles, state: lecture }) {
     const slide = view.module.slide(shown);
     const wanted = JSON.stringify(titles);
@@ -645,7 +659,8 @@ function showSlide({ shown, titles, state: lecture }) {
     say($("where"), titles.length > 0 ? `of ${titles.length}; arrow keys turn` : "");
     const next = titles[shown];
     say($("next"), (next === undefined ? "This is the last slide." : `Next: ${next || "a slide without a title"}`).replaceAll("`", "'"));
-    const key = JSON.stringify([shown, slide?.html]);
+    const upcoming = next === undefined ? null : view.module.slide(shown + 1);
+    const key = JSON.stringify([shown, slide?.html, upcoming?.html]);
     if (key === view.drawn) {
         return;
     }
@@ -654,6 +669,8 @@ function showSlide({ shown, titles, state: lecture }) {
     $("slide").lang = slide ? language() : "en";
     $("slide").setAttribute("aria-label", slide ? `Slide ${shown} of ${titles.length}` : "No slide");
     fill($("slide"), slide ? elements(slide.html, own(slide)) : [html("p", { class: "hint" }, "There are no slides yet: write some with “Edit slides”.")]);
+    $("upcoming").hidden = !upcoming;
+    fill($("upcoming"), upcoming ? elements(upcoming.html, own(upcoming)) : []);
     if (hadFocus) {
         $("slide").focus({ preventScroll: true });
     }
@@ -710,7 +727,8 @@ function showShare() {
 }
 
 function linkTo(hash) {
-    const address = new URL("../node/", location.href);
+    // the page that browsers keep, for a lecture without a network
+    const address = new URL("./", location.href);
     address.hash = hash;
     return address.href;
 }

@@ -537,9 +537,9 @@ impl Log {
     ) -> Result<(), DropReason> {
         if let Some(waiting) = self.requests.get_mut(&request_id(&body)) {
             (waiting.due, waiting.sent) = (None, Some(now));
-            // whoever repeats a request waits for an answer
             if self.keys.contains_key(&self.owner) && self.told_requests.take(1, now) {
-                self.outputs.push_back(Output::Event(Event::Request(body)));
+                self.outputs
+                    .push_back(Output::Event(Event::RequestAgain(body)));
             }
             return Err(DropReason::Duplicate);
         }
