@@ -153,6 +153,7 @@ fn now() -> Result<i64> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn words_of_a_member_whose_clock_is_wrong_arrive_with_a_time_that_can_be_true_and_it_is_told() {
     world("groups-clocks", |lab| {
         let mut people = members(lab, &["ann", "bob", "cy"])?;
@@ -251,6 +252,7 @@ fn a_folder_that_was_put_back_says_nothing_and_tells_the_way_out() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_copy_of_a_folder_on_a_second_host_says_nothing_more_and_tells_the_way_out() {
     world("groups-two-hosts", |lab| {
         let mut people = members(lab, &["ann", "bob", "copy"])?;

@@ -25,6 +25,7 @@ fn says(process: &Process, text: &str) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
     world_alone("radio-damaged", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;
@@ -70,6 +71,7 @@ fn a_damaged_recording_is_cast_to_its_end_and_each_damaged_passage_is_said() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_recorder_that_is_started_again_begins_a_new_file_and_waits_for_a_day() {
     world_alone("radio-recorder", |lab| {
         let hosts = lab.lan(&["caster", "recorder"])?;

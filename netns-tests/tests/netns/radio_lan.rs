@@ -14,6 +14,7 @@ fn sent(host: &Host) -> Result<u64> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_caster_sends_on_a_lan_only_while_somebody_listens_there() {
     world_alone("radio-consent", |lab| {
         let hosts = lab.lan(&["caster", "listener"])?;

@@ -389,6 +389,7 @@ fn of_many_programs_at_once_each_is_served() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn whoever_waits_or_may_not_is_told_what_to_do() {
     world("streams-told", |lab| {
         let network = pair(lab)?;

@@ -69,6 +69,7 @@ fn slides_of(process: &Process) -> Vec<(u64, String)> {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn a_deck_that_lost_its_slides_waits_until_it_is_whole_and_the_slide_stays() {
     world("studio-emptied", |lab| {
         let hosts = lab.lan(&["presenter", "attender"])?;
@@ -181,6 +182,7 @@ fn front_matter_is_not_shown_and_what_would_not_be_seen_is_named_by_line() {
 }
 
 #[test]
+#[ignore = "long: `make test-all`"]
 fn waits_are_explained_and_a_key_that_may_not_write_is_told_at_once() {
     world("studio-waits", |lab| {
         let hosts = lab.lan(&["presenter", "other"])?;
