@@ -33,6 +33,8 @@ const AT_START: [&str; 24] = [
     "[leaf] mbit",
     "[web] invite",
 ];
+/// Keys of these for which lc0 is made anew.
+const NEW_DEVICE: [&str; 2] = ["[tun] name", "[tun] mode"];
 /// Keys that only commands read.
 const OF_COMMANDS: [&str; 1] = ["name"];
 /// Keys of lcroute-streams.
@@ -139,11 +141,13 @@ impl fmt::Display for Reread {
                 now.join(", ")
             )?,
         }
+        let is_new = |key: &String| NEW_DEVICE.contains(&key.as_str());
+        let restart = match self.at_start.iter().any(is_new) {
+            true => "`systemctl restart lcroute`, which makes lc0 anew",
+            false => "`lcroute reload --exec`, which keeps lc0 and its joins",
+        };
         for (keys, command) in [
-            (
-                &self.at_start,
-                "`lcroute reload --exec`, which keeps lc0 and its joins",
-            ),
+            (&self.at_start, restart),
             (&self.streams, "`systemctl reload lcroute-streams`"),
             (&self.pages, "`systemctl restart lcroute-web`"),
         ] {
@@ -183,6 +187,14 @@ mod tests {
         // the value of the start is back: nothing waits
         let back = first.reread(&second, &first);
         assert_eq!((back.now.len(), back.at_start.len()), (3, 0));
+        let shown = |text: &str| written(text).reread(&first, &first).to_string();
+        assert!(
+            shown("[tun]\nmtu = 1300\n")
+                .contains("[tun] mtu will hold after `lcroute reload --exec`")
+        );
+        assert!(
+            shown("[tun]\nname = \"lc5\"\n").contains("restart lcroute`, which makes lc0 anew")
+        );
     }
 
     /// A key that is renamed must be renamed here.
