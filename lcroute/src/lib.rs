@@ -15,6 +15,7 @@ mod doctor;
 pub mod drops;
 mod inbound_probe;
 mod inbox;
+mod inviter;
 mod keeper;
 mod lan;
 pub mod metrics;

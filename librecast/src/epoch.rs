@@ -12,6 +12,8 @@
 //! network sees that it was not known. The revocation travels inside, so that nobody passes the secret on to the node that is expelled. Of two epochs the one with
 //! the higher number is newer, of one number the one with the higher hash.
 
+pub(crate) mod secret;
+
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -23,6 +25,8 @@ use crate::id::{NetworkId, PeerId, SecretKey, derive};
 use crate::revocation::{MAX_REVOCATION, Revocation, RevocationError};
 use crate::wire::{Reader, WireError, Writer};
 
+pub use secret::EpochSecret;
+
 /// Context of signatures.
 const CONTEXT: &str = "lcroute 2026 rendezvous epoch";
 /// Context of the hash by which epochs are named, and those of one number ordered.
@@ -31,30 +35,6 @@ const HASH: &str = "lcroute 2026 rendezvous epoch hash";
 const VERSION: u8 = 1;
 /// Longest epoch in bytes.
 pub const MAX_EPOCH: usize = 1 + 32 + 4 + 32 + 32 + 2 + MAX_CERTIFICATE + 2 + MAX_REVOCATION + 64;
-
-/// A secret of members, which debug output does not show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EpochSecret(Zeroizing<[u8; 32]>);
-
-impl EpochSecret {
-    /// These bytes.
-    #[must_use]
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for EpochSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochSecret")
-    }
-}
 
 /// Why an epoch does not count.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

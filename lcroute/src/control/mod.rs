@@ -3,7 +3,7 @@
 //! the one that gives secrets of private prefixes.
 
 pub mod client;
-pub mod inviter;
+mod code;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use librecast::cert::GroupPrefix;
 use librecast_program::keyfile::SharedKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+pub use code::Code;
 
 /// What can be asked of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +87,7 @@ pub enum Request {
     /// A token, for who has that code.
     Invite {
         /// The code.
-        code: inviter::Code,
+        code: Code,
         /// How long hosts can join by it, in seconds.
         ttl_s: u64,
         /// How many; none: any number.

@@ -16,12 +16,12 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 use zeroize::Zeroizing;
 
-use super::inviter::{Code, Inviter};
 use super::{
-    Access, Answer, GivenSecret, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST, MAX_SECRETS,
-    MAX_WATCHERS, Request, VIEW_GAP, WATCH_INTERVAL,
+    Access, Answer, Code, GivenSecret, IDLE, MAX_ANNOUNCERS, MAX_CONNECTIONS, MAX_REQUEST,
+    MAX_SECRETS, MAX_WATCHERS, Request, VIEW_GAP, WATCH_INTERVAL,
 };
 use crate::inbox::{End, Inbox, Message};
+use crate::inviter::Inviter;
 
 /// Where the configuration says nothing of invitations.
 const NO_INVITATIONS: &str =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lcroute::streams::{Access, MAX_PROTOCOLS, Target, who};
-use librecast::stream::{Answer, MAX_LINE, Peer, ProtocolName, Reason, Request};
+use librecast::stream::{Answer, MAX_LINE, ProtocolName, Reason, Request};
 use librecast_program::book::{Book, HOST_BOOK};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::agreement::Hello;
 use crate::datagrams::{carry, pair};
 use crate::network::{Network, Opened, Refusal};
 use crate::pump::{Local, Teller, gone, pump};
-use crate::registry::{Destination, Service};
+use crate::registry::{Destination, Handover, Service};
 
 /// Most connections of programs of this host. Chosen: a few thousand streams, and the descriptors that they hold.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -27,23 +27,6 @@ const MAX_CONNECTIONS: usize = 4_096;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Streams that wait until a program takes them.
 const MAX_WAITING: usize = 64;
-
-/// A stream for a program: who opened it, and its end for the program.
-#[derive(Debug)]
-pub struct Handover {
-    /// Who, and in which protocol.
-    pub peer: Peer,
-    /// The program's end, and beside it where it reports how its command has ended.
-    sockets: Vec<OwnedFd>,
-}
-
-impl Handover {
-    /// One of `peer`'s, for a program that reports or does not.
-    pub fn new(peer: Peer, socket: OwnedFd, report: Option<OwnedFd>) -> Self {
-        let sockets = [Some(socket), report].into_iter().flatten().collect();
-        Self { peer, sockets }
-    }
-}
 
 /// Answers until the future is dropped.
 pub async fn serve(listener: UnixListener, network: Arc<Network>) {

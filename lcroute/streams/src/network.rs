@@ -35,10 +35,9 @@ use crate::agreement::{Answer, Hello, LENGTH_LEN, MAX_MESSAGE};
 use crate::daemon::{AskError, Daemon};
 use crate::datagrams::{Takers, carry, longest, pair};
 use crate::identity::{Identity, ResetKey, is_framed, peer_of};
-use crate::local::Handover;
 use crate::metrics::Refused;
 use crate::pump::{Carriage, Local, Teller, Traffic, pump};
-use crate::registry::{Choice, Destination, Registry, Service};
+use crate::registry::{Choice, Destination, Handover, Registry, Service};
 use crate::report::Report;
 use crate::window::{RECEIVE_WINDOW, Room, STREAM_WINDOW, Window};
 

@@ -1,15 +1,15 @@
 //! What is served on this host, and to whom.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lcroute::status::Contact;
 use lcroute::streams::{Access, Target};
-use librecast::stream::ProtocolName;
+use librecast::stream::{Peer, ProtocolName};
 use tokio::sync::{mpsc, watch};
 
 use crate::agreement::{Answer, Hello};
-use crate::local::Handover;
 
 /// Most programs that serve at once. Chosen: each holds a connection.
 const MAX_SERVICES: usize = 1_024;
@@ -21,6 +21,23 @@ pub enum Destination {
     Server(Target, bool),
     /// To the program that asked, over its connection; it may report how each command has ended.
     Program(mpsc::Sender<Handover>, bool),
+}
+
+/// A stream for a program: the node that opened it, and the program's end of it.
+#[derive(Debug)]
+pub struct Handover {
+    /// The node, and the protocol.
+    pub peer: Peer,
+    /// The program's end, and beside it the socket on which it reports how its command has ended.
+    pub sockets: Vec<OwnedFd>,
+}
+
+impl Handover {
+    /// A stream of `peer`, with a socket for reports if the program makes them.
+    pub fn new(peer: Peer, socket: OwnedFd, report: Option<OwnedFd>) -> Self {
+        let sockets = [Some(socket), report].into_iter().flatten().collect();
+        Self { peer, sockets }
+    }
 }
 
 /// A program that serves, or an entry of the configuration.

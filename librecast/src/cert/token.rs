@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::certificate::{CLOCK_SKEW, Certificate, Grant};
 use super::chain::Chain;
 use super::error::{CertError, Kind, TokenError};
-use crate::epoch::EpochSecret;
+use crate::epoch::secret::EpochSecret;
 use crate::id::{NetworkId, PeerId, SecretKey};
 use crate::text::{self, TextKind};
 use crate::wire::{Reader, Writer};

@@ -1,7 +1,6 @@
 //! The body of a request for an invitation.
 
-use lcroute::control::Request;
-use lcroute::control::inviter::Code;
+use lcroute::control::{Code, Request};
 use lcroute::pages;
 
 /// What an invitation is to be like.

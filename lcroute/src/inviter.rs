@@ -1,46 +1,19 @@
-//! Invitations that pages ask for, where `[web] invite = true`. Pages are served by a process that may look and no more; so the
-//! daemon signs, for who has a code that only the control socket tells: to root and group lcroute. It changes with each start.
+//! Invitations that pages ask for, where `[web] invite = true`. The process that serves pages may only look, so the daemon
+//! signs them, for a page that has the [`Code`]. The code changes with each start.
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::ensure;
 use librecast::cert::MAX_USES;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::commands::membership::token_for_page;
 use crate::config::Config;
+use crate::control::Code;
 use crate::state::{StateDir, unix_now};
 
-/// Length of a code in bytes, before it is written in base58.
-const CODE_LEN: usize = 16;
 /// Longest time that a token of a page can be used, in seconds. Chosen: a month; `invite` on a host gives longer ones.
 const MAX_TTL: u64 = 31 * 86_400;
-
-/// What shows that somebody may invite.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct Code(Zeroizing<String>);
-
-impl From<String> for Code {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl From<Code> for String {
-    fn from(code: Code) -> Self {
-        code.0.as_str().into()
-    }
-}
-
-impl fmt::Debug for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Code")
-    }
-}
 
 /// Signs tokens for pages.
 #[derive(Debug)]
@@ -56,10 +29,8 @@ impl Inviter {
     /// # Errors
     /// The system gives no random bytes.
     pub fn new(config: &Config, state: &StateDir) -> Result<Self, getrandom::Error> {
-        let mut bytes = Zeroizing::new([0; CODE_LEN]);
-        getrandom::fill(&mut *bytes)?;
         Ok(Self {
-            code: Code(Zeroizing::new(bs58::encode(*bytes).into_string())),
+            code: Code::draw()?,
             config: config.clone(),
             state: state.clone(),
         })
@@ -68,7 +39,7 @@ impl Inviter {
     /// The code.
     #[must_use]
     pub fn code(&self) -> &str {
-        &self.code.0
+        self.code.text()
     }
 
     /// A token, and until when hosts can join by it.
@@ -76,11 +47,8 @@ impl Inviter {
     /// # Errors
     /// The code is another, or this node may not invite.
     pub fn invite(&self, code: &Code, ttl_s: u64, uses: Option<u32>) -> anyhow::Result<Value> {
-        let (given, own) = (code.0.as_bytes(), self.code.0.as_bytes());
-        // takes as long for every code of this length
-        let differs = given.iter().zip(own).fold(0, |all, (a, b)| all | (a ^ b));
         ensure!(
-            given.len() == own.len() && differs == 0,
+            self.code.matches(code),
             "this is not the code: `lcroute web --code` prints it, another one after each start of the daemon"
         );
         ensure!(
@@ -112,7 +80,7 @@ mod tests {
         config.signal.servers = vec!["ws://meet.example:7117".into()];
         found(&state, &config, Some("a".into())).unwrap();
         let inviter = Inviter::new(&config, &state).unwrap();
-        let code = |text: &str| Code(Zeroizing::new(text.to_owned()));
+        let code = |text: &str| Code::from(text.to_owned());
         let right = code(inviter.code());
         let made = inviter.invite(&right, 3_600, Some(1)).unwrap();
         let token: librecast::cert::Token = made["token"].as_str().unwrap().parse().unwrap();
