@@ -1,4 +1,4 @@
-//! A file that is appended to, and whole after each sync: what a failed attempt left is cut off by the next one.
+//! An append-only file: each sync leaves it whole, and cuts off the rest of a failed one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use librecast::durable::sync_folder_of;
 
-/// The file, for its owner alone.
+/// The file, readable by its owner alone.
 #[derive(Debug)]
 pub struct AppendedFile {
     file: File,
@@ -16,7 +16,7 @@ pub struct AppendedFile {
 }
 
 impl AppendedFile {
-    /// Opens or makes it. What is in it is read by [`read`](Self::read), before anything is added.
+    /// Opens or makes it. [`read`](Self::read) must read its content before anything is added.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl AppendedFile {
         })
     }
 
-    /// From its beginning, if nothing was read before.
+    /// Returns the file, at its beginning before the first read.
     pub fn read(&self) -> &File {
         &self.file
     }
@@ -55,7 +55,7 @@ impl AppendedFile {
         self.length == 0
     }
 
-    /// Cuts off what stands behind `length`: a crash left it unfinished.
+    /// Cuts off the bytes behind `length`, which a crash left unfinished.
     ///
     /// # Errors
     ///
@@ -69,21 +69,21 @@ impl AppendedFile {
         Ok(())
     }
 
-    /// Where the next bytes go; they are on disk after the next [`sync`](Self::sync).
+    /// Buffer for the next bytes; [`sync`](Self::sync) writes it to disk.
     pub fn waiting(&mut self) -> &mut Vec<u8> {
         &mut self.waiting
     }
 
-    /// Writes what waits. Whether anything did.
+    /// Writes the buffer; returns whether it had bytes.
     ///
     /// # Errors
     ///
-    /// The system's; what waits stays, for the next attempt.
+    /// The system's; the buffer stays for the next attempt.
     pub fn sync(&mut self) -> io::Result<bool> {
         if self.waiting.is_empty() {
             return Ok(false);
         }
-        // half of an attempt that failed would make all that follows unreadable
+        // a half-written attempt would make all later bytes unreadable
         if self.file.metadata()?.len() != self.length {
             self.file.set_len(self.length)?;
         }

@@ -1,4 +1,4 @@
-//! A log and its file: what is sent is on disk before.
+//! A log and its file: its packets leave after their records are on disk.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,28 +11,28 @@ use zeroize::Zeroizing;
 
 use crate::records::Records;
 
-/// 32 bytes of the system's randomness.
+/// Returns 32 random bytes of the system.
 ///
 /// # Errors
 ///
-/// There is none.
+/// The system has none.
 pub fn seed() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut seed[..]).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
     Ok(seed)
 }
 
-/// One space of the entry log, as this host keeps it.
+/// One space of the entry log, as this host stores it.
 #[derive(Debug)]
 pub struct KeptLog {
     log: Log,
-    /// None: it is kept in memory alone.
+    /// None: it is stored in memory alone.
     records: Option<Records>,
     transmits: Vec<Vec<u8>>,
 }
 
 impl KeptLog {
-    /// The log of this space, with what `file` has of it. Without a file it is as long as the process.
+    /// Opens the log of this space with the records in `file`; without a file, in memory.
     ///
     /// # Errors
     ///
@@ -62,29 +62,29 @@ impl KeptLog {
         })
     }
 
-    /// What is known.
+    /// The log.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// The same, to append by what decides; it is on disk and may be sent after the next [`turn`](Self::turn).
+    /// The log, to append with; [`turn`](Self::turn) then writes the entries to disk.
     pub fn log_mut(&mut self) -> &mut Log {
         &mut self.log
     }
 
-    /// Where its packets go.
+    /// The group of its packets.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.log.space().group()
     }
 
-    /// A datagram of its group.
+    /// Handles a datagram of its group.
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
         self.log.handle_packet(source, bytes, time, now);
     }
 
-    /// Appends an entry; it is on disk and may be sent after the next [`turn`](Self::turn).
+    /// Appends an entry; the next [`turn`](Self::turn) writes it to disk, and it may then be sent.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl KeptLog {
         self.log.append(author, kind, body, time, now)
     }
 
-    /// Asks, as somebody who has no grant.
+    /// Sends a request of somebody without a grant.
     ///
     /// # Errors
     ///
@@ -109,17 +109,17 @@ impl KeptLog {
         self.log.request(body)
     }
 
-    /// When there is something to do.
+    /// Returns when the next [`turn`](Self::turn) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         self.log.poll_timeout()
     }
 
-    /// Does what is due, and says what happened. Everything is on disk when this returns, and may be sent.
+    /// Runs the log and returns its events. Then all records are on disk, and packets may leave.
     ///
     /// # Errors
     ///
-    /// The disk's: nothing is to be sent then. What waits is written by the next turn.
+    /// The disk's: no packet may be sent then. The next turn writes the records again.
     pub fn turn(&mut self, time: u64, now: Instant) -> io::Result<Vec<Event>> {
         if self.log.poll_timeout() <= now {
             self.log.handle_timeout(time, now);
@@ -145,16 +145,16 @@ impl KeptLog {
         Ok(events)
     }
 
-    /// What is to be sent now.
+    /// Returns the packets to send now.
     pub fn take_transmits(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.transmits)
     }
 
-    /// Rewrites the file, if most of it has expired.
+    /// Rewrites the file if most of it has expired.
     ///
     /// # Errors
     ///
-    /// The disk's; the old file is still there then.
+    /// The disk's; the old file is kept then.
     pub fn compact(&mut self) -> io::Result<()> {
         match &mut self.records {
             Some(records) => records.compact(self.log.stored()),

@@ -1,6 +1,6 @@
-//! The entry log on a host: what programs put around `librecast-log`.
+//! The entry log on a host: file and sockets of `librecast-log`.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
 //! | `kept` | a log and its file: on disk before it is sent |
 //! | `records`, `appended` | the file: records of a log; bytes that are whole after each sync |

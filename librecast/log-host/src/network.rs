@@ -1,7 +1,8 @@
 //! Multicast for all groups of this host, on all interfaces in use.
 //!
-//! Groups are joined on all of them. Where lcroute runs, entries leave by its interface alone, which forwards only packets that
-//! somebody wants; and by a LAN, which carries every packet, once a member was heard there, or if the user has named it.
+//! This host joins groups on all of them. If lcroute runs, entries leave by its interface, which
+//! forwards only packets with listeners. They leave by a LAN, which carries every packet, only
+//! after a packet of a member came from it, or if the user has named it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,14 +14,14 @@ use librecast::local_node;
 use librecast::socket::{ReceiveSockets, SendSocket, multicast_interfaces};
 use librecast_log::ENTRY_LOG_PORT;
 
-/// How often interfaces are looked at.
+/// Interval between two searches for interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// Beyond the host's own network, but not far.
+/// Hop limit of packets: a few routers beyond the host's own network.
 const HOP_LIMIT: u8 = 8;
-/// The interface of lcroute, unless it says otherwise.
+/// Name of lcroute's interface, unless lcroute names another.
 const TUN: &str = "lc0";
 
-/// Groups to listen to, and sockets to send from.
+/// Joined groups, and sockets to receive and send with.
 #[derive(Debug)]
 pub struct Network {
     groups: BTreeSet<Ipv6Addr>,
@@ -30,15 +31,15 @@ pub struct Network {
     /// The name of lcroute's interface.
     tun: String,
     has_tun: bool,
-    /// Addresses of this host, whose packets come back to it.
+    /// Addresses of this host; its packets come back to it.
     own: BTreeSet<Ipv6Addr>,
-    /// Interfaces on which a member on another host was heard.
+    /// Interfaces from which a packet of a member on another host came.
     heard: BTreeSet<u32>,
     looked_at: Option<Instant>,
 }
 
 impl Network {
-    /// On the interfaces in `only`, or on all that can carry multicast if that is empty.
+    /// Opens sockets on the interfaces in `only`, or on all with multicast if it is empty.
     pub fn open(only: &[String], now: Instant) -> io::Result<Self> {
         let mut network = Self {
             groups: BTreeSet::new(),
@@ -60,7 +61,7 @@ impl Network {
         self.send.values().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Listens to another group from now on.
+    /// Joins a group on all interfaces.
     pub fn join(&mut self, group: Ipv6Addr) {
         self.groups.insert(group);
         for (index, (name, _)) in &self.send {
@@ -78,7 +79,8 @@ impl Network {
         }
     }
 
-    /// Joins on interfaces that have come, forgets those that have gone, from time to time. Whether any came.
+    /// Joins on new interfaces and forgets vanished ones, once per interval; returns whether any is
+    /// new.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<bool> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;
         if self.looked_at.is_some_and(lately) {
@@ -114,14 +116,14 @@ impl Network {
                     self.send.insert(index, (interface.name, socket));
                     has_new = true;
                 }
-                // it may be gone already, or not be ready yet: looked at again
+                // it may be gone, or not ready yet; the next search tries again
                 Err(e) => tracing::debug!("{}: {e}", interface.name),
             }
         }
         Ok(has_new)
     }
 
-    /// Sends on the interfaces that lead to members, as far as is known.
+    /// Sends on the interfaces that may lead to members.
     pub fn send(&self, group: Ipv6Addr, datagram: &[u8]) {
         let sends_everywhere = !self.has_tun || !self.only.is_empty();
         for (index, (name, socket)) in &self.send {
@@ -129,13 +131,13 @@ impl Network {
                 continue;
             }
             if let Err(e) = socket.send(group, datagram, datagram.len()) {
-                // lost like any packet: it is repaired
+                // a lost packet, which members repair
                 tracing::debug!("{name}: {e}");
             }
         }
     }
 
-    /// Hands over what has come: to which group, from where.
+    /// Passes each received datagram on, with its group and source.
     pub fn receive(&mut self, mut take: impl FnMut(Ipv6Addr, Ipv6Addr, &[u8])) -> io::Result<bool> {
         let (groups, own, heard) = (&self.groups, &self.own, &mut self.heard);
         self.receive.receive(|datagram| {
@@ -148,7 +150,7 @@ impl Network {
         })
     }
 
-    /// To wait on with poll(2).
+    /// The sockets, for poll(2).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.receive.fds()
     }

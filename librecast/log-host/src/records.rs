@@ -1,10 +1,10 @@
-//! A file of records, appended to: what a log must not forget.
+//! An append-only file of records that a log needs after a restart.
 //!
 //! ```text
 //!   n x (length 4 | checksum 8 | record)
 //! ```
 //!
-//! The checksum is the beginning of the record's BLAKE3. What a crash left unfinished at the end is cut off.
+//! The checksum: the first 8 bytes of the record's BLAKE3. An unfinished last record is cut off.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,13 @@ use librecast_log::{MAX_BYTES, Stored};
 
 use crate::appended::AppendedFile;
 
-/// Longest record: an entry, with room to spare.
+/// Longest record, in bytes: an entry and a margin.
 const MAX_RECORD: usize = 2_048;
 
-/// Longest file that is read, in bytes: all that a log keeps, eight times over. It is rewritten long before.
+/// Longest file that is read, in bytes: eight times the largest log. It is rewritten long before.
 const MAX_FILE: u64 = 512 << 20;
 
-/// A file of more bytes than this is rewritten at once. Chosen: three times what a log keeps, so that authors who fill it for
-/// days do not fill the disk.
+/// Bytes above which a file is rewritten at once. Chosen: three times the largest log.
 const LONG_FILE: u64 = 3 * MAX_BYTES as u64;
 
 /// Bytes before a record: its length and its checksum.
@@ -35,11 +34,11 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens or makes the file, and reads what is in it.
+    /// Opens or makes the file, and reads its records.
     ///
     /// # Errors
     ///
-    /// The system's. What is unreadable in the middle is an error, not an end: nothing is dropped because it seems gone.
+    /// The system's; also an unreadable record in the middle. No record is dropped because of it.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<Stored>)> {
         let mut file = AppendedFile::open(path)?;
         if file.len() > MAX_FILE {
@@ -61,34 +60,34 @@ impl Records {
         Ok((Self { file, path }, records))
     }
 
-    /// Another record, on disk after the next [`Records::sync`].
+    /// Adds a record; the next [`Records::sync`] writes it.
     pub fn add(&mut self, stored: &Stored) {
-        // an entry that was taken fits
+        // a verified entry fits
         if let Ok(record) = stored.encode() {
             put(self.file.waiting(), &record);
         }
     }
 
-    /// Writes what was added.
+    /// Writes the added records.
     ///
     /// # Errors
     ///
-    /// The system's; what was added stays, for the next attempt.
+    /// The system's; the records stay for the next attempt.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync().map(drop)
     }
 
-    /// Whether most of the file is not kept any more, however much is.
+    /// Whether the file is so long that most of it has expired.
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.file.len() > LONG_FILE
     }
 
-    /// Puts `kept` in the place of all records, if the file is much larger than that.
+    /// Replaces all records by `kept`, if the file is much larger than that.
     ///
     /// # Errors
     ///
-    /// The system's: the old file is still there then.
+    /// The system's; the old file is kept then.
     pub fn compact(&mut self, kept: impl Iterator<Item = Stored>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for stored in kept {
@@ -116,7 +115,8 @@ fn checksum(record: &[u8]) -> [u8; 8] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// Records, and how many bytes of them are whole. An error where more follows on what cannot be read.
+/// Returns the records and the number of their bytes. Bytes after an unreadable record are an
+/// error.
 fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
     let (mut records, mut at) = (Vec::new(), 0);
     while let Some(head) = bytes.get(at..at + HEAD_LEN) {
@@ -130,7 +130,7 @@ fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
             false => None,
         };
         let Some(stored) = stored else {
-            // zeros are what a crash leaves of an append
+            // a crash leaves zeros of an unfinished append
             if bytes[at..].iter().all(|byte| *byte == 0) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! One author's log as this member has it.
+//! One author's log as this member stores it.
 //!
 //! ```text
 //!   number   1 .. first-1 | first ........ have | have+1 ....... highest | ....... advertised
@@ -15,28 +15,28 @@ use crate::entry::{AuthorId, Entry, EntryHash};
 use crate::grant::{CLOCK_TOLERANCE, Grant};
 use crate::packet::Head;
 
-/// By how much a number may be beyond those that are here: what an honest author is ahead in a day of silence.
+/// Most numbers between an entry and the stored ones: an honest author's lead after a day.
 pub(crate) const MAX_JUMP: u32 = 10_000;
 
-/// An entry is not answered with again so soon after it was on the wire. Each answer in a row doubles the pause.
+/// Shortest time between two answers with one entry; each answer in a row doubles it.
 const HOLD_OFF: Duration = Duration::from_millis(200);
 
-/// Most doublings of [`HOLD_OFF`]. Chosen: 1.6 s, less than a member waits for the first answers after a start.
+/// Most doublings of [`HOLD_OFF`]. Chosen: 1.6 s, less than the wait for first answers.
 pub(crate) const MOST_REPEATED: u8 = 3;
 
-/// After so long off the wire the pause begins anew. Chosen.
+/// Time without a transmission after which the pause begins anew. Chosen.
 const REPEATED_FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// An entry that is kept.
+/// A stored entry.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) entry: Entry,
     pub(crate) hash: EntryHash,
-    /// When it was last on the wire, whoever sent it.
+    /// When a packet last carried it, from any member.
     pub(crate) sent: Option<Instant>,
     /// Answers of this member in a row, at most [`MOST_REPEATED`].
     repeated: u8,
-    /// Of an entry that was dated ahead of this host's clock: when it came (milliseconds since 1970).
+    /// Time of arrival (milliseconds since 1970), if its date was ahead of this host's clock.
     pub(crate) received: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Held {
         }
     }
 
-    /// How often it was answered with lately.
+    /// Recent answers with it in a row.
     pub(crate) fn repeated(&self, now: Instant) -> u8 {
         let lately = |at: Instant| now.saturating_duration_since(at) < REPEATED_FORGOTTEN;
         match self.sent.is_some_and(lately) {
@@ -60,14 +60,14 @@ impl Held {
         }
     }
 
-    /// Whether it was on the wire so lately that whoever asks for it will have it.
+    /// Whether its last transmission is so recent that a member that wants it will receive it.
     pub(crate) fn is_on_its_way(&self, now: Instant) -> bool {
         let pause = HOLD_OFF * (1 << self.repeated(now));
         let lately = |at: Instant| now.saturating_duration_since(at) < pause;
         self.sent.is_some_and(lately)
     }
 
-    /// It is an answer now.
+    /// Counts an answer with it.
     pub(crate) fn answer(&mut self, now: Instant) {
         self.repeated = match self.sent {
             Some(_) => (self.repeated(now) + 1).min(MOST_REPEATED),
@@ -77,13 +77,13 @@ impl Held {
     }
 }
 
-/// An author's two entries that cannot both stand in one history.
+/// An author's two entries that contradict each other.
 #[derive(Debug)]
 pub(crate) struct Proof {
-    /// From this number on nothing counts.
+    /// First number that does not count.
     pub(crate) number: u32,
     pub(crate) entries: [Entry; 2],
-    /// When it was last on the wire, whoever sent it.
+    /// When a packet last carried it, from any member.
     pub(crate) sent: Option<Instant>,
 }
 
@@ -100,25 +100,25 @@ pub(crate) struct Author {
     pub(crate) conflict: Option<Box<Proof>>,
     /// Bytes of all entries.
     pub(crate) bytes: usize,
-    /// When missing numbers are asked for next.
+    /// When missing numbers are next requested.
     pub(crate) want_at: Option<Instant>,
-    /// How often they were asked for since the last entry came.
+    /// Wants since the last new entry.
     pub(crate) tries: u32,
-    /// When they were first asked for since the last entry came.
+    /// First want since the last new entry.
     pub(crate) asked: Option<Instant>,
-    /// Another member's want has delayed the next one of this member.
+    /// Whether another member's want has delayed the next own one.
     pub(crate) is_postponed: bool,
-    /// When an unsigned head last made the pauses between wants begin anew.
+    /// When an unsigned head last restarted the pauses between wants.
     pub(crate) hurried: Option<Instant>,
     /// When a new entry last came from another member.
     pub(crate) arrived: Option<Instant>,
-    /// How many more of its entries are taken now: what it signs goes to every member's disk.
+    /// Bound of new entries, as each goes to every member's disk.
     pub(crate) taken: Bucket,
-    /// How much of its presence is taken now.
+    /// Bound of presence.
     pub(crate) present: Bucket,
-    /// The time of its last presence.
+    /// Time of its last presence.
     pub(crate) present_at: u64,
-    /// When it last changed: heads name the latest changes first.
+    /// Last change: heads name the latest changes first.
     pub(crate) changed: Instant,
 }
 
@@ -146,14 +146,14 @@ impl Author {
         }
     }
 
-    /// The last number that may count, as far as is known.
+    /// Returns the last number that may count.
     pub(crate) fn limit(&self) -> u32 {
         let granted = self.grant.map_or(u32::MAX, |grant| grant.last);
         let before_conflict = self.conflict.as_ref().map_or(u32::MAX, |c| c.number - 1);
         granted.min(before_conflict)
     }
 
-    /// The last number that counts, without a gap before it.
+    /// Returns the last number that counts, without a gap before it.
     pub(crate) fn last(&self) -> u32 {
         self.have.min(self.limit()).max(self.first - 1)
     }
@@ -168,7 +168,7 @@ impl Author {
             .is_none_or(|grant| grant.admits(entry.number, entry.time))
     }
 
-    /// Whether an entry after all others would count, were it written at this time.
+    /// Whether a next entry, written at this time, would count.
     pub(crate) fn may_go_on(&self, time: u64) -> bool {
         let next = self.highest().saturating_add(1);
         self.conflict.is_none() && self.grant.is_none_or(|grant| grant.admits(next, time))
@@ -189,23 +189,23 @@ impl Author {
         self.entries.get(&number).map(|held| held.hash)
     }
 
-    /// Whether a later entry is here, so that its author's signature shows that some are missing.
+    /// Whether a later entry is stored: it proves that entries are missing.
     pub(crate) fn has_gap(&self) -> bool {
         self.highest() > self.have
     }
 
-    /// Numbers that are claimed, may count, and are not here.
+    /// Returns numbers that are claimed, may count, and are not stored.
     pub(crate) fn missing(&self) -> impl Iterator<Item = u32> + '_ {
         let until = self.advertised.max(self.highest()).min(self.limit());
         let numbers = self.have.saturating_add(1)..=until;
         numbers.filter(|number| !self.entries.contains_key(number))
     }
 
-    /// Puts a verified entry in. A proof where it does not fit to the history that is here.
+    /// Inserts a verified entry. Returns a proof if it contradicts the stored history.
     pub(crate) fn insert(&mut self, entry: Entry, received: Option<u64>) -> Option<Proof> {
         self.bytes += entry.size();
         let number = entry.number;
-        // as its author says, what stood before has expired
+        // the author's statement: entries before `first` have expired
         if number > self.have + 1 && entry.first > self.have + 1 {
             self.begin_at(entry.first);
         }
@@ -214,7 +214,7 @@ impl Author {
         self.advance()
     }
 
-    /// What stands before `first` is gone.
+    /// Removes entries before `first`.
     pub(crate) fn begin_at(&mut self, first: u32) {
         let kept = self.entries.split_off(&first);
         let gone = std::mem::replace(&mut self.entries, kept);
@@ -223,7 +223,7 @@ impl Author {
         self.have = self.have.max(self.first - 1);
     }
 
-    /// Takes what has no gap before it any more.
+    /// Moves `have` over entries without a gap. Returns a proof at a contradiction.
     pub(crate) fn advance(&mut self) -> Option<Proof> {
         while let Some(next) = self.entries.get(&(self.have + 1)) {
             let before = self.entries.get(&self.have);
@@ -245,15 +245,15 @@ impl Author {
         None
     }
 
-    /// Drops entries that were written more than `ttl` milliseconds before `time`, from the beginning on. An entry whose date
-    /// cannot be right, ahead of `time` or expired when it came, counts from when it came.
+    /// Drops entries written more than `ttl` milliseconds before `time`, oldest first. If a date is
+    /// ahead of `time`, or was expired at arrival, the arrival counts.
     pub(crate) fn expire(&mut self, ttl: u64, time: u64) {
         let have = self.have;
         while let Some(mut first) = self.entries.first_entry()
             && *first.key() <= have
         {
             let held = first.get_mut();
-            // this host's own clock may have been ahead when it came
+            // this host's own clock may have been ahead at its arrival
             let received = held
                 .received
                 .map(|received| match is_ahead(received, time) {
@@ -273,13 +273,13 @@ impl Author {
         }
     }
 
-    /// Whether there is an entry without a gap before it.
+    /// Whether an entry without a gap before it exists.
     pub(crate) fn has_oldest(&self) -> bool {
         let first = self.entries.first_key_value();
         first.is_some_and(|(number, _)| *number <= self.have)
     }
 
-    /// Drops the oldest entry, if there is one without a gap before it. Whether there was.
+    /// Drops the oldest entry without a gap before it; returns whether one existed.
     pub(crate) fn drop_oldest(&mut self) -> bool {
         let has_oldest = self.has_oldest();
         if has_oldest && let Some((number, _)) = self.entries.first_key_value() {
@@ -300,7 +300,7 @@ impl Author {
         self.advertised = self.advertised.min(limit);
     }
 
-    /// Keeps a proof, and drops all that it makes void. Whether it makes more void than was before.
+    /// Stores a proof and drops the entries that it makes void; returns whether there are more.
     pub(crate) fn convict(&mut self, proof: Proof) -> bool {
         if let Some(known) = &self.conflict
             && known.number <= proof.number
@@ -313,7 +313,7 @@ impl Author {
     }
 }
 
-/// Whether an entry of this date is from a clock that is further ahead of `time` than clocks may differ.
+/// Whether this date is further ahead of `time` than clocks may differ.
 pub(crate) fn is_ahead(date: u64, time: u64) -> bool {
     date > time.saturating_add(CLOCK_TOLERANCE)
 }

@@ -1,11 +1,11 @@
 //! Entries, and their form on the wire and on disk.
 //!
 //! ```text
-//!   author 8 | number 4 | first 4 | time 6 | kind 1 | previous 16 | length 2 | body <= 1000 | signature 64
+//!   author 8 | number 4 | first 4 | time 6 | kind 1 | previous 16 | length 2 | body | signature 64
 //! ```
 //!
-//! The signature is the author's over owner, author's key, and all that stands before it. `previous` is the hash of the
-//! author's entry before this one, so that a signature on one entry is a signature on its whole history.
+//! The author signs owner, author's key, and all fields before the signature. `previous` is the
+//! hash of the author's entry before this one: a signature on one entry covers its whole history.
 
 use std::fmt;
 
@@ -13,15 +13,15 @@ use librecast::id::{PeerId, SecretKey, derive};
 use librecast::wire::{Reader, WireError, Writer};
 use thiserror::Error;
 
-/// Longest body of an entry, in bytes: with headers, seal and the layers below it fits into the least MTU of IPv6.
+/// Longest body of an entry, in bytes: with all headers and the seal it fits into IPv6's least MTU.
 pub const MAX_BODY: usize = 1_000;
 
-/// Bytes of an entry beside its body.
+/// Bytes of an entry without its body.
 pub(crate) const ENTRY_OVERHEAD: usize = 8 + 4 + 4 + 6 + 1 + 16 + 2 + 64;
 
 const SIGNATURE_CONTEXT: &str = "librecast 2026 log entry";
 
-/// Of 48 bits, the time of an entry: milliseconds since 1970 until the year 10889.
+/// Largest time of an entry, in 48 bits: milliseconds since 1970, until the year 10889.
 const MAX_TIME: u64 = (1 << 48) - 1;
 
 /// Hash of an entry: the first half of a BLAKE3.
@@ -32,7 +32,7 @@ pub(crate) type EntryHash = [u8; 16];
 pub struct AuthorId(pub u64);
 
 impl AuthorId {
-    /// Of the author with this key, in the space of this owner.
+    /// Returns the name of the author with this key, in the space of this owner.
     #[must_use]
     pub fn of(owner: &PeerId, author: &PeerId) -> Self {
         let parts = [&owner.public_key()[..], author.public_key()];
@@ -55,10 +55,10 @@ impl fmt::Debug for AuthorId {
     }
 }
 
-/// Why bytes are no entry.
+/// Reason why bytes are no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EntryError {
-    /// They are not as the format has it.
+    /// They violate the format.
     #[error(transparent)]
     Format(#[from] WireError),
     /// The body is longer than [`MAX_BODY`].
@@ -66,18 +66,18 @@ pub enum EntryError {
     TooLong(usize),
 }
 
-/// One entry of an author's log. Whether it is signed, [`Entry::is_signed_by`] tells.
+/// One entry of an author's log. [`Entry::is_signed_by`] checks the signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Whose log it stands in.
+    /// The author of the log.
     pub author: AuthorId,
     /// Its place in that log, from 1 without gaps.
     pub number: u32,
-    /// The log begins with this number, as its author says: what stood before has expired.
+    /// First number of the log, as its author states it: earlier entries have expired.
     pub first: u32,
-    /// When its author says that it was written: milliseconds since 1970.
+    /// When it was written, as its author states it: milliseconds since 1970.
     pub time: u64,
-    /// What the body is; [`GRANT_KIND`](crate::GRANT_KIND) in the owner's log is the log's own.
+    /// Kind of the body; the log itself uses [`GRANT_KIND`](crate::GRANT_KIND) in the owner's log.
     pub kind: u8,
     /// Hash of the entry before; zeros in the first.
     pub previous: EntryHash,
@@ -88,7 +88,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Signs an entry; its `author` and `signature` are set here.
+    /// Signs an entry, and sets its `author` and `signature`.
     pub(crate) fn sign(mut self, owner: &PeerId, key: &SecretKey) -> Result<Self, EntryError> {
         let author = key.peer_id();
         self.author = AuthorId::of(owner, &author);
@@ -127,7 +127,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Its bytes.
+    /// Encodes it.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Entry {
         Ok(w.into_vec())
     }
 
-    /// The entry that these bytes are, no more and no less.
+    /// Decodes an entry that fills these bytes.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Entry {
         })
     }
 
-    /// What the next entry has as `previous`. Over the signature, too: an author who signs one entry twice has two.
+    /// Returns the `previous` of the next entry, a hash that covers the signature, too.
     pub(crate) fn hash(&self) -> EntryHash {
         let bytes = self.encode().unwrap_or_default();
         let hash = derive("librecast 2026 log history", &[&bytes]);

@@ -1,4 +1,4 @@
-//! Grants: who may append, as the owner says in his log.
+//! Grants: keys that may append, in the owner's log.
 //!
 //! ```text
 //!   n x (author's key 32 | not before 6 | expires 6 | last number 4)
@@ -13,22 +13,22 @@ pub const GRANT_KIND: u8 = 0;
 /// Bytes of a grant.
 const GRANT_LENGTH: usize = 32 + 6 + 6 + 4;
 
-/// Most grants in one entry: what its body holds.
+/// Most grants in one entry's body.
 pub const GRANTS_IN_ENTRY: usize = crate::MAX_BODY / GRANT_LENGTH;
 
-/// By how much clocks of authors may differ, in milliseconds: a day, as everywhere.
+/// Most difference between clocks of authors, in milliseconds: a day.
 pub(crate) const CLOCK_TOLERANCE: u64 = 86_400_000;
 
-/// An author's right to append. A later grant for the same key replaces it, and so ends it.
+/// An author's right to append. A later grant for the same key replaces it, and so can end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     /// The author's key.
     pub author: PeerId,
-    /// Times of entries begin here: milliseconds since 1970.
+    /// Earliest time of its entries: milliseconds since 1970.
     pub not_before: u64,
-    /// Times of entries end here: milliseconds since 1970.
+    /// Latest time of its entries: milliseconds since 1970.
     pub expires: u64,
-    /// The last number that counts; `u32::MAX` where there is no end yet.
+    /// The last number that counts; `u32::MAX` if there is no end yet.
     pub last: u32,
 }
 
@@ -41,7 +41,7 @@ impl Grant {
             && time <= self.expires.saturating_add(CLOCK_TOLERANCE)
     }
 
-    /// The body of an entry with these grants, at most [`GRANTS_IN_ENTRY`].
+    /// Encodes the body of an entry with these grants, at most [`GRANTS_IN_ENTRY`].
     #[must_use]
     pub fn encode(grants: &[Self]) -> Vec<u8> {
         let mut w = Writer::new();
@@ -54,11 +54,11 @@ impl Grant {
         w.into_vec()
     }
 
-    /// The grants of an entry's body.
+    /// Decodes the grants of an entry's body.
     ///
     /// # Errors
     ///
-    /// [`WireError`]; also where a key is none.
+    /// [`WireError`]; also for an invalid key.
     pub fn decode(body: &[u8]) -> Result<Vec<Self>, WireError> {
         let mut reader = Reader::new(body);
         let mut grants = Vec::new();

@@ -1,24 +1,25 @@
-//! The entry log: authors append small signed entries, every reader ends up with all of them, and who was away gets them
-//! later from anybody who has them.
+//! The entry log: authors append small signed entries, and every reader receives all of them. A
+//! member that was away gets them later from any member.
 //!
 //! ```text
 //!   append ──► entry n of an author: number, hash of entry n-1, body, signature
 //!                │
 //!                ▼  multicast to the group of the space, sealed by its read key
-//!   entries ──► each packet repeats the author's last entries, and the last one once more after 0.25 and 1 s
-//!   heads   ──► how far each log goes, by Trickle (RFC 6206): each second while something changes, each minute later
-//!   want    ──► which numbers are missing; the author answers first, others after the back-off of RFC 5401
-//!   presence ─► an author is there now, and says what he does: sent once, kept by nobody
+//!   entries ──► a packet repeats the author's last entries; the last one again after 0.25 and 1 s
+//!   heads   ──► last number of each log, by Trickle (RFC 6206), from each second to each minute
+//!   want    ──► missing numbers; the author answers first, then members after RFC 5401's back-off
+//!   presence ─► an author is present, with a text of his: sent once, stored by no member
 //! ```
 //!
-//! A [`Space`] is an ed25519 key: who has its secret is the owner. The owner's log grants others the right to append
-//! ([`Grant`]). Whoever knows the read key reads and answers; signatures tell what is whose, so a holder that lies is no
-//! more than one that is silent.
+//! A [`Space`] is an ed25519 key; the holder of its secret is the owner. The owner's log grants
+//! other keys the right to append ([`Grant`]). Every holder of the read key reads and answers.
+//! Entries are signed, so a lying holder does no more harm than a silent one.
 //!
-//! [`Log`] is one member's view of one space, a state machine without I/O. Its outputs come in order: what is to be stored
-//! must be on disk before the next one is looked at. [`Log::next_entry`] reads an author's log in order.
+//! [`Log`] is one member's view of one space, a state machine without I/O. A record
+//! among its outputs must be on disk before the next one is handled. [`Log::next_entry`] reads an
+//! author's log in order.
 //!
-//! The formats are in docs/protocol.md, the reasons in docs/adr/0067-the-entry-log.md.
+//! docs/protocol.md has the formats, docs/adr/0067-the-entry-log.md the reasons.
 
 mod author;
 mod drops;

@@ -1,4 +1,4 @@
-//! One member's view of a space: takes packets, appends entries, says what is to be stored and sent.
+//! One member's view of a space: takes packets, appends entries, returns records and packets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -28,253 +28,254 @@ use exchange::{Answer, EarlyHeads};
 /// Most authors of a space, its owner included.
 pub const MAX_AUTHORS: usize = 1_024;
 
-/// Most entries of one author that are kept: no author takes the place of all others.
+/// Most entries of one author that are kept, so that no author fills the space.
 pub const MAX_ENTRIES_OF_AUTHOR: usize = 16_384;
 
 /// Most entries of a space that are kept.
 pub const MAX_ENTRIES: usize = 65_536;
 
-/// Most bytes of entries that are kept of a space.
+/// Most bytes of entries of a space that are kept.
 pub const MAX_BYTES: usize = 64 << 20;
 
-/// Of these, what only the owner may fill: grants find a place where authors have taken all other.
+/// Divisor of [`MAX_ENTRIES`] and [`MAX_BYTES`]: the part in which only the owner's grants fit.
 const OWNERS_SHARE: usize = 4;
 
-/// Most requests that wait.
+/// Most requests that wait for the owner.
 pub const MAX_REQUESTS: usize = 64;
 
-/// How long a request is kept.
+/// Time for which a request is kept.
 const REQUEST_LIFE: Duration = Duration::from_secs(86_400);
 
-/// Most senders whose bad signatures are counted.
+/// Most senders for which bad signatures are counted.
 const MAX_SOURCES: usize = 1_024;
 
-/// Most authors without a grant yet whose heads are remembered; the oldest gives way.
+/// Most authors without a grant whose heads are stored; a new one replaces the oldest.
 const MAX_EARLY_HEADS: usize = 1_024;
 
-/// Of so many packets that were sent last it is known that they are ours.
+/// Last sent packets that the log recognises as its own, as multicast may return them.
 const MAX_SAID: usize = 128;
 
-/// Most entries that wait to be answered with, of all authors.
+/// Most entries that wait to be sent as answers, of all authors.
 const MAX_ANSWERS: usize = 4_096;
 
-/// One packet of wants gets at most this part of the places that are free, so that no packet takes all. Chosen.
+/// Divisor of the free answers: one packet of wants takes at most this part. Chosen.
 const ANSWERS_OF_PACKET: usize = 4;
 
-/// Bad signatures of one address. Above, its entries share [`SECOND_LOOKS`]. One costs 60 us.
+/// Bad signatures of one address; beyond, its entries share [`SECOND_LOOKS`]. A check takes 60 µs.
 const BAD_SIGNATURES: Rate = Rate::per_second(1, 32);
 
-/// Signatures that are looked at of all addresses with too many bad ones: whoever forges an address does not silence its
-/// host. Chosen: 1 % of a core.
+/// Signatures checked, in all, of addresses beyond [`BAD_SIGNATURES`]: a forged address does not
+/// silence its host. Chosen: 1 % of a core.
 const SECOND_LOOKS: Rate = Rate::per_second(200, 200);
 
-/// Entries of one author that are taken, after as many at once as are kept of it: who was away gets all of them.
+/// New entries taken of one author. A member that was away gets a whole log at once.
 const ENTRIES_OF_AUTHOR: Rate = Rate::per_second(20, MAX_ENTRIES_OF_AUTHOR as u64);
 
-/// Presence of one author that is taken. Chosen: who moves sends it four times a second, and once more when he comes and goes.
+/// Presence taken of one author. Chosen: it moves four times a second, and comes and goes.
 const PRESENCE_OF_AUTHOR: Rate = Rate::per_second(5, 10);
 
-/// New requests that are taken and stored: anybody who knows the read key makes them.
+/// New requests stored: every holder of the read key can make them.
 const REQUESTS: Rate = Rate::per_second(1, MAX_REQUESTS as u64);
 
-/// New requests of one address that are stored. Chosen: a host joins a group once.
+/// New requests stored of one address. Chosen: a host joins a group once.
 const REQUESTS_OF_SOURCE: Rate = Rate::every(Duration::from_secs(10), 8);
 
-/// New requests that the owner hears of, stored or not: a flood keeps nobody from an owner who is there. Chosen: as many as it
-/// can look into at 1 % of a core.
+/// New requests reported to the owner, stored or not, so that a flood does not hide a request.
+/// Chosen: the owner can check as many at 1 % of a core.
 const REQUESTS_TOLD: Rate = Rate::per_second(10, MAX_REQUESTS as u64);
 
-/// A request is not sent again so soon after it was on the wire. Chosen: the owner asks for 30 s.
+/// Shortest time between two transmissions of a request. Chosen: the owner asks for 30 s.
 const REQUEST_HOLD_OFF: Duration = Duration::from_secs(10);
 
-/// Repair packets while little is asked for (measured, ADR 0067: with 5 % loss at 200 members they never wait).
+/// Repair packets while few answers wait. Measured, ADR 0067: 200 members with 5 % loss never wait.
 const REPAIRS: Rate = Rate::per_second(8, 8);
 
-/// Repair packets while much is asked for, as by newcomers: 0.6 Mbit/s.
+/// Repair packets while many answers wait, as for new members: 0.6 Mbit/s.
 const BULK_REPAIRS: Rate = Rate::per_second(64, 16);
 
-/// More answers than this that wait are much.
+/// Waiting answers above which [`BULK_REPAIRS`] applies.
 const BULK: usize = 64;
 
-/// More bytes of answers than this are much: what goes into a second of [`REPAIRS`].
+/// Bytes of waiting answers above which [`BULK_REPAIRS`] applies: one second of [`REPAIRS`].
 const BULK_BYTES: usize = 8 * ROOM;
 
-/// Longest back-off of a want, and of an answer by who is not the author.
+/// Longest back-off of a want.
 const WANT_BACKOFF: Duration = Duration::from_millis(150);
-/// Longest back-off of an answer by who is not the author: twice that of a want.
+/// Longest back-off of an answer of a member that is not the author: twice that of a want.
 const ANSWER_BACKOFF: Duration = Duration::from_millis(300);
 
-/// An author answers at once, others after this: most wants are done then.
+/// Wait of a member that is not the author before its back-off: the author, which answers at once,
+/// has satisfied most wants by then.
 const OTHERS_WAIT: Duration = Duration::from_millis(120);
 
-/// First pause until a number is asked for again, doubled each time, and the longest.
+/// First pause between two wants for a number; each pause doubles it, up to [`WANT_AGAIN_LONGEST`].
 const WANT_AGAIN: Duration = Duration::from_millis(400);
-/// Longest pause until a number is asked for again. Chosen.
+/// Longest pause between two wants for a number. Chosen.
 const WANT_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
-/// An entry that was on the wire so lately is no answer to heads: its author still repeats it.
+/// Time after an entry's transmission in which heads cause no other: its author still repeats it.
 const HEADS_HOLD_OFF: Duration = Duration::from_millis(1_500);
 
-/// Heads that differ make all of ours leave at most once in this time. Chosen.
+/// Shortest time between two transmissions of all heads because a member's heads differ. Chosen.
 const HEADS_AGAIN: Duration = Duration::from_secs(4);
 
-/// Most entries that are looked at for one packet of answers: more do not fit.
+/// Most entries considered for one packet of answers: more do not fit.
 const ANSWERS_AT_ONCE: usize = 64;
 
-/// Most packets of heads at once.
+/// Most packets of heads sent at once.
 const HEADS_AT_ONCE: usize = 4;
 
 /// Pause between wants for numbers that only unsigned heads claim. Chosen.
 const CLAIMS_AGAIN: Duration = Duration::from_secs(1);
 
-/// Added to [`CLAIMS_AGAIN`] for each author, as each member sees the same claim. Chosen: 21 s with 1,000 authors.
+/// Addition to [`CLAIMS_AGAIN`] for each author, as all members see a claim. Chosen.
 const CLAIMS_AGAIN_OF_AUTHOR: Duration = Duration::from_millis(20);
 
-/// Longest time by which answers of others delay an answer of this member. Chosen: those who have 256 long entries of ten
-/// authors let one of them send.
+/// Longest delay of an answer by answers of other members. Chosen: of the members that have 256
+/// long entries of ten authors, one sends.
 const LONGEST_ANSWER_DELAY: Duration = Duration::from_secs(10);
 
-/// Pauses after which an author repeats its last entry, if no other followed. Chosen.
+/// Pauses after which an author repeats its last entry, if no newer one followed. Chosen.
 const LAST_WORDS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
 /// Earlier entries that a packet with a new one repeats. Chosen.
 const REPEATED: u32 = 2;
 
-/// Wait for entries of other members, after a start and after the last new entry. Chosen: heads leave three times in it, and
-/// each is answered within half a second.
+/// Wait for entries of other members, after a start and after the last new entry. Chosen: heads
+/// leave three times in it, and each is answered within half a second.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Longest such wait while unsigned heads claim that entries are missing. Chosen.
+/// The wait while unsigned heads claim that entries are missing. Chosen.
 const SETTLE_LONGEST: Duration = Duration::from_secs(10);
-/// Longest such wait while a later entry shows that some of the owner's are missing. Chosen.
+/// The wait while a later entry shows that entries of the owner are missing. Chosen.
 const SETTLE_GAP: Duration = Duration::from_secs(60);
 
-/// Wants for numbers that only unsigned heads claim, before the claim is forgotten. Chosen.
+/// Wants for numbers that only unsigned heads claim, before the claim is dropped. Chosen.
 const TRIES_OF_CLAIM: u32 = 7;
 
-/// Time of wants in vain after which missing entries count as expired at all members. Chosen.
+/// Time of unanswered wants after which missing entries count as expired at all members. Chosen.
 const GAP_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Silence of a sender after which its claims are asked for at once again, as often for each author. Chosen.
+/// Silence of a sender after which its heads restart the pauses between wants. Chosen.
 const AWAY: Duration = Duration::from_secs(30);
 
-/// How long the owner asks for requests after a start.
+/// Time after a start in which the owner asks for requests.
 const ASKING: Duration = Duration::from_secs(30);
 
-/// A clock that was set ahead, or is wrong at a start, makes no entry expire before this time has passed. Chosen: clocks are set
-/// right by then, by people or by NTP.
+/// Time after a start, or after the clock was set ahead, in which no entry expires. Chosen: people
+/// or NTP have corrected the clock by then.
 const TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
 
-/// By more than this a clock was set, in ms.
+/// Difference in ms between wall clock and monotonic clock above which the wall clock was set.
 const CLOCK_STEP: u64 = 3_600_000;
 
-/// How often entries are looked at for whether they have expired.
+/// Interval between two searches for expired entries.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 
-/// What a log starts from.
+/// Space, keys and randomness of a new log.
 #[derive(Debug)]
 pub struct Config {
     /// The space.
     pub space: Space,
     /// Keys that this member appends with: its own as an author, the owner's.
     pub keys: Vec<SecretKey>,
-    /// Secret randomness, another one at each start: nonces and back-offs come of it.
+    /// Secret random bytes, new at each start: nonces and back-offs are derived from them.
     pub seed: [u8; 32],
 }
 
-/// What is to be done, in this order.
+/// An action for the caller; the order is binding.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
-    /// To be on disk before the next output is looked at.
+    /// A record; it must be on disk before the next output is handled.
     Store(Stored),
-    /// To be sent to the group.
+    /// A packet for the group.
     Transmit(Vec<u8>),
-    /// Something that users may want to know.
+    /// An event that users may want to know.
     Event(Event),
 }
 
-/// What happened.
+/// A change that the log reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// New entries of this author can be read.
     Entries(AuthorId),
     /// An author has a grant, or another one than before.
     Granted(PeerId),
-    /// An author is there now. Only where it is [watched](Log::watch_presence).
+    /// An author is present. Only if [watched](Log::watch_presence).
     Presence {
         /// The author.
         author: AuthorId,
         /// The author's content, which is opaque to the log.
         body: Vec<u8>,
     },
-    /// An author is there now, by a clock that differs from this host's by more than a day. Only where clocks are
-    /// [watched](Log::watch_clocks), too.
+    /// An author is present, by a clock that differs from this host's by more than a day. Only if
+    /// clocks are [watched](Log::watch_clocks), too.
     OtherClock {
         /// The author.
         author: AuthorId,
-        /// His clock: milliseconds since 1970.
+        /// Its clock: milliseconds since 1970.
         time: u64,
         /// The author's content, which is opaque to the log.
         body: Vec<u8>,
     },
-    /// A packet came of a host of the space that was silent before, or that wants requests.
+    /// A packet came from a host of the space that was silent before, or that asks for requests.
     HostIsBack,
-    /// A request came that was not here.
+    /// A new request came.
     Request(Vec<u8>),
-    /// To the owner: a request came again, as its author waits for an answer.
+    /// For the owner: a request came again, as its author waits for an answer.
     RequestAgain(Vec<u8>),
-    /// An author signed two histories: nothing from this number on counts.
+    /// An author signed two histories: entries from this number on do not count.
     Conflict {
         /// The author.
         author: AuthorId,
         /// The first number that does not count.
         number: u32,
     },
-    /// Nobody has these entries any more.
+    /// No member has these entries any more.
     Gap {
-        /// Whose.
+        /// The author of the entries.
         author: AuthorId,
         /// The first number that is lost.
         from: u32,
         /// The last number that is lost.
         to: u32,
     },
-    /// Others hold entries of a key of ours that we do not: our state is older than what we said. They are taken.
+    /// Other members have entries of an own key that this log lacks, as its disk is old.
     OwnEntries {
         /// The key's log.
         author: AuthorId,
     },
 }
 
-/// Why an entry was not appended.
+/// Reason why an entry was not appended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AppendError {
     /// No key of this log is that author's.
     #[error("this member has no key of author {0}")]
     NotOurs(AuthorId),
-    /// The owner has not granted it, or no longer.
+    /// The author has no grant, or none any more.
     #[error("the owner grants this author nothing now")]
     NotGranted,
-    /// The key has signed two histories: it is of no use any more.
+    /// The key has signed two histories; entries of it do not count any more.
     #[error("this author's key was used on two hosts; nothing more of it counts")]
     Conflict,
-    /// Bounds of the space.
+    /// The space is full.
     #[error("the space holds as much as it may")]
     Full,
-    /// After a start it is first found out whether others know entries of ours that we lack.
+    /// After a start, the log first asks other members for entries of its own keys.
     #[error("others are first asked for entries of ours")]
     Starting,
-    /// Presence that is too long.
+    /// The body of presence is too long.
     #[error("presence of {0} bytes, at most {MAX_PRESENCE} fit")]
     LongPresence(usize),
-    /// A body too long.
+    /// The body of the entry is too long.
     #[error(transparent)]
     Entry(#[from] EntryError),
 }
 
-/// How an author's log stands here.
+/// State of an author's log at this member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuthorStatus {
-    /// Whose log.
+    /// The author.
     pub author: AuthorId,
     /// The author's key.
     pub key: PeerId,
@@ -282,11 +283,11 @@ pub struct AuthorStatus {
     pub grant: Option<Grant>,
     /// The first number that is kept.
     pub first: u32,
-    /// The last one that is here and counts, without a gap before it.
+    /// The last number that is stored and counts, without a gap before it.
     pub last: u32,
     /// The highest number that heads of any member name.
     pub advertised: u32,
-    /// From this number on nothing counts: two histories.
+    /// First number that does not count, as the author signed two histories.
     pub conflict: Option<u32>,
 }
 
@@ -294,7 +295,7 @@ pub struct AuthorStatus {
 struct Source {
     bad_signatures: Bucket,
     requests: Bucket,
-    /// None: only presence came from there.
+    /// None: only presence came from it.
     heard_at: Option<Instant>,
 }
 
@@ -303,11 +304,11 @@ struct Source {
 struct Waiting {
     body: Vec<u8>,
     came: Instant,
-    /// None: it was on disk.
+    /// None: it was read from disk.
     source: Option<IpAddr>,
-    /// When it was last on the wire.
+    /// When a packet last carried it, from any member.
     sent: Option<Instant>,
-    /// When it is sent again.
+    /// When this member sends it again.
     due: Option<Instant>,
 }
 
@@ -320,7 +321,7 @@ fn said_hash(bytes: &[u8]) -> [u8; 32] {
     derive("librecast 2026 log said", &[bytes])
 }
 
-/// The newest entry of one of our keys: when it was appended, and how often it was repeated since.
+/// The newest entry of an own key: the time of its append, and its repetitions since.
 #[derive(Debug)]
 struct LastWords {
     appended: Instant,
@@ -349,13 +350,13 @@ pub struct Log {
     sources: BTreeMap<IpAddr, Source>,
     second_looks: TokenBucket,
     trickle: Trickle,
-    /// Of all heads; none after a change.
+    /// Digest of all heads; none after a change.
     digest: Option<u64>,
-    /// All heads are to leave: somebody has others.
+    /// All heads must leave: a member's heads differ.
     heads_differ: bool,
-    /// When heads of somebody last made all of ours leave.
+    /// When a member's heads last made all own heads leave.
     differed: Option<Instant>,
-    /// Up to this author heads have left, of many.
+    /// Last author whose head was sent, while heads leave in several packets.
     heads_until: Option<AuthorId>,
     answers: BTreeMap<(AuthorId, u32), Answer>,
     repairs: TokenBucket,
@@ -363,23 +364,23 @@ pub struct Log {
     new_requests: TokenBucket,
     told_requests: TokenBucket,
     last_words: BTreeMap<AuthorId, LastWords>,
-    /// When numbers that only unsigned heads claim are next asked for.
+    /// When numbers that only unsigned heads claim are next requested.
     claims_at: Instant,
     started: Instant,
     /// When this member started, or was last away.
     back: Instant,
-    /// When it first heard another member since.
+    /// When another member's first packet came after that.
     heard: Option<Instant>,
     told_of_own: BTreeSet<AuthorId>,
     expires_at: Instant,
-    /// The clocks when entries were last looked at for whether they have expired, and since when these two go evenly.
+    /// Both clocks at the last search for expired entries; since when they run evenly.
     looked_at: Option<(u64, Instant)>,
     even_since: Instant,
-    /// Hashes of the packets that were sent last: a host hears what it says itself.
+    /// Hashes of the last sent packets: multicast may return them to this host.
     said: VecDeque<[u8; 32]>,
     watches_presence: bool,
     watches_clocks: bool,
-    /// The last time in presence of a key of ours.
+    /// Time of the last presence of each own key.
     shown_at: BTreeMap<AuthorId, u64>,
     sealer: Sealer,
     random: Random,
@@ -388,7 +389,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// An empty log. What is on disk is handed in by [`Log::restore`] before anything else.
+    /// Returns an empty log. [`Log::restore`] must come first, with each record that is on disk.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { space, keys, seed } = config;
@@ -441,7 +442,7 @@ impl Log {
         }
     }
 
-    /// What was stored, in the order in which it was. Signatures were verified before.
+    /// Restores a record; the order is that of storing. The signature was verified before.
     pub fn restore(&mut self, stored: Stored, now: Instant) {
         match stored {
             Stored::Entry(entry) => self.put(entry, None, now),
@@ -452,7 +453,7 @@ impl Log {
         self.outputs.clear();
     }
 
-    /// All that is kept, in an order in which it can be restored: what a store is rewritten with.
+    /// Returns all records in an order in which they can be restored, to rewrite a store.
     pub fn stored(&self) -> impl Iterator<Item = Stored> + '_ {
         let owner = self.authors.iter().filter(|(id, _)| **id == self.owner);
         let others = self.authors.iter().filter(|(id, _)| **id != self.owner);
@@ -468,7 +469,7 @@ impl Log {
         logs.chain(requests.map(|waiting| Stored::Request(waiting.body.clone())))
     }
 
-    /// Another key to append with.
+    /// Adds a key to append with.
     pub fn add_key(&mut self, key: SecretKey) {
         self.keys.insert(self.space.author(&key.peer_id()), key);
     }
@@ -479,19 +480,19 @@ impl Log {
         &self.space
     }
 
-    /// Whose log holds the grants.
+    /// The author whose log holds the grants.
     #[must_use]
     pub fn owner(&self) -> AuthorId {
         self.owner
     }
 
-    /// Why packets, entries and requests were not taken.
+    /// Counters of packets, entries and requests that were not taken, by reason.
     #[must_use]
     pub fn drops(&self) -> &Drops<DropReason> {
         &self.drops
     }
 
-    /// All authors, the owner among them.
+    /// Returns the state of all authors, the owner among them.
     pub fn authors(&self) -> impl Iterator<Item = AuthorStatus> + '_ {
         self.authors.iter().map(|(id, author)| AuthorStatus {
             author: *id,
@@ -504,7 +505,7 @@ impl Log {
         })
     }
 
-    /// The entry after number `after` of this author: the next one that is kept, without a gap in what is here.
+    /// Returns the author's next stored entry after number `after`, unless a gap lies before it.
     #[must_use]
     pub fn next_entry(&self, author: AuthorId, after: u32) -> Option<&Entry> {
         let author = self.authors.get(&author)?;
@@ -519,13 +520,13 @@ impl Log {
         (self.entries, self.bytes)
     }
 
-    /// Requests that wait.
+    /// Requests that wait for the owner.
     pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
         self.requests.values().map(|waiting| &waiting.body[..])
     }
 
-    /// Whether this member has waited for entries of `author` that others may have: 3 s after the start and after the last that
-    /// came, 10 s while some are missing.
+    /// Whether this member has waited long enough for entries of `author` from other members: 3 s
+    /// after the start and after the last new entry, 10 s while some are missing.
     #[must_use]
     pub fn is_settled(&self, author: AuthorId, now: Instant) -> bool {
         let Some(known) = self.authors.get(&author) else {
@@ -539,15 +540,16 @@ impl Log {
         now.saturating_duration_since(since) >= wait
     }
 
-    /// This member may have been away: its heads leave at once, and [`caught_up_at`](Self::caught_up_at) begins anew.
+    /// Sends heads at once, as this member may have been away, and restarts
+    /// [`caught_up_at`](Self::caught_up_at).
     pub fn come_back(&mut self, now: Instant) {
         (self.back, self.heard) = (now, None);
         (self.trickle, self.heads_differ) = (Trickle::new(SETTLE, now), true);
     }
 
-    /// When this member has the end of the owner's log, as far as members who are there can tell: 3 s after it heard one of
-    /// them, and after the last entry of the owner's that came; 10 s while others claim to have more; 60 s while a later
-    /// entry shows that some are missing. `None` while nobody is heard.
+    /// Returns when this member has all of the owner's log that present members have: 3 s after the
+    /// first packet of one of them and after the last new entry of the owner. It is 10 s while
+    /// heads claim more, and 60 s while a later entry shows a gap. `None` before the first packet.
     #[must_use]
     pub fn caught_up_at(&self) -> Option<Instant> {
         let owner = self.authors.get(&self.owner)?;
@@ -563,13 +565,13 @@ impl Log {
         Some(since + wait)
     }
 
-    /// Whether a packet of any host of the space came since the start.
+    /// Whether a packet of another host of the space came since the start.
     #[must_use]
     pub fn has_received(&self) -> bool {
         self.heard.is_some()
     }
 
-    /// Appends an entry at wall clock `time` (milliseconds since 1970) and sends it. Its number.
+    /// Appends an entry at `time` (milliseconds since 1970), sends it and returns its number.
     ///
     /// # Errors
     ///
@@ -596,7 +598,7 @@ impl Log {
             author,
             number,
             first: log.first,
-            // by one author times never go back, unless its clock was far ahead once: the first entries expire first
+            // an author's times never go back, unless its clock was far ahead once
             time: before
                 .map(|held| held.entry.time)
                 .filter(|before| !is_ahead(*before, time))
@@ -624,7 +626,7 @@ impl Log {
         Ok(number)
     }
 
-    /// Sends a request, of somebody who has no grant yet; holders keep it for a day. Whoever waits sends it again.
+    /// Sends a request of an author without a grant, once; members keep it for a day.
     ///
     /// # Errors
     ///
@@ -637,7 +639,7 @@ impl Log {
         Ok(())
     }
 
-    /// Sends that this author is there now: anything of at most [`MAX_PRESENCE`] bytes. It is not kept, and not sent again.
+    /// Sends presence: at most [`MAX_PRESENCE`] bytes, which no member keeps or repeats.
     ///
     /// # Errors
     ///
@@ -648,7 +650,7 @@ impl Log {
         if !known.is_some_and(|known| known.may_go_on(time)) {
             return Err(AppendError::NotGranted);
         }
-        // as in entries: a clock that was far ahead once counts no more
+        // as in entries: a time of a clock that was far ahead once does not count
         let last = self.shown_at.get(&author);
         let last = last.filter(|last| !is_ahead(**last, time));
         let time = last.map_or(time, |last| time.max(last + 1));
@@ -659,17 +661,17 @@ impl Log {
         Ok(())
     }
 
-    /// Whether presence of others is looked at, and given out as events.
+    /// Sets whether presence of other members is checked and reported as events.
     pub fn watch_presence(&mut self, watches: bool) {
         self.watches_presence = watches;
     }
 
-    /// Whether presence with another clock is given out, too, as [`Event::OtherClock`]. Somebody may have recorded it long ago.
+    /// Sets whether presence with another clock, maybe a recording, is an [`Event::OtherClock`].
     pub fn watch_clocks(&mut self, watches: bool) {
         self.watches_clocks = watches;
     }
 
-    /// A datagram that came to the group from `source`, at wall clock `time` (milliseconds since 1970).
+    /// Handles a datagram of the group; `time` is the wall clock (milliseconds since 1970).
     pub fn handle_packet(&mut self, source: IpAddr, bytes: &[u8], time: u64, now: Instant) {
         if self.said.contains(&said_hash(bytes)) {
             return self.drops.count(DropReason::Own);
@@ -725,7 +727,7 @@ impl Log {
         }
     }
 
-    /// Does what is due.
+    /// Sends and expires everything that is due.
     pub fn handle_timeout(&mut self, time: u64, now: Instant) {
         if self.trickle.handle_timeout(now, &mut self.random) {
             self.send_heads(now);
@@ -740,7 +742,7 @@ impl Log {
         }
     }
 
-    /// When [`Log::handle_timeout`] has something to do.
+    /// Returns when [`Log::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let wants = self.authors.values().filter_map(|author| author.want_at);
@@ -761,7 +763,7 @@ impl Log {
         first.map_or(fixed, |first| first.min(fixed))
     }
 
-    /// What is to be done next.
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -843,7 +845,7 @@ impl Log {
         Ok(())
     }
 
-    /// Keeps verified entries, on disk and here.
+    /// Stores a verified entry in the log and on disk.
     fn store(&mut self, entry: Entry, time: u64, now: Instant) {
         let ttl = self.space.ttl().as_millis() as u64;
         let expires = entry.author != self.owner && ttl > 0;
@@ -904,13 +906,15 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the owner's log has no room. Logs of others always have: the longest of them begins later.
+    /// Whether the owner's log has no room. Other logs always have: the longest drops its oldest
+    /// entries.
     fn is_full(&self, id: AuthorId, entry: &Entry) -> bool {
         let (entries, bytes) = (self.entries + 1, self.bytes + entry.size());
         id == self.owner && (entries > MAX_ENTRIES || bytes > MAX_BYTES)
     }
 
-    /// Drops the oldest entries of the authors who take most, so that each keeps its part of the space, and the owner a quarter.
+    /// Drops the oldest entries of the longest logs: each author keeps its part, the owner a
+    /// quarter.
     fn make_room(&mut self, id: AuthorId) {
         let is_long = |author: &Author| author.entries.len() > MAX_ENTRIES_OF_AUTHOR;
         while id != self.owner && self.authors.get(&id).is_some_and(is_long) {
@@ -929,7 +933,7 @@ impl Log {
         }
     }
 
-    /// Whether authors take more than is theirs.
+    /// Whether all authors but the owner exceed their part.
     fn is_crowded(&self) -> bool {
         let owner = self.authors.get(&self.owner);
         let owned = owner.map_or((0, 0), |owner| (owner.entries.len(), owner.bytes));
@@ -940,7 +944,7 @@ impl Log {
         self.entries - owned.0 > entries || self.bytes - owned.1 > bytes
     }
 
-    /// Changes an author's log; counts what the space holds then.
+    /// Changes an author's log, and updates the totals of the space.
     fn change<T>(&mut self, id: AuthorId, change: impl FnOnce(&mut Author) -> T) -> Option<T> {
         let author = self.authors.get_mut(&id)?;
         let had = (author.entries.len(), author.bytes);
@@ -951,7 +955,7 @@ impl Log {
         Some(result)
     }
 
-    /// Puts in what was verified.
+    /// Inserts a verified entry.
     fn put(&mut self, entry: Entry, received: Option<u64>, now: Instant) {
         let id = entry.author;
         let Some(author) = self.authors.get_mut(&id) else {
@@ -969,7 +973,7 @@ impl Log {
             return;
         }
         if entry.number > author.limit() && !self.keys.contains_key(&id) {
-            // its author was removed before it
+            // beyond the author's last number: the grant ended before it
             return;
         }
         author.changed = now;
@@ -984,7 +988,7 @@ impl Log {
         let advanced = author.have != had;
         let pause = WANT_AGAIN + WANT_BACKOFF.mul_f64(self.random.unit());
         let missing = author.missing().next().is_some();
-        // entries flow: what is missing then is asked for
+        // while entries arrive, missing ones are requested later
         author.want_at = missing.then(|| match author.want_at {
             Some(at) if had == 0 => at,
             Some(_) if advanced => now + pause,
@@ -1024,7 +1028,7 @@ impl Log {
     fn read_grants(&mut self, now: Instant) {
         while let Some(entry) = self.next_entry(self.owner, self.grants_read) {
             let (number, kind) = (entry.number, entry.kind);
-            // what the owner signs and is none means nothing
+            // entries of the owner that are no grants change nothing
             let grants = match kind {
                 GRANT_KIND => Grant::decode(&entry.body).unwrap_or_default(),
                 _ => Vec::new(),
@@ -1046,7 +1050,7 @@ impl Log {
         match self.authors.get_mut(&id) {
             Some(author) => {
                 (author.grant, author.changed) = (Some(grant), now);
-                // a number of ours is never used twice
+                // an own number is never used twice
                 if !is_own {
                     self.change(id, Author::cut);
                 }
@@ -1089,7 +1093,7 @@ impl Log {
     }
 
     fn transmit(&mut self, packet: &Packet) {
-        // what we make ourselves is within bounds
+        // own packets are within bounds
         if let Some(bytes) = self.sealer.seal(packet) {
             self.said.push_back(said_hash(&bytes));
             if self.said.len() > MAX_SAID {

@@ -1,4 +1,4 @@
-//! What leaves: packets with nonces that no other packet has, and entries packed together.
+//! Sealing of packets with unique nonces, and packing of entries.
 
 use librecast::id::derive;
 use zeroize::Zeroizing;
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::entry::Entry;
 use crate::packet::{Packet, ROOM, Seal};
 
-/// Seals packets. Nonces come of a secret seed and a count: nobody foresees one, none comes twice.
+/// Seals packets. Nonces are derived from a secret seed and a count: unpredictable and unique.
 #[derive(Debug)]
 pub(crate) struct Sealer {
     pub(crate) seal: Seal,
@@ -39,7 +39,7 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    /// Takes the entry if it fits; says whether it did.
+    /// Adds the entry if it fits; returns whether it did.
     pub(crate) fn add(&mut self, entry: &Entry) -> bool {
         let fits = self.bytes + entry.size() <= ROOM;
         if fits {
@@ -49,7 +49,7 @@ impl Packing {
         fits
     }
 
-    /// None where nothing was taken.
+    /// None if it has no entry.
     pub(crate) fn finish(self) -> Option<Packet> {
         (!self.entries.is_empty()).then_some(Packet::Entries(self.entries))
     }

@@ -1,17 +1,17 @@
-//! Packets: what members of a space send to its group, at most 1,160 bytes.
+//! Packets that members of a space send to its group, at most 1,160 bytes.
 //!
 //! ```text
-//!   version 1 = 1 | space 8 | nonce 24 | tag 16 | sealed: kind 1, contents      a space with a read key
-//!   version 1 = 1 | space 8 | kind 1, contents                                  a public one
+//!   version 1 = 1 | space 8 | nonce 24 | tag 16 | sealed: kind 1, contents     with a read key
+//!   version 1 = 1 | space 8 | kind 1, contents                                 public
 //!
 //!   entries  n x entry (entry.rs)
 //!   heads    flags 1 | digest 8 | n x (author 8 | first 4 | last 4 | hash 16 | flags 1)
-//!   want     n x (author 8 | first 4 | length 1 | bitmap)     bit 0 of the first byte: `first` itself
+//!   want     n x (author 8 | first 4 | length 1 | bitmap)     lowest bit of the bitmap: `first`
 //!   request  body <= 1000
 //!   presence one, of an author (presence.rs)
 //! ```
 //!
-//! The seal is XSalsa20-Poly1305 under a key that comes of the read key; the nonce is random.
+//! The seal is XSalsa20-Poly1305 under a key derived from the read key; the nonce is random.
 
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{KeyInit, Nonce, Tag, XSalsa20Poly1305};
@@ -31,10 +31,11 @@ const HEADER: usize = 1 + 8;
 /// Nonce and tag.
 const SEAL: usize = 24 + 16;
 
-/// Longest packet, in bytes: one entry of the longest body. With headers of UDP, IPv6 and a private prefix it fits into 1,280.
+/// Longest packet, in bytes: one entry with the longest body. With headers of UDP, IPv6 and a
+/// private prefix it fits into 1,280.
 pub const MAX_PACKET: usize = HEADER + SEAL + 1 + ENTRY_OVERHEAD + MAX_BODY;
 
-/// Bytes for what a kind holds.
+/// Bytes of a packet's contents after the kind.
 pub(crate) const ROOM: usize = MAX_PACKET - HEADER - SEAL - 1;
 
 /// Bytes of a head.
@@ -46,30 +47,30 @@ pub(crate) const HEADS_IN_PACKET: usize = (ROOM - 1 - 8) / HEAD;
 /// Most numbers that one want names for an author.
 pub(crate) const WANTED_AT_ONCE: u32 = 256;
 
-/// Most wants in a packet, were each of full length.
+/// Most wants in a packet, if each has full length.
 pub(crate) const WANTS_IN_PACKET: usize = ROOM / (8 + 4 + 1 + WANTED_AT_ONCE as usize / 8);
 
-/// Kind of a packet, the first byte of what is sealed, as all here (docs/protocol.md §12): entries of any authors.
+/// Kind of a packet, first byte of the sealed part (docs/protocol.md §12): entries of any authors.
 const KIND_ENTRIES: u8 = 1;
-/// How far each log goes at the sender.
+/// Kind: last numbers of the sender's logs.
 const KIND_HEADS: u8 = 2;
-/// Numbers that the sender lacks.
+/// Kind: numbers that the sender lacks.
 const KIND_WANT: u8 = 3;
-/// What somebody who is no author yet asks of the owner.
+/// Kind: request to the owner, of somebody who is no author yet.
 const KIND_REQUEST: u8 = 4;
-/// What an author says of himself now. Members of a version without it pass over it as malformed.
+/// Kind: presence of an author. Earlier versions drop it as malformed.
 const KIND_PRESENCE: u8 = 5;
 
-/// Of heads: who sends them asks for the requests that wait.
+/// Flag of heads: the sender asks for waiting requests.
 const ASKS_FOR_REQUESTS: u8 = 1;
 
-/// Of a head: its author signed two histories.
+/// Flag of a head: its author signed two histories.
 const IN_CONFLICT: u8 = 1;
 
-/// How far an author's log goes at the sender.
+/// Extent of an author's log at the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Whose log.
+    /// The author.
     pub author: AuthorId,
     /// Its first number.
     pub first: u32,
@@ -77,7 +78,7 @@ pub struct Head {
     pub last: u32,
     /// Hash of that entry; zeros where there is none.
     pub hash: EntryHash,
-    /// The author signed another history, and the log ends before it.
+    /// The author signed two histories, and the log ends before they part.
     pub in_conflict: bool,
 }
 
@@ -88,12 +89,12 @@ pub struct Want {
     pub author: AuthorId,
     /// The number of the lowest bit of the first byte.
     pub first: u32,
-    /// One bit a number, at most 32 bytes.
+    /// One bit for each number, at most 32 bytes.
     pub bitmap: Vec<u8>,
 }
 
 impl Want {
-    /// The first numbers of `missing` that fit, which ascends.
+    /// Returns a want with the first numbers of `missing`, which ascends.
     pub(crate) fn of(author: AuthorId, missing: impl Iterator<Item = u32>) -> Option<Self> {
         let mut missing = missing.peekable();
         let first = *missing.peek()?;
@@ -113,7 +114,7 @@ impl Want {
         })
     }
 
-    /// The numbers that it names.
+    /// Returns the numbers of the bitmap.
     pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
         let bits = self.bitmap.iter().zip(0_u32..).flat_map(|(byte, at)| {
             let set = (0..8).filter(move |bit| byte >> bit & 1 == 1);
@@ -123,25 +124,25 @@ impl Want {
     }
 }
 
-/// What a packet says.
+/// Contents of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// Entries, of any authors.
     Entries(Vec<Entry>),
-    /// How far the logs of the sender go.
+    /// Extent of the sender's logs.
     Heads {
         /// The sender asks for requests that wait.
         asks_for_requests: bool,
-        /// Of all heads of the sender; equal where all is equal.
+        /// Digest of all heads of the sender, equal for equal logs.
         digest: u64,
-        /// Those that fit, the latest changes first.
+        /// The heads that fit, the latest changes first.
         heads: Vec<Head>,
     },
-    /// What the sender lacks.
+    /// Numbers that the sender lacks.
     Wants(Vec<Want>),
-    /// Of somebody who is no author yet; the log does not look into it.
+    /// A request of somebody who is no author yet; opaque to the log.
     Request(Vec<u8>),
-    /// An author is there now. Nobody keeps it.
+    /// An author is present. No member stores it.
     Presence(Presence),
 }
 
@@ -258,7 +259,7 @@ fn read_want(r: &mut Reader<'_>) -> Result<Want, WireError> {
     })
 }
 
-/// What opens and seals the packets of one space.
+/// Opens and seals the packets of one space.
 pub(crate) struct Seal {
     space: u64,
     cipher: Option<XSalsa20Poly1305>,
@@ -270,7 +271,7 @@ impl std::fmt::Debug for Seal {
     }
 }
 
-/// Why a packet is not one of this space.
+/// Reason why a packet is not one of this space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Foreign,
@@ -287,7 +288,7 @@ impl Seal {
         }
     }
 
-    /// The bytes of a packet. `nonce` must be another one each time.
+    /// Returns the bytes of a packet. `nonce` must never be used twice.
     pub(crate) fn seal(&self, packet: &Packet, nonce: &[u8; 24]) -> Option<Vec<u8>> {
         let mut inner = Writer::new();
         packet.write(&mut inner).ok()?;
@@ -326,7 +327,7 @@ impl Seal {
     }
 }
 
-/// What an opened packet says: all that follows version and space. For tests and fuzzing.
+/// Decodes the contents of an opened packet, after version and space. For tests and fuzzing.
 ///
 /// # Errors
 ///
@@ -335,13 +336,13 @@ pub fn decode(contents: &[u8]) -> Result<Packet, EntryError> {
     Packet::read(contents)
 }
 
-/// A packet as it came, of this space; `None` where it is none. For tests and fuzzing.
+/// Opens a received packet of this space; `None` if it is none. For tests and fuzzing.
 #[must_use]
 pub fn decode_sealed(space: &Space, bytes: &[u8]) -> Option<Packet> {
     Seal::new(space).open(bytes).ok()
 }
 
-/// A packet of this space as a member makes it, with a nonce that no other one has. For tests.
+/// Seals a packet of this space as a member does; `nonce` must be unique. For tests.
 #[must_use]
 pub fn seal_packet(space: &Space, packet: &Packet, nonce: &[u8; 24]) -> Option<Vec<u8>> {
     Seal::new(space).seal(packet, nonce)

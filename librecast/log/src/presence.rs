@@ -1,11 +1,11 @@
-//! Presence: an author is there now, and says what he does. It is sent once, and neither kept nor repaired.
+//! Presence: a message of an author who is present. Members neither store nor repair it.
 //!
 //! ```text
 //!   author 8 | time 6 | length 1 | body <= 200 | signature 64
 //! ```
 //!
-//! The signature is the author's over owner, author's key, and all that stands before it. His times rise, so that nothing counts
-//! twice; and they are near to the reader's clock, so that what somebody recorded does not count for ever.
+//! The author signs owner, author's key, and all fields before the signature. His times rise, so
+//! that none counts twice. They are near the reader's clock, so that a recording expires.
 
 use librecast::id::{PeerId, SecretKey};
 use librecast::wire::{Reader, WireError, Writer};
@@ -17,15 +17,15 @@ pub const MAX_PRESENCE: usize = 200;
 
 const SIGNATURE_CONTEXT: &str = "librecast 2026 log presence";
 
-/// Of 48 bits, as in entries.
+/// Largest time, in 48 bits, as in entries.
 const MAX_TIME: u64 = (1 << 48) - 1;
 
-/// What an author says of himself now.
+/// Present state of an author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
-    /// Who.
+    /// The author.
     pub author: AuthorId,
-    /// His clock: milliseconds since 1970, each time more.
+    /// Its clock: milliseconds since 1970, more each time.
     pub time: u64,
     /// At most [`MAX_PRESENCE`] bytes.
     pub body: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// None where the body is too long.
+    /// None if the body is too long.
     pub(crate) fn sign(owner: &PeerId, key: &SecretKey, time: u64, body: &[u8]) -> Option<Self> {
         let author = key.peer_id();
         let mut presence = Self {
@@ -75,7 +75,7 @@ impl Presence {
         Some(())
     }
 
-    /// None where the body is too long.
+    /// None if the body is too long.
     pub(crate) fn write(&self, w: &mut Writer) -> Option<()> {
         self.write_fields(w)?;
         w.put(&self.signature);

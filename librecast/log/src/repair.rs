@@ -1,31 +1,32 @@
-//! When heads, wants and answers leave: Trickle (RFC 6206) and the back-off of RFC 5401.
+//! Times of heads, wants and answers: Trickle (RFC 6206) and the back-off of RFC 5401.
 
 use librecast::random::Random;
 use librecast::time::{Duration, Instant};
 
-/// Shortest interval of heads: while something changes.
+/// Shortest interval of heads, in use while something changes.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Longest interval of heads (RFC 6206: Imax).
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Longest interval of heads where nothing has changed for a day.
+/// Longest interval of heads in an idle space.
 const LONGEST_IDLE: Duration = Duration::from_secs(600);
 
-/// Without a change for so long, a space is idle.
+/// Time without a change after which a space is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(86_400);
 
-/// So many heads that say the same in an interval make ours needless (RFC 6206: k).
+/// Equal heads from other members in an interval that suppress own heads (RFC 6206: k).
 const REDUNDANT: u32 = 2;
 
-/// Intervals in a row in which heads of others can make ours needless: anybody with the read key can send those. Chosen.
+/// Intervals in a row in which equal heads suppress own ones, as they may be forged. Chosen.
 const MOST_SILENT: u32 = 4;
 
-/// The same bound where more equal heads come in one interval: as many intervals as heads, at most this number. So n members
-/// send about the square root of n heads in an interval. Chosen.
+/// Bound of the same number if an interval brings more equal heads, one interval for each. So n
+/// members send about √n heads in an interval. Chosen.
 const MOST_SILENT_IN_A_CROWD: u32 = 32;
 
-/// A time up to `longest`, early for few of `members` and late for most (RFC 5401 §3.2.1): one is heard before others speak.
+/// Returns a random time up to `longest`, early for few of `members` and late for most (RFC 5401
+/// §3.2.1), so that the first transmission suppresses the rest.
 pub(crate) fn backoff(longest: Duration, members: usize, random: &mut Random) -> Duration {
     let lambda = (members.max(2) as f64).ln() + 1.0;
     let longest = longest.as_secs_f64();
@@ -35,24 +36,24 @@ pub(crate) fn backoff(longest: Duration, members: usize, random: &mut Random) ->
     Duration::from_secs_f64(seconds.clamp(0.0, longest))
 }
 
-/// When heads leave.
+/// Timer of heads.
 #[derive(Debug)]
 pub(crate) struct Trickle {
     interval: Duration,
-    /// When heads leave in this interval, if others do not make them needless; none once that has passed.
+    /// When heads leave in this interval, unless suppressed; none once that has passed.
     pub(crate) fires_at: Option<Instant>,
     ends_at: Instant,
     heard: u32,
-    /// Intervals in a row in which ours were needless.
+    /// Intervals in a row in which own heads were suppressed.
     silent: u32,
-    /// Until then heads leave in each of the shortest intervals, whatever others say.
+    /// Until then heads leave in each of the shortest intervals, without suppression.
     eager_until: Instant,
     /// When something last changed.
     changed: Instant,
 }
 
 impl Trickle {
-    /// Of a member that is back and may lack something: heads leave now and, for as long as `eager`, in each interval.
+    /// Timer of a starting or returning member: heads leave now, and in each interval of `eager`.
     pub(crate) fn new(eager: Duration, now: Instant) -> Self {
         Self {
             interval: SHORTEST,
@@ -65,7 +66,7 @@ impl Trickle {
         }
     }
 
-    /// Something changed, or another's heads showed that somebody lacks something.
+    /// Restarts the shortest interval after a change, or after heads that showed a difference.
     pub(crate) fn reset(&mut self, now: Instant, random: &mut Random) {
         self.changed = now;
         if self.interval > SHORTEST {
@@ -74,12 +75,12 @@ impl Trickle {
         }
     }
 
-    /// Heads of another member said the same as ours would.
+    /// Counts heads of another member that equal the own ones.
     pub(crate) fn hear(&mut self) {
         self.heard = self.heard.saturating_add(1);
     }
 
-    /// More heads are to leave in the next interval, which is the shortest.
+    /// Makes the next interval the shortest, as more heads must leave.
     pub(crate) fn go_on(&mut self, now: Instant) {
         self.changed = now;
     }
@@ -95,7 +96,7 @@ impl Trickle {
         self.fires_at.unwrap_or(self.ends_at)
     }
 
-    /// Whether heads are to leave now.
+    /// Returns whether heads must leave now.
     pub(crate) fn handle_timeout(&mut self, now: Instant, random: &mut Random) -> bool {
         if let Some(at) = self.fires_at {
             if at > now {

@@ -1,4 +1,4 @@
-//! A space: the key of its owner, and what readers know.
+//! A space: the key of its owner, and the key of its readers.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,12 +13,12 @@ use crate::entry::AuthorId;
 /// UDP port of the entry log.
 pub const ENTRY_LOG_PORT: u16 = 14246;
 
-/// What readers and holders of a space know, and relays do not: it seals its packets. Wiped from memory when dropped.
+/// Key that seals the packets of a space; readers and holders have it, relays do not.
 #[derive(Clone)]
 pub struct ReadKey(Zeroizing<[u8; 32]>);
 
 impl ReadKey {
-    /// From its 32 bytes.
+    /// Makes it from its 32 bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
@@ -46,8 +46,9 @@ pub struct Space {
 }
 
 impl Space {
-    /// The space of this owner's key. Without a read key anybody who knows `owner` reads it. Entries are kept for `ttl` at
-    /// least; zero is for ever. The owner's own log does not expire.
+    /// Describes the space of this owner's key. Without a read key, anybody who knows `owner` reads
+    /// it. Entries are kept for at least `ttl`; zero is for ever. The owner's own log does not
+    /// expire.
     #[must_use]
     pub fn new(owner: PeerId, read_key: Option<ReadKey>, ttl: Duration) -> Self {
         Self {
@@ -63,25 +64,25 @@ impl Space {
         self.owner
     }
 
-    /// What seals packets, if they are sealed.
+    /// The key that seals packets, if they are sealed.
     #[must_use]
     pub fn read_key(&self) -> Option<&ReadKey> {
         self.read_key.as_ref()
     }
 
-    /// How long an entry is kept at least, zero for ever.
+    /// Least time for which an entry is kept; zero for ever.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// The group that its packets go to: it tells nothing of the owner to those who do not know the read key.
+    /// The group of its packets: it reveals nothing of the owner without the read key.
     #[must_use]
     pub fn group(&self) -> Ipv6Addr {
         transient_group(&self.derived("librecast 2026 log group"))
     }
 
-    /// The 64 bits by which packets name it.
+    /// The 64 bits that name it in packets.
     pub(crate) fn id(&self) -> u64 {
         let hash = self.derived("librecast 2026 log space");
         u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
@@ -94,7 +95,7 @@ impl Space {
         Some(Zeroizing::new(derived))
     }
 
-    /// The short name of an author here.
+    /// The short name of an author in this space.
     #[must_use]
     pub fn author(&self, key: &PeerId) -> AuthorId {
         AuthorId::of(&self.owner, key)

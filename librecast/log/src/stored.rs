@@ -1,33 +1,33 @@
-//! What is on disk.
+//! Records of a log on disk.
 
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::entry::{AuthorId, Entry, EntryError, MAX_BODY};
 
-/// Kind of a record, its first byte, as all here: an entry of a log.
+/// Kind of a record, its first byte: an entry of a log.
 const ENTRY: u8 = 1;
-/// Where the log of an author begins.
+/// Kind: first number of an author's log.
 const FIRST: u8 = 2;
-/// A request that waits for the owner.
+/// Kind: a request that waits for the owner.
 const REQUEST: u8 = 3;
-/// An entry that was dated ahead of this host's clock.
+/// Kind: an entry dated ahead of this host's clock.
 const AHEAD: u8 = 4;
 
-/// A record of what must survive.
+/// A record that must survive a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// An entry.
     Entry(Entry),
-    /// An entry whose date was more than a day ahead of this host's clock, and when it came (milliseconds since 1970).
+    /// An entry with a date that cannot be right, and its arrival (milliseconds since 1970).
     Ahead(Entry, u64),
-    /// The log of this author begins with this number: nobody has what stood before.
+    /// First number of this author's log: no member has earlier entries.
     First(AuthorId, u32),
     /// A request of somebody who is no author yet.
     Request(Vec<u8>),
 }
 
 impl Stored {
-    /// Its bytes.
+    /// Encodes it.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Stored {
         Ok(w.into_vec())
     }
 
-    /// The record of these bytes.
+    /// Decodes the record of these bytes.
     ///
     /// # Errors
     ///

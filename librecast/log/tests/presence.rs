@@ -1,4 +1,4 @@
-//! Presence of authors: who sees it, what of it counts, and what a member that lies can do with it.
+//! Presence of authors: visibility, checks, and lies.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
@@ -89,7 +89,7 @@ impl World {
         packets(&mut self.writer).remove(0)
     }
 
-    /// What the reader sees of a packet, by its own clock.
+    /// Presence in a packet that the reader reports, by its own clock.
     fn seen(&mut self, packet: &[u8], time: u64) -> Vec<Vec<u8>> {
         let from = source(2);
         self.reader.handle_packet(from, packet, time, self.now);
@@ -122,7 +122,7 @@ fn packets(log: &mut Log) -> Vec<Vec<u8>> {
     packets
 }
 
-/// A packet of this space with presence that somebody has made up.
+/// A packet of this space with forged presence.
 fn made_up(change: impl FnOnce(&mut Presence), packet: &[u8]) -> Vec<u8> {
     let Some(Packet::Presence(mut presence)) = decode_sealed(&space(), packet) else {
         panic!("no presence");
@@ -161,11 +161,11 @@ fn nobody_shows_another_and_who_tries_is_suspended() {
     // 32 of one address, and 200 of all addresses beyond that
     assert_eq!(world.drops("bad_signature"), 232);
     assert_eq!(world.drops("suspended"), 8);
-    // the author himself, from elsewhere, is not hindered by it
+    // the author's own packet, from elsewhere, is still taken
     let reader = &mut world.reader;
     reader.handle_packet(source(9), &honest, EPOCH, world.now);
     assert!(reader.poll_output().is_some());
-    // who has no grant has no presence
+    // a key without a grant has no presence
     let other = made_up(|p| p.author = AuthorId(5), &honest);
     assert_eq!(world.seen(&other, EPOCH), Vec::<Vec<u8>>::new());
     assert_eq!(world.drops("unknown_author"), 1);

@@ -1,4 +1,4 @@
-//! Logs on virtual time: loss, trains of loss, partitions, members who are away, liars, restarts and restored disks.
+//! Logs on virtual time: loss, loss bursts, partitions, absent members, liars, restarts, old disks.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
@@ -27,12 +27,12 @@ fn key(n: usize) -> SecretKey {
     SecretKey::from_seed(&seed)
 }
 
-/// Member 0 is the owner, those up to `authors` may write, all others read.
+/// Member 0 is the owner, those up to `authors` may write, all other members read.
 struct Member {
     log: Log,
     disk: Vec<Stored>,
     online: bool,
-    /// What a program has read, by author, and when.
+    /// Entries that a program has read, by author, with the time.
     read: BTreeMap<AuthorId, Vec<(u32, Vec<u8>, Instant)>>,
     events: Vec<Event>,
     starts: u8,
@@ -44,16 +44,16 @@ struct World {
     network: Network<Instant, usize, (usize, usize, Vec<u8>)>,
     members: Vec<Member>,
     ttl: Duration,
-    /// Packets sent, and their bytes.
+    /// Sent packets and bytes.
     sent: (usize, usize),
     /// When each entry was appended.
     appended: BTreeMap<(AuthorId, u32), Instant>,
     random: Random,
-    /// The next train of loss of each member, or the one that it is in: from when until when it hears nothing.
+    /// Current or next loss burst of each member: begin and end.
     deaf: Vec<(Instant, Instant)>,
-    /// Trains a second.
+    /// Loss bursts in a second.
     trains: f64,
-    /// Who knows the read key, and lies.
+    /// A node that knows the read key, and lies.
     liar: Option<lies::Liar>,
 }
 
@@ -133,7 +133,7 @@ impl World {
         Ok(number)
     }
 
-    /// Does what a member says, as a shell does.
+    /// Executes a member's outputs, as a shell does.
     fn settle(&mut self, n: usize) {
         while let Some(output) = self.members[n].log.poll_output() {
             match output {
@@ -162,7 +162,7 @@ impl World {
         }
         for to in 0..self.members.len() {
             if to == from {
-                // a host hears what it says
+                // multicast returns a host's own packets
                 let payload = (from, to, bytes.to_vec());
                 self.network.post(payload, self.now);
                 continue;
@@ -237,7 +237,7 @@ impl World {
         self.settle(n);
     }
 
-    /// What a member has of an author.
+    /// The entries that a member has of an author.
     fn bodies(&self, n: usize, author: usize) -> Vec<Vec<u8>> {
         let read = self.members[n].read.get(&self.id(author));
         let read = read.into_iter().flatten();
@@ -282,7 +282,7 @@ fn path(loss: f64) -> Path {
     }
 }
 
-/// Five authors or fewer, two entries a second each, for so many seconds; then until all is quiet.
+/// Up to five authors write two entries a second for this number of seconds; then all is quiet.
 fn talk(world: &mut World, seconds: usize) {
     let authors = world.members.len().min(5);
     world.run(4 * SECOND);
@@ -330,7 +330,7 @@ fn nothing_is_repaired_that_was_not_lost() {
         .map(|m| m.log.drops().get(DropReason::RateLimited))
         .sum();
     assert_eq!(duplicates, 0);
-    // one packet an entry and two repetitions of the last; heads; no more
+    // an entry is sent once and repeated twice; the rest are heads
     let entries = world.appended.len();
     assert!(
         world.sent.0 < entries * 3 + 200,
@@ -533,7 +533,7 @@ fn what_has_expired_is_dropped_everywhere_and_newcomers_do_not_wait_for_it() {
         world.append(2, &[n]);
     }
     world.run(Duration::from_secs(29 * 86_400));
-    // this author goes on, so its log says itself where it begins; the other is silent
+    // this author goes on, so its log states its first number; the other one is silent
     world.append(1, b"late");
     world.run(Duration::from_secs(2 * 86_400));
     world.append(1, b"later");
@@ -553,7 +553,7 @@ fn a_liar_among_members_costs_little_and_changes_nothing() {
     let mut world = World::new(8, path(0.05), 17);
     world.run(4 * SECOND);
     world.grant(1..5);
-    // by then nobody can keep an author from writing by claims about its own log
+    // later, claims about its own log cannot keep an author from writing
     world.run(11 * SECOND);
     let mut liar = Random::new(1);
     let (mut true_ones, own) = (Vec::new(), 7);
@@ -566,7 +566,7 @@ fn a_liar_among_members_costs_little_and_changes_nothing() {
             Stored::Entry(entry) => Some(entry.clone()),
             _ => None,
         }));
-        // what was flipped, invented, and claimed
+        // changed, invented and claimed entries
         for _ in 0..200 {
             let mut entry = true_ones[liar.index(true_ones.len())].clone();
             match liar.below(3) {
@@ -605,7 +605,7 @@ fn a_liar_among_members_costs_little_and_changes_nothing() {
     assert!(drops.get(DropReason::Suspended) > 0, "{drops:?}");
 }
 
-/// A packet as a member makes it who knows the read key.
+/// Seals a packet as a member with the read key does.
 fn seal(packet: &Packet, random: &mut Random) -> Vec<u8> {
     let nonce: [u8; 24] = random.bytes(24).try_into().unwrap();
     seal_packet(&space(TTL), packet, &nonce).unwrap()
@@ -653,7 +653,7 @@ fn junk_keeps_no_request_from_an_owner_who_is_there() {
         assert!(kept.any(|body| body == b"let me in"));
         assert!(world.members[n].log.requests().count() <= MAX_REQUESTS);
     }
-    // from many addresses, only the owner hears it
+    // requests from many addresses reach only the owner
     world.lies(&[lies::Lie::Requests], 8, 2_000);
     world.run(300 * SECOND);
     world.members[3].log.request(b"and me").unwrap();
@@ -709,7 +709,7 @@ fn what_floods_a_space_does_not_fill_disks() {
         log.handle_packet(source, &seal(&request, &mut random), EPOCH, now);
     }
     assert_eq!(stored(&mut log), MAX_REQUESTS);
-    // one author, with more entries at one moment than it has a right to
+    // one author sends more entries at once than its bound
     let id = space.author(&space.owner());
     let mut taken = 0;
     for _ in 0..MAX_ENTRIES_OF_AUTHOR + 100 {
@@ -729,7 +729,7 @@ fn what_floods_a_space_does_not_fill_disks() {
     assert!(drops >= 1_000 - MAX_REQUESTS as u64 + 100, "{drops}");
 }
 
-/// A log with an owner and this many authors, whose grants do not end.
+/// A log with an owner and this number of authors; their grants do not end.
 fn crowded(authors: usize, ttl: Duration, now: Instant) -> (Log, Vec<AuthorId>) {
     let mut log = log_of(0, 0, ttl, now - 4 * SECOND, 1);
     let owner = log.owner();
@@ -765,7 +765,7 @@ fn authors_together_do_not_take_the_place_of_others() {
         let (entries, bytes) = log.size();
         assert!(entries <= MAX_ENTRIES && bytes <= MAX_BYTES);
     };
-    // three fill what authors may have, more than a day ahead of everybody
+    // three authors fill their part, more than a day ahead of all clocks
     let far = EPOCH + 400 * 86_400_000;
     for n in 0..MAX_ENTRIES_OF_AUTHOR {
         for id in &ids[..3] {
@@ -776,7 +776,7 @@ fn authors_together_do_not_take_the_place_of_others() {
     bounds(&log);
     let before: Vec<u32> = ids.iter().map(|id| kept_of(&log, *id)).collect();
     assert!(before[0] > 10_000, "{before:?}");
-    // the other two say as much as is theirs, and so does the owner
+    // the other two fill their part, and so does the owner
     for n in 0..8_000 {
         for id in &ids[3..] {
             log.append(*id, 16, &[n as u8; 900], EPOCH, now).unwrap();
@@ -815,7 +815,7 @@ fn what_is_dated_ahead_expires_from_when_it_came_and_a_clock_an_hour_wrong_harms
     world.expect_equal(3);
     // a restart does not make it younger
     world.run(Duration::from_secs(20 * 86_400));
-    // to the author itself, it was not ahead
+    // for the author itself, it was not ahead
     let others = [0, 1, 3];
     for n in others {
         let stored: Vec<_> = world.members[n].log.stored().collect();
@@ -901,7 +901,7 @@ fn a_clock_that_is_wrong_for_a_while_makes_no_entry_expire() {
     world.run(5 * SECOND);
     let stored: Vec<_> = world.members[2].log.stored().collect();
     let (kept, ahead) = (world.members[2].log.size(), 700 * 86_400_000);
-    // wrong at a start, and set while it runs
+    // a clock that is wrong at a start, and one that is set during the run
     for starts_wrong in [true, false] {
         let (mut time, mut now) = (world.wall(), world.now);
         let mut log = log_of(2, 9, TTL, now, 3);
@@ -951,11 +951,12 @@ fn entries_beyond_the_last_of_a_removed_author_are_dropped_and_stay_so_after_a_r
         world.restart(n, disk);
         assert_eq!(world.members[n].log.size().0, before.0 + 1 - 17);
     }
-    // the author may use none of its numbers twice
+    // the author must not use a number twice
     assert_eq!(world.members[2].log.size().0, before.0 + 1);
 }
 
-/// Cost of a packet of heads: `cargo test -p librecast-log --release --test simulation -- --ignored --nocapture figures_of_heads`.
+/// Cost of a packet of heads: `cargo test -p librecast-log --release --test simulation -- --ignored
+/// --nocapture figures_of_heads`.
 #[test]
 #[ignore = "a measurement"]
 fn figures_of_heads() {
@@ -997,7 +998,8 @@ fn figures_of_heads() {
     }
 }
 
-/// The figures of docs/benchmarks.md: `cargo test -p librecast-log --release -- --ignored --nocapture figures`.
+/// Figures of docs/benchmarks.md: `cargo test -p librecast-log --release -- --ignored --nocapture
+/// figures`.
 #[test]
 #[ignore = "a measurement"]
 fn figures() {
@@ -1043,7 +1045,8 @@ fn figures() {
     }
 }
 
-/// So many entries that fill a packet, at the pace of a lecture's pictures; until all who are there have them.
+/// Appends this number of entries, each a full packet, at the pace of a lecture's pictures, until
+/// all present members have them.
 fn append_long_entries(world: &mut World, length: usize, there: usize) {
     for number in 0..length {
         world.append(0, &[number as u8; 970]);
@@ -1056,7 +1059,7 @@ fn append_long_entries(world: &mut World, length: usize, there: usize) {
     }
 }
 
-/// A member that has nothing, until it has so many entries: how long it took, and bytes sent for each byte that it read.
+/// A member with an empty disk reads this number of entries; returns time, and bytes sent per byte.
 fn catch_up(world: &mut World, late: usize, length: usize) -> (Duration, f64) {
     let (begin, before) = (world.now, world.sent);
     world.restart(late, Vec::new());
@@ -1074,7 +1077,7 @@ fn long_entries_come_to_who_is_late_once_and_as_fast_as_repair_may() {
     world.members[7].online = false;
     world.run(5 * SECOND);
     append_long_entries(&mut world, length, 7);
-    // who wrote them has gone: seven hold them
+    // the author has gone: seven members hold its entries
     world.members[0].online = false;
     world.run(100 * SECOND);
     let (took, bytes) = catch_up(&mut world, 7, length);
@@ -1082,7 +1085,7 @@ fn long_entries_come_to_who_is_late_once_and_as_fast_as_repair_may() {
     assert!(bytes < 2.0, "{bytes} bytes a byte");
 }
 
-/// Figures of docs/benchmarks.md: a megabyte in entries that fill a packet, to who is there and to who comes late.
+/// Figures of docs/benchmarks.md: a megabyte in long entries, for present and later members.
 #[test]
 #[ignore = "a measurement"]
 fn figures_of_long_entries() {

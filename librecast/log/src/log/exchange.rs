@@ -1,6 +1,6 @@
-//! What members tell each other: heads, wants, answers, requests. None of it is signed, but entries are: so nothing here
-//! takes anything away. A head or a want makes this member answer with entries, at a bounded rate; an answer is dropped only
-//! where another member sent the entry itself.
+//! Heads, wants, answers and requests between members. They are not signed, but entries are: so no
+//! message removes anything from the log. Heads and wants cause answers, at a bounded rate. A
+//! waiting answer is dropped only if another member has sent the entry itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -13,18 +13,18 @@ use librecast::time::{Duration, Instant};
 
 use super::*;
 
-/// An entry that is to be sent because somebody lacks it.
+/// An entry to send because a member lacks it.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// When.
+    /// When it is sent.
     pub(super) due: Instant,
-    /// Answers of others delay it until then at most.
+    /// Bound of the delay by answers of other members.
     until: Instant,
-    /// Order in which due answers are sent: most telling first, lately sent ones last.
+    /// Order of due answers: the owner's latest entry first, recently repeated entries last.
     rank: u8,
 }
 
-/// Last numbers of authors without a grant, as anybody claims them: a grant that comes in the same second finds them here.
+/// Claimed last numbers of authors without a grant. A grant that comes later starts from them.
 #[derive(Debug, Default)]
 pub(super) struct EarlyHeads {
     numbers: BTreeMap<AuthorId, u32>,
@@ -55,7 +55,7 @@ impl EarlyHeads {
 impl Log {
     // heads
 
-    /// Whether this sender was not heard for a while.
+    /// Notes a packet of this sender; returns whether it was silent for longer than [`AWAY`].
     pub(super) fn hear(&mut self, source: IpAddr, now: Instant) -> bool {
         self.add_source(source, now);
         let Some(known) = self.sources.get_mut(&source) else {
@@ -65,7 +65,7 @@ impl Log {
         before.is_none_or(|at| now.saturating_duration_since(at) > AWAY)
     }
 
-    /// Whose bad signatures are counted.
+    /// Adds a sender with buckets for bad signatures and requests.
     pub(super) fn add_source(&mut self, source: IpAddr, now: Instant) {
         if self.sources.contains_key(&source) {
             return;
@@ -84,7 +84,7 @@ impl Log {
         self.sources.insert(source, source_state);
     }
 
-    /// Of all heads. A packet of heads costs the same whether there are three authors or 1,000.
+    /// Digest of all heads: one packet suffices for equal logs, with three authors or 1,000.
     fn digest(&mut self) -> u64 {
         let digest = self.digest.unwrap_or_else(|| self.digest_of_heads());
         debug_assert_eq!(digest, self.digest_of_heads(), "a change was missed");
@@ -122,8 +122,8 @@ impl Log {
         }
     }
 
-    /// The owner's head, those of own keys, and the latest changes: where all is equal, these suffice. Where something differs,
-    /// all others follow, some packets at a time.
+    /// Returns the owner's head, those of own keys, and the latest changes. After a difference, all
+    /// other heads follow, some packets at a time.
     fn next_heads(&mut self) -> Vec<Head> {
         let is_first = |id: &AuthorId| *id == self.owner || self.keys.contains_key(id);
         let mut heads: Vec<_> = self.authors.iter().collect();
@@ -174,11 +174,11 @@ impl Log {
             if let Some(number) = conflict {
                 self.plan_answer(id, number, SETTLE, due, now);
             }
-            // two members have different entries of one number: this one shows it to the other
+            // two members have different entries of this number: this one sends its own
             if disputed {
                 self.plan_answer(id, head.last, HEADS_HOLD_OFF, due, now);
             }
-            // entries before our first have expired here: the sender's head there is no lack
+            // entries before the own first one have expired: a lower head there is no lack
             if head.last < last {
                 self.plan_answer(id, last, HEADS_HOLD_OFF, due, now);
             }
@@ -193,8 +193,8 @@ impl Log {
 
     // wants
 
-    /// Sets when missing numbers are asked for, or that nothing is missing. `at_once`: the pauses begin anew, if they did not
-    /// lately.
+    /// Sets when missing numbers are requested, or that none is missing. `at_once` restarts the
+    /// pauses, at most once in [`AWAY`].
     pub(super) fn look_for_missing(&mut self, id: AuthorId, at_once: bool, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
@@ -252,7 +252,7 @@ impl Log {
         let asked = *author.asked.get_or_insert(now);
         let in_vain = now.saturating_duration_since(asked);
         if !author.has_gap() && author.tries > TRIES_OF_CLAIM {
-            // nobody has what somebody claimed
+            // no member has the claimed entries
             author.advertised = author.highest();
         } else if author.has_gap() && expires && in_vain > GAP_AFTER {
             self.skip_gap(id, now);
@@ -264,7 +264,7 @@ impl Log {
         want
     }
 
-    /// Nobody has had the entries of this author before the next that is here, for long.
+    /// Gives up missing entries of this author up to its next stored one.
     fn skip_gap(&mut self, id: AuthorId, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
@@ -318,8 +318,8 @@ impl Log {
         }
     }
 
-    /// Another member asks for the same as this one: the answer comes to both. Once for each want of this member, for anybody
-    /// can ask.
+    /// Delays an own want for which another member's want brings the answer; once for each own
+    /// want, as any holder of the read key can send wants.
     fn postpone_own(&mut self, want: &Want, now: Instant) {
         let Some(author) = self.authors.get_mut(&want.author) else {
             return;
@@ -335,8 +335,8 @@ impl Log {
         }
     }
 
-    /// Somebody lacks this entry, or the proof of a conflict. It is sent when it is `due`, at once by its author, unless it was on
-    /// the wire within `hold_off`. Whether that is new.
+    /// Plans to send an entry, or the proof of a conflict, when it is `due`; its author sends at
+    /// once. Skips it if a packet carried it within `hold_off`. Returns whether the plan is new.
     pub(super) fn plan_answer(
         &mut self,
         id: AuthorId,
@@ -383,8 +383,9 @@ impl Log {
         true
     }
 
-    /// Somebody has just sent this entry: who else was to need not, and lets him send the rest. Without that, all who have them
-    /// send long answers at once (measured, docs/benchmarks.md). An author sends its own all the same.
+    /// Drops the answer that another member has just sent, and delays the author's other answers.
+    /// Without this, all members send long answers at once (measured, docs/benchmarks.md). An
+    /// author still sends its own.
     pub(super) fn drop_answer(&mut self, id: AuthorId, number: u32, now: Instant) {
         if self.keys.contains_key(&id) || self.answers.remove(&(id, number)).is_none() {
             return;
@@ -394,7 +395,7 @@ impl Log {
         rest.for_each(|(_, answer)| answer.due = answer.due.max(later.min(answer.until)));
     }
 
-    /// How long who is not the author waits until he answers.
+    /// Returns the wait of a member that is not the author before it answers.
     pub(super) fn others_wait(&mut self) -> Duration {
         let members = self.authors.len().max(self.sources.len());
         OTHERS_WAIT + backoff(ANSWER_BACKOFF, members, &mut self.random)
@@ -407,7 +408,7 @@ impl Log {
         }
     }
 
-    /// Whether much is asked for.
+    /// Whether [`BULK_REPAIRS`] applies.
     fn is_bulk(&self) -> bool {
         if self.answers.len() > BULK {
             return true;
@@ -482,7 +483,7 @@ impl Log {
         self.last_words.retain(|_, words| words.due().is_some());
     }
 
-    /// The last entries of an author, as many as go into a packet, the last one in any case.
+    /// Sends the last entries of an author that fit into a packet, and always the very last.
     pub(super) fn send_last(&mut self, id: AuthorId, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
@@ -505,7 +506,7 @@ impl Log {
 
     // requests
 
-    /// The owner asks for requests that wait, or somebody in its name.
+    /// Plans to send the waiting requests, as the owner or another host asks for them.
     pub(super) fn plan_requests(&mut self, now: Instant) {
         let lately = |at: Instant| now.saturating_duration_since(at) < REQUEST_HOLD_OFF;
         let members = self.authors.len();
@@ -558,7 +559,7 @@ impl Log {
         Ok(())
     }
 
-    /// Where no place is free, the address with most requests gives one.
+    /// Stores a request. If none is free, the address with most requests loses its oldest.
     pub(super) fn keep_request(&mut self, body: Vec<u8>, source: Option<IpAddr>, now: Instant) {
         if self.requests.len() >= MAX_REQUESTS {
             self.drops.count(DropReason::RequestsFull);
@@ -584,7 +585,7 @@ impl Log {
     }
 }
 
-/// The pause after so many tries, with half as much again by chance.
+/// Returns the pause after this number of tries, plus up to half of it at random.
 fn pause_of(tries: u32, random: &mut Random) -> Duration {
     let doubled = WANT_AGAIN * 2_u32.saturating_pow(tries.saturating_sub(1).min(8));
     doubled

@@ -1,15 +1,15 @@
-//! Somebody who knows the read key and has no grant: it hears everything, and says whatever harms others, from many addresses.
+//! A node with the read key, without a grant: it sends harmful packets from many addresses.
 
 use std::collections::VecDeque;
 
 use super::*;
 
-/// What it says.
+/// A kind of lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
-    /// Heads of authors whom nobody knows.
+    /// Heads of unknown authors.
     UnknownAuthors,
-    /// Heads beyond all that was written.
+    /// Heads beyond the last entry.
     Beyond,
     /// Heads of a member that has nothing.
     Low,
@@ -21,9 +21,9 @@ pub enum Lie {
     Floor,
     /// Heads with another hash.
     OtherHash,
-    /// Entries that nobody signed, with numbers that others ask for.
+    /// Entries without a signature, with numbers that other members request.
     Forged,
-    /// Signed entries of others once more.
+    /// Signed entries of other members once more.
     Replayed,
     /// Wants of everything.
     Wants,
@@ -49,14 +49,14 @@ pub const LIES: [Lie; 12] = [
 ];
 
 pub struct Liar {
-    /// What it says, in turn.
+    /// Kinds that it sends in turn.
     kinds: Vec<Lie>,
     addresses: usize,
     interval: Duration,
     next: Instant,
     told: usize,
     random: Random,
-    /// What it has heard.
+    /// Entries that it has received.
     entries: Vec<Entry>,
     digests: VecDeque<u64>,
     wanted: VecDeque<(AuthorId, u32)>,
@@ -65,7 +65,7 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// So many packets a second, from so many addresses.
+    /// Makes a liar with this number of packets a second, from this number of addresses.
     pub fn new(kinds: &[Lie], rate: u32, addresses: usize, now: Instant) -> Self {
         Self {
             kinds: kinds.to_vec(),
@@ -116,7 +116,7 @@ impl Liar {
         }
     }
 
-    /// Heads of all authors whose entries it knows.
+    /// Heads of all authors with known entries.
     fn heads_of_all(&mut self, head: impl Fn(AuthorId, u32) -> Head) -> Packet {
         let mut last: BTreeMap<AuthorId, u32> = BTreeMap::new();
         for entry in &self.entries {
@@ -183,7 +183,7 @@ impl Liar {
         }
     }
 
-    /// Of numbers that somebody asks for, and the last ones of all authors.
+    /// Entries with wanted numbers, and the last ones of all authors.
     fn forged(&mut self) -> Vec<Entry> {
         let mut entries = Vec::new();
         let last = self
@@ -208,7 +208,7 @@ impl Liar {
 }
 
 impl World {
-    /// What the liar says now.
+    /// Sends the liar's due packets.
     pub fn lie(&mut self) {
         while let Some(liar) = self.liar.as_mut().filter(|liar| liar.next <= self.now) {
             liar.next += liar.interval;
@@ -241,14 +241,14 @@ impl World {
     }
 }
 
-/// What happened under lies.
+/// Result of a run under lies.
 #[derive(Debug)]
 struct Outcome {
-    /// Until the member that was away had everything.
+    /// Time until the member that was away had everything.
     back: Duration,
-    /// Until a member with nothing had everything.
+    /// Time until a member with nothing had everything.
     late: Duration,
-    /// Bytes that members sent in a second while nobody else said anything.
+    /// Bytes that members sent in a second while only the liar sent anything new.
     sent: usize,
     /// Bytes of lies in a second.
     lies: usize,
@@ -258,7 +258,7 @@ fn has_all(world: &World, n: usize, authors: usize) -> bool {
     (0..authors).all(|author| world.bodies(n, author).len() == world.bodies(author, author).len())
 }
 
-/// How long it takes until a member that has just started has everything. It is not caught up before it has the owner's log.
+/// Time until a just started member has everything; caught up means it has the owner's log.
 fn until_all(world: &mut World, n: usize, authors: usize) -> Duration {
     let (begin, mut caught_up) = (world.now, None);
     while world.now < begin + 600 * SECOND && (caught_up.is_none() || !has_all(world, n, authors)) {
@@ -276,8 +276,8 @@ fn until_all(world: &mut World, n: usize, authors: usize) -> Duration {
     read.map(|(.., at)| *at).max().unwrap() - begin
 }
 
-/// One member is away while five authors write nine entries each, and comes back; another comes for the first time. Somebody
-/// lies all the while. In the end all members have the last entries.
+/// One member is away while five authors write nine entries each, and comes back; another starts
+/// for the first time. A liar sends all the time. In the end all members have the last entries.
 fn under_lies(members: usize, loss: f64, kinds: &[Lie], rate: u32, addresses: usize) -> Outcome {
     let mut world = World::new(members, path(loss), 40);
     let (away, late) = (members - 2, members - 1);
@@ -296,7 +296,7 @@ fn under_lies(members: usize, loss: f64, kinds: &[Lie], rate: u32, addresses: us
     if !kinds.is_empty() {
         world.lies(kinds, rate, addresses);
     }
-    // by then lies have done what they do
+    // by then the lies have their full effect
     world.run(120 * SECOND);
     let (sent, lies) = (world.sent.1, world.lied());
     world.run(30 * SECOND);
@@ -320,8 +320,8 @@ fn under_lies(members: usize, loss: f64, kinds: &[Lie], rate: u32, addresses: us
     }
 }
 
-/// Most bytes that all members send in a second. Measured: 8 members send 27 kB, 60 send 39 kB, where a liar has filled the
-/// places for requests and asks for everything.
+/// Most bytes that all members send in a second. Measured: 8 members send 27 kB, 60 send 39 kB, if
+/// a liar has filled the places for requests and requests everything.
 const MOST_SENT: usize = 50_000;
 
 #[test]
@@ -345,7 +345,7 @@ fn heads_of_unknown_authors_and_forged_answers_keep_nothing_from_anybody() {
     }
 }
 
-/// Figures of docs/benchmarks.md: each lie alone and all together, at several rates, in small groups and large ones.
+/// Figures of docs/benchmarks.md: lies alone and together, by rate and size of group.
 #[test]
 #[ignore = "takes minutes"]
 fn lies_of_every_kind_at_every_rate() {
@@ -406,7 +406,7 @@ fn whoever_is_alone_with_a_liar_loses_nothing() {
     for n in 0..3 {
         world.members[n].online = false;
     }
-    // it has the latest entry, and says that nobody has those before it
+    // it has the latest entry, and claims that the earlier ones are gone
     world.lies(&[Lie::Floor, Lie::Replayed], 10, 30);
     let liar = world.liar.as_mut().unwrap();
     liar.entries.retain(|entry| entry.number == 13);
