@@ -1,4 +1,4 @@
-//! Channels, what the schedule is told of them, and what it says.
+//! Channels, and the input and output of the schedule.
 
 use std::net::Ipv6Addr;
 
@@ -15,7 +15,7 @@ pub struct Channel {
     pub group: Ipv6Addr,
 }
 
-/// How fast.
+/// Rates of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Bits per second of each channel, IP headers included.
@@ -28,80 +28,80 @@ pub struct Rates {
     pub total: Option<u64>,
 }
 
-/// What the shell is to do.
+/// An action for the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Send these symbols of the channel's block.
+    /// Send these symbols of the channel.
     Symbols {
-        /// Where.
+        /// The channel.
         channel: Channel,
-        /// Sequence number of the first; the others follow.
+        /// Sequence number of the first; the rest follow.
         sequence: u32,
         /// Encoding symbol ids.
         ids: Vec<u32>,
     },
-    /// Send a group-specific query: is anybody still there?
+    /// Send a group-specific query for remaining members.
     Ask {
-        /// Where.
+        /// The channel.
         channel: Channel,
     },
 }
 
-/// What is joined.
+/// A joined block or stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Symbols of the block, or of all blocks of the stretch.
     pub symbols: u32,
     /// 0: at the normal rate, 1: slowly, 2: repair symbols, 3: a stretch.
     pub layer: u8,
-    /// The number of the symbol that a stretch begins with.
+    /// First symbol of a stretch.
     pub start: u32,
-    /// Its blocks: one, but for a stretch.
+    /// Its blocks; one without stretch.
     pub blocks: u32,
-    /// Hosts that are there and may want it, as far as is known.
+    /// Known receivers that may want it.
     pub receivers: usize,
-    /// It tells of other blocks.
+    /// It lists other blocks.
     pub list: bool,
 }
 
-/// What holds for all channels of a share.
+/// Limit and sealing of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
-    /// Bits per second over all of them.
+    /// Bits per second over all its channels.
     pub limit: Option<u64>,
     /// Whether packets are sealed, and so longer.
     pub sealed: bool,
 }
 
-/// A block that will be sent, or is.
+/// A block that is sent, or will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upcoming {
     /// Its group.
     pub group: Ipv6Addr,
-    /// Symbols that will come without a further JOIN.
+    /// Symbols to come without a further JOIN.
     pub left: u32,
-    /// Not all have joined who are there.
+    /// Not all present receivers have joined it.
     pub missed: bool,
 }
 
-/// How far a joined channel is.
+/// Progress of a joined channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
-    /// Others may still join before it begins.
+    /// Waits for more JOINs before it begins.
     Gathering,
     /// In the queue.
     Waiting,
     /// At full rate.
     Sending,
-    /// All was sent; a little more, for who lost some.
+    /// Sends a few more symbols after the burst, for members with losses.
     Trickling,
-    /// Is anybody still there?
+    /// Waits for an answer to a query.
     Asked,
 }
 
 impl Progress {
-    /// As users read it.
+    /// Name for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -114,29 +114,29 @@ impl Progress {
     }
 }
 
-/// A channel that has been joined.
+/// A joined channel.
 #[derive(Debug)]
 pub struct Joined<'a> {
-    /// Where.
+    /// The channel.
     pub channel: Channel,
-    /// How far it is.
+    /// Its progress.
     pub progress: Progress,
     /// Symbols of its block.
     pub symbols: u32,
-    /// Who has joined.
+    /// Its members.
     pub reporters: &'a Reporters,
 }
 
-/// Symbols sent since the start, by what for.
+/// Symbols sent since the start, by purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// In the burst of a block that nobody had joined for some seconds.
+    /// In the burst of a block without members for some seconds.
     pub first: u64,
-    /// In further bursts, for who joined when the first was over.
+    /// In further bursts, for JOINs after the first.
     pub again: u64,
-    /// For who joined while a burst was going on.
+    /// For JOINs during a burst.
     pub late: u64,
-    /// After bursts, for who needed more.
+    /// After bursts, for members that needed more.
     pub trickle: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a server is told to share: on the command line, or in the file of `share --config`.
+//! The list of shares: from the command line, or from the file of `share --config`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::sealing::{ShareKey, group_key};
 pub struct ShareOptions {
     /// File or folder.
     pub path: PathBuf,
-    /// Instead of the path's last component.
+    /// Replaces the path's last component.
     pub name: Option<String>,
     /// File of the key that seals everything.
     pub keyfile: Option<PathBuf>,
@@ -35,10 +35,10 @@ pub struct ShareOptions {
     /// Serve on these only; none for all that are watched.
     #[serde(default, rename = "interface", deserialize_with = "one_or_more")]
     pub interfaces: Vec<String>,
-    /// Send no faster than this, in bits per second.
+    /// Most bits per second.
     #[serde(default, deserialize_with = "rate")]
     pub bwlimit: Option<u64>,
-    /// Name it to who asks what is shared.
+    /// List it in catalogues.
     #[serde(default)]
     pub listed: bool,
 }
@@ -78,7 +78,8 @@ fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     parse_rate(&text).map(Some).map_err(D::Error::custom)
 }
 
-/// The shares of a configuration file, and where metrics are served. Paths of shares are relative to its folder.
+/// Reads the shares of a configuration file, and the address for metrics. Paths of shares are
+/// relative to its folder.
 pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitError> {
     let Config { mut share, metrics } = config::read(file)?;
     if share.is_empty() {
@@ -99,7 +100,7 @@ pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitErro
     Ok((share, metrics.listen))
 }
 
-/// Each share with its name, prefix and keys.
+/// Returns each share with its name, prefix and keys.
 pub fn named(shares: &[ShareOptions]) -> anyhow::Result<Vec<Watched>> {
     let usage = |message: String| ExitError::new(Exit::Usage, message);
     let mut named: Vec<Watched> = Vec::new();
@@ -280,7 +281,7 @@ mod tests {
             ..plain
         };
         assert!(named(&[swapped]).is_err());
-        // what stays the same is the same when it is read again, and what does not is not
+        // an unchanged share is the same after a reload, a changed one is not
         let again = named(std::slice::from_ref(&sealed)).unwrap();
         assert!(again[0].is_same(&shares[1]) && !again[0].is_same(&shares[0]));
         let elsewhere = ShareOptions {

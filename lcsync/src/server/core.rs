@@ -20,44 +20,46 @@ use crate::packet::encode_record;
 use crate::record::{MAX_SENDING, Record, Sending};
 use crate::stretch::{OFFER_CHANNEL, STRETCH, STRETCH_LAYER, Stretch, symbols_of};
 
-/// Between two records on a joined root channel.
+/// Interval of records on a joined root channel.
 const RECORD_INTERVAL: Duration = Duration::from_millis(200);
-/// The same while blocks are sent, so that receivers know which.
+/// The same while blocks are sent, so that receivers learn of them.
 const BUSY_INTERVAL: Duration = Duration::from_millis(40);
-/// The same when a block is joined that others may want as well.
+/// The same after a JOIN of a block, which other receivers may want as well.
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two times that all of a catalogue is said.
+/// Interval of a whole catalogue.
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(1);
-/// So many come close to each other for a new receiver: it may lose some, and others who started with it begin without it.
+/// Records sent back to back when a receiver joins. Chosen: covers 4 losses, so that it starts with
+/// the rest.
 const WELCOME: u8 = 5;
-/// Records take one part in so many of what is sent.
+/// Divisor of the sending rate: the part of records.
 const RECORD_SHARE: u64 = 200;
-/// Of IPv6 and UDP.
+/// Bytes of IPv6 and UDP headers.
 const HEADERS: u64 = 48;
-/// Channels looked at for a record: enough to fill it, however many are joined.
+/// Channels considered for a record: enough to fill it, with any number of joined ones.
 const MAX_LOOKED_AT: usize = 1_024;
-/// Members of a root channel are queried after so long without a report: longer than a querier's interval.
+/// Time without a report after which members of a root channel are queried: longer than a querier's
+/// interval.
 const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
-/// Between two such queries.
+/// Interval of such queries.
 const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Queries without a report after which nobody is a member.
+/// Queries without a report after which a root channel ends.
 const ROOT_ASKS: u8 = 3;
-/// Channels per receiver (design §4: kernels pay for each on every packet).
+/// Most channels of a receiver: kernels check each for every packet (design §4).
 pub const MAX_CHANNELS: u16 = 128;
 
-/// A share as it is served.
+/// A served share.
 #[derive(Debug, Clone)]
 pub struct Share {
-    /// What is in it.
+    /// Its files and blocks.
     pub index: Arc<Index>,
-    /// Milliseconds of Unix time, or one more than the last: it grows with each version.
+    /// Milliseconds of Unix time, or one more than the last generation, so that it grows.
     pub generation: u64,
-    /// Of the record: whose version it is, if it is signed.
+    /// Signature of the version in records, if it is signed.
     pub authentication: Vec<u8>,
 }
 
 impl Share {
-    /// This version, not signed by anybody.
+    /// Returns this version without a signature.
     #[must_use]
     pub fn unsigned(index: Arc<Index>, generation: u64) -> Self {
         Self {
@@ -68,42 +70,42 @@ impl Share {
     }
 }
 
-/// What has become of a share since it is served.
+/// Counters of a share since it is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// Versions of it.
     pub versions: u64,
-    /// When the last one came.
+    /// When the last version came.
     pub changed_at: Instant,
-    /// Files in that one.
+    /// Files of the last version.
     pub files: u64,
-    /// How often its files were looked at for changes.
+    /// Rescans of its files.
     pub rescans: u64,
 }
 
-/// Why reports had no effect, and how often.
+/// Counters of reports without effect, by reason.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Drops {
-    /// Not a correct MLD message, or from elsewhere than this link.
+    /// Malformed MLD messages, or from beyond this link.
     pub malformed: u64,
-    /// A group in a prefix of ours that is no channel.
+    /// Groups in a prefix of a served share that are no channel.
     pub unknown_channel: u64,
-    /// Lost by the kernel because the queue was full.
+    /// Messages that the kernel lost as the queue was full.
     pub lost: u64,
-    /// From an interface that is not watched.
+    /// Messages from an interface that is not watched.
     pub unwatched: u64,
-    /// For a share that is not served on this interface.
+    /// Reports for a share that is not served on this interface.
     pub elsewhere: u64,
-    /// More channels joined than are known at once.
+    /// JOINs beyond the bound of known channels.
     pub refused: u64,
 }
 
-/// What the shell is to do.
+/// An action for the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this ICMPv6 message.
     Query {
-        /// Index of the interface it leaves by.
+        /// Index of the interface.
         interface: u32,
         /// Link-local address to send from.
         source: Ipv6Addr,
@@ -119,7 +121,7 @@ pub enum Output {
         /// UDP payload.
         datagram: Vec<u8>,
     },
-    /// Send these symbols of the channel's block.
+    /// Send these symbols of the channel.
     Symbols {
         /// Group and interface.
         channel: Channel,
@@ -136,25 +138,26 @@ struct Root {
     reporters: Reporters,
     next: Instant,
     sent_at: Option<Instant>,
-    /// Of the last record.
+    /// Bytes of the last record.
     bytes: usize,
     evidence_at: Instant,
     asked: u8,
     ask_at: Instant,
-    /// Records left that somebody new waits for.
+    /// Records that a new member still gets at the short interval.
     welcome: u8,
-    /// Of a catalogue, the part that comes next.
+    /// Next part of a catalogue.
     part: usize,
 }
 
 impl Root {
-    /// The next record comes as soon as `interval` after the last one.
+    /// Moves the next record forward to `interval` after the last one.
     fn hasten(&mut self, interval: Duration, now: Instant) {
         let earliest = self.sent_at.map_or(now, |at| at + interval);
         self.next = self.next.min(earliest.max(now));
     }
 
-    /// Between two records: at least `least`, and so that they take little of what is sent.
+    /// Returns the interval of records: at least `least`, and long enough to keep to
+    /// [`RECORD_SHARE`].
     fn interval(&self, load: u64, least: Duration) -> Duration {
         let bits = (self.bytes as u64 + HEADERS) * 8;
         let fair = Duration::from_micros(bits * RECORD_SHARE * 1_000_000 / load.max(1));
@@ -162,7 +165,7 @@ impl Root {
     }
 }
 
-/// Shares, interfaces, and who has joined what.
+/// Shares, interfaces and joined channels.
 #[derive(Debug)]
 pub struct Server {
     id: u32,
@@ -171,7 +174,7 @@ pub struct Server {
     shares: BTreeMap<SharePrefix, Share>,
     histories: BTreeMap<SharePrefix, History>,
     catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>,
-    /// Shares that are not served everywhere.
+    /// Interfaces of shares that are not served on all.
     only: BTreeMap<SharePrefix, BTreeSet<u32>>,
     queriers: BTreeMap<u32, Querier>,
     roots: BTreeMap<Channel, Root>,
@@ -181,7 +184,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// No share and no interface yet. `id` tells this server from others, `seed` where its symbols start.
+    /// Starts without shares and interfaces. `id` names this server in records; `seed` sets its
+    /// first symbols.
     #[must_use]
     pub fn new(id: u32, rates: Rates, seed: u64, now: Instant) -> Self {
         Self {
@@ -200,7 +204,7 @@ impl Server {
         }
     }
 
-    /// Serves a share, or a new version of it: channels whose blocks are gone stop.
+    /// Serves a share, or a new version of it, and stops channels of removed blocks.
     pub fn set_share(&mut self, prefix: SharePrefix, share: Share, now: Instant) {
         let index = Arc::clone(&share.index);
         let gone = |c: &Channel| {
@@ -210,7 +214,7 @@ impl Server {
         self.schedule.stop_all(gone, now);
         let before = self.histories.get(&prefix);
         if before.is_none() {
-            // who has joined it already was not listened to
+            // its earlier JOINs were dropped
             self.queriers.values_mut().for_each(|q| q.ask_all(now));
         }
         let history = History {
@@ -228,14 +232,14 @@ impl Server {
         }
     }
 
-    /// The files of a share were looked at for changes.
+    /// Counts a rescan of a share.
     pub fn handle_rescan(&mut self, prefix: SharePrefix) {
         if let Some(history) = self.histories.get_mut(&prefix) {
             history.rescans += 1;
         }
     }
 
-    /// Serves a share no longer.
+    /// Stops serving a share.
     pub fn remove_share(&mut self, prefix: SharePrefix, now: Instant) {
         self.shares.remove(&prefix);
         self.histories.remove(&prefix);
@@ -247,7 +251,7 @@ impl Server {
         self.schedule.forget(prefix);
     }
 
-    /// What to say on an interface to who asks what is shared: the datagrams, at the prefix where they are asked for.
+    /// Sets the catalogues of each interface: datagrams for the prefix on which they are requested.
     pub fn set_catalogues(&mut self, catalogues: BTreeMap<(SharePrefix, u32), Vec<Vec<u8>>>) {
         self.catalogues = catalogues;
         self.catalogues.retain(|_, parts| !parts.is_empty());
@@ -265,12 +269,12 @@ impl Server {
         Some(parts)
     }
 
-    /// What holds for all channels of a share.
+    /// Sets limit and sealing of a share.
     pub fn set_terms(&mut self, prefix: SharePrefix, terms: Terms, now: Instant) {
         self.schedule.set_terms(prefix, terms, now);
     }
 
-    /// Serves a share on these interfaces only, or again on all.
+    /// Serves a share on these interfaces only, or on all again.
     pub fn restrict(&mut self, prefix: SharePrefix, interfaces: Option<BTreeSet<u32>>) {
         match interfaces {
             Some(only) => self.only.insert(prefix, only),
@@ -284,13 +288,13 @@ impl Server {
         only.is_none_or(|only| only.contains(&interface))
     }
 
-    /// The share that a channel belongs to.
+    /// Returns the share of a channel.
     #[must_use]
     pub fn share_of(&self, group: Ipv6Addr) -> Option<&Share> {
         self.shares.get(&SharePrefix::of_group(group)?)
     }
 
-    /// The interfaces that are watched, with a link-local address of each.
+    /// Sets the watched interfaces, with a link-local address of each.
     pub fn set_interfaces(&mut self, all: &BTreeMap<u32, Ipv6Addr>, now: Instant) {
         self.queriers
             .retain(|i, q| all.get(i) == Some(&q.address()));
@@ -316,7 +320,7 @@ impl Server {
             .collect()
     }
 
-    /// An MLD message came in.
+    /// Handles an ICMPv6 packet with an MLD message.
     pub fn handle_mld(
         &mut self,
         interface: u32,
@@ -329,14 +333,14 @@ impl Server {
             self.drops.unwatched += 1;
             return;
         }
-        // from farther away than this link
+        // other hop limits: from beyond this link
         match mld::parse_message(source, icmpv6) {
             Ok(message) if hop_limit == 1 => self.handle_message(interface, source, message, now),
             _ => self.drops.malformed += 1,
         }
     }
 
-    /// A message came in that is correct.
+    /// Handles a correct message.
     pub fn handle_message(
         &mut self,
         interface: u32,
@@ -368,7 +372,7 @@ impl Server {
         }
     }
 
-    /// Filters do not matter: whoever wants any source may want this one.
+    /// Sources do not matter: a filter that admits any may admit this server.
     fn handle_record(
         &mut self,
         interface: u32,
@@ -403,12 +407,12 @@ impl Server {
         }
     }
 
-    /// A message came in that is none.
+    /// Counts a malformed message.
     pub fn handle_malformed(&mut self) {
         self.drops.malformed += 1;
     }
 
-    /// The kernel has lost `count` messages: everybody is asked.
+    /// Counts `count` messages that the kernel lost, and queries all hosts.
     pub fn handle_lost(&mut self, count: u32, now: Instant) {
         self.drops.lost += u64::from(count);
         for querier in self.queriers.values_mut() {
@@ -416,12 +420,12 @@ impl Server {
         }
     }
 
-    /// The block of this channel can no longer be read.
+    /// Stops a channel, as its block can no longer be read.
     pub fn handle_block_gone(&mut self, channel: Channel, now: Instant) {
         self.schedule.stop(channel, now);
     }
 
-    /// Reports that had no effect.
+    /// Returns counters of reports without effect.
     #[must_use]
     pub fn drops(&self) -> Drops {
         Drops {
@@ -430,7 +434,7 @@ impl Server {
         }
     }
 
-    /// Channels joined, root channels not counted.
+    /// Joined channels without root channels.
     #[must_use]
     pub fn joined_channels(&self) -> usize {
         self.schedule.joined()
@@ -442,24 +446,24 @@ impl Server {
         self.schedule.sent()
     }
 
-    /// What is served, by prefix.
+    /// Served shares, by prefix.
     pub fn shares(&self) -> impl Iterator<Item = (&SharePrefix, &Share)> {
         self.shares.iter()
     }
 
-    /// What has become of a share.
+    /// Versions and rescans of a share.
     #[must_use]
     pub fn history(&self, share: SharePrefix) -> Option<&History> {
         self.histories.get(&share)
     }
 
-    /// What was sent of a share, if anything was.
+    /// Traffic of a share, if any.
     #[must_use]
     pub fn traffic(&self, share: SharePrefix) -> Option<&Traffic> {
         self.schedule.traffic(share)
     }
 
-    /// Who has joined the root channel of a share, by the index of the interface.
+    /// Members of a share's root channel, by index of the interface.
     pub fn followers(&self, share: SharePrefix) -> impl Iterator<Item = (u32, &Reporters)> {
         let group = share.group(ROOT_CHANNEL);
         self.queriers.keys().filter_map(move |interface| {
@@ -469,12 +473,12 @@ impl Server {
         })
     }
 
-    /// Root channels that somebody has joined.
+    /// Joined root channels.
     pub fn roots(&self) -> impl Iterator<Item = Channel> {
         self.roots.keys().copied()
     }
 
-    /// What this server says of a share to others of its servers.
+    /// Record of a share for its other servers.
     #[must_use]
     pub fn record_for_servers(&self, channel: Channel) -> Option<Vec<u8>> {
         let record = Record {
@@ -484,37 +488,38 @@ impl Server {
         encode_record(&record).ok()
     }
 
-    /// Other channels of a share that have been joined.
+    /// Joined channels of a share without its root channel.
     pub fn joined_of(&self, share: SharePrefix) -> impl Iterator<Item = Joined<'_>> {
         let interfaces = self.queriers.keys();
         interfaces.flat_map(move |interface| self.schedule.joined_of(share, *interface))
     }
 
-    /// For how long this server has been running.
+    /// Time since this server started.
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
     }
 
-    /// Bits per second over all shares: the limit, and what can be sent if more is asked for, where that is known.
+    /// Bits per second over all shares: the limit, and the capacity, if measured.
     #[must_use]
     pub fn limits(&self) -> (Option<u64>, Option<u64>) {
         (self.rates.total, self.schedule.capacity())
     }
 
-    /// Root channels joined: one for each share and interface on which somebody follows it.
+    /// Joined root channels, on all interfaces.
     #[must_use]
     pub fn joined_roots(&self) -> usize {
         self.roots.len()
     }
 
-    /// JOINs since the start, of root channels and of others; what reporters repeat is not counted.
+    /// JOINs since the start, of root channels and of other channels; repeated reports do not
+    /// count.
     #[must_use]
     pub fn joins(&self) -> (u64, u64) {
         (self.root_joins, self.schedule.joins())
     }
 
-    /// Channels that send at full rate now, and their bits per second.
+    /// Channels in a burst, and their bits per second.
     #[must_use]
     pub fn bursts(&self) -> (usize, u64) {
         (self.schedule.bursting(), self.schedule.load())
@@ -540,7 +545,7 @@ impl Server {
                 welcome: 0,
                 part: 0,
             });
-            // a new receiver need not wait, but no number of reporters makes this a flood
+            // a new receiver gets records soon, but any number of reporters gets no more
             if root.reporters.add(source, evidence) {
                 self.root_joins += 1;
                 root.welcome = WELCOME;
@@ -549,7 +554,7 @@ impl Server {
             (root.evidence_at, root.asked) = (now, 0);
             return;
         }
-        // servers, this one among them, which ask for nothing
+        // members are servers, this one among them; they request nothing
         if channel_of(channel.group) == SERVERS_CHANNEL {
             return;
         }
@@ -589,13 +594,14 @@ impl Server {
         }
     }
 
-    /// The symbol that this server begins a stretch with: servers of one share begin with different blocks.
+    /// The symbol with which this server begins a stretch: servers of a share begin with different
+    /// blocks.
     fn start_of(&self, stretch: &Stretch) -> u32 {
         let nth = self.id as usize % stretch.blocks().len();
         stretch.spans().nth(nth).map_or(0, |span| span.first)
     }
 
-    /// Others may want this block as well: the next record comes soon.
+    /// Sends a record soon, as other receivers may want this block, too.
     fn announce(&mut self, channel: Channel, now: Instant) {
         let load = self.schedule.load().max(self.rates.channel);
         let group = SharePrefix::of_group(channel.group).map(|p| p.group(ROOT_CHANNEL));
@@ -619,7 +625,7 @@ impl Server {
         }
     }
 
-    /// A Done of version 1: others may be there who said nothing, as somebody had reported before them.
+    /// Handles a Done of MLDv1: members may remain that suppressed their own report.
     fn done(&mut self, channel: Channel, source: Ipv6Addr, now: Instant) {
         match self.roots.get_mut(&channel) {
             Some(root) if root.reporters.version_1() => {
@@ -631,7 +637,7 @@ impl Server {
         }
     }
 
-    /// When [`poll_output`](Self::poll_output) will have something.
+    /// Returns when [`poll_output`](Self::poll_output) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queries = self.queriers.values().map(Querier::poll_timeout);
@@ -642,7 +648,7 @@ impl Server {
             .min()
     }
 
-    /// The next thing to do now.
+    /// Returns the next action.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         self.poll_query(now)
             .or_else(|| self.poll_root(now))
@@ -730,7 +736,7 @@ impl Server {
         Some(Output::Record { channel, datagram })
     }
 
-    /// One part after the other; the whole again as long as somebody listens.
+    /// Returns the next part; the whole repeats while the channel has members.
     fn next_of_catalogue(&mut self, channel: Channel, now: Instant) -> Option<Vec<u8>> {
         let parts = self.catalogue(channel)?;
         let count = parts.len();
@@ -747,7 +753,7 @@ impl Server {
         Some(datagram)
     }
 
-    /// What comes next of the share that this root channel belongs to.
+    /// Channels that the root channel's share sends next.
     fn upcoming(&self, root: Channel) -> impl Iterator<Item = Upcoming> + '_ {
         self.schedule.upcoming(root, MAX_LOOKED_AT)
     }
@@ -760,7 +766,7 @@ impl Server {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
         });
-        // a limit is kept by single blocks, of which few fit at once
+        // single blocks, of which few fit at once, keep to a limit
         let offer = self.rates.stretch.is_some()
             && share.index.has_stretches()
             && limits.iter().all(Option::is_none);
@@ -785,8 +791,8 @@ impl Server {
     }
 }
 
-/// As many as a record has room for. What all have joined need not be told; the more is still to come, the better; of
-/// equals what comes soonest.
+/// Selects the channels that a record has room for: first those that not all receivers have joined,
+/// then by symbols left, then by time.
 fn most_useful(mut upcoming: Vec<Upcoming>) -> Vec<Upcoming> {
     upcoming.sort_by_key(|u| (!u.missed, std::cmp::Reverse(u.left)));
     upcoming.truncate(MAX_SENDING);
@@ -1030,7 +1036,7 @@ mod tests {
             server.handle_message(3, host(n), Message::ReportV1 { group }, now);
         }
         assert!(run(&mut server, now, Duration::from_secs(9)).0 >= 40);
-        // the other one would be silent, having heard this one's reports
+        // the other one suppressed its reports after this one's
         let mut at = now + Duration::from_secs(9);
         server.handle_message(3, host(1), Message::DoneV1 { group }, at);
         let (records, _, queries) = run(&mut server, at, Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! The sockets and keys with which servers of one share hear each other: see [`rivals`](super::rivals).
+//! Sockets and keys with which servers of one share meet: see [`rivals`](super::rivals).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +17,7 @@ use crate::packet::Packet;
 use crate::sealing::Opener;
 use crate::signature::Trust;
 
-/// A share whose records can be proven.
+/// A share with provable records.
 #[derive(Debug)]
 struct Member {
     rivals: Rivals,
@@ -25,11 +25,11 @@ struct Member {
     trust: Option<Trust>,
 }
 
-/// All shares of a server whose records can be proven, and where their servers meet.
+/// All shares of a server with provable records, and the sockets on which their servers meet.
 #[derive(Debug)]
 pub struct Meeting {
     members: BTreeMap<SharePrefix, Member>,
-    /// Only while somebody listens.
+    /// Only while a share has members.
     sockets: Option<ReceiveSockets>,
     joined: BTreeSet<Channel>,
     next: Instant,
@@ -45,8 +45,9 @@ impl Meeting {
         }
     }
 
-    /// The server publishes a version of a share. `earlier` is what runs before have published; without it what they have
-    /// sent cannot be told from what others do, and nobody is looked for.
+    /// Notes a version of a share that the server publishes. `earlier` is the highest generation of
+    /// earlier runs. Without it, their replayed records look like rivals, and the share does not
+    /// take part.
     pub fn publish(
         &mut self,
         watched: &Watched,
@@ -72,19 +73,19 @@ impl Meeting {
         }
     }
 
-    /// A share is served no longer.
+    /// Stops taking part for a share.
     pub fn remove(&mut self, share: SharePrefix) {
         self.members.remove(&share);
     }
 
-    /// Who else publishes under the key of a share.
+    /// Returns rivals that publish under the key of a share.
     pub fn rivals(&self, share: SharePrefix, now: Instant) -> impl Iterator<Item = &Rival> {
         let member = self.members.get(&share).into_iter();
         member.flat_map(move |member| member.rivals.known(now))
     }
 
-    /// Is where others are, of all shares of which these root channels are joined. Channels on which this server is to say
-    /// what it publishes now.
+    /// Joins the servers' channels of all shares with these root channels. Returns channels on
+    /// which this server must send its record now.
     pub fn follow(&mut self, roots: impl Iterator<Item = Channel>, now: Instant) -> Vec<Channel> {
         let members = &self.members;
         let places = roots.filter_map(|root| {
@@ -131,7 +132,7 @@ impl Meeting {
             }
             match sockets.join(channel.group, channel.interface) {
                 Ok(()) => new.push(*channel),
-                // an interface that has just gone is noticed soon
+                // the interface may have gone; the next look notices
                 Err(e) => tracing::debug!("joining on interface {}: {e}", channel.interface),
             }
         }
@@ -140,8 +141,7 @@ impl Meeting {
         new
     }
 
-    /// Takes what others have said since, a bounded part of it; the share and who publishes something else, if that was
-    /// not known.
+    /// Receives records of other servers, up to a bound. Returns new rivals with their share.
     pub fn receive(&mut self, now: Instant) -> io::Result<Vec<(SharePrefix, Rival)>> {
         let (members, mut found) = (&mut self.members, Vec::new());
         let Some(sockets) = &mut self.sockets else {
@@ -167,7 +167,7 @@ impl Meeting {
 
 impl Member {
     fn handle(&mut self, payload: &[u8], from: (u32, Ipv6Addr), now: Instant) -> Option<Rival> {
-        // what nobody has proven is counted by nobody: it can be anything
+        // a record without a proof does not count, as anybody can make it
         let Ok(Packet::Record(record)) = self.opener.open(SERVERS_CHANNEL, payload, now) else {
             return None;
         };

@@ -1,4 +1,4 @@
-//! What `[metrics] listen` shows of a server.
+//! Metrics of a server for `[metrics] listen`.
 
 use librecast::coding::SYMBOL_SIZE;
 use librecast_program::metrics::Page;
@@ -27,7 +27,7 @@ metrics_table! {
     DROPS = counter("lcsync_reports_dropped_total", &["reason"], "MLD reports without effect, by reason");
 }
 
-/// Why reports had no effect, and what that means.
+/// Reasons of reports without effect, with explanations.
 pub const REASONS: &[(&str, &str)] = &[
     (
         "elsewhere",
@@ -49,7 +49,7 @@ pub const REASONS: &[(&str, &str)] = &[
     ("unwatched", "From an interface that is not watched."),
 ];
 
-/// A share that is served.
+/// A served share.
 #[derive(Debug)]
 pub struct Share<'a> {
     /// NAME in lc:NAME.
@@ -62,12 +62,12 @@ pub struct Share<'a> {
     pub blocks: u64,
     /// Entries that could not be read or shared.
     pub left_out: u64,
-    /// Hosts that publish something else under its key.
+    /// Hosts that publish other files under its key.
     pub rivals: u64,
 }
 
-/// The figures of a server that watches so many interfaces. Besides `shares` there are those that are `pending`; of both
-/// together `vanished` are not taken as they are.
+/// Returns the figures of a server that watches this number of interfaces. Beyond `shares`, some
+/// are `pending`; of all, `vanished` are not published as they are.
 pub fn page(
     server: &Server,
     interfaces: usize,

@@ -1,10 +1,11 @@
 //! Serving shares.
 //!
-//! [`core`] decides, with [`channel`] and [`schedule`] (what is sent when; `queue`: whose turn it is; `traffic`: what was sent) and `reporters` (who has
-//! joined); `rivals` knows who else publishes under a key, `meeting` hears them; `shell` is the
-//! process around it, [`config`] what it is told to share, `rescan` the thread that publishes changed files (`notices`
-//! of the kernel and `pace` say when to look, `origin` whether files are gone or only their disk); [`metrics`] and [`status`] what it tells of itself, the latter at
-//! `status_socket`; `seed` puts a server into a receiver.
+//! [`core`] decides, with [`channel`], [`schedule`] (order of sending; `queue`: of channels;
+//! `traffic`: counters) and `reporters` (members). `rivals` detects copied keys, on sockets of
+//! `meeting`. `shell` does the I/O; [`config`] reads the list of shares. `rescan` is the thread
+//! that publishes changed files: `notices` (of the kernel) and `pace` set its times, `origin`
+//! detects unmounted disks. [`metrics`] and [`status`] report, the latter on `status_socket`.
+//! `seed` runs a server in a receiver.
 
 pub mod channel;
 pub mod config;

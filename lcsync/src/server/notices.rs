@@ -1,6 +1,6 @@
-//! Notices of the kernel (inotify) that something below a shared path has changed: a reason to look. What has changed
-//! only a look tells, so nothing depends on them: where they do not reach (remote file systems, more folders than
-//! `fs.inotify.max_user_watches`), changes are found by looking now and then.
+//! Notices of the kernel (inotify) of changes below a shared path. They only start scans, which
+//! find the changes. Interval scans find changes without notices: on remote file systems, or with
+//! more folders than `fs.inotify.max_user_watches`.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use crate::listing::{Kind, PARTIAL_PREFIX};
 use crate::scan::Scan;
 
-/// All that can change what is shared.
+/// Events that can change a share.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
     .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_CREATE)
@@ -28,13 +28,13 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
 #[derive(Debug)]
 pub struct Notices {
     inotify: Inotify,
-    /// The folder that the shared path is in, and its name there: it may be replaced as a whole.
+    /// The folder above the shared path, and the path's name in it: the whole may be replaced.
     above: Option<(WatchDescriptor, OsString)>,
     folders: HashSet<WatchDescriptor>,
 }
 
 impl Notices {
-    /// Of a shared path; nothing below it is watched yet.
+    /// Watches a shared path; nothing below it is watched yet.
     pub fn of(path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let above = match (path.parent(), path.file_name()) {
@@ -49,21 +49,21 @@ impl Notices {
         })
     }
 
-    /// Watches the folders that a scan has found, and no others. True if some are new: what happened in them between
-    /// scan and now was not noticed.
+    /// Watches exactly the folders of a scan. Returns true if some are new: changes in them between
+    /// the scan and now had no notice.
     pub fn watch(&mut self, scan: &Scan) -> io::Result<bool> {
         let folders = scan.entries.iter().enumerate();
         let below = folders
             .filter(|(_, e)| e.kind == Kind::Folder)
             .map(|(n, _)| scan.path_of(n));
         let mut watched = HashSet::new();
-        // a file is watched as well: through a link its folder is another one than that of the path
+        // a file is watched, too: behind a link, its folder is not that of the path
         for path in std::iter::once(scan.root.clone()).chain(below) {
             match add(&self.inotify, &path) {
                 Ok(descriptor) => {
                     watched.insert(descriptor);
                 }
-                // it has gone, or may not be read: the scan has said so, or the next one will
+                // gone or unreadable: this scan or the next one reports it
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -75,14 +75,14 @@ impl Notices {
             .difference(&watched)
             .filter(|w| Some(**w) != above)
         {
-            // a folder that was removed has taken its watch along
+            // a removed folder has removed its watch
             let _ = self.inotify.rm_watch(*gone);
         }
         self.folders = watched;
         Ok(new)
     }
 
-    /// Whether something has changed since the last call.
+    /// Whether a change was noticed since the last call.
     pub fn take(&self) -> bool {
         let mut changed = false;
         while let Ok(events) = self.inotify.read_events() {
@@ -98,7 +98,7 @@ impl Notices {
     fn concerns(&self, descriptor: WatchDescriptor, name: Option<&OsStr>) -> bool {
         let above = self.above.as_ref();
         let in_share = self.folders.contains(&descriptor)
-            // a receiver at work, whose files are not shared
+            // temporary files of a receiver are not shared
             && name.is_none_or(|n| !n.as_bytes().starts_with(PARTIAL_PREFIX.as_bytes()));
         in_share || above.is_some_and(|(w, shared)| *w == descriptor && name == Some(shared))
     }
@@ -108,7 +108,7 @@ fn add(inotify: &Inotify, path: &Path) -> Result<WatchDescriptor, Errno> {
     inotify.add_watch(path, CHANGES)
 }
 
-/// What a user can do about it.
+/// Explains the error, and its remedy, to users.
 #[must_use]
 pub fn explain(error: &io::Error, path: &Path) -> String {
     let path = path.display();
@@ -127,7 +127,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    /// A folder `shared` with something in it, watched.
+    /// A watched folder `shared` with a file.
     fn watched() -> (tempfile::TempDir, PathBuf, Notices) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shared");

@@ -1,11 +1,11 @@
-//! Where the last version of a share came from, on disk: a disk that is not mounted, now or when a server starts, is not
-//! taken for files that were deleted.
+//! Origin of a share's last version on disk: files of an unmounted disk do not count as deleted,
+//! neither now nor when a server starts.
 //!
 //! ```text
 //! <folder>/<32 hexadecimal digits of a hash of share and path>.origin, mode 0600: Origin as JSON
 //! ```
 //!
-//! Whoever removes the file has what is there now taken.
+//! If a user removes the file, the present state is published.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -23,33 +23,33 @@ use crate::mount::Mount;
 use crate::remembered::keep;
 use crate::scan::Scan;
 
-/// Files of each file system that are remembered: one of them is enough to know it again.
+/// Most remembered files of each file system; one suffices to recognise it.
 const MAX_MARKS: usize = 16;
-/// Longer files, in bytes, are not ours: room for some thousand file systems below one share.
+/// Longest valid file, in bytes: it holds some thousand file systems below one share.
 const MAX_TEXT: u64 = 16 << 20;
 
-/// What is remembered of the version that was served last.
+/// Remembered facts of the last served version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The shared path, for people.
+    /// The shared path, for users.
     path: String,
     /// The file system of the root, then those mounted below it.
     parts: Vec<Part>,
 }
 
-/// What of a version lay on one file system.
+/// The part of a version on one file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Part {
     mount: Mount,
-    /// How many files and links.
+    /// Number of files and links.
     entries: usize,
     marks: Vec<Mark>,
 }
 
-/// A file, as no copy of it can be.
+/// A file, identified so that a copy of it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
-    /// First bytes of its path's hash.
+    /// First 8 bytes of its path's hash.
     path: u64,
     inode: u64,
     ctime: (i64, i64),
@@ -67,11 +67,11 @@ impl Mark {
 }
 
 impl Origin {
-    /// Where these files come from.
+    /// Returns the origin of these files.
     #[must_use]
     pub fn of(scan: &Scan) -> Self {
         let mut files: Vec<Vec<usize>> = vec![Vec::new(); scan.mounts.len()];
-        // mounts that the entry is in, the root's first
+        // mounts around the entry, the root's first
         let mut around = vec![0];
         let mut next = 1;
         for (n, entry) in scan.entries.iter().enumerate() {
@@ -107,8 +107,8 @@ impl Origin {
         }
     }
 
-    /// What speaks against taking `scan` for the next version: it may lack files that nobody has deleted. `last` is the
-    /// version before, if it is known.
+    /// Returns a reason not to publish `scan`, as it may lack files that no user has deleted.
+    /// `last` is the previous version, if known.
     #[must_use]
     pub fn missing_in(&self, scan: &Scan, last: Option<&Scan>) -> Option<String> {
         let gone = self.parts.iter().filter(|part| part.entries > 0);
@@ -145,7 +145,7 @@ impl Part {
         now.is_some_and(|now| self.mount.is_still(now)) || self.has_marks_in(scan)
     }
 
-    /// Numbers of file systems change, those of their files do not: one that is still where it was tells.
+    /// Whether a file is still unchanged: numbers of file systems change, but not those of files.
     fn has_marks_in(&self, scan: &Scan) -> bool {
         let marks: HashMap<u64, &Mark> = self.marks.iter().map(|m| (m.path, m)).collect();
         let mut below = (0..scan.entries.len())
@@ -162,12 +162,12 @@ fn is_below(path: &[u8], folder: &[u8]) -> bool {
             .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
-/// Where an [`Origin`] is kept.
+/// The file of an [`Origin`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginFile(PathBuf);
 
 impl OriginFile {
-    /// Of the share, in the folder where a user's lcsync keeps what must not be lost.
+    /// Names the file of this share, in the folder of the user's lasting state.
     #[must_use]
     pub fn new(folder: &Path, share: SharePrefix, path: &Path) -> Self {
         let share = share.address().octets();
@@ -176,13 +176,13 @@ impl OriginFile {
         Self(folder.join(format!("{}.origin", &hash[..32])))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What is remembered, if anything is.
+    /// Reads the origin, if it is stored.
     pub fn load(&self) -> Result<Option<Origin>, ExitError> {
         match self.read() {
             Ok(origin) => Ok(Some(origin)),
@@ -200,7 +200,7 @@ impl OriginFile {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// Remembers it: it is on disk when this returns.
+    /// Writes the origin to disk.
     pub fn save(&self, origin: &Origin) -> io::Result<()> {
         keep(&self.0, &serde_json::to_vec(origin)?)
     }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A share with files of its own and of what is mounted at `sub`, as far as anybody can tell.
+    /// A share with own files, and files that seem to be mounted at `sub`.
     fn mounted() -> (tempfile::TempDir, Scan) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("sub/deep")).unwrap();
@@ -260,7 +260,7 @@ mod tests {
         let (dir, scan) = mounted();
         let origin = Origin::of(&scan);
         assert_eq!(origin.missing_in(&scan, Some(&scan)), None);
-        // its number has changed, and here is one of its files
+        // its number has changed, but one of its files is unchanged
         let mut again = Scan::of(dir.path()).unwrap();
         assert_eq!(origin.missing_in(&again, None), None);
         for file in ["sub/deep/f", "sub/g"] {

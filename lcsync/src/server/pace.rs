@@ -1,42 +1,42 @@
-//! When to look at a share's files: when changes that were noticed have come to rest, and now and then in any case.
+//! Times of scans of a share's files: after noticed changes have settled, and at intervals.
 
 use std::time::{Duration, Instant};
 
-/// Without a further notice for so long, a change has come to rest.
+/// Time without a notice after which a change has settled.
 const QUIET: Duration = Duration::from_millis(300);
-/// What never rests is scanned after this time ...
+/// Longest time from the first notice to a scan ...
 const MAX_UNREST: Duration = Duration::from_secs(10);
-/// ... or after this many times of what the last version took to make, if that is longer.
+/// ... or this many times the time to make the last version, if that is longer.
 const MAX_UNREST_FACTOR: u32 = 10;
-/// Between two scans without a notice, where the kernel tells changes.
+/// Least interval of scans without a notice, if the kernel sends notices.
 const NOTICED_INTERVAL: Duration = Duration::from_secs(30);
-/// The same where it does not.
+/// The same without notices.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The interval is at least this many times of what a scan takes, where the kernel tells changes.
+/// Least interval of scans in durations of a scan, if the kernel sends notices.
 const NOTICED_FACTOR: u32 = 20;
-/// The same where it does not.
+/// The same without notices.
 const FACTOR: u32 = 5;
 
-/// Why it is time to look.
+/// Reason of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// What has changed is at rest, or has not been for long: it is to be published.
+    /// Changes have settled, or last too long: they must be published.
     Noticed,
-    /// Nothing was noticed, which need not mean that nothing has changed.
+    /// The interval is over; changes without a notice are possible.
     Now,
 }
 
-/// The clock of one share.
+/// The timer of one share.
 #[derive(Debug)]
 pub struct Pace {
-    /// The first and the last notice since the last look.
+    /// The first and the last notice since the last scan.
     noticed: Option<(Instant, Instant)>,
     next: Instant,
     max_unrest: Duration,
 }
 
 impl Pace {
-    /// To be looked at soon.
+    /// Timer of a share to be scanned soon.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -46,13 +46,13 @@ impl Pace {
         }
     }
 
-    /// Something has changed.
+    /// Notes a change.
     pub fn notice(&mut self, now: Instant) {
         let first = self.noticed.map_or(now, |(first, _)| first);
         self.noticed = Some((first, now));
     }
 
-    /// Whether to look now.
+    /// Returns whether to scan now, and why.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Reason> {
         let noticed = self.noticed.is_some_and(|(first, last)| {
@@ -62,22 +62,22 @@ impl Pace {
         if noticed {
             return Some(Reason::Noticed);
         }
-        // a change that is still going on is not at rest
+        // while a change goes on, it has not settled
         (self.noticed.is_none() && now >= self.next).then_some(Reason::Now)
     }
 
-    /// A look is about to begin: what is noticed from now on is for the next one.
+    /// Begins a scan; later notices belong to the next one.
     pub fn look(&mut self) {
         self.noticed = None;
     }
 
-    /// A version was made, and took that long.
+    /// Notes the time that it took to make a version.
     pub fn made(&mut self, took: Duration) {
         self.max_unrest = MAX_UNREST.max(took * MAX_UNREST_FACTOR);
     }
 
-    /// A look has ended, after `took`. `watching`: changes are noticed; `settling`: something has changed and is not
-    /// published yet.
+    /// Ends a scan. `watching`: the kernel sends notices; `settling`: a change is not published
+    /// yet.
     pub fn looked(&mut self, now: Instant, took: Duration, watching: bool, settling: bool) {
         let interval = match (watching, settling) {
             (_, true) => INTERVAL,
@@ -94,7 +94,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(100);
 
-    /// Looks in `span`, with a notice in every tick for which `notice` holds.
+    /// Scans in `span`, with a notice in each tick for which `notice` holds.
     fn looks(
         pace: &mut Pace,
         from: Instant,

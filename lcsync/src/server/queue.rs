@@ -1,20 +1,20 @@
-//! Whose channel begins next: fair between shares, and within a share between those who have joined.
+//! Order in which channels begin: fair between shares, and within a share between members.
 //!
-//! Start-time fair queuing, twice: whoever has joined a thousand channels does not hold up the first one of another,
-//! and a thousand hosts that ask for one share, who may all be one, do not hold up those of another share.
+//! Start-time fair queuing, twice. A member of a thousand channels does not delay another's first
+//! one. A thousand hosts of one share, which may all be one host, do not delay another share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use super::channel::Channel;
 
-/// Reporters of a share whose turns are known; all others have one turn together.
+/// Reporters of a share with turns of their own; all beyond have one turn together.
 const MAX_REPORTERS: usize = 512;
-/// Shares whose turn is known though nothing of theirs waits.
+/// Shares with a known turn and an empty line.
 const MAX_IDLE: usize = 1_024;
 const ALL_OTHERS: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
-/// A place in the queue of a share: the virtual time of its turn there, then the order of coming.
+/// A place in a share's queue: the virtual time of its turn, then the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket {
     turn: u64,
@@ -23,7 +23,7 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// The virtual time at which the same channel may have its next turn.
+    /// Virtual time before which the same channel has no further turn.
     pub(super) fn end(self) -> u64 {
         self.turn + u64::from(self.cost)
     }
@@ -46,14 +46,14 @@ impl Flow {
     }
 }
 
-/// What waits of a share.
+/// Waiting channels of a share.
 #[derive(Debug, Default)]
 struct Line {
     /// Virtual time among the shares when its next channel begins.
     start: u64,
-    /// Virtual time among those who have joined its channels.
+    /// Virtual time among the members of its channels.
     now: u64,
-    /// When the next channel of a reporter has its turn.
+    /// Virtual time of each reporter's next turn.
     turns: BTreeMap<Ipv6Addr, u64>,
     waiting: BTreeMap<Ticket, Channel>,
 }
@@ -70,20 +70,20 @@ impl Line {
     }
 }
 
-/// All that waits.
+/// All waiting channels.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     now: u64,
     next_order: u64,
     length: usize,
     lines: BTreeMap<Flow, Line>,
-    /// Lines in which something waits, by their start.
+    /// Lines with waiting channels, by their start.
     active: BTreeSet<(u64, Flow)>,
 }
 
 impl FairQueue {
-    /// A place for `channel`, which `reporter` has joined and which sends `cost` symbols, not before `earliest` in the
-    /// virtual time of its share.
+    /// Adds `channel` of `cost` symbols for its member `reporter`, with a turn not before
+    /// `earliest` in the virtual time of its share.
     pub(super) fn push(
         &mut self,
         channel: Channel,
@@ -120,8 +120,8 @@ impl FairQueue {
         ticket
     }
 
-    /// The next one whose turn it is, of shares of which not enough is sent already: `full` says of which it is,
-    /// given any channel.
+    /// Returns the next channel, of a share that is not at its limit; `full` checks this for any
+    /// channel of it.
     pub(super) fn pop(&mut self, full: impl Fn(&Channel) -> bool) -> Option<(Ticket, Channel)> {
         let may_begin = |(_, flow): &&(u64, Flow)| {
             let first = self
@@ -144,7 +144,7 @@ impl FairQueue {
         Some((ticket, channel))
     }
 
-    /// Gives a place up.
+    /// Removes a waiting channel.
     pub(super) fn remove(&mut self, channel: Channel, ticket: Ticket) {
         let flow = Flow::of(channel);
         let Some(line) = self.lines.get_mut(&flow) else {
@@ -158,8 +158,8 @@ impl FairQueue {
         }
     }
 
-    /// Who would give way to a channel that `reporter` joins now: the last one of the longest line, unless that is no
-    /// later than the newcomer would be.
+    /// Returns the channel to drop for a JOIN of `reporter`: the last of the longest line, unless
+    /// the new one would come later.
     pub(super) fn last_before(&self, channel: Channel, reporter: Ipv6Addr) -> Option<Channel> {
         let (longest, line) = self.lines.iter().max_by_key(|(_, l)| l.waiting.len())?;
         let (last, its) = line.waiting.last_key_value()?;
@@ -167,7 +167,7 @@ impl FairQueue {
         gives_way.then_some(*its)
     }
 
-    /// What waits of the share that `of` belongs to, in order.
+    /// Waiting channels of the share of `of`, in order.
     pub(super) fn of_share(&self, of: Channel) -> impl Iterator<Item = &Channel> {
         let line = self.lines.get(&Flow::of(of));
         line.into_iter().flat_map(|line| line.waiting.values())

@@ -1,23 +1,23 @@
-//! Who is a member of a channel, as far as reports tell.
+//! Members of a channel, as known from reports.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-/// Reporters told apart per channel; beyond, a PART is answered by a question.
+/// Most known reporters of a channel; beyond, a PART causes a query.
 pub(super) const MAX_REPORTERS: usize = 64;
 
-/// What a report says.
+/// Meaning of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// A change: somebody has joined.
+    /// A change: the reporter has joined.
     Joined,
-    /// A current state: somebody is a member; the answer to a query.
+    /// A current state: the reporter is a member; an answer to a query.
     Confirmed,
-    /// A report of version 1: either of both, and others who heard it say nothing.
+    /// A report of MLDv1: either of both, and it suppresses reports of other members.
     Version1,
 }
 
-/// Who has joined, by link-local address.
+/// Members by link-local address.
 #[derive(Debug, Default)]
 pub struct Reporters {
     known: BTreeSet<Ipv6Addr>,
@@ -26,7 +26,7 @@ pub struct Reporters {
 }
 
 impl Reporters {
-    /// Whether `reporter` is new.
+    /// Adds `reporter`; returns whether it is new.
     pub fn add(&mut self, reporter: Ipv6Addr, evidence: Evidence) -> bool {
         self.version_1 |= evidence == Evidence::Version1;
         if self.known.contains(&reporter) {
@@ -40,36 +40,36 @@ impl Reporters {
         true
     }
 
-    /// Whether there are hosts of version 1, who tell neither of each join nor of each leave.
+    /// Whether hosts of MLDv1 are members: they do not report every JOIN and PART.
     #[must_use]
     pub fn version_1(&self) -> bool {
         self.version_1
     }
 
-    /// How many are known.
+    /// Number of known members.
     #[must_use]
     pub fn count(&self) -> usize {
         self.known.len()
     }
 
-    /// Those that are known.
+    /// Known members.
     pub fn known(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
         self.known.iter().copied()
     }
 
-    /// Whether there may be others.
+    /// Whether unknown members are possible.
     #[must_use]
     pub fn may_be_more(&self) -> bool {
         self.more || self.version_1
     }
 
-    /// Whether these are not so many, as far as can be told.
+    /// Whether the members are certainly fewer than `receivers`.
     #[must_use]
     pub fn are_fewer_than(&self, receivers: usize) -> bool {
         !self.may_be_more() && self.known.len() < receivers
     }
 
-    /// Takes one out; whether nobody is left, `None` if that is not known.
+    /// Removes a member; returns whether none is left, `None` if that is unknown.
     pub fn remove(&mut self, reporter: Ipv6Addr) -> Option<bool> {
         self.known.remove(&reporter);
         match (self.known.is_empty(), self.may_be_more()) {

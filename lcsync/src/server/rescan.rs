@@ -1,4 +1,4 @@
-//! Looks at the shared files when they may have changed, on a thread of its own, and publishes what has.
+//! A thread that scans the shared files for changes, and publishes them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,37 +25,37 @@ use crate::sealing::{ShareKey, group_key};
 use crate::signature::sign;
 use crate::store::Store;
 
-/// Between two times that hashes are written to disk.
+/// Interval of writing hashes to disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
-/// That interval is at least this many times of what writing takes.
+/// Least such interval in durations of a write.
 const SAVE_FACTOR: u32 = 5;
-/// How long a notice may wait.
+/// Interval of checks for notices.
 const TICK: Duration = Duration::from_millis(100);
-/// Files that keep changing are published after so many scans all the same.
+/// Scans after which files that keep changing are published all the same.
 const MAX_SCANS: u32 = 10;
 
-/// A path and the name it is shared under.
+/// A path and the name under which it is shared.
 #[derive(Debug, Clone)]
 pub struct Watched {
     pub name: String,
-    /// Group prefix that the name gives.
+    /// Group prefix of the name.
     pub prefix: SharePrefix,
-    /// Absolute path of what is shared.
+    /// Absolute path of the share.
     pub path: PathBuf,
     /// Signs each version.
     pub signer: Option<Arc<SecretKey>>,
     /// Seals everything.
     pub key: Option<Arc<ShareKey>>,
-    /// Served on these only; none for all.
+    /// Interfaces on which it is served; none for all.
     pub interfaces: Vec<String>,
     /// Bits per second over all its channels.
     pub limit: Option<u64>,
-    /// Named to who asks what is shared and has the same key.
+    /// Whether catalogues list it to holders of its key.
     pub listed: bool,
 }
 
 impl Watched {
-    /// What earlier runs have published, where receivers remember it as well.
+    /// Loads the highest generation of earlier runs, for shares for which receivers store it, too.
     fn remembered(&self) -> Result<Option<Remembered>, ExitError> {
         let signer = self.signer.as_ref().map(|s| *s.peer_id().public_key());
         let key = match (&signer, &self.key) {
@@ -69,50 +69,50 @@ impl Watched {
             .transpose()
     }
 
-    /// Whether this is the same share; another limit makes it no other one.
+    /// Whether this is the same share; its limit may differ.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let signer = |w: &Self| w.signer.as_ref().map(|k| k.peer_id());
-        // the prefix says which key it is
+        // the prefix depends on the key
         (self.prefix, &self.name, &self.path, &self.interfaces)
             == (other.prefix, &other.name, &other.path, &other.interfaces)
             && signer(self) == signer(other)
     }
 }
 
-/// What the thread has to say.
+/// A message of the thread.
 #[derive(Debug)]
 pub enum Update {
     /// A version of a share.
     Share {
-        /// The share that has changed.
+        /// The changed share.
         watched: Watched,
         /// Its new version.
         share: Share,
-        /// The highest generation that earlier runs have published, if that is known.
+        /// The highest generation that earlier runs have published, if known.
         earlier: Option<u64>,
         /// Whether it is the first one.
         first: bool,
     },
-    /// The files of a share were looked at for changes.
+    /// The files of a share were scanned for changes.
     Rescanned(SharePrefix),
-    /// What is there of a share is not taken for its next version, or is from now on.
+    /// The present files of a share are not published, or are again.
     Vanished(SharePrefix, Option<Vanished>),
     /// A path cannot be shared at all.
     Failed(anyhow::Error),
 }
 
-/// Why what is there is not taken for the next version: files may be gone that nobody has deleted.
+/// Reason why the present files are not published: some may be gone without having been deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vanished {
-    /// What speaks against it.
+    /// Explanation for users.
     pub why: String,
-    /// Whoever removes this file has it taken; without one only a restart does.
+    /// File that a user removes to publish the present files; without one, only a restart does.
     pub file: Option<PathBuf>,
 }
 
 impl Vanished {
-    /// What to do about it.
+    /// Remedy for users.
     #[must_use]
     pub fn remedy(&self) -> String {
         let take = match &self.file {
@@ -123,39 +123,41 @@ impl Vanished {
     }
 }
 
-/// A share between two looks.
+/// A share between two scans.
 struct Watch {
     watched: Watched,
     store: Option<Store>,
     cache: HashCache,
-    /// When what was hashed was saved last, and how long that took.
+    /// Last save of hashes, and its duration.
     saved: Option<(Instant, Duration)>,
     pace: Pace,
     notices: Option<Notices>,
-    /// The path is not there, and that has been said.
+    /// The path does not exist, and a warning was logged.
     missing: bool,
-    /// Where the last version came from, of this run or of an earlier one.
+    /// Origin of the last version, of this run or of an earlier one.
     origin: Option<Origin>,
-    /// Where that is remembered over restarts.
+    /// File of the origin, for restarts.
     origin_file: Option<OriginFile>,
     vanished: Option<Vanished>,
-    /// The last that was told of it.
+    /// The last reported state of it.
     vanished_told: Option<Vanished>,
     published: Option<Share>,
-    /// The highest generation of earlier runs, where that is remembered.
+    /// The highest generation of earlier runs, if stored.
     earlier: Option<u64>,
-    /// Receivers go back behind no version of a share that is signed or sealed; nor does the server.
+    /// Highest generation of a signed or sealed share: neither receivers nor the server go back
+    /// behind it.
     remembered: Option<Remembered>,
-    /// What it was made of, where that is more than what is in it: files that could not be read.
+    /// Its scan, if that has more than the version: unreadable files.
     found: Option<Scan>,
-    /// A changed state that was seen once: it is published when it is seen again.
+    /// A changed state that was seen once; it is published when seen again.
     pending: Option<Scan>,
     unsettled: u32,
-    /// What is left out and has been named: files of other kinds, and paths that are too long.
+    /// Left-out entries that were logged: files of other kinds, and paths that are too long.
     left_out: [Vec<Vec<u8>>; 2],
 }
 
-/// Starts the thread. Shares are those of the latest list in `wanted`. `wake` is written to after each update; `urgent` asks for a look at once.
+/// Starts the thread for the shares of the latest list in `wanted`. It writes to `wake` after each
+/// update; `urgent` requests a scan at once.
 pub fn start(
     wanted: Receiver<Vec<Watched>>,
     kept: Kept,
@@ -166,23 +168,23 @@ pub fn start(
     thread::Builder::new()
         .name("rescan".into())
         .spawn(move || {
-            // a receiver that is gone is the end of the process
+            // the receiver only goes at the end of the process
             let _ = run(&wanted, &kept, &sender, &wake, &urgent);
         })?;
     Ok(receiver)
 }
 
-/// Where a server keeps what it knows of shares from one run to the next.
+/// Places of data that outlive a run.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
-    /// What was hashed: it can be found again.
+    /// Hashes, which can be made again.
     pub store: Option<Store>,
-    /// What cannot be.
+    /// Folder of lasting state, which cannot be made again.
     pub state: Option<PathBuf>,
 }
 
 impl Kept {
-    /// Where this user's lcsync keeps it.
+    /// Returns the places of this user's lcsync.
     #[must_use]
     pub fn of_user() -> Self {
         let state = Remembered::folder_of_user();
@@ -229,7 +231,7 @@ fn run(
         }
         for watch in &mut watches {
             if let Some(update) = watch.poll(urgent) {
-                // nobody need wake for that alone
+                // this alone wakes nobody
                 let rescanned = Update::Rescanned(watch.watched.prefix);
                 updates.send(rescanned).ok()?;
                 update.map_or(Some(()), publish)?;
@@ -240,7 +242,7 @@ fn run(
     }
 }
 
-/// Watches these from now on; what is known of those that stay is kept.
+/// Watches these shares from now on; shares that stay keep their state.
 fn set_shares(watches: &mut Vec<Watch>, list: Vec<Watched>, kept: &Kept) {
     watches.retain(|watch| list.iter().any(|w| w.is_same(&watch.watched)));
     for watched in list {
@@ -276,7 +278,7 @@ impl Watch {
         }
     }
 
-    /// A share that could not be read when it was added is tried again and again.
+    /// Retries a share that could not be read when it was added.
     fn retry(&mut self) -> Option<Update> {
         let first = self.first();
         first
@@ -284,7 +286,7 @@ impl Watch {
             .ok()?
     }
 
-    /// The first version, unless what is there is not what an earlier run has served.
+    /// Returns the first version, unless the files seem to be gone since an earlier run.
     fn first(&mut self) -> anyhow::Result<Option<Update>> {
         self.remembered = self.watched.remembered()?;
         self.earlier = self.remembered.as_ref().map(Remembered::generation);
@@ -304,7 +306,8 @@ impl Watch {
         Ok(Some(self.publish(index, true)))
     }
 
-    /// Whether what was found may lack files that nobody has deleted. Then it is not taken until somebody says so.
+    /// Whether a scan may lack files that no user has deleted. It is not published until a user
+    /// confirms it.
     fn has_vanished(&mut self, scan: &Scan) -> bool {
         let told = self.vanished.as_ref().and_then(|v| v.file.as_ref());
         if told.is_some_and(|file| !file.exists()) {
@@ -323,7 +326,7 @@ impl Watch {
         self.vanished.is_some()
     }
 
-    /// What has changed about it since this was called last.
+    /// Returns the change of this state since the last call.
     fn tell_vanished(&mut self) -> Option<Update> {
         if self.vanished == self.vanished_told {
             return None;
@@ -332,7 +335,7 @@ impl Watch {
         Some(Update::Vanished(self.watched.prefix, self.vanished.clone()))
     }
 
-    /// Remembers where the version came from that is about to be served.
+    /// Stores the origin of a version that will be served.
     fn remember_origin(&mut self, scan: &Scan) {
         let origin = Origin::of(scan);
         if self.origin.as_ref() == Some(&origin) {
@@ -350,7 +353,7 @@ impl Watch {
         self.origin = Some(origin);
     }
 
-    /// Looks if it is time to, or told to `urgent`; what has changed.
+    /// Scans if that is due or `urgent`; returns the change.
     fn poll(&mut self, urgent: bool) -> Option<Option<Update>> {
         let now = Instant::now();
         if self.notices.as_ref().is_some_and(Notices::take) {
@@ -373,7 +376,7 @@ impl Watch {
         Some(update)
     }
 
-    /// Has changes in what was found noticed.
+    /// Watches the folders of a scan.
     fn watch(&mut self, scan: &Scan) {
         let Some(notices) = &mut self.notices else {
             return;
@@ -389,7 +392,7 @@ impl Watch {
         }
     }
 
-    /// A new version, if there is one and it has come to rest: that is known, or it is the same as when last seen.
+    /// Returns a new version, if it has settled: as `at_rest` states, or as two scans are equal.
     fn look(&mut self, at_rest: bool) -> Option<Update> {
         let name = &self.watched.name;
         let scan = match Scan::of(&self.watched.path) {
@@ -449,7 +452,7 @@ impl Watch {
         Ok(index)
     }
 
-    /// Saves what was hashed, at once and then not all the time. What a crash loses is hashed again.
+    /// Saves new hashes, at intervals. Hashes lost in a crash are made again.
     fn save(&mut self, now: Instant) {
         let due = self
             .saved
@@ -616,7 +619,7 @@ mod tests {
         assert!(watch.look(true).is_none());
     }
 
-    /// Forgets nothing but what `state` does not hold, as a restart does.
+    /// Keeps only the content of `state`, as a restart does.
     fn restart(path: &std::path::Path, state: &std::path::Path) -> Watch {
         let kept = Kept {
             store: None,
@@ -667,7 +670,7 @@ mod tests {
         assert!(watch.first().unwrap().is_none());
         fs::rename(dir.path().join("f"), path.join("f")).unwrap();
         assert!(watch.retry().is_some());
-        // another folder of the same file system: that is a change on disk
+        // another folder of the same file system is a change on disk
         fs::rename(&path, dir.path().join("old")).unwrap();
         fs::create_dir(&path).unwrap();
         fs::write(path.join("other"), b"2").unwrap();

@@ -1,12 +1,11 @@
-//! Hosts that publish under the key of a share what its own server does not: a copied image. Why it is told so:
-//! docs/adr/0062.
+//! Hosts with a copied key: they publish other files under the key of a share (docs/adr/0062).
 //!
 //! ```text
-//! earlier runs of this server <= floor < versions of this run, and those of whoever else has the key
+//! earlier runs of this server <= floor < versions of this run and of other holders of the key
 //! ```
 //!
-//! Servers of one share meet on a channel of their own while somebody listens: each sends its record there and hears those
-//! of others.
+//! Servers of a share meet on a channel of their own while the share has members: each sends its
+//! record to it, and receives those of the other servers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
@@ -17,36 +16,36 @@ use librecast::channel::ChannelId;
 use crate::block::BlockHash;
 use crate::record::Record;
 
-/// Where servers of a share meet: no block has this channel but by a chance of 2^-64.
+/// Channel on which servers of a share meet; a block has it with a chance of 2^-64.
 pub const SERVERS_CHANNEL: ChannelId = 1;
-/// Between two records on that channel. Chosen: two copied hosts run for days before somebody looks.
+/// Interval of records on that channel. Chosen: copied hosts run for days unnoticed.
 pub const MEET_INTERVAL: Duration = Duration::from_secs(5);
-/// A host that is not heard for so long is gone: six records of which some may be lost.
+/// Silence after which a host is gone: six records, of which some may get lost.
 const GONE: Duration = Duration::from_secs(30);
-/// Versions of this run that are known again. Chosen: of who changes files once a minute, those of a day.
+/// Most own versions that are known again. Chosen: those of a day at one each minute.
 const MAX_OWN: usize = 1_440;
-/// Hosts that are named: who has the key can pretend to be any number.
+/// Most known rivals, as a holder of the key can pretend to be any number.
 const MAX_RIVALS: usize = 16;
 
-/// A host that publishes something else under this key.
+/// A host that publishes other files under this key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rival {
-    /// Where it is heard.
+    /// Index of the interface from which its records come.
     pub interface: u32,
-    /// Where its records come from.
+    /// Source address of its records.
     pub address: Ipv6Addr,
-    /// What it publishes.
+    /// Root hash of its version.
     pub root: BlockHash,
-    /// Milliseconds of Unix time when it has.
+    /// Milliseconds of Unix time when it published.
     pub generation: u64,
-    /// When its last record was.
+    /// When its last record came.
     pub received: Instant,
 }
 
-/// What one share knows of them.
+/// The rivals of one share.
 #[derive(Debug)]
 pub struct Rivals {
-    /// Versions up to this one may be of earlier runs: whoever has recorded them can send them again.
+    /// Versions up to this one may be of earlier runs: anybody can send recorded ones again.
     floor: u64,
     own: VecDeque<(u64, BlockHash)>,
     known: BTreeMap<(u32, Ipv6Addr), Rival>,
@@ -63,7 +62,7 @@ impl Rivals {
         }
     }
 
-    /// This server publishes a version.
+    /// Notes that this server publishes a version.
     pub fn publish(&mut self, generation: u64, root: BlockHash) {
         if self.own.len() == MAX_OWN
             && let Some((forgotten, _)) = self.own.pop_front()
@@ -71,11 +70,12 @@ impl Rivals {
             self.floor = self.floor.max(forgotten);
         }
         self.own.push_back((generation, root));
-        // who has the same files now is none
+        // a server of the same files is no rival
         self.known.retain(|_, rival| rival.root != root);
     }
 
-    /// A record came in that is proven to be made with the key of the share. A rival that was not known, if it is of one.
+    /// Handles a record that is proven to be made with the share's key. Returns its rival, if it is
+    /// a new one.
     pub fn handle(
         &mut self,
         record: &Record,
@@ -84,7 +84,7 @@ impl Rivals {
     ) -> Option<Rival> {
         let root = record.root.hash;
         let place = (interface, address);
-        // what this run has published, as another server of the same files passes it on
+        // a version of this run: another server of the same files sends it
         if self.own.iter().any(|(_, own)| *own == root) {
             self.known.remove(&place);
             return None;
@@ -101,7 +101,7 @@ impl Rivals {
             received: now,
         };
         if let Some(known) = self.known.get_mut(&place) {
-            // one that was late, or is sent again by somebody
+            // an older record: delayed, or replayed
             if record.generation >= known.generation {
                 *known = rival;
             }
@@ -114,13 +114,13 @@ impl Rivals {
         Some(rival)
     }
 
-    /// Those that are there.
+    /// Returns the present rivals.
     pub fn known(&self, now: Instant) -> impl Iterator<Item = &Rival> {
         let known = self.known.values();
         known.filter(move |rival| !rival.is_gone(now))
     }
 
-    /// Forgets those that are gone.
+    /// Forgets rivals that are gone.
     pub fn forget(&mut self, now: Instant) {
         self.known.retain(|_, rival| !rival.is_gone(now));
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn another_host_is_told_once_and_known_as_long_as_it_is_heard() {
         let (mut rivals, mut now) = rivals();
-        // it has begun before this run, and after the copy
+        // it has published before this run began, and after the copy
         let told = rivals.handle(&record(150, 7), (LAN, OTHER), now);
         assert_eq!(told.map(|rival| rival.address), Some(OTHER));
         for generation in [150, 300, 250] {
@@ -163,7 +163,7 @@ mod tests {
             let record = record(generation, 7);
             assert_eq!(rivals.handle(&record, (LAN, OTHER), now), None);
         }
-        // the last was older than what it had said
+        // the last record was older than the one before
         now += GONE / 2;
         assert_eq!(rivals.known(now).count(), 0);
         assert!(rivals.handle(&record(300, 7), (LAN, OTHER), now).is_some());
@@ -181,7 +181,7 @@ mod tests {
             let record = record(generation, root);
             assert_eq!(rivals.handle(&record, (LAN, OTHER), now), None);
         }
-        // the own one before is still passed on
+        // other servers still send the previous own version
         rivals.publish(600, BlockHash([2; 32]));
         assert_eq!(rivals.handle(&record(200, 1), (LAN, OTHER), now), None);
         assert_eq!(rivals.known(now).count(), 0);
@@ -211,7 +211,7 @@ mod tests {
             rivals.publish(1_000 + n, BlockHash([2; 32]));
         }
         assert_eq!(rivals.own.len(), MAX_OWN);
-        // the first one, which this run no longer knows
+        // a version that this run has forgotten
         assert_eq!(rivals.handle(&record(200, 1), (LAN, OTHER), later), None);
     }
 }

@@ -1,29 +1,29 @@
-//! What is sent next: budgets per JOIN, fixed rates per channel, fair turns, one limit over all.
+//! Order of sending: budgets per JOIN, fixed rates per channel, fair turns, one limit over all.
 //!
 //! ```text
-//!            JOIN            40 ms later       a place is free        K symbols sent       a quarter of K more
-//! (nothing) ------> Gathering ---------> Waiting -------------> Burst --------------> Trickle --------------> Asked
-//!     ^                                     ^                    |                    |  ^                     | |
-//!     |                                     |                    |                    |  +------ answer -------+ |
-//!     |                                     +--------------------+-- another's JOIN --+--------------------------+
-//!     +---------------------- last PART at any time; no answer within a second ----------------------------------+
+//!            JOIN        40 ms later      a place is free     K symbols sent   K/4 more
+//! (nothing) ----> Gathering -------> Waiting ---------> Burst ----------> Trickle ------> Asked
+//!     ^                                 ^                 |                 |  ^           | |
+//!     |                                 |                 |                 |  +- answer --+ |
+//!     |                                 +-----------------+- another's JOIN +----------------+
+//!     +-------------- last PART at any time; no answer within a second ----------------------+
 //! ```
 //!
-//! Who joins after a burst has begun is owed what he missed of it, and that waits for its turn like everything else:
-//! however many hosts join one channel, they get no more of the server than one.
+//! A member that joins during a burst is owed the symbols that it missed, which wait for their turn
+//! like all. So any number of hosts that join one channel gets no more than one host.
 //!
-//! While a block gathers and waits, records announce it: whoever joins before it begins costs nothing.
+//! While a block gathers and waits, records announce it: a JOIN before it begins costs nothing.
 //!
-//! A place is free as long as everything due is sent in time: beyond what the link, the limit or the processor can
-//! carry, channels wait in a queue that is fair between shares and between those who have joined, instead of all
-//! becoming slower.
+//! A place is free while everything due is sent in time. Beyond the capacity of link, limit or
+//! processor, channels do not become slower, but wait in a queue, fair between shares and between
+//! members.
 //!
-//! A stretch has no trickle: who lost some of it joins the repair channels of blocks, which have nothing else. Whoever
-//! answers the question about a stretch gets all of it once more.
+//! A stretch has no trickle: a member that lost symbols joins the repair channels of blocks. An
+//! answer to the query about a stretch sends all of it once more.
 //!
-//! A receiver that lost nothing leaves after the burst; the pause before the trickle lets its PART come in time.
-//! One that vanished costs at most the burst and the trickle. Whoever needs more answers the question. How much more
-//! than K members have needed lately lengthens the burst.
+//! A receiver without losses leaves after the burst; its PART arrives in the pause before the
+//! trickle. A receiver that vanished costs at most burst and trickle; one that needs more answers
+//! the query. Recent needs beyond K lengthen the burst.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -52,25 +52,25 @@ use crate::packet::WIRE_SIZE;
 use crate::sealing::SEALED_WIRE_SIZE;
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
 
-/// A block waits so long for others to join it: longer than a record and a JOIN in answer to it take.
+/// Time for which a block gathers members: longer than a record and a JOIN in answer to it take.
 const GATHER: Duration = Duration::from_millis(40);
-/// Where others are known to be there: as long as that takes on links that are full.
+/// The same where more receivers are known: their record and JOIN take that long on full links.
 const GATHER_MORE: Duration = Duration::from_millis(64);
-/// Bursts of blocks have at most so many times the rate of a channel together. Chosen.
+/// Most bursts of blocks, in rates of a channel. Chosen.
 const MAX_BURSTS: u64 = 128;
-/// The same with those of stretches: 7.7 Gbit/s at 15 Mbit/s a channel. Chosen.
+/// Most bursts with stretches, in rates of a channel: 7.7 Gbit/s at 15 Mbit/s. Chosen.
 const MAX_STRETCHED: u64 = 512;
 /// Most channels in a burst at once. Chosen.
 const MAX_BURSTING: usize = 256;
-/// Channels known at once; a JOIN beyond is dropped and counted.
+/// Most known channels; a JOIN beyond is dropped and counted.
 const MAX_CHANNELS: usize = 65_536;
-/// One that is so late takes on no more.
+/// Delay of a due turn at which no further burst begins.
 const BEHIND: Duration = Duration::from_millis(8);
 
 /// Joined channels and their turns.
 #[derive(Debug)]
 pub struct Schedule {
-    /// By layer; without stretches nobody joins the last.
+    /// By layer; without stretches, the last one is unused.
     paces: [Pace; 4],
     bucket: Option<TokenBucket>,
     /// Shares with a limit of their own, or longer packets.
@@ -82,24 +82,24 @@ pub struct Schedule {
     bursting: usize,
     /// Bits per second of all bursts.
     load: u64,
-    /// Bits per second of those that are stretches'.
+    /// The part of stretches in `load`.
     load_of_stretches: u64,
     capacity: Capacity,
-    /// What members have needed on an interface and layer.
+    /// Needs of members by interface and layer.
     needs: BTreeMap<(u32, u8), Need>,
     positions: Positions,
     refused: u64,
     sent: Sent,
-    /// Of shares that something was sent of.
+    /// Traffic of shares that were sent.
     traffic: BTreeMap<SharePrefix, Traffic>,
     joins: u64,
 }
 
 impl Schedule {
-    /// Nothing joined. `seed` decides where symbols start.
+    /// Makes a schedule without channels. `seed` sets their first symbols.
     #[must_use]
     pub fn new(rates: Rates, seed: u64, now: Instant) -> Self {
-        // a turn may overdraw the bucket; its size decides how much goes out back to back
+        // a turn may overdraw the bucket; its size bounds a burst back to back
         let bucket = rates.total.map(|rate| bucket_of(rate, now));
         Self {
             paces: [
@@ -128,7 +128,7 @@ impl Schedule {
         }
     }
 
-    /// What holds for a share from now on.
+    /// Sets limit and sealing of a share.
     pub fn set_terms(&mut self, prefix: SharePrefix, terms: Terms, now: Instant) {
         let old = self.terms.remove(&prefix);
         if terms == Terms::default() {
@@ -153,7 +153,7 @@ impl Schedule {
         self.terms.insert(prefix, kept);
     }
 
-    /// The limit of the share that `group` belongs to.
+    /// Limit of the share of `group`.
     #[must_use]
     pub fn limit_of(&self, group: Ipv6Addr) -> Option<u64> {
         let prefix = SharePrefix::of_group(group)?;
@@ -164,13 +164,13 @@ impl Schedule {
         self.terms.get_mut(&SharePrefix::of_group(channel.group)?)
     }
 
-    /// Bytes of one of its packets, with IPv6 and UDP.
+    /// Bytes of a symbol packet of the channel, with IPv6 and UDP.
     fn wire_size(&mut self, channel: Channel) -> u64 {
         let sealed = self.kept(channel).is_some_and(|k| k.terms.sealed);
         if sealed { SEALED_WIRE_SIZE } else { WIRE_SIZE }
     }
 
-    /// `reporter` is a member of `channel`.
+    /// Notes that `reporter` is a member of `channel`.
     pub fn join(
         &mut self,
         channel: Channel,
@@ -190,7 +190,7 @@ impl Schedule {
         sending.evidence_at = now;
         sending.sent_on_evidence = 0;
         let asked = matches!(sending.stage, Stage::Asked { .. });
-        // hosts repeat each change: from a known reporter it is no new wish
+        // hosts repeat each change: that of a known reporter is no new JOIN
         if new && evidence != Evidence::Confirmed {
             self.renew(channel, reporter, now);
         } else if asked {
@@ -198,7 +198,7 @@ impl Schedule {
         }
     }
 
-    /// `reporter` has left.
+    /// Notes that `reporter` has left.
     pub fn part(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
         let Some(sending) = self.channels.get_mut(&channel) else {
             return;
@@ -218,7 +218,7 @@ impl Schedule {
         }
     }
 
-    /// `reporter`, of version 1, has left (RFC 9777 §8.3.2).
+    /// Notes that `reporter`, of MLDv1, has left (RFC 9777 §8.3.2).
     pub fn done(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
         let sending = self.channels.get_mut(&channel);
         match sending.filter(|s| s.reporters.version_1()) {
@@ -230,7 +230,7 @@ impl Schedule {
         }
     }
 
-    /// Sends no more on `channel`: its block is gone.
+    /// Stops sending on `channel`: its block is gone.
     pub fn stop(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.remove(&channel) else {
             return;
@@ -249,7 +249,7 @@ impl Schedule {
         self.positions.remember(channel, sending.position, now);
     }
 
-    /// Stops every channel that `gone` says is gone.
+    /// Stops all channels for which `gone` is true.
     pub fn stop_all(&mut self, gone: impl Fn(&Channel) -> bool, now: Instant) {
         let those: Vec<Channel> = self.channels.keys().filter(|c| gone(c)).copied().collect();
         for channel in those {
@@ -257,8 +257,8 @@ impl Schedule {
         }
     }
 
-    /// What comes next of the share that `root` belongs to, those first that have not begun; then what is in its burst.
-    /// At most about `most` channels are looked at.
+    /// Returns channels to be sent of the share of `root`: first waiting ones, then those in a
+    /// burst. It considers about `most` channels.
     pub fn upcoming(&self, root: Channel, most: usize) -> impl Iterator<Item = Upcoming> + '_ {
         let waiting = self.queue.of_share(root).take(most);
         let gathering = self.gathering.iter().map(|(_, channel)| channel);
@@ -287,7 +287,7 @@ impl Schedule {
             })
     }
 
-    /// The joined channels of a share on an interface.
+    /// Joined channels of a share on an interface.
     pub fn joined_of(
         &self,
         share: SharePrefix,
@@ -312,13 +312,13 @@ impl Schedule {
         })
     }
 
-    /// What was sent of a share, if anything was.
+    /// Traffic of a share, if any.
     #[must_use]
     pub fn traffic(&self, share: SharePrefix) -> Option<&Traffic> {
         self.traffic.get(&share)
     }
 
-    /// What was sent of a share is of no interest any more.
+    /// Drops the traffic counters of a share.
     pub fn forget(&mut self, share: SharePrefix) {
         self.traffic.remove(&share);
     }
@@ -329,13 +329,13 @@ impl Schedule {
         Some(traffic.or_insert_with(|| Traffic::new(now)))
     }
 
-    /// Bits per second of all bursts, as far as there is room for them.
+    /// Bits per second of all bursts, at most the capacity.
     #[must_use]
     pub fn load(&self) -> u64 {
         self.load.min(self.capacity().unwrap_or(u64::MAX))
     }
 
-    /// Bits per second that can be sent, if more is asked for.
+    /// Capacity in bits per second, while more waits to be sent.
     #[must_use]
     pub fn capacity(&self) -> Option<u64> {
         self.capacity.measured()
@@ -347,25 +347,25 @@ impl Schedule {
         self.channels.keys().map(|c| c.interface).collect()
     }
 
-    /// Channels joined at the moment.
+    /// Joined channels.
     #[must_use]
     pub fn joined(&self) -> usize {
         self.channels.len()
     }
 
-    /// JOINs dropped because too many channels were joined.
+    /// JOINs that were dropped, as too many channels were joined.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// JOINs of channels since the start, each reporter's repeated ones not counted.
+    /// JOINs of channels since the start, without repetitions by a reporter.
     #[must_use]
     pub fn joins(&self) -> u64 {
         self.joins
     }
 
-    /// Joined channels that send at full rate now.
+    /// Channels in a burst.
     #[must_use]
     pub fn bursting(&self) -> usize {
         self.bursting
@@ -377,7 +377,7 @@ impl Schedule {
         self.sent
     }
 
-    /// When [`poll`](Self::poll) will have something to do.
+    /// Returns when [`poll`](Self::poll) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let turn = self.turns.first().map(|(due, _)| {
@@ -389,7 +389,7 @@ impl Schedule {
         turn.into_iter().chain(gathered).min()
     }
 
-    /// The next thing to do now.
+    /// Returns the next action.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         loop {
             self.admit(now);
@@ -464,7 +464,7 @@ impl Schedule {
         self.gathering.insert((until, channel));
     }
 
-    /// Room for one more channel: the last in the queue gives way to who has had less.
+    /// Makes room for one more channel: the last in the queue stops, if its member has had more.
     fn make_room(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) -> bool {
         if self.channels.len() < MAX_CHANNELS {
             return true;
@@ -477,7 +477,7 @@ impl Schedule {
         true
     }
 
-    /// Takes in what has gathered, and begins what there is room for.
+    /// Queues gathered channels, and begins bursts for which room is free.
     fn admit(&mut self, now: Instant) {
         while let Some((until, channel)) = self.gathering.first().copied()
             && until <= now
@@ -501,7 +501,7 @@ impl Schedule {
         self.capacity.look(behind, !self.queue.is_empty(), now);
         let total = self.bucket.as_ref().map(TokenBucket::rate);
         let limit = total.into_iter().chain(self.capacity()).min();
-        // a little more than fits, so that nothing is left unused
+        // a little more than fits, so that all of it is used
         let fits = limit.map_or(u64::MAX, |limit| limit + limit / 10);
         let rate = self.paces[0].rate;
         while !behind && self.bursting < MAX_BURSTING {
@@ -541,7 +541,7 @@ impl Schedule {
                     owed
                 }
             };
-            // not before the pace of its last burst allows
+            // the pace of its last burst still holds
             sending.due = sending.due.max(now);
             self.enter_burst(channel, left);
             if owed == 0
@@ -553,7 +553,7 @@ impl Schedule {
     }
 }
 
-/// A turn may overdraw the bucket; its size decides how much goes out back to back.
+/// A turn may overdraw the bucket; its size bounds a burst back to back.
 fn bucket_of(rate: u64, now: Instant) -> TokenBucket {
     TokenBucket::new(rate, (rate / 8 / 500).max(WIRE_SIZE), now)
 }

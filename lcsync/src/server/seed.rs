@@ -1,4 +1,4 @@
-//! A server inside a receiver: it serves on what has come, under the version and the signature of the origin.
+//! A server inside a receiver: it serves received blocks under the origin's version and signature.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -24,7 +24,8 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Serves nothing yet, on these interfaces (all, if none is named), at most at `limit` bits per second.
+    /// Starts without a version, on these interfaces (all if empty), at most at `limit` bits per
+    /// second.
     pub fn start(
         watched: Watched,
         interfaces: Vec<String>,
@@ -39,7 +40,7 @@ impl Seed {
             limit,
             metrics: None,
         };
-        // nobody looks for changes here: versions come from the network
+        // no thread scans for changes: versions come from the network
         let (lists, _) = channel();
         let mut shell = Shell::new(options, listener, lists, Announcer::start()?)?;
         shell.ignore_own_host();
@@ -66,12 +67,12 @@ impl Seed {
         self.id
     }
 
-    /// To be called where the process ends without more ado: nothing of it is to stay behind.
+    /// Removes its socket, for processes that exit without dropping it.
     pub fn clean_up() {
         status_socket::remove_own();
     }
 
-    /// Serves this version from now on, as far as it is there.
+    /// Serves this version from now on, as far as it is received.
     pub fn serve(&self, share: Share) {
         let update = Update::Share {
             watched: self.watched.clone(),
@@ -80,7 +81,7 @@ impl Seed {
             earlier: None,
             first: false,
         };
-        // if its thread has failed, that has been said; a counter that is full wakes as well
+        // a failed thread has reported its error; a full counter wakes as well
         let _ = self.updates.send(update);
         let _ = self.wake.write(1);
     }

@@ -44,53 +44,54 @@ use crate::packet::{SYMBOL_PACKET, Symbol, encode_catalogue};
 use crate::sealing::{SALT, SEALED_PACKET, Sealer, ShareKey, group_key};
 use crate::stretch::STRETCH;
 
-/// Default rate of a channel: a window of 128 fills more than a gigabit. A block then takes a seventh of a second, long
-/// beside the ten milliseconds that JOINs of different receivers differ by.
+/// Default rate of a channel, in bits per second: a window of 128 fills more than a gigabit. A
+/// block then takes 1/7 s, which is long beside the 10 ms between JOINs of different receivers.
 const CHANNEL_RATE: u64 = 15_000_000;
-/// With a limit over all, at least so many channels share it.
+/// Least number of channels that share a limit over all.
 const CHANNELS_UNDER_LIMIT: u64 = 4;
 /// Least rate of a channel, in bits per second.
 const MIN_CHANNEL_RATE: u64 = 64_000;
-/// Channels of the slow layer have this part of the rate.
+/// Divisor of the rate for channels of the slow layer.
 const SLOWER: u64 = 10;
-/// Beyond the host's own network, but not far.
+/// Hop limit of packets: a few routers beyond the host's own network.
 const HOP_LIMIT: u8 = 8;
-/// How often interfaces are looked at.
+/// Interval between two searches for interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// Blocks held in memory, with what encoding them took: more than are usually sent at once.
+/// Blocks cached with their encoders: more than are usually sent at once.
 const CACHED_BLOCKS: usize = 192;
-/// As many MLD messages as may come while a turn is sent; the rest waits in the socket.
+/// Most MLD messages read in a turn; the rest waits in the socket.
 const MESSAGES_PER_TURN: usize = 256;
-/// Reports without effect are told of this often.
+/// Interval of log messages about reports without effect.
 const DROPS_INTERVAL: Duration = Duration::from_secs(60);
-/// Groups of all shares begin so.
+/// First 16 bits of the groups of all shares.
 const CHANNELS: u16 = 0xff1e;
-/// MLD is read after at most so many packets.
+/// Most packets sent before MLD is read again.
 const OUTPUTS_PER_TURN: usize = 16;
-/// Sending stops after so long, whatever waits: an interface that takes nothing holds up neither the others nor a signal.
+/// Longest time of sending in a turn: a blocked interface delays neither other interfaces nor a
+/// signal.
 const MAX_SEND_TIME: Duration = Duration::from_millis(100);
-/// The longest MLD message that fits an Ethernet of jumbo frames.
+/// Longest MLD message: one that fits an Ethernet jumbo frame.
 const MESSAGE_SIZE: usize = 9_216;
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
-    /// What is shared.
+    /// The shares.
     pub shares: Shares,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
     /// Bits per second over all channels.
     pub limit: Option<u64>,
-    /// Where metrics are served, whatever the file says.
+    /// Address for metrics, which replaces that of the file.
     pub metrics: Option<Listen>,
 }
 
-/// Where it is said what is shared.
+/// Source of the list of shares.
 #[derive(Debug)]
 pub enum Shares {
-    /// On the command line.
+    /// The command line.
     Given(Vec<ShareOptions>),
-    /// In this file, which SIGHUP reads again.
+    /// This file; SIGHUP reads it again.
     File(PathBuf),
 }
 
@@ -107,16 +108,16 @@ impl Shares {
     }
 }
 
-/// What signals ask for.
+/// Requests of signals.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
-    /// A look at the files, now.
+    /// A scan of the files, now.
     rescan: Arc<AtomicBool>,
 }
 
-/// Serves until told to stop.
+/// Serves until stopped.
 pub fn share(options: Options) -> anyhow::Result<Exit> {
     let (watched, metrics) = options.shares.read()?;
     let wake = Arc::new(EventFd::from_flags(
@@ -145,12 +146,12 @@ pub fn share(options: Options) -> anyhow::Result<Exit> {
 fn waker(wake: &Arc<EventFd>) -> impl Fn() + Send + Sync + 'static {
     let wake = Arc::clone(wake);
     move || {
-        // a counter that is full wakes as well
+        // a full counter wakes as well
         let _ = wake.write(1);
     }
 }
 
-/// An interface may come later, as `lc0` does; or its name is misspelt.
+/// Warns of missing interfaces: they may come later, as `lc0` does, or be misspelt.
 fn warn_of_unknown(names: &[String]) -> anyhow::Result<()> {
     let known = interfaces()?;
     for name in names {
@@ -170,7 +171,7 @@ fn catch_signals(wake: &Arc<EventFd>, asked: &Arc<Asked>) -> anyhow::Result<()> 
         } else {
             asked.stop.store(true, Ordering::SeqCst);
         }
-        // a counter that is full wakes as well
+        // a full counter wakes as well
         let _ = wake.write(1);
     })?;
     Ok(())
@@ -191,33 +192,33 @@ pub(super) fn explain_socket(error: std::io::Error) -> anyhow::Error {
 
 pub(super) struct Shell {
     options: Options,
-    /// Reports of programs on this host do not count.
+    /// Whether reports of programs on this host do not count.
     ignores_own: bool,
-    /// What is shared, or soon will be.
+    /// Shares that are served, or will be.
     shares: BTreeMap<SharePrefix, Watched>,
-    /// Those whose files may only seem to be gone.
+    /// Shares whose files may only seem to be gone.
     vanished: BTreeMap<SharePrefix, Vanished>,
     lists: Sender<Vec<Watched>>,
     announcer: Announcer,
     listener: MldListener,
-    /// `None`: hosts of version 1 are not heard.
+    /// `None`: hosts of MLDv1 are not served.
     v1: Option<V1Listener>,
     server: Server,
     id: u32,
     interfaces: BTreeMap<u32, Interface>,
     sockets: BTreeMap<u32, SendSocket>,
     blocks: BlockCache,
-    /// Of the shares with a key.
+    /// Sealers of the shares with a key.
     sealers: BTreeMap<SharePrefix, Sealer>,
-    /// Where other servers of the same shares are heard.
+    /// Sockets for other servers of the same shares.
     meeting: Meeting,
     packets: Vec<u8>,
     drops_shown: Drops,
-    /// When reports without effect may be told of again.
+    /// When reports without effect may be logged again.
     drops_at: Instant,
     sent_shown: u64,
     service: Service,
-    /// Shares that nobody can fetch yet, as long as the manager waits for them.
+    /// Shares without a version, while the service manager waits for them.
     awaited: Option<BTreeSet<SharePrefix>>,
     /// `None` in a receiver that serves on.
     metrics: Option<Served>,
@@ -242,7 +243,7 @@ impl Shell {
         let rates = Rates {
             channel,
             slow: channel / SLOWER,
-            // a limit is shared by slower channels
+            // channels under a limit are slower
             stretch: options.limit.is_none().then_some(channel * STRETCH as u64),
             total: options.limit,
         };
@@ -277,17 +278,17 @@ impl Shell {
         })
     }
 
-    /// The number in its packets.
+    /// Its number in packets.
     pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// `lcsync status` sees this process from now on, if there is a place for that.
+    /// Opens the socket for `lcsync status`, if it has a folder.
     pub(super) fn answer_status(&mut self, wake: &Arc<EventFd>) {
         self.status = StatusSocket::of_this_process(waker(wake));
     }
 
-    /// From now on, who joins on this host is not served.
+    /// Ignores JOINs from this host from now on.
     pub(super) fn ignore_own_host(&mut self) {
         self.ignores_own = true;
     }
@@ -335,7 +336,7 @@ impl Shell {
         Ok(())
     }
 
-    /// What is wrong with a new configuration does not end what the old one serves.
+    /// Reads the configuration again; after an error, the old one stays.
     fn reload(&mut self, now: Instant) {
         match self.options.shares.read() {
             Ok((watched, metrics)) => {
@@ -348,7 +349,7 @@ impl Shell {
         }
     }
 
-    /// Serves metrics where the command line says, or else the file.
+    /// Serves metrics at the address of the command line, or else of the file.
     fn serve_metrics(&mut self, file: Option<Listen>) -> anyhow::Result<()> {
         let listen = self.options.metrics.clone().or(file);
         let Some(served) = &mut self.metrics else {
@@ -401,7 +402,7 @@ impl Shell {
         metrics::page(&self.server, self.interfaces.len(), &shares, counts)
     }
 
-    /// Shares these from now on. What stays the same goes on as if nothing had happened.
+    /// Shares these from now on. Unchanged shares continue.
     pub(super) fn set_shares(&mut self, watched: Vec<Watched>, now: Instant) {
         let before = std::mem::take(&mut self.shares);
         self.shares = watched.iter().map(|w| (w.prefix, w.clone())).collect();
@@ -432,7 +433,7 @@ impl Shell {
         let _ = self.lists.send(watched);
     }
 
-    /// Which shares are served on which interfaces.
+    /// Sets the interfaces of each share.
     fn restrict(&mut self) {
         for (prefix, watched) in &self.shares {
             let only = &watched.interfaces;
@@ -442,7 +443,7 @@ impl Shell {
         }
     }
 
-    /// Says of each share that wants it what it is, where it is served, to who has its key.
+    /// Puts listed shares into the catalogues of their interfaces, for holders of their key.
     fn list_shares(&mut self) {
         let mut lists: BTreeMap<(SharePrefix, u32), Vec<Listed>> = BTreeMap::new();
         for (prefix, share) in self.server.shares() {
@@ -535,7 +536,7 @@ impl Shell {
         Ok(())
     }
 
-    /// What is there of a share is not taken, or is again.
+    /// Notes that the files of a share are not published, or are again.
     fn take_vanished(&mut self, prefix: SharePrefix, vanished: Option<Vanished>) {
         let Some(watched) = self.shares.get(&prefix) else {
             return;
@@ -560,11 +561,11 @@ impl Shell {
             vanished.remedy()
         );
         self.vanished.insert(prefix, vanished);
-        // the manager need not wait for somebody to mount a disk
+        // the manager need not wait until a disk is mounted
         self.is_there(prefix);
     }
 
-    /// What is sent there is sealed from now on.
+    /// Seals all packets of the share from now on.
     fn seal(&mut self, prefix: SharePrefix, key: &Arc<ShareKey>) -> anyhow::Result<()> {
         if let Entry::Vacant(place) = self.sealers.entry(prefix) {
             let mut salt = [0; SALT];
@@ -574,7 +575,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Ready once each share is there.
+    /// Reports readiness once each share has a version.
     fn is_there(&mut self, share: SharePrefix) {
         if let Some(awaited) = &mut self.awaited {
             awaited.remove(&share);
@@ -585,7 +586,7 @@ impl Shell {
         }
     }
 
-    /// In a line, for who looks at the service.
+    /// Sends the manager a line for its status.
     fn tell_manager(&mut self) {
         let shares = match self.shares.len() {
             1 => "1 share".to_owned(),
@@ -601,7 +602,7 @@ impl Shell {
 
     fn look_at_interfaces(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut found = multicast_interfaces(&self.options.interfaces)?;
-        // without a link-local address there is nothing to query from, and no report comes from a host's own
+        // queries need a link-local address, and so do reports of the host itself
         found.retain(|_, i| i.link_local().is_some());
         for index in self.interfaces.keys().filter(|i| !found.contains_key(i)) {
             self.listener.unwatch(*index);
@@ -636,7 +637,7 @@ impl Shell {
         if is_other {
             self.list_shares();
         }
-        // nothing may come any more that would tell of it
+        // no later message may reveal the loss
         let mut lost = self.listener.take_lost()?;
         if let Some(v1) = &mut self.v1 {
             lost = lost.saturating_add(v1.take_lost()?);
@@ -653,7 +654,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Hears who else publishes under the keys of these shares, and says what this server does, while somebody listens.
+    /// Receives records of other servers with these shares' keys, and sends own ones, while shares
+    /// have members.
     fn meet(&mut self, now: Instant) -> anyhow::Result<()> {
         let found = self.meeting.receive(now);
         for (share, rival) in found.context("socket of other servers")? {
@@ -683,7 +685,8 @@ impl Shell {
         );
     }
 
-    /// What was sent, each time that nobody listens any more: without headers, to compare with the size of files.
+    /// Logs the bytes sent, each time that the last member has left: without headers, as file sizes
+    /// are.
     fn show_sent(&mut self) {
         let sent = self.server.symbols_sent();
         let symbols = sent.total();
@@ -758,7 +761,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Sends what is due; true if there is more.
+    /// Sends due packets; returns true if more are due.
     fn send_due(&mut self) -> bool {
         let start = Instant::now();
         for _ in 0..OUTPUTS_PER_TURN {
@@ -861,7 +864,7 @@ impl Shell {
         self.send(channel, size);
     }
 
-    /// Sends what is in `packets`, datagrams of `size` bytes.
+    /// Sends the datagrams of `size` bytes in `packets`.
     fn send(&mut self, channel: Channel, size: usize) {
         let Channel { interface, group } = channel;
         let socket = match self.sockets.entry(interface) {
@@ -915,7 +918,7 @@ fn wait(
     Ok(())
 }
 
-/// Blocks that are being sent, ready to give symbols; the least recently used one goes.
+/// Encoders of blocks that are being sent; a new one replaces the least recently used.
 #[derive(Debug, Default)]
 struct BlockCache {
     blocks: HashMap<BlockHash, (u64, Encoder)>,

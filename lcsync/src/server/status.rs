@@ -1,4 +1,4 @@
-//! What a running server tells `lcsync status`: what it serves, who asks for what, how fast it sends. One JSON line.
+//! Report of a running server to `lcsync status`: shares, members, rates. One JSON line.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -12,42 +12,42 @@ use super::core::Server;
 use super::rescan::{Vanished, Watched};
 use super::rivals;
 
-/// Hosts and channels that are named for each share; others are counted only.
+/// Most hosts and channels named for each share; all are counted.
 pub const MAX_NAMED: usize = 64;
-/// Channels whose reporters are looked at: serving waits meanwhile.
+/// Most channels with counted members: serving waits meanwhile.
 const MAX_LOOKED_AT: usize = 1_024;
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// What holds for all its shares.
+    /// Figures of all its shares.
     pub process: Process,
-    /// By name.
+    /// Its shares, sorted by name.
     pub shares: Vec<Share>,
 }
 
-/// What holds for all shares of a process.
+/// Figures of all shares of a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// Seconds since it began to serve.
     pub uptime_s: u64,
-    /// A receiver that serves on.
+    /// Whether it is a receiver that serves on.
     pub seed: bool,
-    /// Bits per second over all shares that it may send.
+    /// Limit in bits per second over all shares.
     pub limit_bps: Option<u64>,
-    /// Bits per second that it can send, as far as it has come to know that.
+    /// Capacity in bits per second, if measured.
     pub capacity_bps: Option<u64>,
 }
 
-/// Whether a share is there.
+/// Whether a share has a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is being hashed, or it has not come yet.
+    /// Its files are hashed, or not received yet.
     Pending,
     /// It is served.
     Ready,
@@ -62,57 +62,58 @@ pub enum State {
 pub struct Share {
     /// NAME in lc:NAME.
     pub name: String,
-    /// What is shared.
+    /// Shared path.
     pub path: String,
-    /// Whether it is there.
+    /// Whether it has a version.
     pub state: State,
-    /// With a key.
+    /// Whether a key seals it.
     pub sealed: bool,
-    /// Its versions are.
+    /// Whether its versions are signed.
     pub signed: bool,
-    /// Named to who asks what is shared.
+    /// Whether catalogues list it.
     pub listed: bool,
-    /// Where it is served now.
+    /// Interfaces on which it is served now.
     pub interfaces: Vec<String>,
-    /// The version that is served.
+    /// The served version.
     #[serde(flatten)]
     pub content: Option<Content>,
-    /// Why what is there now is not taken for the next version: files may be gone that nobody has deleted.
+    /// Reason why the present files are not published: some may be gone without having been
+    /// deleted.
     pub vanished: Option<String>,
-    /// Hosts that publish something else under its name and key.
+    /// Hosts that publish other files under its name and key.
     #[serde(default)]
     pub rivals: Vec<Rival>,
-    /// What to do about them.
+    /// Remedy against rivals.
     pub remedy: Option<String>,
     /// Bits per second over the last second, with headers.
     pub rate_bps: u64,
     /// The same over the last ten.
     pub average_bps: u64,
-    /// The same at most.
+    /// Limit of the same.
     pub limit_bps: Option<u64>,
     /// Bytes sent since the start, without headers.
     pub sent_bytes: u64,
     /// Symbols sent since the start.
     pub sent_symbols: u64,
-    /// Times that a whole block was sent.
+    /// Whole blocks sent.
     pub sent_blocks: u64,
-    /// Hosts that have joined any of its channels, as far as is known.
+    /// Known hosts that have joined any of its channels.
     pub listeners: usize,
-    /// There may be others.
+    /// More hosts are possible.
     pub more_listeners: bool,
-    /// Some of them.
+    /// Some of the hosts.
     pub hosts: Vec<Host>,
-    /// Channels of blocks that are joined.
+    /// Joined channels of blocks.
     pub channels_joined: usize,
-    /// Those that are sent at full rate.
+    /// Channels at full rate.
     pub channels_sending: usize,
-    /// Those whose turn is still to come.
+    /// Channels that wait for their turn.
     pub channels_waiting: usize,
-    /// Some of them.
+    /// Some of the channels.
     pub channels: Vec<JoinedChannel>,
 }
 
-/// The version of a share that is served.
+/// The served version of a share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Content {
     /// Root hash.
@@ -127,18 +128,18 @@ pub struct Content {
     pub left_out: u64,
     /// Blocks, each with a channel.
     pub blocks: u64,
-    /// Versions since the start, this one counted.
+    /// Versions since the start, with this one.
     pub versions: u64,
-    /// Seconds since this one is served.
+    /// Seconds since it is served.
     pub changed_s: u64,
-    /// How often the files were looked at for changes.
+    /// Scans of the files for changes.
     pub rescans: u64,
 }
 
 /// A host that has joined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
-    /// Where it is.
+    /// Its interface.
     pub interface: String,
     /// Its link-local address.
     pub address: Ipv6Addr,
@@ -146,23 +147,23 @@ pub struct Host {
     pub channels: usize,
 }
 
-/// A host that publishes something else.
+/// A host that publishes other files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rival {
-    /// Where it is heard.
+    /// Interface from which its records come.
     pub interface: String,
-    /// Where its packets come from.
+    /// Source address of its packets.
     pub address: Ipv6Addr,
     /// Root hash of its version.
     pub root: String,
-    /// Of that version.
+    /// Generation of that version.
     pub generation: u64,
     /// Seconds since its last record.
     pub received_s: u64,
 }
 
 impl Rival {
-    /// As it is heard on this interface.
+    /// Describes the rival on this interface.
     #[must_use]
     pub fn of(rival: &rivals::Rival, interface: &str, now: Instant) -> Self {
         Self {
@@ -175,7 +176,7 @@ impl Rival {
     }
 }
 
-/// What to do where two hosts publish different things.
+/// Remedy if two hosts publish different files.
 #[must_use]
 pub fn remedy(watched: &Watched) -> &'static str {
     match watched.signer {
@@ -186,22 +187,22 @@ pub fn remedy(watched: &Watched) -> &'static str {
     }
 }
 
-/// A channel that has been joined.
+/// A joined channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JoinedChannel {
-    /// Where.
+    /// Its interface.
     pub interface: String,
     /// Its group.
     pub group: Ipv6Addr,
-    /// How far it is.
+    /// Its progress.
     pub state: Progress,
     /// Symbols of its block.
     pub symbols: u32,
-    /// Hosts that have joined it, as far as is known.
+    /// Known hosts that have joined it.
     pub listeners: usize,
 }
 
-/// The figures of a server of these shares; `interfaces` gives the names of those that are watched.
+/// Returns the figures of a server of these shares; `interfaces` has the names of the watched ones.
 pub fn status<'a>(
     server: &Server,
     watched: impl Iterator<Item = (&'a Watched, Option<&'a Vanished>)>,
@@ -397,7 +398,7 @@ mod tests {
             }
         }
 
-        /// Serves what is there; the channel of the first block of the file.
+        /// Serves the present files; returns the channel of the first block.
         fn publish(&mut self, generation: u64) -> u64 {
             let index = Index::build(&self.watched.path, b"", &mut HashCache::default()).unwrap();
             let leaf = crate::block::BlockRef::of(&vec![1; 90_000]);
@@ -418,7 +419,7 @@ mod tests {
                 .handle_message(LAN, host(from), message, self.now);
         }
 
-        /// Lets time pass; symbols that were sent.
+        /// Lets time pass; returns the symbols sent.
         fn run(&mut self, span: Duration) -> u64 {
             let end = self.now + span;
             let mut symbols = 0;

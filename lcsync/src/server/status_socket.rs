@@ -1,6 +1,6 @@
-//! Where `lcsync status` finds the running servers of this host: each has a socket in a folder that only its user may
-//! enter or, at least, a socket that only its user may connect to. Who connects is given one line, and nothing is read
-//! of what he says.
+//! Sockets by which `lcsync status` finds the servers of this host. Each is in a folder that only
+//! its user may enter or, at least, only its user may connect to it. A client receives one line;
+//! nothing is read from it.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};
@@ -24,24 +24,24 @@ use nix::unistd::{Pid, geteuid};
 
 use super::status::Status;
 
-/// How its file's name ends, after the number of the process.
+/// End of the socket's name, after the number of the process.
 const SUFFIX: &str = ".sock";
-/// Where services and root have theirs; those of services one folder below.
+/// Folder of sockets of root and, one level below, of services.
 const SYSTEM: &str = "/run/lcsync";
-/// Connections that wait for their turn; one is served at a time.
+/// Connections that wait; one is served at a time.
 const BACKLOG: i32 = 8;
-/// Who takes longer to read what he asked for is cut off.
+/// Time in which a client must read its line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The serving loop is stuck if it takes longer to say how it is.
+/// Time for an answer of the serving loop; beyond, it is stuck.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// A line serves all who ask within this time.
+/// Age up to which a line serves further clients.
 const FRESH: Duration = Duration::from_millis(100);
-/// Entries of a folder that are looked at.
+/// Most entries read of a folder.
 const MAX_ENTRIES: usize = 1_024;
-/// While no connection can be taken, for want of descriptors: how long to leave it.
+/// Pause after a failed accept, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the serving loop holds; dropped, the socket goes away.
+/// The serving loop's end; dropping it removes the socket.
 #[derive(Debug)]
 pub struct StatusSocket {
     asks: Receiver<SyncSender<Status>>,
@@ -49,7 +49,7 @@ pub struct StatusSocket {
 }
 
 impl StatusSocket {
-    /// The one of this process, if there is a place for it. `wake` ends the loop's wait.
+    /// Opens the socket of this process, if it has a folder. `wake` ends the loop's wait.
     pub fn of_this_process(wake: impl Fn() + Send + 'static) -> Option<Self> {
         let Some(path) = own_path() else {
             tracing::debug!("no folder for a socket: `lcsync status` does not see this process");
@@ -85,10 +85,10 @@ impl StatusSocket {
         })
     }
 
-    /// In each turn of the loop: says how it is to who asks.
+    /// Answers waiting clients, in each turn of the loop.
     pub fn answer(&self, mut status: impl FnMut() -> Status) {
         while let Ok(to) = self.asks.try_recv() {
-            // who asked may have lost patience
+            // the client may have given up
             let _ = to.try_send(status());
         }
     }
@@ -101,7 +101,7 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Removes the socket of this process, which ends without dropping it.
+/// Removes the socket of this process, if the process ends without dropping it.
 pub fn remove_own() {
     if let Some(path) = own_path() {
         // there may be none
@@ -109,16 +109,16 @@ pub fn remove_own() {
     }
 }
 
-/// Removes a socket that refuses, if its process is gone; only from an own folder, as those of other users may lead anywhere.
+/// Removes a socket without a process; only from an own folder, as other users' may lead anywhere.
 pub fn remove_left_over(path: &Path) {
     let is_own = |folder: &Path| {
         std::fs::symlink_metadata(folder).is_ok_and(|m| m.uid() == geteuid().as_raw())
     };
-    // another process may have its number by now, and be about to listen
+    // a new process may have this number, and not listen yet
     let is_dead =
         number_of(path).is_some_and(|n| kill(Pid::from_raw(n), None) == Err(Errno::ESRCH));
     if is_dead && path.parent().is_some_and(is_own) {
-        // another `lcsync status` may have done so
+        // another `lcsync status` may have removed it
         let _ = std::fs::remove_file(path);
     }
 }
@@ -138,13 +138,13 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects; where others wait already, within a time.
+/// Connects; `timeout` bounds the wait behind other clients.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = new_socket()?;
-    // none at all would mean for ever
+    // zero would mean for ever
     let micros = timeout.as_micros().max(1);
     let timeout = TimeVal::microseconds(micros.try_into().unwrap_or(i64::MAX));
-    // which holds for connecting as well (unix(7), socket(7))
+    // it bounds connecting, too (unix(7), socket(7))
     setsockopt(&socket, SendTimeout, &timeout)?;
     nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(UnixStream::from(socket))
@@ -155,11 +155,11 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
 }
 
-/// It has its name only once it listens: one of that name that refuses is of a process that is gone, and is replaced.
-/// Nobody else can connect, not even before its mode is set.
+/// Binds a socket that gets its final name once it listens. It replaces one of a dead process, and
+/// no other user can connect, not even before its mode is set.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let early = path.with_extension("new");
-    // of a process that was killed and had the same number
+    // left by a killed process of the same number
     match std::fs::remove_file(&early) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -172,7 +172,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// The thread that listens.
+/// The listening thread.
 struct Serving<W> {
     asker: Sender<SyncSender<Status>>,
     wake: W,
@@ -234,13 +234,13 @@ impl<W: Fn()> Serving<W> {
 }
 
 fn own_path() -> Option<PathBuf> {
-    // `su` leaves a user's folder to root, who is not to make it his
+    // after `su`, root has a user's folder, but must not use it
     let is_own = |f: &Path| std::fs::metadata(f).is_ok_and(|m| m.uid() == geteuid().as_raw());
     let folder = own_folder(|name| std::env::var_os(name), is_own, geteuid().is_root())?;
     Some(folder.join(format!("{}{SUFFIX}", std::process::id())))
 }
 
-/// Where a process with this environment has its socket.
+/// Returns the folder for the socket of a process with this environment.
 fn own_folder(
     variable: impl Fn(&str) -> Option<OsString>,
     is_own: impl Fn(&Path) -> bool,
@@ -290,7 +290,7 @@ pub fn sockets_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// The process that a socket's name says.
+/// Returns the process that the socket's name contains.
 fn number_of(path: &Path) -> Option<i32> {
     let name = path.file_name()?.to_str()?;
     name.strip_suffix(SUFFIX)?.parse().ok().filter(|n| *n > 0)
@@ -329,7 +329,7 @@ mod tests {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
-    /// A socket whose loop answers each time that it is woken.
+    /// A socket with a loop that answers whenever it is woken.
     fn answering(path: &Path, status: Status) {
         let (woken, wakes) = channel();
         let socket = StatusSocket::open(path, move || woken.send(()).unwrap()).unwrap();
@@ -400,7 +400,7 @@ mod tests {
         child.wait().unwrap();
         let dead = at(&format!("{}.sock", child.id()));
         let own = at(&format!("{}.sock", std::process::id()));
-        // bound, and nobody listens
+        // bound, but not listening
         drop(bind_private(&dead).unwrap());
         drop(bind_private(&own).unwrap());
         let listening = at("1.sock");

@@ -1,12 +1,12 @@
-//! What was sent of a share: since the start, and lately.
+//! Bytes and symbols sent of a share: since the start, and recently.
 
 use std::time::{Duration, Instant};
 
-/// Rates are known this finely.
+/// Resolution of rates.
 const SLOT: Duration = Duration::from_millis(250);
-/// The present one, and those before it that are remembered: ten seconds.
+/// Slots of the ring: the present one, and ten seconds before it.
 const SLOTS: usize = 41;
-/// What "now" means for a rate.
+/// Slots of the present rate: one second.
 const PRESENT: usize = 4;
 
 /// Counters of one share.
@@ -21,7 +21,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Nothing was sent yet.
+    /// Counters of a share that was not sent yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -33,10 +33,10 @@ impl Traffic {
         }
     }
 
-    /// So many symbols are sent, in packets of so many bytes with headers.
+    /// Counts sent symbols, in packets of `packet` bytes with headers.
     pub fn add(&mut self, symbols: u32, packet: u64, now: Instant) {
         let slot = self.slot_at(now);
-        // what is farther back than the ring reaches is forgotten
+        // clears slots since the last packet
         for gone in (self.newest + 1..=slot).rev().take(SLOTS) {
             self.slots[index(gone)] = 0;
         }
@@ -45,7 +45,7 @@ impl Traffic {
         self.symbols += u64::from(symbols);
     }
 
-    /// So many whole blocks begin.
+    /// Counts whole blocks that begin.
     pub fn begin_blocks(&mut self, count: u32) {
         self.blocks += u64::from(count);
     }
@@ -56,7 +56,7 @@ impl Traffic {
         self.symbols
     }
 
-    /// Times that a whole block was begun.
+    /// Whole blocks begun.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks

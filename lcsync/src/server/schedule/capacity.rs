@@ -1,10 +1,10 @@
-//! What can be sent, measured while there is more to send than that.
+//! The sending capacity, measured while more waits to be sent.
 
 use std::time::{Duration, Instant};
 
-/// It is measured over so long.
+/// Time over which it is measured.
 const MEASURE: Duration = Duration::from_millis(300);
-/// A capacity beyond this is no limit.
+/// Bits per second above which a capacity is no limit.
 const FORGOTTEN: u64 = 10_000_000_000;
 
 #[derive(Debug)]
@@ -25,18 +25,17 @@ impl Capacity {
         }
     }
 
-    /// Bits per second, if there is more to send.
+    /// Bits per second, while more waits to be sent.
     pub(super) fn measured(&self) -> Option<u64> {
         self.measured
     }
 
-    /// So many bytes have been sent.
+    /// Counts sent bytes.
     pub(super) fn spend(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
 
-    /// Draws conclusions from time to time; `behind` says whether something was due long ago, `queue` whether anything
-    /// waits to be sent.
+    /// Measures from time to time. `behind`: a turn is late; `queue`: channels wait.
     pub(super) fn look(&mut self, behind: bool, queue: bool, now: Instant) {
         self.behind |= behind;
         let elapsed = now.saturating_duration_since(self.since);

@@ -1,45 +1,45 @@
-//! How much more than K symbols the members of a channel have needed lately: how long bursts are to be.
+//! Symbols beyond K that members of a channel recently needed; they set the length of bursts.
 //!
-//! A burst should be a little shorter than most need, as what follows it is cheap: a few symbols, and a pause in which
-//! PARTs come. Blocks are learnt from by what they needed themselves, long after their bursts began; so what is learnt must
-//! not depend on how long bursts are by now.
+//! A burst is a little shorter than most members need: a few further symbols after a pause for
+//! PARTs are cheap. A block's need becomes known long after its burst began, so it must not depend
+//! on the present length of bursts.
 
 use std::time::Duration;
 
-/// Blocks of fewer symbols do not gather, nor are they repaired a few symbols at a time: what they cost is less than the time.
+/// Symbols below which a block neither gathers nor is repaired in small steps, to save time.
 pub(super) const MIN_GATHERED: u32 = 64;
-/// Longer than a PART takes from the last symbol to here: 10 ms in the socket's buffer, up to 12 ms in the receiver,
-/// 12 ms in its kernel.
+/// Least pause for PARTs: more than 10 ms in the socket's buffer, 12 ms in the receiver and 12 ms
+/// in its kernel.
 const PAUSE: Duration = Duration::from_millis(40);
-/// The same on busy hosts.
+/// Longest pause for PARTs, on busy hosts.
 const MAX_PAUSE: Duration = Duration::from_millis(160);
-/// A PART that comes sooner after symbols is not because of them, as far as is learnt from it.
+/// Least time between symbols and a PART that they can have caused, for learning.
 const SEEN: Duration = Duration::from_millis(160);
-/// Weight of each block in mean and deviation (as RFC 6298's alpha, 1/8).
+/// Weight of each block in mean and deviation: 1/8, as RFC 6298's alpha.
 const GAIN: f64 = 0.125;
-/// Weight of a first PART that comes sooner than expected.
+/// Weight of a first PART that comes earlier than expected.
 const SHORTER_GAIN: f64 = 0.25;
-/// Weight of a first PART that comes later.
+/// Weight of a first PART that comes later than expected.
 const LONGER_GAIN: f64 = 0.03;
-/// Of those who need less than the mean less one deviation, the mean need is so many deviations less again.
+/// Deviations between burst length (mean less one deviation) and mean need of the members below it.
 const BELOW: f64 = 0.7;
 
-/// The deviation before anything is learnt.
+/// Deviation before the first measurement.
 const UNKNOWN: f64 = 0.125;
-/// Deviations between a burst's length and what nearly nobody needs.
+/// Deviations beyond which a need is unusual.
 const USUAL: f64 = 4.0;
 
-/// Shares of K, beyond K.
+/// Need beyond K, as shares of K.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Need {
     mean: f64,
     deviation: f64,
-    /// Seconds between the moment at which a block had been sent and its first PART.
+    /// Seconds between a block's K-th symbol and its first PART.
     delay: f64,
 }
 
 impl Default for Need {
-    /// Nothing learnt yet.
+    /// State before the first measurement.
     fn default() -> Self {
         Self {
             mean: 0.0,
@@ -50,14 +50,14 @@ impl Default for Need {
 }
 
 impl Need {
-    /// Symbols that the burst of a block of `symbols` has beyond these.
+    /// Returns the symbols beyond K in the burst of a block of `symbols`.
     pub(super) fn burst(&self, symbols: u32) -> u32 {
         ((self.mean - self.deviation).max(0.0) * f64::from(symbols)) as u32
     }
 
-    /// Symbols that follow at once when a burst and `sent` more were not enough: few at first, as not much can be missing;
-    /// twice as many each time beyond what is usual. Of small blocks a quarter: they cost little, and everything waits for
-    /// lists. Whoever got his one sooner than others would begin without them.
+    /// Returns the symbols that follow a burst and `sent` more. They are few at first, as little
+    /// can be missing; beyond the usual need, each step doubles the sum. A small block gets a
+    /// quarter at once, as all members wait for lists.
     pub(super) fn step(&self, symbols: u32, sent: u32) -> u32 {
         if symbols < MIN_GATHERED {
             return (symbols / 4).max(1);
@@ -67,21 +67,21 @@ impl Need {
         ((deviation / 2.0) as u32).max(1) + sent.saturating_sub(usual)
     }
 
-    /// Time in which the PARTs come that symbols are the reason of.
+    /// Returns the pause in which PARTs for the last symbols arrive.
     pub(super) fn pause(&self) -> Duration {
         Duration::from_secs_f64(self.delay).clamp(PAUSE, MAX_PAUSE)
     }
 
-    /// A PART that comes sooner after symbols is not because of them. Too long a time makes bursts a few symbols shorter, too
-    /// short a one makes them longer by what a channel brings in the difference.
+    /// Returns the least time between symbols and a PART that they caused. If too long, bursts are
+    /// a few symbols too short; if too short, too long by the symbols sent in the difference.
     pub(super) fn seen(&self) -> Duration {
         Duration::from_secs_f64(self.delay * 1.5).max(SEEN)
     }
 
-    /// The first member of a block has left, so long after K symbols of it had been sent.
+    /// Notes the first PART of a block, `after` its K-th symbol.
     pub(super) fn left(&mut self, after: Duration) {
         let error = after.min(MAX_PAUSE * 2).as_secs_f64() - self.delay;
-        // late ones say what their members had lost, not how long PARTs take
+        // late PARTs measure losses of members, not the delay of PARTs
         self.delay += error
             * if error < 0.0 {
                 SHORTER_GAIN
@@ -90,12 +90,12 @@ impl Need {
             };
     }
 
-    /// The last member of a block of `symbols` has left, after `sent` of them.
+    /// Notes that the last member of a block of `symbols` left after `sent` of them.
     pub(super) fn needed(&mut self, symbols: u32, sent: u32) {
         self.learn(f64::from(sent) / f64::from(symbols) - 1.0);
     }
 
-    /// It had enough by the end of the burst, which had `extra` symbols beyond `symbols`.
+    /// Notes that the last member left by the end of the burst of `symbols` and `extra`.
     pub(super) fn was_enough(&mut self, symbols: u32, extra: u32) {
         let burst = f64::from(extra) / f64::from(symbols);
         self.learn(burst - BELOW * self.deviation);
@@ -116,7 +116,7 @@ mod tests {
     fn bursts_are_a_little_shorter_than_what_blocks_needed_however_late_that_is_known() {
         let mut need = Need::default();
         assert_eq!(need.burst(200), 0);
-        // what was sent to blocks meanwhile does not matter: they say what they needed
+        // the present length of bursts does not matter, only the need of blocks
         for n in 0..200 {
             need.needed(200, 250 + n % 11);
         }

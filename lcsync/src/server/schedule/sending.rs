@@ -1,4 +1,4 @@
-//! A channel that is being sent, how far it is, and the terms that hold for it.
+//! A channel that is being sent, its progress, and the terms of its share.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::server::channel::Terms;
 use crate::server::queue::Ticket;
 use crate::server::reporters::Reporters;
 
-/// What a channel sends in one turn takes about this long at its rate.
+/// Duration of a turn at the channel's rate.
 const TURN: Duration = Duration::from_millis(7);
-/// Most symbols that a channel sends in one turn: sealed or not, one send of the kernel takes them (64 KiB, GSO).
+/// Most symbols of a turn: the kernel takes them in one send (64 KiB, GSO), sealed or not.
 const MAX_TURN: u64 = 56;
 
 /// The rate of a layer.
@@ -22,7 +22,7 @@ const MAX_TURN: u64 = 56;
 pub(super) struct Pace {
     pub(super) rate: u64,
     pub(super) symbol_time: Duration,
-    /// Symbols a turn.
+    /// Symbols of a turn.
     pub(super) turn: u32,
 }
 
@@ -38,7 +38,7 @@ impl Pace {
     }
 }
 
-/// The terms of a share, and how far they are kept.
+/// The terms of a share, and their use.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) terms: Terms,
@@ -48,7 +48,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Whether it sends as much as it may, and a little more, so that nothing is left unused.
+    /// Whether its bursts exceed the limit by a tenth, so that they use all of it.
     pub(super) fn is_full(&self) -> bool {
         self.terms.limit.is_some_and(|l| self.load >= l + l / 10)
     }
@@ -67,27 +67,27 @@ pub(super) struct Sending {
     pub(super) due: Instant,
     pub(super) evidence_at: Instant,
     pub(super) sent_on_evidence: u32,
-    /// What its burst has beyond K.
+    /// Symbols of its burst beyond K.
     pub(super) extra: u32,
-    /// When the burst and the last symbols after it were sent, and how many there were by then.
+    /// Ends of the burst and of the last runs after it, with the symbols sent by then.
     pub(super) pauses: [Option<(Instant, u32)>; 6],
-    /// When K symbols had been sent, until the first member leaves.
+    /// When the K-th symbol was sent, until the first member leaves.
     pub(super) whole_at: Option<Instant>,
-    /// Symbols since the burst began, or since somebody joined after that.
+    /// Symbols since the burst began, or since a JOIN after that.
     pub(super) sent_in_burst: u32,
-    /// Symbols that who joined last has missed, to be sent when it is his turn.
+    /// Symbols that the last member to join has missed; they wait for their turn.
     pub(super) owed: u32,
-    /// What the present burst is for.
+    /// Purpose of the present burst.
     pub(super) burst: Burst,
-    /// Who has joined last in the hope of a burst.
+    /// The last member that joined to get a burst.
     pub(super) hopeful: Ipv6Addr,
     /// Virtual time before which it has no further turn.
     pub(super) next_turn: u64,
-    /// Answers to questions since then.
+    /// Answers to queries since the burst began.
     pub(super) answers: u8,
 }
 
-/// For whom a burst is.
+/// Purpose of a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Burst {
     First,
@@ -106,7 +106,7 @@ pub(super) enum Stage {
     Burst {
         left: u32,
     },
-    /// `run` symbols come before the next pause.
+    /// `run` symbols remain before the next pause.
     Trickle {
         left: u32,
         sent: u32,
@@ -118,7 +118,8 @@ pub(super) enum Stage {
 }
 
 impl Sending {
-    /// How much longer than K its burst is. Lists are short, and who gets one later than others begins without them.
+    /// Returns the symbols of its burst beyond K. Lists are short, and all members should have them
+    /// at once.
     pub(super) fn extra_of(&self, need: Need) -> u32 {
         if self.list && self.receivers > 1 {
             self.symbols.div_ceil(2)

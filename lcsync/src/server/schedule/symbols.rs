@@ -1,6 +1,6 @@
-//! Which symbols of a channel come next. They never repeat: first the source symbols once around from a random start,
-//! because receiving these costs no decoding, then repair symbols upwards from a random id. Those of a stretch do: it has
-//! source symbols only, once around and again.
+//! Order of a channel's symbols, without repetition. Source symbols come once, from a random start,
+//! as they need no decoding; then repair symbols upwards from a random id. A stretch has only
+//! source symbols, which repeat.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use librecast::random::Random;
 
 use crate::server::channel::Channel;
 
-/// A channel joined again within this time goes on where it stopped.
+/// Time in which a channel that is joined again continues its sequence.
 pub(super) const MEMORY: Duration = Duration::from_secs(5);
-/// Channels remembered for that.
+/// Most channels that can continue.
 const MAX_REMEMBERED: usize = 8_192;
 
-/// Where a channel is in its endless sequence of symbols.
+/// Position of a channel in its endless sequence of symbols.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Position {
     sequence: u32,
@@ -28,12 +28,12 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Of the next symbol.
+    /// Sequence number of the next symbol.
     pub(super) fn sequence(&self) -> u32 {
         self.sequence
     }
 
-    /// The id of the next symbol, of a block that has so many.
+    /// Returns the id of the next symbol of a block of this length.
     pub(super) fn next(&mut self, symbols: u32) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let id = match self.repair {
@@ -52,10 +52,10 @@ impl Position {
     }
 }
 
-/// Which symbols a channel begins with.
+/// First symbols of a channel.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
-    /// Source symbols from any on, then repair symbols.
+    /// Source symbols from a random one on, then repair symbols.
     Anywhere,
     /// Repair symbols.
     Repair,
@@ -63,7 +63,7 @@ pub(super) enum Start {
     Around(u32),
 }
 
-/// Where channels start, and where those that were joined lately stopped.
+/// Start positions, and last positions of recently joined channels.
 #[derive(Debug)]
 pub(super) struct Positions {
     memory: BTreeMap<Channel, (Instant, Position)>,
@@ -72,7 +72,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// `seed` decides where symbols start.
+    /// `seed` sets the random starts.
     pub(super) fn new(seed: u64) -> Self {
         Self {
             memory: BTreeMap::new(),
@@ -81,7 +81,7 @@ impl Positions {
         }
     }
 
-    /// Where a channel begins that has so many symbols.
+    /// Returns the first position of a channel with this number of symbols.
     pub(super) fn begin(
         &mut self,
         channel: Channel,
@@ -121,7 +121,7 @@ impl Positions {
             && now.saturating_duration_since(at) > MEMORY
         {
             self.forgetting.pop_front();
-            // it may have been remembered anew since
+            // it may have been stored again since
             if self
                 .memory
                 .get(&channel)

@@ -28,7 +28,7 @@ fn host(n: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)
 }
 
-/// Everything that happens until `end`, with the times.
+/// All actions until `end`, with their times.
 fn run(schedule: &mut Schedule, from: Instant, end: Duration) -> Vec<(Duration, Action)> {
     let (mut now, mut seen) = (from, Vec::new());
     loop {
@@ -294,7 +294,7 @@ fn a_flood_of_joins_is_bounded_and_everybody_gets_a_turn() {
     assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 5));
     schedule.poll(now);
     assert!(schedule.load <= MAX_BURSTS * RATES.channel + RATES.channel);
-    // another one finds room, and is not the last
+    // another one finds room, as it is not the last in the queue
     schedule.join(channel(1), small, host(2), Evidence::Joined, now);
     assert_eq!((schedule.joined(), schedule.refused()), (MAX_CHANNELS, 6));
     let seen = run(&mut schedule, now, Duration::from_millis(50));
@@ -324,7 +324,7 @@ fn a_share_that_thousands_of_hosts_join_again_and_again_leaves_half_to_another()
     let mut now = start;
     while served(&got) < got.len() {
         assert!(now < start + Duration::from_secs(2), "{flooded} {got:?}");
-        // all of a share's channels, by a hundred thousand hosts a second
+        // all channels of a share, by a hundred thousand hosts a second
         for _ in 0..100 {
             flood += 1;
             let host = Ipv6Addr::from((0xfe80 << 112) + u128::from(flood));
@@ -395,7 +395,7 @@ fn a_share_keeps_its_own_limit_and_holds_up_no_other() {
 
 #[test]
 fn slow_channels_run_slowly_and_leave_room_for_others() {
-    /// As many of each kind as burst at once.
+    /// Half of the places for bursts, for each of two kinds.
     const MANY: u16 = MAX_BURSTING as u16 / 2;
     let now = Instant::now();
     let mut schedule = Schedule::new(RATES, 1, now);
@@ -528,7 +528,7 @@ fn a_stretch_is_sent_once_around_and_then_asked_about() {
         asked >= last + Duration::from_millis(200),
         "{asked:?} {last:?}"
     );
-    // whoever answers has lost the end of it
+    // an answer means that its sender lost the end of it
     schedule.join(
         channel(1),
         stretch,

@@ -1,4 +1,4 @@
-//! A channel's turns: bursts, trickles, questions, and what members are seen to need.
+//! Turns of a channel: bursts, trickles, queries, and the measured needs of members.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -10,22 +10,22 @@ use crate::packet::WIRE_SIZE;
 use crate::server::channel::{Action, Channel};
 use crate::stretch::{REPAIR_LAYER, STRETCH_LAYER};
 
-/// Fewest symbols of a trickle. Chosen: few symbols cost less than the time for another question.
+/// Fewest symbols of a trickle. Chosen: they cost less than the time for another query.
 const MIN_TRICKLE: u32 = 16;
-/// Answers to questions that bring a trickle only; the next one brings a whole burst. Chosen.
+/// Answers to queries that cause a trickle each; the next one causes a burst. Chosen.
 const TRICKLES: u8 = 2;
-/// Evidence of a member holds for so many times K symbols: a member that vanished costs no more. Chosen.
+/// Factor of K: most symbols sent on one report, so that a vanished member costs no more. Chosen.
 const HARD_SYMBOLS: u32 = 4;
-/// Evidence of a member holds for so long, on slow channels, too. Chosen.
+/// Most time of sending on one report, for slow channels. Chosen.
 const HARD_TIME: Duration = Duration::from_secs(10);
-/// A question waits so long for an answer. Chosen.
+/// Time for an answer to a query. Chosen.
 const ASK_AGAIN: Duration = Duration::from_millis(400);
-/// Questions without an answer before a channel is given up. Chosen: one may get lost.
+/// Queries without an answer after which a channel stops. Chosen: one may get lost.
 const ASKS: u8 = 2;
-/// Beyond what PARTs take, between the end of a stretch and the question: longer than a receiver takes to see that nothing
-/// more comes, 100 ms and a tick of 50.
+/// Addition to the pause between a stretch and its query: a receiver notices the end after 100 ms
+/// and a tick of 50.
 const STRETCH_PAUSE: Duration = Duration::from_millis(200);
-/// A sender that was held up catches up on no more than this. Chosen.
+/// Longest delay that a sender makes up for. Chosen.
 const MAX_LAG: Duration = Duration::from_millis(20);
 
 impl Schedule {
@@ -35,7 +35,7 @@ impl Schedule {
         need.copied().unwrap_or_default()
     }
 
-    /// Somebody has joined who needs a whole burst, counted from now.
+    /// Notes a JOIN that needs a whole burst, counted from now.
     pub(super) fn renew(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
         let need = self.need_of(channel);
         let Some(sending) = self.channels.get_mut(&channel) else {
@@ -47,7 +47,7 @@ impl Schedule {
                 self.enter_trickle(channel);
                 return;
             }
-            // who comes with the first symbols misses none
+            // a JOIN before the first symbol misses none
             Stage::Gathering { .. } | Stage::Waiting { .. } if sending.owed == 0 => return,
             Stage::Burst { .. } if sending.sent_in_burst == 0 && sending.owed == 0 => return,
             Stage::Gathering { .. } | Stage::Waiting { .. } => {
@@ -65,7 +65,7 @@ impl Schedule {
         }
     }
 
-    /// What is owed waits for its turn.
+    /// Makes the owed symbols wait for their turn.
     fn wait_for_rest(&mut self, channel: Channel, now: Instant) {
         if let Some(sending) = self.channels.get_mut(&channel) {
             self.turns.remove(&(sending.due, channel));
@@ -74,7 +74,7 @@ impl Schedule {
         }
     }
 
-    /// The channel's turns begin, from when it is due.
+    /// Begins the turns of a burst, from its due time.
     pub(super) fn enter_burst(&mut self, channel: Channel, left: u32) {
         if let Some(sending) = self.channels.get_mut(&channel) {
             sending.stage = Stage::Burst { left };
@@ -92,7 +92,7 @@ impl Schedule {
         }
     }
 
-    /// Few symbols at a time, and pauses: a whole block's at most.
+    /// Begins a trickle: few symbols at a time, with pauses, at most a whole block.
     pub(super) fn enter_trickle(&mut self, channel: Channel) {
         if let Some(sending) = self.channels.get_mut(&channel) {
             let (left, sent) = (sending.symbols, 0);
@@ -113,7 +113,7 @@ impl Schedule {
         }
     }
 
-    /// Somebody is still there: a little more, and if that was not enough, everything anew.
+    /// Handles an answer to a query: a few more symbols, or, if those were not enough, a burst.
     pub(super) fn answered(&mut self, channel: Channel, reporter: Ipv6Addr, now: Instant) {
         let Some(sending) = self.channels.get_mut(&channel) else {
             return;
@@ -137,7 +137,7 @@ impl Schedule {
         self.turns.insert((now, channel));
     }
 
-    /// The last member of a channel has all it needs: was the burst enough?
+    /// Learns the need of a channel from its last member's PART.
     pub(super) fn learn(&mut self, channel: Channel, now: Instant) {
         let Some(sending) = self.channels.get(&channel) else {
             return;
@@ -155,7 +155,7 @@ impl Schedule {
             .needs
             .entry((channel.interface, sending.layer))
             .or_default();
-        // what was sent later cannot have been the reason to leave
+        // symbols sent later cannot have caused the PART
         let mut pauses = sending.pauses.iter().flatten();
         let seen = pauses.find(|(at, _)| now.saturating_duration_since(*at) >= need.seen());
         match seen {
@@ -169,7 +169,7 @@ impl Schedule {
             return;
         };
         if let Stage::Burst { .. } | Stage::Trickle { .. } = sending.stage {
-            // time out the evidence: the next turn asks
+            // makes the evidence expire: the next turn queries
             sending.evidence_at = now.checked_sub(HARD_TIME).unwrap_or(sending.evidence_at);
         }
     }
@@ -184,7 +184,7 @@ impl Schedule {
         let idle = self.bursting == 0;
         let sends = !spent && matches!(stage, Stage::Burst { .. } | Stage::Trickle { .. });
         if sends && let Some(at) = self.closed_until(channel, now) {
-            // others go first meanwhile
+            // other channels send meanwhile
             let sending = self.channels.get_mut(&channel)?;
             sending.due = at;
             self.turns.insert((at, channel));
@@ -221,7 +221,7 @@ impl Schedule {
             }
             Stage::Trickle { left, sent, run } if !spent && left > 0 => {
                 let run = match run {
-                    // what is sent in vain takes nothing from others
+                    // if nothing else is sent, needless symbols cost nothing
                     0 if idle => need.step(sending.symbols, sent).max(sent).min(left),
                     0 => need.step(sending.symbols, sent).min(left),
                     run => run,
@@ -253,14 +253,14 @@ impl Schedule {
         }
     }
 
-    /// When the share of a channel may send again, if it has sent what it may.
+    /// Returns when the channel's share may send again, if its limit is used up.
     fn closed_until(&mut self, channel: Channel, now: Instant) -> Option<Instant> {
         let bucket = self.kept(channel)?.bucket.as_mut()?;
-        // a little later in any case, so that time goes on
+        // always a little later, so that time advances
         (!bucket.ready(now)).then(|| bucket.ready_at().max(now + Duration::from_micros(1)))
     }
 
-    /// Sends `count` symbols, and pauses: PARTs come meanwhile.
+    /// Sends `count` symbols, and pauses for PARTs.
     fn send_and_pause(
         &mut self,
         channel: Channel,
@@ -287,7 +287,7 @@ impl Schedule {
         Some(Action::Ask { channel })
     }
 
-    /// The next `count` symbols; the following turn comes after `time`.
+    /// Sends the next `count` symbols; the following turn comes after `time`.
     fn send(
         &mut self,
         channel: Channel,
@@ -296,7 +296,7 @@ impl Schedule {
         now: Instant,
     ) -> Option<Action> {
         let wire = self.wire_size(channel);
-        // the paces are those of packets that are not sealed
+        // the paces are those of unsealed packets
         let time = time * wire as u32 / WIRE_SIZE as u32;
         let sending = self.channels.get_mut(&channel)?;
         let sequence = sending.position.sequence();
@@ -339,7 +339,7 @@ impl Schedule {
     }
 }
 
-/// Symbols that a trickle may have.
+/// Returns the most symbols of a trickle.
 fn trickle_of(symbols: u32) -> u32 {
     (symbols / 4).max(MIN_TRICKLE)
 }
