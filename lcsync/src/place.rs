@@ -1,8 +1,8 @@
 //! Writing below a folder and nowhere else.
 //!
-//! Paths are walked as [`folder`](crate::folder) does: whoever plants links in DEST, before or meanwhile, cannot lead
-//! anything out of it. Files are made in a hidden partial folder on the same file system and renamed into place when they
-//! are whole.
+//! Paths are walked as [`folder`](crate::folder) does: links planted in DEST, at any time, lead
+//! nothing out of it. Files are made in a hidden partial folder on the same file system, and
+//! renamed into place when they are whole.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use crate::folder::{FOLDER, Folder, Owner, READ, metadata_of, node_of, regular};
 use crate::listing::{Entry, Kind, Metadata, Node, PARTIAL_PREFIX, is_plain_name};
 
-/// What is at a path.
+/// Entry at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A regular file of this size.
@@ -48,34 +48,34 @@ pub enum Found {
     Other,
 }
 
-/// A folder that is written below.
+/// A folder to write below.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
     folder: Folder,
     partial: Option<Arc<Partial>>,
     drafts: Option<Arc<Drafts>>,
-    /// Bits that are taken over from a mode.
+    /// Bits that are taken from a mode.
     mode_mask: u32,
 }
 
-/// A file that is being made in the folder that it will be in, without a name until it is whole.
+/// A file made in its final folder, without a name until it is whole.
 #[derive(Debug)]
 pub struct Draft {
     pub file: File,
-    /// A hidden name, where the file system makes no files without one.
+    /// A hidden name, if the file system makes no files without one.
     hidden: Option<Vec<u8>>,
 }
 
 /// Hidden names of drafts, of one run of the program.
 #[derive(Debug)]
 pub struct Drafts {
-    /// Part of each: whoever finds one later knows which run it is of.
+    /// Part of each name: it identifies the run later.
     run: String,
     next: AtomicU64,
     /// Whether files without a name can be made, and named later.
     are_nameless: AtomicBool,
-    /// Shared by all that give or take a name; who ends the run has it alone, for good.
+    /// Shared while a name is given or taken; the end of the run locks it alone, for good.
     naming: RwLock<()>,
     named: Mutex<HashSet<PathBuf>>,
 }
@@ -102,18 +102,17 @@ impl Drafts {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes all hidden names. From now on no draft gets a name, neither a hidden one nor its own: the process is about
-    /// to end.
+    /// Removes all hidden names. From now on no draft gets a name, as the process is about to end.
     pub fn end(&self) {
         std::mem::forget(self.naming.write());
         for path in self.list().drain() {
-            // most likely it is there
+            // it may be gone
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// All that is known of what is at a path.
+/// An entry with its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub found: Found,
@@ -121,26 +120,27 @@ pub struct Standing {
     pub owner: Owner,
 }
 
-/// An entry that is open: what is found out and set is of this one, whatever has come to its path meanwhile.
+/// An open entry: reads and changes concern this one, even if another has taken its path.
 #[derive(Debug)]
 pub struct Opened {
     fd: OwnedFd,
-    /// Whether `fd` can be read; else it only says which entry is meant (O_PATH).
+    /// Whether `fd` can be read; else it only identifies the entry (O_PATH).
     is_readable: bool,
     mode_mask: u32,
 }
 
-/// Where files are made before they are whole; locked against a second receiver.
+/// The folder of unfinished files; locked against a second receiver.
 #[derive(Debug)]
 struct Partial {
     name: Vec<u8>,
     folder: OwnedFd,
     _lock: Flock<OwnedFd>,
-    /// Whether it says which run gives hidden names.
+    /// Whether its mark names the run with hidden names.
     is_marked: AtomicBool,
 }
 
-/// In the partial folder, before the number of a run: it may have left drafts under hidden names.
+/// Prefix, before the number of a run, of a mark that drafts of this run may be left under hidden
+/// names.
 const MARK: &str = "drafts-";
 
 const STAGE: OFlag = OFlag::O_RDWR
@@ -156,7 +156,8 @@ pub fn current_umask() -> u16 {
     mask.bits() as u16
 }
 
-/// Whether files can be made at `path`, or in the nearest folder above it that exists; else why not.
+/// Checks that files can be made at `path`, or in the nearest existing folder above it; else
+/// returns the reason.
 pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let here = Path::new(".");
     let folder = path.ancestors().find(|p| p.is_dir()).unwrap_or(here);
@@ -165,8 +166,8 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
         .map_err(|e| (folder.to_path_buf(), e.into()))
 }
 
-/// Whether a file may be put at `path`: a file, a link to one or nothing is there. A device, FIFO or socket, or a link
-/// to one, would be removed for it.
+/// Checks that a file may replace the entry at `path`, if any. It may not replace a device, FIFO or
+/// socket, nor a link to one.
 ///
 /// # Errors
 ///
@@ -188,7 +189,7 @@ pub fn check_replaceable(path: &Path) -> Result<(), String> {
 }
 
 impl Opened {
-    /// Opens what is at `path` (empty: the folder itself), if there is anything.
+    /// Opens the entry at `path` (empty: the folder itself), if it exists.
     pub fn at(folder: &mut Folder, path: &[u8], mode_mask: u32) -> io::Result<Option<Self>> {
         let is_gone = |e| matches!(e, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP);
         let (folder, name) = match path {
@@ -205,7 +206,7 @@ impl Opened {
     }
 
     fn of(folder: &OwnedFd, name: &OsStr, mode_mask: u32) -> Result<Self, Errno> {
-        // nothing happens to a device or FIFO that is opened like this
+        // opening a device or FIFO like this has no effect on it
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(folder, name, flags, Mode::empty())?;
         let found = fstat(&fd)?;
@@ -230,7 +231,7 @@ impl Opened {
         })
     }
 
-    /// An open file of one's own.
+    /// Takes an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
         Ok(Self {
             fd: file.try_clone()?.into(),
@@ -239,7 +240,7 @@ impl Opened {
         })
     }
 
-    /// The descriptor, or where it does not do, a path that leads to just this entry.
+    /// Returns the descriptor, or, where that cannot be used, a path to just this entry.
     pub fn descriptor(&self) -> Result<&OwnedFd, String> {
         match self.is_readable {
             true => Ok(&self.fd),
@@ -247,37 +248,37 @@ impl Opened {
         }
     }
 
-    /// Which entry it is: numbers of the device and on it.
+    /// Returns the number of the device, and of the entry on it.
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// All that is known of it, as it is now.
+    /// Returns its present state.
     pub fn standing(&self) -> io::Result<Standing> {
         let stat = fstat(&self.fd)?;
         let read_link = || Ok(readlinkat(&self.fd, "")?.as_bytes().to_vec());
         Standing::of(&stat, read_link)
     }
 
-    /// What the system says of it, as it is now.
+    /// Returns its present `stat`.
     pub fn stat(&self) -> io::Result<FileStat> {
         Ok(fstat(&self.fd)?)
     }
 
-    /// The file, to be read, if it is a regular one that this user may read.
+    /// Returns the file for reading, if it is a regular one that this user may read.
     pub fn file(&self) -> Option<io::Result<File>> {
         let is_file = || regular(&self.fd).is_ok();
         let readable = (self.is_readable && is_file()).then_some(&self.fd);
         readable.map(|fd| fd.try_clone().map(File::from))
     }
 
-    /// Whether there is no other hard link to it.
+    /// Whether it has no other hard link.
     pub fn has_one_name(&self) -> io::Result<bool> {
         Ok(fstat(&self.fd)?.st_nlink == 1)
     }
 
-    /// Sets the modification time, and unless it is a link the permission bits.
+    /// Sets the modification time and, unless it is a link, the permission bits.
     pub fn set_metadata(&self, metadata: &Metadata, link: bool) -> io::Result<()> {
         if !link {
             self.set_mode(metadata.mode)?;
@@ -285,7 +286,7 @@ impl Opened {
         self.set_time(metadata)
     }
 
-    /// Takes permission bits away that are not among `bits`; special ones stay.
+    /// Removes permission bits that are not among `bits`; special ones stay.
     pub fn narrow(&self, bits: u16) -> io::Result<()> {
         let there = fstat(&self.fd)?.st_mode;
         self.change_mode(there & (0o7000 | u32::from(bits)))
@@ -330,14 +331,14 @@ impl Opened {
         )?)
     }
 
-    /// Gives it to another user or group.
+    /// Changes its user or group.
     pub fn set_owner(&self, (user, group): (Option<u32>, Option<u32>)) -> io::Result<()> {
         let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
         Ok(fchownat(&self.fd, "", user, group, AtFlags::AT_EMPTY_PATH)?)
     }
 }
 
-/// What is whole as soon as it is made.
+/// An entry that is whole as soon as it is made.
 #[derive(Debug, Clone, Copy)]
 pub enum Small<'a> {
     /// A symbolic link with this target.
@@ -385,7 +386,7 @@ impl Standing {
 }
 
 impl Place {
-    /// The folder `path`, which exists. It may itself be reached through links: the user has named it.
+    /// Opens the existing folder `path`. Links may lead to it, as the user has named it.
     pub fn open(path: &Path) -> io::Result<Self> {
         // set-user-id and the like never come from the network
         Ok(Self {
@@ -397,7 +398,7 @@ impl Place {
         })
     }
 
-    /// The same for another thread.
+    /// Opens the same folder for another thread.
     pub fn another(&self) -> io::Result<Self> {
         Ok(Self {
             path: self.path.clone(),
@@ -408,12 +409,12 @@ impl Place {
         })
     }
 
-    /// Takes set-user-id, set-group-id and sticky bits over as well.
+    /// Takes set-user-id, set-group-id and sticky bits, too.
     pub fn allow_special_modes(&mut self) {
         self.mode_mask = 0o7777;
     }
 
-    /// The name of the partial folder for `label`.
+    /// Returns the name of the partial folder for `label`.
     #[must_use]
     pub fn partial_name(label: &[u8]) -> String {
         if label.is_empty() {
@@ -422,7 +423,7 @@ impl Place {
         format!("{PARTIAL_PREFIX}.{}", &blake3::hash(label).to_hex()[..16])
     }
 
-    /// Opens, or makes, the partial folder for `label` (nothing for a whole tree, else a file's name).
+    /// Opens or makes the partial folder for `label` (empty for a whole tree, else a file's name).
     pub fn open_partial(&mut self, label: &[u8]) -> io::Result<()> {
         let name = Self::partial_name(label).into_bytes();
         let root = self.folder.fd();
@@ -431,7 +432,8 @@ impl Place {
             Err(e) => return Err(e.into()),
         }
         let folder = openat(root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
-        // in a folder like /tmp anybody can make one first, and change files in it between check and rename
+        // in a folder like /tmp another user may have made it, and could change files before their
+        // rename
         if fstat(&folder)?.st_uid != geteuid().as_raw() {
             let text = format!(
                 "{} belongs to somebody else",
@@ -457,7 +459,7 @@ impl Place {
         Ok(())
     }
 
-    /// Allows drafts, and removes those that a run has left that was killed. The partial folder must be open.
+    /// Allows drafts, and removes those of a killed run. The partial folder must be open.
     pub fn allow_drafts(&mut self, drafts: Arc<Drafts>) -> io::Result<()> {
         self.drafts = Some(drafts);
         let marks: Vec<_> = self
@@ -474,7 +476,7 @@ impl Place {
             .collect();
         let mut waiting = vec![Vec::new()];
         while let Some(path) = waiting.pop() {
-            // what cannot be read has nothing of ours that could be removed
+            // unreadable folders have no removable drafts
             if let Ok(below) = self.remove_drafts(&path, &prefixes) {
                 waiting.extend(below);
             }
@@ -486,7 +488,8 @@ impl Place {
         Ok(())
     }
 
-    /// Removes what begins with one of these from the folder at `path`; gives the folders in it.
+    /// Removes entries with one of these prefixes from the folder at `path`; returns the folders in
+    /// it.
     fn remove_drafts(&mut self, path: &[u8], prefixes: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
         let fd = match path {
             b"" => openat(self.folder.fd(), ".", FOLDER, Mode::empty())?,
@@ -516,7 +519,7 @@ impl Place {
         Ok(below)
     }
 
-    /// Begins a file that is to be at `path`.
+    /// Begins a file for `path`.
     pub fn draft(&mut self, path: &[u8]) -> io::Result<Draft> {
         let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
         let (folder, name) = self.folder.parent(path)?;
@@ -554,8 +557,8 @@ impl Place {
         })
     }
 
-    /// Gives a whole draft its name; it comes into the place of any file or link that is there, which is looked for
-    /// first unless it `replaces` one.
+    /// Gives a whole draft its name, in place of any file or link; unless it `replaces` one, it
+    /// first tries to replace none.
     pub fn publish(&mut self, path: &[u8], draft: &Draft, replaces: bool) -> io::Result<()> {
         let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
         let (folder, name) = self.folder.parent(path)?;
@@ -569,7 +572,7 @@ impl Place {
         }
         if !replaces {
             match link(&draft.file, folder, name) {
-                // it has come meanwhile
+                // an entry has come meanwhile
                 Err(Errno::EEXIST) => {}
                 linked => return Ok(linked?),
             }
@@ -587,7 +590,7 @@ impl Place {
         })
     }
 
-    /// Removes what a draft has of a name.
+    /// Removes a draft's hidden name.
     pub fn discard(&mut self, path: &[u8], draft: &Draft) -> io::Result<()> {
         let (Some(hidden), Some(drafts)) = (&draft.hidden, &self.drafts) else {
             return Ok(());
@@ -612,12 +615,13 @@ impl Place {
         }
     }
 
-    /// What is at `path`; `None` if nothing, or if the way there leads through something that is no folder.
+    /// Returns the entry at `path`; `None` if none is there, or if the path leads through a
+    /// non-folder.
     pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
         Ok(self.standing(path)?.map(|there| there.found))
     }
 
-    /// The same with modes, times and owner.
+    /// Returns it with modes, times and owner.
     pub fn standing(&mut self, path: &[u8]) -> io::Result<Option<Standing>> {
         match self.folder.stat(path) {
             Ok(stat) => Standing::of(&stat, || self.folder.read_link(path)).map(Some),
@@ -626,7 +630,7 @@ impl Place {
         }
     }
 
-    /// Permission bits and modification time at `path`.
+    /// Returns permission bits and modification time at `path`.
     pub fn metadata(&mut self, path: &[u8]) -> io::Result<Metadata> {
         Ok(metadata_of(&self.folder.stat(path)?))
     }
@@ -645,8 +649,8 @@ impl Place {
         Ok(file)
     }
 
-    /// Makes a folder with these permission bits and those that its owner needs to fill it, as far as the umask allows. One
-    /// that is there already is fine.
+    /// Makes a folder with these permission bits and those that its owner needs to fill it, as the
+    /// umask allows. An existing one is fine.
     pub fn make_folder(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
         let (folder, name) = self.folder.parent(path)?;
         let mode = Mode::from_bits_truncate(u32::from(bits & 0o777 | 0o700));
@@ -656,8 +660,8 @@ impl Place {
         }
     }
 
-    /// Removes what stands where something else has to come: links and files, folders if they are empty or
-    /// `force` is set.
+    /// Removes an entry that is in the way: links and files, folders if they are empty or `force`
+    /// is set.
     pub fn make_way(&mut self, path: &[u8], force: bool) -> io::Result<()> {
         let folder_there = self.look(path)? == Some(Found::Folder);
         let (folder, name) = self.folder.parent(path)?;
@@ -677,7 +681,7 @@ impl Place {
         }
     }
 
-    /// Removes the folder at `path`, in which at most lcsync's own is left.
+    /// Removes the folder at `path`, which contains at most entries of lcsync itself.
     pub fn remove_folder(&mut self, path: &[u8]) -> io::Result<()> {
         let is_own = |name: &Vec<u8>| name.starts_with(PARTIAL_PREFIX.as_bytes());
         for name in self.folder.all_names(path)?.into_iter().filter(is_own) {
@@ -694,8 +698,8 @@ impl Place {
         self.make_small(path, Small::Link(target), true, |_| Ok(()))
     }
 
-    /// Makes a link or node, in place of whatever is there but folders if it `replaces` that. `finish` gets it open, to set
-    /// what there is to be set.
+    /// Makes a link or node; if it `replaces`, in place of any entry but a folder. `finish` sets
+    /// the metadata of the open entry.
     pub fn make_small<E: From<io::Error>>(
         &mut self,
         path: &[u8],
@@ -725,7 +729,7 @@ impl Place {
         finish(&small.make(folder, name, mask)?)
     }
 
-    /// Gives what is at `from` the name `path` as well, in place of any file or link there if it `replaces` one.
+    /// Makes a hard link `path` to `from`; if it `replaces`, in place of any file or link.
     pub fn make_hard_link(&mut self, from: &[u8], path: &[u8], replaces: bool) -> io::Result<()> {
         let none = AtFlags::empty();
         let mut old = self.folder.another()?;
@@ -748,7 +752,7 @@ impl Place {
         Ok(renamed?)
     }
 
-    /// Opens the partial file of `path`, if there is one.
+    /// Opens the partial file of `path`, if it exists.
     pub fn open_staged(&mut self, path: &[u8]) -> io::Result<Option<File>> {
         match self.open_own(&Self::staged_name(path), READ) {
             Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
@@ -757,7 +761,8 @@ impl Place {
         }
     }
 
-    /// A partial file that was whole when its transfer was interrupted may have a mode that forbids its owner.
+    /// Opens a partial file: a whole one of an interrupted transfer may have a mode that forbids
+    /// its owner.
     fn open_own(&self, name: &[u8], flags: OFlag) -> io::Result<File> {
         let (staging, name) = (self.staging()?, OsStr::from_bytes(name));
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -781,7 +786,7 @@ impl Place {
         Ok(names)
     }
 
-    /// Opens, or makes, the partial file of `path` for writing, `size` bytes long, or as long as it is.
+    /// Opens or makes the partial file of `path` for writing, and sets its `size`, if given.
     pub fn stage(&mut self, path: &[u8], size: Option<u64>) -> io::Result<File> {
         let file = self.open_own(&Self::staged_name(path), STAGE)?;
         if let Some(size) = size {
@@ -802,20 +807,20 @@ impl Place {
         }
     }
 
-    /// Opens what is at `path` (empty: the folder itself), whatever it is, to look at it and to set its metadata.
-    /// `None` as of [`Place::look`].
+    /// Opens an entry of any kind at `path` (empty: the folder itself) to check it and set its
+    /// metadata. `None` as for [`Place::look`].
     pub fn open_entry(&mut self, path: &[u8]) -> io::Result<Option<Opened>> {
         Opened::at(&mut self.folder, path, self.mode_mask)
     }
 
-    /// Bytes that can still be written here, if that is known.
+    /// Free bytes for writing, if known.
     pub fn room(&self) -> io::Result<Option<u64>> {
         let stat = fstatvfs(self.folder.fd())?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         Ok((stat.blocks() > 0).then_some(free))
     }
 
-    /// Sets the permission bits of the file or folder at `path`, if there is one.
+    /// Sets the permission bits of the file or folder at `path`, if it exists.
     pub fn set_mode(&mut self, path: &[u8], bits: u16) -> io::Result<()> {
         match self.open_entry(path)? {
             Some(opened) => opened.set_mode(bits),
@@ -835,7 +840,7 @@ impl Place {
         self.folder.names(path)
     }
 
-    /// What is here and not among `entries`; folders stand for all in them.
+    /// Returns paths that are not among `entries`; a folder stands for all its entries.
     pub fn extraneous(&mut self, entries: &[Entry]) -> io::Result<Vec<Vec<u8>>> {
         let wanted: HashSet<&[u8]> = entries.iter().map(|e| e.path.as_slice()).collect();
         let folders = entries
@@ -867,7 +872,7 @@ impl Place {
         Ok(syncfs(self.folder.fd())?)
     }
 
-    /// Waits until the folder that `path` is in is on disk: a rename, that is.
+    /// Waits until the folder of `path` is on disk, and with it a rename.
     pub fn sync_parent(&mut self, path: &[u8]) -> io::Result<()> {
         let (folder, _) = self.folder.parent(path)?;
         Ok(nix::unistd::fsync(folder)?)
@@ -878,7 +883,8 @@ impl Place {
         partial.ok_or_else(no_partial_folder)
     }
 
-    /// The name of a path's partial file: the same in every run, so that an interrupted transfer is found again.
+    /// Returns the name of a path's partial file: equal in every run, so that an interrupted
+    /// transfer continues.
     #[must_use]
     pub fn staged_name(path: &[u8]) -> Vec<u8> {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
@@ -886,11 +892,11 @@ impl Place {
 }
 
 impl Partial {
-    /// Says, for whoever comes after this run has been killed, that there may be drafts of it.
+    /// Marks, for later runs, that drafts of this run may be left if it is killed.
     fn mark(&self, run: &str) -> io::Result<()> {
         if !self.is_marked.load(Ordering::Acquire) {
             let mark = format!("{MARK}{run}");
-            // several threads may say so at once: whoever is later opens what the first one has made
+            // threads may do this at once: the later ones open the first one's file
             let mode = Mode::S_IRUSR | Mode::S_IWUSR;
             openat(&self.folder, mark.as_str(), STAGE, mode)?;
             self.is_marked.store(true, Ordering::Release);
@@ -899,7 +905,7 @@ impl Partial {
     }
 }
 
-/// Where the entry `hidden` is, which stands beside `path`, whose last component is `name`.
+/// Returns the path of the entry `hidden` beside `path`, whose last component is `name`.
 fn beside(root: &Path, path: &[u8], name: &OsStr, hidden: &[u8]) -> PathBuf {
     let folder = &path[..path.len() - name.len()];
     root.join(OsStr::from_bytes(folder))
@@ -925,7 +931,7 @@ fn no_partial_folder() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no partial folder")
 }
 
-/// The modification time as the standard library has it.
+/// Returns the modification time in the standard library's type.
 #[must_use]
 pub fn system_time(metadata: &Metadata) -> SystemTime {
     let nanos = Duration::from_nanos(metadata.nanos.into());
@@ -940,7 +946,8 @@ pub fn system_time(metadata: &Metadata) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-/// For a mount point inside DEST: copies next to the target first, so that the last step is a rename all the same.
+/// Copies next to the target first, for a mount point inside DEST, so that the last step is a
+/// rename all the same.
 fn install_by_copy(
     staging: &OwnedFd,
     staged: &[u8],
@@ -955,7 +962,7 @@ fn install_by_copy(
     )?);
     let temporary = [PARTIAL_PREFIX.as_bytes(), b"-", staged].concat();
     let temporary = OsStr::from_bytes(&temporary);
-    // left by a run that was killed, or planted
+    // left by a killed run, or planted
     let _ = unlinkat(folder, temporary, UnlinkatFlags::NoRemoveDir);
     let copied = copy_beside(&mut from, folder, temporary)
         .and_then(|()| Ok(renameat(folder, temporary, folder, name)?));
@@ -981,8 +988,8 @@ fn copy_beside(from: &mut File, folder: &OwnedFd, temporary: &OsStr) -> io::Resu
     to.sync_all()
 }
 
-/// Removes a folder and everything below it, never following links; by a stack of its own, so that no depth exhausts the
-/// thread's, or descriptors.
+/// Removes a folder with everything below it, without following links. Its own stack keeps deep
+/// trees from exhausting the thread's stack or descriptors.
 fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
     let name = OsStr::from_bytes(name);
     let file = |result| match result {
@@ -996,7 +1003,7 @@ fn remove_all(folder: impl AsFd, name: &[u8]) -> io::Result<()> {
     let mut open = vec![(Vec::new(), top.all_names(b"")?)];
     while let Some((path, names)) = open.last_mut() {
         let Some(name) = names.pop() else {
-            // what is above it is another folder now
+            // the cached folder above is another one now
             top.forget();
             if !path.is_empty() {
                 let (above, name) = top.parent(path)?;
@@ -1051,11 +1058,11 @@ mod tests {
         let (dir, place) = place();
         let partial = place.partial.as_ref().unwrap();
         for _ in 0..2 {
-            // as a thread sees it that looked before another one was done
+            // the view of a thread that checked before another one was done
             partial.is_marked.store(false, Ordering::Release);
             partial.mark("run").unwrap();
         }
-        // root opens anything, its users what they may
+        // root can open all files, its users only permitted ones
         let mark = dir.path().join("dest/.lcsync-partial/drafts-run");
         assert_eq!(mark.metadata().unwrap().mode() & 0o777, 0o600);
     }
@@ -1184,7 +1191,7 @@ mod tests {
         assert_eq!(place.names(b"").unwrap(), [b"d".to_vec()]);
     }
 
-    /// What can be seen in a folder, hidden names included.
+    /// Names in a folder, hidden ones included.
     fn seen(folder: &Path) -> Vec<String> {
         let names = fs::read_dir(folder).unwrap();
         let mut names: Vec<_> = names

@@ -1,4 +1,4 @@
-//! How a share's tree comes: which blocks are needed next, and what they make.
+//! Assembly of a share's tree: the next needed blocks, and their content.
 //!
 //! ```text
 //! record -> root node -> listing: hash nodes, bytes -> metadata: the same -> content: hash nodes -> tree
@@ -16,47 +16,47 @@ use crate::listing::{self, Entry, Kind, ListingError, MAX_ENTRIES, MAX_LISTING, 
 use crate::record::Record;
 use crate::tree::{Descent, Root, RootKind, Stream, TreeError};
 
-/// Why a tree is not taken.
+/// Reason why a tree is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BadTree {
-    /// The root node is none.
+    /// The root node is invalid.
     #[error("root node")]
     Root(#[source] WireError),
-    /// The listing is none.
+    /// The listing is invalid.
     #[error(transparent)]
     Listing(#[from] ListingError),
-    /// Modes and times are none.
+    /// Modes and times are invalid.
     #[error(transparent)]
     Metadata(WireError),
     /// Hash nodes lead nowhere.
     #[error(transparent)]
     Nodes(#[from] TreeError),
-    /// No path comes twice, so no block of a listing does.
+    /// A listing repeats a block, although no path may repeat.
     #[error("the listing repeats itself")]
     Repetition,
-    /// Not as many modes and times as entries.
+    /// The numbers of metadata and entries differ.
     #[error("metadata and listing do not agree")]
     Contradiction,
-    /// More entries than are held in memory.
+    /// More entries than fit into memory.
     #[error("a listing of {0} entries is too long")]
     Entries(u64),
-    /// A longer listing than is held in memory.
+    /// A longer listing than fits into memory.
     #[error("a listing of {0} bytes is too large")]
     Bytes(u64),
-    /// Files that add up to more than any disk holds.
+    /// Files larger in sum than any disk.
     #[error("sizes beyond all numbers")]
     Sizes,
 }
 
 impl BadTree {
-    /// Whether nobody can follow what the server says; else it is only too much.
+    /// Whether it is invalid; else it is only too large.
     #[must_use]
     pub fn is_nonsense(&self) -> bool {
         !matches!(self, Self::Entries(_) | Self::Bytes(_) | Self::Sizes)
     }
 }
 
-/// What comes next.
+/// The next step.
 #[derive(Debug)]
 pub enum Next {
     /// These blocks are needed, which may be none.
@@ -65,12 +65,12 @@ pub enum Next {
     Tree(Record, Tree),
 }
 
-/// A tree that has come in part.
+/// A tree received in part.
 #[derive(Debug)]
 pub struct Assembly {
     record: Record,
     stage: Stage,
-    /// What has come of the blocks that are needed.
+    /// Received ones of the needed blocks.
     blocks: HashMap<BlockHash, Vec<u8>>,
 }
 
@@ -91,7 +91,7 @@ enum Part {
 }
 
 impl Assembly {
-    /// The tree of this record: its root node is needed first.
+    /// Begins the tree of this record, with its root node.
     #[must_use]
     pub fn begin(record: Record) -> Next {
         let root = record.root;
@@ -106,7 +106,7 @@ impl Assembly {
         }
     }
 
-    /// Whether what is needed now is named in the record itself: nothing proves that there is such a thing.
+    /// Whether the record itself names the needed blocks: nothing proves that they exist.
     #[must_use]
     pub fn is_unproven(&self) -> bool {
         match &self.stage {
@@ -115,12 +115,12 @@ impl Assembly {
         }
     }
 
-    /// A block has come.
+    /// Stores a received block.
     pub fn take(&mut self, block: BlockRef, bytes: Vec<u8>) {
         self.blocks.insert(block.hash, bytes);
     }
 
-    /// All blocks that were needed have come.
+    /// Continues when all needed blocks are received.
     pub fn advance(self) -> Result<Next, BadTree> {
         let Self {
             record,

@@ -1,4 +1,4 @@
-//! `lcsync ls`: what is shared here, as servers say it.
+//! `lcsync ls`: lists the shares in catalogues of servers.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,38 +22,38 @@ use crate::packet::Packet;
 use crate::progress::{human_bytes, print_line};
 use crate::sealing::{Opener, ShareKey, group_key};
 
-/// Shares that are remembered; there may be a liar who names more.
+/// Most shares stored, as a liar can name any number.
 const MAX_SHARES: usize = 10_000;
-/// Servers that are named for each.
+/// Most servers named for each.
 const MAX_SERVERS: usize = 64;
-/// All is said each second: who said nothing new for longer has no more to say.
+/// Time without news after which a catalogue is complete: servers send all of it each second.
 const SETTLED: Duration = Duration::from_millis(1_300);
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
-    /// Of shares sealed with this key.
+    /// Key of the listed shares.
     pub keyfile: Option<PathBuf>,
-    /// How long to listen at most.
+    /// Longest time of listening.
     pub timeout: Duration,
     /// One JSON document.
     pub json: bool,
 }
 
-/// One version of one share, and who has it.
+/// One version of one share, and its servers.
 #[derive(Debug)]
 struct Found {
     listed: Listed,
     servers: BTreeSet<(Ipv6Addr, u32)>,
 }
 
-/// What was heard.
+/// Received catalogues.
 #[derive(Debug, Default)]
 struct Catalogue {
     shares: BTreeMap<(String, BlockHash), Found>,
-    /// When something new was heard last.
+    /// When the last new share was received.
     changed: Option<Instant>,
     left_out: usize,
 }
@@ -83,7 +83,7 @@ impl Catalogue {
     }
 }
 
-/// Asks, listens, prints.
+/// Joins the catalogue, listens and prints.
 pub fn browse(options: &Options) -> anyhow::Result<Exit> {
     interrupt::exit_on_interrupt(|| ())?;
     let shared = options
@@ -143,7 +143,7 @@ fn name_of(interfaces: &BTreeMap<u32, String>, index: u32) -> &str {
     interfaces.get(&index).map_or("?", String::as_str)
 }
 
-/// Names in the first column, so that they can be cut out.
+/// Formats a line for each share, with the name in the first column for scripts.
 fn lines(heard: &Catalogue, interfaces: &BTreeMap<u32, String>) -> Vec<String> {
     let shares = || heard.shares.values();
     let width = shares().map(|f| f.listed.name.chars().count()).max();

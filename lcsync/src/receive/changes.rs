@@ -1,25 +1,25 @@
-//! When the kernel is told which channels to join and to leave.
+//! Times at which the kernel learns of channels to join and leave.
 //!
-//! Linux reports a change of membership some milliseconds after it, and each further change puts the report off again:
-//! changes that never cease would never be reported. So they are gathered and told together, no sooner than the last
-//! report has had time to go out. The first change after a rest is told at once.
+//! Linux reports a change of membership some milliseconds later, and each further change delays the
+//! report: endless changes are never reported. So changes wait until the last report must have
+//! left, and go together. The first change after a rest goes at once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use librecast::channel::ChannelId;
 
-/// Changes that have not been told.
+/// Changes that the kernel does not know yet.
 #[derive(Debug)]
 pub struct Changes {
-    /// Joined or left, whichever came last.
+    /// The last change of each channel: joined or left.
     waiting: BTreeMap<ChannelId, bool>,
     told_at: Option<Instant>,
     pause: Duration,
 }
 
 impl Changes {
-    /// None yet; they are told no more often than each `pause`.
+    /// Starts without changes; `pause` is the least time between two batches.
     #[must_use]
     pub fn new(pause: Duration) -> Self {
         Self {
@@ -29,19 +29,19 @@ impl Changes {
         }
     }
 
-    /// A channel is to be joined, or left.
+    /// Joins or leaves a channel.
     pub fn set(&mut self, channel: ChannelId, join: bool) {
         self.waiting.insert(channel, join);
     }
 
-    /// When [`poll`](Self::poll) has something again, if it had to wait.
+    /// Returns when [`poll`](Self::poll) is due, if it must wait.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let at = self.told_at?;
         (!self.waiting.is_empty()).then_some(at + self.pause)
     }
 
-    /// All changes, if they can be told now.
+    /// Returns all changes, if they are due.
     pub fn poll(&mut self, now: Instant) -> Option<BTreeMap<ChannelId, bool>> {
         if self.waiting.is_empty() || self.poll_timeout().is_some_and(|at| now < at) {
             return None;

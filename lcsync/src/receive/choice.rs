@@ -1,4 +1,4 @@
-//! Which version of a share a receiver takes, of those whose records it hears.
+//! Choice of a share's version among received records.
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
@@ -11,34 +11,35 @@ use crate::record::Record;
 use crate::signature::Trust;
 use crate::tree::Stream;
 
-/// A silent server holds a receiver to its version for so long: 15 records at five a second.
+/// Silence of a server that ends its hold on the receiver: 15 records at five a second.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Unreachable versions remembered.
+/// Most unreachable versions stored.
 const MAX_UNREACHABLE: usize = 64;
 
-/// So often in a row a host may come back with something newer than what it was left for, and still not say the same.
+/// Times in a row that a left host may return with a newer version without agreeing.
 const MAX_RETURNS: u8 = 1;
 
-/// What a record means for the transfer.
+/// Meaning of a record for the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The first one, or the version in hand again.
+    /// The first version, or the version in hand again.
     Current,
-    /// Another version takes its place: what has been fetched so far is checked against it.
+    /// Another version takes its place: received content is checked against it.
     Changed,
-    /// Not taken: another server has another version under the same name. Said once.
+    /// Not taken: another server has another version of the same name. Reported once.
     Conflict,
-    /// Not taken: this host and the one that is followed say different things under one key. Said once.
+    /// Not taken: this host and the followed one publish different versions under one key. Reported
+    /// once.
     Rival,
-    /// Not taken: not signed by the key that is trusted. Said once.
+    /// Not taken: not signed by the trusted key. Reported once.
     Untrusted,
-    /// Not taken: older than what this host has had. Said once.
+    /// Not taken: older than a version that this host has had. Reported once.
     RolledBack,
-    /// Not taken, for one of these reasons said before, or no newer than the version in hand.
+    /// Not taken, for one of these reasons again, or as it is no newer.
     Ignored,
 }
 
-/// What proves that records are genuine.
+/// Proof that records are genuine.
 #[derive(Debug)]
 pub enum Proof {
     /// The share has neither key nor signer.
@@ -55,34 +56,34 @@ pub struct Choice {
     pinned: Option<BlockHash>,
     proof: Proof,
     record: Option<Record>,
-    /// The highest that was proven: what is older is not gone back to.
+    /// The highest proven generation: older ones are not taken.
     generation: u64,
-    /// The highest that this host has had in earlier runs: likewise.
+    /// The highest generation of earlier runs: older ones are not taken.
     floor: u64,
     /// Records refused because their generation is below `floor`.
     rolled_back: u64,
-    /// Where that record came from.
+    /// Source address of that record.
     from: Ipv6Addr,
     last_record: Instant,
     conflict_said: bool,
-    /// The host that was left last for something newer of another, as long as it has not said the same.
+    /// The host last left for a newer version of another, until it agrees.
     left: Option<Ipv6Addr>,
-    /// How often in a row such a host came back.
+    /// Times in a row that such a host returned.
     returns: u8,
     /// Records that the trusted key has not signed.
     untrusted: u64,
-    /// Versions of which nothing came: taken only where there is no other.
+    /// Versions of which nothing came: taken only if no other is there.
     unreachable: VecDeque<(BlockHash, Stream)>,
 }
 
-/// What a version consists of.
+/// Returns the identity of a version.
 fn content_of(record: &Record) -> (BlockHash, Stream) {
     (record.root.hash, record.metadata)
 }
 
 impl Choice {
-    /// None yet; with `pinned`, no other root hash will do. Of what is proven no generation is taken that is below `floor`,
-    /// unless it is the one that is pinned.
+    /// Starts without a version; with `pinned`, only that root hash is taken. Of proven versions,
+    /// none below generation `floor` is taken, unless it is pinned.
     #[must_use]
     pub fn new(pinned: Option<BlockHash>, proof: Proof, floor: u64, now: Instant) -> Self {
         Self {
@@ -102,19 +103,19 @@ impl Choice {
         }
     }
 
-    /// The newest record of the version in hand, by the server that is followed: it also sets the limits.
+    /// The newest record of the version in hand, by the followed server: it also sets the limits.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
     }
 
-    /// Who is followed.
+    /// Address of the followed server.
     #[must_use]
     pub fn from(&self) -> Ipv6Addr {
         self.from
     }
 
-    /// Nothing of the version in hand comes, not even its root node: any other that is heard takes its place.
+    /// Marks the version in hand, of which nothing comes: any other takes its place.
     pub fn mark_unreachable(&mut self) {
         let Some(record) = &self.record else {
             return;
@@ -128,7 +129,7 @@ impl Choice {
         }
     }
 
-    /// The key without whose signature nothing is taken, and how many records were refused for want of it.
+    /// The trusted key, and the number of records refused for want of its signature.
     #[must_use]
     pub fn trust(&self) -> Option<(&PeerId, u64)> {
         match &self.proof {
@@ -137,13 +138,13 @@ impl Choice {
         }
     }
 
-    /// The highest generation that was proven, to be remembered; 0 if nothing proves any.
+    /// The highest proven generation, to be stored; 0 without proof.
     #[must_use]
     pub fn proven(&self) -> u64 {
         if self.is_proven() { self.generation } else { 0 }
     }
 
-    /// How many records were refused because they were older than what this host has had.
+    /// Records refused as older than a version that this host has had.
     #[must_use]
     pub fn rolled_back(&self) -> u64 {
         self.rolled_back
@@ -153,7 +154,7 @@ impl Choice {
         !matches!(self.proof, Proof::None)
     }
 
-    /// A record was heard.
+    /// Handles a record.
     pub fn handle(&mut self, record: &Record, from: Ipv6Addr, now: Instant) -> Decision {
         if let Proof::Signed(trust) = &mut self.proof
             && !trust.accepts(record, now)
@@ -208,7 +209,7 @@ impl Choice {
             self.follow(record, from, now);
             return Decision::Changed;
         }
-        // an older version, the same files with other times, an old record that was late, or one by another way
+        // an older version, the same files with other times, or a delayed record
         let older = self.is_proven() && record.generation < self.generation;
         if older || same_files || same_server {
             return Decision::Ignored;
@@ -216,8 +217,8 @@ impl Choice {
         self.conflict()
     }
 
-    /// Whether two hosts that are both there say what is newest in turn, and never the same: copies of one host, with its
-    /// keys, whose files have parted. To follow both would be to change from one to the other for ever.
+    /// Whether two present hosts publish newer versions in turn, and never the same: copies of one
+    /// host with its keys, whose files differ. Following both would never end.
     fn alternates(&mut self, from: Ipv6Addr, now: Instant) -> bool {
         let gone = now.saturating_duration_since(self.last_record) >= SERVER_TIMEOUT;
         if !self.is_proven() || from == self.from {
@@ -232,8 +233,9 @@ impl Choice {
         false
     }
 
-    /// The server that is followed is gone, or nothing comes of its version while this one may be better. As long as it
-    /// is there only it may replace its unsigned version, from the address it has: its number alone is seen by everybody.
+    /// Whether the followed server is gone, or nothing comes of its version while this one may be
+    /// better. A present server alone may replace its unsigned version, from its address, as
+    /// anybody can see its number.
     fn is_orphaned(&self, record: &Record, now: Instant) -> bool {
         let is_unreachable = |record| self.unreachable.contains(&content_of(record));
         now.saturating_duration_since(self.last_record) >= SERVER_TIMEOUT
@@ -554,12 +556,12 @@ mod tests {
             assert_eq!(choice.handle(&new, host(2), now), Decision::Current);
             assert_eq!(choice.proven(), 6);
         }
-        // who asks for an old version by its root hash means it
+        // a pinned root hash permits an old version
         let pinned = Some(BlockHash([1; 32]));
         let mut choice = Choice::new(pinned, signed_by_owner(), 6, now);
         let old = choice.handle(&signed(1, 5, 1), host(1), now);
         assert_eq!(old, Decision::Current);
-        // what nothing proves cannot shut anybody out
+        // a generation without proof excludes nobody
         let mut choice = Choice::new(None, Proof::None, 6, now);
         let plain = choice.handle(&record(1, 5, 1), host(1), now);
         assert_eq!((plain, choice.proven()), (Decision::Current, 0));

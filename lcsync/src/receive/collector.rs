@@ -1,7 +1,7 @@
-//! The symbols of one block, from sources of which some may be corrupt.
+//! Symbols of one block, from sources that may be corrupt.
 //!
-//! Until a block decodes wrongly, one decoder takes the symbols of all servers. From then on each source has a decoder
-//! of its own: the one whose block has another hash is corrupt.
+//! Until a block decodes wrongly, one decoder takes the symbols of all servers. After that, each
+//! source has its own: the source of a block with another hash is corrupt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -10,35 +10,34 @@ use librecast::coding::{CodingError, Decoder, Progress};
 
 use crate::block::{BlockHash, BlockRef};
 
-/// Decoders of one block; each may hold twice the block.
+/// Most decoders of one block; each may hold twice the block.
 const MAX_APART: usize = 4;
-/// Share of a block, one symbol in so many, that is left when a burst was a little too short.
+/// Divisor of a block's symbols: the part that is missing when a burst was a little too short.
 const TAIL_FRACTION: u32 = 16;
-/// Sources told apart in a common decoder: two are enough to know that it was not one alone.
+/// Most sources known for a common decoder: two show that none was alone.
 const MAX_KNOWN: usize = 2;
 
-/// Who a packet is from.
+/// Sender of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     /// Source address of its packets.
     pub address: Ipv6Addr,
     /// Interface it came in by.
     pub interface: u32,
-    /// The number in its packets.
+    /// The server's number in packets.
     pub server: u32,
 }
 
-/// What a symbol did.
+/// Effect of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A new symbol; the block needs more.
     Kept,
     /// It had been received before.
     Duplicate,
-    /// The block, verified. The source, if it was one alone.
+    /// The block, verified; its source, if there was only one.
     Block(Vec<u8>, Option<Source>),
-    /// Symbols that are not of the block were among those received, which are thrown away. The source, if it was
-    /// one alone.
+    /// The symbols decoded to another block and are dropped; their source, if there was only one.
     Forged(Option<Source>),
 }
 
@@ -66,7 +65,7 @@ struct Apart {
 }
 
 impl Collector {
-    /// Nothing received yet; `apart`: a decoder for each source from the start.
+    /// Starts without symbols; `apart`: with a decoder for each source from the start.
     pub fn new(block: BlockRef, apart: bool) -> Result<Self, CodingError> {
         let decoder = Decoder::new(block.length as usize)?;
         Ok(Self {
@@ -83,7 +82,7 @@ impl Collector {
         })
     }
 
-    /// Symbols received by the decoder that has most.
+    /// Symbols in the decoder that has most.
     #[must_use]
     pub fn received(&self) -> u32 {
         match &self.decoders {
@@ -96,20 +95,20 @@ impl Collector {
         }
     }
 
-    /// Symbols that are still to come at least.
+    /// Least number of symbols to come.
     #[must_use]
     pub fn missing(&self) -> u32 {
         self.symbols.saturating_sub(self.received())
     }
 
-    /// Whether no more than `lead` symbols, and less than half of all, are still to come; or so few that only what follows
-    /// a burst brings them.
+    /// Whether at most `lead` symbols, and less than half of all, are to come; or so few that only
+    /// a trickle sends them.
     #[must_use]
     pub fn is_ending(&self, lead: u32) -> bool {
         self.missing() <= lead.max(self.symbols / TAIL_FRACTION).min(self.symbols / 2)
     }
 
-    /// Takes the symbol `esi` of `source`; a `trusted` one has brought whole blocks before.
+    /// Handles the symbol `esi` of `source`; a `trusted` one has sent whole blocks before.
     pub fn receive(
         &mut self,
         source: Source,
@@ -153,8 +152,8 @@ impl Collector {
     }
 }
 
-/// The decoder of `source`. A new one takes the place of the one that has brought least, trusted ones last: sources
-/// invented packet by packet take places from each other.
+/// Returns the decoder of `source`. A new one replaces the one with fewest symbols, trusted ones
+/// last: invented sources replace each other.
 fn own(
     all: &mut BTreeMap<Source, Apart>,
     source: Source,

@@ -1,4 +1,4 @@
-//! The receiver as a state machine: datagrams in; memberships, the tree of a version and its blocks out.
+//! The receiver as a state machine: datagrams in; memberships, a version's tree and its blocks out.
 //!
 //! ```text
 //! Waiting -> Tree -> Compared -> Blocks -> Compared -> Resting
@@ -25,33 +25,33 @@ use crate::packet::Packet;
 use crate::record::Record;
 use crate::sealing::{OpenDrops, Opener, ShareKey, group_key};
 
-/// Channels held until loss was judged first.
+/// Channels held until the first judgement of loss.
 const START_WINDOW: usize = 16;
-/// Channels held before a record says otherwise.
+/// Most channels held before the first record.
 const MAX_WINDOW: usize = 128;
-/// A version gives way to any other if its root node and metadata do not come for so long, or make no sense.
+/// Time for root node and metadata of a version, after which any other version replaces it.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is received, and how.
+/// Settings of a receiver.
 #[derive(Debug)]
 pub struct Settings {
-    /// No other root hash will do.
+    /// The only root hash to take, if set.
     pub pinned: Option<BlockHash>,
-    /// What proves that records are genuine.
+    /// Proof that records are genuine.
     pub proof: Proof,
     /// The highest generation of earlier runs.
     pub floor: u64,
-    /// What the share is sealed with.
+    /// The key that seals the share.
     pub key: Option<Arc<ShareKey>>,
     /// Bits per second to receive.
     pub limit: Option<u64>,
-    /// How long nothing may come.
+    /// Longest time without packets.
     pub timeout: Duration,
-    /// The server that this process itself runs: it says what it was told.
+    /// The server of this process, which only repeats received records.
     pub own_server: Option<u32>,
 }
 
-/// What the shell is to do, or may want to know.
+/// An action for the shell, or a report.
 #[derive(Debug)]
 pub enum Event {
     /// Join a channel.
@@ -60,44 +60,45 @@ pub enum Event {
     Leave(ChannelId),
     /// A record of the version in hand has come.
     Record {
-        /// Who sent it.
+        /// Its sender.
         server: u32,
         /// Interface it came in by.
         interface: u32,
-        /// The highest generation that was proven: this host does not go back behind it. 0 if nothing proves any.
+        /// The highest proven generation, behind which this host does not go back; 0 without proof.
         proven: u64,
     },
-    /// Another server has another version under the same name. Said once.
+    /// Another server has another version of the same name. Reported once.
     Conflict {
-        /// Who sent it.
+        /// Its sender.
         server: u32,
-        /// From where.
+        /// Its address.
         address: Ipv6Addr,
         /// Its root hash.
         root: BlockHash,
     },
-    /// Two hosts say different things under one key, in turn or as one generation. Said once.
+    /// Two hosts publish different versions under one key, in turn or as one generation. Reported
+    /// once.
     Rival {
-        /// The one that is stayed with.
+        /// The one that is followed.
         followed: Ipv6Addr,
-        /// The one that is not listened to as long as the first is there.
+        /// The one that is ignored while the first is present.
         other: Ipv6Addr,
     },
-    /// This address has sent a record that the trusted key has not signed. Said once.
+    /// This address sent a record that the trusted key has not signed. Reported once.
     Untrusted(Ipv6Addr),
-    /// This address has sent a record that is older than what this host has had. Said once.
+    /// This address sent a record older than a version that this host has had. Reported once.
     RolledBack(Ipv6Addr),
-    /// This source sends symbols that do not make the block; it is not listened to for a while.
+    /// This source sent symbols of something else; it is refused for a while.
     CorruptSource(Source),
-    /// What was being fetched is no longer what is shared.
+    /// The share has changed during the fetch.
     Changed,
     /// This version is fetched from now on.
     Version(Box<Record>),
-    /// The tree of the version: [`Receiver::fetch`] takes what DEST does not have of it.
+    /// The tree of the version: [`Receiver::fetch`] fetches the blocks that DEST lacks.
     Tree(Box<(Record, Tree)>),
-    /// A block that was to be fetched, verified.
+    /// A wanted block, verified.
     Block {
-        /// Hash and length, which the bytes were checked against.
+        /// Hash and length of the bytes.
         block: BlockRef,
         /// At most 256 KiB.
         bytes: Vec<u8>,
@@ -108,16 +109,16 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// Why nothing more comes.
+/// Reason why nothing more comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Not one datagram, for as long as that may be.
+    /// No datagram within the timeout.
     Silence,
-    /// Records come, and none of the version that is wanted.
+    /// Records come, but none of the wanted version.
     NoVersion,
-    /// Records come, and none of the blocks.
+    /// Records come, but no blocks.
     NoBlocks,
-    /// The tree makes no sense, and nobody has another one; or it is too large.
+    /// The tree makes no sense and no other is served, or it is too large.
     Tree(BadTree),
 }
 
@@ -128,11 +129,11 @@ enum Phase {
     /// The shell compares the tree with DEST, or puts everything into place.
     Compared,
     Blocks,
-    /// Nothing is waited for but another version, or the time to try this one again.
+    /// Waits for another version, or for the time to retry this one.
     Resting {
         retry_at: Option<Instant>,
     },
-    /// The same, but not for ever.
+    /// Waits for another version until a time.
     Nonsense {
         why: BadTree,
         until: Instant,
@@ -153,15 +154,15 @@ pub struct Receiver {
     started: Instant,
     last_packet: Instant,
     last_symbol: Instant,
-    /// The version in hand is another than that which is being fetched.
+    /// The version in hand differs from the fetched one.
     changed: bool,
-    /// Until then the next block of root node or metadata should come.
+    /// When the next block of root node or metadata is due.
     due: Option<Instant>,
     events: VecDeque<Event>,
 }
 
 impl Receiver {
-    /// Nothing has come yet. The shell joins the root channel, for good.
+    /// Starts without a version. The shell joins the root channel, for good.
     #[must_use]
     pub fn new(settings: Settings, now: Instant) -> Self {
         let Settings {
@@ -191,7 +192,7 @@ impl Receiver {
         }
     }
 
-    /// A datagram came on a channel of the share, from this address by this interface.
+    /// Handles a datagram on a channel of the share, from this address by this interface.
     pub fn handle_datagram(
         &mut self,
         channel: ChannelId,
@@ -268,7 +269,7 @@ impl Receiver {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let next = self.fetch.poll_timeout();
@@ -280,7 +281,7 @@ impl Receiver {
         }
     }
 
-    /// Time has passed, and what has come by now was handed over.
+    /// Handles the passing of time; all received datagrams must have been handled before.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.fetch.handle_timeout(now);
         if self.due.is_some_and(|due| now >= due) {
@@ -300,7 +301,7 @@ impl Receiver {
         }
     }
 
-    /// What has been waited for too long.
+    /// Returns the failure of a wait that took too long.
     fn overdue(&self, now: Instant) -> Option<Failure> {
         if matches!(self.phase, Phase::Resting { .. } | Phase::Failed) {
             return None;
@@ -323,7 +324,7 @@ impl Receiver {
         self.events.push_back(Event::Failed(failure));
     }
 
-    /// So many blocks can be taken at once. Without any room it is not the network that is slow.
+    /// Sets the number of blocks that can be taken. Without room, the network is not to blame.
     pub fn set_room(&mut self, blocks: usize, now: Instant) {
         self.fetch.set_room(blocks);
         if blocks == 0 {
@@ -331,22 +332,22 @@ impl Receiver {
         }
     }
 
-    /// Fetches blocks of the version whose tree was given last, which has these leaves: blocks in their order may come in
-    /// stretches of them.
+    /// Fetches blocks of the version with the last tree and these leaves: in their order, they may
+    /// come in stretches.
     pub fn fetch(&mut self, blocks: &[BlockRef], leaves: &[BlockRef], now: Instant) {
         self.phase = Phase::Blocks;
         self.fetch.want_content(blocks, leaves);
         self.last_symbol = now;
     }
 
-    /// Everything has come, or cannot be taken: waits for another version. This one is tried again at `retry_at`.
+    /// Ends the fetch and waits for another version; retries this one at `retry_at`.
     pub fn rest(&mut self, retry_at: Option<Instant>) {
         self.fetch.clear();
         self.due = None;
         self.phase = Phase::Resting { retry_at };
     }
 
-    /// The next thing to do.
+    /// Returns the next event.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -381,7 +382,7 @@ impl Receiver {
         }
     }
 
-    /// Fetches the version in hand from the beginning, once the shell knows that the one before it is over.
+    /// Fetches the version in hand from its beginning, once the shell has ended the one before.
     fn start_over(&mut self, now: Instant) -> Option<Event> {
         let record = self.choice.record()?.clone();
         self.fetch.clear();
@@ -425,37 +426,37 @@ impl Receiver {
         self.last_symbol = now;
     }
 
-    /// Which version is in hand, and why others are not.
+    /// The version in hand, and reasons against other ones.
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
     }
 
-    /// Whether nothing is waited for but another version.
+    /// Whether it only waits for another version.
     #[must_use]
     pub fn is_resting(&self) -> bool {
         matches!(self.phase, Phase::Resting { .. })
     }
 
-    /// Channels that are joined for blocks.
+    /// Channels joined for blocks.
     #[must_use]
     pub fn channels(&self) -> usize {
         self.fetch.channels()
     }
 
-    /// Blocks half received, or whole and still to be handed over.
+    /// Blocks that are partly received, or whole and waiting for the shell.
     #[must_use]
     pub fn blocks_held(&self) -> usize {
         self.fetch.blocks_held()
     }
 
-    /// Loss of late, 0 to 1.
+    /// Recent loss, 0 to 1.
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.fetch.window().loss()
     }
 
-    /// What has come since the first record, or since the last rest.
+    /// Counters since the first record, or since the last rest.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.fetch.counters()
@@ -468,7 +469,7 @@ impl Receiver {
     }
 }
 
-/// Channels of the normal rate that make sense: what the server allows, what this side wants.
+/// Returns the useful number of channels of the normal rate: the server's bound and the own limit.
 fn window_limit(record: &Record, limit: Option<u64>) -> f64 {
     let channels = f64::from(record.max_channels);
     let wanted = limit.map(|l| l as f64 / 1e3 / f64::from(record.channel_rate.max(1)));
@@ -486,7 +487,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Blocks by channel, and the record of them.
+    /// Blocks by channel, and their record.
     struct Served {
         record: Record,
         index: Option<Index>,
@@ -512,7 +513,7 @@ mod tests {
             }
         }
 
-        /// The root node is none.
+        /// An invalid root node.
         fn nonsense() -> Self {
             let record = Record {
                 root: BlockRef::of(&[7; ROOT_SIZE]),
@@ -562,7 +563,7 @@ mod tests {
             }
         }
 
-        /// Sends what is joined until nothing is; gives what the shell is told about versions.
+        /// Sends the joined blocks until none is joined; returns the events about versions.
         fn serve(&self, receiver: &mut Receiver, now: Instant) -> Vec<Event> {
             let mut told = Vec::new();
             while let Some(event) = receiver.poll_event(now) {
@@ -575,7 +576,7 @@ mod tests {
             told
         }
 
-        /// The same from its announcement to its tree, whose leaves it gives.
+        /// Serves the version from its announcement to its tree; returns the leaves.
         fn serve_tree(&self, receiver: &mut Receiver, now: Instant) -> Vec<BlockRef> {
             self.announce(receiver, now);
             match &self.serve(receiver, now)[..] {
@@ -601,7 +602,7 @@ mod tests {
         Receiver::new(settings, now)
     }
 
-    /// What it has failed of, if it has.
+    /// Its failure, if any.
     fn failure(receiver: &mut Receiver, now: Instant) -> Option<Failure> {
         receiver.handle_timeout(now);
         std::iter::from_fn(|| receiver.poll_event(now)).find_map(|event| match event {
@@ -652,7 +653,7 @@ mod tests {
             told.into_iter().find(relevant),
             Some(Event::Changed)
         ));
-        // the disk is full: what comes is another version all the same
+        // the disk is full, but another version may come
         receiver.rest(None);
         let told = second.serve(&mut receiver, now);
         assert!(
@@ -678,7 +679,7 @@ mod tests {
             matches!(&told[..], [Event::Version(_), Event::Tree(_)]),
             "{told:?}"
         );
-        // once, if nobody asks for more
+        // once, without a further retry
         receiver.rest(None);
         receiver.handle_timeout(retry_at + TIMEOUT);
         assert!(receiver.is_resting() && version.serve(&mut receiver, retry_at).is_empty());
@@ -700,7 +701,7 @@ mod tests {
             matches!(why, Some(Failure::Tree(BadTree::Root(_)))),
             "{why:?}"
         );
-        // a seed that has another version as a whole waits on
+        // a seed with another whole version waits on
         receiver.rest(None);
         Served::file(2, 1, b"sense").serve_tree(&mut receiver, later);
     }
@@ -718,7 +719,7 @@ mod tests {
             receiver.poll_event(now),
             Some(Event::Conflict { server: 2, .. })
         ));
-        // its server is there all the time
+        // its server is present all the time
         first.announce(&mut receiver, now + VERSION_TIMEOUT / 2);
         let later = now + VERSION_TIMEOUT;
         receiver.handle_timeout(later);

@@ -1,4 +1,4 @@
-//! Fetching blocks, as a state machine: symbols in, memberships and verified blocks out.
+//! Fetching of blocks, as a state machine: symbols in, memberships and verified blocks out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,45 +15,49 @@ use crate::packet::{Symbol, WIRE_SIZE};
 use crate::record::{MAX_SENDING, Record};
 use crate::stretch::{OFFER_CHANNEL, REPAIR_LAYER, STRETCH, Stretch, symbols_of};
 
-/// A channel that is silent for so long is left and joined again; doubled each time.
+/// Silence after which a channel is left and joined again; doubled each time.
 const SILENCE: Duration = Duration::from_millis(800);
 /// Upper bound of that doubling.
 const MAX_SILENCE: Duration = Duration::from_secs(8);
-/// Between leaving and joining: the kernel must not take both together for no change at all.
+/// Time between leaving and joining, so that the kernel reports both.
 const REJOIN: Duration = Duration::from_millis(100);
-/// From a JOIN to its first symbol: the kernel's report takes some 10 ms, and a block gathers for 40.
+/// Time from a JOIN to its first symbol: the kernel reports after about 10 ms, and a block gathers
+/// for 40.
 const LEAD: Duration = Duration::from_millis(60);
-/// How often windows and silences are looked at.
+/// Interval of looks at windows and silences.
 const TICK: Duration = Duration::from_millis(50);
-/// A receiver leaves a stretch that was sent to its end after such a silence: overtaken packets come until then (chosen).
+/// Silence after which a fully sent stretch is left: overtaken packets arrive until then. Chosen.
 const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
-/// A stretch of which only the tail can be missing is left after such a silence (chosen: some turns of its channel).
+/// The same for a stretch that can lack only its tail. Chosen: some turns of its channel.
 const TAIL_SILENCE: Duration = Duration::from_millis(100);
-/// A receiver repairs a block that lacks less than one part in so many of its symbols, and fetches others anew (chosen).
+/// Divisor of a block's symbols: a block that lacks fewer is repaired, others are fetched anew.
+/// Chosen.
 const REPAIRED_FRACTION: u32 = 2;
-/// A receiver that lacks at most so many blocks joins stretches before it knows the link. Chosen: 16 MiB take a second at the
-/// rate that a window begins with.
+/// Most missing blocks with which stretches are joined at once. Chosen: 16 MiB take 1 s at the
+/// first window's rate.
 const FEW_BLOCKS: usize = 64;
-/// A receiver that lacks more joins stretches once its window has room for so many. Chosen: one is too much for slower links.
+/// Stretches in the window from which on they are joined. Chosen: one alone is too fast for slow
+/// links.
 const MIN_STRETCHES: usize = 3;
-/// Factor of the window's bound while the receiver joins stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel (chosen).
+/// Factor of the window's bound for stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel.
+/// Chosen.
 const STRETCHED_WINDOW: f64 = 3.0;
-/// Groups joined at once, but for those that end (kernels pay for each on every packet).
+/// Most groups joined at once, without ending ones: kernels check each for every packet.
 const MAX_GROUPS: usize = 128;
-/// Between two records of a busy server, at most.
+/// Longest time between two records of a busy server.
 const RECORDS: Duration = Duration::from_millis(100);
-/// The same where the server has a long queue.
+/// The silence that ends a channel while the server has a long queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Blocks half received that were put aside when the window shrank.
+/// Most partly received blocks kept after the window shrank.
 const MAX_PARKED: usize = 128;
-/// Symbols of a corrupt source are refused for so long: not for ever, as its address may have been forged.
+/// Time for which a corrupt source is refused: not for ever, as its address may be forged.
 const BAN: Duration = Duration::from_secs(10);
-/// Corrupt sources remembered.
+/// Most corrupt sources stored.
 const MAX_BANNED: usize = 64;
-/// Sources that are known to have brought a whole block.
+/// Most sources known to have sent a whole block.
 const MAX_TRUSTED: usize = 16;
 
-/// What the shell is to do, or may want to know.
+/// An action for the shell, or a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Join a channel.
@@ -62,31 +66,31 @@ pub enum Event {
     Leave(ChannelId),
     /// A wanted block, verified.
     Block {
-        /// Hash and length, which the bytes were checked against.
+        /// Hash and length of the bytes.
         block: BlockRef,
         /// At most 256 KiB.
         bytes: Vec<u8>,
     },
-    /// This source has sent symbols that are not of the block; it is not listened to for a while.
+    /// This source sent symbols of something else; it is refused for a while.
     CorruptSource(Source),
 }
 
-/// Packets of blocks, by what came of them, and the blocks.
+/// Counters of blocks and of their packets, by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Symbols received on joined channels.
     pub symbols: u64,
-    /// Symbols known to have been lost.
+    /// Symbols counted as lost.
     pub lost: u64,
     /// Symbols received twice.
     pub duplicate: u64,
-    /// Symbols of channels that are not, or no longer, joined.
+    /// Symbols of channels that are not joined, or no longer.
     pub unwanted: u64,
-    /// Symbols that contradict the channel they came on, or are from a source no longer listened to.
+    /// Symbols that contradict their channel, or come from a refused source.
     pub refused: u64,
-    /// Blocks that decoded to something else than what they should be.
+    /// Blocks that decoded to other bytes.
     pub forged: u64,
-    /// Blocks that came whole.
+    /// Whole blocks received.
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -95,67 +99,67 @@ pub struct Counters {
 /// Wanted blocks, and the channels joined for them.
 #[derive(Debug)]
 pub struct Fetch {
-    /// The share's, or empty: channels are derived with it.
+    /// Key of the share, or empty; channels are derived with it.
     key: Vec<u8>,
     window: Window,
     limit: Option<TokenBucket>,
     wanted: BTreeMap<u64, Wanted>,
     order_of: HashMap<ChannelId, u64>,
     next_order: u64,
-    /// Blocks are taken from here on, then from the first one: in the order of those who fetch the same.
+    /// Order of the next block to join, then from the first one again, as other receivers do.
     cursor: u64,
-    /// The layer of the channels that are joined.
+    /// The layer of the joined channels.
     layer: u8,
     active: BTreeMap<ChannelId, Active>,
-    /// Of these, so many whose last symbols are coming: the next ones are joined meanwhile.
+    /// Number of active blocks with only last symbols to come: further ones are joined meanwhile.
     ending: usize,
-    /// Symbols of a channel that come between a JOIN and its first.
+    /// Symbols that a channel sends between a JOIN and its first symbol here.
     lead: u32,
     parked: BTreeMap<BlockHash, Collector>,
     candidates: Candidates,
     stretches: BTreeMap<ChannelId, Joined>,
-    /// Of these, so many whose last symbols are coming.
+    /// Number of stretches with only last symbols to come.
     ending_stretches: usize,
     prospect: Prospect,
-    /// Channels in use and allowed when nothing more could be joined: nothing has changed as long as these have not.
+    /// Channels in use and allowed when no more could be joined: until they change, none can.
     stalled: Option<(usize, usize)>,
-    /// The server has more to send than it says.
+    /// The server has more to send than its record lists.
     long_queue: bool,
-    /// Channels to hold at most, if nobody else has joined them: more only wait at the server.
+    /// Most channels that only this receiver has joined: more would only wait at the server.
     own: usize,
     being_sent: Vec<BeingSent>,
-    /// Corrupt sources, and until when their symbols are refused.
+    /// Corrupt sources, with the end of their refusal.
     banned: BTreeMap<Source, Instant>,
     trusted: BTreeSet<Source>,
-    /// Somebody has lied: symbols of different sources are no longer mixed.
+    /// After a forgery: symbols of different sources are no longer mixed.
     apart: bool,
     events: VecDeque<Event>,
     counters: Counters,
     next_tick: Instant,
-    /// Blocks that whoever takes them has room for.
+    /// Blocks for which the consumer has room.
     room: usize,
-    /// The most that this has been.
+    /// The largest room so far.
     most_room: usize,
-    /// Blocks that are still to be handed over.
+    /// Whole blocks that wait for the consumer.
     complete: usize,
 }
 
-/// A channel that somebody else has joined already.
+/// A channel that another receiver has joined already.
 #[derive(Debug, Clone, Copy)]
 struct BeingSent {
     channel: ChannelId,
-    /// Symbols that were still to come, at that moment.
+    /// Symbols to come at that time.
     left: u16,
     at: Instant,
     symbol_time: Duration,
 }
 
 impl BeingSent {
-    /// Whether three quarters of a block of `symbols` come without a JOIN of ours.
+    /// Whether three quarters of a block of `symbols` come without an own JOIN.
     fn is_worth_joining(&self, symbols: u32, now: Instant) -> bool {
         let left = u32::from(self.left);
         if left >= symbols {
-            // not begun, and the next record says when it has
+            // not begun; the next record shows when it begins
             return now < self.at + RECORDS;
         }
         let spare = left.saturating_sub(symbols * 3 / 4);
@@ -168,32 +172,32 @@ struct Active {
     block: BlockRef,
     order: u64,
     collector: Collector,
-    /// Joined, or left for a moment until then.
+    /// Set while it is left for a moment: when it is joined again.
     rejoin_at: Option<Instant>,
     last_activity: Instant,
     silences: u32,
-    /// Its last symbols are coming.
+    /// Only its last symbols are to come.
     ending: bool,
     /// On the block's repair channel.
     repaired: bool,
     streams: Streams,
 }
 
-/// A block, and the channel that it is to come on.
+/// A block, and its channel.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     block: BlockRef,
     channel: ChannelId,
 }
 
-/// What is joined next.
+/// The next block or stretch to join.
 enum Next {
     Block(u64),
     Stretch(Candidate),
 }
 
 impl Fetch {
-    /// Nothing wanted, of a share without key. `limit` bits per second are not exceeded on average.
+    /// Wants nothing yet, of a share without key. `limit` bounds the mean bits per second.
     #[must_use]
     pub fn new(window: Window, limit: Option<u64>, now: Instant) -> Self {
         Self {
@@ -229,14 +233,14 @@ impl Fetch {
         }
     }
 
-    /// The same for a share with a key.
+    /// Sets the key of the share.
     #[must_use]
     pub fn with_key(self, key: &[u8]) -> Self {
         let key = key.to_vec();
         Self { key, ..self }
     }
 
-    /// Wants a block; one that is wanted already is not wanted twice.
+    /// Wants a block, unless it is wanted already.
     pub fn want(&mut self, block: BlockRef) {
         let channel = self.channel_of(block);
         if self.order_of.contains_key(&channel) || self.active.contains_key(&channel) {
@@ -249,14 +253,14 @@ impl Fetch {
         self.next_order += 1;
     }
 
-    /// Wants blocks of the content that has these leaves, in their order: where a server offers stretches of them, these
-    /// may be joined instead.
+    /// Wants blocks, in order, of the content with these leaves. If a server offers stretches of
+    /// them, these may be joined.
     pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef]) {
         let first = self.next_order;
         for block in blocks {
             self.want(*block);
         }
-        // some were wanted already: their orders are others
+        // some were wanted already, with other orders
         if self.next_order - first != blocks.len() as u64 {
             return;
         }
@@ -269,7 +273,7 @@ impl Fetch {
         }
     }
 
-    /// Wants nothing any more, and leaves all channels.
+    /// Forgets all wanted blocks, and leaves all channels.
     pub fn clear(&mut self) {
         self.events.retain(|e| !matches!(e, Event::Block { .. }));
         self.complete = 0;
@@ -288,45 +292,45 @@ impl Fetch {
         }
     }
 
-    /// Blocks still to come.
+    /// Blocks to come.
     #[must_use]
     pub fn missing(&self) -> usize {
         let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
         self.wanted.len() + self.active.len() + in_stretches
     }
 
-    /// Channels that are joined.
+    /// Joined channels.
     #[must_use]
     pub fn channels(&self) -> usize {
         self.active.len() + self.stretches.len()
     }
 
-    /// Blocks half received, or whole and still to be handed over.
+    /// Blocks that are partly received, or whole and waiting for the consumer.
     #[must_use]
     pub fn blocks_held(&self) -> usize {
         let begun: usize = self.stretches.values().map(Joined::begun).sum();
         self.active.len() + self.complete + begun
     }
 
-    /// The window, for what it knows of loss.
+    /// The window, with its loss.
     #[must_use]
     pub fn window(&self) -> &Window {
         &self.window
     }
 
-    /// Packets of blocks so far, by what came of them.
+    /// Counters of blocks and packets so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Counts from 0 again.
+    /// Sets all counters to 0.
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
     }
 
-    /// What the record says: channels that are being sent anyway. No more than `max` channels of the normal rate
-    /// are to be held, which may be less than one.
+    /// Takes the channels that a record lists as sent. `max` bounds the channels of the normal
+    /// rate, and may be less than one.
     pub fn set_record(&mut self, record: &Record, max: f64, now: Instant) {
         let rate = if self.layer == 0 {
             record.channel_rate
@@ -335,7 +339,7 @@ impl Fetch {
         };
         let packet_rate = |kilobits: u32| f64::from(kilobits.max(1)) * 1e3 / (8 * WIRE_SIZE) as f64;
         let symbol_time = Duration::from_secs_f64(1.0 / packet_rate(rate));
-        // a server that has a queue needs no further joins to be busy
+        // a server with a queue needs no further JOIN to be busy
         self.lead = match record.total_rate {
             0 => (LEAD.as_secs_f64() * packet_rate(rate)) as u32,
             _ => 0,
@@ -368,7 +372,7 @@ impl Fetch {
         let channels = f64::from(record.total_rate) / f64::from(record.channel_rate.max(1));
         self.window
             .set_server_full((record.total_rate > 0).then_some(channels));
-        // twice what it can send: it never has nothing to send, and others can join in time
+        // twice its capacity: it always has something to send, and other receivers can join in time
         self.own = match record.total_rate {
             0 => usize::MAX,
             total => 2 * total.div_ceil(rate.max(1)) as usize + 2,
@@ -383,27 +387,27 @@ impl Fetch {
             .set_bounds(max, packet_rate(record.channel_rate), slow);
     }
 
-    /// Whether stretches are joined where they can be.
+    /// Whether stretches are joined where possible.
     fn is_stretching(&self, now: Instant) -> bool {
-        // a little comes in one burst: as fast as the channels that a window begins with
+        // few blocks come in one burst, as fast as the first channels of a window
         let begins = self.wanted.len() <= FEW_BLOCKS;
         self.may_stretch(if begins { 1 } else { MIN_STRETCHES }, now)
     }
 
-    /// Whether a server offers stretches, and the link carries so many of them without loss.
+    /// Whether a server offers stretches, and the link carries this number without loss.
     fn may_stretch(&self, count: usize, now: Instant) -> bool {
         let suits = self.layer == 0 && !self.apart && self.limit.is_none();
         let promises = self.prospect.is_lossless(now) && self.window.suits_stretches(count);
         suits && !self.candidates.is_empty() && self.prospect.is_offered(now) && promises
     }
 
-    /// No more blocks than these are under way or still to be handed over, whatever the window allows.
+    /// Bounds the blocks under way or waiting for the consumer, whatever the window allows.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
         self.most_room = self.most_room.max(room);
     }
 
-    /// A symbol came on `channel`; whether it was of any use.
+    /// Handles a symbol on `channel`; returns whether it was of use.
     pub fn handle_symbol(
         &mut self,
         channel: ChannelId,
@@ -427,7 +431,7 @@ impl Fetch {
         active.last_activity = now;
         active.silences = 0;
         let trusted = self.trusted.contains(&source);
-        // length and id have been checked when the packet was parsed
+        // length and id were checked with the packet
         let outcome = active
             .collector
             .receive(source, trusted, symbol.esi, symbol.data);
@@ -462,7 +466,7 @@ impl Fetch {
         }
     }
 
-    /// The same of a stretch.
+    /// Handles a symbol of a stretch.
     fn handle_symbol_of_stretch(
         &mut self,
         channel: ChannelId,
@@ -490,7 +494,7 @@ impl Fetch {
             stretch.ending = true;
             self.ending_stretches += 1;
         }
-        // else those that were overtaken may still come
+        // overtaken ones may still come
         let (over, lossy) = (stretch.missing() == 0, stretch.is_lossy());
         let Ok(received) = received else {
             return false;
@@ -519,7 +523,7 @@ impl Fetch {
         is_new
     }
 
-    /// A packet came, `gap` packets after the last one of its source.
+    /// Counts a packet, `gap` packets after the last one of its source.
     fn count(&mut self, gap: Option<u32>, is_new: bool, trusted: bool, now: Instant) {
         if gap.is_none() && is_new {
             self.prospect.overtaken();
@@ -527,7 +531,7 @@ impl Fetch {
             self.window.on_overtaken(now);
             return;
         }
-        // where somebody lies, he does not say how full the link is either
+        // after a forgery, only gaps of trusted sources measure the link
         let counts = trusted || !self.apart || self.trusted.is_empty();
         let lost = gap.filter(|_| counts).map_or(0, u64::from);
         self.counters.lost += lost;
@@ -545,13 +549,13 @@ impl Fetch {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         self.next_tick
     }
 
-    /// Ends channels that are silent, adapts the window and joins further channels.
+    /// Ends silent channels, adapts the window and joins further channels.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next_tick {
             return;
@@ -567,7 +571,7 @@ impl Fetch {
         self.fill(now);
     }
 
-    /// The next thing to do.
+    /// Returns the next event.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         if self.events.is_empty() {
             self.fill(now);
@@ -593,7 +597,7 @@ impl Fetch {
         self.window.on_block();
     }
 
-    /// Leaves a stretch. What has not come of it is joined block by block.
+    /// Leaves a stretch, and wants its missing blocks one by one.
     fn end_stretch(&mut self, channel: ChannelId, now: Instant) {
         let Some(stretch) = self.stretches.remove(&channel) else {
             return;
@@ -605,7 +609,7 @@ impl Fetch {
         }
     }
 
-    /// A block of a stretch is to be fetched by itself: what is there of it decides on which channel.
+    /// Wants a block of a stretch by itself: on the repair channel, if it lacks little.
     fn want_singly(
         &mut self,
         order: u64,
@@ -623,7 +627,7 @@ impl Fetch {
         self.want_again(order, block, channel, collector);
     }
 
-    /// A block that was being fetched is to be fetched on this channel, with what there is of it.
+    /// Wants a block again, on this channel, with its symbols so far.
     fn want_again(
         &mut self,
         order: u64,
@@ -657,12 +661,12 @@ impl Fetch {
     }
 
     fn busy_blocks(&self) -> usize {
-        // blocks of which nothing more comes must not let others in without end
+        // blocks of which nothing more comes must not let in an unbounded number
         self.active.len() - self.ending.min(self.active.len() / 2)
     }
 
-    /// Blocks that are under way or still to be handed over. Those of stretches come one after the other: where whoever takes
-    /// them keeps up, half of them are gone before the others come.
+    /// Blocks under way or waiting for the consumer. Those of a stretch come one after the other: a
+    /// consumer that keeps up takes half of them before the rest comes.
     fn under_way(&self) -> usize {
         let in_stretches: usize = self.stretches.values().map(Joined::missing).sum();
         let keeps_up = self.room >= self.most_room - self.most_room / 4;
@@ -670,13 +674,13 @@ impl Fetch {
         self.active.len() + self.complete + count
     }
 
-    /// Symbols of a block did not make the block. If they came from one source, its symbols are refused for a while; else
-    /// each source has a decoder of its own from now on.
+    /// Handles a block with a wrong hash. A single source of its symbols is refused for a while;
+    /// else each source gets a decoder of its own.
     fn forged(&mut self, source: Option<Source>, now: Instant) {
         self.counters.forged += 1;
         let Some(source) = source else {
             self.apart = true;
-            // a corrupt source shows itself by a whole block
+            // only a whole block shows which source is corrupt
             let repaired = self.active.iter().filter(|(_, a)| a.repaired);
             for channel in repaired.map(|(channel, _)| *channel).collect::<Vec<_>>() {
                 self.put_back(channel);
@@ -727,9 +731,9 @@ impl Fetch {
         }
     }
 
-    /// What will be sent anyway, that first which begins first.
+    /// Returns a wanted channel that is sent anyway, the first to begin first.
     fn announced(&self, stretching: bool, now: Instant) -> Option<Next> {
-        // what others have joined costs nobody anything
+        // channels with other members cost the server nothing
         let may_follow = self.may_stretch(1, now);
         self.being_sent.iter().find_map(|sent| {
             if let Some(candidate) = self.candidates.of(sent.channel) {
@@ -740,7 +744,7 @@ impl Fetch {
                     .then_some(next);
             }
             let order = *self.order_of.get(&sent.channel)?;
-            // others fetch block by block: this host need not
+            // other receivers fetch single blocks; this one need not
             if stretching && self.stretch_at(order).is_some() {
                 return None;
             }
@@ -750,7 +754,7 @@ impl Fetch {
         })
     }
 
-    /// What follows the block that was taken last, and after the end the first one.
+    /// Returns the next after the last block taken, and after the end the first one.
     fn following(&self, stretching: bool) -> Option<Next> {
         let next = self.wanted.range(self.cursor..).next();
         let next = next.or_else(|| self.wanted.first_key_value());
@@ -759,13 +763,13 @@ impl Fetch {
         Some(stretch.map_or(Next::Block(order), Next::Stretch))
     }
 
-    /// The stretch that this wanted block is in, if all the others are wanted as well.
+    /// Returns the stretch of this block, if all its blocks are wanted.
     fn stretch_at(&self, order: u64) -> Option<Candidate> {
         let candidate = self.candidates.at(order)?;
         self.whole(candidate).map(|_| candidate)
     }
 
-    /// A stretch all blocks of which are wanted.
+    /// Returns a stretch if all its blocks are wanted.
     fn whole(&self, candidate: Candidate) -> Option<Stretch> {
         let orders = candidate.first..candidate.first + candidate.blocks;
         let blocks: Vec<BlockRef> = self.wanted.range(orders).map(|(_, w)| w.block).collect();
@@ -794,7 +798,7 @@ impl Fetch {
         self.cursor = order + 1;
         self.order_of.remove(&channel);
         let parked = self.parked.remove(&block.hash).map(Ok);
-        // lengths have been checked when the block's parent was parsed
+        // lengths were checked with the block's parent
         let Ok(collector) = parked.unwrap_or_else(|| Collector::new(block, self.apart)) else {
             return;
         };
@@ -816,7 +820,7 @@ impl Fetch {
         self.events.push_back(Event::Join(channel));
     }
 
-    /// Leaves the channels that have brought least, until the window is kept; what they brought is kept.
+    /// Leaves the channels with fewest symbols until the window is kept; their symbols are kept.
     fn shrink(&mut self, now: Instant) {
         while self.busy() > self.window.size_of_shared() {
             let stretch = self.stretches.iter().min_by_key(|(_, s)| s.passed());
@@ -836,7 +840,7 @@ impl Fetch {
         }
     }
 
-    /// Leaves a channel whose block is still wanted. It is the next to be taken.
+    /// Leaves a channel and wants its block again, as the next one.
     fn put_back(&mut self, channel: ChannelId) {
         let Some(active) = self.take(channel) else {
             return;
@@ -848,8 +852,8 @@ impl Fetch {
         self.want_again(active.order, active.block, channel, Some(active.collector));
     }
 
-    /// Changes to the channels of the other layer when the window has become too small for those of this one, or too
-    /// large. What has come is kept: it is the same blocks.
+    /// Changes the layer if the window has become too small for this one, or too large. Symbols are
+    /// kept: the blocks are the same.
     fn choose_layer(&mut self, now: Instant) {
         let layer = u8::from(self.window.is_slow());
         if layer == self.layer {
@@ -918,7 +922,7 @@ impl Fetch {
                 }
             }
         }
-        // the server that offered it is gone, or another is there that does not
+        // the server that offered it is gone, or another one does not offer it
         for channel in unrepaired {
             self.prospect.withdrawn(now);
             self.put_back(channel);
@@ -1061,7 +1065,7 @@ mod tests {
             [(u32::MAX - 1, 2), (1, 2)].map(|(n, s)| lost_after(n, s, n % 40)),
             [2, 4]
         );
-        // the second time it is no more than twice the same
+        // the second time, it counts at most twice the same
         assert_eq!([3, 3].map(|n| lost_after(n, 1, n)), [3, 3]);
     }
 
@@ -1084,7 +1088,7 @@ mod tests {
             second.sequence += gap;
             second.send(&mut fetch, source(from), gap % 50, now);
         }
-        // the gaps that the server itself left; the liar would have added as many
+        // only the gaps of the server itself; the liar's would have been as many
         assert_eq!(fetch.counters().lost, before + 1_000 + 1 + 5);
     }
 
@@ -1107,7 +1111,7 @@ mod tests {
             128.0,
             now,
         );
-        // the second has begun too long ago; then on from the first, as its members will
+        // the second began too long ago; then on from the first, as its members will
         let joined = events(&mut fetch, now);
         assert_eq!(
             joined,
@@ -1322,7 +1326,7 @@ mod tests {
             }
         }
 
-        /// A receiver that wants all of it, and the server has offered stretches.
+        /// A receiver that wants all of it, from a server that offers stretches.
         fn fetch(&self, now: Instant) -> Fetch {
             let mut fetch = fetch(16, now);
             fetch.want_content(&self.leaves, &self.leaves);
@@ -1375,7 +1379,7 @@ mod tests {
         let mut fed = Fed::new();
         let mut fetch = fed.fetch(now);
         assert_eq!(events(&mut fetch, now), [Event::Join(fed.channel)]);
-        // it is joined in the middle
+        // joined in the middle
         let order = (70..fed.symbols()).chain(0..70);
         let mut all = Vec::new();
         for number in order {
@@ -1489,7 +1493,7 @@ mod tests {
         for number in 0..30 {
             fed.send(&mut fetch, number, now);
         }
-        // the first is whole, and still to be handed over
+        // the first is whole, and waits for the consumer
         assert_eq!((fetch.blocks_held(), fetch.missing()), (1, STRETCH - 1));
     }
 }

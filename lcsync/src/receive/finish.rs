@@ -1,4 +1,4 @@
-//! Everything of a tree that is no file content: folders, links, modes and times, deletions.
+//! All of a tree but file contents: folders, links, modes and times, deletions.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -8,26 +8,27 @@ use crate::folder::metadata_of;
 use crate::listing::{Entry, Kind, Metadata, link_stays_inside, shown};
 use crate::place::{Found, Place};
 
-/// What goes of what is not in the share.
+/// Bounds of deleting entries that are not in the share.
 #[derive(Debug, Clone, Copy)]
 pub struct Deletion {
-    /// Anything at all.
+    /// Whether to delete at all.
     pub delete: bool,
-    /// No more files, links and folders than these.
+    /// Most files, links and folders deleted.
     pub most: Option<u64>,
 }
 
-/// What was deleted, and what was not.
+/// Deleted entries, and kept ones.
 #[derive(Debug, Default)]
 pub struct Deleted {
-    /// Paths; a folder stands for all that was in it.
+    /// Paths; a folder includes its entries.
     pub paths: Vec<Vec<u8>>,
-    /// Files, links and folders beyond those that may be deleted.
+    /// Files, links and folders beyond the bound.
     pub skipped: u64,
 }
 
-/// Makes links (with `force` where there are folders), sets modes and times, and if all went well and it is to, deletes
-/// what is not in the share. `folder` has mode and time of a shared folder, if it is to have just these.
+/// Makes links (with `force`, in place of folders), sets modes and times, and, without failures,
+/// deletes what `deletion` allows. `folder` has the exact mode and time of a shared folder, if they
+/// are taken.
 pub fn finish(
     force: bool,
     deletion: Deletion,
@@ -59,7 +60,7 @@ pub fn finish(
     Ok(deleted)
 }
 
-/// What is to be deleted. Where that would be more than `most`, single entries, what is in a folder before the folder.
+/// Returns entries to delete. Beyond `most`, they are single entries, those in a folder before it.
 fn extraneous(entries: &[Entry], most: Option<u64>, place: &mut Place) -> io::Result<Deleted> {
     let paths = place.extraneous(entries)?;
     let Some(most) = most else {
@@ -78,7 +79,7 @@ fn extraneous(entries: &[Entry], most: Option<u64>, place: &mut Place) -> io::Re
     if skipped == 0 {
         return Ok(Deleted { paths, skipped });
     }
-    // a folder comes before all that is in it
+    // a folder comes before all its entries
     let chosen = all.into_iter().skip(skipped as usize).rev();
     Ok(Deleted {
         paths: chosen.collect(),
@@ -86,7 +87,7 @@ fn extraneous(entries: &[Entry], most: Option<u64>, place: &mut Place) -> io::Re
     })
 }
 
-/// Says what a transfer would do; how much it would not delete.
+/// Prints the actions of a transfer; returns the number of deletions skipped.
 pub fn describe(
     deletion: Deletion,
     entries: &[Entry],
@@ -125,7 +126,8 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
     Ok(place.make_link(&entry.path, target)?)
 }
 
-/// Modes and times of what was not just made; folders last and deepest first, as all else changes their times.
+/// Sets modes and times of entries that were not just made; folders last and deepest first, as
+/// other changes set their times.
 fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
     let made = plan.made();
@@ -146,7 +148,7 @@ enum Wanted {
     NoMoreThan(u16),
 }
 
-/// What has to be set of entry `n`, if it is `now` like this.
+/// Returns what to set of entry `n`, if `now` is its state.
 fn wanted(n: usize, entry: &Entry, modes: Modes<'_>, now: &Metadata) -> Option<Wanted> {
     let link = matches!(entry.kind, Kind::Link { .. });
     if let Some(wanted) = modes.exact(n) {
@@ -174,7 +176,7 @@ fn set_mode(n: usize, entry: &Entry, plan: &Plan<'_>, place: &mut Place) -> io::
     if wanted(n, entry, modes, &place.metadata(path)?).is_none() {
         return Ok(());
     }
-    // what is changed is looked at again, open: something else may come to its path
+    // the entry is checked again, open, as another may have come to its path
     let Some(opened) = place.open_entry(path)? else {
         return Ok(());
     };
@@ -203,7 +205,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// All below a folder, the parents first.
+    /// All entries below a folder, the parents first.
     fn below(folder: &Path) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for entry in fs::read_dir(folder).unwrap() {

@@ -1,9 +1,10 @@
 //! Receiving shares.
 //!
-//! [`core`] decides, with [`choice`] (which version), [`assembly`] ([`tree`]: what there is in it), [`fetch`] (channels),
-//! `stretches` (of blocks), [`collector`] and `streams` (symbols), [`window`] (how many channels) and [`changes`] (when they are told). `network` and `transfer` are
-//! the process around it; `stats` is what it has cost; `plan` and `finish` put everything in place, with the permissions
-//! that `modes` gives. `browse` asks what is shared.
+//! [`core`] decides, with [`choice`] (of versions), [`assembly`] (of a [`tree`]), [`fetch`] (of
+//! blocks), `stretches`, [`collector`] and `streams` (symbols), [`window`] (number of channels) and
+//! [`changes`] (JOINs and PARTs). `network` and `transfer` do the I/O; `stats` are its figures.
+//! `plan` and `finish` put everything into place, with the permissions of `modes`. `browse` lists
+//! shares.
 
 pub mod assembly;
 pub(crate) mod browse;

@@ -1,8 +1,8 @@
-//! Which permission bits files and folders get at DEST.
+//! Permission bits of files and folders at DEST.
 
 use crate::listing::{Kind, Metadata};
 
-/// Modes and times of a share, and how far they are followed.
+/// Modes and times of a share, and how far they are taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Modes<'a> {
     of: &'a [Metadata],
@@ -11,20 +11,22 @@ pub struct Modes<'a> {
 }
 
 impl<'a> Modes<'a> {
-    /// `of` each entry. `exact` sets them as they are; else they only take away from what the umask gives.
+    /// `of` each entry. `exact` sets them as they are; else they only remove bits that the umask
+    /// leaves.
     #[must_use]
     pub fn new(of: &'a [Metadata], exact: bool, umask: u16) -> Self {
         Self { of, exact, umask }
     }
 
-    /// Mode and time that entry `n` is to have, if it is to have just these.
+    /// Returns mode and time of entry `n`, if they are set exactly.
     #[must_use]
     pub fn exact(&self, n: usize) -> Option<&'a Metadata> {
         self.of.get(n).filter(|_| self.exact)
     }
 
-    /// Permission bits of entry `n`, a `kind`, where `existing` are those of what is there: never more than at the
-    /// source, nor than the umask gives or was there. Whether a file may be executed the listing says, which is proven.
+    /// Returns the permission bits of entry `n`, a `kind`; `existing` are the present ones. They
+    /// never exceed those of the source, of the umask, or the present ones. The executable bit
+    /// comes from the listing, which is proven.
     #[must_use]
     pub fn bits(&self, n: usize, kind: &Kind, existing: Option<u16>) -> u16 {
         let source = self.of.get(n).map_or(0o700, |m| m.mode & 0o777);
@@ -39,7 +41,7 @@ impl<'a> Modes<'a> {
         if !executable {
             return here & source;
         }
-        // who may read it here may execute it, if he may do so there
+        // a user who may read it here may execute it, if the source permits
         here & source | (here >> 2) & 0o111 & source | 0o100
     }
 }
@@ -95,7 +97,7 @@ mod tests {
         ) {
             let kind = if folder { Kind::Folder } else { file(executable) };
             let got = bits(source, &kind, umask, existing);
-            // what the listing says counts: it is covered by the root hash
+            // the listing decides: the root hash covers it
             let proven = if kind == file(true) { 0o100 } else { 0 };
             prop_assert_eq!(got & !(source & 0o777) & !proven, 0);
             let read = existing.unwrap_or(0o666 & !umask);

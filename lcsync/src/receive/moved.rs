@@ -1,6 +1,7 @@
-//! Blocks that are at DEST but not where the share has them: behind inserted bytes, in a file of another name.
+//! Blocks at other places of DEST than in the share: behind inserted bytes, or in a file of another
+//! name.
 //!
-//! Files there are cut by the rules that the sharer goes by, and what comes out is looked up among the missing blocks.
+//! Files at DEST are cut by the share's rules, and the blocks are looked up among the missing ones.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -12,15 +13,16 @@ use crate::cut::Cutter;
 use crate::listing::Path;
 use crate::place::{Found, Place};
 
-/// Names looked at below DEST, at most.
+/// Most names looked at below DEST.
 const MAX_NAMES: usize = 1 << 20;
-/// So many bytes are read for each that is missing, at most: a disk is faster than a network, but not by any factor.
+/// Most bytes read for each missing one: a disk is faster than a network by a factor, but not by
+/// any.
 const BYTES_PER_MISSING: u64 = 8;
 
-/// A file at DEST that may have blocks.
+/// A file at DEST that may contain missing blocks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
-    /// The less, the likelier.
+    /// The lower, the likelier.
     pub rank: u8,
     /// Below DEST.
     pub path: Path,
@@ -28,7 +30,7 @@ pub struct Candidate {
     pub size: u64,
 }
 
-/// Where blocks were found.
+/// Places of found blocks.
 #[derive(Debug, Default)]
 pub struct Moved {
     paths: Vec<Path>,
@@ -36,7 +38,7 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// Looks for the missing blocks in these files, the likeliest first.
+    /// Searches these files for the missing blocks, the likeliest first.
     pub fn find(
         mut candidates: Vec<Candidate>,
         mut missing: HashSet<BlockRef>,
@@ -51,7 +53,7 @@ impl Moved {
                 continue;
             }
             left -= candidate.size;
-            // what cannot be read has nothing for us
+            // an unreadable file has no blocks
             if let Ok(file) = place.open_file(&candidate.path) {
                 let _ = moved.look_into(&file, candidate, &mut missing);
             }
@@ -85,7 +87,7 @@ impl Moved {
         self.at.contains_key(&block)
     }
 
-    /// The bytes of a block that was found; not verified. `open` keeps the last file.
+    /// Reads a found block without verifying it. `open` keeps the last file.
     pub fn read(
         &self,
         block: BlockRef,
@@ -103,8 +105,8 @@ impl Moved {
     }
 }
 
-/// The files below DEST that are larger than a block, without those that `known` names. `sizes` are those of files that
-/// lack something: one of the same size may be the same file under its old name.
+/// Returns the files below DEST that are larger than a block, except `known` ones. `sizes` are
+/// those of incomplete files: a file of equal size may be the old name of one.
 pub fn other_files(
     place: &mut Place,
     known: &HashSet<&[u8]>,

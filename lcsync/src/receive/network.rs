@@ -1,4 +1,4 @@
-//! The receiver's memberships and sockets.
+//! Memberships and sockets of the receiver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,14 +12,14 @@ use nix::time::{ClockId, clock_getres};
 
 use super::changes::Changes;
 
-/// How often interfaces are looked at.
+/// Interval between two searches for interfaces.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(1);
-/// A server not heard on its interface for so long may be followed on another.
+/// Silence on its interface after which a server is followed on another.
 const FOLLOW: Duration = Duration::from_secs(2);
-/// Servers told apart; on the interfaces of these blocks are joined.
+/// Most known servers; blocks are joined on their interfaces.
 const MAX_SERVERS: usize = 64;
 
-/// Channels of one share, joined on the interfaces where its servers are heard.
+/// Channels of one share, joined on the interfaces of its servers.
 #[derive(Debug)]
 pub struct Network {
     sockets: ReceiveSockets,
@@ -28,9 +28,9 @@ pub struct Network {
     interfaces: BTreeMap<u32, String>,
     looked_at: Option<Instant>,
     joined: BTreeSet<ChannelId>,
-    /// What the kernel has not been told.
+    /// Changes that the kernel does not know yet.
     changes: Changes,
-    /// Where each server is heard: on more interfaces than one it is still the same data.
+    /// Interface of each server: on several interfaces, its packets would be the same.
     servers: BTreeMap<u32, (u32, Instant)>,
 }
 
@@ -55,7 +55,7 @@ impl Network {
         &self.interfaces
     }
 
-    /// The interfaces in use, for messages.
+    /// Names of the interfaces in use, for messages.
     #[must_use]
     pub fn interface_names(&self) -> String {
         if self.interfaces.is_empty() {
@@ -65,17 +65,17 @@ impl Network {
         names.join(", ")
     }
 
-    /// Joins a channel, wherever it may come from, with the next changes that are told.
+    /// Joins a channel on all its interfaces, with the next batch of changes.
     pub fn join(&mut self, channel: ChannelId) {
         self.changes.set(channel, true);
     }
 
-    /// Leaves a channel, likewise.
+    /// Leaves a channel, with the next batch of changes.
     pub fn leave(&mut self, channel: ChannelId) {
         self.changes.set(channel, false);
     }
 
-    /// Tells the kernel what has changed, if it is time to.
+    /// Applies the waiting changes, if that is due.
     pub fn apply_changes(&mut self, now: Instant) {
         for (channel, join) in self.changes.poll(now).unwrap_or_default() {
             if join && self.joined.insert(channel) {
@@ -90,7 +90,7 @@ impl Network {
         }
     }
 
-    /// A record of `server` came in by `interface`.
+    /// Notes a record of `server` by `interface`.
     pub fn note_server(&mut self, server: u32, interface: u32, now: Instant) {
         let known = self.servers.get(&server).copied();
         match known {
@@ -112,7 +112,7 @@ impl Network {
         }
     }
 
-    /// Looks for interfaces that have come or gone, from time to time.
+    /// Looks for new and vanished interfaces, once per interval.
     pub fn refresh_interfaces(&mut self, now: Instant) -> io::Result<()> {
         if self
             .looked_at
@@ -139,7 +139,7 @@ impl Network {
         Ok(())
     }
 
-    /// Hands over what has come on the share's channels; true if there may be more.
+    /// Passes on received datagrams of the share; returns true if more may wait.
     pub fn receive(&mut self, mut take: impl FnMut(ChannelId, &Datagram<'_>)) -> io::Result<bool> {
         let prefix = self.prefix;
         self.sockets.receive(|datagram| {
@@ -149,7 +149,7 @@ impl Network {
         })
     }
 
-    /// Waits for something to come.
+    /// Waits for packets.
     pub fn wait(&self, until: Instant) -> io::Result<()> {
         let until = self
             .changes
@@ -167,7 +167,7 @@ impl Network {
         }
     }
 
-    /// The root channel is joined everywhere, blocks where a server is heard.
+    /// Returns the interfaces of a channel: all for the root channel, those of servers for blocks.
     fn carriers(&self, channel: ChannelId) -> BTreeSet<u32> {
         if channel == ROOT_CHANNEL || self.servers.is_empty() {
             return self.interfaces.keys().copied().collect();
@@ -194,14 +194,15 @@ impl Network {
     }
 
     fn join_on(&mut self, channel: ChannelId, interface: u32) {
-        // an interface that has just gone is noticed soon
+        // the interface may have gone; the next look notices
         if let Err(e) = self.sockets.join(self.prefix.group(channel), interface) {
             tracing::debug!("joining on interface {interface}: {e}");
         }
     }
 }
 
-/// How long the kernel waits for further changes before it reports them: less than three ticks of its clock.
+/// Time that the kernel waits for further changes before a report: less than three ticks of its
+/// clock.
 fn report_delay() -> Duration {
     let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
     (tick * 3).clamp(Duration::from_millis(4), Duration::from_millis(30))

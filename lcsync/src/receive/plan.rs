@@ -1,4 +1,4 @@
-//! What of a share is at DEST already, what has to be fetched, and putting it together.
+//! Comparison of a share with DEST, and assembly of its files.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,11 +18,11 @@ use crate::listing::{Entry, Kind, parent_of, shown};
 use crate::local::content::write_sparse;
 use crate::place::{Found, Place, system_time};
 
-/// Partial files kept open.
+/// Most partial files kept open.
 const MAX_OPEN: usize = 64;
-/// Whole files that wait to be renamed into place together.
+/// Most whole files that wait to be renamed into place together.
 const MAX_FINISHED: usize = 20_000;
-/// Up to so many files are flushed to disk one by one; more by one sync of the file system.
+/// Most files flushed to disk one by one; more share one sync of the file system.
 const MAX_SYNCED_ALONE: usize = 8;
 
 /// A block of the content stream.
@@ -33,14 +33,14 @@ struct Leaf {
     found: Option<Preference>,
 }
 
-/// Where a block's pieces were found.
+/// Place in which a block's pieces were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preference {
     /// All in the files at DEST.
     Dest,
-    /// In partial files where there are some, else at DEST.
+    /// In partial files, if they exist, else at DEST.
     Staged,
-    /// At DEST where the file has its right size, else in partial files.
+    /// At DEST if the file has its right size, else in partial files.
     RightSize,
     /// At another path below DEST.
     Moved,
@@ -51,21 +51,21 @@ enum Preference {
 struct FileState {
     /// Size of the regular file at DEST.
     dest: Option<u64>,
-    /// A folder is at DEST where it comes.
+    /// A folder is at its path.
     in_the_way: bool,
-    /// Whether there was a partial file.
+    /// A partial file existed.
     staged: bool,
-    /// Its partial file has been opened for writing.
+    /// Its partial file was opened for writing.
     opened: bool,
     /// DEST has it, byte for byte.
     current: bool,
-    /// Bytes that are still to be fetched.
+    /// Bytes to be fetched.
     missing: u64,
     /// The partial file is whole.
     whole: bool,
 }
 
-/// The plan, and how far it is.
+/// The plan, and its progress.
 #[derive(Debug)]
 pub struct Plan<'a> {
     entries: &'a [Entry],
@@ -79,22 +79,22 @@ pub struct Plan<'a> {
     open: HashMap<usize, File>,
     finished: Vec<usize>,
     moved: Moved,
-    /// Files at DEST are being copied from: none of them is replaced yet.
+    /// Files at DEST are being copied from, and must not be replaced yet.
     copying: bool,
     /// Pages of zeroes become holes.
     pub sparse: bool,
     force: bool,
-    /// Folders are made, and what was in the way is gone.
+    /// Folders are made, and entries in the way removed.
     cleared: bool,
-    /// Folders have been made, whose names are not on disk yet.
+    /// Folders were made; their names are not on disk yet.
     made_folders: bool,
-    /// Paths of files made, in order.
+    /// Files made, in order.
     pub installed: Vec<usize>,
     /// Entries that could not be made, with the reason.
     pub failures: Vec<String>,
 }
 
-/// Files opened last for reading: pieces come in order.
+/// Last files opened for reading: pieces come in order.
 #[derive(Default)]
 struct Readers {
     dest: Option<(usize, File)>,
@@ -103,8 +103,8 @@ struct Readers {
 }
 
 impl<'a> Plan<'a> {
-    /// Compares DEST with what is wanted of the share. `layout` and `leaves` are those of the whole content stream.
-    /// Without a `place` there is nothing at DEST.
+    /// Compares DEST with the wanted entries. `layout` and `leaves` describe the whole content
+    /// stream. Without a `place`, DEST is empty.
     pub fn compare(
         entries: &'a [Entry],
         modes: Modes<'a>,
@@ -168,7 +168,8 @@ impl<'a> Plan<'a> {
             .filter(move |b| seen.insert(b.hash))
     }
 
-    /// Missing packs with files that may not have changed, only their neighbours: to know, they are to be fetched.
+    /// Missing packs of files that may be unchanged beside changed ones; only the fetched packs
+    /// show it.
     pub fn uncertain(&self) -> Vec<BlockRef> {
         let has_candidate = |leaf: &&Leaf| {
             self.layout
@@ -183,7 +184,7 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// Compares the files in a pack with those at DEST, and writes nothing.
+    /// Compares the files in a pack with those at DEST, without writing.
     pub fn settle(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) {
         for n in self.wanted.get(&block.hash).cloned().unwrap_or_default() {
             for (piece, part) in self.parts(n, bytes) {
@@ -194,14 +195,15 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Entries that are files and not at DEST as they should be.
+    /// Entries that are files and differ at DEST.
     pub fn changed_files(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.files.len()).filter(|n| {
             matches!(self.entries[*n].kind, Kind::File { .. }) && !self.files[*n].current
         })
     }
 
-    /// Puts together what is there already. With `force` folders that are in the way of files go with all in them.
+    /// Assembles files from present blocks. With `force`, folders in the way of files go with all
+    /// their entries.
     pub fn begin(&mut self, place: &mut Place, force: bool) -> anyhow::Result<()> {
         self.force = force;
         self.copying = true;
@@ -215,7 +217,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// A wanted block has come.
+    /// Writes a wanted block.
     pub fn put(&mut self, block: BlockRef, bytes: &[u8], place: &mut Place) -> anyhow::Result<()> {
         for n in self.wanted.remove(&block.hash).unwrap_or_default() {
             for (piece, part) in self.parts(n, bytes) {
@@ -225,13 +227,13 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Whether the partial files are of no more use: all that were whole have been renamed into place.
+    /// Whether the partial files are of no more use: all whole ones have been renamed.
     pub fn is_placed(&self) -> bool {
         self.wanted.is_empty()
             && self.installed.len() == self.files.iter().filter(|f| f.whole).count()
     }
 
-    /// Renames into place what is whole. To be called at the end once more.
+    /// Renames whole files into place; must be called at the end once more.
     pub fn flush(&mut self, place: &mut Place) -> anyhow::Result<()> {
         if !std::mem::replace(&mut self.cleared, true) {
             self.make_folders(place)?;
@@ -259,15 +261,15 @@ impl<'a> Plan<'a> {
             }
         }
         if !few {
-            // a rename, too, is on disk only then
+            // this also writes renames to disk
             place.sync()?;
             self.made_folders = false;
         }
         Ok(())
     }
 
-    /// Makes all folders, so that files find their place. Not before files are whole: a transfer that is interrupted
-    /// leaves DEST as it was.
+    /// Makes all folders. It waits for whole files, so that an interrupted transfer leaves DEST
+    /// unchanged.
     fn make_folders(&mut self, place: &mut Place) -> io::Result<()> {
         for (n, entry) in self.entries.iter().enumerate() {
             if entry.kind != Kind::Folder {
@@ -291,7 +293,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Removes folders that are where files come.
+    /// Removes folders at paths of files.
     fn clear_the_way(&mut self, place: &mut Place) -> io::Result<()> {
         for n in self.changed_files().collect::<Vec<_>>() {
             let path = &self.entries[n].path;
@@ -308,7 +310,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Which entries are files just made, mode and time included.
+    /// Returns for each entry whether it is a file just made, with mode and time.
     pub fn made(&self) -> Vec<bool> {
         let mut made = vec![false; self.entries.len()];
         self.installed.iter().for_each(|n| made[*n] = true);
@@ -321,7 +323,7 @@ impl<'a> Plan<'a> {
         self.modes
     }
 
-    /// Bytes that the files to be made take on disk, beside what is there of them already. Holes take none.
+    /// Bytes that the new files will take on disk, without holes and present parts.
     pub fn room_needed(&self, place: &mut Place) -> u64 {
         let mut holes = vec![0; self.files.len()];
         for leaf in self.leaves.iter().filter(|l| l.block == zeroes()) {
@@ -341,7 +343,7 @@ impl<'a> Plan<'a> {
 
     fn look(&mut self, place: &mut Place) -> io::Result<()> {
         let staged = place.staged_names().unwrap_or_default();
-        // below these is nothing: with 100,000 files it matters not to look
+        // nothing is below these: this saves looks at 100,000 files
         let mut absent: HashSet<&[u8]> = HashSet::new();
         for (n, entry) in self.entries.iter().enumerate() {
             let below_nothing = parent_of(&entry.path).is_some_and(|p| absent.contains(p));
@@ -381,7 +383,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Looks for what is missing of large files elsewhere at DEST. (Packs of small files are not cut out of files.)
+    /// Searches other files at DEST for missing blocks of large files. (Packs of small files are
+    /// not cut out of files.)
     fn find_moved(&mut self, place: &mut Place) {
         let here: HashSet<BlockHash> = self
             .leaves
@@ -413,7 +416,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Files at DEST that may have what these files lack: their own old versions, and what is not in the share.
+    /// Files at DEST that may contain missing blocks: old versions, and files that are not in the
+    /// share.
     fn candidates(&self, lacking: &BTreeSet<usize>, place: &mut Place) -> Vec<Candidate> {
         let own = lacking.iter().filter_map(|n| {
             Some(Candidate {
@@ -423,7 +427,7 @@ impl<'a> Plan<'a> {
             })
         });
         let mut candidates: Vec<Candidate> = own.collect();
-        // DEST of a single file may be a folder full of other things
+        // DEST of a single file may be a folder full of other files
         if self.entries.len() > 1 {
             let known = self.entries.iter().map(|e| &e.path[..]).collect();
             let sizes = lacking.iter().map(|n| self.size_of(*n)).collect();
@@ -442,7 +446,7 @@ impl<'a> Plan<'a> {
     fn worth_trying(&self, leaf: Leaf, preference: Preference) -> bool {
         let pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
         if pieces.map(|p| p.length as u64).sum::<u64>() < leaf.block.length.into() {
-            // others in the pack are not wanted, so they are not at DEST
+            // the pack has unwanted files, which are not at DEST
             return false;
         }
         let mut pieces = self.layout.pieces(leaf.start, leaf.block.length.into());
@@ -469,7 +473,7 @@ impl<'a> Plan<'a> {
         matches!(self.entries[file].kind, Kind::File { size, .. } if self.files[file].dest == Some(size))
     }
 
-    /// Whether a piece is taken from DEST rather than from a partial file.
+    /// Whether a piece is taken from DEST, and not from a partial file.
     fn is_from_dest(&self, file: usize, preference: Preference) -> bool {
         match preference {
             Preference::Dest => true,
@@ -535,7 +539,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// All pieces of a file at DEST are those of one file.
+    /// Checks that all pieces of a file at DEST come from one file.
     fn compare_same(&self, n: usize, found: &FileStat) -> io::Result<()> {
         let identity = (found.st_dev, found.st_ino);
         let mut compared = self.compared.borrow_mut();
@@ -545,8 +549,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether this, the mode of which is to be set, is entry `n` as it was found or made: of a file the one that was
-    /// compared.
+    /// Checks, before a mode is set, that this is entry `n` as found or made, and a file the
+    /// compared one.
     pub fn check_same(&self, n: usize, found: &FileStat) -> io::Result<()> {
         let is_same = match (&self.entries[n].kind, found.st_mode & libc::S_IFMT) {
             (Kind::Folder, libc::S_IFDIR) | (Kind::Link { .. }, libc::S_IFLNK) => true,
@@ -564,7 +568,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// From what was found: which files are as they should be, what is missing of the others.
+    /// Sets which files are as they should be, and how much the rest lacks.
     fn sort_out(&mut self) {
         for (n, entry) in self.entries.iter().enumerate() {
             self.files[n].current =
@@ -585,7 +589,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Copies what files that change can take from their old versions, and blocks that are there elsewhere.
+    /// Copies present blocks to files that change: from old versions, or from elsewhere.
     fn copy_found(&mut self, place: &mut Place) -> anyhow::Result<()> {
         let mut readers = Readers::default();
         let mut bytes = Vec::new();
@@ -625,7 +629,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The file that had leaf `n` elsewhere has made way for another.
+    /// Wants leaf `n` again, as the file that contained it was replaced.
     fn miss(&mut self, n: usize) {
         let leaf = &mut self.leaves[n];
         leaf.found = None;
@@ -635,7 +639,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The bytes of leaf `n`, piece by piece.
+    /// Splits the bytes of leaf `n` into pieces.
     fn parts<'b>(&self, n: usize, bytes: &'b [u8]) -> Vec<(Piece, &'b [u8])> {
         let start = self.leaves[n].start;
         self.layout
@@ -652,7 +656,7 @@ impl<'a> Plan<'a> {
             && self.has_right_size(piece.file)
             && self.is_at_dest(piece, part, place)
         {
-            // its neighbours in the pack have changed, it has not
+            // its neighbours in the pack have changed, but not this file
             self.files[piece.file].current = true;
             self.files[piece.file].missing = 0;
             return Ok(());
@@ -678,7 +682,7 @@ impl<'a> Plan<'a> {
             && there == part
     }
 
-    /// Whole blocks of zeroes become holes, with `sparse` each page of them.
+    /// Makes holes of whole blocks of zeroes; with `sparse`, of each page of zeroes.
     fn write(&mut self, piece: Piece, part: &[u8], place: &mut Place) -> io::Result<()> {
         let (whole, old) = (self.is_whole(piece), self.files[piece.file].staged);
         let sparse = self.sparse || part.len() == MAX_BLOCK && BlockRef::of(part) == zeroes();
@@ -694,10 +698,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The partial file; `whole`: all of it is going to be written.
+    /// Returns the partial file; `whole`: all of it will be written.
     fn staged_file(&mut self, n: usize, whole: bool, place: &mut Place) -> io::Result<&File> {
         if !self.open.contains_key(&n) && self.open.len() >= MAX_OPEN {
-            // those that are whole wait for their flush, the others can be opened again
+            // whole ones wait for their flush, the rest can be opened again
             let finished = &self.finished;
             self.open
                 .retain(|n, _| finished.len() <= MAX_SYNCED_ALONE && finished.contains(n));
@@ -709,7 +713,7 @@ impl<'a> Plan<'a> {
                     Kind::File { size, .. } => size,
                     _ => 0,
                 };
-                // a new one is as long as what is written
+                // a new one gets its length from the written bytes
                 let file = &mut self.files[n];
                 let size = (file.staged || !whole && !file.opened).then_some(size);
                 file.opened = true;
@@ -718,7 +722,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// All bytes of the file are in its partial file: gives it its mode and time.
+    /// Sets mode and time of a partial file that has all its bytes.
     fn finish_file(&mut self, n: usize, place: &mut Place) -> anyhow::Result<()> {
         let existing = match self.files[n].dest {
             Some(_) => place.metadata(&self.entries[n].path).ok().map(|m| m.mode),
@@ -813,7 +817,7 @@ mod tests {
             Plan::compare(&self.entries, modes, (layout, &self.leaves), Some(place)).unwrap()
         }
 
-        /// Transfers at most `most` blocks; gives how many were wanted.
+        /// Transfers at most `most` blocks; returns the number of wanted ones.
         fn transfer(&self, place: &mut Place, most: usize) -> usize {
             let mut plan = self.plan(place);
             plan.begin(place, false).unwrap();
@@ -1008,7 +1012,7 @@ mod tests {
         let needed = sample.plan(&mut place).room_needed(&mut place);
         assert!(needed <= 2 * MAX_BLOCK as u64, "{needed}");
         let blocks = |name| fs::metadata(dir.path().join(name)).unwrap().blocks() * 512;
-        // what another version has left in the partial file goes
+        // the partial file's bytes of another version are replaced
         let old = place.stage(b"some", Some(large as u64)).unwrap();
         old.write_all_at(&noise(1, large), 0).unwrap();
         drop(old);
@@ -1051,7 +1055,7 @@ mod tests {
             plan.check_same(n, &stat(name).unwrap()).unwrap();
         }
         let at = |name| dir.path().join(name);
-        // the same bytes, by another hand
+        // the same bytes in another file
         fs::copy(at("a"), at("mine")).unwrap();
         fs::rename(at("mine"), at("a")).unwrap();
         fs::write(at("c"), b"no longer empty").unwrap();

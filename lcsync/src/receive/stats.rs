@@ -1,4 +1,4 @@
-//! What a transfer has cost: the last JSON document, and the lines of `--stats`.
+//! Figures of a transfer: the last JSON document, and the lines of `--stats`.
 
 use librecast::coding::SYMBOL_SIZE;
 use serde_json::{Value, json};
@@ -7,25 +7,25 @@ use super::fetch::Counters;
 use crate::progress::human_bytes;
 use crate::sealing::OpenDrops;
 
-/// Counted from the first record to the last rename.
+/// Counters from the first record to the last rename.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stats {
-    /// Packets of blocks, by what came of them, and the blocks.
+    /// Counters of blocks and of their packets, by result.
     pub symbols: Counters,
     /// Datagrams that were not opened.
     pub unopened: OpenDrops,
     /// Records refused because the trusted key has not signed them.
     pub untrusted: u64,
-    /// Blocks of files that were there already.
+    /// Blocks of files that were present already.
     pub blocks_found: u64,
-    /// The most channels that were held at once.
+    /// Most channels held at once.
     pub channels: usize,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Stats {
-    /// Bytes of all symbols that came, whether they were of use or not.
+    /// Bytes of all received symbols, of use or not.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.symbols.symbols * SYMBOL_SIZE as u64
@@ -37,12 +37,12 @@ impl Stats {
         self.symbols.bytes as f64 * 8.0 / self.seconds.max(1e-6)
     }
 
-    /// Datagrams that somebody sent who should not have.
+    /// Forged datagrams.
     fn forged(&self) -> u64 {
         self.symbols.forged + self.unopened.forged
     }
 
-    /// For the last document.
+    /// Returns them for the last document.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -56,7 +56,7 @@ impl Stats {
         })
     }
 
-    /// For people, a line each.
+    /// Returns them for users, a line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let Counters {

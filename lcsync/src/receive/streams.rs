@@ -1,15 +1,15 @@
-//! The sequence numbers of servers on one channel.
+//! Sequence numbers of servers on one channel.
 
 use std::collections::BTreeMap;
 
 use super::collector::Source;
 
-/// Servers whose sequence numbers are followed on one channel.
+/// Most servers followed on one channel.
 const MAX_STREAMS: usize = 8;
-/// A larger gap is a server that has started anew.
+/// Gap from which on a server has started anew.
 const MAX_GAP: u32 = 1 << 16;
 
-/// What each server sends next.
+/// Next sequence number of each server.
 #[derive(Debug, Default)]
 pub(super) struct Streams(BTreeMap<Source, Stream>);
 
@@ -20,7 +20,8 @@ struct Stream {
 }
 
 impl Streams {
-    /// How many packets are missing before this one; `None` if others have overtaken it, which counted it as lost.
+    /// Returns the packets missing before this one; `None` if it was overtaken, and counted as
+    /// lost.
     pub(super) fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
         let next = sequence.wrapping_add(1);
         let begun = Stream {
@@ -43,7 +44,7 @@ impl Streams {
         Some(0)
     }
 
-    /// Packets of the server that has sent most, lost ones included, since its first that came.
+    /// Packets of the server that has sent most since its first received one, lost ones included.
     pub(super) fn passed(&self) -> u32 {
         let passed = self.0.values().map(|s| s.next.wrapping_sub(s.first));
         passed.max().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Stretches whose blocks are all wanted, and those that are joined for them.
+//! Stretches of wanted blocks, and joined ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -12,36 +12,36 @@ use crate::block::{BlockHash, BlockRef};
 use crate::packet::Symbol;
 use crate::stretch::{STRETCH, Span, Stretch};
 
-/// A block is waited for until so many symbols behind it have come, as packets may overtake each other (chosen: 30 ms at 240
-/// Mbit/s).
+/// Symbols behind a block until it gives way, as packets may overtake each other. Chosen: 30 ms at
+/// 240 Mbit/s.
 const MAX_OVERTAKEN: u32 = 1_024;
-/// A stretch that has lost more than one of so many packets is given up: of 64, a block of 256 lacks four (chosen).
+/// Divisor of packets: a stretch that loses more is left. Chosen: a block of 256 then lacks four.
 const LOSSY: u32 = 64;
-/// Lost packets that this needs at least: fewer may be chance (chosen).
+/// Least lost packets for that: fewer may be chance. Chosen.
 const MIN_LOST: u32 = 16;
-/// Packets that this needs at least: before, it shows little whether some overtake others (chosen: two blocks).
+/// Least packets for that: before, overtaking is not known. Chosen: two blocks.
 const MIN_PASSED: u32 = 512;
 
-/// Stretches are offered for so long after a record that says so: other servers' records may not.
+/// Time for which an offer of stretches holds, as other servers' records may not repeat it.
 const OFFER_TIME: Duration = Duration::from_secs(3);
-/// A stretch of which nothing comes keeps from further ones for so long (chosen).
+/// Time without new stretches after one of which nothing came. Chosen.
 const SILENT_TIME: Duration = Duration::from_secs(10);
-/// One that lost much does so for this time: the window has judged the loss by then (chosen).
+/// Time without new stretches after a lossy one. Chosen: the window has judged the loss by then.
 const LOSSY_TIME: Duration = Duration::from_secs(1);
-/// Of what came of late, less than one of so many packets is lost where stretches are joined: one of each block.
+/// Divisor of recent packets: stretches are joined if fewer are lost, one of each block.
 const LOSSLESS: u64 = 256;
-/// A loss of eight packets says nothing yet (chosen).
+/// Packets that judging this loss needs: those of eight losses. Chosen.
 const SOME_PACKETS: u64 = 8 * LOSSLESS;
-/// What came earlier counts half after so long (chosen).
+/// Time after which packets count half. Chosen.
 const HALF_LIFE: Duration = Duration::from_secs(1);
 
-/// Whether stretches can be expected to come, and to come whole.
+/// Whether stretches are likely to come whole.
 #[derive(Debug)]
 pub(super) struct Prospect {
     offered_until: Instant,
     silent_until: Instant,
     lossy_until: Instant,
-    /// Packets of late: older ones count less.
+    /// Recent packets: older ones count less.
     came: u64,
     lost: u64,
     halved: Instant,
@@ -59,33 +59,33 @@ impl Prospect {
         }
     }
 
-    /// A server's record says that it sends stretches.
+    /// Notes a record that offers stretches.
     pub(super) fn offered(&mut self, now: Instant) {
         self.offered_until = now + OFFER_TIME;
     }
 
-    /// A server does not send what one that offers stretches does.
+    /// Ends the offer, as a server does not send repair symbols.
     pub(super) fn withdrawn(&mut self, now: Instant) {
         self.offered_until = now;
     }
 
-    /// Nothing came of a stretch.
+    /// Notes a stretch of which nothing came.
     pub(super) fn was_silent(&mut self, now: Instant) {
         self.silent_until = now + SILENT_TIME;
     }
 
-    /// A stretch was given up for its losses.
+    /// Notes a stretch that was left for its losses.
     pub(super) fn lost_much(&mut self, now: Instant) {
         self.lossy_until = now + LOSSY_TIME;
     }
 
-    /// A packet came, and `lost` before it did not.
+    /// Counts a packet, and `lost` missing ones before it.
     pub(super) fn came(&mut self, lost: u64) {
         self.came += 1;
         self.lost += lost;
     }
 
-    /// A packet came that counted as lost.
+    /// Counts a packet that counted as lost.
     pub(super) fn overtaken(&mut self) {
         self.came += 1;
         self.lost = self.lost.saturating_sub(1);
@@ -106,13 +106,13 @@ impl Prospect {
     }
 }
 
-/// A stretch that can be joined as long as all its blocks are wanted.
+/// A stretch that can be joined while all its blocks are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     pub(super) channel: ChannelId,
     /// Order of its first block.
     pub(super) first: u64,
-    /// Its blocks: their orders follow each other.
+    /// Number of its blocks, which have consecutive orders.
     pub(super) blocks: u64,
 }
 
@@ -133,21 +133,21 @@ impl Candidates {
         self.all.push(candidate);
     }
 
-    /// The one that the block of this order is in.
+    /// Returns the one with the block of this order.
     pub(super) fn at(&self, order: u64) -> Option<Candidate> {
         let after = self.all.partition_point(|c| c.first <= order);
         let candidate = *self.all.get(after.checked_sub(1)?)?;
         (order < candidate.first + candidate.blocks).then_some(candidate)
     }
 
-    /// The one that is sent on this channel.
+    /// Returns the one on this channel.
     pub(super) fn of(&self, channel: ChannelId) -> Option<Candidate> {
         self.by_channel.get(&channel).map(|n| self.all[*n])
     }
 }
 
-/// The stretches of `leaves` all blocks of which are among `wanted`, which is in the order of the leaves: where in it they
-/// begin, and what they are.
+/// Returns the stretches of `leaves` with all blocks in `wanted`, which has the order of the
+/// leaves; with the index in `wanted`.
 pub(super) fn whole_stretches(
     leaves: &[BlockRef],
     wanted: &[BlockRef],
@@ -168,11 +168,11 @@ enum Part {
     /// Nothing of it has come.
     Missing,
     Begun(Box<Collector>),
-    /// It is whole, or nothing more is taken of it here.
+    /// It is whole, or no more of it is taken on this channel.
     Over,
 }
 
-/// A stretch that is joined.
+/// A joined stretch.
 #[derive(Debug)]
 pub(super) struct Joined {
     stretch: Stretch,
@@ -180,24 +180,24 @@ pub(super) struct Joined {
     /// Order of its first block.
     pub(super) first: u64,
     parts: Vec<Part>,
-    /// The block that was being sent when the first symbol came: the rest of it comes last.
+    /// The block of the first received symbol: its rest comes last.
     begun_with: Option<usize>,
     streams: Streams,
     received: u32,
     overtaken: u32,
     pub(super) last_activity: Instant,
-    /// Its last symbols are coming.
+    /// Only its last symbols are to come.
     pub(super) ending: bool,
 }
 
-/// What a symbol of a stretch was.
+/// Result of a symbol of a stretch.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// What it did to its block.
+    /// Effect on its block.
     pub(super) outcome: Outcome,
     /// The block.
     pub(super) block: BlockRef,
-    /// A block of which some was lost: it gives way.
+    /// A block that lost symbols and gives way.
     pub(super) given_up: Option<(u64, BlockRef, Collector)>,
 }
 
@@ -226,43 +226,43 @@ impl Joined {
         }
     }
 
-    /// Blocks that are still to come.
+    /// Blocks to come.
     pub(super) fn missing(&self) -> usize {
         let over = |part: &&Part| !matches!(part, Part::Over);
         self.parts.iter().filter(over).count()
     }
 
-    /// Blocks half received.
+    /// Blocks partly received.
     pub(super) fn begun(&self) -> usize {
         let begun = |part: &&Part| matches!(part, Part::Begun(_));
         self.parts.iter().filter(begun).count()
     }
 
-    /// Whether all of it has been sent to this host, whatever came of it.
+    /// Whether all of it has been sent to this host, received or not.
     pub(super) fn is_over(&self) -> bool {
         self.streams.passed() >= self.symbols
     }
 
-    /// Whether no more than `lead` symbols, and less than half of all, are still to come.
+    /// Whether at most `lead` symbols, and less than half of all, are to come.
     pub(super) fn is_ending(&self, lead: u32) -> bool {
         let left = self.symbols.saturating_sub(self.streams.passed());
         left <= lead.min(self.symbols / 2)
     }
 
-    /// Symbols that have been sent since it was joined.
+    /// Symbols sent since it was joined.
     pub(super) fn passed(&self) -> u32 {
         self.streams.passed()
     }
 
-    /// Whether only the tail of it can still be missing.
+    /// Whether it can lack only its tail.
     pub(super) fn is_in_tail(&self) -> bool {
         self.streams.passed() >= self.symbols - self.symbols / 8
     }
 
-    /// Whether so much is lost that its blocks are better fetched one by one.
+    /// Whether the loss is so high that single blocks are better.
     pub(super) fn is_lossy(&self) -> bool {
         let lost = self.streams.passed().saturating_sub(self.received);
-        // where packets overtake each other, most of these still come
+        // with overtaking, most of these still come
         let is_lost = lost > self.overtaken * 4;
         let known = self.streams.passed() >= MIN_PASSED;
         is_lost && known && lost >= MIN_LOST && lost > self.streams.passed() / LOSSY
@@ -275,7 +275,7 @@ impl Joined {
         gap
     }
 
-    /// Whether the symbol of this number is the first that comes of its block.
+    /// Whether the symbol of this number is the first of its block.
     pub(super) fn begins(&self, number: u32) -> bool {
         let part = self
             .stretch
@@ -284,7 +284,8 @@ impl Joined {
         matches!(part, Some(Part::Missing))
     }
 
-    /// Takes a symbol. Nothing of a further block is held unless there is `room`. `None` if it is not one of this stretch.
+    /// Handles a symbol. Without `room`, no further block is begun. `None` if it is not one of this
+    /// stretch.
     pub(super) fn receive(
         &mut self,
         source: Source,
@@ -325,8 +326,8 @@ impl Joined {
         Some(Ok(received(outcome, given_up)))
     }
 
-    /// A block that lacks some, and of which no more can be on the way when symbol `number` comes; not the one it began with,
-    /// the rest of which comes last.
+    /// Returns a block that lacks symbols, of which none can be on the way at symbol `number`. The
+    /// first block is excepted, as its rest comes last.
     fn give_way(&mut self, number: u32) -> Option<(u64, BlockRef, Collector)> {
         let behind =
             |span: &Span| (number + self.symbols - (span.first + span.symbols)) % self.symbols;
@@ -355,7 +356,7 @@ impl Joined {
         }
     }
 
-    /// What has not come of it: order, block, and what there is of that.
+    /// Returns the missing blocks: order, block, and received symbols.
     pub(super) fn rest(self) -> impl Iterator<Item = (u64, BlockRef, Option<Collector>)> {
         let blocks = self.stretch.blocks().to_vec();
         let orders = self.first..;

@@ -1,4 +1,5 @@
-//! `lcsync lc:NAME DEST`: what the receiver's core decides is done here, from the first join to the last rename.
+//! `lcsync lc:NAME DEST`: executes the decisions of the receiver's core, from the first JOIN to the
+//! last rename.
 //!
 //! ```text
 //! version -> tree -> compare with DEST -> missing blocks -> rename into place
@@ -53,50 +54,50 @@ use crate::server::seed::Seed;
 use crate::signature::Trust;
 use crate::tree::RootKind;
 
-/// Blocks that may wait to be written.
+/// Most blocks that wait to be written.
 const WRITE_QUEUE: usize = 192;
-/// In place of the number of blocks that wait to be written: nobody takes them any more.
+/// Value of the count of waiting blocks after the writer has failed.
 const WRITER_GONE: usize = usize::MAX;
-/// A mirror tries again so long after it could not take all of a version: room may have been made meanwhile.
+/// Pause before a mirror retries an incomplete version: the disk may have room then.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// That interval is at least this many times of what trying takes.
+/// Least such pause in durations of an attempt.
 const RETRY_FACTOR: u32 = 5;
-/// Corrupt sources that are named in warnings.
+/// Most corrupt sources named in warnings.
 const MAX_NAMED: u32 = 8;
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// NAME of `lc:NAME`.
     pub name: String,
-    /// What of the share is wanted: a path in it, or all.
+    /// A path in the share, if not all is wanted.
     pub part: Option<Vec<u8>>,
-    /// No other root hash will do.
+    /// The only root hash to take, if set.
     pub pinned: Option<BlockHash>,
-    /// The key that the share is sealed with.
+    /// The key that seals the share.
     pub key: Option<Arc<SharedKey>>,
-    /// Serve what has come.
+    /// Serve received blocks.
     pub seed: bool,
     /// Wait for changes and fetch them.
     pub watch: bool,
-    /// Print what it has cost.
+    /// Print figures of the transfer.
     pub stats: bool,
-    /// No version will do that this key has not signed.
+    /// The key that must have signed a version, if set.
     pub trust: Option<PeerId>,
     /// File or folder that the share is written to.
     pub dest: PathBuf,
     /// Interfaces; empty for all.
     pub interfaces: Vec<String>,
-    /// How long nothing may come.
+    /// Longest time without packets.
     pub timeout: Duration,
-    /// Say what would be done.
+    /// Print actions without executing them.
     pub dry_run: bool,
-    /// Modes and times too.
+    /// Take modes and times, too.
     pub archive: bool,
-    /// Remove from DEST what is not in the share.
+    /// Remove from DEST entries that are not in the share.
     pub delete: bool,
-    /// But no more than so much of it for each version that comes.
+    /// Most of them removed for each version.
     pub max_delete: Option<u64>,
-    /// Pages of zeroes become holes.
+    /// Make holes of pages of zeroes.
     pub sparse: bool,
     /// Bits per second to receive.
     pub limit: Option<u64>,
@@ -109,24 +110,24 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether modes and times are taken as they are. A root hash that is asked for does not cover them.
+    /// Whether modes and times are taken as they are. A pinned root hash does not cover them.
     fn keeps_metadata(&self) -> bool {
         let proven = self.trust.is_some() || self.key.is_some();
         self.archive && (self.pinned.is_none() || proven)
     }
 }
 
-/// The share has a new version: what is being fetched may not be served any more.
+/// The share has a new version: the fetched one may not be served any more.
 #[derive(Debug, Error)]
 #[error("the share has changed")]
 struct Changed;
 
-/// Blocks cannot be written any more; the writer's own error says why.
+/// Blocks cannot be written any more; the writer's own error has the reason.
 #[derive(Debug, Error)]
 #[error("writing has failed")]
 struct WriterGone;
 
-/// Not everything has come, or gone, and to try it again would not help; another version may.
+/// Incomplete in a way that only another version can change.
 #[derive(Debug, Error)]
 #[error("{0}")]
 struct Lacking(String);
@@ -140,12 +141,12 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         if seeds {
             Seed::clean_up();
         }
-        // who serves on has not been interrupted in anything
+        // a seed that serves a whole version was not interrupted
         if done.load(Ordering::SeqCst) {
             std::process::exit(Exit::Ok as i32);
         }
     })?;
-    // before somebody waits for a server; a shared file's name in DEST is known later
+    // before the wait for a server; a shared file's name in DEST is known later
     check_replaceable(&options.dest).map_err(|e| ExitError::new(Exit::Usage, e))?;
     if !options.dry_run {
         check_writable(&options.dest)
@@ -159,22 +160,22 @@ struct Transfer<'a> {
     network: Network,
     core: Receiver,
     key: Option<Arc<ShareKey>>,
-    /// Of earlier runs, where records prove anything.
+    /// Highest generation of earlier runs, if records are proven.
     remembered: Option<Remembered>,
     progress: Progress,
     started: Instant,
-    /// When the first record was taken: waiting for it is not fetching.
+    /// When the first record was taken; the wait for it is no fetching.
     began: Option<Instant>,
     corrupt_sources: u32,
     seed: Option<Seed>,
-    /// Of the version, as far as the core does not count.
+    /// Figures of the version that the core does not count.
     stats: Stats,
     /// Bytes of the tree, which are no progress.
     shown_from: u64,
     shown: Snapshot,
     /// Blocks that wait to be written.
     queued: Arc<AtomicUsize>,
-    /// Why not all of the version has come, when that was said last.
+    /// Last reported reason why a version is incomplete.
     owed: Option<String>,
 }
 
@@ -246,7 +247,7 @@ impl<'a> Transfer<'a> {
         })
     }
 
-    /// Sets `complete` while all of the version in hand has come.
+    /// Sets `complete` while the whole version in hand is at DEST.
     fn run(mut self, complete: &AtomicBool) -> anyhow::Result<Exit> {
         let stays = self.options.seed || self.options.watch;
         let mut follows = false;
@@ -272,7 +273,7 @@ impl<'a> Transfer<'a> {
                     complete.store(true, Ordering::SeqCst);
                     self.serve_on();
                 }
-                // the version before has come, or this one as far as it can: what can be served of both is
+                // the previous version, or a part of this one, can be served
                 Err(e) if follows || stays && e.is::<Lacking>() => {
                     follows = true;
                     complete.store(false, Ordering::SeqCst);
@@ -416,7 +417,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// What is not there, or still there, although all went well.
+    /// Returns the reason why the result is incomplete although all went well.
     fn lacking(&self, tree: &Tree, skipped: u64) -> Option<Lacking> {
         let mut what = Vec::new();
         if tree.is_incomplete() {
@@ -436,7 +437,7 @@ impl<'a> Transfer<'a> {
         (!what.is_empty()).then(|| Lacking(what.join("; ")))
     }
 
-    /// Writing has a thread of its own: packets do not wait for disks.
+    /// Fetches, and writes on another thread: packets do not wait for disks.
     fn fetch_and_write(
         &mut self,
         (wanted, leaves): (&[BlockRef], &[BlockRef]),
@@ -455,7 +456,7 @@ impl<'a> Transfer<'a> {
             });
             let fetched = self.fetch(wanted, leaves, |block, bytes| {
                 queued.fetch_add(1, Ordering::SeqCst);
-                // the writer has failed: its error says why
+                // the writer has failed: its error has the reason
                 sender.send((block, bytes)).map_err(|_| WriterGone.into())
             });
             drop(sender);
@@ -512,7 +513,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Serves this version from now on, as far as it is there.
+    /// Serves the received parts of this version from now on.
     fn seed_version(&self, record: &Record, tree: &Tree, folder: &Path, partial: String) {
         let Some(seed) = &self.seed else {
             return;
@@ -539,14 +540,14 @@ impl<'a> Transfer<'a> {
                     authentication: record.authentication.clone(),
                 });
             }
-            // nothing wrong with it, but its blocks are not those that would be made of it here
+            // valid, but this host would cut other blocks
             _ => {
                 tracing::warn!("this version was laid out by another program: it is not served on");
             }
         }
     }
 
-    /// Everything has come: a new version is waited for, while the seed serves this one.
+    /// Waits for a new version while the seed serves this whole one.
     fn serve_on(&mut self) {
         self.progress.finish();
         self.owed = None;
@@ -555,7 +556,7 @@ impl<'a> Transfer<'a> {
         self.rest(None);
     }
 
-    /// The same where something is missing. What can be mended here is tried again until it has come.
+    /// Waits with an incomplete version; retries where a retry can help.
     fn serve_on_owing(&mut self, error: &anyhow::Error) {
         self.progress.finish();
         let took = self.began.map_or(Duration::ZERO, |at| at.elapsed());
@@ -571,7 +572,7 @@ impl<'a> Transfer<'a> {
         );
         let doing = self.serving_on();
         let message = format!("{error}; not everything has come: {again}; {doing}");
-        // each time would hide what else is said
+        // repeating it would hide other messages
         if self.owed.as_ref() == Some(&error) {
             tracing::info!("{message}");
         } else {
@@ -595,20 +596,20 @@ impl<'a> Transfer<'a> {
         (self.stats, self.shown, self.shown_from) = (Stats::default(), Snapshot::default(), 0);
     }
 
-    /// A line for people.
+    /// Prints a line for users.
     fn say(&self, line: &str) {
         if !self.options.quiet && !self.options.json {
             note(line);
         }
     }
 
-    /// The folder to write in, and for a shared file its name there.
+    /// Returns the folder to write in, and for a shared file its name in it.
     fn target(&self, kind: RootKind, name: &[u8]) -> anyhow::Result<(PathBuf, Option<Vec<u8>>)> {
         let dest = &self.options.dest;
         let usage = |message: String| ExitError::new(Exit::Usage, message);
         match kind {
             RootKind::Folder => {
-                // looked at once: another lcsync may be making it
+                // checked once: another lcsync may be making it
                 ensure!(
                     std::fs::metadata(dest).map_or(true, |found| found.is_dir()),
                     "{}: is a file, and lc:{} is a folder",
@@ -639,7 +640,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Fetches blocks of the content that has these leaves; gives each to `take` as it comes.
+    /// Fetches blocks of the content with these leaves; passes each to `take`.
     fn fetch(
         &mut self,
         blocks: &[BlockRef],
@@ -658,7 +659,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// The next event that has to do with the version; what the others ask for is done.
+    /// Returns the next event about the version; executes the remaining ones.
     fn next(&mut self) -> anyhow::Result<Event> {
         loop {
             let queued = self.queued.load(Ordering::SeqCst);
@@ -716,7 +717,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits for packets and hands them over.
+    /// Waits for packets and handles them.
     fn step(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         self.network.refresh_interfaces(now)?;
@@ -734,7 +735,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Behind what is proven nobody leads this host back, in later runs either.
+    /// Stores the proven generation, behind which later runs do not go back.
     fn remember(&mut self, proven: u64) {
         let Some(remembered) = self.remembered.as_mut().filter(|_| !self.options.dry_run) else {
             return;
@@ -765,7 +766,7 @@ impl<'a> Transfer<'a> {
         self.progress.show(&self.shown, now);
     }
 
-    /// Servers have been heard, and none of them has the version that is wanted.
+    /// Explains that servers are present, but none has the wanted version.
     fn nothing_acceptable(&self) -> String {
         let name = &self.options.name;
         if let (Some(remembered), 1..) = (&self.remembered, self.core.choice().rolled_back()) {
@@ -792,7 +793,7 @@ impl<'a> Transfer<'a> {
             Failure::Silence => {
                 let on = self.network.interface_names();
                 let timeout = self.options.timeout;
-                // a wrong key has other groups: nobody can tell the one from the other
+                // a wrong key gives other groups, which look the same
                 let or_key = match self.options.key {
                     Some(_) => ": the name or the key may be wrong",
                     None => "",
@@ -810,7 +811,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Makes DEST, which nobody may enter who may not enter what is shared.
+/// Makes DEST, with no more access than the shared folder.
 fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -821,7 +822,7 @@ fn make_folder(path: &Path, mode: u16) -> anyhow::Result<()> {
         DirBuilder::new().mode(mode).create(path)
     });
     match made {
-        // another lcsync has been faster: which of them writes there the lock says
+        // another lcsync was faster; the lock decides which of them writes
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made.with_context(|| path.display().to_string()),
     }
@@ -841,7 +842,7 @@ fn write_all(
     plan.flush(place)
 }
 
-/// What earlier runs have heard of a share whose records are proven. Without a place to keep it nothing is remembered.
+/// Loads the highest generation of a proven share, if this user has a folder for it.
 fn remembered(
     options: &Options,
     proof: &Proof,

@@ -1,4 +1,4 @@
-//! A share's tree, or what is wanted of it, without the data.
+//! A share's tree, or the wanted part of it, without the data.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::layout::Layout;
 use crate::listing::{Entry, Kind, Metadata, shown};
 use crate::tree::{Root, RootKind};
 
-/// Why a part of a share cannot be fetched.
+/// Reason why a part of a share cannot be fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoPart {
     /// Nothing is at this path.
@@ -21,7 +21,7 @@ pub enum NoPart {
     File,
 }
 
-/// What a share consists of.
+/// Content of a share.
 #[derive(Debug, Clone)]
 pub struct Tree {
     /// The root node.
@@ -32,12 +32,12 @@ pub struct Tree {
     pub metadata: Vec<Metadata>,
     /// The blocks of the content stream, in order.
     pub leaves: Vec<BlockRef>,
-    /// Where the files lie in that stream.
+    /// Positions of the files in that stream.
     pub layout: Layout,
 }
 
 impl Tree {
-    /// Of a folder, only what is at `path` in it, as if that were shared.
+    /// Reduces a folder to the entries at `path`, as if that were shared.
     pub fn choose(&mut self, path: &[u8]) -> Result<(), NoPart> {
         if self.root.kind != RootKind::Folder {
             return Err(NoPart::File);
@@ -64,7 +64,7 @@ impl Tree {
         };
         let layout = std::mem::take(&mut self.layout);
         self.layout = layout.of(&chosen);
-        // the first stands for the root
+        // the first one is the root's
         self.metadata = self.metadata[at + 1..=chosen.end].to_vec();
         self.entries = self.entries[chosen].to_vec();
         for entry in &mut self.entries {
@@ -73,7 +73,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Files, links and folders not counted.
+    /// Number of files, without links and folders.
     #[must_use]
     pub fn files(&self) -> usize {
         let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
@@ -90,13 +90,13 @@ impl Tree {
         sizes.sum()
     }
 
-    /// A folder that may lack something that the share has.
+    /// Whether it is a folder that lacks entries of the share.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         self.root.kind == RootKind::Folder && self.root.incomplete
     }
 
-    /// What is not in the listing is not in the share.
+    /// Whether it is a folder with all entries of the share.
     #[must_use]
     pub fn is_whole_folder(&self) -> bool {
         self.root.kind == RootKind::Folder && !self.root.incomplete

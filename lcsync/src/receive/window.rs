@@ -1,77 +1,78 @@
-//! How many channels a receiver holds: additive increase, multiplicative decrease, by its own loss.
+//! Number of channels of a receiver: additive increase, multiplicative decrease, by its own loss.
 //!
-//! Each channel has a fixed rate, so the number of channels is the receiver's rate. Loss alone does not tell a
-//! full link from a bad one. So the window is made smaller on trial: if no less arrives then, or the loss is gone, the
-//! link was full; if what arrives shrinks as the window does, the loss is the link's own, and from then on taken for
-//! granted.
+//! Each channel has a fixed rate, so their number is the receiver's rate. Loss alone does not tell
+//! a full link from a lossy one, so the window shrinks on trial. If no fewer packets arrive then,
+//! or the loss ends, the link was full. If arrivals shrink with the window, the loss is the link's
+//! own, and granted from then on.
 //!
-//! Sizes are counted in channels of the normal rate. Where that is too coarse, on slow links, channels of the slow
-//! layer are held, each a small `unit` of one.
+//! Sizes are in channels of the normal rate. On slow links, where that is too coarse, channels of
+//! the slow layer are held, each a small `unit` of one.
 
 use std::time::{Duration, Instant};
 
 use crate::stretch::STRETCH;
 
-/// Loss and rate are judged after each such time (chosen: 30 packets of a slow channel).
+/// Interval of judging loss and rate. Chosen: 30 packets of a slow channel.
 const INTERVAL: Duration = Duration::from_millis(300);
-/// The same at the start, while nothing is lost and [`MIN_FAST_PACKETS`] came (chosen).
+/// The same at the start, without loss and after [`MIN_FAST_PACKETS`]. Chosen.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
-/// The same at the start, with loss or fewer packets (chosen).
+/// The same at the start, with loss or fewer packets. Chosen.
 const LOSSY_INTERVAL: Duration = Duration::from_millis(150);
-/// A window that grew fast and loses more than half is cut after this time and [`MIN_FAST_PACKETS`] (chosen).
+/// Time, besides [`MIN_FAST_PACKETS`], after which a fast grown window with loss above half is cut.
+/// Chosen.
 const OVERLOAD_INTERVAL: Duration = Duration::from_millis(30);
-/// Packets that an early judgement needs (chosen).
+/// Packets that an early judgement needs. Chosen.
 const MIN_FAST_PACKETS: u64 = 500;
-/// That cut leaves one part in so many: two cuts reach what a link of 5 Mbit/s carries (chosen).
+/// Largest divisor of that cut: two cuts reach the capacity of a 5 Mbit/s link. Chosen.
 const MAX_CUT: f64 = 16.0;
-/// After such a silence an interval begins anew: a block that ends before the next ones come would hide what a link
-/// carries.
+/// Silence that restarts an interval: pauses between blocks would hide the link's capacity.
 const SILENCE: Duration = Duration::from_millis(30);
-/// An interval that loses less than one of so many packets counts as lossless.
+/// Divisor of packets: an interval that loses fewer counts as lossless.
 const LOSSLESS: u64 = 50;
-/// Packets that any judgement needs (chosen).
+/// Packets that any judgement needs. Chosen.
 const MIN_PACKETS: u64 = 64;
-/// Loss above the granted one that changes nothing: the code repairs it for free while the link is full (chosen).
+/// Loss above the granted one that changes nothing: the code repairs it at no cost on a full link.
+/// Chosen.
 const TOLERANCE: f64 = 0.08;
-/// If the rate grows by this factor in a trial, the link had room.
+/// Growth factor of the rate in a trial from which on the link had room.
 const MIN_GAIN: f64 = 1.15;
-/// If the rate falls by less than this share of what the window falls by, the link was full.
+/// Share of the window's fall: if the rate falls by less, the link was full.
 const FULL_SHARE: f64 = 0.4;
-/// If a full and a lossy link would differ in loss by this much, loss decides a trial instead of the rate.
+/// Difference in loss between a full and a lossy link from which on loss decides a trial.
 const LOSS_DIFFERENCE: f64 = 0.17;
-/// Intervals without judgement after a trial that decided nothing.
+/// Intervals without judgement after an undecided trial.
 const UNDECIDED_PAUSE: u8 = 3;
-/// Most loss that is attributed to the link itself.
+/// Most loss that is granted to the link.
 const MAX_GRANTED: f64 = 0.5;
-/// A trial shrinks the window by its loss and by this factor.
+/// Factor by which a trial shrinks the window, besides its loss.
 const TRIAL_STEP: f64 = 0.95;
 /// Factor of the least step of a trial, and of one below a window that is known to fit.
 const SMALL_STEP: f64 = 0.9;
 /// Factor of the largest step of a trial.
 const LARGE_STEP: f64 = 0.5;
-/// A link that carries this share of its rate when it was full is full again.
+/// Share of the rate of a full link from which on it is full again.
 const FULL_RATE: f64 = 0.85;
 /// Channels held for each that a full link carries: some have ended, or not begun.
 const HEADROOM: f64 = 1.15;
 /// Share of the usual growth beyond the window that last filled the link.
 const CAUTIOUS_GROWTH: f64 = 0.25;
-/// At the start, a lossless window grows once this share of it is used.
+/// Used share of a lossless window from which on it grows, at the start.
 const BUSY: f64 = 0.6;
 /// Factor of that growth.
 const START_STEP: f64 = 3.0;
-/// Windows below this size hold channels of the slow layer.
+/// Size below which channels of the slow layer are held.
 const SLOW_BELOW: f64 = 3.0;
-/// Windows above this size hold channels of the normal rate again.
+/// Size above which channels of the normal rate are held again.
 const FAST_ABOVE: f64 = 6.0;
-/// Stretches are joined where the last interval lost less than one of so many packets: at the start it knows of loss before
-/// the packets of a longer time do.
+/// Divisor of packets: stretches are joined if the last interval lost fewer. At the start it shows
+/// loss before longer times do.
 const LOSSLESS_FOR_STRETCHES: f64 = 256.0;
 
-/// Losses within this time may have one reason, as a train of packets (chosen: longer than a channel's turn).
+/// Time within which losses may have one cause, as a burst. Chosen: longer than a channel's turn.
 const BATCH: Duration = Duration::from_millis(10);
 
-/// How uneven loss is: by how much that of an interval may differ from what it is on average. Losses come in trains, so
-/// they are counted by batches of time, whose variance says it (method of batch means).
+/// Variance of loss, for the error of an interval's loss. Losses come in bursts, so it counts them
+/// in batches of time (method of batch means).
 #[derive(Debug, Clone, Copy)]
 struct Unevenness {
     batch: Instant,
@@ -92,9 +93,9 @@ impl Unevenness {
         }
     }
 
-    /// `lost` packets were missed now.
+    /// Counts `lost` packets now.
     fn count(&mut self, lost: u64, now: Instant) {
-        // a silence begins an interval anew, so these are few
+        // few rounds, as a silence restarts the interval
         while now.saturating_duration_since(self.batch) >= BATCH {
             let lost = std::mem::take(&mut self.lost) as f64;
             self.batches += 1.0;
@@ -105,7 +106,7 @@ impl Unevenness {
         self.lost += lost;
     }
 
-    /// The standard error of the number of packets lost so far.
+    /// Returns the standard error of the number of lost packets.
     fn error(&self) -> f64 {
         if self.batches < 2.0 {
             return 0.0;
@@ -115,23 +116,23 @@ impl Unevenness {
     }
 }
 
-/// How many channels a receiver holds, by what loss and rate have shown.
+/// Number of channels of a receiver, from its loss and rate.
 #[derive(Debug, Clone)]
 pub struct Window {
     size: f64,
     max: f64,
-    /// The size in the beginning.
+    /// The first size.
     start: f64,
-    /// What one channel counts on the slow layer; 1 if there is none.
+    /// Size of one channel of the slow layer; 1 if there is none.
     slow_unit: f64,
     /// Packets per second of a channel of the normal rate.
     packet_rate: f64,
-    /// Channels that the server can send at once, if it cannot send all that is asked for.
+    /// Channels that the server can send at once, if it has more to send.
     server_full: Option<f64>,
     slow: bool,
-    /// Doubling until a link is found to be full.
+    /// Growing fast until the link is found to be full.
     starting: bool,
-    /// It lost most of what it grew by: halved until it does not.
+    /// It lost most of its growth: cut until it does not.
     falling: bool,
     received: u64,
     lost: u64,
@@ -145,9 +146,9 @@ pub struct Window {
     /// Packets per second that came when it was full.
     full_rate: Option<f64>,
     trial: Option<Trial>,
-    /// There has been one.
+    /// Whether a trial was made.
     tried: bool,
-    /// Intervals to let pass until a change of the window shows.
+    /// Intervals until a change of the window takes effect.
     settle: u8,
 }
 
@@ -159,7 +160,7 @@ struct Trial {
 }
 
 impl Window {
-    /// A window of `start` channels that grows up to `max`.
+    /// Makes a window of `start` channels that grows up to `max`.
     #[must_use]
     pub fn new(start: usize, max: usize, now: Instant) -> Self {
         let max = max.max(1);
@@ -192,15 +193,15 @@ impl Window {
     #[must_use]
     pub fn size(&self) -> usize {
         let channels = self.size.min(self.max) / self.unit();
-        // half a channel too many is lost and repaired, half a channel too few is not used
+        // half a channel too many is repaired, half a channel too few is unused
         (channels.round() as usize).max(1)
     }
 
-    /// Channels that may be held if others have joined them: it costs nobody anything, and as long as nothing is lost they
-    /// tell sooner how many fit.
+    /// Channels that may be held if other receivers have joined them. They cost the server nothing,
+    /// and without loss they show sooner how many fit.
     #[must_use]
     pub fn size_of_shared(&self) -> usize {
-        // not after a trial that did not say that the loss is the link's own
+        // not after a trial that did not show own loss of the link
         let fits = !self.tried || self.granted > 0.0;
         let ahead = if self.starting && self.trial.is_none() && fits {
             START_STEP
@@ -217,7 +218,7 @@ impl Window {
         self.slow
     }
 
-    /// Whether there is room for so many stretches, and the link loses nothing.
+    /// Whether this number of stretches has room, and the link is lossless.
     #[must_use]
     pub fn suits_stretches(&self, count: usize) -> bool {
         let lossless = self.granted == 0.0 && self.loss * LOSSLESS_FOR_STRETCHES < 1.0;
@@ -231,8 +232,8 @@ impl Window {
         self.loss
     }
 
-    /// A new upper bound, packets per second of a channel, and what one of the slow layer has of that, if there are
-    /// such.
+    /// Sets the upper bound, the packets per second of a channel, and the share of a slow one, if
+    /// any.
     pub fn set_bounds(&mut self, max: f64, packet_rate: f64, slow_unit: Option<f64>) {
         self.packet_rate = packet_rate.max(1.0);
         self.slow_unit = slow_unit.unwrap_or(1.0).clamp(0.01, 1.0);
@@ -240,18 +241,18 @@ impl Window {
         self.choose_layer();
     }
 
-    /// Channels that the server can send at once, if it has more to send than it can. Twice as many may be held then: so
-    /// there is always one that comes next.
+    /// Sets the channels that the server can send at once, if it has more to send. Twice as many
+    /// may be held then, so that one always comes next.
     pub fn set_server_full(&mut self, channels: Option<f64>) {
         self.server_full = channels;
-        // a trial that is made larger says nothing
+        // a trial that is enlarged shows nothing
         if let (true, None, Some(channels)) = (self.starting, &self.trial, channels) {
             let twice = 2.0 * channels.min(self.start) + 2.0;
             self.size = self.size.max(twice).min(self.max);
         }
     }
 
-    /// A packet came, and `lost` before it did not. Whether conclusions are due at once.
+    /// Counts a packet, and `lost` missing ones before it. Returns whether to judge at once.
     pub fn on_packet(&mut self, lost: u64, now: Instant) -> bool {
         if now.saturating_duration_since(self.last) > SILENCE {
             self.restart(now);
@@ -263,7 +264,7 @@ impl Window {
         self.is_flood(now)
     }
 
-    /// A packet came behind others that had made it count as lost.
+    /// Counts an overtaken packet, which counted as lost.
     pub fn on_overtaken(&mut self, now: Instant) {
         self.on_packet(0, now);
         self.lost = self.lost.saturating_sub(1);
@@ -278,7 +279,7 @@ impl Window {
             && now.saturating_duration_since(self.since) >= OVERLOAD_INTERVAL
     }
 
-    /// A block is complete: the moment to grow.
+    /// Grows, after a whole block.
     pub fn on_block(&mut self) {
         if self.trial.is_some() || self.settle > 0 || self.size >= self.max {
             return;
@@ -295,7 +296,7 @@ impl Window {
         self.choose_layer();
     }
 
-    /// Draws conclusions when it is time to.
+    /// Judges loss and rate when an interval is over.
     pub fn on_tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         let total = self.received + self.lost;
@@ -325,9 +326,9 @@ impl Window {
         match self.trial.take() {
             Some(trial) => self.judge(trial, rate, (loss, error)),
             None if flood => {
-                // far too much at once: what arrives is what the link carries
+                // far too much at once: the arriving rate is the link's capacity
                 (self.starting, self.falling) = (false, true);
-                // of a link; a receiver that got no processor for a moment carries more than that
+                // but a receiver without a processor for a moment has a higher one
                 let least = (self.size / MAX_CUT).max(self.slow_unit);
                 self.size = self.filling(rate).clamp(least, self.size.max(least));
                 self.full_rate = Some(rate);
@@ -355,17 +356,17 @@ impl Window {
         self.choose_layer();
     }
 
-    /// Nothing is known yet.
+    /// Whether nothing is known yet.
     fn is_new(&self) -> bool {
         self.starting && self.server_full.is_none()
     }
 
-    /// Channels that bring so many packets per second.
+    /// Channels that bring this number of packets per second.
     fn carrying(&self, rate: f64) -> f64 {
         rate / self.packet_rate / (1.0 - self.granted)
     }
 
-    /// Channels that fill a link which carries so much: some of them have ended, or not begun.
+    /// Channels that fill a link of this rate: some have ended, or not begun.
     fn filling(&self, rate: f64) -> f64 {
         self.carrying(rate) * HEADROOM
     }
@@ -392,8 +393,8 @@ impl Window {
         let (kept, shrunk) = (rate / trial.rate.max(1.0), self.size / trial.size);
         let excess = |loss: f64| (loss - self.granted).max(0.0);
         let gone = excess(loss + error) < 0.3 * excess(trial.loss);
-        // a full link loses less of less; one that loses on its own the same, even where what arrives stays the same
-        // because the server sends no faster than either window allows
+        // with a smaller window, a full link loses less. A lossy one loses the same, even if
+        // arrivals stay the same as the server sends no faster than either window allows
         let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
         let telling = if_full == 0.0 || trial.loss - if_full > LOSS_DIFFERENCE;
         let same = telling && loss + error > f64::midpoint(if_full, trial.loss);
@@ -402,13 +403,14 @@ impl Window {
         if full {
             let carried = rate.max(trial.rate);
             self.size = self.filling(carried).clamp(self.slow_unit, trial.size);
-            // what the beginning tells is too little
+            // the first estimate is too small
             self.ceiling = (!self.starting).then_some(self.size);
             self.full_rate = Some(carried);
             (self.starting, self.settle) = (false, 1);
         } else {
             self.size = trial.size;
-            // where no less was sent, or something else has changed, nothing can be told, unless the server is full
+            // without fewer sent packets, or after other changes, nothing is shown, unless the
+            // server is full
             let told = !as_much || self.server_full.is_some();
             if told && loss < trial.loss + TOLERANCE {
                 self.granted = loss.min(MAX_GRANTED);
@@ -442,7 +444,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// A link of `capacity` channels with random loss, for `seconds`; gives the mean window of the last third.
+    /// A link of `capacity` channels with random loss, for `seconds`; returns the mean window of
+    /// the last third.
     fn simulate(capacity: f64, own_loss: f64, start: usize, seconds: u64) -> f64 {
         simulate_layers(capacity, own_loss, start, None, seconds)
     }
@@ -533,7 +536,7 @@ mod tests {
         let begin = Instant::now();
         let mut window = Window::new(16, 128, begin);
         window.set_bounds(128.0, 2_272.0, None);
-        // each receiver's link loses a fifth; the server sends to it what is left by others, at last more than before
+        // each receiver's link loses a fifth; the server sends more to it in the end than before
         for step in 0..250 {
             let now = begin + Duration::from_millis(10) * step;
             window.set_server_full(Some(13.0));
