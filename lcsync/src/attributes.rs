@@ -1,4 +1,4 @@
-//! Extended attributes of an open entry, ACLs among them: they are attributes, and copied as such.
+//! Extended attributes of an open entry. ACLs are among them, and copied as such.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -15,21 +15,22 @@ use crate::place::Opened;
 /// Names with their values.
 pub type Attributes = BTreeMap<CString, Vec<u8>>;
 
-/// The kernel's bound of a value and of all names of an entry, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX of Linux).
+/// The kernel's bound of a value and of all names of an entry, in bytes (XATTR_SIZE_MAX,
+/// XATTR_LIST_MAX).
 const MAX: usize = 64 << 10;
-/// ACL of an entry, and of what is made in a folder.
+/// ACL of an entry, and of new entries in a folder.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
-/// A file with this one runs with rights that its user need not have.
+/// Attribute of a file that runs with rights that its user may lack.
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// Which attributes are kept.
+/// Selection of attributes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Selection {
     /// ACLs.
     pub acls: bool,
-    /// All but what belongs to the file system itself.
+    /// All but ACLs and those of the file system itself.
     pub others: bool,
-    /// Those that only root may set as well.
+    /// Those that only root may set, too.
     pub is_root: bool,
 }
 
@@ -56,12 +57,12 @@ pub fn is_acl(name: &CString) -> bool {
     ACLS.contains(&name.as_bytes())
 }
 
-/// Whether a file with these runs with rights that its user need not have.
+/// Whether a file with these runs with rights that its user may lack.
 pub fn gives_rights(attributes: &Attributes) -> bool {
     attributes.keys().any(|name| name.as_bytes() == CAPABILITY)
 }
 
-/// The selected attributes of an entry. One on a file system that knows none has none.
+/// Reads the selected attributes of an entry; none on file systems without attributes.
 pub fn read(entry: &Opened, selection: Selection) -> io::Result<Attributes> {
     let mut attributes = Attributes::new();
     if selection.is_empty() {
@@ -109,7 +110,7 @@ pub fn read(entry: &Opened, selection: Selection) -> io::Result<Attributes> {
     Ok(attributes)
 }
 
-/// Sets the attributes that `chosen` says to what they are to be, and removes others of these.
+/// Sets the `chosen` attributes to the wanted values, and removes other chosen ones.
 pub fn write(
     entry: &Opened,
     wanted: &Attributes,

@@ -1,4 +1,4 @@
-//! Blocks: the content-addressed pieces that everything of a share is cut into.
+//! Blocks: content-addressed pieces of a share.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ pub use librecast::coding::MAX_BLOCK;
 pub struct BlockHash(pub [u8; 32]);
 
 impl BlockHash {
-    /// The hash of `bytes`.
+    /// Hashes `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// From 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         blake3::Hash::from_hex(text)
@@ -36,7 +36,7 @@ impl fmt::Debug for BlockHash {
     }
 }
 
-/// A block, named: 1 to [`MAX_BLOCK`] bytes with this hash.
+/// Name of a block of 1 to [`MAX_BLOCK`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockRef {
     /// BLAKE3 of its bytes.
@@ -46,7 +46,7 @@ pub struct BlockRef {
 }
 
 impl BlockRef {
-    /// The name of `bytes`. Longer blocks than [`MAX_BLOCK`] do not exist.
+    /// Names `bytes`. Longer blocks than [`MAX_BLOCK`] do not exist.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         debug_assert!(!bytes.is_empty() && bytes.len() <= MAX_BLOCK);

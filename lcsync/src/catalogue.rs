@@ -1,4 +1,4 @@
-//! What a server says is shared, to who asks by joining the root channel of the name that no share has: the empty one.
+//! Catalogues of servers, on the root channel of the empty name, which no share has.
 
 use librecast::channel::SharePrefix;
 use librecast::wire::{Reader, WireError, Writer};
@@ -6,9 +6,9 @@ use librecast::wire::{Reader, WireError, Writer};
 use crate::block::BlockHash;
 use crate::name::check_name;
 
-/// The name whose root channel is joined to ask.
+/// The name with the catalogues' root channel.
 pub const NAME: &str = "";
-/// Bytes of entries in a datagram, at most: with all headers, sealed as well, 1,280 are not exceeded.
+/// Most bytes of entries in a datagram: with all headers and the seal at most 1,280.
 const MAX_ENTRIES: usize = 1_100;
 
 /// One share.
@@ -26,7 +26,7 @@ pub struct Listed {
     pub files: u64,
 }
 
-/// The groups at which servers that have this key are asked; without a key, all others.
+/// The prefix of catalogues of servers with this key, or without key.
 #[must_use]
 pub fn prefix(group_key: &[u8]) -> SharePrefix {
     SharePrefix::of_name(group_key, NAME)
@@ -64,7 +64,7 @@ pub fn read(r: &mut Reader<'_>) -> Result<Vec<Listed>, WireError> {
     Ok(listed)
 }
 
-/// The entries in as many parts as it takes, each for one datagram.
+/// Splits the entries into parts, each for one datagram.
 pub fn parts(listed: &[Listed]) -> Result<Vec<Vec<u8>>, WireError> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for one in listed {

@@ -1,5 +1,5 @@
-//! Where a large file is cut into blocks: where its content says so, so that bytes inserted or removed change the
-//! blocks around them and no others.
+//! Cuts of a large file into blocks, by its content: inserted or removed bytes change only the
+//! blocks around them.
 //!
 //! ```text
 //!  last cut       MIN_BLOCK                              MAX_BLOCK
@@ -7,10 +7,11 @@
 //!                             ^ the largest hash of the 64 bytes before it: the next cut
 //! ```
 //!
-//! The hash is a gear hash: for each byte `hash = 2 * hash + GEAR[byte]` modulo 2^64, so that a byte is forgotten 64
-//! bytes later. Of equal hashes the last counts. What is left of a file and fits a block is its last block.
-//! These rules are part of the format: everybody who shares the same bytes has to name the same root hash. Why
-//! the largest and not the first that passes a threshold: docs/adr/0009.
+//! The hash is a gear hash: `hash = 2 * hash + GEAR[byte]` modulo 2^64 for each byte, so that a
+//! byte has no effect after 64 bytes. Of equal hashes, the last one counts. The rest of a file that
+//! fits a block is its last block. These rules are part of the format: all sharers of equal bytes
+//! must get one root hash. docs/adr/0009 explains why the largest hash is taken, and not the first
+//! above a threshold.
 
 use std::fs::File;
 use std::io;
@@ -22,8 +23,8 @@ use nix::unistd::{Whence, lseek};
 
 use crate::block::{BlockRef, MAX_BLOCK};
 
-/// The shortest block but a file's last. Longer ones on average mean less to send beside the data, a wider choice
-/// means that cuts are found again sooner.
+/// Bytes of the shortest block, except a file's last. Longer blocks need less data beside them; a
+/// wider choice finds cuts again sooner.
 pub const MIN_BLOCK: usize = 112 << 10;
 /// Bytes that a hash covers.
 const SPAN: usize = 64;
@@ -42,7 +43,7 @@ static GEAR: LazyLock<[u64; 256]> = LazyLock::new(|| {
     table
 });
 
-/// A block of zeroes, of which sparse files consist.
+/// A block of zeroes, as in sparse files.
 static ZEROES: LazyLock<BlockRef> = LazyLock::new(|| BlockRef::of(&[0; MAX_BLOCK]));
 
 /// A whole block of zeroes.
@@ -51,7 +52,7 @@ pub fn zeroes() -> BlockRef {
     *ZEROES
 }
 
-/// The length of the block that these bytes begin with; more of the file follows them.
+/// Returns the length of the first block of these bytes; more of the file follows them.
 fn next_length(bytes: &[u8; MAX_BLOCK]) -> usize {
     let gear = &*GEAR;
     let step = |hash: u64, byte: &u8| (hash << 1).wrapping_add(gear[usize::from(*byte)]);
@@ -73,14 +74,14 @@ pub struct Cutter<'a> {
     size: u64,
     at: u64,
     buffer: Vec<u8>,
-    /// Where in the file the buffer's bytes are from.
+    /// Offset of the buffer in the file.
     buffered: u64,
-    /// Up to here the file is known to have no hole.
+    /// Offset up to which the file is known to have no hole.
     data_until: u64,
 }
 
 impl<'a> Cutter<'a> {
-    /// Takes the first `size` bytes of `file` for the whole of it.
+    /// Takes the first `size` bytes of `file` as the whole of it.
     #[must_use]
     pub fn new(file: &'a File, size: u64) -> Self {
         Self {
@@ -93,24 +94,24 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Where the next block begins.
+    /// Offset of the next block.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// Goes on at `at`, as if there were a cut.
+    /// Continues at `at`, as if a cut were there.
     pub fn seek(&mut self, at: u64) {
         self.at = at;
     }
 
-    /// The next block; `None` at the end. A file that has become shorter is an error.
+    /// Returns the next block; `None` at the end. A file that has become shorter is an error.
     pub fn next_block(&mut self) -> io::Result<Option<BlockRef>> {
         let left = self.size.saturating_sub(self.at);
         if left == 0 {
             return Ok(None);
         }
-        // in nothing but zeroes all hashes are the same, and the last counts
+        // in zeroes all hashes are equal, and the last one counts
         if left > MAX_BLOCK as u64 && self.is_hole()? {
             self.at += MAX_BLOCK as u64;
             return Ok(Some(zeroes()));
@@ -125,7 +126,7 @@ impl<'a> Cutter<'a> {
         Ok(Some(block))
     }
 
-    /// The next `length` bytes.
+    /// Returns the next `length` bytes.
     fn fill(&mut self, length: usize) -> io::Result<&[u8]> {
         let start = self.at.wrapping_sub(self.buffered);
         let have = |start: u64| start.saturating_add(length as u64) <= self.buffer.len() as u64;
@@ -139,7 +140,8 @@ impl<'a> Cutter<'a> {
         Ok(&self.buffer[start..start + length])
     }
 
-    /// Whether the next full block is a hole of the file. File systems that know no holes say that all is data.
+    /// Whether the next full block is a hole of the file. File systems without holes report data
+    /// everywhere.
     fn is_hole(&mut self) -> io::Result<bool> {
         if self.at < self.data_until {
             return Ok(false);
@@ -147,7 +149,7 @@ impl<'a> Cutter<'a> {
         let from = i64::try_from(self.at).map_err(|_| Errno::EOVERFLOW)?;
         let data = match lseek(self.file, from, Whence::SeekData) {
             Ok(at) => at.unsigned_abs(),
-            // no more data, or a file that has become shorter: to be seen when it is read
+            // no more data, or a file that has become shorter, which its read will show
             Err(Errno::ENXIO) if self.file.metadata()?.len() >= self.size => self.size,
             Err(_) => self.at,
         };
@@ -160,14 +162,14 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// A file larger than this is cut in regions, on several processors.
+/// Bytes above which a file is cut in regions, on several processors.
 pub const REGION: u64 = 64 << 20;
 
 /// A block of a file and where it begins.
 pub type At = (u64, BlockRef);
 
-/// Cuts the region that begins at `from`, a multiple of [`REGION`], as if there were a cut; the last block may lead
-/// out of it.
+/// Cuts the region from `from`, a multiple of [`REGION`], as if a cut were there; its last block
+/// may end beyond it.
 pub fn cut_region(file: &File, size: u64, from: u64) -> io::Result<Vec<At>> {
     let mut cutter = Cutter::new(file, size);
     cutter.seek(from);
@@ -179,8 +181,8 @@ pub fn cut_region(file: &File, size: u64, from: u64) -> io::Result<Vec<At>> {
     Ok(blocks)
 }
 
-/// Puts regions together to what one run through the whole file gives: from the end of each it is cut on into the
-/// next, until a cut is one of that region too. That takes a few blocks.
+/// Joins regions to the cuts of one run through the file. From the end of each, it cuts on into the
+/// next, until a cut is one of that region: after a few blocks.
 pub fn join_regions(file: &File, size: u64, regions: &[Vec<At>]) -> io::Result<Vec<BlockRef>> {
     let mut cutter = Cutter::new(file, size);
     let mut blocks = Vec::new();
@@ -223,7 +225,7 @@ pub(crate) mod tests {
         file
     }
 
-    /// As the head of this file describes it, one candidate after the other.
+    /// Cuts as the head of this file describes it, one candidate after the other.
     fn model(mut bytes: &[u8]) -> Vec<BlockRef> {
         let mut blocks = Vec::new();
         while !bytes.is_empty() {
@@ -286,7 +288,7 @@ pub(crate) mod tests {
     fn regions_join_to_what_one_run_gives() {
         let file = tempfile::tempfile().unwrap();
         let size = 2 * REGION + 12_345;
-        // noise up to a hole across the border of two regions, then what repeats
+        // noise up to a hole across the border of two regions, then repeated bytes
         file.write_all_at(&noise(4, 60 << 20), 0).unwrap();
         file.set_len(size).unwrap();
         file.write_all_at(&noise(5, 20 << 20), 70 << 20).unwrap();
@@ -299,7 +301,7 @@ pub(crate) mod tests {
         assert!(join_regions(&file, size, &regions).unwrap() == one_run);
     }
 
-    /// Noise, runs of one byte, and what repeats.
+    /// Noise, runs of one byte, and repeated bytes.
     fn contents() -> impl Strategy<Value = Vec<u8>> {
         let part =
             (any::<u64>(), 1..400_000_usize, 0..3u8).prop_map(|(seed, length, kind)| match kind {

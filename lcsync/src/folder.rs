@@ -1,8 +1,8 @@
-//! Opening what is below a folder and nothing else.
+//! Opening below a folder and nowhere else.
 //!
-//! Every path is walked from the folder's own descriptor, one component after the other, never through a symbolic link
-//! and without ever waiting: whoever plants links or FIFOs in it, before or meanwhile, leads nobody out of it
-//! and holds nobody up.
+//! Every path is walked from the folder's own descriptor, one component after the other, without
+//! following symbolic links and without waiting. So links or FIFOs planted in it, at any time,
+//! neither lead out of it nor block the program.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,11 +19,11 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use crate::listing::{Metadata, Node, PARTIAL_PREFIX, parent_of};
 
-/// A folder in a folder.
+/// Flags for a folder in a folder.
 pub const FOLDER: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
-/// A file in a folder. A FIFO has nobody wait for its other end.
+/// Flags for a file in a folder; a FIFO does not block.
 pub const READ: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_NONBLOCK)
@@ -33,30 +33,30 @@ pub const READ: OFlag = OFlag::O_RDONLY
 #[derive(Debug)]
 pub struct Folder {
     root: OwnedFd,
-    /// The folder that was walked to last: listings come folder by folder.
+    /// The folder of the last walk: listings are in the order of folders.
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl Folder {
-    /// The folder `path`. It may itself be reached through links: the user has named it.
+    /// Opens the folder `path`. Links may lead to it, as the user has named it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Self::of(openat(AT_FDCWD, path, flags, Mode::empty())?))
     }
 
-    /// One that is open.
+    /// Takes an open folder.
     #[must_use]
     pub fn of(root: OwnedFd) -> Self {
         Self { root, last: None }
     }
 
-    /// A folder directly in this one, whatever its name, that is no link.
+    /// Opens a folder directly in this one, with any name, that is no link.
     pub fn inner(&self, name: &[u8]) -> io::Result<Self> {
         let name = OsStr::from_bytes(name);
         Ok(Self::of(openat(&self.root, name, FOLDER, Mode::empty())?))
     }
 
-    /// The same for another thread.
+    /// Opens the same folder for another thread.
     pub fn another(&self) -> io::Result<Self> {
         let root = self.root.try_clone()?;
         Ok(Self { root, last: None })
@@ -67,7 +67,7 @@ impl Folder {
         &self.root
     }
 
-    /// The folder that `path` is in, and its name there.
+    /// Returns the folder of `path`, and its name in it.
     pub fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), Errno> {
         let (folder, name) = match parent_of(path) {
             Some([]) => return Err(Errno::EINVAL),
@@ -87,12 +87,12 @@ impl Folder {
         Ok((fd, OsStr::from_bytes(name)))
     }
 
-    /// Folders may have been removed.
+    /// Forgets the last folder, as folders may have been removed.
     pub fn forget(&mut self) {
         self.last = None;
     }
 
-    /// What is at `path` (empty: the folder itself); of a link, the link.
+    /// Returns the state of the entry at `path` (empty: the folder itself); of a link, its own.
     pub fn stat(&mut self, path: &[u8]) -> Result<FileStat, Errno> {
         if path.is_empty() {
             return fstat(&self.root);
@@ -106,7 +106,7 @@ impl Folder {
         Ok(self.open_found(path)?.0)
     }
 
-    /// The same, with what it is.
+    /// Opens it and returns its state, too.
     pub fn open_found(&mut self, path: &[u8]) -> io::Result<(File, FileStat)> {
         let (folder, name) = self.parent(path)?;
         let file = File::from(openat(folder, name, READ, Mode::empty())?);
@@ -114,13 +114,13 @@ impl Folder {
         Ok((file, found))
     }
 
-    /// Where the link at `path` leads.
+    /// Returns the target of the link at `path`.
     pub fn read_link(&mut self, path: &[u8]) -> io::Result<Vec<u8>> {
         let (folder, name) = self.parent(path)?;
         Ok(readlinkat(folder, name)?.as_bytes().to_vec())
     }
 
-    /// Names in the folder at `path` (empty: this one), in order, without lcsync's own.
+    /// Returns the names in the folder at `path` (empty: this one), in order, without lcsync's own.
     pub fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut names = self.all_names(path)?;
         names.retain(|name| !name.starts_with(PARTIAL_PREFIX.as_bytes()));
@@ -128,7 +128,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// The same with lcsync's own, in any order.
+    /// Returns them with lcsync's own, in any order.
     pub fn all_names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let fd = if path.is_empty() {
             openat(&self.root, ".", FOLDER, Mode::empty())?
@@ -148,7 +148,7 @@ impl Folder {
     }
 }
 
-/// Whether `name` can be one in a folder.
+/// Whether `name` can be a name in a folder.
 fn is_component(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }
@@ -161,7 +161,7 @@ pub fn open_named(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What an open file is, if it is a regular one.
+/// Returns the state of an open file, if it is a regular one.
 pub fn regular(file: impl AsFd) -> io::Result<FileStat> {
     let stat = fstat(file)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -171,7 +171,7 @@ pub fn regular(file: impl AsFd) -> io::Result<FileStat> {
     Ok(stat)
 }
 
-/// Mode and modification time.
+/// Returns mode and modification time.
 #[must_use]
 pub fn metadata_of(stat: &FileStat) -> Metadata {
     Metadata {
@@ -181,7 +181,7 @@ pub fn metadata_of(stat: &FileStat) -> Metadata {
     }
 }
 
-/// What kind of a device, FIFO or socket it is, if it is one.
+/// Returns kind and number of a device, FIFO or socket, if it is one.
 #[must_use]
 pub fn node_of(stat: &FileStat) -> Option<Node> {
     let file_type = stat.st_mode & libc::S_IFMT;

@@ -1,17 +1,18 @@
-//! The groups of a share: which block is sent on which channel, in little memory.
+//! The groups of a share: the block of each channel, in little memory.
 //!
-//! Sorted arrays instead of a hash map: a million groups are tens of megabytes. Channels are hashes, so their first bits tell
-//! nearly where one is; the rest is a binary search among a few.
+//! Sorted arrays instead of a hash map: a million groups take tens of megabytes. Channels are
+//! hashes, so their first bits give the place, up to a short binary search.
 
 use librecast::channel::{ChannelId, block_channel};
 
 use crate::block::{BlockHash, BlockRef};
 use crate::stretch::{STRETCH, Stretch};
 
-/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers, layer 2 for who lacks a little.
+/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers, layer 2 for
+/// repair.
 pub const LAYERS: u8 = 3;
 
-/// What is sent on a channel.
+/// Content of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A block.
@@ -21,26 +22,26 @@ pub enum Found {
         /// 0: at the normal rate, 1: slowly, 2: repair symbols.
         layer: u8,
     },
-    /// Blocks one after the other, faster.
+    /// Consecutive blocks, at a higher rate.
     Stretch(Stretch),
 }
 
-/// The block that a symbol of a channel is of.
+/// The block of a symbol of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carried {
-    /// The block, and where it is.
+    /// The block and its place.
     pub located: Located,
-    /// What the number of its first symbol is on that channel.
+    /// Number of its first symbol on that channel.
     pub first: u32,
-    /// The first number that is not of this block.
+    /// First number after this block.
     pub end: u32,
 }
 
-/// A block and where it is, a number that this module does not interpret.
+/// A block and its place, a number that only the caller interprets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
     hash: BlockHash,
-    /// Number of the place; whoever made it knows where that is.
+    /// Number of the place, for the caller.
     pub place: u64,
     length: u32,
 }
@@ -71,26 +72,27 @@ impl Located {
 pub struct Groups {
     /// In order.
     channels: Vec<ChannelId>,
-    /// Of each channel: number of the block, times [`LAYERS`], plus the layer.
+    /// For each channel: number of the block, times [`LAYERS`], plus the layer.
     numbers: Vec<u32>,
     /// Each block once.
     blocks: Vec<Located>,
-    /// Where channels begin that have these first bits, and the end of the last.
+    /// Start of the channels with each value of the first bits, and the end of the last.
     starts: Vec<u32>,
-    /// Bits of a channel that are not the first ones.
+    /// Bits of a channel after the first ones.
     low_bits: u32,
-    /// The content's leaves in order, as numbers of blocks; none where no stretches are sent.
+    /// The content's leaves in order, as numbers of blocks; empty without stretches.
     leaves: Vec<u32>,
     /// Channels of stretches in order, and the first leaf of each.
     stretches: Vec<(ChannelId, u32)>,
 }
 
-/// Channels that share their first bits, about.
+/// Mean number of channels with equal first bits.
 const BUCKET: usize = 8;
 
 impl Groups {
-    /// The groups of these blocks under the share's key, and of stretches of these `leaves`, which are among them; `None`
-    /// if there are more than can be numbered. Of equal blocks the one at the lowest place counts.
+    /// Makes the groups of these blocks under the share's key, and of stretches of these `leaves`
+    /// of them. `None` if they are too many to be numbered. Of equal blocks, the one at the lowest
+    /// place counts.
     #[must_use]
     pub fn new(key: &[u8], mut blocks: Vec<Located>, leaves: &[BlockRef]) -> Option<Self> {
         blocks.sort_unstable();
@@ -124,7 +126,7 @@ impl Groups {
         })
     }
 
-    /// What belongs on a channel.
+    /// Returns the content of a channel.
     #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
         if let Some((located, layer)) = self.locate(channel) {
@@ -135,7 +137,7 @@ impl Groups {
         Stretch::of(&blocks).map(Found::Stretch)
     }
 
-    /// The block that symbol `number` of a channel is of.
+    /// Returns the block of symbol `number` of a channel.
     #[must_use]
     pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
         if let Some((located, _)) = self.locate(channel) {
@@ -164,7 +166,7 @@ impl Groups {
         !self.stretches.is_empty()
     }
 
-    /// The leaves of a stretch.
+    /// Returns the leaves of a stretch.
     fn leaves_of(&self, channel: ChannelId) -> Option<impl Iterator<Item = Located>> {
         let at = self
             .stretches
@@ -175,7 +177,7 @@ impl Groups {
         Some(numbers.iter().map(|n| self.blocks[*n as usize]))
     }
 
-    /// The block of a channel with its place, and the layer.
+    /// Returns the block of a channel with its place, and the layer.
     #[must_use]
     pub fn locate(&self, channel: ChannelId) -> Option<(Located, u8)> {
         let bucket = (channel >> self.low_bits) as usize;
@@ -187,20 +189,20 @@ impl Groups {
         Some((self.blocks[(number / u32::from(LAYERS)) as usize], layer))
     }
 
-    /// Every channel, in order.
+    /// All channels, in order.
     #[must_use]
     pub fn channels(&self) -> &[ChannelId] {
         &self.channels
     }
 
-    /// How many different blocks there are.
+    /// Number of different blocks.
     #[must_use]
     pub fn blocks(&self) -> usize {
         self.blocks.len()
     }
 }
 
-/// Where each leaf is among `blocks`, which are in order.
+/// Returns the index of each leaf in `blocks`, which are in order.
 fn numbers_of(leaves: &[BlockRef], blocks: &[Located]) -> Option<Vec<u32>> {
     let number = |leaf: &BlockRef| {
         let at = blocks.binary_search_by_key(&leaf.hash, |b| b.hash).ok()?;

@@ -1,4 +1,4 @@
-//! The index of a share: its root, and for each channel the block that is sent there.
+//! The index of a share: its root, and the block of each channel.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,24 +18,24 @@ use crate::place::Place;
 use crate::scan::Scan;
 use crate::tree::{Root, RootKind, Stream};
 
-/// Why a path could not be indexed or a block not be read.
+/// Reason why a path could not be indexed or a block not be read.
 #[derive(Debug, Error)]
 pub enum IndexError {
-    /// The path that is shared cannot be read.
+    /// The shared path cannot be read.
     #[error("{path}: {error}")]
     Path {
-        /// The path as it is shown.
+        /// The path for users.
         path: String,
         /// The system's error.
         error: io::Error,
     },
-    /// More bytes than there are numbers.
+    /// Longer in sum than a file can be.
     #[error("the files are too large")]
     TooLarge,
-    /// A listing that no receiver takes.
+    /// A listing that receivers refuse.
     #[error("nobody could fetch it: {0}")]
     Listing(String),
-    /// A file is no longer what it was when it was indexed.
+    /// A file has changed since it was indexed.
     #[error("a file has changed since it was indexed")]
     Changed,
     /// The index has no block with this hash.
@@ -43,27 +43,27 @@ pub enum IndexError {
     Unknown,
 }
 
-/// Everything that is needed to serve a share.
+/// All data for serving a share.
 #[derive(Debug)]
 pub struct Index {
-    /// What was found on disk.
+    /// The scan of the files.
     pub scan: Scan,
     /// Name of the root node.
     pub root: BlockRef,
     /// Stream of modes and times.
     pub metadata: Stream,
     layout: Layout,
-    /// The folder, directly in the scan's root, where files lie that are not whole yet.
+    /// The folder, directly in the scan's root, with files that are not whole yet.
     partial: Option<String>,
     groups: Groups,
-    /// Root node, hash nodes, listing and metadata; their places are behind the content.
+    /// Root node, hash nodes, listing and metadata; their places are after the content.
     nodes: Vec<Vec<u8>>,
 }
 
-/// Files that change while they are read are looked at again so often.
+/// Further scans of files that change while they are read.
 const LOOKS: usize = 2;
 
-/// An index while it is put together.
+/// An index under construction.
 struct Assembly {
     content: u64,
     blocks: Vec<Located>,
@@ -71,7 +71,8 @@ struct Assembly {
 }
 
 impl Index {
-    /// Reads and hashes everything below `path`, except what `cache` knows. `key` is the share's key, or empty.
+    /// Reads and hashes everything below `path`, except content known to `cache`. `key` is the
+    /// share's key, or empty.
     pub fn build(path: &Path, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         let error = |error| IndexError::Path {
             path: path.display().to_string(),
@@ -80,8 +81,8 @@ impl Index {
         Self::of(Scan::of(path).map_err(error)?, key, cache)
     }
 
-    /// The index of what a scan has found. Files that have changed since are looked at again; those that do all
-    /// the time are taken as they are.
+    /// Makes the index of a scan. Files that have changed since are scanned again; those that keep
+    /// changing are taken as they are.
     pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         let mut looks = 0;
         loop {
@@ -107,8 +108,8 @@ impl Index {
         }
     }
 
-    /// The index of a tree that is known without reading its files: a receiver's. Files are below `scan`'s root, or in
-    /// the folder `partial` as long as they are not whole; what is missing shows when it is read.
+    /// Makes the index of a known tree without reading its files, for a receiver. Files are below
+    /// `scan`'s root or, while incomplete, in the folder `partial`; reading shows missing ones.
     pub fn known(
         scan: Scan,
         leaves: &[BlockRef],
@@ -120,7 +121,7 @@ impl Index {
         if content != layout.length() {
             return Err(IndexError::Changed);
         }
-        // of a stretch, blocks may be missing here
+        // blocks of a stretch may be missing here
         let index = Self::assemble(scan, layout, leaves, &[], key)?;
         Ok(Self {
             partial: Some(partial),
@@ -174,13 +175,13 @@ impl Index {
         })
     }
 
-    /// What belongs on a channel, and how fast it is sent there.
+    /// Returns the content of a channel.
     #[must_use]
     pub fn find(&self, channel: ChannelId) -> Option<Found> {
         self.groups.find(channel)
     }
 
-    /// The block that symbol `number` of a channel is of.
+    /// Returns the block of symbol `number` of a channel.
     #[must_use]
     pub fn carried(&self, channel: ChannelId, number: u32) -> Option<Carried> {
         self.groups.carried(channel, number)
@@ -192,14 +193,14 @@ impl Index {
         self.groups.has_stretches()
     }
 
-    /// Whether the channel's block is a list of others, which nobody can join before he has it.
+    /// Whether the channel's block lists other blocks, which receivers can join only after it.
     #[must_use]
     pub fn is_list(&self, channel: ChannelId) -> bool {
         let located = self.groups.locate(channel);
         located.is_some_and(|(located, _)| located.place >= self.layout.length())
     }
 
-    /// How many different blocks there are; each has a channel in every layer.
+    /// Number of different blocks; each has a channel in every layer.
     #[must_use]
     pub fn blocks(&self) -> usize {
         self.groups.blocks()
@@ -211,20 +212,20 @@ impl Index {
         self.layout.length()
     }
 
-    /// How many files there are.
+    /// Number of files.
     #[must_use]
     pub fn files(&self) -> u64 {
         let is_file = |e: &&Entry| matches!(e.kind, Kind::File { .. });
         self.scan.entries.iter().filter(is_file).count() as u64
     }
 
-    /// The bytes of a channel's block, verified: a file may have changed since.
+    /// Reads a channel's block and verifies it: a file may have changed since.
     pub fn read(&self, channel: ChannelId) -> Result<Vec<u8>, IndexError> {
         let (located, _) = self.groups.locate(channel).ok_or(IndexError::Unknown)?;
         self.read_located(located)
     }
 
-    /// The same of a block that was found in it.
+    /// Reads a located block and verifies it.
     pub fn read_located(&self, located: Located) -> Result<Vec<u8>, IndexError> {
         if let Some(node) = located.place.checked_sub(self.layout.length()) {
             return Ok(self.nodes[node as usize].clone());
@@ -251,7 +252,7 @@ impl Index {
             .try_for_each(|piece| reader.read(piece, out))
     }
 
-    /// Of each file the partial one, if there is one: a transfer removes it when it is whole.
+    /// Reads from partial files, or from the files if a transfer has removed those.
     fn read_partial(
         &self,
         partial: &str,

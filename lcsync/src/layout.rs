@@ -1,11 +1,11 @@
-//! Which bytes of which files the content stream of a share consists of, and how it is divided into packs and large files.
+//! Layout of a share's content stream: its files, in packs of small ones and in large ones.
 
 use std::ops::Range;
 
 use crate::block::MAX_BLOCK;
 use crate::listing::{Entry, Kind};
 
-/// A pack of small files may end from here on.
+/// Bytes from which on a pack of small files may end.
 const MIN_PACK: u64 = 64 << 10;
 
 /// The files of a share, laid end to end in the order of the listing.
@@ -15,7 +15,7 @@ pub struct Layout {
     length: u64,
 }
 
-/// Where a file that is not empty lies in the content stream.
+/// Position of a file, not empty, in the content stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileSpan {
     file: usize,
@@ -28,27 +28,27 @@ struct FileSpan {
 pub struct Piece {
     /// Index of the file among the listing's entries.
     pub file: usize,
-    /// Where in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// How many bytes; never 0.
+    /// Length in bytes; never 0.
     pub length: usize,
-    /// Where in the stream.
+    /// Offset in the stream.
     pub at: u64,
 }
 
-/// A stretch of the content stream that is cut into blocks for itself.
+/// A part of the content stream that is cut into blocks on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Where in the stream.
+    /// Offset in the stream.
     pub start: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
-    /// The file that it is, if larger than a block; else it is a pack of files, and one block.
+    /// Its file, if larger than a block; else it is a pack of files, and one block.
     pub file: Option<usize>,
 }
 
 impl Layout {
-    /// The layout of these entries; `None` if the sizes add up to more than 2^63 - 1, the longest that a file can be.
+    /// Makes the layout of these entries; `None` if the sizes exceed 2^63 - 1, the longest file.
     #[must_use]
     pub fn new(entries: &[Entry]) -> Option<Self> {
         let mut layout = Self::default();
@@ -68,7 +68,7 @@ impl Layout {
         Some(layout)
     }
 
-    /// The same stream, of which only these entries' bytes count; they are numbered from 0.
+    /// Reduces it to these entries, which are numbered from 0; the stream stays the same.
     #[must_use]
     pub fn of(mut self, chosen: &Range<usize>) -> Self {
         self.files.retain(|span| chosen.contains(&span.file));
@@ -84,7 +84,7 @@ impl Layout {
         self.length
     }
 
-    /// The pieces of files that lie in `start .. start + length` of the stream.
+    /// Returns the pieces of files in `start .. start + length` of the stream.
     pub fn pieces(&self, start: u64, length: u64) -> impl Iterator<Item = Piece> + '_ {
         let end = start + length;
         let first = self.files.partition_point(|f| f.start + f.size <= start);
@@ -103,9 +103,10 @@ impl Layout {
             })
     }
 
-    /// How this program cuts the stream when it shares. A file larger than a block has its blocks for itself (see
-    /// [`cut`](crate::cut)); smaller ones are packed. A pack ends when it is full, or from 64 KiB on after a
-    /// file whose name says so: a file that comes, goes or grows then changes the packs around it only.
+    /// Cuts the stream for sharing. A file larger than a block has its own blocks (see
+    /// [`cut`](crate::cut)); smaller ones are packed. A pack ends when it is full or, from 64 KiB
+    /// on, after a file with a chosen name hash. So a changed file changes only the packs around
+    /// it.
     #[must_use]
     pub fn parts(&self, entries: &[Entry]) -> Vec<Part> {
         let mut parts = Vec::new();
@@ -140,7 +141,7 @@ impl Layout {
     }
 }
 
-/// One path in 64.
+/// True for one path in 64.
 fn ends_pack(path: &[u8]) -> bool {
     blake3::hash(path).as_bytes()[0] & 0x3f == 0
 }

@@ -1,4 +1,4 @@
-//! The blocks of a share's content: read, cut and hashed on all processors, except what is known already.
+//! Blocks of a share's content: read, cut and hashed on all processors, except known ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -14,15 +14,15 @@ use crate::cut::{At, REGION, cut_region, join_regions};
 use crate::layout::{Layout, Part, Piece};
 use crate::scan::{Files, Scan};
 
-/// The files, with their versions, that blocks were made of.
+/// Hash over the files, with their versions, of some blocks.
 pub type Key = [u8; 16];
 
-/// Blocks by what they were made of, kept from one version of a share to the next and, by `store`,
-/// from one run to the next.
+/// Known blocks by their files, kept from one version of a share to the next and, by `store`, from
+/// one run to the next.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HashCache {
     pub(crate) known: HashMap<Key, Known>,
-    /// Something was hashed that was not known.
+    /// Whether it has new hashes.
     pub(crate) fresh: bool,
 }
 
@@ -30,15 +30,16 @@ pub struct HashCache {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) blocks: Box<[BlockRef]>,
-    /// The files had not just been changed when they were read: their times tell that they have not been since.
+    /// Whether the files had not just been changed when they were read, so that their times show a
+    /// later change.
     pub(crate) settled: bool,
 }
 
 /// Files that could not be read, by their number in the scan.
 pub type Unreadable = BTreeMap<usize, io::Error>;
 
-/// The blocks of the content stream in order. The error names the files that could not be read; if `exact`, with those
-/// that are not what the scan has found any more.
+/// Returns the blocks of the content stream in order. The error names files that could not be read;
+/// if `exact`, those that have changed since the scan, too.
 pub fn leaves_of(
     scan: &Scan,
     layout: &Layout,
@@ -84,11 +85,11 @@ pub fn leaves_of(
 #[derive(Debug, Clone, Copy)]
 struct Task {
     part: usize,
-    /// Where in the file.
+    /// Offset in the file.
     from: u64,
 }
 
-/// Cuts and hashes these parts; gives the blocks of each that could be read.
+/// Cuts and hashes these parts; returns the blocks of each readable one.
 fn hash_parts(
     scan: &Scan,
     layout: &Layout,
@@ -126,7 +127,7 @@ fn hash_parts(
             (Err(e), file) => failed.extend(file.map(|file| (file, e))),
         }
     }
-    // what could not be read has no blocks, or not all of them
+    // unreadable parts have no blocks, or not all
     let whole = |n: &usize| {
         let mut pieces = layout.pieces(parts[*n].start, parts[*n].length);
         pieces.all(|p| !failed.contains_key(&p.file))
@@ -167,7 +168,7 @@ fn perform(
                     let regions = results.0.entry(task.part).or_default();
                     regions.insert(task.from, blocks);
                 }
-                // the others are read all the same: what else cannot be is to be known at once
+                // the rest is read all the same, to find all unreadable files at once
                 Err(files) => results.1.extend(files),
             }
         }
@@ -200,7 +201,7 @@ fn hash_pack(
     }
 }
 
-/// Parts are made of whole files.
+/// Returns the key of a part, which consists of whole files.
 fn key_of(scan: &Scan, layout: &Layout, part: Part) -> Key {
     let mut hasher = blake3::Hasher::new();
     for piece in layout.pieces(part.start, part.length) {
@@ -221,7 +222,7 @@ pub struct PieceReader<'a> {
 }
 
 impl<'a> PieceReader<'a> {
-    /// Of the files of this scan; if `exact`, of none that has been written to since.
+    /// Reads files of this scan; if `exact`, none that was written to since.
     #[must_use]
     pub fn new(scan: &'a Scan, exact: bool) -> Self {
         Self {

@@ -1,19 +1,19 @@
 //! File sync over multicast (any number of receivers at the cost of one) and locally.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, the tree of hashes above them, names, where files lie, where they are cut |
+//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, hash tree, names, cuts |
 //! | [`packet`], [`record`], `catalogue` | the datagrams |
-//! | [`sealing`], `signature` | datagrams of shares with a key; who may say what a share is |
+//! | [`sealing`], `signature` | datagrams of shares with a key; signed versions |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
-//! | `mount` | what a file system is known again by |
-//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | what a server knows of its files, in memory and on disk |
-//! | [`server`] | serving: who has joined what, what is sent when |
+//! | `mount` | recognition of file systems |
+//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | a server's data about its files |
+//! | [`server`] | serving: members, and order of sending |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |
-//! | `name` | what a share may be called |
-//! | `status` | asking the servers of this host what they do |
+//! | `name` | valid names of shares |
+//! | `status` | the state of this host's servers |
 //! | `attributes` | extended attributes, ACLs among them |
 //! | `local` | copies without a network |
 //! | `progress` | bars and JSON lines |

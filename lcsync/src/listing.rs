@@ -1,11 +1,13 @@
-//! The listing of a folder: one entry for each file, folder and symbolic link below it, parents first.
+//! The listing of a folder: one entry for each file, folder and symbolic link below it, parents
+//! first.
 //!
-//! An entry: kind (1 byte: 0 file, 1 folder, 2 symbolic link; 0x80 set if the owner may execute the file), bytes
-//! shared with the previous path (2), length of the rest (2), the rest, then for a file its size (8), for a link
-//! the length (2) and bytes of its target. Order is that of [`compare_paths`], and strict: no path comes twice.
+//! An entry: kind (1 byte: 0 file, 1 folder, 2 symbolic link; 0x80 set if the owner may execute the
+//! file), bytes shared with the previous path (2), length of the rest (2), the rest, then for a
+//! file its size (8), for a link the length (2) and bytes of its target. Order is that of
+//! [`compare_paths`], and strict: no path comes twice.
 //!
-//! Beside it, not covered by the root hash, goes the metadata stream for `-a`: per entry, and first for the root
-//! itself, mode (2), mtime seconds (8, signed) and nanoseconds (4).
+//! Beside it, not covered by the root hash, goes the metadata stream for `-a`: per entry, and first
+//! for the root itself, mode (2), mtime seconds (8, signed) and nanoseconds (4).
 
 use std::cmp::Ordering;
 
@@ -23,19 +25,20 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_LISTING: u64 = 256 << 20;
 /// Most entries of a listing.
 pub const MAX_ENTRIES: u64 = 1 << 24;
-/// Bytes of all paths together for each byte of a listing: shared prefixes must not blow a small one up.
+/// Most bytes of all paths for each byte of a listing: a small one with shared prefixes must not
+/// grow large.
 const PATHS_PER_BYTE: usize = 64;
-/// Bytes of paths that any listing may have besides.
+/// Further bytes of paths in any listing.
 const FREE_PATHS: usize = 1 << 20;
 /// Bytes of one entry in the metadata stream.
 pub const METADATA_SIZE: usize = 14;
-/// Names of this prefix are lcsync's own partial transfers: never listed, never taken.
+/// Prefix of lcsync's own partial transfers: never listed, never taken.
 pub const PARTIAL_PREFIX: &str = ".lcsync-partial";
 
-/// A path below the shared folder: components joined with `/`, each of them a plain name.
+/// A path below the shared folder: plain names joined with `/`.
 pub type Path = Vec<u8>;
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -49,10 +52,10 @@ pub enum Kind {
     Folder,
     /// A symbolic link.
     Link {
-        /// What it points to, as written in it.
+        /// Its target, as written in it.
         target: Vec<u8>,
     },
-    /// A device, FIFO or socket: of local copies alone, no share has one.
+    /// A device, FIFO or socket: only in local copies, never in a share.
     Node(Node),
 }
 
@@ -81,33 +84,33 @@ pub struct Metadata {
     pub mode: u16,
     /// Seconds of the modification time since 1970.
     pub mtime: i64,
-    /// And nanoseconds, below 10^9.
+    /// Its nanoseconds, below 10^9.
     pub nanos: u32,
 }
 
-/// Why a listing was refused.
+/// Reason why a listing was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ListingError {
-    /// Not of the format.
+    /// It violates the format.
     #[error("listing: {0}")]
     Wire(#[from] WireError),
-    /// A path that is none, or leads out.
+    /// An invalid path, or one that leads out.
     #[error("listing: the name {0:?} is not acceptable")]
     Name(String),
     /// Not in order, without its folder, or twice.
     #[error("listing: {0:?} is out of place")]
     Order(String),
-    /// More or fewer entries than the root node says.
+    /// The number of entries differs from that in the root node.
     #[error("listing: {found} entries, the root says {expected}")]
     Count {
         /// Entries in the listing.
         found: u64,
-        /// Entries there should be.
+        /// Entries that the root node counts.
         expected: u64,
     },
 }
 
-/// Whether `name` can be one component of a path: no `.`, `..`, `/`, NUL, nothing of lcsync's own.
+/// Whether `name` can be one component of a path: no `.`, `..`, `/`, NUL, no name of lcsync's own.
 #[must_use]
 pub fn is_plain_name(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..")
@@ -117,20 +120,20 @@ pub fn is_plain_name(name: &[u8]) -> bool {
         && !name.starts_with(PARTIAL_PREFIX.as_bytes())
 }
 
-/// Component by component: a folder comes directly before what is in it.
+/// Compares by component: a folder comes directly before its entries.
 #[must_use]
 pub fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
     a.split(|c| *c == b'/').cmp(b.split(|c| *c == b'/'))
 }
 
-/// The folder that `path` is in, `None` at the top.
+/// Returns the folder of `path`, `None` at the top.
 #[must_use]
 pub fn parent_of(path: &[u8]) -> Option<&[u8]> {
     path.iter().rposition(|c| *c == b'/').map(|at| &path[..at])
 }
 
-/// A path for people, control characters as rsync shows them (`\#033`): a name must not command the terminal, nor show
-/// another order.
+/// Returns a path for users, with control characters as rsync prints them (`\#033`), so that a name
+/// neither controls the terminal nor reorders text.
 #[must_use]
 pub fn shown(path: &[u8]) -> String {
     let mut shown = String::new();
@@ -143,8 +146,8 @@ pub fn shown(path: &[u8]) -> String {
     clean(&shown)
 }
 
-/// Whether a link at `path` with this target stays inside the shared folder. `..` is let pass at the front only:
-/// there it climbs real folders, after a name it might climb from wherever another link leads.
+/// Whether a link at `path` with this target stays in the shared folder. `..` may come only first:
+/// there it climbs real folders; after a name, which may be another link, it may not.
 #[must_use]
 pub fn link_stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.first() == Some(&b'/') || target.contains(&0) {
@@ -166,8 +169,8 @@ pub fn link_stays_inside(path: &[u8], target: &[u8]) -> bool {
     })
 }
 
-/// A block of listing is cut before an entry whose path hashes to this, from [`MIN_CUT`] bytes on: so an entry
-/// that comes or goes changes the blocks around it and no others.
+/// Whether a block of listing is cut before this path, from [`MIN_CUT`] bytes on. So a new or
+/// removed entry changes only the blocks around it.
 fn is_cut_point(path: &[u8]) -> bool {
     let [a, b, ..] = *blake3::hash(path).as_bytes();
     u16::from_be_bytes([a, b]) & 0x3ff == 0
@@ -175,14 +178,14 @@ fn is_cut_point(path: &[u8]) -> bool {
 /// Least bytes of a part of a listing. Chosen.
 const MIN_CUT: usize = 32 << 10;
 
-/// The blocks of a listing with these entries, which must be in order.
+/// Encodes a listing of these entries, which must be in order, in blocks.
 #[must_use]
 pub fn encode(entries: &[Entry]) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let mut block = Writer::new();
     let mut previous: &[u8] = &[];
     for entry in entries {
-        // the longest entry is two paths and some
+        // the longest entry has two paths and a few bytes
         let full = block.len() + 2 * MAX_PATH + 16 > MAX_BLOCK;
         if full || (block.len() >= MIN_CUT && is_cut_point(&entry.path)) {
             blocks.push(std::mem::take(&mut block).into_vec());
@@ -207,7 +210,7 @@ fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
         Kind::File { executable, .. } => u8::from(*executable) << 7,
         Kind::Folder => 1,
         Kind::Link { .. } => 2,
-        // no scan for a share takes one
+        // a scan for a share has none
         Kind::Node(_) => 0,
     };
     let rest = &entry.path[shared..];
@@ -229,7 +232,7 @@ fn write_entry(w: &mut Writer, entry: &Entry, previous: &[u8]) {
     }
 }
 
-/// Why no receiver takes a listing of these entries that is so many bytes long, if none does.
+/// Returns the reason why receivers refuse a listing of these entries and this length, if they do.
 #[must_use]
 pub fn too_large(entries: &[Entry], bytes: u64) -> Option<String> {
     let count = entries.len() as u64;
@@ -250,16 +253,16 @@ pub fn too_large(entries: &[Entry], bytes: u64) -> Option<String> {
     })
 }
 
-/// Bytes of all paths of a listing of so many bytes.
+/// Most bytes of all paths in a listing of this length.
 const fn most_path_bytes(listing: usize) -> usize {
     listing * PATHS_PER_BYTE + FREE_PATHS
 }
 
-/// Parses a whole listing. Memory is in proportion to the paths, whose sum is bounded.
+/// Parses a whole listing. Memory is in proportion to the paths, which are bounded.
 pub fn decode(bytes: &[u8], expected: u64) -> Result<Vec<Entry>, ListingError> {
     let mut r = Reader::new(bytes);
     let mut entries: Vec<Entry> = Vec::new();
-    // the folders that the previous entry lies in, itself included if it is one
+    // the folders of the previous entry, with itself if it is one
     let mut open: Vec<Path> = Vec::new();
     let mut path_bytes = 0;
     let most = most_path_bytes(bytes.len());
@@ -338,7 +341,7 @@ fn read_entry(r: &mut Reader<'_>, previous: &[u8]) -> Result<Entry, ListingError
     Ok(Entry { path, kind })
 }
 
-/// The blocks of a metadata stream.
+/// Encodes a metadata stream in blocks.
 #[must_use]
 pub fn encode_metadata(all: &[Metadata]) -> Vec<Vec<u8>> {
     all.chunks(MAX_BLOCK / METADATA_SIZE)

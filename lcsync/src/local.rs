@@ -26,7 +26,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-/// Copies what is different.
+/// Copies entries that differ.
 pub fn copy(options: &Options) -> anyhow::Result<Exit> {
     if options.delete && !options.recursive {
         let message = "--delete does not work without -r or -a";
@@ -60,7 +60,7 @@ fn run(options: &Options, jobs: &mut [Job], drafts: Arc<Drafts>) -> anyhow::Resu
     for job in jobs {
         let mut copier = Copier::open(options, job, &mut shared)?;
         let result = copier.run(job);
-        // also when nothing more fits
+        // also when the disk is full
         let closed = copier.close(job);
         result.and(closed)?;
     }

@@ -1,4 +1,4 @@
-//! Which file systems the files of a share lie on, so that one that was unmounted is not taken for files that were deleted.
+//! File systems of a share's files, so that files of an unmounted one do not count as deleted.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -7,27 +7,29 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
-/// A folder, or a shared file, as something to know a file system by.
+/// A folder, or a shared file, that identifies a file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Path below the share's root; the root itself has none.
+    /// Path below the share's root; empty for the root itself.
     pub path: Vec<u8>,
-    /// Number of the file system: another one after a reboot, for some.
+    /// Number of the file system; for some, another one after a reboot.
     device: (u32, u32),
     inode: u64,
-    /// When it was made, in seconds and nanoseconds: with the inode it tells it from all others. Not all file systems know.
+    /// Time of its creation, in seconds and nanoseconds, if the file system stores it: with the
+    /// inode it is unique.
     born: Option<(i64, u32)>,
-    /// Something is mounted there.
+    /// Whether it is a mount point.
     mounted: bool,
 }
 
 impl Mount {
-    /// The open folder.
+    /// Identifies the open folder.
     pub fn of(folder: impl AsFd, path: Vec<u8>) -> Result<Self, Errno> {
         Ok(Self::new(path, &look(folder, "", AtFlags::EMPTY_PATH)?))
     }
 
-    /// What is mounted at `name` in the folder, and at `path` in the share.
+    /// Identifies the mount point at `name` in the folder, and at `path` in the share, if it is
+    /// one.
     pub fn at(
         folder: impl AsFd,
         name: &std::ffi::OsStr,
@@ -38,7 +40,7 @@ impl Mount {
         Ok(is_mount.then(|| Self::new(path.to_vec(), &found)))
     }
 
-    /// A shared file. Each save may make it another one, and what it is mounted from, if anything, is another file then.
+    /// Identifies a shared file. A save may replace it, and then whatever it was mounted from.
     pub fn of_file(path: &Path) -> Result<Self, Errno> {
         let found = Self::new(Vec::new(), &look(CWD, path, AtFlags::empty())?);
         Ok(Self {
@@ -59,7 +61,8 @@ impl Mount {
         }
     }
 
-    /// Whether what is there `now` is the same, or was put into its place on the same file system: renamed, or a link changed.
+    /// Whether `now` is the same, or has replaced it on the same file system, by a rename or a
+    /// changed link.
     #[must_use]
     pub fn is_still(&self, now: &Self) -> bool {
         let same_device = self.device == now.device;

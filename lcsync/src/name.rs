@@ -1,4 +1,4 @@
-//! What a share may be called.
+//! Valid names of shares.
 
 use librecast::plain::is_name;
 use thiserror::Error;
@@ -6,24 +6,25 @@ use thiserror::Error;
 /// Longest NAME, in bytes: that of a file's name on Linux.
 const MAX_NAME: usize = 255;
 
-/// Why a share may not have a name.
+/// Reason why a name is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Empty, or longer than 255 bytes.
     #[error("a name has 1 to {MAX_NAME} bytes")]
     Length,
-    /// `#` begins the root hash in lc:NAME#ROOTHASH; control characters do harm in terminals, and others deceive readers.
+    /// `#` begins the root hash in lc:NAME#ROOTHASH; control and invisible characters deceive
+    /// readers.
     #[error(
         "a name contains no #, no control characters, and none that are invisible or reverse text; give another with --name"
     )]
     Characters,
 }
 
-/// Whether a share may have this name.
+/// Checks the name of a share.
 ///
 /// # Errors
 ///
-/// It may not.
+/// The name is invalid.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(NameError::Length);

@@ -1,4 +1,4 @@
-//! The datagrams of a share: symbols of blocks on the blocks' channels, records on the root channel.
+//! Datagrams of a share: symbols on the blocks' channels, records on the root channel.
 
 use librecast::coding::{MAX_ESI, SYMBOL_SIZE, symbols_of};
 use librecast::wire::{Reader, WireError, Writer};
@@ -8,23 +8,23 @@ use crate::record::Record;
 
 /// Version of all datagrams.
 pub(crate) const VERSION: u8 = 1;
-/// Type of a datagram, its second byte, as all here (docs/protocol.md §9): the state of a share.
+/// Type of a datagram, its second byte (docs/protocol.md §9): the state of a share.
 const RECORD: u8 = 1;
-/// A piece of a block.
+/// Type: a symbol of a block.
 const SYMBOL: u8 = 2;
-/// A record of a share with a key: see [`sealing`](crate::sealing).
+/// Type: a record of a share with a key, see [`sealing`](crate::sealing).
 pub(crate) const SEALED_RECORD: u8 = 3;
-/// A symbol of a share with a key.
+/// Type: a symbol of a share with a key.
 pub(crate) const SEALED_SYMBOL: u8 = 4;
-/// What a server shares.
+/// Type: a server's catalogue.
 const CATALOGUE: u8 = 5;
-/// The shares that a server has under one key.
+/// Type: a server's catalogue of shares under one key.
 pub(crate) const SEALED_CATALOGUE: u8 = 6;
-/// What all datagrams begin with: version, type, flags.
+/// Bytes of version, type and flags.
 pub(crate) const HEADER: usize = 4;
-/// Header of a symbol.
+/// Bytes of a symbol's header.
 pub const SYMBOL_HEADER: usize = 28;
-/// A whole symbol datagram; with IPv6 and UDP 1,100 bytes.
+/// Bytes of a whole symbol datagram; with IPv6 and UDP 1,100.
 pub const SYMBOL_PACKET: usize = SYMBOL_HEADER + SYMBOL_SIZE;
 
 /// Bytes of a symbol on the wire, from the IPv6 header on.
@@ -33,25 +33,25 @@ pub const WIRE_SIZE: u64 = 40 + 8 + SYMBOL_PACKET as u64;
 // the least MTU of IPv6 (RFC 8200 §5): symbols are never fragmented
 const _: () = assert!(WIRE_SIZE <= 1280);
 
-/// A datagram, taken apart.
+/// A decoded datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet<'a> {
     /// The state of the share.
     Record(Box<Record>),
-    /// A piece of a block.
+    /// A symbol of a block.
     Symbol(Symbol<'a>),
-    /// What is shared.
+    /// A part of a catalogue.
     Catalogue(Vec<Listed>),
 }
 
 /// A symbol of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol<'a> {
-    /// Chosen at random when a server starts: tells its packets from those of others.
+    /// Number of the server, random at each start.
     pub server: u32,
-    /// Counts the packets of this server on this channel and interface, so that losses show.
+    /// Counts this server's packets on this channel and interface, to detect losses.
     pub sequence: u32,
-    /// The channel it is for (low 64 bits of the group).
+    /// Its channel (low 64 bits of the group).
     pub channel: u64,
     /// Bytes of the block.
     pub block_length: u32,
@@ -62,7 +62,7 @@ pub struct Symbol<'a> {
 }
 
 impl Symbol<'_> {
-    /// Lengths and ids that decoders take.
+    /// Checks length and id for the decoder.
     pub(crate) fn check(&self) -> Result<(), WireError> {
         if symbols_of(self.block_length as usize).is_err() {
             return Err(WireError::Bad("block length"));
@@ -86,7 +86,7 @@ impl Symbol<'_> {
     }
 }
 
-/// The bytes of a record's datagram.
+/// Encodes a record's datagram.
 pub fn encode_record(record: &Record) -> Result<Vec<u8>, WireError> {
     let mut w = Writer::new();
     w.u8(VERSION).u8(RECORD).u16(0);
@@ -94,7 +94,7 @@ pub fn encode_record(record: &Record) -> Result<Vec<u8>, WireError> {
     Ok(w.into_vec())
 }
 
-/// The datagram of a part of a catalogue.
+/// Encodes the datagram of a part of a catalogue.
 #[must_use]
 pub fn encode_catalogue(part: &[u8]) -> Vec<u8> {
     let mut w = Writer::new();
@@ -102,7 +102,7 @@ pub fn encode_catalogue(part: &[u8]) -> Vec<u8> {
     w.into_vec()
 }
 
-/// The type that a datagram has when it is sealed.
+/// Returns the type of the sealed form of a datagram.
 pub(crate) fn sealed_type(datagram: &[u8]) -> Option<u8> {
     match *datagram.get(1)? {
         RECORD => Some(SEALED_RECORD),
@@ -111,7 +111,7 @@ pub(crate) fn sealed_type(datagram: &[u8]) -> Option<u8> {
     }
 }
 
-/// Takes a datagram apart. What comes out has been checked field by field.
+/// Decodes a datagram and checks each field.
 pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     let mut r = Reader::new(datagram);
     let kind = read_header(&mut r)?;
@@ -125,14 +125,14 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, WireError> {
     Ok(packet)
 }
 
-/// The type of a datagram of this version.
+/// Returns the type of a datagram of this version.
 pub(crate) fn read_header(r: &mut Reader<'_>) -> Result<u8, WireError> {
     match r.u8()? {
         VERSION => {}
         other => return Err(WireError::Version(other)),
     }
     let kind = r.u8()?;
-    // flags are for later; a receiver of this version takes nothing that has some
+    // flags are for later versions; this one refuses datagrams with any
     if r.u16()? != 0 {
         return Err(WireError::Bad("flags"));
     }

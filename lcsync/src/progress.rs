@@ -1,4 +1,4 @@
-//! How far a transfer is: a bar on a terminal, JSON lines on request, else silence.
+//! Progress of a transfer: a bar on a terminal, JSON lines on request, else nothing.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use librecast_program::cli::{self, note};
 use serde_json::json;
 
-/// Between two JSON lines.
+/// Interval of JSON lines.
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two changes of the bar.
+/// Interval of changes of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-/// After so long a wait is mentioned once, without a terminal as well.
+/// Time of waiting after which it is printed once, even without a terminal.
 const WAIT_NOTICE: Duration = Duration::from_secs(2);
-/// Template of the bar before it is known how much there is to fetch.
+/// Template of the bar while the size is unknown.
 const TEXT: &str = "{msg}";
 /// Template of the bar.
 const BAR: &str = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
 
-/// A transfer at one moment.
+/// State of a transfer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Snapshot {
     /// Bytes of verified blocks.
@@ -31,11 +31,11 @@ pub struct Snapshot {
     pub channels: usize,
 }
 
-/// Where progress is shown.
+/// Output of progress.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    /// What the bar looks like.
+    /// Present template of the bar.
     template: &'static str,
     json: bool,
     quiet: bool,
@@ -46,7 +46,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar if stderr is a terminal and neither `quiet` nor `json` is set.
+    /// Makes a bar if stderr is a terminal and neither `quiet` nor `json` is set.
     #[must_use]
     pub fn new(json: bool, quiet: bool, now: Instant) -> Self {
         let bar = !json && !quiet && std::io::stderr().is_terminal();
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Nobody has been heard yet: shows what is waited for, if it is time to.
+    /// Shows, at intervals, that no server was found yet.
     pub fn wait(&mut self, share: &str, interfaces: &str, left: Duration, now: Instant) {
         if !self.is_time(now) {
             return;
@@ -84,7 +84,7 @@ impl Progress {
         self.shown = now;
     }
 
-    /// Shows a snapshot, if it is time to.
+    /// Shows a snapshot, at intervals.
     pub fn show(&mut self, snapshot: &Snapshot, now: Instant) {
         if !self.is_time(now) {
             return;
@@ -92,7 +92,7 @@ impl Progress {
         let elapsed = now.saturating_duration_since(self.shown);
         let loss = snapshot.loss * 100.0;
         let channels = snapshot.channels;
-        // the template last: it is drawn with what is there
+        // the template last: it is drawn with the present values
         let (message, template) = match snapshot.total {
             0 => ("reading what there is".to_owned(), TEXT),
             _ => (format!("loss {loss:.1} %, {channels} channels"), BAR),
@@ -114,7 +114,7 @@ impl Progress {
         (self.shown, self.shown_done) = (now, snapshot.done);
     }
 
-    /// Shows how far a local copy is, if it is time to: bytes done and in all, files copied.
+    /// Shows the progress of a local copy, at intervals: bytes done and in all, files copied.
     pub fn show_copying(&mut self, (done, total): (u64, u64), files: usize, now: Instant) {
         if self.bar.is_none() || !self.is_time(now) {
             return;
@@ -147,7 +147,7 @@ impl Progress {
         now.saturating_duration_since(self.shown) >= interval
     }
 
-    /// What was done under another template does not count in the speed.
+    /// Sets the template, and restarts the measured speed.
     fn set_template(&mut self, template: &'static str) {
         let Some(bar) = self.bar.as_ref().filter(|_| self.template != template) else {
             return;
@@ -172,7 +172,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -180,19 +180,19 @@ impl Progress {
     }
 }
 
-/// What comes next on the terminal is not to stand behind a bar.
+/// Removes the bar before further output.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
     }
 }
 
-/// Prints a line on stdout. A reader that went away is no reason to stop half-way, or to stop a transfer.
+/// Prints a line on stdout. A closed pipe does not stop a transfer.
 pub fn print_line(line: &str) {
     let _ = cli::print_line(line);
 }
 
-/// Bytes for people.
+/// Formats bytes for users.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     HumanBytes(bytes).to_string()

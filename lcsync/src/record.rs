@@ -1,41 +1,42 @@
-//! The root record: what a share is at the moment, in one datagram, repeated while the root channel is joined.
+//! The root record: a share's present state, in one datagram, repeated while the root channel is
+//! joined.
 
 use librecast::wire::{Reader, WireError, Writer};
 
 use crate::block::{BlockHash, BlockRef};
 use crate::tree::{ROOT_SIZE, Stream};
 
-/// Channels that a record names as being sent, at most: it has to fit one datagram.
+/// Most channels in a record's list of those being sent, so that it fits one datagram.
 pub const MAX_SENDING: usize = 64;
-/// Bytes of authentication that a record may carry.
+/// Most bytes of authentication in a record.
 const MAX_AUTHENTICATION: usize = 256;
 
-/// What a server says about its share.
+/// A server's description of its share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Chosen at random when the server starts.
+    /// Random at each start of the server.
     pub server: u32,
     /// Grows with each version of the share: milliseconds since 1970 when it was published.
     pub generation: u64,
     /// The root node; its hash is the root hash.
     pub root: BlockRef,
-    /// Modes and times, for who wants them. Not covered by the root hash.
+    /// Modes and times. Not covered by the root hash.
     pub metadata: Stream,
-    /// Kilobits per second at which each channel is sent (IP packets, all headers included).
+    /// Kilobits per second of each channel (IP packets with all headers).
     pub channel_rate: u32,
     /// The same for the channels of layer 1, 0 if there are none.
     pub slow_rate: u32,
     /// Kilobits per second over all channels, 0 if unlimited.
     pub total_rate: u32,
-    /// Channels a receiver may hold at once.
+    /// Most channels that a receiver may hold.
     pub max_channels: u16,
     /// Public key and signature of the version (see `signature`), or empty.
     pub authentication: Vec<u8>,
-    /// Channels that are being sent right now: joining them costs the server least.
+    /// Channels that are sent now: joining them costs the server least.
     pub sending: Vec<Sending>,
 }
 
-/// What of a record makes the version, whoever serves it.
+/// The part of a record that describes the version, equal for all its servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// When it was published.
@@ -51,12 +52,12 @@ pub struct Version {
 pub struct Sending {
     /// Low 64 bits of its group.
     pub channel: u64,
-    /// Symbols that will come without a further JOIN.
+    /// Symbols to come without a further JOIN.
     pub left: u16,
 }
 
 impl Record {
-    /// The version it is about.
+    /// Returns the version of the record.
     #[must_use]
     pub fn version(&self) -> Version {
         Version {
@@ -138,7 +139,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A record as short as can be.
+    /// A record of least length.
     pub(crate) fn record(server: u32, generation: u64) -> Record {
         Record {
             server,
@@ -157,7 +158,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Any record that can be.
+    /// Any valid record.
     pub(crate) fn records() -> impl Strategy<Value = Record> {
         let rates = (1..u32::MAX, 0..=10_u32, any::<u32>(), 1..u16::MAX);
         let lists = (

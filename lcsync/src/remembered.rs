@@ -1,5 +1,5 @@
-//! The highest generation of each signed or sealed share that this host has heard of or served, on disk: what was signed or
-//! sealed once can be sent again by whoever has recorded it, and a clock can be behind.
+//! The highest generation of each signed or sealed share that this host has received or served, on
+//! disk. Anybody can replay a recorded version, and a clock can be behind.
 //!
 //! ```text
 //! <folder>/<32 hexadecimal digits of a hash of key and NAME>.generation, mode 0600:
@@ -18,12 +18,13 @@ use nix::unistd::geteuid;
 
 use crate::folder::open_named;
 
-/// Generations are times: one from farther ahead is not kept, or a clock that was wrong once would shut a share out for good.
+/// Generations are times. Those further ahead are not stored: one wrong clock would exclude a share
+/// for good.
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
-/// Longer files are not ours.
+/// Longest valid file, in bytes.
 const MAX_TEXT: u64 = 1024;
 
-/// What is remembered of one share.
+/// Stored generation of one share.
 #[derive(Debug)]
 pub struct Remembered {
     file: PathBuf,
@@ -32,7 +33,8 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Where systemd says, else `/var/lib/lcsync` for root, and `$XDG_STATE_HOME/lcsync` or `~/.local/state/lcsync` for others.
+    /// Returns systemd's folder, else `$XDG_STATE_HOME/lcsync`, else `/var/lib/lcsync` for root or
+    /// `~/.local/state/lcsync`.
     #[must_use]
     pub fn folder_of_user() -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
@@ -47,7 +49,8 @@ impl Remembered {
         states.is_absolute().then(|| states.join("lcsync"))
     }
 
-    /// Of the share NAME under this key: the public one of who signs it, else the one that seals it.
+    /// Loads that of the share NAME under this key: the signer's public one, else the one that
+    /// seals it.
     pub fn load(folder: &Path, name: &str, key: &[u8]) -> Result<Self, ExitError> {
         let hash = derive("lcsync 2026 remembered", &[key, &[0], name.as_bytes()]);
         let hash = blake3::Hash::from_bytes(hash).to_hex();
@@ -66,19 +69,19 @@ impl Remembered {
         })
     }
 
-    /// The highest, 0 if none is known.
+    /// The highest one, 0 if none is known.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// What a user can remove to have it forgotten.
+    /// The file; a user can remove it to forget the generation.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Remembers a higher one: it is on disk when this returns.
+    /// Stores a higher one on disk.
     pub fn raise(&mut self, generation: u64) -> io::Result<()> {
         let latest = SystemTime::now() + AHEAD;
         if generation <= self.generation || generation > milliseconds(latest) {
@@ -91,7 +94,7 @@ impl Remembered {
     }
 }
 
-/// Writes a file of the state folder, the whole of it or nothing: it is on disk when this returns.
+/// Writes a whole file of the state folder to disk, or nothing.
 pub fn keep(file: &Path, content: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     DirBuilder::new()
@@ -106,7 +109,7 @@ pub fn keep(file: &Path, content: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Milliseconds since 1970: the generation of what is published then.
+/// Milliseconds since 1970: the generation of a version published then.
 #[must_use]
 pub fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

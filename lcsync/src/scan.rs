@@ -1,4 +1,4 @@
-//! What is on disk below a path: names, kinds, sizes, times; and its files, as long as they are what was found.
+//! Scans of files and folders: names, kinds, sizes, times; and opening of the scanned versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,10 +16,10 @@ use crate::mount::Mount;
 use crate::place::Opened;
 use crate::tree::RootKind;
 
-/// Of what is left out, so many of a kind are named.
+/// Most left-out entries named, for each reason.
 const MAX_NAMED: usize = 16;
 
-/// A file's identity and version: as long as it is the same, so are the file's bytes.
+/// Identity and version of a file: equal stamps mean equal bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
     pub device: u64,
@@ -29,7 +29,7 @@ pub struct Stamp {
     pub ctime: (i64, i64),
 }
 
-/// Clocks of file systems may be that coarse: two changes within it can leave the same times.
+/// Coarsest clock of file systems: two changes within it can leave equal times.
 const COARSE: Duration = Duration::from_millis(100);
 
 impl Stamp {
@@ -43,12 +43,12 @@ impl Stamp {
         }
     }
 
-    /// Whether what is there `now` is the same file, no shorter: one that is being appended to.
+    /// Whether `now` is the same file, not shorter: one that is being appended to.
     fn is_begin_of(&self, now: &Self) -> bool {
         (self.device, self.inode) == (now.device, now.inode) && self.size <= now.size
     }
 
-    /// All of it, to be hashed.
+    /// All of it, for hashing.
     #[must_use]
     pub fn bytes(&self) -> [u8; 56] {
         let times = [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1];
@@ -61,7 +61,7 @@ impl Stamp {
         out
     }
 
-    /// Whether a change after `time` would show: the last one was long enough before it.
+    /// Whether a change after `time` would show, as the last one was long enough before it.
     #[must_use]
     pub fn is_older_than(&self, time: SystemTime) -> bool {
         let (Ok(seconds), Ok(nanos)) = (u64::try_from(self.ctime.0), u32::try_from(self.ctime.1))
@@ -76,54 +76,54 @@ impl Stamp {
 /// A file or folder as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// The path that is shared.
+    /// The shared path.
     pub root: PathBuf,
     pub kind: RootKind,
-    /// What is in the folder, in listing order; for a file the file itself, with an empty path.
+    /// Entries of the folder, in listing order; for a file the file itself, with an empty path.
     pub entries: Vec<Entry>,
-    /// Of each entry; none where the entries are not from a disk.
+    /// One for each entry; empty if the entries are not from a disk.
     pub stamps: Vec<Stamp>,
     /// Of the root, then of each entry.
     pub metadata: Vec<Metadata>,
-    /// Of the root, then of each entry; none where the entries are not from a disk.
+    /// Of the root, then of each entry; empty if the entries are not from a disk.
     pub owners: Vec<Owner>,
-    /// How many entries are left out because they could not be read.
+    /// Number of entries left out as unreadable.
     pub unread: usize,
-    /// Paths that are left out because they are FIFOs, sockets or devices.
+    /// Paths left out because they are FIFOs, sockets or devices.
     pub special: Vec<Vec<u8>>,
-    /// Paths that are left out because they, or their names, are longer than a listing can hold; counted in `unread` as well.
+    /// Paths left out as too long for a listing, or with too long a name; counted in `unread`, too.
     pub too_long: Vec<Vec<u8>>,
-    /// The root, then each folder below it on which something is mounted; none where the entries are not from a disk.
+    /// The root, then each mount point below it; empty if the entries are not from a disk.
     pub mounts: Vec<Mount>,
-    /// Folders whose content is left out because it is on another file system.
+    /// Folders without their content, as it is on another file system.
     pub not_entered: Vec<Vec<u8>>,
-    /// Of entries with several names that are to be found out: device and inode.
+    /// Device and inode of entries that have several names, if requested.
     pub linked: BTreeMap<usize, (u64, u64)>,
 }
 
-/// A walk through a folder that goes on.
+/// A walk through a folder that can continue.
 #[derive(Debug)]
 pub struct Walk {
     folder: Folder,
     device: u64,
-    /// Paths to be looked at, the next one last.
+    /// Paths to look at, the next one last.
     waiting: Vec<Vec<u8>>,
 }
 
-/// What of a folder is looked at.
+/// Selection of entries in a folder.
 #[expect(missing_debug_implementations, reason = "it has a closure in it")]
 pub struct Choice<'a> {
     /// Whether the entry at a path, a folder or not, is left out with all below it.
     pub leaves_out: &'a dyn Fn(&[u8], bool) -> bool,
-    /// Not what is mounted in it.
+    /// Without file systems mounted in it.
     pub one_file_system: bool,
-    /// It becomes a listing, which has bounds of its own and no folder of which the content is not known.
+    /// For a listing, which has bounds of its own and no folder with unknown content.
     pub for_listing: bool,
-    /// Devices as well.
+    /// Devices, too.
     pub devices: bool,
-    /// FIFOs and sockets as well.
+    /// FIFOs and sockets, too.
     pub specials: bool,
-    /// Finds out which names are of one file.
+    /// With the names of each file that has several.
     pub hard_links: bool,
 }
 
@@ -140,12 +140,13 @@ impl Choice<'_> {
 }
 
 impl Scan {
-    /// Looks at `root`. What cannot be read or shared is left out with a warning; `root` itself must be readable.
+    /// Scans `root`, which must be readable. Other unreadable or unshareable entries are left out
+    /// with a warning.
     pub fn of(root: &Path) -> io::Result<Self> {
         Self::chosen(root, &Choice::ALL)
     }
 
-    /// Looks at what is chosen of `root`.
+    /// Scans the chosen entries of `root`.
     pub fn chosen(root: &Path, choice: &Choice<'_>) -> io::Result<Self> {
         let found = stat(root)?;
         let mut scan = Self::empty(root, &found);
@@ -165,14 +166,15 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Looks at the folder `root` alone; [`go_on`](Self::go_on) looks at what is in it.
+    /// Scans the folder `root` alone; [`go_on`](Self::go_on) scans its entries.
     pub fn begin(root: &Path, choice: &Choice<'_>) -> io::Result<(Self, Walk)> {
         let mut scan = Self::empty(root, &stat(root)?);
         let walk = scan.start(choice)?;
         Ok((scan, walk))
     }
 
-    /// Takes what was found so far, so that the walk goes on with nothing; what could not be read stays counted.
+    /// Takes the entries found so far, so that the walk continues with none; the count of
+    /// unreadable ones stays.
     #[must_use]
     pub fn take_portion(&mut self) -> Self {
         let rest = Self {
@@ -192,7 +194,7 @@ impl Scan {
         std::mem::replace(self, rest)
     }
 
-    /// Appends the folders of a portion that came later.
+    /// Appends the folders of a later portion.
     pub fn extend_with_folders(&mut self, portion: Self) {
         for (n, entry) in portion.entries.into_iter().enumerate() {
             if entry.kind == Kind::Folder {
@@ -204,7 +206,7 @@ impl Scan {
         }
     }
 
-    /// The folder that `path` is in, with the file or link of that name as its only entry: a link is not followed.
+    /// Scans only the file or link `path`, as an entry of its folder; a link is not followed.
     pub fn of_entry(path: &Path, choice: &Choice<'_>) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let choice = &Choice {
@@ -236,7 +238,7 @@ impl Scan {
         }
     }
 
-    /// Where entry number `n` is.
+    /// Returns the path of entry number `n`.
     #[must_use]
     pub fn path_of(&self, n: usize) -> PathBuf {
         let path = &self.entries[n].path;
@@ -248,24 +250,24 @@ impl Scan {
         }
     }
 
-    /// The same for people.
+    /// Returns it for users.
     #[must_use]
     pub fn name_of(&self, n: usize) -> String {
         shown(self.path_of(n).as_os_str().as_bytes())
     }
 
-    /// How many entries are left out, for whatever reason.
+    /// Number of entries left out.
     #[must_use]
     pub fn left_out(&self) -> usize {
         self.unread + self.special.len()
     }
 
-    /// Names what is left out because it is a FIFO, socket or device.
+    /// Logs entries left out as a FIFO, socket or device.
     pub fn name_special(&self) {
         self.name(&self.special, "neither a file, a folder nor a link");
     }
 
-    /// Names what is left out because a listing cannot hold its path.
+    /// Logs entries left out as too long for a listing.
     pub fn name_too_long(&self) {
         let bound = format!(
             "its path in the share is longer than {MAX_PATH} bytes, or its name than {MAX_NAME}"
@@ -285,7 +287,7 @@ impl Scan {
         }
     }
 
-    /// Looks at file number `n` again. Whether it is another version now.
+    /// Scans file number `n` again; returns whether it has another version.
     pub fn look_again(&mut self, n: usize) -> io::Result<bool> {
         let found = Files::default().stat(self, n)?;
         let stamp = Stamp::of(&found);
@@ -307,7 +309,7 @@ impl Scan {
         Ok(true)
     }
 
-    /// Leaves these entries, files that could not be read, out.
+    /// Leaves out these files, which could not be read.
     pub fn remove(&mut self, those: &BTreeSet<usize>) {
         self.unread += those.len();
         fn keep<T>(all: &mut Vec<T>, from: usize, those: &BTreeSet<usize>) {
@@ -337,7 +339,8 @@ impl Scan {
         self.owners.push(Owner::of(found));
     }
 
-    /// Depth first, names in order: with a stack of its own, so that no depth exhausts the thread's.
+    /// Walks depth first, names in order; its own stack keeps deep trees from exhausting the
+    /// thread's.
     fn walk(&mut self, choice: &Choice<'_>) -> io::Result<()> {
         let mut walk = self.start(choice)?;
         self.go_on(&mut walk, choice, usize::MAX);
@@ -359,7 +362,7 @@ impl Scan {
         })
     }
 
-    /// Looks at what comes next, until it has found `most` entries or is at the end.
+    /// Continues until `most` entries are found, or to the end.
     pub fn go_on(&mut self, walk: &mut Walk, choice: &Choice<'_>, most: usize) {
         while self.entries.len() < most
             && let Some(path) = walk.waiting.pop()
@@ -375,7 +378,7 @@ impl Scan {
         }
     }
 
-    /// Takes an entry in; gives the paths below it.
+    /// Adds an entry; returns the paths below it.
     fn take(
         &mut self,
         folder: &mut Folder,
@@ -384,7 +387,7 @@ impl Scan {
     ) -> io::Result<Vec<Vec<u8>>> {
         let leaves_out = |is_folder| (choice.leaves_out)(&path, is_folder);
         let found = match folder.stat(&path) {
-            // what is left out anyway need not be readable
+            // a left-out entry need not be readable
             Err(_) if leaves_out(false) || leaves_out(true) => return Ok(Vec::new()),
             found => found?,
         };
@@ -437,7 +440,7 @@ impl Scan {
         Ok(below)
     }
 
-    /// Paths of what is in the folder at `path`, last name first.
+    /// Returns the paths in the folder at `path`, last name first.
     fn paths_in(
         &mut self,
         folder: &mut Folder,
@@ -460,7 +463,7 @@ impl Scan {
     }
 }
 
-/// A file as it is now.
+/// A file in its present version.
 #[derive(Debug)]
 pub struct Version {
     pub file: File,
@@ -469,35 +472,34 @@ pub struct Version {
     pub owner: Owner,
 }
 
-/// Opens the files of one scan, and nothing else that has come into their places meanwhile.
+/// Opens the files of one scan, and none that has replaced them.
 #[derive(Debug, Default)]
 pub struct Files {
     folder: Option<Folder>,
 }
 
 impl Files {
-    /// Opens file number `n` in the version that was found.
+    /// Opens file number `n` in the scanned version.
     pub fn open(&mut self, scan: &Scan, n: usize) -> io::Result<File> {
         let (file, now) = self.open_any(scan, n)?;
         check(scan, n, |found| *found == now)?;
         Ok(file)
     }
 
-    /// Opens file number `n`, also if it has been written to since: its bytes are checked by their hash, or it is being
-    /// appended to all the time.
+    /// Opens file number `n`, even if it was appended to since; its hash is checked.
     pub fn open_begin(&mut self, scan: &Scan, n: usize) -> io::Result<File> {
         let (file, now) = self.open_any(scan, n)?;
         check(scan, n, |found| found.is_begin_of(&now))?;
         Ok(file)
     }
 
-    /// Opens entry number `n`, whatever it is, or the folder itself, to look at its attributes.
+    /// Opens an entry of any kind, or the folder itself, for its attributes.
     pub fn open_entry(&mut self, scan: &Scan, n: Option<usize>) -> io::Result<Option<Opened>> {
         let path = n.map_or(&b""[..], |n| &scan.entries[n].path);
         Opened::at(self.folder(scan)?, path, 0)
     }
 
-    /// Opens file number `n`; a file that has changed since it was found is taken as it is now.
+    /// Opens file number `n` in its present version.
     pub fn open_now(&mut self, scan: &Scan, n: usize) -> io::Result<Version> {
         let (file, found) = self.open_found(scan, n)?;
         Ok(Version {
@@ -667,7 +669,7 @@ mod tests {
         assert_ne!(Scan::of(dir.path()).unwrap(), before);
     }
 
-    /// A share in which somebody else can write, and a file that he may not read.
+    /// A share in which another user can write, and a file that he may not read.
     fn raced() -> (tempfile::TempDir, Scan) {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -741,7 +743,8 @@ mod tests {
             folder = folder.inner(name.as_bytes()).unwrap();
         }
         let scan = Scan::of(dir.path()).unwrap();
-        // 45 folders have paths of up to 4,094 bytes; a file in the last is too deep, and so is the 46th folder
+        // 45 folders have paths of up to 4,094 bytes; a file in the last and the 46th folder are
+        // too deep
         assert_eq!(scan.entries.len(), 2 * 45);
         assert_eq!((scan.unread, scan.too_long.len()), (2, 2));
         assert_eq!(scan.left_out(), 2);

@@ -1,12 +1,12 @@
-//! Sealed datagrams of shares with a key: AES-256-GCM around what [`packet`] writes.
+//! Sealed datagrams of shares with a key: AES-256-GCM around the output of [`packet`].
 //!
 //! ```text
 //! key file, NAME -> share key -+- salt of the server ------------------> key of its records
 //!                              +- salt of the server, generation ------> key of its symbols
 //! ```
 //!
-//! A server draws its salt when it starts, and never seals two datagrams under one number: so no nonce comes twice
-//! under one key. Receivers know nobody's salt before they have opened a record of his.
+//! A server draws its salt at its start, and never seals two datagrams under one number, so no
+//! nonce repeats under one key. Receivers learn a server's salt from its record.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,58 +30,58 @@ use crate::record::Record;
 
 /// Length of a salt.
 pub const SALT: usize = 16;
-/// Bytes of a tag of the AEAD.
+/// Bytes of the AEAD's tag.
 const TAG: usize = 16;
-/// Before the sealed part of a symbol.
+/// Bytes before the sealed part of a symbol.
 const SYMBOL_HEADER: usize = 16;
-/// Sealed with the data.
+/// Fields that are sealed with the data, in bytes.
 const SYMBOL_FIELDS: usize = 12;
-/// A whole sealed symbol; with IPv6 and UDP 1,116 bytes.
+/// Bytes of a whole sealed symbol; with IPv6 and UDP 1,116.
 pub const SEALED_PACKET: usize = SYMBOL_HEADER + SYMBOL_FIELDS + SYMBOL_SIZE + TAG;
-/// Before the sealed part of a record.
+/// Bytes before the sealed part of a record.
 const RECORD_HEADER: usize = 4 + SALT + 8;
-/// What sealing adds to a record's datagram.
+/// Bytes that sealing adds to a record's datagram.
 pub const RECORD_OVERHEAD: usize = RECORD_HEADER - 4 + TAG;
-/// Servers whose keys are held.
+/// Most servers with known keys.
 const MAX_SERVERS: usize = 64;
 
 /// The same with the headers of IPv6 and UDP.
 pub const SEALED_WIRE_SIZE: u64 = 40 + 8 + SEALED_PACKET as u64;
 const _: () = assert!(SEALED_WIRE_SIZE <= 1280);
 
-/// Why a datagram was not opened.
+/// Reason why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// Not of the format.
+    /// It violates the format.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// From a server of which no record has been opened yet.
+    /// No record of its server has been opened yet.
     #[error("from a server not heard of yet")]
     UnknownServer,
-    /// Not sealed by somebody who has the key, or damaged.
+    /// Not sealed with the key, or damaged.
     #[error("not sealed with this key")]
     Forged,
 }
 
-/// Datagrams that were not opened, and why.
+/// Counters of datagrams that were not opened, by reason.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct OpenDrops {
-    /// Not of the format.
+    /// They violate the format.
     pub malformed: u64,
-    /// From a server of which no record has been opened yet.
+    /// No record of their server has been opened yet.
     pub unknown_server: u64,
-    /// Not sealed by somebody who has the key, or damaged.
+    /// Not sealed with the key, or damaged.
     pub forged: u64,
 }
 
-/// The key of one share: of a key file and a NAME.
+/// The key of one share, from a key file and a NAME.
 pub struct ShareKey {
     shared: Arc<SharedKey>,
     derived: Zeroizing<[u8; 32]>,
 }
 
 impl ShareKey {
-    /// For the share NAME.
+    /// Derives it for the share NAME.
     #[must_use]
     pub fn new(shared: Arc<SharedKey>, name: &str) -> Self {
         let parts = [&shared.bytes()[..], name.as_bytes()];
@@ -91,7 +91,7 @@ impl ShareKey {
         }
     }
 
-    /// For another share of the same key file.
+    /// Derives that of another share of the same key file.
     #[must_use]
     pub fn of_name(&self, name: &str) -> Self {
         Self::new(Arc::clone(&self.shared), name)
@@ -107,7 +107,7 @@ impl ShareKey {
     }
 }
 
-/// What names of shares and channels are derived with: nothing for a share without key.
+/// The key from which names of shares and channels are derived; empty without key.
 #[must_use]
 pub fn group_key(key: Option<&ShareKey>) -> &[u8] {
     key.map_or(b"", |k| &k.shared.bytes()[..])
@@ -125,7 +125,7 @@ struct Cipher(LessSafeKey);
 impl Cipher {
     fn new(key: [u8; 32]) -> Self {
         let key = Zeroizing::new(key);
-        // a key of 32 bytes is one
+        // a key of 32 bytes is valid
         #[allow(clippy::expect_used, reason = "the length is that of the algorithm")]
         let unbound = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("32 bytes are a key");
         Self(LessSafeKey::new(unbound))
@@ -169,20 +169,20 @@ fn nonce(number: u64) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Seals what a server sends for one share.
+/// Seals a server's datagrams of one share.
 #[derive(Debug)]
 pub struct Sealer {
     key: Arc<ShareKey>,
     server: u32,
     salt: [u8; SALT],
-    /// Of the next datagram, of whatever kind and on whatever interface.
+    /// Number of the next datagram, of any kind and on any interface.
     number: u64,
     records: Cipher,
     symbols: Option<(u64, Cipher)>,
 }
 
 impl Sealer {
-    /// For one run of a server: `salt` is random and never used again.
+    /// Makes one for a run of a server: `salt` is random and never used again.
     #[must_use]
     pub fn new(key: Arc<ShareKey>, server: u32, salt: [u8; SALT]) -> Self {
         Self {
@@ -195,7 +195,7 @@ impl Sealer {
         }
     }
 
-    /// The sealed form of a record's datagram, or of one of a catalogue.
+    /// Returns the sealed form of a record's datagram, or of a catalogue's.
     pub fn seal_record(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
         let body = datagram.get(packet::HEADER..)?;
         let number = self.next()?;
@@ -209,8 +209,8 @@ impl Sealer {
             .then_some(out)
     }
 
-    /// Appends a sealed symbol of the version `generation` to `out`; `write` appends the symbol's data.
-    /// False if it cannot be: then `out` is as it was.
+    /// Appends a sealed symbol of the version `generation` to `out`; `write` appends the symbol's
+    /// data. False if it fails, with `out` unchanged.
     pub fn seal_symbol(
         &mut self,
         generation: u64,
@@ -241,7 +241,7 @@ impl Sealer {
         sealed
     }
 
-    /// A number that was not used before. 2^64 datagrams are never reached, but if they were this would end.
+    /// Returns an unused number; `None` after 2^64 datagrams.
     fn next(&mut self) -> Option<u64> {
         let number = self.number;
         self.number = number.checked_add(1)?;
@@ -249,7 +249,7 @@ impl Sealer {
     }
 }
 
-/// The header as it is sent, and the channel, which the group says already.
+/// The header as it is sent, and the channel, which only the group names.
 fn symbol_aad(server: u32, number: u64, channel: ChannelId) -> [u8; SYMBOL_HEADER + 8] {
     let mut aad = [0; SYMBOL_HEADER + 8];
     aad[0] = VERSION;
@@ -260,8 +260,8 @@ fn symbol_aad(server: u32, number: u64, channel: ChannelId) -> [u8; SYMBOL_HEADE
     aad
 }
 
-/// Takes datagrams apart on a receiver: plain ones of a share without key, sealed ones of a share with one, and never
-/// the other kind.
+/// Opens datagrams on a receiver: plain ones of a share without key, sealed ones of a share with a
+/// key, and no others.
 #[derive(Debug)]
 pub struct Opener {
     key: Option<Arc<ShareKey>>,
@@ -276,13 +276,13 @@ struct ServerKeys {
     records: Cipher,
     generation: u64,
     symbols: Cipher,
-    /// Of the version before: its last symbols may come behind the first record of the next.
+    /// Of the previous version: its last symbols may come after the next one's first record.
     before: Option<Cipher>,
     heard: Instant,
 }
 
 impl Opener {
-    /// No server known yet.
+    /// Starts without known servers.
     #[must_use]
     pub fn new(key: Option<Arc<ShareKey>>) -> Self {
         Self {
@@ -293,7 +293,7 @@ impl Opener {
         }
     }
 
-    /// What names of shares and channels are derived with.
+    /// The key from which names of shares and channels are derived.
     #[must_use]
     pub fn group_key(&self) -> &[u8] {
         group_key(self.key.as_deref())
@@ -305,8 +305,8 @@ impl Opener {
         self.drops
     }
 
-    /// Takes apart a datagram that came on `channel`. What comes out was sealed by somebody who has the key, if there
-    /// is one, and has been checked field by field.
+    /// Opens a datagram on `channel`. The result was sealed with the key, if there is one, and each
+    /// field is checked.
     pub fn open<'a>(
         &'a mut self,
         channel: ChannelId,
@@ -387,7 +387,7 @@ fn read_symbol(server: u32, channel: ChannelId, plain: &[u8]) -> Result<Packet<'
     Ok(Packet::Symbol(symbol))
 }
 
-/// Opens what has a salt of its own; gives that.
+/// Opens a datagram with its own salt; returns the salt.
 fn open_body(
     key: &ShareKey,
     servers: &BTreeMap<u32, ServerKeys>,
@@ -398,7 +398,7 @@ fn open_body(
     let (salt, number) = (r.array::<SALT>()?, r.u64()?);
     let aad = &datagram[..RECORD_HEADER];
     let known = servers.values().find(|s| s.salt == salt);
-    // a stranger's costs a key, but leaves nothing behind unless it is one of ours
+    // a foreign salt costs a key derivation, which leaves no state if opening fails
     let made = known.is_none().then(|| key.record_key(&salt));
     let cipher = known.map(|s| &s.records).or(made.as_ref());
     cipher
@@ -407,7 +407,7 @@ fn open_body(
     Ok(salt)
 }
 
-/// Holds the keys of the record's server ready. An old record, late or sent again by somebody, changes nothing.
+/// Stores the keys of the record's server. An old record, late or replayed, changes nothing.
 fn remember(
     key: &ShareKey,
     servers: &mut BTreeMap<u32, ServerKeys>,

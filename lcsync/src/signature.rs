@@ -1,7 +1,7 @@
-//! Signatures of versions: who may say what a share is.
+//! Signatures of versions: the right to define a share's content.
 //!
-//! Signed is what makes a version, not who serves it or how fast: so any server of the same files, a receiver that
-//! serves on among them, passes the signature on.
+//! The signature covers the version, not its server or rate: any server of the same files sends it,
+//! a receiver that serves on, too.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,14 +13,14 @@ use librecast::wire::Writer;
 use crate::record::{Record, Version};
 
 const CONTEXT: &str = "lcsync 2026 version";
-/// Public key and signature.
+/// Bytes of public key and signature.
 const SIZE: usize = 32 + 64;
-/// Records that have been verified and are known again.
+/// Most verified records that are known again.
 const MAX_KNOWN: usize = 16;
-/// Records verified, whatever comes: 500 a second, 250 at once (30 us each: 1.5 % of a core).
+/// Records verified: 500 a second, 250 at once (30 µs each: 1.5 % of a core).
 const VERIFIED: Rate = Rate::per_second(500, 250);
 
-/// The authentication of a record: `key` says that this is a version of the share NAME.
+/// Returns the authentication of a record: `key` states that this is a version of the share NAME.
 #[must_use]
 pub fn sign(key: &SecretKey, name: &str, version: &Version) -> Vec<u8> {
     let signature = key.sign(CONTEXT, &statement(name, version));
@@ -36,7 +36,7 @@ fn statement(name: &str, version: &Version) -> Vec<u8> {
     w.into_vec()
 }
 
-/// What a receiver holds records against: one public key, and what it has verified already.
+/// A trusted public key, and verified records.
 #[derive(Debug)]
 pub struct Trust {
     key: PeerId,
@@ -48,7 +48,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Versions of NAME are those that `key` has signed.
+    /// Trusts versions of NAME that `key` has signed.
     #[must_use]
     pub fn new(key: PeerId, name: &str, now: Instant) -> Self {
         Self {
@@ -66,8 +66,8 @@ impl Trust {
         &self.key
     }
 
-    /// Whether the key has signed this version. Each distinct record is verified once; in a flood of forged ones not
-    /// each is, and an honest one comes again.
+    /// Whether the key has signed this version. Each record is verified once. A flood of forged
+    /// ones exceeds the bound, but an honest one repeats.
     pub fn accepts(&mut self, record: &Record, now: Instant) -> bool {
         let Some((key, signature)) = record.authentication.split_first_chunk::<32>() else {
             return false;

@@ -1,4 +1,4 @@
-//! `lcsync status`: what the servers of this host do, as they say it.
+//! `lcsync status`: the state of this host's servers.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -16,31 +16,31 @@ use crate::progress::human_bytes;
 use crate::server::status::{Content, Process, Share, Status};
 use crate::server::status_socket::{connect, folders, remove_left_over, sockets_in};
 
-/// Between two looks.
+/// Interval of repeated output.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A server has answered within so long.
+/// Time in which a server must answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// All servers have, or the rest is not asked: any user may put sockets where root looks.
+/// Time for all servers: any user may put sockets where root looks.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest answer, in bytes: many thousand shares.
+/// Longest answer, in bytes: many thousand shares.
 const MAX_ANSWER: usize = 16 << 20;
-/// All answers together.
+/// Longest answers together, in bytes.
 const MAX_ANSWERS: usize = 64 << 20;
-/// Channels of a share that are shown.
+/// Most channels of a share that are shown.
 const CHANNELS: usize = 16;
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug)]
 pub struct Options {
     /// This share only.
     pub name: Option<String>,
     /// One JSON object for each share.
     pub json: bool,
-    /// Again and again.
+    /// Repeat the output.
     pub watch: bool,
 }
 
-/// Asks once, or once a second for ever.
+/// Prints the state once, or once a second for ever.
 pub fn show(options: &Options) -> anyhow::Result<Exit> {
     if options.watch {
         let look = || {
@@ -60,7 +60,7 @@ pub fn show(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The text, and what kept others from being in it.
+/// Returns the text, and hints on missing servers.
 fn look(options: &Options) -> anyhow::Result<(String, Vec<String>)> {
     let answers = ask_all();
     let found = answers.of(options.name.as_deref())?;
@@ -86,13 +86,13 @@ struct Line<'a> {
     process: &'a Process,
 }
 
-/// What all servers have said.
+/// Answers of all servers.
 #[derive(Debug, Default)]
 struct Answers {
     servers: Vec<Status>,
     /// Sockets and folders of other users.
     refused: Vec<String>,
-    /// Sockets whose server says nothing, and why.
+    /// Sockets without an answer, and the reason.
     silent: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ impl Answers {
             // it has just ended
             ErrorKind::NotFound => {}
             ErrorKind::WouldBlock | ErrorKind::TimedOut => self.silent(socket, "too slow"),
-            // which may quote what the server said
+            // it may quote the server's text
             _ => self.silent(socket, &shown(e.to_string().as_bytes())),
         }
     }
@@ -144,7 +144,7 @@ impl Answers {
         self.refused.push(path_of(path));
     }
 
-    /// All shares, or those of this name; an error if there is none.
+    /// Returns all shares, or those of this name; an error if there is none.
     fn of(&self, name: Option<&str>) -> Result<Vec<Line<'_>>, ExitError> {
         let all = self.servers.iter().flat_map(|server| {
             let process = &server.process;
@@ -195,7 +195,7 @@ fn time_left(until: Instant) -> io::Result<Duration> {
     left.ok_or_else(|| ErrorKind::TimedOut.into())
 }
 
-/// A whole answer within the time, or none.
+/// Reads a whole answer within the time.
 fn read(mut stream: UnixStream, until: Instant, room: &mut usize) -> io::Result<Status> {
     let mut answer = Vec::new();
     let mut part = vec![0; 64 << 10];
@@ -219,7 +219,7 @@ fn read(mut stream: UnixStream, until: Instant, room: &mut usize) -> io::Result<
     serde_json::from_slice(&answer).map_err(other)
 }
 
-/// One line for each share.
+/// Formats one line for each share.
 fn table(found: &[Line<'_>]) -> String {
     let name = |line: &Line<'_>| format!("lc:{}", shown(line.share.name.as_bytes()));
     let width = found.iter().map(|line| name(line).chars().count()).max();
@@ -259,7 +259,7 @@ fn table(found: &[Line<'_>]) -> String {
     text
 }
 
-/// All that is known of one share.
+/// Formats all figures of one share.
 fn details(line: &Line<'_>) -> String {
     let Line { share, process } = line;
     let mut text = format!("lc:{}", shown(share.name.as_bytes()));
@@ -346,7 +346,7 @@ fn details(line: &Line<'_>) -> String {
     text
 }
 
-/// Who else publishes under the share's key, and what to do about it.
+/// Formats the rivals of a share, and the remedy.
 fn rivals_of(share: &Share) -> impl Iterator<Item = String> {
     let remedy = share.remedy.as_deref().unwrap_or_default();
     share.rivals.iter().map(move |rival| {
@@ -383,7 +383,7 @@ fn version_of(content: &Content) -> String {
     )
 }
 
-/// What the share may send at most.
+/// Returns the limit of the share, in bits per second.
 fn limit(line: &Line<'_>) -> Option<u64> {
     let limits = [line.share.limit_bps, line.process.limit_bps];
     limits.into_iter().flatten().min()
@@ -586,7 +586,7 @@ mod tests {
         let say = |text: Vec<u8>| {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let saying = std::thread::spawn(move || {
-                // who asks hangs up when it is too much
+                // the reader hangs up when it is too long
                 let _ = theirs.write_all(&text);
             });
             let until = Instant::now() + Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What a server has hashed, kept on disk: after a restart only what has changed is hashed.
+//! A server's hashes on disk: after a restart, only changed files are hashed.
 //!
 //! ```text
 //! <folder>/<32 hexadecimal digits of the shared path's hash>.index, mode 0600:
@@ -6,8 +6,8 @@
 //! | BLAKE3 of all before 256
 //! ```
 //!
-//! A key is a hash over device, inode, size, mtime and ctime of the files that the blocks were made of. Nothing
-//! depends on a store: without it, or when a file of it is damaged, everything is hashed again.
+//! A key is a hash over device, inode, size, mtime and ctime of the blocks' files. A store is only
+//! a cache: without it, or if its file is damaged, everything is hashed again.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -23,22 +23,22 @@ use crate::folder::open_named;
 use crate::leaves::{HashCache, Known};
 
 const MAGIC: &[u8; 12] = b"lcsync index";
-/// Of the format, and of the rules by which files are cut.
+/// Version of the format, and of the rules of cutting.
 const VERSION: u32 = 1;
 /// Bytes of the hash at the end.
 const CHECK: usize = 32;
-/// Larger files are not ours.
+/// Longest valid file, in bytes.
 const MAX_SIZE: u64 = 2 << 30;
-/// Paths that are remembered; those not shared for longest go.
+/// Most shared paths stored; the ones not shared for longest are removed.
 const MAX_FILES: usize = 64;
 
-/// A folder that keeps what was hashed.
+/// A folder that stores hashes.
 #[derive(Debug, Clone)]
 pub struct Store(PathBuf);
 
 impl Store {
-    /// Where systemd says, else `$XDG_CACHE_HOME/lcsync`, else `/var/cache/lcsync` for root and `~/.cache/lcsync`
-    /// for others.
+    /// Returns systemd's folder, else `$XDG_CACHE_HOME/lcsync`, else `/var/cache/lcsync` for root
+    /// or `~/.cache/lcsync`.
     #[must_use]
     pub fn of_user() -> Option<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
@@ -54,7 +54,7 @@ impl Store {
         caches.is_absolute().then(|| Self(caches.join("lcsync")))
     }
 
-    /// What was saved for a shared path. Nothing, with a warning, if that cannot be used.
+    /// Loads the hashes of a shared path; none, with a warning, if the file is unusable.
     #[must_use]
     pub fn load(&self, shared: &Path) -> HashCache {
         let path = self.file_of(shared);
@@ -70,7 +70,7 @@ impl Store {
         })
     }
 
-    /// Saves what is known of a shared path: the whole of it or nothing.
+    /// Saves the hashes of a shared path in a whole file, or not at all.
     pub fn save(&self, shared: &Path, cache: &HashCache) -> io::Result<()> {
         DirBuilder::new()
             .recursive(true)
@@ -106,7 +106,7 @@ impl Store {
     }
 }
 
-/// A file that somebody else made could name blocks that are not there.
+/// Reads a file of this user: that of another one could name false blocks.
 fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match open_named(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

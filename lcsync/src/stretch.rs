@@ -1,8 +1,9 @@
-//! Stretches: consecutive blocks of the content that one channel sends one after the other, at so many times the rate.
+//! Stretches: consecutive blocks of the content that one channel sends one after the other, at
+//! [`STRETCH`] times the rate.
 //!
-//! A receiver whose link carries more joins them instead of their blocks: a burst takes as long as that of one block, for a
-//! fraction of the groups and reports. Their symbols are source symbols only, numbered through all blocks. Who loses some
-//! joins the repair channels of the blocks that lack them.
+//! A receiver with a fast enough link joins them instead of their blocks. A burst takes as long as
+//! that of one block, for a fraction of groups and reports. They have only source symbols, numbered
+//! through all blocks; a receiver that loses some joins the repair channels of these blocks.
 
 use librecast::channel::{ChannelId, block_channel};
 use librecast::coding::SYMBOL_SIZE;
@@ -10,35 +11,36 @@ use librecast::id::derive;
 
 use crate::block::BlockRef;
 
-/// Leaves of the content in a stretch, and its rate in channels of the normal layer (ADR 0078): 16 blocks of 256 KiB at
-/// 240 Mbit/s take a seventh of a second, as one block does at 15 Mbit/s.
+/// Leaves of the content in a stretch, and its rate in channels of the normal layer (ADR 0078). 16
+/// blocks of 256 KiB at 240 Mbit/s take 1/7 s, as one block at 15 Mbit/s.
 pub const STRETCH: usize = 16;
 /// The layer of a block's repair channel: the normal rate, repair symbols only, few at a time.
 pub const REPAIR_LAYER: u8 = 2;
 /// The layer of stretches.
 pub const STRETCH_LAYER: u8 = 3;
-/// In a record's list of channels, says that stretches are sent. No block has this channel but by a chance of 2^-64.
+/// Entry in a record's list of channels: stretches are sent. A block has this channel with a chance
+/// of 2^-64.
 pub const OFFER_CHANNEL: ChannelId = 2;
 
-/// The different blocks of consecutive leaves, in the order in which they are sent.
+/// The different blocks of consecutive leaves, in the order of sending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     blocks: Vec<BlockRef>,
 }
 
-/// A part of the numbers of a stretch.
+/// The part of a stretch's symbols from one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Which of the blocks.
+    /// Index of the block.
     pub index: usize,
-    /// The number of its first symbol.
+    /// Number of its first symbol.
     pub first: u32,
-    /// How many symbols it has.
+    /// Number of its symbols.
     pub symbols: u32,
 }
 
 impl Stretch {
-    /// Of at most [`STRETCH`] leaves; `None` if these are not two different blocks at least.
+    /// Makes one of at most [`STRETCH`] leaves; `None` if they have less than two different blocks.
     #[must_use]
     pub fn of(leaves: &[BlockRef]) -> Option<Self> {
         debug_assert!(leaves.len() <= STRETCH);
@@ -51,7 +53,7 @@ impl Stretch {
         (blocks.len() > 1).then_some(Self { blocks })
     }
 
-    /// Its channel under the share's key.
+    /// Returns its channel under the share's key.
     #[must_use]
     pub fn channel(&self, key: &[u8]) -> ChannelId {
         let hashes: Vec<&[u8]> = self.blocks.iter().map(|b| &b.hash.0[..]).collect();
@@ -70,14 +72,14 @@ impl Stretch {
         self.blocks.iter().map(symbols_of).sum()
     }
 
-    /// The block that has the symbol of this number.
+    /// Returns the block with the symbol of this number.
     #[must_use]
     pub fn span_at(&self, number: u32) -> Option<Span> {
         self.spans()
             .find(|span| (span.first..span.first + span.symbols).contains(&number))
     }
 
-    /// The numbers of each block, in order.
+    /// Returns the numbers of each block, in order.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         let mut first = 0;
         self.blocks.iter().enumerate().map(move |(index, block)| {

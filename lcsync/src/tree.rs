@@ -6,9 +6,9 @@
 //! stream   -> (depth d) hash nodes, d levels -> leaf blocks, whose bytes in order are the stream
 //! ```
 //!
-//! Small files share leaf blocks, because the content of all files is one stream; a leaf may have any length up
-//! to a block's, so the sharer is free in where it cuts. Every block is found by what its parent says of it:
-//! nothing is parsed before its hash has been verified.
+//! Small files share leaf blocks, as the content of all files is one stream. A leaf may have any
+//! length up to a block's, so the sharer chooses the cuts. Each block is named by its parent, and
+//! its hash is verified before it is parsed.
 
 use std::collections::HashMap;
 
@@ -19,41 +19,41 @@ use crate::block::{BlockHash, BlockRef, MAX_BLOCK};
 
 /// Version of root nodes and of all below them.
 const VERSION: u8 = 1;
-/// Levels of hash nodes: 5,957^4 blocks are more than any disk holds.
+/// Most levels of hash nodes: 5,957^4 blocks are more than any disk holds.
 const MAX_DEPTH: u8 = 4;
 /// Bytes of one child in a hash node: hash, block length, span.
 const CHILD_SIZE: usize = 32 + 4 + 8;
-/// Children of a hash node at most.
+/// Most children of a hash node.
 pub const MAX_CHILDREN: usize = MAX_BLOCK / CHILD_SIZE;
 /// Length of a root node.
 pub const ROOT_SIZE: usize = 12 + 2 * STREAM_SIZE;
 /// Length of a stream's description.
 pub const STREAM_SIZE: usize = 8 + 1 + 4 + 32;
 
-/// A stream has at most one leaf for so many of its bytes, one for each file, and one.
+/// Divisor of a stream's length: its most leaves are this part, one for each file, and one.
 const LEAST_LEAF: u64 = 4096;
-/// For each leaf that differs from all others so many may repeat one (the zeroes of sparse files).
+/// Most repetitions for each different leaf (the zeroes of sparse files).
 const REPEATS: u64 = 16;
-/// Leaves that may repeat others in any stream besides.
+/// Further repetitions in any stream.
 const FREE_REPEATS: u64 = 1 << 20;
-/// The different hash nodes of a stream may be so large; more are refused, not held in memory.
+/// Most bytes of a stream's different hash nodes; more are refused.
 const MAX_NODES: u64 = 1 << 30;
 
-/// Why a stream's leaves are not to be had.
+/// Reason why a stream's leaves cannot be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TreeError {
-    /// A hash node is none.
+    /// A hash node is invalid.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// A hash node is not there.
+    /// A hash node is missing.
     #[error("a hash node is missing")]
     Missing,
-    /// More than the share's size can need, or than can be held.
+    /// More than the share's size can need, or than fit into memory.
     #[error("the share has too many blocks for its size")]
     TooMany,
 }
 
-/// Whether a share is a file or a folder.
+/// Kind of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootKind {
     /// One file; its name is not part of the tree.
@@ -72,11 +72,11 @@ pub struct Root {
     pub kind: RootKind,
     /// Entries in the listing; 0 for a file.
     pub entries: u64,
-    /// What is there; empty for a file.
+    /// The list of entries; empty for a file.
     pub listing: Stream,
     /// Stream of the files' bytes.
     pub content: Stream,
-    /// A folder of which not everything could be read: what is not in the listing may be there all the same.
+    /// Whether parts of the folder could not be read, and are missing in the listing.
     pub incomplete: bool,
 }
 
@@ -101,7 +101,7 @@ pub struct Child {
 }
 
 impl Root {
-    /// Encoded node, at most 256 KiB.
+    /// Encodes it, in at most 256 KiB.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -115,7 +115,7 @@ impl Root {
         w.into_vec()
     }
 
-    /// Parses a root node, which takes up the whole of `bytes`.
+    /// Parses a root node that fills `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         match r.u8()? {
@@ -193,7 +193,7 @@ impl Stream {
         })
     }
 
-    /// Builds the hash nodes above `leaves`; gives the stream and all nodes' bytes.
+    /// Builds the hash nodes above `leaves`; returns the stream and all nodes' bytes.
     #[must_use]
     pub fn build(leaves: &[BlockRef]) -> (Self, Vec<(BlockRef, Vec<u8>)>) {
         let mut nodes = Vec::new();
@@ -229,15 +229,15 @@ impl Stream {
     }
 }
 
-/// The way from a stream's top down to its leaves, level by level. What comes again and again is held once, so that memory
-/// is in proportion to what has come over the network, whatever it claims.
+/// The way from a stream's top down to its leaves, level by level. Repeated nodes are held once, so
+/// that memory is in proportion to the received bytes.
 #[derive(Debug)]
 pub struct Descent {
     /// Levels of hash nodes from `level` on.
     depth: u8,
-    /// What there is on the level that is reached, each once.
+    /// The different nodes of the reached level.
     level: Vec<Child>,
-    /// For each level above, and each node on it: which of the next level are its children.
+    /// For each level above, and each node on it: its children, as indices in the next level.
     above: Vec<Vec<Box<[u32]>>>,
     /// Bytes of hash nodes.
     bytes: u64,
@@ -246,7 +246,7 @@ pub struct Descent {
 }
 
 impl Descent {
-    /// Of a stream whose bytes are those of so many files.
+    /// Begins at the top of a stream with the bytes of this number of files.
     #[must_use]
     pub fn new(stream: &Stream, files: u64) -> Self {
         let top = stream.top.map(|block| Child {
@@ -265,7 +265,7 @@ impl Descent {
         }
     }
 
-    /// The hash nodes that are needed next; `None` once the leaves are known.
+    /// Returns the next needed hash nodes; `None` once the leaves are known.
     pub fn wanted(&mut self) -> Result<Option<Vec<BlockRef>>, TreeError> {
         if self.depth == 0 {
             return Ok(None);
@@ -281,7 +281,7 @@ impl Descent {
         Ok(Some(self.level.iter().map(|c| c.block).collect()))
     }
 
-    /// Takes the bytes of the nodes that were wanted.
+    /// Takes the bytes of the needed nodes.
     pub fn take<'n>(
         &mut self,
         node: impl Fn(&BlockHash) -> Option<&'n [u8]>,
@@ -306,7 +306,7 @@ impl Descent {
         Ok(())
     }
 
-    /// The leaves, in order.
+    /// Returns the leaves, in order.
     pub fn leaves(self) -> Result<Vec<BlockRef>, TreeError> {
         let mut counts = vec![1_u64; self.level.len()];
         for nodes in self.above.iter().rev() {
@@ -321,7 +321,7 @@ impl Descent {
         if all > self.most_leaves || all > different * REPEATS + self.free_repeats {
             return Err(TreeError::TooMany);
         }
-        // a node has a child at least: no level is longer than the last
+        // each node has a child: no level is longer than the last
         let mut order: Vec<u32> = (0..counts.len() as u32).collect();
         for nodes in &self.above {
             let children = order.iter().flat_map(|n| &nodes[*n as usize]);
@@ -346,7 +346,7 @@ fn encode_node(children: &[Child]) -> Vec<u8> {
     w.into_vec()
 }
 
-/// Parses a hash node: `depth` levels (itself included) above the leaves, `span` bytes of stream below it.
+/// Parses a hash node: `depth` levels (with itself) above the leaves, `span` bytes of stream below.
 pub fn decode_node(bytes: &[u8], depth: u8, span: u64) -> Result<Vec<Child>, WireError> {
     if !is_node_size(bytes.len()) {
         return Err(WireError::Bad("size of hash node"));
@@ -435,8 +435,8 @@ mod tests {
         assert!(decode_node(&[], 1, 0).is_err());
     }
 
-    /// A stream whose nodes name a few others again and again: of each level, from the leaves up, how many different
-    /// nodes there are and how many children each has.
+    /// A stream with repeated nodes: for each level, from the leaves up, the number of different
+    /// nodes, and of children of each.
     fn repetitive(
         levels: &[(usize, usize)],
         leaf_length: u32,
@@ -472,7 +472,7 @@ mod tests {
         (stream, nodes)
     }
 
-    /// Descends; gives the leaves, or `None` if they were refused, how much was held, and how many bytes had come.
+    /// Descends; returns the leaves (`None` if refused), and the bytes held and received.
     fn descend(
         stream: &Stream,
         nodes: &HashMap<BlockHash, Vec<u8>>,

@@ -1,4 +1,4 @@
-//! What a copy has to change about an entry, and how rsync's users read it.
+//! Changes of an entry by a copy, and rsync's letters for them.
 
 use nix::libc;
 
@@ -7,7 +7,7 @@ use crate::folder::Owner;
 use crate::listing::{Kind, Metadata, Node};
 use crate::place::{Found, Standing};
 
-/// What is kept of an entry beside its content.
+/// Kept properties of an entry beside its content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep {
     pub links: bool,
@@ -18,20 +18,20 @@ pub struct Keep {
     pub attributes: Selection,
 }
 
-/// How a file that may differ is told from one that does not.
+/// Test whether a file differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Check {
     /// By size and time.
     #[default]
     Quick,
     SizeOnly,
-    /// All are taken for different.
+    /// All files differ.
     IgnoreTimes,
-    /// Every byte.
+    /// By every byte.
     Content,
 }
 
-/// One side: SRC's.
+/// An entry of SRC.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     pub kind: &'a Kind,
@@ -39,10 +39,10 @@ pub struct Source<'a> {
     pub owner: Owner,
 }
 
-/// What is different.
+/// Differences of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// There is none, or one of another kind.
+    /// Missing in DEST, or of another kind there.
     pub new: bool,
     /// Bytes of a file, target of a link; a folder has none.
     pub content: bool,
@@ -56,7 +56,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares. Whether equal sizes hide other bytes is for the caller to find out where `check` wants it.
+    /// Compares both sides. The caller compares bytes of equal size if `check` requires it.
     #[must_use]
     pub fn between(source: Source<'_>, there: Option<&Standing>, keep: Keep, check: Check) -> Self {
         let Some(there) = there.filter(|there| is_same_kind(source.kind, &there.found)) else {
@@ -93,7 +93,7 @@ impl Changes {
         changes
     }
 
-    /// Compares what is kept of attributes.
+    /// Compares the kept attributes.
     pub fn compare_attributes(&mut self, source: &Attributes, there: &Attributes) {
         let differ = |acls| {
             let chosen = |of| Attributes::iter(of).filter(move |(name, _)| is_acl(name) == acls);
@@ -102,13 +102,13 @@ impl Changes {
         (self.acls, self.xattrs) = (differ(true), differ(false));
     }
 
-    /// Whether there is anything to do.
+    /// Whether anything differs.
     #[must_use]
     pub fn any(self) -> bool {
         self != Self::default()
     }
 
-    /// The eleven letters of rsync's `-i`.
+    /// Returns the eleven letters of rsync's `-i`.
     #[must_use]
     pub fn letters(self, kind: &Kind, keep: Keep, check: Check) -> String {
         let (update, letter) = match kind {
@@ -132,7 +132,7 @@ impl Changes {
         };
         let time = match keep.times {
             true => is(self.time, 't'),
-            // it becomes that of the copying
+            // it becomes the time of the copy
             false => is(self.content, 'T'),
         };
         [
@@ -171,7 +171,7 @@ fn is_same_kind(kind: &Kind, found: &Found) -> bool {
     )
 }
 
-/// A file system that keeps whole seconds only leaves no nanoseconds.
+/// Whether times are equal; a file system with whole seconds keeps no nanoseconds.
 fn is_same_time(source: &Metadata, there: &Metadata) -> bool {
     source.mtime == there.mtime && (there.nanos == 0 || source.nanos == there.nanos)
 }

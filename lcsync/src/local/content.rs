@@ -1,6 +1,6 @@
-//! The bytes of a file beside those of another: whether they are the same, and making them the same.
+//! Comparison of a file's bytes with those of another, and update to equality.
 //!
-//! Both files are at hand, so they are compared and not hashed: docs/adr/0042.
+//! Both files are local, so they are compared and not hashed: docs/adr/0042.
 
 use std::fs::File;
 use std::io;
@@ -11,24 +11,24 @@ use std::thread;
 
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
-/// What is written at least, and a hole's least size: a page of memory, and a block of most file systems.
+/// Least bytes of a write or a hole: a page of memory, and a block of most file systems.
 const PAGE: usize = 4 << 10;
-/// Bytes that are read at once: two buffers of it fit a processor's cache.
+/// Bytes read at once: two buffers of it fit a processor's cache.
 pub const PIECE: usize = 128 << 10;
 /// Bytes that a thread takes at once.
 const REGION: u64 = 4 << 20;
-/// More threads than this make a disk seek.
+/// Most threads: more make a disk seek.
 const MAX_THREADS: usize = 8;
 
-/// Writing: how, how much, and how fast.
+/// Options of writing.
 pub struct Writing<'a> {
     /// Zeroes become holes.
     pub sparse: bool,
-    /// Told of bytes that are about to be written; may wait.
+    /// Called with the number of bytes before each write; may wait.
     pub meter: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Whether the first `size` bytes of two files are the same. `report` is told now and then how far it is.
+/// Whether the first `size` bytes of two files are equal. `report` gets the progress now and then.
 pub fn is_same(a: &File, b: &File, size: u64, report: &mut dyn FnMut(u64)) -> io::Result<bool> {
     let differs = AtomicBool::new(false);
     in_regions(size, report, &|from, until| {
@@ -47,7 +47,7 @@ pub fn is_same(a: &File, b: &File, size: u64, report: &mut dyn FnMut(u64)) -> io
     Ok(!differs.into_inner())
 }
 
-/// Makes `to` what `from` is; pages that are the same already are not written. The bytes that were written.
+/// Makes `to` equal to `from` without writing equal pages; returns the bytes written.
 pub fn update(
     from: &File,
     to: &File,
@@ -89,26 +89,26 @@ pub fn update(
     Ok(written.into_inner())
 }
 
-/// Makes the empty file `to` what `from` is, if that is no more than a piece: at once, which is faster than the kernel is
-/// with files of a few KiB.
+/// Makes the empty file `to` equal to `from` of at most one piece: faster than the kernel with
+/// files of a few KiB.
 pub fn fill_small(from: &File, to: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(size as usize, 0);
     from.read_exact_at(buffer, 0)?;
     to.write_all_at(buffer, 0)
 }
 
-/// Makes the empty file `to` a copy that shares its bytes with `from` until one of them is changed, if the file system can.
+/// Makes the empty file `to` a clone of `from`, which shares its bytes, if the file system can.
 pub fn clone(from: &File, to: &File) -> bool {
     ioctl_ficlone(to, from).is_ok()
 }
 
-/// How many threads copy.
+/// Returns the number of threads that copy.
 pub fn threads() -> usize {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     processors.min(MAX_THREADS)
 }
 
-/// Writes, and makes holes of pages of zeroes; `is_old`: something else may be there.
+/// Writes, and makes holes of pages of zeroes; `is_old`: the file may have other bytes.
 pub fn write_sparse(to: &File, bytes: &[u8], at: u64, is_old: bool) -> io::Result<()> {
     let how = Writing {
         sparse: true,
@@ -124,11 +124,11 @@ pub fn write_sparse(to: &File, bytes: &[u8], at: u64, is_old: bool) -> io::Resul
     Ok(())
 }
 
-/// Writes pages, or makes a hole of them; the bytes that were written.
+/// Writes pages, or makes a hole of them; returns the bytes written.
 fn write_run(to: &File, run: &[u8], at: u64, is_old: bool, how: &Writing<'_>) -> io::Result<u64> {
     if how.sparse && is_zero(run) {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        // beyond the end there is nothing to punch
+        // beyond the end is nothing to punch
         if !is_old || fallocate(to, hole, at, run.len() as u64).is_ok() {
             return Ok(0);
         }
@@ -138,7 +138,8 @@ fn write_run(to: &File, run: &[u8], at: u64, is_old: bool, how: &Writing<'_>) ->
     Ok(run.len() as u64)
 }
 
-/// Runs of pages of `new` that are not those of `old`, which may be shorter. A run is all zeroes or has none but them.
+/// Returns runs of pages of `new` that differ from `old`, which may be shorter. A run has only
+/// zeroes or no page of them.
 fn differing<'a>(new: &'a [u8], old: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
     let same = |at: usize, page: &[u8]| old.get(at..at + page.len()) == Some(page);
     let mut at = 0;
@@ -192,14 +193,14 @@ impl Buffers {
     }
 }
 
-/// Does `work` for all bytes up to `size`, on several processors if there are many.
+/// Runs `work` for all bytes up to `size`, on several processors for large files.
 fn in_regions(
     size: u64,
     report: &mut dyn FnMut(u64),
     work: &(dyn Fn(u64, u64) -> io::Result<()> + Sync),
 ) -> io::Result<()> {
     let regions = size.div_ceil(REGION);
-    // to ask how many processors there are takes longer than to read a small file
+    // asking for the number of processors takes longer than reading a small file
     if regions <= 1 {
         return work(0, size);
     }
@@ -214,7 +215,7 @@ fn in_regions(
             let from = region * REGION;
             report(from);
             work(from, size.min(from + REGION)).inspect_err(|_| {
-                // the others need not go on
+                // the other threads can stop
                 next.store(regions, Ordering::Relaxed);
             })?;
         }

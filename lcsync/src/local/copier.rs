@@ -1,4 +1,4 @@
-//! Copies what a job says, entry by entry.
+//! Copies the entries of a job.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{self, Permissions};
@@ -22,13 +22,13 @@ use crate::attributes;
 use crate::listing::{Kind, Metadata, shown};
 use crate::place::{Found, Opened, Place, Small, Standing};
 
-/// Names the partial folder of local copies: apart from those of transfers, which are found again.
+/// Label of the partial folder of local copies, apart from that of transfers.
 pub const PARTIAL_LABEL: &[u8] = b"local copy";
-/// Larger files are copied one after the other: all processors work on each, and it is shown how far it is.
+/// Bytes above which files are copied one by one, by all processors, with progress.
 const LARGE: u64 = 16 << 20;
 /// Files that a thread takes at once.
 const BATCH: usize = 32;
-/// Entries whose end is waited for: so far the fastest thread is ahead of the slowest.
+/// Most unfinished entries: the lead of the fastest thread over the slowest.
 const MAX_PENDING: usize = 2_048;
 
 pub struct Copier<'a> {
@@ -37,20 +37,19 @@ pub struct Copier<'a> {
     pub own: FileCopier<'a>,
     /// Files of SRC that could not be read.
     unread: usize,
-    /// Folders that get another mode than they have now when nothing changes in them any more: these are open for this
-    /// user until then.
+    /// Final modes of folders that this user has opened until nothing changes in them any more.
     open: HashMap<Vec<u8>, u16>,
     /// A folder that could not be made.
     missing: Option<Vec<u8>>,
-    /// Of files with several names, the one that has been copied.
+    /// The copied name of each file with several names.
     first_names: HashMap<(u64, u64), Vec<u8>>,
-    /// What is to be said, in the order of entries, from the first file on that is not copied yet.
+    /// Output in the order of entries, from the first unfinished file on.
     pending: VecDeque<Pending>,
-    /// What has come of files further on.
+    /// Results of files further on.
     outcomes: BTreeMap<usize, Outcome>,
     /// Files that go to a thread together.
     batch: Range<usize>,
-    /// Whether the entry is copied that stood first among those pending.
+    /// Whether the first pending entry is copied.
     is_first: bool,
 }
 
@@ -139,14 +138,14 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies what the scan has found.
+    /// Copies the scanned entries.
     fn run_portion(&mut self, job: &Job) -> anyhow::Result<()> {
         for path in &job.scan.special {
             self.skip(job, path);
         }
         let count = job.scan.entries.len();
         let helpers = (1..content::threads()).map(|_| self.own.another());
-        // there is no use of a thread for a few files
+        // a thread has no use for a few files
         let helpers = helpers
             .take(count / BATCH)
             .collect::<io::Result<Vec<_>>>()?;
@@ -181,7 +180,7 @@ impl<'a> Copier<'a> {
         missing.is_some_and(|folder| path.starts_with(folder))
     }
 
-    /// Opens the top of DEST to this user, whose it is; gives the mode that it had.
+    /// Opens the top of DEST to this user, its owner; returns its previous mode.
     fn open_root(&mut self, job: &Job) -> io::Result<Option<u16>> {
         let meta = match fs::metadata(&job.folder) {
             Ok(meta) if meta.is_dir() && !self.options.dry_run => meta,
@@ -196,7 +195,8 @@ impl<'a> Copier<'a> {
         Ok(Some(mode))
     }
 
-    /// Opens a folder in DEST to this user, whose it is, until it is finished; one that was just `made` of SRC's as well.
+    /// Opens a folder in DEST to this user, its owner, until it is finished. One just `made` keeps
+    /// SRC's bits for later.
     fn open_folder(&mut self, path: &[u8], made: Option<Source<'_>>) -> io::Result<()> {
         let Some(place) = self.own.place.as_mut().filter(|_| !self.options.dry_run) else {
             return Ok(());
@@ -210,7 +210,7 @@ impl<'a> Copier<'a> {
             found,
         } = opened.standing()?;
         let later = match made {
-            // what the umask and the folder that it is in leave of it
+            // the bits that umask and folder have left
             Some(source) => mode & (source.metadata.mode | 0o7000),
             None => mode,
         };
@@ -242,7 +242,7 @@ impl<'a> Copier<'a> {
                     self.conclude(job, n, linked.map(drop))?;
                     continue;
                 }
-                // what stays in DEST is not what other names of SRC's file are to have
+                // a skipped entry of DEST is no copy for other names of SRC's file
                 if !self.is_passed_over(job, n)? {
                     self.first_names.insert(identity, job.entry(n).0.to_vec());
                 }
@@ -268,7 +268,7 @@ impl<'a> Copier<'a> {
         self.drain(job, queue, 0)
     }
 
-    /// What stands in the way, or fails, is counted and named; on a full disk it makes no sense to go on.
+    /// Counts and reports a failure; on a full disk, it ends the copy.
     fn conclude(&mut self, job: &Job, n: usize, copied: anyhow::Result<()>) -> anyhow::Result<()> {
         if let Kind::File { size, .. } = job.scan.entries[n].kind {
             self.shared.done += size;
@@ -302,7 +302,7 @@ impl<'a> Copier<'a> {
         self.batch = 0..0;
     }
 
-    /// Copies until no more than so many entries are pending, together with the other threads.
+    /// Copies, with the other threads, until at most `most` entries are pending.
     fn drain(&mut self, job: &Job, queue: &Queue, most: usize) -> anyhow::Result<()> {
         if self.is_first {
             return Ok(());
@@ -328,7 +328,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Says and counts, in the order of entries, what has come of those that come first.
+    /// Reports and counts results in the order of entries, up to the first unfinished one.
     fn settle(&mut self, job: &Job, queue: &Queue) -> anyhow::Result<()> {
         while let Some(first) = self.pending.front() {
             let n = match first {
@@ -421,7 +421,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Finishes the folder that is entry `n`, or the top.
+    /// Finishes the folder of entry `n`, or the top.
     fn finish_folder(&mut self, job: &Job, n: Option<usize>) -> anyhow::Result<()> {
         let (path, source) = n.map_or((&b""[..], job.root()), |n| job.entry(n));
         let attributes = self.own.attributes_of(job, n)?;
@@ -464,7 +464,7 @@ impl<'a> Copier<'a> {
         };
         let changes = difference.changes;
         if difference.is_obstructed(source.kind) {
-            // what is said about it comes in its turn
+            // its report comes in its turn
             self.drain(job, queue, 0)?;
             self.make_way(job, path, source.kind)?;
         }
@@ -572,8 +572,8 @@ impl<'a> Copier<'a> {
         Ok(options.passes_over(source, standing.as_ref()))
     }
 
-    /// Makes entry `n` another name of what has been copied of the same file, if anything has. Whether that is all there
-    /// is to do.
+    /// Makes entry `n` a hard link to the copy of the same file, if one exists. Returns whether
+    /// nothing else is to be done.
     fn link_entry(
         &mut self,
         job: &Job,
@@ -589,7 +589,7 @@ impl<'a> Copier<'a> {
         {
             self.drain(job, queue, 0)?;
         }
-        // a copy that failed is none
+        // a failed copy does not count
         let Some(from) = self.first_names.get(&identity).cloned() else {
             return Ok(false);
         };
@@ -675,7 +675,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Whether a file system says that it has no such thing, or not for this user.
+/// Whether a file system lacks the feature, or forbids it to this user.
 fn is_unknown_to_file_system(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -683,7 +683,7 @@ fn is_unknown_to_file_system(error: &io::Error) -> bool {
     )
 }
 
-/// Whether it makes no sense to go on with other files.
+/// Whether the disk is full, so that further files would fail, too.
 pub fn is_full(error: &anyhow::Error) -> bool {
     let kind = error.root_cause().downcast_ref().map(io::Error::kind);
     matches!(

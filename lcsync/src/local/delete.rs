@@ -1,5 +1,5 @@
-//! What a copy removes from DEST: what is not in SRC, and what stands where something else has to come. What patterns
-//! protect stays, and the folders that it is in.
+//! Deletions in DEST: entries that are not in SRC, and entries in the way of others. Entries that
+//! patterns protect stay, with their folders.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,15 +13,15 @@ use crate::place::Found;
 /// A folder that is being emptied.
 struct Emptied {
     path: Vec<u8>,
-    /// What is still to be removed.
+    /// Names to be removed.
     names: Vec<Vec<u8>>,
-    /// Something in it stays.
+    /// An entry in it stays.
     keeps: bool,
-    /// It was opened for this: its mode before.
+    /// Its mode before it was opened for this.
     mode: Option<u16>,
 }
 
-/// What has come of an entry.
+/// Result for an entry.
 enum Step {
     Gone,
     Stays,
@@ -29,7 +29,7 @@ enum Step {
 }
 
 impl Copier<'_> {
-    /// Removes what is not in SRC.
+    /// Removes entries that are not in SRC.
     pub fn delete(&mut self, job: &Job) {
         let not_entered: HashSet<&[u8]> = job.scan.not_entered.iter().map(Vec::as_slice).collect();
         let folders = job.scan.entries.iter().filter(|e| e.kind == Kind::Folder);
@@ -45,7 +45,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Removes what stands where something of another kind has to come.
+    /// Removes an entry in the way of one of another kind.
     pub fn make_way(&mut self, job: &Job, path: &[u8], kind: &Kind) -> anyhow::Result<()> {
         let kind = match kind {
             Kind::File { .. } => "regular file",
@@ -60,10 +60,10 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Removes what is at `path` with all in it. Whether all of it is gone. What stands in the way of something else is not
-    /// counted, and asks no pattern; what is in it does.
+    /// Removes the entry at `path` with all in it; returns whether all of it is gone. Patterns and
+    /// the limit concern an entry in the way only below it.
     fn remove(&mut self, job: &Job, path: &[u8], in_the_way: bool) -> bool {
-        // a stack of its own: no depth exhausts the thread's
+        // its own stack keeps deep trees from exhausting the thread's
         let mut open: Vec<Emptied> = Vec::new();
         let mut step = self.begin(job, path, in_the_way);
         loop {
@@ -118,7 +118,7 @@ impl Copier<'_> {
             && place.set_mode(path, mode | 0o700).is_ok();
         let before = self.shared.tally.not_deleted;
         let names = self.names_in(job, path);
-        // without --delete only an empty one makes way
+        // without --delete only an empty folder makes way
         let stays = in_the_way && !options.delete && !names.is_empty();
         Step::Open(Emptied {
             path: path.to_vec(),
@@ -175,7 +175,7 @@ impl Copier<'_> {
         Step::Gone
     }
 
-    /// Names in a folder of DEST; none where there is none: a dry run has not made it.
+    /// Names in a folder of DEST; none if it does not exist, as in a dry run.
     fn names_in(&mut self, job: &Job, path: &[u8]) -> Vec<Vec<u8>> {
         let Some(place) = &mut self.own.place else {
             return Vec::new();

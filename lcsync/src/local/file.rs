@@ -1,4 +1,4 @@
-//! Compares one entry with what is in its place, and copies one file: what several threads do at once.
+//! Comparison of one entry with DEST, and copy of one file: the work of each thread.
 
 use std::io;
 use std::sync::Arc;
@@ -15,24 +15,24 @@ use crate::listing::Kind;
 use crate::place::{Found, Opened, Place, Standing};
 use crate::scan::Files;
 
-/// From this size on it pays to clone an old version and to write what is new of it.
+/// Size from which on an old version is cloned, and only changes are written.
 const CLONE_FROM: u64 = 1 << 20;
 
-/// What is different about an entry. What is there in its place stays open: whatever else comes to its path, nothing of
-/// that is changed.
+/// Difference of an entry. The entry in DEST stays open, so that no other one at its path is
+/// changed.
 #[derive(Debug)]
 pub struct Difference {
     pub there: Option<(Opened, Standing)>,
     pub changes: Changes,
-    /// Another user may have the file there open for writing, or under another name: it is replaced, even if only
-    /// owner or mode differ.
+    /// Another user may have the file in DEST open for writing, or under another name: it is
+    /// replaced, even if only owner or mode differ.
     pub is_foreign: bool,
-    /// Of SRC, those that are kept.
+    /// Kept attributes of SRC.
     pub attributes: Attributes,
 }
 
 impl Difference {
-    /// Whether what is there has to be removed first: a rename replaces files and links, and nothing else.
+    /// Whether the entry in DEST must be removed first: a rename replaces only files and links.
     pub fn is_obstructed(&self, kind: &Kind) -> bool {
         let found = self.there.as_ref().map(|(_, there)| &there.found);
         let is_folder = *kind == Kind::Folder;
@@ -40,7 +40,7 @@ impl Difference {
     }
 }
 
-/// What one thread copies with.
+/// Copier of one thread.
 pub struct FileCopier<'a> {
     pub options: &'a Options,
     pub common: Arc<Common>,
@@ -63,14 +63,14 @@ impl<'a> FileCopier<'a> {
         }
     }
 
-    /// The same for another thread.
+    /// Makes one for another thread.
     pub fn another(&self) -> std::io::Result<Self> {
         let mut other = Self::new(self.options, Arc::clone(&self.common));
         other.place = self.place.as_ref().map(Place::another).transpose()?;
         Ok(other)
     }
 
-    /// What is different about entry `n`, if anything is. `report` is told now and then how many bytes are compared.
+    /// Returns the difference of entry `n`, if any. `report` gets the bytes compared so far.
     pub fn compare(
         &mut self,
         job: &Job,
@@ -98,7 +98,7 @@ impl<'a> FileCopier<'a> {
         if !(changes.any() || looks_inside(changes) || looks_at_attributes) {
             return Ok(None);
         }
-        // what may be changed is looked at again, open
+        // an entry to change is checked again, open
         let there = match (&mut self.place, there) {
             (Some(place), Some(_)) => place.open_entry(path)?,
             _ => None,
@@ -111,7 +111,7 @@ impl<'a> FileCopier<'a> {
         if let (&Kind::File { size, .. }, Some((opened, _)), true) =
             (source.kind, &there, looks_inside(changes))
         {
-            // what has changed since the scan, or cannot be read, is different
+            // files that have changed since the scan, or cannot be read, differ
             changes.content = match (self.files.open(&job.scan, n), opened.file()) {
                 (Ok(from), Some(Ok(there))) => !content::is_same(&from, &there, size, report)?,
                 _ => true,
@@ -136,7 +136,7 @@ impl<'a> FileCopier<'a> {
         }))
     }
 
-    /// What is kept of attributes of entry `n`, or of the top.
+    /// Returns the kept attributes of entry `n`, or of the top.
     pub fn attributes_of(&mut self, job: &Job, n: Option<usize>) -> anyhow::Result<Attributes> {
         let selection = self.common.keep.attributes;
         if selection.is_empty() {
@@ -147,7 +147,7 @@ impl<'a> FileCopier<'a> {
         Ok(read.transpose()?.unwrap_or_default())
     }
 
-    /// Copies file `n`, of which nothing is shown meanwhile.
+    /// Copies file `n` without progress.
     pub fn copy(&mut self, job: &Job, n: usize) -> Outcome {
         let mut outcome = Outcome::default();
         let mut copy = || {
@@ -168,7 +168,7 @@ impl<'a> FileCopier<'a> {
         Outcome { error, ..outcome }
     }
 
-    /// Makes file `n` what it is to be; the bytes that were written.
+    /// Makes file `n` equal to SRC; returns the bytes written.
     pub fn apply(
         &mut self,
         job: &Job,
@@ -225,7 +225,7 @@ impl<'a> FileCopier<'a> {
         {
             let (mode, owner) = (standing.metadata.mode, standing.owner.user);
             let to = match place.open_to_write(path) {
-                // as a folder's: this user's own, who may write after a change of its mode
+                // as for a folder: this user's own, writable after a change of its mode
                 Err(e) if is_denied(&e) && common.is_closed(mode | 0o100, owner) => {
                     opened.set_mode(mode | 0o600)?;
                     let to = place.open_to_write(path);
@@ -242,7 +242,7 @@ impl<'a> FileCopier<'a> {
         if let Some((opened, _)) = there
             && !(changes.size || is_foreign)
             && options.check != Check::Content
-            // what is set would be set for the file's other names as well
+            // a change would concern the file's other names, too
             && opened.has_one_name()?
             && let Some(Ok(old)) = opened.file()
             && content::is_same(from, &old, size, report)?
@@ -261,7 +261,7 @@ impl<'a> FileCopier<'a> {
         let to = &draft.file;
         let old = there.filter(|_| size >= CLONE_FROM);
         let old = old.and_then(|(opened, _)| opened.file()?.ok());
-        // a large file asks again: something else may be mounted where it goes
+        // a large file tries again: its folder may be on another file system
         let asks = size >= CLONE_FROM || common.clones.load(Ordering::Relaxed);
         let is_clone = asks && content::clone(from, to);
         if asks {

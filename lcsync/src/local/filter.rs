@@ -1,4 +1,4 @@
-//! Patterns of `--exclude` and `--include`, as rsync(1) has them.
+//! Patterns of `--exclude` and `--include`, as in rsync(1).
 //!
 //! ```text
 //! *.o       a name anywhere          /build    in SRC itself, not deeper
@@ -7,28 +7,29 @@
 //! dir/***   the folder and all in it
 //! ```
 //!
-//! What rsync(1) leaves open is as rsync does it: `tests/beside_rsync.rs` compares both with patterns that nobody would write.
+//! Details that rsync(1) leaves open are as in rsync: `tests/beside_rsync.rs` compares both with
+//! unusual patterns.
 
 use std::fmt::Write;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// A pattern, and whether what it matches is taken.
+/// A pattern, and whether its matches are taken.
 #[derive(Debug, Clone)]
 struct Rule {
     takes: bool,
     folders_only: bool,
     /// A pattern without slash is for the last name of a path.
     of_name: bool,
-    /// One with `**` in front also matches as if a slash stood before the path.
+    /// A pattern that begins with `**` also matches as if a slash stood before the path.
     after_slash: bool,
-    /// One with `***` at its end is for a folder as well, as if a slash stood behind it.
+    /// A pattern that ends with `***` also matches the folder, as if a slash stood after it.
     with_folder: bool,
     /// `None`: it can match nothing.
     regex: Option<Regex>,
 }
 
-/// Rules in the order given: the first that matches decides; what none matches is taken.
+/// Rules in the given order: the first match decides; entries without a match are taken.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     rules: Vec<Rule>,
@@ -36,7 +37,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Adds a pattern; `+ ` or `- ` before it says whether it takes, else `takes` does. `!` forgets all before it.
+    /// Adds a pattern; a prefix `+ ` or `- ` replaces `takes`. `!` removes all earlier ones.
     pub fn add(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
         let (takes, pattern) = match text {
             b"" => return Ok(()),
@@ -58,9 +59,10 @@ impl Filter {
         Ok(())
     }
 
-    /// Adds the patterns of a file, one a line; empty lines and those that begin with `#` or `;` are none.
+    /// Adds the patterns of a file, one a line, without empty lines and those that begin with `#`
+    /// or `;`.
     pub fn add_lines(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
-        // of CR LF an empty line is left
+        // CR LF leaves an empty line
         for line in text.split(|c| matches!(c, b'\n' | b'\r')) {
             let line = line.split(|c| *c == 0).next().unwrap_or_default();
             if !line.is_empty() && !matches!(line[0], b'#' | b';') {
@@ -70,19 +72,19 @@ impl Filter {
         Ok(())
     }
 
-    /// What whoever wrote the patterns should know.
+    /// Hints for the author of the patterns.
     #[must_use]
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
 
-    /// Whether anything can be left out.
+    /// Whether it has no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Whether what is at `path`, as seen from the folder that SRC is copied from, is left out.
+    /// Whether the entry at `path`, relative to the folder that SRC is copied from, is left out.
     #[must_use]
     pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
         let first = self.rules.iter().find(|r| r.matches(path, is_folder));
@@ -116,7 +118,8 @@ impl Rule {
             true => elements(body),
             false => Some(body.iter().copied().map(Element::Byte).collect()),
         };
-        // so many names at the end of a path are compared: a slash in a set counts, and matches none
+        // this number of names at the end of a path is compared: a slash in a set counts, and
+        // matches none
         let matched = |of: &Vec<Element>| of.iter().filter(|e| e.is_slash()).count();
         let elements = elements.filter(|of| anchored || over_slashes || matched(of) == slashes);
         let regex = elements.map(|elements| {
@@ -156,9 +159,9 @@ impl Rule {
 /// A part of a pattern.
 enum Element {
     Byte(u8),
-    /// One of these bytes: a slash never is.
+    /// One of these bytes, which never include a slash.
     OneOf(Box<[bool; 256]>),
-    /// Any bytes, slashes too or not.
+    /// Any bytes, with or without slashes.
     Any {
         slashes: bool,
     },
@@ -186,7 +189,7 @@ impl Element {
     }
 }
 
-/// The elements of a pattern with wildcards; `None` if it can match nothing.
+/// Returns the elements of a pattern with wildcards; `None` if it can match nothing.
 fn elements(pattern: &[u8]) -> Option<Vec<Element>> {
     let mut out = Vec::new();
     let mut rest = pattern;
@@ -217,14 +220,15 @@ fn elements(pattern: &[u8]) -> Option<Vec<Element>> {
     Some(out)
 }
 
-/// A set in brackets, from behind the first one, and what follows it; `None` where it has no end, or nothing in it.
+/// Parses a set from behind its opening bracket; returns it and the rest. `None` if it has no end
+/// or is empty.
 fn set(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
     let mut set = Box::new([false; 256]);
     let negated = matches!(rest, [b'!' | b'^', ..]);
     if negated {
         rest = &rest[1..];
     }
-    // what a range can begin with
+    // possible first byte of a range
     let mut previous = None;
     let mut is_first = true;
     loop {
@@ -279,7 +283,7 @@ fn add_range(set: &mut [bool; 256], first: Option<u8>, last: u8) {
     }
 }
 
-/// A class of bytes by its name; `None` if there is none of it.
+/// Adds the bytes of a named class; `None` for an unknown name.
 fn add_class(set: &mut [bool; 256], name: &[u8]) -> Option<()> {
     let is_in: fn(&u8) -> bool = match name {
         b"alnum" => u8::is_ascii_alphanumeric,

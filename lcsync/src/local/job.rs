@@ -1,4 +1,4 @@
-//! What a local copy has to do: what is copied where.
+//! Jobs of a local copy: entries of SRC and their places in DEST.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -19,11 +19,11 @@ use crate::name::check_name;
 use crate::place::check_replaceable;
 use crate::scan::{Scan, Walk};
 
-/// Entries that a copy looks at before it begins, and then at a time: they take some 200 bytes of memory each. Chosen: the
-/// progress of smaller trees has its total from the start.
+/// Entries that a copy scans before it begins, and then at a time, each about 200 bytes of memory.
+/// Chosen: progress of smaller trees has its total from the start.
 const PORTION: usize = 1 << 16;
 
-/// What there is to do for all of SRC.
+/// Returns the jobs for all of SRC.
 pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {
     if options.sources.len() > 1 && options.dest.exists() && !options.dest.is_dir() {
         let message = format!("{}: several SRC need a folder", options.dest.display());
@@ -45,7 +45,7 @@ pub fn jobs(options: &Options) -> anyhow::Result<Vec<Job>> {
     Ok(jobs)
 }
 
-/// Of files and links that several SRC have for one place, the first is copied.
+/// If several SRC have a file or link for one place, keeps the first.
 fn leave_to_the_first(jobs: &mut [Job]) {
     let mut taken: HashSet<PathBuf> = HashSet::new();
     for job in jobs {
@@ -98,7 +98,7 @@ pub fn job(options: &Options, source: &Path) -> anyhow::Result<Option<Job>> {
     }
 }
 
-/// A share's name without `lc:` looks like a path.
+/// Explains a missing SRC: a share's name without `lc:` looks like a path.
 pub fn no_source(options: &Options, source: &Path, error: &io::Error) -> anyhow::Error {
     let dest = options.dest.display();
     let name = source.to_str().filter(|n| !n.contains('/'));
@@ -110,27 +110,28 @@ pub fn no_source(options: &Options, source: &Path, error: &io::Error) -> anyhow:
     anyhow::anyhow!("{source}: {error}")
 }
 
-/// What is copied where.
+/// Entries to copy, and their place.
 pub struct Job {
-    /// What is copied now; when all is, the folders.
+    /// The entries copied now; in the end, the folders.
     pub scan: Scan,
-    /// Where the scan goes on.
+    /// The rest of the scan.
     walk: Option<Walk>,
-    /// Folders of what has been copied.
+    /// Folders of the copied entries.
     folders: Option<Scan>,
-    /// All paths, for `--delete`, as hashes: of a million files one that is to go stays in one run of ten million.
+    /// Hashes of all paths, for `--delete`. With a million files, a collision keeps an extraneous
+    /// one in one of ten million runs.
     paths: Vec<u64>,
     hasher: RandomState,
-    /// The folder that the scan's paths are copied below.
+    /// The folder below which the scan's paths are copied.
     pub folder: PathBuf,
-    /// Stands before each path as it is shown, and as patterns see it.
+    /// Prefix of each path for users and patterns.
     pub prefix: Vec<u8>,
-    /// The name there of a single file or link.
+    /// The name in `folder` of a single file or link.
     name: Option<Vec<u8>>,
 }
 
 impl Job {
-    /// What entry `n` is, and below `folder` becomes.
+    /// Returns the path below `folder` of entry `n`, and its source.
     pub fn entry(&self, n: usize) -> (&[u8], Source<'_>) {
         let Entry { path, kind } = &self.scan.entries[n];
         let source = Source {
@@ -163,7 +164,7 @@ impl Job {
         }
     }
 
-    /// Goes on to further entries; false if there are none. Then the folders are left.
+    /// Continues with further entries; false if there are none, which leaves the folders.
     pub fn advance(&mut self, options: &Options) -> bool {
         if options.delete {
             let entries = self.scan.entries.iter().map(|entry| &entry.path);
@@ -190,7 +191,7 @@ impl Job {
         folders.extend_with_folders(portion);
     }
 
-    /// Leaves the folders of all that has been looked at, which are finished when nothing changes in them any more.
+    /// Leaves only the folders of all entries, which are finished last.
     pub fn leave_folders(&mut self) {
         self.keep_folders();
         if let Some(folders) = self.folders.take() {
@@ -199,7 +200,7 @@ impl Job {
         }
     }
 
-    /// Whether SRC has an entry at this path. Only when all has been looked at.
+    /// Whether SRC has an entry at this path. Valid after the whole scan.
     pub fn is_in_source(&self, path: &[u8]) -> bool {
         let hash = self.hasher.hash_one(path);
         self.paths.binary_search(&hash).is_ok()
@@ -209,7 +210,7 @@ impl Job {
         self.name.is_none()
     }
 
-    /// A path for people.
+    /// Formats a path for users.
     pub fn shown(&self, path: &[u8], is_folder: bool) -> String {
         let slash = if is_folder { "/" } else { "" };
         match [&self.prefix, path].concat() {
@@ -233,7 +234,7 @@ pub fn folder_job(options: &Options, source: &Path, content: bool) -> anyhow::Re
     let choice = options.choice(&leaves_out);
     let named = || source.display().to_string();
     let (mut scan, mut walk) = Scan::begin(source, &choice).with_context(named)?;
-    // of several SRC what they have in common is found out first; and what is copied must not be found
+    // several SRC are compared first; and a copy inside SRC must not be scanned
     let at_once = options.sources.len() > 1 || is_inside(&folder, source);
     let most = if at_once { usize::MAX } else { PORTION };
     scan.go_on(&mut walk, &choice, most);
@@ -244,7 +245,7 @@ pub fn folder_job(options: &Options, source: &Path, content: bool) -> anyhow::Re
     Ok(job)
 }
 
-/// What the patterns leave out.
+/// Returns whether patterns leave out an entry.
 fn leaves_out<'a>(options: &'a Options, prefix: &[u8]) -> impl Fn(&[u8], bool) -> bool + 'a {
     let (filter, prefix) = (&options.filter, prefix.to_vec());
     move |path, is_folder| {
@@ -252,7 +253,7 @@ fn leaves_out<'a>(options: &'a Options, prefix: &[u8]) -> impl Fn(&[u8], bool) -
     }
 }
 
-/// Whether a folder, which need not be there yet, is in another one.
+/// Whether a folder, which need not exist yet, is in another one.
 fn is_inside(folder: &Path, of: &Path) -> bool {
     let there = folder.ancestors().find_map(|path| {
         let path = if path.as_os_str().is_empty() {
@@ -262,14 +263,14 @@ fn is_inside(folder: &Path, of: &Path) -> bool {
         };
         path.canonicalize().ok()
     });
-    // what cannot be found out may be
+    // an unresolved path may be
     match (there, of.canonicalize()) {
         (Some(there), Ok(of)) => there.starts_with(of),
         _ => true,
     }
 }
 
-/// A file or link: the scan of a folder with nothing else in it.
+/// Returns the job of a file or link: the scan of a folder with only this entry.
 pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
     let name = source.file_name().context("SRC has no name")?;
     let several = options.sources.len() > 1;
@@ -305,8 +306,8 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
     Ok(Job::new(scan, folder, Vec::new(), Some(target.to_vec())))
 }
 
-/// Makes DEST, one level of it, and for a folder without slash the folder in it, which nobody may enter who may not
-/// enter SRC.
+/// Makes DEST, one level of it, and for a folder without slash the folder in it, with no more
+/// access than SRC.
 pub fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
     let mut needed: Vec<&Path> = Vec::new();
     if job.whole_folder() || options.sources.len() > 1 || ends_with_slash(&options.dest) {

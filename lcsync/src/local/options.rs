@@ -1,4 +1,4 @@
-//! What the command line says about a local copy.
+//! Options of a local copy.
 
 use std::path::PathBuf;
 
@@ -10,66 +10,66 @@ use crate::listing::Kind;
 use crate::place::{Found, Standing};
 use crate::scan::Choice;
 
-/// What the command line says.
+/// Options of the command line.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "they are the flags of a command line"
 )]
 pub struct Options {
-    /// SRC; with a slash at its end its content is meant.
+    /// SRC; with a slash at its end, the folder's content.
     pub sources: Vec<PathBuf>,
     pub dest: PathBuf,
-    /// Copies folders as well.
+    /// Copies folders, too.
     pub recursive: bool,
     pub keep: Keep,
     pub check: Check,
-    /// Names of one file stay names of one file.
+    /// Keeps hard links between copied files.
     pub hard_links: bool,
     /// Copies devices, if this is root.
     pub devices: bool,
     /// Copies FIFOs and sockets.
     pub specials: bool,
-    /// What is left out, and where deletions stop.
+    /// Patterns of `--exclude` and `--include`.
     pub filter: Filter,
-    /// Not what is mounted below SRC.
+    /// Leaves out file systems mounted below SRC.
     pub one_file_system: bool,
-    /// Nothing that is newer in DEST.
+    /// Leaves out files that are newer in DEST.
     pub update: bool,
-    /// Nothing that is not in DEST yet.
+    /// Leaves out files that DEST lacks.
     pub existing: bool,
-    /// Nothing that is in DEST already.
+    /// Leaves out files that DEST has.
     pub ignore_existing: bool,
-    /// Write into files that are there.
+    /// Writes into existing files.
     pub inplace: bool,
-    /// Make holes of zeroes.
+    /// Makes holes of zeroes.
     pub sparse: bool,
-    /// Keep what was copied of a file when interrupted, and go on with it.
+    /// Keeps the copied part of an interrupted file, and continues it.
     pub partial: bool,
-    /// End when all is on disk.
+    /// Ends when all is on disk.
     pub fsync: bool,
-    /// Delete from DEST what is not in SRC.
+    /// Deletes from DEST entries that are not in SRC.
     pub delete: bool,
-    /// What is left out is deleted as well.
+    /// Deletes left-out entries, too.
     pub delete_excluded: bool,
-    /// Delete no more entries than this.
+    /// Most entries deleted.
     pub max_delete: Option<u64>,
     /// Bits per second.
     pub limit: Option<u64>,
-    /// Say what would be done.
+    /// Prints actions without executing them.
     pub dry_run: bool,
-    /// Print names.
+    /// Prints names.
     pub verbose: bool,
-    /// Print names with what changes about them.
+    /// Prints names with their changes.
     pub itemize: bool,
-    /// Print what it came to.
+    /// Prints the counters in the end.
     pub stats: bool,
-    /// Print nothing but errors.
+    /// Prints nothing but errors.
     pub quiet: bool,
 }
 
 impl Options {
-    /// What of SRC is copied.
+    /// Returns the selection of SRC's entries.
     pub fn choice<'a>(&self, leaves_out: &'a dyn Fn(&[u8], bool) -> bool) -> Choice<'a> {
         Choice {
             leaves_out,
@@ -92,7 +92,7 @@ impl Options {
         !self.quiet && (self.verbose || self.dry_run)
     }
 
-    /// Whether an entry is left as it is, whatever differs.
+    /// Whether an entry stays as it is, despite differences.
     pub fn passes_over(&self, source: Source<'_>, there: Option<&Standing>) -> bool {
         let Some(there) = there else {
             return self.existing;

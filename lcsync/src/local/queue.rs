@@ -1,4 +1,4 @@
-//! Files that threads copy beside the one that goes through a job: what is to be copied, and what has come of it.
+//! Queue of files for the helper threads of a job, and of their results.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,22 +7,22 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::changes::Changes;
 
-/// What has come of a file.
+/// Result of copying a file.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What is different about it, if anything is.
+    /// Its differences, if any.
     pub changes: Option<Changes>,
-    /// Bytes.
+    /// Bytes written.
     pub written: u64,
     pub error: Option<anyhow::Error>,
-    /// Something stands in its place that only the thread that goes through the job takes away: nothing is done yet.
+    /// An entry in its place, which only the job's main thread removes, prevented the copy.
     pub is_obstructed: bool,
 }
 
-/// Entries that follow each other, and what has come of each.
+/// Consecutive entries, with the result of each.
 pub type Copied = (Range<usize>, Vec<Outcome>);
 
-/// What the threads of a job hand to each other.
+/// The queue between a job's threads.
 #[derive(Debug, Default)]
 pub struct Queue {
     state: Mutex<State>,
@@ -48,7 +48,7 @@ impl Queue {
 
     /// Copies with `copy` until the queue is closed.
     pub fn work(&self, mut copy: impl FnMut(usize) -> Outcome) {
-        // whoever waits for what this thread has taken does so no longer if it panics
+        // a panic closes the queue, so that no thread waits for this one
         let _closing = Closing(self);
         loop {
             let mut state = self.state();
@@ -69,17 +69,17 @@ impl Queue {
         }
     }
 
-    /// Takes something to copy, if there is anything.
+    /// Takes the next entries to copy, if any.
     pub fn take(&self) -> Option<Range<usize>> {
         self.state().waiting.pop_front()
     }
 
-    /// What has been copied since.
+    /// Returns the results since the last call.
     pub fn copied(&self) -> Vec<Copied> {
         std::mem::take(&mut self.state().copied)
     }
 
-    /// Waits until something has been copied; nothing will be if a thread has panicked.
+    /// Waits for results; an error if a thread has panicked.
     pub fn wait(&self) -> io::Result<()> {
         let mut state = self.state();
         while state.copied.is_empty() {
@@ -98,7 +98,7 @@ impl Queue {
     }
 }
 
-/// Closes a queue in the end, however that comes.
+/// Closes a queue when dropped, even by a panic.
 #[derive(Debug)]
 pub struct Closing<'a>(&'a Queue);
 

@@ -1,4 +1,4 @@
-//! What all parts of a local copy have in common: pace, progress, sums, and who copies.
+//! Common state of a local copy: pace, progress, counters, and the copying user.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
@@ -20,12 +20,12 @@ use crate::listing::Kind;
 use crate::place::{Drafts, Found, Opened, Standing, current_umask, system_time};
 use crate::progress::{Progress, print_line};
 
-/// Copied between two looks at the progress.
+/// Bytes copied between two updates of the progress.
 const AT_ONCE: u64 = 64 << 20;
-/// Bits of a mode that have a file run with the rights of its owner or group.
+/// Bits of a mode that run a file with the rights of its owner or group.
 pub const SET_ID: u16 = 0o6000;
 
-/// What it came to.
+/// Counters of a copy.
 #[derive(Debug, Default)]
 pub struct Tally {
     files: usize,
@@ -45,7 +45,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts what is copied next. Of what could not be read, so many entries are counted already.
+    /// Counts the entries of a job; `unread` unreadable ones are counted already.
     pub fn add(&mut self, job: &Job, unread: usize) {
         self.failed += job.scan.unread - unread;
         for entry in &job.scan.entries {
@@ -92,19 +92,19 @@ impl Tally {
     }
 }
 
-/// What all that copy have in common.
+/// Common state of all threads that copy.
 pub struct Common {
     pub keep: Keep,
     pub umask: u16,
-    /// Who copies.
+    /// The copying user.
     user: u32,
-    /// That this user is in.
+    /// Groups of this user.
     groups: HashSet<u32>,
     /// When the next byte may be written.
     pace: Mutex<Instant>,
-    /// Whether DEST can share the bytes of SRC, as far as is known.
+    /// Whether DEST can share the bytes of SRC, as far as known.
     pub clones: AtomicBool,
-    /// What DEST cannot keep, and what its file system says to that.
+    /// Features that DEST lacks, with the error of its file system.
     pub lacks: Mutex<BTreeMap<&'static str, io::Error>>,
 }
 
@@ -125,7 +125,8 @@ impl Common {
         }
     }
 
-    /// What is kept of an entry: who is not root gives a file to the groups that this user is in, and to no user.
+    /// Returns the kept attributes of an entry: without root, the owner is not kept, and the group
+    /// only if this user is in it.
     pub fn keep_of(&self, source: Source<'_>) -> Keep {
         let group = source.owner.group;
         let is_root = self.user == 0;
@@ -137,18 +138,18 @@ impl Common {
         }
     }
 
-    /// Whether a folder of this mode and owner is this user's, who may do something in it only after a change of its mode.
+    /// Whether this user owns a folder of this mode, but must change the mode to use it.
     pub fn is_closed(&self, mode: u16, owner: u32) -> bool {
         self.user != 0 && self.user == owner && mode & 0o700 != 0o700
     }
 
-    /// What DEST cannot keep is named once, in the end.
+    /// Notes a feature that DEST lacks, to report it once, in the end.
     pub fn lacks(&self, what: &'static str, error: io::Error) {
         let mut lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
         lacks.entry(what).or_insert(error);
     }
 
-    /// Gives an entry the attributes that it is to have: ACLs, or all others.
+    /// Sets the wanted ACLs of an entry, or all other attributes.
     fn set_attributes(&self, entry: &Opened, wanted: &Attributes, acls: bool) -> io::Result<()> {
         let there = attributes::read(entry, self.keep.attributes)?;
         let chosen = |name: &CString| attributes::is_acl(name) == acls;
@@ -162,7 +163,7 @@ impl Common {
         }
     }
 
-    /// Makes `to` what `from` is; the bytes that were written.
+    /// Makes `to` equal to `from`; returns the bytes written.
     pub fn update(
         &self,
         (from, to): (&File, &File),
@@ -181,7 +182,7 @@ impl Common {
         content::update(from, to, size, &how, report)
     }
 
-    /// The same where `to` is empty: in the kernel, unless something is to be seen to meanwhile.
+    /// The same if `to` is empty: in the kernel, unless a limit or sparse files are wanted.
     pub fn fill(
         &self,
         (from, to): (&File, &File),
@@ -205,8 +206,9 @@ impl Common {
         Ok(done)
     }
 
-    /// Whether owner or mode of this entry cannot be given to the file there: another user may have it open for
-    /// writing, or under another name, and would have a file of his in somebody else's name.
+    /// Whether owner or mode of this entry must not be given to the file in DEST. Another user may
+    /// have it open for writing, or under another name, and would keep access to a file of a
+    /// different owner.
     pub fn is_foreign(
         &self,
         source: Source<'_>,
@@ -226,7 +228,7 @@ impl Common {
         !self.is_trusted(there.owner.user, there.metadata.mode, source, sets_id)
     }
 
-    /// Whether nobody but root, this user and its owner-to-be can write to a file of this owner and mode.
+    /// Whether only root, this user and its owner-to-be can write to a file of this owner and mode.
     fn is_trusted(&self, owner: u32, mode: u16, source: Source<'_>, sets_id: bool) -> bool {
         let keep = self.keep_of(source);
         let wanted = if keep.owner { source.owner.user } else { owner };
@@ -234,7 +236,8 @@ impl Common {
         (owner == self.user || owner == wanted) && !writes
     }
 
-    /// Owner before mode: changing the owner takes special bits away. Time last: writing changes it.
+    /// Sets the owner before the mode, as it clears special bits, and the time last, as writing
+    /// changes it.
     pub fn finish_file(
         &self,
         file: &File,
@@ -247,7 +250,7 @@ impl Common {
         let user = keep.owner.then_some(source.owner.user);
         let mode = match (keep.modes, there) {
             (true, _) => source.metadata.mode,
-            // who owned what was there chose these bits for himself alone
+            // the same owner chose these bits for himself alone
             (false, Some(there)) if there.owner.user == user.unwrap_or(found.uid()) => {
                 there.metadata.mode
             }
@@ -273,7 +276,7 @@ impl Common {
             false => None,
         };
         if let Some(entry) = &entry {
-            // attributes of one's own file that is read-only can be set while it is not
+            // attributes of an own read-only file can be set only while it is writable
             if self.user != 0 && mode_now & 0o200 == 0 {
                 file.set_permissions(fs::Permissions::from_mode((mode_now | 0o200).into()))?;
             }
@@ -290,7 +293,7 @@ impl Common {
         Ok(())
     }
 
-    /// Owner before mode: changing the owner takes special bits away.
+    /// Sets the owner before the mode, as it clears special bits.
     pub fn set_metadata(
         &self,
         opened: &Opened,
@@ -307,7 +310,7 @@ impl Common {
         let is_link = matches!(source.kind, Kind::Link { .. });
         let selected = !self.keep.attributes.is_empty();
         let mode = opened.standing()?.metadata.mode;
-        // attributes of one's own file that is read-only can be set while it is not
+        // attributes of an own read-only file can be set only while it is writable
         let is_closed = selected && !is_link && self.user != 0 && mode & 0o200 == 0;
         if is_closed {
             opened.set_mode(mode | 0o200)?;
@@ -331,13 +334,13 @@ impl Common {
     }
 }
 
-/// What all jobs have in common.
+/// Common state of all jobs.
 pub struct Shared {
     pub tally: Tally,
     pub progress: Progress,
     pub common: Arc<Common>,
     pub drafts: Arc<Drafts>,
-    /// Bytes of files that are done with.
+    /// Bytes of finished files.
     pub done: u64,
 }
 
@@ -367,7 +370,7 @@ impl Shared {
     }
 }
 
-/// Waits until so many bytes may be written.
+/// Waits until this number of bytes may be written.
 pub fn wait(pace: &Mutex<Instant>, limit: u64, bytes: u64) {
     let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / limit.max(1) as f64);
     let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Copies, in folders of their own.
+//! Local copies in temporary folders.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
