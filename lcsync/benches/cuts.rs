@@ -1,5 +1,5 @@
-//! Where large files are cut: speed on one core, mean length, and what a second sync costs, beside cuts at fixed places
-//! and the `fastcdc` crate.
+//! Cuts of large files: speed on one core, mean length, and cost of a second sync, beside cuts at
+//! fixed places and the `fastcdc` crate.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -48,7 +48,7 @@ fn fast(least: usize, average: usize, level: Normalization) -> Rule {
     })
 }
 
-/// Bytes of the blocks that are in the second version and not in the first, hash nodes included, per cent.
+/// Bytes of blocks that only the second version has, with hash nodes, per cent.
 fn cost(old: &[BlockRef], new: &[BlockRef]) -> f64 {
     let old: HashSet<&BlockRef> = old.iter().collect();
     let fresh = new.iter().filter(|b| !old.contains(b));
@@ -58,7 +58,7 @@ fn cost(old: &[BlockRef], new: &[BlockRef]) -> f64 {
 }
 
 fn main() {
-    // cargo's own arguments do not concern us
+    // cargo's own arguments are ignored
     let mut rules: Vec<(String, Rule)> = vec![
         ("largest hash (lcsync)".into(), Box::new(ours)),
         (
@@ -80,7 +80,7 @@ fn main() {
         let at = SIZE / CHANGES * n + 7_654_321 * (n + 1) % (SIZE / CHANGES - length);
         changed[at..at + length].copy_from_slice(&noise(100 + n as u64, length));
     }
-    // fixed cuts would be lucky with a whole number of blocks
+    // a whole number of blocks would favour fixed cuts
     let inserted = [noise(2, (1 << 20) + 1), old.clone()].concat();
     for (name, rule) in rules {
         print!("{name}: ");

@@ -1,4 +1,4 @@
-//! What a server knows of its files: memory per group and the time of a look-up, for a million groups.
+//! A server's index: memory per group and time of a look-up, for a million groups.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -12,7 +12,8 @@ use lcsync::tree::Stream;
 
 const GROUPS: u32 = 1_000_000;
 
-/// Memory of this process, in bytes. What is measured is so large that the allocator gives it back at once.
+/// Memory of this process, in bytes. The measured parts are so large that the allocator frees them
+/// at once.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -35,7 +36,7 @@ fn find(criterion: &mut Criterion) {
     let groups = Groups::new(b"", located.collect(), &leaves).unwrap();
     let bytes = (resident() - before) as f64 / f64::from(GROUPS);
     println!("{GROUPS} groups with the hash nodes above: {bytes:.0} bytes a group");
-    // asked for in an order that no cache foresees
+    // an order that no cache foresees
     let mut channels = groups.channels().to_vec();
     channels.sort_unstable_by_key(|c| c.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let before = resident();

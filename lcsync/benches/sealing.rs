@@ -1,4 +1,4 @@
-//! What a key costs per symbol: sealing and opening beside writing and parsing plain ones.
+//! Cost of a key per symbol: sealing and opening, beside writing and parsing plain symbols.
 //!
 //! `cargo bench -p lcsync --bench sealing`
 

@@ -1,9 +1,9 @@
-//! Local copies beside rsync's, on trees and options that nobody thought of: each case is made from a number, both
-//! programs run, as root and as a user, and what is there afterwards must be the same. Where lcsync means to differ,
-//! docs/guide/rsync.md says so, and [`Case`] does not make such cases or [`Listed`] does not compare them.
+//! Local copies beside rsync's, on random trees and options. Each case is derived from a number;
+//! both programs run, as root and as a user, and the results must be equal. docs/guide/rsync.md
+//! lists intended differences; [`Case`] avoids such cases, or [`Listed`] does not compare them.
 //!
-//! `make test` runs [`CASES`]. As long as one wants: `BESIDE_RSYNC=600 cargo test -p lcsync --test beside_rsync` for
-//! so many seconds; `BESIDE_RSYNC_FROM=N` begins with case N, which is how one that failed is run again.
+//! `make test` runs [`CASES`]. `BESIDE_RSYNC=600 cargo test -p lcsync --test beside_rsync` runs for
+//! this number of seconds; `BESIDE_RSYNC_FROM=N` begins with case N, to repeat a failed one.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -28,11 +28,11 @@ use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
 
 mod program;
 
-/// Cases of `make test`: some ten seconds.
+/// Cases of `make test`: about ten seconds.
 const CASES: u64 = 100;
-/// Who copies where it is not root: nobody.
+/// The copying user, if not root: nobody.
 const USER: u32 = 65_534;
-/// Seconds after which a program is ended: thousands of times what a case takes.
+/// Seconds after which a program is ended: thousands of times the length of a case.
 const PATIENCE: &str = "20";
 /// Times from here on are those of the test itself.
 const NOW: i64 = 1_000_000_000;
@@ -53,7 +53,7 @@ impl Dice {
         (self.next() % n as u64) as usize
     }
 
-    /// Whether it happens, so many times of a hundred.
+    /// Returns true with this probability.
     fn happens(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -67,7 +67,7 @@ impl Dice {
     }
 }
 
-/// What is at a path before the copy.
+/// The entry at a path before the copy.
 #[derive(Clone)]
 enum Node {
     File {
@@ -136,12 +136,12 @@ const NAMES: &[&[u8]] = &[
     "\u{e9}".as_bytes(),
 ];
 
-/// What trees may have.
+/// Kinds of entries in trees.
 #[derive(Clone, Copy)]
 struct Kinds {
-    /// Something that this user cannot read.
+    /// Entries that this user cannot read.
     unreadable: bool,
-    /// Files that this user cannot read, where that makes no difference.
+    /// Files that this user cannot read, if that makes no difference.
     closed: bool,
     /// Hard links.
     links: bool,
@@ -155,7 +155,7 @@ fn tree(dice: &mut Dice, depth: usize, kinds: Kinds) -> Tree {
     tree
 }
 
-/// Takes away the links that lead out of a tree: rsync would write into SRC.
+/// Removes the links that lead out of a tree: rsync would write into SRC.
 fn keep_inside(tree: &mut Tree) {
     tree.retain(|_, node| !matches!(node, Node::Link { target: "..", .. }));
 }
@@ -209,13 +209,13 @@ fn folder_mode(dice: &mut Dice, unreadable: bool) -> u32 {
     }
 }
 
-/// A DEST to which a copy of `source` has come, and something has happened since.
+/// A DEST that a copy of `source` has made, with later changes.
 fn changed(dice: &mut Dice, source: &Tree, depth: usize, kinds: Kinds) -> Tree {
     let mut dest = tree(dice, depth + 1, kinds);
     for (name, node_there) in source {
         let mut same = node_there.clone();
         match (dice.below(10), &mut same) {
-            // missing, or another
+            // missing, or another one
             (0..2, _) | (_, Node::Another) => continue,
             (2..4, _) => {
                 dest.insert(name.clone(), node(dice, depth + 1, kinds));
@@ -241,10 +241,11 @@ fn changed(dice: &mut Dice, source: &Tree, depth: usize, kinds: Kinds) -> Tree {
     dest
 }
 
-/// ACLs of an entry, and of what is made in a folder.
+/// ACL of an entry, and of new entries in a folder.
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// An ACL as the kernel has it (linux/posix_acl_xattr.h): one more user, and otherwise what the mode says.
+/// An ACL in the kernel's form (linux/posix_acl_xattr.h): the rights of the mode, and one more
+/// user.
 fn acl(mode: u32, rights: u16) -> Vec<u8> {
     let of_mode = |shift: u32| (mode >> shift & 7) as u16;
     let mut out = 2_u32.to_le_bytes().to_vec();
@@ -263,14 +264,14 @@ fn acl(mode: u32, rights: u16) -> Vec<u8> {
     out
 }
 
-/// Which attributes entries get.
+/// Attributes of entries.
 #[derive(Clone, Copy)]
 struct Marks {
     acls: bool,
     xattrs: bool,
-    /// Those of SRC and of DEST are made from it.
+    /// Seed of those of SRC and of DEST.
     number: u64,
-    /// Some are others than those of SRC.
+    /// Some differ from those of SRC.
     changed: bool,
 }
 
@@ -301,13 +302,13 @@ impl Marks {
     }
 }
 
-/// Writes a tree to disk; its folders get their modes when all is in them.
+/// Writes a tree to disk; its folders get their modes when they are complete.
 struct Writing<'a> {
     top: &'a Path,
     owner: Option<u32>,
-    /// Of which others are names.
+    /// The file with further names.
     first: Option<PathBuf>,
-    /// Files that are names of one that comes before them.
+    /// Files that are names of an earlier one.
     names: &'a BTreeMap<PathBuf, PathBuf>,
     marks: Option<Marks>,
 }
@@ -336,7 +337,7 @@ impl Writing<'_> {
                         Some(first) => fs::hard_link(first, &path).unwrap(),
                         None => {
                             fs::write(&path, b"linked").unwrap();
-                            // of the user who copies, as all is
+                            // of the copying user, as all files
                             finish(&path, Some(0o644), 1_000, self.owner);
                         }
                     }
@@ -369,7 +370,7 @@ impl Writing<'_> {
     }
 }
 
-/// Makes files names of others that come before them, where they may be; which ones, of which.
+/// Makes files names of earlier ones, if allowed; returns both names.
 fn link_some(
     dice: &mut Dice,
     tree: &mut Tree,
@@ -422,7 +423,7 @@ fn set_time(path: &Path, time: i64) {
     .unwrap();
 }
 
-/// Something like a pattern.
+/// A random pattern.
 fn pattern(dice: &mut Dice) -> Vec<u8> {
     let mut out = Vec::new();
     if dice.happens(25) {
@@ -470,16 +471,16 @@ fn pattern(dice: &mut Dice) -> Vec<u8> {
     out
 }
 
-/// Trees, and how to copy.
+/// Trees and options of a copy.
 struct Case {
     source: Tree,
-    /// There is none.
+    /// `None`: DEST does not exist.
     dest: Option<Tree>,
     args: Vec<OsString>,
-    /// What patterns stand in a file.
+    /// Patterns in a file.
     patterns: Vec<u8>,
     as_user: bool,
-    /// Of SRC and of DEST: files that are names of others.
+    /// Of SRC and of DEST: files that are names of an earlier one.
     names: [BTreeMap<PathBuf, PathBuf>; 2],
     number: u64,
 }
@@ -494,9 +495,9 @@ impl Case {
         ]);
         let (inplace, dry_run) = (dice.happens(10), dice.happens(5));
         let excluded = delete && dice.happens(20);
-        // rsync deletes until it finds the first that it cannot read, lcsync nothing
+        // rsync deletes until the first unreadable entry, lcsync nothing
         let unreadable = as_user && !delete && dice.happens(30);
-        // rsync reads attributes where a user may not
+        // rsync reads attributes that a user may not read
         let marked = attributes && Dice(!number).happens(30);
         let unreadable = unreadable && !(as_user && marked);
         let kinds = Kinds {
@@ -508,10 +509,10 @@ impl Case {
         keep_inside(&mut source);
         let kinds = Kinds {
             unreadable: false,
-            // what is written last into a file of two names is there
+            // in a file with two names, the last write counts
             links: !inplace,
-            // without -p rsync forgets the mode of a file that it cannot read, and leaves folders open; --inplace reads, and
-            // who only looks opens nothing
+            // without -p rsync forgets the mode of an unreadable file, and leaves folders open;
+            // --inplace reads, and a dry run opens nothing
             closed: !as_user
                 || keeps.contains(['a', 'p']) && !(excluded || inplace || dry_run || marked),
         };
@@ -533,7 +534,7 @@ impl Case {
             add("--delete-excluded");
         }
         match dice.below(10) {
-            // two files that cannot be read are the same for rsync
+            // two unreadable files are equal for rsync
             0 if !unreadable => add("-c"),
             1 => add("--size-only"),
             2 => add("-I"),
@@ -547,10 +548,10 @@ impl Case {
             ("--partial", 10),
             ("-x", 10),
         ] {
-            // rsync looks for what to delete in a file that stands where a folder is to come
+            // rsync looks for entries to delete in a file in the place of a folder
             let in_doubt = match option {
                 "--ignore-existing" => delete,
-                // whether rsync makes a folder depends on how much is to come
+                // whether rsync makes a folder depends on the number of entries
                 "--existing" => dest.is_none(),
                 _ => false,
             };
@@ -583,8 +584,9 @@ impl Case {
         // rsync takes a missing DEST for the name of an empty folder
         let inside = dest.is_none() || dice.happens(75);
         let mut names = [BTreeMap::new(), BTreeMap::new()];
-        // rsync waits for ever, or fails, where the first of several names cannot come, as below what --ignore-existing leaves
-        // in the place of a folder; and replaces what is newer with -u
+        // rsync waits for ever, or fails, if the first of several names cannot be copied, as below
+        // an entry that --ignore-existing leaves in the place of a folder; with -u it replaces
+        // newer entries
         let hangs = |arg: &OsString| arg == "-u" || arg == "--ignore-existing";
         let manages = !(unreadable || args.iter().any(hangs));
         if dice.happens(25) && manages && keeps.contains(['a', 'p']) {
@@ -600,7 +602,7 @@ impl Case {
                     make_linkable(&source, dest);
                 }
                 if !inplace {
-                    // rsync takes what only seems to be up to date for what others have to be
+                    // rsync takes a file that only seems up to date as the source of other names
                     names[1] = link_some(dice, dest, |path, node| {
                         let path = path.strip_prefix("src").unwrap_or(path);
                         match (find(&source, path), node) {
@@ -614,7 +616,8 @@ impl Case {
                 }
             }
         }
-        // rsync gives folders modes for -X alone, and does not write new files of a user with it in place
+        // rsync gives folders modes for -X alone, and writes no new files of a user with it in
+        // place
         let marked = marked && keeps.contains(['a', 'p']);
         for (option, may) in [("-A", marked), ("-X", marked && !(as_user && inplace))] {
             if dice.happens(60) && may {
@@ -637,7 +640,7 @@ impl Case {
         self.args.iter().any(|arg| arg == option)
     }
 
-    /// Runs both programs. What is different afterwards, if anything is.
+    /// Runs both programs; returns the differences, if any.
     fn run(&self, programs: &Path) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -677,7 +680,7 @@ impl Case {
             }
         }
         let mut out = String::new();
-        // the second time there is nothing left to do
+        // the second run has nothing left to do
         for _ in 0..2 {
             let [ours, theirs] = ["ours", "theirs"].map(|target| {
                 let program = match target {
@@ -705,7 +708,7 @@ impl Case {
                 excused.extend(denied.filter(|path| !own.contains(path)));
             }
             let differ = classes[0] != classes[1];
-            // what went wrong with such entries alone
+            // failures of such entries alone
             for (class, run) in classes.iter_mut().zip([&ours, &theirs]) {
                 let complaints = self.complaints(run);
                 let is_excused = |path: &Option<PathBuf>| {
@@ -730,7 +733,7 @@ impl Case {
                 );
             }
             let difference = match limited {
-                // which ones are deleted is not said
+                // rsync does not name the deleted entries
                 true => String::new(),
                 false => self.compare(&at("ours"), &at("theirs"), &excused),
             };
@@ -753,7 +756,7 @@ impl Case {
         (!out.is_empty()).then_some(out)
     }
 
-    /// What becomes of it, and of all below it, is another thing, as docs/guide/rsync.md says.
+    /// Entries with a different result, with all below them, as docs/guide/rsync.md explains.
     fn excused(&self) -> BTreeSet<PathBuf> {
         let mut all = BTreeSet::new();
         let Some(dest) = &self.dest else {
@@ -764,7 +767,7 @@ impl Case {
             for (name, node) in tree {
                 let path = below.join(OsStr::from_bytes(name));
                 match (node, find(dest, &path)) {
-                    // rsync has taken it away, and then has no need to read the new one
+                    // rsync has removed it, and then need not read the new one
                     (Node::File { mode, .. }, Some(there))
                         if self.as_user
                             && mode & 0o400 == 0
@@ -795,7 +798,7 @@ impl Case {
         all
     }
 
-    /// Whether rsync writes through links of DEST, and so into folders that it has finished.
+    /// Whether rsync writes through links of DEST, and so into finished folders.
     fn leads_elsewhere(&self) -> bool {
         fn link_for_folder(source: &Tree, dest: &Tree) -> bool {
             let mut both = source
@@ -814,12 +817,12 @@ impl Case {
             && dest.is_some_and(|dest| link_for_folder(&self.source, dest))
     }
 
-    /// Where SRC is in DEST.
+    /// Path of SRC in DEST.
     fn top(&self) -> &'static str {
         if self.has("src") { "src" } else { "" }
     }
 
-    /// Which entries a program complains of; none where it is not about one.
+    /// Entries in a program's error messages; `None` for messages without an entry.
     fn complaints(&self, run: &Output) -> Vec<Option<PathBuf>> {
         let said = String::from_utf8_lossy(&run.stderr);
         let mut all = Vec::new();
@@ -833,7 +836,7 @@ impl Case {
                     true => Some(path),
                     false => path.strip_prefix("src/"),
                 };
-                // what comes of it is excused, and is no complaint of its own
+                // it follows from an excused entry
                 let follows = why == "nothing in it is copied";
                 if !follows {
                     all.push(path.map(PathBuf::from));
@@ -882,7 +885,7 @@ impl Case {
         let meta = path.symlink_metadata().unwrap();
         let source = self.in_source(below);
         let unreadable = |mode: u32| self.as_user && mode & 0o400 == 0;
-        // rsync takes what stands in its place away, before it finds out that it cannot read the file
+        // rsync removes an entry in its place before it finds the file unreadable
         if matches!(source, Some(Node::File { mode, .. }) if unreadable(*mode)) {
             return;
         }
@@ -894,13 +897,14 @@ impl Case {
         };
         let mut mode = meta.mode();
         if self.as_user && kind.is_dir() {
-            // rsync leaves a folder open that it could not empty, and one of which SRC is writable and otherwise closed
+            // rsync leaves a folder open that it could not empty, and one with a writable but
+            // otherwise closed SRC
             mode |= match source {
                 Some(Node::Folder { mode, .. }) if mode & 0o200 == 0 || mode & 0o700 == 0o700 => 0,
                 Some(Node::Folder { .. }) => 0o700,
                 _ => 0o200,
             };
-            // and forgets that a new one has inherited the group, when it closes it
+            // when it closes a new folder, it forgets the inherited group
             if !self.args[0]
                 .as_bytes()
                 .iter()
@@ -918,7 +922,7 @@ impl Case {
             .iter()
             .any(|c| matches!(c, b'a' | b't'));
         let time = match meta.mtime() {
-            // that of a file of which only the time is another shows which program has written it again
+            // if only the time differs, it shows which program has written the file again
             _ if !times || kind.is_dir() && (self.has("-n") || self.leads_elsewhere()) => 0,
             _ if below == Path::new("") && self.has("--partial") => 0,
             time => time.min(NOW),
@@ -938,7 +942,7 @@ impl Case {
         if kind.is_dir() {
             for entry in fs::read_dir(&path).into_iter().flatten() {
                 let name = entry.unwrap().file_name();
-                // what --partial keeps after an error
+                // kept by --partial after an error
                 if !name.as_bytes().starts_with(b".lcsync-partial") {
                     self.list(root, &below.join(name), all);
                 }
@@ -946,7 +950,7 @@ impl Case {
         }
     }
 
-    /// Those that are to be kept.
+    /// Kept attributes.
     fn attributes(&self, path: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut all = BTreeMap::new();
         if !(self.has("-A") || self.has("-X")) {
@@ -962,12 +966,12 @@ impl Case {
             }
             let mut value = [0; 4_096];
             let key = CString::new(name.as_bytes()).unwrap();
-            // a user reads none of a file that is closed
+            // a user cannot read those of a closed file
             if let Ok(length) = lgetxattr(path, &key, &mut value[..]) {
                 let mut value = value[..length].to_vec();
                 if name == ACLS[0] && value.len() > 24 {
-                    // the owner's rights, which the mode has as well; and the group's, which rsync loses where the mask has
-                    // the same ones
+                    // the owner's rights, which the mode has, too; and the group's, which rsync
+                    // loses if they equal the mask
                     for rights in [6..8, 22..24] {
                         value[rights].fill(0);
                     }
@@ -978,7 +982,7 @@ impl Case {
         all
     }
 
-    /// What SRC has at a path of DEST.
+    /// The entry of SRC for a path of DEST.
     fn in_source(&self, path: &Path) -> Option<&Node> {
         match self.has("src") {
             true => find(&self.source, path.strip_prefix("src").ok()?),
@@ -1018,8 +1022,8 @@ fn folder_mut<'a>(tree: &'a mut Tree, name: &[u8]) -> Option<&'a mut Tree> {
     }
 }
 
-/// Takes out of DEST what rsync does not manage with `-H`: folders that stand where something else is to come; and what
-/// only seems to be up to date, as rsync takes any name that is for what the others have to be.
+/// Removes from DEST entries with which rsync fails with `-H`: folders in the way, and files that
+/// only seem up to date, which rsync takes as the source of other names.
 fn make_linkable(source: &Tree, dest: &mut Tree) {
     for (name, node) in source {
         let stays = match (node, dest.get_mut(name)) {
@@ -1040,7 +1044,7 @@ fn make_linkable(source: &Tree, dest: &mut Tree) {
     }
 }
 
-/// Whether a path, as it is shown, is one of these or below one.
+/// Whether a path in a message is one of these or below one.
 fn is_below(all: &BTreeSet<PathBuf>, path: &Path) -> bool {
     let text = |path: &Path| PathBuf::from(shown(path.as_os_str().as_bytes()));
     let path = text(path);
@@ -1060,7 +1064,7 @@ fn names_of_first(tree: &Tree, below: &Path, all: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// What rsync writes where a link leads that stands in the place of a folder.
+/// Paths that rsync writes through a link in the place of a folder.
 fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     let folder = match (target, below.parent()) {
         ("..", Some(above)) => above.to_path_buf(),
@@ -1072,8 +1076,8 @@ fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     names.collect()
 }
 
-/// What rsync could not reach in folders that lcsync opens, or that it reads, as nothing is in them that it would have to
-/// reach; `top` is where SRC is in DEST.
+/// Paths that rsync could not reach, in folders that lcsync opens or need not enter; `top` is the
+/// path of SRC in DEST.
 fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     let said = String::from_utf8_lossy(&run.stderr);
     let lines = said.lines().filter_map(|line| line.strip_prefix("rsync: "));
@@ -1083,7 +1087,7 @@ fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
         let Some(path) = path_of_rsync(line, top) else {
             continue;
         };
-        // the name of a temporary file has one dot in front, also for a name that begins with some
+        // the name of a temporary file begins with one dot, also for a name with more
         if line.contains("mkstemp")
             && let Some(name) = path.file_name()
         {
@@ -1092,7 +1096,7 @@ fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
         }
         all.push(path);
     }
-    // a folder stays where something in it does
+    // a folder stays if an entry in it does
     let stays = said.lines().filter_map(folder_in_the_way);
     let stays: Vec<_> = stays
         .filter(|folder| all.iter().any(|path| path.starts_with(folder)))
@@ -1101,13 +1105,13 @@ fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     all
 }
 
-/// The folder that rsync could not take away, as it says.
+/// The folder that rsync could not remove, from its message.
 fn folder_in_the_way(line: &str) -> Option<PathBuf> {
     let what = line.strip_prefix("could not make way for new ")?;
     Some(unescaped(what.split_once(": ")?.1))
 }
 
-/// The path below DEST that a line of rsync's is about.
+/// The path below DEST in a line of rsync.
 fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
     if let Some((_, call)) = line.split_once("delete_file: ") {
         let (_, path) = call.split_once('(')?;
@@ -1124,7 +1128,7 @@ fn path_of_rsync(line: &str, top: &str) -> Option<PathBuf> {
     Some(Path::new(top).join(unescaped(path)))
 }
 
-/// A path as rsync shows it: bytes as three octal digits.
+/// A path from rsync's output: bytes as three octal digits.
 fn unescaped(shown: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = shown.as_bytes();
@@ -1145,7 +1149,7 @@ fn unescaped(shown: &str) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A path whose name rsync has between a dot and six letters behind another.
+/// The file name in rsync's temporary name, which adds a dot and six letters.
 fn name_of_temporary(path: &str) -> String {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let name = name.strip_prefix('.').unwrap_or(name);
@@ -1155,7 +1159,7 @@ fn name_of_temporary(path: &str) -> String {
         .to_owned()
 }
 
-/// Says of files which first name they have.
+/// Sets the first name of each file.
 fn group<'a>(root: &Path, all: impl Iterator<Item = (&'a PathBuf, &'a mut Listed)>) {
     let mut first: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     for (path, listed) in all {
@@ -1167,7 +1171,7 @@ fn group<'a>(root: &Path, all: impl Iterator<Item = (&'a PathBuf, &'a mut Listed
     }
 }
 
-/// Whether files of a folder for temporary ones can have ACLs, and attributes of users.
+/// Whether files in the folder for temporary ones can have ACLs, and attributes of users.
 fn knows_attributes() -> bool {
     let file = tempfile::NamedTempFile::new().unwrap();
     let set =
@@ -1175,9 +1179,9 @@ fn knows_attributes() -> bool {
     set("user.a", b"1") && set(ACLS[0], &acl(0o644, 4))
 }
 
-/// Names that only DEST has, of files of which SRC has several names: to which file they belong in the end depends on the
-/// name that is copied, of which others are made. rsync takes another one than lcsync where the first of them is missing in
-/// DEST, and has another order: in a folder, files before folders, and these with a slash at the end.
+/// Names that only DEST has, of files with several names in SRC. Their final file depends on the
+/// copied name, from which the rest is made. rsync chooses differently if the first one is missing
+/// in DEST, and orders differently: in a folder, files before folders, which end with a slash.
 fn names_left(source: &Path, dest: &Path, top: &str) -> BTreeSet<PathBuf> {
     let there = files(dest);
     let mut by_file: BTreeMap<(u64, u64), Vec<&PathBuf>> = BTreeMap::new();
@@ -1211,8 +1215,8 @@ fn names_left(source: &Path, dest: &Path, top: &str) -> BTreeSet<PathBuf> {
     left
 }
 
-/// Names of one file in DEST that SRC has of several, with equal content: it gets the attributes of one of them, with rsync and
-/// with lcsync, and with each copy of another one.
+/// Names of one file in DEST that are several files of equal content in SRC. With both programs it
+/// gets the attributes of one of them, another one with each copy.
 fn names_of_several(source: &Path, dest: &Path, top: &str) -> BTreeSet<PathBuf> {
     let in_source = files(source);
     let mut by_file: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
@@ -1245,7 +1249,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
     all
 }
 
-/// What is at a path after the copy.
+/// The entry at a path after the copy.
 #[derive(PartialEq, Eq)]
 struct Listed {
     mode: u32,
@@ -1276,7 +1280,7 @@ impl std::fmt::Debug for Listed {
     }
 }
 
-/// How a program ended.
+/// End of a program.
 #[derive(Debug, PartialEq, Eq)]
 enum Class {
     Done,
@@ -1297,7 +1301,7 @@ fn class(run: &Output) -> Class {
     }
 }
 
-/// A folder of the user who copies, and the program where that user finds it.
+/// A folder of the copying user, and the program at a path that he can reach.
 fn of_user() -> (tempfile::TempDir, impl Fn(&[&str]) -> Command) {
     let folder = tempfile::tempdir().unwrap();
     let lcsync = folder.path().join("lcsync");
@@ -1367,7 +1371,7 @@ fn closed_folders_are_opened_for_a_copy_and_closed_again_also_after_one_that_was
     left.sort();
     assert_eq!(left, [("a".into(), 2), ("big".into(), 4 << 20)]);
     assert_eq!(at("d/ro").metadata().unwrap().mtime(), 1_000);
-    // without -p the mode of DEST is what it was
+    // without -p DEST keeps its mode
     fs::set_permissions(at("d/ro"), Permissions::from_mode(0o500)).unwrap();
     make(&[("a", 3)]);
     assert!(lcsync(&["-r", "s/", "d/"]).status().unwrap().success());
@@ -1437,7 +1441,7 @@ fn copies_are_as_those_of_rsync() {
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
     let from = number("BESIDE_RSYNC_FROM").unwrap_or(1);
     let until = number("BESIDE_RSYNC").map(|s| Instant::now() + Duration::from_secs(s));
-    // where a user finds the program who may not enter the folder of the build
+    // a user may not enter the folder of the build
     let programs = tempfile::tempdir().unwrap();
     fs::set_permissions(programs.path(), Permissions::from_mode(0o755)).unwrap();
     install(&programs.path().join("lcsync"));
@@ -1475,7 +1479,7 @@ fn a_folder_of_which_not_all_is_held_in_memory_is_copied_and_emptied_as_one_that
     let (folder, lcsync) = of_user();
     let at = |name: &str| folder.path().join(name);
     let owner = geteuid().is_root().then_some(USER);
-    // more than lcsync looks at before it copies
+    // more than lcsync scans before it copies
     for part in 0..66 {
         let part = at("s/many").join(part.to_string());
         fs::create_dir_all(&part).unwrap();

@@ -1,4 +1,4 @@
-//! The program as its user calls it: what it refuses, what it says, how it ends.
+//! The program from its user's view: refusals, output, exit codes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -28,10 +28,10 @@ fn output(mut command: Command, folder: &Path, args: &[&str]) -> Output {
     command.spawn().unwrap().wait_with_output().unwrap()
 }
 
-/// As somebody who may not read everything.
+/// Runs it as a user who may not read everything.
 fn as_nobody(folder: &Path, args: &[&str]) -> Output {
     const NOBODY: u32 = 65_534;
-    // where it is built others may not go
+    // other users may not enter the folder of the build
     let program = folder.join("program");
     program::install(&program);
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
@@ -222,7 +222,7 @@ fn without_the_right_to_write_a_fetch_ends_before_it_asks() {
     );
 }
 
-/// Where a server of this user would listen, and what it would say.
+/// Opens the socket of a server of this user, with this answer.
 fn server_that_says(folder: &Path, said: &'static str) -> UnixListener {
     let sockets = folder.join("run/lcsync");
     fs::create_dir_all(&sockets).unwrap();
@@ -231,14 +231,14 @@ fn server_that_says(folder: &Path, said: &'static str) -> UnixListener {
     let serving = listener.try_clone().unwrap();
     std::thread::spawn(move || {
         for stream in serving.incoming() {
-            // who asks may have hung up
+            // the reader may have hung up
             let _ = stream.unwrap().write_all(said.as_bytes());
         }
     });
     listener
 }
 
-/// That no server of this host may have.
+/// A name that no server of this host has.
 const UNSHARED: &str = "a name of the tests of lcsync status";
 
 #[test]

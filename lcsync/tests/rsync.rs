@@ -1,4 +1,5 @@
-//! Local copies beside rsync's: the same trees, the same words. Each row of the table in docs/guide/rsync.md has its test.
+//! Local copies beside rsync's: equal trees, equal output. Each row of the table in
+//! docs/guide/rsync.md has its test.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 mod program;
 
-/// SRC, and twice the same old DEST: one for each program.
+/// SRC, and two copies of an old DEST, one for each program.
 struct World {
     folder: tempfile::TempDir,
 }
@@ -29,7 +30,7 @@ impl World {
         self.folder.path().join(path)
     }
 
-    /// A file with a time of so many seconds.
+    /// Writes a file with this time, in seconds.
     fn write(&self, path: &str, content: impl AsRef<[u8]>, time: u64) {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -54,12 +55,12 @@ impl World {
         said(&self.run("rsync", args))
     }
 
-    /// Copies `old` to the targets of both, then runs both with these options: what they say about entries and what is
-    /// there afterwards must be the same.
+    /// Copies `old` to both targets, then runs both programs with these options: output about
+    /// entries and results must be equal.
     fn compare(&self, options: &[&str]) {
         let targets = ["ours", "theirs"];
         for target in targets {
-            // what an earlier comparison has left
+            // left by an earlier comparison
             let _ = fs::remove_dir_all(self.at(target));
             if self.at("old").exists() {
                 let copied = self.run("cp", &["-a", "old", target]);
@@ -120,7 +121,7 @@ fn entries(said: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every path with all that is kept of it.
+/// Lists every path with its kept properties.
 fn list_tree(root: &Path, below: &Path, with_times: bool, list: &mut Vec<String>) {
     let mut names: Vec<_> = fs::read_dir(root.join(below))
         .unwrap()
@@ -153,7 +154,7 @@ fn list_tree(root: &Path, below: &Path, with_times: bool, list: &mut Vec<String>
     }
 }
 
-/// Which paths are names of one file.
+/// Groups paths by file.
 fn group_names(root: &Path, below: &Path, groups: &mut BTreeMap<u64, BTreeSet<PathBuf>>) {
     for entry in fs::read_dir(root.join(below)).unwrap() {
         let path = below.join(entry.unwrap().file_name());
@@ -190,7 +191,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Trees that differ in every way that there is.
+/// Trees with all kinds of differences.
 fn sample() -> World {
     let world = World::new();
     for (name, old, new) in [
@@ -394,7 +395,7 @@ fn owners_and_groups_are_kept_by_root() {
     }
 }
 
-/// An ACL as the kernel has it: user 1234 may do `bits`, the mask is 7.
+/// An ACL in the kernel's form: user 1234 has `bits`, the mask is 7.
 fn acl(bits: u16) -> Vec<u8> {
     let any = u32::MAX;
     let entries = [
@@ -462,7 +463,7 @@ fn devices_fifos_and_sockets_are_copied_as_rsync_does() {
     ] {
         nix::unistd::mkfifo(&world.at(path), mode(bits)).unwrap();
     }
-    // kinds that come in the place of others
+    // entries in the place of other kinds
     nix::unistd::mkfifo(&world.at("old/new"), mode(0o600)).unwrap();
     nix::unistd::mkfifo(&world.at("src/gone"), mode(0o600)).unwrap();
     drop(std::os::unix::net::UnixListener::bind(world.at("src/socket")).unwrap());
@@ -523,7 +524,7 @@ fn names_of_one_file_are_names_of_one_file() {
     link("src/same", "src/same-too");
     link("src/longer", "src/a-longer");
     link("src/sub/deep/f", "src/zz");
-    // names that were there before, of one file and of two
+    // present names, of one file and of two
     world.write("old/0", "x", 1_000);
     link("old/same", "old/other-name");
     world.write("old/same-too", "same", 1_000);
@@ -601,7 +602,7 @@ fn attributes_of_ones_own_read_only_files_are_set() {
     let world = World::new();
     program::install(&world.at("lcsync"));
     let flags = rustix::fs::XattrFlags::empty();
-    // of one only the attributes differ, the others get the content as well
+    // one differs only in its attributes, the rest in content, too
     for (name, content) in [("same", "new"), ("other", "old"), ("inplace", "old")] {
         world.write(&format!("src/{name}"), "new", 2_000);
         world.write(&format!("ours/{name}"), content, 1_000);
@@ -768,7 +769,7 @@ fn a_limit_holds_on_average() {
     let world = World::new();
     world.write("src/f", vec![7; 1 << 20], 1_000);
     let began = Instant::now();
-    // a quarter of a second of it
+    // it takes a quarter of a second
     world.lcsync(&["-a", "--bwlimit", "32M", "src/", "dest"]);
     assert!(
         began.elapsed() > Duration::from_millis(200),
@@ -796,7 +797,7 @@ fn who_is_interrupted_keeps_with_partial_what_was_copied() {
         let is_begun = || {
             // a file that is being made may have no name
             let open = fs::read_dir(&fds).unwrap().flatten();
-            // what the test program prints to is a file, too
+            // the test program's output is a file, too
             let ours = |path: &PathBuf| {
                 let name = fs::read_link(path);
                 name.is_ok_and(|name| name.starts_with(&dest))
@@ -973,7 +974,7 @@ fn what_is_said_comes_in_the_order_of_entries_whoever_copies_them() {
     assert!(lines(second.stdout) == expected.join("\n") + "\n");
 }
 
-/// The first column of a row, and whether lcsync has what stands there.
+/// The first column of a row, and whether lcsync has its option.
 fn rows() -> Vec<(Vec<String>, bool)> {
     let page = include_str!("../../docs/guide/rsync.md");
     let table = page.split("| rsync | lcsync | |").nth(1).unwrap();

@@ -1,10 +1,10 @@
-//! The program where other users find it.
+//! The program at a path that other users can reach.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Copies the program, by another process: what a thread has open for writing, children of other threads inherit, and
-/// such a file cannot be executed.
+/// Copies the program with another process: children of other threads inherit files that a thread
+/// has open for writing, and such a file cannot be executed.
 pub fn install(to: &Path) {
     let copied = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_lcsync"))

@@ -1,4 +1,4 @@
-//! What is shared: a folder of random files; what is in a version follows from the seed.
+//! The share: a folder of random files; the seed determines each version.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -24,14 +24,15 @@ pub struct Content {
     _dir: tempfile::TempDir,
 }
 
-/// The blocks of a version, and where their bytes lie.
+/// The blocks of a version, and the offsets of their bytes.
 pub struct Blocks {
     pub leaves: Vec<BlockRef>,
     at: BTreeMap<BlockHash, usize>,
 }
 
 impl Content {
-    /// A file as long as so many full blocks, and small ones; from version to version a part of it changes.
+    /// Makes a file as long as this number of full blocks, and small ones; each version changes a
+    /// part of it.
     pub fn new(seed: u64, blocks: usize, version: u64) -> Self {
         let mut bytes = Random::new(seed).bytes(blocks * MAX_BLOCK);
         for n in 1..version as usize {
@@ -66,12 +67,12 @@ impl Content {
         }
     }
 
-    /// How many full blocks the large file is as long as.
+    /// Length of the large file in full blocks.
     pub fn length(&self) -> usize {
         self.files[0].1 as usize / MAX_BLOCK
     }
 
-    /// The blocks of the tree that came, which has just these files.
+    /// The blocks of the received tree, which must have just these files.
     pub fn blocks(&self, tree: &Tree) -> Blocks {
         let of_file = |e: &lcsync::listing::Entry| match e.kind {
             Kind::File { size, .. } => Some((String::from_utf8(e.path.clone()).unwrap(), size)),
@@ -91,7 +92,7 @@ impl Content {
         }
     }
 
-    /// Whether these are the share's own bytes where the block lies.
+    /// Whether these are the share's bytes of the block.
     pub fn has(&self, blocks: &Blocks, block: BlockRef, bytes: &[u8]) -> bool {
         let at = blocks.at[&block.hash];
         self.bytes[at..at + block.length as usize] == *bytes
@@ -99,7 +100,7 @@ impl Content {
 }
 
 impl Blocks {
-    /// Symbols that it takes at least.
+    /// Least number of symbols.
     pub fn symbols(&self) -> u32 {
         let symbols = |b: &BlockRef| b.length.div_ceil(SYMBOL_SIZE as u32);
         self.leaves.iter().map(symbols).sum()

@@ -1,4 +1,4 @@
-//! A receiver: the core as the shell drives it, its kernel, its disk and the link to it.
+//! A receiver: the core as the shell drives it, its kernel, its disk and its link.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash};
@@ -16,9 +16,9 @@ use librecast::simulated::{Bottleneck, Path};
 use super::content::{Blocks, Content};
 use super::kernel::Kernel;
 
-/// Between two times that a receiver tells its kernel what has changed.
+/// Interval in which a receiver passes changes to its kernel.
 const TELL: Duration = Duration::from_millis(12);
-/// Blocks that may be under way, or wait to be written.
+/// Most blocks under way, or waiting to be written.
 pub const MOST_BLOCKS: usize = 192;
 
 pub struct Host {
@@ -29,40 +29,40 @@ pub struct Host {
     /// Channels that the switch forwards to it.
     pub forwarded: BTreeSet<ChannelId>,
     pub loss: f64,
-    /// Datagrams that are lost together.
+    /// Datagrams in a loss burst.
     pub train: u32,
-    /// Of a train that is being lost, those to come.
+    /// Datagrams left in the present loss burst.
     losing: u32,
     pub path: Path,
     pub link: Option<Bottleneck<Duration>>,
-    /// Of its reports only answers to queries get through.
+    /// Only its answers to queries arrive.
     pub only_answers: bool,
     pub disk: Option<Bottleneck<Duration>>,
     writing: VecDeque<(Duration, BlockHash)>,
-    /// What is on its disk.
+    /// Blocks on its disk.
     written: BTreeSet<BlockHash>,
-    /// Goes on when everything has come.
+    /// Continues after a whole version.
     pub follows: bool,
     pub starts: Duration,
-    /// How long it takes from the start until it knows what its disk has, if the tree is there by then.
+    /// Time from the start until it has compared its disk, if the tree is received by then.
     pub compares: Duration,
-    /// What it will ask for then.
+    /// The blocks that it will then want.
     missing: Option<Vec<BlockRef>>,
-    /// The number of the version that is fetched, and its blocks.
+    /// The number of the fetched version, and its blocks.
     version: usize,
     blocks: Option<Blocks>,
-    /// When the first blocks were asked for.
+    /// When the first blocks were wanted.
     began: Duration,
     pub finished: Option<Duration>,
-    /// Symbols that came.
+    /// Received symbols.
     pub arrived: u64,
-    /// Blocks that came.
+    /// Received blocks.
     pub came: u64,
-    /// Addresses that were found to lie.
+    /// Addresses found to be corrupt.
     pub corrupt: BTreeSet<Ipv6Addr>,
     pub conflicts: usize,
     pub changed: usize,
-    /// Everything that the core has said.
+    /// All events of the core.
     pub trace: DefaultHasher,
 }
 
@@ -100,12 +100,12 @@ impl Host {
         }
     }
 
-    /// How long the blocks took.
+    /// Time of the fetch.
     pub fn took(&self) -> Option<Duration> {
         Some(self.finished? - self.began)
     }
 
-    /// Whether it has everything, of this version if it goes on.
+    /// Whether it has everything, of this version if it continues.
     pub fn is_done(&self, version: usize) -> bool {
         self.finished.is_some() && (!self.follows || self.version == version)
     }
@@ -115,12 +115,12 @@ impl Host {
         self.blocks.as_ref().unwrap().symbols()
     }
 
-    /// Symbols that came for each that was needed.
+    /// Received symbols for each needed one.
     pub fn received(&self) -> f64 {
         self.arrived as f64 / f64::from(self.symbols_needed())
     }
 
-    /// Whether the next datagram is lost, alone or in a train.
+    /// Whether the next datagram is lost, alone or in a burst.
     pub fn loses(&mut self, random: &mut Random) -> bool {
         if self.losing == 0 {
             let begins = self.loss / (self.loss + f64::from(self.train) * (1.0 - self.loss));
@@ -133,7 +133,7 @@ impl Host {
         true
     }
 
-    /// The program is started, if it is time to.
+    /// Starts the program, if that is due.
     pub fn start(&mut self, time: Duration, now: Instant) {
         if self.core.is_some() || self.finished.is_some() || self.starts > time {
             return;
@@ -151,7 +151,7 @@ impl Host {
         self.changes.set(ROOT_CHANNEL, true);
     }
 
-    /// The program is gone: of what it had, what was written remains.
+    /// Kills the program; written blocks remain.
     pub fn kill(&mut self, time: Duration, again_at: Duration, random: &mut Random) {
         (self.core, self.missing, self.finished) = (None, None, None);
         self.changes = Changes::new(TELL);
@@ -173,7 +173,7 @@ impl Host {
         }
     }
 
-    /// Does what the core says, as the shell would.
+    /// Executes the core's events, as the shell does.
     pub fn drive(
         &mut self,
         contents: &[Content],

@@ -1,5 +1,6 @@
-//! How Linux reports memberships (`net/ipv6/mcast.c`): changes go out together, two to three ticks after the last one, which
-//! each further change puts off; then again within a second each, until all have gone out as often as the querier wants.
+//! Linux's reports of memberships (`net/ipv6/mcast.c`). Changes leave together, two to three ticks
+//! after the last one; each further change delays them. They repeat within a second each, up to the
+//! querier's robustness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use librecast::random::Random;
 const TICK: Duration = Duration::from_millis(4);
 /// The querier's robustness variable.
 const ROBUSTNESS: u8 = 5;
-/// Of unsolicited reports.
+/// Interval of unsolicited reports.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct Kernel {
     members: BTreeSet<ChannelId>,
-    /// How often each change is still to be reported.
+    /// Reports left for each change.
     changes: BTreeMap<ChannelId, u8>,
     reports_left: u8,
     report_at: Option<Duration>,
@@ -47,14 +48,14 @@ impl Kernel {
         self.report_at = Some(time + TICK * 2 + below(TICK, random));
     }
 
-    /// The program is gone, and with it its sockets.
+    /// Ends the program with its sockets.
     pub fn leave_all(&mut self, time: Duration, random: &mut Random) {
         for channel in self.members.clone() {
             self.set(channel, false, time, random);
         }
     }
 
-    /// A query came, about one group or all.
+    /// Handles a query, for one group or all.
     pub fn query(
         &mut self,
         channel: Option<ChannelId>,
@@ -70,7 +71,7 @@ impl Kernel {
         }
     }
 
-    /// What is reported now.
+    /// Returns the records that are due.
     pub fn poll(&mut self, time: Duration, random: &mut Random) -> Vec<(RecordType, ChannelId)> {
         let mut records: Vec<_> = self
             .answers

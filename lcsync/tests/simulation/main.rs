@@ -1,8 +1,8 @@
-//! A server and its receivers, as whole as the shells drive them, under simulated time. Everybody ends with the share's bytes;
-//! what crosses the server's link for it is measured.
+//! A server and its receivers, driven as by the shells, under simulated time. All receivers end
+//! with the share's bytes; the traffic of the server's link is measured.
 //!
-//! Unless a test says otherwise, receivers ask for blocks a second after their start: so they begin together, or as far apart
-//! as the test wants.
+//! Unless a test changes it, receivers want blocks a second after their start, so they begin
+//! together, or as far apart as the test sets.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -92,7 +92,7 @@ fn without_a_limit_receivers_that_start_apart_share_as_well() {
     let mut sim = Simulation::new(400, &starts);
     let cost = sim.run();
     println!("{cost:.3} in {:?}", sim.slowest());
-    // ideally 1.75, if no block took any time: one takes a third of the whole transfer
+    // at best 1.75, if a block took no time: one takes a third of the whole transfer
     assert!(cost < 2.15, "{cost}");
     assert_eq!(sim.sent_afterwards(), 0);
 }
@@ -112,7 +112,7 @@ fn a_link_is_filled_and_nothing_is_sent_in_vain() {
 
 #[test]
 fn links_that_are_full_elsewhere_are_filled_too() {
-    // without any loss of their own the four would do the same to the millisecond
+    // without own loss, the four would do the same to the millisecond
     let mut sim = Simulation::new(200, &[(0, 0.002); 4]);
     for r in 0..4 {
         sim.limit_receiver(r, 100_000_000);
@@ -126,7 +126,7 @@ fn links_that_are_full_elsewhere_are_filled_too() {
 
 #[test]
 fn a_slow_receiver_slows_down_nobody_and_fills_its_own_link() {
-    // how soon a full link is known varies
+    // the time until a full link is known varies
     let all = [1, 2, 3].map(|seed| {
         let run = |receivers: usize| {
             let mut sim = Simulation::seeded(seed, 100, &vec![(0, 0.0); receivers]);
@@ -149,13 +149,13 @@ fn a_slow_receiver_slows_down_nobody_and_fills_its_own_link() {
     });
     let [alone, fast, cost] = [0, 1, 2].map(|n| mean(&all.map(|one| one[n])));
     assert!(fast < alone * 1.15, "{all:?}");
-    // one copy for the fast ones, one for the slow one, and what that one joined before it knew
+    // one copy for the fast ones, one for the slow one, and its JOINs before it knew its link
     assert!(cost < 2.35, "{all:?}");
 }
 
 #[test]
 fn loss_costs_what_was_lost() {
-    // four receivers, each losing on its own: the floor is 1.025, 1.077, 1.296
+    // four receivers with independent loss: the floor is 1.025, 1.077, 1.296
     let measured = [0.01, 0.05, 0.2].map(|loss| {
         let mut sim = Simulation::new(120, &[(0, loss); 4]);
         sim.limit_server(200_000_000);
@@ -191,7 +191,7 @@ fn receivers_that_lose_a_lot_stay_together_where_nothing_holds_them_back() {
 
 #[test]
 fn trains_that_are_lost_whole_cost_little_more_than_single_datagrams() {
-    // what a train takes from a block varies more than single losses do: the floor is about 1.11
+    // a burst's loss of a block varies more than single losses: the floor is about 1.11
     let mut all = Vec::new();
     for seed in 1..5 {
         let mut sim = Simulation::seeded(seed, 120, &[(0, 0.05); 4]);
@@ -234,11 +234,11 @@ fn what_is_far_away_in_disorder_or_twice_comes_all_the_same() {
         loss: 0.0,
         duplicates,
     };
-    // symbols sent and received for each that is needed
+    // symbols sent and received for each needed one
     for (name, path, most) in [
         ("near", path(0, 0, 0.0), (1.01, 1.01)),
         ("300 ms there and back", path(150, 0, 0.0), (1.6, 1.05)),
-        // what looks lost for a moment keeps some from a stretch that others join
+        // apparent loss keeps some from a stretch that other receivers join
         ("up to 20 ms late", path(0, 20, 0.0), (1.3, 1.01)),
         ("5 % twice", path(0, 0, 0.05), (1.01, 1.06)),
         ("all of it", path(150, 20, 0.05), (2.3, 1.1)),
@@ -339,13 +339,13 @@ fn a_slow_disk_is_waited_for_and_bounds_what_is_under_way() {
     sim.receivers[0].disk = Some(Bottleneck::new(rate, Duration::MAX, Duration::ZERO));
     let cost = sim.run();
     println!("{cost:.3} in {:?}", sim.slowest());
-    // but for the last blocks, which are still to be written
+    // without the last blocks, which wait to be written
     let written = (300 - MOST_BLOCKS) * MAX_BLOCK * 8;
     assert!(sim.slowest().as_secs_f64() > written as f64 / rate);
     assert!(cost < 1.05, "{cost}");
 }
 
-/// A bit of everything.
+/// All kinds of trouble.
 fn adversity(seed: u64) -> Simulation {
     let mut sim = Simulation::seeded(seed, 40, &[(0, 0.05), (30, 0.2), (200, 0.0), (0, 0.05)]);
     sim.limit_server(200_000_000);
@@ -367,7 +367,8 @@ fn adversity(seed: u64) -> Simulation {
     sim.incidents.push(MS * 1_500, Incident::Kill(0));
     let cost = sim.run();
     println!("{seed}: {cost:.3} in {:?}", sim.slowest());
-    // with two of these seeds a liar's gaps once counted as loss, and held a receiver to one channel for a minute
+    // with two of these seeds, a liar's gaps once counted as loss, and held a receiver to one
+    // channel for 60 s
     assert!(sim.slowest() < Duration::from_secs(20), "{seed}");
     let honest = |r: &Host| r.corrupt.iter().all(|address| *address == LIAR);
     assert!(sim.receivers.iter().all(honest));

@@ -1,4 +1,4 @@
-//! A server, a switch, receivers and what is on its way between them.
+//! A server, a switch, receivers and the packets between them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
@@ -24,9 +24,9 @@ use super::host::Host;
 const INTERFACE: u32 = 2;
 const RATE: u64 = 15_000_000;
 const STEP: Duration = Duration::from_millis(1);
-/// By then everybody has everything.
+/// Time by which all receivers have everything.
 const END: Duration = Duration::from_secs(300);
-/// What a socket's send buffer holds, and what waits in front of a receiver's link.
+/// Bytes of a socket's send buffer, and of the queue before a receiver's link.
 const SERVER_QUEUE: f64 = 100_000.0;
 const RECEIVER_QUEUE: f64 = 200_000.0;
 const SERVER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
@@ -34,10 +34,10 @@ pub const LIAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x66);
 /// The switch, as a host of the network.
 const SWITCH: usize = usize::MAX;
 
-/// What happens at a moment.
+/// A scheduled event.
 #[derive(Debug, Clone, Copy)]
 pub enum Incident {
-    /// Another server takes the place of the first one and knows nothing of it.
+    /// Another server without knowledge replaces the first one.
     NewServer,
     /// The next version is shared.
     NewVersion,
@@ -52,11 +52,11 @@ struct Datagram {
     payload: Rc<[u8]>,
 }
 
-/// What is on its way between the switch and a receiver.
+/// A message between the switch and a receiver.
 #[derive(Clone)]
 enum Message {
     Datagram(Datagram),
-    /// About one channel or all, to be answered within this time.
+    /// For one channel or all, to be answered within this time.
     Query(Option<ChannelId>, Duration),
     Report(Vec<(RecordType, ChannelId)>),
 }
@@ -73,12 +73,12 @@ pub struct Simulation {
     prefix: SharePrefix,
     pub receivers: Vec<Host>,
     pub report_loss: f64,
-    /// How often somebody sends a corrupt symbol behind one of the server's.
+    /// Probability of a corrupt symbol after each of the server's.
     pub lies: f64,
     pub incidents: Queue<Duration, Incident>,
-    /// The server's own: it waits until there is room in the queue.
+    /// The server's link; the server waits until its queue has room.
     link: Option<Bottleneck<Duration>>,
-    /// What is through the server's link, and what is on its way to and from receivers.
+    /// Datagrams behind the server's link, and messages to and from receivers.
     at_switch: Queue<Duration, Datagram>,
     network: Network<Duration, usize, (usize, Message)>,
     encoders: HashMap<BlockHash, Encoder>,
@@ -98,7 +98,7 @@ fn server(id: u32, stretch: Option<u64>, now: Instant) -> Server {
 }
 
 impl Simulation {
-    /// A share as long as `blocks` full blocks, and receivers that start at these times with this loss each.
+    /// Makes a share as long as `blocks` full blocks, and receivers with these starts and losses.
     pub fn new(blocks: usize, receivers: &[(u64, f64)]) -> Self {
         Self::seeded(1, blocks, receivers)
     }
@@ -132,7 +132,7 @@ impl Simulation {
         sim
     }
 
-    /// The server serves the last version.
+    /// Serves the last version.
     fn share(&mut self, now: Instant) {
         let index = Arc::clone(&self.content().index);
         let share = Share::unsigned(index, self.contents.len() as u64);
@@ -143,30 +143,30 @@ impl Simulation {
         self.contents.last().unwrap()
     }
 
-    /// The server is of a version that knows no stretches.
+    /// Replaces the server by one without stretches.
     pub fn offer_no_stretches(&mut self) {
         self.server = server(self.server_id, None, self.start);
         self.share(self.start);
     }
 
-    /// Bits per second that leave the server at most.
+    /// Limits the server's bits per second.
     pub fn limit_server(&mut self, rate: u64) {
         self.link = Some(Bottleneck::new(rate as f64, Duration::MAX, Duration::ZERO));
     }
 
-    /// Bits per second that reach this receiver at most.
+    /// Limits the bits per second to this receiver.
     pub fn limit_receiver(&mut self, receiver: usize, rate: u64) {
         let rate = rate as f64;
         let full = queue(rate, RECEIVER_QUEUE);
         self.receivers[receiver].link = Some(Bottleneck::new(rate, full, Duration::ZERO));
     }
 
-    /// Bits of all packets that the content takes at least.
+    /// Least number of bits of all packets for the content.
     pub fn bits(&self) -> f64 {
         f64::from(self.receivers[0].symbols_needed()) * WIRE_BITS
     }
 
-    /// Runs until everybody has everything; gives symbols sent per source symbol.
+    /// Runs until all receivers have everything; returns symbols sent per source symbol.
     pub fn run(&mut self) -> f64 {
         let newest = |sim: &Self| sim.contents.len() - 1;
         while self.incidents.next_at().is_some()
@@ -218,7 +218,7 @@ impl Simulation {
         }
     }
 
-    /// Reports of all kernels leave for the switch.
+    /// Sends the reports of all kernels to the switch.
     fn report(&mut self, time: Duration) {
         for (n, r) in self.receivers.iter_mut().enumerate() {
             let mut records = r.kernel.poll(time, &mut self.random);
@@ -234,7 +234,7 @@ impl Simulation {
         }
     }
 
-    /// What has crossed the network arrives.
+    /// Delivers arrived messages.
     fn carry(&mut self, time: Duration) {
         let now = self.start + time;
         while let Some((n, message)) = self.network.poll(time) {
@@ -361,7 +361,7 @@ impl Simulation {
         }
     }
 
-    /// The liar has another link than the server.
+    /// Sends a symbol of the liar, which has another link than the server.
     fn lie(&mut self, time: Duration, channel: ChannelId, payload: &[u8]) {
         let datagram = Datagram {
             channel,
@@ -371,7 +371,7 @@ impl Simulation {
         self.at_switch.push(time, datagram);
     }
 
-    /// What has crossed the server's link goes to whom the switch knows as a member.
+    /// Forwards datagrams from the server's link to members known to the switch.
     fn switch(&mut self, time: Duration) {
         while let Some((at, datagram)) = self.at_switch.pop(time) {
             for (n, r) in self.receivers.iter_mut().enumerate() {
@@ -391,7 +391,7 @@ impl Simulation {
         }
     }
 
-    /// What the server sends in the seconds after the last PART can have come.
+    /// Symbols that the server sends after the last PART must have arrived.
     pub fn sent_afterwards(&mut self) -> u64 {
         let mut end = self.time;
         let quiet = end + Duration::from_millis(50) + self.longest_path() * 2;
@@ -411,7 +411,7 @@ impl Simulation {
         self.receivers.iter().map(path).max().unwrap()
     }
 
-    /// What symbols were sent for.
+    /// Symbols sent, by purpose.
     pub fn sent(&self) -> Sent {
         self.server.symbols_sent()
     }
@@ -420,13 +420,13 @@ impl Simulation {
         self.receivers.iter().filter_map(Host::took).max().unwrap()
     }
 
-    /// Symbols that came for each that was needed, of all receivers.
+    /// Received symbols for each needed one, mean of all receivers.
     pub fn received(&self) -> f64 {
         let all = self.receivers.iter().map(Host::received);
         all.sum::<f64>() / self.receivers.len() as f64
     }
 
-    /// What all receivers have done, and when.
+    /// Hash of all receivers' events and their times.
     pub fn trace(&self) -> u64 {
         let mut all = std::hash::DefaultHasher::new();
         let each = self.receivers.iter().map(|r| r.trace.finish());
@@ -442,7 +442,7 @@ fn encode(symbol: &Symbol<'_>) -> Vec<u8> {
     datagram
 }
 
-/// The same record with another root, by somebody else.
+/// The same record with another root, by another server.
 fn forged(datagram: &[u8]) -> Vec<u8> {
     let Ok(Packet::Record(record)) = decode(datagram) else {
         panic!("our own record")
@@ -462,7 +462,7 @@ fn forged(datagram: &[u8]) -> Vec<u8> {
 
 const WIRE_BITS: f64 = (WIRE_SIZE * 8) as f64;
 
-/// How long so many bytes wait at a link of this rate.
+/// Time that this number of bytes waits at a link of this rate.
 fn queue(rate: f64, bytes: f64) -> Duration {
     Duration::from_secs_f64(bytes * 8.0 / rate)
 }
