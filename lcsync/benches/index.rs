@@ -12,8 +12,7 @@ use lcsync::tree::Stream;
 
 const GROUPS: u32 = 1_000_000;
 
-/// Memory of this process, in bytes. The measured parts are so large that the allocator frees them
-/// at once.
+/// Memory of this process, in bytes. The allocator frees parts of the measured size at once.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();

@@ -15,8 +15,7 @@ use crate::place::Opened;
 /// Names with their values.
 pub type Attributes = BTreeMap<CString, Vec<u8>>;
 
-/// The kernel's bound of a value and of all names of an entry, in bytes (XATTR_SIZE_MAX,
-/// XATTR_LIST_MAX).
+/// Linux's bound of a value, and of all names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).
 const MAX: usize = 64 << 10;
 /// ACL of an entry, and of new entries in a folder.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];

@@ -1,5 +1,4 @@
-//! Cuts of a large file into blocks, by its content: inserted or removed bytes change only the
-//! blocks around them.
+//! Cuts of a large file into blocks, by content: an insertion changes only the blocks around it.
 //!
 //! ```text
 //!  last cut       MIN_BLOCK                              MAX_BLOCK
@@ -7,11 +6,10 @@
 //!                             ^ the largest hash of the 64 bytes before it: the next cut
 //! ```
 //!
-//! The hash is a gear hash: `hash = 2 * hash + GEAR[byte]` modulo 2^64 for each byte, so that a
-//! byte has no effect after 64 bytes. Of equal hashes, the last one counts. The rest of a file that
-//! fits a block is its last block. These rules are part of the format: all sharers of equal bytes
-//! must get one root hash. docs/adr/0009 explains why the largest hash is taken, and not the first
-//! above a threshold.
+//! The hash is a gear hash: `hash = 2 * hash + GEAR[byte]` modulo 2^64, which forgets a byte after
+//! 64 more. Of equal hashes, the last one counts. The rest of a file that fits a block is its last
+//! block. These rules are part of the format: all sharers of equal bytes must get one root hash.
+//! docs/adr/0009 explains why the largest hash is taken.
 
 use std::fs::File;
 use std::io;
@@ -140,8 +138,7 @@ impl<'a> Cutter<'a> {
         Ok(&self.buffer[start..start + length])
     }
 
-    /// Whether the next full block is a hole of the file. File systems without holes report data
-    /// everywhere.
+    /// Whether the next full block is a hole of the file, if the file system has holes.
     fn is_hole(&mut self) -> io::Result<bool> {
         if self.at < self.data_until {
             return Ok(false);
@@ -168,8 +165,7 @@ pub const REGION: u64 = 64 << 20;
 /// A block of a file and where it begins.
 pub type At = (u64, BlockRef);
 
-/// Cuts the region from `from`, a multiple of [`REGION`], as if a cut were there; its last block
-/// may end beyond it.
+/// Cuts the region from `from`, a multiple of [`REGION`]; its last block may end beyond it.
 pub fn cut_region(file: &File, size: u64, from: u64) -> io::Result<Vec<At>> {
     let mut cutter = Cutter::new(file, size);
     cutter.seek(from);

@@ -8,8 +8,7 @@ use librecast::channel::{ChannelId, block_channel};
 use crate::block::{BlockHash, BlockRef};
 use crate::stretch::{STRETCH, Stretch};
 
-/// Channels of each block: layer 0 at the normal rate, layer 1 for slow receivers, layer 2 for
-/// repair.
+/// Channels of each block: layer 0 at the normal rate, 1 for slow receivers, 2 for repair.
 pub const LAYERS: u8 = 3;
 
 /// Content of a channel.
@@ -90,8 +89,8 @@ pub struct Groups {
 const BUCKET: usize = 8;
 
 impl Groups {
-    /// Makes the groups of these blocks under the share's key, and of stretches of these `leaves`
-    /// of them. `None` if they are too many to be numbered. Of equal blocks, the one at the lowest
+    /// Makes the groups of these blocks under the share's key, and of stretches of `leaves`, which
+    /// are among them. `None` if they are too many to be numbered. Of equal blocks, the lowest
     /// place counts.
     #[must_use]
     pub fn new(key: &[u8], mut blocks: Vec<Located>, leaves: &[BlockRef]) -> Option<Self> {

@@ -71,8 +71,7 @@ struct Assembly {
 }
 
 impl Index {
-    /// Reads and hashes everything below `path`, except content known to `cache`. `key` is the
-    /// share's key, or empty.
+    /// Reads and hashes all below `path` that `cache` lacks. `key` is the share's key, or empty.
     pub fn build(path: &Path, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         let error = |error| IndexError::Path {
             path: path.display().to_string(),
@@ -81,8 +80,8 @@ impl Index {
         Self::of(Scan::of(path).map_err(error)?, key, cache)
     }
 
-    /// Makes the index of a scan. Files that have changed since are scanned again; those that keep
-    /// changing are taken as they are.
+    /// Makes the index of a scan. Changed files are scanned again; those that keep changing are
+    /// taken as they are.
     pub fn of(mut scan: Scan, key: &[u8], cache: &mut HashCache) -> Result<Self, IndexError> {
         let mut looks = 0;
         loop {

@@ -17,8 +17,7 @@ use crate::scan::{Files, Scan};
 /// Hash over the files, with their versions, of some blocks.
 pub type Key = [u8; 16];
 
-/// Known blocks by their files, kept from one version of a share to the next and, by `store`, from
-/// one run to the next.
+/// Known blocks by their files, kept between versions of a share and, by `store`, between runs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HashCache {
     pub(crate) known: HashMap<Key, Known>,
@@ -30,8 +29,7 @@ pub struct HashCache {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) blocks: Box<[BlockRef]>,
-    /// Whether the files had not just been changed when they were read, so that their times show a
-    /// later change.
+    /// Whether the files were older than a clock tick when read: their times show later changes.
     pub(crate) settled: bool,
 }
 

@@ -1,5 +1,4 @@
-//! The listing of a folder: one entry for each file, folder and symbolic link below it, parents
-//! first.
+//! The listing of a folder: an entry for each file, folder and symbolic link, parents first.
 //!
 //! An entry: kind (1 byte: 0 file, 1 folder, 2 symbolic link; 0x80 set if the owner may execute the
 //! file), bytes shared with the previous path (2), length of the rest (2), the rest, then for a
@@ -25,8 +24,7 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_LISTING: u64 = 256 << 20;
 /// Most entries of a listing.
 pub const MAX_ENTRIES: u64 = 1 << 24;
-/// Most bytes of all paths for each byte of a listing: a small one with shared prefixes must not
-/// grow large.
+/// Most bytes of all paths for each byte of a listing, as shared prefixes multiply.
 const PATHS_PER_BYTE: usize = 64;
 /// Further bytes of paths in any listing.
 const FREE_PATHS: usize = 1 << 20;

@@ -15,8 +15,7 @@ pub struct Mount {
     /// Number of the file system; for some, another one after a reboot.
     device: (u32, u32),
     inode: u64,
-    /// Time of its creation, in seconds and nanoseconds, if the file system stores it: with the
-    /// inode it is unique.
+    /// Time of its creation, in seconds and nanoseconds, if stored: with the inode it is unique.
     born: Option<(i64, u32)>,
     /// Whether it is a mount point.
     mounted: bool,
@@ -28,8 +27,7 @@ impl Mount {
         Ok(Self::new(path, &look(folder, "", AtFlags::EMPTY_PATH)?))
     }
 
-    /// Identifies the mount point at `name` in the folder, and at `path` in the share, if it is
-    /// one.
+    /// Identifies the mount point at `name` in the folder, and at `path` in the share, if any.
     pub fn at(
         folder: impl AsFd,
         name: &std::ffi::OsStr,
@@ -61,8 +59,7 @@ impl Mount {
         }
     }
 
-    /// Whether `now` is the same, or has replaced it on the same file system, by a rename or a
-    /// changed link.
+    /// Whether `now` is the same, or has replaced it by a rename on the same file system.
     #[must_use]
     pub fn is_still(&self, now: &Self) -> bool {
         let same_device = self.device == now.device;

@@ -12,8 +12,7 @@ pub enum NameError {
     /// Empty, or longer than 255 bytes.
     #[error("a name has 1 to {MAX_NAME} bytes")]
     Length,
-    /// `#` begins the root hash in lc:NAME#ROOTHASH; control and invisible characters deceive
-    /// readers.
+    /// `#` begins the root hash in lc:NAME#ROOTHASH; control characters deceive readers.
     #[error(
         "a name contains no #, no control characters, and none that are invisible or reverse text; give another with --name"
     )]

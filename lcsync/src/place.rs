@@ -139,8 +139,7 @@ struct Partial {
     is_marked: AtomicBool,
 }
 
-/// Prefix, before the number of a run, of a mark that drafts of this run may be left under hidden
-/// names.
+/// Prefix of a mark, before the number of a run: drafts of this run may have hidden names.
 const MARK: &str = "drafts-";
 
 const STAGE: OFlag = OFlag::O_RDWR
@@ -156,8 +155,7 @@ pub fn current_umask() -> u16 {
     mask.bits() as u16
 }
 
-/// Checks that files can be made at `path`, or in the nearest existing folder above it; else
-/// returns the reason.
+/// Checks that files can be made at `path`, or in the nearest existing folder above it.
 pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let here = Path::new(".");
     let folder = path.ancestors().find(|p| p.is_dir()).unwrap_or(here);
@@ -166,8 +164,8 @@ pub fn check_writable(path: &Path) -> Result<(), (PathBuf, io::Error)> {
         .map_err(|e| (folder.to_path_buf(), e.into()))
 }
 
-/// Checks that a file may replace the entry at `path`, if any. It may not replace a device, FIFO or
-/// socket, nor a link to one.
+/// Checks that a file may replace the entry at `path`: no device, FIFO or socket, nor a link to
+/// one.
 ///
 /// # Errors
 ///
@@ -432,8 +430,7 @@ impl Place {
             Err(e) => return Err(e.into()),
         }
         let folder = openat(root, OsStr::from_bytes(&name), FOLDER, Mode::empty())?;
-        // in a folder like /tmp another user may have made it, and could change files before their
-        // rename
+        // in a folder like /tmp another user may have made it, and could change files in it
         if fstat(&folder)?.st_uid != geteuid().as_raw() {
             let text = format!(
                 "{} belongs to somebody else",
@@ -488,8 +485,7 @@ impl Place {
         Ok(())
     }
 
-    /// Removes entries with one of these prefixes from the folder at `path`; returns the folders in
-    /// it.
+    /// Removes entries with these prefixes from the folder at `path`; returns the folders in it.
     fn remove_drafts(&mut self, path: &[u8], prefixes: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>> {
         let fd = match path {
             b"" => openat(self.folder.fd(), ".", FOLDER, Mode::empty())?,
@@ -557,8 +553,8 @@ impl Place {
         })
     }
 
-    /// Gives a whole draft its name, in place of any file or link; unless it `replaces` one, it
-    /// first tries to replace none.
+    /// Gives a whole draft its name, in place of any file or link; tries an empty place first,
+    /// unless it `replaces` one.
     pub fn publish(&mut self, path: &[u8], draft: &Draft, replaces: bool) -> io::Result<()> {
         let drafts = self.drafts.as_ref().ok_or_else(no_partial_folder)?;
         let (folder, name) = self.folder.parent(path)?;
@@ -615,8 +611,7 @@ impl Place {
         }
     }
 
-    /// Returns the entry at `path`; `None` if none is there, or if the path leads through a
-    /// non-folder.
+    /// Returns the entry at `path`, if any; `None` if the path leads through a non-folder.
     pub fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
         Ok(self.standing(path)?.map(|there| there.found))
     }
@@ -660,8 +655,7 @@ impl Place {
         }
     }
 
-    /// Removes an entry that is in the way: links and files, folders if they are empty or `force`
-    /// is set.
+    /// Removes an entry in the way: links and files; folders if they are empty or with `force`.
     pub fn make_way(&mut self, path: &[u8], force: bool) -> io::Result<()> {
         let folder_there = self.look(path)? == Some(Found::Folder);
         let (folder, name) = self.folder.parent(path)?;
@@ -698,8 +692,8 @@ impl Place {
         self.make_small(path, Small::Link(target), true, |_| Ok(()))
     }
 
-    /// Makes a link or node; if it `replaces`, in place of any entry but a folder. `finish` sets
-    /// the metadata of the open entry.
+    /// Makes a link or node; if it `replaces`, in place of a non-folder. `finish` sets its
+    /// metadata.
     pub fn make_small<E: From<io::Error>>(
         &mut self,
         path: &[u8],
@@ -761,8 +755,7 @@ impl Place {
         }
     }
 
-    /// Opens a partial file: a whole one of an interrupted transfer may have a mode that forbids
-    /// its owner.
+    /// Opens a partial file. If it was whole, its mode may forbid its owner.
     fn open_own(&self, name: &[u8], flags: OFlag) -> io::Result<File> {
         let (staging, name) = (self.staging()?, OsStr::from_bytes(name));
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -883,8 +876,7 @@ impl Place {
         partial.ok_or_else(no_partial_folder)
     }
 
-    /// Returns the name of a path's partial file: equal in every run, so that an interrupted
-    /// transfer continues.
+    /// Returns the name of a path's partial file, equal in every run to continue a transfer.
     #[must_use]
     pub fn staged_name(path: &[u8]) -> Vec<u8> {
         blake3::hash(path).to_hex().as_bytes()[..32].to_vec()
@@ -946,8 +938,7 @@ pub fn system_time(metadata: &Metadata) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-/// Copies next to the target first, for a mount point inside DEST, so that the last step is a
-/// rename all the same.
+/// Copies next to the target first, so that even in a mount point the last step is a rename.
 fn install_by_copy(
     staging: &OwnedFd,
     staged: &[u8],

@@ -1,5 +1,4 @@
-//! The root record: a share's present state, in one datagram, repeated while the root channel is
-//! joined.
+//! The root record: a share's present state, in a datagram that repeats on the root channel.
 
 use librecast::wire::{Reader, WireError, Writer};
 

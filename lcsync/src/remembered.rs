@@ -18,8 +18,7 @@ use nix::unistd::geteuid;
 
 use crate::folder::open_named;
 
-/// Generations are times. Those further ahead are not stored: one wrong clock would exclude a share
-/// for good.
+/// Generations are times. Those further ahead are not stored, as a wrong clock makes them.
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// Longest valid file, in bytes.
 const MAX_TEXT: u64 = 1024;
@@ -33,7 +32,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Returns systemd's folder, else `$XDG_STATE_HOME/lcsync`, else `/var/lib/lcsync` for root or
+    /// Folder of systemd, else `$XDG_STATE_HOME/lcsync`, `/var/lib/lcsync` or
     /// `~/.local/state/lcsync`.
     #[must_use]
     pub fn folder_of_user() -> Option<PathBuf> {
@@ -49,8 +48,7 @@ impl Remembered {
         states.is_absolute().then(|| states.join("lcsync"))
     }
 
-    /// Loads that of the share NAME under this key: the signer's public one, else the one that
-    /// seals it.
+    /// Loads it for the share NAME under this key: the signer's public one, else the sealing one.
     pub fn load(folder: &Path, name: &str, key: &[u8]) -> Result<Self, ExitError> {
         let hash = derive("lcsync 2026 remembered", &[key, &[0], name.as_bytes()]);
         let hash = blake3::Hash::from_bytes(hash).to_hex();

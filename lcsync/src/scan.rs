@@ -140,8 +140,7 @@ impl Choice<'_> {
 }
 
 impl Scan {
-    /// Scans `root`, which must be readable. Other unreadable or unshareable entries are left out
-    /// with a warning.
+    /// Scans `root`, which must be readable; leaves out other unreadable entries with a warning.
     pub fn of(root: &Path) -> io::Result<Self> {
         Self::chosen(root, &Choice::ALL)
     }
@@ -173,8 +172,7 @@ impl Scan {
         Ok((scan, walk))
     }
 
-    /// Takes the entries found so far, so that the walk continues with none; the count of
-    /// unreadable ones stays.
+    /// Takes the entries found so far; the count of unreadable ones stays.
     #[must_use]
     pub fn take_portion(&mut self) -> Self {
         let rest = Self {
@@ -339,8 +337,7 @@ impl Scan {
         self.owners.push(Owner::of(found));
     }
 
-    /// Walks depth first, names in order; its own stack keeps deep trees from exhausting the
-    /// thread's.
+    /// Walks depth first, names in order, with its own stack instead of the thread's.
     fn walk(&mut self, choice: &Choice<'_>) -> io::Result<()> {
         let mut walk = self.start(choice)?;
         self.go_on(&mut walk, choice, usize::MAX);
@@ -743,8 +740,7 @@ mod tests {
             folder = folder.inner(name.as_bytes()).unwrap();
         }
         let scan = Scan::of(dir.path()).unwrap();
-        // 45 folders have paths of up to 4,094 bytes; a file in the last and the 46th folder are
-        // too deep
+        // 45 folders have paths of up to 4,094 bytes; a file in the last is too deep, as is a 46th
         assert_eq!(scan.entries.len(), 2 * 45);
         assert_eq!((scan.unread, scan.too_long.len()), (2, 2));
         assert_eq!(scan.left_out(), 2);

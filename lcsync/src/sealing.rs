@@ -260,8 +260,7 @@ fn symbol_aad(server: u32, number: u64, channel: ChannelId) -> [u8; SYMBOL_HEADE
     aad
 }
 
-/// Opens datagrams on a receiver: plain ones of a share without key, sealed ones of a share with a
-/// key, and no others.
+/// Opens datagrams on a receiver: sealed ones if the share has a key, else plain ones.
 #[derive(Debug)]
 pub struct Opener {
     key: Option<Arc<ShareKey>>,
@@ -305,8 +304,7 @@ impl Opener {
         self.drops
     }
 
-    /// Opens a datagram on `channel`. The result was sealed with the key, if there is one, and each
-    /// field is checked.
+    /// Opens a datagram on `channel`, which must be sealed with the key, if any; checks each field.
     pub fn open<'a>(
         &'a mut self,
         channel: ChannelId,

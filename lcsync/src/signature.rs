@@ -1,7 +1,6 @@
 //! Signatures of versions: the right to define a share's content.
 //!
-//! The signature covers the version, not its server or rate: any server of the same files sends it,
-//! a receiver that serves on, too.
+//! The signature covers the version, not its server or rate: any server of the files sends it.
 
 use std::collections::VecDeque;
 use std::time::Instant;

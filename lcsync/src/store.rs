@@ -37,8 +37,7 @@ const MAX_FILES: usize = 64;
 pub struct Store(PathBuf);
 
 impl Store {
-    /// Returns systemd's folder, else `$XDG_CACHE_HOME/lcsync`, else `/var/cache/lcsync` for root
-    /// or `~/.cache/lcsync`.
+    /// Folder of systemd, else `$XDG_CACHE_HOME/lcsync`, `/var/cache/lcsync` or `~/.cache/lcsync`.
     #[must_use]
     pub fn of_user() -> Option<Self> {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());

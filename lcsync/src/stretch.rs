@@ -1,5 +1,5 @@
-//! Stretches: consecutive blocks of the content that one channel sends one after the other, at
-//! [`STRETCH`] times the rate.
+//! Stretches: consecutive blocks on one channel, one after the other, at [`STRETCH`] times its
+//! rate.
 //!
 //! A receiver with a fast enough link joins them instead of their blocks. A burst takes as long as
 //! that of one block, for a fraction of groups and reports. They have only source symbols, numbered
@@ -18,8 +18,7 @@ pub const STRETCH: usize = 16;
 pub const REPAIR_LAYER: u8 = 2;
 /// The layer of stretches.
 pub const STRETCH_LAYER: u8 = 3;
-/// Entry in a record's list of channels: stretches are sent. A block has this channel with a chance
-/// of 2^-64.
+/// Entry in a record's list of channels: stretches are sent. A block has it by a chance of 2^-64.
 pub const OFFER_CHANNEL: ChannelId = 2;
 
 /// The different blocks of consecutive leaves, in the order of sending.

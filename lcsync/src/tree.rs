@@ -435,8 +435,7 @@ mod tests {
         assert!(decode_node(&[], 1, 0).is_err());
     }
 
-    /// A stream with repeated nodes: for each level, from the leaves up, the number of different
-    /// nodes, and of children of each.
+    /// A stream with repeated nodes: for each level, from the leaves up, their number and children.
     fn repetitive(
         levels: &[(usize, usize)],
         leaf_length: u32,

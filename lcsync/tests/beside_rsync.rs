@@ -244,8 +244,7 @@ fn changed(dice: &mut Dice, source: &Tree, depth: usize, kinds: Kinds) -> Tree {
 /// ACL of an entry, and of new entries in a folder.
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// An ACL in the kernel's form (linux/posix_acl_xattr.h): the rights of the mode, and one more
-/// user.
+/// An ACL as in linux/posix_acl_xattr.h: the rights of the mode, and one more user.
 fn acl(mode: u32, rights: u16) -> Vec<u8> {
     let of_mode = |shift: u32| (mode >> shift & 7) as u16;
     let mut out = 2_u32.to_le_bytes().to_vec();
@@ -616,8 +615,7 @@ impl Case {
                 }
             }
         }
-        // rsync gives folders modes for -X alone, and writes no new files of a user with it in
-        // place
+        // rsync gives folders modes for -X alone, and writes no new files of a user in place
         let marked = marked && keeps.contains(['a', 'p']);
         for (option, may) in [("-A", marked), ("-X", marked && !(as_user && inplace))] {
             if dice.happens(60) && may {
@@ -897,8 +895,7 @@ impl Case {
         };
         let mut mode = meta.mode();
         if self.as_user && kind.is_dir() {
-            // rsync leaves a folder open that it could not empty, and one with a writable but
-            // otherwise closed SRC
+            // rsync leaves folders open that it could not empty, or if SRC is only writable
             mode |= match source {
                 Some(Node::Folder { mode, .. }) if mode & 0o200 == 0 || mode & 0o700 == 0o700 => 0,
                 Some(Node::Folder { .. }) => 0o700,
@@ -970,8 +967,8 @@ impl Case {
             if let Ok(length) = lgetxattr(path, &key, &mut value[..]) {
                 let mut value = value[..length].to_vec();
                 if name == ACLS[0] && value.len() > 24 {
-                    // the owner's rights, which the mode has, too; and the group's, which rsync
-                    // loses if they equal the mask
+                    // the owner's rights, which the mode has; the group's, which rsync loses if
+                    // equal to the mask
                     for rights in [6..8, 22..24] {
                         value[rights].fill(0);
                     }
@@ -1076,8 +1073,7 @@ fn through(below: &Path, target: &str, inside: &Tree) -> Vec<PathBuf> {
     names.collect()
 }
 
-/// Paths that rsync could not reach, in folders that lcsync opens or need not enter; `top` is the
-/// path of SRC in DEST.
+/// Paths that rsync could not reach, in folders that lcsync opens; `top` is SRC's path in DEST.
 fn denied(run: &Output, top: &str) -> Vec<PathBuf> {
     let said = String::from_utf8_lossy(&run.stderr);
     let lines = said.lines().filter_map(|line| line.strip_prefix("rsync: "));

@@ -1,5 +1,4 @@
-//! Local copies beside rsync's: equal trees, equal output. Each row of the table in
-//! docs/guide/rsync.md has its test.
+//! Local copies beside rsync's: equal trees, equal output; each row of docs/guide/rsync.md.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -55,8 +54,7 @@ impl World {
         said(&self.run("rsync", args))
     }
 
-    /// Copies `old` to both targets, then runs both programs with these options: output about
-    /// entries and results must be equal.
+    /// Copies `old` to both targets and runs both programs: output and results must be equal.
     fn compare(&self, options: &[&str]) {
         let targets = ["ours", "theirs"];
         for target in targets {

@@ -89,8 +89,8 @@ pub fn update(
     Ok(written.into_inner())
 }
 
-/// Makes the empty file `to` equal to `from` of at most one piece: faster than the kernel with
-/// files of a few KiB.
+/// Fills the empty file `to` from `from`, of at most one piece: faster than the kernel for a few
+/// KiB.
 pub fn fill_small(from: &File, to: &File, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(size as usize, 0);
     from.read_exact_at(buffer, 0)?;
@@ -138,8 +138,8 @@ fn write_run(to: &File, run: &[u8], at: u64, is_old: bool, how: &Writing<'_>) ->
     Ok(run.len() as u64)
 }
 
-/// Returns runs of pages of `new` that differ from `old`, which may be shorter. A run has only
-/// zeroes or no page of them.
+/// Returns runs of pages of `new` that differ from `old`. A run has only zeroes, or no page of
+/// them.
 fn differing<'a>(new: &'a [u8], old: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
     let same = |at: usize, page: &[u8]| old.get(at..at + page.len()) == Some(page);
     let mut at = 0;

@@ -195,8 +195,8 @@ impl<'a> Copier<'a> {
         Ok(Some(mode))
     }
 
-    /// Opens a folder in DEST to this user, its owner, until it is finished. One just `made` keeps
-    /// SRC's bits for later.
+    /// Opens a folder in DEST to this user, its owner, until it is finished; if `made`, with SRC's
+    /// bits.
     fn open_folder(&mut self, path: &[u8], made: Option<Source<'_>>) -> io::Result<()> {
         let Some(place) = self.own.place.as_mut().filter(|_| !self.options.dry_run) else {
             return Ok(());
@@ -572,8 +572,8 @@ impl<'a> Copier<'a> {
         Ok(options.passes_over(source, standing.as_ref()))
     }
 
-    /// Makes entry `n` a hard link to the copy of the same file, if one exists. Returns whether
-    /// nothing else is to be done.
+    /// Makes entry `n` a hard link to the copy of the same file, if any. Returns whether that
+    /// suffices.
     fn link_entry(
         &mut self,
         job: &Job,

@@ -18,8 +18,7 @@ use crate::scan::Files;
 /// Size from which on an old version is cloned, and only changes are written.
 const CLONE_FROM: u64 = 1 << 20;
 
-/// Difference of an entry. The entry in DEST stays open, so that no other one at its path is
-/// changed.
+/// Difference of an entry. The entry in DEST stays open, so that no other one is changed.
 #[derive(Debug)]
 pub struct Difference {
     pub there: Option<(Opened, Standing)>,

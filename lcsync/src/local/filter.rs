@@ -7,8 +7,7 @@
 //! dir/***   the folder and all in it
 //! ```
 //!
-//! Details that rsync(1) leaves open are as in rsync: `tests/beside_rsync.rs` compares both with
-//! unusual patterns.
+//! Open questions of rsync(1) are solved as in rsync, which `tests/beside_rsync.rs` compares.
 
 use std::fmt::Write;
 
@@ -59,8 +58,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Adds the patterns of a file, one a line, without empty lines and those that begin with `#`
-    /// or `;`.
+    /// Adds the patterns of a file, one a line, without empty lines and those with `#` or `;`.
     pub fn add_lines(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
         // CR LF leaves an empty line
         for line in text.split(|c| matches!(c, b'\n' | b'\r')) {
@@ -118,8 +116,7 @@ impl Rule {
             true => elements(body),
             false => Some(body.iter().copied().map(Element::Byte).collect()),
         };
-        // this number of names at the end of a path is compared: a slash in a set counts, and
-        // matches none
+        // this number of last names is compared: a slash in a set counts, and matches none
         let matched = |of: &Vec<Element>| of.iter().filter(|e| e.is_slash()).count();
         let elements = elements.filter(|of| anchored || over_slashes || matched(of) == slashes);
         let regex = elements.map(|elements| {
@@ -220,8 +217,7 @@ fn elements(pattern: &[u8]) -> Option<Vec<Element>> {
     Some(out)
 }
 
-/// Parses a set from behind its opening bracket; returns it and the rest. `None` if it has no end
-/// or is empty.
+/// Parses a set from behind its opening bracket; `None` if it has no end or is empty.
 fn set(mut rest: &[u8]) -> Option<(Box<[bool; 256]>, &[u8])> {
     let mut set = Box::new([false; 256]);
     let negated = matches!(rest, [b'!' | b'^', ..]);

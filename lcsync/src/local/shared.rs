@@ -125,8 +125,8 @@ impl Common {
         }
     }
 
-    /// Returns the kept attributes of an entry: without root, the owner is not kept, and the group
-    /// only if this user is in it.
+    /// Returns the kept attributes of an entry: a user other than root keeps only groups of his
+    /// own.
     pub fn keep_of(&self, source: Source<'_>) -> Keep {
         let group = source.owner.group;
         let is_root = self.user == 0;
@@ -206,9 +206,8 @@ impl Common {
         Ok(done)
     }
 
-    /// Whether owner or mode of this entry must not be given to the file in DEST. Another user may
-    /// have it open for writing, or under another name, and would keep access to a file of a
-    /// different owner.
+    /// Whether the file in DEST must not get owner or mode of this entry: another user may have it
+    /// open for writing, or under another name, and would keep access to it.
     pub fn is_foreign(
         &self,
         source: Source<'_>,
@@ -236,8 +235,7 @@ impl Common {
         (owner == self.user || owner == wanted) && !writes
     }
 
-    /// Sets the owner before the mode, as it clears special bits, and the time last, as writing
-    /// changes it.
+    /// Sets the owner before the mode, as it clears special bits, and the time last.
     pub fn finish_file(
         &self,
         file: &File,

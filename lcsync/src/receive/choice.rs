@@ -28,8 +28,7 @@ pub enum Decision {
     Changed,
     /// Not taken: another server has another version of the same name. Reported once.
     Conflict,
-    /// Not taken: this host and the followed one publish different versions under one key. Reported
-    /// once.
+    /// Not taken: this host and the followed one differ under one key. Reported once.
     Rival,
     /// Not taken: not signed by the trusted key. Reported once.
     Untrusted,
@@ -233,9 +232,9 @@ impl Choice {
         false
     }
 
-    /// Whether the followed server is gone, or nothing comes of its version while this one may be
-    /// better. A present server alone may replace its unsigned version, from its address, as
-    /// anybody can see its number.
+    /// Whether the followed server is gone, or its version unreachable and this one may be better.
+    /// A present server alone may replace its unsigned version: its number is public, so its
+    /// address counts.
     fn is_orphaned(&self, record: &Record, now: Instant) -> bool {
         let is_unreachable = |record| self.unreachable.contains(&content_of(record));
         now.saturating_duration_since(self.last_record) >= SERVER_TIMEOUT

@@ -101,8 +101,7 @@ impl Collector {
         self.symbols.saturating_sub(self.received())
     }
 
-    /// Whether at most `lead` symbols, and less than half of all, are to come; or so few that only
-    /// a trickle sends them.
+    /// Whether at most `lead` symbols, but less than half of all, are to come, or only a tail.
     #[must_use]
     pub fn is_ending(&self, lead: u32) -> bool {
         self.missing() <= lead.max(self.symbols / TAIL_FRACTION).min(self.symbols / 2)

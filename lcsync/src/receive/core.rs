@@ -76,8 +76,7 @@ pub enum Event {
         /// Its root hash.
         root: BlockHash,
     },
-    /// Two hosts publish different versions under one key, in turn or as one generation. Reported
-    /// once.
+    /// Two hosts publish different versions under one key, in turn or as equals. Reported once.
     Rival {
         /// The one that is followed.
         followed: Ipv6Addr,
@@ -332,8 +331,7 @@ impl Receiver {
         }
     }
 
-    /// Fetches blocks of the version with the last tree and these leaves: in their order, they may
-    /// come in stretches.
+    /// Fetches blocks of the last tree, with these leaves; in order, they may come in stretches.
     pub fn fetch(&mut self, blocks: &[BlockRef], leaves: &[BlockRef], now: Instant) {
         self.phase = Phase::Blocks;
         self.fetch.want_content(blocks, leaves);

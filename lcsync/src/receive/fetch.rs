@@ -21,8 +21,7 @@ const SILENCE: Duration = Duration::from_millis(800);
 const MAX_SILENCE: Duration = Duration::from_secs(8);
 /// Time between leaving and joining, so that the kernel reports both.
 const REJOIN: Duration = Duration::from_millis(100);
-/// Time from a JOIN to its first symbol: the kernel reports after about 10 ms, and a block gathers
-/// for 40.
+/// Time from a JOIN to its first symbol: the kernel reports after 10 ms, a block gathers for 40.
 const LEAD: Duration = Duration::from_millis(60);
 /// Interval of looks at windows and silences.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,17 +29,13 @@ const TICK: Duration = Duration::from_millis(50);
 const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
 /// The same for a stretch that can lack only its tail. Chosen: some turns of its channel.
 const TAIL_SILENCE: Duration = Duration::from_millis(100);
-/// Divisor of a block's symbols: a block that lacks fewer is repaired, others are fetched anew.
-/// Chosen.
+/// Divisor of a block's symbols: a block that lacks fewer is repaired, not fetched anew. Chosen.
 const REPAIRED_FRACTION: u32 = 2;
-/// Most missing blocks with which stretches are joined at once. Chosen: 16 MiB take 1 s at the
-/// first window's rate.
+/// Most missing blocks with which stretches are joined at once. Chosen: 16 MiB take one second.
 const FEW_BLOCKS: usize = 64;
-/// Stretches in the window from which on they are joined. Chosen: one alone is too fast for slow
-/// links.
+/// Stretches in the window from which on they are joined. Chosen: one alone overloads slow links.
 const MIN_STRETCHES: usize = 3;
-/// Factor of the window's bound for stretches: 24 of them, 5.8 Gbit/s at 15 Mbit/s a channel.
-/// Chosen.
+/// Factor of the window's bound for stretches: 24 of them, 5.8 Gbit/s. Chosen.
 const STRETCHED_WINDOW: f64 = 3.0;
 /// Most groups joined at once, without ending ones: kernels check each for every packet.
 const MAX_GROUPS: usize = 128;
@@ -253,8 +248,7 @@ impl Fetch {
         self.next_order += 1;
     }
 
-    /// Wants blocks, in order, of the content with these leaves. If a server offers stretches of
-    /// them, these may be joined.
+    /// Wants blocks, in order, of the content with these leaves, which may come in stretches.
     pub fn want_content(&mut self, blocks: &[BlockRef], leaves: &[BlockRef]) {
         let first = self.next_order;
         for block in blocks {
@@ -329,8 +323,8 @@ impl Fetch {
         self.counters = Counters::default();
     }
 
-    /// Takes the channels that a record lists as sent. `max` bounds the channels of the normal
-    /// rate, and may be less than one.
+    /// Takes the channels that a record lists as sent. `max` bounds those of the normal rate, and
+    /// may be below 1.
     pub fn set_record(&mut self, record: &Record, max: f64, now: Instant) {
         let rate = if self.layer == 0 {
             record.channel_rate
@@ -852,8 +846,7 @@ impl Fetch {
         self.want_again(active.order, active.block, channel, Some(active.collector));
     }
 
-    /// Changes the layer if the window has become too small for this one, or too large. Symbols are
-    /// kept: the blocks are the same.
+    /// Changes the layer if the window is too small or too large for this one. Symbols are kept.
     fn choose_layer(&mut self, now: Instant) {
         let layer = u8::from(self.window.is_slow());
         if layer == self.layer {

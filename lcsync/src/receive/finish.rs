@@ -26,9 +26,8 @@ pub struct Deleted {
     pub skipped: u64,
 }
 
-/// Makes links (with `force`, in place of folders), sets modes and times, and, without failures,
-/// deletes what `deletion` allows. `folder` has the exact mode and time of a shared folder, if they
-/// are taken.
+/// Makes links (with `force`, in place of folders), sets modes and times and, without failures,
+/// deletes. `folder` has the exact mode and time of a shared folder, if they are taken.
 pub fn finish(
     force: bool,
     deletion: Deletion,
@@ -126,8 +125,8 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
     Ok(place.make_link(&entry.path, target)?)
 }
 
-/// Sets modes and times of entries that were not just made; folders last and deepest first, as
-/// other changes set their times.
+/// Sets modes and times of entries not just made; folders last and deepest first, as others change
+/// theirs.
 fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
     let made = plan.made();

@@ -11,8 +11,7 @@ pub struct Modes<'a> {
 }
 
 impl<'a> Modes<'a> {
-    /// `of` each entry. `exact` sets them as they are; else they only remove bits that the umask
-    /// leaves.
+    /// `of` each entry. `exact` sets them as they are; else they only restrict the umask's.
     #[must_use]
     pub fn new(of: &'a [Metadata], exact: bool, umask: u16) -> Self {
         Self { of, exact, umask }

@@ -1,5 +1,4 @@
-//! Blocks at other places of DEST than in the share: behind inserted bytes, or in a file of another
-//! name.
+//! Blocks at other places of DEST: behind inserted bytes, or in a file of another name.
 //!
 //! Files at DEST are cut by the share's rules, and the blocks are looked up among the missing ones.
 
@@ -15,8 +14,7 @@ use crate::place::{Found, Place};
 
 /// Most names looked at below DEST.
 const MAX_NAMES: usize = 1 << 20;
-/// Most bytes read for each missing one: a disk is faster than a network by a factor, but not by
-/// any.
+/// Most bytes read for each missing one: a disk is only by a factor faster than a network.
 const BYTES_PER_MISSING: u64 = 8;
 
 /// A file at DEST that may contain missing blocks.

@@ -201,8 +201,7 @@ impl Network {
     }
 }
 
-/// Time that the kernel waits for further changes before a report: less than three ticks of its
-/// clock.
+/// Time that the kernel waits for changes before a report: less than three ticks of its clock.
 fn report_delay() -> Duration {
     let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
     (tick * 3).clamp(Duration::from_millis(4), Duration::from_millis(30))

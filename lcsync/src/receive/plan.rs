@@ -168,8 +168,7 @@ impl<'a> Plan<'a> {
             .filter(move |b| seen.insert(b.hash))
     }
 
-    /// Missing packs of files that may be unchanged beside changed ones; only the fetched packs
-    /// show it.
+    /// Missing packs of files that may be unchanged; fetching a pack shows which of them are.
     pub fn uncertain(&self) -> Vec<BlockRef> {
         let has_candidate = |leaf: &&Leaf| {
             self.layout
@@ -202,8 +201,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Assembles files from present blocks. With `force`, folders in the way of files go with all
-    /// their entries.
+    /// Assembles files from present blocks. With `force`, full folders may give way to files.
     pub fn begin(&mut self, place: &mut Place, force: bool) -> anyhow::Result<()> {
         self.force = force;
         self.copying = true;
@@ -268,8 +266,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Makes all folders. It waits for whole files, so that an interrupted transfer leaves DEST
-    /// unchanged.
+    /// Makes all folders; not before files are whole, so that an interruption changes nothing.
     fn make_folders(&mut self, place: &mut Place) -> io::Result<()> {
         for (n, entry) in self.entries.iter().enumerate() {
             if entry.kind != Kind::Folder {
@@ -383,8 +380,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Searches other files at DEST for missing blocks of large files. (Packs of small files are
-    /// not cut out of files.)
+    /// Searches other files at DEST for missing blocks of large files (packs are not found there).
     fn find_moved(&mut self, place: &mut Place) {
         let here: HashSet<BlockHash> = self
             .leaves
@@ -416,8 +412,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Files at DEST that may contain missing blocks: old versions, and files that are not in the
-    /// share.
+    /// Files at DEST that may contain missing blocks: old versions, and files not in the share.
     fn candidates(&self, lacking: &BTreeSet<usize>, place: &mut Place) -> Vec<Candidate> {
         let own = lacking.iter().filter_map(|n| {
             Some(Candidate {
@@ -549,8 +544,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Checks, before a mode is set, that this is entry `n` as found or made, and a file the
-    /// compared one.
+    /// Checks, before its mode is set, that this is entry `n`, of a file the compared one.
     pub fn check_same(&self, n: usize, found: &FileStat) -> io::Result<()> {
         let is_same = match (&self.entries[n].kind, found.st_mode & libc::S_IFMT) {
             (Kind::Folder, libc::S_IFDIR) | (Kind::Link { .. }, libc::S_IFLNK) => true,

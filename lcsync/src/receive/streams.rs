@@ -20,8 +20,7 @@ struct Stream {
 }
 
 impl Streams {
-    /// Returns the packets missing before this one; `None` if it was overtaken, and counted as
-    /// lost.
+    /// Returns the packets missing before this one; `None` for an overtaken one, counted as lost.
     pub(super) fn follow(&mut self, source: Source, sequence: u32) -> Option<u32> {
         let next = sequence.wrapping_add(1);
         let begun = Stream {

@@ -12,8 +12,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::packet::Symbol;
 use crate::stretch::{STRETCH, Span, Stretch};
 
-/// Symbols behind a block until it gives way, as packets may overtake each other. Chosen: 30 ms at
-/// 240 Mbit/s.
+/// Symbols behind a block until it gives way, for overtaken ones. Chosen: 30 ms at 240 Mbit/s.
 const MAX_OVERTAKEN: u32 = 1_024;
 /// Divisor of packets: a stretch that loses more is left. Chosen: a block of 256 then lacks four.
 const LOSSY: u32 = 64;
@@ -284,8 +283,7 @@ impl Joined {
         matches!(part, Some(Part::Missing))
     }
 
-    /// Handles a symbol. Without `room`, no further block is begun. `None` if it is not one of this
-    /// stretch.
+    /// Handles a symbol; begins no block without `room`. `None` if it is not of this stretch.
     pub(super) fn receive(
         &mut self,
         source: Source,

@@ -1,5 +1,4 @@
-//! `lcsync lc:NAME DEST`: executes the decisions of the receiver's core, from the first JOIN to the
-//! last rename.
+//! `lcsync lc:NAME DEST`: executes the decisions of the receiver's core.
 //!
 //! ```text
 //! version -> tree -> compare with DEST -> missing blocks -> rename into place

@@ -1,9 +1,8 @@
 //! Number of channels of a receiver: additive increase, multiplicative decrease, by its own loss.
 //!
-//! Each channel has a fixed rate, so their number is the receiver's rate. Loss alone does not tell
-//! a full link from a lossy one, so the window shrinks on trial. If no fewer packets arrive then,
-//! or the loss ends, the link was full. If arrivals shrink with the window, the loss is the link's
-//! own, and granted from then on.
+//! Each channel has a fixed rate, so their number is the receiver's rate. A full link and a lossy
+//! one both lose packets, so the window shrinks on trial. If no fewer packets arrive then, or the
+//! loss ends, the link was full. If arrivals shrink, too, the loss is the link's own, and granted.
 //!
 //! Sizes are in channels of the normal rate. On slow links, where that is too coarse, channels of
 //! the slow layer are held, each a small `unit` of one.
@@ -18,8 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(300);
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 /// The same at the start, with loss or fewer packets. Chosen.
 const LOSSY_INTERVAL: Duration = Duration::from_millis(150);
-/// Time, besides [`MIN_FAST_PACKETS`], after which a fast grown window with loss above half is cut.
-/// Chosen.
+/// Time after which a fast grown window that loses more than half is cut. Chosen.
 const OVERLOAD_INTERVAL: Duration = Duration::from_millis(30);
 /// Packets that an early judgement needs. Chosen.
 const MIN_FAST_PACKETS: u64 = 500;
@@ -31,8 +29,7 @@ const SILENCE: Duration = Duration::from_millis(30);
 const LOSSLESS: u64 = 50;
 /// Packets that any judgement needs. Chosen.
 const MIN_PACKETS: u64 = 64;
-/// Loss above the granted one that changes nothing: the code repairs it at no cost on a full link.
-/// Chosen.
+/// Loss above the granted one that changes nothing, as repair is free on a full link. Chosen.
 const TOLERANCE: f64 = 0.08;
 /// Growth factor of the rate in a trial from which on the link had room.
 const MIN_GAIN: f64 = 1.15;
@@ -64,8 +61,7 @@ const START_STEP: f64 = 3.0;
 const SLOW_BELOW: f64 = 3.0;
 /// Size above which channels of the normal rate are held again.
 const FAST_ABOVE: f64 = 6.0;
-/// Divisor of packets: stretches are joined if the last interval lost fewer. At the start it shows
-/// loss before longer times do.
+/// Divisor of packets: stretches are joined if the last interval lost fewer.
 const LOSSLESS_FOR_STRETCHES: f64 = 256.0;
 
 /// Time within which losses may have one cause, as a burst. Chosen: longer than a channel's turn.
@@ -232,8 +228,7 @@ impl Window {
         self.loss
     }
 
-    /// Sets the upper bound, the packets per second of a channel, and the share of a slow one, if
-    /// any.
+    /// Sets upper bound, packets per second of a channel, and the share of a slow one, if any.
     pub fn set_bounds(&mut self, max: f64, packet_rate: f64, slow_unit: Option<f64>) {
         self.packet_rate = packet_rate.max(1.0);
         self.slow_unit = slow_unit.unwrap_or(1.0).clamp(0.01, 1.0);
@@ -409,8 +404,7 @@ impl Window {
             (self.starting, self.settle) = (false, 1);
         } else {
             self.size = trial.size;
-            // without fewer sent packets, or after other changes, nothing is shown, unless the
-            // server is full
+            // without fewer sent packets, nothing is shown, unless the server is full
             let told = !as_much || self.server_full.is_some();
             if told && loss < trial.loss + TOLERANCE {
                 self.granted = loss.min(MAX_GRANTED);
@@ -444,8 +438,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// A link of `capacity` channels with random loss, for `seconds`; returns the mean window of
-    /// the last third.
+    /// A link of `capacity` channels with random loss, for `seconds`; returns the last mean window.
     fn simulate(capacity: f64, own_loss: f64, start: usize, seconds: u64) -> f64 {
         simulate_layers(capacity, own_loss, start, None, seconds)
     }

@@ -78,8 +78,7 @@ fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     parse_rate(&text).map(Some).map_err(D::Error::custom)
 }
 
-/// Reads the shares of a configuration file, and the address for metrics. Paths of shares are
-/// relative to its folder.
+/// Reads shares, with paths relative to the file's folder, and the address for metrics.
 pub fn read(file: &Path) -> Result<(Vec<ShareOptions>, Option<Listen>), ExitError> {
     let Config { mut share, metrics } = config::read(file)?;
     if share.is_empty() {

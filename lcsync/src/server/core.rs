@@ -28,8 +28,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(40);
 const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 /// Interval of a whole catalogue.
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(1);
-/// Records sent back to back when a receiver joins. Chosen: covers 4 losses, so that it starts with
-/// the rest.
+/// Records sent back to back when a receiver joins. Chosen: covers 4 losses.
 const WELCOME: u8 = 5;
 /// Divisor of the sending rate: the part of records.
 const RECORD_SHARE: u64 = 200;
@@ -37,8 +36,7 @@ const RECORD_SHARE: u64 = 200;
 const HEADERS: u64 = 48;
 /// Channels considered for a record: enough to fill it, with any number of joined ones.
 const MAX_LOOKED_AT: usize = 1_024;
-/// Time without a report after which members of a root channel are queried: longer than a querier's
-/// interval.
+/// Silence after which a root channel's members are queried: above a querier's interval.
 const ROOT_EVIDENCE: Duration = Duration::from_secs(12);
 /// Interval of such queries.
 const ROOT_ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -156,8 +154,7 @@ impl Root {
         self.next = self.next.min(earliest.max(now));
     }
 
-    /// Returns the interval of records: at least `least`, and long enough to keep to
-    /// [`RECORD_SHARE`].
+    /// Returns the interval of records: at least `least`, and within [`RECORD_SHARE`].
     fn interval(&self, load: u64, least: Duration) -> Duration {
         let bits = (self.bytes as u64 + HEADERS) * 8;
         let fair = Duration::from_micros(bits * RECORD_SHARE * 1_000_000 / load.max(1));
@@ -184,8 +181,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts without shares and interfaces. `id` names this server in records; `seed` sets its
-    /// first symbols.
+    /// Starts without shares and interfaces. `id` is the server's number, `seed` for first symbols.
     #[must_use]
     pub fn new(id: u32, rates: Rates, seed: u64, now: Instant) -> Self {
         Self {
@@ -512,8 +508,7 @@ impl Server {
         self.roots.len()
     }
 
-    /// JOINs since the start, of root channels and of other channels; repeated reports do not
-    /// count.
+    /// JOINs since the start, of root channels and of other channels, without repeated reports.
     #[must_use]
     pub fn joins(&self) -> (u64, u64) {
         (self.root_joins, self.schedule.joins())
@@ -594,8 +589,7 @@ impl Server {
         }
     }
 
-    /// The symbol with which this server begins a stretch: servers of a share begin with different
-    /// blocks.
+    /// First symbol of a stretch: servers of a share begin with different blocks.
     fn start_of(&self, stretch: &Stretch) -> u32 {
         let nth = self.id as usize % stretch.blocks().len();
         stretch.spans().nth(nth).map_or(0, |span| span.first)

@@ -46,8 +46,7 @@ impl Meeting {
     }
 
     /// Notes a version of a share that the server publishes. `earlier` is the highest generation of
-    /// earlier runs. Without it, their replayed records look like rivals, and the share does not
-    /// take part.
+    /// earlier runs. Without it, replayed records look like rivals, so the share takes no part.
     pub fn publish(
         &mut self,
         watched: &Watched,

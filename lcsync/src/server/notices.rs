@@ -49,8 +49,8 @@ impl Notices {
         })
     }
 
-    /// Watches exactly the folders of a scan. Returns true if some are new: changes in them between
-    /// the scan and now had no notice.
+    /// Watches exactly the folders of a scan; true if some are new, as changes in them had no
+    /// notice.
     pub fn watch(&mut self, scan: &Scan) -> io::Result<bool> {
         let folders = scan.entries.iter().enumerate();
         let below = folders

@@ -76,8 +76,7 @@ impl Pace {
         self.max_unrest = MAX_UNREST.max(took * MAX_UNREST_FACTOR);
     }
 
-    /// Ends a scan. `watching`: the kernel sends notices; `settling`: a change is not published
-    /// yet.
+    /// Ends a scan. `watching`: the kernel sends notices; `settling`: a change awaits publication.
     pub fn looked(&mut self, now: Instant, took: Duration, watching: bool, settling: bool) {
         let interval = match (watching, settling) {
             (_, true) => INTERVAL,

@@ -120,8 +120,8 @@ impl FairQueue {
         ticket
     }
 
-    /// Returns the next channel, of a share that is not at its limit; `full` checks this for any
-    /// channel of it.
+    /// Returns the next channel, except of shares at their limit, for whose channels `full` is
+    /// true.
     pub(super) fn pop(&mut self, full: impl Fn(&Channel) -> bool) -> Option<(Ticket, Channel)> {
         let may_begin = |(_, flow): &&(u64, Flow)| {
             let first = self
@@ -158,8 +158,8 @@ impl FairQueue {
         }
     }
 
-    /// Returns the channel to drop for a JOIN of `reporter`: the last of the longest line, unless
-    /// the new one would come later.
+    /// Returns the channel that stops for a JOIN of `reporter`: the last of the longest line,
+    /// unless the new one comes later.
     pub(super) fn last_before(&self, channel: Channel, reporter: Ipv6Addr) -> Option<Channel> {
         let (longest, line) = self.lines.iter().max_by_key(|(_, l)| l.waiting.len())?;
         let (last, its) = line.waiting.last_key_value()?;

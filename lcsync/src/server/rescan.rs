@@ -144,8 +144,7 @@ struct Watch {
     published: Option<Share>,
     /// The highest generation of earlier runs, if stored.
     earlier: Option<u64>,
-    /// Highest generation of a signed or sealed share: neither receivers nor the server go back
-    /// behind it.
+    /// Highest generation of a signed or sealed share: receivers take no lower one.
     remembered: Option<Remembered>,
     /// Its scan, if that has more than the version: unreadable files.
     found: Option<Scan>,
@@ -306,8 +305,7 @@ impl Watch {
         Ok(Some(self.publish(index, true)))
     }
 
-    /// Whether a scan may lack files that no user has deleted. It is not published until a user
-    /// confirms it.
+    /// Whether a scan may lack files that no user has deleted. A user must confirm it.
     fn has_vanished(&mut self, scan: &Scan) -> bool {
         let told = self.vanished.as_ref().and_then(|v| v.file.as_ref());
         if told.is_some_and(|file| !file.exists()) {

@@ -74,8 +74,7 @@ impl Rivals {
         self.known.retain(|_, rival| rival.root != root);
     }
 
-    /// Handles a record that is proven to be made with the share's key. Returns its rival, if it is
-    /// a new one.
+    /// Handles a record that is proven with the share's key. Returns its rival, if new.
     pub fn handle(
         &mut self,
         record: &Record,

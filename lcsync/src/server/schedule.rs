@@ -14,9 +14,8 @@
 //!
 //! While a block gathers and waits, records announce it: a JOIN before it begins costs nothing.
 //!
-//! A place is free while everything due is sent in time. Beyond the capacity of link, limit or
-//! processor, channels do not become slower, but wait in a queue, fair between shares and between
-//! members.
+//! A place is free while everything due is sent in time. Beyond the capacity, channels wait in a
+//! queue, fair between shares and between members, instead of all becoming slower.
 //!
 //! A stretch has no trickle: a member that lost symbols joins the repair channels of blocks. An
 //! answer to the query about a stretch sends all of it once more.

@@ -24,7 +24,7 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Starts without a version, on these interfaces (all if empty), at most at `limit` bits per
+    /// Starts without a version, on these interfaces (all if empty), within `limit` bits per
     /// second.
     pub fn start(
         watched: Watched,

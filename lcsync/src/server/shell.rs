@@ -67,8 +67,7 @@ const DROPS_INTERVAL: Duration = Duration::from_secs(60);
 const CHANNELS: u16 = 0xff1e;
 /// Most packets sent before MLD is read again.
 const OUTPUTS_PER_TURN: usize = 16;
-/// Longest time of sending in a turn: a blocked interface delays neither other interfaces nor a
-/// signal.
+/// Longest time of sending in a turn, so that a blocked interface delays little else.
 const MAX_SEND_TIME: Duration = Duration::from_millis(100);
 /// Longest MLD message: one that fits an Ethernet jumbo frame.
 const MESSAGE_SIZE: usize = 9_216;
@@ -654,8 +653,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Receives records of other servers with these shares' keys, and sends own ones, while shares
-    /// have members.
+    /// Receives records of these shares' other servers, and sends own ones, while members exist.
     fn meet(&mut self, now: Instant) -> anyhow::Result<()> {
         let found = self.meeting.receive(now);
         for (share, rival) in found.context("socket of other servers")? {
@@ -685,8 +683,7 @@ impl Shell {
         );
     }
 
-    /// Logs the bytes sent, each time that the last member has left: without headers, as file sizes
-    /// are.
+    /// Logs the bytes sent, without headers, each time that the last member has left.
     fn show_sent(&mut self) {
         let sent = self.server.symbols_sent();
         let symbols = sent.total();

@@ -77,8 +77,7 @@ pub struct Share {
     /// The served version.
     #[serde(flatten)]
     pub content: Option<Content>,
-    /// Reason why the present files are not published: some may be gone without having been
-    /// deleted.
+    /// Reason why the present files are not published: some may be missing by mistake.
     pub vanished: Option<String>,
     /// Hosts that publish other files under its name and key.
     #[serde(default)]

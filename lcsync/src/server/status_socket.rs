@@ -1,6 +1,5 @@
-//! Sockets by which `lcsync status` finds the servers of this host. Each is in a folder that only
-//! its user may enter or, at least, only its user may connect to it. A client receives one line;
-//! nothing is read from it.
+//! Sockets by which `lcsync status` finds the servers of this host. Their folder, or at least the
+//! socket, is for its user alone. A client receives one line; nothing is read from it.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};

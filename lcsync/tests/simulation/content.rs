@@ -31,8 +31,7 @@ pub struct Blocks {
 }
 
 impl Content {
-    /// Makes a file as long as this number of full blocks, and small ones; each version changes a
-    /// part of it.
+    /// Makes a file as long as this number of blocks, and small ones; each version changes a part.
     pub fn new(seed: u64, blocks: usize, version: u64) -> Self {
         let mut bytes = Random::new(seed).bytes(blocks * MAX_BLOCK);
         for n in 1..version as usize {

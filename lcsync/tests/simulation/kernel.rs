@@ -1,6 +1,5 @@
-//! Linux's reports of memberships (`net/ipv6/mcast.c`). Changes leave together, two to three ticks
-//! after the last one; each further change delays them. They repeat within a second each, up to the
-//! querier's robustness.
+//! Linux's reports of memberships (`net/ipv6/mcast.c`): changes leave together, two to three ticks
+//! after the last one, and repeat within a second each, up to the querier's robustness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

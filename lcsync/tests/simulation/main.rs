@@ -367,8 +367,7 @@ fn adversity(seed: u64) -> Simulation {
     sim.incidents.push(MS * 1_500, Incident::Kill(0));
     let cost = sim.run();
     println!("{seed}: {cost:.3} in {:?}", sim.slowest());
-    // with two of these seeds, a liar's gaps once counted as loss, and held a receiver to one
-    // channel for 60 s
+    // with two of the seeds, a liar's gaps once held a receiver to one channel for 60 s
     assert!(sim.slowest() < Duration::from_secs(20), "{seed}");
     let honest = |r: &Host| r.corrupt.iter().all(|address| *address == LIAR);
     assert!(sim.receivers.iter().all(honest));

@@ -79,7 +79,7 @@ impl Network {
         }
     }
 
-    /// Joins on new interfaces and forgets vanished ones, once per interval; returns whether any is
+    /// Joins on new interfaces, forgets vanished ones, once per interval; returns whether any is
     /// new.
     pub fn look_at_interfaces(&mut self, now: Instant) -> io::Result<bool> {
         let lately = |at| now.saturating_duration_since(at) < INTERFACES_INTERVAL;

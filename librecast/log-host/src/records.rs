@@ -115,8 +115,7 @@ fn checksum(record: &[u8]) -> [u8; 8] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// Returns the records and the number of their bytes. Bytes after an unreadable record are an
-/// error.
+/// Returns the records and their length. Bytes after an unreadable record are an error.
 fn read(bytes: &[u8]) -> io::Result<(Vec<Stored>, usize)> {
     let (mut records, mut at) = (Vec::new(), 0);
     while let Some(head) = bytes.get(at..at + HEAD_LEN) {

@@ -104,8 +104,7 @@ const WANT_BACKOFF: Duration = Duration::from_millis(150);
 /// Longest back-off of an answer of a member that is not the author: twice that of a want.
 const ANSWER_BACKOFF: Duration = Duration::from_millis(300);
 
-/// Wait of a member that is not the author before its back-off: the author, which answers at once,
-/// has satisfied most wants by then.
+/// Wait of other members before their back-off: the author has answered most wants by then.
 const OTHERS_WAIT: Duration = Duration::from_millis(120);
 
 /// First pause between two wants for a number; each pause doubles it, up to [`WANT_AGAIN_LONGEST`].
@@ -906,14 +905,14 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the owner's log has no room. Other logs always have: the longest drops its oldest
-    /// entries.
+    /// Whether the owner's log has no room. In other logs, the oldest entries of the longest give
+    /// way.
     fn is_full(&self, id: AuthorId, entry: &Entry) -> bool {
         let (entries, bytes) = (self.entries + 1, self.bytes + entry.size());
         id == self.owner && (entries > MAX_ENTRIES || bytes > MAX_BYTES)
     }
 
-    /// Drops the oldest entries of the longest logs: each author keeps its part, the owner a
+    /// Drops the oldest entries of the longest logs. Each author keeps its part, the owner a
     /// quarter.
     fn make_room(&mut self, id: AuthorId) {
         let is_long = |author: &Author| author.entries.len() > MAX_ENTRIES_OF_AUTHOR;

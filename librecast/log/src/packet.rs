@@ -31,8 +31,8 @@ const HEADER: usize = 1 + 8;
 /// Nonce and tag.
 const SEAL: usize = 24 + 16;
 
-/// Longest packet, in bytes: one entry with the longest body. With headers of UDP, IPv6 and a
-/// private prefix it fits into 1,280.
+/// Longest packet, in bytes: one longest entry. With UDP, IPv6 and a private prefix it fits into
+/// 1,280.
 pub const MAX_PACKET: usize = HEADER + SEAL + 1 + ENTRY_OVERHEAD + MAX_BODY;
 
 /// Bytes of a packet's contents after the kind.

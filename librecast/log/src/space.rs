@@ -46,9 +46,8 @@ pub struct Space {
 }
 
 impl Space {
-    /// Describes the space of this owner's key. Without a read key, anybody who knows `owner` reads
-    /// it. Entries are kept for at least `ttl`; zero is for ever. The owner's own log does not
-    /// expire.
+    /// Describes the space of this owner's key. Without a read key, that suffices to read it.
+    /// Entries are kept for at least `ttl`; zero is for ever. The owner's own log does not expire.
     #[must_use]
     pub fn new(owner: PeerId, read_key: Option<ReadKey>, ttl: Duration) -> Self {
         Self {

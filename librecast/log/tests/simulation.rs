@@ -1045,8 +1045,7 @@ fn figures() {
     }
 }
 
-/// Appends this number of entries, each a full packet, at the pace of a lecture's pictures, until
-/// all present members have them.
+/// Appends entries of a full packet, at the pace of a lecture's pictures, until all have them.
 fn append_long_entries(world: &mut World, length: usize, there: usize) {
     for number in 0..length {
         world.append(0, &[number as u8; 970]);

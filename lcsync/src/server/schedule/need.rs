@@ -1,15 +1,14 @@
 //! Symbols beyond K that members of a channel recently needed; they set the length of bursts.
 //!
-//! A burst is a little shorter than most members need: a few further symbols after a pause for
-//! PARTs are cheap. A block's need becomes known long after its burst began, so it must not depend
-//! on the present length of bursts.
+//! A burst is a little shorter than most members need, as a few symbols after a pause for PARTs are
+//! cheap. A block's need is known long after its burst began, so it must not depend on today's
+//! length.
 
 use std::time::Duration;
 
 /// Symbols below which a block neither gathers nor is repaired in small steps, to save time.
 pub(super) const MIN_GATHERED: u32 = 64;
-/// Least pause for PARTs: more than 10 ms in the socket's buffer, 12 ms in the receiver and 12 ms
-/// in its kernel.
+/// Least pause for PARTs: 10 ms in the socket's buffer, 12 in the receiver, 12 in its kernel.
 const PAUSE: Duration = Duration::from_millis(40);
 /// Longest pause for PARTs, on busy hosts.
 const MAX_PAUSE: Duration = Duration::from_millis(160);

@@ -118,8 +118,7 @@ pub(super) enum Stage {
 }
 
 impl Sending {
-    /// Returns the symbols of its burst beyond K. Lists are short, and all members should have them
-    /// at once.
+    /// Returns the symbols of its burst beyond K; more for lists, which all members need at once.
     pub(super) fn extra_of(&self, need: Need) -> u32 {
         if self.list && self.receivers > 1 {
             self.symbols.div_ceil(2)

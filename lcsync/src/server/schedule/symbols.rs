@@ -1,6 +1,6 @@
 //! Order of a channel's symbols, without repetition. Source symbols come once, from a random start,
-//! as they need no decoding; then repair symbols upwards from a random id. A stretch has only
-//! source symbols, which repeat.
+//! as they need no decoding, then repair symbols from a random id. A stretch repeats its source
+//! symbols.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -22,8 +22,7 @@ const HARD_TIME: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(400);
 /// Queries without an answer after which a channel stops. Chosen: one may get lost.
 const ASKS: u8 = 2;
-/// Addition to the pause between a stretch and its query: a receiver notices the end after 100 ms
-/// and a tick of 50.
+/// Pause between a stretch and its query, besides that for PARTs: a receiver needs 150 ms.
 const STRETCH_PAUSE: Duration = Duration::from_millis(200);
 /// Longest delay that a sender makes up for. Chosen.
 const MAX_LAG: Duration = Duration::from_millis(20);

@@ -193,8 +193,8 @@ impl Log {
 
     // wants
 
-    /// Sets when missing numbers are requested, or that none is missing. `at_once` restarts the
-    /// pauses, at most once in [`AWAY`].
+    /// Sets the time of the next want, if numbers are missing. `at_once` restarts the pauses, once
+    /// in [`AWAY`].
     pub(super) fn look_for_missing(&mut self, id: AuthorId, at_once: bool, now: Instant) {
         let Some(author) = self.authors.get_mut(&id) else {
             return;
@@ -384,8 +384,7 @@ impl Log {
     }
 
     /// Drops the answer that another member has just sent, and delays the author's other answers.
-    /// Without this, all members send long answers at once (measured, docs/benchmarks.md). An
-    /// author still sends its own.
+    /// Without this, all members send long answers at once (measured, docs/benchmarks.md).
     pub(super) fn drop_answer(&mut self, id: AuthorId, number: u32, now: Instant) {
         if self.keys.contains_key(&id) || self.answers.remove(&(id, number)).is_none() {
             return;
