@@ -1,5 +1,5 @@
-//! Deletions in DEST: entries that are not in SRC, and entries in the way of others. Entries that
-//! patterns protect stay, with their folders.
+//! Deletions in DEST: entries that are not in SRC, and entries in the way of another kind. Entries
+//! that patterns protect stay, with their folders.
 
 use std::collections::HashSet;
 use std::io;

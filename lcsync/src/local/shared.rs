@@ -274,7 +274,7 @@ impl Common {
             false => None,
         };
         if let Some(entry) = &entry {
-            // attributes of an own read-only file can be set only while it is writable
+            // attributes of this user's read-only file can be set only while it is writable
             if self.user != 0 && mode_now & 0o200 == 0 {
                 file.set_permissions(fs::Permissions::from_mode((mode_now | 0o200).into()))?;
             }
@@ -308,7 +308,7 @@ impl Common {
         let is_link = matches!(source.kind, Kind::Link { .. });
         let selected = !self.keep.attributes.is_empty();
         let mode = opened.standing()?.metadata.mode;
-        // attributes of an own read-only file can be set only while it is writable
+        // attributes of this user's read-only file can be set only while it is writable
         let is_closed = selected && !is_link && self.user != 0 && mode & 0o200 == 0;
         if is_closed {
             opened.set_mode(mode | 0o200)?;

@@ -65,7 +65,7 @@ pub struct Choice {
     from: Ipv6Addr,
     last_record: Instant,
     conflict_said: bool,
-    /// The host last left for a newer version of another, until it agrees.
+    /// The host left last for another's newer version, until both agree.
     left: Option<Ipv6Addr>,
     /// Times in a row that such a host returned.
     returns: u8,

@@ -87,7 +87,7 @@ pub enum Event {
     Untrusted(Ipv6Addr),
     /// This address sent a record older than a version that this host has had. Reported once.
     RolledBack(Ipv6Addr),
-    /// This source sent symbols of something else; it is refused for a while.
+    /// This source sent symbols that are not of the block; it is refused for a while.
     CorruptSource(Source),
     /// The share has changed during the fetch.
     Changed,

@@ -23,7 +23,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(8);
 const REJOIN: Duration = Duration::from_millis(100);
 /// Time from a JOIN to its first symbol: the kernel reports after 10 ms, a block gathers for 40.
 const LEAD: Duration = Duration::from_millis(60);
-/// Interval of looks at windows and silences.
+/// Interval of checks of window and silences.
 const TICK: Duration = Duration::from_millis(50);
 /// Silence after which a fully sent stretch is left: overtaken packets arrive until then. Chosen.
 const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
@@ -31,7 +31,7 @@ const OVERTAKEN_SILENCE: Duration = Duration::from_millis(30);
 const TAIL_SILENCE: Duration = Duration::from_millis(100);
 /// Divisor of a block's symbols: a block that lacks fewer is repaired, not fetched anew. Chosen.
 const REPAIRED_FRACTION: u32 = 2;
-/// Most missing blocks with which stretches are joined at once. Chosen: 16 MiB take one second.
+/// Missing blocks up to which stretches are joined at once. Chosen: 16 MiB, 1 s at the first rate.
 const FEW_BLOCKS: usize = 64;
 /// Stretches in the window from which on they are joined. Chosen: one alone overloads slow links.
 const MIN_STRETCHES: usize = 3;
@@ -66,7 +66,7 @@ pub enum Event {
         /// At most 256 KiB.
         bytes: Vec<u8>,
     },
-    /// This source sent symbols of something else; it is refused for a while.
+    /// This source sent symbols that are not of the block; it is refused for a while.
     CorruptSource(Source),
 }
 
@@ -101,19 +101,19 @@ pub struct Fetch {
     wanted: BTreeMap<u64, Wanted>,
     order_of: HashMap<ChannelId, u64>,
     next_order: u64,
-    /// Order of the next block to join, then from the first one again, as other receivers do.
+    /// Order from which on blocks are joined, then from the first again, as other receivers do.
     cursor: u64,
     /// The layer of the joined channels.
     layer: u8,
     active: BTreeMap<ChannelId, Active>,
-    /// Number of active blocks with only last symbols to come: further ones are joined meanwhile.
+    /// Active blocks near their end: further ones are joined meanwhile.
     ending: usize,
     /// Symbols that a channel sends between a JOIN and its first symbol here.
     lead: u32,
     parked: BTreeMap<BlockHash, Collector>,
     candidates: Candidates,
     stretches: BTreeMap<ChannelId, Joined>,
-    /// Number of stretches with only last symbols to come.
+    /// Stretches near their end.
     ending_stretches: usize,
     prospect: Prospect,
     /// Channels in use and allowed when no more could be joined: until they change, none can.
@@ -150,7 +150,7 @@ struct BeingSent {
 }
 
 impl BeingSent {
-    /// Whether three quarters of a block of `symbols` come without an own JOIN.
+    /// Whether three quarters of a block of `symbols` come without a JOIN of this receiver.
     fn is_worth_joining(&self, symbols: u32, now: Instant) -> bool {
         let left = u32::from(self.left);
         if left >= symbols {
@@ -171,7 +171,7 @@ struct Active {
     rejoin_at: Option<Instant>,
     last_activity: Instant,
     silences: u32,
-    /// Only its last symbols are to come.
+    /// Near its end: only last symbols are to come.
     ending: bool,
     /// On the block's repair channel.
     repaired: bool,

@@ -125,8 +125,8 @@ fn make_link(entry: &Entry, target: &[u8], force: bool, place: &mut Place) -> an
     Ok(place.make_link(&entry.path, target)?)
 }
 
-/// Sets modes and times of entries not just made; folders last and deepest first, as others change
-/// theirs.
+/// Sets modes and times of entries not just made; folders last and deepest first, as the rest
+/// changes their times.
 fn set_modes(entries: &[Entry], plan: &mut Plan<'_>, place: &mut Place) {
     let is_folder = |n: &usize| entries[*n].kind == Kind::Folder;
     let made = plan.made();
@@ -147,7 +147,7 @@ enum Wanted {
     NoMoreThan(u16),
 }
 
-/// Returns what to set of entry `n`, if `now` is its state.
+/// Returns the change of entry `n`, if `now` is its state.
 fn wanted(n: usize, entry: &Entry, modes: Modes<'_>, now: &Metadata) -> Option<Wanted> {
     let link = matches!(entry.kind, Kind::Link { .. });
     if let Some(wanted) = modes.exact(n) {

@@ -388,8 +388,8 @@ impl Window {
         let (kept, shrunk) = (rate / trial.rate.max(1.0), self.size / trial.size);
         let excess = |loss: f64| (loss - self.granted).max(0.0);
         let gone = excess(loss + error) < 0.3 * excess(trial.loss);
-        // with a smaller window, a full link loses less. A lossy one loses the same, even if
-        // arrivals stay the same as the server sends no faster than either window allows
+        // with a smaller window, a full link loses less; a lossy one loses the same, even if
+        // arrivals stay equal, as the server sends no faster than either window allows
         let if_full = (1.0 - (1.0 - trial.loss) / shrunk).max(0.0);
         let telling = if_full == 0.0 || trial.loss - if_full > LOSS_DIFFERENCE;
         let same = telling && loss + error > f64::midpoint(if_full, trial.loss);

@@ -30,7 +30,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(1);
 /// Records sent back to back when a receiver joins. Chosen: covers 4 losses.
 const WELCOME: u8 = 5;
-/// Divisor of the sending rate: the part of records.
+/// Divisor of the sending rate: records take at most this part.
 const RECORD_SHARE: u64 = 200;
 /// Bytes of IPv6 and UDP headers.
 const HEADERS: u64 = 48;
@@ -760,7 +760,7 @@ impl Server {
             channel: channel_of(u.group),
             left: u16::try_from(u.left).unwrap_or(u16::MAX),
         });
-        // single blocks, of which few fit at once, keep to a limit
+        // under a limit, only single blocks are sent, of which few fit at once
         let offer = self.rates.stretch.is_some()
             && share.index.has_stretches()
             && limits.iter().all(Option::is_none);

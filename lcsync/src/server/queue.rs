@@ -120,8 +120,7 @@ impl FairQueue {
         ticket
     }
 
-    /// Returns the next channel, except of shares at their limit, for whose channels `full` is
-    /// true.
+    /// Returns the next channel, except of shares for which `full` is true: those at their limit.
     pub(super) fn pop(&mut self, full: impl Fn(&Channel) -> bool) -> Option<(Ticket, Channel)> {
         let may_begin = |(_, flow): &&(u64, Flow)| {
             let first = self

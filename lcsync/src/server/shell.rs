@@ -653,7 +653,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Receives records of these shares' other servers, and sends own ones, while members exist.
+    /// Receives records of other servers of these shares, and sends this one's, while members
+    /// exist.
     fn meet(&mut self, now: Instant) -> anyhow::Result<()> {
         let found = self.meeting.receive(now);
         for (share, rival) in found.context("socket of other servers")? {

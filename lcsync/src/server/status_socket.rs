@@ -108,7 +108,7 @@ pub fn remove_own() {
     }
 }
 
-/// Removes a socket without a process; only from an own folder, as other users' may lead anywhere.
+/// Removes a socket without a process; only from this user's folder, as others may lead anywhere.
 pub fn remove_left_over(path: &Path) {
     let is_own = |folder: &Path| {
         std::fs::symlink_metadata(folder).is_ok_and(|m| m.uid() == geteuid().as_raw())

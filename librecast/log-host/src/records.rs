@@ -77,7 +77,7 @@ impl Records {
         self.file.sync().map(drop)
     }
 
-    /// Whether the file is so long that most of it has expired.
+    /// Whether the file is longer than [`LONG_FILE`]: most of it has expired.
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.file.len() > LONG_FILE

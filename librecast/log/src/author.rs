@@ -15,7 +15,7 @@ use crate::entry::{AuthorId, Entry, EntryHash};
 use crate::grant::{CLOCK_TOLERANCE, Grant};
 use crate::packet::Head;
 
-/// Most numbers between an entry and the stored ones: an honest author's lead after a day.
+/// Most numbers by which an entry may be ahead of the stored ones. Chosen: a day of silence.
 pub(crate) const MAX_JUMP: u32 = 10_000;
 
 /// Shortest time between two answers with one entry; each answer in a row doubles it.
@@ -106,7 +106,7 @@ pub(crate) struct Author {
     pub(crate) tries: u32,
     /// First want since the last new entry.
     pub(crate) asked: Option<Instant>,
-    /// Whether another member's want has delayed the next own one.
+    /// Whether another member's want has delayed this member's next one.
     pub(crate) is_postponed: bool,
     /// When an unsigned head last restarted the pauses between wants.
     pub(crate) hurried: Option<Instant>,
@@ -300,7 +300,8 @@ impl Author {
         self.advertised = self.advertised.min(limit);
     }
 
-    /// Stores a proof and drops the entries that it makes void; returns whether there are more.
+    /// Stores a proof that voids more than a known one, and drops the void entries; returns whether
+    /// it does.
     pub(crate) fn convict(&mut self, proof: Proof) -> bool {
         if let Some(known) = &self.conflict
             && known.number <= proof.number

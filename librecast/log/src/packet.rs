@@ -56,7 +56,7 @@ const KIND_ENTRIES: u8 = 1;
 const KIND_HEADS: u8 = 2;
 /// Kind: numbers that the sender lacks.
 const KIND_WANT: u8 = 3;
-/// Kind: request to the owner, of somebody who is no author yet.
+/// Kind: request to the owner, without a grant yet.
 const KIND_REQUEST: u8 = 4;
 /// Kind: presence of an author. Earlier versions drop it as malformed.
 const KIND_PRESENCE: u8 = 5;
@@ -140,7 +140,7 @@ pub enum Packet {
     },
     /// Numbers that the sender lacks.
     Wants(Vec<Want>),
-    /// A request of somebody who is no author yet; opaque to the log.
+    /// A request without a grant yet; opaque to the log.
     Request(Vec<u8>),
     /// An author is present. No member stores it.
     Presence(Presence),

@@ -15,14 +15,14 @@ const LONGEST_IDLE: Duration = Duration::from_secs(600);
 /// Time without a change after which a space is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(86_400);
 
-/// Equal heads from other members in an interval that suppress own heads (RFC 6206: k).
+/// Equal heads from other members in an interval that suppress this member's (RFC 6206: k).
 const REDUNDANT: u32 = 2;
 
-/// Intervals in a row in which equal heads suppress own ones, as they may be forged. Chosen.
+/// Intervals in a row in which equal heads suppress this member's, as they may be forged. Chosen.
 const MOST_SILENT: u32 = 4;
 
-/// Bound of the same number if an interval brings more equal heads, one interval for each. So n
-/// members send about √n heads in an interval. Chosen.
+/// The same with more equal heads: as many intervals as heads, at most this number. So n members
+/// send about √n heads in an interval. Chosen.
 const MOST_SILENT_IN_A_CROWD: u32 = 32;
 
 /// Returns a random time up to `longest`, early for few of `members` and late for most (RFC 5401
@@ -44,7 +44,7 @@ pub(crate) struct Trickle {
     pub(crate) fires_at: Option<Instant>,
     ends_at: Instant,
     heard: u32,
-    /// Intervals in a row in which own heads were suppressed.
+    /// Intervals in a row in which this member's heads were suppressed.
     silent: u32,
     /// Until then heads leave in each of the shortest intervals, without suppression.
     eager_until: Instant,
@@ -75,7 +75,7 @@ impl Trickle {
         }
     }
 
-    /// Counts heads of another member that equal the own ones.
+    /// Counts heads of another member that equal this member's.
     pub(crate) fn hear(&mut self) {
         self.heard = self.heard.saturating_add(1);
     }

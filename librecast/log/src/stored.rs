@@ -22,7 +22,7 @@ pub enum Stored {
     Ahead(Entry, u64),
     /// First number of this author's log: no member has earlier entries.
     First(AuthorId, u32),
-    /// A request of somebody who is no author yet.
+    /// A request without a grant yet.
     Request(Vec<u8>),
 }
 

@@ -1,8 +1,8 @@
 //! Symbols beyond K that members of a channel recently needed; they set the length of bursts.
 //!
 //! A burst is a little shorter than most members need, as a few symbols after a pause for PARTs are
-//! cheap. A block's need is known long after its burst began, so it must not depend on today's
-//! length.
+//! cheap. A block's need is known long after its burst began, so the measure must not depend on the
+//! present length of bursts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const GAIN: f64 = 0.125;
 const SHORTER_GAIN: f64 = 0.25;
 /// Weight of a first PART that comes later than expected.
 const LONGER_GAIN: f64 = 0.03;
-/// Deviations between burst length (mean less one deviation) and mean need of the members below it.
+/// Deviations by which the mean need of blocks that a burst satisfied is below its length.
 const BELOW: f64 = 0.7;
 
 /// Deviation before the first measurement.

@@ -24,7 +24,7 @@ pub(super) struct Answer {
     rank: u8,
 }
 
-/// Claimed last numbers of authors without a grant. A grant that comes later starts from them.
+/// Claimed last numbers of authors without a grant, for a grant that comes later.
 #[derive(Debug, Default)]
 pub(super) struct EarlyHeads {
     numbers: BTreeMap<AuthorId, u32>,
@@ -178,7 +178,7 @@ impl Log {
             if disputed {
                 self.plan_answer(id, head.last, HEADS_HOLD_OFF, due, now);
             }
-            // entries before the own first one have expired: a lower head there is no lack
+            // the latest entry shows that entries are missing, or have expired
             if head.last < last {
                 self.plan_answer(id, last, HEADS_HOLD_OFF, due, now);
             }
@@ -318,8 +318,8 @@ impl Log {
         }
     }
 
-    /// Delays an own want for which another member's want brings the answer; once for each own
-    /// want, as any holder of the read key can send wants.
+    /// Delays this member's want if another member wants the same; once for each want, as any
+    /// holder of the read key can send wants.
     fn postpone_own(&mut self, want: &Want, now: Instant) {
         let Some(author) = self.authors.get_mut(&want.author) else {
             return;
@@ -558,7 +558,7 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a request. If none is free, the address with most requests loses its oldest.
+    /// Stores a request. If no place is free, the address with most requests loses its oldest one.
     pub(super) fn keep_request(&mut self, body: Vec<u8>, source: Option<IpAddr>, now: Instant) {
         if self.requests.len() >= MAX_REQUESTS {
             self.drops.count(DropReason::RequestsFull);
