@@ -3,12 +3,12 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | the command line |
-//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, hash tree, names, cuts |
+//! | [`block`], [`tree`], [`listing`], `layout`, [`cut`] | the format: blocks, hashes, names, cuts |
 //! | [`packet`], [`record`], `catalogue` | the datagrams |
 //! | [`sealing`], `signature` | datagrams of shares with a key; signed versions |
 //! | `remembered` | the highest generation of each signed or sealed share, on disk |
 //! | `mount` | recognition of file systems |
-//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | a server's data about its files |
+//! | `scan`, `leaves`, [`index`], [`groups`], `stretch`, `store` | a server's view of its files |
 //! | [`server`] | serving: members, and order of sending |
 //! | [`receive`] | receiving: the window of channels, decoding, comparing |
 //! | `folder`, `place` | opening below a folder and nowhere else; writing below DEST |

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <folder>/<32 hexadecimal digits of the shared path's hash>.index, mode 0600:
-//! "lcsync index" | version 32 = 1 | entries x { key 128 | blocks 32 | blocks x { hash 256 | length 32 } }
-//! | BLAKE3 of all before 256
+//! "lcsync index" | version 32 = 1 | entries x { key 128 | blocks 32 | blocks x block }
+//! | BLAKE3 of all before 256                block: hash 256 | length 32
 //! ```
 //!
 //! A key is a hash over device, inode, size, mtime and ctime of the blocks' files. A store is only

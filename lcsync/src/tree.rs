@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOTHASH -> root node -> listing stream: names, kinds, sizes, in order (see `listing`)
-//!                       -> content stream: the bytes of all files, one after the other in that order
+//!                       -> content stream: the bytes of all files, in the same order
 //! stream   -> (depth d) hash nodes, d levels -> leaf blocks, whose bytes in order are the stream
 //! ```
 //!

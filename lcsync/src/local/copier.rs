@@ -145,7 +145,7 @@ impl<'a> Copier<'a> {
         }
         let count = job.scan.entries.len();
         let helpers = (1..content::threads()).map(|_| self.own.another());
-        // a thread has no use for a few files
+        // a few files need no thread
         let helpers = helpers
             .take(count / BATCH)
             .collect::<io::Result<Vec<_>>>()?;

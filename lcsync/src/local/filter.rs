@@ -7,7 +7,7 @@
 //! dir/***   the folder and all in it
 //! ```
 //!
-//! Open questions of rsync(1) are solved as in rsync, which `tests/beside_rsync.rs` compares.
+//! Where rsync(1) is unclear, rsync decides: `tests/beside_rsync.rs` compares both.
 
 use std::fmt::Write;
 
@@ -58,7 +58,8 @@ impl Filter {
         Ok(())
     }
 
-    /// Adds the patterns of a file, one a line, without empty lines and those with `#` or `;`.
+    /// Adds a file's patterns, one a line. Empty lines and those that begin with `#` or `;` do not
+    /// count.
     pub fn add_lines(&mut self, text: &[u8], takes: bool) -> Result<(), String> {
         // CR LF leaves an empty line
         for line in text.split(|c| matches!(c, b'\n' | b'\r')) {

@@ -118,8 +118,8 @@ pub struct Job {
     walk: Option<Walk>,
     /// Folders of the copied entries.
     folders: Option<Scan>,
-    /// Hashes of all paths, for `--delete`. A collision among a million files: one in ten million
-    /// runs.
+    /// Hashes of all paths, for `--delete`. A collision, in one of ten million runs with a million
+    /// files, keeps an extraneous one.
     paths: Vec<u64>,
     hasher: RandomState,
     /// The folder below which the scan's paths are copied.
@@ -306,7 +306,7 @@ pub fn file_job(options: &Options, source: &Path) -> anyhow::Result<Job> {
     Ok(Job::new(scan, folder, Vec::new(), Some(target.to_vec())))
 }
 
-/// Makes DEST, one level of it, and the folder in it, with no more access than SRC.
+/// Makes DEST, one level of it, and SRC's folder in it, with no more access than SRC.
 pub fn make_folders(options: &Options, job: &Job) -> anyhow::Result<()> {
     let mut needed: Vec<&Path> = Vec::new();
     if job.whole_folder() || options.sources.len() > 1 || ends_with_slash(&options.dest) {

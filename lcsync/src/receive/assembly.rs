@@ -1,7 +1,7 @@
 //! Assembly of a share's tree: the next needed blocks, and their content.
 //!
 //! ```text
-//! record -> root node -> listing: hash nodes, bytes -> metadata: the same -> content: hash nodes -> tree
+//! record -> root node -> listing: hash nodes, bytes -> metadata: same -> content: hash nodes -> tree
 //! ```
 
 use std::collections::{HashMap, HashSet};

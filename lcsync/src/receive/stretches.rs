@@ -145,8 +145,8 @@ impl Candidates {
     }
 }
 
-/// Returns the stretches of `leaves` with all blocks in `wanted`, which has the order of the
-/// leaves; with the index in `wanted`.
+/// Returns the stretches of `leaves` with all blocks in `wanted`, and the index of each in
+/// `wanted`, which has the same order.
 pub(super) fn whole_stretches(
     leaves: &[BlockRef],
     wanted: &[BlockRef],

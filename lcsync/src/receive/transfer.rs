@@ -140,7 +140,7 @@ pub fn receive(options: &Options) -> anyhow::Result<Exit> {
         if seeds {
             Seed::clean_up();
         }
-        // a seed that serves a whole version was not interrupted
+        // with a whole version at DEST, nothing is interrupted
         if done.load(Ordering::SeqCst) {
             std::process::exit(Exit::Ok as i32);
         }

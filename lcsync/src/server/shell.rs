@@ -636,7 +636,7 @@ impl Shell {
         if is_other {
             self.list_shares();
         }
-        // no later message may reveal the loss
+        // no further message might come to reveal the loss
         let mut lost = self.listener.take_lost()?;
         if let Some(v1) = &mut self.v1 {
             lost = lost.saturating_add(v1.take_lost()?);

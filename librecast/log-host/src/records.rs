@@ -77,7 +77,7 @@ impl Records {
         self.file.sync().map(drop)
     }
 
-    /// Whether the file is longer than [`LONG_FILE`]: most of it has expired.
+    /// Whether the file is so large that most of it must have expired.
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.file.len() > LONG_FILE

@@ -36,7 +36,7 @@ pub(crate) struct Held {
     pub(crate) sent: Option<Instant>,
     /// Answers of this member in a row, at most [`MOST_REPEATED`].
     repeated: u8,
-    /// Time of arrival (milliseconds since 1970), if its date was ahead of this host's clock.
+    /// Time of arrival (milliseconds since 1970), if its date was wrong then: ahead, or expired.
     pub(crate) received: Option<u64>,
 }
 

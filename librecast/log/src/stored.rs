@@ -10,7 +10,7 @@ const ENTRY: u8 = 1;
 const FIRST: u8 = 2;
 /// Kind: a request that waits for the owner.
 const REQUEST: u8 = 3;
-/// Kind: an entry dated ahead of this host's clock.
+/// Kind: an entry with a date that cannot be right.
 const AHEAD: u8 = 4;
 
 /// A record that must survive a restart.
