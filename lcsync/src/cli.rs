@@ -473,7 +473,7 @@ fn words(args: &[OsString], command: &clap::Command) -> Vec<Word> {
         option.is_some_and(|option| option.get_action().takes_values())
     };
     let mut words = Vec::with_capacity(args.len());
-    // the program's own name is none
+    // the first word is the program's name
     let (mut is_value, mut is_behind) = (true, false);
     for arg in args {
         words.push(match arg.as_bytes() {
@@ -487,7 +487,7 @@ fn words(args: &[OsString], command: &clap::Command) -> Vec<Word> {
                 is_value = takes_value(name);
                 Word::Other
             }
-            // of these none takes a value, but for `-i` where it names an interface
+            // none of these takes a value, except `-i` for an interface
             [b'-', _, ..] => Word::Letters,
             _ => Word::Name,
         });
@@ -626,7 +626,7 @@ fn serve(share: Share) -> anyhow::Result<Exit> {
                 keyfile: share.keyfile.clone(),
                 sign: share.sign.clone(),
                 lcgroup: share.lcgroup.clone(),
-                // that of the command line holds for all together
+                // interfaces and limit of the command line hold for all shares together
                 interfaces: Vec::new(),
                 bwlimit: None,
                 listed: share.listed,
@@ -716,7 +716,7 @@ fn fetch(
 }
 
 fn sync(sync: Sync) -> anyhow::Result<Exit> {
-    // clap has seen to it that both are there
+    // the parser requires both
     let (Some(source), Some(dest)) = (sync.source.first(), sync.dest) else {
         return Err(ExitError::new(Exit::Usage, "SRC and DEST are needed").into());
     };

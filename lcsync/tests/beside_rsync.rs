@@ -895,7 +895,7 @@ impl Case {
         };
         let mut mode = meta.mode();
         if self.as_user && kind.is_dir() {
-            // rsync leaves folders open that it could not empty, or if SRC is only writable
+            // rsync leaves a folder open that it could not empty, or with SRC closed but writable
             mode |= match source {
                 Some(Node::Folder { mode, .. }) if mode & 0o200 == 0 || mode & 0o700 == 0o700 => 0,
                 Some(Node::Folder { .. }) => 0o700,

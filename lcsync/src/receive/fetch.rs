@@ -395,7 +395,7 @@ impl Fetch {
         suits && !self.candidates.is_empty() && self.prospect.is_offered(now) && promises
     }
 
-    /// Bounds the blocks under way or waiting for the consumer, whatever the window allows.
+    /// Bounds the blocks under way or waiting for the consumer, besides the window.
     pub fn set_room(&mut self, room: usize) {
         self.room = room;
         self.most_room = self.most_room.max(room);

@@ -12,7 +12,7 @@ use super::core::Server;
 use super::rescan::{Vanished, Watched};
 use super::rivals;
 
-/// Most hosts and channels named for each share; all are counted.
+/// Most hosts and channels named for each share; more are only counted.
 pub const MAX_NAMED: usize = 64;
 /// Most channels with counted members: serving waits meanwhile.
 const MAX_LOOKED_AT: usize = 1_024;
