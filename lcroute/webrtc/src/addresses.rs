@@ -1,4 +1,4 @@
-//! Addresses of this node: those of its host, those that STUN servers see, and the one that its router maps.
+//! Addresses of this node: local, server-reflexive, and mapped by its router.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::datagram::Transmit;
 use crate::gather::Gatherer;
 use crate::stun::Binding;
 
-/// Most own addresses in a description.
+/// Bound of local addresses in a description.
 const MAX_HOSTS: usize = 8;
 
 /// Addresses of the one UDP socket.
@@ -35,7 +35,7 @@ impl Addresses {
         &self.hosts
     }
 
-    /// Addresses that servers see and that are not the host's, nor mapped.
+    /// Returns the server-reflexive addresses that are neither local nor mapped.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         let mut seen = self.gatherer.addresses();
         seen.retain(|address| self.mapped != Some(*address));
@@ -47,13 +47,13 @@ impl Addresses {
         self.mapped
     }
 
-    /// Whether it is another one than before.
+    /// Sets the mapped address; returns whether it changed.
     pub(crate) fn set_mapped(&mut self, mapped: Option<SocketAddr>) -> bool {
         let mapped = mapped.filter(|mapped| !self.hosts.contains(mapped));
         std::mem::replace(&mut self.mapped, mapped) != mapped
     }
 
-    /// All of them.
+    /// Returns all addresses as candidates.
     pub(crate) fn candidates(&self) -> Vec<Candidate> {
         let of_kind = |kind| move |addr| Candidate { kind, addr };
         let hosts = self.hosts.iter().copied();
@@ -64,17 +64,17 @@ impl Addresses {
         hosts.chain(mapped).chain(reflexive).collect()
     }
 
-    /// Whether no server answers: UDP does not get through.
+    /// Whether no server answers: UDP is blocked.
     pub(crate) fn are_dead(&self, now: Instant) -> bool {
         self.gatherer.is_dead(now)
     }
 
-    /// Whether it is worth waiting with a description: a server has not answered yet, but may soon.
+    /// Whether a description should wait: a server may still answer.
     pub(crate) fn are_awaited(&self, now: Instant) -> bool {
         self.gatherer.still_waits(now)
     }
 
-    /// Sets the host's addresses, best first; whether they are others than before.
+    /// Sets the host's addresses, best first; returns whether they changed.
     pub(crate) fn set_hosts(&mut self, mut hosts: Vec<SocketAddr>, now: Instant) -> bool {
         hosts.truncate(MAX_HOSTS);
         if hosts == self.hosts {
@@ -92,7 +92,7 @@ impl Addresses {
         }
     }
 
-    /// A response of a server: whether it shows another address than before. None: nobody asked for it.
+    /// Handles a server's response: returns whether addresses changed, `None` if it is not ours.
     pub(crate) fn handle_response(
         &mut self,
         response: &Binding,
@@ -102,7 +102,7 @@ impl Addresses {
         self.gatherer.handle_response(response, from, now)
     }
 
-    /// Asks the servers that are due.
+    /// Sends the due requests to servers.
     pub(crate) fn poll(&mut self, now: Instant, send: impl FnMut(Transmit)) {
         self.gatherer.poll(now, send);
     }

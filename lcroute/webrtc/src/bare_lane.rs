@@ -9,12 +9,12 @@ use crate::config::Limits;
 use crate::datagram::Ecn;
 use crate::media::{Dropped, LinkKeys, MasterKey, Media};
 
-/// One end of a media lane that nobody dialled. Whoever owns it hands datagrams over and lets time pass.
+/// One end of a media lane without a connection. Its owner passes datagrams and runs the clock.
 #[derive(Debug)]
 pub struct BareLane(Media);
 
 impl BareLane {
-    /// Both ends of a lane for packets of up to `mtu` bytes. None where the crypto provider fails.
+    /// Makes both ends of a lane for packets of up to `mtu` bytes; `None` if the crypto fails.
     #[must_use]
     pub fn pair(limits: &Limits, mtu: u16, seed: u64, now: Instant) -> Option<[Self; 2]> {
         let provider = rtc::crypto::default_provider().ok()?;
@@ -44,7 +44,7 @@ impl BareLane {
             .send([message, &[]], true, &mut Dropped::default(), now);
     }
 
-    /// A datagram of the other end; messages go to `deliver`.
+    /// Handles a datagram of the other end; messages go to `deliver`.
     pub fn handle_datagram(
         &mut self,
         datagram: &[u8],
@@ -52,24 +52,24 @@ impl BareLane {
         deliver: &mut dyn FnMut(Bytes),
     ) {
         let mut dropped = Dropped::default();
-        // what is not whole is counted by the daemon; here it is just lost
+        // the daemon counts incomplete messages; a bare lane only loses them
         let _ = self
             .0
             .handle(datagram, Ecn::None, true, deliver, &mut dropped, now);
     }
 
-    /// Does what is due.
+    /// Runs the due timers.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.0.poll(true, &mut Dropped::default(), now);
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// Returns the time of the next [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.0.deadline()
     }
 
-    /// The turn is over: what goes to the other end.
+    /// Ends the turn: returns the datagrams for the other end.
     pub fn poll_transmits(&mut self, now: Instant) -> Vec<Bytes> {
         if !self.0.has_output() {
             return Vec::new();
@@ -79,7 +79,7 @@ impl BareLane {
         transmits
     }
 
-    /// What repair has done, both ways.
+    /// Returns the counts of repair, both ways.
     #[must_use]
     pub fn repaired(&self) -> RepairInfo {
         self.0.repaired()

@@ -1,25 +1,25 @@
-//! How connections are set up, and their bounds.
+//! Configuration of connections, and their bounds.
 
 use librecast::time::{Duration, Instant};
 
-/// Most bytes of messages from router to router that wait before a link. Chosen: half a second at a megabit per second.
+/// Bound of routed messages queued in a control channel, in bytes. Chosen: 500 ms at 1 Mbit/s.
 pub(crate) const ROUTED_QUEUE: usize = 64 << 10;
 
-/// How connections are set up.
+/// Configuration of connections.
 #[derive(Debug, Clone)]
 pub struct WebRtcConfig {
-    /// Version of control messages, which the control channel names.
+    /// Version of control messages; the control channel's protocol name carries it.
     pub control: u8,
-    /// The hello epoch: hellos of all links go out at this time and at whole steps before and after. See
-    /// [`crate::common_epoch`].
+    /// Hello epoch: hellos of all links are due at this time and at whole intervals before and
+    /// after. See [`crate::common_epoch`].
     pub epoch: Instant,
-    /// What the wall clock says at the start, in Unix seconds: the DTLS certificate says from when on it is good.
+    /// Wall clock at the start, in Unix seconds: the DTLS certificate is valid from the day before.
     pub unix_now: u64,
-    /// Where all randomness but that of the stack `rtc` comes from.
+    /// Seed of all randomness except that of the crate `rtc`.
     pub seed: [u8; 32],
-    /// MTU of `lc0` in bytes: a packet of this size fits one datagram where it can.
+    /// MTU of `lc0` in bytes: one datagram carries a packet of this size if the path allows.
     pub mtu: u16,
-    /// Whether the media lane is offered; the data channel always is.
+    /// Whether this node offers the media lane. It always offers the data channel.
     pub media: bool,
     /// Bounds.
     pub limits: Limits,
@@ -28,13 +28,14 @@ pub struct WebRtcConfig {
 /// Bounds of memory and time.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Most bytes that wait in a data channel, before [`lcroute_overlay::SendError::QueueFull`].
+    /// Bytes queued in a data channel before sends fail with
+    /// [`lcroute_overlay::SendError::QueueFull`].
     pub data_queue: usize,
-    /// How long a message may wait for its turn in the media lane.
+    /// Longest time that a message waits in the media lane's queue.
     pub media_queue: Duration,
-    /// How much later than at its first try a message may still come by repair; 0: there is none.
+    /// Longest delay by repair, from the first transmission of a message; 0 turns repair off.
     pub media_repair: Duration,
-    /// The same as `data_queue`, of a control channel.
+    /// Bytes queued in a control channel, as `data_queue`.
     pub control_queue: usize,
 }
 

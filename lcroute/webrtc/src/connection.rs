@@ -1,5 +1,5 @@
-//! One connection with all that belongs to it: the peer connection, and once it is authenticated its hellos and its
-//! media lane. What connections share is handed in ([`Context`], [`Out`]).
+//! One connection: the peer connection, and once authenticated its hellos and its media lane.
+//! [`Context`] and [`Out`] have the state that connections share.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,43 +24,43 @@ use crate::peer_connection::{Error, Factory, Notice, Own, PeerConnection};
 use crate::relay::Relays;
 use crate::stun::{Binding, CheckAttributes, hello, request_id};
 
-/// Without a message for so long a link is quiet: the timers of its peer connection are looked at once in
+/// Time without a message after which a link is quiet: its peer connection's timers run once in
 /// [`QUIET_HELLOS`]. Chosen.
 const QUIET_PERIOD: Duration = Duration::from_secs(5);
-/// Hellos between two looks at the timers of a quiet link. Chosen: two seconds.
+/// Hello intervals between two such runs of a quiet link. Chosen: two seconds.
 const QUIET_HELLOS: u32 = 6;
-/// How long a restart waits for STUN.
+/// Longest time that a restart waits for STUN.
 const RESTART_DELAY: Duration = Duration::from_millis(250);
 
-/// A description without a relay that brings no path within this time is followed by one with a relay. Chosen: closed
-/// firewalls open within one round trip and 100 ms.
+/// Time without a path after which a description without a relay is followed by one with a relay.
+/// Chosen: closed firewalls open within one round trip and 100 ms.
 const STUCK: Duration = Duration::from_secs(3);
-/// First and longest pause between looks for a better path than that over a relay.
+/// First and longest pause before a link over a relay looks for a better path.
 const SEEK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1_800));
 
-/// What all connections share and none changes.
+/// Immutable state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: WebRtcConfig,
     pub(crate) factory: Factory,
 }
 
-/// Where connections put what they have to say.
+/// Output of connections.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<ConnectionEvent>,
     pub(crate) drops: Drops<DropReason>,
-    /// Reused: what a peer connection has to say.
+    /// Reused buffer for notices of a peer connection.
     notices: Vec<Notice>,
 }
 
-/// A description that is to be made as soon as addresses are known.
+/// A description that waits until addresses are known.
 #[derive(Debug)]
 pub(crate) enum Pending {
     Offer,
     Answer(Description),
-    /// Since when.
+    /// Since this time.
     RestartOffer(Instant),
     RestartAnswer(Description),
 }
@@ -69,48 +69,48 @@ pub(crate) enum Pending {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: LinkId,
-    /// For DTLS: what is random there, and no secret.
+    /// Randomness for DTLS that is no secret.
     seed: u64,
-    /// None before the first description is made.
+    /// `None` until the first description is made.
     pub(crate) pc: Option<PeerConnection>,
     pub(crate) pending: Option<Pending>,
-    /// ICE restarts, or waits for the peer to restart: there is no path.
+    /// Whether ICE restarts, or waits for the peer to restart: there is no path.
     restarts: bool,
     pub(crate) up: Option<Up>,
-    /// Of the last ICE check: hellos have the same.
+    /// Attributes of the last ICE check; hellos have the same.
     check: Option<CheckAttributes>,
     pub(crate) traffic: Traffic,
-    /// The peer must not learn addresses of this host: it uses relays alone.
+    /// Whether the peer must not learn addresses of this host: the connection uses relays alone.
     pub(crate) relay_only: bool,
-    /// A panic while the connection was begun, and whether it is the peer's doing.
+    /// A panic at the begin of the connection, and whether the peer caused it.
     begin_panic: Option<(String, bool)>,
-    /// When the peer connection wants its timeout, as of when it was last drained.
+    /// Time of the peer connection's timeout, as of the last drain.
     due: Option<Instant>,
-    /// The entry in the timer heap that counts.
+    /// The connection's valid entry in the timer heap.
     pub(crate) scheduled: Option<Instant>,
     pub(crate) dirty: bool,
     described_at: Option<Instant>,
-    /// When there should be a path.
+    /// Time at which a missing path makes it stuck.
     stuck_at: Option<Instant>,
-    /// When a better path than that over a relay is looked for again, and the pause before that.
+    /// Time of the next search for a better path than a relay, and the pause before it.
     seek_at: Option<Instant>,
     seek_after: Duration,
     closed: bool,
 }
 
-/// What an authenticated connection has besides.
+/// State of an authenticated connection.
 #[derive(Debug)]
 pub(crate) struct Up {
     pub(crate) liveness: Liveness,
     pub(crate) media: Option<Box<Media>>,
 }
 
-/// What a control channel carries.
+/// Class of a message of the control channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// Hard state of both ends: nothing of it gets lost.
+    /// Hard state of both ends: delivery is reliable.
     Control,
-    /// Messages of others: they wait behind it, and too many of them are dropped.
+    /// Routed messages of other nodes: they wait behind `Control`, and are dropped above a bound.
     Routed,
 }
 
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// Both ends of the path that ICE has chosen.
+    /// Returns both ends of the path that ICE has chosen.
     pub(crate) fn path(&self) -> Option<Path> {
         let (local, remote) = self.pc.as_ref()?.path()?;
         Some(Path { local, remote })
@@ -161,12 +161,12 @@ impl Connection {
         Some(&pc.credentials().local_ufrag)
     }
 
-    /// Not authenticated, or without a path: each datagram is the condition of the next.
+    /// Whether it is unauthenticated or without a path: each datagram depends on the one before.
     pub(crate) fn is_young(&self) -> bool {
         self.up.is_none() || self.restarts
     }
 
-    /// Nothing of it is heeded any more but [`Self::close`].
+    /// Ends the connection: from now on only [`Self::close`] has an effect.
     fn end(&mut self, reason: EndReason, out: &mut Out) {
         if !std::mem::replace(&mut self.closed, true) {
             let link = self.id;
@@ -178,7 +178,7 @@ impl Connection {
 
 /// Descriptions.
 impl Connection {
-    /// Makes the description that is pending, if addresses are known; whether it did.
+    /// Makes the pending description, if addresses are known; returns whether it did.
     pub(crate) fn describe(
         &mut self,
         addresses: &Addresses,
@@ -242,7 +242,7 @@ impl Connection {
         match made {
             Ok(description) => {
                 self.described_at = Some(now);
-                // an offerer's time runs from the answer on
+                // an offerer's time begins with the answer
                 let answers = self.pc.as_ref().is_some_and(|pc| !pc.awaits_answer());
                 self.stuck_at = answers.then(|| now + STUCK);
                 let link = self.id;
@@ -271,7 +271,7 @@ impl Connection {
         self.stuck_at = Some(now + STUCK);
     }
 
-    /// More addresses of the peer.
+    /// Adds addresses of the peer.
     pub(crate) fn add_candidates(&mut self, candidates: &[Candidate]) {
         if let Some(pc) = self.pc.as_mut().filter(|pc| !pc.awaits_answer())
             && let Err(error) = pc.add_remote(candidates)
@@ -280,12 +280,12 @@ impl Connection {
         }
     }
 
-    /// Whether the peer was sent a description of this end.
+    /// Whether a description of this end was made for the peer.
     pub(crate) fn is_described(&self) -> bool {
         self.described_at.is_some()
     }
 
-    /// The peer is nowhere but at a relay: UDP is dead there, and may not reach the relay from here.
+    /// Whether the peer has relayed addresses only: UDP may not get from it to the relay either.
     fn needs_relay(&self) -> bool {
         let (Some(Pending::Answer(offer)) | Some(Pending::RestartAnswer(offer))) = &self.pending
         else {
@@ -295,35 +295,35 @@ impl Connection {
         kinds.all(|kind| kind == CandidateKind::Relayed)
     }
 
-    /// There has to be a relay before it can begin, and within so long.
+    /// Makes the connection wait for a relay, [`STUCK`] at most.
     pub(crate) fn await_relay(&mut self, now: Instant) {
         self.relay_only = true;
         self.stuck_at = Some(now + STUCK);
     }
 
-    /// No relay has given an address to begin with.
+    /// Ends the connection because no relay has given an address.
     pub(crate) fn end_without_relay(&mut self, out: &mut Out) {
         self.end(EndReason::NoRelay, out);
     }
 
-    /// There should be a path by now, and is none.
+    /// Whether the time for a path is over and there is none.
     pub(crate) fn is_stuck(&mut self, now: Instant) -> bool {
         let stuck = self.stuck_at.take_if(|at| *at <= now).is_some();
         stuck && self.up.is_none() && self.path().is_none()
     }
 
-    /// A path that shows at all mostly shows sooner.
+    /// Whether half of [`STUCK`] has passed without authentication: most paths appear sooner.
     pub(crate) fn has_waited(&self, now: Instant) -> bool {
         let began = self.described_at.filter(|_| self.up.is_none());
         began.is_some_and(|at| now >= at + STUCK / 2)
     }
 
-    /// Our address at a relay, if the peer knows it.
+    /// Returns our relayed address, if the peer knows it.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.pc.as_ref()?.relayed()
     }
 
-    /// A path over a relay is left for a better one, if there is: from time to time, and when addresses change.
+    /// Requests a better path than a relay: from time to time, and when addresses change.
     pub(crate) fn seek_better_path(&mut self, out: &mut Out, now: Instant) {
         if self.relay_only {
             return;
@@ -349,12 +349,12 @@ impl Connection {
         self.pc.as_ref()?.path_kind()
     }
 
-    /// The path is lost; the peer will restart ICE.
+    /// Marks the path as lost; the peer will restart ICE.
     pub(crate) fn await_restart(&mut self) {
         self.restarts = true;
     }
 
-    /// ICE is to restart.
+    /// Makes ICE restart.
     pub(crate) fn restart(&mut self, offer: Option<&Description>, now: Instant) {
         self.restarts = true;
         self.pending = Some(match offer {
@@ -365,7 +365,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// When a description does not wait for addresses any longer, if they are known at all.
+    /// Returns the time until which the description waits for more addresses, if it waits.
     pub(crate) fn describes_at(&self) -> Option<Instant> {
         match &self.pending {
             Some(Pending::RestartOffer(since)) if !self.relay_only => Some(*since + RESTART_DELAY),
@@ -376,7 +376,7 @@ impl Connection {
 
 /// Authenticated.
 impl Connection {
-    /// Hellos and the media lane begin, if both sides offer it.
+    /// Starts hellos, and the media lane if both sides offer it.
     pub(crate) fn authenticate(
         &mut self,
         answers: bool,
@@ -385,7 +385,7 @@ impl Connection {
         now: Instant,
     ) {
         let Some(pc) = self.pc.as_mut() else { return };
-        // a browser says none: its ICE answers ours
+        // a browser's ICE answers our hellos, but sends none
         let answers = answers && pc.media_keys().is_some();
         let seed = Random::new(random.array());
         let liveness = Liveness::new(context.config.epoch, answers, seed, now);
@@ -402,7 +402,7 @@ impl Connection {
         self.up.as_mut()?.media.as_deref_mut()
     }
 
-    /// How the link does, but for its round trip.
+    /// Returns the state of the link except its round trip.
     pub(crate) fn info(&self) -> LinkInfo {
         let up = self.up.as_ref();
         let media = up.and_then(|up| up.media.as_deref());
@@ -422,28 +422,28 @@ impl Connection {
         }
     }
 
-    /// Not the media lane's, which grows with its queues: routes must not follow load.
+    /// Returns the round trip of hellos; the lane's grows with its queues, and routes ignore load.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.up.as_ref()?.liveness.rtt()
     }
 
-    /// Whether a queue stands in the path of the media lane.
+    /// Whether a standing queue is on the path of the media lane.
     pub(crate) fn is_congested(&self) -> bool {
         let up = self.up.as_ref();
         let media = up.and_then(|up| up.media.as_deref());
         media.is_some_and(Media::is_congested)
     }
 
-    /// What it has sent and received.
+    /// Returns the traffic sent and received.
     pub(crate) fn traffic(&self) -> Traffic {
         self.traffic
     }
 }
 
-/// Messages out. An error is the stack's; what the lane drops is counted.
+/// Sending of messages. An error comes from the stack; drops of the lane are counted.
 impl Connection {
-    /// Sends a control message: in the media lane where it carries them, else on the channel. Before the link is up it is
-    /// our Auth.
+    /// Sends a control message: in the media lane if that carries them, else on the channel. Before
+    /// the link is up the message is our Auth.
     pub(crate) fn send_control(
         &mut self,
         message: &[u8],
@@ -467,7 +467,7 @@ impl Connection {
         Ok(By::Channel)
     }
 
-    /// Sends a message in the media lane if there is one that takes it, else on the data channel.
+    /// Sends a message in the media lane if a lane takes it, else on the data channel.
     pub(crate) fn send_data(
         &mut self,
         parts: [&[u8]; 2],
@@ -490,8 +490,8 @@ impl Connection {
         Ok(By::Channel)
     }
 
-    /// The turn is over: packets of the lane that are not full go out as they are. What the lane cannot bring through goes
-    /// on the channel; whether anything did.
+    /// Ends the turn: partly filled packets of the lane go out. Messages of a stalled lane go on
+    /// the channel; returns whether any did.
     pub(crate) fn finish_lane(&mut self, out: &mut Out, now: Instant) -> bool {
         let (Some(up), Some(pc)) = (self.up.as_mut(), self.pc.as_mut()) else {
             return false;
@@ -512,7 +512,7 @@ impl Connection {
         for contents in media.finish(now) {
             self.traffic.sent(contents.len());
             let mut transmit = Transmit::plain(to, Some(from), contents);
-            // reports answer to no controller
+            // ECN marks on reports would reach no congestion controller
             if !is_rtcp(&transmit.contents) {
                 transmit.ecn = ecn;
             }
@@ -525,7 +525,7 @@ impl Connection {
             (probe.ecn, probe.dont_fragment) = (ecn, true);
             out.transmits.push_back(probe);
         }
-        // the channel loses nothing, but may be full
+        // the channel is reliable, but may be full
         let sent = channel.iter().map(|message| pc.send_control(message, now));
         let unsent = sent.filter(Result::is_err).count();
         if !channel.is_empty() {
@@ -535,7 +535,7 @@ impl Connection {
     }
 }
 
-/// What a message went out by.
+/// Carrier of a sent message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Lane,
@@ -544,7 +544,7 @@ pub(crate) enum By {
 
 /// Datagrams in.
 impl Connection {
-    /// A datagram of ICE or DTLS.
+    /// Handles a datagram of ICE or DTLS.
     pub(crate) fn feed(
         &mut self,
         (from, to_local): (SocketAddr, SocketAddr),
@@ -557,7 +557,7 @@ impl Connection {
         }
     }
 
-    /// A datagram of the range of RTP and RTCP.
+    /// Handles a datagram in the range of RTP and RTCP.
     pub(crate) fn handle_media(&mut self, datagram: &[u8], ecn: Ecn, out: &mut Out, now: Instant) {
         let has_path = self.path().is_some();
         let Some(up) = self.up.as_mut() else {
@@ -580,7 +580,8 @@ impl Connection {
         self.deliver_control(out);
     }
 
-    /// Answers a consent check on the path of an authenticated connection; everything else is ICE's.
+    /// Answers a consent check on the path of an authenticated connection; returns false for a
+    /// check that ICE must handle.
     pub(crate) fn answer_hello(
         &mut self,
         from: SocketAddr,
@@ -616,7 +617,7 @@ impl Connection {
         true
     }
 
-    /// Takes the answer to a hello; whether it was one.
+    /// Handles the response to a hello; returns whether it was one.
     pub(crate) fn handle_hello_answer(
         &mut self,
         answer: &mut Binding,
@@ -644,9 +645,9 @@ impl Connection {
         ours
     }
 
-    /// The network says that a datagram of ours did not arrive. Anybody who knows the addresses of a link can
-    /// forge that: the peer is suspected, and has gone if it does not answer. A peer has less time to answer
-    /// whose own host refuses datagrams, if the error quotes what only those on the path have seen.
+    /// Handles an ICMP error for a datagram of ours. Whoever knows the link's addresses can forge
+    /// it, so the peer is only suspected. A refusal by the peer's host counts more if it quotes
+    /// bytes that only nodes on the path have seen.
     pub(crate) fn handle_unreachable(&mut self, error: &Unreachable<'_>, now: Instant) {
         let Some(up) = self.up.as_mut() else { return };
         let id = request_id(error.quoted);
@@ -659,14 +660,14 @@ impl Connection {
         }
     }
 
-    /// This host refused to send datagrams of up to `size` bytes: they are lost, perhaps for their size.
+    /// Handles datagrams of up to `size` bytes that this host did not send, perhaps for their size.
     pub(crate) fn handle_unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
         if let Some(lane) = self.lane() {
             lane.unsent(size, datagrams, now);
         }
     }
 
-    /// Whether [`Self::lane_deadline`] may have come nearer because of what is queued.
+    /// Whether queued messages may have made [`Self::lane_deadline`] earlier.
     pub(crate) fn lane_waits(&self) -> bool {
         let media = self.up.as_ref().and_then(|up| up.media.as_ref());
         media.is_some_and(|media| media.is_waiting())
@@ -679,15 +680,15 @@ impl Connection {
     }
 }
 
-/// What comes out of the peer connection.
+/// Output of the peer connection.
 impl Connection {
-    /// Takes what the peer connection has to say and to send; the path that it has found, if it has.
+    /// Drains the notices and datagrams of the peer connection; returns a newly found path.
     pub(crate) fn drain(&mut self, out: &mut Out, now: Instant) -> Option<Path> {
         let pc = self.pc.as_mut()?;
         let mut notices = std::mem::take(&mut out.notices);
         let before = out.transmits.len();
         pc.drain(&mut notices, &mut out.transmits, now);
-        // not earlier: what made it up, our Auth, may have gone out just now
+        // not earlier: our Auth, which made it up, may have gone out just now
         if self.up.is_some() {
             pc.link_is_made(!self.restarts, now);
         }
@@ -749,7 +750,7 @@ impl Connection {
         }
     }
 
-    /// A message of the control channel.
+    /// Handles a message of the control channel.
     fn handle_control(&mut self, message: Bytes, out: &mut Out, now: Instant) {
         if let Some(up) = self.up.as_mut() {
             up.liveness.note_received(now);
@@ -764,7 +765,7 @@ impl Connection {
             .push_back(ConnectionEvent::Control { link, message });
     }
 
-    /// Hands on the control messages that have come in the lane.
+    /// Delivers the control messages received in the lane.
     fn deliver_control(&mut self, out: &mut Out) {
         let link = self.id;
         let Some(lane) = self.lane() else { return };
@@ -778,15 +779,15 @@ impl Connection {
     }
 }
 
-/// Time.
+/// Timers.
 impl Connection {
-    /// Looks after the timers of the peer connection.
+    /// Computes when the peer connection's timers are due.
     pub(crate) fn reckon_due(&mut self, epoch: Instant, now: Instant) {
         let (is_up, restarts) = (self.up.is_some(), self.restarts);
         let Some(pc) = self.pc.as_mut() else { return };
         let due = pc.deadline();
         let calm = is_up && !restarts && now.saturating_duration_since(pc.used()) > QUIET_PERIOD;
-        // ICE wants to be asked five times a second for nothing
+        // on a quiet link ICE would be polled five times a second for nothing
         let patient = due.map(|due| due.max(next_hello_at(epoch, now, QUIET_HELLOS)));
         self.due = if calm { patient } else { due };
     }
@@ -800,7 +801,7 @@ impl Connection {
         self.up.as_ref()?.media.as_ref()?.deadline()
     }
 
-    /// When something must be done for it.
+    /// Returns the time of its next timer.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.closed {
             return None;
@@ -812,7 +813,7 @@ impl Connection {
         all.into_iter().flatten().min()
     }
 
-    /// Does what is due; false if the peer connection, whose timers cost far more, was not touched.
+    /// Runs the due timers; returns false if it did not touch the expensive peer connection.
     pub(crate) fn handle_timeout(
         &mut self,
         context: &Context,
@@ -835,7 +836,7 @@ impl Connection {
         !quiet
     }
 
-    /// Says hello, or finds the peer dead.
+    /// Sends a hello, or ends the link if the peer is dead.
     fn say_hello(&mut self, context: &Context, out: &mut Out, now: Instant) {
         let crypto = context.factory.provider().crypto();
         let (Some(pc), Some(up), false) = (self.pc.as_ref(), self.up.as_mut(), self.restarts)
@@ -860,14 +861,14 @@ impl Connection {
         }
     }
 
-    /// Says goodbye; the panic that ended it, and whether it is the peer's doing.
+    /// Closes the connection; returns the panic that ended it, and whether the peer caused it.
     pub(crate) fn close(&mut self, out: &mut Out, now: Instant) -> Option<(String, bool)> {
         let Some(pc) = self.pc.as_mut() else {
             return self.begin_panic.take();
         };
         let mut goodbye = VecDeque::new();
         pc.close(&mut goodbye, now);
-        // twice: nobody asks for it again if it gets lost
+        // twice: a lost goodbye is not requested again
         for transmit in goodbye.iter().chain(&goodbye) {
             self.traffic.sent(transmit.contents.len());
             out.transmits.push_back(transmit.clone());
@@ -877,14 +878,14 @@ impl Connection {
     }
 }
 
-/// A message that was sent as data; high nibble 0 is the overlay's own, and empty.
+/// Delivers a data message. First nibble 0 is the overlay's own message, and empty.
 fn deliver(link: LinkId, message: Bytes, events: &mut VecDeque<ConnectionEvent>) {
     if message.first().is_some_and(|first| first >> 4 != 0) {
         events.push_back(ConnectionEvent::Data { link, message });
     }
 }
 
-/// The lane of a connection that has just been authenticated, if both sides offer it.
+/// Makes the lane of a newly authenticated connection, if both sides offer it.
 fn new_media(
     pc: &PeerConnection,
     context: &Context,

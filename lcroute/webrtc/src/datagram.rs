@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-/// What the IP header of a datagram says of congestion (RFC 3168).
+/// ECN field of a datagram's IP header (RFC 3168).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Ecn {
-    /// Nothing: the sender would not heed a mark, or somebody on the way wiped it off.
+    /// Not-ECT: the sender ignores marks, or the path has cleared the field.
     #[default]
     None,
-    /// The sender heeds marks. ECT(0) is sent, ECT(1) counts as the same.
+    /// ECT: the sender reacts to marks. ECT(0) is sent, ECT(1) counts as the same.
     Capable,
-    /// A queue on the way was filling.
+    /// CE: a queue on the path was filling.
     Congested,
 }
 
@@ -23,11 +23,11 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// The local address to send from (IP_PKTINFO), where it matters.
     pub from: Option<SocketAddr>,
-    /// What to send: at most one datagram.
+    /// Payload of one datagram.
     pub contents: Bytes,
-    /// How it is marked: datagrams are marked whose sender hears of congestion.
+    /// Its mark; only datagrams under congestion control have one.
     pub ecn: Ecn,
-    /// A probe of the path: it must arrive whole or not at all.
+    /// Whether it is a probe of the path, which must not be fragmented.
     pub dont_fragment: bool,
 }
 
@@ -44,13 +44,13 @@ impl Transmit {
     }
 }
 
-/// An ICMP error: a datagram of ours did not arrive.
+/// An ICMP error about a datagram of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreachable<'a> {
-    /// Where it was sent; IPv4 as plain IPv4.
+    /// Destination of that datagram; IPv4 as plain IPv4.
     pub remote: SocketAddr,
-    /// The host there says so itself: nobody on it has that port.
+    /// Whether the destination itself reports that the port is closed.
     pub is_refusal: bool,
-    /// How the datagram began, as far as the error quotes it.
+    /// First bytes of the datagram, as the error quotes them.
     pub quoted: &'a [u8],
 }

@@ -1,8 +1,8 @@
-//! A fence around the WebRTC stack: a panic in it ends what it was doing, and never the process
-//! (docs/adr/0037).
+//! Fence around the WebRTC stack: a panic in it ends the current connection or call, and never the
+//! process (docs/adr/0037).
 //!
-//! Everything that hands bytes of others to `rtc` goes through [`fenced`], a peer connection through
-//! [`Fenced`], which is empty after a panic: nobody sees a state that was left half-way.
+//! All calls that hand untrusted bytes to `rtc` go through [`fenced`], those of a peer connection
+//! through [`Fenced`]. The latter is empty after a panic, so that no inconsistent state stays.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,17 +14,17 @@ use librecast::plain::clean;
 #[cfg(panic = "abort")]
 compile_error!("a panic must unwind, or a peer that finds one in the WebRTC stack ends the daemon");
 
-/// Longest text of a panic that is kept: it may quote what a peer sent.
+/// Bound of the kept text of a panic, in characters: it may quote a peer.
 const MAX_WORDS: usize = 200;
 
 thread_local! {
-    /// Whether this thread is behind the fence.
+    /// Whether this thread is inside a fenced call.
     static BEHIND: Cell<bool> = const { Cell::new(false) };
-    /// What its last panic there said.
+    /// Message of its last panic there.
     static WORDS: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// What a panic behind the fence said, and where.
+/// Message and location of a panic inside the fence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Panic(String);
 
@@ -36,7 +36,7 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Calls what may panic. What it leaves behind in that case must not be used again.
+/// Calls a function that may panic. State that it has left behind must not be used after a panic.
 pub(crate) fn fenced<R>(call: impl FnOnce() -> R) -> Result<R, Panic> {
     keep_quiet();
     let before = BEHIND.replace(true);
@@ -45,7 +45,7 @@ pub(crate) fn fenced<R>(call: impl FnOnce() -> R) -> Result<R, Panic> {
     result.map_err(|_| Panic(WORDS.take()))
 }
 
-/// A value all calls into which are fenced; the first that panics is the last.
+/// A value with fenced calls only; it is dropped after the first panic.
 #[derive(Debug)]
 pub(crate) struct Fenced<T> {
     value: Result<T, Panic>,
@@ -56,20 +56,20 @@ impl<T> Fenced<T> {
         Self { value: Ok(value) }
     }
 
-    /// The panic, if it panics, or has done so before.
+    /// Calls with the value; returns the panic of this or an earlier call.
     pub(crate) fn call<R>(&mut self, call: impl FnOnce(&mut T) -> R) -> Result<R, Panic> {
         let value = self.value.as_mut().map_err(|panic| panic.clone())?;
         fenced(|| call(value)).inspect_err(|panic| self.drop_value(panic.clone()))
     }
 
-    /// The panic that ended it.
+    /// Returns the panic that ended it.
     pub(crate) fn panic(&self) -> Option<&Panic> {
         self.value.as_ref().err()
     }
 
     fn drop_value(&mut self, panic: Panic) {
         let value = std::mem::replace(&mut self.value, Err(panic));
-        // it is over already: a panic at its end says nothing new
+        // it has ended already: a panic in its drop adds nothing
         let _ = fenced(|| drop(value));
     }
 }
@@ -80,8 +80,8 @@ impl<T> Drop for Fenced<T> {
     }
 }
 
-/// Panics behind the fence do not reach the hook of everybody else, which would write each to the log,
-/// with a backtrace: whoever called says so, as often as is good.
+/// Hides panics inside the fence from the process's hook, which would log each with a backtrace:
+/// the caller decides how often to log.
 fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -96,7 +96,7 @@ fn keep_quiet() {
     });
 }
 
-/// One short line: a panic may quote anything.
+/// Returns the panic as one short line: it may quote anything.
 fn words(info: &PanicHookInfo<'_>) -> String {
     let what = info.payload_as_str().unwrap_or("a panic without words");
     let line = match info.location() {

@@ -1,5 +1,5 @@
-//! Our own address as others see it: asks STUN servers from the shared socket, and keeps asking, so
-//! that a NAT keeps the mapping.
+//! Gathering of server-reflexive addresses: requests to STUN servers from the shared socket,
+//! repeated to keep the NAT's mapping.
 
 use std::net::SocketAddr;
 
@@ -9,19 +9,19 @@ use librecast::time::{Duration, Instant};
 use crate::datagram::Transmit;
 use crate::stun::{Binding, TxId, address_request};
 
-/// Longest time that offers wait for servers. Peers hear of later answers by messages of their own. Chosen: most servers are
-/// nearer, and one message is saved.
+/// Longest wait of an offer for servers; a separate message has later addresses. Chosen: most
+/// servers are nearer, and a message is saved.
 const OFFER_WAIT: Duration = Duration::from_millis(100);
-/// Servers of which none has answered by then count as unreachable, so that relays are asked for. Chosen.
+/// Time without any answer after which servers count as dead and relays are needed. Chosen.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(1);
-/// From a question to a STUN server to its first repetition, doubled after that. Chosen: half of the RTO of RFC 8489
-/// 6.2.1.
+/// Interval to the first retry of a request, doubled after that. Chosen: half of the RTO of RFC
+/// 8489 6.2.1.
 const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// NATs forget a mapping after 30 s or more.
+/// Interval of refreshes of a mapping: NATs forget one after 30 s or more.
 const REFRESH: Duration = Duration::from_secs(15);
-/// A mapping that was not confirmed so often is dropped.
+/// Unanswered requests after which a mapping is dropped.
 const FORGET_AFTER: u32 = 5;
-/// Most pairs of local address and server.
+/// Bound of pairs of local address and server.
 const MAX_QUERIES: usize = 32;
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     queries: Vec<Query>,
-    /// Since when servers are asked of whom none had answered.
+    /// Time of the first request, if there are unanswered ones.
     asked_at: Option<Instant>,
     random: Random,
 }
@@ -52,7 +52,7 @@ impl Gatherer {
         }
     }
 
-    /// The local addresses or the servers changed: what stays is kept, the rest asked anew.
+    /// Sets local addresses and servers; keeps the state of pairs that stay.
     pub(crate) fn reset(&mut self, bases: &[SocketAddr], servers: &[SocketAddr], now: Instant) {
         let mut old = std::mem::take(&mut self.queries);
         for base in bases {
@@ -80,25 +80,25 @@ impl Gatherer {
         self.asked_at = asking.then_some(now);
     }
 
-    /// Until when offers wait: somebody has not answered yet, but may soon.
+    /// Returns the time until which offers wait, if a server may still answer.
     fn waits_until(&self) -> Option<Instant> {
         self.queries.iter().find(|query| query.mapped.is_none())?;
         Some(self.asked_at? + OFFER_WAIT)
     }
 
-    /// Whether it is worth waiting with an offer.
+    /// Whether an offer should still wait.
     pub(crate) fn still_waits(&self, now: Instant) -> bool {
         self.waits_until().is_some_and(|until| now < until)
     }
 
-    /// Whether servers were asked, have had time to answer, and none has.
+    /// Whether no server has answered within [`GATHER_TIMEOUT`].
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
         let has_time = self.asked_at.is_some_and(|at| now < at + GATHER_TIMEOUT);
         let answered = self.queries.iter().any(|q| q.mapped.is_some());
         !self.queries.is_empty() && !has_time && !answered
     }
 
-    /// Addresses that servers see and that are not our own.
+    /// Returns the addresses that servers see and that are not local.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let mut seen: Vec<_> = self.queries.iter().filter_map(|q| q.mapped).collect();
         seen.retain(|a| self.queries.iter().all(|q| q.base != *a));
@@ -107,7 +107,7 @@ impl Gatherer {
         seen
     }
 
-    /// A response; true if the addresses changed. `None` if it is none of ours.
+    /// Handles a response; returns whether the addresses changed, `None` if it is not ours.
     pub(crate) fn handle_response(
         &mut self,
         response: &Binding,
@@ -128,7 +128,7 @@ impl Gatherer {
         Some(changed)
     }
 
-    /// Sends what is due.
+    /// Sends the due requests.
     pub(crate) fn poll(&mut self, now: Instant, mut send: impl FnMut(Transmit)) {
         for query in self.queries.iter_mut().filter(|q| q.next <= now) {
             if query.unanswered >= FORGET_AFTER {
@@ -147,7 +147,7 @@ impl Gatherer {
         }
     }
 
-    /// When to poll next, and when the wait ends.
+    /// Returns the time of the next poll, or of the end of the wait.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let next = self.queries.iter().map(|q| q.next).min();
         let timeout = self.waits_until().filter(|until| now < *until);

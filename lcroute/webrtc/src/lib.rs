@@ -1,7 +1,8 @@
 //! Connections between nodes by WebRTC, over the datagrams of one UDP socket.
 //!
-//! [`WebRtc`] is a state machine without sockets and clocks: datagrams go in and come out. It implements
-//! [`lcroute_overlay::Connections`]. The crate `rtc` does ICE, DTLS and SCTP; media lanes, hellos and addresses are ours.
+//! [`WebRtc`] is a state machine without sockets and clocks: datagrams go in and come out. It
+//! implements [`lcroute_overlay::Connections`]. The crate `rtc` does ICE, DTLS and SCTP; media
+//! lanes, hellos and addresses are ours.
 
 #![cfg_attr(
     test,

@@ -1,4 +1,4 @@
-//! Is the other end of a link still there?
+//! Liveness of a link: whether its other end still answers.
 //!
 //! ```text
 //! alive --silence: 350 ms, or less where much came--> suspected --400 ms more--> down
@@ -6,13 +6,13 @@
 //!       <----------------any sign of life-------------/
 //! ```
 //!
-//! A hello is an ICE consent check: authenticated, answered by the far side's ICE itself, and outside
-//! SCTP, which stalls for seconds at a few percent of loss. Signs of life are authentic hellos, their
-//! answers, media packets, and messages that came out of DTLS. One end sends three hellos a second, the other answers and
-//! sends one in five seconds, or three a second as well where some get lost; who suspects the other sends forty, and
-//! asks in them for twenty.
-//! So all of these must get lost in a row, and the answers to the forty, before a link counts as dead by mistake: at
-//! 20 % of loss each way not once in hundreds of hours.
+//! A hello is an ICE consent check: authenticated, answered by the peer's ICE itself, and outside
+//! SCTP, which stalls for seconds at a few percent of loss. Signs of life are authentic hellos,
+//! their answers, media packets, and messages decrypted by DTLS. One end sends three hellos a
+//! second. The other answers them and sends one in five seconds, or three a second if some get
+//! lost. An end that suspects its peer sends forty a second, which ask the peer for twenty. A link
+//! counts as dead by mistake only if all these and the answers to the forty get lost. At 20 % of
+//! loss each way that does not happen once in hundreds of hours.
 
 use std::collections::VecDeque;
 
@@ -21,78 +21,78 @@ use librecast::time::{Duration, Instant};
 
 use crate::stun::{TxId, is_same_transaction};
 
-/// Between two hellos of the end that sends them regularly. ADR 0007: three a second.
+/// Interval of regular hellos. ADR 0007: three a second.
 const HELLO_INTERVAL: Duration = Duration::from_millis(333);
-/// The end that answers sends hellos so many times as far apart: about the five seconds after which consent is
-/// renewed (RFC 7675 5.1). What it receives shows as much.
+/// Factor on the interval of the answering end: about the five seconds after which consent is
+/// renewed (RFC 7675 5.1). The peer's hellos show its liveness as well.
 const ANSWERER_FACTOR: u32 = 15;
-/// Share of lost hellos above which the answering end sends them as often as the other. ADR 0007.
+/// Share of lost hellos above which the answering end drops [`ANSWERER_FACTOR`]. ADR 0007.
 const ANSWERER_LOSS_MAX: f64 = 0.02;
-/// How long the answering end does the same on a new link, and after a suspicion. ADR 0007.
+/// Time for which it does so on a new link, and after a suspicion. ADR 0007.
 const ANSWERER_WARY_PERIOD: Duration = Duration::from_secs(10);
-/// The last round trip counts one part in so many of the smoothed one (RFC 9002 5.3).
+/// Inverse weight of the last round trip in the smoothed one (RFC 9002 5.3).
 const RTT_WEIGHT: u32 = 8;
-/// The round trip of a link is the quickest of so many: others waited for a processor, as hosts send hellos at one
-/// moment. ADR 0007.
+/// Round trips of which the quickest counts: the rest waited for a processor, as hosts send hellos
+/// at one moment. ADR 0007.
 const RTT_SAMPLES: usize = 8;
-/// Hellos of the common epoch. What is done once in a number of hellos that divides it happens at one moment on all
-/// hosts. Chosen: 720 has many divisors.
+/// Hello intervals in the common epoch. Work done once in a divisor of this number of intervals
+/// happens at one moment on all hosts. Chosen: 720 has many divisors.
 const EPOCH_HELLOS: u32 = 720;
-/// Round trips that a new link is measured by at once, beside the hello epoch: routes depend on it. Chosen.
+/// Round trips measured at once on a new link: routes depend on them. Chosen.
 const NEW_LINK_SAMPLES: usize = 3;
 /// Longest time for these measurements. Chosen.
 const NEW_LINK_PERIOD: Duration = Duration::from_millis(300);
-/// Between two hellos meanwhile. Chosen.
+/// Interval of hellos during them. Chosen.
 const NEW_LINK_HELLO_INTERVAL: Duration = Duration::from_millis(25);
-/// Between two hellos for a peer that suspects this node. ADR 0007: 20 a second.
+/// Interval of hellos to a peer that suspects this node. ADR 0007: 20 a second.
 const ASKED_HELLO_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two hellos to a peer that is suspected. ADR 0007: 40 a second.
+/// Interval of hellos to a suspected peer. ADR 0007: 40 a second.
 const SUSPECTING_HELLO_INTERVAL: Duration = Duration::from_millis(25);
 /// Silence after which a peer is suspected: a little more than a hello interval. ADR 0007.
 const SUSPECT_SILENCE: Duration = Duration::from_millis(350);
-/// Least such silence where packets came closer to each other. ADR 0007.
+/// Least silence after which a peer of a busy link is suspected. ADR 0007.
 const SUSPECT_SILENCE_MIN: Duration = Duration::from_millis(100);
-/// There it is so many times the longest gap of late. ADR 0007.
+/// On such a link, silence before suspicion as a multiple of the longest recent gap. ADR 0007.
 const SUSPECT_GAPS: u32 = 3;
-/// Gaps count for so long, and up to twice that. ADR 0007.
+/// Time for which a gap counts, up to twice that. ADR 0007.
 const GAP_MEMORY: Duration = Duration::from_secs(1);
-/// From a suspicion without a sign of life to the end of the link, up to a round trip of [`SUSPECT_TIMEOUT_RTT`];
-/// longer paths get the excess on top. ADR 0007.
+/// Suspicion timeout without a sign of life for round trips up to [`SUSPECT_TIMEOUT_RTT`]; longer
+/// paths add the excess. ADR 0007.
 const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
-/// Round trip that [`SUSPECT_TIMEOUT`] has room for, and that of a link that was not measured yet. ADR 0007.
+/// Round trip that [`SUSPECT_TIMEOUT`] covers, and that of an unmeasured link. ADR 0007.
 const SUSPECT_TIMEOUT_RTT: Duration = Duration::from_millis(150);
-/// From a refusal by the peer's host to the end of the link, beside a round trip. ADR 0007.
+/// Timeout after a refusal by the peer's host, added to a round trip. ADR 0007.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
-/// Least hellos without an answer before a refusal ends a link. ADR 0007.
+/// Least unanswered hellos before a refusal ends a link. ADR 0007.
 const REFUSAL_HELLOS: u32 = 4;
-/// Share of lost hellos from which on refusals do not count: so few hellos without an answer say little there. ADR
-/// 0007.
+/// Share of lost hellos from which on refusals do not count: [`REFUSAL_HELLOS`] prove little at
+/// such loss. ADR 0007.
 const REFUSAL_LOSS_MAX: f64 = 0.05;
-/// Least hellos without an answer before a silent link ends: a process that slept must not blame the peer. Chosen: at
-/// 20 % of loss all get lost once in hundreds of hours.
+/// Least unanswered hellos before a silent link ends: a process that slept must not blame the peer.
+/// Chosen: at 20 % of loss all get lost once in hundreds of hours.
 const SUSPECT_HELLOS: u32 = 8;
-/// What this process sleeps longer than this during a suspicion does not count. Chosen: above the pauses of a busy
-/// host.
+/// Sleep of this process above which the slept time does not count in a suspicion. Chosen: above
+/// the pauses of a busy host.
 const OWN_SLEEP_MIN: Duration = Duration::from_millis(100);
-/// How long a peer that has asked for it gets hellos fast: it goes on asking. ADR 0007.
+/// Time for which a request speeds up hellos; the peer repeats it. ADR 0007.
 const ASKED_PERIOD: Duration = Duration::from_millis(300);
-/// A hello that is not answered within this time counts as lost. Chosen: three hello intervals.
+/// Time after which an unanswered hello counts as lost. Chosen: three hello intervals.
 const HELLO_LOSS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Hellos without an answer that are remembered. Chosen: more than are sent in a [`HELLO_LOSS_TIMEOUT`] while
-/// suspecting.
+/// Bound of remembered unanswered hellos. Chosen: more than are sent in a [`HELLO_LOSS_TIMEOUT`]
+/// while suspecting.
 const MAX_OUTSTANDING: usize = 64;
-/// Between two hints of others that start a suspicion: anybody can forge them. ADR 0007.
+/// Least interval of hints that start a suspicion: anybody can forge them. ADR 0007.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A hello epoch that is the same on all hosts whose clocks agree; `since_1970` is what the wall clock says `now`. Their
-/// hellos meet, and a node wakes once for those of all its idle links. Where clocks differ it is as good as any.
+/// Returns the hello epoch of all hosts with equal clocks; `since_1970` is the wall clock at `now`.
+/// Their hellos coincide, and a node wakes once for all its idle links.
 #[must_use]
 pub fn common_epoch(now: Instant, since_1970: Duration) -> Instant {
     now.checked_sub(past(since_1970, HELLO_INTERVAL * EPOCH_HELLOS))
         .unwrap_or(now)
 }
 
-/// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+/// Returns the next hello time after `now` among those that are `hellos` intervals apart.
 pub(crate) fn next_hello_at(epoch: Instant, now: Instant, hellos: u32) -> Instant {
     let apart = HELLO_INTERVAL * hellos;
     now + apart - past(now.saturating_duration_since(epoch), apart)
@@ -104,32 +104,32 @@ fn past(since: Duration, period: Duration) -> Duration {
     Duration::from_nanos(past as u64)
 }
 
-/// What to do now.
+/// Result of [`Liveness::poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing.
     Wait,
-    /// Send a hello with this transaction, which asks for hellos or does not.
+    /// Send a hello with this transaction; `asks` requests hellos from the peer.
     Hello { id: TxId, asks: bool },
-    /// The link is dead, and why.
+    /// The link is dead, for this reason.
     Down(EndReason),
 }
 
-/// Liveness of one link.
+/// Liveness of a link.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    /// Hellos of all links go out at this time and whole multiples of [`HELLO_INTERVAL`] later: a node with
-    /// many links wakes no more often than one with few. ([`common_epoch`]: not even for those of its peers.)
+    /// Hellos of all links go out at this time plus multiples of [`HELLO_INTERVAL`], so that a node
+    /// with many links wakes no more often. [`common_epoch`] aligns those of its peers as well.
     epoch: Instant,
-    /// The peer sends the hellos, which say as much of it as answers to ours.
+    /// Whether this is the answering end: the peer's hellos suffice as signs of life.
     answers: bool,
     wary_until: Instant,
     received_at: Instant,
-    /// The longest gaps between signs of life, in this second and the one before, and since when this one.
+    /// The longest gaps between signs of life, in the current second and the one before.
     gaps: [Duration; 2],
     gaps_since: Instant,
     suspected: Option<Suspicion>,
-    /// The peer suspects us until then.
+    /// The peer suspects this node until then.
     asked_until: Option<Instant>,
     hinted: Option<Instant>,
     next_hello: Instant,
@@ -144,18 +144,18 @@ pub(crate) struct Liveness {
     random: Random,
 }
 
-/// The peer may have gone.
+/// A suspicion that the peer has gone.
 #[derive(Debug)]
 struct Suspicion {
     since: Instant,
-    /// Hellos sent since.
+    /// Hellos sent since then.
     hellos: u32,
-    /// Its host has refused a datagram of ours.
+    /// Whether the peer's host has refused a datagram of ours.
     refused: bool,
 }
 
 impl Liveness {
-    /// `answers` is false at one end of each link.
+    /// Makes the state of a new link; `answers` is false at one of its ends.
     pub(crate) fn new(epoch: Instant, answers: bool, random: Random, now: Instant) -> Self {
         Self {
             epoch,
@@ -179,7 +179,7 @@ impl Liveness {
         }
     }
 
-    /// A sign of life.
+    /// Notes a sign of life.
     pub(crate) fn note_received(&mut self, now: Instant) {
         let gap = now.saturating_duration_since(self.received_at);
         if now.saturating_duration_since(self.gaps_since) >= GAP_MEMORY {
@@ -193,20 +193,20 @@ impl Liveness {
         }
     }
 
-    /// The time of the next hello, about [`HELLO_INTERVAL`] from now.
+    /// Returns the time of the next hello, about [`HELLO_INTERVAL`] from now.
     fn next_common(&self, now: Instant) -> Instant {
         let next = next_hello_at(self.epoch, now, 1);
         let soon = next - now < HELLO_INTERVAL / 8;
         if soon { next + HELLO_INTERVAL } else { next }
     }
 
-    /// Silence of so long makes the peer suspect.
+    /// Returns the silence after which the peer is suspected.
     fn suspicion_time(&self) -> Duration {
         let longest = self.gaps[0].max(self.gaps[1]);
         (longest * SUSPECT_GAPS).clamp(SUSPECT_SILENCE_MIN, SUSPECT_SILENCE)
     }
 
-    /// There is reason to think that the peer has gone: find out now.
+    /// Starts a suspicion.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.suspected.is_none() {
             self.wary_until = now + ANSWERER_WARY_PERIOD;
@@ -219,7 +219,7 @@ impl Liveness {
         }
     }
 
-    /// Somebody who may be lying says that the peer has gone.
+    /// Starts a suspicion for an unauthenticated reason, at most once in [`HINT_INTERVAL`].
     pub(crate) fn hint(&mut self, now: Instant) {
         if self.hinted.is_none_or(|at| now >= at + HINT_INTERVAL) {
             self.hinted = Some(now);
@@ -227,8 +227,8 @@ impl Liveness {
         }
     }
 
-    /// The peer's host has refused a datagram of ours, and shows which: nobody can say so who does not see
-    /// what we send. Answers that were under way may still come, so each counts.
+    /// Notes that the peer's host refused a datagram. The error quotes that datagram, so its sender
+    /// sees our packets. Answers that were under way may still arrive, and each counts.
     pub(crate) fn refused(&mut self, now: Instant) {
         self.suspect(now);
         if let Some(suspicion) = &mut self.suspected {
@@ -236,13 +236,13 @@ impl Liveness {
         }
     }
 
-    /// Whether this hello was sent lately, and not answered yet.
+    /// Whether this hello was sent recently and is unanswered.
     pub(crate) fn is_outstanding(&self, id: TxId) -> bool {
         let mut known = self.outstanding.iter();
         known.any(|(known, _)| is_same_transaction(*known, id))
     }
 
-    /// How long a suspicion lasts, and how many hellos, before the link is down.
+    /// Returns the timeout of a suspicion, and the least hellos before the link is down.
     fn verdict(&self, suspicion: &Suspicion) -> (Duration, u32) {
         let trip = self.rtt.unwrap_or(SUSPECT_TIMEOUT_RTT);
         if suspicion.refused && self.loss < REFUSAL_LOSS_MAX {
@@ -252,20 +252,20 @@ impl Liveness {
         (SUSPECT_TIMEOUT + longer, SUSPECT_HELLOS)
     }
 
-    /// The peer has received nothing for a while, and asks for hellos.
+    /// Handles the peer's request for hellos: it has received nothing for a while.
     pub(crate) fn asked(&mut self, now: Instant) {
         self.asked_until = Some(now + ASKED_PERIOD);
         self.wary_until = now + ANSWERER_WARY_PERIOD;
         self.hello_soon(ASKED_HELLO_INTERVAL, now);
     }
 
-    /// The next hello comes `pause` after the last.
+    /// Schedules the next hello `pause` after the last one.
     fn hello_soon(&mut self, pause: Duration, now: Instant) {
         let soon = self.last_hello.map_or(now, |at| at + pause);
         self.next_hello = self.next_hello.min(soon.max(now));
     }
 
-    /// A hello was answered; false if it is not one of ours.
+    /// Handles the answer to a hello; returns false if that was not one of ours.
     pub(crate) fn answered(&mut self, id: TxId, now: Instant) -> bool {
         let mut outstanding = self.outstanding.iter();
         let at = outstanding.position(|(known, _)| is_same_transaction(*known, id));
@@ -288,12 +288,12 @@ impl Liveness {
         true
     }
 
-    /// The hellos of the peer are enough.
+    /// Whether the peer's hellos suffice.
     fn is_answerer_at_rest(&self, now: Instant) -> bool {
         self.answers && self.loss <= ANSWERER_LOSS_MAX && now >= self.wary_until
     }
 
-    /// To be called at [`Self::deadline`], or whenever.
+    /// Computes the next action; to be called at [`Self::deadline`], or earlier.
     pub(crate) fn poll(&mut self, now: Instant) -> Verdict {
         let slept = now.saturating_duration_since(self.deadline().max(self.polled));
         self.polled = now;
@@ -347,7 +347,7 @@ impl Liveness {
         Verdict::Hello { id, asks }
     }
 
-    /// When to poll next.
+    /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Instant {
         let judge = match &self.suspected {
             Some(suspicion) => {
@@ -363,13 +363,13 @@ impl Liveness {
         judge.min(self.next_hello)
     }
 
-    /// Round trip of the path, once it has been measured a few times.
+    /// Returns the round trip of the path, once measured a few times.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let known = self.new_until.is_none();
         self.trips.iter().min().filter(|_| known).copied()
     }
 
-    /// Share of hellos that were not answered, over the last few dozen.
+    /// Returns the share of unanswered hellos over the last few dozen.
     pub(crate) fn loss(&self) -> f64 {
         self.loss
     }
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
     use librecast::simulated::{Network, Path};
 
-    /// Runs the clock for `span`; `answer` says whether the probe sent at a time is answered.
+    /// Runs the clock for `span`; `answer` decides whether a hello sent at a time is answered.
     fn run(
         live: &mut Liveness,
         start: Instant,
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(longer, [1, 1, 1, 1, 1, 1, 10, 10], "{longer:?}");
     }
 
-    /// A new link that has said its first hellos, the next one is on the epoch.
+    /// A link past the hellos of its beginning: the next one is on the epoch.
     fn settled(epoch: Instant, now: Instant) -> Liveness {
         let mut live = Liveness::new(epoch, false, Random::new([1; 32]), now);
         while live.new_until.is_some() {
@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(live.rtt(), Some(Duration::from_millis(2)));
         assert_eq!(now, start + Duration::from_millis(53));
 
-        // a longer path is known with the first answer that comes later than that
+        // a longer path is measured by the first answer after that time
         let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
         let mut hellos = VecDeque::new();
         while live.deadline() <= start + NEW_LINK_PERIOD {
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn hosts_whose_clocks_agree_speak_at_the_same_moments() {
-        // two hosts that started at different times, on one clock of ours that began in 1970
+        // two hosts started at different times; this clock began in 1970
         let zero = Instant::now();
         let hello_after = |started: u64, now: u64| {
             let at = |ms: u64| (zero + Duration::from_millis(ms), Duration::from_millis(ms));
@@ -521,7 +521,7 @@ mod tests {
             hello_after(1_000, 1_400_017),
             hello_after(999_123, 1_400_103)
         );
-        // and so does what is done less often
+        // the same for work done less often
         let seldom = |started: u64, now: u64| {
             let at = |ms: u64| zero + Duration::from_millis(ms);
             let epoch = common_epoch(at(started), Duration::from_millis(started));
@@ -560,7 +560,7 @@ mod tests {
         live.note_received(start);
         let woke = start + Duration::from_secs(30);
         assert!(matches!(live.poll(woke), Verdict::Hello { .. }));
-        // asleep again and again: a hello now and then, and what was slept does not count
+        // repeated sleep: a hello now and then, and slept time does not count
         for hello in 1..8 {
             let now = woke + Duration::from_millis(250) * hello;
             assert!(!matches!(live.poll(now), Verdict::Down(_)), "{hello}");
@@ -587,8 +587,8 @@ mod tests {
         assert!((30..=50).contains(&hellos), "{hellos} in ten seconds");
     }
 
-    /// When a peer with a round trip of `trip` that dies and whose host refuses each hello is found dead;
-    /// `None`: it lives, and the refusals are forged.
+    /// Time from a peer's death to the verdict while its host refuses each hello, at a round trip
+    /// of `trip`. `None`: it lives, and the refusals are forged.
     fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
         let start = Instant::now();
         let mut live = Liveness::new(start, false, Random::new([1; 32]), start);
@@ -616,7 +616,7 @@ mod tests {
     fn a_refusal_ends_a_link_sooner_than_word_of_others_and_neither_one_that_lives() {
         for trip in [0, 20, 100, 300] {
             let took = refused(trip, false, Liveness::refused).unwrap();
-            // once around for answers that were under way, once for those that do not come
+            // one round trip for answers under way, one for those that do not arrive
             assert!(took <= Duration::from_millis(2 * trip + 150), "{took:?}");
             assert!(took >= Duration::from_millis(75), "{took:?}: four hellos");
             let hinted = refused(trip, false, Liveness::hint).unwrap();
@@ -646,7 +646,7 @@ mod tests {
             }
             live.note_received(now);
         }
-        // twenty a second for 800 ms, however often it is asked
+        // twenty a second for 800 ms, independent of the number of requests
         assert!((15..=19).contains(&hellos), "{hellos}");
     }
 
@@ -658,14 +658,14 @@ mod tests {
         assert!(!live.answered([0; 12], start));
     }
 
-    /// Two ends of a link and the way between them, on virtual time.
+    /// Two ends of a link and the path between them, on virtual time.
     struct Pair {
         start: Instant,
         now: Duration,
         ends: [Liveness; 2],
-        /// To which end, what.
+        /// The receiving end, and the packet.
         network: Network<Duration, usize, (usize, Packet)>,
-        /// How often the first end sends data.
+        /// Interval of data from the first end.
         data: Option<Duration>,
         next_data: Duration,
         sent: u64,
@@ -680,7 +680,7 @@ mod tests {
     }
 
     impl Pair {
-        /// Milliseconds one way, and loss of a hundred each way.
+        /// Makes a pair; `delay` in ms one way, `loss` in percent each way.
         fn new(dice: u64, delay: u64, loss: u64, data: Option<u64>) -> Self {
             let start = Instant::now();
             let path = Path {
@@ -709,8 +709,8 @@ mod tests {
             self.network.send(1 - to, to, (to, packet), self.now);
         }
 
-        /// Runs until `end`; when an end says that the other is dead, if it does. From `death` on the
-        /// second end is.
+        /// Runs until `end`; returns the time of the first verdict. From `death` on the second end
+        /// is dead.
         fn run(&mut self, end: Duration, death: Option<Duration>) -> Option<Duration> {
             loop {
                 let alive = |at: Duration| death.is_none_or(|death| at < death);
@@ -738,7 +738,7 @@ mod tests {
             if let Some(every) = self.data.filter(|_| self.next_data <= self.now) {
                 self.next_data = self.now + every;
                 self.send(1, Packet::Data);
-                // reports of what came
+                // reports about received packets
                 if alive {
                     self.send(0, Packet::Data);
                 }
@@ -832,7 +832,7 @@ mod tests {
     fn deaths(delay: u64, loss: u64, data: Option<u64>) -> Vec<Duration> {
         let times = (0..500).map(|dice| {
             let mut pair = Pair::new(dice, delay, loss, data);
-            // by then hellos are seldom where nothing gets lost
+            // by then hellos are rare on a link without loss
             let death = Duration::from_millis(20_000 + dice * 7_919 % 5_000);
             let end = death + Duration::from_secs(10);
             pair.run(end, Some(death)).unwrap() - death
@@ -852,7 +852,7 @@ mod tests {
                     println!("delay {delay}, data {data:?}, loss {loss}: {median:?} {worst:?}");
                     assert!(worst <= Duration::from_secs(1), "{worst:?}");
                     if data.is_none() && loss == 0 {
-                        // what the simulator of the network assumes
+                        // assumed by the simulator
                         let arrived = |after| Duration::from_millis(delay + after);
                         assert!(times[0] >= arrived(416), "{:?}", times[0]);
                         assert!(worst <= arrived(752), "{worst:?}");

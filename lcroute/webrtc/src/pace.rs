@@ -1,21 +1,22 @@
 //! The clock of the WebRTC stack.
 //!
-//! `rtc-sctp` waits a second at least before it takes a packet for lost that no later one has shown to be (RTO.Min of RFC 9260,
-//! section 16), by a constant. On a data channel without retransmissions that second is a stall: what is lost meanwhile counts as under
-//! way, and after it the window is one packet. So a link whose data goes over SCTP has a stack whose clock runs faster than the
-//! host's. Round trips are measured by the same clock, so its timeouts stay what they are on long paths.
+//! `rtc-sctp` waits at least a second for a lost packet that no later one shows to be lost (RTO.Min
+//! of RFC 9260, section 16, a constant). On a data channel without retransmissions that second is a
+//! stall: lost packets count as in flight, and after it the window is one packet. The stack of a
+//! link with data over SCTP therefore has a clock faster than the host's. Round trips are measured
+//! by the same clock, so timeouts on long paths do not change.
 
 use librecast::time::{Duration, Instant};
 
-/// As fast as the host's.
+/// Pace of the host's clock.
 pub(crate) const EVEN: u32 = 1;
-/// So much faster, RTO.Min is 250 ms: longer than receivers keep an acknowledgement back (200 ms, RFC 9260, section 6.2).
+/// Pace at which RTO.Min is 250 ms: above delayed acknowledgements, 200 ms (RFC 9260, section 6.2).
 pub(crate) const FAST: u32 = 4;
 
-/// What the stack is told as the time.
+/// The clock of one stack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StackClock {
-    /// The host's and the stack's time of when the pace changed last.
+    /// Host time and stack time of the last change of pace.
     since: (Instant, Instant),
     pace: u32,
 }
@@ -28,22 +29,22 @@ impl StackClock {
         }
     }
 
-    /// The stack's time.
+    /// Returns the stack's time.
     pub(crate) fn at(&self, now: Instant) -> Instant {
         let (host, stack) = self.since;
         stack + now.saturating_duration_since(host) * self.pace
     }
 
-    /// When the host's clock is there.
+    /// Returns the host's time for a time of the stack.
     pub(crate) fn host_at(&self, at: Instant) -> Instant {
         let (host, stack) = self.since;
-        // rounded up: not earlier than it is due
+        // rounded up: not earlier than due
         let pause =
             at.saturating_duration_since(stack) + Duration::from_nanos((self.pace - 1).into());
         host + pause / self.pace
     }
 
-    /// Runs at this pace from now on.
+    /// Sets the pace from now on.
     pub(crate) fn set_pace(&mut self, pace: u32, now: Instant) {
         if self.pace != pace {
             self.since = (now, self.at(now));

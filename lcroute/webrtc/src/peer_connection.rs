@@ -1,6 +1,6 @@
-//! One WebRTC peer connection: ICE, DTLS, SCTP and the two channels, without any notion of who the
-//! peer is. The crate `rtc` does the protocols; its traps are dealt with here. All calls into it are
-//! fenced: a panic ends the connection.
+//! One WebRTC peer connection: ICE, DTLS, SCTP and the two channels, without any notion of the
+//! peer's identity. The crate `rtc` has the protocols; this module works around its traps. All
+//! calls into it are fenced: a panic ends the connection.
 //!
 //! ```text
 //! offer() ------ description ------> answer()
@@ -45,47 +45,48 @@ use crate::pace::{EVEN, FAST, StackClock};
 use crate::repeats::Repeats;
 use crate::stun::{Credentials, dressed};
 
-/// The names that the channels carry in their `protocol` field; behind the first comes its version.
+/// Protocol names of the channels; a version follows the first.
 const CONTROL_PROTOCOL: &str = "/lcroute/control/";
 const DATA_PROTOCOL: &str = "/lcroute/data/1";
-/// Longest message in bytes, as our descriptions say.
+/// Longest message in bytes, as our descriptions announce.
 const MAX_MESSAGE: usize = 65_536;
-/// Candidates of the far side: those of its description, and as many more.
+/// Bound of remote candidates: those of the description, and as many later ones.
 const MAX_REMOTE_CANDIDATES: usize = 32;
-/// SCTP packets fit every path of IPv6 without fragments: DTLS adds 37, UDP and IPv6 48, 1,273 in all.
+/// Bound of SCTP packets in bytes: DTLS adds 37, UDP and IPv6 48, so 1,273 fit every IPv6 path.
 const SCTP_MTU: u32 = 1_188;
-/// Between two ICE checks of a pair. Chosen: RFC 8445 14.2 has 50 ms for all pairs.
+/// Interval of ICE checks of a pair. Chosen: RFC 8445 14.2 has 50 ms for all pairs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Checks until a pair is given up. A closed firewall opens only when both sides have sent, which may take until the
-/// slower one has got the answer: 20 s. Chosen.
+/// Checks until a pair fails: 20 s. A closed firewall opens only when both sides have sent, the
+/// slower one after it has the answer. Chosen.
 const MAX_CHECKS: u16 = 200;
-/// How long a direct path has to show before one over a relay is taken. Chosen: three checks, and a long round trip.
+/// Time for a direct path before a relayed one is selected. Chosen: three checks, a long round
+/// trip.
 const RELAY_WAIT: Duration = Duration::from_millis(700);
 /// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
 const RECEIVE_BUFFER: u32 = 4 << 20;
 
-/// The subject of a certificate, which Chromium's has.
+/// Subject of the certificate, as in Chromium's.
 const SUBJECT: &str = "WebRTC";
-/// A day of a certificate. Chromium's is good for 31, from the day before on.
+/// A day. Chromium's certificates are valid for 31, from the day before on.
 const DAY: Duration = Duration::from_secs(86_400);
-/// How long a certificate says that it is good. From a capture.
+/// Validity of the certificate in days. From a capture.
 const CERTIFICATE_DAYS: u32 = 31;
-/// Bytes of a certificate's serial number. From a capture.
+/// Bytes of the certificate's serial number. From a capture.
 const SERIAL: usize = 8;
-/// Until when the stack takes our own certificate: a daemon runs for longer than the certificate says, and peers go by its
-/// fingerprint alone. Chosen.
+/// Time until which the stack accepts our own certificate. A daemon outlives the certificate's
+/// validity, and peers check its fingerprint alone. Chosen.
 const OWN_USE: Duration = Duration::from_secs(1 << 34);
 
 type StackError = rtc::shared::error::Error;
 type StackResult<T> = std::result::Result<T, StackError>;
 type Result<T> = std::result::Result<T, Error>;
 
-/// Why a connection cannot be made.
+/// Reason why a connection cannot be made.
 #[derive(Debug, Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// `proven`: over what the far side has sent.
+    /// `proven`: the panic came from data that the peer has sent.
     #[error("the WebRTC stack panicked: {panic}")]
     Panicked { panic: Panic, proven: bool },
 }
@@ -99,7 +100,7 @@ impl From<Panic> for Error {
     }
 }
 
-/// What all connections of a process share.
+/// State that all connections of a process share.
 pub(crate) struct Factory {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: RTCCertificate,
@@ -120,7 +121,7 @@ pub(crate) struct Own<'a> {
     pub(crate) relayed: Option<SocketAddr>,
 }
 
-/// What a connection tells its owner.
+/// Notification for the owner of a connection.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// Both channels are open.
@@ -134,15 +135,15 @@ pub(crate) enum Notice {
     },
     /// The far side offers another version of control messages.
     OtherControl(u8),
-    /// So many packets of SCTP were kept from the stack.
+    /// This number of SCTP packets was not passed to the stack.
     LeftOut(u32),
-    /// It is over, with the reason.
+    /// The connection has ended, with the reason.
     Closed(EndReason),
 }
 
-/// The channels of a link: the offerer opens `control`, and each side opens the `data` it sends on.
-/// (An SCTP stream goes one way; a channel that `rtc` accepts sends reliably and in order whatever
-/// the far side asked for, so nobody sends data on one that he has accepted.)
+/// The channels of a link: the offerer opens `control`, and each side opens the `data` channel it
+/// sends on. (An SCTP stream is unidirectional. A channel that `rtc` accepts sends reliably and in
+/// order whatever the peer requested, so neither side sends data on an accepted one.)
 #[derive(Debug)]
 struct Channels {
     control: Option<RTCDataChannelId>,
@@ -159,7 +160,7 @@ pub(crate) struct PeerConnection {
     role: Role,
     channels: Channels,
     opened: bool,
-    /// DTLS has something to send that only a timeout brings out.
+    /// Whether DTLS has output that only a timeout brings out.
     kick: bool,
     keys: Arc<KeyTap>,
     provider: Arc<dyn RTCCryptoProvider>,
@@ -167,23 +168,22 @@ pub(crate) struct PeerConnection {
     control: u8,
     /// Whether each side offers the media lane.
     media: [bool; 2],
-    /// Whether the far side takes control messages in it; we do.
+    /// Whether the peer accepts control messages in the lane; this node does.
     lane_control: bool,
     repeats: Repeats,
     repeated: Vec<Transmit>,
-    /// When it last sent or got something.
+    /// Time of the last sent or received datagram.
     used: Instant,
     credentials: Credentials,
     hosts: Vec<SocketAddr>,
     /// Our address at a relay, if the description has one.
     relayed: Option<SocketAddr>,
-    /// The address that our router maps, if the description has one.
-    /// The far side's candidates.
+    /// The remote candidates.
     remote: Vec<Candidate>,
     path: Option<(SocketAddr, SocketAddr)>,
     data_queue: usize,
     control_queue: usize,
-    /// What is done is done for a description, whose sender is proven.
+    /// Whether the current call handles a description; its sender is proven.
     describing: bool,
 }
 
@@ -303,7 +303,7 @@ impl Factory {
         })
     }
 
-    /// A new connection, and the offer that makes it.
+    /// Makes a new connection, and its offer.
     pub(crate) fn offer(
         &self,
         own: &Own<'_>,
@@ -316,7 +316,7 @@ impl Factory {
         Ok((connection, description))
     }
 
-    /// A new connection for an offer, and the answer to it.
+    /// Makes a new connection for an offer, and the answer.
     pub(crate) fn answer(
         &self,
         offer: &Description,
@@ -346,7 +346,7 @@ impl Factory {
         Ok(connection.description(self.fingerprint, own))
     }
 
-    /// The far side of [`Self::restart_offer`].
+    /// Answers the offer of the peer's [`Self::restart_offer`].
     pub(crate) fn restart_answer(
         &self,
         connection: &mut PeerConnection,
@@ -381,7 +381,7 @@ impl PeerConnection {
         self.path
     }
 
-    /// By which kind of address the far side is reached; over a relay if either end is at one.
+    /// Returns the kind of the peer's address; a relay if either end is at one.
     pub(crate) fn path_kind(&self) -> Option<PathKind> {
         let (local, remote) = self.path?;
         let told = self.remote.iter().find(|c| c.addr == remote);
@@ -394,17 +394,17 @@ impl PeerConnection {
         })
     }
 
-    /// Our address at a relay, if the far side knows it.
+    /// Returns our relayed address, if the peer knows it.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.relayed
     }
 
-    /// Where the far side may be, as far as it says.
+    /// Returns the addresses of the peer's candidates.
     pub(crate) fn remote_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'_> {
         self.remote.iter().map(|candidate| candidate.addr)
     }
 
-    /// A path over a relay serves until there is another; any other is lost already.
+    /// Prepares a restart: a path over a relay serves meanwhile; any other is lost already.
     fn begin_restart(&mut self, own: &Own<'_>, now: Instant) {
         self.clock.set_pace(EVEN, now);
         if self.path_kind() != Some(PathKind::Relay) {
@@ -414,7 +414,7 @@ impl PeerConnection {
         self.relayed = own.relayed;
     }
 
-    /// The keys of the media lane, if both sides offer it and DTLS has made some.
+    /// Returns the keys of the media lane, if both sides offer it and DTLS has made them.
     pub(crate) fn media_keys(&self) -> Option<LinkKeys> {
         (self.media == [true; 2]).then(|| self.keys.keys())?
     }
@@ -424,12 +424,12 @@ impl PeerConnection {
         self.media == [true; 2] && self.lane_control
     }
 
-    /// Whether the answer to our offer is still to come.
+    /// Whether our offer has no answer yet.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.credentials.remote_ufrag.is_empty()
     }
 
-    /// The answer to our offer.
+    /// Accepts the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Description, now: Instant) -> Result<()> {
         self.set_remote(answer);
         (self.media[1], self.lane_control) = (answer.media, answer.lane_control);
@@ -441,7 +441,7 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// More addresses of the far side.
+    /// Adds addresses of the peer.
     pub(crate) fn add_remote(&mut self, candidates: &[Candidate]) -> Result<()> {
         for candidate in candidates {
             let rank = self.remote.len();
@@ -461,7 +461,7 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// SHA-256 of the certificate that the far side showed in DTLS.
+    /// Returns the SHA-256 of the peer's DTLS certificate.
     pub(crate) fn remote_fingerprint(&mut self, factory: &Factory) -> Option<Fingerprint> {
         let chain = self.pc.call(|pc| {
             let sctp = pc.sctp()?;
@@ -470,26 +470,26 @@ impl PeerConnection {
         sha256(factory.provider(), chain.ok()??.first()?).ok()
     }
 
-    /// The panic that ended it, and whether it is the far side's doing: what it sent last was a record
-    /// of its DTLS session, or a description. Everything else anybody may have forged.
+    /// Returns the panic that ended it, and whether the peer caused it: the last input was a record
+    /// of its DTLS session, or a description. Anybody may forge other input.
     pub(crate) fn panic(&self) -> Option<(Panic, bool)> {
         let panic = self.pc.panic()?.clone();
         Some((panic, self.describing || self.keys.has_opened()))
     }
 
-    /// What it sends in SCTP from now on is what this makes of it.
+    /// Passes the SCTP packets that it sends through `forge`.
     #[cfg(test)]
     pub(crate) fn forge(&self, forge: crate::media::Forge) {
         self.keys.forge(forge);
     }
 
-    /// The stack gets to see whatever the far side sends.
+    /// Passes all SCTP packets of the peer to the stack.
     #[cfg(test)]
     pub(crate) fn unwatch(&self) {
         self.keys.unwatch();
     }
 
-    /// The stack panics.
+    /// Makes the stack panic.
     #[cfg(test)]
     pub(crate) fn panic_for_test(&mut self) {
         let _ = self.pc.call(|_| panic!("as a test wants it"));
@@ -504,7 +504,7 @@ impl PeerConnection {
         Ok(result.map_err(|panic| Error::Panicked { panic, proven })??)
     }
 
-    /// A datagram from `from` that belongs to this connection.
+    /// Handles a datagram from `from` that belongs to this connection.
     pub(crate) fn handle_datagram(
         &mut self,
         from: SocketAddr,
@@ -531,7 +531,7 @@ impl PeerConnection {
             transport,
             message: BytesMut::from(datagram),
         };
-        // its errors are those of single packets, which it has logged
+        // its errors concern single packets, and it has logged them
         let _ = self.pc.call(|pc| pc.handle_read(message));
     }
 
@@ -541,7 +541,7 @@ impl PeerConnection {
         self.repeated.extend(self.repeats.repeat(now));
     }
 
-    /// When it last sent or got something.
+    /// Returns the time of the last sent or received datagram.
     pub(crate) fn used(&self) -> Instant {
         self.used
     }
@@ -552,16 +552,15 @@ impl PeerConnection {
         [stack, self.repeats.deadline()].into_iter().flatten().min()
     }
 
-    /// Takes everything that the connection has to say and to send. After a panic it says that it is
-    /// over, and nothing else.
+    /// Drains notices and datagrams of the connection; after a panic, one notice of its end.
     pub(crate) fn drain(
         &mut self,
         notices: &mut Vec<Notice>,
         transmits: &mut VecDeque<Transmit>,
         now: Instant,
     ) {
-        // first what is there: the answer to a nominating check must not be overtaken by the
-        // ClientHello that the event of the nomination causes, or the far side drops that for a second
+        // pending output first: the ClientHello that the nomination causes must not overtake the
+        // answer to the nominating check, or the peer drops it for a second
         self.drain_writes(transmits, now);
         self.drain_events(notices);
         while let Some(TaggedRTCMessage { message, .. }) = self.poll(Protocol::poll_read) {
@@ -625,7 +624,7 @@ impl PeerConnection {
         self.send(control, self.control_queue, [message, &[]], now)
     }
 
-    /// The same for a message of others, while little waits.
+    /// Sends a routed message, while little is queued.
     pub(crate) fn send_routed(
         &mut self,
         message: &[u8],
@@ -643,21 +642,21 @@ impl PeerConnection {
         self.send(self.channels.data_out, self.data_queue, parts, now)
     }
 
-    /// At most so many bytes wait in the data channel.
+    /// Bounds the bytes queued in the data channel.
     pub(crate) fn bound_data_queue(&mut self, bytes: usize) {
         self.data_queue = bytes;
     }
 
-    /// The link is up; `has_path`: ICE looks for none.
+    /// Notes that the link is up; `has_path`: ICE seeks no path.
     pub(crate) fn link_is_made(&mut self, has_path: bool, now: Instant) {
         self.repeats.link_is_made();
-        // where there is a media lane, SCTP carries next to nothing
+        // beside a media lane SCTP carries next to nothing
         if has_path && self.media != [true; 2] {
             self.clock.set_pace(FAST, now);
         }
     }
 
-    /// Says goodbye; the datagrams that do are in `transmits`.
+    /// Closes the connection; `transmits` gets the datagrams of the goodbye.
     pub(crate) fn close(&mut self, transmits: &mut VecDeque<Transmit>, now: Instant) {
         self.repeats.stop();
         let _ = self.pc.call(|pc| pc.close());
@@ -720,7 +719,7 @@ impl PeerConnection {
         }
     }
 
-    /// A channel is open: one of ours, or one that the far side may open; any other ends the link.
+    /// Handles an opened channel: one of ours, or one that the peer may open; others end the link.
     fn handle_open(&mut self, channel: RTCDataChannelId) -> std::result::Result<(), Notice> {
         if channel == self.channels.data_out {
             self.channels.data_out_open = true;
@@ -758,8 +757,8 @@ impl PeerConnection {
         })
     }
 
-    /// The local candidate that a datagram came in at: `rtc` takes no other address. Where the
-    /// system did not say which it was, any of the family is as good.
+    /// Returns the local candidate that received a datagram: `rtc` accepts no other address. If the
+    /// system did not report it, any of the family serves.
     fn local_candidate(&self, to: SocketAddr, from: SocketAddr) -> Option<SocketAddr> {
         let exact = self.hosts.iter().chain(&self.relayed).find(|h| **h == to);
         let family = || self.hosts.iter().find(|h| h.is_ipv4() == from.is_ipv4());
@@ -790,8 +789,8 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Server-reflexive and mapped candidates are told to the far side only: their base is a host candidate,
-    /// from which the checks go out anyway. What goes out from a relayed one goes by the relay.
+    /// Adds host and relayed candidates to the stack. Only the description has server-reflexive and
+    /// mapped ones: their checks leave from the host candidate that is their base.
     fn add_locals(&mut self) -> Result<()> {
         for (rank, candidate) in self.locals().into_iter().enumerate() {
             let candidate = RTCIceCandidateInit {
@@ -872,7 +871,7 @@ fn address(candidate: &RTCIceCandidate) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, candidate.port))
 }
 
-/// A certificate that says what one of Chromium's says; DTLS 1.2 shows it in clear.
+/// Makes a certificate with the same fields as Chromium's: DTLS 1.2 shows it in plaintext.
 fn certificate(provider: &dyn RTCCryptoProvider, unix_now: u64) -> StackResult<RTCCertificate> {
     let crypto_error = |e: rtc::crypto::CryptoError| StackError::Crypto(e.to_string());
     let scheme = SignatureScheme::EcdsaP256Sha256;
@@ -880,7 +879,7 @@ fn certificate(provider: &dyn RTCCryptoProvider, unix_now: u64) -> StackResult<R
     let key = key.map_err(crypto_error)?;
     let mut serial = [0; SERIAL];
     provider.random().fill(&mut serial).map_err(crypto_error)?;
-    // positive, and of the same length always
+    // positive, and always of the same length
     serial[0] = serial[0] & 0x7f | 0x40;
     let now = Duration::from_secs(unix_now);
     let first = SystemTime::UNIX_EPOCH + now.saturating_sub(DAY);

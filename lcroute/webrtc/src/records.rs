@@ -1,24 +1,22 @@
-//! What the headers of DTLS records say, of 1.2 (RFC 6347) and 1.3 (RFC 9147).
+//! Headers of DTLS records, of 1.2 (RFC 6347) and 1.3 (RFC 9147).
 
 /// DTLS content type (RFC 6347 4.1).
 const APPLICATION_DATA: u8 = 23;
-/// Highest bits of the first byte of what DTLS 1.3 has sealed (RFC 9147 4).
+/// Highest bits of the first byte of a DTLS 1.3 ciphertext (RFC 9147 4).
 const SEALED: u8 = 0b001;
-/// Bits of that byte: the lowest of the epoch.
+/// Lowest bits of the epoch in that byte.
 const EPOCH: u8 = 3;
 /// The epoch of handshakes (RFC 9147 6.1).
 const HANDSHAKE_EPOCH: u8 = 2;
 
-/// Bits of that byte: an identifier of the connection follows; a number of 16 bits instead of 8; a length.
+/// Flags in that byte: a connection id follows; a number of 16 bits instead of 8; a length.
 const CONNECTION_ID: u8 = 0x10;
-/// See above.
 const LONG_NUMBER: u8 = 0x08;
-/// See above.
 const HAS_LENGTH: u8 = 0x04;
-/// Bytes of a record's header but for those (RFC 6347 4.1).
+/// Bytes of a DTLS 1.2 record header (RFC 6347 4.1).
 const HEADER_BYTES: usize = 13;
 
-/// Whether a datagram begins with a record that was sealed once the handshake was over.
+/// Whether a datagram begins with a record sealed after the handshake.
 pub(crate) fn is_data(datagram: &[u8]) -> bool {
     match datagram.first() {
         Some(&APPLICATION_DATA) => true,
@@ -27,7 +25,7 @@ pub(crate) fn is_data(datagram: &[u8]) -> bool {
     }
 }
 
-/// Whether all records of a datagram are sealed: of an epoch but the first (RFC 6347 4.1), or with DTLS 1.3's own header.
+/// Whether all records of a datagram are sealed: not of epoch 0 (RFC 6347 4.1), or of DTLS 1.3.
 pub(crate) fn is_encrypted(mut datagram: &[u8]) -> bool {
     while !datagram.is_empty() {
         match after_record(datagram) {
@@ -38,7 +36,7 @@ pub(crate) fn is_encrypted(mut datagram: &[u8]) -> bool {
     true
 }
 
-/// What follows the first record, if that is whole and sealed.
+/// Returns the bytes after the first record, if that is complete and sealed.
 fn after_record(datagram: &[u8]) -> Option<&[u8]> {
     let first = *datagram.first()?;
     if first >> 5 != SEALED {
@@ -47,7 +45,7 @@ fn after_record(datagram: &[u8]) -> Option<&[u8]> {
         let length = u16::from_be_bytes([header[11], header[12]]);
         return rest.get(length.into()..).filter(|_| epoch != 0);
     }
-    // nobody here has agreed on an identifier of connections
+    // neither side negotiates connection ids
     let number = match first & (CONNECTION_ID | LONG_NUMBER) {
         0 => 1,
         LONG_NUMBER => 2,

@@ -1,6 +1,6 @@
-//! What follows the DTLS handshake until the link is up (SCTP's handshake, the opening of channels, Auth) is sent again as
-//! it is, twice, whether it came or not: it is a dozen datagrams, and SCTP waits a second and more for each that gets lost.
-//! A receiver that has one drops the next by its record number.
+//! Repetition of datagrams between the DTLS handshake and the link being up: SCTP's handshake,
+//! opening of channels, Auth. Each is sent again twice, unconditionally: SCTP waits a second or
+//! more for a lost one. A receiver drops duplicates by their record number.
 
 use std::collections::VecDeque;
 
@@ -9,21 +9,21 @@ use librecast::time::{Duration, Instant};
 use crate::datagram::Transmit;
 use crate::records::is_data;
 
-/// When it is sent again.
+/// Times of the repetitions after the first transmission.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
-/// Most datagrams that wait for it.
+/// Bound of datagrams that wait for a repetition.
 const MAX_AGAIN: usize = 64;
 
-/// Datagrams that are to be sent again.
+/// Datagrams to be repeated.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     waiting: VecDeque<(Instant, Transmit)>,
-    /// Nothing more is to be.
+    /// Whether no more are added.
     over: bool,
 }
 
 impl Repeats {
-    /// A datagram that goes out.
+    /// Notes a sent datagram.
     pub(crate) fn sent(&mut self, datagram: &Transmit, now: Instant) {
         if self.over || !is_data(&datagram.contents) {
             return;
@@ -35,23 +35,23 @@ impl Repeats {
         }
     }
 
-    /// The link is up: what is sent from now on is sent once.
+    /// Notes that the link is up: later datagrams are not repeated.
     pub(crate) fn link_is_made(&mut self) {
         self.over = true;
     }
 
-    /// Nothing is sent again.
+    /// Drops all repetitions.
     pub(crate) fn stop(&mut self) {
         self.over = true;
         self.waiting.clear();
     }
 
-    /// When to call [`Self::repeat`].
+    /// Returns the time of the next [`Self::repeat`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.waiting.iter().map(|(at, _)| *at).min()
     }
 
-    /// The datagrams to be sent again now.
+    /// Returns the datagrams due now.
     pub(crate) fn repeat(&mut self, now: Instant) -> Vec<Transmit> {
         let mut due = Vec::new();
         self.waiting.retain(|(at, datagram)| {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    /// Of DTLS 1.3, sealed once the handshake is over.
+    /// First byte of a DTLS 1.3 record sealed after the handshake.
     const DATA: u8 = 0x2f;
 
     fn datagram(kind: u8) -> Transmit {
@@ -106,7 +106,7 @@ mod tests {
     fn handshakes_are_left_to_dtls() {
         let now = Instant::now();
         let mut repeats = Repeats::default();
-        // STUN, an alert, a hello, a flight that is sealed
+        // STUN, an alert, a hello, a sealed handshake flight
         for kind in [0, 21, 22, 0x2e] {
             repeats.sent(&datagram(kind), now);
             assert!(repeats.deadline().is_none(), "{kind}");

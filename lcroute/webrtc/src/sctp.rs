@@ -1,17 +1,17 @@
-//! What SCTP of a peer gets to the WebRTC stack: packets are looked at between DTLS, which has shown that they are the
-//! peer's, and `rtc-sctp`, which trusts them more than it should (docs/adr/0037).
+//! Filter between DTLS, which authenticates a peer's SCTP packets, and `rtc-sctp`, which trusts
+//! them too much (docs/adr/0037).
 //!
-//! Left out is what panics or takes no end there, and what no node sends:
+//! It drops chunks that make the stack panic or loop, and that no node sends:
 //!
-//! | chunk | left out where |
+//! | chunk | dropped if |
 //! |---|---|
 //! | any | it is longer than its packet |
 //! | ABORT, ERROR | a cause is longer than its chunk: a panic |
 //! | FORWARD-TSN | it skips more than a window: one step of a loop for each TSN, 2^31 at most |
 //! | SACK | its gaps overlap: one step for each TSN of each gap |
-//! | those of a fixed form | they are longer: the stack reads what is left over as chunks |
-//! | INIT, INIT ACK, HEARTBEAT, HEARTBEAT ACK | their parameters do not fill them, or are of a kind that hides something: likewise |
-//! | DATA | it is of a stream that no channel of ours has, or far ahead of what has come: memory for each |
+//! | those of a fixed form | they are longer: the stack reads the rest as chunks |
+//! | INIT, INIT ACK, HEARTBEAT, HEARTBEAT ACK | parameters do not fill them, or may hide chunks |
+//! | DATA | no channel of ours has its stream, or its TSN is far ahead: memory for each |
 //! | RE-CONFIG | always: channels end with their connection |
 
 /// Chunk type (RFC 9260 3.2).
@@ -55,24 +55,24 @@ const STATE_COOKIE: u16 = 7;
 const HMAC_ALGORITHMS: u16 = 0x8004;
 /// Parameter type (RFC 3758 3.1).
 const FORWARD_TSN_SUPPORTED: u16 = 0xc000;
-/// Those from here on may be skipped by who does not know them: the stack does, by their length.
+/// Least parameter type that a receiver may skip by its length; the stack does.
 const SKIPPED: u16 = 0x8000;
-/// Before the gaps of a SACK.
+/// Bytes of a SACK before its gaps.
 const SACK_HEADER: usize = 12;
-/// How far ahead of what we have acknowledged a TSN may be. A side has at most 1 MiB under way, in messages of 80 bytes or more.
+/// Bound of a TSN beyond the acknowledged one: at most 1 MiB in flight, 80 bytes or more each.
 const MAX_AHEAD: u32 = 1 << 15;
-/// Streams of channels: there are three, from 0 on.
+/// Bound of stream numbers: channels have three streams, from 0 on.
 const MAX_STREAMS: u16 = 16;
 
-/// Keeps watch over one association.
+/// Filter of one association.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// The last TSN of the peer that we have acknowledged with all before it.
+    /// The last TSN of the peer that this node acknowledged cumulatively.
     acknowledged: Option<u32>,
 }
 
 impl Watch {
-    /// A packet that we send: only it tells where the stack is.
+    /// Notes a packet of ours: its SACKs show the stack's state.
     pub fn sent(&mut self, packet: &[u8]) {
         for (kind, value) in Chunks::of(packet).flatten() {
             if let (SACK, Some(tsn)) = (kind, number(value, 0)) {
@@ -81,7 +81,7 @@ impl Watch {
         }
     }
 
-    /// Whether the stack may see a packet of the peer.
+    /// Whether the stack may receive a packet of the peer.
     #[must_use]
     pub fn admits(&mut self, packet: &[u8]) -> bool {
         packet.len() >= COMMON_HEADER
@@ -90,7 +90,7 @@ impl Watch {
             })
     }
 
-    /// None: too short.
+    /// Whether the stack may receive a chunk; `None` if it is too short.
     fn admits_chunk(&mut self, kind: u8, value: &[u8]) -> Option<bool> {
         Some(match kind {
             DATA => {
@@ -99,7 +99,7 @@ impl Watch {
                 u16::from_be_bytes([high, low]) < MAX_STREAMS && ahead.is_none_or(|n| n < MAX_AHEAD)
             }
             INIT | INIT_ACK => {
-                // the stack may count from elsewhere now
+                // the stack may restart its TSNs
                 self.acknowledged = None;
                 are_parameters_whole(value.get(INIT_HEADER..)?)
             }
@@ -120,14 +120,14 @@ impl Watch {
         })
     }
 
-    /// How far a TSN is ahead of what was acknowledged; 0 if it is not. None: nothing was yet.
+    /// Returns the distance of a TSN from the acknowledged one, at least 0. `None`: none was yet.
     fn ahead(&self, tsn: u32) -> Option<u32> {
         let ahead = tsn.wrapping_sub(self.acknowledged?);
         Some(if ahead <= 1 << 31 { ahead } else { 0 })
     }
 }
 
-/// The chunks of a packet, type and value; one that is cut off is none, and the last.
+/// Iterator over the chunks of a packet, type and value; a truncated one is `None`, and the last.
 struct Chunks<'a> {
     rest: &'a [u8],
 }
@@ -152,7 +152,7 @@ impl<'a> Iterator for Chunks<'a> {
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         let value = rest.get(4..length);
-        // the last one may do without its padding
+        // the last one may lack padding
         self.rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(value.map(|value| (kind, value)))
     }
@@ -181,13 +181,13 @@ fn are_gaps_in_order(sack: &[u8]) -> Option<bool> {
     }))
 }
 
-/// Kind and length of the first parameter.
+/// Returns kind and length of the first parameter.
 fn parameter(bytes: &[u8]) -> Option<[u16; 2]> {
     let &[a, b, c, d] = bytes.first_chunk()?;
     Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])])
 }
 
-/// Whether the stack takes each parameter to be as long as it says, and all of them to fill the chunk.
+/// Whether each parameter is as long as its length field for the stack, and all fill the chunk.
 fn are_parameters_whole(mut rest: &[u8]) -> bool {
     while let Some([kind, length]) = parameter(rest) {
         let whole = match kind {
@@ -200,7 +200,7 @@ fn are_parameters_whole(mut rest: &[u8]) -> bool {
         if !whole || length > rest.len() {
             return false;
         }
-        // the last one may do without its padding
+        // the last one may lack padding
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     rest.is_empty()
@@ -252,7 +252,7 @@ mod tests {
         value
     }
 
-    /// We have acknowledged everything up to there.
+    /// A filter after this cumulative acknowledgement.
     fn watch(acknowledged: u32) -> Watch {
         let mut watch = Watch::default();
         watch.sent(&packet(&[(4, &[1]), (SACK, &sack(acknowledged, &[]))]));
@@ -302,7 +302,7 @@ mod tests {
         let mut watch = watch(5);
         assert!(admits(&mut watch, FORWARD_TSN, &[0, 0, 0, 9]));
         assert!(!admits(&mut watch, FORWARD_TSN, &[0, 0]));
-        // INIT: where the stack counts from is not known until it acknowledges
+        // INIT: the stack's TSNs are unknown until it acknowledges
         let init = [0, 0, 0, 1, 0, 1, 0, 0, 0, 9, 0, 9, 128, 0, 0, 0];
         assert!(admits(&mut watch, INIT, &init));
         assert!(!admits(&mut watch, FORWARD_TSN, &[0, 0, 0, 9]));

@@ -1,5 +1,5 @@
-//! STUN (RFC 8489) as far as the overlay speaks it itself: finding the server-reflexive address,
-//! answering those who ask for theirs, and saying hello on a link's path by ICE consent checks (RFC 7675).
+//! STUN (RFC 8489) beside the stack's: server-reflexive addresses, answers to such requests, and
+//! hellos on a link's path by ICE consent checks (RFC 7675).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
@@ -21,27 +21,27 @@ use tracing::warn;
 
 use crate::fence::fenced;
 
-/// Asks the receiver for twenty checks a second, in checks of nodes that do not mark transactions ([`marked`]). It has
-/// no value.
+/// Requests twenty checks a second, in checks of earlier versions, which do not mark transactions
+/// ([`marked`]). It has no value.
 const ATTR_HELLOS: AttrType = AttrType(0xFF1C);
-/// GOOG-NETWORK-INFO, which stands in each check of Chromium. Whoever does not know it ignores it (RFC 8489 14).
+/// GOOG-NETWORK-INFO, part of each check of Chromium; optional for receivers (RFC 8489 14).
 const ATTR_NETWORK_INFO: AttrType = AttrType(0xC057);
-/// Its value where a page may not ask which networks there are: network 0, of the highest cost. ADR 0086, from a capture.
+/// Its value for a page without access to networks: network 0, highest cost. ADR 0086, a capture.
 const NETWORK_INFO: [u8; 4] = [0, 0, 0x03, 0xE7];
-/// Bytes of a transaction id that are random; those behind them may be a mark. Chosen: one in 2^32 others has it by chance.
+/// Random bytes of a transaction id; a mark may follow. Chosen: one in 2^32 ids has it by chance.
 const RANDOM_ID: usize = 8;
-/// What the mark of a transaction is made for, beside its random bytes.
+/// Label in the MAC that marks a transaction, beside its random bytes.
 const MARK_LABEL: &[u8] = b"lcroute hellos";
 /// Bytes of HMAC-SHA-256.
 const HMAC: usize = 32;
 
-/// Longest STUN message that is looked at: checks are about 100 bytes.
+/// Bound of a STUN message in bytes: checks have about 100.
 const MAX_MESSAGE: usize = 1_280;
 
 /// Identifies a request and its response.
 pub(crate) type TxId = [u8; 12];
 
-/// What a STUN message is, judged by its first 20 bytes.
+/// Class of a STUN message, from its first 20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Request,
@@ -64,8 +64,8 @@ pub(crate) struct Credentials {
     pub(crate) remote_pwd: String,
 }
 
-/// What each ICE check says of its sender (RFC 8445, section 7.1): its priority, and its role with the tie-breaker.
-/// Stacks that require these answer no check without them.
+/// Attributes of an ICE check (RFC 8445, section 7.1): priority, and role with the tie-breaker.
+/// Some stacks answer no check without them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckAttributes {
     priority: Vec<u8>,
@@ -73,7 +73,7 @@ pub(crate) struct CheckAttributes {
 }
 
 impl CheckAttributes {
-    /// Those of a check that our stack sends; none where the datagram is no check.
+    /// Returns those of a check of our stack; `None` if the datagram is no check.
     pub(crate) fn of(datagram: &[u8]) -> Option<Self> {
         request_id(datagram)?;
         Self::in_message(&Binding::parse(datagram)?.message)
@@ -92,14 +92,14 @@ impl CheckAttributes {
 fn raw(typ: AttrType, value: &[u8]) -> Box<dyn Setter> {
     Box::new(RawAttribute {
         typ,
-        // no value of ours is longer than a user name
+        // all values are shorter than a user name
         length: value.len() as u16,
         value: value.to_vec(),
     })
 }
 
 impl Binding {
-    /// Decodes a binding request or response; anything else is `None`.
+    /// Decodes a binding request or response; returns `None` for anything else.
     pub(crate) fn parse(datagram: &[u8]) -> Option<Self> {
         if datagram.len() > MAX_MESSAGE || !is_stun_message(datagram) {
             return None;
@@ -128,7 +128,7 @@ impl Binding {
         self.message.transaction_id.0
     }
 
-    /// The USERNAME of an ICE check, `receiver:sender`.
+    /// Returns the USERNAME of an ICE check, `receiver:sender`.
     pub(crate) fn username(&self) -> Option<String> {
         let name = guarded(|| self.message.get(ATTR_USERNAME).ok());
         String::from_utf8(name?).ok()
@@ -138,13 +138,13 @@ impl Binding {
         self.message.contains(ATTR_USE_CANDIDATE)
     }
 
-    /// Whether the sender has received nothing, and asks for checks; `password` is the one of this check.
+    /// Whether the sender requests hellos; `password` is the one of this check.
     pub(crate) fn asks_for_hellos(&self, password: &str, crypto: &dyn RTCCrypto) -> bool {
         let id = self.id();
         self.message.contains(ATTR_HELLOS) || marked(id, password, crypto) == Some(id)
     }
 
-    /// A check with these attributes, in the order of Chromium's.
+    /// Makes a check with these attributes, in the order of Chromium's.
     fn check(&self, password: &str, crypto: &dyn RTCCrypto) -> Option<Vec<u8>> {
         let check = CheckAttributes::in_message(&self.message)?;
         check_request(
@@ -154,7 +154,7 @@ impl Binding {
         )
     }
 
-    /// XOR-MAPPED-ADDRESS of a response.
+    /// Returns the XOR-MAPPED-ADDRESS of a response.
     pub(crate) fn mapped(&self) -> Option<SocketAddr> {
         use rtc::stun::message::Getter;
         let mut mapped = XorMappedAddress::default();
@@ -166,13 +166,13 @@ impl Binding {
         (mapped.port != 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, mapped.port))
     }
 
-    /// Whether MESSAGE-INTEGRITY was made with this password.
+    /// Whether its MESSAGE-INTEGRITY was made with this password.
     pub(crate) fn is_authentic(&mut self, password: &str, crypto: &dyn RTCCrypto) -> bool {
         let (message, password) = (&mut self.message, password.as_bytes());
         guarded(|| MessageIntegrity::check(message, password, crypto).ok()).is_some()
     }
 
-    /// The answer to this request, authenticated where it was an ICE check.
+    /// Makes the response, with `integrity` if the request was an ICE check.
     pub(crate) fn success(
         &self,
         from: SocketAddr,
@@ -197,7 +197,7 @@ impl Binding {
     }
 }
 
-/// A request for our own address, as a STUN server sees it.
+/// Makes a request for the server-reflexive address.
 #[must_use]
 pub fn address_request(id: [u8; 12]) -> Option<Vec<u8>> {
     build(&[
@@ -207,14 +207,14 @@ pub fn address_request(id: [u8; 12]) -> Option<Vec<u8>> {
     ])
 }
 
-/// What the answer to the request `id` says.
+/// Returns the address in the response to the request `id`.
 #[must_use]
 pub fn mapped_address(datagram: &[u8], id: [u8; 12]) -> Option<SocketAddr> {
     let answer = Binding::parse(datagram).filter(|b| b.is_success() && b.id() == id)?;
     answer.mapped()
 }
 
-/// A consent check (RFC 7675): only the other end of the link can answer it. It may ask for more of them.
+/// Makes a consent check (RFC 7675), which only the peer can answer; it may request hellos.
 pub(crate) fn hello(
     (id, asks): (TxId, bool),
     credentials: &Credentials,
@@ -231,7 +231,7 @@ pub(crate) fn hello(
     check_request((id, &username), (check, false), (password, crypto))
 }
 
-/// A check of the stack in the form of Chromium's; none where the datagram is no check of these credentials.
+/// Returns a check of the stack in Chromium's form; `None` if it is not of these credentials.
 pub(crate) fn dressed(
     datagram: &[u8],
     credentials: &Credentials,
@@ -244,7 +244,7 @@ pub(crate) fn dressed(
     is_ours.then(|| check.check(password, crypto))?
 }
 
-/// The transaction that begins as `id` and asks for hellos: only who knows the password can tell that it does.
+/// Marks a transaction id as a request for hellos; only holders of the password recognise it.
 fn marked(mut id: TxId, password: &str, crypto: &dyn RTCCrypto) -> Option<TxId> {
     let mut mac = [0; HMAC];
     let (random, mark) = id.split_at_mut(RANDOM_ID);
@@ -256,12 +256,12 @@ fn marked(mut id: TxId, password: &str, crypto: &dyn RTCCrypto) -> Option<TxId> 
     Some(id)
 }
 
-/// Whether an id is that of the transaction `sent`, which may have got a mark.
+/// Whether `id` is that of the transaction `sent`, possibly marked.
 pub(crate) fn is_same_transaction(sent: TxId, id: TxId) -> bool {
     sent[..RANDOM_ID] == id[..RANDOM_ID]
 }
 
-/// A check whose attributes stand in the order of Chromium's.
+/// Makes a check with attributes in the order of Chromium's.
 fn check_request(
     (id, username): (TxId, &str),
     (check, nominates): (Option<&CheckAttributes>, bool),
@@ -290,7 +290,7 @@ fn check_request(
     build(&setters)
 }
 
-/// What a STUN server answers to a datagram: a success response without any state, or nothing.
+/// Returns a STUN server's answer to a datagram: a stateless success response, or nothing.
 #[must_use]
 pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     let request = Binding::parse(datagram)?;
@@ -300,7 +300,7 @@ pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     request.success(from, None)
 }
 
-/// The transaction of a STUN request in a datagram of our own, without decoding it.
+/// Returns the transaction of a STUN request in our own datagram, without decoding it.
 pub(crate) fn request_id(datagram: &[u8]) -> Option<TxId> {
     let is_request = datagram.starts_with(&[0, 1]) && is_stun_message(datagram);
     if is_request {
@@ -310,11 +310,11 @@ pub(crate) fn request_id(datagram: &[u8]) -> Option<TxId> {
     }
 }
 
-/// What the stack makes of bytes of anybody; none as well if it panics.
+/// Calls the stack with untrusted bytes; returns `None` as well if it panics.
 pub(crate) fn guarded<R>(call: impl FnOnce() -> Option<R>) -> Option<R> {
     static TOLD: Once = Once::new();
     fenced(call).unwrap_or_else(|panic| {
-        // once: anybody may cause it as often as he likes
+        // once: anybody may cause it any number of times
         TOLD.call_once(|| warn!("the WebRTC stack panicked over a STUN message: {panic}"));
         None
     })
@@ -472,7 +472,7 @@ mod tests {
             }
         }
 
-        /// Attributes of any length, well framed: the deep parts of the parser.
+        /// Attributes of any length in valid framing: they reach the inner parts of the parser.
         #[test]
         fn arbitrary_attributes_do_not_panic(attributes in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)) {
             let mut bytes = vec![1, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];

@@ -1,9 +1,9 @@
 //! All connections of a node over one UDP socket, without any I/O.
 //!
-//! A datagram finds its connection by what only that connection knows: a check by the user fragment
-//! in its USERNAME, an answer by its transaction, a media packet by its SSRC, everything else by a remote address that ICE
-//! has validated before. The tables that this takes, the timers, and what is done once a turn are here; what one
-//! connection does is in [`crate::connection`].
+//! A datagram finds its connection by a value that belongs to that connection alone. A check has
+//! the user fragment in its USERNAME, a response its transaction, a media packet its SSRC.
+//! Everything else comes from a remote address that ICE has validated. This file has these tables,
+//! the timers, and the work of each turn; [`crate::connection`] has a single connection.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -31,20 +31,20 @@ use crate::records::is_encrypted;
 use crate::relay::{Change, RelayOffer, RelayStatus, Relays, StreamCommand, StreamEvent};
 use crate::stun::{Binding, Class, TxId, request_id};
 
-/// ICE forgets its checks after 4 s.
+/// Lifetime of a remembered ICE check. ICE itself forgets a check after 4 s.
 const CHECK_LIFETIME: Duration = Duration::from_secs(5);
-/// Most checks remembered.
+/// Bound of remembered checks.
 const MAX_CHECKS: usize = 65_536;
-/// DTLS datagrams that are kept, which came before their path was known. Chosen: a flight.
+/// Bound of DTLS datagrams kept until their path is known. Chosen: one flight.
 const MAX_EARLY_DATAGRAMS: usize = 16;
-/// Longest of them, in bytes: what Ethernet carries.
+/// Bound of such a datagram's length, in bytes: Ethernet's MTU.
 const MAX_EARLY_BYTES: usize = 1_500;
-/// Datagrams that are handled before connections are drained: `rtc` holds 256 messages at most.
+/// Datagrams handled before connections are drained: `rtc` holds 256 messages at most.
 const DRAIN_EVERY: u32 = 128;
-/// What a sealed message begins with that travels straight to a peer, without a connection. RFC 7983 assigns it to nothing.
+/// First byte of a sealed message straight to a peer. RFC 7983 assigns it to no protocol.
 const STRAIGHT: u8 = 0xc0;
 
-/// Why connections cannot be made.
+/// Reason why connections cannot be made.
 #[derive(Debug, Error)]
 pub enum WebRtcError {
     /// The DTLS certificate could not be made.
@@ -54,8 +54,8 @@ pub enum WebRtcError {
 
 /// All WebRTC connections of a node.
 ///
-/// The owner hands in datagrams and empties [`Self::poll_transmit`] after each turn. Several datagrams may be handled before:
-/// acknowledgements then share packets.
+/// The owner hands in datagrams and empties [`Self::poll_transmit`] after each turn. If a turn has
+/// several datagrams, acknowledgements share packets.
 #[derive(Debug)]
 pub struct WebRtc {
     context: Context,
@@ -66,23 +66,23 @@ pub struct WebRtc {
     connections: Vec<Option<Connection>>,
     index: Index,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// Connections that have something to say.
+    /// Connections with events or datagrams to drain.
     dirty: Vec<usize>,
-    /// Connections whose media lane has something to send.
+    /// Connections with packets in the media lane's queue.
     sending: Vec<usize>,
-    /// Datagrams since connections were drained.
+    /// Datagrams handled since the last drain.
     undrained: u32,
     early: VecDeque<Early>,
-    /// A description waits for addresses.
+    /// Whether a description waits for addresses.
     awaiting: bool,
-    /// Links about to begin whose peers must not learn addresses of this host.
+    /// Links that are about to begin, and whose peers must not learn addresses of this host.
     relay_only: BTreeSet<LinkId>,
-    /// There was such a link in this run.
+    /// Whether `relay_only` has had a link in this run.
     hides: bool,
     out: Out,
 }
 
-/// DTLS that came before its path was known.
+/// A DTLS datagram received before its path was known.
 #[derive(Debug)]
 struct Early {
     from: SocketAddr,
@@ -90,21 +90,21 @@ struct Early {
     datagram: Bytes,
 }
 
-/// By what a connection is found.
+/// Tables that find the connection of a datagram.
 #[derive(Debug, Default)]
 struct Index {
     links: HashMap<LinkId, usize>,
     addresses: HashMap<SocketAddr, usize>,
     ufrags: HashMap<String, usize>,
-    /// SSRC of what comes: finds the connection when the address is not known.
+    /// SSRCs of received packets; they find the connection if the address is unknown.
     ssrcs: HashMap<u32, usize>,
-    /// ICE checks under way, to find whose answer an answer is.
+    /// Transactions of ICE checks under way; they find the connection of a response.
     checks: HashMap<TxId, usize>,
     check_order: VecDeque<(Instant, TxId)>,
 }
 
 impl Index {
-    /// Remembers ICE's checks among what is sent.
+    /// Remembers the transaction if the sent datagram is an ICE check.
     fn note_check(&mut self, datagram: &[u8], index: usize, now: Instant) {
         if let Some(id) = request_id(datagram) {
             self.checks.insert(id, index);
@@ -141,9 +141,9 @@ impl Index {
     }
 }
 
-/// What is particular to datagrams.
+/// Methods beside those of [`Connections`].
 impl WebRtc {
-    /// No connection yet.
+    /// Makes a `WebRtc` without connections.
     ///
     /// # Errors
     /// The DTLS certificate of this process cannot be made.
@@ -171,14 +171,14 @@ impl WebRtc {
         })
     }
 
-    /// Whether more addresses may be found soon: a STUN server has not answered yet.
+    /// Whether more addresses may become known soon: a STUN server has not answered yet.
     #[must_use]
     pub fn awaits_addresses(&self, now: Instant) -> bool {
         self.addresses.are_awaited(now)
     }
 
-    /// The addresses at which the UDP socket can be reached, best first; at most eight count.
-    /// Connections whose address has gone need a restart, those under way begin anew.
+    /// Sets the addresses of the UDP socket, best first; at most eight count. Connections whose
+    /// address has gone need a restart; those without a path begin anew.
     pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
         self.observe(now);
         if !self.addresses.set_hosts(hosts, now) {
@@ -213,7 +213,7 @@ impl WebRtc {
         self.describe_pending();
     }
 
-    /// The relays that may be used, best first; one is, where no direct path leads to a peer.
+    /// Sets the relays that may be used, best first. One is used if no direct path leads to a peer.
     pub fn set_relays(&mut self, offers: Vec<RelayOffer>, now: Instant) {
         self.observe(now);
         self.relays.offer(offers, now);
@@ -221,32 +221,32 @@ impl WebRtc {
         self.describe_pending();
     }
 
-    /// What becomes of a stream to a relay.
+    /// Handles an event of a stream to a relay.
     pub fn handle_relay_stream(&mut self, stream: u64, event: StreamEvent, now: Instant) {
         self.observe(now);
         self.relays.handle_stream(stream, event, now);
         self.take_relayed();
     }
 
-    /// What is to be done with streams to relays; after [`Self::poll_transmit`] has given everything.
+    /// Returns the next command for a stream to a relay, after all of [`Self::poll_transmit`].
     pub fn poll_relay_stream(&mut self) -> Option<StreamCommand> {
         self.relays.poll_command()
     }
 
-    /// How it stands with relays.
+    /// Returns the state of relays.
     #[must_use]
     pub fn relay_status(&self) -> RelayStatus {
         self.relays.status()
     }
 
-    /// The STUN servers to ask for our address as others see it, over and over.
+    /// Sets the STUN servers, which are asked repeatedly for the server-reflexive address.
     pub fn set_stun_servers(&mut self, servers: Vec<SocketAddr>, now: Instant) {
         self.observe(now);
         self.addresses.set_servers(servers, now);
         self.poll_addresses();
     }
 
-    /// The address at the router that it maps to the UDP socket, if it does.
+    /// Sets the address that the router maps to the UDP socket, if any.
     pub fn set_mapped(&mut self, mapped: Option<SocketAddr>, now: Instant) {
         self.observe(now);
         if !self.addresses.set_mapped(mapped) {
@@ -262,7 +262,7 @@ impl WebRtc {
         self.seek_better_paths();
     }
 
-    /// Peers that were sent a description, and to whom there is no path yet, hear of more addresses.
+    /// Offers new addresses to peers that have a description but no path yet.
     fn trickle(&mut self, kind: CandidateKind, addresses: &[SocketAddr]) {
         let candidate = |addr: &SocketAddr| Candidate { kind, addr: *addr };
         let described = self.connections.iter().flatten();
@@ -275,7 +275,7 @@ impl WebRtc {
         }
     }
 
-    /// A datagram from the one UDP socket, `to_local` being the local address it came in at.
+    /// Handles a datagram from the UDP socket; `to_local` is the local address that received it.
     pub fn handle_datagram(
         &mut self,
         from: SocketAddr,
@@ -293,7 +293,7 @@ impl WebRtc {
         }
     }
 
-    /// What peers have sent to our address at the relay.
+    /// Handles datagrams that peers sent to our address at the relay.
     fn take_relayed(&mut self) {
         while let (Some((from, contents)), Some(relayed)) =
             (self.relays.poll_received(), self.relays.relayed())
@@ -328,7 +328,7 @@ impl WebRtc {
         }
     }
 
-    /// An ICMP error says that a datagram of ours did not arrive.
+    /// Handles an ICMP error for a datagram of ours.
     pub fn handle_unreachable(&mut self, error: &Unreachable<'_>, now: Instant) {
         self.observe(now);
         let Some(&index) = self.index.addresses.get(&error.remote) else {
@@ -340,7 +340,7 @@ impl WebRtc {
         }
     }
 
-    /// This host refused to send datagrams of up to `size` bytes to `to`: they are lost, perhaps for their size.
+    /// Handles datagrams to `to` that this host did not send, perhaps for their `size`.
     pub fn handle_unsent(&mut self, to: SocketAddr, size: usize, datagrams: u64, now: Instant) {
         self.observe(now);
         if let Some(&index) = self.index.addresses.get(&to)
@@ -351,12 +351,12 @@ impl WebRtc {
         }
     }
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if self.out.transmits.is_empty() {
             self.drain_dirty();
             self.finish_lanes();
-            // what a lane cannot bring through goes on the channel
+            // messages of a stalled lane go on the channel
             self.drain_dirty();
         }
         loop {
@@ -378,7 +378,7 @@ impl WebRtc {
         }
     }
 
-    /// The first moment after `now` at which hellos go out anyway, of those that are `hellos` of them apart.
+    /// Returns the next hello time after `now` among those that are `hellos` hello intervals apart.
     #[must_use]
     pub fn next_hello(&self, now: Instant, hellos: u32) -> Instant {
         next_hello_at(self.context.config.epoch, now, hellos)
@@ -396,7 +396,7 @@ impl WebRtc {
     ) {
         let up = self.connection(index).is_some_and(|c| c.up.is_some());
         if up && !is_encrypted(datagram) {
-            // a link that is up has nothing to say in the clear: late, or of somebody else
+            // a link that is up sends no plaintext: the datagram is late, or forged
             return self.out.count(DropReason::DtlsPlaintext);
         }
         self.feed(index, (from, to_local), datagram);
@@ -416,7 +416,7 @@ impl WebRtc {
         }
     }
 
-    /// The first DTLS flight may overtake the check that makes its address known.
+    /// Keeps a DTLS datagram of an unknown address: the first flight may overtake its ICE check.
     fn keep_early(&mut self, from: SocketAddr, to_local: SocketAddr, datagram: &[u8]) {
         let making = self.connections.iter().flatten().any(|c| c.up.is_none());
         if !making || datagram.len() > MAX_EARLY_BYTES {
@@ -544,8 +544,8 @@ impl WebRtc {
         self.schedule_lane(index);
     }
 
-    /// Whose packet it is. The keys decide in the end; the address is a hint, which may be an old one
-    /// when the path has changed on the way to us.
+    /// Finds the connection of a media packet. The keys decide in the end. The address is a hint,
+    /// and may be outdated if the peer's path has changed.
     fn media_index(&self, from: SocketAddr, datagram: &[u8]) -> Option<usize> {
         let ssrc = ssrc_of(datagram)?;
         let by_address = self.index.addresses.get(&from).copied().filter(|index| {
@@ -597,27 +597,27 @@ impl WebRtc {
         self.schedule(index);
     }
 
-    /// Whether what came in at this address of the host is none of this connection's, whose peer is to know no such address.
+    /// Whether a connection that uses relays alone must ignore datagrams received at this address.
     fn is_hidden_at(&self, index: usize, to_local: SocketAddr) -> bool {
         let relay_only = self.connection(index).is_some_and(|c| c.relay_only);
         relay_only && self.relays.relayed() != Some(to_local)
     }
 
-    /// Whether a datagram would leave from this host's own address although it was meant to come from one at a relay, which
-    /// this node has no more.
+    /// Whether a datagram would leave from this host's own address: its relayed one is gone.
     fn is_kept_back(&self, transmit: &Transmit) -> bool {
         let from_host = |from| self.addresses.hosts().contains(&from);
         self.hides && transmit.from.is_some_and(|from| !from_host(from))
     }
 
-    /// Links over a relay look for a better path now.
+    /// Makes links over a relay look for a better path now.
     fn seek_better_paths(&mut self) {
         for connection in self.connections.iter_mut().flatten() {
             connection.seek_better_path(&mut self.out, self.now);
         }
     }
 
-    /// An allocation came or went: links that lived by it need another path, and those that wait for one begin anew.
+    /// Handles changes of the allocation: links over a lost one need another path, and attempts
+    /// that waited begin anew.
     fn handle_relay_changes(&mut self) {
         let mut changed = false;
         while let Some(change) = self.relays.poll_change() {
@@ -642,7 +642,7 @@ impl WebRtc {
         }
     }
 
-    /// No path, and there should be one: the peer hears of our address at a relay, or a relay is asked for one.
+    /// Handles a missing path: offers our relayed address to the peer, or asks a relay for one.
     fn handle_stuck(&mut self, index: usize) {
         let Some(connection) = self.connection(index) else {
             return;
@@ -667,7 +667,7 @@ impl WebRtc {
         self.handle_relay_changes();
     }
 
-    /// The peer may send to our address at the relay from where it says that it is.
+    /// Lets the peer send to our relayed address from its candidates.
     fn permit(&mut self, index: usize) {
         let connection = self.connections.get(index).and_then(Option::as_ref);
         if let Some(connection) = connection
@@ -692,7 +692,7 @@ impl WebRtc {
         if connection.pending.is_none() {
             return;
         }
-        // a restart has other credentials, and will have another path
+        // a restart has other credentials, and another path later
         let before = (connection.ufrag().map(str::to_owned), connection.path());
         if connection.describe(
             &self.addresses,
@@ -717,7 +717,7 @@ impl WebRtc {
         }
     }
 
-    /// When a description no longer waits for servers.
+    /// Returns the time at which a description no longer waits for servers.
     fn describes_at(&self) -> Option<Instant> {
         if !self.awaiting || self.addresses.hosts().is_empty() {
             return None;
@@ -726,7 +726,7 @@ impl WebRtc {
         connections.filter_map(Connection::describes_at).min()
     }
 
-    /// Whether a link, or an attempt at one, lives by our address at the relay.
+    /// Whether a link, or an attempt at one, uses our relayed address.
     fn relay_is_used(&self) -> bool {
         let Some(relayed) = self.relays.relayed() else {
             return false;
@@ -751,7 +751,7 @@ impl WebRtc {
         }
     }
 
-    /// Takes what the connections that had something to do have to say and to send.
+    /// Drains events and datagrams of the dirty connections.
     fn drain_dirty(&mut self) {
         self.undrained = 0;
         // draining one may make it dirty again
@@ -775,7 +775,7 @@ impl WebRtc {
         }
     }
 
-    /// Remembers a connection whose lane has something to send, once.
+    /// Remembers a connection whose lane has packets to send, once.
     fn list(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -790,7 +790,7 @@ impl WebRtc {
         }
     }
 
-    /// The turn is over: packets that are not full go out as they are.
+    /// Ends the turn: partly filled packets of the lanes go out.
     fn finish_lanes(&mut self) {
         let mut sending = std::mem::take(&mut self.sending);
         for index in sending.drain(..) {
@@ -802,11 +802,11 @@ impl WebRtc {
             }
             self.schedule_lane(index);
         }
-        // empty again; its room is used next time
+        // keeps the allocation for the next turn
         self.sending = sending;
     }
 
-    /// The peer connection was touched: asks it for its deadline, which is dear.
+    /// Asks the peer connection for its deadline, which is expensive.
     fn reckon(&mut self, index: usize) {
         let (epoch, now) = (self.context.config.epoch, self.now);
         if let Some(connection) = self.connection_mut(index) {
@@ -818,13 +818,13 @@ impl WebRtc {
         self.schedule(index);
     }
 
-    /// Puts the connection's next deadline on the heap, unless an earlier one is there.
+    /// Puts the connection's next deadline on the heap, unless an earlier one is on it.
     fn schedule(&mut self, index: usize) {
         let at = self.connection(index).and_then(Connection::deadline);
         self.schedule_at(index, at);
     }
 
-    /// The same of its lane alone.
+    /// Does the same for its lane alone.
     fn schedule_lane(&mut self, index: usize) {
         let at = self.connection(index).and_then(Connection::lane_deadline);
         self.schedule_at(index, at);
@@ -839,8 +839,8 @@ impl WebRtc {
         }
     }
 
-    /// The first deadline on the heap. What was put off since (a peer was heard) is put back where it belongs: half of all
-    /// timers of an idle node would wake it for nothing.
+    /// Returns the first deadline on the heap. Moves timers that received packets have postponed:
+    /// half of an idle node's timers would wake it for nothing.
     fn next_timer(&mut self) -> Option<Instant> {
         loop {
             let Reverse((at, index)) = *self.timers.peek()?;
@@ -1013,7 +1013,7 @@ impl Connections for WebRtc {
             return Closing::default();
         };
         self.index.forget(&connection, index);
-        // it did not bring us together: the relay may have forgotten us
+        // this relay brought no path: it may have forgotten us
         if connection.up.is_none()
             && connection.has_waited(now)
             && connection.path().is_none()
@@ -1122,12 +1122,12 @@ impl Connections for WebRtc {
 
 #[cfg(test)]
 impl WebRtc {
-    /// No connection is begun.
+    /// Whether there is no connection.
     pub(crate) fn is_idle(&self) -> bool {
         self.connections.iter().all(Option::is_none)
     }
 
-    /// The peer connection of a link, or any.
+    /// Returns the peer connection of a link, or any.
     pub(crate) fn peer_connection(
         &mut self,
         link: Option<LinkId>,
@@ -1142,12 +1142,12 @@ impl WebRtc {
         (0..self.connections.len()).for_each(|index| self.mark_dirty(index));
     }
 
-    /// Its channels name this version of control messages.
+    /// Sets the version of control messages that new channels name.
     pub(crate) fn speak(&mut self, control: u8) {
         self.context.factory.control = control;
     }
 
-    /// A connection falls silent here, and no goodbye arrives: what is sent until the next event is handled is lost.
+    /// Reports a link as silent; returns the number of queued datagrams, for [`Self::unsend`].
     pub(crate) fn lose(&mut self, link: LinkId) -> usize {
         let reason = lcroute_overlay::EndReason::Silent;
         self.out
