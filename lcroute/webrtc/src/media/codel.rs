@@ -2,7 +2,7 @@
 
 use librecast::time::{Duration, Instant};
 
-/// How long messages may wait at the shortest, and for how long that may be exceeded.
+/// Target of the shortest wait in a queue, and interval for which it may be exceeded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) target: Duration,
@@ -10,7 +10,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// 5 and 100 ms; less where nothing may wait for longer than `bound`, a few times the target.
+    /// Returns 5 and 100 ms; less if `bound`, the longest wait, is a few times the target or less.
     pub(crate) fn within(bound: Duration) -> Self {
         let target = Duration::from_millis(5).min(bound / 4);
         Self {
@@ -19,7 +19,7 @@ impl Limits {
         }
     }
 
-    /// The next drop after that at `at`: sooner, the more there have been.
+    /// Returns the time of the drop after that at `at`: sooner, the more there have been.
     fn after(&self, at: Instant, count: u32) -> Instant {
         at + self.interval.div_f64(f64::from(count.max(1)).sqrt())
     }
@@ -28,9 +28,9 @@ impl Limits {
 /// The state of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Codel {
-    /// From when on the queue counts as standing, if it is above its target all the time.
+    /// When the queue counts as standing, if it stays above its target.
     standing_at: Option<Instant>,
-    /// When the next one is dropped, while the queue stands, or was to be.
+    /// Time of the next drop while the queue stands, or of the one that did not happen.
     next: Option<Instant>,
     dropping: bool,
     count: u32,
@@ -38,8 +38,8 @@ pub(crate) struct Codel {
 }
 
 impl Codel {
-    /// Whether to drop the message at the head, which has waited for `waited`; it is alone if no other of
-    /// some size waits. Asked again about the next one if so.
+    /// Whether to drop the message at the head, which has waited for `waited`; `alone`: hardly any
+    /// other waits. If it drops, the caller asks for the next message.
     pub(crate) fn drops(
         &mut self,
         limits: &Limits,
@@ -71,7 +71,7 @@ impl Codel {
         now >= *self.standing_at.get_or_insert(now + limits.interval)
     }
 
-    /// Begins to drop, as often as last time if that is not long ago.
+    /// Begins to drop, at the last frequency if that was recent.
     fn begin(&mut self, limits: &Limits, now: Instant) {
         let more = self.count.saturating_sub(self.last_count);
         let recent = self

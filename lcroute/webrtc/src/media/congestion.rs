@@ -1,35 +1,34 @@
-//! How much may be under way: a window that saws between an empty queue and a short one, fit for
-//! live traffic.
+//! Bytes in flight: a window that saws between an empty queue and a short one, for live traffic.
 //!
 //! ```text
 //! start --a queue, loss--> drain -done-> probe up --15 ms of queue, new loss--> drain ...
 //!  doubles in a round       |              ever faster
-//!                           \--no end of the queue, again and again--> compete --every 4 s--> drain
+//!                           \--queue stays, again and again--> compete --every 4 s--> drain
 //!                                                                      as CUBIC
 //! ```
 //!
-//! - A drain holds the window for a few rounds at a bit less than the path holds by itself. It drains the
-//!   queue, shows what it was, and lets everybody in it learn the true base delay.
-//! - Flows of ours in one queue see the same delay, cut at the same time to a share of their rate and
-//!   probe up by the same steps: so they come to share evenly.
-//! - If the queue does not go, somebody else fills it (TCP): we compete until it goes in a later drain.
-//! - Loss that does not go in a drain has other causes (radio): it is the floor that new loss is
-//!   measured by. Loss that goes was a queue too short to be felt.
-//! - Pauses of the hosts look like queues and bursts: delay counts only if it stays for some time of the
-//!   receiver's, and a drain costs little, because it leaves what has been seen to arrive.
+//! - A drain holds the window for a few rounds a bit below the path's own content. It empties the
+//!   queue, shows its size, and lets all its flows measure the true base delay.
+//! - Our flows in one queue see the same delay, cut at the same time to a share of their rate, and
+//!   probe up by the same steps: so they converge to equal shares.
+//! - If the queue does not go, another flow fills it (TCP): the sender competes until it goes.
+//! - Loss that persists in a drain has other causes (radio): it is the floor for new loss. Loss
+//!   that stops came from a queue too short to be measured.
+//! - Pauses of the hosts look like queues and bursts. So delay counts only if it stays for some
+//!   time of the receiver's clock, and a drain keeps in flight as much as arrives.
 //! - Packets are paced by the window over the path's round trip, so that short queues last.
 //!
-//! Delay is one way, arrival minus sending on two clocks, less the smallest of the last minute.
+//! Delay is one-way: arrival minus sending on two clocks, less the smallest of the last minute.
 //!
-//! | file | what it is |
+//! | file | content |
 //! |---|---|
 //! | `in_flight` | packets in flight |
-//! | `pacer` | when the next packet may go |
-//! | `round` | totals of reports, and what a round adds to them |
-//! | `path_model`: `delay`, `rate`, `loss` | what is known of the path |
+//! | `pacer` | time of the next packet |
+//! | `round` | totals of reports, and their sums per round |
+//! | `path_model`: `delay`, `rate`, `loss` | measurements of the path |
 //! | `window` | the window's bounds and steps |
-//! | `phase`, `drain`, `competition` | phases, and what belongs to each |
-//! | `decision` | from one phase to the next |
+//! | `phase`, `drain`, `competition` | phases, and their state |
+//! | `decision` | transitions between phases |
 
 mod competition;
 mod decision;
@@ -53,12 +52,12 @@ use pacer::Pacer;
 use path_model::PathModel;
 use round::ReportTotals;
 
-/// Without feedback for so long, or four round trips, what is in flight counts as lost. Chosen.
+/// Least silence after which packets in flight count as lost; four round trips if longer. Chosen.
 const FEEDBACK_TIMEOUT: Duration = Duration::from_millis(250);
-/// Round trip from which on packets are paced, in microseconds. Chosen: below it timers are too coarse.
+/// Least round trip of a paced path, in microseconds. Chosen: below it timers are too coarse.
 const PACED_RTT_MIN: i64 = 3_000;
 
-/// The sender's side of one direction of a link.
+/// Congestion control of one direction of a link, at its sender.
 #[derive(Debug)]
 pub(crate) struct Controller {
     in_flight: InFlight,
@@ -79,7 +78,7 @@ impl Controller {
         }
     }
 
-    /// Whether another packet may go out, besides `pending` bytes that are about to.
+    /// Whether another packet may go out, besides `pending` bytes about to.
     pub(crate) fn is_open(&mut self, pending: usize, now: Instant) -> bool {
         if !self.has_room(pending) {
             self.in_flight.block();
@@ -88,23 +87,23 @@ impl Controller {
         self.opens_at().is_none_or(|at| at <= now)
     }
 
-    /// Whether the window has room, asked by whoever would only use what is left over.
+    /// Whether the window has room, for packets that only use its rest.
     pub(crate) fn has_room(&self, pending: usize) -> bool {
         self.in_flight.fits(pending, self.decision.window())
     }
 
-    /// When a packet may go that waits for its time, though there is room in the window.
+    /// Returns the time at which pacing lets the next packet out, if the window has room.
     pub(crate) fn opens_at(&self) -> Option<Instant> {
         let is_paced = self.path.delay.least_trip() >= PACED_RTT_MIN;
         (is_paced && self.has_room(0)).then(|| self.pacer.opens_at())
     }
 
-    /// A packet goes out that fills nothing and may get lost: a probe of the path.
+    /// Notes a sent path probe: it takes no window and may get lost.
     pub(crate) fn probed(&mut self, index: u64, now: Instant) {
         self.in_flight.push_probe(index, now);
     }
 
-    /// A packet goes out; indices count up by one.
+    /// Notes a sent packet; indices count up by one.
     pub(crate) fn sent(&mut self, index: u64, bytes: usize, now: Instant) {
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         self.in_flight.push_packet(index, bytes, now);
@@ -112,58 +111,57 @@ impl Controller {
         self.pacer.sent(bytes, trip, self.decision.pace(), now);
     }
 
-    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: eight times in
-    /// a window, so that a short one does not wait for the receiver's timer.
+    /// Whether the next packet, of about `bytes`, should request a report: eight times in a window,
+    /// so that a short one does not wait for the receiver's timer.
     pub(crate) fn asks_for_report(&mut self, bytes: usize) -> bool {
         let (floor, window) = (self.path.loss.floor(), self.decision.window());
         self.in_flight.asks_for_report(bytes, floor, window)
     }
 
-    /// The path is another one: its delay has nothing to do with that of the old.
+    /// Resets the delay: it belongs to the old path.
     pub(crate) fn path_changed(&mut self) {
         self.path.delay.reset();
         self.totals.restart_round();
         self.decision.path_changed();
     }
 
-    /// Whether a queue stands in the path: what gets lost now is likely lost to it, and more than the data
-    /// itself would make it worse.
+    /// Whether a standing queue is on the path: it causes losses, and repair would add to it.
     pub(crate) fn is_congested(&self) -> bool {
         self.decision.is_congested(&self.path)
     }
 
-    /// Round trip, smoothed.
+    /// Returns the smoothed round trip.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.path.delay.rtt()
     }
 
-    /// Share of packets that do not arrive, smoothed over about a second.
+    /// Returns the share of packets lost, smoothed over about a second.
     pub(crate) fn loss(&self) -> Option<f64> {
         self.path.loss.smoothed()
     }
 
-    /// Packets that met a filling queue, as its mark says.
+    /// Returns the number of packets that arrived with an ECN mark.
     pub(crate) fn congested(&self) -> u64 {
         self.totals.congested()
     }
 
-    /// Bytes a second that arrive, of the last round.
+    /// Returns the rate of arrival in the last round, in bytes a second.
     pub(crate) fn rate(&self) -> f64 {
         self.path.rate.last()
     }
 
-    /// Bytes a second that may be expected to arrive.
+    /// Returns the expected rate of arrival, in bytes a second.
     pub(crate) fn capacity(&self) -> f64 {
         self.path.rate.capacity()
     }
 
-    /// When [`Self::poll`] has something to do.
+    /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waits = self.in_flight.bytes() > 0;
         waits.then(|| self.in_flight.progress() + self.silence())
     }
 
-    /// Gives up on feedback for what is in flight, if none has come for long; whether it did.
+    /// Counts packets in flight as lost after a long silence; returns whether it did.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         if self.deadline().is_none_or(|at| now < at) {
             return false;
@@ -179,7 +177,7 @@ impl Controller {
             .map_or(FEEDBACK_TIMEOUT, |rtt| FEEDBACK_TIMEOUT.max(rtt * 4))
     }
 
-    /// A report of the far side; false if it cannot be true.
+    /// Handles a report of the peer; returns false if that is impossible.
     pub(crate) fn handle(&mut self, report: &Report, next: u64, now: Instant) -> bool {
         if !ReportTotals::is_possible(report, next) {
             return false;
@@ -204,7 +202,7 @@ impl Controller {
         true
     }
 
-    /// Once in a round trip: rate, loss, and what to do about them.
+    /// Once per round trip, updates rate and loss, and decides on them.
     fn end_round(&mut self, time: u32, now: Instant) {
         let trip = self.path.delay.smoothed_trip();
         let Some((round, took)) = self.totals.end_round(time, trip) else {

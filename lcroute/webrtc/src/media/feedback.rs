@@ -1,4 +1,4 @@
-//! What the receiver tells the sender: how far it got, what is missing, and when packets came.
+//! Reports from receiver to sender: the highest packet, missing packets, and times of arrival.
 //!
 //! ```text
 //! RTCP APP (type 204, subtype 1), after its header with the reporter's SSRC, all under SRTCP:
@@ -9,10 +9,10 @@
 //! | words x 64: bit 63 of the first is the highest index, the next bits those below
 //! ```
 //!
-//! All packets below index `settled` have had 30 ms to be overtaken by others; `lost` of them have not
-//! come. `congested` packets came with the mark of a filling queue (ECN CE, RFC 3168). Times are microseconds of the receiver's clock, modulo 2^32; an age says how long before the report
-//! the packet came. The first sample is the highest packet. Counts are totals, so a lost report costs
-//! nothing but time.
+//! All packets below index `settled` have had 30 ms to be overtaken; `lost` of them have not
+//! arrived. `congested` packets had the mark of a filling queue (ECN CE, RFC 3168). Times are
+//! microseconds of the receiver's clock, modulo 2^32; an age is the time from arrival to report.
+//! The first sample is the highest packet. Counts are totals, so a lost report only costs time.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -25,48 +25,48 @@ use crate::datagram::Ecn;
 
 /// Name of our APP packets (RFC 3550 6.7).
 const NAME: &[u8; 4] = b"lcfb";
-/// Samples of delay in a report, at most. Chosen.
+/// Bound of delay samples in a report. Chosen.
 pub(crate) const MAX_SAMPLES: usize = 16;
-/// Words of 32 packets in the bitmap of a report, at most. Chosen.
+/// Bound of 64-packet words in the bitmap of a report. Chosen.
 pub(crate) const MAX_WORDS: usize = 16;
-/// A report is made at the latest so long after the first packet it tells of.
+/// Longest time from a packet to its report.
 const EVERY: Duration = Duration::from_millis(20);
-/// Packets after which it is made at once.
+/// Packets after which a report goes at once.
 const MOST_PACKETS: u32 = 256;
-/// Packets after a gap that make a report of it, for repair. RFC 9002 6.1.1: the packet threshold.
+/// Packets after a gap that trigger a report, for repair. RFC 9002 6.1.1: the packet threshold.
 const GAP_PACKETS: u32 = 3;
-/// Time after a gap that makes a report of it, for repair. ADR 0010.
+/// Time after a gap that triggers a report, for repair. ADR 0010.
 const GAP_WAIT: Duration = Duration::from_millis(2);
-/// From the report of a gap to the next one of the same. Chosen: the first one may get lost.
+/// Interval from the report of a gap to its repetition. Chosen: the first one may get lost.
 const GAP_REPEAT_INTERVAL: Duration = Duration::from_millis(4);
-/// Least time between two reports of gaps. Chosen.
+/// Least interval of reports of gaps. Chosen.
 const GAP_REPORT_INTERVAL: Duration = Duration::from_millis(1);
-/// With gaps, the bitmap reaches as far back as that of so many reports before.
+/// Reports before the last that the bitmap covers once more while there are gaps.
 const OVERLAP: usize = 4;
 
-/// A packet that has not come so long after a later one is lost. ADR 0010.
+/// Time after a later packet at which a missing packet counts as lost. ADR 0010.
 const REORDER_TIMEOUT: Duration = Duration::from_millis(30);
-/// Between two looks for such packets. Chosen.
+/// Interval of judgements of such packets. Chosen.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// One report, as the sender of the media reads it.
+/// A report, as the sender of the media reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     pub(crate) highest: u64,
     pub(crate) received: u64,
-    /// Indices below this are judged, and how many of them are lost.
+    /// Index below which packets are judged, and the lost ones among them.
     pub(crate) settled: u64,
     pub(crate) lost: u64,
-    /// Packets that came with the mark of congestion.
+    /// Packets that arrived with a CE mark.
     pub(crate) ce: u64,
-    /// Receiver's clock, microseconds.
+    /// Receiver's clock, in microseconds.
     pub(crate) time: u32,
     pub(crate) samples: Vec<Sample>,
-    /// Bitmap downwards from the highest index.
+    /// Bitmap, downwards from the highest index.
     pub(crate) words: Vec<u64>,
 }
 
-/// When a packet came.
+/// Time of arrival of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) index: u64,
@@ -109,7 +109,7 @@ impl Report {
         })
     }
 
-    /// Whether packet `index` has come, as far as the bitmap says.
+    /// Whether packet `index` has arrived, by the bitmap.
     pub(crate) fn came(&self, index: u64) -> bool {
         let below = self.highest.checked_sub(index);
         let word = below.and_then(|n| Some((self.words.get(usize::try_from(n / 64).ok()?)?, n)));
@@ -137,7 +137,7 @@ impl Report {
     }
 }
 
-/// The receiver's side: notes arrivals, and says when to report.
+/// The receiver's side: records arrivals, and decides when to report.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     began: Instant,
@@ -146,14 +146,14 @@ pub(crate) struct Reporter {
     newest: Option<(u64, Instant)>,
     samples: Vec<(u64, Instant)>,
     unreported: u32,
-    /// Every so many packets one is sampled.
+    /// One packet in this number is sampled.
     stride: u32,
     due: Option<Instant>,
-    /// Highest indices of the last reports, the latest last.
+    /// Highest indices of the last reports, in order.
     reported: [u64; OVERLAP],
-    /// Gaps are reported soon.
+    /// Whether gaps are reported early.
     gaps: bool,
-    /// Packets that came since a gap that is not reported.
+    /// Packets since an unreported gap.
     gap: Option<u32>,
     reported_at: Instant,
     settled: u64,
@@ -163,7 +163,7 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// With `gaps` it tells of missing packets soon, so that they can be sent again.
+    /// Makes the reporter; with `gaps` it reports missing packets early, for repair.
     pub(crate) fn new(gaps: bool, now: Instant) -> Self {
         Self {
             began: now,
@@ -184,7 +184,7 @@ impl Reporter {
         }
     }
 
-    /// A packet came, which may ask for a report; whether it is time for one.
+    /// Notes a packet, which may request a report with `marker`; returns whether one is due.
     pub(crate) fn handle(&mut self, index: u64, marker: bool, ecn: Ecn, now: Instant) -> bool {
         self.received += 1;
         self.ce += u64::from(ecn == Ecn::Congested);
@@ -192,7 +192,7 @@ impl Reporter {
             self.look_for_gap(index, now);
         }
         if self.newest.is_none() {
-            // what was sent before this side was ready is not judged (RFC 3550 A.3)
+            // packets sent before this side was ready are not judged (RFC 3550 A.3)
             self.settled = index;
         }
         if self.newest.is_none_or(|(newest, _)| index > newest) {
@@ -206,7 +206,7 @@ impl Reporter {
         marker || self.unreported >= MOST_PACKETS || now >= due
     }
 
-    /// A report is due soon if packets before `index` are missing.
+    /// Schedules a report soon if packets before `index` are missing.
     fn look_for_gap(&mut self, index: u64, now: Instant) {
         if let Some(packets) = &mut self.gap {
             *packets += 1;
@@ -223,7 +223,7 @@ impl Reporter {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Keeps samples that lie evenly over what is unreported.
+    /// Keeps samples that spread evenly over the unreported packets.
     fn sample(&mut self, index: u64, now: Instant) {
         if self.samples.len() == MAX_SAMPLES - 1 {
             let mut nth = 0;
@@ -236,19 +236,19 @@ impl Reporter {
         self.samples.push((index, now));
     }
 
-    /// When a report is due.
+    /// Returns the time of the next report.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due
     }
 
-    /// No report this time; the next one tells all.
+    /// Skips a report; the next one covers everything.
     pub(crate) fn skip(&mut self) {
         self.due = None;
         self.samples.clear();
         (self.unreported, self.stride) = (0, 1);
     }
 
-    /// The report of all that came; none if nothing has since the last.
+    /// Returns the report of all arrivals; `None` without any since the last.
     pub(crate) fn report(&mut self, seen: &ReplayWindow, now: Instant) -> Option<Report> {
         self.due.take()?;
         (self.unreported, self.stride) = (0, 1);
@@ -258,7 +258,7 @@ impl Reporter {
             age: micros(now, at),
         };
         let mut samples = vec![sample((highest, at))];
-        // one that came with a jump of billions says nothing of today's delay
+        // a sample before a jump of billions does not show the present delay
         let near = |(index, _): &(u64, Instant)| highest - index < u64::from(u32::MAX);
         samples.extend(self.samples.drain(..).filter(near).map(sample));
         let [before, .., last] = self.reported;
@@ -289,7 +289,7 @@ impl Reporter {
         })
     }
 
-    /// Judges what had its time.
+    /// Judges packets after [`REORDER_TIMEOUT`].
     fn settle(&mut self, highest: u64, seen: &ReplayWindow, now: Instant) {
         let last = self.marks.back();
         if last.is_none_or(|(at, _)| now >= *at + SETTLE_INTERVAL) {
@@ -305,7 +305,7 @@ impl Reporter {
     }
 }
 
-/// The 64 bits from `below` the highest index downwards.
+/// Returns the 64 bits from `below` under the highest index downwards.
 fn word(seen: &ReplayWindow, highest: u64, below: u64) -> u64 {
     (0..64).fold(0, |word, n| {
         let index = highest.checked_sub(below + n);
@@ -313,7 +313,7 @@ fn word(seen: &ReplayWindow, highest: u64, below: u64) -> u64 {
     })
 }
 
-/// Microseconds from `earlier` to `later`, modulo 2^32.
+/// Returns the microseconds from `earlier` to `later`, modulo 2^32.
 pub(crate) fn micros(later: Instant, earlier: Instant) -> u32 {
     let micros = later.saturating_duration_since(earlier).as_micros();
     // the remainder fits
@@ -401,7 +401,7 @@ mod tests {
         let (mut seen, mut reporter) = (ReplayWindow::new(16), Reporter::new(false, start));
         let mut report = None;
         for n in 0..400_u64 {
-            // every tenth packet is overtaken by fifteen others, every twentieth gets lost
+            // fifteen packets overtake every tenth one; every twentieth gets lost
             let index = match n % 10 {
                 0 => n.saturating_sub(15) / 10 * 10,
                 _ => n,
@@ -462,7 +462,7 @@ mod tests {
             reporter.deadline(),
             Some(start + ms(101) + GAP_REPEAT_INTERVAL)
         );
-        // not at once again
+        // not again at once
         (6..9).for_each(|index| assert_eq!(come(&mut reporter, index, ms(101)), None));
         assert_eq!(
             reporter.deadline(),

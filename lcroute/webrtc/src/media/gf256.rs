@@ -3,7 +3,7 @@
 /// x^8 + x^4 + x^3 + x^2 + 1, as RFC 5510 8.1.
 const POLYNOMIAL: u16 = 0x11d;
 
-/// Logarithms, and powers of 2 twice around.
+/// Logarithms, and powers of 2 twice in sequence.
 const TABLES: ([u8; 256], [u8; 512]) = tables();
 
 const fn tables() -> ([u8; 256], [u8; 512]) {
@@ -21,7 +21,7 @@ const fn tables() -> ([u8; 256], [u8; 512]) {
     (log, power)
 }
 
-/// The product.
+/// Returns the product.
 #[must_use]
 pub fn multiply(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 {
@@ -31,24 +31,24 @@ pub fn multiply(a: u8, b: u8) -> u8 {
     TABLES.1[log(a) + log(b)]
 }
 
-/// The inverse of what is not 0.
+/// Returns the inverse of a nonzero value.
 #[must_use]
 pub fn inverse(a: u8) -> u8 {
     TABLES.1[255 - usize::from(TABLES.0[usize::from(a)])]
 }
 
-/// Twice a byte; without a branch, so that whole registers go at once.
+/// Doubles a byte without a branch, so that the compiler can vectorise it.
 fn double(byte: u8) -> u8 {
     let carry = (byte.cast_signed() >> 7).cast_unsigned();
     byte << 1 ^ carry & POLYNOMIAL as u8
 }
 
-/// Adds bytes, as far as both go.
+/// Adds bytes up to the shorter length.
 pub fn add(to: &mut [u8], bytes: &[u8]) {
     to.iter_mut().zip(bytes).for_each(|(to, byte)| *to ^= byte);
 }
 
-/// Adds `factor` times `bytes`, as far as both go.
+/// Adds `factor` times `bytes` up to the shorter length.
 pub fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
     let masks: [u8; 8] = std::array::from_fn(|bit| 0_u8.wrapping_sub(factor >> bit & 1));
     for (to, byte) in to.iter_mut().zip(bytes) {
@@ -60,8 +60,8 @@ pub fn add_times(to: &mut [u8], factor: u8, bytes: &[u8]) {
     }
 }
 
-/// A sum of many byte strings with factors, which doubles once at the end instead of once per string:
-/// plane n holds the sum of those whose factor has bit n.
+/// A sum of byte strings with factors, which doubles once at the end instead of once per string:
+/// plane n has the sum of the strings whose factor has bit n.
 #[derive(Debug, Default)]
 pub struct Sum {
     planes: Vec<u8>,
@@ -69,14 +69,14 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Begins anew, `size` bytes long.
+    /// Begins a sum of `size` bytes.
     pub fn begin(&mut self, size: usize) {
         self.size = size.max(1);
         self.planes.clear();
         self.planes.resize(8 * self.size, 0);
     }
 
-    /// Adds `factor` times `bytes`, from `at` on; what is beyond the end is left out.
+    /// Adds `factor` times `bytes` at offset `at`; drops bytes beyond the end.
     pub fn add(&mut self, factor: u8, at: usize, bytes: &[u8]) {
         let planes = self.planes.chunks_exact_mut(self.size).enumerate();
         for (_, plane) in planes.filter(|(bit, _)| factor >> bit & 1 != 0) {
@@ -84,7 +84,7 @@ impl Sum {
         }
     }
 
-    /// The sum.
+    /// Returns the sum.
     pub fn finish(&mut self) -> &[u8] {
         let (lower, sum) = self.planes.split_at_mut(7 * self.size);
         for plane in lower.chunks_exact(self.size).rev() {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bit by bit, as the book says.
+    /// The definition, bit by bit.
     fn slow(a: u8, b: u8) -> u8 {
         let (mut product, mut power) = (0, u16::from(a));
         for bit in 0..8 {

@@ -1,24 +1,24 @@
-//! What was sent lately, for who must send it again.
+//! Recently sent packets, for repair.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
 
-/// Bytes of payload that are kept, at most: the budget of repair at 1 Gbit/s. ADR 0010.
+/// Bound of kept payload bytes: the budget of repair at 1 Gbit/s. ADR 0010.
 const MAX_BYTES: usize = 3 << 20;
-/// Packets that are remembered, at most. Chosen.
+/// Bound of remembered packets. Chosen.
 const MAX_PACKETS: usize = 16_384;
-/// Packets are remembered somewhat longer than their payload, in round trips too.
+/// Time beyond budget and round trip for which packets are remembered.
 const LONGER: Duration = Duration::from_millis(20);
 
-/// The packets of one direction: by index, and the payloads that they carried.
+/// The packets of one direction by index, and their payloads.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// How long after the first try a payload is of use.
+    /// Time after its first transmission for which a payload is useful.
     budget: Duration,
     /// Packets from index `first` on.
     packets: VecDeque<Packet>,
     first: u64,
-    /// Payloads from number `first_payload` on, in the order of their first tries.
+    /// Payloads from number `first_payload` on, in order of their first transmission.
     payloads: VecDeque<Payload>,
     first_payload: u64,
     bytes: usize,
@@ -28,18 +28,18 @@ pub(crate) struct History {
 #[derive(Debug, Clone, Copy)]
 struct Packet {
     at: Instant,
-    /// Number of what it carried, if it carried any.
+    /// Number of its payload, if it had one.
     payload: Option<u64>,
 }
 
-/// What a packet carried, and others after it.
+/// The payload of a packet, and of its resends.
 #[derive(Debug)]
 pub(crate) struct Payload {
     pub(crate) bytes: Vec<u8>,
-    /// The packet that carried it first, and when.
+    /// The first packet with it, and its time.
     pub(crate) index: u64,
     pub(crate) at: Instant,
-    /// Packets with it of which nothing is known yet.
+    /// Packets with it whose arrival is unknown.
     under_way: u32,
     delivered: bool,
 }
@@ -57,13 +57,13 @@ impl History {
         }
     }
 
-    /// Forgets all, and gives its memory back.
+    /// Drops everything, with its memory.
     pub(crate) fn clear(&mut self) {
         let budget = self.budget;
         *self = Self::new(budget);
     }
 
-    /// A payload goes out for the first time, in packet `index`.
+    /// Notes the first transmission of a payload, in packet `index`.
     pub(crate) fn sent(&mut self, index: u64, bytes: &[u8], now: Instant) {
         self.forget_payloads(bytes.len(), now);
         let mut copy = self.spare.pop().unwrap_or_default();
@@ -81,7 +81,7 @@ impl History {
         self.sent_again(index, Some(number), now);
     }
 
-    /// Packet `index` goes out with a payload that was sent before, or with something else.
+    /// Notes packet `index` with an earlier payload, or without one.
     pub(crate) fn sent_again(&mut self, index: u64, payload: Option<u64>, now: Instant) {
         if self.packets.is_empty() {
             self.first = index;
@@ -96,7 +96,7 @@ impl History {
         }
     }
 
-    /// Lets go of what is too old; `rtt` is that of the path.
+    /// Drops old entries; `rtt` is the path's round trip.
     pub(crate) fn forget(&mut self, rtt: Duration, now: Instant) {
         self.forget_payloads(0, now);
         let kept = self.budget + rtt + LONGER;
@@ -118,12 +118,12 @@ impl History {
         }
     }
 
-    /// When packet `index` went out.
+    /// Returns the time at which packet `index` was sent.
     pub(crate) fn sent_at(&self, index: u64) -> Option<Instant> {
         self.packet(index).map(|packet| packet.at)
     }
 
-    /// Packet `index` has come.
+    /// Notes the arrival of packet `index`.
     pub(crate) fn came(&mut self, index: u64) {
         let number = self.packet(index).and_then(|packet| packet.payload);
         if let Some(payload) = number.and_then(|number| self.payload_mut(number)) {
@@ -132,7 +132,7 @@ impl History {
         }
     }
 
-    /// Packet `index` got lost. What it carried, if it has not come otherwise and is not under way.
+    /// Notes the loss of packet `index`. Returns its payload, unless delivered or still in flight.
     pub(crate) fn lost(&mut self, index: u64) -> Option<u64> {
         let number = self.packet(index)?.payload?;
         let payload = self.payload_mut(number)?;
@@ -140,19 +140,19 @@ impl History {
         (payload.under_way == 0 && !payload.delivered).then_some(number)
     }
 
-    /// A payload by its number, while it may be of use.
+    /// Returns a payload by its number while it is useful.
     pub(crate) fn wanted(&self, number: u64, now: Instant) -> Option<&Payload> {
         let at = usize::try_from(number.checked_sub(self.first_payload)?).ok()?;
         let payload = self.payloads.get(at)?;
         (!payload.delivered && now <= payload.at + self.budget).then_some(payload)
     }
 
-    /// How many payloads there are.
+    /// Returns the number of payloads.
     pub(crate) fn len(&self) -> usize {
         self.payloads.len()
     }
 
-    /// The last `count` payloads, of which the indices span at most `span`.
+    /// Returns the last `count` payloads, whose indices span at most `span`.
     pub(crate) fn last(&self, count: usize, span: u64) -> impl Iterator<Item = &Payload> + Clone {
         let newest = self.payloads.back().map_or(0, |payload| payload.index);
         let skip = self.payloads.len().saturating_sub(count);

@@ -1,8 +1,7 @@
-//! The keys of a link's media: from its own DTLS (RFC 5764) to those of each packet (RFC 3711, 4.3).
+//! The keys of a link's media: from its own DTLS (RFC 5764) to session keys (RFC 3711, 4.3).
 //!
-//! DTLS hands the SRTP master keys to who observes a connection: [`KeyTap`]. It also sees which records were genuine (who
-//! is to be blamed for what the stack does with one), and keeps SCTP from the stack that it does not deal well with
-//! (sctp.rs).
+//! DTLS hands the SRTP master keys to a connection's observer, [`KeyTap`]. It also notes authentic
+//! records, to attribute panics of the stack, and filters SCTP (sctp.rs).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,7 +21,7 @@ const SRTP_SALT: u8 = 2;
 const SRTCP_ENCRYPTION: u8 = 3;
 /// The salt of SRTCP.
 const SRTCP_SALT: u8 = 5;
-/// The SSRC of a direction; a label of our own, beyond those of RFC 3711.
+/// The SSRC of a direction; an own label, beyond those of RFC 3711.
 const SSRC: u8 = 0x80;
 
 /// Bytes of a master key (RFC 7714 §12).
@@ -44,19 +43,19 @@ pub(crate) struct LinkKeys {
     pub(crate) receiving: MasterKey,
 }
 
-/// What packets of one direction are sealed with.
+/// Keys that seal packets of one direction.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct SessionKeys {
     pub(crate) rtp_key: [u8; 16],
     pub(crate) rtp_salt: [u8; 12],
     pub(crate) rtcp_key: [u8; 16],
     pub(crate) rtcp_salt: [u8; 12],
-    /// Both sides know it: an answer finds its link even from an address that nobody knows.
+    /// Known to both sides: it finds the link of a report from an unknown address.
     pub(crate) ssrc: u32,
 }
 
 impl MasterKey {
-    /// The keys derived from it; the key derivation rate is 0.
+    /// Derives the session keys; the key derivation rate is 0.
     pub(crate) fn session(&self, crypto: &dyn RTCCrypto) -> Result<SessionKeys, CryptoError> {
         let block = |label| derive(crypto, self, label);
         Ok(SessionKeys {
@@ -69,7 +68,7 @@ impl MasterKey {
     }
 }
 
-/// The first 16 bytes of AES-CM keystream under `label` (RFC 3711, section 4.3.3).
+/// Returns the first 16 bytes of AES-CM keystream under `label` (RFC 3711, section 4.3.3).
 fn derive(crypto: &dyn RTCCrypto, master: &MasterKey, label: u8) -> Result<[u8; 16], CryptoError> {
     let mut block = [0; 16];
     block[..12].copy_from_slice(&master.salt);
@@ -88,32 +87,33 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Sees what goes through the DTLS of one connection.
+/// Observer of one connection's DTLS.
 #[derive(Default)]
 pub(crate) struct KeyTap {
     seed: u64,
-    /// The handshake is over, and the certificate of the far side is the one that was told. None: media cannot be sealed
-    /// by what it has made.
+    /// Set after the handshake, with the peer's certificate verified; inside, `None` is no usable
+    /// key.
     keys: OnceLock<Option<LinkKeys>>,
-    /// A record with application data has been authenticated since [`KeyTap::forget_opened`].
+    /// Whether a record with application data has been authenticated since
+    /// [`KeyTap::forget_opened`].
     opened: AtomicBool,
     watch: Mutex<Watch>,
-    /// Packets that the stack did not get to see.
+    /// Packets kept from the stack.
     left_out: AtomicU32,
-    /// Tests want to see what the stack makes of them.
+    /// Whether a test passes all packets to the stack.
     #[cfg(test)]
     unwatched: AtomicBool,
-    /// What tests put in the place of what is sealed.
+    /// Replacement of sealed plaintext, in tests.
     #[cfg(test)]
     forge: Mutex<Option<Forge>>,
 }
 
-/// Changes the plain text of a record that is about to be sealed.
+/// Changes the plaintext of a record before it is sealed.
 #[cfg(test)]
 pub(crate) type Forge = Box<dyn FnMut(&mut [u8]) + Send>;
 
 impl KeyTap {
-    /// `seed`: for what is random in DTLS, and no secret.
+    /// Makes the observer; `seed` is for randomness in DTLS that is no secret.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -121,35 +121,35 @@ impl KeyTap {
         }
     }
 
-    /// Whether a record with application data was opened since the call below, in a session whose
-    /// handshake is over: its sender has the certificate that was told by signalling.
+    /// Whether a record with application data was opened since [`Self::forget_opened`], after the
+    /// handshake: its sender has the certificate of the signed description.
     pub(crate) fn has_opened(&self) -> bool {
         self.opened.load(Ordering::Relaxed) && self.keys.get().is_some()
     }
 
-    /// What was opened so far does not count.
+    /// Resets [`Self::has_opened`].
     pub(crate) fn forget_opened(&self) {
         self.opened.store(false, Ordering::Relaxed);
     }
 
-    /// How many packets of SCTP the stack did not get to see since this was asked before.
+    /// Returns and resets the number of SCTP packets kept from the stack.
     pub(crate) fn take_left_out(&self) -> u32 {
         self.left_out.swap(0, Ordering::Relaxed)
     }
 
-    /// The stack gets to see everything from now on.
+    /// Passes all packets to the stack from now on.
     #[cfg(test)]
     pub(crate) fn unwatch(&self) {
         self.unwatched.store(true, Ordering::Relaxed);
     }
 
-    /// What is sealed from now on is what this makes of it.
+    /// Passes plaintext through `forge` before it is sealed, from now on.
     #[cfg(test)]
     pub(crate) fn forge(&self, forge: Forge) {
         *self.forge.lock().unwrap() = Some(forge);
     }
 
-    /// The keys, once the handshake is over.
+    /// Returns the keys, once the handshake is over.
     pub(crate) fn keys(&self) -> Option<LinkKeys> {
         self.keys.get()?.clone()
     }
@@ -165,8 +165,8 @@ impl fmt::Debug for KeyTap {
     }
 }
 
-/// The keys for AEAD_AES_128_GCM, which the lane seals by. DTLS 1.3 agrees on AEAD_AES_256_GCM: half of each of its keys
-/// is as good. Nodes that speak 1.2 alone do not know that, and have no lane then.
+/// Returns the keys for AEAD_AES_128_GCM, which the lane uses. DTLS 1.3 negotiates
+/// AEAD_AES_256_GCM: half of each key serves. Versions with DTLS 1.2 alone have no lane then.
 fn link_keys(keys: &SrtpKeys<'_>) -> Option<LinkKeys> {
     let length = match (keys.profile, keys.version) {
         (SrtpProfile::AEAD_AES_128_GCM, _) => KEY,
@@ -272,7 +272,7 @@ mod tests {
     fn other_profiles_give_no_keys() {
         let sha1 = SrtpProfile::AES128_CM_SHA1_80;
         assert!(keys(sha1, ProtocolVersion::DTLS1_3, true).is_none());
-        // nodes that speak 1.2 alone have none either
+        // versions with DTLS 1.2 alone have none either
         let long = SrtpProfile::AEAD_AES_256_GCM;
         assert!(keys(long, ProtocolVersion::DTLS1_2, true).is_none());
     }
@@ -292,7 +292,7 @@ mod tests {
         assert!(!tap.has_opened());
     }
 
-    /// RFC 3711, appendix B.3, with the last two bytes of its salt zero as they are for GCM.
+    /// RFC 3711, appendix B.3, with the last two bytes of its salt zero as in GCM.
     #[test]
     fn session_keys_are_those_of_the_rfc() {
         let provider = default_provider().unwrap();

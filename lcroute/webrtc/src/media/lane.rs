@@ -3,7 +3,7 @@
 //! ```text
 //! send --window open--> packet being filled --full, or end of turn--> sealed, out
 //!      \--window shut--> fair queue ------------report--------------/
-//!                                                repair -----------/  what data leaves of the window
+//!                                                repair -----------/  rest of the window
 //! ```
 
 use librecast::time::{Duration, Instant};
@@ -34,47 +34,47 @@ use crate::config::Limits;
 use crate::datagram::Ecn;
 use crate::drops::DropReason;
 
-/// Buffers that packets are cut from: about fifty packets share one.
+/// Size of a buffer in bytes: about fifty packets share one.
 const BUFFER: usize = 64 * 1024;
-/// How often what waits for its time is looked after: timers are no finer, and packets go out together.
+/// Granularity of pacing: timers are no finer, and packets go out together.
 const TICK: Duration = Duration::from_millis(1);
-/// So many of them are kept in each direction: what a turn of the loop needs.
+/// Buffers kept in each direction: enough for a turn of the loop.
 const BUFFERS: usize = 8;
-/// Data header, and what a message needs in a packet of its own.
+/// Data header, and the overhead of a message in a packet of its own.
 const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
-/// Packets over which the share of those that the host refused is smoothed.
+/// Packets over which the share of refused packets is smoothed.
 const REFUSED_OVER: f64 = 64.0;
-/// When so many of about so many messages find the window shut, the path is too narrow for data alone.
+/// Share of messages that find the window shut above which repair stops: no room but for data.
 const MOST_PRESSED: f64 = 0.5;
-/// Messages over which that share is reckoned. Chosen.
+/// Messages over which that share is smoothed. Chosen.
 const PRESSED_OVER: f64 = 64.0;
 
 /// The lane, both directions.
 pub(crate) struct Media {
     sealer: Sealer,
     opener: Opener,
-    /// SSRC of what the far side sends.
+    /// SSRC of received packets.
     receiving_ssrc: u32,
-    /// Longest datagram.
+    /// Search for the longest datagram.
     path: PathMtu,
-    /// Probes of the path to be sent.
+    /// Path probes to send.
     probes: Vec<Bytes>,
-    /// The packet being filled, room for its header first; or nothing.
+    /// The packet being filled, which begins with room for its header; or empty.
     packet: BytesMut,
     packets: Pool,
-    /// Sealed packets of this turn: those of one link go out one after another, for GSO.
+    /// Sealed packets of this turn; a link's packets go out in sequence, for GSO.
     ready: VecDeque<Bytes>,
     next_message: u16,
     controller: Controller,
     queue: FairQueue,
-    /// What the last one was: its room is used again.
+    /// Reused buffer of the last queued message.
     message: Vec<u8>,
-    /// When the next of them may go.
+    /// When pacing lets the next queued message out.
     wake: Option<Instant>,
-    /// Share of the last messages that found the window shut.
+    /// Share of recent messages that found the window shut.
     pressed: f64,
-    /// Share of the last packets that this host refused to send.
+    /// Share of recent packets that this host refused to send.
     refused: f64,
     input: BytesMut,
     inputs: Pool,
@@ -82,21 +82,21 @@ pub(crate) struct Media {
     reporter: Reporter,
     repair: Repair,
     recovery: Recovery,
-    /// Control messages, if they travel here.
+    /// Control messages, if the lane carries them.
     control: Option<Box<Reliable>>,
-    /// What of them is for the control channel.
+    /// Control messages that go on the control channel.
     channel: Vec<Bytes>,
-    /// The far side breaks the rules of control messages.
+    /// Whether the peer has violated the protocol of control messages.
     broken: bool,
-    /// Share of packets that get lost, as hellos show.
+    /// Share of lost packets by hellos.
     hello_loss: f64,
-    /// In the overlay's list of lanes that have something to send.
+    /// Whether the list of lanes with output contains it.
     pub(crate) listed: bool,
 }
 
 impl Media {
-    /// A lane under the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the keys
-    /// are of no use. `limits` say how long a packet may wait, and how much later repair may still deliver it.
+    /// Makes a lane with the keys of a link, for packets of lc0 of up to `mtu` bytes; `None` if the
+    /// keys are invalid. `limits` bounds the wait of a packet, and its delay by repair.
     pub(crate) fn new(
         keys: &LinkKeys,
         crypto: &dyn RTCCrypto,
@@ -138,12 +138,12 @@ impl Media {
         })
     }
 
-    /// Control messages travel here from now on, at most `capacity` bytes of them waiting.
+    /// Starts control messages in the lane, with at most `capacity` bytes queued.
     pub(crate) fn carry_control(&mut self, capacity: usize, now: Instant) {
         self.control = Some(Box::new(Reliable::new(capacity, now)));
     }
 
-    /// Sends a control message; none if they do not travel here.
+    /// Sends a control message; returns `None` if the lane does not carry them.
     pub(crate) fn send_control(
         &mut self,
         message: &[u8],
@@ -153,13 +153,13 @@ impl Media {
         Some(control.send(message, now))
     }
 
-    /// The same for a message of others, behind those of our own.
+    /// Sends a routed message, behind our own control messages.
     pub(crate) fn send_routed(&mut self, message: &[u8]) -> Option<Result<(), SendError>> {
         let control = self.control.as_mut()?;
         Some(control.send_routed(message))
     }
 
-    /// A message of the control channel; false if it is a control message as it is.
+    /// Handles a message of the control channel; returns false for a plain control message.
     pub(crate) fn handle_channel(&mut self, message: &Bytes, now: Instant) -> bool {
         let Some(control) = self.control.as_mut() else {
             return false;
@@ -168,31 +168,31 @@ impl Media {
         true
     }
 
-    /// Round trip and loss as hellos show them, where the lane itself has not measured any yet.
+    /// Sets round trip and loss by hellos, until the lane has measured them.
     pub(crate) fn hellos_show(&mut self, trip: Option<Duration>, loss: f64) {
-        // both ways
+        // hellos measure both directions
         self.hello_loss = loss / 2.0;
         if let (Some(control), Some(trip)) = (self.control.as_mut(), trip) {
             control.expect_trip(trip);
         }
     }
 
-    /// The next control message that has come.
+    /// Returns the next received control message.
     pub(crate) fn take_control(&mut self) -> Option<Bytes> {
         self.control.as_mut()?.take()
     }
 
-    /// Whether the far side has broken the rules of control messages: nothing comes any more.
+    /// Whether the peer has violated the protocol of control messages: no more are delivered.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// What is to be sent on the control channel.
+    /// Takes the messages for the control channel.
     pub(crate) fn take_channel(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.channel.drain(..)
     }
 
-    /// Puts what is due of control messages into packets, whatever the window says: they are few.
+    /// Puts due control messages into packets, independent of the window: they are few.
     fn put_control(&mut self, now: Instant) {
         let Some(mut control) = self.control.take_if(|control| control.has_output()) else {
             return;
@@ -210,13 +210,13 @@ impl Media {
         self.receiving_ssrc
     }
 
-    /// Whether a datagram that begins like this was among the last that we sent.
+    /// Whether a datagram with these first bytes was sent recently.
     pub(crate) fn has_sent(&self, quoted: &[u8]) -> bool {
         self.sealer.has_sent(quoted)
     }
 
-    /// Loss, as far as media has flowed: probes of the path are seldom. What this host refused is lost, and stands in no
-    /// report of the far side where nothing came behind it.
+    /// Returns the loss, if media has flowed: probes alone are too few. Packets that this host
+    /// refused are lost, and no report shows them unless later packets arrive.
     pub(crate) fn loss(&self) -> Option<f64> {
         let reported = self.controller.loss();
         let reported = reported.filter(|_| self.controller.rate() > 0.0);
@@ -226,12 +226,12 @@ impl Media {
         Some(reported.unwrap_or_default().max(self.refused))
     }
 
-    /// Whether a queue stands in the path.
+    /// Whether a standing queue is on the path.
     pub(crate) fn is_congested(&self) -> bool {
         self.controller.is_congested()
     }
 
-    /// This host refused to send datagrams, the longest of so many bytes.
+    /// Notes that this host refused to send `datagrams`, the longest of `size` bytes.
     pub(crate) fn unsent(&mut self, size: usize, datagrams: u64, now: Instant) {
         self.refused = (self.refused + datagrams as f64 / REFUSED_OVER).min(1.0);
         if size > BASE {
@@ -239,27 +239,27 @@ impl Media {
         }
     }
 
-    /// The longest datagram that the path takes, as far as we know.
+    /// Returns the longest datagram that the path takes, as far as known.
     pub(crate) fn path_mtu(&self) -> usize {
         self.path.limit()
     }
 
-    /// The longest datagram of data: what repairs it is longer, and must fit the path as well.
+    /// Returns the longest datagram of data: a repair symbol of it is longer, and must fit as well.
     fn limit(&self) -> usize {
         self.path.limit() - CODE_OVERHEAD
     }
 
-    /// Whether media packets may carry the mark of ECN.
+    /// Whether media packets may carry an ECN mark.
     pub(crate) fn marks(&self) -> bool {
         self.path.marks()
     }
 
-    /// Packets of ours that came with a mark of congestion.
+    /// Returns the number of our packets that arrived with a CE mark.
     pub(crate) fn congested(&self) -> u64 {
         self.controller.congested()
     }
 
-    /// What repair has done, both ways.
+    /// Returns the counts of repair, both ways.
     pub(crate) fn repaired(&self) -> RepairInfo {
         RepairInfo {
             media_resent: self.repair.resent,
@@ -268,7 +268,7 @@ impl Media {
         }
     }
 
-    /// The longest message that it takes.
+    /// Returns the longest message that the lane takes.
     pub(crate) fn longest(&self) -> usize {
         MAX_PIECES * self.piece()
     }
@@ -277,7 +277,7 @@ impl Media {
         self.limit() - RTP_HEADER - TAG - CHUNK_HEADER - PIECE_HEADER
     }
 
-    /// Sends a message, or queues it: while the window is shut, or there is no path.
+    /// Sends a message, or queues it while the window is shut or there is no path.
     pub(crate) fn send(
         &mut self,
         parts: [&[u8]; 2],
@@ -299,7 +299,7 @@ impl Media {
         }
     }
 
-    /// What this process slept beyond the time at which it wanted to go on is no delay of the link.
+    /// Deducts this process's own sleep beyond its deadline from the waits in the queue.
     fn forgive_stall(&mut self, now: Instant) {
         if let Some(at) = self.wake.as_mut().filter(|at| **at < now) {
             self.queue.forgive(now - *at, now);
@@ -307,19 +307,19 @@ impl Media {
         }
     }
 
-    /// Remembers when what is queued may go on, if it only waits for its time.
+    /// Remembers the time of the next queued message, if it only waits for pacing.
     fn wait(&mut self, now: Instant) {
         if self.wake.is_none() && !self.queue.is_empty() {
             self.wake = self.controller.opens_at().map(|at| at.max(now + TICK));
         }
     }
 
-    /// Whether [`Self::deadline`] may have come nearer because of what is queued.
+    /// Whether queued messages may have made [`Self::deadline`] earlier.
     pub(crate) fn is_waiting(&self) -> bool {
         self.wake.is_some()
     }
 
-    /// Whether [`Self::finish`] has something to do.
+    /// Whether [`Self::finish`] has output.
     pub(crate) fn has_output(&self) -> bool {
         let control = self.control.as_ref();
         !self.ready.is_empty()
@@ -328,7 +328,7 @@ impl Media {
             || control.is_some_and(|control| control.has_output())
     }
 
-    /// The turn is over: the packet being filled is finished, and all are handed out.
+    /// Ends the turn: seals the packet being filled, and returns all packets.
     pub(crate) fn finish(&mut self, now: Instant) -> impl Iterator<Item = Bytes> + '_ {
         self.put_control(now);
         let last = !self.packet.is_empty() && self.repair.asks_for_report(now);
@@ -337,7 +337,7 @@ impl Media {
         self.ready.drain(..)
     }
 
-    /// Probes of the path: nobody may fragment them.
+    /// Takes the path probes, which must not be fragmented.
     pub(crate) fn take_probes(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.probes.drain(..)
     }
@@ -354,7 +354,7 @@ impl Media {
         }
     }
 
-    /// Seals the packet being filled; its index, and how long it is.
+    /// Seals the packet being filled; returns its index and size.
     fn seal(&mut self, marker: bool, now: Instant) -> Option<(u64, usize)> {
         let marker = self.controller.asks_for_report(self.packet.len()) || marker;
         let Some(index) = self.sealer.seal(&mut self.packet, marker) else {
@@ -370,12 +370,12 @@ impl Media {
         Some((index, size))
     }
 
-    /// Whether data leaves something of the window.
+    /// Whether data leaves room in the window.
     fn has_left(&self) -> bool {
         self.queue.is_empty() && self.controller.has_room(self.packet.len())
     }
 
-    /// Sends for repair what is due, as far as data leaves room.
+    /// Sends due repair, within the room that data leaves.
     fn repair(&mut self, now: Instant) {
         let held = self.pressed > MOST_PRESSED || self.controller.is_congested();
         let mut probe = self.repair.takes_probe();
@@ -392,7 +392,7 @@ impl Media {
         }
     }
 
-    /// A datagram of the media range. Messages go to `deliver`; an error is the name of a counter.
+    /// Handles a datagram of the media range. Messages go to `deliver`; an error is a drop reason.
     pub(crate) fn handle(
         &mut self,
         datagram: &[u8],
@@ -419,14 +419,14 @@ impl Media {
         }
         let payload = self.input.split().freeze();
         self.handle_payload(index, payload, deliver, now)?;
-        // a copy that comes later is not the first any more
+        // a later copy is a duplicate
         while let Some(mut payload) = self.recovery.next(self.opener.seen()) {
             self.unpack(&mut payload, deliver, now)?;
         }
         Ok(())
     }
 
-    /// What packet `index` carries: messages, those of another packet again, or a symbol.
+    /// Handles the payload of packet `index`: messages, a resent payload, or a symbol.
     fn handle_payload(
         &mut self,
         index: u64,
@@ -456,7 +456,7 @@ impl Media {
                     return Ok(());
                 }
             }
-            // late: its messages have come by repair
+            // late: repair has delivered its messages
             _ if !self.recovery.is_new(index) => return Ok(()),
             _ => {}
         }
@@ -464,7 +464,7 @@ impl Media {
         self.unpack(&mut payload, deliver, now)
     }
 
-    /// Delivers messages.
+    /// Delivers the messages of a payload.
     fn unpack(
         &mut self,
         payload: &mut Bytes,
@@ -473,7 +473,7 @@ impl Media {
     ) -> Result<(), Drop> {
         while let Some(chunk) = take(payload).map_err(|()| MALFORMED)? {
             match chunk {
-                // only at the beginning of a packet
+                // valid only at the beginning of a packet
                 Chunk::Resent(_) | Chunk::Symbol(_) => return Err(MALFORMED),
                 Chunk::Whole(message) => match self.control.as_mut() {
                     Some(control) if Reliable::is_ours(&message) => {
@@ -509,7 +509,7 @@ impl Media {
         let mut report = Report::read(&payload).map_err(|_| MALFORMED)?;
         if report.highest < self.sealer.next() {
             self.path.handle(&report, now);
-            // a probe that was too long says nothing of congestion
+            // a probe that was too long is no sign of congestion
             report.lost = report.lost.saturating_sub(self.path.lost());
         }
         if !self.controller.handle(&report, self.sealer.next(), now) {
@@ -525,7 +525,7 @@ impl Media {
         Ok(())
     }
 
-    /// When [`Self::poll`] has something to do.
+    /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let others = [
             self.reporter.deadline(),
@@ -539,7 +539,7 @@ impl Media {
         Some(others.map_or(probe, |at| at.min(probe)))
     }
 
-    /// Does what is due.
+    /// Runs the due timers.
     pub(crate) fn poll(&mut self, has_path: bool, dropped: &mut Dropped, now: Instant) {
         if self.reporter.deadline().is_some_and(|due| due <= now) {
             self.report(has_path, now);
@@ -571,7 +571,7 @@ impl Media {
         }
     }
 
-    /// There is a new path: its round trip is another, and what waited can go.
+    /// Handles a new path: its round trip is unknown, and queued messages can go.
     pub(crate) fn path_changed(&mut self, dropped: &mut Dropped, now: Instant) {
         self.controller.path_changed();
         self.path.path_changed(now);
@@ -581,7 +581,7 @@ impl Media {
         self.drain(dropped, now);
     }
 
-    /// Sends from the queue what the window lets through.
+    /// Sends queued messages as far as the window lets them.
     fn drain(&mut self, dropped: &mut Dropped, now: Instant) {
         self.forgive_stall(now);
         let mut message = std::mem::take(&mut self.message);
@@ -594,7 +594,7 @@ impl Media {
         self.wait(now);
     }
 
-    /// Puts a message into the packet being filled, or into as many as it needs.
+    /// Puts a message into the packet being filled, or into several packets.
     fn put(&mut self, parts: [&[u8]; 2], now: Instant) {
         let size = CHUNK_HEADER + parts[0].len() + parts[1].len();
         if !self.packet.is_empty() && self.packet.len() + size + TAG > self.limit() {
@@ -612,7 +612,7 @@ impl Media {
         let id = self.next_message;
         self.next_message = id.wrapping_add(1);
         let pieces = message.len().div_ceil(self.piece());
-        // of one size each: the packets stay together on the way out
+        // of equal size: GSO keeps their packets together
         let size = message.len().div_ceil(pieces.max(1));
         for (n, piece) in message.chunks(size).enumerate() {
             self.begin();
@@ -629,7 +629,7 @@ impl Media {
         }
     }
 
-    /// Asks the path how much it takes.
+    /// Probes the path for longer datagrams.
     fn probe(&mut self, has_path: bool, now: Instant) {
         if !has_path {
             return self.path.postpone(now);
@@ -638,7 +638,7 @@ impl Media {
         for size in sizes.into_iter().flatten() {
             let mut packet = BytesMut::with_capacity(size);
             packet.extend_from_slice(&[0; RTP_HEADER]);
-            // a message of zeroes is nobody's
+            // a message of zeroes is ignored
             let padding = vec![0; size - RTP_HEADER - CHUNK_HEADER - TAG];
             put_whole(&mut packet, [&padding, &[]]);
             if let Some(index) = self.sealer.seal(&mut packet, true) {
@@ -652,7 +652,7 @@ impl Media {
 
     fn report(&mut self, has_path: bool, now: Instant) {
         if !has_path {
-            // nobody can be told
+            // no path to the peer
             return self.reporter.skip();
         }
         let Some(report) = self.reporter.report(self.opener.seen(), now) else {
@@ -701,7 +701,7 @@ mod tests {
     }
 
     proptest! {
-        /// A peer with the keys may send anything.
+        /// A peer with the keys may send any payload.
         #[test]
         fn no_payload_makes_it_panic(payloads in prop::collection::vec(
             (0_u8..4, prop::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..80)) {

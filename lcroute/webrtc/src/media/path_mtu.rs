@@ -1,88 +1,89 @@
-//! How long a datagram may be on the path of a link (RFC 8899): asked with probes, not believed of anybody.
+//! Longest datagram on the path of a link (RFC 8899), found by probes alone.
 //!
 //! ```text
-//! base --probe arrives--> next size ... --probes get lost--> stays, tries again after 10 s .. 10 min
+//! base --probe arrives--> next size ... --probes get lost--> stays, retries after 10 s .. 10 min
 //!   ^                         |
-//!   \--- probes of the size in use get lost
+//!   \--- probes of the current size get lost
 //! ```
 //!
-//! A probe is a pair of packets with nothing in them: one padded to the size in question, which nobody may
-//! fragment, and a short one behind. Only where the short one comes and the long one does not, three times,
-//! it is the size: anything else is loss or an outage. That they came stands in the far side's reports.
-//! ICMP is not listened to: firewalls drop it, and anybody can write it.
+//! A probe is a pair of empty packets: one padded to the probed size, with Don't Fragment, and a
+//! short one after it. Only if the short one alone arrives, three times, the size is too long;
+//! anything else is loss or an outage. The peer's reports show arrivals. ICMP is ignored: firewalls
+//! drop it, and anybody can forge it.
 //!
-//! The size in use is doubted when loss is reported, and every ten minutes: where long packets vanish, long
-//! probes vanish as well.
+//! The current size is probed after reported loss, and every ten minutes: if long packets vanish,
+//! long probes vanish as well.
 //!
-//! Some paths drop what carries the mark of ECN. Probes carry it like all media packets: where none of the
-//! first ones comes, packets go without.
+//! Some paths drop packets with an ECN mark. Probes have it like all media packets: if none of the
+//! first ones arrives, packets go unmarked.
 
 use librecast::time::{Duration, Instant};
 
 use super::feedback::Report;
 
-/// UDP payload that every path is expected to take: 1,248 bytes with IPv6.
+/// UDP payload that every path should take: 1,248 bytes with IPv6.
 pub(crate) const BASE: usize = 1_200;
-/// What an Ethernet path takes over IPv6, and what some others do.
+/// UDP payload of an Ethernet path over IPv6.
 const ETHERNET: usize = 1_452;
-/// UDP payloads in bytes that some longer paths take: 4,096 and 9,000 less the headers of IPv6 and UDP.
+/// UDP payloads of some longer paths, in bytes: 4,096 and 9,000 less IPv6 and UDP headers.
 const LONGER: [usize; 2] = [4_048, 8_952];
-/// The short one of a pair.
+/// Size of the short packet of a pair.
 const SHORT: usize = 64;
-/// Pairs of which just the short one came that prove a narrow path. RFC 8899 5.1.2: MAX_PROBES.
+/// Pairs with only the short one arriving that prove a narrow path. RFC 8899 5.1.2: MAX_PROBES.
 const PROBE_LOSSES: u32 = 3;
-/// Pairs after which a probe that proved nothing ends. Chosen.
+/// Pairs after which an inconclusive probe ends. Chosen.
 const MAX_PAIRS: u32 = 12;
-/// How long a pair may take, besides three round trips.
+/// Time for a pair, beside three round trips.
 const WAIT: Duration = Duration::from_millis(350);
-/// The first pair leaves the far side time to notice that the link is up.
+/// Delay of the first pair: the peer has to see that the link is up.
 const FIRST: Duration = Duration::from_millis(100);
-/// From a probe that failed to the next one of that size, doubled after each. Chosen.
+/// Interval from a failed probe to the next one of that size, doubled each time. Chosen.
 const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// Longest such interval, and between two probes of the size in use. RFC 8899 5.1.1: PMTU_RAISE_TIMER.
+/// Bound of that interval; interval of probes of the current size. RFC 8899 5.1.1:
+/// PMTU_RAISE_TIMER.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(600);
-/// How often loss makes us ask.
+/// Least interval of probes after loss.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);
-/// Most packets that are remembered until a report judges them.
+/// Bound of remembered packets without a report.
 const MOST_SENT: usize = 64;
 
 /// The search on one link.
 #[derive(Debug)]
 pub(crate) struct PathMtu {
-    /// Sizes worth trying, rising.
+    /// Sizes to probe, in rising order.
     steps: Vec<usize>,
     limit: usize,
     trial: Option<Trial>,
-    /// When something is due.
+    /// Time of the next action.
     due: Instant,
-    /// When longer sizes are tried, and how long after that again.
+    /// Time of the next probe of a longer size, and interval after it.
     raise_at: Instant,
     pause: Duration,
-    /// When the size in use was last seen to pass.
+    /// Last time at which the current size has passed.
     proven: Instant,
-    /// Packets of probes that no report has judged: index and size.
+    /// Packets of probes without a report: index and size.
     sent: Vec<(u64, usize)>,
-    /// Packets of probes that were lost, and losses known of besides.
+    /// Packets of probes lost, and other known losses.
     lost: u64,
     others_lost: u64,
-    /// Something came over this path, or so many pairs did not.
+    /// Whether a packet arrived over this path, and the number of pairs that did not.
     received: bool,
     dead_pairs: u32,
 }
 
-/// A size that is being tried: a longer one, or that in use.
+/// A size under probe: a longer one, or the current one.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     size: usize,
     pairs: u32,
-    /// The short one of the last pair came.
+    /// Whether the short packet of the last pair arrived.
     alive: bool,
-    /// Pairs of which only the short one came.
+    /// Pairs with only the short one arriving.
     lost: u32,
 }
 
 impl PathMtu {
-    /// The search for a link whose messages fit datagrams of `wanted` bytes.
+    /// Makes the search for a link with messages that fit datagrams of `wanted` bytes.
     pub(crate) fn new(wanted: usize, now: Instant) -> Self {
         let longer = LONGER.into_iter().filter(|size| *size < wanted);
         let mut steps: Vec<_> = longer.chain([ETHERNET, wanted]).collect();
@@ -105,27 +106,27 @@ impl PathMtu {
         }
     }
 
-    /// The longest datagram to send.
+    /// Returns the longest datagram to send.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether packets may carry the mark of ECN.
+    /// Whether packets may carry an ECN mark.
     pub(crate) fn marks(&self) -> bool {
         self.dead_pairs < PROBE_LOSSES
     }
 
-    /// Packets of probes that were lost: no sign of congestion.
+    /// Returns the number of probe packets lost: no sign of congestion.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// When [`Self::poll`] has something to do.
+    /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Instant {
         self.due
     }
 
-    /// The sizes of the packets to send now, in this order, if a probe is due.
+    /// Returns the sizes of the packets to send now, in order, if a probe is due.
     pub(crate) fn poll(&mut self, rtt: Option<Duration>, now: Instant) -> Option<[usize; 2]> {
         if now < self.due {
             return None;
@@ -143,7 +144,7 @@ impl PathMtu {
         Some([trial.size, SHORT])
     }
 
-    /// A packet of a probe went out.
+    /// Notes a sent packet of a probe.
     pub(crate) fn sent(&mut self, index: u64, size: usize) {
         if self.sent.len() == MOST_SENT {
             self.sent.remove(0);
@@ -151,21 +152,21 @@ impl PathMtu {
         self.sent.push((index, size));
     }
 
-    /// There is no path to ask.
+    /// Postpones the probe: there is no path.
     pub(crate) fn postpone(&mut self, now: Instant) {
         self.due = now + WAIT;
     }
 
-    /// The path is another one, of which nothing is known.
+    /// Restarts the search on a new path.
     pub(crate) fn path_changed(&mut self, now: Instant) {
-        // what is under way says nothing of it
+        // packets in flight belong to the old path
         self.sent.iter_mut().for_each(|(_, size)| *size = 0);
         (self.limit, self.trial, self.pause) = (BASE, None, FIRST_RETRY_INTERVAL);
         (self.due, self.raise_at) = (now, now);
         (self.received, self.dead_pairs) = (false, 0);
     }
 
-    /// Packets vanish: perhaps for their size.
+    /// Probes the current size after unexplained loss.
     pub(crate) fn suspect_size(&mut self, now: Instant) {
         if self.limit > BASE && self.trial.is_none() && now >= self.proven + SUSPECT_PAUSE {
             self.trial = Some(Trial::of(self.limit));
@@ -173,7 +174,7 @@ impl PathMtu {
         }
     }
 
-    /// What a report says of probes, and of loss.
+    /// Handles a report about probes and loss.
     pub(crate) fn handle(&mut self, report: &Report, now: Instant) {
         for (index, size) in std::mem::take(&mut self.sent) {
             if report.came(index) {
@@ -201,13 +202,13 @@ impl PathMtu {
             (self.limit, self.proven) = (size, now);
             if self.trial.is_some_and(|trial| trial.size <= size) {
                 self.trial = None;
-                // on to the next size, unless that has just failed
+                // then the next size, unless it has just failed
                 self.due = self.raise_at.max(now);
             }
         }
     }
 
-    /// Looks at the pair that had its time.
+    /// Judges the last pair.
     fn judge(&mut self, now: Instant) {
         let Some(trial) = &mut self.trial else {
             return;
@@ -223,7 +224,7 @@ impl PathMtu {
             self.raise_at = now + self.pause;
             self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL);
         } else if proven {
-            // a black hole: what was known of the path holds no longer
+            // a black hole: the path has changed
             (self.limit, self.raise_at, self.pause) = (BASE, now, FIRST_RETRY_INTERVAL);
         }
     }
@@ -262,10 +263,10 @@ mod tests {
     use crate::datagram::Ecn;
     use librecast::random::Random;
 
-    /// A path that loses what is too long, and some of the rest.
+    /// A path that loses packets above its MTU, and some of the rest.
     struct Path {
         mtu: usize,
-        /// Of a thousand.
+        /// Per thousand.
         loss: u64,
         random: Random,
         now: Instant,
@@ -301,7 +302,7 @@ mod tests {
             }
         }
 
-        /// Runs for a while, with a flow of packets of the longest size, if any, a hundred a second.
+        /// Runs for `span`; with `flow`, packets of the longest size pass, a hundred a second.
         fn run(&mut self, span: Duration, flow: bool) {
             let end = self.now + span;
             while self.now < end {
@@ -373,7 +374,7 @@ mod tests {
             let mut path = Path::new(1_342, 1_452, 0);
             path.run(SOON, flow);
             path.mtu = 1_350;
-            // without traffic nobody is hurt until it is asked anyway
+            // without traffic no packet is lost until the regular probe
             let span = if flow { SOON } else { MAX_RETRY_INTERVAL * 2 };
             path.search.suspect_size(path.now);
             path.run(span, flow);

@@ -1,4 +1,4 @@
-//! What is inside of a media packet: messages, whole or in pieces.
+//! Content of a media packet: messages, whole or in pieces.
 //!
 //! ```text
 //! payload = chunk, chunk, ... to the end
@@ -9,31 +9,31 @@
 //! kind 3: a repair symbol (see window_code.rs)
 //! ```
 //!
-//! Pieces of a message have one size, but for the last, which may be shorter; a message of more than
+//! Pieces of a message have one size, except the last, which may be shorter; a message of more than
 //! [`MAX_PIECES`] takes the data channel.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// What a chunk needs besides its bytes, in bytes.
+/// Bytes of a chunk's header.
 pub(crate) const CHUNK_HEADER: usize = 2;
-/// What a piece of a message needs besides that, in bytes.
+/// Further header bytes of a piece.
 pub(crate) const PIECE_HEADER: usize = 4;
-/// Most pieces of a message.
+/// Bound of pieces of a message.
 pub(crate) const MAX_PIECES: usize = 16;
-/// Messages that wait for more of their pieces; the oldest makes room.
+/// Bound of incomplete messages; the oldest makes room.
 const MAX_PARTIAL: usize = 32;
 
 /// Kind of a chunk, in the top bits of its header: a whole message.
 const WHOLE: u16 = 0;
 /// A piece of a message.
 const PIECE: u16 = 1;
-/// A payload that is sent again.
+/// A resent payload.
 pub(crate) const RESENT: u16 = 2;
 /// A repair symbol.
 pub(crate) const SYMBOL: u16 = 3;
-/// Bytes of a chunk that says what is sent again.
+/// Bytes of a chunk that announces a resent payload.
 const RESENT_SIZE: usize = 4;
 
 /// One chunk.
@@ -46,20 +46,20 @@ pub(crate) enum Chunk {
         last: u8,
         bytes: Bytes,
     },
-    /// The chunks that follow were first sent in the packet whose index has these low bits.
+    /// The following chunks were first sent in the packet with these low index bits.
     Resent(u32),
     /// A repair symbol.
     Symbol(Bytes),
 }
 
-/// Appends one message as a chunk. It must be shorter than 16,384 bytes.
+/// Appends a message as a chunk. It must be shorter than 16,384 bytes.
 pub(crate) fn put_whole(packet: &mut BytesMut, parts: [&[u8]; 2]) {
     packet.put_slice(&header(WHOLE, parts[0].len() + parts[1].len()));
     packet.put_slice(parts[0]);
     packet.put_slice(parts[1]);
 }
 
-/// Appends one piece of a message.
+/// Appends a piece of a message.
 pub(crate) fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8, bytes: &[u8]) {
     packet.put_slice(&header(PIECE, PIECE_HEADER + bytes.len()));
     packet.put_u16(message);
@@ -67,18 +67,18 @@ pub(crate) fn put_piece(packet: &mut BytesMut, message: u16, piece: u8, last: u8
     packet.put_slice(bytes);
 }
 
-/// Says that what follows was first sent in packet `index`.
+/// Announces that the following chunks were first sent in packet `index`.
 pub(crate) fn put_resent(packet: &mut BytesMut, index: u64) {
     packet.put_slice(&header(RESENT, RESENT_SIZE));
     packet.put_u32(index as u32);
 }
 
-/// Begins a repair symbol of so many bytes, which must follow.
+/// Begins a repair symbol of `length` bytes, which must follow.
 pub(crate) fn put_symbol_header(packet: &mut BytesMut, length: usize) {
     packet.put_slice(&header(SYMBOL, length));
 }
 
-/// The kind of the first chunk: of a packet for repair [`RESENT`] or [`SYMBOL`].
+/// Returns the kind of the first chunk: [`RESENT`] or [`SYMBOL`] in a packet for repair.
 pub(crate) fn kind_of(payload: &[u8]) -> u16 {
     payload.first().map_or(WHOLE, |first| u16::from(first >> 6))
 }
@@ -89,7 +89,7 @@ fn header(kind: u16, length: usize) -> [u8; CHUNK_HEADER] {
     (kind << 14 | u16::try_from(length).unwrap_or_default() & 0x3fff).to_be_bytes()
 }
 
-/// Takes the next chunk; none at the end.
+/// Takes the next chunk; `None` at the end.
 pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
     if !payload.has_remaining() {
         return Ok(None);
@@ -114,7 +114,7 @@ pub(crate) fn take(payload: &mut Bytes) -> Result<Option<Chunk>, ()> {
     }))
 }
 
-/// Puts pieces together. Bounded: [`MAX_PARTIAL`] messages of [`MAX_PIECES`] pieces.
+/// Reassembles messages: at most [`MAX_PARTIAL`], of [`MAX_PIECES`] pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     partial: VecDeque<Partial>,
@@ -128,19 +128,19 @@ struct Partial {
     pieces: [Option<Bytes>; MAX_PIECES],
 }
 
-/// What a piece led to.
+/// Result of a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pieced {
     Waiting,
     Complete(Bytes),
     /// An older message lost its place to this one.
     Displaced,
-    /// Contradicts itself, or the pieces before.
+    /// Contradicts itself, or earlier pieces.
     Malformed,
 }
 
 impl Reassembly {
-    /// One piece.
+    /// Handles a piece.
     pub(crate) fn handle(&mut self, message: u16, piece: u8, last: u8, bytes: &[u8]) -> Pieced {
         let (slot, pieces) = (usize::from(piece), usize::from(last) + 1);
         if slot >= pieces || !(2..=MAX_PIECES).contains(&pieces) {
@@ -165,7 +165,7 @@ impl Reassembly {
         if partial.last != last || partial.pieces[slot].is_some() {
             return Pieced::Malformed;
         }
-        // a copy: what came in shares its buffer with forty other packets, and may wait long
+        // a copy: the input shares its buffer with about forty packets, and may wait long
         partial.pieces[slot] = Some(Bytes::copy_from_slice(bytes));
         partial.missing -= 1;
         if partial.missing > 0 {

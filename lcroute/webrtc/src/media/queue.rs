@@ -1,13 +1,13 @@
-//! Messages that wait for the window: fair between flows, short, and fresh (FQ-CoDel, RFC 8290).
+//! Messages that wait for the window: a fair queue per flow, short and fresh (FQ-CoDel, RFC 8290).
 //!
 //! ```text
-//! push --> flow (hash of origin, source, group) --idle before--> new --its turn is over--> old --empty--> idle
+//! push --> flow (hash of origin, source, group) --was idle--> new --turn over--> old --empty--> idle
 //! pop: new before old, a quantum of bytes each; CoDel and the time bound drop from the head
 //! ```
 //!
-//! A flow that sends less than its share finds itself in the list of new ones and goes first, so a flood
-//! in one group leaves the others their latency. Nothing waits longer than the bound: the newer messages
-//! gain most when late ones are dropped.
+//! A flow that sends less than its share enters the list of new flows and goes first. A flood in
+//! one group thus leaves the latency of other groups unchanged. No message waits longer than the
+//! bound: dropping late messages helps newer ones most.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -15,30 +15,30 @@ use std::hash::Hasher as _;
 
 use super::codel::{Codel, Limits};
 
-/// Places of flows. Two flows of one place share its turn. Chosen: FQ-CoDel has 1,024 (RFC 8290 5.2.2).
+/// Slots of flows. Two flows in a slot share its turn. Chosen: FQ-CoDel has 1,024 (RFC 8290 5.2.2).
 const FLOWS: usize = 256;
-/// Places that a flow may have. Only where all are taken it shares one. Chosen: RFC 8290 has one.
+/// Slots for a flow to choose from; it shares one only if all are taken. Chosen: RFC 8290 has one.
 const WAYS: usize = 8;
-/// Bytes that a flow may send in its turn.
+/// Bytes of a flow's turn.
 const QUANTUM: usize = 1_500;
-/// Bytes that may wait at any rate. Chosen.
+/// Bytes that may wait at any rate of the link. Chosen.
 const MIN_LIMIT_BYTES: usize = 64 * 1024;
-/// Bytes that may wait at most. Chosen.
+/// Bound of waiting bytes at the highest rates. Chosen.
 const MAX_LIMIT_BYTES: usize = 4 << 20;
-/// What a message costs besides its bytes.
+/// Cost of a message beside its bytes, in bytes.
 const OVERHEAD: usize = 64;
-/// Buffers that are kept for messages to come. Chosen.
+/// Bound of buffers kept for later messages. Chosen.
 const SPARE_BUFFERS: usize = 64;
-/// Longest buffer that is kept, in bytes: that of a full packet.
+/// Bound of a kept buffer, in bytes: a full packet.
 const MAX_SPARE_BYTES: usize = 2_048;
-/// Messages that an idle flow keeps room for. Chosen.
+/// Messages for which an idle flow keeps room. Chosen.
 const IDLE_ROOM: usize = 16;
-/// A process that is woken later than this got no time: no link is that slow. Chosen: twice the pacer's tick.
+/// Least delay of a wake-up that is this process's fault. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
-/// Where origin, source and group are: data header (docs/protocol.md), IPv6 header. Hosts of a LAN have one origin.
+/// Bytes of a message with the origin (docs/protocol.md). Hosts of a LAN have one origin.
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
-/// Bytes of a message with source and destination of an IPv4 packet, behind a data header that announces one.
+/// Bytes with source and destination of an IPv4 packet, if the data header announces one.
 const ADDRESSES_IPV4: std::ops::Range<usize> = 32 + 12..32 + 20;
 /// First byte of such a data header.
 const HEADER_OF_IPV4: u8 = 0x14;
@@ -50,7 +50,7 @@ pub(crate) struct FairQueue {
     bound: Duration,
     limits: Limits,
     flows: Vec<Flow>,
-    /// Flows in the order of their turns: those that were idle, and the others.
+    /// Flows in the order of their turns: those that were idle, and the rest.
     new: VecDeque<usize>,
     old: VecDeque<usize>,
     bytes: usize,
@@ -59,13 +59,13 @@ pub(crate) struct FairQueue {
 
 #[derive(Debug, Default)]
 struct Flow {
-    /// Hash of origin, source and group of the first message, while listed.
+    /// Hash of origin, source and group of its first message, while listed.
     key: u64,
     messages: VecDeque<Message>,
     bytes: usize,
-    /// What is left of its turn, or has been taken too much.
+    /// Rest of its turn in bytes, negative after an excess.
     credit: isize,
-    /// In one of the lists.
+    /// Whether one of the lists has it.
     listed: bool,
     codel: Codel,
 }
@@ -76,7 +76,7 @@ struct Message {
     bytes: Vec<u8>,
 }
 
-/// What was dropped at the head: expired, for a queue that stands, and to keep within the bound of bytes.
+/// Messages dropped at the head: expired, from a standing queue, and above the bound of bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped {
     pub(crate) expired: u64,
@@ -102,7 +102,7 @@ impl FairQueue {
         self.bytes == 0
     }
 
-    /// Queues a message; `rate` is that of the link in bytes a second.
+    /// Queues a message; `rate` is the link's, in bytes a second.
     pub(crate) fn push(
         &mut self,
         parts: [&[u8]; 2],
@@ -133,13 +133,14 @@ impl FairQueue {
         while self.bytes > most
             && let Some(longest) = self.longest()
         {
-            // whoever fills the queue pays for it
+            // the flow that fills the queue loses a message
             self.discard_head(longest);
             dropped.overflow += 1;
         }
     }
 
-    /// Puts the next message whose turn it is in the place of what `message` was; false if there is none.
+    /// Moves the next message into `message`, and keeps its old buffer; returns whether one was
+    /// there.
     pub(crate) fn pop(
         &mut self,
         message: &mut Vec<u8>,
@@ -161,7 +162,7 @@ impl FairQueue {
             self.drop_standing(at, now, dropped);
             let Some(next) = self.take_head(at) else {
                 if is_new {
-                    // so that one that comes and goes cannot keep the others waiting
+                    // otherwise a flow that comes and goes would keep the old ones waiting
                     self.old.push_back(at);
                 } else {
                     self.flows[at].retire();
@@ -176,7 +177,7 @@ impl FairQueue {
         }
     }
 
-    /// What waits should have been looked at so long ago: that is not the link's doing, and no reason to drop it.
+    /// Deducts `late` from all waits: this process slept, and the link is not slow.
     pub(crate) fn forgive(&mut self, late: Duration, now: Instant) {
         if late < STALL || self.is_empty() {
             return;
@@ -186,7 +187,7 @@ impl FairQueue {
         }
     }
 
-    /// The flow with most bytes.
+    /// Returns the flow with most bytes.
     fn longest(&self) -> Option<usize> {
         let listed = self.new.iter().chain(&self.old).copied();
         listed.max_by_key(|at| self.flows[*at].bytes)
@@ -231,7 +232,7 @@ impl FairQueue {
         Some(bytes)
     }
 
-    /// Keeps a buffer for messages to come.
+    /// Keeps a buffer for later messages.
     fn keep(&mut self, mut bytes: Vec<u8>) {
         if self.spare.len() < SPARE_BUFFERS && bytes.capacity() <= MAX_SPARE_BYTES {
             bytes.clear();
@@ -239,7 +240,7 @@ impl FairQueue {
         }
     }
 
-    /// Its place, or an idle one, or that of another.
+    /// Returns the flow's slot, or an idle one, or one of another flow.
     fn place_of(&self, key: u64) -> usize {
         // remainders are less than 256
         let first = (key % (FLOWS / WAYS) as u64) as usize * WAYS;
@@ -267,7 +268,7 @@ impl FairQueue {
 }
 
 impl Flow {
-    /// It has nothing left: what room it needed may be needed elsewhere.
+    /// Makes it idle, and frees excess room.
     fn retire(&mut self) {
         self.listed = false;
         self.messages.shrink_to(IDLE_ROOM);
@@ -368,7 +369,7 @@ mod tests {
                 b.push(&message(9, 200), 1e6);
             }
             let waits = n % 10 == 0;
-            // what was being sent goes on to the end of its turn
+            // the current flow continues to the end of its turn
             let served = [b.pop().unwrap(), b.pop().unwrap()];
             assert!(
                 n == 0 || !waits || served.iter().any(|m| group(m) == 9),
@@ -396,7 +397,7 @@ mod tests {
         }
         let mut served = [0; 3];
         for _ in 0..300 {
-            // always one message, and back as soon as it is gone
+            // always one message, and the next as soon as it is gone
             b.push(&message(2, 1_400), 1e6);
             b.push(&message(1, 1_200), 1e6);
             served[usize::from(group(&b.pop().unwrap()))] += 1;
@@ -429,7 +430,7 @@ mod tests {
         b.push(&message(2, 100), 1e6);
         b.wait(30_000);
         b.queue.forgive(Duration::from_millis(30), b.now);
-        // the first has waited for 15 ms of the link's, the second for none
+        // the first has waited 15 ms for the link, the second not at all
         b.wait(6_000);
         assert_eq!(group(&b.pop().unwrap()), 2);
         assert_eq!((b.pop(), b.dropped.expired), (None, 1));
@@ -461,7 +462,7 @@ mod tests {
         for _ in 0..10 {
             b.push(&message(1, 1_200), 1e9);
         }
-        // one comes as one goes: each would wait for 10 ms
+        // one arrives per departure: each would wait for 10 ms
         let mut waiting = 10;
         for _ in 0..1_000 {
             b.push(&message(1, 1_200), 1e9);

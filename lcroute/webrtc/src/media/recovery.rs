@@ -1,4 +1,4 @@
-//! What comes by repair: the receiver's side.
+//! Repaired packets at the receiver.
 
 use librecast::time::{Duration, Instant};
 
@@ -7,18 +7,18 @@ use bytes::Bytes;
 use super::replay::ReplayWindow;
 use super::window_code::{Decoder, Solved};
 
-/// Indices of packets whose messages came by repair, in words of 64: as many as packets are remembered.
+/// Words of 64 indices in the window of repaired packets: as long as the replay window.
 const WINDOW: usize = 1_024;
 
-/// Sees to it that each packet's messages are delivered once, and solves for lost packets.
+/// Delivers each packet's messages once, and solves for lost packets.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    /// What is later than that is of no use; 0: symbols are not looked at.
+    /// Bound of the delay by repair; 0 ignores symbols.
     budget: Duration,
     repaired: Option<Box<ReplayWindow>>,
     decoder: Option<Box<Decoder>>,
     solved: Vec<Solved>,
-    /// Packets whose messages came by repair.
+    /// Number of packets with messages delivered by repair.
     pub(crate) count: u64,
 }
 
@@ -33,13 +33,13 @@ impl Recovery {
         }
     }
 
-    /// Whether the messages of packet `index`, which has come itself, have not come by repair.
+    /// Whether the messages of the received packet `index` have not come by repair.
     pub(crate) fn is_new(&self, index: u64) -> bool {
         let repaired = self.repaired.as_ref();
         !repaired.is_some_and(|repaired| repaired.was_seen(index))
     }
 
-    /// The messages of packet `index` have come by repair; false if they had come before.
+    /// Notes repair of packet `index`; returns false if its messages were delivered before.
     pub(crate) fn repair(&mut self, index: u64, seen: &ReplayWindow) -> bool {
         let repaired = self
             .repaired
@@ -52,7 +52,7 @@ impl Recovery {
         new
     }
 
-    /// Keeps what packet `index` carries, as long as there are symbols.
+    /// Keeps the payload of packet `index` while symbols arrive.
     pub(crate) fn keep(&mut self, index: u64, payload: &Bytes, now: Instant) {
         self.decoder.take_if(|decoder| decoder.is_idle(now));
         if let Some(decoder) = &mut self.decoder {
@@ -60,7 +60,7 @@ impl Recovery {
         }
     }
 
-    /// A symbol came in packet `carrier`; an error if it is none.
+    /// Handles a symbol from packet `carrier`; returns an error if it is malformed.
     pub(crate) fn symbol(
         &mut self,
         bytes: &[u8],
@@ -78,7 +78,7 @@ impl Recovery {
         decoder.symbol(bytes, carrier, seen, now, &mut self.solved)
     }
 
-    /// The payload of the next packet that was solved for, unless it is too old or came otherwise.
+    /// Returns the payload of the next solved packet that is neither too old nor delivered.
     pub(crate) fn next(&mut self, seen: &ReplayWindow) -> Option<Bytes> {
         loop {
             let Solved {

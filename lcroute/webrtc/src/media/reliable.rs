@@ -1,24 +1,24 @@
-//! Control messages in the media lane: reliable and in order, without SCTP, whose timers of a second and more
-//! turn a few lost packets into long silence.
+//! Control messages in the media lane: reliable and in order, without SCTP, which turns a few lost
+//! packets into seconds of silence.
 //!
 //! ```text
 //! send --cut into segments--> queue --window--> under way --acknowledged--> gone
 //!                                               |    ^
-//!                                               \----/ again: three later ones have come, or after 1.5 round trips;
-//!                                                      where much gets lost, a copy follows at once
+//!                                               \----/ resent: after 1.5 round trips, 3 later ones;
+//!                                                      at high loss a copy follows at once
 //! ```
 //!
-//! Segments and acknowledgements are messages of the lane (payload.rs, kind 0), told from data by their first
-//! byte; over the control channel, where the lane does not get through, they are messages as well.
+//! Segments and acknowledgements are messages of the lane (payload.rs, kind 0), distinguished from
+//! data by their first byte. While the lane is stalled the control channel carries them as well.
 //!
 //! ```text
-//! segment:         0x01 | flags 8 (bit 0: the last of its message) | sequence 32 | at least a byte, at most 1,024
-//! acknowledgement: 0x02 | sequence 32, below which all have come | map 128: the first bit stands for the sequence
-//!                  behind that one, which is missing
+//! segment:         0x01 | flags 8 (bit 0: last of its message) | sequence 32 | 1 to 1,024 bytes
+//! acknowledgement: 0x02 | sequence 32: all below arrived | map 128: its first bit is the sequence
+//!                  after that one, which is missing
 //! ```
 //!
-//! Sequences count up from 0 in each direction; only their low 32 bits travel. Who gets a segment acknowledges at
-//! once, at most once in a turn.
+//! Sequences count up from 0 in each direction; only their low 32 bits travel. The receiver of a
+//! segment acknowledges it at once, at most once in a turn.
 
 use librecast::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,38 +36,38 @@ const SEGMENT: u8 = 1;
 const ACKNOWLEDGEMENT: u8 = 2;
 /// Flag of a segment: it ends a message.
 const LAST: u8 = 1;
-/// Most bytes of a message in a segment: it fits the narrowest path with what else a packet needs.
+/// Bound of a segment's message bytes: it fits the narrowest path with all headers.
 const SEGMENT_SIZE: usize = 1_024;
-/// Longest message.
+/// Bound of a message, in bytes.
 const MAX_MESSAGE: usize = 65_536;
-/// Segments under way: at first, at least, at most. The map of an acknowledgement covers the last.
+/// Segments in flight: at first, at least, at most. An acknowledgement's map covers the last.
 const WINDOW: (f64, f64, f64) = (16.0, 8.0, 128.0);
-/// Segments that may come early: more than any window.
+/// Bound of segments ahead of sequence: more than any window.
 const MAX_EARLY: u64 = 256;
-/// Round trip before anything is known of it.
+/// Round trip before the first measurement.
 const FIRST_TRIP: Duration = Duration::from_millis(100);
-/// Least and longest pause before a segment is sent again.
+/// Least and longest pause before a segment is resent.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// The window shrinks when round trips are so much longer than twice the shortest.
+/// Excess over twice the shortest round trip above which the window shrinks.
 const STANDING: Duration = Duration::from_millis(30);
-/// Later segments that have come when one counts as lost (RFC 9002, 6.1.1).
+/// Later segments that must have arrived before one counts as lost (RFC 9002, 6.1.1).
 const PACKET_THRESHOLD: u64 = 3;
-/// Tries in a row without an answer after which intervals grow. Chosen.
+/// Unanswered tries in a row after which intervals grow. Chosen.
 const BACKOFF_TRIES: u32 = 4;
-/// Segments that are sent again at a time from then on. Chosen.
+/// Segments resent at a time from then on. Chosen.
 const BACKOFF_SEGMENTS: usize = 4;
-/// Share of lost packets from which on segments go twice at once. ADR 0010.
+/// Share of lost packets from which on segments are copied at once. ADR 0010.
 const COPY_LOSS: f64 = 0.03;
-/// Segments under way up to which they do. Chosen: more would take the place of data.
+/// Bound of segments in flight for copies. Chosen: more would take the place of data.
 const MAX_COPIED_SEGMENTS: usize = 16;
-/// Least and most time from a segment to its copy; between them an eighth of the round trip counts. Chosen.
+/// Least and longest time before a copy; between them, an eighth of the round trip. Chosen.
 const COPY_AFTER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(15));
-/// Without any answer for so long, the lane does not get through.
+/// Time without an answer after which the lane counts as stalled.
 const STALLED: Duration = Duration::from_secs(1);
-/// Without a path it is looked again after so long.
+/// Interval of retries without a path.
 const NO_PATH: Duration = Duration::from_millis(100);
 
-/// Which transport a segment or acknowledgement takes.
+/// Transport of a segment or acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// Packets of the media lane.
@@ -83,18 +83,18 @@ struct Segment {
     last: bool,
 }
 
-/// A segment that is under way.
+/// A segment in flight.
 #[derive(Debug)]
 struct Sent {
     segment: Segment,
-    /// When it was last sent (copies apart), how often, and after how many others.
+    /// Time of its last transmission (except copies), their number, and its place among all.
     at: Instant,
     count: u32,
     order: u64,
     copied: bool,
-    /// Later ones have come: it is due at once.
+    /// Later ones have arrived: it is due at once.
     missed: bool,
-    /// It has been entrusted to the channel.
+    /// Whether it was also sent on the channel.
     on_channel: bool,
     acknowledged: bool,
 }
@@ -103,32 +103,32 @@ struct Sent {
 #[derive(Debug)]
 pub(crate) struct Reliable {
     capacity: usize,
-    /// Bytes of both.
+    /// Bytes queued and in flight.
     bytes: usize,
     queue: VecDeque<Segment>,
-    /// Messages that go when nothing else waits, and their bytes.
+    /// Routed messages, which go when the queue is empty, and their bytes.
     routed: VecDeque<Bytes>,
     routed_bytes: usize,
     under_way: VecDeque<Sent>,
-    /// Sequence of the first one under way.
+    /// Sequence of the first segment in flight.
     first: u64,
     window: f64,
-    /// Segments sent so far, again ones included.
+    /// Segments sent so far, including resends.
     order: u64,
-    /// Tries in a row that nobody answered.
+    /// Unanswered tries in a row.
     tries: u32,
     answered_at: Instant,
     trip: Option<(Duration, Duration)>,
-    /// What it is before that.
+    /// Assumed round trip before that.
     first_trip: Duration,
     shortest: Duration,
     shrunk_at: Option<Instant>,
     not_before: Instant,
-    /// The lane does not get through: the channel is used as well.
+    /// Whether the lane is stalled, so that the channel is used as well.
     stalled: bool,
-    /// Share of our packets that get lost, as the lane measures it.
+    /// Share of our packets lost, by the lane.
     loss: f64,
-    /// A timer has run off.
+    /// Whether a timer has expired.
     due: bool,
 
     expected: u64,
@@ -140,7 +140,7 @@ pub(crate) struct Reliable {
 }
 
 impl Reliable {
-    /// Queues at most `capacity` bytes.
+    /// Makes the state, with at most `capacity` bytes queued.
     pub(crate) fn new(capacity: usize, now: Instant) -> Self {
         Self {
             capacity,
@@ -175,7 +175,7 @@ impl Reliable {
         matches!(message.first(), Some(&(SEGMENT | ACKNOWLEDGEMENT)))
     }
 
-    /// Takes a message to be sent; an empty one is nothing.
+    /// Queues a message; ignores an empty one.
     pub(crate) fn send(&mut self, message: &[u8], now: Instant) -> Result<(), SendError> {
         if message.len() > MAX_MESSAGE {
             return Err(SendError::TooLarge);
@@ -187,7 +187,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// Takes a message of others, to be sent when no other waits; whoever sent it sends it again if it gets lost here.
+    /// Queues a routed message, to go when the queue is empty; its sender repeats it if lost.
     pub(crate) fn send_routed(&mut self, message: &[u8]) -> Result<(), SendError> {
         if message.len() > MAX_MESSAGE {
             return Err(SendError::TooLarge);
@@ -213,7 +213,7 @@ impl Reliable {
         }
     }
 
-    /// The next segment, of a routed message when no other waits.
+    /// Returns the next segment, of a routed message if the queue is empty.
     fn next_segment(&mut self, now: Instant) -> Option<Segment> {
         if self.queue.is_empty()
             && let Some(message) = self.routed.pop_front()
@@ -224,8 +224,7 @@ impl Reliable {
         self.queue.pop_front()
     }
 
-    /// A segment or an acknowledgement that came by `transport`. After an error the far side cannot be understood
-    /// any more.
+    /// Handles a segment or an acknowledgement from `transport`. An error is a protocol violation.
     pub(crate) fn handle(
         &mut self,
         message: &Bytes,
@@ -259,7 +258,7 @@ impl Reliable {
             return Ok(());
         }
         if sequence > self.expected {
-            // a copy: what came in shares its buffer with forty other packets, and may wait long
+            // a copy: the input shares its buffer with about forty packets, and may wait long
             let bytes = Bytes::copy_from_slice(&segment.bytes);
             let last = segment.last;
             self.early
@@ -274,7 +273,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// The next segment in order.
+    /// Handles the next segment in order.
     fn take_in(&mut self, segment: &Segment) -> Result<(), WireError> {
         self.expected += 1;
         if self.partial.len() + segment.bytes.len() > MAX_MESSAGE {
@@ -287,7 +286,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// The next message that has come.
+    /// Returns the next received message.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.arrived.pop_front()
     }
@@ -339,7 +338,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// A round trip, and how many segments it brought through.
+    /// Handles a round trip, and the number of segments that it acknowledged.
     fn measure(&mut self, sample: Duration, acknowledged: u32, now: Instant) {
         self.trip = Some(match self.trip {
             None => (sample, sample / 2),
@@ -357,7 +356,7 @@ impl Reliable {
         }
     }
 
-    /// What was sent before a segment that has come, and has not, is lost.
+    /// Counts segments sent well before an acknowledged one as lost.
     fn miss(&mut self, order: u64) {
         for sent in &mut self.under_way {
             if !sent.acknowledged && sent.order + PACKET_THRESHOLD <= order {
@@ -367,7 +366,7 @@ impl Reliable {
         }
     }
 
-    /// Whether [`Self::poll`] has something to do.
+    /// Whether [`Self::poll`] has output.
     pub(crate) fn has_output(&self) -> bool {
         self.due || self.owes != [false; 2] || self.has_new()
     }
@@ -377,13 +376,13 @@ impl Reliable {
         waits && (self.under_way.len() as f64) < self.window
     }
 
-    /// Whether the time of [`Self::deadline`] has come; then there is something to do.
+    /// Whether [`Self::deadline`] has passed, so that there is output.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         self.due |= self.deadline().is_some_and(|at| at <= now);
         self.due
     }
 
-    /// When a segment is to be sent again; none when that is due already.
+    /// Returns the time of the next resend; `None` if one is due already.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.due || self.under_way.is_empty() {
             return None;
@@ -393,25 +392,25 @@ impl Reliable {
         due.min().map(|at| at.max(self.not_before))
     }
 
-    /// A round trip that somebody else has measured: it counts until there is one of our own.
+    /// Sets the assumed round trip until the first measurement.
     pub(crate) fn expect_trip(&mut self, trip: Duration) {
         self.first_trip = trip;
     }
 
-    /// There is no path at present.
+    /// Postpones resends: there is no path.
     pub(crate) fn postpone(&mut self, now: Instant) {
         self.not_before = now + NO_PATH;
         self.due = false;
     }
 
-    /// There is another path: its round trip is not known.
+    /// Handles a new path: its round trip is unknown.
     pub(crate) fn path_changed(&mut self, now: Instant) {
         (self.trip, self.shortest) = (None, Duration::MAX);
         (self.tries, self.not_before) = (0, now);
         (self.answered_at, self.stalled) = (now, false);
     }
 
-    /// Gives out what is to be sent now, in two parts. `loss` is the share of our packets that get lost.
+    /// Writes the due output in two parts. `loss` is the share of our packets that get lost.
     pub(crate) fn poll(
         &mut self,
         loss: f64,
@@ -484,7 +483,7 @@ impl Reliable {
                 sent.at = now;
                 sent.missed = false;
                 if most == 0 {
-                    // its turn comes when somebody answers
+                    // it waits for an answer
                     continue;
                 }
                 most -= 1;
@@ -496,7 +495,7 @@ impl Reliable {
         }
     }
 
-    /// How long it takes until a segment is sent again.
+    /// Returns the pause before a segment is resent.
     fn pause(&self) -> Duration {
         let first = (self.first_trip, self.first_trip / 8);
         let (trip, spread) = self.trip.unwrap_or(first);
@@ -505,7 +504,7 @@ impl Reliable {
         pause.max(PAUSE.0).min(PAUSE.1) * 3_u32.pow(doublings) / 2_u32.pow(doublings)
     }
 
-    /// How long after it a segment's copy follows, if copies are worth it.
+    /// Returns the time after which a copy follows, if copies pay off.
     fn copy_after(&self) -> Option<Duration> {
         let few = self.under_way.len() <= MAX_COPIED_SEGMENTS && self.tries <= BACKOFF_TRIES;
         let trip = self.trip.map_or(self.first_trip, |(trip, _)| trip);
@@ -514,7 +513,7 @@ impl Reliable {
 }
 
 impl Sent {
-    /// Gives it out: on the channel once at most, which loses nothing.
+    /// Writes it; on the reliable channel at most once.
     fn write(&mut self, sequence: u64, stalled: bool, out: &mut dyn FnMut(Transport, [&[u8]; 2])) {
         let mut header = [SEGMENT, 0, 0, 0, 0, 0];
         header[1] = if self.segment.last { LAST } else { 0 };
@@ -525,7 +524,7 @@ impl Sent {
         }
     }
 
-    /// When it is to be sent again: as a copy, or because it was lost.
+    /// Returns the time of its next transmission: as a copy, or as lost.
     fn due(&self, pause: Duration, copy: Option<Duration>) -> Option<Instant> {
         if self.acknowledged {
             return None;
@@ -602,7 +601,7 @@ mod tests {
                 "{message:?}"
             );
         }
-        // a message that never ends
+        // a message without an end
         let mut result = Ok(());
         for sequence in 0..=64_u32 {
             let mut segment = vec![SEGMENT, 0];
@@ -621,7 +620,7 @@ mod tests {
         assert_eq!(a.send(&[0; 65_537], now), Err(SendError::TooLarge));
         a.send(&[0; 65_536], now).unwrap();
         assert_eq!(a.send(&[0; 65_536], now), Err(SendError::QueueFull));
-        // segments from far ahead are not kept
+        // segments far ahead are not kept
         for sequence in (1..100_000_u32).rev() {
             let mut segment = vec![SEGMENT, LAST];
             segment.extend(sequence.to_be_bytes());
@@ -640,12 +639,12 @@ mod tests {
         a.send(b"ours", now).unwrap();
         let (_, first) = collect(&mut a, now).swap_remove(0);
         assert_eq!(first, &b"\x01\x01\x00\x00\x00\x00ours"[..]);
-        // there is room again for what has left the queue
+        // room for the message that has left the queue
         a.send_routed(&[1; 4_096]).unwrap();
         assert!(a.routed_bytes <= ROUTED_QUEUE && a.bytes < CAPACITY);
     }
 
-    /// Two ends, and a path between them that loses, delays and overtakes.
+    /// Two ends, and a path with loss, delay and reordering.
     struct Pair {
         start: Instant,
         now: Duration,
@@ -657,7 +656,7 @@ mod tests {
     }
 
     impl Pair {
-        /// Milliseconds, and losses of a thousand.
+        /// Makes a pair; `delay` and `jitter` in ms, `loss` per thousand.
         fn new(dice: u64, delay: u64, jitter: u64, loss: u64) -> Self {
             let start = Instant::now();
             let path = Path {
@@ -702,7 +701,7 @@ mod tests {
             }
         }
 
-        /// Runs for `span`, or until nothing is under way.
+        /// Runs for `span`, or until nothing is in flight.
         fn run(&mut self, span: Duration) {
             let end = self.now + span;
             loop {
@@ -755,7 +754,7 @@ mod tests {
         }
     }
 
-    /// One message of 200 bytes every 200 ms: how long they take, sorted, and how many were sent for each.
+    /// Latencies of a message of 200 bytes every 200 ms, sorted, and packets sent for each.
     fn latencies(delay: u64, loss: u64) -> (Vec<Duration>, f64) {
         let mut pair = Pair::new(1, delay, 1, loss);
         let mut sent = Vec::new();
@@ -804,7 +803,7 @@ mod tests {
         }
         pair.run(Duration::from_secs(2));
         assert_eq!(pair.came.len(), 200, "2 MB in two seconds");
-        // nothing comes through for ten seconds
+        // an outage of ten seconds
         pair.network.path.loss = 1.0;
         let (now, before) = (pair.at(), pair.sent_bytes);
         for n in 0..200_u8 {
@@ -847,7 +846,7 @@ mod tests {
                     came += 1;
                 }
             }
-            // a second of trying, and then at once
+            // a second of tries, then at once
             assert!(n < 15 || came == n + 1, "{came} of {}", n + 1);
         }
         assert_eq!(channel, 200, "each segment once");

@@ -1,16 +1,16 @@
-//! When to send what again: the sender's side of repair.
+//! Repair at the sender: when to resend a payload, or to send a symbol.
 //!
 //! ```text
-//! off --loss--> on: what is sent is kept for the budget --a minute without loss--> off
-//!               |-- round trips fit the budget: what is reported missing is sent again
-//!               \-- they do not: every so many packets a symbol over the last ones (window_code.rs)
+//! off --loss--> on: payloads are kept for the budget --a minute without loss--> off
+//!               |-- round trips fit the budget: missing payloads are resent
+//!               \-- they do not: every few packets a symbol over the last ones (window_code.rs)
 //! ```
 //!
-//! - What is sent again is a new packet with an index of its own, so that loss and delay are measured as for all
-//!   others, and it may be sent again itself. Where few rounds fit the budget, several copies go at once.
-//! - A packet counts as lost when three later ones have come, or one that was sent 2 ms later. Where packets
-//!   overtake each other, more: what turns up later than that has shown how much.
-//! - Repair is at most half of the data, and gets only what data leaves of the window (lane.rs).
+//! - A resend is a new packet with its own index, so loss and delay are measured as for any packet,
+//!   and it may be resent again. If few rounds fit the budget, several copies go at once.
+//! - A packet counts as lost when three later ones have arrived, or one sent 2 ms later. Packets
+//!   that arrive after that raise these bounds.
+//! - Repair is at most half of the data, within the room that data leaves (lane.rs).
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -23,100 +23,100 @@ use super::history::History;
 use super::payload::put_resent;
 use super::window_code::{MAX_SOURCES, MAX_SPAN, put_symbol};
 
-/// Packets are kept so long after the last loss.
+/// Time after the last loss for which payloads are kept.
 const ON: Duration = Duration::from_secs(60);
-/// When a packet is lost: so many later ones came, or one sent so much later.
+/// Later packets that must have arrived before a packet counts as lost.
 const PACKET_THRESHOLD: u64 = 3;
-/// A packet counts as lost when one sent so much later came. Chosen.
+/// A packet counts as lost if one sent this time later has arrived. Chosen.
 const DISTANCE: Duration = Duration::from_millis(2);
-/// Packets overtaken by more are looked for again after so long.
+/// Interval after which the measured reordering is halved.
 const REORDER_FADE: Duration = Duration::from_secs(5);
-/// Lost packets that are watched for turning up after all.
+/// Bound of lost packets that are watched for a late arrival.
 const MOST_WATCHED: usize = 256;
-/// Packets that may get lost unmissed, of which the indices are remembered.
+/// Bound of remembered indices of packets that need no repair (path probes).
 const MOST_PASSED_OVER: usize = 16;
-/// Payloads that wait to be sent again.
+/// Bound of payloads that wait to be resent.
 const MOST_WAITING: usize = 4_096;
-/// From a loss to its report, besides the round trip; and how long after a packet its report is missed.
+/// Time from a loss to its report, beside the round trip.
 const FEEDBACK: Duration = Duration::from_millis(2);
-/// How long after a packet a report of it is missed, besides the round trip. Chosen.
+/// Time after a packet at which its report is missing, beside the round trip. Chosen.
 const MISSED: Duration = Duration::from_millis(5);
-/// Before the budget is over, the last try is made.
+/// Time before the end of the budget at which the last try is made.
 const SPARE: Duration = Duration::from_millis(1);
-/// A report is asked for so often while repair is on.
+/// Interval of requested reports while repair is on.
 const ASK_EVERY: Duration = Duration::from_millis(1);
-/// Repair per byte of data, at most, and how many bytes of it may be saved up.
+/// Bound of repair per byte of data.
 const SHARE: f64 = 0.5;
-/// Bytes of repair that may be saved up. Chosen.
+/// Bound of saved repair bytes. Chosen.
 const SAVED: f64 = 65_536.0;
-/// What may stay lost, while copies are worth their price; most copies.
+/// Share of packets that may stay lost: further copies stop below it.
 const RESIDUE: f64 = 0.000_5;
-/// Most copies of a packet. Chosen.
+/// Bound of copies of a packet. Chosen.
 const MOST_COPIES: u32 = 3;
-/// Most of the data that first copies may add.
+/// Bound of first copies as a share of the data.
 const COPIES_SHARE: f64 = 0.45;
-/// Packets to a measurement of loss.
+/// Packets for a measurement of loss.
 const PROOF: u64 = 100;
-/// Loss below which a code is not worth its bytes.
+/// Loss below which a code costs more than it repairs.
 const LEAST_LOSS: f64 = 0.000_5;
-/// Loss, and packets within the budget, with which a code is better than one try.
+/// Loss above which a code is better than one resend.
 const CODE_LOSS: f64 = 0.08;
-/// Packets within the budget from which on a code is better than one try. Chosen.
+/// Packets within the budget from which on a code is better than one resend. Chosen.
 const FILLED: usize = 32;
-/// By how many standard deviations a code is stronger than the average loss.
+/// Strength of a code above the average loss, in standard deviations.
 const MARGIN: f64 = 3.0;
-/// Bytes a second that are summed up for symbols, at most: a fraction of a core.
+/// Bound of bytes summed for symbols, per second: a fraction of a core.
 const MOST_SUMMED: f64 = 1e9;
 
-/// The sender's side of one direction.
+/// Repair of one direction, at its sender.
 #[derive(Debug)]
 pub(crate) struct Repair {
     budget: Duration,
-    /// Payloads are kept until then.
+    /// Payloads are kept until this time.
     on_until: Option<Instant>,
     history: History,
-    /// Indices below have been judged.
+    /// Packets below this index have been judged.
     judged: u64,
-    /// The last packets that nobody misses.
+    /// Indices of the last packets that need no repair.
     passed_over: VecDeque<u64>,
     watched: VecDeque<Watched>,
-    /// How much later packets are sent that overtake others, and since when that is known.
+    /// Measured reordering, and the time of its last change.
     reorder: Duration,
     reordered: Instant,
     /// Payloads to be sent again.
     waiting: VecDeque<u64>,
-    /// Copies of the first that are still to be sent.
+    /// Remaining copies of the first of them.
     copies: u32,
-    /// Round trip, and how far single ones are off on the average.
+    /// Round trip, and mean deviation of single ones.
     rtt: Duration,
     deviation: Duration,
     coding: bool,
     probe: bool,
-    /// Bytes that may be spent.
+    /// Bytes that repair may use.
     saved: f64,
     asked: Instant,
     loss: Loss,
     code: Code,
-    /// Packets sent again, symbols sent.
+    /// Packets resent, and symbols sent.
     pub(crate) resent: u64,
     pub(crate) symbols: u64,
 }
 
-/// A packet that was taken for lost.
+/// A packet that counts as lost.
 #[derive(Debug)]
 struct Watched {
     index: u64,
-    /// No later packet spoke for that.
+    /// Whether no later packet showed its loss.
     tail: bool,
 }
 
-/// Loss, as the far side has judged it, and how it comes.
+/// Loss by the peer's reports, and its distribution.
 #[derive(Debug, Default)]
 struct Loss {
     share: Option<f64>,
     settled: u64,
     lost: u64,
-    /// Losses, and runs of them.
+    /// Number of losses, and of bursts.
     losses: f64,
     runs: f64,
     last: Option<u64>,
@@ -125,27 +125,27 @@ struct Loss {
 /// The window code.
 #[derive(Debug, Default)]
 struct Code {
-    /// Symbols per packet, and packets to a symbol.
+    /// Symbols per packet, and packets per symbol.
     rate: f64,
     window: usize,
-    /// Symbols that are due.
+    /// Number of due symbols.
     credit: f64,
-    /// When packets that are in no symbol yet get one at any rate.
+    /// When packets without a symbol get one at the latest.
     due: Option<Instant>,
     seed: u16,
     sum: Sum,
 }
 
-/// What to send for repair.
+/// A packet for repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// This payload, again.
+    /// This payload, resent.
     Resend(u64),
     Symbol,
 }
 
 impl Repair {
-    /// What comes by repair may be later by `budget` than at the first try; 0 is off.
+    /// Makes the state; repair may deliver up to `budget` after the first transmission, 0 is off.
     pub(crate) fn new(budget: Duration, now: Instant) -> Self {
         Self {
             budget,
@@ -171,7 +171,7 @@ impl Repair {
         }
     }
 
-    /// Data goes out for the first time, in packet `index`.
+    /// Notes the first transmission of data, in packet `index`.
     pub(crate) fn sent(&mut self, index: u64, payload: &[u8], now: Instant) {
         if self.on_until.is_none() {
             return;
@@ -184,7 +184,7 @@ impl Repair {
         }
     }
 
-    /// A packet that [`Self::write`] made goes out as `index`.
+    /// Notes that the packet by [`Self::write`] has the index `index`.
     pub(crate) fn repaired(&mut self, index: u64, work: Work, bytes: usize, now: Instant) {
         self.saved -= bytes as f64;
         match work {
@@ -199,7 +199,7 @@ impl Repair {
         }
     }
 
-    /// A packet goes out as `index` that nobody misses if it gets lost.
+    /// Notes packet `index`, which needs no repair if it gets lost.
     pub(crate) fn passed_over(&mut self, index: u64, now: Instant) {
         if self.budget.is_zero() {
             return;
@@ -213,7 +213,7 @@ impl Repair {
         }
     }
 
-    /// Whether the last packet of a turn should ask for a report.
+    /// Whether the last packet of a turn should request a report.
     pub(crate) fn asks_for_report(&mut self, now: Instant) -> bool {
         let on = self.on_until.is_some() && !self.coding;
         let wants = on && now >= self.asked + ASK_EVERY;
@@ -223,7 +223,7 @@ impl Repair {
         wants
     }
 
-    /// A report, over a path of round trip `rtt`; `rate` in bytes a second is what arrives.
+    /// Handles a report; `rtt` is the path's round trip, `rate` the arriving bytes a second.
     pub(crate) fn handle(&mut self, report: &Report, rtt: Duration, rate: f64, now: Instant) {
         if self.budget.is_zero() || report.words.is_empty() {
             return;
@@ -234,13 +234,13 @@ impl Repair {
         self.coding = self.wants_code();
         self.find_overtaken(report, now);
         let oldest = (report.highest + 1).saturating_sub(report.words.len() as u64 * 64);
-        // of what lies before no report will come any more
+        // no report will cover older packets
         self.judged = self.judged.max(oldest);
         while self.judged <= report.highest {
             if report.came(self.judged) {
                 self.history.came(self.judged);
             } else if self.passed_over.contains(&self.judged) {
-                // it may well be lost
+                // its loss does not matter
             } else if self.is_lost(self.judged, report.highest) {
                 self.lose(self.judged, false, now);
             } else {
@@ -255,7 +255,7 @@ impl Repair {
         self.adapt(rate);
     }
 
-    /// How far the round trip of this report is off.
+    /// Measures the deviation of this report's round trip.
     fn note_trip(&mut self, report: &Report, now: Instant) {
         let Some(sample) = report.samples.first() else {
             return;
@@ -267,10 +267,10 @@ impl Repair {
         }
     }
 
-    /// Whether a code serves better than sending again: that comes too late, or can be tried only once while
-    /// much gets lost of a flow that fills a window.
+    /// Whether a code is better than resends: those are too late, or only one fits while a flow
+    /// that fills a window has high loss.
     fn wants_code(&self) -> bool {
-        // not to and fro
+        // hysteresis
         let slack = if self.coding { 2 * FEEDBACK } else { FEEDBACK };
         let much = if self.coding {
             CODE_LOSS * 0.7
@@ -282,7 +282,7 @@ impl Repair {
         round > self.budget || 2 * round > self.budget && lossy && self.history.len() >= FILLED
     }
 
-    /// Nothing is kept any more.
+    /// Drops everything kept for repair.
     fn turn_off(&mut self) {
         self.history.clear();
         self.on_until = None;
@@ -304,7 +304,7 @@ impl Repair {
         }
     }
 
-    /// Packet `index` is taken for lost.
+    /// Counts packet `index` as lost.
     fn lose(&mut self, index: u64, tail: bool, now: Instant) {
         self.on_until = Some(now + ON);
         self.loss.note(index);
@@ -320,7 +320,7 @@ impl Repair {
         }
     }
 
-    /// What was taken for lost and has come: packets are overtaken by so much.
+    /// Finds packets that have arrived after counting as lost: they measure the reordering.
     fn find_overtaken(&mut self, report: &Report, now: Instant) {
         if now >= self.reordered + REORDER_FADE {
             self.reordered = now;
@@ -356,7 +356,7 @@ impl Repair {
         }
     }
 
-    /// The code's strength, from the loss.
+    /// Computes the code's strength from the loss.
     fn adapt(&mut self, rate: f64) {
         let loss = self.loss.share.unwrap_or(0.0);
         if !self.coding || loss < LEAST_LOSS || self.on_until.is_none() {
@@ -373,21 +373,21 @@ impl Repair {
         self.code.window = window;
     }
 
-    /// When [`Self::poll`] has something to do.
+    /// Returns the time of the next [`Self::poll`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.on_until?;
         if self.coding {
             return self.code.due;
         }
-        // by then a report should have come, and there is still time
+        // by then a report should have arrived, with time left
         let soon = self.rtt + 4 * self.deviation + self.reorder;
         let late = self.budget.saturating_sub(SPARE);
         let at = self.history.sent_at(self.judged)?;
         (soon + FEEDBACK <= late).then(|| at + late.min(soon + MISSED))
     }
 
-    /// No report comes of what was sent: it goes out again. The first packet of it must, also when the
-    /// window is shut: it asks for the report that would open it (RFC 8985, section 7).
+    /// Resends packets without a report. The first one must go even if the window is shut: it
+    /// requests the report that would open it (RFC 8985, section 7).
     pub(crate) fn poll(&mut self, now: Instant) {
         self.probe = !self.coding && self.deadline().is_some_and(|due| due <= now);
         while !self.coding && self.deadline().is_some_and(|due| due <= now) {
@@ -403,14 +403,14 @@ impl Repair {
         std::mem::take(&mut self.probe)
     }
 
-    /// What was due and could not be sent has to wait.
+    /// Postpones repair that was due and found no room.
     pub(crate) fn defer(&mut self, now: Instant) {
         if let Some(due) = &mut self.code.due {
             *due = (*due).max(now + MISSED);
         }
     }
 
-    /// What to send next.
+    /// Returns the next packet for repair.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Work> {
         while let Some(&number) = self.waiting.front() {
             let Some(payload) = self.history.wanted(number, now) else {
@@ -441,7 +441,7 @@ impl Repair {
         Some(Work::Symbol)
     }
 
-    /// How many copies, when only so much time is left.
+    /// Returns the number of copies for a remaining time of `left`.
     fn copies_for(&self, left: Duration) -> u32 {
         let loss = self.loss.share.unwrap_or(0.0).clamp(0.01, 0.5);
         let round = (self.rtt + FEEDBACK).as_secs_f64();
@@ -471,7 +471,7 @@ impl Repair {
 }
 
 impl Loss {
-    /// Takes up what a report says of packets that have had their time.
+    /// Handles a report's counts of judged packets.
     fn measure(&mut self, report: &Report) {
         let settled = report.settled.saturating_sub(self.settled);
         if settled < PROOF {
@@ -480,7 +480,7 @@ impl Loss {
         let lost = report.lost.saturating_sub(self.lost);
         (self.settled, self.lost) = (report.settled, report.lost);
         let share = (lost as f64 / settled as f64).min(1.0);
-        // up faster than down
+        // faster up than down
         let weight = |old| if share > old { 0.3 } else { 0.15 };
         self.share = Some(
             self.share
@@ -499,13 +499,13 @@ impl Loss {
         }
     }
 
-    /// How many packets get lost together.
+    /// Returns the mean length of bursts of losses, in packets.
     fn burst(&self) -> f64 {
         (self.losses / self.runs.max(1.0)).clamp(1.0, 8.0)
     }
 }
 
-/// Symbols per packet that a window needs: as many as get lost, and some for chance.
+/// Returns the symbols per packet that a window needs: the loss and a margin for chance.
 fn strength(loss: f64, burst: f64, window: usize) -> f64 {
     let loss = loss.min(0.5);
     let mut rate = loss / (1.0 - loss);
@@ -524,7 +524,7 @@ mod tests {
     const BUDGET: Duration = Duration::from_millis(25);
     const MS: Duration = Duration::from_millis(1);
 
-    /// A lane that has lost something before, over a path of this round trip.
+    /// A lane that has had a loss, over a path of this round trip.
     fn on(rtt: Duration) -> (Repair, Instant) {
         let now = Instant::now();
         let mut repair = Repair::new(BUDGET, now);
@@ -533,7 +533,7 @@ mod tests {
         (repair, now)
     }
 
-    /// Of packets up to `highest` these have come: bit 0 is the highest.
+    /// A report up to `highest`; bits of `came` are arrivals, bit 0 the highest.
     fn report(highest: u64, came: u64) -> Report {
         Report {
             highest,
@@ -574,7 +574,7 @@ mod tests {
         );
         repair.repaired(10, work, 40, now);
         (11..15).for_each(|index| repair.sent(index, b"x", now));
-        // that got lost as well
+        // the resend got lost as well
         let then = now + 2 * MS;
         repair.handle(&report(14, 0b10_1111), MS, 0.0, then);
         assert_eq!(repair.next(then), Some(work));

@@ -1,4 +1,4 @@
-//! Which packet indices have been seen: a sliding bitmap (RFC 3711, section 3.3.2).
+//! Replay window of packet indices: a sliding bitmap (RFC 3711, section 3.3.2).
 
 /// A window of the last `64 x words` indices, rounded down to whole words.
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub(crate) struct ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// A window over at least `64 x (words - 1)` indices; `words` is a power of two.
+    /// Makes a window over at least `64 x (words - 1)` indices; `words` is a power of two.
     pub(crate) fn new(words: usize) -> Self {
         debug_assert!(words.is_power_of_two());
         Self {
@@ -22,7 +22,7 @@ impl ReplayWindow {
         self.highest
     }
 
-    /// Whether `index` may still come: neither seen nor too old.
+    /// Whether `index` is acceptable: neither seen nor too old.
     pub(crate) fn is_new(&self, index: u64) -> bool {
         match self.highest {
             Some(highest) if index <= highest => {
@@ -32,7 +32,7 @@ impl ReplayWindow {
         }
     }
 
-    /// Remembers an index that [`Self::is_new`] and authentic.
+    /// Marks an authentic index for which [`Self::is_new`] is true.
     pub(crate) fn mark(&mut self, index: u64) {
         let from = match self.highest {
             Some(highest) if index <= highest => None,
@@ -41,7 +41,7 @@ impl ReplayWindow {
         };
         if let Some(from) = from {
             let (word, size) = (index / 64, self.words.len() as u64);
-            // an outage of any length costs no more than one round
+            // bounded by the window's size after an outage of any length
             for fresh in from.max((word + 1).saturating_sub(size))..=word {
                 self.words[slot(fresh, size)] = 0;
             }
@@ -51,15 +51,14 @@ impl ReplayWindow {
         self.words[slot(index / 64, size)] |= bit(index);
     }
 
-    /// Whether `index` was seen, as far as the window reaches.
+    /// Whether `index` was seen, within the window.
     pub(crate) fn was_seen(&self, index: u64) -> bool {
         self.highest.is_some_and(|highest| {
             index <= highest && self.covers(index, highest) && self.word(index) & bit(index) != 0
         })
     }
 
-    /// How many of the indices from `from` to `to` were not seen; what the window no longer shows
-    /// counts as such.
+    /// Returns the number of unseen indices from `from` to `to`, including those before the window.
     pub(crate) fn missing(&self, from: u64, to: u64) -> u64 {
         let Some(highest) = self.highest.filter(|_| from <= to) else {
             return 0;
@@ -129,7 +128,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a set that forgets nothing.
+        /// Against a set that keeps everything.
         #[test]
         fn agrees_with_a_set(steps in prop::collection::vec((any::<bool>(), 0_u64..500), 1..300)) {
             let (mut w, mut seen, mut top) = (ReplayWindow::new(4), BTreeSet::new(), 0_u64);

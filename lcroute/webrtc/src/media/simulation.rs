@@ -1,5 +1,5 @@
-//! The controller against bottlenecks: a pipe with a rate, a queue and loss, shared by flows of ours
-//! and by TCP (CUBIC, RFC 9438), between hosts that may pause.
+//! The controller at bottlenecks: a pipe with a rate, a queue and loss, shared by our flows and TCP
+//! (CUBIC, RFC 9438), between hosts that may pause.
 
 use librecast::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_micros(100);
 
 struct Ours {
     controller: Controller,
-    /// Bits a second that the program offers.
+    /// Bits a second offered by the program.
     offered: f64,
     debt: f64,
     next: u64,
@@ -26,7 +26,7 @@ struct Ours {
 }
 
 impl Ours {
-    /// Sends what the window lets through; what has waited for 20 ms then is dropped.
+    /// Sends as far as the window allows, and drops messages older than 20 ms.
     fn send(&mut self, now: Instant, out: &mut Vec<u64>) {
         while self.debt >= SIZE as f64 && self.controller.is_open(0, now) {
             self.debt -= SIZE as f64;
@@ -40,18 +40,18 @@ impl Ours {
     }
 }
 
-/// Selective acknowledgements, no slow start but the first, losses known after three later packets.
+/// Selective acknowledgements, slow start once, losses known after three later packets.
 struct Tcp {
     window: f64,
     next: u64,
     under_way: BTreeMap<u64, Duration>,
     cut_at: u64,
     trip: Duration,
-    /// The window at the last cut, and when that was; none in slow start.
+    /// The window at the last cut, and its time; `None` in slow start.
     cut: Option<(f64, Duration)>,
-    /// What Reno would have.
+    /// The window of Reno.
     friendly: f64,
-    /// Nothing more is sent.
+    /// Whether it has stopped sending.
     over: bool,
 }
 
@@ -71,7 +71,7 @@ impl Tcp {
                 self.window = (self.window + by.max(0.0)).max(self.friendly);
             }
         }
-        // three later ones have come
+        // three later ones have arrived
         let lost = self.under_way.range(..number.saturating_sub(2));
         let lost: Vec<_> = lost.map(|(n, _)| *n).collect();
         let newest = lost.last().copied();
@@ -97,7 +97,7 @@ enum Flow {
 
 #[derive(Clone)]
 enum Parcel {
-    /// Number, and whether it met a queue that marks.
+    /// Number, and whether a queue marked it.
     Packet(u64, bool),
     Report(Vec<u8>),
     Ack(u64),
@@ -107,22 +107,22 @@ struct Sim {
     start: Instant,
     now: Duration,
     pipe: Bottleneck<Duration>,
-    /// Behind the pipe, and back; a parcel says of which flow it is.
+    /// Path after the pipe, and back; a parcel names its flow.
     network: Network<Duration, usize, (usize, Parcel)>,
-    /// The queue from which on packets are marked.
+    /// Queue above which packets are marked.
     marks: Option<Duration>,
     flows: Vec<Flow>,
     delivered: Vec<f64>,
     offered: Vec<f64>,
     waits: Vec<Duration>,
-    /// Both hosts pause now and then; until when each does, and from when on it may again.
+    /// Whether both hosts pause now and then; end of each pause, and earliest begin of the next.
     pauses: bool,
     paused: [Duration; 2],
     next_pause: [Duration; 2],
 }
 
 impl Sim {
-    /// A pipe of `rate` Mbit/s, a queue of `queue` ms, `delay` ms one way.
+    /// Makes a pipe of `rate` Mbit/s, with a queue of `queue` ms and `delay` ms one way.
     fn new(rate: f64, queue: u64, delay: u64) -> Self {
         let now = Duration::ZERO;
         let path = Path {
@@ -149,7 +149,7 @@ impl Sim {
         self.start + self.now
     }
 
-    /// A flow of ours that offers so many Mbit/s.
+    /// Adds a flow of ours that offers `offered` Mbit/s.
     fn ours(&mut self, offered: f64) {
         let now = self.instant();
         self.flows.push(Flow::Ours(Box::new(Ours {
@@ -175,7 +175,7 @@ impl Sim {
         }));
     }
 
-    /// Goodput of each flow in Mbit/s, and the 99th percentile of the queue in ms, over `seconds`.
+    /// Returns the goodput of each flow in Mbit/s, and the 99th percentile of the queue in ms.
     fn run(&mut self, seconds: f64) -> (Vec<f64>, f64) {
         self.delivered = vec![0.0; self.flows.len()];
         self.offered = vec![0.0; self.flows.len()];
@@ -197,7 +197,7 @@ impl Sim {
         (rates.collect(), p99.map_or(0.0, |w| w.as_secs_f64() * 1e3))
     }
 
-    /// Each host pauses for 5 to 40 ms about six times a second.
+    /// Pauses each host for 5 to 40 ms about six times a second.
     fn pause(&mut self) {
         for host in 0..2 {
             if self.now >= self.next_pause[host] {
@@ -244,7 +244,7 @@ impl Sim {
                     out.push(tcp.next << 1);
                     tcp.next += 1;
                 }
-                // a tail that got lost
+                // a lost tail
                 let late = self.now.saturating_sub(Duration::from_secs(1));
                 tcp.under_way.retain(|_, at| *at > late);
             }
@@ -303,13 +303,13 @@ impl Sim {
     }
 }
 
-/// What of `rate` Mbit/s is payload.
+/// Payload share of `rate` Mbit/s.
 fn payload(rate: f64) -> f64 {
     rate * SIZE as f64 / (SIZE + 48) as f64
 }
 
-/// Alone in a pipe that is offered five times its rate, after two seconds: the share of what the pipe
-/// delivers, the 99th percentile of its queue, and what is sent as a share of the rate.
+/// A single flow that offers five times the rate, after two seconds. Returns its share of the rate,
+/// the 99th percentile of the queue, and the sent share.
 fn alone(seed: u64, (rate, queue, delay): (f64, u64, u64), loss: f64) -> (f64, f64, f64) {
     let mut sim = Sim::new(rate, queue, delay);
     sim.network = Network::new(
@@ -332,8 +332,8 @@ fn alone(seed: u64, (rate, queue, delay): (f64, u64, u64), loss: f64) -> (f64, f
     (share, p99, sent)
 }
 
-/// Of seeds 1 to 24, at 20 % loss: the worst fills 0.87 of 20 Mbit/s and more. Of 2 Mbit/s half of them fill 0.92, the worst 0.77 with
-/// a queue of 151 ms: few packets are under way, and most reports name losses.
+/// Seeds 1 to 24 at 20 % loss: the worst fills 0.87 of 20 Mbit/s and more. At 2 Mbit/s half of them
+/// fill 0.92, the worst 0.77 with a queue of 151 ms: few packets are in flight.
 #[test]
 fn a_bottleneck_is_filled_and_random_loss_changes_little() {
     for (rate, delay) in [(20.0, 10), (20.0, 1), (200.0, 10), (1_000.0, 1), (2.0, 10)] {
@@ -407,16 +407,16 @@ fn the_rate_follows_the_path() {
     }
 }
 
-/// Who comes second comes so many seconds later: where in the other's saw that is decides much.
+/// Seconds before the second flow starts: its place in the first one's saw matters.
 const LATER: [f64; 4] = [5.0, 5.7, 6.3, 7.9];
 
-/// The geometric mean of ratios.
+/// Returns the geometric mean.
 fn mean(ratios: &[f64]) -> f64 {
     let sum: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
     (sum / ratios.len() as f64).exp()
 }
 
-/// Our share as a multiple of TCP's, over a minute.
+/// Returns our share as a multiple of TCP's, over a minute.
 fn beside_tcp(queue: u64, delay: u64, we_first: bool, later: f64) -> f64 {
     let mut sim = Sim::new(20.0, queue, delay);
     if we_first {
@@ -447,7 +447,7 @@ fn tcp_and_we_share() {
             );
             // measured: 0.58 to 1.98
             assert!((0.45..=2.25).contains(&mean), "{mean}");
-            // one meeting may go worse
+            // a single run may be worse
             let fair = |ratio: &f64| (0.33..=3.0).contains(ratio);
             assert!(ratios.iter().all(fair), "{ratios:?}");
         }

@@ -1,7 +1,7 @@
 //! Sealing and opening of packets: SRTP and SRTCP with AEAD_AES_128_GCM (RFC 3711, RFC 7714).
 //!
-//! The 48-bit index of a packet stands in its sequence number (low 16 bits) and its timestamp (low 32
-//! bits), so an outage of 2^31 packets leaves both sides in agreement.
+//! Sequence number and timestamp of a packet have the low 16 and 32 bits of its 48-bit index, so
+//! both sides agree even after an outage of 2^31 packets.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
@@ -23,7 +23,7 @@ const RTCP_TRAILER: usize = 4;
 const VERSION: u8 = 0x80;
 /// A dynamic payload type (RFC 3551 3).
 const PAYLOAD_TYPE: u8 = 96;
-/// The marker bit: asks for a report at once.
+/// The marker bit: requests a report at once.
 const MARKER: u8 = 0x80;
 /// First byte of an RTCP packet: version 2, subtype 1.
 const RTCP_FIRST: u8 = VERSION | 1;
@@ -31,23 +31,22 @@ const RTCP_FIRST: u8 = VERSION | 1;
 const RTCP_TYPE: u8 = 204;
 /// Flag of the SRTCP index: the packet is encrypted (RFC 3711 3.4).
 const ENCRYPTED: u32 = 1 << 31;
-/// Indices of RTP have 48 bits.
+/// Highest index of RTP: 48 bits.
 const LAST_INDEX: u64 = (1 << 48) - 1;
-/// How far back a packet counts as one of the last: a second at the highest rates.
+/// Distance within which a packet counts as recent: a second at the highest rates.
 const LATELY: u64 = 1 << 18;
-/// Words of 64 packets in the replay window of data: 65,472 packets. Chosen: 10 ms of reordering at the highest
-/// rates.
+/// Words of 64 packets in the data replay window: 65,472 packets, 10 ms at high rates. Chosen.
 const RTP_WINDOW: usize = 1_024;
 /// Words of 64 packets in the replay window of reports: 960 packets. Chosen.
 const RTCP_WINDOW: usize = 16;
 
-/// Why a packet is dropped; the name of its counter.
+/// Reason of a drop; names its counter.
 pub(crate) type Drop = DropReason;
 pub(crate) const MALFORMED: Drop = DropReason::MediaMalformed;
 pub(crate) const REPLAYED: Drop = DropReason::MediaReplayed;
 pub(crate) const FORGED: Drop = DropReason::MediaForged;
 
-/// Seals what one side sends.
+/// Seals packets of one direction.
 pub(crate) struct Sealer {
     rtp: Cipher,
     rtcp: Cipher,
@@ -56,7 +55,7 @@ pub(crate) struct Sealer {
     next_rtcp: u32,
 }
 
-/// Opens what the other side has sealed.
+/// Opens packets of the other direction.
 pub(crate) struct Opener {
     rtp: Cipher,
     rtcp: Cipher,
@@ -75,7 +74,7 @@ pub(crate) fn is_rtcp(datagram: &[u8]) -> bool {
     matches!(datagram.get(1), Some(192..=223))
 }
 
-/// The SSRC that a media datagram names.
+/// Returns the SSRC of a media datagram.
 pub(crate) fn ssrc_of(datagram: &[u8]) -> Option<u32> {
     let at = if is_rtcp(datagram) { 4 } else { 8 };
     Some(u32::from_be_bytes(*datagram.get(at..)?.first_chunk()?))
@@ -87,7 +86,7 @@ impl Cipher {
         Ok(Self { key, salt: *salt })
     }
 
-    /// RFC 7714, sections 8.1 and 9.1: both write SSRC and index at the same places.
+    /// Returns the nonce (RFC 7714, sections 8.1 and 9.1), with one layout of SSRC and index.
     fn nonce(&self, ssrc: u32, index: u64) -> Nonce {
         let mut nonce = [0; NONCE_LEN];
         nonce[2..6].copy_from_slice(&ssrc.to_be_bytes());
@@ -108,13 +107,13 @@ impl Sealer {
         })
     }
 
-    /// Index of the next packet.
+    /// Returns the index of the next packet.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Seals `packet`: room for the RTP header, then payload; the tag is put behind. With `marker` it
-    /// asks for a report. The index it got, or none when there are no more.
+    /// Seals `packet`, which has room for the RTP header, then the payload; appends the tag.
+    /// `marker` requests a report. Returns the index, or `None` if all are used.
     pub(crate) fn seal(&mut self, packet: &mut BytesMut, marker: bool) -> Option<u64> {
         let index = self.next;
         if index > LAST_INDEX {
@@ -150,7 +149,7 @@ impl Sealer {
         Some(index)
     }
 
-    /// Whether an RTP packet that begins like this was among the last [`LATELY`].
+    /// Whether an RTP packet with these first bytes was among the last [`LATELY`].
     pub(crate) fn has_sent(&self, start: &[u8]) -> bool {
         let Some([VERSION, _, q1, q0, t3, t2, t1, t0, ssrc @ ..]) =
             start.first_chunk::<RTP_HEADER>()
@@ -164,7 +163,7 @@ impl Sealer {
             && (index + 1..=index + LATELY).contains(&self.next)
     }
 
-    /// The same for RTCP: room for the header, then a payload of a multiple of four bytes.
+    /// Seals RTCP: room for the header, then a payload of a multiple of four bytes.
     pub(crate) fn seal_rtcp(&mut self, packet: &mut BytesMut) -> Option<()> {
         if self.next_rtcp >= ENCRYPTED {
             return None;
@@ -201,13 +200,12 @@ impl Opener {
         })
     }
 
-    /// What has been received.
+    /// Returns the window of received packets.
     pub(crate) fn seen(&self) -> &ReplayWindow {
         &self.seen
     }
 
-    /// Opens an RTP packet into `payload`, which is empty before; the packet's index, and whether it
-    /// asks for a report.
+    /// Opens an RTP packet into the empty `payload`; returns its index, and its marker.
     pub(crate) fn open(
         &mut self,
         packet: &[u8],
@@ -230,7 +228,7 @@ impl Opener {
         Ok((index, second & MARKER != 0))
     }
 
-    /// Opens an RTCP packet into `payload`, which is empty before.
+    /// Opens an RTCP packet into the empty `payload`.
     pub(crate) fn open_rtcp(&mut self, packet: &[u8], payload: &mut BytesMut) -> Result<(), Drop> {
         let (packet, trailer) = packet.split_last_chunk::<RTCP_TRAILER>().ok_or(MALFORMED)?;
         let (header, body) = packet.split_first_chunk::<RTCP_HEADER>().ok_or(MALFORMED)?;
@@ -266,7 +264,7 @@ fn open(
     Ok(())
 }
 
-/// RFC 7714, section 9.2: header and the word with the index.
+/// Returns header and index word (RFC 7714, section 9.2).
 fn rtcp_aad(header: &[u8], trailer: [u8; RTCP_TRAILER]) -> Option<[u8; 12]> {
     let mut aad = [0; 12];
     aad[..RTCP_HEADER].copy_from_slice(header.get(..RTCP_HEADER)?);
@@ -274,9 +272,9 @@ fn rtcp_aad(header: &[u8], trailer: [u8; RTCP_TRAILER]) -> Option<[u8; 12]> {
     Some(aad)
 }
 
-/// The index with these low bits that lies nearest to `highest`.
+/// Returns the index with these low bits that is nearest to `highest`.
 pub(crate) fn extend(low: u32, highest: u64) -> u64 {
-    /// Values of the low bits.
+    /// Number of values of the low bits.
     const ROUND: u64 = 1 << 32;
     let near = (highest & !(ROUND - 1)) | u64::from(low);
     if near > highest + ROUND / 2 && near >= ROUND {
@@ -390,7 +388,7 @@ mod tests {
         let (mut sealer, mut opener) = pair();
         opened(&mut opener, &sealed(&mut sealer, b"a")).unwrap();
         for next in [100_000, 1 << 31, (1 << 32) + 5, (1 << 33) - 1, LAST_INDEX] {
-            // nearer than half a round, as 35 minutes at a million a second are
+            // within half of 2^32 packets: 35 minutes at a million a second
             let steps = (next - sealer.next) >> 30;
             for _ in 0..steps {
                 sealer.next += 1 << 30;

@@ -1,14 +1,14 @@
-//! Repair without asking: a sliding-window code over the packets last sent (random linear, as in RFC 8681).
+//! Repair without requests: a sliding-window code over recent packets (random linear, as RFC 8681).
 //!
 //! ```text
 //! repair symbol, the bytes of a chunk of kind 3:
 //! first index 32 (low bits) | seed 16 | length of map 8 | map | symbol to the end
-//! map: bit 7 of its first byte says that packet `first` is in the sum, and so on upwards
+//! map: bit 7 of its first byte: packet `first` is in the sum, and so on upwards
 //! symbol = sum over these packets of factor(seed, index) x (length 16 | payload | zeroes)
 //! ```
 //!
-//! The receiver keeps what came lately and solves for what did not. Bounded: [`RING`] packets, [`MAX_ROWS`]
-//! symbols that wait, one symbol per packet on the average.
+//! The receiver keeps recent packets and solves for missing ones. Bounds: [`RING`] packets,
+//! [`MAX_ROWS`] waiting symbols, one symbol per packet on average.
 
 use librecast::time::{Duration, Instant};
 
@@ -17,28 +17,28 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::gf256::{Sum, add, add_times, inverse, multiply};
 use super::payload::{CHUNK_HEADER, put_symbol_header};
 
-/// Packets in a symbol, at most. ADR 0010.
+/// Bound of packets in a symbol. ADR 0010.
 pub(crate) const MAX_SOURCES: usize = 128;
-/// Indices from the first to the last packet of a symbol, at most. Chosen: half as many again.
+/// Bound of indices from the first to the last packet of a symbol. Chosen: half as many again.
 pub(crate) const MAX_SPAN: u64 = 192;
 /// Bytes of a symbol's header: index, seed, length of the bitmap.
 const HEADER: usize = 4 + 2 + 1;
 /// Bytes of the length in a symbol.
 const LENGTH: usize = 2;
-/// Longest symbol: a datagram is no longer on any path that is asked.
+/// Bound of a symbol in bytes: no probed datagram is longer.
 const MAX_SYMBOL: usize = 9_000;
-/// By how much a packet with a symbol is longer than the longest in the sum, at most.
+/// Bound of the excess of a symbol's packet over the longest packet in its sum, in bytes.
 pub(crate) const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usize / 8 + LENGTH;
-/// Indices that the decoder remembers; a power of two above [`MAX_SPAN`].
+/// Indices that the decoder remembers: a power of two above [`MAX_SPAN`].
 const RING: u64 = 256;
-/// Symbols that the decoder holds. Chosen.
+/// Bound of symbols in the decoder. Chosen.
 const MAX_ROWS: usize = 96;
-/// Symbols that may come in a row.
+/// Bound of symbols in a row.
 const MAX_CREDIT: u32 = 128;
-/// Without a symbol for so long, nothing is kept any more.
+/// Time without a symbol after which the decoder is dropped.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The factor of a packet in a symbol, never 0.
+/// Returns the factor of a packet in a symbol, never 0.
 fn factor(seed: u16, index: u64) -> u8 {
     // the finalizer of MurmurHash3, over both
     let mut h = (index as u32) ^ u32::from(seed).wrapping_mul(0x9e37_79b1);
@@ -49,7 +49,7 @@ fn factor(seed: u16, index: u64) -> u8 {
     (h % 255) as u8 + 1
 }
 
-/// Appends a chunk with a symbol over `sources`: indices rising, at most [`MAX_SPAN`] apart, not none.
+/// Appends a chunk with a symbol over `sources`: not empty, indices rising within [`MAX_SPAN`].
 pub(crate) fn put_symbol<'a>(
     packet: &mut BytesMut,
     seed: u16,
@@ -82,11 +82,11 @@ pub(crate) fn put_symbol<'a>(
     packet.put_slice(sum.finish());
 }
 
-/// The receiver's side.
+/// Decoder at the receiver.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     ring: Vec<Slot>,
-    /// One behind the newest index.
+    /// Index after the newest one.
     end: u64,
     rows: Vec<Row>,
     spare: Vec<Row>,
@@ -98,26 +98,26 @@ pub(crate) struct Decoder {
 #[derive(Debug, Clone)]
 struct Slot {
     payload: Option<Bytes>,
-    /// When it could have come at the latest: later ones did.
+    /// Latest time at which it could have arrived: later ones did.
     since: Instant,
 }
 
-/// A symbol less what is known of it: an equation of packets that are missing. No other row has its
-/// pivot, and nothing before it.
+/// A symbol less its known packets: an equation of missing packets. No other row contains its
+/// pivot, and it has no index before it.
 #[derive(Debug)]
 struct Row {
     pivot: u64,
-    /// By the low bits of the index.
+    /// Factors by the low bits of the index.
     factors: [u8; RING as usize],
     symbol: Vec<u8>,
 }
 
-/// A packet that was solved for.
+/// A packet recovered by solving.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Solved {
     pub(crate) index: u64,
     pub(crate) payload: Bytes,
-    /// By how much it is later than it would have been.
+    /// Delay beyond its expected arrival.
     pub(crate) delay: Duration,
 }
 
@@ -145,12 +145,12 @@ impl Decoder {
         }
     }
 
-    /// Whether no symbol has come for long.
+    /// Whether no symbol has arrived for [`IDLE`].
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.received_at) > IDLE
     }
 
-    /// A packet came. What it makes solvable goes to `solved`.
+    /// Handles a packet; `solved` gets the packets that it makes solvable.
     pub(crate) fn source(
         &mut self,
         index: u64,
@@ -180,8 +180,8 @@ impl Decoder {
         self.solve(now, solved);
     }
 
-    /// A symbol came in packet `carrier`; `seen` says which packets have come at all. An error if it
-    /// is none.
+    /// Handles a symbol from packet `carrier`; `seen` tests for arrived packets. An error:
+    /// malformed.
     pub(crate) fn symbol(
         &mut self,
         bytes: &[u8],
@@ -218,7 +218,7 @@ impl Decoder {
         let (missing, lost) = unknown.fold((0, 0), |(all, lost), index| {
             (all + 1, lost + u32::from(!seen(index)))
         });
-        // what came before we kept anything is of no use
+        // packets from before the decoder existed are missing, but not lost
         if missing == 0 || missing > lost {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Forgets what lies too far behind `index`.
+    /// Drops entries too far before `index`.
     fn advance(&mut self, index: u64, now: Instant) {
         let end = index + 1;
         if end <= self.end {
@@ -266,13 +266,13 @@ impl Decoder {
         self.spare.push(self.rows.swap_remove(n));
     }
 
-    /// Adds a row to the others, none of which keeps its pivot.
+    /// Adds a row, and eliminates its pivot from all other rows.
     fn insert(&mut self, mut row: Row) {
         for other in &self.rows {
             row.eliminate(other);
         }
         let Some(pivot) = row.lowest(self.end) else {
-            // it says nothing new
+            // linearly dependent
             self.spare.push(row);
             return;
         };
@@ -288,7 +288,7 @@ impl Decoder {
         self.rows.push(row);
     }
 
-    /// Takes out rows that have but their pivot left.
+    /// Removes rows that contain only their pivot.
     fn solve(&mut self, now: Instant, solved: &mut Vec<Solved>) {
         for n in (0..self.rows.len()).rev() {
             if !self.rows[n].is_solved() {
@@ -330,7 +330,7 @@ impl Row {
         self.symbol.extend_from_slice(symbol);
     }
 
-    /// The lowest index that it has a factor for, of the last before `end`.
+    /// Returns the lowest index with a factor, of the last before `end`.
     fn lowest(&self, end: u64) -> Option<u64> {
         (end.saturating_sub(RING)..end).find(|index| self.factors[slot(*index)] != 0)
     }
@@ -339,7 +339,7 @@ impl Row {
         self.factors.iter().filter(|factor| **factor != 0).count() == 1
     }
 
-    /// Takes the pivot of another out of this one.
+    /// Eliminates the pivot of `other` from this row.
     fn eliminate(&mut self, other: &Self) {
         let factor = self.factors[slot(other.pivot)];
         if factor == 0 {
@@ -358,7 +358,7 @@ impl Row {
     }
 }
 
-/// Takes a packet out of a symbol; false if it is longer than the symbol says.
+/// Subtracts a packet from a symbol; returns false if it does not fit.
 fn subtract(symbol: &mut [u8], factor: u8, payload: &[u8]) -> bool {
     if symbol.len() < LENGTH + payload.len() {
         return false;
@@ -414,8 +414,8 @@ mod tests {
         assert_eq!(packet[..], golden);
     }
 
-    /// Sends `sources` packets and a symbol over the last `window` after every `every`; those that
-    /// `lost` says get lost. How many of these came back.
+    /// Sends `sources` packets and a symbol over the last `window` after every `every`; `lost`
+    /// decides on losses. Returns lost and recovered packets.
     fn run(sources: u64, window: usize, every: u64, mut lost: impl FnMut() -> bool) -> (u64, u64) {
         let now = Instant::now();
         let (mut decoder, mut solved) = (Decoder::new(now), Vec::new());

@@ -1,4 +1,4 @@
-//! Beside TCP, that keeps the queue filled: the window grows and is cut as CUBIC has it (RFC 9438).
+//! Competition with TCP in a full queue: the window grows and is cut as in CUBIC (RFC 9438).
 //!
 //! As in Copa, the sender competes until a drain shows that the queue has gone.
 
@@ -7,18 +7,18 @@ use librecast::time::{Duration, Instant};
 use super::delay::PathDelay;
 use super::window::GROWTH_STEP;
 
-/// Queueing delay from which on the window does not grow even beside TCP, in microseconds. ADR 0010.
+/// Queueing delay above which the window stops growing, in microseconds. ADR 0010.
 pub(crate) const COMPETING_TARGET_DELAY: i64 = 150_000;
-/// Queueing delay below which the window grows fast to its share, in microseconds. Chosen: three times what a sender
-/// alone aims at.
+/// Queueing delay below which the window grows fast to its share, in microseconds. Chosen: three
+/// times the target of an undisturbed sender.
 const FAST_GROWTH_DELAY: i64 = 45_000;
-/// Share of the window that loss leaves. Chosen, near CUBIC's 0.7 (RFC 9438 4.6).
+/// Share of the window after loss. Chosen, near CUBIC's 0.7 (RFC 9438 4.6).
 pub(crate) const BETA: f64 = 0.75;
 /// `C`, in packets per second cubed (RFC 9438 4.6 and 5.1).
 const CUBIC_C: f64 = 0.4;
-/// Share of the window that fast convergence keeps as the next plateau: (1 + 0.7) / 2 (RFC 9438 4.7).
+/// Share of the window that fast convergence keeps as plateau: (1 + 0.7) / 2 (RFC 9438 4.7).
 const FAST_CONVERGENCE: f64 = 0.85;
-/// From a drain that failed to the next one of another that this sender joins. Chosen.
+/// Time after a failed drain before this sender joins another sender's drain. Chosen.
 const DRAIN_JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The window at a cut.
@@ -29,16 +29,16 @@ struct Cut {
     at: Instant,
 }
 
-/// A sender that competes.
+/// State of a competing sender.
 #[derive(Debug)]
 pub(crate) struct Competition {
-    /// After a silence: the window doubles in a round trip until it is cut or held down.
+    /// Whether the window doubles per round trip, after a silence, until a cut or drain.
     slow_start: bool,
-    /// None before the first loss.
+    /// `None` before the first loss.
     cut: Option<Cut>,
     /// The longest queueing delay since the last drain, in microseconds.
     longest_delay: i64,
-    /// No drain of another is joined before.
+    /// The sender joins no drain before this time.
     next_join: Instant,
 }
 
@@ -52,40 +52,39 @@ impl Competition {
         }
     }
 
-    /// Whether the window doubles in a round trip.
+    /// Whether the window doubles per round trip.
     pub(crate) fn is_slow_start(&self) -> bool {
         self.slow_start
     }
 
-    /// No feedback came.
+    /// Begins slow start after a silence.
     pub(crate) fn begin_slow_start(&mut self) {
         self.slow_start = true;
     }
 
-    /// The window was cut.
+    /// Ends slow start after a cut.
     pub(crate) fn end_slow_start(&mut self) {
         self.slow_start = false;
     }
 
-    /// A drain begins.
+    /// Notes the begin of a drain.
     pub(crate) fn interrupt(&mut self) {
         self.slow_start = false;
         self.longest_delay = 0;
     }
 
-    /// A drain has shown that the queue stays.
+    /// Notes that a drain did not empty the queue.
     pub(crate) fn resume(&mut self, now: Instant) {
         self.next_join = now + DRAIN_JOIN_INTERVAL;
     }
 
-    /// Whether a queueing delay of `delay` microseconds shows that somebody else drains the queue: together all see
-    /// the end of it.
+    /// Whether a queueing delay of `delay` microseconds shows a drain of another sender, to join.
     pub(crate) fn joins_drain(&mut self, delay: i64, is_limited: bool, now: Instant) -> bool {
         self.longest_delay = self.longest_delay.max(delay);
         delay < self.longest_delay / 2 && is_limited && now >= self.next_join
     }
 
-    /// Loss cuts a window of `window` bytes, with fast convergence (RFC 9438 4.7).
+    /// Cuts a window of `window` bytes at loss, with fast convergence (RFC 9438 4.7).
     pub(crate) fn cut(&mut self, window: f64, now: Instant) {
         let is_below = self.cut.is_some_and(|cut| window < cut.plateau);
         let keeps = if is_below { FAST_CONVERGENCE } else { 1.0 };
@@ -93,10 +92,11 @@ impl Competition {
         self.cut = Some(Cut { plateau, at: now });
     }
 
-    /// Bytes to grow by in a round trip, of a window of `window` bytes (RFC 9438 4.2):
+    /// Returns the growth per round trip of a window of `window` bytes (RFC 9438 4.2):
     ///
     /// ```text
-    /// W_cubic(t) = C * (t - K)^3 + W_max, K = cbrt(W_max * (1 - beta) / C); aim at W_cubic(t + RTT)
+    /// W_cubic(t) = C * (t - K)^3 + W_max, K = cbrt(W_max * (1 - beta) / C); target: W_cubic(t +
+    /// RTT)
     /// ```
     pub(crate) fn growth_step(&self, window: f64, delay: &PathDelay, now: Instant) -> f64 {
         if self.slow_start {
@@ -106,7 +106,7 @@ impl Competition {
             return 0.0;
         }
         let Some(Cut { plateau, at }) = self.cut else {
-            // to our share: TCP would double
+            // up to this flow's share: TCP would double
             let is_short = delay.queueing() < FAST_GROWTH_DELAY;
             return if is_short {
                 GROWTH_STEP.max(window / 4.0)

@@ -1,4 +1,4 @@
-//! How the window moves: from what the path shows to the next phase.
+//! Decisions about the window: transitions to the next phase by measurements of the path.
 
 use librecast::time::{Duration, Instant};
 
@@ -12,33 +12,33 @@ use crate::media::feedback::Report;
 
 /// Queueing delay that ends probing up, in microseconds. ADR 0010.
 const TARGET_DELAY: i64 = 15_000;
-/// Queueing delay that ends the start phase, in microseconds. Chosen: the window doubles within a round trip.
+/// Queueing delay that ends the start phase, in microseconds. Chosen: the window doubles per round
+/// trip.
 const START_TARGET_DELAY: i64 = 6_000;
-/// Share of what arrived in a drain's rounds that the window gets after it. Chosen.
+/// Share of the bytes that arrived in a drain's rounds for the window after it. Chosen.
 const REFILL_GAIN: f64 = 0.97;
 /// Share of the window that a CE mark leaves (RFC 8511 3).
 const BETA_ECN: f64 = 0.8;
-/// Drains in a row that must not see the queue's end until others are to blame; those that saw a long one
-/// count twice. Chosen.
+/// Failed drains in a row before competing (CUBIC); a drain with a long queue counts twice. Chosen.
 const FAILED_DRAINS: u32 = 7;
-/// From a drain that failed to the next one: others of ours may not have ended their probing up, because they do not
-/// know the base delay. Chosen.
+/// Interval from a failed drain to the next: other flows of ours may not have ended probing up,
+/// without the base delay. Chosen.
 const DRAIN_RETRY_INTERVAL: Duration = Duration::from_millis(400);
-/// Between two drains while competing. ADR 0010.
+/// Interval of drains while competing. ADR 0010.
 const COMPETING_DRAIN_INTERVAL: Duration = Duration::from_secs(4);
-/// In slow start packets are paced so many times as fast as a window in a round trip. Chosen: the window doubles.
+/// Pacing rate in slow start, in windows per round trip. Chosen: the window doubles.
 const START_PACING_GAIN: f64 = 2.0;
-/// After it, so many times. Chosen, near the 1.25 of RFC 9002 7.7.
+/// Pacing rate after slow start, in windows per round trip. Chosen, near 1.25 of RFC 9002 7.7.
 const PACING_GAIN: f64 = 1.2;
 
-/// Drains that did not see the end of the queue.
+/// Drains that did not empty the queue.
 #[derive(Debug)]
 struct FailedDrains {
-    /// In a row; those that saw a long queue count twice.
+    /// Failed drains in a row; those with a long queue count twice.
     count: u32,
     /// Window in bytes, and rate in bytes a second, before the first of them.
     before: (f64, f64),
-    /// No queue starts a drain before.
+    /// A queue starts no drain before this time.
     next_drain: Instant,
 }
 
@@ -63,12 +63,12 @@ impl Decision {
         }
     }
 
-    /// Bytes that may be in flight.
+    /// Returns the window in bytes.
     pub(crate) fn window(&self) -> f64 {
         self.window.bytes()
     }
 
-    /// Bytes that are sent in a round trip of the path.
+    /// Returns the pace in bytes per round trip of the path.
     pub(crate) fn pace(&self) -> f64 {
         let gain = if self.phase.is_slow_start() {
             START_PACING_GAIN
@@ -78,25 +78,25 @@ impl Decision {
         self.window.bytes() * gain
     }
 
-    /// Whether a queue stands in the path.
+    /// Whether a standing queue is on the path.
     pub(crate) fn is_congested(&self, path: &PathModel) -> bool {
         self.phase.has_queue() || path.delay.queueing() > TARGET_DELAY / 2
     }
 
-    /// The path is another one: what was learnt of the old one's queue is void.
+    /// Resets the phase: the queue belonged to the old path.
     pub(crate) fn path_changed(&mut self) {
         self.phase = Phase::default();
         self.window.clear_ceiling();
         self.failed.count = 0;
     }
 
-    /// No feedback came for what was in flight.
+    /// Handles a silence: packets in flight count as lost.
     pub(crate) fn feedback_missing(&mut self) {
         self.window.halve();
         self.phase.restart();
     }
 
-    /// Grows the window, `passed` bytes having left the path.
+    /// Grows the window after `passed` bytes have left the path.
     pub(crate) fn probe_up(&mut self, passed: f64, path: &PathModel, now: Instant) {
         let window = self.window.bytes();
         let step = match &self.phase {
@@ -108,7 +108,7 @@ impl Decision {
             Phase::Compete(competition) => competition.growth_step(window, &path.delay, now),
             Phase::Drain(_) => return,
         };
-        // what arrives is known a round trip late, and may double meanwhile
+        // the rate of arrival is known a round trip late, and may double meanwhile
         let queue = match &self.phase {
             Phase::Compete(_) => COMPETING_TARGET_DELAY,
             _ => 2 * TARGET_DELAY,
@@ -116,8 +116,8 @@ impl Decision {
         self.window.grow(step, passed, path.content(queue) * 2.0);
     }
 
-    /// A queueing delay of `delay` microseconds was measured at `time` of the receiver's clock, in a round that has not
-    /// ended yet: if it stays high, it ends probing up. The next packet has index `next`.
+    /// Handles a queueing delay of `delay` microseconds at `time` of the receiver's clock, within
+    /// the current round. A lasting high delay ends probing up. The next packet has index `next`.
     pub(crate) fn handle_delay(
         &mut self,
         delay: i64,
@@ -154,13 +154,13 @@ impl Decision {
         if round.limited {
             self.drain_queue(path, next);
         } else {
-            // not much of it can be ours, yet
+            // little of it is this flow's, yet
             self.phase = Phase::ProbeUp(HighDelay::default());
             self.window.shrink(path.content(TARGET_DELAY));
         }
     }
 
-    /// A report came, with the least queueing delay of its packets: it may end a drain.
+    /// Handles a report, with the least queueing delay of its packets; may end a drain.
     pub(crate) fn handle_report(
         &mut self,
         report: &Report,
@@ -177,8 +177,8 @@ impl Decision {
         }
     }
 
-    /// A round is over; whether the window was cut. `highest` is the highest packet that has arrived, `next` the one that
-    /// goes out next.
+    /// Ends a round; returns whether it cut the window. `highest` is the highest packet that has
+    /// arrived, `next` the next one to send.
     pub(crate) fn end_round(
         &mut self,
         round: &Round,
@@ -215,7 +215,7 @@ impl Decision {
         false
     }
 
-    /// Cuts what was really used of the window.
+    /// Cuts the used part of the window.
     fn cut(&mut self, round: &Round, left: f64, now: Instant) {
         let window = self.window.bytes();
         let used = window.min(round.peak.max(FIRST_WINDOW.min(window)));
@@ -224,23 +224,23 @@ impl Decision {
         self.phase.end_slow_start();
     }
 
-    /// Drains to see what becomes of a queue.
+    /// Drains to test whether the queue goes.
     fn drain_queue(&mut self, path: &mut PathModel, next: u64) {
         let left = path.content(0) * DRAIN_GAIN;
         self.begin_drain(Cause::Queue, left, path, next);
     }
 
-    /// Drains to see what becomes of loss: what arrives fits, whatever else gets lost.
+    /// Drains to test whether the loss goes, down to the bytes that arrive.
     fn drain_loss(&mut self, loss: f64, round: &Round, path: &mut PathModel, next: u64) {
         let mut left = path.content(0) * DRAIN_GAIN * (1.0 - path.loss.floor());
         if self.phase.is_slow_start() || !round.blocked {
-            // what arrives lags behind, or is all there is
+            // the rate of arrival lags behind, or the flow sends no more
             left = left.max(round.peak * (1.0 - loss) * LOSS_DRAIN_GAIN);
         }
         self.begin_drain(Cause::Loss(loss), left, path, next);
     }
 
-    /// Leaves `left` bytes of the window.
+    /// Begins a drain that leaves `left` bytes of the window.
     fn begin_drain(&mut self, cause: Cause, left: f64, path: &mut PathModel, next: u64) {
         let Some(interrupted) = self.phase.interrupt() else {
             return;
@@ -251,7 +251,7 @@ impl Decision {
         self.window.shrink(left);
     }
 
-    /// A drain is over: whose queue was it, whose loss? The phase after it.
+    /// Ends a drain, and returns the phase after it, by the cause of queue or loss.
     fn end_drain(&mut self, drain: Drain, path: &mut PathModel, now: Instant) -> Phase {
         match drain.cause {
             Cause::Loss(before) => self.judge_loss(drain, before, path, now),
@@ -263,7 +263,7 @@ impl Decision {
         }
     }
 
-    /// Goes on at what arrives, and learns the floor.
+    /// Continues at the rate of arrival, and updates the floor of loss.
     fn refill(&mut self, drain: &Drain, path: &mut PathModel) -> Phase {
         if drain.settled() > 0 && drain.is_empty() {
             path.loss.learn_floor(drain.share(), drain.settled());
@@ -273,7 +273,7 @@ impl Decision {
         Phase::ProbeUp(HighDelay::default())
     }
 
-    /// Loss that has gone was a queue too short to be felt; what stays is the floor.
+    /// Loss that has gone came from a queue too short to be measured; loss that stays is the floor.
     fn judge_loss(
         &mut self,
         drain: Drain,
@@ -296,7 +296,7 @@ impl Decision {
         }
     }
 
-    /// The queue has not gone: after some such drains others fill it.
+    /// Handles a queue that stays: after some such drains other flows are filling it.
     fn fail(&mut self, drain: Drain, path: &mut PathModel, now: Instant) -> Phase {
         if let Interrupted::Compete(mut competition) = drain.interrupted {
             competition.resume(now);
@@ -305,7 +305,7 @@ impl Decision {
         if self.failed.count == 0 {
             self.failed.before = (drain.window, drain.rate);
         }
-        // little may be one of ours that has not come to the end of its probing up
+        // a short queue may belong to a flow of ours that still probes up
         let is_long = path.delay.queueing() > TARGET_DELAY;
         self.failed.count += if is_long { 2 } else { 1 };
         if self.failed.count < FAILED_DRAINS {
@@ -313,12 +313,12 @@ impl Decision {
             return self.refill(&drain, path);
         }
         let (window, rate) = self.failed.before;
-        // half of what we had, as if the other were one
+        // half of the former rate, as beside one other flow
         let half = rate * path.delay.smoothed_trip().unwrap_or(0) as f64 / 2e6;
         self.compete(Competition::new(now), window.max(half), now)
     }
 
-    /// Competes, with a window of `least` bytes at least.
+    /// Competes, with a window of at least `least` bytes.
     fn compete(&mut self, competition: Competition, least: f64, now: Instant) -> Phase {
         self.window.raise(least, MAX_WINDOW);
         self.failed.next_drain = now + COMPETING_DRAIN_INTERVAL;

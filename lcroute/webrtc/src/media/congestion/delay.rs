@@ -1,7 +1,7 @@
 //! The path's delay: round trips, and the one-way delay that a queue adds.
 //!
-//! As LEDBAT has it (RFC 6817): a packet's one-way delay, arrival minus sending on two clocks, less the base delay, which
-//! is the least of about the last minute.
+//! As in LEDBAT (RFC 6817): a packet's one-way delay, arrival minus sending on two clocks, less the
+//! base delay, the least of about the last minute.
 
 use librecast::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::in_flight::InFlight;
 use crate::media::feedback::Report;
 
-/// The base delay is the least of so many spans. Chosen: a minute in all.
+/// Spans of which the least delay is the base delay. Chosen: a minute in all.
 const BASE_DELAY_SPANS: usize = 6;
 /// Length of such a span.
 const BASE_DELAY_SPAN: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ struct Least {
 }
 
 impl Least {
-    /// One more value; the least.
+    /// Adds a value; returns the least.
     fn note(&mut self, value: i64, now: Instant) -> i64 {
         match self.spans.back_mut() {
             Some((since, least)) if now < *since + BASE_DELAY_SPAN => *least = value.min(*least),
@@ -43,13 +43,13 @@ impl Least {
 /// The least one-way delay.
 #[derive(Debug, Default)]
 struct BaseDelay {
-    /// The first value seen: all others are counted from it, so that clocks may wrap.
+    /// The first value: later ones are relative to it, so that clocks may wrap.
     origin: Option<u32>,
     least: Least,
 }
 
 impl BaseDelay {
-    /// Queueing delay of a packet that took `delay` by the two clocks.
+    /// Returns the queueing delay of a packet that took `delay` by the two clocks.
     fn queueing(&mut self, delay: u32, now: Instant) -> i64 {
         let origin = *self.origin.get_or_insert(delay);
         let value = i64::from(delay.wrapping_sub(origin).cast_signed());
@@ -57,7 +57,7 @@ impl BaseDelay {
     }
 }
 
-/// Delays of one direction of a link, all in microseconds.
+/// Delays of one direction of a link, in microseconds.
 #[derive(Debug, Default)]
 pub(crate) struct PathDelay {
     smoothed_trip: Option<i64>,
@@ -67,33 +67,32 @@ pub(crate) struct PathDelay {
 }
 
 impl PathDelay {
-    /// Round trip, smoothed.
+    /// Returns the smoothed round trip.
     pub(crate) fn smoothed_trip(&self) -> Option<i64> {
         self.smoothed_trip
     }
 
-    /// The same as a duration.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let trip = u64::try_from(self.smoothed_trip?).ok()?;
         Some(Duration::from_micros(trip))
     }
 
-    /// Round trip of the path without any queue; 0 before there is any.
+    /// Returns the round trip of the path without a queue; 0 before a measurement.
     pub(crate) fn least_trip(&self) -> i64 {
         self.least_trip.get().unwrap_or(0)
     }
 
-    /// Queueing delay that counts, as [`Self::set_queueing`] has it.
+    /// Returns the queueing delay of [`Self::set_queueing`].
     pub(crate) fn queueing(&self) -> i64 {
         self.queueing
     }
 
-    /// This is the queueing delay from now on.
+    /// Sets the queueing delay.
     pub(crate) fn set_queueing(&mut self, queueing: i64) {
         self.queueing = queueing;
     }
 
-    /// The path is another one: its delay has nothing to do with that of the old.
+    /// Resets the delays: they belong to the old path.
     pub(crate) fn reset(&mut self) {
         *self = Self {
             smoothed_trip: self.smoothed_trip,
@@ -101,7 +100,7 @@ impl PathDelay {
         };
     }
 
-    /// Takes the samples of a report; the least queueing delay of its packets.
+    /// Handles the samples of a report; returns the least queueing delay of its packets.
     pub(crate) fn handle_samples(
         &mut self,
         report: &Report,

@@ -1,21 +1,21 @@
-//! A drain: the window is held below what the path holds by itself, for some rounds, to see whether the queue goes, or the
-//! loss. As the state Drain of BBR, and ProbeBW_DOWN.
+//! A drain: for some rounds the window is below the path's own content, to test whether the queue
+//! or the loss goes. As the states Drain and ProbeBW_DOWN of BBR.
 
 use super::competition::Competition;
 use super::path_model::PathModel;
 use crate::media::feedback::Report;
 
-/// Queueing delay below which a queue counts as empty, in microseconds. Chosen: jitter of an idle path.
+/// Queueing delay below which a queue counts as empty, in microseconds. Chosen: idle jitter.
 pub(crate) const EMPTY_DELAY: i64 = 4_000;
 /// Share of the path's own content that a drain leaves. Chosen: as BBR drains.
 pub(crate) const DRAIN_GAIN: f64 = 0.85;
-/// Share of what was in flight and was not lost that a drain at loss leaves. Chosen.
+/// Share of the arriving bytes in flight that a drain at loss leaves. Chosen.
 pub(crate) const LOSS_DRAIN_GAIN: f64 = 0.9;
-/// Packets that a drain at loss judges, times the loss before it: so many would be lost if it stayed. Chosen.
+/// Expected losses among the packets that a drain at loss judges, if the loss stayed. Chosen.
 const PROOF_LOSSES: f64 = 12.0;
-/// Rounds of a drain at delay, at most. Chosen: one to empty the queue, one to see it.
+/// Bound of rounds of a drain at delay. Chosen: one to empty the queue, one to measure it.
 const DRAIN_ROUNDS_MAX: u32 = 2;
-/// Rounds of a drain at loss, at most: until enough packets are settled. Chosen.
+/// Bound of rounds of a drain at loss, until enough packets are settled. Chosen.
 const LOSS_DRAIN_ROUNDS_MAX: u32 = 12;
 
 /// Why a drain began.
@@ -40,25 +40,25 @@ pub(crate) enum Interrupted {
 pub(crate) struct Drain {
     pub(crate) cause: Cause,
     pub(crate) interrupted: Interrupted,
-    /// The window before, in bytes.
+    /// The window before the drain, in bytes.
     pub(crate) window: f64,
-    /// What arrived before: bytes in a round trip of the path, and in a second.
+    /// Arrival before the drain: bytes in a round trip of the path, and in a second.
     pub(crate) arrived: f64,
     pub(crate) rate: f64,
-    /// Packets from this index on count; totals when they began to be judged, and since then.
+    /// The first packet that counts; totals when its judgement began, and the sums since then.
     first: u64,
     before: Option<(u64, u64)>,
     settled: u64,
     lost: u64,
-    /// So many packets prove something.
+    /// Number of judged packets that suffice.
     proof: u64,
-    /// Rounds since such a packet arrived, and whether the queue has been seen empty.
+    /// Rounds since the first such packet arrived, and whether the queue has been empty.
     rounds: u32,
     empty: bool,
 }
 
 impl Drain {
-    /// Begins with the packet of index `first`, of a window of `window` bytes.
+    /// Begins a drain at packet `first`, of a window of `window` bytes.
     pub(crate) fn new(
         cause: Cause,
         interrupted: Interrupted,
@@ -86,12 +86,13 @@ impl Drain {
         }
     }
 
-    /// A round is over; `highest` is the highest packet that has arrived.
+    /// Ends a round; `highest` is the highest packet that has arrived.
     pub(crate) fn end_round(&mut self, highest: Option<u64>) {
         self.rounds += u32::from(highest >= Some(self.first));
     }
 
-    /// A report, with the least queueing delay of its packets in microseconds; whether the drain is over.
+    /// Handles a report, with the least queueing delay of its packets in microseconds; returns
+    /// whether the drain is over.
     pub(crate) fn handle(&mut self, report: &Report, delay: Option<i64>) -> bool {
         if report.settled > self.first {
             let (settled, lost) = *self.before.get_or_insert((report.settled, report.lost));
@@ -108,17 +109,17 @@ impl Drain {
         }
     }
 
-    /// Whether the queue has been seen empty.
+    /// Whether the queue has been empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.empty
     }
 
-    /// Packets of the drain that were judged.
+    /// Returns the number of judged packets of the drain.
     pub(crate) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Share of them that got lost.
+    /// Returns the lost share of them.
     pub(crate) fn share(&self) -> f64 {
         self.lost as f64 / self.settled.max(1) as f64
     }

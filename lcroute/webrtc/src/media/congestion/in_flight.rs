@@ -1,4 +1,4 @@
-//! Packets in flight: what was sent and is not known to have arrived or to be lost.
+//! Packets in flight: sent, and neither reported nor lost.
 
 use librecast::time::Instant;
 use std::collections::VecDeque;
@@ -6,36 +6,36 @@ use std::collections::VecDeque;
 use super::round::Usage;
 use crate::media::feedback::micros;
 
-/// Most packets in flight. Chosen: bounds the memory of a link, 8 bytes a packet.
+/// Bound of packets in flight. Chosen: bounds the memory of a link, 8 bytes a packet.
 const MAX_PACKETS: usize = 65_000;
-/// Reports asked for in a window, where no packets get lost. Chosen.
+/// Reports requested per window without loss. Chosen.
 const REPORTS_PER_WINDOW: f64 = 8.0;
-/// How the floor of loss raises that number: so many times the floor more. Chosen: reports get lost, too.
+/// Factor on the floor of loss for additional reports. Chosen: reports get lost, too.
 const REPORTS_BY_LOSS: f64 = 4.0;
 
 /// A packet in flight.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
-    /// When, in microseconds of the sender's clock, modulo 2^32.
+    /// Time in microseconds of the sender's clock, modulo 2^32.
     at: u32,
     bytes: u16,
 }
 
-/// What is in flight, and what the sender of it waits for.
+/// Packets in flight, and the state of the window's use.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// The sender's clock counts from here.
+    /// Origin of the sender's clock.
     began: Instant,
     /// Packets from index `first` on; the next one sent has index `next`.
     packets: VecDeque<Sent>,
     first: u64,
     next: u64,
     bytes: u64,
-    /// Bytes since the last packet that asked for a report.
+    /// Bytes since the last packet that requested a report.
     unmarked: u64,
-    /// A packet had to wait for the window since the last report.
+    /// Whether a packet has waited for the window since the last report.
     blocked: bool,
-    /// When the last report came, or what is in flight began.
+    /// Time of the last report, or of the first packet in flight.
     progress: Instant,
 }
 
@@ -53,17 +53,17 @@ impl InFlight {
         }
     }
 
-    /// Bytes in flight.
+    /// Returns the bytes in flight.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Index of the packet that goes out next.
+    /// Returns the index of the next packet.
     pub(crate) fn next_index(&self) -> u64 {
         self.next
     }
 
-    /// When the last report came, or what is in flight began.
+    /// Returns the time of the last report, or of the first packet in flight.
     pub(crate) fn progress(&self) -> Instant {
         self.progress
     }
@@ -73,12 +73,12 @@ impl InFlight {
         ((self.bytes + pending as u64) as f64) < window && self.packets.len() < MAX_PACKETS
     }
 
-    /// A packet had to wait for the window.
+    /// Notes that a packet waits for the window.
     pub(crate) fn block(&mut self) {
         self.blocked = true;
     }
 
-    /// A probe of the path goes out: it fills nothing and may get lost.
+    /// Notes a sent path probe: it takes no window and may get lost.
     pub(crate) fn push_probe(&mut self, index: u64, now: Instant) {
         if self.packets.is_empty() {
             self.first = index;
@@ -87,7 +87,7 @@ impl InFlight {
         self.push(index, 0, now);
     }
 
-    /// A packet goes out; indices count up by one.
+    /// Notes a sent packet; indices count up by one.
     pub(crate) fn push_packet(&mut self, index: u64, bytes: u16, now: Instant) {
         if self.bytes == 0 {
             // probes, if any
@@ -105,8 +105,8 @@ impl InFlight {
         self.bytes += u64::from(bytes);
     }
 
-    /// Whether the packet that goes out next, of about `bytes`, should ask for a report: several times in a window, so
-    /// that a short one does not wait for the receiver's timer.
+    /// Whether the next packet, of about `bytes`, should request a report: several times in a
+    /// window, so that a short one does not wait for the receiver's timer.
     pub(crate) fn asks_for_report(&mut self, bytes: usize, floor: f64, window: f64) -> bool {
         self.unmarked += bytes as u64;
         let reports = REPORTS_PER_WINDOW;
@@ -117,18 +117,18 @@ impl InFlight {
         asks
     }
 
-    /// The sender's clock, in microseconds modulo 2^32.
+    /// Returns the sender's clock, in microseconds modulo 2^32.
     pub(crate) fn clock(&self, now: Instant) -> u32 {
         micros(now, self.began)
     }
 
-    /// When a packet was sent that is still in flight.
+    /// Returns the time at which a packet still in flight was sent.
     pub(crate) fn sent_at(&self, index: u64) -> Option<u32> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         self.packets.get(at).map(|sent| sent.at)
     }
 
-    /// A report tells of packets up to `highest`: takes them away. Returns how a window of `window` bytes was used.
+    /// Removes reported packets up to `highest`; returns the use of a window of `window` bytes.
     pub(crate) fn take(&mut self, highest: u64, window: f64, now: Instant) -> Usage {
         self.progress = now;
         let before = self.bytes;

@@ -1,18 +1,16 @@
-//! When a packet may go that fits into the window: packets are spread over a round trip (RFC 9002 7.7), so that short
-//! queues last.
+//! Pacing: packets are spread over a round trip (RFC 9002 7.7), for the sake of short queues.
 
 use librecast::time::{Duration, Instant};
 
-/// Time whose packets may leave at once, in microseconds. Chosen.
+/// Burst that may leave at once, in microseconds of the pace. Chosen.
 const BURST: f64 = 3_000.0;
-/// The same as a share of the round trip, if that is more. Chosen.
+/// Divisor of the round trip for the burst, if that is longer. Chosen.
 const BURST_SHARE: f64 = 8.0;
 
-/// Spaces packets.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     began: Instant,
-    /// When the next packet may go, in microseconds since `began`.
+    /// Time of the next packet, in microseconds since `began`.
     next: f64,
 }
 
@@ -24,12 +22,12 @@ impl Pacer {
         }
     }
 
-    /// When the next packet may go.
+    /// Returns the time of the next packet.
     pub(crate) fn opens_at(&self) -> Instant {
         self.began + Duration::from_micros(self.next.max(0.0) as u64)
     }
 
-    /// A packet goes out, of a path with a round trip of `trip` microseconds, at a pace of `pace` bytes in a round trip.
+    /// Notes a sent packet; `trip`: round trip in microseconds, `pace`: bytes per round trip.
     pub(crate) fn sent(&mut self, bytes: u16, trip: i64, pace: f64, now: Instant) {
         let elapsed = now.saturating_duration_since(self.began).as_micros() as f64;
         let burst = BURST.max(trip as f64 / BURST_SHARE);

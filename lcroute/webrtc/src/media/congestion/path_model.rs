@@ -1,4 +1,4 @@
-//! What the sender knows of its path: delay, rate and loss. Nothing in here decides.
+//! Measurements of the path: delay, rate and loss. This module decides nothing.
 
 use librecast::time::Instant;
 
@@ -6,7 +6,7 @@ use super::delay::PathDelay;
 use super::loss::LossMeter;
 use super::rate::RateMeter;
 
-/// Least round trip that a path's content is counted for, in microseconds: hosts take longer to turn round. Chosen.
+/// Least round trip for a path's content, in microseconds: hosts take longer to answer. Chosen.
 const CONTENT_RTT_MIN: i64 = 4_000;
 
 /// Delay, rate and loss of one direction of a link.
@@ -26,8 +26,8 @@ impl PathModel {
         }
     }
 
-    /// Bytes that must be in flight for all of the rate, with a queue of so many microseconds: the bandwidth-delay
-    /// product, as BBR has it, and what gets lost of it at random.
+    /// Returns the bytes in flight that sustain the rate, with a queue of `queue` microseconds: the
+    /// bandwidth-delay product as in BBR, plus random loss.
     pub(crate) fn content(&self, queue: i64) -> f64 {
         let trip = self.delay.least_trip().max(CONTENT_RTT_MIN) + queue;
         let floor = self.loss.floor();

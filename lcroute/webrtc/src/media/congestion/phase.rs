@@ -1,27 +1,26 @@
-//! The phases of the window, each with what belongs to it.
+//! The phases of the window, with their state.
 
 use super::competition::Competition;
 use super::drain::{Cause, Drain, Interrupted};
 
-/// How long a delay must be high to count, in microseconds of the receiver: a host that paused shows many packets of
-/// one moment. ADR 0010.
+/// Least time of a high delay, in microseconds at the receiver: ignores a host's pause. ADR 0010.
 const DELAY_PERSISTENCE: u32 = 10_000;
-/// The same where the window was not all used, in microseconds. Chosen.
+/// The same while the window was partly unused, in microseconds. Chosen.
 const DELAY_PERSISTENCE_UNUSED: u32 = 40_000;
 
-/// Since when the queueing delay has been above its target, by the receiver's clock.
+/// Time since when the queueing delay has been above its target, by the receiver's clock.
 #[derive(Debug, Default)]
 pub(crate) struct HighDelay {
     since: Option<u32>,
 }
 
 impl HighDelay {
-    /// The delay is not high, or does not count.
+    /// Notes a delay that is not high, or does not count.
     pub(crate) fn clear(&mut self) {
         self.since = None;
     }
 
-    /// The delay is high at `time`; whether it has been for long enough.
+    /// Notes a high delay at `time`; returns whether it has lasted long enough.
     pub(crate) fn persists(&mut self, time: u32, for_at_least: u32) -> bool {
         time.wrapping_sub(*self.since.get_or_insert(time)) >= for_at_least
     }
@@ -30,18 +29,18 @@ impl HighDelay {
 /// What the window does.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// Doubles in a round trip (slow start, RFC 9002 7.3.1), until there is a queue or loss.
+    /// Doubles per round trip (slow start, RFC 9002 7.3.1), until a queue or loss appears.
     Start(HighDelay),
-    /// Grows by ever longer steps, until a queue of the target stands or more gets lost than before.
+    /// Grows by ever longer steps, until the target queue stands or loss rises.
     ProbeUp(HighDelay),
-    /// Is held down to see whose queue or loss it was.
+    /// Is held down to find the cause of a queue or loss.
     Drain(Drain),
-    /// Does as CUBIC does, because somebody else fills the queue.
+    /// Follows CUBIC, because another flow fills the queue.
     Compete(Competition),
 }
 
 impl Phase {
-    /// Whether the window doubles in a round trip.
+    /// Whether the window doubles per round trip.
     pub(crate) fn is_slow_start(&self) -> bool {
         match self {
             Self::Start(_) => true,
@@ -50,7 +49,7 @@ impl Phase {
         }
     }
 
-    /// Whether this phase says that a queue stands.
+    /// Whether this phase implies a standing queue.
     pub(crate) fn has_queue(&self) -> bool {
         match self {
             Self::Drain(drain) => matches!(drain.cause, Cause::Queue),
@@ -59,7 +58,7 @@ impl Phase {
         }
     }
 
-    /// A cut ends slow start.
+    /// Ends slow start after a cut.
     pub(crate) fn end_slow_start(&mut self) {
         match self {
             Self::Start(high) => *self = Self::ProbeUp(std::mem::take(high)),
@@ -68,7 +67,7 @@ impl Phase {
         }
     }
 
-    /// No feedback came: slow start, from a smaller window. A sender that competed still does.
+    /// Begins slow start from a smaller window after a silence. A competing sender stays so.
     pub(crate) fn restart(&mut self) {
         let after = match std::mem::take(self) {
             Self::Start(high) | Self::ProbeUp(high) => Self::Start(high),
@@ -85,7 +84,7 @@ impl Phase {
         *self = after;
     }
 
-    /// What a drain interrupts; none: there is one already.
+    /// Returns the phase to be interrupted by a drain; `None` during a drain.
     pub(crate) fn interrupt(&mut self) -> Option<Interrupted> {
         match std::mem::take(self) {
             Self::Start(_) => Some(Interrupted::Start),
@@ -101,12 +100,12 @@ impl Phase {
         }
     }
 
-    /// How long a delay must stay high to count, in microseconds, of a path with a round trip of `trip` microseconds.
+    /// Returns the least time of a high delay; it and the round trip `trip` are in microseconds.
     pub(crate) fn delay_persistence(&self, is_limited: bool, trip: i64) -> u32 {
         match (is_limited, self.is_slow_start()) {
             (false, _) => DELAY_PERSISTENCE_UNUSED,
             (true, false) => DELAY_PERSISTENCE,
-            // a first flight is a queue by itself
+            // a first flight makes a queue by itself
             (true, true) => DELAY_PERSISTENCE.max((trip / 4).clamp(0, 1 << 20) as u32),
         }
     }

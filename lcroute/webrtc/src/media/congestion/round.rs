@@ -1,57 +1,57 @@
-//! Totals of the receiver's reports, and what they add up to in about a round trip.
+//! Totals of the receiver's reports, and their sums over about a round trip.
 
 use crate::media::feedback::Report;
 
-/// Least length of a round, in microseconds; else it is a round trip. Chosen.
+/// Least length of a round, in microseconds; a longer round trip counts instead. Chosen.
 const ROUND_MIN: i64 = 20_000;
 /// Least time of a round that gives a rate, in microseconds. Chosen.
 const RATE_TIME_MIN: u32 = 5_000;
 
-/// What happened in about a round trip.
+/// Sums of about a round trip.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     /// Receiver's clock.
     since: Option<u32>,
     /// Bytes that arrived.
     pub(crate) delivered: f64,
-    /// Packets that were judged, and those of them that are lost.
+    /// Packets judged, and those lost.
     pub(crate) settled: u64,
     pub(crate) lost: u64,
-    /// Those of them sent since the last cut; likewise packets that came with a mark of congestion.
+    /// Losses among packets sent since the last cut; packets with an ECN mark, likewise.
     pub(crate) newly_lost: u64,
     pub(crate) ce: u64,
-    /// The window was, or was nearly, all used; a packet waited for it.
+    /// Whether the window was used, or nearly; whether a packet waited for it.
     pub(crate) limited: bool,
     pub(crate) blocked: bool,
-    /// Most bytes that were in flight.
+    /// Highest bytes in flight.
     pub(crate) peak: f64,
 }
 
 impl Round {
-    /// Bytes a second, once the round has lasted long enough.
+    /// Returns the rate in bytes a second, once the round is long enough.
     pub(crate) fn rate(&self, time: u32) -> Option<f64> {
         let span = time.wrapping_sub(self.since?);
         (span >= RATE_TIME_MIN).then(|| self.delivered * 1e6 / f64::from(span))
     }
 
-    /// Share of the packets that were judged.
+    /// Returns the lost share of the judged packets.
     pub(crate) fn loss(&self) -> f64 {
         (self.lost as f64 / self.settled.max(1) as f64).min(1.0)
     }
 }
 
-/// How the window was used since the last report.
+/// Use of the window since the last report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Bytes in flight before the report.
     pub(crate) in_flight: f64,
-    /// Those of them that left the path.
+    /// Bytes that left the path since then.
     pub(crate) passed: f64,
     pub(crate) limited: bool,
     pub(crate) blocked: bool,
 }
 
-/// Totals of the last report, and the round that it belongs to.
+/// Totals of the last report, and the current round.
 #[derive(Debug, Default)]
 pub(crate) struct ReportTotals {
     highest: Option<u64>,
@@ -59,7 +59,7 @@ pub(crate) struct ReportTotals {
     settled: u64,
     lost: u64,
     ce: u64,
-    /// Packets from this index on were sent since the last cut.
+    /// The first packet sent since the last cut.
     recover: u64,
     round: Round,
 }
@@ -69,19 +69,19 @@ impl ReportTotals {
         &self.round
     }
 
-    /// The highest packet that has arrived.
+    /// Returns the highest packet that has arrived.
     pub(crate) fn highest(&self) -> Option<u64> {
         self.highest
     }
 
-    /// Packets that met a filling queue, as its mark says.
+    /// Returns the number of packets with an ECN mark.
     pub(crate) fn congested(&self) -> u64 {
         self.ce
     }
 
-    /// Whether a report can be true; packets from index `next` on are not sent yet.
+    /// Whether a report is possible; packets from index `next` on are unsent.
     pub(crate) fn is_possible(report: &Report, next: u64) -> bool {
-        // what follows adds up: no total may be more than we have sent
+        // bounds the sums below: no total exceeds the packets sent
         let most = report.highest.saturating_add(1);
         report.highest < next
             && report.settled <= most
@@ -90,19 +90,19 @@ impl ReportTotals {
             && report.ce <= report.received
     }
 
-    /// Whether a later report came before this one.
+    /// Whether a later report arrived before this one.
     pub(crate) fn is_overtaken(&self, report: &Report) -> bool {
         report.highest.saturating_add(1) < self.known()
             || report.received < self.received
             || report.settled < self.settled
     }
 
-    /// Packets below this index have been reported.
+    /// Returns the index below which packets have been reported.
     fn known(&self) -> u64 {
         self.highest.map_or(0, |highest| highest + 1)
     }
 
-    /// Adds a report to its round.
+    /// Adds a report to the round.
     pub(crate) fn take(&mut self, report: &Report, usage: Usage) {
         let known = self.known();
         let reported = (report.highest.saturating_add(1) - known).max(1);
@@ -113,7 +113,7 @@ impl ReportTotals {
         round.settled += report.settled - self.settled;
         let lost = report.lost.saturating_sub(self.lost);
         round.lost += lost;
-        // what was sent before a cut knows nothing of it
+        // packets sent before a cut do not reflect it
         if self.settled >= self.recover {
             round.newly_lost += lost;
         }
@@ -127,13 +127,13 @@ impl ReportTotals {
         (self.lost, self.ce) = (report.lost, self.ce.max(report.ce));
     }
 
-    /// The window was cut: what was sent before index `next` knows nothing of it.
+    /// Notes a cut: packets before index `next` do not reflect it.
     pub(crate) fn cut(&mut self, next: u64) {
         self.recover = next;
     }
 
-    /// The round, if it is over at `time` of the receiver's clock, and how many microseconds it took. `trip` is the
-    /// smoothed round trip in microseconds.
+    /// Ends the round if it is over at `time` of the receiver's clock; returns it with its length
+    /// in microseconds. `trip` is the smoothed round trip in microseconds.
     pub(crate) fn end_round(&mut self, time: u32, trip: Option<i64>) -> Option<(Round, u32)> {
         let since = *self.round.since.get_or_insert(time);
         let took = time.wrapping_sub(since);
@@ -147,7 +147,7 @@ impl ReportTotals {
         Some((std::mem::replace(&mut self.round, next), took))
     }
 
-    /// Forgets the round so far.
+    /// Drops the current round.
     pub(crate) fn restart_round(&mut self) {
         self.round = Round::default();
     }
