@@ -709,8 +709,7 @@ mod tests {
             self.network.send(1 - to, to, (to, packet), self.now);
         }
 
-        /// Runs until `end`; returns the time of the first verdict. From `death` on the second end
-        /// is dead.
+        /// Runs until `end`; returns the time of the first verdict. The second end dies at `death`.
         fn run(&mut self, end: Duration, death: Option<Duration>) -> Option<Duration> {
             loop {
                 let alive = |at: Duration| death.is_none_or(|death| at < death);

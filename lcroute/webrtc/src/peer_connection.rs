@@ -59,8 +59,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Checks until a pair fails: 20 s. A closed firewall opens only when both sides have sent, the
 /// slower one after it has the answer. Chosen.
 const MAX_CHECKS: u16 = 200;
-/// Time for a direct path before a relayed one is selected. Chosen: three checks, a long round
-/// trip.
+/// Time for a direct path before a relayed one. Chosen: three checks and a long round trip.
 const RELAY_WAIT: Duration = Duration::from_millis(700);
 /// SCTP's receive window: 4 MiB carry 1.6 Gbit/s over 20 ms.
 const RECEIVE_BUFFER: u32 = 4 << 20;

@@ -616,8 +616,7 @@ impl WebRtc {
         }
     }
 
-    /// Handles changes of the allocation: links over a lost one need another path, and attempts
-    /// that waited begin anew.
+    /// Handles changes of the allocation: its links need another path, waiting attempts begin anew.
     fn handle_relay_changes(&mut self) {
         let mut changed = false;
         while let Some(change) = self.relays.poll_change() {

@@ -91,8 +91,7 @@ impl fmt::Debug for MasterKey {
 #[derive(Default)]
 pub(crate) struct KeyTap {
     seed: u64,
-    /// Set after the handshake, with the peer's certificate verified; inside, `None` is no usable
-    /// key.
+    /// Set after the handshake, with the peer's certificate verified; `None` inside: unusable keys.
     keys: OnceLock<Option<LinkKeys>>,
     /// Whether a record with application data has been authenticated since
     /// [`KeyTap::forget_opened`].

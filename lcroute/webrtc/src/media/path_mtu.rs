@@ -39,8 +39,7 @@ const WAIT: Duration = Duration::from_millis(350);
 const FIRST: Duration = Duration::from_millis(100);
 /// Interval from a failed probe to the next one of that size, doubled each time. Chosen.
 const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// Bound of that interval; interval of probes of the current size. RFC 8899 5.1.1:
-/// PMTU_RAISE_TIMER.
+/// Bound of that interval; interval of probes of the current size (RFC 8899 PMTU_RAISE_TIMER).
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(600);
 /// Least interval of probes after loss.
 const SUSPECT_PAUSE: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Messages that wait for the window: a fair queue per flow, short and fresh (FQ-CoDel, RFC 8290).
 //!
 //! ```text
-//! push --> flow (hash of origin, source, group) --was idle--> new --turn over--> old --empty--> idle
+//! push --> flow by origin, source, group --was idle--> new --turn ends--> old --empty--> idle
 //! pop: new before old, a quantum of bytes each; CoDel and the time bound drop from the head
 //! ```
 //!
@@ -139,8 +139,7 @@ impl FairQueue {
         }
     }
 
-    /// Moves the next message into `message`, and keeps its old buffer; returns whether one was
-    /// there.
+    /// Moves the next message into `message`, and keeps its old buffer; returns false if none.
     pub(crate) fn pop(
         &mut self,
         message: &mut Vec<u8>,

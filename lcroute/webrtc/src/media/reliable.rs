@@ -4,7 +4,7 @@
 //! ```text
 //! send --cut into segments--> queue --window--> under way --acknowledged--> gone
 //!                                               |    ^
-//!                                               \----/ resent: after 1.5 round trips, 3 later ones;
+//!                                               \----/ resent: after 1.5 round trips, 3 later ones
 //!                                                      at high loss a copy follows at once
 //! ```
 //!

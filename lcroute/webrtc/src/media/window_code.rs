@@ -180,8 +180,7 @@ impl Decoder {
         self.solve(now, solved);
     }
 
-    /// Handles a symbol from packet `carrier`; `seen` tests for arrived packets. An error:
-    /// malformed.
+    /// Handles a symbol from packet `carrier`; `seen` tests for arrivals. An error: malformed.
     pub(crate) fn symbol(
         &mut self,
         bytes: &[u8],

@@ -1,12 +1,11 @@
-//! This node's use of relays: at most one allocation, while it is needed.
+//! This node's use of relays: one allocation at most, while it is needed.
 //!
 //! ```text
-//! idle --need--> UDP, 1 s --no answer--> stream, 5 s --no answer--> the next relay ... all failed: a pause
+//! idle --need--> UDP, 1 s --no answer--> stream, 5 s --no answer--> next relay ... all failed: a pause
 //!                  \------ allocated -------/
-//! in use: refreshed; nobody has used it for a minute: given back; no answers, or refused: lost
+//! in use: refreshed; unused for a minute: returned; no answers, or refused: lost
 //! ```
-//! Its datagrams are the caller's datagrams with other addresses. The crate `rtc` speaks TURN; a panic in it ends the
-//! allocation.
+//! Its datagrams carry the caller's. The crate `rtc` has TURN; a panic in it ends the allocation.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,72 +27,72 @@ use crate::datagram::Transmit;
 use crate::fence::Fenced;
 use lcroute_overlay::server::RelayCredentials;
 
-/// How long a relay has to answer over UDP. Chosen.
+/// Time for a relay's answer over UDP. Chosen.
 const UDP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a relay has to answer in a stream, which is to be opened first. Chosen.
+/// Time for a relay's answer in a stream, including its opening. Chosen.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long descriptions wait for one. Chosen: a stream over a long path is open by then.
+/// Longest wait of descriptions for a relay. Chosen: a stream over a long path is open by then.
 const AWAITED: Duration = Duration::from_millis(1_500);
-/// How long an allocation is kept that nobody uses.
+/// Time for which an unused allocation is kept.
 const KEEP: Duration = Duration::from_secs(60);
-/// It is refreshed so often, which also keeps the mapping of a NAT.
+/// Interval of refreshes, which also keep a NAT's mapping.
 const REFRESH: Duration = Duration::from_secs(20);
-/// A relay that has said nothing for so long has forgotten us, or is gone.
+/// Silence after which the relay counts as lost.
 const SILENCE: Duration = Duration::from_secs(50);
 /// First and longest pause after all relays have failed.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
-/// Most relays that are known.
+/// Bound of known relays.
 const MAX_OFFERS: usize = 16;
-/// Most messages that wait for a stream until it is open.
+/// Bound of messages that wait for a stream to open.
 const MAX_WAITING: usize = 64;
-/// Address of our end of a stream, which the crate does not look at.
+/// Local address of a stream, which the crate ignores.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 /// Message type of a refused Refresh (RFC 8656 7.3).
 const REFRESH_ERROR: [u8; 2] = [0x01, 0x14];
-/// Error code of a nonce that is too old (RFC 8489 14.8).
+/// Error code of an expired nonce (RFC 8489 14.8).
 const STALE_NONCE: u16 = 438;
 
 /// A relay that this node may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayOffer {
-    /// As users know it; it says to the shell where a stream leads.
+    /// Its name for users, and the stream's target for the shell.
     pub url: String,
-    /// Where it is reached over UDP; none: not at all.
+    /// Its addresses over UDP, if any.
     pub udp: Vec<SocketAddr>,
-    /// Whether a stream leads to it.
+    /// Whether a stream can reach it.
     pub stream: bool,
-    /// What it asks for.
+    /// Credentials for it.
     pub credentials: RelayCredentials,
-    /// Newer credentials continue an allocation that older ones have made.
+    /// Whether newer credentials continue an allocation made with older ones.
     pub renews: bool,
 }
 
-/// What the shell is to do with streams to relays.
+/// Command for the shell about streams to relays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamCommand {
-    /// Open one.
+    /// Open a stream.
     Open {
-        /// Its number, never used twice.
+        /// Its number, never reused.
         stream: u64,
         /// The offer's URL.
         url: String,
     },
-    /// Send a message of TURN, padded as a stream needs it.
+    /// Send a TURN message, padded for a stream.
     Send {
-        /// In this one.
+        /// Number of the stream.
         stream: u64,
         /// The message.
         contents: Bytes,
     },
-    /// Close it, once what was sent is out.
+    /// Close the stream after its queued messages.
     Close {
-        /// This one.
+        /// Number of the stream.
         stream: u64,
     },
 }
 
-/// What becomes of a stream.
+/// Event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamEvent {
     /// It is open.
@@ -104,28 +103,28 @@ pub enum StreamEvent {
     Closed,
 }
 
-/// How it stands with relays, for users.
+/// State of relays, for users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RelayStatus {
-    /// Relays that are known.
+    /// Number of known relays.
     pub offered: usize,
-    /// The one in use.
+    /// URL of the one in use.
     pub url: Option<String>,
-    /// The address that it has given us.
+    /// Relayed address.
     pub relayed: Option<SocketAddr>,
     /// Whether a stream leads to it.
     pub stream: bool,
-    /// Why the last attempt came to nothing.
+    /// Reason of the last failure.
     pub failure: Option<String>,
 }
 
-/// What has changed.
+/// Change of the allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Allocated,
-    /// This relayed address is no longer ours.
+    /// This relayed address is gone.
     Lost(SocketAddr),
-    /// No relay can be used for now.
+    /// No relay is usable for now.
     Failed,
 }
 
@@ -137,7 +136,7 @@ pub(crate) struct Relays {
     needed_until: Option<Instant>,
     awaited_until: Instant,
     attempt: Option<Attempt>,
-    /// Those that are tried one after the other.
+    /// Relays and transports to try in order.
     plan: VecDeque<(usize, Kind)>,
     pause: Duration,
     not_before: Option<Instant>,
@@ -155,7 +154,7 @@ enum Kind {
     Stream,
 }
 
-/// What leads to the relay.
+/// Transport to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leg {
     Udp {
@@ -173,10 +172,10 @@ struct Attempt {
     leg: Leg,
     client: Fenced<Client>,
     relayed: Option<SocketAddr>,
-    /// When it fails, before there is an allocation.
+    /// End of the attempt, while there is no allocation.
     deadline: Instant,
     heard: Instant,
-    /// Of a stream that is not open yet.
+    /// Messages for a stream that is not open yet.
     waiting: Vec<Bytes>,
 }
 
@@ -201,7 +200,7 @@ impl Relays {
         }
     }
 
-    /// The relays that may be used, best first. An allocation at one that is still there stays.
+    /// Sets the usable relays, best first. An allocation at one of them stays.
     pub(crate) fn offer(&mut self, mut offers: Vec<RelayOffer>, now: Instant) {
         offers.truncate(MAX_OFFERS);
         if offers == self.offers {
@@ -232,13 +231,13 @@ impl Relays {
             Leg::Udp { base, .. } => Some(base),
             Leg::Stream { .. } => None,
         });
-        // an allocation belongs to the address that asked for it
+        // an allocation belongs to the address that requested it
         if base.is_some_and(|base| !hosts.contains(&base)) {
             self.drop_attempt("addresses changed", now);
         }
     }
 
-    /// A relay is wanted from now on, for a while. Where UDP is known to be dead no time is lost with it.
+    /// Requests a relay, for [`KEEP`]; skips UDP if that is known to be blocked.
     pub(crate) fn need(&mut self, udp_is_dead: bool, now: Instant) {
         self.needed_until = Some(now + KEEP);
         let early = self.not_before.is_some_and(|at| now < at);
@@ -254,12 +253,12 @@ impl Relays {
         self.begin(now);
     }
 
-    /// The address at which peers reach us over the relay.
+    /// Returns the relayed address.
     pub(crate) fn relayed(&self) -> Option<SocketAddr> {
         self.attempt.as_ref()?.relayed
     }
 
-    /// Whether it is worth waiting with a description: there may be an allocation soon.
+    /// Whether a description should wait: an allocation may come soon.
     pub(crate) fn are_awaited(&self, now: Instant) -> bool {
         let allocating = self.attempt.as_ref().is_some_and(|a| a.relayed.is_none());
         allocating && now < self.awaited_until
@@ -281,7 +280,7 @@ impl Relays {
         }
     }
 
-    /// Whether a datagram is a message of the relay's: ChannelData, or STUN that is no Binding.
+    /// Whether a datagram is the relay's: ChannelData, or STUN except Binding.
     pub(crate) fn takes(&self, from: SocketAddr, datagram: &[u8]) -> bool {
         let leg = self.attempt.as_ref().map(|attempt| attempt.leg);
         let Some(Leg::Udp { server, .. }) = leg else {
@@ -298,13 +297,13 @@ impl Relays {
         server == from && is_turn
     }
 
-    /// A message of the relay's.
+    /// Handles a message of the relay.
     pub(crate) fn handle_message(&mut self, message: &[u8], now: Instant) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;
         };
         attempt.heard = now;
-        // with another nonce it is tried again
+        // the crate retries with a new nonce
         let is_refused = message.starts_with(&REFRESH_ERROR)
             && parse(message).is_some_and(|m| error_code(&m) != Some(STALE_NONCE));
         let tagged = TaggedBytesMut {
@@ -317,7 +316,7 @@ impl Relays {
             },
             message: BytesMut::from(message),
         };
-        // its errors are those of single messages
+        // its errors concern single messages
         let _ = attempt.client.call(|client| client.handle_read(tagged));
         if is_refused {
             self.drop_attempt("the relay has ended the allocation", now);
@@ -325,7 +324,7 @@ impl Relays {
         self.drain(now);
     }
 
-    /// What becomes of a stream; false if it is none of ours.
+    /// Handles an event of a stream; ignores other streams.
     pub(crate) fn handle_stream(&mut self, stream: u64, event: StreamEvent, now: Instant) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;
@@ -349,7 +348,7 @@ impl Relays {
         }
     }
 
-    /// Peers may send to the relayed address from these.
+    /// Permits these peers to send to the relayed address.
     pub(crate) fn permit(&mut self, peers: impl Iterator<Item = SocketAddr>, now: Instant) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;
@@ -366,7 +365,7 @@ impl Relays {
         self.drain(now);
     }
 
-    /// Sends from the relayed address; false: it cannot, or not yet, and is lost.
+    /// Sends from the relayed address; returns false if that is not possible yet.
     pub(crate) fn send(&mut self, to: SocketAddr, contents: &[u8], now: Instant) -> bool {
         let Some(attempt) = self.attempt.as_mut() else {
             return false;
@@ -378,7 +377,7 @@ impl Relays {
             let mut relay = client.relay(relayed)?;
             let sent = relay.send_to(now, contents, to);
             if sent.is_err() {
-                // a peer whose address nobody has told, as behind a symmetric NAT
+                // an address that no candidate has, as behind a symmetric NAT
                 relay.create_permission(now, to)?;
             }
             sent
@@ -387,7 +386,7 @@ impl Relays {
         matches!(sent, Ok(Ok(())))
     }
 
-    /// Whether somebody uses the allocation; says when it is due, and takes it back.
+    /// Runs the due timers, and returns the allocation after [`KEEP`] without use.
     pub(crate) fn poll(&mut self, is_used: bool, now: Instant) {
         if is_used {
             self.needed_until = Some(now + KEEP);
@@ -428,7 +427,7 @@ impl Relays {
         self.commands.pop_front()
     }
 
-    /// What a peer has sent to the relayed address.
+    /// Returns the next datagram that a peer sent to the relayed address.
     pub(crate) fn poll_received(&mut self) -> Option<(SocketAddr, Bytes)> {
         self.received.pop_front()
     }
@@ -437,7 +436,7 @@ impl Relays {
         self.changes.pop_front()
     }
 
-    /// The allocation is not what it seems: the next that needs it gets another.
+    /// Returns the allocation; the next need makes a new one.
     pub(crate) fn give_back(&mut self, now: Instant) {
         if let Some(attempt) = self.attempt.as_mut()
             && let Some(relayed) = attempt.relayed
@@ -452,7 +451,7 @@ impl Relays {
         self.end_attempt();
     }
 
-    /// The next relay of the plan.
+    /// Tries the next relay of the plan.
     fn begin(&mut self, now: Instant) {
         while let Some((at, kind)) = self.plan.pop_front() {
             let (Some(offer), Some(provider)) = (self.offers.get(at), self.provider.clone()) else {
@@ -476,7 +475,7 @@ impl Relays {
                 Leg::Stream { .. } => (NOWHERE, STREAM_TIMEOUT),
             };
             let config = ClientConfig {
-                // an address: names would be looked up here and now
+                // an address: a name would need a lookup here
                 turn_serv_addr: server.to_string(),
                 local_addr: if server.is_ipv4() {
                     NOWHERE
@@ -514,7 +513,7 @@ impl Relays {
         self.changes.push_back(Change::Failed);
     }
 
-    /// What leads to the relay, or the relay itself, does not work: the next is tried.
+    /// Ends the attempt, and tries the next relay if there was no allocation.
     fn drop_attempt(&mut self, why: &str, now: Instant) {
         let was_allocated = self.relayed().is_some();
         if let Some(attempt) = &self.attempt {
@@ -539,7 +538,7 @@ impl Relays {
         self.changes.extend(lost);
     }
 
-    /// Takes what the client has to say and to send.
+    /// Drains the events and messages of the TURN client.
     fn drain(&mut self, now: Instant) {
         let mut failure = None;
         while let Some(attempt) = self.attempt.as_mut() {
@@ -603,7 +602,7 @@ impl fmt::Debug for Relays {
     }
 }
 
-/// The first pair of the server's addresses and ours of one family; IPv4 first, to which most peers have a path.
+/// Returns the first pair of a relay's address and ours of one family; IPv4, the common one, first.
 fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {
     [true, false].into_iter().find_map(|ipv4| {
         let server = servers.iter().find(|server| server.is_ipv4() == ipv4);
@@ -615,7 +614,7 @@ fn udp_leg(servers: &[SocketAddr], hosts: &[SocketAddr]) -> Option<Leg> {
     })
 }
 
-/// The relay's words: nothing that steers a terminal, and not too many.
+/// Returns the relay's error text without control characters, shortened.
 fn shown(error: &rtc::shared::error::Error) -> String {
     clean(&error.to_string().chars().take(100).collect::<String>())
 }

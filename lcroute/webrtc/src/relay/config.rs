@@ -1,39 +1,41 @@
-//! How a relay is set up.
+//! Configuration of a relay.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// How a relay is set up.
+/// Configuration of a relay.
 #[derive(Clone)]
 pub struct RelayConfig {
-    /// What credentials are made with.
+    /// Key of the credentials' passwords.
     pub secret: [u8; 32],
-    /// Whether peers may have private addresses (RFC 1918, unique local, shared, of laboratories), or be near.
+    /// Whether peers may have private or near addresses (RFC 1918, unique local, shared,
+    /// laboratories).
     pub private: bool,
-    /// Bits a second of one user with headers, both directions together.
+    /// Rate of a user in bits a second, with headers, both directions together.
     pub rate: u64,
-    /// Bits a second of all.
+    /// Rate of the relay in bits a second.
     pub rate_total: u64,
-    /// Most allocations; each is a socket.
+    /// Bound of allocations; each is a socket.
     pub allocations: usize,
-    /// Most allocations of one user.
+    /// Bound of allocations of a user.
     pub per_user: usize,
-    /// Most allocations from one IPv4 address, or IPv6 /64; of prefixes as [`lcroute_overlay::SiteSize::share`] says.
+    /// Bound of allocations from an IPv4 address or IPv6 /64; [`lcroute_overlay::SiteSize::share`]
+    /// scales it for prefixes.
     pub per_address: usize,
-    /// Most peers of one allocation.
+    /// Bound of peers of an allocation.
     pub peers: usize,
-    /// Whether an address is one of the relay's host.
+    /// Test for addresses of the relay's host.
     pub is_own: HasAddress,
-    /// Whether the relay's host reaches an address without a router: it is in a prefix of an interface.
+    /// Test for addresses that the host reaches without a router: in a prefix of an interface.
     pub is_near: HasAddress,
 }
 
-/// Says whether an address is one of those.
+/// A test of an address.
 pub type HasAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl RelayConfig {
-    /// The defaults.
+    /// Makes the default configuration.
     #[must_use]
     pub fn new(secret: [u8; 32], is_own: HasAddress, is_near: HasAddress) -> Self {
         Self {

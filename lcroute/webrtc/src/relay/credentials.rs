@@ -1,4 +1,4 @@
-//! Credentials for a while, of which a relay keeps nothing (coturn's `use-auth-secret`).
+//! Temporary credentials without state at the relay (coturn's `use-auth-secret`).
 //!
 //! ```text
 //! user = EXPIRY:NAME                               EXPIRY: seconds since 1970
@@ -10,12 +10,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use lcroute_overlay::server::RelayCredentials;
 
-/// Longest name in bytes.
+/// Bound of a name, in bytes.
 const MAX_NAME: usize = 64;
-/// Bytes of the hash that name a node: enough that no two are the same.
+/// Bytes of the hash in a node's name: enough to be unique.
 const NAME: usize = 12;
 
-/// Credentials under a name that are good until `expires`, in seconds since 1970.
+/// Makes credentials of a name, valid until `expires`, in seconds since 1970.
 #[must_use]
 pub fn mint(secret: &[u8], name: &str, expires: u64) -> RelayCredentials {
     let user = format!("{expires}:{name}");
@@ -28,14 +28,14 @@ pub(super) fn password(secret: &[u8], user: &str) -> String {
     STANDARD.encode(sign(&key, user.as_bytes()))
 }
 
-/// The name of a user whose time has not passed.
+/// Returns the name of a user whose credentials are still valid.
 pub(super) fn name_of(user: &str, unix: u64) -> Option<&str> {
     let (expires, name) = user.split_once(':')?;
     let fits = !name.is_empty() && name.len() <= MAX_NAME;
     (fits && unix < expires.parse().ok()?).then_some(name)
 }
 
-/// The name that a server gives to whom it knows by these bytes: always the same, and to nobody else a hint.
+/// Returns a stable, opaque name for an identity that the server knows as `known_by`.
 pub(super) fn pseudonym(secret: &[u8], known_by: &[u8]) -> String {
     let hash = sign(&Key::new(HMAC_SHA256, secret), known_by);
     URL_SAFE_NO_PAD.encode(&hash.as_ref()[..NAME])
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// By `printf 1800000000:alpha | openssl dgst -sha1 -hmac north -binary | base64`, which coturn expects.
+    /// From `printf 1800000000:alpha | openssl dgst -sha1 -hmac north -binary | base64`.
     #[test]
     fn the_password_is_coturns() {
         let minted = mint(b"north", "alpha", 1_800_000_000);

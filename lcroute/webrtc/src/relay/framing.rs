@@ -1,14 +1,14 @@
 //! Messages of TURN in a byte stream (RFC 8656, section 12.5; RFC 8489, section 6.2.2).
 //!
 //! ```text
-//! STUN:        00...... ........ length 16 | cookie, transaction 16 | length bytes, a multiple of 4
+//! STUN:        00...... ........ length 16 | cookie, transaction 16 | length bytes, multiple of 4
 //! ChannelData: 0100.... ........ length 16 | length bytes | padding to a multiple of 4
 //! ```
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-/// Longest message in bytes: more than any path carries in a datagram.
+/// Bound of a message in bytes: more than any path carries in a datagram.
 pub(super) const MAX_FRAME: usize = 16 << 10;
 /// Bytes of the header of ChannelData (RFC 8656 12.4).
 const HEADER: usize = 4;
@@ -17,33 +17,34 @@ const STUN_HEADER: usize = 20;
 /// First bytes of ChannelData.
 pub(crate) const CHANNELS: std::ops::RangeInclusive<u8> = 0x40..=0x4f;
 
-/// Whether a stream that begins with this byte speaks TURN, and no HTTP.
+/// Whether a stream with this first byte is TURN, not HTTP.
 #[must_use]
 pub fn is_relay_stream(first: u8) -> bool {
     first <= 3
 }
 
-/// What comes is no TURN: the stream cannot be read any further.
+/// The stream is no TURN: the rest is unreadable.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("no TURN message, or one that is too long")]
 pub struct BadFrame;
 
-/// Cuts a stream into messages, each as it would be in a datagram.
+/// Cuts a stream into messages, in their form as datagrams.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: BytesMut,
 }
 
 impl Framer {
-    /// More of the stream. Empty [`Self::poll_frame`] before the next: then a message at most is kept.
+    /// Adds bytes of the stream; empty [`Self::poll_frame`] first, so that one message is kept at
+    /// most.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message, if it is complete.
+    /// Returns the next message, if it is complete.
     ///
     /// # Errors
-    /// The stream has to be closed.
+    /// The stream must be closed.
     pub fn poll_frame(&mut self) -> Result<Option<Bytes>, BadFrame> {
         let Some(&[first, _, high, low]) = self.buffer.first_chunk() else {
             return match self.buffer.first() {

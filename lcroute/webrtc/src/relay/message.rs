@@ -1,4 +1,4 @@
-//! STUN messages as far as TURN needs them, read by the crate `rtc` behind the fence.
+//! STUN messages of TURN, decoded by the crate `rtc` inside the fence.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use super::framing::MAX_FRAME;
 use crate::stun::{build, guarded};
 
-/// A message, if it is one.
+/// Decodes a STUN message.
 pub(super) fn parse(datagram: &[u8]) -> Option<Message> {
     if datagram.len() > MAX_FRAME || !is_stun_message(datagram) {
         return None;
@@ -33,7 +33,7 @@ pub(super) fn text(message: &Message, attribute: AttrType) -> Option<String> {
     String::from_utf8(guarded(|| message.get(attribute).ok())?).ok()
 }
 
-/// A value of exactly four bytes.
+/// Returns a value of exactly four bytes.
 pub(super) fn word(message: &Message, attribute: AttrType) -> Option<u32> {
     let value = guarded(|| message.get(attribute).ok())?;
     Some(u32::from_be_bytes(value.try_into().ok()?))
@@ -45,7 +45,7 @@ pub(super) fn error_code(message: &Message) -> Option<u16> {
     Some(code.code.0)
 }
 
-/// All peers that a message names; none if one of them cannot be read.
+/// Returns all peers in a message; `None` if one of them is malformed.
 pub(super) fn peers(message: &Message) -> Option<Vec<SocketAddr>> {
     let named = message.attributes.0.iter();
     let named = named.filter(|a| a.typ == ATTR_XOR_PEER_ADDRESS);
@@ -62,7 +62,7 @@ pub(super) fn peers(message: &Message) -> Option<Vec<SocketAddr>> {
     peers.collect()
 }
 
-/// An attribute that holds an address.
+/// An attribute with an address.
 pub(super) struct Address(pub(super) AttrType, pub(super) SocketAddr);
 
 impl Setter for Address {
@@ -72,7 +72,7 @@ impl Setter for Address {
     }
 }
 
-/// An attribute as it is.
+/// An attribute with raw bytes.
 pub(super) struct Raw<'a>(pub(super) AttrType, pub(super) &'a [u8]);
 
 impl Setter for Raw<'_> {
@@ -82,7 +82,7 @@ impl Setter for Raw<'_> {
     }
 }
 
-/// Asks for an allocation without credentials: a relay refuses it.
+/// Makes an Allocate request without credentials, which a relay refuses.
 #[must_use]
 pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
     build(&[
@@ -93,7 +93,7 @@ pub fn relay_probe(id: [u8; 12]) -> Option<Vec<u8>> {
     ])
 }
 
-/// Whether this is how a relay refuses it.
+/// Whether this is a relay's refusal of it.
 #[must_use]
 pub fn is_relay_answer(datagram: &[u8], id: [u8; 12]) -> bool {
     let refused = MessageType::new(METHOD_ALLOCATE, CLASS_ERROR_RESPONSE);

@@ -1,9 +1,9 @@
-//! Relays (TURN, RFC 8656): for links where UDP is dead, or both ends are behind symmetric NATs.
+//! Relays (TURN, RFC 8656): for links without UDP, or with symmetric NATs at both ends.
 //!
 //! ```text
 //! node A <== TURN over UDP, TCP or TLS ==> relay <---- UDP ----> node B, or a relay of its own
 //! ```
-//! The server and the client of it are state machines without sockets. What passes is DTLS and SRTP of the link.
+//! Server and client are state machines without sockets. A relay carries the link's DTLS and SRTP.
 
 mod client;
 mod config;

@@ -1,11 +1,11 @@
-//! To which peers a relay sends: hosts of the Internet, and no others.
+//! Peers that a relay may send to: hosts of the Internet only.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether a relay may send to a peer with this address, that of another host. `private`: to what only a site reaches, too.
+/// Whether a relay may send to this address of another host; `private` permits site-local ones too.
 ///
-/// After the special-purpose registries of IANA (RFC 6890 and what has come since): what is not globally reachable is
-/// refused, and so is what leads to IPv4 past these rules.
+/// By IANA's special-purpose registries (RFC 6890 and later): it refuses addresses that are not
+/// globally reachable, and those that lead to IPv4 around these rules.
 pub(super) fn may_relay(ip: IpAddr, private: bool) -> bool {
     match ip {
         IpAddr::V4(v4) if is_any(v4, LOCAL_V4) => private,
@@ -15,11 +15,11 @@ pub(super) fn may_relay(ip: IpAddr, private: bool) -> bool {
     }
 }
 
-/// An address and how many of its bits count.
+/// An address and the number of its bits that count.
 #[derive(Debug, Clone, Copy)]
 struct Range<A>(A, u32);
 
-/// What sites use among themselves, and what is for documents, measurements and laboratories.
+/// Addresses within sites, and for documentation, measurements and laboratories.
 const LOCAL_V4: &[Range<Ipv4Addr>] = &[
     v4([10, 0, 0, 0], 8),
     v4([100, 64, 0, 0], 10),
@@ -34,7 +34,7 @@ const LOCAL_V4: &[Range<Ipv4Addr>] = &[
 const NEVER_V4: &[Range<Ipv4Addr>] = &[
     v4([0, 0, 0, 0], 8),
     v4([127, 0, 0, 0], 8),
-    // hosts of Azure find their provider's agent there
+    // Azure's host agent
     v4([168, 63, 129, 16], 32),
     v4([169, 254, 0, 0], 16),
     v4([192, 0, 0, 0], 24),
@@ -48,12 +48,11 @@ const LOCAL_V6: &[Range<Ipv6Addr>] = &[
     v6([0xfc00, 0], 7),
 ];
 
-/// All that the IANA has given out for the Internet: mapped and translated addresses (RFC 6052), discard-only and
-/// link-local ones stand outside of it.
+/// Global unicast by IANA, without mapped, translated (RFC 6052), discard-only and link-local ones.
 const GLOBAL: Range<Ipv6Addr> = v6([0x2000, 0], 3);
 
 const NEVER_V6: &[Range<Ipv6Addr>] = &[
-    // protocols of the IETF, Teredo among them
+    // IETF protocols, such as Teredo
     v6([0x2001, 0], 23),
     // 6to4
     v6([0x2002, 0], 16),
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn ranges_of_the_registries_are_refused_to_their_last_address_and_their_neighbours_are_not() {
-        // (first, last, whether `private` permits it), as in iana-ipv4-special-registry and iana-ipv6-special-registry
+        // (first, last, whether `private` permits it), as in IANA's special-purpose registries
         for (first, last, local) in [
             ("0.0.0.0", "0.255.255.255", false),
             ("10.0.0.0", "10.255.255.255", true),

@@ -1,7 +1,7 @@
-//! Who may use how much of a relay: a user, where it comes from, its network, and all together.
+//! Quotas of a relay: for a user, its site, its network, and in total.
 //!
-//! Keys, and networks of one's own, cost nothing; addresses cost nothing to whoever has a prefix. So all of them are bounded, and of
-//! what all have half is kept for sites and networks that use little.
+//! Keys and networks cost nothing, and a prefix has many addresses, so all are bounded. Half of the
+//! total is reserved for sites and networks with little use.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,32 +12,32 @@ use librecast::time::{Duration, Instant};
 
 use super::config::RelayConfig;
 
-/// Headers of a packet in bytes: IPv6, UDP, and what TURN puts before contents.
+/// Headers of a packet in bytes: IPv6, UDP, and TURN's.
 const HEADERS: usize = 64;
-/// A packet costs as much as one of so many bytes: below that the host's work counts, not its line (chosen).
+/// Least charge of a packet in bytes: below it the host's work costs more than its line. Chosen.
 const LEAST: usize = 256;
-/// What may be used at once beyond a rate: so much time of it.
+/// Burst beyond a rate, as time at that rate.
 const BURST: Duration = Duration::from_millis(250);
-/// Least burst in bytes.
+/// Least burst, in bytes.
 const LEAST_BURST: u64 = 16 << 10;
-/// An address may use the rate of so many users.
+/// Rate of an address, in multiples of a user's.
 const ADDRESS_SHARE: u64 = 4;
-/// A site or a network that uses less than this part of all comes before those that use more (chosen).
+/// Part of the total below which a site or network has priority. Chosen.
 const LITTLE: u64 = 16;
-/// Allocations of a site once half of all are in use: the other half is for those that have few. Chosen.
+/// Bound of a site's allocations once half of all are in use: the rest is for small users. Chosen.
 const SITE_GUARANTEE: usize = 8;
-/// The same of a network. Chosen.
+/// The same for a network. Chosen.
 const NETWORK_GUARANTEE: usize = 32;
-/// Requests of one user a second, and at once: a permission and a channel for each of its peers (chosen).
+/// Requests of a user per second, and burst: a permission and a channel per peer. Chosen.
 const REQUESTS: Rate = Rate::per_second(64, 512);
 
-/// What a packet costs, in bytes.
+/// Returns the charge of a packet, in bytes.
 #[must_use]
 pub fn charged(contents: usize) -> usize {
     (contents + HEADERS).max(LEAST)
 }
 
-/// Whose bounds count.
+/// A holder of a quota.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Payer {
     User(String),
@@ -45,7 +45,7 @@ pub(super) enum Payer {
     Network(String),
 }
 
-/// What all have used, and each.
+/// Usage in total, and of each payer.
 #[derive(Debug)]
 pub(super) struct Quota {
     rate_total: Rate,
@@ -57,9 +57,9 @@ pub(super) struct Quota {
 struct Use {
     allocations: usize,
     bucket: TokenBucket,
-    /// Of whom much may be used: what counts as little.
+    /// Bucket of the priority rate, if the payer's own rate is higher.
     little: Option<TokenBucket>,
-    /// Of a user.
+    /// Requests of a user.
     requests: TokenBucket,
     full_at: Instant,
 }
@@ -73,7 +73,7 @@ impl Quota {
         }
     }
 
-    /// All who pay for an allocation of this user, which is the first. A user's name is `NETWORK.NODE`.
+    /// Returns the payers of a user's allocation, the user first. A user's name is `NETWORK.NODE`.
     pub(super) fn payers(user: &str, ip: IpAddr) -> Vec<Payer> {
         let network = user.split_once('.').map_or("", |(network, _)| network);
         let mut payers = vec![Payer::User(user.to_owned())];
@@ -82,7 +82,7 @@ impl Quota {
         payers
     }
 
-    /// One more allocation, of which there are `now_used`; false if it is one too many.
+    /// Adds an allocation to `now_used` ones; returns false if a bound is reached.
     pub(super) fn allocate(
         &mut self,
         payers: &[Payer],
@@ -115,7 +115,7 @@ impl Quota {
         }
     }
 
-    /// Charges a user a request; false if there were too many.
+    /// Charges a request to a user; returns false above the rate.
     pub(super) fn ask(&mut self, user: &str, config: &RelayConfig, now: Instant) -> bool {
         let used = self.entry(&Payer::User(user.to_owned()), config, now);
         let full_again = now + REQUESTS.time_of(REQUESTS.burst());
@@ -123,7 +123,7 @@ impl Quota {
         used.requests.take(1, now)
     }
 
-    /// Charges a packet with contents of so many bytes to all of them, each once; false if somebody has used up what there is.
+    /// Charges a packet with `contents` bytes once to each payer; returns false if one has no rest.
     pub(super) fn pay<'a>(
         &mut self,
         payers: impl Iterator<Item = &'a Payer> + Clone,
@@ -153,7 +153,7 @@ impl Quota {
         true
     }
 
-    /// When [`Self::pay`] may be true again.
+    /// Returns the time at which [`Self::pay`] may succeed again.
     pub(super) fn ready_at<'a>(
         &self,
         payers: impl Iterator<Item = &'a Payer> + Clone,
@@ -169,7 +169,7 @@ impl Quota {
         ready.max().unwrap_or(now).max(all)
     }
 
-    /// Forgets who has not used anything for a while: who leaves and comes again does not get its burst anew.
+    /// Drops idle users: one that returns does not get its burst anew.
     pub(super) fn forget(&mut self, now: Instant) {
         let used = |usage: &Use| usage.allocations > 0 || usage.full_at > now;
         self.used.retain(|_, usage| used(usage));
@@ -222,7 +222,7 @@ fn few(payer: &Payer) -> usize {
     }
 }
 
-/// Bits a second.
+/// Returns the rate in bits a second.
 fn most_rate(payer: &Payer, config: &RelayConfig) -> u64 {
     let rate = match payer {
         Payer::User(_) => config.rate,

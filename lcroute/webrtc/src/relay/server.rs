@@ -1,13 +1,13 @@
-//! The relay itself: allocations, permissions, channels, and who may use how much (RFC 8656).
+//! The relay server: allocations, permissions, channels and quotas (RFC 8656).
 //!
 //! ```text
 //! Allocate without credentials --> 401 with realm and nonce; nothing is kept
 //! Allocate --> RelayOutput::Open --> handle_opened --> success, with the relayed address
-//! CreatePermission, ChannelBind --> a peer may send, and be sent to
-//! Refresh --> lives on; with lifetime 0, or silence --> RelayOutput::Close
+//! CreatePermission, ChannelBind --> a peer may send and receive
+//! Refresh --> continues; with lifetime 0, or silence --> RelayOutput::Close
 //! ```
-//! What goes from one relayed address to another never leaves: it goes from client to client, through no firewall. Nothing
-//! is sent to any other port of the relay's own addresses.
+//! Packets between two relayed addresses stay inside, from client to client, past any firewall. The
+//! relay sends to no other port of its own addresses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -45,7 +45,7 @@ use crate::stun::{build, guarded};
 use lcroute_overlay::server::RelayCredentials;
 
 const REALM: &str = "lcroute";
-/// How long credentials are good, in seconds.
+/// Lifetime of credentials, in seconds.
 const CREDENTIALS: u64 = 3_600;
 /// Lifetime of an allocation that is not refreshed (RFC 8656 7.2).
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -55,14 +55,15 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3_600);
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// Lifetime of a channel binding (RFC 8656 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// A nonce is good for so many seconds, and for twice that at most. Chosen; RFC 8656 5 recommends an hour at most.
+/// Period of nonces in seconds; one lives for two at most. Chosen; RFC 8656 5 recommends an hour at
+/// most.
 const NONCE_LIFETIME_SECONDS: u64 = 3_600;
 /// Bytes of a nonce that authenticate it. Chosen.
 const NONCE_TAG: usize = 8;
-/// How often what has ended is looked for.
+/// Interval of checks for ended allocations.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Refusals a second by UDP of who has no credentials: they are longer than the request, whose source may be forged (chosen: some
-/// 5 Mbit/s). A stream serves who gets none.
+/// Refusals a second over UDP without credentials: they are longer than the request, with a perhaps
+/// forged source. Chosen: about 5 Mbit/s. A stream is the alternative.
 const REFUSALS: Rate = Rate::per_second(4_000, 4_000);
 
 drop_reasons! {
@@ -85,24 +86,25 @@ drop_reasons! {
     }
 }
 
-/// Who speaks to the relay.
+/// A client of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Client {
     /// Its address; IPv4 as plain IPv4.
     pub address: SocketAddr,
-    /// The number of its stream; none over UDP.
+    /// The number of its stream; `None` over UDP.
     pub stream: Option<u64>,
 }
 
-/// An allocation; a number is never used twice.
+/// Number of an allocation, never reused.
 pub type AllocationId = u64;
 
-/// What the shell is to do.
+/// Action for the shell.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RelayOutput {
-    /// Send to a client; in a stream as it is.
+    /// Send to a client; in a stream as is.
     ToClient(Client, Bytes),
-    /// Open a UDP socket that a peer can reach, of this family, and call [`RelayServer::handle_opened`].
+    /// Open a UDP socket of this family, reachable by peers, and call
+    /// [`RelayServer::handle_opened`].
     Open {
         /// For this allocation.
         allocation: AllocationId,
@@ -111,7 +113,7 @@ pub enum RelayOutput {
         /// IPv6, or IPv4.
         ipv6: bool,
     },
-    /// Only from these addresses, in order, does the allocation's socket take anything.
+    /// Let the allocation's socket receive only from these addresses, which are sorted.
     Permit {
         /// Of this allocation.
         allocation: AllocationId,
@@ -131,13 +133,13 @@ pub enum RelayOutput {
     Close(AllocationId),
 }
 
-/// Relays for whoever has credentials of its own.
+/// Relay for clients with credentials of its own.
 pub struct RelayServer {
     config: RelayConfig,
     nonces: Key,
     provider: Arc<dyn RTCCryptoProvider>,
     now: Instant,
-    /// A moment, and the same in seconds since 1970.
+    /// An instant, and its seconds since 1970.
     clock: (Instant, u64),
     allocations: BTreeMap<AllocationId, Allocation>,
     clients: BTreeMap<Client, AllocationId>,
@@ -154,11 +156,11 @@ pub struct RelayServer {
 #[derive(Debug)]
 struct Allocation {
     client: Client,
-    /// The user is the first.
+    /// Payers, the user first.
     payers: Vec<Payer>,
     key: Vec<u8>,
     relayed: Option<SocketAddr>,
-    /// Of the request that made it: it may come again.
+    /// Transaction of its Allocate request, which may be repeated.
     transaction: TransactionId,
     lifetime: Duration,
     ends: Instant,
@@ -170,11 +172,11 @@ struct Allocation {
 #[derive(Debug, Clone, Copy)]
 struct Permission {
     ends: Instant,
-    /// An address of the relay's host: nothing there but other allocations.
+    /// Whether it is an address of the relay's host: only other allocations are reachable.
     own: bool,
 }
 
-/// A request whose credentials were right.
+/// A request with valid credentials.
 struct Request {
     client: Client,
     message: Message,
@@ -182,7 +184,7 @@ struct Request {
     key: Vec<u8>,
 }
 
-/// The codes of RFC 8489 and 8656 with which requests are refused.
+/// Error codes of RFC 8489 and 8656.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Code {
     BadRequest = 400,
@@ -200,7 +202,8 @@ enum Code {
 }
 
 impl RelayServer {
-    /// A relay without clients; `unix` is now in seconds since 1970. None if there is no cryptography.
+    /// Makes a relay without clients; `unix` is the time in seconds since 1970. `None` without
+    /// cryptography.
     #[must_use]
     pub fn new(config: RelayConfig, now: Instant, unix: u64) -> Option<Self> {
         let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
@@ -223,8 +226,8 @@ impl RelayServer {
         })
     }
 
-    /// Credentials for whom the server knows by `known_by`, of a network that it knows by `network`, and for how many seconds they are
-    /// good.
+    /// Makes credentials for a node that the server knows as `known_by`, of the network `network`;
+    /// returns them with their lifetime in seconds.
     #[must_use]
     pub fn mint(&self, known_by: &[u8], network: &[u8], now: Instant) -> (RelayCredentials, u32) {
         let [network, node] = [network, known_by].map(|by| pseudonym(&self.config.secret, by));
@@ -234,7 +237,7 @@ impl RelayServer {
         (minted, CREDENTIALS as u32)
     }
 
-    /// A datagram, or a message of a stream, from a client.
+    /// Handles a datagram, or a message of a stream, from a client.
     pub fn handle_client(&mut self, client: Client, datagram: &[u8], now: Instant) {
         self.now = self.now.max(now);
         if datagram
@@ -256,14 +259,14 @@ impl RelayServer {
         }
     }
 
-    /// The client's stream has ended.
+    /// Handles the end of a client's stream.
     pub fn handle_closed(&mut self, client: Client) {
         if let Some(id) = self.clients.get(&client).copied() {
             self.end(id);
         }
     }
 
-    /// The socket of an allocation is open at this address, or cannot be opened.
+    /// Handles the opened socket of an allocation; `None`: it cannot be opened.
     pub fn handle_opened(&mut self, id: AllocationId, relayed: Option<SocketAddr>) {
         let Some(allocation) = self.allocations.get_mut(&id) else {
             return;
@@ -283,7 +286,7 @@ impl RelayServer {
         }
     }
 
-    /// A datagram that came in at an allocation's socket.
+    /// Handles a datagram received by an allocation's socket.
     pub fn handle_peer(
         &mut self,
         id: AllocationId,
@@ -292,7 +295,7 @@ impl RelayServer {
         now: Instant,
     ) {
         self.now = self.now.max(now);
-        // a stranger uses up nothing
+        // unpermitted senders use no quota
         if !self.permits(id, from.ip()) {
             return self.count(RelayDrop::NoPermission);
         }
@@ -301,14 +304,15 @@ impl RelayServer {
         }
     }
 
-    /// When the allocation's socket is worth a look again: what comes before is dropped, and the kernel does that for less.
+    /// Returns when to read the allocation's socket again: the kernel drops earlier packets at less
+    /// cost.
     #[must_use]
     pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
         let payers = self.allocations.get(&id).map(|a| &a.payers);
         payers.map_or(now, |payers| self.quota.ready_at(payers.iter(), now))
     }
 
-    /// Does what is due.
+    /// Runs the due timers.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
         if now < self.next_sweep {
@@ -335,18 +339,18 @@ impl RelayServer {
         self.quota.forget(now);
     }
 
-    /// When [`Self::handle_timeout`] is to be called.
+    /// Returns the time of the next [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         self.next_sweep
     }
 
-    /// What the shell is to do next.
+    /// Returns the next action for the shell.
     pub fn poll_output(&mut self) -> Option<RelayOutput> {
         self.out.pop_front()
     }
 
-    /// A message for a client found its stream full.
+    /// Counts a message dropped at a full stream.
     pub fn note_stream_full(&mut self) {
         self.count(RelayDrop::StreamFull);
     }
@@ -357,13 +361,13 @@ impl RelayServer {
         self.clients.contains_key(&client)
     }
 
-    /// Allocations now, bytes relayed so far.
+    /// Returns the current number of allocations, and the bytes relayed so far.
     #[must_use]
     pub fn usage(&self) -> (usize, u64) {
         (self.allocations.len(), self.bytes)
     }
 
-    /// What was dropped so far, by reason.
+    /// Returns the counts of drops by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
@@ -409,7 +413,7 @@ impl RelayServer {
         }
     }
 
-    /// The user's name, and the key of its messages (RFC 8489, section 9.2.4).
+    /// Returns the user's name, and the key of its messages (RFC 8489, section 9.2.4).
     fn authenticate(
         &mut self,
         client: Client,
@@ -511,7 +515,7 @@ impl RelayServer {
         self.succeed(client, to, attributes, &key);
     }
 
-    /// Requests that need an allocation, of the same user.
+    /// Handles a request that needs an allocation of the same user.
     fn with_allocation(&mut self, request: &Request) -> Result<(), Code> {
         let id = self.clients.get(&request.client).copied();
         let id = id.ok_or(Code::Mismatch)?;
@@ -558,7 +562,7 @@ impl RelayServer {
         Ok(Vec::new())
     }
 
-    /// All of them, or none (RFC 8656, section 9.2).
+    /// Permits all peers, or none (RFC 8656, section 9.2).
     fn permit_all(&mut self, id: AllocationId, peers: &[SocketAddr]) -> Result<(), Code> {
         let allocation = self.allocations.get_mut(&id).ok_or(Code::Mismatch)?;
         let ipv6 = allocation.relayed.map(|relayed| relayed.is_ipv6());
@@ -716,14 +720,14 @@ impl RelayServer {
         permission.is_some_and(|p| p.ends > self.now)
     }
 
-    /// Charges a packet to these allocations, and once to all; false if there is nothing to carry, or somebody has used up what
-    /// there is.
+    /// Charges a packet to these allocations, and once in total; returns false without contents or
+    /// quota.
     fn pays(&mut self, ids: &[AllocationId], contents: usize) -> bool {
         if contents == 0 {
             self.count(RelayDrop::Malformed);
             return false;
         }
-        // two allocations of one site are one packet's
+        // two allocations of one site pay once
         let payers = ids.iter().filter_map(|id| self.allocations.get(id));
         let payers: BTreeSet<&Payer> = payers.flat_map(|a| &a.payers).collect();
         if !self.quota.pay(payers.iter().copied(), contents, self.now) {
@@ -735,7 +739,7 @@ impl RelayServer {
     }
 }
 
-/// Answers.
+/// Responses.
 impl RelayServer {
     fn succeed(
         &mut self,
@@ -794,7 +798,7 @@ impl RelayServer {
         }
     }
 
-    /// Good for this address and a while; nothing is kept of it.
+    /// Returns a nonce for this address and period; the server keeps no state of it.
     fn nonce(&self, client: Client) -> String {
         let period = self.unix(self.now) / NONCE_LIFETIME_SECONDS;
         let tag = sign(&self.nonces, &nonce_words(period, client));
@@ -828,7 +832,7 @@ impl fmt::Debug for RelayServer {
 }
 
 impl Allocation {
-    /// Peers on this host are reached within the relay.
+    /// Returns the permitted peers except those on this host, which are reached within the relay.
     fn permit(&self, id: AllocationId) -> RelayOutput {
         let outside = self.permissions.iter().filter(|(_, p)| !p.own);
         RelayOutput::Permit {
@@ -844,7 +848,7 @@ impl Request {
         Duration::from_secs(asked.into()).clamp(LIFETIME, MAX_LIFETIME)
     }
 
-    /// Whether something must be understood that is not (RFC 8489, section 14).
+    /// Whether a mandatory attribute is unknown (RFC 8489, section 14).
     fn unknown_attributes(&self) -> bool {
         const KNOWN: [AttrType; 10] = [
             ATTR_USERNAME,
@@ -882,7 +886,7 @@ fn channel_data(number: u16, contents: &[u8], in_stream: bool) -> Vec<u8> {
     message
 }
 
-/// Indications need no secret number, but each another one.
+/// Returns a unique transaction id for an indication; it needs no secrecy.
 fn random_transaction(key: &Key, count: u64) -> TransactionId {
     let tag = sign(key, &count.to_be_bytes());
     let mut id = [0; 12];

@@ -95,8 +95,8 @@ impl Competition {
     /// Returns the growth per round trip of a window of `window` bytes (RFC 9438 4.2):
     ///
     /// ```text
-    /// W_cubic(t) = C * (t - K)^3 + W_max, K = cbrt(W_max * (1 - beta) / C); target: W_cubic(t +
-    /// RTT)
+    /// W_cubic(t) = C * (t - K)^3 + W_max, K = cbrt(W_max * (1 - beta) / C)
+    /// growth towards W_cubic(t + RTT)
     /// ```
     pub(crate) fn growth_step(&self, window: f64, delay: &PathDelay, now: Instant) -> f64 {
         if self.slow_start {

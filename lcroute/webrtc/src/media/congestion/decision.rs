@@ -12,8 +12,7 @@ use crate::media::feedback::Report;
 
 /// Queueing delay that ends probing up, in microseconds. ADR 0010.
 const TARGET_DELAY: i64 = 15_000;
-/// Queueing delay that ends the start phase, in microseconds. Chosen: the window doubles per round
-/// trip.
+/// Queueing delay that ends the start phase, in microseconds. Chosen: it doubles per round trip.
 const START_TARGET_DELAY: i64 = 6_000;
 /// Share of the bytes that arrived in a drain's rounds for the window after it. Chosen.
 const REFILL_GAIN: f64 = 0.97;

@@ -1,4 +1,4 @@
-//! The relay against the client of the crate `rtc`, in memory.
+//! The relay with the client of the crate `rtc`, in memory.
 
 use super::*;
 use bytes::BytesMut;
@@ -20,9 +20,9 @@ struct World {
     now: Instant,
     sockets: BTreeMap<AllocationId, SocketAddr>,
     clients: Vec<(Client, TurnClient)>,
-    /// What peers got: from where, to where, what.
+    /// Packets received by peers: source, destination, contents.
     out: Vec<(SocketAddr, SocketAddr, Bytes)>,
-    /// From whom a socket takes anything.
+    /// Permitted sources of each socket.
     permitted: BTreeMap<AllocationId, Vec<IpAddr>>,
     events: Vec<(usize, Event)>,
     ports: u16,
@@ -32,7 +32,7 @@ fn world(change: impl FnOnce(&mut RelayConfig)) -> World {
     let now = Instant::now();
     let own = Arc::new(|ip| ip == addr(SERVER).ip());
     let mut config = RelayConfig::new([7; 32], own, Arc::new(|_| false));
-    // addresses of documentation
+    // documentation addresses
     config.private = true;
     change(&mut config);
     World {
@@ -56,7 +56,7 @@ impl World {
         self.server.mint(&[who; 32], &[network; 32], self.now).0
     }
 
-    /// A member with an allocation, who may send to this peer on channel 0x4001.
+    /// A member with an allocation, which may send to this peer on channel 0x4001.
     fn with_channel(&mut self, who: u8, from: &str, peer: SocketAddr) -> usize {
         let credentials = self.mint(who);
         self.with_channel_as(credentials, from, peer)
@@ -97,7 +97,7 @@ impl World {
         self.clients.len() - 1
     }
 
-    /// Until nobody has anything to say.
+    /// Runs until there is no more output.
     fn run(&mut self) {
         loop {
             let mut silent = true;
@@ -341,7 +341,7 @@ fn strangers_the_late_and_the_wrong_get_nothing() {
     assert_eq!(w.dropped("relay_credentials"), 3);
     assert_eq!(w.server.usage().0, 0);
     assert!(w.server.quota.is_empty(), "nothing is kept of them");
-    // the right ones, once their hour has passed
+    // valid credentials after their hour
     let n = w.add("203.0.113.5:5000", None, minted);
     w.now += Duration::from_secs(CREDENTIALS);
     assert_eq!(w.allocate(n), None);
@@ -391,7 +391,7 @@ fn allocations_are_bounded_for_users_addresses_and_all() {
     assert!(!allocated(4, "[2001:db8::4]:1"), "a fourth of one site");
     assert!(!allocated(4, "203.0.113.9:1"), "a sixth in all");
     assert_eq!(w.dropped("relay_quota"), 3);
-    // silence ends them, and nothing is left
+    // silence ends them, and no state remains
     w.now += LIFETIME;
     w.server.handle_timeout(w.now);
     w.run();
@@ -427,7 +427,7 @@ fn a_user_sends_no_faster_than_it_may() {
     assert!(w.dropped("relay_rate") > 1_000);
 }
 
-/// Bytes of packets with the least headers that there are: IPv4 and UDP.
+/// Bytes of packets with the shortest headers: IPv4 and UDP.
 fn on_the_wire(out: &[(SocketAddr, SocketAddr, Bytes)]) -> usize {
     out.iter().map(|(_, _, bytes)| bytes.len() + 28).sum()
 }
@@ -449,7 +449,7 @@ fn small_packets_cost_what_they_cost_and_empty_ones_are_not_sent() {
         assert!(bytes < 290_000, "{bytes}");
         assert!(w.out.len() <= 290_000 / 256, "{} packets", w.out.len());
         assert_eq!(contents.is_empty(), w.out.is_empty());
-        // and the other direction
+        // the other direction as well
         let mut to_client = 0;
         for _ in 0..20_000 {
             w.now += Duration::from_micros(100);
@@ -510,7 +510,7 @@ fn what_strangers_send_to_a_relayed_address_costs_its_user_nothing() {
     }
     w.run();
     assert_eq!((w.received().len(), w.dropped("relay_rate")), (100, before));
-    // permissions end, and so does what passes the kernel
+    // permissions end, also in the kernel
     w.now += PERMISSION_LIFETIME;
     w.server.handle_timeout(w.now);
     w.run();
@@ -537,7 +537,7 @@ fn a_socket_whose_user_has_used_up_its_rate_rests() {
 fn who_uses_little_comes_before_who_uses_much() {
     let peer = addr("203.0.113.9:5000");
     let mut w = world(|config| (config.rate, config.rate_total) = (40_000_000, 40_000_000));
-    // four addresses of one site, and one of another; all of other networks
+    // four addresses of one site, and one of another; the rest of other networks
     let mut much = Vec::new();
     for who in 1..5 {
         let credentials = w.mint_of(who, who);
@@ -576,12 +576,12 @@ fn half_of_all_allocations_are_for_sites_and_networks_with_few() {
         let n = w.add(&from, None, credentials);
         w.allocate(n).is_some()
     };
-    // each from a /64 of its own
+    // each from its own /64
     let of_48 = (0..90).filter(|n| allocated(format!("[2001:db8:5:{n:x}00::1]:1"), *n));
     assert_eq!(of_48.count(), 64);
     let of_other = (0..20).filter(|n| allocated(format!("[2001:db8:6:{n:x}00::1]:1"), 200 + *n));
     assert_eq!(of_other.count(), 8, "and as many for others");
-    // of one network, wherever its members are
+    // all of one network, in any site
     let of_network = (0..50).filter(|n| allocated(format!("9.9.{n}.1:1"), 250));
     assert_eq!(of_network.count(), 32);
     assert_eq!(w.server.usage().0, 104);
@@ -629,7 +629,7 @@ fn who_has_no_credentials_is_refused_so_often_and_who_asks_too_often_is_not_answ
     // the source of a stream is not forged
     client.stream = Some(1);
     assert_eq!(answers(&mut w, client, &request), 10_000);
-    // a user asks for the same permission again and again
+    // a user that repeats a permission request
     let credentials = w.mint(1);
     w.now += Duration::from_secs(5);
     let n = w.add("203.0.113.7:4000", None, credentials);
