@@ -1,6 +1,6 @@
 //! One link, 1,200-byte messages: from message to datagram (queue, window, payload, sealing), and
-//! from datagram to message (demultiplexing, opening, replay window, report), per lane. Beside it
-//! what AES-GCM alone takes: the difference is ours.
+//! from datagram to message (demultiplexing, opening, replay window, report), per lane. For
+//! comparison AES-GCM alone: the difference is ours.
 
 #![allow(clippy::disallowed_methods, reason = "what is measured is real time")]
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -16,7 +16,7 @@ use lcroute_overlay::Event;
 use lcroute_webrtc::Transmit;
 use pair::{HEADER, Node, connect, shuttle};
 
-/// Messages between two looks at the clock: what one turn of the packet loop has.
+/// Messages between two readings of the clock: one turn of the packet loop.
 const BATCH: usize = 64;
 const MESSAGE: usize = 1_200;
 
@@ -26,7 +26,7 @@ struct Link {
     body: Vec<u8>,
 }
 
-/// How long a batch took, and how many messages it had.
+/// Time of a batch, and number of its messages.
 #[derive(Default)]
 struct Took {
     send: Duration,
@@ -45,7 +45,7 @@ impl Link {
         }
     }
 
-    /// Sends as many messages as the window takes, at most [`BATCH`].
+    /// Sends messages as far as the window allows, at most [`BATCH`].
     fn batch(&mut self) -> Took {
         let link = self.from.link.unwrap();
         let mut took = Took::default();
@@ -82,7 +82,7 @@ impl Link {
         took
     }
 
-    /// The time of `iterations` messages.
+    /// Returns the time of `iterations` messages.
     fn time(&mut self, iterations: u64, part: impl Fn(&Took) -> (Duration, usize)) -> Duration {
         let (mut sum, mut count) = (Duration::ZERO, 0);
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -1,5 +1,5 @@
-//! How much one link carries: two overlays in one process and one thread, datagrams handed over in
-//! memory, 1,200-byte messages through each lane for some seconds.
+//! Throughput of one link: two overlays in one process and thread, datagrams passed in memory,
+//! 1,200-byte messages through each lane for some seconds.
 //!
 //! `cargo run --release -p lcroute-webrtc --example throughput [SECONDS [BYTES]]`
 

@@ -1,5 +1,5 @@
-//! Says what STUN and DTLS of a capture show: `wire < FILE.pcap`, as `tcpdump -w FILE.pcap udp` writes it on an Ethernet
-//! device or on `lo`. What the test `wire` compares with (`src/tests/wire/*.txt`) was written by it.
+//! Describes STUN and DTLS of a capture: `wire < FILE.pcap`, from `tcpdump -w FILE.pcap udp` on an
+//! Ethernet device or `lo`. It printed the references of the test `wire` (`src/tests/wire/*.txt`).
 
 #[path = "../src/tests/wire/describe.rs"]
 mod describe;
@@ -8,10 +8,9 @@ use std::io::{Read, stdin};
 
 use anyhow::{Context, Result, ensure};
 
-/// Bytes of the header of a capture, and of each packet's in it.
+/// Bytes of a capture's header, and of each packet's.
 const FILE_HEADER: usize = 24;
 const PACKET_HEADER: usize = 16;
-/// Bytes of the header of Ethernet.
 const ETHERNET: usize = 14;
 
 fn main() -> Result<()> {

@@ -14,8 +14,7 @@ use crate::stun::{Binding, TxId, address_request};
 const OFFER_WAIT: Duration = Duration::from_millis(100);
 /// Time without any answer after which servers count as dead and relays are needed. Chosen.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Interval to the first retry of a request, doubled after that. Chosen: half of the RTO of RFC
-/// 8489 6.2.1.
+/// Interval to the first retry of a request, doubled each time. Chosen: half of RFC 8489's RTO.
 const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval of refreshes of a mapping: NATs forget one after 30 s or more.
 const REFRESH: Duration = Duration::from_secs(15);

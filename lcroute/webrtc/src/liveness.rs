@@ -32,8 +32,7 @@ const ANSWERER_LOSS_MAX: f64 = 0.02;
 const ANSWERER_WARY_PERIOD: Duration = Duration::from_secs(10);
 /// Inverse weight of the last round trip in the smoothed one (RFC 9002 5.3).
 const RTT_WEIGHT: u32 = 8;
-/// Round trips of which the quickest counts: the rest waited for a processor, as hosts send hellos
-/// at one moment. ADR 0007.
+/// Round trips of which the quickest counts: hosts send hellos at once, and some wait. ADR 0007.
 const RTT_SAMPLES: usize = 8;
 /// Hello intervals in the common epoch. Work done once in a divisor of this number of intervals
 /// happens at one moment on all hosts. Chosen: 720 has many divisors.
@@ -65,8 +64,7 @@ const SUSPECT_TIMEOUT_RTT: Duration = Duration::from_millis(150);
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Least unanswered hellos before a refusal ends a link. ADR 0007.
 const REFUSAL_HELLOS: u32 = 4;
-/// Share of lost hellos from which on refusals do not count: [`REFUSAL_HELLOS`] prove little at
-/// such loss. ADR 0007.
+/// Share of lost hellos from which on refusals do not count: few hellos prove little. ADR 0007.
 const REFUSAL_LOSS_MAX: f64 = 0.05;
 /// Least unanswered hellos before a silent link ends: a process that slept must not blame the peer.
 /// Chosen: at 20 % of loss all get lost once in hundreds of hours.
@@ -78,8 +76,7 @@ const OWN_SLEEP_MIN: Duration = Duration::from_millis(100);
 const ASKED_PERIOD: Duration = Duration::from_millis(300);
 /// Time after which an unanswered hello counts as lost. Chosen: three hello intervals.
 const HELLO_LOSS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bound of remembered unanswered hellos. Chosen: more than are sent in a [`HELLO_LOSS_TIMEOUT`]
-/// while suspecting.
+/// Bound of remembered unanswered hellos. Chosen: more than a suspecting node sends in a second.
 const MAX_OUTSTANDING: usize = 64;
 /// Least interval of hints that start a suspicion: anybody can forge them. ADR 0007.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,5 +1,4 @@
-//! Two overlays in one process and one thread, with a link between them; datagrams are handed over
-//! in memory.
+//! Two overlays in one process and thread, with a link between them; datagrams pass in memory.
 
 #![allow(dead_code, reason = "each program takes what it needs")]
 
@@ -17,7 +16,7 @@ use librecast::time::WallClock;
 /// Bytes of the data header, a message's first part.
 pub const HEADER: usize = 32;
 
-/// A node, and what came to it.
+/// A node, and its received messages.
 pub struct Node {
     pub overlay: Overlay<WebRtc>,
     pub addr: SocketAddr,
@@ -73,7 +72,7 @@ fn node(network: &SecretKey, addr: &str, media: bool) -> anyhow::Result<Node> {
     })
 }
 
-/// Hands over what `a` has for `b`.
+/// Passes datagrams from `a` to `b`.
 pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
     let now = Instant::now();
     let mut moved = false;
@@ -109,7 +108,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
     moved
 }
 
-/// Two nodes that have found each other, on the media lane or on data channels.
+/// Two linked nodes, by the media lane or by data channels.
 pub fn connect(media: bool) -> anyhow::Result<(Node, Node)> {
     let network = SecretKey::generate();
     let (mut a, mut b) = (

@@ -9,8 +9,7 @@ use std::sync::Arc;
 pub struct RelayConfig {
     /// Key of the credentials' passwords.
     pub secret: [u8; 32],
-    /// Whether peers may have private or near addresses (RFC 1918, unique local, shared,
-    /// laboratories).
+    /// Whether peers may have private or near addresses (RFC 1918, unique local, shared, test).
     pub private: bool,
     /// Rate of a user in bits a second, with headers, both directions together.
     pub rate: u64,
@@ -20,8 +19,7 @@ pub struct RelayConfig {
     pub allocations: usize,
     /// Bound of allocations of a user.
     pub per_user: usize,
-    /// Bound of allocations from an IPv4 address or IPv6 /64; [`lcroute_overlay::SiteSize::share`]
-    /// scales it for prefixes.
+    /// Bound of allocations from an IPv4 address or IPv6 /64, scaled for prefixes.
     pub per_address: usize,
     /// Bound of peers of an allocation.
     pub peers: usize,

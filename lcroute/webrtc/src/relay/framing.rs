@@ -35,8 +35,7 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// Adds bytes of the stream; empty [`Self::poll_frame`] first, so that one message is kept at
-    /// most.
+    /// Adds bytes of the stream; empty [`Self::poll_frame`] first, to bound the buffer.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }

@@ -55,8 +55,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3_600);
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// Lifetime of a channel binding (RFC 8656 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// Period of nonces in seconds; one lives for two at most. Chosen; RFC 8656 5 recommends an hour at
-/// most.
+/// Period of nonces in seconds; one lives for two at most. Chosen; RFC 8656 5 has an hour.
 const NONCE_LIFETIME_SECONDS: u64 = 3_600;
 /// Bytes of a nonce that authenticate it. Chosen.
 const NONCE_TAG: usize = 8;
@@ -202,8 +201,7 @@ enum Code {
 }
 
 impl RelayServer {
-    /// Makes a relay without clients; `unix` is the time in seconds since 1970. `None` without
-    /// cryptography.
+    /// Makes a relay without clients; `unix`: seconds since 1970. `None` without cryptography.
     #[must_use]
     pub fn new(config: RelayConfig, now: Instant, unix: u64) -> Option<Self> {
         let nonces = sign(&Key::new(HMAC_SHA256, &config.secret), b"nonces");
@@ -304,7 +302,7 @@ impl RelayServer {
         }
     }
 
-    /// Returns when to read the allocation's socket again: the kernel drops earlier packets at less
+    /// Returns when to read the allocation's socket again: until then the kernel drops, at less
     /// cost.
     #[must_use]
     pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
@@ -720,8 +718,7 @@ impl RelayServer {
         permission.is_some_and(|p| p.ends > self.now)
     }
 
-    /// Charges a packet to these allocations, and once in total; returns false without contents or
-    /// quota.
+    /// Charges a packet to these allocations, and once in total; returns false above a quota.
     fn pays(&mut self, ids: &[AllocationId], contents: usize) -> bool {
         if contents == 0 {
             self.count(RelayDrop::Malformed);

@@ -1,4 +1,4 @@
-//! Nodes that show their addresses to few: all others are linked over a relay, and learn none.
+//! Nodes that hide their addresses from most peers: those links use relays, and show none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(120);
 const FRIEND: (&str, &str) = ("friend", "yes");
 
-/// Open hosts, the first offers; what certificates of some say.
+/// Open hosts, the first of which offers; a label is in some certificates.
 fn hosts(labelled: &[bool]) -> Net {
     let network = Network::new(1);
     let mut keys: Vec<_> = (100_u8..)
@@ -79,12 +79,12 @@ fn a_hidden_host_and_a_member_exchange_no_datagram_whichever_offers_and_wherever
             net.run(SOON);
             linked(&mut net, 0, 1);
         }
-        // the relay has forgotten all
+        // the relay has lost its state
         net.add_relay();
         net.run(LONG);
         linked(&mut net, 0, 1);
         never_met(&net, 0, 1);
-        // credentials are good for an hour
+        // credentials are valid for an hour
         net.run(Duration::from_secs(3_000));
         linked(&mut net, 0, 1);
         never_met(&net, 0, 1);
@@ -156,7 +156,7 @@ fn a_member_that_knows_the_address_from_before_gets_no_answer_there() {
     net.run(LONG);
     assert!(net.nodes[0].overlay.drops()["straight_hidden"] > 10);
     assert_eq!(net.direct, BTreeSet::from([(1, 0)]));
-    // by a server it is answered as ever, although each message comes to the address first
+    // a server still carries the answer, although each message goes to the address first
     net.server = true;
     net.add_relay();
     net.join_all();

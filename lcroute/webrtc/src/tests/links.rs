@@ -1,4 +1,4 @@
-//! How links come, live and go.
+//! The life of links: begin, moves, end.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,19 +16,19 @@ fn connected(count: u8) -> Net {
     connected_by(&vec![true; count.into()])
 }
 
-/// Nodes with links, each offering the media lane or not.
+/// Nodes with links, each with the media lane or without.
 pub(super) fn connected_by(media: &[bool]) -> Net {
     joined(Net::mesh_of(media))
 }
 
-/// The same on a way that takes `delay`.
+/// The same at a distance of `delay`.
 pub(super) fn connected_over(media: &[bool], delay: Duration) -> Net {
     let mut net = Net::mesh_of(media);
     net.wire.path.delay = delay;
     joined(net)
 }
 
-/// Nodes that have found each other.
+/// Joins all nodes, and runs until they form a mesh.
 pub(super) fn joined(mut net: Net) -> Net {
     net.join_all();
     net.until(LONG, "full mesh", |net| {
@@ -71,7 +71,7 @@ fn both_directions_of_the_data_channel_are_unordered_and_unretransmitted() {
     net.set_loss(200);
     for (a, b) in [(0, 1), (1, 0)] {
         for n in 0..200_u8 {
-            // a stalled association may refuse, and a link may not outlive the loss
+            // a stalled association may refuse data, and a link may not outlive the loss
             let _ = net.send_data(a, b, [&[0x10], &[n; 100]]);
             net.run(Duration::from_millis(1));
         }
@@ -185,7 +185,7 @@ fn a_cut_link_comes_back_when_the_cut_heals() {
 
 #[test]
 fn a_killed_and_restarted_peer_replaces_its_link_quickly() {
-    // the smaller PeerId offers, the larger answers: both ways
+    // the smaller PeerId offers, the larger answers: both directions
     for n in [0, 1] {
         let mut net = connected(2);
         net.run(Duration::from_secs(10));
@@ -234,7 +234,7 @@ fn lost_signalling_is_made_up_for() {
 
 #[test]
 fn an_address_change_keeps_the_link() {
-    // the offerer restarts ICE itself, the answerer asks for it
+    // the offerer restarts ICE itself, the answerer requests it
     for (n, media) in [(0, false), (1, false), (0, true), (1, true)] {
         let mut net = connected_by(&[media; 2]);
         net.run(Duration::from_secs(3));
@@ -258,11 +258,11 @@ fn an_address_change_that_cuts_the_carrier_too_keeps_the_link() {
     for n in [0, 1] {
         let mut net = connected(2);
         net.run(Duration::from_secs(3));
-        // what asks for the restart is lost with the old connection to the server ...
+        // the request for a restart is lost with the old connection to the server ...
         net.server = false;
         net.move_to(n, "10.9.9.9:7777");
         net.run(Duration::from_millis(200));
-        // ... and asked anew over the next
+        // ... and repeated over the next
         net.server = true;
         net.join(n);
         net.run(LONG);
@@ -329,7 +329,7 @@ fn an_address_more_disturbs_nothing() {
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
 }
 
-/// Two nodes, each behind a NAT of its own.
+/// Two nodes, each behind its own NAT.
 pub(super) fn behind_nats() -> Net {
     let network = Network::new(1);
     let mut net = Net::new();
@@ -529,7 +529,7 @@ fn a_dead_neighbour_is_noticed_sooner_where_much_was_heard() {
     assert!(took < Duration::from_millis(600), "{took:?}");
 }
 
-/// An ICMP error as anybody can forge it who has not seen what we send.
+/// An ICMP error that anybody can forge without our packets.
 fn forged(remote: SocketAddr) -> Unreachable<'static> {
     Unreachable {
         remote,
@@ -558,7 +558,7 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     );
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.downs.is_empty()));
-    // the truth is heard sooner than silence
+    // a true error ends the link sooner than silence
     net.kill(1);
     let now = net.now;
     net.nodes[0]
@@ -570,7 +570,7 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     assert!(took < Duration::from_millis(450), "{took:?}");
 }
 
-/// How long after its first datagram to a dead peer a node knows, whose host quotes so much of it.
+/// Time from a node's datagram to a dead peer to the verdict; an error quotes `quotes` bytes.
 fn refused_within(quotes: usize, streams: bool) -> Duration {
     let mut net = connected(2);
     net.run(Duration::from_millis(10_100));
@@ -592,7 +592,7 @@ fn who_is_refused_by_its_own_host_is_gone_at_once() {
     for streams in [false, true] {
         let took = refused_within(548, streams);
         assert!(took < Duration::from_millis(150), "{took:?}");
-        // the least that a router has to quote says nothing of the datagram
+        // the least quote of a router does not identify the datagram
         let took = refused_within(0, streams);
         assert!(took > Duration::from_millis(350), "{took:?}");
         assert!(took < Duration::from_millis(450), "{took:?}");
@@ -601,7 +601,7 @@ fn who_is_refused_by_its_own_host_is_gone_at_once() {
 
 #[test]
 fn forged_errors_end_no_link_that_loses_much_and_takes_long() {
-    // 300 ms there and back, a fifth lost each way
+    // 300 ms round trip, a fifth lost in each direction
     let mut net = connected_over(&[true; 2], Duration::from_millis(150));
     net.set_loss(200);
     net.set_jitter(10);
@@ -641,7 +641,7 @@ fn how_long_links_take_to_make() {
     }
 }
 
-/// Everything is cut from everything, signalling as well, for so long.
+/// Cuts all nodes from each other and from signalling for `lasts`.
 fn blackout(net: &mut Net, lasts: Duration) {
     let count = net.nodes.len();
     let pairs = (0..count).flat_map(|a| (0..a).map(move |b| (a, b)));
@@ -687,7 +687,7 @@ fn who_alone_thought_a_link_dead_has_it_again_without_signalling() {
     let mut net = connected(2);
     net.run(SOON);
     net.server = false;
-    // what it hears is as old as its own silence: the other side has noticed nothing
+    // its last received packet is as old as its own silence: the other side has noticed nothing
     let link = net.link(0, 1).unwrap();
     let now = net.now;
     lose(&mut net.nodes[0].overlay, link, now);
@@ -721,7 +721,7 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
     }
     while overlay.poll_event(now).is_some() {}
     let drops = overlay.drops();
-    // nobody without the network's key makes it open anything
+    // a sender without the network's key makes it open nothing
     assert_eq!(drops["signal_unexpected"], 6, "{drops:?}");
     assert_eq!(drops.len(), 1, "{drops:?}");
     net.run(LONG);
@@ -736,7 +736,7 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
     assert_eq!(overlay.drops()["signal_unexpected"], 7);
 }
 
-/// One side of a link takes it for dead, and says no goodbye that arrives.
+/// One end of a link takes it for dead; its goodbye gets lost.
 fn lose(
     overlay: &mut lcroute_overlay::Overlay<crate::WebRtc>,
     link: librecast::id::LinkId,

@@ -1,4 +1,4 @@
-//! The media lane: chosen by both, honest under loss, gone with no outage, deaf to forgers.
+//! The media lane: negotiation, loss, outages and forgeries.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use crate::Ecn;
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// Two nodes with a lane between them, which know how much the path takes.
+/// Two nodes with a lane between them, after their search for the path MTU.
 fn media() -> Net {
     media_over(Duration::from_millis(2))
 }
 
-/// The same on a way that takes `delay`: one that grew later would look like a queue.
+/// The same at a distance of `delay`: a later increase would look like a queue.
 fn media_over(delay: Duration) -> Net {
     let mut net = connected_over(&[true; 2], delay);
     net.run(Duration::from_secs(1));
@@ -43,7 +43,7 @@ pub(super) struct Flow {
     pub(super) rate: f64,
 }
 
-/// What became of it.
+/// Outcome of a flow.
 #[derive(Debug)]
 pub(super) struct Outcome {
     sent: usize,
@@ -58,7 +58,7 @@ impl Outcome {
         self.delays.len() as f64 / self.sent as f64
     }
 
-    /// The same of what was not dropped by the sender.
+    /// Share delivered of the messages that the sender did not drop.
     pub(super) fn arrived(&self) -> f64 {
         self.delays.len() as f64 / (self.sent - self.dropped) as f64
     }
@@ -171,7 +171,7 @@ fn a_full_packet_of_lc0_is_one_datagram_and_small_ones_share() {
     assert_eq!(sizes(&net), [1_354, 742]);
 }
 
-/// The longest datagram that a node sends in a second of full packets.
+/// Returns the longest datagram that a node sends in a second of full packets.
 fn longest(net: &mut Net, flow: f64) -> usize {
     net.tapped = Some(Vec::new());
     let outcome = one(net, flow, 1_312, Duration::from_secs(1));
@@ -193,14 +193,14 @@ fn datagrams_are_as_long_as_the_path_takes() {
         net.mtu = mtu;
         net.join_all();
         net.until(SOON, "a link", |net| net.linked(0, 1));
-        // the search is over, and comes again 10 s later
+        // the search is over, and restarts 10 s later
         net.run(Duration::from_secs(5));
         let sent = longest(&mut net, 100.0);
         assert!(
             sent <= longest_sent && sent > longest_sent / 2,
             "{sent} on {mtu}"
         );
-        // the link came up and nothing broke: control passes as well
+        // the link works, and control messages pass as well
         net.send_control(0, 1, &[7; 16_000]).unwrap();
         net.until(SOON, "control", |net| !net.nodes[1].control.is_empty());
     }
@@ -261,7 +261,7 @@ fn marks_of_congestion_come_back_to_the_sender() {
     let marked = one(&mut net, 500.0, 1_000, span).sent as u64;
     let counted = net.row(0, 1).unwrap().link.congested_packets;
     assert!((marked - 20..=marked).contains(&counted), "{counted}");
-    // reports are not marked, and what is wiped off harms nothing
+    // reports are not marked, and removed marks do no harm
     assert_eq!(net.row(1, 0).unwrap().link.congested_packets, 0);
 }
 
@@ -270,7 +270,7 @@ fn loss_takes_what_it_takes_and_no_more() {
     for loss in [50, 200] {
         let mut net = repaired_over(0, Duration::from_millis(10));
         net.set_loss(loss);
-        // the start is another matter
+        // the start is tested elsewhere
         one(&mut net, 5_000.0, 1_200, Duration::from_secs(2));
         let outcome = one(&mut net, 5_000.0, 1_200, Duration::from_secs(4));
         let most = 1.0 - loss as f64 / 1_000.0;
@@ -280,7 +280,7 @@ fn loss_takes_what_it_takes_and_no_more() {
             "{delivered} at {loss}"
         );
         let p99 = outcome.percentile(99);
-        // at the start the window is small, and loss not yet known to be random: 10 ms, and the queue's 20
+        // at the start the window is small, loss not known to be random: 10 ms, and the queue's 20
         assert!(p99 < Duration::from_millis(31), "{p99:?} at {loss}");
         let row = net.row(0, 1).unwrap();
         let seen = row.link.loss.unwrap();
@@ -357,7 +357,7 @@ fn a_flood_in_one_group_leaves_another_its_latency() {
         "{}",
         outcomes[1].delivered()
     );
-    // the path, its queue, and little more
+    // the path, its queue, and a small rest
     let mut waits = net.pipe.take().unwrap().waits;
     waits.sort_unstable();
     let most = waits[waits.len() * 99 / 100] + Duration::from_millis(5 + 5);
@@ -388,7 +388,7 @@ fn a_slow_link_does_not_slow_a_fast_one() {
     net.run(SOON);
     let slow = net.nodes[1].data.len() as f64 * 1_200.0 * 8.0 / 2.0;
     assert!((3e6..5e6).contains(&slow), "{slow} of 5 Mbit/s");
-    // but for the start, while the window is small
+    // except the start, while the window is small
     let fast = net.nodes[2].data.iter().zip(&net.nodes[2].data_at);
     let number = |message: &[u8]| u32::from_be_bytes(*message.last_chunk().unwrap()) as usize;
     let delays = fast.map(|((_, message), came)| (number(message), *came));
@@ -438,7 +438,7 @@ fn replayed_and_forged_packets_are_dropped_and_counted() {
     let mut replayed = 0;
     for (from, _, datagram) in theirs {
         let mut forged = datagram.clone();
-        // a later index: not a replay by its number
+        // a later index: no replay by its number
         forged[2] ^= 0x40;
         forged[6] ^= 0x40;
         let overlay = &mut net.nodes[1].overlay;
@@ -565,7 +565,7 @@ fn arbitrary_media_bytes_change_nothing() {
     let got = net.nodes[1].data.len();
     for _ in 0..20_000 {
         let (from, _, datagram) = theirs[random.index(theirs.len())];
-        // header and SSRC of a real packet, any length, any bytes behind
+        // header and SSRC of a real packet, any length, any bytes after it
         let length = random.index(100);
         let mut datagram = datagram[..datagram.len().min(length)].to_vec();
         if let Some(byte) = datagram.get_mut(1 + random.index(60)) {
@@ -610,8 +610,8 @@ fn packets_of_one_link_go_out_one_after_another() {
     assert_eq!(runs.len(), 2, "{runs:?}");
 }
 
-/// Memory of a link's end, idle and loaded, by hand:
-/// `cargo test --release -p lcroute-overlay memory_of -- --ignored --nocapture`
+/// Memory of a link's end, idle and loaded; to run by hand: `cargo test --release -p lcroute-webrtc
+/// memory_of -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn memory_of_many_links() {
@@ -638,7 +638,7 @@ fn memory_of_many_links() {
         "idle: {} KiB an end of {ends}",
         (resident() - before) / ends
     );
-    // each sends to each faster than 10 Mbit/s take
+    // each sends to each faster than 10 Mbit/s carry
     net.pipe = Some(Pipe::new(1e9, Duration::from_millis(50)));
     for round in 0..400 {
         for from in 0..usize::from(nodes) {
@@ -657,13 +657,13 @@ fn memory_of_many_links() {
     }
 }
 
-/// Latencies of control messages of 200 bytes, one every 100 ms, sorted; those that never came are left out.
+/// Latencies of control messages of 200 bytes, one every 100 ms, sorted, without the lost ones.
 fn control_latencies(media: bool, delay: u64, loss: u64, count: usize) -> Vec<Duration> {
     let mut net = connected_over(&[media; 2], Duration::from_millis(delay));
     net.run(Duration::from_secs(2));
     net.set_loss(loss);
     net.set_jitter(1);
-    // hellos find out how much gets lost
+    // hellos measure the loss
     net.run(Duration::from_secs(5));
     let mut sent = Vec::new();
     for _ in 0..count {
@@ -696,7 +696,7 @@ fn control_messages_take_round_trips_and_not_seconds_at_20_percent_loss() {
     }
 }
 
-/// Sends numbered control messages of all sizes both ways for `seconds`; they must come in order, once.
+/// Sends numbered control messages of all sizes both ways for `seconds`; expects them in order.
 fn control_both_ways(net: &mut Net, seconds: u32) {
     let before = [0, 1].map(|n| net.nodes[n].control.len());
     for n in 0..seconds * 50 {
@@ -751,7 +751,7 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     net.run(Duration::from_secs(5));
     assert_eq!(net.row(0, 1).unwrap().link.path_mtu, Some(1_452));
     net.host_mtu = 1_300;
-    // packets that leave nothing else for the far side to report
+    // packets after which the peer has nothing else to report
     let send = |net: &mut Net, n| {
         net.send_data(0, 1, [&message(1, n, 1_312), &[]]).unwrap();
         net.run(Duration::from_millis(10));
@@ -772,7 +772,7 @@ fn a_host_that_refuses_long_datagrams_is_noticed_and_shows_as_loss() {
     assert_eq!(net.nodes[1].data.len() - before, 100);
 }
 
-/// A flood of other nodes' messages for a slow link: they are dropped, the link and its own messages are not.
+/// Floods a slow link with routed messages, which are dropped without harm to the link's own.
 fn flooded_with_routed_messages(media: bool) {
     let mut net = connected_over(&[media; 2], Duration::from_millis(10));
     net.run(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Certificates for tests, and what becomes of links when they are renewed or revoked.
+//! Certificates for tests, and links at their renewal and revocation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 const DAY: u64 = 86_400;
 
-/// A chain for `node`: the network key signs an issuer, that one the node.
+/// A chain for `node`: the network key signs an issuer, the issuer signs the node.
 pub(crate) fn chain(network: &SecretKey, node: PeerId, name: &str, times: (u64, u64)) -> Chain {
     let issuer = SecretKey::from_seed(&[77; 32]);
     forged(network, &issuer, network.peer_id(), node, name, times)
 }
 
-/// The same with everything to choose.
+/// The same with all values free.
 pub(crate) fn forged(
     signer: &SecretKey,
     issuer: &SecretKey,
@@ -65,7 +65,7 @@ fn a_revoked_node_loses_its_link_at_once_and_gets_no_other() {
     });
     assert!(took < Duration::from_millis(50), "{took:?}");
     assert_eq!(net.nodes[0].downs, ["revoked"]);
-    // it tries to return, and hears why it cannot
+    // it tries to return, and receives the reason of the refusal
     net.run(LONG * 5);
     assert_eq!(state(&net, 0, 2), REVOKED);
     assert_eq!(state(&net, 2, 0), (PeerState::Refused, Some(SAYS_REVOKED)));
@@ -120,7 +120,7 @@ fn what_was_revoked_before_gets_no_link_until_it_is_forgotten() {
         "no ICE state"
     );
     assert_eq!(state(&net, 0, 1), REVOKED);
-    // revocations expire with the certificates that they are about
+    // revocations expire with their certificates
     let now = net.now;
     net.nodes[0].overlay.set_revoked(BTreeMap::new(), now);
     net.until(SOON, "link", |net| net.linked(0, 1));
@@ -143,7 +143,7 @@ fn a_renewed_certificate_keeps_the_link_and_makes_the_next() {
         let times = (TODAY, TODAY + 60 * DAY);
         chain(&network.key, net.nodes[n].id, "renewed", times)
     });
-    // each renews its own; the other hears of it by routing
+    // each renews its own; routing carries it to the other
     let now = net.now;
     for n in [0, 1] {
         let overlay = &mut net.nodes[n].overlay;

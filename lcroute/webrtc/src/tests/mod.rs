@@ -1,4 +1,4 @@
-//! Overlays against each other, in memory and on virtual time.
+//! Overlays in memory, on virtual time.
 
 mod hidden;
 mod links;

@@ -1,4 +1,4 @@
-//! A network in memory: overlays, closed firewalls, NATs, a STUN server and a server, on virtual time.
+//! A network in memory: overlays, firewalls, NATs, STUN and signalling servers, virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::stun::respond;
 use crate::{Ecn, Limits, Transmit, Unreachable, WebRtc, WebRtcConfig};
 
 pub(crate) const SERVER: CarrierId = CarrierId(1);
-/// What a control message begins with that carries a letter for a third node.
+/// Prefix of a control message with a letter for a third node.
 const PASSED_ON: &[u8] = b"routed";
 pub(crate) const STUN: &str = "192.0.2.1:7117";
 pub(crate) const TODAY: u64 = 1_800_000_000;
@@ -35,7 +35,7 @@ pub(crate) fn today() -> u64 {
     TODAY
 }
 
-/// The key of a test network, and what makes its nodes.
+/// The key of a test network, and its nodes.
 pub(crate) struct Network {
     pub(crate) key: SecretKey,
 }
@@ -47,12 +47,12 @@ impl Network {
         }
     }
 
-    /// A certificate chain for `node` that was valid for a week from `from` on.
+    /// Makes a certificate chain for `node`, valid for a week from `from`.
     pub(crate) fn chain(&self, node: PeerId, name: &str, from: u64) -> Chain {
         super::membership::chain(&self.key, node, name, (from, from + 7 * DAY))
     }
 
-    /// A node whose certificate an issuer has signed.
+    /// Makes a node with a certificate signed by an issuer.
     pub(crate) fn issued(&self, key: SecretKey, grant: Grant) -> Identity {
         let (own, id) = (&self.key, self.key.peer_id());
         let issuer = SecretKey::from_seed(&[77; 32]);
@@ -73,13 +73,13 @@ pub(crate) struct Node {
     pub(crate) overlay: Overlay<WebRtc>,
     pub(crate) id: PeerId,
     pub(crate) firewall: Firewall<Instant>,
-    /// No datagram passes.
+    /// Whether no datagram passes.
     pub(crate) udp_dead: bool,
     pub(crate) alive: bool,
     pub(crate) present: bool,
     pub(crate) links: BTreeMap<LinkId, PeerId>,
     pub(crate) wanted: BTreeSet<PeerId>,
-    /// What it was told of peers that cannot be reached directly.
+    /// Reports about peers that cannot be reached directly.
     pub(crate) failing: Vec<(PeerId, bool)>,
     pub(crate) trips: Vec<(PeerId, Duration)>,
     pub(crate) ups: usize,
@@ -87,18 +87,18 @@ pub(crate) struct Node {
     pub(crate) control: Vec<(PeerId, Bytes)>,
     pub(crate) control_at: Vec<Instant>,
     pub(crate) data: Vec<(PeerId, Bytes)>,
-    /// When each of them came.
+    /// Arrival times of the data.
     pub(crate) data_at: Vec<Instant>,
     pub(crate) refusals: Vec<(Option<PeerId>, &'static str)>,
-    /// Revocations that peers have shown it.
+    /// Revocations received from peers.
     pub(crate) proofs: Vec<Bytes>,
     pub(crate) sent: u64,
     pub(crate) wakeups: u64,
-    /// Datagrams that nobody may fragment.
+    /// Datagrams with Don't Fragment.
     pub(crate) probes: usize,
 }
 
-/// What is no node: servers, and addresses where nobody is.
+/// Index of everything that is no node: servers, and unused addresses.
 const ELSEWHERE: usize = usize::MAX;
 
 #[derive(Clone)]
@@ -126,7 +126,7 @@ pub(crate) enum Parcel {
         stream: u64,
         event: StreamEvent,
     },
-    /// ICMP: the host `by` has nobody for a datagram of `to`, which began so.
+    /// ICMP: host `by` has no socket for a datagram of `to`, with these first bytes.
     Refusal {
         by: SocketAddr,
         to: SocketAddr,
@@ -137,55 +137,55 @@ pub(crate) enum Parcel {
 pub(crate) struct Net {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
-    /// What datagrams, signals and errors travel on; only datagrams get lost.
+    /// Carries datagrams, signals and errors; only datagrams get lost.
     pub(crate) wire: simulated::Network<Instant, usize, Parcel>,
     pub(crate) signal_delay: Duration,
-    /// Signals that were carried, for those who replay and tamper.
+    /// Carried signals, for replays and tampering.
     pub(crate) carried: Vec<(PeerId, PeerId, Vec<u8>)>,
     pub(crate) server: bool,
-    /// Every node wants a link to whoever it hears of.
+    /// Whether every node wants a link to each peer that appears.
     pub(crate) all_wanted: bool,
     /// Overlays made so far.
     runs: u16,
-    /// Whether nodes added from now on offer the media lane, and their bounds.
+    /// Whether later nodes offer the media lane, and their bounds.
     pub(crate) media: bool,
     pub(crate) limits: Limits,
     pub(crate) bounds: lcroute_overlay::Limits,
-    /// The version of control messages that channels of nodes added from now on name, if it is another than envelopes do.
+    /// Version of control messages in channels of later nodes, if it differs from envelopes.
     pub(crate) control: Option<u8>,
-    /// Media packets get lost, all else does not.
+    /// Whether all media packets get lost.
     pub(crate) media_cut: bool,
-    /// Media packets that were sent, for those who replay them.
+    /// Media packets sent, for replays.
     pub(crate) tapped: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
-    /// Which nodes have sent which others datagrams, with no relay between them.
+    /// Pairs of nodes with datagrams between them that passed no relay.
     pub(crate) direct: BTreeSet<(usize, usize)>,
-    /// All that was sent, if a test wants it: by whom, and what.
+    /// All datagrams sent, with their sender, if a test records them.
     pub(crate) copied: Option<Vec<(usize, Vec<u8>)>>,
-    /// Datagrams that came out with an address that their host does not have, nor the relay for it.
+    /// Datagrams from a source address of neither their host nor its relay.
     pub(crate) strays: usize,
-    /// The longest datagram that passes, of UDP payload.
+    /// Longest datagram that passes, as UDP payload.
     pub(crate) mtu: usize,
-    /// The longest datagram that a node's own host takes.
+    /// Longest datagram that a node's own host sends.
     pub(crate) host_mtu: usize,
-    /// Routers mark what may be marked.
+    /// Whether routers mark ECN-capable datagrams.
     pub(crate) congested: bool,
-    /// So many bytes of a datagram does the host of a dead node send back in an ICMP error.
+    /// Bytes of a datagram that the host of a dead node quotes in an ICMP error.
     pub(crate) quotes: Option<usize>,
-    /// What each node sends goes through such a pipe.
+    /// Pipe for all output of each node.
     pub(crate) pipe: Option<Pipe>,
-    /// So much later than the path takes does the STUN server answer.
+    /// Delay of the STUN server beyond the path's.
     pub(crate) stun_delay: Duration,
-    /// At [`STUN`], with the addresses of its sockets.
+    /// Relay at [`STUN`], with the addresses of its sockets.
     pub(crate) relay: Option<(RelayServer, BTreeMap<AllocationId, SocketAddr>)>,
 }
 
-/// A bottleneck: a rate, and a queue that drops what comes when it is full.
+/// A bottleneck: a rate, and a queue that drops arrivals when it is full.
 #[derive(Debug, Clone)]
 pub(crate) struct Pipe {
     /// Bits a second, IP and UDP headers included.
     rate: f64,
     queue: Duration,
-    /// What goes elsewhere does not go through it.
+    /// Only destination that goes through it, if set.
     pub(crate) only: Option<SocketAddr>,
     /// Each node has its own.
     links: BTreeMap<usize, Bottleneck<Instant>>,
@@ -204,7 +204,7 @@ impl Pipe {
         }
     }
 
-    /// When a datagram is through it; none if it is dropped.
+    /// Returns the time at which a datagram leaves it; `None` if it drops the datagram.
     fn pass(&mut self, node: usize, size: usize, now: Instant) -> Option<Instant> {
         let idle = Bottleneck::new(self.rate, self.queue, now);
         let link = self.links.entry(node).or_insert(idle);
@@ -250,17 +250,17 @@ impl Net {
         }
     }
 
-    /// So many datagrams of a thousand get lost.
+    /// Sets the loss per thousand datagrams.
     pub(crate) fn set_loss(&mut self, loss: u64) {
         self.wire.path.loss = loss as f64 / 1_000.0;
     }
 
-    /// Each takes up to so many milliseconds longer.
+    /// Sets the maximal additional delay, in ms.
     pub(crate) fn set_jitter(&mut self, jitter: u64) {
         self.wire.path.jitter = Duration::from_millis(jitter);
     }
 
-    /// Another run.
+    /// Sets the seed of another run.
     pub(crate) fn set_seed(&mut self, seed: u64) {
         self.wire.random = Random::new(seed);
     }
@@ -270,12 +270,12 @@ impl Net {
         Self::mesh_of(&vec![true; count.into()])
     }
 
-    /// The same; each node offers the media lane or does not.
+    /// The same; `media`: each node offers the media lane or not.
     pub(crate) fn mesh_of(media: &[bool]) -> Self {
         Self::mesh_within(media, Limits::default())
     }
 
-    /// The same, within such bounds.
+    /// The same, with these bounds.
     pub(crate) fn mesh_within(media: &[bool], limits: Limits) -> Self {
         let network = Network::new(1);
         let mut keys: Vec<_> = (100_u8..)
@@ -338,7 +338,7 @@ impl Net {
         host: SocketAddr,
         stun: bool,
     ) -> Overlay<WebRtc> {
-        // another one for each run of a process
+        // another seed for each run of a process
         self.runs += 1;
         let runs = self.runs.to_be_bytes();
         let mut seed = *identity.peer_id().public_key();
@@ -370,13 +370,13 @@ impl Net {
         Overlay::new(config, webrtc, self.now)
     }
 
-    /// The process is killed: nothing is said to anybody.
+    /// Kills the process, without a goodbye.
     pub(crate) fn kill(&mut self, n: usize) {
         self.nodes[n].alive = false;
         self.nodes[n].links.clear();
     }
 
-    /// A new process with the same key.
+    /// Starts a new process with the same key.
     pub(crate) fn restart(&mut self, n: usize, identity: &Identity) {
         let firewall = &self.nodes[n].firewall;
         let (host, nat) = (firewall.host, firewall.nat.is_some());
@@ -389,7 +389,7 @@ impl Net {
         self.join(n);
     }
 
-    /// The node registers with the server.
+    /// Registers the node with the server.
     pub(crate) fn join(&mut self, n: usize) {
         self.nodes[n].present = true;
         for m in 0..self.nodes.len() {
@@ -399,7 +399,7 @@ impl Net {
         }
     }
 
-    /// Node `n` wants a link to `peer`, or does not any more.
+    /// Makes node `n` want a link to `peer`, or want none.
     pub(crate) fn want(&mut self, n: usize, peer: PeerId, wants: bool) {
         let node = &mut self.nodes[n];
         if wants {
@@ -411,7 +411,7 @@ impl Net {
         node.overlay.set_wanted(wanted, self.now);
     }
 
-    /// Two nodes hear of each other.
+    /// Announces two nodes to each other.
     pub(crate) fn introduce(&mut self, a: usize, b: usize) {
         let [a, b] = [a, b].map(|n| self.nodes[n].id);
         for (to, about) in [(b, a), (a, b)] {
@@ -420,7 +420,7 @@ impl Net {
         }
     }
 
-    /// Every node wants links to all others.
+    /// Makes every node want links to all other nodes.
     pub(crate) fn want_all(&mut self) {
         let all: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         for n in 0..all.len() {
@@ -432,7 +432,7 @@ impl Net {
         (0..self.nodes.len()).for_each(|n| self.join(n));
     }
 
-    /// The node's address changes, as when a laptop changes its network.
+    /// Changes the node's address, as when a laptop changes its network.
     pub(crate) fn move_to(&mut self, n: usize, host: &str) {
         let host: SocketAddr = host.parse().unwrap();
         let node = &mut self.nodes[n];
@@ -447,13 +447,13 @@ impl Net {
         self.nodes.iter().position(|n| n.id == id)
     }
 
-    /// The nodes to which `n` has links.
+    /// Returns the nodes linked to `n`.
     pub(crate) fn links_of(&self, n: usize) -> Vec<usize> {
         let peers = self.nodes[n].links.values();
         peers.filter_map(|peer| self.index(*peer)).collect()
     }
 
-    /// The link from `a` to `b`, if `a` has one.
+    /// Returns the link from `a` to `b`, if `a` has one.
     pub(crate) fn link(&self, a: usize, b: usize) -> Option<LinkId> {
         let id = self.nodes[b].id;
         self.nodes[a]
@@ -475,7 +475,7 @@ impl Net {
         self.link(a, b).is_some() && self.link(b, a).is_some()
     }
 
-    /// Node `a` sends data, in two parts, over its link to `b`.
+    /// Makes node `a` send data, in two parts, over its link to `b`.
     pub(crate) fn send_data(
         &mut self,
         a: usize,
@@ -486,7 +486,7 @@ impl Net {
         self.nodes[a].overlay.send_data(link, parts, self.now)
     }
 
-    /// Node `a` sends a control message over its link to `b`.
+    /// Makes node `a` send a control message over its link to `b`.
     pub(crate) fn send_control(
         &mut self,
         a: usize,
@@ -497,7 +497,7 @@ impl Net {
         self.nodes[a].overlay.send_control(link, message, self.now)
     }
 
-    /// What is sent over the link from `a` to `b` arrives.
+    /// Asserts that the link from `a` to `b` carries data.
     pub(crate) fn assert_carries(&mut self, a: usize, b: usize) {
         let before = self.nodes[b].data.len();
         self.send_data(a, b, [&[0x10], &[7; 1_200]]).unwrap();
@@ -505,7 +505,7 @@ impl Net {
         self.until(Duration::from_secs(1), "data", arrived);
     }
 
-    /// Runs until the condition holds; panics when it does not within `most` of virtual time.
+    /// Runs until the condition holds; panics after `most` of virtual time.
     pub(crate) fn until(
         &mut self,
         most: Duration,
@@ -542,7 +542,7 @@ impl Net {
             .collect()
     }
 
-    /// To the next thing that happens, `end` at the latest.
+    /// Advances to the next event, `end` at the latest.
     fn step(&mut self, end: Instant) {
         let relay = self.relay.as_ref().map(|(relay, _)| relay.poll_timeout());
         let timers = self
@@ -556,7 +556,7 @@ impl Net {
             .min()
             .unwrap_or(end)
             .min(end);
-        // a deadline in the past is served a little later: an overlay that spins does not stop the clock
+        // a past deadline is served a little later: an overlay that spins does not stop the clock
         self.now = next.max(self.now + Duration::from_micros(10));
         while let Some(parcel) = self.wire.poll(self.now) {
             self.deliver(parcel);
@@ -699,13 +699,13 @@ impl Net {
         }
     }
 
-    /// The node whose public address this is.
+    /// Returns the node with this public address.
     fn node_at(&self, address: SocketAddr) -> Option<usize> {
         let mut nodes = self.nodes.iter();
         nodes.position(|node| node.firewall.is_at(address))
     }
 
-    /// Takes what a node has to say and to send.
+    /// Drains the output of a node.
     pub(crate) fn collect(&mut self, n: usize) {
         if !self.nodes[n].alive {
             return;
@@ -719,7 +719,7 @@ impl Net {
         }
     }
 
-    /// A relay at [`STUN`], which all nodes so far may use; over UDP, too, or not.
+    /// Adds a relay at [`STUN`], for all present nodes, over UDP and streams.
     pub(crate) fn add_relay(&mut self) {
         let own: SocketAddr = STUN.parse().unwrap();
         let mut config = RelayConfig::new(
@@ -842,13 +842,13 @@ impl Net {
             } = transmit;
             let node = &mut self.nodes[n];
             node.probes += usize::from(dont_fragment);
-            // from an address that it no longer has, nothing leaves a host
+            // a host sends no datagram from an address that it no longer has
             if from.is_some_and(|from| from != node.firewall.host) {
                 self.strays += 1;
                 continue;
             }
             if contents.len() > self.host_mtu {
-                // a probe is its own answer
+                // a probe needs no error: its loss is the answer
                 if !dont_fragment {
                     let overlay = &mut node.overlay;
                     overlay
@@ -948,8 +948,8 @@ impl Net {
         }
     }
 
-    /// Node `n` has a letter, from 256, to 256, sealed message: it is for it, or goes on over the
-    /// control channel of the first link that leads to where it should go.
+    /// Handles a letter at node `n`, from 256, to 256, sealed message: takes it, or passes it on
+    /// over the control channel of the first link towards its destination.
     fn pass_on(&mut self, n: usize, via: Option<LinkId>, letter: &[u8]) {
         let id = |at: usize| PeerId::from_public_key(letter[at..at + 32].try_into().unwrap());
         let (to, now) = (id(32).unwrap(), self.now);

@@ -10,7 +10,7 @@ use lcroute_overlay::PeerState;
 
 use crate::peer_connection::PeerConnection;
 
-/// How long the first suspension lasts.
+/// Length of the first suspension.
 const FIRST: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 const ABORT: u8 = 6;
 const ERROR: u8 = 9;
 
-/// The end at node `a` of its connection to `b`, or of the one that it has.
+/// Returns node `a`'s end of its connection to `b`, or of its only one.
 fn connection(net: &mut Net, a: usize, b: usize) -> Option<&mut PeerConnection> {
     let link = net.link(a, b);
     let webrtc = net.nodes[a].overlay.connections_mut();
@@ -39,13 +39,12 @@ fn checksum(packet: &[u8]) -> u32 {
     })
 }
 
-/// From now on node `a` sends `b` SCTP packets with a chunk whose one cause says that it is 65,535 bytes long.
-/// Counts them.
+/// Makes node `a` send `b` SCTP packets with a chunk that has a cause of 65,535 bytes. Counts them.
 fn spoil(net: &mut Net, a: usize, b: usize, chunk: u8) -> Arc<AtomicU32> {
     spoil_with(net, a, b, &[chunk, 0, 0, 0, 0, 1, 255, 255])
 }
 
-/// The same with a chunk that begins so; its length is put right.
+/// The same with a chunk that begins with `chunk`; corrects its length.
 fn spoil_with(net: &mut Net, a: usize, b: usize, chunk: &[u8; 8]) -> Arc<AtomicU32> {
     let chunk = *chunk;
     let spoilt = Arc::new(AtomicU32::new(0));
@@ -66,7 +65,7 @@ fn spoil_with(net: &mut Net, a: usize, b: usize, chunk: &[u8; 8]) -> Arc<AtomicU
     spoilt
 }
 
-/// Data that goes over SCTP where the sender does not offer the media lane.
+/// Data over SCTP, as a sender without the media lane uses it.
 const DATA: [&[u8]; 2] = [&[0x10], b"data"];
 
 #[test]
@@ -100,7 +99,7 @@ fn what_the_stack_does_not_deal_well_with_is_left_out_and_the_link_lives_on() {
         skip,
     ] {
         let mut net = connected_by(&[true, false]);
-        // a skip of 2^30: seconds of a loop; what was acknowledged is a random number, so both halves are tried
+        // a skip of 2^30 loops for seconds; the acknowledged TSN is random, so both halves run
         for half in [0x40, 0xc0] {
             let chunk = match chunk[0] {
                 192 => [192, 0, 0, 0, half, 0, 0, 0],
@@ -131,7 +130,7 @@ fn who_makes_the_stack_panic_gets_no_link_for_a_while_and_then_one_again() {
     net.send_data(1, 0, DATA).unwrap();
     net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());
     let (began, sent) = (net.now, net.nodes[0].sent);
-    // it is back at once, and asks
+    // it is back at once, and requests a link
     net.until(LONG, "being refused", |net| {
         drops(net, 0, "webrtc_refused") > 1
     });
@@ -143,7 +142,7 @@ fn who_makes_the_stack_panic_gets_no_link_for_a_while_and_then_one_again() {
         net.nodes[0].overlay.connections().is_idle(),
         "no connection was begun"
     );
-    // straight to where it asked from
+    // straight to the address of the request
     let told = drops(&net, 0, "webrtc_refused");
     assert!(net.nodes[0].sent - sent <= told, "refusals, nothing else");
     net.until(FIRST * 2, "a link", |net| net.linked(0, 1));
@@ -185,7 +184,7 @@ fn a_panic_before_auth_is_its_senders_as_well() {
 #[test]
 fn a_panic_that_anybody_may_have_caused_refuses_nobody() {
     let mut net = connected_by(&[true, true, true]);
-    // as a forged datagram might: nothing that node 1 has sealed came since
+    // as a forged datagram would: node 1 has sealed no record since
     connection(&mut net, 0, 1).unwrap().panic_for_test();
     net.nodes[0].overlay.connections_mut().drain_all();
     net.until(SOON, "the end of the link", |net| net.link(0, 1).is_none());

@@ -1,4 +1,4 @@
-//! Nodes that know each other's presence records, and have no server between them.
+//! Nodes with each other's presence records, and no server.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 const LAN: CarrierId = CarrierId(2);
 
-/// Node `to` gets the record of node `from`.
+/// Gives node `to` the record of node `from`.
 fn pass(net: &mut Net, from: usize, to: usize) {
     let now = net.now;
     let record = net.nodes[from].overlay.record(now).expect("an address");
@@ -109,7 +109,7 @@ fn who_moved_is_found_where_nobody_looked() {
     pass(&mut net, 1, 0);
     net.until(SOON, "link", |net| net.linked(0, 1));
     net.run(SOON);
-    // the one that stays has an open port; the other's record is of before
+    // the node that stays has an open port; the other's record is outdated
     net.nodes[1].firewall.filtering = Behavior::EndpointIndependent;
     net.move_to(0, "10.9.9.9:7000");
     net.until(LONG, "loss", |net| {

@@ -1,4 +1,4 @@
-//! Links where only a relay leads from one node to the other.
+//! Links that only a relay can make.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::net::{Net, Network, today};
 
 const NATS: [&str; 2] = ["198.51.100.1:7000", "198.51.100.2:7001"];
 
-/// Two nodes behind NATs, which may use a relay, and how they are cut off.
+/// Two nodes behind NATs, which may use a relay, and are cut off by `cut_off`.
 fn behind_nats(cut_off: impl Fn(&mut Net, usize)) -> Net {
     let network = Network::new(1);
     let mut net = Net::new();
@@ -38,7 +38,7 @@ fn paths(net: &Net) -> [Option<PathKind>; 2] {
     [(0, 1), (1, 0)].map(|(a, b)| net.row(a, b).and_then(|row| row.link.path))
 }
 
-/// Until both have a link; it carries data both ways.
+/// Runs until both have a link, which carries data in both directions.
 fn link(net: &mut Net, most: u64) -> Duration {
     net.join_all();
     let most = Duration::from_secs(most);
@@ -95,7 +95,7 @@ fn a_relayed_link_moves_to_a_direct_path_without_a_break_and_gives_the_relay_bac
         node.udp_dead = false;
     }
     let direct = |net: &Net| paths(net) == [Some(PathKind::Reflexive); 2];
-    // what is sent meanwhile arrives
+    // data sent meanwhile arrives
     let mut sent = 0;
     while !direct(&net) {
         assert!(sent < 1_000, "it stays at the relay");

@@ -1,4 +1,4 @@
-//! Repair in the media lane: what is lost comes again, in time; nothing is sent for it where nothing is lost.
+//! Repair in the media lane: lost packets arrive in time by repair; without loss it sends nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::Limits;
 
 const MBIT_50: f64 = 5_200.0;
 
-/// Two nodes with a link on a way that takes `delay`; a message may come so many milliseconds later by repair.
+/// Two linked nodes at a distance of `delay`, with a repair budget of `millis`.
 pub(super) fn repaired_over(millis: u64, delay: Duration) -> Net {
     let limits = Limits {
         media_repair: Duration::from_millis(millis),
@@ -23,14 +23,14 @@ pub(super) fn repaired_over(millis: u64, delay: Duration) -> Net {
     joined(net)
 }
 
-/// Such a path: round trip in microseconds, loss of a thousand both ways.
+/// Such a path: round trip in microseconds, loss per thousand in both directions.
 fn path(rtt: u64, loss: u64, repair: u64) -> Net {
     let mut net = repaired_over(repair, Duration::from_micros(rtt / 2));
     net.set_loss(loss);
     net
 }
 
-/// What a flow of 1,200-byte messages meets, once it is under way; each comes once.
+/// Outcome of a flow of 1,200-byte messages after its start; each arrives once.
 fn steady(net: &mut Net, rate: f64, seconds: u64) -> Outcome {
     one(net, rate, 1_200, Duration::from_secs(2));
     let outcome = one(net, rate, 1_200, Duration::from_secs(seconds));
@@ -43,12 +43,11 @@ fn repaired(net: &Net, from: usize, to: usize) -> RepairInfo {
     net.row(from, to).unwrap().link.repair
 }
 
-/// At 1, 5, 20 % loss: shares delivered of what the window let out, and the time for 99 of a
-/// hundred.
+/// Checks the shares delivered of the sent packets at 1, 5, 20 % loss, and the 99th percentile.
 fn check(rtt: u64, rate: f64, shares: [f64; 3]) {
     for (loss, share) in [10, 50, 200].into_iter().zip(shares) {
         let mut net = path(rtt, loss, 25);
-        // of nine seeds two miss a share of 0.999 by up to 0.0002
+        // two of nine seeds miss a share of 0.999 by up to 0.0002
         net.set_seed(1);
         let outcome = steady(&mut net, rate, 4);
         let (delivered, p99) = (outcome.arrived(), outcome.percentile(99));
@@ -111,7 +110,7 @@ fn without_loss_it_costs_nothing() {
         });
         let [(without, bytes), (with, more)] = packets;
         assert_eq!(without, with, "{rtt} us");
-        // reports come at other times
+        // reports arrive at other times
         assert!(bytes.abs_diff(more) < bytes / 10_000, "{packets:?}");
     }
 }
@@ -135,7 +134,7 @@ fn packets_that_overtake_each_other_are_not_sent_again() {
         (100_000, 10),
     ] {
         let mut net = path(rtt, 0, 25);
-        // of twelve seeds one makes a few probes of the path's MTU late enough to count as lost: then packets are halved
+        // with one of twelve seeds late path probes count as lost, and packets are halved
         net.set_jitter(jitter);
         net.set_seed(7_919);
         let delivered = steady(&mut net, MBIT_50, 4).delivered();

@@ -1,4 +1,4 @@
-//! Who gets no link, and why: every refusal has its name, and costs no ICE state.
+//! Refused links: every refusal has its reason, and costs no ICE state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ fn member(seed: u8) -> Identity {
     Network::new(1).identity(key(seed), "member")
 }
 
-/// A member, and a node whose identity is wrong in some way, both at one server.
+/// A member, and a node with a wrong identity, both at one server.
 fn meet(wrong: &Identity, clock: fn() -> u64) -> Net {
     let mut net = Net::new();
     net.add(&member(1), today, None);
@@ -33,7 +33,7 @@ fn meet(wrong: &Identity, clock: fn() -> u64) -> Net {
     net
 }
 
-/// The member refuses the other with this reason, and has spent no ICE state on it.
+/// Asserts that the member refuses the other for this reason, without ICE state.
 fn assert_refused(net: &Net, counter: &str, reason: &str) {
     let honest = &net.nodes[0];
     assert!(honest.links.is_empty() && honest.ups == 0);
@@ -155,7 +155,7 @@ fn tampered_and_replayed_messages_get_nothing() {
             .filter(|(_, to, _)| *to == net.nodes[n].id)
             .count() as u64;
         assert_eq!(drops["signal_copy"], to_us);
-        // the first one used up what was thought to be its sender's budget
+        // the first one used up the assumed sender's budget
         let junk = ["signal_not_opened", "signal_rate"].map(|name| drops.get(name).unwrap_or(&0));
         assert_eq!(junk.into_iter().sum::<u64>(), to_us);
         assert_eq!(
@@ -192,7 +192,7 @@ fn what_was_for_an_earlier_run_of_a_node_makes_no_link() {
     assert_eq!(node.overlay.drops()["signal_session"], 1);
 }
 
-/// Keys of nobody, as many as wanted: who knows the network's key can be in its room.
+/// Any number of keys of non-members, which know the network's key and can enter its room.
 fn strangers(count: u32) -> impl Iterator<Item = PeerId> {
     (0..count).map(|n| {
         let mut seed = [3; 32];
@@ -217,7 +217,7 @@ fn junk_in_the_room_starves_no_other_sender() {
     for _ in 0..50 {
         throw(&mut net);
     }
-    // one that nobody knows yet
+    // a member that is still unknown
     net.join(1);
     let begun = net.now;
     while !net.linked(0, 1) {
@@ -240,7 +240,7 @@ fn a_crowd_of_strangers_starves_no_member_and_no_other_carrier() {
         overlay.handle_signal(SERVER, from, &[0; 100], now);
     }
     assert_eq!(net.nodes[0].overlay.drops()["signal_not_opened"], 1_000);
-    // the member that is known moves, at once
+    // the known member moves, at once
     net.move_to(1, "10.9.9.9:7777");
     net.run(Duration::from_millis(500));
     let [before, after] = [0, 1].map(|n| net.nodes[n].overlay.drops().get("signal_rate").copied());
@@ -300,7 +300,7 @@ fn plaintext_dtls_from_a_spoofed_address_is_dropped() {
         net.nodes[0].firewall.host,
         net.now,
     );
-    // a fatal alert, as anybody could write it
+    // a fatal alert, which anybody can forge
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 99, 0, 2, 2, 40];
     net.nodes[0]
         .overlay

@@ -1,4 +1,4 @@
-//! Nodes that speak different versions: no link, and a reason on both sides.
+//! Nodes of different versions: no link, and a reason on both sides.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const NEWER_CONTROL: &str = "speaks another version of lcroute (control 5 or lat
 const OLDER_SIGNAL: &str = "speaks another version of lcroute (signalling 1, here 2)";
 const NEWER_SIGNAL: &str = "speaks another version of lcroute (signalling 3 or later, here 2)";
 
-/// A node of today, and one that speaks other versions; who wants a link to the other.
+/// A current node, and one with other versions; `wants`: each wants a link.
 fn meet(signal: u8, control: u8, wants: [bool; 2]) -> Net {
     let mut net = Net::new();
     net.all_wanted = false;
@@ -75,7 +75,7 @@ fn another_version_of_signalling_makes_no_link_and_whoever_hears_of_it_says_so()
 fn a_control_channel_of_another_version_ends_the_link() {
     for (control, reason) in [(3, OLDER_CONTROL), (5, NEWER_CONTROL)] {
         let mut net = Net::mesh(2);
-        // the offerer does not speak what it said in its signalling
+        // the offerer's channel does not match its signalling
         net.nodes[0].overlay.connections_mut().speak(control);
         net.join_all();
         net.run(Duration::from_secs(5));

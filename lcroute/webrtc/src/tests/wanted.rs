@@ -1,4 +1,4 @@
-//! Which links are made: those that somebody wants.
+//! Link requests: only links that a node wants are made.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use librecast::id::SecretKey;
 const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Nodes that hear of each other and want nobody.
+/// Nodes that know each other and want no link.
 fn unwanted(count: u8) -> Net {
     let mut net = Net::mesh(count);
     net.all_wanted = false;
@@ -65,7 +65,7 @@ fn who_is_not_wanted_any_more_is_not_tried_again_and_not_shown() {
     net.run(LONG);
     assert!(net.row(0, 1).is_some());
     want(&mut net, 0, 1, false);
-    // an attempt under way ends as it will
+    // an attempt under way completes
     net.run(LONG);
     let requests = net.carried.len();
     net.run(LONG * 10);
@@ -86,7 +86,7 @@ fn a_link_outlives_the_wish_for_it() {
     want(&mut net, 0, 1, false);
     net.run(LONG);
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
-    // and is not made anew
+    // and is not made again
     net.wire.cut.insert((0, 1));
     net.until(SOON, "cut", |net| {
         net.nodes.iter().all(|n| n.links.is_empty())
@@ -167,7 +167,7 @@ fn a_peer_that_never_answers_is_told_of() {
     want(&mut net, 0, 1, true);
     let took = net.until(LONG, "word of it", |net| !net.nodes[0].failing.is_empty());
     assert!(took <= Duration::from_secs(11), "{took:?}");
-    // it is back: no word until there is a link
+    // it is back, without a report until there is a link
     let mut keys: Vec<_> = [100, 101].map(|s| SecretKey::from_seed(&[s; 32])).into();
     keys.sort_by_key(SecretKey::peer_id);
     net.restart(1, &Network::new(1).identity(keys.swap_remove(1), "again"));
@@ -200,7 +200,7 @@ fn links_to_peers_that_nobody_wants_are_bounded() {
     }
     assert_eq!(net.nodes[0].links.len(), 2);
     assert!(net.nodes[0].overlay.drops()["peers_full"] >= 2);
-    // whom it wants itself gets a link all the same
+    // a peer that this node wants gets a link all the same
     want(&mut net, 0, 4, true);
     net.until(LONG, "link", |net| net.linked(0, 4));
     assert!(!net.linked(0, 3));
@@ -220,7 +220,7 @@ fn nodes_meet_over_a_third_without_a_server() {
         let overlay = &mut node.overlay;
         overlay.handle_presence(SERVER, Presence::CarrierDown, now);
     }
-    // routing finds out who can be reached over whom
+    // routing finds the hop to each node
     let ids = [0, 2].map(|n| net.nodes[n].id);
     for (n, other) in [(0, ids[1]), (2, ids[0])] {
         let overlay = &mut net.nodes[n].overlay;

@@ -1,6 +1,7 @@
-//! What an observer can tell from a browser's link, of ours. `chromium.txt` and `firefox.txt` describe captures of
-//! Chromium 156.0.8078.108 and Firefox 153.7.0esr (data channel between two connections of one page, IPv4, Debian 12),
-//! as `examples/wire.rs` prints them. Chromium permutes the extensions of each ClientHello.
+//! Differences that an observer sees between our links and a browser's. `chromium.txt` and
+//! `firefox.txt` describe captures of Chromium 156.0.8078.108 and Firefox 153.7.0esr (data channel
+//! between two connections of one page, IPv4, Debian 12), printed by `examples/wire.rs`. Chromium
+//! permutes the extensions of each ClientHello.
 
 mod describe;
 
@@ -14,7 +15,7 @@ const CHROMIUM: &str = include_str!("wire/chromium.txt");
 const FIREFOX: &str = include_str!("wire/firefox.txt");
 const OURS: &str = include_str!("wire/ours.txt");
 
-/// Beginnings of lines that are as Chromium's. What is not here tells our links apart, and docs/wire.md says so.
+/// Beginnings of lines that equal Chromium's. All other lines differ; docs/wire.md lists them.
 const AS_CHROMIUM: [&str; 7] = [
     "STUN request",
     "STUN response",
@@ -25,10 +26,10 @@ const AS_CHROMIUM: [&str; 7] = [
     "ServerHello versions",
 ];
 
-/// Until the link is up, at rest, and in suspicion of a peer that is gone.
+/// Until the link is up, at rest, and while suspecting a dead peer.
 const EACH: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(2)];
 
-/// But for the length of USERNAME, and of the whole with it; and Chromium's controlling end nominates with each check.
+/// Drops the lengths of USERNAME and message, and nominations, in which Chromium differs.
 fn without_what_differs(line: &str) -> String {
     let from = line.find(" NETWORK-INFO").unwrap_or_default();
     line[from..].replace(" USE-CANDIDATE 0", "")
@@ -38,7 +39,7 @@ fn lines(text: &str) -> BTreeSet<&str> {
     text.lines().collect()
 }
 
-/// What the datagrams of a link between two nodes show.
+/// Returns the lines for the datagrams of a link between two nodes.
 fn observed() -> BTreeSet<String> {
     let mut net = Net::mesh(2);
     net.copied = Some(Vec::new());

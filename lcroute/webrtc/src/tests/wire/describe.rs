@@ -1,5 +1,5 @@
-//! What an observer on the path can tell of a link's first datagrams: STUN (RFC 8489) and the hellos of DTLS (RFC 6347),
-//! field by field. Whatever is random shows as its length.
+//! Description of a link's first datagrams as an observer on the path sees them: STUN (RFC 8489)
+//! and the hellos of DTLS (RFC 6347), field by field. Random fields appear as their length.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -29,13 +29,13 @@ impl<'a> Reader<'a> {
         Some(bytes.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)))
     }
 
-    /// A vector whose length stands before it, in so many bytes.
+    /// Takes a vector with a length of `length_bytes` bytes before it.
     fn vector(&mut self, length_bytes: usize) -> Option<Reader<'a>> {
         let count = self.number(length_bytes)?;
         self.bytes(count).map(Reader)
     }
 
-    /// All that is left, as numbers of two bytes.
+    /// Returns the rest as two-byte numbers.
     fn codes(mut self) -> Option<String> {
         let mut text = String::new();
         while !self.0.is_empty() {
@@ -45,25 +45,25 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Puts datagrams of several senders together, and says what they show.
+/// Collects datagrams of several senders, and describes them.
 #[derive(Default)]
 pub struct Observer {
     lines: Vec<String>,
-    /// By sender and number of the message: type, and bytes so far.
+    /// Type and bytes so far, by sender and message number.
     messages: BTreeMap<(usize, usize), Vec<u8>>,
 }
 
 impl Observer {
-    /// The next datagram of the sender.
+    /// Handles the next datagram of a sender.
     pub fn see(&mut self, sender: usize, datagram: &[u8]) {
         if let Some(line) = stun(datagram) {
             self.add(line);
         }
-        // what cannot be read ends the datagram
+        // an unreadable record ends the datagram
         let _ = self.records(sender, datagram);
     }
 
-    /// What was seen, each kind once, in the order of its first.
+    /// Returns the lines, each once, in order of first appearance.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
@@ -80,7 +80,7 @@ impl Observer {
             let header = rest.bytes(RECORD_HEADER)?;
             let count = usize::from(u16::from_be_bytes([header[11], header[12]]));
             let mut record = Reader(rest.bytes(count)?);
-            // behind the first epoch all is sealed
+            // after epoch 0 everything is sealed
             if header[3..5] != [0, 0] {
                 continue;
             }
@@ -126,7 +126,7 @@ impl Observer {
     }
 }
 
-/// A binding request or response: its attributes in their order, each with the length of its value.
+/// Describes a binding request or response: its attributes in order, with their lengths.
 fn stun(datagram: &[u8]) -> Option<String> {
     let mut message = Reader(datagram);
     let kind = match message.number(2)? {
@@ -197,7 +197,7 @@ fn server_hello(hello: &mut Reader<'_>) -> Option<Vec<String>> {
     Some(lines)
 }
 
-/// Subject and days of the first certificate (RFC 5246 7.4.2, RFC 5280 4.1), by the types of its values.
+/// Describes subject and days of the first certificate (RFC 5246 7.4.2, RFC 5280 4.1).
 fn certificate(body: &mut Reader<'_>) -> Option<String> {
     let certificate = body.vector(3)?.vector(3)?.0;
     let values = |tag| {
@@ -223,7 +223,7 @@ fn certificate(body: &mut Reader<'_>) -> Option<String> {
     ))
 }
 
-/// The day of a time whose year has so many digits.
+/// Returns the day of a time with a year of `digits` digits.
 fn day(century: i64, time: &str, digits: usize) -> Option<i64> {
     let number = |from, count| time.get(from..from + count)?.parse::<i64>().ok();
     time.strip_suffix('Z')
@@ -239,7 +239,7 @@ fn day(century: i64, time: &str, digits: usize) -> Option<i64> {
     Some(365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day)
 }
 
-/// The order of the extensions, and what is in those that say something of the stack.
+/// Describes the order of the extensions, and the contents of those that identify the stack.
 fn extensions(hello: &str, rest: &mut Reader<'_>) -> Option<Vec<String>> {
     let mut all = rest.vector(2)?;
     let (mut order, mut lines) = (String::new(), Vec::new());
@@ -272,7 +272,7 @@ fn shares(mut shares: Reader<'_>) -> Option<String> {
         let group = shares.number(2)?;
         match shares.vector(2) {
             Some(key) => write!(text, " {group:04x}:{}", key.0.len()).ok()?,
-            // a HelloRetryRequest names the group alone
+            // a HelloRetryRequest names only the group
             None => write!(text, " {group:04x}").ok()?,
         }
     }
