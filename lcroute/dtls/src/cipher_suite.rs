@@ -1,12 +1,12 @@
-//! Suites, which `rtc` lets its users choose: `dimpl` has its own.
+//! Cipher suites: the interface of `rtc-dtls`; `dimpl` has its own.
 
 use std::fmt;
 
-/// A suite that a caller asks for. There is none to choose.
+/// A configurable suite: none exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CipherSuiteId {}
 
-/// The name of a version's suites, for statistics.
+/// Name of a version's suites, for statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suites(pub(crate) &'static str);
 

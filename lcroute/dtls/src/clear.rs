@@ -1,4 +1,4 @@
-//! Records in clear, which anybody may have written who knows both addresses: some of them end a handshake of `dimpl`.
+//! Plaintext records, which anybody with both addresses can forge: some end a handshake of `dimpl`.
 
 use dimpl::ProtocolVersion;
 
@@ -6,35 +6,35 @@ use dimpl::ProtocolVersion;
 const ALERT: u8 = 21;
 /// Content type of handshakes.
 const HANDSHAKE: u8 = 22;
-/// Content types that have a header of 13 bytes; from 32 on is what DTLS 1.3 has sealed (RFC 9147 4).
+/// Content types with a header of 13 bytes; DTLS 1.3 ciphertext begins at 32 (RFC 9147 4).
 const LONG_HEADER: std::ops::Range<u8> = 20..32;
-/// Kind of the message that a client begins with (RFC 6347 4.3.2).
+/// Type of a client's first message (RFC 6347 4.3.2).
 const CLIENT_HELLO: u8 = 1;
-/// Kind of the message that a server chooses version and keys by (RFC 6347 4.3.2).
+/// Type of the message in which a server selects version and keys (RFC 6347 4.3.2).
 const SERVER_HELLO: u8 = 2;
-/// Kind of the message by which a server of DTLS 1.2 asks for a cookie (RFC 6347 4.3.2).
+/// Type of a DTLS 1.2 server's request for a cookie (RFC 6347 4.3.2).
 const HELLO_VERIFY_REQUEST: u8 = 3;
 /// Bytes of the long header of a record (RFC 6347 4.1).
 const HEADER_BYTES: usize = 13;
 
-/// Bit of the first byte of what DTLS 1.3 has sealed (RFC 9147 4): an identifier of the connection follows.
+/// Flag in the first byte of DTLS 1.3 ciphertext (RFC 9147 4): a connection id follows.
 const CONNECTION_ID: u8 = 0x10;
-/// Bit of that byte (RFC 9147 4): the number of the record has 16 bits instead of 8.
+/// Flag in that byte (RFC 9147 4): the record number has 16 bits instead of 8.
 const LONG_NUMBER: u8 = 0x08;
-/// Bit of that byte (RFC 9147 4): the record has a length, and others may follow it.
+/// Flag in that byte (RFC 9147 4): the record has a length, and more records may follow.
 const HAS_LENGTH: u8 = 0x04;
 
-/// What an end needs in clear.
+/// Plaintext that an end needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Needs {
     pub(crate) is_client: bool,
-    /// Once both ends have one.
+    /// Set once both ends have one.
     pub(crate) version: Option<ProtocolVersion>,
 }
 
 impl Needs {
-    /// Whether a message of this kind is needed: all but hellos is sealed in DTLS 1.3. Behind its hello (`has_hello`) a server of
-    /// 1.2 sends whatever else it has.
+    /// Whether a message of this type is needed: DTLS 1.3 seals all but hellos. After its hello
+    /// (`has_hello`) a DTLS 1.2 server sends other messages in plaintext.
     fn has(self, kind: u8, has_hello: bool) -> bool {
         match (self.version, self.is_client) {
             (Some(ProtocolVersion::DTLS1_2), _) => true,
@@ -45,10 +45,10 @@ impl Needs {
     }
 }
 
-/// Whether all records of a datagram are such as a handshake needs, or somebody has sealed. An alert in clear is
-/// neither: `dimpl` would give up, wherever it stands. A record of a handshake has messages in it, and those are needed: `dimpl`
-/// keeps others until it gives up. Until both ends have a version, a hello comes first: there is no key for anything sealed, and
-/// `dimpl` would take a record of another epoch for a hello.
+/// Whether a datagram contains only ciphertext and plaintext that the handshake needs. It must have
+/// no plaintext alert, at which `dimpl` gives up, and no unneeded handshake message, which `dimpl`
+/// keeps until it gives up. Without a version yet, a hello must come first: ciphertext has no key,
+/// and `dimpl` would take a record of another epoch for a hello.
 pub(crate) fn is_worth_a_look(datagram: &[u8], needs: Needs) -> bool {
     let (mut rest, mut is_first) = (datagram, true);
     while let Some(first) = rest.first() {
@@ -63,7 +63,7 @@ pub(crate) fn is_worth_a_look(datagram: &[u8], needs: Needs) -> bool {
     !datagram.is_empty()
 }
 
-/// What follows a record with the long header, if that is whole and may be looked at.
+/// Returns the bytes after a record with the long header, if that is complete and acceptable.
 fn after_long(datagram: &[u8], needs: Needs, takes_sealed: bool) -> Option<&[u8]> {
     let (header, rest) = datagram.split_first_chunk::<HEADER_BYTES>()?;
     let length = u16::from_be_bytes([header[11], header[12]]);
@@ -76,8 +76,8 @@ fn after_long(datagram: &[u8], needs: Needs, takes_sealed: bool) -> Option<&[u8]
     is_good.then_some(rest)
 }
 
-/// What follows a record of DTLS 1.3; none: it is cut off. Without a length it is the last one, and nobody here has agreed on an
-/// identifier: `dimpl` looks at nothing behind one.
+/// Returns the bytes after a DTLS 1.3 record; `None` if it is truncated. One without a length is
+/// the last. No connection ids are negotiated: `dimpl` ignores bytes after one.
 fn after_sealed(datagram: &[u8]) -> Option<&[u8]> {
     let first = *datagram.first()?;
     let number = 1 + usize::from(first & LONG_NUMBER != 0);
@@ -88,7 +88,7 @@ fn after_sealed(datagram: &[u8]) -> Option<&[u8]> {
     rest.get(u16::from_be_bytes(*length).into()..)
 }
 
-/// Whether they are whole messages that are needed, or pieces of such (RFC 6347 4.2.2).
+/// Whether the bytes are complete, needed messages, or fragments of them (RFC 6347 4.2.2).
 fn are_messages(mut bytes: &[u8], needs: Needs, mut has_hello: bool) -> bool {
     loop {
         let Some((header, rest)) = bytes.split_first_chunk::<12>() else {

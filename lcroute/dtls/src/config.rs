@@ -1,4 +1,4 @@
-//! What `rtc` sets for a handshake.
+//! Handshake settings of `rtc`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,44 +12,44 @@ use crate::cipher_suite::CipherSuiteId;
 use crate::crypto::Certificate;
 use crate::extension::extension_use_srtp::SrtpProtectionProfile;
 
-/// Checks the certificate of the far side, DER. The second list is empty.
+/// Checks the certificate of the peer, DER. The second list is empty.
 pub type VerifyPeerCertificateFn =
     Arc<dyn Fn(&[Vec<u8>], &[CertificateDer<'static>]) -> Result<()> + Send + Sync>;
 
-/// Longest datagram of a handshake. Chosen: that of str0m, for which `dimpl` is made; with UDP and IPv6 it fits any path.
+/// Bound of a handshake datagram, in bytes: fits any path. Chosen: that of str0m.
 const MTU: usize = 1_150;
-/// From a flight to its first repetition, give or take a quarter; then twice as long. Chosen: RFC 9147 5.8.2 has a second,
-/// which a link that is awaited cannot wait.
+/// Interval from a flight to its first repetition, plus or minus a quarter; doubled each time.
+/// Chosen: one second (RFC 9147 5.8.2) is too long for a link.
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(200);
-/// Repetitions: who calls ends what takes too long.
+/// Bound of repetitions; the caller has its own timeout.
 const FLIGHT_RETRIES: usize = 8;
-/// Records of a datagram, and datagrams out of order, that wait. Chosen: a flight in pieces, and what follows it.
+/// Bound of queued received records and datagrams. Chosen: a fragmented flight and its successors.
 const RECEIVE_QUEUE: usize = 64;
-/// Records that wait to be taken.
+/// Bound of queued records to send.
 const SEND_QUEUE: usize = 64;
 
-/// What a server asks of a client: always a certificate.
+/// A server's request for a certificate: always required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuthType {
-    /// Any, which [`ConfigBuilder::with_verify_peer_certificate`] looks at.
+    /// Any; [`ConfigBuilder::with_verify_peer_certificate`] checks it.
     RequireAnyClientCert,
 }
 
-/// Whether the extended master secret (RFC 7627) is asked for: always.
+/// Use of the extended master secret (RFC 7627): always required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedMasterSecretType {
-    /// Who has none is refused.
+    /// A peer without it is refused.
     Require,
 }
 
-/// What all handshakes of one peer connection have in common.
+/// State shared by all handshakes of a peer connection.
 pub struct HandshakeConfig {
     pub(crate) dtls: Arc<dimpl::Config>,
     pub(crate) certificate: Certificate,
     pub(crate) verify: Option<VerifyPeerCertificateFn>,
 }
 
-/// Makes a [`HandshakeConfig`]. What has no effect is there as `rtc` calls it.
+/// Builder of a [`HandshakeConfig`]. Methods without effect exist because `rtc` calls them.
 #[derive(Default)]
 pub struct ConfigBuilder {
     certificate: Option<Certificate>,
@@ -57,26 +57,26 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// No effect: `dimpl` has aws-lc-rs, as all that this workspace seals by.
+    /// No effect: `dimpl` uses aws-lc-rs, like the rest of this workspace.
     #[must_use]
     pub fn with_crypto_provider(self, _: Arc<dyn RTCCryptoProvider>) -> Self {
         self
     }
 
-    /// The first is shown.
+    /// Sets the certificate, the first of the list.
     #[must_use]
     pub fn with_certificates(mut self, certificates: Vec<Certificate>) -> Self {
         self.certificate = certificates.into_iter().next();
         self
     }
 
-    /// No effect: all that `dimpl` has.
+    /// No effect: `dimpl` offers all its profiles.
     #[must_use]
     pub fn with_srtp_protection_profiles(self, _: Vec<SrtpProtectionProfile>) -> Self {
         self
     }
 
-    /// No effect: there is none to choose.
+    /// No effect: `dimpl` has its own suites.
     #[must_use]
     pub fn with_cipher_suites(self, _: Vec<CipherSuiteId>) -> Self {
         self
@@ -88,42 +88,42 @@ impl ConfigBuilder {
         self
     }
 
-    /// No effect: nobody's chain is looked at, only [`Self::with_verify_peer_certificate`] counts.
+    /// No effect: chains are not verified, only [`Self::with_verify_peer_certificate`] counts.
     #[must_use]
     pub fn with_insecure_skip_verify(self, _: bool) -> Self {
         self
     }
 
-    /// No effect: no weak signature is taken.
+    /// No effect: weak signatures are refused.
     #[must_use]
     pub fn with_insecure_verification(self, _: bool) -> Self {
         self
     }
 
-    /// What looks at the certificate of the far side, before the handshake is over.
+    /// Sets the check of the peer's certificate, made before the handshake ends.
     #[must_use]
     pub fn with_verify_peer_certificate(mut self, verify: Option<VerifyPeerCertificateFn>) -> Self {
         self.verify = verify;
         self
     }
 
-    /// No effect: always.
+    /// No effect: it is always required.
     #[must_use]
     pub fn with_extended_master_secret(self, _: ExtendedMasterSecretType) -> Self {
         self
     }
 
-    /// No effect: `dimpl` has a window of its own.
+    /// No effect: `dimpl` has its own window.
     #[must_use]
     pub fn with_replay_protection_window(self, _: usize) -> Self {
         self
     }
 
-    /// All that there is to know.
+    /// Returns the configuration.
     ///
     /// # Errors
     ///
-    /// Without a certificate, or its key.
+    /// There is no certificate, or no key of it.
     pub fn build(self, _is_client: bool, _: Option<()>) -> Result<HandshakeConfig> {
         let certificate = self.certificate.ok_or(Error::ErrNonCertificate)?;
         if certificate.key.is_none() || certificate.certificate.is_empty() {
@@ -134,7 +134,7 @@ impl ConfigBuilder {
             .max_queue_rx(RECEIVE_QUEUE)
             .max_queue_tx(SEND_QUEUE)
             .require_client_certificate(true)
-            // ICE has shown by its checks that the far side is where it says
+            // ICE's checks have verified the peer's address
             .use_server_cookie(false)
             .flight_start_rto(FLIGHT_INTERVAL)
             .flight_retries(FLIGHT_RETRIES);

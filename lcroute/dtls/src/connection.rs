@@ -12,9 +12,9 @@ use crate::config::HandshakeConfig;
 use crate::observer::SrtpKeys;
 use crate::state::State;
 
-/// Room for what comes out, first; longer records make it grow.
+/// Initial buffer for output in bytes; longer records make it grow.
 const BUFFER_BYTES: usize = 2_048;
-/// A timer further away than this is none: `dimpl` says ten years for never.
+/// Timers beyond this are none: `dimpl` uses ten years.
 const NEVER: Duration = Duration::from_secs(86_400);
 
 /// One DTLS association.
@@ -24,15 +24,15 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     timeout: Option<Instant>,
     buffer: Vec<u8>,
-    /// The handshake is over.
+    /// Whether the handshake is over.
     connected: bool,
-    /// The caller knows that.
+    /// Whether the caller has been notified.
     reported: bool,
-    /// It cannot be used any more.
+    /// Whether it is unusable.
     dead: bool,
 }
 
-/// What a connection has to say.
+/// Output of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) packets: Vec<BytesMut>,
@@ -56,7 +56,7 @@ impl Connection {
         })
     }
 
-    /// After an error `dimpl` cannot be used any more.
+    /// Calls `dimpl`, which is unusable after an error.
     fn call<R>(
         &mut self,
         call: impl FnOnce(&mut Dtls) -> std::result::Result<R, DtlsError>,
@@ -66,7 +66,7 @@ impl Connection {
         }
         match call(&mut self.dtls) {
             Ok(value) => Ok(value),
-            // a client that waits for the first answer looks at no more than its version, and stays as it was
+            // before the first answer a client checks only its version, and stays unchanged
             Err(DtlsError::UnexpectedMessage(
                 UnexpectedMessageError::UnrecognizedAutoServerResponse,
             )) => Err(Error::Other("no answer to a hello".to_owned())),
@@ -90,7 +90,7 @@ impl Connection {
         self.call(|dtls| dtls.handle_timeout(now))?;
         let awaits_hello = !needs.is_client && needs.version.is_none();
         if let Err(error) = self.call(|dtls| dtls.handle_packet(datagram)) {
-            // of a hello that makes no sense nothing is kept: the next one may be the far side's
+            // an invalid hello leaves no state: the next one may be the peer's
             if awaits_hello {
                 self.dtls = begin(&self.config, false, now)?;
                 self.dead = false;
@@ -135,7 +135,7 @@ impl Connection {
         self.timeout.filter(|_| !self.dead)
     }
 
-    /// Takes all that there is.
+    /// Drains the output of `dimpl`.
     pub(crate) fn poll(&mut self, now: Instant) -> Result<Said> {
         let mut said = Said::default();
         loop {
@@ -159,7 +159,7 @@ impl Connection {
                 }
                 Output::KeyingMaterial(material, profile) => self.state.keep(&material, profile),
                 Output::ApplicationData(plain) => {
-                    // whose certificate was not looked at says nothing
+                    // data before the certificate is verified does not count
                     let is_known = self.connected && !self.state.peer_certificates.is_empty();
                     let observer = self.config.certificate.observer.as_ref();
                     if is_known && observer.is_none_or(|observer| observer.admits(plain)) {
@@ -200,7 +200,7 @@ impl Connection {
     }
 }
 
-/// An end of `dimpl`.
+/// Begins a handshake with `dimpl`.
 fn begin(config: &HandshakeConfig, is_client: bool, now: Instant) -> Result<Dtls> {
     let der = config.certificate.certificate.first();
     let key = config.certificate.key.as_ref();

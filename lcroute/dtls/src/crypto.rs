@@ -9,18 +9,18 @@ use rustls_pki_types::CertificateDer;
 
 use crate::observer::Observer;
 
-/// What one end shows in handshakes, and the key to it.
+/// The certificate of one end, with its key.
 #[derive(Clone)]
 pub struct Certificate {
-    /// DER, one.
+    /// One certificate, DER.
     pub certificate: Vec<CertificateDer<'static>>,
-    /// PKCS #8, DER. None: it cannot be had, and no handshake can be made with it.
+    /// PKCS #8, DER. `None` cannot be exported, and permits no handshake.
     pub(crate) key: Option<Arc<SecretVec>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Certificate {
-    /// A certificate with a key that can be exported.
+    /// Makes a certificate; its key must be exportable.
     #[must_use]
     pub fn from_signing_key(
         certificate: Vec<CertificateDer<'static>>,
@@ -34,7 +34,7 @@ impl Certificate {
         }
     }
 
-    /// The same, for connections that `observer` sees.
+    /// Returns the same certificate, with an observer of its connections.
     #[must_use]
     pub fn observed_by(&self, observer: Arc<dyn Observer>) -> Self {
         let observer = Some(observer);
@@ -44,7 +44,7 @@ impl Certificate {
         }
     }
 
-    /// One of `dimpl`'s.
+    /// Converts a certificate of `dimpl`.
     #[cfg(test)]
     pub(crate) fn of(made: dimpl::DtlsCertificate) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Certificate {
         }
     }
 
-    /// Nobody here keeps certificates in files.
+    /// Not supported: certificates are not kept in files.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Certificate {
         Err(Error::InvalidPEM("no PEM here".to_owned()))
     }
 
-    /// Nobody here keeps certificates in files.
+    /// Not supported: certificates are not kept in files.
     ///
     /// # Errors
     ///

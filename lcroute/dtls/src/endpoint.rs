@@ -1,4 +1,4 @@
-//! The end of `rtc`: datagrams in and out, events, one association for each peer.
+//! Endpoint in the interface of `rtc-dtls`: datagrams, events, one association per peer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,19 +14,19 @@ use crate::config::HandshakeConfig;
 use crate::connection::{Connection, Said};
 use crate::state::State;
 
-/// What has come.
+/// Event of an association.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EndpointEvent {
-    /// A handshake is over: what is written goes, and there are keys for SRTP.
+    /// The handshake is over: data can be written, and SRTP has keys.
     HandshakeComplete,
-    /// Plain text of a record.
+    /// Plaintext of a record.
     ApplicationData(BytesMut),
-    /// The far side has said goodbye.
+    /// The peer has closed the association.
     PeerClosed,
 }
 
-/// An end of associations.
+/// Endpoint of associations.
 pub struct Endpoint {
     local_addr: SocketAddr,
     protocol: TransportProtocol,
@@ -38,7 +38,7 @@ pub struct Endpoint {
 type TransmitMessage = TransportMessage<BytesMut>;
 
 impl Endpoint {
-    /// Without `server` it takes no handshake of others.
+    /// Makes an endpoint; without `server` it accepts no handshakes.
     #[must_use]
     pub fn new(
         local_addr: SocketAddr,
@@ -54,27 +54,27 @@ impl Endpoint {
         }
     }
 
-    /// The next datagram to be sent.
+    /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<TransmitMessage> {
         self.transmits.pop_front()
     }
 
-    /// Whom it has associations with.
+    /// Returns the peers with associations.
     pub fn get_connections_keys(&self) -> impl Iterator<Item = &SocketAddr> {
         self.connections.keys()
     }
 
-    /// What the handshake with a peer has come to.
+    /// Returns the state of the handshake with a peer.
     #[must_use]
     pub fn get_connection_state(&self, remote: SocketAddr) -> Option<&State> {
         Some(&self.connections.get(&remote)?.state)
     }
 
-    /// Begins a handshake, once with each peer.
+    /// Begins a handshake, at most one with each peer.
     ///
     /// # Errors
     ///
-    /// Where it cannot begin.
+    /// The certificate is unusable.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -92,11 +92,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// A datagram has come.
+    /// Handles a datagram.
     ///
     /// # Errors
     ///
-    /// Where it makes no sense; the association lives on, or has ended.
+    /// It is invalid; the association continues, or has ended.
     pub fn read(
         &mut self,
         now: Instant,
@@ -116,11 +116,11 @@ impl Endpoint {
         Ok(self.take(remote, said, now))
     }
 
-    /// Seals plain text, and sends it.
+    /// Seals and sends plaintext.
     ///
     /// # Errors
     ///
-    /// Where there is no association, or its handshake is not over.
+    /// There is no association, or its handshake is not over.
     pub fn write(&mut self, now: Instant, remote: SocketAddr, plain: &[u8]) -> Result<()> {
         let connection = self.connections.get_mut(&remote);
         let said = connection
@@ -130,7 +130,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Ends all associations, and says so to their far sides.
+    /// Closes all associations, and notifies the peers.
     ///
     /// # Errors
     ///
@@ -144,11 +144,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// What is due.
+    /// Runs the due timers.
     ///
     /// # Errors
     ///
-    /// Where a handshake has taken too long.
+    /// A handshake has timed out.
     pub fn handle_timeout(&mut self, remote: SocketAddr, now: Instant) -> Result<()> {
         if let Some(connection) = self.connections.get_mut(&remote) {
             let said = connection.handle_timeout(now)?;
@@ -157,7 +157,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// When something is due.
+    /// Returns the time of the next timer.
     #[must_use]
     pub fn poll_timeout(&self, remote: &SocketAddr) -> Option<Instant> {
         self.connections.get(remote)?.timeout()

@@ -1,10 +1,10 @@
-//! DTLS for `rtc`: the part of the interface of the crate `rtc-dtls` that `rtc` uses, on the crate `dimpl`.
+//! DTLS for `rtc`: the part of `rtc-dtls`'s interface that `rtc` uses, on the crate `dimpl`.
 //!
-//! A client offers DTLS 1.3 and 1.2 (RFC 9147, RFC 6347), a server takes the newer one. Both ends show certificates, which
-//! the caller checks. Beside the interface of `rtc-dtls`, a certificate may have an [`observer::Observer`].
+//! A client offers DTLS 1.3 and 1.2 (RFC 9147, RFC 6347), a server selects the newer one. Both show
+//! certificates, which the caller checks. A certificate may have an [`observer::Observer`].
 //!
-//! What `rtc` sets and `dimpl` does always, or not at all, is not kept: the extended master secret is required, suites and
-//! SRTP profiles are those of `dimpl`.
+//! Settings of `rtc` that are fixed in `dimpl` are ignored: the extended master secret is required,
+//! suites and SRTP profiles are those of `dimpl`.
 
 #![allow(
     clippy::needless_pass_by_value,

@@ -1,14 +1,14 @@
-//! What the owner of a connection learns beside what the interface of `rtc-dtls` has room for.
+//! Observer of a connection, beyond the interface of `rtc-dtls`.
 
 use std::fmt;
 
 pub use dimpl::{ProtocolVersion, SrtpProfile};
 
-/// The keys that a handshake has made for SRTP (RFC 5764 4.2).
+/// SRTP keys of a handshake (RFC 5764 4.2).
 pub struct SrtpKeys<'a> {
     /// Version of DTLS.
     pub version: ProtocolVersion,
-    /// How packets are to be sealed.
+    /// Protection profile of packets.
     pub profile: SrtpProfile,
     /// Master keys of client and server, then their salts.
     pub material: &'a [u8],
@@ -16,19 +16,19 @@ pub struct SrtpKeys<'a> {
     pub is_client: bool,
 }
 
-/// Sees what goes through one connection.
+/// Observer of one connection.
 pub trait Observer: Send + Sync {
-    /// For what is random and no secret: the randoms of hellos, times of repetitions, nonces of DTLS 1.2. Ends of one
-    /// connection have seeds of their own. None: from the system, as keys are always.
+    /// Returns the seed of public randomness: randoms of hellos, retry times, nonces of DTLS 1.2.
+    /// The ends of a connection have different seeds. `None` uses the system's, as keys always do.
     fn seed(&self) -> Option<u64>;
 
-    /// The handshake is over, and the far side has the certificate that was to be expected.
+    /// Handles the end of the handshake; the peer's certificate has been verified.
     fn handle_keys(&self, keys: &SrtpKeys<'_>);
 
-    /// Whether the caller of the connection gets a record's plain text, which the far side has sealed.
+    /// Whether the caller receives the plaintext of a record from the peer.
     fn admits(&self, plain: &[u8]) -> bool;
 
-    /// The plain text of a record that is about to be sealed.
+    /// Handles, and may change, the plaintext of a record before it is sealed.
     fn seal(&self, plain: &mut [u8]);
 }
 

@@ -1,4 +1,4 @@
-//! What a handshake has come to.
+//! State of a handshake.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use crate::extension::extension_use_srtp::SrtpProtectionProfile;
 /// The only label under which keys are exported (RFC 5764 4.2).
 const SRTP_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
-/// What a handshake has come to.
+/// State of a handshake.
 pub struct State {
-    /// Of the far side, DER: one, once it has been verified.
+    /// The peer's certificate, DER: one, once it has been verified.
     pub peer_certificates: Vec<Vec<u8>>,
     pub(crate) version: Option<ProtocolVersion>,
     pub(crate) srtp: Option<(SrtpProfile, Zeroizing<Vec<u8>>)>,
@@ -35,7 +35,7 @@ impl State {
         self.srtp = Some((profile, Zeroizing::new(material.to_vec())));
     }
 
-    /// How both ends seal SRTP.
+    /// Returns the negotiated SRTP profile.
     #[must_use]
     pub fn srtp_protection_profile(&self) -> SrtpProtectionProfile {
         match self.srtp.as_ref().map(|(profile, _)| *profile) {
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// For statistics.
+    /// Returns the version's suites, for statistics.
     #[must_use]
     pub fn cipher_suite(&self) -> Option<Suites> {
         Some(Suites(match self.version? {
@@ -57,17 +57,17 @@ impl State {
         }))
     }
 
-    /// Whether this end has begun the handshake.
+    /// Whether this end is the client.
     #[must_use]
     pub fn is_client(&self) -> bool {
         self.is_client
     }
 
-    /// The keys for SRTP.
+    /// Exports the SRTP keys.
     ///
     /// # Errors
     ///
-    /// For any other purpose, and any other length.
+    /// The label is another, or the length.
     pub fn export_keying_material(
         &self,
         label: &str,

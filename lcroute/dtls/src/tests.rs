@@ -1,4 +1,4 @@
-//! Handshakes between two ends, and with an end of `dimpl` alone, under loss and beside forgeries.
+//! Handshakes between two endpoints, and with `dimpl` alone, under loss and forgeries.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ use crate::observer::{Observer, SrtpKeys};
 /// Label of RFC 5764 4.2, and bytes of two keys and salts for AES-256-GCM.
 const LABEL: &str = "EXTRACTOR-dtls_srtp";
 const MATERIAL: usize = 2 * (32 + 12);
-/// How long a handshake is waited for, on virtual time.
+/// Longest time of a handshake, on virtual time.
 const LONG: Duration = Duration::from_secs(40);
 
 fn certificate() -> Certificate {
@@ -33,12 +33,12 @@ fn config(certificate: Certificate, is_client: bool) -> Arc<HandshakeConfig> {
     Arc::new(builder.build(is_client, None).unwrap())
 }
 
-/// Client and server, and what the wire does between them.
+/// Client and server, with a lossy wire between them.
 struct Pair {
     ends: [Endpoint; 2],
     at: [SocketAddr; 2],
     now: Instant,
-    /// Datagrams that were sent, and which of them get lost.
+    /// Number of datagrams sent, and the indices of the lost ones.
     sent: usize,
     lost: Vec<usize>,
     completed: [bool; 2],
@@ -104,7 +104,7 @@ impl Pair {
         }
     }
 
-    /// What is under way arrives, and what it causes.
+    /// Delivers the datagrams under way and their consequences.
     fn exchange(&mut self) {
         while self.step() {}
     }
@@ -123,7 +123,7 @@ impl Pair {
         any
     }
 
-    /// Until both handshakes are over.
+    /// Runs until both handshakes are over.
     fn complete(&mut self) -> bool {
         let end = self.now + LONG;
         loop {
@@ -189,7 +189,7 @@ fn a_handshake_takes_one_round_trip_of_the_client() {
     for turns in 1.. {
         assert!(pair.step());
         if pair.completed[0] {
-            // a turn is both directions
+            // a turn covers both directions
             assert_eq!(turns, 1);
             return;
         }
@@ -239,7 +239,7 @@ fn who_shows_another_certificate_gets_no_connection() {
         assert!(!pair.completed[refuses]);
         let state = pair.ends[refuses].get_connection_state(at[1 - refuses]);
         assert!(state.is_none_or(|state| state.peer_certificates.is_empty()));
-        // and says nothing to who believes in it
+        // and sends nothing to a peer that accepted
         assert!(
             pair.ends[refuses]
                 .write(pair.now, at[1 - refuses], b"x")
@@ -279,7 +279,7 @@ fn neither_an_alert_in_clear_nor_a_record_without_a_message_ends_anything() {
     // fatal: handshake_failure
     let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40];
     let empty = [22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    // a HelloVerifyRequest of an epoch that nobody has begun
+    // a HelloVerifyRequest of an epoch that has not begun
     let early = [
         &[22, 254, 253, 0, 1, 0, 0, 0, 0, 0, 0, 0, 12, 3][..],
         &[0; 11],
@@ -302,14 +302,14 @@ fn neither_an_alert_in_clear_nor_a_record_without_a_message_ends_anything() {
     }
 }
 
-/// A record in clear (RFC 6347 4.1).
+/// A plaintext record (RFC 6347 4.1).
 fn clear(kind: u8, number: u8, text: &[u8]) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap();
     let head = [kind, 254, 253, 0, 0, 0, 0, 0, 0, 0, number, 0, length];
     [&head[..], text].concat()
 }
 
-/// A piece of a message of a handshake (RFC 6347 4.2.2).
+/// A fragment of a handshake message (RFC 6347 4.2.2).
 fn message(kind: u8, number: u8, (all, offset): (u8, u8), piece: &[u8]) -> Vec<u8> {
     let length = u8::try_from(piece.len()).unwrap();
     let head = [kind, 0, 0, all, 0, number, 0, 0, offset, 0, 0, length];
@@ -320,7 +320,7 @@ fn message(kind: u8, number: u8, (all, offset): (u8, u8), piece: &[u8]) -> Vec<u
 fn an_alert_in_clear_ends_nothing_behind_another_record_either() {
     // fatal: handshake_failure
     let alert = clear(21, 9, &[2, 40]);
-    // sealed by nobody, and a piece of a message that is not awaited
+    // sealed without a key, and a fragment of an unexpected message
     let sealed = [&[0x2e, 0, 1, 0, 20][..], &[7; 20]].concat();
     let piece = clear(22, 7, &message(11, 3, (9, 0), &[5]));
     for (first, to) in [(&sealed, 0), (&sealed, 1), (&piece, 0), (&piece, 1)] {
@@ -338,7 +338,7 @@ fn an_alert_in_clear_ends_nothing_behind_another_record_either() {
 fn nothing_but_a_hello_that_makes_sense_counts_with_who_waits_for_one() {
     let sealed = [&[0x2f, 0, 1, 0, 20][..], &[7; 20]].concat();
     let piece = clear(22, 7, &message(11, 3, (9, 0), &[5]));
-    // of no version, and with a cookie that nobody gave
+    // without a version, and with a forged cookie
     let empty = clear(22, 7, &message(1, 0, (4, 0), &[0; 4]));
     let mut body = [&[254, 253][..], &[7; 32], &[0, 4, 1, 2, 3, 4]].concat();
     body.extend([0, 2, 19, 1, 1, 0, 0, 0]);
@@ -359,7 +359,7 @@ fn nothing_but_a_hello_that_makes_sense_counts_with_who_waits_for_one() {
     }
 }
 
-/// Notes what it sees; leaves out what begins with 7.
+/// Records its calls; rejects data that begins with 7.
 #[derive(Default)]
 struct Notes {
     keys: Mutex<Vec<(SrtpProfile, usize, bool)>>,
@@ -402,7 +402,7 @@ fn an_observer_sees_keys_and_texts_and_leaves_out_what_it_likes() {
     assert_eq!(notes.seen.load(Ordering::Relaxed), 2);
 }
 
-/// An end of `dimpl` that speaks DTLS 1.2 alone, as nodes of before do.
+/// An end of `dimpl` with DTLS 1.2 only, as in earlier versions.
 struct Old {
     dtls: Dtls,
     connected: bool,
@@ -468,7 +468,7 @@ fn nodes_that_speak_dtls_1_2_alone_are_understood() {
     }
 }
 
-/// A record in clear, or with the header of DTLS 1.3, whose content is anything.
+/// A record in plaintext, or with the header of DTLS 1.3, with arbitrary content.
 fn record() -> impl Strategy<Value = Vec<u8>> {
     let text = prop::collection::vec(any::<u8>(), 0..120);
     let clear = (
@@ -490,10 +490,10 @@ fn record() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![clear, sealed, text]
 }
 
-/// Kinds of messages of a handshake, hellos first.
+/// Types of handshake messages, hellos first.
 const KINDS: [u8; 12] = [1, 2, 3, 8, 11, 12, 13, 14, 15, 16, 20, 24];
 
-/// A piece of a handshake message of such a kind, whose header is right.
+/// A fragment of a handshake message of such a type, with a valid header.
 fn piece(kinds: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
     let kinds = prop::sample::select(kinds);
     let body = prop::collection::vec(any::<u8>(), 0..100);
@@ -507,7 +507,7 @@ fn piece(kinds: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// One to three records, none of which is a hello.
+/// One to three records without a hello.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
     let one = prop_oneof![record(), piece(&KINDS[3..])];
     prop::collection::vec(one, 1..4).prop_map(|records| records.concat())

@@ -1,18 +1,19 @@
-//! BATS codes (RFC 9426): batches of packets, which each router recodes, so that a packet lost on one link costs
-//! nothing on those before it.
+//! BATS codes (RFC 9426): routers recode batches of packets, so earlier links pay for no later
+//! loss.
 //!
 //! ```text
-//!   K source symbols ── precode ──> K + 24 ── outer code ──> batches of 16 ── recoded by each router ──> decoder
+//!   K source symbols ── precode ──> K + 24 ── outer code ──> batches of 16 ── recoded ──> decoder
 //! ```
 //!
-//! - **Precode**: 24 sums of all source symbols with random factors of GF(256), as the dense half of RaptorQ's
-//!   (RFC 6330) is. A sparse half would be faster to compute.
-//! - **Outer code**: the number of a batch seeds TinyMT32 (RFC 8682). That draws how many symbols contribute, which,
-//!   and a factor of each for each of the 16 packets. Nothing interoperates: degrees and order of draws are ours.
-//! - **Recoding**: a packet carries its 16 coefficients. A router passes on what is new to it, and adds sums of all that
-//!   it has of the batch, with random factors, for what the next link will lose.
-//! - **Decoding**: a batch is solved as soon as it has no more unknown symbols than packets. Where there is none, a
-//!   symbol becomes *inactive*: all others are then sums with it. The inactive ones are solved last, all at once.
+//! - **Precode**: 24 sums of all source symbols with random factors of GF(256), as the dense half
+//!   of RaptorQ's (RFC 6330). A sparse half would be faster to compute.
+//! - **Outer code**: the number of a batch seeds TinyMT32 (RFC 8682). It draws the degree, the
+//!   contributing symbols, and their factors in each of the 16 packets. Degrees and order of draws
+//!   are ours, so nothing interoperates.
+//! - **Recoding**: a packet has its 16 coefficients. A router forwards innovative packets, and adds
+//!   sums of all its packets of the batch, with random factors, for the losses of the next link.
+//! - **Decoding**: a batch is solved once its unknown symbols are at most its packets. Without such
+//!   a batch a symbol becomes *inactive*: other symbols are sums with it. It is solved last.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,14 +22,14 @@ use librecast::random::Random;
 
 /// Packets of a batch. Chosen: a small batch waits least.
 pub const BATCH: usize = 16;
-/// Symbols of the precode. Chosen: of 1,000 symbols about seven are in no batch, and 20 hardly ever.
+/// Symbols of the precode. Chosen: of 1,000 symbols about seven are in no batch, 20 hardly ever.
 const CHECKS: usize = 24;
-/// Most symbols of a batch. Chosen: with it, a symbol of 1,000 is in five batches.
+/// Bound of symbols in a batch. Chosen: with it, a symbol of 1,000 is in five batches.
 const MAX_DEGREE: usize = 512;
-/// Batches that a router has at once. Chosen: packets overtake each other by less.
+/// Batches that a router keeps open. Chosen: above the usual reordering.
 const OPEN: usize = 4;
 
-/// Factors of a packet: of which sum of its batch's 16 packets it consists.
+/// Factors of a packet: its sum of the batch's 16 packets.
 pub type Coefficients = [u8; BATCH];
 
 /// A packet of a batch.
@@ -36,13 +37,13 @@ pub type Coefficients = [u8; BATCH];
 pub struct Packet {
     /// The number of the batch.
     pub batch: u32,
-    /// What it is the sum of.
+    /// Factors of the sum.
     pub coefficients: Coefficients,
     /// The sum.
     pub symbol: Vec<u8>,
 }
 
-/// TinyMT32, with the parameters of RFC 8682.
+/// TinyMT32 with the parameters of RFC 8682.
 struct TinyMt32([u32; 4]);
 
 impl TinyMt32 {
@@ -79,15 +80,15 @@ impl TinyMt32 {
     }
 }
 
-/// How many symbols contribute to a batch, for a number drawn evenly. With ranks of 16, the best there is: a share of
-/// `16 / d(d - 1)` has degree d, from 17 on (Yang and Yeung, "Batched Sparse Codes", 2014).
+/// Returns the degree of a batch for a uniform random number. Optimal for ranks of 16: degree d
+/// from 17 on has probability `16 / d(d - 1)` (Yang and Yeung, "Batched Sparse Codes", 2014).
 fn degree(even: u32, symbols: usize) -> usize {
     let rest = (1_u64 << 32) - u64::from(even);
     let degree = ((BATCH as u64) << 32) / rest + 1;
     (degree as usize).min(MAX_DEGREE).min(symbols)
 }
 
-/// Symbols of a batch, each with its factor in each of the batch's packets.
+/// Returns the symbols of a batch, with their factors in its packets.
 fn contributors(batch: u32, symbols: usize) -> Vec<(usize, Coefficients)> {
     let mut random = TinyMt32::new(batch);
     let degree = degree(random.next(), symbols);
@@ -105,21 +106,21 @@ fn contributors(batch: u32, symbols: usize) -> Vec<(usize, Coefficients)> {
     chosen
 }
 
-/// Factors of all source symbols in one of the precode's.
+/// Returns the factors of all source symbols in a symbol of the precode.
 fn check_factors(check: usize, symbols: usize) -> impl Iterator<Item = u8> {
     let mut random = TinyMt32::new(u32::MAX - check as u32);
     (0..symbols).map(move |_| random.next() as u8)
 }
 
-/// Makes batches of an object.
+/// Encoder of an object.
 #[derive(Debug)]
 pub struct Encoder {
-    /// Source symbols, and those of the precode.
+    /// Source symbols, then those of the precode.
     symbols: Vec<Vec<u8>>,
 }
 
 impl Encoder {
-    /// Of symbols that all have one length; none of no symbols.
+    /// Makes an encoder for symbols of equal length; `None` without symbols.
     #[must_use]
     pub fn new(source: Vec<Vec<u8>>) -> Option<Self> {
         let bytes = source.first()?.len();
@@ -136,7 +137,7 @@ impl Encoder {
         Some(Self { symbols })
     }
 
-    /// All packets of a batch.
+    /// Returns all packets of a batch.
     #[must_use]
     pub fn batch(&self, batch: u32) -> Vec<Packet> {
         let contributors = contributors(batch, self.symbols.len());
@@ -156,12 +157,12 @@ impl Encoder {
     }
 }
 
-/// Which sums of a batch can be made from packets that came.
+/// Span of the packets received of a batch.
 #[derive(Debug, Default)]
 struct Basis(Vec<(usize, Coefficients)>);
 
 impl Basis {
-    /// Whether a packet is no sum of those before it.
+    /// Adds a packet; returns whether it is innovative.
     fn add(&mut self, mut coefficients: Coefficients) -> bool {
         for (pivot, row) in &self.0 {
             let factor = coefficients[*pivot];
@@ -177,12 +178,12 @@ impl Basis {
     }
 }
 
-/// A batch under way: what is new of it, at most 16 packets.
+/// A batch under way: its innovative packets, 16 at most.
 #[derive(Debug, Default)]
 struct Partial {
     basis: Basis,
     packets: Vec<Packet>,
-    /// A later batch has begun.
+    /// Whether a later batch has begun.
     is_over: bool,
 }
 
@@ -195,7 +196,7 @@ impl Partial {
         is_new
     }
 
-    /// A sum of all packets with random factors.
+    /// Returns a sum of all packets with random factors.
     fn mixed(&self, random: &mut Random) -> Option<Packet> {
         let first = self.packets.first()?;
         let mut mixed = Packet {
@@ -204,7 +205,7 @@ impl Partial {
             symbol: vec![0; first.symbol.len()],
         };
         for packet in &self.packets {
-            // not 0: two packets would be needed for what one can be
+            // not 0, which would leave a packet out
             let factor = 1 + random.below(255) as u8;
             add_times(&mut mixed.coefficients, factor, &packet.coefficients);
             add_times(&mut mixed.symbol, factor, &packet.symbol);
@@ -213,7 +214,7 @@ impl Partial {
     }
 }
 
-/// What a router does with batches.
+/// Recoder of a router.
 #[derive(Debug)]
 pub struct Recoder {
     bytes: usize,
@@ -223,7 +224,7 @@ pub struct Recoder {
 }
 
 impl Recoder {
-    /// For symbols of this length, and a link that loses this share.
+    /// Makes a recoder for symbols of `bytes` bytes and a link with this share of loss.
     #[must_use]
     pub fn new(bytes: usize, loss: f64, seed: u64) -> Self {
         Self {
@@ -234,7 +235,7 @@ impl Recoder {
         }
     }
 
-    /// Packets that go on because of one that came: it, if it is new, and what older batches lack.
+    /// Returns the packets to send after an arrival: it, if innovative, and sums for older batches.
     pub fn handle(&mut self, packet: &Packet) -> Vec<Packet> {
         let mut out = Vec::new();
         if packet.symbol.len() != self.bytes {
@@ -261,29 +262,29 @@ impl Recoder {
     }
 }
 
-/// What a packet was to a decoder.
+/// Result of adding a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It counts.
+    /// It is innovative.
     Innovative,
-    /// All that it says was known of its batch.
+    /// The batch's packets already span it.
     Useless,
     /// Its symbol has another length.
     Length,
-    /// Twice as many packets as symbols have come, and do not decode.
+    /// Packets for twice the symbols have arrived, and do not decode.
     Full,
 }
 
-/// Why there is no object.
+/// Reason of a failed decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undecoded {
     /// More packets are needed.
     Rank,
-    /// What was decoded is not the object: a packet was not of it.
+    /// The result is not the object: a packet was corrupt.
     Wrong,
 }
 
-/// Collects packets until they are an object. It holds at most two packets for each symbol.
+/// Decoder of an object. It keeps at most two packets for each symbol.
 #[derive(Debug)]
 pub struct Decoder {
     symbols: usize,
@@ -294,7 +295,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For so many symbols of this length, whose hash is [`Decoder::hash`] of them.
+    /// Makes a decoder for `symbols` symbols of `bytes` bytes, and their [`Decoder::hash`].
     #[must_use]
     pub fn new(symbols: usize, bytes: usize, hash: [u8; 32]) -> Self {
         Self {
@@ -306,7 +307,7 @@ impl Decoder {
         }
     }
 
-    /// BLAKE3 of an object.
+    /// Returns the BLAKE3 hash of an object.
     #[must_use]
     pub fn hash(source: &[Vec<u8>]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -316,13 +317,13 @@ impl Decoder {
         hasher.finalize().into()
     }
 
-    /// Packets that counted.
+    /// Returns the number of innovative packets.
     #[must_use]
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// A packet came.
+    /// Adds a packet.
     pub fn add(&mut self, packet: &Packet) -> Added {
         if packet.symbol.len() != self.bytes {
             return Added::Length;
@@ -330,7 +331,7 @@ impl Decoder {
         if self.rank >= 2 * self.symbols {
             return Added::Full;
         }
-        // a batch without anything new takes no room
+        // a batch without innovative packets takes no room
         if packet.coefficients == [0; BATCH] {
             return Added::Useless;
         }
@@ -341,12 +342,12 @@ impl Decoder {
         Added::Useless
     }
 
-    /// The object, if enough has come.
+    /// Returns the object, if the packets suffice.
     pub fn decode(&self) -> Result<Vec<Vec<u8>>, Undecoded> {
         if self.rank < self.symbols {
             return Err(Undecoded::Rank);
         }
-        // whether it can be solved is known without the symbols' bytes
+        // the rank shows whether it can be solved, without the symbols' bytes
         Solver::solve(self, 0).ok_or(Undecoded::Rank)?;
         let object = Solver::solve(self, self.bytes).ok_or(Undecoded::Rank)?;
         match Self::hash(&object) == self.hash {
@@ -356,7 +357,7 @@ impl Decoder {
     }
 }
 
-/// A sum of inactive symbols with factors, and bytes. Factors that are missing are 0.
+/// A sum of inactive symbols with factors, plus bytes. Missing factors are 0.
 #[derive(Debug, Clone, Default)]
 struct Affine {
     inactive: Vec<u8>,
@@ -408,26 +409,26 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Packets that would be missing to solve it now.
+    /// Returns the number of packets missing to solve it now.
     fn missing(&self) -> usize {
         self.unknown.saturating_sub(self.packets.len())
     }
 }
 
-/// Inactivation decoding of what a decoder has.
+/// Inactivation decoding of a decoder's packets.
 struct Solver<'a> {
     states: Vec<State>,
     batches: Vec<Batch<'a>>,
     /// Batches of each symbol.
     places: Vec<Vec<usize>>,
     inactive: usize,
-    /// Sums that are 0.
+    /// Sums that equal 0.
     zero: Vec<Affine>,
     bytes: usize,
 }
 
 impl<'a> Solver<'a> {
-    /// The first so many bytes of all source symbols.
+    /// Returns the first `bytes` bytes of all source symbols.
     fn solve(decoder: &'a Decoder, bytes: usize) -> Option<Vec<Vec<u8>>> {
         let mut solver = Self::new(decoder, bytes);
         while let Some(at) = solver.next_batch() {
@@ -482,13 +483,13 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// The batch that is nearest to its solution.
+    /// Returns the batch with the fewest missing packets.
     fn next_batch(&self) -> Option<usize> {
         let open = (0..self.batches.len()).filter(|at| !self.batches[*at].is_solved);
         open.min_by_key(|at| self.batches[*at].missing())
     }
 
-    /// Makes one more symbol of a batch inactive: that of most batches.
+    /// Makes a symbol of a batch inactive: the one in most batches.
     fn inactivate_of(&mut self, at: usize) {
         let unknown = self.unknown_of(at);
         let open = |symbol: &usize| self.places[*symbol].len();
@@ -516,7 +517,7 @@ impl<'a> Solver<'a> {
             .collect()
     }
 
-    /// Solves the unknown symbols of a batch that has enough packets. What packets say beyond that is a sum that is 0.
+    /// Solves the unknown symbols of a batch with enough packets; the surplus gives sums of 0.
     fn solve_batch(&mut self, at: usize) {
         self.batches[at].is_solved = true;
         let columns = self.unknown_of(at);
@@ -546,7 +547,7 @@ impl<'a> Solver<'a> {
             rank += 1;
         }
         self.zero.extend(rows.drain(rank..).map(|(_, right)| right));
-        // a column that these packets say nothing of by itself
+        // columns that these packets do not determine alone
         let free: Vec<(usize, usize)> = (0..columns.len())
             .filter(|column| pivots[*column].is_none())
             .map(|column| {
@@ -566,7 +567,7 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// A packet as factors of its batch's unknown symbols, and the rest.
+    /// Returns a packet as factors of its batch's unknown symbols, and the rest.
     fn row(&self, packet: &Packet, batch: &Batch<'_>) -> (Vec<u8>, Affine) {
         let mut left = Vec::new();
         let mut right = Affine {
@@ -585,7 +586,7 @@ impl<'a> Solver<'a> {
         (left, right)
     }
 
-    /// Each symbol of the precode is the sum that it is.
+    /// Adds the equations of the precode's symbols.
     fn apply_checks(&mut self, source: usize) {
         for check in 0..CHECKS {
             let mut sum = Affine {
@@ -605,7 +606,7 @@ impl<'a> Solver<'a> {
     }
 }
 
-/// Inactive symbols, of sums that are 0; none where these are too few.
+/// Solves the inactive symbols from sums that equal 0; `None` if these are too few.
 fn solve_all(mut rows: Vec<Affine>, unknown: usize) -> Option<Vec<Vec<u8>>> {
     for number in 0..unknown {
         let found = (number..rows.len()).find(|row| rows[*row].factor(number) != 0)?;

@@ -1,4 +1,4 @@
-//! Topology policies beside each other: the same places of the same nodes, and what each policy makes of them.
+//! Comparison of topology policies on the same nodes at the same places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,71 +11,71 @@ use crate::random::Draw as _;
 use crate::scenario::Policy;
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// After [`REST`], until control bytes are counted. Chosen: most trials of near links are over, and a thousand nodes take
-/// minutes of processor time and no hour.
+/// Time after [`REST`] before control bytes are counted. Chosen: most trials of near links are
+/// over, and a thousand nodes take minutes of processor time.
 const SETTLE: Nanos = 300 * SECOND;
-/// Virtual time in one step of waiting. Chosen: a phone draws again within about a second.
+/// Virtual time per step of waiting. Chosen: a phone draws again within about a second.
 const STEP: Nanos = SECOND;
-/// Sources of path stretch. From the model that the figures are held against.
+/// Sources for path stretch, as in the model of reference.
 const SOURCES: usize = 40;
-/// Groups that have listeners. Chosen: enough for a mean.
+/// Groups with listeners. Chosen: enough for a mean.
 const GROUPS: usize = 8;
 /// Listeners of each group, at random nodes. Chosen.
 const LISTENERS: usize = 20;
-/// How long after a mass death the pieces are counted again.
+/// Time from a mass death to the second count of pieces.
 const AFTER: Nanos = 5 * SECOND;
-/// Until all who died are back in their places.
+/// Time for restarted nodes to regain their places.
 const RECOVERY: Nanos = 60 * SECOND;
 
-/// Survivors of a mass death that are in the largest piece of the network, as a share of all survivors.
+/// Share of the survivors of a mass death in the largest piece of the network.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Joined {
-    /// Before any link was made.
+    /// Before any new link.
     pub before: f64,
     /// Five seconds later.
     pub after: f64,
 }
 
-/// What one policy makes of a network.
+/// Results of a policy on a network.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Comparison {
-    /// How many there are.
+    /// Number of nodes.
     pub nodes: u32,
-    /// The policy, with its degree where it has one.
+    /// The policy, with its degree if it has one.
     pub policy: String,
-    /// All that is random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// Links of a node.
+    /// Mean number of a node's links.
     pub links_mean: f64,
-    /// The most links that a node has.
+    /// Greatest number of a node's links.
     pub links_max: usize,
-    /// Latency of a link, one way.
+    /// Mean one-way latency of a link.
     pub link_ms: f64,
-    /// Time on the shortest path, of that between the places of both ends.
+    /// Latency of the shortest path, relative to a direct link.
     pub stretch_path: f64,
     /// The same over a shared tree.
     pub stretch_shared: f64,
-    /// For a packet to twenty listeners: latencies of all links that it crosses.
+    /// Sum of the latencies of all links that a packet to twenty listeners crosses.
     pub listeners_ms: f64,
-    /// How many these are.
+    /// Number of these links.
     pub listeners_sends: f64,
-    /// Control bytes per node and second, five minutes after all have started.
+    /// Control bytes per node and second at rest, five minutes after all have started.
     pub rest_bytes: f64,
     /// The same with two restarts per node and hour.
     pub churn_bytes: f64,
-    /// A router on the tree dies: when listeners hear again.
+    /// Outage of listeners when a router on the tree dies.
     pub node_death: Outage,
-    /// So many of all die at once.
+    /// 5 % of all nodes die at once.
     pub of_5_percent: Joined,
-    /// So many of all die at once.
+    /// 20 % of all nodes die at once.
     pub of_20_percent: Joined,
-    /// The fifth of all nodes that lies around one place dies at once.
+    /// The 20 % of nodes around one place die at once.
     pub of_region: Joined,
-    /// A rule of the simulation that did not hold.
+    /// A broken rule of the simulation.
     pub broken_rule: Option<String>,
 }
 
-/// Measures one policy. `progress` is told what is being done.
+/// Measures a policy; `progress` receives the name of each part.
 pub fn compare(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str)) -> Comparison {
     let mut comparing = Comparing::new(subject, threads);
     while let Some(part) = comparing.part() {
@@ -97,18 +97,18 @@ pub fn compare(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str))
     figures
 }
 
-/// A comparison that comes back after each step, so that a page can draw in between. It has no single deaths and no
-/// churn; whatever else it measures is to the bit what [`compare`] does.
+/// A comparison in steps, so that a page can draw in between. It omits single deaths and churn; all
+/// other results equal those of [`compare`] exactly.
 #[derive(Debug)]
 pub struct Comparing {
     bench: Bench,
     figures: Comparison,
     shared: Shared,
-    /// What comes next, the last first.
+    /// Remaining parts, in reverse order.
     parts: Vec<Part>,
 }
 
-/// What a step does.
+/// Part of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Nodes start, and links settle.
@@ -119,18 +119,18 @@ pub enum Part {
     Paths,
     /// Packets to twenty listeners of a group.
     Shared,
-    /// One node of twenty dies, all at once.
+    /// One in twenty nodes dies, all at once.
     FivePercent,
-    /// One node of five dies.
+    /// One in five nodes dies.
     TwentyPercent,
-    /// One node of five dies, all of them around one place.
+    /// One in five nodes dies, all around one place.
     Region,
-    /// Those who died start again, and links settle.
+    /// Dead nodes restart, and links settle.
     Return,
 }
 
 impl Part {
-    /// For whoever waits.
+    /// Returns its name for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -147,7 +147,7 @@ impl Part {
 }
 
 impl Comparing {
-    /// A network in which nothing runs yet.
+    /// Makes a network of stopped nodes.
     #[must_use]
     pub fn new(subject: Subject, threads: usize) -> Self {
         let steps = |part, time: Nanos| vec![part; (time / STEP) as usize];
@@ -176,19 +176,19 @@ impl Comparing {
         }
     }
 
-    /// What the next step does; None: there is no other.
+    /// Returns the part of the next step; `None` at the end.
     #[must_use]
     pub fn part(&self) -> Option<Part> {
         self.parts.last().copied()
     }
 
-    /// Steps that are left.
+    /// Returns the number of remaining steps.
     #[must_use]
     pub fn left(&self) -> usize {
         self.parts.len()
     }
 
-    /// Does the next step.
+    /// Performs the next step.
     pub fn step(&mut self) {
         let (bench, figures) = (&mut self.bench, &mut self.figures);
         match self.parts.pop() {
@@ -221,13 +221,13 @@ impl Comparing {
         }
     }
 
-    /// What was measured so far; the rest is zero.
+    /// Returns the results so far; the rest is zero.
     #[must_use]
     pub fn figures(&self) -> &Comparison {
         &self.figures
     }
 
-    /// Links between nodes that run, each once.
+    /// Returns the links between running nodes, each once.
     #[must_use]
     pub fn links(&self) -> Vec<[u32; 2]> {
         let links = self.bench.simulation.links.iter();
@@ -235,7 +235,7 @@ impl Comparing {
         up.map(|l| l.ends).collect()
     }
 
-    /// Where the nodes lie, in the unit square.
+    /// Returns the nodes' places in the unit square.
     #[must_use]
     pub fn places(&self) -> &[(f64, f64)] {
         self.bench.simulation.map.places()
@@ -266,7 +266,7 @@ fn path_stretch(bench: &mut Bench) -> f64 {
     for source in sources {
         let far = bench.simulation.latencies(source);
         for node in (0..nodes).filter(|node| *node != source) {
-            // who is cut off has no path: that is another row's
+            // a node that is cut off has no path: it counts among the pieces
             if far[node as usize] < Nanos::MAX {
                 path += far[node as usize];
                 direct += bench.simulation.map.latency(source, node);
@@ -287,14 +287,14 @@ struct Shared {
 }
 
 impl Shared {
-    /// Listeners of one more group, and a packet to them.
+    /// Adds listeners of another group, and sends them a packet.
     fn add(&mut self, bench: &mut Bench) {
         let (source, group) = (bench.node(), bench.group());
         for node in bench.random.sample(bench.nodes as usize, LISTENERS) {
             bench.join(node, group);
         }
         bench.run(3 * SECOND);
-        // the first packets of a flow look for listeners
+        // the first packets of a flow find the listeners
         bench.simulation.send(source, group, 100, false);
         bench.run(3 * SECOND);
         let before = bench.packets();
@@ -335,7 +335,7 @@ fn region(bench: &mut Bench, count: usize) -> Vec<u32> {
     all
 }
 
-/// So many die at once, are counted, and start again.
+/// Makes nodes die at once, counts the pieces, and restarts them.
 fn mass_death(bench: &mut Bench, victims: Vec<u32>) -> Joined {
     let dead: BTreeSet<u32> = victims.iter().copied().collect();
     for node in &victims {
@@ -361,7 +361,7 @@ fn largest_piece(bench: &mut Bench, dead: &BTreeSet<u32>) -> f64 {
     largest as f64 / survivors.max(1) as f64
 }
 
-/// All policies as a table for people, in Markdown.
+/// Returns the results of all policies as a Markdown table.
 #[must_use]
 pub fn comparison_table(all: &[Comparison]) -> String {
     let mut text = String::from(

@@ -1,13 +1,13 @@
-//! A line of links that lose packets, one flow that fills it and a live one beside it, with each code that lanes repair
-//! by. The lanes are those of `lcroute-webrtc`; the links are simulated.
+//! A line of lossy links with a bulk flow that fills it and a live flow beside it, for each code of
+//! repair. The lanes are those of `lcroute-webrtc`; the links are simulated.
 //!
 //! ```text
 //!   sender ══ lane ── rate, queue, delay, loss ── lane ══ router ══ ... ══ listener
 //!              \_____ reports: delay, loss _____/
 //! ```
 //!
-//! The flow is a fountain: any packet that comes is of use, so what counts is how many different ones come. With the
-//! code `bats` it is a BATS code of real bytes: what counts is what is new of its batch, and decodes.
+//! The bulk flow is a fountain: any packet is useful, so the number of different packets counts.
+//! With the code `bats` it is a BATS code of real bytes: innovative packets that decode count.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,63 +24,63 @@ use serde::Serialize;
 use crate::bats::{self, BATCH, Decoder, Encoder, Recoder, Undecoded};
 use crate::time::Clock;
 
-/// Bits a second of each link. Chosen: that of a home's uplink.
+/// Rate of each link, in bits a second. Chosen: a home's uplink.
 const RATE: f64 = 20e6;
-/// How long a full queue before a link takes to empty. Chosen: that of a home router.
+/// Time to empty a full queue before a link. Chosen: a home router's.
 const QUEUE: Duration = Duration::from_millis(100);
-/// How long a link takes, one way. Chosen: hosts of one country.
+/// Latency of a link, one way. Chosen: hosts of one country.
 const DELAY: Duration = Duration::from_millis(10);
-/// Until all windows have found their size. Chosen.
+/// Time for all windows to find their size. Chosen.
 const SETTLE: Duration = Duration::from_secs(5);
-/// What the bulk flow offers, as a share of the rate. Chosen: enough that it fills the first link at any moment.
+/// Offered rate of the bulk flow, as a share of the link's. Chosen: enough to fill the first link.
 const OFFERED: f64 = 1.25;
 /// Bytes of a message of the bulk flow: data header, and the longest packet of `lc0`.
 const BULK_BYTES: usize = 32 + MTU as usize;
-/// Bytes of a message of the live flow: data header, and a packet as sound has it. Chosen.
+/// Bytes of a message of the live flow: data header, and a packet of sound. Chosen.
 const LIVE_BYTES: usize = 32 + 200;
 /// MTU of `lc0` in bytes: the least of IPv6 (RFC 8200 §5).
 const MTU: u16 = 1_280;
-/// Bytes around a message in a datagram of its own: chunk, RTP, tag.
+/// Overhead of a message in its own datagram, in bytes: chunk, RTP, tag.
 const LANE_BYTES: usize = 2 + 12 + 16;
-/// Bytes around a datagram: UDP, IPv6.
+/// Overhead of a datagram, in bytes: UDP, IPv6.
 const UDP_BYTES: usize = 48;
-/// Between two packets of the live flow: those of speech.
+/// Interval of the live flow's packets: that of speech.
 const LIVE_EVERY: Duration = Duration::from_millis(20);
-/// Timers of a lane are served no more often. Chosen: a turn of a busy daemon.
+/// Least interval of a lane's timers. Chosen: a turn of a busy daemon.
 const TURN: Duration = Duration::from_micros(100);
-/// Where a message has its flow's group, its number, and the nanosecond at which it was sent.
+/// Bytes of a message with the flow's group, its number, and its sending time in nanoseconds.
 const GROUP: usize = 32 + 39;
 const NUMBER: std::ops::Range<usize> = 72..80;
 const SENT: std::ops::Range<usize> = 80..88;
-/// Where a message of a batch has its coefficients, and its symbol.
+/// Bytes of a message of a batch with its coefficients, and its symbol.
 const COEFFICIENTS: std::ops::Range<usize> = 88..88 + BATCH;
 const SYMBOL: std::ops::Range<usize> = COEFFICIENTS.end..BULK_BYTES;
-/// Source symbols of an object. Chosen: as many as a block of `lcsync` has at most.
+/// Source symbols of an object. Chosen: the most of an `lcsync` block.
 const SYMBOLS: usize = 1_024;
 /// Last byte of the bulk flow's group.
 const BULK: u8 = 1;
 /// Last byte of the live flow's group.
 const LIVE: u8 = 2;
 
-/// What lanes do against loss.
+/// Repair of a flow on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// Nothing.
+    /// No repair.
     None,
-    /// They send again what still comes in time, or symbols, where data leaves room.
+    /// Lanes resend packets that arrive in time, or send symbols, if data leaves room.
     Resend,
-    /// Nothing; the flow is a BATS code, which routers recode.
+    /// Lanes do nothing; the flow is a BATS code, which routers recode.
     Bats,
 }
 
-/// What was tried instead of a code.
+/// Code that was tried and dropped.
 const TRIED: &str = "bulk";
 
 impl Code {
-    /// All that there are.
+    /// All codes.
     pub const ALL: [Self; 3] = [Self::None, Self::Resend, Self::Bats];
 
-    /// As on the command line.
+    /// Returns its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -101,11 +101,11 @@ impl Code {
         }
     }
 
-    /// The share that arrives if windows were always full and repair took nothing but what it replaces.
+    /// Returns the share that arrives with full windows and repair of exactly the losses.
     fn bound(self, subject: &LineSubject) -> f64 {
         let links = match self {
             Self::None => subject.links,
-            // of batches without end
+            // of endless batches
             Self::Resend | Self::Bats => 1,
         };
         (1.0 - subject.loss).powi(i32::try_from(links).unwrap_or(i32::MAX))
@@ -127,58 +127,58 @@ impl FromStr for Code {
     }
 }
 
-/// What is simulated.
+/// Parameters of a simulated line.
 #[derive(Debug, Clone, Copy)]
 pub struct LineSubject {
     /// Links in a row.
     pub links: u32,
-    /// Share of datagrams that each of them loses, both ways.
+    /// Share of datagrams that each link loses, in both directions.
     pub loss: f64,
-    /// All that is random, in the first run; so many runs.
+    /// Seed of the first run.
     pub seed: u64,
-    /// Runs, each with the next seed.
+    /// Number of runs, each with the next seed.
     pub seeds: u64,
-    /// How long packets are counted in each of them.
+    /// Time in each run for which packets are counted.
     pub counted: Duration,
 }
 
-/// What one code makes of a line: means of all runs.
+/// Results of a code on a line: means of all runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct LineFigures {
     /// Links in a row.
     pub links: u32,
-    /// Share of datagrams that each loses.
+    /// Share of datagrams that each link loses.
     pub loss: f64,
-    /// The first seed, and how many.
+    /// Seed of the first run.
     pub seed: u64,
-    /// How many runs.
+    /// Number of runs.
     pub seeds: u64,
-    /// What lanes do against loss.
+    /// Repair of the flow.
     pub code: &'static str,
-    /// Packets of the bulk flow that arrive, as a share of those that a link carries which loses none. Of a BATS code
-    /// what is left of them without coefficients, and without packets that decoding needs beyond the symbols.
+    /// Share of the bulk flow that arrives, relative to a lossless link. For a BATS code without
+    /// coefficients, and without packets beyond the symbols that decoding needs.
     pub share: f64,
-    /// The least and the most of a run.
+    /// Least and greatest share of a run.
     pub share_range: [f64; 2],
-    /// What loss alone leaves.
+    /// Share that loss alone leaves.
     pub bound: f64,
-    /// Datagrams that a link carries for each packet that arrives at the end.
+    /// Datagrams per link for each packet that arrives at the end.
     pub cost: f64,
-    /// Packets sent again, and symbols, as a share of these datagrams.
+    /// Packets resent, and symbols, as a share of these datagrams.
     pub repair: f64,
-    /// Packets of the live flow that arrive, as a share of those sent.
+    /// Share of the live flow's packets that arrive.
     pub live_share: f64,
-    /// Objects of a BATS code that were decoded, all of them to the bytes that were sent.
+    /// Decoded objects of a BATS code, all equal to the sent bytes.
     pub decoded: u64,
-    /// Packets that decoding needed, of an object's symbols.
+    /// Packets needed for decoding, per symbol of an object.
     pub needed: f64,
-    /// From sender to listener, half of them and 99 of a hundred.
+    /// Median latency of the live flow, in ms.
     pub live_p50_ms: f64,
-    /// 99 of a hundred.
+    /// 99th percentile of it, in ms.
     pub live_p99_ms: f64,
 }
 
-/// Measures a line with one code; none where the crypto provider fails.
+/// Measures a line with one code; `None` if the crypto provider fails.
 #[must_use]
 pub fn line(subject: &LineSubject, code: Code) -> Option<LineFigures> {
     let mut counts = Counts::default();
@@ -218,18 +218,18 @@ pub fn line(subject: &LineSubject, code: Code) -> Option<LineFigures> {
     })
 }
 
-/// What a run counts, of packets that are sent while it counts.
+/// Counts of a run, for packets sent while it counts.
 #[derive(Debug, Default)]
 struct Counts {
     arrived: u64,
-    /// Datagrams towards the listener that links carried, lost ones among them; those for repair.
+    /// Datagrams towards the listener on all links, including lost ones; those for repair.
     datagrams: u64,
     repair: u64,
-    /// Objects that were decoded, and packets that they needed.
+    /// Decoded objects, and the packets that they needed.
     decoded: u64,
     decoded_of: u64,
     live_sent: u64,
-    /// Nanoseconds.
+    /// Latencies in nanoseconds.
     delays: Vec<u64>,
 }
 
@@ -247,7 +247,7 @@ impl Counts {
 
     fn needed(&self) -> f64 {
         match self.decoded {
-            // what was not decoded is of no use
+            // without a decoded object no packet is useful
             0 => f64::INFINITY,
             decoded => self.decoded_of as f64 / (decoded * SYMBOLS as u64) as f64,
         }
@@ -264,24 +264,24 @@ impl Counts {
     }
 }
 
-/// An end of a link: towards the listener those with even numbers send.
+/// An end of a link; even ones send towards the listener.
 struct End {
     lane: BareLane,
     out: Bottleneck<Instant>,
-    /// When its timers may be served again.
+    /// Earliest time of its next timers.
     rested: Instant,
 }
 
-/// A flow that is a BATS code: the same object without end, for one listener after another.
+/// A flow with a BATS code: the same object endlessly, for one listener after another.
 struct Coded {
     encoder: Encoder,
     hash: [u8; 32],
-    /// Packets of the last batch that were not sent yet.
+    /// Unsent packets of the last batch.
     waiting: Vec<bats::Packet>,
     batch: u32,
     recoders: Vec<Recoder>,
     decoder: Decoder,
-    /// Batches up to this one belong to objects that are decoded.
+    /// Last batch of decoded objects.
     used: Option<u32>,
     newest: u32,
 }
@@ -307,7 +307,7 @@ impl Coded {
         })
     }
 
-    /// The next packet of the sender.
+    /// Returns the sender's next packet.
     fn next(&mut self) -> Option<bats::Packet> {
         if self.waiting.is_empty() {
             self.waiting = self.encoder.batch(self.batch);
@@ -317,7 +317,7 @@ impl Coded {
         self.waiting.pop()
     }
 
-    /// A packet came to the listener.
+    /// Handles a packet at the listener.
     fn arrive(&mut self, packet: &bats::Packet, counts: &mut Counts) {
         if self.used.is_some_and(|used| packet.batch <= used)
             || self.decoder.add(packet) != bats::Added::Innovative
@@ -357,14 +357,14 @@ struct Line {
     clock: Clock,
     now: Instant,
     ends: Vec<End>,
-    /// Between ends that are numbered; a datagram says for which end it is.
+    /// Network between numbered ends; a datagram names its destination.
     network: Network<Instant, usize, (usize, Bytes)>,
     until: Instant,
     next_bulk: Instant,
     next_live: Instant,
     number: u64,
     seen: BTreeSet<u64>,
-    /// None: packets of the flow have a number and nothing else.
+    /// `None`: packets of the flow have only a number.
     coded: Option<Coded>,
     counts: Counts,
 }
@@ -439,7 +439,7 @@ impl Line {
         next.min(self.next_live).max(self.now)
     }
 
-    /// All that happens at one moment.
+    /// Runs everything due at one moment.
     fn turn(&mut self) {
         let now = self.now;
         while let Some((at, datagram)) = self.network.poll(now) {
@@ -471,7 +471,7 @@ impl Line {
         }
     }
 
-    /// The sender sends a packet.
+    /// Sends a packet from the sender.
     fn say(&mut self, group: u8, bytes: usize) {
         let mut message = vec![0; bytes];
         message[GROUP] = group;
@@ -487,7 +487,7 @@ impl Line {
         self.flush(0);
     }
 
-    /// A message came at an end: it goes on over the next link, or has arrived.
+    /// Handles a message at an end: forwards it over the next link, or counts it at the listener.
     fn pass_on(&mut self, at: usize, message: &[u8]) {
         if let Some(coded) = &mut self.coded
             && message.get(GROUP) == Some(&BULK)
@@ -521,7 +521,7 @@ impl Line {
         }
     }
 
-    /// Whatever an end has to send goes to the other end of its link.
+    /// Sends an end's datagrams to the other end of its link.
     fn flush(&mut self, at: usize) {
         let counting = self.is_counting();
         let end = &mut self.ends[at];
@@ -537,7 +537,7 @@ impl Line {
 }
 
 impl End {
-    /// When its timers are to be served.
+    /// Returns the time of its next timers.
     fn due(&self) -> Option<Instant> {
         let due = self.lane.poll_timeout()?;
         Some(due.max(self.rested))
@@ -549,7 +549,7 @@ fn read(message: &[u8], range: std::ops::Range<usize>) -> Option<u64> {
     Some(u64::from_be_bytes(bytes))
 }
 
-/// A line for each code.
+/// Returns the table of results, a row for each code.
 #[must_use]
 pub fn line_table(all: &[LineFigures]) -> String {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Links are made and end.
+//! Begin and end of links.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -10,23 +10,23 @@ use crate::sight::What;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// An end notices that its neighbour is gone so long after the last that was sent has arrived: the overlay's liveness on
-/// an idle link, where a hello came up to 333 ms before. Tests there hold these times. Where a round trip takes longer
-/// than expected, as much longer.
+/// Range of time after the last arrival in which an end notices a lost neighbour, as the overlay's
+/// liveness on an idle link. The overlay's tests assert it. Round trips above [`EXPECTED_TRIP`] add
+/// the excess.
 const DETECTION: (Nanos, Nanos) = (417 * MILLISECOND, 752 * MILLISECOND);
 const EXPECTED_TRIP: Nanos = 150 * MILLISECOND;
-/// Beside three round trips, making a link takes so long.
+/// Time to make a link, beside three round trips.
 const SETUP: Nanos = 50 * MILLISECOND;
-/// An attempt to reach nobody ends after this time.
+/// Time of an attempt without an answer.
 const ATTEMPT: Nanos = 5 * SECOND;
-/// So often the signalling server tells who has come and gone.
+/// Interval of the signalling server's reports of presence.
 const PRESENCE_TURN: Nanos = 50 * MILLISECOND;
-/// Between two whole nodes whose link breaks, nothing passes for so long: more than a link is given up after.
+/// Time for which a broken link between whole nodes passes nothing: more than their timeouts.
 const CUT: Nanos = 5 * SECOND;
 /// Longest time between two attempts.
 const BACKOFF: Nanos = 60 * SECOND;
 
-/// The lowest node of a piece, in a forest of parents.
+/// Returns the lowest node of a piece, in a forest of parents.
 fn find(above: &mut [u32], mut node: u32) -> u32 {
     while above[node as usize] != node {
         above[node as usize] = above[above[node as usize] as usize];
@@ -40,7 +40,7 @@ fn key(a: u32, b: u32) -> (u32, u32) {
 }
 
 impl Simulation {
-    /// A node wants links to these nodes from now on.
+    /// Sets the peers that a node wants links to.
     pub(crate) fn set_wanted(&mut self, node: u32, wanted: BTreeSet<u32>) {
         let n = self.node_mut(node);
         let new: Vec<u32> = wanted.difference(&n.wanted).copied().collect();
@@ -52,7 +52,7 @@ impl Simulation {
         }
     }
 
-    /// In which piece of the network each node is: the lowest number of a node in it.
+    /// Returns the piece of the network of each node: the lowest node in it.
     pub(crate) fn pieces(&mut self) -> &[u32] {
         if self.pieces.is_none() {
             let count = self.scenario.nodes;
@@ -66,7 +66,7 @@ impl Simulation {
         self.pieces.as_deref().unwrap_or_default()
     }
 
-    /// Pairs of nodes both of which have the link between them.
+    /// Returns pairs of nodes with a link at both ends.
     fn pairs_linked(&self) -> Vec<[u32; 2]> {
         if !self.scenario.whole {
             let alive = |l: &&Link| l.alive && l.up == [true; 2];
@@ -78,7 +78,7 @@ impl Simulation {
         all.filter(|[a, b]| has(*b, *a)).collect()
     }
 
-    /// Latency of the fastest path from a node to each other one.
+    /// Returns the latency of the fastest path from a node to each other node.
     pub(crate) fn latencies(&self, from: u32) -> Vec<Nanos> {
         let mut far = vec![Nanos::MAX; self.scenario.nodes as usize];
         let mut edges: Vec<Vec<(u32, Nanos)>> = vec![Vec::new(); self.scenario.nodes as usize];
@@ -100,7 +100,7 @@ impl Simulation {
         far
     }
 
-    /// A node tries to link to another.
+    /// Starts an attempt of a node at a link to another.
     fn attempt(&mut self, node: u32, other: u32) {
         let linked = self.linked(node, other);
         let pair = self.pairs.entry(key(node, other)).or_default();
@@ -118,7 +118,7 @@ impl Simulation {
         self.at(after, Event::Connect { a, b, good });
     }
 
-    /// Whether both ends have a living link to each other.
+    /// Whether both ends have a live link to each other.
     fn linked(&self, a: u32, b: u32) -> bool {
         let link = self.pairs.get(&key(a, b)).and_then(|p| p.link);
         link.is_some_and(|l| {
@@ -127,7 +127,7 @@ impl Simulation {
         })
     }
 
-    /// Whether packets get from one node to another, and an introduction does.
+    /// Whether packets and introductions get from one node to another.
     fn reaches(&self, a: u32, b: u32) -> bool {
         let cut = self.cuts.contains(&key(a, b));
         self.runs(a) && self.runs(b) && !cut && !self.is_divided(a, b)
@@ -138,7 +138,7 @@ impl Simulation {
         side(a) != side(b)
     }
 
-    /// An attempt has ended. Nodes may have gone meanwhile.
+    /// Ends an attempt. Nodes may have gone meanwhile.
     pub(crate) fn connected(&mut self, a: u32, b: u32, good: bool) {
         let wants = |n: u32, o: u32| self.node(n).wanted.contains(&o);
         let wanted = wants(a, b) || wants(b, a);
@@ -161,7 +161,7 @@ impl Simulation {
         }
     }
 
-    /// It is time for another attempt, if one of both still wants it.
+    /// Starts another attempt, if one of both nodes still wants it.
     pub(crate) fn retry(&mut self, a: u32, b: u32) {
         for (node, other) in [(a, b), (b, a)] {
             let n = self.node(node);
@@ -203,7 +203,7 @@ impl Simulation {
             self.alone(node, |router, now| router.link_up(id, other, now));
             self.tell(node, |shard| shard.round_trip(node, id, now));
         }
-        // an end that still believes in the earlier link gives it up
+        // an end that still has the earlier link drops it
         for side in 0..2 {
             if let Some(old) = old {
                 self.link_down(old, side);
@@ -211,7 +211,7 @@ impl Simulation {
         }
     }
 
-    /// An end notices that a link is gone.
+    /// Handles the loss of a link at one of its ends.
     pub(crate) fn link_down(&mut self, id: u32, side: usize) {
         self.silence(id);
         let link = &mut self.links[id as usize];
@@ -228,7 +228,7 @@ impl Simulation {
         }
     }
 
-    /// Nothing arrives over a link any more.
+    /// Stops all arrivals over a link.
     fn silence(&mut self, id: u32) {
         let link = &mut self.links[id as usize];
         link.alive = false;
@@ -239,12 +239,12 @@ impl Simulation {
         }
     }
 
-    /// A router has closed its end of a link that is no longer needed.
+    /// Handles a router's closing of an unneeded link.
     pub(crate) fn retired(&mut self, node: u32, id: u32) {
         self.end_link(id, node, true);
     }
 
-    /// A node lets go of a link; the other end hears of it, or notices.
+    /// Drops a node's end of a link; the other end receives a goodbye, or notices.
     pub(crate) fn end_link(&mut self, id: u32, node: u32, goodbye: bool) {
         let link = &mut self.links[id as usize];
         let (side, latency) = (link.side(node), link.latency);
@@ -253,7 +253,7 @@ impl Simulation {
             self.see(node, What::LinkDown(other));
         }
         if goodbye {
-            // what is on its way still arrives before the goodbye
+            // packets under way still arrive before the goodbye
             let side = 1 - side;
             self.at(latency + MILLISECOND, Event::LinkDown { link: id, side });
         } else {
@@ -261,7 +261,7 @@ impl Simulation {
         }
     }
 
-    /// Nothing arrives any more; these ends notice in their own time.
+    /// Stops all arrivals; these ends notice after their own timeouts.
     fn die(&mut self, id: u32, sides: &[usize]) {
         self.silence(id);
         let latency = self.links[id as usize].latency;
@@ -272,7 +272,7 @@ impl Simulation {
         }
     }
 
-    /// Nothing passes between two hosts until a time.
+    /// Cuts two hosts from each other until a time.
     fn cut_until(&mut self, a: u32, b: u32, until: Nanos) {
         self.counts.links_broken += u64::from(self.node(a).linked.contains(&b));
         self.changed();
@@ -281,7 +281,7 @@ impl Simulation {
         });
     }
 
-    /// Nothing passes between two nodes any more.
+    /// Cuts two nodes from each other.
     pub(crate) fn cut(&mut self, a: u32, b: u32) {
         if !self.cuts.insert(key(a, b)) {
             return;
@@ -295,7 +295,7 @@ impl Simulation {
         }
     }
 
-    /// It does again.
+    /// Ends the cut of two nodes.
     pub(crate) fn mend(&mut self, a: u32, b: u32) {
         if !self.cuts.remove(&key(a, b)) {
             return;
@@ -303,7 +303,7 @@ impl Simulation {
         if self.scenario.whole {
             return self.cut_until(a, b, self.now);
         }
-        // else it might be a minute until somebody tries again
+        // otherwise the next attempt may be a minute away
         if let Some(pair) = self.pairs.get_mut(&key(a, b)) {
             pair.failures = 0;
         }
@@ -316,7 +316,7 @@ impl Simulation {
         self.die(link, &[0, 1]);
     }
 
-    /// The link between two nodes dies; where there is none, another link of `a`, which `b` chooses.
+    /// Breaks the link between two nodes; without one, another link of `a`, selected by `b`.
     pub(crate) fn break_link(&mut self, a: u32, b: u32) {
         if self.scenario.whole {
             return self.cut_until(a, b, self.now + CUT);
@@ -331,7 +331,7 @@ impl Simulation {
         }
     }
 
-    /// Nodes are cut off from each other, or no longer.
+    /// Divides the network, or ends the division.
     pub(crate) fn divide(&mut self, partition: Option<BTreeSet<u32>>) {
         if partition == self.partition {
             return;
@@ -352,7 +352,7 @@ impl Simulation {
         }
     }
 
-    /// The network is whole again: nodes hear of each other at the signalling server.
+    /// Starts attempts at all wanted links: the signalling server connects all nodes again.
     pub(crate) fn attempt_all(&mut self) {
         for node in self.all() {
             let wanted: Vec<u32> = self.node(node).wanted.iter().copied().collect();
@@ -364,11 +364,11 @@ impl Simulation {
         }
     }
 
-    /// The signalling server notices that a node has come or gone. It tells all at its next turn.
+    /// Notes that a node has come or gone; the signalling server reports it at its next turn.
     pub(crate) fn presence(&mut self, node: u32, incarnation: u32) {
         let n = self.node(node);
         let runs = n.router.is_some();
-        // what a node did since makes this old news; who is back before it was missed hears of all, too
+        // outdated by a later start or stop; a node that returned unnoticed gets the full list, too
         let known = self.online[node as usize];
         if n.incarnation != incarnation || !known && !runs {
             return;
@@ -380,7 +380,7 @@ impl Simulation {
         self.presence_changes.insert(node);
     }
 
-    /// All hear of those who have come and gone; those who have come hear of all.
+    /// Reports changes of presence to all nodes; nodes that have come get the full list.
     pub(crate) fn tell_presence(&mut self) {
         let changes = std::mem::take(&mut self.presence_changes);
         let population = self.population.clone();
@@ -408,7 +408,7 @@ impl Simulation {
         }
     }
 
-    /// Links that a node wants, or that others want with it.
+    /// Starts attempts at links that a node or its peers want.
     fn attempt_with(&mut self, node: u32) {
         for other in self.all() {
             let wants = |n: u32, o: u32| self.node(n).wanted.contains(&o);

@@ -1,8 +1,8 @@
-//! The reference: who must receive what, and what must never happen.
+//! The reference model: required deliveries, and forbidden events.
 //!
-//! At every delivery: it was joined, and never twice. At every transmission: over a link once in each
-//! direction, and at most twice while the network changes (`ledger`). Of a packet that was sent while nothing had
-//! changed for a while, that was not lost on a link, and that a listener has wanted for a while: it arrives.
+//! A delivery must be wanted, and never repeated. A transmission crosses a link once in each
+//! direction, or twice while the network changes (`ledger`). A packet must arrive at a settled
+//! listener if the network was stable and no link lost the packet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -13,19 +13,19 @@ use serde::Serialize;
 use crate::fast;
 use crate::time::{Nanos, SECOND};
 
-/// A packet is looked after for so long.
+/// Time after which a packet is judged.
 pub const PACKET_LIFE: Nanos = 5 * SECOND;
-/// So long after a join, packets must come.
+/// Time from a join to required packets.
 pub const LISTENER_SETTLE: Nanos = 3 * SECOND;
-/// So long after a change of the network, its trees are stable.
+/// Time from a change of the network to stable trees.
 pub const NETWORK_SETTLE: Nanos = 12 * SECOND;
-/// How long a flow is remembered without a packet, and how long its first packets wait.
+/// Time for which an idle flow is remembered, and for which its first packets wait.
 const FLOW_IDLE: Nanos = 50 * SECOND;
 const FLOW_START: Nanos = SECOND;
 /// Packets of a flow that wait for its first listener.
 const HELD: u32 = 8;
 
-/// What must not happen.
+/// A rule of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -33,25 +33,25 @@ pub enum Rule {
     DeliveredTwice,
     /// Delivered to a host that did not join, or filtered the source.
     NotWanted,
-    /// Over one link more often than once, or twice while a tree changes.
+    /// Sent over one link more than once, or more than twice while a tree changes.
     Loop,
-    /// A listener did not get a packet that it must get.
+    /// Not received by a listener that had to.
     Missed,
-    /// State that is left when all have left, or of an ephemeral member that has.
+    /// State that remains when all have left, or of an ephemeral member that has left.
     Leftover,
-    /// A neighbour keeps more than it may.
+    /// A neighbour has more state than permitted.
     Bound,
-    /// Trees change although nothing else does.
+    /// Trees change although the network does not.
     Restless,
-    /// The network is in pieces although links between them could be made.
+    /// The network is in pieces although links could connect them.
     Divided,
     /// A router broke the protocol between routers.
     Protocol,
-    /// A link with a node that was expelled, or whose certificate is over.
+    /// A link with an expelled node, or one with an expired certificate.
     Expelled,
-    /// Members do not know each other's rendezvous epoch, or one that was expelled knows it.
+    /// Members disagree on the rendezvous epoch, or an expelled node knows it.
     Epoch,
-    /// A program that watches MLD sees a listener where there is none, or none where there is one.
+    /// A program that watches MLD sees other listeners than there are.
     Watcher,
 }
 
@@ -81,21 +81,21 @@ pub struct Violation {
     pub rule: Rule,
     /// Nanoseconds since the start.
     pub at: Nanos,
-    /// At which node.
+    /// The node.
     pub node: u32,
-    /// What happened.
+    /// Description.
     pub text: String,
 }
 
-/// A packet on its way.
+/// A packet under way.
 #[derive(Debug)]
 struct Packet {
     sent: Nanos,
     origin: u32,
     group: Ipv6Addr,
-    /// Whether it must arrive whatever changed before.
+    /// Whether it must arrive independent of earlier changes.
     probe: bool,
-    /// Who must get it.
+    /// Nodes that must receive it.
     expected: Vec<u32>,
 }
 
@@ -106,16 +106,16 @@ struct Flow {
     packets: u32,
 }
 
-/// A packet that was sent.
+/// A sent packet.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// By which node.
+    /// Its sender.
     pub origin: u32,
-    /// To which group.
+    /// Its group.
     pub group: Ipv6Addr,
-    /// Part of the final check.
+    /// Whether it is part of the final check.
     pub probe: bool,
-    /// Nodes that have wanted it for a while.
+    /// Nodes that have wanted it for [`LISTENER_SETTLE`].
     pub expected: Vec<u32>,
 }
 
@@ -126,12 +126,12 @@ pub struct Model {
     flows: BTreeMap<(u32, Ipv6Addr), Flow>,
     packets: VecDeque<Packet>,
     first: u64,
-    /// When the network last changed.
+    /// Time of the network's last change.
     changed: Nanos,
 }
 
 impl Model {
-    /// Nobody has joined anything.
+    /// Makes a model without listeners.
     pub fn new() -> Self {
         Self {
             listeners: fast::Map::default(),
@@ -142,7 +142,7 @@ impl Model {
         }
     }
 
-    /// A node listens to a group or no longer does.
+    /// Adds or removes a listener of a group.
     pub fn set_listener(&mut self, node: u32, group: Ipv6Addr, listens: bool) {
         let listeners = self.listeners.entry(group).or_default();
         if listens {
@@ -152,27 +152,27 @@ impl Model {
         }
     }
 
-    /// Nodes that listen to a group, with whatever filter.
+    /// Returns the listeners of a group, with any filter.
     pub fn listeners(&self, group: Ipv6Addr) -> impl Iterator<Item = u32> {
         self.listeners.get(&group).into_iter().flatten().copied()
     }
 
-    /// Links, nodes or announcements changed.
+    /// Notes a change of links, nodes or announcements.
     pub fn network_changed(&mut self, now: Nanos) {
         self.changed = self.changed.max(now);
     }
 
-    /// Since when the network is as it is.
+    /// Returns the time of the network's last change.
     pub fn changed(&self) -> Nanos {
         self.changed
     }
 
-    /// Whether nothing has changed for a while.
+    /// Whether the network has been unchanged for [`NETWORK_SETTLE`].
     pub fn is_stable(&self, now: Nanos) -> bool {
         now >= self.changed + NETWORK_SETTLE
     }
 
-    /// A daemon has gone, and with it its flows.
+    /// Drops the flows of a daemon that has gone.
     pub fn forget_flows(&mut self, node: u32) {
         let (first, last) = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
         let range = self.flows.range((node, first)..=(node, last));
@@ -182,7 +182,7 @@ impl Model {
         }
     }
 
-    /// A packet is sent. Gives its number.
+    /// Notes a sent packet; returns its number.
     pub fn send(&mut self, sent: Sent, now: Nanos) -> u64 {
         let key = (sent.origin, sent.group);
         let flow = self.flows.entry(key).or_insert(Flow {
@@ -195,7 +195,7 @@ impl Model {
         }
         flow.last = now;
         flow.packets += 1;
-        // the ninth packet of a flow that has just begun need not wait
+        // the ninth packet of a new flow need not wait
         let waits = flow.packets > HELD && now < flow.since + FLOW_START;
         let must = sent.probe || self.is_stable(now) && !waits;
         self.packets.push_back(Packet {
@@ -208,12 +208,12 @@ impl Model {
         self.first + self.packets.len() as u64 - 1
     }
 
-    /// The number that the next packet will have.
+    /// Returns the number of the next packet.
     pub fn next_number(&self) -> u64 {
         self.first + self.packets.len() as u64
     }
 
-    /// A packet whose time is over, with those nodes that had to get it.
+    /// Returns a packet to judge, with the nodes that had to receive it.
     pub fn expire(&mut self, now: Nanos) -> Option<Expired> {
         self.packets
             .front()
@@ -231,14 +231,14 @@ impl Model {
     }
 }
 
-/// A packet whose time is over.
+/// A packet to judge.
 #[derive(Debug)]
 pub struct Expired {
     pub number: u64,
     pub sent: Nanos,
     pub origin: u32,
     pub group: Ipv6Addr,
-    /// Who had to get it, if it was not lost on the way.
+    /// Nodes that had to receive it, unless it was lost.
     pub expected: Vec<u32>,
 }
 

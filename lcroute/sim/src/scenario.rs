@@ -1,4 +1,4 @@
-//! Scenario files: what is simulated.
+//! Scenario files: parameters of a simulation.
 //!
 //! ```toml
 //! nodes = 200
@@ -26,7 +26,7 @@
 //! share = 0.05
 //! ```
 //!
-//! Every key is optional, an unknown one is an error. `lcroute sim --print` shows all with their values.
+//! Every key is optional, an unknown one is an error. `lcroute sim --print` shows all values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,9 +37,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::{Nanos, nanos};
 
-/// Most nodes of a simulation: the bound of a router's database.
+/// Bound of nodes in a simulation: that of a router's database.
 pub const MAX_NODES: u32 = 4_096;
-/// Most whole ones: each link costs as much as a real one.
+/// Bound of whole nodes: each link costs as much as a real one.
 pub const MAX_WHOLE: u32 = 256;
 
 /// A length of time, written as `500ms` or `2m`.
@@ -47,13 +47,13 @@ pub const MAX_WHOLE: u32 = 256;
 pub struct Span(pub Duration);
 
 impl Span {
-    /// So many milliseconds.
+    /// Makes a length from milliseconds.
     #[must_use]
     pub const fn ms(ms: u64) -> Self {
         Self(Duration::from_millis(ms))
     }
 
-    /// So many seconds.
+    /// Makes a length from seconds.
     #[must_use]
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
@@ -96,46 +96,46 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// The whole file.
+/// A scenario file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scenario {
-    /// How many nodes, 1 to 4,096.
+    /// Number of nodes, 1 to 4,096.
     pub nodes: u32,
-    /// All that is random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// From the start of the first node to the workloads.
+    /// Time from the start of the first node to the workloads.
     pub warm_up: Span,
-    /// Within this time all nodes start.
+    /// Time within which all nodes start.
     pub starts: Span,
-    /// How long workloads and churn go on.
+    /// Time of workloads and churn.
     pub duration: Span,
-    /// Time without any change before everything is checked; at least 20 s.
+    /// Time without changes before the final check; at least 20 s.
     pub settle: Span,
-    /// Whether at the end all leave, and all state must go.
+    /// Whether all leave at the end, and no state may remain.
     pub leave: bool,
-    /// Probes of the final check at most.
+    /// Bound of probes in the final check.
     pub probes: u32,
-    /// Which links there are.
+    /// Choice of links.
     pub topology: Topology,
-    /// What they are like.
+    /// Properties of links.
     pub links: Links,
-    /// Nodes that go and come.
+    /// Nodes that stop and start.
     pub churn: Churn,
-    /// Whether nodes are simulated whole: they make links themselves, by sealed messages, ICE, DTLS and lanes over
-    /// datagrams. Else they are routers, and the simulator makes their links.
+    /// Whether nodes are whole: they make links by sealed messages, ICE, DTLS and lanes over
+    /// datagrams. Otherwise they are routers, with links made by the simulator.
     pub whole: bool,
     /// Certificates of whole nodes.
     pub certificates: Certificates,
     /// Bounds of the routers' tables.
     pub limits: LimitsTable,
-    /// A defect that the simulated nodes get, to see the checks fail.
+    /// Defect of the nodes, to make the checks fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub defect: Option<Defect>,
-    /// What programs do.
+    /// Load by programs.
     #[serde(rename = "workload")]
     pub workloads: Vec<Workload>,
-    /// What happens to the network.
+    /// Events of the network.
     #[serde(rename = "event")]
     pub events: Vec<Event>,
 }
@@ -168,11 +168,11 @@ impl Default for Scenario {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topology {
-    /// Who links to whom.
+    /// Rule for links.
     pub policy: Policy,
-    /// Links of a node, with the policy `regular`.
+    /// Links of a node under the policy `regular`.
     pub degree: u8,
-    /// Share of nodes whose certificate lets them be roots of shared trees.
+    /// Share of nodes with certificates for roots of shared trees.
     pub core: f64,
 }
 
@@ -190,7 +190,7 @@ impl Default for Topology {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// Everybody with everybody.
+    /// All nodes with all nodes.
     Mesh,
     /// A random regular graph.
     Regular,
@@ -229,28 +229,28 @@ impl FromStr for Policy {
     }
 }
 
-/// `[links]`: all links are alike but for their latency.
+/// `[links]`: properties of all links; only latency differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Links {
-    /// One way.
+    /// One-way latency.
     pub latency: Latency,
-    /// Up to so much is added to the latency of each message, evenly.
+    /// Greatest addition to the latency of a message, uniform.
     pub jitter: Span,
-    /// Share of data messages that is lost; control messages come later instead.
+    /// Share of lost data messages; control messages are delayed instead.
     pub loss: f64,
-    /// In each direction, such as `100M` bits per second.
+    /// Rate in each direction, such as `100M` bits per second.
     #[serde(deserialize_with = "rate")]
     pub bandwidth: u64,
-    /// Longest queue before a link; data beyond it is lost.
+    /// Longest queue before a link; data above it is lost.
     pub queue: Span,
-    /// Share of pairs of nodes between which no link can be made.
+    /// Share of node pairs without a possible link.
     pub no_direct: f64,
-    /// Share of pairs of whole nodes between which datagrams pass in one direction only.
+    /// Share of whole-node pairs with datagrams in one direction only.
     pub unidirectional: f64,
-    /// Share of whole nodes before which a NAT stands. A firewall that lets in answers only stands before all.
+    /// Share of whole nodes behind a NAT. All are behind a firewall that admits only answers.
     pub behind_nat: f64,
-    /// Between two reports of a link's round trip time.
+    /// Interval of reports of a link's round trip.
     pub rtt_interval: Span,
 }
 
@@ -287,36 +287,36 @@ fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     }
 }
 
-/// Latency of links, one way.
+/// One-way latency of links.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Latency {
-    /// Nodes lie evenly in a square; a link has the latency of its length, and `floor` in addition.
+    /// Nodes are spread uniformly in a square; a link's latency is its length plus `floor`.
     Plane {
-        /// Of the square.
+        /// Side of the square.
         side: Span,
-        /// Of every link.
+        /// Addition for every link.
         floor: Span,
     },
-    /// Nodes lie where it says, in units of the side: the same for these places.
+    /// Nodes have given places, in units of the side; otherwise the same.
     Places {
-        /// Of the square.
+        /// Side of the square.
         side: Span,
-        /// Of every link.
+        /// Addition for every link.
         floor: Span,
-        /// Of each node, east and south of the corner.
+        /// Place of each node, east and south of the corner.
         places: Vec<(f64, f64)>,
     },
-    /// Each link for itself.
+    /// Each link has its own.
     Uniform {
-        /// At least.
+        /// Least latency.
         low: Span,
-        /// At most.
+        /// Greatest latency.
         high: Span,
     },
-    /// All alike.
+    /// All links have the same.
     Constant {
-        /// Of every link.
+        /// Latency of every link.
         value: Span,
     },
 }
@@ -325,11 +325,11 @@ pub enum Latency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
-    /// How long those of nodes are valid, on the hosts' clocks; a day more is allowed.
+    /// Validity of nodes' certificates by the hosts' clocks, with a day of tolerance.
     pub valid: Span,
-    /// All nodes but node 0 come by one token, which is for so many; none: node 0 signs each certificate itself.
+    /// Bound of the token by which all nodes but 0 join; `None`: node 0 signs each certificate.
     pub token: Option<u32>,
-    /// Who came by that token is forgotten some minutes after it has gone.
+    /// Whether members by that token are ephemeral: forgotten some minutes after they have gone.
     pub ephemeral: bool,
 }
 
@@ -343,17 +343,17 @@ impl Default for Certificates {
     }
 }
 
-/// `[churn]`: each node for itself, at random times.
+/// `[churn]`: each node on its own, at random times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Churn {
-    /// How often a node goes and comes again.
+    /// Restarts of a node per hour.
     pub restarts_per_node_hour: f64,
-    /// Share of those that crash instead of saying goodbye.
+    /// Share of restarts that are crashes, without a goodbye.
     pub crash_share: f64,
-    /// How long a node stays away, on average.
+    /// Mean time between stop and start.
     pub away: Span,
-    /// How often one of a node's links dies without a word.
+    /// Silent failures of a node's links per hour.
     pub broken_links_per_node_hour: f64,
 }
 
@@ -368,109 +368,109 @@ impl Default for Churn {
     }
 }
 
-/// `[limits]`: bounds that a test may want to reach; the engine's own by default.
+/// `[limits]`: bounds for tests to reach; the engine's own by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsTable {
-    /// (root, group) entries that one neighbour may keep at a router.
+    /// Bound of (root, group) entries of a neighbour at a router.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join_states_per_neighbor: Option<usize>,
-    /// Routers of a network in which every source knows who listens.
+    /// Routers up to which every source knows the listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub small_network: Option<usize>,
-    /// Routers of a network in which every source has a tree of its own.
+    /// Routers up to which every source has its own tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_trees: Option<usize>,
 }
 
-/// What is wrong with the simulated nodes.
+/// A defect of the simulated nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Defect {
     /// One in 200 packets is written into `lc0` twice.
     DoubleDelivery,
-    /// One in 50 control messages vanishes although the link lives.
+    /// One in 50 control messages gets lost on a live link.
     LostControl,
-    /// One in 200 messages of a link is sent twice more.
+    /// One in 200 messages of a link is sent three times.
     Echo,
 }
 
-/// `[[workload]]`: what programs do.
+/// `[[workload]]`: load by programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Workload {
-    /// Groups of very different popularity; programs join and leave, some with source filters.
+    /// Groups of very different popularity with joins and leaves, some with source filters.
     Zipf {
-        /// How many groups.
+        /// Number of groups.
         #[serde(default = "Workload::groups")]
         groups: u32,
-        /// The k-th group is joined in proportion to 1/k^exponent.
+        /// Exponent of popularity: the k-th group is joined in proportion to 1/k^exponent.
         #[serde(default = "Workload::exponent")]
         exponent: f64,
-        /// Groups that a node has joined at a time, on average.
+        /// Mean number of a node's memberships.
         #[serde(default = "Workload::memberships")]
         memberships: f64,
-        /// How long a membership lasts, on average.
+        /// Mean length of a membership.
         #[serde(alias = "hold", default = "Workload::lasts")]
         lasts: Span,
-        /// Share of joins that name sources.
+        /// Share of joins with sources.
         #[serde(default = "Workload::filtered")]
         filtered: f64,
-        /// Nodes that send to a group.
+        /// Senders of a group.
         #[serde(default = "Workload::senders")]
         senders: u32,
-        /// Packets a second, all senders and groups together.
+        /// Packets a second, over all senders and groups.
         #[serde(default = "Workload::rate")]
         rate: f64,
     },
-    /// Receivers fetch blocks, each of which has a group below the announced prefix of their server.
+    /// Receivers fetch blocks; each block has a group below its server's announced prefix.
     Lcsync {
-        /// How many servers; each announces a prefix.
+        /// Number of servers; each announces a prefix.
         #[serde(default = "Workload::one")]
         servers: u32,
-        /// Receivers of each.
+        /// Receivers of each server.
         #[serde(default = "Workload::receivers")]
         receivers: u32,
-        /// Blocks of each.
+        /// Blocks of each server.
         #[serde(default = "Workload::blocks")]
         blocks: u32,
-        /// Groups that a receiver has joined at a time.
+        /// Simultaneous memberships of a receiver.
         #[serde(default = "Workload::window")]
         window: u32,
-        /// How long a receiver stays with a block.
+        /// Time of a receiver with a block.
         #[serde(default = "Workload::block_time")]
         block_time: Span,
     },
-    /// Rooms in which everybody speaks to everybody.
+    /// Rooms in which each member sends to all.
     Chat {
-        /// How many rooms.
+        /// Number of rooms.
         #[serde(default = "Workload::rooms")]
         rooms: u32,
-        /// Members of each.
+        /// Members of a room.
         #[serde(default = "Workload::members")]
         members: u32,
-        /// Between two packets of one member, on average.
+        /// Mean interval of a member's packets.
         #[serde(default = "Workload::pause")]
         pause: Span,
     },
     /// Every node joins one group and sends to it.
     Discovery {
-        /// Between two packets of one node.
+        /// Interval of a node's packets.
         #[serde(default = "Workload::interval")]
         interval: Span,
     },
     /// Steady streams to many listeners.
     Stream {
-        /// How many groups, each with one source.
+        /// Number of groups, each with one source.
         #[serde(default = "Workload::one")]
         groups: u32,
-        /// Share of the nodes that listen to each.
+        /// Share of nodes that listen to each.
         #[serde(default = "Workload::share")]
         listeners: f64,
-        /// Between two packets.
+        /// Interval of packets.
         #[serde(default = "Workload::period")]
         period: Span,
-        /// Source-specific groups.
+        /// Whether groups are source-specific.
         #[serde(default)]
         source_specific: bool,
     },
@@ -533,54 +533,54 @@ impl Workload {
     }
 }
 
-/// `[[event]]`: what happens to the network, counted from the start of the workloads.
+/// `[[event]]`: an event of the network; times count from the start of the workloads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// A share of the nodes crashes at once, for good.
+    /// A share of the nodes crashes at once, permanently.
     Kill {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// Of all nodes.
+        /// Share of all nodes.
         share: f64,
     },
-    /// A share of the nodes is cut off from the others for a time.
+    /// A share of the nodes is cut off from the rest for a time.
     Partition {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// Of all nodes.
+        /// Share of all nodes.
         share: f64,
-        /// For how long.
+        /// Length of the event.
         lasts: Span,
     },
-    /// A share of the nodes is switched off for a time, node 0 not.
+    /// A share of the nodes except node 0 is switched off for a time.
     Absence {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// Of all nodes.
+        /// Share of all nodes.
         share: f64,
-        /// For how long.
+        /// Length of the event.
         lasts: Span,
     },
-    /// A share of the nodes is expelled by the network's key, node 0 not.
+    /// The network's key expels a share of the nodes except node 0.
     Revoke {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// Of all nodes.
+        /// Share of all nodes.
         share: f64,
     },
-    /// The clocks of all hosts are put forward.
+    /// The clocks of all hosts are advanced.
     Clocks {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// By how much.
+        /// Advance of the clocks.
         by: Span,
     },
-    /// The signalling server cannot be reached for a time.
+    /// The signalling server is unreachable for a time.
     Server {
-        /// When.
+        /// Time of the event.
         at: Span,
-        /// For how long.
+        /// Length of the event.
         lasts: Span,
     },
 }
@@ -593,7 +593,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// What cannot be simulated.
+    /// Checks that the scenario can be simulated.
     pub fn validate(&self) -> Result<(), String> {
         let share = |name: &str, value: f64| {
             if (0.0..=1.0).contains(&value) {
@@ -665,13 +665,13 @@ impl Scenario {
         Ok(())
     }
 
-    /// The file's text, with every key.
+    /// Returns the file's text with every key.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a scenario consists of tables, numbers and strings")
     }
 }
 
-/// An error of a TOML file with its line and key.
+/// Describes an error of a TOML file, with its line and key.
 pub(crate) fn at_line(file: &str, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text[..start].matches('\n').count() + 1;

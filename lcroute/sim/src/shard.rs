@@ -1,8 +1,8 @@
-//! A part of the nodes: their inputs by time, and what comes out of their routers.
+//! A shard: some of the nodes, their inputs by time, and the output of their routers.
 //!
-//! No message arrives sooner than the fastest link allows. So what happens to nodes within that time happens to
-//! each for itself: each node takes its inputs in their order, whatever the others do meanwhile, and shards can do
-//! so side by side. What concerns more than one node is left for the time between.
+//! No message arrives sooner than over the fastest link. Within that time each node depends on its
+//! own inputs alone, and handles them in order. So shards run side by side; everything that
+//! concerns several nodes runs between.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
@@ -30,30 +30,30 @@ use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::whole::stun_answer;
 use crate::{fast, packet};
 
-/// What kernels send their reports from.
+/// Source address of the kernels' reports.
 const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
-/// A router whose timers fire so often at one moment will never be done.
+/// Bound of a router's timers at one moment: beyond it the router is stuck.
 const WAKES_AT_ONCE: u32 = 1_000;
-/// A whole node that is woken so often in a second does nothing else; what is due for ever wakes it every 10 us.
+/// Bound of a whole node's wakes per second: a timer that stays due fires every 10 us.
 const WAKES_A_SECOND: u32 = 10_000;
-/// What records of a DTLS handshake begin with (RFC 6347 4.1).
+/// First byte of a DTLS handshake record (RFC 6347 4.1).
 const DTLS_HANDSHAKE: u8 = 22;
-/// First byte of a record that DTLS 1.3 has sealed: bits that are set in that of each, and those of handshakes (RFC 9147 4).
+/// Fixed bits in the first byte of DTLS 1.3 ciphertext (RFC 9147 4).
 const DTLS_SEALED: u8 = 0x20;
-/// Mask of the bits that tell them apart: the form of the header, and the lowest of the epoch, which is 2.
+/// Mask for form and lowest epoch bits in that byte; handshakes have epoch 2.
 const DTLS_FORM_AND_EPOCH: u8 = 0xe3;
 
-/// Links from this number on are with leaves. Chosen: no run makes as many links between routers.
+/// Links from this number on are to leaves. Chosen: no run makes as many between routers.
 pub const FIRST_LEAF_LINK: u32 = 1 << 31;
 
-/// What routers send to leaves; leaves answer nothing.
+/// Traffic from routers to leaves, which send nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ToLeaves {
     pub packets: u64,
     pub control_bytes: u64,
 }
 
-/// What happens to one node.
+/// Input of a node.
 #[derive(Debug)]
 pub enum Input {
     /// A message arrives on a control channel.
@@ -64,34 +64,34 @@ pub enum Input {
         header: [u8; HEADER_LEN],
         packet: Bytes,
     },
-    /// It measures the round trip of a link.
+    /// The node measures the round trip of a link.
     RoundTrip { link: u32 },
-    /// A datagram of another host arrives, or one of the STUN server.
+    /// A datagram from another host or the STUN server arrives.
     Datagram { from: SocketAddr, contents: Bytes },
     /// A sealed message of another node arrives from the signalling server.
     Signal { from: u32, bytes: Bytes },
-    /// Its router wanted to be woken about now.
+    /// A timer of its router is due.
     Wake,
-    /// Its kernel says again what changed.
+    /// Its kernel repeats a report of a change.
     Repeat { group: Ipv6Addr },
-    /// Its kernel answers a query.
+    /// Its kernel answers an MLD query.
     Answer { query: Query },
 }
 
-/// An input for a node.
+/// A queued input of a node.
 #[derive(Debug)]
 pub struct Ticket {
     pub node: u32,
-    /// Of inputs of one moment, which comes first: those of the node itself, then by link, and each as they came.
+    /// Order at one moment: inputs of the node itself, then by link, each in sequence.
     order: (u32, u32),
     input: Input,
 }
 
-/// From one shard to another.
+/// Inputs from one shard to another.
 #[derive(Debug)]
 struct Mail {
     tickets: Vec<(Nanos, Ticket)>,
-    /// The time of the earliest.
+    /// Time of the earliest one.
     earliest: Nanos,
 }
 
@@ -124,21 +124,21 @@ impl Mail {
     }
 }
 
-/// What a router wants that concerns more than its own node.
+/// An effect of a router beyond its own node.
 #[derive(Debug)]
 pub enum Effect {
-    /// Links to these nodes from now on.
+    /// It wants links to these nodes from now on.
     Wanted(BTreeSet<u32>),
-    /// Its end of this link has been closed.
+    /// It has closed its end of this link.
     Retired(u32),
-    /// Links that it makes itself have come or gone.
+    /// Links that a whole node makes have come or gone.
     Linked,
 }
 
-/// An effect, of which node, and when.
+/// An effect, with its time and node.
 pub type Since = (Nanos, u32, Effect);
 
-/// A packet that reached a listener.
+/// A packet delivered to a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery {
     pub number: u64,
@@ -147,34 +147,34 @@ pub struct Delivery {
     pub at: Nanos,
 }
 
-/// What is the same for all nodes, and does not change while shards run.
+/// Settings of all nodes, constant while shards run.
 #[derive(Debug, Clone)]
 pub struct Setting {
-    /// What links are like.
+    /// Properties of links.
     pub weather: Arc<Links>,
-    /// Between two measurements of a round trip.
+    /// Interval of round-trip measurements.
     pub rtt_interval: Nanos,
     pub defect: Option<Defect>,
-    /// Whether nodes are whole.
+    /// Whether nodes are simulated whole.
     pub whole: bool,
-    /// What lies between them if they are.
+    /// Network between whole nodes.
     pub terrain: Terrain,
-    /// Who they are.
+    /// Identities of the nodes.
     pub population: Arc<Population>,
-    /// The clocks of all hosts.
+    /// Clock of all hosts.
     pub watch: Arc<Watch>,
-    /// When the network last changed.
+    /// Time of the network's last change.
     pub changed: Nanos,
 }
 
-/// Where a node is: its shard, and its place there.
+/// Shard of a node, and its index there.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     pub shard: u32,
     pub at: u32,
 }
 
-/// The places of so many nodes in shards of these sizes, relative to one another. Nodes are dealt out in turn.
+/// Deals nodes in turn to shards with these relative sizes; returns their places.
 pub fn deal(nodes: u32, sizes: &[u32]) -> Arc<[Place]> {
     let round = (0..).zip(sizes);
     let round = round.flat_map(|(shard, size)| std::iter::repeat_n(shard, *size as usize));
@@ -187,7 +187,7 @@ pub fn deal(nodes: u32, sizes: &[u32]) -> Arc<[Place]> {
     round.cycle().take(nodes as usize).map(place).collect()
 }
 
-/// Some of the nodes.
+/// A part of the nodes.
 #[derive(Debug)]
 pub struct Shard {
     number: u32,
@@ -196,15 +196,15 @@ pub struct Shard {
     pub setting: Setting,
     calendar: Calendar<Ticket>,
     pub ledger: Ledger,
-    /// For nodes of other shards, by shard.
+    /// Inputs for nodes of other shards, by shard.
     out: Vec<Mail>,
-    /// What others had for this one, by shard: not yet in the calendar.
+    /// Inputs from other shards, by shard, not in the calendar yet.
     mail: Vec<Mail>,
     pub effects: Vec<Since>,
-    /// When a router last took another graph.
+    /// Time at which a router last used a new graph.
     pub changed: Nanos,
     pub violations: Vec<Violation>,
-    /// Every delivery, if somebody wants them.
+    /// All deliveries, if recorded.
     pub deliveries: Option<Vec<Delivery>>,
     pub sights: Sights,
     pub statistics: Statistics,
@@ -213,7 +213,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Shard `number` of `of`, of nodes none of which runs.
+    /// Makes shard `number` of `of`, with stopped nodes.
     pub fn new(number: u32, of: u32, places: Arc<[Place]>, setting: Setting, slot: Nanos) -> Self {
         let own = places.iter().filter(|place| place.shard == number);
         let nodes: Vec<Node> = own.map(|_| Node::new()).collect();
@@ -238,7 +238,7 @@ impl Shard {
         }
     }
 
-    /// One of its nodes.
+    /// Returns one of its nodes.
     pub fn node(&mut self, node: u32) -> &mut Node {
         let at = self.at(node);
         &mut self.nodes[at]
@@ -248,31 +248,31 @@ impl Shard {
         self.places[node as usize].at as usize
     }
 
-    /// When the next thing happens here.
+    /// Returns the time of its next input.
     pub fn next_at(&self) -> Option<Nanos> {
         let mail = self.mail.iter().map(|mail| mail.earliest);
         let calendar = self.calendar.next_at();
         mail.chain(calendar).min().filter(|at| *at < Nanos::MAX)
     }
 
-    /// The end of the slot that a time lies in.
+    /// Returns the end of the slot with this time.
     pub fn slot_end(&self, at: Nanos) -> Nanos {
         self.calendar.slot_end(at)
     }
 
-    /// About how much happens before the end of the slot of this time.
+    /// Returns about the number of inputs until the end of the slot with this time.
     pub fn len_at(&self, at: Nanos) -> usize {
         let mail: usize = self.mail.iter().map(|mail| mail.tickets.len()).sum();
         self.calendar.len_at(at) + mail
     }
 
-    /// Hands over what this shard has for another one.
+    /// Hands over the inputs for another shard.
     pub fn hand_over(&mut self, to: &mut Self) {
         let out = &mut self.out[to.number as usize];
         to.mail[self.number as usize].take(out);
     }
 
-    /// All that happens to its nodes before `until`, which is no later than the end of the present slot.
+    /// Runs all inputs before `until`, at most the end of the current slot.
     pub fn run(&mut self, until: Nanos) {
         for mail in &mut self.mail {
             for (at, ticket) in mail.open() {
@@ -304,7 +304,7 @@ impl Shard {
         self.call(node);
     }
 
-    /// An input for a node of this shard, by itself.
+    /// Adds an input from the node itself.
     pub fn put(&mut self, node: u32, at: Nanos, input: Input) {
         let n = self.node(node);
         n.inputs = n.inputs.wrapping_add(1);
@@ -312,7 +312,7 @@ impl Shard {
         self.calendar.push(at, Ticket { node, order, input });
     }
 
-    /// Sees to it that the router is woken in time.
+    /// Schedules the wake of the node's router.
     pub fn call(&mut self, node: u32) {
         let n = self.node(node);
         let at = n.wake;
@@ -427,14 +427,14 @@ impl Shard {
         });
     }
 
-    /// What the kernel says goes to the router.
+    /// Passes a kernel's reports to the router.
     pub fn report(&mut self, node: u32, records: &[Record], now: Nanos) {
         for packet in mld::report_packets(KERNEL, records, 1280) {
             self.input(node, now, |router, now| router.local_packet(packet, now));
         }
     }
 
-    /// The node measures the round trip of a link, and will again.
+    /// Measures the round trip of a link, and schedules the next measurement.
     pub fn round_trip(&mut self, node: u32, link: u32, now: Nanos) {
         let at = self.at(node);
         let Some(port) = self.nodes[at].links.get_mut(&link) else {
@@ -451,7 +451,7 @@ impl Shard {
 
 /// Routers.
 impl Shard {
-    /// One input to the router of a node, and what comes out of it.
+    /// Passes an input to the node's router, and handles its output.
     pub fn input(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         self.pass(node, now, f);
         let n = self.node(node);
@@ -461,7 +461,7 @@ impl Shard {
         }
     }
 
-    /// The same for a router whose links the simulator makes.
+    /// The same for a router with links made by the simulator.
     pub fn alone(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut RouterAlone, Nanos)) {
         self.input(node, now, |router, now| {
             if let Some(router) = router.alone() {
@@ -470,7 +470,7 @@ impl Shard {
         });
     }
 
-    /// The same for one that changes nothing in what the router knows of the network.
+    /// The same for an input that leaves the router's graph unchanged.
     fn pass(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         if let Some(router) = &mut self.node(node).router {
             f(router, now);
@@ -518,7 +518,7 @@ impl Shard {
                 }
             }
         }
-        // what else came out of the same turn still goes over the link
+        // other output of the same turn still goes over the link
         for link in retired {
             self.statistics.links_retired += 1;
             self.effects.push((now, node, Effect::Retired(link)));
@@ -626,13 +626,13 @@ impl Shard {
         }
     }
 
-    /// A datagram arrives at a host.
+    /// Handles a datagram at a host.
     fn datagram(&mut self, node: u32, from: SocketAddr, contents: &[u8], now: Nanos) {
         let socket = self.node(node).socket.as_ref();
         if !socket.is_some_and(|socket| socket.admits(from, now)) {
             return;
         }
-        // ciphertext is another one in each run
+        // ciphertext differs in each run
         self.note(node, now, 5, &[]);
         self.input(node, now, |router, now| {
             if let Some(whole) = router.whole() {
@@ -644,7 +644,7 @@ impl Shard {
     fn send_datagram(&mut self, node: u32, now: Nanos, to: SocketAddr, contents: Bytes) {
         let (terrain, weather) = (self.setting.terrain.clone(), self.setting.weather.clone());
         let (map, nodes) = (&terrain.map, self.setting.population.len());
-        // signatures in DTLS handshakes have other lengths in each run
+        // signatures in DTLS handshakes vary in length
         let is_handshake = contents.first().is_some_and(is_dtls_handshake);
         let bytes = if is_handshake { 0 } else { contents.len() };
         self.statistics.data_messages += 1;
@@ -690,7 +690,7 @@ impl Shard {
         self.post(at, Ticket { node, order, input });
     }
 
-    /// A node has links to these others from now on.
+    /// Sets the peers that a node has links to.
     fn relink(&mut self, node: u32, now: Nanos, peers: BTreeSet<u32>) {
         let before = std::mem::replace(&mut self.node(node).linked, peers);
         let n = &self.nodes[self.at(node)];
@@ -706,7 +706,7 @@ impl Shard {
             .collect();
         self.note(node, now, 7, &linked);
         self.effects.push((now, node, Effect::Linked));
-        // commands find who has a link by its name, before there is a route
+        // commands resolve names of neighbours before there is a route
         let whole = self.node(node).router.as_mut().and_then(Router::whole);
         if let Some(name) = whole.and_then(|whole| whole.unknown_neighbor()) {
             let text = format!("{name} has a link and is not among the members");
@@ -714,7 +714,7 @@ impl Shard {
         }
     }
 
-    /// A message is on its way.
+    /// Queues an input for its node's shard.
     fn post(&mut self, at: Nanos, ticket: Ticket) {
         match self.places[ticket.node as usize].shard {
             shard if shard == self.number => self.calendar.push(at, ticket),
@@ -757,7 +757,7 @@ impl Shard {
         }
     }
 
-    /// One in `n`, for defects.
+    /// Returns true once in `n` calls, for defects.
     fn strikes(&mut self, node: u32, n: u64) -> bool {
         let defects = &mut self.node(node).defects;
         *defects += 1;
@@ -778,7 +778,7 @@ impl Shard {
     }
 }
 
-/// Whether a datagram that begins so carries a part of a handshake of DTLS.
+/// Whether a datagram with this first byte is part of a DTLS handshake.
 fn is_dtls_handshake(first: &u8) -> bool {
     *first == DTLS_HANDSHAKE || first & DTLS_FORM_AND_EPOCH == DTLS_SEALED | 2
 }

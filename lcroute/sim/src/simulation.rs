@@ -1,13 +1,12 @@
-//! The network on virtual time. Between what concerns more than one node, all nodes run for themselves, in shards
-//! side by side.
+//! The network on virtual time: nodes run by themselves, in shards, between common events.
 //!
 //! ```text
-//!   action or event ──> nodes ──> effects       shard 0  ├─ inputs of its nodes ─┤─┐ messages for others,
-//!                                               shard 1  ├─ inputs of its nodes ─┤─┤ effects, violations
+//!   action or event ──> nodes ──> effects       shard 0  ├─ inputs of its nodes ─┤─┐ messages,
+//!                                               shard 1  ├─ inputs of its nodes ─┤─┤ effects
 //!                            (next moment) <────────────── in one order ──────────┘
 //! ```
 //!
-//! How many shards there are makes no difference to what happens.
+//! The number of shards does not change the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -37,26 +36,26 @@ use crate::statistics::Statistics;
 use crate::terrain::Terrain;
 use crate::time::{Clock, MILLISECOND, Nanos, SECOND};
 
-/// Inputs of a slot that are worth the trouble to share them among threads.
+/// Least inputs of a slot for which threads are used.
 const WORTHWHILE: usize = 8;
-/// Shards for each thread, and how large they are relative to one another. The large ones come first; who is done with
-/// all of its own takes small ones of others.
+/// Relative sizes of a thread's shards. The large ones run first; a thread that has finished its
+/// own takes small ones of other threads.
 const SHARDS_EACH: [u32; 4] = [4, 2, 1, 1];
 
-/// What concerns more than one node, at its time.
+/// Event that concerns several nodes.
 #[derive(Debug, Clone, Copy)]
 pub enum Event {
     /// An end notices that its link is gone.
     LinkDown { link: u32, side: usize },
-    /// The attempt of two nodes to make a link ends.
+    /// An attempt at a link between two nodes ends.
     Connect { a: u32, b: u32, good: bool },
     /// Two nodes try again.
     Retry { a: u32, b: u32 },
     /// The signalling server notices that a node has come or gone.
     Presence { node: u32, incarnation: u32 },
-    /// The signalling server tells what it noticed.
+    /// The signalling server reports its changes.
     PresenceTurn,
-    /// A node sends a packet that all listeners must get.
+    /// A node sends a packet that all listeners must receive.
     Probe { node: u32, group: Ipv6Addr },
 }
 
@@ -77,38 +76,37 @@ pub struct Simulation {
     pub(crate) map: Arc<Map>,
     pub(crate) model: Model,
     pub(crate) random: Random,
-    /// Who the signalling server believes is there.
+    /// Nodes that are online for the signalling server.
     pub(crate) online: Vec<bool>,
-    /// Nodes that have come or gone, as nobody was told yet.
+    /// Nodes that have come or gone, not reported yet.
     pub(crate) presence_changes: BTreeSet<u32>,
-    /// Nodes that hear only each other.
+    /// Nodes cut off from the rest.
     pub(crate) partition: Option<BTreeSet<u32>>,
-    /// Pairs, the lower first, between which nothing passes.
+    /// Pairs that are cut, the lower node first.
     pub(crate) cuts: BTreeSet<(u32, u32)>,
-    /// Links neither come nor go any more, nor do they lose anything.
+    /// Whether links neither come nor go, and lose nothing.
     pub(crate) calm: bool,
-    /// What is not counted by a shard.
+    /// Counts besides those of the shards.
     pub(crate) counts: Statistics,
     pub(crate) watch: Arc<Watch>,
-    /// Nodes that were expelled, and when.
+    /// Expelled nodes, and the time of it.
     pub(crate) revoked: BTreeMap<u32, Nanos>,
-    /// When clocks were last put forward.
+    /// Time at which clocks were last advanced.
     pub(crate) clocks_put: Nanos,
-    /// What daemons that have ended had dropped.
+    /// Drops of daemons that have ended.
     dropped: Vec<BTreeMap<&'static str, u64>>,
     pub(crate) violation: Option<Violation>,
-    /// In which piece of the network each node is, unless links have changed since.
+    /// Piece of the network of each node, unless links have changed since.
     pub(crate) pieces: Option<Vec<u32>>,
     script: Script,
     next_action: usize,
     log: u64,
-    /// Those that no shard has.
+    /// Sights besides those of the shards.
     pub(crate) sights: Sights,
 }
 
 impl Simulation {
-    /// A network in which nothing runs yet, and the script of what will be done to it. It runs on so many
-    /// threads.
+    /// Makes a network of stopped nodes with the script of its actions; runs on `threads` threads.
     pub fn new(
         scenario: Arc<Scenario>,
         population: Arc<Population>,
@@ -144,7 +142,7 @@ impl Simulation {
             queue: Queue::default(),
             shards: (0..of).map(shard).collect(),
             places,
-            // without it everything takes longer, and comes to the same
+            // without it everything takes longer, with the same result
             crew: Crew::new(threads, of as usize, Shard::run),
             links: Vec::new(),
             pairs: fast::Map::default(),
@@ -172,28 +170,28 @@ impl Simulation {
         }
     }
 
-    /// When the last action happens.
+    /// Returns the time of the last action.
     pub fn end(&self) -> Nanos {
         self.script.last().map_or(0, |(at, _)| *at)
     }
 
-    /// What was done, and will be.
+    /// Returns the script of past and future actions.
     pub fn into_script(self) -> Script {
         self.script
     }
 
-    /// Virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Nanos {
         self.now
     }
 
-    /// A hash of every event so far, with its content.
+    /// Returns a hash of all events so far, with their content.
     pub fn log(&self) -> u64 {
         let log = |log: u64, node: u32| mix(log.rotate_left(7) ^ self.node(node).log);
         self.all().fold(self.log, log)
     }
 
-    /// Counts so far.
+    /// Returns the counts so far.
     pub fn statistics(&self) -> Statistics {
         let mut sum = self.counts;
         for shard in &self.shards {
@@ -202,7 +200,7 @@ impl Simulation {
         sum
     }
 
-    /// What routers have sent to leaves so far.
+    /// Returns the traffic from routers to leaves so far.
     pub(crate) fn to_leaves(&self) -> ToLeaves {
         let sum = |sum: ToLeaves, shard: &Shard| ToLeaves {
             packets: sum.packets + shard.to_leaves.packets,
@@ -211,7 +209,7 @@ impl Simulation {
         self.shards.iter().fold(ToLeaves::default(), sum)
     }
 
-    /// What whole nodes dropped so far, by reason.
+    /// Returns the drops of whole nodes so far, by reason.
     pub fn drops(&mut self) -> BTreeMap<&'static str, u64> {
         let running = self.all().map(|node| self.dropped_by(node));
         let all: Vec<_> = running.collect();
@@ -228,7 +226,7 @@ impl Simulation {
         whole.map(|whole| whole.drops()).unwrap_or_default()
     }
 
-    /// Lets time pass until `end`, or until a rule is broken.
+    /// Runs until `end`, or until a rule is broken.
     pub fn run_until(&mut self, end: Nanos) {
         while self.violation.is_none() {
             let action = self.script.get(self.next_action).map(|(at, _)| *at);
@@ -267,7 +265,7 @@ impl Simulation {
         }
     }
 
-    /// All that happens to nodes alone, until a time in the present slot.
+    /// Runs the nodes' own inputs until a time in the current slot.
     fn run_nodes(&mut self, until: Nanos) {
         let inputs: usize = self.shards.iter().map(|s| s.len_at(self.now)).sum();
         match &self.crew {
@@ -282,7 +280,7 @@ impl Simulation {
         self.take_effect(effects);
     }
 
-    /// What came out of a shard: messages go to the others, effects are left to the caller.
+    /// Collects the output of a shard: messages go to other shards, effects to the caller.
     fn collect(&mut self, shard: usize, effects: &mut Vec<Since>) {
         for other in 0..self.shards.len() {
             if let Ok([from, to]) = self.shards.get_disjoint_mut([shard, other]) {
@@ -322,7 +320,7 @@ impl Simulation {
         self.queue.push(self.now + after, event);
     }
 
-    /// Nodes, links or announcements changed.
+    /// Notes that nodes, links or announcements changed.
     pub(crate) fn changed(&mut self) {
         self.network_changed(self.now);
         self.pieces = None;
@@ -348,12 +346,12 @@ impl Simulation {
 
 /// Nodes.
 impl Simulation {
-    /// The numbers of all nodes.
+    /// Returns the numbers of all nodes.
     pub(crate) fn all(&self) -> impl Iterator<Item = u32> + use<> {
         0..self.scenario.nodes
     }
 
-    /// Where a node is: its shard, and its place there.
+    /// Returns a node's shard, and its index there.
     fn place(&self, node: u32) -> (usize, usize) {
         let Place { shard, at } = self.places[node as usize];
         (shard as usize, at as usize)
@@ -368,7 +366,7 @@ impl Simulation {
         self.shard(node).node(node)
     }
 
-    /// The shard of a node.
+    /// Returns the shard of a node.
     pub(crate) fn shard(&mut self, node: u32) -> &mut Shard {
         let (shard, _) = self.place(node);
         &mut self.shards[shard]
@@ -378,13 +376,13 @@ impl Simulation {
         self.node(node).router.is_some()
     }
 
-    /// One input to the router of a node, and what comes out of it.
+    /// Passes an input to a node's router, and handles its output.
     pub(crate) fn input(&mut self, node: u32, f: impl FnOnce(&mut Router, Nanos)) {
         let now = self.now;
         self.tell(node, |shard| shard.input(node, now, f));
     }
 
-    /// The same for a router whose links the simulator makes.
+    /// The same for a router with links made by the simulator.
     pub(crate) fn alone(&mut self, node: u32, f: impl FnOnce(&mut RouterAlone, Nanos)) {
         self.input(node, |router, now| {
             if let Some(router) = router.alone() {
@@ -393,7 +391,7 @@ impl Simulation {
         });
     }
 
-    /// Something for the shard of a node, and what comes out of it.
+    /// Calls the shard of a node, and handles its output.
     pub(crate) fn tell(&mut self, node: u32, f: impl FnOnce(&mut Shard)) {
         let shard = self.shard(node);
         f(shard);
@@ -404,20 +402,20 @@ impl Simulation {
         self.take_effect(effects);
     }
 
-    /// From now on every delivery is written down.
+    /// Starts recording deliveries.
     pub(crate) fn watch_deliveries(&mut self) {
         for shard in &mut self.shards {
             shard.deliveries = Some(Vec::new());
         }
     }
 
-    /// From now on somebody looks.
+    /// Starts recording sights.
     pub(crate) fn open_sights(&mut self) {
         let shards = self.shards.iter_mut().map(|shard| &mut shard.sights);
         shards.chain([&mut self.sights]).for_each(Sights::open);
     }
 
-    /// What was seen since the last time, in order of time.
+    /// Returns the sights since the last call, in order of time.
     pub(crate) fn take_sights(&mut self) -> Vec<Sight> {
         let shards = self.shards.iter_mut().map(|shard| &mut shard.sights);
         let all = [&mut self.sights].into_iter().chain(shards);
@@ -430,18 +428,18 @@ impl Simulation {
         self.sights.see(self.now, node, what);
     }
 
-    /// One more action, no earlier than all others and what has happened.
+    /// Adds an action after all previous actions and events.
     pub(crate) fn append(&mut self, at: Nanos, action: Action) {
         let at = at.max(self.now + 1).max(self.end());
         self.script.push((at, action));
     }
 
-    /// What was done, and will be.
+    /// Returns the script of past and future actions.
     pub(crate) fn script(&self) -> &Script {
         &self.script
     }
 
-    /// What was written down, in order of time. That is all.
+    /// Returns the recorded deliveries in order of time, and stops recording.
     pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
         let taken = self.shards.iter_mut().filter_map(|s| s.deliveries.take());
         let mut all: Vec<Delivery> = taken.flatten().collect();
@@ -465,7 +463,7 @@ impl Simulation {
         }
     }
 
-    /// Does it now.
+    /// Performs an action now.
     pub(crate) fn act(&mut self, action: Action) {
         let mut hasher = fast::Multiply::default();
         hasher.write(action.to_string().as_bytes());
@@ -553,8 +551,8 @@ impl Simulation {
         self.at(after, Event::Presence { node, incarnation });
     }
 
-    /// From now on nothing happens to the network. Routers go on to think about better links, but there
-    /// is nobody to make them; what they do not want is closed.
+    /// Stops all changes of the network. Routers still look for better links, but none is made;
+    /// unwanted links are closed.
     fn calm_down(&mut self) {
         self.calm = true;
         self.set_weather(Links {
@@ -564,7 +562,7 @@ impl Simulation {
         });
     }
 
-    /// Links come and go again.
+    /// Lets links come and go again.
     pub(crate) fn end_calm(&mut self) {
         self.calm = false;
         self.set_weather(self.scenario.links.clone());
@@ -578,7 +576,7 @@ impl Simulation {
         }
     }
 
-    /// Something changes between hosts.
+    /// Changes the network between hosts.
     pub(crate) fn set_terrain(&mut self, change: impl Fn(&mut Terrain)) {
         for shard in &mut self.shards {
             change(&mut shard.setting.terrain);
@@ -626,7 +624,7 @@ impl Simulation {
         self.change(node, &[group], &to);
     }
 
-    /// Programs of a node join groups within a moment: its kernel tells of them together.
+    /// Makes programs of a node join groups at once: its kernel reports them together.
     pub(crate) fn join_all(&mut self, node: u32, groups: &[Ipv6Addr]) {
         self.change(node, groups, &Joined::everything());
     }
@@ -652,7 +650,7 @@ impl Simulation {
         }
     }
 
-    /// A program sends a packet; its number.
+    /// Sends a packet from a program; returns its number.
     pub(crate) fn send(&mut self, node: u32, group: Ipv6Addr, bytes: u16, probe: bool) -> u64 {
         if !self.runs(node) {
             return 0;
@@ -676,12 +674,12 @@ impl Simulation {
         number
     }
 
-    /// The number that the next packet will have.
+    /// Returns the number of the next packet.
     pub(crate) fn next_number(&self) -> u64 {
         self.model.next_number()
     }
 
-    /// Who has wanted a packet for a while.
+    /// Returns the nodes that must receive a packet.
     fn must_receive(
         &mut self,
         origin: u32,
@@ -689,7 +687,7 @@ impl Simulation {
         source: Ipv6Addr,
         probe: bool,
     ) -> Vec<u32> {
-        // what lossy links between whole nodes lose, nobody sees
+        // losses between whole nodes are not reported
         let lossy = self.scenario.whole && self.scenario.links.loss > 0.0 && !self.calm;
         if lossy || !probe && !self.model.is_stable(self.now) {
             return Vec::new();
@@ -703,7 +701,7 @@ impl Simulation {
             .collect()
     }
 
-    /// Whether a node wants packets of `source`, and has for a while before `at` and ever since.
+    /// Whether a node has wanted packets of `source` since a while before `at`.
     fn has_wanted(&self, node: u32, group: Ipv6Addr, source: Ipv6Addr, at: Nanos) -> bool {
         let n = self.node(node);
         n.router.is_some()
@@ -713,7 +711,7 @@ impl Simulation {
                 .is_some_and(|m| m.since + LISTENER_SETTLE <= at && m.joined.allows(source))
     }
 
-    /// Packets whose time is over: did everyone get them?
+    /// Checks whether expired packets have reached all nodes that had to receive them.
     fn expire(&mut self) {
         while let Some(expired) = self.model.expire(self.now) {
             let fates = self.shards.iter_mut().filter_map(|s| s.ledger.expire());

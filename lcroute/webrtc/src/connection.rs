@@ -285,7 +285,7 @@ impl Connection {
         self.described_at.is_some()
     }
 
-    /// Whether the peer has relayed addresses only: UDP may not get from it to the relay either.
+    /// Whether the peer has relayed addresses only: UDP from this node may not reach its relay.
     fn needs_relay(&self) -> bool {
         let (Some(Pending::Answer(offer)) | Some(Pending::RestartAnswer(offer))) = &self.pending
         else {

@@ -1,7 +1,7 @@
 //! This node's use of relays: one allocation at most, while it is needed.
 //!
 //! ```text
-//! idle --need--> UDP, 1 s --no answer--> stream, 5 s --no answer--> next relay ... all fail: a pause
+//! idle --need--> UDP, 1 s --no answer--> stream, 5 s --no answer--> next relay ... all fail: pause
 //!                  \------ allocated -------/
 //! in use: refreshed; unused for a minute: returned; no answers, or refused: lost
 //! ```
