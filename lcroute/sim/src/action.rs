@@ -1,4 +1,4 @@
-//! What happens to a run from outside, as a list that can be shortened, written down and replayed.
+//! Actions on a run, as a list that can be shortened, written down and replayed.
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
@@ -8,61 +8,61 @@ use librecast::cert::GroupPrefix;
 
 use crate::time::{At, Nanos};
 
-/// Which sources of a group the programs of a node want; sources are nodes.
+/// Sources of a group that a node's programs want, as node numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SourceFilter {
-    /// Not joined.
+    /// None: the group is not joined.
     #[default]
     Nothing,
-    /// Every source.
+    /// All sources.
     All,
-    /// These.
+    /// Only these sources.
     Only(Vec<u32>),
-    /// All but these.
+    /// All sources except these.
     Except(Vec<u32>),
 }
 
-/// One thing that is done to the network.
+/// An action on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// The daemon of a node starts.
     Start(u32),
-    /// It ends and says goodbye.
+    /// The daemon ends with a goodbye.
     Stop(u32),
-    /// It ends without a word.
+    /// The daemon ends without a goodbye.
     Crash(u32),
-    /// What programs on a node want of a group from now on.
+    /// The programs of a node join a group with this filter.
     Join(u32, Ipv6Addr, SourceFilter),
-    /// A program sends a packet of so many bytes.
+    /// A program sends a packet of this number of bytes.
     Send(u32, Ipv6Addr, u16),
-    /// A node announces these prefixes and no others.
+    /// A node announces exactly these prefixes.
     Announce(u32, Vec<GroupPrefix>),
-    /// The link between two nodes dies without a word; where there is none, another link of the first.
+    /// The link between two nodes fails silently; without one, another link of the first.
     Break(u32, u32),
-    /// Nothing passes between two nodes any more.
+    /// Two nodes are cut from each other.
     Cut(u32, u32),
-    /// It does again.
+    /// The cut of two nodes ends.
     Mend(u32, u32),
-    /// These nodes and all others no longer hear each other.
+    /// These nodes are cut off from all other nodes.
     Partition(Vec<u32>),
-    /// All hear each other again.
+    /// The partition ends.
     Heal,
     /// The operator of a node expels another one.
     Revoke(u32, u32),
-    /// All hosts put their clocks forward by so many seconds.
+    /// All hosts advance their clocks by this number of seconds.
     Clocks(u64),
-    /// Whether the signalling server can be reached from now on.
+    /// The signalling server becomes reachable or unreachable.
     Server(bool),
-    /// From now on links lose nothing.
+    /// Links stop losing messages and changing.
     Calm,
-    /// Nothing has changed for a while: every listener must get every packet of every source.
+    /// The network is stable: every listener must receive every packet of every source.
     Check,
-    /// Everybody has left for a while: nothing is left.
+    /// All have left for a while: no state may remain.
     Empty,
 }
 
 impl Action {
-    /// The one node that acts.
+    /// Returns the acting node.
     pub fn node(&self) -> Option<u32> {
         match self {
             Self::Start(node)
@@ -79,7 +79,7 @@ impl Action {
         }
     }
 
-    /// Every node that it names.
+    /// Returns all nodes of the action.
     pub fn nodes(&self) -> impl Iterator<Item = u32> {
         let more: &[u32] = match self {
             Self::Join(_, _, SourceFilter::Only(nodes) | SourceFilter::Except(nodes)) => nodes,
@@ -97,12 +97,12 @@ impl Action {
 /// Actions with their times, in order.
 pub type Script = Vec<(Nanos, Action)>;
 
-/// One line of a script.
+/// Formats a line of a script.
 pub fn line((at, action): &(Nanos, Action)) -> String {
     format!("{} {action}", At(*at))
 }
 
-/// Reads one line of a script.
+/// Parses a line of a script.
 pub fn parse_line(text: &str) -> Result<(Nanos, Action), String> {
     let (at, action) = text
         .trim()

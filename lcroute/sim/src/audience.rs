@@ -1,11 +1,11 @@
-//! What an audience costs the routers that it listens at: the same network twice, once without leaves.
+//! Cost of an audience for its routers: the same network with and without leaves.
 //!
 //! ```text
-//!   ... at rest ──> a minute in which leaves come ──> a minute in which all listen
-//!                   one router speaks once a second all the time
+//!   ... at rest ──> a minute in which leaves join ──> a minute in which all listen
+//!                   one router sends once a second all the time
 //! ```
 //!
-//! A leaf is a link of the real engine, and a real LEAF JOIN; what routers send to it is counted, and goes nowhere.
+//! A leaf is a link of the real engine, and a real LEAF JOIN. Output to leaves is only counted.
 
 use std::net::Ipv6Addr;
 
@@ -18,9 +18,9 @@ use crate::measure::{Bench, LATER, REST, Subject};
 use crate::shard::FIRST_LEAF_LINK;
 use crate::time::{Clock, SECOND};
 
-/// Seconds in which leaves come, and in which they listen. Chosen: both are as long as control bytes are counted elsewhere.
+/// Seconds of joining, and of listening. Chosen: as long as other counts of control bytes.
 const SECONDS: u32 = 60;
-/// Router that speaks.
+/// Router that sends.
 const SPEAKER: u32 = 0;
 /// Bytes of each of its packets.
 const PACKET_BYTES: u16 = 100;
@@ -28,48 +28,48 @@ const PACKET_BYTES: u16 = 100;
 /// Control bytes between routers, per router and second.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct RouterBytes {
-    /// In the minute in which leaves come.
+    /// While leaves join.
     pub coming: f64,
-    /// In the minute after.
+    /// In the following minute.
     pub listening: f64,
 }
 
-/// What an audience costs.
+/// Results for an audience.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct AudienceFigures {
-    /// Routers.
+    /// Number of routers.
     pub nodes: u32,
-    /// Leaves of all of them together.
+    /// Number of leaves at all routers.
     pub leaves: u32,
-    /// Which links the routers have.
+    /// Topology policy of the routers.
     pub policy: String,
-    /// All that is random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// Where nobody listens.
+    /// Without leaves.
     pub without_audience: RouterBytes,
-    /// Where all leaves do.
+    /// With all leaves.
     pub with_audience: RouterBytes,
-    /// Control bytes with the audience, of those without, in both minutes.
+    /// Control bytes with the audience, relative to those without, in both minutes.
     pub ratio: f64,
-    /// Control bytes from routers to leaves, per leaf and second. They are in no other figure.
+    /// Control bytes to a leaf per second; no other figure contains them.
     pub bytes_to_leaf: f64,
-    /// Packets that leaves had to be sent in the second minute.
+    /// Packets due to leaves in the second minute.
     pub packets_expected: u64,
-    /// Those that they were sent.
+    /// Packets sent to them.
     pub packets_sent: u64,
-    /// A rule of the simulation that did not hold.
+    /// A broken rule of the simulation.
     pub broken_rule: Option<String>,
 }
 
-/// Most leaves at so many routers.
+/// Returns the bound of leaves at `nodes` routers.
 #[must_use]
 pub fn max_leaves(nodes: u32) -> u32 {
     let each = Limits::default().leaves;
     nodes.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX))
 }
 
-/// Measures a network without an audience, and with one of `leaves`, evenly spread over the routers. `progress` is told
-/// what is being done.
+/// Measures a network without an audience, and with `leaves` spread evenly over its routers.
+/// `progress` receives the name of each part.
 pub fn audience(
     subject: Subject,
     leaves: u32,
@@ -127,7 +127,7 @@ fn listen(bench: &mut Bench, leaves: u32, figures: &mut AudienceFigures) -> Rout
     bytes
 }
 
-/// Control bytes per router and second while `each` is done for each second.
+/// Returns the control bytes per router and second, while `each` runs for each second.
 fn router_bytes(bench: &mut Bench, mut each: impl FnMut(&mut Bench, u32)) -> f64 {
     let before = bench.simulation.statistics().control.bytes;
     for second in 0..SECONDS {
@@ -142,7 +142,7 @@ fn speak(bench: &mut Bench, group: Ipv6Addr) {
     bench.run(SECOND);
 }
 
-/// The control message with which a leaf joins a group.
+/// Returns a leaf's control message that joins a group.
 fn leaf_join(group: Ipv6Addr) -> Bytes {
     let now = Clock::new().instant(0);
     let mut leaf = Leaf::new(0, now);
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(many.packets_sent, many.packets_expected);
         assert!(many.bytes_to_leaf > 0.0);
         assert_eq!(few.without_audience.coming, many.without_audience.coming);
-        // a leaf more at a router that has one already says nothing to other routers
+        // a further leaf at a router causes no messages to other routers
         assert!(
             (many.ratio / few.ratio - 1.0).abs() < 0.05,
             "{few:?} {many:?}"

@@ -1,5 +1,4 @@
-//! BATS codes (RFC 9426): routers recode batches of packets, so earlier links pay for no later
-//! loss.
+//! BATS codes (RFC 9426): routers recode batches of packets, so a loss costs no earlier link.
 //!
 //! ```text
 //!   K source symbols ── precode ──> K + 24 ── outer code ──> batches of 16 ── recoded ──> decoder

@@ -1,8 +1,8 @@
-//! What will happen to the nodes of a shard: slots of time, each as long as the fastest message takes.
+//! Future inputs of a shard's nodes: slots of time as long as the least latency of a message.
 //!
 //! ```text
 //!   first                first + SLOTS
-//!     | slot | slot | ... | slot |  far: slots by number, until time comes near
+//!     | slot | slot | ... | slot |  far: slots by number, moved here when near
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ const SLOTS: u64 = 1 << 12;
 #[derive(Debug)]
 struct Slot<T> {
     items: Vec<(Nanos, T)>,
-    /// The time of the earliest.
+    /// Time of the earliest item.
     earliest: Nanos,
 }
 
@@ -33,21 +33,21 @@ impl<T> Slot<T> {
     }
 }
 
-/// Items by time. Within a slot they have no order: whoever takes them out brings them into one.
+/// Items by time. They are unordered within a slot: the caller sorts them.
 #[derive(Debug)]
 pub struct Calendar<T> {
     /// Length of a slot.
     width: Nanos,
-    /// Number of the slot that time has come to; there is nothing before.
+    /// Number of the current slot; earlier ones are empty.
     first: u64,
-    /// Slot n is at n modulo their number.
+    /// Slot n has the index n modulo [`SLOTS`].
     near: Vec<Slot<T>>,
     in_near: usize,
     far: BTreeMap<u64, Slot<T>>,
 }
 
 impl<T> Calendar<T> {
-    /// Nothing will happen.
+    /// Makes an empty calendar.
     pub fn new(width: Nanos) -> Self {
         Self {
             width: width.max(1),
@@ -58,12 +58,12 @@ impl<T> Calendar<T> {
         }
     }
 
-    /// The end of the slot that a time lies in.
+    /// Returns the end of the slot with this time.
     pub fn slot_end(&self, at: Nanos) -> Nanos {
         (at / self.width + 1).saturating_mul(self.width)
     }
 
-    /// At `at`, something happens. No earlier than what was taken last.
+    /// Adds an item at `at`, no earlier than the last taken time.
     pub fn push(&mut self, at: Nanos, item: T) {
         let number = (at / self.width).max(self.first);
         if number - self.first < SLOTS {
@@ -75,7 +75,7 @@ impl<T> Calendar<T> {
         }
     }
 
-    /// When the next thing happens.
+    /// Returns the time of the next item.
     pub fn next_at(&self) -> Option<Nanos> {
         if self.in_near == 0 {
             return self.far.values().next().map(|slot| slot.earliest);
@@ -86,7 +86,7 @@ impl<T> Calendar<T> {
         Some(slot.earliest)
     }
 
-    /// How much is in the slot of this time.
+    /// Returns the number of items in the slot of this time.
     pub fn len_at(&self, at: Nanos) -> usize {
         let number = at / self.width;
         if number < self.first || number - self.first >= SLOTS {
@@ -95,7 +95,7 @@ impl<T> Calendar<T> {
         self.near[(number % SLOTS) as usize].items.len()
     }
 
-    /// Moves all that happens before `until` into `due`. All of it lies in one slot.
+    /// Moves all items before `until` into `due`; they are in one slot.
     pub fn take(&mut self, until: Nanos, due: &mut Vec<(Nanos, T)>) {
         let number = until.saturating_sub(1) / self.width;
         self.advance(number);
@@ -137,7 +137,7 @@ mod tests {
         let mut number = 0;
         for _ in 0..5_000 {
             for _ in 0..random.index(4) {
-                // near, and far beyond what slots are kept for
+                // near, and far beyond the wheel
                 let reach = if random.chance(0.1) { 200_000 } else { 300 };
                 let at = now + random.time(0, reach);
                 calendar.push(at, number);
@@ -147,7 +147,7 @@ mod tests {
             let first = waiting.keys().next().map(|(at, _)| *at);
             assert_eq!(calendar.next_at(), first);
             let Some(next) = first else { continue };
-            // to the end of the slot, or to somewhere inside
+            // to the end of the slot, or to a time inside it
             let end = calendar.slot_end(next);
             let until = random.time(next + 1, end + 1).min(end);
             let mut due = Vec::new();

@@ -1,4 +1,4 @@
-//! What must hold when the network has been quiet for a while.
+//! Checks after the network has been quiet for a while.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -9,21 +9,21 @@ use crate::random::Random;
 use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// Between two probes of whole nodes.
+/// Interval of probes of whole nodes.
 const PROBE_EVERY: Nanos = 20 * MILLISECOND;
 
-/// So long after a revocation, every member has learnt it and closed its links.
+/// Time after a revocation within which every member closes its links to the node.
 const EXPULSION: Nanos = 20 * SECOND;
-/// So many seconds after a certificate is over, links with its node are closed: they are looked at every 10 s.
+/// Seconds after a certificate's end within which links are closed: nodes check every 10 s.
 const EXPIRY: u64 = 15;
 
 impl Simulation {
-    /// Sends probes that everybody must get, and looks at what must hold at once.
+    /// Sends probes that all listeners must receive, and checks other rules at once.
     pub(crate) fn check(&mut self) {
         self.check_bounds();
         self.check_whole();
         self.check_forgotten();
-        // whole nodes try nearer links for as long as they live
+        // whole nodes try nearer links throughout
         if !self.scenario.whole && !self.model.is_stable(self.now) {
             let text = "links and trees still change".to_owned();
             return self.violate(Rule::Restless, 0, text);
@@ -36,7 +36,7 @@ impl Simulation {
         let mut random = Random::stream(self.scenario.seed, &[11]);
         let all = groups.len() * running.len();
         for number in 0..all.min(self.scenario.probes as usize) {
-            // every pair if there are few, else some of them
+            // all pairs, or a random selection of them
             let place = if all <= self.scenario.probes as usize {
                 number
             } else {
@@ -45,7 +45,7 @@ impl Simulation {
             let group = groups[place % groups.len()];
             let node = running[place / groups.len()];
             if self.scenario.whole {
-                // real lanes drop what waits too long: a burst of all at once is no test of who is reached
+                // real lanes drop packets that wait: a burst would not test reachability
                 self.at(number as u64 * PROBE_EVERY, Event::Probe { node, group });
             } else {
                 self.send(node, group, 64, true);
@@ -54,14 +54,14 @@ impl Simulation {
         }
     }
 
-    /// Groups that somebody has joined.
+    /// Returns the groups with memberships.
     fn groups(&self) -> Vec<Ipv6Addr> {
         let of = |node| self.node(node).kernel.groups();
         let groups: BTreeSet<Ipv6Addr> = self.all().flat_map(of).collect();
         groups.into_iter().collect()
     }
 
-    /// A program that watches MLD where a group is announced knows whether somebody wants its packets.
+    /// Checks that a program that watches MLD at an announcing node sees listeners correctly.
     fn check_watcher(&mut self, node: u32, group: Ipv6Addr) {
         let n = self.node(node);
         if !n.announced.iter().any(|p| p.contains(group)) {
@@ -81,7 +81,7 @@ impl Simulation {
     }
 
     fn check_whole(&mut self) {
-        // where some links cannot be made, pieces may be as good as it gets
+        // without some links, pieces may be unavoidable
         let links = &self.scenario.links;
         if links.no_direct > 0.0 || links.unidirectional > 0.0 || self.partition.is_some() {
             return;
@@ -101,9 +101,9 @@ impl Simulation {
         self.check_epoch();
     }
 
-    /// All members find each other, and who was expelled finds nobody.
+    /// Checks that all members know the same epoch, and expelled nodes do not.
     fn check_epoch(&mut self) {
-        // an expulsion beyond the bound of a token makes no epoch
+        // an expulsion beyond a token's bound makes no epoch
         if self.scenario.certificates.token.is_some() {
             return;
         }
@@ -134,7 +134,7 @@ impl Simulation {
         Some(router.and_then(Router::whole)?.epoch())
     }
 
-    /// Nobody keeps a link with a node that is no member any more.
+    /// Checks that no node keeps a link with an expelled or expired one.
     pub(crate) fn check_expelled(&mut self) {
         if !self.scenario.whole {
             return;
@@ -163,7 +163,7 @@ impl Simulation {
         }
     }
 
-    /// Node 0 expels who comes beyond the bound of a token.
+    /// Notes the nodes that node 0 expels beyond a token's bound.
     fn note_expelled(&mut self) {
         let population = self.population.clone();
         let revocations = self.node(0).disk.revocations.iter();
@@ -176,7 +176,7 @@ impl Simulation {
         }
     }
 
-    /// Whether a node is no member any more.
+    /// Whether a node's membership has ended.
     fn is_expelled(&mut self, node: u32) -> bool {
         let unix = self.watch.unix();
         let router = self.node_mut(node).router.as_mut();
@@ -186,7 +186,7 @@ impl Simulation {
         over || self.revoked.contains_key(&node)
     }
 
-    /// Ephemeral members that have gone are known to nobody.
+    /// Checks that no node knows ephemeral members that have gone.
     fn check_forgotten(&mut self) {
         if !self.scenario.certificates.ephemeral {
             return;
@@ -215,7 +215,7 @@ impl Simulation {
         }
     }
 
-    /// All have left: nothing is left of what they wanted and sent.
+    /// Checks that no state remains after all have left.
     pub(crate) fn check_empty(&mut self) {
         for node in self.all() {
             let n = self.node(node);

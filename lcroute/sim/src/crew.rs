@@ -1,23 +1,23 @@
-//! Threads that do pieces of work side by side, round after round.
+//! A pool of threads that process pieces of work in parallel rounds.
 //!
-//! A round takes a tenth of a millisecond. Threads that slept in between would spend as long waking up, so they look
-//! for the next round for a while first.
+//! A round takes 0.1 ms. Waking a thread would take as long, so threads poll for the next round
+//! first.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// So often a thread looks for the next round before it sleeps,
+/// Polls for the next round before a thread sleeps.
 const LOOKS: u32 = 20_000;
-/// and so often for the end of one before it lets others run.
+/// Polls for the end of a round before a thread yields.
 const LOOKS_FOR_END: u32 = 1_000;
 
-/// Where a piece of work lies.
+/// Slot of a piece of work.
 #[derive(Debug)]
 struct Desk<T> {
     piece: Mutex<Option<T>>,
-    /// The last round in which somebody took it.
+    /// The last round in which a thread took it.
     taken: AtomicU64,
 }
 
@@ -26,11 +26,11 @@ struct Shared<T> {
     work: fn(&mut T, u64),
     desks: Vec<Desk<T>>,
     threads: usize,
-    /// What the pieces are told.
+    /// Argument of the current round.
     argument: AtomicU64,
-    /// Rises with every round.
+    /// Number of the current round.
     round: AtomicU64,
-    /// Pieces that are not done.
+    /// Pieces not done in the current round.
     left: AtomicUsize,
     over: AtomicBool,
 }
@@ -44,7 +44,7 @@ impl<T> Desk<T> {
     }
 }
 
-/// One of them is done, or failed.
+/// Counts a piece as done when dropped, also by a panic.
 struct Done<'a>(&'a AtomicUsize);
 
 impl Drop for Done<'_> {
@@ -54,8 +54,8 @@ impl Drop for Done<'_> {
 }
 
 impl<T> Shared<T> {
-    /// Takes the thread's own pieces, and then those that others have not come to: what a piece has allocated is
-    /// best freed by the same thread.
+    /// Processes the thread's own pieces, then untaken ones of other threads: memory is best freed
+    /// by the thread that has allocated it.
     fn take_part(&self, thread: usize, round: u64) {
         let own = (thread..self.desks.len()).step_by(self.threads);
         for desk in own.chain((0..self.desks.len()).rev()) {
@@ -69,7 +69,7 @@ impl<T> Shared<T> {
                 continue;
             }
             let _done = Done(&self.left);
-            // a piece on which a thread has panicked is lost, and whoever looks for it says so
+            // a piece on which a thread has panicked is lost; `run` panics for it
             if let Ok(mut piece) = desk.piece.lock()
                 && let Some(piece) = piece.as_mut()
             {
@@ -90,7 +90,7 @@ impl<T> Shared<T> {
                 if looks < LOOKS {
                     spin_loop();
                 } else {
-                    // a round that begins now wakes it at once
+                    // `run` unparks it
                     thread::park();
                 }
             }
@@ -100,7 +100,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// The threads. Whoever has them is one of them.
+/// A pool of threads, with the calling thread as one of them.
 #[derive(Debug)]
 pub struct Crew<T> {
     shared: Arc<Shared<T>>,
@@ -108,7 +108,7 @@ pub struct Crew<T> {
 }
 
 impl<T: Send + 'static> Crew<T> {
-    /// `threads` in all, for so many pieces of work. `None` if there is no other thread to be had.
+    /// Makes a pool of `threads` threads for `pieces` pieces. `None` if no thread can be started.
     pub fn new(threads: usize, pieces: usize, work: fn(&mut T, u64)) -> Option<Self> {
         let shared = Arc::new(Shared {
             work,
@@ -129,11 +129,11 @@ impl<T: Send + 'static> Crew<T> {
         (!threads.is_empty()).then_some(Self { shared, threads })
     }
 
-    /// All pieces, as many as were said, with this argument.
+    /// Processes all pieces, as many as given to [`Crew::new`], with this argument.
     ///
     /// # Panics
     ///
-    /// If the work on one does.
+    /// The work on a piece panics.
     pub fn run(&self, pieces: &mut Vec<T>, argument: u64) {
         let shared = &*self.shared;
         let count = pieces.len();
@@ -169,7 +169,7 @@ impl<T> Drop for Crew<T> {
         self.shared.over.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // one that has panicked has said so
+            // a panic has been printed already
             let _ = thread.join();
         }
     }
@@ -189,7 +189,7 @@ mod tests {
         for n in 0..10_000 {
             crew.run(&mut pieces, n);
             if n % 2_000 == 0 {
-                // long enough that they sleep
+                // long enough for the threads to sleep
                 thread::sleep(Duration::from_millis(20));
             }
         }

@@ -1,9 +1,9 @@
-//! The cost of greedy leaves and members for everybody else: the same network twice, once without them.
+//! The cost of greedy leaves and members for other nodes: one network with and without them.
 //!
 //! ```text
-//!   ... at rest ──> leaves at router 1: groups, sources, changes, links that come and go, at full speed
+//!   ... at rest ──> leaves at router 1: groups, sources, changes, reconnects, at full speed
 //!                   members 2 and 3: together nearly as many groups as a neighbour keeps
-//!                   all others: streams that are listened to, and a new listener each second
+//!                   all other nodes: streams with listeners, and a new listener each second
 //! ```
 
 use std::collections::BTreeMap;
@@ -22,30 +22,30 @@ use crate::time::{MILLISECOND, Nanos, SECOND};
 
 /// The router with the leaves.
 const ROUTER: u32 = 1;
-/// Members that join very many groups.
+/// Members with very many groups.
 const GREEDY: [u32; 2] = [2, 3];
-/// Groups that each of these joins. Chosen: both together nearly fill the room at a neighbour. Beyond it, routers that are not
-/// linked with them cannot tell their joins from those of others behind the same neighbour.
+/// Groups of each greedy member. Chosen: both nearly fill a neighbour's bound. Above it, routers
+/// without links to them could not distinguish their joins from the rest behind that neighbour.
 const GREEDY_GROUPS: u32 = 8_000;
-/// Between two packets of each stream.
+/// Interval of each stream's packets.
 const PERIOD: Nanos = 20 * MILLISECOND;
-/// Streams, each of another router.
+/// Streams, each from another router.
 const STREAMS: u32 = 3;
-/// Listeners of each.
+/// Listeners of each stream.
 const LISTENERS: u32 = 5;
 
-/// Figures of everybody else.
+/// Results of all other nodes.
 #[derive(Debug, Default)]
 struct Others {
-    /// Packets of streams that listeners got.
+    /// Packets of streams delivered to listeners.
     delivered: usize,
-    /// The longest gap between two packets of one stream at one listener.
+    /// The longest gap of a stream at a listener.
     gap: Nanos,
-    /// From joining a group to its first packet, summed over those who joined.
+    /// Time from a join to its first packet, summed over joins.
     joining: Nanos,
-    /// Those of them who got nothing.
+    /// Joins without a packet.
     deaf: usize,
-    /// Bytes of control messages, but for join state.
+    /// Bytes of control messages, without join state.
     bytes: u64,
 }
 
@@ -62,7 +62,7 @@ fn leaf_joins(joins: impl Iterator<Item = (Ipv6Addr, Option<SourceFilter>)>) -> 
     batch.finish()
 }
 
-/// A leaf's messages of one second: as many changes as it may make, half of them of sources that it invents.
+/// Returns a leaf's messages of one second: the most changes allowed, half with invented sources.
 fn changes(bench: &Bench, leaf: u32, second: u32) -> Vec<Bytes> {
     let network = bench.simulation.population.address(0).segments();
     let source = |n: u32| {
@@ -76,14 +76,14 @@ fn changes(bench: &Bench, leaf: u32, second: u32) -> Vec<Bytes> {
             0 => Some(SourceFilter::all()),
             _ => SourceFilter::include((0..16).map(|s| source(n * 16 + s))),
         };
-        // it keeps what it has, as long as it may
+        // it keeps its groups as long as permitted
         let ends = (second % 4 == 3).then_some((before, None));
         ends.into_iter().chain([(group(0x10_0000 + n), filter)])
     });
     leaf_joins(joins)
 }
 
-/// Runs the network, and counts for so many seconds.
+/// Runs the network, and counts for `seconds`.
 fn run(nodes: u32, seconds: u32, is_crowded: bool) -> Others {
     let mut bench = Bench::new(
         Subject {
@@ -97,14 +97,14 @@ fn run(nodes: u32, seconds: u32, is_crowded: bool) -> Others {
     bench.run(REST);
     let leaves = Limits::default().leaves as u32;
     let member = bench.simulation.population.leaf();
-    // none of these is the leaves' router, or greedy
+    // neither the leaves' router nor a greedy member
     let other = |n: u32| 4 + n % (nodes - 4);
     let streams: Vec<_> = (0..STREAMS).map(|n| (other(n), bench.group())).collect();
     for (n, (_, group)) in (0..).zip(&streams) {
         for listener in 0..LISTENERS {
             bench.join(other(n + 1 + 2 * listener), *group);
         }
-        // a program beside the leaves
+        // a program on the leaves' router
         bench.join(ROUTER, *group);
     }
     bench.run(5 * SECOND);
@@ -132,7 +132,7 @@ fn run(nodes: u32, seconds: u32, is_crowded: bool) -> Others {
         let (speaker, listener) = (other(2 * second), other(2 * second + 5));
         for tick in 0..SECOND / PERIOD {
             if is_crowded {
-                // each leaf has its tick
+                // each leaf has its own tick
                 for leaf in (tick as u32..leaves).step_by((SECOND / PERIOD) as usize) {
                     let (link, churns) = (FIRST_LEAF_LINK + leaf, (leaf + second) % 8 == 0);
                     let messages = changes(&bench, leaf, second);
@@ -189,7 +189,7 @@ fn run(nodes: u32, seconds: u32, is_crowded: bool) -> Others {
     others
 }
 
-/// All figures are within 5 % of those without them.
+/// Asserts that all results stay within 5 % of those without greedy nodes.
 fn harms_nobody(nodes: u32, seconds: u32) {
     let without = run(nodes, seconds, false);
     let with = run(nodes, seconds, true);

@@ -1,4 +1,4 @@
-//! A host's daemon, whichever it is: what it is started with, what it keeps, and what it has its host do.
+//! Common parts of both kinds of daemons: start parameters, state on disk, effects.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::scenario::{Policy, Scenario};
 use crate::services::Watch;
 use crate::time::Clock;
 
-/// What a host keeps on disk for its daemon.
+/// State of a daemon on the host's disk.
 #[derive(Debug, Default)]
 pub struct Disk {
     pub chain: Option<Chain>,
@@ -24,12 +24,12 @@ pub struct Disk {
     pub epochs: Option<EpochsText>,
     pub members: String,
     pub uses: String,
-    /// The highest incarnation that was seen.
+    /// The highest incarnation seen.
     pub incarnation: u32,
 }
 
 impl Disk {
-    /// Keeps something at this Unix time.
+    /// Stores a change at this Unix time.
     pub fn keep(&mut self, what: Keep, unix: u64) {
         match what {
             Keep::Chain(chain) => self.chain = Some(chain),
@@ -48,7 +48,7 @@ impl Disk {
     }
 }
 
-/// Something that a router wants done.
+/// An effect of a router.
 #[derive(Debug)]
 pub enum Effect {
     /// Send header and packet on the data channel of each link.
@@ -57,29 +57,29 @@ pub enum Effect {
         header: [u8; HEADER_LEN],
         packet: Bytes,
     },
-    /// Send on the control channel of a link.
+    /// Send on a link's control channel.
     Control { link: u32, message: Bytes },
-    /// A packet for local programs.
+    /// Deliver a packet to local programs.
     Local { packet: Bytes },
-    /// MLD into `lc0`.
+    /// Write MLD into `lc0`.
     Mld { packet: Bytes },
-    /// Links to these nodes are wanted from now on.
+    /// Set the nodes to which links are wanted.
     Wanted { nodes: BTreeSet<u32> },
-    /// Nobody needs this link any more.
+    /// Close a link that is no longer needed.
     Retire { link: u32 },
-    /// The neighbour broke the protocol.
+    /// Report a protocol violation of the neighbour.
     Fault { link: u32, reason: &'static str },
-    /// A datagram of the one UDP socket.
+    /// Send a datagram from the UDP socket.
     Datagram { to: SocketAddr, contents: Bytes },
-    /// A sealed message for another node, over the signalling server.
+    /// Send a sealed message to another node by the signalling server.
     Signal { to: u32, bytes: Bytes },
-    /// To be kept on disk.
+    /// Store on disk.
     Keep(Keep),
-    /// Links have come or gone: to these nodes there are some now.
+    /// Links have changed; these are the current peers.
     Linked(BTreeSet<u32>),
 }
 
-/// How a daemon starts.
+/// Parameters of a daemon's start.
 #[derive(Debug)]
 pub struct Start<'a> {
     pub scenario: &'a Scenario,
@@ -93,7 +93,7 @@ pub struct Start<'a> {
     pub disk: &'a Disk,
 }
 
-/// Bounds of the router.
+/// Returns the bounds of the router.
 pub fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits::default();
     if let Some(states) = scenario.limits.join_states_per_neighbor {
@@ -108,7 +108,7 @@ pub fn limits(scenario: &Scenario) -> Limits {
     limits
 }
 
-/// Which links the router wants.
+/// Returns the topology settings of the router.
 pub fn topology(scenario: &Scenario) -> TopologyConfig {
     TopologyConfig {
         policy: match scenario.topology.policy {

@@ -1,12 +1,12 @@
-//! Hash tables for millions of small keys. Nobody from outside chooses the keys, and nothing iterates.
+//! Hash tables for millions of small keys, which no input chooses; they are never iterated.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A table whose hash order is never looked at.
+/// A table with unused hash order.
 pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<Multiply>>;
 
-/// Multiplication and rotation, a word at a time.
+/// A hash by multiplication and rotation, one word at a time.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Multiply(u64);
 

@@ -1,5 +1,4 @@
-//! What the nodes of one shard did with the packets that are on their way: who got one, and over which links they
-//! sent it.
+//! Packets under way at the nodes of a shard: their deliveries, and the links they have crossed.
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
@@ -7,32 +6,32 @@ use std::net::Ipv6Addr;
 use crate::model::{NETWORK_SETTLE, Rule};
 use crate::time::Nanos;
 
-/// A packet as the nodes of this shard saw it.
+/// State of a packet in this shard.
 #[derive(Debug)]
 struct Track {
     sent: Nanos,
     origin: u32,
     group: Ipv6Addr,
-    /// A copy was lost on a link.
+    /// Whether a link has lost a copy.
     lost: bool,
-    /// Who got it, a bit for each node of the shard.
+    /// Nodes that have received it, one bit for each node of the shard.
     received: Box<[u64]>,
-    /// How often it was sent over each end of a link.
+    /// Number of transmissions over each end of a link.
     crossed: Vec<u8>,
 }
 
-/// All packets that are looked after.
+/// All packets under way.
 #[derive(Debug)]
 pub struct Ledger {
     nodes: usize,
     packets: VecDeque<Track>,
     first: u64,
-    /// Ends of links that nodes of this shard have had.
+    /// Number of link ends at nodes of this shard so far.
     directions: usize,
 }
 
 impl Ledger {
-    /// Of so many nodes.
+    /// Makes a ledger for `nodes` nodes.
     pub fn new(nodes: usize) -> Self {
         Self {
             nodes,
@@ -42,7 +41,7 @@ impl Ledger {
         }
     }
 
-    /// A packet is sent somewhere; the model gives it the next number.
+    /// Notes a packet of any node, with the next number of the model.
     pub fn send(&mut self, origin: u32, group: Ipv6Addr, now: Nanos) {
         self.packets.push_back(Track {
             sent: now,
@@ -59,25 +58,25 @@ impl Ledger {
         self.packets.get_mut(place)
     }
 
-    /// When a packet was sent that is on its way.
+    /// Returns the sending time of a packet under way.
     pub fn sent(&mut self, number: u64) -> Option<Nanos> {
         self.packet(number).map(|p| p.sent)
     }
 
-    /// A copy was lost on a link: nobody must get it.
+    /// Notes that a link lost a copy: no node has to receive the packet.
     pub fn lose(&mut self, number: u64) {
         if let Some(packet) = self.packet(number) {
             packet.lost = true;
         }
     }
 
-    /// The number of another end of a link.
+    /// Returns the number of a new link end.
     pub fn new_direction(&mut self) -> usize {
         self.directions += 1;
         self.directions - 1
     }
 
-    /// A packet leaves by an end of a link. `changed`: since when the network is as it is.
+    /// Notes a packet's transmission over a link end. `changed`: time of the network's last change.
     pub fn cross(
         &mut self,
         number: u64,
@@ -108,7 +107,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A packet is handed to the programs of a node that want it; `place` is that of the node in its shard.
+    /// Notes a delivery to the programs of a node; `place` is the node's index in its shard.
     pub fn deliver(&mut self, number: u64, place: usize) -> Result<(), (Rule, String)> {
         let Some(packet) = self.packet(number) else {
             let text = format!("packet {number}, long after it was sent");
@@ -127,7 +126,7 @@ impl Ledger {
         Err((Rule::DeliveredTwice, text))
     }
 
-    /// The oldest packet is no longer looked after: what became of it here.
+    /// Removes the oldest packet; returns its results.
     pub fn expire(&mut self) -> Option<Fate> {
         let packet = self.packets.pop_front()?;
         self.first += 1;
@@ -138,16 +137,16 @@ impl Ledger {
     }
 }
 
-/// What became of a packet in one shard.
+/// Results of a packet in one shard.
 #[derive(Debug)]
 pub struct Fate {
-    /// A copy was lost on a link.
+    /// Whether a link has lost a copy.
     pub lost: bool,
     received: Box<[u64]>,
 }
 
 impl Fate {
-    /// Whether the node at this place got it.
+    /// Whether the node at this index has received it.
     pub fn has_received(&self, place: usize) -> bool {
         self.received[place / 64] & 1 << (place % 64) != 0
     }

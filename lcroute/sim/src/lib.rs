@@ -1,11 +1,11 @@
-//! The network simulator: many routers of `lcroute-engine` on virtual time, beside a model that knows who
-//! must receive what.
+//! The network simulator: routers of `lcroute-engine` on virtual time, beside a reference model.
 //!
-//! [`scenario`] says what is simulated; `workload` makes of it a script of `action`s, such as joins, packets and
-//! crashes; `simulation` runs hosts (`node`) and `links` through it, in shards side by side
-//! (`shard`), and asks `model` and `ledger` at every step whether a rule was broken; then `minimize` makes the script as short as it can and `trace` writes it
-//! down. The same scenario gives the same run, bit for bit. The command line is `lcroute-lab`'s.
-//! `live` is a run that somebody plays with, and sees by `sight`: the playground of web pages.
+//! [`scenario`] has the parameters; `workload` makes a script of `action`s, such as joins, packets
+//! and crashes. `simulation` runs hosts (`node`) and `links` through it, in parallel shards
+//! (`shard`), and checks the rules of `model` and `ledger` at every step. After a violation
+//! `minimize` shortens the script and `trace` writes it down. The same scenario gives the same run,
+//! bit for bit. The command line is in `lcroute-lab`. `live` is an interactive run with observable
+//! events (`sight`): the playground of web pages.
 
 #![cfg_attr(
     target_family = "wasm",
@@ -17,7 +17,7 @@
 
 mod action;
 mod audience;
-// for lines of lanes
+// used by `line`
 #[cfg(not(target_family = "wasm"))]
 mod bats;
 mod calendar;

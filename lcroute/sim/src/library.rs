@@ -1,4 +1,4 @@
-//! Scenarios that have a name.
+//! Named scenarios.
 
 use crate::scenario::{Certificates, Churn, Event, Links, Scenario, Span, Workload};
 
@@ -17,7 +17,7 @@ fn zipf(groups: u32, rate: f64) -> Workload {
     }
 }
 
-/// All of them, with their names.
+/// Returns all scenarios with their names.
 pub fn all() -> Vec<(&'static str, Scenario)> {
     let base = Scenario::default();
     let with = |workloads: Vec<Workload>| Scenario {
@@ -109,7 +109,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                 ])
             },
         ),
-        // whole nodes: how links are made, and with whom
+        // whole nodes: which links they make, and how
         (
             "bad-links",
             Scenario {
@@ -160,7 +160,8 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                         at: Span::seconds(20),
                         share: 0.2,
                     },
-                    // two thirds are over: all renew within ten minutes; then the first certificates are over
+                    // two thirds have passed: all renew within ten minutes; then the first ones
+                    // expire
                     Event::Clocks {
                         at: Span::seconds(30),
                         by: Span::seconds(21 * DAY),
@@ -188,7 +189,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
     ]
 }
 
-/// The scenario of this name.
+/// Returns the scenario of this name.
 pub fn find(name: &str) -> Option<Scenario> {
     let found = all().into_iter().find(|(n, _)| *n == name);
     found.map(|(_, scenario)| scenario)

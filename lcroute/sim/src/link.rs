@@ -1,29 +1,29 @@
-//! What a link does to messages, and where nodes lie.
+//! Properties of links, and places of nodes.
 
 use crate::random::{Draw as _, Random};
 use crate::scenario::{Latency, Links};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// Light takes so long for two kilometres.
+/// Time of light for two kilometres.
 const LEAST_LATENCY: Nanos = 10_000;
 
-/// A link of the overlay, seen from nowhere: what was made between two nodes, and whether it is still there.
+/// A link between two nodes, as the simulator sees it.
 #[derive(Debug)]
 pub struct Link {
     /// The nodes at its ends.
     pub ends: [u32; 2],
     /// Whether each end has it.
     pub up: [bool; 2],
-    /// False: nothing arrives any more, even if an end has not noticed.
+    /// Whether messages arrive; an end may not have noticed yet.
     pub alive: bool,
-    /// One way, without jitter.
+    /// One-way latency without jitter.
     pub latency: Nanos,
-    /// Which link between these two it is.
+    /// Number of the link between these two nodes.
     pub number: u64,
 }
 
 impl Link {
-    /// A link that is up; `number` is that of the connection between these two.
+    /// Makes a link that is up; `number` counts links between these nodes.
     pub fn new(ends: [u32; 2], latency: Nanos, number: u64) -> Self {
         Self {
             ends,
@@ -34,12 +34,12 @@ impl Link {
         }
     }
 
-    /// Which end a node is.
+    /// Returns the end of a node.
     pub fn side(&self, node: u32) -> usize {
         usize::from(self.ends[1] == node)
     }
 
-    /// What the node at one end has of it.
+    /// Makes the port at one end.
     pub fn port(&self, side: usize, seed: u64) -> Port {
         let [low, high] = self.ends.map(u64::from);
         Port {
@@ -56,29 +56,29 @@ impl Link {
     }
 }
 
-/// One end of a link, and what it does to messages that leave there.
+/// One end of a link, with the delay and loss of outgoing messages.
 #[derive(Debug)]
 pub struct Port {
     /// The node at the other end.
     pub peer: u32,
-    /// Its number among the ends of links in the ledger of its shard.
+    /// Its direction in the ledger of its shard.
     pub direction: usize,
-    /// False: nothing arrives any more, even if the node has not noticed.
+    /// Whether messages arrive; the node may not have noticed yet.
     pub alive: bool,
     latency: Nanos,
-    /// Data messages that left here.
+    /// Data messages sent.
     pub packets: u64,
-    /// All messages that left here.
+    /// All messages sent.
     pub messages: u32,
     random: Random,
-    /// When the last bit of the queue has left.
+    /// Time at which the queue is empty.
     free_at: Nanos,
-    /// When the last control message arrives.
+    /// Arrival time of the last control message.
     control_at: Nanos,
 }
 
 impl Port {
-    /// When a data message that leaves now arrives; `None`: never.
+    /// Sends a data message; returns its time of arrival, `None` if lost.
     pub fn send_data(&mut self, bytes: usize, now: Nanos, links: &Links) -> Option<Nanos> {
         self.packets += 1;
         self.messages = self.messages.wrapping_add(1);
@@ -94,14 +94,14 @@ impl Port {
         Some(self.free_at + self.latency + jitter)
     }
 
-    /// When a control message that leaves now arrives: in order, and later if pieces are lost.
+    /// Sends a control message; returns its time of arrival, in order and delayed by losses.
     pub fn send_control(&mut self, bytes: usize, now: Nanos, links: &Links) -> Nanos {
         self.messages = self.messages.wrapping_add(1);
         let start = self.free_at.max(now);
         self.free_at = start + serialization(bytes, links.bandwidth);
         let jitter = self.random.time(0, links.jitter.nanos());
         let mut arrival = self.free_at + self.latency + jitter;
-        // a lost message is sent again when its acknowledgement has not come
+        // a lost message is resent after a timeout of its acknowledgement
         let mut timeout = 2 * self.latency + 200 * MILLISECOND;
         while self.random.chance(links.loss) {
             arrival += timeout;
@@ -111,7 +111,7 @@ impl Port {
         self.control_at
     }
 
-    /// A round trip as the node measures it now.
+    /// Returns a round trip as the node measures it now.
     pub fn round_trip(&mut self, links: &Links) -> Nanos {
         2 * self.latency + self.random.time(0, 2 * links.jitter.nanos())
     }
@@ -121,7 +121,7 @@ fn serialization(bytes: usize, bandwidth: u64) -> Nanos {
     (bytes as u128 * 8 * u128::from(SECOND) / u128::from(bandwidth.max(1))) as Nanos
 }
 
-/// Where the nodes lie.
+/// Places of the nodes.
 #[derive(Debug)]
 pub struct Map {
     latency: Latency,
@@ -133,7 +133,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// A map of so many nodes.
+    /// Makes a map of `nodes` nodes.
     pub fn new(links: &Links, nodes: u32, seed: u64) -> Self {
         let place = |node: u32| {
             let mut random = Random::stream(seed, &[5, node.into()]);
@@ -149,7 +149,7 @@ impl Map {
         }
     }
 
-    /// No link is faster than this: what happens within this time at two nodes happens to each alone.
+    /// Returns the least latency of a link, within which nodes do not depend on each other.
     pub fn least_latency(&self) -> Nanos {
         let least = match &self.latency {
             Latency::Constant { value } => value.nanos(),
@@ -159,7 +159,7 @@ impl Map {
         least.max(LEAST_LATENCY)
     }
 
-    /// Latency of a link between two nodes, one way.
+    /// Returns the one-way latency of a link between two nodes.
     pub fn latency(&self, a: u32, b: u32) -> Nanos {
         let latency = match &self.latency {
             Latency::Constant { value } => value.nanos(),
@@ -178,7 +178,7 @@ impl Map {
                 places,
             } => {
                 let (p, q) = (places[a as usize], places[b as usize]);
-                // a root is the same number on every machine, a hypot is not
+                // a square root is exact on every machine, `hypot` is not
                 let distance = ((p.0 - q.0).powi(2) + (p.1 - q.1).powi(2)).sqrt();
                 floor.nanos() + (distance * side.nanos() as f64) as Nanos
             }
@@ -186,25 +186,25 @@ impl Map {
         latency.max(LEAST_LATENCY)
     }
 
-    /// Whether a link between two nodes can be made.
+    /// Whether a link between two nodes is possible.
     pub fn connects(&self, a: u32, b: u32) -> bool {
         let name = [7, a.min(b).into(), a.max(b).into()];
         !Random::stream(self.seed, &name).chance(self.no_direct)
     }
 
-    /// Whether one node hears another: between some, datagrams pass in one direction only.
+    /// Whether datagrams pass in this direction; some pairs have one direction only.
     pub fn hears(&self, from: u32, to: u32) -> bool {
         let name = [12, from.min(to).into(), from.max(to).into()];
         let mut random = Random::stream(self.seed, &name);
         !random.chance(self.unidirectional) || random.chance(0.5) == (from < to)
     }
 
-    /// Whether a NAT stands before a node.
+    /// Whether a node is behind a NAT.
     pub fn behind_nat(&self, node: u32) -> bool {
         Random::stream(self.seed, &[13, node.into()]).chance(self.behind_nat)
     }
 
-    /// Where nodes lie in the unit square, of a latency that goes by it.
+    /// Returns the places of nodes in the unit square.
     pub fn places(&self) -> &[(f64, f64)] {
         match &self.latency {
             Latency::Places { places, .. } => places,
@@ -212,7 +212,7 @@ impl Map {
         }
     }
 
-    /// The seed of the run.
+    /// Returns the seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -250,7 +250,7 @@ mod tests {
         let ms = |n| Some(n * MILLISECOND);
         assert_eq!(arrivals[..3], [ms(11), ms(12), ms(13)]);
         assert_eq!(arrivals[5..], [ms(16), None, None]);
-        // the other direction has a queue of its own
+        // the other direction has its own queue
         assert_eq!(ports[1].send_data(1_000, 0, &links), ms(11));
     }
 
@@ -281,15 +281,15 @@ mod tests {
     }
 }
 
-/// What two nodes have with each other.
+/// Links and attempts between two nodes.
 #[derive(Debug, Default)]
 pub struct Pair {
-    /// The link that was made last.
+    /// The last link.
     pub link: Option<u32>,
-    /// An attempt goes on.
+    /// Whether an attempt is under way.
     pub pending: bool,
-    /// Attempts that failed, one after another.
+    /// Failed attempts in a row.
     pub failures: u32,
-    /// Links so far.
+    /// Number of links so far.
     pub number: u64,
 }

@@ -11,8 +11,8 @@ use crate::simulation::{Event, Simulation};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
 /// Range of time after the last arrival in which an end notices a lost neighbour, as the overlay's
-/// liveness on an idle link. The overlay's tests assert it. Round trips above [`EXPECTED_TRIP`] add
-/// the excess.
+/// liveness on an idle link; its tests assert it. Round trips above [`EXPECTED_TRIP`] add the
+/// excess.
 const DETECTION: (Nanos, Nanos) = (417 * MILLISECOND, 752 * MILLISECOND);
 const EXPECTED_TRIP: Nanos = 150 * MILLISECOND;
 /// Time to make a link, beside three round trips.

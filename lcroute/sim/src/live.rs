@@ -1,6 +1,6 @@
-//! A network that somebody plays with: what he does happens at once, and what happens then can be seen.
+//! An interactive network: actions happen at once, and their effects are observable.
 //!
-//! It is a run whose script grows. So what was done can be written down, and replays as any other.
+//! Its script grows as it runs, so that it can be written down and replayed.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use crate::simulation::Simulation;
 use crate::time::Nanos;
 use crate::trace::Trace;
 
-/// A network that nobody has written a script for.
+/// A network without a prepared script.
 #[derive(Debug)]
 pub struct Live(Simulation);
 
-/// What lies between two nodes.
+/// A link between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkView {
     /// The nodes, the lower number first.
     pub ends: [u32; 2],
-    /// Which of them have a link to the other.
+    /// Whether each has a link to the other.
     pub up: [bool; 2],
-    /// Whether anything passes.
+    /// Whether messages arrive.
     pub alive: bool,
-    /// One way, in nanoseconds.
+    /// One-way latency, in nanoseconds.
     pub latency: Nanos,
 }
 
-/// A group as the router of a node sees it.
+/// A group in the view of a node's router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupView {
     /// The root of its tree.
     pub root: u32,
-    /// Neighbours that have joined it from here.
+    /// Neighbours that have joined it at this node.
     pub joined_by: Vec<u32>,
 }
 
 impl Live {
-    /// A network in which nothing runs yet. Workloads and events of the scenario do not happen. All is done by the
-    /// calling thread.
+    /// Makes a network of stopped nodes. Workloads and events of the scenario do not run. The
+    /// calling thread does all work.
     #[must_use]
     pub fn new(scenario: Scenario) -> Self {
         let population = Arc::new(Population::of(&scenario));
@@ -51,8 +51,8 @@ impl Live {
         Self(simulation)
     }
 
-    /// Does something at a time, or as soon as possible after: not before what happened or was asked for already. An
-    /// error names a node that there is not.
+    /// Performs an action at a time, or as soon as possible after earlier actions and events. Fails
+    /// if a node does not exist.
     pub fn act(&mut self, at: Nanos, action: Action) -> Result<(), String> {
         let nodes = self.0.scenario.nodes;
         if let Some(node) = action.nodes().find(|node| *node >= nodes) {
@@ -62,35 +62,35 @@ impl Live {
         Ok(())
     }
 
-    /// Lets time pass until `end`, or until a rule is broken.
+    /// Runs until `end`, or until a rule is broken.
     pub fn run_until(&mut self, end: Nanos) {
         self.0.run_until(end);
     }
 
-    /// Virtual time.
+    /// Returns the virtual time.
     #[must_use]
     pub fn now(&self) -> Nanos {
         self.0.now()
     }
 
-    /// What was seen since the last time, in order of time.
+    /// Returns the sights since the last call, in order of time.
     pub fn take_sights(&mut self) -> Vec<Sight> {
         self.0.take_sights()
     }
 
-    /// The rule that was broken.
+    /// Returns the broken rule, if any.
     #[must_use]
     pub fn violation(&self) -> Option<&Violation> {
         self.0.violation.as_ref()
     }
 
-    /// A hash of every event so far, with its content.
+    /// Returns a hash of all events so far, with their content.
     #[must_use]
     pub fn log(&self) -> u64 {
         self.0.log()
     }
 
-    /// All that was done so far, to be replayed.
+    /// Returns the actions so far, for a replay.
     #[must_use]
     pub fn trace(&self) -> Trace {
         Trace::of(&self.0.scenario, self.0.script(), self.0.now())
@@ -108,7 +108,7 @@ impl Live {
         self.0.node(node).kernel.membership(group).is_some()
     }
 
-    /// Links that an end has, each once.
+    /// Returns the links that an end has, each once.
     #[must_use]
     pub fn links(&self) -> Vec<LinkView> {
         let there = self.0.links.iter().filter(|link| link.up != [false; 2]);
@@ -121,12 +121,12 @@ impl Live {
         there.map(view).collect()
     }
 
-    /// Pairs of nodes between which nothing passes.
+    /// Returns the pairs of nodes that are cut.
     pub fn cuts(&self) -> impl Iterator<Item = (u32, u32)> {
         self.0.cuts.iter().copied()
     }
 
-    /// A group as the router of a node sees it, if it runs.
+    /// Returns a group in the view of a node's router, if that runs.
     #[must_use]
     pub fn group(&self, node: u32, group: Ipv6Addr) -> Option<GroupView> {
         let n = self.0.node(node);
@@ -150,7 +150,7 @@ mod tests {
 
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
 
-    /// 16 routers in four rows, all of which run.
+    /// 16 running routers in four rows.
     fn running() -> Live {
         let place = |n: u32| (f64::from(n % 4) / 4.0, f64::from(n / 4) / 4.0);
         let mut live = Live::new(Scenario {
@@ -251,7 +251,7 @@ mod tests {
             "leave 3 ff1e::1",
         ] {
             act(&mut live, line);
-            // no whole second
+            // not a whole second
             live.run_until(live.now() + 17 * MILLISECOND + 3);
         }
         let text = live.trace().to_toml();

@@ -1,4 +1,4 @@
-//! The figures of docs/routing-measured.md: one network, brought to rest, and one experiment after another.
+//! Measurements for docs/routing-measured.md: experiments in sequence on one network at rest.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -17,35 +17,35 @@ use crate::statistics::JOIN_STATE;
 use crate::time::{MILLISECOND, Nanos, SECOND};
 use crate::workload;
 
-/// From the first start until links and roots have settled.
+/// Time from the first start until links and roots have settled.
 pub(crate) const REST: Nanos = 150 * SECOND;
-/// Nodes try better links now and then, more and more seldom: half an hour later is rest.
+/// Further time to rest: nodes try better links less and less often.
 pub(crate) const LATER: Nanos = 1_800 * SECOND;
-/// How long control traffic is counted.
+/// Time for which control traffic is counted.
 pub(crate) const WINDOW: Nanos = 60 * SECOND;
-/// Between two packets of the stream that shows outages.
+/// Interval of the stream that shows outages.
 const PERIOD: Nanos = 20 * MILLISECOND;
-/// How long an outage is watched.
+/// Time for which an outage is observed.
 const OUTAGE: Nanos = 6 * SECOND;
-/// Routers or links of a tree that die, one after the other.
+/// Routers or links of a tree that die, in sequence.
 const DEATHS: usize = 10;
-/// Restarts per node and hour of "under churn".
+/// Restarts per node and hour under churn.
 const CHURN: f64 = 2.0;
 
-/// What is measured.
+/// Parameters of a measured network.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject {
-    /// How many.
+    /// Number of nodes.
     pub nodes: u32,
-    /// Which links there are.
+    /// Topology policy.
     pub policy: Policy,
     /// Links of a node.
     pub degree: u8,
-    /// All that is random.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
-/// All figures of one network.
+/// Results of a network.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Figures {
     pub nodes: u32,
@@ -76,31 +76,31 @@ pub struct Figures {
     pub broken_rule: Option<String>,
 }
 
-/// Messages with join state, on average.
+/// Mean number and size of messages with join state.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Cost {
     pub messages: f64,
     pub bytes_each: f64,
 }
 
-/// What listeners saw of something that broke.
+/// Outage at listeners after a failure.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Outage {
-    /// Of the listeners that live.
+    /// Share of live listeners with an interruption.
     pub interrupted: f64,
-    /// Of the listeners that live: nothing came any more.
+    /// Share of live listeners that receive nothing more.
     pub cut_off: f64,
-    /// From the end to the first packet, the half that waits less.
+    /// Median time to the first packet after the failure.
     pub median_ms: f64,
-    /// The same, all but one in a hundred.
+    /// 99th percentile of it.
     pub p99_ms: f64,
-    /// How many interruptions there were.
+    /// Number of interruptions.
     pub count: usize,
-    /// Gaps that began more than a second later, per listener: trees change again when links come back.
+    /// Gaps per listener more than a second later: trees change again when links return.
     pub later: f64,
 }
 
-/// Measures one network. `progress` is told what is being done.
+/// Measures a network; `progress` receives the name of each part.
 pub fn measure(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str)) -> Figures {
     let mut bench = Bench::new(subject, threads);
     progress("coming to rest");
@@ -136,7 +136,7 @@ pub fn measure(subject: Subject, threads: usize, progress: &mut dyn FnMut(&str))
     figures
 }
 
-/// Whose tree a group uses.
+/// Type of a group's tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Shared,
@@ -200,7 +200,7 @@ impl Bench {
         self.simulation.runs(node)
     }
 
-    /// A group that nobody has used.
+    /// Returns an unused group.
     pub(crate) fn group(&mut self) -> Ipv6Addr {
         self.groups += 1;
         Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 9, 0, self.groups as u16)
@@ -223,7 +223,7 @@ impl Bench {
         (sum as f64 / f64::from(self.nodes), max)
     }
 
-    /// Control bytes per node and second.
+    /// Returns the control bytes per node and second.
     pub(crate) fn control_bytes(&mut self, window: Nanos) -> f64 {
         let before = self.simulation.statistics().control.bytes;
         self.run(window);
@@ -231,7 +231,7 @@ impl Bench {
         bytes as f64 / f64::from(self.nodes) / (window as f64 / SECOND as f64)
     }
 
-    /// Messages with join state that `f` causes, on average over `rounds`.
+    /// Returns the mean cost of `f` in messages with join state, over `rounds`.
     fn cost(&mut self, rounds: u32, mut f: impl FnMut(&mut Self)) -> Cost {
         let (mut messages, mut bytes) = (0, 0);
         for _ in 0..rounds {
@@ -290,7 +290,7 @@ impl Bench {
         let burst = self.cost(1, |b| {
             b.simulation.join_all(node, &groups);
         });
-        // each slot has a tree, and so a message at each hop of its own
+        // each slot has a tree, and so its own message at each hop
         let single = figures.first_join.messages.max(1.0);
         figures.burst_bytes = burst.messages * burst.bytes_each / (32.0 * single);
         self.join_times(figures);
@@ -329,7 +329,7 @@ impl Bench {
         }
     }
 
-    /// How much longer packets travel than on the shortest path, on average.
+    /// Returns the mean latency of packets, relative to the shortest path.
     fn stretch(&mut self, kind: Kind) -> f64 {
         let mut ratios = Vec::new();
         for number in 0..8u16 {
@@ -446,7 +446,7 @@ impl Bench {
             .collect()
     }
 
-    /// Half of the nodes, 200 at most, join a group: the group, and who sends to it.
+    /// Makes half of the nodes, 200 at most, join a group; returns it and a sender.
     pub(crate) fn join_half(&mut self) -> (Ipv6Addr, u32) {
         let (group, source) = (self.group(), self.node());
         let listeners = self.random.sample(self.nodes as usize, self.half());
@@ -461,7 +461,7 @@ impl Bench {
         (self.nodes as usize / 2).min(200)
     }
 
-    /// Nodes of the group's tree die and start again, one after another.
+    /// Makes nodes of the group's tree die and restart, in sequence.
     pub(crate) fn node_deaths(&mut self, source: u32, group: Ipv6Addr) -> Outage {
         let mut seen = Vec::new();
         for _ in 0..DEATHS {
@@ -500,7 +500,7 @@ impl Bench {
         }
     }
 
-    /// `count` nodes die at once, and come back.
+    /// Makes `count` nodes die at once, and restart.
     fn mass_death(&mut self, source: u32, group: Ipv6Addr, count: usize) -> Seen {
         let victims: Vec<u32> = self
             .random
@@ -518,7 +518,7 @@ impl Bench {
         seen
     }
 
-    /// A node that passes packets of the stream on, and one that it passes them to.
+    /// Returns a node that forwards the stream, and its next hop.
     pub(crate) fn on_tree(&mut self, source: u32, group: Ipv6Addr) -> Option<(u32, u32)> {
         let before = self.packets();
         self.stream(source, group, PERIOD, SECOND / 2);
@@ -537,7 +537,7 @@ impl Bench {
         edges.get(place).copied()
     }
 
-    /// Does what breaks something, and looks when listeners hear the stream again.
+    /// Performs failures, and measures when listeners receive the stream again.
     pub(crate) fn outage(&mut self, source: u32, group: Ipv6Addr, actions: &[Action]) -> Seen {
         self.stream(source, group, PERIOD, SECOND / 2);
         self.simulation.watch_deliveries();
@@ -596,7 +596,7 @@ impl Bench {
     }
 }
 
-/// What listeners saw of one outage.
+/// Observations of one outage.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     listeners: usize,
@@ -630,7 +630,7 @@ impl Seen {
     }
 }
 
-/// Packets of `sent` that are missing in `got`: the first of each gap, and when the next one came.
+/// Returns the gaps of `got` in `sent`: the first missing packet, and the time of the next one.
 fn gaps(got: &[Delivery], sent: std::ops::Range<u64>) -> Vec<(u64, Option<Nanos>)> {
     let came: BTreeMap<u64, Nanos> = got.iter().map(|d| (d.number, d.at)).collect();
     let mut gaps: Vec<(u64, Option<Nanos>)> = Vec::new();

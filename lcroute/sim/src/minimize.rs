@@ -1,4 +1,4 @@
-//! The shortest script that still breaks the rule (delta debugging, Zeller and Hildebrandt 2002).
+//! Shortest scripts that break the same rule (delta debugging, Zeller and Hildebrandt 2002).
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::scenario::Scenario;
 use crate::simulation::Simulation;
 use crate::time::{Nanos, SECOND};
 
-/// Runs at most.
+/// Bound of runs.
 const RUNS: u32 = 2_000;
-/// Events of all runs together at most, in multiples of the first run's, and in any case.
+/// Bound of events in all runs: a multiple of the first run's, and an addition.
 const EVENTS: (u64, u64) = (60, 2_000_000);
-/// The same where nodes are whole: an event costs ten times as much.
+/// The multiple for whole nodes: an event costs ten times as much.
 const EVENTS_WHOLE: u64 = 10;
-/// A shortened script may break the rule so much later.
+/// Time by which a shortened script may break the rule later.
 pub const LATER: Nanos = 10 * SECOND;
 
 struct Minimizer<'a> {
@@ -28,8 +28,8 @@ struct Minimizer<'a> {
     script: Script,
 }
 
-/// Leaves out of `script` whatever is not needed to break the rule of `violation`; `events` is how many
-/// events the first run took.
+/// Removes the actions of `script` that are not needed to break the rule of `violation`; `events`
+/// is the number of events in the first run.
 pub fn minimize(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,
@@ -61,7 +61,7 @@ impl Minimizer<'_> {
         self.runs == 0 || self.events == 0
     }
 
-    /// Takes the shorter script if it still breaks the rule.
+    /// Keeps the shorter script if it still breaks the rule.
     fn try_script(&mut self, script: Script) -> bool {
         if self.is_spent() || script.len() == self.script.len() {
             return false;
@@ -78,7 +78,7 @@ impl Minimizer<'_> {
         broken
     }
 
-    /// Whole nodes first: half of what is left of them, then fewer.
+    /// Removes all actions of nodes: half of the nodes first, then fewer.
     fn without_nodes(&mut self) {
         let mut chunk = self.scenario.nodes.div_ceil(2);
         loop {
@@ -101,7 +101,7 @@ impl Minimizer<'_> {
         }
     }
 
-    /// Then pieces of the script, of half its length down to one line, until nothing more can go.
+    /// Removes chunks of the script, from half its length down to one line, while any is removable.
     fn in_chunks(&mut self) {
         let mut chunk = self.script.len().div_ceil(2).max(1);
         loop {

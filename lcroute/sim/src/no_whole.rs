@@ -1,4 +1,4 @@
-//! Whole nodes where there is no stack for their links: none ever starts. The names are those of `whole.rs`.
+//! Placeholder for `whole.rs` on platforms without a stack for links: no whole node starts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub fn stun_answer(_: &[u8], _: SocketAddr) -> Option<Bytes> {
     None
 }
 
-/// There is none.
+/// A type without values.
 #[derive(Debug)]
 pub enum WholeNode {}
 
@@ -33,7 +33,7 @@ impl WholeNode {
     }
 
     pub fn members(&self) -> impl Iterator<Item = u32> {
-        // of the type that is asked for; there is no value of this one
+        // only for the type of the iterator
         match *self {}
         #[expect(unreachable_code, reason = "says which iterator it is")]
         std::iter::empty()

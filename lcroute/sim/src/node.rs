@@ -1,4 +1,4 @@
-//! One simulated node: a host with its programs, and what runs on it while its daemon does.
+//! A simulated node: a host with its programs, and its daemon while that runs.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -19,45 +19,44 @@ use crate::terrain::Socket;
 use crate::time::Nanos;
 use crate::whole::WholeNode;
 
-/// A node: the host with its programs, and the daemon while it runs.
 #[derive(Debug, Default)]
 pub struct Node {
     pub kernel: Kernel<Nanos>,
     pub router: Option<Router>,
-    /// Raised at every start.
+    /// Raised at each start.
     pub incarnation: u32,
-    /// When the daemon started last.
+    /// Time of the daemon's last start.
     pub started: Nanos,
-    /// Neighbours that it wants.
+    /// Wanted neighbours.
     pub wanted: BTreeSet<u32>,
-    /// Its links that are up, where the simulator makes them.
+    /// Its links that are up, if the simulator makes them.
     pub links: SmallMap<u32, Port>,
-    /// The nodes to which it has links, where it makes them itself.
+    /// Nodes that it has links to, if it makes them itself.
     pub linked: BTreeSet<u32>,
-    /// The firewall of the host, and the paths to other hosts: of whole nodes that have sent something.
+    /// The host's firewall and its paths to other hosts, for whole nodes that have sent.
     pub socket: Option<Box<Socket>>,
-    /// What outlives a run of the daemon.
+    /// State that outlives a run of the daemon.
     pub disk: Disk,
-    /// What it announces; the configuration outlives the daemon.
+    /// Announced prefixes; the configuration outlives the daemon.
     pub announced: Vec<GroupPrefix>,
-    /// When the daemon wants to be woken.
+    /// Time of the daemon's next timer.
     pub wake: Nanos,
-    /// When the calendar will look after that next.
+    /// Time of the next wake in the calendar.
     pub called: Nanos,
-    /// How often it was woken at one moment, or within one second if it is whole.
+    /// Wakes at one moment, or within one second for a whole node.
     pub woken: (Nanos, u32),
-    /// When the daemon last took another graph.
+    /// Time at which the daemon last used a new graph.
     pub changed: Nanos,
-    /// Inputs that it gave itself.
+    /// Number of inputs from the node itself.
     pub inputs: u32,
-    /// A hash of all that happened to it, with its content.
+    /// A hash of all its events, with their content.
     pub log: u64,
-    /// What a defect might have struck.
+    /// Number of occasions for a defect.
     pub defects: u64,
 }
 
 impl Node {
-    /// A host that has joined nothing and whose daemon does not run.
+    /// Makes a host without memberships and with a stopped daemon.
     pub fn new() -> Self {
         Self {
             wake: Nanos::MAX,
@@ -66,7 +65,7 @@ impl Node {
         }
     }
 
-    /// The daemon ends, whatever that means for others; the links that it had.
+    /// Stops the daemon; returns its links.
     pub fn stop(&mut self) -> Option<Vec<u32>> {
         self.router.take()?;
         self.kernel.forget_reports();
@@ -77,11 +76,11 @@ impl Node {
     }
 }
 
-/// The daemon of a node: its router, or all of it.
+/// The daemon of a node: a router alone, or a whole node.
 #[derive(Debug)]
 pub struct Router {
     kind: Kind,
-    /// Names the graph that it had when it was asked last.
+    /// Digest of its graph at the last query.
     graph: u64,
 }
 
@@ -92,7 +91,7 @@ enum Kind {
 }
 
 impl Router {
-    /// A daemon that has just started. None: it refuses to, as its certificates have expired.
+    /// Starts a daemon. `None`: it refuses because its certificates have expired.
     pub fn start(start: &Start<'_>, now: Nanos) -> Option<Self> {
         let kind = if start.scenario.whole {
             Kind::Whole(Box::new(WholeNode::start(start, now)?))
@@ -111,7 +110,7 @@ impl Router {
         }
     }
 
-    /// The router, if the simulator makes its links.
+    /// Returns the router, if the simulator makes its links.
     pub fn alone(&mut self) -> Option<&mut RouterAlone> {
         match &mut self.kind {
             Kind::Alone(router) => Some(router),
@@ -119,7 +118,7 @@ impl Router {
         }
     }
 
-    /// The whole node, if it makes its links itself.
+    /// Returns the whole node, if it makes its links itself.
     pub fn whole(&mut self) -> Option<&mut WholeNode> {
         match &mut self.kind {
             Kind::Alone(_) => None,
@@ -127,13 +126,13 @@ impl Router {
         }
     }
 
-    /// Whether it took another graph since it was asked last.
+    /// Whether it has used a new graph since the last call.
     pub fn took_graph(&mut self) -> bool {
         let digest = self.engine().graph_digest();
         std::mem::replace(&mut self.graph, digest) != digest
     }
 
-    /// The signalling server says that a node is there, or that it has gone.
+    /// Handles a report of presence from the signalling server.
     pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.presence(other, online, now),
@@ -141,7 +140,7 @@ impl Router {
         }
     }
 
-    /// A packet that a local program or the kernel wrote into `lc0`.
+    /// Handles a packet that a program or the kernel wrote into `lc0`.
     pub fn local_packet(&mut self, packet: Vec<u8>, now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.local_packet(packet, now),
@@ -149,7 +148,7 @@ impl Router {
         }
     }
 
-    /// Time has come.
+    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.timeout(now),
@@ -157,7 +156,7 @@ impl Router {
         }
     }
 
-    /// When time comes next, `now` at the earliest.
+    /// Returns the time of the next timer, `now` at the earliest.
     pub fn next_timeout(&mut self, now: Nanos) -> Option<Nanos> {
         match &mut self.kind {
             Kind::Alone(router) => router.next_timeout().map(|at| at.max(now)),
@@ -165,7 +164,7 @@ impl Router {
         }
     }
 
-    /// What it announces from now on.
+    /// Sets the announced prefixes.
     pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
         match &mut self.kind {
             Kind::Alone(router) => router.announce(prefixes, now),
@@ -173,14 +172,14 @@ impl Router {
         }
     }
 
-    /// It says goodbye to its neighbours, if that is its own affair.
+    /// Sends goodbyes to its neighbours, if it makes its links itself.
     pub fn goodbye(&mut self, now: Nanos) {
         if let Kind::Whole(node) = &mut self.kind {
             node.goodbye(now);
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next effect.
     pub fn poll(&mut self, now: Nanos) -> Option<Effect> {
         match &mut self.kind {
             Kind::Alone(router) => router.poll(),
@@ -188,28 +187,28 @@ impl Router {
         }
     }
 
-    /// The root of a group's tree, as it sees it.
+    /// Returns the root of a group's tree in its view.
     pub fn root(&self, group: Ipv6Addr) -> OriginId {
         self.engine().root(group)
     }
 
-    /// The links over which a group is joined from here.
+    /// Returns the links over which neighbours have joined a group.
     pub fn joined_over(&self, group: Ipv6Addr) -> Vec<LinkId> {
         let groups = self.engine().snapshot().groups.into_iter();
         let mut group = groups.filter(|g| g.group == group);
         group.next().map(|g| g.links).unwrap_or_default()
     }
 
-    /// (root, group) entries that neighbours keep here.
+    /// Returns the number of (root, group) entries of neighbours.
     pub fn entries(&self) -> usize {
         self.engine().tables().join_states
     }
 
-    /// What is left of join state and flows when there should be none.
+    /// Describes remaining join state and flows, if any.
     pub fn leftovers(&self) -> Option<String> {
         let tables = self.engine().tables();
         let left = Tables {
-            // as long as the routers are there
+            // without state that lasts as long as the routers
             origins: 0,
             routers: 0,
             prefixes: 0,
@@ -218,7 +217,7 @@ impl Router {
         (left != Tables::default()).then(|| format!("{left:?}"))
     }
 
-    /// The neighbour that keeps more here than it may.
+    /// Describes a neighbour with more state than permitted.
     pub fn beyond_bounds(&self, scenario: &Scenario) -> Option<String> {
         let limits = limits(scenario);
         let neighbors = self.engine().snapshot().neighbors;

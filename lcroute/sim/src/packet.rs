@@ -4,10 +4,10 @@ use std::net::Ipv6Addr;
 
 /// Bytes of both headers (RFC 8200 §3, RFC 768).
 const HEADERS_LEN: usize = 48;
-/// Bytes of the number with which a payload begins.
+/// Bytes of the number at the begin of a payload.
 const NUMBER_LEN: usize = 8;
 
-/// A UDP datagram with hop limit 1, as most programs send it; `bytes` long behind the UDP header.
+/// Makes a UDP datagram with hop limit 1, as most programs send; `bytes` is its payload.
 pub fn datagram(source: Ipv6Addr, to: Ipv6Addr, number: u64, bytes: u16) -> Vec<u8> {
     let payload = usize::from(bytes).clamp(NUMBER_LEN, 1_100);
     let len = (payload + 8) as u16;
@@ -25,7 +25,7 @@ pub fn datagram(source: Ipv6Addr, to: Ipv6Addr, number: u64, bytes: u16) -> Vec<
     packet
 }
 
-/// What a packet says of itself.
+/// Fields of a packet that identify it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
     pub source: Ipv6Addr,
@@ -38,7 +38,7 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(bytes.into())
 }
 
-/// The label of a packet that was handed out for programs.
+/// Returns the label of a packet delivered to programs.
 pub fn label(packet: &[u8]) -> Option<Label> {
     let number = packet.get(HEADERS_LEN..HEADERS_LEN + NUMBER_LEN)?;
     Some(Label {
@@ -48,7 +48,7 @@ pub fn label(packet: &[u8]) -> Option<Label> {
     })
 }
 
-/// The number of a packet.
+/// Returns the number of a packet.
 pub fn number(packet: &[u8]) -> Option<u64> {
     label(packet).map(|l| l.number)
 }

@@ -1,4 +1,4 @@
-//! Who the nodes are: keys, addresses and certificates, alike in every run.
+//! Identities of the nodes: keys, addresses and certificates, the same in every run.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -12,11 +12,11 @@ use librecast::revocation::Revocation;
 use crate::fast;
 use crate::scenario::{Certificates, Scenario};
 
-/// When simulated networks begin, Unix seconds.
+/// Begin of simulated networks, in Unix seconds.
 pub const UNIX_START: u64 = 1_800_000_000;
-/// How long certificates are good.
+/// Validity of certificates in seconds.
 const VALID: u64 = 365 * 86_400;
-/// Whose key issues certificates: that of no node, or that of node 0.
+/// Issuer's key: that of no node, or that of node 0.
 const NOBODY: (u8, u32) = (b'i', 0);
 const FIRST: (u8, u32) = (b'p', 0);
 
@@ -51,20 +51,20 @@ fn grant(name: String, valid: u64) -> Grant {
 }
 
 impl Population {
-    /// The nodes of a scenario.
+    /// Makes the nodes of a scenario.
     pub fn of(scenario: &Scenario) -> Self {
         let issuer = if scenario.whole { FIRST } else { NOBODY };
         let core = scenario.topology.core;
         Self::with(scenario.nodes, core, issuer, &scenario.certificates)
     }
 
-    /// `count` nodes, the share `core` of which may be roots of shared trees. The first ones are the same
-    /// whatever the count.
+    /// Makes `count` nodes, of which the share `core` may be roots of shared trees. The first nodes
+    /// are the same for each count.
     pub fn new(count: u32, core: f64) -> Self {
         Self::with(count, core, NOBODY, &Certificates::default())
     }
 
-    /// The same; the key of the issuer, and how nodes come by their certificates.
+    /// The same, with the key of the issuer, and the settings of certificates.
     fn with(
         count: u32,
         core: f64,
@@ -98,7 +98,7 @@ impl Population {
             let by_token = token.as_ref().filter(|_| number > 0);
             let labels = by_token.map(|_| labels.clone()).unwrap_or_default();
             let grant = Grant {
-                // evenly spread: 1 in 4 are 0, 4, 8 and so on
+                // spread evenly: 1 in 4 are 0, 4, 8 and so on
                 core: (f64::from(number) * core).fract() + core >= 1.0 || core >= 1.0,
                 labels,
                 ..grant(format!("node-{number}"), valid)
@@ -130,27 +130,27 @@ impl Population {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of nodes.
     pub(crate) fn len(&self) -> u32 {
         self.identities.len() as u32
     }
 
-    /// One of them.
+    /// Returns a node's identity.
     pub fn get(&self, node: u32) -> &Identity {
         &self.identities[node as usize]
     }
 
-    /// The address of one of them.
+    /// Returns a node's address.
     pub fn address(&self, node: u32) -> Ipv6Addr {
         self.get(node).member.addresses.address
     }
 
-    /// Whose key it is.
+    /// Returns the node with this key.
     pub fn by_key(&self, key: &PeerId) -> Option<u32> {
         self.node(NodeAddresses::derive(&self.network, key).origin)
     }
 
-    /// What a leaf is that may join every group. Routers tell leaves apart by their links alone.
+    /// Returns the member for all leaves, which may join every group. Routers tell leaves by link.
     pub fn leaf(&self) -> Member {
         let grant = Grant {
             core: false,
@@ -170,14 +170,14 @@ impl Population {
         member.expect("it was signed a moment ago")
     }
 
-    /// As text: the network's key expels a node.
+    /// Returns the text of a node's revocation by the network's key.
     pub fn revocation(&self, node: u32, unix: u64) -> String {
         let key = self.get(node).member.peer;
         let revocation = Revocation::by_network(&self.top, key, unix, unix + VALID);
         lcroute_node::revocations::text(&revocation.expect("the network's key may do so"))
     }
 
-    /// Whose name it is.
+    /// Returns the node with this origin id.
     pub fn node(&self, origin: OriginId) -> Option<u32> {
         self.origins.get(&origin.0).copied()
     }

@@ -1,4 +1,4 @@
-//! Everything that is random in a run, from its seed.
+//! All randomness of a run, from its seed.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ pub use librecast::random::{Random, mix};
 
 use crate::time::Nanos;
 
-/// What a simulation draws beside numbers. Each link, node and workload has a stream of its own, so that taking one
-/// action out of a run leaves the luck of all others as it was.
+/// Random draws of a simulation. Each link, node and workload has its own stream, so that removing
+/// an action from a run leaves all other draws unchanged.
 pub trait Draw {
-    /// A time, evenly from `low` up to `high`.
+    /// Draws a time, uniform from `low` up to `high`.
     fn time(&mut self, low: Nanos, high: Nanos) -> Nanos;
 
-    /// A time of an exponential distribution with this mean.
+    /// Draws a time from an exponential distribution with this mean.
     fn exponential(&mut self, mean: Duration) -> Nanos;
 
-    /// `count` different numbers below `n`, in random order.
+    /// Draws `count` different numbers below `n`, in random order.
     fn sample(&mut self, n: usize, count: usize) -> Vec<u32>;
 }
 
@@ -40,12 +40,12 @@ impl Draw for Random {
     }
 }
 
-/// Zipf's law: the k-th of `n` is drawn in proportion to 1/k^exponent.
+/// Zipf's law: the k-th of `n` items has a weight of 1/k^exponent.
 #[derive(Debug)]
 pub struct Zipf(Vec<f64>);
 
 impl Zipf {
-    /// Over `n` items.
+    /// Makes the distribution over `n` items.
     pub fn new(n: usize, exponent: f64) -> Self {
         let mut sum = 0.0;
         let weights = (1..=n.max(1)).map(|k| {
@@ -57,7 +57,7 @@ impl Zipf {
         Self(cumulative)
     }
 
-    /// The index of one item.
+    /// Draws the index of an item.
     pub fn draw(&self, random: &mut Random) -> usize {
         let at = random.unit();
         self.0.partition_point(|w| *w <= at).min(self.0.len() - 1)

@@ -1,4 +1,4 @@
-//! A router whose links the simulator makes. All that knows the engine's inputs and outputs is in this file.
+//! A router with links made by the simulator; the only file with the engine's inputs and outputs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::population::Identity;
 use crate::services::NodeServices;
 use crate::time::{Clock, Nanos};
 
-/// The router of a node, without any links of its own.
+/// The router of a node, which makes no links itself.
 #[derive(Debug)]
 pub struct RouterAlone {
     engine: Engine,
@@ -27,7 +27,7 @@ fn link_id(link: u32) -> LinkId {
 }
 
 impl RouterAlone {
-    /// A router that has just started.
+    /// Starts a router.
     pub fn start(services: NodeServices, start: &Start<'_>, now: Nanos) -> Self {
         let identity = services.identity();
         let config = Config {
@@ -62,7 +62,7 @@ impl RouterAlone {
         &self.engine
     }
 
-    /// A link is up.
+    /// Handles a new link.
     pub fn link_up(&mut self, link: u32, other: &Identity, now: Nanos) {
         let neighbor = Neighbor {
             member: other.member.clone(),
@@ -71,7 +71,7 @@ impl RouterAlone {
         self.engine.handle_link_up(link_id(link), neighbor, now);
     }
 
-    /// A leaf is linked.
+    /// Handles a new link to a leaf.
     pub fn leaf_up(&mut self, link: u32, member: &Member, now: Nanos) {
         let member = member.clone();
         let now = self.clock.instant(now);
@@ -79,68 +79,68 @@ impl RouterAlone {
             .handle_link_up(link_id(link), Neighbor { member }, now);
     }
 
-    /// A link is gone.
+    /// Handles the end of a link.
     pub fn link_down(&mut self, link: u32, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_link_down(link_id(link), now);
     }
 
-    /// A round trip was measured.
+    /// Handles a measured round trip.
     pub fn round_trip(&mut self, link: u32, round_trip: Nanos, now: Nanos) {
         let (rtt, now) = (Duration::from_nanos(round_trip), self.clock.instant(now));
         self.engine.handle_link_rtt(link_id(link), rtt, now);
     }
 
-    /// The signalling server says that a node is there, or that it has gone.
+    /// Handles a report of presence from the signalling server.
     pub fn presence(&mut self, other: &Identity, online: bool, now: Nanos) {
         let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
         self.engine.handle_presence(origin, online, now);
     }
 
-    /// A direct link to a node cannot be made, or can again.
+    /// Handles the failure of direct links to a node, or its end.
     pub fn direct_failure(&mut self, other: &Identity, failing: bool, now: Nanos) {
         let (origin, now) = (other.member.addresses.origin, self.clock.instant(now));
         self.engine.handle_direct_failure(origin, failing, now);
     }
 
-    /// A packet that a local program or the kernel wrote into `lc0`.
+    /// Handles a packet that a program or the kernel wrote into `lc0`.
     pub fn local_packet(&mut self, packet: Vec<u8>, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_local_packet(packet.into(), now);
     }
 
-    /// A message of a data channel.
+    /// Handles a message of a data channel.
     pub fn data(&mut self, link: u32, header: &[u8; HEADER_LEN], packet: Bytes, now: Nanos) {
         let now = self.clock.instant(now);
         let link = link_id(link);
         self.engine.handle_packet(link, header, packet, now);
     }
 
-    /// A message of a control channel.
+    /// Handles a message of a control channel.
     pub fn control(&mut self, link: u32, message: &[u8], now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_control(link_id(link), message, now);
     }
 
-    /// Time has come.
+    /// Runs the due timers.
     pub fn timeout(&mut self, now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.handle_timeout(now);
     }
 
-    /// When time comes next.
+    /// Returns the time of the next timer.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let (at, _) = self.engine.poll_timeout()?;
         Some(self.clock.nanos(at))
     }
 
-    /// What it announces from now on.
+    /// Sets the announced prefixes.
     pub fn announce(&mut self, prefixes: &[GroupPrefix], now: Nanos) {
         let now = self.clock.instant(now);
         self.engine.set_announced(prefixes.to_vec(), now);
     }
 
-    /// The next thing to do.
+    /// Returns the next effect.
     pub fn poll(&mut self) -> Option<Effect> {
         loop {
             let output = self.engine.poll_output()?;
@@ -176,7 +176,7 @@ impl RouterAlone {
                     .collect(),
             },
             Output::Retire { link } => Effect::Retire { link: link.0 },
-            // the link state tells its own story; identities and routed messages are for the shell
+            // presence follows from links; identities and routed messages are for the shell
             Output::Routed { .. }
             | Output::Reachable { .. }
             | Output::Incarnation(_)

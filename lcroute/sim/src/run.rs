@@ -1,4 +1,4 @@
-//! One run from beginning to end.
+//! A run from begin to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,32 +15,32 @@ use crate::statistics::Statistics;
 use crate::time::{Nanos, SECOND};
 use crate::trace::Trace;
 
-/// After the last action, packets still have time to arrive.
+/// Time after the last action for packets to arrive.
 const TAIL: Nanos = 10 * SECOND;
 
-/// How a run ended.
+/// Results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// What was simulated.
+    /// Number of nodes.
     pub nodes: u32,
     /// Its seed.
     pub seed: u64,
-    /// Virtual seconds.
+    /// Virtual time in seconds.
     pub seconds: f64,
     /// Counts.
     pub statistics: Statistics,
-    /// What whole nodes dropped, by reason.
+    /// Drops of whole nodes, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub drops: BTreeMap<&'static str, u64>,
-    /// Nodes that were expelled.
+    /// Expelled nodes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub expelled: BTreeSet<u32>,
-    /// A hash of every event: two runs of one scenario have the same.
+    /// A hash of all events: equal for all runs of a scenario.
     #[serde(serialize_with = "hex")]
     pub log: u64,
-    /// The rule that was broken.
+    /// The broken rule, if any.
     pub violation: Option<Violation>,
-    /// Where it can be replayed from.
+    /// The trace that replays it.
     #[serde(skip)]
     pub trace: Option<Trace>,
 }
@@ -49,9 +49,9 @@ fn hex<S: serde::Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&format_args!("{value:016x}"))
 }
 
-/// Runs a script in the network of a scenario, until a time or a little longer than the script. `progress` is
-/// told virtual time and its end, once a virtual second. How many threads there are makes no difference to what
-/// happens.
+/// Runs a script in the network of a scenario until a time, by default a little longer than the
+/// script. `progress` receives virtual time and end, once per virtual second. The number of threads
+/// does not change the results.
 pub fn run_script(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,
@@ -79,7 +79,7 @@ pub fn run_script(
     }
 }
 
-/// Shortens what broke a rule to a trace that replays.
+/// Shortens the script that broke a rule to a trace that replays.
 pub fn explain(
     scenario: &Arc<Scenario>,
     population: &Arc<Population>,

@@ -1,4 +1,4 @@
-//! What the engine asks of its host: every node of a simulation verifies for itself, with real keys.
+//! Services of the host for the engine: each simulated node verifies with real keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,24 +13,24 @@ use crate::population::{Identity, Population, UNIX_START};
 /// The clock of all hosts of a run.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Virtual seconds.
+    /// Virtual time in seconds.
     seconds: AtomicU64,
-    /// By how many seconds all clocks were put forward.
+    /// Seconds by which all clocks were advanced.
     ahead: AtomicU64,
 }
 
 impl Watch {
-    /// Virtual time goes on.
+    /// Sets the virtual time.
     pub fn set_seconds(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::Relaxed);
     }
 
-    /// All hosts put their clocks forward.
+    /// Advances the clocks of all hosts.
     pub fn put_forward(&self, seconds: u64) {
         self.ahead.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Unix seconds.
+    /// Returns the time in Unix seconds.
     pub fn unix(&self) -> u64 {
         let [seconds, ahead] = [&self.seconds, &self.ahead].map(|s| s.load(Ordering::Relaxed));
         UNIX_START + seconds + ahead
@@ -46,7 +46,7 @@ pub struct NodeServices {
 }
 
 impl NodeServices {
-    /// Of a node in a run.
+    /// Makes the services of a node in a run.
     pub fn new(population: Arc<Population>, node: u32, watch: Arc<Watch>) -> Self {
         Self {
             population,
@@ -55,12 +55,12 @@ impl NodeServices {
         }
     }
 
-    /// All nodes.
+    /// Returns the identities of all nodes.
     pub fn population(&self) -> &Population {
         &self.population
     }
 
-    /// This node.
+    /// Returns the identity of this node.
     pub fn identity(&self) -> &Identity {
         self.population.get(self.node)
     }
@@ -95,7 +95,7 @@ impl Services for NodeServices {
     }
 
     fn verify_revocation(&self, _: &[u8]) -> Result<Revocation, RevocationError> {
-        // nobody is revoked in a simulation
+        // routers alone have no revocations
         Err(RevocationError::Forged)
     }
 }

@@ -1,4 +1,4 @@
-//! What can be seen of a run by whoever watches it.
+//! Observable events of a run, for viewers.
 
 use std::net::Ipv6Addr;
 
@@ -9,18 +9,18 @@ use crate::packet;
 use crate::population::Population;
 use crate::time::Nanos;
 
-/// Something that a node did, or that happened to it.
+/// An observed event of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sight {
-    /// When, in nanoseconds since the start.
+    /// Time in nanoseconds since the start.
     pub at: Nanos,
-    /// Which node.
+    /// The node.
     pub node: u32,
-    /// What it was.
+    /// The event.
     pub what: What,
 }
 
-/// What can be seen.
+/// Observable events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// Its daemon starts.
@@ -31,66 +31,66 @@ pub enum What {
     LinkUp(u32),
     /// It has noticed that a link is gone.
     LinkDown(u32),
-    /// It advertises join state of a single group to a neighbour, in place of what it advertised before.
+    /// It advertises join state of a single group to a neighbour, replacing earlier state.
     JoinState {
         /// The neighbour.
         to: u32,
-        /// When it arrives there.
+        /// Time of arrival.
         arrives: Nanos,
         /// The root of the tree.
         root: u32,
         /// The group.
         group: Ipv6Addr,
-        /// Somebody listens on this side.
+        /// Whether a listener is on this side.
         join: bool,
-        /// Somebody sends on this side.
+        /// Whether a sender is on this side.
         source_active: bool,
     },
-    /// It passes on what routers say of themselves and their links.
+    /// It forwards LSAs.
     LinkState {
         /// The neighbour.
         to: u32,
-        /// When it arrives there.
+        /// Time of arrival.
         arrives: Nanos,
     },
     /// A program sends a packet.
     Send {
         /// Its number in the run.
         number: u64,
-        /// To whom.
+        /// The group.
         group: Ipv6Addr,
     },
     /// A packet leaves for a neighbour.
     Forward {
         /// The neighbour.
         to: u32,
-        /// When it arrives there; None: it is lost.
+        /// Time of arrival; `None` if it gets lost.
         arrives: Option<Nanos>,
         /// Its number in the run.
         number: u64,
-        /// To whom.
+        /// The group.
         group: Ipv6Addr,
     },
     /// A packet reaches the programs.
     Deliver {
         /// Its number in the run.
         number: u64,
-        /// To whom.
+        /// The group.
         group: Ipv6Addr,
     },
 }
 
-/// What can be seen, as long as somebody looks.
+/// Recorded sights, if recording is on.
 #[derive(Debug, Default)]
 pub struct Sights(Option<Vec<Sight>>);
 
 impl Sights {
-    /// From now on somebody looks.
+    /// Starts recording.
     pub fn open(&mut self) {
         self.0.get_or_insert_default();
     }
 
-    /// What was seen since the last time.
+    /// Returns the sights since the last call.
     pub fn take(&mut self) -> Vec<Sight> {
         self.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -101,7 +101,7 @@ impl Sights {
         }
     }
 
-    /// A control message leaves.
+    /// Records a sent control message.
     pub fn control(
         &mut self,
         (at, node): (Nanos, u32),
@@ -134,7 +134,7 @@ impl Sights {
         }
     }
 
-    /// A packet leaves.
+    /// Records a sent packet.
     pub fn forward(
         &mut self,
         (at, node): (Nanos, u32),

@@ -1,4 +1,4 @@
-//! What is counted in a run.
+//! Counts of a run.
 
 use std::ops::AddAssign;
 
@@ -20,31 +20,31 @@ const KINDS: [&str; 9] = [
 /// Counts of a whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Statistics {
-    /// Things that happened.
+    /// Events.
     pub events: u64,
     /// Daemons that started.
     pub starts: u64,
     /// Daemons that stopped or crashed.
     pub stops: u64,
-    /// Links that came up.
+    /// Links made.
     pub links_made: u64,
-    /// Links that died without a word, those of crashed nodes not counted.
+    /// Links that failed silently, without those of crashed nodes.
     pub links_broken: u64,
-    /// Links that routers gave up.
+    /// Links closed by routers.
     pub links_retired: u64,
-    /// Memberships that were changed.
+    /// Changed memberships.
     pub joins: u64,
-    /// Packets of programs.
+    /// Packets sent by programs.
     pub sent: u64,
-    /// Packets handed to programs.
+    /// Packets delivered to programs.
     pub delivered: u64,
-    /// Of these, packets that had to arrive by the rules.
+    /// Delivered packets that the rules required.
     pub required: u64,
     /// Data messages on links.
     pub data_messages: u64,
-    /// Bytes of them, without DTLS handshakes.
+    /// Bytes of data messages, without DTLS handshakes.
     pub data_bytes: u64,
-    /// Data messages that links lost.
+    /// Data messages lost on links.
     pub lost: u64,
     /// Control messages on links.
     pub control: Control,
@@ -72,11 +72,11 @@ impl AddAssign<&Self> for Statistics {
 /// Control messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Control {
-    /// All.
+    /// All control messages.
     pub messages: u64,
-    /// Bytes of all.
+    /// Bytes of control messages.
     pub bytes: u64,
-    /// Those with join state in them.
+    /// Messages with join state.
     pub join_messages: u64,
     /// Elements by type.
     #[serde(serialize_with = "by_name")]
@@ -102,7 +102,7 @@ impl AddAssign<&Self> for Control {
     }
 }
 
-/// Join state in [`Control::elements`].
+/// Index of join state in [`Control::elements`].
 pub const JOIN_STATE: usize = 2;
 
 impl Control {
@@ -123,7 +123,7 @@ impl Control {
         self.join_messages += u64::from(joins);
     }
 
-    /// What was counted since `before`.
+    /// Returns the counts since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let difference =
             |a: &[u64; KINDS.len()], b: &[u64; KINDS.len()]| std::array::from_fn(|i| a[i] - b[i]);

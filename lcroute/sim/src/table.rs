@@ -1,4 +1,4 @@
-//! Figures as a table for people, in Markdown.
+//! Markdown table of measurements.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use crate::measure::{Cost, Figures, Outage};
 
 type Show = Box<dyn Fn(&Figures) -> String>;
 
-/// One column for each network.
+/// Returns the table, with a column for each network.
 pub fn table(all: &[Figures]) -> String {
     let mut text = String::new();
     let row = |text: &mut String, name: &str, show: &dyn Fn(&Figures) -> String| {

@@ -1,4 +1,4 @@
-//! What lies between hosts of whole nodes: their sockets, firewalls and NATs, the paths of datagrams, the signalling server.
+//! Network between whole nodes: sockets, firewalls, NATs, paths of datagrams, signalling server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,16 +13,16 @@ use crate::time::{MILLISECOND, Nanos};
 /// The STUN responder of the signalling server.
 pub const STUN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 3_478);
-/// One way through the signalling server, unless links are slower.
+/// One-way delay by the signalling server, unless links are slower.
 pub const SIGNAL_DELAY: Nanos = 30 * MILLISECOND;
 /// The UDP port of all daemons.
 const PORT: u16 = 7_117;
-/// The outer UDP port of all NATs. Chosen: another than that of daemons.
+/// The outer UDP port of all NATs. Chosen: it differs from that of daemons.
 const NAT_PORT: u16 = 40_000;
-/// Longest UDP payload on a path of 1,500 bytes.
+/// Bound of a UDP payload on a path of 1,500 bytes.
 pub const MAX_DATAGRAM: usize = 1_452;
 
-/// The UDP socket of a host, behind a firewall that lets in answers only; for some hosts a NAT in addition.
+/// The UDP socket of a host, behind a firewall that admits only answers, and perhaps a NAT.
 #[derive(Debug)]
 pub struct Socket {
     firewall: Firewall<Duration>,
@@ -31,7 +31,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// The socket of a node.
+    /// Makes the socket of a node.
     pub fn new(node: u32, map: &Map) -> Self {
         Self {
             firewall: firewall(node, map),
@@ -39,12 +39,12 @@ impl Socket {
         }
     }
 
-    /// Something is sent to an address. Returns the one from which it comes there.
+    /// Sends to an address; returns the source address on arrival.
     pub fn send(&mut self, to: SocketAddr, now: Nanos) -> SocketAddr {
         self.firewall.send(to, Duration::from_nanos(now))
     }
 
-    /// The path to a node.
+    /// Returns the path to a node.
     pub fn port(&mut self, from: u32, to: u32, map: &Map) -> &mut Port {
         self.ports.entry(to).or_insert_with(|| {
             let link = Link::new([from.min(to), from.max(to)], map.latency(from, to), 0);
@@ -52,20 +52,20 @@ impl Socket {
         })
     }
 
-    /// Whether the firewall lets in what comes from an address.
+    /// Whether the firewall admits datagrams from an address.
     pub fn admits(&self, from: SocketAddr, now: Nanos) -> bool {
         let to = self.firewall.public();
         self.firewall.admits(from, to, Duration::from_nanos(now))
     }
 }
 
-/// The address that a node's socket has.
+/// Returns the address of a node's socket.
 pub fn local(node: u32) -> SocketAddr {
     let [_, _, high, low] = node.to_be_bytes();
     SocketAddr::from(([10, 0, high, low], PORT))
 }
 
-/// What stands before it.
+/// Makes the firewall of a node's socket.
 fn firewall(node: u32, map: &Map) -> Firewall<Duration> {
     let [_, _, high, low] = node.to_be_bytes();
     let nat = SocketAddr::from(([198, 18, high, low], NAT_PORT));
@@ -74,7 +74,7 @@ fn firewall(node: u32, map: &Map) -> Firewall<Duration> {
     firewall
 }
 
-/// The node whose public address this is.
+/// Returns the node with this public address.
 pub fn node_at(address: SocketAddr, nodes: u32, map: &Map) -> Option<u32> {
     let SocketAddr::V4(v4) = address else {
         return None;
@@ -84,20 +84,20 @@ pub fn node_at(address: SocketAddr, nodes: u32, map: &Map) -> Option<u32> {
     (node < nodes && firewall(node, map).is_at(address)).then_some(node)
 }
 
-/// What lies between hosts.
+/// Network between hosts.
 #[derive(Debug, Clone)]
 pub struct Terrain {
     pub map: Arc<Map>,
-    /// Nodes that hear only each other.
+    /// Nodes cut off from the rest.
     pub partition: Option<Arc<BTreeSet<u32>>>,
-    /// Pairs between which nothing passes until a time.
+    /// Pairs that are cut until a time.
     pub cuts: Arc<BTreeMap<(u32, u32), Nanos>>,
-    /// Whether the signalling server can be reached.
+    /// Whether the signalling server is reachable.
     pub server: bool,
 }
 
 impl Terrain {
-    /// Nothing in the way but what the map has.
+    /// Makes a network without cuts.
     pub fn new(map: Arc<Map>) -> Self {
         Self {
             map,
@@ -107,7 +107,7 @@ impl Terrain {
         }
     }
 
-    /// Whether a datagram gets from one host to another now.
+    /// Whether a datagram from one host to another arrives now.
     pub fn passes(&self, from: u32, to: u32, now: Nanos) -> bool {
         let cut = self.cuts.get(&(from.min(to), from.max(to)));
         !self.is_divided(from, to)
@@ -116,7 +116,7 @@ impl Terrain {
             && self.map.hears(from, to)
     }
 
-    /// Whether a sealed message gets from one node to another by the server.
+    /// Whether the server carries a sealed message between two nodes.
     pub fn introduces(&self, a: u32, b: u32) -> bool {
         self.server && !self.is_divided(a, b)
     }
@@ -126,7 +126,7 @@ impl Terrain {
         side(a) != side(b)
     }
 
-    /// How long a sealed message takes; no message is faster than the fastest link.
+    /// Returns the delay of a sealed message, at least that of the fastest link.
     pub fn signal_delay(&self) -> Nanos {
         SIGNAL_DELAY.max(self.map.least_latency())
     }

@@ -1,4 +1,4 @@
-//! Whole runs.
+//! Tests of whole runs.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn run_on(threads: usize, scenario: Scenario) -> Outcome {
     )
 }
 
-/// Runs it; on a broken rule panics with the trace to replay.
+/// Runs a scenario; panics with a trace if a rule is broken.
 fn holds(scenario: Scenario) -> Outcome {
     let outcome = run(scenario.clone());
     if outcome.violation.is_some() {
@@ -81,7 +81,7 @@ fn every_scenario_holds_with_several_seeds() {
     }
 }
 
-/// The tree is parted by each death, and the fractal by none: the rules hold in both.
+/// Each death divides the tree but not the fractal: the rules hold in both.
 #[test]
 fn every_rule_holds_in_trees_and_fractals() {
     for policy in [Policy::Tree, Policy::Fractal] {
@@ -107,7 +107,7 @@ fn two_hundred_nodes_hold() {
         duration: Span::seconds(30),
         ..named("churn", 200, 1)
     };
-    // flooding costs with the square of the degree; tests are not optimized
+    // flooding costs the square of the degree; tests are not optimized
     scenario.topology.degree = 4;
     scenario.churn.restarts_per_node_hour = 12.0;
     scenario.churn.away = Span::seconds(5);
@@ -118,7 +118,7 @@ fn two_hundred_nodes_hold() {
     );
 }
 
-/// The last check has each node send a first packet at the same moment.
+/// In the final check each node sends its first packet at the same moment.
 #[test]
 fn all_are_heard_though_all_begin_at_once() {
     let s = holds(Scenario {
@@ -139,7 +139,7 @@ fn the_bad_day_is_bad() {
     );
 }
 
-/// The checks find what is wrong, and the trace that they print shows it again.
+/// Asserts that the checks find a defect, and that the trace reproduces it.
 fn is_found(defect: Defect, rules: &[Rule]) {
     let scenario = Arc::new(Scenario {
         defect: Some(defect),
@@ -231,7 +231,7 @@ fn whole_nodes_find_each_other_over_bad_links() {
     }
 }
 
-/// The certificates of those who were there are renewed; who was away too long, or was expelled, gets no link.
+/// Members renew in time; nodes that were away too long, or expelled, get no link.
 #[test]
 fn certificates_are_renewed_and_their_end_counts() {
     let scenario = whole("certificates", 8, 1);
@@ -240,7 +240,7 @@ fn certificates_are_renewed_and_their_end_counts() {
     // two came back too late, and did not start
     assert_eq!((s.starts, s.stops), (8, away), "{s:?}");
     assert!(s.required > 10_000, "{s:?}");
-    // without renewal all would be out
+    // without renewal all certificates would expire
     let mut alone = scenario;
     alone.events.insert(
         0,
@@ -254,8 +254,8 @@ fn certificates_are_renewed_and_their_end_counts() {
     assert!(s.statistics.links_broken >= 28, "{:?}", s.statistics);
 }
 
-/// Expelled while the network is in two pieces and others are away: all that come back know the new epoch, on whichever side
-/// they were, and the expelled do not (`Rule::Epoch`).
+/// Expels nodes while the network is in two pieces and some nodes are away. All members learn the
+/// new epoch, the expelled nodes do not (`Rule::Epoch`).
 #[test]
 fn members_on_both_sides_of_a_partition_learn_the_new_epoch_and_the_expelled_do_not() {
     use crate::scenario::Event;
@@ -263,7 +263,7 @@ fn members_on_both_sides_of_a_partition_learn_the_new_epoch_and_the_expelled_do_
     for seed in 1..3 {
         let mut scenario = whole("partition", 9, seed);
         scenario.duration = at(200);
-        // it ends before the rule for links with the expelled counts
+        // it ends before the rule for links with expelled nodes applies
         let lasts = at(18);
         scenario.events = vec![
             Event::Absence {
@@ -291,7 +291,7 @@ fn members_on_both_sides_of_a_partition_learn_the_new_epoch_and_the_expelled_do_
     }
 }
 
-/// Nodes come and go, the issuer among them, and each of those that the token is for stays a member.
+/// All nodes that fit the token's bound stay members while nodes, including the issuer, restart.
 #[test]
 fn a_token_for_as_many_nodes_as_there_are_expels_none() {
     let token = |nodes: u32, uses| {
@@ -303,12 +303,12 @@ fn a_token_for_as_many_nodes_as_there_are_expels_none() {
     let all = holds(token(6, 5));
     assert!(all.statistics.starts > 10, "{:?}", all.statistics);
     assert_eq!(all.expelled.len(), 0);
-    // and who comes beyond that gets no link any more
+    // and nodes beyond the bound lose their links
     let beyond = holds(token(8, 5));
     assert_eq!(beyond.expelled.len(), 2, "{:?}", beyond.statistics);
 }
 
-/// Nodes come and go, and a third for good: who is there is known all the time, and of the others nothing is left.
+/// Nodes restart, and a third dies: live members stay known, and dead ones leave no state.
 #[test]
 fn ephemeral_members_are_forgotten_when_they_have_gone_and_not_before() {
     let ephemeral = |ephemeral, settle| {
@@ -325,7 +325,7 @@ fn ephemeral_members_are_forgotten_when_they_have_gone_and_not_before() {
     };
     let s = holds(ephemeral(true, 400)).statistics;
     assert!(s.starts > 10 && s.stops >= 3, "{s:?}");
-    // a minute before it is due, they are known: the rule looks
+    // a minute before they are forgotten, the rule finds them
     let early = run(ephemeral(true, 240)).violation;
     assert_eq!(early.map(|v| v.rule), Some(Rule::Leftover));
 }

@@ -12,41 +12,41 @@ pub const SECOND: Nanos = 1_000_000_000;
 /// A millisecond.
 pub const MILLISECOND: Nanos = 1_000_000;
 
-/// Virtual time as engines want it. They only ever look at differences.
+/// Virtual time as engines use it: only differences count.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// A clock that stands at zero.
+    /// Makes a clock at zero.
     #[cfg(not(target_family = "wasm"))]
     #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
     pub fn new() -> Self {
         Self(Instant::now())
     }
 
-    /// A clock that stands at zero.
+    /// Makes a clock at zero.
     #[cfg(target_family = "wasm")]
     pub fn new() -> Self {
         Self(Instant::from_millis(0.0))
     }
 
-    /// The moment `at` nanoseconds after the beginning.
+    /// Returns the instant `at` nanoseconds after the begin.
     pub fn instant(&self, at: Nanos) -> Instant {
         self.0 + Duration::from_nanos(at)
     }
 
-    /// Nanoseconds from the beginning to `instant`.
+    /// Returns the nanoseconds from the begin to `instant`.
     pub fn nanos(&self, instant: Instant) -> Nanos {
         nanos(instant.saturating_duration_since(self.0))
     }
 }
 
-/// A duration in nanoseconds; five hundred years at most.
+/// Converts a duration to nanoseconds, up to five hundred years.
 pub fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A moment for humans: seconds with nine digits behind the point.
+/// A time for display: seconds with nine decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At(pub Nanos);
 

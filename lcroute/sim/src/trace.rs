@@ -1,4 +1,4 @@
-//! A run as a file: its scenario and its script, to be replayed.
+//! A run as a file for replay: scenario and script.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,23 +7,23 @@ use crate::model::Violation;
 use crate::scenario::{Scenario, at_line};
 use crate::time::{At, Nanos, SECOND};
 
-/// The file.
+/// A trace file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trace {
-    /// What was broken, for humans.
+    /// Description of the broken rule.
     #[serde(default)]
     violation: String,
-    /// Until when it runs, in seconds.
+    /// End of the run, in seconds.
     until: String,
-    /// One action a line.
+    /// Actions, one per line.
     script: Vec<String>,
-    /// What it ran in. Workloads, churn and events are in the script.
+    /// Its scenario; the script contains workloads, churn and events.
     pub scenario: Scenario,
 }
 
 impl Trace {
-    /// Of a script and what it broke.
+    /// Makes a trace of a script and the rule that it broke.
     pub fn new(scenario: &Scenario, script: &Script, violation: &Violation) -> Self {
         let Violation {
             rule,
@@ -37,7 +37,7 @@ impl Trace {
         }
     }
 
-    /// Of a script that was run until a time, and broke nothing.
+    /// Makes a trace of a script that ran until a time without a violation.
     pub fn of(scenario: &Scenario, script: &Script, until: Nanos) -> Self {
         Self {
             violation: String::new(),
@@ -47,7 +47,7 @@ impl Trace {
         }
     }
 
-    /// Reads the text of a file called `file`.
+    /// Parses the text of a file called `file`.
     pub fn parse(file: &str, text: &str) -> Result<Self, String> {
         let trace: Self = toml::from_str(text).map_err(|e| at_line(file, text, &e))?;
         let usage = |e: String| format!("{file}: {e}");
@@ -61,7 +61,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Its actions, in order of time.
+    /// Returns its actions in order of time.
     pub fn script(&self) -> Result<Script, String> {
         let lines = self.script.iter().map(|text| parse_line(text));
         let mut script = lines.collect::<Result<Script, _>>()?;
@@ -69,12 +69,12 @@ impl Trace {
         Ok(script)
     }
 
-    /// Until when it runs.
+    /// Returns the end of the run.
     pub fn until(&self) -> Result<Nanos, String> {
         Ok(self.until.parse::<At>()?.0)
     }
 
-    /// The file's text.
+    /// Returns the file's text.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a trace consists of tables, numbers and strings")
     }

@@ -1,5 +1,4 @@
-//! A whole node: it makes its links itself, by real envelopes, ICE, DTLS and lanes, over datagrams that the simulator
-//! carries.
+//! A whole node: it makes its links by real envelopes, ICE, DTLS and lanes, on simulated datagrams.
 //!
 //! ```text
 //!   kernel ── lc0 ── lcroute-node ── lcroute-webrtc ── socket ═══ datagrams ═══ other hosts
@@ -25,33 +24,33 @@ use crate::random::Random;
 use crate::terrain::{STUN, local};
 use crate::time::{Clock, Nanos};
 
-/// The one signalling server.
+/// The signalling server.
 const SERVER: CarrierId = CarrierId(1);
-/// A deadline in the past is met so much later: what is due for ever does not stop the clock.
+/// Delay of a past deadline: a timer that stays due does not stop the clock.
 const TICK: Nanos = 10_000;
-/// Round trips are told to the router once in so many hellos, as by the daemon.
+/// Hello intervals between reports of round trips to the router, as in the daemon.
 const HELLOS: u32 = 3;
 
-/// What the STUN responder answers to a datagram.
+/// Returns the STUN responder's answer to a datagram.
 pub fn stun_answer(datagram: &[u8], from: SocketAddr) -> Option<Bytes> {
     lcroute_webrtc::respond(datagram, from).map(Bytes::from)
 }
 
-/// The daemon of a node, all of it.
+/// The daemon of a whole node.
 #[derive(Debug)]
 pub struct WholeNode {
     node: Node<WebRtc>,
     number: u32,
     population: Arc<Population>,
     clock: Clock,
-    /// How many links there were, and the last of them: both together change with every change.
+    /// Number of links, and the last one: the pair changes with every change.
     links: (usize, Option<LinkId>),
     next_round_trips: Nanos,
     effects: VecDeque<Effect>,
 }
 
 impl WholeNode {
-    /// A daemon that has just started. None: its certificates have expired.
+    /// Starts a daemon. `None`: its certificates have expired.
     pub fn start(start: &Start<'_>, now: Nanos) -> Option<Self> {
         let (population, disk, watch) = (start.population, start.disk, start.watch.clone());
         let identity = population.get(start.node);
@@ -122,23 +121,23 @@ impl WholeNode {
         self.node.engine()
     }
 
-    /// All members that it knows, absent ones too.
+    /// Returns all known members, including absent ones.
     pub fn members(&self) -> impl Iterator<Item = u32> {
         let members = self.node.members().into_iter();
         members.filter_map(|member| self.population.by_key(&member.peer_id))
     }
 
-    /// What it has dropped, by reason.
+    /// Returns its drops by reason.
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.node.drops()
     }
 
-    /// Whether its own certificate is over.
+    /// Whether its own certificate has expired.
     pub fn is_expired(&self, unix: u64) -> bool {
         self.node.member().not_after + CLOCK_SKEW < unix
     }
 
-    /// The first neighbour whose certificate is over, and has been for a while.
+    /// Returns the first neighbour with a certificate that expired more than `leniency` ago.
     pub fn expired_neighbor(&self, unix: u64, leniency: u64) -> Option<&str> {
         let over = |end: u64| end + CLOCK_SKEW + leniency < unix;
         let mut members = self.node.links().values();
@@ -146,7 +145,7 @@ impl WholeNode {
         Some(&expired.name)
     }
 
-    /// A neighbour that is not among the members that this node knows.
+    /// Returns a neighbour that is not among the known members.
     pub fn unknown_neighbor(&self) -> Option<String> {
         let known = self.node.members();
         let is_known = |peer: &PeerId| known.iter().any(|member| member.peer_id == *peer);
@@ -155,7 +154,7 @@ impl WholeNode {
         Some(unknown.name.clone())
     }
 
-    /// What nodes that know the same rendezvous epoch have in common.
+    /// Returns a value that is common to nodes with the same rendezvous epoch.
     pub fn epoch(&self) -> [u8; 32] {
         let newest = self.node.overlay().rendezvous().newest();
         newest.name(&self.node.network(), 0)
@@ -172,14 +171,14 @@ impl WholeNode {
         self.node.handle_presence(SERVER, presence, now);
     }
 
-    /// A sealed message from another node.
+    /// Handles a sealed message from another node.
     pub fn signal(&mut self, from: &Identity, bytes: &[u8], now: Nanos) {
         let now = self.clock.instant(now);
         let from = from.member.peer;
         self.node.handle_signal(SERVER, from, bytes, now);
     }
 
-    /// A datagram from this address.
+    /// Handles a datagram from this address.
     pub fn datagram(&mut self, from: SocketAddr, contents: &[u8], now: Nanos) {
         let (now, to) = (self.clock.instant(now), local(self.number));
         let webrtc = self.node.connections_mut();
@@ -196,7 +195,7 @@ impl WholeNode {
         self.node.configure(settings(prefixes), now);
     }
 
-    /// Its operator expels a node with the network's key.
+    /// Expels a node with the network's key.
     pub fn revoke(&mut self, target: u32, unix: u64, now: Nanos) -> Result<(), String> {
         let text = self.population.revocation(target, unix);
         let now = self.clock.instant(now);
@@ -238,7 +237,7 @@ impl WholeNode {
                 continue;
             }
             while let Some(transmit) = self.node.connections_mut().poll_transmit() {
-                // from an address that it does not have, nothing leaves a host
+                // a host sends no datagram from an address that it does not have
                 if transmit.from.is_none_or(|from| from == local(self.number)) {
                     let (to, contents) = (transmit.to, transmit.contents);
                     self.effects.push_back(Effect::Datagram { to, contents });
@@ -262,7 +261,7 @@ impl WholeNode {
                 bytes,
             },
             Output::Keep(what) => Effect::Keep(what),
-            // nobody asks for pings, the server's connection is not simulated, and there are neither IPv4 nor LANs
+            // pings, the server's connection, IPv4 and LANs are not simulated
             Output::Pong { .. }
             | Output::Publish(_)
             | Output::Seek(_)

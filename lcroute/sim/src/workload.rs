@@ -1,4 +1,4 @@
-//! From a scenario to the list of what is done to the network.
+//! Conversion of a scenario to the script of its actions.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -10,14 +10,14 @@ use crate::random::{Draw as _, Random, Zipf};
 use crate::scenario::{Event, Scenario, Span, Workload};
 use crate::time::{MILLISECOND, Nanos, SECOND};
 
-/// From the last thing that happens to the network until nothing changes any more.
+/// Time from the last event of the network until it is stable.
 const RECOVERY: Nanos = 40 * SECOND;
-/// From the probes of the check to the time when all leave.
+/// Time from the probes of the check to the leave of all nodes.
 const CHECK_TIME: Nanos = 10 * SECOND;
-/// From the time when all leave until nothing may be left: a flow is idle after 60 s.
+/// Time from that leave until no state may remain: a flow is idle after 60 s.
 const LEAVE_TIME: Nanos = 100 * SECOND;
 
-/// A group of a family and its number.
+/// Returns a group by its family and number.
 fn group(family: u16, number: u32) -> Ipv6Addr {
     let (high, low) = ((number >> 16) as u16, number as u16);
     Ipv6Addr::new(0xff1e, 0, 0, 0, 0, family, high, low)
@@ -28,7 +28,7 @@ fn source_specific(family: u16, number: u32) -> Ipv6Addr {
     Ipv6Addr::new(0xff3e, 0, 0, 0, 0, family, 0x8000 | high, low)
 }
 
-/// All that is done in a run of this scenario, in order of time.
+/// Returns all actions of a scenario's run, in order of time.
 pub fn script(scenario: &Scenario) -> Script {
     let mut writer = Writer::new(scenario);
     writer.starts();
@@ -47,12 +47,12 @@ pub fn script(scenario: &Scenario) -> Script {
 struct Writer<'a> {
     scenario: &'a Scenario,
     script: Script,
-    /// When the workloads begin and end.
+    /// Begin and end of the workloads.
     begin: Nanos,
     end: Nanos,
-    /// What each node has joined at the end.
+    /// Groups joined at the end, by node.
     joined: BTreeMap<(u32, Ipv6Addr), ()>,
-    /// Nodes that are gone for good, and since when.
+    /// Nodes that have died, with the time.
     dead: BTreeMap<u32, Nanos>,
 }
 
@@ -147,7 +147,7 @@ impl<'a> Writer<'a> {
         for node in 0..nodes as u32 {
             let whole = memberships.floor() as usize;
             let slots = whole + usize::from(random.chance(memberships.fract()));
-            // when each slot changes next, and the group that it holds
+            // time of each slot's next change, and its current group
             let ramp = lasts.nanos().min(self.scenario.duration.nanos() / 4);
             let mut slots: Vec<(Nanos, Option<usize>)> = (0..slots)
                 .map(|_| (self.begin + random.time(0, ramp), None))
@@ -226,7 +226,7 @@ impl<'a> Writer<'a> {
                     }
                 }
             }
-            // a few symbols of each block while it is likely to be joined
+            // a few symbols of each block while most receivers have joined it
             for b in 0..blocks {
                 for symbol in 1..=4 {
                     let at = start + u64::from(b) * step + symbol * block_time.nanos() / 4;
@@ -332,7 +332,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// So many nodes, node 0 not among them.
+    /// Returns `count` random nodes other than node 0.
     fn others(&self, random: &mut Random, count: usize) -> Vec<u32> {
         let others = random.sample(self.nodes().saturating_sub(1), count);
         others.into_iter().map(|node| node + 1).collect()
@@ -387,7 +387,7 @@ impl<'a> Writer<'a> {
             Action::Start(node) => dead.get(node).is_none_or(|since| at < since),
             _ => true,
         });
-        // broken links and cut off nodes come back before the calm
+        // broken links and cut-off nodes recover before the calm
         let quiet = self.end + RECOVERY;
         self.put(self.end, Action::Heal);
         self.put(quiet, Action::Calm);

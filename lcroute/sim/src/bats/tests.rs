@@ -12,7 +12,7 @@ fn decoder(source: &[Vec<u8>]) -> Decoder {
     Decoder::new(source.len(), BYTES, Decoder::hash(source))
 }
 
-/// Packets of batches that went over so many links, with a router between each two.
+/// Returns the packets of batches after `links` links, with a router between each two.
 fn over_links(encoder: &Encoder, batches: u32, links: u64, loss: f64, seed: u64) -> Vec<Packet> {
     let mut random = Random::new(seed);
     let mut packets: Vec<Packet> = (0..batches).flat_map(|b| encoder.batch(b)).collect();
@@ -111,7 +111,7 @@ fn what_is_not_of_the_object_is_noticed() {
     assert_eq!(decoder.add(&encoder.batch(9)[0]), Added::Full);
 }
 
-/// A packet that nobody made, mostly of the right length.
+/// A forged packet, mostly of the right length.
 fn foreign() -> impl Strategy<Value = Packet> {
     let length = prop_oneof![8 => Just(BYTES), 1 => 0..2 * BYTES];
     let coefficients = prop_oneof![1 => Just([0; BATCH]), 4 => any::<Coefficients>()];
@@ -139,7 +139,7 @@ proptest! {
         }
         let mut decoder = decoder(&source);
         for packet in &packets {
-            // repeated: nothing new
+            // the repetition is not innovative
             decoder.add(packet);
             prop_assert!(matches!(decoder.add(packet), Added::Useless | Added::Full));
         }
