@@ -1,8 +1,8 @@
 //! Liveness of a link: whether its other end still answers.
 //!
 //! ```text
-//! alive --silence: 350 ms, or less where much came--> suspected --400 ms more--> down
-//!       --the host there refuses a datagram---------> refused ---100 ms more--> down
+//! alive --silence: 350 ms, less on busy links-------> suspected --400 ms more--> down
+//!       --the peer's host refuses a datagram--------> refused ---100 ms more--> down
 //!       <----------------any sign of life-------------/
 //! ```
 //!
@@ -290,7 +290,7 @@ impl Liveness {
         self.answers && self.loss <= ANSWERER_LOSS_MAX && now >= self.wary_until
     }
 
-    /// Computes the next action; to be called at [`Self::deadline`], or earlier.
+    /// Computes the next action; to be called at [`Self::deadline`], or at any time.
     pub(crate) fn poll(&mut self, now: Instant) -> Verdict {
         let slept = now.saturating_duration_since(self.deadline().max(self.polled));
         self.polled = now;

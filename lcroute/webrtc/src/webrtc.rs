@@ -68,7 +68,7 @@ pub struct WebRtc {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Connections with events or datagrams to drain.
     dirty: Vec<usize>,
-    /// Connections with packets in the media lane's queue.
+    /// Connections with output in the media lane.
     sending: Vec<usize>,
     /// Datagrams handled since the last drain.
     undrained: u32,
@@ -177,8 +177,8 @@ impl WebRtc {
         self.addresses.are_awaited(now)
     }
 
-    /// Sets the addresses of the UDP socket, best first; at most eight count. Connections whose
-    /// address has gone need a restart; those without a path begin anew.
+    /// Sets the addresses of the UDP socket, best first; at most eight count. Links without their
+    /// local address need a restart; attempts under way begin anew.
     pub fn set_local_candidates(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
         self.observe(now);
         if !self.addresses.set_hosts(hosts, now) {
@@ -603,7 +603,7 @@ impl WebRtc {
         relay_only && self.relays.relayed() != Some(to_local)
     }
 
-    /// Whether a datagram would leave from this host's own address: its relayed one is gone.
+    /// Whether a datagram would reveal a host address: its relayed source address is gone.
     fn is_kept_back(&self, transmit: &Transmit) -> bool {
         let from_host = |from| self.addresses.hosts().contains(&from);
         self.hides && transmit.from.is_some_and(|from| !from_host(from))
@@ -801,7 +801,7 @@ impl WebRtc {
             }
             self.schedule_lane(index);
         }
-        // keeps the allocation for the next turn
+        // keeps the vector's memory for the next turn
         self.sending = sending;
     }
 
@@ -1012,7 +1012,7 @@ impl Connections for WebRtc {
             return Closing::default();
         };
         self.index.forget(&connection, index);
-        // this relay brought no path: it may have forgotten us
+        // the relay brought no path: it may have lost our allocation
         if connection.up.is_none()
             && connection.has_waited(now)
             && connection.path().is_none()

@@ -45,7 +45,7 @@ const OVERHEAD: usize = 32 + CHUNK_HEADER + RTP_HEADER + TAG;
 
 /// Packets over which the share of refused packets is smoothed.
 const REFUSED_OVER: f64 = 64.0;
-/// Share of messages that find the window shut above which repair stops: no room but for data.
+/// Share of messages at a shut window above which repair stops: data needs all the room.
 const MOST_PRESSED: f64 = 0.5;
 /// Messages over which that share is smoothed. Chosen.
 const PRESSED_OVER: f64 = 64.0;
@@ -88,7 +88,7 @@ pub(crate) struct Media {
     channel: Vec<Bytes>,
     /// Whether the peer has violated the protocol of control messages.
     broken: bool,
-    /// Share of lost packets by hellos.
+    /// Share of packets lost, measured by hellos.
     hello_loss: f64,
     /// Whether the list of lanes with output contains it.
     pub(crate) listed: bool,
@@ -168,7 +168,7 @@ impl Media {
         true
     }
 
-    /// Sets round trip and loss by hellos, until the lane has measured them.
+    /// Sets round trip and loss from hellos, until the lane has measured its own.
     pub(crate) fn hellos_show(&mut self, trip: Option<Duration>, loss: f64) {
         // hellos measure both directions
         self.hello_loss = loss / 2.0;

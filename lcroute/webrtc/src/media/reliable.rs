@@ -42,7 +42,7 @@ const SEGMENT_SIZE: usize = 1_024;
 const MAX_MESSAGE: usize = 65_536;
 /// Segments in flight: at first, at least, at most. An acknowledgement's map covers the last.
 const WINDOW: (f64, f64, f64) = (16.0, 8.0, 128.0);
-/// Bound of segments ahead of sequence: more than any window.
+/// Bound of segments received ahead of the expected one: more than any window.
 const MAX_EARLY: u64 = 256;
 /// Round trip before the first measurement.
 const FIRST_TRIP: Duration = Duration::from_millis(100);
@@ -87,7 +87,8 @@ struct Segment {
 #[derive(Debug)]
 struct Sent {
     segment: Segment,
-    /// Time of its last transmission (except copies), their number, and its place among all.
+    /// Time of the last transmission (except copies), number of transmissions, order of the last
+    /// one.
     at: Instant,
     count: u32,
     order: u64,
@@ -126,7 +127,7 @@ pub(crate) struct Reliable {
     not_before: Instant,
     /// Whether the lane is stalled, so that the channel is used as well.
     stalled: bool,
-    /// Share of our packets lost, by the lane.
+    /// Share of our packets lost, measured by the lane.
     loss: f64,
     /// Whether a timer has expired.
     due: bool,

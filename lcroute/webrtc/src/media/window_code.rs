@@ -33,7 +33,7 @@ pub(crate) const CODE_OVERHEAD: usize = CHUNK_HEADER + HEADER + MAX_SPAN as usiz
 const RING: u64 = 256;
 /// Bound of symbols in the decoder. Chosen.
 const MAX_ROWS: usize = 96;
-/// Bound of symbols in a row.
+/// Bound of symbols accepted without packets between them.
 const MAX_CREDIT: u32 = 128;
 /// Time without a symbol after which the decoder is dropped.
 const IDLE: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use crate::media::feedback::Report;
 
 /// Queueing delay that ends probing up, in microseconds. ADR 0010.
 const TARGET_DELAY: i64 = 15_000;
-/// Queueing delay that ends the start phase, in microseconds. Chosen: it doubles per round trip.
+/// Queueing delay in microseconds that ends the start phase. Chosen: the window doubles each trip.
 const START_TARGET_DELAY: i64 = 6_000;
 /// Share of the bytes that arrived in a drain's rounds for the window after it. Chosen.
 const REFILL_GAIN: f64 = 0.97;
@@ -153,7 +153,7 @@ impl Decision {
         if round.limited {
             self.drain_queue(path, next);
         } else {
-            // little of it is this flow's, yet
+            // this flow causes little of it so far
             self.phase = Phase::ProbeUp(HighDelay::default());
             self.window.shrink(path.content(TARGET_DELAY));
         }

@@ -9,7 +9,7 @@ use crate::media::feedback::Report;
 pub(crate) const EMPTY_DELAY: i64 = 4_000;
 /// Share of the path's own content that a drain leaves. Chosen: as BBR drains.
 pub(crate) const DRAIN_GAIN: f64 = 0.85;
-/// Share of the arriving bytes in flight that a drain at loss leaves. Chosen.
+/// Share of the bytes in flight, less the lost ones, that a drain at loss leaves. Chosen.
 pub(crate) const LOSS_DRAIN_GAIN: f64 = 0.9;
 /// Expected losses among the packets that a drain at loss judges, if the loss stayed. Chosen.
 const PROOF_LOSSES: f64 = 12.0;

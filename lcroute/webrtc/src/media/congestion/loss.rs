@@ -4,7 +4,7 @@ use librecast::time::{Duration, Instant};
 
 use super::round::Round;
 
-/// Share of packets lost beyond the floor that may add up before a drain. Chosen.
+/// Share of packets lost above the floor without effect: the slack of the sum (CUSUM). Chosen.
 const SLACK: f64 = 0.02;
 /// Share of packets lost beyond the floor that ends the start phase at once. Chosen.
 const SUDDEN_LOSS: f64 = 0.1;
