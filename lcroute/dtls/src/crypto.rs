@@ -54,7 +54,7 @@ impl Certificate {
         }
     }
 
-    /// Not supported: certificates are not kept in files.
+    /// Fails: certificates are not kept in files.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Certificate {
         Err(Error::InvalidPEM("no PEM here".to_owned()))
     }
 
-    /// Not supported: certificates are not kept in files.
+    /// Fails: certificates are not kept in files.
     ///
     /// # Errors
     ///

@@ -302,14 +302,14 @@ fn neither_an_alert_in_clear_nor_a_record_without_a_message_ends_anything() {
     }
 }
 
-/// A plaintext record (RFC 6347 4.1).
+/// Makes a plaintext record (RFC 6347 4.1).
 fn clear(kind: u8, number: u8, text: &[u8]) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap();
     let head = [kind, 254, 253, 0, 0, 0, 0, 0, 0, 0, number, 0, length];
     [&head[..], text].concat()
 }
 
-/// A fragment of a handshake message (RFC 6347 4.2.2).
+/// Makes a fragment of a handshake message (RFC 6347 4.2.2).
 fn message(kind: u8, number: u8, (all, offset): (u8, u8), piece: &[u8]) -> Vec<u8> {
     let length = u8::try_from(piece.len()).unwrap();
     let head = [kind, 0, 0, all, 0, number, 0, 0, offset, 0, 0, length];
@@ -468,7 +468,7 @@ fn nodes_that_speak_dtls_1_2_alone_are_understood() {
     }
 }
 
-/// A record in plaintext, or with the header of DTLS 1.3, with arbitrary content.
+/// Makes a record in plaintext, or with the header of DTLS 1.3, with arbitrary content.
 fn record() -> impl Strategy<Value = Vec<u8>> {
     let text = prop::collection::vec(any::<u8>(), 0..120);
     let clear = (
@@ -493,7 +493,7 @@ fn record() -> impl Strategy<Value = Vec<u8>> {
 /// Types of handshake messages, hellos first.
 const KINDS: [u8; 12] = [1, 2, 3, 8, 11, 12, 13, 14, 15, 16, 20, 24];
 
-/// A fragment of a handshake message of such a type, with a valid header.
+/// Makes a fragment of a handshake message of such a type, with a valid header.
 fn piece(kinds: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
     let kinds = prop::sample::select(kinds);
     let body = prop::collection::vec(any::<u8>(), 0..100);
@@ -507,7 +507,7 @@ fn piece(kinds: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// One to three records without a hello.
+/// Makes one to three records without a hello.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
     let one = prop_oneof![record(), piece(&KINDS[3..])];
     prop::collection::vec(one, 1..4).prop_map(|records| records.concat())

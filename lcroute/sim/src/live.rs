@@ -150,7 +150,7 @@ mod tests {
 
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
 
-    /// 16 running routers in four rows.
+    /// Starts 16 routers in four rows.
     fn running() -> Live {
         let place = |n: u32| (f64::from(n % 4) / 4.0, f64::from(n / 4) / 4.0);
         let mut live = Live::new(Scenario {

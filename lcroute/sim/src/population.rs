@@ -64,7 +64,7 @@ impl Population {
         Self::with(count, core, NOBODY, &Certificates::default())
     }
 
-    /// The same, with the key of the issuer, and the settings of certificates.
+    /// Does the same with the key of the issuer, and the settings of certificates.
     fn with(
         count: u32,
         core: f64,

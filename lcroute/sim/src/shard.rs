@@ -461,7 +461,7 @@ impl Shard {
         }
     }
 
-    /// The same for a router with links made by the simulator.
+    /// Does the same for a router with links made by the simulator.
     pub fn alone(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut RouterAlone, Nanos)) {
         self.input(node, now, |router, now| {
             if let Some(router) = router.alone() {
@@ -470,7 +470,7 @@ impl Shard {
         });
     }
 
-    /// The same for an input that leaves the router's graph unchanged.
+    /// Does the same for an input that leaves the router's graph unchanged.
     fn pass(&mut self, node: u32, now: Nanos, f: impl FnOnce(&mut Router, Nanos)) {
         if let Some(router) = &mut self.node(node).router {
             f(router, now);

@@ -382,7 +382,7 @@ impl Simulation {
         self.tell(node, |shard| shard.input(node, now, f));
     }
 
-    /// The same for a router with links made by the simulator.
+    /// Does the same for a router with links made by the simulator.
     pub(crate) fn alone(&mut self, node: u32, f: impl FnOnce(&mut RouterAlone, Nanos)) {
         self.input(node, |router, now| {
             if let Some(router) = router.alone() {

@@ -14,7 +14,7 @@ mod pair;
 
 use pair::{HEADER, connect, shuttle};
 
-/// CPU time of this process, in seconds.
+/// Returns the CPU time of this process, in seconds.
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();

@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Source port and contents of UDP over IPv4 or IPv6.
+/// Returns source port and contents of UDP over IPv4 or IPv6.
 fn udp(frame: &[u8]) -> Option<(u16, &[u8])> {
     let packet = frame.get(ETHERNET..)?;
     let header = match frame.get(12..ETHERNET)? {

@@ -42,7 +42,7 @@ impl Addresses {
         seen
     }
 
-    /// The address that the router maps to the socket.
+    /// Returns the address that the router maps to the socket.
     pub(crate) fn mapped(&self) -> Option<SocketAddr> {
         self.mapped
     }

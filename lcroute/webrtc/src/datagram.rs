@@ -32,7 +32,7 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// A datagram without a mark, which may be fragmented.
+    /// Makes a datagram without a mark, which may be fragmented.
     pub(crate) fn plain(to: SocketAddr, from: Option<SocketAddr>, contents: Bytes) -> Self {
         Self {
             to,

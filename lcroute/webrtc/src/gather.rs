@@ -37,7 +37,7 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     queries: Vec<Query>,
-    /// Time of the first request, if there are unanswered ones.
+    /// Begin of the wait for servers, if one has not answered yet.
     asked_at: Option<Instant>,
     random: Random,
 }
@@ -90,7 +90,7 @@ impl Gatherer {
         self.waits_until().is_some_and(|until| now < until)
     }
 
-    /// Whether no server has answered within [`GATHER_TIMEOUT`].
+    /// Whether servers were asked, and none has answered within [`GATHER_TIMEOUT`].
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
         let has_time = self.asked_at.is_some_and(|at| now < at + GATHER_TIMEOUT);
         let answered = self.queries.iter().any(|q| q.mapped.is_some());

@@ -444,7 +444,7 @@ mod tests {
         assert_eq!(longer, [1, 1, 1, 1, 1, 1, 10, 10], "{longer:?}");
     }
 
-    /// A link past the hellos of its beginning: the next one is on the epoch.
+    /// Makes a link past its first hellos: the next one is on the epoch.
     fn settled(epoch: Instant, now: Instant) -> Liveness {
         let mut live = Liveness::new(epoch, false, Random::new([1; 32]), now);
         while live.new_until.is_some() {
@@ -584,8 +584,8 @@ mod tests {
         assert!((30..=50).contains(&hellos), "{hellos} in ten seconds");
     }
 
-    /// Time from a peer's death to the verdict while its host refuses each hello, at a round trip
-    /// of `trip`. `None`: it lives, and the refusals are forged.
+    /// Returns the time from a peer's death to the verdict while its host refuses each hello, at a
+    /// round trip of `trip`. `None`: it lives, and the refusals are forged.
     fn refused(trip: u64, lives: bool, hint: impl Fn(&mut Liveness, Instant)) -> Option<Duration> {
         let start = Instant::now();
         let mut live = Liveness::new(start, false, Random::new([1; 32]), start);

@@ -70,7 +70,7 @@ mod tests {
         record
     }
 
-    /// A record of DTLS 1.3 (RFC 9147 4).
+    /// Makes a record of DTLS 1.3 (RFC 9147 4).
     fn sealed(flags: u8, number: usize, length: Option<u8>, text: usize) -> Vec<u8> {
         let mut record = vec![0x23 | flags];
         record.resize(1 + number, 0);

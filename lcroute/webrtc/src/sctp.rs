@@ -252,7 +252,7 @@ mod tests {
         value
     }
 
-    /// A filter after this cumulative acknowledgement.
+    /// Makes a filter after this cumulative acknowledgement.
     fn watch(acknowledged: u32) -> Watch {
         let mut watch = Watch::default();
         watch.sent(&packet(&[(4, &[1]), (SACK, &sack(acknowledged, &[]))]));

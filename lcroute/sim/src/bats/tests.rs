@@ -111,7 +111,7 @@ fn what_is_not_of_the_object_is_noticed() {
     assert_eq!(decoder.add(&encoder.batch(9)[0]), Added::Full);
 }
 
-/// A forged packet, mostly of the right length.
+/// Makes a forged packet, mostly of the right length.
 fn foreign() -> impl Strategy<Value = Packet> {
     let length = prop_oneof![8 => Just(BYTES), 1 => 0..2 * BYTES];
     let coefficients = prop_oneof![1 => Just([0; BATCH]), 4 => any::<Coefficients>()];

@@ -108,7 +108,7 @@ pub fn shuttle(a: &mut Node, b: &mut Node) -> bool {
     moved
 }
 
-/// Two linked nodes, by the media lane or by data channels.
+/// Links two nodes, by the media lane or by data channels.
 pub fn connect(media: bool) -> anyhow::Result<(Node, Node)> {
     let network = SecretKey::generate();
     let (mut a, mut b) = (

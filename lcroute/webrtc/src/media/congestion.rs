@@ -202,7 +202,7 @@ impl Controller {
         true
     }
 
-    /// Once per round trip, updates rate and loss, and decides on them.
+    /// Updates rate and loss once per round trip, and decides on them.
     fn end_round(&mut self, time: u32, now: Instant) {
         let trip = self.path.delay.smoothed_trip();
         let Some((round, took)) = self.totals.end_round(time, trip) else {

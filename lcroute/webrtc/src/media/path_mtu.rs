@@ -65,7 +65,7 @@ pub(crate) struct PathMtu {
     /// Packets of probes lost, and other known losses.
     lost: u64,
     others_lost: u64,
-    /// Whether a packet arrived over this path, and the number of pairs that did not.
+    /// Whether a packet has arrived over this path, and the number of pairs lost before that.
     received: bool,
     dead_pairs: u32,
 }

@@ -35,7 +35,8 @@ const MAX_SPARE_BYTES: usize = 2_048;
 const IDLE_ROOM: usize = 16;
 /// Least delay of a wake-up that is this process's fault. Chosen: twice the pacer's tick.
 const STALL: Duration = Duration::from_millis(2);
-/// Bytes of a message with the origin (docs/protocol.md). Hosts of a LAN have one origin.
+/// Bytes of a message with its origin, which hosts of a LAN share, and its addresses
+/// (docs/protocol.md).
 const ORIGIN: std::ops::Range<usize> = 12..20;
 const ADDRESSES: std::ops::Range<usize> = 32 + 8..32 + 40;
 /// Bytes with source and destination of an IPv4 packet, if the data header announces one.

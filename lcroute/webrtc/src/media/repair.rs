@@ -524,7 +524,7 @@ mod tests {
     const BUDGET: Duration = Duration::from_millis(25);
     const MS: Duration = Duration::from_millis(1);
 
-    /// A lane that has had a loss, over a path of this round trip.
+    /// Makes a lane that has had a loss, over a path of this round trip.
     fn on(rtt: Duration) -> (Repair, Instant) {
         let now = Instant::now();
         let mut repair = Repair::new(BUDGET, now);
@@ -533,7 +533,7 @@ mod tests {
         (repair, now)
     }
 
-    /// A report up to `highest`; bits of `came` are arrivals, bit 0 the highest.
+    /// Makes a report up to `highest`; bits of `came` are arrivals, bit 0 the highest.
     fn report(highest: u64, came: u64) -> Report {
         Report {
             highest,

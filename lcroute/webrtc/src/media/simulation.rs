@@ -303,13 +303,13 @@ impl Sim {
     }
 }
 
-/// Payload share of `rate` Mbit/s.
+/// Returns the payload share of `rate` Mbit/s.
 fn payload(rate: f64) -> f64 {
     rate * SIZE as f64 / (SIZE + 48) as f64
 }
 
-/// A single flow that offers five times the rate, after two seconds. Returns its share of the rate,
-/// the 99th percentile of the queue, and the sent share.
+/// Runs a single flow that offers five times the rate. Returns its share of the rate, the 99th
+/// percentile of the queue, and the sent share, after two seconds.
 fn alone(seed: u64, (rate, queue, delay): (f64, u64, u64), loss: f64) -> (f64, f64, f64) {
     let mut sim = Sim::new(rate, queue, delay);
     sim.network = Network::new(

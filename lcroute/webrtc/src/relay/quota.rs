@@ -57,7 +57,7 @@ pub(super) struct Quota {
 struct Use {
     allocations: usize,
     bucket: TokenBucket,
-    /// Bucket of the priority rate, if the payer's own rate is higher.
+    /// Bucket of the priority rate, for sites and networks.
     little: Option<TokenBucket>,
     /// Requests of a user.
     requests: TokenBucket,

@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(120);
 const FRIEND: (&str, &str) = ("friend", "yes");
 
-/// Open hosts, the first of which offers; a label is in some certificates.
+/// Makes open hosts, the first of which offers; some certificates have a label.
 fn hosts(labelled: &[bool]) -> Net {
     let network = Network::new(1);
     let mut keys: Vec<_> = (100_u8..)

@@ -21,7 +21,7 @@ pub(super) fn connected_by(media: &[bool]) -> Net {
     joined(Net::mesh_of(media))
 }
 
-/// The same at a distance of `delay`.
+/// Does the same at a distance of `delay`.
 pub(super) fn connected_over(media: &[bool], delay: Duration) -> Net {
     let mut net = Net::mesh_of(media);
     net.wire.path.delay = delay;
@@ -329,7 +329,7 @@ fn an_address_more_disturbs_nothing() {
     assert!(net.nodes.iter().all(|n| n.ups == 1 && n.downs.is_empty()));
 }
 
-/// Two nodes, each behind its own NAT.
+/// Makes two nodes, each behind its own NAT.
 pub(super) fn behind_nats() -> Net {
     let network = Network::new(1);
     let mut net = Net::new();
@@ -529,7 +529,7 @@ fn a_dead_neighbour_is_noticed_sooner_where_much_was_heard() {
     assert!(took < Duration::from_millis(600), "{took:?}");
 }
 
-/// An ICMP error that anybody can forge without our packets.
+/// Makes an ICMP error that anybody can forge without our packets.
 fn forged(remote: SocketAddr) -> Unreachable<'static> {
     Unreachable {
         remote,
@@ -570,7 +570,8 @@ fn word_that_nobody_listens_is_believed_only_after_asking() {
     assert!(took < Duration::from_millis(450), "{took:?}");
 }
 
-/// Time from a node's datagram to a dead peer to the verdict; an error quotes `quotes` bytes.
+/// Returns the time from the first datagram to a dead peer to the verdict; errors quote `quotes`
+/// bytes.
 fn refused_within(quotes: usize, streams: bool) -> Duration {
     let mut net = connected(2);
     net.run(Duration::from_millis(10_100));
@@ -736,7 +737,7 @@ fn pairs_are_tried_for_a_minute_and_take_nothing_from_elsewhere() {
     assert_eq!(overlay.drops()["signal_unexpected"], 7);
 }
 
-/// One end of a link takes it for dead; its goodbye gets lost.
+/// Makes one end of a link take it for dead; its goodbye gets lost.
 fn lose(
     overlay: &mut lcroute_overlay::Overlay<crate::WebRtc>,
     link: librecast::id::LinkId,

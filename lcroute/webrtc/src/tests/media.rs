@@ -14,19 +14,19 @@ use crate::Ecn;
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// Two nodes with a lane between them, after their search for the path MTU.
+/// Makes two nodes with a lane between them, after their search for the path MTU.
 fn media() -> Net {
     media_over(Duration::from_millis(2))
 }
 
-/// The same at a distance of `delay`: a later increase would look like a queue.
+/// Does the same at a distance of `delay`: a later increase would look like a queue.
 fn media_over(delay: Duration) -> Net {
     let mut net = connected_over(&[true; 2], delay);
     net.run(Duration::from_secs(1));
     net
 }
 
-/// A data header and an IPv6 packet to `group`, with a number at the end.
+/// Makes a data header and an IPv6 packet to `group`, with a number at the end.
 pub(super) fn message(group: u8, number: u32, size: usize) -> Vec<u8> {
     let mut message = vec![0; size];
     message[0] = 0x10;
@@ -58,7 +58,7 @@ impl Outcome {
         self.delays.len() as f64 / self.sent as f64
     }
 
-    /// Share delivered of the messages that the sender did not drop.
+    /// Returns the share delivered of the messages that the sender did not drop.
     pub(super) fn arrived(&self) -> f64 {
         self.delays.len() as f64 / (self.sent - self.dropped) as f64
     }

@@ -17,13 +17,13 @@ const SOON: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(60);
 const DAY: u64 = 86_400;
 
-/// A chain for `node`: the network key signs an issuer, the issuer signs the node.
+/// Makes a chain for `node`: the network key signs an issuer, the issuer signs the node.
 pub(crate) fn chain(network: &SecretKey, node: PeerId, name: &str, times: (u64, u64)) -> Chain {
     let issuer = SecretKey::from_seed(&[77; 32]);
     forged(network, &issuer, network.peer_id(), node, name, times)
 }
 
-/// The same with all values free.
+/// Does the same with all values free.
 pub(crate) fn forged(
     signer: &SecretKey,
     issuer: &SecretKey,
@@ -38,7 +38,7 @@ pub(crate) fn forged(
     Chain::new(vec![issued.unwrap(), member.unwrap()]).unwrap()
 }
 
-/// Revoked by an issuer, or by the network's key.
+/// Makes a revocation by an issuer, or by the network's key.
 fn by(network: bool) -> Revoked {
     Revoked {
         by_network: network,

@@ -270,12 +270,12 @@ impl Net {
         Self::mesh_of(&vec![true; count.into()])
     }
 
-    /// The same; `media`: each node offers the media lane or not.
+    /// Does the same; `media`: each node offers the media lane or not.
     pub(crate) fn mesh_of(media: &[bool]) -> Self {
         Self::mesh_within(media, Limits::default())
     }
 
-    /// The same, with these bounds.
+    /// Does the same, with these bounds.
     pub(crate) fn mesh_within(media: &[bool], limits: Limits) -> Self {
         let network = Network::new(1);
         let mut keys: Vec<_> = (100_u8..)

@@ -30,7 +30,7 @@ fn drops(net: &Net, n: usize, name: &str) -> u64 {
     drops.get(name).copied().unwrap_or_default()
 }
 
-/// CRC32c (RFC 9260, appendix A).
+/// Returns the CRC32c (RFC 9260, appendix A).
 fn checksum(packet: &[u8]) -> u32 {
     let step = |crc: u32, _| (crc >> 1) ^ (0x82F6_3B78 * (crc & 1));
     let all = packet.iter();
@@ -44,7 +44,7 @@ fn spoil(net: &mut Net, a: usize, b: usize, chunk: u8) -> Arc<AtomicU32> {
     spoil_with(net, a, b, &[chunk, 0, 0, 0, 0, 1, 255, 255])
 }
 
-/// The same with a chunk that begins with `chunk`; corrects its length.
+/// Does the same with a chunk that begins with `chunk`; corrects its length.
 fn spoil_with(net: &mut Net, a: usize, b: usize, chunk: &[u8; 8]) -> Arc<AtomicU32> {
     let chunk = *chunk;
     let spoilt = Arc::new(AtomicU32::new(0));

@@ -13,7 +13,7 @@ use super::net::{Net, Network, today};
 
 const NATS: [&str; 2] = ["198.51.100.1:7000", "198.51.100.2:7001"];
 
-/// Two nodes behind NATs, which may use a relay, and are cut off by `cut_off`.
+/// Makes two nodes behind NATs, which may use a relay; `cut_off` cuts them off.
 fn behind_nats(cut_off: impl Fn(&mut Net, usize)) -> Net {
     let network = Network::new(1);
     let mut net = Net::new();

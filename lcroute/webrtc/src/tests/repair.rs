@@ -12,7 +12,7 @@ use crate::Limits;
 
 const MBIT_50: f64 = 5_200.0;
 
-/// Two linked nodes at a distance of `delay`, with a repair budget of `millis`.
+/// Links two nodes at a distance of `delay`, with a repair budget of `millis`.
 pub(super) fn repaired_over(millis: u64, delay: Duration) -> Net {
     let limits = Limits {
         media_repair: Duration::from_millis(millis),
@@ -23,14 +23,14 @@ pub(super) fn repaired_over(millis: u64, delay: Duration) -> Net {
     joined(net)
 }
 
-/// Such a path: round trip in microseconds, loss per thousand in both directions.
+/// Makes such a path: round trip in microseconds, loss per thousand in both directions.
 fn path(rtt: u64, loss: u64, repair: u64) -> Net {
     let mut net = repaired_over(repair, Duration::from_micros(rtt / 2));
     net.set_loss(loss);
     net
 }
 
-/// Outcome of a flow of 1,200-byte messages after its start; each arrives once.
+/// Runs a flow of 1,200-byte messages, and measures it after its start; each arrives once.
 fn steady(net: &mut Net, rate: f64, seconds: u64) -> Outcome {
     one(net, rate, 1_200, Duration::from_secs(2));
     let outcome = one(net, rate, 1_200, Duration::from_secs(seconds));

@@ -23,7 +23,7 @@ fn member(seed: u8) -> Identity {
     Network::new(1).identity(key(seed), "member")
 }
 
-/// A member, and a node with a wrong identity, both at one server.
+/// Makes a member, and a node with a wrong identity, both at one server.
 fn meet(wrong: &Identity, clock: fn() -> u64) -> Net {
     let mut net = Net::new();
     net.add(&member(1), today, None);
@@ -192,7 +192,7 @@ fn what_was_for_an_earlier_run_of_a_node_makes_no_link() {
     assert_eq!(node.overlay.drops()["signal_session"], 1);
 }
 
-/// Any number of keys of non-members, which know the network's key and can enter its room.
+/// Returns keys of `count` non-members; the network's key suffices to enter its room.
 fn strangers(count: u32) -> impl Iterator<Item = PeerId> {
     (0..count).map(|n| {
         let mut seed = [3; 32];

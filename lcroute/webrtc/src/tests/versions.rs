@@ -13,7 +13,7 @@ const NEWER_CONTROL: &str = "speaks another version of lcroute (control 5 or lat
 const OLDER_SIGNAL: &str = "speaks another version of lcroute (signalling 1, here 2)";
 const NEWER_SIGNAL: &str = "speaks another version of lcroute (signalling 3 or later, here 2)";
 
-/// A current node, and one with other versions; `wants`: each wants a link.
+/// Makes a current node, and one with other versions; `wants`: each wants a link.
 fn meet(signal: u8, control: u8, wants: [bool; 2]) -> Net {
     let mut net = Net::new();
     net.all_wanted = false;

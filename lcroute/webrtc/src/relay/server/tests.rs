@@ -56,7 +56,7 @@ impl World {
         self.server.mint(&[who; 32], &[network; 32], self.now).0
     }
 
-    /// A member with an allocation, which may send to this peer on channel 0x4001.
+    /// Makes an allocation of a member, which may send to this peer on channel 0x4001.
     fn with_channel(&mut self, who: u8, from: &str, peer: SocketAddr) -> usize {
         let credentials = self.mint(who);
         self.with_channel_as(credentials, from, peer)
