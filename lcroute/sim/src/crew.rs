@@ -1,7 +1,6 @@
 //! A pool of threads that process pieces of work in parallel rounds.
 //!
-//! A round takes 0.1 ms. Waking a thread would take as long, so threads poll for the next round
-//! first.
+//! A round takes 0.1 ms. Waking a thread would take as long, so threads poll for the next one.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

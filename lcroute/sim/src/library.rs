@@ -160,8 +160,7 @@ pub fn all() -> Vec<(&'static str, Scenario)> {
                         at: Span::seconds(20),
                         share: 0.2,
                     },
-                    // two thirds have passed: all renew within ten minutes; then the first ones
-                    // expire
+                    // two thirds have passed: all renew within ten minutes; then the first ones end
                     Event::Clocks {
                         at: Span::seconds(30),
                         by: Span::seconds(21 * DAY),

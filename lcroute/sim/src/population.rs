@@ -150,7 +150,7 @@ impl Population {
         self.node(NodeAddresses::derive(&self.network, key).origin)
     }
 
-    /// Returns the member for all leaves, which may join every group. Routers tell leaves by link.
+    /// Returns the member for all leaves, which may join every group. Routers know leaves by link.
     pub fn leaf(&self) -> Member {
         let grant = Grant {
             core: false,

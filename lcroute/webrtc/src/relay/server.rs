@@ -302,8 +302,7 @@ impl RelayServer {
         }
     }
 
-    /// Returns when to read the allocation's socket again: until then the kernel drops more
-    /// cheaply.
+    /// Returns when to read the allocation's socket again; until then the kernel drops cheaply.
     #[must_use]
     pub fn ready_at(&self, id: AllocationId, now: Instant) -> Instant {
         let payers = self.allocations.get(&id).map(|a| &a.payers);
