@@ -1,4 +1,4 @@
-//! What the engine is told at its start and with each link.
+//! The engine's settings at its start, and those of each link.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,14 +11,14 @@ use crate::classify::{CarriedScopes, is_link_scope};
 use crate::ipv4_network::Ipv4Network;
 use crate::private::PrivatePrefix;
 
-/// Which policy decides on links.
+/// The policy that decides on links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyKind {
     /// A mesh of up to 8 nodes, regular above; a mesh again at 6.
     #[default]
     Auto,
-    /// A link with everybody.
+    /// A link with every node.
     Mesh,
     /// A random regular graph.
     Regular,
@@ -33,7 +33,7 @@ pub enum PolicyKind {
 pub struct TopologyConfig {
     /// The policy.
     pub policy: PolicyKind,
-    /// Links of a node where the policy is regular; 2 to 64, what lies outside is brought inside.
+    /// Links of a node under the policy regular; 2 to 64, values outside are clamped.
     pub degree: u8,
 }
 
@@ -46,22 +46,21 @@ impl Default for TopologyConfig {
     }
 }
 
-/// How IPv4 is carried.
+/// Settings of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ipv4Config {
     /// The addresses of this network's nodes.
     pub network: Ipv4Network,
-    /// The one that this node had before it ended.
+    /// The address that this node had in its previous run.
     pub kept: Option<Ipv4Addr>,
-    /// This node takes an address. One that takes none hears, and does not send.
+    /// This node takes an address. Without one it receives IPv4 but does not send.
     pub assigns: bool,
 }
 
-/// What the engine needs to know of this node.
+/// Settings of this node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// This node as its certificate describes it: its addresses are the only sources that its programs may
-    /// use.
+    /// This node as its certificate describes it: its programs may send from its addresses only.
     pub member: Member,
     /// Raised at every start of the daemon and persisted by the shell.
     pub incarnation: u32,
@@ -69,26 +68,26 @@ pub struct Config {
     pub mtu: u16,
     /// Groups of scope 2 that are carried.
     pub link_scope_groups: Vec<Ipv6Addr>,
-    /// This node's certificate chain, as it is shown to others.
+    /// This node's certificate chain, as it presents it to other nodes.
     pub chain: Bytes,
     /// This node holds an issuer's key: it renews certificates.
     pub can_issue: bool,
-    /// Paths of others may lead through this node; else it is a stub router (RFC 8770), and no rendezvous point where
-    /// there is another.
+    /// Paths may lead through this node; else it is a stub router (RFC 8770), and a rendezvous
+    /// point only if no other router can be.
     pub transits: bool,
-    /// Groups whose tree has its root here.
+    /// Groups whose tree has its root at this node.
     pub announce: Vec<GroupPrefix>,
-    /// Groups of which a program here wants to know who listens before it sends.
+    /// Groups for which a program on this host watches joins before it sends.
     pub watch: Vec<GroupPrefix>,
     /// Unicast between node addresses is carried.
     pub unicast: bool,
-    /// IPv4 is carried for this host; `None`: it is not, and IPv4 packets of others are only passed on.
+    /// IPv4 is carried for this host; `None`: it is not, and this node only passes IPv4 packets on.
     pub ipv4: Option<Ipv4Config>,
-    /// Prefixes whose packets are sealed.
+    /// Private prefixes and their secrets.
     pub private: Vec<PrivatePrefix>,
-    /// Which links are made.
+    /// Links to make.
     pub topology: TopologyConfig,
-    /// All randomness of the engine: report jitter and hash keys.
+    /// Seed of all randomness of the engine: report jitter and hash keys.
     pub seed: u64,
     /// Bounds of the tables.
     pub limits: Limits,
@@ -97,22 +96,22 @@ pub struct Config {
 /// A router at the other end of a link, as its verified certificate describes it.
 #[derive(Debug, Clone)]
 pub struct Neighbor {
-    /// Who it is.
+    /// Its member data.
     pub member: Member,
 }
 
-/// Bounds of every table that others can fill.
+/// Bounds of every table that other nodes or hosts can fill.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Groups joined by programs on this host.
     pub groups: usize,
     /// Reporters tracked per group on `lc0`.
     pub reporters: usize,
-    /// Reporters tracked per group on a LAN; those beyond are not cut off before a query was not answered.
+    /// Reporters tracked per group on a LAN; with more, only an unanswered query ends a group.
     pub lan_reporters: usize,
-    /// Groups that are reported on a LAN: switches have small tables.
+    /// Groups reported on a LAN: switches have small tables.
     pub lan_reports: usize,
-    /// (root, group) entries that one neighbour may keep here.
+    /// (root, group) entries that this router keeps of one neighbour.
     pub join_states_per_neighbor: usize,
     /// Source addresses in all filters of one neighbour.
     pub sources_per_neighbor: usize,
@@ -124,26 +123,25 @@ pub struct Limits {
     pub buffered_packets: usize,
     /// Bytes buffered for the first listener, of all flows.
     pub buffered_bytes: usize,
-    /// Sequence numbers that a duplicate window covers; rounded up to a multiple of 64, at least 4,096.
+    /// Sequence numbers that a duplicate window covers: at least 4,096, in multiples of 64.
     pub duplicate_window: usize,
-    /// Routers whose certificates are kept.
+    /// Routers with stored certificates.
     pub routers: usize,
     /// Revocations that are kept.
     pub revocations: usize,
-    /// A router that knows of at most so many, itself included, sends SourceActive for everything:
-    /// every source there knows who listens.
+    /// Routers, this one included, up to which a router sends SourceActive for everything: every
+    /// source knows its listeners.
     pub small_network: usize,
-    /// A router that knows of at most so many sends on its own tree: the shortest ways, over nobody who is
-    /// not needed.
+    /// Routers up to which a router sends on its own source tree, for shortest paths.
     pub source_trees: usize,
     /// Leaves at a time.
     pub leaves: usize,
-    /// Bits a second that packets for all leaves together may take.
+    /// Bits a second for packets to all leaves together.
     pub leaf_bits_per_second: u64,
 }
 
 impl Limits {
-    /// What a daemon uses.
+    /// The daemon's limits.
     pub const DEFAULT: Self = Self {
         groups: 16_384,
         reporters: 16,
@@ -171,25 +169,25 @@ impl Default for Limits {
     }
 }
 
-/// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter" in
-/// ASCII. It is the same on every node, for it never leaves the host; and it is not the node's own
-/// link-local address, so nobody takes remote joins for local ones.
+/// The source of all queries and reports that the engine writes into `lc0`: fe80:: and "lcrouter"
+/// in ASCII. It is the same on every node, as it never leaves the host. It is not the node's
+/// link-local address, so that remote joins differ from local ones.
 pub const ROUTER_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6c63, 0x726f, 0x7574, 0x6572);
 
-/// This node, as all parts see it.
+/// This node, shared by all parts.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// As it was given, or set since.
+    /// The configuration, with later changes.
     pub config: Config,
     /// The id of this router.
     pub own: OriginId,
-    /// What local senders may send from.
+    /// Source addresses that local senders may use.
     pub sources: NodeSources,
     /// Groups that are carried.
     pub scopes: CarriedScopes,
-    /// Groups to which hosts of this node's LANs may send: it wants to know who listens.
+    /// Groups to which hosts of this node's LANs may send: it watches their joins.
     pub lan_groups: Vec<GroupPrefix>,
-    /// Unicast of streams is taken: a program of this host has them.
+    /// A program of this host accepts streams, so their unicast is carried.
     pub streams: bool,
 }
 
@@ -215,7 +213,7 @@ impl Node {
     }
 }
 
-/// The addresses that packets of a node may come from.
+/// Source addresses of a node's packets.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeSources {
     address: Ipv6Addr,

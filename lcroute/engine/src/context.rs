@@ -1,17 +1,17 @@
-//! What parts of the engine are handed while an input is handled.
+//! The arguments that parts of the engine receive with each input.
 
 use librecast::time::Instant;
 
 use crate::config::Node;
 use crate::lsdb::Database;
 
-/// This node, what it knows of the others, and the time of the input.
+/// This node, its database of the other routers, and the time of the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// This node.
     pub node: &'a Node,
     /// The other routers.
     pub database: &'a Database,
-    /// When the input came.
+    /// Arrival time of the input.
     pub now: Instant,
 }

@@ -1,7 +1,7 @@
 //! Messages of a link's control channel.
 //!
-//! A channel message is a batch of elements, at most 16 KiB in all: type (1 byte), length of the value
-//! (2 bytes), value. Unknown types are skipped; bytes behind the known fields of a HELLO are ignored.
+//! A channel message is a batch of elements, at most 16 KiB in all: type (1 byte), length of the
+//! value (2 bytes), value. Receivers skip unknown types, and bytes behind a HELLO's known fields.
 
 use std::net::Ipv6Addr;
 
@@ -15,18 +15,18 @@ use crate::lsdb::{Lsa, Summary};
 use crate::source_filter::SourceFilter;
 use crate::topology::LinkRequest;
 
-/// Longest message that is sent, in bytes. Longer ones are refused as well.
+/// Longest message in bytes, sent or accepted.
 pub const MAX_MESSAGE: usize = 16 << 10;
-/// Bytes that a message has room for at once: an LSA or two.
+/// Initial capacity of a message in bytes: an LSA or two.
 const INITIAL_CAPACITY: usize = 512;
 
-/// Type of an element: this router, first on a link.
+/// Type of an element: this router's HELLO, first on a link.
 const TYPE_HELLO: u8 = 1;
 /// Joins and SourceActive of a group on a tree.
 const TYPE_JOIN_STATE: u8 = 2;
 /// Join state of the neighbour that was not kept.
 const TYPE_REFUSAL: u8 = 3;
-/// What the link state database holds.
+/// Part of the content of the link state database.
 const TYPE_SUMMARY: u8 = 4;
 /// A link state advertisement.
 const TYPE_LSA: u8 = 5;
@@ -34,7 +34,7 @@ const TYPE_LSA: u8 = 5;
 const TYPE_ROUTED: u8 = 6;
 /// Comparison of join state.
 const TYPE_AUDIT: u8 = 7;
-/// Whether this side needs the link.
+/// Whether this router needs the link.
 const TYPE_LINK_REQUEST: u8 = 8;
 /// Joins of a leaf.
 const TYPE_LEAF_JOIN: u8 = 9;
@@ -46,7 +46,7 @@ const TYPE_EPOCHS: u8 = 11;
 const ELEMENT_HEADER: usize = 3;
 /// Buckets into which an audit sorts the join state of a link.
 pub const AUDIT_BUCKETS: usize = 256;
-/// Form of an audit: one digest of all.
+/// Form of an audit: one digest of all join state.
 const AUDIT_DIGEST: u8 = 0;
 /// A digest of each bucket.
 const AUDIT_BUCKET_DIGESTS: u8 = 1;
@@ -65,17 +65,17 @@ const MAX_PREFIX_LEN: usize = 18;
 
 /// Join state: the group is joined.
 const FLAG_JOIN: u8 = 0x01;
-/// Join state: somebody sends.
+/// Join state: SourceActive.
 const FLAG_SOURCE_ACTIVE: u8 = 0x02;
-/// With a Join: every source but those listed.
+/// With a Join: every source except those listed.
 const FLAG_EXCLUDE: u8 = 0x04;
 /// With a Join: only the sources listed. Neither flag: every source.
 const FLAG_INCLUDE: u8 = 0x08;
 
-/// In the first byte of a prefix: a length follows. Without, it is a single group.
+/// In the first byte of a prefix: a length follows. Without it, the prefix is a single group.
 const HAS_LENGTH: u8 = 0x80;
 
-/// Without the bytes that it shares with `last`, the prefix before it in an element.
+/// Writes a prefix without the bytes that it shares with `last`, the prefix before it.
 fn encode_prefix(prefix: &GroupPrefix, w: &mut Writer, last: &mut [u8; 16]) {
     let (octets, len) = (prefix.addr().octets(), prefix.prefix_len());
     let bytes = &octets[..usize::from(len).div_ceil(8)];
@@ -115,20 +115,20 @@ fn decode_prefix(r: &mut Reader<'_>, last: &mut [u8; 16]) -> Result<GroupPrefix,
     Ok(prefix)
 }
 
-/// The whole join state of a neighbour for (root, prefix) from now on; it replaces what it sent before.
+/// The whole join state of a neighbour for (root, prefix); it replaces the earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinState {
     /// The tree.
     pub root: OriginId,
     /// Groups.
     pub prefix: GroupPrefix,
-    /// Join: somebody listens beyond the sender of this message, with the merged source filter.
+    /// Join: listeners lie beyond the sender of this message, with the merged source filter.
     pub join: Option<SourceFilter>,
-    /// SourceActive: somebody beyond the sender of this message sends, or wants to know who listens.
+    /// SourceActive: beyond the sender of this message are senders, or watchers of joins.
     pub source_active: bool,
 }
 
-/// What a routed message carries.
+/// The kind of a routed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RoutedKind {
     /// A sealed signalling message.
@@ -141,7 +141,7 @@ pub enum RoutedKind {
     Renew,
     /// The issuer's answer.
     Renewed,
-    /// One that this version does not know; it is passed on.
+    /// A kind that this version does not know; it is passed on.
     Other(u8),
 }
 
@@ -172,52 +172,52 @@ impl RoutedKind {
 /// A message from router to router over the control channels between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routed {
-    /// To whom.
+    /// The destination.
     pub destination: OriginId,
-    /// From whom, as the message claims: nothing but the payload can prove it.
+    /// The source, as the message claims: only the payload can prove it.
     pub source: OriginId,
-    /// Routers that may still pass it on.
+    /// Number of routers that may still pass it on.
     pub hop_limit: u8,
-    /// What it is.
+    /// Its kind.
     pub kind: RoutedKind,
     /// At most [`MAX_ROUTED`] bytes.
     pub payload: Bytes,
 }
 
-/// Whether both ends of a link hold the same of what one of them advertised.
+/// Comparison of the join state that one end of a link advertised and the other received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audit {
-    /// The sender advertised all this: XOR of the digests of its join state.
+    /// XOR of the digests of all join state that the sender advertised.
     Digest(u64),
-    /// It differs here: XOR by bucket of all that the sender of this message received.
+    /// The answer to another digest: XOR by bucket of all that the message's sender received.
     BucketDigests(Box<[u64; AUDIT_BUCKETS]>),
-    /// What was advertised in these buckets is void; it is advertised anew behind this element. Bit n is bucket n.
+    /// Buckets whose advertised join state is void; it follows anew. Bit n is bucket n.
     Reset([u64; AUDIT_BUCKETS / 64]),
 }
 
-/// What a leaf joins of one group from now on; it replaces what it joined before.
+/// A leaf's join of one group; it replaces the earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafJoin {
     /// The group.
     pub group: GroupPrefix,
-    /// From whom; none: nothing any more.
+    /// The sources; none: the join ends.
     pub join: Option<SourceFilter>,
 }
 
-/// What a router offers a leaf.
+/// A router's offer to a leaf.
 ///
-/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; no flag is defined, receivers ignore them.
+/// `flags 8 | groups 16 | room 16 | others 8 (at most 4) x key 256`; receivers ignore flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafOffer {
-    /// So many groups a leaf may join.
+    /// Groups that a leaf may join.
     pub groups: u16,
-    /// So many leaves more may come.
+    /// Free places for leaves.
     pub room: u16,
-    /// Routers where a leaf may go, too.
+    /// Other routers that a leaf may use.
     pub others: Vec<PeerId>,
 }
 
-/// Why join state was not kept.
+/// Reason why join state was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
@@ -281,14 +281,14 @@ pub enum Element {
     JoinState(JoinState),
     /// The sender did not keep this join state.
     Refusal {
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
         /// The tree.
         root: OriginId,
         /// The groups.
         prefix: GroupPrefix,
     },
-    /// Part of what the sender's database holds.
+    /// Part of the content of the sender's database.
     Summary(Summary),
     /// An LSA.
     Lsa(Lsa),
@@ -300,14 +300,14 @@ pub enum Element {
     LinkRequest(LinkRequest),
     /// A join of a leaf.
     LeafJoin(LeafJoin),
-    /// For a leaf, at once and every 30 s.
+    /// An offer to a leaf, at once and every 30 s.
     LeafOffer(LeafOffer),
-    /// Rendezvous epochs ([`librecast::epoch`]), each with its length (16 bits) before it. Their secrets are for members alone,
-    /// so they go from link to link and are in no LSA. At most [`MAX_EPOCHS`] bytes.
+    /// Rendezvous epochs ([`librecast::epoch`]), each behind its length (16 bits): at most
+    /// [`MAX_EPOCHS`] bytes. Their secrets are for members only, so they are in no LSA.
     Epochs(Bytes),
 }
 
-/// Reads a message; one error makes all of it void.
+/// Decodes a message; one error makes all of it void.
 pub fn decode(message: &[u8]) -> Result<Vec<Element>, WireError> {
     if message.len() > MAX_MESSAGE {
         return Err(WireError::Bad("message length"));
@@ -472,8 +472,8 @@ fn decode_refusal(mut r: Reader<'_>, elements: &mut Vec<Element>) -> Result<(), 
     Ok(())
 }
 
-/// Builds messages of at most [`MAX_MESSAGE`] bytes from elements. Neighbouring elements of one type
-/// and root share their element header and the root, and neighbouring groups the bytes they begin with.
+/// Builds messages of at most [`MAX_MESSAGE`] bytes from elements. Consecutive elements of one type
+/// and root share element header and root; consecutive groups share the bytes that they begin with.
 #[derive(Debug, Default)]
 pub struct Batch {
     messages: Vec<Bytes>,
@@ -485,7 +485,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Open {
     kind: u8,
-    /// None in joins of leaves, which know no trees.
+    /// None in joins of leaves, which have no trees.
     root: Option<OriginId>,
     start: usize,
     /// The address of its last entry.
@@ -557,7 +557,7 @@ impl Batch {
         self.messages
     }
 
-    /// An entry: a byte, a prefix, and what follows it.
+    /// Appends an entry: a byte, a prefix, and `rest`.
     fn append(
         &mut self,
         kind: u8,
@@ -598,7 +598,7 @@ impl Batch {
         set_length(&mut self.current, start);
     }
 
-    /// A new element, in a new message where no more than its header would fit. Where it begins.
+    /// Begins an element, in a new message if `least` bytes have no room; returns its start.
     fn begin(&mut self, kind: u8, least: usize) -> usize {
         if self.current.len() + ELEMENT_HEADER + least > MAX_MESSAGE {
             self.close(self.current.len());
@@ -617,7 +617,7 @@ impl Batch {
         self.current = writer.into_vec();
     }
 
-    /// What there is up to here is a message, of no more memory than it takes: it may wait long.
+    /// Ends the message at `end`, in a buffer of its exact size: it may wait long.
     fn close(&mut self, end: usize) {
         self.open = None;
         if end > 0 {
@@ -829,7 +829,7 @@ mod tests {
         let mut bytes = vec![1, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9]; // HELLO
         bytes.extend([2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 1]); // JOIN STATE, length, root
         bytes.extend([0x02, 0x80, 8, 0xff]); // SourceActive for ff00::/8
-        bytes.extend([0x01, 1, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]); // Join; the first byte as before
+        bytes.extend([0x01, 1, 0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]); // Join; 1 as before
         bytes.extend([0x01, 15, 10]); // Join; the first fifteen as before
         bytes.extend([3, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0x80, 8, 0xff]); // REFUSAL
         bytes.extend([6, 0, 20]); // ROUTED

@@ -1,5 +1,5 @@
-//! The engine: owner of all parts. An input goes to the parts that it concerns; a flush at the end of a turn brings all
-//! into accord, and sends what has changed.
+//! The engine: owner of all parts. It passes an input to the parts that it concerns. A flush at the
+//! end of a turn updates all parts and sends the changes.
 
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -60,7 +60,7 @@ pub struct Engine {
     timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) now: Instant,
-    /// There may be something to flush.
+    /// A flush may be necessary.
     unflushed: bool,
 }
 
@@ -112,8 +112,7 @@ impl Engine {
         }
     }
 
-    /// `lc0` is up, for the first time or again: a general query asks what is joined, and the joins of the network are
-    /// reported.
+    /// `lc0` is up, for the first time or again: sends a general query and reports joins.
     pub fn handle_start(&mut self, now: Instant) {
         self.turn(now);
         self.membership.start(LC0, None, now);
@@ -122,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// The address that local senders of IPv4 have from now on.
+    /// Sets the address of local senders of IPv4.
     fn set_ipv4_address(&mut self, address: Option<Ipv4Addr>) {
         self.node.sources = self.node.sources.with_ipv4(address.map(mapped::name));
         let groups = self.joinable_groups();
@@ -134,7 +133,7 @@ impl Engine {
         self.outbox.push(Output::Ipv4Address(address));
     }
 
-    /// A link is up and its neighbour authenticated: everything is exchanged.
+    /// A link is up and its neighbour authenticated: exchanges LSAs and join state.
     pub fn handle_link_up(&mut self, link: LinkId, neighbor: Neighbor, now: Instant) {
         self.turn(now);
         self.remove_link(link);
@@ -147,13 +146,13 @@ impl Engine {
         self.topology.link_up(link, origin, now);
     }
 
-    /// A link is gone, and with it the join state of its neighbour.
+    /// A link is down; its neighbour's join state ends.
     pub fn handle_link_down(&mut self, link: LinkId, now: Instant) {
         self.turn(now);
         self.remove_link(link);
     }
 
-    /// A leaf is no neighbour: the link state does not hear of it.
+    /// Accepts a leaf. A leaf is no neighbour and takes no part in the link state.
     fn leaf_up(&mut self, link: LinkId, member: &Member) {
         let max = self.node.config.limits.leaves;
         if !self.membership.leaves.link_up(link, member, max, self.now) {
@@ -175,7 +174,7 @@ impl Engine {
         }
     }
 
-    /// The round trip of a link, without what its queues add.
+    /// Sets the round trip of a link, without its queueing delay.
     pub fn handle_link_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.turn(now);
         if self.membership.leaves.contains(link) {
@@ -185,26 +184,26 @@ impl Engine {
         self.topology.set_rtt(link, rtt);
     }
 
-    /// A node can be reached for signalling beside the links of the network, or no longer.
+    /// A node became reachable for signalling beside the links of the network, or unreachable.
     pub fn handle_presence(&mut self, origin: OriginId, online: bool, now: Instant) {
         self.turn(now);
         self.topology.set_present(origin, online, now);
     }
 
-    /// Attempts to make a link to this node fail, or they do no longer.
+    /// Attempts at a link to this node began to fail, or no longer fail.
     pub fn handle_direct_failure(&mut self, origin: OriginId, failing: bool, now: Instant) {
         self.turn(now);
         self.topology.set_direct_failure(origin, failing, now);
     }
 
-    /// The configuration changed: other groups of scope 2 are carried from now on.
+    /// Sets the groups of scope 2 that are carried, from a changed configuration.
     pub fn set_link_scope_groups(&mut self, groups: &[Ipv6Addr], now: Instant) {
         self.turn(now);
         self.node.config.link_scope_groups = groups.to_vec();
         self.review_scopes(now);
     }
 
-    /// Groups of scope 2 are those of the configuration, and that of multicast DNS if a LAN says it elsewhere.
+    /// Carries the configured groups of scope 2, and that of multicast DNS if a LAN reflects it.
     fn review_scopes(&mut self, now: Instant) {
         let mut groups = self.node.config.link_scope_groups.clone();
         groups.extend(self.gateway.reflects_mdns().then_some(mdns::GROUP));
@@ -216,8 +215,8 @@ impl Engine {
         }
     }
 
-    /// Groups whose tree has its root here from now on. Those that the certificate does not permit are
-    /// ignored, here and elsewhere; they are returned.
+    /// Sets the groups whose tree has its root at this node. Groups that the certificate does not
+    /// permit are ignored by all routers; returns them.
     pub fn set_announced(&mut self, announced: Vec<GroupPrefix>, now: Instant) -> Vec<GroupPrefix> {
         self.turn(now);
         let prefixes = &self.node.config.member.prefixes;
@@ -231,7 +230,7 @@ impl Engine {
         refused
     }
 
-    /// Groups of which a program here wants to know who listens.
+    /// Sets the groups whose joins a program on this host watches.
     pub fn set_watch(&mut self, watch: Vec<GroupPrefix>, now: Instant) {
         self.turn(now);
         self.node.config.watch = watch;
@@ -239,37 +238,37 @@ impl Engine {
         self.routing.force();
     }
 
-    /// Packets for all leaves together take so many bits a second, at most the bound of the configuration.
+    /// Sets the rate of packets for all leaves together, up to the configured bound.
     pub fn set_leaf_rate(&mut self, bits_per_second: u64) {
         self.membership.leaves.set_rate(bits_per_second);
     }
 
-    /// Prefixes whose packets are sealed from now on, and their secrets.
+    /// Sets the private prefixes and their secrets.
     pub fn set_private(&mut self, private: Vec<PrivatePrefix>, now: Instant) {
         self.turn(now);
         self.forwarding.private.configure(&private);
         self.node.config.private = private;
     }
 
-    /// Whether unicast is carried for this node.
+    /// Sets whether unicast is carried for this node.
     pub fn set_unicast(&mut self, unicast: bool, now: Instant) {
         self.turn(now);
         self.node.config.unicast = unicast;
         self.database.set_flags(flags(&self.node), now);
     }
 
-    /// Whether streams are carried for this node, where unicast is not.
+    /// Sets whether streams are carried for this node, without other unicast.
     pub fn set_streams(&mut self, streams: bool, now: Instant) {
         self.turn(now);
         self.node.streams = streams;
         self.database.set_flags(flags(&self.node), now);
     }
 
-    /// This node's certificate was renewed.
+    /// Replaces this node's certificate chain after a renewal.
     ///
     /// # Errors
     ///
-    /// The chain does not count, or is another node's. The certificates of before stay.
+    /// The chain does not count, or is another node's. The earlier certificates stay.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
         let credential = self.services.verify_chain(&chain)?;
@@ -281,7 +280,7 @@ impl Engine {
         self.database.set_own_chain(chain, now)
     }
 
-    /// A signed revocation, of this node's operator or from the disk: it is flooded.
+    /// Floods a signed revocation, from this node's operator or the disk.
     ///
     /// # Errors
     ///
@@ -295,14 +294,14 @@ impl Engine {
         self.database.add_revocation(revocation, now)
     }
 
-    /// Packets of an interface were lost before they were read; joins may have been among them: a general query asks.
+    /// Packets of an interface were lost unread, perhaps reports among them: sends a general query.
     pub fn handle_lost_reports(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.turn(now);
         self.membership.query_again(interface, now);
     }
 
-    /// One more LAN is served, or its settings have changed: [`Self::handle_lan_packet`] takes what is heard there. At most
-    /// [`MAX_LOCAL_INTERFACES`] with `lc0`; what is beyond is ignored.
+    /// Serves one more LAN, or changes its settings; packets received on it go to
+    /// [`Self::handle_lan_packet`]. At most [`MAX_LOCAL_INTERFACES`] with `lc0`; more are ignored.
     pub fn set_lan(&mut self, interface: LocalInterfaceId, settings: LanSettings, now: Instant) {
         self.turn(now);
         if interface == LC0 || usize::from(interface.0) >= MAX_LOCAL_INTERFACES {
@@ -355,13 +354,13 @@ impl Engine {
         self.routing.force();
     }
 
-    /// Whether the interface of a LAN has a carrier.
+    /// Sets whether the interface of a LAN has a carrier.
     pub fn set_lan_running(&mut self, interface: LocalInterfaceId, running: bool, now: Instant) {
         self.turn(now);
         self.gateway.set_running(interface, running, now);
     }
 
-    /// A LAN is no longer served.
+    /// Ends the service of a LAN.
     pub fn remove_lan(&mut self, interface: LocalInterfaceId, now: Instant) {
         self.turn(now);
         self.gateway.remove(interface);
@@ -371,7 +370,7 @@ impl Engine {
         self.routing.force();
     }
 
-    /// The interface reports what concerns its senders.
+    /// Sets the senders of a LAN: the interface reports the joins for them.
     fn review_senders(&mut self, interface: LocalInterfaceId) {
         let senders = Senders::Lan {
             prefixes: self.gateway.senders(interface),
@@ -392,7 +391,7 @@ impl Engine {
         groups
     }
 
-    /// An input that is more than a packet: what it changes goes out with the next flush.
+    /// Begins an input other than a packet; its changes leave with the next flush.
     fn turn(&mut self, now: Instant) {
         self.now = now;
         self.unflushed = true;
@@ -402,8 +401,7 @@ impl Engine {
 
 /// Packets.
 impl Engine {
-    /// A packet read from `lc0`, without packet information or Ethernet header. What goes out is a
-    /// part of it, not a copy.
+    /// Handles a packet from `lc0`, without packet information. The output is a part of it.
     pub fn handle_local_packet(&mut self, mut packet: Bytes, now: Instant) {
         self.now = now;
         self.timers.touch();
@@ -444,7 +442,7 @@ impl Engine {
         self.outbox.count(result);
     }
 
-    /// A packet that was heard on a LAN, from a host with this Ethernet address.
+    /// Handles a packet received on a LAN, from a host with this Ethernet address.
     pub fn handle_lan_packet(
         &mut self,
         interface: LocalInterfaceId,
@@ -497,7 +495,7 @@ impl Engine {
                     .admit_mld(interface, mac, packet.len(), now)
                     .and_then(|()| {
                         let is_gateway = |source: Ipv6Addr| {
-                            // IPv4 addresses do not say whose they are
+                            // an IPv4 address does not name its owner
                             if mapped::is_host_name(source) {
                                 return gateway.is_gateway(interface, mac, database);
                             }
@@ -520,7 +518,7 @@ impl Engine {
         self.outbox.count(result);
     }
 
-    /// What a host says to its link is said to other links by this node.
+    /// Repeats a host's multicast DNS message on other links, from this node's address.
     fn reflect(
         &mut self,
         interface: LocalInterfaceId,
@@ -543,7 +541,7 @@ impl Engine {
         )
     }
 
-    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    /// Handles a PROBE received on a LAN, from this Ethernet address.
     pub fn handle_lan_probe(
         &mut self,
         interface: LocalInterfaceId,
@@ -571,7 +569,7 @@ impl Engine {
         self.send(LC0, flow, packet)
     }
 
-    /// A packet of a host for which this node may speak.
+    /// Sends a packet of a host for which this node may speak.
     fn send(
         &mut self,
         from: LocalInterfaceId,
@@ -604,7 +602,7 @@ impl Engine {
                 false => local,
             };
             delivered = !local.is_empty();
-            // programs take what comes from their own address for their own, and the kernel refuses it
+            // the kernel refuses packets from its own address, and programs take them for their own
             let for_programs = match from != LC0 && is_link_scope(flow.group) {
                 true => mdns::from_router(&packet),
                 false => packet.clone(),
@@ -637,7 +635,7 @@ impl Engine {
         )
     }
 
-    /// One message of a data channel: data header and packet. What is written is a part of it, not a copy.
+    /// Handles a data channel's message: data header and packet. The output is a part of it.
     pub fn handle_data(&mut self, link: LinkId, mut message: Bytes, now: Instant) {
         let header = DataHeader::decode(&message).ok().map(|(header, _)| header);
         let len = message.len();
@@ -645,7 +643,7 @@ impl Engine {
         self.take_data(link, len, header, message, now);
     }
 
-    /// The same, where header and packet lie apart as in [`Output::Data`].
+    /// Handles a data message with header and packet apart, as in [`Output::Data`].
     pub fn handle_packet(
         &mut self,
         link: LinkId,
@@ -729,7 +727,7 @@ impl Engine {
 
 /// Control messages.
 impl Engine {
-    /// One message of a control channel, after authentication.
+    /// Handles one message of a control channel, after authentication.
     pub fn handle_control(&mut self, link: LinkId, message: &[u8], now: Instant) {
         self.turn(now);
         self.outbox.counters.control_rx_messages += 1;
@@ -822,14 +820,14 @@ impl Engine {
                 self.review_standing(link);
             }
             Element::Epochs(epochs) => outbox.push(Output::Epochs { link, epochs }),
-            // between leaf and router alone
+            // only between leaf and router
             Element::LeafJoin(_) | Element::LeafOffer(_) => {
                 outbox.drops.count(DropReason::BadControl);
             }
         }
     }
 
-    /// Sends rendezvous epochs to a neighbour, as in [`control::Element::Epochs`]; nothing where there is no such link.
+    /// Sends rendezvous epochs to a neighbour, if linked, as in [`control::Element::Epochs`].
     pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes, now: Instant) {
         self.turn(now);
         self.exchange.send_epochs(link, epochs);
@@ -849,7 +847,7 @@ impl Engine {
         self.routed.route(Some(link), routed, routes, view, outbox)
     }
 
-    /// Sends a message to another router over the control channels between. At most [`MAX_ROUTED`] bytes.
+    /// Sends a message to another router over the control channels between; at most [`MAX_ROUTED`].
     ///
     /// # Errors
     ///
@@ -886,7 +884,7 @@ impl Engine {
 
 /// Time and outputs.
 impl Engine {
-    /// To be called when the time of [`Self::poll_timeout`] has come.
+    /// To be called at the time of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.turn(now);
         self.membership.handle_timeout(now);
@@ -899,10 +897,10 @@ impl Engine {
             .handle_timeout(&self.node, services, &mut self.outbox, now);
         let prospects = || Prospect::all(self.routing.graph(), self.node.own);
         self.topology.handle_timeout(prospects, now);
-        // timers of proxies and of route computation are looked at by the flush that follows
+        // the flush that follows checks the timers of proxies and of route computation
     }
 
-    /// When to call [`Self::handle_timeout`], and why.
+    /// The time of the next call of [`Self::handle_timeout`], and its reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
         match self.timers.first() {
@@ -919,7 +917,7 @@ impl Engine {
         }
     }
 
-    /// The first of the timers that only a flush moves.
+    /// The first of the timers that only a flush changes.
     fn flush_timer(&self) -> Timer {
         let gone = self.forwarding.origins.next_timeout();
         let timers = [
@@ -936,8 +934,8 @@ impl Engine {
         timers.into_iter().flatten().min()
     }
 
-    /// The next thing to do. To be called until `None` after a batch of inputs: all changes of one
-    /// batch leave in one control message per link.
+    /// The next action. To be called until `None` after a batch of inputs: all changes of one batch
+    /// leave in one control message per link.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.unflushed {
             self.unflushed = false;
@@ -946,7 +944,8 @@ impl Engine {
         self.outbox.pop()
     }
 
-    /// Neighbours first: a Join should not wait behind reports. Apart from [`Self::poll_output`], which every packet calls.
+    /// Sends all changes, to neighbours first: a Join should not wait behind reports. Separate from
+    /// [`Self::poll_output`], which runs for every packet.
     #[inline(never)]
     fn flush(&mut self) {
         self.flush_topology();
@@ -971,7 +970,7 @@ impl Engine {
         self.timers.set(self.flush_timer(), by_packets);
     }
 
-    /// Leaves hear what was refused, and of other routers: those that can be reached, and serve others.
+    /// Sends leaves their refusals, and the other routers that are reachable and serve leaves.
     fn flush_leaves(&mut self) {
         let (database, own) = (&self.database, self.node.own);
         let routers = || {
@@ -985,7 +984,7 @@ impl Engine {
         leaves.flush(max, routers, &mut self.outbox, self.now);
     }
 
-    /// Roles on LANs follow links and elections.
+    /// Updates roles on LANs after links and elections.
     fn flush_lans(&mut self) {
         let (node, database) = (&self.node, &self.database);
         let linked = !self.exchange.neighbors().is_empty();
@@ -1028,13 +1027,13 @@ impl Engine {
         }
     }
 
-    /// The database advertises links that are wanted.
+    /// Sets whether the database advertises a link: only if it is wanted.
     fn review_standing(&mut self, link: LinkId) {
         let standing = self.topology.standing(link);
         self.database.set_standing(link, standing, self.now);
     }
 
-    /// Trees and flows follow listeners and the database.
+    /// Updates trees and flows after listeners and the database.
     fn flush_routes(&mut self) {
         for group in self.membership.take_changes() {
             let (routing, mut parts) = self.computation();
@@ -1126,15 +1125,15 @@ impl Engine {
     }
 }
 
-/// Questions about routers.
+/// Queries about routers.
 impl Engine {
-    /// What is known of a router, as its verified certificate says.
+    /// A router's member data, from its verified certificate.
     #[must_use]
     pub fn member(&self, origin: OriginId) -> Option<&Member> {
         Some(&self.database.router(origin)?.credential().member)
     }
 
-    /// Prefixes whose packets are sealed.
+    /// Private prefixes and their secrets.
     #[must_use]
     pub fn private(&self) -> &[PrivatePrefix] {
         &self.node.config.private
@@ -1147,7 +1146,7 @@ impl Engine {
             .sending_root(&self.database, self.node.own, group)
     }
 
-    /// Names the graph of the network as this router sees it: graphs with equal digest are equal.
+    /// Digest of the network's graph as this router sees it: equal for equal graphs.
     #[must_use]
     pub fn graph_digest(&self) -> u64 {
         self.routing.graph().digest()

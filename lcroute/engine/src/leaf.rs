@@ -1,11 +1,12 @@
-//! This node as a leaf: it joins groups over a link with a router, has another link that stands by, and is no router.
+//! This node as a leaf: it joins groups over an active link, has a standby link, and is no router.
 //!
 //! ```text
-//!   ACTIVE --a running flow falls silent--> SUSPECTED --the standby link brings it--> ACTIVE over that link
+//!   ACTIVE --a running flow falls silent--> SUSPECTED --the standby link has it--> ACTIVE there
 //!     ^                                      |   |
-//!     \------ it comes again, or has ended --/ \--the link is down--> LOST: the standby link is the active one
+//!     \------ it comes again, or has ended --/ \--the link is down--> LOST, or the standby link
 //! ```
-//! While a flow is suspected both links have the joins. What comes twice is dropped by (origin, incarnation, sequence).
+//! While a flow is suspected, both links have the joins. Duplicates are dropped by (origin,
+//! incarnation, sequence).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -26,45 +27,46 @@ use crate::leaves::LEAF_GROUPS;
 use crate::output::LinkFault;
 use crate::source_filter::SourceFilter;
 
-/// Links that a leaf has: one active, one that stands by.
+/// Links of a leaf: one active, one standby.
 const LINKS: usize = 2;
-/// A flow of so many packets counts as running. Chosen: fewer say nothing of the gap between two.
+/// Packets after which a flow counts as running. Chosen: fewer do not show the gap between two.
 const RUNNING_PACKETS: u32 = 8;
-/// Silence after which a running flow is suspected, at least. Chosen: a hello interval of a link.
+/// Least silence after which a running flow is suspected. Chosen: a hello interval of a link.
 const SUSPECT_SILENCE: Duration = Duration::from_millis(300);
-/// The same in gaps between packets of the flow. Chosen.
+/// Least silence in gaps between packets of the flow. Chosen.
 const SUSPECT_GAPS: u32 = 4;
-/// A flow that neither link brings for so long has ended. Chosen: a tree is computed and joined in less.
+/// Silence over both links that ends a suspected flow. Chosen: longer than to compute and join.
 const ENDED: Duration = Duration::from_secs(3);
-/// A link that is no longer the active one keeps the joins for so long: what is under way is not lost.
+/// Time for which a former active link keeps the joins, so that packets under way are not lost.
 const OVERLAP: Duration = Duration::from_secs(1);
-/// The active link is changed for a nearer one at most this often.
+/// Least time between changes of the active link to a nearer one.
 const SWAP_EVERY: Duration = Duration::from_secs(30);
-/// Nearer is what has at most 3/4 of the round trip, and is this much shorter.
+/// Least gain in round trip of a nearer link, which also has at most 3/4 of the round trip.
 const SWAP_GAIN: Duration = Duration::from_millis(5);
-/// A router to which no link came in this time makes room for another. Chosen: as long as an attempt at a link may take.
+/// Time for a link with a router before the next is tried. Chosen: as long as an attempt may take.
 const LINK_WITHIN: Duration = Duration::from_secs(15);
-/// Another link is looked for within so long after one of two has ended. Chosen: all leaves of a router lose it at once.
+/// Longest random delay before a lost link is replaced, if one is left. Chosen: all leaves of a
+/// router lose it at once.
 const REPLACED_WITHIN: Duration = Duration::from_secs(4);
-/// A router that failed is left out for so long, if there are others.
+/// Time for which a router that failed is avoided, if there are other routers.
 const AVOIDED: Duration = Duration::from_secs(30);
-/// A join that was refused for want of room is sent again after this time.
+/// Time after which a join that was refused for lack of room is sent again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Routers that are remembered. Chosen: each offers four.
+/// Remembered routers. Chosen: each router offers four.
 const MAX_ROUTERS: usize = 64;
-/// Flows that are remembered. Chosen: 64 groups have a few speakers.
+/// Remembered flows. Chosen: 64 groups have a few speakers.
 const MAX_FLOWS: usize = 256;
-/// Origins that are remembered. Chosen: four for each flow.
+/// Remembered origins. Chosen: four for each flow.
 const MAX_ORIGINS: usize = 1_024;
-/// Sequence numbers of an origin that are remembered.
+/// Sequence numbers of an origin that the duplicate window covers.
 const WINDOW: u64 = 4_096;
 
-/// Something for the owner to do.
+/// An action for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeafOutput {
-    /// Send on the control channel of a link.
+    /// Sends a message on the control channel of a link.
     Control {
-        /// Where it goes.
+        /// The link.
         link: LinkId,
         /// At most 16 KiB.
         message: Bytes,
@@ -74,43 +76,43 @@ pub enum LeafOutput {
         /// The packet.
         packet: Bytes,
     },
-    /// The routers with which there should be a link.
+    /// The routers with which links are wanted.
     Wanted(BTreeSet<PeerId>),
-    /// The active router did not keep a join.
+    /// The active router refused a join.
     Refused {
-        /// Of this group.
+        /// The group.
         group: Ipv6Addr,
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
     },
-    /// The router broke the protocol: close this link.
+    /// The router broke the protocol: closes this link.
     LinkFault {
         /// The link.
         link: LinkId,
-        /// Why.
+        /// The reason.
         reason: LinkFault,
     },
 }
 
-/// How a leaf stands.
+/// State of a leaf's reception.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeafState {
-    /// Packets come over the active link, as far as is known.
+    /// Packets come over the active link, as far as this node knows.
     Active,
     /// A running flow is silent; the standby link has the joins as well.
     Suspected,
-    /// There is no link.
+    /// No link is up.
     Lost,
 }
 
-/// A router as the leaf knows it.
+/// A router known to the leaf.
 #[derive(Debug, Default)]
 struct Router {
-    /// A carrier of signalling says that it is there.
+    /// A carrier of signalling or another router reports it as present.
     present: bool,
     avoided_until: Option<Instant>,
-    /// Since when a link with it is wanted that there is not.
+    /// Since when a link with it is wanted, while none is up.
     tried: Option<Instant>,
 }
 
@@ -120,7 +122,7 @@ struct Link {
     rtt: Option<Duration>,
     /// It has the joins.
     joined: bool,
-    /// When they are taken back.
+    /// Time at which the joins on it end.
     leaves_at: Option<Instant>,
 }
 
@@ -134,12 +136,12 @@ struct Joined {
 /// Packets of one source to one group.
 #[derive(Debug)]
 struct Run {
-    /// The last packet, over whichever link.
+    /// Arrival of the last packet, over any link.
     last: Instant,
     packets: u32,
-    /// From one packet to the next, smoothed.
+    /// Time from one packet to the next, smoothed.
     gap: Duration,
-    /// When it was suspected, while it is silent.
+    /// Time at which it was suspected, while it is silent.
     suspected: Option<Instant>,
 }
 
@@ -163,8 +165,8 @@ struct Origin {
 
 /// A listener that is no router.
 ///
-/// After each `handle_*`, [`Self::join`] or [`Self::part`] the owner empties [`Self::poll_output`], and calls
-/// [`Self::handle_timeout`] at [`Self::poll_timeout`].
+/// After each `handle_*`, [`Self::join`] or [`Self::part`] the owner empties [`Self::poll_output`].
+/// It calls [`Self::handle_timeout`] at [`Self::poll_timeout`].
 #[derive(Debug)]
 pub struct Leaf {
     joins: BTreeMap<Ipv6Addr, Joined>,
@@ -173,7 +175,7 @@ pub struct Leaf {
     swapped_at: Option<Instant>,
     routers: BTreeMap<PeerId, Router>,
     wanted: BTreeSet<PeerId>,
-    /// When another link is looked for, while there is one.
+    /// Earliest time to look for another link, while one is up.
     replace_at: Option<Instant>,
     flows: BTreeMap<(Ipv6Addr, Ipv6Addr), Run>,
     origins: BTreeMap<OriginId, Origin>,
@@ -183,7 +185,7 @@ pub struct Leaf {
     now: Instant,
 }
 
-/// What is joined.
+/// Joins.
 impl Leaf {
     /// A leaf without links and groups.
     #[must_use]
@@ -205,7 +207,7 @@ impl Leaf {
         }
     }
 
-    /// Joins a group, or what else of it is to come from now on. False: there are as many as a router takes.
+    /// Joins a group, or changes its filter. False: the joins have reached the bound of a router.
     pub fn join(&mut self, group: Ipv6Addr, filter: SourceFilter, now: Instant) -> bool {
         self.now = now;
         if !self.joins.contains_key(&group) && self.joins.len() >= LEAF_GROUPS {
@@ -230,7 +232,7 @@ impl Leaf {
         }
     }
 
-    /// How it stands.
+    /// The state of its reception.
     #[must_use]
     pub fn state(&self) -> LeafState {
         match self.active {
@@ -240,19 +242,19 @@ impl Leaf {
         }
     }
 
-    /// The router that packets come from.
+    /// The router at the other end of the active link.
     #[must_use]
     pub fn active(&self) -> Option<PeerId> {
         Some(self.links.get(&self.active?)?.router)
     }
 
-    /// How many links there are.
+    /// Number of links.
     #[must_use]
     pub fn links(&self) -> usize {
         self.links.len()
     }
 
-    /// What was dropped so far, by reason.
+    /// Dropped packets and messages so far, by reason.
     #[must_use]
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         self.drops.by_name()
@@ -265,7 +267,7 @@ impl Leaf {
 
 /// Links.
 impl Leaf {
-    /// A carrier says that a router is there, or no longer.
+    /// A carrier reports a router as present, or as gone.
     pub fn handle_router(&mut self, router: PeerId, present: bool, now: Instant) {
         self.now = now;
         if present {
@@ -278,7 +280,7 @@ impl Leaf {
         self.choose();
     }
 
-    /// Attempts to make a link with a router fail.
+    /// Attempts at a link with a router fail.
     pub fn handle_failure(&mut self, router: PeerId, now: Instant) {
         self.now = now;
         self.avoid(router);
@@ -353,7 +355,7 @@ impl Leaf {
             .min_by_key(|link| (self.links.get(link).and_then(|l| l.rtt), *link))
     }
 
-    /// Packets come over this link from now on; another one that had the joins keeps them for a moment.
+    /// Makes a link the active one; the former active link keeps its joins for [`OVERLAP`].
     fn activate(&mut self, link: LinkId) {
         let before = self.active.replace(link);
         self.join_over(link);
@@ -362,7 +364,7 @@ impl Leaf {
         }
     }
 
-    /// The routers with which there should be a link: those that there are links with, and of the others any.
+    /// Chooses the routers with which links are wanted: those with links, then any others.
     fn choose(&mut self) {
         let now = self.now;
         let mut wanted: BTreeSet<_> = self.links.values().map(|link| link.router).collect();
@@ -408,7 +410,7 @@ impl Leaf {
         }
     }
 
-    /// A router that may be new; the room of one that is neither present nor linked is taken.
+    /// The entry of a router; a new one may displace a router neither present nor linked.
     fn know(&mut self, router: PeerId) -> Option<&mut Router> {
         if !self.routers.contains_key(&router) && self.routers.len() >= MAX_ROUTERS {
             let linked = |id: &PeerId| self.links.values().any(|link| link.router == *id);
@@ -449,7 +451,7 @@ impl Leaf {
                 Element::Refusal { reason, prefix, .. } => {
                     self.handle_refusal(link, prefix, reason);
                 }
-                // of a router that takes this node for another one
+                // of a router that does not take this node for a leaf
                 _ => self.drops.count(DropReason::BadControl),
             }
         }
@@ -476,7 +478,7 @@ impl Leaf {
         }
     }
 
-    /// A link gets all joins.
+    /// Sends all joins over a link.
     fn join_over(&mut self, link: LinkId) {
         let Some(known) = self.links.get_mut(&link) else {
             return;
@@ -492,7 +494,7 @@ impl Leaf {
         self.send(link, &joins);
     }
 
-    /// A link loses all joins.
+    /// Ends all joins over a link.
     fn part_over(&mut self, link: LinkId) {
         let Some(known) = self.links.get_mut(&link) else {
             return;
@@ -545,7 +547,7 @@ impl Leaf {
         }
     }
 
-    /// The router has checked whose packet it is: what is checked here is what costs this node something.
+    /// Checks only costs to this node; the router has checked the packet's origin.
     fn receive(
         &mut self,
         link: LinkId,
@@ -598,7 +600,7 @@ impl Leaf {
         }
     }
 
-    /// A packet of a flow has come, and not over the other link before.
+    /// Notes a packet of a flow that did not come over the other link before.
     fn note(&mut self, link: LinkId, flow: Flow) {
         let now = self.now;
         let key = (flow.source, flow.group);
@@ -623,14 +625,14 @@ impl Leaf {
         (run.last, run.packets) = (now, run.packets.saturating_add(1));
         let was_suspected = run.suspected.take().is_some();
         if self.active != Some(link) && was_suspected {
-            // the standby link brings what the active one does not
+            // the standby link has packets that the active one lacks
             self.activate(link);
         } else if was_suspected && !self.suspects() {
             self.leave_standby();
         }
     }
 
-    /// The active link does: the others need no joins.
+    /// Ends the joins over other links: the active link carries all flows.
     fn leave_standby(&mut self) {
         let active = self.active;
         let others = self.links.keys().copied();
@@ -641,7 +643,7 @@ impl Leaf {
 
 /// Time and outputs.
 impl Leaf {
-    /// Does what is due.
+    /// Handles all timers that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -677,7 +679,7 @@ impl Leaf {
         self.choose();
     }
 
-    /// Joins for which there was no room.
+    /// Sends joins again that were refused for lack of room.
     fn retry(&mut self) {
         let now = self.now;
         let Some(active) = self.active else {
@@ -694,7 +696,7 @@ impl Leaf {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called next, at the latest.
+    /// Latest time of the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let flows = self.flows.values();
@@ -710,7 +712,7 @@ impl Leaf {
         others.chain(self.replace_at).min()
     }
 
-    /// The next thing to do.
+    /// The next action.
     pub fn poll_output(&mut self) -> Option<LeafOutput> {
         self.outputs.pop_front()
     }

@@ -4,12 +4,12 @@
 //!   leaf                              router
 //!     | <-------- LEAF OFFER ----------- |   at once and every 30 s
 //!     | --------- LEAF JOIN -----------> |   joins of all leaves together are a local listener's
-//!     | <-------- REFUSAL -------------- |   of what the certificate does not permit, or is too much
+//!     | <-------- REFUSAL -------------- |   of joins not permitted, or beyond a bound
 //!     | <-------- packets -------------- |
 //! ```
 //! A leaf is in no LSA and on no tree. Join state of a leaf is hard state: it ends with the link.
 //!
-//! All leaves together have bounds, and each leaf a fair share of these: a leaf with many joins gives way to one with few.
+//! Bounds apply to all leaves together; a leaf with many joins gives way to one with few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -35,20 +35,20 @@ use crate::timers::{Timer, TimerKind, timer};
 pub const LEAF_GROUPS: usize = 64;
 /// Sources that one leaf may list for a group. Chosen.
 const LEAF_SOURCES: usize = 16;
-/// Groups that all leaves together may join. Chosen: an eighth of the (root, group) entries that a neighbour keeps of a router.
+/// Groups that all leaves together may join. Chosen: an eighth of a neighbour's join states.
 const GROUPS: usize = 2_048;
-/// (group, source) pairs that all leaves together may list, each perhaps with a tree of its own. Chosen.
+/// (group, source) pairs that all leaves together may list; each may need its own tree. Chosen.
 const PAIRS: usize = 1_024;
-/// Changes a second to the joins of all leaves together; each leaf has an equal part. Chosen: a quarter of the changes that
-/// a neighbour takes of a router.
+/// Changes a second to the joins of all leaves together; each leaf has an equal part. Chosen: a
+/// quarter of the changes that a neighbour accepts from a router.
 const CHANGES: u64 = 512;
-/// Changes at once to the joins of all leaves together; each leaf has an equal part. Chosen: all groups that they may join.
+/// Changes at once to the joins of all leaves together, in equal parts. Chosen: all their groups.
 const CHANGES_AT_ONCE: u64 = GROUPS as u64;
-/// Changes of joins that one leaf may make, per second and at once. Chosen: all its groups and their end at once.
+/// Joins that one leaf may change, per second and at once. Chosen: all groups and their end.
 const LEAF_JOINS: Rate = Rate::per_second(32, 128);
-/// How often a leaf hears where else it may go. Chosen: routers come and go in hours.
+/// Interval of offers to a leaf, with other routers. Chosen: routers come and go in hours.
 const OFFER_EVERY: Duration = Duration::from_secs(30);
-/// Bytes for all leaves that may go out at once, at their full rate: a packet of 1,300 bytes to 512 of them.
+/// Burst in bytes to all leaves, at their full rate: a packet of 1,300 bytes to 512 of them.
 const LEAF_BURST: u64 = 640 << 10;
 
 /// Bytes of a long packet to one leaf. Chosen: as in [`LEAF_BURST`].
@@ -64,38 +64,38 @@ struct Leaf {
     changes: Bucket,
     /// Changes to the joins of all leaves together.
     common_changes: Bucket,
-    /// It has not heard yet what this router offers.
+    /// It has not received an offer yet.
     is_new: bool,
     refused: Vec<(GroupPrefix, RefusalReason)>,
-    /// It broke the protocol; nothing more is taken from it until the link is gone.
+    /// It broke the protocol; all its messages are dropped until the link is gone.
     faulty: bool,
 }
 
-/// A source that leaves list of a group.
+/// A source that leaves list for a group.
 #[derive(Debug)]
 struct Listed {
-    /// How many of them do.
+    /// Number of leaves that list it.
     leaves: usize,
-    /// In whose share of all pairs it is.
+    /// The leaf that pays for it in the shares of all pairs.
     payer: LinkId,
 }
 
 /// Joins of leaves for one group.
 #[derive(Debug)]
 struct Group {
-    /// In whose share of all groups it is: one of the links here.
+    /// The leaf that pays for it in the shares of all groups: one of the links below.
     payer: LinkId,
-    /// Links whose leaves join all sources.
+    /// Links of leaves that join all sources.
     everyone: Links,
-    /// Links whose leaves list sources.
+    /// Links of leaves that list sources.
     filtered: Vec<(LinkId, SourceFilter)>,
-    /// How many of these list sources that they do not join.
+    /// Number of these in EXCLUDE mode.
     excluding: usize,
     /// Sources that leaves join.
     sources: BTreeMap<Ipv6Addr, Listed>,
 }
 
-/// The sources for which a leaf pays: those that it joins. A leaf that joins all but some costs as much as one that joins all.
+/// The sources that count in a leaf's share: those that it includes; EXCLUDE mode counts none.
 fn listed(join: &Join) -> &[Ipv6Addr] {
     match join {
         Join::Filtered(filter) => match &**filter {
@@ -125,7 +125,7 @@ impl Group {
         !self.everyone.is_empty() || self.excluding > 0
     }
 
-    /// The join of all leaves together. Sources that only some of them join go to these alone.
+    /// The join of all leaves together. Exclusions of only some leaves apply to these alone.
     fn filter(&self) -> Option<SourceFilter> {
         match self.joins_all() {
             true => Some(SourceFilter::all()),
@@ -133,7 +133,7 @@ impl Group {
         }
     }
 
-    /// Links whose leaves join packets of this source.
+    /// Links of leaves that join packets of this source.
     fn links(&self, source: Ipv6Addr) -> Links {
         if self.filtered.is_empty() {
             return Arc::clone(&self.everyone);
@@ -143,7 +143,7 @@ impl Group {
         self.everyone.iter().copied().chain(listed).collect()
     }
 
-    /// A leaf with a join here.
+    /// A leaf that joins the group.
     fn any_leaf(&self) -> Option<LinkId> {
         let filtered = self.filtered.first().map(|(link, _)| *link);
         self.everyone.first().copied().or(filtered)
@@ -160,19 +160,19 @@ impl Group {
         Some(*link)
     }
 
-    /// How many of the sources here are in the share of a leaf.
+    /// Number of the group's sources in a leaf's share.
     fn share(&self, link: LinkId) -> usize {
         self.sources.values().filter(|s| s.payer == link).count()
     }
 
-    /// The leaf with most of the sources here, and how many these are.
+    /// The leaf with the largest share of the group's sources, and its size.
     fn largest_share(&self) -> Option<(LinkId, usize)> {
         let payers = self.sources.values().map(|s| s.payer);
         let shares = payers.map(|link| (link, self.share(link)));
         shares.max_by_key(|(_, size)| *size)
     }
 
-    /// A leaf joins this. True: all of them together join something else now.
+    /// Adds a leaf's join. True: the join of all leaves together changes.
     fn insert(
         &mut self,
         link: LinkId,
@@ -207,7 +207,7 @@ impl Group {
         self.joins_all() != joined_all || sources_changed && !joined_all
     }
 
-    /// A leaf joins this no longer. True: all of them together join something else now.
+    /// Removes a leaf's join. True: the join of all leaves together changes.
     fn remove(
         &mut self,
         link: LinkId,
@@ -272,26 +272,26 @@ struct Budget {
 pub struct Leaves {
     leaves: BTreeMap<LinkId, Leaf>,
     groups: BTreeMap<Ipv6Addr, Group>,
-    /// Whose joins fill the bound of groups,
+    /// Shares of leaves in the bound of groups.
     group_shares: Shares<LinkId, Ipv6Addr>,
-    /// and that of sources.
+    /// Shares of leaves in the bound of (group, source) pairs.
     pair_shares: PairShares,
-    /// Groups of which all leaves together join something else than at the last [`Self::take_changes`].
+    /// Groups for which the join of all leaves together has changed since [`Self::take_changes`].
     changed: BTreeSet<Ipv6Addr>,
-    /// There was a leaf in this run: what local senders see of joins depends on more than interfaces.
+    /// A leaf was linked in this run: local senders' view of joins depends on more than interfaces.
     used: bool,
-    /// Links with something to say.
+    /// Links with an offer or refusals to send.
     pending: BTreeSet<LinkId>,
     next_offer: Option<Instant>,
     /// Bytes that may go to all leaves.
     budget: Option<Budget>,
-    /// Which of the leaves of a group gets the next packet that is not for all of them.
+    /// Index of the leaf of a group that gets the next packet, where not all of them get it.
     turn: usize,
 }
 
 /// Links.
 impl Leaves {
-    /// Packets for all leaves together take at most so many bits a second.
+    /// Sets the bound in bits a second of packets for all leaves together.
     pub fn set_bound(&mut self, bits_per_second: u64, now: Instant) {
         self.budget = Some(Budget {
             bound: bits_per_second,
@@ -301,7 +301,7 @@ impl Leaves {
         });
     }
 
-    /// They take so many from now on; the bound stays. The burst follows, but a packet to each leaf fits in.
+    /// Sets the rate in bits a second, within the bound. The burst allows at least a packet each.
     pub fn set_rate(&mut self, bits_per_second: u64) {
         if let Some(budget) = &mut self.budget {
             let bits = bits_per_second.min(budget.bound);
@@ -313,7 +313,7 @@ impl Leaves {
         }
     }
 
-    /// A leaf has come; false: there are as many as there may be.
+    /// Adds a leaf; false: the router has `max` leaves.
     pub fn link_up(&mut self, link: LinkId, member: &Member, max: usize, now: Instant) -> bool {
         if self.leaves.len() >= max {
             return false;
@@ -338,7 +338,7 @@ impl Leaves {
         true
     }
 
-    /// A leaf has gone; false: there was none.
+    /// Removes a leaf; false: the link is no leaf's.
     pub fn link_down(&mut self, link: LinkId) -> bool {
         let Some(leaf) = self.leaves.remove(&link) else {
             return false;
@@ -358,17 +358,17 @@ impl Leaves {
         self.leaves.contains_key(&link)
     }
 
-    /// How many there are.
+    /// Number of leaves.
     pub fn len(&self) -> usize {
         self.leaves.len()
     }
 
-    /// Whether there was one in this run.
+    /// Whether a leaf was linked in this run.
     pub fn were_used(&self) -> bool {
         self.used
     }
 
-    /// A leaf joins this of a group.
+    /// Adds a leaf's join for a group.
     fn insert(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
         let (groups, group_shares) = (&mut self.groups, &mut self.group_shares);
         let entry = groups.entry(group).or_insert_with(|| {
@@ -380,7 +380,7 @@ impl Leaves {
         }
     }
 
-    /// A leaf joins this of a group no longer.
+    /// Removes a leaf's join for a group.
     fn remove(&mut self, link: LinkId, group: Ipv6Addr, join: &Join) {
         let Some(entry) = self.groups.get_mut(&group) else {
             return;
@@ -415,7 +415,7 @@ impl Leaves {
         )
     }
 
-    /// Makes room for a join of a leaf within the bounds of all, if need be by ending joins of leaves that have more.
+    /// Makes room for a leaf's join within the common bounds, by ending joins of larger shares.
     fn make_room(
         &mut self,
         link: LinkId,
@@ -457,7 +457,7 @@ impl Leaves {
         }
     }
 
-    /// Ends a join of a leaf, which is told, and asks again later.
+    /// Ends a leaf's join with a refusal; the leaf asks again later.
     fn end_join(&mut self, link: LinkId, group: Ipv6Addr, outbox: &mut Outbox) {
         outbox.drops.count(DropReason::LeafJoinLimited);
         let Some(leaf) = self.leaves.get_mut(&link) else {
@@ -471,9 +471,9 @@ impl Leaves {
     }
 }
 
-/// What leaves say.
+/// Messages from leaves.
 impl Leaves {
-    /// Elements of a leaf's control message.
+    /// Handles the elements of a leaf's control message.
     pub fn handle_elements(
         &mut self,
         link: LinkId,
@@ -516,7 +516,7 @@ impl Leaves {
         };
         let before = leaf.joins.get(&address).cloned().unwrap_or_default();
         let Some(filter) = join else {
-            // the end of a join is paid with its beginning
+            // the join has paid for its end
             leaf.joins.remove(&address);
             self.remove(link, address, &before);
             return Ok(());
@@ -555,7 +555,7 @@ impl Leaves {
         Ok(())
     }
 
-    /// Whether all leaves together join something else with this join: another leaf has not joined as much.
+    /// Whether this join changes the join of all leaves together: no other leaf has joined as much.
     fn changes_with(&self, group: Ipv6Addr, join: &Join) -> bool {
         let Some(known) = self.groups.get(&group) else {
             return true;
@@ -567,21 +567,21 @@ impl Leaves {
         }
     }
 
-    /// Nothing more is taken from this leaf; its link is to be closed. False: that is known.
+    /// Drops further messages of this leaf; its link is to be closed. False: it was faulty already.
     pub fn set_faulty(&mut self, link: LinkId) -> bool {
         let leaf = self.leaves.get_mut(&link);
         leaf.is_some_and(|leaf| !std::mem::replace(&mut leaf.faulty, true))
     }
 
-    /// Whether nothing is taken from it.
+    /// Whether its messages are dropped.
     pub fn is_faulty(&self, link: LinkId) -> bool {
         self.leaves.get(&link).is_some_and(|leaf| leaf.faulty)
     }
 }
 
-/// What leaves join together.
+/// The join of all leaves together.
 impl Leaves {
-    /// Of a group.
+    /// The filter for a group.
     pub fn filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         self.groups.get(&group)?.filter()
     }
@@ -591,19 +591,19 @@ impl Leaves {
         self.groups.keys().copied()
     }
 
-    /// How many of them join a group.
+    /// Number of leaves that join a group.
     pub fn listeners(&self, group: Ipv6Addr) -> usize {
         let group = self.groups.get(&group);
         group.map_or(0, |g| g.everyone.len() + g.filtered.len())
     }
 
-    /// Groups of which they join something else since the last call.
+    /// Groups whose filter has changed since the last call.
     pub fn take_changes(&mut self) -> BTreeSet<Ipv6Addr> {
         std::mem::take(&mut self.changed)
     }
 
-    /// Over which links a packet goes to leaves. Where its bytes are beyond their rate, some of them get it, and others the
-    /// next: a burst to all of them would fill the queue of a narrow line.
+    /// The links over which a packet goes to leaves. Beyond the rate, only some leaves get it, and
+    /// other leaves the next: a burst to all of them would fill the queue of a narrow line.
     pub fn admit(
         &mut self,
         group: Ipv6Addr,
@@ -635,9 +635,9 @@ impl Leaves {
     }
 }
 
-/// What leaves are told.
+/// Messages to leaves.
 impl Leaves {
-    /// Offers and refusals leave. `routers`: where else leaves may go.
+    /// Sends offers and refusals. `routers`: the other routers that leaves may use.
     pub fn flush(
         &mut self,
         max: usize,
@@ -663,7 +663,7 @@ impl Leaves {
             };
             let mut batch = Batch::default();
             if std::mem::take(&mut leaf.is_new) || is_due {
-                // looked up once, and only if somebody is told
+                // looked up once, and only for an offer
                 let all = others.get_or_insert_with(|| routers.take().map(|all| all()));
                 let all = all.as_deref().unwrap_or_default();
                 batch.push(&Element::LeafOffer(LeafOffer {
@@ -688,13 +688,13 @@ impl Leaves {
         }
     }
 
-    /// When offers go out again.
+    /// Time of the next offers.
     pub fn next_timeout(&self) -> Timer {
         timer(self.next_offer, TimerKind::LeafOffer)
     }
 }
 
-/// The routers that one leaf is told of: others for each, so that leaves spread.
+/// The routers in one leaf's offer: different ones for each, so that leaves spread.
 fn part_of(routers: &[(OriginId, PeerId)], link: LinkId, leaf: PeerId) -> Vec<PeerId> {
     let first = link.0 as usize * MAX_OFFERED;
     let count = routers.len().min(MAX_OFFERED);

@@ -1,25 +1,25 @@
 //! Multicast routing as pure state machines: no sockets, no clocks, no threads.
 //!
-//! Time comes in as `now`, randomness as a seed, packets as bytes; [`Engine::poll_output`] says what is
-//! to be done, [`Engine::poll_timeout`] when to call again and why. The same inputs in the same order
-//! always give the same outputs.
+//! Time comes in as `now`, randomness as a seed, packets as bytes. [`Engine::poll_output`] returns
+//! the next action, [`Engine::poll_timeout`] the time of the next call and its reason. The same
+//! inputs in the same order always give the same outputs.
 //!
-//! The path of a packet: [`Engine::handle_local_packet`] -> [`classify`] -> `local_groups` (which tree) -> `trees` (its
-//! forwarding entry) -> [`Output::Data`] -> [`Engine::handle_data`] -> [`header`] -> `forwarding` (incoming interface,
-//! outgoing interfaces) -> `origins` (may it send this, is it new) -> `membership` (which local interfaces listen) ->
-//! [`Output::Local`].
+//! The path of a packet: [`Engine::handle_local_packet`] -> [`classify`] -> `local_groups` (which
+//! tree) -> `trees` (its forwarding entry) -> [`Output::Data`] -> [`Engine::handle_data`] ->
+//! [`header`] -> `forwarding` (incoming interface, outgoing interfaces) -> `origins` (may it send
+//! this, is it new) -> `membership` (which local interfaces listen) -> [`Output::Local`].
 //!
-//! Packets of private prefixes are sealed where their sequence number is given and opened before they are delivered: `private`.
+//! `private` seals packets of private prefixes with their sequence number, and opens them again.
 //!
-//! The path of a JOIN: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing` (which tree) -> `trees` (to
-//! which neighbours) -> `exchange` -> [`control`] -> [`Output::Control`] -> [`Engine::handle_control`] -> `trees` -> `proxy`
-//! -> [`Output::LocalMld`].
+//! The path of a JOIN: an MLD report in [`Engine::handle_local_packet`] -> `querier` -> `routing`
+//! (which tree) -> `trees` (to which neighbours) -> `exchange` -> [`control`] ->
+//! [`Output::Control`] -> [`Engine::handle_control`] -> `trees` -> `proxy` -> [`Output::LocalMld`].
 //!
-//! What the network looks like: links and their costs -> [`lsdb`] (flooded, signed) -> [`graph`] (shortest paths) -> `routing`
-//! (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
+//! The graph: links and costs -> [`lsdb`] (flooded, signed) -> [`graph`] (shortest paths) ->
+//! `routing` (roots, edges) -> `trees`; and -> [`topology`] (which links there should be).
 //!
-//! [`Engine`] owns the parts. Its verbs borrow the parts that they need, a part does not know its owner, and no two files
-//! import each other.
+//! [`Engine`] owns the parts. Its methods borrow the parts that they need. A part does not know its
+//! owner, and no two files import each other.
 
 #[cfg(test)]
 extern crate self as lcroute_engine;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reports of listeners ──> Querier ──> joins of the interface ──> trees
-//!   packets, reports    <── Proxy   <── what others join        <── trees, other interfaces
+//!   packets, reports    <── Proxy   <── remote joins            <── trees, other interfaces
 //! ```
 
 use std::collections::BTreeSet;
@@ -25,24 +25,25 @@ use crate::source_filter::SourceFilter;
 use crate::timers::Timer;
 use crate::traffic::Traffic;
 
-/// A report without a source address: general queries that follow are at least this far apart. Chosen.
+/// Least time between general queries after reports without a source address. Chosen.
 const UNSPECIFIED_SOURCE_GAP: Duration = Duration::from_secs(5);
 
-/// What queries on a LAN leave hosts at least: those of version 2 take a code of 0 for a query of version 1, and do not say any more
-/// that they leave (RFC 2236 §4).
+/// Shortest response time in queries on a LAN. Hosts of version 2 take a code of 0 for a query of
+/// version 1, and send no Leave any more (RFC 2236 §4).
 const SHORTEST_RESPONSE: Duration = Duration::from_millis(100);
 
-/// How long a querier of version 1 or 2 counts as present after its query (RFC 9776 §8.12, with the default values: it names none).
+/// Time for which a querier of version 1 or 2 counts as present (RFC 9776 §8.12, with default
+/// values: its query has none).
 const OLD_QUERIER_PRESENT: Duration = Duration::from_secs(260);
 
-/// Whose packets enter the network by an interface.
+/// Sources of packets that enter the network by an interface.
 #[derive(Debug, Clone)]
 pub enum Senders {
     /// This node's programs.
     Node(NodeSources),
     /// Hosts of a LAN.
     Lan {
-        /// Their addresses; none of them may send IPv6 where there are no prefixes.
+        /// Prefixes of their addresses; without prefixes, none of them may send IPv6.
         prefixes: Vec<SourcePrefix>,
         /// The name of the IPv4 address under which all of them send; none: they send no IPv4.
         ipv4: Option<Ipv6Addr>,
@@ -50,15 +51,15 @@ pub enum Senders {
 }
 
 impl Senders {
-    /// What of a filter concerns them; `None`: nothing.
+    /// The part of a filter that concerns these senders; `None`: nothing.
     fn restrict(&self, filter: &SourceFilter, group: Ipv6Addr) -> Option<SourceFilter> {
         match self {
             Self::Node(sources) => filter.restricted_to(&sources.present(group)),
-            // which of the hosts it is, nobody elsewhere knows
+            // other nodes do not know which of the hosts sends
             Self::Lan { ipv4, .. } if mapped::is_group_name(group) => ipv4
                 .filter(|own| filter.allows(*own))
                 .map(|_| SourceFilter::all()),
-            // whoever sends it, the gateway speaks for the host
+            // the gateway speaks for any host that sends
             Self::Lan { .. } if is_link_scope(group) => Some(filter.clone()),
             Self::Lan { prefixes, .. } if prefixes.is_empty() => None,
             Self::Lan { prefixes, .. } => filter.retain(|s| prefixes.iter().any(|p| p.contains(s))),
@@ -69,14 +70,14 @@ impl Senders {
 /// IPv4 on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv4Link {
-    /// lc0, whose hosts are of this network.
+    /// lc0, with hosts of this network.
     Host(Ipv4Network),
     /// A LAN, on which the gateway has this address.
     Lan(Ipv4Addr),
 }
 
 impl Ipv4Link {
-    /// Where queries and reports come from.
+    /// The source of queries and reports.
     fn address(self) -> Ipv4Addr {
         match self {
             Self::Host(network) => network.router(),
@@ -85,22 +86,22 @@ impl Ipv4Link {
     }
 }
 
-/// How an interface is served.
+/// Settings of an interface.
 #[derive(Debug, Clone)]
 pub struct InterfaceSettings {
     /// The source of queries.
     pub querier_address: Ipv6Addr,
     /// The source of reports.
     pub reporter_address: Ipv6Addr,
-    /// How often the querier asks.
+    /// Timing of queries.
     pub timing: Timing,
-    /// In bytes: reports and queries are built to fit.
+    /// MTU in bytes: reports and queries are built to fit.
     pub mtu: u16,
-    /// Groups that are carried there.
+    /// Groups that are carried on it.
     pub groups: Vec<GroupPrefix>,
-    /// Whose packets enter the network there.
+    /// Sources of packets that enter the network by it.
     pub senders: Senders,
-    /// Listeners there count.
+    /// Its listeners count.
     pub receives: bool,
     /// Groups that listeners may join.
     pub max_groups: usize,
@@ -113,7 +114,7 @@ pub struct InterfaceSettings {
 }
 
 impl InterfaceSettings {
-    /// Those of lc0.
+    /// The settings of lc0.
     pub fn of_host(
         limits: &Limits,
         mtu: u16,
@@ -140,7 +141,7 @@ impl InterfaceSettings {
             return match self.ipv4 {
                 None => false,
                 Some(Ipv4Link::Host(_)) => true,
-                // hosts of a link whose groups go nowhere
+                // groups of the link itself stay on it
                 Some(Ipv4Link::Lan(_)) if is_link_scope(group) => false,
                 Some(Ipv4Link::Lan(_)) => covers_ipv4(&self.groups, group),
             };
@@ -149,7 +150,7 @@ impl InterfaceSettings {
     }
 }
 
-/// Whether one of these prefixes is of IPv4 and contains the group of this name: those of IPv6 cover no IPv4 group of a LAN.
+/// Whether an IPv4 prefix contains the group of this name; IPv6 prefixes do not count on a LAN.
 pub fn covers_ipv4(prefixes: &[GroupPrefix], name: Ipv6Addr) -> bool {
     let mut prefixes = prefixes.iter();
     prefixes.any(|prefix| prefix.as_ipv4().is_some() && prefix.contains(name))
@@ -160,20 +161,20 @@ pub fn covers_ipv4(prefixes: &[GroupPrefix], name: Ipv6Addr) -> bool {
 pub struct LocalInterface {
     id: LocalInterfaceId,
     settings: InterfaceSettings,
-    /// Which groups listeners have joined; on lc0 of both kinds.
+    /// Groups that listeners have joined; on lc0 both IPv6 and IPv4.
     querier: Querier,
-    /// The same of IPv4 groups of a LAN, where other queriers may be than for IPv6.
+    /// IPv4 groups of a LAN, where IPv4 may have another querier than IPv6.
     ipv4_querier: Option<Querier>,
-    /// Until when a querier of the LAN counts as present that understands no version 3 of IGMP.
+    /// End of the time for which a querier of the LAN without IGMPv3 counts as present.
     old_querier: Option<Instant>,
-    /// What others join, as the interface sees it.
+    /// The joins from the network and other interfaces, as this interface reports them.
     pub proxy: Proxy,
     /// The interface is up and served by this node, so queries and reports may be sent.
     active: bool,
 }
 
 impl LocalInterface {
-    /// An interface that is silent before [`Self::start`].
+    /// An interface that sends nothing before [`Self::start`].
     pub fn new(id: LocalInterfaceId, settings: InterfaceSettings, seed: u64) -> Self {
         let room = Room {
             groups: settings.max_groups,
@@ -191,8 +192,7 @@ impl LocalInterface {
         }
     }
 
-    /// The interface is up, for the first time or again: a general query asks what is joined, and the joins of others
-    /// are reported.
+    /// The interface is up, for the first time or again: sends a general query and reports.
     pub fn start(&mut self, now: Instant) {
         self.active = true;
         self.querier.start(now);
@@ -206,14 +206,15 @@ impl LocalInterface {
         self.proxy.start();
     }
 
-    /// The interface is down, or another gateway serves it. Listeners are followed, and nothing is joined for them.
+    /// The interface is down, or another gateway serves it. The querier still follows listeners,
+    /// but this node joins nothing for them.
     pub fn stop(&mut self) {
         self.active = false;
         self.queriers_mut().for_each(Querier::stop);
         self.proxy.stop();
     }
 
-    /// The gateway has another IPv4 address on the LAN, the first, or none any more.
+    /// Sets or removes the gateway's IPv4 address on the LAN.
     pub fn set_lan_ipv4(&mut self, address: Option<Ipv4Addr>, now: Instant) {
         let link = address.map(Ipv4Link::Lan);
         let Some(querier) = self
@@ -232,17 +233,17 @@ impl LocalInterface {
         }
     }
 
-    /// Whether it is served.
+    /// Whether it is served by this node.
     pub fn is_active(&self) -> bool {
         self.active
     }
 
-    /// Whose packets enter the network here from now on.
+    /// Sets the senders of this interface.
     pub fn set_senders(&mut self, senders: Senders) {
         self.settings.senders = senders;
     }
 
-    /// What listeners join of a group, as far as this node joins it for them.
+    /// The filter of all listeners for a group, if this node joins it for them.
     pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         let joins = self.active && self.settings.receives;
         self.querier(group).filter(group).filter(|_| joins)
@@ -276,7 +277,7 @@ impl LocalInterface {
         self.queriers().flat_map(Querier::groups).collect()
     }
 
-    /// How many listeners of a group are known.
+    /// Number of known listeners of a group.
     pub fn reporters(&self, group: Ipv6Addr) -> usize {
         self.querier(group).reporters(group)
     }
@@ -286,39 +287,39 @@ impl LocalInterface {
         self.querier(group).traffic(group)
     }
 
-    /// Other hosts of a LAN that ask instead of this node: for IPv6, and for IPv4.
+    /// Other hosts of a LAN that are querier instead of this node: for IPv6, and for IPv4.
     pub fn other_queriers(&self) -> (Option<Ipv6Addr>, Option<Ipv4Addr>) {
         let ipv4 = self.ipv4_querier.as_ref().and_then(Querier::other_querier);
         (self.querier.other_querier(), ipv4.and_then(mapped::ipv4))
     }
 
-    /// IPv4 groups are served.
+    /// Whether IPv4 groups are served.
     pub fn has_ipv4(&self) -> bool {
         self.settings.ipv4.is_some()
     }
 
-    /// Joins may have been missed. At most one general query of each kind in `gap`.
+    /// Sends general queries, as joins may have been missed: at most one of each kind in `gap`.
     pub fn query_again(&mut self, gap: Duration, now: Instant) {
         for querier in self.queriers_mut() {
             querier.query_again(gap, now);
         }
     }
 
-    /// Forgets groups that are not carried any more.
+    /// Forgets groups that are no longer carried.
     pub fn retain(&mut self, carried: impl Fn(Ipv6Addr) -> bool) {
         for querier in self.queriers_mut() {
             querier.retain(&carried);
         }
     }
 
-    /// Does what is due at queriers.
+    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for querier in self.queriers_mut() {
             querier.handle_timeout(now);
         }
     }
 
-    /// Groups whose joins of listeners have changed since the last call.
+    /// Groups for which listeners' joins have changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Ipv6Addr> {
         let changes = self
             .queriers_mut()
@@ -326,7 +327,7 @@ impl LocalInterface {
         changes.map(|(group, _)| group).collect()
     }
 
-    /// Groups with listeners, groups that are reported, and work that waits.
+    /// Groups with listeners, groups that are reported, and pending work.
     pub fn sizes(&self) -> [usize; 3] {
         let groups = self.queriers().map(Querier::len).sum();
         let pending: usize = self.queriers().map(Querier::pending).sum();
@@ -343,7 +344,7 @@ impl LocalInterface {
                 .is_some()
     }
 
-    /// Whether listeners join packets of this source, which are counted then.
+    /// Whether listeners join packets of this source; if so, counts the packet.
     pub fn count(&mut self, group: Ipv6Addr, source: Ipv6Addr, len: usize, now: Instant) -> bool {
         if !self.active || !self.settings.receives {
             return false;
@@ -354,8 +355,8 @@ impl LocalInterface {
             .is_some()
     }
 
-    /// An MLD or IGMP message of a listener, or a query. `is_gateway`: reports from this address are a gateway's, which joins
-    /// nothing for itself.
+    /// Handles an MLD or IGMP message. `is_gateway`: reports from this address are a gateway's,
+    /// which joins nothing for itself.
     pub fn handle_mld(
         &mut self,
         packet: &[u8],
@@ -399,7 +400,7 @@ impl LocalInterface {
         self.handle_report(source, message, scopes, outbox, now)
     }
 
-    /// The same of IGMP.
+    /// Handles an IGMP message.
     fn handle_igmp(
         &mut self,
         packet: &[u8],
@@ -434,7 +435,8 @@ impl LocalInterface {
         self.handle_report(reporter, message, scopes, outbox, now)
     }
 
-    /// A query of another host; or of a switch, which asks from 0.0.0.0 and takes part in no election (RFC 4541 §2.1.1).
+    /// Handles a query of another host, or of a switch: its source is 0.0.0.0, and it takes part in
+    /// no election (RFC 4541 §2.1.1).
     fn handle_igmp_query(&mut self, from: Ipv6Addr, own: Ipv6Addr, query: &Query, now: Instant) {
         let elects = from != mapped::name(Ipv4Addr::UNSPECIFIED);
         if let Some(querier) = self.ipv4_querier.as_mut().filter(|_| elects) {
@@ -446,7 +448,7 @@ impl LocalInterface {
         self.proxy.handle_query(query, now);
     }
 
-    /// Joins of a listener, or their end.
+    /// Handles a listener's report.
     fn handle_report(
         &mut self,
         source: Ipv6Addr,
@@ -457,7 +459,7 @@ impl LocalInterface {
     ) -> Result<(), DropReason> {
         let settings = &self.settings;
         let carried = |group| scopes.contains(group) && settings.carries(group);
-        // version 1 knows no sources, so it counts for no source-specific group (RFC 4604 §2.2.2)
+        // version 1 has no sources, so it counts for no source-specific group (RFC 4604 §2.2.2)
         let understands_v1 = |group| carried(group) && !is_source_specific(group);
         match message {
             Message::Report(records) => {
@@ -479,8 +481,8 @@ impl LocalInterface {
         Ok(())
     }
 
-    /// Queries and reports that are due leave. With the groups whose joins have changed goes what others join of them; of that
-    /// the interface sees what concerns its senders.
+    /// Sends queries and reports that are due. `joins` has the remote joins of a changed group; the
+    /// interface reports the part that concerns its senders.
     pub fn flush(
         &mut self,
         scopes: &CarriedScopes,
@@ -530,7 +532,7 @@ impl LocalInterface {
             if self.id != LC0 || query.group.is_some() {
                 continue;
             }
-            // every host listens to all nodes, and none reports it (RFC 9777 §6, RFC 9776 §6)
+            // all hosts listen to all nodes, and none reports it (RFC 9777 §6, RFC 9776 §6)
             let all = [mld::ALL_NODES, mapped::name(igmp::ALL_SYSTEMS)];
             for group in all.into_iter().filter(|group| scopes.contains(*group)) {
                 if !self.settings.carries(group) {
@@ -553,7 +555,7 @@ impl LocalInterface {
         }
     }
 
-    /// On lc0 a general query asks for groups of both kinds.
+    /// The packets of a query; on lc0 a general query asks for IPv6 and IPv4 groups.
     fn query_packets(&self, query: &Query) -> Vec<Vec<u8>> {
         let is_ipv4 = query.group.map(mapped::is_group_name);
         let ipv6 = (is_ipv4 != Some(true))

@@ -1,5 +1,5 @@
-//! The link state database: signed LSAs of all routers, flooded, and what follows from them: the graph, who is reachable,
-//! the rendezvous points, the own advertisement.
+//! The link state database: signed LSAs of all routers, flooded, and their results: the graph,
+//! reachable routers, rendezvous points, the own advertisement.
 //!
 //! ```text
 //! handle_lsa --> newer? --> rate, signature, certificates --> store --> flooding --> take_messages
@@ -11,15 +11,16 @@
 //! |---|---|
 //! | `store` | LSAs by router, revocations |
 //! | `intake` | LSAs that wait for a credential, or for their router's rate |
-//! | `flooding`, `pending`, `ihave` | which LSA goes over which link; comparison of databases |
+//! | `flooding`, `pending`, `ihave` | the links over which an LSA goes; comparison of databases |
 //! | `route_graph`, `spf_delay` | the graph, and when it is computed |
 //! | `rendezvous`, `election` | rendezvous points |
-//! | `lans` | who speaks for hosts of LANs |
+//! | `lans` | gateways of LAN hosts |
 //! | `origination`, `cost` | the own advertisement |
 //! | `lsa`, `credential`, `advertisement`, `summary` | formats |
 //!
-//! Inputs change the store; [`Database::update`] computes what follows. [`Database::graph`], [`Database::take_events`] and
-//! [`Database::take_messages`] call it, all other questions are answered as of the last time.
+//! Inputs change the store; [`Database::update`] computes the results. [`Database::graph`],
+//! [`Database::take_events`] and [`Database::take_messages`] call it; all else shows the last
+//! results.
 
 mod advertisement;
 mod assignment;
@@ -88,17 +89,17 @@ pub use rendezvous::AnnouncedPrefix;
 pub use store::Router;
 pub use summary::{BUCKETS, Summary, SummaryEntry};
 
-/// The host's clock is read at least this often, in case it is set.
+/// Longest time between reads of the host's clock, which may be set at any time.
 const CLOCK_CHECK: Duration = Duration::from_secs(3_600);
-/// What an answer to a digest costs in [`SUMMARY_RATE`]: it may be long.
+/// Cost of a received digest in [`SUMMARY_RATE`]: the answer may be long.
 const DIGEST_COST: u64 = 15;
 
-/// How much there is, for tables.
+/// Sizes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatabaseTables {
-    /// Routers whose certificates are known.
+    /// Routers with known certificates.
     pub routers: usize,
-    /// Those that links lead to, this one included.
+    /// Routers to which links lead, this one included.
     pub reachable: usize,
     /// Revocations.
     pub revocations: usize,
@@ -119,9 +120,9 @@ pub struct Database {
     spf: SpfDelay,
     origination: Origination,
     events: Vec<DatabaseEvent>,
-    /// When something in the store expires, or the clock is read again.
+    /// Time of the next expiry in the store, or of the next read of the clock.
     clock_at: Option<Instant>,
-    /// There was input since the last update.
+    /// An input came since the last update.
     touched: bool,
     /// The own advertisement may have to change.
     origination_stale: bool,
@@ -130,7 +131,7 @@ pub struct Database {
 
 /// Inputs.
 impl Database {
-    /// A database that knows this router alone.
+    /// A database that knows only this router.
     #[must_use]
     pub fn new(
         own: LocalRouter,
@@ -163,20 +164,20 @@ impl Database {
             );
         }
         database.update();
-        // what holds from the start is no event
+        // the initial state is no event
         database.events.clear();
         database
     }
 
-    /// An input that may change what this router originates.
+    /// Begins an input that may change this router's LSAs.
     fn turn(&mut self, now: Instant) {
         self.receive(now);
         self.origination_stale = true;
     }
 
-    /// An input of a neighbour.
+    /// Begins an input from a neighbour.
     fn receive(&mut self, now: Instant) {
-        // it may come just before the timer
+        // the input may come just before the timer
         let own = self.origination.next_timeout(self.now);
         self.origination_stale |= own.is_some_and(|at| at <= now);
         self.now = now;
@@ -200,8 +201,8 @@ impl Database {
         self.origination.set_linked(linked, now);
     }
 
-    /// What the ends of a link need it for. The link is advertised once it has been wanted, or where nothing else leads to
-    /// the neighbour.
+    /// Sets how the ends of a link use it. The link is advertised once it has been wanted, or if no
+    /// other link leads to the neighbour.
     pub fn set_standing(&mut self, link: LinkId, standing: LinkStanding, now: Instant) {
         self.turn(now);
         if let Some(link) = self.flooding.links.get_mut(&link) {
@@ -209,7 +210,7 @@ impl Database {
         }
     }
 
-    /// The round-trip time of a link was measured.
+    /// Sets the measured round-trip time of a link.
     pub fn set_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
         self.receive(now);
         if let Some(link) = self.flooding.links.get_mut(&link) {
@@ -217,11 +218,11 @@ impl Database {
         }
     }
 
-    /// An LSA from a neighbour.
+    /// Handles an LSA from a neighbour.
     ///
     /// # Errors
     ///
-    /// The LSA is not stored, and why. One that is not newer than ours is no error.
+    /// The reason why the LSA is not stored. An LSA no newer than the stored one is no error.
     pub fn handle_lsa(
         &mut self,
         link: LinkId,
@@ -234,7 +235,7 @@ impl Database {
             return Err(DropReason::UnknownLink);
         }
         let Some((key, version)) = peek(kind, bytes).map_err(|_| DropReason::BadLsa)? else {
-            // a kind of a later version: without knowing it, this router cannot pass it on
+            // a kind of a later version: this router does not know it, so it cannot pass it on
             return Ok(());
         };
         let id = LsaId { key, kind };
@@ -263,7 +264,7 @@ impl Database {
         }
     }
 
-    /// A summary from a neighbour.
+    /// Handles a summary from a neighbour.
     ///
     /// # Errors
     ///
@@ -305,30 +306,30 @@ impl Database {
         Ok(())
     }
 
-    /// This router announces these groups from now on. Those outside its certificate, and more than [`MAX_PREFIXES`],
-    /// are not advertised.
+    /// Sets the groups that this router announces. Groups outside its certificate, and more than
+    /// [`MAX_PREFIXES`], are not advertised.
     pub fn set_announced(&mut self, announced: BTreeSet<GroupPrefix>, now: Instant) {
         self.turn(now);
         self.origination.router.announced = announced;
     }
 
-    /// This router is a gateway of these LANs from now on.
+    /// Sets the LANs of which this router is a gateway.
     pub fn set_lans(&mut self, lans: Vec<AdvertisedLan>, now: Instant) {
         self.turn(now);
         self.origination.router.lans = lans;
     }
 
-    /// This router has these flags from now on: [`FLAG_CORE`] and others.
+    /// Sets this router's flags, such as [`FLAG_CORE`].
     pub fn set_flags(&mut self, flags: u8, now: Instant) {
         self.turn(now);
         self.origination.router.flags = flags;
     }
 
-    /// This router has these certificates from now on.
+    /// Sets this router's certificates.
     ///
     /// # Errors
     ///
-    /// The chain does not count, or is not this node's. The certificates of before stay.
+    /// The chain does not count, or is not this node's. The earlier certificates stay.
     pub fn set_own_chain(&mut self, chain: Bytes, now: Instant) -> Result<(), OwnChainError> {
         self.turn(now);
         let credential = self.services.verify_chain(&chain)?;
@@ -345,7 +346,7 @@ impl Database {
         self.originate_credential(version)
     }
 
-    /// A revocation, as [`Services::verify_revocation`] knows it, to be flooded.
+    /// Floods a revocation in the format of [`Services::verify_revocation`].
     ///
     /// # Errors
     ///
@@ -364,7 +365,7 @@ impl Database {
         }
     }
 
-    /// To be called when the time of [`Self::next_timeout`] has come.
+    /// To be called at the time of [`Self::next_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.receive(now);
         self.origination_stale |= self.flooding.handle_timeout(now);
@@ -382,7 +383,7 @@ impl Database {
         self.update();
     }
 
-    /// When to call [`Self::handle_timeout`].
+    /// The time of the next call of [`Self::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let stale = self.graph.is_stale() || self.rps.is_stale();
@@ -398,13 +399,13 @@ impl Database {
     }
 }
 
-/// LSAs that come in: their signatures are checked once, when they are newer than what is stored.
+/// Received LSAs: a signature is checked once, and only of an LSA newer than the stored one.
 impl Database {
     fn handle_credential(&mut self, link: LinkId, bytes: &[u8]) -> Result<(), DropReason> {
         let now = self.now;
         let lsa = CredentialLsa::verify(bytes, &*self.services).map_err(|error| {
             let reason = drop_reason(error);
-            // another time the clocks may agree
+            // the clocks may agree later
             let again = reason == DropReason::CredentialRefused;
             self.flooding.ask_later(again, now);
             reason
@@ -429,7 +430,7 @@ impl Database {
             return Err(DropReason::DatabaseFull);
         }
         self.store_credential(origin, Arc::new(lsa), Some(link));
-        // of the orphans the newest that the router has signed
+        // the newest orphan that the router has signed
         let mut result = Ok(());
         for orphan in self.intake.take_orphans(origin) {
             result = self.handle_advertisement(orphan.link, origin, orphan.version, &orphan.bytes);
@@ -535,7 +536,7 @@ impl Database {
         if new.is_urgent() {
             self.spf.hasten(self.store.routers.len());
         }
-        // a link that the neighbour advertises is advertised here
+        // this router advertises a link that the neighbour advertises
         let advertised = |link: &LinkQueue| link.neighbor == origin && !link.advertised;
         self.origination_stale |= self.flooding.links.values().any(advertised);
         let (key, kind) = (origin.0, KIND_ADVERTISEMENT);
@@ -583,7 +584,7 @@ impl Database {
         Ok(())
     }
 
-    /// A newer LSA of this router than its own last one.
+    /// Handles an LSA of this router that is newer than its own last one.
     fn handle_own(&mut self, kind: u8, bytes: &[u8], version: Version) -> Result<(), DropReason> {
         self.origination_stale = true;
         let Some(router) = self.store.routers.get(&self.store.own) else {
@@ -608,7 +609,7 @@ impl Database {
             .map_err(|_| DropReason::CredentialRefused)
     }
 
-    /// Deferred advertisements: of each router the newest that it has signed.
+    /// Handles deferred advertisements: of each router the newest that it has signed.
     fn handle_deferred(&mut self) {
         for (origin, deferred) in self.intake.take_deferred(&mut self.store, self.now) {
             for w in deferred {
@@ -651,7 +652,7 @@ impl Database {
         }
     }
 
-    /// Whether one more router has room, if need be in place of another.
+    /// Whether the store has room for one more router, if necessary in place of another.
     fn make_room(&mut self, new: &CredentialLsa) -> bool {
         if self.store.has_room() {
             return true;
@@ -679,7 +680,7 @@ impl Database {
         self.graph.note_router(false);
     }
 
-    /// Certificates and revocations whose time is over leave.
+    /// Removes expired certificates and revocations.
     fn expire(&mut self) {
         let unix = self.services.unix_now();
         for origin in self.store.expired_routers(unix) {
@@ -693,7 +694,7 @@ impl Database {
         self.check_clock();
     }
 
-    /// When something expires next.
+    /// Computes the time of the next expiry.
     fn check_clock(&mut self) {
         let unix = self.services.unix_now();
         self.clock_at = self.store.next_expiry().map(|next| {
@@ -705,12 +706,12 @@ impl Database {
 
 /// Route computation and origination.
 impl Database {
-    /// Computes all that follows from inputs since the last time.
+    /// Computes all results of inputs since the last update.
     pub fn update(&mut self) {
         if !std::mem::take(&mut self.touched) {
             return;
         }
-        // the own advertisement changes what it follows from; two rounds settle it
+        // the own advertisement changes its own inputs; two rounds settle it
         for _ in 0..4 {
             if self.now >= self.spf.next() {
                 self.compute_routes();
@@ -760,7 +761,7 @@ impl Database {
         }
     }
 
-    /// What this router originates may follow from what others advertise.
+    /// Updates this router's candidacies, centrality and IPv4 address after other advertisements.
     fn review_origination(&mut self) {
         let (now, own) = (self.now, self.store.own);
         let graph = self.graph.graph();
@@ -769,7 +770,7 @@ impl Database {
             let tree = Tree::of(graph, own, None);
             let mean = tree.and_then(|tree| tree.mean_distance());
             self.origination.set_centrality(digest, mean, now);
-            // says when to look again
+            // returns false now, and sets the time of the next check
             self.origination.centrality_is_due(digest, now);
         }
         self.review_ipv4();
@@ -798,7 +799,7 @@ impl Database {
         }
     }
 
-    /// Signs and floods the own advertisement if it has changed and it is time; true if so.
+    /// Signs and floods the own advertisement if it has changed and is due; returns whether it did.
     fn originate_advertisement(&mut self) -> bool {
         let origin = self.store.own;
         let Some(router) = self.store.routers.get(&origin) else {
@@ -838,7 +839,8 @@ impl Database {
         }
     }
 
-    /// A link on trial is not advertised, unless nothing else leads to the neighbour, or the neighbour advertises it.
+    /// Chooses the links to advertise. A link on trial is left out, unless no other link leads to
+    /// the neighbour, or the neighbour advertises it.
     fn advertise_links(&mut self) {
         let own = self.store.own;
         let mut new = Vec::new();
@@ -878,57 +880,57 @@ impl Database {
     }
 }
 
-/// Questions.
+/// Queries.
 impl Database {
-    /// The graph of all links that both ends advertise. It contains this router, and others only with links.
+    /// The graph of links that both ends advertise: this router, and all routers with such links.
     pub fn graph(&mut self) -> Arc<Graph> {
         self.update();
         Arc::clone(self.graph.graph())
     }
 
-    /// What is to be sent, in order.
+    /// The messages to send, in order.
     pub fn take_messages(&mut self) -> Vec<(LinkId, Message)> {
         self.update();
         self.flooding.take_messages(&self.store, self.now)
     }
 
-    /// What changed since the last time.
+    /// The changes since the last call.
     pub fn take_events(&mut self) -> Vec<DatabaseEvent> {
         self.update();
         std::mem::take(&mut self.events)
     }
 
-    /// Rises with every change of the graph, and of who is reachable.
+    /// Rises with every change of the graph or of the reachable routers.
     #[must_use]
     pub fn graph_version(&self) -> u64 {
         self.graph.version()
     }
 
-    /// Rises with every change of the rendezvous points, and of who announces which prefix.
+    /// Rises with every change of the rendezvous points or of the announcers of a prefix.
     #[must_use]
     pub fn rps_version(&self) -> u64 {
         self.rps.version()
     }
 
-    /// Rises whenever a router's certificates come, change or go.
+    /// Rises whenever a router's certificates are stored, replaced or removed.
     #[must_use]
     pub fn credentials_version(&self) -> u64 {
         self.store.credentials_version
     }
 
-    /// The incarnation of this router: higher than it was given if another was seen.
+    /// The incarnation of this router: higher than the given one if a higher one was seen.
     #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.origination.router.incarnation
     }
 
-    /// A router whose certificates are known; this one is among them.
+    /// A router with known certificates; this one is among them.
     #[must_use]
     pub fn router(&self, origin: OriginId) -> Option<&Router> {
         self.store.routers.get(&origin)
     }
 
-    /// All of them, in ascending order.
+    /// All routers with known certificates, in ascending order.
     pub fn routers(&self) -> impl Iterator<Item = (OriginId, &Router)> {
         self.store.routers.iter()
     }
@@ -939,7 +941,7 @@ impl Database {
         self.router(origin).is_some_and(|r| r.reachable)
     }
 
-    /// How many routers links lead to, this one included.
+    /// The number of routers to which links lead, this one included.
     #[must_use]
     pub fn reachable_count(&self) -> usize {
         self.graph.reachable()
@@ -965,7 +967,7 @@ impl Database {
         self.rps.owner(group)
     }
 
-    /// The root of the shared tree of an any-source group: of its announced prefix, else of its range.
+    /// The root of the shared tree of an any-source group, by announced prefix, else by range.
     #[must_use]
     pub fn rp_of(&self, group: Ipv6Addr) -> Option<OriginId> {
         self.rps.rp_of(group)
@@ -982,12 +984,12 @@ impl Database {
         self.origination.assignment.as_ref()?.address()
     }
 
-    /// Who speaks for hosts of LANs.
+    /// The gateways of LAN hosts.
     pub(crate) fn lan_sources(&self) -> &Arc<LanSources> {
         self.lans.sources()
     }
 
-    /// Whether a certificate lets its node speak for hosts of a prefix: by name, or as one of any.
+    /// Whether a certificate lets its node speak for hosts of a prefix; `Some(true)`: by name.
     #[must_use]
     pub fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
         lans::permits(member, prefix)
@@ -1018,13 +1020,13 @@ impl Database {
         self.lans.clashes()
     }
 
-    /// Whether certificates that go by this key do not count.
+    /// Whether certificates that depend on this key do not count.
     #[must_use]
     pub fn is_revoked(&self, key: &PeerId) -> bool {
         self.store.is_revoked(key)
     }
 
-    /// How much there is.
+    /// Sizes of the tables.
     #[must_use]
     pub fn tables(&self) -> DatabaseTables {
         DatabaseTables {

@@ -1,17 +1,18 @@
-//! Private prefixes: packets to their groups are sealed where they enter the network and opened where they are delivered.
-//! Routers between carry them as they carry any packet, and cannot read them.
+//! Private prefixes: packets to their groups are sealed where they enter the network and opened
+//! where they are delivered. Routers between carry them like any packet, and cannot read them.
 //!
 //! ```text
 //! IPv6 header: source, group, traffic class as before; next header 253 (RFC 3692)
-//! key number 16 | salt 48 | tag 128 | sealed { next header 8 | all that was behind the IPv6 header }
+//! key number 16 | salt 48 | tag 128 | sealed { next header 8 | all bytes behind the IPv6 header }
 //!
-//! sender key  first 128 bits of derive_key("lcroute 2026 sender", secret | origin 64 | incarnation 32 | salt), AES-128-GCM
+//! sender key  AES-128-GCM: first 128 bits of
+//!             derive_key("lcroute 2026 sender", secret | origin 64 | incarnation 32 | salt)
 //! nonce       0 48 | sequence 48; origin, incarnation and sequence are those of the data header
 //! associated  bytes 12 to 30 of the data header | IPv6 header with hop limit 0
 //! key number  first 16 bits of derive_key("lcroute 2026 key number", secret)
 //! ```
 //!
-//! A prefix is private by configuration: without a secret nothing of it leaves or enters this host.
+//! A prefix is private by configuration: without a secret, none of its packets leaves or enters.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,11 +38,11 @@ pub const SECRET_LEN: usize = 32;
 
 /// Bytes of an IPv6 header.
 const IPV6_HEADER_LEN: usize = 40;
-/// Where an IPv6 header has its payload length (RFC 8200 3).
+/// Offset of the payload length in an IPv6 header (RFC 8200 §3).
 const PAYLOAD_LEN_AT: usize = 4;
-/// Where it has its next header.
+/// Offset of the next header.
 const NEXT_HEADER_AT: usize = 6;
-/// Where it has its hop limit.
+/// Offset of the hop limit.
 const HOP_LIMIT_AT: usize = 7;
 /// Bytes of a key's number.
 const KEY_NUMBER_LEN: usize = 2;
@@ -49,25 +50,25 @@ const KEY_NUMBER_LEN: usize = 2;
 const SALT_LEN: usize = 6;
 /// Bytes of the authentication tag of AES-GCM.
 const TAG_LEN: usize = 16;
-/// Bytes before what is sealed, behind the IPv6 header.
+/// Bytes between the IPv6 header and the sealed part.
 const PREAMBLE_LEN: usize = KEY_NUMBER_LEN + SALT_LEN + TAG_LEN;
 /// Bytes by which a packet grows when it is sealed: its next header goes inside.
 pub const OVERHEAD: usize = PREAMBLE_LEN + 1;
-/// Those of a data header that are bound: origin, incarnation, sequence. Routers change the others.
+/// Authenticated bytes of a data header: origin, incarnation, sequence. Routers change the rest.
 const BOUND: std::ops::Range<usize> = 12..30;
-/// Bytes that are authenticated beside the packet: those of the data header, and an IPv6 header.
+/// Authenticated bytes beside the sealed part: those of the data header, and an IPv6 header.
 const ASSOCIATED_LEN: usize = BOUND.end - BOUND.start + IPV6_HEADER_LEN;
-/// Sender keys kept of an origin. Chosen: two secrets while one follows the other, each of two runs of the origin.
+/// Sender keys kept of an origin. Chosen: two secrets during a change, each for two runs.
 const KEYS_PER_ORIGIN: usize = 4;
 
 type Salt = [u8; SALT_LEN];
 
-/// What members of a group share; wiped from memory when dropped, never shown.
+/// The secret that members of a group share; wiped from memory when dropped, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<[u8; SECRET_LEN]>>);
 
 impl Secret {
-    /// These bytes.
+    /// A secret of these bytes.
     #[must_use]
     pub fn new(bytes: [u8; SECRET_LEN]) -> Self {
         Self(Arc::new(Zeroizing::new(bytes)))
@@ -80,18 +81,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A prefix whose packets are sealed.
+/// A prefix with sealed packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivatePrefix {
     /// Its groups; of several prefixes that contain a group the longest counts.
     pub prefix: GroupPrefix,
-    /// The first seals, all of them open. None: nothing of the prefix leaves or enters this host.
+    /// The first seals, all open. Empty: no packet of the prefix leaves or enters this host.
     pub secrets: Vec<Secret>,
     /// Hosts of LANs send to these groups and receive them, in clear.
     pub lans: bool,
 }
 
-/// Whether this node can read what is sent to a group of a private prefix.
+/// Whether this node can read packets to a group of a private prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Privacy {
@@ -101,13 +102,13 @@ pub enum Privacy {
     NoKey,
 }
 
-/// A secret with the numbers by which it is found.
+/// A secret with its numbers.
 #[derive(Debug)]
 struct NumberedSecret {
     secret: Secret,
-    /// In packets.
+    /// Its number in packets.
     number: u16,
-    /// Among the keys kept here, where it lasts over a new configuration.
+    /// Its id in this node's tables, the same after a new configuration.
     id: u64,
 }
 
@@ -143,7 +144,7 @@ struct Prefix {
     lans: bool,
 }
 
-/// What this node seals with.
+/// A key with which this node seals.
 #[derive(Debug)]
 struct SealingKey {
     secret: u64,
@@ -151,7 +152,7 @@ struct SealingKey {
     aead: Box<dyn Aead>,
 }
 
-/// What one run of a sender seals with, and which of its packets came. Packets that do not verify leave no trace here.
+/// Key and duplicate windows of one run of a sender. Packets that do not verify leave no trace.
 #[derive(Debug)]
 struct OpeningKey {
     secret: u64,
@@ -167,7 +168,7 @@ pub struct Private {
     /// The longest first.
     prefixes: Vec<Prefix>,
     salt: Salt,
-    /// The highest sequence number that was sealed with: none is used twice, whatever the caller does.
+    /// The highest sequence number used for sealing: none is used twice, whatever the caller does.
     sealed: u64,
     sealing: Vec<SealingKey>,
     opening: BTreeMap<OriginId, Vec<OpeningKey>>,
@@ -177,8 +178,7 @@ pub struct Private {
 }
 
 impl Private {
-    /// Without prefixes. `seed` is another one in each run of a node; `window`: sequence numbers that a duplicate window
-    /// covers.
+    /// Without prefixes. `seed` differs in each run; `window`: length of a duplicate window.
     pub fn new(seed: u64, max_origins: usize, window: u64, services: Arc<dyn Services>) -> Self {
         let random = derive("lcroute 2026 salt", &[&seed.to_be_bytes()]);
         let mut salt = Salt::default();
@@ -195,7 +195,7 @@ impl Private {
         }
     }
 
-    /// These prefixes and secrets count from now on.
+    /// Replaces the prefixes and secrets.
     pub fn configure(&mut self, prefixes: &[PrivatePrefix]) {
         let prefix = |p: &PrivatePrefix| Prefix {
             prefix: p.prefix,
@@ -206,7 +206,7 @@ impl Private {
         self.prefixes
             .sort_by_key(|p| std::cmp::Reverse(p.prefix.prefix_len()));
         self.sealing.clear();
-        // keys of secrets that are gone must not stay in memory; the others keep what has passed
+        // keys of removed secrets must not stay in memory; the other keys keep their windows
         let known: Vec<u64> = self.secrets().map(|s| s.id).collect();
         self.opening.retain(|_, keys| {
             keys.retain(|key| known.contains(&key.secret));
@@ -218,13 +218,13 @@ impl Private {
         self.prefixes.iter().flat_map(|p| &p.secrets)
     }
 
-    /// Which private prefix a group belongs to. IPv4 groups belong to none, whatever their names inside are.
+    /// Index of the private prefix that contains a group; none for the name of an IPv4 group.
     pub fn of(&self, group: Ipv6Addr) -> Option<usize> {
         let at = self.prefixes.iter().position(|p| p.prefix.contains(group));
         at.filter(|_| !mapped::is_group_name(group))
     }
 
-    /// Whether this node can read what is sent to a group; none if the group is not private.
+    /// Whether this node can read packets to a group; `None`: the group is not private.
     pub fn privacy(&self, group: Ipv6Addr) -> Option<Privacy> {
         let prefix = &self.prefixes[self.of(group)?];
         Some(match prefix.secrets.is_empty() {
@@ -252,7 +252,7 @@ impl Private {
         self.of(group).is_some_and(|at| !self.prefixes[at].lans)
     }
 
-    /// Seals a packet of this node that leaves with this data header. `at`: of [`Self::of`].
+    /// Seals a packet of this node that leaves with this data header. `at`: from [`Self::of`].
     pub fn seal(
         &mut self,
         at: usize,
@@ -261,7 +261,7 @@ impl Private {
     ) -> Result<Bytes, DropReason> {
         let secret = self.prefixes.get(at).and_then(|p| p.secrets.first());
         let secret = secret.ok_or(DropReason::NoGroupKey)?;
-        // a number that was used before would lay two packets open
+        // a repeated number would reveal both packets
         if header.sequence <= self.sealed {
             return Err(DropReason::NoGroupKey);
         }
@@ -309,8 +309,8 @@ impl Private {
         Ok(sealed.into())
     }
 
-    /// Opens a packet that came with this data header. It lets each number of a sender pass once, and counts those alone
-    /// that verify. `at`: of [`Self::of`]; `flow`: the packet's.
+    /// Opens a packet that came with this data header. It accepts each number of a sender once, and
+    /// notes only numbers of packets that verify. `at`: from [`Self::of`]; `flow`: the packet's.
     pub fn open(
         &mut self,
         at: usize,
@@ -332,7 +332,7 @@ impl Private {
             };
             result = match known.iter().position(is_this) {
                 Some(key) => {
-                    // the one that was used last is found first, and kept longest
+                    // the key used last is found first, and kept longest
                     known[..=key].rotate_right(1);
                     known[0].open(header, &sealed, self.window)
                 }
@@ -359,7 +359,7 @@ impl Private {
             }
         }
         let opened = result?;
-        // what no router may bring to a host cannot come sealed either
+        // a packet that no router may bring to a host may not come sealed either
         match CarriedScopes::ON_LINKS.classify(&opened) {
             Class::Carried(inside) if inside == flow => Ok(opened),
             Class::Dropped(reason) => Err(reason),
@@ -368,7 +368,7 @@ impl Private {
     }
 }
 
-/// Keeps a key that has opened a packet, in place of the one that was used the longest ago.
+/// Keeps a key that has opened a packet, in place of the least recently used one.
 fn keep(
     opening: &mut BTreeMap<OriginId, Vec<OpeningKey>>,
     origin: OriginId,
@@ -393,7 +393,7 @@ impl OpeningKey {
         if !self.passed.would_accept(header.sequence, window) {
             return Err(DropReason::Duplicate);
         }
-        // the text begins with the next header, and lies where the last byte of the IPv6 header will be
+        // the text begins with the next header, where the last byte of the IPv6 header will be
         let text_at = IPV6_HEADER_LEN - 1;
         let mut packet = vec![0; text_at + sealed.text.len()];
         let is_authentic = self.aead.open(
@@ -410,14 +410,14 @@ impl OpeningKey {
         let next_header = packet[text_at];
         packet[..IPV6_HEADER_LEN].copy_from_slice(sealed.ipv6);
         packet[NEXT_HEADER_AT] = next_header;
-        // it is shorter than what carried it
+        // shorter than the sealed packet, so it fits
         let len = (sealed.text.len() - 1) as u16;
         packet[PAYLOAD_LEN_AT..NEXT_HEADER_AT].copy_from_slice(&len.to_be_bytes());
         Ok(packet.into())
     }
 }
 
-/// A sealed packet, in its parts.
+/// The parts of a sealed packet.
 struct Sealed<'a> {
     ipv6: &'a [u8; IPV6_HEADER_LEN],
     key_number: u16,

@@ -1,4 +1,4 @@
-//! Route computation: from the link state database to trees, and on which of them groups travel.
+//! Route computation: from the link state database to trees, and the trees of each group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -19,13 +19,13 @@ use crate::source_filter::{SourceFilter, merge};
 use crate::topology::Topology;
 use crate::trees::Edge;
 
-/// The topology learns which routers came and went at most this often, plus [`TOPOLOGY_DELAY_PER_ROUTER`]. Chosen: links
-/// are decided on in seconds.
+/// Least time between updates of the topology's routers, plus [`TOPOLOGY_DELAY_PER_ROUTER`].
+/// Chosen: links are decided on in seconds.
 const TOPOLOGY_DELAY: Duration = Duration::from_millis(500);
 /// Added to [`TOPOLOGY_DELAY`] for each router.
 const TOPOLOGY_DELAY_PER_ROUTER: Duration = Duration::from_millis(2);
 
-/// The parts that route computation changes, and what it looks at.
+/// The parts that route computation reads or changes.
 #[derive(Debug)]
 pub struct Computation<'a> {
     /// This node.
@@ -38,19 +38,19 @@ pub struct Computation<'a> {
     pub forwarding: &'a mut Forwarding,
     /// Joins of listeners.
     pub membership: &'a mut Membership,
-    /// Who decides on links.
+    /// The decisions on links.
     pub topology: &'a mut Topology,
     /// The present time.
     pub now: Instant,
 }
 
-/// What was computed last.
+/// The results of the last computation.
 #[derive(Debug)]
 pub struct Routing {
     graph: Arc<Graph>,
-    /// Versions of graph and rendezvous points that the trees show.
+    /// Versions of the graph and the rendezvous points that the trees follow.
     seen: Option<[u64; 2]>,
-    /// The graph of the last replay buffer.
+    /// Version of the graph when replay buffers were last cleared.
     replay_graph: Option<u64>,
     forced: bool,
     /// The network is small: this router sends SourceActive for everything.
@@ -62,13 +62,13 @@ pub struct Routing {
     rps_version: Option<u64>,
     rps: [Option<OriginId>; GROUP_RANGES as usize],
     owners: BTreeMap<GroupPrefix, OriginId>,
-    /// Former roots of groups, and until when joins on their trees count for local interfaces.
+    /// Former roots of groups; until this time, joins on their trees count for local interfaces.
     former_roots: Vec<(OriginId, Instant)>,
-    /// When packets are no longer taken over edges of former trees.
+    /// Time after which packets are no longer accepted over edges of former trees.
     tree_expiry: Option<Instant>,
-    /// The topology does not know of the last change.
+    /// The topology has not received the last change.
     topology_stale: bool,
-    /// Names the routers that it knows of.
+    /// The digest of the routers that it received.
     topology_component: Option<u64>,
     topology_next: Instant,
 }
@@ -105,7 +105,7 @@ impl Routing {
         &self.graph
     }
 
-    /// When something is to be done.
+    /// The time of the next update.
     pub fn next_timeout(&self) -> Option<Instant> {
         let former = self.former_roots.first().map(|(_, until)| *until);
         let topology = self.topology_stale.then_some(self.topology_next);
@@ -118,12 +118,12 @@ impl Routing {
         sending_root(database, own, self.sends_on_own, group)
     }
 
-    /// Brings trees and flows into accord with listeners and the database. True: unicast routes are void.
+    /// Updates trees and flows after listeners and the database. True: unicast routes are void.
     pub fn update(&mut self, parts: &mut Computation<'_>) -> bool {
         let versions = [parts.database.graph_version(), parts.database.rps_version()];
         if self.replay_graph != Some(versions[0]) {
             self.replay_graph = Some(versions[0]);
-            // who joins now may have got the packets over another path before
+            // a listener that joins now may have received the packets over another path before
             parts.forwarding.replay.clear();
         }
         let computes = std::mem::take(&mut self.forced) || self.seen != Some(versions);
@@ -145,7 +145,7 @@ impl Routing {
         computes
     }
 
-    /// The topology learns which routers there are.
+    /// Passes the reachable routers to the topology.
     fn update_topology(&mut self, parts: &mut Computation<'_>) {
         let (own, graph) = (parts.node.own, &self.graph);
         self.topology_stale = false;
@@ -171,7 +171,7 @@ impl Routing {
         let most = parts.node.config.limits.source_trees;
         let known = parts.database.reachable_count();
         self.sends_on_own = known <= most;
-        // with a margin: no router sends where others do not listen while routers come and go
+        // with a margin: while routers come and go, no router sends where others do not join
         self.listens_on_all = known <= most + most / 2;
         let modes = (self.sends_on_own, self.listens_on_all);
         self.compute_roots(before != modes, parts);
@@ -183,7 +183,7 @@ impl Routing {
         }
     }
 
-    /// This router's position in the tree of `root`. `fresh`: the graph is another.
+    /// Places this router in the tree of `root`. `fresh`: the graph has changed.
     fn place(&self, root: OriginId, fresh: bool, parts: &mut Computation<'_>) {
         let own = parts.node.own;
         let mut tree = parts.forwarding.trees.tree(root);
@@ -211,7 +211,7 @@ impl Routing {
         parts.forwarding.trees.place(root, tree, edges, parts.now);
     }
 
-    /// Roots of groups may be others now.
+    /// Computes the roots of groups again.
     fn compute_roots(&mut self, forced: bool, parts: &mut Computation<'_>) {
         // listeners stay on trees whose root changed and changed back in between
         let version = Some(parts.database.rps_version());
@@ -266,12 +266,12 @@ impl Routing {
         }
     }
 
-    /// The prefixes of which this router sends SourceActive: those it announces where another is the root, those that
-    /// programs watch, and in a small network everything.
+    /// Sets the prefixes for which this router sends SourceActive: those it announces under another
+    /// root, those that programs watch, and everything in a small network.
     fn compute_prefixes(&mut self, parts: &mut Computation<'_>) {
         let config = &parts.node.config;
         let known = parts.database.reachable_count();
-        // one that comes and goes changes nothing
+        // a router that comes and goes changes nothing
         let slack = if self.small { known / 5 } else { 0 };
         let was_small = self.small;
         self.small = known - slack <= config.limits.small_network;
@@ -310,9 +310,9 @@ impl Routing {
         parts.forwarding.trees.set_local_prefixes(&active);
     }
 
-    /// What neighbours join of a group, as local interfaces see it: on the group's tree, and on its former tree as long as
-    /// listeners may be there. `None` as well where this router does not learn who listens: what passes through shows little
-    /// of the network.
+    /// The neighbours' joins of a group for local interfaces: on its tree, and on its former tree
+    /// while listeners may be there. `None` also for groups that this router does not watch: joins
+    /// that pass through show only a part of the network.
     pub fn remote_joins(
         &self,
         group: Ipv6Addr,
@@ -341,7 +341,7 @@ impl Routing {
         merge(parts)
     }
 
-    /// What listeners join of a group goes onto its trees. `rerooted`: they join what they joined, but the trees are others.
+    /// Sets the listeners' joins of a group on its trees. `rerooted`: only the trees have changed.
     pub fn join(&self, group: Ipv6Addr, rerooted: bool, parts: &mut Computation<'_>) {
         let joins = match parts.membership.filter(group) {
             None => Vec::new(),
@@ -353,7 +353,7 @@ impl Routing {
         groups.listen(group, (joins, listeners), rerooted, trees, parts.now);
     }
 
-    /// On the shared tree of the group, and where routers send on their source trees, on these.
+    /// The joins on the group's shared tree, and on source trees if routers send on these.
     fn join_roots(
         &self,
         group: Ipv6Addr,
@@ -382,7 +382,7 @@ impl Routing {
         joins
     }
 
-    /// Routers have come or gone, whose source trees listeners may have to join.
+    /// Repeats joins that may concern source trees of routers that came or went.
     fn join_all_again(&self, parts: &mut Computation<'_>) {
         for group in parts.membership.groups() {
             let affected = if is_source_specific(group) {
@@ -397,7 +397,7 @@ impl Routing {
         }
     }
 
-    /// Other gateways speak for hosts of LANs, or IPv4 addresses have moved: Joins that name these lead elsewhere.
+    /// Repeats Joins of sources whose gateways or IPv4 addresses have changed.
     fn follow_lans(&self, parts: &mut Computation<'_>) {
         let lans = Arc::clone(parts.database.lan_sources());
         let Some(is_affected) = parts.forwarding.trees.set_lans(&lans) else {
@@ -409,8 +409,8 @@ impl Routing {
         }
     }
 
-    /// Each source of a source-specific group has a source tree. A Join of such a group for all sources (RFC 4604 §2.2.2
-    /// lets routers ignore it) counts where the network is small.
+    /// Joins each source of a source-specific group on its source tree. A Join for all sources,
+    /// which RFC 4604 §2.2.2 lets routers ignore, counts only in a small network.
     fn join_sources(
         &self,
         filter: &SourceFilter,
@@ -440,8 +440,8 @@ impl Routing {
     }
 }
 
-/// The root of the tree on which senders of `own` send to a group. `on_own`: on the source tree, where no announced prefix
-/// says otherwise.
+/// The root of the tree on which senders of `own` send to a group. `on_own`: on the source tree,
+/// except for announced prefixes.
 fn sending_root(database: &Database, own: OriginId, on_own: bool, group: Ipv6Addr) -> OriginId {
     if is_source_specific(group) {
         return own;

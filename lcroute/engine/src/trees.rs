@@ -1,17 +1,18 @@
-//! Join state on trees: which neighbour joins what of (root, group), where sources are active, and over which links a packet
-//! therefore goes on.
+//! Join state on trees: the Joins of each neighbour for (root, group), active sources, and the
+//! outgoing links of a packet that follow from them.
 //!
 //! | advertised | towards the root | away from the root |
 //! |---|---|---|
-//! | **Join** others here join it | always | where the far side advertised SourceActive |
-//! | **SourceActive** others here send, or watch who listens | always | never |
+//! | **Join** joins of other links or listeners | always | if the far side sent SourceActive |
+//! | **SourceActive** senders, or programs that watch joins, on this side | always | never |
 //!
-//! Received join state is kept as it came, whatever this router believes of the tree at the moment. It counts only while the
-//! link is an edge of the tree. A router advertises join state over edges of its own tree only, and withdraws it from all
-//! other links. So received join state proves that the neighbour has this edge too, and no packet goes over a new edge before.
+//! A router keeps received join state as it came, whatever its own tree is at the moment. The state
+//! counts only while the link is an edge of the tree. A router advertises join state over edges of
+//! its own tree only, and withdraws it from all other links. So received join state proves that the
+//! neighbour has this edge too. No packet takes a new edge before that.
 //!
-//! A neighbour keeps a bounded number of entries of each router. Those who want these entries share the room
-//! ([`link_shares`]).
+//! A neighbour keeps a bounded number of entries of each router. All links and interfaces that need
+//! entries share this room ([`link_shares`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -44,7 +45,7 @@ pub use forwarding_entry::Lookup;
 pub use link_shares::Payer;
 pub use position::Edge;
 
-/// Kinds of listeners here.
+/// Kinds of listeners at this router.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LocalListeners {
     /// Programs and hosts of LANs.
@@ -63,9 +64,9 @@ struct Entry {
     listeners: LocalListeners,
     /// A program on this host sends.
     local_source_active: bool,
-    /// It is in the list of what the next flush looks at.
+    /// It is in the list of entries for the next flush.
     dirty: bool,
-    /// A Join names some sources only, or all but some.
+    /// A Join lists sources, in INCLUDE or EXCLUDE mode.
     lists_sources: bool,
     active: Option<Box<ActiveEntry>>,
 }
@@ -89,7 +90,7 @@ impl Entry {
         &mut self.links[at]
     }
 
-    /// Its routes are void, and the next flush looks at it. True: that is new.
+    /// Voids its forwarding entries and marks it for the next flush. True: it was not marked yet.
     fn touch(&mut self) -> bool {
         if let Some(active) = &mut self.active {
             active.forget_entries();
@@ -105,7 +106,7 @@ impl Entry {
         self.links.is_empty() && !self.local.is_some() && !self.local_source_active
     }
 
-    /// Whether Joins of the group go over an edge: to the parent always, to a child that says that somebody there sends.
+    /// Whether Joins of the group go over an edge: to the parent, or to a child with SourceActive.
     fn asks_over(
         &self,
         edge: &Edge,
@@ -119,7 +120,7 @@ impl Entry {
             || received_for_prefix(prefixes, edge.link, group)
     }
 
-    /// Whether the router at the other end of an edge is told that somebody here or below sends.
+    /// Whether SourceActive for the group goes over an edge: to the parent, if this side sends.
     fn tells_parent(
         &self,
         edge: &Edge,
@@ -132,7 +133,7 @@ impl Entry {
             && !advertised_for_prefix(prefixes, edge.link, group)
     }
 
-    /// The Join for one edge: what all others join, of the sources that lie behind it.
+    /// The Join for one edge: the union of the other Joins, with sources behind the edge only.
     fn join_over(&self, edge: &Edge, position: &TreePosition, lans: &LanSources) -> Join {
         let others = self.links.iter().filter(|l| joins_over(l, edge, position));
         let mut join = self.local.clone();
@@ -156,7 +157,7 @@ impl Entry {
         self.local_source_active || links.any(|l| is_source_active_below(l, position))
     }
 
-    /// Whether somebody else joins sources that lie behind this edge.
+    /// Whether a listener or another link joins sources that lie behind this edge.
     fn is_joined_over(&self, edge: &Edge, position: &TreePosition, lans: &LanSources) -> bool {
         if self.lists_sources {
             return self.join_over(edge, position, lans).is_some();
@@ -165,8 +166,8 @@ impl Entry {
         self.local.is_some() || links.any(|l| joins_over(l, edge, position))
     }
 
-    /// For whom join state is advertised over an edge: this host's programs before others, leaves last. Of several others the
-    /// one of before; in a crowd the one with the smallest share.
+    /// The payer of join state over an edge: this host's programs, else a LAN or link, else leaves.
+    /// Of several peers the previous payer stays; at a crowded neighbour the smallest share pays.
     fn payer(
         &self,
         edge: &Edge,
@@ -198,7 +199,7 @@ impl Entry {
         peer.unwrap_or(Payer::Leaves)
     }
 
-    /// Looks at all Joins anew; whether one lists sources.
+    /// Checks all Joins again; returns whether one lists sources.
     fn note_sources(&mut self) -> bool {
         let received = |l: &GroupLink| l.received.lists_sources();
         self.lists_sources = self.local.lists_sources() || self.links.iter().any(received);
@@ -206,11 +207,11 @@ impl Entry {
     }
 }
 
-/// Whether a neighbour joins a group for which this router therefore asks over an edge.
+/// Whether a neighbour's Join for a group is part of this router's Join over an edge.
 fn joins_over(other: &GroupLink, edge: &Edge, position: &TreePosition) -> bool {
     other.link != edge.link
         && other.received.is_some()
-        // a former parent's joins are for sources here, not for the parent of now
+        // a former parent joins sources on this side, not those behind the present parent
         && match position.edge(other.link) {
             Some(_) => true,
             None if edge.is_parent => position.was_below(other.link),
@@ -218,7 +219,7 @@ fn joins_over(other: &GroupLink, edge: &Edge, position: &TreePosition) -> bool {
         }
 }
 
-/// Whether a neighbour that is no parent says that somebody there sends.
+/// Whether a neighbour other than the parent advertises SourceActive.
 fn is_source_active_below(other: &GroupLink, position: &TreePosition) -> bool {
     let edge = || position.current_or_former_edge(other.link);
     other.received_source_active && edge().is_some_and(|edge| !edge.is_parent)
@@ -229,18 +230,18 @@ fn is_source_active_below(other: &GroupLink, position: &TreePosition) -> bool {
 struct PrefixEntry {
     received: BTreeSet<LinkId>,
     advertised: Option<LinkId>,
-    /// The parent until a moment ago, who was advertised.
+    /// The parent until a moment ago, to which SourceActive was advertised.
     former: Option<LinkId>,
     local: bool,
 }
 
-/// A tree as far as this router is concerned.
+/// This router's part of a tree.
 #[derive(Debug)]
 struct TreeState {
     position: TreePosition,
     entries: Table<Ipv6Addr, Entry>,
     prefixes: BTreeMap<GroupPrefix, PrefixEntry>,
-    /// Groups of which some sources are not joined: what is advertised of them depends on where sources lie.
+    /// Groups with Joins that list sources: their Joins depend on the place of the sources.
     filtered: BTreeSet<Ipv6Addr>,
 }
 
@@ -288,10 +289,10 @@ pub struct Advertised {
     pub source_active: bool,
 }
 
-/// What is to be advertised over a link, and what was before.
+/// Join state to advertise over a link, before and after.
 #[derive(Debug)]
 pub struct JoinUpdate<'a> {
-    /// To whom.
+    /// The neighbour.
     pub link: LinkId,
     /// The tree.
     pub root: OriginId,
@@ -301,45 +302,45 @@ pub struct JoinUpdate<'a> {
     pub before: (&'a Join, bool),
     /// Join and SourceActive from now on.
     pub after: (&'a Join, bool),
-    /// For whom.
+    /// The payer: in its share of the neighbour's room the entry counts.
     pub payer: Payer,
 }
 
-/// What a neighbour had advertised before, for the account of what it keeps here.
+/// A neighbour's earlier join state for a group, to account for the room that it takes here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedBefore {
     /// There was an entry of it.
     pub existed: bool,
     /// Sources that it listed.
     pub sources: usize,
-    /// W and S, for the audit.
+    /// Its Join and SourceActive, for the audit.
     pub was: (Join, bool),
 }
 
-/// All trees that somebody uses.
+/// All trees in use.
 #[derive(Debug)]
 pub struct Trees {
     seed: u64,
     states: Table<OriginId, TreeState>,
     /// Roots in use, in order.
     roots: BTreeSet<OriginId>,
-    /// What the next flush looks at.
+    /// Entries for the next flush.
     dirty: Vec<(OriginId, Ipv6Addr)>,
     dirty_prefixes: BTreeSet<OriginId>,
     unplaced: Vec<OriginId>,
     entries: usize,
     lans: Arc<LanSources>,
-    /// How much each neighbour keeps.
+    /// Bounds of the entries and sources that each neighbour keeps.
     room: Room,
     shares: BTreeMap<LinkId, LinkShares>,
-    /// Neighbours for which something waits.
+    /// Neighbours for which entries wait.
     crowded: BTreeSet<LinkId>,
-    /// Join state that began to wait since [`Self::take_withheld`].
+    /// Entries that began to wait since [`Self::take_withheld`].
     withheld: u64,
 }
 
-/// The place of an entry within its share: that of its group, as a group is of no use on a part of its trees. Nobody outside
-/// can choose groups that come first.
+/// The order of an entry within its share. It depends on the group only, as a group is of no use on
+/// a part of its trees. Nobody outside can choose groups that come first.
 fn rank(seed: u64, group: Ipv6Addr) -> u64 {
     let group = u128::from(group);
     let words = [(group >> 64) as u64, group as u64];
@@ -368,8 +369,8 @@ impl Trees {
         }
     }
 
-    /// Hosts of LANs lie behind these gateways, and IPv4 addresses are these routers', from now on: Joins that list sources may
-    /// lead elsewhere. Which groups' do; `None`: nothing has changed.
+    /// Sets the gateways of LAN hosts and the routers of IPv4 addresses: Joins that list sources
+    /// may change direction. Returns a test for the affected groups; `None`: nothing has changed.
     pub fn set_lans(
         &mut self,
         lans: &Arc<LanSources>,
@@ -415,8 +416,8 @@ impl Trees {
         std::mem::take(&mut self.unplaced)
     }
 
-    /// The tree has this form now, and these are its edges here. Packets are taken over the edges that it
-    /// had until [`PREVIOUS_TREE`] from now.
+    /// Sets the form of the tree and its edges at this router. Packets are accepted over the
+    /// earlier edges until [`PREVIOUS_TREE`] from now.
     pub fn place(
         &mut self,
         root: OriginId,
@@ -440,7 +441,7 @@ impl Trees {
         }
     }
 
-    /// Forgets trees of before whose time is over; when the next one is to be forgotten.
+    /// Forgets previous trees that have expired; returns the time of the next expiry.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
         let (mut next, mut over) = (None, Vec::new());
         for root in &self.roots {
@@ -452,7 +453,7 @@ impl Trees {
             }
             next = next.into_iter().chain(state.position.next_expiry()).min();
         }
-        // what was advertised over edges of before is withdrawn now
+        // withdraws join state from edges of previous trees
         for (root, groups) in over {
             self.dirty_prefixes.insert(root);
             for group in groups {
@@ -497,7 +498,7 @@ impl Trees {
         }
     }
 
-    /// What a neighbour keeps here of (root, group).
+    /// The join state that this router keeps of a neighbour for (root, group).
     pub fn received(&self, link: LinkId, root: OriginId, group: Ipv6Addr) -> ReceivedBefore {
         let entry = self.states.get(&root).and_then(|s| s.entries.get(&group));
         let Some(state) = entry.and_then(|e| e.link(link)) else {
@@ -510,7 +511,7 @@ impl Trees {
         }
     }
 
-    /// The join state of a neighbour for (root, group) from now on: its Join, and whether somebody there sends.
+    /// Sets a neighbour's join state for (root, group): its Join and its SourceActive.
     pub fn set_received(
         &mut self,
         link: LinkId,
@@ -556,7 +557,7 @@ impl Trees {
         self.touch_prefix(root, prefix);
     }
 
-    /// What lies in the prefix is advertised or withdrawn with the next flush.
+    /// Marks all groups in the prefix for the next flush.
     fn touch_prefix(&mut self, root: OriginId, prefix: GroupPrefix) {
         self.dirty_prefixes.insert(root);
         let Some(state) = self.states.get(&root) else {
@@ -568,7 +569,7 @@ impl Trees {
         }
     }
 
-    /// The joins of listeners here for (root, group), from now on.
+    /// Sets the joins of local listeners for (root, group).
     pub fn set_local(
         &mut self,
         root: OriginId,
@@ -585,7 +586,7 @@ impl Trees {
         self.note_sources(root, group);
     }
 
-    /// Whether a program on this host sends to the group.
+    /// Sets whether a program on this host sends to the group.
     pub fn set_local_source_active(&mut self, root: OriginId, group: Ipv6Addr, sending: bool) {
         if !sending && self.lookup(root, group).is_none() {
             return;
@@ -594,7 +595,7 @@ impl Trees {
         self.touch(root, group);
     }
 
-    /// The prefixes of which this router itself sends SourceActive, all of them.
+    /// Sets all prefixes for which this router itself advertises SourceActive.
     pub fn set_local_prefixes(&mut self, own: &BTreeSet<(OriginId, GroupPrefix)>) {
         for root in self.roots.clone() {
             let Some(state) = self.states.get_mut(&root) else {
@@ -620,7 +621,7 @@ impl Trees {
         self.states.get(&root)?.entries.get(&group)
     }
 
-    /// A link is gone, and all that was known over it in both directions.
+    /// Removes a link, with its join state in both directions.
     pub fn link_down(&mut self, link: LinkId) {
         self.shares.remove(&link);
         self.crowded.remove(&link);
@@ -652,7 +653,7 @@ impl Trees {
         }
     }
 
-    /// All that was received over a link in some buckets of the audit.
+    /// All join state received over a link in some buckets of the audit.
     pub fn received_in(
         &self,
         link: LinkId,
@@ -674,7 +675,7 @@ impl Trees {
         received
     }
 
-    /// All that was advertised over a link in some buckets of the audit.
+    /// All join state advertised over a link in some buckets of the audit.
     pub fn advertised_in(
         &self,
         link: LinkId,
@@ -715,7 +716,7 @@ impl Trees {
         advertised
     }
 
-    /// What was advertised over a link of a group or prefix.
+    /// The join state advertised over a link for a group or prefix.
     pub fn advertised_to(
         &self,
         link: LinkId,
@@ -733,7 +734,7 @@ impl Trees {
             .then(|| (known.advertised.clone(), known.advertised_source_active))
     }
 
-    /// Says what changed since the last flush; returns the groups whose outgoing links may be others now.
+    /// Advertises all changes; returns the groups whose outgoing links may have changed.
     pub fn flush(&mut self, emit: &mut dyn FnMut(JoinUpdate<'_>)) -> Vec<(OriginId, Ipv6Addr)> {
         for root in std::mem::take(&mut self.dirty_prefixes) {
             self.flush_prefixes(root, emit);
@@ -748,7 +749,7 @@ impl Trees {
         dirty
     }
 
-    /// Decides which of these entries are advertised. Adds those that gain or lose room by it.
+    /// Decides which of these entries are advertised. Adds entries that gain or lose room by it.
     fn share_room(&mut self, dirty: &mut Vec<(OriginId, Ipv6Addr)>) {
         let mut at = 0;
         loop {
@@ -772,7 +773,7 @@ impl Trees {
         }
     }
 
-    /// The next entry for which there is room at a neighbour.
+    /// The next waiting entry that a neighbour has room for.
     fn next_waiting(&mut self) -> Option<(LinkId, Payer, Key)> {
         let (shares, room) = (&self.shares, self.room);
         let has_waiting = |link: &LinkId| shares.get(link).is_some_and(LinkShares::has_waiting);
@@ -791,7 +792,7 @@ impl Trees {
         }
     }
 
-    /// Join state that began to wait for room since the last call.
+    /// Number of entries that began to wait for room since the last call.
     pub fn take_withheld(&mut self) -> u64 {
         std::mem::take(&mut self.withheld)
     }
@@ -809,7 +810,7 @@ impl Trees {
         waiting.map(|l| l.link)
     }
 
-    /// Decides over which edges join state of (root, group) may be advertised; the entries that make room for it.
+    /// Decides over which edges (root, group) may be advertised; returns the evicted entries.
     fn share_entry(&mut self, root: OriginId, group: Ipv6Addr) -> Vec<(LinkId, Key)> {
         let (room, seed) = (self.room, self.seed);
         let mut evicted = Vec::new();
@@ -858,7 +859,7 @@ impl Trees {
         evicted
     }
 
-    /// SourceActive for prefixes, towards the root. It covers single groups, so it is known before them.
+    /// Advertises SourceActive for prefixes to the root, before single groups that they cover.
     fn flush_prefixes(&mut self, root: OriginId, emit: &mut dyn FnMut(JoinUpdate<'_>)) {
         let Some(state) = self.states.get_mut(&root) else {
             return;
@@ -875,7 +876,7 @@ impl Trees {
             let mut is_new = advertised != known.advertised;
             if is_new {
                 let former = known.former.take();
-                // back again, and not withdrawn yet
+                // the former parent is the parent again, and SourceActive was not withdrawn from it
                 is_new = former.is_none() || former != advertised;
                 withdrawn.extend(former.filter(|_| is_new));
                 match known.advertised {
@@ -967,8 +968,7 @@ impl Trees {
             let advertised = entry.link_mut(edge.link);
             (advertised.advertised, advertised.advertised_source_active) = (join, sending);
         }
-        // what was advertised over links that are no edges any more; where they were until a moment ago, and the
-        // join state is still there, it stays for as long as packets may come that way
+        // withdraws join state from links that are no edges; former edges keep it for late packets
         let kept: Vec<LinkId> = entry
             .links
             .iter()
@@ -1020,8 +1020,8 @@ impl Trees {
         }
     }
 
-    /// The forwarding entry for packets of `source` that enter the network at `origin`; `None` if nobody on this tree listens
-    /// or sends to the group.
+    /// The forwarding entry for packets of `source` that enter the network at `origin`; `None` if
+    /// the tree has no entry for the group.
     pub fn forward(
         &mut self,
         root: OriginId,
@@ -1039,7 +1039,7 @@ impl Trees {
         Some(active.lookup(inputs, (source, origin)))
     }
 
-    /// What all neighbours on the tree together join of (root, group).
+    /// The union of all neighbours' Joins on the tree for (root, group).
     pub fn joined_of(&self, root: OriginId, group: Ipv6Addr) -> Option<SourceFilter> {
         let state = self.states.get(&root)?;
         let entry = state.entries.get(&group)?;
@@ -1054,12 +1054,12 @@ impl Trees {
         merged.filter()
     }
 
-    /// Whether a neighbour on the tree has joined something of (root, group).
+    /// Whether a neighbour on the tree has a Join for (root, group).
     pub fn is_joined(&self, root: OriginId, group: Ipv6Addr) -> bool {
         !self.links(root, group).is_empty()
     }
 
-    /// The links over which (root, group) is joined, whatever its source.
+    /// The links over which (root, group) is joined, for any source.
     pub fn links(&self, root: OriginId, group: Ipv6Addr) -> Vec<LinkId> {
         let Some(state) = self.states.get(&root) else {
             return Vec::new();
@@ -1090,7 +1090,7 @@ impl Trees {
         self.roots.iter().flat_map(groups).collect()
     }
 
-    /// All groups, one on several trees more than once.
+    /// All groups; a group on several trees occurs more than once.
     pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> + use<> {
         self.keys().into_iter().map(|(_, group)| group)
     }

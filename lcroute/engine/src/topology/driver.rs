@@ -1,4 +1,4 @@
-//! Feeds a [`Policy`](super::policy::Policy) and acts on the links that it asks for.
+//! Runs a [`Policy`](super::policy::Policy) and manages the links that it asks for.
 //!
 //! A link's life, seen from one end:
 //!
@@ -19,35 +19,35 @@ use crate::config::TopologyConfig;
 use crate::lsdb::LinkStanding;
 use crate::small_map::SmallMap;
 
-/// Members that are known at a time, and directions that fail.
+/// Bound of known members, and of members to which direct links fail.
 pub(super) const MAX_KNOWN: usize = 4_096;
-/// Changes often come in groups: links are decided on when nothing has changed for so long,
+/// Time without a change after which links are decided on; changes often come in groups.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// or so long after the first change.
+/// Longest delay of the decision after the first change.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
-/// A link that nobody wants is not used any more after this time,
+/// Time after which a link that neither end wants is no longer used.
 const FADE_AFTER: Duration = Duration::from_secs(20);
-/// and closed after this.
+/// Time after which a link that neither end wants is closed.
 const RETIRE_AFTER: Duration = Duration::from_secs(30);
 
-/// What the topology asks for.
+/// An action that the topology asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopologyEvent {
-    /// All with whom there should be a link, from now on.
+    /// The members with which links are wanted.
     Wanted(BTreeSet<OriginId>),
-    /// Tell the peer whether this node wants the link.
+    /// Send the peer a LINK REQUEST.
     LinkRequest {
         /// The link.
         link: LinkId,
-        /// What this node asks for.
+        /// Whether this node wants the link.
         request: LinkRequest,
     },
-    /// Nobody wants the link, and soon it will be closed.
+    /// The standing of the link changed: neither end wants it, or one wants it again.
     Standing {
         /// The link.
         link: LinkId,
     },
-    /// Close the link: nobody has wanted it for a while.
+    /// Close the link: neither end has wanted it for [`RETIRE_AFTER`].
     Retire {
         /// The link.
         link: LinkId,
@@ -59,7 +59,7 @@ struct Link {
     neighbor: OriginId,
     since: Instant,
     rtt: Option<Duration>,
-    /// Until the peer says so, it is not known to be in vain.
+    /// The peer's last LINK REQUEST. None yet: the peer may want the link.
     peer: Option<LinkRequest>,
     sent: Option<LinkRequest>,
     unwanted_since: Option<Instant>,
@@ -75,23 +75,23 @@ pub struct Topology {
     config: TopologyConfig,
     policy: Box<dyn Policy>,
     known: BTreeMap<OriginId, Known>,
-    /// Rises when somebody becomes known or no longer is.
+    /// Rises when a member becomes known or is forgotten.
     members: u64,
-    /// Kept apart: it may be said of who is not known yet.
+    /// Members to which direct links fail; separate, as some are not known yet.
     failing: BTreeSet<OriginId>,
     links: SmallMap<LinkId, Link>,
-    /// Some of those known are lost.
+    /// A known member is marked as lost.
     has_lost: bool,
     wanted: BTreeSet<OriginId>,
-    /// The first and the last change since the last decision.
+    /// Times of the first and the last change since the last decision.
     changed: Option<(Instant, Instant)>,
-    /// The first of all timers: looked for when one has changed.
+    /// The first of all timers, computed after each change.
     timer: Option<Instant>,
     events: VecDeque<TopologyEvent>,
 }
 
 impl Topology {
-    /// For node `own`, which knows nobody. `seed` jitters trials.
+    /// A topology for node `own`, which knows no members. `seed` jitters trials.
     pub fn new(own: OriginId, config: TopologyConfig, seed: u64, now: Instant) -> Self {
         let mut topology = Self {
             own,
@@ -112,7 +112,7 @@ impl Topology {
         topology
     }
 
-    /// Another policy or degree.
+    /// Sets the policy or degree.
     pub fn set_config(&mut self, config: TopologyConfig, now: Instant) {
         if self.config != config {
             self.config = config;
@@ -121,8 +121,7 @@ impl Topology {
         }
     }
 
-    /// All other routers that are reachable in the link state, in ascending order; with each, whether it is a stub
-    /// router.
+    /// Sets all other routers reachable in the link state, ascending, with their stub flags.
     pub fn set_reachable(
         &mut self,
         routers: impl IntoIterator<Item = (OriginId, bool)>,
@@ -158,7 +157,7 @@ impl Topology {
         }
     }
 
-    /// A carrier of signalling says whether this member is online.
+    /// A carrier of signalling reports this member as online or offline.
     pub fn set_present(&mut self, origin: OriginId, online: bool, now: Instant) {
         if origin == self.own {
             return;
@@ -179,7 +178,7 @@ impl Topology {
         self.change(now);
     }
 
-    /// Trials to link with this member directly fail, or do so no longer.
+    /// Attempts at a direct link with this member fail, or no longer do.
     pub fn set_direct_failure(&mut self, origin: OriginId, failing: bool, now: Instant) {
         let changed = if !failing {
             self.failing.remove(&origin)
@@ -234,7 +233,7 @@ impl Topology {
         }
     }
 
-    /// What the peer asks for (LINK REQUEST).
+    /// Handles the peer's LINK REQUEST.
     pub fn set_peer_request(&mut self, link: LinkId, request: LinkRequest, now: Instant) {
         let link = self.links.get_mut(&link);
         if let Some(link) = link.filter(|link| link.peer != Some(request)) {
@@ -244,7 +243,7 @@ impl Topology {
         }
     }
 
-    /// What the ends of a link think of it.
+    /// The standing of a link, from both ends' requests.
     pub fn standing(&self, link: LinkId) -> LinkStanding {
         match self.links.get(&link) {
             Some(link) if [link.sent, link.peer].contains(&Some(LinkRequest::Keep)) => {
@@ -255,13 +254,12 @@ impl Topology {
         }
     }
 
-    /// All with whom there should be a link.
+    /// The members with which links are wanted.
     pub fn wanted(&self) -> &BTreeSet<OriginId> {
         &self.wanted
     }
 
-    /// Time has come to what [`Self::poll_timeout`] said. Where it matters, `prospects` is asked for the routers that are
-    /// there.
+    /// Handles expired timers; a policy that is looking for links gets `prospects`.
     pub fn handle_timeout(&mut self, prospects: impl FnOnce() -> Vec<Prospect>, now: Instant) {
         let policy = self.policy.next_timeout().is_some_and(|at| at <= now);
         if policy || self.decision_at().is_some_and(|at| at <= now) {
@@ -283,7 +281,7 @@ impl Topology {
         self.find_timer();
     }
 
-    /// When to call [`Self::handle_timeout`].
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         debug_assert_eq!(self.timer, self.first_timer());
         self.timer
@@ -306,7 +304,7 @@ impl Topology {
             .min()
     }
 
-    /// The next thing to do.
+    /// The next action.
     pub fn poll_event(&mut self) -> Option<TopologyEvent> {
         self.events.pop_front()
     }
@@ -328,7 +326,7 @@ impl Topology {
         self.known.remove(&origin).is_some()
     }
 
-    /// Makes room for a router of the link state: those of whom a carrier only says that they are there give way.
+    /// Makes room for a router of the link state, in place of one that only a carrier reports.
     fn has_room(&mut self) -> bool {
         if self.known.len() < MAX_KNOWN {
             return true;
@@ -351,7 +349,7 @@ impl Topology {
 
     fn decide(&mut self, prospects: &[Prospect], now: Instant) {
         self.changed = None;
-        // whoever is linked is there, whatever others know
+        // a linked member is present, even if the link state does not show it
         let mut known = std::borrow::Cow::Borrowed(&self.known);
         let mut links = BTreeMap::new();
         for link in self.links.values().filter(|link| !link.retired) {
@@ -377,7 +375,7 @@ impl Topology {
         self.review_links(now);
     }
 
-    /// Sends link requests that have changed and looks which links neither end wants.
+    /// Sends link requests that have changed and notes links that neither end wants.
     fn review_links(&mut self, now: Instant) {
         let on_trial = self.policy.on_trial();
         for (id, link) in self.links.iter_mut() {
