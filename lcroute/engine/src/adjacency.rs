@@ -1,5 +1,5 @@
-//! A neighbour: what was exchanged over the link to it, within bounds that are answered with a refusal, and
-//! what it refused of ours, which is asked for again with backoff.
+//! A neighbour: join state exchanged over its link, in both directions. Refusals keep it within
+//! bounds; join state that the neighbour refused is sent again with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,39 +22,39 @@ pub type RootPrefix = (OriginId, GroupPrefix);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// Longest wait after a refusal. Chosen.
 const MAX_RETRY: Duration = Duration::from_secs(320);
-/// Added to a wait at random, so that refused groups do not come back all at once.
+/// Longest random addition to a wait, so that refused groups do not return all at once.
 const RETRY_JITTER: Duration = Duration::from_secs(2);
-/// Without another refusal for this long, join state counts as kept.
+/// Time without another refusal after which join state counts as kept.
 const ACCEPTED_AFTER: Duration = Duration::from_secs(10);
 
-/// Changes of join state that one neighbour may make, per second and at once. Chosen: all that it may keep here moves to
-/// another tree twice within a second. Measured: the scenarios of lcroute-sim take 1,042 out of it at most.
+/// Changes of join state that one neighbour may make, per second and at once. Chosen: all of it
+/// moves to another tree twice a second. Measured: the scenarios of lcroute-sim use 1,042 at most.
 pub const JOIN_RATE: Rate = Rate::per_second(2_048, 65_536);
-/// A change of a prefix looks at all groups in it, and counts as so many.
+/// Changes that one change of a prefix counts as, since it concerns all groups in it.
 pub const PREFIX_CHARGE: u32 = 128;
 
-/// A neighbour, and what was exchanged in both directions.
+/// A neighbour, and join state exchanged in both directions.
 #[derive(Debug)]
 pub struct Adjacency {
     pub neighbor: Neighbor,
     pub incarnation: Option<u32>,
-    /// Nothing was sent yet: HELLO goes out with the next flush.
+    /// No message was sent yet: HELLO leaves with the next flush.
     pub is_new: bool,
-    /// It broke the protocol; nothing more is taken from it until the link is gone.
+    /// It broke the protocol; all its messages are dropped until the link is gone.
     pub faulty: bool,
     pub account: Account,
     pub refusals: Refusals,
-    /// Of what we advertised, and of what it advertised, once its HELLO was there.
+    /// Digests of advertised join state, and of received join state once its HELLO has come.
     pub advertised: Digests,
     pub received: Option<Digests>,
-    /// Goes out with the next flush, before what the flush itself sends.
+    /// Elements for the next flush, before those of the flush itself.
     pub pending: Vec<Element>,
     pub next_audit: Instant,
-    /// When the neighbour was last advertised what differs,
+    /// Time of the last bucket digests sent to the neighbour.
     pub compared: Option<Instant>,
-    /// and has not answered yet by voiding it;
+    /// The neighbour has not answered these with a reset yet.
     pub awaits_reset: bool,
-    /// and when it was last advertised anew what differed there.
+    /// Time at which differing buckets were last advertised again to the neighbour.
     pub repaired: Option<Instant>,
     /// Changes of its join state.
     pub joins: Bucket,
@@ -89,7 +89,7 @@ impl Adjacency {
     }
 }
 
-/// How much a neighbour keeps here.
+/// Join state that this router keeps for a neighbour.
 #[derive(Debug, Default)]
 pub struct Account {
     /// (root, group) entries.
@@ -101,8 +101,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Books an entry in place of what was there before. One that is refused is not kept at all, not even
-    /// as it was.
+    /// Books an entry in place of the earlier one; a refused entry is not kept at all.
     pub fn book(
         &mut self,
         before: &ReceivedBefore,
@@ -147,7 +146,7 @@ impl Account {
     }
 }
 
-/// Join state of ours that the neighbour did not keep.
+/// Join state of this router that the neighbour refused.
 #[derive(Debug)]
 struct Refused {
     reason: RefusalReason,
@@ -160,14 +159,14 @@ struct Refused {
 #[derive(Debug, Default)]
 pub struct Refusals {
     refused: BTreeMap<RootPrefix, Refused>,
-    /// When to look at a refused one again; one entry each.
+    /// Timers of refused join state; one entry each.
     timers: BTreeSet<(Instant, RootPrefix)>,
     again: BTreeSet<RootPrefix>,
     refusals: BTreeMap<RootPrefix, RefusalReason>,
 }
 
 impl Refusals {
-    /// The neighbour refused what we advertised: ask again later, and later still. False: we knew that.
+    /// The neighbour refused join state: sends it again later. False: that was known.
     pub fn handle_refusal(
         &mut self,
         key: RootPrefix,
@@ -198,12 +197,12 @@ impl Refusals {
         true
     }
 
-    /// Whether the neighbour does not keep it, as far as we know.
+    /// Whether the neighbour does not keep it, as far as this router knows.
     pub fn is_refused(&self, key: RootPrefix) -> bool {
         self.refused.get(&key).is_some_and(|r| !r.asked_again)
     }
 
-    /// It is not joined here any more.
+    /// Forgets the refusal of join state that has changed or ended.
     pub fn forget(&mut self, key: RootPrefix) {
         if let Some(refused) = self.refused.remove(&key) {
             self.timers.remove(&(refused.at, key));
@@ -211,7 +210,7 @@ impl Refusals {
         self.again.remove(&key);
     }
 
-    /// Asks again what is due, with the next flush.
+    /// Schedules due join state for the next flush.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.timers.first()
             && at <= now
@@ -231,7 +230,7 @@ impl Refusals {
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -241,7 +240,7 @@ impl Refusals {
         std::mem::take(&mut self.again)
     }
 
-    /// Tells the neighbour that we did not keep its join state.
+    /// Refuses the neighbour's join state with the next flush.
     pub fn refuse(&mut self, key: RootPrefix, reason: RefusalReason) {
         self.refusals.insert(key, reason);
     }
@@ -251,7 +250,7 @@ impl Refusals {
         std::mem::take(&mut self.refusals)
     }
 
-    /// Why the neighbour does not keep our join state.
+    /// The reason why the neighbour does not keep join state of this router.
     pub fn refused(&self, key: RootPrefix) -> Option<RefusalReason> {
         self.refused.get(&key).map(|r| r.reason)
     }
@@ -330,7 +329,7 @@ mod tests {
         let refused = Err(RefusalReason::TooManySources);
         assert_eq!(account.book(&none, &some(5), false, &limits()), refused);
         assert_eq!(account.book(&none, &some(4), false, &limits()), Ok(()));
-        // what grows beyond the bound is not kept as it was before either
+        // an entry that grows beyond the bound is not kept in its earlier form either
         assert_eq!(account.book(&entry(4), &some(5), false, &limits()), refused);
         assert_eq!((account.entries, account.sources), (1, 6));
     }

@@ -1,8 +1,8 @@
 //! Digests of the join state of a link, which show whether both ends hold the same.
 //!
-//! Join state is hard state: what is lost by a mistake stays lost. Every half minute each side sends one
-//! digest of all that it advertised. Where it differs from what the other received, that side answers with its
-//! digests by bucket, and the buckets that differ are advertised anew: only differences travel.
+//! Join state is hard state: state lost by a fault stays lost. Every 30 s each side sends one
+//! digest of all that it advertised. If the other side received something else, it answers with its
+//! digests by bucket. The first side then advertises the differing buckets again.
 
 use std::hash::Hasher;
 
@@ -15,12 +15,11 @@ use crate::control::AUDIT_BUCKETS;
 use crate::join::Join;
 use crate::source_filter::SourceFilter;
 
-/// How often each side sends its digest.
+/// Interval of each side's digests.
 pub const AUDIT_EVERY: Duration = Duration::from_secs(30);
-/// A digest that is due so soon goes out with others, and when the neighbour sends its own: idle hosts wake once for all
-/// their links.
+/// Time by which a digest may leave early, with other digests: idle hosts wake once for all links.
 pub const AUDIT_SLACK: Duration = Duration::from_secs(15);
-/// Buckets are compared, and advertised anew, at most this often, whoever asks.
+/// Least time between comparisons of buckets, and between repairs.
 pub const REPAIR_GAP: Duration = Duration::from_secs(10);
 
 /// XOR of the hashes of all join state advertised in one direction of a link, by bucket.
@@ -31,7 +30,7 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Nothing was advertised. The key is the salt of the advertising router's HELLO, and its origin id.
+    /// Empty digests. The key is the salt of the advertising router's HELLO, and its origin id.
     pub fn new(salt: u64, advertiser: OriginId) -> Self {
         Self {
             key: (salt, advertiser.0),
@@ -54,7 +53,7 @@ impl Digests {
         hasher
     }
 
-    /// Puts in what was not there, or takes out what was. Nothing at all changes nothing.
+    /// Adds join state, or removes it if present. Empty join state changes nothing.
     pub fn toggle(&mut self, root: OriginId, prefix: GroupPrefix, want: &Join, sending: bool) {
         if !sending && !want.is_some() {
             return;
@@ -79,7 +78,7 @@ impl Digests {
         self.buckets[bucket] ^= hasher.finish();
     }
 
-    /// One digest of everything.
+    /// One digest of all buckets.
     pub fn total(&self) -> u64 {
         self.buckets.iter().fold(0, |all, bucket| all ^ bucket)
     }
@@ -89,7 +88,7 @@ impl Digests {
         &self.buckets
     }
 
-    /// Which buckets differ: bit n is bucket n.
+    /// The buckets that differ: bit n is bucket n.
     pub fn differing(&self, theirs: &[u64; AUDIT_BUCKETS]) -> [u64; AUDIT_BUCKETS / 64] {
         let mut bits = [0; AUDIT_BUCKETS / 64];
         for (at, (ours, theirs)) in self.buckets.iter().zip(theirs).enumerate() {
@@ -101,7 +100,7 @@ impl Digests {
     }
 }
 
-/// Whether a bucket is among those.
+/// Whether a bucket is set.
 pub fn is_in(bits: &[u64; AUDIT_BUCKETS / 64], bucket: usize) -> bool {
     bits[bucket / 64] >> (bucket % 64) & 1 != 0
 }

@@ -1,4 +1,4 @@
-//! Every reason for which a packet or message goes no further, and how often it happened.
+//! Every reason for which a packet or message is dropped, with its count.
 
 librecast::drop_reasons! {
     /// Why a packet or a message was dropped.

@@ -1,6 +1,6 @@
-//! Control exchange with neighbours: join state received and advertised, within bounds, with refusals and audits.
+//! Control exchange with neighbours: join state in both directions, bounds, refusals, audits.
 //!
-//! Inputs leave pending elements with an adjacency; [`ControlExchange::flush`] sends all of them in one message per link.
+//! Inputs leave pending elements with an adjacency; [`ControlExchange::flush`] sends all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -26,16 +26,16 @@ use crate::small_map::SmallMap;
 use crate::topology::LinkRequest;
 use crate::trees::{JoinUpdate, Trees};
 
-/// What goes over links, in order.
+/// Elements for links, in order.
 type PerLink<T> = Vec<(LinkId, T)>;
 
-/// Where join state of neighbours goes, and how much of it one neighbour may have.
+/// The trees that take neighbours' join state, and its bounds.
 pub struct ReceivedJoins<'a> {
     pub trees: &'a mut Trees,
     pub limits: &'a Limits,
 }
 
-/// What other parts than this one have for neighbours.
+/// Elements of other parts for neighbours.
 pub struct Outgoing {
     pub lsdb: PerLink<Message>,
     pub routed: PerLink<Routed>,
@@ -45,7 +45,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct ControlExchange {
     adjacencies: SmallMap<LinkId, Adjacency>,
-    /// The link that leads to each neighbour; of two the newer.
+    /// The link to each neighbour; of two links the newer.
     neighbors: BTreeMap<OriginId, LinkId>,
     /// Links with pending elements, refusals or retries.
     pending_on: BTreeSet<LinkId>,
@@ -53,16 +53,16 @@ pub struct ControlExchange {
     next_audit: Option<Instant>,
     /// The first retry of all links.
     next_retry: Option<Instant>,
-    /// Both have to be looked for again.
+    /// Both must be computed again.
     timers_stale: bool,
-    /// The key of the digests of what this router advertises; only neighbours learn it.
+    /// Key of the digests of this router's advertised join state; only neighbours receive it.
     salt: u64,
     random: Random,
 }
 
 /// Links.
 impl ControlExchange {
-    /// Without neighbours.
+    /// An exchange without neighbours.
     pub fn new(node: &Node) -> Self {
         let seed = node.config.seed;
         Self {
@@ -77,7 +77,7 @@ impl ControlExchange {
         }
     }
 
-    /// A link is up; its neighbour.
+    /// Adds a link; returns its neighbour.
     pub fn link_up(
         &mut self,
         link: LinkId,
@@ -96,7 +96,7 @@ impl ControlExchange {
         origin
     }
 
-    /// A link is gone; false: it was not known.
+    /// Removes a link; false: it was not known.
     pub fn link_down(&mut self, link: LinkId) -> bool {
         if self.adjacencies.remove(&link).is_none() {
             return false;
@@ -107,13 +107,13 @@ impl ControlExchange {
         true
     }
 
-    /// Of two links to one neighbour the newer counts.
+    /// Updates the link to each neighbour: of two links the newer counts.
     pub fn find_neighbors(&mut self) {
         let links = self.adjacencies.iter().filter(|(_, a)| !a.faulty);
         self.neighbors = links.map(|(link, a)| (a.origin(), link)).collect();
     }
 
-    /// The link that leads to each neighbour.
+    /// The link to each neighbour.
     pub fn neighbors(&self) -> &BTreeMap<OriginId, LinkId> {
         &self.neighbors
     }
@@ -128,7 +128,7 @@ impl ControlExchange {
         self.adjacencies.get(&link).is_some_and(|a| !a.faulty)
     }
 
-    /// Leaves rendezvous epochs for a neighbour.
+    /// Queues rendezvous epochs for a neighbour.
     pub fn send_epochs(&mut self, link: LinkId, epochs: Bytes) {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.pending.push(Element::Epochs(epochs));
@@ -136,7 +136,7 @@ impl ControlExchange {
         }
     }
 
-    /// The neighbour broke the protocol: the shell closes the link.
+    /// Marks a neighbour that broke the protocol as faulty: the shell closes the link.
     pub fn fault(&mut self, link: LinkId, reason: LinkFault, outbox: &mut Outbox) {
         outbox.drops.count(DropReason::BadControl);
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
@@ -151,7 +151,7 @@ impl ControlExchange {
 
 /// Elements from neighbours.
 impl ControlExchange {
-    /// HELLO comes first, and once. False: the link is gone.
+    /// Checks that HELLO comes first, and once. False: the link is gone.
     pub fn expect(&mut self, link: LinkId, element: &Element) -> Result<bool, LinkFault> {
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return Ok(false);
@@ -181,7 +181,7 @@ impl ControlExchange {
         adjacency.is_some_and(|a| a.routed.take(ROUTED_RATE, u64::from(charge), now))
     }
 
-    /// Join state of a neighbour; what is beyond its bounds is refused.
+    /// Handles join state of a neighbour; refuses it beyond the bounds.
     pub fn handle_join_state(
         &mut self,
         link: LinkId,
@@ -205,7 +205,7 @@ impl ControlExchange {
         }
     }
 
-    /// The neighbour did not keep join state of ours.
+    /// Handles the refusal of join state of this router.
     pub fn handle_refusal(
         &mut self,
         link: LinkId,
@@ -229,7 +229,7 @@ impl ControlExchange {
         }
     }
 
-    /// Part of the audit of a link.
+    /// Handles part of the audit of a link.
     pub fn handle_audit(
         &mut self,
         link: LinkId,
@@ -279,7 +279,7 @@ impl ControlExchange {
                     }
                 }
             }
-            // each costs a walk through all join state: only what was asked for
+            // each reset costs a walk through all join state: only those that were requested
             Audit::Reset(_) if !adjacency.awaits_reset => {
                 outbox.drops.count(DropReason::BadControl);
             }
@@ -322,7 +322,7 @@ fn receive_join(
     if before.was.0 == join && before.was.1 == source_active {
         return Ok(());
     }
-    // the end of join state is paid with its beginning
+    // the beginning of join state has paid for its end
     let is_end = !source_active && !join.is_some();
     let booked = if is_end || adjacency.joins.take(JOIN_RATE, 1, now) {
         adjacency
@@ -345,7 +345,7 @@ fn receive_join(
     booked
 }
 
-/// Books and stores SourceActive of a prefix. A Join is for one group.
+/// Books and stores SourceActive of a prefix. A Join must be for one group.
 fn receive_prefix(
     adjacency: &mut Adjacency,
     link: LinkId,
@@ -398,7 +398,7 @@ fn join_state(root: OriginId, prefix: GroupPrefix, join: &Join, source_active: b
 
 /// Elements to neighbours.
 impl ControlExchange {
-    /// The neighbour learns with the next flush whether this side needs the link.
+    /// Sends a LINK REQUEST with the next flush.
     pub fn request_link(&mut self, link: LinkId, request: LinkRequest) {
         if let Some(adjacency) = self.adjacencies.get_mut(&link) {
             adjacency.pending.push(Element::LinkRequest(request));
@@ -406,7 +406,7 @@ impl ControlExchange {
         }
     }
 
-    /// Refused join state that is due goes out again with the next flush.
+    /// Schedules due refused join state for the next flush.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.next_retry.is_some_and(|at| at <= now) {
             self.timers_stale = true;
@@ -422,12 +422,12 @@ impl ControlExchange {
         self.next_retry
     }
 
-    /// The first digest that is due.
+    /// The first audit that is due.
     pub fn next_audit(&self) -> Option<Instant> {
         self.next_audit
     }
 
-    /// Looks for the first timers of all links, if they may have moved.
+    /// Computes the first timers of all links, if they may have changed.
     pub fn find_timers(&mut self) {
         if std::mem::take(&mut self.timers_stale) {
             let adjacencies = self.adjacencies.values();
@@ -436,8 +436,8 @@ impl ControlExchange {
         }
     }
 
-    /// All that is pending leaves: one batch for each link, audits last. The (root, group) whose outgoing interface lists may
-    /// have changed.
+    /// Sends all pending elements: one batch for each link, audits last. Returns the (root, group)
+    /// entries with possibly changed outgoing interface lists.
     pub fn flush(
         &mut self,
         node: &Node,
@@ -513,7 +513,7 @@ impl ControlExchange {
         changed
     }
 
-    /// HELLO on a new link, then what inputs have left, then refusals.
+    /// Adds HELLO on a new link, then pending elements, then refusals.
     fn push_pending(&mut self, link: LinkId, node: &Node, batches: &mut BTreeMap<LinkId, Batch>) {
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
@@ -538,7 +538,7 @@ impl ControlExchange {
         }
     }
 
-    /// Join state that was refused, if it is still advertised.
+    /// Adds due refused join state, if it is still advertised.
     fn push_retries(&mut self, link: LinkId, trees: &Trees, batches: &mut BTreeMap<LinkId, Batch>) {
         let Some(adjacency) = self.adjacencies.get_mut(&link) else {
             return;
@@ -556,7 +556,7 @@ impl ControlExchange {
         }
     }
 
-    /// Behind all join state, so that the digest fits what the other side has when it reads it.
+    /// Adds digests behind all join state, so that they match it at the neighbour.
     fn push_audits(&mut self, batches: &mut BTreeMap<LinkId, Batch>, now: Instant) {
         for (link, adjacency) in self.adjacencies.iter_mut() {
             if adjacency.next_audit <= now + AUDIT_SLACK {

@@ -1,8 +1,8 @@
-//! This node as a gateway: LANs whose hosts have no lcroute, and for which it speaks.
+//! This node as a gateway: LANs with hosts that have no lcroute, for which it speaks.
 //!
 //! ```text
 //! hosts ──frames──> admit ──> engine, as if sent by this node        inject <── engine
-//! gateways ──PROBE──> Election ──> role: the forwarder asks, reports and carries; a standby follows the listeners
+//! gateways ──PROBE──> Election ──> forwarder: asks, reports, carries; standby: follows listeners
 //! ```
 
 mod admission;
@@ -45,17 +45,17 @@ pub use senders::SenderSnapshot;
 pub use settings::{LanIpv4, LanSettings};
 pub use standing::{LanProblem, LanRole, LanStanding};
 
-/// PROBEs whose signatures are checked, of all gateways of a LAN.
+/// Signature checks of PROBEs, for all gateways of a LAN.
 const PROBE_RATE: Rate = Rate::per_second(200, 200);
-/// How long an interface is left out after a PROBE of this node was heard there.
+/// Time for which an interface is left out after it received a PROBE of this node.
 const SAME_LAN: Duration = Duration::from_secs(5);
-/// Between two Multicast Router Advertisements (RFC 4286 §6).
+/// Interval of Multicast Router Advertisements (RFC 4286 §6).
 const ADVERTISEMENT_INTERVAL: Duration = Duration::from_secs(20);
 
-/// One LAN, for users.
+/// One LAN, as users see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LanSnapshot {
-    /// The interface, this node's role, and what is wrong.
+    /// The interface, this node's role, and its problem.
     pub standing: LanStanding,
     /// The querier, if it is another host.
     pub querier: Option<Ipv6Addr>,
@@ -67,7 +67,7 @@ pub struct LanSnapshot {
     pub forwarder: Option<PeerId>,
     /// The LAN's name.
     pub lan: LanId,
-    /// Groups that hosts have joined, and how many hosts each.
+    /// Groups that hosts have joined, with the number of hosts.
     pub listeners: Vec<(Ipv6Addr, usize)>,
     /// Groups that are reported.
     pub groups: usize,
@@ -79,18 +79,18 @@ pub struct LanSnapshot {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
-/// What the engine has to do.
+/// A change for the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LanEvent {
     /// This node serves the interface from now on.
     Forwarder(LocalInterfaceId),
-    /// It does so no longer.
+    /// This node no longer serves the interface.
     Standby(LocalInterfaceId),
-    /// Hosts of the interface have other addresses.
+    /// The addresses of the interface's hosts have changed.
     Senders(LocalInterfaceId),
-    /// There may be hosts on the interface that were not asked.
+    /// The interface may have hosts that have not been queried.
     Ask(LocalInterfaceId),
-    /// What is advertised of LANs has changed.
+    /// The advertised LANs have changed.
     Advertise,
 }
 
@@ -101,20 +101,20 @@ pub struct NewLan {
     pub id: LocalInterfaceId,
     /// This node.
     pub own: OriginId,
-    /// Random; says nothing of the seed.
+    /// Random; reveals nothing of the seed.
     pub nonce: u64,
-    /// Of the node's hash functions.
+    /// Seed of the node's hash functions.
     pub seed: u64,
 }
 
 /// A packet as a host of a LAN sent it.
 #[derive(Debug, Clone, Copy)]
 pub struct HostPacket<'a> {
-    /// Whence and whither.
+    /// Source and group.
     pub flow: Flow,
-    /// The Ethernet address that it came from.
+    /// Its source Ethernet address.
     pub mac: MacAddress,
-    /// With its IP header.
+    /// Its bytes, with the IP header.
     pub packet: &'a [u8],
 }
 
@@ -126,12 +126,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// One more LAN. One of that id is replaced.
+    /// Adds a LAN, or replaces the one of that id.
     pub fn add(&mut self, new: NewLan, settings: LanSettings, now: Instant) {
         self.lans.insert(new.id, Lan::new(new, settings, now));
     }
 
-    /// The LAN's addresses or settings have changed.
+    /// Sets a LAN's addresses or settings.
     pub fn set(&mut self, id: LocalInterfaceId, settings: LanSettings) {
         if let Some(lan) = self.lans.get_mut(&id) {
             lan.senders.set_rate(settings.rate);
@@ -139,14 +139,14 @@ impl Gateway {
         }
     }
 
-    /// Whether the interface has a carrier.
+    /// Sets whether the interface has a carrier.
     pub fn set_running(&mut self, id: LocalInterfaceId, running: bool, now: Instant) {
         if let Some(lan) = self.lans.get_mut(&id) {
             lan.election.set_running(running, now);
         }
     }
 
-    /// A LAN is no longer served.
+    /// Ends the service of a LAN.
     pub fn remove(&mut self, id: LocalInterfaceId) {
         self.lans.remove(&id);
     }
@@ -163,12 +163,12 @@ impl Gateway {
         groups.into_iter().collect()
     }
 
-    /// Whether multicast DNS of a LAN goes to other links.
+    /// Whether multicast DNS of a LAN is repeated on other links.
     pub fn reflects_mdns(&self) -> bool {
         self.lans.values().any(|lan| lan.settings.reflect_mdns)
     }
 
-    /// Whose packets enter the network from a LAN.
+    /// Source prefixes of packets that enter the network from a LAN.
     pub fn senders(&self, id: LocalInterfaceId) -> Vec<SourcePrefix> {
         let lan = self.lans.get(&id).filter(|lan| lan.settings.send);
         lan.map(|lan| lan.prefixes().collect()).unwrap_or_default()
@@ -190,13 +190,13 @@ impl Gateway {
         lan.is_some_and(|lan| lan.is_gateway(mac, database))
     }
 
-    /// Roles that have changed, and whether the advertisement has to.
+    /// Takes the changes of roles, prefixes, gateways and the advertisement.
     pub fn take_events(&mut self, member: &Member, now: Instant) -> Vec<LanEvent> {
         let mut events = Vec::new();
         for (id, lan) in &mut self.lans {
             let is_serving = lan.is_serving();
             if std::mem::replace(&mut lan.was_serving, is_serving) != is_serving {
-                // switches learn at once where the listeners' reports are to go
+                // switches learn at once where reports must go
                 lan.next_advertisement = now;
                 match is_serving {
                     true => lan.advertiser.start(now),
@@ -222,7 +222,7 @@ impl Gateway {
         events
     }
 
-    /// What is advertised, as of the last event.
+    /// The advertised LANs, as of the last event.
     pub fn advertised(&self) -> &[AdvertisedLan] {
         &self.advertised
     }
@@ -250,7 +250,7 @@ impl Gateway {
         lans.into_values().take(crate::lsdb::MAX_LANS).collect()
     }
 
-    /// Reports from this address are a gateway's.
+    /// Whether reports from this address are a gateway's.
     pub fn is_reporter(&self, source: Ipv6Addr) -> bool {
         let origin = OriginId::of(source);
         self.lans.values().any(|lan| lan.election.hears(origin))
@@ -279,7 +279,7 @@ impl Gateway {
         lan.count("rx", result)
     }
 
-    /// An IPv4 packet of a LAN host, as this node sends it: from its own address. LANs have the same private addresses everywhere.
+    /// Admits an IPv4 packet of a LAN host; returns it with this node's source address.
     pub fn admit_ipv4(
         &mut self,
         id: LocalInterfaceId,
@@ -293,7 +293,7 @@ impl Gateway {
         admitted
     }
 
-    /// A packet goes into a LAN.
+    /// Sends a packet into a LAN.
     pub fn inject(
         &mut self,
         id: LocalInterfaceId,
@@ -311,7 +311,7 @@ impl Gateway {
         lan.count("tx", frame.map(|frame| outbox.send_lan(id, frame)))
     }
 
-    /// Multicast DNS of a LAN host, as this node says it elsewhere.
+    /// Admits multicast DNS of a LAN host; returns it with this node's source address.
     pub fn admit_mdns(
         &mut self,
         id: LocalInterfaceId,
@@ -326,14 +326,14 @@ impl Gateway {
         Ok(mdns::packet(own, &message?).into())
     }
 
-    /// What may be neither multicast nor MLD: a host asks for a router.
+    /// Handles link control other than MLD: a host may solicit a router.
     pub fn handle_link_control(&mut self, id: LocalInterfaceId, packet: &[u8], now: Instant) {
         if let Some(lan) = self.lans.get_mut(&id) {
             lan.advertiser.handle_packet(packet, now);
         }
     }
 
-    /// Whether an MLD message of the host with this Ethernet address is looked at.
+    /// Whether an MLD message of the host with this Ethernet address is handled.
     pub fn admit_mld(
         &mut self,
         id: LocalInterfaceId,
@@ -349,7 +349,7 @@ impl Gateway {
 
 /// The election.
 impl Gateway {
-    /// A PROBE that was heard on a LAN, from this Ethernet address.
+    /// Handles a PROBE received on a LAN, from this Ethernet address.
     pub fn handle_probe(
         &mut self,
         id: LocalInterfaceId,
@@ -366,7 +366,7 @@ impl Gateway {
         let bad = DropReason::LanBadProbe;
         let probe = Probe::decode(bytes).map_err(|_| bad)?;
         if probe.network != network_prefix(node.config.member.addresses.address) {
-            // another network's gateways elect for themselves
+            // gateways of another network have an election of their own
             return Ok(());
         }
         let lan = self.lans.get_mut(&id).ok_or(bad)?;
@@ -391,7 +391,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// An own PROBE that comes in over another interface: both are on one LAN, which the first serves.
+    /// Handles an own PROBE from another interface: both are on one LAN, which the first serves.
     fn handle_own_probe(&mut self, id: LocalInterfaceId, probe: &Probe, now: Instant) {
         let mut lans = self.lans.iter();
         let from = lans.find(|(_, lan)| lan.election.is_last_sent(probe));
@@ -401,7 +401,7 @@ impl Gateway {
         }
     }
 
-    /// How well this gateway can serve, and which terms others advertise.
+    /// Updates this gateway's rank, and the terms that other gateways advertise.
     pub fn review(&mut self, linked: bool, context: Context<'_>) {
         let Context {
             node,
@@ -429,14 +429,14 @@ impl Gateway {
         }
     }
 
-    /// A router cannot be reached any more.
+    /// Notes that a router is unreachable.
     pub fn set_unreachable(&mut self, origin: OriginId, now: Instant) {
         for lan in self.lans.values_mut() {
             lan.election.set_unreachable(origin, now);
         }
     }
 
-    /// Does what is due: PROBEs go out.
+    /// Handles expired timers: sends PROBEs and advertisements.
     pub fn handle_timeout(
         &mut self,
         node: &Node,
@@ -446,7 +446,7 @@ impl Gateway {
     ) {
         let network = network_prefix(node.config.member.addresses.address);
         for (id, lan) in &mut self.lans {
-            // two LANs that a wire joined are two again: their gateways tell it first
+            // two LANs that a wire joined are separate again: their gateways notice first
             let election = &lan.election;
             lan.other_paths
                 .retain(|origin, until| *until > now && !election.has_lost(*origin, now));
@@ -489,22 +489,22 @@ impl Gateway {
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
         self.lans.values().map(Lan::next_timeout).min()
     }
 }
 
-/// Questions.
+/// Queries.
 impl Gateway {
-    /// How things stand on all LANs.
+    /// The standing of all LANs.
     pub fn standings(&self, node: &Node, database: &Database) -> Vec<LanStanding> {
         let clashes = database.lan_clashes();
         let lans = self.lans.values();
         lans.map(|lan| lan.standing(node, clashes)).collect()
     }
 
-    /// All LANs, without what the interfaces know of listeners.
+    /// All LANs, without the listeners of the interfaces.
     pub fn snapshot(
         &self,
         Context {

@@ -1,4 +1,4 @@
-//! All local interfaces together: what their listeners join, and what is reported to them.
+//! All local interfaces together: the joins of their listeners, and the joins reported to them.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,16 +18,16 @@ use crate::timers::Timer;
 use crate::traffic::Traffic;
 use crate::trees::LocalListeners;
 
-/// Between two general queries out of turn on a LAN. Chosen.
+/// Least time between two general queries out of turn on a LAN. Chosen.
 const LAN_GAP: Duration = Duration::from_secs(5);
 
 /// Listeners and senders of all local interfaces.
 #[derive(Debug, Default)]
 pub struct Membership {
     interfaces: SmallMap<LocalInterfaceId, LocalInterface>,
-    /// Listeners behind links of their own.
+    /// Listeners with links of their own.
     pub leaves: Leaves,
-    /// Groups whose joins have changed since the last flush, of neighbours or of other interfaces.
+    /// Groups for which joins of neighbours or other interfaces have changed since the last flush.
     joins_changed: BTreeSet<Ipv6Addr>,
     /// Groups of interfaces that came or went since [`Self::take_changes`].
     changed: BTreeSet<Ipv6Addr>,
@@ -36,7 +36,7 @@ pub struct Membership {
 
 /// Interfaces.
 impl Membership {
-    /// `lc0` alone.
+    /// Membership with only `lc0`.
     pub fn new(host: InterfaceSettings, seed: u64) -> Self {
         let mut membership = Self {
             seed,
@@ -46,7 +46,7 @@ impl Membership {
         membership
     }
 
-    /// There is one more interface, which is silent before [`Self::start`]; one of that id is replaced.
+    /// Adds or replaces an interface; it sends nothing before [`Self::start`].
     pub fn add(&mut self, id: LocalInterfaceId, settings: InterfaceSettings) {
         self.remove(id);
         let seed = self.seed.wrapping_add(id.0.into());
@@ -54,14 +54,14 @@ impl Membership {
         self.interfaces.insert(id, interface);
     }
 
-    /// An interface is gone, and its listeners with it.
+    /// Removes an interface with its listeners.
     pub fn remove(&mut self, id: LocalInterfaceId) {
         if let Some(gone) = self.interfaces.remove(&id) {
             self.changed.extend(gone.groups());
         }
     }
 
-    /// An interface is up, and served by this node. `reported`: the groups that somebody may have joined.
+    /// An interface is up, and served by this node. `reported`: groups that may be joined.
     pub fn start(
         &mut self,
         id: LocalInterfaceId,
@@ -85,7 +85,7 @@ impl Membership {
         }
     }
 
-    /// Whose packets enter the network by an interface, from now on. `reported`: the groups that somebody may have joined.
+    /// Sets the senders of an interface. `reported`: groups that may be joined.
     pub fn set_senders(
         &mut self,
         id: LocalInterfaceId,
@@ -98,7 +98,7 @@ impl Membership {
         }
     }
 
-    /// The gateway has this IPv4 address on a LAN from now on.
+    /// Sets the gateway's IPv4 address on a LAN.
     pub fn set_lan_ipv4(&mut self, id: LocalInterfaceId, address: Option<Ipv4Addr>, now: Instant) {
         if let Some(interface) = self.interfaces.get_mut(&id) {
             interface.set_lan_ipv4(address, now);
@@ -110,14 +110,14 @@ impl Membership {
         self.interfaces.get(&id)
     }
 
-    /// Whether there are others than `lc0`.
+    /// Whether there are interfaces other than `lc0`.
     pub fn has_lans(&self) -> bool {
         self.interfaces.len() > 1
     }
 }
 
 impl Membership {
-    /// An MLD message that came in over an interface. Kept out of the code that packets run through.
+    /// Handles an MLD message from an interface. Not inlined into the path of packets.
     #[inline(never)]
     pub fn handle_mld(
         &mut self,
@@ -134,16 +134,16 @@ impl Membership {
         }
     }
 
-    /// Joins may have been missed on an interface.
+    /// Queries an interface again, as joins may have been missed.
     pub fn query_again(&mut self, id: LocalInterfaceId, now: Instant) {
-        // all hosts of a LAN answer, and a flood of theirs may be the reason
+        // all hosts of a LAN answer, and too many answers may be the reason
         let gap = if id == LC0 { Duration::ZERO } else { LAN_GAP };
         if let Some(interface) = self.interfaces.get_mut(&id) {
             interface.query_again(gap, now);
         }
     }
 
-    /// Other groups are carried.
+    /// Sets the groups that are carried.
     pub fn set_scopes(&mut self, scopes: &CarriedScopes, now: Instant) {
         for id in self.interfaces.keys().to_vec() {
             if let Some(interface) = self.interfaces.get_mut(&id) {
@@ -153,14 +153,14 @@ impl Membership {
         }
     }
 
-    /// Does what is due at queriers.
+    /// Handles expired timers of queriers.
     pub fn handle_timeout(&mut self, now: Instant) {
         for interface in self.interfaces.values_mut() {
             interface.handle_timeout(now);
         }
     }
 
-    /// Groups whose joins of listeners have changed since the last call.
+    /// Groups for which listeners' joins have changed since the last call.
     pub fn take_changes(&mut self) -> BTreeSet<Ipv6Addr> {
         let mut changed = std::mem::take(&mut self.changed);
         for interface in self.interfaces.values_mut() {
@@ -175,8 +175,8 @@ impl Membership {
         changed
     }
 
-    /// The joins of all interfaces and leaves together for a group. Too long a list of a source-specific group would join
-    /// nothing: own programs come first, leaves last.
+    /// The joins of all interfaces and leaves for a group. A source list that is too long would
+    /// join nothing, so leaves give way first, and own programs last.
     pub fn filter(&self, group: Ipv6Addr) -> Option<SourceFilter> {
         let leaves = self.leaves.filter(group);
         let interfaces = self.interfaces.values();
@@ -212,7 +212,7 @@ impl Membership {
         listeners
     }
 
-    /// The same, but of all other interfaces than this one.
+    /// The joins of all other interfaces, and of leaves.
     fn filter_beside(&self, id: LocalInterfaceId, group: Ipv6Addr) -> Option<SourceFilter> {
         let others = self.interfaces.iter().filter(|(other, _)| *other != id);
         let others = others.filter_map(|(_, interface)| interface.filter(group));
@@ -246,7 +246,7 @@ impl Membership {
         interfaces.any(|interface| interface.has_listeners(group, source))
     }
 
-    /// The interfaces whose listeners join packets of this source, which are counted there; not `from`, that they come from.
+    /// The interfaces with listeners for this packet, except `from`; counts it there.
     pub fn count_listeners(
         &mut self,
         flow: Flow,
@@ -269,19 +269,19 @@ impl Membership {
         interfaces.filter_map(move |interface| interface.traffic(group))
     }
 
-    /// Joins of neighbours for these groups have changed, or who is to see them.
+    /// Notes that reports of these groups may change.
     pub fn touch(&mut self, groups: impl IntoIterator<Item = Ipv6Addr>) {
         self.joins_changed.extend(groups);
     }
 
-    /// The same for all groups that are reported.
+    /// Notes that reports of all reported groups may change.
     pub fn touch_reported(&mut self) {
         for interface in self.interfaces.values() {
             self.joins_changed.extend(interface.proxy.groups());
         }
     }
 
-    /// Queries and reports of all interfaces leave.
+    /// Sends due queries and reports of all interfaces.
     pub fn flush(
         &mut self,
         scopes: &CarriedScopes,
@@ -292,7 +292,7 @@ impl Membership {
         let changed = std::mem::take(&mut self.joins_changed);
         let ids = self.interfaces.keys().to_vec();
         for id in ids {
-            // what an interface sees of the others is looked up before it is changed
+            // joins of the other interfaces are looked up before this interface changes
             let others: Vec<_> = match self.has_lans() || self.leaves.were_used() {
                 true => changed
                     .iter()
@@ -317,7 +317,7 @@ impl Membership {
         timers.filter_map(LocalInterface::next_timeout).min()
     }
 
-    /// Groups with listeners, groups that are reported, and work that waits; summed over interfaces.
+    /// Groups with listeners, groups that are reported, and pending work; summed over interfaces.
     pub fn sizes(&self) -> [usize; 3] {
         let sizes = self.interfaces.values().map(LocalInterface::sizes);
         sizes.fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z])

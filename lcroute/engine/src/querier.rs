@@ -1,5 +1,5 @@
-//! The querier of a link: which groups its listeners have joined, and which sources of them
-//! (RFC 9777 §6 and §7, with explicit tracking of each reporter and therefore leaving at once).
+//! The querier of a link: the groups and sources that its listeners have joined (RFC 9777 §6 and
+//! §7). It tracks each reporter explicitly, so that a leave takes effect at once.
 //!
 //! ```text
 //!             IS_IN ALLOW TO_IN {B}                     IS_EX TO_EX {B}
@@ -10,7 +10,7 @@
 //!       +----------------------------+-----------------------------------+
 //! ```
 //!
-//! On a LAN the querier with the lowest address asks (RFC 9777 §7.6.2); the others listen. On `lc0` there is no other.
+//! On a LAN the querier with the lowest address asks (RFC 9777 §7.6.2), and all others listen.
 
 mod reporter;
 mod timing;
@@ -30,24 +30,25 @@ use crate::traffic::Traffic;
 
 pub use timing::Timing;
 
-/// Stands for all reporters of a group that are not tracked one by one.
+/// Stands for all reporters of a group that are not tracked individually.
 pub const UNTRACKED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
-/// Response time that makes the kernel answer at once, all groups in as few reports as possible.
+/// Response time for which the kernel answers at once, with all groups in the fewest reports.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// General queries out of turn are at least this far apart.
+/// Least time between general queries out of turn.
 const MIN_QUERY_GAP: Duration = Duration::from_secs(1);
-/// Reporters of all groups, and sources that they list, that are tracked one by one: some 10 MB. Hosts have any number of
-/// addresses, and groups times reporters times sources would be gigabytes. Who comes later is one of the crowd of its group.
+/// Reporters of all groups, and their listed sources, that are tracked individually: some 10 MB.
+/// Hosts have any number of addresses, and groups times reporters times sources would be gigabytes.
+/// Further reporters of a group count as [`UNTRACKED`].
 const MAX_TRACKED: usize = 131_072;
-/// Group-specific queries that wait for their repeat.
+/// Group-specific queries that wait for their repetition.
 const MAX_PROBES: usize = 1_024;
 
 #[derive(Debug)]
 struct Group {
     reporters: BTreeMap<Ipv6Addr, Reporter>,
-    /// What all reporters together join.
+    /// The union of all reporters' filters.
     filter: Option<SourceFilter>,
-    /// When the group stands in the deadline list: not after its first timer.
+    /// Time of its entry in the deadline list: not after its first timer.
     wake: Instant,
     traffic: Traffic,
 }
@@ -70,12 +71,12 @@ impl Group {
     }
 }
 
-/// How much a listener table holds.
+/// Bounds of a listener table.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     /// Groups that listeners may join.
     pub groups: usize,
-    /// Listeners of a group that are tracked one by one.
+    /// Reporters of a group that are tracked individually.
     pub reporters: usize,
 }
 
@@ -83,25 +84,25 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Querier {
     configured: Timing,
-    /// Those of the querier that is present.
+    /// Timing of the present querier.
     timing: Timing,
     groups: Table<Ipv6Addr, Group>,
-    /// Another querier with a lower address, and until when it counts as present.
+    /// Another querier with a lower address, and the end of its presence.
     other: Option<(Ipv6Addr, Instant)>,
     room: Room,
     /// Reporters and their sources, of all groups.
     tracked: usize,
-    /// One entry a group; moved only when it comes up, so that a refresh costs nothing here.
+    /// One entry per group; it moves only when it expires, so that a refresh is free.
     deadlines: BTreeSet<(Instant, Ipv6Addr)>,
-    /// Groups that changed since the last [`Self::take_changes`], with what was joined before.
+    /// Groups with changes since [`Self::take_changes`], and their earlier filters.
     changed: BTreeMap<Ipv6Addr, Option<SourceFilter>>,
     queries: Vec<Query>,
     next_general: Option<Instant>,
     last_general: Option<Instant>,
     startup_queries: u8,
-    /// The next general query asks for an answer at once.
+    /// The next general query asks for answers at once.
     urgent: bool,
-    /// Repeats of specific queries.
+    /// Repetitions of specific queries.
     probes: VecDeque<(Instant, Ipv6Addr, Probe)>,
 }
 
@@ -126,14 +127,14 @@ impl Querier {
         }
     }
 
-    /// The interface is up: asks for everything at once, again soon, then in the usual interval.
+    /// The interface is up: sends a general query at once, again soon, then in the usual interval.
     pub fn start(&mut self, now: Instant) {
         self.startup_queries = self.timing.robustness;
         self.urgent = true;
         self.send_general(now);
     }
 
-    /// The interface is down, or another gateway serves it: nothing is asked any more.
+    /// The interface is down, or another gateway serves it: sends no more queries.
     pub fn stop(&mut self) {
         (self.next_general, self.last_general) = (None, None);
         (self.startup_queries, self.urgent, self.other) = (0, false, None);
@@ -142,12 +143,12 @@ impl Querier {
         self.probes.clear();
     }
 
-    /// The querier with a lower address, if there is one: this one is silent.
+    /// Another querier with a lower address, if present: this one is silent.
     pub fn other_querier(&self) -> Option<Ipv6Addr> {
         self.other.map(|(address, _)| address)
     }
 
-    /// A query of another host on the link, where ours come from `own`.
+    /// Handles a query of another host on the link. `own`: the source of this node's queries.
     pub fn handle_query(&mut self, from: Ipv6Addr, own: Ipv6Addr, query: &Query, now: Instant) {
         if query.group.is_none() {
             if from < own && self.other.is_none_or(|(known, _)| from <= known) {
@@ -159,12 +160,12 @@ impl Querier {
             }
             return;
         }
-        // the querier asks before it takes a group for left; so do those that listen (RFC 9777 §7.6.1)
+        // before a group ends, the querier asks, and others lower their timers (RFC 9777 §7.6.1)
         if self.other.is_some_and(|(known, _)| known == from)
             && !query.suppress_router_processing
             && let Some(group) = query.group
         {
-            // it asks twice; one that speaks version 2 may wait longer for answers than we would
+            // it asks twice; a querier of version 2 may allow more time for answers
             let wait = self.timing.last_listener_time().max(query.max_response * 2);
             self.lower(group, &query.sources, now + wait);
         }
@@ -180,7 +181,7 @@ impl Querier {
         self.settle(group);
     }
 
-    /// A general query out of turn: joins may have been missed. At most one in `gap`.
+    /// Sends a general query out of turn, as joins may have been missed: at most one in `gap`.
     pub fn query_again(&mut self, gap: Duration, now: Instant) {
         let Some(last) = self.last_general else {
             return;
@@ -194,7 +195,7 @@ impl Querier {
         }
     }
 
-    /// A version 2 record. The caller has checked that the group is carried. `reporter`: [`UNTRACKED`] for one that has no address.
+    /// Handles a version 2 record of a carried group; [`UNTRACKED`]: no address.
     pub fn handle_record(
         &mut self,
         reporter: Ipv6Addr,
@@ -203,7 +204,7 @@ impl Querier {
     ) -> Result<(), DropReason> {
         let timing = self.timing;
         let group = self.groups.get(&record.group);
-        // who leaves, and was never tracked, may be one of the crowd
+        // a reporter that leaves, and was never tracked, may be among the untracked
         let leaves = matches!(
             record.kind,
             RecordType::ChangeToInclude | RecordType::BlockOldSources
@@ -235,8 +236,8 @@ impl Querier {
         self.handle_record(reporter, &record, now)
     }
 
-    /// A version 1 done: others of its host may have kept silent, so they are asked. Where another querier does that, it has the
-    /// word (RFC 2710 §4, RFC 2236 §3).
+    /// Handles a version 1 Done: asks, as other hosts may have suppressed their reports. With
+    /// another querier, that one asks (RFC 2710 §4, RFC 2236 §3).
     pub fn handle_v1_done(&mut self, reporter: Ipv6Addr, group: Ipv6Addr, now: Instant) {
         if self.other.is_some() {
             return;
@@ -245,7 +246,7 @@ impl Querier {
         let group_known = self.groups.get(&group);
         let is_tracked = group_known.is_some_and(|g| g.reporters.contains_key(&reporter));
         let reporter = if is_tracked { reporter } else { UNTRACKED };
-        // without a new state nothing can be refused
+        // nothing can be refused without a new state
         let _ = self.transition(reporter, group, now, |state| {
             let mut state = state;
             let probe = state.as_mut().map(|s| {
@@ -256,7 +257,7 @@ impl Querier {
         });
     }
 
-    /// Takes the reporter's state through `change` and books what follows.
+    /// Applies `change` to the reporter's state, and updates all that depends on it.
     fn transition(
         &mut self,
         reporter: Ipv6Addr,
@@ -274,7 +275,7 @@ impl Querier {
         let after = state.as_ref().map_or(0, Reporter::size);
         let is_too_much = after > before && self.tracked + after > MAX_TRACKED;
         let reporter = if is_too_much {
-            // more is delivered rather than less
+            // rather too much is delivered than too little
             let expires = now + self.timing.listening_interval();
             state = Some(Reporter::everything(expires));
             UNTRACKED
@@ -316,7 +317,7 @@ impl Querier {
         self.settle(group);
     }
 
-    /// After a change of reporters: filter, deadline, and the end of an empty group.
+    /// Updates filter and deadline after a change of reporters; removes an empty group.
     fn settle(&mut self, group: Ipv6Addr) {
         let Some(entry) = self.groups.get_mut(&group) else {
             return;
@@ -376,11 +377,11 @@ impl Querier {
         self.next_general = Some(now + interval);
     }
 
-    /// Does what is due.
+    /// Handles expired timers.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.other.take_if(|(_, until)| *until <= now).is_some() {
             self.timing = self.configured;
-            // its listeners answered early: a late answer to us would come after their time
+            // its listeners answered early: a late answer to this querier would miss their timers
             self.urgent = true;
             self.send_general(now);
         }
@@ -416,7 +417,7 @@ impl Querier {
         self.settle(group);
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let other = self.other.map(|(_, until)| until);
         let general = self.next_general.into_iter().chain(other).min();
@@ -432,7 +433,7 @@ impl Querier {
         [general, specific, expiry].into_iter().flatten().min()
     }
 
-    /// Forgets groups that are not carried any more.
+    /// Forgets groups that are no longer carried.
     pub fn retain(&mut self, carried: impl Fn(Ipv6Addr) -> bool) {
         for group in self
             .groups
@@ -448,22 +449,22 @@ impl Querier {
         }
     }
 
-    /// Queries to be sent into `lc0`, in order.
+    /// Queries to send, in order.
     pub fn take_queries(&mut self) -> Vec<Query> {
         std::mem::take(&mut self.queries)
     }
 
-    /// Groups that changed since the last call, with what was joined before.
+    /// Groups with changes since the last call, and their earlier filters.
     pub fn take_changes(&mut self) -> BTreeMap<Ipv6Addr, Option<SourceFilter>> {
         std::mem::take(&mut self.changed)
     }
 
-    /// What local programs join of a group.
+    /// The union of all listeners' filters for a group.
     pub fn filter(&self, group: Ipv6Addr) -> Option<&SourceFilter> {
         self.groups.get(&group)?.filter.as_ref()
     }
 
-    /// The counters of a group that a local program has joined from `source`.
+    /// The counters of a group, if a listener has joined it from `source`.
     pub fn joined_traffic(&mut self, group: Ipv6Addr, source: Ipv6Addr) -> Option<&mut Traffic> {
         let entry = self.groups.get_mut(&group)?;
         entry
@@ -483,7 +484,7 @@ impl Querier {
         self.groups.sorted_keys()
     }
 
-    /// How many listeners of a group are known: those that are not tracked one by one count as one.
+    /// Number of known reporters of a group: all untracked ones count as one.
     pub fn reporters(&self, group: Ipv6Addr) -> usize {
         self.groups.get(&group).map_or(0, |g| g.reporters.len())
     }
@@ -493,7 +494,7 @@ impl Querier {
         self.groups.len()
     }
 
-    /// Work that waits for a timer besides the general query.
+    /// Pending work besides the general query.
     pub fn pending(&self) -> usize {
         self.probes.len() + self.deadlines.len()
     }
@@ -830,7 +831,7 @@ mod tests {
             }
         }
         assert_eq!(tracked(&b), b.querier.tracked);
-        // those that are not tracked one by one take an entry for each group
+        // untracked reporters take an entry for each group
         assert!((MAX_TRACKED..MAX_TRACKED + 4_000).contains(&b.querier.tracked));
         assert_eq!(b.querier.len(), 4_000, "nobody is refused for that");
         assert_eq!(b.querier.filter(group(3_999)), Some(&SourceFilter::all()));
@@ -852,7 +853,7 @@ mod tests {
         b.says(host(1), ToIn, &[]).says(host(2), ToIn, &[]);
         assert_eq!(b.queries(), []);
         b.exclude(&[]);
-        // one of the others leaves: the rest is asked, and answers
+        // an untracked one leaves: the rest is asked, and answers
         b.says(host(9), ToIn, &[]).exclude(&[]);
         let asked = (Some(G), vec![], Timing::HOST.last_listener_interval);
         assert_eq!(b.queries(), [asked]);
@@ -880,7 +881,7 @@ mod tests {
         b.says(host(5), ToEx, &[7]).exclude(&[]);
     }
 
-    /// Ours is [`OTHER`]; [`HOST`] is lower.
+    /// This querier is [`OTHER`]; [`HOST`] is lower.
     fn general(from: Ipv6Addr, b: &mut Bench, robustness: u8, interval: u64) {
         let mut query = query(&Timing::LAN, secs(1), None, Vec::new());
         (query.robustness, query.query_interval) = (robustness, secs(interval));
@@ -906,7 +907,7 @@ mod tests {
         b.after(secs(60));
         assert_eq!(b.querier.other_querier(), None);
         assert!(!b.queries().is_empty());
-        // hours are not believed
+        // intervals of hours are not accepted
         general(HOST, &mut b, 7, 30_000);
         b.after(secs(7 * 600 + 5));
         assert_eq!(b.querier.other_querier(), None);
@@ -947,11 +948,11 @@ mod tests {
         b.querier.handle_query(stranger, OTHER, &specific, b.now);
         b.after(secs(2)).exclude(&[]);
         b.querier.handle_query(HOST, OTHER, &specific, b.now);
-        // as long as hosts may take to answer it, twice
+        // twice the time that hosts may take to answer
         b.after(Duration::from_millis(1_900)).exclude(&[]);
         b.after(Duration::from_millis(100)).include(&[]);
         assert_eq!(b.queries(), [], "a query is answered to all who listen");
-        // who leaves says it to the querier
+        // a host that leaves reports it to the querier
         b.querier.handle_v1_report(OTHER, G, b.now).unwrap();
         b.querier.handle_v1_done(OTHER, G, b.now);
         b.after(secs(10)).exclude(&[]);

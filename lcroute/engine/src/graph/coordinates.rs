@@ -1,14 +1,15 @@
-//! The round trip of a link with each router, guessed from the costs of all links that there are.
+//! Guessed round trips of a link with each router, from the costs of all existing links.
 //!
 //! ```text
 //!   shortest paths from 16 routers far apart ──PivotMDS──> a place on a plane for each router
-//!   a spring for each link, as long as its round trip ──Vivaldi──> better places, and heights above the plane
-//!   guess of X and Y:  |place of X - place of Y| + height of X + height of Y,  at most the cost of the path
+//!   a spring for each link, with its round trip ──Vivaldi──> better places, and heights above
+//!   guess of X and Y:  |place X - place Y| + height X + height Y,  at most the cost of the path
 //! ```
 //!
-//! PivotMDS: Brandes and Pich, Graph Drawing 2006. Vivaldi, where heights stand for access links: Dabek, Cox, Kaashoek
-//! and Morris, SIGCOMM 2004; there nodes exchange coordinates, here each router computes all of them from the link state.
-//! Nothing is on the wire, and who lies can only move what its own links bear on: of both ends' costs the larger counts.
+//! PivotMDS: Brandes and Pich, Graph Drawing 2006. Vivaldi, with heights for access links: Dabek,
+//! Cox, Kaashoek and Morris, SIGCOMM 2004. There nodes exchange coordinates; this router computes
+//! all of them from the link state, without messages. A router with false costs affects only its
+//! own links: of both ends' costs the larger counts.
 
 use std::sync::Arc;
 
@@ -17,24 +18,25 @@ use librecast::time::Duration;
 
 use super::{Graph, Tree, mix};
 
-/// Routers whose paths to all others give the first places. Chosen: more do not help 1,000 routers.
+/// Routers with computed paths, for the first places. Chosen: more do not help 1,000 routers.
 const PIVOTS: usize = 16;
-/// What a round trip is of its cost, on average: that is rounded up to steps which are 1.5 times apart (`lsdb::cost`).
+/// Mean ratio of a round trip to its cost, rounded up to steps 1.5 times apart (`lsdb::cost`).
 pub(crate) const MEAN_OF_STEP: f64 = 0.82;
-/// Times that the first places' axes are improved. Chosen: many more than it takes.
+/// Rounds of power iteration for an axis of the first places. Chosen: many more than necessary.
 const AXIS_ROUNDS: usize = 50;
-/// Times that each spring moves its ends. Chosen: half as many make paths at 300 routers 3 % longer, twice as many not shorter.
+/// Most moves of a spring. Chosen: at 300 routers half as many make paths 3 % longer, twice as many
+/// do not make them shorter.
 const SPRING_ROUNDS: usize = 200;
-/// The same for all springs together: packets wait for them, about 3 ms.
+/// Most moves of all springs together: packets wait for them, about 3 ms.
 const SPRING_MOVES: usize = 300_000;
-/// Share of what a spring is off by which it moves its ends, first and last. Chosen.
+/// Share of a spring's misfit by which it moves its ends, first and last. Chosen.
 const STEPS: [f64; 2] = [0.3, 0.02];
 
-/// How far a router is.
+/// The guess for a router.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guess {
     pub router: OriginId,
-    /// The round trip of a link with it, as far as can be guessed.
+    /// Guessed round trip of a link with it.
     pub rtt: Duration,
     /// Cost of the shortest path, in units of 100 us.
     pub path: u32,
@@ -73,7 +75,7 @@ fn distances(tree: &Tree, routers: &[OriginId]) -> Distances {
     routers.iter().map(|router| distance(*router)).collect()
 }
 
-/// Distances from routers that are far from each other, `tree`'s root first.
+/// Distances from routers that are far from each other; the first is the root of `tree`.
 fn pivots(graph: &Arc<Graph>, routers: &[OriginId], tree: &Tree) -> Vec<Distances> {
     let mut all = vec![distances(tree, routers)];
     let mut nearest = all[0].clone();
@@ -92,13 +94,13 @@ fn pivots(graph: &Arc<Graph>, routers: &[OriginId], tree: &Tree) -> Vec<Distance
     all
 }
 
-/// Places of so many routers, of which the distances are about these.
+/// Places of `count` routers with about these distances.
 fn first_places(count: usize, pivots: &[Distances]) -> Vec<[f64; 2]> {
     let square = |pivot: &Distances, at: usize| pivot[at] * pivot[at];
     let mean_of = |pivot| (0..count).map(|at| square(pivot, at)).sum::<f64>() / count as f64;
     let means: Vec<f64> = pivots.iter().map(mean_of).collect();
     let mean = means.iter().sum::<f64>() / pivots.len() as f64;
-    // doubly centred squares: the products of places with those of pivots
+    // doubly centred squares: scalar products of places and pivots' places
     let row = |at: usize| -> Vec<f64> {
         let own = pivots.iter().map(|p| square(p, at)).sum::<f64>() / pivots.len() as f64;
         let columns = pivots.iter().zip(&means);
@@ -118,7 +120,7 @@ fn first_places(count: usize, pivots: &[Distances]) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// The direction in which rows differ most, across those that are given: an eigenvector, by power iteration.
+/// The direction in which rows differ most, orthogonal to `across`: a power iteration.
 fn widest_axis(rows: &[Vec<f64>], width: usize, across: &[Vec<f64>]) -> Vec<f64> {
     let mut products = vec![vec![0.0; width]; width];
     for row in rows {
@@ -126,7 +128,7 @@ fn widest_axis(rows: &[Vec<f64>], width: usize, across: &[Vec<f64>]) -> Vec<f64>
             products.iter_mut().zip(row).for_each(|(p, b)| *p += a * b);
         }
     }
-    // any direction that is not across
+    // any direction that is not in `across`
     let mut axis: Vec<f64> = (0..width).map(|n| 1.0 + (n % 5) as f64 / 2.0).collect();
     for _ in 0..AXIS_ROUNDS {
         for other in across {
@@ -148,7 +150,7 @@ fn widest_axis(rows: &[Vec<f64>], width: usize, across: &[Vec<f64>]) -> Vec<f64>
     axis
 }
 
-/// Where a router is: on a plane, and above it.
+/// A router's place on the plane, and its height above it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spot {
     place: [f64; 2],
@@ -156,7 +158,7 @@ struct Spot {
 }
 
 impl Spot {
-    /// A spring moves it, as Vivaldi with heights does, by this share of the spring's length.
+    /// Moves it by this share of a spring's length, as in Vivaldi with heights.
     fn push(&mut self, from: [f64; 2], share: f64, with_height: bool) {
         for (x, from) in self.place.iter_mut().zip(from) {
             *x += share * (*x - from);
@@ -168,7 +170,7 @@ impl Spot {
 
     fn length(&self, other: &Self) -> f64 {
         let [x, y] = [0, 1].map(|axis| self.place[axis] - other.place[axis]);
-        // a root is the same number on every machine
+        // a square root is the same number on every machine
         (x * x + y * y).sqrt() + self.height + other.height
     }
 }
@@ -181,7 +183,7 @@ struct Springs {
 }
 
 impl Springs {
-    /// Springs at rest. `tree` is that of a router which reaches `routers`.
+    /// Springs at rest. `tree` is that of a router that reaches `routers`.
     fn of(graph: &Arc<Graph>, routers: &[OriginId], tree: &Tree) -> Self {
         let links = routers.iter().enumerate().flat_map(|(at, router)| {
             let upward = graph.neighbors(*router).filter(|(to, _)| to > router);
@@ -197,7 +199,7 @@ impl Springs {
             spots: places.into_iter().map(spot).collect(),
         };
         springs.scale();
-        // two at one place would stay there
+        // two routers at one place would stay together
         for (spot, router) in springs.spots.iter_mut().zip(routers) {
             let name = mix(router.0);
             let little = |bits: u64| f64::from(bits as u16) / f64::from(u16::MAX);
@@ -208,7 +210,7 @@ impl Springs {
         springs
     }
 
-    /// Paths are longer than links: the places are drawn together until springs fit best.
+    /// Scales the places until springs fit best, as paths are longer than links.
     fn scale(&mut self) {
         let (mut product, mut square) = (0.0, 0.0);
         for &(a, b, rest) in &self.links {
@@ -223,7 +225,7 @@ impl Springs {
         }
     }
 
-    /// Heights are for what no place explains: they rise when places have settled.
+    /// Relaxes the springs. Heights stand for misfits, and rise once places have settled.
     fn relax(&mut self) {
         let rounds = (SPRING_MOVES / self.links.len().max(1)).min(SPRING_ROUNDS);
         for round in 0..rounds {
@@ -240,8 +242,8 @@ impl Springs {
         }
     }
 
-    /// Where a router may be: its place, and its mirror image where its own springs fit as well, such as when all of them lead to
-    /// two towns.
+    /// Possible places of a router: its own, and its mirror image if its springs fit that as well,
+    /// such as when all lead to two towns.
     fn spots(&self, at: usize) -> Vec<Spot> {
         let own = self.spots[at];
         let links = self.links.iter().filter_map(|&(a, b, rest)| match at {
@@ -279,7 +281,7 @@ impl Springs {
     }
 }
 
-/// `place` at the other side of the line that is nearest to all of these.
+/// The mirror image of `place` at the line that is nearest to all of these.
 fn mirrored(place: [f64; 2], links: &[(Spot, f64)]) -> [f64; 2] {
     let count = links.len().max(1) as f64;
     let [mx, my] = [0, 1].map(|n| links.iter().map(|(s, _)| s.place[n]).sum::<f64>() / count);
@@ -333,7 +335,7 @@ mod tests {
             20.0 + (x * x + y * y).sqrt() + p[2] + q[2]
         }
 
-        /// What the link costs: up to a step, as routers advertise it.
+        /// The link's cost, rounded up to a step, as routers advertise it.
         fn cost(&self, a: usize, b: usize) -> u16 {
             let mut step = 10.0;
             while step < self.rtt(a, b) {
@@ -342,7 +344,7 @@ mod tests {
             step as u16
         }
 
-        /// Links of three random rings, and with the best of some others by trial.
+        /// Links of three random rings, and for each router the best two of eight random ones.
         fn graph(&self) -> Arc<Graph> {
             let count = self.places.len();
             let mut links = Vec::new();
@@ -398,7 +400,7 @@ mod tests {
         }
     }
 
-    /// Of 24 routers in three towns one has links with the other two towns alone.
+    /// Of 24 routers in three towns, one has links with the other two towns only.
     #[test]
     fn who_has_links_with_two_other_towns_may_be_in_the_third() {
         let town = |n: usize| [[0.0, 0.0], [900.0, 100.0], [300.0, 800.0]][n % 3];

@@ -1,4 +1,4 @@
-//! Shortest-path trees, computed, or brought up to date after links have changed.
+//! Shortest-path trees: computed, or updated after links have changed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,7 +8,7 @@ use librecast::id::OriginId;
 
 use super::{Edge, Graph, NONE, tie_break};
 
-/// Routers by their distance so far, which is in the upper half, the position in the lower.
+/// Routers by distance, which is in the upper half; the position is in the lower.
 type Waiting = BinaryHeap<Reverse<u64>>;
 
 fn packed(distance: u32, at: usize) -> u64 {
@@ -24,7 +24,7 @@ fn position(packed: u64) -> usize {
 pub struct Tree {
     graph: Arc<Graph>,
     root: u32,
-    /// By position in the graph, as all that follow; `NONE`: not reached.
+    /// By position in the graph, as all fields below; `NONE`: not reached.
     distance: Vec<u32>,
     depth: Vec<u16>,
     parent: Vec<u32>,
@@ -32,7 +32,7 @@ pub struct Tree {
     number: Vec<u32>,
     /// One past the last number of the subtree.
     end: Vec<u32>,
-    /// Where the children of each router begin, and one past the last.
+    /// Start of each router's children in `children`, and the end of the last.
     first_child: Vec<u32>,
     /// By parent, then by number.
     children: Vec<u32>,
@@ -103,8 +103,8 @@ impl Tree {
         }
     }
 
-    /// Numbers the routers in preorder, children of one parent in ascending order; all of them reached have
-    /// distances and parents.
+    /// Numbers the reached routers in preorder, children of one parent in ascending order;
+    /// distances and parents must be known.
     fn number(&mut self) {
         let n = self.distance.len();
         for at in 0..n {
@@ -147,7 +147,7 @@ impl Tree {
         self.find_mean();
     }
 
-    /// As another tree, in which all have the same parents.
+    /// Copies the numbers of another tree with the same parents.
     fn number_as(&mut self, other: &Self) {
         self.depth.clone_from(&other.depth);
         self.number.clone_from(&other.number);
@@ -166,13 +166,13 @@ impl Tree {
             .map(|mean| mean.min(u64::from(u16::MAX - 1)) as u16);
     }
 
-    /// The graph that it is a tree of.
+    /// The graph of the tree.
     #[must_use]
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
     }
 
-    /// The router whose tree it is.
+    /// The root of the tree.
     #[must_use]
     pub fn root(&self) -> OriginId {
         self.graph.routers[self.root as usize]
@@ -184,7 +184,7 @@ impl Tree {
         self.index(x).is_some()
     }
 
-    /// The next router towards the root; `None` for the root itself and routers that are not reached.
+    /// The next router towards the root; `None` for the root and for routers that are not reached.
     #[must_use]
     pub fn parent(&self, x: OriginId) -> Option<OriginId> {
         let parent = self.parent_index(self.index(x)?)?;
@@ -205,8 +205,7 @@ impl Tree {
         self.parent(a) == Some(b) || self.parent(b) == Some(a)
     }
 
-    /// The tree neighbour of `me` behind which `x` lies; `None` if they are the same, or one of them is
-    /// not reached.
+    /// The tree neighbour of `me` towards `x`; `None` if they are equal, or one is not reached.
     #[must_use]
     pub fn edge(&self, me: OriginId, x: OriginId) -> Option<OriginId> {
         let (me, x) = (self.index(me)?, self.index(x)?);
@@ -222,7 +221,7 @@ impl Tree {
         Some(self.graph.routers[next])
     }
 
-    /// The number of `x` in preorder, and that of the first router after it that does not lie behind it.
+    /// The number of `x` in preorder, and the end of its subtree's numbers.
     #[must_use]
     pub fn span(&self, x: OriginId) -> Option<(u32, u32)> {
         let at = self.index(x)?;
@@ -266,11 +265,11 @@ impl Tree {
     }
 }
 
-/// Incremental shortest paths: what lies behind links that are gone or cost more is found again, what becomes
-/// nearer spreads, and the rest is carried over.
+/// Incremental shortest paths: searches paths again behind links that are gone or cost more,
+/// spreads shorter distances, and copies the rest.
 impl Tree {
-    /// The tree of `root` in a graph; `before` is what it was in another one, which saves work if that is
-    /// similar. The result is the same.
+    /// The tree of `root` in a graph. `before` is its tree in another graph; it saves work if both
+    /// are similar, and does not change the result.
     #[must_use]
     pub fn of(graph: &Arc<Graph>, root: OriginId, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         match before.filter(|tree| tree.root() == root) {
@@ -321,7 +320,7 @@ impl Tree {
         }
     }
 
-    /// All that lies behind what is cut is not reached for now.
+    /// Marks all routers behind the cut ones as not reached.
     fn cut_off(&mut self, old: &Self, moves: &Moves, repair: &mut Repair) {
         while let Some(at) = repair.cut.pop() {
             if self.distance[at] == NONE {
@@ -337,7 +336,7 @@ impl Tree {
         }
     }
 
-    /// What is nearer than before, or was cut off, gets its distance.
+    /// Sets the distance of routers that are nearer than before, or were cut off.
     fn spread(&mut self, repair: &mut Repair) {
         let (graph, root) = (Arc::clone(&self.graph), Some(self.root as usize));
         let mut waiting = Waiting::new();
@@ -376,12 +375,12 @@ impl Tree {
         }
     }
 
-    /// Whether a path may come over a link's far end.
+    /// Whether a path may pass a link's far end.
     fn leads_on(&self, edge: &Edge) -> bool {
         !edge.metric.stubs[1] || edge.to == self.root
     }
 
-    /// Of all who are on a shortest path to it, the one that the tie-break names.
+    /// Chooses the parent by tie-break among all neighbours on a shortest path.
     fn choose_parents(&mut self, repair: &Repair) {
         let (graph, root) = (Arc::clone(&self.graph), self.root());
         for (at, _) in repair.touched.iter().enumerate().filter(|(_, t)| **t) {
@@ -404,7 +403,7 @@ impl Tree {
     }
 }
 
-/// Where routers of one graph are in another; nothing if both have the same ones.
+/// Positions of one graph's routers in another; `None` if both have the same routers.
 struct Moves(Option<(Vec<u32>, Vec<u32>)>);
 
 impl Moves {
@@ -431,7 +430,7 @@ impl Moves {
         self.0.is_none()
     }
 
-    /// Where an old position is now; `NONE`: nowhere.
+    /// The new position of an old one; `NONE`: gone.
     fn to(&self, old: u32) -> u32 {
         self.0.as_ref().map_or(old, |(to, _)| to[old as usize])
     }
@@ -444,15 +443,15 @@ impl Moves {
     }
 }
 
-/// What is to be done to a tree.
+/// The repairs of a tree.
 struct Repair {
-    /// Whose way to the parent is gone or costs more.
+    /// Routers with a link to the parent that is gone or costs more.
     cut: Vec<usize>,
-    /// These and all behind them.
+    /// These, and all routers behind them.
     lost: Vec<usize>,
     /// Directions of links that are new or cost less.
     better: Vec<(usize, usize, u32)>,
-    /// Whose parent may be another.
+    /// Routers that may get another parent.
     touched: Vec<bool>,
 }
 
@@ -466,7 +465,7 @@ impl Repair {
         }
     }
 
-    /// The distance of a router is another.
+    /// Marks a router with another distance, and its neighbours.
     fn touch(&mut self, at: usize, graph: &Graph) {
         self.touched[at] = true;
         for edge in graph.edges_of(at) {
@@ -474,7 +473,7 @@ impl Repair {
         }
     }
 
-    /// Looks for what has become of the links of one router. The parents in the new tree are as they were.
+    /// Compares the links of one router in both graphs. The new tree still has the old parents.
     fn compare(&mut self, at: usize, old: &Tree, new: &Tree, moves: &Moves) {
         let from = moves.from(at);
         if from.is_some_and(|from| old.graph.rows[from] == new.graph.rows[at]) {
@@ -528,7 +527,7 @@ mod tests {
         (OriginId(a), OriginId(b), cost.into())
     }
 
-    /// Of a link with this cost.
+    /// The metric of a link with this cost.
     fn metric(a: OriginId, b: OriginId, cost: u16, stubs: &Stubs) -> Metric {
         let stubs = [a, b].map(|end| stubs.contains(&end.0));
         Metric { cost, stubs }
@@ -646,10 +645,10 @@ mod tests {
         ]
     }
 
-    /// A link from the lower end to the higher, and what it costs from now on.
+    /// A link from the lower end to the higher, and its new cost.
     type CostChange = (OriginId, OriginId, Option<u16>);
 
-    /// Links that come, change or go, and who is a stub then.
+    /// Links that come, change or go, and the stub routers after that.
     fn any_changes() -> impl Strategy<Value = (Vec<CostChange>, Stubs)> {
         let cost = prop_oneof![Just(None), Just(Some(10u16)), (1u16..100).prop_map(Some)];
         let change = (1u64..40, 1u64..40, cost)
@@ -705,7 +704,7 @@ mod tests {
             let graph = graph(n, &links);
             let tree = Tree::compute(&graph, OriginId(root)).unwrap();
             let expected = bellman_ford(n, &links, root);
-            // another router has heard of the links in another order and direction
+            // another router received the links in another order and direction
             let turned = links.iter().rev().map(|&(a, b, metric)| (b, a, metric.turned()));
             let turned = Links::from_iter(turned);
             let other = Arc::new(Graph::new(0, (1..=n).rev().map(OriginId), &turned));
@@ -739,7 +738,7 @@ mod tests {
                         prop_assert_eq!(tree.edge(me, x), None);
                         continue;
                     }
-                    // numbers say the same
+                    // the spans agree
                     let spans = |of, number| tree.span(of).is_some_and(|(from, to)| (from..to).contains(&number));
                     let (number, _) = tree.span(x).unwrap();
                     let child = tree.children(me).find(|child| spans(*child, number));

@@ -1,4 +1,4 @@
-//! What passes between a LAN and the network, by the gateway that serves it.
+//! Packets between a LAN and the network, at the gateway that serves it.
 
 use std::net::Ipv6Addr;
 
@@ -20,25 +20,25 @@ use crate::output::LanFrame;
 use super::interface::Lan;
 use super::{HostPacket, mdns};
 
-/// The longest packet that a LAN host may send, in bytes: larger ones are answered with Packet Too Big.
+/// Longest packet of a LAN host in bytes: larger ones are answered with Packet Too Big.
 pub(super) const MAX_PACKET: usize = 1_500;
-/// How long nothing is injected for a prefix that reaches the LAN on another path.
+/// Time for which nothing is injected from an origin that reaches the LAN on another path.
 const OTHER_PATH: Duration = Duration::from_secs(60);
-/// Packet Too Big, to all hosts of a LAN.
+/// Packet Too Big messages to all hosts of a LAN.
 pub(super) const ERROR_RATE: Rate = Rate::per_second(100, 20);
-/// Changes of joins by one host; a message counts for each [`JOIN_COST`] bytes of it. Chosen.
+/// Changes of joins by one host; a message counts once for each [`JOIN_COST`] bytes. Chosen.
 const JOIN_RATE: Rate = Rate::per_second(200, 1_000);
-/// The same by all hosts of a LAN. Chosen.
+/// Changes of joins by all hosts of a LAN. Chosen.
 const LAN_JOIN_RATE: Rate = Rate::per_second(2_000, 5_000);
-/// In bytes: a report has a record in each 20 bytes, or a source in each 16. Chosen: one that joins a group counts once.
+/// Bytes of a report that count as one change: 20 a record, 16 a source. Chosen: a join is one.
 const JOIN_COST: usize = 256;
 /// Hosts whose joins are counted. Chosen.
 const MAX_JOINERS: usize = 4_096;
-/// Multicast DNS of all hosts of a LAN, and as much into it. Chosen: a reflector that leads back here costs no more.
+/// Multicast DNS from all hosts of a LAN, and as much into it. Chosen: bounds loops.
 const MDNS_RATE: Rate = Rate::per_second(200, 400);
-/// What may be injected at once is what flows in during this time, and [`MIN_BURST_OUT`] at least. Chosen: batches of links come whole.
+/// Burst into a LAN, in time at its rate. Chosen: batches of links come whole.
 const BURST_OUT: Duration = Duration::from_millis(20);
-/// In bytes: one batch.
+/// Least burst into a LAN, in bytes: one batch.
 const MIN_BURST_OUT: u64 = 200_000;
 
 impl Lan {
@@ -85,7 +85,7 @@ impl Lan {
         self.senders.admit(source, mac, packet.len(), now)
     }
 
-    /// An IPv4 packet of a host, as this node sends it.
+    /// Admits an IPv4 packet of a host; returns it as this node sends it.
     pub(super) fn admit_ipv4(
         &mut self,
         sent: HostPacket<'_>,
@@ -132,7 +132,7 @@ impl Lan {
         mac == self.settings.mac || self.election.is_gateway(mac) || database.is_gateway_mac(mac)
     }
 
-    /// A message of multicast DNS of a host.
+    /// Admits a multicast DNS message of a host.
     pub(super) fn admit_mdns(
         &mut self,
         sent: HostPacket<'_>,
@@ -164,12 +164,12 @@ impl Lan {
         Ok(message)
     }
 
-    /// Whether another gateway or a reflector says again what this one has just carried, in either direction.
+    /// Whether a message repeats one that this gateway has just carried, in either direction.
     fn is_repeated(&self, message: &[u8], now: Instant) -> bool {
         self.received_mdns.has(message, now) || self.injected_mdns.has(message, now)
     }
 
-    /// A message of multicast DNS, as this gateway says it on the LAN.
+    /// A frame with a multicast DNS message from this gateway's address.
     pub(super) fn mdns_frame(
         &mut self,
         packet: &[u8],
@@ -187,7 +187,7 @@ impl Lan {
         Ok(LanFrame::Link(packet.into()))
     }
 
-    /// A host of the network, or of another LAN, is heard here, and no gateway has sent the frame: there is another path.
+    /// Notes another path: a frame of no gateway has a source of the network or of another LAN.
     fn note_other_path(&mut self, source: Ipv6Addr, context: Context<'_>) {
         let Context {
             node,
@@ -239,7 +239,7 @@ impl Lan {
         }
     }
 
-    /// A host is known by its Ethernet address: forging IPv6 sources gains it nothing.
+    /// Admits an MLD message by Ethernet address: forged IPv6 sources gain a host nothing.
     pub(super) fn admit_mld(
         &mut self,
         mac: MacAddress,
@@ -263,11 +263,11 @@ impl Lan {
     }
 }
 
-/// All nodes, all routers, PIM routers, MLDv2 routers, snoopers, DHCP agents and servers, of whatever scope: the business of the
-/// LAN's own routers.
+/// Whether a group concerns the LAN's own routers, in any scope: all nodes, all routers, PIM,
+/// MLDv2, snoopers, DHCP agents and servers.
 fn is_reserved(group: Ipv6Addr) -> bool {
     let [first, low @ ..] = group.segments();
-    // those that are assigned (RFC 4291 §2.7.1)
+    // assigned groups (RFC 4291 §2.7.1)
     let is_well_known = first & 0xfff0 == 0xff00;
     is_well_known
         && matches!(

@@ -1,14 +1,14 @@
-//! Which gateway of a LAN is its forwarder.
+//! The election of a LAN's forwarder among its gateways.
 //!
 //! ```text
-//! start, pause ──> Listening ──1.5 s──┬─> Forwarder <──┐ nobody better, or the forwarder is silent for a second
+//! start, pause ──> Listening ──1.5 s──┬─> Forwarder <──┐ best rank, or no forwarder for a second
 //!                                     └─> Standby   ───┘
 //! ```
 //!
-//! A gateway counts as present while its PROBEs come, each with a higher number than the last, that name the nonce of this
-//! one: so nothing that was recorded before counts, nor what is heard in one direction only. The forwarder stays the forwarder
-//! unless it loses its links, or another reaches twice as many routers for a while. Of two forwarders, where two LANs grew
-//! together, the one of higher rank stays.
+//! A gateway counts as present while its PROBEs arrive, with rising numbers and the nonce of this
+//! gateway. So recorded PROBEs do not count, nor does a link that works in one direction only. The
+//! forwarder stays, unless it loses its links, or another gateway reaches a higher power of two of
+//! routers for 10 s. If two LANs join, the forwarder of higher rank stays.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,31 +19,31 @@ use librecast::time::{Duration, Instant};
 
 use super::probe::{MAX_GATEWAYS, Probe, Rank};
 
-/// Between two PROBEs where there are other gateways.
+/// Interval of PROBEs, if there are other gateways.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
-/// Where there is none.
+/// Interval of PROBEs, if there are none.
 const LONE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// A gateway that is silent for this long is gone.
+/// Silence after which a gateway is gone.
 const SILENCE: Duration = Duration::from_secs(1);
-/// How long a gateway listens before it becomes the forwarder.
+/// Time for which a gateway listens before it may become the forwarder.
 const LISTENING: Duration = Duration::from_millis(1_500);
-/// Who has done nothing for this long does not know what others did meanwhile.
+/// Inactivity of this gateway after which it listens first.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long another must reach twice as many routers.
+/// Time for which another gateway must reach a higher power of two of routers.
 const CHALLENGE: Duration = Duration::from_secs(10);
-/// How long another may advertise itself as the later forwarder before the LAN counts as split.
+/// Time with another advertised forwarder of this term or later that makes the LAN count as split.
 const SPLIT: Duration = Duration::from_secs(2);
-/// A gateway is remembered for this long after its last PROBE.
+/// Time for which a gateway is remembered after its last PROBE.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// What this gateway does on the LAN.
+/// The role of this gateway on the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Learns who is there, until this time.
+    /// Learns the other gateways, until this time.
     Listening(Instant),
     /// Follows the listeners.
     Standby,
-    /// Carries packets, asks and reports.
+    /// Carries packets, queries and reports.
     Forwarder,
 }
 
@@ -81,15 +81,15 @@ pub struct Election {
     next_probe: Instant,
     /// The interface has a carrier.
     running: bool,
-    /// Since when another advertises itself as the LAN's later forwarder, and is not heard here.
+    /// Since when LSAs show another forwarder with this term or a later one.
     superseded: Option<Instant>,
-    /// Since when another reaches twice as many routers.
+    /// Since when another gateway reaches a higher power of two of routers.
     outreached: Option<Instant>,
     turned_at: Instant,
 }
 
 impl Election {
-    /// Listens first. `nonce` is random; `lan` is used until an older name is heard.
+    /// Listens first. `nonce` is random; `lan` is used until a forwarder has another name.
     pub fn new(own: OriginId, lan: LanId, nonce: u64, now: Instant) -> Self {
         Self {
             own,
@@ -113,7 +113,7 @@ impl Election {
         self.role == Role::Forwarder
     }
 
-    /// The forwarder, as far as it is known.
+    /// The forwarder, if known.
     pub fn forwarder(&self) -> Option<OriginId> {
         match self.role {
             Role::Forwarder => Some(self.own),
@@ -126,22 +126,22 @@ impl Election {
         (self.lan, self.term)
     }
 
-    /// Whether this PROBE is the last that was sent here: a recorded one is not.
+    /// Whether this PROBE is the last that this gateway sent; a recorded one is not.
     pub fn is_last_sent(&self, probe: &Probe) -> bool {
         (probe.nonce, probe.number.1) == (self.nonce, self.counter)
     }
 
-    /// Whether a gateway on this LAN that was heard lately has this address.
+    /// Whether a gateway remembered on this LAN has this address.
     pub fn is_gateway(&self, mac: MacAddress) -> bool {
         self.gateways.values().any(|other| other.mac == mac)
     }
 
-    /// Whether the gateway was heard lately.
+    /// Whether the gateway is remembered on this LAN.
     pub fn hears(&self, origin: OriginId) -> bool {
         self.gateways.contains_key(&origin)
     }
 
-    /// Whether the gateway was on this LAN a moment ago, and is no more.
+    /// Whether the gateway was present on this LAN lately, and is no longer.
     pub fn has_lost(&self, origin: OriginId, now: Instant) -> bool {
         let other = self.gateways.get(&origin);
         other.is_some_and(|other| other.named_at.is_some() && !other.is_present(now))
@@ -154,7 +154,7 @@ impl Election {
         Some((*origin, other))
     }
 
-    /// Time passes; whoever comes back from a pause listens first.
+    /// Advances the time; after a pause the gateway listens first.
     fn turn(&mut self, now: Instant) {
         if now > self.turned_at + PAUSE {
             self.listen(now);
@@ -162,7 +162,7 @@ impl Election {
         self.turned_at = self.turned_at.max(now);
     }
 
-    /// This gateway's own rank.
+    /// Sets this gateway's own rank.
     pub fn set_rank(&mut self, rank: Rank, now: Instant) {
         self.turn(now);
         if self.rank != rank {
@@ -171,7 +171,7 @@ impl Election {
         }
     }
 
-    /// Another gateway is known to be gone from the network: it cannot forward.
+    /// Notes that a gateway is gone from the network: it cannot forward.
     pub fn set_unreachable(&mut self, origin: OriginId, now: Instant) {
         self.turn(now);
         if let Some(other) = self.gateways.get_mut(&origin) {
@@ -181,7 +181,7 @@ impl Election {
         }
     }
 
-    /// Whether the interface has a carrier: without it nobody hears this gateway, and with a new one it listens first.
+    /// Sets whether the interface has a carrier. With a new carrier the gateway listens first.
     pub fn set_running(&mut self, running: bool, now: Instant) {
         self.turn(now);
         if self.running != running {
@@ -195,14 +195,14 @@ impl Election {
         (self.outreached, self.superseded) = (None, None);
     }
 
-    /// The highest term that other gateways advertise for the LAN.
+    /// Notes the highest term that other gateways advertise for the LAN.
     pub fn note_term(&mut self, term: u32, now: Instant) {
         if self.role != Role::Forwarder {
             self.term = self.term.max(term);
         } else if term < self.term {
             self.superseded = None;
         } else if now >= *self.superseded.get_or_insert(now) + SPLIT {
-            // the LAN was split: this part of it is one of its own
+            // the LAN was split: this part becomes a LAN of its own
             self.superseded = None;
             self.lan = LanId(self.lan.0.rotate_left(1) ^ self.own.0);
             self.term = self.term.saturating_add(1);
@@ -217,7 +217,7 @@ impl Election {
         }
     }
 
-    /// A PROBE of another gateway, whose signature is right.
+    /// Handles a PROBE of another gateway with a verified signature.
     pub fn handle_probe(&mut self, probe: &Probe, now: Instant) {
         self.turn(now);
         if probe.origin == self.own || !self.is_new(probe) {
@@ -240,13 +240,13 @@ impl Election {
         };
         self.gateways.insert(probe.origin, other);
         if is_new {
-            // it hears that it is heard
+            // the other gateway learns at once that its PROBE has arrived
             self.next_probe = now;
         }
         self.decide(now);
     }
 
-    /// Does what is due; true if a PROBE is to be sent.
+    /// Handles expired timers; returns whether a PROBE is due.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         self.turn(now);
         self.gateways.retain(|_, other| now < other.at + MEMORY);
@@ -263,7 +263,7 @@ impl Election {
         true
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Instant {
         let listening = match self.role {
             Role::Listening(until) if self.running => Some(until),
@@ -279,7 +279,7 @@ impl Election {
         all.fold(self.next_probe, Instant::min)
     }
 
-    /// The next PROBE: all but network, incarnation and address.
+    /// Builds the next PROBE.
     pub fn probe(&mut self, network: [u8; 6], incarnation: u32, mac: MacAddress) -> Probe {
         self.counter += 1;
         let gateways = self.gateways.iter();
@@ -334,7 +334,7 @@ impl Election {
         if self.role == Role::Standby
             && let Some((_, forwarder)) = self.other_forwarder()
         {
-            // the name stays when this gateway follows
+            // a standby takes over the LAN's name from the forwarder
             (self.lan, self.term) = (forwarder.lan, forwarder.term);
         }
         if self.role != before {
@@ -343,7 +343,7 @@ impl Election {
         }
     }
 
-    /// Whether another gateway than the forwarder reaches twice as many routers.
+    /// Notes since when a gateway reaches a higher power of two of routers than the forwarder.
     fn note_outreached(&mut self, now: Instant) {
         let present = self.gateways.values().filter(|other| other.is_present(now));
         let forwarder = match self.other_forwarder() {

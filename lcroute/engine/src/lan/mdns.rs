@@ -1,10 +1,10 @@
-//! Multicast DNS (RFC 6762) between links: its group stays on a link, so gateways say again what was said elsewhere.
+//! Multicast DNS (RFC 6762) between links: its group stays on a link, so gateways repeat messages.
 //!
 //! ```text
-//! host ──ff02::fb──> gateway ──ff02::fb, from the gateway's node──> gateways ──ff02::fb, from each gateway──> hosts
+//! host ──ff02::fb──> gateway ──ff02::fb, from its node──> gateways ──ff02::fb, from each──> hosts
 //! ```
 //!
-//! Hosts believe what comes from their own link only (RFC 6762 §11), so each gateway puts its own address for that of the sender.
+//! Hosts accept messages of their own link only (RFC 6762 §11): a gateway sends from its address.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -24,15 +24,14 @@ pub const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 const PORT: u16 = 5_353;
 /// Hop limit of messages (RFC 6762 11).
 const HOP_LIMIT: u8 = 255;
-/// The top bit of a question's class asks for an answer by unicast, which would end at the gateway (RFC 6762 §5.4).
+/// Top bit of a question's class: asks for a unicast reply (RFC 6762 §5.4), lost at the gateway.
 const WANTS_UNICAST: u8 = 0x80;
-/// Nothing is said twice within this time (RFC 6762 §6). What is comes from another gateway or reflector.
+/// Time in which a message is not repeated (RFC 6762 §6): a copy comes from another reflector.
 const REPEATED: Duration = Duration::from_secs(1);
-/// Messages that are remembered for so long. Chosen: more than the rates of a LAN let pass.
+/// Messages remembered for [`REPEATED`]. Chosen: more than the rates of a LAN allow.
 const MAX_RECENT: usize = 1_024;
 
-/// A message that can be said on another link. Whoever asks from another port wants an answer that only its own link can give
-/// (RFC 6762 §6.7).
+/// A message for another link. Replies to another port come from its own link (RFC 6762 §6.7).
 pub fn message(packet: &[u8]) -> Option<Vec<u8>> {
     let datagram = Datagram::of_packet(packet)?;
     if (datagram.source_port, datagram.destination_port) != (PORT, PORT) {
@@ -45,7 +44,7 @@ pub fn message(packet: &[u8]) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// Where the classes of the questions are.
+/// Offsets of the questions' classes.
 fn question_classes(message: &[u8]) -> Result<Vec<usize>, WireError> {
     let mut r = Reader::new(message);
     let (_id, _flags) = (r.u16()?, r.u16()?);
@@ -61,7 +60,7 @@ fn question_classes(message: &[u8]) -> Result<Vec<usize>, WireError> {
     Ok(classes)
 }
 
-/// Labels end with an empty one, or with a pointer to others (RFC 1035 §4.1.4).
+/// Skips a name: its labels end with an empty one, or with a pointer (RFC 1035 §4.1.4).
 fn skip_name(r: &mut Reader<'_>) -> Result<(), WireError> {
     loop {
         match r.u8()? {
@@ -73,27 +72,27 @@ fn skip_name(r: &mut Reader<'_>) -> Result<(), WireError> {
     }
 }
 
-/// A message for a link, from a host there.
+/// A packet with a message for a link.
 pub fn packet(from: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     ipv6::udp_packet(from, GROUP, (PORT, HOP_LIMIT), message)
 }
 
-/// A packet of this node, for programs of this host.
+/// The message of a packet in a packet for programs of this host.
 pub fn from_router(own: &[u8]) -> Bytes {
     let message = message(own).unwrap_or_default();
     packet(ROUTER_ADDRESS, &message).into()
 }
 
-/// What was said on a link a moment ago.
+/// Messages of the last second on a link.
 #[derive(Debug)]
 pub struct Recent {
-    /// So that nobody can find two messages of one sum.
+    /// Random, so that no sender can find two messages with one sum.
     key: (u64, u64),
     messages: BTreeMap<u64, Instant>,
 }
 
 impl Recent {
-    /// Nothing; `key` is random.
+    /// No messages; `key` is random.
     pub fn new(key: (u64, u64)) -> Self {
         Self {
             key,
@@ -101,13 +100,13 @@ impl Recent {
         }
     }
 
-    /// Whether a message was said a moment ago.
+    /// Whether a message was sent within [`REPEATED`].
     pub fn has(&self, message: &[u8], now: Instant) -> bool {
         let at = self.messages.get(&self.sum(message));
         at.is_some_and(|at| now < *at + REPEATED)
     }
 
-    /// A message is said now. Above the bound it is forgotten: callers say less than that in a second.
+    /// Remembers a message, up to the bound: callers send fewer in a second.
     pub fn remember(&mut self, message: &[u8], now: Instant) {
         self.messages.retain(|_, at| now < *at + REPEATED);
         if self.messages.len() < MAX_RECENT {
@@ -131,7 +130,7 @@ mod tests {
 
     const HOST: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-    /// "Who has _ipp._tcp.local? PTR", and for the same name once more, by a pointer; the first wants unicast.
+    /// Two PTR questions for _ipp._tcp.local, the second by a pointer; the first asks for unicast.
     fn question() -> Vec<u8> {
         let mut message = vec![0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0];
         message.extend(b"\x04_ipp\x04_tcp\x05local\x00\x00\x0c\x80\x01");

@@ -1,15 +1,16 @@
-//! The advertisement: a router's flags, group prefixes and links, signed by it (RFC 2328 router LSA).
+//! The advertisement: a router's signed flags, group prefixes and links (RFC 2328 router LSA).
 //!
 //! ```text
-//! version 8 | origin 64 | incarnation 32 | sequence 32 | flags 8 | mtu 16 | centrality 16 | candidacies 8
-//! | prefixes 8 x { flags 8 | length 8 | bytes } | links 16 x { neighbor 64 | cost 16 } | lans | signature 512
+//! version 8 | origin 64 | incarnation 32 | sequence 32
+//! | flags 8 | mtu 16 | centrality 16 | candidacies 8 | prefixes 8 x { flags 8 | length 8 | bytes }
+//! | links 16 x { neighbor 64 | cost 16 } | lans | signature 512
 //!
 //! lans = 8 x { flags 8 | lan 64 | term 32 | mac 48 | prefixes 8 x { length 8 | bytes } }
 //! ```
-//! Version 1 has no `lans`. Version 2, of gateways and of routers with an IPv4 address, has at least one.
+//! Version 1 has no `lans`. Version 2, of gateways and routers with IPv4, has at least one.
 //!
-//! An IPv4 address is a LAN of this router alone, number 0, whose one host has the address; so routers that know nothing of IPv4
-//! read on: `0 | 0 | 0 | 0 | 1 x { 128 | ::ffff:a.b.c.d }`.
+//! An IPv4 address is a LAN of this router only, number 0, with the address as its one host:
+//! `0 | 0 | 0 | 0 | 1 x { 128 | ::ffff:a.b.c.d }`. So routers without IPv4 can read it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -34,32 +35,32 @@ pub const MAX_PREFIXES: usize = 64;
 pub const MAX_LINKS: usize = 512;
 /// Bytes of a link: neighbour and cost.
 const LINK_LEN: usize = 10;
-/// Most LANs of one gateway, an IPv4 address among them. Chosen: more than a host has interfaces for.
+/// Most LANs of one gateway, with an IPv4 address. Chosen: more than a host has interfaces.
 pub const MAX_LANS: usize = 8;
-/// The LAN that is a router's IPv4 address: numbers of others are random.
+/// The LAN number of a router's IPv4 address; all other numbers are random.
 const IPV4_LAN: LanId = LanId(0);
 /// Most source prefixes of one LAN. Chosen: a host keeps 16 addresses (RFC 8504 §5.8).
 pub const MAX_LAN_PREFIXES: usize = 16;
 
-/// The router may be a rendezvous point before others; counts only if its certificate says so, too.
+/// The router precedes others as rendezvous point, if its certificate agrees.
 pub const FLAG_CORE: u8 = 0x01;
-/// The router takes unicast packets.
+/// The router accepts unicast packets.
 pub const FLAG_UNICAST: u8 = 0x02;
 /// The router renews certificates.
 pub const FLAG_ISSUER: u8 = 0x04;
 
-/// A link was lost a moment ago: packets get lost until others have this advertisement.
+/// A link was lost a moment ago: packets get lost until all routers have this advertisement.
 pub(super) const FLAG_URGENT: u8 = 0x08;
-/// A stub router: no path leads through it (RFC 8770, H-bit), and others are rendezvous points before it.
+/// A stub router: no path leads through it (RFC 8770, H-bit); rendezvous point as last choice.
 pub const FLAG_STUB: u8 = 0x10;
-/// The router takes unicast packets of streams.
+/// The router accepts unicast packets of streams.
 pub const FLAG_STREAMS: u8 = 0x20;
 
-/// Centrality that its router does not know yet.
+/// Centrality that its router has not computed yet.
 pub const UNKNOWN_CENTRALITY: u16 = u16::MAX;
-/// Bits of `candidacies` that mean a group range.
+/// Bits of `candidacies` that stand for a group range.
 const RANGE_BITS: u8 = 0x0f;
-/// Bit of `candidacies`: a candidate for the rendezvous point of announced prefixes.
+/// Flag of a prefix: the router is a candidate for the root of its groups.
 const PREFIX_CANDIDATE: u8 = 0x01;
 /// Flag of a LAN: this gateway is the forwarder.
 const LAN_FORWARDER: u8 = 0x01;
@@ -76,11 +77,11 @@ pub struct Announced {
 /// A LAN of which a router is a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdvertisedLan {
-    /// Which one.
+    /// Its number.
     pub lan: LanId,
-    /// Rises with every forwarder of the LAN: the one with the highest counts.
+    /// Rises with each new forwarder of the LAN: the highest term counts.
     pub term: u32,
-    /// The gateway's own address there.
+    /// The gateway's own address on it.
     pub mac: MacAddress,
     /// It carries packets for the LAN's hosts; other gateways of the LAN stand by.
     pub is_forwarder: bool,
@@ -109,9 +110,9 @@ pub(super) struct Content {
 /// An advertisement whose signature has been verified.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Advertisement {
-    /// As received: what was signed is never encoded anew.
+    /// As received: signed bytes are never encoded again.
     bytes: Bytes,
-    /// Where the links begin in `bytes`, and how many there are.
+    /// Offset of the links in `bytes`, and their number.
     links: (u16, u16),
     prefixes: Box<[Announced]>,
     lans: Box<[AdvertisedLan]>,
@@ -144,7 +145,7 @@ impl Advertisement {
         }
     }
 
-    /// Builds and signs one. `content` is within its bounds.
+    /// Builds and signs an advertisement. `content` is within its bounds.
     pub(super) fn sign<S: Services + ?Sized>(
         origin: OriginId,
         version: Version,
@@ -182,7 +183,7 @@ impl Advertisement {
         Self::decode(w.as_slice())
     }
 
-    /// Name and version, which stand in front.
+    /// Reads origin and version, which come first.
     pub(super) fn peek(lsa: &[u8]) -> Result<(OriginId, Version), WireError> {
         let mut r = Reader::new(lsa);
         match r.u8()? {
@@ -259,13 +260,13 @@ impl Advertisement {
         self.version.sequence()
     }
 
-    /// Incarnation and sequence: of two advertisements of a router the one with the higher counts.
+    /// Incarnation and sequence: of two advertisements of a router the higher version counts.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// [`FLAG_CORE`] and others: what the router is.
+    /// The router's flags, such as [`FLAG_CORE`].
     #[must_use]
     pub fn flags(&self) -> u8 {
         self.flags & !FLAG_URGENT
@@ -277,19 +278,19 @@ impl Advertisement {
         self.flags & FLAG_STUB != 0
     }
 
-    /// Whether it is passed on at once and both ways.
+    /// Whether it is flooded at once and in both directions.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.flags & FLAG_URGENT != 0
     }
 
-    /// Largest packet that its `lc0` takes, in bytes.
+    /// Largest packet that the router's `lc0` accepts, in bytes.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// Its mean distance to all others in units of 100 us, or [`UNKNOWN_CENTRALITY`].
+    /// Mean distance to all other routers in units of 100 us, or [`UNKNOWN_CENTRALITY`].
     #[must_use]
     pub fn centrality(&self) -> u16 {
         self.centrality
@@ -301,7 +302,7 @@ impl Advertisement {
         range < 4 && self.candidacies & 1 << range != 0
     }
 
-    /// Whether RP elections see no difference between both.
+    /// Whether both are equal in RP elections.
     pub(super) fn elects_as(&self, other: &Self) -> bool {
         let own = (self.flags(), self.centrality, self.candidacies);
         own == (other.flags(), other.centrality, other.candidacies)
@@ -320,7 +321,7 @@ impl Advertisement {
         &self.lans
     }
 
-    /// The router's IPv4 address, as it says.
+    /// The router's IPv4 address, as advertised.
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         self.ipv4
@@ -331,7 +332,7 @@ impl Advertisement {
         links_in(self.link_bytes())
     }
 
-    /// The cost of its link to `neighbor`, if it says that it has one.
+    /// The cost of its link to `neighbor`, if it advertises one.
     #[must_use]
     pub fn cost_to(&self, neighbor: OriginId) -> Option<u16> {
         let links = self.link_bytes();
@@ -403,7 +404,7 @@ fn ipv4_lan(address: Ipv4Addr) -> AdvertisedLan {
     }
 }
 
-/// The IPv4 address among the LANs.
+/// Takes the IPv4 address out of the LANs.
 fn take_ipv4(lans: &mut Vec<AdvertisedLan>) -> Result<Option<Ipv4Addr>, WireError> {
     // they are in order
     if lans.first().is_none_or(|first| first.lan != IPV4_LAN) {
@@ -470,7 +471,7 @@ fn decode_lans(r: &mut Reader<'_>) -> Result<Vec<AdvertisedLan>, WireError> {
     Ok(lans)
 }
 
-/// A prefix as its length and the bytes that it takes.
+/// Reads a prefix: its length, and as many bytes as it needs.
 fn decode_prefix<P>(
     r: &mut Reader<'_>,
     of: impl Fn(Ipv6Addr, u8) -> Result<P, WireError>,
@@ -670,7 +671,7 @@ mod tests {
             (advertisement.ipv4(), advertisement.lans()),
             (content.ipv4, &[][..])
         );
-        // an address that no node may have, and a LAN of this number that is none
+        // an address that no node may have, and LANs of number 0 that are no address
         for (at, byte) in [(14, 8), (16, 0), (0, 1), (13, 1)] {
             let mut bad = advertisement.bytes.to_vec();
             bad[advertisement.bytes.len() - 64 - 18 + at.min(17)] = byte;

@@ -1,4 +1,4 @@
-//! Flooding: which LSA goes over which link, and how databases of neighbours are compared ([`super::summary`]).
+//! Flooding: the links of each LSA, and the comparison of databases ([`super::summary`]).
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use super::store::Store;
 use super::summary::{Summary, SummaryEntry, differing, have};
 use crate::graph::{Graph, Tree, mix};
 
-/// A neighbour that was asked answers within this time, or the next one is asked. Chosen: several round trips.
+/// Time for a neighbour's answer before the next one is asked. Chosen: several round trips.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Neighbours are asked for missing LSAs after this time; the wait doubles.
+/// First delay before neighbours are asked for missing LSAs; it doubles.
 const FIRST_ASK_DELAY: Duration = Duration::from_secs(1);
-/// The longest wait between two questions for missing LSAs.
+/// Longest delay between two requests for missing LSAs.
 const MAX_ASK_DELAY: Duration = Duration::from_secs(3_600);
-/// LSAs of other kinds could not be stored.
+/// Kinds of LSAs that this router can store.
 const KINDS: [u8; 3] = [KIND_CREDENTIAL, KIND_ADVERTISEMENT, KIND_REVOCATION];
 
-/// From this many links on, most neighbours of a neighbour are neighbours, and mesh groups bound what an urgent LSA costs
-/// (RFC 2973). Without them, the death of one of a hundred routers takes a million messages.
+/// Links above which mesh groups bound the cost of an urgent LSA (RFC 2973): neighbours of a
+/// neighbour are neighbours. Otherwise one dead router of a hundred costs a million messages.
 const MESH_GROUP_MIN_LINKS: usize = 16;
-/// In a mesh group this many routers re-flood an LSA; the others receive it from its originator.
+/// Routers of a mesh group that re-flood an LSA; all receive it from its originator.
 const MESH_GROUP_RELAYS: u64 = 4;
 
 /// Neighbours that receive an advertisement from its originator.
@@ -39,7 +39,7 @@ struct MeshGroup {
 }
 
 impl MeshGroup {
-    /// The group of an advertisement, where this router has enough links.
+    /// The group of an advertisement, if this router has enough links.
     fn of(id: LsaId, store: &Store, links: usize) -> Option<Self> {
         if id.kind != KIND_ADVERTISEMENT || links <= MESH_GROUP_MIN_LINKS {
             return None;
@@ -52,37 +52,37 @@ impl MeshGroup {
         })
     }
 
-    /// Whether the originator sends to this neighbour, and this router is no relay for it.
+    /// Whether the originator sends to this neighbour, and this router does not relay to it.
     fn contains(&self, neighbor: OriginId) -> bool {
         let lot = mix(mix(self.own.0 ^ self.advertisement.version().0) ^ neighbor.0);
         self.advertisement.cost_to(neighbor).is_some() && lot % self.links >= MESH_GROUP_RELAYS
     }
 }
 
-/// What is flooded, and how.
+/// An LSA to flood.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flood {
     pub id: LsaId,
-    /// The link it came over; `None`: this router has originated it.
+    /// The link over which it came; `None`: this router has originated it.
     pub from: Option<LinkId>,
     pub urgent: bool,
 }
 
-/// The queues of all links, and which neighbour is asked for what is missing.
+/// The queues of all links, and the neighbour that is asked for missing LSAs.
 #[derive(Debug)]
 pub(super) struct Flooding {
     pub links: LinkQueues,
     ihaves: IhaveSchedule,
     /// The tree that LSAs follow in a large network.
     tree: Option<Arc<Tree>>,
-    /// From then on [`FloodPacing`] counts.
+    /// Start of the time that [`FloodPacing`] counts.
     started: Instant,
-    /// The neighbour that was asked for missing LSAs, and until when it may answer.
+    /// The neighbour that was asked for missing LSAs, and the end of its time to answer.
     asked: Option<(LinkId, Instant)>,
-    /// When neighbours are asked again, because something is missing.
+    /// Time of the next request for missing LSAs.
     ask_at: Option<Instant>,
     ask_delay: Duration,
-    /// An LSA was refused that may be accepted another time.
+    /// An LSA was refused that may be accepted later.
     refused: bool,
 }
 
@@ -100,14 +100,14 @@ impl Flooding {
         }
     }
 
-    /// A link is gone. Until routes are computed, LSAs go over all others.
+    /// Removes a link. Until routes are computed, LSAs go over all remaining links.
     pub fn remove_link(&mut self, link: LinkId) {
         self.links.remove(link);
         self.links.set_scopes(|_| FloodScope::EitherEnd);
         self.asked.take_if(|(asked, _)| *asked == link);
     }
 
-    /// An LSA that all neighbours but one are to have.
+    /// Floods an LSA to all neighbours except its sender.
     pub fn flood(&mut self, flood: Flood, store: &Store, now: Instant) {
         let Flood { id, from, urgent } = flood;
         let pacing = FloodPacing {
@@ -147,7 +147,7 @@ impl Flooding {
         }
     }
 
-    /// The LSA is gone.
+    /// Forgets an LSA that is gone.
     pub fn unflood(&mut self, id: LsaId) {
         for link in self.links.values_mut() {
             link.remove(id);
@@ -155,7 +155,7 @@ impl Flooding {
         self.ihaves.remove(id);
     }
 
-    /// The neighbour has this LSA in our version.
+    /// Notes that the neighbour has this LSA in the stored version.
     pub fn note_known(&mut self, id: LsaId, link: LinkId) {
         if let Some(state) = self.links.get_mut(&link) {
             state.remove(id);
@@ -163,14 +163,14 @@ impl Flooding {
         self.ihaves.note_known(id, link);
     }
 
-    /// The neighbour has an older version than we.
+    /// Sends an LSA to a neighbour with an older version.
     pub fn push_pending(&mut self, id: LsaId, link: LinkId) {
         if let Some(state) = self.links.get_mut(&link) {
             state.push_pending(id);
         }
     }
 
-    /// Other routes: in a large network LSAs follow the tree of one rendezvous point that all routers know.
+    /// Sets the flood tree: in a large network, that of one rendezvous point that all routers know.
     pub fn set_tree(&mut self, store: &Store, graph: &Arc<Graph>, rp: Option<OriginId>) {
         let root = rp.filter(|_| store.routers.len() > SMALL_NETWORK);
         let before = self.tree.take();
@@ -183,7 +183,7 @@ impl Flooding {
         });
     }
 
-    /// Does what is due on links, with IHAVE and questions. True: the cost of a link changed, or became known.
+    /// Handles expired timers of links, IHAVE and requests. True: a link's cost has changed.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let mut cost_changed = false;
         for id in self.links.due(now) {
@@ -207,7 +207,7 @@ impl Flooding {
         cost_changed
     }
 
-    /// Summaries for neighbours that lack routers which are reachable again.
+    /// Sends summaries to neighbours that lack routers which are reachable again.
     pub fn resync(&mut self, store: &Store, now: Instant) {
         for id in self.links.due(now) {
             let at = self.links.get(&id).and_then(|link| link.resync_at);
@@ -217,7 +217,7 @@ impl Flooding {
         }
     }
 
-    /// When something is to be done.
+    /// The time of the next timer.
     pub fn next_timeout(&self) -> Option<Instant> {
         let times = [
             self.asked.map(|(_, until)| until),
@@ -228,7 +228,7 @@ impl Flooding {
         times.into_iter().flatten().min()
     }
 
-    /// What is to be sent, in order.
+    /// The messages to send, in order.
     pub fn take_messages(&mut self, store: &Store, now: Instant) -> Vec<(LinkId, Message)> {
         let mut messages = Vec::new();
         for id in self.links.busy() {
@@ -267,7 +267,7 @@ impl Flooding {
         }
     }
 
-    /// The neighbour gets our digest.
+    /// Sends this router's digest.
     pub fn send_digest(&mut self, link: LinkId, ask: bool, store: &Store, now: Instant) {
         let buckets = Box::new(store.sums());
         if let Some(link) = self.links.get_mut(&link) {
@@ -276,7 +276,7 @@ impl Flooding {
         }
     }
 
-    /// A link is advertised: the neighbour gets our digest, and what we have originated.
+    /// Introduces a link that is now advertised: sends this router's digest and own LSAs.
     pub fn introduce(&mut self, link: LinkId, store: &Store, now: Instant) {
         self.send_digest(link, false, store, now);
         for kind in [KIND_CREDENTIAL, KIND_ADVERTISEMENT] {
@@ -285,8 +285,8 @@ impl Flooding {
         }
     }
 
-    /// HAVE: the neighbour gets what it lacks. Unreachable routers are left out until they are reachable again, so that
-    /// nobody learns of them who has forgotten them.
+    /// Handles HAVE: sends the LSAs that the neighbour lacks. Those of unreachable routers are left
+    /// out, as neighbours may have forgotten these routers.
     pub fn handle_have(
         &mut self,
         link: LinkId,
@@ -317,12 +317,12 @@ impl Flooding {
         }
     }
 
-    /// END: the neighbour has answered.
+    /// Handles END: the neighbour has answered.
     pub fn handle_end(&mut self, link: LinkId) {
         self.asked.take_if(|(asked, _)| *asked == link);
     }
 
-    /// IHAVE: the neighbour has LSAs that may not have come along the flood tree. What is missing is asked for with IWANT.
+    /// Handles IHAVE: requests LSAs with IWANT that have not come along the flood tree.
     pub fn handle_ihave(&mut self, link: LinkId, entries: &[SummaryEntry], store: &Store) {
         let mut missing = Vec::new();
         for entry in entries {
@@ -346,7 +346,7 @@ impl Flooding {
         }
     }
 
-    /// IWANT: the neighbour gets the LSAs that it names.
+    /// Handles IWANT: sends the LSAs that the neighbour names.
     pub fn handle_iwant(&mut self, link: LinkId, ids: &[LsaId], store: &Store) {
         let Some(state) = self.links.get_mut(&link) else {
             return;
@@ -356,7 +356,7 @@ impl Flooding {
         }
     }
 
-    /// Asks the first neighbour whose digest is not ours, if no other is being asked.
+    /// Asks the first neighbour with another digest, unless one is being asked.
     pub fn ask_neighbor(&mut self, store: &Store, now: Instant) {
         if self.asked.is_some() || !self.links.differ() {
             return;
@@ -385,7 +385,7 @@ impl Flooding {
         }
     }
 
-    /// Something is missing: neighbours are asked if it does not come by itself. `refused`: an LSA that came was not kept.
+    /// Asks neighbours later for LSAs that are missing. `refused`: a received LSA was not stored.
     pub fn ask_later(&mut self, refused: bool, now: Instant) {
         self.refused |= refused;
         if self.ask_at.is_none() {
@@ -393,7 +393,7 @@ impl Flooding {
         }
     }
 
-    /// Asks a neighbour for its digest, if LSAs are missing or were refused. The next question waits twice as long.
+    /// Asks a neighbour for its digest, if LSAs are missing or were refused; doubles the delay.
     pub fn ask_for_missing(&mut self, store: &Store, orphans: usize, now: Instant) {
         if self.ask_at.take_if(|at| now >= *at).is_none() {
             return;
@@ -410,7 +410,7 @@ impl Flooding {
         }
     }
 
-    /// Another link each time: the delay, a power of two, counts the questions.
+    /// The link to ask next: the delay doubles, so its logarithm counts the requests.
     pub fn link_to_ask(&self) -> Option<LinkId> {
         let turn = self.ask_delay.as_secs().max(1).ilog2() as usize;
         let at = turn.checked_rem(self.links.len())?;

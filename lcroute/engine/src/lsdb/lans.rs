@@ -1,8 +1,8 @@
-//! LANs behind gateways, as reachable routers advertise them: who may send what for hosts that have no lcroute.
+//! LANs behind gateways, as reachable routers advertise them.
 //!
-//! A gateway speaks for addresses that its certificate allows and its advertisement names, while it is the forwarder of their
-//! LAN. Of several that say so of one LAN, the one with the highest term is. An address that a certificate names is that
-//! gateway's, whatever those say that may speak for any.
+//! A gateway speaks for addresses that its certificate permits and its advertisement names, while
+//! it is the forwarder of their LAN. Of several advertised forwarders, the one with the highest
+//! term is. Gateways with an address named in their certificate precede those permitted for any.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use super::advertisement::AdvertisedLan;
 use super::store::{Router, Store};
 use crate::lan_sources::{Behind, LanSources};
 
-/// A shorter prefix would take in a good part of the Internet. Chosen.
+/// Shortest prefix that a gateway may speak for: no good part of the Internet. Chosen.
 const MIN_PREFIX_LEN: u8 = 16;
 /// Length of a network's prefix.
 const NETWORK_LEN: u8 = 48;
@@ -27,28 +27,28 @@ const NETWORK_LEN: u8 = 48;
 #[derive(Debug, Default)]
 pub(super) struct Lans {
     sources: Arc<LanSources>,
-    /// Of all gateways.
+    /// Addresses of all gateways.
     macs: BTreeSet<MacAddress>,
-    /// Of each LAN the highest, but for what this router says itself.
+    /// The highest term of each LAN that other routers advertise.
     terms: BTreeMap<LanId, u32>,
     clashes: Vec<SourcePrefix>,
-    /// IPv4 addresses, and all reachable routers that say that they have them.
+    /// IPv4 addresses, and all reachable routers that advertise them.
     ipv4: BTreeSet<(Ipv4Addr, OriginId)>,
     stale: bool,
 }
 
 impl Lans {
-    /// Who is reachable, what a router advertises, or its certificate has changed.
+    /// Reachability, an advertisement or a certificate has changed.
     pub fn invalidate(&mut self) {
         self.stale = true;
     }
 
-    /// Who speaks for whom.
+    /// The gateways of LAN hosts.
     pub fn sources(&self) -> &Arc<LanSources> {
         &self.sources
     }
 
-    /// Looks at all advertisements anew if need be.
+    /// Reads all advertisements again, if necessary.
     pub fn refresh(&mut self, store: &Store) {
         if !std::mem::take(&mut self.stale) {
             return;
@@ -110,7 +110,7 @@ impl Lans {
         self.ipv4 = ipv4.collect();
         let mut owners = BTreeMap::new();
         for (address, origin) in &self.ipv4 {
-            // the lowest, which comes first, keeps it
+            // the router with the lowest id, which comes first, keeps it
             owners.entry(mapped::name(*address)).or_insert(*origin);
         }
         let sources = LanSources::new(behind, owners);
@@ -119,7 +119,7 @@ impl Lans {
         }
     }
 
-    /// Of the other routers that have an IPv4 address, the one with the lowest id.
+    /// Of the other routers with this IPv4 address, the one with the lowest id.
     pub fn ipv4_holder(&self, address: Ipv4Addr, own: OriginId) -> Option<OriginId> {
         let all = (address, OriginId(0))..=(address, OriginId(u64::MAX));
         let mut holders = self.ipv4.range(all).map(|(_, origin)| *origin);
@@ -157,7 +157,7 @@ struct Forwarder<'a> {
     member: &'a Member,
 }
 
-/// The forwarder of each LAN: by name before any, then the highest term, then the lowest id.
+/// The forwarder of each LAN: first permitted by name, then by highest term, then by lowest id.
 fn forwarders<'a>(gateways: &[(OriginId, &'a Router)]) -> impl Iterator<Item = Forwarder<'a>> {
     let mut best = BTreeMap::<LanId, (_, Forwarder<'a>)>::new();
     for (origin, router) in gateways {
@@ -181,10 +181,10 @@ fn forwarders<'a>(gateways: &[(OriginId, &'a Router)]) -> impl Iterator<Item = F
     best.into_values().map(|(_, forwarder)| forwarder)
 }
 
-/// Whether a certificate lets its node speak for the prefix: `Some(true)` by name, `Some(false)` as one of any.
+/// Whether a certificate permits the prefix: `Some(true)` by name, `Some(false)` as one of any.
 pub(crate) fn permits(member: &Member, prefix: SourcePrefix) -> Option<bool> {
     let network = network_of(member);
-    // names of IPv4 addresses are not for gateways to speak for
+    // gateways do not speak for names of IPv4 addresses
     let is_ipv4 = prefix.prefix_len() >= mapped::PREFIX_LEN && mapped::is_host_name(prefix.addr());
     let foreign = !network.covers(&prefix) && !prefix.covers(&network) && !is_ipv4;
     if !foreign || prefix.prefix_len() < MIN_PREFIX_LEN {

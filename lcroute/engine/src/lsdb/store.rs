@@ -25,16 +25,16 @@ pub struct Router {
     pub(super) credential: Arc<CredentialLsa>,
     pub(super) advertisement: Option<Arc<Advertisement>>,
     pub(super) reachable: bool,
-    /// When it ceased to be reachable, if it is not.
+    /// Time at which it became unreachable, if it is.
     pub(super) gone_since: Instant,
     /// Links that both ends advertise.
     pub(super) links: u16,
     pub(super) rate: Bucket,
-    /// The newest advertisements beyond the rate, one of a neighbour.
+    /// The newest advertisements beyond the rate, one per neighbour.
     pub(super) deferred: Vec<DeferredLsa>,
 }
 
-/// An advertisement beyond its router's rate; nobody has checked its signature.
+/// An advertisement beyond its router's rate; its signature is not verified.
 #[derive(Debug)]
 pub(super) struct DeferredLsa {
     pub link: LinkId,
@@ -55,7 +55,7 @@ impl Router {
         }
     }
 
-    /// What its certificates prove.
+    /// The verified content of its certificates.
     #[must_use]
     pub fn credential(&self) -> &Arc<Credential> {
         self.credential.credential()
@@ -67,19 +67,19 @@ impl Router {
         &self.credential
     }
 
-    /// Its advertisement; `None` until it has come.
+    /// Its advertisement; `None` until one is received.
     #[must_use]
     pub fn advertisement(&self) -> Option<&Arc<Advertisement>> {
         self.advertisement.as_ref()
     }
 
-    /// Whether links lead there.
+    /// Whether links lead to it.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
         self.reachable
     }
 
-    /// Whether it may be a rendezvous point before others: its advertisement and its certificate say so.
+    /// Whether it may be a rendezvous point before other routers, by advertisement and certificate.
     #[must_use]
     pub fn is_core(&self) -> bool {
         self.has_flag(FLAG_CORE) && self.credential().member.core
@@ -101,7 +101,7 @@ impl Router {
             .copied()
     }
 
-    /// What RP elections look at, if it takes part.
+    /// Its properties for RP elections, if it takes part.
     pub(super) fn eligible(&self, origin: OriginId) -> Option<Eligible> {
         let advertisement = self.advertisement.as_ref()?;
         let is_stub = advertisement.is_stub();
@@ -126,15 +126,14 @@ pub(super) struct Revoked {
     pub lsa: Bytes,
 }
 
-/// Routers that are kept beyond those that an invitation is for. Issuers have to see who comes too late, to expel it.
-/// Chosen: a few that come at once.
+/// Routers kept beyond the bound of an invitation: issuers expel them. Chosen: a few at once.
 pub(super) const NOT_YET_COUNTED: usize = 16;
 
-/// What came by one invitation.
+/// Routers that came by one invitation.
 #[derive(Debug, Default)]
 struct Invited {
     routers: usize,
-    /// For how many nodes it is, as a certificate under it has said.
+    /// The invitation's bound of nodes, from a certificate under it.
     uses: Option<u32>,
 }
 
@@ -145,14 +144,14 @@ pub(super) struct Store {
     max_routers: usize,
     max_revocations: usize,
     pub routers: RouterMap<Router>,
-    /// How many there are of each invitation, and directly of issuers.
+    /// Number of routers by invitation; `None`: those certified by an issuer directly.
     invited: BTreeMap<Option<PeerId>, Invited>,
-    /// When certificates expire, Unix seconds.
+    /// Expiry of certificates, in Unix seconds.
     expiries: BTreeSet<(u64, OriginId)>,
     pub revocations: BTreeMap<u64, Revoked>,
-    /// The same by key, and whether the network signed.
+    /// The revoked keys, and whether the network signed.
     revoked: BTreeSet<(PeerId, bool)>,
-    /// Rises whenever certificates come, change or go.
+    /// Rises whenever certificates are stored, replaced or removed.
     pub credentials_version: u64,
 }
 
@@ -191,7 +190,7 @@ impl Store {
         }
     }
 
-    /// Keeps certificates. `None`: the router is new; else whether its chain changed.
+    /// Stores certificates. `None`: the router is new; else whether its chain changed.
     pub fn put_credential(
         &mut self,
         origin: OriginId,
@@ -235,8 +234,8 @@ impl Store {
         }
     }
 
-    /// Whether an invitation that is for so many nodes may have one more router here. Who has been renewed is one that an
-    /// issuer has counted.
+    /// Whether a bounded invitation has room for one more router here. A renewed certificate has no
+    /// bound: an issuer has counted its router.
     pub fn may_join(&self, member: &Member) -> bool {
         member.bound.is_none_or(|bound| {
             let invited = self.invited.get(&member.invitation().copied());
@@ -260,9 +259,9 @@ impl Store {
         self.routers.len() < self.max_routers
     }
 
-    /// Which router makes room for one of this invitation, when all is taken: of the invitation that has most, who has been
-    /// unreachable for longest. Else any of that invitation that is no `neighbor`, if it has more all the same: one token
-    /// makes any number of routers, and they push out none that came by another.
+    /// The router that makes room for one of this invitation: of the largest invitation, the router
+    /// unreachable for longest. If none is unreachable and that invitation has more routers, any
+    /// that is no `neighbor`. So a token with many routers displaces none of another token.
     pub fn to_forget(
         &self,
         invitation: Option<&PeerId>,
@@ -284,7 +283,7 @@ impl Store {
             .min();
         match gone {
             Some((_, origin)) => Some(origin),
-            // an issuer signed each of those with its own hand
+            // an issuer signed each of these directly
             None if is_even || largest.is_none() => None,
             None => {
                 let mut far = others.map(|(origin, _)| origin);
@@ -293,15 +292,15 @@ impl Store {
         }
     }
 
-    /// Routers of which this holds.
+    /// Routers for which `holds` is true.
     pub fn routers_where(&self, holds: impl Fn(OriginId, &Router) -> bool) -> Vec<OriginId> {
         let routers = self.routers.iter();
         let routers = routers.filter(|(origin, router)| holds(*origin, router));
         routers.map(|(origin, _)| origin).collect()
     }
 
-    /// Keeps a revocation that is verified and new. When all room is taken, the network's own revocations stay, and those
-    /// that are needed longest, so that all routers end up with the same. `Ok`: the key of the one that left.
+    /// Stores a verified new revocation. A full table keeps the network's own and those with the
+    /// latest end, the same at all routers. `Ok`: the key of the displaced one.
     pub fn put_revocation(
         &mut self,
         key: u64,
@@ -344,12 +343,12 @@ impl Store {
         }
     }
 
-    /// Whether certificates that go by this key do not count.
+    /// Whether certificates that depend on this key do not count.
     pub fn is_revoked(&self, key: &PeerId) -> bool {
         [true, false].map(|by| self.revoked.contains(&(*key, by))) != [false; 2]
     }
 
-    /// Whether one of the keys above these certificates, or their own, is revoked by somebody who may.
+    /// Whether the router's key or one above it was revoked by an authorised signer.
     pub fn goes_by_revoked(&self, credential: &Credential) -> bool {
         let member = &credential.member;
         let is_out = |key: &PeerId, by_network| {
@@ -359,7 +358,7 @@ impl Store {
         keys.any(|key| is_out(key, true) || is_out(key, false))
     }
 
-    /// Other routers whose certificates have expired by this time, Unix seconds.
+    /// Other routers with certificates that have expired by this time, in Unix seconds.
     pub fn expired_routers(&self, unix: u64) -> Vec<OriginId> {
         let expired = self.expiries.iter();
         expired
@@ -369,14 +368,14 @@ impl Store {
             .collect()
     }
 
-    /// Revocations whose time is over, Unix seconds.
+    /// Revocations that have expired by this time, in Unix seconds.
     pub fn expired_revocations(&self, unix: u64) -> Vec<u64> {
         let over = |(_, revoked): &(&u64, &Revoked)| revoked.revocation.until < unix;
         let over = self.revocations.iter().filter(over);
         over.map(|(key, _)| *key).collect()
     }
 
-    /// The last second in which all that is stored still counts, Unix seconds.
+    /// The last Unix second in which all stored LSAs are valid.
     pub fn next_expiry(&self) -> Option<u64> {
         let mut others = self
             .expiries
@@ -389,7 +388,7 @@ impl Store {
         credential.into_iter().chain(revocations).min()
     }
 
-    /// Names and versions of all LSAs with keys in this range; of unreachable routers only if asked for. In no order.
+    /// Calls `add` for all LSAs with keys in this range, unordered; `unreachable`: of all routers.
     fn each_entry(
         &self,
         keys: RangeInclusive<u64>,
@@ -418,7 +417,7 @@ impl Store {
         }
     }
 
-    /// The same in order.
+    /// The same entries, in order.
     pub fn entries(&self, keys: RangeInclusive<u64>, unreachable: bool) -> Vec<SummaryEntry> {
         let mut entries = Vec::new();
         self.each_entry(keys, unreachable, |entry| entries.push(entry));
@@ -446,6 +445,6 @@ impl Store {
     }
 }
 
-/// All room is taken by revocations that are needed longer.
+/// The table is full of revocations that are needed longer.
 #[derive(Debug)]
 pub(super) struct DatabaseFull;

@@ -1,4 +1,4 @@
-//! What a policy decides from, and what it answers.
+//! The inputs and the answer of a policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -9,21 +9,21 @@ use librecast::time::{Duration, Instant};
 
 use crate::graph::{Graph, Guess, direct_rtts};
 
-/// A router for a link of our own.
+/// A candidate for a link of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prospect {
     /// The router.
     pub origin: OriginId,
-    /// The round trip of a link with it: a guess.
+    /// Guessed round trip of a link with it.
     pub rtt: Duration,
     /// Cost of the path, in units of 100 us.
     pub path: u32,
-    /// Links that the router has.
+    /// Number of its links.
     pub links: u16,
 }
 
 impl Prospect {
-    /// All routers that `own` reaches. Stub routers are nobody's.
+    /// All routers that `own` reaches, except stub routers.
     pub fn all(graph: &Arc<Graph>, own: OriginId) -> Vec<Self> {
         let guesses = direct_rtts(graph, own).into_iter();
         guesses
@@ -32,29 +32,29 @@ impl Prospect {
                 origin: router,
                 rtt,
                 path,
-                // bounded by what an advertisement holds
+                // bounded by the length of an advertisement
                 links: graph.neighbors(router).count() as u16,
             })
             .collect()
     }
 }
 
-/// What is known of another member. It is reachable in the link state, present on a carrier, or linked.
+/// State of another member: reachable in the link state, present on a carrier, or linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
     /// The link state reaches it.
     pub reachable: bool,
-    /// A carrier of signalling says that it is online.
+    /// A carrier of signalling reports it as online.
     pub present: bool,
-    /// Trials to link with it directly fail.
+    /// Attempts at a direct link with it fail.
     pub direct_fails: bool,
-    /// The link with it has ended, and none with anybody has come up since.
+    /// The link with it has ended, and no link has come up since.
     pub lost: bool,
-    /// No paths lead through it, as the link state said last: others build on nothing there.
+    /// No paths lead through it by its last advertisement, so other nodes do not rely on it.
     pub stub: bool,
 }
 
-/// What a node asks of the other end of a link.
+/// A node's request to the other end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkRequest {
     /// This side does not need the link.
@@ -70,52 +70,52 @@ pub enum LinkRequest {
 pub struct LinkView {
     /// Round trip.
     pub rtt: Option<Duration>,
-    /// Up since then.
+    /// Time at which it came up.
     pub since: Instant,
 }
 
-/// What a policy decides from.
+/// The inputs of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// This node.
     pub own: OriginId,
-    /// All other members that are there.
+    /// All other members that are present.
     pub known: &'a BTreeMap<OriginId, Known>,
-    /// Another number whenever others are known than before; `None`: who knows.
+    /// Changes with the set of known members; `None`: unknown.
     pub members: Option<u64>,
     /// The links that are up.
     pub links: &'a BTreeMap<OriginId, LinkView>,
-    /// Where a policy is looking for somebody: who is there.
+    /// Candidates, while the policy is looking for a link.
     pub prospects: &'a [Prospect],
 }
 
-/// Those of whom a network is built: all who are no stub routers, where there are any.
+/// Members on which the network is built: all except stub routers, if there are any.
 pub(super) fn builders(known: &BTreeMap<OriginId, Known>) -> impl Iterator<Item = OriginId> + '_ {
     let all_stubs = known.values().all(|known| known.stub);
     let builds = move |(_, known): &(&OriginId, &Known)| all_stubs || !known.stub;
     known.iter().filter(builds).map(|(origin, _)| *origin)
 }
 
-/// How much a policy may build on a member.
+/// How far a policy may rely on a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is part of the network, and a link with it is there or likely.
+    /// It is part of the network, and a link with it is up or likely.
     Good,
-    /// It is online, but not part of the network: it is about to come, or has just died.
+    /// It is online, but not part of the network: it is about to join, or has just died.
     Arriving,
-    /// No direct link has come about so far, or all links are lost, that with it among them.
+    /// No direct link has come up so far, or all links are lost, its own included.
     Failing,
 }
 
-/// Members without a direct link that are tried on the way to a good one. Chosen.
+/// Failing members that are tried before a good one. Chosen.
 const MAX_FAILING: usize = 2;
-/// Members that are about to come that are tried on the way to a good one. Chosen.
+/// Arriving members that are tried before a good one. Chosen.
 const MAX_ARRIVING: usize = 2;
-/// How far to look for a good one.
+/// Members examined in search of a good one.
 const MAX_WALK: usize = 256;
 
-/// The first good member along a way is wanted. Those before it that may be there are tried as well: who waited for a
-/// dead one that a carrier still shows would be cut off.
+/// Wants the first good member of `way`. Also tries members before it that may be present: waiting
+/// for a dead member that a carrier still shows would isolate this node.
 pub(super) fn seek(
     view: &View<'_>,
     way: impl Iterator<Item = OriginId>,
@@ -151,7 +151,7 @@ impl View<'_> {
             Known {
                 direct_fails: true, ..
             } => Standing::Failing,
-            // carriers still show who is dead or cut off: the way back into the network leads over others
+            // carriers still show dead or isolated members: others lead back into the network
             Known { lost: true, .. } if self.links.is_empty() => Standing::Failing,
             Known {
                 reachable: true, ..
@@ -161,21 +161,21 @@ impl View<'_> {
     }
 }
 
-/// Decides which links this node wants. The same views at the same times give the same links.
+/// Decides on the links of this node. Equal views at equal times give equal links.
 pub trait Policy: Debug + Send {
-    /// Everybody with whom there should be a link, linked already or not.
+    /// The members with which links are wanted, linked already or not.
     fn wanted(&mut self, view: &View<'_>, now: Instant) -> BTreeSet<OriginId>;
 
-    /// Who of them is only tried.
+    /// The wanted member that is only on trial.
     fn on_trial(&self) -> Option<OriginId> {
         None
     }
 
-    /// Whether it wants to know by now how long round trips with others would be.
+    /// Whether it needs [`View::prospects`] by now.
     fn is_looking(&self, _now: Instant) -> bool {
         false
     }
 
-    /// When to ask again even if nothing changes.
+    /// The time of the next decision, even without a change.
     fn next_timeout(&self) -> Option<Instant>;
 }

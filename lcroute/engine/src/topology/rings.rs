@@ -1,6 +1,6 @@
-//! Random rings. Each is all members in the order of a hash, so everybody who knows the members knows all
-//! places, and a member that comes or goes concerns its neighbours only. Stub routers are on nobody's rings but
-//! their own: they take the links of their places, and hold no ring together.
+//! Random rings. Each ring is all members in the order of a hash, so every node that knows the
+//! members knows all places. A member that comes or goes concerns its neighbours only. Stub routers
+//! are on no rings but their own: they take the links of their places, and hold no ring together.
 //!
 //! ```text
 //!          predecessor   X   successor            the ring of pairs, cut before each head (^):
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! The place of a member on a ring is the first 8 bytes of BLAKE3 `derive_key` with context
-//! `lcroute 2026 ring` over (number of the ring 8 bits, origin id 64 bits). Big-endian; ties go by origin id.
-//! Rings are numbered from 0; the ring of pairs is number 255. Its heads are the first member of all, and
-//! those whose place is a multiple of 4.
+//! `lcroute 2026 ring` over (number of the ring 8 bits, origin id 64 bits), big-endian; ties go by
+//! origin id. Rings are numbered from 0; the ring of pairs is number 255. Its heads are the first
+//! member, and members at places that are multiples of 4.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -21,13 +21,13 @@ use librecast::id::{OriginId, derive};
 use super::policy::{Known, Standing, View, builders};
 
 const CONTEXT: &str = "lcroute 2026 ring";
-/// Number of the ring on which neighbours pair up, where a node has an odd number of links.
+/// Number of the ring that pairs neighbours, for an odd number of links.
 const PAIRS: u8 = 255;
-/// One of so many members begins a new row of pairs.
+/// Members per row of pairs, on average.
 const HEADS: u64 = 4;
 /// Members without a direct link that are tried on each side of a ring.
 const MAX_FAILING: usize = 2;
-/// How far to look for a good one on each side.
+/// Members examined on each side of a ring in search of a good one.
 const MAX_WALK: usize = 256;
 
 type Place = (u64, OriginId);
@@ -53,14 +53,14 @@ impl Ring {
         (u64::from_be_bytes(first), origin)
     }
 
-    /// All others, from the successor once round.
+    /// All other members, from the successor once round.
     fn after(&self, origin: OriginId) -> impl Iterator<Item = OriginId> {
         let at = self.place(origin);
         let rest = self.order.range((Bound::Excluded(at), Bound::Unbounded));
         rest.chain(self.order.range(..at)).map(|place| place.1)
     }
 
-    /// All others, from the predecessor once round.
+    /// All other members, from the predecessor once round.
     fn before(&self, origin: OriginId) -> impl Iterator<Item = OriginId> {
         let at = self.place(origin);
         let rest = self.order.range((Bound::Excluded(at), Bound::Unbounded));
@@ -72,7 +72,7 @@ impl Ring {
         place.0.is_multiple_of(HEADS) || self.order.first() == Some(&place)
     }
 
-    /// With whom `origin` is paired; who is left over takes its successor.
+    /// The partner of `origin`; a member that is left over takes its successor.
     fn partner(&self, origin: OriginId) -> Option<OriginId> {
         let at = self.place(origin);
         let row = self.order.range(..=at).rev();
@@ -102,7 +102,7 @@ impl Rings {
         }
     }
 
-    /// Brings the rings up to date.
+    /// Updates the rings to the known members.
     pub(super) fn set_members(&mut self, own: OriginId, known: &BTreeMap<OriginId, Known>) {
         let mut others = builders(known).filter(|origin| *origin != own).peekable();
         let (mut gone, mut new): (Vec<OriginId>, Vec<OriginId>) = Default::default();
@@ -131,8 +131,8 @@ impl Rings {
         }
     }
 
-    /// The neighbours of `view.own`. Each side of a ring gives one that no other has given, so that
-    /// a member always wants as many as its degree says.
+    /// The neighbours of `view.own`. Each side of a ring gives one more member, so that a member
+    /// always wants as many as its degree.
     pub(super) fn wanted(&self, view: &View<'_>) -> BTreeSet<OriginId> {
         let mut wanted = BTreeSet::new();
         for ring in &self.rings {
@@ -151,9 +151,9 @@ impl Rings {
 
 /// Goes along a ring to the first good member that is not wanted yet.
 ///
-/// Who arrives takes its place before its successor gives up his: no link goes before the new one is there,
-/// and a member that died while a carrier still shows it holds up nobody. Who cannot be reached directly is
-/// tried on and on, in addition.
+/// An arriving member takes its place before its successor leaves it: no link ends before the new
+/// one is up. So a dead member that a carrier still shows delays nothing. Members without a direct
+/// link are tried again and again, in addition.
 fn walk(view: &View<'_>, way: impl Iterator<Item = OriginId>, wanted: &mut BTreeSet<OriginId>) {
     let (mut arriving, mut failing) = (false, 0);
     for origin in way.take(MAX_WALK) {
