@@ -1,5 +1,5 @@
-//! What a packet is to the router: the same rules for packets from `lc0` and from links. IPv4 packets get the names of their
-//! addresses here ([`mapped`]), and are told apart by their names from then on.
+//! Classification of packets, by the same rules for `lc0` and links. IPv4 packets get the names of
+//! their addresses ([`mapped`]), which distinguish them from then on.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -29,13 +29,13 @@ const MOBILITY: u8 = 135;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER_LEN: usize = 40;
 
-/// Extension headers that are followed before a packet counts as malformed.
+/// Extension headers of a packet before it counts as malformed.
 const MAX_EXTENSION_HEADERS: usize = 16;
 
-/// Groups of scope 2 that are never carried, listed or not: all routers, MLDv2 routers. To all nodes goes UDP only.
+/// Groups of scope 2 that are never carried, even if listed. For all nodes only UDP is carried.
 const NEVER_CARRIED: [Ipv6Addr; 2] = [mld::ALL_ROUTERS, mld::ALL_MLDV2_ROUTERS];
 
-/// The same of IPv4, and RSVP's and MRD's: all routers, PIM routers, IGMPv3 routers, snoopers.
+/// The same for IPv4: all routers, PIM routers, IGMPv3 routers, snoopers (MRD).
 const NEVER_CARRIED_IPV4: [Ipv4Addr; 4] = [
     igmp::ALL_ROUTERS,
     Ipv4Addr::new(224, 0, 0, 13),
@@ -43,50 +43,50 @@ const NEVER_CARRIED_IPV4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(224, 0, 0, 106),
 ];
 
-/// Types of ICMP that could configure hosts: redirect, router advertisement and solicitation (RFC 792, RFC 1256).
+/// ICMP types that could configure hosts: redirect, router discovery (RFC 792, RFC 1256).
 const ICMP_LINK_CONTROL: [u8; 3] = [5, 9, 10];
 
-/// Source and group of a multicast packet that may be carried as far as its form says.
+/// Source and destination of a packet, before any check against scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
     /// The sender.
     pub source: Ipv6Addr,
-    /// The group that it is sent to; of unicast the node.
+    /// The group; for unicast the node.
     pub group: Ipv6Addr,
 }
 
-/// What to do with a packet.
+/// The class of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Multicast of a scope that is carried.
     Carried(Flow),
-    /// Unicast; what could configure the other host is not among it.
+    /// Unicast that cannot configure the other host.
     Unicast(Flow),
     /// An MLD or IGMP message: for the querier and proxy of this link.
     Mld,
-    /// Neither.
+    /// A packet to drop.
     Dropped(DropReason),
 }
 
-/// Groups of this form are carried: scope 5 and wider; of scope 2 those listed.
+/// Carried groups: scope 5 and wider; of scope 2 only listed ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CarriedScopes {
     link_scope_groups: Vec<Ipv6Addr>,
-    /// Those that are not listed as well.
+    /// All groups of scope 2 are carried.
     all_link_scope: bool,
     /// IPv4 packets are carried.
     ipv4: bool,
 }
 
 impl CarriedScopes {
-    /// Between nodes: what others join goes on, listed here or not.
+    /// Between nodes: all groups of scope 2 are carried, listed by this node or not.
     pub const ON_LINKS: &Self = &Self {
         link_scope_groups: Vec::new(),
         all_link_scope: true,
         ipv4: true,
     };
 
-    /// With these groups of scope 2. Those that are never carried are left out.
+    /// With these groups of scope 2, except those that are never carried.
     #[must_use]
     pub fn new(link_scope_groups: &[Ipv6Addr], ipv4: bool) -> Self {
         let mut listed: Vec<_> = link_scope_groups
@@ -114,7 +114,7 @@ impl CarriedScopes {
         }
     }
 
-    /// What `packet` is. Bytes behind its payload length do not count, see [`trim`].
+    /// The class of `packet`. Bytes behind its payload length do not count, see [`trim`].
     #[must_use]
     pub fn classify(&self, packet: &[u8]) -> Class {
         self.try_classify(packet)
@@ -167,7 +167,7 @@ impl CarriedScopes {
         }
     }
 
-    /// Kept out of the code that IPv6 runs through.
+    /// Not inlined into the path of IPv6 packets.
     #[inline(never)]
     fn classify_ipv4(&self, packet: &[u8]) -> Result<Class, WireError> {
         let header = Header::read(packet)?;
@@ -216,7 +216,7 @@ fn is_never_carried(group: Ipv6Addr) -> bool {
     NEVER_CARRIED.contains(&group) || mapped::ipv4(group).is_some_and(is_ipv4)
 }
 
-/// Source and destination of a packet that was classified.
+/// Source and destination of a classified packet.
 #[must_use]
 pub fn flow_of(packet: &[u8]) -> Option<Flow> {
     if is_ipv4(packet) {
@@ -239,7 +239,7 @@ pub fn flow_of(packet: &[u8]) -> Option<Flow> {
     })
 }
 
-/// Cuts off what follows the payload. Call it for packets that were classified.
+/// Cuts off the bytes behind the payload of a classified packet.
 pub fn trim(packet: &mut Bytes) {
     if is_ipv4(packet) {
         if let Some(&[high, low]) = packet.get(2..4) {
@@ -256,7 +256,7 @@ pub fn scope(group: Ipv6Addr) -> u8 {
     group.octets()[1] & 0x0f
 }
 
-/// Whether a group stays on a link unless it is listed.
+/// Whether a group stays on its link unless it is listed.
 #[must_use]
 pub fn is_link_scope(group: Ipv6Addr) -> bool {
     scope(group) == 2
@@ -269,19 +269,19 @@ pub fn is_source_specific(group: Ipv6Addr) -> bool {
     first & 0xfff0 == 0xff30 && second == 0
 }
 
-/// Router and neighbour discovery with its extensions, redirect, renumbering, MLD, multicast router
-/// discovery: what could configure the hosts of another link.
+/// Whether a message could configure hosts of another link: router and neighbour discovery with its
+/// extensions, redirect, renumbering, MLD, multicast router discovery.
 fn is_link_control(icmpv6_type: u8) -> bool {
     matches!(icmpv6_type, 130..=138 | 141..=143 | 148 | 149 | 151..=154)
 }
 
-/// What a packet carries, as far as it matters.
+/// The upper layer of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upper {
     /// A message of this type.
     Icmpv6(u8),
     Udp,
-    /// Something else, or a later fragment of ICMPv6, whose type went with the first.
+    /// Anything else, or a later fragment of ICMPv6: only the first one has its type.
     Other,
 }
 
@@ -547,7 +547,7 @@ mod tests {
         let node = Ipv4Addr::new(10, 77, 3, 4);
         let unicast = ipv4_packet(node, 6, &[0; 20]);
         assert_eq!(scopes.classify(&unicast), Class::Unicast(flow(node)));
-        // later fragments say what they are of
+        // later fragments show their protocol
         let later = fragment(ipv4_packet(STREAM, ipv4::UDP, b"x"), 185);
         assert_eq!(scopes.classify(&later), Class::Carried(flow(STREAM)));
     }

@@ -1,9 +1,9 @@
 //! The network as its link state describes it, and shortest-path trees in it.
 //!
-//! Both are the same, bit for bit, on all routers with the same LSAs: nothing in them depends on who computes them.
+//! Both are the same, bit for bit, on all routers with the same LSAs.
 //!
 //! A [`Tree`] numbers its routers in preorder, so that the routers behind each of its edges are one
-//! interval of numbers: "behind which edge of mine does X lie" is a comparison and a binary search.
+//! interval of numbers. A comparison and a binary search find the edge that leads to a router.
 //!
 //! ```text
 //!            a 0..6                       interval: own number .. one past the last below it
@@ -34,12 +34,12 @@ pub(crate) fn mix(z: u64) -> u64 {
     Random::new(z).next()
 }
 
-/// Of several parents with equal distance a router takes the one with the lowest value.
+/// The tie-break of parents at equal distance: the lowest value counts.
 fn tie_break(root: OriginId, parent: OriginId, child: OriginId) -> u64 {
     mix(mix(mix(root.0) ^ parent.0) ^ child.0)
 }
 
-/// What a two-way link adds to a graph's digest.
+/// The digest of a two-way link, for that of a graph.
 pub(crate) fn link_digest(a: OriginId, b: OriginId, metric: Metric) -> u64 {
     let (low, high, metric) = if a < b {
         (a, b, metric)
@@ -51,22 +51,22 @@ pub(crate) fn link_digest(a: OriginId, b: OriginId, metric: Metric) -> u64 {
     mix(mix(mix(low.0) ^ high.0) ^ value)
 }
 
-/// What a router adds to a graph's digest.
+/// The digest of a router, for that of a graph.
 pub(crate) fn router_digest(origin: OriginId) -> u64 {
     mix(!origin.0)
 }
 
-/// What paths over a link depend on, seen from one end.
+/// The properties of a link that paths depend on, seen from one end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Metric {
     /// In units of 100 us, at least 1.
     pub cost: u16,
-    /// Whether the near end, and the far end, is a stub router: paths begin and end there, none leads through.
+    /// Whether the near end, and the far end, is a stub router: no path leads through it.
     pub stubs: [bool; 2],
 }
 
 impl Metric {
-    /// As the other end sees it.
+    /// The metric from the other end.
     fn turned(self) -> Self {
         let [near, far] = self.stubs;
         Self {
@@ -100,27 +100,27 @@ impl Edge {
 
 /// A link: two routers, and its metric from the first.
 pub(crate) type Between = (OriginId, OriginId, Metric);
-/// A link from the lower router to the higher, and its metric from now on; `None`: it is gone.
+/// A link from the lower router to the higher, and its new metric; `None`: it is gone.
 pub(crate) type LinkChange = (OriginId, OriginId, Option<Metric>);
 
 /// Routers and the two-way links between them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Graph {
     digest: u64,
-    /// In ascending order; everything else speaks of positions in here.
+    /// In ascending order; all positions refer to it.
     routers: RouterIndex,
-    /// Where the edges of each router begin, and one past the last.
+    /// Start of each router's edges, and the end of the last.
     first: Vec<u32>,
     /// By router, then by far end.
     edges: Vec<Edge>,
-    /// Names the links of each router, wherever their far ends stand.
+    /// Digests of each router's links, independent of positions.
     rows: Vec<u64>,
 }
 
 impl Graph {
-    /// A graph with these routers, and links between them, with their costs or metrics; both ends of a link are
-    /// added where they are missing. A link given twice counts once, at the larger cost. At most 2^24 routers.
-    /// `digest` names the content.
+    /// A graph with these routers, and links with costs or metrics; both ends of a link are added.
+    /// A link given twice counts once, at the larger cost. At most 2^24 routers. `digest`
+    /// identifies the content.
     #[must_use]
     pub fn new<M: Into<Metric> + Copy>(
         digest: u64,
@@ -148,13 +148,13 @@ impl Graph {
         graph
     }
 
-    /// This graph after some links have changed, each given once. Routers without links leave it, but `own` is
-    /// part of it in any case.
+    /// This graph after links have changed, each given once. Only routers with links stay, and
+    /// `own`.
     pub(crate) fn after(&self, digest: u64, own: OriginId, changes: &[LinkChange]) -> Self {
         let both =
             |&(a, b, metric): &LinkChange| [(a, b, metric), (b, a, metric.map(Metric::turned))];
         let mut changes: Vec<LinkChange> = changes.iter().flat_map(both).collect();
-        // changes nothing, but has `own` looked at
+        // changes nothing, but includes `own`
         changes.push((own, own, None));
         changes.sort_unstable();
         let mut splice = Splice::new(self, own);
@@ -192,7 +192,7 @@ impl Graph {
         for at in 1..self.first.len() {
             self.first[at] += self.first[at - 1];
         }
-        // by the order of links, each router gets those to lower ones first, and both kinds in order
+        // in the order of links, each router gets links to lower routers first; both kinds in order
         let mut next = self.first.clone();
         let none = Edge {
             to: NONE,
@@ -211,7 +211,7 @@ impl Graph {
         }
     }
 
-    /// Names the content: graphs with equal digest are equal.
+    /// Identifies the content: graphs with equal digest are equal.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
@@ -229,7 +229,7 @@ impl Graph {
         self.routers.is_empty()
     }
 
-    /// Whether it is one of the routers.
+    /// Whether `x` is one of the routers.
     #[must_use]
     pub fn contains(&self, x: OriginId) -> bool {
         self.index(x).is_some()
@@ -241,7 +241,7 @@ impl Graph {
         &self.routers
     }
 
-    /// Whether no path leads through it.
+    /// Whether no path leads through `x`.
     #[must_use]
     pub fn is_stub(&self, x: OriginId) -> bool {
         self.index(x).is_some_and(|at| self.is_stub_at(at))
@@ -252,7 +252,7 @@ impl Graph {
         self.reached(x).map(|at| self.routers[at])
     }
 
-    /// Names the set of routers that can be reached from `x`, and which of them are stub routers.
+    /// Digest of the routers that can be reached from `x`, and of their stub flags.
     pub(crate) fn reachable_digest(&self, x: OriginId) -> Option<u64> {
         let name = |at: usize| match router_digest(self.routers[at]) {
             digest if self.is_stub_at(at) => mix(digest),
@@ -301,7 +301,7 @@ impl Graph {
             .is_some_and(|edge| edge.metric.stubs[0])
     }
 
-    /// The links over which paths from `root` go on from here.
+    /// The links over which paths from `root` go on from this router.
     fn edges_through(&self, at: usize, root: Option<usize>) -> &[Edge] {
         if self.is_stub_at(at) && root != Some(at) {
             return &[];
@@ -310,18 +310,18 @@ impl Graph {
     }
 }
 
-/// A graph that is made of another one.
+/// A graph made of another one.
 struct Splice<'a> {
     old: &'a Graph,
     own: OriginId,
     routers: Vec<OriginId>,
     first: Vec<u32>,
-    /// Far ends are named by their position in the old graph.
+    /// Far ends are positions in the old graph.
     edges: Vec<Edge>,
     rows: Vec<u64>,
-    /// Those that were not there: their place in `edges`, and their far end.
+    /// New edges: their place in `edges`, and their far end.
     new: Vec<(usize, OriginId)>,
-    /// Where the routers of the old graph are now.
+    /// The new positions of the old graph's routers.
     moved: Vec<u32>,
 }
 
@@ -341,7 +341,7 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Routers of the old graph whose links stay as they are.
+    /// Copies routers of the old graph with unchanged links.
     fn keep(&mut self, part: std::ops::Range<usize>) {
         if part.is_empty() {
             return;
@@ -359,7 +359,7 @@ impl<'a> Splice<'a> {
         self.rows.extend_from_slice(&old.rows[part]);
     }
 
-    /// A router, its position in the old graph, and what has become of its links.
+    /// Adds a router with changed links; `at`: its position in the old graph.
     fn change(&mut self, router: OriginId, at: Option<usize>, changes: &[LinkChange]) {
         let before = self.edges.len();
         let mut row = 0;
@@ -397,7 +397,7 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// A link that was not there, if it is now. Returns what it adds to the row.
+    /// Adds a new link, unless it is gone again. Returns its part of the row.
     fn add(&mut self, router: OriginId, to: OriginId, metric: Option<Metric>) -> u64 {
         let Some(metric) = metric else { return 0 };
         self.new.push((self.edges.len(), to));
@@ -413,7 +413,7 @@ impl<'a> Splice<'a> {
             }
         }
         for (place, to) in self.new {
-            // it has the same link, and is one of the routers
+            // the far end has the same link, so it is one of the routers
             let to = graph.index(to).unwrap_or_default();
             self.edges[place].to = to as u32;
         }
@@ -459,7 +459,7 @@ mod tests {
         assert_eq!(neighbors, [(b, 70)]);
     }
 
-    /// What other implementations have to compute.
+    /// Values that other implementations must compute, too.
     #[test]
     fn golden_tie_break() {
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);

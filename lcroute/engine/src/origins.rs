@@ -1,5 +1,5 @@
-//! What is remembered of the origins whose packets come: which numbers have passed, and what certificates let them
-//! send. So a packet asks neither the database nor anything that is kept by source, of which a group may have a thousand.
+//! Origins of packets: their duplicate windows, and the certificates that permit their packets. So
+//! a packet needs neither the database nor a table by source: a group may have a thousand sources.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::lsdb::Database;
 use crate::services::Credential;
 use crate::table::Table;
 
-/// How long the duplicate window of an unreachable router is kept. Chosen: longer than packets are under way.
+/// Time for which the window of an unreachable router is kept. Chosen: longer than packets travel.
 const WINDOW_MEMORY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Origin {
     incarnation: u32,
-    /// The origin itself said so on its control channel.
+    /// The origin's signed advertisement has this incarnation.
     confirmed: bool,
     passed: Windows,
-    /// Its certificates, as of this version of all.
+    /// Its certificates, with the version of all certificates.
     credential: Option<(u64, Arc<Credential>)>,
 }
 
@@ -39,7 +39,7 @@ impl Origin {
     }
 }
 
-/// All origins of which a packet has been accepted, or that have said which incarnation they are.
+/// All origins with an accepted packet or an advertisement.
 #[derive(Debug)]
 pub struct Origins {
     origins: Table<OriginId, Origin>,
@@ -59,12 +59,12 @@ impl Origins {
         }
     }
 
-    /// How many sequence numbers a window remembers.
+    /// Number of sequence numbers that a window remembers.
     pub fn window(&self) -> u64 {
         self.size
     }
 
-    /// The origin says which incarnation it is: packets of any other are refused.
+    /// Sets the advertised incarnation of an origin: packets of any other are refused.
     pub fn confirm(&mut self, origin: OriginId, incarnation: u32) {
         let known = self
             .origins
@@ -76,7 +76,7 @@ impl Origins {
         }
     }
 
-    /// Whether the origin's certificates let it send this: addresses and groups.
+    /// Checks that the origin's certificates permit source and group.
     pub fn permit(
         &mut self,
         origin: OriginId,
@@ -92,15 +92,14 @@ impl Origins {
         let router = database.router(origin).ok_or(DropReason::ForgedSource)?;
         let credential = router.credential();
         let permitted = may_send(credential, flow, origin, database);
-        // nothing is kept of an origin before a packet of it is accepted
+        // no state is kept of an origin before one of its packets is accepted
         if let Some(known) = &mut known {
             known.credential = Some((version, Arc::clone(credential)));
         }
         permitted
     }
 
-    /// Lets each (origin, incarnation, sequence) pass once. Until the origin said HELLO, the highest
-    /// incarnation seen counts.
+    /// Accepts each (origin, incarnation, sequence) once; unadvertised: the highest incarnation.
     pub fn accept(
         &mut self,
         origin: OriginId,
@@ -123,7 +122,7 @@ impl Origins {
         }
     }
 
-    /// Links lead to the origin, or no longer: then its window is forgotten after [`WINDOW_MEMORY`].
+    /// Sets whether the origin is reachable; else its window is forgotten after [`WINDOW_MEMORY`].
     pub fn set_reachable(&mut self, origin: OriginId, up: bool, now: Instant) {
         self.gone.retain(|(_, gone)| *gone != origin);
         if !up {
@@ -131,7 +130,7 @@ impl Origins {
         }
     }
 
-    /// Windows whose time is over are forgotten.
+    /// Forgets expired windows.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, origin)) = self.gone.first()
             && at <= now
@@ -141,7 +140,7 @@ impl Origins {
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
         self.gone.first().map(|(at, _)| *at)
     }

@@ -1,4 +1,4 @@
-//! What comes out of the engine.
+//! Outputs of the engine.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,15 +14,15 @@ use crate::header::HEADER_LEN;
 use crate::interface_id::LocalInterfaceId;
 use crate::services::Credential;
 
-/// Links that one packet goes out on; shared with the forwarding table, so cloning costs nothing.
+/// Outgoing links of a packet; shared with the forwarding entry, so cloning costs nothing.
 pub type Links = Arc<[LinkId]>;
 
-/// Something for the shell to do, in this order.
+/// An action for the shell, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send the same message, `header` followed by `packet`, on the data channel of each link.
     Data {
-        /// Where it goes; never empty.
+        /// The links; never empty.
         links: Links,
         /// The data header.
         header: [u8; HEADER_LEN],
@@ -31,14 +31,14 @@ pub enum Output {
     },
     /// Send on the control channel of a link. It must not be lost while the link is up.
     Control {
-        /// Where it goes.
+        /// The link.
         link: LinkId,
         /// At most 16 KiB.
         message: Bytes,
     },
-    /// Send on the control channel of a link, behind what [`Self::Control`] gives. It may be lost.
+    /// Send on the control channel of a link, behind all [`Self::Control`]. It may be lost.
     RoutedControl {
-        /// Where it goes.
+        /// The link.
         link: LinkId,
         /// At most 16 KiB.
         message: Bytes,
@@ -48,46 +48,46 @@ pub enum Output {
         /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
-    /// Write into `lc0`: a query or report of MLD or IGMP; packet taps want a copy of it.
+    /// Write into `lc0`, and copy to packet taps: a query or report of MLD or IGMP.
     LocalMld {
         /// The packet, IPv6 or IPv4.
         packet: Bytes,
     },
     /// Send into a LAN: a packet that its hosts have joined, a query, a report or a PROBE.
     Lan {
-        /// Which one.
+        /// The LAN.
         interface: LocalInterfaceId,
-        /// What to do with it.
+        /// The frame.
         frame: LanFrame,
     },
-    /// All nodes with which there should be a link, from now on.
+    /// The nodes with which links are wanted.
     Wanted(BTreeSet<OriginId>),
-    /// Nobody needs this link any more: close it in good order.
+    /// Neither end needs this link any more: close it in good order.
     Retire {
         /// The link.
         link: LinkId,
     },
     /// A message from another router.
     Routed {
-        /// The link it came over; none if this router sent it to itself.
+        /// The link over which it came; none if this router sent it to itself.
         via: Option<LinkId>,
-        /// From whom, as it says itself: not proven.
+        /// The source, as claimed: not proven.
         from: OriginId,
-        /// What it is.
+        /// Its kind.
         kind: RoutedKind,
         /// At most 16 KiB.
         payload: Bytes,
     },
-    /// A router can be reached over the links of the network, or no longer.
+    /// A router became reachable over the links of the network, or unreachable.
     Reachable {
-        /// Which; [`crate::Engine::member`] knows more.
+        /// The router; [`crate::Engine::member`] has its member data.
         origin: OriginId,
-        /// Whether.
+        /// Whether it is reachable.
         up: bool,
     },
-    /// Another run of this node was seen with a higher incarnation: this one is used and to be kept.
+    /// Another run of this node has a higher incarnation: use and persist this one.
     Incarnation(u32),
-    /// Certificates that go by this key no longer count: end its links, and keep the revocation.
+    /// Certificates that depend on this key no longer count: end its links, keep the revocation.
     Revoked {
         /// A node, or an invitation.
         key: PeerId,
@@ -96,37 +96,37 @@ pub enum Output {
     },
     /// This node has another IPv4 address, or none any more: set it on `lc0`, and keep it.
     Ipv4Address(Option<Ipv4Addr>),
-    /// Rendezvous epochs of a neighbour, as it sent them: nothing of them has been verified.
+    /// Rendezvous epochs of a neighbour, as received: nothing is verified.
     Epochs {
-        /// Over which link.
+        /// The link.
         link: LinkId,
         /// As in [`crate::control::Element::Epochs`].
         epochs: Bytes,
     },
     /// A router has new certificates.
     Renewed {
-        /// What they say.
+        /// Their content.
         credential: Arc<Credential>,
     },
     /// The neighbour broke the protocol: close this link.
     LinkFault {
         /// The link.
         link: LinkId,
-        /// Why, for log and `peers`.
+        /// The reason, for log and `peers`.
         reason: LinkFault,
     },
 }
 
-/// What goes into a LAN.
+/// A frame for a LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LanFrame {
     /// A packet of a group: it leaves with hop limit 1, so that no router of the LAN passes it on.
     Multicast(Bytes),
-    /// A packet as it is, for the Ethernet address of its group: of this link alone.
+    /// A packet as it is, for the Ethernet address of its group: it stays on this link.
     Link(Bytes),
     /// An ICMPv6 error for one host.
     Unicast(MacAddress, Bytes),
-    /// For all gateways of the LAN.
+    /// A PROBE for all gateways of the LAN.
     Probe(Bytes),
 }
 
@@ -139,11 +139,11 @@ pub enum LinkFault {
     BeforeHello,
     /// HELLO came twice.
     SecondHello,
-    /// The neighbour passed on what its router did not sign.
+    /// The neighbour passed on an LSA that its router did not sign.
     Forged,
-    /// A leaf sent what only routers send.
+    /// A leaf sent an element that only routers send.
     LeafRoutes,
-    /// There are as many leaves as there may be.
+    /// The bound of leaves is reached.
     LeavesFull,
 }
 

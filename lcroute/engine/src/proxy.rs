@@ -1,12 +1,11 @@
-//! The listener proxy of an interface: what others join is reported into the interface as if one more
-//! host on that link had joined (RFC 9777 §6: the listener's side), so that unmodified programs that
-//! watch MLD see JOINs and PARTs.
+//! The listener proxy of an interface (RFC 9777 §6, the listener's side). It reports remote joins
+//! into the interface as one more host. So unmodified programs that watch MLD see JOINs and PARTs.
 //!
 //! | cause | report |
 //! |---|---|
 //! | the merged filter of a group changed | state change at once, and once more within a second |
-//! | a general query of ours or of a local program | current state of all groups, paced |
-//! | a specific query | current state of that group, or of these sources of it |
+//! | a general query of this node or of a local program | current state of all groups, paced |
+//! | a specific query | current state of that group, or of these sources |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -20,18 +19,18 @@ use crate::source_filter::SourceFilter;
 use crate::table::Table;
 use crate::timers::TimerKind;
 
-/// Unsolicited Report Interval (RFC 9777 §9.11): the repeat comes within this time.
+/// Unsolicited Report Interval (RFC 9777 §9.11): longest time until a report is repeated.
 const UNSOLICITED_REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Not so soon that it would be lost with the first.
+/// Shortest time until a report is repeated, so that both are not lost together.
 const EARLIEST_REPEAT: Duration = Duration::from_millis(200);
-/// Current-state records per turn: 16 reports at the smallest MTU, so that no receive buffer overflows.
+/// Current-state records per turn: 16 reports at the smallest MTU overflow no receive buffer.
 const RECORDS_PER_TURN: usize = 960;
-/// Between two such batches of records. Chosen.
+/// Interval of turns. Chosen.
 const REPORT_INTERVAL: Duration = Duration::from_millis(20);
-/// Nobody can make the proxy recite everything more often than this.
+/// Least time between two answers to general queries.
 const GENERAL_ANSWER_GAP: Duration = Duration::from_secs(1);
 
-/// The robustness repeat of a state change.
+/// The repetition of a state change, for robustness.
 #[derive(Debug)]
 struct Repeat {
     at: Instant,
@@ -42,19 +41,19 @@ struct Repeat {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// What was last reported; `None`: left, only the repeat is missing.
+    /// The last reported filter; `None`: left, only the repetition is missing.
     filter: Option<SourceFilter>,
     repeat: Option<Repeat>,
 }
 
-/// What a query asked of a group.
+/// The subject of a query for a group.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     State,
     Sources(BTreeSet<Ipv6Addr>),
 }
 
-/// The proxy and what it has reported.
+/// The proxy and its reports.
 #[derive(Debug)]
 pub struct Proxy {
     max_groups: usize,
@@ -86,12 +85,12 @@ impl Proxy {
         }
     }
 
-    /// The interface is up: what is wanted is reported with the first general query.
+    /// The interface is up: joins are reported with the first general query.
     pub fn start(&mut self) {
         self.running = true;
     }
 
-    /// Reports nothing before [`Self::start`]; what is joined is remembered.
+    /// Stops reports until [`Self::start`], but remembers joins.
     pub fn stop(&mut self) {
         self.running = false;
         self.asked.clear();
@@ -106,11 +105,11 @@ impl Proxy {
         }
     }
 
-    /// What others together join of `group` from now on; `None`: nothing.
+    /// Sets the union of remote joins of `group`; `None`: nothing is joined.
     ///
     /// # Errors
     ///
-    /// More groups are reported than the link's switches may have room for.
+    /// The proxy reports as many groups as the link's switches may have room for.
     pub fn set(
         &mut self,
         group: Ipv6Addr,
@@ -164,8 +163,8 @@ impl Proxy {
         self.records.extend(changes);
     }
 
-    /// A query of our own querier, or one that a local program sent out of `lc0`. General ones are
-    /// answered at most once a second; all others of that second share the next answer.
+    /// Handles a query of this node's querier or of a local program. General queries are answered
+    /// once a second at most; all queries of that second share the next answer.
     pub fn handle_query(&mut self, query: &Query, now: Instant) {
         match query.group {
             None => {
@@ -204,7 +203,7 @@ impl Proxy {
         }
     }
 
-    /// Does what is due: repeats, then the next part of the current state.
+    /// Handles expired timers: repetitions, then the next part of the current state.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, group)) = self.repeats.first()
             && at <= now
@@ -265,7 +264,7 @@ impl Proxy {
         }
     }
 
-    /// Records to be reported into `lc0` now, in order.
+    /// Records to report now, in order.
     pub fn take_records(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }
@@ -275,7 +274,7 @@ impl Proxy {
         self.groups.sorted_keys()
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let repeat = self
             .repeats
@@ -292,13 +291,13 @@ impl Proxy {
         self.groups.len()
     }
 
-    /// Reports that wait for a timer.
+    /// Number of pending reports.
     pub fn pending(&self) -> usize {
         self.repeats.len() + self.asked.len()
     }
 }
 
-/// The records that tell a state change (RFC 9777 §6.1).
+/// The records of a state change (RFC 9777 §6.1).
 fn changes(
     group: Ipv6Addr,
     before: Option<&SourceFilter>,
@@ -340,7 +339,7 @@ fn source_changes(group: Ipv6Addr, allow: Vec<Ipv6Addr>, block: Vec<Ipv6Addr>) -
     .collect()
 }
 
-/// The answer to a query (RFC 9777 §6.2): whole state, or which of the asked sources are wanted.
+/// The answer to a query (RFC 9777 §6.2): the whole state, or the joined ones of its sources.
 fn current_state(group: Ipv6Addr, filter: &SourceFilter, asked: &Asked) -> Option<Record> {
     match (asked, filter) {
         (Asked::State, SourceFilter::Include(list)) => {
@@ -430,7 +429,7 @@ mod tests {
             self.records()
         }
 
-        /// Everything that timers bring within `time`.
+        /// All records within `time`.
         fn after(&mut self, time: Duration) -> Seen {
             let end = self.now + time;
             let mut seen = Vec::new();

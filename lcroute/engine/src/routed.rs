@@ -1,8 +1,8 @@
 //! Messages from router to router over the control channels between them: signalling, echoes, renewals.
 //!
-//! Any member may send them to any other, and nothing proves from whom they come. So a budget of bytes bounds what each
-//! neighbour sends or passes on, and they leave as [`Output::RoutedControl`]: behind all other control messages of
-//! a link, where a slow link drops them without harm.
+//! Any member may send them to any other, and nothing proves their source. So a budget of bytes
+//! bounds the messages that each neighbour sends or passes on. They leave behind all other control
+//! messages of a link, as [`Output::RoutedControl`]; a slow link may drop them.
 
 use librecast::id::{LinkId, OriginId};
 
@@ -15,18 +15,18 @@ use crate::output::Output;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::Rate;
 
-/// Bytes that one neighbour may send or pass on. Chosen: thirty signalling messages a second, and those of a whole network
-/// of some hundred nodes at once.
+/// Bytes that one neighbour may send or pass on. Chosen: thirty signalling messages a second, and
+/// those of a network of some hundred nodes at once.
 pub const ROUTED_RATE: Rate = Rate::per_second(64 << 10, 512 << 10);
-/// A short message counts as so many bytes, for what it costs to look at.
+/// Bytes that a short message counts as, for its processing.
 const LEAST_CHARGE: u32 = 512;
-/// Common neighbours that signalling with a neighbour goes over. Chosen: the links to one or two may be gone as well.
+/// Common neighbours for signalling with a neighbour. Chosen: one or two may have lost it as well.
 const DETOURS: usize = 3;
 /// Longest payload of an echo in bytes.
 const MAX_ECHO: usize = 1 << 10;
 
-/// What a message costs the neighbour, of [`ROUTED_RATE`]. An echo for this router costs twice, as its answer goes to whom
-/// the neighbour says: reflecting gains it nothing.
+/// Charge of a message to its neighbour, in bytes of [`ROUTED_RATE`]. An echo for this router costs
+/// twice, as the answer goes to a claimed source: reflection gains nothing.
 pub fn charge(routed: &Routed, own: OriginId) -> u32 {
     // a control message has 16 KiB at most
     let bytes = (routed.payload.len() as u32).max(LEAST_CHARGE);
@@ -39,12 +39,12 @@ pub fn charge(routed: &Routed, own: OriginId) -> u32 {
 pub struct RoutedQueue(Vec<(LinkId, Routed)>);
 
 impl RoutedQueue {
-    /// All messages, with the links that they go over.
+    /// All messages, with their links.
     pub fn take(&mut self) -> Vec<(LinkId, Routed)> {
         std::mem::take(&mut self.0)
     }
 
-    /// Sends a message of this router's.
+    /// Sends a message of this router.
     pub fn originate(
         &mut self,
         routed: Routed,
@@ -65,7 +65,7 @@ impl RoutedQueue {
         Ok(())
     }
 
-    /// Passes a message on, or takes it. `via`: the link it came over.
+    /// Passes a message on, or accepts it. `via`: the link over which it came.
     pub fn route(
         &mut self,
         via: Option<LinkId>,
@@ -114,8 +114,8 @@ impl RoutedQueue {
     }
 }
 
-/// The first links of the paths to a neighbour over common neighbours, cheapest first: signalling with it is about the
-/// link to it, which may carry nothing any more.
+/// The first links of paths to a neighbour over common neighbours, cheapest first: signalling with
+/// it concerns the direct link, which may be dead.
 fn detours(to: OriginId, database: &Database, view: RouteView<'_>) -> Vec<LinkId> {
     let Some(direct) = view.neighbors.get(&to) else {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! Shares of a table. Without room, the largest share gives way to smaller ones, entry by entry: no share is cut below another
-//! that wants more (max-min fairness).
+//! Shares of a table. Without room, the largest share gives way to smaller ones, entry by entry: no
+//! share falls below another that needs more (max-min fairness).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Hosts of a LAN that send: where each is, and how much it may send.
+//! Hosts of a LAN that send: their Ethernet addresses and shares of the rate.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -8,15 +8,15 @@ use librecast::time::{Duration, Instant};
 
 use crate::drops::DropReason;
 
-/// A source is that of its first Ethernet address until that was silent for this long: a loop changes the address.
+/// Silence of a source's Ethernet address before another may replace it: a loop changes it.
 const STICKY: Duration = Duration::from_secs(10);
-/// A source that was silent for this long is forgotten.
+/// Silence after which a source is forgotten.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Most sources of one LAN. Chosen.
 const MAX_SOURCES: usize = 4_096;
-/// Between two looks at who is to be forgotten, if there is no room.
+/// Least time between searches for sources to forget, if there is no room.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Shares are dealt out anew in this interval.
+/// Interval in which shares are computed.
 const ROUND: Duration = Duration::from_millis(50);
 
 /// One host that sends.
@@ -24,7 +24,7 @@ const ROUND: Duration = Duration::from_millis(50);
 struct Source {
     mac: MacAddress,
     last: Instant,
-    /// Bytes that it wanted to send in this round.
+    /// Bytes that it offered in this round.
     wanted: u64,
     packets: u64,
     bytes: u64,
@@ -38,7 +38,7 @@ pub struct SenderSnapshot {
     /// Its Ethernet address.
     #[serde(serialize_with = "as_text")]
     pub mac: MacAddress,
-    /// Packets that went on.
+    /// Packets that entered the network.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -48,24 +48,24 @@ fn as_text<S: serde::Serializer>(mac: &MacAddress, s: S) -> Result<S::Ok, S::Err
     s.collect_str(mac)
 }
 
-/// All of them, who share one rate.
+/// All senders, which share one rate.
 #[derive(Debug)]
 pub struct Senders {
     sources: BTreeMap<Ipv6Addr, Source>,
     /// Bytes in a round.
     budget: u64,
-    /// In this round, and what the last one spent too much.
+    /// Bytes sent in this round, and the excess of the last round.
     spent: u64,
-    /// What each source may send in this round: those that want less leave theirs to the others.
+    /// Bytes for each source in this round: slower sources leave the rest to faster ones.
     share: u64,
-    /// What each may send even if others were faster.
+    /// Bytes for each source that may exceed the budget by a quarter.
     equal_part: u64,
     round_ends: Instant,
     swept: Instant,
 }
 
 impl Senders {
-    /// Nobody has sent. `rate`: of all together, in bits a second.
+    /// No senders. `rate`: of all together, in bits a second.
     pub fn new(rate: u64, now: Instant) -> Self {
         let budget = budget(rate);
         Self {
@@ -79,14 +79,14 @@ impl Senders {
         }
     }
 
-    /// Another rate from now on.
+    /// Sets the rate.
     pub fn set_rate(&mut self, rate: u64) {
         self.budget = budget(rate);
-        // what was spent at another rate is no debt
+        // bytes sent at another rate are no debt
         self.spent = self.spent.min(self.budget);
     }
 
-    /// Whether a packet of so many bytes goes on.
+    /// Admits a packet of this length.
     pub fn admit(
         &mut self,
         source: Ipv6Addr,
@@ -130,10 +130,10 @@ impl Senders {
         Ok(())
     }
 
-    /// What all want of the last round is dealt out so that nobody gets more than it wants, and nobody less than an equal part.
+    /// Divides the budget by the last round's demand: each source gets its demand or an equal part.
     fn begin_round(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.round_ends);
-        // one has ended, and those in which nobody sent
+        // one round has ended, and all that passed without a packet
         let rounds = 1 + (late.as_nanos() / ROUND.as_nanos()) as u64;
         self.round_ends =
             now + ROUND - Duration::from_nanos((late.as_nanos() % ROUND.as_nanos()) as u64);
@@ -155,7 +155,7 @@ impl Senders {
         self.sources.len() < MAX_SOURCES
     }
 
-    /// Who sent within the last minute, in order.
+    /// The senders of the last minute, in order.
     pub fn snapshot(&self, now: Instant) -> Vec<SenderSnapshot> {
         let recent = self.sources.iter().filter(|(_, s)| now < s.last + MEMORY);
         let snapshot = recent.map(|(address, source)| SenderSnapshot {
@@ -173,8 +173,7 @@ fn budget(rate: u64) -> u64 {
     (rate / 8 * ROUND.as_millis() as u64 / 1_000).max(2_048)
 }
 
-/// The most that each may have so that all together have no more than the budget (max-min fairness). New ones may come: an
-/// equal part with one more is the least.
+/// The largest share with which all stay within the budget (max-min fairness).
 fn fair_share(budget: u64, mut wanted: Vec<u64>) -> u64 {
     wanted.sort_unstable();
     let (mut left, mut count) = (budget, wanted.len() as u64);
@@ -244,7 +243,7 @@ mod tests {
                 }
             }
         }
-        // two seconds, of which the first round is learnt in
+        // two seconds; the first round has no shares yet
         let all: u64 = passed.iter().sum();
         assert!(all <= 10_000_000 / 8 * 2 + 100_000, "{passed:?}");
         assert!(all >= 10_000_000 / 8 * 2 * 9 / 10, "{passed:?}");

@@ -1,4 +1,4 @@
-//! What comes out of the link state database.
+//! Outputs of the link state database.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use super::lsa::Lsa;
 use super::summary::Summary;
 use crate::drops::DropReason;
 
-/// What goes over a link.
+/// An element for a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// An LSA element.
@@ -21,31 +21,30 @@ pub enum Message {
     Summary(Summary),
 }
 
-/// What changed.
+/// A change in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseEvent {
     /// Links lead to this router now.
     RouterUp(OriginId),
     /// No links lead to this router any more, or it lost its credential.
     RouterDown(OriginId),
-    /// The router has (re)started as this incarnation. For the own router: use it from now on, and
-    /// persist it.
+    /// The router has (re)started as this incarnation. For the own router: use and persist it.
     Incarnation(OriginId, u32),
     /// The router has other certificates than before.
     CredentialChanged(OriginId),
-    /// The key counts no longer, by this revocation.
+    /// The key no longer counts, by this revocation.
     Revoked(PeerId, Bytes),
     /// This router has another IPv4 address, or none.
     Ipv4Address(Option<Ipv4Addr>),
-    /// Other rendezvous points, or announcers of prefixes, than before.
+    /// Rendezvous points or announcers of prefixes have changed.
     RpsChanged,
-    /// Something that had been taken in was dropped later, or in part.
+    /// An LSA that was accepted first was dropped later, or in part.
     Dropped(DropReason),
     /// The neighbour passed on an LSA that its router did not sign.
     Forged(LinkId),
 }
 
-/// Why this node's certificates are not used.
+/// The reason why this node's certificates are not used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OwnChainError {
     /// The certificates do not count.
@@ -59,7 +58,7 @@ pub enum OwnChainError {
     OtherKey,
 }
 
-/// Why a revocation is not taken in.
+/// The reason why a revocation is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddRevocationError {
     /// The revocation does not count.
@@ -68,7 +67,7 @@ pub enum AddRevocationError {
     /// As many revocations as [`crate::Limits::revocations`] are needed longer.
     #[error("too many revocations")]
     TooMany,
-    /// Every certificate that it concerns has expired, or it is longer than [`super::lsa::MAX_REVOCATION`].
+    /// All its certificates have expired, or it exceeds [`super::lsa::MAX_REVOCATION`].
     #[error("it has expired, or is too long")]
     ExpiredOrTooLong,
 }

@@ -1,4 +1,4 @@
-//! The own advertisement: what it holds, and when it is originated (RFC 2328 §12.4).
+//! The own advertisement: its content, and the time of its origination (RFC 2328 §12.4).
 
 use std::collections::BTreeSet;
 
@@ -16,29 +16,29 @@ use super::lsa::Version;
 use crate::config::Ipv4Config;
 use librecast::bucket::{Bucket, Rate};
 
-/// Between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
+/// Least time between two advertisements with ordinary changes (RFC 2328 MinLSInterval).
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
-/// New prefixes and flags that come this close together leave in one advertisement: somebody waits for them.
+/// Time in which new prefixes and flags are gathered: users wait for them.
 const PREFIX_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two advertisements of links to routers that were unreachable: many of them come at once.
+/// Least time between advertisements of links to unreachable routers: many of them come at once.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two advertisements of other new links.
+/// Least time between advertisements of other new links.
 const LINK_INTERVAL: Duration = Duration::from_secs(1);
-/// Advertisements with new prefixes or links, which do not wait for [`MIN_INTERVAL`].
+/// Rate of advertisements with new prefixes or links, which do not wait for [`MIN_INTERVAL`].
 const PROMPT_RATE: Rate = Rate::every(MIN_INTERVAL, 8);
-/// All advertisements; lost links wait for nothing else.
+/// Rate of all advertisements; lost links wait for nothing else.
 const URGENT_RATE: Rate = Rate::every(Duration::from_secs(1), 8);
-/// With half of [`URGENT_RATE`] used up, losses are gathered for this long: many neighbours have died.
+/// Time for which losses are gathered once half of [`URGENT_RATE`] is used: many links are lost.
 const LOSS_INTERVAL: Duration = Duration::from_millis(100);
-/// Advertisements this soon after a loss are urgent as well: they repeat it for routers that missed the first.
+/// Time after a loss in which advertisements are urgent, for routers that missed the first.
 const URGENT_FOR: Duration = Duration::from_secs(1);
-/// A router with new links learns who is there before it becomes a candidate.
+/// Time with links before a router becomes a candidate, so that it learns the other routers.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
-/// A router without any link chooses an IPv4 address after this time. Chosen: programs of one host wait no longer.
+/// Time without links after which a router chooses an IPv4 address. Chosen: its programs wait.
 const ALONE_TIME: Duration = Duration::from_secs(5);
-/// A router must have been better placed than the rendezvous point for this long to challenge it.
+/// Time for which a router must be better placed than the rendezvous point to challenge it.
 const CHALLENGE_TIME: Duration = Duration::from_secs(60);
-/// Between two looks at the own centrality.
+/// Least time between computations of the own centrality.
 const CENTRALITY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// This router, as the engine configures it.
@@ -54,23 +54,23 @@ pub struct LocalRouter {
     pub chain: Bytes,
     /// MTU of `lc0` in bytes.
     pub mtu: u16,
-    /// [`super::FLAG_CORE`] and others.
+    /// Its flags, such as [`super::FLAG_CORE`].
     pub flags: u8,
     /// Group prefixes that it announces.
     pub announced: BTreeSet<GroupPrefix>,
     /// LANs of which it is a gateway.
     pub lans: Vec<AdvertisedLan>,
-    /// How it has an IPv4 address.
+    /// Settings of its IPv4 address.
     pub ipv4: Option<Ipv4Config>,
 }
 
-/// What this router originates, and its timers.
+/// The LSAs that this router originates, and their timers.
 #[derive(Debug)]
 pub(super) struct Origination {
     pub router: LocalRouter,
     pub sequence: u32,
     pub centrality: u16,
-    /// The own IPv4 address, where there is to be one.
+    /// The own IPv4 address, if it is to have one.
     pub assignment: Option<Assignment>,
     started: Instant,
     /// Bit n: this router is a candidate for group range n.
@@ -82,18 +82,18 @@ pub(super) struct Origination {
     originated: Option<Content>,
     originated_at: Option<Instant>,
     urgent: Bucket,
-    /// When the loss of a link was last originated.
+    /// Time at which the loss of a link was last originated.
     lost_at: Option<Instant>,
     prompt: Bucket,
     /// A new link leads to a router that was unreachable.
     pub rejoins: bool,
-    /// A newer advertisement of this router than its last one was seen.
+    /// An advertisement of this router was seen that is newer than its last one.
     superseded: bool,
-    /// That happened before: two hosts use one key, and back off before they originate again.
+    /// That happened before: two hosts use one key, so origination backs off.
     shares_key: bool,
-    /// When the next advertisement may go out, if there is a change.
+    /// Earliest time of the next advertisement, if there is a change.
     due: Option<Instant>,
-    /// The graph in which the centrality was computed, and when.
+    /// The graph of the last computed centrality, and its time.
     measured: Option<(u64, Instant)>,
     measure_at: Option<Instant>,
 }
@@ -128,7 +128,7 @@ impl Origination {
         }
     }
 
-    /// Links came or went.
+    /// Sets whether this router has links.
     pub fn set_linked(&mut self, linked: bool, now: Instant) {
         if linked {
             self.linked_since.get_or_insert(now);
@@ -148,7 +148,7 @@ impl Origination {
             .is_some_and(|since| now >= since + SETTLE_TIME)
     }
 
-    /// Whether this router knows who is there, or there is nobody.
+    /// Whether this router knows the other routers, or there are none.
     pub fn may_choose_ipv4(&self, now: Instant) -> bool {
         match self.linked_since {
             Some(_) => self.settled(now),
@@ -156,8 +156,8 @@ impl Origination {
         }
     }
 
-    /// Becomes a candidate for ranges that it was elected for, withdraws where another was elected, and challenges
-    /// rendezvous points that are far worse placed.
+    /// Becomes a candidate for ranges for which it was elected, and withdraws if another router
+    /// was. Challenges rendezvous points that are far worse placed.
     pub fn review_candidacies(
         &mut self,
         elections: &[RpElection; GROUP_RANGES as usize],
@@ -211,7 +211,7 @@ impl Origination {
             .retain(|prefix| self.router.announced.contains(prefix));
     }
 
-    /// Whether the own centrality is to be computed now, in the graph of this digest.
+    /// Whether the own centrality must be computed now, in the graph of this digest.
     pub fn centrality_is_due(&mut self, graph: u64, now: Instant) -> bool {
         let Some(since) = self.linked_since else {
             return false;
@@ -225,7 +225,7 @@ impl Origination {
         self.measure_at.take_if(|at| now >= *at).is_some()
     }
 
-    /// The own centrality in a graph. Only a change of a quarter is originated.
+    /// Sets the own centrality in a graph. Only a change of a quarter is originated.
     pub fn set_centrality(&mut self, graph: u64, mean: Option<u16>, now: Instant) {
         self.measured = Some((graph, now));
         let old = self.centrality;
@@ -267,7 +267,7 @@ impl Origination {
         }
     }
 
-    /// Whether this is to be originated now; if so, it counts as originated. `up`: whether a link with this neighbour is
+    /// Whether to originate this content now; if so, notes it. `up`: a link with this neighbour is
     /// up.
     pub fn try_originate(
         &mut self,
@@ -327,7 +327,7 @@ impl Origination {
         true
     }
 
-    /// Whether packets get lost until others have the advertisement that is originated now.
+    /// Whether packets get lost until other routers have the next advertisement.
     pub fn is_urgent(&self, now: Instant) -> bool {
         self.lost_at.is_some_and(|lost| now < lost + URGENT_FOR)
     }
@@ -339,8 +339,8 @@ impl Origination {
         Version::new(self.router.incarnation, self.sequence)
     }
 
-    /// A newer advertisement of this router was seen: of a run whose number was lost, or of another host with the same key.
-    /// The next one will be newer. True: that takes a higher incarnation.
+    /// A newer advertisement of this router was seen: of a run with a lost number, or of another
+    /// host with the same key. Makes the next one newer. True: with a higher incarnation.
     pub fn supersede(&mut self, seen: Version) -> bool {
         self.superseded = true;
         if seen.incarnation() == self.router.incarnation && seen.sequence() < u32::MAX {
@@ -352,7 +352,7 @@ impl Origination {
         true
     }
 
-    /// When to look again at what is to be originated.
+    /// The time of the next review.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let settled = self.linked_since.map(|since| since + SETTLE_TIME);
         let challenges = self.challenges.iter().flatten();
@@ -360,7 +360,7 @@ impl Origination {
         let chooses = |a: &Assignment| a.address().is_none();
         let alone = self.assignment.as_ref().filter(|a| chooses(a));
         let alone = alone.map(|_| self.started + ALONE_TIME);
-        // a moment that has passed was looked at when it came
+        // past times were reviewed when they came
         let reviews = settled
             .into_iter()
             .chain(alone)
@@ -376,7 +376,7 @@ fn has_links(content: &Content, of: &Content) -> bool {
     of.links.iter().all(|(origin, _)| known(origin))
 }
 
-/// A link went down without having been left out before.
+/// Whether a link went down that was not left out before.
 fn has_lost(before: &Content, content: &Content, up: impl Fn(OriginId) -> bool) -> bool {
     let still = |origin: OriginId| {
         up(origin) || content.links.binary_search_by_key(&origin, |l| l.0).is_ok()
@@ -420,7 +420,7 @@ mod tests {
         let due = now + MIN_INTERVAL;
         assert_eq!(own.next_timeout(soon), Some(due));
         assert!(own.try_originate(&two, |_| true, due));
-        // lost: packets get lost until others know
+        // lost: packets get lost until other routers know
         assert!(own.try_originate(&one, |to| to != OriginId(2), due + moment));
     }
 

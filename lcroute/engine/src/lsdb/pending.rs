@@ -1,12 +1,13 @@
-//! Pending LSAs of each link: what goes out at once, at its interval, or only as a name in IHAVE.
+//! Queues of LSAs for each link: sent at once, at an interval, or only as a name in IHAVE.
 //!
-//! Most LSAs reach both ends of a link over other links. The router with the lower id sends an LSA that is not urgent;
-//! the other one waits, and sends it only if it has not come by then. In a large network LSAs wait for the next interval
-//! of [`FloodPacing`], because a message costs more than an LSA in it. They follow one flood tree, and other links carry
-//! their names only ([`super::ihave`]). So most LSAs reach a router once; a break in the tree delays them.
+//! Most LSAs reach both ends of a link over other links. The router with the lower id sends an LSA
+//! that is not urgent. The other router waits, and sends the LSA only if it has not come by then.
+//! In a large network LSAs wait for the next interval of [`FloodPacing`], because a message costs
+//! more than an LSA in it. They follow one flood tree, and other links carry only their names
+//! ([`super::ihave`]). So most LSAs reach a router once; a break in the tree delays them.
 //!
-//! A control channel is reliable and in order, so LSAs need no acknowledgement. Queues hold names: an LSA that changes
-//! while it waits is sent once, in its last version.
+//! A control channel is reliable and in order, so LSAs need no acknowledgement. Queues hold names:
+//! an LSA that changes while it waits is sent once, in its last version.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
@@ -24,18 +25,18 @@ use librecast::bucket::{Bucket, Rate};
 pub(super) const VERIFY_RATE: Rate = Rate::every(Duration::from_micros(3_906), 16_384);
 /// Summaries that one neighbour may send. Chosen: four a second.
 pub(super) const SUMMARY_RATE: Rate = Rate::every(Duration::from_millis(250), 192);
-/// Bytes of LSAs that go over one link. Chosen: 1 MB a second.
+/// Bytes of LSAs over one link. Chosen: 1 MB a second.
 const SEND_RATE: Rate = Rate::every(Duration::from_micros(1), 256_000);
-/// Beyond [`SEND_RATE`], LSAs are gathered for this long: a message and a wake-up cost more than an LSA.
+/// Time for which LSAs beyond [`SEND_RATE`] are gathered: a message costs more than an LSA.
 const SEND_BATCH_GAP: Duration = Duration::from_millis(16);
-/// A neighbour gets the summary this long after a router is reachable again: others follow.
+/// Delay of a summary after a router is reachable again: other routers may follow.
 const RESYNC_DELAY: Duration = Duration::from_secs(1);
-/// The higher router waits for a round trip, at least this long.
+/// Least wait of the higher router, which waits for a round trip.
 const MIN_FLOOD_WAIT: Duration = Duration::from_millis(5);
-/// The round trip that the higher router waits for counts up to this.
+/// Longest round trip for which the higher router waits.
 const MAX_FLOOD_WAIT: Duration = Duration::from_millis(300);
 
-/// What the ends of a link need it for.
+/// The use of a link at both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkStanding {
     /// One end keeps the link, and not only on trial.
@@ -46,7 +47,7 @@ pub enum LinkStanding {
     Retiring,
 }
 
-/// When LSAs that are not urgent leave: every `interval` from `started` on.
+/// The pace of LSAs that are not urgent: one departure every `interval` since `started`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FloodPacing {
     pub started: Instant,
@@ -54,7 +55,7 @@ pub(super) struct FloodPacing {
 }
 
 impl FloodPacing {
-    /// The first moment of the pace that is not before `at`.
+    /// The first departure at or after `at`.
     pub fn next(&self, at: Instant) -> Instant {
         let passed = at.saturating_duration_since(self.started);
         let over = passed.as_nanos().checked_rem(self.interval.as_nanos());
@@ -66,18 +67,18 @@ impl FloodPacing {
     }
 }
 
-/// How LSAs that are not urgent go over a link.
+/// The way of LSAs that are not urgent over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FloodScope {
-    /// No flood tree: the lower end sends, and the higher one if the LSA does not come in time.
+    /// No flood tree: the lower end sends, and the higher end if the LSA does not come in time.
     EitherEnd,
     /// The link is an edge of the flood tree: both ends send.
     Tree,
-    /// The flood tree reaches the neighbour over other links: only IHAVE goes here.
+    /// The flood tree reaches the neighbour over other links: this one carries only IHAVE.
     AdvertiseOnly,
 }
 
-/// What every turn asks of every link, kept until the link changes.
+/// A link's state for all turns, kept until the link changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Activity {
     /// The link may have changed since.
@@ -88,39 +89,39 @@ struct Activity {
     next_timeout: Option<Instant>,
 }
 
-/// One link: its cost, and what waits to go over it.
+/// One link: its cost and its queues.
 #[derive(Debug)]
 pub(super) struct LinkQueue {
     pub neighbor: OriginId,
     activity: Activity,
     pub cost: Cost,
     pub standing: LinkStanding,
-    /// The own advertisement names the link, and LSAs go over it.
+    /// The own advertisement lists the link, and LSAs go over it.
     pub advertised: bool,
     /// This end has the lower id.
     pub is_lower: bool,
     pub scope: FloodScope,
     pub verify_rate: Bucket,
     pub summary_rate: Bucket,
-    /// The neighbour's digest, if it differs from ours.
+    /// The neighbour's digest, if it differs from this router's.
     pub digest: Option<Box<[u64; BUCKETS]>>,
-    /// When the neighbour last got a summary. Unreachable routers are no part of it.
+    /// Time of the last summary to the neighbour. Unreachable routers are not part of it.
     pub summarized_at: Instant,
-    /// One of those is reachable: when the neighbour gets the next summary.
+    /// Time of the next summary, as one of these routers is reachable again.
     pub resync_at: Option<Instant>,
     summaries: VecDeque<Summary>,
     pending: BTreeSet<LsaId>,
-    /// LSAs that wait for their interval, or that the neighbour may be sending: when they leave.
+    /// LSAs that wait for their interval or for the neighbour, with their departures.
     scheduled: BTreeMap<LsaId, Instant>,
-    /// The same in order of time. The first one is always scheduled, so no timer runs for others.
+    /// The same in order of time. The first one is still scheduled, so no timer runs in vain.
     schedule: VecDeque<(Instant, LsaId)>,
     /// Names for IHAVE at the end of this turn.
     ihaves: Vec<SummaryEntry>,
     requested: BTreeSet<LsaId>,
-    /// END follows when nothing requested is left.
+    /// END follows once no requested LSA is left.
     end: bool,
     send_rate: Bucket,
-    /// [`SEND_RATE`] is used up until then.
+    /// End of the pause after [`SEND_RATE`] is used up.
     paused_until: Instant,
 }
 
@@ -151,12 +152,12 @@ impl LinkQueue {
         }
     }
 
-    /// An LSA that the neighbour does not have.
+    /// Queues an LSA that the neighbour does not have.
     pub fn push_pending(&mut self, id: LsaId) {
         self.pending.insert(id);
     }
 
-    /// An LSA that the neighbour may have, or may be sending.
+    /// Schedules an LSA that the neighbour may have, or may be sending.
     pub fn schedule(&mut self, id: LsaId, pacing: FloodPacing, now: Instant) {
         let wait = match self.scope {
             FloodScope::Tree => Duration::ZERO,
@@ -176,12 +177,12 @@ impl LinkQueue {
         }
     }
 
-    /// An LSA that went out over another link.
+    /// Queues the name of an LSA that went out over another link.
     pub fn push_ihave(&mut self, entry: SummaryEntry) {
         self.ihaves.push(entry);
     }
 
-    /// Scheduled LSAs whose time has come become pending.
+    /// Makes scheduled LSAs that are due pending.
     pub fn release_due(&mut self, now: Instant) {
         while let Some((_, id)) = self.schedule.pop_front_if(|(at, _)| *at <= now) {
             self.scheduled.remove(&id);
@@ -196,7 +197,7 @@ impl LinkQueue {
         while self.schedule.pop_front_if(cancelled).is_some() {}
     }
 
-    /// Names for one IHAVE, in order; empty: nothing is left.
+    /// Names for one IHAVE, in order; empty: none is left.
     pub fn next_ihaves(&mut self) -> Vec<SummaryEntry> {
         self.ihaves.sort_unstable_by_key(|entry| entry.id);
         self.ihaves.dedup_by_key(|entry| entry.id);
@@ -204,7 +205,7 @@ impl LinkQueue {
         std::mem::replace(&mut self.ihaves, rest)
     }
 
-    /// An LSA that the neighbour asked for.
+    /// Queues an LSA that the neighbour requested.
     pub fn push_requested(&mut self, id: LsaId) {
         self.requested.insert(id);
     }
@@ -217,7 +218,7 @@ impl LinkQueue {
         self.end = true;
     }
 
-    /// The neighbour has the LSA, or it is gone.
+    /// Removes an LSA that the neighbour has, or that is gone.
     pub fn remove(&mut self, id: LsaId) {
         self.pending.remove(&id);
         if self.scheduled.remove(&id).is_some() {
@@ -227,7 +228,7 @@ impl LinkQueue {
         self.requested.remove(&id);
     }
 
-    /// Whether something waits to be sent.
+    /// Whether anything waits to be sent.
     pub fn has_output(&self) -> bool {
         self.end
             || !self.pending.is_empty()
@@ -257,9 +258,8 @@ impl LinkQueue {
             .or_else(|| self.requested.pop_first())
     }
 
-    /// An LSA of this length was sent.
+    /// Accounts for a sent LSA of this length.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        // an LSA is far shorter than 4 GB
         self.send_rate.spend(SEND_RATE, bytes as u64, now);
         let next = self.send_rate.next(SEND_RATE, 1);
         if next > now {
@@ -267,14 +267,14 @@ impl LinkQueue {
         }
     }
 
-    /// A router that was unreachable since then is reachable.
+    /// Notes that a router is reachable again that was unreachable since `gone_since`.
     pub fn note_reachable(&mut self, gone_since: Instant, now: Instant) {
         if gone_since <= self.summarized_at {
             self.resync_at.get_or_insert(now + RESYNC_DELAY);
         }
     }
 
-    /// When something is to be sent.
+    /// The time of the next message.
     pub fn next_timeout(&self) -> Option<Instant> {
         let waits = !self.pending.is_empty() || !self.requested.is_empty();
         let send_at = waits.then_some(self.paused_until);
@@ -310,11 +310,11 @@ impl LinkQueue {
     }
 }
 
-/// All links. Most turns concern none of them, so activity is found anew only where a link may have changed.
+/// All links. Most turns concern none of them, so only links that may have changed are examined.
 #[derive(Debug, Default)]
 pub(super) struct LinkQueues {
     links: SmallMap<LinkId, LinkQueue>,
-    /// Of all links together.
+    /// The activity of all links together.
     activity: Activity,
 }
 
@@ -348,14 +348,14 @@ impl LinkQueues {
         self.links.values_mut().map(LinkQueue::touch)
     }
 
-    /// The scope of each link, by its neighbour. That alone gives no link anything to send.
+    /// Sets the scope of each link, by its neighbour. That alone creates no output.
     pub fn set_scopes(&mut self, scope: impl Fn(OriginId) -> FloodScope) {
         for link in self.links.values_mut() {
             link.scope = scope(link.neighbor);
         }
     }
 
-    /// Finds the activity of all links anew, where they may have changed.
+    /// Computes the activity of all links that may have changed.
     pub fn refresh(&mut self) {
         if !self.activity.stale {
             return;
@@ -372,7 +372,7 @@ impl LinkQueues {
         }
     }
 
-    /// Links with something to send.
+    /// Links with output.
     pub fn busy(&self) -> Vec<LinkId> {
         if !self.activity.stale && !self.activity.has_output {
             return Vec::new();
@@ -391,7 +391,7 @@ impl LinkQueues {
         }
     }
 
-    /// Links whose timer has come.
+    /// Links with expired timers.
     pub fn due(&self, now: Instant) -> Vec<LinkId> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.activity.stale && !is_due(self.activity.next_timeout) {

@@ -1,4 +1,4 @@
-//! The graph of all links that both ends advertise, and which routers it reaches.
+//! The graph of all links that both ends advertise, and the routers that it reaches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use super::advertisement::Advertisement;
 use super::store::{Router, Store};
 use crate::graph::{Graph, Metric, link_digest, router_digest};
 
-/// Unreachable routers are remembered this long. Chosen: a reboot or a long outage costs no new credentials.
+/// Time for which unreachable routers are remembered. Chosen: no new credentials after an outage.
 const FORGET_AFTER: Duration = Duration::from_secs(3_600);
 
-/// When a router that is unreachable is forgotten.
+/// Time at which an unreachable router is forgotten.
 pub(super) fn forgotten_at(router: &Router) -> Instant {
     let after = match router.credential().member.is_ephemeral() {
         true => EPHEMERAL_FORGOTTEN_AFTER,
@@ -23,26 +23,25 @@ pub(super) fn forgotten_at(router: &Router) -> Instant {
     router.gone_since + after
 }
 
-/// A router that became reachable or ceased to be.
+/// A router that became reachable or unreachable.
 #[derive(Debug)]
 pub(super) struct Reached {
     pub origin: OriginId,
-    /// `Some`: it is reachable again, and was not since then; `None`: it is not reachable any more.
+    /// `Some`: reachable again, and unreachable since then; `None`: no longer reachable.
     pub gone_since: Option<Instant>,
 }
 
-/// The graph and what changes it.
+/// The graph and its changes.
 #[derive(Debug)]
 pub(super) struct RouteGraph {
     graph: Arc<Graph>,
-    /// Sum over all links that both ends advertise.
+    /// XOR over all links that both ends advertise.
     digest: u64,
-    /// What became of links since the graph was built, from the lower router to the higher: their metric, or that they
-    /// are gone.
+    /// New metrics of links since the graph was built, from the lower router; `None`: gone.
     changes: BTreeMap<(OriginId, OriginId), Option<Metric>>,
     /// Links, or the routers of the store, have changed.
     stale: bool,
-    /// Names the set of routers that was found reachable, if none came or went since.
+    /// Digest of the reachable routers, if none came or went since.
     component: Option<u64>,
     reachable: usize,
     /// The first time at which an unreachable router may be forgotten.
@@ -65,17 +64,17 @@ impl RouteGraph {
         }
     }
 
-    /// The graph as it was computed last. It contains this router, and others only with links.
+    /// The last computed graph. It contains this router, and other routers only with links.
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
     }
 
-    /// Routers that links lead to, this one included.
+    /// Number of routers to which links lead, this one included.
     pub fn reachable(&self) -> usize {
         self.reachable
     }
 
-    /// Rises with every change of the graph, and of who is reachable.
+    /// Rises with every change of the graph or of the reachable routers.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -84,15 +83,15 @@ impl RouteGraph {
         self.stale
     }
 
-    /// A router came into the store or left it.
+    /// A router entered or left the store.
     pub fn note_router(&mut self, lost_reachable: bool) {
         self.reachable -= usize::from(lost_reachable);
         self.component = None;
         self.stale = true;
     }
 
-    /// Links of an advertisement that the other end advertises, too, come into the graph; those of the one before leave it.
-    /// True: a new one leads to a router without an advertisement.
+    /// Adds links of an advertisement that the other end advertises, too; removes those of the
+    /// earlier one. True: a new one leads to a router without an advertisement.
     pub fn update_links(
         &mut self,
         store: &mut Store,
@@ -133,14 +132,14 @@ impl RouteGraph {
         unknown
     }
 
-    /// Names the content that the graph should have.
+    /// Digest of the content that the graph should have.
     pub fn digest(&self, store: &Store) -> u64 {
         let alone = store.routers.get(&store.own).is_none_or(|r| r.links == 0);
         // the graph contains this router even without links
         self.digest ^ if alone { router_digest(store.own) } else { 0 }
     }
 
-    /// Builds the graph anew if need be; the routers that became reachable or unreachable.
+    /// Updates the graph; returns the routers that became reachable or unreachable.
     pub fn refresh(&mut self, store: &mut Store, now: Instant) -> Vec<Reached> {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
@@ -189,7 +188,7 @@ impl RouteGraph {
     }
 }
 
-/// What one end says of a link.
+/// One end's advertisement of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
     cost: u16,
@@ -211,7 +210,7 @@ impl End {
         Some(Self { cost, is_stub })
     }
 
-    /// Of two ends the larger cost counts.
+    /// The metric of both ends: the larger cost counts.
     fn with(self, far: Self) -> Metric {
         Metric {
             cost: self.cost.max(far.cost),
@@ -220,7 +219,7 @@ impl End {
     }
 }
 
-/// Calls `f` for each neighbour to whom the link is another than before, with what this end says before and after.
+/// Calls `f` for each neighbour with a changed link, and its old and new end here.
 fn each_change(
     old: Option<&Advertisement>,
     new: Option<&Advertisement>,

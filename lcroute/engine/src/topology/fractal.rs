@@ -1,18 +1,19 @@
-//! Cells of cells: eight members are a mesh, eight such cells a cell above, and so on. Links grow with the logarithm of
-//! the network, and paths are shorter than in a regular graph.
+//! Cells of cells: eight members are a mesh, eight such cells are a cell above, and so on. Links
+//! grow with the logarithm of the network, and paths are shorter than in a regular graph.
 //!
 //! ```text
-//!   digits of X: 3 5 1 ...        cell 351: X and up to seven others, all linked with all
+//!   digits of X: 3 5 1 ...        cell 351: X and up to seven more members, a mesh
 //!   level 1: one of the cells 30..37 beside 35, one partner there
 //!   level 0: one of the cells 0..7 beside 3, one partner there
 //! ```
 //!
-//! The hash of a member is BLAKE3 `derive_key` with context `lcroute 2026 fractal` over its origin id (64 bits). Its
-//! first 64 bits, big-endian, are its digits of 3 bits and its place in the order of all members. A cell of more than eight is
-//! divided by the next digit. On level n a member is assigned the sibling cell number (byte 8 + n) mod 7 of those beside
-//! its own, or the next one with members; it links with the nearest on the ring (bytes 24 to 31) of those there assigned to
-//! its own cell, else of all there. Cells may choose each other in pairs: so each member links with its successor and its
-//! predecessor in the order as well, most of which are of its cell. Two links are left to latency.
+//! The hash of a member is BLAKE3 `derive_key` with context `lcroute 2026 fractal` over its origin
+//! id (64 bits). Its first 64 bits, big-endian, are its digits of 3 bits and its place in the order
+//! of all members. A cell of more than eight is divided by the next digit. On level n a member is
+//! assigned the sibling cell (byte 8 + n) mod 7 beside its own, or the next one with members. It
+//! links with the nearest member there on the ring (bytes 24 to 31), if possible one assigned to
+//! its own cell. Cells may choose each other in pairs, so each member also links with its successor
+//! and predecessor in the order. Latency decides on two links.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,7 @@ const DIGIT: u32 = 3;
 const LEVELS: u32 = 21;
 /// Links chosen by latency.
 const NEAR_LINKS: u8 = 2;
-/// Who has more than about so many links is nobody's near link. From the model of a thousand members: 10.8 a member.
+/// Degree for near links, which avoid hubs. From the model of a thousand members: 10.8 links each.
 const LINKS: u8 = 11;
 
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +61,7 @@ impl Place {
         self.order() >> (64 - DIGIT * (level + 1)) & (CELL as u64 - 1)
     }
 
-    /// All in the order that share so many digits with it, but for the last of them, which is this.
+    /// All places that share this number of digits with it, except for the last one, `last`.
     fn cell(self, digits: u32, last: u64) -> std::ops::RangeInclusive<u64> {
         if digits == 0 {
             return 0..=u64::MAX;
@@ -80,7 +81,7 @@ fn distance(a: u64, b: u64) -> u64 {
 pub(super) struct Fractal {
     places: BTreeMap<OriginId, Place>,
     order: BTreeSet<(u64, OriginId)>,
-    /// Those of whom the cells are.
+    /// The value of [`View::members`] for these cells.
     members: Option<u64>,
     near: Near,
 }
@@ -123,7 +124,7 @@ impl Fractal {
         self.order.range(range).map(|(_, origin)| *origin)
     }
 
-    /// The digit of the sibling cell that a member is assigned on a level; `None`: there is none with members.
+    /// The digit of the sibling cell assigned to a member on a level; `None`: none has members.
     fn assigned(&self, place: Place, level: u32) -> Option<u64> {
         let cells = CELL as u64;
         let choice = u64::from(place.0[8 + level as usize]) % (cells - 1);

@@ -1,14 +1,16 @@
 //! Links chosen by latency, beside the rings.
 //!
 //! ```text
-//!   nearest by a guess ──> trial: a link ──10 s──> among the best two, or 25 % better than the worse of them:
-//!                                                  chosen.  Else it is let go, and the pause before the next
-//!                                                  trial doubles.
-//!   linked already (the peer chose us) ──as soon as it is 10 s old──> the same, without a trial.
+//!   nearest by guess ──> trial: a link ──10 s──> one of the best two, or 25 % better than the
+//!   worse?
+//!                                                yes: it is chosen
+//!                                                no: it ends, and the pause before the next
+//!                                                doubles
+//!   linked already (the peer chose this node) ──once it is 10 s old──> the same, without a trial
 //! ```
 //!
-//! Trials become rare, links of others are looked at all the time: else a network in which nobody tries anything
-//! any more would still change links an hour later.
+//! Trials become rare, but links of other members are examined all the time. Otherwise a network
+//! without trials would still change links an hour later.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,21 +20,21 @@ use librecast::time::{Duration, Instant};
 
 use super::policy::{Prospect, Standing, View};
 
-/// A link is judged by its RTT when it is this old.
+/// Age of a link at which its RTT is judged.
 const SETTLE: Duration = Duration::from_secs(10);
-/// A trial that has made no link by then is given up.
+/// Time after which a trial without a link ends.
 const MAX_TRIAL: Duration = Duration::from_secs(30);
-/// Before the next trial while there are fewer than wanted.
+/// Pause before the next trial, while there are fewer links than wanted.
 const FILL_PAUSE: Duration = Duration::from_secs(2);
-/// At least so far apart are swaps.
+/// Least time between swaps.
 const SWAP_PAUSE: Duration = Duration::from_secs(60);
-/// Trials that come to nothing become rarer, down to one in this time.
+/// Longest pause between trials, which doubles after each failure.
 const MAX_PAUSE: Duration = Duration::from_secs(3_600);
-/// Who was tried in vain is not tried again for so long, if remembered. Chosen.
+/// Time for which a member tried in vain is not tried again, if remembered. Chosen.
 const RETRY_AFTER: Duration = Duration::from_secs(1_800);
-/// Members that are remembered so. Chosen.
+/// Remembered members that were tried in vain. Chosen.
 const MAX_REMEMBERED: usize = 64;
-/// Who has so many links beyond the degree is nobody's candidate, and tries nobody: no hubs.
+/// Links beyond the degree with which a member is no candidate, and tries none: no hubs.
 const MAX_EXTRA_LINKS: u16 = 1;
 
 #[derive(Debug)]
@@ -49,11 +51,11 @@ pub(super) struct Near {
     trial: Option<Trial>,
     in_vain: VecDeque<(OriginId, Instant)>,
     next_trial: Instant,
-    /// When links that others want are looked at again.
+    /// Time of the next look at links that other members want.
     next_adoption: Option<Instant>,
     last_swap: Option<Instant>,
     pause: Duration,
-    /// When the trial, if any, is to be judged.
+    /// Time at which the trial, if any, is judged.
     judge_at: Option<Instant>,
     random: Random,
 }
@@ -61,7 +63,7 @@ pub(super) struct Near {
 impl Near {
     pub(super) fn new(count: u8, degree: u8, seed: u64, now: Instant) -> Self {
         let mut random = Random::new(seed);
-        // not everybody at once
+        // not all members at once
         let next_trial = now + random.between(FILL_PAUSE, 5 * FILL_PAUSE);
         Self {
             count: count.into(),
@@ -78,7 +80,7 @@ impl Near {
         }
     }
 
-    /// The chosen ones, and who is on trial.
+    /// The chosen members, and the one on trial.
     pub(super) fn wanted(&self) -> impl Iterator<Item = OriginId> {
         self.chosen.iter().copied().chain(self.on_trial())
     }
@@ -87,7 +89,7 @@ impl Near {
         self.trial.as_ref().map(|trial| trial.origin)
     }
 
-    /// It is time for a trial.
+    /// Whether it is time for a trial.
     pub(super) fn is_looking(&self, now: Instant) -> bool {
         self.trial.is_none() && now >= self.next_trial
     }
@@ -100,7 +102,7 @@ impl Near {
         trial.into_iter().chain(self.next_adoption).min()
     }
 
-    /// One turn. `rings` are wanted anyway.
+    /// Handles one turn. `rings`: members that are wanted anyway.
     pub(super) fn update(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
         let is_good =
             |o: &OriginId| view.standing(*o) == Some(Standing::Good) && !rings.contains(o);
@@ -131,7 +133,7 @@ impl Near {
             }
             return;
         };
-        // a trial may begin with a link that is there already
+        // a trial may begin with an existing link
         let settled = link.since.max(since) + SETTLE;
         self.judge_at = Some(settled);
         if now < settled {
@@ -141,7 +143,7 @@ impl Near {
         self.end_trial(better, now);
     }
 
-    /// Takes `origin` among the chosen, if it is good enough.
+    /// Chooses `origin`, if it is good enough.
     fn choose(&mut self, view: &View<'_>, origin: OriginId, now: Instant) -> bool {
         let rtt = |o: &OriginId| view.links.get(o).and_then(|link| link.rtt);
         let Some(new) = rtt(&origin) else {
@@ -158,7 +160,7 @@ impl Near {
         let Some(worst) = worst else {
             return false;
         };
-        // a chosen one whose link is just being made anew is not compared
+        // a chosen member without a measured link is not compared
         let better = rtt(worst).is_some_and(|old| new * 4 <= old * 3);
         if better {
             *worst = origin;
@@ -196,7 +198,7 @@ impl Near {
         self.next_trial = now + self.random.between(pause, pause * 5 / 4);
     }
 
-    /// Links that are there cost nothing: a peer that chose us is chosen first.
+    /// Chooses peers with existing links first: these cost nothing.
     fn adopt(&mut self, view: &View<'_>, rings: &BTreeSet<OriginId>, now: Instant) {
         loop {
             let on_trial = self.on_trial();
@@ -250,8 +252,8 @@ impl Near {
         self.trial = Some(Trial { origin, since: now });
     }
 
-    /// The nearest. If there are enough, and nobody is guessed to be nearer than one of the chosen, the guess may be wrong: who is
-    /// nearest by the path.
+    /// The nearest candidate by guess. If enough are chosen, and the guess is no nearer than any of
+    /// them, it may be wrong: the nearest by path.
     fn candidate(&self, view: &View<'_>, rings: &BTreeSet<OriginId>) -> Option<OriginId> {
         let free = |prospect: &&Prospect| {
             let origin = &prospect.origin;

@@ -1,7 +1,7 @@
-//! Forwarding entries of a group: incoming link and outgoing links, remembered.
+//! Forwarding entries of a group, as a cache: incoming link and outgoing links.
 //!
-//! An entry holds for all sources behind one link, so that a group may have thousands of them. It holds for one source only
-//! while a Join lists sources, or the tree had other edges a moment ago.
+//! An entry holds for all sources behind one link, as a group may have thousands of them. It holds
+//! for one source only while a Join lists sources, or the tree had other edges a moment ago.
 
 use std::net::Ipv6Addr;
 
@@ -13,10 +13,10 @@ use super::position::TreePosition;
 use crate::output::Links;
 use crate::traffic::Traffic;
 
-/// So many for each entry.
+/// Forwarding entries for each (root, group) entry.
 const MAX_FORWARDING_ENTRIES: usize = 16;
 
-/// The forwarding entry of a source's packets, and what to count them in.
+/// The forwarding entry of a source's packets, and its counters.
 #[derive(Debug)]
 pub struct Lookup<'a> {
     position: &'a TreePosition,
@@ -25,36 +25,36 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The links that have joined them.
+    /// The outgoing links.
     pub fn links(&self) -> &Links {
         &self.route.links
     }
 
-    /// Whether they are taken from this link: they come over it, or did so in a tree of a moment ago.
+    /// Whether packets are accepted from this link: the incoming link now, or in a former tree.
     pub fn accepts_from(&self, link: LinkId) -> bool {
         let (_, origin) = self.route.sender;
         self.route.incoming == Some(link) || self.position.was_towards(origin, link)
     }
 }
 
-/// Who sends: a source, and where its packets enter the network.
+/// A source, and the router at which its packets enter the network.
 pub type Sender = (Ipv6Addr, OriginId);
 
-/// How packets pass through this router, as the tree and all join state stand.
+/// The path of packets through this router, by the present tree and join state.
 #[derive(Debug)]
 struct ForwardingEntry {
-    /// The last one whose packets used the entry.
+    /// The sender of the last packet that used the entry.
     sender: Sender,
     /// It holds for this source only.
     source_specific: bool,
-    /// The position in the tree of which this is true.
+    /// The version of the tree position for which it holds.
     version: u32,
     /// The link behind which the origin lies; `None`: this router.
     incoming: Option<LinkId>,
     links: Links,
 }
 
-/// What only entries have that carry packets.
+/// The parts of an entry that only packets need.
 #[derive(Debug, Default)]
 pub(super) struct ActiveEntry {
     routes: ForwardingEntries,
@@ -70,13 +70,13 @@ impl ActiveEntry {
         }
     }
 
-    /// Join state or edges have changed.
+    /// Forgets all forwarding entries, as join state or edges have changed.
     pub fn forget_entries(&mut self) {
         self.routes.0.clear();
     }
 }
 
-/// Most groups have one sender. The entry that was used last is first.
+/// Most groups have one sender. The forwarding entry used last is first.
 #[derive(Debug, Default)]
 struct ForwardingEntries(SmallVec<[ForwardingEntry; 1]>);
 
@@ -110,17 +110,17 @@ impl ForwardingEntries {
     }
 }
 
-/// What entries follow from.
+/// The inputs of forwarding entries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryInputs<'a> {
     pub position: &'a TreePosition,
     pub links: &'a [GroupLink],
-    /// A Join names some sources only, or all but some.
+    /// A Join lists sources, in INCLUDE or EXCLUDE mode.
     pub lists_sources: bool,
 }
 
 impl EntryInputs<'_> {
-    /// The link over which packets of a sender come; `None`: it is this router, or cannot be reached.
+    /// The link over which packets of a sender come; `None`: this router, or unreachable.
     fn incoming(&self, (_, origin): Sender) -> Option<LinkId> {
         self.position.towards(origin)
     }
@@ -128,7 +128,7 @@ impl EntryInputs<'_> {
     fn compute(&self, sender: Sender) -> ForwardingEntry {
         let (source, origin) = sender;
         let incoming = self.incoming(sender);
-        // over edges of before as well: who is behind them may not have received of the change
+        // also over former edges: a router behind one may not have received the change
         let former = |link| {
             self.position.former_edge(link).is_some() && !self.position.was_towards(origin, link)
         };
@@ -147,7 +147,7 @@ impl EntryInputs<'_> {
         }
     }
 
-    /// Whether packets that come over one link may go out over different links.
+    /// Whether packets that come over one link may have different outgoing links.
     fn depends_on_source(&self) -> bool {
         self.lists_sources || self.position.has_former_edges
     }
@@ -170,7 +170,7 @@ mod tests {
 
     const OWN: OriginId = OriginId(1);
     const GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1);
-    /// The neighbours are routers 2, 3 and 4; the others are behind these in turn.
+    /// The neighbours are routers 2, 3 and 4; other routers are behind these in turn.
     const NEIGHBORS: std::ops::Range<u64> = 2..5;
     const ROUTERS: std::ops::Range<u64> = 5..1_005;
 
@@ -182,7 +182,7 @@ mod tests {
         LinkId(10 + router as u32)
     }
 
-    /// A tree: how many neighbours are its edges, and by how much the routers behind them have moved on.
+    /// A tree: its number of edges, and the rotation of the routers behind them.
     type Form = (u64, u64);
     const ALL: Form = (3, 0);
     const TURNED: Form = (3, 1);
@@ -231,7 +231,7 @@ mod tests {
         entry.active.as_ref().unwrap().routes.0.len()
     }
 
-    /// The links that packets of a router are taken from, and those that they go on over.
+    /// The links from which packets of a router are accepted, and their outgoing links.
     fn entry_of(trees: &mut Trees, router: u64) -> (Vec<LinkId>, Vec<LinkId>) {
         let entry = trees
             .forward(OWN, GROUP, (address(router), OriginId(router)))
@@ -257,7 +257,7 @@ mod tests {
         let own = entry_of(&mut trees, OWN.0);
         assert_eq!(own, (Vec::new(), NEIGHBORS.map(link_to).collect()));
         assert_eq!(entries(&trees), 4);
-        // who is not there comes from nowhere
+        // a router that does not exist has no incoming link
         assert!(entry_of(&mut trees, 9_999).0.is_empty());
         assert_eq!(entries(&trees), 4);
     }
@@ -323,7 +323,7 @@ mod tests {
             let (taken, mut links) = entry_of(&mut trees, router);
             assert!(taken.contains(&link_to(before)) && taken.contains(&link_to(behind)));
             let mut expected = others(behind);
-            // who was behind it is not sent back what it sent
+            // a sender behind the former edge does not get its packets back
             expected.retain(|l| before != last || *l != link_to(last));
             links.sort_unstable();
             assert_eq!(links, expected, "{router}");

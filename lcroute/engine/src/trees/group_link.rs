@@ -11,9 +11,9 @@ pub(super) struct GroupLink {
     pub link: LinkId,
     pub received_source_active: bool,
     pub advertised_source_active: bool,
-    /// There is no room for it at the neighbour: it waits.
+    /// The neighbour has no room for it: it waits.
     pub waits: bool,
-    /// The owner of the share of the neighbour's room in which it is, or waits to be.
+    /// The payer: it is, or waits, in this payer's share of the neighbour's room.
     pub payer: Option<Payer>,
     pub received: Join,
     pub advertised: Join,

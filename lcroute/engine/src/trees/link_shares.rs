@@ -1,13 +1,13 @@
-//! The room for this router's join state at a neighbour, shared by those who want it there.
+//! The room for this router's join state at a neighbour, shared by all payers.
 //!
 //! | for | share of the entries |
 //! |---|---|
 //! | this host's programs | half, and the rest of the other half |
-//! | LANs and other neighbours | half, and the rest of the other half, in equal parts where several want more |
+//! | LANs and other neighbours | half, and the rest of the other half, in equal parts |
 //! | leaves | the rest, at most half |
 //!
-//! Where there is no room, entries wait until there is. A hash with a secret key chooses the entries of one share that wait, so
-//! nobody can push out entries of others behind the same link by choice of groups.
+//! Entries without room wait. A hash with a secret key chooses the entries of a share that wait, so
+//! that no node can displace entries of other nodes behind the same link by its choice of groups.
 
 use std::net::Ipv6Addr;
 
@@ -24,14 +24,14 @@ pub enum Payer {
     Own,
     /// Hosts of a LAN.
     Lan(LocalInterfaceId),
-    /// Another neighbour, and all behind it.
+    /// Another neighbour, and all nodes behind it.
     Link(LinkId),
     /// Leaves of this router.
     Leaves,
 }
 
 impl Payer {
-    /// The order in which neighbours are told: own programs' join state first, that of leaves last.
+    /// The order of join state in messages: own programs first, leaves last.
     pub fn turn(self) -> u8 {
         match self {
             Self::Own => 0,
@@ -75,7 +75,7 @@ impl LinkShares {
         &self.kept
     }
 
-    /// Whether each further entry takes the place of another.
+    /// Whether each further entry displaces another.
     pub fn is_full(&self, room: Room) -> bool {
         self.kept.len() >= room.entries
     }
@@ -90,8 +90,8 @@ impl LinkShares {
         self.waiting.len()
     }
 
-    /// Advertises an entry if its share allows it; else it waits. True: it is advertised. Entries that have to make room are
-    /// added to `evicted`.
+    /// Advertises an entry if its share allows it; else it waits. True: it is advertised. Adds
+    /// displaced entries to `evicted`.
     pub fn admit(&mut self, payer: Payer, key: Key, room: Room, evicted: &mut Vec<Key>) -> bool {
         while !self.has_room(payer, room) {
             let Some((victim, other)) = self.victim(payer, key, room) else {
@@ -110,7 +110,7 @@ impl LinkShares {
         is_within && !self.is_full(room)
     }
 
-    /// The entry that makes room for this one.
+    /// The entry that this one displaces.
     fn victim(&self, payer: Payer, key: Key, room: Room) -> Option<(Payer, Key)> {
         let (own, half) = (self.kept.of(Payer::Own), room.entries / 2);
         let peers = self.kept.len() - own - self.kept.of(Payer::Leaves);
@@ -136,13 +136,13 @@ impl LinkShares {
         last(payer).filter(|(_, other)| key < *other)
     }
 
-    /// An entry is in another share from now on.
+    /// Moves an entry to another share.
     pub fn pass(&mut self, from: Payer, to: Payer, key: Key) {
         self.kept.remove(from, key);
         self.kept.insert(to, key);
     }
 
-    /// An entry is not advertised any more, and does not wait.
+    /// Removes an entry that is neither advertised nor waits any more.
     pub fn release(&mut self, payer: Payer, key: Key) {
         self.kept.remove(payer, key);
         self.waiting.remove(payer, key);
@@ -156,7 +156,7 @@ impl LinkShares {
         Some((next, self.waiting.first(next)?))
     }
 
-    /// The Join that is advertised in place of `before`: where sources do not fit, a Join for all of them.
+    /// The Join to advertise in place of `before`: for all sources, if these do not fit.
     pub fn fit(&self, payer: Payer, before: &Join, join: Join, room: Room) -> Join {
         let most = match payer {
             Payer::Own => room.sources,
@@ -170,7 +170,7 @@ impl LinkShares {
         }
     }
 
-    /// Another Join is advertised.
+    /// Accounts for a changed Join.
     pub fn book_sources(&mut self, before: &Join, after: &Join) {
         self.sources = self.sources + after.sources() - before.sources();
     }
@@ -193,7 +193,7 @@ mod tests {
         Payer::Link(LinkId(n))
     }
 
-    /// Each payer asks for so many entries, in this order; how many are advertised then.
+    /// Numbers of advertised entries, after each payer has asked for these in this order.
     fn shared(demands: &[(Payer, u64)]) -> Vec<usize> {
         let mut shares = LinkShares::default();
         let mut next = 0;
@@ -202,7 +202,7 @@ mod tests {
                 next += 1;
                 let mut evicted = Vec::new();
                 shares.admit(*payer, key(next), ROOM, &mut evicted);
-                // an evicted entry waits; all are of one payer
+                // an evicted entry waits in its payer's share
                 for other in evicted {
                     let mut of = demands.iter().scan(0, |sum, (payer, demand)| {
                         *sum += demand;

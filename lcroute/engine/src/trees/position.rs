@@ -8,9 +8,9 @@ use librecast::time::{Duration, Instant};
 
 use crate::graph::Tree;
 
-/// Packets are taken over edges of a former tree for this long. Chosen: neighbours compute the new one within it.
+/// Time for which edges of a former tree count. Chosen: neighbours compute the new tree within it.
 pub const PREVIOUS_TREE: Duration = Duration::from_secs(1);
-/// Former trees that are kept: changes come several at once.
+/// Former trees that are kept: several changes come at once.
 const MAX_PREVIOUS: usize = 4;
 
 /// One end of a tree's edge at this router.
@@ -22,12 +22,12 @@ pub struct Edge {
     pub link: LinkId,
     /// It is nearer to the root.
     pub is_parent: bool,
-    /// Numbers in the tree, from and to: of those behind a child; of this router and those behind it, for the parent.
+    /// Numbers of the routers behind a child; for the parent, of this router and those behind it.
     pub span: (u32, u32),
 }
 
 impl Edge {
-    /// What does not change with every tree.
+    /// The parts that do not change with every tree.
     fn ends(&self) -> (OriginId, LinkId, bool) {
         (self.neighbor, self.link, self.is_parent)
     }
@@ -46,9 +46,9 @@ fn are_same(a: &[Edge], b: &[Edge]) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct TreePosition {
     pub tree: Option<Arc<Tree>>,
-    /// Former trees of the last [`PREVIOUS_TREE`], the last one at the end.
+    /// Former trees of the last [`PREVIOUS_TREE`], the newest at the end.
     previous: VecDeque<Previous>,
-    /// Former trees had edges that this one does not have.
+    /// Former trees had edges that this tree lacks.
     pub has_former_edges: bool,
     /// Parent and children, sorted by link.
     pub edges: Vec<Edge>,
@@ -64,19 +64,19 @@ struct Previous {
     until: Instant,
 }
 
-/// What another position changes.
+/// The effect of another position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
     /// Nothing.
     No,
     /// Sources may lie behind other edges.
     Sources,
-    /// There are other edges, now or formerly.
+    /// Edges have changed, present or former ones.
     Edges,
 }
 
 impl TreePosition {
-    /// The tree and its edges here from now on. Packets are taken over the edges of before until [`PREVIOUS_TREE`] from now.
+    /// Sets the tree and its edges at this router. Former edges count for [`PREVIOUS_TREE`].
     pub fn set(&mut self, tree: Option<Arc<Tree>>, mut edges: Vec<Edge>, now: Instant) -> Moved {
         edges.sort_unstable_by_key(|e| e.link);
         let same_tree = match (&self.tree, &tree) {
@@ -108,7 +108,7 @@ impl TreePosition {
         }
     }
 
-    /// Forgets former trees whose time is over. True: there were former edges, and there may be fewer now.
+    /// Forgets expired former trees. True: there were former edges, and may be fewer now.
     pub fn expire(&mut self, now: Instant) -> bool {
         let before = (self.previous.len(), self.has_former_edges);
         self.previous.retain(|p| p.until > now);
@@ -119,12 +119,12 @@ impl TreePosition {
         before.1
     }
 
-    /// When the next former tree is forgotten.
+    /// Time of the next expiry of a former tree.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.previous.front().map(|p| p.until)
     }
 
-    /// A link is gone. True: it was an edge.
+    /// Removes a link. True: it was an edge.
     pub fn remove_link(&mut self, link: LinkId) -> bool {
         for previous in &mut self.previous {
             previous.edges.retain(|e| e.link != link);
@@ -146,7 +146,7 @@ impl TreePosition {
         self.version = self.version.wrapping_add(1);
     }
 
-    /// An edge of former trees that this one does not have.
+    /// An edge of former trees that this tree lacks.
     pub fn former_edge(&self, link: LinkId) -> Option<&Edge> {
         if !self.has_former_edges {
             return None;
@@ -156,13 +156,13 @@ impl TreePosition {
         former.filter(|_| self.edge(link).is_none())
     }
 
-    /// Whether a neighbour that is no edge any more was further from the root than this router.
+    /// Whether a neighbour was further from the root than this router in a former tree.
     pub fn was_below(&self, link: LinkId) -> bool {
         let mut edges = self.previous.iter().flat_map(|p| &p.edges);
         edges.any(|e| e.link == link && !e.is_parent)
     }
 
-    /// An edge of this tree or a former one: a neighbour behind it may not have advertised its Join elsewhere yet.
+    /// An edge of this or a former tree: its neighbour may not have moved its Join yet.
     pub fn current_or_former_edge(&self, link: LinkId) -> Option<&Edge> {
         self.edge(link).or_else(|| self.former_edge(link))
     }
