@@ -1,30 +1,29 @@
 //! Duplicate windows: one per origin and incarnation.
 //!
-//! A receiver sees only those of an origin's packets that it asked for, so sequence numbers leap. A leap
-//! of more than [`MAX_JUMP`] does not move the window: it opens a second one *beyond*, and only a further
-//! leap from there leaves the first behind. So one wrong number blocks nothing, and a slow flow of a busy
-//! origin loses nothing.
+//! A receiver gets only the joined packets of an origin, so sequence numbers leap. A leap of more
+//! than [`MAX_JUMP`] does not move the window: it opens a second one *beyond*. Only a further leap
+//! from there ends the first. So one wrong number blocks nothing, and a slow flow loses nothing.
 //!
 //! ```text
-//!  behind | current window | up to MAX_JUMP: moves it | gap | beyond window | up to MAX_JUMP: moves it
+//!  behind | current window | up to MAX_JUMP: moves it | gap | beyond window | up to MAX_JUMP
 //!  refuse |  accept once   |          accept          |     |  accept once  |          accept
 //! ```
 
 use smallvec::{SmallVec, smallvec};
 
-/// How far one packet can move a window.
+/// Largest move of a window by one packet.
 const MAX_JUMP: u64 = 1 << 20;
-/// The least that a window remembers.
+/// Smallest size of a window in sequence numbers.
 pub const MIN_SIZE: u64 = 4_096;
-/// The most: far less than a jump, so that the two windows never overlap.
+/// Largest size of a window: far less than a jump, so that the two windows never overlap.
 pub const MAX_SIZE: u64 = 1 << 16;
 
-/// Sequence numbers up to `top`, of which the last ones are remembered one by one.
+/// Sequence numbers up to `top`, with a bit for each of the last ones.
 #[derive(Debug)]
 struct Window {
     top: u64,
-    /// Bits of the last numbers, in a ring: no more than from the first that has passed to the last. Most origins
-    /// are silent most of the time, and there may be thousands.
+    /// Bits of the last numbers, in a ring: only from the first accepted number to the last. Most
+    /// origins are silent most of the time, and there may be thousands.
     seen: SmallVec<[u64; 2]>,
 }
 
@@ -38,7 +37,7 @@ impl Window {
         window
     }
 
-    /// How many numbers the ring holds.
+    /// Number of bits of the ring.
     fn span(&self) -> u64 {
         self.seen.len() as u64 * 64
     }
@@ -56,7 +55,7 @@ impl Window {
         new
     }
 
-    /// What [`Self::accept`] would say.
+    /// The result of [`Self::accept`], without a change.
     fn would_accept(&self, sequence: u64, size: u64) -> bool {
         if sequence + size <= self.top {
             return false;
@@ -68,7 +67,7 @@ impl Window {
         self.seen[word] & bit == 0
     }
 
-    /// Takes a number of at most `top + MAX_JUMP`; false if it was there or lies behind the last `size`.
+    /// Accepts a number of at most `top + MAX_JUMP`; false: a duplicate, or behind the last `size`.
     fn accept(&mut self, sequence: u64, size: u64) -> bool {
         if sequence + size <= self.top {
             return false;
@@ -99,7 +98,7 @@ impl Window {
         self.top = top;
     }
 
-    /// The lowest number from `least` on that is remembered.
+    /// The lowest accepted number from `least` on.
     fn lowest_from(&self, least: u64) -> Option<u64> {
         let bottom = (self.top + 1).saturating_sub(self.span()).max(least);
         let mut words = bottom / 64..=self.top / 64;
@@ -113,7 +112,7 @@ impl Window {
         })
     }
 
-    /// Makes the ring long enough for a number that lies so far behind another; `size` is more than that.
+    /// Makes the ring long enough for a number `back` behind another; `size` is more than that.
     fn stretch(&mut self, back: u64, size: u64) {
         let mut words = self.seen.len();
         while words as u64 * 64 <= back {
@@ -148,7 +147,7 @@ impl Beyond {
     }
 }
 
-/// What has passed of one origin in one incarnation.
+/// The duplicate windows of one origin in one incarnation.
 #[derive(Debug, Default)]
 pub struct Windows {
     current: Option<Window>,
@@ -157,7 +156,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// What [`Self::accept`] would say.
+    /// The result of [`Self::accept`], without a change.
     pub fn would_accept(&self, sequence: u64, size: u64) -> bool {
         let Some(current) = &self.current else {
             return true;
@@ -169,7 +168,7 @@ impl Windows {
         sequence > window.top + MAX_JUMP || window.would_accept(sequence, size)
     }
 
-    /// Lets each number pass once; a window remembers `size` of them, a multiple of 64.
+    /// Accepts each number once; a window remembers `size` of them, a multiple of 64.
     pub fn accept(&mut self, sequence: u64, size: u64) -> bool {
         let Some(current) = &mut self.current else {
             self.current = Some(Window::starting_with(sequence));
@@ -190,7 +189,7 @@ impl Windows {
         }
         match self.beyond {
             None => self.beyond = Some(Box::new(Beyond::new(sequence, size))),
-            // between the two, where nothing was ever accepted
+            // between both windows, where no number was ever accepted
             Some(_) => self.current = Some(Window::starting_with(sequence)),
         }
         true

@@ -1,5 +1,5 @@
-//! First packets of a flow that nobody listens to yet: discovery programs send one at their start, just
-//! while the other side is joining, and repeat it after half a minute.
+//! First packets of a flow without a listener. Discovery programs send one at their start, while
+//! the other side joins, and repeat it only after half a minute.
 //!
 //! ```text
 //!   first packet -> WAITING up to 1 s --- first listener ---> released, forgotten
@@ -22,9 +22,9 @@ use crate::config::Limits;
 use crate::interface_id::LocalInterfaceId;
 use crate::timers::TimerKind;
 
-/// How long the first packets of a flow wait for a listener.
+/// Time for which the first packets of a flow wait for a listener.
 const BUFFER_TIME: Duration = Duration::from_secs(1);
-/// After this time of silence a flow is a new one.
+/// Silence after which a flow counts as new.
 const FLOW_IDLE: Duration = Duration::from_secs(60);
 
 type Key = (Ipv6Addr, Ipv6Addr);
@@ -38,7 +38,7 @@ enum State {
 #[derive(Debug)]
 struct BufferedFlow {
     state: State,
-    /// When this flow stands in the timer list.
+    /// Time of this flow's entry in the timer list.
     wake: Instant,
 }
 
@@ -54,7 +54,7 @@ pub struct FirstPacketBuffer {
 }
 
 impl FirstPacketBuffer {
-    /// Without flows.
+    /// A buffer without flows.
     pub fn new(limits: &Limits) -> Self {
         Self {
             flows: BTreeMap::new(),
@@ -66,7 +66,7 @@ impl FirstPacketBuffer {
         }
     }
 
-    /// A packet that nobody listens to. True if it waits now, false if it is to be dropped.
+    /// Offers a packet without a listener. True: it waits; false: it must be dropped.
     pub fn offer(
         &mut self,
         (from, flow): (LocalInterfaceId, Flow),
@@ -104,7 +104,7 @@ impl FirstPacketBuffer {
         }
     }
 
-    /// Sources whose packets to the group wait.
+    /// Sources with waiting packets to the group.
     pub fn sources_of(&self, group: Ipv6Addr) -> Vec<Ipv6Addr> {
         let all = (group, Ipv6Addr::UNSPECIFIED)..=(group, Ipv6Addr::from_bits(u128::MAX));
         self.flows
@@ -113,7 +113,7 @@ impl FirstPacketBuffer {
             .collect()
     }
 
-    /// The flow has a listener: its packets, in order.
+    /// Takes the packets of a flow that has a listener, in order.
     pub fn release(&mut self, flow: Flow) -> Vec<Bytes> {
         let key = (flow.group, flow.source);
         let Some(flow) = self.flows.remove(&key) else {
@@ -129,7 +129,7 @@ impl FirstPacketBuffer {
         }
     }
 
-    /// Gives up what is due; returns how many packets were dropped.
+    /// Drops packets that have waited long enough; returns their number.
     pub fn handle_timeout(&mut self, now: Instant) -> u64 {
         let mut dropped = 0;
         while let Some(&(at, key)) = self.timers.first()
@@ -157,7 +157,7 @@ impl FirstPacketBuffer {
         dropped
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let (at, key) = self.timers.first()?;
         let waits = matches!(self.flows.get(key)?.state, State::Waiting(_));

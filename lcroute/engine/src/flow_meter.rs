@@ -1,4 +1,4 @@
-//! What goes over each link, by group: counted only while somebody looks.
+//! Packets over each link, by group: counted only while a user looks.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -8,30 +8,30 @@ use librecast::id::LinkId;
 use crate::classify::flow_of;
 use crate::output::Links;
 
-/// (Group, link) pairs that are counted; those beyond are not.
+/// Counted (group, link) pairs.
 const MAX_FLOWS: usize = 4_096;
 
-/// What went out over one link to one group since the last look.
+/// Packets over one link to one group since the last call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkFlow {
     /// The group.
     pub group: Ipv6Addr,
     /// The link.
     pub link: LinkId,
-    /// Packets that went out.
+    /// Packets sent.
     pub packets: u64,
     /// Their bytes, without headers of the overlay.
     pub bytes: u64,
 }
 
-/// Counts of packets that go out over links.
+/// Counts of packets sent over links.
 #[derive(Debug, Default)]
 pub(crate) struct FlowMeter {
     counts: BTreeMap<(Ipv6Addr, LinkId), (u64, u64)>,
 }
 
 impl FlowMeter {
-    /// Counts a packet that goes out over these links.
+    /// Counts a packet sent over these links.
     pub fn count(&mut self, links: &Links, packet: &[u8]) {
         let flow = flow_of(packet).filter(|flow| flow.group.is_multicast());
         let Some(flow) = flow else {
@@ -48,7 +48,7 @@ impl FlowMeter {
         }
     }
 
-    /// What was counted since the last time, in order.
+    /// The counts since the last call, in order.
     pub fn take(&mut self) -> Vec<LinkFlow> {
         let flow = |((group, link), (packets, bytes))| LinkFlow {
             group,

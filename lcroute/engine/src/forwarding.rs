@@ -1,4 +1,4 @@
-//! Forwarding of multicast: packets from local interfaces and from neighbours to both.
+//! Forwarding of multicast: packets from local interfaces and neighbours to both.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -26,44 +26,44 @@ use crate::services::Services;
 use crate::timers::{Timer, TimerKind, timer};
 use crate::trees::Trees;
 
-/// Where one packet goes: links to neighbours, and local interfaces with listeners.
+/// Outgoing interfaces of one packet: links to neighbours, and local interfaces with listeners.
 #[derive(Debug)]
 struct OutgoingInterfaces {
     links: Links,
     local: LocalInterfaces,
 }
 
-/// Trees, flows, and what is remembered of packets.
+/// Trees, flows, and state of packets.
 #[derive(Debug)]
 pub struct Forwarding {
     /// Join state of all trees.
     pub trees: Trees,
-    /// On which trees local groups are joined and sent to.
+    /// Trees on which local groups are joined and sent to.
     pub groups: LocalGroups,
     /// Packets of flows without a listener.
     pub first_packets: FirstPacketBuffer,
-    /// Packets for listeners whose Join comes a moment later.
+    /// Packets for listeners with a Join a moment later.
     pub replay: ReplayBuffer,
     /// Duplicate windows and rights of origins.
     pub origins: Origins,
-    /// Packets that others cannot read.
+    /// Keys of private prefixes.
     pub private: Private,
-    /// Of the last packet that this router sent.
+    /// Sequence number of the last packet that this router sent.
     sequence: u64,
 }
 
 /// A packet of a local sender.
 #[derive(Debug)]
 pub struct LocalPacket {
-    /// The interface that it came from.
+    /// The interface from which it came.
     pub from: LocalInterfaceId,
-    /// Whence and whither.
+    /// Source and group.
     pub flow: Flow,
-    /// With its IP header.
+    /// The packet, with its IP header.
     pub packet: Bytes,
-    /// Links of leaves that get it.
+    /// Links of leaves that receive it.
     pub leaves: Links,
-    /// Listeners of other local interfaces have it.
+    /// Listeners of other local interfaces have received it.
     pub delivered: bool,
 }
 
@@ -74,15 +74,15 @@ pub struct Arrival {
     pub link: LinkId,
     /// The data header before the packet.
     pub header: DataHeader,
-    /// Whence and whither.
+    /// Source and group.
     pub flow: Flow,
-    /// With its IP header.
+    /// The packet, with its IP header.
     pub packet: Bytes,
 }
 
 /// Packets from local interfaces.
 impl Forwarding {
-    /// Without trees and flows.
+    /// Forwarding without trees and flows.
     pub fn new(node: &Node, services: Arc<dyn Services>) -> Self {
         let (limits, seed) = (&node.config.limits, node.config.seed);
         let origins = Origins::new(limits.duplicate_window, seed);
@@ -99,8 +99,7 @@ impl Forwarding {
         }
     }
 
-    /// The root of the tree that a local sender's flow travels on, and whether the flow is new. `root`: the root of the
-    /// group.
+    /// The root of the tree of a local sender's flow; whether it is new. `root`: that of the group.
     pub fn begin_flow(
         &mut self,
         (from, group): (LocalInterfaceId, Ipv6Addr),
@@ -110,13 +109,13 @@ impl Forwarding {
     ) -> (OriginId, bool) {
         let (root, is_new) = self.groups.send((from, group), root, &mut self.trees, now);
         if is_new && root != node.own {
-            // SourceActive goes out when this turn ends, and this packet before
+            // SourceActive leaves at the end of this turn, after this packet
             self.replay.start((root, group), now);
         }
         (root, is_new)
     }
 
-    /// A packet of a local sender on the tree of `root`, and to leaves.
+    /// Sends a packet of a local sender on the tree of `root`, and to leaves.
     pub fn send(
         &mut self,
         root: OriginId,
@@ -155,7 +154,7 @@ impl Forwarding {
         Ok(())
     }
 
-    /// A packet of this router goes out with its next sequence number.
+    /// Sends a packet of this router with its next sequence number.
     pub fn originate(
         &mut self,
         root: OriginId,
@@ -194,7 +193,7 @@ impl Forwarding {
         }
     }
 
-    /// Joins of a group have changed: first packets go out if a neighbour joins them now.
+    /// Sends first packets of a group, if a neighbour joins them now.
     pub fn release(&mut self, group: Ipv6Addr, node: &Node, outbox: &mut Outbox, now: Instant) {
         if self.first_packets.len() == 0 {
             return;
@@ -220,7 +219,7 @@ impl Forwarding {
         }
     }
 
-    /// Joins of a group have changed: packets of a moment ago go out over links that join them now.
+    /// Sends packets of a moment ago over links that have joined the group now.
     pub fn replay(&mut self, root: OriginId, group: Ipv6Addr, outbox: &mut Outbox) {
         if self.replay.is_idle() {
             return;
@@ -232,7 +231,7 @@ impl Forwarding {
         }
     }
 
-    /// Does what is due. Groups that nobody here sends to any more.
+    /// Handles expired timers; returns the groups that have lost their last local sender.
     pub fn handle_timeout(&mut self, outbox: &mut Outbox, now: Instant) -> Vec<Ipv6Addr> {
         let dropped = self.first_packets.handle_timeout(now);
         outbox.drops.add(DropReason::NoListener, dropped);
@@ -241,7 +240,7 @@ impl Forwarding {
         self.groups.handle_timeout(&mut self.trees, now)
     }
 
-    /// The first timer of those that packets of local senders move.
+    /// The first of the timers that packets of local senders change.
     pub fn next_timeout(&self) -> Timer {
         let timers = [
             self.first_packets.next_timeout(),
@@ -254,7 +253,7 @@ impl Forwarding {
 
 /// Packets from neighbours.
 impl Forwarding {
-    /// A multicast packet that came over a link.
+    /// Handles a multicast packet from a link.
     pub fn receive(
         &mut self,
         arrival: Arrival,
@@ -289,7 +288,7 @@ impl Forwarding {
             return Err(DropReason::ReversePath);
         }
         self.origins.permit(header.origin, flow, database)?;
-        // before the duplicate window moves: it is not for others to say which numbers have passed
+        // before the duplicate window moves: an unverified packet must not mark a number as passed
         let opened = match self.private.of(group) {
             Some(at) => open(&mut self.private, at, (header, flow), &packet, membership)?,
             None => None,
@@ -341,7 +340,7 @@ impl Forwarding {
     }
 }
 
-/// Links to neighbours and to leaves.
+/// Links to neighbours and leaves together.
 fn with_leaves(links: &Links, leaves: &Links) -> Links {
     match (links.is_empty(), leaves.is_empty()) {
         (_, true) => links.clone(),
@@ -350,8 +349,8 @@ fn with_leaves(links: &Links, leaves: &Links) -> Links {
     }
 }
 
-/// A packet of a private prefix, as listeners here get it: nothing where there are none, or the reason why they get
-/// nothing although it is passed on.
+/// Opens a packet of a private prefix for listeners at this node: nothing without listeners, or the
+/// reason why they cannot read it although it is passed on.
 fn open(
     private: &mut Private,
     at: usize,
@@ -373,7 +372,7 @@ fn open(
     }
 }
 
-/// A packet goes to the listeners of local interfaces.
+/// Delivers a packet to listeners of local interfaces.
 pub fn deliver(
     to: LocalInterfaces,
     sender: (Flow, OriginId),
@@ -400,7 +399,7 @@ fn onward(header: DataHeader) -> DataHeader {
     }
 }
 
-/// A packet goes on with one hop less.
+/// Passes a packet on with one hop less.
 pub fn pass_on(
     links: Links,
     header: DataHeader,

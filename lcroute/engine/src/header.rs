@@ -32,7 +32,7 @@ pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 /// Kind of authentication: none behind the header.
 const AUTH_NONE: u8 = 0;
 
-/// What is behind a data header.
+/// The kind of packet behind a data header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Payload {
@@ -43,7 +43,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Of a packet that was classified.
+    /// The kind of a classified packet.
     #[must_use]
     pub fn of(packet: &[u8]) -> Self {
         if is_ipv4(packet) {
@@ -61,11 +61,11 @@ pub struct DataHeader {
     pub payload: Payload,
     /// Flags; none is defined, receivers ignore them.
     pub flags: u8,
-    /// Routers that may still forward it; 0 is not accepted.
+    /// Number of routers that may still forward it; 0 is not accepted.
     pub hop_limit: u8,
-    /// The root of the tree that it travels on.
+    /// The root of its tree.
     pub root: OriginId,
-    /// The router whose host sent it.
+    /// The router of the sender's host.
     pub origin: OriginId,
     /// The origin's incarnation.
     pub incarnation: u32,
@@ -76,7 +76,7 @@ pub struct DataHeader {
 }
 
 impl DataHeader {
-    /// The header as bytes. `sequence` is cut to its 48 bits.
+    /// Encodes the header. `sequence` is cut to its 48 bits.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut b = [0; HEADER_LEN];

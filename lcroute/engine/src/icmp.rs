@@ -1,4 +1,4 @@
-//! ICMPv6 errors that a router sends (RFC 4443), those of ICMP (RFC 792, RFC 1812 §4.3), and which addresses lie in one network.
+//! ICMPv6 errors of a router (RFC 4443), and those of ICMP (RFC 792, RFC 1812 §4.3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,27 +9,27 @@ use librecast::ipv6::{HEADER_LEN, ICMPV6, icmpv6_packet};
 use crate::classify::is_ipv4;
 use crate::config::ROUTER_ADDRESS;
 
-/// Hop limit of our own ICMP errors.
+/// Hop limit of this node's ICMP errors.
 const HOP_LIMIT: u8 = 64;
-/// No error message is longer (RFC 4443 §2.4 c).
+/// Longest error message in bytes (RFC 4443 §2.4 c).
 const MIN_MTU: usize = 1_280;
-/// ICMPv6 types below are errors, which never cause another (RFC 4443 §2.4 e).
+/// First ICMPv6 type that is no error; errors never cause another one (RFC 4443 §2.4 e).
 pub const FIRST_INFORMATIONAL: u8 = 128;
-/// Most of an IPv4 packet that an error quotes: with its own headers it stays below 576 bytes (RFC 1812 §4.3.2.3).
+/// Longest quotation of an IPv4 packet: an error stays below 576 bytes (RFC 1812 §4.3.2.3).
 const IPV4_QUOTED: usize = 576 - ipv4::HEADER_LEN - 8;
-/// Types of ICMP that are questions and answers, which errors may be in answer to (RFC 1122 §3.2.2).
+/// ICMP types of requests and replies, which errors may answer (RFC 1122 §3.2.2).
 const ICMP_INFORMATIONAL: [u8; 4] = [0, 8, 13, 14];
 
-/// What a router answers where it cannot pass a packet on (RFC 4443 §3).
+/// A router's error about a packet that it cannot pass on (RFC 4443 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpError {
     /// No node has this address.
     NoRoute,
-    /// The node takes no unicast.
+    /// The node accepts no unicast.
     Prohibited,
     /// The node is known and cannot be reached.
     AddressUnreachable,
-    /// Longer than the interface at the other end takes, in bytes.
+    /// Longer than this MTU of the other end, in bytes.
     TooBig(u16),
 }
 
@@ -44,8 +44,8 @@ impl IcmpError {
         }
     }
 
-    /// The error in answer to `packet`, from this host's router to its sender; of IPv4 from `router`. `None` where none may be
-    /// sent: in answer to an error, or to nobody.
+    /// The error about `packet`, from this host's router to its sender; for IPv4 from `router`.
+    /// `None` if none may be sent: about an error, or without a sender.
     pub fn answer(self, packet: &[u8], router: Option<Ipv4Addr>) -> Option<Vec<u8>> {
         if is_ipv4(packet) {
             return self.answer_ipv4(router?, packet);
@@ -53,7 +53,7 @@ impl IcmpError {
         self.answer_from(ROUTER_ADDRESS, packet)
     }
 
-    /// Type 3, code, and what stands in the second half of the second word.
+    /// Builds a message of type 3: its code, and the second half of its second word.
     fn answer_ipv4(self, from: Ipv4Addr, packet: &[u8]) -> Option<Vec<u8>> {
         let header = Header::read(packet).ok()?;
         let first = *header.payload.first()?;
@@ -65,7 +65,7 @@ impl IcmpError {
             Self::NoRoute => (0, 0),
             Self::AddressUnreachable => (1, 0),
             Self::Prohibited => (13, 0),
-            // who lets it be cut is not told to send less
+            // a sender that permits fragmentation need not send shorter packets
             Self::TooBig(mtu) => (4, header.dont_fragment.then_some(mtu)?),
         };
         let mut icmp = vec![3, code, 0, 0, 0, 0];
@@ -82,7 +82,7 @@ impl IcmpError {
         Some(ipv4::packet(&envelope, &icmp))
     }
 
-    /// The same, from another address of a router.
+    /// The error from another address of a router.
     pub fn answer_from(self, from: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
         let to = address(packet, 8)?;
         let first = *packet.get(HEADER_LEN)?;
@@ -104,7 +104,7 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(octets.into())
 }
 
-/// Whether both addresses begin with the same 48 bits: those of a network.
+/// Whether both addresses begin with the same 48 bits, like those of one network.
 pub fn is_same_network(a: Ipv6Addr, b: Ipv6Addr) -> bool {
     a.segments()[..3] == b.segments()[..3]
 }

@@ -1,11 +1,11 @@
-//! Names of local interfaces, and sets of them.
+//! Ids of local interfaces, and sets of them.
 
-/// A local interface: its place in outgoing interface lists, 0 to 31.
+/// A local interface: its position in outgoing interface lists, 0 to 31.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct LocalInterfaceId(pub u8);
 
 impl LocalInterfaceId {
-    /// How far senders of this interface may fill a table of so many: hosts of LANs leave half to this host's programs.
+    /// The part of a table of size `max` for senders of this interface: half of it for LAN hosts.
     pub fn part_of(self, max: usize) -> usize {
         match self {
             LC0 => max,
@@ -30,34 +30,34 @@ impl LocalInterfaces {
         self.0 |= 1 << interface.0;
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether this one is among them.
+    /// Whether the set contains an interface.
     pub fn contains(self, interface: LocalInterfaceId) -> bool {
         self.0 & 1 << interface.0 != 0
     }
 
-    /// Whether there is one beside lc0.
+    /// Whether the set contains a LAN.
     pub fn has_lans(self) -> bool {
         self.0 & !(1 << LC0.0) != 0
     }
 
-    /// The same without LANs.
+    /// The set without LANs.
     #[must_use]
     pub fn without_lans(self) -> Self {
         Self(self.0 & 1 << LC0.0)
     }
 
-    /// The same without lc0.
+    /// The set without lc0.
     #[must_use]
     pub fn without_lc0(self) -> Self {
         Self(self.0 & !(1 << LC0.0))
     }
 
-    /// Those but lc0, in order.
+    /// The LANs of the set, in order.
     pub fn lans(self) -> impl Iterator<Item = LocalInterfaceId> {
         let all = (1..MAX_LOCAL_INTERFACES as u8).map(LocalInterfaceId);
         all.filter(move |interface| self.contains(*interface))

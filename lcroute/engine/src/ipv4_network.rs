@@ -1,7 +1,7 @@
 //! The IPv4 addresses of a network's nodes.
 //!
-//! No block is free everywhere: 100.64.0.0/10 is dropped by other overlays, 169.254.0.0/16 and 198.18.0.0/15 mean something to
-//! programs and clouds, and hosts take nothing from 240.0.0.0/4. So each network has a small block of its own.
+//! No block is free everywhere: other overlays drop 100.64.0.0/10, clouds use 169.254.0.0/16 and
+//! 198.18.0.0/15, and hosts refuse 240.0.0.0/4. So each network has a small block of its own.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,13 +10,13 @@ use std::str::FromStr;
 use librecast::id::{NetworkId, PeerId, derive};
 use librecast::wire::WireError;
 
-/// The second byte of a network's block: 64 to 255, without those that other software has by default: Kubernetes, ZeroTier, and
-/// what ends private address plans.
+/// The second byte of a network's block: 64 to 255, without defaults of other software: Kubernetes,
+/// ZeroTier, and the ends of private address plans.
 const LOWEST: u8 = 64;
 const TAKEN: [u8; 6] = [96, 128, 147, 152, 244, 255];
-/// Bits of the block.
+/// Length of the block's prefix in bits.
 pub const PREFIX_LEN: u8 = 16;
-/// The host part of "the router" on each host: queries and reports come from there.
+/// Host part of "the router" on each host: the source of queries and reports.
 const ROUTER: u16 = 1;
 
 /// A block of 65,536 IPv4 addresses.
@@ -24,7 +24,7 @@ const ROUTER: u16 = 1;
 pub struct Ipv4Network(u16);
 
 impl Ipv4Network {
-    /// That of a network, unless its nodes are configured otherwise.
+    /// The block of a network, unless its nodes have another one configured.
     #[must_use]
     pub fn of(network: &NetworkId) -> Self {
         let hash = derive("lcroute 2026 ipv4 network", &[network.public_key()]);
@@ -46,7 +46,7 @@ impl Ipv4Network {
         self.host(ROUTER)
     }
 
-    /// Whether an address is one of the block.
+    /// Whether an address lies in the block.
     #[must_use]
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() >> 16 == u32::from(self.0)
@@ -62,7 +62,7 @@ impl Ipv4Network {
         Ipv4Addr::from_bits(u32::from(self.0) << 16 | u32::from(host))
     }
 
-    /// The address that a node takes in its attempt `n`.
+    /// The address that a node takes in attempt `n`.
     #[must_use]
     pub fn candidate(self, node: &PeerId, n: u16) -> Ipv4Addr {
         let hash = derive("lcroute 2026 ipv4", &[node.public_key(), &n.to_be_bytes()]);
@@ -74,8 +74,8 @@ impl Ipv4Network {
     }
 }
 
-/// Whether a node may have this address: a private one (RFC 1918), and none of x.y.0.0/24, where the router is, nor the broadcast
-/// address of a block.
+/// Whether a node may have this address: private (RFC 1918), not in x.y.0.0/24, where the router
+/// is, and not the broadcast address of a block.
 #[must_use]
 pub fn is_assignable(address: Ipv4Addr) -> bool {
     let [.., third, fourth] = address.octets();

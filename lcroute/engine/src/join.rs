@@ -1,8 +1,8 @@
-//! A Join in little room: most Joins of a network are for every source.
+//! A Join in little memory: most Joins of a network are for every source.
 
 use crate::source_filter::SourceFilter;
 
-/// What one side joins of a group: 16 bytes for what a [`SourceFilter`] needs 24 and a heap cell.
+/// One side's Join of a group: 16 bytes, while a [`SourceFilter`] needs 24 and a heap cell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Join {
     /// Nothing.
@@ -42,7 +42,7 @@ impl Join {
         }
     }
 
-    /// What both together join.
+    /// The union of both.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {
@@ -52,7 +52,7 @@ impl Join {
         }
     }
 
-    /// The filter, as it is advertised.
+    /// The filter to advertise.
     pub fn filter(&self) -> Option<SourceFilter> {
         match self {
             Self::None => None,

@@ -401,7 +401,7 @@ impl Gateway {
         }
     }
 
-    /// Updates this gateway's rank, and the terms that other gateways advertise.
+    /// Updates this gateway's rank and the terms of other gateways.
     pub fn review(&mut self, linked: bool, context: Context<'_>) {
         let Context {
             node,

@@ -1,4 +1,4 @@
-//! Which router speaks for which sources that its key does not give it: hosts of LANs, and its own IPv4 address.
+//! Routers that speak for sources beyond their key: hosts of LANs, and their IPv4 address.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,23 +17,23 @@ pub struct Behind {
     pub lan: LanId,
     /// The forwarder's certificate names the prefix.
     pub by_name: bool,
-    /// Addresses that other certificates name.
+    /// Addresses named in other certificates.
     pub except: Vec<SourcePrefix>,
 }
 
-/// All of them.
+/// All sources behind forwarders, and IPv4 addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LanSources {
     /// By forwarder.
     behind: BTreeMap<OriginId, Vec<Behind>>,
-    /// Names of IPv4 addresses, and whose they are.
+    /// Owners of IPv4 addresses, by name.
     ipv4: BTreeMap<Ipv6Addr, OriginId>,
-    /// The other way round.
+    /// IPv4 addresses by owner.
     names: BTreeMap<OriginId, Ipv6Addr>,
 }
 
 impl LanSources {
-    /// Of these forwarders, and of nodes with these IPv4 addresses, by name.
+    /// Sources of these forwarders, and of nodes with these IPv4 addresses, by name.
     pub fn new(
         mut behind: BTreeMap<OriginId, Vec<Behind>>,
         ipv4: BTreeMap<Ipv6Addr, OriginId>,
@@ -48,7 +48,7 @@ impl LanSources {
         }
     }
 
-    /// Whether the same routers speak for the same hosts of LANs: then only IPv4 addresses differ.
+    /// Whether the same routers speak for the same LAN hosts: then only IPv4 addresses differ.
     pub fn has_same_hosts(&self, other: &Self) -> bool {
         self.behind == other.behind
     }
@@ -63,16 +63,16 @@ impl LanSources {
         self.ipv4.get(&name).copied()
     }
 
-    /// How many bits of `source` the gateway speaks for; `None`: it does not.
+    /// Length of the longest prefix by which the gateway speaks for `source`; `None`: it does not.
     fn match_len(&self, gateway: OriginId, source: Ipv6Addr) -> Option<u8> {
-        // the longest comes first
+        // the longest prefix comes first
         let mut matching = self.behind.get(&gateway)?.iter().filter(|behind| {
             behind.prefix.contains(source) && !behind.except.iter().any(|p| p.contains(source))
         });
         matching.next().map(|behind| behind.prefix.prefix_len())
     }
 
-    /// Whether the router speaks for this host of a LAN, or has this IPv4 address.
+    /// Whether the router speaks for this LAN host, or has this IPv4 address.
     pub fn speaks_for(&self, gateway: OriginId, source: Ipv6Addr) -> bool {
         if mapped::is_host_name(source) {
             return self.ipv4_owner(source) == Some(gateway);
@@ -80,8 +80,8 @@ impl LanSources {
         self.match_len(gateway, source).is_some()
     }
 
-    /// The gateways that speak for a host of a LAN by the longest prefix: several where LANs use one prefix. Of an IPv4 address
-    /// the router that has it.
+    /// The gateways that speak for a LAN host by the longest prefix: several if LANs share a
+    /// prefix. For an IPv4 address, its router.
     pub fn gateways_of(&self, source: Ipv6Addr) -> Vec<OriginId> {
         if mapped::is_host_name(source) {
             return self.ipv4_owner(source).into_iter().collect();

@@ -1,9 +1,8 @@
-//! What programs on this host join and send, laid onto trees.
+//! The groups that programs on this host join and send to, and their trees.
 //!
-//! A group travels on the tree of its root. When another router becomes the root, listeners join the
-//! new tree at once and stay on the old one for [`OLD_JOIN`]; senders stay on the old one for
-//! [`OLD_TREE`] as long as its root can be reached. So a packet is sent on one tree only, and on either
-//! there are listeners.
+//! A group travels on the tree of its root. When the root changes, listeners join the new tree at
+//! once and stay on the old one for [`OLD_JOIN`]. Senders stay on the old one for [`OLD_TREE`], as
+//! long as its root is reachable. So a packet is sent on one tree only, and listeners are on both.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -18,17 +17,17 @@ use crate::table::Table;
 use crate::timers::TimerKind;
 use crate::trees::{LocalListeners, Trees};
 
-/// How long listeners stay on a tree whose root is no longer the group's.
+/// Time for which listeners stay on a tree after its root is no longer the group's.
 pub const OLD_JOIN: Duration = Duration::from_secs(5);
-/// How long senders do.
+/// Time for which senders stay on such a tree.
 const OLD_TREE: Duration = Duration::from_secs(1);
-/// SourceActive is withdrawn when a flow was idle for this long.
+/// Idle time of a flow after which SourceActive is withdrawn.
 const FLOW_IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Listening {
     root: OriginId,
-    /// The tree is the group's no longer; it is left at this time.
+    /// Time at which the tree is left, as it is no longer the group's.
     until: Option<Instant>,
 }
 
@@ -36,9 +35,9 @@ struct Listening {
 struct Sending {
     root: OriginId,
     last: Instant,
-    /// The root before, and since when it is no longer the group's.
+    /// The former root, and since when it is no longer the group's.
     before: Option<(OriginId, Instant)>,
-    /// When this flow stands in the timer list.
+    /// Time of this flow's entry in the timer list.
     wake: Instant,
 }
 
@@ -54,7 +53,7 @@ pub struct LocalGroups {
 }
 
 impl LocalGroups {
-    /// Nobody listens or sends.
+    /// No listeners or senders.
     pub fn new(own: OriginId, max_flows: usize, seed: u64) -> Self {
         Self {
             own,
@@ -66,7 +65,7 @@ impl LocalGroups {
         }
     }
 
-    /// Listeners here join this of a group from now on, on these trees. `rerooted`: only the trees have changed.
+    /// Sets the joins of a group's local listeners by tree. `rerooted`: only trees have changed.
     pub fn listen(
         &mut self,
         group: Ipv6Addr,
@@ -101,8 +100,8 @@ impl LocalGroups {
         }
     }
 
-    /// A program sends to the group, whose root is `root` by now: the tree to send on. True with it: the
-    /// flow is new, and SourceActive goes out.
+    /// A program sends to the group, now with `root`: returns the tree to send on, and whether the
+    /// flow is new, with SourceActive to send.
     pub fn send(
         &mut self,
         (from, group): (LocalInterfaceId, Ipv6Addr),
@@ -138,7 +137,7 @@ impl LocalGroups {
         (root, true)
     }
 
-    /// The tree that a flow travels on now, if there is one.
+    /// The tree of a flow now, if there is one.
     pub fn sending_root(&self, group: Ipv6Addr, now: Instant) -> Option<OriginId> {
         let flow = self.sending.get(&group)?;
         match flow.before {
@@ -147,7 +146,7 @@ impl LocalGroups {
         }
     }
 
-    /// Roots have changed: flows go over to theirs. `is_reachable` says whether the old one still works.
+    /// Moves flows to their new roots. `is_reachable`: whether a root can still be reached.
     pub fn reroot(
         &mut self,
         root_of: impl Fn(Ipv6Addr) -> OriginId,
@@ -189,17 +188,17 @@ impl LocalGroups {
         }
     }
 
-    /// Groups that programs listen to, in order.
+    /// Groups with local listeners, in order.
     pub fn listened(&self) -> Vec<Ipv6Addr> {
         self.listening.sorted_keys()
     }
 
-    /// Whether a program here sends to the group, or did so a minute ago.
+    /// Whether a program on this host sends to the group, or did so within a minute.
     pub fn is_sending(&self, group: Ipv6Addr) -> bool {
         self.sending.get(&group).is_some()
     }
 
-    /// Leaves what is to be left; the groups to which nobody here sends any more.
+    /// Leaves trees that are due; returns the groups that have lost their last local sender.
     pub fn handle_timeout(&mut self, trees: &mut Trees, now: Instant) -> Vec<Ipv6Addr> {
         let mut idle_groups = Vec::new();
         while let Some(&(at, group)) = self.leaving.first()
@@ -249,7 +248,7 @@ impl LocalGroups {
         idle_groups
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<(Instant, TimerKind)> {
         let leaving = self
             .leaving

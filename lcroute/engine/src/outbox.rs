@@ -1,4 +1,4 @@
-//! What the engine hands out, and what it counts.
+//! Outputs and counters of the engine.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::interface_id::{LC0, LocalInterfaceId};
 use crate::output::{LanFrame, Links, Output};
 use crate::snapshot::Counters;
 
-/// Outputs in order, and counters of them.
+/// Outputs in order, and their counters.
 #[derive(Debug, Default)]
 pub struct Outbox {
     outputs: VecDeque<Output>,
@@ -21,29 +21,29 @@ pub struct Outbox {
     pub counters: Counters,
     /// Dropped packets and messages.
     pub drops: Drops<DropReason>,
-    /// While somebody looks.
+    /// Present while a user looks.
     pub meter: Option<FlowMeter>,
 }
 
 impl Outbox {
-    /// Something for the shell to do.
+    /// Appends an action for the shell.
     pub fn push(&mut self, output: Output) {
         self.outputs.push_back(output);
     }
 
-    /// The next thing to do.
+    /// The next action.
     pub fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Counts a drop, if it is one.
+    /// Counts a drop, if the result is one.
     pub fn count(&mut self, result: Result<(), DropReason>) {
         if let Err(reason) = result {
             self.drops.count(reason);
         }
     }
 
-    /// A packet goes out over links.
+    /// Sends a packet over links.
     pub fn transmit(&mut self, links: Links, header: DataHeader, packet: Bytes) {
         self.counters.link_tx_packets += links.len() as u64;
         self.counters.link_tx_bytes += (links.len() * (HEADER_LEN + packet.len())) as u64;
@@ -57,13 +57,13 @@ impl Outbox {
         });
     }
 
-    /// A packet goes to programs of this host.
+    /// Delivers a packet to programs of this host.
     pub fn deliver(&mut self, packet: Bytes) {
         self.count_local(packet.len());
         self.push(Output::Local { packet });
     }
 
-    /// A query or report goes into a local interface.
+    /// Sends a query or report into a local interface.
     pub fn deliver_mld(&mut self, interface: LocalInterfaceId, packet: Bytes) {
         if interface == LC0 {
             self.count_local(packet.len());
@@ -73,7 +73,7 @@ impl Outbox {
         }
     }
 
-    /// Something goes into a LAN.
+    /// Sends a frame into a LAN.
     pub fn send_lan(&mut self, interface: LocalInterfaceId, frame: LanFrame) {
         self.push(Output::Lan { interface, frame });
     }

@@ -10,7 +10,7 @@
 //!       +----------------------------+-----------------------------------+
 //! ```
 //!
-//! On a LAN the querier with the lowest address asks (RFC 9777 §7.6.2), and all others listen.
+//! On a LAN the querier with the lowest address asks (RFC 9777 §7.6.2), and the rest listens.
 
 mod reporter;
 mod timing;

@@ -1,4 +1,4 @@
-//! What users ask: groups, neighbours, routes, counters, sizes of tables.
+//! Queries of users: groups, neighbours, routes, counters, sizes of tables.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -19,7 +19,7 @@ use crate::snapshot::{Counters, GroupSnapshot, NeighborSnapshot, RouteSnapshot, 
 use crate::traffic::Traffic;
 
 impl Engine {
-    /// The whole state; costs time in proportion to the tables.
+    /// The whole state; its cost grows with the tables.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -30,7 +30,7 @@ impl Engine {
         }
     }
 
-    /// Packets and bytes since the start: cheap, whatever the size of the tables.
+    /// Packets and bytes since the start; its cost does not depend on the tables.
     #[must_use]
     pub fn counters(&self) -> Counters {
         Counters {
@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    /// How often this was dropped so far.
+    /// Number of drops for this reason so far.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.outbox.drops.get(reason)
@@ -63,7 +63,7 @@ impl Engine {
     }
 
     fn snapshot_groups(&self) -> Vec<GroupSnapshot> {
-        // a member can join thousands of groups, and found as many trees: only those of a group are looked at
+        // a member can join thousands of groups with as many trees: only a group's own are read
         let mut roots = BTreeMap::<_, Vec<_>>::new();
         for (root, group) in self.forwarding.trees.keys() {
             roots.entry(group).or_default().push(root);
@@ -85,7 +85,7 @@ impl Engine {
         let mut sources: Vec<_> = senders.flat_map(|t| t.senders(self.now)).collect();
         sources.sort_unstable();
         sources.dedup();
-        // what is both passed on and delivered is one packet
+        // a packet that is both passed on and delivered counts once
         let carried = |of: fn(&Traffic) -> u64| {
             let passed: u64 = traffic.iter().map(|t| of(t)).sum();
             let delivered: u64 = local.iter().map(|t| of(t)).sum();
@@ -125,13 +125,13 @@ impl Engine {
         }
     }
 
-    /// How things stand on each LAN.
+    /// The standing of each LAN.
     #[must_use]
     pub fn lan_standings(&self) -> Vec<LanStanding> {
         self.gateway.standings(&self.node, &self.database)
     }
 
-    /// LANs that this node serves, or stands by for.
+    /// LANs that this node serves, or for which it is standby.
     #[must_use]
     pub fn lans(&self) -> Vec<LanSnapshot> {
         let lans = self.gateway.snapshot(Context {
@@ -181,7 +181,7 @@ impl Engine {
                 via,
                 hops: tree.depth(*origin)?,
                 cost: tree.distance(*origin)?,
-                // bounded by what an advertisement holds
+                // bounded by the length of an advertisement
                 links: graph.neighbors(*origin).count() as u16,
             })
         };
@@ -189,8 +189,8 @@ impl Engine {
         others.filter_map(route).collect()
     }
 
-    /// All routers that can be reached, this one first, and the links between them by place in this list, each once, with
-    /// its cost.
+    /// All reachable routers, this one first, and the links between them: each once, by positions
+    /// in this list, with its cost.
     #[must_use]
     pub fn map(&self) -> (Vec<OriginId>, Vec<(u32, u32, u16)>) {
         let (graph, own) = (self.routing.graph(), self.node.own);
@@ -224,7 +224,7 @@ impl Engine {
         self.membership.interface_groups()
     }
 
-    /// The node that announces just this group; of several the one whose trees it would be on.
+    /// The node that announces exactly this group; of several the root of its tree.
     #[must_use]
     pub fn announcer(&self, group: Ipv6Addr) -> Option<OriginId> {
         let exact = GroupPrefix::group(group);
@@ -241,20 +241,20 @@ impl Engine {
             .any(|root| !trees.links(root, group).is_empty())
     }
 
-    /// Counts what goes over each link, by group, from now on or no more.
+    /// Starts or stops counting packets over each link by group.
     pub fn set_metering(&mut self, on: bool) {
         if on != self.outbox.meter.is_some() {
             self.outbox.meter = on.then(FlowMeter::default);
         }
     }
 
-    /// What went over each link since the last time, in order.
+    /// Packets over each link since the last call, in order.
     pub fn take_flows(&mut self) -> Vec<LinkFlow> {
         let meter = self.outbox.meter.as_mut();
         meter.map(FlowMeter::take).unwrap_or_default()
     }
 
-    /// Sizes of the tables: cheap.
+    /// Sizes of the tables, at low cost.
     #[must_use]
     pub fn tables(&self) -> Tables {
         let [listener_groups, proxied_groups, pending] = self.membership.sizes();

@@ -1,8 +1,8 @@
 //! The first packets of a flow, for listeners that are not known yet.
 //!
-//! A router advertises SourceActive of a group towards the root, and a Join may come back a round trip later.
-//! The buffer keeps the packets that went out meanwhile, and sends them over the
-//! links that have joined since. So a program that sends one packet reaches listeners near and far alike.
+//! A router advertises SourceActive of a group towards the root, and a Join may come back a round
+//! trip later. The buffer keeps packets sent meanwhile, and sends them over links that have joined
+//! since. So a program that sends one packet reaches near and far listeners alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -17,12 +17,12 @@ use crate::header::DataHeader;
 use crate::output::Links;
 use crate::table::Table;
 
-/// How long after SourceActive packets are kept: as long as they wait for a first listener.
+/// Time after SourceActive for which packets are kept, like first packets.
 const REPLAY_TIME: Duration = Duration::from_secs(1);
 
 type Key = (OriginId, Ipv6Addr);
 
-/// A packet that goes out again, over further links.
+/// A packet to send again over further links.
 #[derive(Debug)]
 pub struct Replayed {
     pub links: Links,
@@ -34,14 +34,14 @@ pub struct Replayed {
 struct Kept {
     header: DataHeader,
     packet: Bytes,
-    /// Where it went.
+    /// The links over which it went.
     links: Vec<LinkId>,
 }
 
-/// Groups whose SourceActive was advertised a moment ago, with the packets that went out since.
+/// Groups with recently advertised SourceActive, and packets sent since.
 #[derive(Debug)]
 pub struct ReplayBuffer {
-    /// By source: where hundreds announce themselves at once, each has its first packets.
+    /// By source: if hundreds announce themselves at once, the first packets of each are kept.
     groups: Table<Key, BTreeMap<Ipv6Addr, Vec<Kept>>>,
     timers: BTreeSet<(Instant, Key)>,
     bytes: usize,
@@ -51,7 +51,7 @@ pub struct ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    /// Nothing is kept.
+    /// An empty buffer.
     pub fn new(limits: &Limits, seed: u64) -> Self {
         Self {
             groups: Table::new(seed),
@@ -63,12 +63,12 @@ impl ReplayBuffer {
         }
     }
 
-    /// Whether any packet has to be kept.
+    /// Whether no packet must be kept.
     pub fn is_idle(&self) -> bool {
         self.timers.is_empty()
     }
 
-    /// SourceActive was advertised for the group.
+    /// Begins to keep packets of a group after its SourceActive.
     pub fn start(&mut self, key: Key, now: Instant) {
         if self.groups.len() < self.max_groups && self.groups.get(&key).is_none() {
             self.groups.insert(key, BTreeMap::new());
@@ -76,7 +76,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// A packet went out over these links.
+    /// Keeps a packet that went out over these links.
     pub fn keep(&mut self, flow: Flow, header: DataHeader, packet: &Bytes, links: &Links) {
         let Flow { source, group } = flow;
         let Some(sources) = self.groups.get_mut(&(header.root, group)) else {
@@ -98,7 +98,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Joins of the group have changed: the packets that go over further links now.
+    /// Takes the packets that go over further links after a change of the group's joins.
     pub fn replay(
         &mut self,
         key: Key,
@@ -128,7 +128,7 @@ impl ReplayBuffer {
         new
     }
 
-    /// The network has changed: who comes now may have got the packets on another way before.
+    /// Forgets all packets, as after a change of the network a link may have them by another path.
     pub fn clear(&mut self) {
         for (_, key) in std::mem::take(&mut self.timers) {
             self.groups.remove(&key);
@@ -136,7 +136,7 @@ impl ReplayBuffer {
         self.bytes = 0;
     }
 
-    /// Forgets what was kept long enough.
+    /// Forgets packets that were kept long enough.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.timers.first()
             && at <= now
@@ -149,12 +149,12 @@ impl ReplayBuffer {
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// The time of the next call of [`Self::handle_timeout`].
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Bytes that are kept.
+    /// Bytes of kept packets.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,7 @@
 //! Routers in order of their ids, each found in a step or two.
 //!
-//! Ids are hashes and spread evenly, so their first bits say about where one is. Somebody who makes ids that all begin
-//! alike has them searched by halves.
+//! Ids are hashes and spread evenly, so the first bits of an id show its approximate position. Many
+//! ids with equal first bits only cost a binary search.
 
 use std::ops::Deref;
 
@@ -13,7 +13,7 @@ use crate::small_map::{Keys, SortedMap};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RouterIndex {
     ids: Vec<OriginId>,
-    /// Where those begin whose first bits are these, and one past the last.
+    /// Start of the ids with these first bits, and the end of the last ones.
     index: Vec<u32>,
     index_shift: u32,
 }
@@ -32,7 +32,7 @@ impl Deref for RouterIndex {
     }
 }
 
-/// Ids that are in order, at most 2^24.
+/// Ids must be in order, at most 2^24.
 impl From<Vec<OriginId>> for RouterIndex {
     fn from(ids: Vec<OriginId>) -> Self {
         // as many parts as ids, a power of two
@@ -54,7 +54,7 @@ impl From<Vec<OriginId>> for RouterIndex {
 }
 
 impl RouterIndex {
-    /// Where `id` is.
+    /// The position of `id`.
     pub fn position(&self, id: OriginId) -> Option<usize> {
         self.find(id).ok()
     }
@@ -92,7 +92,7 @@ impl Keys for RouterIndex {
     }
 }
 
-/// Something for each of many routers.
+/// A map of values of many routers.
 pub(crate) type RouterMap<T> = SortedMap<RouterIndex, T>;
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_name_is_where_it_is(mut ids in prop::collection::vec(any::<u64>(), 0..400), shift in 0u32..64) {
-            // spread over all ids, or all of them nearly the same
+            // spread over all ids, or nearly equal
             ids.iter_mut().for_each(|id| *id >>= shift);
             ids.sort_unstable();
             ids.dedup();

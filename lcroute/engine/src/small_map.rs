@@ -1,5 +1,5 @@
-//! Maps in order of their keys, which lie beside one another: one or two lines of memory tell where a value is, and no
-//! others have to be looked at. In a B-tree of large values keys lie far apart.
+//! Maps in order of their keys, which are contiguous: a search reads one or two cache lines. In a
+//! B-tree of large values keys lie far apart.
 
 use std::ops::RangeInclusive;
 
@@ -7,16 +7,16 @@ use smallvec::SmallVec;
 
 /// Keys in ascending order, none twice.
 pub trait Keys: Default + std::ops::Deref<Target = [Self::Key]> {
-    /// One of them.
+    /// The type of a key.
     type Key: Copy + Ord;
 
-    /// Where a key is, or would be.
+    /// The position of a key, or that at which it would be.
     fn find(&self, key: Self::Key) -> Result<usize, usize>;
 
-    /// A new key, where it belongs.
+    /// Inserts a key at its position.
     fn insert(&mut self, at: usize, key: Self::Key);
 
-    /// Takes one away.
+    /// Removes a key.
     fn remove(&mut self, at: usize);
 }
 
@@ -39,14 +39,14 @@ where
     }
 }
 
-/// A map. To insert and to remove takes as long as there are values.
+/// A map with insertion and removal in linear time.
 #[derive(Debug)]
 pub struct SortedMap<K, V> {
     keys: K,
     values: Vec<V>,
 }
 
-/// A map of a few things, such as links.
+/// A map of a few elements, such as links.
 pub type SmallMap<K, V> = SortedMap<SmallVec<[K; 12]>, V>;
 
 impl<K: Keys, V> Default for SortedMap<K, V> {
@@ -69,12 +69,12 @@ impl<K: Keys, V> SortedMap<K, V> {
         Some(&mut self.values[self.keys.find(*key).ok()?])
     }
 
-    /// Whether there is one.
+    /// Whether it has this key.
     pub fn contains_key(&self, key: &K::Key) -> bool {
         self.keys.find(*key).is_ok()
     }
 
-    /// Another value for this key.
+    /// Inserts or replaces the value of this key.
     pub fn insert(&mut self, key: K::Key, value: V) {
         match self.keys.find(key) {
             Ok(at) => self.values[at] = value,
@@ -85,19 +85,19 @@ impl<K: Keys, V> SortedMap<K, V> {
         }
     }
 
-    /// Takes the value of this key out.
+    /// Removes the value of this key.
     pub fn remove(&mut self, key: &K::Key) -> Option<V> {
         let at = self.keys.find(*key).ok()?;
         self.keys.remove(at);
         Some(self.values.remove(at))
     }
 
-    /// How many there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -112,22 +112,22 @@ impl<K: Keys, V> SortedMap<K, V> {
         self.values.iter()
     }
 
-    /// The same.
+    /// All values, in the order of their keys.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.values.iter_mut()
     }
 
-    /// Both, in ascending order.
+    /// All keys with values, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (K::Key, &V)> + Clone {
         self.keys.iter().copied().zip(&self.values)
     }
 
-    /// The same.
+    /// All keys with values, in ascending order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (K::Key, &mut V)> {
         self.keys.iter().copied().zip(&mut self.values)
     }
 
-    /// Those with keys from one to another, both included.
+    /// All keys with values from one key to another, both included.
     pub fn range(&self, keys: RangeInclusive<K::Key>) -> impl Iterator<Item = (K::Key, &V)> {
         let start = self.keys.find(*keys.start()).unwrap_or_else(|at| at);
         let inside = move |(key, _): &(K::Key, &V)| keys.contains(key);
@@ -148,7 +148,7 @@ mod tests {
     type Steps = Vec<(OriginId, u32)>;
 
     fn steps() -> impl Strategy<Value = Steps> {
-        // spread over all ids, or all of them nearly the same
+        // spread over all ids, or nearly equal
         let id = |(key, shift, alike): (u64, u32, bool)| {
             OriginId(if alike {
                 u64::MAX - key

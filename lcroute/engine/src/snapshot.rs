@@ -1,4 +1,4 @@
-//! What the engine knows, for `status` and `groups`.
+//! The engine's state, for `status` and `groups`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,13 +13,13 @@ use crate::source_filter::SourceFilter;
 /// The whole state at one moment, in a fixed order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Snapshot {
-    /// Groups that a local program has joined or a neighbour has joined, by address.
+    /// Groups that local programs or neighbours have joined, by address.
     pub groups: Vec<GroupSnapshot>,
     /// Neighbours, by link.
     pub neighbors: Vec<NeighborSnapshot>,
     /// Packets and bytes.
     pub counters: Counters,
-    /// Sizes of the tables; all zero when everyone has left and all links are gone.
+    /// Sizes of the tables; all zero once all listeners and links are gone.
     pub tables: Tables,
 }
 
@@ -30,13 +30,13 @@ pub struct GroupSnapshot {
     pub group: Ipv6Addr,
     /// Whether a program on this host has joined.
     pub local: bool,
-    /// What local programs join of it.
+    /// The filter of local programs.
     pub local_filter: Option<SourceFilter>,
     /// Links over which it is joined from this node.
     pub links: Vec<LinkId>,
     /// Leaves of this node that join it.
     pub leaves: usize,
-    /// Who sent to it within the last minute, as far as this node saw.
+    /// Its senders of the last minute, as far as this node saw.
     pub sources: Vec<Ipv6Addr>,
     /// Packets carried, in both directions.
     pub packets: u64,
@@ -44,7 +44,7 @@ pub struct GroupSnapshot {
     pub bytes: u64,
     /// Whether this node can read it, if it is of a private prefix.
     pub private: Option<Privacy>,
-    /// Neighbours that refused our join state of it, or have no room for it, and why; it is advertised again.
+    /// Neighbours that refused this node's join state of it, or lack room, and why.
     pub refused: Vec<(LinkId, RefusalReason)>,
 }
 
@@ -53,32 +53,32 @@ pub struct GroupSnapshot {
 pub struct NeighborSnapshot {
     /// The link to it.
     pub link: LinkId,
-    /// Its name.
+    /// Its origin id.
     pub origin: OriginId,
-    /// Its incarnation, once it said HELLO.
+    /// Its incarnation, once HELLO has come.
     pub incarnation: Option<u32>,
-    /// (root, group) entries that it keeps here.
+    /// (root, group) entries of it that this router keeps.
     pub join_states: usize,
-    /// Prefixes of which it sends SourceActive.
+    /// Prefixes with SourceActive.
     pub sending_prefixes: usize,
 }
 
 /// A router that can be reached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteSnapshot {
-    /// Its name on the wire.
+    /// Its origin id.
     pub origin: OriginId,
-    /// Who it is.
+    /// Its member data.
     pub member: Member,
     /// Its IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
     /// The neighbour that leads to it.
     pub via: OriginId,
-    /// Links on the way.
+    /// Links on the path.
     pub hops: u16,
     /// Sum of their costs, in units of 100 us.
     pub cost: u32,
-    /// Links that it has.
+    /// Number of its links.
     pub links: u16,
 }
 
@@ -89,42 +89,42 @@ pub struct Counters {
     pub tun_rx_packets: u64,
     /// Read from `lc0`.
     pub tun_rx_bytes: u64,
-    /// Handed out for `lc0`, MLD included.
+    /// Delivered into `lc0`, MLD included.
     pub tun_tx_packets: u64,
-    /// Handed out for `lc0`, MLD included.
+    /// Delivered into `lc0`, MLD included.
     pub tun_tx_bytes: u64,
     /// Data messages that arrived on links.
     pub link_rx_packets: u64,
     /// Data messages that arrived on links, headers included.
     pub link_rx_bytes: u64,
-    /// Data messages handed out, counted once for each link.
+    /// Data messages sent, counted once for each link.
     pub link_tx_packets: u64,
-    /// Data messages handed out, headers included, counted once for each link.
+    /// Data messages sent, headers included, counted once for each link.
     pub link_tx_bytes: u64,
     /// Control messages that arrived.
     pub control_rx_messages: u64,
-    /// Control messages handed out.
+    /// Control messages sent.
     pub control_tx_messages: u64,
     /// Bytes of control messages that arrived.
     pub control_rx_bytes: u64,
-    /// Bytes of control messages handed out.
+    /// Bytes of control messages sent.
     pub control_tx_bytes: u64,
     /// Dropped packets and messages by reason.
     pub drops: BTreeMap<&'static str, u64>,
 }
 
-/// How many entries each table holds.
+/// Number of entries of each table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tables {
     /// Groups joined on this host.
     pub listener_groups: usize,
-    /// (root, group) pairs that somebody joins or sends to.
+    /// (root, group) pairs with joins or senders.
     pub join_states: usize,
-    /// (root, prefix) pairs of which somebody sends SourceActive.
+    /// (root, prefix) pairs with SourceActive.
     pub prefixes: usize,
     /// Groups to which programs of this host send.
     pub sending: usize,
-    /// Routers that are known.
+    /// Known routers.
     pub routers: usize,
     /// Groups reported into `lc0`.
     pub proxied_groups: usize,
@@ -134,7 +134,7 @@ pub struct Tables {
     pub buffered_bytes: usize,
     /// Origins with a duplicate window.
     pub origins: usize,
-    /// Join state of ours that neighbours refused, or have no room for.
+    /// Join state of this router that neighbours refused, or have no room for.
     pub refused: usize,
     /// Leaves.
     pub leaves: usize,

@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use librecast::mld::MAX_SOURCES;
 
-/// A source filter of a group that somebody has joined. "Not joined" is the absence of a filter, so an
-/// INCLUDE list is never empty. At most [`MAX_SOURCES`] sources, sorted, each once.
+/// A source filter of a joined group. A group without a filter is not joined, so an INCLUDE list is
+/// never empty. At most [`MAX_SOURCES`] sources, sorted, each once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(tag = "mode", content = "sources", rename_all = "lowercase")]
 pub enum SourceFilter {
@@ -23,7 +23,7 @@ impl SourceFilter {
         Self::Exclude(Box::default())
     }
 
-    /// INCLUDE of these sources: none of them is no filter, too many are EXCLUDE{}.
+    /// INCLUDE of these sources: without any no filter, with too many EXCLUDE{}.
     pub fn include(sources: impl IntoIterator<Item = Ipv6Addr>) -> Option<Self> {
         let sources = sorted(sources);
         match sources.len() {
@@ -33,7 +33,7 @@ impl SourceFilter {
         }
     }
 
-    /// EXCLUDE of these sources; too many are EXCLUDE{}, which delivers more rather than less.
+    /// EXCLUDE of these sources; with too many EXCLUDE{}, rather than deliver too little.
     pub fn exclude(sources: impl IntoIterator<Item = Ipv6Addr>) -> Self {
         let sources = sorted(sources);
         if sources.len() > MAX_SOURCES {
@@ -66,7 +66,7 @@ impl SourceFilter {
         }
     }
 
-    /// What both together join (RFC 9777 §4.2): the union of what each allows.
+    /// The union of both filters (RFC 9777 §4.2).
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         match (self, other) {
@@ -82,7 +82,7 @@ impl SourceFilter {
         }
     }
 
-    /// The same with only those of its listed sources that are kept; `None` if nothing passes then.
+    /// The filter with only those listed sources that are kept; `None` if no source passes then.
     #[must_use]
     pub fn retain(&self, keep: impl Fn(Ipv6Addr) -> bool) -> Option<Self> {
         let listed = || self.sources().iter().copied().filter(|s| keep(*s));
@@ -92,8 +92,8 @@ impl SourceFilter {
         }
     }
 
-    /// What is left where only `present` can send; `None` if that is nothing. INCLUDE{S} thus goes
-    /// only where S lies, and no router learns of sources that are not behind it.
+    /// The filter for a place where only `present` can send; `None` if none of them passes. So
+    /// INCLUDE{S} goes only towards S, and no router receives sources that are not behind it.
     #[must_use]
     pub fn restricted_to(&self, present: &[Ipv6Addr]) -> Option<Self> {
         let listed = |list: &[Ipv6Addr]| -> Vec<_> {
@@ -120,7 +120,7 @@ fn sorted(sources: impl IntoIterator<Item = Ipv6Addr>) -> Box<[Ipv6Addr]> {
     list.into_boxed_slice()
 }
 
-/// What all of them together join.
+/// The union of all filters.
 pub fn merge<F: Borrow<SourceFilter>>(
     filters: impl IntoIterator<Item = F>,
 ) -> Option<SourceFilter> {

@@ -1,19 +1,19 @@
-//! Hash tables keyed from the engine's seed. They cannot be iterated in hash order, so no output can
-//! depend on it; and nobody outside can choose keys that collide.
+//! Hash tables with keys from the engine's seed. They cannot be iterated in hash order, so no
+//! output depends on it. No node can choose keys that collide.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use ahash::RandomState;
 
-/// Keys of the hash. AHash is made to withstand chosen keys, and takes a third of the time of SipHash, which
-/// was a third of the time of a packet.
+/// Keys of the hash. AHash withstands chosen keys in a third of SipHash's time, a third of a
+/// packet's.
 fn seeded(seed: u64) -> RandomState {
     let next = |n: u64| crate::graph::mix(seed.wrapping_add(n));
     RandomState::with_seeds(next(0), next(1), next(2), next(3))
 }
 
-/// A hash table without an order of its own.
+/// A hash table without an iteration order.
 #[derive(Debug)]
 pub struct Table<K, V>(HashMap<K, V, RandomState>);
 
@@ -33,7 +33,7 @@ impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
         self.0.get_mut(key)
     }
 
-    /// The value of `key`, made if it is missing.
+    /// The value of `key`, created if missing.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         self.0.entry(key).or_insert_with(make)
     }
@@ -43,10 +43,10 @@ impl<K: Hash + Eq + Ord + Copy, V> Table<K, V> {
         self.0.insert(key, value)
     }
 
-    /// Takes the value of `key` out.
+    /// Removes the value of `key`.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let value = self.0.remove(key);
-        // room that many entries once took is given back
+        // returns memory that many entries once needed
         if self.0.capacity() > 1024 && self.0.len() < self.0.capacity() / 8 {
             self.0.shrink_to(self.0.len() * 2);
         }

@@ -18,7 +18,7 @@ pub fn packet_with(source: Ipv6Addr, to: Ipv6Addr, next_header: u8, payload: &[u
     packet
 }
 
-/// A UDP datagram; its checksum is not for anybody to check here.
+/// A UDP datagram with an arbitrary checksum.
 pub fn udp_packet(source: Ipv6Addr, to: Ipv6Addr, data: &[u8]) -> Vec<u8> {
     let mut udp = vec![0x12, 0x34, 0x12, 0x34];
     udp.extend((data.len() as u16 + 8).to_be_bytes());
@@ -27,7 +27,7 @@ pub fn udp_packet(source: Ipv6Addr, to: Ipv6Addr, data: &[u8]) -> Vec<u8> {
     packet_with(source, to, 17, &udp)
 }
 
-/// Any moment; the only clock that tests look at.
+/// Any time; the only clock of the tests.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 pub fn start() -> librecast::time::Instant {
     librecast::time::Instant::now()

@@ -2,16 +2,16 @@
 
 use librecast::time::Instant;
 
-/// Why the engine wants to be woken; every timer it has.
+/// The reason of a timer; every timer of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TimerKind {
     /// The querier's next general query (RFC 9777 §9.2).
     GeneralQuery,
-    /// Repeat of a group-specific query (RFC 9777 §9.9).
+    /// Repetition of a group-specific query (RFC 9777 §9.9).
     SpecificQuery,
-    /// A local membership that nobody refreshed (RFC 9777 §9.4).
+    /// A local membership without a refresh (RFC 9777 §9.4).
     ListenerExpiry,
-    /// The robustness repeat of a state-change report (RFC 9777 §9.11).
+    /// Repetition of a state-change report (RFC 9777 §9.11).
     StateChangeRepeat,
     /// More current-state reports, paced.
     CurrentStateReport,
@@ -29,7 +29,7 @@ pub enum TimerKind {
     Audit,
     /// The link state database: an advertisement, a rate limit, an expiry.
     LinkState,
-    /// Routes are computed, or packets are no longer taken over edges of former trees.
+    /// Routes are computed, or edges of former trees expire.
     RouteComputation,
     /// Links are decided on.
     Topology,
@@ -37,11 +37,11 @@ pub enum TimerKind {
     RouterGone,
     /// A PROBE, or the silence of another gateway.
     Lan,
-    /// Leaves hear where else they may go.
+    /// Offers to leaves are due.
     LeafOffer,
 }
 
-/// A timer of the table: when, if it runs, and which.
+/// A timer: its time and kind, if it runs.
 pub type Timer = Option<(Instant, TimerKind)>;
 
 /// A timer of one kind.
@@ -49,36 +49,36 @@ pub fn timer(at: Option<Instant>, kind: TimerKind) -> Timer {
     at.map(|at| (at, kind))
 }
 
-/// The first timer of the table. Most packets move no timer, so it is not looked for after each.
+/// The first timer. Most packets change no timer, so it is not computed after each.
 #[derive(Debug, Default)]
 pub struct Timers {
-    /// Of the timers that only a flush moves, as of the last one.
+    /// The first timer that only a flush changes, as of the last flush.
     flushed: Timer,
-    /// Of all, as of the last flush.
+    /// The first of all timers, as of the last flush.
     first: Timer,
-    /// A packet of a local program may have moved a timer since.
+    /// A packet of a local program may have changed a timer since.
     stale: bool,
 }
 
 impl Timers {
-    /// A packet may have moved timers.
+    /// A packet may have changed timers.
     pub fn touch(&mut self) {
         self.stale = true;
     }
 
-    /// All timers after a flush: those that only a flush moves, and those that packets move.
+    /// Sets the first timers after a flush: by flushes only, and by packets.
     pub fn set(&mut self, flushed: Timer, by_packets: Timer) {
         self.flushed = flushed;
         self.first = [flushed, by_packets].into_iter().flatten().min();
         self.stale = false;
     }
 
-    /// The first timer that only a flush moves, as of the last one.
+    /// The first timer that only a flush changes, as of the last flush.
     pub fn flushed(&self) -> Timer {
         self.flushed
     }
 
-    /// The first timer of all; `None`: it has to be looked for.
+    /// The first of all timers; `None`: it must be computed.
     pub fn first(&self) -> Option<Timer> {
         (!self.stale).then_some(self.first)
     }

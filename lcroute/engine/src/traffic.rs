@@ -1,4 +1,4 @@
-//! What went through a group, for `groups`.
+//! Packets of a group, for `groups`.
 
 use std::net::Ipv6Addr;
 
@@ -7,12 +7,12 @@ use smallvec::SmallVec;
 
 /// Senders that are remembered per group.
 const MAX_SENDERS: usize = 16;
-/// Of many senders one is noted in this time.
+/// Least time between notes of senders, once the list is full.
 const CROWD_GAP: Duration = Duration::from_millis(250);
-/// A sender that was silent for this long is no longer shown.
+/// Silence after which a sender is no longer shown.
 const SENDER_MEMORY: Duration = Duration::from_secs(60);
 
-/// Counters of a group, and who sent.
+/// Counters and senders of a group.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Packets carried.
@@ -21,7 +21,7 @@ pub struct Traffic {
     pub bytes: u64,
     /// Most groups have one.
     senders: SmallVec<[(Ipv6Addr, Instant); 1]>,
-    /// The one that was noted last, where there are as many as are remembered.
+    /// Time of the last note, once the list is full.
     noted: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ impl Traffic {
         self.senders.push((source, now));
     }
 
-    /// Who sent within the last minute, in order.
+    /// The senders of the last minute, in order.
     pub fn senders(&self, now: Instant) -> Vec<Ipv6Addr> {
         let recent = |last: Instant| now.saturating_duration_since(last) < SENDER_MEMORY;
         let mut list: Vec<_> = self

@@ -22,12 +22,12 @@ use crate::output::Links;
 use crate::unicast_routes::{RouteView, UnicastRoutes};
 use librecast::bucket::{Bucket, Rate};
 
-/// ICMPv6 errors (RFC 4443 §2.4 f), and those of ICMP: a hundred a second, fifty at once. Chosen.
+/// ICMP errors of both kinds (RFC 4443 §2.4 f): a hundred a second, fifty at once. Chosen.
 const ICMP_RATE: Rate = Rate::per_second(100, 50);
 /// Length of an ICMPv6 error's header, before the packet that it quotes (RFC 4443 §3).
 const ICMPV6_HEADER_LEN: usize = 8;
 
-/// What a packet's way follows from.
+/// The inputs of a packet's route.
 type Parts<'a> = (&'a Node, &'a Database, RouteView<'a>);
 
 /// Routes of unicast, and the rate of its errors.
@@ -39,7 +39,7 @@ pub struct Unicast {
 }
 
 impl Unicast {
-    /// Without routes.
+    /// Unicast without routes.
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
             routes: UnicastRoutes::new(seed),
@@ -47,7 +47,7 @@ impl Unicast {
         }
     }
 
-    /// A packet of a local sender. Kept out of the code that multicast runs through.
+    /// Sends a packet of a local sender. Not inlined into the path of multicast.
     #[inline(never)]
     pub fn send(
         &mut self,
@@ -74,7 +74,7 @@ impl Unicast {
         }
     }
 
-    /// The destination of a packet and the link to it, or the error that its sender gets.
+    /// The destination of a packet and the link to it, or the error for its sender.
     fn route(
         &mut self,
         flow: Flow,
@@ -118,7 +118,7 @@ impl Unicast {
         Ok((root, next.ok_or(unreachable)?))
     }
 
-    /// A packet that came over a link. Kept out of the code that multicast runs through.
+    /// Handles a packet from a link. Not inlined into the path of multicast.
     #[inline(never)]
     pub fn receive(
         &mut self,
@@ -167,8 +167,8 @@ impl Unicast {
     }
 }
 
-/// Whether it is a datagram from [`STREAM_PORT`] to [`STREAM_PORT`], or an ICMPv6 error in answer to one. Those that were cut, or
-/// have extension headers, are not.
+/// Whether a packet is a datagram between [`STREAM_PORT`]s, or an ICMPv6 error about one; false for
+/// fragments and packets with extension headers.
 fn is_of_streams(packet: &[u8]) -> bool {
     let next_header = packet.get(6).copied();
     let payload = packet.get(HEADER_LEN..).unwrap_or_default();
@@ -192,7 +192,7 @@ fn has_stream_ports(udp: &[u8]) -> bool {
     udp.starts_with(&[high, low, high, low])
 }
 
-/// The router that an address would be of.
+/// The router to which an address would belong.
 fn owner(to: Ipv6Addr, database: &Database) -> Option<OriginId> {
     match mapped::is_host_name(to) {
         true => database.lan_sources().ipv4_owner(to),
@@ -200,7 +200,7 @@ fn owner(to: Ipv6Addr, database: &Database) -> Option<OriginId> {
     }
 }
 
-/// Whether it is one of these; of IPv4 addresses that is known by the owner.
+/// Whether it is one of these; IPv4 addresses are checked by their owner.
 fn has_address(addresses: &NodeAddresses, to: Ipv6Addr) -> bool {
     mapped::is_host_name(to) || to == addresses.address || to == addresses.link_local
 }

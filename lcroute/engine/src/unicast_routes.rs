@@ -8,17 +8,17 @@ use librecast::id::{LinkId, OriginId};
 use crate::graph::{Graph, Tree};
 use crate::table::Table;
 
-/// Routes that are remembered. Chosen: more destinations than hosts talk to at a time.
+/// Cached routes. Chosen: more destinations than hosts talk to at a time.
 const MAX_ROUTES: usize = 1_024;
 
-/// What routes follow from, as of the last route computation.
+/// The inputs of routes, as of the last route computation.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteView<'a> {
     /// This router.
     pub own: OriginId,
     /// All routers and links.
     pub graph: &'a Arc<Graph>,
-    /// The link that leads to each neighbour.
+    /// The link to each neighbour.
     pub neighbors: &'a BTreeMap<OriginId, LinkId>,
 }
 
@@ -27,11 +27,11 @@ pub struct RouteView<'a> {
 pub struct UnicastRoute {
     /// The shortest paths to it.
     pub tree: Arc<Tree>,
-    /// The first link on the way.
+    /// The first link on the path.
     pub next: Option<LinkId>,
 }
 
-/// Routes that were asked for since the graph changed.
+/// Routes computed on request since the graph changed.
 #[derive(Debug)]
 pub struct UnicastRoutes {
     routes: Table<OriginId, UnicastRoute>,
@@ -39,7 +39,7 @@ pub struct UnicastRoutes {
 }
 
 impl UnicastRoutes {
-    /// Without routes.
+    /// No routes.
     pub fn new(seed: u64) -> Self {
         Self {
             routes: Table::new(seed),
@@ -47,7 +47,7 @@ impl UnicastRoutes {
         }
     }
 
-    /// The graph or the links have changed.
+    /// Forgets all routes, as the graph or the links have changed.
     pub fn clear(&mut self) {
         self.routes = Table::new(self.seed);
     }

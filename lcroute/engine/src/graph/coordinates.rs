@@ -281,7 +281,7 @@ impl Springs {
     }
 }
 
-/// The mirror image of `place` at the line that is nearest to all of these.
+/// The mirror image of `place` at the line that is nearest to `links`.
 fn mirrored(place: [f64; 2], links: &[(Spot, f64)]) -> [f64; 2] {
     let count = links.len().max(1) as f64;
     let [mx, my] = [0, 1].map(|n| links.iter().map(|(s, _)| s.place[n]).sum::<f64>() / count);

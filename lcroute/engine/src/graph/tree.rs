@@ -191,7 +191,7 @@ impl Tree {
         Some(self.graph.routers[parent])
     }
 
-    /// The routers whose parent is `x`.
+    /// The children of `x`.
     pub fn children(&self, x: OriginId) -> impl Iterator<Item = OriginId> + '_ {
         self.index(x)
             .into_iter()

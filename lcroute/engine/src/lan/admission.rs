@@ -32,7 +32,7 @@ const JOIN_RATE: Rate = Rate::per_second(200, 1_000);
 const LAN_JOIN_RATE: Rate = Rate::per_second(2_000, 5_000);
 /// Bytes of a report that count as one change: 20 a record, 16 a source. Chosen: a join is one.
 const JOIN_COST: usize = 256;
-/// Hosts whose joins are counted. Chosen.
+/// Hosts with counted joins. Chosen.
 const MAX_JOINERS: usize = 4_096;
 /// Multicast DNS from all hosts of a LAN, and as much into it. Chosen: bounds loops.
 const MDNS_RATE: Rate = Rate::per_second(200, 400);

@@ -1,8 +1,8 @@
-//! Router Advertisements (RFC 4861 §6.2) for a LAN that has no router: its hosts make addresses of the prefix that they name, and
-//! nobody becomes a router by them.
+//! Router Advertisements (RFC 4861 §6.2) for a LAN without a router: hosts make addresses of the
+//! advertised prefix, and no node becomes a router.
 //!
 //! ```text
-//! Off ──prefix──> 3 advertisements, 16 s apart ──> one every 200 s, and in answer to a solicitation
+//! Off ──prefix──> 3 advertisements, 16 s apart ──> one every 200 s, and one for a solicitation
 //!  ^                                                    │ another prefix, or none
 //!  └── after 2 h ── the former prefix is deprecated  <──┘
 //! ```
@@ -28,36 +28,36 @@ const ADVERTISEMENT: u8 = 134;
 const OPTION_SOURCE_ADDRESS: u8 = 1;
 /// Option type (RFC 4861 4.6.2).
 const OPTION_PREFIX: u8 = 3;
-/// On link, and for addresses that hosts make themselves (RFC 4861 §4.6.2).
+/// Flags: on link, and for addresses that hosts make (RFC 4861 §4.6.2).
 const PREFIX_FLAGS: u8 = 0xc0;
-/// Bits of a prefix that hosts make addresses of (RFC 4862 5.5.3).
+/// Bits of a prefix for addresses that hosts make (RFC 4862 §5.5.3).
 const PREFIX_LEN: u8 = 64;
-/// How long hosts use an address after the last advertisement. Chosen.
+/// Time for which hosts use an address after the last advertisement. Chosen.
 const PREFERRED_LIFETIME: Duration = Duration::from_secs(3_600);
-/// How long hosts keep an address. They would not believe less (RFC 4862 5.5.3 e).
+/// Time for which hosts keep an address; they would not accept less (RFC 4862 §5.5.3 e).
 const VALID_LIFETIME: Duration = Duration::from_secs(7_200);
-/// Between two of the first advertisements (RFC 4861 10).
+/// Interval of the first advertisements (RFC 4861 §10).
 const INITIAL_INTERVAL: Duration = Duration::from_secs(16);
 /// Number of the first advertisements (RFC 4861 10).
 const INITIAL_COUNT: u8 = 3;
-/// Between two later advertisements. Chosen: MinRtrAdvInterval of RFC 4861 6.2.1.
+/// Interval of later advertisements. Chosen: MinRtrAdvInterval of RFC 4861 §6.2.1.
 const INTERVAL: Duration = Duration::from_secs(200);
 /// Least time between two advertisements (RFC 4861 10).
 const MIN_INTERVAL: Duration = Duration::from_secs(3);
-/// An answer waits up to so long (RFC 4861 §6.2.6).
+/// Longest delay of an answer (RFC 4861 §6.2.6).
 const MAX_ANSWER_DELAY: Duration = Duration::from_millis(500);
 /// Former prefixes that are remembered.
 const MAX_FORMER: usize = 4;
 
-/// Router of one LAN, as far as addresses go.
+/// The router of one LAN, for addresses only.
 #[derive(Debug)]
 pub struct Advertiser {
     /// This gateway serves the LAN.
     is_serving: bool,
     prefix: Option<SourcePrefix>,
-    /// Hosts have heard of the prefix.
+    /// Hosts have received the prefix.
     is_told: bool,
-    /// Prefixes of before, and until when hosts may have addresses of them.
+    /// Former prefixes, and the end of hosts' addresses with them.
     former: Vec<(SourcePrefix, Instant)>,
     initial: u8,
     last: Option<Instant>,
@@ -85,7 +85,7 @@ impl Advertiser {
         self.prefix
     }
 
-    /// Advertises this prefix from now on, or none.
+    /// Sets the advertised prefix, or none.
     pub fn set(&mut self, prefix: Option<SourcePrefix>, now: Instant) {
         if self.prefix == prefix {
             return;
@@ -119,7 +119,7 @@ impl Advertiser {
         self.prefix.is_some() || !self.former.is_empty()
     }
 
-    /// A host asks for an advertisement, if this is such a packet.
+    /// Handles a packet: a solicitation hastens the next advertisement.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) {
         let is_solicitation = packet.get(6) == Some(&ICMPV6)
             && packet.get(HOP_LIMIT_AT) == Some(&u8::MAX)
@@ -133,7 +133,7 @@ impl Advertiser {
         self.next = Some(next.min(answer.max(earliest)));
     }
 
-    /// The advertisement that is due, from this gateway.
+    /// Builds the advertisement that is due.
     pub fn handle_timeout(
         &mut self,
         (from, mac): (Ipv6Addr, MacAddress),
@@ -162,7 +162,7 @@ impl Advertiser {
         Some(icmpv6_packet(from, ALL_NODES, u8::MAX, w.as_slice()))
     }
 
-    /// When the next advertisement is due.
+    /// The time of the next advertisement.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.next
     }
@@ -176,7 +176,7 @@ fn put_prefix(w: &mut Writer, prefix: SourcePrefix, valid: Duration, preferred: 
         .ipv6(prefix.addr());
 }
 
-/// The prefix of a LAN of a network, the same on all its gateways: a unique local one (RFC 4193).
+/// The prefix of a network's LAN, the same at all its gateways: a unique local one (RFC 4193).
 pub fn prefix_of(network: [u8; 6], lan: LanId) -> Option<SourcePrefix> {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(&network);

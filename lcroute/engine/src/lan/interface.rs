@@ -1,4 +1,4 @@
-//! One LAN of a gateway: its state, and how things stand there.
+//! One LAN of a gateway: its state and standing.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -33,17 +33,17 @@ pub(super) struct Lan {
     /// This node's certificate makes it a gateway.
     pub(super) is_permitted: bool,
     pub(super) was_serving: bool,
-    /// Until when another interface of this node counts as one on the same LAN.
+    /// End of the time for which another interface of this node counts as one on the same LAN.
     pub(super) same_until: Option<Instant>,
     pub(super) advertiser: Advertiser,
-    /// The prefix that is advertised has changed.
+    /// The advertised prefix has changed.
     pub(super) has_new_prefix: bool,
-    /// What hosts said, and what was said to them: neither fills the other's table.
+    /// Messages from hosts and to hosts: neither fills the other's table.
     pub(super) received_mdns: mdns::Recent,
     pub(super) injected_mdns: mdns::Recent,
-    /// When routers are advertised to snooping switches (RFC 4286).
+    /// Time of the next Multicast Router Advertisement to snooping switches (RFC 4286).
     pub(super) next_advertisement: Instant,
-    /// Another gateway came, maybe with hosts of its own: they are to be asked.
+    /// A new gateway may have hosts of its own, which must be queried.
     pub(super) has_new_gateway: bool,
     pub(super) out: Bucket,
     pub(super) probes: Bucket,
@@ -52,7 +52,7 @@ pub(super) struct Lan {
     pub(super) mdns: Bucket,
     pub(super) mdns_out: Bucket,
     pub(super) joiners: BTreeMap<MacAddress, Bucket>,
-    /// Hosts that reach this LAN without the network, and until when that is believed.
+    /// Nodes that reach this LAN on a path outside the network, each with an expiry.
     pub(super) other_paths: BTreeMap<OriginId, Instant>,
     pub(super) counters: BTreeMap<&'static str, u64>,
 }
@@ -66,7 +66,7 @@ impl Lan {
             nonce,
             seed,
         } = new;
-        // the same after a restart
+        // the same name after a restart
         let mac = settings.mac.0.map(u64::from);
         let name = mac
             .iter()
@@ -133,7 +133,7 @@ impl Lan {
         let ipv4 = self.ipv4_problem(node);
         let mut groups = self.settings.groups.iter();
         let has_ipv6 = groups.any(|prefix| prefix.as_ipv4().is_none());
-        // hosts of a LAN without IPv6 send IPv4
+        // without IPv6 prefixes, hosts of a LAN may still send IPv4
         let ipv4_works = self.settings.has_ipv4_groups() && ipv4.is_none();
         if sends && has_ipv6 && !ipv4_works && self.prefixes().next().is_none() {
             return Some(LanProblem::NoPrefix);
@@ -184,10 +184,10 @@ impl Lan {
         }
     }
 
-    /// Addresses of hosts.
+    /// Prefixes of the hosts' addresses.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = SourcePrefix> {
         let advertised = self.advertiser.prefix();
-        // the kernel of a standby takes it as well
+        // the kernel of a standby configures this prefix, too
         let advertised = advertised.filter(|prefix| !self.settings.prefixes.contains(prefix));
         self.settings.prefixes.iter().copied().chain(advertised)
     }

@@ -1,8 +1,9 @@
-//! The PROBE: what gateways of one LAN tell each other, so that one of them is the forwarder.
+//! The PROBE: the message among gateways of one LAN that elects the forwarder.
 //!
 //! ```text
-//! version 8 = 1 | network 48 | origin 64 | incarnation 32 | counter 64 | lan 64 | term 32 | mac 48 | flags 8
-//! | reachable 8 | priority 8 | nonce 64 | gateways 8 x { origin 64 | nonce 64 } | signature 512
+//! version 8 = 1 | network 48 | origin 64 | incarnation 32 | counter 64 | lan 64 | term 32 | mac 48
+//! | flags 8 | reachable 8 | priority 8 | nonce 64 | gateways 8 x { origin 64 | nonce 64 }
+//! | signature 512
 //! ```
 
 use librecast::ethernet::MacAddress;
@@ -17,44 +18,44 @@ const VERSION: u8 = 1;
 const FORWARDER: u8 = 0x01;
 /// Flag: its sender has links.
 const LINKED: u8 = 0x02;
-/// Distinguishes a PROBE from all else that routers sign.
+/// Distinguishes a PROBE from other messages that routers sign.
 const SIGNED_AS: &[u8] = b"PROBE";
 /// Most gateways of one LAN. Chosen.
 pub const MAX_GATEWAYS: usize = 32;
 
-/// How well a gateway can serve its LAN: of two the greater serves.
+/// A gateway's fitness to serve its LAN: the greater one serves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// It has links.
     pub linked: bool,
     /// Binary logarithm of the number of routers that it reaches.
     pub reachable: u8,
-    /// As configured.
+    /// The configured priority.
     pub priority: u8,
 }
 
-/// What a gateway says of itself on a LAN.
+/// A gateway's announcement on a LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The first 48 bits of the network's addresses.
     pub network: [u8; 6],
-    /// Which gateway.
+    /// The gateway.
     pub origin: OriginId,
     /// Raised with each run, and with each PROBE of a run.
     pub number: (u32, u64),
     /// The LAN as the gateway knows it.
     pub lan: LanId,
-    /// Of the LAN's forwarder, as far as the gateway knows.
+    /// The term of the LAN's forwarder, as far as the gateway knows.
     pub term: u32,
     /// The gateway's address on this LAN.
     pub mac: MacAddress,
     /// It is the forwarder.
     pub is_forwarder: bool,
-    /// How well it can serve.
+    /// Its fitness to serve.
     pub rank: Rank,
-    /// To be named by those who hear this.
+    /// Nonce, which other gateways repeat in their PROBEs.
     pub nonce: u64,
-    /// Whom it hears, with the nonce of each; at most [`MAX_GATEWAYS`].
+    /// The gateways that it receives, with the nonce of each; at most [`MAX_GATEWAYS`].
     pub gateways: Vec<(OriginId, u64)>,
 }
 
@@ -80,7 +81,7 @@ impl Probe {
         w.u8(self.rank.reachable)
             .u8(self.rank.priority)
             .u64(self.nonce);
-        // bounded by those who are kept
+        // bounded by the number of gateways that are kept
         w.u8(self.gateways.len() as u8);
         for (origin, nonce) in &self.gateways {
             w.u64(origin.0).u64(*nonce);
@@ -90,7 +91,7 @@ impl Probe {
         w.into_vec()
     }
 
-    /// Reads a message; who sent it is not proven.
+    /// Decodes a message without a proof of its sender.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a gateway's configuration and its interface say of a LAN.
+//! Settings of a LAN, from a gateway's configuration and interface.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use librecast::ethernet::MacAddress;
 
 use super::mdns;
 
-/// A LAN as its gateway's configuration and its interface say.
+/// A LAN by its gateway's configuration and interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanSettings {
     /// The interface's name, for logs and `lcroute lan`.
@@ -16,7 +16,7 @@ pub struct LanSettings {
     pub groups: Vec<GroupPrefix>,
     /// Hosts may send into the network.
     pub send: bool,
-    /// Hosts hear the network.
+    /// Hosts receive packets of the network.
     pub receive: bool,
     /// Addresses of hosts: configured, or on link.
     pub prefixes: Vec<SourcePrefix>,
@@ -24,19 +24,19 @@ pub struct LanSettings {
     pub mac: MacAddress,
     /// The interface's link-local address.
     pub link_local: Ipv6Addr,
-    /// Of IPv4; none: the interface has no address.
+    /// IPv4 addresses; none: the interface has none.
     pub ipv4: Option<LanIpv4>,
-    /// In bytes.
+    /// MTU in bytes.
     pub mtu: u16,
-    /// Of all hosts together into the network, in bits a second.
+    /// Rate of all hosts together into the network, in bits a second.
     pub rate: u64,
-    /// Into the LAN, in bits a second.
+    /// Rate into the LAN, in bits a second.
     pub rate_out: u64,
-    /// The greatest becomes the forwarder, all else being equal.
+    /// Priority in the election, if all else is equal: the greatest wins.
     pub priority: u8,
-    /// Multicast DNS goes from and to other links.
+    /// Multicast DNS is repeated from and to other links.
     pub reflect_mdns: bool,
-    /// Hosts are given a prefix to make addresses of.
+    /// Hosts receive a prefix for addresses.
     pub advertise: bool,
 }
 
@@ -47,13 +47,13 @@ impl LanSettings {
         self.groups.iter().copied().chain(mdns).collect()
     }
 
-    /// Whether IPv4 groups are among them.
+    /// Whether IPv4 groups are carried.
     #[must_use]
     pub fn has_ipv4_groups(&self) -> bool {
         self.groups.iter().any(|prefix| prefix.as_ipv4().is_some())
     }
 
-    /// Where queries and reports of IPv4 come from; none: there is no need of any, or no address.
+    /// Source of IPv4 queries and reports; none: not needed, or without an address.
     pub(crate) fn ipv4_address(&self) -> Option<Ipv4Addr> {
         let ipv4 = self.ipv4.as_ref().filter(|_| self.has_ipv4_groups());
         ipv4.map(|ipv4| ipv4.address)
@@ -63,9 +63,9 @@ impl LanSettings {
 /// IPv4 on a LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanIpv4 {
-    /// The interface's lowest address: that of queries stays the same.
+    /// The interface's lowest address, so that the source of queries stays the same.
     pub address: Ipv4Addr,
-    /// Addresses of hosts: address and length of what is on link.
+    /// Prefixes of hosts: address and length.
     pub prefixes: Vec<(Ipv4Addr, u8)>,
 }
 
@@ -74,7 +74,7 @@ impl LanIpv4 {
     pub(super) fn contains(&self, host: Ipv4Addr) -> bool {
         let is_in = |(address, len): &(Ipv4Addr, u8)| {
             let rest = 32_u32.saturating_sub((*len).into());
-            // no bits are left of a prefix of none
+            // a prefix of length 0 leaves no bits
             let of = |address: Ipv4Addr| address.to_bits().checked_shr(rest).unwrap_or_default();
             of(*address) == of(host)
         };

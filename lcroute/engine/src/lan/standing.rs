@@ -1,20 +1,20 @@
-//! What a gateway does on a LAN, and what keeps it from doing all that it should.
+//! The role of a gateway on a LAN, and problems with it.
 
 use std::fmt;
 
 use librecast::cert::SourcePrefix;
 
-/// What a gateway does on a LAN.
+/// The role of a gateway on a LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LanRole {
-    /// Nothing, see the problem.
+    /// None, see the problem.
     Off,
-    /// It does not know yet who else is there.
+    /// It does not know the other gateways yet.
     Listening,
     /// It follows the listeners, and replaces the forwarder.
     Standby,
-    /// It carries packets, asks and reports.
+    /// It carries packets, queries and reports.
     Forwarder,
 }
 
@@ -22,7 +22,7 @@ impl LanRole {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Off, Self::Listening, Self::Standby, Self::Forwarder];
 
-    /// As users read it.
+    /// The name for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl LanRole {
     }
 }
 
-/// What is wrong on a LAN, the worst first.
+/// A problem on a LAN, the worst first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LanProblem {
     /// The certificate does not make this node a gateway.
@@ -43,22 +43,22 @@ pub enum LanProblem {
     SecondInterface,
     /// The certificate allows no packets of these prefixes.
     PrefixesNotPermitted(Vec<SourcePrefix>),
-    /// Hosts have no addresses that mean anything elsewhere.
+    /// Hosts have only addresses that are valid on their link.
     NoPrefix,
-    /// IPv4 groups are to be carried, and this node carries no IPv4.
+    /// IPv4 groups are configured, but this node carries no IPv4.
     Ipv4Off,
-    /// The same, and the interface has no IPv4 address to ask from.
+    /// IPv4 groups are configured, but the interface has no IPv4 address for queries.
     NoIpv4OnInterface,
-    /// The same, and this node has no IPv4 address under which its hosts could send.
+    /// IPv4 groups are configured, but this node has no IPv4 address for its hosts' packets.
     NoIpv4OfNode,
     /// Another LAN uses these prefixes as well.
     Clash(Vec<SourcePrefix>),
-    /// Hosts of so many nodes are heard on the LAN without the network.
+    /// Hosts of this number of nodes reach the LAN on a path outside the network.
     OtherPath(usize),
 }
 
 impl LanProblem {
-    /// What to do about it.
+    /// The remedy.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -126,13 +126,13 @@ impl fmt::Display for LanProblem {
     }
 }
 
-/// How things stand on a LAN.
+/// The standing of a LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanStanding {
     /// The interface.
     pub interface: String,
-    /// What this node does.
+    /// This node's role.
     pub role: LanRole,
-    /// What is wrong, if anything.
+    /// The problem, if any.
     pub problem: Option<LanProblem>,
 }

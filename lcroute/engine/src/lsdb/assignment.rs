@@ -1,11 +1,11 @@
-//! The IPv4 address of this router: chosen by itself, as routers of a home assign themselves prefixes (RFC 7695).
+//! The IPv4 address of this router, which it assigns to itself (like prefixes in RFC 7695).
 //!
 //! ```text
-//!            settled: the first candidate that nobody has             a router with a lower id has it, too
-//!   (none) -----------------------------------------------> address -----------------------------------> the next candidate
+//!            settled: the first free candidate         a router with a lower id has it, too
+//!   (none) ------------------------------> address ------------------------> the next candidate
 //! ```
-//! What was assigned is kept on disk and advertised from the start. Of two that have one address, which happens when networks
-//! grow together, the router with the lower id keeps it.
+//! The address is kept on disk and advertised from the start. If networks join and two routers have
+//! one address, the router with the lower id keeps it.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,8 @@ use librecast::id::{OriginId, PeerId};
 
 use crate::ipv4_network::Ipv4Network;
 
-/// Candidates that are looked at. Chosen: where a full database has 4,096 routers on 65,000 addresses, the first sixteen are
-/// taken once in 10^19 times.
+/// Candidates that are tried. Chosen: of 65,000 addresses, 4,096 routers take the first sixteen
+/// once in 10^19 times.
 const MAX_CANDIDATES: u16 = 256;
 
 /// This router's address.
@@ -27,7 +27,7 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// With the address of earlier runs, if it is of this network.
+    /// The assignment with an earlier run's address, if that is of this network.
     pub fn new(
         network: Ipv4Network,
         (own, peer): (OriginId, PeerId),
@@ -46,8 +46,8 @@ impl Assignment {
         self.address
     }
 
-    /// Chooses an address if need be. `holder`: of the other routers that have it, the one with the lowest id. `settled`: this
-    /// router knows who is there. True: the address has changed.
+    /// Chooses an address if necessary. `holder`: the other router with the lowest id that has an
+    /// address. `settled`: this router knows the other routers. True: the address has changed.
     pub fn review(&mut self, holder: impl Fn(Ipv4Addr) -> Option<OriginId>, settled: bool) -> bool {
         let keeps = |address| holder(address).is_none_or(|other| self.own < other);
         match self.address {
@@ -76,14 +76,14 @@ mod tests {
     fn routers(count: u16) -> Vec<Assignment> {
         let one = |n: u16| {
             let peer = TestServices::new(n).peer();
-            // ids that have nothing to do with the order of keys
+            // ids that do not depend on the order of keys
             let own = OriginId(u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             Assignment::new(network(), (own, peer), None)
         };
         (1..=count).map(one).collect()
     }
 
-    /// Everybody of `group` looks once at what all of the group advertised before; how many have changed.
+    /// Reviews all of `group` after their earlier addresses; returns the number of changes.
     fn turn(all: &mut [Assignment], group: &[usize]) -> usize {
         let mut holders = BTreeMap::<_, Vec<_>>::new();
         for router in group.iter().map(|at| &all[*at]) {

@@ -1,19 +1,19 @@
-//! What a link costs: its round-trip time in units of 100 us, in steps and damped, because every change
-//! is flooded to the whole network and may move trees.
+//! The cost of a link: its round-trip time in units of 100 us, in steps and damped, because every
+//! change is flooded to the whole network and may move trees.
 
 use librecast::time::{Duration, Instant};
 
 /// Cost of 1 ms; all shorter times cost the same.
 const FLOOR: u16 = 10;
-/// The last step, 4 s.
+/// Cost of the last step, 4 s.
 const CEILING: u16 = 40_000;
-/// Cost of a link whose time cannot be measured: 50 ms.
+/// Cost of a link without a measured round trip: 50 ms.
 const UNMEASURED: u16 = 500;
-/// A link is advertised when it has been measured, or after so long: a second advertisement would follow soon.
+/// Time after which a link is advertised unmeasured: a second advertisement would follow soon.
 const MEASURED_WITHIN: Duration = Duration::from_millis(500);
-/// An eighth of a round trip may be noise.
+/// Part of a round trip that may be noise: an eighth.
 const MARGIN: u32 = 8;
-/// A link costs more only when it was worse all this time.
+/// Time for which a link must be worse before it costs more.
 const WORSE_FOR: Duration = Duration::from_secs(30);
 
 /// The first step that is not below `rtt`: 1 ms, then each 1.5 times the one before.
@@ -30,9 +30,9 @@ fn step(rtt: Duration) -> u16 {
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     current: Option<u16>,
-    /// How long a first measurement is waited for.
+    /// End of the wait for a first measurement.
     awaited: Option<Instant>,
-    /// Since when it is worse, and the least that it was in that time.
+    /// Since when it is worse, and the least cost in that time.
     worse: Option<(Instant, u16)>,
 }
 
@@ -44,13 +44,13 @@ impl Cost {
         }
     }
 
-    /// It has been measured, or will not be.
+    /// Whether it has been measured, or will not be.
     pub fn is_known(&self) -> bool {
         self.awaited.is_none()
     }
 
-    /// A new measurement: better counts at once, worse when it lasts. What wavers about the border of two
-    /// steps is neither. True: the cost is another now, or known.
+    /// Notes a measurement: a better one counts at once, a worse one if it lasts. Noise at the
+    /// border of two steps is neither. True: the cost has changed or become known.
     pub fn set(&mut self, rtt: Duration, now: Instant) -> bool {
         let over = self.handle_timeout(now);
         self.awaited = None;
@@ -71,7 +71,7 @@ impl Cost {
         over || least < current
     }
 
-    /// To be called when the time of [`Self::next_timeout`] has come. True: the cost is another now, or known.
+    /// To be called at the time of [`Self::next_timeout`]. True: the cost has changed.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let given_up = self.awaited.take_if(|at| now >= *at).is_some();
         let over = self.worse.take_if(|(since, _)| now >= *since + WORSE_FOR);
@@ -86,7 +86,7 @@ impl Cost {
         worse.into_iter().chain(self.awaited).min()
     }
 
-    /// Units of 100 us.
+    /// The cost in units of 100 us.
     pub fn get(&self) -> u16 {
         self.current.unwrap_or(UNMEASURED)
     }

@@ -1,4 +1,4 @@
-//! A router's certificates as an LSA, and the names under which credentials and revocations are kept.
+//! A router's certificates as an LSA, and the keys of credentials and revocations.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::lsa::{
 };
 use crate::services::{Credential, Services};
 
-/// Key and version of an LSA whose signature nobody has checked yet; `None` for kinds that this version does not know.
+/// Key and version of an LSA with an unverified signature; `None` for kinds of later versions.
 pub(super) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, WireError> {
     match kind {
         KIND_CREDENTIAL | KIND_REVOCATION => {
@@ -28,7 +28,7 @@ pub(super) fn peek(kind: u8, bytes: &[u8]) -> Result<Option<(u64, Version)>, Wir
     }
 }
 
-/// A router's certificates, signed by itself: only it decides which of them counts.
+/// A router's certificates, signed by itself, so that only it replaces them.
 ///
 /// `origin 64 | version 64 | chain | signature 512`
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct CredentialLsa {
     bytes: Bytes,
     credential: Arc<Credential>,
     version: Version,
-    /// Of its router; they follow from its name, and elections ask for them often.
+    /// Its router's hashes, which depend on its origin id only; elections need them often.
     election_hashes: ElectionHashes,
 }
 
@@ -104,29 +104,27 @@ impl CredentialLsa {
         &self.bytes[16..self.bytes.len() - 64]
     }
 
-    /// What the certificates prove.
+    /// The verified content of the certificates.
     #[must_use]
     pub fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
 
-    /// Of two records of a router the one with the higher counts.
+    /// The version: of two credentials of a router the higher one counts.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 }
 
-/// The version with which a router first publishes a chain: later certificates count more, and of two
-/// that were issued in one second some one.
+/// Version of a router's first credential with a chain: that of later certificates is higher.
 pub(super) fn first_version(issued: u64, chain: &[u8]) -> Version {
     let hash = derive("lcroute 2026 credential", &[chain]);
     let low = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     Version(issued << 32 | u64::from(low))
 }
 
-/// The key under which the revocation of `key` is kept: what an issuer says of a key does not stand in the
-/// way of what the network says of it.
+/// The key of the revocation of `key`: different if an issuer or the network signed it.
 pub(super) fn revocation_key(key: &PeerId, by_network: bool) -> u64 {
     let by_network = [u8::from(by_network)];
     let hash = derive("lcroute 2026 revocation", &[key.public_key(), &by_network]);

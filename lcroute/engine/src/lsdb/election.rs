@@ -1,11 +1,11 @@
-//! RP elections (RFC 7761 §4.7): pure functions of the LSAs, so that all routers with the same LSAs agree without a message.
+//! RP elections (RFC 7761 §4.7): pure functions of the LSAs. All routers with the same LSAs agree.
 //!
-//! - A group range: a candidate goes before a router that is none, then by [`Tier`], then the lower centrality in
-//!   steps of a quarter, then the lower hash of (range, origin). A stub router is no candidate.
-//! - An announced prefix: of its announcers a candidate, then a router that is no stub, then the lower hash of
-//!   (prefix, origin).
+//! - A group range: candidates first, then by [`Tier`], then the lower centrality in steps of a
+//!   quarter, then the lower hash of (range, origin). A stub router is no candidate.
+//! - An announced prefix: of its announcers a candidate first, then a router that is no stub, then
+//!   the lower hash of (prefix, origin).
 //!
-//! A router becomes a candidate by being elected, so rendezvous points stay when others come.
+//! A router becomes a candidate by its election, so rendezvous points stay when other routers come.
 
 use std::net::Ipv6Addr;
 
@@ -14,21 +14,21 @@ use librecast::id::{OriginId, derive};
 
 use super::advertisement::UNKNOWN_CENTRALITY;
 
-/// Ranges that groups are divided into by a hash, each with a shared tree.
+/// Ranges of groups by hash, each with a shared tree.
 pub const GROUP_RANGES: u8 = 4;
 
-/// The range of a group that nobody announces.
+/// The range of a group without an announced prefix.
 pub(super) fn group_range(group: Ipv6Addr) -> u8 {
     derive("lcroute 2026 slot", &[&group.octets()])[0] >> 6
 }
 
-/// Which routers are rendezvous points before others.
+/// The order of routers as rendezvous points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tier {
     /// By flag and certificate.
     Core,
     Ordinary,
-    /// No paths lead through it: only where there is nobody else.
+    /// No paths lead through it: only if no other router is left.
     Stub,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Eligible {
 }
 
 impl Eligible {
-    /// Whether it is so much better placed than the rendezvous point that it may take the range over.
+    /// Whether it is better placed than the rendezvous point by enough to take over the range.
     pub fn may_challenge(&self, rp: &Self) -> bool {
         if self.tier != rp.tier {
             return self.tier < rp.tier;
@@ -62,7 +62,7 @@ impl Eligible {
     }
 }
 
-/// Logarithm to the base of 1.25, in integers: small differences do not count. With the last centrality of the same step.
+/// Logarithm to the base of 1.25 in integers, and the last centrality of this step.
 fn centrality_step(centrality: u16) -> (u8, u16) {
     if centrality == UNKNOWN_CENTRALITY {
         return (u8::MAX, UNKNOWN_CENTRALITY);
@@ -80,7 +80,7 @@ fn centrality_step(centrality: u16) -> (u8, u16) {
 pub(super) struct RpElection {
     /// The rendezvous point.
     pub elected: Option<OriginId>,
-    /// Who it would be without candidates.
+    /// The router that would be elected without candidates.
     pub preferred: Option<OriginId>,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn elect_rps(
     })
 }
 
-/// Which announcer of a prefix goes before others.
+/// The order of announcers of a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AnnouncerTier {
     Candidate,

@@ -1,7 +1,7 @@
-//! LSAs that went along the flood tree, until IHAVE has named them over all other links (Plumtree).
+//! LSAs on the flood tree, until IHAVE has named them over all other links (Plumtree).
 //!
-//! One to two seconds after an LSA came, the lower router of each link names it, and a second later the higher one. A
-//! router that has received meanwhile that the other end has it stays silent.
+//! One to two seconds after an LSA, the lower router of each link sends its name, and a second
+//! later the higher one. A router sends none if it knows by then that the neighbour has the LSA.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,28 +13,28 @@ use super::lsa::{LsaId, Version};
 use super::pending::FloodPacing;
 use super::summary::SummaryEntry;
 
-/// IHAVE goes out at multiples of this time. Chosen: the flood tree is faster by far.
+/// Interval of IHAVE. Chosen: the flood tree is faster by far.
 const IHAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Links, mostly those of a router that has few.
+/// Links, mostly of a router with few links.
 pub(super) type LinkSet = SmallVec<[LinkId; 8]>;
 
 #[derive(Debug)]
 struct Waiting {
     version: Version,
-    /// Links whose other ends have the LSA, or get it over the tree.
+    /// Links to neighbours that have the LSA, or get it over the tree.
     known_by: LinkSet,
-    /// The lower routers have named it.
+    /// The lower routers have sent its name.
     lower_done: bool,
 }
 
-/// An LSA whose time for IHAVE has come.
+/// An LSA that is due for IHAVE.
 #[derive(Debug)]
 pub(super) struct DueIhave {
     pub entry: SummaryEntry,
-    /// On links where this end has the lower id; else on the others.
+    /// For links on which this end has the lower id; else for the other links.
     pub by_lower: bool,
-    /// Not over these links.
+    /// Links to leave out.
     pub known_by: LinkSet,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct IhaveSchedule {
 }
 
 impl IhaveSchedule {
-    /// An LSA, and the links that need no IHAVE.
+    /// Adds an LSA, with the links that need no IHAVE.
     pub fn add(&mut self, entry: SummaryEntry, known_by: LinkSet, started: Instant, now: Instant) {
         let SummaryEntry { id, version } = entry;
         let waiting = Waiting {
@@ -61,7 +61,7 @@ impl IhaveSchedule {
         }
     }
 
-    /// The other end of this link has the LSA.
+    /// Notes that the neighbour on this link has the LSA.
     pub fn note_known(&mut self, id: LsaId, link: LinkId) {
         if let Some(waiting) = self.waiting.get_mut(&id)
             && !waiting.known_by.contains(&link)
@@ -70,20 +70,20 @@ impl IhaveSchedule {
         }
     }
 
-    /// Whether the LSA waits here in just this version.
+    /// Whether the LSA waits in this version.
     pub fn contains(&self, entry: &SummaryEntry) -> bool {
         let waiting = self.waiting.get(&entry.id);
         waiting.is_some_and(|waiting| waiting.version == entry.version)
     }
 
-    /// No IHAVE names this LSA.
+    /// Removes an LSA: no IHAVE names it.
     pub fn remove(&mut self, id: LsaId) {
         if self.waiting.remove(&id).is_some() {
             self.due.retain(|(_, due)| *due != id);
         }
     }
 
-    /// The next LSA whose time has come.
+    /// The next LSA that is due.
     pub fn next(&mut self, now: Instant) -> Option<DueIhave> {
         let (_, id) = self.due.pop_front_if(|(at, _)| *at <= now)?;
         let waiting = self.waiting.get_mut(&id)?;
@@ -103,7 +103,7 @@ impl IhaveSchedule {
         })
     }
 
-    /// When [`Self::next`] has something.
+    /// The time of the next LSA.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.due.front().map(|(at, _)| *at)
     }

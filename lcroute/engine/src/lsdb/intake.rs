@@ -1,4 +1,4 @@
-//! LSAs that cannot be verified yet: orphans without their router's credential, and those beyond their router's rate.
+//! LSAs that cannot be verified yet: orphans without a credential, and those beyond the rate.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +12,9 @@ use super::store::{DeferredLsa, Router, Store};
 use crate::drops::DropReason;
 use librecast::bucket::Rate;
 
-/// Advertisements of one router that are verified. Beyond it, the newest ones wait.
+/// Rate of advertisements of one router that are verified; beyond it the newest ones wait.
 pub(super) const ADVERTISEMENT_RATE: Rate = Rate::every(Duration::from_secs(1), 16);
-/// Orphan LSAs are kept this long: credentials follow within a round trip, or after a question.
+/// Lifetime of orphan LSAs: credentials follow within a round trip, or after a request.
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(30);
 /// Orphan LSAs that are kept.
 const MAX_ORPHANS: usize = 256;
@@ -31,7 +31,7 @@ pub(super) struct ReceivedLsa<'a> {
     pub bytes: &'a [u8],
 }
 
-/// An advertisement whose router's credential has not come.
+/// An advertisement without its router's credential.
 #[derive(Debug)]
 struct OrphanLsa {
     version: Version,
@@ -39,7 +39,7 @@ struct OrphanLsa {
     until: Instant,
 }
 
-/// LSAs that wait. Nobody has checked their signatures, so none displaces one of another neighbour.
+/// LSAs that wait. Their signatures are unverified, so none displaces one of another neighbour.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     orphans: BTreeMap<(OriginId, LinkId), OrphanLsa>,
@@ -76,7 +76,7 @@ impl Intake {
         Ok(())
     }
 
-    /// The credential has come: the router's orphans, the newest first.
+    /// Takes the router's orphans, the newest first, once its credential has come.
     pub fn take_orphans(&mut self, origin: OriginId) -> Vec<DeferredLsa> {
         let of_origin = (origin, LinkId(0))..=(origin, LinkId(u32::MAX));
         let orphans = self.orphans.extract_if(of_origin, |_, _| true);
@@ -93,7 +93,7 @@ impl Intake {
         orphans
     }
 
-    /// Orphans whose time is over leave.
+    /// Removes expired orphans.
     pub fn expire(&mut self, now: Instant) {
         self.orphans.retain(|_, orphan| now < orphan.until);
     }
@@ -102,7 +102,7 @@ impl Intake {
         self.orphans.len()
     }
 
-    /// Takes an advertisement out of its router's rate, or defers it. `Err`: deferred, and whether there was room.
+    /// Admits an advertisement, or defers it beyond the rate. `Err(false)`: there was no room.
     pub fn admit(
         &mut self,
         router: &mut Router,
@@ -117,7 +117,7 @@ impl Intake {
         Err(defer(router, lsa))
     }
 
-    /// An advertisement of the router was stored: older ones need not wait.
+    /// Removes deferred advertisements that are no newer than the stored one.
     pub fn note_stored(&mut self, router: &mut Router, origin: OriginId, version: Version) {
         router.deferred.retain(|w| w.version > version);
         if router.deferred.is_empty() {
@@ -125,12 +125,12 @@ impl Intake {
         }
     }
 
-    /// The router has left the store.
+    /// Forgets a router that has left the store.
     pub fn forget(&mut self, origin: OriginId) {
         self.deferred.remove(&origin);
     }
 
-    /// Deferred advertisements of routers whose rate permits one more, the newest first.
+    /// Takes deferred advertisements of routers within their rate, the newest first.
     pub fn take_deferred(
         &mut self,
         store: &mut Store,
@@ -152,7 +152,7 @@ impl Intake {
         due
     }
 
-    /// When something expires or is due.
+    /// The time of the next expiry or release.
     pub fn next_timeout(&self, store: &Store) -> Option<Instant> {
         let routers = self.deferred.iter();
         let routers = routers.filter_map(|origin| store.routers.get(origin));
@@ -162,7 +162,7 @@ impl Intake {
     }
 }
 
-/// Keeps an advertisement in place of an older one of the same neighbour. False: there is no room.
+/// Defers an advertisement in place of an older one of this neighbour. False: there is no room.
 fn defer(router: &mut Router, lsa: ReceivedLsa<'_>) -> bool {
     let ReceivedLsa {
         link,
@@ -179,7 +179,7 @@ fn defer(router: &mut Router, lsa: ReceivedLsa<'_>) -> bool {
             *known = deferred;
         }
     } else if router.deferred.iter().any(|w| w.bytes == deferred.bytes) {
-        // most come from several neighbours
+        // the same advertisement mostly comes from several neighbours
     } else if router.deferred.len() < MAX_DEFERRED {
         router.deferred.push(deferred);
     } else {

@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | 1 credential | origin | chosen by the router, from its certificate's start |
 //! | 2 advertisement | origin | incarnation 32, sequence 32 |
-//! | 3 revocation | first 64 bits of the hash of the revoked key and who signed | until when it is kept, Unix seconds |
+//! | 3 revocation | first 64 bits of the hash of revoked key and signer | its end, Unix seconds |
 //!
-//! Of two LSAs with the same kind and key the one with the higher version counts. Kinds 1 and 3 begin with `key 64 | version 64`, kind 2
-//! has both behind its version byte, so a router sees without a signature check whether an LSA is newer.
+//! Of two LSAs with the same kind and key the one with the higher version counts. Kinds 1 and 3
+//! begin with `key 64 | version 64`, kind 2 has both behind its version byte. So a router
+//! recognises a newer LSA without a signature check.
 
 use bytes::Bytes;
 use librecast::cert::CertError;
@@ -20,13 +21,13 @@ use crate::drops::DropReason;
 pub const KIND_CREDENTIAL: u8 = 1;
 /// A router's links, flags and group prefixes (RFC 2328 router LSA).
 pub const KIND_ADVERTISEMENT: u8 = 2;
-/// A key whose certificates do not count.
+/// A key, with certificates that no longer count.
 pub const KIND_REVOCATION: u8 = 3;
 
 /// Longest revocation in bytes.
 pub const MAX_REVOCATION: usize = 8_192;
 
-/// Of two LSAs with one name the one with the higher version counts.
+/// The version of an LSA: of two with one name the higher one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
@@ -50,21 +51,21 @@ impl Version {
     }
 }
 
-/// Names an LSA. Keys order first, so that a range of keys holds all kinds.
+/// The name of an LSA. Keys order first, so that a range of keys contains all kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LsaId {
     /// Origin or hash.
     pub key: u64,
-    /// [`KIND_CREDENTIAL`] and others.
+    /// Its kind, such as [`KIND_CREDENTIAL`].
     pub kind: u8,
 }
 
 /// An LSA as it is sent: the value of an LSA element is `kind 8 | bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lsa {
-    /// [`KIND_CREDENTIAL`] and others; others are skipped.
+    /// Its kind, such as [`KIND_CREDENTIAL`]; unknown kinds are skipped.
     pub kind: u8,
-    /// By kind.
+    /// Content by kind.
     pub bytes: Bytes,
 }
 
@@ -92,13 +93,13 @@ pub(super) fn signed_part(kind: u8, lsa: &[u8]) -> Result<(Vec<u8>, [u8; 64]), W
     Ok(([&[kind], message].concat(), *signature))
 }
 
-/// Why an LSA is not accepted.
+/// The reason why an LSA is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LsaError {
     /// The bytes cannot be read.
     #[error("malformed: {0}")]
     Malformed(#[from] WireError),
-    /// The signature is not its router's: the neighbour that passed it on did not verify it.
+    /// Its router did not sign it: the neighbour that passed it on did not verify it.
     #[error("not signed by its router")]
     Forged,
     /// The certificates do not count: forged, expired, not valid yet by this host's clock.

@@ -14,9 +14,9 @@ use super::store::Store;
 /// A group prefix that reachable routers announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnouncedPrefix {
-    /// The announcer whose tree is used.
+    /// The elected announcer.
     pub root: OriginId,
-    /// All who announce it, in ascending order.
+    /// All announcers, in ascending order.
     pub announcers: Vec<OriginId>,
 }
 
@@ -38,7 +38,7 @@ impl Elected {
 #[derive(Debug)]
 pub(super) struct RendezvousPoints {
     elected: Elected,
-    /// LSAs have changed that elections look at.
+    /// LSAs that matter in elections have changed.
     stale: bool,
     version: u64,
 }
@@ -52,7 +52,7 @@ impl RendezvousPoints {
         }
     }
 
-    /// Who is reachable, or what a router advertises, has changed.
+    /// Reachability or an advertisement has changed.
     pub fn invalidate(&mut self) {
         self.stale = true;
     }
@@ -61,7 +61,7 @@ impl RendezvousPoints {
         self.stale
     }
 
-    /// Elects anew if need be. True: there are other rendezvous points.
+    /// Elects again if necessary. True: rendezvous points have changed.
     pub fn refresh(&mut self, store: &Store) -> bool {
         if !std::mem::take(&mut self.stale) {
             return false;
@@ -102,7 +102,7 @@ impl RendezvousPoints {
         !same
     }
 
-    /// Rises with every change of the rendezvous points, and of who announces which prefix.
+    /// Rises with every change of the rendezvous points or of the announcers of a prefix.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -133,7 +133,7 @@ impl RendezvousPoints {
         })
     }
 
-    /// The root of the shared tree of an any-source group: of its announced prefix, else of its range.
+    /// The root of the shared tree of an any-source group, by announced prefix, else by range.
     pub fn rp_of(&self, group: Ipv6Addr) -> Option<OriginId> {
         match self.owner(group) {
             Some((_, root)) => Some(root),

@@ -1,14 +1,14 @@
-//! How long changes are gathered before a route computation (RFC 8405).
+//! The delay between changes and a route computation (RFC 8405).
 
 use librecast::time::{Duration, Instant};
 
-/// SPF delay, times the number of routers. Chosen: routers that differ lose packets, so no router waits without need.
+/// SPF delay per router. Chosen: routers that differ lose packets, so no router waits in vain.
 const DELAY_PER_ROUTER: Duration = Duration::from_micros(100);
-/// An urgent change waits for this part of the delay (RFC 8405 short delay).
+/// Divisor of the delay for an urgent change (RFC 8405 short delay).
 const URGENT_DIVISOR: u32 = 4;
-/// While changes do not cease the delay doubles, up to so many times the first one. Urgent changes do not wait for that.
+/// Bound of the delay as a multiple of the first: it doubles while ordinary changes go on.
 const MAX_BACKOFF: u32 = 10;
-/// Up to so many routers a route computation costs next to nothing, and waits for nothing.
+/// Routers up to which a route computation costs almost nothing, and does not wait.
 pub(super) const SMALL_NETWORK: usize = 64;
 
 /// The delay of a network with this many routers.
@@ -21,7 +21,7 @@ pub(super) fn delay(routers: usize) -> Duration {
     }
 }
 
-/// When routes are computed next.
+/// The time of the next route computation.
 #[derive(Debug)]
 pub(super) struct SpfDelay {
     next: Instant,
@@ -38,18 +38,18 @@ impl SpfDelay {
         }
     }
 
-    /// No route computation before this time.
+    /// The earliest time of the next route computation.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// An urgent change.
+    /// Notes an urgent change.
     pub fn hasten(&mut self, routers: usize) {
         let soon = self.last + delay(routers) / URGENT_DIVISOR;
         self.next = self.next.min(soon);
     }
 
-    /// Routes are computed now. Computations become rarer while changes go on.
+    /// Notes a route computation. Computations become rarer while changes go on.
     pub fn note_computed(&mut self, routers: usize, now: Instant) {
         let least = delay(routers);
         let busy = now < self.last + self.delay * 2;

@@ -1,21 +1,21 @@
-//! How two routers find out what the other lacks.
+//! The comparison of two routers' databases.
 //!
 //! ```text
 //! A                                                            B
-//! | DIGEST (64 sums over what A has) ------------------------> |   both at link up
+//! | DIGEST (64 sums over A's LSAs) --------------------------> |   both at link up
 //! | <---------------------------------------- DIGEST (B's)     |
-//! | HAVE (names and versions, where the sums differ) --------> |   A asks for what it lacks
+//! | HAVE (names and versions, where the sums differ) --------> |   A requests missing LSAs
 //! | <------------- LSAs that A lacks or has older, END         |   B asks in the same way
 //! ```
 //!
-//! A router asks one neighbour at a time: with many new links everything comes over the first, and the
-//! others are asked for what is still different.
+//! A router asks one neighbour at a time: with many new links all LSAs come over the first, and the
+//! next neighbours are asked for remaining differences.
 //!
-//! IHAVE names LSAs that went along the tree over the other links: names and versions.
+//! IHAVE has names and versions of LSAs on the flood tree, for all other links.
 //!
 //! ```text
 //! | IHAVE (names and versions of LSAs that did not come from B) -> |
-//! | <--------------------------------------- IWANT (names)         |   what B lacks or has older
+//! | <--------------------------------------- IWANT (names)         |   LSAs that B needs
 //! | LSAs ---------------------------------------------------------> |
 //! ```
 
@@ -28,61 +28,61 @@ use crate::graph::mix;
 
 /// Parts that the keys are divided into, by their first bits.
 pub const BUCKETS: usize = 64;
-/// Shift that leaves the bits of a key that say its bucket.
+/// Shift that leaves the bucket bits of a key.
 const BUCKET_SHIFT: u32 = 64 - BUCKETS.trailing_zeros();
-/// Most entries of one HAVE or IHAVE: it fits into a message.
+/// Most entries of one HAVE or IHAVE: they fit into a message.
 pub(crate) const MAX_ENTRIES: usize = 900;
 
 /// Form of a summary: digests of all buckets.
 const FORM_DIGEST: u8 = 1;
-/// The same, and the neighbour's are asked for.
+/// The same, with a request for the neighbour's digests.
 const FORM_DIGEST_ASK: u8 = 2;
 /// Entries of buckets that differ.
 const FORM_HAVE: u8 = 3;
 /// The last of them.
 const FORM_HAVE_LAST: u8 = 4;
-/// All that the neighbour lacked was sent.
+/// The end of the answer to HAVE.
 const FORM_END: u8 = 5;
-/// LSAs that the neighbour may ask for.
+/// LSAs that the neighbour may request.
 const FORM_IHAVE: u8 = 6;
-/// LSAs that are asked for.
+/// LSAs that are requested.
 const FORM_IWANT: u8 = 7;
 
 /// Name and version of an LSA that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SummaryEntry {
-    /// Which LSA.
+    /// The name.
     pub id: LsaId,
-    /// Which version of it.
+    /// The version.
     pub version: Version,
 }
 
 /// The value of a SUMMARY element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Summary {
-    /// Sums over all that the sender has of itself and routers that it reaches.
+    /// Sums over the sender's own LSAs and those of routers that it reaches.
     Digest {
-        /// The sender wants to have the receiver's.
+        /// The sender requests the receiver's digest.
         ask: bool,
         /// By the first bits of the key.
         buckets: Box<[u64; BUCKETS]>,
     },
-    /// All that the sender has with keys of this range; the receiver sends what is missing.
+    /// All LSAs of the sender with keys of this range; the receiver sends the missing ones.
     Have {
         /// First key.
         from: u64,
         /// Last key.
         to: u64,
-        /// Nothing more is asked for: END follows the handle_have.
+        /// The last HAVE: END follows its answer.
         last: bool,
         /// In ascending order.
         entries: Vec<SummaryEntry>,
     },
-    /// All that was asked for has been sent.
+    /// All requested LSAs have been sent.
     End,
-    /// News that the sender has and the receiver may lack, in ascending order.
+    /// LSAs that the sender has and the receiver may lack, in ascending order.
     IHave(Vec<SummaryEntry>),
-    /// What was offered and is to be sent, in ascending order.
+    /// Requested LSAs, in ascending order.
     IWant(Vec<LsaId>),
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn differing(a: &[u64; BUCKETS], b: &[u64; BUCKETS]) -> Vec<RangeIncl
     ranges
 }
 
-/// Says of all these keys what is there: `entries`, in ascending order.
+/// Appends HAVEs for all these keys; `entries`: the LSAs with these keys, in ascending order.
 pub(crate) fn have(keys: RangeInclusive<u64>, entries: &[SummaryEntry], parts: &mut Vec<Summary>) {
     let mut rest = entries;
     let (mut from, to) = keys.into_inner();

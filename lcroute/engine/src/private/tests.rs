@@ -100,7 +100,7 @@ fn whoever_changes_replays_or_invents_a_packet_is_refused_and_moves_no_window() 
     refused(&mut b, &other(&|h| h.sequence = u64::MAX >> 16), &sealed);
     refused(&mut b, &other(&|h| h.origin = OriginId(8)), &sealed);
     refused(&mut b, &other(&|h| h.incarnation = 4), &sealed);
-    // what routers change on the way does not count
+    // fields that routers change on the way do not count
     let mut arrived = sealed.to_vec();
     arrived[HOP_LIMIT_AT] = 9;
     let on_the_way = other(&|h| (h.hop_limit, h.root) = (3, OriginId(99)));
@@ -218,7 +218,7 @@ fn fragments_and_echoes_come_out_as_they_went_in() {
         let opened = open(&mut b, &header(sequence), &sealed);
         assert_eq!(opened, Ok(packet.into()));
     }
-    // what hides behind a fragment header is looked at as well
+    // headers behind a fragment header are examined as well
     let hidden = packet_with(
         SOURCE,
         GROUP,

@@ -1,4 +1,4 @@
-//! What one reporter joins of one group, and how its records change that.
+//! The joins of one reporter for one group, and their changes by records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
@@ -9,21 +9,21 @@ use librecast::time::Instant;
 use super::timing::Timing;
 use crate::source_filter::SourceFilter;
 
-/// What one reporter joins of one group.
+/// The joins of one reporter for one group.
 #[derive(Debug)]
 pub enum Reporter {
-    /// These sources, each until its timer runs out; never empty.
+    /// These sources, each until its timer expires; never empty.
     Include(BTreeMap<Ipv6Addr, Instant>),
-    /// All but these, until the timer runs out.
+    /// All sources except these, until the timer expires.
     Exclude {
         sources: BTreeSet<Ipv6Addr>,
         expires: Instant,
-        /// False if it stands for more sources than are kept.
+        /// False if the reporter listed more sources than are kept.
         exact: bool,
     },
 }
 
-/// A group-specific query that a record gives cause for, or one for these sources.
+/// The sources of a query that a record causes; empty: a group-specific query.
 pub type Probe = Vec<Ipv6Addr>;
 
 impl Reporter {
@@ -34,7 +34,7 @@ impl Reporter {
         }
     }
 
-    /// How much of the table it takes: itself, and its sources.
+    /// Its size in the table: itself and its sources.
     pub fn size(&self) -> usize {
         1 + match self {
             Self::Include(sources) => sources.len(),
@@ -49,7 +49,7 @@ impl Reporter {
         }
     }
 
-    /// What is left when timers that ran out are applied.
+    /// The state after timers that have expired.
     pub fn at(mut self, now: Instant) -> Option<Self> {
         match &mut self {
             Self::Include(sources) => {
@@ -88,7 +88,7 @@ impl Reporter {
         }
     }
 
-    /// The same for these sources; for none: for all.
+    /// Lowers the timers of listed sources; without a list, all timers.
     pub fn lower_sources(&mut self, listed: &[Ipv6Addr], at: Instant) {
         match self {
             _ if listed.is_empty() => self.lower(at),
@@ -100,7 +100,7 @@ impl Reporter {
         }
     }
 
-    /// Asks for an end soon, unless the reporter answers a query.
+    /// Lowers all timers: they expire soon, unless the reporter answers a query.
     pub fn lower(&mut self, at: Instant) {
         match self {
             Self::Include(sources) => sources.values_mut().for_each(|e| *e = at.min(*e)),
@@ -109,7 +109,7 @@ impl Reporter {
     }
 }
 
-/// The reporter's state after a record (RFC 9777 §7.4), and whether to ask back.
+/// The reporter's state after a record (RFC 9777 §7.4), and the query that it causes.
 pub fn apply(
     state: Option<Reporter>,
     record: &Record,
@@ -149,8 +149,8 @@ pub fn apply(
     }
 }
 
-/// TO_IN{B} in INCLUDE{A}. An empty B says "left". Otherwise it may be a part of a list that was
-/// split, so A - B is asked for before it goes.
+/// TO_IN{B} in INCLUDE{A}. An empty B is a leave. Otherwise B may be a part of a split list, so A -
+/// B is queried before it expires.
 fn change_to_include(
     mut sources: BTreeMap<Ipv6Addr, Instant>,
     listed: &[Ipv6Addr],
@@ -173,8 +173,7 @@ fn change_to_include(
     )
 }
 
-/// ALLOW or BLOCK in EXCLUDE. Where more sources were named than are kept, only the reporter knows
-/// what is left.
+/// ALLOW or BLOCK in EXCLUDE. Only the reporter knows which sources remain of an inexact list.
 fn change_exclude(
     mut state: Reporter,
     record: &Record,
@@ -203,8 +202,8 @@ fn change_exclude(
     }
 }
 
-/// The state of all reporters together that are not tracked one by one: as RFC 9777 §7.4 has it, nobody of them leaves
-/// before a query was not answered.
+/// The state of all untracked reporters together. As in RFC 9777 §7.4, none of them leaves before a
+/// query stays unanswered.
 pub fn apply_untracked(
     state: Option<Reporter>,
     record: &Record,

@@ -2,7 +2,7 @@
 
 use librecast::time::Duration;
 
-/// Longest interval that is believed of another querier. Chosen.
+/// Longest interval that is accepted from another querier. Chosen.
 const MAX_QUERY_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The values that a link's querier uses.
@@ -21,7 +21,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The default values: for lc0, whose only host answers reliably.
+    /// The default values: for lc0, with one host that answers reliably.
     pub const HOST: Self = Self {
         robustness: 2,
         query_interval: Duration::from_secs(125),
@@ -30,7 +30,7 @@ impl Timing {
         last_listener_interval: Duration::from_secs(1),
     };
 
-    /// For LANs: silence within two seconds of a lost PART, and a report may be lost twice. Chosen.
+    /// For LANs: a lost PART ends within two seconds, and a report may be lost twice. Chosen.
     pub const LAN: Self = Self {
         robustness: 3,
         query_interval: Duration::from_secs(30),
@@ -49,7 +49,7 @@ impl Timing {
         self.query_interval * self.robustness.into() + self.response_interval / 2
     }
 
-    /// What a link's querier says of itself, as all others on the link adopt it (§9.1, §9.2); hours are not waited for.
+    /// Adopts the values of a link's querier (§9.1, §9.2), up to [`MAX_QUERY_INTERVAL`].
     pub fn adopt(&self, robustness: u8, query_interval: Duration) -> Self {
         let default = Self::HOST;
         let or = |said, default| if said == 0 { default } else { said };

@@ -1,4 +1,4 @@
-//! The policy of the configuration; by default a mesh as long as the network is small.
+//! The configured policy; the default is a mesh while the network is small.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use crate::config::{PolicyKind, TopologyConfig};
 const MESH_UP_TO: usize = 8;
 /// Nodes at which `auto` becomes a mesh again.
 const MESH_AGAIN_AT: usize = 6;
-/// With fewer than two links a node there is no ring.
+/// Degrees: below two links a node there is no ring.
 const DEGREES: std::ops::RangeInclusive<u8> = 2..=64;
 
-/// The policy of a configuration. `seed` gives it jitter.
+/// The configured policy. `seed` jitters it.
 pub(super) fn policy(config: TopologyConfig, seed: u64, now: Instant) -> Box<dyn Policy> {
     let degree = config.degree.clamp(*DEGREES.start(), *DEGREES.end());
     let regular = Regular::new(degree, seed, now);
@@ -35,7 +35,7 @@ pub(super) fn policy(config: TopologyConfig, seed: u64, now: Instant) -> Box<dyn
     }
 }
 
-/// A mesh as long as that is small. Nodes may differ about it for a while: who wants more links gets them.
+/// A mesh while the network is small. If nodes differ about it, the end that wants a link wins.
 #[derive(Debug)]
 struct Auto {
     regular: Regular,

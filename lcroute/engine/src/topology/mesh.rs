@@ -1,4 +1,4 @@
-//! A link with everybody.
+//! Links with all members.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use librecast::time::Instant;
 
 use super::policy::{Policy, View};
 
-/// For small networks, and for who wants it.
+/// A policy for small networks, or by configuration.
 #[derive(Debug)]
 pub(super) struct Mesh;
 

@@ -1,25 +1,25 @@
-//! Which links there should be: one [`Policy`] of several, and a driver that feeds it and acts on what it asks for.
+//! The links that a node wants: one [`Policy`] of several, and a driver around it.
 //!
 //! ```text
-//!   who is there (link state, carriers) ─┐
-//!   what cannot be reached directly     ─┼─> Topology ──> Policy: mesh, regular, tree, fractal, auto
-//!   links, their RTT, the peers' requests ┘      │
-//!                                               └──> Wanted (to make), Keep (to tell), Retire (to close)
+//!   members (link state, carriers) ─┐
+//!   failures of direct links       ─┼─> Topology ──> Policy: mesh, regular, tree, fractal, auto
+//!   links, RTTs, peers' requests   ─┘      │
+//!                                          └──> Wanted (make), Keep (report), Retire (close)
 //! ```
 //!
-//! A link is there as long as one of its ends wants it. Most links are wanted by both, because both compute
-//! them from the same members; where their views differ, LINK REQUEST says so, and nothing flaps.
+//! A link stays as long as one of its ends wants it. Most links are wanted by both, because both
+//! compute them from the same members. If views differ, LINK REQUEST shows it, and nothing flaps.
 //!
-//! | file | what |
+//! | file | part |
 //! |---|---|
 //! | `driver` | inputs, debouncing, link requests, links retired |
-//! | `policy` | what policies decide from |
+//! | `policy` | inputs and answer of policies |
 //! | `auto` | a mesh while the network is small |
-//! | `mesh` | everybody |
+//! | `mesh` | links with all members |
 //! | `regular` | about k links: rings, and for k >= 6 two near ones |
 //! | `tree` | a link with a parent, and those of children |
 //! | `fractal` | cells of cells: a mesh of up to eight, and a link on each level above |
-//! | `rings` | random rings on which everybody knows his place |
+//! | `rings` | random rings on which each node knows its place |
 //! | `near` | links chosen by latency |
 
 mod auto;

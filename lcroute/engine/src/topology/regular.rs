@@ -1,8 +1,8 @@
-//! About k links a node, whatever the size of the network.
+//! About k links a node in a network of any size.
 //!
-//! k / 2 random rings are k-regular, connected as long as one of them is, of logarithmic diameter, and a
-//! node that dies costs its neighbours one new link each. An odd k is rounded down to rings, and one more
-//! ring is cut into pairs. For k >= 6 two of the links are left to latency.
+//! k / 2 random rings are k-regular, connected as long as one of them is, and of logarithmic
+//! diameter. A node that dies costs each neighbour one new link. An odd k is rounded down to rings,
+//! and one more ring is cut into pairs. For k >= 6 latency decides on two of the links.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use super::near::Near;
 use super::policy::{Policy, View, builders};
 use super::rings::Rings;
 
-/// From this degree on some links are chosen by latency.
+/// Degree from which latency decides on some links.
 const NEAR_FROM: u8 = 6;
-/// How many.
+/// Number of these links.
 const NEAR_LINKS: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct Regular {
     degree: u8,
     rings: Rings,
-    /// Those of whom the rings are.
+    /// The value of [`View::members`] for these rings.
     members: Option<u64>,
     near: Option<Near>,
 }

@@ -1,4 +1,4 @@
-//! One tree of all members, n - 1 links: for comparison, and for uplinks that bear no more.
+//! One tree of all members, n - 1 links: for comparison, and for uplinks of low capacity.
 //!
 //! ```text
 //!   level 2          T          the lowest hash of all
@@ -8,10 +8,10 @@
 //!   level 0     .. ..  ..  ..
 //! ```
 //!
-//! The hash of a member is BLAKE3 `derive_key` with context `lcroute 2026 tree` over its origin id (64 bits). Its level
-//! is the number of leading pairs of zero bits; bytes 8 to 15, big-endian, are its place on the ring. All who know the same
-//! members know the same tree. A node asks for the link up alone, the top for
-//! one down: the death of a member concerns its children.
+//! The hash of a member is BLAKE3 `derive_key` with context `lcroute 2026 tree` over its origin id
+//! (64 bits). Its level is the number of leading pairs of zero bits; bytes 8 to 15, big-endian, are
+//! its place on the ring. Nodes with the same members compute the same tree. A node asks only for
+//! the link up, the top for one down: the death of a member concerns only its children.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +54,7 @@ fn distance(a: u64, b: u64) -> u64 {
     a.wrapping_sub(b).min(b.wrapping_sub(a))
 }
 
-/// Who may take children yet.
+/// Members that may still take children.
 #[derive(Debug, Default)]
 struct Open {
     ring: BTreeSet<(u64, OriginId)>,
@@ -71,7 +71,7 @@ impl Open {
             .min_by_key(|(ring, o)| (distance(*ring, at), *o))
     }
 
-    /// One more child for `parent`.
+    /// Gives `parent` one more child.
     fn take(&mut self, parent: (u64, OriginId)) -> OriginId {
         let children = self.children.entry(parent.1).or_default();
         *children += 1;
@@ -86,12 +86,12 @@ impl Open {
     }
 }
 
-/// The tree of all who are known.
+/// The tree of all known members.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     places: BTreeMap<OriginId, Place>,
     parents: BTreeMap<OriginId, OriginId>,
-    /// Those of whom it is.
+    /// The value of [`View::members`] for this tree.
     members: Option<u64>,
 }
 
@@ -106,8 +106,8 @@ impl Tree {
         self.parents = parents(&self.places);
     }
 
-    /// Who may be above `own`, the best first: of higher levels by the ring, then of its own level; then, so that no
-    /// part stays alone, who is not below it.
+    /// Members that may be above `own`, the best first: of higher levels by the ring, then of its
+    /// own level. Then, so that no part stays alone, all that are not below it.
     fn others(&self, own: OriginId) -> impl Iterator<Item = OriginId> {
         let at = self.places.get(&own).copied();
         let rank = |origin: &OriginId, place: &Place| {
@@ -136,7 +136,7 @@ impl Tree {
     }
 }
 
-/// The parent of each but the top.
+/// The parent of each member except the top.
 fn parents(places: &BTreeMap<OriginId, Place>) -> BTreeMap<OriginId, OriginId> {
     let mut order: Vec<(Place, OriginId)> = places.iter().map(|(o, p)| (*p, *o)).collect();
     order.sort_unstable_by_key(|(place, origin)| (place.hash, *origin));
@@ -178,7 +178,7 @@ impl Policy for Tree {
                 seek(view, std::iter::once(*parent).chain(others), &mut wanted);
             }
         } else {
-            // a stub router may be the top in its own view alone: one child holds it
+            // a stub router may be the top in its own view only: one child links with it
             let children = self.parents.iter().filter(|(_, p)| **p == view.own);
             seek(view, children.map(|(child, _)| *child), &mut wanted);
         }
@@ -214,7 +214,7 @@ mod tests {
             *children.entry(parent).or_insert(0) += 1;
         }
         assert!(children.values().all(|n| *n <= MAX_CHILDREN));
-        // as high as it is must be: levels are quarters
+        // levels are quarters, so the depth is small
         let above = |origin: &OriginId| parents.get(origin).copied();
         let depth = |origin: &OriginId| std::iter::successors(above(origin), above).count();
         let deepest = places.keys().map(depth).max();

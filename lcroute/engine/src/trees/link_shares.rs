@@ -6,8 +6,8 @@
 //! | LANs and other neighbours | half, and the rest of the other half, in equal parts |
 //! | leaves | the rest, at most half |
 //!
-//! Entries without room wait. A hash with a secret key chooses the entries of a share that wait, so
-//! that no node can displace entries of other nodes behind the same link by its choice of groups.
+//! Entries without room wait. A hash with a secret key chooses the entries of a share that wait. So
+//! no node displaces another node's entries behind the same link by its choice of groups.
 
 use std::net::Ipv6Addr;
 
@@ -90,8 +90,7 @@ impl LinkShares {
         self.waiting.len()
     }
 
-    /// Advertises an entry if its share allows it; else it waits. True: it is advertised. Adds
-    /// displaced entries to `evicted`.
+    /// Advertises an entry if its share allows it, else it waits. Displaced ones go to `evicted`.
     pub fn admit(&mut self, payer: Payer, key: Key, room: Room, evicted: &mut Vec<Key>) -> bool {
         while !self.has_room(payer, room) {
             let Some((victim, other)) = self.victim(payer, key, room) else {
