@@ -1,5 +1,5 @@
-//! What the engine does with each packet: who wants it, and on the other side, is it new and does a
-//! program here want it.
+//! The engine's work for each packet: at the sender the joins, at the receiver the duplicate window
+//! and the joins of local programs.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -17,7 +17,7 @@ use lcroute_engine::{Engine, Output};
 use librecast::id::LinkId;
 use librecast::mld::{self, Record, RecordType};
 
-/// Packets between two looks at the clock.
+/// Packets between two reads of the clock.
 const BATCH: usize = 64;
 const PAYLOAD: usize = 1_200;
 
@@ -30,7 +30,7 @@ struct Pair {
     next: usize,
 }
 
-/// As each of both knows the other.
+/// The links at both ends.
 const TO_LISTENER: LinkId = LinkId(2);
 const TO_SENDER: LinkId = LinkId(1);
 
@@ -64,7 +64,7 @@ impl Pair {
         pair
     }
 
-    /// Lets the two talk for ten seconds of their time.
+    /// Runs both nodes for ten seconds of their time.
     fn settle(&mut self) {
         for _ in 0..1_000 {
             self.now += Duration::from_millis(10);
@@ -73,7 +73,7 @@ impl Pair {
         }
     }
 
-    /// Sends to all groups in turn; how long the engine took, and what came out of it.
+    /// Sends to all groups in turn; returns the engine's time and the packets sent.
     fn send(&mut self) -> (Duration, Vec<Bytes>) {
         let batch: Vec<Bytes> = (0..BATCH)
             .map(|at| self.packets[(self.next + at) % self.packets.len()].clone())
@@ -112,7 +112,7 @@ impl Pair {
     }
 }
 
-/// The real clock, which the engine itself never looks at.
+/// The real clock, which the engine itself never reads.
 struct Clock(Instant);
 
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
@@ -134,7 +134,7 @@ fn batches(iterations: u64, mut batch: impl FnMut() -> Duration) -> Duration {
     sum.mul_f64(iterations as f64 / (count * BATCH as u64) as f64)
 }
 
-/// What one look into a hash map of the standard library takes on this machine, to compare with.
+/// Time of one lookup in a standard hash map on this machine, for comparison.
 fn machine(criterion: &mut Criterion) {
     let map: std::collections::HashMap<Ipv6Addr, u64> =
         (0..2_000).map(|n| (group(n), n.into())).collect();

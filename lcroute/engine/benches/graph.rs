@@ -1,5 +1,4 @@
-//! What a change of the topology costs: the graph anew, and each tree in use; and what a packet costs:
-//! behind which edge its origin lies.
+//! Cost of a topology change: a new graph and each tree in use. Cost of a packet: its edge.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

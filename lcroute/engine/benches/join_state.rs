@@ -1,4 +1,4 @@
-//! What join state costs: changes a second, and memory for a million entries.
+//! The cost of join state: changes a second, and memory for a million entries.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -19,7 +19,7 @@ use lcroute_engine::{Config, Engine, Limits, Output, SourceFilter};
 use librecast::cert::GroupPrefix;
 use librecast::id::LinkId;
 
-/// Counts what is allocated.
+/// Counts allocated bytes.
 struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A router between two neighbours: what 3 joins is advertised to 2.
+/// A router between two neighbours: joins of 3 are advertised to 2.
 struct Middle {
     engine: Engine,
     others: [Engine; 2],
@@ -82,7 +82,7 @@ impl Middle {
         all
     }
 
-    /// Neighbour 3 sends these; how long the router worked, and how many messages came out.
+    /// Neighbour 3 sends these; returns the router's time, and the number of messages sent.
     fn receive(&mut self, messages: &[Bytes]) -> (Duration, usize) {
         let mut sent = 0;
         let began = clock();
@@ -114,7 +114,7 @@ fn messages(groups: std::ops::Range<u32>, wanted: bool) -> Vec<Bytes> {
     batch.finish()
 }
 
-/// The real clock, which the engine itself never looks at.
+/// The real clock, which the engine itself never reads.
 struct Clock(Instant);
 
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]

@@ -1,4 +1,4 @@
-//! The engine from outside: one or two of them, every input and output by hand.
+//! The engine from outside: one or two engines, with every input and output by hand.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,11 +19,11 @@ use librecast::id::LinkId;
 use librecast::mld::{self, Message, Query, RecordType};
 
 const L: LinkId = LinkId(1);
-/// What nodes 2 and 3 call a link between them.
+/// The link between nodes 2 and 3.
 const BETWEEN: LinkId = LinkId(9);
 
-/// Node 1 with links 2, 3, ... to nodes of the same number, everything exchanged. All groups have their root
-/// at node 1. The others are engines, too: they send what routers send by themselves.
+/// Node 1 with links 2, 3, ... to nodes of the same number, after all exchanges. All groups have
+/// their root at node 1. The neighbours are engines, too: they send all that routers send.
 struct Bench {
     engine: Engine,
     others: BTreeMap<u16, Engine>,
@@ -50,7 +50,7 @@ impl Bench {
         for n in neighbors {
             b.up(*n, common::engine(common::config(*n), now), neighbor(*n));
         }
-        // until roots have claimed their places
+        // until roots are candidates
         b.after(Duration::from_secs(10));
         b
     }
@@ -59,7 +59,7 @@ impl Bench {
         Self::with(root_config(), neighbors)
     }
 
-    /// A link to an engine comes up.
+    /// Brings up a link to an engine.
     fn up(&mut self, n: u16, mut other: Engine, as_seen: lcroute_engine::Neighbor) {
         other.handle_start(self.now);
         other.handle_link_up(LinkId(1), neighbor(1), self.now);
@@ -69,7 +69,7 @@ impl Bench {
         self.exchange();
     }
 
-    /// Lets the routers talk until they have nothing more to send; what else node 1 asks for.
+    /// Runs the routers until they send nothing more; returns the rest of node 1's outputs.
     fn exchange(&mut self) -> Vec<Output> {
         let (mut outputs, mut silent) = (Vec::new(), false);
         while !silent {
@@ -117,7 +117,7 @@ impl Bench {
         }
     }
 
-    /// A program on node `n` wants this from now on.
+    /// Sets the filter of a program on node `n`.
     fn wants(&mut self, n: u16, g: u16, wanted: impl Into<Option<SourceFilter>>) {
         let wanted = wanted.into();
         let sources = wanted.as_ref().map_or(&[][..], SourceFilter::sources);
@@ -146,7 +146,7 @@ impl Bench {
             .handle_data(LinkId(n.into()), message.into(), self.now);
     }
 
-    /// What node 1 wants done, besides what is of the link state and of links.
+    /// Outputs of node 1, except for those of the link state and of links.
     fn outputs(&mut self) -> Vec<Output> {
         let about_packets = |o: &Output| match o {
             Output::Control { message, .. } => !join_states(message).is_empty(),
@@ -215,7 +215,7 @@ impl Bench {
     }
 }
 
-/// The join state of a message, and refusals.
+/// The join state and refusals of a message.
 fn join_states(message: &[u8]) -> Vec<Element> {
     let of_joins = |e: &Element| matches!(e, Element::JoinState(_) | Element::Refusal { .. });
     let elements = control::decode(message).unwrap().into_iter();
@@ -232,7 +232,7 @@ fn join_state(root: u64, g: u16, wanted: Option<SourceFilter>) -> Element {
     })
 }
 
-/// On the tree of node 1.
+/// A data header on the tree of node 1.
 fn header_of(n: u16, sequence: u64) -> DataHeader {
     let origin = addresses(n).origin;
     DataHeader {
@@ -382,7 +382,7 @@ fn a_source_specific_join_goes_only_where_the_source_lies() {
     );
     b.local(&report(RecordType::BlockOldSources, group(1), &[source]));
     assert_eq!(b.control(), [(3, vec![join_state(root, 1, None)])]);
-    // all but one: only on the way to that one it is named
+    // all but one: only the path to that one has it in the filter
     b.local(&report(RecordType::ChangeToExclude, group(1), &[source]));
     let others = (2, vec![join_state(root, 1, ALL())]);
     let but_one = join_state(root, 1, Some(SourceFilter::exclude([source])));
@@ -456,7 +456,7 @@ fn nothing_leaves_without_a_listener() {
     let mut b = Bench::new(&[2]);
     b.wants(2, 2, ALL());
     b.wants(2, 1, SourceFilter::include([addresses(3).address]));
-    // join state of a tree that there is not
+    // join state of a tree that does not exist
     b.sends(2, &[join_state(addresses(3).origin.0, 1, ALL())]);
     b.outputs();
     for _ in 0..20 {
@@ -660,7 +660,7 @@ fn a_sender_that_is_a_member_gets_no_echo() {
     let outputs = b.outputs();
     assert_eq!(data_links(&outputs), [[2]]);
     assert!(local_packets(outputs).is_empty());
-    // nor from somebody who sends it back
+    // nor from a neighbour that sends it back
     b.data(
         2,
         header_of(2, 1),
@@ -1074,7 +1074,7 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
         assert_eq!(icmp_errors(b.outputs()), [error]);
         assert_eq!(b.drops(reason), before + 1);
     }
-    // what comes in: for this node, from where its source lies
+    // received packets: for this node, from the direction of their source
     let header = |sequence| DataHeader {
         root: own.origin,
         ..header_of(2, sequence)
@@ -1097,7 +1097,7 @@ fn unicast_goes_to_its_node_or_an_error_comes_back() {
     assert!(local_packets(b.outputs()).is_empty());
 }
 
-/// The same as a datagram of streams.
+/// The packet as a datagram of streams.
 fn with_stream_ports(mut packet: Vec<u8>) -> Vec<u8> {
     let port = librecast::channel::STREAM_PORT.to_be_bytes();
     packet[40..44].copy_from_slice(&[port, port].concat());
@@ -1137,7 +1137,7 @@ fn streams_are_carried_between_nodes_that_take_them_and_no_other_unicast() {
     assert_eq!(b.drops("unicast_off"), 4);
     b.local(&stream(three.address));
     assert_eq!(icmp_errors(b.outputs()), [(1, 1, 0)], "it takes none");
-    // what comes in
+    // received packets
     let header = |sequence| DataHeader {
         root: own.origin,
         ..header_of(2, sequence)
@@ -1201,7 +1201,7 @@ fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
     const RATE: usize = 64 << 10;
     let mut b = Bench::new(&[2, 3]);
     for kind in [RoutedKind::Signal, RoutedKind::Other(255)] {
-        // a minute without
+        // a minute without messages
         b.after(Duration::from_secs(60));
         let mut passed = 0;
         for _ in 0..1_000 {
@@ -1213,7 +1213,7 @@ fn a_neighbour_passes_on_so_many_bytes_and_no_more() {
         assert!((budget - 32_000..=budget).contains(&passed), "{passed}");
     }
     assert!(b.drops("routed_limited") > 1_000);
-    // what it sends itself is taken, and the other neighbour has a budget of its own
+    // its own messages are accepted, and the other neighbour has a budget of its own
     b.wants(2, 1, ALL());
     b.sends(3, &[routed(2, 3, RoutedKind::Signal, 1_000)]);
     assert_eq!(routed_bytes(&b.outputs(), 2), 1_000);
@@ -1258,7 +1258,7 @@ fn an_echo_is_short_and_reflects_no_more_than_half_the_budget() {
     b.sends(2, &[routed(3, 2, RoutedKind::EchoReply, 1_025)]);
     assert_eq!((b.drops("too_big"), routed_bytes(&b.outputs(), 3)), (2, 0));
     b.after(Duration::from_secs(60));
-    // node 2 sends that node 3 asks
+    // node 2 claims that node 3 asks
     let mut reflected = 0;
     for _ in 0..600 {
         b.sends(2, &[routed(1, 3, RoutedKind::Echo, 1_024)]);
@@ -1273,7 +1273,7 @@ fn join_state_that_got_lost_is_found_by_the_audit() {
     b.wants(2, 1, ALL());
     b.wants(2, 2, ALL());
     b.outputs();
-    // node 1 receives something that node 2 never advertised, and loses something that it did
+    // node 1 receives join state that node 2 never advertised, and loses some that it did
     let root = addresses(1).origin.0;
     b.sends(2, &[join_state(root, 3, ALL()), join_state(root, 1, None)]);
     let wanted = |b: &mut Bench, g| {
@@ -1286,7 +1286,7 @@ fn join_state_that_got_lost_is_found_by_the_audit() {
     assert_eq!(b.drops("audit_differs"), 1, "and once is enough");
 }
 
-/// JoinState of node 2 in many groups begins, or ends.
+/// JoinStates of node 2 for many groups: joins, or their ends.
 fn many_joins(groups: u16, wanted: bool) -> Vec<Element> {
     let root = addresses(1).origin.0;
     let wanted = || wanted.then(SourceFilter::all);
@@ -1387,7 +1387,7 @@ fn a_neighbour_that_says_digests_all_the_time_gets_few() {
         b.engine.handle_timeout(b.now);
         audits += b.exchange().iter().filter(|o| says_audit(o)).count();
     }
-    // to both, each quarter of a minute, and buckets that differ each ten seconds
+    // to both neighbours every 15 s, and differing buckets every ten seconds
     assert!(
         (20..=2 * 20 + 30).contains(&audits),
         "{audits} in five minutes"

@@ -1,4 +1,4 @@
-//! Bytes from outside in any order and any shape: never a panic, bounded tables, others unharmed.
+//! Bytes from outside in any order and form: no panic, bounded tables, no harm to other nodes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -193,7 +193,7 @@ fn apply(engine: &mut Engine, input: &Input, now: &mut Instant) {
     }
 }
 
-/// Timers come in order and end: each call gets the time that was asked for, and moves on.
+/// Runs timers in order: each call has the requested time, and makes progress.
 fn wait(engine: &mut Engine, time: Duration, now: &mut Instant) {
     let end = *now + time;
     let mut calls = 0;
@@ -228,7 +228,7 @@ fn check_bounds(engine: &Engine) {
     let tables = snapshot.tables;
     let links = snapshot.neighbors.len();
     assert!(tables.listener_groups <= LIMITS.groups);
-    // of programs here: groups, those with sources on a tree for each, and flows
+    // of local programs: groups, groups with sources on a tree each, and flows
     let local = LIMITS.groups * (mld::MAX_SOURCES + 1) + LIMITS.flows;
     assert!(tables.join_states <= LIMITS.join_states_per_neighbor * links + local);
     assert!(tables.flows <= LIMITS.flows && tables.buffered_bytes <= LIMITS.buffered_bytes);
@@ -260,7 +260,7 @@ proptest! {
         }
         drain(&mut engine);
         wait(&mut engine, Duration::from_secs(600), &mut now);
-        // it knows itself
+        // the router itself
         let left = Tables { routers: 1, ..Tables::default() };
         prop_assert_eq!(engine.snapshot().tables, left);
     }

@@ -1,4 +1,4 @@
-//! IPv4 through engines: names inside, dotted addresses and packets as they were outside.
+//! IPv4 through engines: names inside, dotted addresses and packets unchanged outside.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,16 +21,16 @@ use librecast::{igmp, mapped};
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const SSM: Ipv4Addr = Ipv4Addr::new(232, 1, 2, 3);
 
-/// Engines in a line: 1 - 2 - 3. All but those that are named carry IPv4 for their hosts.
+/// Engines in a line: 1 - 2 - 3. All except the given ones carry IPv4 for their hosts.
 struct Line {
     engines: Vec<Engine>,
-    /// What came out for each host.
+    /// Packets delivered to each host.
     local: Vec<Vec<Bytes>>,
     igmp: Vec<Vec<Message>>,
     now: Instant,
 }
 
-/// Towards the lower and the higher neighbour.
+/// Links to the lower and the higher neighbour.
 const DOWN: LinkId = LinkId(1);
 const UP: LinkId = LinkId(2);
 
@@ -39,7 +39,7 @@ impl Line {
         Self::with((without, &[]), unicast)
     }
 
-    /// The same, where some carry IPv4 and take no address.
+    /// The same, with `mute` nodes that carry IPv4 without an address.
     fn with((without, mute): (&[u16], &[u16]), unicast: bool) -> Self {
         let now = start();
         let ipv4 = Ipv4Config {
@@ -153,7 +153,7 @@ impl Line {
         engine.ipv4_address().unwrap()
     }
 
-    /// The kernel of a host says IGMP.
+    /// The kernel of a host sends an IGMP report.
     fn reports(&mut self, n: u16, kind: RecordType, group: Ipv4Addr, sources: &[Ipv4Addr]) {
         let sources = sources.iter().map(|s| mapped::name(*s)).collect();
         let record = Record::new(kind, mapped::name(group), sources);
@@ -169,7 +169,7 @@ impl Line {
         self.settle();
     }
 
-    /// What programs of a host got since the last time.
+    /// Packets that programs of a host received since the last call.
     fn got(&mut self, n: u16) -> Vec<Bytes> {
         std::mem::take(&mut self.local[usize::from(n) - 1])
     }
@@ -197,7 +197,7 @@ fn a_program_hears_another_over_a_node_that_has_no_ipv4_itself() {
         "as it was sent, with its TTL"
     );
     assert!(line.got(2).is_empty());
-    // who watches IGMP sees the JOIN, and the PART at once
+    // a program that watches IGMP sees the JOIN, and the PART at once
     let joined = Record::new(RecordType::ChangeToExclude, mapped::name(GROUP), Vec::new());
     assert!(line.igmp[0].contains(&Message::Report(vec![joined])));
     assert!(line.igmp[1].is_empty(), "no word of IPv4 where it is off");
@@ -256,7 +256,7 @@ fn source_specific_groups_carry_their_sources_alone() {
     line.send(1, stream(one, SSM));
     line.send(2, stream(two, SSM));
     assert_eq!(line.got(3), [stream(one, SSM)]);
-    // version 2 knows no sources
+    // version 2 has no sources
     let mut old = vec![0x16, 0, 0, 0];
     old.extend(Ipv4Addr::new(232, 9, 9, 9).octets());
     let sum = !Sum::default().bytes(&old).fold();
@@ -280,7 +280,7 @@ fn sources_of_others_are_refused_here_and_there() {
     line.after(Duration::from_secs(2));
     line.send(1, stream(line.address(2), GROUP));
     assert_eq!(line.dropped(1, "foreign_source"), 1);
-    // a node that does not check: its header, and the address of another
+    // a node that does not check: its own header, with another node's address
     line.send(1, stream(line.address(1), GROUP));
     line.got(3);
     let header = DataHeader {
@@ -298,7 +298,7 @@ fn sources_of_others_are_refused_here_and_there() {
         .handle_packet(DOWN, &header.encode(), forged.clone().into(), now);
     line.settle();
     assert_eq!(line.dropped(2, "forged_source"), 1);
-    // what the header says, and what is behind
+    // a header and a packet that do not match
     let lying = DataHeader {
         payload: Payload::Ipv6,
         ..header
@@ -396,7 +396,7 @@ fn unicast_goes_to_the_node_that_has_the_address() {
     line.after(Duration::from_secs(10));
     line.send(1, to(three, 40));
     assert_eq!(icmp_error(&line.got(1)[0]), (3, 13, 0));
-    // from the address of another
+    // from another node's address
     let forged = Envelope {
         source: line.address(2),
         destination: three,

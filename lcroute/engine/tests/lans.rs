@@ -1,5 +1,5 @@
-//! LANs behind gateways, under virtual time: hosts that know nothing of lcroute, one or two gateways on each LAN, links
-//! between all gateways. Gateways die, pause, lose their links or their LAN, and come back.
+//! LANs behind gateways, under virtual time: hosts without lcroute, one or two gateways on each
+//! LAN, links between all gateways. Gateways die, pause, lose links or their LAN, and come back.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ use librecast::{igmp, mapped};
 /// Time of a packet over a link, and over a LAN.
 const LINK: Duration = Duration::from_millis(5);
 const WIRE: Duration = Duration::from_micros(100);
-/// How long a link takes to be noticed as lost.
+/// Time until a lost link is noticed.
 const LIVENESS: Duration = Duration::from_millis(700);
 /// The LAN's interface on each gateway.
 const LAN: LocalInterfaceId = LocalInterfaceId(1);
@@ -90,7 +90,7 @@ fn stream(n: u8) -> Ipv6Addr {
     mapped::name(Ipv4Addr::new(239, 1, 2, n))
 }
 
-/// The same with groups of IPv4.
+/// The name of an IPv4 group.
 fn settings_ipv4(lan: usize, gateway: usize) -> LanSettings {
     let mut groups = GroupPrefix::all_of("224.0.0.0/4").unwrap();
     groups.push(GroupPrefix::ALL);
@@ -104,7 +104,7 @@ fn settings_ipv4(lan: usize, gateway: usize) -> LanSettings {
     }
 }
 
-/// Where a packet goes, and the number in it.
+/// Source and destination of a packet, and the number in it.
 fn read(packet: &[u8]) -> (Ipv6Addr, Ipv6Addr, Option<u64>) {
     let (source, group, data) = match Header::read(packet) {
         Ok(header) => {
@@ -130,7 +130,7 @@ fn read_message(packet: &[u8]) -> Option<Message> {
 enum Event {
     Control(usize, usize, LinkId, Bytes),
     Data(usize, LinkId, Bytes),
-    /// On a LAN, from this Ethernet address.
+    /// A frame on a LAN, from this Ethernet address.
     Frame(usize, MacAddress, Bytes),
     Probe(usize, MacAddress, Bytes),
     LinkDown(usize, usize),
@@ -143,7 +143,7 @@ struct Gateway {
     services: Arc<TestServices>,
     config: Config,
     lan: usize,
-    /// Does nothing before this time.
+    /// It is inactive until this time.
     paused: Instant,
     has_uplink: bool,
     on_lan: bool,
@@ -156,7 +156,7 @@ struct Gateway {
 struct Host {
     joined: BTreeSet<Ipv6Addr>,
     received: Vec<(u64, Instant)>,
-    /// Whom it received from.
+    /// Sources of received packets.
     sources: BTreeSet<Ipv6Addr>,
 }
 
@@ -165,22 +165,22 @@ struct World {
     queue: Queue<Instant, Event>,
     gateways: Vec<Gateway>,
     lans: Vec<Vec<Host>>,
-    /// LANs that a wire joins.
+    /// Pairs of LANs that a wire joins.
     wired: BTreeSet<(usize, usize)>,
-    /// LANs between which a host that is no gateway says again what multicast DNS says.
+    /// LANs between which a host that is no gateway repeats multicast DNS.
     reflected: Option<(usize, usize)>,
     /// Data messages that left over links.
     sent: u64,
     frames: u64,
-    /// LANs have IPv4, too.
+    /// LANs have IPv4 as well.
     ipv4: bool,
-    /// What gateways said to the hosts of a LAN and its links alone, but MLD.
+    /// Frames from gateways for a LAN's hosts that stay on the link, without MLD.
     said: Vec<(usize, Bytes)>,
     next: u64,
 }
 
 impl World {
-    /// So many gateways on each LAN, and two hosts.
+    /// A world with this number of gateways on each LAN, and two hosts.
     fn new(gateways: &[usize]) -> Self {
         Self::with(gateways, false, &|_| vec![SourcePrefix::ANY])
     }
@@ -190,7 +190,7 @@ impl World {
         Self::with(gateways, true, &|_| vec![SourcePrefix::ANY])
     }
 
-    /// Each gateway may send for hosts of these prefixes.
+    /// The same with gateways that may send for hosts of these prefixes.
     fn with(gateways: &[usize], ipv4: bool, may: &dyn Fn(usize) -> Vec<SourcePrefix>) -> Self {
         let now = start();
         let mut world = Self {
@@ -269,7 +269,7 @@ impl World {
         self.settle(n);
     }
 
-    /// Other settings for all gateways.
+    /// Changes the settings of all gateways.
     fn set_all(&mut self, change: &dyn Fn(&mut LanSettings)) {
         for n in 0..self.gateways.len() {
             let mut settings = self.settings(n);
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    /// The gateway's cable is pulled, or plugged in.
+    /// Unplugs the gateway's cable, or plugs it in.
     fn set_carrier(&mut self, n: usize, running: bool) {
         self.gateways[n].on_lan = running;
         let now = self.now;
@@ -348,7 +348,7 @@ impl World {
         self.settle(n);
     }
 
-    /// Everything that the engine has to say.
+    /// Handles all outputs of the engine.
     fn settle(&mut self, n: usize) {
         if self.gateways[n].paused > self.now {
             return;
@@ -362,13 +362,13 @@ impl World {
         self.gateways[n].engine.as_mut()?.poll_output()
     }
 
-    /// Something happens to a gateway that runs; what comes of it happens, too.
+    /// Gives a running gateway an input, and handles its outputs.
     fn does(&mut self, n: usize, what: impl FnOnce(&mut Engine, Instant)) {
         what(self.gateways[n].engine.as_mut().unwrap(), self.now);
         self.settle(n);
     }
 
-    /// A program or the kernel of a gateway says something.
+    /// A program or the kernel of a gateway sends a packet.
     fn local(&mut self, n: usize, packet: impl Into<Bytes>) {
         self.does(n, |engine, now| {
             engine.handle_local_packet(packet.into(), now);
@@ -419,7 +419,7 @@ impl World {
         }
     }
 
-    /// The next PROBE that the first gateway sends on an interface.
+    /// The next PROBE of the first gateway on an interface.
     fn probe_of_the_first(&mut self, interface: LocalInterfaceId) -> Bytes {
         loop {
             let engine = self.gateways[0].engine.as_mut().unwrap();
@@ -519,7 +519,7 @@ impl World {
             .collect()
     }
 
-    /// Gateways that hear a frame now.
+    /// Gateways that receive a frame now.
     fn listeners(&self, lan: usize, from: MacAddress) -> Vec<usize> {
         let lans = self.reached(lan);
         let hears = |n: &usize| {
@@ -632,7 +632,7 @@ impl World {
         self.next
     }
 
-    /// A host sends for so long, 50 times a second.
+    /// A host sends for this time, 50 times a second.
     fn stream(&mut self, lan: usize, host: usize, group: Ipv6Addr, time: Duration) {
         let end = self.now + time;
         while self.now < end {
@@ -649,7 +649,7 @@ impl World {
             .collect()
     }
 
-    /// No host has anything twice.
+    /// Checks that no host has a duplicate.
     fn check_once(&self) {
         for (lan, hosts) in self.lans.iter().enumerate() {
             for (host, h) in hosts.iter().enumerate() {
@@ -664,7 +664,7 @@ impl World {
         }
     }
 
-    /// A host has everything from this number on.
+    /// Checks that a host has everything from this number on.
     fn check_all(&self, lan: usize, host: usize, first: u64) {
         let received: BTreeSet<_> = self.received(lan, host).into_iter().collect();
         let missing = (first..=self.next).find(|n| !received.contains(n));
@@ -701,7 +701,7 @@ impl World {
     }
 }
 
-/// The same world with a group of IPv6, and with one of IPv4, in which all LANs have the same addresses.
+/// The same world with an IPv6 group, and with an IPv4 group: all LANs have equal IPv4 addresses.
 fn of_both_kinds(gateways: &[usize]) -> [(World, Ipv6Addr); 2] {
     let (ipv6, ipv4) = (World::new(gateways), World::with_ipv4(gateways));
     [(ipv6, group(1)), (ipv4, stream(1))]
@@ -711,7 +711,7 @@ fn reporter(lan: usize, host: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, lan as u16, 2, host as u16)
 }
 
-/// In the language of the groups.
+/// Reports in the protocols of the groups.
 fn reports(lan: usize, host: usize, records: &[Record]) -> Vec<Vec<u8>> {
     let mut packets = igmp::report_packets(host_ipv4(host), records, 1_280);
     let ipv6 = records.iter().filter(|r| !mapped::is_group_name(r.group));
@@ -814,7 +814,7 @@ fn programs_of_a_gateway_and_hosts_of_its_lan_hear_each_other() {
     assert_eq!(local, 0, "the kernel loops it back itself");
     w.run(ms(100));
     assert_eq!(w.received(0, 1), [7]);
-    // and back
+    // and in the other direction
     let packet = udp(host_address(0, 0), g, &8u64.to_be_bytes());
     let now = w.now;
     let engine = w.gateways[0].engine.as_mut().unwrap();
@@ -875,7 +875,7 @@ fn two_gateways_on_both_lans_carry_each_packet_once() {
         for lan in 0..2 {
             w.check_all(lan, 0, first);
         }
-        // the network's joins, which a forwarder reports, are no host's
+        // the forwarder reports the network's joins, but no host joins these
         for n in 0..4 {
             let mut listeners = w.lan(n).listeners;
             listeners.retain(|(group, _)| *group == g);
@@ -985,7 +985,7 @@ fn a_lan_that_is_split_is_two_and_one_again() {
     w.run(ms(500));
     let forwarder = w.forwarders(0)[0];
     let other = 1 - forwarder;
-    // a switch between them fails: the forwarder is with nobody else
+    // a switch between them fails: the forwarder is alone
     w.gateways[forwarder].on_lan = false;
     w.stream(0, 0, g, secs(6));
     assert_eq!(w.forwarders(0), [0, 1]);
@@ -996,7 +996,7 @@ fn a_lan_that_is_split_is_two_and_one_again() {
     assert_eq!(w.forwarders(0).len(), 1);
     assert_eq!(w.lan(forwarder).lan, w.lan(other).lan);
     assert!(w.gap(1, 0, since) < secs(1));
-    // for a second at most both carry, as they do not know of each other yet
+    // for a second at most both carry packets, as neither knows the other yet
     let settled = w.now - secs(3);
     let late = w.lans[1][0]
         .received
@@ -1103,10 +1103,10 @@ fn a_second_interface_on_one_lan_is_left_out_and_a_recorded_probe_does_that_to_n
     assert_eq!(roles(&w), [LanRole::Forwarder, LanRole::Off]);
 }
 
-/// A host asks by multicast DNS who has a name.
+/// A multicast DNS question of a host for a name.
 fn question(lan: usize, host: usize, name: u16) -> (MacAddress, Bytes) {
     let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    // one label; an address; asked for by unicast
+    // one label; an address; asks for unicast
     let [high, low] = name.to_be_bytes();
     message.extend([2, high, low, 0, 0, 28, 0x80, 1]);
     let packet = udp_packet(reporter(lan, host), MDNS, (5_353, 255), &message);
@@ -1143,7 +1143,7 @@ fn multicast_dns_goes_to_lans_that_reflect_it_once_and_from_their_gateways() {
     assert_eq!((said[7], class), (255, &[0, 1]));
     assert_eq!(said[8..24], gateway.octets());
     assert!(Datagram::of_packet(said).is_some());
-    // and back
+    // and in the other direction
     let (from, packet) = question(1, 1, 2);
     w.queue.push(w.now, Event::Frame(1, from, packet));
     w.run(ms(100));
@@ -1184,14 +1184,14 @@ fn multicast_dns_is_bounded_in_each_direction_and_neither_mutes_the_other() {
             .filter(|(lan, p)| *lan == 0 && p[24..40] == MDNS.octets());
         here.count()
     };
-    // each of three LANs may say 400 at once, and so much may come into one
+    // each of three LANs may send 400 at once, and one may receive as many
     for (lan, name) in (1..4).flat_map(|lan| (0..400).map(move |name| (lan, name))) {
         let (from, packet) = question(lan, 1, 1_000 * lan as u16 + name);
         w.queue.push(w.now, Event::Frame(lan, from, packet));
     }
     w.run(ms(100));
     assert!((400..=440).contains(&said(&w)), "{}", said(&w));
-    // a host that says more than is carried keeps nobody from being heard
+    // a host beyond the rate does not silence other hosts
     w.run(secs(5));
     for name in 0..2_000 {
         let (from, packet) = question(0, 1, 10_000 + name);
@@ -1248,7 +1248,7 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
     let gateway = settings(0, w.forwarders(0)[0]).link_local;
     assert_eq!(advertisement[8..24], gateway.octets());
     assert_eq!(advertisement[80..96], prefix.addr().octets());
-    // by the forwarder alone: at once, 16 s later, 32 s later
+    // only from the forwarder: at once, after 16 s and after 32 s
     w.run(secs(60));
     assert_eq!(told(&w).len(), 3);
     let g = group(1);
@@ -1260,7 +1260,7 @@ fn hosts_without_a_router_are_given_addresses_that_are_heard_elsewhere() {
     w.queue.push(w.now, Event::Frame(0, from, packet.into()));
     w.run(ms(200));
     assert_eq!(w.received(1, 0), [7]);
-    // who takes over goes on with the same
+    // the next forwarder uses the same prefix
     w.kill(w.forwarders(0)[0]);
     w.run(secs(5));
     assert_eq!(told(&w).len(), 4);
@@ -1365,7 +1365,7 @@ fn ipv4_hosts_of_two_lans_with_the_same_addresses_hear_each_other() {
     w.stream(0, 0, g, secs(5));
     w.run(ms(100));
     w.check_all(1, 0, first);
-    // two LANs, two names: the gateway's address stands for its hosts
+    // both LANs have the same addresses: the gateway's address stands for its hosts
     let sender = mapped::name(w.ipv4_address(0));
     assert_eq!(w.lans[1][0].sources, BTreeSet::from([sender]));
     let number = w.send(0, 1, group(1));
@@ -1389,7 +1389,7 @@ fn what_goes_into_a_lan_and_out_of_it_is_told_apart_byte_by_byte() {
     w.run(secs(8));
     let own = w.ipv4_address(0);
     w.join(1, 0, stream(1));
-    // a program of the gateway listens, too
+    // a program of the gateway has joined, too
     let kernel = igmp::report_packets(
         own,
         &[Record::new(RecordType::ChangeToExclude, stream(1), vec![])],
@@ -1419,7 +1419,7 @@ fn what_goes_into_a_lan_and_out_of_it_is_told_apart_byte_by_byte() {
     assert_eq!(for_programs.collect::<Vec<_>>(), [&of(router)]);
     let counters = w.lan(0).counters;
     assert_eq!(counters["rx"], 1);
-    // a part of a packet; TCP; from elsewhere; to a link of its own
+    // a fragment; TCP; from elsewhere; to a group of the link
     let mut part = ipv4::udp_packet(host_ipv4(0), g, (5_568, 4), b"universe");
     part[6] = 0x20;
     part[10..12].fill(0);
@@ -1452,7 +1452,7 @@ fn what_goes_into_a_lan_and_out_of_it_is_told_apart_byte_by_byte() {
         assert_eq!(w.lan(0).counters[reason], 1, "{reason}");
     }
     assert!(hears(&mut w, ipv4::udp_packet(host_ipv4(0), mdns, (1, 1), b"x")).is_empty());
-    // the gateway's program speaks
+    // the gateway's program sends
     w.lans[0][0].sources.clear();
     w.join(0, 0, stream(1));
     w.run(ms(200));
@@ -1493,7 +1493,7 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
     w.set_all(&|s| s.ipv4 = None);
     assert_eq!(problem(&w), Some(LanProblem::NoIpv4OnInterface));
     assert!(w.lan(0).listeners.is_empty() && !w.lan(0).has_ipv4);
-    // an address comes: its hosts are asked, and nothing else begins anew
+    // an address appears: hosts are queried, and nothing else starts again
     w.set_all(&|_| {});
     w.run(ms(100));
     assert_eq!(
@@ -1501,14 +1501,14 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
         (None, vec![(stream(1), 1)])
     );
     assert_eq!(w.lan(0).standing.role, LanRole::Forwarder);
-    // where only IPv4 is carried no prefix of IPv6 is missed
+    // with only IPv4 groups no IPv6 prefix is missing
     w.set_all(&|s| {
         s.prefixes.clear();
         s.groups = GroupPrefix::all_of("239.0.0.0/8").unwrap();
     });
     w.run(secs(5));
     assert_eq!(problem(&w), None);
-    // nor where groups of both are named, and hosts have IPv4 alone
+    // nor with both kinds of groups and hosts with only IPv4
     w.set_all(&|s| s.prefixes.clear());
     w.run(secs(5));
     assert_eq!(problem(&w), None);
@@ -1526,7 +1526,7 @@ fn what_a_lan_lacks_for_ipv4_is_said() {
     assert_eq!(problem(&w), Some(LanProblem::Ipv4Off));
 }
 
-/// IGMP of a host that is none of the world's.
+/// An IGMP message of a host outside of the world.
 fn igmp_from(source: Ipv4Addr, to: Ipv4Addr, message: &[u8]) -> Bytes {
     let mut message = message.to_vec();
     let sum = librecast::checksum::Sum::default().bytes(&message).fold();
@@ -1575,7 +1575,7 @@ fn a_switch_that_asks_has_the_word_and_is_answered_in_its_version() {
     };
     let version_3 = [0x11, 10, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
     let version_2 = [0x11, 100, 0, 0, 0, 0, 0, 0];
-    // from nobody (RFC 4541), and from a higher address: answered, and no querier
+    // from no address (RFC 4541), and from a higher address: answered, but no querier
     for from in [[0, 0, 0, 0], [192, 168, 1, 200]] {
         w.run(secs(2));
         let said = asks(&mut w, from, &version_3);
@@ -1613,7 +1613,7 @@ fn hosts_of_old_versions_of_igmp_hear_and_leave() {
     let leave = [0x17, 0, 0, 0, 239, 1, 2, 1];
     say(&mut w, 50, group, report);
     assert_eq!(listeners(&w), [(stream(1), 1)]);
-    // another one keeps silent, as it has heard the first; it answers when the first leaves
+    // another host suppresses its report after the first; it answers when the first leaves
     say(&mut w, 50, [224, 0, 0, 2], leave);
     say(&mut w, 51, group, report);
     w.run(secs(10));
@@ -1621,7 +1621,7 @@ fn hosts_of_old_versions_of_igmp_hear_and_leave() {
     say(&mut w, 51, [224, 0, 0, 2], leave);
     w.run(secs(2));
     assert_eq!(listeners(&w), []);
-    // version 1 leaves in silence
+    // version 1 leaves silently
     say(&mut w, 52, group, [0x12, 0, 0, 0, 239, 1, 2, 1]);
     assert_eq!(listeners(&w), [(stream(1), 1)]);
     w.run(secs(100));

@@ -1,4 +1,4 @@
-//! Leaves on routers, on virtual time: what they hear, what they may do, and what the network hears of them.
+//! Leaves on routers, under virtual time: their packets, bounds, and cost for the network.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,14 +24,14 @@ use librecast::id::{LinkId, PeerId};
 use librecast::mld::{self, Message, RecordType};
 use librecast::random::Random;
 
-/// One way, on every link.
+/// Delay of every link, one way.
 const DELAY: Duration = Duration::from_millis(10);
-/// How often a program speaks.
+/// Interval of a program's packets.
 const GAP: Duration = Duration::from_millis(20);
-/// Numbers of leaves begin here, and their links at routers.
+/// First number of leaves, and of their links at routers.
 const FIRST_LEAF: u16 = 1_000;
 
-/// What a leaf of these groups is.
+/// The member data of a leaf that may join these groups.
 fn leaf_member(n: u16, prefixes: &[&str]) -> Member {
     let rights = Rights {
         core: false,
@@ -60,20 +60,20 @@ struct World {
     now: Instant,
     routers: BTreeMap<u16, Engine>,
     leaves: BTreeMap<u16, Leaf>,
-    /// Who is at the other end: (end, link there).
+    /// The other end of each link: (end, link there).
     links: BTreeMap<(End, LinkId), (End, LinkId)>,
     under_way: BTreeMap<(Instant, u64), ((End, LinkId), Sent)>,
     sent: u64,
     next_link: u32,
-    /// What leaves have heard: leaf, number, when.
+    /// Packets received by leaves: leaf, number, time.
     heard: BTreeMap<u16, Vec<(u32, Instant)>>,
-    /// Numbers that programs on routers have heard, by router.
+    /// Numbers received by programs on routers, by router.
     heard_at: BTreeMap<u16, BTreeSet<u32>>,
     refused: Vec<(u16, Ipv6Addr, RefusalReason)>,
     faults: Vec<(u16, LinkFault)>,
     /// Bytes of control messages between routers.
     routing_bytes: u64,
-    /// Routers whose links are cut without anybody's knowing.
+    /// Routers with links that are cut without notice.
     silent: BTreeSet<u16>,
 }
 
@@ -82,13 +82,13 @@ impl World {
         Self::with(routers, &Limits::default())
     }
 
-    /// All routers linked with all.
+    /// A world with all routers linked with all.
     fn with(routers: u16, limits: &Limits) -> Self {
         let pairs = (1..=routers).flat_map(|a| (a + 1..=routers).map(move |b| (a, b)));
         Self::shaped(routers, &pairs.collect::<Vec<_>>(), limits)
     }
 
-    /// Routers with these links.
+    /// A world of routers with these links.
     fn shaped(routers: u16, pairs: &[(u16, u16)], limits: &Limits) -> Self {
         let now = start();
         let mut world = Self {
@@ -132,7 +132,7 @@ impl World {
         (at_a, at_b)
     }
 
-    /// A leaf with a link to each of these routers, in order.
+    /// Adds a leaf with a link to each of these routers, in order.
     fn leaf(&mut self, n: u16, prefixes: &[&str], routers: &[u16]) {
         let n = FIRST_LEAF + n;
         self.leaves.insert(n, Leaf::new(n.into(), self.now));
@@ -166,7 +166,7 @@ impl World {
         self.flush();
     }
 
-    /// The links of a router are gone, and both sides know.
+    /// Removes a router's links at both ends.
     fn kill(&mut self, router: u16) {
         self.routers.remove(&router);
         self.unlink(End::Router(router));
@@ -177,7 +177,7 @@ impl World {
         self.unlink(End::Leaf(FIRST_LEAF + n));
     }
 
-    /// The other ends notice that one is gone.
+    /// Removes all links of an end that is gone.
     fn unlink(&mut self, gone: End) {
         let now = self.now;
         let links = self.links.iter();
@@ -192,7 +192,7 @@ impl World {
         self.flush();
     }
 
-    /// A program on a router says a number.
+    /// A program on a router sends a number.
     fn say(&mut self, router: u16, g: Ipv6Addr, number: u32) {
         let packet = udp(addresses(router).address, g, &number.to_be_bytes());
         let engine = self.routers.get_mut(&router).unwrap();
@@ -314,7 +314,7 @@ impl World {
         }
     }
 
-    /// A program on a router speaks for so long; the number after the last.
+    /// A program on a router sends for this time; returns the number after the last.
     fn speak(&mut self, router: u16, g: Ipv6Addr, from: u32, time: Duration) -> u32 {
         let count = (time.as_millis() / GAP.as_millis()) as u32;
         for number in from..from + count {
@@ -337,7 +337,7 @@ impl World {
         gaps.max().unwrap()
     }
 
-    /// How many groups leaves of a router join.
+    /// Number of groups that leaves of a router join.
     fn joined_by_leaves(&self, router: u16) -> usize {
         let groups = self.routers[&router].snapshot().groups;
         groups.iter().filter(|group| group.leaves > 0).count()
@@ -369,7 +369,7 @@ fn leaves_hear_what_they_join_from_every_router_and_from_their_own() {
         assert_eq!(world.numbers(n), [10, 20, 40], "{n}");
     }
     assert_eq!(world.numbers(7), [10, 20, 40, 99]);
-    // the end of a join, and of a link
+    // the end of a join, and of links
     let now = world.now;
     world.leaf_mut(0).part(group(1), now);
     world.leaf_goes(4);
@@ -395,12 +395,12 @@ fn the_listeners_of_a_host_and_its_servers_hear_of_joins_of_leaves() {
     let mut world = World::new(2);
     world.leaf(0, ALL, &[1]);
     world.run(Duration::from_secs(1));
-    // the server on router 2 learns who listens from the report into its lc0
+    // the server on router 2 sees joins in the report into its lc0
     let now = world.now;
     world.leaf_mut(0).join(group(1), SourceFilter::all(), now);
     let mut reported = BTreeSet::new();
     for _ in 0..50 {
-        // as `flush`, but looking at reports
+        // like `flush`, but collects reports
         for (n, engine) in &mut world.routers {
             let mut others = Vec::new();
             while let Some(output) = engine.poll_output() {
@@ -426,7 +426,7 @@ fn the_listeners_of_a_host_and_its_servers_hear_of_joins_of_leaves() {
         world.run_without_flush(Duration::from_millis(20));
     }
     assert_eq!(reported, BTreeSet::from([1, 2]));
-    // a program on the leaf's router hears the group as well, once
+    // a program on the leaf's router receives the group as well, once
     let engine = world.routers.get_mut(&1).unwrap();
     engine.handle_local_packet(join(group(1)).into(), world.now);
     world.run(Duration::from_secs(1));
@@ -436,7 +436,7 @@ fn the_listeners_of_a_host_and_its_servers_hear_of_joins_of_leaves() {
 }
 
 impl World {
-    /// Only what is under way arrives, and leaves say what they have to say.
+    /// Delivers only messages under way, and the leaves' outputs.
     fn run_without_flush(&mut self, time: Duration) {
         let end = self.now + time;
         let leaves: Vec<_> = self.leaves.keys().copied().collect();
@@ -475,7 +475,7 @@ fn a_join_outside_of_the_certificate_is_refused_by_name() {
     assert_eq!(refused.len(), 2);
     assert!(refused.contains(&(group(1), RefusalReason::NotPermitted)));
     assert_eq!(world.dropped(1, DropReason::LeafNotPermitted), 2);
-    // nothing of it reached the network
+    // none of it reached the network
     assert_eq!(world.routers[&2].snapshot().groups.len(), 1);
 }
 
@@ -656,7 +656,7 @@ fn so_many_leaves_and_so_many_bits() {
         engine.handle_local_packet(packet.clone().into(), world.now);
         world.run(Duration::from_millis(10));
     }
-    // 10 s of a megabit a second and the burst are 1,905,360 bytes: 605 packets to each of three leaves
+    // 10 s of a megabit a second and the burst are 1,905,360 bytes: 605 packets to each of 3 leaves
     let heard: Vec<usize> = (0..3).map(|n| world.heard[&n].len()).collect();
     assert!(heard.iter().all(|n| (594..=616).contains(n)), "{heard:?}");
     assert!(!world.heard.contains_key(&3));
@@ -674,7 +674,7 @@ fn a_router_that_dies_costs_a_leaf_less_than_a_second_and_nothing_comes_twice() 
     }
     world.run(Duration::from_secs(1));
     let next = world.speak(1, group(1), 0, Duration::from_secs(2));
-    // nobody has noticed yet
+    // no end has noticed yet
     world.silent.insert(2);
     let next = world.speak(1, group(1), next, Duration::from_millis(280));
     assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
@@ -712,7 +712,7 @@ fn a_speaker_that_falls_silent_leaves_no_join_on_the_standby_link() {
     world.run(Duration::from_secs(5));
     assert_eq!(world.leaf_mut(0).state(), LeafState::Active);
     assert_eq!((joins(&world, 2), joins(&world, 3)), (1, 0));
-    // it speaks again, over the link of before, suspected and later
+    // packets flow again, over the former link, suspected and later
     let next = world.speak(1, group(1), next, Duration::from_secs(1));
     world.run(Duration::from_millis(600));
     let next = world.speak(1, group(1), next, Duration::from_secs(2));
@@ -788,7 +788,7 @@ fn leaves_are_told_of_other_routers_and_of_nothing_else() {
     }
 }
 
-/// The network pays for a group that is listened to, however many listen.
+/// The network's cost of a joined group does not depend on the number of leaves.
 #[test]
 fn an_audience_costs_routers_what_one_leaf_a_router_does() {
     let bytes = |leaves: u16| {
@@ -813,7 +813,7 @@ fn leaves_that_come_and_go_leave_routers_as_the_model_says() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
         let mut world = World::new(3);
-        // what each leaf joins
+        // the joins of each leaf
         let mut model: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
         for step in 0..60_u16 {
             let n = random.below(8) as u16;
@@ -870,7 +870,7 @@ impl World {
         self.router(router).handle_local_packet(packet, now);
     }
 
-    /// A router speaks to these groups. Whether programs on all of these routers hear all.
+    /// A router sends to these groups. Whether programs on all these routers receive all.
     fn hear(&mut self, routers: &[u16], from: u16, groups: std::ops::Range<u16>) -> bool {
         self.heard_at.clear();
         for n in groups.clone() {
@@ -882,7 +882,7 @@ impl World {
     }
 }
 
-/// Groups that members listen to, and the first that leaves and others take.
+/// Groups of members, and the first group of leaves and other members.
 const MEMBERS: std::ops::Range<u16> = 1..7;
 const OTHERS: u16 = 1_000;
 
@@ -920,7 +920,8 @@ fn leaves_that_join_all_they_can_take_no_join_from_programs_of_their_router() {
             "{routers} routers"
         );
         assert!(world.hear(&[2], 1, MEMBERS), "{routers} routers");
-        // the groups of leaves that join few have room, and each of the others is heard of by an equal part
+        // the groups of leaves with few joins have room, and an equal part of all the rest is
+        // joined
         world.leaf(200, ALL, &[1]);
         MEMBERS.for_each(|n| world.joins(200, group(50 + n)));
         world.run(Duration::from_secs(1));
@@ -956,7 +957,7 @@ fn sources_that_leaves_invent_are_bounded_and_shared() {
     world.run(Duration::from_secs(10));
     let states = world.routers[&1].tables().join_states;
     assert!((900..=1_024).contains(&states), "{states}");
-    // a leaf and a program that list a source which is there hear it
+    // a leaf and a program that list an existing source receive it
     let speaker = addresses(2).address;
     let filter = SourceFilter::include([speaker]).unwrap();
     world.leaf(64, &["ff3e::/16"], &[1]);
@@ -980,7 +981,7 @@ fn sources_that_leaves_invent_are_bounded_and_shared() {
     assert_eq!(world.routers[&1].tables().join_states, 0);
 }
 
-/// Changes of leaves that change all the time have a bound, and each leaf a part of its own.
+/// Changes of leaves that change all the time have a bound, and each leaf has its own part.
 #[test]
 fn leaves_that_change_all_the_time_leave_others_their_changes() {
     let mut world = World::new(2);
@@ -1004,7 +1005,7 @@ fn leaves_that_change_all_the_time_leave_others_their_changes() {
         }
         world.run(Duration::from_millis(100));
     }
-    // 10 s: all at once and 512 a second, a join and its end are some 85 bytes
+    // 10 s: the burst and 512 a second; a join and its end are some 85 bytes
     let bytes = world.routing_bytes - before;
     assert!(bytes < (2_048 + 5_120) * 140, "{bytes}");
     let wanted = [10, 30, 50, 70, 90];
@@ -1015,7 +1016,7 @@ fn leaves_that_change_all_the_time_leave_others_their_changes() {
     assert_eq!(world.numbers(64), wanted.map(u32::from));
 }
 
-/// Two members with ordinary certificates, behind one router, join all that they can.
+/// Two members with ordinary certificates, behind one router, join as much as they can.
 #[test]
 fn members_that_join_all_they_can_take_no_join_from_others_behind_the_same_router() {
     let pairs = [(1, 2), (4, 2), (5, 2), (2, 3), (3, 6), (3, 7), (3, 8)];
@@ -1036,7 +1037,7 @@ fn members_that_join_all_they_can_take_no_join_from_others_behind_the_same_route
     assert!(world.hear(&[2, 3, 5], 6, MEMBERS));
     assert!(world.hear(&[2, 5], 3, MEMBERS));
     assert!(world.hear(&[2, 3], 5, MEMBERS));
-    // where one of both ends its joins, those of the other that waited are advertised
+    // when one ends its joins, the other's waiting ones are advertised
     let waiting = world.routers[&2].tables().refused;
     for n in 0..16_300 {
         let now = world.now;

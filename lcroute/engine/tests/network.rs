@@ -1,7 +1,7 @@
-//! Networks of engines under virtual time, from a ring to a full mesh: random joins, leaves, source filters,
-//! sends, link flaps and restarts, from a seed; beside them a model that knows who must receive what.
+//! Networks of engines under virtual time, from a ring to a full mesh: random joins, leaves, source
+//! filters, sends, link flaps and restarts, from a seed. A model beside them knows all receivers.
 //!
-//! Control is ordered and lossless while a link lives, data is lost, doubled and reordered.
+//! Control is ordered and lossless while a link lives; data is lost, doubled and reordered.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,10 +22,10 @@ use librecast::mld::{self, Message, Query, Record};
 use librecast::random::Random;
 use librecast::simulated::{self, Joined, Kernel, Path};
 
-/// Groups whose packets are sealed: one byte of a group's number.
+/// Groups with sealed packets: one byte of a group's number.
 const PRIVATE: &str = "ff1e::/120";
 
-/// How much of the data gets lost, and how much of the rest comes twice.
+/// Share of the data that is lost, and of the rest that is doubled.
 const LOSS: f64 = 0.1;
 
 /// A time from `low` up to `high` milliseconds.
@@ -41,7 +41,7 @@ struct Node {
     received: BTreeSet<u64>,
 }
 
-/// A connection of the overlay, and what each side believes of it.
+/// A connection of the overlay, and its state at both sides.
 struct Connection {
     ends: [usize; 2],
     links: [LinkId; 2],
@@ -73,7 +73,7 @@ enum Event {
     Start {
         node: usize,
     },
-    /// The kernel says again what changed.
+    /// The kernel repeats a report.
     Repeat {
         node: usize,
         group: Ipv6Addr,
@@ -95,7 +95,7 @@ struct Totals {
 }
 
 struct Mesh {
-    /// Who has a connection with whom when all is well.
+    /// Pairs of nodes with a connection when all is well.
     pairs: Vec<(usize, usize)>,
     /// Nodes through which no paths lead.
     stubs: BTreeSet<usize>,
@@ -112,7 +112,7 @@ impl Mesh {
         Self::with_stubs(size, 0.0, seed, limits)
     }
 
-    /// A part of the nodes are stub routers.
+    /// Makes some nodes stub routers.
     fn with_stubs(size: usize, part: f64, seed: u64, limits: Limits) -> Self {
         let now = start();
         let node = |_| Node {
@@ -130,7 +130,7 @@ impl Mesh {
         };
         let mut network = simulated::Network::new(path, seed);
         let random = &mut network.random;
-        // a ring, and of the other pairs some, all or none
+        // a ring, and some, all or none of the other pairs
         let density = [0.0, 0.2, 0.5, 1.0][random.index(4)];
         let all = (0..size).flat_map(|b| (0..b).map(move |a| (a, b)));
         let mut kept =
@@ -151,7 +151,8 @@ impl Mesh {
         };
         for stub in drawn {
             mesh.stubs.insert(stub);
-            // where two halves meet in a stub only, each has a rendezvous point, and the stub listens at one of them
+            // if only a stub joins two halves, each has a rendezvous point, and the stub joins at
+            // one
             let shares_trees = mesh.limits.source_trees < size;
             if shares_trees && (0..size).any(|n| mesh.reached(n).len() < size - 1) {
                 mesh.stubs.remove(&stub);
@@ -168,12 +169,12 @@ impl Mesh {
         self.network.post(event, self.now + after);
     }
 
-    /// Starts the daemon of a node and connects it with all that run.
+    /// Starts the daemon of a node and connects it with all running ones.
     fn start(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         node.incarnation += 1;
         node.kernel.forget_reports();
-        // half of them are behind with the change of a key
+        // half of the nodes have not changed the key yet
         let secrets = if n.is_multiple_of(2) { [1, 2] } else { [2, 1] };
         let private = PrivatePrefix {
             prefix: PRIVATE.parse().unwrap(),
@@ -211,7 +212,7 @@ impl Mesh {
         self.totals.restarts += 1;
     }
 
-    /// The connection is dead; each side notices in its own time.
+    /// Cuts the connection; each side notices in its own time.
     fn cut(&mut self, connection: usize) {
         self.connections[connection].alive = false;
         for side in 0..2 {
@@ -248,7 +249,7 @@ impl Mesh {
         self.connections.iter().any(between)
     }
 
-    /// One input to the engine of a node, and what comes out of it.
+    /// Gives the engine of a node an input, and handles its outputs.
     fn input(&mut self, n: usize, f: impl FnOnce(&mut Engine, Instant)) {
         if let Some(engine) = &mut self.nodes[n].engine {
             f(engine, self.now);
@@ -328,7 +329,7 @@ impl Mesh {
         self.totals.lost += u64::from(copies == 0);
     }
 
-    /// What arrives must have been wanted at this very moment, and must not have come before.
+    /// Checks that an arriving packet is joined at this time, and no duplicate.
     fn deliver(&mut self, n: usize, packet: &[u8]) {
         let address =
             |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
@@ -344,7 +345,7 @@ impl Mesh {
         self.totals.delivered += 1;
     }
 
-    /// The kernel answers queries, a watching program follows reports.
+    /// The kernel answers queries; a watching program reads reports.
     fn write_mld(&mut self, n: usize, packet: &[u8]) {
         match mld::parse_packet(packet).unwrap().1 {
             Message::Query(query) => {
@@ -365,7 +366,7 @@ impl Mesh {
     }
 
     fn join(&mut self, n: usize, group: Ipv6Addr, to: &Joined) {
-        // in a large network nobody can want a source-specific group from everybody (RFC 4604 §2.2.2)
+        // in a large network no join of a source-specific group is for all (RFC 4604 §2.2.2)
         if to.exclude && is_source_specific(group) && self.limits.small_network == 0 {
             return;
         }
@@ -399,7 +400,7 @@ impl Mesh {
         (id, source)
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -473,14 +474,14 @@ impl Mesh {
         }
     }
 
-    /// A daemon that was started anew knows nothing of its earlier links, and the test does not report them.
+    /// A restarted daemon does not know its earlier links, and the test does not report them.
     fn is_of_this_run(&self, n: usize, connection: usize, side: usize) -> bool {
         let link = self.connections[connection].links[side];
         let engine = self.nodes[n].engine.as_ref();
         engine.is_some_and(|e| e.snapshot().neighbors.iter().any(|nb| nb.link == link))
     }
 
-    /// One random thing.
+    /// Makes one random step.
     fn step(&mut self, groups: &[Ipv6Addr]) {
         let size = self.nodes.len();
         let n = self.network.random.index(size);
@@ -535,7 +536,7 @@ impl Mesh {
         self.totals.flaps += 1;
     }
 
-    /// The other nodes to which paths lead, not through a stub, when all is well.
+    /// The other nodes that `n` reaches, not through a stub, when all is well.
     fn reached(&self, n: usize) -> BTreeSet<usize> {
         let (mut reached, mut waiting) = (BTreeSet::from([n]), vec![n]);
         while let Some(at) = waiting.pop() {
@@ -550,7 +551,7 @@ impl Mesh {
         reached
     }
 
-    /// Who must get a packet of node `n`.
+    /// The receivers of a packet of node `n`.
     fn listeners(&self, n: usize, group: Ipv6Addr, source: Ipv6Addr) -> BTreeSet<usize> {
         let others = self.reached(n).into_iter();
         others
@@ -558,7 +559,7 @@ impl Mesh {
             .collect()
     }
 
-    /// When nothing has changed for a while, everybody gets what he wants, over the fewest links.
+    /// Checks that after a quiet time all listeners receive packets, over the fewest links.
     fn check_quiet(&mut self, groups: &[Ipv6Addr]) {
         (self.network.path.loss, self.network.path.duplicates) = (0.0, 0.0);
         self.run(Duration::from_secs(12));
@@ -568,10 +569,10 @@ impl Mesh {
                 let of_stubs = self.packets_of_stubs(n);
                 let (id, source) = self.send(n, *group);
                 let expected = self.listeners(n, *group, source);
-                // S to the root, W back, and the packet itself
+                // SourceActive to the root, Join back, and the packet itself
                 self.run(Duration::from_millis(180 * self.nodes.len() as u64));
                 let used = self.link_packets() - before;
-                // a tree that reaches the listeners, and over no link twice
+                // a tree that reaches the listeners, over no link twice
                 let (least, most) = (expected.len() as u64, self.nodes.len() as u64 - 1);
                 let most = match (expected.is_empty(), self.is_direct()) {
                     (true, _) => 0,
@@ -595,7 +596,7 @@ impl Mesh {
         (self.network.path.loss, self.network.path.duplicates) = (LOSS, LOSS);
     }
 
-    /// Whether everybody is linked with everybody and sends on a tree of his own.
+    /// Whether all nodes are linked with all and send on source trees.
     fn is_direct(&self) -> bool {
         let size = self.nodes.len();
         self.pairs.len() == size * (size - 1) / 2 && self.limits.source_trees >= size
@@ -605,7 +606,7 @@ impl Mesh {
         (0..self.nodes.len()).map(|n| self.packets_of(n)).sum()
     }
 
-    /// What all stubs but `n` have sent.
+    /// Number of packets sent by all stubs except `n`.
     fn packets_of_stubs(&self, n: usize) -> u64 {
         let others = self.stubs.iter().filter(|stub| **stub != n);
         others.map(|stub| self.packets_of(*stub)).sum()
@@ -617,7 +618,7 @@ impl Mesh {
         engine.counters().link_tx_packets
     }
 
-    /// A program that watches MLD knows exactly whether somebody else wants its packets.
+    /// Checks that a program that watches MLD knows exactly whether other nodes join its packets.
     fn check_watched(&self, n: usize, group: Ipv6Addr) {
         let own = addresses(n as u16 + 1);
         let sources = [own.address, own.link_local];
@@ -628,7 +629,7 @@ impl Mesh {
         }
     }
 
-    /// When all have left and the links are gone, nothing is left.
+    /// Checks that all tables are empty once all joins and links are gone.
     fn check_empty(&mut self, groups: &[Ipv6Addr]) {
         for n in 0..self.nodes.len() {
             for group in groups {
@@ -649,7 +650,7 @@ impl Mesh {
         self.run(Duration::from_secs(130));
         for node in &self.nodes {
             let snapshot = node.engine.as_ref().expect("it runs").snapshot();
-            // who was there is remembered for an hour
+            // former routers are remembered for an hour
             let tables = Tables {
                 routers: 0,
                 ..snapshot.tables
@@ -679,7 +680,7 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
     let groups = groups();
     // in a large network no router sends SourceActive for everything
     let small_network = if seed.is_multiple_of(3) { 0 } else { 32 };
-    // in a tiny one everybody sends on a tree of his own
+    // in a tiny network each node sends on its own tree
     let source_trees = if seed % 3 == 1 { 8 } else { 0 };
     let limits = Limits {
         small_network,
@@ -700,9 +701,9 @@ fn run_seed(size: usize, seed: u64, steps: usize) -> Totals {
     mesh.totals
 }
 
-/// Each seed is a run of its own: 4,000 steps in a network of 2 to 8 nodes.
+/// Seeds of runs with 4,000 steps each in a network of 2 to 8 nodes.
 const SEEDS: u64 = 40;
-/// As many more, with stub routers.
+/// Seeds of further runs with stub routers.
 const SEEDS_WITH_STUBS: u64 = 20;
 
 #[test]
@@ -718,7 +719,7 @@ fn random_networks_deliver_exactly_what_is_joined() {
         all.flaps += totals.flaps;
         all.lost += totals.lost;
     }
-    // the bad days did happen
+    // faults did happen
     assert!(
         all.delivered > 1_000 && all.duplicates > 100 && all.lost > 100,
         "{all:?}"
@@ -816,7 +817,7 @@ fn refused_joins_get_through_when_there_is_room() {
         groups.iter().any(|g| g.group == group(n))
     };
     assert!(refused(&mesh) > 0);
-    // a refused group is not reached, the others and other nodes are not harmed
+    // a refused group is not reached; other groups and other nodes are not harmed
     let served: Vec<u16> = (1..=24).filter(|n| kept(&mesh, *n)).collect();
     assert!((1..24).contains(&served.len()), "{served:?}");
     let before = mesh.totals.delivered;

@@ -1,4 +1,4 @@
-//! Databases in a network of links that come, go and take their time.
+//! Databases in a network of links with delay that come and go.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ struct Network {
     sent: u64,
     sent_bytes: u64,
     lsas: u64,
-    /// Records are lost on these links; summaries are not.
+    /// LSAs are lost on these links; summaries are not.
     deaf: BTreeSet<LinkId>,
 }
 
@@ -60,7 +60,7 @@ fn own(services: &TestServices, incarnation: u32) -> LocalRouter {
     }
 }
 
-/// All databases of a network have addresses of their own, and know whose they are.
+/// Checks that all IPv4 addresses of a network differ and have known owners.
 fn assert_ipv4(network: &Network) -> Vec<Ipv4Addr> {
     let all = network.nodes.iter();
     let all: Vec<_> = all
@@ -82,7 +82,7 @@ fn assert_ipv4(network: &Network) -> Vec<Ipv4Addr> {
     all
 }
 
-/// The same network, whose nodes have IPv4 addresses; of earlier runs, if any.
+/// The same network with IPv4 addresses at its nodes; those of earlier runs, if any.
 fn with_ipv4(nodes: u16, kept: impl Fn(u16) -> Option<Ipv4Addr>) -> Network {
     let mut network = Network::new(nodes);
     for at in 0..nodes {
@@ -192,7 +192,7 @@ impl Network {
         network
     }
 
-    /// One more node, with no link.
+    /// Adds a node without links.
     fn add(&mut self, services: TestServices) -> usize {
         let last = node(services, 1, &Limits::default(), self.now);
         self.nodes.push(last);
@@ -251,7 +251,7 @@ impl Network {
         }
     }
 
-    /// All links of a node are cut.
+    /// Cuts all links of a node.
     fn cut_off(&mut self, at: usize) {
         for link in self.links_of(at) {
             self.cut(link);
@@ -262,7 +262,7 @@ impl Network {
         self.nodes[at].services.origin()
     }
 
-    /// What both ends of a link think of it from now on.
+    /// Sets the standing of a link at both ends.
     fn think(&mut self, link: LinkId, standing: LinkStanding) {
         for end in self.wires[&link].ends {
             let database = &mut self.nodes[end].database;
@@ -271,7 +271,7 @@ impl Network {
         }
     }
 
-    /// How many links the graph has in which `at` is an end.
+    /// Number of the graph's links with `at` as an end.
     fn links_in_graph(&mut self, at: usize) -> usize {
         let origin = self.origin(at);
         self.nodes[at].database.graph().neighbors(origin).count()
@@ -315,7 +315,7 @@ impl Network {
                 (timer, Some(due)) if due <= end && timer.is_none_or(|t| due <= t.0) => {
                     self.now = self.now.max(due);
                     let (_, (link, to, message)) = self.flying.pop(due).unwrap();
-                    // what was on a wire that was cut is gone; no wire has the number of another
+                    // messages on a cut wire are lost; no two wires have the same number
                     if self.wires.contains_key(&link) {
                         self.deliver(link, to, message);
                     }
@@ -336,7 +336,7 @@ impl Network {
         self.now = end;
     }
 
-    /// Which nodes can reach one another, by the wires.
+    /// The sets of nodes that can reach each other by the wires.
     fn parts(&self) -> Vec<Vec<usize>> {
         let mut part: Vec<usize> = (0..self.nodes.len()).collect();
         for wire in self.wires.values() {
@@ -354,7 +354,7 @@ impl Network {
         parts.into_values().collect()
     }
 
-    /// All who can reach one another know the same, and that is what the wires are like.
+    /// Checks that nodes that can reach each other have the same state, that of the wires.
     fn assert_agreed(&mut self) {
         for part in self.parts() {
             let mut expected: Vec<OriginId> = part.iter().map(|&at| self.origin(at)).collect();
@@ -404,7 +404,7 @@ impl Network {
         }
     }
 
-    /// Nothing is sent when nothing happens.
+    /// Checks that an idle network sends nothing.
     fn assert_quiet(&mut self) {
         let before = self.sent;
         self.run(30 * MINUTE);
@@ -453,7 +453,7 @@ fn over_the_wire(message: &Message) -> (Message, usize) {
 #[test]
 fn a_network_agrees_and_then_is_quiet() {
     let mut network = Network::ring(24);
-    // the first link is advertised at once, those that follow with the next advertisement
+    // the first link is advertised at once, further ones with the next advertisement
     network.run(8 * SECOND);
     network.assert_agreed();
     network.run(10 * MINUTE);
@@ -505,7 +505,7 @@ fn a_router_with_many_new_links_gets_everything_once() {
     network.run(MINUTE);
     network.assert_agreed();
     let per_lsa = network.nodes[newcomer].services.verifications() - verified;
-    // credential: chain and signature; advertisement: signature; neighbours verify each new LSA twice
+    // credential: chain and signature; advertisement: signature; neighbours verify new LSAs twice
     assert!(per_lsa < 24 * 3 + 4 * 8 + 40, "{per_lsa} verifications");
     let sent = network.sent - sent;
     // 48 LSAs to the newcomer; some changes at nine routers, flooded over 56 links
@@ -557,7 +557,7 @@ fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind()
     }
     network.connect(0, 4, 5);
     network.run(10 * MINUTE);
-    // node 5 is away for long, and no ephemeral member
+    // node 5 is away for a long time, and no ephemeral member
     network.cut_off(5);
     // six, the container, those that have gone since, and one that is about to be forgotten
     let most = 6 + 1 + EPHEMERAL_FORGOTTEN_AFTER.as_secs() as usize / 10 + 1;
@@ -573,7 +573,7 @@ fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind()
         }
     }
     network.cut_off(6);
-    // not a moment too early: a path that comes back soon costs nothing
+    // not too early: a path that soon comes back costs nothing
     network.run(EPHEMERAL_FORGOTTEN_AFTER - 10 * SECOND);
     let last = TestServices::with(299, &Rights::default()).origin();
     assert!(network.nodes[0].database.router(last).is_some());
@@ -583,7 +583,7 @@ fn a_container_that_comes_back_as_another_node_each_time_leaves_nothing_behind()
         assert_eq!((tables.routers, tables.reachable), (6, 5), "node {at}");
         assert!(network.router(at, 5).is_some(), "it is no ephemeral member");
     }
-    // nobody tells another of them later
+    // later no node passes on the forgotten ones
     network.connect(0, 3, 9);
     network.run(MINUTE);
     assert_eq!(network.nodes[0].database.tables().routers, 6);
@@ -599,7 +599,7 @@ fn an_ephemeral_member_is_known_as_long_as_a_path_leads_there() {
         network.connect(at, (at + 1) % 3, 5);
     }
     network.run(MINUTE);
-    // one of three links is left for hours
+    // one of three links stays for hours
     for link in network.links_of(3).into_iter().skip(1) {
         network.cut(link);
     }
@@ -627,7 +627,7 @@ fn a_router_that_came_during_a_partition_gets_all_lsas_after_it() {
     network.assert_agreed();
     network.cut(bridge);
     network.run(MINUTE);
-    // never saw the other part, and is not a neighbour of the bridge
+    // node 8 never saw the other part, and is not a neighbour of the bridge
     network.connect(8, 0, 5);
     network.run(MINUTE);
     network.assert_agreed();
@@ -650,7 +650,7 @@ fn after_a_merge_only_differences_travel() {
     network.connect(far, 0, 5);
     network.run(SECOND / 2);
     network.assert_agreed();
-    // two advertisements flooded, a summary each way; nothing of the 23 others
+    // two advertisements flooded, a summary each way; none of the 23 other routers' LSAs
     let (sent, bytes) = (network.sent - sent, network.sent_bytes - bytes);
     assert!(sent < 4 * 49 + 10, "{sent} messages");
     assert!(bytes < 60_000, "{bytes} bytes");
@@ -664,7 +664,7 @@ fn a_link_is_advertised_while_it_is_wanted_and_not_when_it_retires() {
     let sent = network.sent;
     let link = network.connect_as(0, 6, 5, LinkStanding::Unwanted);
     network.run(MINUTE);
-    // a trial: nothing is originated to anybody, not even to the other end
+    // a trial: no advertisement is originated, not even for the other end
     assert_eq!((network.links_in_graph(0), network.sent), (before, sent));
     network.think(link, LinkStanding::Wanted);
     network.run(MINUTE);
@@ -675,7 +675,7 @@ fn a_link_is_advertised_while_it_is_wanted_and_not_when_it_retires() {
     let graphs = [0, 3, 6].map(|at| network.nodes[at].database.graph().digest());
     assert_eq!(network.links_in_graph(0), before);
     assert_eq!(graphs, [graphs[0]; 3]);
-    // the end of what is not used is no news
+    // the end of an unused link changes nothing
     let sent = network.sent;
     network.cut(link);
     network.run(MINUTE);
@@ -735,7 +735,7 @@ fn an_lsa_that_is_not_urgent_crosses_a_link_once() {
     network.run(10 * MINUTE);
     network.assert_agreed();
     let (crossed, links) = (network.sent - sent, network.wires.len() as u64);
-    // each link once; the router itself and those on a slower way send to both sides now and then
+    // each link once; the originator and routers on slow paths sometimes send in both directions
     assert!(
         crossed >= links && crossed < links + links / 4,
         "{crossed} over {links}"
@@ -753,7 +753,7 @@ fn in_a_large_network_a_router_gets_each_lsa_about_once() {
     network.run(MINUTE);
     network.assert_agreed();
     let (crossed, links) = (network.lsas - lsas, network.wires.len() as u64);
-    // the router itself tells all its neighbours
+    // the originator sends to all its neighbours
     assert!(
         links == 160 && (79..=79 + 4).contains(&crossed),
         "{crossed}"
@@ -776,7 +776,7 @@ fn in_a_mesh_few_relays_flood_the_loss_of_a_router() {
     }
     network.run(MINUTE);
     network.assert_agreed();
-    // each floods to 18 that it lost a link, and of these each floods to four; if all flooded to all, it would be 6,000
+    // each floods the loss of a link to 18, and each of them to four; if all flooded to all, 6,000
     let crossed = network.lsas - lsas;
     assert!((19 * 18..19 * 18 * 6).contains(&crossed), "{crossed}");
 }
@@ -814,7 +814,7 @@ fn an_lsa_that_does_not_come_along_the_tree_is_named_in_ihave() {
     assert!(is_known(&network, 0) && !is_known(&network, at));
     network.run(5 * SECOND);
     assert!(is_known(&network, at));
-    // also behind it
+    // also at nodes behind it
     network.assert_agreed();
 }
 
@@ -853,7 +853,7 @@ fn a_router_that_lost_its_number_jumps_above_it() {
     );
     let known = network.router(5, 2).unwrap().advertisement().unwrap();
     assert_eq!(known.incarnation(), 8);
-    // the same incarnation again, whose sequence had come further
+    // the same incarnation again, with a lower sequence
     network.restart(2, 8);
     network.connect(2, 4, 5);
     network.run(14 * SECOND);
@@ -900,12 +900,12 @@ fn a_revocation_spreads_and_blocks() {
     network.run(MINUTE);
     assert!(network.router(8, 4).is_none());
     assert!(network.nodes[8].results.contains(&DropReason::Revoked));
-    // a newcomer learns of it, too
+    // a new node receives it, too
     network.restart(9, 2);
     network.connect(9, 1, 5);
     network.run(SECOND);
     assert!(network.nodes[9].database.is_revoked(&peer));
-    // with the last certificate that it was for, it goes
+    // it expires with the last certificate that it concerns
     for node in &network.nodes {
         node.services.set_unix(NOT_AFTER + 1_000_001);
     }
@@ -931,7 +931,7 @@ fn an_issuer_expels_nodes_and_no_issuer_nor_stands_in_the_networks_way() {
     let peer = network.nodes[4].services.peer();
     let now = network.now;
     let database = &mut network.nodes[0].database;
-    // by an issuer, and to be kept for longer than that of the network
+    // by an issuer, and valid for longer than the network's own
     let by_issuer = revocation_by_issuer(&issuer, NOT_AFTER + 9);
     database.add_revocation(&by_issuer, now).unwrap();
     assert_eq!(database.tables().routers, 6);
@@ -1250,7 +1250,7 @@ fn invited(n: u16, invitation: (u8, Option<u32>), renewed: bool) -> TestServices
     TestServices::with(n, &rights)
 }
 
-/// A database with room for so many routers, and a link to a neighbour that passes on what `credential` is handed.
+/// A database with room for some routers, and a link to a neighbour that passes on credentials.
 fn with_neighbor(routers: usize) -> (Node, Instant) {
     let limits = Limits {
         routers,
@@ -1278,14 +1278,14 @@ fn has(node: &Node, of: &TestServices) -> bool {
 #[test]
 fn routers_of_one_token_push_out_none_that_came_by_another() {
     let (mut node, now) = with_neighbor(40);
-    // honest nodes, away for a moment: of an issuer, and of two tokens
+    // honest nodes, away for a moment: certified by an issuer, and by two tokens
     let mut honest = vec![TestServices::new(2)];
     honest.extend((10..15).map(|n| invited(n, (1, None), false)));
     honest.extend((15..20).map(|n| invited(n, (2, None), true)));
     for of in &honest {
         credential(&mut node, of, now).unwrap();
     }
-    // one token makes any number; some of them renewed
+    // one token makes any number of nodes; some of them renewed
     let flood: Vec<_> = (100..200)
         .map(|n| invited(n, (3, None), n % 3 == 0))
         .collect();
@@ -1294,7 +1294,7 @@ fn routers_of_one_token_push_out_none_that_came_by_another() {
     }
     assert!(honest.iter().all(|of| has(&node, of)));
     assert_eq!(node.database.tables().routers, 40);
-    // who is new gets room from the token that has most
+    // a new node takes its room from the token with most routers
     for n in 20..25 {
         let new = invited(n, (1, None), false);
         credential(&mut node, &new, now).unwrap();
@@ -1352,7 +1352,7 @@ fn a_token_for_some_nodes_has_room_for_those_and_a_few_that_issuers_have_not_see
     let late = invited(100, token, false);
     let full = Err(DropReason::InvitationFull);
     assert_eq!(credential(&mut node, &late, now), full);
-    // a router that is here does not come in by it as another one's either
+    // nor may a known router of another invitation change to this one
     let elsewhere = TestServices::new(101);
     credential(&mut node, &elsewhere, now).unwrap();
     let moved = invited(101, token, false);
@@ -1370,7 +1370,7 @@ fn a_token_for_some_nodes_has_room_for_those_and_a_few_that_issuers_have_not_see
     // an issuer has counted this one
     let counted = invited(102, token, true);
     assert_eq!(credential(&mut node, &counted, now), Ok(()));
-    // once one is expelled there is room
+    // an expelled router leaves room
     let out = invited(10, token, false);
     let revoked = revocation(&out.peer(), NOT_AFTER);
     node.database.add_revocation(&revoked, now).unwrap();
@@ -1421,7 +1421,7 @@ fn a_forged_advertisement_displaces_none_that_waits() {
     let database = &mut network.nodes[0].database;
     let mut handle =
         |link, bytes: Bytes| database.handle_lsa(link, KIND_ADVERTISEMENT, &bytes, now);
-    // changes come faster than they are taken in
+    // changes come faster than the rate
     let waits = (1_000..1_100).find(|n| handle(links[1], signed(*n, &honest)).is_err());
     let waits = waits.unwrap();
     let forged = handle(links[0], signed(waits + 50, &stranger));
@@ -1471,7 +1471,7 @@ fn a_forged_advertisement_displaces_none_of_a_router_that_is_not_known_yet() {
 
 #[test]
 fn a_worse_placed_rp_gives_way_after_a_minute_and_takes_nothing_back() {
-    // a chain: the ends are far from all, the middle is near
+    // a chain: the ends are far from all nodes, the middle is near
     let mut network = Network::new(9);
     for at in 0..8 {
         network.connect(at, at + 1, 10);
@@ -1515,7 +1515,7 @@ fn core_routers_become_rendezvous_points() {
         let services = if at == 5 {
             TestServices::new(5)
         } else {
-            // says it is, but its certificate does not
+            // the advertisement has the flag, but the certificate does not
             TestServices::with(at, &plain)
         };
         network.nodes[usize::from(at)] = node(services, 1, &Limits::default(), network.now);
@@ -1583,7 +1583,7 @@ fn announced_prefixes_have_one_root_and_stay_with_it() {
     let mut both = vec![one, network.origin(5)];
     both.sort_unstable();
     assert_eq!(announced[0].1.announcers, both);
-    // an honest router does not even originate an LSA that its certificate does not permit
+    // an honest router does not even originate an announcement that its certificate does not permit
     let originated = network.router(3, 7).unwrap().advertisement().unwrap();
     assert_eq!(originated.prefixes().len(), 1);
     network.announce(1, &[]);
@@ -1724,7 +1724,7 @@ proptest! {
         let (nodes, steps) = steps;
         let mut network = Network::new(nodes as u16);
         let mut incarnation = 1;
-        // something to begin with
+        // initial links
         for at in 1..nodes {
             network.connect(at, (mix(seed ^ at as u64) % at as u64) as usize, 1 + at as u64);
         }
@@ -1739,7 +1739,7 @@ proptest! {
                 }
                 Step::Restart(at) => {
                     incarnation += 1;
-                    // now and then the number is lost
+                    // sometimes the number is lost
                     let number = if incarnation % 3 == 0 { 1 } else { incarnation };
                     network.restart(at, number);
                 }

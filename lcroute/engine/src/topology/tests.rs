@@ -34,7 +34,7 @@ fn all_good(members: &BTreeSet<OriginId>) -> BTreeMap<OriginId, Known> {
     members.iter().map(|m| (*m, good)).collect()
 }
 
-/// Routers as the link state knows them, none of them a stub.
+/// Routers in the link state, without stub routers.
 fn plain(routers: impl IntoIterator<Item = OriginId>) -> impl Iterator<Item = (OriginId, bool)> {
     routers.into_iter().map(|origin| (origin, false))
 }
@@ -44,7 +44,7 @@ fn add(graph: &mut Graph, a: OriginId, b: OriginId) {
     graph.entry(b).or_default().insert(a);
 }
 
-/// The links of a network in which everybody knows everybody; also what each wants himself.
+/// The links of a network in which all members are known; also the links that each one wants.
 fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
     let known = all_good(members);
     let mut rings = Rings::new(links);
@@ -67,7 +67,7 @@ fn ring_graph(members: &BTreeSet<OriginId>, links: u8) -> (Graph, Graph) {
     (graph, wanted_by)
 }
 
-/// Hops from `from` to all that it reaches.
+/// Hops from `from` to all members that it reaches.
 fn hops(graph: &Graph, from: OriginId) -> BTreeMap<OriginId, u16> {
     let mut hops = BTreeMap::from([(from, 0)]);
     let mut queue = VecDeque::from([from]);
@@ -121,7 +121,7 @@ proptest! {
         for request in wanted_by.values() {
             prop_assert_eq!(request.len() as u64, u64::from(links).min(n - 1));
         }
-        // where rings coincide a request may be one-sided
+        // if rings coincide, a request may be one-sided
         let mean = edges(&graph).len() as f64 * 2.0 / n as f64;
         prop_assert!(mean <= f64::from(links) * 1.4, "{} links a node", mean);
     }
@@ -185,7 +185,7 @@ fn a_thousand_nodes_with_eight_links_are_close_and_hard_to_part() {
     }
 }
 
-/// Places in a square, latency by distance; everybody chooses near links in turn.
+/// Places in a square, latency by distance; all nodes choose near links in turn.
 fn with_near_links(mut graph: Graph) -> Graph {
     let mut random = Random::new(3);
     let mut coordinate = || random.between(Duration::ZERO, Duration::from_secs(1));
@@ -270,12 +270,12 @@ fn driver(policy: PolicyKind, degree: u8, now: Instant) -> Topology {
     Topology::new(A, config(policy, degree), 1, now)
 }
 
-/// Lets all timers up to `now` run; the events in order. There are no prospects.
+/// Runs all timers up to `now`, without prospects; returns the events in order.
 fn run(topology: &mut Topology, now: Instant) -> Vec<TopologyEvent> {
     run_with(topology, Vec::new, now)
 }
 
-/// The same with these prospects.
+/// Runs all timers up to `now` with these prospects.
 fn run_with(
     topology: &mut Topology,
     prospects: impl Fn() -> Vec<Prospect>,
@@ -356,7 +356,7 @@ fn a_link_is_kept_until_neither_side_has_wanted_it_for_30_s() {
     now += seconds(100);
     assert_eq!(run(&mut topology, now), [], "wanted here");
 
-    // regular(2) of three others: one of them is not wanted
+    // regular(2) of three other nodes: one of them is not wanted
     let others: BTreeSet<OriginId> = (2..5).map(OriginId).collect();
     topology.set_reachable(plain(others.clone()), now);
     topology.set_config(config(PolicyKind::Regular, 2), now);
@@ -400,7 +400,7 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     run(&mut topology, now);
     let before = topology.wanted().clone();
     assert_eq!(before.len(), 2);
-    // somebody whose place is next to ours
+    // a node with a place next to this node's
     let newcomer = (100..10_000)
         .map(origin)
         .find(|newcomer| {
@@ -420,7 +420,7 @@ fn who_arrives_takes_a_place_only_when_it_is_there() {
     topology.set_direct_failure(newcomer, true, now);
     assert_eq!(run(&mut topology, now + seconds(1)), []);
     topology.set_direct_failure(newcomer, false, now);
-    // it is there: the old neighbour may go
+    // the new node is reachable: the old neighbour may go
     routers.insert(newcomer);
     topology.set_reachable(plain(routers.clone()), now);
     run(&mut topology, now + seconds(2));
@@ -451,7 +451,7 @@ fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
         topology.link_up(link, *neighbor, now + seconds(1));
     }
     run(&mut topology, now + seconds(3));
-    // all of them at once; a server of signalling still shows them, and who is reachable over nobody is unknown
+    // all links are lost at once; a signalling server still shows the peers
     let cut = now + seconds(60);
     for link in (1..).map(LinkId).take(lost.len()) {
         topology.link_down(link, cut);
@@ -461,7 +461,7 @@ fn who_has_lost_all_links_tries_others_at_once_and_the_lost_ones_too() {
     let others = topology.wanted().difference(&lost).count();
     assert!(others >= 6, "{others} others");
     assert!(topology.wanted().intersection(&lost).count() >= 6);
-    // one link is enough to know who is there
+    // one link is enough to learn the reachable nodes
     let found = *topology.wanted().difference(&lost).next().unwrap();
     topology.link_up(LinkId(100), found, cut + seconds(1));
     topology.set_reachable(plain(members.iter().copied()), cut + seconds(1));
@@ -496,18 +496,18 @@ fn tables_are_bounded_and_the_link_state_goes_first() {
 
 // ---------------------------------------------------------------- near links
 
-/// One node among 40: ring links are up, the others reached at `cost(n)`.
+/// One node among 40: ring links are up, the rest is reached at `cost(n)`.
 struct Neighborhood {
     topology: Topology,
     now: Instant,
     costs: BTreeMap<OriginId, u32>,
     links: BTreeMap<OriginId, LinkId>,
     made: Vec<OriginId>,
-    /// What links with others are guessed to cost, where that is not what they do.
+    /// Guessed costs of links, if they differ from the true ones.
     seeming: BTreeMap<OriginId, u32>,
 }
 
-/// All others.
+/// All other nodes.
 fn prospects(costs: &BTreeMap<OriginId, u32>) -> Vec<Prospect> {
     let prospect = |(origin, cost): (&OriginId, &u32)| Prospect {
         origin: *origin,
@@ -531,8 +531,8 @@ impl Neighborhood {
         }
     }
 
-    /// Makes and closes links as asked for; the RTT of a link is what its path costs, and is given when it is asked for.
-    /// True if all went with at most nine links wanted at a time: rings, near ones, one on trial.
+    /// Makes and closes links as requested; the RTT of a link is the cost of its path. True: at
+    /// most nine links were wanted at a time: rings, near ones, one on trial.
     fn run(&mut self, time: Duration) -> bool {
         let (end, mut modest) = (self.now + time, true);
         while self.now < end {
@@ -616,7 +616,7 @@ fn who_seems_near_is_tried_first_and_then_who_is_near_by_the_path() {
     let mut free = one.costs.keys().filter(|o| !one.made.contains(o)).copied();
     let [near, seeming] = [0, 1].map(|_| free.next().unwrap());
     drop(free);
-    // who is near seems to be far, as all do but one, and has a short path
+    // the near one seems to be far, like all but one, and has a short path
     one.costs.insert(near, 400);
     let seem = |o: &OriginId| if *o == seeming { 500 } else { 2_000 };
     one.seeming = one.costs.keys().map(|o| (*o, seem(o))).collect();
@@ -658,13 +658,13 @@ fn a_better_link_of_a_peer_is_taken_at_once_however_rare_trials_are() {
 
 // ---------------------------------------------------------------- whole networks
 
-/// Drivers joined by links that take a while to make. A carrier shows who runs (but forgets the dead late).
+/// Drivers with links that take time to make. A carrier shows running nodes, dead ones for a while.
 struct World {
     now: Instant,
     nodes: BTreeMap<OriginId, Topology>,
     links: BTreeMap<LinkId, (OriginId, OriginId)>,
     making: BTreeMap<(OriginId, OriginId), Instant>,
-    /// Pairs without a direct way.
+    /// Pairs without a direct path.
     apart: BTreeSet<(OriginId, OriginId)>,
     /// Stub routers.
     stubs: BTreeSet<OriginId>,
@@ -707,7 +707,7 @@ impl World {
         self.link_state_is_old = true;
     }
 
-    /// Dies without a word; the carrier still shows it.
+    /// A node dies silently; the carrier still shows it.
     fn die(&mut self, node: OriginId) {
         self.nodes.remove(&node);
         self.making.retain(|(a, b), _| *a != node && *b != node);
@@ -822,7 +822,7 @@ impl World {
         graph
     }
 
-    /// As the link state has it.
+    /// The graph of the link state.
     fn route_graph(&self) -> Arc<crate::graph::Graph> {
         let metric = |a, b| Metric {
             cost: 10,
@@ -850,7 +850,7 @@ impl World {
             .is_none_or(|n| hops(&graph, *n).len() == graph.len())
     }
 
-    /// Every request that can be met is, and every link is wanted by an end.
+    /// Whether all possible requests are met, and one end wants each link.
     fn is_as_wanted(&self) -> bool {
         let graph = self.graph();
         let met = self.nodes.iter().all(|(own, node)| {
@@ -877,7 +877,7 @@ fn trials_of_whole_networks_become_rare() {
         let made = world.made;
         world.run(seconds(600));
         let made = world.made - made;
-        // ten; without longer and longer pauses 92
+        // ten; without growing pauses 92
         assert!(made <= 17, "{policy:?}: {made} links in ten minutes");
     }
 }
@@ -910,14 +910,14 @@ proptest! {
         world.run(seconds(4));
         prop_assert!(world.is_connected());
         world.run(seconds(200));
-        // a trial of a near link may just be under way
+        // a trial of a near link may be under way
         for _ in 0..300 {
             if !world.is_as_wanted() {
                 world.run(seconds(1));
             }
         }
         prop_assert!(world.is_connected() && world.is_as_wanted());
-        // and it comes to rest: of trials in vain, pauses of 60, 120 and 240 s leave three in this time
+        // it comes to rest: after failed trials, pauses of 60, 120 and 240 s leave three
         let made = world.made;
         world.run(seconds(300));
         prop_assert!(world.made - made <= 3 * n as usize, "{} links made", world.made - made);
@@ -945,7 +945,7 @@ proptest! {
             let possible = graph.len() - 1 - impossible;
             prop_assert!(peers.len() >= possible.min(degree.into()), "{} links", peers.len());
         }
-        // it becomes possible
+        // the direct paths become possible
         let apart = std::mem::take(&mut world.apart);
         world.run(seconds(60));
         prop_assert!(world.is_as_wanted());
@@ -991,17 +991,17 @@ proptest! {
         world.run(seconds(30));
         let healed = world.made - made;
         prop_assert!(healed <= 6 * usize::from(degree), "{} links made", healed);
-        // the carrier finds out: little is left to do
+        // the carrier no longer shows it: little is left to do
         world.forget(origin(seed + victim));
         world.run(seconds(60));
         let late = world.made - made - healed;
-        // in an odd degree the row of pairs closes up
+        // with an odd degree the row of pairs closes up
         prop_assert!(late <= usize::from(degree % 2) * 8, "{} links made late", late);
         prop_assert!(world.is_connected() && world.is_as_wanted());
     }
 }
 
-/// The links of a network in which everybody knows everybody and nobody looks for near ones.
+/// The links of a network in which all members are known, without near links.
 fn graph_of(policy: PolicyKind, members: &BTreeSet<OriginId>) -> Graph {
     let (known, nothing) = (all_good(members), BTreeMap::new());
     let mut graph: Graph = members.iter().map(|m| (*m, BTreeSet::new())).collect();

@@ -17,10 +17,10 @@ use librecast::mld::{self, Record, RecordType};
 
 pub use services::*;
 
-/// What the kernel's reports come from.
+/// Source of the kernel's reports.
 pub const KERNEL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbeef);
 
-/// Any moment; the only clock that tests look at.
+/// Any time; the only clock of the tests.
 #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
 pub fn start() -> Instant {
     Instant::now()
@@ -63,8 +63,7 @@ pub fn engine(config: Config, now: Instant) -> Engine {
     Engine::new(config, services(n), now)
 }
 
-/// Lets a router and its neighbours, which it knows as links 2, 3 ..., do what is due and talk to each other.
-/// They know it as link 1.
+/// Runs a router with its neighbours on links 2, 3, ...; for them it is on link 1.
 pub fn exchange(engine: &mut Engine, others: &mut [Engine], now: Instant) {
     for engine in others.iter_mut().chain([&mut *engine]) {
         if engine.poll_timeout().is_some_and(|(at, _)| at <= now) {

@@ -1,5 +1,5 @@
-//! A network with real keys and certificates. Its nodes are numbered; what one of them has verified, no
-//! other of the same process verifies again.
+//! A network with real keys and certificates. Its nodes are numbered. A verification by one node
+//! counts for all nodes of the same process.
 //!
 //! The engine's own unit tests use this file, too.
 
@@ -20,19 +20,19 @@ use librecast::id::{NodeAddresses, OriginId, PeerId, SecretKey, derive};
 use librecast::revocation::RevocationError;
 use librecast::wire::{Reader, WireError};
 
-/// When test networks begin, Unix seconds.
+/// Start of test networks, Unix seconds.
 pub const UNIX_START: u64 = 1_800_000_000;
-/// Until when certificates are good if nothing else is said.
+/// Default end of certificates, Unix seconds.
 pub const NOT_AFTER: u64 = UNIX_START + 30 * 86_400;
 
-/// By chain and time.
+/// Results by chain and time.
 type Verdicts = BTreeMap<(Vec<u8>, u64), Result<Arc<Credential>, CertError>>;
 
 struct Network {
     key: SecretKey,
     issuer_key: SecretKey,
     issuer: Certificate,
-    /// Hashes of what has been verified.
+    /// Hashes of verified signatures.
     verified: Mutex<BTreeMap<[u8; 32], bool>>,
     chains: Mutex<Verdicts>,
 }
@@ -60,7 +60,7 @@ fn secret(n: u16) -> SecretKey {
     SecretKey::from_seed(&seed)
 }
 
-/// What a node's certificate says.
+/// The rights in a node's certificate.
 #[derive(Debug, Clone)]
 pub struct Rights {
     pub not_before: u64,
@@ -68,13 +68,13 @@ pub struct Rights {
     pub core: bool,
     pub prefixes: Vec<GroupPrefix>,
     pub gateway: Vec<SourcePrefix>,
-    /// The invitation that it came by, and for how many nodes that is.
+    /// The invitation by which it came, and its bound of nodes.
     pub invitation: Option<(u8, Option<u32>)>,
     /// An issuer has renewed it.
     pub renewed: bool,
     /// It is forgotten some minutes after it has gone.
     pub ephemeral: bool,
-    /// It listens and is no router.
+    /// It is a leaf, no router.
     pub leaf: bool,
 }
 
@@ -100,7 +100,7 @@ pub struct TestServices {
     key: SecretKey,
     chain: Bytes,
     unix: AtomicU64,
-    /// Signatures and chains that really were looked at, by this node.
+    /// Number of signatures and chains that this node verified.
     verifications: AtomicU64,
 }
 
@@ -139,7 +139,7 @@ impl TestServices {
         self.unix.store(unix, Ordering::Relaxed);
     }
 
-    /// How often this node was asked to verify something.
+    /// Number of this node's verifications.
     pub fn verifications(&self) -> u64 {
         self.verifications.load(Ordering::Relaxed)
     }
@@ -207,7 +207,7 @@ pub fn revocation(key: &PeerId, until: u64) -> Bytes {
     signed_revocation(key, until, BY_NETWORK)
 }
 
-/// The same by an issuer.
+/// The same, signed by an issuer.
 pub fn revocation_by_issuer(key: &PeerId, until: u64) -> Bytes {
     signed_revocation(key, until, BY_ISSUER)
 }
@@ -290,7 +290,7 @@ impl Services for TestServices {
     }
 }
 
-/// By the crate `aes-gcm`: programs use another.
+/// AES-GCM by the crate `aes-gcm`, which programs do not use.
 #[derive(Debug)]
 struct TestAead([u8; 16]);
 
