@@ -64,7 +64,7 @@ const WINDOW: u64 = 4_096;
 /// An action for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeafOutput {
-    /// Sends a message on the control channel of a link.
+    /// Send a message on the control channel of a link.
     Control {
         /// The link.
         link: LinkId,
@@ -85,7 +85,7 @@ pub enum LeafOutput {
         /// The reason.
         reason: RefusalReason,
     },
-    /// The router broke the protocol: closes this link.
+    /// The router broke the protocol: close this link.
     LinkFault {
         /// The link.
         link: LinkId,
@@ -547,7 +547,7 @@ impl Leaf {
         }
     }
 
-    /// Checks only costs to this node; the router has checked the packet's origin.
+    /// Checks what could cost this node something. The router has checked the rights of the origin.
     fn receive(
         &mut self,
         link: LinkId,

@@ -105,7 +105,7 @@ pub struct InterfaceSettings {
     pub receives: bool,
     /// Groups that listeners may join.
     pub max_groups: usize,
-    /// Listeners of a group that are tracked one by one.
+    /// Listeners of a group that are tracked individually.
     pub max_reporters: usize,
     /// Groups that are reported.
     pub max_reported: usize,

@@ -99,7 +99,8 @@ impl Origins {
         permitted
     }
 
-    /// Accepts each (origin, incarnation, sequence) once; unadvertised: the highest incarnation.
+    /// Accepts each (origin, incarnation, sequence) once. Before an advertisement the highest
+    /// incarnation seen counts.
     pub fn accept(
         &mut self,
         origin: OriginId,

@@ -1,4 +1,4 @@
-//! Messages from router to router over the control channels between them: signalling, echoes, renewals.
+//! Messages from router to router over the control channels between: signalling, echoes, renewals.
 //!
 //! Any member may send them to any other, and nothing proves their source. So a budget of bytes
 //! bounds the messages that each neighbour sends or passes on. They leave behind all other control

@@ -302,7 +302,7 @@ pub struct JoinUpdate<'a> {
     pub before: (&'a Join, bool),
     /// Join and SourceActive from now on.
     pub after: (&'a Join, bool),
-    /// The payer: in its share of the neighbour's room the entry counts.
+    /// The payer: the entry counts in its share of the neighbour's room.
     pub payer: Payer,
 }
 

@@ -920,8 +920,7 @@ fn leaves_that_join_all_they_can_take_no_join_from_programs_of_their_router() {
             "{routers} routers"
         );
         assert!(world.hear(&[2], 1, MEMBERS), "{routers} routers");
-        // the groups of leaves with few joins have room, and an equal part of all the rest is
-        // joined
+        // a leaf with few joins gets room for all of them; the other leaves share the rest equally
         world.leaf(200, ALL, &[1]);
         MEMBERS.for_each(|n| world.joins(200, group(50 + n)));
         world.run(Duration::from_secs(1));

@@ -26,12 +26,13 @@ const PORT: u16 = 5_353;
 const HOP_LIMIT: u8 = 255;
 /// Top bit of a question's class: asks for a unicast reply (RFC 6762 §5.4), lost at the gateway.
 const WANTS_UNICAST: u8 = 0x80;
-/// Time in which a message is not repeated (RFC 6762 §6): a copy comes from another reflector.
+/// Time in which a message is not repeated (RFC 6762 §6): a copy is from another reflector.
 const REPEATED: Duration = Duration::from_secs(1);
 /// Messages remembered for [`REPEATED`]. Chosen: more than the rates of a LAN allow.
 const MAX_RECENT: usize = 1_024;
 
-/// A message for another link. Replies to another port come from its own link (RFC 6762 §6.7).
+/// The message, for another link. `None` for a query from another port, which only its own link
+/// can answer (RFC 6762 §6.7).
 pub fn message(packet: &[u8]) -> Option<Vec<u8>> {
     let datagram = Datagram::of_packet(packet)?;
     if (datagram.source_port, datagram.destination_port) != (PORT, PORT) {

@@ -3,9 +3,9 @@
 //! A link's life, seen from one end:
 //!
 //! ```text
-//!   wanted here ──> Wanted ──> link up ──> LinkRequest(Keep) .... LinkRequest(Release) ─────┐
-//!                                 ^                                      ├─ 30 s of both ──> Retire
-//!   wanted by the peer ───────────┘     LINK REQUEST from the peer: not wanted ─┘
+//!   wanted here ──> Wanted ──> link up ──> LinkRequest(Keep) .. LinkRequest(Release) ─┐
+//!                                 ^                                     30 s of both ─┼─> Retire
+//!   wanted by the peer ───────────┘           LINK REQUEST from the peer: not wanted ─┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,7 +47,7 @@ pub enum TopologyEvent {
         /// The link.
         link: LinkId,
     },
-    /// Close the link: neither end has wanted it for [`RETIRE_AFTER`].
+    /// Close the link: neither end has wanted it for 30 s.
     Retire {
         /// The link.
         link: LinkId,

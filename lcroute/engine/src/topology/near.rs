@@ -1,11 +1,10 @@
 //! Links chosen by latency, beside the rings.
 //!
 //! ```text
-//!   nearest by guess ──> trial: a link ──10 s──> one of the best two, or 25 % better than the
-//!   worse?
+//!   nearest by guess ──> trial: a link ──10 s──> one of the best two, or 25 % better
+//!                                                than the worse of them?
 //!                                                yes: it is chosen
-//!                                                no: it ends, and the pause before the next
-//!                                                doubles
+//!                                                no: it ends, the next pause doubles
 //!   linked already (the peer chose this node) ──once it is 10 s old──> the same, without a trial
 //! ```
 //!
