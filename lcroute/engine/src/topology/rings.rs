@@ -5,7 +5,8 @@
 //! ```text
 //!          predecessor   X   successor            the ring of pairs, cut before each head (^):
 //!   ring 0: ... D ─────── X ─────── B ...            A─B  C─D  E   F─G  ...
-//!   ring 1: ... F ─────── X ─────── A ...            ^         └───^     (E, left over, takes its successor)
+//!   ring 1: ... F ─────── X ─────── A ...            ^         └───^    (E is left over and
+//!                                                                      takes its successor)
 //! ```
 //!
 //! The place of a member on a ring is the first 8 bytes of BLAKE3 `derive_key` with context
